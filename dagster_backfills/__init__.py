@@ -1,0 +1,1 @@
+"""Five data-backfill systems that write into Postgres through Dagster."""

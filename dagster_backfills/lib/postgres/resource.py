@@ -1,0 +1,61 @@
+"""The pooled connection to the database that everything here writes to."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import dagster as dg
+import psycopg
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+
+def sqlalchemy_url(url: str) -> str:
+    """A libpq URL (`postgresql://…`) as SQLAlchemy's, with the psycopg 3 driver."""
+    _, rest = url.split("://", 1)
+    return f"postgresql+psycopg://{rest}"
+
+
+class PostgresResource(dg.ConfigurableResource):
+    """One SQLAlchemy engine a process, psycopg 3 below it.
+
+    `url` is a libpq URL. Empty means `DATABASE_URL` from the environment, and where that is empty too, the
+    embedded server of this checkout.
+    """
+
+    url: str = ""
+    pool_size: int = 4
+
+    @cached_property
+    def _engine(self) -> "Engine":
+        from sqlalchemy import create_engine
+
+        return create_engine(
+            sqlalchemy_url(self.libpq_url),
+            pool_size=self.pool_size,
+            max_overflow=self.pool_size,
+            pool_pre_ping=True,
+            connect_args={"application_name": "dagster_backfills"},
+        )
+
+    @cached_property
+    def libpq_url(self) -> str:
+        """The URL that connections are made with."""
+        from dagster_backfills.lib.postgres.embedded import resolve_database_url
+
+        return self.url or resolve_database_url()
+
+    @property
+    def engine(self) -> "Engine":
+        return self._engine
+
+    @contextmanager
+    def connect(self) -> Iterator[psycopg.Connection]:
+        """A psycopg connection from the pool, in no transaction. What is not committed is rolled back."""
+        raw = self._engine.raw_connection()
+        try:
+            yield raw.driver_connection  # type: ignore[misc]
+        finally:
+            raw.close()

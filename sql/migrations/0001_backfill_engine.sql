@@ -1,0 +1,167 @@
+-- The engine's own tables: what each run did, what failed, what went stale.
+-- One schema a domain; this one belongs to the engine and is shared by all of them.
+
+create schema backfill;
+
+-- One row a Dagster run that wrote through the engine.
+create table backfill.runs (
+    run_id text primary key,
+    root_run_id text not null,
+    assets text[] not null,
+    partitions integer not null check (partitions >= 0),
+    units bigint check (units >= 0),
+    started_at timestamptz not null default clock_timestamp(),
+    finished_at timestamptz,
+    outcome text not null default 'running' check (outcome in ('running', 'succeeded', 'failed', 'interrupted')),
+    check ((outcome = 'running') = (finished_at is null))
+);
+create index runs_root_run_id_idx on backfill.runs (root_run_id);
+create index runs_started_at_idx on backfill.runs (started_at);
+
+-- One row a committed batch and asset, written by the transaction that wrote the batch's rows.
+-- A batch holds whole partitions, or (`units_upto` set) a slice of one partition up to that unit.
+create table backfill.batches (
+    batch_id uuid not null,
+    asset text not null,
+    run_id text not null references backfill.runs on delete cascade,
+    partitions text[] not null,
+    units_upto text,
+    snapshot pg_snapshot not null default pg_current_snapshot(),
+    units bigint not null default 0,
+    rows_inserted bigint not null default 0,
+    rows_updated bigint not null default 0,
+    rows_unchanged bigint not null default 0,
+    rows_deleted bigint not null default 0,
+    failures integer not null default 0,
+    seconds double precision not null,
+    committed_at timestamptz not null default clock_timestamp(),
+    primary key (batch_id, asset)
+);
+create index batches_run_id_idx on backfill.batches (run_id);
+
+-- The failure ledger: one open row a failing unit, resolved by the unit's next success.
+-- `unit` is null where the partition itself failed.
+create table backfill.failures (
+    id bigint generated always as identity primary key,
+    run_id text not null,
+    asset text not null,
+    partition text,
+    unit text,
+    error_class text not null,
+    sqlstate text,
+    message text not null,
+    first_seen timestamptz not null default clock_timestamp(),
+    last_seen timestamptz not null default clock_timestamp(),
+    attempts integer not null default 1 check (attempts > 0),
+    resolved_at timestamptz
+);
+create unique index failures_open_idx on backfill.failures (asset, partition, unit) nulls not distinct
+where resolved_at is null;
+create index failures_run_id_idx on backfill.failures (run_id);
+
+-- Staleness: one row a change and partition, written in the transaction that made the change. Rows are only
+-- ever added by the change and removed by a recomputation that saw it, so that marking never waits for a lock.
+create table backfill.stale_marks (
+    asset text not null,
+    partition text not null,
+    marked_at timestamptz not null default clock_timestamp(),
+    xid xid8 not null default pg_current_xact_id()
+);
+create index stale_marks_partition_idx on backfill.stale_marks (asset, partition);
+
+create view backfill.stale as
+select
+    asset,
+    partition,
+    min(marked_at) as since,
+    count(*) as changes
+from backfill.stale_marks
+group by asset, partition;
+
+create function backfill.mark_stale(asset text, partitions text[]) returns void
+language sql as $$
+    insert into backfill.stale_marks (asset, partition)
+    select distinct mark_stale.asset, p
+    from unnest(mark_stale.partitions) as p
+    where p is not null
+$$;
+
+-- Marks that a computation with this snapshot took into account. A mark from a later transaction stays. A mark
+-- whose transaction lies in this server's future came with a restored dump, and counts as seen.
+create function backfill.clear_stale(asset text, partitions text[], snapshot pg_snapshot) returns bigint
+language sql as $$
+    with cleared as (
+        delete from backfill.stale_marks as m
+        where m.asset = clear_stale.asset
+            and m.partition = any(clear_stale.partitions)
+            and (
+                pg_visible_in_snapshot(m.xid, clear_stale.snapshot)
+                or m.xid >= pg_snapshot_xmax(pg_current_snapshot())
+            )
+        returning 1
+    )
+    select count(*) from cleared
+$$;
+
+-- True where the row version with this xmin was written before the current statement's snapshot, or by the
+-- current transaction: a computation may overwrite it. False means that someone has written it since, from
+-- newer data. xmin has 32 bits; it is placed in the epoch of the current transaction, or the one before.
+create function backfill.is_older(row_xmin xid) returns boolean
+language sql stable as $$
+    select pg_visible_in_snapshot(writer.xid8, pg_current_snapshot()) or writer.xid8 = pg_current_xact_id()
+    from (
+        select (
+            case when here.high + here.low < now8.xid then here.high + here.low
+                when here.high + here.low = now8.xid then now8.xid
+                else greatest(here.high - 4294967296 + here.low, 3)
+            end
+        )::text::xid8 as xid8
+        from (select pg_current_xact_id()::text::numeric as xid) as now8,
+            lateral (
+                select floor(now8.xid / 4294967296) * 4294967296 as high, row_xmin::text::numeric as low
+            ) as here
+    ) as writer
+$$;
+
+-- One writer a partition at a time: held to the end of the transaction. Partitions share 512 slots an asset, so
+-- that a batch of any width holds a bounded number of locks; taken in order, so that two batches can't deadlock.
+create function backfill.lock_partitions(asset text, partitions text[]) returns void
+language plpgsql as $$
+declare
+    slot integer;
+begin
+    for slot in select distinct hashtext(p) & 511 as s from unnest(partitions) as p order by s loop
+        perform pg_advisory_xact_lock(hashtext(asset), slot);
+    end loop;
+end
+$$;
+
+-- What a run has done so far, how fast, and how long it will take.
+create view backfill.run_progress as
+select
+    r.run_id,
+    r.assets,
+    r.outcome,
+    r.started_at,
+    r.finished_at,
+    r.partitions as partitions_total,
+    coalesce(b.partitions, 0) as partitions_done,
+    r.units as units_total,
+    coalesce(b.units, 0) as units_done,
+    coalesce(b.rows_written, 0) as rows_written,
+    coalesce(b.failures, 0) as failures,
+    coalesce(b.units / nullif(extract(epoch from b.last_at - r.started_at), 0), 0) as units_per_second,
+    case when r.outcome = 'running' and b.units > 0 and r.units is not null
+            then (b.last_at - r.started_at) * (greatest(r.units - b.units, 0)::double precision / b.units)
+    end as time_left
+from backfill.runs as r
+left join lateral (
+    select
+        sum(cardinality(bb.partitions)) filter (where bb.units_upto is null and bb.asset = r.assets[1]) as partitions,
+        sum(bb.units) filter (where bb.asset = r.assets[1]) as units,
+        sum(bb.rows_inserted + bb.rows_updated + bb.rows_deleted) as rows_written,
+        sum(bb.failures) as failures,
+        max(bb.committed_at) as last_at
+    from backfill.batches as bb
+    where bb.run_id = r.run_id
+) as b on true;
