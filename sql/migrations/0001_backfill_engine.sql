@@ -3,9 +3,10 @@
 
 create schema backfill;
 
--- One row a Dagster run that wrote through the engine.
+-- One row a step of a Dagster run that wrote through the engine.
 create table backfill.runs (
-    run_id text primary key,
+    run_id text not null,
+    step text not null default '',
     root_run_id text not null,
     assets text[] not null,
     partitions integer not null check (partitions >= 0),
@@ -13,6 +14,7 @@ create table backfill.runs (
     started_at timestamptz not null default clock_timestamp(),
     finished_at timestamptz,
     outcome text not null default 'running' check (outcome in ('running', 'succeeded', 'failed', 'interrupted')),
+    primary key (run_id, step),
     check ((outcome = 'running') = (finished_at is null))
 );
 create index runs_root_run_id_idx on backfill.runs (root_run_id);
@@ -23,10 +25,12 @@ create index runs_started_at_idx on backfill.runs (started_at);
 create table backfill.batches (
     batch_id uuid not null,
     asset text not null,
-    run_id text not null references backfill.runs on delete cascade,
+    run_id text not null,
+    step text not null default '',
     partitions text[] not null,
     units_upto text,
-    snapshot pg_snapshot not null default pg_current_snapshot(),
+    first_slice boolean not null default false,
+    snapshot pg_snapshot not null,
     units bigint not null default 0,
     rows_inserted bigint not null default 0,
     rows_updated bigint not null default 0,
@@ -35,9 +39,10 @@ create table backfill.batches (
     failures integer not null default 0,
     seconds double precision not null,
     committed_at timestamptz not null default clock_timestamp(),
-    primary key (batch_id, asset)
+    primary key (batch_id, asset),
+    foreign key (run_id, step) references backfill.runs on delete cascade
 );
-create index batches_run_id_idx on backfill.batches (run_id);
+create index batches_run_id_idx on backfill.batches (run_id, step);
 
 -- The failure ledger: one open row a failing unit, resolved by the unit's next success.
 -- `unit` is null where the partition itself failed.
@@ -140,6 +145,7 @@ $$;
 create view backfill.run_progress as
 select
     r.run_id,
+    r.step,
     r.assets,
     r.outcome,
     r.started_at,
@@ -163,5 +169,5 @@ left join lateral (
         sum(bb.failures) as failures,
         max(bb.committed_at) as last_at
     from backfill.batches as bb
-    where bb.run_id = r.run_id
+    where bb.run_id = r.run_id and bb.step = r.step
 ) as b on true;

@@ -53,7 +53,7 @@ def migration_state(url: str) -> MigrationState:
         )
 
 
-def _open(url: str):  # type: ignore[no-untyped-def]
+def _open(url: str):
     from yoyo import get_backend, read_migrations
 
     scheme, rest = url.split("://", 1)

@@ -37,7 +37,7 @@ class PostgresResource(dg.ConfigurableResource):
             pool_size=self.pool_size,
             max_overflow=self.pool_size,
             pool_pre_ping=True,
-            connect_args={"application_name": "dagster_backfills"},
+            connect_args={"application_name": "dagster_backfills", "options": "-c timezone=UTC"},
         )
 
     @cached_property
@@ -58,4 +58,7 @@ class PostgresResource(dg.ConfigurableResource):
         try:
             yield raw.driver_connection  # type: ignore[misc]
         finally:
-            raw.close()
+            if raw.driver_connection is None or raw.driver_connection.closed:
+                raw.invalidate()
+            else:
+                raw.close()

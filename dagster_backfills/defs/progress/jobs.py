@@ -1,0 +1,75 @@
+"""One run over whichever cohorts need it, however scattered: what automation, repairs and the command line launch."""
+
+from enum import Enum
+
+import dagster as dg
+from pydantic import Field
+
+from dagster_backfills.defs.progress.partitions import cohorts_partitions
+from dagster_backfills.defs.progress.tables import ASSETS, cohort_stats, statement, user_progress_stats
+from dagster_backfills.lib.engine.model import WriteSet
+from dagster_backfills.lib.errors import UserError
+from dagster_backfills.lib.postgres.resource import PostgresResource
+
+
+class Which(Enum):
+    """Which cohorts a run computes."""
+
+    DUE = "due"
+    STALE = "stale"
+    MISSING = "missing"
+    FAILED = "failed"
+    ALL = "all"
+    NAMED = "named"
+
+
+class RefreshProgress(dg.Config):
+    """Which cohorts to compute."""
+
+    which: Which = Field(
+        default=Which.DUE,
+        description="due: stale or missing, but for those that failed a moment ago; stale; missing; failed; all; "
+        "named: those in `cohorts`.",
+    )
+    cohorts: list[str] = Field(default=[], description="Cohort ids, with `which: named`.")
+
+
+@dg.op(
+    description="Find the cohorts that are asked for and compute both statistics of each, reporting each by itself.",
+    out=dg.Out(io_manager_key="io_manager"),
+)
+def compute_cohorts(
+    context: dg.OpExecutionContext, config: RefreshProgress, postgres: PostgresResource
+) -> WriteSet:
+    if (config.which is Which.NAMED) != bool(config.cohorts):
+        raise dg.Failure("Give `cohorts` with `which: named`, and only then.", allow_retries=False)
+    name = "due_cohorts" if config.which is Which.DUE else "cohorts_to_compute"
+    binds = {"which": config.which.value, "named": config.cohorts, "assets": ASSETS}
+    with postgres.connect() as conn:
+        keys = [row[0] for row in conn.execute(statement(name), binds)]
+    unknown = sorted(set(config.cohorts) - set(keys))
+    if unknown:
+        raise dg.Failure(str(UserError(f"There is no cohort {', '.join(unknown)}.")), allow_retries=False)
+    context.instance.add_dynamic_partitions(str(cohorts_partitions.name), keys)
+    context.log.info(f"{len(keys):,} cohorts to compute ({config.which.value}).")
+    return WriteSet([user_progress_stats(), cohort_stats()], keys=keys)
+
+
+@dg.job(
+    description="Compute the statistics of the cohorts that need it, in one run.",
+    executor_def=dg.in_process_executor,
+    tags={"backfills/domain": "progress"},
+)
+def refresh_progress_stats() -> None:
+    compute_cohorts()
+
+
+nightly_progress_stats = dg.ScheduleDefinition(
+    name="nightly_progress_stats",
+    job=refresh_progress_stats,
+    cron_schedule="30 1 * * *",
+    execution_timezone="UTC",
+    run_config={"ops": {"compute_cohorts": {"config": {"which": "all"}}}},
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Everything once more each night: the safety net below the triggers. What is right is not rewritten.",
+)

@@ -1,0 +1,136 @@
+-- What the progress assets hold. Each statement runs in psql: \set partition_keys, \set unit_keys and go.
+
+-- name: user_progress_stats
+-- One row an active student of the cohorts. Interacted: a progress row in one of the cohort's classes with any
+-- selected or eliminated option. No progress at all is zeros.
+with due as (
+    select u.id, u.cohort_id
+    from progress.users as u
+    where u.deleted_at is null
+        and u.cohort_id = any(:partition_keys::text[])
+        and (:unit_keys::text[] is null or u.id = any(:unit_keys::text[]))
+),
+answers as (
+    select
+        d.id as user_id,
+        count(*) filter (
+            where cardinality(p.selected_options) > 0 or cardinality(p.eliminated_options) > 0
+        ) as questions_interacted,
+        count(*) filter (where p.is_mastered) as questions_mastered,
+        max(p.last_attempt_at) as last_activity_at
+    from due as d
+    inner join progress.user_progress as p on d.id = p.user_id
+    inner join progress.classes as c on p.class_id = c.id and d.cohort_id = c.cohort_id
+    group by d.id
+),
+questions as (
+    select c.cohort_id, count(*) as total_questions
+    from progress.classes as c
+    inner join progress.modules as m on c.id = m.class_id
+    inner join progress.questions as q on m.id = q.module_id
+    where c.cohort_id = any(:partition_keys::text[])
+    group by c.cohort_id
+)
+select
+    d.id as user_id,
+    d.cohort_id,
+    coalesce(a.questions_interacted, 0)::integer as questions_interacted,
+    coalesce(a.questions_mastered, 0)::integer as questions_mastered,
+    coalesce(q.total_questions, 0)::integer as total_questions,
+    a.last_activity_at
+from due as d
+left join answers as a on d.id = a.user_id
+left join questions as q on d.cohort_id = q.cohort_id;
+
+-- name: user_progress_stats_units
+-- The students that are due a row, by cohort.
+select u.cohort_id as partition, u.id as unit
+from progress.users as u
+where u.deleted_at is null and u.cohort_id = any(:partition_keys::text[]);
+
+-- name: cohort_stats
+-- One row a cohort. The average is over its active students, of 100 × interacted / total questions, rounded half
+-- up in whole numbers, so that no floating-point error decides a half.
+with cohorts as (
+    select c.id as cohort_id
+    from progress.cohorts as c
+    where c.id = any(:partition_keys::text[])
+),
+students as (
+    select u.cohort_id, count(*) as total, coalesce(sum(s.questions_interacted), 0) as interacted
+    from progress.users as u
+    left join progress.user_progress_stats as s on u.id = s.user_id and u.cohort_id = s.cohort_id
+    where u.deleted_at is null and u.cohort_id = any(:partition_keys::text[])
+    group by u.cohort_id
+),
+content as (
+    select c.cohort_id, count(distinct m.id) as modules, count(q.id) as questions
+    from progress.classes as c
+    inner join progress.modules as m on c.id = m.class_id
+    left join progress.questions as q on m.id = q.module_id
+    where c.cohort_id = any(:partition_keys::text[])
+    group by c.cohort_id
+)
+select
+    c.cohort_id,
+    coalesce(s.total, 0)::integer as total_students,
+    coalesce(t.questions, 0)::integer as total_questions,
+    coalesce(t.modules, 0)::integer as total_modules,
+    case when s.total > 0 and t.questions > 0
+            then div(200 * s.interacted + t.questions * s.total, 2 * t.questions * s.total)
+        else 0
+    end::integer as average_completion
+from cohorts as c
+left join students as s on c.cohort_id = s.cohort_id
+left join content as t on c.cohort_id = t.cohort_id;
+
+-- name: cohort_keys
+-- Every cohort, the oldest first: the partitions.
+select c.id
+from progress.cohorts as c
+order by c.created_at, c.id;
+
+-- name: due_cohorts
+-- Cohorts that automation should compute now: stale or without stats, but for those that failed of late, which
+-- wait twice as long after each try, an hour at most.
+select c.id
+from progress.cohorts as c
+where (
+    exists (
+        select 1 from backfill.stale_marks as m
+        where m.asset = any(:assets::text[]) and m.partition = c.id
+    )
+    or not exists (select 1 from progress.cohort_stats as s where s.cohort_id = c.id)
+)
+and not exists (
+    select 1 from backfill.failures as f
+    where f.asset = any(:assets::text[]) and f.partition = c.id and f.unit is null and f.resolved_at is null
+        and f.last_seen > now() - least(interval '1 hour', interval '30 seconds' * 2 ^ least(f.attempts, 12))
+)
+order by c.created_at, c.id;
+
+-- name: cohorts_to_compute
+-- The cohorts of one choice: all, missing (no stats row, or not one for each student), stale or failed; or, with
+-- `named`, those that are named.
+select c.id
+from progress.cohorts as c
+where case :which
+        when 'all' then true
+        when 'named' then c.id = any(:named::text[])
+        when 'missing' then
+            not exists (select 1 from progress.cohort_stats as s where s.cohort_id = c.id)
+            or exists (
+                select 1 from progress.users as u
+                where u.cohort_id = c.id and u.deleted_at is null
+                    and not exists (select 1 from progress.user_progress_stats as s where s.user_id = u.id)
+            )
+        when 'stale' then exists (
+            select 1 from backfill.stale_marks as m
+            where m.asset = any(:assets::text[]) and m.partition = c.id
+        )
+        when 'failed' then exists (
+            select 1 from backfill.failures as f
+            where f.asset = any(:assets::text[]) and f.partition = c.id and f.resolved_at is null
+        )
+    end
+order by c.created_at, c.id;

@@ -1,0 +1,173 @@
+"""The failure ledger and the account of batches: tables `backfill.failures`, `backfill.batches`, `backfill.runs`.
+
+Everything about a batch is written in the batch's own transaction.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from uuid import UUID
+
+import psycopg
+
+from dagster_backfills.lib.engine.model import Counts, Failure
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """Which Dagster run and step this is, and which run it goes on from (`resumes`: that run's root)."""
+
+    run_id: str
+    step: str = ""
+    root_run_id: str = ""
+    resumes: bool = False
+
+    @property
+    def root(self) -> str:
+        return self.root_run_id or self.run_id
+
+
+_START = """
+insert into backfill.runs (run_id, step, root_run_id, assets, partitions, units)
+values (%(run_id)s, %(step)s, %(root)s, %(assets)s, %(partitions)s, %(units)s)
+on conflict (run_id, step) do update
+set outcome = 'running', finished_at = null, partitions = excluded.partitions, units = excluded.units
+"""
+
+_FINISH = """
+update backfill.runs set outcome = %(outcome)s, finished_at = clock_timestamp()
+where run_id = %(run_id)s and step = %(step)s
+"""
+
+# What earlier tries of this step finished: the same run's own (a retried step), or all of its root's.
+_FINISHED = """
+select p.partition, max(b.units_upto), bool_or(b.units_upto is null), min(b.snapshot::text) filter (where b.first_slice)
+from backfill.batches as b
+inner join backfill.runs as r on b.run_id = r.run_id and b.step = r.step
+cross join lateral unnest(b.partitions) as p (partition)
+where r.step = %(step)s and (r.run_id = %(run_id)s or (%(resumes)s and r.root_run_id = %(root)s))
+group by p.partition
+"""
+
+_BATCH = """
+insert into backfill.batches (
+    batch_id, asset, run_id, step, partitions, units_upto, first_slice, snapshot, units, rows_inserted, rows_updated,
+    rows_unchanged, rows_deleted, failures, seconds
+) values (
+    %(batch_id)s, %(asset)s, %(run_id)s, %(step)s, %(partitions)s, %(units_upto)s, %(first_slice)s,
+    %(snapshot)s::pg_snapshot, %(units)s,
+    %(inserted)s, %(updated)s, %(unchanged)s, %(deleted)s, %(failures)s, %(seconds)s
+)
+"""
+
+_FAILED = """
+insert into backfill.failures (run_id, asset, partition, unit, error_class, sqlstate, message)
+values (%(run_id)s, %(asset)s, %(partition)s, %(unit)s, %(error_class)s, %(sqlstate)s, %(message)s)
+on conflict (asset, partition, unit) where resolved_at is null do update
+set run_id = excluded.run_id, error_class = excluded.error_class, sqlstate = excluded.sqlstate,
+    message = excluded.message, last_seen = clock_timestamp(), attempts = failures.attempts + 1
+"""
+
+_RESOLVE = """
+update backfill.failures set resolved_at = clock_timestamp()
+where resolved_at is null and asset = %(asset)s
+    and (partition = any(%(partitions)s::text[]) or (%(whole)s and partition is null))
+    and (%(units)s::text[] is null or unit = any(%(units)s::text[]))
+    and not (coalesce(unit, '') = any(%(failing)s::text[]))
+"""
+
+
+@dataclass
+class PriorWork:
+    """What earlier tries finished: whole partitions, and how far in the partitions that they left half done."""
+
+    partitions: set[str] = field(default_factory=set)
+    upto: dict[str, str] = field(default_factory=dict)
+    snapshots: dict[str, str] = field(default_factory=dict)
+
+
+def start(
+    conn: psycopg.Connection, run: RunIdentity, assets: Sequence[str], partitions: int, units: int | None
+) -> None:
+    """Open the run's account, or the same again for a step that is tried again."""
+    conn.execute(
+        _START,
+        {"run_id": run.run_id, "step": run.step, "root": run.root, "assets": list(assets),
+         "partitions": partitions, "units": units},
+    )  # fmt: skip
+    conn.commit()
+
+
+def finish(conn: psycopg.Connection, run: RunIdentity, outcome: str) -> None:
+    """Close the run's account: `succeeded`, `failed` or `interrupted`."""
+    conn.execute(_FINISH, {"run_id": run.run_id, "step": run.step, "outcome": outcome})
+    conn.commit()
+
+
+def prior_work(conn: psycopg.Connection, run: RunIdentity) -> PriorWork:
+    """What need not be done again."""
+    prior = PriorWork()
+    binds = {"run_id": run.run_id, "step": run.step, "root": run.root, "resumes": run.resumes}
+    for partition, upto, whole, snapshot in conn.execute(_FINISHED, binds):
+        if whole:
+            prior.partitions.add(partition)
+        elif upto is not None:
+            prior.upto[partition] = upto
+            prior.snapshots[partition] = snapshot
+    conn.commit()
+    return prior
+
+
+def record_batch(
+    conn: psycopg.Connection,
+    run: RunIdentity,
+    batch_id: UUID,
+    asset: str,
+    partitions: Sequence[str],
+    counts: Counts,
+    *,
+    units: int,
+    seconds: float,
+    snapshot: str,
+    units_upto: str | None = None,
+    first_slice: bool = False,
+) -> None:
+    """Account for one asset's share of a batch."""
+    conn.execute(
+        _BATCH,
+        {"batch_id": batch_id, "asset": asset, "run_id": run.run_id, "step": run.step,
+         "partitions": list(partitions), "units_upto": units_upto, "first_slice": first_slice, "snapshot": snapshot, "units": units,
+         "inserted": counts.inserted, "updated": counts.updated, "unchanged": counts.unchanged,
+         "deleted": counts.deleted, "failures": counts.failed_units, "seconds": seconds},
+    )  # fmt: skip
+
+
+def batch_is_recorded(conn: psycopg.Connection, batch_id: UUID) -> bool:
+    """Whether a batch whose commit was cut off had been committed after all."""
+    row = conn.execute("select 1 from backfill.batches where batch_id = %s limit 1", [batch_id]).fetchone()
+    conn.commit()
+    return row is not None
+
+
+def record_failure(conn: psycopg.Connection, run: RunIdentity, failure: Failure) -> None:
+    """Enter a failing unit, or count one more attempt where it is entered already."""
+    conn.execute(
+        _FAILED,
+        {"run_id": run.run_id, "asset": failure.asset, "partition": failure.partition, "unit": failure.unit,
+         "error_class": failure.error_class, "sqlstate": failure.sqlstate, "message": failure.message},
+    )  # fmt: skip
+
+
+def resolve(
+    conn: psycopg.Connection,
+    asset: str,
+    partitions: Sequence[str] | None,
+    *,
+    units: Sequence[str] | None = None,
+    failing: Sequence[str] = (),
+) -> None:
+    """Close the open entries of what has just been written; not those of units in `failing`."""
+    conn.execute(
+        _RESOLVE,
+        {"asset": asset, "partitions": list(partitions or []), "whole": partitions is None,
+         "units": None if units is None else list(units), "failing": list(failing)},
+    )  # fmt: skip

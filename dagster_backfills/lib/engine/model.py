@@ -1,0 +1,177 @@
+"""What is written where: the nouns of the engine. No SQL and no connection here."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import psycopg
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+Mode = Literal["upsert", "insert_missing", "replace"]
+
+
+@dataclass(frozen=True)
+class Query:
+    """A SELECT that the database computes; no row of it crosses the wire.
+
+    `sql` has psycopg's named binds (`%(name)s`). The engine binds `partition_keys` (`text[]`), `unit_keys`
+    (`text[]`, or null for every unit of those partitions), for a time-partitioned table `window_start` and
+    `window_end` (`timestamptz`), and the Dagster run's `run_id`. `params` binds the rest.
+    """
+
+    sql: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Rows that Python rules compute from what they read: called once a batch, on the batch's connection.
+
+    The function takes the connection, the partition keys and the unit keys (None: every unit), and returns a
+    pandas DataFrame or an Arrow table.
+    """
+
+    function: Callable[[psycopg.Connection, Sequence[str], Sequence[str] | None], "pd.DataFrame | pa.Table"]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Rows that are there: a pandas DataFrame or an Arrow table, brought in by COPY."""
+
+    data: "pd.DataFrame | pa.Table"
+
+
+Source = Query | Compute | Frame
+
+
+@dataclass(frozen=True)
+class Target:
+    """A table and how an asset is laid out in it. The asset's key is its address.
+
+    asset: the asset's key as a path, `schema/table`.
+    partition_by: the column that holds the partition key; for several dimensions, a mapping of dimension to
+        column; None for an asset without partitions.
+    unit: the column that holds the unit within a partition (one member, one user), where single rows may fail
+        without failing their partition.
+    mode: `upsert` rewrites a row only where it differs and deletes the slice's rows that are gone;
+        `insert_missing` adds what is missing and touches nothing else; `replace` writes the slice anew.
+    key: the columns that make a row unique; by default the table's primary key, or the unique constraint that
+        the source has all columns of.
+    table: where it is not the asset's own address: `schema.table`.
+    """
+
+    asset: str
+    partition_by: str | Mapping[str, str] | None = None
+    unit: str | None = None
+    mode: Mode = "upsert"
+    key: Sequence[str] | None = None
+    table: str | None = None
+
+    @property
+    def schema_and_table(self) -> tuple[str, str]:
+        schema, _, table = self.table.partition(".") if self.table else self.asset.rpartition("/")
+        return schema.rpartition("/")[2] or "public", table
+
+    def metadata(self) -> dict[str, Any]:
+        """The same as asset metadata, from which `from_metadata` reads it."""
+        entries: dict[str, Any] = {"write_mode": self.mode}
+        if self.partition_by is not None:
+            by = self.partition_by
+            entries["partition_expr"] = by if isinstance(by, str) else dict(by)
+        for name, value in (("unit_column", self.unit), ("table", self.table)):
+            if value is not None:
+                entries[name] = value
+        if self.key is not None:
+            entries["key_columns"] = list(self.key)
+        return entries
+
+    @classmethod
+    def from_metadata(cls, asset: str, metadata: Mapping[str, Any]) -> "Target":
+        return cls(
+            asset=asset,
+            partition_by=metadata.get("partition_expr"),
+            unit=metadata.get("unit_column"),
+            mode=metadata.get("write_mode", "upsert"),
+            key=metadata.get("key_columns"),
+            table=metadata.get("table"),
+        )
+
+
+@dataclass(frozen=True)
+class Write:
+    """One table's share of a batch. `units` lists the partition and unit of every row due (`partition, unit`)."""
+
+    target: Target
+    source: Source
+    units: Query | None = None
+
+
+@dataclass(frozen=True)
+class WriteSet:
+    """Writes that belong together: each batch commits all of them in one transaction, in this order.
+
+    keys: the partitions to work, for a run that is given its partitions rather than launched for them.
+    """
+
+    writes: Sequence[Write]
+    keys: Sequence[str] | None = None
+
+
+@dataclass
+class Counts:
+    """Rows of one asset, in one partition or in all."""
+
+    inserted: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    deleted: int = 0
+    failed_units: int = 0
+
+    def add(self, other: "Counts") -> None:
+        self.inserted += other.inserted
+        self.updated += other.updated
+        self.unchanged += other.unchanged
+        self.deleted += other.deleted
+        self.failed_units += other.failed_units
+
+    @property
+    def rows(self) -> int:
+        """Rows of the slice that the source gave and that are in the table now."""
+        return self.inserted + self.updated + self.unchanged
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One entry of the ledger: a unit, or with `unit` None a partition, that could not be written."""
+
+    asset: str
+    partition: str | None
+    unit: str | None
+    error_class: str
+    sqlstate: str | None
+    message: str
+
+
+@dataclass
+class Outcome:
+    """What a run of the engine did. `counts` by asset and partition; partitions in the order they finished."""
+
+    done: list[str] = field(default_factory=list)
+    resumed: list[str] = field(default_factory=list)
+    failed: dict[str, Failure] = field(default_factory=dict)
+    unit_failures: list[Failure] = field(default_factory=list)
+    counts: dict[str, dict[str, Counts]] = field(default_factory=dict)
+    batches: int = 0
+    seconds: float = 0.0
+
+    def of(self, asset: str, partition: str) -> Counts:
+        return self.counts.setdefault(asset, {}).setdefault(partition, Counts())
+
+    def total(self, asset: str) -> Counts:
+        total = Counts()
+        for counts in self.counts.get(asset, {}).values():
+            total.add(counts)
+        return total

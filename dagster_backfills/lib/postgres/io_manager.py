@@ -1,0 +1,250 @@
+"""The Postgres I/O manager: an asset says what a table holds, this says how it gets there and comes back."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from dagster_backfills.lib.engine.ledger import RunIdentity
+from dagster_backfills.lib.engine.model import Compute, Counts, Frame, Outcome, Query, Target, Write, WriteSet
+from dagster_backfills.lib.engine.runner import WHOLE, Runner, is_lost
+from dagster_backfills.lib.engine.settings import EngineSettings
+from dagster_backfills.lib.errors import UserError
+from dagster_backfills.lib.partition_events import materialization_events
+from dagster_backfills.lib.postgres.catalog import Table, read_table
+from dagster_backfills.lib.postgres.layout import address_of
+from dagster_backfills.lib.postgres.load import load_rows
+from dagster_backfills.lib.postgres.report import failure_of, partition_metadata, run_metadata, table_metadata
+from dagster_backfills.lib.postgres.resource import PostgresResource
+
+_LOG_EVERY_SECONDS = 5.0
+
+
+class PostgresIOManager(dg.ConfigurableIOManager):
+    """Stores what an asset returns in the table that its key names, and loads it again by partition and column.
+
+    An asset returns a `Query` (computed and written inside the database), a pandas DataFrame or an Arrow table
+    (COPY, then the same merge), a `Compute` (Python rules on each batch), a `WriteSet` (several tables in the
+    same batches), or None where it wrote by itself. Asset metadata: `partition_expr` (the column of the
+    partition key), `write_mode` (`upsert`, `insert_missing`, `replace`), `key_columns`, `unit_column`, `table`.
+
+    Good partitions are reported as their batches finish. At the end, partitions that could not be written make
+    the step fail with one `Failure` that lists them; rows of single units that could not are in the ledger.
+
+    An input is loaded as a pandas DataFrame, an Arrow table or a SQLAlchemy Select, by its annotation; for the
+    partitions asked for, and the `columns` that the input's metadata names.
+    """
+
+    postgres: dg.ResourceDependency[PostgresResource]
+    batch_units: int = Field(default=10_000, ge=1, description="Units (users, members) in the first batch.")
+    max_batch_units: int = Field(default=200_000, ge=1, description="Ceiling of a batch, in units.")
+    target_seconds: float = Field(
+        default=1.0,
+        ge=0,
+        description="What a batch should take; its size follows. 0 keeps the size as it is.",
+    )
+    delay_seconds: float = Field(default=0.0, ge=0, description="A rest between two batches.")
+    statement_timeout: float = Field(
+        default=300.0, ge=0, description="Seconds for a statement; 0 is no limit."
+    )
+    lock_timeout: float = Field(
+        default=5.0, ge=0, description="Seconds to wait for a row's lock; 0 is no limit."
+    )
+    reconnect_seconds: float = Field(default=120.0, ge=0, description="How long a lost server is waited for.")
+
+    def settings(self) -> EngineSettings:
+        return EngineSettings(
+            batch_units=self.batch_units,
+            max_batch_units=max(self.max_batch_units, self.batch_units),
+            target_seconds=self.target_seconds,
+            delay_seconds=self.delay_seconds,
+            statement_timeout=self.statement_timeout,
+            lock_timeout=self.lock_timeout,
+            reconnect_seconds=self.reconnect_seconds,
+        )
+
+    def handle_output(self, context: dg.OutputContext, obj: Any) -> Iterator[Any]:  # type: ignore[override]
+        if obj is None:
+            return
+        try:
+            yield from _Storing(self, context, _write_set(context, obj)).events()
+        except UserError as error:
+            raise dg.Failure(description=str(error), allow_retries=False) from error
+        except Exception as error:
+            if not is_lost(error):
+                raise
+            # The engine has waited for the server already; a later try goes on where this one stopped.
+            raise dg.RetryRequested(max_retries=3, seconds_to_wait=30) from error
+
+    def load_input(self, context: dg.InputContext) -> Any:
+        try:
+            return load_rows(context, self.postgres)
+        except UserError as error:
+            raise dg.Failure(description=str(error), allow_retries=False) from error
+
+
+def _write_set(context: dg.OutputContext, obj: Any) -> WriteSet:
+    if isinstance(obj, WriteSet):
+        return obj
+    if not context.has_asset_key:
+        raise UserError(
+            f"Output {context.name!r} of {context.op_def.name} is no asset, so that no table is named for it.",
+            hint="Return a WriteSet whose targets name their tables, or give the op another I/O manager.",
+        )
+    target = Target.from_metadata("/".join(context.asset_key.path), context.definition_metadata or {})
+    source = obj if isinstance(obj, Query | Compute | Frame) else Frame(obj)
+    return WriteSet([Write(target, source)])
+
+
+@dataclass
+class _Storing:
+    """One output on its way into Postgres."""
+
+    manager: PostgresIOManager
+    context: dg.OutputContext
+    write_set: WriteSet
+    tables: dict[str, Table] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.partitions_def = self.context.asset_partitions_def if self.context.has_asset_partitions else None
+        self.keys = self._keys()
+        self.assets = [write.target.asset for write in self.write_set.writes]
+        self.own = "/".join(self.context.asset_key.path) if self.context.has_asset_key else None
+
+    def events(self) -> Iterator[Any]:
+        if not self.keys or not self.write_set.writes:
+            self.context.log.info("No partition is due: nothing to write.")
+            return
+        runner = Runner(
+            connect=self.manager.postgres.connect,
+            run_identity=run_identity(self.context),
+            settings=self.manager.settings(),
+            log=self.context.log.warning,
+        )
+        with self.manager.postgres.connect() as conn:
+            self.tables = {
+                w.target.asset: read_table(conn, *w.target.schema_and_table) for w in self.write_set.writes
+            }
+            addresses = {
+                w.target.asset: address_of(
+                    w.target, self.tables[w.target.asset], self.partitions_def, self.keys
+                )
+                for w in self.write_set.writes
+            }
+        reported: list[str] = []
+        progress = _Progress(len(self.keys), self.context)
+        try:
+            for finished in runner.run(self.write_set.writes, addresses, self.keys):
+                good = [key for key in finished if key not in runner.outcome.failed]
+                reported += good
+                yield from self._report(runner.outcome, good, self._now())
+                progress.step(len(finished), runner)
+        except GeneratorExit:
+            raise
+        except BaseException:
+            yield from self._report(runner.outcome, reported, self._later())
+            raise
+        self.context.log.info(progress.line(runner))
+        if runner.outcome.failed:
+            yield from self._report(runner.outcome, reported, self._later())
+            raise failure_of(runner.outcome, len(self.keys))
+        self._describe_output(runner.outcome)
+
+    # The output's own asset is reported at once. Others of the set have outputs of their own, which Dagster
+    # reports when it comes to them, with the metadata left for them; where it will not, this does.
+    def _now(self) -> list[str]:
+        if self.keys == [WHOLE]:
+            return [] if self.own else self.assets
+        return [self.own] if self.own in self.assets else ([] if self.own else self.assets)
+
+    def _later(self) -> list[str]:
+        return [asset for asset in self.assets if asset not in self._now()] if self.keys != [WHOLE] else []
+
+    def _report(self, outcome: Outcome, keys: Sequence[str], assets: Sequence[str]) -> Iterator[Any]:
+        for asset in assets:
+            events = [
+                dg.AssetMaterialization(
+                    asset.split("/"),
+                    partition=None if key == WHOLE else key,
+                    metadata=partition_metadata(
+                        outcome.counts.get(asset, {}).get(key), partitioned=key != WHOLE
+                    ),
+                )
+                for key in keys
+            ]
+            if events:
+                yield from materialization_events(self.context, events)
+
+    def _describe_output(self, outcome: Outcome) -> None:
+        """Metadata of the whole output, and per partition for those of the set's assets that follow."""
+        if self.own is None:
+            return
+        table = self.tables.get(self.own)
+        metadata = run_metadata(outcome, self.own) | (table_metadata(table) if table else {})
+        if self.keys == [WHOLE]:
+            metadata |= partition_metadata(outcome.of(self.own, WHOLE), partitioned=False)
+        self.context.add_output_metadata(metadata)
+        for asset in self._later():
+            key = dg.AssetKey(asset.split("/"))
+            step = self.context.step_context
+            step.add_asset_metadata(run_metadata(outcome, asset) | table_metadata(self.tables[asset]), key)
+            for partition, counts in outcome.counts.get(asset, {}).items():
+                step.add_asset_metadata(partition_metadata(counts, partitioned=True), key, partition)
+
+    def _keys(self) -> list[str]:
+        if self.write_set.keys is not None:
+            return list(dict.fromkeys(self.write_set.keys))
+        if not self.context.has_asset_partitions:
+            return [WHOLE]
+        keys = list(self.context.asset_partition_keys)
+        if len(keys) < 2 or self.partitions_def is None:
+            return keys
+        # In the definition's own order (the oldest first), which a set of keys has lost.
+        asked = set(keys)
+        every = self.partitions_def.get_partition_keys(
+            dynamic_partitions_store=self.context.step_context.instance
+        )
+        ordered = [key for key in every if key in asked]
+        return ordered if len(ordered) == len(asked) else keys
+
+
+def run_identity(context: dg.OutputContext) -> RunIdentity:
+    """The run and step, and what they go on from: a run that Dagster retried, or one re-executed from failure."""
+    run = context.step_context.dagster_run
+    resumes = run.tags.get("dagster/is_resume_retry") == "true" or "dagster/retry_number" in run.tags
+    return RunIdentity(run.run_id, context.step_key, run.root_run_id or run.run_id, resumes)
+
+
+@dataclass
+class _Progress:
+    """One line for the log now and then: how far, how fast, how long still."""
+
+    total: int
+    context: dg.OutputContext
+    done: int = 0
+    began: float = field(default_factory=time.monotonic)
+    logged: float = field(default_factory=time.monotonic)
+
+    def step(self, partitions: int, runner: Runner) -> None:
+        self.done += partitions
+        if time.monotonic() - self.logged >= _LOG_EVERY_SECONDS and self.done < self.total:
+            self.logged = time.monotonic()
+            self.context.log.info(self.line(runner))
+
+    def line(self, runner: Runner) -> str:
+        seconds = time.monotonic() - self.began
+        written = Counts()
+        for asset in runner.outcome.counts:
+            written.add(runner.outcome.total(asset))
+        left = seconds / self.done * (self.total - self.done) if self.done else 0.0
+        return (
+            f"{self.done:,} of {self.total:,} partitions ({100 * self.done // max(self.total, 1)} %), "
+            f"{written.inserted:,} rows inserted, {written.updated:,} updated, {written.unchanged:,} unchanged, "
+            f"{written.deleted:,} deleted, {len(runner.outcome.failed):,} partitions and "
+            f"{len(runner.outcome.unit_failures):,} single units failed; "
+            f"{self.done / max(seconds, 0.001):,.0f} partitions/s"
+            + (f", about {left:,.0f} s left" if self.done < self.total else f", {seconds:,.1f} s")
+        )

@@ -1,0 +1,81 @@
+"""What a run of the engine tells its readers, as Dagster metadata. Nothing is written or decided here."""
+
+from typing import Any
+
+import dagster as dg
+
+from dagster_backfills.lib.engine.model import Counts, Outcome
+from dagster_backfills.lib.postgres.catalog import Table
+
+_LISTED = 50  # failing partitions named in a message; the ledger has them all
+
+
+def partition_metadata(counts: Counts | None, *, partitioned: bool) -> dict[str, Any]:
+    """Rows of one partition; nothing for a partition that an earlier try of the run has written."""
+    if counts is None:
+        return {"written_by": "an earlier try of this run"}
+    entries: dict[str, Any] = {
+        "dagster/partition_row_count" if partitioned else "dagster/row_count": counts.rows,
+        "rows_inserted": counts.inserted,
+        "rows_updated": counts.updated,
+        "rows_unchanged": counts.unchanged,
+        "rows_deleted": counts.deleted,
+    }
+    if counts.failed_units:
+        entries["failed_units"] = counts.failed_units
+    return entries
+
+
+def run_metadata(outcome: Outcome, asset: str) -> dict[str, Any]:
+    """Totals of one asset over the whole run."""
+    total = outcome.total(asset)
+    return {
+        "run_partitions": len(outcome.done) + len(outcome.resumed),
+        "run_rows_inserted": total.inserted,
+        "run_rows_updated": total.updated,
+        "run_rows_unchanged": total.unchanged,
+        "run_rows_deleted": total.deleted,
+        "run_failed_units": sum(f.asset == asset for f in outcome.unit_failures),
+        "run_seconds": round(outcome.seconds, 3),
+    }
+
+
+def table_metadata(table: Table) -> dict[str, Any]:
+    """Dagster's own entries on a table: its full name and its columns."""
+    columns = [
+        dg.TableColumn(
+            column.name,
+            column.type,
+            description=column.description,
+            constraints=dg.TableColumnConstraints(
+                nullable=not column.not_null, unique=(column.name,) in table.keys
+            ),
+        )
+        for column in table.columns
+    ]
+    return {
+        "dagster/table_name": table.qualified,
+        "dagster/column_schema": dg.MetadataValue.table_schema(dg.TableSchema(columns)),
+    }
+
+
+def failure_of(outcome: Outcome, total: int) -> dg.Failure:
+    """The one failure of a step whose partitions could not all be written. It is not retried: data is bad."""
+    failures = list(outcome.failed.items())
+    shown = "; ".join(f"{key!r}: {failure.message}" for key, failure in failures[:5])
+    more = f"; and {len(failures) - 5:,} more" if len(failures) > 5 else ""
+    records = [
+        dg.TableRecord({"partition": key, "asset": f.asset, "error": f.error_class, "message": f.message})
+        for key, f in failures[:_LISTED]
+    ]
+    return dg.Failure(
+        description=(
+            f"{len(failures):,} of {total:,} partitions could not be written ({shown}{more}). The others are done. "
+            "Mend the cause, then relaunch the failed partitions; `backfills failures list` has them all."
+        ),
+        metadata={
+            "failed_partitions": len(failures),
+            "failures": dg.MetadataValue.table(records) if records else dg.MetadataValue.text("none"),
+        },
+        allow_retries=False,
+    )
