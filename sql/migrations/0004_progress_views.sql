@@ -22,29 +22,29 @@ select
 from progress.cohorts as c
 inner join progress.schools as sc on sc.id = c.school_id
 left join progress.cohort_stats as cs on cs.cohort_id = c.id
-cross join lateral (
+left join lateral (
     select
         count(*) as students,
         count(ups.user_id) as students_with_stats
     from progress.users as us
     left join progress.user_progress_stats as ups on ups.user_id = us.id and ups.cohort_id = us.cohort_id
     where us.cohort_id = c.id and us.deleted_at is null
-) as u
-cross join lateral (
+) as u on true
+left join lateral (
     select count(*) as stats
     from progress.user_progress_stats as ups
     where ups.cohort_id = c.id
-) as s
-cross join lateral (
+) as s on true
+left join lateral (
     select count(*) as classes
     from progress.classes as k
     where k.cohort_id = c.id
-) as cl
-cross join lateral (
+) as cl on true
+left join lateral (
     select min(m.marked_at) as stale_since
     from backfill.stale_marks as m
     where m.asset in ('progress/user_progress_stats', 'progress/cohort_stats') and m.partition = c.id
-) as st
+) as st on true
 cross join lateral (
     select
         cs.cohort_id is null
