@@ -21,7 +21,7 @@ create table progress.users (
     email text not null,
     deleted_at timestamptz
 );
-create index users_cohort_id_idx on progress.users (cohort_id) include (id) where deleted_at is null;
+create index users_cohort_id_idx on progress.users (cohort_id, id) where deleted_at is null;
 create index users_cohort_id_all_idx on progress.users (cohort_id);
 create table progress.classes (
     id text primary key,

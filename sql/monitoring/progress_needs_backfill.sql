@@ -1,0 +1,14 @@
+-- Cohorts that need a backfill, and why. No row: everything is computed and fresh.
+-- Mend: backfills progress run --missing, backfills progress run --stale
+select
+    school_name,
+    cohort_name,
+    cohort_id,
+    has_stats,
+    students,
+    students_with_stats,
+    leftover_stats,
+    stale_since
+from progress.cohort_status
+where needs_backfill
+order by is_missing desc, case when not is_missing then stale_since end, created_at, cohort_id;
