@@ -1,6 +1,5 @@
 """The Postgres I/O manager: an asset says what a table holds, this says how it gets there and comes back."""
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +13,6 @@ from dagster_backfills.lib.engine.ledger import RunIdentity
 from dagster_backfills.lib.engine.model import (
     WHOLE,
     Compute,
-    Counts,
     Frame,
     Outcome,
     Query,
@@ -29,10 +27,14 @@ from dagster_backfills.lib.partition_events import materialization_events
 from dagster_backfills.lib.postgres.catalog import Table, read_table
 from dagster_backfills.lib.postgres.layout import address_of
 from dagster_backfills.lib.postgres.load import load_rows
-from dagster_backfills.lib.postgres.report import failure_of, partition_metadata, run_metadata, table_metadata
+from dagster_backfills.lib.postgres.report import (
+    ProgressLog,
+    failure_of,
+    partition_metadata,
+    run_metadata,
+    table_metadata,
+)
 from dagster_backfills.lib.postgres.resource import PostgresResource
-
-_LOG_EVERY_SECONDS = 5.0
 
 
 class PostgresIOManager(dg.ConfigurableIOManager):
@@ -158,19 +160,19 @@ class _Storing:
                 for w in self.write_set.writes
             }
         reported: list[str] = []
-        progress = _Progress(len(self.keys), self.context)
+        progress = ProgressLog(len(self.keys), self.context.log.info)
         try:
             for finished in runner.run(self.write_set.writes, addresses, self.keys):
                 good = [key for key in finished if key not in runner.outcome.failed]
                 reported += good
                 yield from self._report(runner.outcome, good, self._now())
-                progress.step(len(finished), runner)
+                progress.step(len(finished), runner.outcome)
         except GeneratorExit:
             raise
         except BaseException:
             yield from self._report(runner.outcome, reported, self._later())
             raise
-        self.context.log.info(progress.line(runner))
+        self.context.log.info(progress.line(runner.outcome))
         if runner.outcome.failed:
             yield from self._report(runner.outcome, reported, self._later())
             raise failure_of(runner.outcome, len(self.keys))
@@ -239,35 +241,3 @@ def run_identity(context: dg.OutputContext) -> RunIdentity:
     run = context.step_context.dagster_run
     resumes = run.tags.get("dagster/is_resume_retry") == "true" or "dagster/retry_number" in run.tags
     return RunIdentity(run.run_id, context.step_key, run.root_run_id or run.run_id, resumes)
-
-
-@dataclass
-class _Progress:
-    """One line for the log now and then: how far, how fast, how long still."""
-
-    total: int
-    context: dg.OutputContext
-    done: int = 0
-    began: float = field(default_factory=time.monotonic)
-    logged: float = field(default_factory=time.monotonic)
-
-    def step(self, partitions: int, runner: Runner) -> None:
-        self.done += partitions
-        if time.monotonic() - self.logged >= _LOG_EVERY_SECONDS and self.done < self.total:
-            self.logged = time.monotonic()
-            self.context.log.info(self.line(runner))
-
-    def line(self, runner: Runner) -> str:
-        seconds = time.monotonic() - self.began
-        written = Counts()
-        for asset in runner.outcome.counts:
-            written.add(runner.outcome.total(asset))
-        left = seconds / self.done * (self.total - self.done) if self.done else 0.0
-        return (
-            f"{self.done:,} of {self.total:,} partitions ({100 * self.done // max(self.total, 1)} %), "
-            f"{written.inserted:,} rows inserted, {written.updated:,} updated, {written.unchanged:,} unchanged, "
-            f"{written.deleted:,} deleted, {len(runner.outcome.failed):,} partitions and "
-            f"{len(runner.outcome.unit_failures):,} single units failed; "
-            f"{self.done / max(seconds, 0.001):,.0f} partitions/s"
-            + (f", about {left:,.0f} s left" if self.done < self.total else f", {seconds:,.1f} s")
-        )

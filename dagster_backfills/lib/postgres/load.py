@@ -24,12 +24,11 @@ def load_rows(context: dg.InputContext, postgres: PostgresResource) -> Any:
     wanted = context.dagster_type.typing_type
     if wanted is Select:
         return select
-    with postgres.engine.connect() as conn:
-        frame = pd.read_sql(select, conn)
-    if wanted is pa.Table:
-        return pa.Table.from_pandas(frame, preserve_index=False)
-    if wanted in (pd.DataFrame, Any) or not isinstance(wanted, type):
-        return frame
+    if wanted in (pd.DataFrame, pa.Table, Any) or not isinstance(wanted, type):
+        with postgres.engine.connect() as conn:
+            # Without the coercion, which would make floating-point numbers of exact ones.
+            frame = pd.read_sql(select, conn, coerce_float=False)
+        return pa.Table.from_pandas(frame, preserve_index=False) if wanted is pa.Table else frame
     raise UserError(
         f"Input {context.name!r} asks for {wanted.__name__}, which a table can't be loaded as.",
         hint="Annotate it as pandas.DataFrame, pyarrow.Table or sqlalchemy.Select.",
@@ -57,7 +56,7 @@ def _select(context: dg.InputContext, postgres: PostgresResource) -> "Select[Any
 
 def _slice(context: dg.InputContext, target: Target, table: Table, columns: Any) -> "ColumnElement[bool]":
     """The rows of the upstream partitions that the input stands for."""
-    from sqlalchemy import and_, or_, tuple_
+    from sqlalchemy import and_, any_, or_, tuple_
 
     by, keys = target.partition_by, context.asset_partition_keys
     if by is None:
@@ -76,13 +75,21 @@ def _slice(context: dg.InputContext, target: Target, table: Table, columns: Any)
     if isinstance(definition, dg.TimeWindowPartitionsDefinition):
         windows = _merged([definition.time_window_for_partition_key(key) for key in keys])
         return or_(*(and_(column >= start.date(), column < end.date()) for start, end in windows))
-    return column.in_([_literal(column, key) for key in keys])
+    return column == any_(_literals(column, keys))
 
 
 def _part(key: str, dimension: str) -> str:
     if not isinstance(key, dg.MultiPartitionKey):
         raise UserError(f"Partition {key!r} has no dimension {dimension!r}.")
     return key.keys_by_dimension[dimension]
+
+
+def _literals(column: Any, keys: Sequence[str]) -> Any:
+    """Partition keys as one array, however many they are."""
+    from sqlalchemy import Text, bindparam, cast
+    from sqlalchemy.dialects.postgresql import ARRAY
+
+    return cast(bindparam(None, [str(key) for key in keys], ARRAY(Text())), ARRAY(column.type))
 
 
 def _literal(column: Any, key: str) -> Any:
