@@ -24,7 +24,8 @@ select
     set_config('lock_timeout', %(lock_timeout)s, true),
     set_config('work_mem', %(work_mem)s, true),
     set_config('plan_cache_mode', 'force_custom_plan', true),
-    set_config('jit', 'off', true)
+    set_config('jit', 'off', true),
+    set_config('random_page_cost', %(random_page_cost)s, true)
 """
 
 
@@ -56,6 +57,7 @@ class Session:
         row = self.conn.execute(
             _BEGIN,
             {"assets": assets, "partitions": partitions, "work_mem": settings.work_mem,
+             "random_page_cost": f"{settings.random_page_cost}",
              "statement_timeout": f"{int(settings.statement_timeout * 1000)}",
              "lock_timeout": f"{int(settings.lock_timeout * 1000)}"},
         ).fetchone()  # fmt: skip

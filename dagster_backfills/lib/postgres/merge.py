@@ -17,6 +17,8 @@ from dagster_backfills.lib.postgres.merge_pieces import TOUCHED, Pieces
 from dagster_backfills.lib.postgres.names import columns, ident
 
 _SEEN = "backfill seen"  # the row version that the statement's snapshot has
+# Flattened into the statements that use them, their joins are estimated at one row, and loop over each other.
+_MATERIALIZED = ("source", "changed", "leaving")
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,8 @@ class Merge(Pieces):
             ("bad_key", self._bad_key()),
             ("changed", self._changed()),
             ("inserted", self._inserted()),
-            ("gone", self._gone(units)),
+            ("leaving", self._leaving(units)),
+            ("gone", self._gone()),
         ]
         counted: list[sql.Composable] = [
             self.given(),
@@ -160,19 +163,25 @@ class Merge(Pieces):
             label=self.address.label("t"),
         )
 
-    def _gone(self, units: bool) -> sql.Composed:
+    def _leaving(self, units: bool) -> sql.Composed:
         return sql.SQL(
-            "delete from {t} as t using (\n"
             "select {key}, o.ctid as {seen} from {t} as o\n"
-            "where {inside} and not exists (select from source as s where {same})\n"
-            ") as g where t.ctid = g.{seen} and {own} returning {label} as label"
+            "where {inside} and not exists (select from source as s where {same})"
         ).format(
-            t=self.relation,
             key=columns("o", self.key),
             seen=ident(_SEEN),
+            t=self.relation,
             inside=self.slice("o", units),
             same=self.same_key("o", "s"),
-            own=self.same_key("t", "g"),
+        )
+
+    def _gone(self) -> sql.Composed:
+        return sql.SQL(
+            "delete from {t} as t using leaving as g where t.ctid = g.{seen} and {same} returning {label} as label"
+        ).format(
+            t=self.relation,
+            seen=ident(_SEEN),
+            same=self.same_key("t", "g"),
             label=self.address.label("t"),
         )
 
@@ -193,7 +202,7 @@ def _with(
     ctes = [
         sql.SQL("{} as {}(\n{}\n)").format(
             sql.Identifier(name),
-            sql.SQL("materialized " if name in ("source", "changed") else ""),
+            sql.SQL("materialized " if name in _MATERIALIZED else ""),
             body,
         )
         for name, body in parts
