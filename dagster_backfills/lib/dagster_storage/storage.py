@@ -19,7 +19,7 @@ BATCH_SIZE_VARIABLE = "DAGSTER_EVENT_BATCH_SIZE"
 class BatchedPostgresStorage(DagsterPostgresStorage):
     """Runs, events, schedules and sensors in one Postgres database, events written in batches.
 
-    Dagster batches nothing unless `DAGSTER_EVENT_BATCH_SIZE` is in the environment of the process that writes:
+    Dagster batches nothing unless `DAGSTER_EVENT_BATCH_SIZE` is set in the environment of whoever writes:
     the daemon and the webserver write a run's planned partitions, the run's own process its materializations.
     Each of them loads this class first, which puts `event_batch_size` there if the variable is not set.
     """
