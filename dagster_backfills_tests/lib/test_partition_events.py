@@ -10,7 +10,7 @@ import pytest
 from pydantic import Field
 
 from dagster_backfills.lib import partition_events
-from dagster_backfills.lib.partition_events import materialization_events
+from dagster_backfills.lib.partition_events import announce_partitions, materialization_events
 
 COHORTS = dg.DynamicPartitionsDefinition(name="events_cohorts")
 RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
@@ -172,9 +172,8 @@ def test_a_failure_after_reporting_leaves_only_the_unreported_partitions_unmater
         "c03",
         "c19",
     }
-    value = instance.get_status_by_partition(dg.AssetKey(["events", "stats"]), keys, COHORTS) or {}
-    failed = {key for key, status in value.items() if status and status.value == "FAILED"}
-    assert failed == {"c03", "c19"}
+    shown = _shown(instance, keys)
+    assert {key for key in keys if shown[key] == "FAILED"} == {"c03", "c19"}
 
 
 def test_events_are_yielded_to_dagster_as_well_as_stored(instance: dg.DagsterInstance) -> None:
@@ -207,6 +206,41 @@ def test_several_assets_in_one_call_each_keep_their_own_last_event(instance: dg.
         assert latest and latest.asset_materialization
         assert latest.asset_materialization.asset_key == dg.AssetKey([name])
         assert latest.asset_materialization.partition == "r"
+
+
+def test_a_run_that_finds_its_partitions_itself_shows_exactly_those_that_failed(
+    instance: dg.DagsterInstance,
+) -> None:
+    keys = [f"c{n:02}" for n in range(12)]
+    instance.add_dynamic_partitions("events_cohorts", keys)
+    key = dg.AssetKey(["events", "stats"])
+    assert _run(instance, Reporter(), keys[0], keys[-1]).success
+    scattered, bad = keys[::3], {"c03", "c09"}
+
+    @dg.op
+    def repair(context: dg.OpExecutionContext) -> Iterator[Any]:
+        announce_partitions(context, [key], scattered)
+        shown = _shown(instance, keys)
+        assert {name for name in keys if shown[name] == "IN_PROGRESS"} == set(scattered)
+        good = [dg.AssetMaterialization(key, partition=name) for name in scattered if name not in bad]
+        yield from materialization_events(context, good)
+        raise dg.Failure("2 failed", allow_retries=False)
+
+    @dg.job
+    def repairs() -> None:
+        repair()
+
+    assert not repairs.execute_in_process(instance=instance, raise_on_error=False).success
+
+    shown = _shown(instance, keys)
+    assert {name for name in keys if shown[name] == "FAILED"} == bad
+    assert {name for name in keys if shown[name] == "MATERIALIZED"} == set(keys) - bad
+
+
+def _shown(instance: dg.DagsterInstance, keys: list[str]) -> dict[str, str | None]:
+    """Each partition's state, as the UI colours it."""
+    statuses = instance.get_status_by_partition(dg.AssetKey(["events", "stats"]), keys, COHORTS) or {}
+    return {key: status.value if status else None for key, status in statuses.items()}
 
 
 def test_outside_of_a_run_the_materializations_are_logged_on_the_context() -> None:
