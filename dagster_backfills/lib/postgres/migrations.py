@@ -1,6 +1,7 @@
 """Applying `sql/migrations` to a database, with yoyo. Not here: what the migrations say."""
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,8 @@ def apply_migrations(url: str, directory: Path | None = None) -> list[str]:
         backend.break_lock()  # only the holder of the advisory lock comes here: the row is a dead one's
         pending = backend.to_apply(read_migrations(str(directory or migrations_dir())))
         backend.execute(f"set lock_timeout = '{_LOCK_TIMEOUT}'")
+        with suppress(psycopg.Error):  # not on every system: end the statement of a caller that was killed
+            backend.execute("set client_connection_check_interval = '1s'")
         for migration in pending:
             _apply_one(backend, migration)
         return [migration.id for migration in pending]
