@@ -21,7 +21,7 @@ union
 select c.cohort_id
 from progress.cohort_stats as c
 where c.average_completion > 100
-order by 1;
+order by cohort_id;
 
 -- name: stale_cohorts
 -- Cohorts that have waited for a recomputation for longer than automation should take.
@@ -32,7 +32,7 @@ from backfill.stale as s
 where s.asset = any(:assets::text[])
 group by s.partition
 having min(s.since) < now() - make_interval(secs => :seconds)
-order by 2;
+order by stale_since;
 
 -- name: wrong_averages
 -- Cohorts whose average is not the mean of their students, rounded half up. Those that a change has made stale are
