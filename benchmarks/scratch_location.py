@@ -25,7 +25,10 @@ def report(context: Any, keys: list[str]) -> Iterator[Any]:
     for start in range(0, len(good), 1000):
         yield from materialization_events(
             context,
-            [dg.AssetMaterialization(KEY, partition=k, metadata={"rows": 3}) for k in good[start : start + 1000]],
+            [
+                dg.AssetMaterialization(KEY, partition=k, metadata={"rows": 3})
+                for k in good[start : start + 1000]
+            ],
         )
     left = sorted(bad.intersection(keys))
     if left:
@@ -40,7 +43,9 @@ class Reporter(dg.ConfigurableIOManager):
         return None
 
 
-@dg.asset(key=KEY, partitions_def=COHORTS, backfill_policy=dg.BackfillPolicy.single_run(), io_manager_key="reporter")
+@dg.asset(
+    key=KEY, partitions_def=COHORTS, backfill_policy=dg.BackfillPolicy.single_run(), io_manager_key="reporter"
+)
 def stats(context: dg.AssetExecutionContext) -> int:
     return len(context.partition_keys)
 

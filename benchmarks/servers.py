@@ -80,7 +80,9 @@ _READY = """{
 }"""
 
 
-def _wait_until_ready(webserver: Webserver, processes: list[Any], logs: list[Path], timeout: float = 180) -> None:
+def _wait_until_ready(
+    webserver: Webserver, processes: list[Any], logs: list[Path], timeout: float = 180
+) -> None:
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         for process, log in zip(processes, logs, strict=True):
