@@ -16,7 +16,9 @@ from dagster_backfills.lib.postgres.embedded import resolve_database_url
 from dagster_backfills.lib.state import project_file, state_dir
 
 _SCHEMA = "dagster"
-_ADVISORY_LOCK = 7_204_431_119  # any constant; names "the first creation of Dagster's tables" within a database
+_ADVISORY_LOCK = (
+    7_204_431_119  # any constant; names "the first creation of Dagster's tables" within a database
+)
 # Comments on the schema, by which a creation that was killed is told from one that is complete.
 _CREATING, _COMPLETE = "Being created by backfills", "Tables of Dagster's own, created by backfills"
 
