@@ -42,17 +42,35 @@ class Webserver:
         return answer["data"]
 
 
+_IMPATIENT_DAEMON = """
+import sys
+from dagster._daemon import cli, controller
+controller.DEFAULT_DAEMON_INTERVAL_SECONDS = float(sys.argv.pop(1))
+cli.main()
+"""
+
+
 @contextmanager
 def dagster_servers(
-    home: Path, module: str, environment: Mapping[str, str], *, working_directory: Path
+    home: Path,
+    module: str,
+    environment: Mapping[str, str],
+    *,
+    working_directory: Path,
+    backfill_interval: float | None = None,
 ) -> Iterator[Webserver]:
-    """Start both on `home` (which has its `dagster.yaml`) with the code location `module`; stop both at the end."""
+    """Start both on `home` (which has its `dagster.yaml`) with the code location `module`; stop both at the end.
+
+    `backfill_interval` is for tests, which need not wait the half minute between two looks at the backfills.
+    """
     port = _free_port()
     env = {**os.environ, "DAGSTER_HOME": str(home), **environment}
     target = ["-m", module, "-d", str(working_directory)]
     bin_dir = Path(sys.executable).parent
     webserver = [str(bin_dir / "dagster-webserver"), "-h", "127.0.0.1", "-p", str(port), *target]
     daemon = [str(bin_dir / "dagster-daemon"), "run", *target]
+    if backfill_interval is not None:
+        daemon = [sys.executable, "-c", _IMPATIENT_DAEMON, str(backfill_interval), "run", *target]
     logs = [home / "webserver.log", home / "daemon.log"]
     processes = [
         _start(command, log, env, working_directory)
