@@ -14,6 +14,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "up": ("dagster_backfills.cli.up", "Start everything: Postgres if need be, the Dagster UI, its daemon."),
     "down": ("dagster_backfills.cli.down", "Stop what `up` started, and the embedded Postgres."),
     "migrate": ("dagster_backfills.cli.migrate", "Bring the database up to date."),
+    "progress": (
+        "dagster_backfills.cli.progress",
+        "Statistics of cohorts and students: status, find, next, run.",
+    ),
+    "failures": ("dagster_backfills.cli.failures", "What could not be written, and another try for it."),
     "env": ("dagster_backfills.cli.env", 'Variables for a shell: eval "$(backfills env)".'),
 }
 

@@ -62,7 +62,8 @@ def follow_run(
     A database that is away for a moment is waited for: the run does the same.
     """
     show: _Bars | _Lines = _Bars() if sys.stderr.isatty() else _Lines(line_every)
-    reader, steps = _Reader(url, run_id), []
+    reader = _Reader(url, run_id)
+    steps: list[StepProgress] = []
     with show:
         last = False
         while not last:
@@ -138,7 +139,7 @@ class _Bars:
 
     def __enter__(self) -> "_Bars":
         self._progress.__enter__()
-        self._waiting = self._progress.add_task("starting", total=None, state="")
+        self._waiting: Any = self._progress.add_task("starting", total=None, state="")
         return self
 
     def __exit__(self, *error: Any) -> None:
