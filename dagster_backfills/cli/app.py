@@ -11,9 +11,14 @@ from typer.core import TyperCommand, TyperGroup
 
 # Each module has an `app: typer.Typer`: a group of commands, or a command where it has only one and no callback.
 COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("dagster_backfills.cli.demo", "Sample data, every backfill, status before and after."),
     "up": ("dagster_backfills.cli.up", "Start everything: Postgres if need be, the Dagster UI, its daemon."),
     "down": ("dagster_backfills.cli.down", "Stop what `up` started, and the embedded Postgres."),
     "migrate": ("dagster_backfills.cli.migrate", "Bring the database up to date."),
+    "status": (
+        "dagster_backfills.cli.status",
+        "One page over all domains: up to date, missing, stale, failed.",
+    ),
     "progress": (
         "dagster_backfills.cli.progress",
         "Statistics of cohorts and students: status, find, next, run.",

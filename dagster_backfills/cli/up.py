@@ -8,7 +8,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -32,7 +33,7 @@ def up(
     host: Annotated[str, typer.Option(help="Address of the UI. It asks for no password.")] = "127.0.0.1",
 ) -> None:
     """Start everything and keep it running until Ctrl-C: Postgres if need be, the Dagster UI, its daemon."""
-    _require_free(host, port)
+    require_free(host, port)
     try:
         with locked_file(lock_path()):
             serve(host, port)
@@ -48,18 +49,26 @@ def lock_path() -> Path:
 
 def serve(host: str, port: int) -> None:
     """Run until interrupted. Postgres is stopped afterwards if, and only if, it was started here."""
+    with running_postgres():
+        environment = os.environ | dagster_environment()
+        apply_migrations(environment["DATABASE_URL"])
+        run_dagster(environment, host, port)
+
+
+@contextmanager
+def running_postgres() -> Iterator[None]:
+    """The embedded server, where `DATABASE_URL` names no other, for as long as this lasts if it was not running."""
     server = None if os.environ.get("DATABASE_URL", "").strip() else EmbeddedServer(state_dir())
     ours = server.start() if server else False
     try:
-        environment = {"PYTHONWARNINGS": "ignore"} | os.environ | dagster_environment()
-        apply_migrations(environment["DATABASE_URL"])
-        _run_dagster(environment, host, port)
+        yield
     finally:
         if server and ours:
             server.stop()
 
 
-def _run_dagster(environment: dict[str, str], host: str, port: int) -> None:
+def run_dagster(environment: dict[str, str], host: str, port: int) -> None:
+    """The UI and the daemon, until interrupted."""
     command = [sys.executable, "-m", "dagster", "dev", "--workspace", str(project_file("workspace.yaml"))]
     # A session of its own: Ctrl-C reaches this process alone, which then ends Dagster in good order.
     dagster = subprocess.Popen(
@@ -117,7 +126,7 @@ def _listen_to_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def _require_free(host: str, port: int) -> None:
+def require_free(host: str, port: int) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

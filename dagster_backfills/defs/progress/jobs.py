@@ -15,22 +15,22 @@ from dagster_backfills.lib.postgres.resource import PostgresResource
 
 
 class Which(Enum):
-    """Which cohorts a run computes."""
+    """Which cohorts a run computes. Dagster takes an enumeration's names in a run's configuration."""
 
-    DUE = "due"
-    NEEDED = "needed"
-    STALE = "stale"
-    MISSING = "missing"
-    FAILED = "failed"
-    ALL = "all"
-    NAMED = "named"
+    due = "due"
+    needed = "needed"
+    stale = "stale"
+    missing = "missing"
+    failed = "failed"
+    all = "all"
+    named = "named"
 
 
 class RefreshProgress(dg.Config):
     """Which cohorts to compute."""
 
     which: Which = Field(
-        default=Which.DUE,
+        default=Which.due,
         description="due: stale or missing, but for those that failed a moment ago; needed: missing, stale or "
         "failed; stale; missing; failed; all; named: those in `cohorts`.",
     )
@@ -44,7 +44,7 @@ class RefreshProgress(dg.Config):
 def compute_cohorts(
     context: dg.OpExecutionContext, config: RefreshProgress, postgres: PostgresResource
 ) -> WriteSet:
-    if (config.which is Which.NAMED) != bool(config.cohorts):
+    if (config.which is Which.named) != bool(config.cohorts):
         raise dg.Failure("Give `cohorts` with `which: named`, and only then.", allow_retries=False)
     try:
         with postgres.connect() as conn:
@@ -58,7 +58,7 @@ def compute_cohorts(
 
 def find_cohorts_to_compute(conn: psycopg.Connection, config: RefreshProgress) -> list[str]:
     """The ids of the cohorts that the configuration asks for. Raises UserError for one that there is not."""
-    if config.which is Which.NAMED:
+    if config.which is Which.named:
         return [get_cohort(conn, cohort).cohort_id for cohort in dict.fromkeys(config.cohorts)]
     return select_cohorts(conn, config.which.value)
 
