@@ -28,18 +28,27 @@ def dagster_environment() -> dict[str, str]:
 
     Starts the embedded server if need be and creates Dagster's tables. What the user has set is left as it is.
     """
-    url = resolve_database_url()
-    dagster_url = os.environ.get("DAGSTER_POSTGRES_URL", "").strip()
-    if not dagster_url:
-        dagster_url = with_search_path(url, _SCHEMA)
-        _create_tables(url, dagster_url)
     return {
-        "DATABASE_URL": url,
-        "DAGSTER_POSTGRES_URL": dagster_url,
+        "DATABASE_URL": resolve_database_url(),
+        "DAGSTER_POSTGRES_URL": dagster_database_url(),
         "DAGSTER_HOME": os.environ.get("DAGSTER_HOME", "").strip() or str(_own_home()),
         # The materializations of a wide run are written in batches: 1,000 in about a second, not half a minute.
         "DAGSTER_EVENT_BATCH_SIZE": os.environ.get("DAGSTER_EVENT_BATCH_SIZE", "").strip() or "1000",
     }
+
+
+def dagster_database_url() -> str:
+    """Where Dagster keeps its own tables: `DAGSTER_POSTGRES_URL`, else a schema of the data's database.
+
+    Starts the embedded server if need be and creates the schema with its tables.
+    """
+    given = os.environ.get("DAGSTER_POSTGRES_URL", "").strip()
+    if given:
+        return given
+    url = resolve_database_url()
+    dagster_url = with_search_path(url, _SCHEMA)
+    _create_tables(url, dagster_url)
+    return dagster_url
 
 
 def with_search_path(url: str, schema: str) -> str:

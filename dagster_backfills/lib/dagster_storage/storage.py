@@ -49,7 +49,7 @@ class BatchedPostgresStorage(DagsterPostgresStorage):
     @classmethod
     def from_config_value(cls, inst_data: Any, config_value: Mapping[str, Any]) -> "BatchedPostgresStorage":
         return cls(
-            postgres_url=pg_url_from_config(config_value),
+            postgres_url=_url(config_value),
             should_autocreate_tables=config_value.get("should_autocreate_tables", True),
             inst_data=inst_data,
             token_provider=get_token_provider_from_config(config_value),
@@ -69,3 +69,12 @@ def with_tested_driver(url: str) -> str:
     """
     scheme, separator, rest = url.partition("://")
     return f"postgresql+psycopg2{separator}{rest}" if scheme in ("postgresql", "postgres") else url
+
+
+def _url(config_value: Mapping[str, Any]) -> str:
+    """What the configuration names; where it names nothing, the project's own, so that bare `dagster` works too."""
+    if config_value.get("postgres_url") or config_value.get("postgres_db"):
+        return pg_url_from_config(config_value)
+    from dagster_backfills.lib.dagster_home import dagster_database_url
+
+    return dagster_database_url()
