@@ -108,26 +108,6 @@ language sql as $$
     select count(*) from cleared
 $$;
 
--- True where the row version with this xmin was written before the current statement's snapshot, or by the
--- current transaction: a computation may overwrite it. False means that someone has written it since, from
--- newer data. xmin has 32 bits; it is placed in the epoch of the current transaction, or the one before.
-create function backfill.is_older(row_xmin xid) returns boolean
-language sql stable as $$
-    select pg_visible_in_snapshot(writer.xid8, pg_current_snapshot()) or writer.xid8 = pg_current_xact_id()
-    from (
-        select (
-            case when here.high + here.low < now8.xid then here.high + here.low
-                when here.high + here.low = now8.xid then now8.xid
-                else greatest(here.high - 4294967296 + here.low, 3)
-            end
-        )::text::xid8 as xid8
-        from (select pg_current_xact_id()::text::numeric as xid) as now8,
-            lateral (
-                select floor(now8.xid / 4294967296) * 4294967296 as high, row_xmin::text::numeric as low
-            ) as here
-    ) as writer
-$$;
-
 -- One writer a partition at a time: held to the end of the transaction. Partitions share 512 slots an asset, so
 -- that a batch of any width holds a bounded number of locks; taken in order, so that two batches can't deadlock.
 create function backfill.lock_partitions(asset text, partitions text[]) returns void
@@ -138,6 +118,20 @@ begin
     for slot in select distinct hashtext(p) & 511 as s from unnest(partitions) as p order by s loop
         perform pg_advisory_xact_lock(hashtext(asset), slot);
     end loop;
+end
+$$;
+
+-- How a batch begins: the locks of its partitions, for each asset that it writes, and then the snapshot from which
+-- on it sees everything. Returns the snapshot.
+create function backfill.begin_batch(assets text[], partitions text[]) returns pg_snapshot
+language plpgsql as $$
+declare
+    asset text;
+begin
+    for asset in select distinct a from unnest(assets) as a order by a loop
+        perform backfill.lock_partitions(asset, partitions);
+    end loop;
+    return pg_current_snapshot();
 end
 $$;
 

@@ -16,6 +16,7 @@ class ErrorClass(Enum):
     FATAL = "fatal"  # every batch would fail alike: stop
 
 
+_OF_DATA = (ValueError, ArithmeticError, TypeError, LookupError)
 _CONFLICT = {"40001", "40P01"}
 _CONNECTION = {"57P01", "57P02", "57P03", "57P05", "25P03", "53300", "53400"}
 _FATAL_STATES = {"25006", "53100", "0A000"}
@@ -31,11 +32,8 @@ def classify(error: BaseException) -> ErrorClass:
     if isinstance(error, UserError):
         return ErrorClass.FATAL
     if not isinstance(error, psycopg.Error):
-        return (
-            ErrorClass.DATA
-            if isinstance(error, ValueError | ArithmeticError | TypeError)
-            else ErrorClass.FATAL
-        )
+        of_data = isinstance(error, _OF_DATA) or type(error).__module__.startswith("pandera")
+        return ErrorClass.DATA if of_data else ErrorClass.FATAL
     state = error.sqlstate
     if state is None:
         lost = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
@@ -58,3 +56,14 @@ def describe(error: BaseException) -> tuple[str, str | None, str]:
             message = f"{message} ({diagnostic.message_detail})"
         return type(error).__name__, error.sqlstate, message
     return type(error).__name__, None, str(error)
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether the server is away; SQLAlchemy wraps what psycopg says while connecting."""
+    original = getattr(error, "orig", None) or error
+    return classify(original) is ErrorClass.CONNECTION
+
+
+def stands_alone(error: BaseException) -> bool:
+    """Whether a batch that raised this is cut in two, until the unit at fault stands alone."""
+    return classify(error) in (ErrorClass.DATA, ErrorClass.CONFLICT)

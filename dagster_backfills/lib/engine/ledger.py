@@ -9,7 +9,7 @@ from uuid import UUID
 
 import psycopg
 
-from dagster_backfills.lib.engine.model import Counts, Failure
+from dagster_backfills.lib.engine.model import WHOLE, Counts, Failure
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,12 @@ where run_id = %(run_id)s and step = %(step)s
 
 # What earlier tries of this step finished: the same run's own (a retried step), or all of its root's.
 _FINISHED = """
-select p.partition, max(b.units_upto), bool_or(b.units_upto is null), min(b.snapshot::text) filter (where b.first_slice)
+select
+    p.partition,
+    -- In the order that units are worked in, whatever the database's own.
+    max(b.units_upto collate "C"),
+    bool_or(b.units_upto is null),
+    min(b.snapshot::text) filter (where b.first_slice)
 from backfill.batches as b
 inner join backfill.runs as r on b.run_id = r.run_id and b.step = r.step
 cross join lateral unnest(b.partitions) as p (partition)
@@ -72,8 +77,24 @@ update backfill.failures set resolved_at = clock_timestamp()
 where resolved_at is null and asset = %(asset)s
     and (partition = any(%(partitions)s::text[]) or (%(whole)s and partition is null))
     and (%(units)s::text[] is null or unit = any(%(units)s::text[]))
-    and not (coalesce(unit, '') = any(%(failing)s::text[]))
 """
+
+# What a partition that was written slice by slice still has open: what this run, or one that it goes on from, could
+# not write stays; older entries are of units that are due no more.
+_RESOLVE_REST = """
+update backfill.failures as f set resolved_at = clock_timestamp()
+where f.resolved_at is null and f.asset = %(asset)s and f.partition is not distinct from %(partition)s
+    and (f.unit is null or not exists (
+        select from backfill.runs as r where r.run_id = f.run_id and r.root_run_id = %(root)s
+    ))
+"""
+
+_OPEN_UNITS = """
+select count(*) from backfill.failures
+where resolved_at is null and asset = %(asset)s and partition is not distinct from %(partition)s and unit is not null
+"""
+
+_CLEAR = "select backfill.clear_stale(%(asset)s, %(partitions)s::text[], %(snapshot)s::pg_snapshot)"
 
 
 @dataclass
@@ -135,7 +156,8 @@ def record_batch(
     conn.execute(
         _BATCH,
         {"batch_id": batch_id, "asset": asset, "run_id": run.run_id, "step": run.step,
-         "partitions": list(partitions), "units_upto": units_upto, "first_slice": first_slice, "snapshot": snapshot, "units": units,
+         "partitions": list(partitions), "units_upto": units_upto, "first_slice": first_slice, "snapshot": snapshot,
+         "units": units,
          "inserted": counts.inserted, "updated": counts.updated, "unchanged": counts.unchanged,
          "deleted": counts.deleted, "failures": counts.failed_units, "seconds": seconds},
     )  # fmt: skip
@@ -157,17 +179,26 @@ def record_failure(conn: psycopg.Connection, run: RunIdentity, failure: Failure)
     )  # fmt: skip
 
 
+def clear_stale(conn: psycopg.Connection, asset: str, partitions: Sequence[str], snapshot: str) -> None:
+    """Take away the marks of changes that a computation with this snapshot has seen."""
+    conn.execute(_CLEAR, {"asset": asset, "partitions": list(partitions), "snapshot": snapshot})
+
+
 def resolve(
-    conn: psycopg.Connection,
-    asset: str,
-    partitions: Sequence[str] | None,
-    *,
-    units: Sequence[str] | None = None,
-    failing: Sequence[str] = (),
+    conn: psycopg.Connection, asset: str, partitions: Sequence[str], units: Sequence[str] | None = None
 ) -> None:
-    """Close the open entries of what has just been written; not those of units in `failing`."""
+    """Close the open entries of partitions that have just been written whole, or of some of their units."""
+    whole = list(partitions) == [WHOLE]
     conn.execute(
         _RESOLVE,
-        {"asset": asset, "partitions": list(partitions or []), "whole": partitions is None,
-         "units": None if units is None else list(units), "failing": list(failing)},
+        {"asset": asset, "partitions": [] if whole else list(partitions), "whole": whole,
+         "units": None if units is None else list(units)},
     )  # fmt: skip
+
+
+def resolve_rest(conn: psycopg.Connection, run: RunIdentity, asset: str, partition: str) -> int:
+    """Close what is left of a partition whose slices are all through. Returns how many units of it failed."""
+    binds = {"asset": asset, "partition": partition or None, "root": run.root}
+    conn.execute(_RESOLVE_REST, binds)
+    row = conn.execute(_OPEN_UNITS, binds).fetchone()
+    return row[0] if row else 0

@@ -1,16 +1,19 @@
 """What is written where: the nouns of the engine. No SQL and no connection here."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import psycopg
+
+from dagster_backfills.lib.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
 Mode = Literal["upsert", "insert_missing", "replace"]
+WHOLE = ""  # the one "partition" of an asset that has none
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,13 @@ class Target:
             entries["key_columns"] = list(self.key)
         return entries
 
+    def __post_init__(self) -> None:
+        if self.mode not in get_args(Mode):
+            raise UserError(
+                f"Asset {self.asset}: there is no write mode {self.mode!r}.",
+                hint=f"Choose one of {', '.join(get_args(Mode))}.",
+            )
+
     @classmethod
     def from_metadata(cls, asset: str, metadata: Mapping[str, Any]) -> "Target":
         return cls(
@@ -113,6 +123,8 @@ class Write:
 class WriteSet:
     """Writes that belong together: each batch commits all of them in one transaction, in this order.
 
+    A partition that is worked unit by unit writes the tables that have units first, and the others at its end.
+
     keys: the partitions to work, for a run that is given its partitions rather than launched for them.
     """
 
@@ -137,6 +149,14 @@ class Counts:
         self.deleted += other.deleted
         self.failed_units += other.failed_units
 
+    @classmethod
+    def sum(cls, counts: "Iterable[Counts]", failed_units: int = 0) -> "Counts":
+        """All of these together."""
+        total = cls(failed_units=failed_units)
+        for count in counts:
+            total.add(count)
+        return total
+
     @property
     def rows(self) -> int:
         """Rows of the slice that the source gave and that are in the table now."""
@@ -157,7 +177,10 @@ class Failure:
 
 @dataclass
 class Outcome:
-    """What a run of the engine did. `counts` by asset and partition; partitions in the order they finished."""
+    """What a run of the engine did. `counts` by asset and partition; partitions in the order they finished.
+
+    `batches` were committed; `attempts` counts the transactions that were tried for them.
+    """
 
     done: list[str] = field(default_factory=list)
     resumed: list[str] = field(default_factory=list)
@@ -165,13 +188,11 @@ class Outcome:
     unit_failures: list[Failure] = field(default_factory=list)
     counts: dict[str, dict[str, Counts]] = field(default_factory=dict)
     batches: int = 0
+    attempts: int = 0
     seconds: float = 0.0
 
     def of(self, asset: str, partition: str) -> Counts:
         return self.counts.setdefault(asset, {}).setdefault(partition, Counts())
 
     def total(self, asset: str) -> Counts:
-        total = Counts()
-        for counts in self.counts.get(asset, {}).values():
-            total.add(counts)
-        return total
+        return Counts.sum(self.counts.get(asset, {}).values())

@@ -9,15 +9,15 @@ from psycopg import sql
 
 from dagster_backfills.lib.engine.model import Compute, Counts, Frame, Query, Write
 from dagster_backfills.lib.errors import UserError
-from dagster_backfills.lib.postgres.address import Address
+from dagster_backfills.lib.postgres.address import Address, keys_by_label
 from dagster_backfills.lib.postgres.catalog import Table, read_table
 from dagster_backfills.lib.postgres.merge import Merge
-from dagster_backfills.lib.postgres.stage import stage_frame, staged
+from dagster_backfills.lib.postgres.names import ident
+from dagster_backfills.lib.postgres.stage import drop_stage, stage_frame, staged
 
 
-def raw(text: str) -> sql.Composable:
-    """A statement as it stands; `{}` in it (an empty array, say) is no placeholder."""
-    return sql.SQL(text)
+class DuplicateKeyError(ValueError):
+    """The source gives two rows for one row of the table, or one without its key."""
 
 
 @dataclass
@@ -34,73 +34,108 @@ class PreparedWrite:
     def asset(self) -> str:
         return self.write.target.asset
 
+    @property
+    def unit(self) -> str | None:
+        """The unit's column, where the write has units: single rows of a partition that may fail alone."""
+        named = self.write.units is not None or isinstance(self.write.source, Frame)
+        return self.write.target.unit if named else None
+
     @classmethod
-    def open(cls, conn: psycopg.Connection, write: Write, address: Address, number: int) -> "PreparedWrite":
+    def open(
+        cls, conn: psycopg.Connection, write: Write, address: Address, number: int, keys: Sequence[str]
+    ) -> "PreparedWrite":
         """Read the table and check the write against it. Raises UserError where they do not fit."""
-        prepared = cls(
-            write, read_table(conn, *write.target.schema_and_table), address, f"backfill_stage_{number}"
-        )
+        table = read_table(conn, *write.target.schema_and_table)
+        prepared = cls(write, table, address, f"backfill_stage_{number}")
         prepared.attach(conn)
+        if isinstance(write.source, Frame):
+            prepared.refuse_strangers(conn, keys)
         return prepared
 
     def attach(self, conn: psycopg.Connection) -> None:
         """What a new connection needs before the first batch: the frame in its stage, the columns known."""
         source = self.write.source
         if isinstance(source, Frame):
-            self._plan(stage_frame(conn, source.data, self.stage))
+            try:
+                self._plan(self._staged(conn, source.data))
+            except psycopg.DataError as error:
+                raise UserError(
+                    f"Asset {self.asset}: the frame has a partition or unit that is none: {error.diag.message_primary} "
+                    f"({error.diag.context})."
+                ) from error
         elif isinstance(source, Query) and self.merge is None:
             self._plan(self._describe(conn, source))
 
-    @property
-    def merge_unit(self) -> str | None:
-        return self.merge.unit if self.merge is not None else self.write.target.unit
+    def detach(self, conn: psycopg.Connection) -> None:
+        """Give back what `attach` took."""
+        if not isinstance(self.write.source, Query):
+            drop_stage(conn, self.stage)
+
+    def refuse_strangers(self, conn: psycopg.Connection, keys: Sequence[str]) -> None:
+        """Raise UserError for a frame's rows that are in none of the partitions being written."""
+        statement = sql.SQL(
+            "select count(*), min({label}) from pg_temp.{stage} as s where ({inside}) is not true"
+        ).format(label=self.address.label("s"), stage=ident(self.stage), inside=self.address.predicate("s"))
+        count, example = conn.execute(statement, self.address.binds(keys)).fetchone() or (0, None)
+        if count:
+            where = "without a partition" if example is None else f"of other partitions, {example!r} for one"
+            raise UserError(
+                f"Asset {self.asset}: {count:,} rows of the frame are {where}; nothing was written.",
+                hint="Return the rows of the partitions that the run is for.",
+            )
 
     def units(self) -> Query | None:
-        """The statement that lists partition and unit; for a frame, its own rows by their key."""
-        if self.write.units is not None:
+        """The statement that lists partition and unit of what is due; for a frame, its own rows."""
+        if self.write.units is not None or self.unit is None:
             return self.write.units
-        if isinstance(self.write.source, Frame) and self.merge is not None and self.merge.unit is not None:
-            unit = sql.SQL(
-                "select {label} as partition, s.{unit}::text as unit from pg_temp.{stage} as s"
-            ).format(
-                label=self._staged_label(),
-                unit=sql.Identifier(self.merge.unit),
-                stage=sql.Identifier(self.stage),
-            )
-            return Query(unit.as_string(None))
-        return None
+        statement = sql.SQL(
+            "select {label} as partition, s.{unit}::text as unit from pg_temp.{stage} as s where {inside}"
+        ).format(
+            label=self.address.label("s"),
+            unit=ident(self.unit),
+            stage=ident(self.stage),
+            inside=self.address.predicate("s"),
+        )
+        return Query(statement.as_string(None))
 
     def run(
         self, conn: psycopg.Connection, keys: Sequence[str], units: Sequence[str] | None, run_id: str
     ) -> dict[str, Counts]:
         """Write the slice and return what changed, by partition."""
-        source = self.write.source
-        binds = {
-            "unit_keys": None if units is None else list(units),
-            "run_id": run_id,
-            **self.address.binds(keys),
-        }
+        source, sliced = self.write.source, units is not None
+        binds: dict[str, Any] = {"unit_keys": units, "run_id": run_id, **self.address.binds(keys)}
         if isinstance(source, Compute):
-            self._plan(stage_frame(conn, source.function(conn, keys, units), self.stage))
+            self._plan(self._staged(conn, source.function(conn, keys, units)))
         if isinstance(source, Query):
             binds |= source.params
-            rows: sql.Composable = raw(source.sql)
+            rows: sql.Composable = sql.SQL(source.sql)
         else:
-            rows = self._staged_slice(units is not None)
+            rows = self._staged_slice(sliced)
         merge = self._merge
         counts: dict[str, Counts] = {key: Counts() for key in keys}
-        statements = [merge.clear(units=units is not None), merge.statement(rows, units=units is not None)]
-        for statement in (s for s in statements if s is not None):
-            for partition, given, inserted, updated, deleted in conn.execute(statement, binds):
-                known = counts.get(partition)
-                if known is None:
-                    raise UserError(
-                        f"Asset {self.asset}: a row for partition {partition!r} came while only "
-                        f"{', '.join(map(repr, list(keys)[:3]))} were being written.",
-                        hint="Let the asset's query bind :partition_keys, or its frame hold only its own rows.",
-                    )
-                known.add(Counts(inserted, updated, given - inserted - updated if given else 0, deleted))
+        by_label = keys_by_label(conn, self.address, keys)
+        for statement in (merge.clear(units=sliced), merge.statement(rows, units=sliced)):
+            if statement is not None:
+                for label, *numbers, bad_key in conn.execute(statement, binds):
+                    self._add(counts, by_label.get(label), label, numbers, bad_key)
         return counts
+
+    def _add(
+        self, counts: dict[str, Counts], key: str | None, label: str, numbers: list[int], bad_key: str | None
+    ) -> None:
+        if bad_key is not None:
+            names = ", ".join(self._merge.key)
+            raise DuplicateKeyError(
+                f"Asset {self.asset} gives more than one row, or an empty key, for ({names}) = {bad_key}"
+            )
+        if key is None:
+            written = ", ".join(map(repr, list(counts)[:3])) + (", …" if len(counts) > 3 else "")
+            raise UserError(
+                f"Asset {self.asset}: a row for partition {label!r} came while only {written} were being written.",
+                hint="Let the asset's query bind :partition_keys, or its frame hold only its own rows.",
+            )
+        given, inserted, updated, deleted = numbers
+        counts[key].add(Counts(inserted, updated, max(given - inserted - updated, 0), deleted))
 
     @property
     def _merge(self) -> Merge:
@@ -109,53 +144,37 @@ class PreparedWrite:
         return self.merge
 
     def _plan(self, columns: Sequence[str]) -> None:
+        if self.merge is None or self.merge.columns != tuple(columns):
+            target = self.write.target
+            self.merge = Merge.plan(self.table, self.address, target.mode, columns, target.key, target.unit)
+
+    def _staged(self, conn: psycopg.Connection, data: Any) -> list[str]:
         target = self.write.target
-        unit = target.unit
-        merge = Merge.plan(self.table, self.address, target.mode, columns, target.key, unit)
-        if unit is None and isinstance(self.write.source, Frame) and len(merge.key) == 1:
-            merge = Merge.plan(self.table, self.address, target.mode, columns, target.key, merge.key[0])
-        self.merge = merge
+        by = target.partition_by
+        typed = {by} if isinstance(by, str) else set((by or {}).values())
+        if target.unit is not None:
+            typed.add(target.unit)
+        return stage_frame(conn, data, self.table, self.stage, typed)
+
+    def _staged_slice(self, sliced: bool) -> sql.Composable:
+        """The staged rows of the slice: a frame may hold several batches' worth, a computed one holds its own."""
+        rows = staged(self.stage, self._merge.columns)
+        if isinstance(self.write.source, Compute):
+            return rows
+        rows = rows + sql.SQL(" where ") + self.address.predicate("s")
+        if sliced and self.unit is not None:
+            rows += sql.SQL(" and s.{}::text = any(%(unit_keys)s::text[])").format(ident(self.unit))
+        return rows
 
     def _describe(self, conn: psycopg.Connection, query: Query) -> list[str]:
         """The columns of a query, found by planning it and fetching nothing."""
-        probe = sql.SQL("select * from (\n") + raw(query.sql) + sql.SQL("\n) as q limit 0")
-        binds: dict[str, Any] = (
-            {"unit_keys": None, "run_id": ""} | self.address.binds([]) | dict(query.params)
-        )
+        probe = sql.SQL("select * from (\n") + sql.SQL(query.sql) + sql.SQL("\n) as q limit 0")
+        binds: dict[str, Any] = {"unit_keys": None, "run_id": "", **self.address.binds([]), **query.params}
         try:
             cursor = conn.execute(probe, binds)
         except (psycopg.ProgrammingError, KeyError) as error:
             raise UserError(
                 f"The query of asset {self.asset} is not valid: {error}",
-                hint="Binds are :partition_keys, :unit_keys, :window_start, :window_end, :run_id and the query's params.",
+                hint="It can bind :partition_keys, :unit_keys, :window_start, :window_end, :run_id and its own params.",
             ) from error
         return [column.name for column in cursor.description or ()]
-
-    def _staged_slice(self, units: bool) -> sql.Composable:
-        """The staged rows of the slice: a frame may hold several batches' worth."""
-        if isinstance(self.write.source, Compute):
-            return staged(self.stage)
-        inside = self._typed_stage()
-        condition = self.address.predicate("s")
-        if units and self._merge.unit is not None:
-            condition = sql.SQL("{} and s.{}::text = any(%(unit_keys)s::text[])").format(
-                condition, sql.Identifier(self._merge.unit)
-            )
-        return sql.SQL("select * from {} as s where {}").format(inside, condition)
-
-    def _typed_stage(self) -> sql.Composable:
-        """The stage with its partition columns in the table's types, and the rest as the text that they are."""
-        columns = sql.SQL(", ").join(self._typed_column(name) for name in self._merge.columns)
-        return sql.SQL("(select {} from pg_temp.{})").format(columns, sql.Identifier(self.stage))
-
-    def _typed_column(self, name: str) -> sql.Composable:
-        by = self.write.target.partition_by
-        partition = {by} if isinstance(by, str) else set((by or {}).values())
-        if name not in partition:
-            return sql.Identifier(name)
-        return sql.SQL("{c}::{t} as {c}").format(
-            c=sql.Identifier(name), t=sql.SQL(self.table.column(name).type)
-        )
-
-    def _staged_label(self) -> sql.Composable:
-        return self.address.label("s")

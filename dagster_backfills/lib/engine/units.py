@@ -5,8 +5,9 @@ from collections.abc import Iterator, Sequence
 import psycopg
 from psycopg import sql
 
-from dagster_backfills.lib.engine.prepared import PreparedWrite, raw
+from dagster_backfills.lib.engine.prepared import PreparedWrite
 from dagster_backfills.lib.engine.sizing import BatchSize
+from dagster_backfills.lib.postgres.names import ident
 
 
 def _binds(write: PreparedWrite, keys: Sequence[str]) -> dict[str, object]:
@@ -20,7 +21,7 @@ def count_units(conn: psycopg.Connection, write: PreparedWrite, keys: Sequence[s
     if units is None or not keys:
         return {}
     statement = sql.SQL("select q.partition::text, count(*) from (\n{}\n) as q group by 1").format(
-        raw(units.sql)
+        sql.SQL(units.sql)
     )
     counted: dict[str, int] = dict(conn.execute(statement, _binds(write, keys)).fetchall())
     conn.commit()
@@ -28,29 +29,34 @@ def count_units(conn: psycopg.Connection, write: PreparedWrite, keys: Sequence[s
 
 
 def stream_units(
-    conn: psycopg.Connection, write: PreparedWrite, key: str, after: str | None, size: BatchSize
+    conn: psycopg.Connection, writes: Sequence[PreparedWrite], key: str, after: str | None, size: BatchSize
 ) -> Iterator[list[str]]:
-    """Keys of the units that are due or in the table, from behind `after` on, in slices of the current size.
+    """Keys of the units that are due or in a table, from behind `after` on, in slices of the current size.
 
     A cursor that outlives its transaction holds them on the server: neither this process nor a snapshot has to.
     """
-    units, unit = write.units(), write.merge_unit
-    if units is None or unit is None:
-        return
+    parts: list[sql.Composable] = []
+    binds: dict[str, object] = {"after": after}
+    for write in writes:
+        units, unit = write.units(), write.unit
+        if units is not None:
+            parts.append(sql.SQL("select q.unit::text as unit from (\n{}\n) as q").format(sql.SQL(units.sql)))
+        if unit is not None:
+            parts.append(
+                sql.SQL("select {}::text from {} as t where {}").format(
+                    ident("t", unit),
+                    ident(write.table.schema, write.table.name),
+                    write.address.predicate("t"),
+                )
+            )
+        binds |= _binds(write, [key])
     statement = sql.SQL(
-        'select distinct u.unit collate "C" from (\n'
-        "select q.unit::text as unit from (\n{due}\n) as q\n"
-        "union all select t.{unit}::text from {table} as t where {inside}\n"
-        ') as u where (%(after)s::text is null or u.unit collate "C" > %(after)s) order by 1'
-    ).format(
-        due=raw(units.sql),
-        unit=sql.Identifier(unit),
-        table=sql.Identifier(write.table.schema, write.table.name),
-        inside=write.address.predicate("t"),
-    )
+        'select distinct u.unit collate "C" from (\n{}\n) as u '
+        'where %(after)s::text is null or u.unit collate "C" > %(after)s order by 1'
+    ).format(sql.SQL("\nunion all\n").join(parts))
     with conn.cursor(name="backfill_units", withhold=True) as cursor:
-        cursor.execute(statement, {**_binds(write, [key]), "after": after})
+        cursor.execute(statement, binds)
         conn.commit()
         while rows := cursor.fetchmany(size.units):
             conn.commit()
-            yield [row[0] for row in rows]
+            yield [row[0] for row in rows if row[0] is not None]

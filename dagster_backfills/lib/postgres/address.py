@@ -1,11 +1,16 @@
-"""Where a partition's rows are in a table: the predicate of a slice, and the partition key that a row belongs to."""
+"""Where a partition's rows are in a table: the predicate of a slice, and the partition that a row belongs to."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, date, datetime
 from typing import Any, Protocol
 
+import psycopg
 from psycopg import sql
+
+from dagster_backfills.lib.postgres.names import ident, type_name
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Address(Protocol):
@@ -20,12 +25,8 @@ class Address(Protocol):
         ...
 
     def label(self, alias: str) -> sql.Composable:
-        """The partition key of a row."""
+        """The partition of a row, as text: its key, or what `keys_by_label` knows the key by."""
         ...
-
-
-def _column(alias: str, name: str) -> sql.Composable:
-    return sql.SQL(".").join([sql.Identifier(alias), sql.Identifier(name)])
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Whole:
 
 @dataclass(frozen=True)
 class ByValue:
-    """One column holds the partition key, as text or as what the key casts to (a date, a uuid, a number)."""
+    """One column holds the partition key, as text or as what the key casts to (a uuid, a number)."""
 
     column: str
     type: str
@@ -55,51 +56,69 @@ class ByValue:
     def predicate(self, alias: str) -> sql.Composable:
         # The cast stands on the keys' side, so that an index on the column serves.
         return sql.SQL("{} = any(%(partition_keys)s::text[]::{}[])").format(
-            _column(alias, self.column), sql.SQL(self.type)
+            ident(alias, self.column), type_name(self.type)
         )
 
     def label(self, alias: str) -> sql.Composable:
-        return sql.SQL("{}::text").format(_column(alias, self.column))
+        return sql.SQL("{}::text").format(ident(alias, self.column))
 
 
 @dataclass(frozen=True)
 class ByWindow:
-    """A point in time lies in the partition's window; `windows` gives start and end of a partition key."""
+    """A point in time, or a date, lies in the partition's window: from its start up to its end, without it.
+
+    `windows` gives start and end of a partition key. In a column of type `date` they are those points' dates, in
+    the time zone that the points are given in.
+    """
 
     column: str
+    type: str
     windows: Mapping[str, tuple[datetime, datetime]]
 
     def binds(self, keys: Sequence[str]) -> dict[str, Any]:
-        starts = [self.windows[key][0] for key in keys]
-        ends = [self.windows[key][1] for key in keys]
+        ordered = sorted(keys, key=lambda key: self.windows[key][0])
+        windows = [self.windows[key] for key in ordered]
+        start, end = (windows[0][0], windows[-1][1]) if windows else (_EPOCH, _EPOCH)
         return {
-            "partition_keys": list(keys),
-            "window_starts": starts,
-            "window_ends": ends,
-            "window_start": min(starts, default=None),
-            "window_end": max(ends, default=None),
+            "partition_keys": ordered,
+            "window_start": start,
+            "window_end": end,
+            "slice_start": self._bound(start),
+            "slice_end": self._bound(end),
+            "slice_starts": [self._bound(start) for start, _ in windows],
+            "slice_ends": [self._bound(end) for _, end in windows],
         }
 
-    def _window(self, alias: str, what: str) -> sql.Composable:
-        return sql.SQL(
-            "(select {what} from unnest(%(partition_keys)s::text[], %(window_starts)s::timestamptz[], "
-            "%(window_ends)s::timestamptz[]) as w (key, starts, ends) "
-            "where {column} >= w.starts and {column} < w.ends limit 1)"
-        ).format(what=sql.SQL(what), column=_column(alias, self.column))
+    def _bound(self, point: datetime) -> date:
+        return point.date() if self.type == "date" else point
+
+    def _in(self, alias: str, text: str) -> sql.Composable:
+        # The windows are in order and do not overlap: the only one that can hold the value is found by bisection.
+        return sql.SQL(text).format(
+            column=ident(alias, self.column),
+            type=type_name(self.type),
+            at=sql.SQL("width_bucket({c}::{t}, %(slice_starts)s::{t}[])").format(
+                c=ident(alias, self.column), t=type_name(self.type)
+            ),
+        )
 
     def predicate(self, alias: str) -> sql.Composable:
-        column = _column(alias, self.column)
-        return sql.SQL(
-            "({column} >= %(window_start)s::timestamptz and {column} < %(window_end)s::timestamptz and {inside})"
-        ).format(column=column, inside=self._window(alias, "true"))
+        return self._in(
+            alias,
+            "({column} >= %(slice_start)s::{type} and {column} < %(slice_end)s::{type}"
+            " and {column} < (%(slice_ends)s::{type}[])[{at}])",
+        )
 
     def label(self, alias: str) -> sql.Composable:
-        return self._window(alias, "w.key")
+        return self._in(
+            alias,
+            "case when {column} < (%(slice_ends)s::{type}[])[{at}] then (%(partition_keys)s::text[])[{at}] end",
+        )
 
 
 @dataclass(frozen=True)
 class ByDimensions:
-    """Several dimensions, a column each. `parts` gives a partition key's value in each dimension, in order.
+    """Several dimensions, a column each. `parts` gives a partition key's value in each dimension.
 
     The dimensions' values are bound as `<dimension>_keys`, of equal length: one combination a position.
     """
@@ -112,23 +131,41 @@ class ByDimensions:
         values = {f"{d}_keys": [self.parts[key][d] for key in keys] for d in self.columns}
         return {"partition_keys": list(keys), **values}
 
-    def _combination(self, alias: str, what: str) -> sql.Composable:
-        arrays: list[sql.Composable] = [sql.SQL("%(partition_keys)s::text[]")]
-        arrays += [sql.SQL("{}::text[]").format(sql.Placeholder(f"{d}_keys")) for d in self.columns]
-        names = [sql.Identifier("key"), *(sql.Identifier(d) for d in self.columns)]
-        matches = [
-            sql.SQL("{} = w.{}::{}").format(_column(alias, column), sql.Identifier(d), sql.SQL(self.types[d]))
-            for d, column in self.columns.items()
-        ]
-        return sql.SQL("(select {} from unnest({}) as w ({}) where {} limit 1)").format(
-            sql.SQL(what),
-            sql.SQL(", ").join(arrays),
-            sql.SQL(", ").join(names),
-            sql.SQL(" and ").join(matches),
+    def combinations(self) -> sql.Composable:
+        """The slice's combinations as rows: `key`, and each dimension under its own name."""
+        arrays = [sql.SQL("{}::text[]").format(sql.Placeholder(f"{d}_keys")) for d in self.columns]
+        return sql.SQL("unnest(%(partition_keys)s::text[], {}) as w (key, {})").format(
+            sql.SQL(", ").join(arrays), sql.SQL(", ").join(ident(d) for d in self.columns)
         )
 
+    def value(self, dimension: str) -> sql.Composable:
+        return sql.SQL("w.{}::{}").format(ident(dimension), type_name(self.types[dimension]))
+
     def predicate(self, alias: str) -> sql.Composable:
-        return sql.SQL("coalesce({}, false)").format(self._combination(alias, "true"))
+        matches = [
+            sql.SQL("{} = {}").format(ident(alias, column), self.value(d))
+            for d, column in self.columns.items()
+        ]
+        return sql.SQL("exists (select from {} where {})").format(
+            self.combinations(), sql.SQL(" and ").join(matches)
+        )
 
     def label(self, alias: str) -> sql.Composable:
-        return self._combination(alias, "w.key")
+        values = [sql.SQL("{}::text").format(ident(alias, column)) for column in self.columns.values()]
+        return sql.SQL("array[{}]::text").format(sql.SQL(", ").join(values))
+
+
+def keys_by_label(conn: psycopg.Connection, address: Address, keys: Sequence[str]) -> dict[str, str]:
+    """The partition keys by what `label` says of their rows, where that is the key as its column spells it."""
+    if isinstance(address, ByValue) and address.type != "text":
+        statement = sql.SQL(
+            "select k::{}::text, k from unnest(%(partition_keys)s::text[]) as k",
+        ).format(type_name(address.type))
+    elif isinstance(address, ByDimensions):
+        values = [sql.SQL("{}::text").format(address.value(d)) for d in address.columns]
+        statement = sql.SQL("select array[{}]::text, w.key from {}").format(
+            sql.SQL(", ").join(values), address.combinations()
+        )
+    else:
+        return {key: key for key in keys}
+    return dict(conn.execute(statement, address.binds(keys)).fetchall())

@@ -14,9 +14,23 @@ select
     a.attnotnull,
     a.attgenerated <> '' or a.attidentity <> '' as managed,
     col_description(a.attrelid, a.attnum),
-    t.typname
+    coalesce(b.typname, t.typname),
+    -- A cast to varchar(3) cuts what is longer without a word; without the length, the assignment refuses it.
+    case coalesce(b.typname, t.typname)
+        when 'bpchar' then 'bpchar'
+        when '_bpchar' then 'bpchar[]'
+        when 'bit' then 'varbit'
+        when '_bit' then 'varbit[]'
+        else format_type(
+            coalesce(b.oid, t.oid),
+            case when coalesce(b.typname, t.typname) not in ('varchar', '_varchar', 'varbit', '_varbit')
+                    then coalesce(nullif(t.typtypmod, -1), a.atttypmod)
+            end
+        )
+    end
 from pg_attribute as a
 inner join pg_type as t on a.atttypid = t.oid
+left join pg_type as b on t.typbasetype = b.oid
 where a.attrelid = to_regclass(%(relation)s) and a.attnum > 0 and not a.attisdropped
 order by a.attnum
 """
@@ -40,7 +54,11 @@ order by i.indisprimary desc, i.indexrelid
 
 @dataclass(frozen=True)
 class Column:
-    """One column. `managed`: the database fills it (identity or generated)."""
+    """One column. `managed`: the database fills it (identity or generated).
+
+    base_type: the type's short name, of a domain the one below it. cast: what a value is cast to before it is
+    compared and written; the column's own length limits are left for the assignment to enforce.
+    """
 
     name: str
     type: str
@@ -48,6 +66,7 @@ class Column:
     managed: bool
     description: str | None
     base_type: str
+    cast: str
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,20 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
+from dagster_backfills.lib.engine.failures import is_lost
 from dagster_backfills.lib.engine.ledger import RunIdentity
-from dagster_backfills.lib.engine.model import Compute, Counts, Frame, Outcome, Query, Target, Write, WriteSet
-from dagster_backfills.lib.engine.runner import WHOLE, Runner, is_lost
+from dagster_backfills.lib.engine.model import (
+    WHOLE,
+    Compute,
+    Counts,
+    Frame,
+    Outcome,
+    Query,
+    Target,
+    Write,
+    WriteSet,
+)
+from dagster_backfills.lib.engine.runner import Runner
 from dagster_backfills.lib.engine.settings import EngineSettings
 from dagster_backfills.lib.errors import UserError
 from dagster_backfills.lib.partition_events import materialization_events

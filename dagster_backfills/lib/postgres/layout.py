@@ -1,6 +1,7 @@
 """How a Dagster partitions definition lies in a table: the one place where partition keys become SQL."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 
 import dagster as dg
 
@@ -28,31 +29,55 @@ def address_of(
             )
         return Whole()
     if isinstance(by, Mapping):
-        return _by_dimensions(target, table, by, keys)
+        return _by_dimensions(target, table, by, partitions_def, keys)
     column = table.column(by)
-    if isinstance(partitions_def, dg.TimeWindowPartitionsDefinition) and not _is_daily_date(
-        partitions_def, column.base_type
-    ):
-        windows = {key: partitions_def.time_window_for_partition_key(key) for key in keys}
-        return ByWindow(by, {key: (window.start, window.end) for key, window in windows.items()})
-    return ByValue(by, column.type)
+    if isinstance(partitions_def, dg.MultiPartitionsDefinition):
+        raise UserError(
+            f"Asset {target.asset} has several dimensions of partitions, and its metadata names one column.",
+            hint="Let `partition_expr` be a mapping of dimension to column.",
+        )
+    if isinstance(partitions_def, dg.TimeWindowPartitionsDefinition):
+        if column.base_type in _POINTS_IN_TIME:
+            return ByWindow(by, "timestamptz", {key: _window(partitions_def, key) for key in keys})
+        if column.base_type == "date":
+            return ByWindow(by, "date", {key: _days(target, partitions_def, key) for key in keys})
+    return ByValue(by, column.cast)
 
 
-def _is_daily_date(partitions_def: dg.TimeWindowPartitionsDefinition, base_type: str) -> bool:
-    """A day's key is the date itself; any other schedule, or a time of day, needs the window."""
-    if base_type in _POINTS_IN_TIME:
-        return False
-    return base_type != "date" or isinstance(partitions_def, dg.DailyPartitionsDefinition)
+def _window(definition: dg.TimeWindowPartitionsDefinition, key: str) -> tuple[datetime, datetime]:
+    window = definition.time_window_for_partition_key(key)
+    return window.start, window.end
 
 
-def _by_dimensions(target: Target, table: Table, by: Mapping[str, str], keys: Sequence[str]) -> ByDimensions:
-    types = {dimension: table.column(column).type for dimension, column in by.items()}
+def _days(
+    target: Target, definition: dg.TimeWindowPartitionsDefinition, key: str
+) -> tuple[datetime, datetime]:
+    """A window of whole days."""
+    start, end = _window(definition, key)
+    if start.date() == end.date():
+        raise UserError(
+            f"Asset {target.asset}: partition {key!r} is shorter than a day, and its column is a date.",
+            hint="Give the table a timestamptz column for the partition.",
+        )
+    return start, end
+
+
+def _by_dimensions(
+    target: Target,
+    table: Table,
+    by: Mapping[str, str],
+    partitions_def: dg.PartitionsDefinition | None,
+    keys: Sequence[str],
+) -> ByDimensions:
     for dimension, column in by.items():
         if table.column(column).base_type in _POINTS_IN_TIME:
             raise UserError(
                 f"Asset {target.asset}: dimension {dimension!r} lies in {column!r}, a point in time.",
-                hint="Give the table a date column for that dimension.",
+                hint="Give the table a date column for that dimension: a window's first day.",
             )
+    definitions = {}
+    if isinstance(partitions_def, dg.MultiPartitionsDefinition):
+        definitions = {d.name: d.partitions_def for d in partitions_def.partitions_defs}
     parts = {}
     for key in keys:
         if not isinstance(key, dg.MultiPartitionKey) or set(key.keys_by_dimension) != set(by):
@@ -60,5 +85,12 @@ def _by_dimensions(target: Target, table: Table, by: Mapping[str, str], keys: Se
                 f"Asset {target.asset}: partition {key!r} does not have the dimensions {', '.join(by)}.",
                 hint="Let `partition_expr` name every dimension of the asset's partitions.",
             )
-        parts[str(key)] = dict(key.keys_by_dimension)
-    return ByDimensions(dict(by), types, parts)
+        parts[str(key)] = {d: _value(definitions.get(d), part) for d, part in key.keys_by_dimension.items()}
+    return ByDimensions(dict(by), {d: table.column(c).cast for d, c in by.items()}, parts)
+
+
+def _value(definition: dg.PartitionsDefinition | None, part: str) -> str:
+    """What stands in a dimension's column: the key, or of a time window its first day."""
+    if isinstance(definition, dg.TimeWindowPartitionsDefinition):
+        return definition.time_window_for_partition_key(part).start.date().isoformat()
+    return part

@@ -1,125 +1,90 @@
-"""Frames on their way in: COPY into a temporary table of text, from which a merge casts and writes.
+"""Frames on their way in: COPY into a temporary table, from which a merge casts and writes. Not here: the merge.
 
 The stage holds text, so that a value which its column can't take fails in the merge, where the batch can be
-bisected down to its row, and not in the COPY, where all would fail.
+bisected down to its row, and not in the COPY, where all would fail. Only the columns that rows are found by
+(partition and unit) have their own types, for they must compare as they will be stored.
 """
 
-import json
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import sql
 
 from dagster_backfills.lib.errors import UserError
+from dagster_backfills.lib.postgres.catalog import Table
+from dagster_backfills.lib.postgres.copytext import text_array
+from dagster_backfills.lib.postgres.names import columns, ident, type_name
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-STAGE = "backfill_stage"
+_ROWS_A_WRITE = 20_000
 
 
-def to_arrow(data: Any) -> "pa.Table":
-    """A pandas DataFrame or an Arrow table, as an Arrow table without the frame's index."""
+def stage_frame(
+    conn: psycopg.Connection,
+    data: "pd.DataFrame | pa.Table",
+    table: Table,
+    name: str,
+    typed: Collection[str] = (),
+) -> list[str]:
+    """COPY a frame that is meant for `table` into the temporary table `name`, replacing what that held.
+
+    Returns the columns' names. Raises UserError for a frame that does not fit the table.
+    """
+    import pyarrow as pa
+    import pyarrow.csv as csv
+
+    names, arrays = _columns(data, table)
+    conn.execute(sql.SQL("drop table if exists pg_temp.{}").format(ident(name)), {})
+    fields = [
+        sql.SQL("{} {}").format(ident(c), type_name(table.column(c).cast if c in typed else "text"))
+        for c in names
+    ]
+    conn.execute(
+        sql.SQL("create temporary table {} ({})").format(ident(name), sql.SQL(", ").join(fields)), {}
+    )
+    into = sql.SQL("copy pg_temp.{} from stdin (format csv)").format(ident(name))
+    rows = pa.table(arrays, names=[str(n) for n in range(len(names))])
+    options = csv.WriteOptions(include_header=False)
+    with conn.cursor() as cursor, cursor.copy(into, {}) as copy:
+        for batch in rows.to_batches(max_chunksize=_ROWS_A_WRITE):
+            sink = pa.BufferOutputStream()
+            csv.write_csv(batch, sink, options)
+            copy.write(memoryview(sink.getvalue()))
+    conn.execute(sql.SQL("analyze pg_temp.{}").format(ident(name)), {})
+    return names
+
+
+def drop_stage(conn: psycopg.Connection, name: str) -> None:
+    """Give back what the stage holds; the connection lives on in its pool."""
+    conn.execute(sql.SQL("drop table if exists pg_temp.{}").format(ident(name)), {})
+
+
+def staged(name: str, names: Sequence[str]) -> sql.Composable:
+    """A SELECT of everything that was staged, with the alias `s`."""
+    return sql.SQL("select {} from pg_temp.{} as s").format(columns("s", list(names)), ident(name))
+
+
+def _columns(data: Any, table: Table) -> "tuple[list[str], list[pa.Array | pa.ChunkedArray]]":
+    """The frame's columns as arrays that CSV has a form for. A pandas index is no column."""
     import pandas as pd
     import pyarrow as pa
 
-    if isinstance(data, pa.Table):
-        return data
-    if isinstance(data, pd.DataFrame):
-        names = [str(name) for name in data.columns]
-        if len(set(names)) != len(names):
-            raise UserError(
-                f"The frame has two columns of one name: {', '.join(names)}.", hint="Rename one of them."
-            )
-        return pa.Table.from_pandas(data.set_axis(names, axis="columns"), preserve_index=False)
-    raise UserError(
-        f"An asset can't return {type(data).__name__}.",
-        hint="Return a Query, a WriteSet, a pandas DataFrame, an Arrow table, or None where it wrote by itself.",
-    )
-
-
-def stage_frame(conn: psycopg.Connection, data: "pd.DataFrame | pa.Table", name: str = STAGE) -> list[str]:
-    """COPY the frame into the temporary table `name`, replacing what it held. Returns the columns' names."""
-    import io
-
-    import pyarrow.csv as csv
-
-    table = _as_text_safe(to_arrow(data))
-    columns = table.column_names
-    if not columns:
+    if not isinstance(data, pa.Table | pd.DataFrame):
+        raise UserError(
+            f"An asset can't return {type(data).__name__}.",
+            hint="Return a Query, a WriteSet, a pandas DataFrame, an Arrow table, or None where it wrote by itself.",
+        )
+    names = [str(name) for name in (data.column_names if isinstance(data, pa.Table) else data.columns)]
+    if not names:
         raise UserError(
             "The frame has no columns.", hint="Return the columns of the table, with no rows if need be."
         )
-    conn.execute(sql.SQL("drop table if exists pg_temp.{}").format(sql.Identifier(name)))
-    fields = sql.SQL(", ").join(sql.SQL("{} text").format(sql.Identifier(c)) for c in columns)
-    conn.execute(sql.SQL("create temporary table {} ({})").format(sql.Identifier(name), fields))
-    into = sql.SQL("copy pg_temp.{} from stdin (format csv)").format(sql.Identifier(name))
-    options = csv.WriteOptions(include_header=False)
-    with conn.cursor() as cursor, cursor.copy(into) as copy:
-        for batch in table.to_batches(max_chunksize=20_000):
-            buffer = io.BytesIO()
-            csv.write_csv(batch, buffer, options)
-            copy.write(buffer.getbuffer())
-    conn.execute(sql.SQL("analyze pg_temp.{}").format(sql.Identifier(name)))
-    return columns
-
-
-def staged(name: str = STAGE) -> sql.Composable:
-    """A SELECT of everything that was staged."""
-    return sql.SQL("select * from pg_temp.{}").format(sql.Identifier(name))
-
-
-def _as_text_safe(table: "pa.Table") -> "pa.Table":
-    """Columns that CSV has no form for, in Postgres's own: arrays and records; and no NUL, which text can't hold."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.types as types
-
-    for position, field in enumerate(table.schema):
-        column, kind = table.column(position), field.type
-        if types.is_dictionary(kind):
-            column = column.cast(kind.value_type)
-            kind = kind.value_type
-        if types.is_string(kind) or types.is_large_string(kind):
-            if pc.any(pc.match_substring(column, "\0")).as_py():
-                row = pc.index(pc.fill_null(pc.match_substring(column, "\0"), False), True).as_py()
-                raise UserError(
-                    f"Column {field.name!r} has a NUL character in row {row} of the frame; Postgres can't hold it.",
-                    hint="Remove it before the frame is returned.",
-                )
-        elif types.is_list(kind) or types.is_large_list(kind):
-            column = pa.array([_array(v) for v in column.to_pylist()], pa.string())
-        elif types.is_struct(kind) or types.is_map(kind):
-            column = pa.array(
-                [None if v is None else json.dumps(v, default=str) for v in column.to_pylist()], pa.string()
-            )
-        elif types.is_binary(kind) or types.is_large_binary(kind):
-            column = pa.array(
-                [None if v is None else f"\\x{v.hex()}" for v in column.to_pylist()], pa.string()
-            )
-        elif types.is_duration(kind):
-            column = pa.array(
-                [None if v is None else f"{v.total_seconds()} seconds" for v in column.to_pylist()],
-                pa.string(),
-            )
-        elif types.is_null(kind):
-            column = column.cast(pa.string())
-        table = table.set_column(position, field.name, column)
-    return table
-
-
-def _array(values: list[Any] | None) -> str | None:
-    """A list as Postgres's array literal."""
-    if values is None:
-        return None
-    parts = []
-    for value in values:
-        if value is None:
-            parts.append("NULL")
-        elif isinstance(value, list):
-            parts.append(_array(value) or "{}")
-        else:
-            text = str(value).replace("\\", "\\\\").replace('"', '\\"')
-            parts.append(f'"{text}"')
-    return "{" + ",".join(parts) + "}"
+    arrays = []
+    for position, name in enumerate(names):
+        column = data.column(position) if isinstance(data, pa.Table) else data.iloc[:, position]
+        arrays.append(text_array(column, table.column(name)))
+    return names, arrays

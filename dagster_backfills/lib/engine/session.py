@@ -1,0 +1,143 @@
+"""One connection and one transaction at a time: committed, tried again, or given up. Not here: what is in it."""
+
+import random
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, suppress
+from dataclasses import dataclass, field
+from uuid import UUID, uuid4
+
+import psycopg
+
+from dagster_backfills.lib.engine import ledger
+from dagster_backfills.lib.engine.failures import ErrorClass, classify, is_lost
+from dagster_backfills.lib.engine.settings import EngineSettings
+
+Connect = Callable[[], AbstractContextManager[psycopg.Connection]]
+# A transaction's work: given the batch's id, it writes, and returns what is to be done once that is committed.
+Work = Callable[[UUID], Callable[[], None]]
+
+_BEGIN = """
+select
+    backfill.begin_batch(%(assets)s::text[], %(partitions)s::text[])::text,
+    set_config('statement_timeout', %(statement_timeout)s, true),
+    set_config('lock_timeout', %(lock_timeout)s, true),
+    set_config('work_mem', %(work_mem)s, true),
+    set_config('plan_cache_mode', 'force_custom_plan', true),
+    set_config('jit', 'off', true)
+"""
+
+
+@dataclass
+class Session:
+    """The engine's connection, for the time of one run.
+
+    attached: is called on each new connection, before anything else.
+    conflicted: is called when another transaction was in the way of this one.
+    attempts: transactions tried.
+    """
+
+    connect: Connect
+    settings: EngineSettings
+    log: Callable[[str], None]
+    attached: Callable[[psycopg.Connection], None] = lambda conn: None
+    conflicted: Callable[[], None] = lambda: None
+    attempts: int = 0
+    _stack: ExitStack = field(default_factory=ExitStack)
+
+    def __enter__(self) -> "Session":
+        self.conn = self._stack.enter_context(self.connect())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def begin(self, assets: list[str], partitions: list[str]) -> str:
+        """Take the partitions' locks, then the time-outs, and return the snapshot that staleness is cleared by."""
+        settings = self.settings
+        row = self.conn.execute(
+            _BEGIN,
+            {"assets": assets, "partitions": partitions, "work_mem": settings.work_mem,
+             "statement_timeout": f"{int(settings.statement_timeout * 1000)}",
+             "lock_timeout": f"{int(settings.lock_timeout * 1000)}"},
+        ).fetchone()  # fmt: skip
+        assert row is not None
+        return row[0]
+
+    def attempt(self, work: Work) -> None:
+        """Run `work` in a transaction and commit. Conflicts and a lost server cost another try, not the batch."""
+        conflicts = losses = 0
+        while True:
+            batch_id = uuid4()
+            self.attempts += 1
+            try:
+                committed = work(batch_id)
+                self.conn.commit()
+            except BaseException as error:
+                kind = classify(error)
+                if kind is ErrorClass.CONNECTION:
+                    losses += 1
+                    if losses > self.settings.conflict_retries:
+                        raise  # it is this batch that costs the server its connections
+                    if not self._recorded_after_all(batch_id):
+                        continue
+                    committed()
+                    return
+                self.rollback()
+                conflicts += 1
+                if kind is not ErrorClass.CONFLICT or conflicts > self.settings.conflict_retries:
+                    raise
+                self.conflicted()
+                time.sleep(random.uniform(0.05, 0.2) * 2**conflicts)
+                continue
+            committed()
+            return
+
+    def do(self, work: Callable[[psycopg.Connection], None]) -> None:
+        """The same for what needs nothing done after it."""
+
+        def once(_: UUID) -> Callable[[], None]:
+            work(self.conn)
+            return _nothing
+
+        self.attempt(once)
+
+    def rollback(self) -> None:
+        """End the transaction, whatever its state; a lost connection has none."""
+        with suppress(psycopg.Error):
+            if self.conn.info.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:
+                self.conn.cancel_safe(timeout=5)
+            self.conn.rollback()
+
+    def reconnect(self) -> None:
+        """A new connection, waited for with growing steps."""
+        self.log("The connection to Postgres was lost; trying again.")
+        deadline, step = time.monotonic() + self.settings.reconnect_seconds, 0.2
+        while True:
+            try:
+                with suppress(psycopg.Error):
+                    self.conn.close()
+                self._stack.close()
+                self.conn = self._stack.enter_context(self.connect())
+                self.attached(self.conn)
+                self.conn.commit()
+                return
+            except Exception as error:
+                if not is_lost(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(step)
+                step = min(step * 2, 5.0)
+
+    def _recorded_after_all(self, batch_id: UUID) -> bool:
+        """Whether the commit had reached the server, and only its answer was lost."""
+        while True:
+            self.reconnect()
+            try:
+                return ledger.batch_is_recorded(self.conn, batch_id)
+            except psycopg.Error as error:
+                if not is_lost(error):
+                    raise
+
+
+def _nothing() -> None:
+    pass

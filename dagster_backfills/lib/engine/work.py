@@ -1,0 +1,88 @@
+"""What the parts of a run share, and the transactions they are made of: rows, account and ledger together."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from uuid import UUID
+
+from dagster_backfills.lib.engine import ledger
+from dagster_backfills.lib.engine.failures import describe
+from dagster_backfills.lib.engine.ledger import RunIdentity
+from dagster_backfills.lib.engine.model import WHOLE, Counts, Failure, Outcome
+from dagster_backfills.lib.engine.prepared import PreparedWrite
+from dagster_backfills.lib.engine.session import Session
+from dagster_backfills.lib.engine.sizing import BatchSize
+
+
+@dataclass
+class Work:
+    """One run at work. `at` is the write that was tried last."""
+
+    session: Session
+    writes: list[PreparedWrite]
+    run: RunIdentity
+    outcome: Outcome
+    size: BatchSize
+    log: Callable[[str], None]
+
+    def __post_init__(self) -> None:
+        self.at = self.writes[0]
+
+    @property
+    def sliced(self) -> list[PreparedWrite]:
+        """The writes that a partition can be cut into units of, if the first of them lists its units."""
+        sliced = [write for write in self.writes if write.unit is not None]
+        return sliced if sliced and sliced[0].units() is not None else []
+
+    def begin(self, keys: list[str]) -> str:
+        """Open a batch's transaction and return its snapshot."""
+        self.at = self.writes[0]
+        return self.session.begin([write.asset for write in self.writes], keys)
+
+    def run_write(self, write: PreparedWrite, keys: list[str], units: list[str] | None) -> dict[str, Counts]:
+        self.at = write
+        return write.run(self.session.conn, keys, units, self.run.run_id)
+
+    def write(self, batch_id: UUID, keys: list[str], units: int) -> Callable[[], None]:
+        """Whole partitions, in one transaction."""
+        began = time.monotonic()
+        snapshot = self.begin(keys)
+        counts = {write.asset: self.run_write(write, keys, None) for write in self.writes}
+        for asset, by_partition in counts.items():
+            ledger.clear_stale(self.session.conn, asset, keys, snapshot)
+            ledger.resolve(self.session.conn, asset, keys)
+            total = Counts.sum(by_partition.values())
+            self.record(batch_id, asset, keys, total, units=units, began=began, snapshot=snapshot)
+        return lambda: self.finished(keys, counts)
+
+    def record(
+        self, batch_id: UUID, asset: str, keys: list[str], counts: Counts, *, units: int, began: float,
+        snapshot: str, units_upto: str | None = None, first_slice: bool = False,
+    ) -> None:  # fmt: skip
+        ledger.record_batch(
+            self.session.conn, self.run, batch_id, asset, keys, counts,
+            units=units, seconds=time.monotonic() - began, snapshot=snapshot,
+            units_upto=units_upto, first_slice=first_slice,
+        )  # fmt: skip
+
+    def finished(self, keys: list[str], counts: dict[str, dict[str, Counts]]) -> None:
+        """Partitions are committed."""
+        self.outcome.batches += 1
+        for asset, by_partition in counts.items():
+            for key, value in by_partition.items():
+                self.outcome.of(asset, key).add(value)
+        self.outcome.done += keys
+
+    def partition_failed(self, key: str, error: BaseException) -> None:
+        self.outcome.failed[key] = self._enter(key, None, error)
+
+    def unit_failed(self, key: str, unit: str, error: BaseException) -> None:
+        self.outcome.unit_failures.append(self._enter(key, unit, error))
+
+    def _enter(self, key: str, unit: str | None, error: BaseException) -> Failure:
+        failure = Failure(self.at.asset, None if key == WHOLE else key, unit, *describe(error))
+        self.session.do(lambda conn: ledger.record_failure(conn, self.run, failure))
+        what = f"partition {key!r}" if key != WHOLE else "the table"
+        what = what if unit is None else f"{unit!r} of {what}"
+        self.log(f"{failure.asset}: {what} could not be written: {failure.message}")
+        return failure
