@@ -67,6 +67,18 @@ _LAUNCH_JOB = """mutation ($params: ExecutionParams!) {
 }"""
 
 
+_ENQUEUED = """query ($id: ID!) {
+  runOrError(runId: $id) { ... on Run { stats { ... on RunStatsSnapshot { enqueuedTime } } } }
+}"""
+_SENSORS = """{
+  workspaceOrError { ... on Workspace { locationEntries { locationOrLoadError {
+    ... on RepositoryLocation { repositories { sensors { id name } } } } } } }
+}"""
+_STOP_SENSOR = """mutation ($id: String!) {
+  stopSensor(id: $id) { __typename ... on PythonError { message } }
+}"""
+
+
 @dataclass(frozen=True)
 class Counts:
     """Partitions of one asset by state, as its page shows them."""
@@ -146,6 +158,22 @@ class Backfills:
 
     def run(self, run_id: str) -> dict[str, Any]:
         return self._runs({"runIds": [run_id]})[0]
+
+    def enqueued_at(self, run_id: str) -> float:
+        """When its planned partitions had been written and it came into the queue."""
+        return self._ask(_ENQUEUED, id=run_id)["runOrError"]["stats"]["enqueuedTime"]
+
+    def stop_sensor(self, name: str) -> None:
+        """Turn the sensor off. Raises KeyError where there is none of that name."""
+        sensors = {
+            sensor["name"]: sensor["id"]
+            for entry in self._ask(_SENSORS)["workspaceOrError"]["locationEntries"]
+            for repository in entry["locationOrLoadError"]["repositories"]
+            for sensor in repository["sensors"]
+        }
+        answer = self._ask(_STOP_SENSOR, id=sensors[name])["stopSensor"]
+        if answer["__typename"] != "StopSensorMutationResult":
+            raise RuntimeError(str(answer))
 
     def _runs(self, filter_: dict[str, Any]) -> list[dict[str, Any]]:
         runs = self._ask(_RUNS, filter=filter_)["runsOrError"]["results"]
