@@ -80,6 +80,17 @@ def generate_progress(size: ProgressSize, seed: int) -> ProgressData:
     return ProgressData(size, seed, tables, plan)
 
 
+def load_demo(conn: psycopg.Connection[Any]) -> str:
+    """Load the demo's data, where the domain has none, and say in a sentence what was done."""
+    if _has_rows(conn):
+        return "The tables of the progress domain have rows: no sample data was loaded."
+    load_progress(conn, DEMO, seed=1)
+    return (
+        f"Loaded {DEMO.cohorts:,} cohorts, {DEMO.users:,} users and {DEMO.progress:,} progress rows; "
+        "statistics as a neglected system would have them."
+    )
+
+
 def load_progress(
     conn: psycopg.Connection[Any], size: ProgressSize, seed: int, *, realtime: bool = False
 ) -> ProgressData:
@@ -91,7 +102,7 @@ def load_progress(
     """
     data = generate_progress(size, seed)
     with conn.transaction():
-        if conn.execute("select exists (select from progress.schools)").fetchone() == (True,):
+        if _has_rows(conn):
             raise UserError(
                 "The tables of the progress domain have rows; sample data was not loaded.",
                 hint="Load it into an empty database.",
@@ -110,6 +121,10 @@ def load_progress(
         for name in (*data.tables, "user_progress", "user_progress_stats", "cohort_stats"):
             conn.execute(sql.SQL("analyze progress.{}").format(sql.Identifier(name)))
     return data
+
+
+def _has_rows(conn: psycopg.Connection[Any]) -> bool:
+    return conn.execute("select from progress.schools limit 1").fetchone() is not None
 
 
 def _try_to_set_replication_role(conn: psycopg.Connection[Any], role: str) -> None:

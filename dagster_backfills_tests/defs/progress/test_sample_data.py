@@ -10,7 +10,13 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from dagster_backfills.defs.progress.sample_data import DEMO, ProgressData, generate_progress, load_progress
+from dagster_backfills.defs.progress.sample_data import (
+    DEMO,
+    ProgressData,
+    generate_progress,
+    load_demo,
+    load_progress,
+)
 from dagster_backfills.defs.progress.sample_names import ODD_IDS
 from dagster_backfills.defs.progress.sample_rows import ProgressSize
 from dagster_backfills.defs.progress.status import list_cohorts, select_cohorts
@@ -166,3 +172,9 @@ def test_tables_with_rows_are_left_alone(conn: psycopg.Connection):
     with pytest.raises(UserError, match="sample data was not loaded"):
         load_progress(conn, SMALL, seed=7)
     assert conn.execute("select count(*) from progress.schools").fetchone() == (1,)
+
+
+def test_the_demo_is_loaded_once(conn: psycopg.Connection):
+    assert load_demo(conn).startswith("Loaded 40 cohorts, 3,000 users and 60,000 progress rows")
+    assert load_demo(conn) == "The tables of the progress domain have rows: no sample data was loaded."
+    assert conn.execute("select count(*) from progress.user_progress").fetchone() == (60_000,)
