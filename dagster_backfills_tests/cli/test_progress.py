@@ -62,7 +62,9 @@ def test_run_asks_first_and_without_anyone_to_ask_does_nothing(cli: Cli, school:
     assert school.execute("select count(*) from progress.cohort_stats").fetchone() == (0,)
 
 
-def test_an_unknown_cohort_and_contradicting_options_are_refused(cli: Cli, school: psycopg.Connection) -> None:
+def test_an_unknown_cohort_and_contradicting_options_are_refused(
+    cli: Cli, school: psycopg.Connection
+) -> None:
     unknown = cli("progress", "run", "c9", "--yes")
     assert unknown.returncode == 2
     assert "'c9'" in unknown.stderr

@@ -10,7 +10,9 @@ import pytest
 
 @pytest.mark.e2e
 @pytest.mark.timeout(900)
-def test_a_wide_backfill_fails_where_it_must_and_only_there_and_is_mended_by_its_retry(project_root: Path) -> None:
+def test_a_wide_backfill_fails_where_it_must_and_only_there_and_is_mended_by_its_retry(
+    project_root: Path,
+) -> None:
     command = [sys.executable, "-m", "benchmarks.partitions", "--partitions", "60", "--some", "12"]
     run = subprocess.run(
         [*command, "--no-default", "--backfill-interval", "2"],
