@@ -47,7 +47,7 @@ class StepProgress:
 
     def __str__(self) -> str:
         units = "" if self.units_total is None else f", {self.units_done:,} of {self.units_total:,} units"
-        left = "" if self.time_left is None else f", {duration(self.time_left)} left"
+        left = f", {duration(self.time_left)} left" if self.time_left else ""
         return (
             f"{self.assets}: {self.partitions_done:,} of {self.partitions_total:,} partitions{units}, "
             f"{self.rows_written:,} rows, {self.failures:,} failed, {self.units_per_second:,.0f} units/s{left}"
@@ -62,7 +62,8 @@ def follow_run(
     A database that is away for a moment is waited for: the run does the same.
     """
     show: _Bars | _Lines = _Bars() if sys.stderr.isatty() else _Lines(line_every)
-    reader, steps = _Reader(url, run_id), []
+    reader = _Reader(url, run_id)
+    steps: list[StepProgress] = []
     with show:
         last = False
         while not last:
@@ -138,7 +139,7 @@ class _Bars:
 
     def __enter__(self) -> "_Bars":
         self._progress.__enter__()
-        self._waiting = self._progress.add_task("starting", total=None, state="")
+        self._waiting: Any = self._progress.add_task("starting", total=None, state="")
         return self
 
     def __exit__(self, *error: Any) -> None:
