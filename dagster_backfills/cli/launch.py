@@ -23,6 +23,7 @@ from dagster_backfills.cli.output import say
 from dagster_backfills.lib.dagster_home import dagster_environment
 from dagster_backfills.lib.errors import NotUsableError, UserError
 from dagster_backfills.lib.locked_file import lock_holder
+from dagster_backfills.lib.postgres.migrations import require_migrations
 from dagster_backfills.lib.state import state_dir
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def run_job(
     Raises UserError for an unknown job or a configuration that the job does not take.
     """
     os.environ.update(dagster_environment())
+    require_migrations(os.environ["DATABASE_URL"])
     import dagster as dg
 
     with dg.DagsterInstance.get() as instance:
@@ -135,7 +137,7 @@ class _Launch:
         while not self._find_run():
             if self._worker.poll() is not None and not self._find_run():
                 raise self._explain_end()
-            time.sleep(0.1)
+            time.sleep(0.3)
         return self._run_id
 
     def has_ended(self) -> bool:
@@ -164,6 +166,7 @@ class _Launch:
         if run.status.value == "SUCCESS":
             self._log.unlink(missing_ok=True)
         else:
+            say(*_failures(self._instance, self._run_id))
             say(f"Run {run.run_id} ended as {run.status.value}. Its log: {self._log}")
         return run
 
@@ -214,6 +217,24 @@ class _Launch:
         if kind is UserError:
             self._log.unlink(missing_ok=True)
         return kind(problem["message"], problem["hint"])
+
+
+def _failures(instance: "dg.DagsterInstance", run_id: str) -> list[str]:
+    """One line for each step that failed: the message of whoever raised, without a trace."""
+    import dagster as dg
+
+    lines = []
+    for record in instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.STEP_FAILURE).records:
+        event = record.event_log_entry.dagster_event
+        failure = event and event.step_failure_data
+        if event and failure and failure.user_failure_data and failure.user_failure_data.description:
+            lines.append(f"{event.step_key}: {errors.redact(failure.user_failure_data.description)}")
+        elif event and failure and failure.error:
+            error = failure.error
+            while error.cause is not None:
+                error = error.cause
+            lines.append(f"{event.step_key}: {errors.redact(error.message.strip())}")
+    return lines
 
 
 def _locks_dir() -> Path:
