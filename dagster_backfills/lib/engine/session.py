@@ -34,7 +34,6 @@ class Session:
 
     attached: is called on each new connection, before anything else.
     conflicted: is called when another transaction was in the way of this one.
-    attempts: transactions tried.
     """
 
     connect: Connect
@@ -42,7 +41,6 @@ class Session:
     log: Callable[[str], None]
     attached: Callable[[psycopg.Connection], None] = lambda conn: None
     conflicted: Callable[[], None] = lambda: None
-    attempts: int = 0
     _stack: ExitStack = field(default_factory=ExitStack)
 
     def __enter__(self) -> "Session":
@@ -69,7 +67,6 @@ class Session:
         conflicts = losses = 0
         while True:
             batch_id = uuid4()
-            self.attempts += 1
             try:
                 committed = work(batch_id)
                 self.conn.commit()

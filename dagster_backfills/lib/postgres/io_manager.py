@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
+import psycopg
 from pydantic import Field
 
-from dagster_backfills.lib.engine.failures import is_lost
+from dagster_backfills.lib.engine.failures import describe, is_lost
 from dagster_backfills.lib.engine.ledger import RunIdentity
 from dagster_backfills.lib.engine.model import (
     WHOLE,
@@ -66,6 +67,12 @@ class PostgresIOManager(dg.ConfigurableIOManager):
     )
     reconnect_seconds: float = Field(default=120.0, ge=0, description="How long a lost server is waited for.")
 
+    retry_wait_seconds: float = Field(
+        default=30.0,
+        ge=0,
+        description="After the server stayed away that long: seconds to the step's next try.",
+    )
+
     def settings(self) -> EngineSettings:
         return EngineSettings(
             batch_units=self.batch_units,
@@ -85,10 +92,15 @@ class PostgresIOManager(dg.ConfigurableIOManager):
         except UserError as error:
             raise dg.Failure(description=str(error), allow_retries=False) from error
         except Exception as error:
-            if not is_lost(error):
+            if is_lost(error):
+                # The engine has waited for the server already; a later try goes on where this one stopped.
+                raise dg.RetryRequested(max_retries=3, seconds_to_wait=self.retry_wait_seconds) from error
+            if not isinstance(error, psycopg.Error):
                 raise
-            # The engine has waited for the server already; a later try goes on where this one stopped.
-            raise dg.RetryRequested(max_retries=3, seconds_to_wait=30) from error
+            _, state, message = describe(error)
+            raise dg.Failure(
+                f"Postgres refuses: {message} (SQLSTATE {state})", allow_retries=False
+            ) from error
 
     def load_input(self, context: dg.InputContext) -> Any:
         try:
