@@ -22,7 +22,7 @@ def with_database(url: str, name: str) -> str:
     return f"{head.rsplit('/', 1)[0]}/{name}?{tail}"
 
 
-def eventually(condition: Callable[[], object], patience: float = 200) -> None:
+def eventually(condition: Callable[[], object], patience: float = 600) -> None:
     """Wait for it. Patience is for a busy machine: the test does not depend on it."""
     deadline = time.monotonic() + patience
     while not condition():

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,16 +21,18 @@ from dagster_backfills_tests.cli.conftest import eventually
 LOCATION = "dagster_backfills_tests.cli.location"
 LAUNCH = f"""
 import json, sys
-from dagster_backfills.cli import errors, launch
+from dagster_backfills.cli import app, errors, launch
+app.treat_endings_as_interrupts()
 try:
-    run = launch.run_job(sys.argv[1], json.loads(sys.argv[2]), {{"who": "a test"}}, module="{LOCATION}")
+    run = launch.run_job(sys.argv[1], json.loads(sys.argv[2]), {{"who": sys.argv[3]}}, module="{LOCATION}")
     print(run.run_id)
     sys.exit(launch.exit_code(run))
 except BaseException as error:
     sys.exit(errors.report(error))
 """
 
-pytestmark = pytest.mark.e2e
+# Several processes that load Dagster: seconds on an idle machine, minutes on a busy one.
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +57,9 @@ class Launched:
 
     def __init__(self, job: str, **config: object) -> None:
         run_config = {"ops": {"work": {"config": config}}}
+        self.who = uuid.uuid4().hex
         self.process = subprocess.Popen(
-            [sys.executable, "-c", LAUNCH, job, json.dumps(run_config)],
+            [sys.executable, "-c", LAUNCH, job, json.dumps(run_config), self.who],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -70,27 +74,23 @@ class Launched:
         (child,) = psutil.Process(self.process.pid).children()
         return child
 
+    def run(self, instance: dg.DagsterInstance) -> dg.DagsterRun | None:
+        return next(iter(instance.get_runs(dg.RunsFilter(tags={"who": self.who}))), None)
 
-def running(instance: dg.DagsterInstance, url: str) -> dg.DagsterRun:
-    """The newest run, once its op has begun to work."""
+    def running(self, instance: dg.DagsterInstance) -> dg.DagsterRun:
+        """The run, once its op has begun to work."""
 
-    def has_begun() -> bool:
-        with psycopg.connect(url) as conn:
-            runs = conn.execute(
-                "select count(*) from backfill.runs where run_id = %s", [newest(instance).run_id]
-            )
-            return runs.fetchone() == (1,)
+        def works() -> bool:
+            run = self.run(instance)
+            with psycopg.connect(os.environ["DATABASE_URL"]) as conn:
+                query = "select count(*) from backfill.batches where run_id = %s"
+                return run is not None and conn.execute(query, [run.run_id]).fetchone() != (0,)
 
-    def newest_is_running() -> bool:
-        runs = instance.get_runs(limit=1)
-        return bool(runs) and runs[0].status == dg.DagsterRunStatus.STARTED and has_begun()
-
-    eventually(newest_is_running)
-    return newest(instance)
-
-
-def newest(instance: dg.DagsterInstance) -> dg.DagsterRun:
-    return instance.get_runs(limit=1)[0]
+        eventually(lambda: self.process.poll() is not None or works())
+        assert self.process.poll() is None, self.end()
+        run = self.run(instance)
+        assert run is not None
+        return run
 
 
 def status(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
@@ -100,23 +100,27 @@ def status(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
 
 
 def test_a_run_is_recorded_with_its_tags_and_followed_to_its_end(instance):
-    code, out, err = Launched("working_job", batches=4, seconds=0.5).end()
+    launched = Launched("working_job", batches=4, seconds=0.5)
+    code, out, err = launched.end()
     assert (code, err.splitlines()[-1].split(" units/s")[0].rsplit(",", 1)[0]) == (
         0,
         "a/table: 4 of 4 partitions, 40 of 40 units, 40 rows, 0 failed",
     )
-    run = newest(instance)
+    run = launched.run(instance)
+    assert run is not None
     assert out.strip() == run.run_id
-    assert (run.job_name, run.status.value, run.tags["who"]) == ("working_job", "SUCCESS", "a test")
+    assert (run.job_name, run.status.value) == ("working_job", "SUCCESS")
 
 
 def test_a_run_that_fails_ends_with_1_and_says_what_failed(instance):
-    code, _, err = Launched("working_job", fail=True).end()
+    launched = Launched("working_job", fail=True)
+    code, _, err = launched.end()
     assert code == 1
     assert "work: It failed on purpose." in err
     log = re.search(r"ended as FAILURE\. Its log: (.*)", err)
     assert log and "It failed on purpose." in Path(log[1]).read_text()
-    assert newest(instance).status.value == "FAILURE"
+    run = launched.run(instance)
+    assert run is not None and run.status.value == "FAILURE"
 
 
 def test_an_unknown_job_is_named_with_those_there_are_and_no_run_is_made(instance):
@@ -136,9 +140,9 @@ def test_a_configuration_that_the_job_does_not_take_is_the_callers_mistake(insta
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_cancels_the_run(instance, variables, number):
+def test_an_interrupt_cancels_the_run(instance, number):
     launched = Launched("working_job", seconds=600)
-    run = running(instance, variables["DATABASE_URL"])
+    run = launched.running(instance)
     worker = launched.worker()
     launched.process.send_signal(number)
     code, out, err = launched.end()
@@ -148,9 +152,9 @@ def test_an_interrupt_cancels_the_run(instance, variables, number):
     assert not worker.is_running()
 
 
-def test_a_second_interrupt_ends_even_a_run_that_does_not_listen(instance, variables):
+def test_a_second_interrupt_ends_even_a_run_that_does_not_listen(instance):
     launched = Launched("working_job", seconds=600, stubborn=True)
-    run = running(instance, variables["DATABASE_URL"])
+    run = launched.running(instance)
     worker = launched.worker()
     launched.process.send_signal(signal.SIGINT)
     eventually(lambda: status(instance, run) == "CANCELING")
@@ -160,25 +164,25 @@ def test_a_second_interrupt_ends_even_a_run_that_does_not_listen(instance, varia
     assert not worker.is_running()
 
 
-def test_a_cancellation_in_the_ui_reaches_the_process(instance, variables):
+def test_a_cancellation_in_the_ui_reaches_the_process(instance):
     launched = Launched("working_job", seconds=600)
-    run = running(instance, variables["DATABASE_URL"])
+    run = launched.running(instance)
     instance.report_run_canceling(run)
     assert launched.end()[0] == 130
     assert status(instance, run) == "CANCELED"
 
 
-def test_a_run_whose_process_was_killed_has_failed(instance, variables):
+def test_a_run_whose_process_was_killed_has_failed(instance):
     launched = Launched("working_job", seconds=600)
-    run = running(instance, variables["DATABASE_URL"])
+    run = launched.running(instance)
     launched.worker().kill()
     assert launched.end()[0] == 1
     assert status(instance, run) == "FAILURE"
 
 
-def test_a_run_whose_processes_were_all_killed_is_found_by_the_next(instance, variables):
+def test_a_run_whose_processes_were_all_killed_is_found_by_the_next(instance):
     launched = Launched("working_job", seconds=600)
-    run = running(instance, variables["DATABASE_URL"])
+    run = launched.running(instance)
     worker = launched.worker()
     launched.process.kill()
     launched.end()

@@ -20,7 +20,6 @@ from dagster_backfills.lib.dagster_home import dagster_environment
 import os; os.environ.update(dagster_environment())
 import dagster as dg
 with dg.DagsterInstance.get() as instance:
-    print(type(instance.storage if hasattr(instance, "storage") else instance._storage).__name__)
     print(instance.get_runs_count())
 """
 STATE = """
@@ -62,10 +61,10 @@ def test_dagster_keeps_its_tables_in_a_schema_of_the_same_database(own: str):
 
 def test_processes_that_come_first_together_make_one_whole_instance(own: str):
     started = [
-        subprocess.Popen([sys.executable, "-c", PREPARE], stdout=subprocess.PIPE, text=True) for _ in range(4)
+        subprocess.Popen([sys.executable, "-c", PREPARE], stdout=subprocess.PIPE, text=True) for _ in range(3)
     ]
     said = [process.communicate()[0].split()[-1] for process in started]
-    assert said == ["0"] * 4
+    assert said == ["0"] * 3
     dagster_environment()
     tables, strays, versions, indexes = state(own)
     assert (strays, len(versions)) == (0, 1)
@@ -130,7 +129,7 @@ def test_what_the_user_has_set_is_kept_and_nothing_is_made_for_it(own: str, tmp_
             "postgresql://host/db?sslmode=require&options=-cwork_mem%3D1MB",
             {"host": "host", "sslmode": "require"},
         ),
-        ("postgresql://me@/db?host=/a/b c&port=5432", {"user": "me", "host": "/a/b c", "port": "5432"}),
+        ("postgresql://me@/db?host=/a/b%20c&port=5432", {"user": "me", "host": "/a/b c", "port": "5432"}),
     ],
 )
 def test_every_form_of_a_url_becomes_one_that_dagster_takes(url: str, expected: dict[str, str]):
