@@ -8,6 +8,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import psycopg
@@ -80,23 +81,25 @@ def template(server_url: str) -> Iterator[str]:
         conn.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
 
 
+@contextmanager
+def new_database(server_url: str, template: str) -> Iterator[str]:
+    """A database cloned from `template`, gone at the end; yields its URL."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    clone = sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(template))
+    with psycopg.connect(server_url, autocommit=True) as conn:
+        conn.execute(clone)
+    yield _database(server_url, name)
+    with psycopg.connect(server_url, autocommit=True) as conn:
+        conn.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
+
+
 @pytest.fixture
 def make_database(server_url: str, template: str) -> Iterator[Callable[..., str]]:
     """A function that makes a database and returns its URL; `migrated=False` gives an empty one."""
-    made: list[str] = []
-
-    def make(migrated: bool = True) -> str:
-        name = f"test_{uuid.uuid4().hex[:12]}"
-        source = sql.Identifier(template if migrated else "template1")
-        with psycopg.connect(server_url, autocommit=True) as conn:
-            conn.execute(sql.SQL("create database {} template {}").format(sql.Identifier(name), source))
-        made.append(name)
-        return _database(server_url, name)
-
-    yield make
-    with psycopg.connect(server_url, autocommit=True) as conn:
-        for name in made:
-            conn.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
+    with ExitStack() as made:
+        yield lambda migrated=True: made.enter_context(
+            new_database(server_url, template if migrated else "template1")
+        )
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Resources that every domain uses: the database, and the I/O manager that assets are stored with."""
+"""What every domain uses: the database, the I/O manager that assets are stored with, and the automation."""
 
 import dagster as dg
 
@@ -9,6 +9,14 @@ from dagster_backfills.lib.postgres.resource import PostgresResource
 @dg.definitions
 def resources() -> dg.Definitions:
     postgres = PostgresResource()
+    automation = dg.AutomationConditionSensorDefinition(
+        "automation",
+        target=dg.AssetSelection.all(include_sources=True) | dg.AssetSelection.all_asset_checks(),
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        minimum_interval_seconds=30,
+        description="Runs the checks of what has been materialized, and whatever else has an automation condition.",
+    )
     return dg.Definitions(
-        resources={"postgres": postgres, "io_manager": PostgresIOManager(postgres=postgres)}
+        sensors=[automation],
+        resources={"postgres": postgres, "io_manager": PostgresIOManager(postgres=postgres)},
     )

@@ -4,6 +4,7 @@ What leans on names that Dagster does not publish stands below the line; where o
 go out one by one through `context.log_event`. Not here: deciding which partitions are good.
 """
 
+import logging
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +14,11 @@ import dagster as dg
 
 try:
     from dagster._core.definitions.data_version import DataVersion, compute_logical_data_version
-    from dagster._core.events import DagsterEvent, DagsterEventBatchMetadata
+    from dagster._core.events import (
+        AssetMaterializationPlannedData,
+        DagsterEvent,
+        DagsterEventBatchMetadata,
+    )
     from dagster._core.execution.plan import execute_step as _stock
     from dagster._core.storage.tags import get_multidimensional_partition_tag
 
@@ -28,8 +33,11 @@ except (ImportError, AttributeError) as missing:  # a Dagster that this was not 
     BATCHES = False
 
 
+Context = dg.OutputContext | dg.OpExecutionContext | dg.AssetExecutionContext
+
+
 def materialization_events(
-    context: dg.OutputContext | dg.OpExecutionContext | dg.AssetExecutionContext,
+    context: Context,
     materializations: Sequence[dg.AssetMaterialization],
 ) -> "Iterator[DagsterEvent]":
     """Report `materializations` now, in one write for each asset, and yield their events for Dagster.
@@ -56,6 +64,32 @@ def materialization_events(
         by_asset.setdefault(materialization.asset_key, []).append(materialization)
     for asset_key, group in by_asset.items():
         yield from _one_batch(step, group, _tags_of_asset(step, asset_key))
+
+
+def announce_partitions(
+    context: Context, asset_keys: Sequence[dg.AssetKey], partition_keys: Sequence[str]
+) -> None:
+    """Let Dagster know that this run will materialize `partition_keys` of each of `asset_keys`.
+
+    For a run that finds its partitions itself: Dagster has announced none for it. Announced partitions are
+    shown as in progress; those that have no materialization when the run fails are shown as failed.
+    """
+    step = _step_of(context)
+    if step is None or not BATCHES:
+        return
+    planned = [
+        AssetMaterializationPlannedData(asset_key, partition=key, partitions_subset=None)
+        for asset_key in asset_keys
+        for key in partition_keys
+    ]
+    batch, last = str(uuid.uuid4()), len(planned) - 1
+    for index, data in enumerate(planned):
+        step.instance.report_dagster_event(
+            DagsterEvent.build_asset_materialization_planned_event(step.job_name, step.step.key, data),
+            step.run_id,
+            logging.DEBUG,
+            batch_metadata=DagsterEventBatchMetadata(batch, index == last),
+        )
 
 
 # ---------------------------------------------------------------- below: names that Dagster does not publish

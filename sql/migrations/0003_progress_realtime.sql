@@ -129,31 +129,27 @@ begin
 end
 $$;
 
--- Progress: the users touched are recomputed, whatever it was that changed; the cohorts of those whose progress
--- differs in something that counts are marked. Saving the same answer again marks nothing.
+-- Progress: the users for whom something that counts has changed are recomputed, and their cohorts marked. Saving the
+-- same answer again does neither. Whoever writes a row also leaves a mark: a batch may have seen newer totals.
 create function progress.user_progress_changed() returns trigger
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    touched text[];
     changed text[];
 begin
     if tg_op = 'INSERT' then
-        touched := array(select distinct n.user_id from new_rows as n);
-        changed := touched;
+        changed := array(select distinct n.user_id from new_rows as n);
     elsif tg_op = 'DELETE' then
-        touched := array(select distinct o.user_id from old_rows as o);
-        changed := touched;
+        changed := array(select distinct o.user_id from old_rows as o);
     else
-        touched := array(select n.user_id from new_rows as n union select o.user_id from old_rows as o);
         changed := array(
             select distinct u.user_id
             from old_rows as o
             full join new_rows as n on n.user_id = o.user_id and n.question_id = o.question_id
             cross join lateral (values (o.user_id), (n.user_id)) as u (user_id)
-            where (
+            where u.user_id is not null and (
                 o.user_id,
                 o.class_id,
                 cardinality(o.selected_options) > 0 or cardinality(o.eliminated_options) > 0,
@@ -168,8 +164,8 @@ begin
             )
         );
     end if;
-    if cardinality(touched) > 0 then
-        perform progress.refresh_user_stats(touched);
+    if cardinality(changed) > 0 then
+        perform progress.refresh_user_stats(changed);
         perform progress.mark_cohorts_stale(
             array(select distinct u.cohort_id from progress.users as u where u.id = any(changed) and u.deleted_at is null)
         );
@@ -238,7 +234,40 @@ referencing old table as old_rows
 for each statement execute function progress.users_changed();
 
 -- Classes, modules, questions: the cohort's totals change. A row that goes because its parent goes finds no cohort
--- any more; the parent's own trigger has marked it.
+-- any more; the parent's own trigger has marked it. The parents are locked level by level, so that a class or module
+-- that is just being moved leads to the cohort where it arrives.
+create function progress.mark_classes_stale(class_ids text[]) returns void
+language plpgsql
+as $$
+begin
+    perform progress.mark_cohorts_stale(
+        array(
+            select cl.cohort_id
+            from progress.classes as cl
+            where cl.id = any(mark_classes_stale.class_ids)
+            order by cl.id
+            for share
+        )
+    );
+end
+$$;
+
+create function progress.mark_modules_stale(module_ids text[]) returns void
+language plpgsql
+as $$
+begin
+    perform progress.mark_classes_stale(
+        array(
+            select m.class_id
+            from progress.modules as m
+            where m.id = any(mark_modules_stale.module_ids)
+            order by m.id
+            for share
+        )
+    );
+end
+$$;
+
 create function progress.classes_changed() returns trigger
 language plpgsql
 security definer
@@ -296,9 +325,7 @@ begin
             where o.class_id is distinct from n.class_id
         );
     end if;
-    perform progress.mark_cohorts_stale(
-        array(select distinct cl.cohort_id from progress.classes as cl where cl.id = any(class_ids))
-    );
+    perform progress.mark_classes_stale(class_ids);
     return null;
 end
 $$;
@@ -334,14 +361,7 @@ begin
             where o.module_id is distinct from n.module_id
         );
     end if;
-    perform progress.mark_cohorts_stale(
-        array(
-            select distinct cl.cohort_id
-            from progress.modules as m
-            inner join progress.classes as cl on cl.id = m.class_id
-            where m.id = any(module_ids)
-        )
-    );
+    perform progress.mark_modules_stale(module_ids);
     return null;
 end
 $$;

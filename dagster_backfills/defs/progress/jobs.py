@@ -3,33 +3,36 @@
 from enum import Enum
 
 import dagster as dg
+import psycopg
 from pydantic import Field
 
 from dagster_backfills.defs.progress.partitions import cohorts_partitions
-from dagster_backfills.defs.progress.tables import ASSETS, cohort_stats, statement, user_progress_stats
+from dagster_backfills.defs.progress.status import get_cohort, select_cohorts
+from dagster_backfills.defs.progress.tables import cohort_stats, user_progress_stats
 from dagster_backfills.lib.engine.model import WriteSet
 from dagster_backfills.lib.errors import UserError
 from dagster_backfills.lib.postgres.resource import PostgresResource
 
 
 class Which(Enum):
-    """Which cohorts a run computes."""
+    """Which cohorts a run computes. Dagster takes an enumeration's names in a run's configuration."""
 
-    DUE = "due"
-    STALE = "stale"
-    MISSING = "missing"
-    FAILED = "failed"
-    ALL = "all"
-    NAMED = "named"
+    due = "due"
+    needed = "needed"
+    stale = "stale"
+    missing = "missing"
+    failed = "failed"
+    all = "all"
+    named = "named"
 
 
 class RefreshProgress(dg.Config):
     """Which cohorts to compute."""
 
     which: Which = Field(
-        default=Which.DUE,
-        description="due: stale or missing, but for those that failed a moment ago; stale; missing; failed; all; "
-        "named: those in `cohorts`.",
+        default=Which.due,
+        description="due: stale or missing, but for those that failed a moment ago; needed: missing, stale or "
+        "failed; stale; missing; failed; all; named: those in `cohorts`.",
     )
     cohorts: list[str] = Field(default=[], description="Cohort ids, with `which: named`.")
 
@@ -41,18 +44,23 @@ class RefreshProgress(dg.Config):
 def compute_cohorts(
     context: dg.OpExecutionContext, config: RefreshProgress, postgres: PostgresResource
 ) -> WriteSet:
-    if (config.which is Which.NAMED) != bool(config.cohorts):
+    if (config.which is Which.named) != bool(config.cohorts):
         raise dg.Failure("Give `cohorts` with `which: named`, and only then.", allow_retries=False)
-    name = "due_cohorts" if config.which is Which.DUE else "cohorts_to_compute"
-    binds = {"which": config.which.value, "named": config.cohorts, "assets": ASSETS}
-    with postgres.connect() as conn:
-        keys = [row[0] for row in conn.execute(statement(name), binds)]
-    unknown = sorted(set(config.cohorts) - set(keys))
-    if unknown:
-        raise dg.Failure(str(UserError(f"There is no cohort {', '.join(unknown)}.")), allow_retries=False)
+    try:
+        with postgres.connect() as conn:
+            keys = find_cohorts_to_compute(conn, config)
+    except UserError as error:
+        raise dg.Failure(str(error), allow_retries=False) from error
     context.instance.add_dynamic_partitions(str(cohorts_partitions.name), keys)
     context.log.info(f"{len(keys):,} cohorts to compute ({config.which.value}).")
     return WriteSet([user_progress_stats(), cohort_stats()], keys=keys)
+
+
+def find_cohorts_to_compute(conn: psycopg.Connection, config: RefreshProgress) -> list[str]:
+    """The ids of the cohorts that the configuration asks for. Raises UserError for one that there is not."""
+    if config.which is Which.named:
+        return [get_cohort(conn, cohort).cohort_id for cohort in dict.fromkeys(config.cohorts)]
+    return select_cohorts(conn, config.which.value)
 
 
 @dg.job(

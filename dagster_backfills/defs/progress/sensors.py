@@ -4,12 +4,13 @@ import psycopg
 
 from dagster_backfills.defs.progress.jobs import refresh_progress_stats
 from dagster_backfills.defs.progress.partitions import cohorts_partitions
-from dagster_backfills.defs.progress.tables import ASSETS, statement
+from dagster_backfills.defs.progress.status import select_cohorts
+from dagster_backfills.defs.progress.tables import statement
 from dagster_backfills.lib.automation import partition_sync_sensor, refresh_sensor
 
 
 def _due(conn: psycopg.Connection) -> int:
-    return len(conn.execute(statement("due_cohorts"), {"assets": ASSETS}).fetchall())
+    return len(select_cohorts(conn, "due"))
 
 
 progress_cohorts_sync = partition_sync_sensor(

@@ -17,7 +17,7 @@ from psycopg.rows import class_row, tuple_row
 from dagster_backfills.lib.errors import UserError
 from dagster_backfills.lib.postgres.queries import load_queries
 
-Which = Literal["all", "missing", "stale", "failed"]
+Which = Literal["all", "missing", "stale", "failed", "needed", "due"]
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,12 @@ def next_cohort(conn: psycopg.Connection[Any]) -> CohortStatus | None:
     return found[0] if found else None
 
 
-def select_cohorts(conn: psycopg.Connection[Any], which: Which) -> list[str]:
+def select_cohorts(conn: psycopg.Connection[Any], which: str) -> list[str]:
     """Ids of the cohorts to work on, oldest first (`stale`: longest stale first).
 
     `missing`: rows are missing or left over; `stale`: changed since they were computed; `failed`: with an
-    open entry in the failure ledger for either asset. Raises UserError for any other word.
+    open entry in the failure ledger for either asset; `needed`: any of the three; `due`: stale or without
+    statistics, and not among those that failed a moment ago. Raises UserError for any other word.
     """
     if which not in get_args(Which):
         raise UserError(

@@ -64,3 +64,43 @@ where
             and f.resolved_at is null
     )
 order by c.created_at, c.id;
+
+-- name: select_needed
+select cohort_id
+from progress.cohort_status
+where
+    needs_backfill
+    or exists (
+        select 1
+        from backfill.failures as f
+        where
+            f.asset in ('progress/user_progress_stats', 'progress/cohort_stats')
+            and f.partition = cohort_id
+            and f.resolved_at is null
+    )
+order by created_at, cohort_id;
+
+-- What automation should compute now. A cohort that failed waits twice as long after each try, an hour at most.
+-- name: select_due
+select c.id as cohort_id
+from progress.cohorts as c
+where
+    (
+        exists (
+            select 1
+            from backfill.stale_marks as m
+            where m.asset in ('progress/user_progress_stats', 'progress/cohort_stats') and m.partition = c.id
+        )
+        or not exists (select 1 from progress.cohort_stats as s where s.cohort_id = c.id)
+    )
+    and not exists (
+        select 1
+        from backfill.failures as f
+        where
+            f.asset in ('progress/user_progress_stats', 'progress/cohort_stats')
+            and f.partition = c.id
+            and f.unit is null
+            and f.resolved_at is null
+            and f.last_seen > now() - least(interval '1 hour', interval '30 seconds' * 2 ^ least(f.attempts, 12))
+    )
+order by c.created_at, c.id;

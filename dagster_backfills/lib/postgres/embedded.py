@@ -8,13 +8,14 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from dagster_backfills.lib.errors import NotUsableError
+from dagster_backfills.lib.locked_file import locked_file
 from dagster_backfills.lib.postgres import placement
 from dagster_backfills.lib.postgres.launcher import DATABASE, Launcher
 from dagster_backfills.lib.state import state_dir
@@ -155,33 +156,9 @@ class EmbeddedServer:
             _, orphans = psutil.wait_procs(orphans, timeout=10)
         (self.data / "postmaster.pid").unlink(missing_ok=True)
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """One process at a time starts or stops it. The kernel drops the lock of a process that dies."""
-        try:
-            import fcntl
-        except ImportError as error:
-            raise NotUsableError(
-                "The embedded Postgres does not run on this system.",
-                "Set DATABASE_URL to a Postgres 15 or newer, postgresql://user:password@host/database.",
-            ) from error
-        self._state.mkdir(parents=True, exist_ok=True)
-        path, deadline = self._state / "postgres.lock", time.monotonic() + _START_SECONDS + _STOP_SECONDS
-        with path.open("a+") as lock:
-            while True:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > deadline:
-                        lock.seek(0)
-                        message = f"Process {lock.read()} holds {path} and does not let go."
-                        raise NotUsableError(message, "End it if it hangs.") from None
-                    time.sleep(0.05)
-            lock.truncate(0)
-            lock.write(str(os.getpid()))
-            lock.flush()
-            yield
+    def _locked(self) -> AbstractContextManager[None]:
+        """One process at a time starts or stops it."""
+        return locked_file(self._state / "postgres.lock", _START_SECONDS + _STOP_SECONDS)
 
 
 def _works_in(process: "psutil.Process", data: Path) -> bool:

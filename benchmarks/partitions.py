@@ -1,0 +1,256 @@
+"""Wide backfills: 10,000 cohorts launched through GraphQL, three failing; a retry; 1,000 scattered; Dagster's defaults.
+
+A webserver and a daemon run the project's code location on an embedded Postgres of the benchmark's own. Cohorts
+are small, since what is measured is what Dagster does around the work. Prints a table, then one JSON object.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import psycopg
+
+from benchmarks.backfills import Backfills, wait_until
+from benchmarks.servers import dagster_servers
+from dagster_backfills.lib.postgres.embedded import EmbeddedServer
+from dagster_backfills.lib.postgres.migrations import apply_migrations
+from dagster_backfills.lib.postgres.queries import load_queries
+
+MODULE = "dagster_backfills.definitions"
+ASSETS = ["progress/user_progress_stats", "progress/cohort_stats"]
+ROOT = Path(__file__).resolve().parents[1]
+# What a newcomer has: Dagster's own Postgres storage and no setting but a start time-out that 1,000 need not hit.
+DEFAULTS = """
+storage: {postgres: {postgres_url: {env: DAGSTER_POSTGRES_URL}}}
+run_monitoring: {enabled: true, start_timeout_seconds: 1800}
+telemetry: {enabled: false}
+"""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Seconds of one backfill: `total` from the click until every partition is shown as done or failed.
+
+    Of that, `noticing` is up to the daemon, which looks at backfills every 30 s; `announcing` is one planned
+    event a partition; `starting` the run's process; `running` the work and its events. Those of the last run.
+    """
+
+    total: float
+    noticing: float
+    announcing: float
+    starting: float
+    running: float
+    runs: int
+    failed_runs: int
+
+
+class Bench:
+    """One benchmark's server, data and figures."""
+
+    def __init__(self, root: Path, partitions: int, backfill_interval: float | None) -> None:
+        self.root, self.partitions, self.interval = root, partitions, backfill_interval
+        self.server = EmbeddedServer(root / "state")
+        self.queries = load_queries(Path(__file__).with_suffix(".sql"))
+        self.keys = [f"cohort-{n:05}" for n in range(partitions)]
+        self.broken = [self.keys[3], self.keys[partitions // 2], self.keys[-1]]
+
+    def prepare(self) -> None:
+        self.server.start()
+        apply_migrations(self.server.url())
+        with psycopg.connect(self.server.url("postgres"), autocommit=True) as conn:
+            conn.execute("create database dagster_batched")
+            conn.execute("create database dagster_default")
+        with self.connect() as conn:
+            conn.execute(self.queries["make_breakable"])
+
+    def connect(self) -> psycopg.Connection:
+        return psycopg.connect(self.server.url(), autocommit=True)
+
+    def execute(self, name: str, **binds: Any) -> Any:
+        with self.connect() as conn:
+            cursor = conn.execute(self.queries[name], binds)
+            row = cursor.fetchone() if cursor.description else None
+            return row[0] if row else None
+
+    def load(self) -> None:
+        """The data, past the triggers: as a database looks that has had no statistics so far."""
+        with self.connect() as conn:
+            conn.execute("set session_replication_role = replica")
+            for name in ("load_cohorts", "load_students", "load_answers"):
+                conn.execute(self.queries[name], {"cohorts": self.partitions})
+            conn.execute("vacuum analyze")
+
+    @contextmanager
+    def ui(self, database: str, settings: str) -> Iterator[Backfills]:
+        home = self.root / database
+        home.mkdir()
+        (home / "dagster.yaml").write_text(settings)
+        # Dagster's own storage class needs the driver that it is written for to be named.
+        url = self.server.url(database).replace("postgresql://", "postgresql+psycopg2://")
+        environment = {"DATABASE_URL": self.server.url(), "DAGSTER_POSTGRES_URL": url}
+        with dagster_servers(
+            home, MODULE, environment, working_directory=ROOT, backfill_interval=self.interval
+        ) as webserver:
+            ui = Backfills(webserver)
+            # They would compute what is missing before anybody can launch it.
+            for sensor in ("progress_stats_refresh", "progress_cohorts_sync"):
+                ui.stop_sensor(sensor)
+            os.environ.update(environment)
+            with dg.DagsterInstance.from_config(str(home)) as instance:
+                instance.add_dynamic_partitions("progress_cohorts", self.keys)
+            yield ui
+
+    def backfill(self, ui: Backfills, keys: list[str], runs: int = 1) -> Measured:
+        """Launch `keys` of both assets and wait until each is reported."""
+        launched = time.time()
+        backfill_id = ui.launch(ASSETS, keys)
+
+        def over() -> bool:
+            found = ui.runs_of(backfill_id)
+            return len(found) == runs and all(run["endTime"] for run in found)
+
+        wait_until(over, f"{runs} runs over {len(keys):,} partitions", seconds=1800)
+        wait_until(
+            lambda: all(ui.counts(asset).in_progress == 0 for asset in ASSETS),
+            "states",
+            seconds=60,
+            every=0.1,
+        )
+        total = time.time() - launched
+        found = sorted(ui.runs_of(backfill_id), key=lambda run: run["endTime"])
+        last, enqueued = found[-1], ui.enqueued_at(found[-1]["runId"])
+        return Measured(
+            total=total,
+            noticing=min(run["creationTime"] for run in found) - launched,
+            announcing=enqueued - last["creationTime"],
+            starting=last["startTime"] - enqueued,
+            running=last["endTime"] - last["startTime"],
+            runs=len(found),
+            failed_runs=sum(run["status"] != "SUCCESS" for run in found),
+        )
+
+    def scattered(self, ui: Backfills) -> float:
+        """Recompute every tenth cohort, all stale, in one run; seconds from the click to its end."""
+        self.execute("mark_scattered_stale", cohorts=self.partitions)
+        began = time.monotonic()
+        config = {"ops": {"compute_cohorts": {"config": {"which": "stale"}}}}
+        run_id = ui.launch_job("refresh_progress_stats", MODULE, config)
+        wait_until(lambda: bool(ui.run(run_id)["endTime"]), "the scattered run", seconds=600)
+        seconds = time.monotonic() - began
+        _expect(ui.run(run_id)["status"], "SUCCESS", "status of the scattered run")
+        _expect(self.execute("stale_left"), 0, "stale cohorts left")
+        return seconds
+
+
+def _expect(found: object, wanted: object, what: str) -> None:
+    if found != wanted:
+        raise SystemExit(f"{what}: {found!r}, expected {wanted!r}")
+
+
+def _check_states(ui: Backfills, keys: list[str], failed: list[str]) -> None:
+    for asset in ASSETS:
+        states = ui.states(asset)
+        _expect(states["failed"], set(failed), f"failed partitions of {asset}")
+        _expect(states["materialized"], set(keys) - set(failed), f"materialized partitions of {asset}")
+
+
+def batched(bench: Bench, some: int) -> tuple[dict[str, Any], dict[str, Measured]]:
+    """The project's own settings: everything, with three failing; those three again; scattered ones; a few."""
+    with bench.ui("dagster_batched", (ROOT / "dagster.yaml").read_text()) as ui:
+        bench.load()
+        bench.execute("break_cohorts", broken=bench.broken)
+        wide = bench.backfill(ui, bench.keys)
+        _expect((wide.runs, wide.failed_runs), (1, 1), "runs and failed runs")
+        _check_states(ui, bench.keys, bench.broken)
+
+        bench.execute("mend_cohorts")
+        retry = bench.backfill(ui, bench.broken, runs=3)
+        _expect((retry.runs, retry.failed_runs), (3, 0), "runs and failed runs of the retry")
+        _check_states(ui, bench.keys, [])
+        _expect(bench.execute("cohorts_without_stats"), 0, "cohorts without statistics")
+
+        scattered = bench.scattered(ui)
+        few = bench.backfill(ui, bench.keys[:some])
+        _expect(few.failed_runs, 0, "failed runs")
+    return {"scattered": scattered}, {"all": wide, "retry of 3": retry, "some": few}
+
+
+def default(bench: Bench, some: int) -> Measured:
+    """Dagster as it comes, on the same data."""
+    with bench.ui("dagster_default", DEFAULTS) as ui:
+        measured = bench.backfill(ui, bench.keys[:some])
+        _expect(measured.failed_runs, 0, "failed runs")
+        return measured
+
+
+def main(arguments: list[str]) -> None:
+    options = _options().parse_args(arguments)
+    root = Path(tempfile.mkdtemp(prefix="bench-partitions-"))
+    root.chmod(0o755)  # the server may have to run as another user
+    bench = Bench(root, options.partitions, options.backfill_interval)
+    try:
+        bench.prepare()
+        figures, ours = batched(bench, options.some)
+        stock = None if options.no_default else default(bench, options.some)
+    finally:
+        bench.server.delete()
+        shutil.rmtree(root, ignore_errors=True)
+    _print(options, figures["scattered"], ours, stock)
+
+
+def _options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--partitions", type=int, default=10_000, help="cohorts in all")
+    parser.add_argument("--some", type=int, default=1_000, help="cohorts to compare with Dagster's defaults")
+    parser.add_argument("--no-default", action="store_true", help="leave Dagster's defaults out")
+    parser.add_argument(
+        "--backfill-interval", type=float, help="for tests: the daemon's pause, 30 s by default"
+    )
+    return parser
+
+
+def _print(options: Any, scattered: float, ours: dict[str, Measured], stock: Measured | None) -> None:
+    columns = ("noticing", "announcing", "starting", "running", "total")
+    named = {
+        f"{options.partitions:,} cohorts, 3 failing": ours["all"],
+        "those 3 again": ours["retry of 3"],
+        f"{options.some:,} cohorts": ours["some"],
+        f"{options.some:,} cohorts, Dagster's defaults": stock,
+    }
+    print(f"{'seconds':42}" + "".join(f"{column:>12}" for column in columns))
+    for name, measured in named.items():
+        if measured:
+            print(f"{name:42}" + "".join(f"{getattr(measured, column):12.1f}" for column in columns))
+    print(f"{f'{options.partitions // 10:,} scattered stale cohorts in one run':42}{scattered:60.1f}")
+    result = {
+        "seconds_10k": ours["all"].total,
+        "seconds_10k_noticing": ours["all"].noticing,
+        "seconds_10k_announcing": ours["all"].announcing,
+        "seconds_10k_running": ours["all"].running,
+        "seconds_retry": ours["retry of 3"].total,
+        "seconds_1k_scattered": scattered,
+        "seconds_1k": ours["some"].total,
+    }
+    if stock:
+        result["seconds_1k_default"] = stock.total
+        result["ratio_to_default"] = ours["some"].total / stock.total
+        # Without the up to 30 s until the daemon looks, which are the same for both, and a matter of luck.
+        result["ratio_to_default_once_noticed"] = (ours["some"].total - ours["some"].noticing) / (
+            stock.total - stock.noticing
+        )
+    sizes = {"partitions": options.partitions, "some": options.some}
+    print(json.dumps(sizes | {name: round(value, 3) for name, value in result.items()}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

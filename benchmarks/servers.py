@@ -1,0 +1,145 @@
+"""A webserver and a daemon of one Dagster instance, as processes, spoken to through GraphQL like the UI does.
+
+Not here: what is launched in them, and anything about the database but its URL.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+class ServerFailed(RuntimeError):
+    """A process ended before it answered; the message has the end of its log."""
+
+
+@dataclass(frozen=True)
+class Webserver:
+    """GraphQL of a running webserver."""
+
+    url: str
+
+    def ask(self, query: str, **variables: Any) -> dict[str, Any]:
+        """The `data` of the answer; errors are raised."""
+        body = json.dumps({"query": query, "variables": variables}).encode()
+        request = urllib.request.Request(
+            f"{self.url}/graphql", data=body, headers={"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=300) as response:
+            answer = json.load(response)
+        if answer.get("errors"):
+            raise RuntimeError(json.dumps(answer["errors"])[:2000])
+        return answer["data"]
+
+
+_IMPATIENT_DAEMON = """
+import sys
+from dagster._daemon import cli, controller
+controller.DEFAULT_DAEMON_INTERVAL_SECONDS = float(sys.argv.pop(1))
+cli.main()
+"""
+
+
+@contextmanager
+def dagster_servers(
+    home: Path,
+    module: str,
+    environment: Mapping[str, str],
+    *,
+    working_directory: Path,
+    backfill_interval: float | None = None,
+) -> Iterator[Webserver]:
+    """Start both on `home` (which has its `dagster.yaml`) with the code location `module`; stop both at the end.
+
+    `backfill_interval` is for tests, which need not wait the half minute between two looks at the backfills.
+    """
+    port = _free_port()
+    env = {**os.environ, "DAGSTER_HOME": str(home), **environment}
+    target = ["-m", module, "-d", str(working_directory)]
+    bin_dir = Path(sys.executable).parent
+    webserver = [str(bin_dir / "dagster-webserver"), "-h", "127.0.0.1", "-p", str(port), *target]
+    daemon = [str(bin_dir / "dagster-daemon"), "run", *target]
+    if backfill_interval is not None:
+        daemon = [sys.executable, "-c", _IMPATIENT_DAEMON, str(backfill_interval), "run", *target]
+    logs = [home / "webserver.log", home / "daemon.log"]
+    processes = [
+        _start(command, log, env, working_directory)
+        for command, log in zip([webserver, daemon], logs, strict=True)
+    ]
+    try:
+        answers = Webserver(f"http://127.0.0.1:{port}")
+        _wait_until_ready(answers, processes, logs)
+        yield answers
+    finally:
+        _stop(processes)
+
+
+def _start(command: list[str], log: Path, env: Mapping[str, str], cwd: Path) -> subprocess.Popen[bytes]:
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, env=env, cwd=cwd, start_new_session=True
+        )
+
+
+_READY = """{
+  workspaceOrError { ... on Workspace { locationEntries { locationOrLoadError {
+    __typename ... on PythonError { message } } } } }
+  instance { daemonHealth { allDaemonStatuses { daemonType required healthy } } }
+}"""
+
+
+def _wait_until_ready(
+    webserver: Webserver, processes: list[Any], logs: list[Path], timeout: float = 180
+) -> None:
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        for process, log in zip(processes, logs, strict=True):
+            if process.poll() is not None:
+                raise ServerFailed(f"{log.stem} ended ({process.returncode}):\n{log.read_text()[-3000:]}")
+        try:
+            data = webserver.ask(_READY)
+        except (urllib.error.URLError, ConnectionError):
+            time.sleep(0.3)
+            continue
+        for entry in data["workspaceOrError"]["locationEntries"]:
+            loaded = entry["locationOrLoadError"] or {}
+            if loaded.get("__typename") == "PythonError":
+                raise ServerFailed(f"the code location does not load: {loaded['message']}")
+        daemons = data["instance"]["daemonHealth"]["allDaemonStatuses"]
+        if daemons and all(each["healthy"] for each in daemons if each["required"]):
+            return
+        time.sleep(0.3)
+    raise ServerFailed(f"not ready after {timeout} s:\n" + "\n".join(log.read_text()[-1500:] for log in logs))
+
+
+def _stop(processes: list[Any]) -> None:
+    """Ask first; then end whatever is left of each process group: code servers that wait for a run, say."""
+    for process in processes:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+    for process in processes:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=30)
+    for how in (signal.SIGTERM, signal.SIGKILL):
+        for process in processes:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, how)
+        time.sleep(1)
+    for process in processes:
+        process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -1,0 +1,102 @@
+"""The commands of `backfills` and where each is found. A module is loaded when its command is called, not before."""
+
+import importlib
+import os
+import signal
+import sys
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+# Each module has an `app: typer.Typer`: a group of commands, or a command where it has only one and no callback.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("dagster_backfills.cli.demo", "Sample data, every backfill, status before and after."),
+    "up": ("dagster_backfills.cli.up", "Start everything: Postgres if need be, the Dagster UI, its daemon."),
+    "down": ("dagster_backfills.cli.down", "Stop what `up` started, and the embedded Postgres."),
+    "migrate": ("dagster_backfills.cli.migrate", "Bring the database up to date."),
+    "status": (
+        "dagster_backfills.cli.status",
+        "One page over all domains: up to date, missing, stale, failed.",
+    ),
+    "progress": (
+        "dagster_backfills.cli.progress",
+        "Statistics of cohorts and students: status, find, next, run.",
+    ),
+    "failures": ("dagster_backfills.cli.failures", "What could not be written, and another try for it."),
+    "env": ("dagster_backfills.cli.env", 'Variables for a shell: eval "$(backfills env)".'),
+}
+
+DEBUG_VARIABLE = "BACKFILLS_DEBUG"
+
+
+class _Lazy(TyperCommand):
+    """Stands for a command until it is called: knows its name and its help, and loads the rest then."""
+
+    def __init__(self, name: str, module: str, help: str) -> None:
+        super().__init__(name, callback=None, help=help, short_help=help)
+        self._module = module
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        app: typer.Typer = importlib.import_module(self._module).app
+        app.rich_markup_mode = None
+        command = typer.main.get_command(app)
+        command.name, command.help = self.name, command.help or self.help
+        # A part of this program can't complete by itself.
+        command.params = [
+            p for p in command.params if p.name not in ("install_completion", "show_completion")
+        ]
+        return command.make_context(info_name, args, parent=parent, **extra)
+
+
+class _Commands(TyperGroup):
+    """The table above as a group of commands."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        for name, (module, help) in COMMANDS.items():
+            self.add_command(_Lazy(name, module, help))
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(self.commands)
+
+
+app = typer.Typer(cls=_Commands, no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+
+
+@app.callback(
+    help="Backfills into Postgres, run by Dagster.",
+    epilog="Ends with 0: done. 1: finished, but some units failed. 2: the request was wrong. "
+    "3: server or environment is not usable. 70: a bug. 130: interrupted.",
+)
+def _root(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the trace of an error.")] = False,
+) -> None:
+    if debug:
+        os.environ[DEBUG_VARIABLE] = "1"
+
+
+def run() -> NoReturn:
+    """Run the command line and exit with one of the codes of `cli.errors`."""
+    from dagster_backfills.cli import errors
+
+    treat_endings_as_interrupts()
+    try:
+        command = typer.main.get_command(app)
+        with command.make_context("backfills", sys.argv[1:]) as context:
+            command.invoke(context)
+        sys.stdout.flush()
+        code = errors.OK
+    except BaseException as error:
+        code = errors.report(error, debug=os.environ.get(DEBUG_VARIABLE, "") not in ("", "0"))
+    sys.exit(code)
+
+
+def treat_endings_as_interrupts() -> None:
+    """Make SIGTERM and SIGHUP what Ctrl-C is, so that whatever was started is ended in good order."""
+    for ending in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+        signal.signal(ending, _interrupt)
+
+
+def _interrupt(number: int, frame: Any) -> NoReturn:
+    raise KeyboardInterrupt

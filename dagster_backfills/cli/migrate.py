@@ -1,0 +1,36 @@
+"""`backfills migrate`: brings the database to the state that this version of the program needs."""
+
+from typing import Annotated
+
+import typer
+
+from dagster_backfills.cli.errors import FAILURES
+from dagster_backfills.cli.output import print_json, print_table, say
+from dagster_backfills.lib.postgres.embedded import resolve_database_url
+from dagster_backfills.lib.postgres.migrations import apply_migrations, migration_state
+
+app = typer.Typer()
+
+
+@app.command()
+def migrate(
+    status: Annotated[
+        bool,
+        typer.Option("--status", help="Only show what is applied and what waits. Exit code 1 if any waits."),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Apply the migrations that the database lacks. Doing it again, or twice at once, does no harm."""
+    url = resolve_database_url()
+    applied = [] if status else apply_migrations(url)
+    state = migration_state(url)
+    if as_json:
+        print_json({"applied_now": applied, "applied": state.applied, "pending": state.pending})
+    elif status:
+        rows = [(name, "applied") for name in state.applied] + [(name, "waits") for name in state.pending]
+        print_table(["migration", "state"], sorted(rows))
+    else:
+        say(*(f"Applied {name}." for name in applied))
+        say(f"The database is up to date: {len(state.applied)} migrations.")
+    if state.pending:
+        raise typer.Exit(FAILURES)

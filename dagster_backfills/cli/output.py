@@ -1,0 +1,106 @@
+"""How things look on the terminal and in a pipe: data, tables, questions. Not here: what they say."""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from dagster_backfills.cli.errors import INTERRUPTED
+from dagster_backfills.lib.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def console(stderr: bool = False) -> "Console":
+    """A Rich console: colours and boxes on a terminal, plain lines that are never folded in a pipe."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, highlight=False, soft_wrap=not stream.isatty())
+
+
+def say(*lines: str) -> None:
+    """Plain lines for a person, on stderr: stdout is for data."""
+    for line in lines:
+        typer.echo(line, err=True)
+
+
+def print_json(data: Any) -> None:
+    """`data` as JSON and nothing else on stdout. Times are ISO 8601, durations are seconds."""
+    typer.echo(json.dumps(data, ensure_ascii=False, indent=2, default=_plain))
+
+
+def print_table(headers: Sequence[str], rows: Iterable[Sequence[Any]], title: str = "") -> None:
+    """A table on a terminal; in a pipe one line a row, values separated by tabs, headers first."""
+    cells = [[_cell(value) for value in row] for row in rows]
+    if not sys.stdout.isatty():
+        for row in [list(headers), *cells]:
+            typer.echo("\t".join(" ".join(cell.split()) for cell in row))
+        return
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left")
+    numeric = [all(_is_number(cell) for cell in column) for column in zip(*cells, strict=True)]
+    for index, header in enumerate(headers):
+        table.add_column(header, justify="right" if numeric[index : index + 1] == [True] else "left")
+    for row in cells:
+        table.add_row(*map(Text, row))
+    console().print(table)
+
+
+def confirm(question: str, yes: bool) -> None:
+    """Return if `--yes` was given or the person agrees; otherwise nothing is done and the command ends."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise UserError(f"{question} There is no one to ask.", "Add --yes.")
+    if not typer.confirm(question, err=True):
+        say("Nothing was done.")
+        raise typer.Exit(INTERRUPTED)
+
+
+def duration(value: timedelta | float | None) -> str:
+    """`1 h 02 min`, `3 min 20 s`, `12 s`; a dash for None."""
+    if value is None:
+        return "–"
+    seconds = round(value.total_seconds() if isinstance(value, timedelta) else value)
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60:02} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60:02} min"
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}" if sys.stdout.isatty() else str(value)
+    if isinstance(value, timedelta):
+        return duration(value)
+    if isinstance(value, datetime):
+        return value.isoformat(sep=" ", timespec="seconds")
+    return str(value)
+
+
+def _is_number(cell: str) -> bool:
+    return cell == "–" or cell.replace(",", "").replace(".", "").replace("%", "").lstrip("-").isdigit()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    return str(value)

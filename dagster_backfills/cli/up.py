@@ -1,0 +1,136 @@
+"""`backfills up`: Postgres, the Dagster UI and its daemon in the foreground, until it is told to stop."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dagster_backfills.cli.output import say
+from dagster_backfills.lib.dagster_home import dagster_environment
+from dagster_backfills.lib.errors import NotUsableError, UserError
+from dagster_backfills.lib.locked_file import HeldElsewhereError, locked_file
+from dagster_backfills.lib.postgres.embedded import EmbeddedServer
+from dagster_backfills.lib.postgres.migrations import apply_migrations
+from dagster_backfills.lib.state import project_file, state_dir
+
+app = typer.Typer()
+_PATIENCE = 60  # seconds that Dagster has to end its runs and itself
+
+
+@app.command()
+def up(
+    port: Annotated[int, typer.Option(help="Port of the UI.")] = 3000,
+    host: Annotated[str, typer.Option(help="Address of the UI. It asks for no password.")] = "127.0.0.1",
+) -> None:
+    """Start everything and keep it running until Ctrl-C: Postgres if need be, the Dagster UI, its daemon."""
+    require_free(host, port)
+    try:
+        with locked_file(lock_path()):
+            serve(host, port)
+    except HeldElsewhereError as error:
+        message = f"`backfills up` runs already (process {error.pid})."
+        raise UserError(message, "Use that one, or end it: backfills down") from error
+
+
+def lock_path() -> Path:
+    """Held by a running `backfills up`."""
+    return state_dir() / "up.lock"
+
+
+def serve(host: str, port: int) -> None:
+    """Run until interrupted. Postgres is stopped afterwards if, and only if, it was started here."""
+    with running_postgres():
+        environment = os.environ | dagster_environment()
+        apply_migrations(environment["DATABASE_URL"])
+        run_dagster(environment, host, port)
+
+
+@contextmanager
+def running_postgres() -> Iterator[None]:
+    """The embedded server, where `DATABASE_URL` names no other, for as long as this lasts if it was not running."""
+    server = None if os.environ.get("DATABASE_URL", "").strip() else EmbeddedServer(state_dir())
+    ours = server.start() if server else False
+    try:
+        yield
+    finally:
+        if server and ours:
+            server.stop()
+
+
+def run_dagster(environment: dict[str, str], host: str, port: int) -> None:
+    """The UI and the daemon, until interrupted."""
+    command = [sys.executable, "-m", "dagster", "dev", "--workspace", str(project_file("workspace.yaml"))]
+    # A session of its own: Ctrl-C reaches this process alone, which then ends Dagster in good order.
+    dagster = subprocess.Popen(
+        [*command, "--host", host, "--port", str(port), "--log-level", "warning"],
+        env=environment,
+        cwd=environment["DAGSTER_HOME"],
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=_listen_to_interrupts,
+    )
+    try:
+        _announce(dagster, host, port)
+        dagster.wait()
+        raise NotUsableError(
+            f"Dagster ended by itself (code {dagster.returncode}).", "Its messages are above."
+        )
+    except KeyboardInterrupt:
+        say("Stopping …")
+    finally:
+        _end(dagster)
+
+
+def _announce(dagster: subprocess.Popen[bytes], host: str, port: int) -> None:
+    """Wait until the UI answers and say where it is."""
+    address = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
+    while dagster.poll() is None:
+        with suppress(urllib.error.URLError, ConnectionError, TimeoutError):
+            urllib.request.urlopen(f"{address}/server_info", timeout=5).close()
+            say(f"Dagster is at {address}. Ctrl-C stops it.")
+            return
+        time.sleep(0.3)
+
+
+def _end(dagster: subprocess.Popen[bytes]) -> None:
+    """Ask Dagster to end, and see to it that nothing of its session stays behind."""
+    # A second Ctrl-C must not leave processes behind.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+        dagster.send_signal(signal.SIGINT)
+        dagster.wait(_PATIENCE)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            try:
+                os.killpg(dagster.pid, number if time.monotonic() > deadline - 10 else 0)
+            except ProcessLookupError:
+                return
+            dagster.poll()
+            time.sleep(0.1)
+
+
+def _listen_to_interrupts() -> None:
+    """In the child: shells start background jobs with SIGINT ignored, which is how Dagster is told to end."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def require_free(host: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            hint = f"Choose another: backfills up --port {port + 1}"
+            raise UserError(f"Port {port} of {host} can't be used: {error.strerror}.", hint) from error

@@ -1,0 +1,86 @@
+"""What the UI asks of the webserver, in the tests' words."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from benchmarks.servers import Webserver
+
+LOCATION, REPOSITORY = "dagster_backfills.definitions", "__repository__"
+
+_LAUNCH = """mutation($backfill: LaunchBackfillParams!) {
+  launchPartitionBackfill(backfillParams: $backfill) {
+    __typename
+    ... on LaunchBackfillSuccess { backfillId }
+    ... on PythonError { message }
+    ... on UnauthorizedError { message } } }"""
+_STATUS = """query($id: String!) { partitionBackfillOrError(backfillId: $id) {
+  ... on PartitionBackfill { status error { message } } } }"""
+_PARTITIONS = """query($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode {
+  partitionKeysByDimension { partitionKeys }
+  assetPartitionStatuses { ... on DefaultPartitionStatuses {
+    materializedPartitions failedPartitions unmaterializedPartitions materializingPartitions } } } } }"""
+_RUNS = """query($filter: RunsFilter) { runsOrError(filter: $filter) { ... on Runs { results {
+  runId status jobName tags { key value } } } } }"""
+_CHECKS = """query($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode {
+  assetChecksOrError { ... on AssetChecks { checks { name executionForLatestMaterialization {
+    status evaluation { success description } } } } } } } }"""
+
+
+def wait_for(what: str, condition: Callable[[], Any], timeout: float = 120) -> Any:
+    """The first true answer of `condition`; an AssertionError that says what was waited for."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        answer = condition()
+        if answer:
+            return answer
+        time.sleep(0.5)
+    raise AssertionError(f"waited {timeout:.0f} s in vain for {what}")
+
+
+def asset_key(path: str) -> dict[str, list[str]]:
+    return {"path": path.split("/")}
+
+
+def launch_backfill(webserver: Webserver, assets: Sequence[str], partitions: Sequence[str]) -> str:
+    """Launch as the dialog "Materialize selected" does; returns the backfill's id."""
+    backfill = {
+        "assetSelection": [asset_key(asset) for asset in assets],
+        "partitionNames": list(partitions),
+        "fromFailure": False,
+    }
+    answer = webserver.ask(_LAUNCH, backfill=backfill)["launchPartitionBackfill"]
+    assert answer["__typename"] == "LaunchBackfillSuccess", answer
+    return answer["backfillId"]
+
+
+def finished_backfill(webserver: Webserver, backfill_id: str) -> str | None:
+    """The status of a backfill that has ended, else None."""
+    status = webserver.ask(_STATUS, id=backfill_id)["partitionBackfillOrError"]["status"]
+    return status if status in {"COMPLETED_SUCCESS", "COMPLETED_FAILED", "FAILED", "CANCELED"} else None
+
+
+def partition_states(webserver: Webserver, asset: str) -> dict[str, set[str]]:
+    """Partition keys by state: materialized, failed, unmaterialized, materializing."""
+    node = webserver.ask(_PARTITIONS, key=asset_key(asset))["assetNodeOrError"]
+    statuses = node["assetPartitionStatuses"]
+    return {name.removesuffix("Partitions"): set(keys) for name, keys in statuses.items()}
+
+
+def partition_keys(webserver: Webserver, asset: str) -> set[str]:
+    node = webserver.ask(_PARTITIONS, key=asset_key(asset))["assetNodeOrError"]
+    return {key for dimension in node["partitionKeysByDimension"] for key in dimension["partitionKeys"]}
+
+
+def runs(webserver: Webserver, **run_filter: Any) -> list[dict[str, Any]]:
+    return webserver.ask(_RUNS, filter=run_filter)["runsOrError"]["results"]
+
+
+def check_results(webserver: Webserver, asset: str) -> dict[str, bool | None]:
+    """Whether each check of the asset passed after its latest materialization; None where it has not run since."""
+    node = webserver.ask(_CHECKS, key=asset_key(asset))["assetNodeOrError"]
+    results: dict[str, bool | None] = {}
+    for check in node["assetChecksOrError"]["checks"]:
+        evaluation = (check["executionForLatestMaterialization"] or {}).get("evaluation")
+        results[check["name"]] = None if evaluation is None else evaluation["success"]
+    return results

@@ -1,0 +1,177 @@
+"""The progress domain as its users meet it: through the UI's GraphQL, by sensors, and from Dagster's command line."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from dagster_backfills_tests.e2e.conftest import Stack
+from dagster_backfills_tests.e2e.graphql import (
+    check_results,
+    finished_backfill,
+    launch_backfill,
+    partition_keys,
+    partition_states,
+    runs,
+    wait_for,
+)
+
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("stack"), pytest.mark.timeout(600)]
+
+ASSETS = ["progress/user_progress_stats", "progress/cohort_stats"]
+ODD = ["with, comma", 'it\'s "quoted"', "100%/é中文", "sp ace", "x" * 500]
+PLAIN = [f"cohort-{number:02}" for number in range(8)]
+COHORTS = PLAIN + ODD
+
+
+@pytest.fixture(scope="module")
+def school(stack: Stack) -> Stack:
+    """Cohorts of three students each; each student has answered one of two questions."""
+    with stack.connect() as conn:
+        conn.execute("insert into progress.schools values ('s', 'School')")
+        for cohort in COHORTS:
+            _add_cohort(conn, cohort)
+    return stack
+
+
+def _add_cohort(conn: psycopg.Connection, cohort: str) -> None:
+    conn.execute(
+        "insert into progress.cohorts (id, school_id, name) values (%s, 's', %s)", [cohort, cohort[:20]]
+    )
+    conn.execute("insert into progress.classes values (%s, %s)", [f"k {cohort}", cohort])
+    conn.execute("insert into progress.modules values (%s, %s)", [f"m {cohort}", f"k {cohort}"])
+    for number in range(2):
+        conn.execute("insert into progress.questions values (%s, %s)", [f"q{number} {cohort}", f"m {cohort}"])
+    for number in range(3):
+        user = f"u{number} {cohort}"
+        conn.execute(
+            "insert into progress.users (id, cohort_id, name, email) values (%s, %s, 'U', 'u@example.org')",
+            [user, cohort],
+        )
+        conn.execute(
+            "insert into progress.user_progress (user_id, question_id, class_id, selected_options)"
+            " values (%s, %s, %s, '{a}')",
+            [user, f"q0 {cohort}", f"k {cohort}"],
+        )
+
+
+def _averages(stack: Stack) -> dict[str, int]:
+    with stack.connect() as conn:
+        return dict(
+            conn.execute("select cohort_id, average_completion from progress.cohort_stats").fetchall()
+        )
+
+
+def test_new_cohorts_become_partitions_and_are_computed_without_anyone_asking(school: Stack) -> None:
+    web = school.webserver
+    wait_for("the partitions", lambda: partition_keys(web, ASSETS[0]) == set(COHORTS))
+    wait_for("the statistics", lambda: _averages(school) == dict.fromkeys(COHORTS, 50))
+    for asset in ASSETS:
+        wait_for(asset, lambda asset=asset: partition_states(web, asset)["materialized"] == set(COHORTS))
+    with school.connect() as conn:
+        assert conn.execute("select count(*) from backfill.stale").fetchone() == (0,)
+    assert {run["jobName"] for run in runs(web)} >= {"refresh_progress_stats"}
+
+
+def test_only_the_failed_partition_is_failed_and_its_retry_mends_it(school: Stack) -> None:
+    web, bad = school.webserver, ODD[1]
+    with school.connect() as conn:
+        conn.execute(
+            "create function public.refuse() returns trigger language plpgsql as $$ begin"
+            " if new.cohort_id = 'it''s \"quoted\"' then raise exception 'this cohort is refused'; end if;"
+            " return new; end $$"
+        )
+        conn.execute(
+            "create trigger refuse before insert or update on progress.cohort_stats"
+            " for each row execute function public.refuse()"
+        )
+        conn.execute("delete from progress.cohort_stats")
+    backfill = launch_backfill(web, ASSETS, COHORTS)
+    status = wait_for("the backfill", lambda: finished_backfill(web, backfill), timeout=240)
+    assert status == "COMPLETED_FAILED"
+    assert _averages(school) == dict.fromkeys(set(COHORTS) - {bad}, 50)
+    for asset in ASSETS:
+        states = partition_states(web, asset)
+        assert states["failed"] == {bad}
+        assert states["materialized"] == set(COHORTS) - {bad}
+    with school.connect() as conn:
+        entry = conn.execute(
+            "select asset, partition, unit, message from backfill.failures where resolved_at is null"
+        )
+        assert entry.fetchall() == [("progress/cohort_stats", bad, None, "this cohort is refused")]
+        conn.execute("drop trigger refuse on progress.cohort_stats")
+    failed = sorted(partition_states(web, ASSETS[1])["failed"])
+    retry = launch_backfill(web, ASSETS, failed)
+    assert wait_for("the retry", lambda: finished_backfill(web, retry), timeout=240) == "COMPLETED_SUCCESS"
+    assert _averages(school) == dict.fromkeys(COHORTS, 50)
+    assert partition_states(web, ASSETS[1])["failed"] == set()
+    with school.connect() as conn:
+        resolved = conn.execute("select count(*) from backfill.failures where resolved_at is null").fetchone()
+        assert resolved == (0,)
+
+
+def test_saved_progress_is_in_the_cohort_soon_and_the_checks_pass_by_themselves(school: Stack) -> None:
+    web, cohort = school.webserver, PLAIN[3]
+    with school.connect() as conn:
+        for number in range(3):
+            conn.execute(
+                "insert into progress.user_progress (user_id, question_id, class_id, selected_options)"
+                " values (%s, %s, %s, '{b}')",
+                [f"u{number} {cohort}", f"q1 {cohort}", f"k {cohort}"],
+            )
+        own = conn.execute(
+            "select questions_interacted from progress.user_progress_stats where cohort_id = %s", [cohort]
+        ).fetchall()
+        assert own == [(2,)] * 3
+    wait_for("the cohort's average", lambda: _averages(school)[cohort] == 100)
+    wait_for(
+        "the checks",
+        lambda: all(check_results(web, ASSETS[0]).values()) and all(check_results(web, ASSETS[1]).values()),
+    )
+
+
+def _dagster(stack: Stack, project_root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [str(Path(sys.executable).with_name(arguments[0])), *arguments[1:]]
+    return subprocess.run(
+        command,
+        cwd=project_root,
+        env={**os.environ, **stack.environment},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+def test_one_partition_and_a_range_materialize_from_dagsters_command_line(
+    school: Stack, project_root: Path
+) -> None:
+    wait_for("the partitions", lambda: set(COHORTS) <= partition_keys(school.webserver, ASSETS[0]))
+    with school.connect() as conn:
+        conn.execute("delete from progress.cohort_stats")
+    module = ("-m", "dagster_backfills.definitions")
+    one = _dagster(
+        school,
+        project_root,
+        "dagster",
+        "asset",
+        "materialize",
+        "--select",
+        ASSETS[1],
+        "--partition",
+        ODD[0],
+        *module,
+    )
+    assert one.returncode == 0, one.stderr
+    several = _dagster(
+        school, project_root,
+        "dagster", "asset", "materialize", "--select", ",".join(ASSETS),
+        "--partition-range", f"{PLAIN[1]}...{PLAIN[3]}", *module,
+    )  # fmt: skip
+    assert several.returncode == 0, several.stderr
+    launched = _dagster(school, project_root, "dg", "launch", "--assets", ASSETS[1], "--partition", PLAIN[5])
+    assert launched.returncode == 0, launched.stdout + launched.stderr
+    assert {ODD[0], *PLAIN[1:4], PLAIN[5]} <= set(_averages(school))
