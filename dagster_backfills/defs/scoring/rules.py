@@ -101,7 +101,7 @@ def doubled_velocity(f: "pd.DataFrame") -> "np.ndarray":
 
 
 def decay_hundredths(last: "np.ndarray") -> "np.ndarray":
-    """The time decay in hundredths: 1 up to a day after the last visit, then 0.018 less a day, never below 0."""
+    """The time decay in hundredths: 1 up to a day after the last visit, then 0.018 less a day, at least 0."""
     import numpy as np
 
     return half_up(np.clip(1000 - 18 * (last - 1), 0, 1000), 10)

@@ -1,4 +1,4 @@
-"""The scoring rules once more, one member at a time in exact fractions, sentence by sentence. Plain, not fast."""
+"""The scoring rules once more, a member at a time in exact fractions, sentence by sentence. Plain, not fast."""
 
 from dataclasses import dataclass
 from datetime import date, timedelta
