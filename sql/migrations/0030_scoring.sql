@@ -104,6 +104,9 @@ create table scoring.chain_days (
     asset text not null,
     day date not null,
     run_id text not null,
+    -- The first attempt of those that go on from each other, and the gym where only one was asked for.
+    root_run_id text not null,
+    gym text,
     outcome text not null check (outcome in ('running', 'complete', 'partial', 'failed')),
     reason text,
     expected bigint not null default 0,
