@@ -42,16 +42,17 @@ def coach_actions(pairs: "pd.DataFrame") -> "pd.DataFrame":
     rule = _first_rule(pairs)
     fits = rule >= 0
     pairs, rule = pairs.loc[fits].reset_index(drop=True), rule[fits]
-    texts = _texts(pairs, rule)
+    worded = _texts(pairs, rule)
     columns = {
         "type": np.array([r.type for r in RULES], dtype=object)[rule],
         "priority": np.array([r.priority for r in RULES], dtype=object)[rule],
         "title": np.array([r.title for r in RULES], dtype=object)[rule],
-        "description": texts["description"],
-        "reason_codes": texts["reason_codes"],
+        "description": worded["description"],
+        "reason_codes": worded["reason_codes"],
     }
     kept = {name: pairs[name] for name in _COLUMNS}
-    return pd.DataFrame({**kept, **columns, "days_since_last_visit": pairs["days_since_last_visit"]})
+    texts = {name: pd.array(values, dtype="str") for name, values in columns.items()}
+    return pd.DataFrame({**kept, **texts, "days_since_last_visit": pairs["days_since_last_visit"]})
 
 
 def _first_rule(pairs: "pd.DataFrame") -> "np.ndarray":

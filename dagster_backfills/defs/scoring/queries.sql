@@ -165,7 +165,7 @@ from due as d
 left join scoring.commitment_scores as s on s.day = :day::date and d.id = s.member_id
 left join backfill.failures as f
     on
-        f.asset = 'scoring/commitment_scores' and f.partition = :day and f.unit = d.id
+        f.asset = 'scoring/commitment_scores' and f.partition = (:day::date)::text and f.unit = d.id
         and f.resolved_at is null;
 
 -- name: coverage_of_churn_risk_scores
@@ -178,7 +178,7 @@ inner join scoring.members as m on s.member_id = m.id and m.status = 'active'
 left join scoring.churn_risk_scores as r on r.day = :day::date and s.member_id = r.member_id
 left join backfill.failures as f
     on
-        f.asset = 'scoring/churn_risk_scores' and f.partition = :day and f.unit = s.member_id
+        f.asset = 'scoring/churn_risk_scores' and f.partition = (:day::date)::text and f.unit = s.member_id
         and f.resolved_at is null
 where s.day = :day::date;
 
@@ -193,7 +193,7 @@ with due as (
     inner join scoring.member_coaches as c on r.member_id = c.member_id
     left join backfill.failures as f
         on
-            f.asset = 'scoring/coach_actions' and f.partition = :day and f.unit = r.member_id
+            f.asset = 'scoring/coach_actions' and f.partition = (:day::date)::text and f.unit = r.member_id
             and f.resolved_at is null
     where r.day = :day::date and r.level <> 'none'
     group by c.coach_id

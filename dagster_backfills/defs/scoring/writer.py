@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import dagster as dg
@@ -84,12 +84,14 @@ class _Storing:
             began = time.monotonic()
             try:
                 runner = self._run(conn, day)
+                yield from self._finish(conn, day, runner, time.monotonic() - began, picture)
+            except GeneratorExit:
+                raise
             except BaseException as error:
                 reason = str(error) or type(error).__name__
                 log.error(f"[JOB FAILURE] {self.asset} {day}: {reason}, {time.monotonic() - began:.1f} s")
                 self._record_failure(day, reason)
                 raise
-            yield from self._finish(conn, day, runner, time.monotonic() - began, picture)
 
     def _run(self, conn: psycopg.Connection, day: str) -> Runner:
         root, resumes = days.start_day(conn, self.asset, day, self.run_id, self.work.gym, self.lineage)
@@ -110,6 +112,8 @@ class _Storing:
     ) -> Iterator[Any]:
         what, counts = WHAT[self.asset], runner.outcome.of(self.asset, day)
         coverage = days.coverage_of(conn, self.asset, day)
+        # A member that is due no more may have failed too: its row, which should have gone, is still there.
+        coverage = replace(coverage, failed=max(coverage.failed, len(runner.outcome.unit_failures)))
         failure = runner.outcome.failed.get(day)
         if failure is not None:
             days.finish_day(conn, self.asset, day, self.run_id, "failed", failure.message, coverage)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dagster_backfills.defs.scoring import rules
+from dagster_backfills.defs.scoring import rules, schemas
 from dagster_backfills.defs.scoring.action_rules import RULES, coach_actions, describe
 from dagster_backfills.defs.scoring.weights import Weights
 from dagster_backfills_tests.defs.scoring import reference
@@ -216,7 +216,7 @@ def test_empty_frames_give_empty_results() -> None:
     )
     assert churn.empty
     pairs = churn.assign(coach_id="c", churn_risk_level="low", churn_risk_score=0)
-    assert coach_actions(pairs).empty
+    assert schemas.checked("scoring/coach_actions", coach_actions(pairs)).empty
 
 
 def test_weights_must_sum_to_one() -> None:
