@@ -308,3 +308,19 @@ inner join scoring.commitment_scores as b
         s.member_id = b.member_id
         and b.day = (select max(e.day) from scoring.commitment_scores as e where e.day < :day::date)
 where s.day = :day::date;
+
+-- name: member_for_explanation
+-- Who a member is, the score that the history holds for the day, and its coaches.
+select
+    concat_ws(' ', m.first_name, m.last_name) as name,
+    m.status,
+    (
+        select s.score from scoring.commitment_scores as s
+        where s.day = :day::date and s.member_id = m.id
+    ) as stored,
+    array(
+        select c.coach_id from scoring.member_coaches as c
+        where c.member_id = m.id order by c.coach_id
+    ) as coaches
+from scoring.members as m
+where m.id = :member;

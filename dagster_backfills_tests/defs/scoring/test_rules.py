@@ -208,7 +208,7 @@ def test_empty_frames_give_empty_results() -> None:
     churn = rules.churn_risk_scores(
         pd.DataFrame(
             {
-                "member_id": [],
+                "member_id": pd.array([], dtype="str"),
                 "commitment_score": pd.array([], dtype="int64"),
                 "days_since_last_visit": pd.array([], dtype="Int64"),
             }
