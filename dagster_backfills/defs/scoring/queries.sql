@@ -133,7 +133,7 @@ select
     exists(select 1 from before) as resumes
 from taken as t;
 
--- name: finish_day
+-- name: finish_day!
 update scoring.chain_days
 set
     outcome = :outcome,

@@ -3,10 +3,12 @@
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import psycopg
 from psycopg import sql
+
+from dagster_backfills.defs.scoring.partitions import newest_day
 
 _FIRST = ("Ada", "Ben", "Chloé", "Dmitri", "Emeka", "Farah", "Grete", "Hiro", "Inés", "Jonas", "Kofi", "Lena")
 _LAST = ("Abara", "Brandt", "Costa", "Dahl", "Evers", "Fonseca", "Grün", "Haas", "Ito", "Jensen", "Kowalski")
@@ -41,6 +43,16 @@ _HABITS = (
     (0.06, lambda r: _Habit(1, r.randint(0, 40), 1)),
     (0.04, lambda r: _Habit(1, 0, 0)),
 )
+
+
+def load_demo(conn: psycopg.Connection) -> str:
+    """Fill the source tables up to yesterday where they are empty; says what is there."""
+    newest = newest_day(datetime.now(UTC).date())
+    row = conn.execute("select count(*) from scoring.members").fetchone()
+    if row and row[0]:
+        return f"{row[0]:,} members are there already."
+    load_sample(conn, newest)
+    return f"{DEMO.members:,} members in {DEMO.gyms} gyms with their visits up to {newest}; 2 of them can't be scored."
 
 
 def load_sample(conn: psycopg.Connection, newest: date, size: ScoringSize = DEMO, seed: int = 5) -> None:
