@@ -3,11 +3,15 @@
 import html
 import os
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from dagster_backfills.defs.scoring import jobs
 from dagster_backfills.lib.errors import UserError
+
+if TYPE_CHECKING:
+    from dagster._utils.error import SerializableErrorInfo
 
 _LONGEST_SUBJECT = 120
 
@@ -75,7 +79,7 @@ def subject(context: dg.RunFailureSensorContext) -> str:
 def body(context: dg.RunFailureSensorContext) -> str:
     """What failed and why, as HTML in ASCII: the message is sent as it stands."""
     errors = [event.step_failure_data.error for event in context.get_step_failure_events()]
-    reasons = [error.message for error in errors if error is not None]
+    reasons = [_root(error).message.strip() for error in errors if error is not None]
     lines = [
         f"Job {context.dagster_run.job_name} failed for {_day(context)}.",
         f"Run {context.dagster_run.run_id}.",
@@ -83,6 +87,13 @@ def body(context: dg.RunFailureSensorContext) -> str:
         "What had been written stays; a run for the same day goes on with what is missing.",
     ]
     return "<br>".join(html.escape(line).encode("ascii", "xmlcharrefreplace").decode() for line in lines)
+
+
+def _root(error: "SerializableErrorInfo") -> "SerializableErrorInfo":
+    """What was at the bottom of it; Dagster wraps what goes wrong while an output is stored."""
+    while error.cause is not None:
+        error = error.cause
+    return error
 
 
 def _day(context: dg.RunFailureSensorContext) -> str:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -9,6 +10,7 @@ import dagster as dg
 import psycopg
 
 from dagster_backfills.defs.scoring import days
+from dagster_backfills.defs.scoring.days import Coverage
 from dagster_backfills.defs.scoring.reporting import WHAT, closing_line, day_metadata, write_metadata
 from dagster_backfills.defs.scoring.settings import ScoringSettings
 from dagster_backfills.defs.scoring.tables import DaySlice, Work
@@ -139,7 +141,10 @@ class _Storing:
         """As well as it can be: where the database is away, the row stays `running` and its run's end tells."""
         try:
             with self.writer.postgres.connect() as conn:
-                coverage = days.coverage_of(conn, self.asset, day)
+                coverage = Coverage(0, 0, 0)
+                with suppress(psycopg.ProgrammingError):  # a table that is missing may be what failed
+                    coverage = days.coverage_of(conn, self.asset, day)
+                conn.rollback()
                 days.finish_day(conn, self.asset, day, self.run_id, "failed", reason[:1000], coverage)
         except Exception as error:
             self.context.log.warning(f"{self.asset} {day}: the failure could not be recorded: {error}")
