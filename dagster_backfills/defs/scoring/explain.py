@@ -56,7 +56,7 @@ def explain(conn: psycopg.Connection, member: str, day: date, weights: Weights) 
         raise UserError(f"There is no member {member!r}.", hint="Give the id of a row of scoring.members.")
     name, status, stored, coaches = about
     try:
-        frame = read_frame(conn, "features", day, [member])
+        frame = read_frame(conn, "features", day, [member], due_only=False)
     except psycopg.DataError as error:
         raise UserError(f"Member {member!r} can't be scored: {error.diag.message_primary}.") from error
     for problem in rules.problems(frame):

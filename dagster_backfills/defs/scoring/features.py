@@ -46,12 +46,16 @@ def column_types(name: str) -> "dict[str, pa.DataType]":
 _MISSING_POSSIBLE = ("expected_hundredths", "days_since_last_visit")
 
 
-def read_frame(conn: psycopg.Connection, name: str, day: date, members: Sequence[str]) -> "pd.DataFrame":
+def read_frame(
+    conn: psycopg.Connection, name: str, day: date, members: Sequence[str], *, due_only: bool = True
+) -> "pd.DataFrame":
     """Run a named statement for `members` as of `day`, and return its rows as a frame.
+
+    `due_only` leaves out members that are not scored as of the day: those who have left, or joined later.
 
     Raises psycopg.Error for data that it can't compute with, such as an infinite joining date.
     """
-    binds: Mapping[str, Any] = {"day": day, "members": list(members)}
+    binds: Mapping[str, Any] = {"day": day, "members": list(members), "due_only": due_only}
     buffer = bytearray()
     with (
         conn.cursor() as cursor,

@@ -38,7 +38,8 @@ order by r.member_id;
 
 -- name: features
 -- What the rules need of each member as of a day, one row a member: counts of visits by window, the first and the
--- last visit, the widest gap and the sum of squared gaps. Visits after the day are not seen.
+-- last visit, the widest gap and the sum of squared gaps. Visits after the day are not seen. With `due_only`, none for
+-- members that are not scored as of the day.
 select
     m.id as member_id,
     greatest(:day::date - m.joined_date, 0) as joined_days,
@@ -74,7 +75,12 @@ left join lateral (
         where v.member_id = m.id and v.visited_on <= :day::date
     ) as g
 ) as f on true
-where m.id = any(:members::text[]);
+where
+    m.id = any(:members::text[])
+    and (
+        not :due_only::boolean
+        or (m.status = 'active' and (m.joined_date <= :day::date or f.visits > 0))
+    );
 
 -- name: churn_inputs
 -- What churn risk is made of: the commitment scores of the day.

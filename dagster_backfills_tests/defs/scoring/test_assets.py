@@ -35,14 +35,16 @@ def test_the_feature_query_counts_what_plain_python_counts(
                 per_week=None if member.per_week is None else float(member.per_week),
             )
         names = [f"m{n}" for n in range(len(population))]
-        frame = read_frame(conn, "features", DAY, names).sort_values("member_id", ignore_index=True)
+        frame = read_frame(conn, "features", DAY, names, due_only=False).sort_values(
+            "member_id", ignore_index=True
+        )
     expected = features(population)
     assert frame.to_dict("records") == expected[list(frame.columns)].to_dict("records")
 
 
 def test_frames_have_the_columns_of_their_statements(conn: psycopg.Connection) -> None:
     for name in ("features", "churn_inputs", "action_inputs"):
-        cursor = conn.execute(statement(name), {"day": DAY, "members": []})
+        cursor = conn.execute(statement(name), {"day": DAY, "members": [], "due_only": True})
         assert [c.name for c in cursor.description or ()] == list(column_types(name))
 
 
@@ -97,6 +99,21 @@ def test_whoever_joins_and_visits_only_after_the_day_is_not_scored_as_of_it(gyms
     gyms.member("later", -3, joined=-1)
     gyms.member("there", 1)
     assert score().success
+    assert set(commitments(gyms)) == {"there"}
+
+
+@pytest.mark.parametrize("batch", [1, 100])
+def test_a_score_goes_when_its_member_turns_out_to_have_joined_later(
+    gyms: Gyms, score: Score, batch: int
+) -> None:
+    gyms.member("later", joined=3)
+    gyms.member("there", 1)
+    score(assets.commitment_scores)
+    assert set(commitments(gyms)) == {"later", "there"}
+    gyms.conn.execute(
+        "update scoring.members set joined_date = %s where id = 'later'", [DAY + timedelta(days=2)]
+    )
+    score(assets.commitment_scores, batch_members=batch, max_batch_members=batch)
     assert set(commitments(gyms)) == {"there"}
 
 
