@@ -123,19 +123,24 @@ create index chain_days_day_idx on scoring.chain_days (day);
 -- there already is not written again. EXECUTE plans for the size of this batch, not for that of the first one.
 create function scoring.keep_newest_commitment() returns trigger
 language plpgsql as $$
+declare
+    latest text := 'written';
 begin
-    execute $sql$
+    if (select min(w.day) <> max(w.day) from written as w) then
+        latest := '(select distinct on (w.member_id) w.* from written as w order by w.member_id, w.day desc)';
+    end if;
+    execute format($sql$
         update scoring.members as m
         set
             commitment_score = s.score,
             commitment_band = s.band,
             commitment_day = s.day
-        from (select distinct on (w.member_id) w.* from written as w order by w.member_id, w.day desc) as s
+        from %s as s
         where m.id = s.member_id
             and (m.commitment_day is null or m.commitment_day <= s.day)
             and (m.commitment_score, m.commitment_band, m.commitment_day)
             is distinct from (s.score, s.band, s.day)
-    $sql$;
+    $sql$, latest);
     return null;
 end
 $$;
@@ -146,19 +151,24 @@ referencing new table as written for each statement execute function scoring.kee
 
 create function scoring.keep_newest_churn_risk() returns trigger
 language plpgsql as $$
+declare
+    latest text := 'written';
 begin
-    execute $sql$
+    if (select min(w.day) <> max(w.day) from written as w) then
+        latest := '(select distinct on (w.member_id) w.* from written as w order by w.member_id, w.day desc)';
+    end if;
+    execute format($sql$
         update scoring.members as m
         set
             churn_risk_score = s.score,
             churn_risk_level = s.level,
             churn_risk_day = s.day
-        from (select distinct on (w.member_id) w.* from written as w order by w.member_id, w.day desc) as s
+        from %s as s
         where m.id = s.member_id
             and (m.churn_risk_day is null or m.churn_risk_day <= s.day)
             and (m.churn_risk_score, m.churn_risk_level, m.churn_risk_day)
             is distinct from (s.score, s.level, s.day)
-    $sql$;
+    $sql$, latest);
     return null;
 end
 $$;

@@ -1,7 +1,7 @@
 """Where the three histories lie, and which rows of them a run works. What the rows hold is in `rules.py`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ from psycopg import sql
 
 from dagster_backfills.defs.scoring import rules, schemas
 from dagster_backfills.defs.scoring.action_rules import coach_actions
+from dagster_backfills.defs.scoring.ahead import FeaturesAhead
 from dagster_backfills.defs.scoring.features import read_frame, statement
 from dagster_backfills.defs.scoring.weights import Weights
 from dagster_backfills.lib.engine.model import Compute, Query, Target, Write
@@ -53,6 +54,7 @@ class Work:
     units: str
     gym: str | None = None
     weights: Weights = field(default_factory=Weights)
+    ahead: FeaturesAhead | None = None
 
     def write(self) -> Write:
         """What the engine writes."""
@@ -66,8 +68,10 @@ class Work:
 
         frames = []
         for day in days:
+            # A whole day is small: it is read at once.
+            work = self if members is not None else replace(self, ahead=None)
             whom = self.due(conn, day) if members is None else list(members)
-            frames.append(self.frame(conn, date.fromisoformat(day), whom).assign(day=day))
+            frames.append(work.frame(conn, date.fromisoformat(day), whom).assign(day=day))
         return frames[0] if len(frames) == 1 else pd.concat(frames)
 
     def due(self, conn: psycopg.Connection, day: str) -> list[str]:
@@ -78,7 +82,7 @@ class Work:
     def frame(self, conn: psycopg.Connection, day: date, members: Sequence[str]) -> "pd.DataFrame":
         """The asset's rows for some members, without their day."""
         if self.target is COMMITMENT:
-            features = read_frame(conn, "features", day, members)
+            features = self._features(conn, day, members)
             for member, problem in rules.problems(features).items():
                 raise ValueError(f"Member {member!r} can't be scored: {problem}.")
             return schemas.checked(COMMITMENT.asset, rules.commitment_scores(features, self.weights))
@@ -86,3 +90,8 @@ class Work:
             inputs = read_frame(conn, "churn_inputs", day, members)
             return schemas.checked(CHURN.asset, rules.churn_risk_scores(inputs))
         return schemas.checked(ACTIONS.asset, coach_actions(read_frame(conn, "action_inputs", day, members)))
+
+    def _features(self, conn: psycopg.Connection, day: date, members: Sequence[str]) -> "pd.DataFrame":
+        if self.ahead is not None and members:
+            return self.ahead.take(conn, members)
+        return read_frame(conn, "features", day, members)
