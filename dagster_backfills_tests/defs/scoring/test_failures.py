@@ -3,7 +3,6 @@
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -20,6 +19,7 @@ LEDGER = (
     "select asset, partition, unit, message from backfill.failures where resolved_at is null order by unit"
 )
 STATE = "select outcome, reason, expected, done, failed from scoring.chain_days where asset = %s and day = %s"
+BATCHES = "select count(distinct units_upto) from backfill.batches where asset = %s"
 TABLES = {
     "commitment_scores": assets.commitment_scores,
     "churn_risk_scores": assets.churn_risk_scores,
@@ -29,6 +29,19 @@ TABLES = {
 
 def healthy(gyms: Gyms, count: int) -> list[str]:
     return [gyms.member(f"m{n:03}", 16, 30 + n, 44 + n, coaches=("c1",)) for n in range(count)]
+
+
+def slow_run(url: str, table: str, root: Path) -> subprocess.Popen[bytes]:
+    """A run in a process of its own, one member a batch and slow."""
+    command = [
+        sys.executable,
+        "-m",
+        "dagster_backfills_tests.defs.scoring.slow_run",
+        url,
+        table,
+        DAY.isoformat(),
+    ]
+    return subprocess.Popen(command, cwd=root, stderr=subprocess.DEVNULL)
 
 
 def test_a_broken_member_is_recorded_and_the_others_are_scored(gyms: Gyms, score: Score) -> None:
@@ -92,12 +105,8 @@ def test_a_run_that_is_killed_goes_on_where_it_stopped(
     if before:
         score(*(TABLES[name] for name in before))
     asset = f"scoring/{table}"
-    command = [sys.executable, "-m", "dagster_backfills_tests.defs.scoring.killed_run"]
-    done = "select count(distinct units_upto) from backfill.batches where asset = %s"
-    with subprocess.Popen(
-        [*command, database_url, table, DAY.isoformat()], cwd=project_root, stderr=subprocess.DEVNULL
-    ) as process:
-        while gyms.rows(done, asset)[0][0] < 3:
+    with slow_run(database_url, table, project_root) as process:
+        while gyms.rows(BATCHES, asset)[0][0] < 3:
             assert process.poll() is None
             time.sleep(0.05)
         process.send_signal(signal.SIGKILL)
@@ -130,25 +139,24 @@ def test_a_second_run_for_a_day_waits_for_the_first(database_url: str) -> None:
         ]
 
 
-def test_two_runs_at_once_for_one_day_make_one_set_of_rows(gyms: Gyms, score: Score) -> None:
+def test_two_runs_at_once_for_one_day_make_one_set_of_rows(
+    gyms: Gyms, score: Score, database_url: str, project_root: Path
+) -> None:
     healthy(gyms, 10)
     score(assets.commitment_scores, assets.churn_risk_scores)
-    outcomes: list[bool] = []
-
-    def once() -> None:
-        outcomes.append(score(assets.coach_actions, batch_members=2, batch_seconds=0).success)
-
-    threads = [threading.Thread(target=once) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert outcomes == [True, True]
+    with slow_run(database_url, "coach_actions", project_root) as other:
+        while gyms.rows(BATCHES, "scoring/coach_actions")[0][0] < 2:
+            assert other.poll() is None
+            time.sleep(0.05)
+        assert score(assets.coach_actions).success
+        assert other.wait() == 0
     assert gyms.rows("select count(*), count(distinct member_id) from scoring.coach_actions") == [(10, 10)]
-    spans = gyms.rows("select started_at, finished_at from backfill.runs where 'scoring/coach_actions' = any(assets)"
-                      " order by started_at")  # fmt: skip
-    assert len(spans) == 2
-    assert spans[0][1] <= spans[1][0]
+    runs = gyms.rows(
+        "select started_at, finished_at from backfill.runs where 'scoring/coach_actions' = any(assets)"
+        " order by started_at"
+    )
+    assert len(runs) == 2
+    assert runs[0][1] <= runs[1][0]
 
 
 def test_a_moved_distribution_is_a_warning(gyms: Gyms, score: Score) -> None:

@@ -1,4 +1,4 @@
-"""A run of one scoring asset in a process of its own, slow enough to be killed. Started by `test_failures.py`."""
+"""A run of one scoring asset in a process of its own, slow enough to be killed or met. See `test_failures.py`."""
 
 import sys
 from datetime import date
