@@ -265,6 +265,15 @@ begin
 end
 $$;
 
+-- Give back everything that this worker holds, as it ends. Returns how many.
+create function jobs.give_back_all_jobs(worker text) returns integer
+language sql as $$
+    select jobs.give_back_jobs(array_agg(b.id), array_agg(b.attempt))
+    from jobs.background_jobs as b
+    where b.status = 'processing' and b.claimed_by = worker
+    having count(*) > 0
+$$;
+
 -- Take back the jobs whose lease is over. No retry is spent, but a job that lost `max_lost_leases` workers fails: it
 -- may be what ends them. Returns how many were taken back.
 create function jobs.take_back_expired_jobs(max_jobs integer default 1000) returns integer

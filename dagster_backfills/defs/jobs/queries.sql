@@ -28,6 +28,9 @@ select jobs.fail_job(:job_id, :attempt, :kind, :message, :trace, :retryable);
 -- name: give_back
 select jobs.give_back_jobs(:ids, :attempts);
 
+-- name: give_back_all
+select coalesce(jobs.give_back_all_jobs(:worker), 0);
+
 -- name: take_back_expired
 select jobs.take_back_expired_jobs();
 

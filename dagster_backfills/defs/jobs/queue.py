@@ -160,6 +160,11 @@ def give_back(conn: psycopg.Connection, held: Sequence[Job]) -> int:
     return int(_scalar(conn, "give_back", _ids(held))) if held else 0
 
 
+def give_back_all(conn: psycopg.Connection, worker: str) -> int:
+    """Return everything that this worker holds. Returns how many."""
+    return int(_scalar(conn, "give_back_all", {"worker": worker}))
+
+
 def take_back_expired(conn: psycopg.Connection) -> int:
     """Take back jobs whose lease is over; returns how many."""
     return int(_scalar(conn, "take_back_expired", {}))
