@@ -2,6 +2,27 @@
 
 create schema jobs;
 
+-- Ids in the order of time, so that the newest rows lie together in every index. Postgres has such from version 18 on.
+do $$
+begin
+    if current_setting('server_version_num')::integer >= 180000 then
+        create function jobs.new_id() returns uuid language sql volatile parallel safe as 'select uuidv7()';
+    else
+        create function jobs.new_id() returns uuid language sql volatile parallel safe as $body$
+            select encode(
+                set_byte(
+                    overlay(
+                        uuid_send(gen_random_uuid())
+                        placing substring(int8send((extract(epoch from clock_timestamp()) * 1000)::bigint) from 3)
+                        from 1 for 6
+                    ), 6, 112 + (random() * 15)::integer
+                ), 'hex'
+            )::uuid
+        $body$;
+    end if;
+end
+$$;
+
 -- What operators may turn. One row.
 create table jobs.queue_settings (
     only_row boolean primary key default true check (only_row),
@@ -45,7 +66,7 @@ insert into jobs.job_types (job_type, input_fields, required_fields, output_fiel
 -- No foreign key to job_types: every enqueue would lock the type's row, and a type that is withdrawn while its
 -- jobs wait must let them fail with a message. Enqueueing checks the type.
 create table jobs.background_jobs (
-    id uuid primary key default gen_random_uuid(),
+    id uuid primary key default jobs.new_id(),
     job_type text not null,
     status text not null default 'pending'
     check (status in ('pending', 'processing', 'completed', 'failed', 'cancelled')),
@@ -91,9 +112,10 @@ create index background_jobs_completed_at_idx on jobs.background_jobs (completed
 create index background_jobs_created_at_idx on jobs.background_jobs using brin (created_at);
 
 -- What is claimed from: one narrow row for each pending job. `run_after` is null once the job is due, so that a
--- claim walks due jobs only, in their order, however many wait for later.
+-- claim walks due jobs only, in their order, however many wait for later. A row whose job is not pending (or gone) is
+-- dropped by the claim that meets it, and so a foreign key, which would cost every enqueue, guards nothing.
 create table jobs.job_queue (
-    job_id uuid primary key references jobs.background_jobs on delete cascade,
+    job_id uuid primary key,
     job_type text not null,
     priority smallint not null,
     run_after timestamptz,
@@ -102,29 +124,30 @@ create table jobs.job_queue (
 create index job_queue_due_idx on jobs.job_queue (priority, created_at, job_id) where run_after is null;
 create index job_queue_later_idx on jobs.job_queue (run_after) where run_after is not null;
 
--- The state machine. A new attempt begins with a claim, and with nothing else.
-create function jobs.guard_status() returns trigger
+-- The state machine. A new attempt begins with a claim, and with nothing else. The condition stands in the trigger's
+-- own WHEN, so that a step that is allowed calls no function.
+create function jobs.refuse_step() returns trigger
 language plpgsql as $$
 begin
-    if new.status != old.status and (old.status, new.status) not in (
-        ('pending', 'processing'), ('pending', 'cancelled'),
-        ('processing', 'pending'), ('processing', 'completed'), ('processing', 'failed'), ('processing', 'cancelled'),
-        ('failed', 'pending')
-    ) then
-        raise exception 'Job % is %, which can''t become %', old.id, old.status, new.status
-            using errcode = 'check_violation';
+    if new.status != old.status then
+        raise exception 'Job % is %, which can''t become % (attempt % to %)',
+            old.id, old.status, new.status, old.attempt, new.attempt using errcode = 'check_violation';
     end if;
-    if new.attempt != old.attempt + (old.status = 'pending' and new.status = 'processing')::integer then
-        raise exception 'Job %: attempt % can''t follow attempt % when it goes from % to %',
-            old.id, new.attempt, old.attempt, old.status, new.status
-            using errcode = 'check_violation';
-    end if;
-    return new;
+    raise exception 'Job %: a new attempt begins with a claim only (attempt % to % while %)',
+        old.id, old.attempt, new.attempt, old.status using errcode = 'check_violation';
 end
 $$;
-create trigger guard_status before update on jobs.background_jobs
-for each row when (old.status is distinct from new.status or old.attempt is distinct from new.attempt)
-execute function jobs.guard_status();
+create trigger refuse_step after update on jobs.background_jobs
+for each row when (
+    new.attempt != old.attempt + (old.status = 'pending' and new.status = 'processing')::integer
+    or not case old.status
+        when 'pending' then new.status in ('pending', 'processing', 'cancelled')
+        when 'processing' then new.status in ('processing', 'pending', 'completed', 'failed', 'cancelled')
+        when 'failed' then new.status in ('failed', 'pending')
+        else new.status = old.status
+    end
+)
+execute function jobs.refuse_step();
 
 -- Channel jobs_new: work is due (payload: nothing). jobs_cancelled: a job's id, for the worker that holds it.
 -- jobs_changed: {"id", "status", "progress"} of a job, or {"status", "count"} where one statement changed many.

@@ -16,11 +16,12 @@ as $$
 #variable_conflict use_column
 declare
     ids uuid[];
+    moment timestamptz := clock_timestamp();
 begin
     update jobs.job_queue as q set run_after = null
     where q.job_id in (
         select later.job_id from jobs.job_queue as later
-        where later.run_after <= clock_timestamp()
+        where later.run_after <= moment
         order by later.run_after
         limit 5000
         for update skip locked
@@ -43,11 +44,11 @@ begin
     set status = 'processing',
         attempt = b.attempt + 1,
         claimed_by = $1,
-        heartbeat_at = clock_timestamp(),
-        started_at = clock_timestamp(),
+        heartbeat_at = moment,
+        started_at = moment,
         progress_percentage = 0,
         progress_message = null,
-        updated_at = clock_timestamp()
+        updated_at = moment
     where b.id = any(ids) and b.status = 'pending'
     returning b.id, b.job_type, b.priority, b.attempt, b.retry_count, b.max_retries, b.input_data, b.created_at;
     perform jobs.announce(ids, 'processing');
@@ -392,7 +393,7 @@ create function jobs.clean_up_background_jobs(
 language sql as $$
     with old as (
         select b.id from jobs.background_jobs as b
-        where b.completed_at < clock_timestamp() - coalesce(
+        where b.completed_at < now() - coalesce(
             older_than, (select s.keep_finished from jobs.queue_settings as s)
         )
         order by b.completed_at

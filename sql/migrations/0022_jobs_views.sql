@@ -8,14 +8,14 @@ select
 from jobs.job_queue as q
 inner join jobs.background_jobs as b on b.id = q.job_id
 cross join jobs.queue_settings as s
-where coalesce(b.run_after, b.created_at) < clock_timestamp() - s.stuck_after
+where coalesce(b.run_after, b.created_at) < now() - s.stuck_after
 union all
 select
     b.id, b.job_type, b.status, b.priority, b.attempt, b.claimed_by,
     b.heartbeat_at as since, 'past its lease' as reason
 from jobs.background_jobs as b
 cross join jobs.queue_settings as s
-where b.status = 'processing' and b.heartbeat_at < clock_timestamp() - s.lease;
+where b.status = 'processing' and b.heartbeat_at < now() - s.lease;
 
 -- Jobs at work and due, the ones at work first.
 create view jobs.active_jobs as
@@ -42,7 +42,7 @@ select
     percentile_cont(0.5) within group (order by extract(epoch from b.completed_at - b.started_at)) as median_seconds,
     max(extract(epoch from b.completed_at - b.started_at))::double precision as longest_seconds
 from jobs.background_jobs as b
-where b.status = 'completed' and b.completed_at > clock_timestamp() - interval '30 days'
+where b.status = 'completed' and b.completed_at > now() - interval '30 days'
 group by b.job_type;
 
 -- Jobs that failed for good, or are on their second retry or a later one, with the last error.
@@ -67,7 +67,7 @@ select
     coalesce(q.waiting, 0) as waiting,
     coalesce(q.scheduled, 0) as scheduled,
     coalesce(p.processing, 0) as processing,
-    coalesce(extract(epoch from clock_timestamp() - q.oldest), 0)::double precision as oldest_waiting_seconds,
+    coalesce(extract(epoch from now() - q.oldest), 0)::double precision as oldest_waiting_seconds,
     coalesce(f.completed_last_hour, 0) as completed_last_hour,
     coalesce(f.failed_last_hour, 0) as failed_last_hour,
     coalesce(f.cancelled_last_hour, 0) as cancelled_last_hour,
@@ -80,12 +80,12 @@ from (
 left join (
     select
         w.job_type,
-        count(*) filter (where w.run_after is null or w.run_after <= clock_timestamp()) as waiting,
-        count(*) filter (where w.run_after > clock_timestamp()) as scheduled,
+        count(*) filter (where w.run_after is null or w.run_after <= now()) as waiting,
+        count(*) filter (where w.run_after > now()) as scheduled,
         min(coalesce(b.run_after, b.created_at)) as oldest
     from jobs.job_queue as w
     left join jobs.background_jobs as b
-        on b.id = w.job_id and (w.run_after is null or w.run_after <= clock_timestamp())
+        on b.id = w.job_id and (w.run_after is null or w.run_after <= now())
     group by w.job_type
 ) as q on q.job_type = t.job_type
 left join (
@@ -95,15 +95,15 @@ left join (
 left join (
     select
         b.job_type,
-        count(*) filter (where b.status = 'completed' and b.completed_at > clock_timestamp() - interval '1 hour')
+        count(*) filter (where b.status = 'completed' and b.completed_at > now() - interval '1 hour')
             as completed_last_hour,
-        count(*) filter (where b.status = 'failed' and b.completed_at > clock_timestamp() - interval '1 hour')
+        count(*) filter (where b.status = 'failed' and b.completed_at > now() - interval '1 hour')
             as failed_last_hour,
-        count(*) filter (where b.status = 'cancelled' and b.completed_at > clock_timestamp() - interval '1 hour')
+        count(*) filter (where b.status = 'cancelled' and b.completed_at > now() - interval '1 hour')
             as cancelled_last_hour,
         (avg(extract(epoch from b.completed_at - b.started_at)) filter (where b.status = 'completed'))::double precision
             as mean_seconds
     from jobs.background_jobs as b
-    where b.completed_at > clock_timestamp() - interval '1 day'
+    where b.completed_at > now() - interval '1 day'
     group by b.job_type
 ) as f on f.job_type = t.job_type;

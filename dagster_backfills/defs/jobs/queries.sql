@@ -6,7 +6,9 @@ select jobs.enqueue_background_job(
 
 -- name: enqueue_many
 select jobs.enqueue_background_jobs(
-    :job_type, :inputs, :priority, :run_after, :max_retries, :user_id, :company_id, :training_id
+    :job_type,
+    array(select i.input from jsonb_array_elements(:inputs) with ordinality as i (input, n) order by i.n),
+    :priority, :run_after, :max_retries, :user_id, :company_id, :training_id
 );
 
 -- name: claim
@@ -82,10 +84,10 @@ order by m.job_type;
 -- name: waiting_work
 select
     count(*) as due,
-    coalesce(max(extract(epoch from clock_timestamp() - w.since)), 0)::double precision as oldest_seconds
+    coalesce(max(extract(epoch from now() - w.since)), 0)::double precision as oldest_seconds
 from (
     select greatest(coalesce(q.run_after, q.created_at), q.created_at) as since from jobs.job_queue as q
-    where q.run_after is null or q.run_after <= clock_timestamp()
+    where q.run_after is null or q.run_after <= now()
     limit 1000
 ) as w;
 
@@ -100,7 +102,7 @@ select
     b.job_type, count(*) as failed, max(b.completed_at) as latest,
     (array_agg(b.error_data -> -1 ->> 'message' order by b.completed_at desc))[1] as last_message
 from jobs.background_jobs as b
-where b.status = 'failed' and b.completed_at > clock_timestamp() - make_interval(secs => :window_seconds)
+where b.status = 'failed' and b.completed_at > now() - make_interval(secs => :window_seconds)
 group by b.job_type
 order by b.job_type;
 

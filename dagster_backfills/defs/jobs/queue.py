@@ -110,7 +110,7 @@ def enqueue_many(
     for one in inputs:
         _check(job_type, one, registry)
     values = {
-        "job_type": job_type, "inputs": [Jsonb(i) for i in inputs], "priority": priority, "run_after": run_after,
+        "job_type": job_type, "inputs": Jsonb(list(inputs)), "priority": priority, "run_after": run_after,
         "max_retries": max_retries, "user_id": owner.user_id, "company_id": owner.company_id,
         "training_id": owner.training_id,
     }  # fmt: skip
