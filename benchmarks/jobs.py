@@ -71,7 +71,9 @@ def ours(url: str, count: int, setting: int) -> tuple[float, float]:
         worked = time.perf_counter() - begun
         worker.stop()
         thread.join()
-        assert conn.execute("select count(*) from jobs.background_jobs where status = 'completed'").fetchone() == (count,)
+        assert conn.execute(
+            "select count(*) from jobs.background_jobs where status = 'completed'"
+        ).fetchone() == (count,)
     return enqueued, worked
 
 
@@ -135,7 +137,9 @@ def procrastinate(url: str, count: int, setting: int) -> tuple[float, float]:
             await app.run_worker_async(concurrency=setting, wait=False, install_signal_handlers=False)
             worked = time.perf_counter() - begun
         with psycopg.connect(url) as conn:
-            row = conn.execute("select count(*) from procrastinate_jobs where status = 'succeeded'").fetchone()
+            row = conn.execute(
+                "select count(*) from procrastinate_jobs where status = 'succeeded'"
+            ).fetchone()
             assert row == (count,)
         return enqueued, worked
 
@@ -155,8 +159,19 @@ def compare(server: str, count: int) -> dict[str, dict[str, float]]:
     for name, (_, settings) in SYSTEMS.items():
         rates = []
         for setting in settings:
-            command = [sys.executable, "-m", "benchmarks.jobs", "--one", name, str(setting), "--jobs", str(count)]
-            out = subprocess.run([*command, "--server", server], check=True, capture_output=True, text=True).stdout
+            command = [
+                sys.executable,
+                "-m",
+                "benchmarks.jobs",
+                "--one",
+                name,
+                str(setting),
+                "--jobs",
+                str(count),
+            ]
+            out = subprocess.run(
+                [*command, "--server", server], check=True, capture_output=True, text=True
+            ).stdout
             rates.append({**json.loads(out.splitlines()[-1]), "setting": setting})
             print(f"  {name:18} setting {setting:5}: {rates[-1]['work']:9,.0f} jobs/s worked off")
         best = max(rates, key=lambda r: r["work"])
@@ -201,7 +216,8 @@ def claims(server: str, waiting: int) -> tuple[float, float, str]:
         for _ in range(0, waiting, BATCH):
             queue.enqueue_many(conn, "noop", [{}] * BATCH, registry=NOOP)
         conn.execute(
-            "select jobs.enqueue_background_jobs('noop', array_fill('{}'::jsonb, array[%s]), 1, now() + interval '1 day')",
+            "select jobs.enqueue_background_jobs("
+            "'noop', array_fill('{}'::jsonb, array[%s]), 1, now() + interval '1 day')",
             [waiting],
         )
         long = _claim_ms(conn)
@@ -243,7 +259,9 @@ def main() -> None:
     p99 = times[int(len(times) * 0.99) - 1]
     print(f"\nenqueue to start, idle worker: median {statistics.median(times):.1f} ms, p99 {p99:.1f} ms")
     short, long, plan = claims(server, given.waiting)
-    print(f"a claim of 100: {short:.1f} ms with 1,000 due; {long:.1f} ms with {given.waiting:,} due, as many for later")
+    print(
+        f"a claim of 100: {short:.1f} ms with 1,000 due; {long:.1f} ms with {given.waiting:,} due, as many for later"
+    )
     print(plan)
     own = rates["dagster_backfills"]
     print(
@@ -254,7 +272,9 @@ def main() -> None:
                 "ratio_to_procrastinate": round(own["work"] / rates["procrastinate"]["work"], 2),
                 "enqueue_per_second": round(own["enqueue"]),
                 "enqueue_ratio_to_pgqueuer": round(own["enqueue"] / rates["pgqueuer"]["enqueue"], 2),
-                "enqueue_ratio_to_procrastinate": round(own["enqueue"] / rates["procrastinate"]["enqueue"], 2),
+                "enqueue_ratio_to_procrastinate": round(
+                    own["enqueue"] / rates["procrastinate"]["enqueue"], 2
+                ),
                 "latency_median_ms": round(statistics.median(times), 2),
                 "latency_p99_ms": round(p99, 2),
                 "claim_ratio_long_to_short": round(long / short, 2),

@@ -21,13 +21,13 @@ class PermanentJobError(JobError):
     retryable = False
 
 
-class JobCancelled(Exception):  # noqa: N818 (an order to stop, not an error)
+class JobCancelled(Exception):
     """Raised by a progress report once the job was cancelled, or its attempt lost the job."""
 
 
-class UnknownJobType(UserError):  # noqa: N818
+class UnknownJobType(UserError):
     """A type that no handler is registered for."""
 
 
-class InvalidJobInput(UserError):  # noqa: N818
+class InvalidJobInput(UserError):
     """An input that does not fit its type. The message names every field that is wrong."""

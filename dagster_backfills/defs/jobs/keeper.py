@@ -47,7 +47,9 @@ class HeldJobs:
 class Keeper(threading.Thread):
     """Renews the leases three times a lease, learns which were lost, takes back what dead workers held."""
 
-    def __init__(self, url: str, name: str, held: HeldJobs, wake: threading.Event, closing: threading.Event) -> None:
+    def __init__(
+        self, url: str, name: str, held: HeldJobs, wake: threading.Event, closing: threading.Event
+    ) -> None:
         super().__init__(name="jobs-keeper", daemon=True)
         self._link = Link(url, f"{name} keeper", closing, ("listen jobs_new", "listen jobs_cancelled"))
         self._held, self._wake, self._closing = held, wake, closing

@@ -11,7 +11,7 @@ import psycopg
 T = TypeVar("T")
 
 
-class LinkClosed(Exception):  # noqa: N818
+class LinkClosed(Exception):
     """The worker stops while the server is away."""
 
 
@@ -61,9 +61,12 @@ class Link:
     def _open(self) -> psycopg.Connection:
         if self._conn is None or self._conn.closed:
             conn = psycopg.connect(
-                self._url, autocommit=True, application_name=f"background jobs: {self._name}"[:63], connect_timeout=10
+                self._url,
+                autocommit=True,
+                application_name=f"background jobs: {self._name}"[:63],
+                connect_timeout=10,
             )
             for statement in self._prepare:
-                conn.execute(statement)  # type: ignore[call-overload]
+                conn.execute(statement)
             self._conn = conn
         return self._conn

@@ -22,7 +22,7 @@ _TICK = 0.1
 
 def run_in_process(
     kind: JobType, held: Held, report: Callable[[int, str | None], bool], grace: Callable[[], float]
-) -> dict[str, Any] | None | Failed:
+) -> dict[str, Any] | Failed | None:
     """The handler's output, or how it failed.
 
     Raises JobCancelled once the job was cancelled or lost: after the handler gave up, or after `grace()` seconds, when
@@ -65,7 +65,7 @@ class _Conversation:
         self.answer: dict[str, Any] | None = None
         self.told_at = 0.0
 
-    def run(self, errors: IO[bytes]) -> dict[str, Any] | None | Failed:
+    def run(self, errors: IO[bytes]) -> dict[str, Any] | Failed | None:
         self._send(json.dumps(self._task()).encode())
         deadline = time.monotonic() + self.kind.timeout if self.kind.timeout else float("inf")
         assert self.process.stdout
@@ -109,7 +109,7 @@ class _Conversation:
         elif time.monotonic() - self.told_at > self.grace():
             raise JobCancelled("The handler did not stop by itself and was ended")
 
-    def _result(self, errors: IO[bytes]) -> dict[str, Any] | None | Failed:
+    def _result(self, errors: IO[bytes]) -> dict[str, Any] | Failed | None:
         if self.answer is None:
             code = self.process.wait()
             errors.seek(max(0, errors.seek(0, os.SEEK_END) - 8000))

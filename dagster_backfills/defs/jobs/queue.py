@@ -145,7 +145,9 @@ def complete(conn: psycopg.Connection, done: Sequence[tuple[Job, Any]]) -> set[U
     return {row[0] for row in conn.execute(statements()["complete"], values).fetchall()}
 
 
-def fail(conn: psycopg.Connection, job: Job, kind: str, message: str, trace: str, retryable: bool) -> str | None:
+def fail(
+    conn: psycopg.Connection, job: Job, kind: str, message: str, trace: str, retryable: bool
+) -> str | None:
     """`pending` where a retry follows, `failed` where none does, None where the attempt lost the job."""
     values = {
         "job_id": job.id, "attempt": job.attempt, "kind": kind, "message": message.replace("\0", ""),
@@ -181,7 +183,9 @@ def retry(conn: psycopg.Connection, ids: Sequence[UUID] | None = None, job_type:
     return int(_scalar(conn, "retry", {"ids": list(ids) if ids else None, "job_type": job_type}))
 
 
-def clean_up(conn: psycopg.Connection, older_than: timedelta | None = None, max_jobs: int = 10_000) -> Iterator[int]:
+def clean_up(
+    conn: psycopg.Connection, older_than: timedelta | None = None, max_jobs: int = 10_000
+) -> Iterator[int]:
     """Remove ended jobs, `max_jobs` a statement; yields how many each removed. `older_than` None: as configured."""
     while removed := int(_scalar(conn, "clean_up", {"older_than": older_than, "max_jobs": max_jobs})):
         yield removed

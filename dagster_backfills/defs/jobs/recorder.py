@@ -20,7 +20,9 @@ _GATHER_SECONDS = 0.002
 class Recorder(threading.Thread):
     """Takes outcomes as they come; while one statement is under way, the next batch gathers."""
 
-    def __init__(self, url: str, name: str, held: HeldJobs, wake: threading.Event, closing: threading.Event) -> None:
+    def __init__(
+        self, url: str, name: str, held: HeldJobs, wake: threading.Event, closing: threading.Event
+    ) -> None:
         super().__init__(name="jobs-recorder", daemon=True)
         self._link = Link(url, f"{name} recorder", closing)
         self._held, self._wake = held, wake
@@ -86,7 +88,9 @@ class Recorder(threading.Thread):
     def _fail(self, outcome: Outcome, failure: Failed) -> None:
         job = outcome.held.job
         status = self._link.call(
-            lambda conn: queue.fail(conn, job, failure.kind, failure.message, failure.trace, failure.retryable)
+            lambda conn: queue.fail(
+                conn, job, failure.kind, failure.message, failure.trace, failure.retryable
+            )
         )
         ended: Any = {"pending": "retried", "failed": "failed"}.get(status or "", "lost")
         self.events.append(Event(job, ended, failure=failure))

@@ -7,9 +7,14 @@ from functools import lru_cache
 from urllib.parse import unquote, urlsplit
 
 MASK = "[redacted]"
-_SECRET_NAME = re.compile(r"key|token|secret|passw|credential|auth|dsn|signature|cookie|private", re.IGNORECASE)
+_SECRET_NAME = re.compile(
+    r"key|token|secret|passw|credential|auth|dsn|signature|cookie|private", re.IGNORECASE
+)
 _PATTERNS = (
-    (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL), MASK),
+    (
+        re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL),
+        MASK,
+    ),
     (re.compile(r"(?<=://)[^/\s:@'\"]*:[^/\s@'\"]+(?=@)"), MASK),
     (re.compile(r"\b(bearer|basic|token)\s+[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE), rf"\1 {MASK}"),
     (re.compile(r"\b(?:sk|pk|rk|ghp|gho|xox[abp]|glpat|hf)[-_][A-Za-z0-9_-]{8,}"), MASK),

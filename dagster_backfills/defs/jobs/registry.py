@@ -49,7 +49,8 @@ class JobType:
             return self.input_model.model_validate(input_data)
         except ValidationError as error:
             raise InvalidJobInput(
-                f"{self.name}: {describe(error)}.", hint=f"Fields: {', '.join(self.input_model.model_fields)}."
+                f"{self.name}: {describe(error)}.",
+                hint=f"Fields: {', '.join(self.input_model.model_fields)}.",
             ) from None
 
 
@@ -82,11 +83,16 @@ class Registry:
 
 def background_job_types() -> Registry:
     """The three kinds of media work."""
-    media = {"isolation": "process", "media": True}
+
+    def media(name: str, function: str, model: type[BaseModel], timeout: float) -> JobType:
+        return JobType(
+            name, f"{_HANDLERS}:{function}", model, isolation="process", timeout=timeout, media=True
+        )
+
     return Registry(
         [
-            JobType("transcription", f"{_HANDLERS}:transcribe", schemas.TranscriptionInput, timeout=7200, **media),  # type: ignore[arg-type]
-            JobType("sop_generation", f"{_HANDLERS}:generate_sop", schemas.SopInput, timeout=1800, **media),  # type: ignore[arg-type]
-            JobType("mux_upload", f"{_HANDLERS}:upload_to_mux", schemas.MuxInput, timeout=14400, **media),  # type: ignore[arg-type]
+            media("transcription", "transcribe", schemas.TranscriptionInput, 2 * 3600),
+            media("sop_generation", "generate_sop", schemas.SopInput, 1800),
+            media("mux_upload", "upload_to_mux", schemas.MuxInput, 4 * 3600),
         ]
     )

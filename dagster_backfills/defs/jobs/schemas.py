@@ -75,7 +75,9 @@ class SopAnswer(Strict):
         before = 0.0
         for number, chapter in enumerate(self.chapters, 1):
             if chapter.end > duration:
-                found.append(f"chapter {number} ends at {chapter.end:g} s, after the recording's {duration:g} s")
+                found.append(
+                    f"chapter {number} ends at {chapter.end:g} s, after the recording's {duration:g} s"
+                )
             if chapter.end <= chapter.start:
                 found.append(f"chapter {number} ends at {chapter.end:g} s, not after its start")
             if chapter.start < before:

@@ -21,7 +21,9 @@ class Slots:
     does counts for nothing.
     """
 
-    def __init__(self, size: int, registry: Registry, report: Report, done: Callable[[Outcome], None], grace: float):
+    def __init__(
+        self, size: int, registry: Registry, report: Report, done: Callable[[Outcome], None], grace: float
+    ):
         self.size, self.grace = size, grace
         self._registry, self._report, self._done = registry, report, done
         self._inbox: queues.SimpleQueue[Held | None] = queues.SimpleQueue()
@@ -43,7 +45,7 @@ class Slots:
 
     def take_back(self) -> list[Held]:
         """Everything that no thread has taken yet."""
-        back = []
+        back: list[Held] = []
         while True:
             try:
                 held = self._inbox.get_nowait()
@@ -56,7 +58,12 @@ class Slots:
         """Leave threads alone that do not see that their job was cancelled, and start others in their place."""
         for n, slot in enumerate(self._slots):
             held = slot.held
-            if held and held.stopped and not slot.in_process and time.monotonic() - held.stopped_at > self.grace:
+            if (
+                held
+                and held.stopped
+                and not slot.in_process
+                and time.monotonic() - held.stopped_at > self.grace
+            ):
                 slot.abandoned = True
                 self._slots[n] = self._new_slot()
                 self._done(Outcome(held, stopped=True))
@@ -82,7 +89,9 @@ class Slots:
                 slot.in_process = True
                 result = run_in_process(kind, held, lambda p, m: self._report(held, p, m), lambda: self.grace)
                 return Outcome(held, failure=result) if isinstance(result, Failed) else Outcome(held, result)
-            context = JobContext(job.id, job.job_type, job.attempt, given, lambda p, m: self._report(held, p, m))
+            context = JobContext(
+                job.id, job.job_type, job.attempt, given, lambda p, m: self._report(held, p, m)
+            )
             return Outcome(held, as_output(kind.load_handler()(context)))
         except JobCancelled as error:
             return Outcome(held, stopped=True) if held.stopped else Outcome(held, failure=failure_of(error))

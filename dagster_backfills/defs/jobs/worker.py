@@ -169,7 +169,9 @@ class Worker:
         self._slots.put(waiting[:free])
         surplus = waiting[free:]
         if surplus:
-            self.tally.given_back += self._link.call(lambda conn: queue.give_back(conn, [h.job for h in surplus]))
+            self.tally.given_back += self._link.call(
+                lambda conn: queue.give_back(conn, [h.job for h in surplus])
+            )
             self._held.remove(surplus)
             with self._ended_lock:
                 self._ended += len(surplus)

@@ -88,7 +88,9 @@ def test_ten_thousand_jobs_survive_workers_that_are_killed_at_random(database_ur
                 kills += 1
         _assert_each_done_once(conn, 10_000)
         again = conn.execute("select count(*) from jobs.background_jobs where attempt > 1").fetchone()
-        assert kills > 3 and again[0] > 0, "no worker was killed while it held a job, so that nothing was shown"
+        assert kills > 3 and again[0] > 0, (
+            "no worker was killed while it held a job, so that nothing was shown"
+        )
 
 
 def test_a_suspended_worker_that_wakes_after_its_lease_completes_nothing(database_url, tmp_path):

@@ -13,7 +13,9 @@ from dagster_backfills.defs.jobs.queue import Owner, Step
 
 
 def _expire(db, job_id):
-    db.execute("update jobs.background_jobs set heartbeat_at = now() - interval '1 hour' where id = %s", [job_id])
+    db.execute(
+        "update jobs.background_jobs set heartbeat_at = now() - interval '1 hour' where id = %s", [job_id]
+    )
 
 
 def _row(db, job_id):
@@ -274,7 +276,9 @@ def test_the_state_machine_refuses_what_is_not_a_step(db, registry):
 def test_an_unknown_type_is_refused_with_the_types_there_are(db, registry):
     with pytest.raises(UnknownJobType, match=r"Unknown job type: nope.*noop"):
         queue.enqueue(db, "nope", registry=registry)
-    with pytest.raises(psycopg.errors.InvalidParameterValue, match=r"Unknown job type: nope \(known: .*transcription"):
+    with pytest.raises(
+        psycopg.errors.InvalidParameterValue, match=r"Unknown job type: nope \(known: .*transcription"
+    ):
         db.execute("select jobs.enqueue_background_job('nope')")
     with pytest.raises(psycopg.errors.InvalidParameterValue, match="Unknown job type: nope"):
         db.execute("select jobs.enqueue_background_jobs('nope', '{}')")
@@ -290,11 +294,15 @@ def test_an_unknown_type_is_refused_with_the_types_there_are(db, registry):
         ("mux_upload", {"video_url": None}, "field video_url"),
     ],
 )
-def test_an_input_that_does_not_fit_is_refused_naming_the_field_in_python_and_in_sql(db, job_type, input_data, said):
+def test_an_input_that_does_not_fit_is_refused_naming_the_field_in_python_and_in_sql(
+    db, job_type, input_data, said
+):
     with pytest.raises(InvalidJobInput, match=said):
         queue.enqueue(db, job_type, input_data)
     with pytest.raises(psycopg.errors.InvalidParameterValue, match=f"{job_type}: {said}"):
-        db.execute("select jobs.enqueue_background_job(%s, %s)", [job_type, psycopg.types.json.Jsonb(input_data)])
+        db.execute(
+            "select jobs.enqueue_background_job(%s, %s)", [job_type, psycopg.types.json.Jsonb(input_data)]
+        )
     with pytest.raises(psycopg.errors.InvalidParameterValue, match=said):
         db.execute(
             "select jobs.enqueue_background_jobs(%s, %s)", [job_type, [psycopg.types.json.Jsonb(input_data)]]
@@ -331,7 +339,13 @@ def test_a_chain_starts_each_step_when_the_one_before_completes(db):
         Step("mux_upload", {"video_url": "https://media.example/a.mp4"}),
     ]
     first = queue.enqueue(db, "transcription", {"audio_url": "file:///a.wav"}, owner=owner, then=steps)
-    heard = {"transcript": "Open the door.", "segments": [], "duration": 12.5, "language": "en", "engine": "x"}
+    heard = {
+        "transcript": "Open the door.",
+        "segments": [],
+        "duration": 12.5,
+        "language": "en",
+        "engine": "x",
+    }
     queue.complete(db, [(queue.claim(db, "w", 5)[0], heard)])
     [second] = queue.claim(db, "w", 5)
     assert (second.job_type, second.priority) == ("sop_generation", 2)
@@ -361,7 +375,9 @@ def test_a_chain_stops_where_a_step_fails_or_is_cancelled(db):
 
 def test_a_chain_that_can_not_work_is_refused_at_once(db):
     audio = {"audio_url": "file:///a.wav"}
-    with pytest.raises(InvalidJobInput, match=r"sop_generation \(a step of transcription\): field title is required"):
+    with pytest.raises(
+        InvalidJobInput, match=r"sop_generation \(a step of transcription\): field title is required"
+    ):
         queue.enqueue(db, "transcription", audio, then=[Step("sop_generation", {})])
     with pytest.raises(InvalidJobInput, match="Unknown job type: nope"):
         queue.enqueue(db, "transcription", audio, then=[Step("nope", {})])

@@ -46,7 +46,8 @@ def test_a_worker_completes_what_waits_and_ends_when_the_queue_stays_empty(jobs_
     tally = Worker(jobs_db, registry, QUICK).run()
     assert (tally.completed, tally.by_type) == (300, {"echo": 300})
     outputs = db.execute(
-        "select output_data -> 'echo' ->> 'n' from jobs.background_jobs order by array_position(%s, id)", [ids]
+        "select output_data -> 'echo' ->> 'n' from jobs.background_jobs order by array_position(%s, id)",
+        [ids],
     ).fetchall()
     assert [int(o[0]) for o in outputs] == list(range(300))
     assert db.execute("select count(*) from jobs.job_queue").fetchone() == (0,)
@@ -160,7 +161,9 @@ def test_cancel_stops_a_handler_at_its_next_progress_report(jobs_db, db, registr
     assert (row["status"], row["attempt"], row["error_data"]) == ("cancelled", 1, None)
 
 
-def test_a_process_that_ignores_its_cancellation_is_ended_and_the_others_go_on(jobs_db, db, registry, tmp_path):
+def test_a_process_that_ignores_its_cancellation_is_ended_and_the_others_go_on(
+    jobs_db, db, registry, tmp_path
+):
     pid_file = tmp_path / "pid"
     with working(jobs_db, registry) as worker:
         deaf = queue.enqueue(db, "deaf_process", {"pid_file": str(pid_file)}, registry=registry)
@@ -213,7 +216,9 @@ def test_an_exception_in_the_main_thread_gives_everything_back(jobs_db, db, regi
     with pytest.raises(Interrupted):
         Worker(jobs_db, registry, QUICK, on_event=interrupt).run()
     assert {_row(db, i)["status"] for i in waits} == {"pending"}
-    assert db.execute("select count(*) from jobs.background_jobs where status = 'processing'").fetchone() == (0,)
+    assert db.execute("select count(*) from jobs.background_jobs where status = 'processing'").fetchone() == (
+        0,
+    )
 
 
 def test_a_worker_ends_when_its_time_is_up_though_work_waits(jobs_db, db, registry):
