@@ -9,7 +9,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
@@ -77,10 +77,11 @@ def _local(parts: SplitResult, rules: MediaRules) -> Iterator[IO[bytes]]:
             "The file does not exist in a folder that media may come from (JOBS_MEDIA_FOLDERS)."
         )
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(descriptor)
+        raise ForbiddenLocation("The media's path is not a regular file.")
     with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise ForbiddenLocation("The media's path is not a regular file.")
         if found.st_size > rules.max_bytes:
             raise TooLarge(_too_large(rules))
         yield file
@@ -91,6 +92,7 @@ def _download(url: str, rules: MediaRules, file: IO[bytes], progress: Progress) 
     try:
         for _ in range(_REDIRECTS + 1):
             connection, target = _connect(url, rules, deadline)
+            sock = connection.sock  # the connection forgets it once the answer has begun
             try:
                 headers = {
                     "User-Agent": "dagster-backfills",
@@ -101,7 +103,7 @@ def _download(url: str, rules: MediaRules, file: IO[bytes], progress: Progress) 
                 response = connection.getresponse()
                 if response.status not in (301, 302, 303, 307, 308):
                     _check_status(response.status)
-                    _stream(response, rules, file, progress, deadline, connection)
+                    _stream(response, rules, file, progress, deadline, sock)
                     return
                 url = urljoin(url, response.getheader("Location") or "")
             finally:
@@ -197,15 +199,14 @@ def _stream(
     file: IO[bytes],
     progress: Progress,
     deadline: float,
-    connection: http.client.HTTPConnection,
+    sock: socket.socket,
 ) -> None:
     total = response.length
     if total is not None and total > rules.max_bytes:
         raise TooLarge(_too_large(rules))
     done = 0
     while True:
-        with suppress(AttributeError):
-            connection.sock.settimeout(_left(deadline))
+        sock.settimeout(_left(deadline))
         # read1 returns what has come, so that a server that trickles can't hold a chunk past the deadline
         chunk = response.read1(_CHUNK)
         if not chunk:

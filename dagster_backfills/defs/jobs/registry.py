@@ -1,7 +1,7 @@
 """The kinds of work: one registered handler each. Not here: the handlers themselves."""
 
 import importlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -69,7 +69,7 @@ class Registry:
     def __init__(self, types: Iterable[JobType] = ()) -> None:
         self._types = {t.name: t for t in types}
 
-    def __iter__(self):  # type: ignore[no-untyped-def]
+    def __iter__(self) -> Iterator[JobType]:
         return iter(self._types.values())
 
     def get(self, name: str) -> JobType:

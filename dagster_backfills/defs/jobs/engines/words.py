@@ -11,7 +11,7 @@ TURN = re.compile(
 )
 # One that says only that, and is no step.
 ANNOUNCEMENT = re.compile(
-    r"\b(let us|let's|we|i) (?:(?:will|now|shall|are going to|want to) )*(look|turn|talk|begin|start|move|go over|discuss)\b",
+    r"\b(let us|let's|we|i) (?:(?:will|now|shall|are going to|want to) )*(look|turn|talk|begin|start|move|discuss)\b",
     re.IGNORECASE,
 )
 GREETING = re.compile(
