@@ -108,6 +108,9 @@ def _download(url: str, rules: MediaRules, file: IO[bytes], progress: Progress) 
                 url = urljoin(url, response.getheader("Location") or "")
             finally:
                 connection.close()
+    except TimeoutError:
+        _left(deadline)
+        raise JobError("The media's server stopped sending.", kind="network") from None
     except (OSError, http.client.HTTPException) as error:
         raise JobError(
             f"The media could not be fetched: {error or type(error).__name__}.", kind="network"

@@ -138,8 +138,14 @@ def test_a_name_that_resolves_to_a_private_address_is_refused_unless_it_is_said(
         "0.0.0.0",
         "100.64.0.1",
         "224.0.0.1",
-    ]
-    + ["::1", "fe80::1%eth0", "fc00::1", "::ffff:10.0.0.1", "2002:7f00:1::", "64:ff9b::a00:1", "::"],
+        "::1",
+        "fe80::1%eth0",
+        "fc00::1",
+        "::ffff:10.0.0.1",
+        "2002:7f00:1::",
+        "64:ff9b::a00:1",
+        "::",
+    ],
 )
 def test_private_addresses_are_known_in_every_dress(address):
     assert not media.is_public(address)
