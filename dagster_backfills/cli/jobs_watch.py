@@ -37,7 +37,10 @@ def _live(conn: psycopg.Connection, until_done: bool, limit: int) -> None:
 
 
 def _lines(conn: psycopg.Connection, until_done: bool) -> None:
-    while not (until_done and not queue.rows(conn, "active_jobs", max_rows=1)):
+    ended = False
+    while not ended:
+        # Once no job is active, one more look brings the changes that led to it.
+        ended = until_done and not queue.rows(conn, "active_jobs", max_rows=1)
         for notice in conn.notifies(timeout=_REDRAW_SECONDS):
             typer.echo(json.dumps(json.loads(notice.payload), ensure_ascii=False))
 
