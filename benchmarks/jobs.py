@@ -149,7 +149,7 @@ def procrastinate(url: str, count: int, setting: int) -> tuple[float, float]:
 SYSTEMS: dict[str, tuple[Callable[[str, int, int], tuple[float, float]], tuple[int, ...]]] = {
     "dagster_backfills": (ours, (1, 4)),
     "pgqueuer": (pgqueuer, (10, 100, 1000)),
-    "procrastinate": (procrastinate, (1, 10, 30)),
+    "procrastinate": (procrastinate, (1, 10)),
 }
 
 

@@ -106,7 +106,8 @@ create table jobs.background_jobs (
 create unique index background_jobs_unique_key_idx on jobs.background_jobs (job_type, unique_key)
 where unique_key is not null and status != 'cancelled';
 create index background_jobs_parent_id_idx on jobs.background_jobs (parent_id) where parent_id is not null;
-create index background_jobs_processing_idx on jobs.background_jobs (claimed_by) where status = 'processing';
+-- The jobs at work. Its condition is not the status, lest the planner take it for a fence, which must go by the id.
+create index background_jobs_claimed_by_idx on jobs.background_jobs (claimed_by) where claimed_by is not null;
 create index background_jobs_failed_idx on jobs.background_jobs (job_type, completed_at) where status = 'failed';
 create index background_jobs_completed_at_idx on jobs.background_jobs (completed_at) where completed_at is not null;
 create index background_jobs_created_at_idx on jobs.background_jobs using brin (created_at);

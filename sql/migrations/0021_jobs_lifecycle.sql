@@ -55,11 +55,14 @@ begin
 end
 $$;
 
--- The end of a lease that was renewed last at this time, as of now.
-create function jobs.lease_is_over(heartbeat_at timestamptz) returns boolean
+-- Attempts that were heard of before this have lost their lease.
+create function jobs.oldest_heartbeat() returns timestamptz
 language sql volatile as $$
-    select heartbeat_at < clock_timestamp() - (select s.lease from jobs.queue_settings as s)
+    select clock_timestamp() - s.lease from jobs.queue_settings as s
 $$;
+
+-- In the functions below that fence many attempts at once, `case` keeps the planner from thinking that hardly any job
+-- is `processing` and so from looking through them all, once for each attempt: it must go from each attempt to its job.
 
 -- Renew the leases of these attempts. Returns the jobs that the worker still holds; the others were cancelled or lost.
 -- A row that is being completed at this moment is passed over: waiting for it, in no order, could deadlock.
@@ -70,18 +73,20 @@ set enable_hashjoin = off
 set enable_mergejoin = off
 as $$
 #variable_conflict use_column
+declare
+    oldest timestamptz := jobs.oldest_heartbeat();
 begin
     with held as materialized (
-        select b.id from jobs.background_jobs as b
-        inner join unnest($1, $2) as h (id, attempt) on b.id = h.id and b.attempt = h.attempt
-        where b.status = 'processing' and not jobs.lease_is_over(b.heartbeat_at)
+        select b.id from unnest($1, $2) as h (id, attempt)
+        inner join jobs.background_jobs as b on b.id = h.id and b.attempt = h.attempt
+        where case when b.status = 'processing' then b.heartbeat_at >= oldest else false end
         for update of b skip locked
     )
     update jobs.background_jobs as b set heartbeat_at = clock_timestamp() from held where b.id = held.id;
     return query
-    select b.id from jobs.background_jobs as b
-    inner join unnest($1, $2) as h (id, attempt) on b.id = h.id and b.attempt = h.attempt
-    where b.status = 'processing' and not jobs.lease_is_over(b.heartbeat_at);
+    select b.id from unnest($1, $2) as h (id, attempt)
+    inner join jobs.background_jobs as b on b.id = h.id and b.attempt = h.attempt
+    where case when b.status = 'processing' then b.heartbeat_at >= oldest else false end;
 end
 $$;
 
@@ -96,7 +101,7 @@ begin
         heartbeat_at = clock_timestamp(),
         updated_at = clock_timestamp()
     where b.id = report_progress.job_id and b.attempt = report_progress.attempt and b.status = 'processing'
-        and not jobs.lease_is_over(b.heartbeat_at);
+        and b.heartbeat_at >= jobs.oldest_heartbeat();
     if found then
         perform pg_notify('jobs_changed', json_build_object(
             'id', job_id, 'status', 'processing', 'progress', percentage, 'message', left(message, 200)
@@ -134,7 +139,7 @@ as $$
 declare
     done uuid[];
     chained boolean;
-    started integer;
+    oldest timestamptz := jobs.oldest_heartbeat();
 begin
     with completed as (
         update jobs.background_jobs as b
@@ -146,8 +151,8 @@ begin
             completed_at = clock_timestamp(),
             updated_at = clock_timestamp()
         from unnest($1, $2, $3) as d (id, attempt, output)
-        where b.id = d.id and b.attempt = d.attempt and b.status = 'processing'
-            and b.heartbeat_at >= clock_timestamp() - (select s.lease from jobs.queue_settings as s)
+        where b.id = d.id and b.attempt = d.attempt
+            and case when b.status = 'processing' then b.heartbeat_at >= oldest else false end
         returning b.id, b.then_steps
     )
     select array_agg(c.id), bool_or(c.then_steps is not null) into done, chained from completed as c;
@@ -212,7 +217,7 @@ declare
 begin
     select b.* into job from jobs.background_jobs as b
     where b.id = fail_job.job_id and b.attempt = fail_job.attempt and b.status = 'processing'
-        and not jobs.lease_is_over(b.heartbeat_at)
+        and b.heartbeat_at >= jobs.oldest_heartbeat()
     for update;
     if job.id is null then
         return null;
@@ -240,7 +245,11 @@ $$;
 
 -- Give these attempts back, due at once and with no retry spent. Returns how many were.
 create function jobs.give_back_jobs(ids uuid[], attempts integer[]) returns integer
-language plpgsql as $$
+language plpgsql
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
 #variable_conflict use_column
 declare
     given uuid[];
@@ -250,7 +259,8 @@ begin
         set status = 'pending', claimed_by = null, heartbeat_at = null, run_after = clock_timestamp(),
             progress_percentage = 0, progress_message = null, updated_at = clock_timestamp()
         from unnest($1, $2) as held (id, attempt)
-        where b.id = held.id and b.attempt = held.attempt and b.status = 'processing'
+        where b.id = held.id and b.attempt = held.attempt
+            and case when b.status = 'processing' then true else false end
         returning b.id, b.job_type, b.priority, b.created_at
     ), queued as (
         insert into jobs.job_queue (job_id, job_type, priority, created_at)
@@ -286,8 +296,8 @@ declare
 begin
     with expired as materialized (
         select b.id from jobs.background_jobs as b
-        where b.status = 'processing'
-            and b.heartbeat_at < clock_timestamp() - (select s.lease from jobs.queue_settings as s)
+        where b.claimed_by is not null and b.status = 'processing'
+            and b.heartbeat_at < (select jobs.oldest_heartbeat())
         limit $1
         for update skip locked
     ), judged as materialized (

@@ -15,7 +15,7 @@ select
     b.heartbeat_at as since, 'past its lease' as reason
 from jobs.background_jobs as b
 cross join jobs.queue_settings as s
-where b.status = 'processing' and b.heartbeat_at < now() - s.lease;
+where b.claimed_by is not null and b.status = 'processing' and b.heartbeat_at < now() - s.lease;
 
 -- Jobs at work and due, the ones at work first.
 create view jobs.active_jobs as
@@ -24,7 +24,7 @@ select
     b.progress_message, b.attempt, b.retry_count, b.max_retries, b.claimed_by, b.heartbeat_at, b.created_at,
     b.run_after, b.started_at
 from jobs.background_jobs as b
-where b.status = 'processing'
+where b.claimed_by is not null and b.status = 'processing'
 union all
 select
     b.id, b.job_type, b.status, b.priority, b.user_id, b.company_id, b.training_id, b.progress_percentage,
@@ -90,7 +90,7 @@ left join (
 ) as q on q.job_type = t.job_type
 left join (
     select b.job_type, count(*) as processing from jobs.background_jobs as b
-    where b.status = 'processing' group by b.job_type
+    where b.claimed_by is not null and b.status = 'processing' group by b.job_type
 ) as p on p.job_type = t.job_type
 left join (
     select
