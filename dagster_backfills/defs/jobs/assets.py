@@ -40,6 +40,7 @@ def queue_metadata(conn: psycopg.Connection) -> dict[str, Any]:
     for r in rows:
         name = r["job_type"]
         totals[f"{name}/depth"] = r["waiting"]
+        totals[f"{name}/oldest_waiting_seconds"] = round(r["oldest_waiting_seconds"], 1)
         totals[f"{name}/completed_last_hour"] = r["completed_last_hour"]
         if r["mean_seconds"] is not None:
             totals[f"{name}/mean_seconds"] = round(r["mean_seconds"], 2)

@@ -8,7 +8,9 @@ from urllib.parse import unquote, urlsplit
 
 MASK = "[redacted]"
 _SECRET_NAME = re.compile(
-    r"key|token|secret|passw|credential|auth|dsn|signature|cookie|private", re.IGNORECASE
+    r"secret|token|passw|credential|apikey|"
+    r"(?:^|_)(?:key|pwd|pass|auth|authorization|dsn|signature|cookie|private)s?(?:_|$)",
+    re.IGNORECASE,
 )
 _PATTERNS = (
     (

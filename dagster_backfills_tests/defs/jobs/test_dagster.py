@@ -139,7 +139,11 @@ def test_the_queue_is_observed_with_its_figures(defs, instance, db, registry):
     [seen] = _observations(instance)
     figures = {name: value.value for name, value in seen.metadata.items()}
     assert (figures["depth"], figures["noop/depth"], figures["completed_last_hour"]) == (2, 2, 1)
-    assert figures["oldest_waiting_seconds"] >= 0 and "noop/mean_seconds" in figures
+    assert (
+        figures["noop/oldest_waiting_seconds"] >= 0
+        and figures["oldest_waiting_seconds"] >= 0
+        and "noop/mean_seconds" in figures
+    )
 
 
 def test_the_checks_fail_for_stuck_and_repeatedly_failing_jobs(defs, instance, db, registry):
@@ -187,3 +191,18 @@ def test_everything_of_the_queue_is_in_the_code_location():
     assert assets.KEY in found.resolve_asset_graph().get_all_asset_keys()
     keys = {k.name for k in found.resolve_asset_graph().asset_check_keys if k.asset_key == assets.KEY}
     assert keys == {"no_stuck_jobs", "no_type_fails_repeatedly"}
+
+
+def test_the_queue_is_observed_and_checked_every_five_minutes(defs, instance):
+    from datetime import UTC, datetime
+
+    first = dg.evaluate_automation_conditions(
+        defs, instance, evaluation_time=datetime(2026, 1, 5, 12, 1, tzinfo=UTC)
+    )
+    second = dg.evaluate_automation_conditions(
+        defs, instance, evaluation_time=datetime(2026, 1, 5, 12, 6, tzinfo=UTC), cursor=first.cursor
+    )
+    third = dg.evaluate_automation_conditions(
+        defs, instance, evaluation_time=datetime(2026, 1, 5, 12, 7, tzinfo=UTC), cursor=second.cursor
+    )
+    assert [r.total_requested for r in (first, second, third)] == [0, 3, 0]

@@ -447,3 +447,16 @@ def test_durations_and_failures_are_counted_by_type(db, registry):
     assert row == ("noop", 2, True)
     [failing] = queue.rows(db, "failed_by_type", window_seconds=3600)
     assert (failing["job_type"], failing["failed"], failing["last_message"]) == ("noop", 1, "broken")
+
+
+def test_every_monitoring_query_runs_as_it_stands(db, registry, project_root):
+    stuck = queue.enqueue(db, "noop", registry=registry)
+    db.execute("update jobs.background_jobs set created_at = now() - interval '1 hour'")
+    files = sorted((project_root / "sql" / "monitoring").glob("jobs_*.sql"))
+    found = {f.stem: db.execute(f.read_text()).fetchall() for f in files}
+    assert [row[0] for row in found["jobs_stuck"]] == [stuck]
+    assert [row[0] for row in found["jobs_active"]] == [stuck]
+    assert found["jobs_inconsistent"] == [] and len(found["jobs_queue"]) > 3
+    db.execute("delete from jobs.job_queue")
+    [inconsistent] = [f for f in files if f.stem == "jobs_inconsistent"]
+    assert [row[0] for row in db.execute(inconsistent.read_text())] == [stuck]
