@@ -9,9 +9,8 @@ from dagster_backfills.defs.jobs.assets import KEY
 from dagster_backfills.lib.postgres.resource import PostgresResource
 
 # Not `on_cron`, which would have a check wait until its asset is materialized: this one never is.
-_EVERY_FIVE_MINUTES = (
-    dg.AutomationCondition.cron_tick_passed("*/5 * * * *") & ~dg.AutomationCondition.in_progress()
-)
+_TICK: Any = dg.AutomationCondition.cron_tick_passed("*/5 * * * *")
+_EVERY_FIVE_MINUTES = _TICK & ~dg.AutomationCondition.in_progress()
 _WINDOW_SECONDS = 24 * 3600
 _MANY = 3
 
