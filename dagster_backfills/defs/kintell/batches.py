@@ -71,7 +71,9 @@ def prepare(
     if create_missing_users:
         judged = _create_missing(judged, users)
     judged, claimed = _find_duplicates(judged, seen, looks_duplicate)
-    judged = judged.with_columns(error_message().alias("error"), pl.Series("row_number", row_numbers[judged["row"]]))
+    judged = judged.with_columns(
+        error_message().alias("error"), pl.Series("row_number", row_numbers[judged["row"]])
+    )
     bad = judged.filter(pl.col("error").is_not_null()).select("row", "row_number", "error")
     rejects = [
         Reject(int(row_numbers[i]), problem, values_of(int(row_numbers[i])), False)
@@ -138,8 +140,10 @@ def _find_duplicates(
         pl.Series("before", before),
         pl.int_range(pl.len()).alias("at"),
     )
-    winner = marked.filter(pl.col("good") & ~pl.col("before")).group_by("external_session_id").agg(
-        pl.col("at").min().alias("winner")
+    winner = (
+        marked.filter(pl.col("good") & ~pl.col("before"))
+        .group_by("external_session_id")
+        .agg(pl.col("at").min().alias("winner"))
     )
     marked = marked.join(winner, on="external_session_id", how="left", maintain_order="left")
     again = marked.select(

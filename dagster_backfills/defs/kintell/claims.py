@@ -108,7 +108,9 @@ class Claim:
             sql.lock_claims(conn)
             state = sql.claim_state(conn, job=self.job, lease=self.lease)
             if state is None:
-                raise UserError(f"There is no import job {self.job}", hint="`backfills kintell status` lists the jobs.")
+                raise UserError(
+                    f"There is no import job {self.job}", hint="`backfills kintell status` lists the jobs."
+                )
             status, held, attempt, holder, rolling_back, fresh, age = state
             self._check_status(status, rolling_back)
             alone = sql.try_hold(conn, job=str(self.job))
@@ -117,11 +119,21 @@ class Claim:
                     f"Job {self.job} is held by attempt {attempt} ({held}), heartbeat {age:.0f} s ago",
                     hint=f"It goes on in run {holder}." if holder else "",
                 )
-            if self.activity == "import" and sql.running_elsewhere(conn, job=self.job, lease=self.lease) >= max_imports:
-                raise TooManyImports(f"{max_imports} imports are running; job {self.job} waits for one to end")
+            if (
+                self.activity == "import"
+                and sql.running_elsewhere(conn, job=self.job, lease=self.lease) >= max_imports
+            ):
+                raise TooManyImports(
+                    f"{max_imports} imports are running; job {self.job} waits for one to end"
+                )
             sql.end_other_workers(conn, job=str(self.job))
             taken = sql.claim(
-                conn, job=self.job, activity=self.activity, run_id=run_id, seen_attempt=attempt, seen_status=status
+                conn,
+                job=self.job,
+                activity=self.activity,
+                run_id=run_id,
+                seen_attempt=attempt,
+                seen_status=status,
             )
             if taken is None:
                 raise JobBusy(f"Job {self.job} has changed in this moment", hint="Try again.")
@@ -163,7 +175,9 @@ class Claim:
                 "select status, attempt, activity from kintell.backfill_jobs where id = %s", [self.job]
             ).fetchone() or ("gone", 0, None)
         if attempt != self.attempt:
-            return ClaimLost(f"attempt {attempt} has taken job {self.job} over from attempt {self.attempt}", "lost")
+            return ClaimLost(
+                f"attempt {attempt} has taken job {self.job} over from attempt {self.attempt}", "lost"
+            )
         if self.activity == "import" and status != "running":
             return ClaimLost(f"job {self.job} is {status}", status)
         return None if activity else ClaimLost(f"job {self.job} is no longer held", "lost")

@@ -78,7 +78,9 @@ class SourceFile:
     def open(self, offset: int = 0) -> IO[bytes]:
         """The file's bytes from `offset` on; one seek, no reading of what comes before."""
         try:
-            handle = open(self.path, "rb", buffering=0) if is_local(self.fs) else self.fs.open(self.path, "rb")  # noqa: PTH123, SIM115
+            handle = (
+                open(self.path, "rb", buffering=0) if is_local(self.fs) else self.fs.open(self.path, "rb")
+            )  # noqa: PTH123, SIM115
             handle.seek(offset)
         except OSError as error:
             raise FileError(f"{self.url} can't be read: {error}") from error

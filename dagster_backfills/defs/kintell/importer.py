@@ -22,7 +22,14 @@ from dagster_backfills.defs.kintell.reader import Block, read_blocks
 from dagster_backfills.defs.kintell.seen import SeenIds, unpack
 from dagster_backfills.defs.kintell.statements import statements
 from dagster_backfills.defs.kintell.users import Users
-from dagster_backfills.defs.kintell.writer import ROW_ERRORS, OutOfTurn, Rules, Turns, Written, write_import_batch
+from dagster_backfills.defs.kintell.writer import (
+    ROW_ERRORS,
+    OutOfTurn,
+    Rules,
+    Turns,
+    Written,
+    write_import_batch,
+)
 
 MAX_BATCH_ROWS = 50_000
 WRITERS = 2
@@ -76,7 +83,9 @@ def run_import(
     with psycopg.connect(url, autocommit=True) as conn:
         found = load_job(conn, job)
     source = open_unchanged(found, allowed)
-    with Claim(url, job, "import", run_id=run_id, lease=options.lease, max_imports=options.max_imports) as claim:
+    with Claim(
+        url, job, "import", run_id=run_id, lease=options.lease, max_imports=options.max_imports
+    ) as claim:
         worker = _Import(claim, source, options, on_progress, on_trouble)
         try:
             worker.until_done()
@@ -94,7 +103,9 @@ def run_import(
 def open_unchanged(job: Job, allowed: list[str]) -> SourceFile:
     """The job's file, if it still is what was registered. Its bytes are read only where its stamp has changed."""
     source = open_file(job.file_url, allowed)
-    same = source.size == job.file_size and (source.stamp() == job.file_stamp or source.sha256() == job.file_sha256)
+    same = source.size == job.file_size and (
+        source.stamp() == job.file_stamp or source.sha256() == job.file_sha256
+    )
     if not same:
         raise FileError(
             f"{job.file_url} has changed since job {job.id} was registered (SHA-256 {job.file_sha256[:12]}…)",
@@ -145,7 +156,10 @@ class _Import:
             job = load_job(conn, self.claim.job)
             self.total = job.total_rows
             rules = Rules(
-                job.on_duplicate, frozenset(job.columns), self.options.max_errors, self.options.max_error_ratio
+                job.on_duplicate,
+                frozenset(job.columns),
+                self.options.max_errors,
+                self.options.max_error_ratio,
             )
             with _Writers(self.claim, rules) as writers:
                 self.drive(writers, self.prepared(conn, job))
@@ -195,7 +209,13 @@ class _Import:
 
 
 def prepare_block(
-    conn: psycopg.Connection, block: Block, job: Job, users: Users, seen: SeenIds, *, create_missing_users: bool
+    conn: psycopg.Connection,
+    block: Block,
+    job: Job,
+    users: Users,
+    seen: SeenIds,
+    *,
+    create_missing_users: bool,
 ) -> Batch:
     """A block of the file as a batch, with its place among the events."""
 
@@ -260,7 +280,9 @@ class _Writers:
     def write(self, batch: Batch, number: int, careful: bool) -> Written:
         conn = self.connections.popleft()
         try:
-            return write_import_batch(conn, self.claim, batch, self.rules, self.turns, number, careful=careful)
+            return write_import_batch(
+                conn, self.claim, batch, self.rules, self.turns, number, careful=careful
+            )
         finally:
             self.turns.begun(number)
             self.connections.append(conn)

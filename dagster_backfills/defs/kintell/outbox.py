@@ -56,12 +56,16 @@ def publish_waiting(
 
 
 async def _publish(
-    conn: psycopg.Connection, nats_url: str, stream: str, most: int | None, on_progress: Callable[[Published], None]
+    conn: psycopg.Connection,
+    nats_url: str,
+    stream: str,
+    most: int | None,
+    on_progress: Callable[[Published], None],
 ) -> Published:
     done = Published()
     connection = await _connect(nats_url)
     try:
-        jetstream = connection.jetstream(timeout=ACK_SECONDS, publish_async_max_pending=BATCH)
+        jetstream = connection.jetstream(timeout=ACK_SECONDS)
         await ensure_stream(jetstream, stream)
         while most is None or done.events < most:
             events = take(conn, BATCH if most is None else min(BATCH, most - done.events))
@@ -93,7 +97,9 @@ async def _connect(nats_url: str) -> Any:
             nats_url, allow_reconnect=False, connect_timeout=5, max_reconnect_attempts=1, error_cb=quiet
         )
     except (OSError, TimeoutError, nats.errors.Error) as error:
-        raise NatsUnavailable(f"NATS at {_host(nats_url)} does not answer: {error or type(error).__name__}") from error
+        raise NatsUnavailable(
+            f"NATS at {_host(nats_url)} does not answer: {error or type(error).__name__}"
+        ) from error
 
 
 def _host(nats_url: str) -> str:
@@ -140,43 +146,37 @@ async def _send(
 ) -> tuple[list[int], int, str | None]:
     """Send in order without waiting for each; returns positions that are stored, how many were so before, and
     the first problem."""
-    import nats.errors
-    import nats.js.errors
 
-    sent: list[tuple[int, Any]] = []
-    problem: str | None = None
-    try:
-        for position, event_id, event_type, payload in events:
-            headers = {
-                "Nats-Msg-Id": event_id,
-                "Nats-Expected-Last-Subject-Sequence": "0",
-                "Nats-Expected-Stream": stream,
-            }
-            subject = f"{event_type}.{event_id}"
-            sent.append((position, await jetstream.publish_async(subject, payload.encode(), headers=headers)))
-    except (OSError, TimeoutError, nats.errors.Error) as error:
-        problem = str(error) or type(error).__name__
-    if sent:
-        await asyncio.wait([future for _, future in sent], timeout=ACK_SECONDS)
-    stored, again = [], 0
-    for position, future in sent:
-        outcome = _outcome(future)
+    async def send(event_id: str, event_type: str, payload: str) -> Any:
+        headers = {
+            "Nats-Msg-Id": event_id,
+            "Nats-Expected-Last-Subject-Sequence": "0",
+            "Nats-Expected-Stream": stream,
+        }
+        return await jetstream.publish(f"{event_type}.{event_id}", payload.encode(), headers=headers)
+
+    # Tasks start in the order in which they are made, and each hands its message over before it waits.
+    sent = [asyncio.create_task(send(*rest)) for _, *rest in events]
+    await asyncio.wait(sent, timeout=2 * ACK_SECONDS)
+    stored, again, problem = [], 0, None
+    for (position, *_), task in zip(events, sent, strict=True):
+        outcome = _outcome(task)
         if outcome is None or outcome is True:
             stored.append(position)
             again += outcome is True
-        elif problem is None:
-            problem = str(outcome)
+        else:
+            problem = problem or str(outcome)
     return stored, again, problem
 
 
-def _outcome(future: Any) -> bool | str | None:
+def _outcome(task: Any) -> bool | str | None:
     """None: stored now. True: it was stored before. Text: why it was not stored."""
-    if not future.done():
-        future.cancel()
+    if not task.done():
+        task.cancel()
         return "no acknowledgement"
-    error = future.exception()
+    error = task.exception()
     if error is None:
-        return True if future.result().duplicate else None
+        return True if task.result().duplicate else None
     if getattr(error, "err_code", None) == WRONG_LAST_SEQUENCE:
         return True
     return str(error) or type(error).__name__

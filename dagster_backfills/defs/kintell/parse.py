@@ -61,7 +61,9 @@ def _unreadable(block: Block) -> dict[int, str]:
             break
         except UnicodeDecodeError as error:
             i = _row_at(starts, at + error.start)
-            out[i] = f"Undecodable byte 0x{data[at + error.start]:02x} at position {at + error.start - int(starts[i]) + 1}"
+            out[i] = (
+                f"Undecodable byte 0x{data[at + error.start]:02x} at position {at + error.start - int(starts[i]) + 1}"
+            )
             at = int(starts[i + 1]) if i + 1 < len(starts) else stop
     nul = data.find(b"\0", 0, stop)
     while nul >= 0:
@@ -97,9 +99,13 @@ def _frame(block: Block, header: Header, keep: list[int], odd: list[int]) -> "pl
     )
     frame = frame.rename(dict(zip(frame.columns, names, strict=True)))
     if frame.height != len(keep):
-        raise RuntimeError(f"parsed {frame.height} rows out of {len(keep)} records after byte {block.byte_from}")
+        raise RuntimeError(
+            f"parsed {frame.height} rows out of {len(keep)} records after byte {block.byte_from}"
+        )
     absent = [pl.lit("").alias(name) for name in KNOWN if name not in positions]
-    return frame.with_columns(pl.Series("row", keep, dtype=pl.Int64), pl.col(names).fill_null("").str.strip_chars(), *absent)
+    return frame.with_columns(
+        pl.Series("row", keep, dtype=pl.Int64), pl.col(names).fill_null("").str.strip_chars(), *absent
+    )
 
 
 def _quoted(value: bytes) -> bytes:

@@ -557,75 +557,58 @@ update kintell.event_publisher set last_published_at = clock_timestamp(), last_e
 update kintell.event_publisher set last_error = :error, last_error_at = clock_timestamp();
 
 -- name: stale_days
+-- Days whose sessions have changed since they were summarized, with how long ago.
 select partition from backfill.stale where asset = 'kintell/daily_session_summary' order by partition;
 
 -- name: count_stale_days$
 select count(distinct partition) from backfill.stale_marks where asset = 'kintell/daily_session_summary';
 
--- name: lock_days$
-select backfill.lock_partitions('kintell/daily_session_summary', :days::text[])::text;
+-- name: daily_session_summary
+-- One row a day (UTC) that has sessions.
+select
+    wanted.day,
+    count(*) as sessions,
+    count(*) filter (where s.session_type = 'language') as language_sessions,
+    count(*) filter (where s.session_type = 'mentorship') as mentorship_sessions,
+    count(distinct s.participant_id) as participants,
+    count(distinct s.volunteer_id) as volunteers,
+    sum(s.duration_minutes) as total_minutes,
+    round(avg(s.duration_minutes), 2) as average_duration_minutes,
+    count(s.rating) as rated_sessions,
+    round(avg(s.rating), 2) as average_rating
+from (select distinct k::date as day from unnest(:partition_keys::text[]) as k) as wanted
+inner join kintell.kintell_sessions as s
+    on s.scheduled_at >= wanted.day::timestamp at time zone 'UTC'
+        and s.scheduled_at < (wanted.day + 1)::timestamp at time zone 'UTC'
+group by wanted.day;
 
--- name: summarize_days^
--- The summary of the days given, from their sessions; a day without sessions has no row. Equal rows are left alone.
-with fresh as (
-    select
-        (scheduled_at at time zone 'UTC')::date as day,
-        count(*) as sessions,
-        count(*) filter (where session_type = 'language') as language_sessions,
-        count(*) filter (where session_type = 'mentorship') as mentorship_sessions,
-        count(distinct participant_id) as participants,
-        count(distinct volunteer_id) as volunteers,
-        sum(duration_minutes) as total_minutes,
-        round(avg(duration_minutes), 2) as average_duration_minutes,
-        count(rating) as rated_sessions,
-        round(avg(rating), 2) as average_rating
-    from unnest(:days::date[]) as wanted (day)
-    inner join kintell.kintell_sessions as s
-        on s.scheduled_at >= wanted.day::timestamp at time zone 'UTC'
-            and s.scheduled_at < (wanted.day + 1)::timestamp at time zone 'UTC'
-    group by 1
-),
-gone as (
-    delete from kintell.daily_session_summary as d
-    where d.day = any(:days::date[]) and not exists (select from fresh as f where f.day = d.day)
-    returning 1
-),
-written as (
-    insert into kintell.daily_session_summary as d (
-        day, sessions, language_sessions, mentorship_sessions, participants, volunteers, total_minutes,
-        average_duration_minutes, rated_sessions, average_rating
-    )
-    select * from fresh
-    on conflict (day) do update set
-        sessions = excluded.sessions,
-        language_sessions = excluded.language_sessions,
-        mentorship_sessions = excluded.mentorship_sessions,
-        participants = excluded.participants,
-        volunteers = excluded.volunteers,
-        total_minutes = excluded.total_minutes,
-        average_duration_minutes = excluded.average_duration_minutes,
-        rated_sessions = excluded.rated_sessions,
-        average_rating = excluded.average_rating,
-        updated_at = now()
-    where (
-        d.sessions, d.language_sessions, d.mentorship_sessions, d.participants, d.volunteers, d.total_minutes,
-        d.average_duration_minutes, d.rated_sessions, d.average_rating
-    ) is distinct from (
-        excluded.sessions, excluded.language_sessions, excluded.mentorship_sessions, excluded.participants,
-        excluded.volunteers, excluded.total_minutes, excluded.average_duration_minutes, excluded.rated_sessions,
-        excluded.average_rating
-    )
-    returning 1
-)
-select (select count(*) from written) as written, (select count(*) from gone) as gone;
+-- name: dead_imports
+-- Jobs whose worker no longer answers: `backfills kintell resume JOB` takes them over.
+select id, file_name, activity, attempt, heartbeat_at, run_id
+from kintell.backfill_jobs
+where activity is not null and heartbeat_at < clock_timestamp() - make_interval(secs => :lease)
+order by heartbeat_at;
 
--- name: summaries
-select day::text, sessions, total_minutes, average_rating::float8
-from kintell.daily_session_summary
-where day = any(:days::date[]);
+-- name: unaccounted_jobs
+-- Jobs whose counters differ from the rows that are there.
+select j.id, j.failed_rows, e.open_errors, j.inserted_rows, b.inserted_in_batches
+from kintell.backfill_jobs as j
+cross join lateral (
+    select count(*) as open_errors from kintell.backfill_row_errors as r where r.job_id = j.id and r.resolved_at is null
+) as e
+cross join lateral (
+    select coalesce(sum(bb.inserted_rows), 0) as inserted_in_batches
+    from kintell.backfill_job_batches as bb
+    where bb.job_id = j.id
+) as b
+where j.activity is null and (j.failed_rows <> e.open_errors or j.inserted_rows <> b.inserted_in_batches)
+order by j.created_at;
 
--- name: clear_days$
-select backfill.clear_stale('kintell/daily_session_summary', :days::text[], :snapshot::pg_snapshot);
-
--- name: snapshot$
-select pg_current_snapshot()::text;
+-- name: events_waiting_long
+-- Events that should have left by now.
+select e.position, e.event_type, e.session_id, e.created_at, p.last_error
+from kintell.event_outbox as e
+cross join kintell.event_publisher as p
+where e.published_at is null and e.created_at < clock_timestamp() - make_interval(secs => :seconds)
+order by e.position
+limit 100;

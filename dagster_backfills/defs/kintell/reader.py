@@ -99,7 +99,9 @@ def _columns(source: SourceFile, record: bytes) -> tuple[str, ...]:
     try:
         columns = tuple(field.decode().strip() for field in split_fields(record))
     except UnicodeDecodeError as error:
-        raise FileError(f"{source.name}: the header row is not UTF-8", hint="Save it as CSV UTF-8.") from error
+        raise FileError(
+            f"{source.name}: the header row is not UTF-8", hint="Save it as CSV UTF-8."
+        ) from error
     missing = [name for name in REQUIRED if name not in columns]
     if missing:
         raise FileError(
@@ -179,7 +181,9 @@ def _read_fully(source: SourceFile, handle: IO[bytes], size: int) -> bytes:
         except OSError as error:
             raise FileError(f"{source.url} can't be read: {error}") from error
         if not piece:
-            raise FileError(f"{source.url} ended before its {source.size} bytes; it was cut while it was read")
+            raise FileError(
+                f"{source.url} ended before its {source.size} bytes; it was cut while it was read"
+            )
         pieces.append(piece)
         got += len(piece)
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)

@@ -71,9 +71,7 @@ def scan(block: bytes, at_end: bool, line_break: int, limit: int = MAX_RECORD_BY
     return Records(starts, ends, commas, consumed, odd)
 
 
-def _not_blank(
-    block: bytes, starts: "np.ndarray", ends: "np.ndarray", commas: "np.ndarray"
-) -> "np.ndarray":
+def _not_blank(block: bytes, starts: "np.ndarray", ends: "np.ndarray", commas: "np.ndarray") -> "np.ndarray":
     import numpy as np
 
     keep = ends > starts

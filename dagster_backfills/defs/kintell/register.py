@@ -105,7 +105,11 @@ class Preflight:
 
 
 def preflight(
-    conn: psycopg.Connection, source: SourceFile, header: Header, offset: int | None = None, first_row: int = 1
+    conn: psycopg.Connection,
+    source: SourceFile,
+    header: Header,
+    offset: int | None = None,
+    first_row: int = 1,
 ) -> Preflight:
     """Judge a sample, and look for missing users in all rows from `offset` on."""
     users, errors, sampled = Users(conn), [], 0
@@ -143,5 +147,3 @@ def missing_in(rows: "pl.DataFrame", users: Users) -> "pl.DataFrame":
     unknown = pairs.join(users.find(pairs["email"]), on="email", how="anti", maintain_order="left")
     valid = [bool(email) and is_address(email) for email in unknown["email"]]
     return unknown.filter(pl.Series(valid, dtype=pl.Boolean))
-
-

@@ -73,7 +73,8 @@ def _batch(
     numbers = np.array([number for number, _, _ in rows], np.int64)
     positions = job.header.positions
     data = {
-        name: [values[positions[name]].strip() if name in positions else "" for _, values, _ in rows] for name in KNOWN
+        name: [values[positions[name]].strip() if name in positions else "" for _, values, _ in rows]
+        for name in KNOWN
     }
     frame = pl.DataFrame(
         {**data, "row": np.arange(len(rows))}, schema={**dict.fromkeys(KNOWN, pl.String), "row": pl.Int64}
@@ -84,7 +85,10 @@ def _batch(
     def looks_duplicate(judged: "pl.DataFrame", before: "np.ndarray") -> "np.ndarray":
         """A row that itself had the id, and was refused by Postgres, is no second occurrence."""
         ids = judged["external_session_id"].to_list()
-        there = {row[0] for row in statements().existing_ids(conn, ids=[i for i, b in zip(ids, before, strict=True) if b])}
+        there = {
+            row[0]
+            for row in statements().existing_ids(conn, ids=[i for i, b in zip(ids, before, strict=True) if b])
+        }
         return before & np.array([i in there for i in ids]) & ~once_same_key
 
     batch = prepare(

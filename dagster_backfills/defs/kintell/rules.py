@@ -53,7 +53,9 @@ def judge(rows: "pl.DataFrame") -> "pl.DataFrame":
     minutes = pl.when(duration).then(pl.col("duration_min")).cast(pl.Int64, strict=False)
     minutes = pl.when(minutes.is_between(1, MAX_DURATION)).then(minutes)
     level = pl.col("language_level").str.to_uppercase()
-    rating = pl.when(pl.col("rating").str.contains(r"^[1-5]$")).then(pl.col("rating")).cast(pl.Int16, strict=False)
+    rating = (
+        pl.when(pl.col("rating").str.contains(r"^[1-5]$")).then(pl.col("rating")).cast(pl.Int16, strict=False)
+    )
     judged = rows.select(
         "row",
         pl.col("session_id").alias("external_session_id"),
@@ -66,14 +68,20 @@ def judge(rows: "pl.DataFrame") -> "pl.DataFrame":
         pl.when(pl.col("feedback_text") != "").then(pl.col("feedback_text")).alias("feedback_text"),
         pl.when(level.is_in(LEVELS)).then(level).alias("language_level"),
         _id_error().alias("session_id_error"),
-        _message("Unknown session type", "session_type", ~kind.is_in(list(SESSION_TYPES))).alias("session_type_error"),
+        _message("Unknown session type", "session_type", ~kind.is_in(list(SESSION_TYPES))).alias(
+            "session_type_error"
+        ),
         _message("Invalid email format", "participant_email", ~pl.col("participant_email_ok")).alias(
             "participant_error"
         ),
-        _message("Invalid email format", "volunteer_email", ~pl.col("volunteer_email_ok")).alias("volunteer_error"),
+        _message("Invalid email format", "volunteer_email", ~pl.col("volunteer_email_ok")).alias(
+            "volunteer_error"
+        ),
         _message("Invalid date format", "date", pl.col("scheduled_at").is_null()).alias("date_error"),
         _message("Invalid duration", "duration_min", minutes.is_null()).alias("duration_error"),
-        _message("Invalid rating", "rating", rating.is_null() & (pl.col("rating") != "")).alias("rating_error"),
+        _message("Invalid rating", "rating", rating.is_null() & (pl.col("rating") != "")).alias(
+            "rating_error"
+        ),
         _message(
             "Invalid language level",
             "language_level",
@@ -122,7 +130,9 @@ def _addresses(rows: "pl.DataFrame", column: str) -> "pl.Series":
 
     values = rows[column]
     plain = (
-        (values.str.len_bytes() <= 64) & values.str.contains(PLAIN_ADDRESS) & ~values.str.contains(RESERVED_DOMAIN)
+        (values.str.len_bytes() <= 64)
+        & values.str.contains(PLAIN_ADDRESS)
+        & ~values.str.contains(RESERVED_DOMAIN)
     )
     others = values.filter(~plain).unique()
     if len(others):
@@ -172,7 +182,11 @@ def _dates(rows: "pl.DataFrame") -> "pl.Series":
 
 def to_utc(value: str) -> datetime | None:
     """An ISO 8601 date or date-time in UTC (no zone means UTC); None where it is none."""
-    if len(value) > 64 or not value.isascii() or (len(value) > 10 and not any(mark in value for mark in "Tt ")):
+    if (
+        len(value) > 64
+        or not value.isascii()
+        or (len(value) > 10 and not any(mark in value for mark in "Tt "))
+    ):
         return None
     try:
         moment = datetime.fromisoformat(value)

@@ -63,11 +63,14 @@ def _undo(conn: psycopg.Connection, claim: Claim, on_progress: Callable[[int, in
         with conn.transaction():
             upto = sql.hold_publisher(conn)
             position = sql.next_event_position(conn)
-            removed, _, _ = sql.remove_sessions(conn, job=job, most=BATCH, sending_upto=upto, position=position)
+            removed, _, _ = sql.remove_sessions(
+                conn, job=job, most=BATCH, sending_upto=upto, position=position
+            )
             restored = sql.restore_sessions(conn, job=job, most=BATCH)
-            if sql.account_rollback(
-                conn, job=job, attempt=claim.attempt, removed=removed, restored=restored
-            ) is None:
+            if (
+                sql.account_rollback(conn, job=job, attempt=claim.attempt, removed=removed, restored=restored)
+                is None
+            ):
                 raise claim.why_lost(conn) or ClaimLost(f"job {job} is no longer held", "lost")
         on_progress(removed, restored)
         if not removed and not restored:

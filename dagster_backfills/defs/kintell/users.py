@@ -34,7 +34,9 @@ class Users:
             with self._conn.cursor().copy(statements().copy_users.sql) as copy:
                 data = b"".join(bytes(piece) for piece in copy)
             if data:
-                self._known = pl.read_csv(data, has_header=False, new_columns=["email", "id"], infer_schema=False)
+                self._known = pl.read_csv(
+                    data, has_header=False, new_columns=["email", "id"], infer_schema=False
+                )
                 self._known = self._known.with_columns(pl.col("email").str.to_lowercase())
 
     def find(self, emails: "pl.Series") -> "pl.DataFrame":

@@ -76,7 +76,14 @@ class Turns:
 
 
 def write_import_batch(
-    conn: psycopg.Connection, claim: Claim, batch: Batch, rules: Rules, turns: Turns, number: int, *, careful: bool
+    conn: psycopg.Connection,
+    claim: Claim,
+    batch: Batch,
+    rules: Rules,
+    turns: Turns,
+    number: int,
+    *,
+    careful: bool,
 ) -> Written:
     """Write a batch of the file and move the job's checkpoint past it, all in one transaction.
 
@@ -106,7 +113,9 @@ def write_import_batch(
             max_error_ratio=rules.max_error_ratio,
         )
         if moved is None:
-            raise claim.why_lost(conn) or OutOfTurn(f"rows from {batch.first_row} on wait for those before them")
+            raise claim.why_lost(conn) or OutOfTurn(
+                f"rows from {batch.first_row} on wait for those before them"
+            )
         add_batch(conn, claim, batch, written, time.monotonic() - began)
     status, processed, failed = moved
     return replace(written, status=status, processed_rows=processed, failed_rows=failed)
@@ -181,7 +190,8 @@ def stage(conn: psycopg.Connection, batch: Batch) -> None:
 def _settle(conn: psycopg.Connection, rules: Rules, batch: Batch, span: dict[str, Any]) -> Written:
     sql = statements()
     staged = batch.sessions.filter(
-        (batch.sessions["row_number"] >= span["first_row"]) & (batch.sessions["row_number"] <= span["last_row"])
+        (batch.sessions["row_number"] >= span["first_row"])
+        & (batch.sessions["row_number"] <= span["last_row"])
     ).height
     inserted = sql.insert_sessions(conn, **span)
     if inserted == staged:
@@ -190,7 +200,9 @@ def _settle(conn: psycopg.Connection, rules: Rules, batch: Batch, span: dict[str
     there = list(sql.staged_but_not_inserted(conn, **bounds))
     if rules.on_duplicate == "error":
         text = "Duplicate key value violates unique constraint: "
-        return Written(inserted=inserted, refused=[_refusal(batch, n, text + session_id) for n, session_id in there])
+        return Written(
+            inserted=inserted, refused=[_refusal(batch, n, text + session_id) for n, session_id in there]
+        )
     updated = 0
     if rules.on_duplicate == "update":
         has = {f"has_{name}": name in rules.columns for name in ("rating", "feedback_text", "language_level")}

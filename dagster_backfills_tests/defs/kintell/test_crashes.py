@@ -99,7 +99,9 @@ def test_of_two_workers_on_one_job_one_goes_on_and_the_other_stops(prepared, und
     assert outcome(url) == undisturbed
 
 
-def test_a_worker_suspended_past_its_lease_writes_nothing_when_it_wakes(prepared, undisturbed, nursery, tmp_path):
+def test_a_worker_suspended_past_its_lease_writes_nothing_when_it_wakes(
+    prepared, undisturbed, nursery, tmp_path
+):
     url, job = prepared()
     sleeper = nursery.start(url, job, tmp_path, batch_rows=BATCH, lease=1.0)
     wait_until(lambda: rows_done(url, job) > 100)

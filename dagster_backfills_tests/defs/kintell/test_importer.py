@@ -57,7 +57,9 @@ def test_importing_a_file_twice_changes_nothing(start, conn):
 
 def test_duplicates_are_updated_where_asked_and_only_where_they_differ(start, conn):
     start([row(i) for i in range(60)])
-    job = start([row(i, rating="4" if i < 10 else row(i)["rating"]) for i in range(70)], on_duplicate="update")
+    job = start(
+        [row(i, rating="4" if i < 10 else row(i)["rating"]) for i in range(70)], on_duplicate="update"
+    )
     differed = sum(row(i)["rating"] != "4" for i in range(10))
     assert (job.inserted_rows, job.updated_rows, job.skipped_rows) == (10, differed, 60 - differed)
     assert {s[7] for s in state(conn)["sessions"][:10]} == {4}

@@ -7,11 +7,10 @@ from dagster_backfills.defs.kintell.account import load_job, set_status
 from dagster_backfills.defs.kintell.claims import Claim
 from dagster_backfills.defs.kintell.dry_run import validate
 from dagster_backfills.defs.kintell.error_file import stream_errors, write_error_file
-from dagster_backfills.defs.kintell.files import FileError
+from dagster_backfills.defs.kintell.files import FileError, open_file
 from dagster_backfills.defs.kintell.importer import Options, run_import
-from dagster_backfills.defs.kintell.register import preflight, register
-from dagster_backfills.defs.kintell.files import open_file
 from dagster_backfills.defs.kintell.reader import read_header
+from dagster_backfills.defs.kintell.register import preflight, register
 from dagster_backfills.defs.kintell.replay import replay
 from dagster_backfills.defs.kintell.undo import preview_rollback, roll_back
 from dagster_backfills.lib.errors import UserError
@@ -56,7 +55,9 @@ def test_the_error_file_fixed_and_sent_in_again_imports_its_rows(start, conn, tm
 
 def test_a_replay_imports_what_is_good_now_and_keeps_the_account(start, conn, database_url):
     job = start(mixed_rows(200))
-    conn.execute("insert into kintell.users (email, name, role) values ('nobody@example.com', 'x', 'participant')")
+    conn.execute(
+        "insert into kintell.users (email, name, role) values ('nobody@example.com', 'x', 'participant')"
+    )
     done = replay(database_url, job.id)
     assert (done.tried, done.imported) == (20, 2)
     assert (done.job.inserted_rows, done.job.failed_rows, done.job.status) == (182, 18, "completed")
@@ -65,13 +66,15 @@ def test_a_replay_imports_what_is_good_now_and_keeps_the_account(start, conn, da
 
 
 def test_a_replay_can_make_the_missing_users(start, conn, database_url):
-    job = start([row(i, participant_email="new.one@example.com", rating="7" if i == 3 else "") for i in range(10)])
+    job = start(
+        [row(i, participant_email="new.one@example.com", rating="7" if i == 3 else "") for i in range(10)]
+    )
     assert job.failed_rows == 10
     done = replay(database_url, job.id, create_missing_users=True)
     assert (done.imported, done.job.failed_rows) == (9, 1)
-    assert conn.execute("select error_message from kintell.backfill_row_errors where resolved_at is null").fetchall() == [
-        ("Invalid rating: 7",)
-    ]
+    assert conn.execute(
+        "select error_message from kintell.backfill_row_errors where resolved_at is null"
+    ).fetchall() == [("Invalid rating: 7",)]
 
 
 def test_a_replayed_second_occurrence_stays_rejected(start, conn, database_url):
@@ -89,9 +92,15 @@ def test_a_rollback_restores_the_tables_exactly(start, conn, database_url):
     assert (preview.removes, preview.restores, preview.keeps) == (job.inserted_rows, job.updated_rows, 0)
     assert conn.execute(WHOLE).fetchall() != before
     done = roll_back(database_url, job.id)
-    assert (done.status, done.removed_rows, done.restored_rows) == ("rolled_back", job.inserted_rows, job.updated_rows)
+    assert (done.status, done.removed_rows, done.restored_rows) == (
+        "rolled_back",
+        job.inserted_rows,
+        job.updated_rows,
+    )
     assert conn.execute(WHOLE).fetchall() == before
-    assert conn.execute("select count(*) from kintell.event_outbox where job_id = %s", [job.id]).fetchone() == (0,)
+    assert conn.execute(
+        "select count(*) from kintell.event_outbox where job_id = %s", [job.id]
+    ).fetchone() == (0,)
     with pytest.raises(UserError, match="is rolled_back"):
         roll_back(database_url, job.id)
 
@@ -99,7 +108,9 @@ def test_a_rollback_restores_the_tables_exactly(start, conn, database_url):
 def test_a_rollback_keeps_and_reports_what_was_edited_since(start, conn, database_url):
     start([row(0)], name="first.csv")
     job = start([row(0, rating="5"), row(1), row(2)], on_duplicate="update")
-    conn.execute("update kintell.kintell_sessions set feedback_text = 'edited' where external_session_id <> 's-000002'")
+    conn.execute(
+        "update kintell.kintell_sessions set feedback_text = 'edited' where external_session_id <> 's-000002'"
+    )
     preview = preview_rollback(conn, job.id)
     assert (preview.removes, preview.restores, preview.kept) == (1, 0, ["s-000000", "s-000001"])
     done = roll_back(database_url, job.id)
@@ -125,7 +136,9 @@ def test_an_interrupted_rollback_goes_on(start, conn, database_url, monkeypatch)
 
 def test_events_that_went_out_are_taken_back_by_another(start, conn, database_url):
     job = start([row(i) for i in range(3)])
-    conn.execute("update kintell.event_outbox set published_at = now() where payload ->> 'externalSessionId' = 's-000001'")
+    conn.execute(
+        "update kintell.event_outbox set published_at = now() where payload ->> 'externalSessionId' = 's-000001'"
+    )
     roll_back(database_url, job.id)
     events = conn.execute(
         "select event_type, payload ->> 'externalSessionId', published_at is null from kintell.event_outbox order by position"
@@ -220,6 +233,9 @@ def test_at_most_so_many_imports_run_side_by_side(conn, database_url, tmp_path):
     jobs = [
         register(conn, str(write_csv(tmp_path / f"{i}.csv", [row(i)])), [str(tmp_path)]).job for i in range(3)
     ]
-    with Claim(database_url, jobs[0], "import", max_imports=2), Claim(database_url, jobs[1], "import", max_imports=2):
+    with (
+        Claim(database_url, jobs[0], "import", max_imports=2),
+        Claim(database_url, jobs[1], "import", max_imports=2),
+    ):
         with pytest.raises(TooManyImports):
             Claim(database_url, jobs[2], "import", max_imports=2)

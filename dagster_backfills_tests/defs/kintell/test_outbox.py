@@ -166,7 +166,9 @@ def test_a_rollback_publishes_for_each_event_that_had_gone_out(imported, conn, d
     assert waiting(conn) == 12
     roll_back(database_url, job.id)
     publish_waiting(database_url, nats_server.url, STREAM)
-    kinds = [(subject.rsplit(".", 1)[0], data["externalSessionId"]) for subject, _, data in nats_server.stored()]
+    kinds = [
+        (subject.rsplit(".", 1)[0], data["externalSessionId"]) for subject, _, data in nats_server.stored()
+    ]
     first = [f"s-{i:06d}" for i in range(8)]
     assert kinds == [("kintell.session.completed", i) for i in first] + [
         ("kintell.session.rolled_back", i) for i in first
@@ -177,7 +179,9 @@ def test_events_on_their_way_are_not_deleted_by_a_rollback(imported, conn, datab
     job = imported([row(i) for i in range(6)])
     assert len(take(conn, 2)) == 2
     roll_back(database_url, job.id)
-    left = conn.execute("select event_type, count(*) from kintell.event_outbox group by 1 order by 1").fetchall()
+    left = conn.execute(
+        "select event_type, count(*) from kintell.event_outbox group by 1 order by 1"
+    ).fetchall()
     assert left == [("kintell.session.completed", 2), ("kintell.session.rolled_back", 2)]
 
 

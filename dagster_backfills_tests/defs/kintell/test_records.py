@@ -19,7 +19,9 @@ soup = st.text(alphabet='a",\n\r ', max_size=60).map(str.encode)
 
 def records_of(block: bytes, at_end: bool = True, line_break: int = LF) -> list[tuple[bytes, str | None]]:
     found = scan(block, at_end, line_break)
-    return [(block[s:e], found.odd.get(i)) for i, (s, e) in enumerate(zip(found.starts, found.ends, strict=True))]
+    return [
+        (block[s:e], found.odd.get(i)) for i, (s, e) in enumerate(zip(found.starts, found.ends, strict=True))
+    ]
 
 
 def slowly(block: bytes) -> list[tuple[bytes, str | None]]:
@@ -78,7 +80,11 @@ def test_records_do_not_depend_on_where_blocks_are_cut(block, step):
 
 
 @settings(max_examples=500, deadline=None)
-@given(st.lists(st.lists(st.text(alphabet='a",\n\r x', max_size=8), min_size=2, max_size=4), min_size=1, max_size=8))
+@given(
+    st.lists(
+        st.lists(st.text(alphabet='a",\n\r x', max_size=8), min_size=2, max_size=4), min_size=1, max_size=8
+    )
+)
 def test_what_a_csv_writer_wrote_is_read_back(rows):
     out = io.StringIO()
     csv.writer(out, quoting=csv.QUOTE_ALL).writerows(rows)

@@ -59,9 +59,6 @@ def _work(what: dict[str, Any], out: int) -> None:
 
 
 def _nurse() -> None:
-    import pandas
-    import pandera.polars
-    import psycopg
     import pyarrow  # noqa: F401
 
     from dagster_backfills.defs.kintell import importer, register, rules, schemas, statements  # noqa: F401
