@@ -101,7 +101,10 @@ def show(way: str, result: dict[str, Any]) -> None:
         return
     memory = f"  peak {result['peak_mb']:.0f} MB above idle" if "peak_mb" in result else ""
     rate = result["rows"] / result["seconds"]
-    print(f"{way:8} {result['seconds']:7.1f} s  {rate:9,.0f} rows/s{memory}  {result.get('note', '')}", flush=True)
+    print(
+        f"{way:8} {result['seconds']:7.1f} s  {rate:9,.0f} rows/s{memory}  {result.get('note', '')}",
+        flush=True,
+    )
 
 
 def summary(found: dict[str, dict[str, Any]], rows: int) -> None:
@@ -142,7 +145,10 @@ def _copy_raw(url: str, path: Path) -> None:
     # Ragged rows stop COPY; whoever goes this way must take them out before.
     clean = path.with_suffix(".clean.csv")
     if not clean.exists():
-        with path.open(encoding="utf-8", newline="") as rows, clean.open("w", encoding="utf-8", newline="") as out:
+        with (
+            path.open(encoding="utf-8", newline="") as rows,
+            clean.open("w", encoding="utf-8", newline="") as out,
+        ):
             writer = csv.writer(out, lineterminator="\n")
             writer.writerows(row for row in csv.reader(rows) if len(row) == header + 1)
     psql = shutil.which("psql")
@@ -150,10 +156,14 @@ def _copy_raw(url: str, path: Path) -> None:
         command = f"\\copy bench.raw from '{clean}' (format csv, header)"
         subprocess.run([psql, url, "-q", "-v", "ON_ERROR_STOP=1", "-c", command], check=True)
         return
-    with psycopg.connect(url, autocommit=True) as conn, clean.open("rb") as data:
-        with conn.cursor().copy("copy bench.raw from stdin (format csv, header)") as copy:
-            while piece := data.read(1 << 20):
-                copy.write(piece)
+    into = "copy bench.raw from stdin (format csv, header)"
+    with (
+        psycopg.connect(url, autocommit=True) as conn,
+        clean.open("rb") as data,
+        conn.cursor().copy(into) as copy,
+    ):
+        while piece := data.read(1 << 20):
+            copy.write(piece)
 
 
 def insert_select(url: str, path: Path) -> dict[str, Any]:
@@ -174,7 +184,9 @@ def _copy_raw_table(url: str) -> None:
         for column in ("participant_id", "volunteer_id"):
             name = sql.Identifier(column)
             conn.execute(
-                sql.SQL("alter table bench.sessions add foreign key ({}) references kintell.users").format(name)
+                sql.SQL("alter table bench.sessions add foreign key ({}) references kintell.users").format(
+                    name
+                )
             )
         ordered = conn.info.server_version >= 180000
         body = sql.SQL("select uuidv7()" if ordered else "select gen_random_uuid()")
@@ -199,7 +211,9 @@ def dlt_append(url: str, path: Path, folder: Path) -> dict[str, Any]:
     def rows() -> Any:
         text = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(_columns(path), "string"))
         options = pyarrow.csv.ParseOptions(newlines_in_values=True)
-        reader = pyarrow.csv.open_csv(path.with_suffix(".clean.csv"), parse_options=options, convert_options=text)
+        reader = pyarrow.csv.open_csv(
+            path.with_suffix(".clean.csv"), parse_options=options, convert_options=text
+        )
         yield from reader
 
     destination = dlt.destinations.postgres(_tcp_url(url))
@@ -252,7 +266,9 @@ def to_sql(url: str, path: Path) -> dict[str, Any]:
 def this_import(url: str, path: Path, batch_rows: int) -> dict[str, Any]:
     """Register, preflight and import with everything on, in a worker process of its own."""
     command = [sys.executable, "-m", "benchmarks.kintell", "--batch-rows", str(batch_rows)]
-    done = subprocess.run([*command, "--worker", url, "", str(path)], check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        [*command, "--worker", url, "", str(path)], check=True, capture_output=True, text=True
+    )
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 

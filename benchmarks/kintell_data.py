@@ -69,9 +69,11 @@ def add_users(conn: psycopg.Connection) -> None:
     conn.execute(
         """
         insert into kintell.users (email, name, role)
-        select 'participant' || n || '@example.com', 'Participant ' || n, 'participant' from generate_series(0, %(h)s - 1) n
+        select 'participant' || n || '@example.com', 'Participant ' || n, 'participant'
+        from generate_series(0, %(h)s - 1) n
         union all
-        select 'volunteer' || n || '@example.org', 'Volunteer ' || n, 'volunteer' from generate_series(0, %(h)s - 1) n
+        select 'volunteer' || n || '@example.org', 'Volunteer ' || n, 'volunteer'
+        from generate_series(0, %(h)s - 1) n
         """,
         {"h": USERS // 2},
     )

@@ -1,6 +1,6 @@
 """The file of an import: where it may lie, how it is opened, what it contains (digest). Not here: its records."""
 
-import os
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -71,24 +71,27 @@ class SourceFile:
         """
         self.fs.invalidate_cache(self.path)
         if is_local(self.fs):
-            stat = os.stat(self.path)
+            stat = Path(self.path).stat()
             return f"{stat.st_ino}-{stat.st_size}-{stat.st_mtime_ns}-{stat.st_ctime_ns}"
         return str(self.fs.ukey(self.path))
 
     def open(self, offset: int = 0) -> IO[bytes]:
         """The file's bytes from `offset` on; one seek, no reading of what comes before."""
+        handle: Any = None
         try:
-            handle = (
-                open(self.path, "rb", buffering=0) if is_local(self.fs) else self.fs.open(self.path, "rb")
-            )  # noqa: PTH123, SIM115
+            opened = Path(self.path).open if is_local(self.fs) else partial(self.fs.open, self.path)
+            handle = opened("rb")
             handle.seek(offset)
         except OSError as error:
             raise FileError(f"{self.url} can't be read: {error}") from error
-        return handle  # type: ignore[no-any-return]
+        return handle
 
     def sha256(self) -> str:
         """The digest of the whole content."""
         import hashlib
 
+        digest = hashlib.sha256()
         with self.open() as handle:
-            return hashlib.file_digest(handle, "sha256").hexdigest()
+            while piece := handle.read(1 << 20):
+                digest.update(piece)
+        return digest.hexdigest()

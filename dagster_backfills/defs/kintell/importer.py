@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -80,6 +81,7 @@ def run_import(
     """Import a registered job from where it stands, and return it as it is then: completed, or failed, paused or
     cancelled. Raises `FileError` for a file that can't be read or has changed, `JobBusy`, `TooManyImports`, and
     `ClaimLost` where another attempt has taken over."""
+    share_one_heap()
     with psycopg.connect(url, autocommit=True) as conn:
         found = load_job(conn, job)
     source = open_unchanged(found, allowed)
@@ -98,6 +100,14 @@ def run_import(
             raise
         with claim.connect() as conn:
             return load_job(conn, job)
+
+
+def share_one_heap() -> None:
+    """Let the worker's threads share glibc's heap: one a thread keeps some 40 MB that another has freed."""
+    import ctypes
+
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(-8, 1)  # M_ARENA_MAX; other C libraries have no such function
 
 
 def open_unchanged(job: Job, allowed: list[str]) -> SourceFile:

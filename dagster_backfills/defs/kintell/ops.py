@@ -182,11 +182,19 @@ def _dry_run(
     postgres: PostgresResource,
     kintell: KintellSettings,
 ) -> Handoff:
+    import fsspec
+
     from dagster_backfills.defs.kintell.dry_run import validate
 
-    with postgres.connect() as conn:
-        verdict = validate(conn, config.file, kintell.allowed, on_duplicate=config.on_duplicate.value)
-    context.add_output_metadata(verdict_metadata(verdict))
+    url = kintell.error_file(f"dry-run-{context.run_id}")
+    with (
+        postgres.connect() as conn,
+        fsspec.open(url, "w", encoding="utf-8", newline="", auto_mkdir=True) as errors,
+    ):
+        verdict = validate(
+            conn, config.file, kintell.allowed, on_duplicate=config.on_duplicate.value, error_file=errors
+        )
+    context.add_output_metadata(verdict_metadata(verdict, url))
     context.log.info(
         f"{verdict.new:,} new, {verdict.duplicates:,} duplicates, {verdict.failed:,} would be rejected."
     )

@@ -30,9 +30,9 @@ def parse(block: Block, header: Header) -> Parsed:
 
     records, broken = block.records, {}
     width = len(header.columns)
-    for i in np.flatnonzero(records.commas != width - 1):
+    for i in np.flatnonzero(records.commas != width - 1).tolist():
         if i not in records.odd:
-            broken[int(i)] = _ragged(width, int(records.commas[i]) + 1)
+            broken[i] = _ragged(width, int(records.commas[i]) + 1)
     for i, problem in records.odd.items():
         fields = len(split_fields(block.record(i)))
         if problem or fields != width:

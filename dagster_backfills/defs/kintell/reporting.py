@@ -64,9 +64,21 @@ def import_materialization(conn: psycopg.Connection, job: Job) -> dg.AssetMateri
     return dg.AssetMaterialization(SESSIONS, description=description, metadata=metadata)
 
 
-def verdict_metadata(verdict: Verdict) -> dict[str, Any]:
-    """What a dry run found."""
+def verdict_metadata(verdict: Verdict, error_file: str) -> dict[str, Any]:
+    """What a dry run found; `verdict` has it for programs."""
+    plain = {
+        "total": verdict.total,
+        "new": verdict.new,
+        "duplicates": verdict.duplicates,
+        "failed": verdict.failed,
+        "kinds": verdict.kinds.most_common(),
+        "errors": verdict.errors,
+        "missing_users": len(verdict.missing),
+        "missing": dict(list(verdict.missing.items())[:1000]),
+        "error_file": error_file,
+    }
     return {
+        "verdict": dg.MetadataValue.json(plain),
         "rows": verdict.total,
         "new": verdict.new,
         "duplicates": verdict.duplicates,

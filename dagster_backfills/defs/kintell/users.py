@@ -32,10 +32,12 @@ class Users:
         self._known = pl.DataFrame(schema={"email": pl.String, "id": pl.String})
         if statements().count_users(self._conn) <= MAX_IN_MEMORY:
             with self._conn.cursor().copy(statements().copy_users.sql) as copy:
-                data = b"".join(bytes(piece) for piece in copy)
+                data = bytearray()
+                for piece in copy:
+                    data += piece
             if data:
                 self._known = pl.read_csv(
-                    data, has_header=False, new_columns=["email", "id"], infer_schema=False
+                    bytes(data), has_header=False, new_columns=["email", "id"], infer_schema=False
                 )
                 self._known = self._known.with_columns(pl.col("email").str.to_lowercase())
 

