@@ -42,8 +42,9 @@ insert into bench.sessions (
     rating, feedback_text, language_level
 )
 select
-    bench.new_id(), v.external_session_id, v.session_type, p.id, w.id, v.scheduled_at, v.scheduled_at, v.duration_minutes,
-    v.rating::smallint, v.feedback_text, v.language_level
+    bench.new_id() as id, v.external_session_id, v.session_type, p.id as participant_id, w.id as volunteer_id,
+    v.scheduled_at, v.scheduled_at as completed_at, v.duration_minutes,
+    v.rating::smallint as rating, v.feedback_text, v.language_level
 from valid as v
 inner join kintell.users as p on lower(p.email) = v.participant_email
 inner join kintell.users as w on lower(w.email) = v.volunteer_email

@@ -10,6 +10,7 @@ import typer
 
 from dagster_backfills.cli.domain_runs import database
 from dagster_backfills.cli.errors import FAILURES
+from dagster_backfills.cli.kintell_show import show_job, show_jobs
 from dagster_backfills.cli.output import confirm, print_json, print_table, say
 from dagster_backfills.lib.errors import UserError
 
@@ -79,18 +80,9 @@ def status(
     with database() as conn:
         jobs = [load_job(conn, job)] if job else list_jobs(conn, most)
     if job:
-        _show_job(jobs[0], json)
-    elif json:
-        print_json([_plain(each) for each in jobs])
+        show_job(jobs[0], json)
     else:
-        print_table(
-            ["job", "file", "status", "rows", "processed", "inserted", "updated", "skipped", "rejected", "created"],
-            [
-                (j.id, j.file_name, _doing(j), j.total_rows, j.processed_rows, j.inserted_rows, j.updated_rows,
-                 j.skipped_rows, j.failed_rows, j.created_at)
-                for j in jobs
-            ],
-        )  # fmt: skip
+        show_jobs(jobs, json)
 
 
 @app.command()
@@ -167,7 +159,7 @@ def replay(job: JobId, create_missing_users: MakeUsers = False, json: Json = Fal
     found = _job(job)
     config = {"job": str(found.id), "create_missing_users": create_missing_users}
     code = _run("replay_kintell_errors", {"ops": {"replay_errors": {"config": config}}}, watch=_waiting)
-    _show_job(_job(job), json)
+    show_job(_job(job), json)
     raise typer.Exit(code)
 
 
@@ -203,7 +195,7 @@ def rollback(
     code = _run(
         "rollback_kintell_import", {"ops": {"roll_back_sessions": {"config": config}}}, watch=_waiting
     )
-    _show_job(_job(job), json)
+    show_job(_job(job), json)
     raise typer.Exit(code)
 
 
@@ -285,7 +277,7 @@ def _import(config: dict[str, Any], json: bool) -> None:
         job = newest_job_of_run(conn, seen["run"], config.get("job"), config.get("file"))
     if job is None:
         raise typer.Exit(code)
-    _show_job(job, json)
+    show_job(job, json)
     if job.failed_rows and not json:
         say(f"{job.failed_rows:,} rows were rejected: backfills kintell errors {job.id} -o FILE")
     raise typer.Exit(code or (FAILURES if job.failed_rows or job.status != "completed" else 0))
@@ -324,38 +316,4 @@ def _set_status(job: str, verb: str, json: bool) -> None:
     from dagster_backfills.defs.kintell.account import set_status
 
     with database() as conn:
-        _show_job(set_status(conn, job, verb), json)
-
-
-def _doing(job: "Job") -> str:
-    return f"{job.status} ({job.activity})" if job.activity and job.activity != "import" else job.status
-
-
-def _plain(job: "Job") -> dict[str, Any]:
-    return {name: value for name, value in asdict(job).items() if name not in ("file_stamp", "line_break")}
-
-
-def _show_job(job: "Job", json: bool) -> None:
-    if json:
-        print_json(_plain(job))
-        return
-    percent = f"{100 * job.processed_rows / job.total_rows:.1f} %" if job.total_rows else "100 %"
-    lines = [
-        ("job", job.id),
-        ("file", job.file_url),
-        ("status", _doing(job)),
-        ("processed", f"{job.processed_rows:,} of {job.total_rows:,} ({percent})"),
-        ("inserted", job.inserted_rows),
-        ("updated", job.updated_rows),
-        ("skipped", job.skipped_rows),
-        ("rejected", job.failed_rows),
-        ("missing users", job.missing_users),
-        ("attempt", job.attempt),
-        ("heartbeat", job.heartbeat_at),
-        ("run", job.run_id),
-        ("error file", job.error_file),
-        ("error", job.error_message),
-    ]
-    if job.rollback_started_at:
-        lines += [("removed", job.removed_rows), ("restored", job.restored_rows), ("kept", job.kept_rows)]
-    print_table(["", ""], lines)
+        show_job(set_status(conn, job, verb), json)

@@ -5,9 +5,7 @@ way and start again from the checkpoint in the database. Not here: Dagster, and 
 """
 
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID
@@ -19,6 +17,7 @@ from dagster_backfills.defs.kintell.batches import Batch, prepare
 from dagster_backfills.defs.kintell.claims import LEASE_SECONDS, MAX_IMPORTS, Claim, ClaimLost
 from dagster_backfills.defs.kintell.files import FileError, SourceFile, open_file
 from dagster_backfills.defs.kintell.parse import parse, raw_values
+from dagster_backfills.defs.kintell.pipeline import Writers
 from dagster_backfills.defs.kintell.reader import Block, read_blocks
 from dagster_backfills.defs.kintell.seen import SeenIds, unpack
 from dagster_backfills.defs.kintell.statements import statements
@@ -27,13 +26,10 @@ from dagster_backfills.defs.kintell.writer import (
     ROW_ERRORS,
     OutOfTurn,
     Rules,
-    Turns,
     Written,
-    write_import_batch,
 )
 
 MAX_BATCH_ROWS = 50_000
-WRITERS = 2
 PASSING = (psycopg.OperationalError, psycopg.InterfaceError)
 
 
@@ -171,7 +167,7 @@ class _Import:
                 self.options.max_errors,
                 self.options.max_error_ratio,
             )
-            with _Writers(self.claim, rules) as writers:
+            with Writers(self.claim, rules) as writers:
                 self.drive(writers, self.prepared(conn, job))
             self.finish(conn, job)
 
@@ -186,7 +182,7 @@ class _Import:
                     conn, block, job, users, seen, create_missing_users=self.options.create_missing_users
                 )
 
-    def drive(self, writers: "_Writers", batches: Iterator[Batch]) -> None:
+    def drive(self, writers: "Writers", batches: Iterator[Batch]) -> None:
         try:
             for batch in batches:
                 if not writers.free():
@@ -251,58 +247,3 @@ def seen_so_far(conn: psycopg.Connection, job: UUID) -> SeenIds:
     for (claimed,) in statements().claimed_ids(conn, job=job):
         seen.add(unpack(claimed))
     return seen
-
-
-class _Writers:
-    """Two connections that write batches side by side; results come back in the file's order."""
-
-    def __init__(self, claim: Claim, rules: Rules) -> None:
-        self.claim, self.rules = claim, rules
-        self.turns = Turns()
-        self.number = 0
-        self.failed_at: int | None = None
-        self.inflight: deque[tuple[int, Future[Written]]] = deque()
-        self.connections: deque[psycopg.Connection] = deque()
-
-    def __enter__(self) -> "_Writers":
-        self.connections.extend(self.claim.connect() for _ in range(WRITERS))
-        for conn in self.connections:
-            conn.execute("set temp_buffers = '32MB'")
-        self.pool = ThreadPoolExecutor(WRITERS, thread_name_prefix="kintell-writer")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.pool.shutdown(wait=True, cancel_futures=True)
-        for conn in self.connections:
-            conn.close()
-
-    def free(self) -> bool:
-        return len(self.inflight) < WRITERS
-
-    def pending(self) -> bool:
-        return bool(self.inflight)
-
-    def submit(self, batch: Batch, *, careful: bool) -> None:
-        future = self.pool.submit(self.write, batch, self.number, careful)
-        self.inflight.append((batch.last_row, future))
-        self.number += 1
-
-    def write(self, batch: Batch, number: int, careful: bool) -> Written:
-        conn = self.connections.popleft()
-        try:
-            return write_import_batch(
-                conn, self.claim, batch, self.rules, self.turns, number, careful=careful
-            )
-        finally:
-            self.turns.begun(number)
-            self.connections.append(conn)
-
-    def oldest(self) -> Written:
-        """The result of the oldest batch under way. Where it failed, the others are waited for first."""
-        last_row, future = self.inflight.popleft()
-        try:
-            return future.result()
-        except BaseException:
-            self.failed_at = last_row
-            self.pool.shutdown(wait=True, cancel_futures=True)
-            raise

@@ -7,6 +7,7 @@ from dagster_backfills.defs.kintell.account import load_job
 from dagster_backfills.defs.kintell.assets import daily_summary_write
 from dagster_backfills.defs.kintell.claims import ClaimLost
 from dagster_backfills.defs.kintell.config import ImportSessions, Replay, RollBack
+from dagster_backfills.defs.kintell.publishing import publish, publish_events
 from dagster_backfills.defs.kintell.reporting import SHOWN, import_materialization
 from dagster_backfills.defs.kintell.resources import KintellSettings
 from dagster_backfills.defs.kintell.statements import statements
@@ -31,7 +32,7 @@ def _one_config(config: ImportSessions) -> dg.RunConfig:
 def import_kintell_sessions() -> None:
     registered = ops.register_file()
     checked = ops.preflight_file(registered)
-    ops.publish_events(ops.report_outcome(ops.import_rows(checked)))
+    publish_events(ops.report_outcome(ops.import_rows(checked)))
 
 
 @dg.op(
@@ -99,8 +100,8 @@ def replay_errors(context: dg.OpExecutionContext, config: Replay, postgres: Post
 )
 def publish_outbox(
     context: dg.OpExecutionContext, postgres: PostgresResource, kintell: KintellSettings
-) -> ops.Handoff:
-    return ops.publish(context, postgres, kintell, must=True)
+) -> dict[str, int]:
+    return publish(context, postgres, kintell, must=True)
 
 
 @dg.op(

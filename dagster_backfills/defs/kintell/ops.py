@@ -239,36 +239,3 @@ def report_outcome(
             allow_retries=False,
         )
     return imported
-
-
-@dg.op(
-    name="publish",
-    out=dg.Out(dict, io_manager_key="kintell_handoff"),
-    description="Send waiting events to NATS JetStream.",
-)
-def publish_events(
-    context: dg.OpExecutionContext, reported: Handoff, postgres: PostgresResource, kintell: KintellSettings
-) -> Handoff:
-    return publish(context, postgres, kintell, must=False)
-
-
-def publish(
-    context: dg.OpExecutionContext, postgres: PostgresResource, kintell: KintellSettings, *, must: bool
-) -> dict[str, int]:
-    """Drain the outbox. Where NATS can't be reached events wait, and only with `must` that is a failure."""
-    from dagster_backfills.defs.kintell.outbox import NatsUnavailable, publish_waiting
-
-    if not kintell.nats:
-        context.log.info("KINTELL_NATS_URL is not set; events wait.")
-        return {"events": 0, "again": 0}
-    try:
-        done = publish_waiting(postgres.libpq_url, kintell.nats, kintell.stream_name)
-    except NatsUnavailable as error:
-        if must:
-            raise refused(error) from error
-        context.log.warning(f"{error} Events wait.")
-        return {"events": 0, "again": 0}
-    if done.busy:
-        context.log.info("Another publisher is at work.")
-    context.add_output_metadata({"events": done.events, "stored before": done.again})
-    return {"events": done.events, "again": done.again}

@@ -4,8 +4,8 @@ import codecs
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dagster_backfills.defs.kintell.fields import split_fields
 from dagster_backfills.defs.kintell.reader import KNOWN, Block, Header
-from dagster_backfills.defs.kintell.records import split_fields
 
 if TYPE_CHECKING:
     import numpy as np

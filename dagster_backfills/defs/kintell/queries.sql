@@ -157,8 +157,9 @@ with new as (
         duration_minutes, rating, feedback_text, language_level, backfill_job_id
     )
     select
-        id, external_session_id, session_type, participant_id, volunteer_id, scheduled_at, scheduled_at,
-        duration_minutes, rating, feedback_text, language_level, :job::uuid
+        id, external_session_id, session_type, participant_id, volunteer_id, scheduled_at,
+        scheduled_at as completed_at, duration_minutes, rating, feedback_text, language_level,
+        :job::uuid as backfill_job_id
     from import_stage
     where row_number between :first_row and :last_row
     on conflict (external_session_id) do nothing
@@ -172,10 +173,10 @@ numbered as (
 events as (
     insert into kintell.event_outbox (position, id, event_type, job_id, session_id, payload)
     select
-        :position::bigint + :first_row - :batch_first_row + n,
+        :position::bigint + :first_row - :batch_first_row + n as position,
         event_id,
-        'kintell.session.completed',
-        :job::uuid,
+        'kintell.session.completed' as event_type,
+        :job::uuid as job_id,
         id,
         json_build_object(
             'id', event_id,
@@ -189,7 +190,7 @@ events as (
             'completedAt', completed_at,
             'durationMinutes', duration_minutes,
             'languageLevel', language_level
-        )
+        ) as payload
     from numbered
 )
 select count(*) from new;
@@ -322,293 +323,3 @@ select
     feedback_text, language_level
 from kintell.kintell_sessions
 where external_session_id = any(:ids::text[]);
-
--- name: errors
--- Open rejected rows, in the file's order.
-select row_number, error_message, row_values
-from kintell.backfill_row_errors
-where job_id = :job and resolved_at is null
-order by row_number;
-
--- name: count_errors$
-select count(*) from kintell.backfill_row_errors where job_id = :job and resolved_at is null;
-
--- name: frequent_errors
--- The messages without the value they quote, the most frequent first.
-select kind, count(*) as rows
-from kintell.backfill_row_errors as e
-cross join lateral (select distinct split_part(part, ': ', 1) as kind from regexp_split_to_table(
-    e.error_message, '; (?=[A-Z])'
-) as part) as kinds
-where e.job_id = :job and e.resolved_at is null
-group by kind
-order by count(*) desc, kind
-limit :most;
-
--- name: open_errors
--- The next rejected rows that a replay may import.
-select row_number, row_values, error_message
-from kintell.backfill_row_errors
-where job_id = :job and row_number > :after_row and replayable and resolved_at is null
-order by row_number
-limit :most;
-
--- name: resolve_errors!
-update kintell.backfill_row_errors
-set resolved_at = clock_timestamp()
-where job_id = :job and row_number = any(:rows::bigint[]);
-
--- name: reword_errors!
-update kintell.backfill_row_errors as e
-set error_message = new.message
-from unnest(:rows::bigint[], :messages::text[]) as new (row_number, message)
-where e.job_id = :job and e.row_number = new.row_number and e.error_message <> new.message;
-
--- name: account_replay^
-update kintell.backfill_jobs
-set
-    failed_rows = failed_rows - (:inserted + :updated + :skipped),
-    inserted_rows = inserted_rows + :inserted,
-    updated_rows = updated_rows + :updated,
-    skipped_rows = skipped_rows + :skipped,
-    heartbeat_at = clock_timestamp()
-where id = :job and attempt = :attempt and activity = 'replay'
-returning failed_rows;
-
--- name: rollback_preview^
--- What a rollback would do: sessions it removes, former versions it restores, and what it keeps as it was edited since.
-select
-    (
-        select count(*)
-        from kintell.kintell_sessions
-        where backfill_job_id = :job and updated_at = created_at
-    ) as removes,
-    (
-        select count(*)
-        from kintell.backfill_job_updates as u
-        inner join kintell.kintell_sessions as s on u.session_id = s.id and u.updated_at = s.updated_at
-        where u.job_id = :job
-    ) as restores,
-    (
-        select count(*)
-        from kintell.kintell_sessions
-        where backfill_job_id = :job and updated_at <> created_at
-    ) as keeps_inserted,
-    (
-        select count(*)
-        from kintell.backfill_job_updates as u
-        inner join kintell.kintell_sessions as s on u.session_id = s.id and u.updated_at <> s.updated_at
-        where u.job_id = :job
-    ) as keeps_updated;
-
--- name: kept_sessions
--- Sessions of the job that were edited since, which a rollback keeps.
-select s.external_session_id
-from kintell.kintell_sessions as s
-where s.backfill_job_id = :job and s.updated_at <> s.created_at
-union all
-select s.external_session_id
-from kintell.backfill_job_updates as u
-inner join kintell.kintell_sessions as s on u.session_id = s.id and u.updated_at <> s.updated_at
-where u.job_id = :job
-order by 1
-limit :most;
-
--- name: hold_publisher$
--- No event is sent while a rollback decides which ones have gone out.
-select sending_upto from kintell.event_publisher for share;
-
--- name: remove_sessions^
--- A batch of the job's own sessions. Events that still wait are taken back; for one that may have gone out, another
--- says that the session is gone.
-with doomed as (
-    select id
-    from kintell.kintell_sessions
-    where backfill_job_id = :job and updated_at = created_at
-    order by id
-    limit :most
-    for update
-),
-removed as (
-    delete from kintell.kintell_sessions as s
-    using doomed as d
-    where s.id = d.id and s.updated_at = s.created_at
-    returning s.id, s.external_session_id
-),
-taken_back as (
-    delete from kintell.event_outbox as e
-    using removed as r
-    where e.job_id = :job
-        and e.session_id = r.id
-        and e.event_type = 'kintell.session.completed'
-        and e.published_at is null
-        and e.position > :sending_upto
-    returning e.session_id
-),
-gone_out as (
-    select r.*, gen_random_uuid() as event_id, row_number() over (order by e.position) as n
-    from removed as r
-    inner join kintell.event_outbox as e
-        on r.id = e.session_id and e.job_id = :job and e.event_type = 'kintell.session.completed'
-    where e.published_at is not null or e.position <= :sending_upto
-),
-events as (
-    insert into kintell.event_outbox (position, id, event_type, job_id, session_id, payload)
-    select
-        :position::bigint + n,
-        event_id,
-        'kintell.session.rolled_back',
-        :job::uuid,
-        id,
-        json_build_object(
-            'id', event_id, 'time', now(), 'sessionId', id, 'externalSessionId', external_session_id, 'jobId', :job::uuid
-        )
-    from gone_out
-)
-select
-    (select count(*) from removed) as removed,
-    (select count(*) from taken_back) as taken_back,
-    (select count(*) from gone_out) as gone_out;
-
--- name: restore_sessions$
--- A batch of the sessions that the job rewrote, given their former version back.
-with due as (
-    select u.session_id, u.previous, u.updated_at
-    from kintell.backfill_job_updates as u
-    inner join kintell.kintell_sessions as s on u.session_id = s.id and u.updated_at = s.updated_at
-    where u.job_id = :job
-    order by u.session_id
-    limit :most
-    for update of s
-),
-restored as (
-    update kintell.kintell_sessions as s
-    set
-        session_type = old.session_type,
-        participant_id = old.participant_id,
-        volunteer_id = old.volunteer_id,
-        scheduled_at = old.scheduled_at,
-        completed_at = old.completed_at,
-        duration_minutes = old.duration_minutes,
-        rating = old.rating,
-        feedback_text = old.feedback_text,
-        language_level = old.language_level,
-        updated_at = old.updated_at
-    from due as d
-    cross join lateral jsonb_populate_record(null::kintell.kintell_sessions, d.previous) as old
-    where s.id = d.session_id
-    returning s.id
-),
-forgotten as (
-    delete from kintell.backfill_job_updates as u
-    using restored as r
-    where u.job_id = :job and u.session_id = r.id
-)
-select count(*) from restored;
-
--- name: account_rollback^
-update kintell.backfill_jobs
-set
-    removed_rows = removed_rows + :removed,
-    restored_rows = restored_rows + :restored,
-    heartbeat_at = clock_timestamp()
-where id = :job and attempt = :attempt and activity = 'rollback'
-returning removed_rows;
-
--- name: finish_rollback!
-update kintell.backfill_jobs
-set
-    status = 'rolled_back',
-    rolled_back_at = clock_timestamp(),
-    kept_rows = :kept,
-    activity = null
-where id = :job and attempt = :attempt and activity = 'rollback';
-
--- name: try_publisher$
--- One publisher at a time, for as long as its connection lives: events leave in order.
-select pg_try_advisory_lock(hashtext('kintell.event_publisher'), 0);
-
--- name: count_waiting$
-select count(*) from (select 1 from kintell.event_outbox where published_at is null limit :most) as waiting;
-
--- name: lock_publisher$
-select sending_upto from kintell.event_publisher for update;
-
--- name: waiting_events
--- The next events to send. Those of one job are in the file's order; a batch commits only after the one before it.
-select position, id::text, event_type, payload::text
-from kintell.event_outbox
-where published_at is null
-order by position
-limit :most;
-
--- name: announce_sending!
-update kintell.event_publisher set sending_upto = greatest(sending_upto, :upto);
-
--- name: mark_published!
-update kintell.event_outbox
-set published_at = clock_timestamp()
-where position = any(:positions::bigint[]) and published_at is null;
-
--- name: note_published!
-update kintell.event_publisher set last_published_at = clock_timestamp(), last_error = null, last_error_at = null;
-
--- name: note_publish_error!
-update kintell.event_publisher set last_error = :error, last_error_at = clock_timestamp();
-
--- name: stale_days
--- Days whose sessions have changed since they were summarized, with how long ago.
-select partition from backfill.stale where asset = 'kintell/daily_session_summary' order by partition;
-
--- name: count_stale_days$
-select count(distinct partition) from backfill.stale_marks where asset = 'kintell/daily_session_summary';
-
--- name: daily_session_summary
--- One row a day (UTC) that has sessions.
-select
-    wanted.day,
-    count(*) as sessions,
-    count(*) filter (where s.session_type = 'language') as language_sessions,
-    count(*) filter (where s.session_type = 'mentorship') as mentorship_sessions,
-    count(distinct s.participant_id) as participants,
-    count(distinct s.volunteer_id) as volunteers,
-    sum(s.duration_minutes) as total_minutes,
-    round(avg(s.duration_minutes), 2) as average_duration_minutes,
-    count(s.rating) as rated_sessions,
-    round(avg(s.rating), 2) as average_rating
-from (select distinct k::date as day from unnest(:partition_keys::text[]) as k) as wanted
-inner join kintell.kintell_sessions as s
-    on s.scheduled_at >= wanted.day::timestamp at time zone 'UTC'
-        and s.scheduled_at < (wanted.day + 1)::timestamp at time zone 'UTC'
-group by wanted.day;
-
--- name: dead_imports
--- Jobs whose worker no longer answers: `backfills kintell resume JOB` takes them over.
-select id, file_name, activity, attempt, heartbeat_at, run_id
-from kintell.backfill_jobs
-where activity is not null and heartbeat_at < clock_timestamp() - make_interval(secs => :lease)
-order by heartbeat_at;
-
--- name: unaccounted_jobs
--- Jobs whose counters differ from the rows that are there.
-select j.id, j.failed_rows, e.open_errors, j.inserted_rows, b.inserted_in_batches
-from kintell.backfill_jobs as j
-cross join lateral (
-    select count(*) as open_errors from kintell.backfill_row_errors as r where r.job_id = j.id and r.resolved_at is null
-) as e
-cross join lateral (
-    select coalesce(sum(bb.inserted_rows), 0) as inserted_in_batches
-    from kintell.backfill_job_batches as bb
-    where bb.job_id = j.id
-) as b
-where j.activity is null and (j.failed_rows <> e.open_errors or j.inserted_rows <> b.inserted_in_batches)
-order by j.created_at;
-
--- name: events_waiting_long
--- Events that should have left by now.
-select e.position, e.event_type, e.session_id, e.created_at, p.last_error
-from kintell.event_outbox as e
-cross join kintell.event_publisher as p
-where e.published_at is null and e.created_at < clock_timestamp() - make_interval(secs => :seconds)
-order by e.position
-limit 100;

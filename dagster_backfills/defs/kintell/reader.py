@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
+from dagster_backfills.defs.kintell.fields import split_fields
 from dagster_backfills.defs.kintell.files import FileError, SourceFile
 from dagster_backfills.defs.kintell.records import (
     MAX_RECORD_BYTES,
@@ -12,7 +13,6 @@ from dagster_backfills.defs.kintell.records import (
     Records,
     line_break_byte,
     scan,
-    split_fields,
 )
 
 if TYPE_CHECKING:

@@ -5,12 +5,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from dagster_backfills.defs.kintell.fields import split_fields
 from dagster_backfills.defs.kintell.records import (
     TEXT_AFTER_QUOTE,
     UNTERMINATED,
     NoLineBreak,
     scan,
-    split_fields,
 )
 
 LF, CR = 10, 13

@@ -41,7 +41,8 @@ def library_date(value):
 
 def addresses(rng, n):
     parts = ["a", "Bob", "x1", ".", "..", "-", "_", "+", "@", "@@", " ", "ü", '"', ",", "example", "example.com", "com",
-             "test", "local", "localhost", "invalid", "arpa", "onion", "xn--a", "a--b", "1", "123", "[1.2.3.4]", "x" * 70]  # fmt: skip
+             "test", "local", "localhost", "invalid", "arpa", "onion", "xn--a", "a--b", "1", "123", "[1.2.3.4]",
+             "x" * 70]  # fmt: skip
     made = ["".join(rng.choices(parts, k=rng.randrange(1, 7))) for _ in range(n)]
     made += [f"{a}@{b}.{c}" for a in parts for b in parts for c in parts]
     letters = string.ascii_letters + string.digits
@@ -65,7 +66,8 @@ def test_addresses_are_judged_as_the_library_judges_them():
 def test_dates_are_judged_as_the_library_judges_them():
     rng, values = random.Random(11), []
     formats = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%SZ", "%Y-%m-%dT%H:%M:%SZ", "%Y%m%d", "%Y%m%dT%H%M",
-               "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S.%f", "%Y-W%W-1", "%d/%m/%Y", "%Y-%m-%dT%H:%M:%S+02:00", "%Y/%m/%d"]  # fmt: skip
+               "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S.%f", "%Y-W%W-1", "%d/%m/%Y",
+               "%Y-%m-%dT%H:%M:%S+02:00", "%Y/%m/%d"]  # fmt: skip
     for _ in range(6000):
         moment = datetime(1900, 1, 1) + timedelta(seconds=rng.randrange(8_000_000_000))
         text = moment.strftime(rng.choice(formats))
