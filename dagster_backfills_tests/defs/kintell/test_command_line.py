@@ -75,6 +75,7 @@ def test_pause_and_cancel_say_what_is_not_possible(call, imported):
 
 
 @pytest.mark.e2e
+@pytest.mark.timeout(600)
 def test_a_job_from_validation_to_rollback(call, conn, tmp_path):
     write_csv(tmp_path / "a.csv", [*mixed_rows(40), row(50, participant_email="new@example.com")])
     code, out = call("validate", "a.csv", "--json", "-o", "rejected.csv")

@@ -17,6 +17,7 @@ from dagster_backfills_tests.defs.kintell.sample import add_users, mixed_rows, r
 from dagster_backfills_tests.defs.kintell.workers import Nursery
 
 ROWS, BATCH = 2000, 25
+UNDISTURBED = pytest.StashKey[list]()
 
 
 @pytest.fixture(scope="module")
@@ -59,12 +60,17 @@ def wait_until(condition, seconds=30):
 
 
 @pytest.fixture
-def undisturbed(prepared, tmp_path):
-    url, job = prepared()
-    run_import(url, job, Options(batch_rows=BATCH), [str(tmp_path)])
-    return outcome(url)
+def undisturbed(prepared, tmp_path, request):
+    """What an import leaves that nothing disturbs; worked out once, as it is the same for every test."""
+    known = request.node.session.stash.setdefault(UNDISTURBED, [])
+    if not known:
+        url, job = prepared()
+        run_import(url, job, Options(batch_rows=BATCH), [str(tmp_path)])
+        known.append(outcome(url))
+    return known[0]
 
 
+@pytest.mark.timeout(600)
 def test_a_worker_killed_at_fifty_moments_leaves_what_an_undisturbed_one_leaves(
     prepared, undisturbed, nursery, tmp_path
 ):
