@@ -1,0 +1,311 @@
+"""The session import against other ways to bring the same file in: `make bench-kintell`.
+
+    python -m benchmarks.kintell [--rows 1000000] [--ways floor,sql,dlt,to_sql,import]
+
+Each way has a fresh table and the same server, one after the other. The last line is one JSON object.
+"""
+
+import argparse
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from benchmarks.kintell_data import add_users, write_file
+
+SETTINGS = {
+    "shared_buffers": "1GB",
+    "max_wal_size": "8GB",
+    "work_mem": "256MB",
+    "maintenance_work_mem": "512MB",
+    "checkpoint_timeout": "15min",
+}
+WAYS = ("floor", "sql", "dlt", "to_sql", "import")
+TO_SQL_ROWS = 100_000  # it is so slow that a part must do
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--ways", default=",".join(WAYS))
+    parser.add_argument("--batch-rows", type=int, default=20_000)
+    parser.add_argument("--worker", nargs=3, metavar=("URL", "JOB", "FILE"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        work(*arguments.worker, batch_rows=arguments.batch_rows)
+        return
+    folder = Path(tempfile.mkdtemp(prefix="bench-kintell-"))
+    folder.chmod(0o755)
+    try:
+        with_server(folder, lambda url: compare(url, folder, arguments))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def with_server(folder: Path, then: Callable[[str], None]) -> None:
+    """A server of the benchmark's own, unless BENCH_DATABASE_URL names an empty database."""
+    given = os.environ.get("BENCH_DATABASE_URL")
+    if given:
+        then(given)
+        return
+    from dagster_backfills.lib.postgres.embedded import EmbeddedServer
+
+    server = EmbeddedServer(folder / "server", SETTINGS)
+    server.start()
+    try:
+        then(server.url())
+    finally:
+        server.delete()
+
+
+def compare(url: str, folder: Path, arguments: argparse.Namespace) -> None:
+    from dagster_backfills.lib.postgres.migrations import apply_migrations
+
+    apply_migrations(url)
+    path, rows = folder / "sessions.csv", arguments.rows
+    bad = write_file(path, rows)
+    with psycopg.connect(url, autocommit=True) as conn:
+        add_users(conn)
+        version = conn.info.server_version // 10000
+    print(f"{rows:,} rows ({bad:,} bad), {path.stat().st_size / 1e6:.0f} MB, Postgres {version}")
+    found: dict[str, dict[str, Any]] = {}
+    ways: dict[str, Callable[[], dict[str, Any]]] = {
+        "floor": lambda: floor(url, path),
+        "sql": lambda: insert_select(url, path),
+        "dlt": lambda: dlt_append(url, path, folder),
+        "to_sql": lambda: to_sql(url, path),
+        "import": lambda: this_import(url, path, arguments.batch_rows),
+    }
+    for way in arguments.ways.split(","):
+        with psycopg.connect(url, autocommit=True) as conn:
+            conn.execute("drop schema if exists bench cascade; create schema bench; checkpoint")
+        found[way] = ways[way]()
+        found[way].setdefault("rows", rows)
+        show(way, found[way])
+    summary(found, rows)
+
+
+def show(way: str, result: dict[str, Any]) -> None:
+    if "skipped" in result:
+        print(f"{way:8} skipped: {result['skipped']}")
+        return
+    memory = f"  peak {result['peak_mb']:.0f} MB above idle" if "peak_mb" in result else ""
+    rate = result["rows"] / result["seconds"]
+    print(
+        f"{way:8} {result['seconds']:7.1f} s  {rate:9,.0f} rows/s{memory}  {result.get('note', '')}",
+        flush=True,
+    )
+
+
+def summary(found: dict[str, dict[str, Any]], rows: int) -> None:
+    out: dict[str, Any] = {"rows": rows}
+    for way, result in found.items():
+        if "seconds" in result:
+            out[f"rows_per_second_{way}"] = round(result["rows"] / result["seconds"])
+    ours = found.get("import", {})
+    for way in ("floor", "sql", "dlt", "to_sql"):
+        other = found.get(way, {})
+        if "seconds" in other and "seconds" in ours:
+            out[f"ratio_to_{way}"] = round(
+                (ours["seconds"] / ours["rows"]) / (other["seconds"] / other["rows"]), 3
+            )
+    for name in ("peak_mb", "resume_seconds"):
+        if name in ours:
+            out[name] = ours[name]
+    print(json.dumps(out))
+
+
+def _statement(name: str) -> str:
+    from dagster_backfills.lib.postgres.queries import load_queries
+
+    return load_queries(Path(__file__).with_name("kintell_sql.sql"))[name]
+
+
+def floor(url: str, path: Path) -> dict[str, Any]:
+    """psql's \\copy into a table of texts, unlogged and without any constraint."""
+    with psycopg.connect(url, autocommit=True) as conn:
+        conn.execute(_statement("raw_table"))
+    began = time.monotonic()
+    _copy_raw(url, path)
+    return {"seconds": time.monotonic() - began}
+
+
+def _copy_raw(url: str, path: Path) -> None:
+    header = path.open(encoding="utf-8").readline().count(",")
+    # Ragged rows stop COPY; whoever goes this way must take them out before.
+    clean = path.with_suffix(".clean.csv")
+    if not clean.exists():
+        with (
+            path.open(encoding="utf-8", newline="") as rows,
+            clean.open("w", encoding="utf-8", newline="") as out,
+        ):
+            writer = csv.writer(out, lineterminator="\n")
+            writer.writerows(row for row in csv.reader(rows) if len(row) == header + 1)
+    psql = shutil.which("psql")
+    if psql:
+        command = f"\\copy bench.raw from '{clean}' (format csv, header)"
+        subprocess.run([psql, url, "-q", "-v", "ON_ERROR_STOP=1", "-c", command], check=True)
+        return
+    into = "copy bench.raw from stdin (format csv, header)"
+    with (
+        psycopg.connect(url, autocommit=True) as conn,
+        clean.open("rb") as data,
+        conn.cursor().copy(into) as copy,
+    ):
+        while piece := data.read(1 << 20):
+            copy.write(piece)
+
+
+def insert_select(url: str, path: Path) -> dict[str, Any]:
+    """The floor, then one statement that validates, joins the users twice and inserts; same keys and indexes."""
+    _copy_raw_table(url)
+    began = time.monotonic()
+    _copy_raw(url, path)
+    with psycopg.connect(url, autocommit=True) as conn:
+        conn.execute("analyze bench.raw")
+        done = conn.execute(_statement("insert_select")).rowcount
+    return {"seconds": time.monotonic() - began, "note": f"{done:,} sessions"}
+
+
+def _copy_raw_table(url: str) -> None:
+    with psycopg.connect(url, autocommit=True) as conn:
+        conn.execute(_statement("raw_table"))
+        conn.execute("create table bench.sessions (like kintell.kintell_sessions including all)")
+        for column in ("participant_id", "volunteer_id"):
+            name = sql.Identifier(column)
+            conn.execute(
+                sql.SQL("alter table bench.sessions add foreign key ({}) references kintell.users").format(
+                    name
+                )
+            )
+        ordered = conn.info.server_version >= 180000
+        body = sql.SQL("select uuidv7()" if ordered else "select gen_random_uuid()")
+        conn.execute(
+            sql.SQL("create function bench.new_id() returns uuid language sql as {}").format(
+                sql.Literal(body.as_string(conn))
+            )
+        )
+
+
+def dlt_append(url: str, path: Path, folder: Path) -> dict[str, Any]:
+    """dlt's append of the same texts: no checks, no keys."""
+    try:
+        import dlt
+        import pyarrow.csv
+    except ImportError:
+        return {"skipped": "dlt is not installed (uv pip install --group bench)"}
+    _copy_raw_clean(path)
+    os.environ |= {"RUNTIME__DLTHUB_TELEMETRY": "false", "DLT_TELEMETRY": "false"}
+
+    @dlt.resource(name="sessions", write_disposition="append")
+    def rows() -> Any:
+        text = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(_columns(path), "string"))
+        options = pyarrow.csv.ParseOptions(newlines_in_values=True)
+        reader = pyarrow.csv.open_csv(
+            path.with_suffix(".clean.csv"), parse_options=options, convert_options=text
+        )
+        yield from reader
+
+    destination = dlt.destinations.postgres(_tcp_url(url))
+    pipeline = dlt.pipeline(
+        "bench_kintell", destination=destination, dataset_name="bench_dlt", pipelines_dir=str(folder / "dlt")
+    )
+    began = time.monotonic()
+    pipeline.run(rows(), loader_file_format="csv")
+    seconds = time.monotonic() - began
+    with psycopg.connect(url, autocommit=True) as conn:
+        done = conn.execute("select count(*) from bench_dlt.sessions").fetchone()
+        conn.execute("drop schema bench_dlt cascade")
+    return {"seconds": seconds, "note": f"{done[0] if done else 0:,} texts"}
+
+
+def _tcp_url(url: str) -> str:
+    """dlt's own parser of URLs wants a host; a socket folder goes into the query."""
+    from psycopg.conninfo import conninfo_to_dict
+
+    given = conninfo_to_dict(url)
+    host = str(given.get("host", "localhost"))
+    login = f"{given.get('user', 'postgres')}:{given.get('password') or 'unused'}"
+    place = host if not host.startswith("/") else "localhost"
+    tail = f"?host={host}" if host.startswith("/") else ""
+    return f"postgresql://{login}@{place}:{given.get('port') or 5432}/{given.get('dbname')}{tail}"
+
+
+def _columns(path: Path) -> list[str]:
+    return path.open(encoding="utf-8").readline().strip().split(",")
+
+
+def _copy_raw_clean(path: Path) -> None:
+    if not path.with_suffix(".clean.csv").exists():
+        raise SystemExit("the floor comes first: --ways floor,…")
+
+
+def to_sql(url: str, path: Path) -> dict[str, Any]:
+    """pandas' DataFrame.to_sql of the texts."""
+    import pandas as pd
+    from sqlalchemy import create_engine
+
+    _copy_raw_clean(path)
+    frame = pd.read_csv(path.with_suffix(".clean.csv"), dtype=str, nrows=TO_SQL_ROWS)
+    engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(url))
+    began = time.monotonic()
+    frame.to_sql("to_sql", engine, schema="bench", index=False)
+    return {"seconds": time.monotonic() - began, "rows": len(frame), "note": "a part, texts without keys"}
+
+
+def this_import(url: str, path: Path, batch_rows: int) -> dict[str, Any]:
+    """Register, preflight and import with everything on, in a worker process of its own."""
+    command = [sys.executable, "-m", "benchmarks.kintell", "--batch-rows", str(batch_rows)]
+    done = subprocess.run(
+        [*command, "--worker", url, "", str(path)], check=True, capture_output=True, text=True
+    )
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def work(url: str, _: str, file: str, *, batch_rows: int) -> None:
+    """The worker: what a run of Dagster does, without the run. Prints what it found as JSON."""
+    from dagster_backfills.definitions import defs
+
+    defs()
+    idle = _memory("VmRSS")
+    from dagster_backfills.defs.kintell.files import open_file
+    from dagster_backfills.defs.kintell.importer import Options, run_import
+    from dagster_backfills.defs.kintell.register import preflight, register
+
+    began = time.monotonic()
+    folder = str(Path(file).parent)
+    with psycopg.connect(url, autocommit=True) as conn:
+        job = register(conn, file, [folder]).job
+        registered = time.monotonic()
+        from dagster_backfills.defs.kintell.account import load_job
+
+        found = preflight(conn, open_file(file, [folder]), load_job(conn, job).header)
+    checked = time.monotonic()
+    done = run_import(url, job, Options(batch_rows=batch_rows), [folder])
+    seconds = time.monotonic() - began
+    note = (
+        f"{done.inserted_rows:,} sessions, {done.failed_rows:,} rejected, {done.status}; register "
+        f"{registered - began:.1f} s, preflight {checked - registered:.1f} s ({found.missing_count} users missing)"
+    )
+    print(json.dumps({"seconds": seconds, "peak_mb": _memory("VmHWM") - idle, "note": note}))
+
+
+def _memory(what: str) -> float:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{what}:"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+if __name__ == "__main__":
+    main()

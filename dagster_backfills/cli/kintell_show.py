@@ -1,0 +1,61 @@
+"""How an import job looks on the terminal, in a pipe and as JSON."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from dagster_backfills.cli.output import print_json, print_table
+
+if TYPE_CHECKING:
+    from dagster_backfills.defs.kintell.account import Job
+
+
+def doing(job: "Job") -> str:
+    """The status, and what goes on beside it."""
+    return f"{job.status} ({job.activity})" if job.activity and job.activity != "import" else job.status
+
+
+def plain(job: "Job") -> dict[str, Any]:
+    """A job for programs."""
+    return {name: value for name, value in asdict(job).items() if name not in ("file_stamp", "line_break")}
+
+
+def show_job(job: "Job", json: bool) -> None:
+    """One job with all that is known of it."""
+    if json:
+        print_json(plain(job))
+        return
+    percent = f"{100 * job.processed_rows / job.total_rows:.1f} %" if job.total_rows else "100 %"
+    lines = [
+        ("job", job.id),
+        ("file", job.file_url),
+        ("status", doing(job)),
+        ("processed", f"{job.processed_rows:,} of {job.total_rows:,} ({percent})"),
+        ("inserted", job.inserted_rows),
+        ("updated", job.updated_rows),
+        ("skipped", job.skipped_rows),
+        ("rejected", job.failed_rows),
+        ("missing users", job.missing_users),
+        ("attempt", job.attempt),
+        ("heartbeat", job.heartbeat_at),
+        ("run", job.run_id),
+        ("error file", job.error_file),
+        ("error", job.error_message),
+    ]
+    if job.rollback_started_at:
+        lines += [("removed", job.removed_rows), ("restored", job.restored_rows), ("kept", job.kept_rows)]
+    print_table(["", ""], lines)
+
+
+def show_jobs(jobs: "list[Job]", json: bool) -> None:
+    """One line a job."""
+    if json:
+        print_json([plain(job) for job in jobs])
+        return
+    print_table(
+        ["job", "file", "status", "rows", "processed", "inserted", "updated", "skipped", "rejected", "created"],
+        [
+            (j.id, j.file_name, doing(j), j.total_rows, j.processed_rows, j.inserted_rows, j.updated_rows,
+             j.skipped_rows, j.failed_rows, j.created_at)
+            for j in jobs
+        ],
+    )  # fmt: skip

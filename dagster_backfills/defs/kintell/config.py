@@ -1,0 +1,82 @@
+"""What the launchpad asks for. Not here: what is done with it."""
+
+from enum import Enum
+
+import dagster as dg
+from pydantic import Field
+
+from dagster_backfills.defs.kintell.claims import LEASE_SECONDS
+from dagster_backfills.defs.kintell.importer import MAX_BATCH_ROWS, Options
+
+
+class OnDuplicate(Enum):
+    """What becomes of a row whose session is in the database. Dagster takes an enumeration's names."""
+
+    skip = "skip"
+    update = "update"
+    error = "error"
+
+
+class ImportSessions(dg.Config):
+    """One import: a new file, or a job that goes on."""
+
+    file: str = Field(
+        default="", description="The CSV: a path or an fsspec URL (s3://…, gs://…) in an allowed location."
+    )
+    job: str = Field(default="", description="The id of a job to resume, instead of a file.")
+    on_duplicate: OnDuplicate = Field(
+        default=OnDuplicate.skip,
+        description="A session that is in the database already: skip it, update it, or reject the row (error).",
+    )
+    batch_rows: int = Field(
+        default=20_000,
+        ge=1,
+        le=MAX_BATCH_ROWS,
+        description="Rows a transaction. A batch has 4 MB of file at most.",
+    )
+    max_errors: int | None = Field(
+        default=None, ge=0, description="Stop the job when more rows than this are rejected."
+    )
+    max_error_ratio: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="Stop the job when a larger share of its rows is rejected; judged from 1,000 rows on.",
+    )
+    undo_on_failure: bool = Field(
+        default=False,
+        description="Roll back a job that max_errors or max_error_ratio stopped, instead of keeping it.",
+    )
+    create_missing_users: bool = Field(
+        default=False, description="Make users for unknown addresses, with a name taken from the address."
+    )
+    dry_run: bool = Field(default=False, description="Judge every row and write nothing to the database.")
+    once: bool = Field(default=False, description="Do nothing if this content has been imported before.")
+    lease_seconds: float = Field(
+        default=LEASE_SECONDS,
+        gt=0,
+        description="Seconds without a heartbeat after which a worker counts as dead.",
+    )
+
+    def options(self) -> Options:
+        return Options(
+            batch_rows=self.batch_rows,
+            max_errors=self.max_errors,
+            max_error_ratio=self.max_error_ratio,
+            create_missing_users=self.create_missing_users,
+            lease=self.lease_seconds,
+        )
+
+
+class RollBack(dg.Config):
+    """Undoing a job."""
+
+    job: str = Field(description="The job's id.")
+    dry_run: bool = Field(default=False, description="Only say what would be removed, restored and kept.")
+
+
+class Replay(dg.Config):
+    """Another try for a job's rejected rows."""
+
+    job: str = Field(description="The job's id.")
+    create_missing_users: bool = Field(default=False, description="Make users for unknown addresses.")

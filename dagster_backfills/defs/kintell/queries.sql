@@ -1,0 +1,325 @@
+-- Statements of the session import. Each runs as it stands in psql, with its binds given as variables.
+
+-- name: count_users$
+select count(*) from kintell.users;
+
+-- name: copy_users!
+copy (select email, id from kintell.users) to stdout (format csv);
+
+-- name: find_users
+select distinct on (wanted.email) wanted.email, u.id::text
+from unnest(:emails::text[]) as wanted (email)
+inner join kintell.users as u on lower(u.email) = lower(wanted.email);
+
+-- name: create_users!
+insert into kintell.users (email, name, role)
+select new.email, new.name, :role::text
+from unnest(:emails::text[], :names::text[]) as new (email, name)
+on conflict (lower(email)) do nothing;
+
+-- name: lock_content$
+-- One registration of a content at a time, to the end of the transaction.
+select pg_advisory_xact_lock(hashtext('kintell.backfill_jobs'), hashtext(:sha256::text))::text;
+
+-- name: job_by_content^
+-- The newest job of a content that still counts: unfinished first, else finished.
+select id, status
+from kintell.backfill_jobs
+where file_sha256 = :sha256 and status in ('pending', 'running', 'paused', 'failed', 'completed')
+order by status = 'completed', created_at desc
+limit 1;
+
+-- name: register_job$
+insert into kintell.backfill_jobs (
+    file_name, file_url, file_size, file_sha256, file_stamp, columns, line_break, on_duplicate, total_rows,
+    checkpoint_offset
+)
+values (
+    :file_name, :file_url, :file_size, :file_sha256, :file_stamp, :columns, :line_break, :on_duplicate, :total_rows,
+    :data_offset
+)
+returning id;
+
+-- name: job
+select
+    id, status, file_name, file_url, file_size, file_sha256, file_stamp, columns, line_break, on_duplicate, total_rows,
+    processed_rows, inserted_rows, updated_rows, skipped_rows, failed_rows, missing_users, last_processed_row,
+    checkpoint_offset, attempt, activity, heartbeat_at, run_id, error_message, error_file, created_at, started_at,
+    completed_at, rollback_started_at, rolled_back_at, removed_rows, restored_rows, kept_rows
+from kintell.backfill_jobs
+where id = :job;
+
+-- name: jobs
+select
+    id, status, file_name, file_url, file_size, file_sha256, file_stamp, columns, line_break, on_duplicate, total_rows,
+    processed_rows, inserted_rows, updated_rows, skipped_rows, failed_rows, missing_users, last_processed_row,
+    checkpoint_offset, attempt, activity, heartbeat_at, run_id, error_message, error_file, created_at, started_at,
+    completed_at, rollback_started_at, rolled_back_at, removed_rows, restored_rows, kept_rows
+from kintell.backfill_jobs
+order by created_at desc
+limit :most;
+
+-- name: lock_claims$
+-- Claims are decided one at a time, to the end of the transaction.
+select pg_advisory_xact_lock(hashtext('kintell.claims'))::text;
+
+-- name: claim_state^
+-- Without a lock: a suspended worker may hold the row.
+select
+    status,
+    activity,
+    attempt,
+    run_id,
+    rollback_started_at is not null as rolling_back,
+    coalesce(heartbeat_at > clock_timestamp() - make_interval(secs => :lease), false) as fresh,
+    extract(epoch from clock_timestamp() - heartbeat_at)::float8 as heartbeat_age
+from kintell.backfill_jobs
+where id = :job;
+
+-- name: try_hold$
+-- Held by the worker's own connection for as long as it lives: free means that no worker is there.
+select pg_try_advisory_lock(hashtext('kintell.job'), hashtext(:job::text));
+
+-- name: running_elsewhere$
+select count(*)
+from kintell.backfill_jobs
+where activity = 'import'
+    and status = 'running'
+    and id <> :job
+    and heartbeat_at > clock_timestamp() - make_interval(secs => :lease);
+
+-- name: end_other_workers$
+-- Connections of earlier attempts: whatever they have open is rolled back, so that nothing waits for them.
+select count(pg_terminate_backend(pid))
+from pg_stat_activity
+where datname = current_database()
+    and pid <> pg_backend_pid()
+    and application_name like 'kintell ' || :job::text || ' %%';
+
+-- name: claim$
+update kintell.backfill_jobs
+set
+    attempt = attempt + 1,
+    activity = :activity,
+    status = case when :activity = 'import' then 'running' else status end,
+    started_at = coalesce(started_at, clock_timestamp()),
+    completed_at = case when :activity = 'import' then null else completed_at end,
+    rollback_started_at
+        = case when :activity = 'rollback' then coalesce(rollback_started_at, clock_timestamp()) end,
+    heartbeat_at = clock_timestamp(),
+    error_message = case when :activity = 'import' then null else error_message end,
+    run_id = coalesce(:run_id, run_id)
+where id = :job and attempt = :seen_attempt and status = :seen_status
+returning attempt;
+
+-- name: beat!
+update kintell.backfill_jobs
+set heartbeat_at = clock_timestamp()
+where id = :job and attempt = :attempt and activity is not null;
+
+-- name: release!
+update kintell.backfill_jobs
+set activity = null, heartbeat_at = clock_timestamp()
+where id = :job and attempt = :attempt and status <> 'running';
+
+-- name: lock_batch$
+select pg_advisory_xact_lock(hashtext(:job::text), :number::integer)::text;
+
+-- name: await_batch$
+select pg_advisory_xact_lock_shared(hashtext(:job::text), :number::integer)::text;
+
+-- name: next_event_position$
+select nextval('kintell.event_position');
+
+-- name: create_stage!
+create temporary table if not exists import_stage (
+    row_number bigint not null,
+    id uuid not null,
+    external_session_id text not null,
+    session_type text not null,
+    participant_id uuid not null,
+    volunteer_id uuid not null,
+    scheduled_at timestamptz not null,
+    duration_minutes integer not null,
+    rating smallint,
+    feedback_text text,
+    language_level text
+) on commit delete rows;
+
+-- name: copy_stage!
+copy pg_temp.import_stage from stdin (format csv);
+
+-- name: insert_sessions$
+-- The staged rows of a range that are new, and an event for each. Ids rise with the row number.
+with new as (
+    insert into kintell.kintell_sessions (
+        id, external_session_id, session_type, participant_id, volunteer_id, scheduled_at, completed_at,
+        duration_minutes, rating, feedback_text, language_level, backfill_job_id
+    )
+    select
+        id, external_session_id, session_type, participant_id, volunteer_id, scheduled_at,
+        scheduled_at as completed_at, duration_minutes, rating, feedback_text, language_level,
+        :job::uuid as backfill_job_id
+    from import_stage
+    where row_number between :first_row and :last_row
+    on conflict (external_session_id) do nothing
+    returning
+        id, external_session_id, session_type, participant_id, volunteer_id, scheduled_at, completed_at,
+        duration_minutes, language_level, created_at
+),
+numbered as (
+    select row_number() over (order by id) as n, gen_random_uuid() as event_id, new.* from new
+),
+events as (
+    insert into kintell.event_outbox (position, id, event_type, job_id, session_id, payload)
+    select
+        :position::bigint + :first_row - :batch_first_row + n as position,
+        event_id,
+        'kintell.session.completed' as event_type,
+        :job::uuid as job_id,
+        id,
+        json_build_object(
+            'id', event_id,
+            'time', created_at,
+            'sessionId', id,
+            'externalSessionId', external_session_id,
+            'sessionType', session_type,
+            'participantId', participant_id,
+            'volunteerId', volunteer_id,
+            'scheduledAt', scheduled_at,
+            'completedAt', completed_at,
+            'durationMinutes', duration_minutes,
+            'languageLevel', language_level
+        ) as payload
+    from numbered
+)
+select count(*) from new;
+
+-- name: staged_but_not_inserted
+select s.row_number, s.external_session_id
+from import_stage as s
+where s.row_number between :first_row and :last_row
+    and not exists (select from kintell.kintell_sessions as k where k.id = s.id)
+order by s.row_number;
+
+-- name: update_sessions
+-- Sessions that were there and differ: their former self is kept, then they are rewritten. A column that the file
+-- does not have is left as it is.
+with differing as (
+    select k.id, s.row_number, to_jsonb(k) as previous, clock_timestamp() as changed_at
+    from import_stage as s
+    inner join kintell.kintell_sessions as k on k.external_session_id = s.external_session_id and k.id <> s.id
+    where s.row_number between :first_row and :last_row
+        and (
+            (k.session_type, k.participant_id, k.volunteer_id, k.scheduled_at, k.completed_at, k.duration_minutes)
+            is distinct from
+            (s.session_type, s.participant_id, s.volunteer_id, s.scheduled_at, s.scheduled_at, s.duration_minutes)
+            or (:has_rating and k.rating is distinct from s.rating)
+            or (:has_feedback_text and k.feedback_text is distinct from s.feedback_text)
+            or (:has_language_level and k.language_level is distinct from s.language_level)
+        )
+    order by k.id
+    for update of k
+),
+kept as (
+    insert into kintell.backfill_job_updates (job_id, session_id, previous, updated_at)
+    select :job::uuid, id, previous, changed_at from differing
+    on conflict (job_id, session_id) do update set updated_at = excluded.updated_at
+)
+update kintell.kintell_sessions as k
+set
+    session_type = s.session_type,
+    participant_id = s.participant_id,
+    volunteer_id = s.volunteer_id,
+    scheduled_at = s.scheduled_at,
+    completed_at = s.scheduled_at,
+    duration_minutes = s.duration_minutes,
+    rating = case when :has_rating then s.rating else k.rating end,
+    feedback_text = case when :has_feedback_text then s.feedback_text else k.feedback_text end,
+    language_level = case when :has_language_level then s.language_level else k.language_level end,
+    updated_at = d.changed_at
+from differing as d
+inner join import_stage as s on d.row_number = s.row_number
+where k.id = d.id
+returning d.row_number;
+
+-- name: copy_row_errors!
+copy kintell.backfill_row_errors (job_id, row_number, error_message, row_values, replayable) from stdin;
+
+-- name: add_batch!
+insert into kintell.backfill_job_batches (
+    job_id, activity, attempt, first_row, last_row, byte_from, byte_to, inserted_rows, updated_rows, skipped_rows,
+    failed_rows, claimed_ids, seconds
+)
+values (
+    :job, :activity, :attempt, :first_row, :last_row, :byte_from, :byte_to, :inserted, :updated, :skipped, :failed,
+    :claimed_ids, :seconds
+);
+
+-- name: move_checkpoint^
+-- The fence and the account in one: nothing is written unless the attempt holds the job and stands where it thinks.
+update kintell.backfill_jobs
+set
+    processed_rows = processed_rows + :rows,
+    inserted_rows = inserted_rows + :inserted,
+    updated_rows = updated_rows + :updated,
+    skipped_rows = skipped_rows + :skipped,
+    failed_rows = failed_rows + :failed,
+    last_processed_row = last_processed_row + :rows,
+    checkpoint_offset = :byte_to,
+    heartbeat_at = clock_timestamp(),
+    status = case when too_many.reason is null then status else 'failed' end,
+    error_message = too_many.reason
+from (
+    select case
+        when b.failed_rows + :failed > :max_errors::bigint
+            then 'Stopped: ' || (b.failed_rows + :failed) || ' rows were rejected, max_errors is ' || :max_errors::bigint
+        when b.processed_rows + :rows >= least(1000, b.total_rows)
+            and (b.failed_rows + :failed)::float8 / nullif(b.processed_rows + :rows, 0) > :max_error_ratio::float8
+            then 'Stopped: ' || (b.failed_rows + :failed) || ' of ' || (b.processed_rows + :rows)
+                || ' rows were rejected, max_error_ratio is ' || :max_error_ratio::float8
+    end as reason
+    from kintell.backfill_jobs as b
+    where b.id = :job
+) as too_many
+where id = :job
+    and attempt = :attempt
+    and status = 'running'
+    and checkpoint_offset = :byte_from
+    and last_processed_row = :first_row - 1
+returning status, processed_rows, failed_rows;
+
+-- name: complete_job!
+update kintell.backfill_jobs
+set status = 'completed', completed_at = clock_timestamp(), activity = null, heartbeat_at = clock_timestamp()
+where id = :job and attempt = :attempt and status = 'running';
+
+-- name: fail_job!
+update kintell.backfill_jobs
+set status = 'failed', error_message = :message, activity = null
+where id = :job and attempt = :attempt and status in ('pending', 'running');
+
+-- name: set_status!
+-- Pause and cancel: the worker's next batch finds that the job is no longer running, and nothing of it is written.
+update kintell.backfill_jobs
+set status = :status, activity = null
+where id = :job and status = any(:from_status::text[]) and coalesce(activity, 'import') = 'import';
+
+-- name: set_error_file!
+update kintell.backfill_jobs set error_file = :url where id = :job;
+
+-- name: set_missing_users!
+update kintell.backfill_jobs set missing_users = :missing where id = :job;
+
+-- name: claimed_ids
+select claimed_ids from kintell.backfill_job_batches where job_id = :job order by batch_no;
+
+-- name: existing_ids
+select external_session_id from kintell.kintell_sessions where external_session_id = any(:ids::text[]);
+
+-- name: existing_sessions
+select
+    external_session_id, session_type, participant_id::text, volunteer_id::text, scheduled_at, duration_minutes, rating,
+    feedback_text, language_level
+from kintell.kintell_sessions
+where external_session_id = any(:ids::text[]);

@@ -1,0 +1,95 @@
+"""How an import looks in Dagster: metadata of its steps and the materialization of its outcome."""
+
+from typing import Any
+
+import dagster as dg
+import psycopg
+
+from dagster_backfills.defs.kintell.account import Job
+from dagster_backfills.defs.kintell.dry_run import Verdict
+from dagster_backfills.defs.kintell.register import Preflight
+from dagster_backfills.defs.kintell.statements import statements
+
+SESSIONS = dg.AssetKey(["kintell", "kintell_sessions"])
+FREQUENT = 10
+SHOWN = 20
+
+
+def _table(records: list[dict[str, Any]], columns: dict[str, str]) -> dg.MetadataValue:
+    schema = dg.TableSchema([dg.TableColumn(name, kind) for name, kind in columns.items()])
+    return dg.MetadataValue.table([dg.TableRecord(record) for record in records], schema)
+
+
+def preflight_metadata(found: Preflight) -> dict[str, Any]:
+    """Missing users (the first of them) and what is wrong in the sample."""
+    return {
+        "missing users": found.missing_count,
+        "first missing users": _table(
+            [{"email": email, "role": role} for email, role in found.missing[:SHOWN]],
+            {"email": "string", "role": "string"},
+        ),
+        "sample rows": found.sample_rows,
+        "bad rows in sample": len(found.sample_errors),
+        "first bad rows": _table(
+            [{"row": row, "error": error} for row, error in found.sample_errors[:SHOWN]],
+            {"row": "int", "error": "string"},
+        ),
+    }
+
+
+def import_materialization(conn: psycopg.Connection, job: Job) -> dg.AssetMaterialization:
+    """The outcome of an import: counts, the ten most frequent errors, where the error file is."""
+    kinds = [
+        {"error": kind, "rows": rows}
+        for kind, rows in statements().frequent_errors(conn, job=job.id, most=FREQUENT)
+    ]
+    metadata: dict[str, Any] = {
+        "job": str(job.id),
+        "status": job.status,
+        "file": job.file_url,
+        **{name.replace("_", " "): count for name, count in job.counts.items()},
+        "missing users": job.missing_users,
+        "frequent errors": _table(kinds, {"error": "string", "rows": "int"}),
+    }
+    if job.error_file:
+        local = "://" not in job.error_file
+        metadata["error file"] = (
+            dg.MetadataValue.path(job.error_file) if local else dg.MetadataValue.url(job.error_file)
+        )
+    if job.error_message:
+        metadata["error"] = job.error_message
+    description = (
+        f"{job.file_name}: {job.inserted_rows:,} inserted, {job.failed_rows:,} rejected, {job.status}"
+    )
+    return dg.AssetMaterialization(SESSIONS, description=description, metadata=metadata)
+
+
+def verdict_metadata(verdict: Verdict, error_file: str) -> dict[str, Any]:
+    """What a dry run found; `verdict` has it for programs."""
+    plain = {
+        "total": verdict.total,
+        "new": verdict.new,
+        "duplicates": verdict.duplicates,
+        "failed": verdict.failed,
+        "kinds": verdict.kinds.most_common(),
+        "errors": verdict.errors,
+        "missing_users": len(verdict.missing),
+        "missing": dict(list(verdict.missing.items())[:1000]),
+        "error_file": error_file,
+    }
+    return {
+        "verdict": dg.MetadataValue.json(plain),
+        "rows": verdict.total,
+        "new": verdict.new,
+        "duplicates": verdict.duplicates,
+        "would be rejected": verdict.failed,
+        "frequent errors": _table(
+            [{"error": kind, "rows": rows} for kind, rows in verdict.kinds.most_common(FREQUENT)],
+            {"error": "string", "rows": "int"},
+        ),
+        "first rejected rows": _table(
+            [{"row": row, "error": error} for row, error in verdict.errors[:SHOWN]],
+            {"row": "int", "error": "string"},
+        ),
+        "missing users": len(verdict.missing),
+    }

@@ -1,0 +1,60 @@
+"""What starts by itself: imports of new files, publishing of events, summaries of changed days."""
+
+import json
+
+import dagster as dg
+import psycopg
+
+from dagster_backfills.defs.kintell.inbox import Arrival, list_inbox, settle
+from dagster_backfills.defs.kintell.jobs import (
+    import_kintell_sessions,
+    publish_kintell_events,
+    refresh_daily_session_summary,
+)
+from dagster_backfills.defs.kintell.resources import KintellSettings
+from dagster_backfills.defs.kintell.statements import statements
+from dagster_backfills.lib.automation import refresh_sensor
+
+
+@dg.sensor(
+    job=import_kintell_sessions,
+    minimum_interval_seconds=15,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Imports each new file in the inbox, once it has stopped growing. A content is imported once.",
+)
+def kintell_inbox(
+    context: dg.SensorEvaluationContext, kintell: KintellSettings
+) -> dg.SensorResult | dg.SkipReason:
+    if not kintell.inbox_url:
+        return dg.SkipReason("KINTELL_INBOX is not set.")
+    before = json.loads(context.cursor or "{}")
+    ready, after = settle(list_inbox(kintell.inbox_url), before)
+    cursor = json.dumps(after)
+    if not ready:
+        context.update_cursor(cursor)
+        return dg.SkipReason(f"No new file among the {len(after)} in the inbox is complete.")
+    return dg.SensorResult(run_requests=[_request(arrival) for arrival in ready], cursor=cursor)
+
+
+def _request(arrival: Arrival) -> dg.RunRequest:
+    return dg.RunRequest(
+        run_key=f"{arrival.url}|{arrival.stamp}",
+        run_config={"file": arrival.url, "once": True},
+        tags={"kintell/file": arrival.url[-200:]},
+    )
+
+
+def _events_due(conn: psycopg.Connection) -> int:
+    if not KintellSettings().nats:
+        return 0
+    return int(statements().count_waiting(conn, most=10_000))
+
+
+def _days_due(conn: psycopg.Connection) -> int:
+    return int(statements().count_stale_days(conn))
+
+
+kintell_events = refresh_sensor("kintell_events", publish_kintell_events, _events_due, what="events waiting")
+kintell_summary_refresh = refresh_sensor(
+    "kintell_summary_refresh", refresh_daily_session_summary, _days_due, what="days with changed sessions"
+)

@@ -1,0 +1,202 @@
+-- Statements for what comes after an import: error files, replay, rollback.
+
+-- name: errors
+-- Open rejected rows, in the file's order.
+select row_number, error_message, row_values
+from kintell.backfill_row_errors
+where job_id = :job and resolved_at is null
+order by row_number;
+
+-- name: count_errors$
+select count(*) from kintell.backfill_row_errors where job_id = :job and resolved_at is null;
+
+-- name: frequent_errors
+-- The messages without the value they quote, the most frequent first.
+select kind, count(*) as rows
+from kintell.backfill_row_errors as e
+cross join lateral (select distinct split_part(part, ': ', 1) as kind from regexp_split_to_table(
+    e.error_message, '; (?=[A-Z])'
+) as part) as kinds
+where e.job_id = :job and e.resolved_at is null
+group by kind
+order by count(*) desc, kind
+limit :most;
+
+-- name: open_errors
+-- The next rejected rows that a replay may import.
+select row_number, row_values, error_message
+from kintell.backfill_row_errors
+where job_id = :job and row_number > :after_row and replayable and resolved_at is null
+order by row_number
+limit :most;
+
+-- name: resolve_errors!
+update kintell.backfill_row_errors
+set resolved_at = clock_timestamp()
+where job_id = :job and row_number = any(:rows::bigint[]);
+
+-- name: reword_errors!
+update kintell.backfill_row_errors as e
+set error_message = new.message
+from unnest(:rows::bigint[], :messages::text[]) as new (row_number, message)
+where e.job_id = :job and e.row_number = new.row_number and e.error_message <> new.message;
+
+-- name: account_replay^
+update kintell.backfill_jobs
+set
+    failed_rows = failed_rows - (:inserted + :updated + :skipped),
+    inserted_rows = inserted_rows + :inserted,
+    updated_rows = updated_rows + :updated,
+    skipped_rows = skipped_rows + :skipped,
+    heartbeat_at = clock_timestamp()
+where id = :job and attempt = :attempt and activity = 'replay'
+returning failed_rows;
+
+-- name: rollback_preview^
+-- What a rollback would do: sessions it removes, former versions it restores, and what it keeps as it was edited since.
+select
+    (
+        select count(*)
+        from kintell.kintell_sessions
+        where backfill_job_id = :job and updated_at = created_at
+    ) as removes,
+    (
+        select count(*)
+        from kintell.backfill_job_updates as u
+        inner join kintell.kintell_sessions as s on u.session_id = s.id and u.updated_at = s.updated_at
+        where u.job_id = :job
+    ) as restores,
+    (
+        select count(*)
+        from kintell.kintell_sessions
+        where backfill_job_id = :job and updated_at <> created_at
+    ) as keeps_inserted,
+    (
+        select count(*)
+        from kintell.backfill_job_updates as u
+        inner join kintell.kintell_sessions as s on u.session_id = s.id and u.updated_at <> s.updated_at
+        where u.job_id = :job
+    ) as keeps_updated;
+
+-- name: kept_sessions
+-- Sessions of the job that were edited since, which a rollback keeps.
+select s.external_session_id
+from kintell.kintell_sessions as s
+where s.backfill_job_id = :job and s.updated_at <> s.created_at
+union all
+select s.external_session_id
+from kintell.backfill_job_updates as u
+inner join kintell.kintell_sessions as s on u.session_id = s.id and u.updated_at <> s.updated_at
+where u.job_id = :job
+order by external_session_id
+limit :most;
+
+-- name: hold_publisher$
+-- No event is sent while a rollback decides which ones have gone out.
+select sending_upto from kintell.event_publisher for share;
+
+-- name: remove_sessions^
+-- A batch of the job's own sessions. Events that still wait are taken back; for one that may have gone out, another
+-- says that the session is gone.
+with doomed as (
+    select id
+    from kintell.kintell_sessions
+    where backfill_job_id = :job and updated_at = created_at
+    order by id
+    limit :most
+    for update
+),
+removed as (
+    delete from kintell.kintell_sessions as s
+    using doomed as d
+    where s.id = d.id and s.updated_at = s.created_at
+    returning s.id, s.external_session_id
+),
+taken_back as (
+    delete from kintell.event_outbox as e
+    using removed as r
+    where e.job_id = :job
+        and e.session_id = r.id
+        and e.event_type = 'kintell.session.completed'
+        and e.published_at is null
+        and e.position > :sending_upto
+    returning e.session_id
+),
+gone_out as (
+    select r.*, gen_random_uuid() as event_id, row_number() over (order by e.position) as n
+    from removed as r
+    inner join kintell.event_outbox as e
+        on r.id = e.session_id and e.job_id = :job and e.event_type = 'kintell.session.completed'
+    where e.published_at is not null or e.position <= :sending_upto
+),
+events as (
+    insert into kintell.event_outbox (position, id, event_type, job_id, session_id, payload)
+    select
+        :position::bigint + n as position,
+        event_id,
+        'kintell.session.rolled_back' as event_type,
+        :job::uuid as job_id,
+        id,
+        json_build_object(
+            'id', event_id, 'time', now(), 'sessionId', id, 'externalSessionId', external_session_id, 'jobId', :job::uuid
+        ) as payload
+    from gone_out
+)
+select
+    (select count(*) from removed) as removed,
+    (select count(*) from taken_back) as taken_back,
+    (select count(*) from gone_out) as gone_out;
+
+-- name: restore_sessions$
+-- A batch of the sessions that the job rewrote, given their former version back.
+with due as (
+    select u.session_id, u.previous, u.updated_at
+    from kintell.backfill_job_updates as u
+    inner join kintell.kintell_sessions as s on u.session_id = s.id and u.updated_at = s.updated_at
+    where u.job_id = :job
+    order by u.session_id
+    limit :most
+    for update of s
+),
+restored as (
+    update kintell.kintell_sessions as s
+    set
+        session_type = old.session_type,
+        participant_id = old.participant_id,
+        volunteer_id = old.volunteer_id,
+        scheduled_at = old.scheduled_at,
+        completed_at = old.completed_at,
+        duration_minutes = old.duration_minutes,
+        rating = old.rating,
+        feedback_text = old.feedback_text,
+        language_level = old.language_level,
+        updated_at = old.updated_at
+    from due as d
+    cross join lateral jsonb_populate_record(null::kintell.kintell_sessions, d.previous) as old
+    where s.id = d.session_id
+    returning s.id
+),
+forgotten as (
+    delete from kintell.backfill_job_updates as u
+    using restored as r
+    where u.job_id = :job and u.session_id = r.id
+)
+select count(*) from restored;
+
+-- name: account_rollback^
+update kintell.backfill_jobs
+set
+    removed_rows = removed_rows + :removed,
+    restored_rows = restored_rows + :restored,
+    heartbeat_at = clock_timestamp()
+where id = :job and attempt = :attempt and activity = 'rollback'
+returning removed_rows;
+
+-- name: finish_rollback!
+update kintell.backfill_jobs
+set
+    status = 'rolled_back',
+    rolled_back_at = clock_timestamp(),
+    kept_rows = :kept,
+    activity = null
+where id = :job and attempt = :attempt and activity = 'rollback';

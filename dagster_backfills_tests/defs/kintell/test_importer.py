@@ -1,0 +1,109 @@
+import pytest
+
+from dagster_backfills.defs.kintell.importer import Options, run_import
+from dagster_backfills.defs.kintell.register import register
+from dagster_backfills_tests.defs.kintell.sample import add_users, mixed_rows, row, state, write_csv
+
+
+@pytest.fixture
+def start(conn, database_url, tmp_path):
+    """Import rows as a file and return the job."""
+    add_users(conn)
+
+    def run(rows, on_duplicate="skip", name="sessions.csv", **options):
+        path = write_csv(tmp_path / name, rows)
+        job = register(conn, str(path), [str(tmp_path)], on_duplicate=on_duplicate).job
+        return run_import(database_url, job, Options(**{"batch_rows": 25, **options}), [str(tmp_path)])
+
+    return run
+
+
+def test_good_rows_become_sessions_with_events_and_bad_rows_are_kept(start, conn):
+    job = start(mixed_rows(200))
+    assert job.status == "completed"
+    assert job.counts == {
+        "total_rows": 200,
+        "processed_rows": 200,
+        "inserted_rows": 180,
+        "updated_rows": 0,
+        "skipped_rows": 0,
+        "failed_rows": 20,
+    }
+    found = state(conn)
+    assert len(found["sessions"]) == 180
+    assert [event[1] for event in found["events"]] == sorted(s[0] for s in found["sessions"])
+    assert [e[1] for e in found["errors"][:9]] == [
+        "Missing session_id",
+        "Unknown session type: Chat",
+        "Participant not found: nobody@example.com",
+        "Invalid email format: not an address",
+        "Invalid date format: yesterday",
+        "Invalid duration: 0",
+        "Invalid rating: 6",
+        "Invalid language level: D1",
+        "Duplicate session_id in file: s-000000",
+    ]
+    assert found["errors"][1][0] == 20
+
+
+def test_importing_a_file_twice_changes_nothing(start, conn):
+    start(mixed_rows(120))
+    before = state(conn)
+    job = start(mixed_rows(120))
+    assert (job.inserted_rows, job.skipped_rows, job.failed_rows) == (0, 108, 12)
+    after = state(conn)
+    assert (after["sessions"], after["events"]) == (before["sessions"], before["events"])
+
+
+def test_duplicates_are_updated_where_asked_and_only_where_they_differ(start, conn):
+    start([row(i) for i in range(60)])
+    job = start(
+        [row(i, rating="4" if i < 10 else row(i)["rating"]) for i in range(70)], on_duplicate="update"
+    )
+    differed = sum(row(i)["rating"] != "4" for i in range(10))
+    assert (job.inserted_rows, job.updated_rows, job.skipped_rows) == (10, differed, 60 - differed)
+    assert {s[7] for s in state(conn)["sessions"][:10]} == {4}
+
+
+def test_duplicates_are_rejected_where_asked(start, conn):
+    start([row(i) for i in range(10)])
+    job = start([row(i) for i in range(12)], on_duplicate="error", name="again.csv")
+    assert (job.inserted_rows, job.failed_rows) == (2, 10)
+    assert state(conn)["errors"][0][1] == "Duplicate key value violates unique constraint: s-000000"
+
+
+def test_a_row_reports_all_that_is_wrong_with_it(start, conn):
+    start([row(1, session_type="x", participant_email="y", rating="0", duration_min="ten")])
+    assert state(conn)["errors"][0][1] == (
+        "Unknown session type: x; Invalid email format: y; Invalid duration: ten; Invalid rating: 0"
+    )
+
+
+def test_missing_users_are_made_where_asked(start, conn):
+    rows = [row(i, participant_email="Ana.maria-lopez@example.com") for i in range(60)]
+    job = start(rows, create_missing_users=True)
+    assert job.inserted_rows == 60
+    made = conn.execute("select email, name, role from kintell.users where email like 'ana%'").fetchall()
+    assert made == [("ana.maria-lopez@example.com", "Ana Maria Lopez", "participant")]
+
+
+def test_a_job_that_goes_wrong_stops_and_keeps_what_it_did(start, conn):
+    job = start([row(i, rating="9" if i % 2 else "") for i in range(200)], max_errors=30)
+    assert job.status == "failed"
+    assert "max_errors is 30" in job.error_message
+    assert job.processed_rows == 75
+    assert job.processed_rows == job.inserted_rows + job.failed_rows
+
+
+def test_a_row_that_only_postgres_refuses_is_rejected_alone(start, conn):
+    conn.execute("alter table kintell.kintell_sessions add check (feedback_text <> 'refuse me')")
+    rows = [row(i, **({"feedback_text": "refuse me"} if i in (7, 8, 60) else {})) for i in range(100)]
+    job = start(rows)
+    assert (job.status, job.inserted_rows, job.failed_rows) == ("completed", 97, 3)
+    errors = state(conn)["errors"]
+    assert [e[0] for e in errors] == [8, 9, 61]
+    assert "violates check constraint" in errors[0][1]
+
+
+def test_an_empty_selection_of_rows_is_a_completed_job(start):
+    assert start([]).status == "completed"

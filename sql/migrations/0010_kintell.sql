@@ -1,0 +1,298 @@
+-- Domain 3: historical session import from CSV. Tables of the domain, and the account of each import.
+
+create schema kintell;
+
+create table kintell.users (
+    id uuid primary key default gen_random_uuid(),
+    email text not null,
+    name text not null,
+    role text not null
+);
+create unique index users_lower_email_key on kintell.users (lower(email));
+
+-- The account of one import. Counters and position move only in the transaction that writes the rows they count.
+create table kintell.backfill_jobs (
+    id uuid primary key default gen_random_uuid(),
+    status text not null default 'pending'
+    check (status in ('pending', 'running', 'completed', 'failed', 'paused', 'cancelled', 'rolled_back')),
+
+    -- The file, as it was when it was registered.
+    file_name text not null,
+    file_url text not null,
+    file_size bigint not null check (file_size >= 0),
+    file_sha256 text not null check (file_sha256 ~ '^[0-9a-f]{64}$'),
+    file_stamp text not null,
+    columns text[] not null,
+    line_break text not null check (line_break in ('lf', 'cr')),
+    on_duplicate text not null default 'skip' check (on_duplicate in ('skip', 'update', 'error')),
+
+    -- The account.
+    total_rows bigint not null check (total_rows >= 0),
+    processed_rows bigint not null default 0,
+    inserted_rows bigint not null default 0 check (inserted_rows >= 0),
+    updated_rows bigint not null default 0 check (updated_rows >= 0),
+    skipped_rows bigint not null default 0 check (skipped_rows >= 0),
+    failed_rows bigint not null default 0 check (failed_rows >= 0),
+    missing_users bigint not null default 0 check (missing_users >= 0),
+
+    -- The checkpoint: rows up to this one are committed, and the next one starts at this byte.
+    last_processed_row bigint not null default 0,
+    checkpoint_offset bigint not null,
+
+    -- The claim. A worker may write only while the attempt is its own.
+    attempt integer not null default 0,
+    activity text check (activity in ('import', 'replay', 'rollback')),
+    heartbeat_at timestamptz,
+    run_id text,
+
+    error_message text,
+    error_file text,
+    created_at timestamptz not null default clock_timestamp(),
+    started_at timestamptz,
+    completed_at timestamptz,
+
+    -- The undoing.
+    rollback_started_at timestamptz,
+    rolled_back_at timestamptz,
+    removed_rows bigint not null default 0,
+    restored_rows bigint not null default 0,
+    kept_rows bigint not null default 0,
+
+    constraint accounting check (processed_rows = inserted_rows + updated_rows + skipped_rows + failed_rows),
+    constraint position_is_what_was_processed check (last_processed_row = processed_rows),
+    constraint processed_at_most_all check (processed_rows <= total_rows),
+    constraint completed_means_all check (status <> 'completed' or processed_rows = total_rows),
+    constraint completed_has_its_time check (status <> 'completed' or completed_at is not null),
+    constraint running_is_claimed check (status <> 'running' or activity is not null),
+    constraint checkpoint_in_file check (checkpoint_offset between 0 and file_size)
+);
+-- One unfinished job a content: starting a file twice continues it.
+create unique index backfill_jobs_open_content_key on kintell.backfill_jobs (file_sha256)
+where status in ('pending', 'running', 'paused');
+create index backfill_jobs_content_idx on kintell.backfill_jobs (file_sha256);
+create index backfill_jobs_created_at_idx on kintell.backfill_jobs (created_at);
+create index backfill_jobs_held_idx on kintell.backfill_jobs (heartbeat_at) where activity is not null;
+
+create function kintell.check_job_status() returns trigger
+language plpgsql as $$
+begin
+    if (old.status, new.status) in (
+        ('pending', 'running'), ('pending', 'cancelled'), ('pending', 'failed'),
+        ('running', 'completed'), ('running', 'failed'), ('running', 'paused'), ('running', 'cancelled'),
+        ('paused', 'running'), ('paused', 'cancelled'), ('paused', 'rolled_back'),
+        ('failed', 'running'), ('failed', 'cancelled'), ('failed', 'rolled_back'),
+        ('completed', 'rolled_back'), ('cancelled', 'rolled_back')
+    ) then
+        return new;
+    end if;
+    raise exception 'import job % is % and cannot become %', old.id, old.status, new.status
+        using errcode = 'check_violation';
+end
+$$;
+create trigger check_job_status before update of status on kintell.backfill_jobs
+for each row when (old.status is distinct from new.status) execute function kintell.check_job_status();
+
+create table kintell.kintell_sessions (
+    id uuid primary key default gen_random_uuid(),
+    external_session_id text not null unique check (octet_length(external_session_id) between 1 and 1000),
+    session_type text not null check (session_type in ('language', 'mentorship')),
+    participant_id uuid not null references kintell.users,
+    volunteer_id uuid not null references kintell.users,
+    scheduled_at timestamptz not null,
+    completed_at timestamptz,
+    duration_minutes integer not null check (duration_minutes > 0),
+    rating smallint check (rating between 1 and 5),
+    feedback_text text,
+    language_level text check (language_level in ('A1', 'A2', 'B1', 'B2', 'C1', 'C2')),
+    backfill_job_id uuid references kintell.backfill_jobs,
+    created_at timestamptz not null default now(),
+    updated_at timestamptz not null default now()
+);
+create index kintell_sessions_participant_id_idx on kintell.kintell_sessions (participant_id);
+create index kintell_sessions_volunteer_id_idx on kintell.kintell_sessions (volunteer_id);
+create index kintell_sessions_scheduled_at_idx on kintell.kintell_sessions (scheduled_at);
+create index kintell_sessions_backfill_job_id_idx on kintell.kintell_sessions (backfill_job_id);
+
+-- Whoever edits a session is seen to have done so, which is what a rollback goes by. A statement that sets
+-- updated_at itself (the rollback, giving a session its old version back) is taken at its word.
+create function kintell.touch_session() returns trigger
+language plpgsql as $$
+begin
+    if new.updated_at is not distinct from old.updated_at then
+        new.updated_at := clock_timestamp();
+    end if;
+    return new;
+end
+$$;
+create trigger touch_session before update on kintell.kintell_sessions
+for each row execute function kintell.touch_session();
+
+-- A day's summary goes stale with any change to its sessions, whoever makes it.
+create function kintell.mark_summary_days() returns trigger
+language plpgsql as $$
+begin
+    if tg_op <> 'INSERT' then
+        perform backfill.mark_stale('kintell/daily_session_summary', array(
+            select distinct (scheduled_at at time zone 'UTC')::date::text from old_rows
+        ));
+    end if;
+    if tg_op <> 'DELETE' then
+        perform backfill.mark_stale('kintell/daily_session_summary', array(
+            select distinct (scheduled_at at time zone 'UTC')::date::text from new_rows
+        ));
+    end if;
+    return null;
+end
+$$;
+create trigger mark_summary_days_insert after insert on kintell.kintell_sessions
+referencing new table as new_rows for each statement execute function kintell.mark_summary_days();
+create trigger mark_summary_days_update after update on kintell.kintell_sessions
+referencing old table as old_rows new table as new_rows
+for each statement execute function kintell.mark_summary_days();
+create trigger mark_summary_days_delete after delete on kintell.kintell_sessions
+referencing old table as old_rows for each statement execute function kintell.mark_summary_days();
+
+-- One row a committed batch. `claimed_ids` holds 8 bytes a session id that the batch settled, so that a resumed
+-- worker knows which ids the file has had without reading it again.
+create table kintell.backfill_job_batches (
+    job_id uuid not null references kintell.backfill_jobs on delete cascade,
+    batch_no bigint generated always as identity,
+    activity text not null check (activity in ('import', 'replay')),
+    attempt integer not null,
+    first_row bigint not null,
+    last_row bigint not null,
+    byte_from bigint,
+    byte_to bigint,
+    inserted_rows integer not null,
+    updated_rows integer not null,
+    skipped_rows integer not null,
+    failed_rows integer not null,
+    claimed_ids bytea not null,
+    seconds double precision not null,
+    committed_at timestamptz not null default clock_timestamp(),
+    primary key (job_id, batch_no)
+);
+alter table kintell.backfill_job_batches alter column claimed_ids set storage external;
+
+-- Rejected rows, as they stood in the file. Open until a replay imports them.
+create table kintell.backfill_row_errors (
+    job_id uuid not null references kintell.backfill_jobs on delete cascade,
+    row_number bigint not null,
+    error_message text not null,
+    row_values text[] not null,
+    replayable boolean not null,
+    created_at timestamptz not null default now(),
+    resolved_at timestamptz,
+    primary key (job_id, row_number)
+);
+
+-- What a session was before an import with on_duplicate = update rewrote it.
+create table kintell.backfill_job_updates (
+    job_id uuid not null references kintell.backfill_jobs on delete cascade,
+    session_id uuid not null,
+    previous jsonb not null,
+    updated_at timestamptz not null,
+    primary key (job_id, session_id)
+);
+
+-- Events wait here in the order of `position` until they are stored in JetStream. Each batch takes one value
+-- of the sequence, which is a room for 100,000 events.
+create sequence kintell.event_position as bigint increment by 100000;
+create table kintell.event_outbox (
+    position bigint primary key,
+    id uuid not null,
+    event_type text not null check (event_type in ('kintell.session.completed', 'kintell.session.rolled_back')),
+    job_id uuid not null,
+    session_id uuid not null,
+    payload json not null,
+    created_at timestamptz not null default now(),
+    published_at timestamptz
+);
+create index event_outbox_waiting_idx on kintell.event_outbox (position) where published_at is null;
+create index event_outbox_session_id_idx on kintell.event_outbox (session_id);
+
+-- The publisher's own mark: events up to this position may have left, although nobody noted it yet.
+create table kintell.event_publisher (
+    only_one boolean primary key default true check (only_one),
+    sending_upto bigint not null default 0,
+    last_error text,
+    last_error_at timestamptz,
+    last_published_at timestamptz
+);
+insert into kintell.event_publisher default values;
+
+-- Asset kintell/daily_session_summary.
+create table kintell.daily_session_summary (
+    day date primary key,
+    sessions bigint not null check (sessions > 0),
+    language_sessions bigint not null,
+    mentorship_sessions bigint not null,
+    participants bigint not null,
+    volunteers bigint not null,
+    total_minutes bigint not null,
+    average_duration_minutes numeric(10, 2) not null,
+    rated_sessions bigint not null,
+    average_rating numeric(3, 2),
+    updated_at timestamptz not null default now()
+);
+
+create view kintell.backfill_job_history as
+select
+    j.id,
+    j.file_name,
+    j.status,
+    j.activity,
+    j.total_rows,
+    j.processed_rows,
+    j.inserted_rows,
+    j.updated_rows,
+    j.skipped_rows,
+    j.failed_rows,
+    round(100.0 * j.processed_rows / nullif(j.total_rows, 0), 1) as percent,
+    round(100.0 * j.failed_rows / nullif(j.processed_rows, 0), 2) as error_percent,
+    j.attempt,
+    j.created_at,
+    j.started_at,
+    j.completed_at,
+    coalesce(j.completed_at, b.last_at) - j.started_at as duration,
+    round((j.processed_rows / nullif(b.seconds, 0))::numeric) as rows_per_second,
+    clock_timestamp() - j.heartbeat_at as heartbeat_age,
+    j.run_id,
+    j.error_message,
+    j.error_file
+from kintell.backfill_jobs as j
+left join lateral (
+    select
+        max(bb.committed_at) as last_at,
+        extract(epoch from max(bb.committed_at) - min(bb.committed_at - make_interval(secs => bb.seconds))) as seconds
+    from kintell.backfill_job_batches as bb
+    where bb.job_id = j.id and bb.activity = 'import'
+) as b on true;
+
+create view kintell.backfill_daily_summary as
+select
+    (created_at at time zone 'UTC')::date as day,
+    count(*) as jobs,
+    count(*) filter (where status = 'completed') as completed,
+    count(*) filter (where status = 'failed') as failed,
+    count(*) filter (where status = 'rolled_back') as rolled_back,
+    sum(processed_rows) as processed_rows,
+    sum(inserted_rows) as inserted_rows,
+    sum(updated_rows) as updated_rows,
+    sum(skipped_rows) as skipped_rows,
+    sum(failed_rows) as failed_rows,
+    round(100.0 * sum(failed_rows) / nullif(sum(processed_rows), 0), 2) as error_percent
+from kintell.backfill_jobs
+group by 1;
+
+create view kintell.sessions_per_date as
+select
+    (scheduled_at at time zone 'UTC')::date as day,
+    count(*) as sessions,
+    count(*) filter (where session_type = 'language') as language_sessions,
+    count(*) filter (where session_type = 'mentorship') as mentorship_sessions,
+    count(*) filter (where backfill_job_id is not null) as imported_sessions,
+    round(avg(duration_minutes), 2) as average_duration_minutes,
+    round(avg(rating), 2) as average_rating
+from kintell.kintell_sessions
+group by 1;
