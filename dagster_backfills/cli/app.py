@@ -23,6 +23,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "dagster_backfills.cli.progress",
         "Statistics of cohorts and students: status, find, next, run.",
     ),
+    "training": (
+        "dagster_backfills.cli.training",
+        "Training video completions of members: status, run, rollback.",
+    ),
     "failures": ("dagster_backfills.cli.failures", "What could not be written, and another try for it."),
     "env": ("dagster_backfills.cli.env", 'Variables for a shell: eval "$(backfills env)".'),
 }

@@ -23,7 +23,6 @@ select
     set_config('statement_timeout', %(statement_timeout)s, true),
     set_config('lock_timeout', %(lock_timeout)s, true),
     set_config('work_mem', %(work_mem)s, true),
-    set_config('plan_cache_mode', 'force_custom_plan', true),
     set_config('jit', 'off', true),
     set_config('random_page_cost', %(random_page_cost)s, true)
 """

@@ -23,7 +23,7 @@ from dagster_backfills.lib.engine.model import (
 from dagster_backfills.lib.engine.runner import Runner
 from dagster_backfills.lib.engine.settings import EngineSettings
 from dagster_backfills.lib.errors import UserError
-from dagster_backfills.lib.partition_events import materialization_events
+from dagster_backfills.lib.partition_events import leave_partition_metadata, materialization_events
 from dagster_backfills.lib.postgres.catalog import Table, read_table
 from dagster_backfills.lib.postgres.layout import address_of
 from dagster_backfills.lib.postgres.load import load_rows
@@ -213,11 +213,14 @@ class _Storing:
             metadata |= partition_metadata(outcome.of(self.own, WHOLE), partitioned=False)
         self.context.add_output_metadata(metadata)
         for asset in self._later():
-            key = dg.AssetKey(asset.split("/"))
-            step = self.context.step_context
-            step.add_asset_metadata(run_metadata(outcome, asset) | table_metadata(self.tables[asset]), key)
-            for partition, counts in outcome.counts.get(asset, {}).items():
-                step.add_asset_metadata(partition_metadata(counts, partitioned=True), key, partition)
+            left = {
+                partition: partition_metadata(counts, partitioned=True)
+                for partition, counts in outcome.counts.get(asset, {}).items()
+            }
+            if left:
+                # Totals and columns once: ten thousand times they would be most of what the run writes.
+                left[next(reversed(left))] |= run_metadata(outcome, asset) | table_metadata(self.tables[asset])
+            leave_partition_metadata(self.context, dg.AssetKey(asset.split("/")), left)
 
     def _keys(self) -> list[str]:
         if self.write_set.keys is not None:

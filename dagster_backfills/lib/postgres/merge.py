@@ -101,10 +101,13 @@ class Merge(Pieces):
         return _with(parts, counted, bad_key=True)
 
     def _insert_missing(self, source: sql.Composable) -> sql.Composed:
+        # The sort stands between looking and writing: planned while the table is empty, the look-up is a scan of it for
+        # each row, which must not grow with what this very statement writes. In key order two batches can't deadlock.
         inserted = sql.SQL(
             "{into} select {values} from source as s where not exists (select from {t} as o where {same})\n"
-            "on conflict ({key}) do nothing returning {label} as label"
+            "order by {order} on conflict ({key}) do nothing returning {label} as label"
         ).format(
+            order=sql.SQL(", ").join(sql.SQL("s.{}").format(ident(n)) for n in self.key),
             into=self.into,
             values=self.row("s"),
             t=self.relation,
