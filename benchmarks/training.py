@@ -88,7 +88,16 @@ def _bare(url: str) -> float:
     """Seconds of the one statement on an empty table, in psql."""
     _start_again(url)
     began = time.monotonic()
-    command = ["psql", url, "--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1", "--command", QUERIES["bare"]]
+    command = [
+        "psql",
+        url,
+        "--no-psqlrc",
+        "--quiet",
+        "--set",
+        "ON_ERROR_STOP=1",
+        "--command",
+        QUERIES["bare"],
+    ]
     subprocess.run(command, check=True)
     return round(time.monotonic() - began, 3)
 

@@ -11,6 +11,61 @@ import yaml
 
 from dagster_backfills.definitions import defs
 
+# Each asset and its checks.
+ASSETS = [
+    ("jobs/background_jobs", ("no_stuck_jobs", "no_type_fails_repeatedly")),
+    ("kintell/daily_session_summary", ()),
+    ("kintell/kintell_sessions", ("events_leave", "imports_add_up", "no_dead_imports")),
+    ("progress/cohort_stats", ("average_is_mean_of_students", "fresh")),
+    (
+        "progress/user_progress_stats",
+        ("every_active_student_has_stats", "no_open_failures", "stats_in_range"),
+    ),
+    ("scoring/churn_risk_scores", ("every_scored_member_has_a_risk", "scores_in_range")),
+    ("scoring/coach_actions", ("coach_coverage", "no_duplicate_action")),
+    (
+        "scoring/commitment_scores",
+        ("distribution_is_steady", "every_active_member_has_a_score", "scores_in_range"),
+    ),
+    ("training/employee_training_video_completions", ("every_member_has_its_records", "no_open_failures")),
+    ("training/organization_training_progress", ("fresh", "progress_is_counted_right")),
+]
+JOBS = {
+    "churn_risk_scores_job",
+    "clean_up_background_jobs",
+    "coach_actions_job",
+    "commitment_scores_job",
+    "drain_background_jobs",
+    "import_kintell_sessions",
+    "publish_kintell_events",
+    "refresh_daily_session_summary",
+    "refresh_progress_stats",
+    "refresh_training_completions",
+    "replay_kintell_errors",
+    "rollback_kintell_import",
+    "rollback_training_backfill",
+    "scoring_chain_job",
+}
+SCHEDULES = {
+    "clean_up_background_jobs_daily",
+    "daily_scoring_schedule",
+    "nightly_progress_stats",
+}
+SENSORS = {
+    "automation",
+    "background_jobs_waiting",
+    "churn_risk_after_commitment",
+    "coach_actions_after_churn_risk",
+    "kintell_events",
+    "kintell_inbox",
+    "kintell_summary_refresh",
+    "missed_scoring_days",
+    "progress_cohorts_sync",
+    "progress_stats_refresh",
+    "training_completions_refresh",
+    "training_organizations_sync",
+}
+
 
 @pytest.fixture(scope="module")
 def location() -> dg.Definitions:
@@ -20,36 +75,13 @@ def location() -> dg.Definitions:
 def test_the_location_holds_these_assets_checks_jobs_schedules_and_sensors(location: dg.Definitions) -> None:
     repository = location.get_repository_def()
     graph = location.resolve_asset_graph()
-    assert {key.to_user_string() for key in graph.get_all_asset_keys()} == {
-        "progress/user_progress_stats",
-        "progress/cohort_stats",
-        "training/employee_training_video_completions",
-        "training/organization_training_progress",
-    }
-    assert {f"{key.asset_key.to_user_string()}:{key.name}" for key in graph.asset_check_keys} == {
-        "progress/user_progress_stats:every_active_student_has_stats",
-        "progress/user_progress_stats:stats_in_range",
-        "progress/user_progress_stats:no_open_failures",
-        "progress/cohort_stats:fresh",
-        "progress/cohort_stats:average_is_mean_of_students",
-        "training/employee_training_video_completions:every_member_has_its_records",
-        "training/employee_training_video_completions:no_open_failures",
-        "training/organization_training_progress:progress_is_counted_right",
-        "training/organization_training_progress:fresh",
-    }
-    assert {name for name in repository.job_names if not name.startswith("__")} == {
-        "refresh_progress_stats",
-        "refresh_training_completions",
-        "rollback_training_backfill",
-    }
-    assert {schedule.name for schedule in repository.schedule_defs} == {"nightly_progress_stats"}
-    assert {sensor.name for sensor in repository.sensor_defs} == {
-        "automation",
-        "progress_cohorts_sync",
-        "progress_stats_refresh",
-        "training_organizations_sync",
-        "training_completions_refresh",
-    }
+    assets = {key.to_user_string() for key in graph.get_all_asset_keys()}
+    checks = {f"{key.asset_key.to_user_string()}:{key.name}" for key in graph.asset_check_keys}
+    assert assets == {asset for asset, _ in ASSETS}
+    assert checks == {f"{asset}:{check}" for asset, checks in ASSETS for check in checks}
+    assert {name for name in repository.job_names if not name.startswith("__")} == JOBS
+    assert {schedule.name for schedule in repository.schedule_defs} == SCHEDULES
+    assert {sensor.name for sensor in repository.sensor_defs} == SENSORS
 
 
 def test_an_assets_key_is_its_tables_address_and_its_group_the_schema(location: dg.Definitions) -> None:

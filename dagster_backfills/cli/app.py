@@ -19,14 +19,20 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "dagster_backfills.cli.status",
         "One page over all domains: up to date, missing, stale, failed.",
     ),
-    "progress": (
-        "dagster_backfills.cli.progress",
-        "Statistics of cohorts and students: status, find, next, run.",
-    ),
     "training": (
         "dagster_backfills.cli.training",
         "Training video completions of members: status, run, rollback.",
     ),
+    "progress": (
+        "dagster_backfills.cli.progress",
+        "Statistics of cohorts and students: status, find, next, run.",
+    ),
+    "kintell": (
+        "dagster_backfills.cli.kintell",
+        "Sessions from CSV files: start, resume, errors, replay, rollback.",
+    ),
+    "jobs": ("dagster_backfills.cli.jobs", "The background queue: enqueue, list, watch, cancel, retry."),
+    "scoring": ("dagster_backfills.cli.scoring", "Members' daily scores: run, explain, status."),
     "failures": ("dagster_backfills.cli.failures", "What could not be written, and another try for it."),
     "env": ("dagster_backfills.cli.env", 'Variables for a shell: eval "$(backfills env)".'),
 }

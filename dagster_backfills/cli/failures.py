@@ -6,8 +6,8 @@ import typer
 from psycopg.rows import dict_row
 
 from dagster_backfills.cli.domain_runs import REFRESHING, database, refresh
+from dagster_backfills.cli.errors import FAILURES, OK
 from dagster_backfills.cli.output import confirm, print_json, print_table, say
-from dagster_backfills.lib.errors import UserError
 
 app = typer.Typer(no_args_is_help=True, help="What could not be written, with the database's own message.")
 Asset = Annotated[str, typer.Option(help="Only this asset (schema/table) or domain (schema).")]
@@ -66,17 +66,18 @@ def retry(
     if not entries:
         say("Nothing has failed: there is nothing to retry.")
         return
-    unknown = [domain for domain in domains if domain not in REFRESHING]
-    if unknown:
-        raise UserError(
-            f"Failures of {', '.join(unknown)} are not retried from here.",
-            "Relaunch their runs in the Dagster UI.",
-        )
-    confirm(f"Retry {len(entries):,} failures of {', '.join(domains)}?", yes)
-    codes = [refresh(domain, {"which": "failed"}) for domain in domains]
+    known = [domain for domain in domains if domain in REFRESHING]
+    for domain in domains:
+        if domain not in REFRESHING:
+            say(f"Failures of {domain} are tried again by its own command: backfills {domain} run")
+    if not known:
+        raise typer.Exit(FAILURES)
+    mine = [entry for entry in entries if entry["asset"].split("/")[0] in known]
+    confirm(f"Retry {len(mine):,} failures of {', '.join(known)}?", yes)
+    codes = [refresh(domain, {"which": "failed"}) for domain in known]
     left = len(_entries(asset, False, None))
     say(f"{len(entries) - left:,} of {len(entries):,} are mended." if left else "All are mended.")
-    raise typer.Exit(max([*codes, 1 if left else 0]))
+    raise typer.Exit(max([*codes, FAILURES if left else OK]))
 
 
 def _entries(asset: str, resolved: bool, limit: int | None) -> list[dict[str, Any]]:

@@ -20,8 +20,12 @@ def test_the_demo_migrates_loads_backfills_every_domain_and_can_be_run_again(cli
         ).fetchone() or (None, None)
     assert missing == 0
     assert students > 1000
-    overview = json.loads(cli("status", "--json", env={"DATABASE_URL": url}).stdout)["domains"]
-    assert all(domain["missing"] == 0 for domain in overview)
-    assert all(domain["units"] > 0 for domain in overview)
+    overview = {
+        each["domain"]: each
+        for each in json.loads(cli("status", "--json", env={"DATABASE_URL": url}).stdout)["domains"]
+    }
+    assert set(overview) == {"jobs", "kintell", "progress", "scoring", "training"}
+    assert all(overview[domain]["up_to_date"] > 0 for domain in ("progress", "scoring", "training"))
+    assert all(overview[domain]["missing"] == 0 for domain in ("progress", "training"))
     second = cli("demo", env={"DATABASE_URL": url})
     assert second.returncode == 0, second.stderr

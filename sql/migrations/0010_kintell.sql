@@ -296,3 +296,15 @@ select
     round(avg(rating), 2) as average_rating
 from kintell.kintell_sessions
 group by 1;
+
+-- The domain in one row, in the columns that every domain's overview has.
+create view kintell.overview as
+select
+    'imports' as of_what,
+    count(*) as units,
+    count(*) filter (where j.status in ('completed', 'cancelled', 'rolled_back')) as up_to_date,
+    count(*) filter (where j.status in ('pending', 'running', 'paused')) as missing,
+    0::bigint as stale,
+    count(*) filter (where j.status = 'failed') as failed,
+    null::timestamptz as oldest_stale
+from kintell.backfill_jobs as j;

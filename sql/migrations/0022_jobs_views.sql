@@ -107,3 +107,15 @@ left join (
     where b.completed_at > now() - interval '1 day'
     group by b.job_type
 ) as f on f.job_type = t.job_type;
+
+-- The domain in one row, in the columns that every domain's overview has.
+create view jobs.overview as
+select
+    'jobs' as of_what,
+    count(*) as units,
+    count(*) filter (where j.status in ('completed', 'cancelled')) as up_to_date,
+    count(*) filter (where j.status in ('pending', 'processing')) as missing,
+    0::bigint as stale,
+    count(*) filter (where j.status = 'failed') as failed,
+    null::timestamptz as oldest_stale
+from jobs.background_jobs as j;

@@ -219,7 +219,9 @@ class _Storing:
             }
             if left:
                 # Totals and columns once: ten thousand times they would be most of what the run writes.
-                left[next(reversed(left))] |= run_metadata(outcome, asset) | table_metadata(self.tables[asset])
+                left[next(reversed(left))] |= run_metadata(outcome, asset) | table_metadata(
+                    self.tables[asset]
+                )
             leave_partition_metadata(self.context, dg.AssetKey(asset.split("/")), left)
 
     def _keys(self) -> list[str]:
