@@ -33,7 +33,9 @@ def draw(rows: list[tuple[str, int, int]], file: Path) -> None:
     names, students, completion = zip(*reversed(rows), strict=True)
     bars = axes.barh(names, completion, color="#4b6bfb", height=0.7)
     axes.bar_label(bars, [f"{n:,} students" for n in students], padding=4, fontsize=7, color="#555")
-    axes.set(xlim=(0, 112), xlabel="mean completion of active students, %", title="22 presentations, one backfill")
+    axes.set(
+        xlim=(0, 112), xlabel="mean completion of active students, %", title="22 presentations, one backfill"
+    )
     axes.tick_params(labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(file, metadata={"Date": None})
