@@ -40,10 +40,9 @@ def tick(database_url, instance):
     """One evaluation of a sensor, against the test's own database and instance."""
 
     def evaluate(sensor):
-        context = dg.build_sensor_context(
-            instance=instance, resources={"postgres": PostgresResource(url=database_url)}
-        )
-        return sensor(context)
+        given = {"postgres": PostgresResource(url=database_url)}
+        with dg.build_sensor_context(instance=instance, resources=given) as context:
+            return sensor(context)
 
     return evaluate
 
