@@ -5,6 +5,7 @@ go out one by one through `context.log_event`. Not here: deciding which partitio
 """
 
 import logging
+import time
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -130,14 +131,41 @@ def _step_of(context: Any) -> Any | None:
         return None
 
 
+class _Recorder:
+    """What building an event takes of a step, with a log that keeps the event rather than passing it on.
+
+    A step's own log hands every event to the console too, formatted: ten thousand lines that say nothing, and a
+    third of the time that reporting takes.
+    """
+
+    def __init__(self, step: Any) -> None:
+        self.job_name, self.step, self.event_tags, self.log = step.job_name, step.step, step.event_tags, self
+        self._step = step
+
+    def log_dagster_event(
+        self, level: int, msg: str, dagster_event: "DagsterEvent", batch_metadata: Any = None
+    ) -> None:
+        entry = dg.EventLogEntry(
+            error_info=None,
+            level=level,
+            user_message=msg,
+            run_id=self._step.run_id,
+            timestamp=time.time(),
+            step_key=dagster_event.step_key,
+            job_name=self.job_name,
+            dagster_event=dagster_event,
+        )
+        self._step.instance.handle_new_event(entry, batch_metadata=batch_metadata)
+
+
 def _one_batch(
     step: Any, materializations: Sequence[dg.AssetMaterialization], tags: Mapping[str, str]
 ) -> "list[DagsterEvent]":
     # Building an event writes it: the batch is closed before the first one is yielded.
-    batch, last = str(uuid.uuid4()), len(materializations) - 1
+    batch, last, recorder = str(uuid.uuid4()), len(materializations) - 1, _Recorder(step)
     return [
         DagsterEvent.asset_materialization(
-            step,
+            recorder,  # type: ignore[arg-type]
             materialization._replace(
                 tags={**tags, **_dimension_tags(materialization.partition), **(materialization.tags or {})}
             ),

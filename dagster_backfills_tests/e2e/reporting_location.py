@@ -17,12 +17,12 @@ KEY = dg.AssetKey(["reported", "stats"])
 def _report(context: Any, keys: list[str]) -> Iterator[Any]:
     bad = set(json.loads(Path(os.environ["FAILING_COHORTS"]).read_text()))
     good = [key for key in keys if key not in bad]
-    for start in range(0, len(good), 7):
+    for start in range(0, len(good), int(os.environ.get("REPORT_BATCH", "7"))):
         yield from materialization_events(
             context,
             [
                 dg.AssetMaterialization(KEY, partition=key, metadata={"rows": 3})
-                for key in good[start : start + 7]
+                for key in good[start : start + int(os.environ.get("REPORT_BATCH", "7"))]
             ],
         )
     failed = sorted(bad.intersection(keys))

@@ -179,6 +179,18 @@ def _what_dagster_reads(storage: PostgresEventLogStorage) -> dict[str, Any]:
     return read
 
 
+@pytest.mark.parametrize("name", ["planned partitions of one asset", "everything mixed"])
+def test_where_dagster_has_changed_what_a_row_holds_its_own_row_is_written(
+    name: str, storages: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = module._row
+    monkeypatch.setattr(module, "_row", lambda event: ours(event) | {"step_key": "as it used to be"})
+    _store(storages, BATCHES[name])
+    stock, batched = storages
+    for table in COLUMNS:
+        assert _rows(batched, table) == _rows(stock, table), table
+
+
 def test_two_batches_of_different_runs_leave_what_the_later_one_says(storages: Any) -> None:
     _store(storages, [planned(n, STATS, f"p{n}") for n in range(3)])
     _store(storages, [materialized(n, STATS, f"p{n}") for n in range(3, 6)])

@@ -1,5 +1,6 @@
 """Materializations reported from inside `handle_output`, compared with those that Dagster reports itself."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -106,6 +107,16 @@ def _materializations(instance: dg.DagsterInstance, run_id: str) -> list[dg.Asse
     return [record.event_log_entry.asset_materialization for record in records]  # type: ignore[misc]
 
 
+def _stored(instance: dg.DagsterInstance, run_id: str) -> list[str]:
+    """The stored entries of a run's materializations, by partition, without what is each run's own."""
+    records = instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION).records
+    entries = [
+        dg.serialize_value(record.event_log_entry._replace(timestamp=0.0)).replace(run_id, "the run")
+        for record in records
+    ]
+    return sorted(re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:[\d.]+", "a time", entry) for entry in entries)
+
+
 def _comparable(each: dg.AssetMaterialization) -> tuple[Any, ...]:
     return (
         each.partition,
@@ -146,6 +157,7 @@ def test_what_is_reported_equals_what_dagster_would_have_reported(
     mine = sorted(_comparable(each) for each in _materializations(instance, ours.run_id))
     assert len(mine) == len(keys)
     assert mine == theirs
+    assert _stored(instance, ours.run_id) == _stored(instance, stock.run_id)
     assert all(tags for _, _, _, tags, _ in mine)
 
 
