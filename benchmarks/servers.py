@@ -13,7 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,15 +123,20 @@ def _wait_until_ready(
 
 
 def _stop(processes: list[Any]) -> None:
+    """Ask first; then end whatever is left of each process group: code servers that wait for a run, say."""
     for process in processes:
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
     for process in processes:
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    for how in (signal.SIGTERM, signal.SIGKILL):
+        for process in processes:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, how)
+        time.sleep(1)
+    for process in processes:
+        process.wait()
 
 
 def _free_port() -> int:

@@ -23,6 +23,8 @@ def test_the_location_holds_these_assets_checks_jobs_schedules_and_sensors(locat
     assert {key.to_user_string() for key in graph.get_all_asset_keys()} == {
         "progress/user_progress_stats",
         "progress/cohort_stats",
+        "training/employee_training_video_completions",
+        "training/organization_training_progress",
     }
     assert {f"{key.asset_key.to_user_string()}:{key.name}" for key in graph.asset_check_keys} == {
         "progress/user_progress_stats:every_active_student_has_stats",
@@ -30,13 +32,23 @@ def test_the_location_holds_these_assets_checks_jobs_schedules_and_sensors(locat
         "progress/user_progress_stats:no_open_failures",
         "progress/cohort_stats:fresh",
         "progress/cohort_stats:average_is_mean_of_students",
+        "training/employee_training_video_completions:every_member_has_its_records",
+        "training/employee_training_video_completions:no_open_failures",
+        "training/organization_training_progress:progress_is_counted_right",
+        "training/organization_training_progress:fresh",
     }
-    assert {name for name in repository.job_names if not name.startswith("__")} == {"refresh_progress_stats"}
+    assert {name for name in repository.job_names if not name.startswith("__")} == {
+        "refresh_progress_stats",
+        "refresh_training_completions",
+        "rollback_training_backfill",
+    }
     assert {schedule.name for schedule in repository.schedule_defs} == {"nightly_progress_stats"}
     assert {sensor.name for sensor in repository.sensor_defs} == {
         "automation",
         "progress_cohorts_sync",
         "progress_stats_refresh",
+        "training_organizations_sync",
+        "training_completions_refresh",
     }
 
 

@@ -23,6 +23,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "dagster_backfills.cli.progress",
         "Statistics of cohorts and students: status, find, next, run.",
     ),
+    "training": (
+        "dagster_backfills.cli.training",
+        "Training video completions of members: status, run, rollback.",
+    ),
     "failures": ("dagster_backfills.cli.failures", "What could not be written, and another try for it."),
     "env": ("dagster_backfills.cli.env", 'Variables for a shell: eval "$(backfills env)".'),
 }
@@ -80,8 +84,7 @@ def run() -> NoReturn:
     """Run the command line and exit with one of the codes of `cli.errors`."""
     from dagster_backfills.cli import errors
 
-    for ending in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
-        signal.signal(ending, _interrupt)
+    treat_endings_as_interrupts()
     try:
         command = typer.main.get_command(app)
         with command.make_context("backfills", sys.argv[1:]) as context:
@@ -91,6 +94,12 @@ def run() -> NoReturn:
     except BaseException as error:
         code = errors.report(error, debug=os.environ.get(DEBUG_VARIABLE, "") not in ("", "0"))
     sys.exit(code)
+
+
+def treat_endings_as_interrupts() -> None:
+    """Make SIGTERM and SIGHUP what Ctrl-C is, so that whatever was started is ended in good order."""
+    for ending in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+        signal.signal(ending, _interrupt)
 
 
 def _interrupt(number: int, frame: Any) -> NoReturn:

@@ -38,7 +38,20 @@ def _progress() -> int:
     return OK
 
 
-DEMONSTRATIONS = [Demonstration("progress", "dagster_backfills.defs.progress.sample_data", _progress)]
+def _training() -> int:
+    from dagster_backfills.cli import training
+
+    try:
+        training.run(yes=True)
+    except typer.Exit as ended:
+        return ended.exit_code
+    return OK
+
+
+DEMONSTRATIONS = [
+    Demonstration("progress", "dagster_backfills.defs.progress.sample_data", _progress),
+    Demonstration("training", "dagster_backfills.defs.training.sample_data", _training),
+]
 
 
 @app.command()

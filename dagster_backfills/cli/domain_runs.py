@@ -12,6 +12,7 @@ from dagster_backfills.lib.postgres.migrations import require_migrations
 # The job of a domain that mends what is in the ledger, and the op that takes its choice.
 REFRESHING: dict[str, tuple[str, str]] = {
     "progress": ("refresh_progress_stats", "compute_cohorts"),
+    "training": ("refresh_training_completions", "fill_organizations"),
 }
 
 

@@ -47,7 +47,7 @@ class StepProgress:
 
     def __str__(self) -> str:
         units = "" if self.units_total is None else f", {self.units_done:,} of {self.units_total:,} units"
-        left = "" if self.time_left is None else f", {duration(self.time_left)} left"
+        left = f", {duration(self.time_left)} left" if self.time_left else ""
         return (
             f"{self.assets}: {self.partitions_done:,} of {self.partitions_total:,} partitions{units}, "
             f"{self.rows_written:,} rows, {self.failures:,} failed, {self.units_per_second:,.0f} units/s{left}"

@@ -19,6 +19,10 @@ try:
         DagsterEvent,
         DagsterEventBatchMetadata,
     )
+    from dagster._core.execution.context.metadata_logging import (
+        AssetMetadataHandle,
+        OutputMetadataAccumulator,
+    )
     from dagster._core.execution.plan import execute_step as _stock
     from dagster._core.storage.tags import get_multidimensional_partition_tag
 
@@ -90,6 +94,27 @@ def announce_partitions(
             logging.DEBUG,
             batch_metadata=DagsterEventBatchMetadata(batch, index == last),
         )
+
+
+def leave_partition_metadata(
+    context: dg.OutputContext, asset_key: dg.AssetKey, metadata: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Leave metadata of partitions for an output that Dagster will report later in the step.
+
+    Like `context.add_asset_metadata` for each of them, which asks the instance for all partitions each time: for
+    ten thousand, minutes.
+    """
+    step = _step_of(context)
+    if step is None:
+        return
+    if not BATCHES:
+        for partition, entries in metadata.items():
+            step.add_asset_metadata(entries, asset_key, partition)
+        return
+    left = dict(step._metadata_accumulator.per_output_metadata)
+    for partition, entries in metadata.items():
+        left[AssetMetadataHandle(asset_key=asset_key, partition_key=partition)] = entries
+    step._metadata_accumulator = OutputMetadataAccumulator(per_output_metadata=left)
 
 
 # ---------------------------------------------------------------- below: names that Dagster does not publish

@@ -69,13 +69,20 @@ begin
     cross join lateral (
         select
             count(*) filter (
-                where cardinality(up.selected_options) > 0 or cardinality(up.eliminated_options) > 0
+                where cardinality(own.selected_options) > 0 or cardinality(own.eliminated_options) > 0
             ) as interacted,
-            count(*) filter (where up.is_mastered) as mastered,
-            max(up.last_attempt_at) as last_activity_at
-        from progress.user_progress as up
-        inner join progress.classes as cl on cl.id = up.class_id
-        where up.user_id = st.id and cl.cohort_id = st.cohort_id
+            count(*) filter (where own.is_mastered) as mastered,
+            max(own.last_attempt_at) as last_activity_at
+        from (
+            -- `offset 0`: a student's rows are found by student. By class they would be those of the whole class,
+            -- for each student, which is what the planner chooses for tables that it has no statistics of.
+            select up.class_id, up.selected_options, up.eliminated_options, up.is_mastered, up.last_attempt_at
+            from progress.user_progress as up
+            where up.user_id = st.id
+            offset 0
+        ) as own
+        inner join progress.classes as cl on cl.id = own.class_id
+        where cl.cohort_id = st.cohort_id
     ) as p
     order by st.id
     on conflict (user_id) do update set

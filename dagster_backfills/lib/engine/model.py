@@ -63,7 +63,7 @@ class Target:
         `insert_missing` adds what is missing and touches nothing else; `replace` writes the slice anew.
     key: the columns that make a row unique; by default the table's primary key, or the unique constraint that
         the source has all columns of.
-    table: where it is not the asset's own address: `schema.table`.
+    table: where it is not the asset's own address: `schema.table`, or the two apart where a name has a dot.
     """
 
     asset: str
@@ -71,11 +71,14 @@ class Target:
     unit: str | None = None
     mode: Mode = "upsert"
     key: Sequence[str] | None = None
-    table: str | None = None
+    table: str | Sequence[str] | None = None
 
     @property
     def schema_and_table(self) -> tuple[str, str]:
-        schema, _, table = self.table.partition(".") if self.table else self.asset.rpartition("/")
+        if self.table is not None:
+            schema, table = self.table.split(".", 1) if isinstance(self.table, str) else self.table
+            return schema, table
+        schema, _, table = self.asset.rpartition("/")
         return schema.rpartition("/")[2] or "public", table
 
     def metadata(self) -> dict[str, Any]:

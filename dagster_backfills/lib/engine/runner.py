@@ -71,7 +71,6 @@ class Runner:
                 raise
             finally:
                 self.outcome.seconds = time.monotonic() - began
-                self.outcome.attempts = session.attempts
                 self._close(outcome)
 
     def _all(self, keys: list[str]) -> Iterator[list[str]]:

@@ -23,8 +23,8 @@ select
     set_config('statement_timeout', %(statement_timeout)s, true),
     set_config('lock_timeout', %(lock_timeout)s, true),
     set_config('work_mem', %(work_mem)s, true),
-    set_config('plan_cache_mode', 'force_custom_plan', true),
-    set_config('jit', 'off', true)
+    set_config('jit', 'off', true),
+    set_config('random_page_cost', %(random_page_cost)s, true)
 """
 
 
@@ -34,7 +34,6 @@ class Session:
 
     attached: is called on each new connection, before anything else.
     conflicted: is called when another transaction was in the way of this one.
-    attempts: transactions tried.
     """
 
     connect: Connect
@@ -42,7 +41,6 @@ class Session:
     log: Callable[[str], None]
     attached: Callable[[psycopg.Connection], None] = lambda conn: None
     conflicted: Callable[[], None] = lambda: None
-    attempts: int = 0
     _stack: ExitStack = field(default_factory=ExitStack)
 
     def __enter__(self) -> "Session":
@@ -58,6 +56,7 @@ class Session:
         row = self.conn.execute(
             _BEGIN,
             {"assets": assets, "partitions": partitions, "work_mem": settings.work_mem,
+             "random_page_cost": f"{settings.random_page_cost}",
              "statement_timeout": f"{int(settings.statement_timeout * 1000)}",
              "lock_timeout": f"{int(settings.lock_timeout * 1000)}"},
         ).fetchone()  # fmt: skip
@@ -69,7 +68,6 @@ class Session:
         conflicts = losses = 0
         while True:
             batch_id = uuid4()
-            self.attempts += 1
             try:
                 committed = work(batch_id)
                 self.conn.commit()

@@ -11,6 +11,8 @@ class EngineSettings:
     target_seconds: what a batch should take; its size follows. 0 keeps the size as it is.
     statement_timeout, lock_timeout: of each statement in a batch; 0 is none.
     work_mem: of each sort and hash in a batch, in Postgres's notation.
+    random_page_cost: the planner's price of a page by index, in a batch. Near one, a small part of a large table
+        is read by its index rather than with all the rest.
     delay_seconds: a rest between two batches.
     max_lock_waiters, max_replica_lag_bytes, max_transaction_age: beyond these the database is not well, and the
         engine shrinks its batches and waits, at most `max_pause_seconds` before each batch; 0 looks at none.
@@ -25,6 +27,7 @@ class EngineSettings:
     statement_timeout: float = 300.0
     lock_timeout: float = 5.0
     work_mem: str = "64MB"
+    random_page_cost: float = 1.1
     delay_seconds: float = 0.0
     max_lock_waiters: int = 20
     max_replica_lag_bytes: int = 1 << 30

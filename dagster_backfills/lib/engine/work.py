@@ -37,6 +37,7 @@ class Work:
     def begin(self, keys: list[str]) -> str:
         """Open a batch's transaction and return its snapshot."""
         self.at = self.writes[0]
+        self.outcome.attempts += 1
         return self.session.begin([write.asset for write in self.writes], keys)
 
     def run_write(self, write: PreparedWrite, keys: list[str], units: list[str] | None) -> dict[str, Counts]:

@@ -1,19 +1,18 @@
 """The Postgres I/O manager: an asset says what a table holds, this says how it gets there and comes back."""
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
+import psycopg
 from pydantic import Field
 
-from dagster_backfills.lib.engine.failures import is_lost
+from dagster_backfills.lib.engine.failures import describe, is_lost
 from dagster_backfills.lib.engine.ledger import RunIdentity
 from dagster_backfills.lib.engine.model import (
     WHOLE,
     Compute,
-    Counts,
     Frame,
     Outcome,
     Query,
@@ -24,14 +23,18 @@ from dagster_backfills.lib.engine.model import (
 from dagster_backfills.lib.engine.runner import Runner
 from dagster_backfills.lib.engine.settings import EngineSettings
 from dagster_backfills.lib.errors import UserError
-from dagster_backfills.lib.partition_events import materialization_events
+from dagster_backfills.lib.partition_events import leave_partition_metadata, materialization_events
 from dagster_backfills.lib.postgres.catalog import Table, read_table
 from dagster_backfills.lib.postgres.layout import address_of
 from dagster_backfills.lib.postgres.load import load_rows
-from dagster_backfills.lib.postgres.report import failure_of, partition_metadata, run_metadata, table_metadata
+from dagster_backfills.lib.postgres.report import (
+    ProgressLog,
+    failure_of,
+    partition_metadata,
+    run_metadata,
+    table_metadata,
+)
 from dagster_backfills.lib.postgres.resource import PostgresResource
-
-_LOG_EVERY_SECONDS = 5.0
 
 
 class PostgresIOManager(dg.ConfigurableIOManager):
@@ -66,6 +69,12 @@ class PostgresIOManager(dg.ConfigurableIOManager):
     )
     reconnect_seconds: float = Field(default=120.0, ge=0, description="How long a lost server is waited for.")
 
+    retry_wait_seconds: float = Field(
+        default=30.0,
+        ge=0,
+        description="After the server stayed away that long: seconds to the step's next try.",
+    )
+
     def settings(self) -> EngineSettings:
         return EngineSettings(
             batch_units=self.batch_units,
@@ -85,10 +94,15 @@ class PostgresIOManager(dg.ConfigurableIOManager):
         except UserError as error:
             raise dg.Failure(description=str(error), allow_retries=False) from error
         except Exception as error:
-            if not is_lost(error):
+            if is_lost(error):
+                # The engine has waited for the server already; a later try goes on where this one stopped.
+                raise dg.RetryRequested(max_retries=3, seconds_to_wait=self.retry_wait_seconds) from error
+            if not isinstance(error, psycopg.Error):
                 raise
-            # The engine has waited for the server already; a later try goes on where this one stopped.
-            raise dg.RetryRequested(max_retries=3, seconds_to_wait=30) from error
+            _, state, message = describe(error)
+            raise dg.Failure(
+                f"Postgres refuses: {message} (SQLSTATE {state})", allow_retries=False
+            ) from error
 
     def load_input(self, context: dg.InputContext) -> Any:
         try:
@@ -146,19 +160,19 @@ class _Storing:
                 for w in self.write_set.writes
             }
         reported: list[str] = []
-        progress = _Progress(len(self.keys), self.context)
+        progress = ProgressLog(len(self.keys), self.context.log.info)
         try:
             for finished in runner.run(self.write_set.writes, addresses, self.keys):
                 good = [key for key in finished if key not in runner.outcome.failed]
                 reported += good
                 yield from self._report(runner.outcome, good, self._now())
-                progress.step(len(finished), runner)
+                progress.step(len(finished), runner.outcome)
         except GeneratorExit:
             raise
         except BaseException:
             yield from self._report(runner.outcome, reported, self._later())
             raise
-        self.context.log.info(progress.line(runner))
+        self.context.log.info(progress.line(runner.outcome))
         if runner.outcome.failed:
             yield from self._report(runner.outcome, reported, self._later())
             raise failure_of(runner.outcome, len(self.keys))
@@ -199,11 +213,14 @@ class _Storing:
             metadata |= partition_metadata(outcome.of(self.own, WHOLE), partitioned=False)
         self.context.add_output_metadata(metadata)
         for asset in self._later():
-            key = dg.AssetKey(asset.split("/"))
-            step = self.context.step_context
-            step.add_asset_metadata(run_metadata(outcome, asset) | table_metadata(self.tables[asset]), key)
-            for partition, counts in outcome.counts.get(asset, {}).items():
-                step.add_asset_metadata(partition_metadata(counts, partitioned=True), key, partition)
+            left = {
+                partition: partition_metadata(counts, partitioned=True)
+                for partition, counts in outcome.counts.get(asset, {}).items()
+            }
+            if left:
+                # Totals and columns once: ten thousand times they would be most of what the run writes.
+                left[next(reversed(left))] |= run_metadata(outcome, asset) | table_metadata(self.tables[asset])
+            leave_partition_metadata(self.context, dg.AssetKey(asset.split("/")), left)
 
     def _keys(self) -> list[str]:
         if self.write_set.keys is not None:
@@ -227,35 +244,3 @@ def run_identity(context: dg.OutputContext) -> RunIdentity:
     run = context.step_context.dagster_run
     resumes = run.tags.get("dagster/is_resume_retry") == "true" or "dagster/retry_number" in run.tags
     return RunIdentity(run.run_id, context.step_key, run.root_run_id or run.run_id, resumes)
-
-
-@dataclass
-class _Progress:
-    """One line for the log now and then: how far, how fast, how long still."""
-
-    total: int
-    context: dg.OutputContext
-    done: int = 0
-    began: float = field(default_factory=time.monotonic)
-    logged: float = field(default_factory=time.monotonic)
-
-    def step(self, partitions: int, runner: Runner) -> None:
-        self.done += partitions
-        if time.monotonic() - self.logged >= _LOG_EVERY_SECONDS and self.done < self.total:
-            self.logged = time.monotonic()
-            self.context.log.info(self.line(runner))
-
-    def line(self, runner: Runner) -> str:
-        seconds = time.monotonic() - self.began
-        written = Counts()
-        for asset in runner.outcome.counts:
-            written.add(runner.outcome.total(asset))
-        left = seconds / self.done * (self.total - self.done) if self.done else 0.0
-        return (
-            f"{self.done:,} of {self.total:,} partitions ({100 * self.done // max(self.total, 1)} %), "
-            f"{written.inserted:,} rows inserted, {written.updated:,} updated, {written.unchanged:,} unchanged, "
-            f"{written.deleted:,} deleted, {len(runner.outcome.failed):,} partitions and "
-            f"{len(runner.outcome.unit_failures):,} single units failed; "
-            f"{self.done / max(seconds, 0.001):,.0f} partitions/s"
-            + (f", about {left:,.0f} s left" if self.done < self.total else f", {seconds:,.1f} s")
-        )

@@ -11,6 +11,7 @@ from dagster_backfills.lib.postgres.catalog import Table, read_table
 from dagster_backfills.lib.postgres.resource import PostgresResource
 
 if TYPE_CHECKING:
+    import pandas as pd
     from sqlalchemy import ColumnElement, Select
 
 
@@ -24,16 +25,29 @@ def load_rows(context: dg.InputContext, postgres: PostgresResource) -> Any:
     wanted = context.dagster_type.typing_type
     if wanted is Select:
         return select
-    with postgres.engine.connect() as conn:
-        frame = pd.read_sql(select, conn)
-    if wanted is pa.Table:
-        return pa.Table.from_pandas(frame, preserve_index=False)
-    if wanted in (pd.DataFrame, Any) or not isinstance(wanted, type):
-        return frame
+    if wanted in (pd.DataFrame, pa.Table, Any) or not isinstance(wanted, type):
+        with postgres.engine.connect() as conn:
+            frame = _frame(conn.execute(select), [column.type for column in select.selected_columns])
+        return pa.Table.from_pandas(frame, preserve_index=False) if wanted is pa.Table else frame
     raise UserError(
         f"Input {context.name!r} asks for {wanted.__name__}, which a table can't be loaded as.",
         hint="Annotate it as pandas.DataFrame, pyarrow.Table or sqlalchemy.Select.",
     )
+
+
+def _frame(result: Any, types: Sequence[Any]) -> "pd.DataFrame":
+    """The rows with exact numbers: whole ones stay whole beside a null, and decimals stay decimals."""
+    import pandas as pd
+    from sqlalchemy import Boolean, Integer
+
+    names, fetched = list(result.keys()), result.fetchall()
+    frame = pd.DataFrame(index=range(len(fetched)))
+    for position, (name, type_) in enumerate(zip(names, types, strict=True)):
+        values = [row[position] for row in fetched]
+        nullable = {Integer: "Int64", Boolean: "boolean"}
+        dtype = next((d for kind, d in nullable.items() if isinstance(type_, kind) and None in values), None)
+        frame[name] = pd.Series(values, dtype=dtype)
+    return frame
 
 
 def _select(context: dg.InputContext, postgres: PostgresResource) -> "Select[Any]":
@@ -57,7 +71,7 @@ def _select(context: dg.InputContext, postgres: PostgresResource) -> "Select[Any
 
 def _slice(context: dg.InputContext, target: Target, table: Table, columns: Any) -> "ColumnElement[bool]":
     """The rows of the upstream partitions that the input stands for."""
-    from sqlalchemy import and_, or_, tuple_
+    from sqlalchemy import and_, any_, or_
 
     by, keys = target.partition_by, context.asset_partition_keys
     if by is None:
@@ -67,7 +81,9 @@ def _slice(context: dg.InputContext, target: Target, table: Table, columns: Any)
         )
     if isinstance(by, Mapping):
         rows = [tuple(_literal(columns[c], _part(key, d)) for d, c in by.items()) for key in keys]
-        return tuple_(*(columns[c] for c in by.values())).in_(rows)
+        return or_(
+            *(and_(*(columns[c] == part for c, part in zip(by.values(), row, strict=True))) for row in rows)
+        )
     column = columns[by]
     definition = context.asset_partitions_def
     if isinstance(definition, dg.TimeWindowPartitionsDefinition) and table.column(by).base_type != "date":
@@ -76,13 +92,21 @@ def _slice(context: dg.InputContext, target: Target, table: Table, columns: Any)
     if isinstance(definition, dg.TimeWindowPartitionsDefinition):
         windows = _merged([definition.time_window_for_partition_key(key) for key in keys])
         return or_(*(and_(column >= start.date(), column < end.date()) for start, end in windows))
-    return column.in_([_literal(column, key) for key in keys])
+    return column == any_(_literals(column, keys))
 
 
 def _part(key: str, dimension: str) -> str:
     if not isinstance(key, dg.MultiPartitionKey):
         raise UserError(f"Partition {key!r} has no dimension {dimension!r}.")
     return key.keys_by_dimension[dimension]
+
+
+def _literals(column: Any, keys: Sequence[str]) -> Any:
+    """Partition keys as one array, however many they are."""
+    from sqlalchemy import Text, bindparam, cast
+    from sqlalchemy.dialects.postgresql import ARRAY
+
+    return cast(bindparam(None, [str(key) for key in keys], ARRAY(Text())), ARRAY(column.type))
 
 
 def _literal(column: Any, key: str) -> Any:

@@ -13,24 +13,17 @@ from dagster_backfills.lib.engine.model import Mode
 from dagster_backfills.lib.errors import UserError
 from dagster_backfills.lib.postgres.address import Address
 from dagster_backfills.lib.postgres.catalog import Table
-from dagster_backfills.lib.postgres.names import columns, ident, type_name
+from dagster_backfills.lib.postgres.merge_pieces import TOUCHED, Pieces
+from dagster_backfills.lib.postgres.names import columns, ident
 
-_TOUCHED = "updated_at"  # set by us on each write of a row, and no difference in itself
 _SEEN = "backfill seen"  # the row version that the statement's snapshot has
-# No equality of their own, or one that takes different values for the same.
-_COMPARED_AS_TEXT = {"json", "xml", "citext", "point", "line", "lseg", "box", "path", "polygon", "circle"}
+# Flattened into the statements that use them, their joins are estimated at one row, and loop over each other.
+_MATERIALIZED = ("source", "changed", "leaving")
 
 
 @dataclass(frozen=True)
-class Merge:
+class Merge(Pieces):
     """One table's merge: what is known of it before the slice is."""
-
-    table: Table
-    address: Address
-    mode: Mode
-    columns: tuple[str, ...]
-    key: tuple[str, ...]
-    unit: str | None
 
     @classmethod
     def plan(
@@ -77,9 +70,9 @@ class Merge:
         if self.mode != "replace":
             return None
         gone = sql.SQL("delete from {} as t where {} returning {} as label").format(
-            self._relation, self._slice("t", units), self.address.label("t")
+            self.relation, self.slice("t", units), self.address.label("t")
         )
-        return self._with([("gone", gone)], [_counted("gone", deleted="count(*)")])
+        return _with([("gone", gone)], [_counted("gone", deleted="count(*)")])
 
     # ---- the three modes --------------------------------------------------------------------------------------
 
@@ -90,44 +83,46 @@ class Merge:
         its version is at another place by then, which is what an update that waited for it looks at again.
         """
         parts = [
-            ("source", self._typed(source)),
+            ("source", self.typed(source)),
             ("bad_key", self._bad_key()),
             ("changed", self._changed()),
             ("inserted", self._inserted()),
-            ("gone", self._gone(units)),
+            ("leaving", self._leaving(units)),
+            ("gone", self._gone()),
         ]
         counted: list[sql.Composable] = [
-            self._given(),
+            self.given(),
             _counted("inserted", inserted="count(*)"),
             _counted("gone", deleted="count(*)"),
         ]
-        if self._values:
+        if self.values:
             parts.insert(3, ("updated", self._updated()))
             counted.append(_counted("updated", updated="count(*)"))
-        return self._with(parts, counted, bad_key=True)
+        return _with(parts, counted, bad_key=True)
 
     def _insert_missing(self, source: sql.Composable) -> sql.Composed:
+        # The sort stands between looking and writing: planned while the table is empty, the look-up is a scan of it for
+        # each row, which must not grow with what this very statement writes. In key order two batches can't deadlock.
         inserted = sql.SQL(
             "{into} select {values} from source as s where not exists (select from {t} as o where {same})\n"
-            "on conflict ({key}) do nothing returning {label} as label"
+            "order by {order} on conflict ({key}) do nothing returning {label} as label"
         ).format(
-            into=self._into,
-            values=self._row("s"),
-            t=self._relation,
-            same=self._same_key("o", "s"),
+            order=sql.SQL(", ").join(sql.SQL("s.{}").format(ident(n)) for n in self.key),
+            into=self.into,
+            values=self.row("s"),
+            t=self.relation,
+            same=self.same_key("o", "s"),
             key=sql.SQL(", ").join(map(ident, self.key)),
             label=self.address.label("t"),
         )
-        parts = [("source", self._typed(source)), ("inserted", inserted)]
-        return self._with(parts, [self._given(), _counted("inserted", inserted="count(*)")])
+        parts = [("source", self.typed(source)), ("inserted", inserted)]
+        return _with(parts, [self.given(), _counted("inserted", inserted="count(*)")])
 
     def _replace(self, source: sql.Composable) -> sql.Composed:
         inserted = sql.SQL("{} select {} from ({}) as s returning {} as label").format(
-            self._into, self._row("s"), self._typed(source), self.address.label("t")
+            self.into, self.row("s"), self.typed(source), self.address.label("t")
         )
-        return self._with(
-            [("inserted", inserted)], [_counted("inserted", given="count(*)", inserted="count(*)")]
-        )
+        return _with([("inserted", inserted)], [_counted("inserted", given="count(*)", inserted="count(*)")])
 
     # ---- parts of the upsert ----------------------------------------------------------------------------------
 
@@ -138,24 +133,24 @@ class Merge:
             "where o.ctid is null or {differs}\norder by {order}"
         ).format(
             seen=ident(_SEEN),
-            t=self._relation,
-            same=self._same_key("o", "s"),
-            differs=self._differs("o", "s"),
+            t=self.relation,
+            same=self.same_key("o", "s"),
+            differs=self.differs("o", "s"),
             order=columns("s", self.key),
         )
 
     def _updated(self) -> sql.Composed:
-        assignments = [sql.SQL("{} = {}").format(ident(n), ident("c", n)) for n in self._set_columns]
-        if self._touches:
-            assignments.append(sql.SQL("{} = now()").format(ident(_TOUCHED)))
+        assignments = [sql.SQL("{} = {}").format(ident(n), ident("c", n)) for n in self.set_columns]
+        if self.touches:
+            assignments.append(sql.SQL("{} = now()").format(ident(TOUCHED)))
         return sql.SQL(
             "update {t} as t set {set} from changed as c where t.ctid = c.{seen} and {same}\n"
             "returning {label} as label"
         ).format(
-            t=self._relation,
+            t=self.relation,
             set=sql.SQL(", ").join(assignments),
             seen=ident(_SEEN),
-            same=self._same_key("t", "c"),
+            same=self.same_key("t", "c"),
             label=self.address.label("t"),
         )
 
@@ -164,26 +159,32 @@ class Merge:
             "{into} select {values} from changed as c where c.{seen} is null\n"
             "on conflict ({key}) do nothing returning {label} as label"
         ).format(
-            into=self._into,
-            values=self._row("c"),
+            into=self.into,
+            values=self.row("c"),
             seen=ident(_SEEN),
             key=sql.SQL(", ").join(map(ident, self.key)),
             label=self.address.label("t"),
         )
 
-    def _gone(self, units: bool) -> sql.Composed:
+    def _leaving(self, units: bool) -> sql.Composed:
         return sql.SQL(
-            "delete from {t} as t using (\n"
             "select {key}, o.ctid as {seen} from {t} as o\n"
-            "where {inside} and not exists (select from source as s where {same})\n"
-            ") as g where t.ctid = g.{seen} and {own} returning {label} as label"
+            "where {inside} and not exists (select from source as s where {same})"
         ).format(
-            t=self._relation,
             key=columns("o", self.key),
             seen=ident(_SEEN),
-            inside=self._slice("o", units),
-            same=self._same_key("o", "s"),
-            own=self._same_key("t", "g"),
+            t=self.relation,
+            inside=self.slice("o", units),
+            same=self.same_key("o", "s"),
+        )
+
+    def _gone(self) -> sql.Composed:
+        return sql.SQL(
+            "delete from {t} as t using leaving as g where t.ctid = g.{seen} and {same} returning {label} as label"
+        ).format(
+            t=self.relation,
+            seen=ident(_SEEN),
+            same=self.same_key("t", "g"),
             label=self.address.label("t"),
         )
 
@@ -196,95 +197,28 @@ class Merge:
             "select row({key})::text as key from source as s group by {key} having {condition} limit 1"
         ).format(key=columns("s", self.key), condition=condition)
 
-    # ---- pieces -----------------------------------------------------------------------------------------------
 
-    @property
-    def _relation(self) -> sql.Identifier:
-        return ident(self.table.schema, self.table.name)
-
-    @property
-    def _set_columns(self) -> list[str]:
-        return [n for n in self.columns if n not in self.key]
-
-    @property
-    def _values(self) -> list[str]:
-        """The columns that make a row differ."""
-        return [n for n in self._set_columns if n != _TOUCHED]
-
-    @property
-    def _touches(self) -> bool:
-        return _TOUCHED not in self.columns and any(c.name == _TOUCHED for c in self.table.columns)
-
-    @property
-    def _into(self) -> sql.Composed:
-        names = [*self.columns, *([_TOUCHED] if self._touches else [])]
-        return sql.SQL("insert into {} as t ({})").format(
-            self._relation, sql.SQL(", ").join(map(ident, names))
+def _with(
+    parts: Sequence[tuple[str, sql.Composed]], counted: Sequence[sql.Composable], *, bad_key: bool = False
+) -> sql.Composed:
+    """Common table expressions, and their counts added up to one row a partition."""
+    ctes = [
+        sql.SQL("{} as {}(\n{}\n)").format(
+            sql.Identifier(name),
+            sql.SQL("materialized " if name in _MATERIALIZED else ""),
+            body,
         )
-
-    def _row(self, alias: str) -> sql.Composed:
-        return columns(alias, self.columns) + sql.SQL(", now()" if self._touches else "")
-
-    def _typed(self, source: sql.Composable) -> sql.Composed:
-        """The source's rows in the target's types, so that they compare as they will be stored."""
-        casts = [
-            sql.SQL("q.{c}::{t} as {c}").format(c=ident(n), t=type_name(self.table.column(n).cast))
-            for n in self.columns
-        ]
-        return sql.SQL("select {} from (\n{}\n) as q").format(sql.SQL(", ").join(casts), source)
-
-    def _slice(self, alias: str, units: bool) -> sql.Composable:
-        inside = self.address.predicate(alias)
-        if not units or self.unit is None:
-            return inside
-        return sql.SQL("{} and {} = any(%(unit_keys)s::text[]::{}[])").format(
-            inside, ident(alias, self.unit), type_name(self.table.column(self.unit).cast)
-        )
-
-    def _same_key(self, left: str, right: str) -> sql.Composed:
-        return sql.SQL(" and ").join(
-            sql.SQL("{} = {}").format(ident(left, n), ident(right, n)) for n in self.key
-        )
-
-    def _differs(self, left: str, right: str) -> sql.Composable:
-        if not self._values:
-            return sql.SQL("false")
-        return sql.SQL("({}) is distinct from ({})").format(
-            sql.SQL(", ").join(self._comparable(left, n) for n in self._values),
-            sql.SQL(", ").join(self._comparable(right, n) for n in self._values),
-        )
-
-    def _comparable(self, alias: str, name: str) -> sql.Composable:
-        as_text = self.table.column(name).base_type.removeprefix("_") in _COMPARED_AS_TEXT
-        return sql.SQL("{}::text").format(ident(alias, name)) if as_text else ident(alias, name)
-
-    def _given(self) -> sql.Composed:
-        return sql.SQL("select {}, count(*), 0, 0, 0 from source as s group by 1").format(
-            self.address.label("s")
-        )
-
-    @staticmethod
-    def _with(
-        parts: Sequence[tuple[str, sql.Composed]], counted: Sequence[sql.Composable], *, bad_key: bool = False
-    ) -> sql.Composed:
-        """Common table expressions, and their counts added up to one row a partition."""
-        ctes = [
-            sql.SQL("{} as {}(\n{}\n)").format(
-                sql.Identifier(name),
-                sql.SQL("materialized " if name in ("source", "changed") else ""),
-                body,
-            )
-            for name, body in parts
-        ]
-        return sql.SQL(
-            "with {ctes}\nselect label, sum(given)::bigint, sum(inserted)::bigint, sum(updated)::bigint, "
-            "sum(deleted)::bigint, {bad_key}\nfrom (\n{counted}\n) as n (label, given, inserted, updated, deleted)\n"
-            "group by label"
-        ).format(
-            ctes=sql.SQL(",\n").join(ctes),
-            bad_key=sql.SQL("(select key from bad_key)" if bad_key else "null::text"),
-            counted=sql.SQL("\nunion all\n").join(counted),
-        )
+        for name, body in parts
+    ]
+    return sql.SQL(
+        "with {ctes}\nselect label, sum(given)::bigint, sum(inserted)::bigint, sum(updated)::bigint, "
+        "sum(deleted)::bigint, {bad_key}\nfrom (\n{counted}\n) as n (label, given, inserted, updated, deleted)\n"
+        "group by label"
+    ).format(
+        ctes=sql.SQL(",\n").join(ctes),
+        bad_key=sql.SQL("(select key from bad_key)" if bad_key else "null::text"),
+        counted=sql.SQL("\nunion all\n").join(counted),
+    )
 
 
 def _counted(

@@ -1,5 +1,8 @@
 """What a run of the engine tells its readers, as Dagster metadata. Nothing is written or decided here."""
 
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
@@ -7,6 +10,7 @@ import dagster as dg
 from dagster_backfills.lib.engine.model import Counts, Outcome
 from dagster_backfills.lib.postgres.catalog import Table
 
+_LOG_EVERY_SECONDS = 5.0
 _LISTED = 50  # failing partitions named in a message; the ledger has them all
 
 
@@ -79,3 +83,35 @@ def failure_of(outcome: Outcome, total: int) -> dg.Failure:
         },
         allow_retries=False,
     )
+
+
+@dataclass
+class ProgressLog:
+    """One line for the log now and then: how far, how fast, how long still."""
+
+    total: int
+    log: Callable[[str], None]
+    done: int = 0
+    began: float = field(default_factory=time.monotonic)
+    logged: float = field(default_factory=time.monotonic)
+
+    def step(self, partitions: int, outcome: Outcome) -> None:
+        self.done += partitions
+        if time.monotonic() - self.logged >= _LOG_EVERY_SECONDS and self.done < self.total:
+            self.logged = time.monotonic()
+            self.log(self.line(outcome))
+
+    def line(self, outcome: Outcome) -> str:
+        seconds = time.monotonic() - self.began
+        written = Counts()
+        for asset in outcome.counts:
+            written.add(outcome.total(asset))
+        left = seconds / self.done * (self.total - self.done) if self.done else 0.0
+        return (
+            f"{self.done:,} of {self.total:,} partitions ({100 * self.done // max(self.total, 1)} %), "
+            f"{written.inserted:,} rows inserted, {written.updated:,} updated, {written.unchanged:,} unchanged, "
+            f"{written.deleted:,} deleted, {len(outcome.failed):,} partitions and "
+            f"{len(outcome.unit_failures):,} single units failed; "
+            f"{self.done / max(seconds, 0.001):,.0f} partitions/s"
+            + (f", about {left:,.0f} s left" if self.done < self.total else f", {seconds:,.1f} s")
+        )

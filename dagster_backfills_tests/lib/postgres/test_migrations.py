@@ -171,17 +171,3 @@ def test_a_lock_that_is_never_given_up_ends_in_an_error(url, folder, monkeypatch
         holder.execute("select * from first")
         with pytest.raises(MigrationError, match=r"0002_alter\.sql failed: canceling statement due to lock"):
             apply_migrations(url, folder)
-
-
-def test_a_row_version_is_older_unless_it_was_written_after_the_snapshot(database_url):
-    with psycopg.connect(database_url) as one, psycopg.connect(database_url) as two:
-        one.execute("create table t (id int primary key, v int)")
-        one.execute("insert into t values (1, 0), (2, 0)")
-        assert one.execute("select bool_and(backfill.is_older(xmin)) from t").fetchone() == (True,)
-        one.commit()
-        one.execute("set transaction isolation level repeatable read")
-        assert one.execute("select bool_and(backfill.is_older(xmin)) from t").fetchone() == (True,)
-        two.execute("update t set v = 1 where id = 1")
-        two.commit()
-        one.commit()
-        assert one.execute("select bool_and(backfill.is_older(xmin)) from t").fetchone() == (True,)

@@ -1,0 +1,155 @@
+"""What must hold of a day once it is scored. The days are those of the run; alone, a check looks at yesterday."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import dagster as dg
+import psycopg
+
+from dagster_backfills.defs.scoring.days import coverage_of
+from dagster_backfills.defs.scoring.features import statement
+from dagster_backfills.defs.scoring.partitions import newest_day
+from dagster_backfills.defs.scoring.settings import ScoringSettings
+from dagster_backfills.defs.scoring.tables import ACTIONS, CHURN, COMMITMENT
+from dagster_backfills.lib.engine.model import Target
+from dagster_backfills.lib.postgres.resource import PostgresResource
+
+_LISTED = 50
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is wrong with one day; `warn`: worth a look, and no error."""
+
+    day: str
+    what: str
+    warn: bool = False
+
+
+Look = Callable[[psycopg.Connection, str, ScoringSettings], Finding | None]
+
+
+def days_of(tags: dict[str, str]) -> list[str]:
+    """The days of a run, by its tags."""
+    if "dagster/partition" in tags:
+        return [tags["dagster/partition"]]
+    start = tags.get("dagster/asset_partition_range_start")
+    if start is None:
+        return [newest_day(datetime.now(UTC).date()).isoformat()]
+    first = date.fromisoformat(start)
+    last = date.fromisoformat(tags["dagster/asset_partition_range_end"])
+    return [(first + timedelta(days=n)).isoformat() for n in range((last - first).days + 1)]
+
+
+def _check(target: Target, name: str, description: str, look: Look) -> dg.AssetChecksDefinition:
+    @dg.asset_check(asset=target.asset.split("/"), name=name, description=description)
+    def check(
+        context: dg.AssetCheckExecutionContext, postgres: PostgresResource, scoring_settings: ScoringSettings
+    ) -> dg.AssetCheckResult:
+        days = days_of(dict(context.run.tags))
+        with postgres.connect() as conn:
+            findings = [f for f in (look(conn, day, scoring_settings) for day in days) if f is not None]
+            conn.rollback()
+        return result_of(days, findings)
+
+    return check
+
+
+def result_of(days: list[str], findings: list[Finding]) -> dg.AssetCheckResult:
+    """One result over all days; a warning where nothing worse was found."""
+    records = [dg.TableRecord({"day": f.day, "finding": f.what}) for f in findings[:_LISTED]]
+    metadata: dict[str, Any] = {"days": len(days)}
+    if records:
+        metadata["findings"] = dg.MetadataValue.table(records)
+    warn = bool(findings) and all(f.warn for f in findings)
+    return dg.AssetCheckResult(
+        passed=not findings,
+        severity=dg.AssetCheckSeverity.WARN if warn else dg.AssetCheckSeverity.ERROR,
+        description="; ".join(f"{f.day}: {f.what}" for f in findings[:5]) or None,
+        metadata=metadata,
+    )
+
+
+def _covered(asset: str) -> Look:
+    def look(conn: psycopg.Connection, day: str, settings: ScoringSettings) -> Finding | None:
+        coverage = coverage_of(conn, asset, day)
+        absent = coverage.expected - coverage.done
+        if absent <= 0:
+            return None
+        outcome, _ = coverage.verdict(settings.max_failed_percent, "members")
+        what = (
+            f"{absent:,} of {coverage.expected:,} active members have no row, "
+            f"{coverage.failed:,} of them failed (see backfill.failures)"
+        )
+        return Finding(day, what, warn=outcome == "complete")
+
+    return look
+
+
+def _none_bad(name: str, what: str) -> Look:
+    def look(conn: psycopg.Connection, day: str, settings: ScoringSettings) -> Finding | None:
+        bad = conn.execute(statement(name), {"day": day}).fetchone()[0]  # type: ignore[index]
+        return Finding(day, f"{bad:,} {what}") if bad else None
+
+    return look
+
+
+def _has_coaches(conn: psycopg.Connection, day: str, settings: ScoringSettings) -> Finding | None:
+    at_risk, without = conn.execute(statement("coach_coverage"), {"day": day}).fetchone()  # type: ignore[misc]
+    if not without:
+        return None
+    return Finding(day, f"{without:,} of {at_risk:,} members at risk have no coach", warn=True)
+
+
+def _steady(conn: psycopg.Connection, day: str, settings: ScoringSettings) -> Finding | None:
+    mean, before, day_before = conn.execute(statement("mean_scores"), {"day": day}).fetchone()  # type: ignore[misc]
+    if mean is None or abs(mean - before) <= settings.distribution_shift_points:
+        return None
+    what = f"mean score {mean:.1f}, {mean - before:+.1f} points against {day_before} over the same members"
+    return Finding(day, what, warn=True)
+
+
+every_member_has_a_commitment_score = _check(
+    COMMITMENT,
+    "every_active_member_has_a_score",
+    "Every active member has a score for the day; a few recorded failures are a warning.",
+    _covered(COMMITMENT.asset),
+)
+commitment_scores_in_range = _check(
+    COMMITMENT,
+    "scores_in_range",
+    "Score and factors are 0 to 100, and the band is that of the score.",
+    _none_bad("commitment_out_of_range", "rows are out of range"),
+)
+commitment_scores_are_steady = _check(
+    COMMITMENT,
+    "distribution_is_steady",
+    "The mean score has not moved sharply against the day before.",
+    _steady,
+)
+every_member_has_a_churn_risk = _check(
+    CHURN,
+    "every_scored_member_has_a_risk",
+    "Every active member with a commitment score of the day has a churn risk.",
+    _covered(CHURN.asset),
+)
+churn_risks_in_range = _check(
+    CHURN,
+    "scores_in_range",
+    "Risk is 0 to 100 and was made from the day's commitment score.",
+    _none_bad("churn_out_of_range", "rows are out of range or made from another commitment score"),
+)
+no_duplicate_actions = _check(
+    ACTIONS,
+    "no_duplicate_action",
+    "At most one action a member, coach and day.",
+    _none_bad("duplicate_actions", "members and coaches have more than one action"),
+)
+members_at_risk_have_a_coach = _check(
+    ACTIONS,
+    "coach_coverage",
+    "Every active member at risk has a coach who is told.",
+    _has_coaches,
+)

@@ -1,0 +1,119 @@
+"""The record of who works which day: `scoring.chain_days`, and the lock that keeps a day to one run at a time."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+
+import psycopg
+from psycopg.rows import class_row
+
+from dagster_backfills.defs.scoring.chain import DayState, Outcome, States
+from dagster_backfills.defs.scoring.features import statement
+
+_LOCK = "select pg_try_advisory_lock(hashtext(%(name)s), (%(day)s::date - date '2000-01-01'))"
+_UNLOCK = "select pg_advisory_unlock(hashtext(%(name)s), (%(day)s::date - date '2000-01-01'))"
+_POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Members (or coaches) of a day: due, done, and failed by the ledger's account."""
+
+    expected: int
+    done: int
+    failed: int
+
+    def verdict(self, max_failed_percent: float, what: str) -> tuple[Outcome, str | None]:
+        """Whether the day is complete, and what is amiss where it is not."""
+        absent = self.expected - self.done - self.failed
+        if absent > 0:
+            return (
+                "partial",
+                f"{absent:,} of {self.expected:,} {what} have neither a row nor a recorded failure",
+            )
+        if self.failed * 100 > self.expected * max_failed_percent:
+            return "partial", (
+                f"{self.failed:,} of {self.expected:,} {what} failed, more than {max_failed_percent:g} %"
+            )
+        return "complete", None
+
+
+@contextmanager
+def day_lock(conn: psycopg.Connection, asset: str, day: str, log: Callable[[str], None]) -> Iterator[None]:
+    """Hold the day for this session; wait, saying so, while another run holds it. A dead session's lock is gone."""
+    binds = {"name": f"day of {asset}", "day": day}
+    waited = False
+    while not _taken(conn, binds):
+        if not waited:
+            log(f"{asset} {day}: another run is working this day; waiting until it is done.")
+            waited = True
+        time.sleep(_POLL_SECONDS)
+    try:
+        yield
+    finally:
+        if not conn.closed and not conn.broken:
+            conn.rollback()
+            conn.execute(_UNLOCK, binds)
+            conn.commit()
+
+
+def _taken(conn: psycopg.Connection, binds: dict[str, str]) -> bool:
+    row = conn.execute(_LOCK, binds).fetchone()
+    conn.commit()
+    return bool(row and row[0])
+
+
+def start_day(
+    conn: psycopg.Connection, asset: str, day: str, run_id: str, gym: str | None, lineage: Sequence[str]
+) -> tuple[str, bool]:
+    """Enter the run as the day's worker. Returns the first attempt that it goes on from, and whether it does."""
+    row = conn.execute(
+        statement("start_day"),
+        {"asset": asset, "day": day, "run_id": run_id, "gym": gym, "lineage": list(lineage)},
+    ).fetchone()
+    conn.commit()
+    assert row is not None
+    return row[0], row[1]
+
+
+def finish_day(
+    conn: psycopg.Connection,
+    asset: str,
+    day: str,
+    run_id: str,
+    outcome: Outcome,
+    reason: str | None,
+    coverage: Coverage,
+) -> None:
+    """Enter how the day ended."""
+    conn.execute(
+        statement("finish_day"),
+        {"asset": asset, "day": day, "run_id": run_id, "outcome": outcome, "reason": reason,
+         "expected": coverage.expected, "done": coverage.done, "failed": coverage.failed},
+    )  # fmt: skip
+    conn.commit()
+
+
+def coverage_of(conn: psycopg.Connection, asset: str, day: str) -> Coverage:
+    """Counted from the tables, so that it holds whoever wrote them."""
+    row = conn.execute(statement(f"coverage_of_{asset.partition('/')[2]}"), {"day": day}).fetchone()
+    conn.commit()
+    assert row is not None
+    return Coverage(*row)
+
+
+def chain_states(conn: psycopg.Connection, first: date, last: date) -> States:
+    """The chain on some days, by asset and day."""
+    with conn.cursor(row_factory=class_row(DayState)) as cursor:
+        rows = cursor.execute(statement("chain_days"), {"first_day": first, "last_day": last}).fetchall()
+    conn.commit()
+    return {(state.asset, state.day): state for state in rows}
+
+
+def scored_before(conn: psycopg.Connection, day: date) -> bool:
+    """Whether anything was scored before a day."""
+    row = conn.execute("select exists (select 1 from scoring.chain_days where day < %s)", [day]).fetchone()
+    conn.commit()
+    return bool(row and row[0])

@@ -1,0 +1,56 @@
+"""The jobs that work a day: one an asset for the chain, one for all three in a row, and the schedule at 02:00."""
+
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from dagster_backfills.defs.scoring.partitions import newest_day, scoring_days
+from dagster_backfills.defs.scoring.settings import settings_from
+from dagster_backfills.defs.scoring.tables import ACTIONS, CHAIN, CHURN, COMMITMENT
+from dagster_backfills.lib.engine.model import Target
+
+if TYPE_CHECKING:
+    from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+
+def run_tags() -> dict[str, str]:
+    """Of a daily run: its end after a time, and another try where the process died; not where the data was bad."""
+    return {
+        "backfills/domain": "scoring",
+        "dagster/max_runtime": str(settings_from().max_runtime_seconds),
+        "dagster/max_retries": "2",
+        "dagster/retry_on_asset_or_op_failure": "false",
+        "dagster/retry_strategy": "FROM_FAILURE",
+    }
+
+
+def _job(name: str, targets: list[Target], description: str) -> "UnresolvedAssetJobDefinition":
+    return dg.define_asset_job(
+        name,
+        selection=dg.AssetSelection.assets(*(t.asset.split("/") for t in targets)),
+        partitions_def=scoring_days,
+        description=description,
+        tags=run_tags(),
+        executor_def=dg.in_process_executor,
+    )
+
+
+commitment_scores_job = _job("commitment_scores_job", [COMMITMENT], "Commitment scores of a day.")
+churn_risk_scores_job = _job("churn_risk_scores_job", [CHURN], "Churn risk of a day, after commitment.")
+coach_actions_job = _job("coach_actions_job", [ACTIONS], "Coach actions of a day, after churn risk.")
+scoring_chain_job = _job("scoring_chain_job", list(CHAIN), "All three of a day in a row, without the gates.")
+
+
+@dg.schedule(
+    job=commitment_scores_job,
+    cron_schedule="0 2 * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="02:00 UTC: commitment scores of the day that is over. The sensors start what follows.",
+)
+def daily_scoring_schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+    """The day before the tick: its last visit is in. A missed tick is caught up with its own day."""
+    day = newest_day(context.scheduled_execution_time.date()).isoformat()
+    return dg.RunRequest(
+        run_key=f"{COMMITMENT.asset}:{day}", partition_key=day, tags={"scoring/trigger": "schedule"}
+    )

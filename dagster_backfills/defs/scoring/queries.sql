@@ -1,0 +1,332 @@
+-- name: members_of_day
+-- Who is scored as of a day: active members that had joined by then, or had a visit by then; of one gym or of all.
+select
+    d.day::text as partition,
+    m.id as unit
+from unnest(:partition_keys::date[]) as d (day)
+inner join scoring.members as m
+    on
+        m.joined_date <= d.day
+        or exists (select 1 from scoring.visits as v where v.member_id = m.id and v.visited_on <= d.day)
+where m.status = 'active' and (:gym::text is null or m.gym_id = :gym)
+order by m.id;
+
+-- name: scored_members_of_day
+-- Whose churn risk is due: active members with a commitment score of the day.
+select
+    s.day::text as partition,
+    s.member_id as unit
+from scoring.commitment_scores as s
+inner join scoring.members as m on s.member_id = m.id
+where
+    s.day = any(:partition_keys::date[])
+    and m.status = 'active' and (:gym::text is null or m.gym_id = :gym)
+order by s.member_id;
+
+-- name: members_at_risk_of_day
+-- Whose coaches may have something to do: active members at risk that have a coach.
+select
+    r.day::text as partition,
+    r.member_id as unit
+from scoring.churn_risk_scores as r
+inner join scoring.members as m on r.member_id = m.id
+where
+    r.day = any(:partition_keys::date[]) and r.level <> 'none'
+    and m.status = 'active' and (:gym::text is null or m.gym_id = :gym)
+    and exists (select 1 from scoring.member_coaches as c where c.member_id = r.member_id)
+order by r.member_id;
+
+-- name: features
+-- What the rules need of each member as of a day, one row a member: counts of visits by window, the first and the
+-- last visit, the widest gap and the sum of squared gaps. Visits after the day are not seen. With `due_only`, none for
+-- members that are not scored as of the day.
+select
+    m.id as member_id,
+    greatest(:day::date - m.joined_date, 0) as joined_days,
+    (m.expected_visits_per_week * 100)::integer as expected_hundredths,
+    f.visits,
+    f.v30,
+    f.v60,
+    f.v90,
+    f.second_half_visits,
+    coalesce(f.last_on - f.first_on, 0) as span_days,
+    coalesce(:day::date - f.last_on, 0) as days_since_last,
+    coalesce(f.max_gap, 0) as max_gap,
+    coalesce(f.gap_squares, 0) as gap_squares
+from scoring.members as m
+left join lateral (
+    select
+        count(*) as visits,
+        count(*) filter (where g.visited_on > :day::date - 30) as v30,
+        count(*) filter (where g.visited_on > :day::date - 60 and g.visited_on <= :day::date - 30) as v60,
+        count(*) filter (where g.visited_on > :day::date - 90 and g.visited_on <= :day::date - 60) as v90,
+        count(*) filter (
+            where g.visited_on >= :day::date - greatest(:day::date - m.joined_date, 0) / 2
+        ) as second_half_visits,
+        min(g.visited_on) as first_on,
+        max(g.visited_on) as last_on,
+        max(g.gap) as max_gap,
+        sum(g.gap * g.gap) as gap_squares
+    from (
+        select
+            v.visited_on,
+            v.visited_on - lag(v.visited_on) over (order by v.visited_on) as gap
+        from scoring.visits as v
+        where v.member_id = m.id and v.visited_on <= :day::date
+    ) as g
+) as f on true
+where
+    m.id = any(:members::text[])
+    and (
+        not :due_only::boolean
+        or (m.status = 'active' and (m.joined_date <= :day::date or f.visits > 0))
+    );
+
+-- name: churn_inputs
+-- What churn risk is made of: the commitment scores of the day.
+select
+    s.member_id,
+    s.score as commitment_score,
+    s.days_since_last_visit
+from scoring.commitment_scores as s
+where s.day = :day::date and s.member_id = any(:members::text[]);
+
+-- name: action_inputs
+-- Each coach's active members at risk on the day.
+select
+    c.member_id,
+    c.coach_id,
+    r.commitment_score,
+    r.score as churn_risk_score,
+    r.level as churn_risk_level,
+    r.days_since_last_visit
+from scoring.churn_risk_scores as r
+inner join scoring.members as m on r.member_id = m.id and m.status = 'active'
+inner join scoring.member_coaches as c on r.member_id = c.member_id
+where r.day = :day::date and r.level <> 'none' and r.member_id = any(:members::text[]);
+
+-- name: start_day
+-- A run takes a day. What it goes on from is answered: the attempt before it that did not finish, or one of its own
+-- lineage (the runs that it is a retry of).
+with before as (
+    select c.root_run_id
+    from scoring.chain_days as c
+    where
+        c.asset = :asset and c.day = :day::date
+        and (c.outcome in ('running', 'failed') or c.run_id = any(:lineage::text[]))
+        and c.gym is not distinct from :gym::text
+),
+
+taken as (
+    insert into scoring.chain_days (asset, day, run_id, root_run_id, gym, outcome)
+    values (
+        :asset, :day::date, :run_id, coalesce((select b.root_run_id from before as b), :run_id), :gym::text, 'running'
+    )
+    on conflict (asset, day) do update
+        set
+            run_id = excluded.run_id,
+            root_run_id = excluded.root_run_id,
+            gym = excluded.gym,
+            outcome = 'running',
+            reason = null,
+            started_at = clock_timestamp(),
+            finished_at = null
+    returning root_run_id
+)
+
+select
+    t.root_run_id,
+    exists(select 1 from before) as resumes
+from taken as t;
+
+-- name: finish_day!
+update scoring.chain_days
+set
+    outcome = :outcome,
+    reason = :reason,
+    expected = :expected,
+    done = :done,
+    failed = :failed,
+    finished_at = clock_timestamp()
+where asset = :asset and day = :day::date and run_id = :run_id;
+
+-- name: coverage_of_commitment_scores
+-- Members that are due on the day, those that have their row, and those whose failure is in the ledger.
+with due as (
+    select m.id
+    from scoring.members as m
+    where
+        m.status = 'active'
+        and (
+            m.joined_date <= :day::date
+            or exists (select 1 from scoring.visits as v where v.member_id = m.id and v.visited_on <= :day::date)
+        )
+)
+
+select
+    count(*) as expected,
+    count(s.member_id) as done,
+    count(f.unit) as failed
+from due as d
+left join scoring.commitment_scores as s on s.day = :day::date and d.id = s.member_id
+left join backfill.failures as f
+    on
+        f.asset = 'scoring/commitment_scores' and f.partition = (:day::date)::text and f.unit = d.id
+        and f.resolved_at is null;
+
+-- name: coverage_of_churn_risk_scores
+select
+    count(*) as expected,
+    count(r.member_id) as done,
+    count(f.unit) as failed
+from scoring.commitment_scores as s
+inner join scoring.members as m on s.member_id = m.id and m.status = 'active'
+left join scoring.churn_risk_scores as r on r.day = :day::date and s.member_id = r.member_id
+left join backfill.failures as f
+    on
+        f.asset = 'scoring/churn_risk_scores' and f.partition = (:day::date)::text and f.unit = s.member_id
+        and f.resolved_at is null
+where s.day = :day::date;
+
+-- name: coverage_of_coach_actions
+-- Coaches with an active member at risk are due; a coach is done unless one of those members failed.
+with due as (
+    select
+        c.coach_id,
+        bool_or(f.unit is not null) as failed
+    from scoring.churn_risk_scores as r
+    inner join scoring.members as m on r.member_id = m.id and m.status = 'active'
+    inner join scoring.member_coaches as c on r.member_id = c.member_id
+    left join backfill.failures as f
+        on
+            f.asset = 'scoring/coach_actions' and f.partition = (:day::date)::text and f.unit = r.member_id
+            and f.resolved_at is null
+    where r.day = :day::date and r.level <> 'none'
+    group by c.coach_id
+)
+
+select
+    count(*) as expected,
+    count(*) filter (where not d.failed) as done,
+    count(*) filter (where d.failed) as failed
+from due as d;
+
+-- name: chain_days
+-- Where the chain stands on some days.
+select
+    c.asset,
+    c.day,
+    c.run_id,
+    c.outcome,
+    c.reason,
+    c.expected,
+    c.done,
+    c.failed,
+    c.started_at,
+    c.finished_at
+from scoring.chain_days as c
+where c.day between :first_day::date and :last_day::date
+order by c.day, c.asset;
+
+-- name: commitment_histogram
+select
+    s.score,
+    count(*) as members
+from scoring.commitment_scores as s
+where s.day = :day::date
+group by s.score
+order by s.score;
+
+-- name: churn_summary
+select
+    r.level,
+    count(*) as members,
+    avg(r.score) as mean_score
+from scoring.churn_risk_scores as r
+where r.day = :day::date
+group by r.level;
+
+-- name: actions_summary
+-- Actions by type, and over all (no type) the coaches that have any.
+select
+    a.type,
+    count(*) as actions,
+    count(distinct a.coach_id) as coaches
+from scoring.coach_actions as a
+where a.day = :day::date
+group by grouping sets ((a.type), ())
+order by a.type nulls last;
+
+-- name: commitment_out_of_range
+-- Rows whose score or factors lie outside 0 to 100, or whose band is not that of their score.
+select count(*) as bad
+from scoring.commitment_scores as s
+where
+    s.day = :day::date
+    and (
+        least(s.score, s.attendance_decay, s.missed_sessions, s.time_gaps, s.decline_velocity) < 0
+        or greatest(s.score, s.attendance_decay, s.missed_sessions, s.time_gaps, s.decline_velocity) > 100
+        or s.time_decay not between 0 and 1
+        or s.band <> case
+            when s.score <= 30 then 'low' when s.score <= 60 then 'moderate' when s.score <= 80 then 'good' else 'high'
+        end
+    );
+
+-- name: churn_out_of_range
+-- Rows whose score lies outside 0 to 100, or whose commitment is no longer that of the day.
+select count(*) as bad
+from scoring.churn_risk_scores as r
+left join scoring.commitment_scores as s on s.day = :day::date and r.member_id = s.member_id
+where
+    r.day = :day::date
+    and (r.score not between 0 and 100 or r.commitment_score is distinct from s.score);
+
+-- name: duplicate_actions
+select count(*) as bad
+from (
+    select 1
+    from scoring.coach_actions as a
+    where a.day = :day::date
+    group by a.member_id, a.coach_id
+    having count(*) > 1
+) as twice;
+
+-- name: coach_coverage
+-- Active members at risk, and those of them that no coach looks after.
+select
+    count(*) as at_risk,
+    count(*) filter (
+        where not exists (select 1 from scoring.member_coaches as c where c.member_id = r.member_id)
+    ) as without_coach
+from scoring.churn_risk_scores as r
+inner join scoring.members as m on r.member_id = m.id and m.status = 'active'
+where r.day = :day::date and r.level <> 'none';
+
+-- name: mean_scores
+-- The mean score of a day and of the newest day before it, over members that have both.
+select
+    avg(s.score) as mean,
+    avg(b.score) as mean_before,
+    max(b.day) as day_before
+from scoring.commitment_scores as s
+inner join scoring.commitment_scores as b
+    on
+        s.member_id = b.member_id
+        and b.day = (select max(e.day) from scoring.commitment_scores as e where e.day < :day::date)
+where s.day = :day::date;
+
+-- name: member_for_explanation
+-- Who a member is, the score that the history holds for the day, and its coaches.
+select
+    concat_ws(' ', m.first_name, m.last_name) as name,
+    m.status,
+    (
+        select s.score from scoring.commitment_scores as s
+        where s.day = :day::date and s.member_id = m.id
+    ) as stored,
+    array(
+        select c.coach_id from scoring.member_coaches as c
+        where c.member_id = m.id order by c.coach_id
+    ) as coaches
+from scoring.members as m
+where m.id = :member;

@@ -1,0 +1,97 @@
+"""Where the three histories lie, and which rows of them a run works. What the rows hold is in `rules.py`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import sql
+
+from dagster_backfills.defs.scoring import rules, schemas
+from dagster_backfills.defs.scoring.action_rules import coach_actions
+from dagster_backfills.defs.scoring.ahead import FeaturesAhead
+from dagster_backfills.defs.scoring.features import read_frame, statement
+from dagster_backfills.defs.scoring.weights import Weights
+from dagster_backfills.lib.engine.model import Compute, Query, Target, Write
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COMMITMENT = Target("scoring/commitment_scores", partition_by="day", unit="member_id")
+CHURN = Target("scoring/churn_risk_scores", partition_by="day", unit="member_id")
+ACTIONS = Target("scoring/coach_actions", partition_by="day", unit="member_id")
+CHAIN = (COMMITMENT, CHURN, ACTIONS)
+
+
+@dataclass(frozen=True)
+class DaySlice:
+    """A day's rows of members that are active now, of one gym or of all.
+
+    What a member who has left was scored on a past day is history: it lies in no slice, and so is never removed.
+    """
+
+    gym: str | None = None
+
+    def binds(self, keys: Sequence[str]) -> dict[str, Any]:
+        return {"partition_keys": list(keys), "gym": self.gym}
+
+    def predicate(self, alias: str) -> sql.Composable:
+        return sql.SQL(
+            "{day} = any(%(partition_keys)s::text[]::date[]) and exists (select from scoring.members as dm"
+            " where dm.id = {member} and dm.status = 'active' and (%(gym)s::text is null or dm.gym_id = %(gym)s))"
+        ).format(day=sql.Identifier(alias, "day"), member=sql.Identifier(alias, "member_id"))
+
+    def label(self, alias: str) -> sql.Composable:
+        return sql.SQL("{}::text").format(sql.Identifier(alias, "day"))
+
+
+@dataclass(frozen=True)
+class Work:
+    """One asset's share of a day: which members are due, and the frame of a batch of them."""
+
+    target: Target
+    units: str
+    gym: str | None = None
+    weights: Weights = field(default_factory=Weights)
+    ahead: FeaturesAhead | None = None
+
+    def write(self) -> Write:
+        """What the engine writes."""
+        return Write(self.target, Compute(self.compute), units=Query(statement(self.units)))
+
+    def compute(
+        self, conn: psycopg.Connection, days: Sequence[str], members: Sequence[str] | None
+    ) -> "pd.DataFrame":
+        """The rows of a batch. Raises ValueError that names the first member which can't be scored."""
+        import pandas as pd
+
+        frames = []
+        for day in days:
+            # A whole day is small: it is read at once.
+            work = self if members is not None else replace(self, ahead=None)
+            whom = self.due(conn, day) if members is None else list(members)
+            frames.append(work.frame(conn, date.fromisoformat(day), whom).assign(day=day))
+        return frames[0] if len(frames) == 1 else pd.concat(frames)
+
+    def due(self, conn: psycopg.Connection, day: str) -> list[str]:
+        """The members that the day's rows are computed for."""
+        binds: Mapping[str, Any] = {"partition_keys": [day], "gym": self.gym}
+        return [unit for _, unit in conn.execute(statement(self.units), binds)]
+
+    def frame(self, conn: psycopg.Connection, day: date, members: Sequence[str]) -> "pd.DataFrame":
+        """The asset's rows for some members, without their day."""
+        if self.target is COMMITMENT:
+            features = self._features(conn, day, members)
+            for member, problem in rules.problems(features).items():
+                raise ValueError(f"Member {member!r} can't be scored: {problem}.")
+            return schemas.checked(COMMITMENT.asset, rules.commitment_scores(features, self.weights))
+        if self.target is CHURN:
+            inputs = read_frame(conn, "churn_inputs", day, members)
+            return schemas.checked(CHURN.asset, rules.churn_risk_scores(inputs))
+        return schemas.checked(ACTIONS.asset, coach_actions(read_frame(conn, "action_inputs", day, members)))
+
+    def _features(self, conn: psycopg.Connection, day: date, members: Sequence[str]) -> "pd.DataFrame":
+        if self.ahead is not None and members:
+            return self.ahead.take(conn, members)
+        return read_frame(conn, "features", day, members)

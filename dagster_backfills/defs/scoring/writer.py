@@ -1,0 +1,157 @@
+"""The I/O manager of the three histories: day by day through the engine, each day locked, recorded and reported."""
+
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import date
+from typing import Any
+
+import dagster as dg
+import psycopg
+
+from dagster_backfills.defs.scoring import days
+from dagster_backfills.defs.scoring.ahead import FeaturesAhead
+from dagster_backfills.defs.scoring.days import Coverage
+from dagster_backfills.defs.scoring.reporting import WHAT, closing_line, day_metadata, write_metadata
+from dagster_backfills.defs.scoring.settings import ScoringSettings
+from dagster_backfills.defs.scoring.tables import DaySlice, Work
+from dagster_backfills.lib.engine.ledger import RunIdentity
+from dagster_backfills.lib.engine.runner import Runner, is_lost
+from dagster_backfills.lib.errors import UserError
+from dagster_backfills.lib.partition_events import materialization_events
+from dagster_backfills.lib.postgres.catalog import read_table
+from dagster_backfills.lib.postgres.report import table_metadata
+from dagster_backfills.lib.postgres.resource import PostgresResource
+
+_PICTURES = 31  # of a longer range only this many of the newest days get one
+
+
+class DayWriter(dg.ConfigurableIOManager):
+    """Stores a `Work`: every partition is a day, worked oldest first, its members in batches, each durable.
+
+    A day that could not be written fails alone; at the end the step raises one Failure that lists such days. A
+    day that an attempt left unfinished goes on where that attempt stopped.
+    """
+
+    postgres: dg.ResourceDependency[PostgresResource]
+    scoring_settings: dg.ResourceDependency[ScoringSettings]
+
+    def handle_output(self, context: dg.OutputContext, obj: Work) -> Iterator[Any]:  # type: ignore[override]
+        keys = sorted(context.asset_partition_keys)
+        storing = _Storing(self, context, obj)
+        try:
+            for at, day in enumerate(keys):
+                yield from storing.day(day, picture=len(keys) - at <= _PICTURES)
+        except UserError as error:
+            raise dg.Failure(description=str(error), allow_retries=False) from error
+        except Exception as error:
+            if not is_lost(error):
+                raise
+            raise dg.RetryRequested(max_retries=3, seconds_to_wait=30) from error
+        if storing.failed:
+            first = "; ".join(f"{day}: {reason}" for day, reason in list(storing.failed.items())[:5])
+            raise dg.Failure(
+                description=f"{len(storing.failed):,} of {len(keys):,} days could not be written ({first}).",
+                allow_retries=False,
+            )
+        with self.postgres.connect() as conn:
+            context.add_output_metadata(table_metadata(read_table(conn, *obj.target.schema_and_table)))
+
+    def load_input(self, context: dg.InputContext) -> None:
+        raise NotImplementedError("The histories are read with SQL, not as inputs.")
+
+
+@dataclass
+class _Storing:
+    """One asset's days on their way into Postgres."""
+
+    writer: DayWriter
+    context: dg.OutputContext
+    work: Work
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.asset = self.work.target.asset
+        run = self.context.step_context.dagster_run
+        self.run_id = run.run_id
+        retried = run.tags.get("dagster/is_resume_retry") == "true" or "dagster/retry_number" in run.tags
+        self.lineage = [r for r in (run.root_run_id, run.parent_run_id) if r] if retried else []
+
+    def day(self, day: str, *, picture: bool) -> Iterator[Any]:
+        """Work one day and report it; where it fails, say so."""
+        log = self.context.log
+        with (
+            self.writer.postgres.connect() as conn,
+            days.day_lock(conn, self.asset, day, log.info),
+        ):
+            began = time.monotonic()
+            try:
+                runner = self._run(conn, day)
+                yield from self._finish(conn, day, runner, time.monotonic() - began, picture)
+            except GeneratorExit:
+                raise
+            except BaseException as error:
+                reason = str(error) or type(error).__name__
+                log.error(f"[JOB FAILURE] {self.asset} {day}: {reason}, {time.monotonic() - began:.1f} s")
+                self._record_failure(day, reason)
+                raise
+
+    def _run(self, conn: psycopg.Connection, day: str) -> Runner:
+        root, resumes = days.start_day(conn, self.asset, day, self.run_id, self.work.gym, self.lineage)
+        if resumes:
+            self.context.log.info(f"{self.asset} {day}: going on where an earlier attempt stopped.")
+        runner = Runner(
+            connect=self.writer.postgres.connect,
+            run_identity=RunIdentity(self.run_id, f"{self.context.step_key}[{day}]", root, resumes),
+            settings=self.writer.scoring_settings.engine(),
+            log=self.context.log.warning,
+        )
+        with FeaturesAhead(
+            self.writer.postgres.connect, date.fromisoformat(day), self.work.units, self.work.gym,
+            self.writer.scoring_settings.max_batch_members,
+        ) as ahead:  # fmt: skip
+            work = replace(self.work, ahead=ahead)
+            for _ in runner.run([work.write()], {self.asset: DaySlice(self.work.gym)}, [day]):
+                pass
+        return runner
+
+    def _finish(
+        self, conn: psycopg.Connection, day: str, runner: Runner, seconds: float, picture: bool
+    ) -> Iterator[Any]:
+        what, counts = WHAT[self.asset], runner.outcome.of(self.asset, day)
+        coverage = days.coverage_of(conn, self.asset, day)
+        # A member that is due no more may have failed too: its row, which should have gone, is still there.
+        coverage = replace(coverage, failed=max(coverage.failed, len(runner.outcome.unit_failures)))
+        failure = runner.outcome.failed.get(day)
+        if failure is not None:
+            days.finish_day(conn, self.asset, day, self.run_id, "failed", failure.message, coverage)
+            self.failed[day] = failure.message
+            self.context.log.error(f"[JOB FAILURE] {self.asset} {day}: {failure.message}, {seconds:.1f} s")
+            return
+        outcome, reason = coverage.verdict(self.writer.scoring_settings.max_failed_percent, what)
+        days.finish_day(conn, self.asset, day, self.run_id, outcome, reason, coverage)
+        self.context.log.info(f"[JOB SUCCESS] {closing_line(self.asset, day, counts, coverage, seconds)}")
+        if reason:
+            self.context.log.warning(f"{self.asset} {day} is partial and holds the chain: {reason}.")
+        metadata = (
+            write_metadata(counts, coverage, what)
+            | day_metadata(conn, self.asset, day, picture=picture)
+            | {"outcome": outcome, "seconds": round(seconds, 3)}
+        )
+        yield from materialization_events(
+            self.context,
+            [dg.AssetMaterialization(self.asset.split("/"), partition=day, metadata=metadata)],
+        )
+
+    def _record_failure(self, day: str, reason: str) -> None:
+        """As well as it can be: where the database is away, the row stays `running` and its run's end tells."""
+        try:
+            with self.writer.postgres.connect() as conn:
+                coverage = Coverage(0, 0, 0)
+                with suppress(psycopg.ProgrammingError):  # a table that is missing may be what failed
+                    coverage = days.coverage_of(conn, self.asset, day)
+                conn.rollback()
+                days.finish_day(conn, self.asset, day, self.run_id, "failed", reason[:1000], coverage)
+        except Exception as error:
+            self.context.log.warning(f"{self.asset} {day}: the failure could not be recorded: {error}")

@@ -1,0 +1,1 @@
+"""Completion records: one for each member of an organization and each training video, and the progress made of them."""

@@ -1,0 +1,126 @@
+-- What must hold of the training records. Each statement gives the organizations that break the rule; none is good.
+
+-- name: organizations_lacking_records
+-- Organizations with fewer records than members who are not deactivated × videos, and the members that failed. One that
+-- a change has made stale a moment ago is left out: it is due.
+with recorded as (
+    select
+        c.member_id,
+        count(*) as records
+    from training.employee_training_video_completions as c
+    group by c.member_id
+),
+
+lacking as (
+    select
+        m.organization_id,
+        count(*) as members_lacking,
+        sum(v.videos - coalesce(r.records, 0))::bigint as records_missing
+    from training.members as m
+    cross join (select count(*) as videos from training.training_videos) as v
+    left join recorded as r on m.id = r.member_id
+    where not m.deactivated and coalesce(r.records, 0) < v.videos
+    group by m.organization_id
+),
+
+failed as (
+    select
+        f.partition,
+        count(*) as members_failed,
+        string_agg(f.unit, ', ' order by f.unit) filter (where f.position <= 10) as first_members,
+        min(f.message) as message
+    from (
+        select
+            ff.partition,
+            ff.unit,
+            ff.message,
+            row_number() over (partition by ff.partition order by ff.unit) as position
+        from backfill.failures as ff
+        where ff.asset = :completions::text and ff.unit is not null and ff.resolved_at is null
+    ) as f
+    group by f.partition
+)
+
+select
+    o.id || coalesce(' (' || f.first_members || case when f.members_failed > 10 then ', …' else '' end || ')', '')
+        as organization,
+    o.name,
+    l.members_lacking,
+    l.records_missing,
+    coalesce(f.members_failed, 0) as members_failed,
+    f.message
+from lacking as l
+inner join training.organizations as o on l.organization_id = o.id
+left join failed as f on o.id = f.partition
+where
+    f.partition is not null
+    or not exists (
+        select 1 from backfill.stale_marks as m
+        where
+            m.asset = :completions::text
+            and m.partition = o.id
+            and m.marked_at > now() - make_interval(secs => :seconds)
+    )
+order by f.partition is null, o.created_at, o.id;
+
+-- name: open_failures
+-- Members and organizations that could not be written, with the database's own message.
+select
+    coalesce(f.unit, f.partition) as failed,
+    f.partition as organization_id,
+    f.message,
+    f.attempts,
+    f.last_seen
+from backfill.failures as f
+where f.asset = any(:assets::text[]) and f.resolved_at is null
+order by f.last_seen desc, f.id;
+
+-- name: stale_organizations
+-- Organizations that have waited for longer than automation should take.
+select
+    s.partition as organization_id,
+    min(s.since) as stale_since
+from backfill.stale as s
+where s.asset = any(:assets::text[])
+group by s.partition
+having min(s.since) < now() - make_interval(secs => :seconds)
+order by min(s.since), s.partition;
+
+-- name: wrong_progress
+-- Organizations whose progress row is missing or not what their records say. A stale one is due, and left out.
+with counted as (
+    select
+        m.organization_id,
+        count(distinct m.id) as members,
+        count(c.id) as records,
+        count(c.completed_at) as completed
+    from training.members as m
+    left join training.employee_training_video_completions as c on m.id = c.member_id
+    where not m.deactivated
+    group by m.organization_id
+)
+
+select
+    o.id as organization_id,
+    p.members,
+    p.records,
+    p.completed,
+    p.percent,
+    coalesce(c.members, 0) as members_counted,
+    coalesce(c.records, 0) as records_counted,
+    coalesce(c.completed, 0) as completed_counted
+from training.organizations as o
+left join counted as c on o.id = c.organization_id
+left join training.organization_training_progress as p on o.id = p.organization_id
+where
+    (p.members, p.records, p.completed, p.percent) is distinct from (
+        coalesce(c.members, 0)::integer,
+        coalesce(c.records, 0)::integer,
+        coalesce(c.completed, 0)::integer,
+        coalesce(floor(100.0 * c.completed / nullif(c.records, 0) + 0.5), 0)::integer
+    )
+    and not exists (
+        select 1 from backfill.stale_marks as m
+        where m.asset = any(:assets::text[]) and m.partition = o.id
+    )
+order by o.created_at, o.id;

@@ -1,0 +1,159 @@
+-- What the training assets hold, and which organizations are due. Each statement runs in psql:
+-- \set partition_keys, \set unit_keys and go.
+
+-- name: missing_completions
+-- The records that members of the organizations lack: one for each member who is not deactivated and each video. A
+-- member who has as many records as there are videos lacks none, which one look at the index tells.
+select
+    m.organization_id,
+    m.id as member_id,
+    v.id as video_id,
+    :backfill_id::text as backfill_id
+from training.members as m
+cross join training.training_videos as v
+where
+    m.organization_id = any(:partition_keys::text[])
+    and not m.deactivated
+    and (:unit_keys::text[] is null or m.id = any(:unit_keys::text[]))
+    and (select count(*) from training.employee_training_video_completions as c where c.member_id = m.id)
+    < (select count(*) from training.training_videos);
+
+-- name: members_due_records
+-- The members who are due records, by organization.
+select
+    m.organization_id as partition,
+    m.id as unit
+from training.members as m
+where m.organization_id = any(:partition_keys::text[]) and not m.deactivated;
+
+-- name: organization_progress
+-- One row an organization: its members who are not deactivated, their records, how many of these are completed, and
+-- that as a percentage, rounded half up in whole numbers, so that no floating-point error decides a half.
+with counted as (
+    select
+        m.organization_id,
+        count(*) as members,
+        sum(c.records) as records,
+        sum(c.completed) as completed
+    from training.members as m
+    cross join
+        lateral (
+            select
+                count(*) as records,
+                count(cc.completed_at) as completed
+            from training.employee_training_video_completions as cc
+            where cc.member_id = m.id
+        ) as c
+    where m.organization_id = any(:partition_keys::text[]) and not m.deactivated
+    group by m.organization_id
+)
+
+select
+    o.id as organization_id,
+    coalesce(c.members, 0)::integer as members,
+    coalesce(c.records, 0)::integer as records,
+    coalesce(c.completed, 0)::integer as completed,
+    coalesce(div(200 * c.completed + c.records, nullif(2 * c.records, 0)), 0)::integer as percent
+from training.organizations as o
+left join counted as c on o.id = c.organization_id
+where o.id = any(:partition_keys::text[]);
+
+-- name: organization_keys
+-- Every organization, the oldest first: the partitions.
+select o.id
+from training.organizations as o
+order by o.created_at, o.id;
+
+-- name: due_organizations
+-- Organizations that automation should fill now: stale, without progress, or with members that failed; but what failed
+-- of late waits twice as long after each try, an hour at most.
+with failed as (
+    select
+        f.partition,
+        bool_or(f.unit is null) as whole,
+        max(f.last_seen + least(interval '1 hour', interval '30 seconds' * 2 ^ least(f.attempts, 12))) as until
+    from backfill.failures as f
+    where f.asset = any(:assets::text[]) and f.resolved_at is null
+    group by f.partition
+)
+
+select o.id
+from training.organizations as o
+left join failed as f on o.id = f.partition
+where
+    case
+        when f.partition is not null and f.until <= now() then true
+        when f.whole then false
+        else
+            not exists (select 1 from training.organization_training_progress as p where p.organization_id = o.id)
+            or exists (
+                select 1 from backfill.stale_marks as m
+                where m.asset = :completions::text and m.partition = o.id
+            )
+    end
+order by o.created_at, o.id;
+
+-- name: due_progress
+-- Organizations of which only the counts have changed: nobody lacks a record for that reason.
+select o.id
+from training.organizations as o
+where
+    exists (
+        select 1 from backfill.stale_marks as m
+        where m.asset = :progress::text and m.partition = o.id
+    )
+    and not exists (
+        select 1 from backfill.stale_marks as m
+        where m.asset = :completions::text and m.partition = o.id
+    )
+    and not exists (
+        select 1 from backfill.failures as f
+        where
+            f.asset = :progress::text
+            and f.partition = o.id
+            and f.unit is null
+            and f.resolved_at is null
+            and f.last_seen > now() - least(interval '1 hour', interval '30 seconds' * 2 ^ least(f.attempts, 12))
+    )
+order by o.created_at, o.id;
+
+-- name: organizations_to_fill
+-- The organizations of one choice: all, missing (no progress row, or a member lacks a record), stale or failed; or,
+-- with `named`, those that are named.
+select o.id
+from training.organizations as o
+where
+    case :which
+        when 'all' then true
+        when 'named' then o.id = any(:named::text[])
+        when 'missing'
+            then
+                not exists (select 1 from training.organization_training_progress as p where p.organization_id = o.id)
+                or exists (
+                    select 1 from training.members as m
+                    where
+                        m.organization_id = o.id
+                        and not m.deactivated
+                        and (
+                            select count(*)
+                            from training.employee_training_video_completions as c
+                            where c.member_id = m.id
+                        )
+                        < (select count(*) from training.training_videos)
+                )
+        when 'stale'
+            then
+                exists (
+                    select 1 from backfill.stale_marks as m
+                    where m.asset = any(:assets::text[]) and m.partition = o.id
+                )
+        when 'failed' then exists (
+            select 1 from backfill.failures as f
+            where f.asset = any(:assets::text[]) and f.partition = o.id and f.resolved_at is null
+        )
+    end
+order by o.created_at, o.id;
+
+-- name: mark_progress_stale
+-- For a run that creates records and does not count them.
+select backfill.mark_stale(:progress::text, :partition_keys::text[]);

@@ -1,0 +1,62 @@
+"""The command line as its users have it: the console script, in a process, on a database of the test's own."""
+
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
+
+SCRIPT = str(Path(sys.executable).parent / "backfills")
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def with_database(url: str, name: str) -> str:
+    head, _, tail = url.partition("?")
+    return f"{head.rsplit('/', 1)[0]}/{name}?{tail}"
+
+
+def eventually(condition: Callable[[], object], patience: float = 600) -> None:
+    """Wait for it. Patience is for a busy machine: the test does not depend on it."""
+    deadline = time.monotonic() + patience
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.2)
+
+
+@pytest.fixture
+def cli(database_url: str) -> Cli:
+    """Run `backfills …` on the test's database, or with other variables."""
+
+    def run(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        variables = os.environ | {"DATABASE_URL": database_url} | dict(env or {})
+        return subprocess.run(
+            [SCRIPT, *arguments], env=variables, capture_output=True, text=True, check=False
+        )
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def instance_variables(server_url: str, template: str) -> Iterator[dict[str, str]]:
+    """Variables of a migrated database that a module's tests share, with a Dagster instance in it."""
+    name = f"test_instance_{uuid.uuid4().hex[:8]}"
+    with psycopg.connect(server_url, autocommit=True) as conn:
+        conn.execute(
+            sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(template))
+        )
+        yield {"DATABASE_URL": with_database(server_url, name)}
+        conn.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
+
+def user_of(url: str, user: str, password: str = "") -> str:
+    """The same database for another user, over the same socket."""
+    given = conninfo_to_dict(url)
+    login = f"{user}:{password}" if password else user
+    return f"postgresql://{login}@/{given['dbname']}?host={given['host']}&port={given.get('port', 5432)}"

@@ -1,0 +1,206 @@
+"""Runs launched from the command line: recorded, followed, and ended in the instance however their process ends."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import psutil
+import psycopg
+import pytest
+
+from dagster_backfills.lib.dagster_home import dagster_environment
+from dagster_backfills_tests.cli.conftest import eventually
+
+LOCATION = "dagster_backfills_tests.cli.location"
+LAUNCH = f"""
+import json, sys
+from dagster_backfills.cli import app, errors, launch
+app.treat_endings_as_interrupts()
+try:
+    run = launch.run_job(sys.argv[1], json.loads(sys.argv[2]), {{"who": sys.argv[3]}}, module="{LOCATION}")
+    print(run.run_id)
+    sys.exit(launch.exit_code(run))
+except BaseException as error:
+    sys.exit(errors.report(error))
+"""
+
+# Several processes that load Dagster: seconds on an idle machine, minutes on a busy one.
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def variables(instance_variables: dict[str, str]) -> Iterator[dict[str, str]]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in instance_variables.items():
+            patch.setenv(name, value)
+        found = dagster_environment()
+        for name, value in found.items():
+            patch.setenv(name, value)
+        yield found
+
+
+@pytest.fixture(scope="module")
+def instance(variables: dict[str, str]) -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.get() as instance:
+        yield instance
+
+
+class Launched:
+    """`run_job` in a process, as a command would call it."""
+
+    def __init__(self, job: str, **config: object) -> None:
+        run_config = {"ops": {"work": {"config": config}}}
+        self.who = uuid.uuid4().hex
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", LAUNCH, job, json.dumps(run_config), self.who],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def end(self) -> tuple[int, str, str]:
+        out, err = self.process.communicate()
+        return self.process.returncode, out, err
+
+    def worker(self) -> psutil.Process:
+        (child,) = psutil.Process(self.process.pid).children()
+        return child
+
+    def run(self, instance: dg.DagsterInstance) -> dg.DagsterRun | None:
+        return next(iter(instance.get_runs(dg.RunsFilter(tags={"who": self.who}))), None)
+
+    def running(self, instance: dg.DagsterInstance) -> dg.DagsterRun:
+        """The run, once its op has begun to work."""
+
+        def works() -> bool:
+            run = self.run(instance)
+            with psycopg.connect(os.environ["DATABASE_URL"]) as conn:
+                query = "select count(*) from backfill.batches where run_id = %s"
+                return run is not None and conn.execute(query, [run.run_id]).fetchone() != (0,)
+
+        eventually(lambda: self.process.poll() is not None or works())
+        assert self.process.poll() is None, self.end()
+        run = self.run(instance)
+        assert run is not None
+        return run
+
+
+def status(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
+    found = instance.get_run_by_id(run.run_id)
+    assert found is not None
+    return found.status.value
+
+
+def test_a_run_is_recorded_with_its_tags_and_followed_to_its_end(instance):
+    launched = Launched("working_job", batches=4, seconds=0.5)
+    code, out, err = launched.end()
+    assert (code, err.splitlines()[-1].split(" units/s")[0].rsplit(",", 1)[0]) == (
+        0,
+        "a/table: 4 of 4 partitions, 40 of 40 units, 40 rows, 0 failed",
+    )
+    run = launched.run(instance)
+    assert run is not None
+    assert out.strip() == run.run_id
+    assert (run.job_name, run.status.value) == ("working_job", "SUCCESS")
+
+
+def test_a_run_that_fails_ends_with_1_and_says_what_failed(instance):
+    launched = Launched("working_job", fail=True)
+    code, _, err = launched.end()
+    assert code == 1
+    assert "work: It failed on purpose." in err
+    log = re.search(r"ended as FAILURE\. Its log: (.*)", err)
+    assert log and "It failed on purpose." in Path(log[1]).read_text()
+    run = launched.run(instance)
+    assert run is not None and run.status.value == "FAILURE"
+
+
+def test_an_unknown_job_is_named_with_those_there_are_and_no_run_is_made(instance):
+    before = instance.get_runs_count()
+    code, out, err = Launched("no_such_job").end()
+    assert (code, out) == (2, "")
+    assert err == "backfills: There is no job 'no_such_job'. There are working_job.\n"
+    assert instance.get_runs_count() == before
+
+
+def test_a_configuration_that_the_job_does_not_take_is_the_callers_mistake(instance):
+    before = instance.get_runs_count()
+    code, _, err = Launched("working_job", batchez=1).end()
+    assert code == 2
+    assert 'unexpected config entry "batchez"' in err
+    assert instance.get_runs_count() == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_cancels_the_run(instance, number):
+    launched = Launched("working_job", seconds=600)
+    run = launched.running(instance)
+    worker = launched.worker()
+    launched.process.send_signal(number)
+    code, out, err = launched.end()
+    assert (code, out) == (130, "")
+    assert "Traceback" not in err
+    assert status(instance, run) == "CANCELED"
+    assert not worker.is_running()
+
+
+def test_a_second_interrupt_ends_even_a_run_that_does_not_listen(instance):
+    launched = Launched("working_job", seconds=600, stubborn=True)
+    run = launched.running(instance)
+    worker = launched.worker()
+    launched.process.send_signal(signal.SIGINT)
+    eventually(lambda: status(instance, run) == "CANCELING")
+    launched.process.send_signal(signal.SIGINT)
+    assert launched.end()[0] == 130
+    assert status(instance, run) == "CANCELED"
+    assert not worker.is_running()
+
+
+def test_a_cancellation_in_the_ui_reaches_the_process(instance):
+    launched = Launched("working_job", seconds=600)
+    run = launched.running(instance)
+    instance.report_run_canceling(run)
+    assert launched.end()[0] == 130
+    assert status(instance, run) == "CANCELED"
+
+
+def test_a_run_whose_process_was_killed_has_failed(instance):
+    launched = Launched("working_job", seconds=600)
+    run = launched.running(instance)
+    launched.worker().kill()
+    assert launched.end()[0] == 1
+    assert status(instance, run) == "FAILURE"
+
+
+def test_a_run_whose_processes_were_all_killed_is_found_by_the_next(instance):
+    launched = Launched("working_job", seconds=600)
+    run = launched.running(instance)
+    worker = launched.worker()
+    launched.process.kill()
+    launched.end()
+    assert status(instance, run) == "STARTED"
+    other = Launched("working_job", batches=1)
+    assert other.end()[0] == 0
+    # Its own process lives, and may well finish it.
+    assert status(instance, run) == "STARTED"
+    os.kill(worker.pid, signal.SIGKILL)
+    assert Launched("working_job", batches=1).end()[0] == 0
+    assert status(instance, run) == "FAILURE"
+
+
+def test_a_database_that_lacks_a_migration_is_refused_before_there_is_a_run(
+    instance, make_database, monkeypatch
+):
+    monkeypatch.setenv("DATABASE_URL", make_database(migrated=False))
+    code, _, err = Launched("working_job").end()
+    assert code == 3
+    assert "lacks migration 0001_backfill_engine" in err
+    assert "Run: backfills migrate" in err

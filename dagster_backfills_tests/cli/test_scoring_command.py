@@ -1,0 +1,72 @@
+"""`backfills scoring` as a person types it: a day is scored in a run of its own, and read back."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from dagster_backfills.cli.scoring import app
+from dagster_backfills.lib.errors import UserError
+from dagster_backfills_tests.defs.scoring.conftest import Gyms
+
+YESTERDAY = datetime.now(UTC).date() - timedelta(days=1)
+
+
+@pytest.fixture(autouse=True)
+def instance_home(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "dagster.yaml").write_text("")
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    monkeypatch.setenv("DATABASE_URL", database_url)
+
+
+@pytest.fixture
+def gyms(conn) -> Gyms:  # type: ignore[no-untyped-def]
+    return Gyms(conn)
+
+
+def call(*arguments: str):  # type: ignore[no-untyped-def]
+    return CliRunner().invoke(app, list(arguments))
+
+
+def test_a_day_is_run_explained_and_shown(gyms: Gyms) -> None:
+    gyms.member("a", 16, 35, 42, 49, 56, coaches=("c1",), day=YESTERDAY)
+    gyms.member("b", 1, 3, 5, day=YESTERDAY)
+    ran = call("run", "--json")
+    assert ran.exit_code == 0, ran.output
+    day = json.loads(ran.stdout)[0]
+    assert day["day"] == YESTERDAY.isoformat()
+    assert [(link["outcome"], link["done"]) for link in day["links"]] == [
+        ("complete", 2),
+        ("complete", 2),
+        ("complete", 1),
+    ]
+    explained = json.loads(call("explain", "a", "--json").stdout)
+    assert (explained["score"], explained["stored"], explained["action"]) == (15, 15, "contact_member")
+    shown = call("explain", "a").stdout
+    assert "25\t35.00%\t1 visits in the last 30 days, 4 in the 30 before" in shown
+    assert "commitment score\t15 (low); 15 is stored" in shown
+    lines = call("status", "--days", "2").stdout.splitlines()
+    assert lines[0] == "day\tcommitment\tchurn risk\tcoach actions\tremark"
+    assert lines[1].startswith(f"{YESTERDAY}\tcomplete: 2 of 2\tcomplete: 2 of 2\tcomplete: 1 of 1")
+    assert lines[2].startswith(f"{YESTERDAY - timedelta(days=1)}\tmissing\tmissing\tmissing")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "--date", "tomorrow"], "'tomorrow' is not a day"),
+        (
+            ["run", "--date", str(YESTERDAY + timedelta(days=1))],
+            "can't be scored: the days are 2020-01-01 to",
+        ),
+        (["run", "--date", "1999-12-31"], "can't be scored"),
+        (["run", "--gym", "nowhere"], "There is no gym 'nowhere'"),
+        (["explain", "nobody"], "There is no member 'nobody'"),
+    ],
+)
+def test_a_request_that_makes_no_sense_is_refused_in_words(arguments: list[str], words: str) -> None:
+    result = call(*arguments)
+    assert isinstance(result.exception, UserError)
+    assert words in str(result.exception)

@@ -1,0 +1,149 @@
+"""`backfills up` whole: Postgres, UI, daemon, a run from the command line in the UI, and the end of it all."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import psycopg
+import pytest
+
+from dagster_backfills.lib.postgres.embedded import EmbeddedServer
+from dagster_backfills_tests.cli.conftest import SCRIPT, eventually
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
+
+JOB = "refresh_progress_stats"
+LAUNCH = f"""
+import sys
+from dagster_backfills.cli import launch
+run = launch.run_job({JOB!r})
+print(run.run_id, run.status.value)
+"""
+# As the UI asks for the runs of a job: by its page, and by the filter of its list of runs.
+RUNS_OF_A_JOB = """query($job: PipelineSelector!, $filter: RunsFilter!) {
+  pipelineOrError(params: $job) { __typename ... on Pipeline { runs { runId status } } }
+  runsOrError(filter: $filter) { ... on Runs { results { runId status pipelineName } } }
+}"""
+LOCATION = """{ workspaceOrError { ... on Workspace { locationEntries { name locationOrLoadError {
+  __typename ... on RepositoryLocation { repositories { name } } } } } } }"""
+DAEMONS = "{ instance { daemonHealth { allDaemonStatuses { required healthy } } } }"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Up:
+    """A running `backfills up` with a state folder of its own."""
+
+    def __init__(self, state: Path) -> None:
+        self.state, self.port = state, free_port()
+        self.env = os.environ | {"BACKFILLS_HOME": str(state)}
+        said = state.with_name("said")
+        with said.open("w") as output:
+            self.process = subprocess.Popen(
+                [SCRIPT, "up", "--port", str(self.port)], env=self.env, stderr=output
+            )
+        eventually(lambda: self.process.poll() is not None or "Dagster is at" in said.read_text())
+        assert f"Dagster is at http://127.0.0.1:{self.port}. Ctrl-C stops it.\n" in said.read_text()
+
+    def ask(self, query: str, **variables: Any) -> dict[str, Any]:
+        body = json.dumps({"query": query, "variables": variables}).encode()
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}/graphql", body, {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=120) as answer:
+            return json.load(answer)["data"]
+
+    def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([SCRIPT, *arguments], env=self.env, capture_output=True, text=True, check=False)
+
+    def processes(self) -> list[psutil.Process]:
+        """Every process that has this state folder in its environment, Postgres included."""
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.environ().get("BACKFILLS_HOME") == str(self.state):
+                    found.append(process)
+        return [process for process in found if process.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path / "state"
+    EmbeddedServer(tmp_path / "state").delete()
+
+
+def test_up_serves_everything_and_down_leaves_nothing_running(state: Path):
+    up = Up(state)
+    second = up.cli("up", "--port", str(free_port()))
+    assert second.returncode == 2
+    assert f"`backfills up` runs already (process {up.process.pid})" in second.stderr
+    taken = up.cli("up", "--port", str(up.port))
+    assert (taken.returncode, "Choose another" in taken.stderr) == (2, True)
+    assert up.cli("migrate", "--status").returncode == 0
+
+    eventually(lambda: _healthy(up))
+    launched = subprocess.run(
+        [sys.executable, "-c", LAUNCH], env=up.env, capture_output=True, text=True, check=True
+    )
+    run_id, status = launched.stdout.split()
+    assert status == "SUCCESS"
+    (location,) = up.ask(LOCATION)["workspaceOrError"]["locationEntries"]
+    (repository,) = location["locationOrLoadError"]["repositories"]
+    job = {
+        "repositoryLocationName": location["name"],
+        "repositoryName": repository["name"],
+        "pipelineName": JOB,
+    }
+    label = f"{repository['name']}@{location['name']}"
+    of_the_job = {"pipelineName": JOB, "tags": [{"key": ".dagster/repository", "value": label}]}
+    shown = up.ask(RUNS_OF_A_JOB, job=job, filter=of_the_job)
+    assert {"runId": run_id, "status": "SUCCESS"} in shown["pipelineOrError"]["runs"]
+    assert run_id in [run["runId"] for run in shown["runsOrError"]["results"]]
+
+    down = up.cli("down")
+    assert down.returncode == 0, down.stderr
+    assert "Stopped Dagster." in down.stderr
+    assert up.process.wait() == 0
+    assert up.processes() == []
+    assert "No embedded Postgres was running." in up.cli("down").stderr
+
+
+def test_an_interrupt_stops_all_of_it_and_the_postgres_that_it_started(state: Path):
+    up = Up(state)
+    children = psutil.Process(up.process.pid).children(recursive=True)
+    assert len(children) >= 3
+    up.process.send_signal(signal.SIGINT)
+    assert up.process.wait() == 0
+    assert up.processes() == []
+    assert not EmbeddedServer(state).is_running()
+    with pytest.raises(urllib.error.URLError):
+        up.ask(DAEMONS)
+
+
+def test_a_postgres_that_ran_before_runs_on(state: Path):
+    server = EmbeddedServer(state)
+    server.start()
+    up = Up(state)
+    up.process.terminate()
+    assert up.process.wait() == 0
+    with psycopg.connect(server.url()) as conn:
+        assert conn.execute("select count(*) from backfill_migrations").fetchone() != (0,)
+
+
+def _healthy(up: Up) -> bool:
+    statuses = up.ask(DAEMONS)["instance"]["daemonHealth"]["allDaemonStatuses"]
+    return bool(statuses) and all(each["healthy"] for each in statuses if each["required"])

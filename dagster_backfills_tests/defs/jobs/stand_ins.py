@@ -1,0 +1,138 @@
+"""Mux and an OpenAI-compatible API on this machine: the few endpoints that are used, answered as the real ones do."""
+
+import base64
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+class StandIn(ThreadingHTTPServer):
+    """A server that remembers what it was asked. `failures`: status codes to answer with first."""
+
+    daemon_threads = True
+
+    def __init__(self, handler: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__(("127.0.0.1", 0), handler)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.asked: list[tuple[str, str]] = []
+        self.failures: list[int] = []
+
+
+@contextmanager
+def serving(server: StandIn) -> Iterator[StandIn]:
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Any
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *args):
+        pass
+
+    def _body(self) -> bytes:
+        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+
+    def _json(self, status: int, data: Any) -> None:
+        body = json.dumps(data).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _begin(self) -> bytes | None:
+        """The body; None where the request was answered with a failure already."""
+        body = self._body()
+        self.server.asked.append((self.command, self.path))
+        if self.server.failures:
+            message = "You have no access"
+            self._json(
+                self.server.failures.pop(0),
+                {"error": {"type": "refused", "messages": [message], "message": message}},
+            )
+            return None
+        return body
+
+
+class Mux(_Handler):
+    """Direct uploads and assets. An asset is ready when it was asked for twice after its file came."""
+
+    def do_POST(self):
+        if (body := self._begin()) is None:
+            return
+        expected = base64.b64encode(b"the-id:the-secret-token").decode()
+        if self.headers["Authorization"] != f"Basic {expected}":
+            self._json(401, {"error": {"type": "unauthorized", "messages": ["Unauthorized request"]}})
+            return
+        assert self.path == "/video/v1/uploads"
+        settings = json.loads(body)["new_asset_settings"]
+        assert settings["playback_policies"] == ["public"]
+        self._json(201, {"data": self._upload("waiting")})
+
+    def do_PUT(self):
+        if (body := self._begin()) is None:
+            return
+        self.server.film = body
+        self.server.looks = 0
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def do_GET(self):
+        if self._begin() is None:
+            return
+        film = getattr(self.server, "film", None)
+        if self.path == "/video/v1/uploads/up1":
+            created = {"asset_id": "asset1"} if film is not None else {}
+            self._json(
+                200, {"data": {**self._upload("asset_created" if film is not None else "waiting"), **created}}
+            )
+            return
+        assert self.path == "/video/v1/assets/asset1"
+        self.server.looks += 1
+        asset = {"id": "asset1", "status": "preparing", "playback_ids": [{"id": "play1", "policy": "public"}]}
+        if film == b"not a film":
+            asset |= {
+                "status": "errored",
+                "errors": {"type": "invalid_input", "messages": ["The input is no film."]},
+            }
+        elif self.server.looks > 2:
+            asset |= {"status": "ready", "duration": 3.0}
+        self._json(200, {"data": asset})
+
+    def _upload(self, status: str) -> dict[str, Any]:
+        return {"id": "up1", "url": f"{self.server.url}/put/up1", "timeout": 3600, "status": status}
+
+
+class OpenAI(_Handler):
+    """Transcriptions and chat completions; answers what `answers` has next."""
+
+    def do_POST(self):
+        if (body := self._begin()) is None:
+            return
+        if self.headers["Authorization"] != "Bearer sk-the-test-key":
+            self._json(
+                401, {"error": {"message": "Incorrect API key provided", "type": "invalid_request_error"}}
+            )
+            return
+        self.server.bodies.append(body)
+        answer = self.server.answers.pop(0)
+        if self.path == "/v1/audio/transcriptions":
+            self._json(200, answer)
+            return
+        assert self.path == "/v1/chat/completions"
+        message = {"role": "assistant", "content": answer}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        self._json(
+            200,
+            {"id": "c1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]},
+        )

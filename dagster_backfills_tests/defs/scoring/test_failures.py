@@ -1,0 +1,183 @@
+"""Broken members, killed runs, two runs for one day: what is lost (nothing) and what people are told."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import dagster as dg
+import psycopg
+import pytest
+
+from dagster_backfills.defs.scoring import assets
+from dagster_backfills.defs.scoring.days import day_lock
+from dagster_backfills_tests.defs.scoring.conftest import Gyms, Score, check_results
+from dagster_backfills_tests.defs.scoring.histories import DAY
+
+LEDGER = (
+    "select asset, partition, unit, message from backfill.failures where resolved_at is null order by unit"
+)
+STATE = "select outcome, reason, expected, done, failed from scoring.chain_days where asset = %s and day = %s"
+BATCHES = "select count(distinct units_upto) from backfill.batches where asset = %s"
+TABLES = {
+    "commitment_scores": assets.commitment_scores,
+    "churn_risk_scores": assets.churn_risk_scores,
+    "coach_actions": assets.coach_actions,
+}
+
+
+def healthy(gyms: Gyms, count: int) -> list[str]:
+    return [gyms.member(f"m{n:03}", 16, 30 + n, 44 + n, coaches=("c1",)) for n in range(count)]
+
+
+def slow_run(url: str, table: str, root: Path) -> subprocess.Popen[bytes]:
+    """A run in a process of its own, one member a batch and slow."""
+    command = [
+        sys.executable,
+        "-m",
+        "dagster_backfills_tests.defs.scoring.slow_run",
+        url,
+        table,
+        DAY.isoformat(),
+    ]
+    return subprocess.Popen(command, cwd=root, stderr=subprocess.DEVNULL)
+
+
+def test_a_broken_member_is_recorded_and_the_others_are_scored(gyms: Gyms, score: Score) -> None:
+    healthy(gyms, 20)
+    gyms.member("no goal", 1, per_week=0)
+    gyms.member("endless", 1)
+    gyms.conn.execute("update scoring.members set joined_date = 'infinity' where id = 'endless'")
+    result = score(max_failed_percent=10, batch_members=8)
+    assert result.success
+    assert gyms.rows("select count(*) from scoring.commitment_scores") == [(20,)]
+    day = DAY.isoformat()
+    assert gyms.rows(LEDGER) == [
+        ("scoring/commitment_scores", day, "endless", "cannot subtract infinite dates"),
+        (
+            "scoring/commitment_scores",
+            day,
+            "no goal",
+            "Member 'no goal' can't be scored: expected_visits_per_week must be above 0, is 0.",
+        ),
+    ]
+    assert gyms.rows(STATE, "scoring/commitment_scores", DAY) == [("complete", None, 22, 20, 2)]
+    covered = check_results(result)["commitment_scores.every_active_member_has_a_score"]
+    assert not covered.passed
+    assert covered.severity == dg.AssetCheckSeverity.WARN
+    assert "2 of 22 active members have no row, 2 of them failed" in (covered.description or "")
+
+
+def test_too_many_failures_make_the_day_partial_and_a_repair_makes_it_complete(
+    gyms: Gyms, score: Score
+) -> None:
+    healthy(gyms, 3)
+    gyms.member("no goal", 1, per_week=-2)
+    score(assets.commitment_scores)
+    assert gyms.rows(STATE, "scoring/commitment_scores", DAY) == [
+        ("partial", "1 of 4 members failed, more than 1 %", 4, 3, 1)
+    ]
+    gyms.conn.execute("update scoring.members set expected_visits_per_week = 2 where id = 'no goal'")
+    score(assets.commitment_scores)
+    assert gyms.rows(STATE, "scoring/commitment_scores", DAY) == [("complete", None, 4, 4, 0)]
+    assert gyms.rows(LEDGER) == []
+
+
+def test_a_missing_table_fails_the_run_and_the_day_says_why(gyms: Gyms, score: Score) -> None:
+    healthy(gyms, 2)
+    gyms.conn.execute("alter table scoring.churn_risk_scores rename to elsewhere")
+    result = score(assets.commitment_scores, assets.churn_risk_scores)
+    assert not result.success
+    outcome, reason, *_ = gyms.rows(STATE, "scoring/commitment_scores", DAY)[0]
+    assert (outcome, reason) == ("complete", None)
+    outcome, reason, *_ = gyms.rows(STATE, "scoring/churn_risk_scores", DAY)[0]
+    assert outcome == "failed"
+    assert "Table scoring.churn_risk_scores does not exist" in reason
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_run_that_is_killed_goes_on_where_it_stopped(
+    gyms: Gyms, score: Score, database_url: str, project_root: Path, table: str
+) -> None:
+    healthy(gyms, 12)
+    before = list(TABLES)[: list(TABLES).index(table)]
+    if before:
+        score(*(TABLES[name] for name in before))
+    asset = f"scoring/{table}"
+    with slow_run(database_url, table, project_root) as process:
+        while gyms.rows(BATCHES, asset)[0][0] < 3:
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+    kept = gyms.rows(f"select xmin::text, member_id from scoring.{table} order by 2")  # noqa: S608
+    assert 3 <= len(kept) < 12
+    assert gyms.rows(STATE, asset, DAY)[0][0] == "running"
+    assert score(TABLES[table]).success
+    assert gyms.rows(STATE, asset, DAY)[0][0] == "complete"
+    rows = gyms.rows(f"select xmin::text, member_id from scoring.{table} order by 2")  # noqa: S608
+    assert len(rows) == 12
+    assert rows[: len(kept)] == kept
+    worked = gyms.rows("select sum(units) from backfill.batches where asset = %s", asset)
+    assert worked == [(12,)]  # no member was worked twice
+
+
+def test_a_second_run_for_a_day_waits_for_the_first(database_url: str) -> None:
+    said: list[str] = []
+    with psycopg.connect(database_url) as first, psycopg.connect(database_url) as second:
+        holding = day_lock(first, "scoring/coach_actions", "2026-06-30", said.append)
+        holding.__enter__()
+
+        def release(line: str) -> None:
+            said.append(line)
+            holding.__exit__(None, None, None)
+
+        with day_lock(second, "scoring/coach_actions", "2026-06-30", release):
+            pass
+        assert said == [
+            "scoring/coach_actions 2026-06-30: another run is working this day; waiting until it is done."
+        ]
+
+
+def test_two_runs_at_once_for_one_day_make_one_set_of_rows(
+    gyms: Gyms, score: Score, database_url: str, project_root: Path
+) -> None:
+    healthy(gyms, 10)
+    score(assets.commitment_scores, assets.churn_risk_scores)
+    with slow_run(database_url, "coach_actions", project_root) as other:
+        while gyms.rows(BATCHES, "scoring/coach_actions")[0][0] < 2:
+            assert other.poll() is None
+            time.sleep(0.05)
+        assert score(assets.coach_actions).success
+        assert other.wait() == 0
+    assert gyms.rows("select count(*), count(distinct member_id) from scoring.coach_actions") == [(10, 10)]
+    runs = gyms.rows(
+        "select started_at, finished_at from backfill.runs where 'scoring/coach_actions' = any(assets)"
+        " order by started_at"
+    )
+    assert len(runs) == 2
+    assert runs[0][1] <= runs[1][0]
+
+
+def test_a_moved_distribution_is_a_warning(gyms: Gyms, score: Score) -> None:
+    for n in range(5):
+        gyms.member(f"m{n}", *range(20, 120, 2))
+    score(assets.commitment_scores, day=DAY.replace(day=12))
+    steady = check_results(score(assets.commitment_scores))["commitment_scores.distribution_is_steady"]
+    assert not steady.passed
+    assert steady.severity == dg.AssetCheckSeverity.WARN
+    assert "points against 2026-06-12 over the same members" in (steady.description or "")
+
+
+def test_checks_find_rows_that_the_rules_did_not_make(gyms: Gyms, score: Score) -> None:
+    healthy(gyms, 2)
+    score()
+    gyms.conn.execute("update scoring.commitment_scores set score = 99 where member_id = 'm000'")
+    results = check_results(score(assets.churn_risk_scores, assets.coach_actions))
+    assert all(result.passed for name, result in results.items() if "in_range" in name)
+    from dagster_backfills.defs.scoring.checks import _none_bad
+    from dagster_backfills.defs.scoring.settings import ScoringSettings
+
+    found = _none_bad("commitment_out_of_range", "rows")(gyms.conn, DAY.isoformat(), ScoringSettings())
+    assert found is not None
+    assert found.what == "1 rows"

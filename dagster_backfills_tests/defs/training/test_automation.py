@@ -1,0 +1,126 @@
+"""What happens without anyone asking: partitions, refreshing, checks."""
+
+import dagster as dg
+import psycopg
+import pytest
+
+from dagster_backfills.definitions import defs
+from dagster_backfills.defs.training.assets import training_completions
+from dagster_backfills.defs.training.checks import training_checks
+from dagster_backfills.defs.training.sensors import training_completions_refresh, training_organizations_sync
+
+CHECKS = 4
+
+
+def _tick(training, sensor):
+    with dg.build_sensor_context(instance=training.instance, resources=training.resources) as context:
+        return sensor(context)
+
+
+def test_organizations_become_partitions_and_cease_to_be(training):
+    training.add_organization("org_new", day=2)
+    training.add_organization("org_old", day=1)
+    training.instance.add_dynamic_partitions("training_organizations", ["org_gone"])
+    added, deleted = _tick(training, training_organizations_sync).dynamic_partitions_requests
+    assert added.partition_keys == ["org_old", "org_new"]
+    assert deleted.partition_keys == ["org_gone"]
+
+
+def test_nothing_due_launches_nothing(training):
+    assert isinstance(_tick(training, training_completions_refresh), dg.SkipReason)
+    training.add_organization("org_1", ["mem_1"])
+    training.fill()
+    assert isinstance(_tick(training, training_completions_refresh), dg.SkipReason)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "insert into training.members values ('mem_2', 'org_1', 'x', 'member')",
+        "insert into training.organizations values ('org_2', 'New')",
+        "insert into training.training_videos values ('sat-9', 'New', 9)",
+        "update training.employee_training_video_completions set completed_at = now()",
+        "update training.members set deactivated = true",
+        "delete from training.members",
+    ],
+)
+def test_a_change_launches_the_refreshing_job_whose_run_settles_it(training, change):
+    training.add_organization("org_1", ["mem_1"])
+    training.fill()
+    training.conn.execute(change)
+    request = _tick(training, training_completions_refresh)
+    assert isinstance(request, dg.RunRequest)
+    assert training.fill().success
+    assert isinstance(_tick(training, training_completions_refresh), dg.SkipReason)
+    assert all(each.passed for each in training.check().values())
+
+
+def test_both_sensors_look_twice_a_minute_at_least(training):
+    for sensor in (training_organizations_sync, training_completions_refresh):
+        assert sensor.minimum_interval_seconds <= 30
+        assert sensor.default_status is dg.DefaultSensorStatus.RUNNING
+
+
+def _requested(training, cursor=None):
+    definitions = dg.Definitions(
+        assets=[training_completions], asset_checks=[training_checks], resources=training.resources
+    )
+    return dg.evaluate_automation_conditions(defs=definitions, instance=training.instance, cursor=cursor)
+
+
+def test_the_checks_run_after_a_run_of_the_assets_and_after_one_of_the_job(training):
+    training.add_organization("org_1", ["mem_1"])
+    training.add_organization("org_2", ["mem_2"], day=2)
+    before = _requested(training)
+    training.materialize("org_1")
+    after_assets = _requested(training, before.cursor)
+    assert after_assets.total_requested == CHECKS
+    nothing_more = _requested(training, after_assets.cursor)
+    assert nothing_more.total_requested == 0
+    training.fill()
+    assert _requested(training, nothing_more.cursor).total_requested == CHECKS
+
+
+def test_the_checks_run_though_an_organization_could_not_be_written(training):
+    training.add_organization("org_1", ["mem_1"])
+    training.add_organization("org_2", ["mem_2"], day=2)
+    training.conn.execute(
+        "alter table training.organization_training_progress add constraint no_org_1 check (organization_id <> 'org_1')"
+    )
+    before = _requested(training)
+    assert not training.materialize("org_1", "org_2").success
+    assert _requested(training, before.cursor).total_requested == CHECKS
+    check = training.check()["no_open_failures"]
+    assert not check.passed and "org_1" in check.description
+
+
+def test_an_organization_that_waits_too_long_is_a_warning(training):
+    training.add_organization("org_1", ["mem_1"])
+    assert training.check()["fresh"].passed
+    training.conn.execute("update backfill.stale_marks set marked_at = now() - interval '11 minutes'")
+    fresh = training.check()["fresh"]
+    assert not fresh.passed and fresh.severity is dg.AssetCheckSeverity.WARN
+    lacking = training.check()["every_member_has_its_records"]
+    assert not lacking.passed and "org_1" in lacking.description
+
+
+def test_a_wrong_count_is_found(training):
+    training.add_organization("org_1", ["mem_1"])
+    training.fill()
+    training.conn.execute("update training.organization_training_progress set completed = 2, percent = 67")
+    check = training.check()["progress_is_counted_right"]
+    assert not check.passed and "org_1" in check.description
+
+
+def test_the_operators_queries_run_as_they_stand(training, project_root, conn: psycopg.Connection):
+    training.add_organization("org_1", ["mem_1"])
+    training.fill()
+    found = sorted((project_root / "sql" / "monitoring").glob("training_*.sql"))
+    assert len(found) >= 5
+    for path in found:
+        assert conn.execute(path.read_bytes()).description is not None, path.name
+
+
+def test_the_domain_is_part_of_the_location():
+    keys = {key.to_user_string() for key in defs().resolve_asset_graph().get_all_asset_keys()}
+    assert "training/employee_training_video_completions" in keys

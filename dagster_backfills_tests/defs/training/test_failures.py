@@ -1,0 +1,149 @@
+"""One member that fails costs exactly that member; and the ledger and the checks name it."""
+
+import pytest
+
+
+@pytest.fixture
+def school(training):
+    """Two organizations of six members each."""
+    for number in (1, 2):
+        training.add_organization(f"org_{number}", [f"mem_{number}{n}" for n in range(6)], day=number)
+    return training
+
+
+def test_a_member_that_a_trigger_refuses_costs_exactly_that_member(school, refuse):
+    refuse("mem_13")
+    result = school.materialize("org_1", "org_2")
+    assert result.success
+    assert school.materialized() == {"org_1", "org_2"}
+    assert {member for member, _ in school.records("org_1")} == {f"mem_1{n}" for n in (0, 1, 2, 4, 5)}
+    assert len(school.records("org_1")) == 15 and len(school.records("org_2")) == 18
+    assert school.progress("org_1") == (6, 15, 0, 0)
+    assert school.failures() == [("org_1", "mem_13", "member mem_13 may not be trained")]
+
+
+def test_a_member_that_a_constraint_refuses_is_in_the_ledger_with_the_databases_message(school):
+    school.conn.execute(
+        "alter table training.employee_training_video_completions add constraint not_him check (member_id <> 'mem_25')"
+    )
+    assert school.materialize("org_1", "org_2").success
+    [(organization, member, message)] = school.failures()
+    assert (organization, member) == ("org_2", "mem_25")
+    assert 'violates check constraint "not_him"' in message
+    assert len(school.records("org_2")) == 15 and len(school.records("org_1")) == 18
+
+
+def test_a_lock_that_never_comes_free_costs_exactly_its_member(school, make_connection):
+    school.settings = {"lock_timeout": 0.2}
+    holder = make_connection()
+    holder.execute("begin")
+    holder.execute("select from training.members where id = 'mem_10' for update")
+    assert school.materialize("org_1", "org_2").success
+    assert school.failures() == [("org_1", "mem_10", "canceling statement due to lock timeout")]
+    assert len(school.records("org_1")) == 15 and len(school.records("org_2")) == 18
+    holder.execute("rollback")
+
+
+def test_several_members_that_fail_are_each_in_the_ledger(school, refuse):
+    for member in ("mem_10", "mem_15", "mem_22"):
+        refuse(member)
+    school.fill(which="all")
+    assert [(o, m) for o, m, _ in school.failures()] == [
+        ("org_1", "mem_10"),
+        ("org_1", "mem_15"),
+        ("org_2", "mem_22"),
+    ]
+    assert len(school.records("org_1")) == 12 and len(school.records("org_2")) == 15
+
+
+def test_the_check_fails_and_names_the_member_and_no_other_organization(school, refuse):
+    refuse("mem_13")
+    school.materialize("org_1", "org_2")
+    checks = school.check()
+    check = checks["every_member_has_its_records"]
+    assert not check.passed
+    assert "org_1 (mem_13)" in check.description and "org_2" not in check.description
+    [breach] = check.metadata["first_breaches"].records
+    assert breach.data["records_missing"] == 3
+    assert breach.data["message"] == "member mem_13 may not be trained"
+    assert not checks["no_open_failures"].passed
+    assert "mem_13" in checks["no_open_failures"].description
+    assert checks["progress_is_counted_right"].passed
+
+
+def test_a_later_run_that_succeeds_resolves_the_entry_and_the_checks_pass(school, refuse):
+    refuse("mem_13")
+    school.materialize("org_1", "org_2")
+    school.conn.execute("delete from public.refused")
+    school.materialize("org_1", "org_2")
+    assert school.failures() == []
+    assert school.rows("select unit, resolved_at is not null from backfill.failures") == [("mem_13", True)]
+    assert school.progress("org_1") == (6, 18, 0, 0)
+    assert all(each.passed for each in school.check().values())
+
+
+def test_a_member_that_fails_again_counts_one_more_attempt(school, refuse):
+    refuse("mem_13")
+    school.materialize("org_1")
+    first = school.rows("select attempts from backfill.failures")
+    school.materialize("org_1")
+    assert len(first) == 1
+    assert school.rows("select attempts > %s from backfill.failures", first[0][0]) == [(True,)]
+
+
+def test_a_member_that_failed_is_tried_again_by_automation_but_not_at_once(school, refuse):
+    refuse("mem_13")
+    school.fill()
+    assert school.due == set()
+    school.conn.execute("delete from public.refused")
+    school.fill()
+    assert len(school.records("org_1")) == 15
+    school.conn.execute("update backfill.failures set last_seen = now() - interval '2 hours'")
+    school.fill()
+    assert len(school.records("org_1")) == 18
+    assert school.failures() == []
+
+
+def test_the_failures_of_a_deleted_member_go_with_the_next_run(school, refuse):
+    refuse("mem_13")
+    school.fill()
+    school.conn.execute("delete from training.members where id = 'mem_13'")
+    school.materialize("org_1")
+    assert school.failures() == []
+    assert all(each.passed for each in school.check().values())
+
+
+def test_the_failures_of_a_deleted_organization_go_with_it(school, refuse):
+    refuse("mem_13")
+    school.fill()
+    school.conn.execute("delete from training.organizations where id = 'org_1'")
+    assert school.failures() == []
+    assert "org_1" not in school.due | school.uncounted
+
+
+def test_an_organization_that_cannot_be_counted_fails_alone(school):
+    school.conn.execute(
+        "alter table training.organization_training_progress add constraint no_org_1 check (organization_id <> 'org_1')"
+    )
+    result = school.materialize("org_1", "org_2")
+    assert not result.success
+    assert school.materialized() == {"org_2"}
+    [(organization, member, message)] = school.failures()
+    assert (organization, member) == ("org_1", None)
+    assert 'violates check constraint "no_org_1"' in message
+    assert school.rows("select distinct asset from backfill.failures") == [
+        ("training/organization_training_progress",)
+    ]
+    school.conn.execute("alter table training.organization_training_progress drop constraint no_org_1")
+    assert school.materialize("org_1").success
+    assert school.failures() == []
+    assert school.materialized() == {"org_1", "org_2"}
+
+
+def test_the_report_counts_the_failures(school, refuse):
+    refuse("mem_13")
+    run = school.materialize("org_1", "org_2")
+    observed = [e for e in run.all_events if e.is_asset_observation]
+    metadata = observed[0].asset_observation_data.asset_observation.metadata
+    assert metadata["failures"].value == 1
+    assert [r.data["member_id"] for r in metadata["first_failures"].records] == ["mem_13"]

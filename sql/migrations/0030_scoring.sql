@@ -1,0 +1,216 @@
+-- Domain 5: commitment, churn risk and coach actions, one row a member and day.
+
+create schema scoring;
+
+-- Source tables.
+create table scoring.gyms (
+    id text primary key,
+    name text not null
+);
+create table scoring.members (
+    id text primary key,
+    gym_id text not null references scoring.gyms,
+    first_name text not null,
+    last_name text not null,
+    status text not null,
+    joined_date date not null,
+    expected_visits_per_week numeric(6, 2),
+    -- The newest day's values, kept by triggers on the history tables below.
+    commitment_score smallint,
+    commitment_band text,
+    commitment_day date,
+    churn_risk_score smallint,
+    churn_risk_level text,
+    churn_risk_day date
+) with (fillfactor = 50);
+create index members_gym_id_idx on scoring.members (gym_id, id) where status = 'active';
+create table scoring.visits (
+    member_id text not null references scoring.members on delete cascade,
+    visited_on date not null
+);
+-- The feature query walks this index alone, in order: a member's visits by day, no sort and no heap.
+create index visits_member_id_visited_on_idx on scoring.visits (member_id, visited_on);
+create table scoring.coaches (
+    id text primary key,
+    gym_id text not null references scoring.gyms
+);
+create index coaches_gym_id_idx on scoring.coaches (gym_id);
+create table scoring.member_coaches (
+    coach_id text not null references scoring.coaches on delete cascade,
+    member_id text not null references scoring.members on delete cascade,
+    primary key (member_id, coach_id)
+);
+create index member_coaches_coach_id_idx on scoring.member_coaches (coach_id);
+
+-- Targets. The day leads each primary key: a day's rows are written side by side at the right edge of the index,
+-- and one member's history is one probe a day. No foreign key to members: its check would lock and rewrite every
+-- member row for every history row. A trigger on members removes the history of a member that is deleted.
+create table scoring.commitment_scores (
+    day date not null,
+    member_id text not null,
+    score smallint not null check (score between 0 and 100),
+    attendance_decay smallint not null check (attendance_decay between 0 and 100),
+    missed_sessions smallint not null check (missed_sessions between 0 and 100),
+    time_gaps smallint not null check (time_gaps between 0 and 100),
+    decline_velocity smallint not null check (decline_velocity between 0 and 100),
+    time_decay numeric(3, 2) not null check (time_decay between 0 and 1),
+    velocity_per_week numeric(8, 1) not null,
+    days_since_last_visit integer check (days_since_last_visit >= 0),
+    no_recent_visits boolean not null,
+    rapid_decline boolean not null,
+    large_gap boolean not null,
+    inconsistent_pattern boolean not null,
+    new_member_low_attendance boolean not null,
+    declining_frequency boolean not null,
+    band text not null check (band in ('low', 'moderate', 'good', 'high')),
+    weights_version text not null,
+    scored_at timestamptz not null default now(),
+    primary key (day, member_id)
+);
+
+create table scoring.churn_risk_scores (
+    day date not null,
+    member_id text not null,
+    level text not null check (level in ('none', 'low', 'medium', 'high')),
+    score smallint not null check (score between 0 and 100),
+    commitment_score smallint not null,
+    days_since_last_visit integer,
+    scored_at timestamptz not null default now(),
+    primary key (day, member_id)
+);
+
+create table scoring.coach_actions (
+    day date not null,
+    member_id text not null,
+    coach_id text not null,
+    type text not null
+    check (type in ('contact_member', 'send_campaign', 'check_in', 'investigate_issue', 'follow_up')),
+    priority text not null check (priority in ('low', 'medium', 'high')),
+    title text not null,
+    description text not null,
+    reason_codes text[] not null,
+    commitment_score smallint not null,
+    churn_risk_score smallint not null,
+    churn_risk_level text not null check (churn_risk_level in ('low', 'medium', 'high')),
+    days_since_last_visit integer,
+    created_at timestamptz not null default now(),
+    primary key (day, member_id, coach_id)
+);
+-- A coach's list of a day.
+create index coach_actions_coach_id_day_idx on scoring.coach_actions (coach_id, day);
+
+-- Where the chain stands: one row an asset and day, written by the run that works the day.
+create table scoring.chain_days (
+    asset text not null,
+    day date not null,
+    run_id text not null,
+    -- The first attempt of those that go on from each other, and the gym where only one was asked for.
+    root_run_id text not null,
+    gym text,
+    outcome text not null check (outcome in ('running', 'complete', 'partial', 'failed')),
+    reason text,
+    expected bigint not null default 0,
+    done bigint not null default 0,
+    failed bigint not null default 0,
+    started_at timestamptz not null default clock_timestamp(),
+    finished_at timestamptz,
+    primary key (asset, day),
+    check ((outcome = 'running') = (finished_at is null))
+);
+create index chain_days_day_idx on scoring.chain_days (day);
+
+-- The newest day's values on the member row. An older day never overwrites a newer one, and a value that is
+-- there already is not written again. EXECUTE plans for the size of this batch, not for that of the first one.
+create function scoring.keep_newest_commitment() returns trigger
+language plpgsql as $$
+declare
+    latest text := 'written';
+begin
+    if (select min(w.day) <> max(w.day) from written as w) then
+        latest := '(select distinct on (w.member_id) w.* from written as w order by w.member_id, w.day desc)';
+    end if;
+    execute format($sql$
+        update scoring.members as m
+        set
+            commitment_score = s.score,
+            commitment_band = s.band,
+            commitment_day = s.day
+        from %s as s
+        where m.id = s.member_id
+            and (m.commitment_day is null or m.commitment_day <= s.day)
+            and (m.commitment_score, m.commitment_band, m.commitment_day)
+            is distinct from (s.score, s.band, s.day)
+    $sql$, latest);
+    return null;
+end
+$$;
+create trigger keep_newest_on_insert after insert on scoring.commitment_scores
+referencing new table as written for each statement execute function scoring.keep_newest_commitment();
+create trigger keep_newest_on_update after update on scoring.commitment_scores
+referencing new table as written for each statement execute function scoring.keep_newest_commitment();
+
+create function scoring.keep_newest_churn_risk() returns trigger
+language plpgsql as $$
+declare
+    latest text := 'written';
+begin
+    if (select min(w.day) <> max(w.day) from written as w) then
+        latest := '(select distinct on (w.member_id) w.* from written as w order by w.member_id, w.day desc)';
+    end if;
+    execute format($sql$
+        update scoring.members as m
+        set
+            churn_risk_score = s.score,
+            churn_risk_level = s.level,
+            churn_risk_day = s.day
+        from %s as s
+        where m.id = s.member_id
+            and (m.churn_risk_day is null or m.churn_risk_day <= s.day)
+            and (m.churn_risk_score, m.churn_risk_level, m.churn_risk_day)
+            is distinct from (s.score, s.level, s.day)
+    $sql$, latest);
+    return null;
+end
+$$;
+create trigger keep_newest_on_insert after insert on scoring.churn_risk_scores
+referencing new table as written for each statement execute function scoring.keep_newest_churn_risk();
+create trigger keep_newest_on_update after update on scoring.churn_risk_scores
+referencing new table as written for each statement execute function scoring.keep_newest_churn_risk();
+
+-- A member that is deleted takes its history along: one probe a day through the primary keys.
+create function scoring.forget_members() returns trigger
+language plpgsql as $$
+declare
+    history text;
+begin
+    foreach history in array array['commitment_scores', 'churn_risk_scores', 'coach_actions'] loop
+        execute format(
+            'delete from scoring.%1$I as h using gone as g, generate_series('
+            || '(select min(day) from scoring.%1$I), (select max(day) from scoring.%1$I), interval ''1 day'') as d '
+            || 'where h.day = d::date and h.member_id = g.id', history);
+    end loop;
+    return null;
+end
+$$;
+create trigger forget_history after delete on scoring.members
+referencing old table as gone for each statement execute function scoring.forget_members();
+
+-- The last seven days that are over, for the page over all domains: a day is up to date when all three are complete.
+create view scoring.overview as
+select
+    'days of the last week' as of_what,
+    count(*) as units,
+    count(*) filter (where d.complete = 3) as up_to_date,
+    count(*) filter (where d.worked < 3 and d.broken = 0) as missing,
+    0::bigint as stale,
+    count(*) filter (where d.broken > 0) as failed,
+    null::timestamptz as oldest_stale
+from (
+    select
+        count(c.asset) as worked,
+        count(*) filter (where c.outcome = 'complete') as complete,
+        count(*) filter (where c.outcome in ('partial', 'failed')) as broken
+    from generate_series(1, 7) as ago (days)
+    left join scoring.chain_days as c on c.day = (now() at time zone 'UTC')::date - ago.days
+    group by ago.days
+) as d;
