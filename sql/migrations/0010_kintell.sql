@@ -198,18 +198,60 @@ create table kintell.backfill_job_updates (
 -- Events wait here in the order of `position` until they are stored in JetStream. Each batch takes one value
 -- of the sequence, which is a room for 100,000 events.
 create sequence kintell.event_position as bigint increment by 100000;
+-- An event holds what it will say in columns of its own, as the session was when it came about; the view below puts
+-- that into the form in which it is sent.
 create table kintell.event_outbox (
-    position bigint primary key,
-    id uuid not null,
-    event_type text not null check (event_type in ('kintell.session.completed', 'kintell.session.rolled_back')),
-    job_id uuid not null,
     session_id uuid not null,
-    payload json not null,
+    event_type text not null check (event_type in ('kintell.session.completed', 'kintell.session.rolled_back')),
+    position bigint not null,
+    id uuid not null,
+    job_id uuid not null,
+    external_session_id text not null,
+    session_type text,
+    participant_id uuid,
+    volunteer_id uuid,
+    scheduled_at timestamptz,
+    completed_at timestamptz,
+    duration_minutes integer,
+    language_level text,
     created_at timestamptz not null default now(),
-    published_at timestamptz
+    published_at timestamptz,
+    primary key (session_id, event_type)
 );
 create index event_outbox_waiting_idx on kintell.event_outbox (position) where published_at is null;
-create index event_outbox_session_id_idx on kintell.event_outbox (session_id);
+
+create view kintell.event_payloads as
+select
+    position,
+    id,
+    event_type,
+    job_id,
+    session_id,
+    created_at,
+    published_at,
+    case event_type
+        when 'kintell.session.completed' then json_build_object(
+            'id', id,
+            'time', created_at,
+            'sessionId', session_id,
+            'externalSessionId', external_session_id,
+            'sessionType', session_type,
+            'participantId', participant_id,
+            'volunteerId', volunteer_id,
+            'scheduledAt', scheduled_at,
+            'completedAt', completed_at,
+            'durationMinutes', duration_minutes,
+            'languageLevel', language_level
+        )
+        else json_build_object(
+            'id', id,
+            'time', created_at,
+            'sessionId', session_id,
+            'externalSessionId', external_session_id,
+            'jobId', job_id
+        )
+    end as payload
+from kintell.event_outbox;
 
 -- The publisher's own mark: events up to this position may have left, although nobody noted it yet.
 create table kintell.event_publisher (

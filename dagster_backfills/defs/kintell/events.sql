@@ -13,7 +13,7 @@ select sending_upto from kintell.event_publisher for update;
 -- name: waiting_events
 -- The next events to send. Those of one job are in the file's order; a batch commits only after the one before it.
 select position, id::text, event_type, payload::text
-from kintell.event_outbox
+from kintell.event_payloads
 where published_at is null
 order by position
 limit :most;

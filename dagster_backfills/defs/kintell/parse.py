@@ -1,6 +1,7 @@
 """From a block's bytes to a frame of texts, and the rows whose bytes are no row. Not here: what the texts mean."""
 
 import codecs
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,9 +24,9 @@ class Parsed:
     broken: dict[int, str]
 
 
-def parse(block: Block, header: Header) -> Parsed:
+def parse(block: Block, header: Header, only: Sequence[str] = KNOWN) -> Parsed:
     """Parse a block. Rows that are not UTF-8, have a NUL byte, broken quotes or the wrong number of fields are
-    set aside, each with its message; the others are parsed together."""
+    set aside, each with its message; the others are parsed together. Of columns not in `only`, nothing is read."""
     import numpy as np
 
     records, broken = block.records, {}
@@ -40,7 +41,7 @@ def parse(block: Block, header: Header) -> Parsed:
     broken |= _unreadable(block)
     keep = [i for i in range(len(records)) if i not in broken]
     odd = [i for i in records.odd if i not in broken]
-    return Parsed(_frame(block, header, keep, odd), dict(sorted(broken.items())))
+    return Parsed(_frame(block, header, keep, odd, only), dict(sorted(broken.items())))
 
 
 def _ragged(expected: int, found: int) -> str:
@@ -77,10 +78,12 @@ def _row_at(starts: "np.ndarray", position: int) -> int:
     return int(starts.searchsorted(position, side="right")) - 1
 
 
-def _frame(block: Block, header: Header, keep: list[int], odd: list[int]) -> "pl.DataFrame":
+def _frame(
+    block: Block, header: Header, keep: list[int], odd: list[int], only: Sequence[str]
+) -> "pl.DataFrame":
     import polars as pl
 
-    positions = header.positions
+    positions = {name: at for name, at in header.positions.items() if name in only}
     empty = pl.DataFrame({name: [] for name in KNOWN}, schema=dict.fromkeys(KNOWN, pl.String))
     if not keep:
         return empty.with_columns(row=pl.Series([], dtype=pl.Int64))

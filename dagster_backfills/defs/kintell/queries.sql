@@ -3,8 +3,13 @@
 -- name: count_users$
 select count(*) from kintell.users;
 
--- name: copy_users!
-copy (select email, id from kintell.users) to stdout (format csv);
+-- name: all_users
+-- Id and address of every user, some thousand in a row of the result; ids are 36 characters long.
+select string_agg(u.id::text || u.email, chr(10))
+from (
+    select id, email, row_number() over () / 5000 as part from kintell.users where position(chr(10) in email) = 0
+) as u
+group by u.part;
 
 -- name: find_users
 select distinct on (wanted.email) wanted.email, u.id::text
@@ -165,33 +170,28 @@ with new as (
     on conflict (external_session_id) do nothing
     returning
         id, external_session_id, session_type, participant_id, volunteer_id, scheduled_at, completed_at,
-        duration_minutes, language_level, created_at
-),
-numbered as (
-    select row_number() over (order by id) as n, gen_random_uuid() as event_id, new.* from new
+        duration_minutes, language_level
 ),
 events as (
-    insert into kintell.event_outbox (position, id, event_type, job_id, session_id, payload)
+    insert into kintell.event_outbox (
+        session_id, event_type, position, id, job_id, external_session_id, session_type, participant_id, volunteer_id,
+        scheduled_at, completed_at, duration_minutes, language_level
+    )
     select
-        :position::bigint + :first_row - :batch_first_row + n as position,
-        event_id,
+        id as session_id,
         'kintell.session.completed' as event_type,
+        :position::bigint + :first_row - :batch_first_row + row_number() over (order by id) as position,
+        gen_random_uuid() as event_id,
         :job::uuid as job_id,
-        id,
-        json_build_object(
-            'id', event_id,
-            'time', created_at,
-            'sessionId', id,
-            'externalSessionId', external_session_id,
-            'sessionType', session_type,
-            'participantId', participant_id,
-            'volunteerId', volunteer_id,
-            'scheduledAt', scheduled_at,
-            'completedAt', completed_at,
-            'durationMinutes', duration_minutes,
-            'languageLevel', language_level
-        ) as payload
-    from numbered
+        external_session_id,
+        session_type,
+        participant_id,
+        volunteer_id,
+        scheduled_at,
+        completed_at,
+        duration_minutes,
+        language_level
+    from new
 )
 select count(*) from new;
 

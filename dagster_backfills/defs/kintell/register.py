@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 SAMPLE_ROWS = 1000
 LISTED = 1000  # missing users that a listing names; all of them are counted
 READ_ROWS = 20_000
+ADDRESSES = ("participant_email", "volunteer_email")
 
 
 @dataclass(frozen=True)
@@ -116,11 +117,13 @@ def preflight(
     gone: dict[str, str] = {}
     start = header.data_offset if offset is None else offset
     for block in read_blocks(source, header, start, first_row, READ_ROWS):
-        rows = parse(block, header)
-        if sampled == 0:
+        if sampled == 0 and len(block.records):
+            rows = parse(block, header)
             sampled = min(len(block.records), SAMPLE_ROWS)
             errors += [(block.first_row + i, text) for i, text in rows.broken.items() if i < SAMPLE_ROWS]
             errors += _judged_errors(rows.rows.head(SAMPLE_ROWS), users, block.first_row)
+        else:
+            rows = parse(block, header, ADDRESSES)
         for email, role in missing_in(rows.rows, users).iter_rows():
             gone.setdefault(email, role)
     return Preflight(sampled, sorted(errors), list(gone.items())[:LISTED], len(gone))

@@ -123,23 +123,21 @@ taken_back as (
     returning e.session_id
 ),
 gone_out as (
-    select r.*, gen_random_uuid() as event_id, row_number() over (order by e.position) as n
+    select r.*, row_number() over (order by e.position) as n
     from removed as r
     inner join kintell.event_outbox as e
         on r.id = e.session_id and e.job_id = :job and e.event_type = 'kintell.session.completed'
     where e.published_at is not null or e.position <= :sending_upto
 ),
 events as (
-    insert into kintell.event_outbox (position, id, event_type, job_id, session_id, payload)
+    insert into kintell.event_outbox (session_id, event_type, position, id, job_id, external_session_id)
     select
-        :position::bigint + n as position,
-        event_id,
+        id as session_id,
         'kintell.session.rolled_back' as event_type,
+        :position::bigint + n as position,
+        gen_random_uuid() as event_id,
         :job::uuid as job_id,
-        id,
-        json_build_object(
-            'id', event_id, 'time', now(), 'sessionId', id, 'externalSessionId', external_session_id, 'jobId', :job::uuid
-        ) as payload
+        external_session_id
     from gone_out
 )
 select

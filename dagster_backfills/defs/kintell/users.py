@@ -31,15 +31,14 @@ class Users:
 
         self._known = pl.DataFrame(schema={"email": pl.String, "id": pl.String})
         if statements().count_users(self._conn) <= MAX_IN_MEMORY:
-            with self._conn.cursor().copy(statements().copy_users.sql) as copy:
-                data = bytearray()
-                for piece in copy:
-                    data += piece
-            if data:
-                self._known = pl.read_csv(
-                    bytes(data), has_header=False, new_columns=["email", "id"], infer_schema=False
+            parts = [
+                pl.DataFrame({"user": text.split("\n")}, schema={"user": pl.String}).select(
+                    pl.col("user").str.slice(36).str.to_lowercase().alias("email"),
+                    pl.col("user").str.head(36).alias("id"),
                 )
-                self._known = self._known.with_columns(pl.col("email").str.to_lowercase())
+                for (text,) in statements().all_users(self._conn)
+            ]
+            self._known = pl.concat([self._known, *parts]).unique("email")
 
     def find(self, emails: "pl.Series") -> "pl.DataFrame":
         """`email`, `id` of those of `emails` (lower-cased, distinct) that exist."""

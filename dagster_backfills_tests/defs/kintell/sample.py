@@ -90,7 +90,7 @@ EVENTS = """
     select event_type, payload ->> 'externalSessionId', payload ->> 'scheduledAt', payload ->> 'durationMinutes',
         payload ->> 'languageLevel', payload ->> 'sessionType', (payload ->> 'id')::uuid = id,
         (payload ->> 'sessionId')::uuid = session_id
-    from kintell.event_outbox order by position
+    from kintell.event_payloads order by position
 """
 COUNTS = """
     select status, total_rows, processed_rows, inserted_rows, updated_rows, skipped_rows, failed_rows,

@@ -137,13 +137,12 @@ def test_an_interrupted_rollback_goes_on(start, conn, database_url, monkeypatch)
 def test_events_that_went_out_are_taken_back_by_another(start, conn, database_url):
     job = start([row(i) for i in range(3)])
     conn.execute(
-        "update kintell.event_outbox set published_at = now() "
-        "where payload ->> 'externalSessionId' = 's-000001'"
+        "update kintell.event_outbox set published_at = now() where external_session_id = 's-000001'"
     )
     roll_back(database_url, job.id)
     events = conn.execute(
         "select event_type, payload ->> 'externalSessionId', published_at is null "
-        "from kintell.event_outbox order by position"
+        "from kintell.event_payloads order by position"
     ).fetchall()
     assert events == [
         ("kintell.session.completed", "s-000001", False),
