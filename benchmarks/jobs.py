@@ -47,13 +47,20 @@ def database(server: str, *, migrated: bool) -> Iterator[str]:
             conn.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
 
 
+def _typical(times: list[float]) -> float:
+    """Seconds for all batches, each taken as long as the median one: a disturbed batch does not count."""
+    return statistics.median(times) * len(times)
+
+
 def ours(url: str, count: int, setting: int) -> tuple[float, float]:
     """Seconds to enqueue, and from the first claim to the last completion."""
     with psycopg.connect(url, autocommit=True) as conn:
-        begun = time.perf_counter()
+        times = []
         for _ in range(0, count, BATCH):
+            begun = time.perf_counter()
             queue.enqueue_many(conn, "noop", [{}] * BATCH, registry=NOOP)
-        enqueued = time.perf_counter() - begun
+            times.append(time.perf_counter() - begun)
+        enqueued = _typical(times)
         conn.execute("analyze")
         done, all_done = 0, threading.Event()
 
@@ -90,10 +97,12 @@ def pgqueuer(url: str, count: int, setting: int) -> tuple[float, float]:
         producer = await asyncpg.connect(url)
         queries = Queries(AsyncpgDriver(producer))
         await queries.install()
-        begun = time.perf_counter()
+        times = []
         for _ in range(0, count, BATCH):
+            begun = time.perf_counter()
             await queries.enqueue(["noop"] * BATCH, [None] * BATCH, [0] * BATCH)
-        enqueued = time.perf_counter() - begun
+            times.append(time.perf_counter() - begun)
+        enqueued = _typical(times)
         consumer = PgQueuer(AsyncpgDriver(await asyncpg.connect(url)))
         done = 0
 
@@ -127,10 +136,12 @@ def procrastinate(url: str, count: int, setting: int) -> tuple[float, float]:
 
         async with app.open_async():
             await app.schema_manager.apply_schema_async()
-            begun = time.perf_counter()
+            times = []
             for _ in range(0, count, BATCH):
+                begun = time.perf_counter()
                 await noop.batch_defer_async(*({} for _ in range(BATCH)))
-            enqueued = time.perf_counter() - begun
+                times.append(time.perf_counter() - begun)
+            enqueued = _typical(times)
             with psycopg.connect(url, autocommit=True) as conn:
                 conn.execute("analyze")
             begun = time.perf_counter()

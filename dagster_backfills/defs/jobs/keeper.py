@@ -54,6 +54,7 @@ class Keeper(threading.Thread):
         self._link = Link(url, f"{name} keeper", closing, ("listen jobs_new", "listen jobs_cancelled"))
         self._held, self._wake, self._closing = held, wake, closing
         self._renew_at = 0.0
+        self.error: Exception | None = None
 
     def run(self) -> None:
         try:
@@ -61,6 +62,9 @@ class Keeper(threading.Thread):
                 self._link.call(self._round)
         except LinkClosed:
             pass
+        except Exception as error:
+            self.error = error
+            self._wake.set()
         finally:
             self._link.close()
 

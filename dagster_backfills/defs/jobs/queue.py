@@ -134,7 +134,12 @@ def renew(conn: psycopg.Connection, held: Sequence[Job]) -> set[UUID]:
 
 def report_progress(conn: psycopg.Connection, job: Job, percentage: int, message: str | None) -> str | None:
     """`processing` where it was accepted, `cancelled`, or None where the attempt does not hold the job any more."""
-    values = {"job_id": job.id, "attempt": job.attempt, "percentage": percentage, "message": message}
+    values = {
+        "job_id": job.id,
+        "attempt": job.attempt,
+        "percentage": percentage,
+        "message": message and _storable(message),
+    }
     status: str | None = _scalar(conn, "report_progress", values)
     return status
 
@@ -150,8 +155,8 @@ def fail(
 ) -> str | None:
     """`pending` where a retry follows, `failed` where none does, None where the attempt lost the job."""
     values = {
-        "job_id": job.id, "attempt": job.attempt, "kind": kind, "message": message.replace("\0", ""),
-        "trace": trace.replace("\0", ""), "retryable": retryable,
+        "job_id": job.id, "attempt": job.attempt, "kind": kind, "message": _storable(message),
+        "trace": _storable(trace), "retryable": retryable,
     }  # fmt: skip
     status: str | None = _scalar(conn, "fail", values)
     return status
@@ -206,6 +211,11 @@ def rows(conn: psycopg.Connection, statement: str, **values: Any) -> list[dict[s
 
 def _ids(held: Sequence[Job]) -> dict[str, Any]:
     return {"ids": [j.id for j in held], "attempts": [j.attempt for j in held]}
+
+
+def _storable(text: str) -> str:
+    """Text that Postgres takes: no NUL, and no half of a surrogate pair."""
+    return text.replace("\0", "").encode("utf-8", "replace").decode()
 
 
 def _scalar(conn: psycopg.Connection, statement: str, values: dict[str, Any]) -> Any:

@@ -28,6 +28,7 @@ class Recorder(threading.Thread):
         self._held, self._wake = held, wake
         self.inbox: queues.SimpleQueue[Outcome | None] = queues.SimpleQueue()
         self.events: deque[Event] = deque()
+        self.error: Exception | None = None
 
     def run(self) -> None:
         try:
@@ -37,6 +38,9 @@ class Recorder(threading.Thread):
                 self._wake.set()
         except LinkClosed:
             pass
+        except Exception as error:
+            self.error = error
+            self._wake.set()
         finally:
             self._link.close()
 

@@ -118,6 +118,9 @@ class Worker:
         busy_at = self._begun
         while not self._stopping.is_set():
             self._wake.clear()
+            for thread in (self._keeper, self._recorder):
+                if thread.error is not None:
+                    raise thread.error
             self._slots.replace_deaf()
             self._tell()
             claimed = self._claim()

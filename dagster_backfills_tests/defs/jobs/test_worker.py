@@ -270,3 +270,22 @@ def test_progress_reaches_the_table_while_the_job_runs(jobs_db, db, registry):
         until(lambda: _row(db, job_id)["progress_percentage"] == 10)
         heard = [n.payload for n in listener.notifies(timeout=2, stop_after=3)]
     assert any('"progress" : 10' in p and str(job_id) in p for p in heard)
+
+
+def test_text_that_postgres_can_not_take_fails_its_job_and_not_the_worker(jobs_db, db, registry):
+    job_id = queue.enqueue(db, "fail", {}, max_retries=0, registry=registry)
+    bad = Registry(
+        [*registry, JobType("fail", lambda job: (_ for _ in ()).throw(ValueError("nul \0, half \ud800")))]
+    )
+    other = queue.enqueue(db, "noop", registry=registry)
+    Worker(jobs_db, bad, QUICK).run()
+    assert _row(db, job_id)["error_data"][0]["message"] == "nul , half ?"
+    assert _row(db, other)["status"] == "completed"
+
+
+def test_a_worker_whose_thread_broke_ends_with_its_error(jobs_db, db, registry):
+    job_id = queue.enqueue(db, "noop", registry=registry)
+    db.execute("drop function jobs.complete_jobs")
+    with pytest.raises(psycopg.errors.UndefinedFunction):
+        Worker(jobs_db, registry, QUICK).run()
+    assert _row(db, job_id)["status"] == "pending"
