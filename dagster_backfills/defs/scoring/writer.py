@@ -24,7 +24,9 @@ from dagster_backfills.lib.postgres.catalog import read_table
 from dagster_backfills.lib.postgres.report import table_metadata
 from dagster_backfills.lib.postgres.resource import PostgresResource
 
-_PICTURES = 31  # of a longer range only this many of the newest days get one
+_PICTURES = (
+    7  # of a longer range only so many of the newest days get one: drawing takes longer than a small day
+)
 
 
 class DayWriter(dg.ConfigurableIOManager):
