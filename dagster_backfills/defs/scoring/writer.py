@@ -24,9 +24,8 @@ from dagster_backfills.lib.postgres.catalog import read_table
 from dagster_backfills.lib.postgres.report import table_metadata
 from dagster_backfills.lib.postgres.resource import PostgresResource
 
-_PICTURES = (
-    7  # of a longer range only so many of the newest days get one: drawing takes longer than a small day
-)
+# Of a longer range only the newest days get a picture: drawing one takes longer than scoring a small day.
+_PICTURES = 7
 
 
 class DayWriter(dg.ConfigurableIOManager):
