@@ -43,9 +43,9 @@ def gym(stack: Stack) -> Stack:
 
 
 def test_a_range_of_days_from_the_ui_is_one_run_oldest_first(gym: Stack) -> None:
-    days = [ago(n).isoformat() for n in range(40, 20, -1)]
+    days = [ago(n).isoformat() for n in range(25, 20, -1)]
     backfill = launch_backfill(gym.webserver, ASSETS, days)
-    ended = wait_for("the backfill", lambda: finished_backfill(gym.webserver, backfill), timeout=400)
+    ended = wait_for("the backfill", lambda: finished_backfill(gym.webserver, backfill), timeout=600)
     assert ended == "COMPLETED_SUCCESS"
     for asset in ASSETS:
         assert partition_states(gym.webserver, asset)["materialized"] == set(days)

@@ -24,7 +24,8 @@ from dagster_backfills.lib.postgres.catalog import read_table
 from dagster_backfills.lib.postgres.report import table_metadata
 from dagster_backfills.lib.postgres.resource import PostgresResource
 
-_PICTURES = 31  # of a longer range only this many of the newest days get one
+# Of a longer range only the newest days get a picture: drawing one takes longer than scoring a small day.
+_PICTURES = 7
 
 
 class DayWriter(dg.ConfigurableIOManager):
