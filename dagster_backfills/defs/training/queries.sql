@@ -2,18 +2,43 @@
 -- \set partition_keys, \set unit_keys and go.
 
 -- name: missing_completions
--- The records that members of the organizations lack: one for each member who is not deactivated and each video. A
--- member who has as many records as there are videos lacks none, which one look at the index tells.
+-- The records that members of the organizations lack: one for each member who is not deactivated and each video. An
+-- organization with as many records of such members as members × videos lacks none, since a member has at most one for
+-- each video; only where it has fewer are its members looked at, one by one.
+with lacking as materialized (
+    select o.id
+    from training.organizations as o
+    where
+        o.id = any(:partition_keys::text[])
+        and (
+            :unit_keys::text[] is not null
+            or (
+                select count(*)
+                from training.employee_training_video_completions as c
+                where c.organization_id = o.id
+            ) - (
+                select count(*)
+                from training.members as m
+                inner join training.employee_training_video_completions as c on m.id = c.member_id
+                where m.organization_id = o.id and m.deactivated
+            ) < (
+                select count(*)
+                from training.members as m
+                where m.organization_id = o.id and not m.deactivated
+            ) * (select count(*) from training.training_videos)
+        )
+)
+
 select
     m.organization_id,
     m.id as member_id,
     v.id as video_id,
     :backfill_id::text as backfill_id
-from training.members as m
+from lacking as l
+inner join training.members as m on l.id = m.organization_id
 cross join training.training_videos as v
 where
-    m.organization_id = any(:partition_keys::text[])
-    and not m.deactivated
+    not m.deactivated
     and (:unit_keys::text[] is null or m.id = any(:unit_keys::text[]))
     and (select count(*) from training.employee_training_video_completions as c where c.member_id = m.id)
     < (select count(*) from training.training_videos);
@@ -28,35 +53,48 @@ where m.organization_id = any(:partition_keys::text[]) and not m.deactivated;
 
 -- name: organization_progress
 -- One row an organization: its members who are not deactivated, their records, how many of these are completed, and
--- that as a percentage, rounded half up in whole numbers, so that no floating-point error decides a half.
+-- that as a percentage, rounded half up in whole numbers, so that no floating-point error decides a half. An
+-- organization's records lie together: counting all and taking off those of deactivated members is one short scan.
 with counted as (
     select
-        m.organization_id,
-        count(*) as members,
-        sum(c.records) as records,
-        sum(c.completed) as completed
-    from training.members as m
+        o.id as organization_id,
+        m.members,
+        c.records - d.records as records,
+        c.completed - d.completed as completed
+    from training.organizations as o
+    cross join
+        lateral (
+            select count(*) as members
+            from training.members as mm
+            where mm.organization_id = o.id and not mm.deactivated
+        ) as m
     cross join
         lateral (
             select
                 count(*) as records,
                 count(cc.completed_at) as completed
             from training.employee_training_video_completions as cc
-            where cc.member_id = m.id
+            where cc.organization_id = o.id
         ) as c
-    where m.organization_id = any(:partition_keys::text[]) and not m.deactivated
-    group by m.organization_id
+    cross join
+        lateral (
+            select
+                count(*) as records,
+                count(cc.completed_at) as completed
+            from training.members as mm
+            inner join training.employee_training_video_completions as cc on mm.id = cc.member_id
+            where mm.organization_id = o.id and mm.deactivated
+        ) as d
+    where o.id = any(:partition_keys::text[])
 )
 
 select
-    o.id as organization_id,
-    coalesce(c.members, 0)::integer as members,
-    coalesce(c.records, 0)::integer as records,
-    coalesce(c.completed, 0)::integer as completed,
-    coalesce(div(200 * c.completed + c.records, nullif(2 * c.records, 0)), 0)::integer as percent
-from training.organizations as o
-left join counted as c on o.id = c.organization_id
-where o.id = any(:partition_keys::text[]);
+    c.organization_id,
+    c.members::integer as members,
+    c.records::integer as records,
+    c.completed::integer as completed,
+    coalesce((200 * c.completed + c.records) / nullif(2 * c.records, 0), 0)::integer as percent
+from counted as c;
 
 -- name: organization_keys
 -- Every organization, the oldest first: the partitions.
