@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import tomllib
+from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
@@ -100,7 +101,11 @@ def test_what_schedules_launch_is_a_valid_configuration(location: dg.Definitions
     repository = location.get_repository_def()
     for schedule in repository.schedule_defs:
         with dg.instance_for_test() as instance:
-            context = dg.build_schedule_context(instance, repository_def=repository)
+            context = dg.build_schedule_context(
+                instance,
+                scheduled_execution_time=datetime(2026, 11, 22, 2, tzinfo=UTC),
+                repository_def=repository,
+            )
             data = schedule.evaluate_tick(context)
         for request in data.run_requests or []:
             assert (
