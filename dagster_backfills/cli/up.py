@@ -73,7 +73,7 @@ def run_dagster(environment: dict[str, str], host: str, port: int) -> None:
     # A session of its own: Ctrl-C reaches this process alone, which then ends Dagster in good order.
     dagster = subprocess.Popen(
         [*command, "--host", host, "--port", str(port), "--log-level", "warning"],
-        env=environment,
+        env={"PYTHONWARNINGS": "ignore"} | environment,
         cwd=environment["DAGSTER_HOME"],
         stdin=subprocess.DEVNULL,
         start_new_session=True,

@@ -40,7 +40,7 @@ def test_every_command_of_the_table_is_there_and_explains_itself(cli: Cli, name:
     done = cli(name, "--help")
     assert done.returncode == 0
     assert done.stdout.startswith(f"Usage: backfills {name} ")
-    assert "completion" not in done.stdout
+    assert "--install-completion" not in done.stdout
 
 
 def test_a_wrong_command_or_option_ends_with_2_and_says_which(cli: Cli):

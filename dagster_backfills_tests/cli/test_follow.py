@@ -1,0 +1,88 @@
+"""Watching a run: what is shown in a pipe, on a terminal, and while the database is away."""
+
+import os
+import pty
+import subprocess
+import sys
+
+import psycopg
+import pytest
+
+from dagster_backfills.cli.follow import follow_run
+
+BATCH = """
+    insert into backfill.batches (batch_id, asset, run_id, step, partitions, snapshot, units, rows_inserted,
+        seconds, failures)
+    values (gen_random_uuid(), 'a/table', 'r', 's', array[%s], pg_current_snapshot(), 50, 49, 0.1, 1)
+"""
+FOLLOW = """
+import sys
+from dagster_backfills.cli.follow import follow_run
+ends = iter([False, False, True])
+follow_run(sys.argv[1], "r", lambda: next(ends), poll=0.1)
+"""
+
+
+@pytest.fixture
+def run(conn: psycopg.Connection) -> psycopg.Connection:
+    """A run over two partitions of 50 units each, of which one is done."""
+    conn.execute(
+        "insert into backfill.runs (run_id, root_run_id, step, assets, partitions, units)"
+        " values ('r', 'r', 's', array['a/table'], 2, 100)"
+    )
+    conn.execute(BATCH, ["p1"])
+    return conn
+
+
+def test_in_a_pipe_there_is_a_line_for_what_has_changed_and_nothing_on_stdout(run, database_url, capfd):
+    done = iter([lambda: False, lambda: False, lambda: bool(run.execute(BATCH, ["p2"]))])
+    (step,) = follow_run(database_url, "r", lambda: next(done)(), poll=0, line_every=0)
+    out, err = capfd.readouterr()
+    first, last = err.splitlines()
+    assert first.startswith("a/table: 1 of 2 partitions, 50 of 100 units, 49 rows, 1 failed, ")
+    assert last.startswith("a/table: 2 of 2 partitions, 100 of 100 units, 98 rows, 2 failed, ")
+    assert out == ""
+    assert (step.partitions_done, step.units_done, step.rows_written, step.failures) == (2, 100, 98, 2)
+
+
+def test_on_a_terminal_there_is_a_bar(run, database_url):
+    parent, child = pty.openpty()
+    env = os.environ | {"TERM": "xterm-256color", "COLUMNS": "200"}
+    done = subprocess.run(
+        [sys.executable, "-c", FOLLOW, database_url],
+        stderr=child,
+        stdout=subprocess.PIPE,
+        env=env,
+        check=True,
+    )
+    os.close(child)
+    shown = b""
+    while True:
+        try:
+            shown += os.read(parent, 65536)
+        except OSError:  # how a terminal says that no one writes to it any more
+            break
+        if len(shown) > 10_000_000:
+            break
+    os.close(parent)
+    assert "━" in shown.decode()
+    assert "1 of 2 partitions, 50 of 100 units" in shown.decode()
+    assert done.stdout == b""
+
+
+def test_a_database_that_goes_away_is_asked_again(run, database_url):
+    asked = []
+
+    def ended() -> bool:
+        asked.append(
+            run.execute(
+                "select count(pg_terminate_backend(pid, 5000)) from pg_stat_activity"
+                " where datname = current_database() and pid <> pg_backend_pid()"
+            ).fetchone()
+        )
+        return len(asked) == 4
+
+    (step,) = follow_run(database_url, "r", ended, poll=0, line_every=0)
+    assert asked[0] == (0,)
+    assert (1,) in asked
+    assert step.partitions_done == 1

@@ -1,0 +1,64 @@
+"""What a program reads and what a person reads."""
+
+import io
+import json
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import pytest
+import typer
+
+from dagster_backfills.cli import output
+from dagster_backfills.lib.errors import UserError
+
+
+def test_json_is_all_of_stdout_and_readable_by_a_program(capsys):
+    moment = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    output.print_json({"ß": [moment, timedelta(minutes=1), Decimal("2"), Decimal("0.5"), None]})
+    out, err = capsys.readouterr()
+    assert json.loads(out) == {"ß": ["2026-01-02T03:04:05+00:00", 60.0, 2, 0.5, None]}
+    assert "ß" in out
+    assert err == ""
+
+
+def test_a_table_in_a_pipe_is_one_line_a_row_however_long(capsys):
+    name = "a\tlong\nname " + "x" * 500
+    output.print_table(["name", "count"], [(name, 12345), ("ok", None), ("[bold]", True)])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["name\tcount", f"a long name {'x' * 500}\t12345", "ok\t–", "[bold]\tyes"]
+
+
+def test_a_table_on_a_terminal_shows_names_as_they_are(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    output.print_table(["name", "count"], [("[bold]odd[/x]", 12345)])
+    assert "[bold]odd[/x]" in (shown := capsys.readouterr().out)
+    assert "12,345" in shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(None, "–"), (0.4, "0 s"), (59.4, "59 s"), (61, "1 min 01 s"), (3720, "1 h 02 min")],
+)
+def test_durations_are_short(seconds, shown):
+    assert output.duration(seconds) == shown
+
+
+def test_without_anyone_to_ask_a_confirmation_needs_the_flag(monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    output.confirm("Do it?", yes=True)
+    with pytest.raises(UserError, match="--yes"):
+        output.confirm("Do it?", yes=False)
+
+
+@pytest.mark.parametrize(("answer", "agrees"), [("y\n", True), ("n\n", False), ("\n", False)])
+def test_a_person_decides(monkeypatch, capsys, answer, agrees):
+    terminal = io.StringIO(answer)
+    terminal.isatty = lambda: True  # type: ignore[method-assign]
+    monkeypatch.setattr("sys.stdin", terminal)
+    if agrees:
+        output.confirm("Do it?", yes=False)
+    else:
+        with pytest.raises(typer.Exit) as raised:
+            output.confirm("Do it?", yes=False)
+        assert raised.value.exit_code == 130
+        assert "Nothing was done." in capsys.readouterr().err
