@@ -139,6 +139,17 @@ def test_the_embedded_engine_says_that_it_knows_english_only(folder):
         run("transcription", {"audio_url": (folder / "x.wav").as_uri(), "language": "de"})
 
 
+def test_without_the_optional_packages_the_engine_says_what_to_install(folder, monkeypatch):
+    there = speech.find_spec
+    monkeypatch.setattr(speech, "find_spec", lambda name: None if name == "av" else there(name))
+    (folder / "x.wav").write_bytes(_silence())
+    with pytest.raises(
+        PermanentJobError, match=r"needs av: pip install 'dagster-backfills\[speech\]'"
+    ) as failed:
+        run("transcription", {"audio_url": (folder / "x.wav").as_uri()})
+    assert failed.value.kind == "configuration"
+
+
 # OpenAI-compatible
 
 

