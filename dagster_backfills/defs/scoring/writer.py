@@ -9,6 +9,7 @@ from typing import Any
 
 import dagster as dg
 import psycopg
+from psycopg import sql
 
 from dagster_backfills.defs.scoring import days
 from dagster_backfills.defs.scoring.ahead import FeaturesAhead
@@ -26,6 +27,9 @@ from dagster_backfills.lib.postgres.resource import PostgresResource
 
 # Of a longer range only the newest days get a picture: drawing one takes longer than scoring a small day.
 _PICTURES = 7
+# After so many new rows the planner is told of the day: it takes a day that it has not heard of for an empty one,
+# and would join a second run of it row by row.
+_ANALYZE_ROWS = 10_000
 
 
 class DayWriter(dg.ConfigurableIOManager):
@@ -132,6 +136,10 @@ class _Storing:
             return
         outcome, reason = coverage.verdict(self.writer.scoring_settings.max_failed_percent, what)
         days.finish_day(conn, self.asset, day, self.run_id, outcome, reason, coverage)
+        if counts.inserted >= _ANALYZE_ROWS:
+            table = sql.Identifier(*self.work.target.schema_and_table)
+            conn.execute(sql.SQL("analyze {} (day, member_id)").format(table))
+            conn.commit()
         self.context.log.info(f"[JOB SUCCESS] {closing_line(self.asset, day, counts, coverage, seconds)}")
         if reason:
             self.context.log.warning(f"{self.asset} {day} is partial and holds the chain: {reason}.")

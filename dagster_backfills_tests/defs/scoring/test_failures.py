@@ -181,3 +181,15 @@ def test_checks_find_rows_that_the_rules_did_not_make(gyms: Gyms, score: Score) 
     found = _none_bad("commitment_out_of_range", "rows")(gyms.conn, DAY.isoformat(), ScoringSettings())
     assert found is not None
     assert found.what == "1 rows"
+
+
+def test_the_planner_is_told_of_a_day_with_many_new_rows(
+    gyms: Gyms, score: Score, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dagster_backfills.defs.scoring.writer._ANALYZE_ROWS", 3)
+    healthy(gyms, 3)
+    score(assets.commitment_scores)
+    known = gyms.rows(
+        "select attname from pg_stats where schemaname = 'scoring' and tablename = 'commitment_scores'"
+    )
+    assert {name for (name,) in known} == {"day", "member_id"}
