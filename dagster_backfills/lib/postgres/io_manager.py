@@ -23,7 +23,11 @@ from dagster_backfills.lib.engine.model import (
 from dagster_backfills.lib.engine.runner import Runner
 from dagster_backfills.lib.engine.settings import EngineSettings
 from dagster_backfills.lib.errors import UserError
-from dagster_backfills.lib.partition_events import leave_partition_metadata, materialization_events
+from dagster_backfills.lib.partition_events import (
+    announce_partitions,
+    leave_partition_metadata,
+    materialization_events,
+)
 from dagster_backfills.lib.postgres.catalog import Table, read_table
 from dagster_backfills.lib.postgres.layout import address_of
 from dagster_backfills.lib.postgres.load import load_rows
@@ -159,6 +163,9 @@ class _Storing:
                 )
                 for w in self.write_set.writes
             }
+        if self.own is None and self.keys != [WHOLE]:
+            # Dagster has announced nothing for a run that finds its partitions itself.
+            announce_partitions(self.context, [dg.AssetKey(a.split("/")) for a in self.assets], self.keys)
         reported: list[str] = []
         progress = ProgressLog(len(self.keys), self.context.log.info)
         try:

@@ -5,6 +5,7 @@ import pytest
 
 from dagster_backfills.defs.progress.assets import progress_stats
 from dagster_backfills.defs.progress.jobs import refresh_progress_stats
+from dagster_backfills.defs.progress.partitions import cohorts_partitions
 from dagster_backfills_tests.lib.postgres.storing import (
     materialize,
     materialized,
@@ -105,6 +106,24 @@ def test_one_run_finds_the_cohorts_it_is_asked_for(database_url, conn, sources, 
     )
     assert materialized(result, "progress/cohort_stats") == {key: 1 for key in expected}
     assert_right(conn, expected)
+
+
+def test_in_a_run_over_scattered_cohorts_the_failed_one_is_shown_as_failed(
+    database_url, conn, sources, instance
+):
+    conn.execute("alter table progress.cohort_stats add check (cohort_id <> 'empty') not valid")
+    result = refresh_progress_stats.execute_in_process(
+        run_config={"ops": {"compute_cohorts": {"config": {"which": "all"}}}},
+        resources=resources(database_url),
+        instance=instance,
+        raise_on_error=False,
+    )
+    assert not result.success
+    for asset in ("progress/user_progress_stats", "progress/cohort_stats"):
+        shown = instance.get_status_by_partition(dg.AssetKey(asset.split("/")), KEYS, cohorts_partitions)
+        assert {key: shown[key].value for key in KEYS} == dict.fromkeys(KEYS, "MATERIALIZED") | {
+            "empty": "FAILED"
+        }
 
 
 def test_an_unknown_cohort_is_named(database_url, sources, instance):
