@@ -100,6 +100,7 @@ class EmbeddedServer:
         with self._locked():
             postmaster = self._postmaster()
             if postmaster is None:
+                self._clear_remains()
                 return False
             for how in (signal.SIGINT, signal.SIGQUIT):
                 postmaster.send_signal(how)

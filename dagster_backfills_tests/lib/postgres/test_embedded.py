@@ -140,6 +140,16 @@ def test_a_killed_server_starts_again_with_everything_that_was_committed(server:
     open_transaction.close()
 
 
+def test_stopping_after_the_server_was_killed_ends_what_is_left_of_it(server: EmbeddedServer):
+    command = [sys.executable, "-c", f"import psycopg; psycopg.connect({server.url()!r}).execute({BUSY!r})"]
+    busy = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    while value(server, "select count(*) from pg_stat_activity where query like 'do %'") == 0:
+        time.sleep(0.01)
+    kill_postmaster(server)
+    assert server.stop() is False
+    assert busy.wait() == 1
+
+
 def test_a_pid_file_that_now_names_another_process_does_not_keep_it_from_starting(server: EmbeddedServer):
     kill_postmaster(server)
     lines = (server.data / "postmaster.pid").read_text().splitlines()
