@@ -383,41 +383,42 @@ create trigger questions_deleted after delete on progress.questions
 referencing old table as old_rows
 for each statement execute function progress.questions_changed();
 
--- A new cohort is computed even when it is empty.
-create function progress.cohorts_inserted() returns trigger
+-- Cohorts: a new one is computed even when it is empty, one that goes takes its marks along. By then the cascade has
+-- waited for everyone who was changing something in it: they hold a student of it or a class.
+create function progress.cohorts_changed() returns trigger
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    ids text[];
 begin
-    perform progress.mark_cohorts_stale(array(select n.id from new_rows as n));
+    if tg_op in ('DELETE', 'UPDATE') then
+        ids := array(select o.id from old_rows as o);
+        delete from backfill.stale_marks as m
+        where m.asset in ('progress/user_progress_stats', 'progress/cohort_stats')
+            and m.partition = any(ids)
+            and not exists (select from progress.cohorts as c where c.id = m.partition);
+    end if;
+    if tg_op = 'UPDATE' then
+        ids := array(select n.id from new_rows as n except select o.id from old_rows as o);
+    elsif tg_op = 'INSERT' then
+        ids := array(select n.id from new_rows as n);
+    end if;
+    perform progress.mark_cohorts_stale(ids);
     return null;
 end
 $$;
 
 create trigger cohorts_inserted after insert on progress.cohorts
 referencing new table as new_rows
-for each statement execute function progress.cohorts_inserted();
-
--- A deleted cohort takes its marks along: at commit, when the cascade has waited for everyone who was still changing
--- something below the cohort, and their marks can be seen.
-create function progress.cohort_deleted() returns trigger
-language plpgsql
-security definer
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-    delete from backfill.stale_marks
-    where asset in ('progress/user_progress_stats', 'progress/cohort_stats')
-        and partition = old.id
-        and not exists (select from progress.cohorts as c where c.id = old.id);
-    return null;
-end
-$$;
-
-create constraint trigger cohort_deleted after delete on progress.cohorts
-deferrable initially deferred
-for each row execute function progress.cohort_deleted();
+for each statement execute function progress.cohorts_changed();
+create trigger cohorts_updated after update on progress.cohorts
+referencing old table as old_rows new table as new_rows
+for each statement execute function progress.cohorts_changed();
+create trigger cohorts_deleted after delete on progress.cohorts
+referencing old table as old_rows
+for each statement execute function progress.cohorts_changed();
 
 -- `truncate` fires no row triggers and cascades to every table below.
 create function progress.sources_truncated() returns trigger

@@ -1,7 +1,7 @@
 -- Cohorts that are not stale, and whose row does not follow from the rows of their students: the average is the mean
 -- over active students of 100 * interacted / total, rounded half up. No row is right; a row here is an error.
 -- (All students of a cohort have one total, so the quotient of the sums is that mean, without rounding in between.)
--- Mend: backfills progress run --cohort ID --force
+-- Mend: backfills progress run COHORT_ID
 with students as (
     select
         cohort_id,

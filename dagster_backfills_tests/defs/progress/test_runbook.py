@@ -1,0 +1,58 @@
+"""What the runbook tells people to type exists and works."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+COMMAND = re.compile(
+    r"^    backfills ([a-z ]+?)(?= +[^a-z]|$)(.*)$|`backfills ([a-z ]+?)(?= +[^a-z]|`)([^`]*)`", re.M
+)
+
+
+@pytest.fixture(scope="module")
+def runbook(project_root: Path) -> str:
+    return (project_root / "docs" / "runbooks" / "progress-stats.md").read_text()
+
+
+def test_its_queries_run(school, runbook):
+    blocks = re.findall(r"```sql\n(.*?)```", runbook, re.S)
+    assert len(blocks) >= 4
+    for block in blocks:
+        school.execute(block)
+
+
+def test_the_query_for_triggers_that_are_off_finds_one(school, runbook):
+    [query] = [block for block in re.findall(r"```sql\n(.*?)```", runbook, re.S) if "tgenabled" in block]
+    assert school.execute(query).fetchall() == []
+    school.execute("alter table progress.user_progress disable trigger user_progress_inserted")
+    assert school.execute(query).fetchall() == [("user_progress", "user_progress_inserted")]
+
+
+def test_it_names_every_operators_query(project_root, runbook):
+    files = {path.name for path in (project_root / "sql" / "monitoring").glob("progress_*.sql")}
+    assert set(re.findall(r"progress_\w+\.sql", runbook)) == files
+
+
+def test_its_commands_have_the_options_that_it_gives_them(runbook):
+    commands: dict[str, set[str]] = {}
+    for match in COMMAND.finditer(runbook):
+        name, rest = (match[1], match[2]) if match[1] else (match[3], match[4])
+        # A lower-case word after the command is an argument of it.
+        words = name.split()
+        name = " ".join(words[: 1 if words[0] == "env" else 2])
+        commands.setdefault(name, set()).update(re.findall(r"--[a-z]+", rest))
+    assert {"progress run", "progress status", "progress find", "failures list", "failures retry"} <= set(
+        commands
+    )
+    for name, options in commands.items():
+        shown = subprocess.run(
+            [str(Path(sys.executable).with_name("backfills")), *name.split(), "--help"],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={"COLUMNS": "200", "NO_COLOR": "1", "PATH": "/usr/bin:/bin"},
+        ).stdout
+        assert [option for option in options if option not in shown] == [], name
