@@ -154,7 +154,13 @@ class Bench:
 
 def _expect(found: object, wanted: object, what: str) -> None:
     if found != wanted:
-        raise SystemExit(f"{what}: {found!r}, expected {wanted!r}")
+        raise SystemExit(f"{what}: {_short(found)}, expected {_short(wanted)}")
+
+
+def _short(value: object) -> str:
+    if isinstance(value, set) and len(value) > 10:
+        return f"{len(value):,} of them, {', '.join(sorted(value)[:5])} …"
+    return repr(value)
 
 
 def _check_states(ui: Backfills, keys: list[str], failed: list[str]) -> None:

@@ -74,7 +74,7 @@ insert into public.benchmark_broken (cohort_id)
 select unnest(:broken::text[]);
 
 -- name: mend_cohorts
-delete from public.benchmark_broken;
+truncate public.benchmark_broken;
 
 -- name: mark_scattered_stale
 -- Every tenth of :cohorts cohorts.

@@ -99,7 +99,7 @@ _READY = """{
 
 
 def _wait_until_ready(
-    webserver: Webserver, processes: list[Any], logs: list[Path], timeout: float = 180
+    webserver: Webserver, processes: list[Any], logs: list[Path], timeout: float = 600
 ) -> None:
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
