@@ -6,7 +6,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
 
+import dagster as dg
 import pytest
 
 _WAITING = """
@@ -46,11 +49,17 @@ def _held_up(make_connection, member: str) -> Iterator[Callable[[], None]]:
         let_go()
 
 
+def _alone(school, work: Callable[[Any], Any]) -> Any:
+    """Do it with a Dagster instance of its own: one in memory is no place for two threads."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        return work(replace(school, instance=instance))
+
+
 @contextmanager
 def _running(school, **settings) -> Iterator[threading.Thread]:
     """A run in a thread, which is over when the block is left."""
     school.settings = {"lock_timeout": 60.0, **settings}
-    thread = threading.Thread(target=school.fill, kwargs={"which": "all"})
+    thread = threading.Thread(target=_alone, args=[school, lambda world: world.fill(which="all")])
     thread.start()
     try:
         yield thread
@@ -100,7 +109,9 @@ def test_two_runs_at_once_over_the_same_organizations_create_each_record_once(sc
     with _held_up(make_connection, "mem_1a"):
         results: list[bool] = []
         threads = [
-            threading.Thread(target=lambda: results.append(school.fill(which="all").success))
+            threading.Thread(
+                target=lambda: results.append(_alone(school, lambda world: world.fill(which="all").success))
+            )
             for _ in range(2)
         ]
         for thread in threads:
@@ -151,7 +162,9 @@ def test_a_rollback_and_a_run_over_the_same_organization_take_turns(school, make
     with _held_up(make_connection, "mem_1c") as let_go:
         with _running(school):
             _wait_until(lambda: school.rows(_WAITING)[0][0] == 1, "the run to be in org_1")
-            undo = threading.Thread(target=school.roll_back, kwargs={"backfill": first, "dry_run": False})
+            undo = threading.Thread(
+                target=_alone, args=[school, lambda world: world.roll_back(backfill=first, dry_run=False)]
+            )
             undo.start()
             _wait_until(lambda: school.rows(_WAITING)[0][0] == 2, "the rollback to wait for the run")
             let_go()
