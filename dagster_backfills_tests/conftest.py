@@ -27,7 +27,13 @@ _FAST = {
     "max_wal_senders": "0",
     "shared_buffers": "128MB",
 }
-_OWN_VARIABLES = ("DATABASE_URL", "DAGSTER_HOME", "DAGSTER_POSTGRES_URL", "BACKFILLS_DEBUG")
+_OWN_VARIABLES = (
+    "DATABASE_URL",
+    "DAGSTER_HOME",
+    "DAGSTER_POSTGRES_URL",
+    "DAGSTER_EVENT_BATCH_SIZE",
+    "BACKFILLS_DEBUG",
+)
 # Waits for the end of its input, which comes when the session ends, even by SIGKILL.
 _UNDERTAKER = """
 import sys
@@ -51,6 +57,18 @@ def _session_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("BACKFILLS_HOME", str(state))
         yield server
     undertaker.communicate()
+
+
+@pytest.fixture(autouse=True)
+def _environment_is_put_back() -> Iterator[None]:
+    """The command line sets these for the processes that it starts; the next test must not inherit them."""
+    before = {name: os.environ.get(name) for name in _OWN_VARIABLES}
+    yield
+    for name, value in before.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 @pytest.fixture(scope="session")
