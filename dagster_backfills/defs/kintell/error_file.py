@@ -18,7 +18,8 @@ def error_lines(columns: list[str], errors: Iterable[tuple[int, str, list[str]]]
     """CSV text: the file's columns (without those of an earlier error file), the row's number, its message."""
     keep = [i for i, name in enumerate(columns) if name not in (ROW, MESSAGE)]
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
+    # CRLF, as RFC 4180 has it; a writer that ends lines otherwise leaves a lone CR in a field unquoted.
+    writer = csv.writer(buffer, lineterminator="\r\n")
     writer.writerow([*(columns[i] for i in keep), ROW, MESSAGE])
     for row, message, values in errors:
         writer.writerow([*(values[i] if i < len(values) else "" for i in keep), row, message])

@@ -133,7 +133,7 @@ def test_an_unknown_choice_is_an_error_that_names_the_choices(cohorts):
     with pytest.raises(UserError) as error:
         select_cohorts(cohorts, "new")  # type: ignore[arg-type]
     assert error.value.message == "Unknown choice of cohorts: new."
-    assert error.value.hint == "Choose one of all, missing, stale, failed."
+    assert error.value.hint == "Choose one of all, missing, stale, failed, needed, due."
 
 
 def test_one_cohort_is_read_by_its_id(cohorts):
