@@ -25,7 +25,7 @@ dev: install  ## the same, then the Dagster UI and daemon on that data
 	$(BIN)/backfills demo --serve
 
 test: install  ## the whole test suite
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: install  ## lint, format, types, SQL
 	$(BIN)/ruff check .

@@ -9,6 +9,12 @@ from psycopg.rows import dict_row
 
 _SHOWN = 20
 
+AFTER_EVERY_RUN = dg.AutomationCondition.eager().without(~dg.AutomationCondition.any_deps_missing())
+"""Check the asset after whatever run has reported it: its own or a job's.
+
+`eager` by itself would wait until every partition is there, so that one that can't be written would end the checks.
+"""
+
 
 def check_breaches(
     conn: psycopg.Connection[Any],

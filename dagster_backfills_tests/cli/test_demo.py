@@ -7,7 +7,7 @@ import pytest
 
 from dagster_backfills_tests.cli.conftest import Cli
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("demo"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 
 def test_the_demo_migrates_loads_backfills_every_domain_and_can_be_run_again(cli: Cli, make_database) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from dagster_backfills_tests.cli.conftest import Cli
 
-pytestmark = [pytest.mark.xdist_group("cli_progress"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.timeout(600)]
 
 
 @pytest.fixture

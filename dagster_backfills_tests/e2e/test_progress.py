@@ -19,7 +19,7 @@ from dagster_backfills_tests.e2e.graphql import (
     wait_for,
 )
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("stack"), pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 ASSETS = ["progress/user_progress_stats", "progress/cohort_stats"]
 ODD = ["with, comma", 'it\'s "quoted"', "100%/é中文", "sp ace", "x" * 500]

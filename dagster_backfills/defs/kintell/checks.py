@@ -8,7 +8,7 @@ from dagster_backfills.defs.kintell.claims import LEASE_SECONDS
 from dagster_backfills.defs.kintell.reporting import SESSIONS
 from dagster_backfills.defs.kintell.resources import KintellSettings
 from dagster_backfills.defs.kintell.statements import statements
-from dagster_backfills.lib.checks import check_breaches
+from dagster_backfills.lib.checks import AFTER_EVERY_RUN, check_breaches
 from dagster_backfills.lib.postgres.resource import PostgresResource
 
 EVENTS_WITHIN_SECONDS = 600
@@ -32,9 +32,7 @@ _RULES: dict[str, tuple[str, bool, str]] = {
 @dg.multi_asset_check(
     name="kintell_checks",
     specs=[
-        dg.AssetCheckSpec(
-            name=name, asset=SESSIONS, description=rule, automation_condition=dg.AutomationCondition.eager()
-        )
+        dg.AssetCheckSpec(name=name, asset=SESSIONS, description=rule, automation_condition=AFTER_EVERY_RUN)
         for name, (_, _, rule) in _RULES.items()
     ],
     can_subset=True,

@@ -6,7 +6,7 @@ from pathlib import Path
 import dagster as dg
 
 from dagster_backfills.defs.progress.tables import ASSETS, COHORT_STATS, USER_PROGRESS_STATS
-from dagster_backfills.lib.checks import check_breaches
+from dagster_backfills.lib.checks import AFTER_EVERY_RUN, check_breaches
 from dagster_backfills.lib.postgres.queries import load_queries
 from dagster_backfills.lib.postgres.resource import PostgresResource
 
@@ -54,8 +54,7 @@ _RULES: dict[str, tuple[str, str, bool, str]] = {
             name=name,
             asset=asset.split("/"),
             description=rule,
-            # After any run that reports the asset, be it of the asset itself or of the refreshing job.
-            automation_condition=dg.AutomationCondition.eager(),
+            automation_condition=AFTER_EVERY_RUN,
         )
         for name, (asset, _, _, rule) in _RULES.items()
     ],

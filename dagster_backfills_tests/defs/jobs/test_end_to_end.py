@@ -15,7 +15,7 @@ from dagster_backfills_tests.defs.jobs.stand_ins import Mux, StandIn, serving
 from dagster_backfills_tests.defs.jobs.test_engines import PARTS, needs_espeak
 from dagster_backfills_tests.e2e.conftest import instance_environment
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600), pytest.mark.xdist_group("servers")]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 OBSERVATIONS = """
 query Observations { assetOrError(assetKey: {path: ["jobs", "background_jobs"]}) { ... on Asset {
