@@ -37,6 +37,9 @@ telemetry: {enabled: false}
 """
 
 
+_COLUMNS = ("noticing", "announcing", "starting", "running", "total")
+
+
 @dataclass(frozen=True)
 class Measured:
     """Seconds of one backfill: `total` from the click until every partition is shown as done or failed.
@@ -170,31 +173,35 @@ def _check_states(ui: Backfills, keys: list[str], failed: list[str]) -> None:
         _expect(states["materialized"], set(keys) - set(failed), f"materialized partitions of {asset}")
 
 
-def batched(bench: Bench, some: int) -> tuple[dict[str, Any], dict[str, Measured]]:
+def batched(bench: Bench, some: int) -> tuple[float, dict[str, Measured]]:
     """The project's own settings: everything, with three failing; those three again; scattered ones; a few."""
     with bench.ui("dagster_batched", (ROOT / "dagster.yaml").read_text()) as ui:
         bench.load()
         bench.execute("break_cohorts", broken=bench.broken)
-        wide = bench.backfill(ui, bench.keys)
+        wide = _shown(f"{bench.partitions:,} cohorts, 3 failing", bench.backfill(ui, bench.keys))
         _expect((wide.runs, wide.failed_runs), (1, 1), "runs and failed runs")
         _check_states(ui, bench.keys, bench.broken)
 
         bench.execute("mend_cohorts")
-        retry = bench.backfill(ui, bench.broken, runs=3)
+        retry = _shown("those 3 again, the last run", bench.backfill(ui, bench.broken, runs=3))
         _expect((retry.runs, retry.failed_runs), (3, 0), "runs and failed runs of the retry")
         _check_states(ui, bench.keys, [])
         _expect(bench.execute("cohorts_without_stats"), 0, "cohorts without statistics")
 
         scattered = bench.scattered(ui)
-        few = bench.backfill(ui, bench.keys[:some])
+        print(
+            f"{f'{bench.partitions // 10:,} scattered stale cohorts in one run':42}{scattered:60.1f}",
+            flush=True,
+        )
+        few = _shown(f"{some:,} cohorts", bench.backfill(ui, bench.keys[:some]))
         _expect(few.failed_runs, 0, "failed runs")
-    return {"scattered": scattered}, {"all": wide, "retry of 3": retry, "some": few}
+    return scattered, {"wide": wide, "retry": retry, "some": few}
 
 
 def default(bench: Bench, some: int) -> Measured:
     """Dagster as it comes, on the same data."""
     with bench.ui("dagster_default", DEFAULTS) as ui:
-        measured = bench.backfill(ui, bench.keys[:some])
+        measured = _shown(f"{some:,} cohorts, Dagster's defaults", bench.backfill(ui, bench.keys[:some]))
         _expect(measured.failed_runs, 0, "failed runs")
         return measured
 
@@ -206,12 +213,14 @@ def main(arguments: list[str]) -> None:
     bench = Bench(root, options.partitions, options.backfill_interval)
     try:
         bench.prepare()
-        figures, ours = batched(bench, options.some)
+        print(f"{'seconds':42}" + "".join(f"{column:>12}" for column in _COLUMNS), flush=True)
+        scattered, ours = batched(bench, options.some)
         stock = None if options.no_default else default(bench, options.some)
     finally:
         bench.server.delete()
         shutil.rmtree(root, ignore_errors=True)
-    _print(options, figures["scattered"], ours, stock)
+    sizes = {"partitions": options.partitions, "some": options.some}
+    print(json.dumps(sizes | _figures(scattered, ours, stock)))
 
 
 def _options() -> argparse.ArgumentParser:
@@ -225,37 +234,31 @@ def _options() -> argparse.ArgumentParser:
     return parser
 
 
-def _print(options: Any, scattered: float, ours: dict[str, Measured], stock: Measured | None) -> None:
-    columns = ("noticing", "announcing", "starting", "running", "total")
-    named = {
-        f"{options.partitions:,} cohorts, 3 failing": ours["all"],
-        "those 3 again": ours["retry of 3"],
-        f"{options.some:,} cohorts": ours["some"],
-        f"{options.some:,} cohorts, Dagster's defaults": stock,
-    }
-    print(f"{'seconds':42}" + "".join(f"{column:>12}" for column in columns))
-    for name, measured in named.items():
-        if measured:
-            print(f"{name:42}" + "".join(f"{getattr(measured, column):12.1f}" for column in columns))
-    print(f"{f'{options.partitions // 10:,} scattered stale cohorts in one run':42}{scattered:60.1f}")
-    result = {
-        "seconds_10k": ours["all"].total,
-        "seconds_10k_noticing": ours["all"].noticing,
-        "seconds_10k_announcing": ours["all"].announcing,
-        "seconds_10k_running": ours["all"].running,
-        "seconds_retry": ours["retry of 3"].total,
+def _shown(name: str, measured: Measured) -> Measured:
+    print(f"{name:42}" + "".join(f"{getattr(measured, column):12.1f}" for column in _COLUMNS), flush=True)
+    return measured
+
+
+def _figures(scattered: float, ours: dict[str, Measured], stock: Measured | None) -> dict[str, float]:
+    wide, some = ours["wide"], ours["some"]
+    figures = {
+        "seconds_10k": wide.total,
+        "seconds_10k_noticing": wide.noticing,
+        "seconds_10k_announcing": wide.announcing,
+        "seconds_10k_starting": wide.starting,
+        "seconds_10k_running": wide.running,
+        "seconds_retry": ours["retry"].total,
         "seconds_1k_scattered": scattered,
-        "seconds_1k": ours["some"].total,
+        "seconds_1k": some.total,
     }
     if stock:
-        result["seconds_1k_default"] = stock.total
-        result["ratio_to_default"] = ours["some"].total / stock.total
-        # Without the up to 30 s until the daemon looks, which are the same for both, and a matter of luck.
-        result["ratio_to_default_once_noticed"] = (ours["some"].total - ours["some"].noticing) / (
+        figures["seconds_1k_default"] = stock.total
+        figures["ratio_to_default"] = some.total / stock.total
+        # Without the up to 30 s until the daemon looks, which are luck, and the same for both.
+        figures["ratio_to_default_once_noticed"] = (some.total - some.noticing) / (
             stock.total - stock.noticing
         )
-    sizes = {"partitions": options.partitions, "some": options.some}
-    print(json.dumps(sizes | {name: round(value, 3) for name, value in result.items()}))
+    return {name: round(value, 3) for name, value in figures.items()}
 
 
 if __name__ == "__main__":
