@@ -146,12 +146,13 @@ def compare(bench: Bench, url: str, rounds: int) -> dict[str, Any]:
     rows that are right already."""
     bare, runs = [], []
     with psycopg.connect(url, autocommit=True) as conn:
-        for _ in range(rounds):
+        for number in range(1, rounds + 1):
             conn.execute(STATEMENTS["empty"])
             bare.append(bench.bare(url))
             conn.execute(STATEMENTS["remember"])
             conn.execute(STATEMENTS["empty"])
             runs.append(bench.run(url, {"which": "all"}))
+            print(f"round {number}: bare SQL {bare[-1]:.1f} s, step {runs[-1].step:.1f} s", flush=True)
             wrong = conn.execute(STATEMENTS["differences"]).fetchone()
             if wrong != (0,):
                 raise SystemExit(f"The run and the bare SQL differ in {wrong} rows.")
