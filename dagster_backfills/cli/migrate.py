@@ -6,8 +6,10 @@ import typer
 
 from dagster_backfills.cli.errors import FAILURES
 from dagster_backfills.cli.output import print_json, print_table, say
+from dagster_backfills.lib.dagster_home import dagster_database_url
 from dagster_backfills.lib.postgres.embedded import resolve_database_url
 from dagster_backfills.lib.postgres.migrations import apply_migrations, migration_state
+from dagster_backfills.lib.postgres.roles import apply_roles
 
 app = typer.Typer()
 
@@ -18,11 +20,20 @@ def migrate(
         bool,
         typer.Option("--status", help="Only show what is applied and what waits. Exit code 1 if any waits."),
     ] = False,
+    roles: Annotated[
+        bool,
+        typer.Option("--roles", help="Then apply sql/roles.sql: who may do what. Needs an administrator."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Apply the migrations that the database lacks. Doing it again, or twice at once, does no harm."""
     url = resolve_database_url()
     applied = [] if status else apply_migrations(url)
+    if not status:
+        # Dagster's own tables, too: what runs later need not be allowed to make any.
+        dagster_database_url()
+    if roles and not status:
+        apply_roles(url)
     state = migration_state(url)
     if as_json:
         print_json({"applied_now": applied, "applied": state.applied, "pending": state.pending})
@@ -32,5 +43,7 @@ def migrate(
     else:
         say(*(f"Applied {name}." for name in applied))
         say(f"The database is up to date: {len(state.applied)} migrations.")
+        if roles:
+            say("The roles are as sql/roles.sql says.")
     if state.pending:
         raise typer.Exit(FAILURES)

@@ -1,0 +1,407 @@
+"""What each of the four roles may do, and what it is refused, on real connections of real logins."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import errors
+from psycopg.types.json import Jsonb
+
+from dagster_backfills.lib.postgres.roles import apply_roles
+from dagster_backfills_tests.cli.conftest import SCRIPT
+from dagster_backfills_tests.defs.kintell.sample import add_users, row, write_csv
+from dagster_backfills_tests.guard.conftest import ROLES, Guarded
+
+SCHEMAS = {"backfill", "training", "progress", "kintell", "jobs", "scoring"}
+SOURCES = {
+    "training": ["organizations", "members", "training_videos"],
+    "progress": ["schools", "cohorts", "users", "classes", "modules", "questions", "user_progress"],
+    "scoring": ["gyms", "members", "visits", "coaches", "member_coaches"],
+    "jobs": ["job_types", "queue_settings"],
+}
+SECRET_TO_READERS = [
+    "training.members", "training.employee_training_video_completions", "progress.users", "progress.user_progress",
+    "kintell.users", "kintell.kintell_sessions", "kintell.backfill_row_errors", "kintell.event_outbox",
+    "kintell.event_payloads", "jobs.background_jobs", "jobs.job_queue", "jobs.my_jobs", "scoring.members",
+    "backfill.failures", "dagster.runs", "dagster.event_logs",
+]  # fmt: skip
+
+
+def tables(guarded: Guarded, kinds: str = "rp") -> list[str]:
+    with guarded.connect() as conn:
+        found = conn.execute(
+            "select format('%%I.%%I', n.nspname, c.relname) from pg_class c"
+            " join pg_namespace n on n.oid = c.relnamespace where n.nspname = any(%s)"
+            " and c.relkind = any(%s) order by 1",
+            [[*SCHEMAS, "dagster"], list(kinds)],
+        )
+        return [row[0] for row in found]
+
+
+def refused(conn: psycopg.Connection, statement: str, *binds: object) -> None:
+    with pytest.raises(errors.InsufficientPrivilege):
+        conn.execute(statement, binds)
+
+
+# ---- the whole
+
+
+def test_roles_name_every_schema_that_the_migrations_make(guarded: Guarded) -> None:
+    with guarded.connect() as conn:
+        made = conn.execute(
+            "select nspname, pg_get_userbyid(nspowner) from pg_namespace"
+            " where nspname !~ '^pg_' and nspname not in ('information_schema', 'public')"
+        ).fetchall()
+    assert dict(made) == dict.fromkeys(SCHEMAS | {"dagster"}, "backfills_owner")
+
+
+def test_nothing_stays_with_whoever_ran_the_migrations_and_nothing_is_everybodys(guarded: Guarded) -> None:
+    with guarded.connect() as conn:
+        owners = conn.execute(
+            "select pg_get_userbyid(relowner) from pg_class where relnamespace = any(%(s)s::regnamespace[])"
+            " union select pg_get_userbyid(proowner) from pg_proc where pronamespace = any(%(s)s::regnamespace[])"
+            " union select pg_get_userbyid(relowner) from pg_class where relname = 'backfill_migrations'",
+            {"s": [*SCHEMAS, "dagster"]},
+        ).fetchall()
+        assert owners == [("backfills_owner",)]
+        everybodys = conn.execute(
+            "select p.oid::regprocedure from pg_proc p"
+            " cross join aclexplode(coalesce(proacl, acldefault('f', proowner))) as a"
+            " where a.grantee = 0 and p.pronamespace = any(%s::regnamespace[])",
+            [[*SCHEMAS, "dagster"]],
+        ).fetchall()
+        assert everybodys == []
+
+
+def test_every_function_with_its_owners_rights_has_a_search_path_that_nobody_can_add_to(
+    guarded: Guarded,
+) -> None:
+    with guarded.connect() as conn:
+        found = conn.execute(
+            "select p.oid::regprocedure::text, p.proconfig from pg_proc p where p.prosecdef"
+            " and p.pronamespace = any(%s::regnamespace[])",
+            [list(SCHEMAS)],
+        ).fetchall()
+    assert len(found) > 10
+    assert {name: "search_path=pg_catalog, pg_temp" in (config or []) for name, config in found} == {
+        name: True for name, _ in found
+    }
+
+
+def test_applying_the_roles_again_changes_nothing_and_takes_back_what_was_granted_by_hand(
+    guarded: Guarded,
+) -> None:
+    rights = (
+        "select c.oid::regclass::text, c.relacl::text from pg_class c where relnamespace = any(%s::regnamespace[])"
+        " union all select p.oid::regprocedure::text, proacl::text from pg_proc p"
+        " where pronamespace = any(%s::regnamespace[]) union all select defaclnamespace::text || defaclobjtype::text,"
+        " defaclacl::text from pg_default_acl"
+    )
+    every = [[*SCHEMAS, "dagster"]] * 2
+    with guarded.connect() as conn:
+        before = sorted(conn.execute(rights, every).fetchall())
+        conn.execute("grant all on kintell.users to backfills_reader")
+        apply_roles(guarded.admin)
+        assert sorted(conn.execute(rights, every).fetchall()) == before
+    # An upgrade needs no superuser: the owner's login migrates and applies the roles again.
+    done = guarded.backfills("owner", "migrate", "--roles")
+    assert done.returncode == 0, done.stderr
+    with guarded.connect() as conn:
+        assert sorted(conn.execute(rights, every).fetchall()) == before
+
+
+def test_nobody_else_may_apply_them(guarded: Guarded) -> None:
+    done = guarded.backfills("reader", "migrate", "--roles")
+    assert done.returncode == 3
+    assert "refused" in done.stderr or "permission denied" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_owners_login_sets_up_an_empty_database(server_url: str, template: str, guard) -> None:
+    guarded = guard(False)
+    with guarded.connect() as conn:
+        for schema in (*SCHEMAS, "dagster"):
+            conn.execute(psycopg.sql.SQL("drop schema {} cascade").format(psycopg.sql.Identifier(schema)))
+        conn.execute("drop table public.backfill_migrations, public._yoyo_log, public._yoyo_version")
+        conn.execute("drop table if exists public.yoyo_lock")
+    done = guarded.backfills("owner", "migrate", "--roles")
+    assert done.returncode == 0, done.stderr
+    with guarded.connect("writer") as conn:
+        assert conn.execute("select count(*) from jobs.background_jobs").fetchone() == (0,)
+        assert conn.execute("select count(*) from dagster.runs").fetchone() == (0,)
+
+
+def test_what_a_later_migration_makes_is_the_writers_and_not_the_readers(guarded: Guarded) -> None:
+    with guarded.connect("owner") as owner:
+        owner.execute("create table training.later (id bigint generated always as identity, note text)")
+        owner.execute("create function training.later_note() returns text language sql as 'select ''x'''")
+        owner.execute("create view training.later_view as select count(*) from training.later")
+    with guarded.connect("writer") as writer, guarded.connect("reader") as reader:
+        writer.execute("insert into training.later (note) values (training.later_note())")
+        for name in ("training.later", "training.later_view"):
+            refused(reader, f"select * from {name}")  # noqa: S608
+        refused(reader, "select training.later_note()")
+        apply_roles(guarded.admin)
+        assert reader.execute("select * from training.later_view").fetchone() == (1,)
+        refused(reader, "select * from training.later")
+    with guarded.connect("owner") as owner:
+        owner.execute("drop view training.later_view; drop table training.later")
+        owner.execute("drop function training.later_note")
+
+
+@pytest.mark.parametrize("role", ["writer", "reader", "enqueuer"])
+def test_nobody_but_the_owner_changes_what_is_there(guarded: Guarded, role: str) -> None:
+    with guarded.connect(role) as conn:
+        for schema in (*sorted(SCHEMAS), "dagster", "public"):
+            refused(conn, f"create table {schema}.mine (i int)")
+            refused(conn, f"create function {schema}.mine() returns int language sql as 'select 1'")
+        for statement in (
+            "create schema mine",
+            "alter table progress.cohort_stats add column mine int",
+            "drop table progress.cohort_stats",
+            "truncate progress.cohort_stats",
+            "create index on progress.cohort_stats (average_completion)",
+            "alter table progress.user_progress disable trigger all",
+            "create trigger t before insert on progress.cohort_stats for each row execute function"
+            " progress.users_changed()",
+            "alter function jobs.enqueue_background_job security invoker",
+            "set session_replication_role = 'replica'",
+            "set role backfills_owner",
+            "create role mine",
+            "copy progress.cohort_stats to program 'cat'",
+            "select pg_read_file('postgresql.conf')",
+            "update public.backfill_migrations set migration_id = 'none'",
+            "delete from public.backfill_migrations",
+        ):
+            refused(conn, statement)
+
+
+# ---- the writer
+
+
+def test_the_writer_does_not_write_what_is_the_applications(guarded: Guarded) -> None:
+    with guarded.connect("writer") as conn:
+        for schema, names in SOURCES.items():
+            for name in names:
+                conn.execute(f"select * from {schema}.{name} limit 0")  # noqa: S608
+                refused(conn, f"delete from {schema}.{name}")  # noqa: S608
+                refused(conn, f"insert into {schema}.{name} select * from {schema}.{name}")  # noqa: S608
+        refused(conn, "update scoring.members set first_name = ''")
+        refused(conn, "update training.members set user_email = ''")
+
+
+@pytest.fixture(scope="module")
+def sources(guarded: Guarded) -> Guarded:
+    """A little of everything, put there by an administrator."""
+    with guarded.connect() as conn:
+        conn.execute("insert into training.training_videos values ('v1', 'Video', 1), ('v2', 'Video', 2)")
+        conn.execute("insert into training.organizations values ('o', 'Organization')")
+        conn.execute(
+            "insert into training.members (id, organization_id, user_email) values ('m', 'o', 'm@example.org')"
+        )
+        conn.execute("insert into progress.schools values ('s', 'School')")
+        conn.execute("insert into progress.cohorts (id, school_id, name) values ('c', 's', 'One')")
+        conn.execute("insert into progress.classes values ('k', 'c')")
+        conn.execute("insert into progress.modules values ('m', 'k')")
+        conn.execute("insert into progress.questions values ('q', 'm')")
+        conn.execute("insert into progress.users values ('u', 'c', 'U', 'u@example.org')")
+        conn.execute("insert into scoring.gyms values ('g', 'Gym')")
+        conn.execute(
+            "insert into scoring.members (id, gym_id, first_name, last_name, status, joined_date)"
+            " values ('m', 'g', 'First', 'Last', 'active', current_date - 400)"
+        )
+        conn.execute(
+            "insert into scoring.visits select 'm', current_date - d from generate_series(2, 60, 3) d"
+        )
+        add_users(conn)
+    return guarded
+
+
+def succeeds(guarded: Guarded, *arguments: str) -> str:
+    done = guarded.backfills("writer", *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def counted(guarded: Guarded, table: str) -> int:
+    with guarded.connect() as conn:
+        row = conn.execute(f"select count(*) from {table}").fetchone()  # noqa: S608
+    assert row is not None
+    return row[0]
+
+
+def test_every_domain_runs_from_end_to_end_as_the_writer(
+    sources: Guarded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KINTELL_ALLOWED_LOCATIONS", str(tmp_path))
+    monkeypatch.setenv("JOBS_SOP_ENGINE", "embedded")
+    succeeds(sources, "training", "run", "--yes")
+    assert counted(sources, "training.employee_training_video_completions") == 2
+    succeeds(sources, "progress", "run", "--force", "--yes")
+    assert counted(sources, "progress.cohort_stats") == 1
+    succeeds(sources, "scoring", "run")
+    assert counted(sources, "scoring.commitment_scores") == 1
+    assert counted(sources, "scoring.members where commitment_day is not null") == 1
+    file = write_csv(tmp_path / "a.csv", [row(n) for n in range(30)])
+    succeeds(sources, "kintell", "start", str(file))
+    assert counted(sources, "kintell.kintell_sessions") == 30
+    text = "Open the valve slowly. Check the pressure gauge. Close the valve when the tank is full."
+    given = json.dumps({"title": "Boiler", "transcript": text, "duration": 30})
+    succeeds(sources, "jobs", "enqueue", "sop_generation", "--input", given)
+    settings = tmp_path / "drain.yaml"
+    config = {"ops": {"work_off_background_jobs": {"config": {"idle_seconds": 1, "max_seconds": 60}}}}
+    settings.write_text(json.dumps(config))
+    drained = subprocess.run(
+        [str(Path(SCRIPT).with_name("dagster")), "job", "execute", "-m", "dagster_backfills.definitions",
+         "-j", "drain_background_jobs", "-c", str(settings)],
+        env=sources.environment("writer"), capture_output=True, text=True, check=False, cwd=sources.home,
+    )  # fmt: skip
+    assert drained.returncode == 0, drained.stderr
+    assert counted(sources, "jobs.background_jobs where status = 'completed'") == 1
+    runs = {"refresh_training_completions", "refresh_progress_stats", "import_kintell_sessions"}
+    with sources.connect("writer") as conn:
+        rows = conn.execute("select pipeline_name from dagster.runs where status = 'SUCCESS'").fetchall()
+    assert runs <= {row[0] for row in rows}
+    succeeds(sources, "status")
+
+
+def test_statistics_are_taken_after_a_large_batch_where_postgres_lets_the_writer(guarded: Guarded) -> None:
+    with guarded.connect("writer") as conn:
+        notices: list[str] = []
+        conn.add_notice_handler(lambda notice: notices.append(notice.message_primary or ""))
+        conn.execute("analyze scoring.commitment_scores (day, member_id)")
+        assert bool(notices) == (conn.info.server_version < 170000)
+
+
+# ---- the reader
+
+
+def test_the_reader_sees_every_view_and_the_results(sources: Guarded) -> None:
+    shown = set(tables(sources, "vm")) - {"jobs.my_jobs", "kintell.event_payloads"}
+    assert {"backfill.run_progress", "progress.cohort_dashboard", "jobs.queue_metrics"} <= shown
+    with sources.connect("reader") as conn:
+        for name in sorted(shown):
+            conn.execute(f"select * from {name} limit 5").fetchall()  # noqa: S608
+        for result in ("progress.cohort_stats", "scoring.churn_risk_scores", "backfill.runs"):
+            conn.execute(f"select * from {result}").fetchall()  # noqa: S608
+
+
+def test_the_reader_neither_writes_nor_sees_persons_jobs_or_dagsters_own_tables(guarded: Guarded) -> None:
+    with guarded.connect("reader") as conn:
+        for name in SECRET_TO_READERS:
+            refused(conn, f"select * from {name}")  # noqa: S608
+        for name in tables(guarded):
+            refused(conn, f"delete from {name}")  # noqa: S608
+            refused(conn, f"insert into {name} default values")
+        refused(conn, "select jobs.enqueue_background_job('sop_generation', '{}')")
+        refused(conn, "select backfill.mark_stale('a', '{b}')")
+
+
+# ---- the enqueuer
+
+INPUT = {"title": "T", "transcript": "Open the valve.", "duration": 3}
+ENQUEUE = "select jobs.enqueue_background_job('sop_generation', %s, {})"
+
+
+def enqueue(conn: psycopg.Connection, more: str = "priority => 5", *binds: object) -> object:
+    row = conn.execute(ENQUEUE.format(more), [Jsonb(INPUT), *binds]).fetchone()
+    assert row is not None
+    return row[0]
+
+
+def test_the_enqueuer_enqueues_and_sees_its_own_jobs_only(guarded: Guarded) -> None:
+    with guarded.connect("enqueuer") as application, guarded.connect("writer") as other:
+        mine, theirs = enqueue(application), enqueue(other)
+        seen = application.execute("select id, status, input_data from jobs.my_jobs").fetchall()
+        assert seen == [(mine, "pending", INPUT)]
+        assert other.execute(
+            "select id from jobs.my_jobs where id = any(%s)", [[mine, theirs]]
+        ).fetchall() == [(theirs,)]
+        # Another role that it may take on does not make it another: the login counts.
+        application.execute("set role backfills_enqueuer")
+        assert application.execute("select id from jobs.my_jobs").fetchall() == [(mine,)]
+
+
+def test_a_condition_that_tells_what_it_sees_is_not_told_of_others_jobs(guarded: Guarded) -> None:
+    with guarded.connect("enqueuer") as application, guarded.connect("writer") as other:
+        enqueue(application)
+        enqueue(other)
+        application.execute(
+            "create function pg_temp.tell(job_type text, id uuid) returns boolean language plpgsql cost 0.0000001"
+            " as $$ begin raise notice '%', id; return true; end $$"
+        )
+        told: list[str] = []
+        application.add_notice_handler(lambda notice: told.append(notice.message_primary or ""))
+        seen = application.execute(
+            "select id::text from jobs.my_jobs where pg_temp.tell(job_type, id)"
+        ).fetchall()
+        assert sorted(told) == sorted(row[0] for row in seen)
+
+
+def test_what_follows_an_applications_job_is_its_own_too(guarded: Guarded) -> None:
+    follow = Jsonb([{"job_type": "sop_generation", "input_data": INPUT}])
+    with guarded.connect("enqueuer") as application, guarded.connect("writer") as worker:
+        worker.execute("delete from jobs.background_jobs")
+        first = enqueue(application, "then_steps => %s", follow)
+        [(job, attempt)] = worker.execute("select id, attempt from jobs.claim_jobs('w', 99)").fetchall()
+        assert job == first
+        worker.execute("select jobs.complete_jobs(%s, %s, array['{}']::jsonb[])", [[job], [attempt]])
+        seen = application.execute(
+            "select status, parent_id from jobs.my_jobs order by created_at"
+        ).fetchall()
+        assert seen == [("completed", None), ("pending", first)]
+
+
+def test_the_enqueuer_can_not_hang_its_job_below_anothers(guarded: Guarded) -> None:
+    with guarded.connect("enqueuer") as application, guarded.connect("writer") as other:
+        theirs, mine = enqueue(other), enqueue(application)
+        with pytest.raises(errors.InvalidParameterValue, match="to be the parent"):
+            enqueue(application, "parent_id => %s", theirs)
+        assert enqueue(application, "parent_id => %s", mine)
+        assert enqueue(other, "parent_id => %s", mine)
+
+
+def test_the_enqueuer_does_nothing_else(guarded: Guarded) -> None:
+    with guarded.connect("enqueuer") as conn:
+        for name in tables(guarded, "rpvm"):
+            if name != "jobs.my_jobs":
+                refused(conn, f"select * from {name}")  # noqa: S608
+        for name in tables(guarded):
+            refused(conn, f"delete from {name}")  # noqa: S608
+        refused(conn, "delete from jobs.my_jobs")
+        refused(conn, "insert into jobs.my_jobs (job_type) values ('sop_generation')")
+        refused(conn, "update jobs.my_jobs set priority = 1")
+        for call in (
+            "claim_jobs('w', 1)",
+            "cancel_job(gen_random_uuid())",
+            "complete_jobs('{}', '{}', '{}')",
+            "retry_failed_jobs(null, 'sop_generation')",
+            "enqueue_background_jobs('sop_generation', '{}')",
+            "clean_up_background_jobs()",
+        ):
+            refused(conn, f"select jobs.{call}")
+        refused(conn, "select progress.write_user_stats('{}')")
+
+
+def test_an_object_of_ones_own_does_not_stand_in_for_what_the_function_calls(guarded: Guarded) -> None:
+    with guarded.connect("enqueuer") as conn:
+        conn.execute(
+            "create function pg_temp.clock_timestamp() returns timestamptz language plpgsql as"
+            " $$ begin raise exception 'hijacked as %', current_user; end $$"
+        )
+        conn.execute(
+            "create temporary table job_types (job_type text); set search_path = pg_temp, pg_catalog"
+        )
+        assert enqueue(conn, "run_after => now()")
+
+
+def test_there_are_four_roles_and_none_of_them_logs_in(guarded: Guarded) -> None:
+    with guarded.connect() as conn:
+        found = conn.execute(
+            "select rolname, rolcanlogin, rolsuper, rolcreaterole, rolbypassrls from pg_roles"
+            " where rolname = any(%s)",
+            [[f"backfills_{role}" for role in ROLES]],
+        ).fetchall()
+    assert sorted(found) == sorted((f"backfills_{role}", False, False, False, False) for role in ROLES)

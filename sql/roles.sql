@@ -1,0 +1,217 @@
+-- Who may do what. Four roles without a login, to be granted to logins:
+--
+--   backfills_owner     owns every schema; migrations run as it. Nothing else does.
+--   backfills_writer    what runs, the daemon, the webserver and the command line use: reads the sources, writes the
+--                       results and Dagster's own tables. No DDL, no foreign schema.
+--   backfills_reader    dashboards: the views and the results. Not the sources, the queue's contents, imported rows.
+--   backfills_enqueuer  applications: may call jobs.enqueue_background_job, and read jobs.my_jobs, its own jobs.
+--
+-- Run it as a superuser, or a role that may create roles and owns what is there: psql "$ADMIN_URL" -f sql/roles.sql,
+-- or `backfills migrate --roles`. It may be run again at any time, and should be after an upgrade: tables of later
+-- migrations are the writer's by default, but what the reader sees is named here. Who has been given something else
+-- in these schemas by hand loses it if it is one of the four roles, and keeps it otherwise.
+--
+-- docs/how-to/secure.md has the logins.
+
+begin;
+
+set local lock_timeout = '5s';
+
+do $$
+declare
+    new_role text;
+begin
+    foreach new_role in array array[
+        'backfills_owner', 'backfills_writer', 'backfills_reader', 'backfills_enqueuer'
+    ] loop
+        if not exists (select from pg_roles as r where r.rolname = new_role) then
+            execute format('create role %I nologin', new_role);
+        end if;
+    end loop;
+    -- A role that may create roles, but is no superuser, must be a member to hand over what it owns.
+    if not pg_has_role(current_user, 'backfills_owner', 'usage') then
+        execute format('grant backfills_owner to %I', current_user);
+    end if;
+    execute format('grant connect, create on database %I to backfills_owner', current_database());
+    -- Batches are prepared in temporary tables.
+    execute format('grant connect, temporary on database %I to backfills_writer', current_database());
+    execute format('grant connect on database %I to backfills_reader, backfills_enqueuer', current_database());
+end
+$$;
+
+-- Postgres 15 says so by itself; a database that came from an older one does not.
+revoke create on schema public from public;
+-- The note of what is migrated lies there.
+grant usage, create on schema public to backfills_owner;
+
+-- What is owned by whoever ran the migrations so far is handed over. A function that runs with its owner's rights
+-- must not run with a superuser's.
+do $$
+declare
+    own_schemas constant text[] := array['backfill', 'training', 'progress', 'kintell', 'jobs', 'scoring', 'dagster'];
+    own_notes constant text[] := array['backfill_migrations', '_yoyo_log', '_yoyo_version', 'yoyo_lock'];
+    owner_id constant oid := (select r.oid from pg_roles as r where r.rolname = 'backfills_owner');
+    statement text;
+begin
+    for statement in
+        select format('alter schema %I owner to backfills_owner', n.nspname)
+        from pg_namespace as n
+        where n.nspname = any(own_schemas) and n.nspowner <> owner_id
+    loop
+        execute statement;
+    end loop;
+    for statement in
+        select format('alter table %s owner to backfills_owner', c.oid::regclass)
+        from pg_class as c
+        inner join pg_namespace as n on n.oid = c.relnamespace
+        where (n.nspname = any(own_schemas) or n.nspname = 'public' and c.relname = any(own_notes))
+            and c.relkind in ('r', 'p', 'v', 'm', 'S', 'f')
+            and c.relowner <> owner_id
+            -- A column's sequence goes with its table.
+            and not (c.relkind = 'S' and exists (
+                select from pg_depend as d
+                where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype in ('a', 'i')
+            ))
+    loop
+        execute statement;
+    end loop;
+    for statement in
+        select format('alter routine %s owner to backfills_owner', p.oid::regprocedure)
+        from pg_proc as p
+        inner join pg_namespace as n on n.oid = p.pronamespace
+        where n.nspname = any(own_schemas) and p.proowner <> owner_id
+    loop
+        execute statement;
+    end loop;
+    for statement in
+        select format('alter type %s owner to backfills_owner', t.oid::regtype)
+        from pg_type as t
+        inner join pg_namespace as n on n.oid = t.typnamespace
+        where n.nspname = any(own_schemas) and t.typtype in ('d', 'e', 'r') and t.typowner <> owner_id
+    loop
+        execute statement;
+    end loop;
+end
+$$;
+
+-- Postgres lets everybody execute a new function, which only this, for all schemas of the role, takes back.
+alter default privileges for role backfills_owner revoke execute on functions from public;
+
+-- Everything is granted anew, so that nothing is left of what an earlier version granted.
+do $$
+declare
+    own_schema text;
+begin
+    for own_schema in
+        select n.nspname
+        from pg_namespace as n
+        where n.nspname in ('backfill', 'training', 'progress', 'kintell', 'jobs', 'scoring', 'dagster')
+    loop
+        execute format($sql$
+            revoke all on schema %1$I from public, backfills_writer, backfills_reader, backfills_enqueuer;
+            revoke all on all tables in schema %1$I
+                from public, backfills_writer, backfills_reader, backfills_enqueuer;
+            revoke all on all sequences in schema %1$I
+                from public, backfills_writer, backfills_reader, backfills_enqueuer;
+            revoke all on all routines in schema %1$I
+                from public, backfills_writer, backfills_reader, backfills_enqueuer;
+
+            grant usage on schema %1$I to backfills_writer;
+            grant select, insert, update, delete on all tables in schema %1$I to backfills_writer;
+            grant usage, select on all sequences in schema %1$I to backfills_writer;
+            grant execute on all routines in schema %1$I to backfills_writer;
+
+            alter default privileges for role backfills_owner in schema %1$I
+                grant select, insert, update, delete on tables to backfills_writer;
+            alter default privileges for role backfills_owner in schema %1$I
+                grant usage, select on sequences to backfills_writer;
+            alter default privileges for role backfills_owner in schema %1$I
+                grant execute on routines to backfills_writer;
+        $sql$, own_schema);
+    end loop;
+    -- Whether the database is up to date.
+    if to_regclass('public.backfill_migrations') is not null then
+        grant select on public.backfill_migrations to backfills_writer, backfills_reader;
+    end if;
+end
+$$;
+
+-- The writer reads what belongs to the applications and to the operators, and does not write it.
+do $$
+declare
+    source text;
+begin
+    foreach source in array array[
+        'training.organizations', 'training.members', 'training.training_videos',
+        'progress.schools', 'progress.cohorts', 'progress.users', 'progress.classes', 'progress.modules',
+        'progress.questions', 'progress.user_progress',
+        'scoring.gyms', 'scoring.members', 'scoring.visits', 'scoring.coaches', 'scoring.member_coaches',
+        'jobs.job_types', 'jobs.queue_settings'
+    ] loop
+        if to_regclass(source) is not null then
+            execute format('revoke insert, update, delete on %s from backfills_writer', to_regclass(source));
+        end if;
+    end loop;
+    -- A member's newest scores stand on the member's row.
+    if to_regclass('scoring.members') is not null then
+        grant update (commitment_score, commitment_band, commitment_day) on scoring.members to backfills_writer;
+        grant update (churn_risk_score, churn_risk_level, churn_risk_day) on scoring.members to backfills_writer;
+    end if;
+    -- Statistics after a large batch. Before Postgres 17 only an owner may; there autovacuum takes them, later.
+    if current_setting('server_version_num')::integer >= 170000
+        and to_regclass('scoring.commitment_scores') is not null
+    then
+        execute 'grant maintain on scoring.commitment_scores, scoring.churn_risk_scores, scoring.coach_actions'
+            || ' to backfills_writer';
+    end if;
+end
+$$;
+
+-- The reader: every view but the applications', and the tables of results.
+do $$
+declare
+    shown text;
+    own_schema text;
+begin
+    for own_schema in
+        select n.nspname
+        from pg_namespace as n
+        where n.nspname in ('backfill', 'training', 'progress', 'kintell', 'jobs', 'scoring')
+    loop
+        execute format('grant usage on schema %I to backfills_reader', own_schema);
+    end loop;
+    for shown in
+        select c.oid::regclass::text
+        from pg_class as c
+        inner join pg_namespace as n on n.oid = c.relnamespace
+        where n.nspname in ('backfill', 'training', 'progress', 'kintell', 'jobs', 'scoring')
+            and (
+                c.relkind in ('v', 'm')
+                and (n.nspname, c.relname) not in (('jobs', 'my_jobs'), ('kintell', 'event_payloads'))
+                or (n.nspname, c.relname) in (
+                    ('backfill', 'runs'), ('backfill', 'batches'), ('backfill', 'stale_marks'),
+                    ('training', 'organization_training_progress'),
+                    ('progress', 'user_progress_stats'), ('progress', 'cohort_stats'),
+                    ('kintell', 'daily_session_summary'),
+                    ('scoring', 'commitment_scores'), ('scoring', 'churn_risk_scores'), ('scoring', 'coach_actions'),
+                    ('scoring', 'chain_days')
+                )
+            )
+    loop
+        execute format('grant select on %s to backfills_reader', shown);
+    end loop;
+end
+$$;
+
+-- The enqueuer: one function, one view.
+do $$
+begin
+    if to_regclass('jobs.my_jobs') is not null then
+        grant usage on schema jobs to backfills_enqueuer;
+        grant select on jobs.my_jobs to backfills_enqueuer;
+        grant execute on function jobs.enqueue_background_job to backfills_enqueuer;
+    end if;
+end
+$$;
+
+commit;
