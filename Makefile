@@ -33,6 +33,9 @@ check: install  ## lint, format, types, SQL
 	$(BIN)/mypy
 	$(BIN)/sqlfluff lint sql dagster_backfills
 
+audit: install  ## known vulnerabilities of the locked packages (needs the Internet)
+	$(BIN)/python .ci/audit.py requirements.lock requirements-dev.lock
+
 bench-%: install  ## one benchmark: progress, partitions, …
 	$(BIN)/python -m benchmarks.$*
 
@@ -40,4 +43,4 @@ lock:  ## resolve the lock files again (needs uv)
 	uv pip compile --universal --no-strip-extras --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command 'make lock' --quiet pyproject.toml -o requirements.lock
 	uv pip compile --universal --no-strip-extras --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command 'make lock' --quiet pyproject.toml --extra speech --group dev -c requirements.lock -o requirements-dev.lock
 
-.PHONY: help install demo dev test check lock
+.PHONY: help install demo dev test check audit lock

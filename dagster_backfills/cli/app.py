@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "jobs": ("dagster_backfills.cli.jobs", "The background queue: enqueue, list, watch, cancel, retry."),
     "scoring": ("dagster_backfills.cli.scoring", "Members' daily scores: run, explain, status."),
     "failures": ("dagster_backfills.cli.failures", "What could not be written, and another try for it."),
+    "exec": ("dagster_backfills.cli.exec", "Another program, with the secrets that files hold."),
     "env": ("dagster_backfills.cli.env", 'Variables for a shell: eval "$(backfills env)".'),
 }
 
@@ -89,9 +90,11 @@ def _root(
 def run() -> NoReturn:
     """Run the command line and exit with one of the codes of `cli.errors`."""
     from dagster_backfills.cli import errors
+    from dagster_backfills.lib.secret_files import read_secret_files
 
     treat_endings_as_interrupts()
     try:
+        read_secret_files(os.environ)
         command = typer.main.get_command(app)
         with command.make_context("backfills", sys.argv[1:]) as context:
             command.invoke(context)

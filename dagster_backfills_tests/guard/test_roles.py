@@ -232,6 +232,7 @@ def counted(guarded: Guarded, table: str) -> int:
     return row[0]
 
 
+@pytest.mark.timeout(900)
 def test_every_domain_runs_from_end_to_end_as_the_writer(
     sources: Guarded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -247,7 +248,10 @@ def test_every_domain_runs_from_end_to_end_as_the_writer(
     file = write_csv(tmp_path / "a.csv", [row(n) for n in range(30)])
     succeeds(sources, "kintell", "start", str(file))
     assert counted(sources, "kintell.kintell_sessions") == 30
-    text = "Open the valve slowly. Check the pressure gauge. Close the valve when the tank is full."
+    text = (
+        "Open the valve slowly. Check the pressure gauge. The pressure must stay below ten bar. "
+        "Close the valve when the tank is full. Clean the work area. Report any leak to the supervisor."
+    )
     given = json.dumps({"title": "Boiler", "transcript": text, "duration": 30})
     succeeds(sources, "jobs", "enqueue", "sop_generation", "--input", given)
     settings = tmp_path / "drain.yaml"
