@@ -1,0 +1,38 @@
+# One image for every process: code server and runs, webserver, daemon, command line, migrations.
+# Build it with the base pinned to what you have looked at: --build-arg PYTHON_IMAGE=python:3.13-slim-bookworm@sha256:…
+# For Kubernetes, with Dagster's launcher of pods: --build-arg LOCK=requirements-k8s.lock
+
+ARG PYTHON_IMAGE=python:3.13-slim-bookworm
+
+FROM ${PYTHON_IMAGE} AS build
+ARG LOCK=requirements.lock
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+RUN python -m venv /opt/backfills && python -m venv /opt/build
+WORKDIR /src
+# What changes seldom comes first, so that a change of the code installs nothing again.
+COPY requirements.lock requirements-k8s.lock requirements-build.lock ./
+RUN /opt/backfills/bin/pip install --require-hashes --only-binary :all: -r "${LOCK}" \
+    && /opt/build/bin/pip install --require-hashes --only-binary :all: -r requirements-build.lock
+COPY pyproject.toml README.md LICENSE dagster.yaml workspace.yaml ./
+COPY sql ./sql
+COPY dagster_backfills ./dagster_backfills
+RUN /opt/build/bin/python -m hatchling build -t wheel -d /wheel \
+    && /opt/backfills/bin/pip install --no-deps --no-index /wheel/*.whl \
+    && /opt/backfills/bin/pip uninstall --yes pip \
+    && /opt/backfills/bin/python -m compileall -q /opt/backfills/lib
+
+FROM ${PYTHON_IMAGE}
+# A user that owns nothing but its home; what it runs belongs to root and can't be changed by it.
+RUN useradd --uid 10001 --create-home --home-dir /var/lib/backfills --shell /usr/sbin/nologin backfills \
+    && install -d -o backfills -g backfills /var/lib/dagster
+COPY --from=build /opt/backfills /opt/backfills
+ENV PATH=/opt/backfills/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    DAGSTER_HOME=/var/lib/dagster \
+    BACKFILLS_HOME=/var/lib/backfills
+USER 10001:10001
+WORKDIR /var/lib/backfills
+# Secrets that …_FILE variables name are in the environment of whatever it starts.
+ENTRYPOINT ["backfills", "exec"]
+CMD ["backfills", "--help"]

@@ -1,0 +1,41 @@
+#!/bin/sh
+# Makes the secrets of compose.yaml in the folder `secrets` beside it, or in the folder that is given: random passwords,
+# and a certificate that browsers do not trust, to be replaced by a real one. What is there already stays as it is.
+# Users of the UI are added by hand: docs/how-to/secure.md.
+set -eu
+folder=${1:-$(dirname "$0")/secrets}
+mkdir -p "$folder"
+# Only this user enters the folder; the containers' users read the files, which are mounted one by one.
+chmod 700 "$folder"
+cd "$folder"
+umask 022
+
+password() { openssl rand -hex 24; }
+keep() { [ -s "$1" ] || cat >"$1"; }
+
+password | keep postgres_password
+password | keep migrator_password
+password | keep runs_password
+password | keep nats_password
+keep migrator_url <<EOF
+postgresql://backfills_migrator:$(cat migrator_password)@postgres:5432/backfills
+EOF
+keep runs_url <<EOF
+postgresql://backfills_runs:$(cat runs_password)@postgres:5432/backfills
+EOF
+keep nats_url <<EOF
+nats://backfills:$(cat nats_password)@nats:4222
+EOF
+keep nats_configuration <<EOF
+port: 4222
+http: 127.0.0.1:8222
+jetstream { store_dir: "/data" }
+authorization { user: backfills, password: "$(cat nats_password)" }
+EOF
+if [ ! -s proxy_tls_key ]; then
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 90 -subj /CN=localhost \
+        -addext subjectAltName=DNS:localhost,IP:127.0.0.1 -keyout proxy_tls_key -out proxy_tls_certificate 2>/dev/null
+    # openssl makes it readable to this user only; the proxy's user is another.
+    chmod 644 proxy_tls_key
+fi
+touch proxy_viewers proxy_operators
