@@ -11,9 +11,22 @@ from pathlib import Path
 
 def audit(lock_files: list[str], options: list[str]) -> int:
     requirements = [part for name in lock_files for part in ("-r", name)]
-    command = [str(Path(sys.executable).with_name("pip-audit")), "--progress-spinner", "off", "--format", "json"]
+    command = [
+        str(Path(sys.executable).with_name("pip-audit")),
+        "--progress-spinner",
+        "off",
+        "--format",
+        "json",
+    ]
     # The lock files name everything there is, with hashes: nothing is resolved, nothing downloaded.
-    command += ["--disable-pip", "--require-hashes", "--vulnerability-service", "osv", *options, *requirements]
+    command += [
+        "--disable-pip",
+        "--require-hashes",
+        "--vulnerability-service",
+        "osv",
+        *options,
+        *requirements,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     try:
         packages = json.loads(done.stdout)["dependencies"]

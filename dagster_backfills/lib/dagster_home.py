@@ -13,6 +13,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from dagster_backfills.lib.postgres.embedded import resolve_database_url
+from dagster_backfills.lib.postgres.url import checked_url
 from dagster_backfills.lib.state import project_file, state_dir
 
 _SCHEMA = "dagster"
@@ -44,7 +45,7 @@ def dagster_database_url() -> str:
     """
     given = os.environ.get("DAGSTER_POSTGRES_URL", "").strip()
     if given:
-        return given
+        return checked_url(given, "DAGSTER_POSTGRES_URL")
     url = resolve_database_url()
     dagster_url = with_search_path(url, _SCHEMA)
     _create_tables(url, dagster_url)

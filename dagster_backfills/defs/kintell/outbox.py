@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 
@@ -91,6 +92,9 @@ async def _connect(nats_url: str) -> Any:
     async def quiet(_: Exception) -> None:
         """What goes wrong is raised where it matters."""
 
+    if not _is_url(nats_url):
+        # Before the client says what it could not read of it, which may be the password.
+        raise NatsUnavailable("KINTELL_NATS_URL is not a URL like nats://user:password@host:4222.")
     try:
         # A connection that breaks stays broken: what was under way fails, and goes again in order.
         return await nats.connect(
@@ -100,6 +104,14 @@ async def _connect(nats_url: str) -> Any:
         raise NatsUnavailable(
             f"NATS at {_host(nats_url)} does not answer: {error or type(error).__name__}"
         ) from error
+
+
+def _is_url(nats_url: str) -> bool:
+    try:
+        parts = urlsplit(nats_url if "://" in nats_url else f"nats://{nats_url}")
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _host(nats_url: str) -> str:

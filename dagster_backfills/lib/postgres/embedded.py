@@ -18,6 +18,7 @@ from dagster_backfills.lib.errors import NotUsableError
 from dagster_backfills.lib.locked_file import locked_file
 from dagster_backfills.lib.postgres import placement
 from dagster_backfills.lib.postgres.launcher import DATABASE, Launcher
+from dagster_backfills.lib.postgres.url import checked_url
 from dagster_backfills.lib.state import state_dir
 
 if TYPE_CHECKING:
@@ -29,10 +30,10 @@ _STOP_SECONDS = 120
 
 
 def resolve_database_url() -> str:
-    """`DATABASE_URL` where it is set, else the URL of the embedded server, started if need be."""
+    """`DATABASE_URL` where it is set and can be one, else the URL of the embedded server, started if need be."""
     given = os.environ.get("DATABASE_URL", "").strip()
     if given:
-        return given
+        return checked_url(given)
     server = EmbeddedServer(state_dir())
     server.start()
     return server.url()

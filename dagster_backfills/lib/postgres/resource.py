@@ -9,6 +9,8 @@ import dagster as dg
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from dagster_backfills.lib.postgres.url import checked_url
+
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
@@ -52,7 +54,7 @@ class PostgresResource(dg.ConfigurableResource):
         """The URL that connections are made with."""
         from dagster_backfills.lib.postgres.embedded import resolve_database_url
 
-        return self.url or resolve_database_url()
+        return checked_url(self.url, "The database's URL") if self.url else resolve_database_url()
 
     @property
     def engine(self) -> "Engine":
