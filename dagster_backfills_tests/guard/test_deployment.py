@@ -1,5 +1,6 @@
 """`deploy/`: its services as processes here, and the one door to them, with real HTTP through the real proxy."""
 
+import ipaddress
 import json
 import re
 import socket
@@ -53,7 +54,7 @@ class Door:
     """One of the proxy's two, as somebody with a password, or without."""
 
     def __init__(self, deployment: Deployment, trust: ssl.SSLContext, door: str, user: str | None) -> None:
-        self.port = deployment.ports[door]
+        self.port, self._user = deployment.ports[door], user
         self.trust = trust
         self.client = httpx.Client(
             base_url=f"https://127.0.0.1:{self.port}",
@@ -80,8 +81,6 @@ class Door:
             origin=origin,  # type: ignore[arg-type]
         )
 
-    _user: str | None = None
-
 
 @pytest.fixture
 def door(deployment: Deployment, trust: ssl.SSLContext) -> Iterator[Any]:
@@ -89,7 +88,6 @@ def door(deployment: Deployment, trust: ssl.SSLContext) -> Iterator[Any]:
 
     def make(name: str, user: str | None = None) -> Door:
         made = Door(deployment, trust, name, user)
-        made._user = user
         opened.append(made)
         return made
 
@@ -127,7 +125,8 @@ def test_every_service_is_healthy_and_says_when_it_is_not(deployment: Deployment
 
 def test_what_runs_listens_on_loopback_only(deployment: Deployment) -> None:
     for service in ("nats", "code", "webserver", "webserver-readonly", "daemon", "proxy"):
-        assert deployment.listening(service) <= {"127.0.0.1", "::1"}, service
+        for address in deployment.listening(service):
+            assert ipaddress.ip_address(address.removeprefix("::ffff:")).is_loopback, (service, address)
     assert deployment.listening("webserver") == {"127.0.0.1"}
 
 
