@@ -1,0 +1,243 @@
+"""What `deploy/`, the Dockerfile and the lock files say, checked against schemas and against each other."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+import yaml
+from dagster._config import process_config, resolve_to_config_type
+
+from dagster_backfills_tests.defs.jobs.stand_ins import StandIn, serving
+
+
+@pytest.fixture(scope="module")
+def compose(project_root: Path) -> dict[str, Any]:
+    return yaml.safe_load((project_root / "deploy" / "compose.yaml").read_text())
+
+
+def test_the_compose_file_fits_the_compose_specification(project_root: Path) -> None:
+    checker = str(Path(sys.executable).with_name("check-jsonschema"))
+    done = subprocess.run(
+        [checker, "--builtin-schema", "vendor.compose-spec", str(project_root / "deploy" / "compose.yaml")],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+
+
+def test_every_service_has_limits_and_every_lasting_one_a_health_check(compose: dict[str, Any]) -> None:
+    for name, service in compose["services"].items():
+        limits = service["deploy"]["resources"]["limits"]
+        assert {"cpus", "memory"} == set(limits), name
+        assert name == "migrate" or service["healthcheck"]["test"][0] == "CMD", name
+
+
+def test_only_the_proxy_is_reachable_from_outside(compose: dict[str, Any]) -> None:
+    services = compose["services"]
+    assert [name for name, service in services.items() if "ports" in service] == ["proxy"]
+    assert {name for name, service in services.items() if "outside" in service["networks"]} == {
+        "proxy",
+        "code",
+    }
+    assert compose["networks"]["inside"]["internal"] is True
+
+
+def test_secrets_are_files_and_each_service_has_its_own_only(
+    compose: dict[str, Any], project_root: Path, tmp_path: Path
+) -> None:
+    services = compose["services"]
+    subprocess.run([str(project_root / "deploy" / "make-secrets.sh"), str(tmp_path / "s")], check=True)
+    made = {file.name for file in (tmp_path / "s").iterdir()}
+    assert {Path(each["file"]).name for each in compose["secrets"].values()} <= made
+    for name, service in services.items():
+        for variable, value in service.get("environment", {}).items():
+            secret = re.search(r"(?i)password|secret|token|url|key", variable)
+            assert not secret or value.startswith("/run/secrets/"), (name, variable)
+            if value.startswith("/run/secrets/"):
+                assert Path(value).name in service["secrets"], (name, variable)
+    has_admin = {
+        name for name, service in services.items() if "postgres_password" in service.get("secrets", [])
+    }
+    has_owner = {name for name, service in services.items() if "migrator_url" in service.get("secrets", [])}
+    assert (has_admin, has_owner) == ({"postgres"}, {"migrate"})
+    for file in ("../dagster.yaml", "workspace.yaml", "../sql/roles.sql", "postgres/logins.sh"):
+        assert file in {each["file"] for each in compose["configs"].values()}
+        assert (project_root / "deploy" / file).is_file()
+
+
+def test_secrets_that_are_there_stay_and_nobody_else_enters_their_folder(
+    project_root: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "secrets"
+    script = str(project_root / "deploy" / "make-secrets.sh")
+    subprocess.run([script, str(folder)], check=True)
+    first = {file.name: file.read_bytes() for file in folder.iterdir()}
+    subprocess.run([script, str(folder)], check=True)
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == first
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert first["runs_password"].strip() in first["runs_url"]
+    assert len({first[name] for name in first if name.endswith("_password")}) == 4
+
+
+def test_containers_of_ours_are_not_root_and_can_not_write_to_their_image(
+    compose: dict[str, Any], project_root: Path
+) -> None:
+    dockerfile = (project_root / "Dockerfile").read_text()
+    assert re.findall(r"^USER (\S+)", dockerfile, re.M) == ["10001:10001"]
+    assert dockerfile.count("FROM ") == 2 and "--require-hashes" in dockerfile
+    for name in ("migrate", "code", "webserver", "webserver-readonly", "daemon", "proxy", "nats"):
+        service = compose["services"][name]
+        assert service["read_only"] is True and service["cap_drop"] == ["ALL"], name
+
+
+def test_what_the_image_is_built_from_is_there_and_not_left_out(project_root: Path) -> None:
+    dockerfile = (project_root / "Dockerfile").read_text()
+    kept = {line[1:] for line in (project_root / ".dockerignore").read_text().splitlines() if line[:1] == "!"}
+    copied = {
+        word.removeprefix("./")
+        for line in re.findall(r"^COPY (?!--from)(.+)$", dockerfile, re.M)
+        for word in line.split()[:-1]
+    }
+    assert copied == kept
+    assert all((project_root / name).exists() for name in copied)
+
+
+LOCKS = ["requirements.lock", "requirements-dev.lock", "requirements-k8s.lock", "requirements-build.lock"]
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_every_locked_package_has_one_version_and_a_hash_and_no_host(project_root: Path, name: str) -> None:
+    text = (project_root / name).read_text()
+    entries = re.split(r"\n(?=\S)", re.sub(r"^#.*\n", "", text, flags=re.M).strip())
+    assert len(entries) >= 5
+    for entry in entries:
+        assert re.match(r"[A-Za-z0-9._-]+(\[[a-z0-9,_-]+\])?==\S+", entry), entry[:80]
+        assert "--hash=sha256:" in entry, entry[:80]
+    assert "://" not in text
+
+
+# ---- Kubernetes
+
+
+def test_the_instance_on_kubernetes_differs_by_its_launcher_only(project_root: Path) -> None:
+    here = yaml.safe_load((project_root / "dagster.yaml").read_text())
+    there = yaml.safe_load((project_root / "deploy" / "helm" / "dagster.yaml").read_text())
+    assert there.pop("run_launcher")["class"] == "K8sRunLauncher"
+    del here["run_launcher"]
+    assert there == here
+
+
+def test_dagsters_launcher_for_kubernetes_takes_the_instances_settings(
+    project_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dagster_k8s import K8sRunLauncher
+
+    for name in ("PIPELINE_RUN_SERVICE_ACCOUNT", "PIPELINE_RUN_NAMESPACE", "INSTANCE_CONFIG_MAP"):
+        monkeypatch.setenv(f"DAGSTER_K8S_{name}", "x")
+    monkeypatch.setenv("DAGSTER_HOME", "/opt/dagster")
+    launcher = yaml.safe_load((project_root / "deploy" / "helm" / "dagster.yaml").read_text())["run_launcher"]
+    found = process_config(resolve_to_config_type(K8sRunLauncher.config_type()), launcher["config"])
+    assert found.success, found.errors
+
+
+def test_the_charts_values_are_of_one_piece(project_root: Path) -> None:
+    values = yaml.safe_load((project_root / "deploy" / "helm" / "values.yaml").read_text())
+    (deployment,) = values["dagster-user-deployments"]["deployments"]
+    (server,) = values["dagsterWebserver"]["workspace"]["servers"]
+    assert (server["host"], server["port"]) == (deployment["name"], deployment["port"])
+    workspace = yaml.safe_load((project_root / "workspace.yaml").read_text())
+    assert server["name"] == workspace["load_from"][0]["python_module"]["location_name"]
+    images = [values[part]["image"] for part in ("dagsterWebserver", "dagsterDaemon")]
+    assert images == [deployment["image"]] * 2
+    assert values["postgresql"]["enabled"] is False and values["runLauncher"]["type"] == "K8sRunLauncher"
+
+
+# ---- the audit
+
+
+class Advisories(BaseHTTPRequestHandler):
+    """OSV's one question, answered from `server.known`: advisories by package."""
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        known = self.server.known.get(asked["package"]["name"], [])  # type: ignore[attr-defined]
+        body = json.dumps({"vulns": known} if known else {}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def advisories() -> Iterator[StandIn]:
+    server = StandIn(Advisories)
+    server.known = {}  # type: ignore[attr-defined]
+    with serving(server):
+        yield server
+
+
+def audit(project_root: Path, url: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(project_root / ".ci" / "audit.py"), "--osv-url", url, "requirements-build.lock"],
+        capture_output=True, text=True, check=False, cwd=project_root,
+    )  # fmt: skip
+
+
+def test_the_audit_tells_clean_from_vulnerable(project_root: Path, advisories: StandIn) -> None:
+    clean = audit(project_root, advisories.url)
+    assert clean.returncode == 0, clean.stderr
+    assert "packages audited; no vulnerability is known" in clean.stderr
+    event = {"type": "ECOSYSTEM", "events": [{"introduced": "0"}, {"fixed": "999.0"}]}
+    package = {"name": "hatchling", "ecosystem": "PyPI"}
+    advisories.known["hatchling"] = [  # type: ignore[attr-defined]
+        {
+            "id": "PYSEC-1",
+            "summary": "bad",
+            "details": "bad",
+            "affected": [{"package": package, "ranges": [event]}],
+        }
+    ]
+    vulnerable = audit(project_root, advisories.url)
+    assert vulnerable.returncode == 1
+    assert "hatchling" in vulnerable.stderr and "PYSEC-1, mended in 999.0" in vulnerable.stderr
+
+
+def test_the_audit_that_could_not_ask_says_so_and_is_no_success(project_root: Path) -> None:
+    done = audit(project_root, "http://127.0.0.1:1")
+    assert done.returncode == 3
+    assert "Not audited" in done.stderr
+
+
+# ---- the instance
+
+
+def test_the_instance_loads_with_its_limits_and_sends_nothing_home(
+    project_root: Path, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "dagster.yaml").write_text((project_root / "dagster.yaml").read_text())
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.delenv("DAGSTER_POSTGRES_URL", raising=False)
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        assert instance.telemetry_enabled is False
+        assert instance.run_monitoring_enabled and instance.run_retries_enabled
+        config = instance.get_concurrency_config()
+        assert config.run_queue_config is not None and config.run_queue_config.max_concurrent_runs > 0
+        assert config.pool_config.default_pool_limit == 1
+        assert instance.get_settings("retention")["sensor"]["purge_after_days"]["skipped"] <= 7
+        pool = "progress/cohort_stats"
+        assert instance.event_log_storage.initialize_concurrency_limit_to_default(pool)
+        first = instance.event_log_storage.claim_concurrency_slot(pool, "run-1", "step")
+        second = instance.event_log_storage.claim_concurrency_slot(pool, "run-2", "step")
+        assert first.is_claimed and not second.is_claimed
+        instance.event_log_storage.free_concurrency_slots_for_run("run-1")
+        assert instance.event_log_storage.check_concurrency_claim(pool, "run-2", "step").is_claimed
