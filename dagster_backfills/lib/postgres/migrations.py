@@ -63,6 +63,7 @@ def migration_state(url: str, directory: Path | None = None) -> MigrationState:
     """What is applied and what waits. Only reads."""
     with psycopg.connect(url, autocommit=True) as conn:
         known = conn.execute("select to_regclass(%s)", [_TABLE]).fetchone() != (None,)
+        # The name is this module's own constant.
         rows = conn.execute(f"select migration_id from {_TABLE}").fetchall() if known else []  # noqa: S608
     done = {row[0] for row in rows}
     files = (directory or migrations_dir()).glob("*.sql")
