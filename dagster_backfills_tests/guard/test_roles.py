@@ -1,7 +1,9 @@
 """What each of the four roles may do, and what it is refused, on real connections of real logins."""
 
 import json
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import psycopg
@@ -10,7 +12,6 @@ from psycopg import errors
 from psycopg.types.json import Jsonb
 
 from dagster_backfills.lib.postgres.roles import apply_roles
-from dagster_backfills_tests.cli.conftest import SCRIPT
 from dagster_backfills_tests.defs.kintell.sample import add_users, row, write_csv
 from dagster_backfills_tests.guard.conftest import ROLES, Guarded
 
@@ -219,12 +220,6 @@ def sources(guarded: Guarded) -> Guarded:
     return guarded
 
 
-def succeeds(guarded: Guarded, *arguments: str) -> str:
-    done = guarded.backfills("writer", *arguments)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 def counted(guarded: Guarded, table: str) -> int:
     with guarded.connect() as conn:
         row = conn.execute(f"select count(*) from {table}").fetchone()  # noqa: S608
@@ -234,41 +229,49 @@ def counted(guarded: Guarded, table: str) -> int:
 
 @pytest.mark.timeout(900)
 def test_every_domain_runs_from_end_to_end_as_the_writer(
-    sources: Guarded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sources: Guarded, project_root: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("KINTELL_ALLOWED_LOCATIONS", str(tmp_path))
-    monkeypatch.setenv("JOBS_SOP_ENGINE", "embedded")
-    succeeds(sources, "training", "run", "--yes")
-    assert counted(sources, "training.employee_training_video_completions") == 2
-    succeeds(sources, "progress", "run", "--force", "--yes")
-    assert counted(sources, "progress.cohort_stats") == 1
-    succeeds(sources, "scoring", "run")
-    assert counted(sources, "scoring.commitment_scores") == 1
-    assert counted(sources, "scoring.members where commitment_day is not null") == 1
+    shutil.copy(project_root / "dagster.yaml", tmp_path)
     file = write_csv(tmp_path / "a.csv", [row(n) for n in range(30)])
-    succeeds(sources, "kintell", "start", str(file))
-    assert counted(sources, "kintell.kintell_sessions") == 30
     text = (
         "Open the valve slowly. Check the pressure gauge. The pressure must stay below ten bar. "
         "Close the valve when the tank is full. Clean the work area. Report any leak to the supervisor."
     )
-    given = json.dumps({"title": "Boiler", "transcript": text, "duration": 30})
-    succeeds(sources, "jobs", "enqueue", "sop_generation", "--input", given)
-    settings = tmp_path / "drain.yaml"
-    config = {"ops": {"work_off_background_jobs": {"config": {"idle_seconds": 1, "max_seconds": 60}}}}
-    settings.write_text(json.dumps(config))
-    drained = subprocess.run(
-        [str(Path(SCRIPT).with_name("dagster")), "job", "execute", "-m", "dagster_backfills.definitions",
-         "-j", "drain_background_jobs", "-c", str(settings)],
-        env=sources.environment("writer"), capture_output=True, text=True, check=False, cwd=sources.home,
-    )  # fmt: skip
-    assert drained.returncode == 0, drained.stderr
+    with sources.connect("enqueuer") as application:
+        given = Jsonb({"title": "Boiler", "transcript": text, "duration": 30})
+        application.execute("select jobs.enqueue_background_job('sop_generation', %s)", [given])
+    jobs = {
+        "refresh_training_completions": {},
+        "refresh_progress_stats": {},
+        "import_kintell_sessions": {"file": str(file)},
+        "refresh_daily_session_summary": {},
+        "drain_background_jobs": {
+            "ops": {"work_off_background_jobs": {"config": {"idle_seconds": 1, "max_seconds": 60}}}
+        },
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "dagster_backfills_tests.guard.jobs_process"],
+        input=json.dumps(list(jobs.items())),
+        env=sources.environment("writer")
+        | {"DAGSTER_HOME": str(tmp_path), "KINTELL_ALLOWED_LOCATIONS": str(tmp_path)}
+        | {"JOBS_SOP_ENGINE": "embedded"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.splitlines() == [f"{job} True" for job in jobs], done.stderr[-4000:]
+    scored = sources.backfills("writer", "scoring", "run")
+    assert scored.returncode == 0, scored.stdout + scored.stderr
+    assert counted(sources, "training.employee_training_video_completions") == 2
+    assert counted(sources, "progress.cohort_stats") == 1
+    assert counted(sources, "kintell.kintell_sessions") == 30
+    assert counted(sources, "kintell.daily_session_summary") > 0
     assert counted(sources, "jobs.background_jobs where status = 'completed'") == 1
-    runs = {"refresh_training_completions", "refresh_progress_stats", "import_kintell_sessions"}
+    assert counted(sources, "scoring.commitment_scores") == 1
+    assert counted(sources, "scoring.members where commitment_day is not null") == 1
     with sources.connect("writer") as conn:
         rows = conn.execute("select pipeline_name from dagster.runs where status = 'SUCCESS'").fetchall()
-    assert runs <= {row[0] for row in rows}
-    succeeds(sources, "status")
+    assert set(jobs) <= {row[0] for row in rows}
 
 
 def test_statistics_are_taken_after_a_large_batch_where_postgres_lets_the_writer(guarded: Guarded) -> None:

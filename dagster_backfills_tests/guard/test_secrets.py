@@ -91,7 +91,7 @@ class Planted:
     def run(self, jobs: list[tuple[str, dict[str, Any]]], more: Mapping[str, str] | None = None) -> list[str]:
         """The jobs that failed."""
         done = subprocess.run(
-            [sys.executable, "-m", "dagster_backfills_tests.guard.planted_runs"],
+            [sys.executable, "-m", "dagster_backfills_tests.guard.jobs_process"],
             input=json.dumps(jobs),
             env=self.environment | dict(more or {}),
             capture_output=True,
