@@ -224,6 +224,27 @@ def test_subscriptions_come_through_the_proxy(door: Any, name: str) -> None:
         assert json.loads(ws.recv(60))["type"] == "connection_ack"
 
 
+def test_a_viewer_launches_nothing_through_a_websocket_either(deployment: Deployment, door: Any) -> None:
+    before = runs(deployment)
+    at = door("viewers", "viewers")
+    with at.socket() as ws:
+        ws.send(json.dumps({"type": "connection_init", "payload": {}}))
+        assert json.loads(ws.recv(60))["type"] == "connection_ack"
+        selector = {"repositoryLocationName": LOCATION, "repositoryName": REPOSITORY}
+        params = {
+            "selector": selector | {"jobName": "refresh_training_completions"},
+            "runConfigData": "{}",
+            "mode": "default",
+        }
+        question = {"query": LAUNCH, "variables": {"params": params}}
+        ws.send(json.dumps({"type": "start", "id": "1", "payload": question}))
+        answer = json.loads(ws.recv(60))
+        while answer["type"] == "ka":
+            answer = json.loads(ws.recv(60))
+        assert "LaunchRunSuccess" not in json.dumps(answer)
+    assert runs(deployment) == before
+
+
 @pytest.mark.parametrize("name", DOORS)
 def test_another_site_can_not_use_a_browsers_password(deployment: Deployment, door: Any, name: str) -> None:
     at = door(name, name)
