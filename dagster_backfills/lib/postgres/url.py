@@ -8,7 +8,7 @@ from psycopg.conninfo import conninfo_to_dict
 from dagster_backfills.lib.errors import NotUsableError
 
 _HINT = (
-    "It reads postgresql://user:password@host:5432/database;"
+    "Write postgresql://user:password@host:5432/database;"
     " in the password % @ : / ? and # are %25 %40 %3A %2F %3F %23."
 )
 
@@ -18,7 +18,7 @@ def checked_url(url: str, name: str = "DATABASE_URL") -> str:
     wrong = _fault(re.sub(r"^(postgres(?:ql)?)\+\w+://", r"\1://", url))
     if wrong:
         # Without the cause, whose message has the URL in it.
-        raise NotUsableError(f"{name} is not the URL of a Postgres database: {wrong}.", _HINT) from None
+        raise NotUsableError(f"{name} is not a connection URL.", f"{wrong} {_HINT}") from None
     return url
 
 
@@ -26,9 +26,9 @@ def _fault(url: str) -> str:
     try:
         given = conninfo_to_dict(url)
     except (psycopg.Error, UnicodeError, ValueError):
-        return "it can't be read"
+        return "It can't be read."
     ports = str(given.get("port") or "").split(",")
     if not all(port == "" or port.isdecimal() for port in ports):
-        return "its port is not a number"
+        return "Its port is not a number."
     # One that begins with it is an abstract socket.
-    return "its host has an @ in it" if "@" in str(given.get("host") or "")[1:] else ""
+    return "Its host has an @ in it." if "@" in str(given.get("host") or "")[1:] else ""
