@@ -8,7 +8,3 @@ create table kintell.backfill_job_claims (
     primary key (job_id, external_session_id)
 );
 alter table kintell.backfill_job_batches drop column claimed_ids;
-
--- An import that holds its users and its job itself passes by the triggers that check a row's keys; this one must
--- run all the same.
-alter table kintell.kintell_sessions enable always trigger mark_summary_days_insert;

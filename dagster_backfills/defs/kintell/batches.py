@@ -41,6 +41,7 @@ class Batch:
     sessions: "pl.DataFrame"
     rejects: list[Reject]
     values_of: Callable[[int], list[str]] = field(repr=False)
+    removals: int = -1  # of users, when those of the batch were looked up
     position: int = 0  # of its events in the outbox: those of a later batch come after
 
     @property
@@ -86,6 +87,7 @@ def prepare(
         sessions=_sessions(judged.filter(pl.col("error").is_null())),
         rejects=rejects,
         values_of=values_of,
+        removals=users.removals,
     )
 
 

@@ -160,11 +160,16 @@ copy pg_temp.import_stage from stdin (format csv);
 -- No trigger or constraint comes to the table until the transaction ends.
 lock table kintell.kintell_sessions in row exclusive mode;
 
--- name: may_hold_users$
+-- name: may_keep_users$
 -- Whether nothing is passed by when the checks of single rows are off: the right to switch them off, no key but those to
 -- the users and to the job, no trigger or rule of someone else's.
 select
-    has_parameter_privilege('session_replication_role', 'set')
+    exists (
+        select
+        from pg_trigger
+        where tgrelid = 'kintell.users'::regclass and tgname = 'note_user_removal' and tgenabled = 'A'
+    )
+    and has_parameter_privilege('session_replication_role', 'set')
     and current_setting('session_replication_role') = 'origin'
     and not exists (
         select
@@ -194,25 +199,15 @@ select
         where oid in ('kintell.kintell_sessions'::regclass, 'kintell.event_outbox'::regclass) and relhasrules
     );
 
--- name: hold_users$
--- Whether every user of the staged sessions exists. They are locked as a foreign key's check would lock them, each
--- once: nobody can delete them until the transaction ends.
-with wanted as (
-    select participant_id as id from import_stage
-    union
-    select volunteer_id as id from import_stage
-),
-held as (
-    select u.id
-    from kintell.users as u
-    inner join wanted as w on u.id = w.id
-    order by u.id
-    for key share of u
-)
-select (select count(*) from held) = (select count(*) from wanted);
+-- name: keep_users!
+-- No user is removed until the transaction ends. Not waited for: a removal may take long.
+lock table kintell.user_removals in share mode nowait;
+
+-- name: count_user_removals$
+select count(*) from kintell.user_removals;
 
 -- name: check_rows$
--- `origin`: Postgres checks the keys of each row that follows. `replica`: whoever holds them has done so.
+-- `origin`: Postgres checks the keys of each row that follows. `replica`: that they are there is known.
 select set_config('session_replication_role', :role, true);
 
 -- name: insert_sessions$

@@ -18,7 +18,7 @@ class Users:
     """Ids by lower-cased address. Up to half a million users are held here; of more, each block asks Postgres.
 
     An address that is not here is looked up before it counts as missing, so that users made in the meantime
-    are found.
+    are found. `removals` counts those of users before any was looked up.
     """
 
     def __init__(self, conn: psycopg.Connection) -> None:
@@ -29,6 +29,7 @@ class Users:
         """Forget everything and read again."""
         import polars as pl
 
+        self.removals = statements().count_user_removals(self._conn)
         self._known = pl.DataFrame(schema={"email": pl.String, "id": pl.String})
         if statements().count_users(self._conn) <= MAX_IN_MEMORY:
             parts = [

@@ -151,7 +151,9 @@ def store_sessions(
         return Written()
     stage(conn, batch)
     if not careful:
-        return _settle(conn, job, rules, batch, batch.first_row, batch.last_row, holding=_hold_users(conn))
+        return _settle(
+            conn, job, rules, batch, batch.first_row, batch.last_row, users_stay=_keep_users(conn, batch)
+        )
     written = Written()
     ranges = [(batch.first_row, batch.last_row)]
     while ranges:
@@ -190,11 +192,19 @@ def stage(conn: psycopg.Connection, batch: Batch) -> None:
         copy.write(csv.encode())
 
 
-def _hold_users(conn: psycopg.Connection) -> bool:
-    """Lock the users of the staged sessions, all at once, as the check of each row would. False where that may not
-    stand for the check, or one is missing: then Postgres looks row by row, and says which."""
-    statements().lock_sessions(conn)
-    return bool(statements().may_hold_users(conn) and statements().hold_users(conn))
+def _keep_users(conn: psycopg.Connection, batch: Batch) -> bool:
+    """See to it that the batch's users, which were there when they were looked up, stay until it is committed. False
+    where that can't be told: then Postgres looks row by row."""
+    sql = statements()
+    sql.lock_sessions(conn)
+    if not sql.may_keep_users(conn):
+        return False
+    try:
+        with conn.transaction():
+            sql.keep_users(conn)
+    except psycopg.errors.LockNotAvailable:
+        return False
+    return bool(sql.count_user_removals(conn) == batch.removals)
 
 
 def _settle(
@@ -205,14 +215,14 @@ def _settle(
     first: int,
     last: int,
     *,
-    holding: bool = False,
+    users_stay: bool = False,
 ) -> Written:
     sql, span = statements(), {"job": job, "first_row": first, "last_row": last}
     staged = batch.sessions["row_number"].is_between(first, last).sum()
-    if holding:
+    if users_stay:
         sql.check_rows(conn, role="replica")
     inserted = sql.insert_sessions(conn, **span)
-    if holding:
+    if users_stay:
         sql.check_rows(conn, role="origin")
     if inserted == staged:
         return Written(inserted=inserted)
