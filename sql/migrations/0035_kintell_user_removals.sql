@@ -7,8 +7,9 @@ create table kintell.user_removals (
     noted_at timestamptz not null default clock_timestamp()
 );
 
+-- As its owner: who may remove users need not know of this table.
 create function kintell.note_user_removal() returns trigger
-language plpgsql as $$
+language plpgsql security definer set search_path = '' as $$
 begin
     insert into kintell.user_removals default values;
     return null;

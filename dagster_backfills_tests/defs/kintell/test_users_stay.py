@@ -169,6 +169,21 @@ def test_every_way_to_remove_a_user_is_noted_and_nothing_else(conn):
     assert noted("set session_replication_role = origin; truncate kintell.users cascade") == 1
 
 
+def test_who_may_remove_users_need_not_know_how_it_is_noted(conn):
+    add_users(conn)
+    conn.execute(
+        """
+        do $$ begin create role kintell_staff; exception when duplicate_object then null; end $$;
+        grant usage on schema kintell to kintell_staff;
+        grant select, delete on kintell.users to kintell_staff;
+        set role kintell_staff;
+        delete from kintell.users where email = 'Volunteer1@example.com';
+        reset role;
+        """
+    )
+    assert conn.execute("select count(*) from kintell.user_removals").fetchone() == (1,)
+
+
 def test_the_days_of_an_import_are_stale_either_way(start, conn, database_url, ways):
     job = start(database_url, [row(1)])
     assert ways[True] == 1
