@@ -1,4 +1,4 @@
-"""Finding the users that addresses belong to, and making those that are missing. Not here: what an address is."""
+"""Finding the users that addresses belong to, keeping them, making those that are missing. Not here: what an address is."""
 
 from typing import TYPE_CHECKING
 
@@ -62,6 +62,21 @@ class Users:
             names = [name_from_address(email) for email in ordered]
             made += statements().create_users(self._conn, emails=ordered, names=names, role=role)
         return made
+
+
+def keep_users(conn: psycopg.Connection, removals: int) -> bool:
+    """See to it that users who were there at so many `removals` stay until the transaction ends. False where that
+    can't be told: then Postgres looks row by row."""
+    sql = statements()
+    sql.lock_sessions(conn)
+    if not sql.may_keep_users(conn):
+        return False
+    try:
+        with conn.transaction():
+            sql.keep_users(conn)
+    except psycopg.errors.LockNotAvailable:
+        return False
+    return bool(sql.count_user_removals(conn) == removals)
 
 
 def resolve(judged: "pl.DataFrame", users: Users) -> "pl.DataFrame":

@@ -11,6 +11,7 @@ from dagster_backfills.defs.kintell.batches import Batch, Reject, rising_uuids
 from dagster_backfills.defs.kintell.claims import Claim
 from dagster_backfills.defs.kintell.rules import TWICE, shown_text
 from dagster_backfills.defs.kintell.statements import statements
+from dagster_backfills.defs.kintell.users import keep_users
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -151,9 +152,8 @@ def store_sessions(
         return Written()
     stage(conn, batch)
     if not careful:
-        return _settle(
-            conn, job, rules, batch, batch.first_row, batch.last_row, users_stay=_keep_users(conn, batch)
-        )
+        stay = keep_users(conn, batch.removals)
+        return _settle(conn, job, rules, batch, batch.first_row, batch.last_row, users_stay=stay)
     written = Written()
     ranges = [(batch.first_row, batch.last_row)]
     while ranges:
@@ -190,21 +190,6 @@ def stage(conn: psycopg.Connection, batch: Batch) -> None:
     csv = frame.write_csv(include_header=False, datetime_format="%Y-%m-%d %H:%M:%S%.6f+00")
     with conn.cursor().copy(statements().copy_stage.sql) as copy:
         copy.write(csv.encode())
-
-
-def _keep_users(conn: psycopg.Connection, batch: Batch) -> bool:
-    """See to it that the batch's users, which were there when they were looked up, stay until it is committed. False
-    where that can't be told: then Postgres looks row by row."""
-    sql = statements()
-    sql.lock_sessions(conn)
-    if not sql.may_keep_users(conn):
-        return False
-    try:
-        with conn.transaction():
-            sql.keep_users(conn)
-    except psycopg.errors.LockNotAvailable:
-        return False
-    return bool(sql.count_user_removals(conn) == batch.removals)
 
 
 def _settle(

@@ -35,14 +35,14 @@ def start(conn, tmp_path):
 def ways(monkeypatch):
     """Counts batches by whether their users were known to stay."""
     found = Counter()
-    real = writer._keep_users
+    real = writer.keep_users
 
-    def watched(conn, batch):
-        stay = real(conn, batch)
+    def watched(conn, removals):
+        stay = real(conn, removals)
         found[stay] += 1
         return stay
 
-    monkeypatch.setattr(writer, "_keep_users", watched)
+    monkeypatch.setattr(writer, "keep_users", watched)
     return found
 
 
