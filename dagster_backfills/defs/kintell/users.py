@@ -1,4 +1,4 @@
-"""Finding the users that addresses belong to, keeping them, making those that are missing. Not here: what an address is."""
+"""The users that addresses belong to: finding, keeping and making them. Not here: what an address is."""
 
 from typing import TYPE_CHECKING
 
