@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import date
 from typing import Any
 
 import dagster as dg
@@ -12,7 +11,6 @@ import psycopg
 from psycopg import sql
 
 from dagster_backfills.defs.scoring import days
-from dagster_backfills.defs.scoring.ahead import FeaturesAhead
 from dagster_backfills.defs.scoring.days import Coverage
 from dagster_backfills.defs.scoring.reporting import WHAT, closing_line, day_metadata, write_metadata
 from dagster_backfills.defs.scoring.settings import ScoringSettings
@@ -112,13 +110,8 @@ class _Storing:
             settings=self.writer.scoring_settings.engine(),
             log=self.context.log.warning,
         )
-        with FeaturesAhead(
-            self.writer.postgres.connect, date.fromisoformat(day), self.work.units, self.work.gym,
-            self.writer.scoring_settings.max_batch_members,
-        ) as ahead:  # fmt: skip
-            work = replace(self.work, ahead=ahead)
-            for _ in runner.run([work.write()], {self.asset: DaySlice(self.work.gym)}, [day]):
-                pass
+        for _ in runner.run([self.work.write()], {self.asset: DaySlice(self.work.gym)}, [day]):
+            pass
         return runner
 
     def _finish(

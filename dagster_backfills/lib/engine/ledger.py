@@ -79,6 +79,14 @@ where resolved_at is null and asset = %(asset)s
     and (%(units)s::text[] is null or unit = any(%(units)s::text[]))
 """
 
+_ANY_OPEN = """
+select exists (
+    select from backfill.failures
+    where resolved_at is null and asset = %(asset)s
+        and (partition = any(%(partitions)s::text[]) or (%(whole)s and partition is null))
+)
+"""
+
 # What a partition that was written slice by slice still has open: what this run, or one that it goes on from, could
 # not write stays; older entries are of units that are due no more.
 _RESOLVE_REST = """
@@ -189,11 +197,10 @@ def resolve(
 ) -> None:
     """Close the open entries of partitions that have just been written whole, or of some of their units."""
     whole = list(partitions) == [WHOLE]
-    conn.execute(
-        _RESOLVE,
-        {"asset": asset, "partitions": [] if whole else list(partitions), "whole": whole,
-         "units": None if units is None else list(units)},
-    )  # fmt: skip
+    binds = {"asset": asset, "partitions": [] if whole else list(partitions), "whole": whole}
+    # Of a long list of units mostly none has failed: it is not sent then.
+    if units is None or conn.execute(_ANY_OPEN, binds).fetchone() == (True,):
+        conn.execute(_RESOLVE, {**binds, "units": units})
 
 
 def resolve_rest(conn: psycopg.Connection, run: RunIdentity, asset: str, partition: str) -> int:

@@ -7,6 +7,7 @@ from psycopg import sql
 
 from dagster_backfills.lib.engine.prepared import PreparedWrite
 from dagster_backfills.lib.engine.sizing import BatchSize
+from dagster_backfills.lib.postgres.arrays import TextArray
 from dagster_backfills.lib.postgres.names import ident
 
 
@@ -59,4 +60,4 @@ def stream_units(
         conn.commit()
         while rows := cursor.fetchmany(size.units):
             conn.commit()
-            yield [row[0] for row in rows if row[0] is not None]
+            yield TextArray(row[0] for row in rows if row[0] is not None)
