@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg.adapt import Buffer, Loader
 
 from dagster_backfills.lib.postgres.arrays import TextArray
 from dagster_backfills.lib.postgres.queries import load_queries
@@ -50,26 +49,17 @@ def read_frame(
     import pandas as pd
 
     names = COLUMNS[name]
+    # A number's array comes as Postgres sends it, which NumPy reads as it is.
     arrays = ", ".join(
-        f"array_agg(q.{c})" if c in _TEXT else f"array_agg(coalesce(q.{c}, {_MISSING})::bigint)"
+        f"array_agg(q.{c})" if c in _TEXT else f"array_send(array_agg(coalesce(q.{c}, {_MISSING})::bigint))"
         for c in names
     )
     binds: Mapping[str, Any] = {"day": day, "members": TextArray(members), "due_only": due_only}
     with conn.cursor(binary=True) as cursor:
-        cursor.adapters.register_loader("int8[]", _Undecoded)
         cursor.execute(f"select {arrays} from (\n{statement(name)}\n) as q", binds, prepare=False)  # noqa: S608
         row = cursor.fetchone()
     assert row is not None
     return pd.DataFrame({c: _column(c, value) for c, value in zip(names, row, strict=True)}, copy=False)
-
-
-class _Undecoded(Loader):
-    """A binary array as its bytes."""
-
-    format = psycopg.pq.Format.BINARY
-
-    def load(self, data: Buffer) -> bytes:
-        return bytes(data)
 
 
 def _column(name: str, value: Any) -> Any:
