@@ -61,6 +61,7 @@ class SlicedPartition:
         if width and self.first_snapshot is None:
             self.first_snapshot = session.snapshot()
         session.conn.commit()
+        session.tune(session.conn)  # for the transaction that sorts them
         units = stream_units(session.conn, sliced, self.key, self.after, self.work.size)
         with ExitStack() as stack:
             slices: Iterator[tuple[list[str], Any]] = ((slice_, None) for slice_ in units)

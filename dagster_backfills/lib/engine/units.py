@@ -51,13 +51,18 @@ def stream_units(
                 )
             )
         binds |= _binds(write, [key])
+    # Sorted they come twice in a row, and are told apart here: a DISTINCT would put all of them into a hash before.
     statement = sql.SQL(
-        'select distinct u.unit collate "C" from (\n{}\n) as u '
+        'select u.unit collate "C" from (\n{}\n) as u '
         'where %(after)s::text is null or u.unit collate "C" > %(after)s order by 1'
     ).format(sql.SQL("\nunion all\n").join(parts))
     with conn.cursor(name="backfill_units", withhold=True) as cursor:
         cursor.execute(statement, binds)
         conn.commit()
+        last = after
         while rows := cursor.fetchmany(size.units):
             conn.commit()
-            yield TextArray(row[0] for row in rows if row[0] is not None)
+            units = TextArray(dict.fromkeys(unit for (unit,) in rows if unit is not None and unit != last))
+            if units:
+                yield units
+                last = units[-1]
