@@ -10,6 +10,12 @@ inner join scoring.members as m
         or exists (select 1 from scoring.visits as v where v.member_id = m.id and v.visited_on <= d.day)
 where m.status = 'active' and (:gym::text is null or m.gym_id = :gym);
 
+-- name: members_of_gym
+-- Whose failures a run for one gym may resolve.
+select m.id as unit
+from scoring.members as m
+where m.gym_id = :gym;
+
 -- name: scored_members_of_day
 -- Whose churn risk is due: active members with a commitment score of the day.
 select

@@ -58,7 +58,9 @@ class Work:
 
     def write(self) -> Write:
         """What the engine writes."""
-        return Write(self.target, Compute(self.compute, ahead=_AHEAD), units=Query(statement(self.units)))
+        owned = Query(statement("members_of_gym"), {"gym": self.gym}) if self.gym is not None else None
+        source = Compute(self.compute, ahead=_AHEAD)
+        return Write(self.target, source, units=Query(statement(self.units)), owned=owned)
 
     def compute(
         self, conn: psycopg.Connection, days: Sequence[str], members: Sequence[str] | None

@@ -120,11 +120,17 @@ class Target:
 
 @dataclass(frozen=True)
 class Write:
-    """One table's share of a batch. `units` lists the partition and unit of every row due (`partition, unit`)."""
+    """One table's share of a batch.
+
+    units: lists the partition and unit of every row due (`partition, unit`).
+    owned: lists the units (`unit`) that the write is about, due or not, where these are not all of its partition: of
+        what is in the ledger it resolves theirs alone.
+    """
 
     target: Target
     source: Source
     units: Query | None = None
+    owned: Query | None = None
 
 
 @dataclass(frozen=True)

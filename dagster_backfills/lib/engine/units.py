@@ -62,7 +62,7 @@ def stream_units(
         last = after
         while rows := cursor.fetchmany(size.units):
             conn.commit()
-            units = TextArray(dict.fromkeys(unit for (unit,) in rows if unit is not None and unit != last))
-            if units:
-                yield units
-                last = units[-1]
+            fetched = TextArray(dict.fromkeys(key for (key,) in rows if key is not None and key != last))
+            if fetched:
+                yield fetched
+                last = fetched[-1]

@@ -61,9 +61,10 @@ class Work:
             write.asset: self.run_write(write, keys, None, fresh=write.is_fresh(self.session.conn, keys))
             for write in self.writes
         }
+        owned = {write.asset: write.write.owned for write in self.writes}
         for asset, by_partition in counts.items():
             ledger.clear_stale(self.session.conn, asset, keys, snapshot)
-            ledger.resolve(self.session.conn, asset, keys)
+            ledger.resolve(self.session.conn, asset, keys, owned=owned[asset])
             total = Counts.sum(by_partition.values())
             self.record(batch_id, asset, keys, total, units=units, began=began, snapshot=snapshot)
         return lambda: self.finished(keys, counts)

@@ -84,6 +84,20 @@ def test_too_many_failures_make_the_day_partial_and_a_repair_makes_it_complete(
     assert gyms.rows(LEDGER) == []
 
 
+@pytest.mark.parametrize("batch_members", [1, 50])
+def test_a_run_for_one_gym_leaves_the_failures_of_the_others_open(
+    gyms: Gyms, score: Score, batch_members: int
+) -> None:
+    for gym in ("g1", "g2"):
+        gyms.member(f"bad of {gym}", 1, per_week=0, gym=gym)
+        gyms.member(f"good of {gym}", 1, gym=gym)
+    score(assets.commitment_scores, max_failed_percent=100)
+    assert [row[2] for row in gyms.rows(LEDGER)] == ["bad of g1", "bad of g2"]
+    gyms.conn.execute("update scoring.members set expected_visits_per_week = 1")
+    score(assets.commitment_scores, gym="g2", max_failed_percent=100, batch_members=batch_members)
+    assert [row[2] for row in gyms.rows(LEDGER)] == ["bad of g1"]
+
+
 def test_a_missing_table_fails_the_run_and_the_day_says_why(gyms: Gyms, score: Score) -> None:
     healthy(gyms, 2)
     gyms.conn.execute("alter table scoring.churn_risk_scores rename to elsewhere")
