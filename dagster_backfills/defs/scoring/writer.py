@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 import psycopg
 from psycopg import sql
+from pydantic import Field
 
 from dagster_backfills.defs.scoring import days
 from dagster_backfills.defs.scoring.days import Coverage
@@ -39,6 +40,11 @@ class DayWriter(dg.ConfigurableIOManager):
 
     postgres: dg.ResourceDependency[PostgresResource]
     scoring_settings: dg.ResourceDependency[ScoringSettings]
+    retry_wait_seconds: float = Field(
+        default=30.0,
+        ge=0,
+        description="After the server stayed away too long: seconds to the step's next try.",
+    )
 
     def handle_output(self, context: dg.OutputContext, obj: Work) -> Iterator[Any]:  # type: ignore[override]
         keys = sorted(context.asset_partition_keys)
@@ -51,7 +57,7 @@ class DayWriter(dg.ConfigurableIOManager):
         except Exception as error:
             if not is_lost(error):
                 raise
-            raise dg.RetryRequested(max_retries=3, seconds_to_wait=30) from error
+            raise dg.RetryRequested(max_retries=3, seconds_to_wait=self.retry_wait_seconds) from error
         if storing.failed:
             first = "; ".join(f"{day}: {reason}" for day, reason in list(storing.failed.items())[:5])
             raise dg.Failure(
