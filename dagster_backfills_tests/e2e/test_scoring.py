@@ -83,7 +83,7 @@ def gym(
         # Of the days that the daemon finds missing, two are enough here.
         environment = {**instance_environment(url, home), "SCORING_CATCH_UP_DAYS": "2"}
         servers = dagster_servers(
-            home, LOCATION, environment, working_directory=project_root, backfill_interval=2
+            home, LOCATION, environment, working_directory=project_root, backfill_interval=5
         )
         with servers as webserver:
             yield Stack(webserver, home, environment, url)
