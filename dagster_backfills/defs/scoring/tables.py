@@ -38,9 +38,11 @@ class DaySlice:
         return {"partition_keys": list(keys), "gym": self.gym}
 
     def predicate(self, alias: str) -> sql.Composable:
+        # IS TRUE: as a join it would put all members into a hash first, though the day has no row.
         return sql.SQL(
-            "{day} = any(%(partition_keys)s::text[]::date[]) and exists (select from scoring.members as dm"
-            " where dm.id = {member} and dm.status = 'active' and (%(gym)s::text is null or dm.gym_id = %(gym)s))"
+            "{day} = any(%(partition_keys)s::text[]::date[]) and (exists (select from scoring.members as dm"
+            " where dm.id = {member} and dm.status = 'active'"
+            " and (%(gym)s::text is null or dm.gym_id = %(gym)s))) is true"
         ).format(day=sql.Identifier(alias, "day"), member=sql.Identifier(alias, "member_id"))
 
     def label(self, alias: str) -> sql.Composable:
