@@ -29,10 +29,13 @@ class Ahead:
         self._idle: SimpleQueue[psycopg.Connection] = SimpleQueue()
 
     def __enter__(self) -> "Ahead":
-        for _ in range(self._width):
-            self._connections.append(self._stack.enter_context(self._connect()))
-            self._idle.put(self._connections[-1])
-        self._pool = self._stack.enter_context(ThreadPoolExecutor(self._width, "backfill ahead"))
+        with suppress(Exception):  # fewer do as well, and none: the batches' own connection is what counts
+            for _ in range(self._width):
+                self._connections.append(self._stack.enter_context(self._connect()))
+                self._idle.put(self._connections[-1])
+        self._pool = self._stack.enter_context(
+            ThreadPoolExecutor(max(len(self._connections), 1), "backfill ahead")
+        )
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
@@ -45,6 +48,9 @@ class Ahead:
 
     def slices(self, units: Iterator[list[str]], rows: Rows) -> Iterator[tuple[list[str], Any]]:
         """Each slice with its rows, or with None where they could not be computed here."""
+        if not self._connections:
+            yield from ((slice_, None) for slice_ in units)
+            return
         under_way: deque[tuple[list[str], Future[Any]]] = deque()
         try:
             for slice_ in units:

@@ -10,7 +10,7 @@ import pytest
 from dagster_backfills.lib.engine.model import Compute
 from dagster_backfills.lib.errors import UserError
 from dagster_backfills.lib.postgres.arrays import TextArray
-from dagster_backfills_tests.lib.engine.running import computed, fill, ledger_of, run, units_of
+from dagster_backfills_tests.lib.engine.running import computed, fill, ledger_of, opened, run, units_of
 
 
 def nothing(conn, keys, units):
@@ -127,6 +127,19 @@ class TestAhead:
         outcome = run(database_url, [ahead(computed(during))], keys, batch_units=2)
         assert cut and outcome.done == keys and not outcome.unit_failures
         assert len(units_of(conn)) == 9
+
+    def test_where_no_connection_is_to_be_had_for_it_the_rows_come_all_the_same(self, database_url, conn):
+        keys = fill(conn, parts=1, units=9)
+        opened_before = []
+
+        def connect():
+            if opened_before:
+                raise psycopg.OperationalError("too many connections")
+            opened_before.append(True)
+            return opened(database_url)
+
+        outcome = run(database_url, [ahead(computed(nothing))], keys, connect=connect, batch_units=2)
+        assert outcome.done == keys and len(units_of(conn)) == 9
 
     def test_a_bad_unit_stands_alone(self, database_url, conn):
         keys = fill(conn, parts=1, units=9)
