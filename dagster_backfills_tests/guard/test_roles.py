@@ -320,6 +320,7 @@ def enqueue(conn: psycopg.Connection, more: str = "priority => 5", *binds: objec
 
 def test_the_enqueuer_enqueues_and_sees_its_own_jobs_only(guarded: Guarded) -> None:
     with guarded.connect("enqueuer") as application, guarded.connect("writer") as other:
+        other.execute("delete from jobs.background_jobs")
         mine, theirs = enqueue(application), enqueue(other)
         seen = application.execute("select id, status, input_data from jobs.my_jobs").fetchall()
         assert seen == [(mine, "pending", INPUT)]
