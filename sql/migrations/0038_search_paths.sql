@@ -1,2 +1,6 @@
 -- Every function that runs with its owner's rights names pg_temp last: left out, it would be searched first.
-alter function kintell.note_user_removal() set search_path = pg_catalog, pg_temp;
+do $$
+begin
+    alter function kintell.note_user_removal() set search_path = pg_catalog, pg_temp;
+end
+$$;
