@@ -106,7 +106,7 @@ async def _ask_nats(url: str) -> str:
         """What goes wrong is raised as well."""
 
     connection = await client.connect(
-        url, connect_timeout=_NATS_SECONDS, allow_reconnect=False, max_reconnect_attempts=0, error_cb=silent
+        url, connect_timeout=_NATS_SECONDS, allow_reconnect=False, max_reconnect_attempts=1, error_cb=silent
     )
     try:
         account = await connection.jetstream().account_info()
