@@ -2,8 +2,10 @@
 
 import json
 import os
+import pty
 import signal
 import subprocess
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -218,3 +220,22 @@ def test_watch_waits_for_a_database_that_is_away(
     process.send_signal(signal.SIGINT)
     process.communicate()
     assert process.returncode == 130
+
+
+def test_watch_on_a_terminal_is_a_screen_of_its_own_that_ctrl_c_leaves(database_url: str):
+    process, terminal = pty.fork()
+    if process == 0:
+        os.environ |= {"DATABASE_URL": database_url, "TERM": "xterm", "COLUMNS": "120", "LINES": "60"}
+        os.execv(SCRIPT, [SCRIPT, "status", "--watch", "--no-ticks"])
+    shown = b""
+    while b"up to date" not in shown:
+        shown += os.read(terminal, 65536)
+    assert b"\x1b[?1049h" in shown
+    os.write(terminal, b"\x03")
+    with suppress(OSError):  # the terminal's other end is closed
+        while chunk := os.read(terminal, 65536):
+            shown += chunk
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 130
+    assert b"\x1b[?1049l" in shown
+    assert shown.endswith(b"backfills: Interrupted.\r\n")
+    assert b"Traceback" not in shown

@@ -59,7 +59,8 @@ def school(
         with dagster_servers(
             home, LOCATION, environment, working_directory=project_root, backfill_interval=1
         ) as webserver:
-            _stop_sensor(webserver, "progress_stats_refresh")
+            for sensor in ("progress_stats_refresh", "automation"):
+                _stop_sensor(webserver, sensor)
             with psycopg.connect(url, autocommit=True) as conn:
                 _fill(conn)
             wait_for("the cohorts' partitions", lambda: partition_keys(webserver, ASSET) == set(TERMS))
@@ -179,8 +180,9 @@ def test_cohorts_are_chosen_launched_watched_and_the_failed_one_is_launched_agai
 
     states: Callable[[], dict[str, set[str]]] = lambda: partition_states(web, ASSET)  # noqa: E731
     page.goto(f"{web.url}/runs?view=backfills")
-    wait_for("the backfill", lambda: states()["failed"] and len(states()["materialized"]) == 2)
-    page.locator("tr").filter(has_text=f"{len(CHOSEN)} partitions").get_by_text("Failed").wait_for()
+    wait_for("the backfill", lambda: states()["failed"] and len(states()["materialized"]) == 2, 240)
+    # The first is the name of a tab, the second the backfill's state, once the page has seen it.
+    page.get_by_text("Failed", exact=True).nth(1).wait_for()
     pictures.take("ui-backfills")
 
     _open_partitions(page, web)
@@ -200,7 +202,7 @@ def test_cohorts_are_chosen_launched_watched_and_the_failed_one_is_launched_agai
     dialog.get_by_text("1 partition", exact=False).first.wait_for()
     pictures.take("ui-launch-the-failed-one")
     _launch(dialog)
-    wait_for("the retry", lambda: states()["materialized"] == set(CHOSEN))
+    wait_for("the retry", lambda: states()["materialized"] == set(CHOSEN), 240)
     _open_partitions(page, web)
     _shows(page, web, failed=0, materialized=3)
     assert states()["failed"] == set()
