@@ -130,3 +130,7 @@ comment on view training.organization_status is
 'Every organization: which records are missing, and since when its progress is stale.';
 comment on view training.overview is
 'The domain in one row, for backfills status.';
+comment on table kintell.backfill_job_claims is
+'Ids of an import''s file that were in the database before it: skipped, updated or refused.';
+comment on table kintell.user_removals is
+'One row a removal of users, noted first, so that an import can tell that its users stay.';
