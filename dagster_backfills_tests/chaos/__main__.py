@@ -7,6 +7,7 @@ import argparse
 import json
 import sys
 import tempfile
+from itertools import groupby
 from pathlib import Path
 
 from dagster_backfills_tests.chaos.domains import CHECKS
@@ -18,52 +19,56 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m dagster_backfills_tests.chaos")
     parser.add_argument("faults", nargs="*", metavar="FAULT", help=", ".join(f.name for f in FAULTS))
     parser.add_argument("--seed", type=int, default=20240229)
-    parser.add_argument("--seconds", type=float, default=Size.seconds)
-    parser.add_argument("--patience", type=float, default=Size.patience)
-    parser.add_argument("--keep", action="store_true", help="keep the logs of a storm that broke something")
+    parser.add_argument("--seconds", type=float, default=Size.seconds, help="how long each storm is")
+    parser.add_argument("--patience", type=float, default=Size.patience, help="seconds to get well in")
+    parser.add_argument(
+        "--by-kind", action="store_true", help="one storm for all faults of a kind: half the time"
+    )
     options = parser.parse_args()
     chosen = [fault for fault in FAULTS if not options.faults or fault.name in options.faults]
-    reports: list[tuple[Fault, Report | str]] = []
+    groups = [[fault] for fault in chosen]
+    if options.by_kind:
+        groups = [list(group) for _, group in groupby(chosen, key=lambda fault: fault.kind)]
+    reports: list[tuple[list[Fault], Report | str]] = []
     folder = Path(tempfile.mkdtemp(prefix="backfills_chaos_"))
     ground = Ground.prepare(folder)
     try:
-        for number, fault in enumerate(chosen):
-            reason = fault.impossible(ground.postgres)
+        for number, faults in enumerate(groups):
+            reason = "; ".join(filter(None, {fault.impossible(ground.postgres) for fault in faults}))
             if reason:
-                reports.append((fault, reason))
+                reports.append((faults, reason))
                 continue
-            say(f"storm: {fault.what}")
-            report = storm(
-                ground,
-                [fault],
-                options.seed + number,
-                Size(seconds=options.seconds, patience=options.patience),
-            )
-            say(f"  {_ending(report)}  {report.work}  {report.restarts}")
-            for name, what in (report.waited_for | report.broken).items():
+            say(f"storm: {_names(faults)}")
+            size = Size(seconds=options.seconds, patience=options.patience)
+            report = storm(ground, faults, options.seed + number, size)
+            say(f"  {_ending(report)}  {dict(report.strikes)}  {report.work}  {report.restarts}")
+            for name, what in [*report.waited_for.items(), *report.broken.items()]:
                 say(f"  {name}: {'; '.join(what)}")
-            reports.append((fault, report))
+            reports.append((faults, report))
     finally:
         ground.delete()
-    print(table(reports))
+    sys.stdout.write(f"{table(reports)}\n")
     broken = sum(bool(report.broken) for _, report in reports if isinstance(report, Report))
-    print(json.dumps({"storms": len(reports), "broken": broken, "seed": options.seed}))
+    sys.stdout.write(json.dumps({"storms": len(reports), "broken": broken, "seed": options.seed}) + "\n")
     return 1 if broken else 0
 
 
-def table(reports: list[tuple[Fault, Report | str]]) -> str:
-    """Markdown: a row a fault, a column a domain."""
-    head = ["fault", "strikes", *CHECKS, "whole again"]
+def table(reports: list[tuple[list[Fault], Report | str]]) -> str:
+    """Markdown: a row a storm, a column a domain."""
+    head = ["fault", *CHECKS, "whole again"]
     lines = [f"| {' | '.join(head)} |", f"| {' | '.join('---' for _ in head)} |"]
-    for fault, report in reports:
+    for faults, report in reports:
         if isinstance(report, str):
-            cells = [fault.what, "–", *("–" for _ in CHECKS), f"not done: {report}"]
+            cells = [_names(faults), *("–" for _ in CHECKS), f"not done: {report}"]
         else:
-            strikes = sum(report.strikes.values())
-            states = [_state(report, name) for name in CHECKS]
-            cells = [fault.what, str(strikes), *states, _ending(report)]
+            strikes = "; ".join(f"{report.strikes[fault.name]} × {fault.what}" for fault in faults)
+            cells = [strikes, *(_state(report, name) for name in CHECKS), _ending(report)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _names(faults: list[Fault]) -> str:
+    return "; ".join(fault.what for fault in faults)
 
 
 def _state(report: Report, name: str) -> str:

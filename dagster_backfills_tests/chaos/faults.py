@@ -14,18 +14,27 @@ from dataclasses import dataclass
 import psutil
 import psycopg
 
-from dagster_backfills_tests.chaos.stack import FAKETIME, NATS_PROGRAM, Postgres, Stack, daemon_command
+from dagster_backfills_tests.chaos.stack import (
+    FAKETIME,
+    NATS_PROGRAM,
+    Postgres,
+    Stack,
+    daemon_command,
+    run_pids,
+)
 
 Strike = Callable[[Stack, random.Random], bool]
 
 
 @dataclass(frozen=True)
 class Fault:
-    """`strike` returns whether it hit anything. `impossible` says why it can't be done on this machine, if so."""
+    """`strike` returns whether it hit anything; faults of one `kind` may share a storm. `impossible` says why it
+    can't be done on this machine, if so."""
 
     name: str
     what: str
     strike: Strike
+    kind: str
     impossible: Callable[[Postgres], str] = lambda postgres: ""
     clock: bool = False
 
@@ -39,7 +48,12 @@ def _kill(processes: list[psutil.Process], rng: random.Random, most: int = 1) ->
 
 
 def kill_runs(stack: Stack, rng: random.Random) -> bool:
-    return _kill(stack.runs(), rng, most=2)
+    """Mostly such as work, now and then one that is only starting."""
+    runs, working = stack.runs(), set[int]()
+    with suppress(psycopg.Error), stack.connect() as conn:
+        working = set(run_pids(conn, "select run_id from dagster.runs where status = 'STARTED'").values())
+    at_work = [process for process in runs if process.pid in working]
+    return _kill(at_work if at_work and rng.random() < 0.8 else runs, rng)
 
 
 def kill_workers(stack: Stack, rng: random.Random) -> bool:
@@ -137,16 +151,21 @@ def _no_faketime(postgres: Postgres) -> str:
 
 
 FAULTS = [
-    Fault("runs", "SIGKILL of runs", kill_runs),
-    Fault("workers", "SIGKILL of whoever works background jobs", kill_workers),
-    Fault("code-server", "SIGKILL of the code server", kill_code_server),
-    Fault("code-machine", "SIGKILL of the code server and all runs at once", kill_code_server_with_runs),
-    Fault("daemon", "SIGKILL of the daemon", kill_daemon),
-    Fault("two-daemons", "two daemons", two_daemons),
-    Fault("fast", "Postgres stopped (fast) and started", _restart(signal.SIGINT)),
-    Fault("immediate", "Postgres stopped (immediate) and started", _restart(signal.SIGQUIT)),
-    Fault("connections", "connections cut", cut_connections),
-    Fault("disk", "no room in the Postgres volume", fill_disk, _no_volume),
-    Fault("nats", "NATS away", nats_away, _no_nats),
-    Fault("clock", "clock steps of up to an hour", step_clock, _no_faketime, clock=True),
+    Fault("runs", "SIGKILL of runs", kill_runs, "workers"),
+    Fault("workers", "SIGKILL of whoever works background jobs", kill_workers, "workers"),
+    Fault("code-server", "SIGKILL of the code server", kill_code_server, "services"),
+    Fault(
+        "code-machine",
+        "SIGKILL of the code server and all runs at once",
+        kill_code_server_with_runs,
+        "services",
+    ),
+    Fault("daemon", "SIGKILL of the daemon", kill_daemon, "services"),
+    Fault("two-daemons", "two daemons", two_daemons, "services"),
+    Fault("fast", "Postgres stopped (fast) and started", _restart(signal.SIGINT), "server"),
+    Fault("immediate", "Postgres stopped (immediate) and started", _restart(signal.SIGQUIT), "server"),
+    Fault("connections", "connections cut", cut_connections, "server"),
+    Fault("disk", "no room in the Postgres volume", fill_disk, "disk", _no_volume),
+    Fault("nats", "NATS away", nats_away, "nats", _no_nats),
+    Fault("clock", "clock steps of up to an hour", step_clock, "clock", _no_faketime, clock=True),
 ]

@@ -34,9 +34,10 @@ VOLUME_MB = 1500
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
 # The instance's own settings, but for how often it looks: a storm lasts a minute, not a night.
 _HASTE = {
-    "start_timeout_seconds: 900": "start_timeout_seconds: 60",
+    "start_timeout_seconds: 900": "start_timeout_seconds: 240",
     "poll_interval_seconds: 30": "poll_interval_seconds: 5",
     "free_slots_after_run_end_seconds: 60": "free_slots_after_run_end_seconds: 5",
+    "max_concurrent_runs: 6": "max_concurrent_runs: 4",
 }
 _QUIET_POSTGRES = {
     "fsync": "off",
@@ -199,16 +200,11 @@ class Stack:
     def job_workers(self) -> list[psutil.Process]:
         """Runs that hold background jobs, by the claims in the queue."""
         with suppress(psycopg.Error), self.connect() as conn:
-            rows = conn.execute(
-                "select distinct replace(claimed_by, 'run ', '') from jobs.background_jobs where status = 'processing'"
-            ).fetchall()
-            pids = conn.execute(
-                "select distinct substring(event from 'pid: ([0-9]+)')::int from dagster.event_logs"
-                " where run_id = any(%s) and event like '%%Started process for run%%'",
-                [[row[0] for row in rows]],
-            ).fetchall()
-            holders = {pid for (pid,) in pids}
-            return [process for process in self.runs() if process.pid in holders]
+            pids = run_pids(
+                conn,
+                "select replace(claimed_by, 'run ', '') from jobs.background_jobs where status = 'processing'",
+            )
+            return [process for process in self.runs() if process.pid in pids.values()]
         return []
 
     def backfills(self, *arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
@@ -222,6 +218,16 @@ class Stack:
         while not self._done.wait(0.5):
             for service in list(self.services.values()):
                 service.tend()
+
+
+def run_pids(conn: psycopg.Connection, runs: str) -> dict[str, int]:
+    """The process of each run that the query `runs` gives the ids of, as it said itself."""
+    rows = conn.execute(
+        "select run_id, substring(event from 'pid: ([0-9]+)')::int from dagster.event_logs"
+        " where run_id = any(%s) and event like '%%Started process for run (pid: %%'",
+        [[row[0] for row in conn.execute(runs)]],
+    )
+    return dict(rows.fetchall())
 
 
 def free_port() -> int:
@@ -238,7 +244,7 @@ def environment(url: str, home: Path) -> dict[str, str]:
         "DAGSTER_HOME": str(home),
         "BACKFILLS_HOME": str(home / "state"),
         "KINTELL_INBOX": str(home / "inbox"),
-        "SCORING_CATCH_UP_DAYS": "3",
+        "SCORING_CATCH_UP_DAYS": "2",
         "JOBS_SOP_ENGINE": "embedded",
         "PYTHONWARNINGS": "ignore",
     }

@@ -52,15 +52,15 @@ class Size:
     """How much there is to do, and how long the storm is."""
 
     seconds: float = 45
-    pause: tuple[float, float] = (2, 7)
-    files: int = 3
+    pause: tuple[float, float] = (3, 8)
+    files: int = 2
     rows: int = 1500
-    patience: float = 240
+    patience: float = 300
 
 
 @dataclass
 class Report:
-    """What a storm did and what it left. `by_itself`: seconds of calm until everything held, if no command was needed."""
+    """What a storm did and left. `by_itself`: seconds of calm until everything held, if no command was needed."""
 
     strikes: Counter[str]
     by_itself: float | None = None
@@ -98,7 +98,7 @@ class Ground:
             load_training(conn, generate_training(organizations=40, members=800))
             load_progress(
                 conn,
-                ProgressSize(schools=3, cohorts=25, users=600, progress=9_000, questions=40, gaps=True),
+                ProgressSize(schools=3, cohorts=25, users=600, progress=9_000, questions=40),
                 seed=1,
             )
             load_sample(conn, days[-1], ScoringSize(gyms=3, members=250, coaches_per_gym=2))
@@ -209,14 +209,26 @@ def _settle(stack: Stack, expected: Expected, report: Report, size: Size) -> Non
 
 
 def _wait_until_whole(stack: Stack, expected: Expected, patience: float) -> dict[str, list[str]]:
-    deadline = time.monotonic() + patience
+    deadline, quiet_since = time.monotonic() + patience, time.monotonic()
     while True:
         found = domains.broken(stack, expected)
         if not found or time.monotonic() > deadline:
             return found
+        with stack.connect() as conn:
+            if conn.execute(_UNFINISHED).fetchone() != (0,):
+                quiet_since = time.monotonic()
+        # What is held after its third try waits for a person; the others are tried again by themselves.
+        if set(found) <= {"scoring", "kintell"} and time.monotonic() > quiet_since + _QUIET_SECONDS:
+            return found
         time.sleep(3)
 
 
+_QUIET_SECONDS = 75
+_UNFINISHED = """
+    select count(*) from dagster.runs where status not in ('SUCCESS', 'FAILURE', 'CANCELED')
+    and (pipeline_name like 'import%' or pipeline_name like '%scores_job' or pipeline_name like 'coach%'
+        or pipeline_name like '%kintell%' or pipeline_name like '%daily%')
+"""
 _WORK = {
     "training": "select count(*) from training.employee_training_video_completions where backfill_id is not null",
     "progress": "select count(*) from progress.user_progress_stats",

@@ -44,10 +44,10 @@ class Traffic(threading.Thread):
             number = 0
             while not self._over.is_set():
                 number += 1
-                if number % 8 == 1 and len(self._expected.files) < self._files:
+                if number % 6 == 1 and len(self._expected.files) < self._files:
                     self._file(len(self._expected.files))
                 self._until_acknowledged(number)
-                time.sleep(self._rng.uniform(0.5, 1.5))
+                time.sleep(self._rng.uniform(1, 2.5))
         except BaseException as error:
             self.error = error
 
@@ -78,8 +78,9 @@ class Traffic(threading.Thread):
                 [organization],
             )
         conn.execute(
-            "insert into training.members (id, organization_id, user_email) select format('mem_storm_%%s_%%s', %s::int, n),"
-            " %s, 'someone@example.org' from generate_series(1, 3) as n on conflict do nothing",
+            "insert into training.members (id, organization_id, user_email)"
+            " select format('mem_storm_%%s_%%s', %s::int, n), %s, 'someone@example.org'"
+            " from generate_series(1, 3) as n on conflict do nothing",
             [number, organization],
         )
         users = [

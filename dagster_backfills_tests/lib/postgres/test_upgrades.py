@@ -49,19 +49,22 @@ def load(conn):
             "insert into jobs.background_jobs (job_type, unique_key, input_data)"
             " select 'mux_upload', 'k-' || n, '{\"video_url\": \"https://example.com/v\"}' from generate_series(1, 9) n"
         )
-        conn.execute("insert into jobs.job_queue (job_id, job_type, priority, created_at)"
-                     " select id, job_type, priority, created_at from jobs.background_jobs on conflict do nothing")  # fmt: skip
+        conn.execute(
+            "insert into jobs.job_queue (job_id, job_type, priority, created_at)"
+            " select id, job_type, priority, created_at from jobs.background_jobs on conflict do nothing"
+        )
     if has(conn, "scoring.members"):
         load_sample(conn, DAY, ScoringSize(gyms=2, members=40, coaches_per_gym=2))
 
 
 def contents(conn):
-    """Every row of the domains' and the engine's tables, as text, by table; of columns that the version has."""
+    """The tables of the domains and the engine, with the columns that they have in this version."""
     tables = conn.execute(
-        "select format('%I.%I', table_schema, table_name), array_agg(column_name::text order by ordinal_position)"
-        " from information_schema.columns c join pg_class r on r.oid = to_regclass(format('%I.%I', table_schema, table_name))"
-        " where r.relkind in ('r', 'p') and table_schema in ('backfill','progress','training','kintell','jobs','scoring')"
-        " group by 1"
+        "select format('%%s.%%s', n.nspname, k.relname), array_agg(a.attname::text order by a.attnum)"
+        " from pg_class k join pg_namespace n on n.oid = k.relnamespace"
+        " join pg_attribute a on a.attrelid = k.oid and a.attnum > 0 and not a.attisdropped"
+        " where k.relkind in ('r', 'p') and n.nspname = any(%s) group by 1",
+        [["backfill", "progress", "training", "kintell", "jobs", "scoring"]],
     ).fetchall()
     return dict(tables)
 
