@@ -24,11 +24,14 @@ def main() -> int:
     parser.add_argument(
         "--by-kind", action="store_true", help="one storm for all faults of a kind: half the time"
     )
+    parser.add_argument("--together", action="store_true", help="one storm for all faults")
     options = parser.parse_args()
     chosen = [fault for fault in FAULTS if not options.faults or fault.name in options.faults]
     groups = [[fault] for fault in chosen]
     if options.by_kind:
         groups = [list(group) for _, group in groupby(chosen, key=lambda fault: fault.kind)]
+    if options.together:
+        groups = [chosen]
     reports: list[tuple[list[Fault], Report | str]] = []
     folder = Path(tempfile.mkdtemp(prefix="backfills_chaos_"))
     ground = Ground.prepare(folder)

@@ -31,13 +31,13 @@ ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 MODULE = "dagster_backfills.definitions"
 VOLUME_MB = 1500
-FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
+FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), Path("/nowhere"))
 # The instance's own settings, but for how often it looks: a storm lasts a minute, not a night.
 _HASTE = {
     "start_timeout_seconds: 900": "start_timeout_seconds: 240",
     "poll_interval_seconds: 30": "poll_interval_seconds: 5",
     "free_slots_after_run_end_seconds: 60": "free_slots_after_run_end_seconds: 5",
-    "max_concurrent_runs: 6": "max_concurrent_runs: 4",
+    "max_concurrent_runs: 6": "max_concurrent_runs: 3",
 }
 _QUIET_POSTGRES = {
     "fsync": "off",

@@ -29,10 +29,10 @@ from dagster_backfills_tests.defs.kintell.sample import add_users
 TEMPLATE = "chaos_template"
 # Writing a row takes this long, so that there is something to hit. It costs no processor.
 _SLOWED = {
-    "training.employee_training_video_completions": 0.001,
-    "progress.user_progress_stats": 0.002,
-    "kintell.kintell_sessions": 0.003,
-    "scoring.commitment_scores": 0.01,
+    "training.employee_training_video_completions": 0.004,
+    "progress.user_progress_stats": 0.005,
+    "kintell.kintell_sessions": 0.005,
+    "scoring.commitment_scores": 0.02,
 }
 _OPERATORS = """
     update jobs.queue_settings set lease = '10 seconds', retry_base = '1 second', retry_cap = '5 seconds';
@@ -95,13 +95,13 @@ class Ground:
         apply_migrations(url)
         with psycopg.connect(url, autocommit=True) as conn:
             days = newest_days(conn)
-            load_training(conn, generate_training(organizations=40, members=800))
+            load_training(conn, generate_training(organizations=25, members=300))
             load_progress(
                 conn,
-                ProgressSize(schools=3, cohorts=25, users=600, progress=9_000, questions=40),
+                ProgressSize(schools=3, cohorts=20, users=300, progress=4_000, questions=40),
                 seed=1,
             )
-            load_sample(conn, days[-1], ScoringSize(gyms=3, members=250, coaches_per_gym=2))
+            load_sample(conn, days[-1], ScoringSize(gyms=3, members=120, coaches_per_gym=2))
             conn.execute("update scoring.members set expected_visits_per_week = null")  # all can be scored
             add_users(conn)
             conn.execute(_OPERATORS)
@@ -220,7 +220,7 @@ def _wait_until_whole(stack: Stack, expected: Expected, patience: float) -> dict
         # What is held after its third try waits for a person; the others are tried again by themselves.
         if set(found) <= {"scoring", "kintell"} and time.monotonic() > quiet_since + _QUIET_SECONDS:
             return found
-        time.sleep(3)
+        time.sleep(8)
 
 
 _QUIET_SECONDS = 75
