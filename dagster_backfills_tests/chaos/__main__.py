@@ -26,7 +26,8 @@ def main() -> int:
     )
     parser.add_argument("--together", action="store_true", help="one storm for all faults")
     options = parser.parse_args()
-    chosen = [fault for fault in FAULTS if not options.faults or fault.name in options.faults]
+    by_name = {fault.name: fault for fault in FAULTS}
+    chosen = [by_name[name] for name in options.faults or by_name]
     groups = [[fault] for fault in chosen]
     if options.by_kind:
         groups = [list(group) for _, group in groupby(chosen, key=lambda fault: fault.kind)]
