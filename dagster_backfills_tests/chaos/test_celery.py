@@ -153,10 +153,15 @@ def test_a_backfill_runs_on_all_workers_and_one_that_is_killed_costs_a_retry(sta
             [days],
         ).fetchall()
         assert dict(whole) == dict.fromkeys(days, 3)
-        members = "select count(*) from scoring.members where status = 'active'"
+        # Each member of a day (those who had joined by then) has one row, and the day's account says so.
         each = (
-            "select day::text, count(*), count(distinct member_id) from scoring.commitment_scores"
-            " where day::text = any(%s) group by 1"
+            "select d.expected, d.done, d.failed, count(*), count(distinct s.member_id) from scoring.chain_days d"
+            " join scoring.commitment_scores s using (day)"
+            " where d.day::text = any(%s) and d.asset = 'scoring/commitment_scores' group by d.day, 1, 2, 3"
         )
-        [expected] = conn.execute(members).fetchone()
-        assert {(count, unique) for _, count, unique in conn.execute(each, [days])} == {(expected, expected)}
+        accounts = conn.execute(each, [days]).fetchall()
+        assert len(accounts) == len(days)
+        assert all(
+            expected == done == rows == members > 0 and not failed
+            for expected, done, failed, rows, members in accounts
+        )
