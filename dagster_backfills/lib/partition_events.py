@@ -1,5 +1,8 @@
 """Reporting many materialized partitions as one batch, from inside an I/O manager or an op.
 
+Writing ten thousand events takes Python seconds, in which the database has nothing to do: a `Reporter` writes a
+batch's events while its caller is at the next batch.
+
 What leans on names that Dagster does not publish stands below the line; where one of them is missing, events
 go out one by one through `context.log_event`. Not here: deciding which partitions are good.
 """
@@ -8,8 +11,11 @@ import logging
 import time
 import uuid
 import warnings
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import dagster as dg
 
@@ -19,10 +25,6 @@ try:
         AssetMaterializationPlannedData,
         DagsterEvent,
         DagsterEventBatchMetadata,
-    )
-    from dagster._core.execution.context.metadata_logging import (
-        AssetMetadataHandle,
-        OutputMetadataAccumulator,
     )
     from dagster._core.execution.plan import execute_step as _stock
     from dagster._core.storage.tags import get_multidimensional_partition_tag
@@ -48,27 +50,93 @@ def materialization_events(
     """Report `materializations` now, in one write for each asset, and yield their events for Dagster.
 
     Call it once for each batch that is done, as `yield from materialization_events(context, …)`, in a
-    generator `handle_output` or in the body of a generator op. Every partition is reported exactly once: when
-    `handle_output` returns, Dagster reports those partitions of the output that were not reported here; when
-    it raises, none. Should nothing be left for it, the last materialization of the call is kept back for
-    Dagster to report with its metadata, since an output with no partition left would be taken for an
-    unpartitioned one. As a consequence `context.asset_partition_keys` shrinks: read it before the first call.
+    generator `handle_output` or in the body of a generator op. What a `Reporter` says of its batches holds here.
+    """
+    with Reporter(context) as reporter:
+        reporter.report(materializations)
+        yield from reporter.events()
+
+
+class Reporter:
+    """Reports batches of materializations in their order, in a thread of its own. Used by one thread, in a `with`.
+
+    Every partition is reported exactly once: when `handle_output` returns, Dagster reports those partitions of
+    the output that were not reported here; when it raises, none. Should nothing be left for it, the last
+    materialization is kept back for Dagster to report with its metadata, since an output with no partition left
+    would be taken for an unpartitioned one. As a consequence `context.asset_partition_keys` shrinks: read it
+    before the first call. The same holds for the other outputs of the step whose materializations come here, if
+    their `handle_output` calls `narrow_to_unreported`.
 
     The events carry the tags that Dagster gives its own (code and data version, input provenance, partition
     dimensions). They are written in batches where `DAGSTER_EVENT_BATCH_SIZE` is set in the environment.
     """
-    step = _step_of(context)
-    if step is None or not BATCHES:
+
+    def __init__(self, context: Context) -> None:
+        self._context: Any = context
+        self._step: Any = _step_of(context)
+        self._under_way: deque[Future[list[DagsterEvent]]] = deque()
+        # Of each output of the step that is reported here: the partitions that are left for Dagster.
+        self._left = _LEFT.setdefault(self._step, {}) if self._step is not None and BATCHES else {}
+        self._keys: list[str] = []
+        if isinstance(context, dg.OutputContext) and context.has_asset_key and context.has_asset_partitions:
+            self._keys = list(context.asset_partition_keys)
+
+    def __enter__(self) -> "Reporter":
+        self._pool = ThreadPoolExecutor(1, "report partitions")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
+
+    def report(self, materializations: Sequence[dg.AssetMaterialization]) -> None:
+        """Begin to write a batch. Each asset's come after those of the assets that were before it in the batch."""
+        by_asset: dict[dg.AssetKey, list[dg.AssetMaterialization]] = {}
         for materialization in materializations:
-            context.log_event(materialization)
-        return
-    if isinstance(context, dg.OutputContext):
-        materializations = _shared_with_dagster(context, step, materializations)
-    by_asset: dict[dg.AssetKey, list[dg.AssetMaterialization]] = {}
-    for materialization in materializations:
-        by_asset.setdefault(materialization.asset_key, []).append(materialization)
-    for asset_key, group in by_asset.items():
-        yield from _one_batch(step, group, _tags_of_asset(step, asset_key))
+            by_asset.setdefault(materialization.asset_key, []).append(materialization)
+        for asset_key, group in by_asset.items():
+            if self._step is None or not BATCHES:
+                for materialization in group:
+                    self._context.log_event(materialization)
+                continue
+            if self._keys and asset_key in self._step.get_output_asset_keys():
+                group = self._shared_with_dagster(asset_key, group)
+            if group:
+                self._under_way.append(self._pool.submit(_one_batch, self._step, group))
+
+    def events(self) -> "Iterator[DagsterEvent]":
+        """Wait until all that was given is written; the events, for Dagster."""
+        while self._under_way:
+            yield from self._under_way.popleft().result()
+
+    def describe(self, asset_key: dg.AssetKey, metadata: Mapping[str, Any]) -> None:
+        """Add `metadata` to what Dagster is left to report of an asset that is another output of the step."""
+        for partition in self._left.get(asset_key, ()):
+            self._step.add_asset_metadata(metadata, asset_key, partition)
+
+    def _shared_with_dagster(
+        self, asset_key: dg.AssetKey, group: list[dg.AssetMaterialization]
+    ) -> list[dg.AssetMaterialization]:
+        """Take the partitions out of what Dagster will report itself; return those to report here."""
+        left = self._left.setdefault(asset_key, set(self._keys))
+        left -= {each.partition for each in group if each.partition is not None}
+        last, kept_back = group[-1], False
+        if not left and last.partition is not None:
+            left.add(last.partition)
+            # Dagster's own would lose a description and tags, so that partition is reported twice instead.
+            kept_back = not (last.description or last.tags)
+        if asset_key == self._context.asset_key and not narrow_to_unreported(self._context):
+            kept_back = False
+        if not kept_back:
+            return group
+        self._step.add_asset_metadata(last.metadata, asset_key, last.partition)
+        return group[:-1]
+
+
+def narrow_to_unreported(context: dg.OutputContext) -> bool:
+    """Leave Dagster those partitions of the output that have not been reported here in the course of its step."""
+    step = _step_of(context)
+    left = _LEFT.get(step, {}).get(context.asset_key) if step is not None else None
+    return left is not None and _narrow(context, [key for key in context.asset_partition_keys if key in left])
 
 
 def announce_partitions(
@@ -97,28 +165,11 @@ def announce_partitions(
         )
 
 
-def leave_partition_metadata(
-    context: dg.OutputContext, asset_key: dg.AssetKey, metadata: Mapping[str, Mapping[str, Any]]
-) -> None:
-    """Leave metadata of partitions for an output that Dagster will report later in the step.
-
-    Like `context.add_asset_metadata` for each of them, which asks the instance for all partitions each time: for
-    ten thousand, minutes.
-    """
-    step = _step_of(context)
-    if step is None:
-        return
-    if not BATCHES:
-        for partition, entries in metadata.items():
-            step.add_asset_metadata(entries, asset_key, partition)
-        return
-    left = dict(step._metadata_accumulator.per_output_metadata)
-    for partition, entries in metadata.items():
-        left[AssetMetadataHandle(asset_key=asset_key, partition_key=partition)] = entries
-    step._metadata_accumulator = OutputMetadataAccumulator(per_output_metadata=left)
-
-
 # ---------------------------------------------------------------- below: names that Dagster does not publish
+
+
+# By step, of each of its outputs that a Reporter has reported partitions of: those that are left for Dagster.
+_LEFT: WeakKeyDictionary[Any, dict[dg.AssetKey, set[str]]] = WeakKeyDictionary()
 
 
 def _step_of(context: Any) -> Any | None:
@@ -158,9 +209,10 @@ class _Recorder:
         self._step.instance.handle_new_event(entry, batch_metadata=batch_metadata)
 
 
-def _one_batch(
-    step: Any, materializations: Sequence[dg.AssetMaterialization], tags: Mapping[str, str]
-) -> "list[DagsterEvent]":
+def _one_batch(step: Any, materializations: Sequence[dg.AssetMaterialization]) -> "list[DagsterEvent]":
+    """Write the materializations of one asset."""
+    # Not before its turn: what an asset is made of may be what was reported a moment ago.
+    tags = _tags_of_asset(step, materializations[0].asset_key)
     # Building an event writes it: the batch is closed before the first one is yielded.
     batch, last, recorder = str(uuid.uuid4()), len(materializations) - 1, _Recorder(step)
     return [
@@ -196,27 +248,6 @@ def _tags_of_asset(step: Any, asset_key: dg.AssetKey) -> Mapping[str, str]:
         return _version_tags(version, code, inputs, True)
     version = compute_logical_data_version(code, {key: each["data_version"] for key, each in inputs.items()})
     return _version_tags(version, code, inputs, False)
-
-
-def _shared_with_dagster(
-    context: dg.OutputContext, step: Any, materializations: Sequence[dg.AssetMaterialization]
-) -> Sequence[dg.AssetMaterialization]:
-    """Take `materializations` out of what Dagster will report itself; return those to report here."""
-    if not (materializations and context.has_asset_key and context.has_asset_partitions):
-        return materializations
-    mine = [each for each in materializations if each.asset_key == context.asset_key]
-    reported = {each.partition for each in mine}
-    left = [key for key in context.asset_partition_keys if key not in reported]
-    if left or not mine:
-        _narrow(context, left)
-        return materializations
-    kept_back = mine[-1]
-    if kept_back.partition is None or kept_back.description or kept_back.tags:
-        return materializations  # Dagster's own would lose these, so that partition is reported twice instead
-    if not _narrow(context, [kept_back.partition]):
-        return materializations
-    step.add_asset_metadata(kept_back.metadata, kept_back.asset_key, kept_back.partition)
-    return [each for each in materializations if each is not kept_back]
 
 
 def _narrow(context: Any, partition_keys: Sequence[str]) -> bool:

@@ -3,25 +3,22 @@
 -- name: user_progress_stats
 -- One row an active student of the cohorts. Interacted: a progress row in one of the cohort's classes with any
 -- selected or eliminated option. No progress at all is zeros.
-with due as (
-    select u.id, u.cohort_id
+with answers as (
+    select
+        u.id as user_id,
+        u.cohort_id,
+        count(c.id) filter (
+            where cardinality(p.selected_options) > 0 or cardinality(p.eliminated_options) > 0
+        ) as questions_interacted,
+        count(c.id) filter (where p.is_mastered) as questions_mastered,
+        max(p.last_attempt_at) as last_activity_at
     from progress.users as u
+    left join (progress.user_progress as p inner join progress.classes as c on p.class_id = c.id)
+        on u.id = p.user_id and u.cohort_id = c.cohort_id
     where u.deleted_at is null
         and u.cohort_id = any(:partition_keys::text[])
         and (:unit_keys::text[] is null or u.id = any(:unit_keys::text[]))
-),
-answers as (
-    select
-        d.id as user_id,
-        count(*) filter (
-            where cardinality(p.selected_options) > 0 or cardinality(p.eliminated_options) > 0
-        ) as questions_interacted,
-        count(*) filter (where p.is_mastered) as questions_mastered,
-        max(p.last_attempt_at) as last_activity_at
-    from due as d
-    inner join progress.user_progress as p on d.id = p.user_id
-    inner join progress.classes as c on p.class_id = c.id and d.cohort_id = c.cohort_id
-    group by d.id
+    group by u.id
 ),
 questions as (
     select c.cohort_id, count(*) as total_questions
@@ -32,15 +29,14 @@ questions as (
     group by c.cohort_id
 )
 select
-    d.id as user_id,
-    d.cohort_id,
-    coalesce(a.questions_interacted, 0)::integer as questions_interacted,
-    coalesce(a.questions_mastered, 0)::integer as questions_mastered,
+    a.user_id,
+    a.cohort_id,
+    a.questions_interacted::integer as questions_interacted,
+    a.questions_mastered::integer as questions_mastered,
     coalesce(q.total_questions, 0)::integer as total_questions,
     a.last_activity_at
-from due as d
-left join answers as a on d.id = a.user_id
-left join questions as q on d.cohort_id = q.cohort_id;
+from answers as a
+left join questions as q on a.cohort_id = q.cohort_id;
 
 -- name: user_progress_stats_units
 -- The students that are due a row, by cohort.

@@ -24,9 +24,9 @@ from dagster_backfills.lib.engine.runner import Runner
 from dagster_backfills.lib.engine.settings import EngineSettings
 from dagster_backfills.lib.errors import UserError
 from dagster_backfills.lib.partition_events import (
+    Reporter,
     announce_partitions,
-    leave_partition_metadata,
-    materialization_events,
+    narrow_to_unreported,
 )
 from dagster_backfills.lib.postgres.catalog import Table, read_table
 from dagster_backfills.lib.postgres.layout import address_of
@@ -92,6 +92,8 @@ class PostgresIOManager(dg.ConfigurableIOManager):
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> Iterator[Any]:  # type: ignore[override]
         if obj is None:
+            if context.has_asset_key and context.has_asset_partitions:
+                narrow_to_unreported(context)  # written, and reported, with another output's
             return
         try:
             yield from _Storing(self, context, _write_set(context, obj)).events()
@@ -166,70 +168,51 @@ class _Storing:
         if self.own is None and self.keys != [WHOLE]:
             # Dagster has announced nothing for a run that finds its partitions itself.
             announce_partitions(self.context, [dg.AssetKey(a.split("/")) for a in self.assets], self.keys)
-        reported: list[str] = []
         progress = ProgressLog(len(self.keys), self.context.log.info)
-        try:
-            for finished in runner.run(self.write_set.writes, addresses, self.keys):
-                good = [key for key in finished if key not in runner.outcome.failed]
-                reported += good
-                yield from self._report(runner.outcome, good, self._now())
-                progress.step(len(finished), runner.outcome)
-        except GeneratorExit:
-            raise
-        except BaseException:
-            yield from self._report(runner.outcome, reported, self._later())
-            raise
-        self.context.log.info(progress.line(runner.outcome))
-        if runner.outcome.failed:
-            yield from self._report(runner.outcome, reported, self._later())
-            raise failure_of(runner.outcome, len(self.keys))
-        self._describe_output(runner.outcome)
+        with Reporter(self.context) as reporter:
+            try:
+                for finished in runner.run(self.write_set.writes, addresses, self.keys):
+                    good = [key for key in finished if key not in runner.outcome.failed]
+                    yield from reporter.events()  # of the batch before, written while this one was worked
+                    reporter.report(self._materializations(runner.outcome, good))
+                    progress.step(len(finished), runner.outcome)
+            except GeneratorExit:
+                raise
+            except BaseException:
+                yield from reporter.events()
+                raise
+            yield from reporter.events()
+            self.context.log.info(progress.line(runner.outcome))
+            if runner.outcome.failed:
+                raise failure_of(runner.outcome, len(self.keys))
+            self._describe(runner.outcome, reporter)
 
-    # The output's own asset is reported at once. Others of the set have outputs of their own, which Dagster
-    # reports when it comes to them, with the metadata left for them; where it will not, this does.
-    def _now(self) -> list[str]:
-        if self.keys == [WHOLE]:
-            return [] if self.own else self.assets
-        return [self.own] if self.own in self.assets else ([] if self.own else self.assets)
+    def _materializations(self, outcome: Outcome, keys: Sequence[str]) -> list[dg.AssetMaterialization]:
+        """Of every asset of the set, for partitions that are written. What has no partitions, Dagster reports."""
+        return [
+            dg.AssetMaterialization(
+                asset.split("/"),
+                partition=None if key == WHOLE else key,
+                metadata=partition_metadata(outcome.counts.get(asset, {}).get(key), partitioned=key != WHOLE),
+            )
+            for asset in self.assets
+            for key in keys
+            if key != WHOLE or self.own is None
+        ]
 
-    def _later(self) -> list[str]:
-        return [asset for asset in self.assets if asset not in self._now()] if self.keys != [WHOLE] else []
-
-    def _report(self, outcome: Outcome, keys: Sequence[str], assets: Sequence[str]) -> Iterator[Any]:
-        for asset in assets:
-            events = [
-                dg.AssetMaterialization(
-                    asset.split("/"),
-                    partition=None if key == WHOLE else key,
-                    metadata=partition_metadata(
-                        outcome.counts.get(asset, {}).get(key), partitioned=key != WHOLE
-                    ),
-                )
-                for key in keys
-            ]
-            if events:
-                yield from materialization_events(self.context, events)
-
-    def _describe_output(self, outcome: Outcome) -> None:
-        """Metadata of the whole output, and per partition for those of the set's assets that follow."""
+    def _describe(self, outcome: Outcome, reporter: Reporter) -> None:
+        """Totals and columns, once for each asset: ten thousand times they would be most of what a run writes."""
         if self.own is None:
             return
-        table = self.tables.get(self.own)
-        metadata = run_metadata(outcome, self.own) | (table_metadata(table) if table else {})
-        if self.keys == [WHOLE]:
-            metadata |= partition_metadata(outcome.of(self.own, WHOLE), partitioned=False)
-        self.context.add_output_metadata(metadata)
-        for asset in self._later():
-            left = {
-                partition: partition_metadata(counts, partitioned=True)
-                for partition, counts in outcome.counts.get(asset, {}).items()
-            }
-            if left:
-                # Totals and columns once: ten thousand times they would be most of what the run writes.
-                left[next(reversed(left))] |= run_metadata(outcome, asset) | table_metadata(
-                    self.tables[asset]
-                )
-            leave_partition_metadata(self.context, dg.AssetKey(asset.split("/")), left)
+        for asset in self.assets:
+            table = self.tables.get(asset)
+            metadata = run_metadata(outcome, asset) | (table_metadata(table) if table else {})
+            if asset != self.own:
+                reporter.describe(dg.AssetKey(asset.split("/")), metadata)
+                continue
+            if self.keys == [WHOLE]:
+                metadata |= partition_metadata(outcome.of(asset, WHOLE), partitioned=False)
+            self.context.add_output_metadata(metadata)
 
     def _keys(self) -> list[str]:
         if self.write_set.keys is not None:
