@@ -4,7 +4,6 @@ Not here: when they strike, and what must hold afterwards.
 """
 
 import random
-import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -15,7 +14,6 @@ import psutil
 import psycopg
 
 from dagster_backfills_tests.chaos.stack import (
-    FAKETIME,
     NATS_PROGRAM,
     Postgres,
     Stack,
@@ -36,7 +34,6 @@ class Fault:
     strike: Strike
     kind: str
     impossible: Callable[[Postgres], str] = lambda postgres: ""
-    clock: bool = False
 
 
 def _kill(processes: list[psutil.Process], rng: random.Random, most: int = 1) -> bool:
@@ -129,25 +126,12 @@ def nats_away(stack: Stack, rng: random.Random) -> bool:
     return True
 
 
-def step_clock(stack: Stack, rng: random.Random) -> bool:
-    """The clock of everything but Postgres and NATS jumps, by up to an hour, either way."""
-    assert stack.clock is not None
-    new = stack.clock.with_suffix(".new")
-    new.write_text(f"{rng.choice([-1, 1]) * rng.randrange(60, 3600):+d}\n")
-    new.replace(stack.clock)
-    return True
-
-
 def _no_volume(postgres: Postgres) -> str:
     return "" if postgres.volume.is_own else "no right to mount a small file system here"
 
 
 def _no_nats(postgres: Postgres) -> str:
     return "" if NATS_PROGRAM else "nats-server is not installed"
-
-
-def _no_faketime(postgres: Postgres) -> str:
-    return "" if FAKETIME.exists() and shutil.which("faketime") else "libfaketime is not installed"
 
 
 FAULTS = [
@@ -167,5 +151,4 @@ FAULTS = [
     Fault("connections", "connections cut", cut_connections, "server"),
     Fault("disk", "no room in the Postgres volume", fill_disk, "disk", _no_volume),
     Fault("nats", "NATS away", nats_away, "nats", _no_nats),
-    Fault("clock", "clock steps of up to an hour", step_clock, "clock", _no_faketime, clock=True),
 ]

@@ -31,7 +31,6 @@ ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 MODULE = "dagster_backfills.definitions"
 VOLUME_MB = 1500
-FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), Path("/nowhere"))
 # The instance's own settings, but for how often it looks: a storm lasts a minute, not a night.
 _HASTE = {
     "start_timeout_seconds: 900": "start_timeout_seconds: 240",
@@ -170,7 +169,6 @@ class Stack:
     env: dict[str, str]
     nats: Nats | None
     services: dict[str, Service] = field(default_factory=dict)
-    clock: Path | None = None
     _done: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -252,8 +250,8 @@ def environment(url: str, home: Path) -> dict[str, str]:
 
 
 @contextmanager
-def running_stack(postgres: Postgres, database: str, folder: Path, *, clock: bool = False) -> Iterator[Stack]:
-    """Start all of it on a database; stop all of it at the end. `clock`: one that can be set, for Dagster alone."""
+def running_stack(postgres: Postgres, database: str, folder: Path) -> Iterator[Stack]:
+    """Start all of it on a database; stop all of it at the end."""
     home = folder / f"home_{uuid.uuid4().hex[:8]}"
     (home / "inbox").mkdir(parents=True)
     settings = (ROOT / "dagster.yaml").read_text()
@@ -268,13 +266,6 @@ def running_stack(postgres: Postgres, database: str, folder: Path, *, clock: boo
         nats.start()
         env["KINTELL_NATS_URL"] = nats.url
     stack = Stack(postgres, database, home, env, nats)
-    if clock:
-        stack.clock = home / "clock"
-        stack.clock.write_text("+0\n")
-        env |= {
-            "LD_PRELOAD": str(FAKETIME), "FAKETIME_TIMESTAMP_FILE": str(stack.clock), "FAKETIME_CACHE_DURATION": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_DONT_RESET": "1",
-        }  # fmt: skip
     port = free_port()
     (home / "workspace.yaml").write_text(
         f"load_from:\n  - grpc_server: {{host: 127.0.0.1, port: {port}, location_name: {MODULE}}}\n"

@@ -148,11 +148,9 @@ def _score(folder: Path, url: str, days: Sequence) -> None:
 
 @contextmanager
 def _calm(stack: Stack) -> Iterator[None]:
-    """Nothing strikes any more: the second daemon is gone, the clock right, everything up."""
+    """Nothing strikes any more: the second daemon is gone, everything up."""
     if "second_daemon" in stack.services:
         stack.services.pop("second_daemon").stop()
-    if stack.clock:
-        stack.clock.write_text("+0\n")
     stack.postgres.volume.empty()
     stack.postgres.start()
     yield
@@ -166,8 +164,7 @@ def storm(ground: Ground, faults: Sequence[Fault], seed: int, size: Size) -> Rep
     del url
     expected = Expected(days=ground.days, scores=ground.scores, completed=ground.completed)
     report = Report(Counter())
-    clock = any(fault.clock for fault in faults)
-    with running_stack(ground.postgres, database, ground.folder, clock=clock) as stack:
+    with running_stack(ground.postgres, database, ground.folder) as stack:
         traffic = Traffic(stack, expected, seed, size.files, size.rows)
         _wait_for_first_run(stack)
         traffic.start()

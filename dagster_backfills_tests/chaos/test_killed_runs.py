@@ -1,8 +1,9 @@
 """Whole Dagster runs killed at random moments: after the next run the tables are those of an undisturbed one.
 
-Slow: each run is a process of `dagster job execute`. `make chaos` runs it.
+Each run is a process of `dagster job execute`. `make chaos` runs it.
 """
 
+import json
 import os
 import random
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import time
 from contextlib import suppress
 
+import psutil
 import psycopg
 import pytest
 
@@ -37,9 +39,36 @@ DISTURB = """
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(3600)]
 
 
+class Executor:
+    """Starts whole runs, one after the other, and kills them."""
+
+    def __init__(self, env, arguments):
+        command = [sys.executable, "-m", "dagster_backfills_tests.chaos.executor"]
+        self.process = subprocess.Popen(
+            command, env=env, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self.arguments = json.dumps(arguments)
+        assert self.process.stdout.readline() == "ready\n"
+
+    def start(self):
+        self.process.stdin.write(self.arguments + "\n")
+        self.process.stdin.flush()
+        self.pid = int(self.process.stdout.readline())
+
+    def is_over(self):
+        return psutil.pid_exists(self.pid) is False
+
+    def kill(self):
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, 9)
+
+    def code(self):
+        """Waits for the run's end: 0, or -9 where it was killed."""
+        return int(self.process.stdout.readline())
+
+
 @pytest.fixture
-def start(database_url, tmp_path):
-    """A function that starts a whole run, as `dagster job execute` does it."""
+def executor(database_url, tmp_path):
     home = tmp_path / "home"
     home.mkdir()
     (home / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text())
@@ -47,60 +76,47 @@ def start(database_url, tmp_path):
     config.write_text("ops: {compute_cohorts: {config: {which: all}}}\n")
     with psycopg.connect(database_url, autocommit=True) as conn:
         conn.execute("create schema dagster")
-    command = [sys.executable, "-m", "dagster", "job", "execute", "-m", "dagster_backfills.definitions",
-               "-j", "refresh_progress_stats", "-c", str(config)]  # fmt: skip
-    log = (home / "runs.log").open("ab")
-
-    def run():
-        return subprocess.Popen(
-            command,
-            env=environment(database_url, home),
-            cwd=ROOT,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-
-    yield run
-    log.close()
+    arguments = ["job", "execute", "-m", "dagster_backfills.definitions", "-j", "refresh_progress_stats"]
+    made = Executor(environment(database_url, home), [*arguments, "-c", str(config)])
+    yield made
+    made.process.stdin.close()
+    made.process.wait()
 
 
 def undisturbed(conn):
     return domains.progress(conn, None, domains.Expected(days=[], scores={}))
 
 
-def test_runs_killed_at_thirty_moments_end_like_undisturbed_ones(database_url, conn, start):
+def test_runs_killed_at_thirty_moments_end_like_undisturbed_ones(database_url, conn, executor):
     rng, kills, early, moments = random.Random(20240229), 0, 0, set()
     load_progress(conn, SIZE, seed=5)
     conn.execute(SLOW)
     conn.execute(DISTURB)
     while True:
-        before = conn.execute("select count(*) from backfill.runs").fetchone()
-        process = start()
+        [before] = conn.execute("select count(*) from backfill.runs").fetchone()
+        executor.start()
         if kills < KILLS:
             if rng.random() < 0.8:  # most are killed while they write, some while they start
-                while (
-                    process.poll() is None
-                    and conn.execute("select count(*) from backfill.runs").fetchone() == before
-                ):
+                begun = "select count(*) > %s from backfill.runs"
+                while not executor.is_over() and conn.execute(begun, [before]).fetchone() == (False,):
                     time.sleep(0.02)
                 time.sleep(rng.uniform(0, 2.5))
             else:
                 early += 1
-                time.sleep(rng.uniform(0.5, 4))
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, 9)
-        if process.wait() != 0:
-            assert process.returncode == -9
+                time.sleep(rng.uniform(0.1, 1))
+            executor.kill()
+        code = executor.code()
+        if code:
+            assert code == -9
             kills += 1
             moments.add(conn.execute("select count(*) from backfill.batches").fetchone()[0])
             if kills % 6:
                 continue
-            process = start()
-            assert process.wait() == 0
+            executor.start()
+            assert executor.code() == 0
         assert undisturbed(conn) == []
         if kills >= KILLS:
             break
         conn.execute(DISTURB)
     assert len(moments) > 5, "all were killed at the same stage, so that little was shown"
-    sys.stdout.write(f"{kills} runs killed, {early} of them while they started\n")
+    sys.stdout.write(f"{kills} runs killed, {early} of them while they started; {len(moments)} stages\n")
