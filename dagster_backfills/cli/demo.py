@@ -50,10 +50,26 @@ def _scoring() -> None:
     scoring.run()
 
 
+def _kintell() -> None:
+    from dagster_backfills.cli import kintell
+    from dagster_backfills.defs.kintell.account import list_jobs
+    from dagster_backfills.defs.kintell.resources import KintellSettings
+    from dagster_backfills.defs.kintell.sample_data import demo_file
+
+    with database() as conn:
+        if list_jobs(conn, 1) or not demo_file().exists():
+            say("Nothing to import. What was imported before: backfills kintell status")
+            return
+    allowed = ",".join([*KintellSettings().allowed, str(demo_file().parent)])
+    os.environ["KINTELL_ALLOWED_LOCATIONS"] = allowed
+    kintell.start(str(demo_file()))
+
+
 DEMONSTRATIONS = [
     Demonstration("training", _training),
     Demonstration("progress", _progress),
     Demonstration("scoring", _scoring),
+    Demonstration("kintell", _kintell),
 ]
 
 

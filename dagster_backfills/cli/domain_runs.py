@@ -1,7 +1,8 @@
 """Running a domain's refreshing job from the command line, and the failure ledger that tells what is left to mend."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import date, timedelta
 from typing import Any
 
 import psycopg
@@ -14,6 +15,7 @@ REFRESHING: dict[str, tuple[str, str]] = {
     "progress": ("refresh_progress_stats", "compute_cohorts"),
     "training": ("refresh_training_completions", "fill_organizations"),
 }
+RETRIED = {*REFRESHING, "scoring"}
 
 
 @contextmanager
@@ -31,3 +33,35 @@ def refresh(domain: str, choice: Mapping[str, Any]) -> int:
 
     job, op = REFRESHING[domain]
     return exit_code(run_job(job, {"ops": {op: {"config": dict(choice)}}}))
+
+
+def retry_failed(domain: str, partitions: Iterable[str]) -> int:
+    """Work once more what has failed in a domain; returns the exit code.
+
+    Of scoring, whose days follow from each other, the whole chain of each such day, a run for each stretch of days.
+    """
+    if domain != "scoring":
+        return refresh(domain, {"which": "failed"})
+    from dagster_backfills.cli.launch import exit_code, run_job
+
+    codes = []
+    for first, last in stretches({date.fromisoformat(day) for day in partitions}):
+        tags = {"dagster/partition": f"{first}"}
+        if first != last:
+            tags = {
+                "dagster/asset_partition_range_start": f"{first}",
+                "dagster/asset_partition_range_end": f"{last}",
+            }
+        codes.append(exit_code(run_job("scoring_chain_job", None, tags)))
+    return max(codes, default=0)
+
+
+def stretches(days: Iterable[date]) -> list[tuple[date, date]]:
+    """First and last of each row of days without a gap, the oldest first."""
+    found: list[tuple[date, date]] = []
+    for day in sorted(days):
+        if found and day - found[-1][1] == timedelta(days=1):
+            found[-1] = (found[-1][0], day)
+        else:
+            found.append((day, day))
+    return found

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 from psycopg.rows import dict_row
 
-from dagster_backfills.cli.domain_runs import REFRESHING, database, refresh
+from dagster_backfills.cli.domain_runs import RETRIED, database, retry_failed
 from dagster_backfills.cli.errors import FAILURES, OK
 from dagster_backfills.cli.output import confirm, print_json, print_table, say
 
@@ -66,15 +66,20 @@ def retry(
     if not entries:
         say("Nothing has failed: there is nothing to retry.")
         return
-    known = [domain for domain in domains if domain in REFRESHING]
+    known = [domain for domain in domains if domain in RETRIED]
     for domain in domains:
-        if domain not in REFRESHING:
+        if domain not in RETRIED:
             say(f"Failures of {domain} are tried again by its own command: backfills {domain} run")
     if not known:
         raise typer.Exit(FAILURES)
     mine = [entry for entry in entries if entry["asset"].split("/")[0] in known]
     confirm(f"Retry {len(mine):,} failures of {', '.join(known)}?", yes)
-    codes = [refresh(domain, {"which": "failed"}) for domain in known]
+    codes = [
+        retry_failed(
+            domain, {e["partition"] for e in mine if e["asset"].startswith(f"{domain}/") and e["partition"]}
+        )
+        for domain in known
+    ]
     left = len(_entries(asset, False, None))
     say(f"{len(entries) - left:,} of {len(entries):,} are mended." if left else "All are mended.")
     raise typer.Exit(max([*codes, FAILURES if left else OK]))

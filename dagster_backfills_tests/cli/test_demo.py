@@ -25,7 +25,12 @@ def test_the_demo_migrates_loads_backfills_every_domain_and_can_be_run_again(cli
         for each in json.loads(cli("status", "--json", env={"DATABASE_URL": url}).stdout)["domains"]
     }
     assert set(overview) == {"jobs", "kintell", "progress", "scoring", "training"}
-    assert all(overview[domain]["up_to_date"] > 0 for domain in ("progress", "scoring", "training"))
+    assert all(
+        overview[domain]["up_to_date"] > 0 for domain in ("kintell", "progress", "scoring", "training")
+    )
     assert all(overview[domain]["missing"] == 0 for domain in ("progress", "training"))
+    with psycopg.connect(url) as conn:
+        counts = "select total_rows, inserted_rows, failed_rows from kintell.backfill_jobs"
+        assert conn.execute(counts).fetchone() == (600, 585, 15)
     second = cli("demo", env={"DATABASE_URL": url})
     assert second.returncode == 0, second.stderr

@@ -1,12 +1,14 @@
 """`backfills scoring` as a person types it: a day is scored in a run of its own, and read back."""
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from dagster_backfills.cli import failures
+from dagster_backfills.cli.domain_runs import stretches
 from dagster_backfills.cli.scoring import app
 from dagster_backfills.lib.errors import UserError
 from dagster_backfills_tests.defs.scoring.conftest import Gyms
@@ -70,3 +72,28 @@ def test_a_request_that_makes_no_sense_is_refused_in_words(arguments: list[str],
     result = call(*arguments)
     assert isinstance(result.exception, UserError)
     assert words in str(result.exception)
+
+
+def test_what_failed_is_scored_again_day_by_day(gyms: Gyms) -> None:
+    days = [YESTERDAY - timedelta(days=n) for n in (1, 0)]
+    gyms.member("a", 16, 35, 42, 49, 56, coaches=("c1",), day=YESTERDAY)
+    gyms.member("bad", 3, day=YESTERDAY, per_week=0)
+    for day in days:
+        assert call("run", "--date", day.isoformat()).exit_code == 1
+    gyms.conn.execute("update scoring.members set expected_visits_per_week = 1")
+    retried = CliRunner().invoke(failures.app, ["retry", "--asset", "scoring", "--yes"])
+    assert retried.exit_code == 0, retried.output
+    assert gyms.rows("select count(*) from backfill.failures where resolved_at is null") == [(0,)]
+    assert gyms.rows("select day, asset, outcome from scoring.chain_days order by 1, 2") == [
+        (day, f"scoring/{table}", "complete")
+        for day in days
+        for table in ("churn_risk_scores", "coach_actions", "commitment_scores")
+    ]
+
+
+def test_days_are_retried_in_stretches() -> None:
+    def day(n: int) -> date:
+        return date(2026, 2, 27) + timedelta(days=n)
+
+    assert stretches([day(5), day(0), day(1), day(2)]) == [(day(0), day(2)), (day(5), day(5))]
+    assert stretches([]) == []

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from dagster_backfills.defs.kintell import users as user_rules
 from dagster_backfills.defs.kintell.parse import Parsed
-from dagster_backfills.defs.kintell.rules import error_message, judge, shown
+from dagster_backfills.defs.kintell.rules import TWICE, error_message, judge, shown
 from dagster_backfills.defs.kintell.schemas import session_rows, text_rows
-from dagster_backfills.defs.kintell.seen import SeenIds, hash_ids, pack
+from dagster_backfills.defs.kintell.seen import Seen
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,7 +29,7 @@ class Reject:
 
 @dataclass
 class Batch:
-    """Rows `first_row` to `last_row`: `sessions` to write, `rejects` to keep, `claimed` ids to remember.
+    """Rows `first_row` to `last_row`: `sessions` to write, `rejects` to keep.
 
     `values_of` gives the fields of any row by number, for those that Postgres refuses.
     """
@@ -40,8 +40,8 @@ class Batch:
     byte_to: int
     sessions: "pl.DataFrame"
     rejects: list[Reject]
-    claimed: bytes
     values_of: Callable[[int], list[str]] = field(repr=False)
+    removals: int = -1  # of users, when those of the batch were looked up
     position: int = 0  # of its events in the outbox: those of a later batch come after
 
     @property
@@ -55,22 +55,20 @@ def prepare(
     byte_range: tuple[int, int],
     values_of: Callable[[int], list[str]],
     users: user_rules.Users,
-    seen: SeenIds,
+    seen: Seen,
     *,
     create_missing_users: bool = False,
-    looks_duplicate: "Callable[[pl.DataFrame, np.ndarray], np.ndarray] | None" = None,
 ) -> Batch:
     """Judge parsed rows and make a batch of them. Adds the ids of the good ones to `seen`.
 
-    `row_numbers[i]` is the number in the file of the row with index i. `looks_duplicate` may correct which rows
-    `seen` takes for second occurrences.
+    `row_numbers[i]` is the number in the file of the row with index i.
     """
     import polars as pl
 
     judged = user_rules.resolve(judge(text_rows().validate(parsed.rows)), users)
     if create_missing_users:
         judged = _create_missing(judged, users)
-    judged, claimed = _find_duplicates(judged, seen, looks_duplicate)
+    judged = _find_duplicates(judged, seen)
     judged = judged.with_columns(
         error_message().alias("error"), pl.Series("row_number", row_numbers[judged["row"]])
     )
@@ -88,8 +86,8 @@ def prepare(
         byte_to=byte_range[1],
         sessions=_sessions(judged.filter(pl.col("error").is_null())),
         rejects=rejects,
-        claimed=pack(claimed),
         values_of=values_of,
+        removals=users.removals,
     )
 
 
@@ -121,39 +119,24 @@ def _create_missing(judged: "pl.DataFrame", users: user_rules.Users) -> "pl.Data
     return judged
 
 
-def _find_duplicates(
-    judged: "pl.DataFrame",
-    seen: SeenIds,
-    looks_duplicate: "Callable[[pl.DataFrame, np.ndarray], np.ndarray] | None",
-) -> "tuple[pl.DataFrame, np.ndarray]":
+def _find_duplicates(judged: "pl.DataFrame", seen: Seen) -> "pl.DataFrame":
     """Second occurrences of an id get their message. The first row that is otherwise good has the id."""
     import polars as pl
 
-    hashes = hash_ids(judged["external_session_id"])
-    before = seen.contains(hashes)
-    if looks_duplicate is not None and before.any():
-        before = looks_duplicate(judged, before)
+    column = pl.col("external_session_id")
     good = judged.select(error_message().is_null()).to_series()
-    marked = judged.select(
-        "external_session_id",
+    marked = judged.with_columns(
         good.alias("good"),
-        pl.Series("before", before),
+        seen.contains(judged["external_session_id"], good).alias("before"),
         pl.int_range(pl.len()).alias("at"),
     )
-    winner = (
-        marked.filter(pl.col("good") & ~pl.col("before"))
-        .group_by("external_session_id")
-        .agg(pl.col("at").min().alias("winner"))
-    )
-    marked = marked.join(winner, on="external_session_id", how="left", maintain_order="left")
+    first = pl.when(pl.col("good") & ~pl.col("before")).then(pl.col("at")).min().over(column)
     again = marked.select(
-        (pl.col("external_session_id") != "")
-        & (pl.col("before") | (pl.col("winner") < pl.col("at")).fill_null(False))
+        (column != "") & (pl.col("before") | (first < pl.col("at")).fill_null(False))
     ).to_series()
-    claimed = hashes[(good & ~again).to_numpy()]
-    seen.add(claimed)
-    message = pl.lit("Duplicate session_id in file: ") + shown(pl.col("external_session_id"))
-    return judged.with_columns(duplicate_error=pl.when(again).then(message)), claimed
+    seen.add(judged["external_session_id"].filter(good & ~again))
+    message = pl.lit(TWICE) + shown(column)
+    return judged.with_columns(duplicate_error=pl.when(again).then(message))
 
 
 def _sessions(good: "pl.DataFrame") -> "pl.DataFrame":

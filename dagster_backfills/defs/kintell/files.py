@@ -17,7 +17,9 @@ def open_file(url: str, allowed: list[str]) -> "SourceFile":
 
     try:
         fs, path = fsspec.core.url_to_fs(url)
-    except (ImportError, ValueError) as error:
+    except ImportError as error:
+        raise FileError(f"{url} can't be opened: a package for it is missing", hint=str(error)) from error
+    except ValueError as error:
         raise FileError(f"{url} can't be opened: {error}") from error
     if is_local(fs):
         path = str(Path(path).resolve())
@@ -45,6 +47,10 @@ def is_local(fs: Any) -> bool:
 def _below(fs: Any, path: str, location: str) -> bool:
     import fsspec
 
+    if fsspec.utils.get_protocol(location) not in (
+        (fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol
+    ):
+        return False  # and its package need not be there
     other, root = fsspec.core.url_to_fs(location)
     if type(other) is not type(fs):
         return False

@@ -17,9 +17,9 @@ from dagster_backfills.defs.kintell.batches import Batch, prepare
 from dagster_backfills.defs.kintell.claims import LEASE_SECONDS, MAX_IMPORTS, Claim, ClaimLost
 from dagster_backfills.defs.kintell.files import FileError, SourceFile, open_file
 from dagster_backfills.defs.kintell.parse import parse, raw_values
-from dagster_backfills.defs.kintell.pipeline import Writers
+from dagster_backfills.defs.kintell.pipeline import WRITERS, Writers
 from dagster_backfills.defs.kintell.reader import Block, read_blocks
-from dagster_backfills.defs.kintell.seen import SeenIds, unpack
+from dagster_backfills.defs.kintell.seen import Seen, SettledIds
 from dagster_backfills.defs.kintell.statements import statements
 from dagster_backfills.defs.kintell.users import Users
 from dagster_backfills.defs.kintell.writer import (
@@ -173,7 +173,7 @@ class _Import:
 
     def prepared(self, conn: psycopg.Connection, job: Job) -> Iterator[Batch]:
         """Batches from the checkpoint on, in the file's order."""
-        users, seen = Users(conn), seen_so_far(conn, job.id)
+        users, seen = Users(conn), SettledIds(conn, job.id, WRITERS)
         rows = max(1, min(self.options.batch_rows, MAX_BATCH_ROWS))
         blocks = read_blocks(self.source, job.header, job.checkpoint_offset, job.last_processed_row + 1, rows)
         for block in blocks:
@@ -219,7 +219,7 @@ def prepare_block(
     block: Block,
     job: Job,
     users: Users,
-    seen: SeenIds,
+    seen: Seen,
     *,
     create_missing_users: bool,
 ) -> Batch:
@@ -239,11 +239,3 @@ def prepare_block(
     )
     batch.position = statements().next_event_position(conn)
     return batch
-
-
-def seen_so_far(conn: psycopg.Connection, job: UUID) -> SeenIds:
-    """The ids that the job's committed batches have settled."""
-    seen = SeenIds()
-    for (claimed,) in statements().claimed_ids(conn, job=job):
-        seen.add(unpack(claimed))
-    return seen

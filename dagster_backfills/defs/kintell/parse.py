@@ -1,7 +1,7 @@
 """From a block's bytes to a frame of texts, and the rows whose bytes are no row. Not here: what the texts mean."""
 
 import codecs
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 NUL = "Row contains a NUL byte"
+_LINE_FEED = 10
 
 
 @dataclass
@@ -39,8 +40,8 @@ def parse(block: Block, header: Header, only: Sequence[str] = KNOWN) -> Parsed:
         if problem or fields != width:
             broken[i] = problem or _ragged(width, fields)
     broken |= _unreadable(block)
-    keep = [i for i in range(len(records)) if i not in broken]
-    odd = [i for i in records.odd if i not in broken]
+    keep = np.delete(np.arange(len(records)), list(broken))
+    odd = {i for i in records.odd if i not in broken}
     return Parsed(_frame(block, header, keep, odd, only), dict(sorted(broken.items())))
 
 
@@ -79,20 +80,20 @@ def _row_at(starts: "np.ndarray", position: int) -> int:
 
 
 def _frame(
-    block: Block, header: Header, keep: list[int], odd: list[int], only: Sequence[str]
+    block: Block, header: Header, keep: "np.ndarray", odd: set[int], only: Sequence[str]
 ) -> "pl.DataFrame":
     import polars as pl
 
     positions = {name: at for name, at in header.positions.items() if name in only}
     empty = pl.DataFrame({name: [] for name in KNOWN}, schema=dict.fromkeys(KNOWN, pl.String))
-    if not keep:
+    if not len(keep):
         return empty.with_columns(row=pl.Series([], dtype=pl.Int64))
-    starts, ends, view = block.records.starts.tolist(), block.records.ends.tolist(), memoryview(block.data)
-    pieces: list[bytes | memoryview] = [view[starts[i] : ends[i]] for i in keep]
-    if odd:
-        again = dict(zip(keep, range(len(keep)), strict=True))
-        for i in odd:
-            pieces[again[i]] = b",".join(_quoted(f) for f in split_fields(block.record(i)))
+    pieces = [
+        b",".join(_quoted(f) for f in split_fields(block.record(int(keep[first]))))
+        if keep[first] in odd
+        else memoryview(block.data)[block.records.starts[keep[first]] : block.records.ends[keep[last]]]
+        for first, last in _runs(block, keep, odd)
+    ]
     names = sorted(positions, key=lambda name: positions[name])
     frame = pl.read_csv(
         b"\n".join(pieces) + b"\n",
@@ -107,8 +108,27 @@ def _frame(
         )
     absent = [pl.lit("").alias(name) for name in KNOWN if name not in positions]
     return frame.with_columns(
-        pl.Series("row", keep, dtype=pl.Int64), pl.col(names).fill_null("").str.strip_chars(), *absent
+        pl.Series("row", keep).cast(pl.Int64), pl.col(names).fill_null("").str.strip_chars(), *absent
     )
+
+
+def _runs(block: Block, keep: "np.ndarray", odd: set[int]) -> Iterator[tuple[int, int]]:
+    """First and last index in `keep` of records with nothing but a line feed between them. Odd ones stand alone."""
+    import numpy as np
+
+    if not len(keep):
+        return
+    starts, ends, data = block.records.starts, block.records.ends, np.frombuffer(block.data, np.uint8)
+    here, following = keep[:-1], keep[1:]
+    apart = (starts[following] != ends[here] + 1) | (data[ends[here]] != _LINE_FEED)
+    if odd:
+        alone = np.isin(keep, list(odd))
+        apart |= alone[:-1] | alone[1:]
+    first = 0
+    for last in np.flatnonzero(apart).tolist():
+        yield first, last
+        first = last + 1
+    yield first, len(keep) - 1
 
 
 def _quoted(value: bytes) -> bytes:

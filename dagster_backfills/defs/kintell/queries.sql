@@ -140,6 +140,8 @@ select nextval('kintell.event_position');
 create temporary table if not exists import_stage (
     row_number bigint not null,
     id uuid not null,
+    event_id uuid not null,
+    event_position bigint not null,
     external_session_id text not null,
     session_type text not null,
     participant_id uuid not null,
@@ -154,8 +156,62 @@ create temporary table if not exists import_stage (
 -- name: copy_stage!
 copy pg_temp.import_stage from stdin (format csv);
 
+-- name: lock_sessions!
+-- No trigger or constraint comes to the table until the transaction ends.
+lock table kintell.kintell_sessions in row exclusive mode;
+
+-- name: may_keep_users$
+-- Whether nothing is passed by when the checks of single rows are off: the right to switch them off, no key but those to
+-- the users and to the job, no trigger or rule of someone else's.
+select
+    exists (
+        select
+        from pg_trigger
+        where tgrelid = 'kintell.users'::regclass and tgname = 'note_user_removal' and tgenabled = 'A'
+    )
+    and has_parameter_privilege('session_replication_role', 'set')
+    and current_setting('session_replication_role') = 'origin'
+    and not exists (
+        select
+        from pg_constraint
+        where conrelid = 'kintell.kintell_sessions'::regclass
+            and contype = 'f'
+            and (
+                confrelid not in ('kintell.users'::regclass, 'kintell.backfill_jobs'::regclass)
+                or conkey not in (
+                    select array[attnum]
+                    from pg_attribute
+                    where attrelid = conrelid and attname in ('participant_id', 'volunteer_id', 'backfill_job_id')
+                )
+            )
+    )
+    and not exists (
+        select
+        from pg_trigger
+        where tgrelid in ('kintell.kintell_sessions'::regclass, 'kintell.event_outbox'::regclass)
+            and not tgisinternal
+            and tgenabled in ('O', 'R')
+            and tgtype & 4 = 4
+    )
+    and not exists (
+        select
+        from pg_class
+        where oid in ('kintell.kintell_sessions'::regclass, 'kintell.event_outbox'::regclass) and relhasrules
+    );
+
+-- name: keep_users!
+-- No user is removed until the transaction ends. Not waited for: a removal may take long.
+lock table kintell.user_removals in share mode nowait;
+
+-- name: count_user_removals$
+select count(*) from kintell.user_removals;
+
+-- name: check_rows$
+-- `origin`: Postgres checks the keys of each row that follows. `replica`: that they are there is known.
+select set_config('session_replication_role', :role, true);
+
 -- name: insert_sessions$
--- The staged rows of a range that are new, and an event for each. Ids rise with the row number.
+-- The staged rows of a range that are new, and an event for each.
 with new as (
     insert into kintell.kintell_sessions (
         id, external_session_id, session_type, participant_id, volunteer_id, scheduled_at, completed_at,
@@ -178,29 +234,40 @@ events as (
         scheduled_at, completed_at, duration_minutes, language_level
     )
     select
-        id as session_id,
+        n.id as session_id,
         'kintell.session.completed' as event_type,
-        :position::bigint + :first_row - :batch_first_row + row_number() over (order by id) as position,
-        gen_random_uuid() as event_id,
+        s.event_position as position,
+        s.event_id,
         :job::uuid as job_id,
-        external_session_id,
-        session_type,
-        participant_id,
-        volunteer_id,
-        scheduled_at,
-        completed_at,
-        duration_minutes,
-        language_level
-    from new
+        n.external_session_id,
+        n.session_type,
+        n.participant_id,
+        n.volunteer_id,
+        n.scheduled_at,
+        n.completed_at,
+        n.duration_minutes,
+        n.language_level
+    from new as n
+    inner join import_stage as s on n.id = s.id
 )
 select count(*) from new;
 
 -- name: staged_but_not_inserted
-select s.row_number, s.external_session_id
+-- Rows whose id is taken, and whether by a session of the same job.
+select s.row_number, s.external_session_id, coalesce(k.backfill_job_id = :job::uuid, false) as own
 from import_stage as s
+left join kintell.kintell_sessions as k on s.external_session_id = k.external_session_id
 where s.row_number between :first_row and :last_row
-    and not exists (select from kintell.kintell_sessions as k where k.id = s.id)
+    and not exists (select from kintell.kintell_sessions as i where i.id = s.id)
 order by s.row_number;
+
+-- name: claim_ids
+-- Ids that the job meets for the first time.
+insert into kintell.backfill_job_claims (job_id, external_session_id)
+select :job::uuid, taken.id
+from unnest(:ids::text[]) as taken (id)
+on conflict do nothing
+returning external_session_id;
 
 -- name: update_sessions
 -- Sessions that were there and differ: their former self is kept, then they are rewritten. A column that the file
@@ -209,7 +276,7 @@ with differing as (
     select k.id, s.row_number, to_jsonb(k) as previous, clock_timestamp() as changed_at
     from import_stage as s
     inner join kintell.kintell_sessions as k on k.external_session_id = s.external_session_id and k.id <> s.id
-    where s.row_number between :first_row and :last_row
+    where s.row_number = any(:rows::bigint[])
         and (
             (k.session_type, k.participant_id, k.volunteer_id, k.scheduled_at, k.completed_at, k.duration_minutes)
             is distinct from
@@ -249,11 +316,11 @@ copy kintell.backfill_row_errors (job_id, row_number, error_message, row_values,
 -- name: add_batch!
 insert into kintell.backfill_job_batches (
     job_id, activity, attempt, first_row, last_row, byte_from, byte_to, inserted_rows, updated_rows, skipped_rows,
-    failed_rows, claimed_ids, seconds
+    failed_rows, seconds
 )
 values (
     :job, :activity, :attempt, :first_row, :last_row, :byte_from, :byte_to, :inserted, :updated, :skipped, :failed,
-    :claimed_ids, :seconds
+    :seconds
 );
 
 -- name: move_checkpoint^
@@ -311,8 +378,15 @@ update kintell.backfill_jobs set error_file = :url where id = :job;
 -- name: set_missing_users!
 update kintell.backfill_jobs set missing_users = :missing where id = :job;
 
--- name: claimed_ids
-select claimed_ids from kintell.backfill_job_batches where job_id = :job order by batch_no;
+-- name: settled_ids
+-- Those of the ids that rows of the job before have: its sessions, and its claims on sessions of others.
+select external_session_id
+from kintell.kintell_sessions
+where external_session_id = any(:ids::text[]) and backfill_job_id = :job
+union all
+select external_session_id
+from kintell.backfill_job_claims
+where external_session_id = any(:ids::text[]) and job_id = :job;
 
 -- name: existing_ids
 select external_session_id from kintell.kintell_sessions where external_session_id = any(:ids::text[]);

@@ -1,7 +1,7 @@
 """Importing a job's rejected rows again, from the database alone, after their cause was removed."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 import psycopg
@@ -9,20 +9,14 @@ import psycopg
 from dagster_backfills.defs.kintell.account import Job, load_job
 from dagster_backfills.defs.kintell.batches import Batch, prepare
 from dagster_backfills.defs.kintell.claims import LEASE_SECONDS, Claim, ClaimLost
-from dagster_backfills.defs.kintell.importer import seen_so_far
 from dagster_backfills.defs.kintell.parse import Parsed
 from dagster_backfills.defs.kintell.reader import KNOWN
-from dagster_backfills.defs.kintell.seen import SeenIds
+from dagster_backfills.defs.kintell.seen import SettledIds
 from dagster_backfills.defs.kintell.statements import statements
 from dagster_backfills.defs.kintell.users import Users
 from dagster_backfills.defs.kintell.writer import Rules, add_batch, store_sessions
 
-if TYPE_CHECKING:
-    import numpy as np
-    import polars as pl
-
 BATCH = 5_000
-SAME_KEY = "Duplicate key value violates unique constraint"
 
 
 @dataclass(frozen=True)
@@ -46,14 +40,14 @@ def replay(
     row that was imported is no longer open: an interrupted replay is simply started again."""
     with Claim(url, job, "replay", run_id=run_id, lease=lease) as claim, claim.connect() as conn:
         found = load_job(conn, job)
-        rules = Rules(found.on_duplicate, frozenset(found.columns))
-        users, seen = Users(conn), seen_so_far(conn, job)
+        rules = Rules(found.on_duplicate, frozenset(found.columns), again=True)
+        users = Users(conn)
         tried = imported = after = 0
         while True:
             rows = list(statements().open_errors(conn, job=job, after_row=after, most=BATCH))
             if not rows:
                 return Replayed(tried, imported, load_job(conn, job))
-            batch = _batch(conn, found, rows, users, seen, create_missing_users)
+            batch = _batch(conn, found, rows, users, create_missing_users)
             imported += _write(conn, claim, batch, rules)
             tried += len(rows)
             after = rows[-1][0]
@@ -64,7 +58,6 @@ def _batch(
     job: Job,
     rows: list[tuple[int, list[str], str]],
     users: Users,
-    seen: SeenIds,
     create_missing_users: bool,
 ) -> Batch:
     import numpy as np
@@ -80,26 +73,14 @@ def _batch(
         {**data, "row": np.arange(len(rows))}, schema={**dict.fromkeys(KNOWN, pl.String), "row": pl.Int64}
     )
     values_by_row = {number: values for number, values, _ in rows}
-    once_same_key = np.array([SAME_KEY in message for _, _, message in rows])
-
-    def looks_duplicate(judged: "pl.DataFrame", before: "np.ndarray") -> "np.ndarray":
-        """A row that itself had the id, and was refused by Postgres, is no second occurrence."""
-        ids = judged["external_session_id"].to_list()
-        there = {
-            row[0]
-            for row in statements().existing_ids(conn, ids=[i for i, b in zip(ids, before, strict=True) if b])
-        }
-        return before & np.array([i in there for i in ids]) & ~once_same_key
-
     batch = prepare(
         Parsed(frame, {}),
         numbers,
         (0, 0),
         values_by_row.__getitem__,
         users,
-        seen,
+        SettledIds(conn, job.id, 0),
         create_missing_users=create_missing_users,
-        looks_duplicate=looks_duplicate,
     )
     batch.position = statements().next_event_position(conn)
     return batch

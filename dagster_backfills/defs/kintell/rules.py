@@ -16,6 +16,7 @@ LEVELS = ("A1", "A2", "B1", "B2", "C1", "C2")
 MAX_ID_BYTES = 1000
 MAX_DURATION = 2**31 - 1
 SHOWN = 200  # characters of a value that a message quotes
+TWICE = "Duplicate session_id in file: "
 
 # The order in which a row's messages are joined.
 ERROR_COLUMNS = (
@@ -115,6 +116,11 @@ def shown(value: "pl.Expr") -> "pl.Expr":
     import polars as pl
 
     return pl.when(value.str.len_bytes() <= SHOWN).then(value).otherwise(value.str.head(SHOWN) + pl.lit("…"))
+
+
+def shown_text(value: str) -> str:
+    """The same of one value."""
+    return value if len(value.encode()) <= SHOWN else value[:SHOWN] + "…"
 
 
 def error_message() -> "pl.Expr":

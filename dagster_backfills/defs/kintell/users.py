@@ -1,4 +1,4 @@
-"""Finding the users that addresses belong to, and making those that are missing. Not here: what an address is."""
+"""The users that addresses belong to: finding, keeping and making them. Not here: what an address is."""
 
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ class Users:
     """Ids by lower-cased address. Up to half a million users are held here; of more, each block asks Postgres.
 
     An address that is not here is looked up before it counts as missing, so that users made in the meantime
-    are found.
+    are found. `removals` counts those of users before any was looked up.
     """
 
     def __init__(self, conn: psycopg.Connection) -> None:
@@ -29,6 +29,7 @@ class Users:
         """Forget everything and read again."""
         import polars as pl
 
+        self.removals = statements().count_user_removals(self._conn)
         self._known = pl.DataFrame(schema={"email": pl.String, "id": pl.String})
         if statements().count_users(self._conn) <= MAX_IN_MEMORY:
             parts = [
@@ -61,6 +62,21 @@ class Users:
             names = [name_from_address(email) for email in ordered]
             made += statements().create_users(self._conn, emails=ordered, names=names, role=role)
         return made
+
+
+def keep_users(conn: psycopg.Connection, removals: int) -> bool:
+    """See to it that users who were there at so many `removals` stay until the transaction ends. False where that
+    can't be told: then Postgres looks row by row."""
+    sql = statements()
+    sql.lock_sessions(conn)
+    if not sql.may_keep_users(conn):
+        return False
+    try:
+        with conn.transaction():
+            sql.keep_users(conn)
+    except psycopg.errors.LockNotAvailable:
+        return False
+    return bool(sql.count_user_removals(conn) == removals)
 
 
 def resolve(judged: "pl.DataFrame", users: Users) -> "pl.DataFrame":

@@ -3,17 +3,20 @@
 import threading
 import time
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psycopg
 
-from dagster_backfills.defs.kintell.batches import Batch, Reject
+from dagster_backfills.defs.kintell.batches import Batch, Reject, rising_uuids
 from dagster_backfills.defs.kintell.claims import Claim
+from dagster_backfills.defs.kintell.rules import TWICE, shown_text
 from dagster_backfills.defs.kintell.statements import statements
+from dagster_backfills.defs.kintell.users import keep_users
 
 if TYPE_CHECKING:
     from uuid import UUID
 
+SAME_KEY = "Duplicate key value violates unique constraint: "
 ROW_ERRORS = (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.RaiseException)
 
 
@@ -43,6 +46,7 @@ class Rules:
     columns: frozenset[str]
     max_errors: int | None = None
     max_error_ratio: float | None = None
+    again: bool = False  # a replay: a row that was refused for its id is not its own duplicate
 
 
 class Turns:
@@ -136,7 +140,6 @@ def add_batch(conn: psycopg.Connection, claim: Claim, batch: Batch, written: Wri
         updated=written.updated,
         skipped=written.skipped,
         failed=written.failed,
-        claimed_ids=batch.claimed,
         seconds=seconds,
     )
 
@@ -145,27 +148,20 @@ def store_sessions(
     conn: psycopg.Connection, job: "UUID", batch: Batch, rules: Rules, *, careful: bool
 ) -> Written:
     """Insert the batch's sessions with their events, and settle those that are there already."""
-    written = Written()
     if not batch.sessions.height:
-        return written
+        return Written()
     stage(conn, batch)
-    span: dict[str, Any] = {
-        "job": job,
-        "batch_first_row": batch.first_row,
-        "position": batch.position,
-    }
+    if not careful:
+        stay = keep_users(conn, batch.removals)
+        return _settle(conn, job, rules, batch, batch.first_row, batch.last_row, users_stay=stay)
+    written = Written()
     ranges = [(batch.first_row, batch.last_row)]
     while ranges:
         first, last = ranges.pop()
         try:
-            if careful:
-                with conn.transaction():
-                    part = _settle(conn, rules, batch, {**span, "first_row": first, "last_row": last})
-            else:
-                part = _settle(conn, rules, batch, {**span, "first_row": first, "last_row": last})
+            with conn.transaction():
+                part = _settle(conn, job, rules, batch, first, last)
         except ROW_ERRORS as error:
-            if not careful:
-                raise
             if first == last:
                 part = Written(refused=[_refusal(batch, first, str(error.diag.message_primary or error))])
             else:
@@ -181,33 +177,54 @@ def store_sessions(
 
 def stage(conn: psycopg.Connection, batch: Batch) -> None:
     """The batch's sessions, in the connection's temporary table."""
+    import polars as pl
+
+    frame = batch.sessions.select(
+        "row_number",
+        "id",
+        pl.Series("event_id", rising_uuids(batch.sessions.height), dtype=pl.String),
+        (pl.int_range(pl.len(), dtype=pl.Int64) + batch.position).alias("event_position"),
+        pl.exclude("row_number", "id"),
+    )
     statements().create_stage(conn)
-    csv = batch.sessions.write_csv(include_header=False, datetime_format="%Y-%m-%d %H:%M:%S%.6f+00")
+    csv = frame.write_csv(include_header=False, datetime_format="%Y-%m-%d %H:%M:%S%.6f+00")
     with conn.cursor().copy(statements().copy_stage.sql) as copy:
         copy.write(csv.encode())
 
 
-def _settle(conn: psycopg.Connection, rules: Rules, batch: Batch, span: dict[str, Any]) -> Written:
-    sql = statements()
-    staged = batch.sessions.filter(
-        (batch.sessions["row_number"] >= span["first_row"])
-        & (batch.sessions["row_number"] <= span["last_row"])
-    ).height
+def _settle(
+    conn: psycopg.Connection,
+    job: "UUID",
+    rules: Rules,
+    batch: Batch,
+    first: int,
+    last: int,
+    *,
+    users_stay: bool = False,
+) -> Written:
+    sql, span = statements(), {"job": job, "first_row": first, "last_row": last}
+    staged = batch.sessions["row_number"].is_between(first, last).sum()
+    if users_stay:
+        sql.check_rows(conn, role="replica")
     inserted = sql.insert_sessions(conn, **span)
+    if users_stay:
+        sql.check_rows(conn, role="origin")
     if inserted == staged:
         return Written(inserted=inserted)
-    bounds = {"first_row": span["first_row"], "last_row": span["last_row"]}
-    there = list(sql.staged_but_not_inserted(conn, **bounds))
+    there = list(sql.staged_but_not_inserted(conn, **span))
+    others = {session_id for _, session_id, own in there if not own}
+    if not (rules.again and rules.on_duplicate == "error"):
+        others = {found for (found,) in sql.claim_ids(conn, job=job, ids=sorted(others))}
+    refused = [_refusal(batch, n, f"{TWICE}{shown_text(i)}") for n, i, _ in there if i not in others]
+    rows = [n for n, session_id, _ in there if session_id in others]
     if rules.on_duplicate == "error":
-        text = "Duplicate key value violates unique constraint: "
-        return Written(
-            inserted=inserted, refused=[_refusal(batch, n, text + session_id) for n, session_id in there]
-        )
+        refused += [_refusal(batch, n, SAME_KEY + i) for n, i, _ in there if i in others]
+        return Written(inserted=inserted, refused=refused)
     updated = 0
     if rules.on_duplicate == "update":
         has = {f"has_{name}": name in rules.columns for name in ("rating", "feedback_text", "language_level")}
-        updated = len(list(sql.update_sessions(conn, job=span["job"], **bounds, **has)))
-    return Written(inserted=inserted, updated=updated, skipped=len(there) - updated)
+        updated = len(list(sql.update_sessions(conn, job=job, rows=rows, **has)))
+    return Written(inserted=inserted, updated=updated, skipped=len(rows) - updated, refused=refused)
 
 
 def _refusal(batch: Batch, row: int, message: str) -> Reject:

@@ -8,8 +8,13 @@ inner join scoring.members as m
     on
         m.joined_date <= d.day
         or exists (select 1 from scoring.visits as v where v.member_id = m.id and v.visited_on <= d.day)
-where m.status = 'active' and (:gym::text is null or m.gym_id = :gym)
-order by m.id;
+where m.status = 'active' and (:gym::text is null or m.gym_id = :gym);
+
+-- name: members_of_gym
+-- Whose failures a run for one gym may resolve.
+select m.id as unit
+from scoring.members as m
+where m.gym_id = :gym;
 
 -- name: scored_members_of_day
 -- Whose churn risk is due: active members with a commitment score of the day.
@@ -20,8 +25,7 @@ from scoring.commitment_scores as s
 inner join scoring.members as m on s.member_id = m.id
 where
     s.day = any(:partition_keys::date[])
-    and m.status = 'active' and (:gym::text is null or m.gym_id = :gym)
-order by s.member_id;
+    and m.status = 'active' and (:gym::text is null or m.gym_id = :gym);
 
 -- name: members_at_risk_of_day
 -- Whose coaches may have something to do: active members at risk that have a coach.
@@ -33,8 +37,7 @@ inner join scoring.members as m on r.member_id = m.id
 where
     r.day = any(:partition_keys::date[]) and r.level <> 'none'
     and m.status = 'active' and (:gym::text is null or m.gym_id = :gym)
-    and exists (select 1 from scoring.member_coaches as c where c.member_id = r.member_id)
-order by r.member_id;
+    and exists (select 1 from scoring.member_coaches as c where c.member_id = r.member_id);
 
 -- name: features
 -- What the rules need of each member as of a day, one row a member: counts of visits by window, the first and the
@@ -191,25 +194,30 @@ where s.day = :day::date;
 -- name: coverage_of_coach_actions
 -- Coaches with an active member at risk are due; a coach is done unless one of those members failed.
 with due as (
-    select
-        c.coach_id,
-        bool_or(f.unit is not null) as failed
+    select distinct c.coach_id
     from scoring.churn_risk_scores as r
     inner join scoring.members as m on r.member_id = m.id and m.status = 'active'
     inner join scoring.member_coaches as c on r.member_id = c.member_id
-    left join backfill.failures as f
-        on
-            f.asset = 'scoring/coach_actions' and f.partition = (:day::date)::text and f.unit = r.member_id
-            and f.resolved_at is null
     where r.day = :day::date and r.level <> 'none'
-    group by c.coach_id
+),
+
+failed as (
+    select distinct c.coach_id
+    from backfill.failures as f
+    inner join scoring.churn_risk_scores as r on r.day = :day::date and f.unit = r.member_id
+    inner join scoring.members as m on r.member_id = m.id and m.status = 'active'
+    inner join scoring.member_coaches as c on r.member_id = c.member_id
+    where
+        f.asset = 'scoring/coach_actions' and f.partition = (:day::date)::text and f.resolved_at is null
+        and r.level <> 'none'
 )
 
 select
     count(*) as expected,
-    count(*) filter (where not d.failed) as done,
-    count(*) filter (where d.failed) as failed
-from due as d;
+    count(*) - count(f.coach_id) as done,
+    count(f.coach_id) as failed
+from due as d
+left join failed as f on d.coach_id = f.coach_id;
 
 -- name: chain_days
 -- Where the chain stands on some days.

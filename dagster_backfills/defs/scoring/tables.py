@@ -1,7 +1,7 @@
 """Where the three histories lie, and which rows of them a run works. What the rows hold is in `rules.py`."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,6 @@ from psycopg import sql
 
 from dagster_backfills.defs.scoring import rules, schemas
 from dagster_backfills.defs.scoring.action_rules import coach_actions
-from dagster_backfills.defs.scoring.ahead import FeaturesAhead
 from dagster_backfills.defs.scoring.features import read_frame, statement
 from dagster_backfills.defs.scoring.weights import Weights
 from dagster_backfills.lib.engine.model import Compute, Query, Target, Write
@@ -22,6 +21,8 @@ COMMITMENT = Target("scoring/commitment_scores", partition_by="day", unit="membe
 CHURN = Target("scoring/churn_risk_scores", partition_by="day", unit="member_id")
 ACTIONS = Target("scoring/coach_actions", partition_by="day", unit="member_id")
 CHAIN = (COMMITMENT, CHURN, ACTIONS)
+# Batches of members read while another is written. The day's lock keeps other runs of the day away.
+_AHEAD = 2
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,11 @@ class DaySlice:
         return {"partition_keys": list(keys), "gym": self.gym}
 
     def predicate(self, alias: str) -> sql.Composable:
+        # IS TRUE: as a join it would put all members into a hash first, though the day has no row.
         return sql.SQL(
-            "{day} = any(%(partition_keys)s::text[]::date[]) and exists (select from scoring.members as dm"
-            " where dm.id = {member} and dm.status = 'active' and (%(gym)s::text is null or dm.gym_id = %(gym)s))"
+            "{day} = any(%(partition_keys)s::text[]::date[]) and (exists (select from scoring.members as dm"
+            " where dm.id = {member} and dm.status = 'active'"
+            " and (%(gym)s::text is null or dm.gym_id = %(gym)s))) is true"
         ).format(day=sql.Identifier(alias, "day"), member=sql.Identifier(alias, "member_id"))
 
     def label(self, alias: str) -> sql.Composable:
@@ -54,11 +57,12 @@ class Work:
     units: str
     gym: str | None = None
     weights: Weights = field(default_factory=Weights)
-    ahead: FeaturesAhead | None = None
 
     def write(self) -> Write:
         """What the engine writes."""
-        return Write(self.target, Compute(self.compute), units=Query(statement(self.units)))
+        owned = Query(statement("members_of_gym"), {"gym": self.gym}) if self.gym is not None else None
+        source = Compute(self.compute, ahead=_AHEAD)
+        return Write(self.target, source, units=Query(statement(self.units)), owned=owned)
 
     def compute(
         self, conn: psycopg.Connection, days: Sequence[str], members: Sequence[str] | None
@@ -69,9 +73,8 @@ class Work:
         frames = []
         for day in days:
             # A whole day is small: it is read at once.
-            work = self if members is not None else replace(self, ahead=None)
-            whom = self.due(conn, day) if members is None else list(members)
-            frames.append(work.frame(conn, date.fromisoformat(day), whom).assign(day=day))
+            whom = self.due(conn, day) if members is None else members
+            frames.append(self.frame(conn, date.fromisoformat(day), whom).assign(day=day))
         return frames[0] if len(frames) == 1 else pd.concat(frames)
 
     def due(self, conn: psycopg.Connection, day: str) -> list[str]:
@@ -82,7 +85,7 @@ class Work:
     def frame(self, conn: psycopg.Connection, day: date, members: Sequence[str]) -> "pd.DataFrame":
         """The asset's rows for some members, without their day."""
         if self.target is COMMITMENT:
-            features = self._features(conn, day, members)
+            features = read_frame(conn, "features", day, members)
             for member, problem in rules.problems(features).items():
                 raise ValueError(f"Member {member!r} can't be scored: {problem}.")
             return schemas.checked(COMMITMENT.asset, rules.commitment_scores(features, self.weights))
@@ -90,8 +93,3 @@ class Work:
             inputs = read_frame(conn, "churn_inputs", day, members)
             return schemas.checked(CHURN.asset, rules.churn_risk_scores(inputs))
         return schemas.checked(ACTIONS.asset, coach_actions(read_frame(conn, "action_inputs", day, members)))
-
-    def _features(self, conn: psycopg.Connection, day: date, members: Sequence[str]) -> "pd.DataFrame":
-        if self.ahead is not None and members:
-            return self.ahead.take(conn, members)
-        return read_frame(conn, "features", day, members)

@@ -4,15 +4,14 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import date
 from typing import Any
 
 import dagster as dg
 import psycopg
 from psycopg import sql
+from pydantic import Field
 
 from dagster_backfills.defs.scoring import days
-from dagster_backfills.defs.scoring.ahead import FeaturesAhead
 from dagster_backfills.defs.scoring.days import Coverage
 from dagster_backfills.defs.scoring.reporting import WHAT, closing_line, day_metadata, write_metadata
 from dagster_backfills.defs.scoring.settings import ScoringSettings
@@ -28,8 +27,9 @@ from dagster_backfills.lib.postgres.resource import PostgresResource
 # Of a longer range only the newest days get a picture: drawing one takes longer than scoring a small day.
 _PICTURES = 7
 # After so many new rows the planner is told of the day: it takes a day that it has not heard of for an empty one,
-# and would join a second run of it row by row.
+# and would join a second run of it row by row. In a range of days, at its end or after so many more.
 _ANALYZE_ROWS = 10_000
+_ANALYZE_RANGE_ROWS = 500_000
 
 
 class DayWriter(dg.ConfigurableIOManager):
@@ -41,19 +41,24 @@ class DayWriter(dg.ConfigurableIOManager):
 
     postgres: dg.ResourceDependency[PostgresResource]
     scoring_settings: dg.ResourceDependency[ScoringSettings]
+    retry_wait_seconds: float = Field(
+        default=30.0,
+        ge=0,
+        description="After the server stayed away too long: seconds to the step's next try.",
+    )
 
     def handle_output(self, context: dg.OutputContext, obj: Work) -> Iterator[Any]:  # type: ignore[override]
         keys = sorted(context.asset_partition_keys)
         storing = _Storing(self, context, obj)
         try:
             for at, day in enumerate(keys):
-                yield from storing.day(day, picture=len(keys) - at <= _PICTURES)
+                yield from storing.day(day, picture=len(keys) - at <= _PICTURES, last=day == keys[-1])
         except UserError as error:
             raise dg.Failure(description=str(error), allow_retries=False) from error
         except Exception as error:
             if not is_lost(error):
                 raise
-            raise dg.RetryRequested(max_retries=3, seconds_to_wait=30) from error
+            raise dg.RetryRequested(max_retries=3, seconds_to_wait=self.retry_wait_seconds) from error
         if storing.failed:
             first = "; ".join(f"{day}: {reason}" for day, reason in list(storing.failed.items())[:5])
             raise dg.Failure(
@@ -75,6 +80,7 @@ class _Storing:
     context: dg.OutputContext
     work: Work
     failed: dict[str, str] = field(default_factory=dict)
+    unknown_rows: int = 0  # to the planner
 
     def __post_init__(self) -> None:
         self.asset = self.work.target.asset
@@ -83,7 +89,7 @@ class _Storing:
         retried = run.tags.get("dagster/is_resume_retry") == "true" or "dagster/retry_number" in run.tags
         self.lineage = [r for r in (run.root_run_id, run.parent_run_id) if r] if retried else []
 
-    def day(self, day: str, *, picture: bool) -> Iterator[Any]:
+    def day(self, day: str, *, picture: bool, last: bool) -> Iterator[Any]:
         """Work one day and report it; where it fails, say so."""
         log = self.context.log
         with (
@@ -93,6 +99,7 @@ class _Storing:
             began = time.monotonic()
             try:
                 runner = self._run(conn, day)
+                self._tell_planner(conn, runner.outcome.of(self.asset, day).inserted, last)
                 yield from self._finish(conn, day, runner, time.monotonic() - began, picture)
             except GeneratorExit:
                 raise
@@ -112,13 +119,8 @@ class _Storing:
             settings=self.writer.scoring_settings.engine(),
             log=self.context.log.warning,
         )
-        with FeaturesAhead(
-            self.writer.postgres.connect, date.fromisoformat(day), self.work.units, self.work.gym,
-            self.writer.scoring_settings.max_batch_members,
-        ) as ahead:  # fmt: skip
-            work = replace(self.work, ahead=ahead)
-            for _ in runner.run([work.write()], {self.asset: DaySlice(self.work.gym)}, [day]):
-                pass
+        for _ in runner.run([self.work.write()], {self.asset: DaySlice(self.work.gym)}, [day]):
+            pass
         return runner
 
     def _finish(
@@ -136,10 +138,6 @@ class _Storing:
             return
         outcome, reason = coverage.verdict(self.writer.scoring_settings.max_failed_percent, what)
         days.finish_day(conn, self.asset, day, self.run_id, outcome, reason, coverage)
-        if counts.inserted >= _ANALYZE_ROWS:
-            table = sql.Identifier(*self.work.target.schema_and_table)
-            conn.execute(sql.SQL("analyze {} (day, member_id)").format(table))
-            conn.commit()
         self.context.log.info(f"[JOB SUCCESS] {closing_line(self.asset, day, counts, coverage, seconds)}")
         if reason:
             self.context.log.warning(f"{self.asset} {day} is partial and holds the chain: {reason}.")
@@ -152,6 +150,14 @@ class _Storing:
             self.context,
             [dg.AssetMaterialization(self.asset.split("/"), partition=day, metadata=metadata)],
         )
+
+    def _tell_planner(self, conn: psycopg.Connection, inserted: int, last: bool) -> None:
+        self.unknown_rows += inserted
+        if self.unknown_rows >= (_ANALYZE_ROWS if last else _ANALYZE_RANGE_ROWS):
+            table = sql.Identifier(*self.work.target.schema_and_table)
+            conn.execute(sql.SQL("analyze {} (day, member_id)").format(table))
+            conn.commit()
+            self.unknown_rows = 0
 
     def _record_failure(self, day: str, reason: str) -> None:
         """As well as it can be: where the database is away, the row stays `running` and its run's end tells."""

@@ -5,11 +5,13 @@ Everything about a batch is written in the batch's own transaction.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 from uuid import UUID
 
 import psycopg
+from psycopg import sql
 
-from dagster_backfills.lib.engine.model import WHOLE, Counts, Failure
+from dagster_backfills.lib.engine.model import WHOLE, Counts, Failure, Query
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,15 @@ update backfill.failures set resolved_at = clock_timestamp()
 where resolved_at is null and asset = %(asset)s
     and (partition = any(%(partitions)s::text[]) or (%(whole)s and partition is null))
     and (%(units)s::text[] is null or unit = any(%(units)s::text[]))
+"""
+_OWNED = " and unit in (select q.unit from ({}) as q)"
+
+_ANY_OPEN = """
+select exists (
+    select from backfill.failures
+    where resolved_at is null and asset = %(asset)s
+        and (partition = any(%(partitions)s::text[]) or (%(whole)s and partition is null))
+)
 """
 
 # What a partition that was written slice by slice still has open: what this run, or one that it goes on from, could
@@ -185,20 +196,36 @@ def clear_stale(conn: psycopg.Connection, asset: str, partitions: Sequence[str],
 
 
 def resolve(
-    conn: psycopg.Connection, asset: str, partitions: Sequence[str], units: Sequence[str] | None = None
+    conn: psycopg.Connection,
+    asset: str,
+    partitions: Sequence[str],
+    units: Sequence[str] | None = None,
+    owned: Query | None = None,
 ) -> None:
     """Close the open entries of partitions that have just been written whole, or of some of their units."""
     whole = list(partitions) == [WHOLE]
-    conn.execute(
-        _RESOLVE,
-        {"asset": asset, "partitions": [] if whole else list(partitions), "whole": whole,
-         "units": None if units is None else list(units)},
-    )  # fmt: skip
+    binds = {"asset": asset, "partitions": [] if whole else list(partitions), "whole": whole}
+    # Of a long list of units mostly none has failed: it is not sent then.
+    if units is None or conn.execute(_ANY_OPEN, binds).fetchone() == (True,):
+        conn.execute(*_narrowed(_RESOLVE, {**binds, "units": units}, owned))
 
 
-def resolve_rest(conn: psycopg.Connection, run: RunIdentity, asset: str, partition: str) -> int:
+def resolve_rest(
+    conn: psycopg.Connection, run: RunIdentity, asset: str, partition: str, owned: Query | None = None
+) -> int:
     """Close what is left of a partition whose slices are all through. Returns how many units of it failed."""
     binds = {"asset": asset, "partition": partition or None, "root": run.root}
-    conn.execute(_RESOLVE_REST, binds)
-    row = conn.execute(_OPEN_UNITS, binds).fetchone()
+    conn.execute(*_narrowed(_RESOLVE_REST, binds, owned))
+    row = conn.execute(*_narrowed(_OPEN_UNITS, binds, owned)).fetchone()
     return row[0] if row else 0
+
+
+def _narrowed(
+    statement: str, binds: dict[str, Any], owned: Query | None
+) -> tuple[sql.Composed, dict[str, Any]]:
+    """A statement on entries, and its binds, for the units that a write is about."""
+    text = sql.SQL(statement)
+    if owned is None:
+        return sql.Composed([text]), binds
+    of_owned = sql.SQL(_OWNED).format(sql.SQL(owned.sql))
+    return text + of_owned, {**binds, **owned.params}

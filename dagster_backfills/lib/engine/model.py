@@ -35,9 +35,14 @@ class Compute:
 
     The function takes the connection, the partition keys and the unit keys (None: every unit), and returns a
     pandas DataFrame or an Arrow table.
+
+    ahead: so many of a large partition's next slices are computed while the last one is written, each on a
+        connection and thread of its own. Only where the caller keeps other writers of the partition away until
+        it is done: what they wrote meanwhile would be overwritten by what was computed before.
     """
 
     function: Callable[[psycopg.Connection, Sequence[str], Sequence[str] | None], "pd.DataFrame | pa.Table"]
+    ahead: int = 0
 
 
 @dataclass(frozen=True)
@@ -115,11 +120,17 @@ class Target:
 
 @dataclass(frozen=True)
 class Write:
-    """One table's share of a batch. `units` lists the partition and unit of every row due (`partition, unit`)."""
+    """One table's share of a batch.
+
+    units: lists the partition and unit of every row due (`partition, unit`).
+    owned: lists the units (`unit`) that the write is about, due or not, where these are not all of its partition: of
+        what is in the ledger it resolves theirs alone.
+    """
 
     target: Target
     source: Source
     units: Query | None = None
+    owned: Query | None = None
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,19 @@
 """One partition cut into slices of its units, each durable: for one that is large, or has a bad unit in it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from typing import Any
 from uuid import UUID
 
 from dagster_backfills.lib.engine import ledger
+from dagster_backfills.lib.engine.ahead import Ahead
 from dagster_backfills.lib.engine.failures import is_lost, stands_alone
-from dagster_backfills.lib.engine.model import Counts
+from dagster_backfills.lib.engine.model import Compute, Counts
 from dagster_backfills.lib.engine.units import stream_units
 from dagster_backfills.lib.engine.work import Work
+from dagster_backfills.lib.postgres.arrays import TextArray
 
 
 @dataclass
@@ -25,16 +29,15 @@ class SlicedPartition:
     first_snapshot: str | None = None
     counts: dict[str, Counts] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self._first = self.first_snapshot is None
+        self._fresh: set[str] = set()
+
     def write(self) -> None:
         """Write the partition; units that can't be written are in the ledger, and don't fail it."""
         while True:
             try:
-                units = stream_units(
-                    self.work.session.conn, self.work.sliced, self.key, self.after, self.work.size
-                )
-                for slice_ in units:
-                    self._bisect(slice_)
-                    self.after = slice_[-1]
+                self._slices()
                 break
             except Exception as error:
                 # The list of units is gone with the connection: it goes on from the last slice.
@@ -48,10 +51,34 @@ class SlicedPartition:
                 raise
             self.work.partition_failed(self.key, error)
 
-    def _bisect(self, units: list[str]) -> None:
+    def _slices(self) -> None:
+        """The slices from behind `after` on."""
+        session, sliced = self.work.session, self.work.sliced
+        # Looked at once. Should a row come in between, its key refuses the COPY, and that slice is merged.
+        self._fresh = {w.asset for w in sliced if w.is_fresh(session.conn, [self.key], self.after)}
+        source = sliced[0].write.source
+        width = source.ahead if isinstance(source, Compute) and len(sliced) == 1 else 0
+        if width and self.first_snapshot is None:
+            self.first_snapshot = session.snapshot()
+        session.conn.commit()
+        session.tune(session.conn)  # for the transaction that sorts them
+        units = stream_units(session.conn, sliced, self.key, self.after, self.work.size)
+        with ExitStack() as stack:
+            slices: Iterator[tuple[list[str], Any]] = ((slice_, None) for slice_ in units)
+            if width and isinstance(source, Compute):
+                function, key = source.function, self.key
+                ahead = stack.enter_context(Ahead(session.connect, session.tune, width))
+                slices = ahead.slices(units, lambda conn, slice_: function(conn, [key], slice_))
+            for slice_, rows in slices:
+                self._bisect(slice_, rows, whole=True)
+                self.after = slice_[-1]
+
+    def _bisect(self, units: list[str], rows: Any = None, *, whole: bool = False) -> None:
+        """Write a slice, and on bad data halve it. The halves are merged: it is the merge that names what is bad."""
+        fresh = self._fresh if whole else set()
         try:
             began = time.monotonic()
-            self.work.session.attempt(lambda batch_id: self._slice(batch_id, units))
+            self.work.session.attempt(lambda batch_id: self._slice(batch_id, units, fresh, rows))
             self.work.size.took(len(units), time.monotonic() - began)
         except Exception as error:
             if not stands_alone(error):
@@ -60,22 +87,29 @@ class SlicedPartition:
                 self.work.unit_failed(self.key, units[0], error)
                 return
             middle = len(units) // 2
-            self._bisect(units[:middle])
-            self._bisect(units[middle:])
+            self._bisect(TextArray(units[:middle]))
+            self._bisect(TextArray(units[middle:]))
 
-    def _slice(self, batch_id: UUID, units: list[str]) -> Callable[[], None]:
-        began, work = time.monotonic(), self.work
+    def _slice(self, batch_id: UUID, units: list[str], fresh: set[str], rows: Any) -> Callable[[], None]:
+        began, work, first = time.monotonic(), self.work, self._first
         snapshot = work.begin([self.key])
-        counts = {write.asset: work.run_write(write, [self.key], units)[self.key] for write in work.sliced}
+        snapshot = self.first_snapshot if first and self.first_snapshot else snapshot
+        counts = {
+            write.asset: work.run_write(write, [self.key], units, fresh=write.asset in fresh, rows=rows)[
+                self.key
+            ]
+            for write in work.sliced
+        }
         for asset, count in counts.items():
             ledger.resolve(work.session.conn, asset, [self.key], units)
             work.record(
                 batch_id, asset, [self.key], count, units=len(units), began=began, snapshot=snapshot,
-                units_upto=units[-1], first_slice=self.first_snapshot is None,
+                units_upto=units[-1], first_slice=first,
             )  # fmt: skip
 
         def committed() -> None:
             work.outcome.batches += 1
+            self._first = False
             self.first_snapshot = self.first_snapshot or snapshot
             for asset, count in counts.items():
                 self.counts.setdefault(asset, Counts()).add(count)
@@ -91,12 +125,14 @@ class SlicedPartition:
         for write in work.writes:
             last = Counts()
             if write in work.sliced:
-                failed = ledger.resolve_rest(work.session.conn, work.run, write.asset, self.key)
+                failed = ledger.resolve_rest(
+                    work.session.conn, work.run, write.asset, self.key, write.write.owned
+                )
                 counts[write.asset] = Counts.sum([counts.get(write.asset, last)], failed_units=failed)
                 last = Counts(failed_units=failed)
             else:
                 last = counts[write.asset] = work.run_write(write, [self.key], None)[self.key]
-                ledger.resolve(work.session.conn, write.asset, [self.key])
+                ledger.resolve(work.session.conn, write.asset, [self.key], owned=write.write.owned)
             ledger.clear_stale(work.session.conn, write.asset, [self.key], snapshot)
             work.record(batch_id, write.asset, [self.key], last, units=0, began=began, snapshot=snapshot)
         return lambda: work.finished([self.key], {asset: {self.key: n} for asset, n in counts.items()})

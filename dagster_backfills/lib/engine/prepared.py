@@ -7,13 +7,15 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from dagster_backfills.lib.engine.failures import ErrorClass, classify
 from dagster_backfills.lib.engine.model import Compute, Counts, Frame, Query, Write
 from dagster_backfills.lib.errors import UserError
 from dagster_backfills.lib.postgres.address import Address, keys_by_label
 from dagster_backfills.lib.postgres.catalog import Table, read_table
+from dagster_backfills.lib.postgres.fresh import copy_new, is_empty
 from dagster_backfills.lib.postgres.merge import Merge
 from dagster_backfills.lib.postgres.names import ident
-from dagster_backfills.lib.postgres.stage import drop_stage, stage_frame, staged
+from dagster_backfills.lib.postgres.stage import drop_stage, frame_columns, stage_frame, staged
 
 
 class DuplicateKeyError(ValueError):
@@ -99,28 +101,58 @@ class PreparedWrite:
         return Query(statement.as_string(None))
 
     def run(
-        self, conn: psycopg.Connection, keys: Sequence[str], units: Sequence[str] | None, run_id: str
+        self,
+        conn: psycopg.Connection,
+        keys: Sequence[str],
+        units: Sequence[str] | None,
+        run_id: str,
+        *,
+        fresh: bool = False,
+        rows: Any = None,
     ) -> dict[str, Counts]:
-        """Write the slice and return what changed, by partition."""
+        """Write the slice and return what changed, by partition.
+
+        fresh: the table had none of the slice's rows when last looked at. rows: what was computed ahead.
+        """
         source, sliced = self.write.source, units is not None
         binds: dict[str, Any] = {"unit_keys": units, "run_id": run_id, **self.address.binds(keys)}
         if isinstance(source, Compute):
-            self._plan(self._staged(conn, source.function(conn, keys, units)))
+            data = source.function(conn, keys, units) if rows is None else rows
+            if fresh and len(keys) == 1 and (copied := self._copy_new(conn, data, keys[0])) is not None:
+                return {keys[0]: Counts(inserted=copied)}
+            self._plan(self._staged(conn, data))
         if isinstance(source, Query):
             binds |= source.params
-            rows: sql.Composable = sql.SQL(source.sql)
+            selected: sql.Composable = sql.SQL(source.sql)
         else:
-            rows = self._staged_slice(sliced)
+            selected = self._staged_slice(sliced)
         merge = self._merge
         counts: dict[str, Counts] = {key: Counts() for key in keys}
         by_label = keys_by_label(conn, self.address, keys)
-        for statement in (merge.clear(units=sliced), merge.statement(rows, units=sliced)):
+        for statement in (merge.clear(units=sliced), merge.statement(selected, units=sliced)):
             if statement is not None:
                 # Planned for its binds each time. Not by `plan_cache_mode`, which would also plan every single
                 # look-up of a foreign key anew, and triple the time of an insert.
                 for label, *numbers, bad_key in conn.execute(statement, binds, prepare=False):
                     self._add(counts, by_label.get(label), label, numbers, bad_key)
         return counts
+
+    def is_fresh(self, conn: psycopg.Connection, keys: Sequence[str], after: str | None = None) -> bool:
+        """Whether what is computed for the partition, behind the unit `after`, is all new to the table."""
+        if not isinstance(self.write.source, Compute) or len(keys) != 1:
+            return False
+        return is_empty(conn, self.table, self.address, keys[0], self.unit, after)
+
+    def _copy_new(self, conn: psycopg.Connection, data: Any, key: str) -> int | None:
+        """COPY rows that are thought to be new. None where the merge is to have its say, and its own errors."""
+        names, arrays = frame_columns(data, self.table)
+        self._plan(names)
+        try:
+            return copy_new(conn, self._merge, self.write.target.partition_by, arrays, key)
+        except psycopg.Error as error:
+            if classify(error) is not ErrorClass.DATA:
+                raise
+            return None
 
     def _add(
         self, counts: dict[str, Counts], key: str | None, label: str, numbers: list[int], bad_key: str | None

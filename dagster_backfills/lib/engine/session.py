@@ -17,15 +17,15 @@ Connect = Callable[[], AbstractContextManager[psycopg.Connection]]
 # A transaction's work: given the batch's id, it writes, and returns what is to be done once that is committed.
 Work = Callable[[UUID], Callable[[], None]]
 
-_BEGIN = """
-select
-    backfill.begin_batch(%(assets)s::text[], %(partitions)s::text[])::text,
+_TUNED = """
     set_config('statement_timeout', %(statement_timeout)s, true),
     set_config('lock_timeout', %(lock_timeout)s, true),
     set_config('work_mem', %(work_mem)s, true),
     set_config('jit', 'off', true),
     set_config('random_page_cost', %(random_page_cost)s, true)
 """
+_TUNE = f"select {_TUNED}"
+_BEGIN = f"select backfill.begin_batch(%(assets)s::text[], %(partitions)s::text[])::text, {_TUNED}"
 
 
 @dataclass
@@ -52,16 +52,29 @@ class Session:
 
     def begin(self, assets: list[str], partitions: list[str]) -> str:
         """Take the partitions' locks, then the time-outs, and return the snapshot that staleness is cleared by."""
-        settings = self.settings
-        row = self.conn.execute(
-            _BEGIN,
-            {"assets": assets, "partitions": partitions, "work_mem": settings.work_mem,
-             "random_page_cost": f"{settings.random_page_cost}",
-             "statement_timeout": f"{int(settings.statement_timeout * 1000)}",
-             "lock_timeout": f"{int(settings.lock_timeout * 1000)}"},
-        ).fetchone()  # fmt: skip
+        binds = {"assets": assets, "partitions": partitions, **self._tuning()}
+        row = self.conn.execute(_BEGIN, binds).fetchone()
         assert row is not None
         return row[0]
+
+    def snapshot(self) -> str:
+        """What the session would see now."""
+        row = self.conn.execute("select pg_current_snapshot()::text").fetchone()
+        assert row is not None
+        return row[0]
+
+    def tune(self, conn: psycopg.Connection) -> None:
+        """Time-outs and the planner's settings, for the transaction that `conn` is in."""
+        conn.execute(_TUNE, self._tuning())
+
+    def _tuning(self) -> dict[str, str]:
+        settings = self.settings
+        return {
+            "work_mem": settings.work_mem,
+            "random_page_cost": f"{settings.random_page_cost}",
+            "statement_timeout": f"{int(settings.statement_timeout * 1000)}",
+            "lock_timeout": f"{int(settings.lock_timeout * 1000)}",
+        }
 
     def attempt(self, work: Work) -> None:
         """Run `work` in a transaction and commit. Conflicts and a lost server cost another try, not the batch."""

@@ -7,6 +7,7 @@ from psycopg import sql
 
 from dagster_backfills.lib.engine.prepared import PreparedWrite
 from dagster_backfills.lib.engine.sizing import BatchSize
+from dagster_backfills.lib.postgres.arrays import TextArray
 from dagster_backfills.lib.postgres.names import ident
 
 
@@ -50,13 +51,18 @@ def stream_units(
                 )
             )
         binds |= _binds(write, [key])
+    # Sorted they come twice in a row, and are told apart here: a DISTINCT would put all of them into a hash before.
     statement = sql.SQL(
-        'select distinct u.unit collate "C" from (\n{}\n) as u '
+        'select u.unit collate "C" from (\n{}\n) as u '
         'where %(after)s::text is null or u.unit collate "C" > %(after)s order by 1'
     ).format(sql.SQL("\nunion all\n").join(parts))
     with conn.cursor(name="backfill_units", withhold=True) as cursor:
         cursor.execute(statement, binds)
         conn.commit()
+        last = after
         while rows := cursor.fetchmany(size.units):
             conn.commit()
-            yield [row[0] for row in rows if row[0] is not None]
+            fetched = TextArray(dict.fromkeys(key for (key,) in rows if key is not None and key != last))
+            if fetched:
+                yield fetched
+                last = fetched[-1]

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from dagster_backfills.lib.engine import ledger
@@ -40,18 +41,30 @@ class Work:
         self.outcome.attempts += 1
         return self.session.begin([write.asset for write in self.writes], keys)
 
-    def run_write(self, write: PreparedWrite, keys: list[str], units: list[str] | None) -> dict[str, Counts]:
+    def run_write(
+        self,
+        write: PreparedWrite,
+        keys: list[str],
+        units: list[str] | None,
+        *,
+        fresh: bool = False,
+        rows: Any = None,
+    ) -> dict[str, Counts]:
         self.at = write
-        return write.run(self.session.conn, keys, units, self.run.run_id)
+        return write.run(self.session.conn, keys, units, self.run.run_id, fresh=fresh, rows=rows)
 
     def write(self, batch_id: UUID, keys: list[str], units: int) -> Callable[[], None]:
         """Whole partitions, in one transaction."""
         began = time.monotonic()
         snapshot = self.begin(keys)
-        counts = {write.asset: self.run_write(write, keys, None) for write in self.writes}
+        counts = {
+            write.asset: self.run_write(write, keys, None, fresh=write.is_fresh(self.session.conn, keys))
+            for write in self.writes
+        }
+        owned = {write.asset: write.write.owned for write in self.writes}
         for asset, by_partition in counts.items():
             ledger.clear_stale(self.session.conn, asset, keys, snapshot)
-            ledger.resolve(self.session.conn, asset, keys)
+            ledger.resolve(self.session.conn, asset, keys, owned=owned[asset])
             total = Counts.sum(by_partition.values())
             self.record(batch_id, asset, keys, total, units=units, began=began, snapshot=snapshot)
         return lambda: self.finished(keys, counts)

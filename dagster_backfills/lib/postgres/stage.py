@@ -34,10 +34,7 @@ def stage_frame(
 
     Returns the columns' names. Raises UserError for a frame that does not fit the table.
     """
-    import pyarrow as pa
-    import pyarrow.csv as csv
-
-    names, arrays = _columns(data, table)
+    names, arrays = frame_columns(data, table)
     conn.execute(sql.SQL("drop table if exists pg_temp.{}").format(ident(name)), {})
     fields = [
         sql.SQL("{} {}").format(ident(c), type_name(table.column(c).cast if c in typed else "text"))
@@ -46,16 +43,26 @@ def stage_frame(
     conn.execute(
         sql.SQL("create temporary table {} ({})").format(ident(name), sql.SQL(", ").join(fields)), {}
     )
-    into = sql.SQL("copy pg_temp.{} from stdin (format csv)").format(ident(name))
-    rows = pa.table(arrays, names=[str(n) for n in range(len(names))])
+    copy_rows(conn, sql.SQL("copy pg_temp.{} from stdin (format csv)").format(ident(name)), arrays)
+    conn.execute(sql.SQL("analyze pg_temp.{}").format(ident(name)), {})
+    return names
+
+
+def copy_rows(
+    conn: psycopg.Connection, into: sql.Composed, arrays: "Sequence[pa.Array | pa.ChunkedArray]"
+) -> int:
+    """Run a COPY of CSV with these columns; returns the number of rows."""
+    import pyarrow as pa
+    import pyarrow.csv as csv
+
+    rows = pa.table(list(arrays), names=[str(n) for n in range(len(arrays))])
     options = csv.WriteOptions(include_header=False)
     with conn.cursor() as cursor, cursor.copy(into, {}) as copy:
         for batch in rows.to_batches(max_chunksize=_ROWS_A_WRITE):
             sink = pa.BufferOutputStream()
             csv.write_csv(batch, sink, options)
             copy.write(memoryview(sink.getvalue()))
-    conn.execute(sql.SQL("analyze pg_temp.{}").format(ident(name)), {})
-    return names
+    return rows.num_rows
 
 
 def drop_stage(conn: psycopg.Connection, name: str) -> None:
@@ -68,7 +75,7 @@ def staged(name: str, names: Sequence[str]) -> sql.Composable:
     return sql.SQL("select {} from pg_temp.{} as s").format(columns("s", list(names)), ident(name))
 
 
-def _columns(data: Any, table: Table) -> "tuple[list[str], list[pa.Array | pa.ChunkedArray]]":
+def frame_columns(data: Any, table: Table) -> "tuple[list[str], list[pa.Array | pa.ChunkedArray]]":
     """The frame's columns as arrays that CSV has a form for. A pandas index is no column."""
     import pandas as pd
     import pyarrow as pa

@@ -69,7 +69,7 @@ def add_users(conn: psycopg.Connection) -> None:
     with conn.cursor() as cursor:
         for role, n in (("participant", 7), ("volunteer", 5)):
             cursor.executemany(
-                "insert into kintell.users (email, name, role) values (%s, %s, %s)",
+                "insert into kintell.users (email, name, role) values (%s, %s, %s) on conflict do nothing",
                 [(f"{role.capitalize()}{i}@example.com", f"{role} {i}", role) for i in range(n)],
             )
 

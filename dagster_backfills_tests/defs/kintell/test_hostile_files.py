@@ -1,6 +1,7 @@
 """Files as they come: each gives the right row errors or one clear file error, and nothing half written."""
 
 import os
+import sys
 
 import pytest
 
@@ -185,3 +186,13 @@ def test_a_file_in_an_object_store_is_read_from_there(conn, database_url):
     with pytest.raises(FileError, match="allowed location"):
         open_file("memory://kintell-bucket-2/a.csv", allowed)
     store.rm("/kintell-bucket", recursive=True)
+
+
+def test_a_store_without_its_package_is_one_clear_error_and_hinders_no_other_file(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    url = "s3://bucket/a.csv"
+    with pytest.raises(FileError, match="a package for it is missing") as caught:
+        open_file(url, ["s3://bucket"])
+    assert "s3fs" in caught.value.hint
+    (tmp_path / "a.csv").write_bytes(good(1))
+    assert open_file(str(tmp_path / "a.csv"), ["s3://bucket", str(tmp_path)]).size > 0

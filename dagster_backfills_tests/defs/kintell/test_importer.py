@@ -107,3 +107,26 @@ def test_a_row_that_only_postgres_refuses_is_rejected_alone(start, conn):
 
 def test_an_empty_selection_of_rows_is_a_completed_job(start):
     assert start([]).status == "completed"
+
+
+@pytest.mark.parametrize("mode", ["skip", "update", "error"])
+def test_a_second_occurrence_is_known_batches_later_whatever_became_of_the_first(start, conn, mode):
+    start([row(0)], name="before.csv")
+    rows = [row(i) for i in range(60)]
+    rows[50] = row(0, rating="3")  # its first is another import's session
+    rows[51] = row(1, rating="3")  # its first is a session of this import
+    rows[52] = row(2, participant_email="nobody@example.com")
+    job = start(rows, on_duplicate=mode, batch_rows=5)
+    errors = {number: message for number, message, *_ in state(conn)["errors"] if number > 1}
+    assert errors == {
+        51: "Duplicate session_id in file: s-000000",
+        52: "Duplicate session_id in file: s-000001",
+        53: "Participant not found: nobody@example.com; Duplicate session_id in file: s-000002",
+    }
+    assert (job.inserted_rows, job.failed_rows) == (56, 3 + (mode == "error"))
+
+
+def test_ids_that_repeat_in_the_next_batch_do_not_make_writers_wait_for_each_other(start, conn):
+    rows = [row(i) for i in range(20)] + [row(i) for i in reversed(range(20))]
+    job = start(rows, batch_rows=20)
+    assert (job.inserted_rows, job.failed_rows) == (20, 20)

@@ -84,7 +84,7 @@ def resources(database_url: str) -> dict[str, object]:
 
 def resources_of(url: str, **settings: object) -> dict[str, object]:
     postgres, chosen = PostgresResource(url=url), ScoringSettings(**settings)  # type: ignore[arg-type]
-    writer = DayWriter(postgres=postgres, scoring_settings=chosen)
+    writer = DayWriter(postgres=postgres, scoring_settings=chosen, retry_wait_seconds=0)
     return {"postgres": postgres, "scoring_settings": chosen, "scoring_writer": writer}
 
 

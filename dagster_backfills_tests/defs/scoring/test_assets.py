@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dagster_backfills.defs.scoring import assets
-from dagster_backfills.defs.scoring.features import column_types, read_frame, statement
+from dagster_backfills.defs.scoring.features import COLUMNS, read_frame, statement
 from dagster_backfills.defs.scoring.sample_data import ScoringSize, load_sample
 from dagster_backfills_tests.defs.scoring import reference
 from dagster_backfills_tests.defs.scoring.conftest import Gyms, Score, check_results
@@ -45,7 +45,7 @@ def test_the_feature_query_counts_what_plain_python_counts(
 def test_frames_have_the_columns_of_their_statements(conn: psycopg.Connection) -> None:
     for name in ("features", "churn_inputs", "action_inputs"):
         cursor = conn.execute(statement(name), {"day": DAY, "members": [], "due_only": True})
-        assert [c.name for c in cursor.description or ()] == list(column_types(name))
+        assert [c.name for c in cursor.description or ()] == list(COLUMNS[name])
 
 
 def test_a_day_is_scored_from_end_to_end(gyms: Gyms, score: Score) -> None:

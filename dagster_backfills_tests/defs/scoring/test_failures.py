@@ -84,6 +84,20 @@ def test_too_many_failures_make_the_day_partial_and_a_repair_makes_it_complete(
     assert gyms.rows(LEDGER) == []
 
 
+@pytest.mark.parametrize("batch_members", [1, 50])
+def test_a_run_for_one_gym_leaves_the_failures_of_the_others_open(
+    gyms: Gyms, score: Score, batch_members: int
+) -> None:
+    for gym in ("g1", "g2"):
+        gyms.member(f"bad of {gym}", 1, per_week=0, gym=gym)
+        gyms.member(f"good of {gym}", 1, gym=gym)
+    score(assets.commitment_scores, max_failed_percent=100)
+    assert [row[2] for row in gyms.rows(LEDGER)] == ["bad of g1", "bad of g2"]
+    gyms.conn.execute("update scoring.members set expected_visits_per_week = 1")
+    score(assets.commitment_scores, gym="g2", max_failed_percent=100, batch_members=batch_members)
+    assert [row[2] for row in gyms.rows(LEDGER)] == ["bad of g1"]
+
+
 def test_a_missing_table_fails_the_run_and_the_day_says_why(gyms: Gyms, score: Score) -> None:
     healthy(gyms, 2)
     gyms.conn.execute("alter table scoring.churn_risk_scores rename to elsewhere")
@@ -120,6 +134,47 @@ def test_a_run_that_is_killed_goes_on_where_it_stopped(
     assert rows[: len(kept)] == kept
     worked = gyms.rows("select sum(units) from backfill.batches where asset = %s", asset)
     assert worked == [(12,)]  # no member was worked twice
+
+
+def test_a_run_that_is_ended_for_its_length_says_so_and_the_next_does_what_is_missing(
+    gyms: Gyms, score: Score, database_url: str, project_root: Path
+) -> None:
+    """`dagster/max_runtime` ends a run by an interrupt, which is what comes here."""
+    healthy(gyms, 12)
+    asset = "scoring/commitment_scores"
+    with slow_run(database_url, "commitment_scores", project_root) as process:
+        while gyms.rows(BATCHES, asset)[0][0] < 3:
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) != 0
+    kept = gyms.rows("select count(*) from scoring.commitment_scores")[0][0]
+    assert 3 <= kept < 12
+    outcome, reason, expected, done, _ = gyms.rows(STATE, asset, DAY)[0]
+    assert (outcome, expected, done) == ("failed", 12, kept) and reason
+    assert score(assets.commitment_scores).success
+    assert gyms.rows(STATE, asset, DAY) == [("complete", None, 12, 12, 0)]
+    assert gyms.rows("select sum(units) from backfill.batches where asset = %s", asset) == [(12,)]
+
+
+@pytest.mark.parametrize("whose", ["pid = pg_backend_pid()", "application_name = 'dagster_backfills'"])
+def test_a_connection_that_is_cut_costs_another_try(gyms: Gyms, score: Score, whose: str) -> None:
+    """Cut is the connection that writes; or all that the run has, with the day's lock among them."""
+    healthy(gyms, 12)
+    gyms.conn.execute("create sequence written")
+    gyms.conn.execute(
+        "create function cut() returns trigger language plpgsql as $$ begin if nextval('written') = 5 then"
+        f" perform pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and {whose};"
+        " end if; return new; end $$"
+    )
+    gyms.conn.execute(
+        "create trigger cut before insert on scoring.commitment_scores for each row execute function cut()"
+    )
+    assert score(batch_members=3, max_batch_members=3).success
+    assert gyms.rows("select last_value from written")[0][0] > 12
+    for table, coaches in (("commitment_scores", 12), ("churn_risk_scores", 12), ("coach_actions", 1)):
+        assert gyms.rows(STATE, f"scoring/{table}", DAY) == [("complete", None, coaches, coaches, 0)]
+    assert gyms.rows("select count(*) from scoring.coach_actions") == [(12,)]
 
 
 def test_a_second_run_for_a_day_waits_for_the_first(database_url: str) -> None:

@@ -191,6 +191,7 @@ class TestLocks:
         fill(conn, parts=1, units=2)
         conn.execute("insert into t.units select part, unit, 0 from t.source")
         with psycopg.connect(database_url) as other:
+            other.execute("set deadlock_timeout = '600s'")  # the run finds the deadlock, and gives way
             other.execute("update t.units set v = 8 where unit = 'p001-u0002'")
             thread = InThread(database_url, [by_unit, totals], ["p001"], lock_timeout=60)
             wait_until_blocked(conn)

@@ -1,0 +1,49 @@
+"""Options and arguments that commands of `backfills kintell` share, and what they say to a run."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dagster_backfills.lib.errors import UserError
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else there.")]
+JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id, as `status` shows it.")]
+File = Annotated[
+    str, typer.Argument(metavar="FILE", help="A CSV: a path, or an fsspec URL (s3://…, gs://…).")
+]
+Duplicates = Annotated[
+    str, typer.Option("--on-duplicate", help="A session that is there already: skip, update or error.")
+]
+BatchRows = Annotated[int, typer.Option(help="Rows a transaction.")]
+MaxErrors = Annotated[int | None, typer.Option(help="Stop when more rows than this are rejected.")]
+MaxRatio = Annotated[
+    float | None, typer.Option(help="Stop when a larger share of the rows is rejected: 0.05 is 5 %.")
+]
+MakeUsers = Annotated[bool, typer.Option("--create-missing-users", help="Make users for unknown addresses.")]
+Undo = Annotated[
+    bool, typer.Option("--undo-on-failure", help="Roll back what max-errors or max-error-ratio stopped.")
+]
+
+
+def limits(
+    batch_rows: int, max_errors: int | None, ratio: float | None, make_users: bool, undo: bool
+) -> dict[str, Any]:
+    config: dict[str, Any] = {
+        "batch_rows": batch_rows,
+        "create_missing_users": make_users,
+        "undo_on_failure": undo,
+    }
+    given = {"max_errors": max_errors, "max_error_ratio": ratio}
+    return config | {name: value for name, value in given.items() if value is not None}
+
+
+def one_of(on_duplicate: str) -> str:
+    if on_duplicate not in ("skip", "update", "error"):
+        raise UserError(f"There is no --on-duplicate {on_duplicate}.", "Choose skip, update or error.")
+    return on_duplicate
+
+
+def place(file: str) -> str:
+    """Paths are the person's, URLs everyone's: the run works elsewhere."""
+    return file if "://" in file else str(Path(file).expanduser().absolute())
