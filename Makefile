@@ -33,6 +33,10 @@ check: install  ## lint, format, types, SQL
 	$(BIN)/mypy
 	$(BIN)/sqlfluff lint sql dagster_backfills
 
+chaos: install  ## the fault suite: a storm for each fault, over all domains; half an hour
+	$(BIN)/python -m pytest -m chaos dagster_backfills_tests/chaos
+	$(BIN)/python -m dagster_backfills_tests.chaos
+
 bench-%: install  ## one benchmark: progress, partitions, …
 	$(BIN)/python -m benchmarks.$*
 
@@ -44,6 +48,6 @@ screenshots: install  ## the tutorial's pictures, taken by the browser test (nee
 
 lock:  ## resolve the lock files again (needs uv)
 	uv pip compile --universal --no-strip-extras --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command 'make lock' --quiet pyproject.toml -o requirements.lock
-	uv pip compile --universal --no-strip-extras --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command 'make lock' --quiet pyproject.toml --extra speech --group dev -c requirements.lock -o requirements-dev.lock
+	uv pip compile --universal --no-strip-extras --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command 'make lock' --quiet pyproject.toml --extra speech --extra celery --group dev -c requirements.lock -o requirements-dev.lock
 
-.PHONY: help install demo dev test check reference screenshots lock
+.PHONY: help install demo dev test check chaos reference screenshots lock

@@ -22,7 +22,7 @@ def migrate(
 ) -> None:
     """Apply the migrations that the database lacks. Doing it again, or twice at once, does no harm."""
     url = resolve_database_url()
-    applied = [] if status else apply_migrations(url)
+    applied = [] if status else apply_migrations(url, log=say)
     state = migration_state(url)
     if as_json:
         print_json({"applied_now": applied, "applied": state.applied, "pending": state.pending})
