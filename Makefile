@@ -36,13 +36,23 @@ check: install  ## lint, format, types, SQL
 audit: install  ## known vulnerabilities of the locked packages (needs the Internet)
 	$(BIN)/python .ci/audit.py requirements.lock requirements-dev.lock
 
+chaos: install  ## the fault suite: a storm for each fault, over all domains; half an hour
+	$(BIN)/python -m pytest -m chaos dagster_backfills_tests/chaos
+	$(BIN)/python -m dagster_backfills_tests.chaos
+
 bench-%: install  ## one benchmark: progress, partitions, …
 	$(BIN)/python -m benchmarks.$*
 
+reference: install  ## docs/reference/ from the code
+	$(BIN)/python -m docs.generate
+
+screenshots: install  ## the tutorial's pictures, taken by the browser test (needs chromium)
+	BACKFILLS_SCREENSHOTS=docs/images $(BIN)/python -m pytest dagster_backfills_tests/e2e/test_browser.py
+
 lock:  ## resolve the lock files again (needs uv)
 	uv pip compile --universal --no-strip-extras --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command 'make lock' --quiet pyproject.toml -o requirements.lock
-	uv pip compile --universal --no-strip-extras --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command 'make lock' --quiet pyproject.toml --extra speech --group dev -c requirements.lock -o requirements-dev.lock
+	uv pip compile --universal --no-strip-extras --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command 'make lock' --quiet pyproject.toml --extra speech --extra celery --group dev -c requirements.lock -o requirements-dev.lock
 	uv pip compile --universal --no-strip-extras --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command 'make lock' --quiet pyproject.toml --extra k8s -c requirements.lock -o requirements-k8s.lock
 	uv pip compile --universal --no-strip-extras --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command 'make lock' --quiet --group build -c requirements.lock -o requirements-build.lock
 
-.PHONY: help install demo dev test check audit lock
+.PHONY: help install demo dev test check audit chaos reference screenshots lock

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from dagster_backfills.cli import errors
 from dagster_backfills.cli.follow import follow_run
-from dagster_backfills.cli.launched import LAUNCHED_BY, LOCK_TAG, LaunchedRun, lock_tag, locks_dir
+from dagster_backfills.cli.launched import LAUNCHED_BY, LaunchedRun, lock_tag, locks_dir
 from dagster_backfills.lib.dagster_home import dagster_environment
-from dagster_backfills.lib.locked_file import lock_holder
+from dagster_backfills.lib.locked_file import LOCK_TAG, lock_holder
 from dagster_backfills.lib.postgres.migrations import require_migrations
 
 if TYPE_CHECKING:

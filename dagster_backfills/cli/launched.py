@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 from dagster_backfills.cli import errors
 from dagster_backfills.cli.output import say
 from dagster_backfills.lib.errors import NotUsableError, UserError
+from dagster_backfills.lib.locked_file import LOCK_TAG
 from dagster_backfills.lib.state import state_dir
 
 if TYPE_CHECKING:
     import dagster as dg
 
 LAUNCHED_BY = {"backfills/launched_by": "command line"}
-LOCK_TAG = "backfills/lock"  # host:file, whose lock the run's process holds while it lives
 _CANCEL_SECONDS = 60
 _STATUS_SECONDS = 2.0
 _KEEP_LOGS_SECONDS = 30 * 24 * 3600

@@ -28,7 +28,7 @@ def migrate(
 ) -> None:
     """Apply the migrations that the database lacks. Doing it again, or twice at once, does no harm."""
     url = resolve_database_url()
-    applied = [] if status else apply_migrations(url)
+    applied = [] if status else apply_migrations(url, log=say)
     if not status:
         # Dagster's own tables, too: what runs later need not be allowed to make any.
         dagster_database_url()

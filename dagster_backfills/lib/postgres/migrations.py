@@ -1,6 +1,7 @@
 """Applying `sql/migrations` to a database, with yoyo. Not here: what the migrations say."""
 
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import psycopg
 
 from dagster_backfills.lib.errors import NotUsableError
+from dagster_backfills.lib.postgres.blockers import Blockers
 from dagster_backfills.lib.state import project_file
 
 _TABLE = "backfill_migrations"
@@ -35,12 +37,15 @@ def migrations_dir() -> Path:
     return project_file("sql") / "migrations"
 
 
-def apply_migrations(url: str, directory: Path | None = None) -> list[str]:
+def apply_migrations(
+    url: str, directory: Path | None = None, log: Callable[[str], None] = lambda line: None
+) -> list[str]:
     """Apply what is pending and return its ids; nothing pending is no work and writes nothing.
 
     Two callers at once are safe: the second waits and finds nothing left to do. A migration and the note that
     it is applied are one transaction: whatever stops it leaves the database as the migration before made it.
     One that begins with `-- transactional: false` runs statement by statement and must bear being run again.
+    One that waits for a lock gives way after a moment and tries again; `log` is told who holds it.
     """
     if not migration_state(url, directory).pending:
         return []
@@ -54,8 +59,9 @@ def apply_migrations(url: str, directory: Path | None = None) -> list[str]:
         backend.execute(f"set lock_timeout = '{_LOCK_TIMEOUT}'")
         with suppress(psycopg.Error):  # not on every system: end the statement of a caller that was killed
             backend.execute("set client_connection_check_interval = '1s'")
-        for migration in pending:
-            _apply_one(backend, migration)
+        with Blockers(url, backend.connection.info.backend_pid) as blockers:
+            for migration in pending:
+                _apply_one(backend, migration, blockers, log)
         return [migration.id for migration in pending]
 
 
@@ -79,7 +85,7 @@ def require_migrations(url: str, directory: Path | None = None) -> None:
         raise MigrationError(f"The database lacks migration {pending[0]}{more}.", "Run: backfills migrate")
 
 
-def _apply_one(backend: Any, migration: Any) -> None:
+def _apply_one(backend: Any, migration: Any, blockers: Blockers, log: Callable[[str], None]) -> None:
     """Apply and note it. `backend` is in autocommit and holds the advisory lock."""
     for attempt in range(1, _LOCK_ATTEMPTS + 1):
         try:
@@ -92,10 +98,11 @@ def _apply_one(backend: Any, migration: Any) -> None:
                 backend.mark_one(migration)
             return
         except psycopg.errors.LockNotAvailable as error:
+            held = blockers.take()
+            who = f"Its tables are held by {held or 'someone who is gone by now'}."
             if attempt == _LOCK_ATTEMPTS:
-                raise _refused(
-                    migration, error, "Something holds a lock on its tables. Try again."
-                ) from error
+                raise _refused(migration, error, f"{who} Wait for that or end it, and try again.") from error
+            log(f"{Path(migration.path).name} gives way and tries again. {who}")
             time.sleep(0.5)
         except psycopg.Error as error:
             raise _refused(migration, error, "Mend the cause, then run: backfills migrate") from error

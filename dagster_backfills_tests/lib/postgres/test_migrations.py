@@ -171,3 +171,20 @@ def test_a_lock_that_is_never_given_up_ends_in_an_error(url, folder, monkeypatch
         holder.execute("select * from first")
         with pytest.raises(MigrationError, match=r"0002_alter\.sql failed: canceling statement due to lock"):
             apply_migrations(url, folder)
+    assert apply_migrations(url, folder) == ["0002_alter"]
+
+
+def test_while_it_gives_way_it_says_who_is_in_the_way(url, folder, monkeypatch):
+    monkeypatch.setattr(migrations, "_LOCK_TIMEOUT", "2s")
+    monkeypatch.setattr(migrations, "_LOCK_ATTEMPTS", 2)
+    apply_migrations(url, folder)
+    (folder / "0002_alter.sql").write_text("alter table first add column name text;")
+    said: list[str] = []
+    with psycopg.connect(url, application_name="nightly report") as holder:
+        holder.execute("select * from first")
+        with pytest.raises(MigrationError) as raised:
+            apply_migrations(url, folder, said.append)
+        holders = f"held by process {holder.info.backend_pid} (postgres, nightly report, idle in transaction"
+    [line] = said
+    assert line.startswith("0002_alter.sql gives way and tries again.") and holders in line
+    assert holders in raised.value.hint

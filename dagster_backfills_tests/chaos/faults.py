@@ -1,0 +1,154 @@
+"""The faults: each a strike at the stack, which is over when the function returns.
+
+Not here: when they strike, and what must hold afterwards.
+"""
+
+import random
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+import psutil
+import psycopg
+
+from dagster_backfills_tests.chaos.stack import (
+    NATS_PROGRAM,
+    Postgres,
+    Stack,
+    daemon_command,
+    run_pids,
+)
+
+Strike = Callable[[Stack, random.Random], bool]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """`strike` returns whether it hit anything; faults of one `kind` may share a storm. `impossible` says why it
+    can't be done on this machine, if so."""
+
+    name: str
+    what: str
+    strike: Strike
+    kind: str
+    impossible: Callable[[Postgres], str] = lambda postgres: ""
+
+
+def _kill(processes: list[psutil.Process], rng: random.Random, most: int = 1) -> bool:
+    chosen = rng.sample(processes, min(most, len(processes)))
+    for process in chosen:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    return bool(chosen)
+
+
+def kill_runs(stack: Stack, rng: random.Random) -> bool:
+    """Mostly such as work, now and then one that is only starting."""
+    runs, working = stack.runs(), set[int]()
+    with suppress(psycopg.Error), stack.connect() as conn:
+        working = set(run_pids(conn, "select run_id from dagster.runs where status = 'STARTED'").values())
+    at_work = [process for process in runs if process.pid in working]
+    return _kill(at_work if at_work and rng.random() < 0.8 else runs, rng)
+
+
+def kill_workers(stack: Stack, rng: random.Random) -> bool:
+    return _kill(stack.job_workers(), rng)
+
+
+def kill_code_server(stack: Stack, rng: random.Random) -> bool:
+    return stack.services["code_server"].kill() is not None
+
+
+def kill_code_server_with_runs(stack: Stack, rng: random.Random) -> bool:
+    """As the end of its machine or container does: whoever could have reported the runs is gone as well."""
+    hit = stack.services["code_server"].kill() is not None
+    runs = stack.runs()
+    return _kill(runs, rng, most=len(runs)) or hit
+
+
+def kill_daemon(stack: Stack, rng: random.Random) -> bool:
+    return stack.services["daemon"].kill() is not None
+
+
+def two_daemons(stack: Stack, rng: random.Random) -> bool:
+    """A second daemon on the same instance, for a while."""
+    if "second_daemon" not in stack.services:
+        stack.add("second_daemon", daemon_command(stack.home))
+        return True
+    time.sleep(rng.uniform(2, 5))
+    return False
+
+
+def _restart(how: signal.Signals) -> Strike:
+    def strike(stack: Stack, rng: random.Random) -> bool:
+        stack.postgres.stop(how)
+        time.sleep(rng.uniform(0, 4))
+        stack.postgres.start()
+        return True
+
+    return strike
+
+
+def cut_connections(stack: Stack, rng: random.Random) -> bool:
+    """Every connection to the database that is not this one, or only those that are in a transaction."""
+    statement = (
+        "select count(pg_terminate_backend(pid)) from pg_stat_activity"
+        " where datname = current_database() and pid <> pg_backend_pid() and (%s or xact_start is not null)"
+    )
+    with suppress(psycopg.Error), stack.connect() as conn:
+        cut = conn.execute(statement, [rng.random() < 0.5]).fetchone()
+        return bool(cut and cut[0])
+    return False
+
+
+def fill_disk(stack: Stack, rng: random.Random) -> bool:
+    """No byte left in the volume of Postgres; then somebody makes room. Postgres is started if that stopped it."""
+    volume = stack.postgres.volume
+    try:
+        volume.fill()
+        time.sleep(rng.uniform(3, 8))
+    finally:
+        volume.empty()
+    time.sleep(1)
+    stack.postgres.start()
+    return True
+
+
+def nats_away(stack: Stack, rng: random.Random) -> bool:
+    assert stack.nats is not None and stack.nats.process is not None
+    if rng.random() < 0.5:
+        stack.nats.process.kill()
+    stack.nats.stop()
+    time.sleep(rng.uniform(2, 8))
+    stack.nats.start()
+    return True
+
+
+def _no_volume(postgres: Postgres) -> str:
+    return "" if postgres.volume.is_own else "no right to mount a small file system here"
+
+
+def _no_nats(postgres: Postgres) -> str:
+    return "" if NATS_PROGRAM else "nats-server is not installed"
+
+
+FAULTS = [
+    Fault("runs", "SIGKILL of runs", kill_runs, "workers"),
+    Fault("workers", "SIGKILL of whoever works background jobs", kill_workers, "workers"),
+    Fault("code-server", "SIGKILL of the code server", kill_code_server, "services"),
+    Fault(
+        "code-machine",
+        "SIGKILL of the code server and all runs at once",
+        kill_code_server_with_runs,
+        "services",
+    ),
+    Fault("daemon", "SIGKILL of the daemon", kill_daemon, "services"),
+    Fault("two-daemons", "two daemons", two_daemons, "services"),
+    Fault("fast", "Postgres stopped (fast) and started", _restart(signal.SIGINT), "server"),
+    Fault("immediate", "Postgres stopped (immediate) and started", _restart(signal.SIGQUIT), "server"),
+    Fault("connections", "connections cut", cut_connections, "server"),
+    Fault("disk", "no room in the Postgres volume", fill_disk, "disk", _no_volume),
+    Fault("nats", "NATS away", nats_away, "nats", _no_nats),
+]

@@ -1,0 +1,242 @@
+"""A storm: traffic in all domains while faults strike, then calm, then everything that must hold is looked at.
+
+Not here: the table of all storms (`__main__`).
+"""
+
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psycopg
+
+from dagster_backfills.defs.progress.sample_data import load_progress
+from dagster_backfills.defs.progress.sample_rows import ProgressSize
+from dagster_backfills.defs.scoring.sample_data import ScoringSize, load_sample
+from dagster_backfills.defs.training.sample_data import generate_training, load_training
+from dagster_backfills.lib.postgres.migrations import apply_migrations
+from dagster_backfills_tests.chaos import domains
+from dagster_backfills_tests.chaos.domains import Expected, newest_days
+from dagster_backfills_tests.chaos.faults import Fault
+from dagster_backfills_tests.chaos.stack import Postgres, Stack, environment, running_stack
+from dagster_backfills_tests.chaos.traffic import Traffic
+from dagster_backfills_tests.defs.kintell.sample import add_users
+
+TEMPLATE = "chaos_template"
+# Writing a row takes this long, so that there is something to hit. It costs no processor.
+_SLOWED = {
+    "training.employee_training_video_completions": 0.004,
+    "progress.user_progress_stats": 0.005,
+    "kintell.kintell_sessions": 0.005,
+    "scoring.commitment_scores": 0.02,
+}
+_OPERATORS = """
+    update jobs.queue_settings set lease = '10 seconds', retry_base = '1 second', retry_cap = '5 seconds';
+    create schema chaos;
+    create table chaos.job_ends (job_id uuid, status text, attempt integer);
+    create function chaos.note_end() returns trigger language plpgsql as
+    $$ begin insert into chaos.job_ends values (new.id, new.status, new.attempt); return new; end $$;
+    create trigger note_end after update on jobs.background_jobs
+    for each row when (new.completed_at is not null and old.completed_at is null) execute function chaos.note_end();
+    create function chaos.slow() returns trigger language plpgsql as
+    $$ begin perform pg_sleep(tg_argv[0]::float); return new; end $$;
+"""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much there is to do, and how long the storm is."""
+
+    seconds: float = 45
+    pause: tuple[float, float] = (3, 8)
+    files: int = 2
+    rows: int = 1500
+    patience: float = 300
+
+
+@dataclass
+class Report:
+    """What a storm did and left. `by_itself`: seconds of calm until everything held, if no command was needed."""
+
+    strikes: Counter[str]
+    by_itself: float | None = None
+    commands: list[str] = field(default_factory=list)
+    broken: dict[str, list[str]] = field(default_factory=dict)
+    work: dict[str, str] = field(default_factory=dict)
+    waited_for: dict[str, list[str]] = field(default_factory=dict)
+    restarts: dict[str, int] = field(default_factory=dict)
+
+
+def say(text: str) -> None:
+    sys.stderr.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+
+
+@dataclass
+class Ground:
+    """Where storms take place: the server, the loaded template, what an undisturbed stack makes of it."""
+
+    postgres: Postgres
+    folder: Path
+    days: list
+    scores: dict
+    completed: list
+
+    @classmethod
+    def prepare(cls, folder: Path) -> "Ground":
+        postgres = Postgres(folder / "server")
+        postgres.start()
+        with psycopg.connect(postgres.url("postgres"), autocommit=True) as conn:
+            conn.execute(f"create database {TEMPLATE}")
+        url = postgres.url(TEMPLATE)
+        apply_migrations(url)
+        with psycopg.connect(url, autocommit=True) as conn:
+            days = newest_days(conn)
+            load_training(conn, generate_training(organizations=25, members=300))
+            load_progress(
+                conn,
+                ProgressSize(schools=3, cohorts=20, users=300, progress=4_000, questions=40),
+                seed=1,
+            )
+            load_sample(conn, days[-1], ScoringSize(gyms=3, members=120, coaches_per_gym=2))
+            conn.execute("update scoring.members set expected_visits_per_week = null")  # all can be scored
+            add_users(conn)
+            conn.execute(_OPERATORS)
+        _score(folder, url, days[:1])
+        undisturbed = postgres.create("chaos_undisturbed", TEMPLATE)
+        _score(folder, undisturbed, days[1:])
+        with psycopg.connect(undisturbed) as conn:
+            scores = {
+                table: conn.execute(statement).fetchall() for table, statement in domains.SCORES.items()
+            }
+            completed = conn.execute(
+                "select member_id, video_id, completed_at from training.employee_training_video_completions"
+                " where completed_at is not null"
+            ).fetchall()
+        with psycopg.connect(url, autocommit=True) as conn:
+            for table, seconds in _SLOWED.items():
+                conn.execute(
+                    f"create trigger slow before insert or update on {table}"
+                    f" for each row execute function chaos.slow('{seconds}')"
+                )
+        return cls(postgres, folder, days, scores, completed)
+
+    def delete(self) -> None:
+        self.postgres.delete()
+
+
+def _score(folder: Path, url: str, days: Sequence) -> None:
+    import subprocess
+
+    from dagster_backfills_tests.chaos.stack import BIN, ROOT
+
+    with psycopg.connect(url, autocommit=True) as conn:
+        conn.execute("create schema if not exists dagster")
+    home = folder / "scoring_home"
+    home.mkdir(exist_ok=True)
+    (home / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text())
+    for day in days:
+        command = [str(BIN / "backfills"), "scoring", "run", "--date", day.isoformat()]
+        done = subprocess.run(
+            command, env=environment(url, home), capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr + done.stdout
+
+
+@contextmanager
+def _calm(stack: Stack) -> Iterator[None]:
+    """Nothing strikes any more: the second daemon is gone, everything up."""
+    if "second_daemon" in stack.services:
+        stack.services.pop("second_daemon").stop()
+    stack.postgres.volume.empty()
+    stack.postgres.start()
+    yield
+
+
+def storm(ground: Ground, faults: Sequence[Fault], seed: int, size: Size) -> Report:
+    """Strike with these faults in turn, at moments that the seed gives."""
+    rng = random.Random(seed)
+    database = f"storm_{seed}_{faults[0].name.replace('-', '_')}"
+    url = ground.postgres.create(database, TEMPLATE)
+    del url
+    expected = Expected(days=ground.days, scores=ground.scores, completed=ground.completed)
+    report = Report(Counter())
+    with running_stack(ground.postgres, database, ground.folder) as stack:
+        traffic = Traffic(stack, expected, seed, size.files, size.rows)
+        _wait_for_first_run(stack)
+        traffic.start()
+        end, number = time.monotonic() + size.seconds, 0
+        while time.monotonic() < end or number < len(faults):
+            time.sleep(rng.uniform(*size.pause))
+            fault = faults[number % len(faults)]
+            number += 1
+            hit = fault.strike(stack, rng)
+            report.strikes[fault.name] += hit
+        with _calm(stack):
+            traffic.finish()
+            _settle(stack, expected, report, size)
+        with stack.connect() as conn:
+            report.work = _work(conn)
+        report.restarts = {name: service.starts - 1 for name, service in stack.services.items()}
+    ground.postgres.drop(database)
+    return report
+
+
+def _wait_for_first_run(stack: Stack) -> None:
+    deadline = time.monotonic() + 120
+    while not stack.runs():
+        assert time.monotonic() < deadline, (stack.home / "daemon.log").read_text()[-3000:]
+        time.sleep(0.2)
+
+
+def _settle(stack: Stack, expected: Expected, report: Report, size: Size) -> None:
+    """Wait until all holds; what does not by then gets the operator's commands; what does not then is broken."""
+    began = time.monotonic()
+    found = _wait_until_whole(stack, expected, size.patience)
+    if not found:
+        report.by_itself = time.monotonic() - began
+        return
+    report.waited_for = found
+    for domain in found:
+        report.commands += domains.mend(stack, domain)
+    report.broken = _wait_until_whole(stack, expected, size.patience / 2)
+
+
+def _wait_until_whole(stack: Stack, expected: Expected, patience: float) -> dict[str, list[str]]:
+    deadline, quiet_since = time.monotonic() + patience, time.monotonic()
+    while True:
+        found = domains.broken(stack, expected)
+        if not found or time.monotonic() > deadline:
+            return found
+        with stack.connect() as conn:
+            if conn.execute(_UNFINISHED).fetchone() != (0,):
+                quiet_since = time.monotonic()
+        # What is held after its third try waits for a person; the others are tried again by themselves.
+        if set(found) <= {"scoring", "kintell"} and time.monotonic() > quiet_since + _QUIET_SECONDS:
+            return found
+        time.sleep(8)
+
+
+_QUIET_SECONDS = 75
+_UNFINISHED = """
+    select count(*) from dagster.runs where status not in ('SUCCESS', 'FAILURE', 'CANCELED')
+    and (pipeline_name like 'import%' or pipeline_name like '%scores_job' or pipeline_name like 'coach%'
+        or pipeline_name like '%kintell%' or pipeline_name like '%daily%')
+"""
+_WORK = {
+    "training": "select count(*) from training.employee_training_video_completions where backfill_id is not null",
+    "progress": "select count(*) from progress.user_progress_stats",
+    "kintell": "select count(*) from kintell.kintell_sessions",
+    "jobs": "select count(*) from jobs.background_jobs",
+    "scoring": "select count(*) from scoring.commitment_scores",
+}
+
+
+def _work(conn: psycopg.Connection) -> dict[str, str]:
+    """Rows that each domain had to get right, and how many runs ended how."""
+    done = {name: str((conn.execute(query).fetchone() or ("?",))[0]) for name, query in _WORK.items()}
+    rows = conn.execute("select status, count(*) from dagster.runs group by 1 order by 1").fetchall()
+    return {**done, "runs": ", ".join(f"{count} {status}" for status, count in rows)}

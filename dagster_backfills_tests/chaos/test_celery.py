@@ -1,0 +1,167 @@
+"""Runs on several Celery workers over a real broker: all of them work, and one that is killed costs a retry.
+
+The backfill is launched as the UI does, through a real webserver and daemon.
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from benchmarks.servers import dagster_servers
+from dagster_backfills.defs.scoring.sample_data import ScoringSize, load_sample
+from dagster_backfills_tests.chaos.domains import newest_days
+from dagster_backfills_tests.chaos.stack import ROOT, environment, free_port
+from dagster_backfills_tests.e2e.graphql import finished_backfill, launch_backfill, wait_for
+
+pytest.importorskip("dagster_celery", reason="the extra `celery` is not installed")
+from celery import Celery
+
+REDIS = shutil.which("redis-server")
+DAYS = 7
+ASSETS = ["scoring/commitment_scores", "scoring/churn_risk_scores", "scoring/coach_actions"]
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(REDIS is None, reason="redis-server is not installed"),
+]
+# Who scores a day stops at its first row until the gate opens.
+GATE = """
+    create table gate (closed boolean);
+    insert into gate values (true);
+    create function wait_at_gate() returns trigger language plpgsql as
+    $$ begin
+        while exists (select from gate) loop
+            perform pg_sleep(0.1);
+        end loop;
+        return new;
+    end $$;
+    create trigger wait_at_gate before insert on scoring.commitment_scores
+    for each row execute function wait_at_gate();
+"""
+WAITING = """
+    select count(*) from pg_stat_activity
+    where datname = current_database() and state = 'active' and wait_event = 'PgSleep'
+"""
+
+
+@pytest.fixture
+def broker(tmp_path):
+    port = free_port()
+    command = [REDIS, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(tmp_path), "--save", ""]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    while socket.socket().connect_ex(("127.0.0.1", port)):
+        time.sleep(0.05)
+    yield f"redis://127.0.0.1:{port}/0"
+    process.kill()
+    process.wait()
+
+
+class Workers:
+    """Celery workers by name, each a process group of its own."""
+
+    def __init__(self, env, folder):
+        self.env, self.folder, self.processes = env, folder, {}
+
+    def start(self, name):
+        command = [
+            str(Path(sys.executable).parent / "celery"), "-A", "dagster_backfills.lib.celery.app", "worker",
+            "--queues", "dagster", "--concurrency", "1", "--hostname", f"{name}@test", "--loglevel", "WARNING",
+        ]  # fmt: skip
+        with (self.folder / f"{name}.log").open("ab") as log:
+            self.processes[name] = subprocess.Popen(
+                command, env=self.env, cwd=ROOT, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def ask(self, what):
+        """What the workers that are up say, by name."""
+        with Celery(broker=self.env["CELERY_BROKER_URL"]) as app:
+            answers = getattr(app.control.inspect(timeout=2), what)() or {}
+        return {worker.removesuffix("@test"): answer for worker, answer in answers.items()}
+
+    def at_work(self):
+        return {worker for worker, tasks in self.ask("active").items() if tasks}
+
+    def kill(self, name):
+        process = self.processes.pop(name)
+        os.killpg(process.pid, 9)
+        process.wait()
+
+
+@pytest.fixture
+def stack(database_url, broker, tmp_path):
+    home = tmp_path / "home"
+    home.mkdir()
+    make = [sys.executable, str(ROOT / "deploy" / "celery" / "instance.py")]
+    settings = subprocess.run(make, capture_output=True, text=True, check=True).stdout
+    settings = settings.replace("poll_interval_seconds: 30", "poll_interval_seconds: 3")
+    (home / "dagster.yaml").write_text(settings)
+    with psycopg.connect(database_url, autocommit=True) as conn:
+        conn.execute("create schema dagster")
+    env = environment(database_url, home) | {"CELERY_BROKER_URL": broker, "SCORING_CATCH_UP_DAYS": "1"}
+    workers = Workers(env, tmp_path)
+    with dagster_servers(
+        home, "dagster_backfills.definitions", env, working_directory=ROOT, backfill_interval=1
+    ) as webserver:
+        yield webserver, workers
+        for name in list(workers.processes):
+            workers.kill(name)
+
+
+def test_a_backfill_runs_on_all_workers_and_one_that_is_killed_costs_a_retry(stack, database_url):
+    webserver, workers = stack
+    with psycopg.connect(database_url, autocommit=True) as conn:
+        newest = newest_days(conn)[-1]
+        load_sample(conn, newest, ScoringSize(gyms=2, members=60, coaches_per_gym=2))
+        conn.execute("update scoring.members set expected_visits_per_week = null")
+        conn.execute(GATE)
+        names = ["one", "two", "three"]
+        for name in names:
+            workers.start(name)
+        # Every second day: neighbours would be one run.
+        days = [(newest - timedelta(days=2 * n + 3)).isoformat() for n in range(DAYS)]
+        wait_for("the workers", lambda: len(workers.ask("ping")) == len(names))
+        backfill = launch_backfill(webserver, ASSETS, days)
+        wait_for(
+            "all workers in the middle of a day",
+            lambda: conn.execute(WAITING).fetchone() == (len(names),) and workers.at_work() == set(names),
+            timeout=300,
+        )
+        workers.kill("two")
+        conn.execute("delete from gate")
+        status = wait_for("the backfill's end", lambda: finished_backfill(webserver, backfill), timeout=400)
+        assert status == "COMPLETED_SUCCESS"
+        runs = conn.execute(
+            "select status, count(*) from dagster.runs where partition = any(%s)"
+            " or exists (select from dagster.run_tags t where t.run_id = runs.run_id and t.key = 'dagster/backfill')"
+            " group by 1 order by 1",
+            [days],
+        ).fetchall()
+        assert dict(runs) == {"FAILURE": 1, "SUCCESS": len(days)}
+        done = {name: stats["total"].get("execute_job", 0) for name, stats in workers.ask("stats").items()}
+        assert set(done) == {"one", "three"} and min(done.values()) > 0 and sum(done.values()) >= len(days)
+        whole = conn.execute(
+            "select day::text, count(*) filter (where outcome = 'complete') from scoring.chain_days"
+            " where day::text = any(%s) group by 1",
+            [days],
+        ).fetchall()
+        assert dict(whole) == dict.fromkeys(days, 3)
+        # Each member of a day (those who had joined by then) has one row, and the day's account says so.
+        each = (
+            "select d.expected, d.done, d.failed, count(*), count(distinct s.member_id) from scoring.chain_days d"
+            " join scoring.commitment_scores s using (day)"
+            " where d.day::text = any(%s) and d.asset = 'scoring/commitment_scores' group by d.day, 1, 2, 3"
+        )
+        accounts = conn.execute(each, [days]).fetchall()
+        assert len(accounts) == len(days)
+        assert all(
+            expected == done == rows == members > 0 and not failed
+            for expected, done, failed, rows, members in accounts
+        )
