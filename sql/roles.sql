@@ -48,7 +48,9 @@ grant usage, create on schema public to backfills_owner;
 -- must not run with a superuser's.
 do $$
 declare
-    own_schemas constant text[] := array['backfill', 'training', 'progress', 'kintell', 'jobs', 'scoring', 'dagster'];
+    own_schemas constant text[] := array[
+        'backfill', 'training', 'progress', 'kintell', 'jobs', 'scoring', 'operations', 'dagster'
+    ];
     own_notes constant text[] := array['backfill_migrations', '_yoyo_log', '_yoyo_version', 'yoyo_lock'];
     owner_id constant oid := (select r.oid from pg_roles as r where r.rolname = 'backfills_owner');
     statement text;
@@ -105,7 +107,7 @@ begin
     for own_schema in
         select n.nspname
         from pg_namespace as n
-        where n.nspname in ('backfill', 'training', 'progress', 'kintell', 'jobs', 'scoring', 'dagster')
+        where n.nspname in ('backfill', 'training', 'progress', 'kintell', 'jobs', 'scoring', 'operations', 'dagster')
     loop
         execute format($sql$
             revoke all on schema %1$I from public, backfills_writer, backfills_reader, backfills_enqueuer;
@@ -176,7 +178,7 @@ begin
     for own_schema in
         select n.nspname
         from pg_namespace as n
-        where n.nspname in ('backfill', 'training', 'progress', 'kintell', 'jobs', 'scoring')
+        where n.nspname in ('backfill', 'training', 'progress', 'kintell', 'jobs', 'scoring', 'operations')
     loop
         execute format('grant usage on schema %I to backfills_reader', own_schema);
     end loop;
@@ -184,7 +186,7 @@ begin
         select c.oid::regclass::text
         from pg_class as c
         inner join pg_namespace as n on n.oid = c.relnamespace
-        where n.nspname in ('backfill', 'training', 'progress', 'kintell', 'jobs', 'scoring')
+        where n.nspname in ('backfill', 'training', 'progress', 'kintell', 'jobs', 'scoring', 'operations')
             and (
                 c.relkind in ('v', 'm')
                 and (n.nspname, c.relname) not in (('jobs', 'my_jobs'), ('kintell', 'event_payloads'))

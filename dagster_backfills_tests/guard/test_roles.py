@@ -15,7 +15,7 @@ from dagster_backfills.lib.postgres.roles import apply_roles
 from dagster_backfills_tests.defs.kintell.sample import add_users, row, write_csv
 from dagster_backfills_tests.guard.conftest import ROLES, Guarded
 
-SCHEMAS = {"backfill", "training", "progress", "kintell", "jobs", "scoring"}
+SCHEMAS = {"backfill", "training", "progress", "kintell", "jobs", "scoring", "operations"}
 SOURCES = {
     "training": ["organizations", "members", "training_videos"],
     "progress": ["schools", "cohorts", "users", "classes", "modules", "questions", "user_progress"],
