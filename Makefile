@@ -40,8 +40,14 @@ chaos: install  ## the fault suite: a storm for each fault, over all domains; ha
 bench-%: install  ## one benchmark: progress, partitions, …
 	$(BIN)/python -m benchmarks.$*
 
+reference: install  ## docs/reference/ from the code
+	$(BIN)/python -m docs.generate
+
+screenshots: install  ## the tutorial's pictures, taken by the browser test (needs chromium)
+	BACKFILLS_SCREENSHOTS=docs/images $(BIN)/python -m pytest dagster_backfills_tests/e2e/test_browser.py
+
 lock:  ## resolve the lock files again (needs uv)
 	uv pip compile --universal --no-strip-extras --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command 'make lock' --quiet pyproject.toml -o requirements.lock
 	uv pip compile --universal --no-strip-extras --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command 'make lock' --quiet pyproject.toml --extra speech --extra celery --group dev -c requirements.lock -o requirements-dev.lock
 
-.PHONY: help install demo dev test check chaos lock
+.PHONY: help install demo dev test check chaos reference screenshots lock

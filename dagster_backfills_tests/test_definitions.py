@@ -17,6 +17,7 @@ ASSETS = [
     ("jobs/background_jobs", ("no_stuck_jobs", "no_type_fails_repeatedly")),
     ("kintell/daily_session_summary", ()),
     ("kintell/kintell_sessions", ("events_leave", "imports_add_up", "no_dead_imports")),
+    ("operations/job_runs", ()),
     ("progress/cohort_stats", ("average_is_mean_of_students", "fresh")),
     (
         "progress/user_progress_stats",
@@ -43,12 +44,14 @@ JOBS = {
     "refresh_progress_stats",
     "refresh_training_completions",
     "replay_kintell_errors",
+    "report_job_history",
     "rollback_kintell_import",
     "rollback_training_backfill",
     "scoring_chain_job",
 }
 SCHEDULES = {
     "clean_up_background_jobs_daily",
+    "daily_job_history",
     "daily_scoring_schedule",
     "nightly_progress_stats",
 }

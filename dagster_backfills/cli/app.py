@@ -19,6 +19,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "dagster_backfills.cli.status",
         "One page over all domains: up to date, missing, stale, failed.",
     ),
+    "doctor": (
+        "dagster_backfills.cli.doctor",
+        "Check Python, Postgres, Dagster, NATS and the inbox; say what to do.",
+    ),
     "training": (
         "dagster_backfills.cli.training",
         "Training video completions of members: status, run, rollback.",

@@ -5,9 +5,9 @@ import sys
 
 import typer
 
-from dagster_backfills.cli.errors import redact
 from dagster_backfills.cli.output import say
 from dagster_backfills.lib.dagster_home import dagster_environment
+from dagster_backfills.lib.redact import redact
 
 app = typer.Typer()
 

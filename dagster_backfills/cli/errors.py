@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import typer
 
 from dagster_backfills.lib.errors import NotUsableError, UserError
+from dagster_backfills.lib.redact import redact
 
 OK = 0
 FAILURES = 1  # finished, but some units (or the run) failed
@@ -71,12 +72,6 @@ def explain(error: BaseException) -> tuple[int, str, str]:
         f"Unexpected {type(error).__name__}: {first}",
         "For the trace, add --debug: backfills --debug …",
     )
-
-
-def redact(text: str) -> str:
-    """The text without the passwords of the URLs and connection strings in it."""
-    text = re.sub(r"(\w+:/{0,2}[^\s:/@]*:)[^\s@]+(?=@)", r"\1***", text)
-    return re.sub(r"(?i)(password=)('[^']*'|[^\s&'\"]+)", r"\1***", text)
 
 
 def _explain_database(error: BaseException) -> tuple[str, str]:

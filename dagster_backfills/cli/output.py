@@ -14,6 +14,7 @@ from dagster_backfills.lib.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 
 def console(stderr: bool = False) -> "Console":
@@ -35,24 +36,34 @@ def print_json(data: Any) -> None:
     typer.echo(json.dumps(data, ensure_ascii=False, indent=2, default=_plain))
 
 
+def json_line(data: Any) -> str:
+    """The same in one line, for a stream of them."""
+    return json.dumps(data, ensure_ascii=False, default=_plain)
+
+
 def print_table(headers: Sequence[str], rows: Iterable[Sequence[Any]], title: str = "") -> None:
     """A table on a terminal; in a pipe one line a row, values separated by tabs, headers first."""
-    cells = [[_cell(value) for value in row] for row in rows]
-    if not sys.stdout.isatty():
-        for row in [list(headers), *cells]:
-            typer.echo("\t".join(" ".join(cell.split()) for cell in row))
+    if sys.stdout.isatty():
+        console().print(table_of(headers, rows, title))
         return
+    for row in [headers, *([_cell(value) for value in row] for row in rows)]:
+        typer.echo("\t".join(" ".join(cell.split()) for cell in row))
+
+
+def table_of(headers: Sequence[str], rows: Iterable[Sequence[Any]], title: str = "") -> "Table":
+    """A table for a terminal."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
+    cells = [[_cell(value) for value in row] for row in rows]
     table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left")
     numeric = [all(_is_number(cell) for cell in column) for column in zip(*cells, strict=True)]
     for index, header in enumerate(headers):
         table.add_column(header, justify="right" if numeric[index : index + 1] == [True] else "left")
     for row in cells:
         table.add_row(*map(Text, row))
-    console().print(table)
+    return table
 
 
 def confirm(question: str, yes: bool) -> None:

@@ -1,105 +1,211 @@
-"""`backfills status`: one page over all domains. Only reads."""
+"""`backfills status`: one page over all domains, once or again and again. Only reads."""
 
-from dataclasses import asdict, dataclass
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple, dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import psycopg
 import typer
-from psycopg import sql
-from psycopg.rows import class_row, dict_row
 
 from dagster_backfills.cli.domain_runs import database
-from dagster_backfills.cli.output import duration, print_json, print_table, say
+from dagster_backfills.cli.errors import explain
+from dagster_backfills.cli.output import console, duration, json_line, print_json, print_table, say, table_of
+from dagster_backfills.cli.status_page import StatusPage, look
+from dagster_backfills.lib.postgres.embedded import resolve_database_url
+from dagster_backfills.lib.redact import redact
 
 app = typer.Typer()
-
-# Every domain has a view of this name and these columns in its schema.
-_DOMAINS = "select schemaname from pg_views where viewname = 'overview' order by schemaname"
-_OVERVIEW = (
-    "select {name} as domain, of_what, units, up_to_date, missing, stale, failed, oldest_stale from {view}"
-)
-_RUNNING = """
-select
-    p.run_id, array_to_string(p.assets, ', ') as assets, p.partitions_total, p.partitions_done, p.units_per_second,
-    p.time_left,
-    clock_timestamp() - coalesce(
-        (select max(b.committed_at) from backfill.batches as b where b.run_id = p.run_id and b.step = p.step),
-        p.started_at
-    ) as silent_for
-from backfill.run_progress as p
-where p.outcome = 'running'
-order by p.started_at
-"""
-_FAILURES = """
-select asset, count(*) as failures, max(last_seen) as last_seen
-from backfill.failures
-where resolved_at is null
-group by asset
-order by asset
-"""
-
-
-@dataclass(frozen=True)
-class DomainOverview:
-    """One domain: its units (cohorts, organizations, …), and how many of them are in which state."""
-
-    domain: str
-    of_what: str
-    units: int
-    up_to_date: int
-    missing: int
-    stale: int
-    failed: int
-    oldest_stale: Any
 
 
 @app.command()
 def status(
     json: Annotated[
-        bool, typer.Option("--json", help="Print JSON on stdout and nothing else there.")
+        bool,
+        typer.Option("--json", help="Print JSON on stdout and nothing else there; with --watch a line each."),
     ] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Look again and again, until Ctrl-C.")] = False,
+    interval: Annotated[float, typer.Option(min=0.2, help="Seconds between two looks of --watch.")] = 2.0,
+    ticks: Annotated[
+        bool, typer.Option("--ticks/--no-ticks", help="Schedules and sensors; without them it is quicker.")
+    ] = True,
 ) -> None:
-    """What is up to date, missing, stale, failed and running, in every domain."""
-    with database() as conn:
-        overview = _overview(conn)
-        running, failures = _rows(conn, _RUNNING), _rows(conn, _FAILURES)
-        server = f"PostgreSQL {conn.info.server_version // 10000}, database {conn.info.dbname}"
-    if json:
-        print_json(
-            {
-                "server": server,
-                "domains": [asdict(o) for o in overview],
-                "running": running,
-                "failures": failures,
-            }
-        )
+    """What is up to date, missing, stale, failed and running, in every domain; the queue, the chain, the next ticks."""
+    if watch:
+        _watch(json, interval, ticks)
         return
-    say(server)
-    print_table(
-        ["domain", "of", "units", "up to date", "missing", "stale", "failed", "oldest change not seen"],
-        [tuple(asdict(each).values()) for each in overview],
-    )
-    for run in running:
-        say(
-            f"Run {run['run_id']} is at {run['assets']}: {run['partitions_done']:,} of {run['partitions_total']:,} "
-            f"partitions, {run['units_per_second']:,.0f} units/s, {duration(run['time_left'])} left; "
-            f"its last batch was {duration(run['silent_for'])} ago."
-        )
-    for each in failures:
-        say(
-            f"{each['asset']}: {each['failures']:,} open failures, the last at {each['last_seen']:%Y-%m-%d %H:%M} UTC."
-        )
-    if failures:
-        say("See them: backfills failures list · try them again: backfills failures retry")
+    with database() as conn:
+        page = look(conn, resolve_database_url(), ticks=ticks)
+    if json:
+        print_json(page.as_json())
+    else:
+        _print(page)
 
 
-def _overview(conn: psycopg.Connection[Any]) -> list[DomainOverview]:
-    found = []
-    for (domain,) in conn.execute(_DOMAINS).fetchall():
-        statement = sql.SQL(_OVERVIEW).format(name=domain, view=sql.Identifier(domain, "overview"))
-        found += conn.cursor(row_factory=class_row(DomainOverview)).execute(statement).fetchall()
-    return found
+@dataclass(frozen=True)
+class Section:
+    """A table of the page with its heading."""
+
+    title: str
+    headers: Sequence[str]
+    rows: Sequence[Sequence[Any]]
 
 
-def _rows(conn: psycopg.Connection[Any], statement: Any) -> list[dict[str, Any]]:
-    return conn.cursor(row_factory=dict_row).execute(statement).fetchall()
+def sections(page: StatusPage) -> Iterator[Section]:
+    """The tables of the page; one without rows is left out, the domains' aside."""
+    headers = ["domain", "of", "units", "up to date", "missing", "stale", "failed", "oldest change not seen"]
+    yield Section("domains", headers, [astuple(each) for each in page.domains])
+    found = [
+        Section(
+            "running",
+            ["run", "assets", "partitions", "units", "failed", "units/s", "time left", "last batch"],
+            [
+                (
+                    run["run_id"][:8], run["assets"], _of(run["partitions_done"], run["partitions_total"]),
+                    _of(run["units_done"], run["units_total"]), run["failures"], f"{run['units_per_second']:,.0f}",
+                    run["time_left"], _ago(run["silent_for"]),
+                )
+                for run in page.running
+            ],
+        ),
+        Section(
+            "imports",
+            ["job", "file", "status", "rows", "rejected", "rows/s", "time left", "heartbeat"],
+            [
+                (
+                    str(each["job"])[:8], each["file_name"], each["status"],
+                    _of(each["processed_rows"], each["total_rows"]), each["failed_rows"], each["rows_per_second"],
+                    each["time_left"] if each["status"] == "running" else None, _ago(each["silent_for"]),
+                )
+                for each in page.imports
+            ],
+        ),
+        Section(
+            "queue of background jobs",
+            ["type", "waiting", "for later", "at work", "oldest waits", "done last hour", "failed last hour"],
+            [
+                tuple(each.values())[:7]
+                for each in page.queue
+                if any(value for name, value in each.items() if name != "job_type")
+            ],
+        ),
+        Section(
+            "scoring chain", ["day", "commitment", "churn risk", "coach actions", "remark"],
+            [tuple(each.values()) for each in page.chain],
+        ),
+        Section(
+            "open failures", ["asset", "units", "last", "message"],
+            [
+                (each["asset"], each["failures"], each["last_seen"].astimezone(UTC), redact(each["last_message"]))
+                for each in page.failures
+            ],
+        ),
+        Section(
+            "schedules and sensors", ["name", "kind", "next tick", "last tick", "result", "said"],
+            [
+                (
+                    tick.name, tick.kind, _when(tick.next, page.at) if tick.on else "off", _when(tick.last, page.at),
+                    tick.result, tick.said,
+                )
+                for tick in page.dagster.ticks
+            ],
+        ),
+    ]  # fmt: skip
+    yield from (section for section in found if section.rows)
+
+
+def remarks(page: StatusPage) -> list[str]:
+    """What is to be said about the page in sentences."""
+    lines = []
+    if page.dagster.problem:
+        lines.append(f"Of Dagster nothing is known: {page.dagster.problem}")
+    elif not page.dagster.daemon_works:
+        heard = page.dagster.daemon_seconds
+        ago = "was never heard of" if heard is None else f"was last heard of {duration(heard)} ago"
+        lines.append(f"The daemon {ago}: nothing ticks, nothing queued starts. Start it: backfills up")
+    if page.dagster.runs_queued or page.dagster.runs_started:
+        lines.append(f"Runs: {page.dagster.runs_started:,} at work, {page.dagster.runs_queued:,} queued.")
+    if page.failures:
+        lines.append("See failures: backfills failures list · try them again: backfills failures retry")
+    return lines
+
+
+def _print(page: StatusPage) -> None:
+    say(page.server)
+    for section in sections(page):
+        if not sys.stdout.isatty():
+            typer.echo(f"# {section.title}")
+        print_table(section.headers, section.rows, section.title)
+    say(*remarks(page))
+
+
+def _watch(json: bool, interval: float, ticks: bool) -> None:
+    """Show page after page. A database that is away is waited for. Ctrl-C ends it, wherever it is."""
+    pages = _pages(interval, ticks)
+    if json or not sys.stdout.isatty():
+        for page in pages:
+            if isinstance(page, str):
+                say(page)
+            elif json:
+                typer.echo(json_line(page.as_json()))
+            else:
+                typer.echo(f"# {page.at:%Y-%m-%d %H:%M:%S} UTC")
+                _print(page)
+            sys.stdout.flush()
+        return
+    from rich.live import Live
+
+    with Live(console=console(), auto_refresh=False, screen=True, vertical_overflow="crop") as live:
+        for page in pages:
+            live.update(_screen(page), refresh=True)
+
+
+def _screen(page: StatusPage | str) -> Any:
+    from rich.console import Group
+    from rich.text import Text
+
+    if isinstance(page, str):
+        return Text(page)
+    head = Text(f"{page.server} · {page.at:%Y-%m-%d %H:%M:%S} UTC · Ctrl-C ends")
+    tables = [table_of(each.headers, each.rows, each.title) for each in sections(page)]
+    return Group(head, Text("\n".join(remarks(page))), *tables)
+
+
+def _pages(interval: float, ticks: bool) -> Iterator[StatusPage | str]:
+    """A page every `interval` seconds, or a line that says why there is none. The first must succeed."""
+    with database() as conn:
+        url = resolve_database_url()
+        yield look(conn, url, ticks=ticks)
+    connection: psycopg.Connection[Any] | None = None
+    while True:
+        time.sleep(interval)
+        try:
+            if connection is None:
+                connection = psycopg.connect(url, autocommit=True, connect_timeout=5)
+            yield look(connection, url, ticks=ticks)
+        except psycopg.OperationalError as error:
+            connection = None
+            _, message, _ = explain(error)
+            yield f"{datetime.now(UTC):%H:%M:%S} {redact(message)} Trying again."
+
+
+def _of(done: int | None, total: int | None) -> str:
+    return f"{done or 0:,}" if total is None else f"{done or 0:,} of {total:,}"
+
+
+def _ago(value: timedelta | None) -> str | None:
+    return None if value is None else f"{duration(value)} ago"
+
+
+def _when(value: datetime | None, now: datetime) -> str | None:
+    """Relative within an hour, which is what a person wants to know; else the time."""
+    if value is None:
+        return None
+    distance = value - now
+    if abs(distance) >= timedelta(hours=1):
+        return f"{value:%Y-%m-%d %H:%M} UTC"
+    if abs(distance) < timedelta(seconds=1):
+        return "now"
+    return f"in {duration(distance)}" if distance > timedelta() else f"{duration(-distance)} ago"

@@ -8,9 +8,10 @@ from typing import Any
 
 import dagster as dg
 
-from dagster_backfills.cli.errors import explain, redact
+from dagster_backfills.cli.errors import explain
 from dagster_backfills.lib.errors import UserError
 from dagster_backfills.lib.locked_file import locked_file
+from dagster_backfills.lib.redact import redact
 
 
 def load_job(module: str, job_name: str) -> dg.JobDefinition:

@@ -95,6 +95,7 @@ def clean_up_background_jobs() -> None:
 
 clean_up_daily = dg.ScheduleDefinition(
     name="clean_up_background_jobs_daily",
+    description="03:30 UTC: removes background jobs that ended long ago.",
     job=clean_up_background_jobs,
     cron_schedule="30 3 * * *",
     execution_timezone="UTC",

@@ -1,0 +1,45 @@
+"""The doctor's look at Dagster: its storage, its daemon's heartbeat, its schedules and sensors."""
+
+from collections.abc import Iterator
+
+from dagster_backfills.cli.finding import Finding
+from dagster_backfills.cli.instance import NOT_YET, InstanceState, Tick, read_instance
+from dagster_backfills.cli.output import duration
+
+
+def examine(url: str) -> Iterator[Finding]:
+    state = read_instance(url)
+    if state.problem:
+        level = Finding.warning if state.problem == NOT_YET else Finding.error
+        yield level("daemon", state.problem, "Start it: backfills up. Or check DAGSTER_POSTGRES_URL.")
+        return
+    yield daemon(state)
+    yield from ticks(state.ticks)
+
+
+def daemon(state: InstanceState) -> Finding:
+    """Silent after it has been heard is an error; a project that never had one may do without."""
+    if state.daemon_seconds is None:
+        return Finding.warning("daemon", "It was never heard of: nothing ticks.", "Start it: backfills up")
+    heard = f"It was last heard of {duration(max(state.daemon_seconds, 0))} ago"
+    if not state.daemon_works:
+        return Finding.error(
+            "daemon", f"{heard}: nothing ticks, nothing queued starts.", "Start it: backfills up"
+        )
+    queue = f"{state.runs_started:,} runs at work, {state.runs_queued:,} queued"
+    return Finding.ok("daemon", f"{heard}; {queue}.")
+
+
+def ticks(found: list[Tick]) -> Iterator[Finding]:
+    """Those that fail or are turned off, by name."""
+    failing = [tick for tick in found if tick.result == "failure"]
+    for tick in failing:
+        said = f"The last tick of {tick.name} failed: {tick.said}"
+        yield Finding.warning("ticks", said, f"See the {tick.kind}'s ticks in the UI.")
+    off = [tick.name for tick in found if not tick.on]
+    if off:
+        yield Finding.warning(
+            "ticks", f"Turned off: {', '.join(off)}.", "Turn them on in the UI, if that is meant."
+        )
+    if not failing and not off:
+        yield Finding.ok("ticks", f"All {len(found)} schedules and sensors are on.")

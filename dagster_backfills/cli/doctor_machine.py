@@ -1,0 +1,152 @@
+"""The doctor's look at this machine and at the neighbours: Python, folders, NATS, the inbox, notifications."""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from importlib.metadata import requires, version
+from pathlib import Path
+
+from dagster_backfills.cli.finding import Check, Finding
+from dagster_backfills.lib.errors import UserError
+from dagster_backfills.lib.state import project_file, state_dir
+
+_OLDEST, _NEWEST = (3, 11), (3, 13)
+_GIB = 1024**3
+_NATS_SECONDS = 5
+
+
+def python() -> Iterator[Finding]:
+    found = f"Python {sys.version.split()[0]}"
+    if _OLDEST <= sys.version_info[:2] <= _NEWEST:
+        yield Finding.ok("python", found)
+    else:
+        yield Finding.error("python", f"{found} is not supported.", "Use Python 3.11, 3.12 or 3.13.")
+
+
+def dagster_version() -> Iterator[Finding]:
+    pins = [each for each in requires("dagster-backfills") or [] if each.startswith("dagster==")]
+    found, wanted = version("dagster"), pins[0].removeprefix("dagster==") if pins else ""
+    if not wanted or found == wanted:
+        yield Finding.ok("dagster version", found)
+    else:
+        advice = "Install from the lock file: make install"
+        yield Finding.warning("dagster version", f"{found}; this project is tested with {wanted}.", advice)
+
+
+def state_folder() -> Iterator[Finding]:
+    yield from folder("state folder", state_dir(), "BACKFILLS_HOME")
+
+
+def dagster_home() -> Iterator[Finding]:
+    given = os.environ.get("DAGSTER_HOME", "").strip()
+    if not given:
+        yield from folder("dagster home", state_dir() / "dagster_home", "BACKFILLS_HOME")
+        return
+    home = Path(given).expanduser()
+    if not home.is_absolute():
+        yield Finding.error(
+            "dagster home", f"DAGSTER_HOME is {given!r}, which is no absolute path.", "Write the whole path."
+        )
+    elif not home.is_dir():
+        yield Finding.error("dagster home", f"DAGSTER_HOME is {home}, which is no folder.", "Create it.")
+    elif not (home / "dagster.yaml").is_file():
+        advice = f"Link it there: ln -s {project_file('dagster.yaml')} {home}"
+        yield Finding.error(
+            "dagster home", f"{home} has no dagster.yaml: Dagster would keep its runs elsewhere.", advice
+        )
+    else:
+        yield from folder("dagster home", home, "DAGSTER_HOME")
+
+
+def folder(check: str, path: Path, variable: str) -> Iterator[Finding]:
+    """Whether it can be written to, and how full its disk is. One that is not there yet is judged by its parent."""
+    there = next(each for each in (path, *path.parents) if each.exists())
+    if not os.access(there, os.W_OK | os.X_OK):
+        yield Finding.error(check, f"{there} can't be written to.", f"Change its rights, or set {variable}.")
+        return
+    yield disk(check, path, there)
+
+
+def disk(check: str, path: Path, there: Path) -> Finding:
+    """The free space of the disk that `there` is on, as the finding on `path`."""
+    usage = shutil.disk_usage(there)
+    share = usage.free / usage.total
+    found = f"{path}: {usage.free / _GIB:,.1f} GiB free, {share:.0%}"
+    if usage.free < _GIB / 4:
+        return Finding.error(check, found, "Free some space now: writes are about to fail.")
+    if usage.free < 2 * _GIB or share < 0.05:
+        return Finding.warning(check, found, "Free some space, or use a larger disk.")
+    return Finding.ok(check, found)
+
+
+def nats() -> Iterator[Finding]:
+    from dagster_backfills.defs.kintell.resources import KintellSettings
+
+    settings = KintellSettings()
+    if not settings.nats:
+        yield Finding.ok("nats", "KINTELL_NATS_URL is not set: events wait in the outbox.")
+        return
+    import asyncio
+
+    advice = "Start NATS with JetStream, or check KINTELL_NATS_URL. Until then events wait; none is lost."
+    try:
+        found = asyncio.run(asyncio.wait_for(_ask_nats(settings.nats), _NATS_SECONDS))
+    except Exception as error:  # nats-py raises whatever the socket, TLS or the protocol raised
+        why = " ".join(str(error).split()) or "no answer in time"
+        yield Finding.error("nats", f"{settings.nats} does not serve: {why}", advice)
+    else:
+        yield Finding.ok("nats", f"{settings.nats}: {found}")
+
+
+async def _ask_nats(url: str) -> str:
+    import nats as client
+
+    async def silent(error: Exception) -> None:
+        """What goes wrong is raised as well."""
+
+    connection = await client.connect(
+        url, connect_timeout=_NATS_SECONDS, allow_reconnect=False, max_reconnect_attempts=1, error_cb=silent
+    )
+    try:
+        account = await connection.jetstream().account_info()
+        return f"JetStream with {account.streams} streams"
+    finally:
+        await connection.close()
+
+
+def inbox() -> Iterator[Finding]:
+    from dagster_backfills.defs.kintell.resources import KintellSettings
+
+    url = KintellSettings().inbox_url
+    if not url:
+        yield Finding.ok("inbox", "KINTELL_INBOX is not set: imports are started by hand.")
+        return
+    import fsspec
+
+    try:
+        fs, path = fsspec.core.url_to_fs(url)
+        if not fs.isdir(path):
+            yield Finding.error("inbox", f"{url} is no folder.", "Create it, or correct KINTELL_INBOX.")
+            return
+        files = sum(info["type"] == "file" for info in fs.ls(path, detail=True))
+    except (OSError, ValueError, ImportError) as error:
+        yield Finding.error("inbox", f"{url} can't be read: {error}", "Correct KINTELL_INBOX or its rights.")
+    else:
+        yield Finding.ok("inbox", f"{url}: {files:,} files")
+
+
+def notifications() -> Iterator[Finding]:
+    from dagster_backfills.defs.operations.channels import channels_from
+
+    try:
+        names = [channel.name for channel in channels_from(os.environ)]
+    except UserError as error:
+        yield Finding.error("notifications", error.message, error.hint)
+    else:
+        told = f"Failures are told by {' and '.join(names)}." if names else "Nobody is told of failures."
+        yield Finding.ok("notifications", told)
+
+
+CHECKS: list[Check] = [python, dagster_version, state_folder, dagster_home]
+NEIGHBOURS: list[Check] = [nats, inbox, notifications]

@@ -1,0 +1,164 @@
+"""What the Dagster instance says of itself: its daemon, its queue of runs, its schedules and sensors. Only reads."""
+
+import os
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from dagster_backfills.cli.errors import explain
+from dagster_backfills.lib.errors import NotUsableError
+from dagster_backfills.lib.redact import redact
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+# The daemon writes every half minute.
+DAEMON_SILENT_SECONDS = 120
+NOT_YET = "Dagster has not run on this database yet."
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A schedule or sensor: whether it is on, when it looked last and looks next, and what came of it."""
+
+    name: str
+    kind: str
+    on: bool
+    every: str
+    last: datetime | None
+    next: datetime | None
+    result: str
+    said: str
+
+
+@dataclass(frozen=True)
+class InstanceState:
+    """The instance at one moment. `problem` says why nothing is known, and is empty otherwise."""
+
+    problem: str = ""
+    daemon_heartbeat: datetime | None = None
+    daemon_seconds: float | None = None
+    runs_queued: int = 0
+    runs_started: int = 0
+    ticks: list[Tick] = field(default_factory=list)
+
+    @property
+    def daemon_works(self) -> bool:
+        return self.daemon_seconds is not None and self.daemon_seconds < DAEMON_SILENT_SECONDS
+
+
+def read_instance(url: str, ticks: bool = True) -> InstanceState:
+    """The state of the instance whose data is in `url`. Creates nothing, and never raises: see `problem`."""
+    try:
+        require_instance(url)
+        from dagster_backfills.lib.dagster_home import dagster_environment
+
+        os.environ.update(dagster_environment())
+        import dagster as dg
+
+        with dg.DagsterInstance.get() as instance:
+            now = datetime.now(UTC)
+            heard = latest_heartbeat(instance)
+            return InstanceState(
+                daemon_heartbeat=heard,
+                daemon_seconds=(now - heard).total_seconds() if heard else None,
+                runs_queued=_count(instance, [dg.DagsterRunStatus.QUEUED]),
+                runs_started=_count(instance, [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]),
+                ticks=read_ticks(instance, now) if ticks else [],
+            )
+    except Exception as error:  # whatever is wrong with Dagster, the page on the data is still worth having
+        return InstanceState(problem=redact(explain(error)[1]))
+
+
+def require_instance(url: str) -> None:
+    """Raise NotUsableError where Dagster has no tables yet: reading must not be what creates them."""
+    if os.environ.get("DAGSTER_POSTGRES_URL", "").strip():
+        return
+    with psycopg.connect(url, autocommit=True, connect_timeout=10) as conn:
+        if conn.execute("select to_regclass('dagster.runs')").fetchone() == (None,):
+            raise NotUsableError(NOT_YET, "Start it: backfills up")
+
+
+def latest_heartbeat(instance: "dg.DagsterInstance") -> datetime | None:
+    """When any of the daemon's parts was last heard of."""
+    stamps = [beat.timestamp for beat in instance.get_daemon_heartbeats().values()]
+    return datetime.fromtimestamp(max(stamps), UTC) if stamps else None
+
+
+def read_ticks(instance: "dg.DagsterInstance", now: datetime) -> list[Tick]:
+    """Every schedule and sensor of the code location, schedules first."""
+    repository = _repository()
+    states = _states(instance)
+    found = [
+        _tick(instance, "schedule", each, states.get(each.name), now) for each in repository.schedule_defs
+    ]
+    found += [_tick(instance, "sensor", each, states.get(each.name), now) for each in repository.sensor_defs]
+    return sorted(found, key=lambda tick: (tick.kind, tick.next is None, tick.next or now, tick.name))
+
+
+@cache
+def _repository() -> "dg.RepositoryDefinition":
+    from dagster_backfills.definitions import defs
+
+    with warnings.catch_warnings():  # Dagster's own, about what is in beta
+        warnings.simplefilter("ignore")
+        return defs().get_repository_def()
+
+
+def _states(instance: "dg.DagsterInstance") -> dict[str, Any]:
+    """What the daemon keeps of each, by name."""
+    from dagster_backfills.cli.launch import CODE_LOCATION
+
+    return {
+        state.instigator_name: state
+        for state in instance.all_instigator_state()
+        if state.origin.repository_origin.code_location_origin.location_name == CODE_LOCATION
+    }
+
+
+def _tick(instance: "dg.DagsterInstance", kind: str, definition: Any, state: Any, now: datetime) -> Tick:
+    on = state.is_running if state else definition.default_status.value == "RUNNING"
+    found = instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=1) if state else []
+    last = datetime.fromtimestamp(found[0].timestamp, UTC) if found else None
+    result = found[0].status.value.lower() if found else ""
+    said = _said(found[0]) if found else ""
+    following: datetime | None
+    if kind == "schedule":
+        cron = definition.cron_schedule
+        every = cron if isinstance(cron, str) else "; ".join(cron)
+        following = _next_time(definition, now)
+    else:
+        seconds = definition.minimum_interval_seconds or 30
+        every = f"{seconds} s"
+        following = max(datetime.fromtimestamp(last.timestamp() + seconds, UTC), now) if last else None
+    return Tick(definition.name, kind, on, every, last, following if on else None, result, said)
+
+
+def _next_time(schedule: "dg.ScheduleDefinition", now: datetime) -> datetime:
+    # Not public, but what the daemon itself goes by; a test holds it to the schedules' own hours.
+    from dagster._utils.schedules import schedule_execution_time_iterator
+
+    times: Iterable[datetime] = schedule_execution_time_iterator(
+        now.timestamp(), schedule.cron_schedule, schedule.execution_timezone
+    )
+    return next(iter(times)).astimezone(UTC)
+
+
+def _said(tick: Any) -> str:
+    if tick.error:
+        error = tick.error
+        while error.cause is not None:
+            error = error.cause
+        return redact(" ".join(error.message.split()))
+    return tick.skip_reason or ""
+
+
+def _count(instance: "dg.DagsterInstance", statuses: list[Any]) -> int:
+    import dagster as dg
+
+    return instance.get_runs_count(dg.RunsFilter(statuses=statuses))

@@ -1,0 +1,94 @@
+"""What `backfills status` knows: one look at all five domains and the instance. Not here: how it is shown."""
+
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import class_row, dict_row
+
+from dagster_backfills.cli.instance import InstanceState, read_instance
+from dagster_backfills.lib.postgres.queries import load_queries
+
+_OVERVIEW = (
+    "select {name} as domain, of_what, units, up_to_date, missing, stale, failed, oldest_stale from {view}"
+)
+_CHAIN_DAYS = 3
+
+
+@dataclass(frozen=True)
+class DomainOverview:
+    """One domain: its units (cohorts, organizations, …), and how many of them are in which state."""
+
+    domain: str
+    of_what: str
+    units: int
+    up_to_date: int
+    missing: int
+    stale: int
+    failed: int
+    oldest_stale: Any
+
+
+@dataclass(frozen=True)
+class StatusPage:
+    """One look. The lists are rows as the statements of `status.sql` give them."""
+
+    at: datetime
+    server: str
+    domains: list[DomainOverview]
+    running: list[dict[str, Any]]
+    imports: list[dict[str, Any]]
+    queue: list[dict[str, Any]]
+    chain: list[dict[str, Any]]
+    failures: list[dict[str, Any]]
+    dagster: InstanceState
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def look(conn: psycopg.Connection[Any], url: str, *, ticks: bool = True) -> StatusPage:
+    """Everything at about the same moment. The connection is in autocommit, and nothing is written."""
+    dagster = read_instance(url, ticks)
+    return StatusPage(
+        at=datetime.now(UTC),
+        server=f"PostgreSQL {conn.info.server_version // 10000}, database {conn.info.dbname}",
+        domains=_overview(conn),
+        running=_rows(conn, "running"),
+        imports=_rows(conn, "imports"),
+        queue=_rows(conn, "queue"),
+        chain=_chain(conn),
+        failures=_rows(conn, "failures"),
+        dagster=dagster,
+    )
+
+
+def _statement(name: str) -> str:
+    return load_queries(Path(__file__).with_name("status.sql"))[name]
+
+
+def _rows(conn: psycopg.Connection[Any], name: str) -> list[dict[str, Any]]:
+    return conn.cursor(row_factory=dict_row).execute(_statement(name)).fetchall()
+
+
+def _overview(conn: psycopg.Connection[Any]) -> list[DomainOverview]:
+    found = []
+    for (domain,) in conn.execute(_statement("domains")).fetchall():
+        statement = sql.SQL(_OVERVIEW).format(name=domain, view=sql.Identifier(domain, "overview"))
+        found += conn.cursor(row_factory=class_row(DomainOverview)).execute(statement).fetchall()
+    return found
+
+
+def _chain(conn: psycopg.Connection[Any]) -> list[dict[str, Any]]:
+    """The scoring chain of the last days that are over, newest first."""
+    from dagster_backfills.defs.scoring.partitions import newest_day
+    from dagster_backfills.defs.scoring.status import chain_of
+
+    days = chain_of(conn, newest_day(datetime.now(UTC).date()), _CHAIN_DAYS)
+    return [
+        {"day": each.day, **{link.asset: str(link) for link in each.links}, "remark": each.remark}
+        for each in days
+    ]

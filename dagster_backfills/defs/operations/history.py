@@ -1,0 +1,102 @@
+"""Copying the instance's runs into `operations.job_runs`. Not here: what is made of them (`reporting`)."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import psycopg
+
+from dagster_backfills.defs.operations.statements import statement
+
+if TYPE_CHECKING:
+    from dagster import RunRecord
+
+# A run is looked at again this long after it was copied: its change may have been committed late.
+_OVERLAP = timedelta(hours=1)
+_PAGE = 1000
+_OUTCOMES = {
+    "QUEUED": "queued",
+    "NOT_STARTED": "queued",
+    "MANAGED": "running",
+    "STARTING": "starting",
+    "STARTED": "running",
+    "SUCCESS": "succeeded",
+    "FAILURE": "failed",
+    "CANCELING": "cancelling",
+    "CANCELED": "cancelled",
+}
+
+
+def copy_runs(conn: psycopg.Connection, instance: dg.DagsterInstance, page: int = _PAGE) -> int:
+    """Bring `operations.job_runs` up to date with the instance and return how many rows were new or differed.
+
+    One transaction, all of it or nothing: the newest change that is copied says where the next copy begins.
+    """
+    (newest,) = conn.execute(statement("watermark")).fetchone() or (None,)
+    since = dg.RunsFilter(updated_after=newest.astimezone(UTC) - _OVERLAP) if newest else dg.RunsFilter()
+    pages = _pages(instance, since, page)
+    written = sum(conn.execute(statement("store_runs"), _columns(records)).rowcount for records in pages)
+    conn.commit()
+    return written
+
+
+def _pages(
+    instance: dg.DagsterInstance, filters: dg.RunsFilter, page: int
+) -> "Iterator[Sequence[RunRecord]]":
+    cursor = None
+    while records := instance.get_run_records(
+        filters, limit=page, order_by="id", ascending=True, cursor=cursor
+    ):
+        yield records
+        cursor = records[-1].dagster_run.run_id
+
+
+def _columns(records: "Sequence[RunRecord]") -> dict[str, list[Any]]:
+    runs = [record.dagster_run for record in records]
+    return {
+        "run_ids": [run.run_id for run in runs],
+        "root_run_ids": [run.root_run_id or run.run_id for run in runs],
+        "jobs": [job_of(run) for run in runs],
+        "started_bys": [started_by(run.tags) for run in runs],
+        "partitions": [partitions_of(run.tags) for run in runs],
+        "outcomes": [_OUTCOMES[run.status.value] for run in runs],
+        "created_ats": [record.create_timestamp for record in records],
+        "started_ats": [_time(record.start_time) for record in records],
+        "ended_ats": [_time(record.end_time) for record in records],
+        "seen_ats": [record.update_timestamp for record in records],
+    }
+
+
+def _time(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+def job_of(run: dg.DagsterRun) -> str:
+    """The job's name; for a run that was put together from assets, their groups."""
+    if not run.job_name.startswith("__"):
+        return run.job_name
+    chosen = run.asset_selection or {check.asset_key for check in run.asset_check_selection or ()}
+    groups = sorted({key.path[0] for key in chosen})
+    return f"materialize {', '.join(groups)}" if groups else "materialize"
+
+
+def started_by(tags: Mapping[str, str]) -> str:
+    """What launched a run, from its tags, the nearest cause first."""
+    for tag, what in (
+        ("dagster/backfill", "backfill"),
+        ("dagster/sensor_name", "sensor"),
+        ("dagster/schedule_name", "schedule"),
+    ):
+        if tag in tags:
+            return f"{what} {tags[tag]}"
+    return tags.get("backfills/launched_by", "person")
+
+
+def partitions_of(tags: Mapping[str, str]) -> str | None:
+    """The partition of a run, or its range."""
+    start = tags.get("dagster/asset_partition_range_start")
+    if start is None:
+        return tags.get("dagster/partition")
+    end = tags["dagster/asset_partition_range_end"]
+    return start if start == end else f"{start} … {end}"

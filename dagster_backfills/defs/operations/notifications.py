@@ -1,0 +1,177 @@
+"""What a failed run's notification says. Not here: how it is sent (`channels`), and when (`sensors`)."""
+
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import psycopg
+from psycopg.rows import class_row
+
+from dagster_backfills.defs.operations.history import job_of, partitions_of
+from dagster_backfills.defs.operations.statements import statement
+from dagster_backfills.lib.redact import redact
+
+if TYPE_CHECKING:
+    from dagster._utils.error import SerializableErrorInfo
+
+SHOWN_UNITS = 10
+SHOWN_RUNS = 10
+_LONGEST_REASON = 400
+_LONGEST_SUBJECT = 120
+
+
+@dataclass(frozen=True)
+class FailingUnit:
+    """One unit that a run could not write, with the database's words; `total` counts all of the run's."""
+
+    asset: str
+    partition: str | None
+    unit: str | None
+    message: str
+    total: int
+
+    def __str__(self) -> str:
+        where = " ".join(part for part in (self.asset, self.partition, self.unit) if part)
+        return f"{where}: {_short(self.message)}"
+
+
+@dataclass(frozen=True)
+class FailedRun:
+    """A failed run in the words of its notification."""
+
+    run_id: str
+    job: str
+    partitions: str | None
+    reasons: tuple[str, ...]
+    units: tuple[FailingUnit, ...]
+    link: str | None
+
+    @property
+    def title(self) -> str:
+        return f"{self.job} {self.partitions}" if self.partitions else self.job
+
+    @property
+    def left_out(self) -> int:
+        """Failing units that are not shown."""
+        return self.units[0].total - len(self.units) if self.units else 0
+
+
+@dataclass(frozen=True)
+class Message:
+    """One notification: of one failed run, or of several at once."""
+
+    subject: str
+    runs: tuple[FailedRun, ...]
+    more_runs: int = 0
+
+    def text(self) -> str:
+        """For people whose mail shows no HTML."""
+        blocks = ["\n".join(_lines(run)) for run in self.runs]
+        if self.more_runs:
+            blocks.append(f"{self.more_runs:,} more runs failed.")
+        return "\n\n".join(blocks) + "\n"
+
+    def html(self) -> str:
+        """The same with links and lists."""
+        return "<br>".join([*map(_html, self.runs), *([self._more()] if self.more_runs else [])])
+
+    def slack(self) -> dict[str, Any]:
+        """The body of a request to a Slack webhook."""
+        sections = [_mrkdwn(run) for run in self.runs] + ([self._more()] if self.more_runs else [])
+        blocks = [{"type": "section", "text": {"type": "mrkdwn", "text": text[:3000]}} for text in sections]
+        return {"text": _escaped(self.subject), "blocks": blocks}
+
+    def _more(self) -> str:
+        return f"{self.more_runs:,} more runs failed."
+
+
+def failed_run(
+    conn: psycopg.Connection,
+    instance: dg.DagsterInstance,
+    run: dg.DagsterRun,
+    event: dg.DagsterEvent,
+    ui: str,
+) -> FailedRun:
+    """Gather what is known: the steps' own errors from the event log, the failing units from the ledger."""
+    binds = {"run_id": run.run_id, "shown": SHOWN_UNITS}
+    cursor = conn.cursor(row_factory=class_row(FailingUnit))
+    units = cursor.execute(statement("failing_units"), binds).fetchall()
+    conn.commit()
+    records = instance.get_records_for_run(
+        run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE, limit=5
+    ).records
+    steps = [r.event_log_entry.get_dagster_event().step_failure_data for r in records]
+    reasons = [_reason(step.error, step.user_failure_data) for step in steps]
+    said = [reason for reason in reasons if reason] or [event.message or "No reason was given."]
+    return FailedRun(
+        run.run_id,
+        job_of(run),
+        partitions_of(run.tags),
+        tuple(dict.fromkeys(_short(each) for each in said)),
+        tuple(units),
+        f"{ui.rstrip('/')}/runs/{run.run_id}" if ui else None,
+    )
+
+
+def message_of(runs: Sequence[FailedRun]) -> Message:
+    """One message for all of them: a night in which everything fails is one mail and not a hundred."""
+    title = runs[0].title if len(runs) == 1 else f"{len(runs):,} runs"
+    subject = " ".join(f"[JOB FAILURE] {title}".split())[:_LONGEST_SUBJECT]
+    return Message(subject, tuple(runs[:SHOWN_RUNS]), max(len(runs) - SHOWN_RUNS, 0))
+
+
+def _reason(error: "SerializableErrorInfo | None", user_failure: Any) -> str:
+    """What was at the bottom of it: Dagster wraps what goes wrong while an output is stored."""
+    if user_failure is not None and user_failure.description:
+        return user_failure.description
+    while error is not None and error.cause is not None:
+        error = error.cause
+    return error.message if error else ""
+
+
+def _short(text: str) -> str:
+    line = redact(" ".join(text.split()))
+    return line if len(line) <= _LONGEST_REASON else f"{line[: _LONGEST_REASON - 1]}…"
+
+
+def _lines(run: FailedRun) -> list[str]:
+    lines = [f"{run.title} failed.", *run.reasons]
+    if run.units:
+        lines += ["Failing units:", *(f"- {unit}" for unit in run.units)]
+    if run.left_out:
+        lines.append(f"- and {run.left_out:,} more: backfills failures list")
+    return [*lines, f"Run {run.run_id}" + (f": {run.link}" if run.link else "")]
+
+
+def _html(run: FailedRun) -> str:
+    parts = [f"<p><b>{html.escape(run.title)}</b> failed.<br>"]
+    parts += [f"{html.escape(reason)}<br>" for reason in run.reasons]
+    parts.append("</p>")
+    items = [str(unit) for unit in run.units]
+    items += [f"and {run.left_out:,} more: backfills failures list"] if run.left_out else []
+    if items:
+        parts.append(f"<ul>{''.join(f'<li>{html.escape(item)}</li>' for item in items)}</ul>")
+    name = f"Run {run.run_id}"
+    parts.append(f'<p><a href="{html.escape(run.link)}">{name}</a></p>' if run.link else f"<p>{name}</p>")
+    return "".join(parts)
+
+
+def _mrkdwn(run: FailedRun) -> str:
+    name = f"<{run.link}|Run {run.run_id[:8]}>" if run.link else f"Run {run.run_id}"
+    lines = [f"*{_escaped(run.title)}* failed. {name}", *map(_escaped, run.reasons)]
+    lines += [f"• {_escaped(str(unit))}" for unit in run.units]
+    if run.left_out:
+        lines.append(f"• and {run.left_out:,} more: `backfills failures list`")
+    return "\n".join(lines)
+
+
+def _escaped(text: str) -> str:
+    """The three characters that mean something in Slack's messages."""
+    return html.escape(text, quote=False)
+
+
+def ui_address(environment: Mapping[str, str]) -> str:
+    """Where people open the UI, for links; empty where it is not said."""
+    return environment.get("DAGSTER_WEBSERVER_URL", "").strip()

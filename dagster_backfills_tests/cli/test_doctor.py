@@ -1,0 +1,323 @@
+"""`backfills doctor`: each thing that can be wrong is said, with what to do, and hides nothing else."""
+
+import json
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from dagster_backfills.cli import doctor_dagster, doctor_machine, doctor_postgres
+from dagster_backfills.cli.doctor import examine
+from dagster_backfills.cli.finding import Finding, Level, found_by
+from dagster_backfills.cli.instance import InstanceState, Tick
+from dagster_backfills.lib.dagster_home import dagster_environment
+from dagster_backfills.lib.postgres.embedded import EmbeddedServer
+from dagster_backfills.lib.postgres.migrations import migration_state, migrations_dir
+from dagster_backfills.lib.postgres.queries import load_queries
+from dagster_backfills_tests.cli.conftest import Cli, user_of, with_database
+from dagster_backfills_tests.defs.kintell.test_outbox import Nats, needs_nats
+
+Patch = pytest.MonkeyPatch
+
+
+def closed_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def of(findings: list[Finding], check: str) -> Finding:
+    (finding,) = [each for each in findings if each.check == check]
+    return finding
+
+
+def only(findings: list[Finding] | object) -> tuple[str, str, str]:
+    (finding,) = list(findings)  # type: ignore[call-overload]
+    return finding.level.value, finding.found, finding.advice
+
+
+def test_a_migrated_database_without_a_daemon_yet_is_well_but_for_that(cli: Cli):
+    done = cli("doctor", "--json")
+    assert done.returncode == 0, done.stdout
+    answer = json.loads(done.stdout)
+    levels = {each["check"]: each["level"] for each in answer["findings"]}
+    assert answer["ok"]
+    assert [check for check, level in levels.items() if level != "ok"] == ["daemon"]
+    assert {
+        "python", "dagster version", "state folder", "dagster home", "postgres", "migrations", "indexes",
+        "connections", "vacuum", "transactions", "data folder", "clock", "nats", "inbox", "notifications",
+    } <= set(levels)  # fmt: skip
+
+
+def test_looking_creates_nothing(conn: psycopg.Connection, database_url: str, monkeypatch: Patch):
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    before = conn.execute("select count(*) from pg_class").fetchone()
+    assert of(examine(), "daemon").level is Level.WARNING
+    assert conn.execute("select count(*) from pg_class").fetchone() == before
+
+
+def test_a_server_that_is_gone_is_one_line_and_the_rest_is_still_looked_at(cli: Cli):
+    url = f"postgresql://me:hidden@127.0.0.1:{closed_port()}/db"
+    done = cli("doctor", env={"DATABASE_URL": url, "KINTELL_INBOX": "/nonexistent/inbox"})
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr + done.stdout
+    assert "hidden" not in done.stderr + done.stdout
+    lines = {line.split("\t")[1]: line.split("\t") for line in done.stdout.splitlines()}
+    assert lines["postgres"][0] == "error"
+    assert "does not answer: connection refused" in lines["postgres"][2]
+    assert lines["python"][0] == "ok"
+    assert lines["inbox"][0] == "error"
+    assert "migrations" not in lines
+    assert done.stderr == "2 errors, 1 warnings.\n"
+
+
+def test_a_wrong_password_is_said_and_not_shown(cli: Cli, tmp_path: Path):
+    server = EmbeddedServer(tmp_path)
+    try:
+        server.start()
+        with psycopg.connect(server.url(), autocommit=True) as conn:
+            conn.execute("create role careful login password 'right'")
+            rules = conn.execute("show hba_file").fetchone()
+            assert rules is not None
+            text = Path(rules[0]).read_text()
+            Path(rules[0]).write_text(f"local all careful scram-sha-256\n{text}")
+            conn.execute("select pg_reload_conf()")
+        done = cli("doctor", env={"DATABASE_URL": user_of(server.url(), "careful", "mistaken")})
+    finally:
+        server.delete()
+    assert done.returncode == 1
+    assert "refuses the password of 'careful'" in done.stdout
+    assert "mistaken" not in done.stdout + done.stderr
+
+
+def test_an_embedded_server_that_is_not_running_is_not_started(tmp_path: Path, monkeypatch: Patch):
+    monkeypatch.setenv("BACKFILLS_HOME", str(tmp_path))
+    found = of(examine(), "postgres")
+    assert (found.level, found.advice) == (Level.ERROR, "Start it: backfills up. Or set DATABASE_URL.")
+    assert "has not been made yet" in found.found
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_database_is_named(database_url: str):
+    (finding,) = doctor_postgres.examine(with_database(database_url, "nothing_here"))
+    assert finding.level is Level.ERROR
+    assert "has no database 'nothing_here'" in finding.found
+
+
+def test_pending_migrations_are_an_error(make_database: Callable[..., str]):
+    findings = doctor_postgres.examine(make_database(migrated=False))
+    assert of(findings, "migrations") == Finding(
+        "migrations",
+        Level.ERROR,
+        f"0001_backfill_engine and {len(list(migrations_dir().glob('*.sql'))) - 1} more waits.",
+        "Run: backfills migrate",
+    )
+    assert of(findings, "indexes").level is Level.OK
+
+
+def test_every_index_that_the_migrations_name_is_there(conn: psycopg.Connection, database_url: str):
+    applied = set(migration_state(database_url).applied)
+    expected = doctor_postgres.expected_indexes(migrations_dir(), applied)
+    assert {"backfill.failures_open_idx", "operations.job_runs_ended_at_idx"} <= expected
+    assert doctor_postgres.expected_indexes(migrations_dir(), set()) == set()
+    assert of(doctor_postgres.examine(database_url), "indexes").found == (
+        f"All {len(expected)} are there and valid."
+    )
+
+
+def test_a_missing_index_is_an_error_and_an_invalid_one_a_warning(
+    conn: psycopg.Connection, database_url: str
+):
+    conn.execute("drop index backfill.failures_run_id_idx")
+    conn.execute("create table twice as select 1 as id from generate_series(1, 2)")
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        conn.execute("create unique index concurrently half_built on twice (id)")
+    found = [each for each in doctor_postgres.examine(database_url) if each.check == "indexes"]
+    assert [(each.level.value, each.found) for each in found] == [
+        ("warning", "public.half_built is invalid: it costs writes and serves no read."),
+        ("error", "backfill.failures_run_id_idx is missing."),
+    ]
+    assert found[0].advice == "Make it again: reindex index concurrently public.half_built"
+
+
+def test_a_long_transaction_is_named(conn: psycopg.Connection, database_url: str):
+    with psycopg.connect(database_url, application_name="forgotten") as other:
+        other.execute("select 1")
+        statements = load_queries(Path(doctor_postgres.__file__).with_name("doctor.sql"))
+        seen = conn.execute(statements["oldest_transaction"]).fetchone()
+    assert seen is not None
+    assert seen[1] == "forgotten"
+    level, found, advice = only(
+        doctor_postgres.transactions({"pid": 7, "application": "forgotten", "seconds": 7200.0})
+    )
+    assert (level, found) == ("warning", "forgotten (pid 7) has been in a transaction for 2 h 00 min.")
+    assert advice.endswith("select pg_terminate_backend(7)")
+
+
+SERVER = {"version": 160002, "version_name": "16.2", "in_recovery": False, "read_only": False, "bytes": 1}
+
+
+@pytest.mark.parametrize(
+    ("change", "level", "said"),
+    [
+        ({}, "ok", "PostgreSQL 16.2, database d"),
+        ({"version": 140010}, "error", "is too old"),
+        ({"version": 190000}, "warning", "is newer than what was tested"),
+        ({"in_recovery": True}, "error", "is a standby"),
+        ({"read_only": True}, "error", "is set to read only"),
+    ],
+)
+def test_a_server_that_can_not_serve_is_told_from_one_that_can(change: dict, level: str, said: str):
+    found = only(doctor_postgres.server(SERVER | {"database": "d"} | change))
+    assert found[0] == level
+    assert said in found[1]
+
+
+@pytest.mark.parametrize(
+    ("used", "available", "level"),
+    [(5, 97, "ok"), (80, 97, "warning"), (96, 97, "error"), (5, 20, "warning")],
+)
+def test_connections_that_run_out_are_seen_before_they_have(used: int, available: int, level: str):
+    assert only(doctor_postgres.connections(used, available))[0] == level
+
+
+@pytest.mark.parametrize(
+    ("on", "age", "level"),
+    [(True, 1, "ok"), (False, 1, "error"), (True, 400_000_000, "warning"), (True, 1_600_000_000, "error")],
+)
+def test_a_database_that_is_not_cleaned_up_is_seen(on: bool, age: int, level: str):
+    assert only(doctor_postgres.vacuum(on, age, 200_000_000))[0] == level
+
+
+def test_clocks_that_differ_are_seen_and_a_slow_answer_is_no_difference():
+    assert doctor_postgres.clocks(100.0, 99.0, 101.0).level is Level.OK
+    assert doctor_postgres.clocks(110.0, 99.0, 101.0).found == (
+        "The database's clock is 10.0 s ahead of this machine's."
+    )
+    assert doctor_postgres.clocks(90.0, 99.0, 101.0).level is Level.WARNING
+    assert doctor_postgres.clocks(105.0, 90.0, 110.0).level is Level.OK
+
+
+def test_dagster_home_is_looked_at(tmp_path: Path, monkeypatch: Patch):
+    def found(home: str) -> tuple[str, str, str]:
+        monkeypatch.setenv("DAGSTER_HOME", home)
+        return only(doctor_machine.dagster_home())
+
+    assert found("relative")[:2] == ("error", "DAGSTER_HOME is 'relative', which is no absolute path.")
+    assert found(str(tmp_path / "gone"))[0] == "error"
+    assert "has no dagster.yaml" in found(str(tmp_path))[1]
+    (tmp_path / "dagster.yaml").touch()
+    assert found(str(tmp_path))[0] == "ok"
+    assert found("")[0] == "ok"
+
+
+def test_a_folder_that_can_not_be_written_is_an_error(tmp_path: Path, monkeypatch: Patch):
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write everywhere
+    assert only(doctor_machine.folder("state folder", tmp_path, "BACKFILLS_HOME"))[0] == "error"
+
+
+@pytest.mark.parametrize(("free", "level"), [(2**27, "error"), (2**30, "warning"), (2**36, "ok")])
+def test_a_disk_that_fills_up_is_seen(free: int, level: str, tmp_path: Path, monkeypatch: Patch):
+    usage = type("Usage", (), {"free": free, "total": 2**37})
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
+    assert doctor_machine.disk("data folder", tmp_path, tmp_path).level.value == level
+
+
+def test_a_python_that_is_too_new_is_an_error(monkeypatch: Patch):
+    assert only(doctor_machine.python())[0] == "ok"
+    monkeypatch.setattr("sys.version_info", (3, 14, 0))
+    assert only(doctor_machine.python())[0] == "error"
+
+
+def test_the_daemon_is_heard_of_or_not(database_url: str, monkeypatch: Patch):
+    import dagster as dg
+    from dagster._daemon.types import DaemonHeartbeat
+
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    for name, value in dagster_environment().items():
+        monkeypatch.setenv(name, value)
+    with dg.DagsterInstance.get() as instance:
+        assert of(list(doctor_dagster.examine(database_url)), "daemon").level is Level.WARNING
+        instance.add_daemon_heartbeat(DaemonHeartbeat(1.0, "SENSOR", "me"))
+        silent = of(list(doctor_dagster.examine(database_url)), "daemon")
+        assert (silent.level, "nothing ticks" in silent.found) == (Level.ERROR, True)
+        instance.add_daemon_heartbeat(DaemonHeartbeat(time.time(), "SENSOR", "me"))
+        findings = list(doctor_dagster.examine(database_url))
+    assert of(findings, "daemon").level is Level.OK
+    assert of(findings, "ticks").level is Level.OK
+
+
+def test_a_dagster_storage_that_is_away_is_an_error(database_url: str, monkeypatch: Patch):
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("DAGSTER_POSTGRES_URL", f"postgresql://me:hidden@127.0.0.1:{closed_port()}/db")
+    (finding,) = doctor_dagster.examine(database_url)
+    assert finding.level is Level.ERROR
+    assert "127.0.0.1" in finding.found
+    assert "hidden" not in finding.found
+
+
+def test_ticks_that_fail_or_are_off_are_named():
+    ticks = [
+        Tick("a", "sensor", True, "30 s", None, None, "failure", "no_service"),
+        Tick("b", "schedule", False, "0 2 * * *", None, None, "success", ""),
+        Tick("c", "sensor", True, "30 s", None, None, "skipped", "nothing to do"),
+    ]
+    found = list(doctor_dagster.ticks(ticks))
+    assert [each.found for each in found] == ["The last tick of a failed: no_service", "Turned off: b."]
+    assert doctor_dagster.daemon(InstanceState(daemon_seconds=3)).level is Level.OK
+
+
+def test_a_nats_that_is_away_is_an_error(monkeypatch: Patch):
+    url = f"nats://me:hidden@127.0.0.1:{closed_port()}"
+    monkeypatch.setenv("KINTELL_NATS_URL", url)
+    level, found, advice = only(doctor_machine.nats())
+    assert (level, "none is lost" in advice) == ("error", True)
+    assert "hidden" not in found
+
+
+@needs_nats
+def test_a_nats_that_serves_is_well(tmp_path: Path, monkeypatch: Patch):
+    server = Nats(tmp_path)
+    server.start()
+    try:
+        monkeypatch.setenv("KINTELL_NATS_URL", server.url)
+        assert only(doctor_machine.nats())[:2] == ("ok", f"{server.url}: JetStream with 0 streams")
+    finally:
+        server.stop()
+
+
+def test_a_nats_that_accepts_and_says_nothing_is_not_waited_for(monkeypatch: Patch):
+    monkeypatch.setattr(doctor_machine, "_NATS_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("KINTELL_NATS_URL", f"nats://127.0.0.1:{silent.getsockname()[1]}")
+        assert only(doctor_machine.nats())[0] == "error"
+
+
+def test_the_inbox_is_counted_or_missed(tmp_path: Path, monkeypatch: Patch):
+    monkeypatch.setenv("KINTELL_INBOX", str(tmp_path))
+    (tmp_path / "a.csv").touch()
+    assert only(doctor_machine.inbox())[:2] == ("ok", f"{tmp_path}: 1 files")
+    monkeypatch.setenv("KINTELL_INBOX", str(tmp_path / "gone"))
+    assert only(doctor_machine.inbox())[0] == "error"
+    monkeypatch.setenv("KINTELL_INBOX", "nosuch://bucket")
+    assert only(doctor_machine.inbox())[0] == "error"
+
+
+def test_half_configured_notifications_are_an_error(monkeypatch: Patch):
+    assert only(doctor_machine.notifications())[:2] == ("ok", "Nobody is told of failures.")
+    monkeypatch.setenv("NOTIFY_SLACK_WEBHOOK_URL", "https://hooks.example.test/x")
+    assert only(doctor_machine.notifications())[1] == "Failures are told by slack."
+    monkeypatch.setenv("NOTIFY_EMAIL_TO", "a@b.test")
+    assert only(doctor_machine.notifications())[0] == "error"
+
+
+def test_a_check_that_breaks_is_a_finding_and_shows_no_password():
+    def broken_check() -> list[Finding]:
+        raise RuntimeError("postgresql://me:hidden@host/db")
+
+    (finding,) = found_by(broken_check)
+    assert (finding.check, finding.level) == ("broken check", Level.ERROR)
+    assert "hidden" not in finding.found

@@ -1,0 +1,241 @@
+"""`backfills status`: the page over all domains, once and again and again."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+
+from dagster_backfills.cli import instance as instance_module
+from dagster_backfills.cli.instance import InstanceState, Tick, read_instance, read_ticks
+from dagster_backfills.cli.status import remarks, sections
+from dagster_backfills.cli.status_page import StatusPage, look
+from dagster_backfills.lib.dagster_home import dagster_environment
+from dagster_backfills_tests.cli.conftest import SCRIPT, Cli
+
+
+def run_at_work(conn: psycopg.Connection) -> None:
+    """A run that has done 1 of 4 partitions, 25 of 100 units, in ten seconds."""
+    conn.execute(
+        "insert into backfill.runs (run_id, root_run_id, assets, partitions, units, started_at)"
+        " values ('run-1', 'run-1', '{progress/cohort_stats}', 4, 100, '2026-06-30 12:00:00+00')"
+    )
+    conn.execute(
+        "insert into backfill.batches (batch_id, asset, run_id, partitions, snapshot, units, seconds, committed_at)"
+        " values (gen_random_uuid(), 'progress/cohort_stats', 'run-1', '{a}', pg_current_snapshot(), 25, 10,"
+        " '2026-06-30 12:00:10+00')"
+    )
+
+
+def failure(conn: psycopg.Connection, unit: str, message: str = "refused") -> None:
+    conn.execute(
+        "insert into backfill.failures (run_id, asset, partition, unit, error_class, message)"
+        " values ('run-1', 'progress/cohort_stats', 'a', %s, 'CheckViolation', %s)",
+        [unit, message],
+    )
+
+
+def tables(page: StatusPage) -> dict[str, list[dict[str, Any]]]:
+    return {
+        each.title: [dict(zip(each.headers, row, strict=True)) for row in each.rows]
+        for each in sections(page)
+    }
+
+
+def test_the_page_shows_what_runs_fails_and_waits_in_every_domain(
+    conn: psycopg.Connection, database_url: str
+):
+    run_at_work(conn)
+    failure(conn, "u1")
+    failure(conn, "u2", "postgresql://me:hidden@host/ is away")
+    conn.execute(
+        "select jobs.enqueue_background_job('transcription', %s)", ['{"audio_url": "https://a.test/b"}']
+    )
+    page = look(conn, database_url)
+    shown = tables(page)
+    assert {row["domain"] for row in shown["domains"]} >= {
+        "jobs", "kintell", "progress", "scoring", "training",
+    }  # fmt: skip
+    (run,) = shown["running"]
+    assert (run["partitions"], run["units"]) == ("1 of 4", "25 of 100")
+    assert page.running[0]["time_left"] == timedelta(seconds=30)
+    assert page.running[0]["units_per_second"] == 2.5
+    (queued,) = shown["queue of background jobs"]
+    assert (queued["type"], queued["waiting"]) == ("transcription", 1)
+    assert len(shown["scoring chain"]) == 3
+    (failed,) = shown["open failures"]
+    assert (failed["units"], failed["message"]) == (2, "postgresql://me:***@host/ is away")
+    assert "imports" not in shown
+
+
+def test_an_import_at_work_is_shown_with_its_rate(conn: psycopg.Connection, database_url: str):
+    conn.execute(
+        "insert into kintell.backfill_jobs (status, file_name, file_url, file_size, file_sha256, file_stamp, columns,"
+        " line_break, total_rows, processed_rows, inserted_rows, checkpoint_offset, attempt, activity, heartbeat_at,"
+        " started_at, last_processed_row) values ('pending', 'f.csv', '/f.csv', 1, repeat('a', 64), 's', '{a}', 'lf',"
+        " 100, 0, 0, 0, 0, null, null, null, 0)"
+    )
+    (row,) = tables(look(conn, database_url, ticks=False))["imports"]
+    assert (row["file"], row["status"], row["rows"]) == ("f.csv", "pending", "0 of 100")
+
+
+def test_looking_creates_nothing_in_the_database(conn: psycopg.Connection, database_url: str):
+    page = look(conn, database_url)
+    assert page.dagster.problem == instance_module.NOT_YET
+    assert conn.execute("select to_regnamespace('dagster')").fetchone() == (None,)
+    assert remarks(page) == [f"Of Dagster nothing is known: {instance_module.NOT_YET}"]
+
+
+@pytest.fixture
+def instance_url(database_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    for name, value in dagster_environment().items():
+        monkeypatch.setenv(name, value)
+    return database_url
+
+
+def test_ticks_name_every_schedule_and_sensor_with_its_next_time(instance_url: str):
+    import dagster as dg
+    from dagster._daemon.types import DaemonHeartbeat
+
+    with dg.DagsterInstance.get() as instance:
+        ticks = {tick.name: tick for tick in read_ticks(instance, datetime(2026, 6, 30, 1, tzinfo=UTC))}
+        assert read_instance(instance_url, ticks=False).daemon_seconds is None
+        instance.add_daemon_heartbeat(DaemonHeartbeat(datetime.now(UTC).timestamp(), "SENSOR", "me"))
+    assert ticks["daily_scoring_schedule"].next == datetime(2026, 6, 30, 2, tzinfo=UTC)
+    assert ticks["nightly_progress_stats"].kind == "schedule"
+    assert all(tick.on for tick in ticks.values())
+    assert ticks["progress_stats_refresh"] == Tick(
+        "progress_stats_refresh", "sensor", True, "30 s", None, None, "", ""
+    )
+    assert read_instance(instance_url, ticks=False).daemon_works
+
+
+def test_what_is_turned_off_in_the_ui_has_no_next_tick(instance_url: str):
+    import dagster as dg
+    from dagster._core.definitions.run_request import InstigatorType
+    from dagster._core.remote_origin import (
+        InProcessCodeLocationOrigin,
+        RemoteInstigatorOrigin,
+        RemoteRepositoryOrigin,
+    )
+    from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus
+    from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+
+    location = InProcessCodeLocationOrigin(
+        LoadableTargetOrigin(module_name="dagster_backfills.definitions"),
+        location_name="dagster_backfills.definitions",
+    )
+    origin = RemoteInstigatorOrigin(RemoteRepositoryOrigin(location, "__repository__"), "automation")
+    with dg.DagsterInstance.get() as instance:
+        instance.add_instigator_state(
+            InstigatorState(origin, InstigatorType.SENSOR, InstigatorStatus.STOPPED, None)
+        )
+        ticks = {tick.name: tick for tick in read_ticks(instance, datetime.now(UTC))}
+    assert (ticks["automation"].on, ticks["automation"].next) == (False, None)
+    assert ticks["kintell_events"].on
+
+
+def test_a_dagster_that_is_away_takes_nothing_from_the_page(
+    conn: psycopg.Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("DAGSTER_POSTGRES_URL", "postgresql://me:hidden@127.0.0.1:1/none")
+    page = look(conn, database_url)
+    assert len(page.domains) >= 5
+    assert "127.0.0.1" in page.dagster.problem
+    assert "hidden" not in page.dagster.problem
+
+
+def test_a_silent_daemon_is_said(conn: psycopg.Connection, database_url: str):
+    page = look(conn, database_url, ticks=False)
+    silent = StatusPage(**{**vars(page), "dagster": InstanceState(daemon_seconds=500, runs_queued=3)})
+    assert remarks(silent) == [
+        "The daemon was last heard of 8 min 20 s ago: nothing ticks, nothing queued starts. Start it: backfills up",
+        "Runs: 0 at work, 3 queued.",
+    ]
+
+
+def test_json_has_everything_and_nothing_else_is_on_stdout(cli: Cli, conn: psycopg.Connection):
+    run_at_work(conn)
+    failure(conn, "u1")
+    done = cli("status", "--json", "--no-ticks")
+    assert done.returncode == 0, done.stderr
+    page = json.loads(done.stdout)
+    assert set(page) == {
+        "at", "server", "domains", "running", "imports", "queue", "chain", "failures", "dagster",
+    }  # fmt: skip
+    assert page["running"][0]["time_left"] == 30.0
+    assert page["failures"][0]["failures"] == 1
+
+
+def watching(url: str, *options: str) -> subprocess.Popen[str]:
+    command = [SCRIPT, "status", "--watch", "--no-ticks", "--interval", "0.2", *options]
+    return subprocess.Popen(
+        command,
+        env=os.environ | {"DATABASE_URL": url},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_watch_in_a_pipe_gives_a_line_a_look_until_it_is_interrupted(
+    conn: psycopg.Connection, database_url: str
+):
+    process = watching(database_url, "--json")
+    assert process.stdout is not None
+    assert json.loads(process.stdout.readline())["failures"] == []
+    failure(conn, "u1")
+    while not json.loads(process.stdout.readline())["failures"]:
+        pass
+    process.send_signal(signal.SIGINT)
+    rest, said = process.communicate()
+    assert process.returncode == 130
+    assert said == "backfills: Interrupted.\n"
+    assert all(json.loads(line) for line in rest.splitlines())
+
+
+def test_watch_waits_for_a_database_that_is_away(
+    conn: psycopg.Connection, database_url: str, server_url: str
+):
+    name = conn.info.dbname
+    process = watching(database_url, "--json")
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.readline()
+    with psycopg.connect(server_url, autocommit=True) as admin:
+        admin.execute(f'alter database "{name}" allow_connections false')
+        admin.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", [name])
+        assert "Trying again." in process.stderr.readline()
+        admin.execute(f'alter database "{name}" allow_connections true')
+    again = datetime.now(UTC).isoformat()
+    while json.loads(process.stdout.readline())["at"] < again:
+        pass
+    process.send_signal(signal.SIGINT)
+    process.communicate()
+    assert process.returncode == 130
+
+
+def test_watch_on_a_terminal_is_a_screen_of_its_own_that_ctrl_c_leaves(database_url: str):
+    process, terminal = pty.fork()
+    if process == 0:
+        os.environ |= {"DATABASE_URL": database_url, "TERM": "xterm", "COLUMNS": "120", "LINES": "60"}
+        os.execv(SCRIPT, [SCRIPT, "status", "--watch", "--no-ticks"])
+    shown = b""
+    while b"up to date" not in shown:
+        shown += os.read(terminal, 65536)
+    assert b"\x1b[?1049h" in shown
+    os.write(terminal, b"\x03")
+    with suppress(OSError):  # the terminal's other end is closed
+        while chunk := os.read(terminal, 65536):
+            shown += chunk
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 130
+    assert b"\x1b[?1049l" in shown
+    assert shown.endswith(b"backfills: Interrupted.\r\n")
+    assert b"Traceback" not in shown

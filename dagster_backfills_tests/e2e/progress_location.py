@@ -1,0 +1,19 @@
+"""The progress domain alone, without what starts runs by itself: what runs is what someone launched."""
+
+import dagster as dg
+
+from dagster_backfills.defs.progress.assets import progress_stats
+from dagster_backfills.defs.progress.sensors import progress_cohorts_sync
+from dagster_backfills.lib.postgres.io_manager import PostgresIOManager
+from dagster_backfills.lib.postgres.resource import PostgresResource
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    postgres = PostgresResource()
+    return dg.Definitions(
+        assets=[progress_stats],
+        sensors=[progress_cohorts_sync],
+        resources={"postgres": postgres, "io_manager": PostgresIOManager(postgres=postgres)},
+        executor=dg.in_process_executor,
+    )
