@@ -9,7 +9,7 @@ from dagster_backfills_tests.chaos.faults import FAULTS
 from dagster_backfills_tests.chaos.storm import Ground, Size, storm
 
 
-@pytest.mark.e2e
+@pytest.mark.chaos
 @pytest.mark.timeout(900)
 def test_one_strike_of_each_kind_leaves_everything_whole(folder, subtests_of_faults):
     ground = Ground.prepare(folder)
