@@ -81,10 +81,10 @@ class Planted:
             "MUX_TOKEN_SECRET": PLANTED["mux"],
             "MUX_BASE_URL": telltale.url,
             "JOBS_MEDIA_FOLDERS": str(home),
-            "SCORING_EMAIL_FROM": "a@example.org",
-            "SCORING_EMAIL_TO": "b@example.org",
-            "SCORING_SMTP_HOST": "127.0.0.1",
-            "SCORING_SMTP_PASSWORD": PLANTED["smtp"],
+            "NOTIFY_EMAIL_FROM": "a@example.org",
+            "NOTIFY_EMAIL_TO": "b@example.org",
+            "NOTIFY_SMTP_HOST": "127.0.0.1",
+            "NOTIFY_SMTP_PASSWORD": PLANTED["smtp"],
         }
         self.said: dict[str, str] = {}
 
@@ -278,7 +278,9 @@ def test_every_secret_that_the_project_reads_may_come_from_a_file(project_root: 
         line.split("=")[0].lstrip("#") for line in example.splitlines() if "=" in line and line[:1] == "#"
     }
     secret = {
-        n for n in named if n.endswith(("_KEY", "_SECRET", "_PASSWORD", "DATABASE_URL", "POSTGRES_URL"))
+        n
+        for n in named
+        if n.endswith(("_KEY", "_SECRET", "_PASSWORD", "DATABASE_URL", "POSTGRES_URL", "WEBHOOK_URL"))
     }
     assert secret - {"TEST_DATABASE_URL"} <= set(SECRETS)
     assert "KINTELL_NATS_URL" in SECRETS

@@ -140,3 +140,6 @@ select
     b.created_at, b.run_after, b.started_at, b.completed_at
 from jobs.background_jobs as b
 where b.enqueued_by = session_user;
+
+comment on view jobs.my_jobs is
+'The jobs that the login who asks has enqueued: what an application sees of the queue.';
