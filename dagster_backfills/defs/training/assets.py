@@ -7,6 +7,7 @@ import dagster as dg
 from dagster_backfills.defs.training.partitions import organizations_partitions
 from dagster_backfills.defs.training.reporting import observe
 from dagster_backfills.defs.training.tables import (
+    BATCH_SECONDS,
     COMPLETIONS,
     PROGRESS,
     backfill_id_of,
@@ -66,7 +67,8 @@ def training_completions(
             )
             conn.commit()
     makers = {_COMPLETIONS: lambda: completions(backfill_id_of(context.run)), _PROGRESS: progress}
-    yield dg.Output(WriteSet([makers[name]() for name in chosen]), chosen[0])
+    write_set = WriteSet([makers[name]() for name in chosen], batch_seconds=BATCH_SECONDS)
+    yield dg.Output(write_set, chosen[0])
     for name in chosen[1:]:
         yield dg.Output(None, name)
     yield from observe(postgres, context.run)

@@ -11,6 +11,7 @@ from dagster_backfills.defs.training.partitions import organizations_partitions
 from dagster_backfills.defs.training.reporting import observe
 from dagster_backfills.defs.training.tables import (
     ASSETS,
+    BATCH_SECONDS,
     COMPLETIONS,
     PROGRESS,
     backfill_id_of,
@@ -62,7 +63,8 @@ def fill_organizations(
         raise dg.Failure(f"There is no organization {', '.join(map(repr, unknown))}.", allow_retries=False)
     context.instance.add_dynamic_partitions(str(organizations_partitions.name), keys)
     context.log.info(f"{len(keys):,} organizations to fill ({config.which.value}).")
-    yield dg.Output(WriteSet([completions(backfill_id_of(context.run)), progress()], keys=keys))
+    writes = [completions(backfill_id_of(context.run)), progress()]
+    yield dg.Output(WriteSet(writes, keys=keys, batch_seconds=BATCH_SECONDS))
     yield from observe(postgres, context.run)
 
 

@@ -28,6 +28,11 @@ def backfill_id_of(run: dg.DagsterRun) -> str:
     return run.tags.get("dagster/backfill") or run.root_run_id or run.run_id
 
 
+# Nobody waits for records that are not there yet. Organizations' members lie all over the index of members and videos:
+# the more of them a batch has, the more rows share a page of it.
+BATCH_SECONDS = 5.0
+
+
 def completions(backfill_id: str) -> Write:
     """The records that members lack, created in the name of `backfill_id`."""
     return Write(

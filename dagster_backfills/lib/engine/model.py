@@ -140,10 +140,13 @@ class WriteSet:
     A partition that is worked unit by unit writes the tables that have units first, and the others at its end.
 
     keys: the partitions to work, for a run that is given its partitions rather than launched for them.
+    batch_seconds: what a batch should take, where the rows are such that nobody waits for them and longer batches are
+        cheaper. It only lengthens the I/O manager's `target_seconds`.
     """
 
     writes: Sequence[Write]
     keys: Sequence[str] | None = None
+    batch_seconds: float = 0.0
 
 
 @dataclass

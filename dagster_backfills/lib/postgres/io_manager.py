@@ -79,11 +79,12 @@ class PostgresIOManager(dg.ConfigurableIOManager):
         description="After the server stayed away that long: seconds to the step's next try.",
     )
 
-    def settings(self) -> EngineSettings:
+    def settings(self, write_set: WriteSet) -> EngineSettings:
+        target = self.target_seconds
         return EngineSettings(
             batch_units=self.batch_units,
             max_batch_units=max(self.max_batch_units, self.batch_units),
-            target_seconds=self.target_seconds,
+            target_seconds=max(target, write_set.batch_seconds) if target else 0.0,
             delay_seconds=self.delay_seconds,
             statement_timeout=self.statement_timeout,
             lock_timeout=self.lock_timeout,
@@ -152,7 +153,7 @@ class _Storing:
         runner = Runner(
             connect=self.manager.postgres.connect,
             run_identity=run_identity(self.context),
-            settings=self.manager.settings(),
+            settings=self.manager.settings(self.write_set),
             log=self.context.log.warning,
         )
         with self.manager.postgres.connect() as conn:

@@ -6,6 +6,8 @@ import pyarrow as pa
 import pytest
 
 from dagster_backfills.lib.engine.model import Compute, Query, Target, Write, WriteSet
+from dagster_backfills.lib.postgres.io_manager import PostgresIOManager
+from dagster_backfills.lib.postgres.resource import PostgresResource
 from dagster_backfills_tests.lib.postgres.storing import (
     failure_text,
     materialize,
@@ -537,3 +539,13 @@ def test_an_arrow_table_is_stored_like_a_frame(database_url, conn, table):
     data = pa.table({"part": ["a"], "id": pa.array([1], pa.int8()), "v": pa.array(["x"]).dictionary_encode()})
     materialize(database_url, items(lambda: data, metadata={}))
     assert rows(conn, table) == [("a", 1, "x")]
+
+
+@pytest.mark.parametrize(
+    ("configured", "asked", "target"), [(1.0, 5.0, 5.0), (8.0, 5.0, 8.0), (1.0, 0.0, 1.0), (0.0, 5.0, 0.0)]
+)
+def test_a_set_may_ask_for_longer_batches_and_a_fixed_size_stays(configured, asked, target):
+    manager = PostgresIOManager(
+        postgres=PostgresResource(url="postgresql:///none"), target_seconds=configured
+    )
+    assert manager.settings(WriteSet([], batch_seconds=asked)).target_seconds == target
