@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -18,6 +17,7 @@ from psycopg.types.json import Jsonb
 
 from dagster_backfills.defs.jobs.errors import InvalidJobInput
 from dagster_backfills.defs.jobs.registry import Registry, background_job_types
+from dagster_backfills.lib.postgres.queries import load_queries
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +56,9 @@ class Step:
         return step if self.priority is None else {**step, "priority": self.priority}
 
 
-@cache
 def statements() -> dict[str, str]:
     """The statements of queries.sql by name, with psycopg's placeholders."""
-    import aiosql
-
-    loaded = aiosql.from_path(Path(__file__).with_name("queries.sql"), "psycopg", mandatory_parameters=False)
-    return {n: getattr(loaded, n).sql for n in loaded.available_queries if not n.endswith("_cursor")}
+    return load_queries(Path(__file__).with_name("queries.sql"))
 
 
 def enqueue(
