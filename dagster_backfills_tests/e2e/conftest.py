@@ -1,15 +1,19 @@
 """A real webserver and daemon on the project's own instance settings, for whole runs as the UI launches them."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import psycopg
 import pytest
 
 from benchmarks.servers import Webserver, dagster_servers
+from dagster_backfills.lib.dagster_home import with_search_path
 from dagster_backfills_tests.conftest import new_database
+from dagster_backfills_tests.e2e.graphql import LOCATION
 
 
 @dataclass(frozen=True)
@@ -29,23 +33,62 @@ def instance_environment(database_url: str, home: Path) -> dict[str, str]:
     """What every process of an instance has in its environment; Dagster's own tables are in the schema `dagster`."""
     with psycopg.connect(database_url, autocommit=True) as conn:
         conn.execute("create schema if not exists dagster")
-    separator = "&" if "?" in database_url else "?"
     return {
         "DAGSTER_HOME": str(home),
         "DATABASE_URL": database_url,
-        "DAGSTER_POSTGRES_URL": f"{database_url}{separator}options=-csearch_path%3Ddagster",
+        "DAGSTER_POSTGRES_URL": with_search_path(database_url, "dagster"),
     }
 
 
+class StackFactory(Protocol):
+    """Starts a stack on a database of its own, with every table and no rows.
+
+    module: the code location. fill: what is in the database before anything looks at it. variables: more of the
+    processes' environment.
+    """
+
+    def __call__(
+        self,
+        module: str = LOCATION,
+        *,
+        fill: Callable[[psycopg.Connection], None] | None = None,
+        variables: Mapping[str, str] | None = None,
+        backfill_interval: float | None = None,
+    ) -> AbstractContextManager[Stack]: ...
+
+
 @pytest.fixture(scope="module")
-def stack(
+def start_stack(
     server_url: str, template: str, project_root: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Stack]:
-    home = tmp_path_factory.mktemp("dagster_home")
-    shutil.copy(project_root / "dagster.yaml", home)
-    with new_database(server_url, template) as database_url:
-        environment = instance_environment(database_url, home)
-        with dagster_servers(
-            home, "dagster_backfills.definitions", environment, working_directory=project_root
-        ) as webserver:
-            yield Stack(webserver, home, environment, database_url)
+) -> StackFactory:
+    @contextmanager
+    def start(
+        module: str = LOCATION,
+        *,
+        fill: Callable[[psycopg.Connection], None] | None = None,
+        variables: Mapping[str, str] | None = None,
+        backfill_interval: float | None = None,
+    ) -> Iterator[Stack]:
+        home = tmp_path_factory.mktemp("dagster_home")
+        shutil.copy(project_root / "dagster.yaml", home)
+        with new_database(server_url, template) as database_url:
+            if fill is not None:
+                with psycopg.connect(database_url, autocommit=True) as conn:
+                    fill(conn)
+            environment = {**instance_environment(database_url, home), **(variables or {})}
+            with dagster_servers(
+                home,
+                module,
+                environment,
+                working_directory=project_root,
+                backfill_interval=backfill_interval,
+            ) as webserver:
+                yield Stack(webserver, home, environment, database_url)
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def stack(start_stack: StackFactory) -> Iterator[Stack]:
+    with start_stack() as started:
+        yield started

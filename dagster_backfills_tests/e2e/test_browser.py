@@ -8,15 +8,13 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
-from benchmarks.servers import Webserver, dagster_servers
-from dagster_backfills_tests.conftest import new_database
-from dagster_backfills_tests.e2e.conftest import Stack, instance_environment
+from benchmarks.servers import Webserver
+from dagster_backfills_tests.e2e.conftest import Stack, StackFactory
 from dagster_backfills_tests.e2e.graphql import partition_keys, partition_states, wait_for
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -39,22 +37,13 @@ _REPORT = """mutation($events: ReportRunlessAssetEventsParams!) { reportRunlessA
 
 
 @pytest.fixture(scope="module")
-def school(
-    server_url: str, template: str, project_root: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Stack]:
+def school(start_stack: StackFactory) -> Iterator[Stack]:
     """The real stack on cohorts that have no statistics yet, and that nothing computes before the browser does."""
-    home = tmp_path_factory.mktemp("dagster_home")
-    shutil.copy(project_root / "dagster.yaml", home)
-    with new_database(server_url, template) as url:
-        environment = instance_environment(url, home)
-        with dagster_servers(
-            home, MODULE, environment, working_directory=project_root, backfill_interval=1
-        ) as webserver:
-            with psycopg.connect(url, autocommit=True) as conn:
-                _fill(conn)
-            wait_for("the cohorts' partitions", lambda: partition_keys(webserver, ASSET) == set(TERMS))
-            _report_students(webserver)
-            yield Stack(webserver, home, environment, url)
+    with start_stack(MODULE, fill=_fill, backfill_interval=1) as started:
+        web = started.webserver
+        wait_for("the cohorts' partitions", lambda: partition_keys(web, ASSET) == set(TERMS))
+        _report_students(web)
+        yield started
 
 
 def _fill(conn: psycopg.Connection) -> None:

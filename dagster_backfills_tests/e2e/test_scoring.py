@@ -4,17 +4,14 @@ The tests follow one installation through its day and stand in that order. What 
 in `defs/scoring/test_schedule_and_sensors.py`, where the clock can be moved.
 """
 
-import shutil
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 
 import psycopg
 import pytest
 
-from benchmarks.servers import Webserver, dagster_servers
-from dagster_backfills_tests.conftest import new_database
-from dagster_backfills_tests.e2e.conftest import Stack, instance_environment
+from benchmarks.servers import Webserver
+from dagster_backfills_tests.e2e.conftest import Stack, StackFactory
 from dagster_backfills_tests.e2e.graphql import (
     LOCATION,
     REPOSITORY,
@@ -72,21 +69,10 @@ def _fill(conn: psycopg.Connection) -> None:
 
 
 @pytest.fixture(scope="module")
-def gym(
-    server_url: str, template: str, project_root: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Stack]:
-    home = tmp_path_factory.mktemp("dagster_home")
-    shutil.copy(project_root / "dagster.yaml", home)
-    with new_database(server_url, template) as url:
-        with psycopg.connect(url, autocommit=True) as conn:
-            _fill(conn)
-        # Of the days that the daemon finds missing, two are enough here.
-        environment = {**instance_environment(url, home), "SCORING_CATCH_UP_DAYS": "2"}
-        servers = dagster_servers(
-            home, LOCATION, environment, working_directory=project_root, backfill_interval=5
-        )
-        with servers as webserver:
-            yield Stack(webserver, home, environment, url)
+def gym(start_stack: StackFactory) -> Iterator[Stack]:
+    # Of the days that the daemon finds missing, two are enough here.
+    with start_stack(fill=_fill, variables={"SCORING_CATCH_UP_DAYS": "2"}, backfill_interval=5) as started:
+        yield started
 
 
 def materialized_ranges(webserver: Webserver, asset: str) -> list[tuple[str, str]]:
