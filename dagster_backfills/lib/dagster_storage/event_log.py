@@ -17,6 +17,8 @@ import dagster as dg
 from dagster_postgres import PostgresEventLogStorage
 from dagster_postgres.utils import get_token_provider_from_config, pg_url_from_config
 
+from dagster_backfills.lib.dagster_storage.event_text import EventTexts
+
 IN_ONE_STATEMENT = frozenset(
     {
         dg.DagsterEventType.ASSET_MATERIALIZATION,
@@ -86,7 +88,8 @@ class BatchedEventLogStorage(PostgresEventLogStorage):
 
     def _store_together(self, events: Sequence[dg.EventLogEntry]) -> None:
         table = self.prepare_insert_event(events[0]).table
-        rows = [_row(event) for event in events]
+        texts = EventTexts()
+        rows = [_row(event, texts) for event in events]
         with self.run_connection(events[0].run_id) as conn:
             if self._writes_the_same(events, rows):
                 insert = table.insert().returning(table.c.id, sort_by_parameter_order=True)
@@ -106,12 +109,12 @@ class BatchedEventLogStorage(PostgresEventLogStorage):
         )
 
 
-def _row(event: dg.EventLogEntry) -> dict[str, Any]:
+def _row(event: dg.EventLogEntry, texts: EventTexts) -> dict[str, Any]:
     """An asset event's row in `event_logs`."""
     inner = event.get_dagster_event()
     return {
         "run_id": event.run_id,
-        "event": dg.serialize_value(event),
+        "event": texts.of(event),
         "dagster_event_type": inner.event_type_value,
         "timestamp": datetime.fromtimestamp(event.timestamp, UTC).replace(tzinfo=None),
         "step_key": inner.step_key,

@@ -143,7 +143,7 @@ class _Storing:
     def __post_init__(self) -> None:
         self.partitions_def = self.context.asset_partitions_def if self.context.has_asset_partitions else None
         self.keys = self._keys()
-        self.assets = [write.target.asset for write in self.write_set.writes]
+        self.modes = {write.target.asset: write.target.mode for write in self.write_set.writes}
         self.own = "/".join(self.context.asset_key.path) if self.context.has_asset_key else None
 
     def events(self) -> Iterator[Any]:
@@ -168,7 +168,7 @@ class _Storing:
             }
         if self.own is None and self.keys != [WHOLE]:
             # Dagster has announced nothing for a run that finds its partitions itself.
-            announce_partitions(self.context, [dg.AssetKey(a.split("/")) for a in self.assets], self.keys)
+            announce_partitions(self.context, [dg.AssetKey(a.split("/")) for a in self.modes], self.keys)
         progress = ProgressLog(len(self.keys), self.context.log.info)
         with Reporter(self.context) as reporter:
             try:
@@ -194,9 +194,11 @@ class _Storing:
             dg.AssetMaterialization(
                 asset.split("/"),
                 partition=None if key == WHOLE else key,
-                metadata=partition_metadata(outcome.counts.get(asset, {}).get(key), partitioned=key != WHOLE),
+                metadata=partition_metadata(
+                    outcome.counts.get(asset, {}).get(key), mode, partitioned=key != WHOLE
+                ),
             )
-            for asset in self.assets
+            for asset, mode in self.modes.items()
             for key in keys
             if key != WHOLE or self.own is None
         ]
@@ -205,14 +207,14 @@ class _Storing:
         """Totals and columns, once for each asset: ten thousand times they would be most of what a run writes."""
         if self.own is None:
             return
-        for asset in self.assets:
+        for asset, mode in self.modes.items():
             table = self.tables.get(asset)
             metadata = run_metadata(outcome, asset) | (table_metadata(table) if table else {})
             if asset != self.own:
                 reporter.describe(dg.AssetKey(asset.split("/")), metadata)
                 continue
             if self.keys == [WHOLE]:
-                metadata |= partition_metadata(outcome.of(asset, WHOLE), partitioned=False)
+                metadata |= partition_metadata(outcome.of(asset, WHOLE), mode, partitioned=False)
             self.context.add_output_metadata(metadata)
 
     def _keys(self) -> list[str]:

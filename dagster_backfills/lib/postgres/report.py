@@ -7,19 +7,24 @@ from typing import Any
 
 import dagster as dg
 
-from dagster_backfills.lib.engine.model import Counts, Outcome
+from dagster_backfills.lib.engine.model import Counts, Mode, Outcome
 from dagster_backfills.lib.postgres.catalog import Table
 
 _LOG_EVERY_SECONDS = 5.0
 _LISTED = 50  # failing partitions named in a message; the ledger has them all
 
 
-def partition_metadata(counts: Counts | None, *, partitioned: bool) -> dict[str, Any]:
-    """Rows of one partition; nothing for a partition that an earlier try of the run has written."""
+def partition_metadata(counts: Counts | None, mode: Mode, *, partitioned: bool) -> dict[str, Any]:
+    """Rows of one partition; nothing for a partition that an earlier try of the run has written.
+
+    How many rows the partition has is known where its source gave them all: not of what `insert_missing` adds to.
+    """
     if counts is None:
         return {"written_by": "an earlier try of this run"}
-    entries: dict[str, Any] = {
-        "dagster/partition_row_count" if partitioned else "dagster/row_count": counts.rows,
+    entries: dict[str, Any] = {}
+    if mode != "insert_missing":
+        entries["dagster/partition_row_count" if partitioned else "dagster/row_count"] = counts.rows
+    entries |= {
         "rows_inserted": counts.inserted,
         "rows_updated": counts.updated,
         "rows_unchanged": counts.unchanged,
