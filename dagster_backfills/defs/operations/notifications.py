@@ -1,4 +1,4 @@
-"""What a failed run's notification says. Not here: how it is sent (`channels`), and when (`sensors`)."""
+"""What a notification says of failed runs, and of units left behind. Not here: how it is sent, and when (`sensors`)."""
 
 import html
 from collections.abc import Mapping, Sequence
@@ -39,7 +39,7 @@ class FailingUnit:
 
 @dataclass(frozen=True)
 class FailedRun:
-    """A failed run in the words of its notification."""
+    """A run in the words of its notification: one that failed, or (`whole` is false) one whose units did."""
 
     run_id: str
     job: str
@@ -47,10 +47,18 @@ class FailedRun:
     reasons: tuple[str, ...]
     units: tuple[FailingUnit, ...]
     link: str | None
+    whole: bool = True
 
     @property
     def title(self) -> str:
         return f"{self.job} {self.partitions}" if self.partitions else self.job
+
+    @property
+    def outcome(self) -> str:
+        if self.whole:
+            return "failed."
+        total = self.units[0].total if self.units else 0
+        return f"is done but for {total:,} unit{'' if total == 1 else 's'}."
 
     @property
     def left_out(self) -> int:
@@ -70,7 +78,7 @@ class Message:
         """For people whose mail shows no HTML."""
         blocks = ["\n".join(_lines(run)) for run in self.runs]
         if self.more_runs:
-            blocks.append(f"{self.more_runs:,} more runs failed.")
+            blocks.append(self._more())
         return "\n\n".join(blocks) + "\n"
 
     def html(self) -> str:
@@ -84,7 +92,7 @@ class Message:
         return {"text": _escaped(self.subject), "blocks": blocks}
 
     def _more(self) -> str:
-        return f"{self.more_runs:,} more runs failed."
+        return f"And {self.more_runs:,} more runs."
 
 
 def failed_run(
@@ -94,7 +102,10 @@ def failed_run(
     event: dg.DagsterEvent,
     ui: str,
 ) -> FailedRun:
-    """Gather what is known: the steps' own errors from the event log, the failing units from the ledger."""
+    """Gather what is known: the steps' own errors from the event log, the failing units from the ledger.
+
+    event: the run's last change of status.
+    """
     binds = {"run_id": run.run_id, "shown": SHOWN_UNITS}
     cursor = conn.cursor(row_factory=class_row(FailingUnit))
     units = cursor.execute(statement("failing_units"), binds).fetchall()
@@ -104,7 +115,10 @@ def failed_run(
     ).records
     steps = [r.event_log_entry.get_dagster_event().step_failure_data for r in records]
     reasons = [_reason(step.error, step.user_failure_data) for step in steps]
-    said = [reason for reason in reasons if reason] or [event.message or "No reason was given."]
+    whole = event.event_type is dg.DagsterEventType.RUN_FAILURE
+    said = [reason for reason in reasons if reason]
+    if whole and not said:
+        said = [event.message or "No reason was given."]
     return FailedRun(
         run.run_id,
         job_of(run),
@@ -112,13 +126,15 @@ def failed_run(
         tuple(dict.fromkeys(_short(each) for each in said)),
         tuple(units),
         f"{ui.rstrip('/')}/runs/{run.run_id}" if ui else None,
+        whole,
     )
 
 
 def message_of(runs: Sequence[FailedRun]) -> Message:
     """One message for all of them: a night in which everything fails is one mail and not a hundred."""
     title = runs[0].title if len(runs) == 1 else f"{len(runs):,} runs"
-    subject = " ".join(f"[JOB FAILURE] {title}".split())[:_LONGEST_SUBJECT]
+    kind = "JOB FAILURE" if any(run.whole for run in runs) else "FAILED UNITS"
+    subject = " ".join(f"[{kind}] {title}".split())[:_LONGEST_SUBJECT]
     return Message(subject, tuple(runs[:SHOWN_RUNS]), max(len(runs) - SHOWN_RUNS, 0))
 
 
@@ -137,7 +153,7 @@ def _short(text: str) -> str:
 
 
 def _lines(run: FailedRun) -> list[str]:
-    lines = [f"{run.title} failed.", *run.reasons]
+    lines = [f"{run.title} {run.outcome}", *run.reasons]
     if run.units:
         lines += ["Failing units:", *(f"- {unit}" for unit in run.units)]
     if run.left_out:
@@ -146,7 +162,7 @@ def _lines(run: FailedRun) -> list[str]:
 
 
 def _html(run: FailedRun) -> str:
-    parts = [f"<p><b>{html.escape(run.title)}</b> failed.<br>"]
+    parts = [f"<p><b>{html.escape(run.title)}</b> {run.outcome}<br>"]
     parts += [f"{html.escape(reason)}<br>" for reason in run.reasons]
     parts.append("</p>")
     items = [str(unit) for unit in run.units]
@@ -160,7 +176,7 @@ def _html(run: FailedRun) -> str:
 
 def _mrkdwn(run: FailedRun) -> str:
     name = f"<{run.link}|Run {run.run_id[:8]}>" if run.link else f"Run {run.run_id}"
-    lines = [f"*{_escaped(run.title)}* failed. {name}", *map(_escaped, run.reasons)]
+    lines = [f"*{_escaped(run.title)}* {run.outcome} {name}", *map(_escaped, run.reasons)]
     lines += [f"• {_escaped(str(unit))}" for unit in run.units]
     if run.left_out:
         lines.append(f"• and {run.left_out:,} more: `backfills failures list`")

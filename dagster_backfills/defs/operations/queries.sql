@@ -71,3 +71,9 @@ from backfill.failures as f
 where f.run_id = :run_id and f.resolved_at is null
 order by f.id
 limit :shown;
+
+-- name: runs_with_new_failures
+-- Of these runs, those that left units behind which had not failed before: what fails again is no news.
+select distinct f.run_id
+from backfill.failures as f
+where f.run_id = any(:run_ids::text[]) and f.attempts = 1 and f.resolved_at is null;

@@ -1,15 +1,17 @@
 """When people are told: a sensor a channel, whose cursor moves on once a message has been delivered."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import dagster as dg
 
 from dagster_backfills.defs.operations.channels import Channel, channels_from
 from dagster_backfills.defs.operations.notifications import failed_run, message_of, ui_address
+from dagster_backfills.defs.operations.statements import statement
 from dagster_backfills.lib.postgres.resource import PostgresResource
 
 _MOST_AT_ONCE = 200
+_FAILED, _DONE = dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.RUN_SUCCESS
 
 
 @dg.definitions
@@ -28,39 +30,55 @@ def _failure_sensor(channel: Channel, ui: str) -> dg.SensorDefinition:
         minimum_interval_seconds=30,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=(
-            f"Tells of failed runs of every job by {channel.name}, with the failing units and a link. What could not "
-            "be delivered is tried again with the next tick."
+            f"Tells by {channel.name} of failed runs of every job, and of units that a run has left behind, with a "
+            "link. What could not be delivered is tried again with the next tick."
         ),
     )
     def tell(context: dg.SensorEvaluationContext, postgres: PostgresResource) -> dg.SkipReason:
         instance = context.instance
         if context.cursor is None:
             # What failed before anyone asked to be told is history.
-            newest = instance.fetch_run_status_changes(dg.DagsterEventType.RUN_FAILURE, limit=1).records
-            context.update_cursor(str(newest[0].storage_id if newest else 0))
-            return dg.SkipReason("From now on, failed runs are told of.")
-        found = instance.fetch_run_status_changes(
-            dg.RunStatusChangeRecordsFilter(
-                dg.DagsterEventType.RUN_FAILURE, after_storage_id=int(context.cursor)
-            ),
-            limit=_MOST_AT_ONCE,
-            ascending=True,
-        ).records
-        if not found:
-            return dg.SkipReason("No run has failed.")
-        failures = []
+            context.update_cursor(f"{_newest(instance, _FAILED)} {_newest(instance, _DONE)}")
+            return dg.SkipReason("From now on, failed runs and units are told of.")
+        failed_upto, _, done_upto = context.cursor.partition(" ")
+        failed = _changes(instance, _FAILED, int(failed_upto))
+        # A cursor of one number is from before units were told of.
+        done = _changes(instance, _DONE, int(done_upto or _newest(instance, _DONE)))
+        told = []
         with postgres.connect() as conn:
-            for record in found:
+            binds = {"run_ids": [record.run_id for record in done]}
+            left_units = {row[0] for row in conn.execute(statement("runs_with_new_failures"), binds)}
+            for record in [*failed, *(record for record in done if record.run_id in left_units)]:
                 run = instance.get_run_by_id(record.run_id)
                 if run is None or run.tags.get("dagster/will_retry") == "true":
                     continue
                 event = record.event_log_entry.get_dagster_event()
-                failures.append(failed_run(conn, instance, run, event, ui))
-        if failures:
-            channel.send(message_of(failures))
-        context.update_cursor(str(found[-1].storage_id))
+                told.append(failed_run(conn, instance, run, event, ui))
+        if told:
+            channel.send(message_of(told))
+        failed_upto = str(failed[-1].storage_id) if failed else failed_upto
+        done_upto = str(done[-1].storage_id) if done else done_upto or str(_newest(instance, _DONE))
+        context.update_cursor(f"{failed_upto} {done_upto}")
+        if not failed and not told:
+            return dg.SkipReason("No run has failed, and none has left a unit behind.")
         return dg.SkipReason(
-            f"Told of {len(failures):,} failed runs; {len(found) - len(failures):,} are retried."
+            f"Told of {len(told):,} runs; {len(failed) + len(left_units) - len(told):,} are retried."
         )
 
     return tell
+
+
+def _newest(instance: dg.DagsterInstance, kind: dg.DagsterEventType) -> int:
+    newest = instance.fetch_run_status_changes(kind, limit=1).records
+    return newest[0].storage_id if newest else 0
+
+
+def _changes(
+    instance: dg.DagsterInstance, kind: dg.DagsterEventType, after: int
+) -> Sequence[dg.EventLogRecord]:
+    """The next runs that came to this end, the oldest first."""
+    return instance.fetch_run_status_changes(
+        dg.RunStatusChangeRecordsFilter(kind, after_storage_id=after),  # type: ignore[arg-type]
+        limit=_MOST_AT_ONCE,
+        ascending=True,
+    ).records

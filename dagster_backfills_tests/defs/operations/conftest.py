@@ -16,6 +16,8 @@ import trustme
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
+from dagster_backfills.lib.engine import ledger
+from dagster_backfills.lib.engine.model import Failure
 from dagster_backfills.lib.postgres.resource import PostgresResource
 
 
@@ -27,22 +29,23 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 class Work(dg.Config):
     fail: str = ""
+    left: str = ""
 
 
 @dg.op
 def work(context: dg.OpExecutionContext, config: Work, postgres: PostgresResource) -> None:
-    """Fail with these words, and two units in the ledger."""
-    if not config.fail:
-        return
+    """Fail with these words, and two units in the ledger; or be done but for the unit `left`."""
+    units = [f"{unit} {context.run_id[:8]}" for unit in ("a <b>", "ü")] if config.fail else [config.left]
     with postgres.connect() as conn:
-        for unit in ("a <b>", "ü"):
-            conn.execute(
-                "insert into backfill.failures (run_id, asset, partition, unit, error_class, message)"
-                " values (%s, 'progress/cohort_stats', 'c1', %s, 'CheckViolation', 'bad & worse')",
-                [context.run_id, f"{unit} {context.run_id[:8]}"],
+        for unit in filter(None, units):
+            ledger.record_failure(
+                conn,
+                ledger.RunIdentity(context.run_id, "work", context.run_id, False),
+                Failure("progress/cohort_stats", "c1", unit, "CheckViolation", None, "bad & worse"),
             )
         conn.commit()
-    raise ValueError(config.fail)
+    if config.fail:
+        raise ValueError(config.fail)
 
 
 @dg.job
@@ -57,9 +60,9 @@ class Location:
     url: str
     instance: dg.DagsterInstance
 
-    def run(self, fail: str = "", **tags: str) -> str:
+    def run(self, fail: str = "", left: str = "", **tags: str) -> str:
         result = working_job.execute_in_process(
-            {"ops": {"work": {"config": {"fail": fail}}}},
+            {"ops": {"work": {"config": {"fail": fail, "left": left}}}},
             instance=self.instance,
             resources={"postgres": PostgresResource(url=self.url)},
             raise_on_error=False,

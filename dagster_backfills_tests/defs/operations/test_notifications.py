@@ -12,6 +12,8 @@ from dagster_backfills.lib.errors import UserError
 from dagster_backfills.lib.postgres.resource import PostgresResource
 from dagster_backfills_tests.defs.operations.conftest import Inbox, Location, Webhook
 
+QUIET = "No run has failed, and none has left a unit behind."
+
 
 class Ticks:
     """A sensor's ticks, as the daemon makes them: the cursor is kept unless a tick fails."""
@@ -38,11 +40,11 @@ def test_a_failed_run_of_any_job_is_told_by_mail_with_its_units_and_a_link(
     inbox, environment = smtp
     location.run(fail="before anyone asked")
     ticks = Ticks(environment, location)
-    assert ticks.tick() == "No run has failed."
+    assert ticks.tick() == QUIET
     location.run()
     run = location.run(fail="postgresql://me:hidden@host/db <is> away", **{"dagster/partition": "ünits"})
-    assert ticks.tick().startswith("Told of 1 failed runs")
-    assert ticks.tick() == "No run has failed."
+    assert ticks.tick().startswith("Told of 1 runs")
+    assert ticks.tick() == QUIET
     (envelope,) = inbox.received
     assert envelope.rcpt_tos == ["coach@example.test", "boss@example.test"]
     mail = message_from_bytes(envelope.content or b"", policy=policy.default)
@@ -69,6 +71,50 @@ def test_slack_is_told_in_its_own_markup(webhook: Webhook, location: Location) -
     assert said[0] == f"*working_job* failed. <http://ui.test/runs/{run}|Run {run[:8]}>"
     assert "ValueError: 1 &lt; 2 &amp; so on" in said
     assert f"• progress/cohort_stats c1 a &lt;b&gt; {run[:8]}: bad &amp; worse" in said
+
+
+def test_units_that_a_run_leaves_behind_are_told_of_once(webhook: Webhook, location: Location) -> None:
+    location.run(left="before anyone asked")
+    ticks = Ticks({"NOTIFY_SLACK_WEBHOOK_URL": webhook.url}, location)
+    assert ticks.tick() == QUIET
+    run = location.run(left="learner <9>")
+    assert ticks.tick() == "Told of 1 runs; 0 are retried."
+    location.run(left="learner <9>")  # again, and no news
+    location.run()
+    assert ticks.tick() == QUIET
+    (body,) = webhook.taken
+    assert body["text"] == "[FAILED UNITS] working_job"
+    assert body["blocks"][0]["text"]["text"].splitlines() == [
+        f"*working_job* is done but for 1 unit. Run {run}",
+        "• progress/cohort_stats c1 learner &lt;9&gt;: bad &amp; worse",
+    ]
+
+
+def test_a_failed_run_and_one_with_units_are_one_message(webhook: Webhook, location: Location) -> None:
+    ticks = Ticks({"NOTIFY_SLACK_WEBHOOK_URL": webhook.url}, location)
+    location.run(left="learner")
+    location.run(fail="broken")
+    ticks.tick()
+    (body,) = webhook.taken
+    assert body["text"] == "[JOB FAILURE] 2 runs"
+    assert [block["text"]["text"].split("*")[2].split(".")[0] for block in body["blocks"]] == [
+        " failed",
+        " is done but for 1 unit",
+    ]
+
+
+def test_a_cursor_from_before_units_were_told_of_goes_on(webhook: Webhook, location: Location) -> None:
+    ticks = Ticks({"NOTIFY_SLACK_WEBHOOK_URL": webhook.url}, location)
+    location.run(left="history")
+    ticks.cursor = ticks.cursor.split()[0]
+    location.run(fail="broken")
+    assert ticks.tick() == "Told of 1 runs; 0 are retried."
+    location.run(left="learner")
+    ticks.tick()
+    assert [body["text"] for body in webhook.taken] == [
+        "[JOB FAILURE] working_job",
+        "[FAILED UNITS] working_job",
+    ]
 
 
 def test_what_could_not_be_delivered_is_told_later_and_then_once(
@@ -106,7 +152,7 @@ def test_a_mail_server_that_refuses_is_tried_again(
 def test_a_run_that_is_tried_again_by_itself_is_no_news(webhook: Webhook, location: Location) -> None:
     ticks = Ticks({"NOTIFY_SLACK_WEBHOOK_URL": webhook.url}, location)
     location.instance.add_run_tags(location.run(fail="its process died"), {"dagster/will_retry": "true"})
-    assert ticks.tick() == "Told of 0 failed runs; 1 are retried."
+    assert ticks.tick() == "Told of 0 runs; 1 are retried."
     assert webhook.taken == []
 
 
@@ -117,7 +163,7 @@ def test_a_bad_night_is_one_message_of_bounded_size() -> None:
     body = message.slack()
     assert len(body["blocks"]) == 11
     assert all(len(block["text"]["text"]) <= 3000 for block in body["blocks"])
-    assert "50 more runs failed." in message.text()
+    assert "And 50 more runs." in message.text()
 
 
 def test_a_partition_key_with_line_breaks_makes_no_header() -> None:
