@@ -21,6 +21,12 @@ def daemon(state: InstanceState) -> Finding:
     """Silent after it has been heard is an error; a project that never had one may do without."""
     if state.daemon_seconds is None:
         return Finding.warning("daemon", "It was never heard of: nothing ticks.", "Start it: backfills up")
+    if not state.daemon_works and state.daemon_seconds < 0:
+        return Finding.error(
+            "daemon",
+            f"The clock was set back by {duration(-state.daemon_seconds)} since it was last heard of.",
+            "Restart dagster-daemon: it rests until the clock has caught up.",
+        )
     heard = f"It was last heard of {duration(max(state.daemon_seconds, 0))} ago"
     if not state.daemon_works:
         return Finding.error(

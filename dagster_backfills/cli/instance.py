@@ -49,7 +49,7 @@ class InstanceState:
 
     @property
     def daemon_works(self) -> bool:
-        return self.daemon_seconds is not None and self.daemon_seconds < DAEMON_SILENT_SECONDS
+        return self.daemon_seconds is not None and abs(self.daemon_seconds) < DAEMON_SILENT_SECONDS
 
 
 def read_instance(url: str, ticks: bool = True) -> InstanceState:

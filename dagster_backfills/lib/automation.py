@@ -73,6 +73,11 @@ def back_off(
     return min(first * 2 ** min(max(failures - 1, 0), 20), most) if failures else timedelta()
 
 
+def is_resting(failures: int, latest: datetime | None, now: datetime) -> bool:
+    """Whether it is too early to try again. A latest failure still to come was dated by a clock that was wrong."""
+    return latest is not None and timedelta() <= now - latest < back_off(failures)
+
+
 def refresh_sensor(
     name: str,
     job: dg.JobDefinition,
@@ -113,11 +118,10 @@ def refresh_sensor(
             if record.dagster_run.status != dg.DagsterRunStatus.FAILURE:
                 break
             failures, latest = failures + 1, latest or record.create_timestamp
-        wait = back_off(failures)
-        if latest is not None and datetime.now(UTC) < latest + wait:
+        if is_resting(failures, latest, datetime.now(UTC)):
             return dg.SkipReason(
-                f"{count:,} {what}, but the last {failures} runs of {job.name} failed: the next try is {wait} "
-                f"after the last."
+                f"{count:,} {what}, but the last {failures} runs of {job.name} failed: the next try is "
+                f"{back_off(failures)} after the last."
             )
         return dg.RunRequest(run_config=run_config or {}, tags={"backfills/reason": f"{count} {what}"})
 

@@ -5,8 +5,10 @@ python -m dagster_backfills_tests.chaos [FAULT …] [--seed N] [--seconds S]
 
 import argparse
 import json
+import shutil
 import sys
 import tempfile
+import time
 from itertools import groupby
 from pathlib import Path
 
@@ -34,6 +36,7 @@ def main() -> int:
     if options.together:
         groups = [chosen]
     reports: list[tuple[list[Fault], Report | str]] = []
+    began = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="backfills_chaos_"))
     ground = Ground.prepare(folder)
     try:
@@ -53,7 +56,12 @@ def main() -> int:
         ground.delete()
     sys.stdout.write(f"{table(reports)}\n")
     broken = sum(bool(report.broken) for _, report in reports if isinstance(report, Report))
-    sys.stdout.write(json.dumps({"storms": len(reports), "broken": broken, "seed": options.seed}) + "\n")
+    if broken:
+        say(f"the processes' logs are in {folder}")
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+    figures = {"storms": len(reports), "broken": broken, "seed": options.seed}
+    sys.stdout.write(json.dumps(figures | {"seconds": round(time.monotonic() - began)}) + "\n")
     return 1 if broken else 0
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import psutil
 import psycopg
 
+from dagster_backfills_tests.chaos import clock
 from dagster_backfills_tests.chaos.stack import (
     NATS_PROGRAM,
     Postgres,
@@ -21,6 +22,7 @@ from dagster_backfills_tests.chaos.stack import (
     run_pids,
 )
 
+_OFFSETS = [86_400, -86_400, 3_600, -600]
 Strike = Callable[[Stack, random.Random], bool]
 
 
@@ -126,12 +128,23 @@ def nats_away(stack: Stack, rng: random.Random) -> bool:
     return True
 
 
+def set_clock(stack: Stack, rng: random.Random) -> bool:
+    """The clock of everything but Postgres and NATS jumps; when the storm is over it is right again."""
+    assert stack.clock is not None
+    stack.set_clock(rng.choice([offset for offset in _OFFSETS if offset != stack.clock.offset]))
+    return True
+
+
 def _no_volume(postgres: Postgres) -> str:
     return "" if postgres.volume.is_own else "no right to mount a small file system here"
 
 
 def _no_nats(postgres: Postgres) -> str:
     return "" if NATS_PROGRAM else "nats-server is not installed"
+
+
+def _no_clock(postgres: Postgres) -> str:
+    return "" if clock.LIBRARY else "libfaketime is not installed (Debian's package faketime)"
 
 
 FAULTS = [
@@ -151,4 +164,5 @@ FAULTS = [
     Fault("connections", "connections cut", cut_connections, "server"),
     Fault("disk", "no room in the Postgres volume", fill_disk, "disk", _no_volume),
     Fault("nats", "NATS away", nats_away, "nats", _no_nats),
+    Fault("clock", "clock set (+1 day, -1 day, +1 h, -10 min, right again)", set_clock, "clock", _no_clock),
 ]

@@ -24,6 +24,7 @@ from psycopg import sql
 
 from dagster_backfills.lib.dagster_home import with_search_path
 from dagster_backfills.lib.postgres.embedded import EmbeddedServer
+from dagster_backfills_tests.chaos.clock import Clock, remove_remains
 from dagster_backfills_tests.defs.kintell.test_outbox import PROGRAM as NATS_PROGRAM
 from dagster_backfills_tests.defs.kintell.test_outbox import Nats
 
@@ -168,6 +169,7 @@ class Stack:
     home: Path
     env: dict[str, str]
     nats: Nats | None
+    clock: Clock | None = None  # of all these but Postgres and NATS, where it can be set
     services: dict[str, Service] = field(default_factory=dict)
     _done: threading.Event = field(default_factory=threading.Event)
 
@@ -183,6 +185,14 @@ class Stack:
         service.tend()
         self.services[name] = service
         return service
+
+    def set_clock(self, offset: int) -> None:
+        """And start the daemon again where that is back, as `backfills doctor` says: it would rest for as long."""
+        assert self.clock is not None
+        back = offset < self.clock.offset
+        self.clock.set(offset)
+        if back:
+            self.services["daemon"].kill()
 
     def runs(self) -> list[psutil.Process]:
         """Processes that work on a run now: children of a code server, also of one that is gone."""
@@ -250,8 +260,10 @@ def environment(url: str, home: Path) -> dict[str, str]:
 
 
 @contextmanager
-def running_stack(postgres: Postgres, database: str, folder: Path) -> Iterator[Stack]:
-    """Start all of it on a database; stop all of it at the end."""
+def running_stack(
+    postgres: Postgres, database: str, folder: Path, with_clock: bool = False
+) -> Iterator[Stack]:
+    """Start all of it on a database; stop all of it at the end. `with_clock`: its clock can be set."""
     home = folder / f"home_{uuid.uuid4().hex[:8]}"
     (home / "inbox").mkdir(parents=True)
     settings = (ROOT / "dagster.yaml").read_text()
@@ -265,7 +277,10 @@ def running_stack(postgres: Postgres, database: str, folder: Path) -> Iterator[S
         nats = Nats(home / "jetstream")
         nats.start()
         env["KINTELL_NATS_URL"] = nats.url
-    stack = Stack(postgres, database, home, env, nats)
+    clock = Clock(home / "clock") if with_clock else None
+    if clock:
+        env |= clock.environment
+    stack = Stack(postgres, database, home, env, nats, clock)
     port = free_port()
     (home / "workspace.yaml").write_text(
         f"load_from:\n  - grpc_server: {{host: 127.0.0.1, port: {port}, location_name: {MODULE}}}\n"
@@ -300,6 +315,8 @@ def running_stack(postgres: Postgres, database: str, folder: Path) -> Iterator[S
                 process.kill()
         if nats:
             nats.stop()
+        if clock:
+            remove_remains()
 
 
 def daemon_command(home: Path) -> list[str]:

@@ -47,6 +47,12 @@ _OPERATORS = """
 """
 
 
+_LAST_LINK_UNDONE = """
+    delete from scoring.coach_actions;
+    delete from scoring.chain_days where asset = 'scoring/coach_actions';
+"""
+
+
 @dataclass(frozen=True)
 class Size:
     """How much there is to do, and how long the storm is."""
@@ -86,7 +92,8 @@ class Ground:
     completed: list
 
     @classmethod
-    def prepare(cls, folder: Path) -> "Ground":
+    def prepare(cls, folder: Path, small: bool = False) -> "Ground":
+        """`small`: of the chain only the newest day's last link is left to do, for which a short storm has time."""
         postgres = Postgres(folder / "server")
         postgres.start()
         with psycopg.connect(postgres.url("postgres"), autocommit=True) as conn:
@@ -94,7 +101,7 @@ class Ground:
         url = postgres.url(TEMPLATE)
         apply_migrations(url)
         with psycopg.connect(url, autocommit=True) as conn:
-            days = newest_days(conn)
+            days = newest_days(conn)[-1:] if small else newest_days(conn)
             load_training(conn, generate_training(organizations=25, members=300))
             load_progress(
                 conn,
@@ -108,7 +115,7 @@ class Ground:
         _score(folder, url, days[:1])
         undisturbed = postgres.create("chaos_undisturbed", TEMPLATE)
         _score(folder, undisturbed, days[1:])
-        with psycopg.connect(undisturbed) as conn:
+        with psycopg.connect(undisturbed, autocommit=True) as conn:
             scores = {
                 table: conn.execute(statement).fetchall() for table, statement in domains.SCORES.items()
             }
@@ -117,6 +124,8 @@ class Ground:
                 " where completed_at is not null"
             ).fetchall()
         with psycopg.connect(url, autocommit=True) as conn:
+            if small:
+                conn.execute(_LAST_LINK_UNDONE)
             for table, seconds in _SLOWED.items():
                 conn.execute(
                     f"create trigger slow before insert or update on {table}"
@@ -148,9 +157,11 @@ def _score(folder: Path, url: str, days: Sequence) -> None:
 
 @contextmanager
 def _calm(stack: Stack) -> Iterator[None]:
-    """Nothing strikes any more: the second daemon is gone, everything up."""
+    """Nothing strikes any more: the second daemon is gone, the clock right, everything up."""
     if "second_daemon" in stack.services:
         stack.services.pop("second_daemon").stop()
+    if stack.clock:
+        stack.set_clock(0)
     stack.postgres.volume.empty()
     stack.postgres.start()
     yield
@@ -164,10 +175,11 @@ def storm(ground: Ground, faults: Sequence[Fault], seed: int, size: Size) -> Rep
     del url
     expected = Expected(days=ground.days, scores=ground.scores, completed=ground.completed)
     report = Report(Counter())
-    with running_stack(ground.postgres, database, ground.folder) as stack:
+    with_clock = any(fault.kind == "clock" for fault in faults)
+    with running_stack(ground.postgres, database, ground.folder, with_clock) as stack:
         traffic = Traffic(stack, expected, seed, size.files, size.rows)
-        _wait_for_first_run(stack)
         traffic.start()
+        _wait_for_first_run(stack)
         end, number = time.monotonic() + size.seconds, 0
         while time.monotonic() < end or number < len(faults):
             time.sleep(rng.uniform(*size.pause))
@@ -217,7 +229,7 @@ def _wait_until_whole(stack: Stack, expected: Expected, patience: float) -> dict
         # What is held after its third try waits for a person; the others are tried again by themselves.
         if set(found) <= {"scoring", "kintell"} and time.monotonic() > quiet_since + _QUIET_SECONDS:
             return found
-        time.sleep(8)
+        time.sleep(3)
 
 
 _QUIET_SECONDS = 75

@@ -270,6 +270,13 @@ def test_ticks_that_fail_or_are_off_are_named():
     assert doctor_dagster.daemon(InstanceState(daemon_seconds=3)).level is Level.OK
 
 
+def test_a_daemon_that_rests_because_the_clock_was_set_back_is_an_error():
+    finding = doctor_dagster.daemon(InstanceState(daemon_seconds=-86_400))
+    assert finding.level is Level.ERROR
+    assert "set back by" in finding.found
+    assert "Restart dagster-daemon" in finding.advice
+
+
 def test_a_nats_that_is_away_is_an_error(monkeypatch: Patch):
     url = f"nats://me:hidden@127.0.0.1:{closed_port()}"
     monkeypatch.setenv("KINTELL_NATS_URL", url)

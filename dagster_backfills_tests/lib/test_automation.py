@@ -1,11 +1,17 @@
 """Sensors that keep partitions and their contents up to date: what a tick asks for, and when it holds back."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pytest
 
-from dagster_backfills.lib.automation import back_off, diff_partitions, partition_sync_sensor, refresh_sensor
+from dagster_backfills.lib.automation import (
+    back_off,
+    diff_partitions,
+    is_resting,
+    partition_sync_sensor,
+    refresh_sensor,
+)
 from dagster_backfills.lib.postgres.resource import PostgresResource
 
 PARTS = dg.DynamicPartitionsDefinition(name="parts")
@@ -112,6 +118,13 @@ class TestRefresh:
 
 
 class TestBackOff:
+    def test_a_failure_that_a_wrong_clock_dated_tomorrow_is_not_waited_after(self):
+        now = datetime(2026, 7, 1, tzinfo=UTC)
+        assert is_resting(1, now - timedelta(seconds=29), now)
+        assert not is_resting(1, now - timedelta(seconds=30), now)
+        assert not is_resting(1, now + timedelta(days=1), now)
+        assert not is_resting(0, None, now)
+
     def test_it_doubles_up_to_an_hour(self):
         waits = [back_off(n) for n in (0, 1, 2, 3, 50)]
         assert waits == [

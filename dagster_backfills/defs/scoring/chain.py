@@ -1,11 +1,12 @@
 """The chain's order and its gates: what may start now, and in words why not. Pure: clock and database are given."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Literal
 
 from dagster_backfills.defs.scoring.tables import ACTIONS, CHURN, COMMITMENT
+from dagster_backfills.lib.automation import back_off, is_resting
 
 Outcome = Literal["running", "complete", "partial", "failed"]
 
@@ -43,6 +44,8 @@ COMMITMENT_STEP = Step(COMMITMENT.asset, time(2), None)
 CHURN_STEP = Step(CHURN.asset, time(3), COMMITMENT.asset)
 ACTIONS_STEP = Step(ACTIONS.asset, time(4), CHURN.asset)
 
+_SCHEDULE_IS_FIRST = timedelta(minutes=1)
+
 States = Mapping[tuple[str, date], DayState]
 RunStatus = Callable[[str], str | None]  # of a run that has ended: how; None while it goes on
 
@@ -54,6 +57,16 @@ class Verdict:
     day: date
     run_key: str | None = None
     reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Tries:
+    """A step's runs for a day: one that has not ended, and how many of the newest failed, one after the other."""
+
+    on_its_way: str | None = None
+    failures: int = 0
+    last_failed: str | None = None
+    created_at: datetime | None = None
 
 
 def judge(step: Step, day: date, now: datetime, states: States, ended: RunStatus) -> Verdict:
@@ -73,11 +86,32 @@ def judge(step: Step, day: date, now: datetime, states: States, ended: RunStatus
         return Verdict(day)
     if now < step.opens_at(day):
         return Verdict(day, reason=f"waits for {step.opens:%H:%M} UTC of {day + timedelta(days=1)}")
+    if own is not None and died(own, ended):
+        return Verdict(day, run_key=f"{step.asset}:{day}:{own.run_id}")
     if own is not None and (upstream is None or own.started_at >= upstream.finished_at):  # type: ignore[operator]
         return Verdict(
             day, reason=f"{step.asset} {_ended(own, ended)}: run it again once the cause is mended"
         )
     return Verdict(day, run_key=f"{step.asset}:{day}:{upstream.run_id if upstream else 'first'}")
+
+
+def died(state: DayState, ended: RunStatus) -> bool:
+    """Whether the run was killed, or ended after its time: it could not say how the day went, so it is tried again."""
+    return state.outcome == "running" and ended(state.run_id) == "FAILURE"
+
+
+def after_pause(verdict: Verdict, tries: Tries, now: datetime) -> Verdict:
+    """A launch, put off while a run is on its way, and for a growing pause after runs that failed."""
+    if tries.on_its_way is not None:
+        return Verdict(verdict.day, reason=f"waits for run {tries.on_its_way[:8]}, which is on its way")
+    if tries.last_failed is None:
+        return verdict
+    if is_resting(tries.failures, tries.created_at, now):
+        pause = back_off(tries.failures)
+        return Verdict(
+            verdict.day, reason=f"the last {tries.failures} runs died: the next try is {pause} after the last"
+        )
+    return replace(verdict, run_key=f"{verdict.run_key}:after {tries.last_failed}")
 
 
 def _alive(state: DayState, ended: RunStatus) -> bool:
@@ -107,18 +141,23 @@ def due_days(newest: date, days: int) -> list[date]:
 
 
 def missed(
-    days: Sequence[date], states: States, now: datetime, known: bool
+    days: Sequence[date], states: States, now: datetime, known: bool, ended: RunStatus
 ) -> tuple[list[Verdict], str | None]:
-    """First-link days that no run has touched: one launch each. Before the first day ever scored, none is missed.
+    """First-link days that no run has touched or whose run died: one launch each.
 
-    `known`: whether anything was scored before these days.
+    `known`: whether anything was scored before these days. Before the first day ever scored, none is missed.
     """
-    touched = [day for day in days if (COMMITMENT.asset, day) in states]
-    start = days[0] if known else (touched[0] if touched else days[-1])
-    absent = [day for day in days if day >= start and day not in touched]
-    due = [day for day in absent if now >= COMMITMENT_STEP.opens_at(day)]
+    touched = {day: states[COMMITMENT.asset, day] for day in days if (COMMITMENT.asset, day) in states}
+    start = days[0] if known else min(touched, default=days[-1])
+    absent = [day for day in days if day >= start and (day not in touched or died(touched[day], ended))]
+    due = [day for day in absent if now >= COMMITMENT_STEP.opens_at(day) + _SCHEDULE_IS_FIRST]
     if due:
-        return [Verdict(day, run_key=f"{COMMITMENT.asset}:{day}:missed") for day in due], None
+        return [
+            Verdict(
+                day, run_key=f"{COMMITMENT.asset}:{day}:{touched[day].run_id if day in touched else 'missed'}"
+            )
+            for day in due
+        ], None
     if absent:
         return [], f"{absent[0]}: waits for 02:00 UTC of {absent[0] + timedelta(days=1)}"
     return [], None

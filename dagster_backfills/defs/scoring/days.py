@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 
 import psycopg
 from psycopg.rows import class_row
@@ -102,6 +102,14 @@ def coverage_of(conn: psycopg.Connection, asset: str, day: str) -> Coverage:
     conn.commit()
     assert row is not None
     return Coverage(*row)
+
+
+def utc_now(conn: psycopg.Connection) -> datetime:
+    """The chain's clock is the database's: a worker's that is wrong would score a day before it is over."""
+    row = conn.execute("select clock_timestamp()").fetchone()
+    conn.commit()
+    assert row is not None
+    return row[0]
 
 
 def chain_states(conn: psycopg.Connection, first: date, last: date) -> States:

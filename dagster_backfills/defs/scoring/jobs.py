@@ -4,10 +4,12 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from dagster_backfills.defs.scoring.days import utc_now
 from dagster_backfills.defs.scoring.partitions import newest_day, scoring_days
 from dagster_backfills.defs.scoring.settings import settings_from
 from dagster_backfills.defs.scoring.tables import ACTIONS, CHAIN, CHURN, COMMITMENT
 from dagster_backfills.lib.engine.model import Target
+from dagster_backfills.lib.postgres.resource import PostgresResource
 
 if TYPE_CHECKING:
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
@@ -48,9 +50,16 @@ scoring_chain_job = _job("scoring_chain_job", list(CHAIN), "All three of a day i
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description="02:00 UTC: commitment scores of the day that is over. The sensors start what follows.",
 )
-def daily_scoring_schedule(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
+def daily_scoring_schedule(
+    context: dg.ScheduleEvaluationContext, postgres: PostgresResource
+) -> dg.RunRequest | dg.SkipReason:
     """The day before the tick: its last visit is in. A missed tick is caught up with its own day."""
-    day = newest_day(context.scheduled_execution_time.date()).isoformat()
+    newest = newest_day(context.scheduled_execution_time.date())
+    with postgres.connect() as conn:
+        now = utc_now(conn)
+    if newest_day(now.date()) < newest:
+        return dg.SkipReason(f"{newest} is not over: by the database's clock it is {now:%Y-%m-%d %H:%M} UTC.")
+    day = newest.isoformat()
     return dg.RunRequest(
         run_key=f"{COMMITMENT.asset}:{day}", partition_key=day, tags={"scoring/trigger": "schedule"}
     )

@@ -1,6 +1,7 @@
 """What starts a link of the chain: a look at the days' states, in a thin shell. The judgement is in `chain.py`."""
 
-from datetime import UTC, datetime
+from datetime import date, datetime
+from itertools import takewhile
 
 import dagster as dg
 
@@ -10,22 +11,19 @@ from dagster_backfills.defs.scoring.chain import (
     CHURN_STEP,
     RunStatus,
     Step,
+    Tries,
     Verdict,
+    after_pause,
     due_days,
     judge,
     missed,
 )
-from dagster_backfills.defs.scoring.days import chain_states, scored_before
+from dagster_backfills.defs.scoring.days import chain_states, scored_before, utc_now
 from dagster_backfills.defs.scoring.partitions import newest_day
 from dagster_backfills.defs.scoring.settings import ScoringSettings
 from dagster_backfills.lib.postgres.resource import PostgresResource
 
 _ENDED = {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
-
-
-def utc_now() -> datetime:
-    """The clock of the gates."""
-    return datetime.now(UTC)
 
 
 def run_status(instance: dg.DagsterInstance) -> RunStatus:
@@ -38,6 +36,30 @@ def run_status(instance: dg.DagsterInstance) -> RunStatus:
         return run.status.value if run.status in _ENDED else None
 
     return ended
+
+
+def _tries(instance: dg.DagsterInstance, job: "jobs.UnresolvedAssetJobDefinition", day: date) -> Tries:
+    """What Dagster knows of a job's runs for a day; those that died before they could enter the day as well."""
+    records = instance.get_run_records(
+        dg.RunsFilter(job_name=job.name, tags={"dagster/partition": day.isoformat()}), limit=12
+    )
+    unfinished = [r.dagster_run.run_id for r in records if r.dagster_run.status not in _ENDED]
+    failed = list(takewhile(lambda r: r.dagster_run.status == dg.DagsterRunStatus.FAILURE, records))
+    return Tries(
+        on_its_way=unfinished[0] if unfinished else None,
+        failures=len(failed),
+        last_failed=failed[0].dagster_run.run_id if failed else None,
+        created_at=failed[0].create_timestamp if failed else None,
+    )
+
+
+def _spaced(
+    verdicts: list[Verdict],
+    instance: dg.DagsterInstance,
+    job: "jobs.UnresolvedAssetJobDefinition",
+    now: datetime,
+) -> list[Verdict]:
+    return [after_pause(v, _tries(instance, job, v.day), now) if v.run_key else v for v in verdicts]
 
 
 def _answer(verdicts: list[Verdict], trigger: str, idle: str) -> dg.SensorResult | dg.SkipReason:
@@ -66,14 +88,15 @@ def _chain_sensor(name: str, step: Step, job: "jobs.UnresolvedAssetJobDefinition
     def look(
         context: dg.SensorEvaluationContext, postgres: PostgresResource, scoring_settings: ScoringSettings
     ) -> dg.SensorResult | dg.SkipReason:
-        now = utc_now()
-        days = due_days(newest_day(now.date()), scoring_settings.catch_up_days)
         with postgres.connect() as conn:
+            now = utc_now(conn)
+            days = due_days(newest_day(now.date()), scoring_settings.catch_up_days)
             states = chain_states(conn, days[0], days[-1])
         ended = run_status(context.instance)
         # Of days that the chain has never touched only the newest is worth a word.
         days = [d for d in days if d == days[-1] or any((a, d) in states for a in (step.after, step.asset))]
         verdicts = [judge(step, day, now, states, ended) for day in days]
+        verdicts = _spaced(verdicts, context.instance, job, now)
         return _answer(verdicts, name, f"{step.asset} is complete up to {days[-1]}.")
 
     return look
@@ -89,27 +112,19 @@ coach_actions_after_churn_risk = _chain_sensor(
 
 @dg.sensor(
     job=jobs.commitment_scores_job,
-    minimum_interval_seconds=300,
+    minimum_interval_seconds=30,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Starts commitment scores of days that 02:00 UTC went by without, while nothing was up to see it.",
+    description="Starts commitment scores of days that 02:00 UTC went by without, and again where the run was killed.",
 )
 def missed_scoring_days(
     context: dg.SensorEvaluationContext, postgres: PostgresResource, scoring_settings: ScoringSettings
 ) -> dg.SensorResult | dg.SkipReason:
-    """Oldest first; each day once. A day that was tried and failed is no missed one."""
-    now = utc_now()
-    days = due_days(newest_day(now.date()), scoring_settings.catch_up_days)
+    """Oldest first. A day that was tried and failed is no missed one; one whose run was killed is."""
     with postgres.connect() as conn:
+        now = utc_now(conn)
+        days = due_days(newest_day(now.date()), scoring_settings.catch_up_days)
         states = chain_states(conn, days[0], days[-1])
         known = scored_before(conn, days[0])
-    verdicts, waits = missed(days, states, now, known)
-    queued = _requested_days(context.instance)
-    verdicts = [v for v in verdicts if v.day.isoformat() not in queued]
+    verdicts, waits = missed(days, states, now, known, run_status(context.instance))
+    verdicts = _spaced(verdicts, context.instance, jobs.commitment_scores_job, now)
     return _answer(verdicts, "missed_scoring_days", waits or f"No day is missing up to {days[-1]}.")
-
-
-def _requested_days(instance: dg.DagsterInstance) -> set[str]:
-    """Days for which a run of the first link is on its way: the schedule's own, say."""
-    unfinished = [s for s in dg.DagsterRunStatus if s not in _ENDED]
-    found = instance.get_runs(dg.RunsFilter(job_name=jobs.commitment_scores_job.name, statuses=unfinished))
-    return {run.tags["dagster/partition"] for run in found if "dagster/partition" in run.tags}

@@ -12,6 +12,7 @@ from dagster_postgres import DagsterPostgresStorage
 from dagster_postgres.utils import get_token_provider_from_config, pg_url_from_config
 
 from dagster_backfills.lib.dagster_storage.event_log import BatchedEventLogStorage
+from dagster_backfills.lib.dagster_storage.schedules import ScheduleStorage
 
 BATCH_SIZE_VARIABLE = "DAGSTER_EVENT_BATCH_SIZE"
 
@@ -37,6 +38,7 @@ class BatchedPostgresStorage(DagsterPostgresStorage):
         self._batched_event_log = BatchedEventLogStorage(
             url, should_autocreate_tables, token_provider=token_provider
         )
+        self._schedules = ScheduleStorage(url, should_autocreate_tables, token_provider=token_provider)
         os.environ.setdefault(BATCH_SIZE_VARIABLE, str(event_batch_size))
 
     @classmethod
@@ -59,6 +61,10 @@ class BatchedPostgresStorage(DagsterPostgresStorage):
     @property
     def event_log_storage(self) -> BatchedEventLogStorage:
         return self._batched_event_log
+
+    @property
+    def schedule_storage(self) -> ScheduleStorage:
+        return self._schedules
 
 
 def with_tested_driver(url: str) -> str:

@@ -9,6 +9,9 @@ from dagster_backfills.defs.scoring.chain import (
     CHURN_STEP,
     DayState,
     Outcome,
+    Tries,
+    Verdict,
+    after_pause,
     due_days,
     judge,
     missed,
@@ -100,7 +103,7 @@ def test_a_step_that_is_being_worked_is_not_started_again() -> None:
 def test_missed_days_are_launched_oldest_first_and_each_under_one_key() -> None:
     days = due_days(DAY, 4)
     states = state(COMMITMENT.asset, day=days[0])
-    verdicts, waits = missed(days, states, at(2), known=False)
+    verdicts, waits = missed(days, states, at(2, 1), False, never_ended)
     assert [v.day for v in verdicts] == days[1:]
     assert len({v.run_key for v in verdicts}) == 3
     assert waits is None
@@ -109,21 +112,49 @@ def test_missed_days_are_launched_oldest_first_and_each_under_one_key() -> None:
 def test_the_newest_day_is_not_missed_before_two() -> None:
     days = due_days(DAY, 3)
     states = state(COMMITMENT.asset, day=days[0]) | state(COMMITMENT.asset, day=days[1])
-    assert missed(days, states, at(1, 59), known=True) == (
+    assert missed(days, states, at(1, 59), True, never_ended) == (
         [],
         "2026-06-30: waits for 02:00 UTC of 2026-07-01",
     )
-    assert [v.day for v in missed(days, states, at(2), known=True)[0]] == [DAY]
+    assert [v.day for v in missed(days, states, at(2, 1), True, never_ended)[0]] == [DAY]
 
 
 def test_a_new_installation_starts_with_the_newest_day_and_not_with_a_week() -> None:
-    assert [v.day for v in missed(due_days(DAY, 7), {}, at(3), known=False)[0]] == [DAY]
-    assert len(missed(due_days(DAY, 7), {}, at(3), known=True)[0]) == 7
+    assert [v.day for v in missed(due_days(DAY, 7), {}, at(3), False, never_ended)[0]] == [DAY]
+    assert len(missed(due_days(DAY, 7), {}, at(3), True, never_ended)[0]) == 7
 
 
 def test_a_day_that_failed_is_not_missed() -> None:
-    verdicts, _ = missed([DAY], state(COMMITMENT.asset, "failed"), at(3), known=True)
+    verdicts, _ = missed([DAY], state(COMMITMENT.asset, "failed"), at(3), True, never_ended)
     assert verdicts == []
+
+
+def test_a_day_whose_run_was_killed_is_launched_again_and_one_that_was_cancelled_is_not() -> None:
+    states = state(COMMITMENT.asset, "running")
+    (verdict,), _ = missed([DAY], states, at(3), True, lambda run: "FAILURE")
+    assert verdict.run_key == "scoring/commitment_scores:2026-06-30:run-1"
+    assert missed([DAY], states, at(3), True, lambda run: "CANCELED")[0] == []
+    states = state(COMMITMENT.asset) | state(CHURN.asset, "running", began=at(3))
+    assert judge(CHURN_STEP, DAY, at(4), states, lambda run: "FAILURE").run_key is not None
+    assert judge(CHURN_STEP, DAY, at(4), states, lambda run: "CANCELED").run_key is None
+    assert judge(CHURN_STEP, DAY, at(4), states, never_ended).run_key is None
+
+
+def test_a_launch_waits_longer_after_each_run_that_died_and_has_a_key_of_its_own() -> None:
+    launch, died = Verdict(DAY, run_key="key"), Tries(failures=3, last_failed="run-3", created_at=at(3))
+    assert after_pause(launch, Tries(), at(3)) == launch
+    waiting = after_pause(launch, died, at(3, 1))
+    assert (waiting.run_key, waiting.reason) == (
+        None,
+        "the last 3 runs died: the next try is 0:02:00 after the last",
+    )
+    assert after_pause(launch, died, at(3, 2)).run_key == "key:after run-3"
+    assert after_pause(launch, Tries(on_its_way="run-4"), at(3)).run_key is None
+
+
+def test_a_clock_that_was_ahead_when_the_last_run_died_delays_nothing() -> None:
+    tomorrow = Tries(failures=3, last_failed="run-3", created_at=at(3, day=2))
+    assert after_pause(Verdict(DAY, run_key="key"), tomorrow, at(3)).run_key is not None
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,10 @@ class Chain:
             data = sensor.evaluate_tick(context)
         return list(data.run_requests or []), data.skip_message or ""
 
+    def scheduled(self, hour: int) -> list[dg.RunRequest]:
+        """What the schedule asks for at an hour of the morning."""
+        return scheduled(self.url, MORNING + timedelta(hours=hour))[0]
+
     def launch(self, job: str, requests: list[dg.RunRequest]) -> bool:
         """Run what was asked for, as the daemon would."""
         runs = [
@@ -59,25 +63,37 @@ class Chain:
 @pytest.fixture
 def chain(database_url: str, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> Chain:
     def set_clock(now: datetime) -> None:
-        monkeypatch.setattr(sensors, "utc_now", lambda: now)
+        monkeypatch.setattr(sensors, "utc_now", lambda conn: now)
 
     return Chain(database_url, instance, set_clock)
 
 
-def scheduled(at: datetime) -> list[dg.RunRequest]:
+def scheduled(url: str, at: datetime) -> tuple[list[dg.RunRequest], str]:
+    given = resources_of(url)
     repository = dg.Definitions(
-        assets=ALL, jobs=[jobs.commitment_scores_job], resources=resources_of("postgresql://nowhere")
+        assets=ALL, jobs=[jobs.commitment_scores_job], resources=given
     ).get_repository_def()
-    context = dg.build_schedule_context(scheduled_execution_time=at, repository_def=repository)
-    return list(jobs.daily_scoring_schedule.evaluate_tick(context).run_requests or [])
+    with dg.build_schedule_context(
+        scheduled_execution_time=at, repository_def=repository, resources={"postgres": given["postgres"]}
+    ) as context:
+        data = jobs.daily_scoring_schedule.evaluate_tick(context)
+    return list(data.run_requests or []), data.skip_message or ""
 
 
-def test_the_schedule_at_two_asks_for_the_day_that_is_over() -> None:
-    (request,) = scheduled(MORNING + timedelta(hours=2))
+def test_the_schedule_at_two_asks_for_the_day_that_is_over(database_url: str) -> None:
+    (request,) = scheduled(database_url, MORNING + timedelta(hours=2))[0]
     assert (request.partition_key, request.run_key) == ("2026-06-30", "scoring/commitment_scores:2026-06-30")
     assert jobs.daily_scoring_schedule.cron_schedule == "0 2 * * *"
     assert jobs.daily_scoring_schedule.execution_timezone == "UTC"
-    assert scheduled(MORNING + timedelta(days=3, hours=2))[0].partition_key == "2026-07-03"
+    (request,) = scheduled(database_url, MORNING + timedelta(days=3, hours=2))[0]
+    assert request.partition_key == "2026-07-03"
+
+
+def test_a_schedule_whose_clock_is_ahead_asks_for_no_day_that_is_not_over(database_url: str) -> None:
+    tomorrow = datetime.now(UTC).replace(hour=2, minute=0) + timedelta(days=1)
+    requests, reason = scheduled(database_url, tomorrow)
+    assert requests == []
+    assert reason.startswith(f"{datetime.now(UTC).date()} is not over: by the database's clock it is ")
 
 
 def test_runs_of_the_chain_are_ended_after_ten_minutes_and_not_retried_for_bad_data(
@@ -97,7 +113,7 @@ def test_the_chain_from_end_to_end_waits_for_each_gate_and_says_so(gyms: Gyms, c
         [],
         "2026-06-30: waits for scoring/commitment_scores, which has not run for this day",
     )
-    assert chain.launch("commitment_scores_job", scheduled(MORNING + timedelta(hours=2)))
+    assert chain.launch("commitment_scores_job", chain.scheduled(2))
     assert chain.tick(churn, 2, 30) == ([], "2026-06-30: waits for 03:00 UTC of 2026-07-01")
     requests, _ = chain.tick(churn, 3)
     assert [r.partition_key for r in requests] == ["2026-06-30"]
@@ -118,21 +134,21 @@ def test_a_partial_upstream_holds_the_chain_and_a_repair_releases_it(gyms: Gyms,
     gyms.member("a", 1)
     gyms.member("b", 1, per_week=0)
     churn = sensors.churn_risk_after_commitment
-    chain.launch("commitment_scores_job", scheduled(MORNING + timedelta(hours=2)))
+    chain.launch("commitment_scores_job", chain.scheduled(2))
     requests, reason = chain.tick(churn, 3)
     assert requests == []
     assert reason.startswith(
         "2026-06-30: held: scoring/commitment_scores is partial (1 of 2 members failed, more than 1 %), run "
     )
     gyms.conn.execute("update scoring.members set expected_visits_per_week = 1 where id = 'b'")
-    chain.launch("commitment_scores_job", scheduled(MORNING + timedelta(hours=2)))
+    chain.launch("commitment_scores_job", chain.scheduled(2))
     requests, _ = chain.tick(churn, 3, 30)
     assert [r.partition_key for r in requests] == ["2026-06-30"]
 
 
 def test_a_failed_upstream_holds_the_chain_and_a_new_run_releases_it(gyms: Gyms, chain: Chain) -> None:
     gyms.member("a", 16, 35, coaches=("c1",))
-    chain.launch("commitment_scores_job", scheduled(MORNING + timedelta(hours=2)))
+    chain.launch("commitment_scores_job", chain.scheduled(2))
     gyms.conn.execute("alter table scoring.churn_risk_scores rename to elsewhere")
     requests, _ = chain.tick(sensors.churn_risk_after_commitment, 3)
     assert not chain.launch("churn_risk_scores_job", requests)
@@ -179,6 +195,28 @@ def test_a_day_whose_run_is_on_its_way_is_not_asked_for_again(gyms: Gyms, chain:
         job, tags={"dagster/partition": "2026-06-30"}, status=dg.DagsterRunStatus.STARTED
     )
     assert chain.tick(sensors.missed_scoring_days, 9)[0] == []
+
+
+@pytest.mark.parametrize("entered", [True, False])
+def test_a_day_whose_run_was_killed_is_asked_for_again_under_a_new_key(
+    gyms: Gyms, chain: Chain, entered: bool
+) -> None:
+    gyms.member("a", 1)
+    job = chain.definitions().resolve_job_def("commitment_scores_job")
+    killed = chain.instance.create_run_for_job(
+        job, tags={"dagster/partition": "2026-06-30"}, status=dg.DagsterRunStatus.FAILURE
+    )
+    if entered:
+        gyms.conn.execute(
+            "insert into scoring.chain_days (asset, day, run_id, root_run_id, outcome)"
+            " values ('scoring/commitment_scores', %s, %s, %s, 'running')",
+            [DAY, killed.run_id, killed.run_id],
+        )
+    (again,), _ = chain.tick(sensors.missed_scoring_days, 9)
+    assert again.partition_key == "2026-06-30"
+    assert str(again.run_key).endswith(f":after {killed.run_id}")
+    assert chain.launch("commitment_scores_job", [again])
+    assert chain.tick(sensors.missed_scoring_days, 9, 5) == ([], "No day is missing up to 2026-06-30.")
 
 
 def request(day: date) -> dg.RunRequest:
