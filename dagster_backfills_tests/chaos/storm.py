@@ -226,8 +226,8 @@ def _wait_until_whole(stack: Stack, expected: Expected, patience: float) -> dict
         with stack.connect() as conn:
             if conn.execute(_UNFINISHED).fetchone() != (0,):
                 quiet_since = time.monotonic()
-        # What is held after its third try waits for a person; the others are tried again by themselves.
-        if set(found) <= {"scoring", "kintell"} and time.monotonic() > quiet_since + _QUIET_SECONDS:
+        # An import waits for a person after its third try; the others are tried again by themselves.
+        if set(found) == {"kintell"} and time.monotonic() > quiet_since + _QUIET_SECONDS:
             return found
         time.sleep(3)
 
@@ -235,8 +235,7 @@ def _wait_until_whole(stack: Stack, expected: Expected, patience: float) -> dict
 _QUIET_SECONDS = 75
 _UNFINISHED = """
     select count(*) from dagster.runs where status not in ('SUCCESS', 'FAILURE', 'CANCELED')
-    and (pipeline_name like 'import%' or pipeline_name like '%scores_job' or pipeline_name like 'coach%'
-        or pipeline_name like '%kintell%' or pipeline_name like '%daily%')
+    and (pipeline_name like 'import%' or pipeline_name like '%kintell%' or pipeline_name like '%daily%')
 """
 _WORK = {
     "training": "select count(*) from training.employee_training_video_completions where backfill_id is not null",

@@ -66,7 +66,7 @@ class Tries:
     on_its_way: str | None = None
     failures: int = 0
     last_failed: str | None = None
-    created_at: datetime | None = None
+    ended_at: datetime | None = None
 
 
 def judge(step: Step, day: date, now: datetime, states: States, ended: RunStatus) -> Verdict:
@@ -106,7 +106,7 @@ def after_pause(verdict: Verdict, tries: Tries, now: datetime) -> Verdict:
         return Verdict(verdict.day, reason=f"waits for run {tries.on_its_way[:8]}, which is on its way")
     if tries.last_failed is None:
         return verdict
-    if is_resting(tries.failures, tries.created_at, now):
+    if is_resting(tries.failures, tries.ended_at, now):
         pause = back_off(tries.failures)
         return Verdict(
             verdict.day, reason=f"the last {tries.failures} runs died: the next try is {pause} after the last"

@@ -49,7 +49,7 @@ def _tries(instance: dg.DagsterInstance, job: "jobs.UnresolvedAssetJobDefinition
         on_its_way=unfinished[0] if unfinished else None,
         failures=len(failed),
         last_failed=failed[0].dagster_run.run_id if failed else None,
-        created_at=failed[0].create_timestamp if failed else None,
+        ended_at=failed[0].update_timestamp if failed else None,
     )
 
 
