@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from dagster_backfills.definitions import defs
+from dagster_backfills.lib.postgres.resource import PostgresResource
 
 # Each asset and its checks.
 ASSETS = [
@@ -100,15 +101,19 @@ def test_everything_that_ticks_is_on_without_anyone_turning_it_on(location: dg.D
     assert {s.default_status for s in repository.schedule_defs} == {dg.DefaultScheduleStatus.RUNNING}
 
 
-def test_what_schedules_launch_is_a_valid_configuration(location: dg.Definitions) -> None:
+def test_what_schedules_launch_is_a_valid_configuration(location: dg.Definitions, database_url: str) -> None:
     repository = location.get_repository_def()
+    given = {"postgres": PostgresResource(url=database_url)}  # scoring asks it what day it is
     for schedule in repository.schedule_defs:
-        with dg.instance_for_test() as instance:
-            context = dg.build_schedule_context(
+        with (
+            dg.instance_for_test() as instance,
+            dg.build_schedule_context(
                 instance,
+                resources=given,
                 scheduled_execution_time=datetime(2026, 11, 22, 2, tzinfo=UTC),
                 repository_def=repository,
-            )
+            ) as context,
+        ):
             data = schedule.evaluate_tick(context)
         for request in data.run_requests or []:
             assert (
