@@ -7,30 +7,32 @@ Not here: when ticks are due.
 
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dagster._core.scheduler.instigation import InstigatorState, SensorInstigatorData
 from dagster_postgres import PostgresScheduleStorage
 
+if TYPE_CHECKING:
+    from dagster._core.scheduler.instigation import InstigatorState
+
 _MACHINES_DIFFER_SECONDS = 60
+_LAST_TICKS = ("last_tick_timestamp", "last_tick_start_timestamp")
 
 
 class ScheduleStorage(PostgresScheduleStorage):
     """As the stock one, but a sensor's last tick is never one that is still to come."""
 
-    def all_instigator_state(self, *args: Any, **kwargs: Any) -> Sequence[InstigatorState]:
+    def all_instigator_state(self, *args: Any, **kwargs: Any) -> "Sequence[InstigatorState]":
         return [_without_future(state) for state in super().all_instigator_state(*args, **kwargs)]
 
-    def get_instigator_state(self, origin_id: str, selector_id: str) -> InstigatorState | None:
+    def get_instigator_state(self, origin_id: str, selector_id: str) -> "InstigatorState | None":
         state = super().get_instigator_state(origin_id, selector_id)
         return state and _without_future(state)
 
 
-def _without_future(state: InstigatorState) -> InstigatorState:
-    data = state.instigator_data
-    if not isinstance(data, SensorInstigatorData):
+def _without_future(state: "InstigatorState") -> "InstigatorState":
+    # A sensor's data alone has these; of a Dagster that has renamed them, ticks stay as they are.
+    data: Any = state.instigator_data
+    ticks = [name for name in _LAST_TICKS if getattr(data, name, None)]
+    if not any(getattr(data, name) > time.time() + _MACHINES_DIFFER_SECONDS for name in ticks):
         return state
-    last = max(data.last_tick_timestamp or 0, data.last_tick_start_timestamp or 0)
-    if last <= time.time() + _MACHINES_DIFFER_SECONDS:
-        return state
-    return state.with_data(data._replace(last_tick_timestamp=None, last_tick_start_timestamp=None))
+    return state.with_data(data._replace(**dict.fromkeys(ticks)))
