@@ -19,7 +19,10 @@ COPY dagster_backfills ./dagster_backfills
 RUN /opt/build/bin/python -m hatchling build -t wheel -d /wheel \
     && /opt/backfills/bin/pip install --no-deps --no-index /wheel/*.whl \
     && /opt/backfills/bin/pip uninstall --yes pip \
+    && find /opt/backfills/lib -depth -type d -name tests -exec rm -r {} + \
     && /opt/backfills/bin/python -m compileall -q /opt/backfills/lib
+# What can't load its definitions is no image.
+RUN cd / && /opt/backfills/bin/python -c "from dagster_backfills.definitions import defs; defs()"
 
 FROM ${PYTHON_IMAGE}
 # A user that owns nothing but its home; what it runs belongs to root and can't be changed by it.
