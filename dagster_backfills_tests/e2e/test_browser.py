@@ -92,7 +92,6 @@ def page() -> Iterator[Any]:
         )
         opened = browser.new_page(viewport={"width": 1200, "height": 720})
         opened.set_default_timeout(_PATIENCE)
-        opened.add_init_script("window.localStorage.setItem('communityNux', '1')")
         yield opened
         browser.close()
 

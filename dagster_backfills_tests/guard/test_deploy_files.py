@@ -133,29 +133,71 @@ def test_the_instance_on_kubernetes_differs_by_its_launcher_only(project_root: P
     assert there == here
 
 
-def test_dagsters_launcher_for_kubernetes_takes_the_instances_settings(
-    project_root: Path, monkeypatch: pytest.MonkeyPatch
+# All that the chart's pods have in their environment by themselves and a setting could name.
+CHARTS_VARIABLES = {"DAGSTER_HOME", "DAGSTER_K8S_PIPELINE_RUN_NAMESPACE"}
+NO_CLUSTER = {
+    "apiVersion": "v1",
+    "kind": "Config",
+    "clusters": [{"name": "none", "cluster": {"server": "https://127.0.0.1:9"}}],
+    "users": [{"name": "none", "user": {}}],
+    "contexts": [{"name": "none", "context": {"cluster": "none", "user": "none"}}],
+    "current-context": "none",
+}
+
+
+def test_a_runs_pod_is_what_the_instance_and_the_charts_values_say(
+    project_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from dagster_k8s import K8sRunLauncher
+    from dagster_k8s.job import construct_dagster_k8s_job
 
-    for name in ("PIPELINE_RUN_SERVICE_ACCOUNT", "PIPELINE_RUN_NAMESPACE", "INSTANCE_CONFIG_MAP"):
-        monkeypatch.setenv(f"DAGSTER_K8S_{name}", "x")
-    monkeypatch.setenv("DAGSTER_HOME", "/opt/dagster")
-    launcher = yaml.safe_load((project_root / "deploy" / "helm" / "dagster.yaml").read_text())["run_launcher"]
-    found = process_config(resolve_to_config_type(K8sRunLauncher.config_type()), launcher["config"])
-    assert found.success, found.errors
-
-
-def test_the_charts_values_are_of_one_piece(project_root: Path) -> None:
+    text = (project_root / "deploy" / "helm" / "dagster.yaml").read_text()
     values = yaml.safe_load((project_root / "deploy" / "helm" / "values.yaml").read_text())
+    assert set(re.findall(r"\{env: (\w+)\}", text)) <= CHARTS_VARIABLES
+    monkeypatch.setenv("DAGSTER_K8S_PIPELINE_RUN_NAMESPACE", "space")
+    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(NO_CLUSTER))
+    here = {"load_incluster_config": False, "kubeconfig_file": str(tmp_path / "kubeconfig")}
+    config = yaml.safe_load(text)["run_launcher"]["config"] | here
+    found = process_config(resolve_to_config_type(K8sRunLauncher.config_type()), config)
+    assert found.success and found.value is not None, found.errors
+    launcher = K8sRunLauncher.from_config_value(None, found.value)
+    context = launcher.get_container_context_for_run(dg.DagsterRun("a_job"))
+    assert context.namespace == "space"
+    job = construct_dagster_k8s_job(
+        context.get_k8s_job_config("image", launcher),
+        ["dagster"],
+        "name",
+        user_defined_k8s_config=context.run_k8s_config,
+    )
+    pod = job.spec.template.spec
+    (container,) = pod.containers
+    home = values["global"]["dagsterHome"]
+    assert (
+        pod.service_account_name == values["global"]["serviceAccountName"] == values["serviceAccount"]["name"]
+    )
+    assert {each.name: each.value for each in container.env} == {"DAGSTER_HOME": home}
+    (secret,) = values["dagsterDaemon"]["envSecrets"]
+    assert [each.secret_ref.name for each in container.env_from] == [secret["name"]]
+    assert found.value["instance_config_map"] == values["global"]["dagsterInstanceConfigMap"]
+    assert pod.security_context.run_as_non_root and pod.security_context.run_as_user == 10001
+    assert container.security_context.capabilities.drop == ["ALL"]
+    assert container.resources["limits"] and job.spec.backoff_limit == 0
+    # Else the code server's resources would be those of runs.
     (deployment,) = values["dagster-user-deployments"]["deployments"]
-    (server,) = values["dagsterWebserver"]["workspace"]["servers"]
-    assert (server["host"], server["port"]) == (deployment["name"], deployment["port"])
-    workspace = yaml.safe_load((project_root / "workspace.yaml").read_text())
-    assert server["name"] == workspace["load_from"][0]["python_module"]["location_name"]
-    images = [values[part]["image"] for part in ("dagsterWebserver", "dagsterDaemon")]
-    assert images == [deployment["image"]] * 2
-    assert values["postgresql"]["enabled"] is False and values["runLauncher"]["type"] == "K8sRunLauncher"
+    assert deployment["includeConfigInLaunchedRuns"] == {"enabled": False}
+
+
+def test_the_charts_pods_can_start_with_the_values_alone(project_root: Path) -> None:
+    values = yaml.safe_load((project_root / "deploy" / "helm" / "values.yaml").read_text())
+    dockerfile = (project_root / "Dockerfile").read_text()
+    # The image's user owns Dagster's home: what a mount makes would be root's.
+    assert f"-o backfills -g backfills {values['global']['dagsterHome']}" in dockerfile
+    webserver = values["dagsterWebserver"]
+    assert webserver["readinessProbe"]["httpGet"]["port"] == webserver["service"]["port"]
+    # Its key `postgresql-password` is asked for by every pod.
+    how_to = (project_root / "docs" / "how-to" / "deploy.md").read_text()
+    name = values["global"]["postgresqlSecretName"]
+    assert f"create secret generic {name} --from-literal=postgresql-password=" in how_to
 
 
 # ---- the audit
