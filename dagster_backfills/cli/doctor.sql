@@ -47,7 +47,10 @@ order by n.nspname, c.relname;
 select i.schemaname || '.' || i.indexname as index from pg_indexes as i;
 
 -- name: data_folder
-select current_setting('data_directory', true) as path, inet_server_addr() is null as by_socket;
+-- The view leaves out what this role may not see, which the writer may not.
+select
+    (select s.setting from pg_settings as s where s.name = 'data_directory') as path,
+    inet_server_addr() is null as by_socket;
 
 -- name: applied_migrations
 select m.migration_id from backfill_migrations as m;

@@ -41,8 +41,13 @@ def _lines(conn: psycopg.Connection, until_done: bool) -> None:
     while not ended:
         # Once no job is active, one more look brings the changes that led to it.
         ended = until_done and not queue.rows(conn, "active_jobs", max_rows=1)
-        for notice in conn.notifies(timeout=_REDRAW_SECONDS):
-            typer.echo(json.dumps(json.loads(notice.payload), ensure_ascii=False))
+        for notice in list(conn.notifies(timeout=_REDRAW_SECONDS)):
+            change = json.loads(notice.payload)
+            if "progress" in change:
+                # The channel is everybody's, the row is not.
+                found = queue.rows(conn, "one_job", job_id=change["id"])
+                change["message"] = found[0]["progress_message"] if found else None
+            typer.echo(json.dumps(change, ensure_ascii=False))
 
 
 def table(active: list[dict[str, Any]], metrics: list[dict[str, Any]]) -> Any:

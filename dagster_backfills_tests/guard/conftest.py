@@ -18,6 +18,13 @@ from dagster_backfills_tests.conftest import new_database
 
 ROLES = ("owner", "writer", "reader", "enqueuer")
 PASSWORD = "pass-of-the-login"
+# What belongs to the applications and to the operators: runs read it.
+SOURCES = {
+    "training": ["organizations", "members", "training_videos"],
+    "progress": ["schools", "cohorts", "users", "classes", "modules", "questions", "user_progress"],
+    "scoring": ["gyms", "members", "visits", "coaches", "member_coaches"],
+    "jobs": ["job_types", "queue_settings"],
+}
 
 
 @dataclass(frozen=True)

@@ -181,7 +181,7 @@ def test_a_runs_pod_is_what_the_instance_and_the_charts_values_say(
     assert found.value["instance_config_map"] == values["global"]["dagsterInstanceConfigMap"]
     assert pod.security_context.run_as_non_root and pod.security_context.run_as_user == 10001
     assert container.security_context.capabilities.drop == ["ALL"]
-    assert container.resources["limits"] and job.spec.backoff_limit == 0
+    assert container.resources.limits and job.spec.backoff_limit == 0
     # Else the code server's resources would be those of runs.
     (deployment,) = values["dagster-user-deployments"]["deployments"]
     assert deployment["includeConfigInLaunchedRuns"] == {"enabled": False}

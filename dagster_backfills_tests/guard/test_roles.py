@@ -13,15 +13,9 @@ from psycopg.types.json import Jsonb
 
 from dagster_backfills.lib.postgres.roles import apply_roles
 from dagster_backfills_tests.defs.kintell.sample import add_users, row, write_csv
-from dagster_backfills_tests.guard.conftest import ROLES, Guarded
+from dagster_backfills_tests.guard.conftest import ROLES, SOURCES, Guarded
 
 SCHEMAS = {"backfill", "training", "progress", "kintell", "jobs", "scoring", "operations"}
-SOURCES = {
-    "training": ["organizations", "members", "training_videos"],
-    "progress": ["schools", "cohorts", "users", "classes", "modules", "questions", "user_progress"],
-    "scoring": ["gyms", "members", "visits", "coaches", "member_coaches"],
-    "jobs": ["job_types", "queue_settings"],
-}
 SECRET_TO_READERS = [
     "training.members", "training.employee_training_video_completions", "progress.users", "progress.user_progress",
     "kintell.users", "kintell.kintell_sessions", "kintell.backfill_row_errors", "kintell.event_outbox",
@@ -280,6 +274,12 @@ def test_statistics_are_taken_after_a_large_batch_where_postgres_lets_the_writer
         conn.add_notice_handler(lambda notice: notices.append(notice.message_primary or ""))
         conn.execute("analyze scoring.commitment_scores (day, member_id)")
         assert bool(notices) == (conn.info.server_version < 170000)
+
+
+def test_the_doctor_finds_nothing_wrong_in_what_the_writer_may_not_see(guarded: Guarded) -> None:
+    done = guarded.backfills("writer", "doctor", "--json")
+    findings = {each["check"]: each["level"] for each in json.loads(done.stdout)["findings"]}
+    assert findings["data folder"] == findings["migrations"] == "ok", done.stdout
 
 
 # ---- the reader

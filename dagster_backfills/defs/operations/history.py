@@ -8,6 +8,7 @@ import dagster as dg
 import psycopg
 
 from dagster_backfills.defs.operations.statements import statement
+from dagster_backfills.lib.errors import UserError
 
 if TYPE_CHECKING:
     from dagster import RunRecord
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 # A run is looked at again this long after it was copied: its change may have been committed late.
 _OVERLAP = timedelta(hours=1)
 _PAGE = 1000
+_KEEP_VARIABLE, _KEEP_DAYS = "JOB_HISTORY_KEEP_DAYS", 730
 _OUTCOMES = {
     "QUEUED": "queued",
     "NOT_STARTED": "queued",
@@ -39,6 +41,23 @@ def copy_runs(conn: psycopg.Connection, instance: dg.DagsterInstance, page: int 
     written = sum(conn.execute(statement("store_runs"), _columns(records)).rowcount for records in pages)
     conn.commit()
     return written
+
+
+def forget_runs(conn: psycopg.Connection, days: int) -> int:
+    """Remove the runs that have not changed for so many days, and return how many. None with 0."""
+    removed = conn.execute(statement("forget_runs"), {"days": days}).rowcount if days else 0
+    conn.commit()
+    return removed
+
+
+def keep_days(environment: Mapping[str, str]) -> int:
+    """How long a run is kept: `JOB_HISTORY_KEEP_DAYS`, else two years; 0 for ever. UserError where it is no number."""
+    text = environment.get(_KEEP_VARIABLE, "").strip() or str(_KEEP_DAYS)
+    if not (text.isascii() and text.isdigit()):
+        raise UserError(
+            f"{_KEEP_VARIABLE} is no number of days: {text!r}.", hint=f"Correct or unset {_KEEP_VARIABLE}."
+        )
+    return int(text)
 
 
 def _pages(

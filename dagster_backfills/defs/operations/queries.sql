@@ -22,6 +22,9 @@ where
     (excluded.outcome, excluded.started_at, excluded.ended_at, excluded.seen_at)
     and j.seen_at <= excluded.seen_at;
 
+-- name: forget_runs
+delete from operations.job_runs as j where j.seen_at < now() - make_interval(days => :days::integer);
+
 -- name: outcomes_by_day
 -- Runs of the last days by outcome, days without a run included, oldest first.
 select

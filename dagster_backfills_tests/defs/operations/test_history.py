@@ -10,8 +10,9 @@ import psycopg
 import pytest
 
 from dagster_backfills.defs.operations.assets import job_runs
-from dagster_backfills.defs.operations.history import copy_runs, job_of, started_by
+from dagster_backfills.defs.operations.history import copy_runs, forget_runs, job_of, keep_days, started_by
 from dagster_backfills.defs.operations.reporting import report
+from dagster_backfills.lib.errors import UserError
 from dagster_backfills.lib.postgres.resource import PostgresResource
 from dagster_backfills_tests.defs.operations.conftest import Location, working_job
 
@@ -48,6 +49,37 @@ def test_what_dagster_forgets_is_kept(location: Location, conn: psycopg.Connecti
     location.instance.delete_run(run)
     copy_runs(conn, location.instance)
     assert outcomes(conn) == {run: "succeeded"}
+
+
+def test_runs_are_forgotten_after_two_years_or_as_long_as_is_asked_for(
+    location: Location, conn: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, older = location.run(), location.run(fail="no")
+    copy_runs(conn, location.instance)
+    for run, days in ((old, 729), (older, 731)):
+        # Dagster has forgotten it, else it would be copied again.
+        location.instance.delete_run(run)
+        conn.execute(
+            "update operations.job_runs set seen_at = now() - make_interval(days => %s) where run_id = %s",
+            [days, run],
+        )
+    conn.commit()
+    assert forget_runs(conn, 0) == 0 and outcomes(conn) == {old: "succeeded", older: "failed"}
+    resources = {"postgres": PostgresResource(url=location.url)}
+    result = dg.materialize([job_runs], instance=location.instance, resources=resources)
+    (event,) = result.get_asset_materialization_events()
+    assert event.materialization.metadata["rows_removed"].value == 1
+    assert set(outcomes(conn)) == {old, result.run_id}
+    monkeypatch.setenv("JOB_HISTORY_KEEP_DAYS", "700")
+    dg.materialize([job_runs], instance=location.instance, resources=resources)
+    assert old not in outcomes(conn)
+
+
+def test_how_long_runs_are_kept_is_a_number_of_days() -> None:
+    assert keep_days({}) == 730 and keep_days({"JOB_HISTORY_KEEP_DAYS": " 0 "}) == 0
+    for wrong in ("two years", "-1", "1.5"):
+        with pytest.raises(UserError, match="JOB_HISTORY_KEEP_DAYS is no number of days"):
+            keep_days({"JOB_HISTORY_KEEP_DAYS": wrong})
 
 
 def test_a_copy_that_is_cut_off_leaves_nothing_half(database_url: str, location: Location) -> None:

@@ -1,0 +1,116 @@
+"""Every table of every schema is in one of the lists here, and `sql/roles.sql` grants what its list says."""
+
+import psycopg
+import pytest
+
+from dagster_backfills_tests.guard.conftest import SOURCES, Guarded
+
+# What the writer writes and the reader sees: results and accounts, with nothing about single persons but scores.
+RESULTS = {
+    "backfill": ["batches", "runs", "stale_marks"],
+    "kintell": ["daily_session_summary"],
+    "progress": ["cohort_stats", "user_progress_stats"],
+    "scoring": ["chain_days", "churn_risk_scores", "coach_actions", "commitment_scores"],
+    "training": ["organization_training_progress"],
+}
+# What the writer writes and the reader does not see, and why.
+KEPT = {
+    "backfill.failures": "messages of the database, which quote rows",
+    "jobs.background_jobs": "inputs and outputs of applications' jobs",
+    "jobs.job_queue": "which jobs wait; the views count them",
+    "kintell.backfill_job_batches": "the import's own; the view of jobs has the counts",
+    "kintell.backfill_job_claims": "the import's own: the ids that a batch claimed",
+    "kintell.backfill_job_updates": "rows as they were before an import, for its undo",
+    "kintell.backfill_jobs": "names of files; the views have the rest",
+    "kintell.backfill_row_errors": "lines of files as they came",
+    "kintell.event_outbox": "events with what was imported",
+    "kintell.event_publisher": "the publisher's own: how far it is",
+    "kintell.kintell_sessions": "who met whom",
+    "kintell.user_removals": "the import's own: how often users were removed",
+    "kintell.users": "names and addresses; imports add users",
+    "operations.job_runs": "names of partitions; the views count by day",
+    "training.employee_training_video_completions": "which person has seen what",
+}
+# What the writer may not change though it may change the row's other columns.
+NEWEST_SCORES = "scoring.members"
+
+WHAT_TO_DO = (
+    "These tables are in no list of {file}: {tables}. For each, say whose it is. Applications write it: add it to the"
+    " sources in sql/roles.sql, so that runs can't, and to SOURCES in guard/conftest.py. Runs write it and dashboards"
+    " show it: add it to the reader's list in sql/roles.sql and to RESULTS. Else: to KEPT, with the reason."
+)
+
+
+def listed() -> dict[str, str]:
+    """Whose each table is, by its name."""
+    lists = (("source", SOURCES), ("result", RESULTS))
+    found = {f"{schema}.{name}": kind for kind, each in lists for schema in each for name in each[schema]}
+    assert not found.keys() & KEPT.keys()
+    return found | dict.fromkeys(KEPT, "kept")
+
+
+def tables(conn: psycopg.Connection) -> set[str]:
+    """All that the migrations make; what Dagster makes is its own."""
+    rows = conn.execute(
+        "select n.nspname || '.' || c.relname from pg_class as c join pg_namespace as n on n.oid = c.relnamespace"
+        " where c.relkind in ('r', 'p') and n.nspname !~ '^pg_'"
+        " and n.nspname not in ('information_schema', 'public', 'dagster')"
+    )
+    return {row[0] for row in rows}
+
+
+def unlisted(conn: psycopg.Connection) -> str:
+    """What to do about the tables that nobody has thought of; empty where there are none."""
+    missing = ", ".join(sorted(tables(conn) - listed().keys()))
+    return missing and WHAT_TO_DO.format(file="guard/test_tables.py", tables=missing)
+
+
+def test_every_table_is_somebodys_and_nobody_elses(guarded: Guarded) -> None:
+    rights = {
+        "source": ({"SELECT"}, set()),
+        "result": ({"SELECT", "INSERT", "UPDATE", "DELETE"}, {"SELECT"}),
+        "kept": ({"SELECT", "INSERT", "UPDATE", "DELETE"}, set()),
+    }
+    with guarded.connect() as conn:
+        assert not unlisted(conn), unlisted(conn)
+        gone = sorted(listed().keys() - tables(conn))
+        assert not gone, f"No migration makes these: take them from the lists and from sql/roles.sql: {gone}"
+        granted: dict[tuple[str, str], set[str]] = {}
+        for table, role, right in conn.execute(
+            "select n.nspname || '.' || c.relname, a.grantee::regrole::text, a.privilege_type"
+            " from pg_class as c join pg_namespace as n on n.oid = c.relnamespace"
+            " cross join aclexplode(c.relacl) as a where a.grantee <> 0 and a.privilege_type <> 'MAINTAIN'"
+        ):
+            granted.setdefault((table, role), set()).add(right)
+    for table, kind in listed().items():
+        for role, expected in zip(("writer", "reader"), rights[kind], strict=True):
+            found = granted.get((table, f"backfills_{role}"), set())
+            assert found == expected, f"sql/roles.sql gives the {role} {sorted(found)} on {table}, a {kind}"
+        assert (table, "backfills_enqueuer") not in granted
+
+
+def test_rights_on_columns_are_the_newest_scores_only(guarded: Guarded) -> None:
+    with guarded.connect() as conn:
+        rows = conn.execute(
+            "select distinct a.attrelid::regclass::text, r.grantee::regrole::text, r.privilege_type"
+            " from pg_attribute as a cross join aclexplode(a.attacl) as r where a.attrelid >= 16384"
+        ).fetchall()
+    assert rows == [(NEWEST_SCORES, "backfills_writer", "UPDATE")]
+
+
+def test_a_table_that_nobody_has_thought_of_is_named_with_what_to_do(guarded: Guarded) -> None:
+    with guarded.connect() as conn, conn.transaction(force_rollback=True):
+        conn.execute("create table training.new_source (id bigint)")
+        assert "training.new_source" in unlisted(conn)
+        assert "sql/roles.sql" in unlisted(conn)
+
+
+@pytest.mark.parametrize("role", ["writer", "reader", "enqueuer"])
+def test_tables_of_dagster_are_the_writers_alone(guarded: Guarded, role: str) -> None:
+    with guarded.connect() as conn:
+        (may,) = conn.execute(
+            "select array_agg(distinct has_table_privilege(%s, c.oid, 'SELECT, INSERT')) from pg_class as c"
+            " where c.relkind = 'r' and c.relnamespace = 'dagster'::regnamespace",
+            [f"backfills_{role}"],
+        ).fetchone()
+    assert may == [role == "writer"]
