@@ -1,9 +1,11 @@
 """Runs on several Celery workers over a real broker: all of them work, and one that is killed costs a retry.
 
-The backfill is launched as the UI does, through a real webserver and daemon.
+Each worker is on a machine of its own, as far as the network goes, where this one can make such. The backfill is
+launched as the UI does, through a real webserver and daemon.
 """
 
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -17,7 +19,10 @@ import pytest
 
 from benchmarks.servers import dagster_servers
 from dagster_backfills.defs.scoring.sample_data import ScoringSize, load_sample
+from dagster_backfills.lib.postgres.embedded import EmbeddedServer
+from dagster_backfills.lib.postgres.migrations import apply_migrations
 from dagster_backfills_tests.chaos.domains import newest_days
+from dagster_backfills_tests.chaos.lan import Lan, lan_of
 from dagster_backfills_tests.chaos.stack import ROOT, environment, free_port
 from dagster_backfills_tests.e2e.graphql import finished_backfill, launch_backfill, wait_for
 
@@ -26,6 +31,7 @@ from celery import Celery
 
 REDIS = shutil.which("redis-server")
 DAYS = 7
+NAMES = ("one", "two", "three")
 ASSETS = ["scoring/commitment_scores", "scoring/churn_risk_scores", "scoring/coach_actions"]
 pytestmark = [
     pytest.mark.e2e,
@@ -47,19 +53,55 @@ GATE = """
     for each row execute function wait_at_gate();
 """
 WAITING = """
-    select count(*) from pg_stat_activity
+    select count(*), count(distinct client_addr) from pg_stat_activity
     where datname = current_database() and state = 'active' and wait_event = 'PgSleep'
 """
 
 
 @pytest.fixture
-def broker(tmp_path):
-    port = free_port()
-    command = [REDIS, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(tmp_path), "--save", ""]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    while socket.socket().connect_ex(("127.0.0.1", port)):
+def lan():
+    with lan_of(NAMES) as made:
+        yield made
+
+
+@pytest.fixture
+def server(lan, request, tmp_path):
+    """A migrated database that every machine of the network reaches, by TCP where there are several."""
+    if not lan.namespaces:
+        yield request.getfixturevalue("database_url")
+        return
+    postgres = EmbeddedServer(tmp_path / "server", {"listen_addresses": lan.address, "fsync": "off"})
+    try:
+        postgres.start()
+        with psycopg.connect(postgres.url(), autocommit=True) as conn:
+            with (postgres.data / "pg_hba.conf").open("a") as rules:
+                rules.write(f"host all all {lan.address}/24 trust\n")
+            conn.execute("select pg_reload_conf()")
+            port, name = conn.info.port, conn.info.dbname
+        url = f"postgresql://postgres@{lan.address}:{port}/{name}"
+        wait_for("the server's door", lambda: _answers(url))
+        apply_migrations(url)
+        yield url
+    finally:
+        postgres.delete()
+
+
+def _answers(url):
+    try:
+        with psycopg.connect(url):
+            return True
+    except psycopg.OperationalError:
+        return False
+
+
+@pytest.fixture
+def broker(lan, tmp_path):
+    port, password = free_port(), secrets.token_hex(16)
+    command = [REDIS, "--port", str(port), "--bind", lan.address, "--requirepass", password]
+    process = subprocess.Popen([*command, "--dir", str(tmp_path), "--save", ""], stdout=subprocess.DEVNULL)
+    while socket.socket().connect_ex((lan.address, port)):
         time.sleep(0.05)
-    yield f"redis://127.0.0.1:{port}/0"
+    yield f"redis://:{password}@{lan.address}:{port}/0"
     process.kill()
     process.wait()
 
@@ -67,8 +109,8 @@ def broker(tmp_path):
 class Workers:
     """Celery workers by name, each a process group of its own."""
 
-    def __init__(self, env, folder):
-        self.env, self.folder, self.processes = env, folder, {}
+    def __init__(self, env, folder, lan: Lan):
+        self.env, self.folder, self.lan, self.processes = env, folder, lan, {}
 
     def start(self, name):
         command = [
@@ -77,7 +119,12 @@ class Workers:
         ]  # fmt: skip
         with (self.folder / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
-                command, env=self.env, cwd=ROOT, stdout=log, stderr=log, start_new_session=True
+                self.lan.on(name, command),
+                env=self.env,
+                cwd=ROOT,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
 
     def ask(self, what):
@@ -96,17 +143,17 @@ class Workers:
 
 
 @pytest.fixture
-def stack(database_url, broker, tmp_path):
+def stack(server, broker, lan, tmp_path):
     home = tmp_path / "home"
     home.mkdir()
     make = [sys.executable, str(ROOT / "deploy" / "celery" / "instance.py")]
     settings = subprocess.run(make, capture_output=True, text=True, check=True).stdout
     settings = settings.replace("poll_interval_seconds: 30", "poll_interval_seconds: 3")
     (home / "dagster.yaml").write_text(settings)
-    with psycopg.connect(database_url, autocommit=True) as conn:
+    with psycopg.connect(server, autocommit=True) as conn:
         conn.execute("create schema dagster")
-    env = environment(database_url, home) | {"CELERY_BROKER_URL": broker, "SCORING_CATCH_UP_DAYS": "1"}
-    workers = Workers(env, tmp_path)
+    env = environment(server, home) | {"CELERY_BROKER_URL": broker, "SCORING_CATCH_UP_DAYS": "1"}
+    workers = Workers(env, tmp_path, lan)
     with dagster_servers(
         home, "dagster_backfills.definitions", env, working_directory=ROOT, backfill_interval=1
     ) as webserver:
@@ -115,23 +162,26 @@ def stack(database_url, broker, tmp_path):
             workers.kill(name)
 
 
-def test_a_backfill_runs_on_all_workers_and_one_that_is_killed_costs_a_retry(stack, database_url):
+def test_a_backfill_runs_on_all_workers_and_one_that_is_killed_costs_a_retry(stack, server):
     webserver, workers = stack
-    with psycopg.connect(database_url, autocommit=True) as conn:
+    # Over a socket of this machine no backend has an address.
+    machines = len(workers.lan.namespaces)
+    with psycopg.connect(server, autocommit=True) as conn:
         newest = newest_days(conn)[-1]
         load_sample(conn, newest, ScoringSize(gyms=2, members=60, coaches_per_gym=2))
         conn.execute("update scoring.members set expected_visits_per_week = null")
         conn.execute(GATE)
-        names = ["one", "two", "three"]
-        for name in names:
+        for name in NAMES:
             workers.start(name)
         # Every second day: neighbours would be one run.
         days = [(newest - timedelta(days=2 * n + 3)).isoformat() for n in range(DAYS)]
-        wait_for("the workers", lambda: len(workers.ask("ping")) == len(names))
+        wait_for("the workers", lambda: len(workers.ask("ping")) == len(NAMES))
         backfill = launch_backfill(webserver, ASSETS, days)
         wait_for(
             "all workers in the middle of a day",
-            lambda: conn.execute(WAITING).fetchone() == (len(names),) and workers.at_work() == set(names),
+            lambda: (
+                conn.execute(WAITING).fetchone() == (len(NAMES), machines) and workers.at_work() == set(NAMES)
+            ),
             timeout=300,
         )
         workers.kill("two")
