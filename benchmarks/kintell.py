@@ -99,7 +99,7 @@ def show(way: str, result: dict[str, Any]) -> None:
     memory = f"  peak {result['peak_mb']:.0f} MB above idle" if "peak_mb" in result else ""
     rate = result["rows"] / result["seconds"]
     print(
-        f"{way:8} {result['seconds']:7.1f} s  {rate:9,.0f} rows/s{memory}  {result.get('note', '')}",
+        f"{way:8} {result['seconds']:7.2f} s  {rate:9,.0f} rows/s{memory}  {result.get('note', '')}",
         flush=True,
     )
 
@@ -262,9 +262,10 @@ def this_import(url: str, path: Path, batch_rows: int) -> dict[str, Any]:
 
 
 def resume(url: str, path: Path, batch_rows: int) -> dict[str, Any]:
-    """An import that was paused after nine tenths of the file: what its going on costs until the next commit."""
+    """An import that was paused after nine tenths of the file: how long until a new worker is at its next batch."""
     with psycopg.connect(url, autocommit=True) as conn:
         conn.execute("truncate kintell.backfill_jobs, kintell.kintell_sessions, kintell.event_outbox cascade")
+    _worker("pause", url, str(path), str(batch_rows))
     return _worker("resume", url, str(path), str(batch_rows))
 
 

@@ -41,7 +41,7 @@ class Batch:
     sessions: "pl.DataFrame"
     rejects: list[Reject]
     values_of: Callable[[int], list[str]] = field(repr=False)
-    removals: int = -1  # of users, when those of the batch were looked up
+    removals: str = ""  # the state of those of users, when the batch's were looked up
     position: int = 0  # of its events in the outbox: those of a later batch come after
 
     @property
@@ -144,7 +144,7 @@ def _sessions(good: "pl.DataFrame") -> "pl.DataFrame":
 
     frame = good.select(
         "row_number",
-        pl.Series("id", rising_uuids(good.height), dtype=pl.String),
+        rising_uuids(good.height).alias("id"),
         "external_session_id",
         "session_type",
         "participant_id",
@@ -158,12 +158,13 @@ def _sessions(good: "pl.DataFrame") -> "pl.DataFrame":
     return session_rows().validate(frame)
 
 
-def rising_uuids(n: int) -> list[str]:
-    """`n` UUIDs of version 7: 48 bits of time, then a counter, so that they rise and the index grows at its end."""
+def rising_uuids(n: int) -> "pl.Series":
+    """`n` UUIDs of version 7, 16 bytes each: 48 bits of time, then a counter, so that they rise and the index grows
+    at its end."""
     import numpy as np
+    import polars as pl
+    import pyarrow as pa
 
-    if n == 0:
-        return []
     raw = np.frombuffer(os.urandom(16 * n), np.uint8).reshape(n, 16).copy()
     now = int(time.time() * 1000)
     count = np.arange(n, dtype=np.uint32)
@@ -172,5 +173,5 @@ def rising_uuids(n: int) -> list[str]:
     raw[:, 7] = (count >> 14) & 0xFF
     raw[:, 8] = 0x80 | ((count >> 8) & 0x3F)
     raw[:, 9] = count & 0xFF
-    text = raw.tobytes().hex()
-    return [text[i : i + 32] for i in range(0, len(text), 32)]
+    ids = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), n, [None, pa.py_buffer(raw)])
+    return pl.Series(pl.from_arrow(ids), dtype=pl.Binary)

@@ -41,7 +41,8 @@ class ClaimLost(Exception):
 
 
 def connect(url: str, name: str, lease: float = LEASE_SECONDS) -> psycopg.Connection:
-    """A worker's connection. A cut one is noticed; one that sits in a transaction past the lease is ended."""
+    """A worker's connection. A cut one is noticed; one that sits in a transaction past the lease is ended. Whatever
+    the database's default is, a statement sees what was committed before it: the locks that are taken rely on it."""
     conn = psycopg.connect(
         url,
         autocommit=True,
@@ -52,6 +53,7 @@ def connect(url: str, name: str, lease: float = LEASE_SECONDS) -> psycopg.Connec
         keepalives_count=3,
         tcp_user_timeout=30_000,
     )
+    conn.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
     conn.execute(
         "select set_config('idle_in_transaction_session_timeout', %s, false), set_config('lock_timeout', %s, false)",
         [f"{int(lease * 1000)}ms", f"{int(lease * 500)}ms"],

@@ -6,7 +6,6 @@ way and start again from the checkpoint in the database. Not here: Dagster, and 
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -16,6 +15,7 @@ from dagster_backfills.defs.kintell.account import Job, load_job
 from dagster_backfills.defs.kintell.batches import Batch, prepare
 from dagster_backfills.defs.kintell.claims import LEASE_SECONDS, MAX_IMPORTS, Claim, ClaimLost
 from dagster_backfills.defs.kintell.files import FileError, SourceFile, open_file
+from dagster_backfills.defs.kintell.memory import give_back_early
 from dagster_backfills.defs.kintell.parse import parse, raw_values
 from dagster_backfills.defs.kintell.pipeline import WRITERS, Writers
 from dagster_backfills.defs.kintell.reader import Block, read_blocks
@@ -77,7 +77,7 @@ def run_import(
     """Import a registered job from where it stands, and return it as it is then: completed, or failed, paused or
     cancelled. Raises `FileError` for a file that can't be read or has changed, `JobBusy`, `TooManyImports`, and
     `ClaimLost` where another attempt has taken over."""
-    share_one_heap()
+    give_back_early()
     with psycopg.connect(url, autocommit=True) as conn:
         found = load_job(conn, job)
     source = open_unchanged(found, allowed)
@@ -96,14 +96,6 @@ def run_import(
             raise
         with claim.connect() as conn:
             return load_job(conn, job)
-
-
-def share_one_heap() -> None:
-    """Let the worker's threads share glibc's heap: one a thread keeps some 40 MB that another has freed."""
-    import ctypes
-
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).mallopt(-8, 1)  # M_ARENA_MAX; other C libraries have no such function
 
 
 def open_unchanged(job: Job, allowed: list[str]) -> SourceFile:

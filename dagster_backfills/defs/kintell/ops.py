@@ -12,7 +12,7 @@ from dagster_backfills.defs.kintell.config import ImportSessions
 from dagster_backfills.defs.kintell.files import open_file
 from dagster_backfills.defs.kintell.importer import Progress, open_unchanged, run_import
 from dagster_backfills.defs.kintell.reader import read_header
-from dagster_backfills.defs.kintell.register import preflight, register
+from dagster_backfills.defs.kintell.register import Preflight, preflight, register
 from dagster_backfills.defs.kintell.reporting import (
     import_materialization,
     preflight_metadata,
@@ -36,7 +36,7 @@ def refused(error: UserError | ClaimLost) -> dg.Failure:
 @dg.op(
     name="register",
     out=HANDOFF,
-    description="Digest the file, read its header, count its rows, make its job.",
+    description="Digest the file, read its header, count and look at its rows, make its job.",
 )
 def register_file(
     context: dg.OpExecutionContext,
@@ -49,11 +49,12 @@ def register_file(
     try:
         with postgres.connect() as conn:
             conn.autocommit = True
+            looked: Preflight | None = None
             if config.job:
                 job = load_job(conn, config.job)
             elif config.dry_run:
                 read_header(open_file(config.file, kintell.allowed))
-                return {"job": "", "done": False}
+                return {"job": "", "done": False, "looked": None}
             else:
                 found = register(
                     conn,
@@ -62,7 +63,7 @@ def register_file(
                     on_duplicate=config.on_duplicate.value,
                     once=config.once,
                 )
-                job = load_job(conn, found.job)
+                job, looked = load_job(conn, found.job), found.preflight
                 if found.existing and job.status == "completed":
                     context.log.info(f"This content was imported by job {job.id}; nothing to do.")
                     return {"job": str(job.id), "done": True}
@@ -73,11 +74,11 @@ def register_file(
         f"Job {job.id}: {job.file_name}, {job.total_rows:,} rows, {job.processed_rows:,} processed."
     )
     context.instance.add_run_tags(context.run_id, {"kintell/job": str(job.id)})
-    return {"job": str(job.id), "done": False}
+    return {"job": str(job.id), "done": False, "looked": looked}
 
 
 @dg.op(
-    name="preflight", out=HANDOFF, description="Judge a sample of what is to come and look for missing users."
+    name="preflight", out=HANDOFF, description="Say what is to come: a judged sample, and the missing users."
 )
 def preflight_file(
     context: dg.OpExecutionContext,
@@ -88,15 +89,17 @@ def preflight_file(
 ) -> Handoff:
     if registered["done"]:
         return registered
+    handoff = {"job": registered["job"], "done": False}
     try:
         with postgres.connect() as conn:
             conn.autocommit = True
             if registered["job"]:
                 job = load_job(conn, registered["job"])
-                source = open_unchanged(job, kintell.allowed)
                 if job.last_processed_row:
-                    return registered  # a resume starts at once; what is missing was listed before
-                found = preflight(conn, source, job.header, job.checkpoint_offset)
+                    return handoff  # a resume starts at once; what is missing was listed before
+                found = registered["looked"] or preflight(
+                    conn, open_unchanged(job, kintell.allowed), job.header, job.checkpoint_offset
+                )
                 statements().set_missing_users(conn, job=job.id, missing=found.missing_count)
             else:
                 source = open_file(config.file, kintell.allowed)
@@ -106,7 +109,7 @@ def preflight_file(
     context.add_output_metadata(preflight_metadata(found))
     if found.missing_count and not config.create_missing_users:
         context.log.warning(f"{found.missing_count:,} users are missing; their rows will be rejected.")
-    return registered
+    return handoff
 
 
 @dg.op(

@@ -4,15 +4,15 @@
 select count(*) from kintell.users;
 
 -- name: all_users
--- Id and address of every user, some thousand in a row of the result; ids are 36 characters long.
-select string_agg(u.id::text || u.email, chr(10))
+-- Id and address of every user, some thousand in a row of the result; ids are 32 hexadecimal digits.
+select string_agg(encode(uuid_send(u.id), 'hex') || u.email, chr(10))
 from (
     select id, email, row_number() over () / 5000 as part from kintell.users where position(chr(10) in email) = 0
 ) as u
 group by u.part;
 
 -- name: find_users
-select distinct on (wanted.email) wanted.email, u.id::text
+select distinct on (wanted.email) wanted.email, uuid_send(u.id) as id
 from unnest(:emails::text[]) as wanted (email)
 inner join kintell.users as u on lower(u.email) = lower(wanted.email);
 
@@ -136,6 +136,18 @@ select pg_advisory_xact_lock_shared(hashtext(:job::text), :number::integer)::tex
 -- name: next_event_position$
 select nextval('kintell.event_position');
 
+-- name: copy_sessions!
+copy kintell.kintell_sessions (
+    id, participant_id, volunteer_id, backfill_job_id, scheduled_at, completed_at, duration_minutes,
+    external_session_id, session_type, rating, feedback_text, language_level
+) from stdin (format binary);
+
+-- name: copy_events!
+copy kintell.event_outbox (
+    session_id, id, job_id, participant_id, volunteer_id, position, scheduled_at, completed_at, duration_minutes,
+    event_type, external_session_id, session_type, language_level
+) from stdin (format binary);
+
 -- name: create_stage!
 create temporary table if not exists import_stage (
     row_number bigint not null,
@@ -154,57 +166,68 @@ create temporary table if not exists import_stage (
 ) on commit delete rows;
 
 -- name: copy_stage!
-copy pg_temp.import_stage from stdin (format csv);
+copy pg_temp.import_stage from stdin (format binary);
 
--- name: lock_sessions!
--- No trigger or constraint comes to the table until the transaction ends.
-lock table kintell.kintell_sessions in row exclusive mode;
+-- name: lock_targets!
+-- No trigger or constraint comes to these tables until the transaction ends.
+lock table kintell.kintell_sessions, kintell.event_outbox in row exclusive mode;
+
+-- name: lock_users!
+-- No user is removed until the transaction ends, and what notes removals stays as it is. Not waited for: a removal
+-- may take long.
+lock table kintell.users in row exclusive mode nowait;
+
+-- name: hold_removals!
+lock table kintell.user_removals in share mode nowait;
+
+-- name: user_removals$
+-- Changes when users are removed, and when what notes that is switched off or on.
+select count(*)::text || (
+    select coalesce(string_agg(' ' || t.xmin::text, '' order by t.tgname), '')
+    from pg_trigger as t
+    where t.tgrelid = 'kintell.users'::regclass and not t.tgisinternal
+)
+from kintell.user_removals;
 
 -- name: may_keep_users$
--- Whether nothing is passed by when the checks of single rows are off: the right to switch them off, no key but those to
--- the users and to the job, no trigger or rule of someone else's.
+-- Whether nothing is passed by when sessions come by COPY and their keys are not checked row by row: removals of users
+-- are noted, whoever makes them; there is the right to switch the checks off; and nothing looks at a new row but the
+-- keys to the users and the job, which are known to hold.
 select
-    exists (
+    not exists (
         select
-        from pg_trigger
-        where tgrelid = 'kintell.users'::regclass and tgname = 'note_user_removal' and tgenabled = 'A'
+        from (values ('note_user_removal'), ('A_note_user_id_change')) as needed (tgname)
+        left join pg_trigger as t on t.tgrelid = 'kintell.users'::regclass and t.tgname = needed.tgname
+        where t.tgenabled is distinct from 'A'
     )
+    -- What removes rows through a parent, a partition or a subscription fires no trigger of a statement here.
+    and (select relkind = 'r' from pg_class where oid = 'kintell.users'::regclass)
+    and not exists (select from pg_inherits where 'kintell.users'::regclass in (inhrelid, inhparent))
+    and not exists (select from pg_subscription_rel where srrelid = 'kintell.users'::regclass)
     and has_parameter_privilege('session_replication_role', 'set')
     and current_setting('session_replication_role') = 'origin'
     and not exists (
         select
-        from pg_constraint
-        where conrelid = 'kintell.kintell_sessions'::regclass
-            and contype = 'f'
-            and (
-                confrelid not in ('kintell.users'::regclass, 'kintell.backfill_jobs'::regclass)
-                or conkey not in (
-                    select array[attnum]
-                    from pg_attribute
-                    where attrelid = conrelid and attname in ('participant_id', 'volunteer_id', 'backfill_job_id')
-                )
+        from pg_trigger as t
+        left join pg_constraint as c on t.tgconstraint = c.oid and c.contype = 'f'
+        left join pg_index as i on c.conindid = i.indexrelid and i.indisprimary
+        left join pg_attribute as a on c.conrelid = a.attrelid and c.conkey = array[a.attnum]
+        where t.tgrelid in ('kintell.kintell_sessions'::regclass, 'kintell.event_outbox'::regclass)
+            and t.tgtype & 4 = 4
+            and t.tgenabled <> 'D'
+            and t.tgname <> 'mark_summary_days_insert'
+            and (t.tgrelid, coalesce(i.indrelid, 0), coalesce(a.attname, '')) not in (
+                ('kintell.kintell_sessions'::regclass, 'kintell.users'::regclass, 'participant_id'),
+                ('kintell.kintell_sessions'::regclass, 'kintell.users'::regclass, 'volunteer_id'),
+                ('kintell.kintell_sessions'::regclass, 'kintell.backfill_jobs'::regclass, 'backfill_job_id')
             )
     )
     and not exists (
         select
-        from pg_trigger
-        where tgrelid in ('kintell.kintell_sessions'::regclass, 'kintell.event_outbox'::regclass)
-            and not tgisinternal
-            and tgenabled in ('O', 'R')
-            and tgtype & 4 = 4
-    )
-    and not exists (
-        select
-        from pg_class
-        where oid in ('kintell.kintell_sessions'::regclass, 'kintell.event_outbox'::regclass) and relhasrules
+        from pg_class as c
+        where c.oid in ('kintell.kintell_sessions'::regclass, 'kintell.event_outbox'::regclass)
+            and (c.relhasrules or c.relkind <> 'r' or row_security_active(c.oid))
     );
-
--- name: keep_users!
--- No user is removed until the transaction ends. Not waited for: a removal may take long.
-lock table kintell.user_removals in share mode nowait;
-
--- name: count_user_removals$
-select count(*) from kintell.user_removals;
 
 -- name: check_rows$
 -- `origin`: Postgres checks the keys of each row that follows. `replica`: that they are there is known.
@@ -389,11 +412,5 @@ from kintell.backfill_job_claims
 where external_session_id = any(:ids::text[]) and job_id = :job;
 
 -- name: existing_ids
+-- Those of the ids that sessions have.
 select external_session_id from kintell.kintell_sessions where external_session_id = any(:ids::text[]);
-
--- name: existing_sessions
-select
-    external_session_id, session_type, participant_id::text, volunteer_id::text, scheduled_at, duration_minutes, rating,
-    feedback_text, language_level
-from kintell.kintell_sessions
-where external_session_id = any(:ids::text[]);

@@ -1,14 +1,17 @@
 """Pandera schemas of the frames that cross a border: texts out of the file, sessions into Postgres."""
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dagster_backfills.defs.kintell.reader import KNOWN
 
 if TYPE_CHECKING:
     import pandera.polars as pa
+    import polars as pl
 
-UUID_LENGTHS = (32, 36)  # without and with hyphens; the rest is Postgres's to judge
+UUID_BYTES = 16
+
+# What must hold of the values is one check a frame: one a column costs more than the columns.
 
 
 @lru_cache(maxsize=1)
@@ -17,35 +20,58 @@ def text_rows() -> "pa.DataFrameSchema":
     import pandera.polars as pa
     import polars as pl
 
-    columns = {name: pa.Column(pl.String) for name in KNOWN}
-    return pa.DataFrameSchema({"row": pa.Column(pl.Int64, pa.Check.ge(0)), **columns}, strict=True)
+    columns = {"row": pa.Column(pl.Int64, nullable=True)}
+    columns |= {name: pa.Column(pl.String, nullable=True) for name in KNOWN}
+    rules = [pl.col("row") >= 0, pl.col(KNOWN).is_not_null()]
+    return pa.DataFrameSchema(columns, checks=_all(rules), strict=True)
 
 
 @lru_cache(maxsize=1)
 def session_rows() -> "pa.DataFrameSchema":
     """Rows that will be written: typed as `kintell.kintell_sessions` has them, users resolved to ids.
 
-    `row_number` counts rows of the file from 1. `scheduled_at` is UTC; `duration_minutes` is positive.
+    `row_number` counts rows of the file from 1. Ids are UUIDs of 16 bytes. `scheduled_at` is UTC;
+    `duration_minutes` is positive. `rating`, `feedback_text` and `language_level` may be null.
     """
     import pandera.polars as pa
     import polars as pl
 
     from dagster_backfills.defs.kintell.rules import LEVELS, MAX_DURATION, MAX_ID_BYTES, SESSION_TYPES
 
-    return pa.DataFrameSchema(
-        {
-            "row_number": pa.Column(pl.Int64, pa.Check.ge(1)),
-            "id": pa.Column(pl.String, pa.Check.str_length(*UUID_LENGTHS)),
-            "external_session_id": pa.Column(pl.String, pa.Check.str_length(1, MAX_ID_BYTES)),
-            "session_type": pa.Column(pl.String, pa.Check.isin(list(SESSION_TYPES.values()))),
-            "participant_id": pa.Column(pl.String, pa.Check.str_length(*UUID_LENGTHS)),
-            "volunteer_id": pa.Column(pl.String, pa.Check.str_length(*UUID_LENGTHS)),
-            "scheduled_at": pa.Column(pl.Datetime("us", "UTC")),
-            "duration_minutes": pa.Column(pl.Int32, pa.Check.in_range(1, MAX_DURATION)),
-            "rating": pa.Column(pl.Int16, pa.Check.in_range(1, 5), nullable=True),
-            "feedback_text": pa.Column(pl.String, nullable=True),
-            "language_level": pa.Column(pl.String, pa.Check.isin(list(LEVELS)), nullable=True),
-        },
-        strict=True,
-        ordered=True,
+    types: dict[str, Any] = {
+        "row_number": pl.Int64,
+        "id": pl.Binary,
+        "external_session_id": pl.String,
+        "session_type": pl.String,
+        "participant_id": pl.Binary,
+        "volunteer_id": pl.Binary,
+        "scheduled_at": pl.Datetime("us", "UTC"),
+        "duration_minutes": pl.Int32,
+        "rating": pl.Int16,
+        "feedback_text": pl.String,
+        "language_level": pl.String,
+    }
+    rules = [
+        pl.exclude("rating", "feedback_text", "language_level").is_not_null(),
+        pl.col("row_number") >= 1,
+        pl.col("id", "participant_id", "volunteer_id").bin.size() == UUID_BYTES,
+        pl.col("external_session_id").str.len_bytes().is_between(1, MAX_ID_BYTES),
+        pl.col("session_type").is_in(list(SESSION_TYPES.values())),
+        pl.col("duration_minutes").is_between(1, MAX_DURATION),
+        pl.col("rating").is_between(1, 5).fill_null(True),
+        pl.col("language_level").is_in(LEVELS).fill_null(True),
+    ]
+    columns = {name: pa.Column(kind, nullable=True) for name, kind in types.items()}
+    return pa.DataFrameSchema(columns, checks=_all(rules), strict=True, ordered=True)
+
+
+def _all(rules: "list[pl.Expr]") -> "pa.Check":
+    import pandera.polars as pa
+    import polars as pl
+
+    return pa.Check(
+        lambda data: bool(
+            data.lazyframe.select(pl.all_horizontal(rule.all() for rule in rules)).collect().item()
+        ),
+        error="; ".join(map(str, rules)),
     )

@@ -1,5 +1,6 @@
 """The users that addresses belong to: finding, keeping and making them. Not here: what an address is."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -12,13 +13,14 @@ if TYPE_CHECKING:
 
 MAX_IN_MEMORY = 500_000
 ROLES = ("participant", "volunteer")
+HASH_SEED = 1
 
 
 class Users:
     """Ids by lower-cased address. Up to half a million users are held here; of more, each block asks Postgres.
 
     An address that is not here is looked up before it counts as missing, so that users made in the meantime
-    are found. `removals` counts those of users before any was looked up.
+    are found. `removals` is the state of their removals before any was looked up.
     """
 
     def __init__(self, conn: psycopg.Connection) -> None:
@@ -29,30 +31,50 @@ class Users:
         """Forget everything and read again."""
         import polars as pl
 
-        self.removals = statements().count_user_removals(self._conn)
-        self._known = pl.DataFrame(schema={"email": pl.String, "id": pl.String})
+        self.removals = statements().user_removals(self._conn)
+        known = [pl.DataFrame(schema={"email": pl.String, "id": pl.Binary})]
         if statements().count_users(self._conn) <= MAX_IN_MEMORY:
-            parts = [
+            known += [
                 pl.DataFrame({"user": text.split("\n")}, schema={"user": pl.String}).select(
-                    pl.col("user").str.slice(36).str.to_lowercase().alias("email"),
-                    pl.col("user").str.head(36).alias("id"),
+                    pl.col("user").str.slice(32).str.to_lowercase().alias("email"),
+                    pl.col("user").str.head(32).str.decode("hex").alias("id"),
                 )
-                for (text,) in statements().all_users(self._conn)
+                for text in self._texts()
             ]
-            self._known = pl.concat([self._known, *parts]).unique("email")
+        # In the order of a hash of the address: finding some is a binary search, and builds no table of all.
+        self._known = pl.concat(known).with_columns(hash=pl.col("email").hash(HASH_SEED)).sort("hash")
+        self._hashes = self._known["hash"].to_numpy()
 
-    def find(self, emails: "pl.Series") -> "pl.DataFrame":
-        """`email`, `id` of those of `emails` (lower-cased, distinct) that exist."""
+    def _texts(self) -> Iterator[str]:
+        """All users, some thousand at a time."""
+        with self._conn.transaction(), self._conn.cursor(name="kintell_users") as cursor:
+            cursor.itersize = 4
+            for (text,) in cursor.execute(statements().all_users.sql):
+                yield text
+
+    def ids(self, emails: "pl.Series") -> "pl.Series":
+        """The id (16 bytes) of the user that each lower-cased address belongs to; null where there is none."""
         import polars as pl
 
-        wanted = pl.DataFrame({"email": emails}, schema={"email": pl.String})
-        found = wanted.join(self._known, on="email")
-        missing = wanted.join(found, on="email", how="anti")["email"].to_list()
-        if missing:
-            rows = list(statements().find_users(self._conn, emails=missing))
-            extra = pl.DataFrame(rows, schema={"email": pl.String, "id": pl.String}, orient="row")
-            found = pl.concat([found, extra]).unique("email")
+        found = self._held(emails)
+        unknown = emails.filter(found.is_null()).drop_nulls().unique().to_list()
+        rows = list(statements().find_users(self._conn, emails=unknown)) if unknown else []
+        if rows:
+            asked = pl.DataFrame(rows, schema={"email": pl.String, "asked": pl.Binary}, orient="row")
+            wanted = pl.DataFrame({"email": emails, "held": found})
+            joined = wanted.join(asked, on="email", how="left", maintain_order="left")
+            found = joined.select(pl.coalesce("held", "asked")).to_series()
         return found
+
+    def _held(self, emails: "pl.Series") -> "pl.Series":
+        import numpy as np
+        import polars as pl
+
+        if not len(self._known):
+            return pl.Series([None] * len(emails), dtype=pl.Binary)
+        at = np.searchsorted(self._hashes, emails.hash(HASH_SEED).to_numpy())
+        near = self._known[np.minimum(at, len(self._known) - 1)]
+        return near.select(pl.when(pl.col("email") == emails).then("id")).to_series()
 
     def create(self, emails_by_role: dict[str, list[str]]) -> int:
         """Make users with a name taken from the address; addresses that exist by now are left alone."""
@@ -64,38 +86,33 @@ class Users:
         return made
 
 
-def keep_users(conn: psycopg.Connection, removals: int) -> bool:
-    """See to it that users who were there at so many `removals` stay until the transaction ends. False where that
-    can't be told: then Postgres looks row by row."""
+def keep_users(conn: psycopg.Connection, removals: str) -> bool:
+    """See to it that users who were there at this state of `removals` stay until the transaction ends, and that no
+    one has put anything on the sessions that must see each row. False where that can't be told: then Postgres
+    looks row by row."""
     sql = statements()
-    sql.lock_sessions(conn)
-    if not sql.may_keep_users(conn):
-        return False
+    sql.lock_targets(conn)
     try:
         with conn.transaction():
-            sql.keep_users(conn)
-    except psycopg.errors.LockNotAvailable:
+            sql.lock_users(conn)
+            sql.hold_removals(conn)
+    except (psycopg.errors.LockNotAvailable, psycopg.errors.InsufficientPrivilege):
         return False
-    return bool(sql.count_user_removals(conn) == removals)
+    return bool(sql.may_keep_users(conn) and sql.user_removals(conn) == removals)
 
 
 def resolve(judged: "pl.DataFrame", users: Users) -> "pl.DataFrame":
     """`judged` with `participant_id` and `volunteer_id`; an address of no user becomes its column's message."""
     import polars as pl
 
-    emails = pl.concat(
-        judged.filter(pl.col(f"{role}_error").is_null())[f"{role}_email"].rename("email") for role in ROLES
-    ).unique()
-    known = users.find(emails)
     for role in ROLES:
-        column, error = f"{role}_email", f"{role}_error"
-        judged = judged.join(
-            known.rename({"email": column, "id": f"{role}_id"}), on=column, how="left", maintain_order="left"
-        ).with_columns(
-            pl.when(pl.col(error).is_null() & pl.col(f"{role}_id").is_null())
-            .then(pl.lit(f"{role.capitalize()} not found: ") + shown(pl.col(column)))
-            .otherwise(pl.col(error))
-            .alias(error)
+        column, error, user = pl.col(f"{role}_email"), pl.col(f"{role}_error"), pl.col(f"{role}_id")
+        emails = judged.select(pl.when(error.is_null()).then(column)).to_series()
+        judged = judged.with_columns(users.ids(emails).alias(f"{role}_id")).with_columns(
+            pl.when(error.is_null() & user.is_null())
+            .then(pl.lit(f"{role.capitalize()} not found: ") + shown(column))
+            .otherwise(error)
+            .alias(f"{role}_error")
         )
     return judged
 

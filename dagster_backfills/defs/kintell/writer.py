@@ -9,12 +9,15 @@ import psycopg
 
 from dagster_backfills.defs.kintell.batches import Batch, Reject, rising_uuids
 from dagster_backfills.defs.kintell.claims import Claim
+from dagster_backfills.defs.kintell.copybinary import copy_frame
 from dagster_backfills.defs.kintell.rules import TWICE, shown_text
 from dagster_backfills.defs.kintell.statements import statements
 from dagster_backfills.defs.kintell.users import keep_users
 
 if TYPE_CHECKING:
     from uuid import UUID
+
+    import polars as pl
 
 SAME_KEY = "Duplicate key value violates unique constraint: "
 ROW_ERRORS = (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.RaiseException)
@@ -150,17 +153,95 @@ def store_sessions(
     """Insert the batch's sessions with their events, and settle those that are there already."""
     if not batch.sessions.height:
         return Written()
-    stage(conn, batch)
-    if not careful:
-        stay = keep_users(conn, batch.removals)
-        return _settle(conn, job, rules, batch, batch.first_row, batch.last_row, users_stay=stay)
+    rows = _with_events(batch)
+    if careful:
+        stage(conn, rows)
+        return _settle_carefully(conn, job, rules, batch)
+    copied = 0
+    if keep_users(conn, batch.removals):
+        there = _existing(conn, rows["external_session_id"])
+        new = rows.filter(~there)
+        copied, rows = _copy_new(conn, job, new), rows.filter(there)
+        if not rows.height:
+            return Written(inserted=copied)
+    stage(conn, rows)
+    written = _settle(conn, job, rules, batch, rows["row_number"])
+    written.inserted += copied
+    return written
+
+
+def _with_events(batch: Batch) -> "pl.DataFrame":
+    """The batch's sessions with the id and the place of each one's event."""
+    import polars as pl
+
+    return batch.sessions.select(
+        "row_number",
+        "id",
+        rising_uuids(batch.sessions.height).alias("event_id"),
+        (pl.int_range(pl.len(), dtype=pl.Int64) + batch.position).alias("event_position"),
+        pl.exclude("row_number", "id"),
+    )
+
+
+def _existing(conn: psycopg.Connection, ids: "pl.Series") -> "pl.Series":
+    """Which of the ids the database has."""
+    import polars as pl
+
+    found = [taken for (taken,) in statements().existing_ids(conn, ids=array_literal(ids))]
+    return ids.is_in(pl.Series(found, dtype=pl.String).implode())
+
+
+def array_literal(texts: "pl.Series") -> str:
+    """As Postgres reads it; adapting a list of thousands one by one costs more than the query."""
+    escaped = texts.str.replace_all("\\", "\\\\", literal=True).str.replace_all('"', '\\"', literal=True)
+    return '{"' + '","'.join(escaped.to_list()) + '"}'
+
+
+def _copy_new(conn: psycopg.Connection, job: "UUID", rows: "pl.DataFrame") -> int:
+    """COPY sessions that are not there, whose users and job are known to stay, and their events."""
+    import polars as pl
+
+    if not rows.height:
+        return 0
+    sql, when = statements(), pl.col("scheduled_at")
+    users = ("participant_id", "volunteer_id")
+    rows = rows.with_columns(
+        pl.lit(job.bytes).alias("job"),
+        when.alias("completed_at"),
+        pl.lit("kintell.session.completed").alias("event_type"),
+    )
+    times = ("scheduled_at", "completed_at", "duration_minutes")
+    what = ("external_session_id", "session_type")
+    sql.check_rows(conn, role="replica")
+    copied = copy_frame(
+        conn,
+        sql.copy_sessions.sql,
+        rows.select("id", *users, "job", *times, *what, "rating", "feedback_text", "language_level"),
+    )
+    copy_frame(
+        conn,
+        sql.copy_events.sql,
+        rows.select(
+            "id", "event_id", "job", *users, "event_position", *times, "event_type", *what, "language_level"
+        ),
+    )
+    sql.check_rows(conn, role="origin")
+    return copied
+
+
+def _settle_carefully(conn: psycopg.Connection, job: "UUID", rules: Rules, batch: Batch) -> Written:
+    """The staged rows in halves and halves of halves, until those that Postgres refuses stand alone."""
     written = Written()
     ranges = [(batch.first_row, batch.last_row)]
     while ranges:
         first, last = ranges.pop()
+        numbers = batch.sessions["row_number"]
+        numbers = numbers.filter(numbers.is_between(first, last))
+        if not len(numbers):
+            continue
         try:
             with conn.transaction():
-                part = _settle(conn, job, rules, batch, first, last)
+                part = _settle(conn, job, rules, batch, numbers)
         except ROW_ERRORS as error:
             if first == last:
                 part = Written(refused=[_refusal(batch, first, str(error.diag.message_primary or error))])
@@ -175,41 +256,19 @@ def store_sessions(
     return written
 
 
-def stage(conn: psycopg.Connection, batch: Batch) -> None:
-    """The batch's sessions, in the connection's temporary table."""
-    import polars as pl
-
-    frame = batch.sessions.select(
-        "row_number",
-        "id",
-        pl.Series("event_id", rising_uuids(batch.sessions.height), dtype=pl.String),
-        (pl.int_range(pl.len(), dtype=pl.Int64) + batch.position).alias("event_position"),
-        pl.exclude("row_number", "id"),
-    )
+def stage(conn: psycopg.Connection, rows: "pl.DataFrame") -> None:
+    """Rows in the connection's temporary table."""
     statements().create_stage(conn)
-    csv = frame.write_csv(include_header=False, datetime_format="%Y-%m-%d %H:%M:%S%.6f+00")
-    with conn.cursor().copy(statements().copy_stage.sql) as copy:
-        copy.write(csv.encode())
+    copy_frame(conn, statements().copy_stage.sql, rows)
 
 
 def _settle(
-    conn: psycopg.Connection,
-    job: "UUID",
-    rules: Rules,
-    batch: Batch,
-    first: int,
-    last: int,
-    *,
-    users_stay: bool = False,
+    conn: psycopg.Connection, job: "UUID", rules: Rules, batch: Batch, numbers: "pl.Series"
 ) -> Written:
-    sql, span = statements(), {"job": job, "first_row": first, "last_row": last}
-    staged = batch.sessions["row_number"].is_between(first, last).sum()
-    if users_stay:
-        sql.check_rows(conn, role="replica")
+    """Staged rows, by their numbers: insert those that are new, deal with the others as the rules say."""
+    sql, span = statements(), {"job": job, "first_row": numbers.item(0), "last_row": numbers.item(-1)}
     inserted = sql.insert_sessions(conn, **span)
-    if users_stay:
-        sql.check_rows(conn, role="origin")
-    if inserted == staged:
+    if inserted == len(numbers):
         return Written(inserted=inserted)
     there = list(sql.staged_but_not_inserted(conn, **span))
     others = {session_id for _, session_id, own in there if not own}

@@ -19,6 +19,16 @@ DANGLING = """
         or not exists (select from kintell.users as u where u.id = s.volunteer_id)
 """
 
+UPSERT = """
+    insert into kintell.users (email, name, role) values ('Volunteer1@example.com', '', 'volunteer') on conflict
+"""
+MERGE = """
+    merge into kintell.users as u using (values ('Volunteer1@example.com')) as v (email) on u.email = v.email
+    when matched
+"""
+LEAVES = "insert into kintell.users (email, name, role) values ('leaves@example.com', '', 'participant')"
+LEFT = "delete from kintell.users where email = 'leaves@example.com'"
+
 
 @pytest.fixture
 def start(conn, tmp_path):
@@ -84,10 +94,10 @@ def test_a_user_who_goes_after_the_lookup_leaves_no_session_behind(
 
 def test_nobody_removes_a_user_while_a_batch_is_written(start, conn, database_url, tmp_path, monkeypatch):
     job = start(database_url, [row(0)])
-    real, outcome = writer.statements().insert_sessions, []
+    real, outcome = writer._copy_new, []
 
-    def remove_meanwhile(connection, **span):
-        inserted = real(connection, **span)
+    def remove_meanwhile(connection, job, rows):
+        inserted = real(connection, job, rows)
         with psycopg.connect(database_url, autocommit=True) as other:
             other.execute("set lock_timeout = '200ms'")
             with pytest.raises(psycopg.errors.LockNotAvailable):
@@ -95,7 +105,7 @@ def test_nobody_removes_a_user_while_a_batch_is_written(start, conn, database_ur
             outcome.append(inserted)
         return inserted
 
-    monkeypatch.setattr(writer.statements(), "insert_sessions", remove_meanwhile)
+    monkeypatch.setattr(writer, "_copy_new", remove_meanwhile)
     job = start(database_url, [row(1)], "b.csv")
     assert (job.inserted_rows, outcome) == (1, [1])
     with pytest.raises(psycopg.errors.ForeignKeyViolation):
@@ -107,6 +117,81 @@ def test_a_removal_under_way_is_not_waited_for(start, conn, database_url, ways):
         other.execute("delete from kintell.users where email = 'nobody@example.com'")
         assert start(database_url, [row(i) for i in range(50)]).inserted_rows == 50
     assert ways == {False: 2}
+
+
+def test_a_removal_is_seen_whatever_isolation_the_database_has(start, conn, database_url, ways, monkeypatch):
+    """Its transaction has begun, and then the user goes: a snapshot of its beginning would not show that."""
+    conn.execute(LEAVES)
+    conn.execute(
+        sql.SQL("alter database {} set default_transaction_isolation = 'repeatable read'").format(
+            sql.Identifier(conn.info.dbname)
+        )
+    )
+    watched = writer.keep_users
+
+    def remove_before(connection, removals):
+        conn.execute(LEFT)
+        return watched(connection, removals)
+
+    monkeypatch.setattr(writer, "keep_users", remove_before)
+    job = start(database_url, [row(0), row(1, participant_email="leaves@example.com")])
+    assert (job.inserted_rows, job.failed_rows) == (1, 1)
+    assert ways[False] > 0
+    assert conn.execute(DANGLING).fetchone() == (0,)
+
+
+def test_a_removal_while_the_notes_were_switched_off_is_seen(start, conn, database_url, ways, monkeypatch):
+    conn.execute(LEAVES)
+    watched = writer.keep_users
+
+    def remove_unseen(connection, removals):
+        with conn.transaction():
+            conn.execute("alter table kintell.users disable trigger user")
+            conn.execute(LEFT)
+            conn.execute("alter table kintell.users enable always trigger note_user_removal")
+            conn.execute('alter table kintell.users enable always trigger "A_note_user_id_change"')
+        return watched(connection, removals)
+
+    monkeypatch.setattr(writer, "keep_users", remove_unseen)
+    job = start(database_url, [row(0), row(1, participant_email="leaves@example.com")])
+    assert (job.inserted_rows, job.failed_rows) == (1, 1)
+    assert conn.execute(DANGLING).fetchone() == (0,)
+
+
+SUBSCRIBED = """
+    create subscription kintell_users connection 'dbname=nowhere' publication p with (connect = false);
+    set allow_system_table_mods = on;
+    insert into pg_subscription_rel (srsubid, srrelid, srsubstate)
+    select oid, 'kintell.users'::regclass, 'r' from pg_subscription where subname = 'kintell_users';
+"""
+
+
+@pytest.mark.parametrize(
+    "what",
+    {
+        "child": "create table public.more () inherits (kintell.users)",
+        "parent": "create table public.above (email text not null); alter table kintell.users inherit public.above",
+        "subscription": SUBSCRIBED,
+        "disabled": "alter table kintell.users disable trigger note_user_removal",
+        "dropped": 'drop trigger "A_note_user_id_change" on kintell.users',
+        "deferrable": "alter table kintell.kintell_sessions add unique (created_at, id) deferrable",
+        "outbox": "alter table kintell.event_outbox add foreign key (job_id) references kintell.backfill_jobs",
+        "other": "alter table kintell.kintell_sessions add foreign key (id) references kintell.users not valid",
+    }.items(),
+    ids=lambda item: item[0],
+)
+def test_where_a_removal_could_pass_unnoted_or_a_row_unseen_each_row_is_checked(
+    start, conn, database_url, ways, what
+):
+    try:
+        conn.execute(what[1])
+        start(database_url, [row(i) for i in range(5)])
+        assert ways[True] == 0
+        assert ways[False] > 0
+    finally:
+        if what[0] == "subscription":
+            conn.execute("alter subscription kintell_users set (slot_name = none)")
+            conn.execute("drop subscription kintell_users")
 
 
 def test_what_others_have_put_on_the_table_is_not_passed_by(start, conn, database_url, ways):
@@ -162,11 +247,51 @@ def test_every_way_to_remove_a_user_is_noted_and_nothing_else(conn):
         return conn.execute("select count(*) from kintell.user_removals").fetchone()[0] - before
 
     assert noted("update kintell.users set name = 'New'") == 0
-    assert noted("update kintell.users set id = gen_random_uuid() where email like 'V%'") == 1
+    assert noted("update kintell.users set id = gen_random_uuid() where email like 'V%'") > 0
+    assert noted(f"{UPSERT} (lower(email)) do update set name = excluded.name") == 0
+    assert noted(f"{UPSERT} (lower(email)) do update set id = gen_random_uuid()") > 0
+    assert noted(f"{MERGE} then update set name = 'Newer'") == 0
+    assert noted(f"{MERGE} then delete") == 1
+    assert noted("with gone as (delete from kintell.users where email = 'Volunteer2@example.com') select 1") == 1
     assert (
         noted("set session_replication_role = replica; delete from kintell.users where email like 'V%'") == 1
     )
     assert noted("set session_replication_role = origin; truncate kintell.users cascade") == 1
+
+
+def test_a_user_removed_by_a_cascade_is_noted(conn):
+    conn.execute(
+        """
+        create table public.accounts (id uuid primary key);
+        insert into public.accounts select gen_random_uuid();
+        insert into kintell.users (id, email, name, role) select id, 'a@example.com', '', 'participant' from accounts;
+        alter table kintell.users add foreign key (id) references public.accounts on delete cascade;
+        delete from public.accounts;
+        """
+    )
+    assert conn.execute("select count(*) from kintell.users").fetchone() == (0,)
+    assert conn.execute("select count(*) from kintell.user_removals").fetchone() == (1,)
+
+
+def test_an_id_that_a_trigger_changes_is_noted(conn):
+    add_users(conn)
+    conn.execute(
+        """
+        create function public.renew() returns trigger language plpgsql as
+            $$ begin new.id := gen_random_uuid(); return new; end $$;
+        create trigger renew before update on kintell.users for each row execute function public.renew();
+        update kintell.users set name = 'New' where email = 'Volunteer1@example.com';
+        """
+    )
+    assert conn.execute("select count(*) from kintell.user_removals").fetchone() == (1,)
+
+
+@pytest.mark.parametrize(
+    "statement", ["delete from {}", "update {} set noted_at = now()", "truncate {}"], ids=lambda s: s.split()[0]
+)
+def test_notes_of_removals_are_never_taken_away(conn, statement):
+    with pytest.raises(psycopg.errors.RaiseException, match="only added to"):
+        conn.execute(sql.SQL(statement).format(sql.Identifier("kintell", "user_removals")))
 
 
 def test_who_may_remove_users_need_not_know_how_it_is_noted(conn):
