@@ -43,7 +43,8 @@ def _field(column: "pl.Series") -> "np.ndarray | pa.Array":
     if column.dtype == pl.String:
         return column.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(pa.large_binary())
     if column.dtype == pl.Binary:
-        values = np.frombuffer(b"".join(column.to_list()), np.uint8).reshape(len(column), 16)
+        bytes_of = column.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(pa.binary(16)).buffers()[1]
+        values = np.frombuffer(bytes_of, np.uint8).reshape(-1, 16)
     elif isinstance(column.dtype, pl.Datetime):
         values = _big_endian(column.dt.epoch("us").to_numpy() - EPOCH)
     else:

@@ -30,6 +30,7 @@ from dagster_backfills.defs.kintell.writer import (
 )
 
 MAX_BATCH_ROWS = 50_000
+REFRESH_AFTER = 20_000  # rows; the check of so many one by one costs as much as reading all users again
 PASSING = (psycopg.OperationalError, psycopg.InterfaceError)
 
 
@@ -168,8 +169,12 @@ class _Import:
         users, seen = Users(conn), SettledIds(conn, job.id, WRITERS)
         rows = max(1, min(self.options.batch_rows, MAX_BATCH_ROWS))
         blocks = read_blocks(self.source, job.header, job.checkpoint_offset, job.last_processed_row + 1, rows)
+        looked_up = job.last_processed_row
         for block in blocks:
             if len(block.records):
+                if block.first_row - looked_up > REFRESH_AFTER and users.have_gone():
+                    users.refresh()
+                    looked_up = block.first_row
                 yield prepare_block(
                     conn, block, job, users, seen, create_missing_users=self.options.create_missing_users
                 )

@@ -45,6 +45,10 @@ class Users:
         self._known = pl.concat(known).with_columns(hash=pl.col("email").hash(HASH_SEED)).sort("hash")
         self._hashes = self._known["hash"].to_numpy()
 
+    def have_gone(self) -> bool:
+        """Whether any has been removed since they were read, so that batches can't be known to have theirs."""
+        return bool(statements().user_removals(self._conn) != self.removals)
+
     def _texts(self) -> Iterator[str]:
         """All users, some thousand at a time."""
         with self._conn.transaction(), self._conn.cursor(name="kintell_users") as cursor:
