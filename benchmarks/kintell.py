@@ -97,9 +97,9 @@ def show(way: str, result: dict[str, Any]) -> None:
         print(f"{way:8} skipped: {result['skipped']}")
         return
     memory = f"  peak {result['peak_mb']:.0f} MB above idle" if "peak_mb" in result else ""
-    rate = result["rows"] / result["seconds"]
+    rate = "" if way == "resume" else f"{result['rows'] / result['seconds']:9,.0f} rows/s"
     print(
-        f"{way:8} {result['seconds']:7.2f} s  {rate:9,.0f} rows/s{memory}  {result.get('note', '')}",
+        f"{way:8} {result['seconds']:7.2f} s  {rate:16}{memory}  {result.get('note', '')}",
         flush=True,
     )
 

@@ -69,18 +69,18 @@ def paused(url: str, file: str, batch_rows: int) -> dict[str, object]:
 
 def resumed(url: str, file: str, batch_rows: int) -> dict[str, object]:
     """Go on with the paused job in a process that has loaded the definitions and nothing else, as a run has: seconds
-    until the work on the first batch begins, and until it is committed."""
-    from dagster_backfills.defs.kintell import importer
+    until the rows of the first batch are judged, and until it is committed."""
+    from dagster_backfills.defs.kintell import batches, importer
     from dagster_backfills.defs.kintell.account import list_jobs
 
     first: dict[str, float] = {}
-    prepare = importer.prepare_block
+    judge = batches.judge
 
-    def begin(*given: Any, **options: Any) -> Any:
+    def begin(rows: Any) -> Any:
         first.setdefault("begun", time.monotonic() - began)
-        return prepare(*given, **options)
+        return judge(rows)
 
-    importer.prepare_block = begin
+    batches.judge = begin  # the first batch has been read and parsed
     with psycopg.connect(url, autocommit=True) as conn:
         job = list_jobs(conn, 1)[0]
     began = time.monotonic()
@@ -92,10 +92,10 @@ def resumed(url: str, file: str, batch_rows: int) -> dict[str, object]:
         on_progress=lambda _: first.setdefault("committed", time.monotonic() - began),
     )
     note = (
-        f"until the first batch after row {job.last_processed_row:,} is begun; committed after "
+        f"until the first rows after {job.last_processed_row:,} are judged; committed after "
         f"{first['committed']:.2f} s; {done.status}"
     )
-    return {"seconds": first["begun"], "rows": 0, "note": note}
+    return {"seconds": first["begun"], "note": note}
 
 
 def _memory(what: str) -> float:

@@ -60,7 +60,8 @@ def test_a_run_stopped_in_the_ui_leaves_a_paused_job_that_ends_as_if_nothing_had
 
         second = launch(stack.webserver, {"job": str(job)})
         wait_for(
-            "the import's end", lambda: status_of(stack.webserver, second) in ("SUCCESS", "FAILURE", "CANCELED")
+            "the import's end",
+            lambda: status_of(stack.webserver, second) in ("SUCCESS", "FAILURE", "CANCELED"),
         )
         assert status_of(stack.webserver, second) == "SUCCESS"
         after = state(conn)

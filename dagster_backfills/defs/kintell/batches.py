@@ -140,7 +140,6 @@ def _find_duplicates(judged: "pl.DataFrame", seen: Seen) -> "pl.DataFrame":
 
 
 def _sessions(good: "pl.DataFrame") -> "pl.DataFrame":
-    import polars as pl
 
     frame = good.select(
         "row_number",

@@ -6,6 +6,8 @@ from typing import IO, Any
 
 from dagster_backfills.lib.errors import UserError
 
+READ_AHEAD = 4 * 1024 * 1024  # bytes of an object in a store; some file systems would keep 50 MB
+
 
 class FileError(UserError):
     """The file as a whole can't be read or imported."""
@@ -34,6 +36,11 @@ def open_file(url: str, allowed: list[str]) -> "SourceFile":
         raise FileError(f"{url} does not exist") from error
     except OSError as error:
         raise FileError(f"{url} can't be read: {error}") from error
+    except Exception as error:
+        if is_local(fs):
+            raise
+        # Each kind of store has errors of its own, for credentials and connections say.
+        raise FileError(f"{url} can't be read: {type(error).__name__}: {error}") from error
     if info["type"] != "file":
         raise FileError(f"{url} is not a file")
     return SourceFile(fs, path, fs.unstrip_protocol(path) if not is_local(fs) else path, int(info["size"]))
@@ -85,8 +92,12 @@ class SourceFile:
         """The file's bytes from `offset` on; one seek, no reading of what comes before."""
         handle: Any = None
         try:
-            opened = Path(self.path).open if is_local(self.fs) else partial(self.fs.open, self.path)
-            handle = opened("rb")
+            opened = (
+                Path(self.path).open
+                if is_local(self.fs)
+                else partial(self.fs.open, self.path, block_size=READ_AHEAD)
+            )
+            handle = opened(mode="rb")
             handle.seek(offset)
         except OSError as error:
             raise FileError(f"{self.url} can't be read: {error}") from error

@@ -19,6 +19,7 @@ from dagster_backfills.defs.kintell.memory import give_back_early
 from dagster_backfills.defs.kintell.parse import parse, raw_values
 from dagster_backfills.defs.kintell.pipeline import WRITERS, Writers
 from dagster_backfills.defs.kintell.reader import Block, read_blocks
+from dagster_backfills.defs.kintell.schemas import load_ahead
 from dagster_backfills.defs.kintell.seen import Seen, SettledIds
 from dagster_backfills.defs.kintell.statements import statements
 from dagster_backfills.defs.kintell.users import Users
@@ -79,6 +80,7 @@ def run_import(
     cancelled. Raises `FileError` for a file that can't be read or has changed, `JobBusy`, `TooManyImports`, and
     `ClaimLost` where another attempt has taken over."""
     give_back_early()
+    load_ahead()
     with psycopg.connect(url, autocommit=True) as conn:
         found = load_job(conn, job)
     source = open_unchanged(found, allowed)

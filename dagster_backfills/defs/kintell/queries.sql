@@ -140,13 +140,13 @@ select nextval('kintell.event_position');
 copy kintell.kintell_sessions (
     id, participant_id, volunteer_id, backfill_job_id, scheduled_at, completed_at, duration_minutes,
     external_session_id, session_type, rating, feedback_text, language_level
-) from stdin (format binary);
+) from stdin (format "binary");
 
 -- name: copy_events!
 copy kintell.event_outbox (
     session_id, id, job_id, participant_id, volunteer_id, position, scheduled_at, completed_at, duration_minutes,
     event_type, external_session_id, session_type, language_level
-) from stdin (format binary);
+) from stdin (format "binary");
 
 -- name: create_stage!
 create temporary table if not exists import_stage (
@@ -166,7 +166,7 @@ create temporary table if not exists import_stage (
 ) on commit delete rows;
 
 -- name: copy_stage!
-copy pg_temp.import_stage from stdin (format binary);
+copy pg_temp.import_stage from stdin (format "binary");
 
 -- name: lock_targets!
 -- No trigger or constraint comes to these tables until the transaction ends.

@@ -10,6 +10,7 @@ import psycopg
 from dagster_backfills.defs.kintell.batches import Batch, Reject, rising_uuids
 from dagster_backfills.defs.kintell.claims import Claim
 from dagster_backfills.defs.kintell.copybinary import copy_frame
+from dagster_backfills.defs.kintell.new_sessions import copy_new, existing
 from dagster_backfills.defs.kintell.rules import TWICE, shown_text
 from dagster_backfills.defs.kintell.statements import statements
 from dagster_backfills.defs.kintell.users import keep_users
@@ -159,9 +160,9 @@ def store_sessions(
         return _settle_carefully(conn, job, rules, batch)
     copied = 0
     if keep_users(conn, batch.removals):
-        there = _existing(conn, rows["external_session_id"])
+        there = existing(conn, rows["external_session_id"])
         new = rows.filter(~there)
-        copied, rows = _copy_new(conn, job, new), rows.filter(there)
+        copied, rows = copy_new(conn, job, new), rows.filter(there)
         if not rows.height:
             return Written(inserted=copied)
     stage(conn, rows)
@@ -181,52 +182,6 @@ def _with_events(batch: Batch) -> "pl.DataFrame":
         (pl.int_range(pl.len(), dtype=pl.Int64) + batch.position).alias("event_position"),
         pl.exclude("row_number", "id"),
     )
-
-
-def _existing(conn: psycopg.Connection, ids: "pl.Series") -> "pl.Series":
-    """Which of the ids the database has."""
-    import polars as pl
-
-    found = [taken for (taken,) in statements().existing_ids(conn, ids=array_literal(ids))]
-    return ids.is_in(pl.Series(found, dtype=pl.String).implode())
-
-
-def array_literal(texts: "pl.Series") -> str:
-    """As Postgres reads it; adapting a list of thousands one by one costs more than the query."""
-    escaped = texts.str.replace_all("\\", "\\\\", literal=True).str.replace_all('"', '\\"', literal=True)
-    return '{"' + '","'.join(escaped.to_list()) + '"}'
-
-
-def _copy_new(conn: psycopg.Connection, job: "UUID", rows: "pl.DataFrame") -> int:
-    """COPY sessions that are not there, whose users and job are known to stay, and their events."""
-    import polars as pl
-
-    if not rows.height:
-        return 0
-    sql, when = statements(), pl.col("scheduled_at")
-    users = ("participant_id", "volunteer_id")
-    rows = rows.with_columns(
-        pl.lit(job.bytes).alias("job"),
-        when.alias("completed_at"),
-        pl.lit("kintell.session.completed").alias("event_type"),
-    )
-    times = ("scheduled_at", "completed_at", "duration_minutes")
-    what = ("external_session_id", "session_type")
-    sql.check_rows(conn, role="replica")
-    copied = copy_frame(
-        conn,
-        sql.copy_sessions.sql,
-        rows.select("id", *users, "job", *times, *what, "rating", "feedback_text", "language_level"),
-    )
-    copy_frame(
-        conn,
-        sql.copy_events.sql,
-        rows.select(
-            "id", "event_id", "job", *users, "event_position", *times, "event_type", *what, "language_level"
-        ),
-    )
-    sql.check_rows(conn, role="origin")
-    return copied
 
 
 def _settle_carefully(conn: psycopg.Connection, job: "UUID", rules: Rules, batch: Batch) -> Written:

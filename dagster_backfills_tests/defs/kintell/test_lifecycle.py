@@ -172,6 +172,7 @@ def test_preflight_names_bad_sample_rows_and_missing_users(start, conn, tmp_path
     found = preflight(conn, source, read_header(source))
     assert found.missing == [("nobody@example.com", "participant")]
     assert (found.sample_rows, len(found.sample_errors)) == (100, 9)
+    assert register(conn, str(path), [str(tmp_path)]).preflight == found
 
 
 def test_a_file_that_changed_is_refused_and_the_former_one_taken(start, conn, database_url, tmp_path):

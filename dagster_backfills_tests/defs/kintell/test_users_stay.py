@@ -94,7 +94,7 @@ def test_a_user_who_goes_after_the_lookup_leaves_no_session_behind(
 
 def test_nobody_removes_a_user_while_a_batch_is_written(start, conn, database_url, tmp_path, monkeypatch):
     job = start(database_url, [row(0)])
-    real, outcome = writer._copy_new, []
+    real, outcome = writer.copy_new, []
 
     def remove_meanwhile(connection, job, rows):
         inserted = real(connection, job, rows)
@@ -105,7 +105,7 @@ def test_nobody_removes_a_user_while_a_batch_is_written(start, conn, database_ur
             outcome.append(inserted)
         return inserted
 
-    monkeypatch.setattr(writer, "_copy_new", remove_meanwhile)
+    monkeypatch.setattr(writer, "copy_new", remove_meanwhile)
     job = start(database_url, [row(1)], "b.csv")
     assert (job.inserted_rows, outcome) == (1, [1])
     with pytest.raises(psycopg.errors.ForeignKeyViolation):
@@ -194,6 +194,23 @@ def test_where_a_removal_could_pass_unnoted_or_a_row_unseen_each_row_is_checked(
             conn.execute("drop subscription kintell_users")
 
 
+def test_after_a_removal_the_users_are_read_again(start, conn, database_url, ways, monkeypatch):
+    conn.execute(LEAVES)
+    real = importer.prepare_block
+
+    def prepare_and_remove(*given, **options):
+        batch = real(*given, **options)
+        if batch.first_row == 51:
+            conn.execute(LEFT)
+        return batch
+
+    monkeypatch.setattr(importer, "REFRESH_AFTER", 25)
+    monkeypatch.setattr(importer, "prepare_block", prepare_and_remove)
+    assert start(database_url, [row(i) for i in range(250)]).inserted_rows == 250
+    assert ways[False] >= 1
+    assert ways[True] >= 6
+
+
 def test_what_others_have_put_on_the_table_is_not_passed_by(start, conn, database_url, ways):
     conn.execute(
         """
@@ -252,7 +269,9 @@ def test_every_way_to_remove_a_user_is_noted_and_nothing_else(conn):
     assert noted(f"{UPSERT} (lower(email)) do update set id = gen_random_uuid()") > 0
     assert noted(f"{MERGE} then update set name = 'Newer'") == 0
     assert noted(f"{MERGE} then delete") == 1
-    assert noted("with gone as (delete from kintell.users where email = 'Volunteer2@example.com') select 1") == 1
+    assert (
+        noted("with gone as (delete from kintell.users where email = 'Volunteer2@example.com') select 1") == 1
+    )
     assert (
         noted("set session_replication_role = replica; delete from kintell.users where email like 'V%'") == 1
     )
@@ -287,7 +306,9 @@ def test_an_id_that_a_trigger_changes_is_noted(conn):
 
 
 @pytest.mark.parametrize(
-    "statement", ["delete from {}", "update {} set noted_at = now()", "truncate {}"], ids=lambda s: s.split()[0]
+    "statement",
+    ["delete from {}", "update {} set noted_at = now()", "truncate {}"],
+    ids=lambda s: s.split()[0],
 )
 def test_notes_of_removals_are_never_taken_away(conn, statement):
     with pytest.raises(psycopg.errors.RaiseException, match="only added to"):

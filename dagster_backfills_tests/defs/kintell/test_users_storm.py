@@ -30,7 +30,9 @@ def remove_some(url, seed, stop, outcomes):
     rng = random.Random(seed)
     with psycopg.connect(url) as conn:
         while not stop.wait(rng.uniform(0, 0.1)):
-            level = rng.choice((psycopg.IsolationLevel.READ_COMMITTED, psycopg.IsolationLevel.REPEATABLE_READ))
+            level = rng.choice(
+                (psycopg.IsolationLevel.READ_COMMITTED, psycopg.IsolationLevel.REPEATABLE_READ)
+            )
             conn.isolation_level = level
             who = [address(rng.randrange(ROWS)) for _ in range(rng.choice((1, 1, 20)))]
             try:
