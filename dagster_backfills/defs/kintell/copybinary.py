@@ -46,7 +46,7 @@ def _field(column: "pl.Series") -> "np.ndarray | pa.Array":
         bytes_of = column.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(pa.binary(16)).buffers()[1]
         values = np.frombuffer(bytes_of, np.uint8).reshape(-1, 16)
     elif isinstance(column.dtype, pl.Datetime):
-        values = _big_endian(column.dt.epoch("us").to_numpy() - EPOCH)
+        values = _big_endian(column.dt.epoch("us").fill_null(0).to_numpy() - EPOCH)
     else:
         values = _big_endian(column.fill_null(0).to_numpy())
     return _in_arrow(values, column.is_not_null().to_numpy()) if column.null_count() else values
