@@ -7,6 +7,7 @@ way and start again from the checkpoint in the database. Not here: Dagster, and 
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from threading import Thread
 from uuid import UUID
 
 import psycopg
@@ -79,8 +80,7 @@ def run_import(
     """Import a registered job from where it stands, and return it as it is then: completed, or failed, paused or
     cancelled. Raises `FileError` for a file that can't be read or has changed, `JobBusy`, `TooManyImports`, and
     `ClaimLost` where another attempt has taken over."""
-    give_back_early()
-    load_ahead()
+    get_ready()
     with psycopg.connect(url, autocommit=True) as conn:
         found = load_job(conn, job)
     source = open_unchanged(found, allowed)
@@ -99,6 +99,12 @@ def run_import(
             raise
         with claim.connect() as conn:
             return load_job(conn, job)
+
+
+def get_ready() -> Thread:
+    """What a worker does before anything else; the libraries go on loading while it does other things."""
+    give_back_early()
+    return load_ahead()
 
 
 def open_unchanged(job: Job, allowed: list[str]) -> SourceFile:

@@ -10,7 +10,7 @@ from dagster_backfills.defs.kintell.account import Job, load_job, set_status
 from dagster_backfills.defs.kintell.claims import ClaimLost, TooManyImports
 from dagster_backfills.defs.kintell.config import ImportSessions
 from dagster_backfills.defs.kintell.files import open_file
-from dagster_backfills.defs.kintell.importer import Progress, open_unchanged, run_import
+from dagster_backfills.defs.kintell.importer import Progress, get_ready, open_unchanged, run_import
 from dagster_backfills.defs.kintell.reader import read_header
 from dagster_backfills.defs.kintell.register import Preflight, preflight, register
 from dagster_backfills.defs.kintell.reporting import (
@@ -46,6 +46,7 @@ def register_file(
 ) -> Handoff:
     if bool(config.file) == bool(config.job):
         raise dg.Failure("Give either `file`, to start, or `job`, to resume.", allow_retries=False)
+    get_ready()
     try:
         with postgres.connect() as conn:
             conn.autocommit = True

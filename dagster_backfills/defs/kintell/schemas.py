@@ -13,9 +13,11 @@ if TYPE_CHECKING:
 UUID_BYTES = 16
 
 
-def load_ahead() -> None:
+def load_ahead() -> Thread:
     """Begin to load what rows are judged with: most of a second, beside whatever comes first."""
-    Thread(target=lambda: (text_rows(), session_rows()), name="kintell-schemas").start()
+    loading = Thread(target=lambda: (text_rows(), session_rows()), name="kintell-schemas")
+    loading.start()
+    return loading
 
 
 # What must hold of the values is one check a frame: one a column costs more than the columns.
