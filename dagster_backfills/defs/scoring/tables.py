@@ -38,11 +38,11 @@ class DaySlice:
         return {"partition_keys": list(keys), "gym": self.gym}
 
     def predicate(self, alias: str) -> sql.Composable:
-        # IS TRUE: as a join it would put all members into a hash first, though the day has no row.
+        # A look at each row's own member. As EXISTS it would put all members into a hash, for every batch of rows.
         return sql.SQL(
-            "{day} = any(%(partition_keys)s::text[]::date[]) and (exists (select from scoring.members as dm"
-            " where dm.id = {member} and dm.status = 'active'"
-            " and (%(gym)s::text is null or dm.gym_id = %(gym)s))) is true"
+            "{day} = any(%(partition_keys)s::text[]::date[]) and (select dm.status = 'active'"
+            " and (%(gym)s::text is null or dm.gym_id = %(gym)s) from scoring.members as dm"
+            " where dm.id = {member})"
         ).format(day=sql.Identifier(alias, "day"), member=sql.Identifier(alias, "member_id"))
 
     def label(self, alias: str) -> sql.Composable:

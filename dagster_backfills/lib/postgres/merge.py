@@ -85,7 +85,7 @@ class Merge(Pieces):
         parts = [
             ("source", self.typed(source)),
             ("bad_key", self._bad_key()),
-            ("changed", self._changed()),
+            ("changed", self._changed(units)),
             ("inserted", self._inserted()),
             ("leaving", self._leaving(units)),
             ("gone", self._gone()),
@@ -126,15 +126,21 @@ class Merge(Pieces):
 
     # ---- parts of the upsert ----------------------------------------------------------------------------------
 
-    def _changed(self) -> sql.Composed:
-        # In the key's order, so that two writers of the same rows meet in the same order.
+    def _changed(self, units: bool) -> sql.Composed:
+        # A slice of units is small beside its partition: each row is looked up by its key. LIMIT keeps the planner from
+        # reading the whole partition instead, once a slice. In the key's order, so that two writers of the same rows
+        # meet in the same order.
+        there = sql.SQL(
+            "lateral (select o.*, o.ctid as {seen} from {t} as o where {same} limit 1) as o on true"
+            if units
+            else "(select o.*, o.ctid as {seen} from {t} as o) as o on {same}"
+        ).format(seen=ident(_SEEN), t=self.relation, same=self.same_key("o", "s"))
         return sql.SQL(
-            "select s.*, o.ctid as {seen} from source as s left join {t} as o on {same}\n"
-            "where o.ctid is null or {differs}\norder by {order}"
+            "select s.*, o.{seen} from source as s left join {there}\n"
+            "where o.{seen} is null or {differs}\norder by {order}"
         ).format(
             seen=ident(_SEEN),
-            t=self.relation,
-            same=self.same_key("o", "s"),
+            there=there,
             differs=self.differs("o", "s"),
             order=columns("s", self.key),
         )
