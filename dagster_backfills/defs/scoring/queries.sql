@@ -95,18 +95,31 @@ from scoring.commitment_scores as s
 where s.day = :day::date and s.member_id = any(:members::text[]);
 
 -- name: action_inputs
--- Each coach's active members at risk on the day.
+-- Each coach's active members at risk on the day. Members and coaches are looked up member by member (OFFSET keeps it so):
+-- joined, both tables would be read whole for every batch.
 select
-    c.member_id,
+    r.member_id,
     c.coach_id,
     r.commitment_score,
     r.score as churn_risk_score,
     r.level as churn_risk_level,
     r.days_since_last_visit
 from scoring.churn_risk_scores as r
-inner join scoring.members as m on r.member_id = m.id and m.status = 'active'
-inner join scoring.member_coaches as c on r.member_id = c.member_id
-where r.day = :day::date and r.level <> 'none' and r.member_id = any(:members::text[]);
+cross join lateral (
+    select m.status
+    from scoring.members as m
+    where m.id = r.member_id
+    offset 0
+) as m
+cross join lateral (
+    select mc.coach_id
+    from scoring.member_coaches as mc
+    where mc.member_id = r.member_id
+    offset 0
+) as c
+where
+    r.day = :day::date and r.level <> 'none' and r.member_id = any(:members::text[])
+    and m.status = 'active';
 
 -- name: start_day
 -- A run takes a day. What it goes on from is answered: the attempt before it that did not finish, or one of its own

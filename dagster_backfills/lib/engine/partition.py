@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
 from uuid import UUID
 
 from dagster_backfills.lib.engine import ledger
@@ -14,6 +13,7 @@ from dagster_backfills.lib.engine.model import Compute, Counts
 from dagster_backfills.lib.engine.units import stream_units
 from dagster_backfills.lib.engine.work import Work
 from dagster_backfills.lib.postgres.arrays import TextArray
+from dagster_backfills.lib.postgres.sift import Sifted
 
 
 @dataclass
@@ -64,16 +64,16 @@ class SlicedPartition:
         session.tune(session.conn)  # for the transaction that sorts them
         units = stream_units(session.conn, sliced, self.key, self.after, self.work.size)
         with ExitStack() as stack:
-            slices: Iterator[tuple[list[str], Any]] = ((slice_, None) for slice_ in units)
-            if width and isinstance(source, Compute):
-                function, key = source.function, self.key
+            slices: Iterator[tuple[list[str], Sifted | None]] = ((slice_, None) for slice_ in units)
+            if width:
+                write, key, fresh = sliced[0], self.key, sliced[0].asset in self._fresh
                 ahead = stack.enter_context(Ahead(session.connect, session.tune, width))
-                slices = ahead.slices(units, lambda conn, slice_: function(conn, [key], slice_))
+                slices = ahead.slices(units, lambda conn, slice_: write.ahead(conn, key, slice_, fresh=fresh))
             for slice_, rows in slices:
                 self._bisect(slice_, rows, whole=True)
                 self.after = slice_[-1]
 
-    def _bisect(self, units: list[str], rows: Any = None, *, whole: bool = False) -> None:
+    def _bisect(self, units: list[str], rows: Sifted | None = None, *, whole: bool = False) -> None:
         """Write a slice, and on bad data halve it. The halves are merged: it is the merge that names what is bad."""
         fresh = self._fresh if whole else set()
         try:
@@ -90,7 +90,9 @@ class SlicedPartition:
             self._bisect(TextArray(units[:middle]))
             self._bisect(TextArray(units[middle:]))
 
-    def _slice(self, batch_id: UUID, units: list[str], fresh: set[str], rows: Any) -> Callable[[], None]:
+    def _slice(
+        self, batch_id: UUID, units: list[str], fresh: set[str], rows: Sifted | None
+    ) -> Callable[[], None]:
         began, work, first = time.monotonic(), self.work, self._first
         snapshot = work.begin([self.key])
         snapshot = self.first_snapshot if first and self.first_snapshot else snapshot
