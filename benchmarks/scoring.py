@@ -1,8 +1,8 @@
 """Scoring: the whole chain for one day against its bare feature query in psql, the same day again, and a year of days.
 
-An embedded Postgres of the benchmark's own holds the sample data, with Dagster's storage beside it. An asset's time is its
-step's, in this process. The year is one run of the three assets over a range of days, as a backfill launches it. Prints a
-table, then one JSON object.
+An embedded Postgres of the benchmark's own holds the sample data, with Dagster's storage beside it. An asset's time is
+its step's, in this process. The year is one run of the three assets over a range of days, as a backfill launches it.
+Prints a table, then one JSON object.
 """
 
 import argparse

@@ -14,6 +14,13 @@ _LAUNCH = """mutation($backfill: LaunchBackfillParams!) {
     ... on LaunchBackfillSuccess { backfillId }
     ... on PythonError { message }
     ... on UnauthorizedError { message } } }"""
+_LAUNCH_JOB = """mutation($run: ExecutionParams!) { launchRun(executionParams: $run) {
+  __typename
+  ... on LaunchRunSuccess { run { runId } }
+  ... on RunConfigValidationInvalid { errors { message } }
+  ... on PythonError { message } } }"""
+_LOGS = """query($id: ID!) { logsForRun(runId: $id) { ... on EventConnection { events {
+  ... on MessageEvent { message } } } } }"""
 _STATUS = """query($id: String!) { partitionBackfillOrError(backfillId: $id) {
   ... on PartitionBackfill { status error { message } } } }"""
 _PARTITIONS = """query($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode {
@@ -52,6 +59,34 @@ def launch_backfill(webserver: Webserver, assets: Sequence[str], partitions: Seq
     answer = webserver.ask(_LAUNCH, backfill=backfill)["launchPartitionBackfill"]
     assert answer["__typename"] == "LaunchBackfillSuccess", answer
     return answer["backfillId"]
+
+
+def launch_job(webserver: Webserver, job: str, partition: str, config: dict[str, Any], **tags: str) -> str:
+    """Launch a job for a partition as its launchpad does; returns the run's id. In a tag's name `__` is a slash."""
+    named = {name.replace("__", "/"): value for name, value in tags.items()}
+    run = {
+        "selector": {
+            "repositoryLocationName": LOCATION,
+            "repositoryName": REPOSITORY,
+            "jobName": job,
+        },
+        "runConfigData": config,
+        "executionMetadata": {
+            "tags": [
+                {"key": key, "value": value}
+                for key, value in {"dagster/partition": partition, **named}.items()
+            ]
+        },
+    }
+    answer = webserver.ask(_LAUNCH_JOB, run=run)["launchRun"]
+    assert answer["__typename"] == "LaunchRunSuccess", answer
+    return answer["run"]["runId"]
+
+
+def messages(webserver: Webserver, run_id: str) -> list[str]:
+    """What the run's page shows, line by line."""
+    events = webserver.ask(_LOGS, id=run_id)["logsForRun"]["events"]
+    return [event["message"] for event in events]
 
 
 def finished_backfill(webserver: Webserver, backfill_id: str) -> str | None:
