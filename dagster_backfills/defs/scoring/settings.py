@@ -22,7 +22,7 @@ class ScoringSettings(dg.ConfigurableResource):
         description="Weights of attendance decay, missed sessions, time gaps and decline velocity; they sum to 1.",
     )
     batch_members: int = Field(default=20_000, ge=1, description="Members in the first batch.")
-    max_batch_members: int = Field(default=25_000, ge=1, description="Ceiling of a batch, in members.")
+    max_batch_members: int = Field(default=50_000, ge=1, description="Ceiling of a batch, in members.")
     batch_seconds: float = Field(
         default=2.0,
         ge=0,

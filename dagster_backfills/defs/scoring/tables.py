@@ -13,6 +13,7 @@ from dagster_backfills.defs.scoring.action_rules import coach_actions
 from dagster_backfills.defs.scoring.features import read_frame, statement
 from dagster_backfills.defs.scoring.weights import Weights
 from dagster_backfills.lib.engine.model import Compute, Query, Target, Write
+from dagster_backfills.lib.postgres.address import Address
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +27,7 @@ _AHEAD = 2
 
 
 @dataclass(frozen=True)
-class DaySlice:
+class DaySlice(Address):
     """A day's rows of members that are active now, of one gym or of all.
 
     What a member who has left was scored on a past day is history: it lies in no slice, and so is never removed.
@@ -43,6 +44,13 @@ class DaySlice:
             "{day} = any(%(partition_keys)s::text[]::date[]) and (select dm.status = 'active'"
             " and (%(gym)s::text is null or dm.gym_id = %(gym)s) from scoring.members as dm"
             " where dm.id = {member})"
+        ).format(day=sql.Identifier(alias, "day"), member=sql.Identifier(alias, "member_id"))
+
+    def candidates(self, alias: str) -> sql.Composable:
+        # With the members who have left: nothing is due for them, and nothing of theirs is written.
+        return sql.SQL(
+            "{day} = any(%(partition_keys)s::text[]::date[]) and (%(gym)s::text is null"
+            " or {member} in (select dm.id from scoring.members as dm where dm.gym_id = %(gym)s))"
         ).format(day=sql.Identifier(alias, "day"), member=sql.Identifier(alias, "member_id"))
 
     def label(self, alias: str) -> sql.Composable:

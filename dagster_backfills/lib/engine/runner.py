@@ -127,8 +127,9 @@ class Runner:
         return said[-1]
 
     def _weigh(self, keys: list[str]) -> dict[str, int]:
-        sliced = self._work.sliced
-        return count_units(self._work.session.conn, sliced[0], keys) if sliced else {}
+        sliced, session = self._work.sliced, self._work.session
+        session.tune(session.conn)
+        return count_units(session.conn, sliced[0], keys) if sliced else {}
 
     def _close(self, outcome: str) -> None:
         session = self._work.session

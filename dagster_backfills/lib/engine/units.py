@@ -32,7 +32,7 @@ def count_units(conn: psycopg.Connection, write: PreparedWrite, keys: Sequence[s
 def stream_units(
     conn: psycopg.Connection, writes: Sequence[PreparedWrite], key: str, after: str | None, size: BatchSize
 ) -> Iterator[list[str]]:
-    """Keys of the units that are due or in a table, from behind `after` on, in slices of the current size.
+    """Keys of the units that are due or may be in a table, from behind `after` on, in slices of the current size.
 
     A cursor that outlives its transaction holds them on the server: neither this process nor a snapshot has to.
     """
@@ -47,7 +47,7 @@ def stream_units(
                 sql.SQL("select {}::text from {} as t where {}").format(
                     ident("t", unit),
                     ident(write.table.schema, write.table.name),
-                    write.address.predicate("t"),
+                    write.address.candidates("t"),
                 )
             )
         binds |= _binds(write, [key])
@@ -59,10 +59,13 @@ def stream_units(
     with conn.cursor(name="backfill_units", withhold=True) as cursor:
         cursor.execute(statement, binds)
         conn.commit()
+        slice_: dict[str, None] = {}
         last = after
-        while rows := cursor.fetchmany(size.units):
+        while rows := cursor.fetchmany(max(size.units - len(slice_), 1)):
             conn.commit()
-            fetched = TextArray(dict.fromkeys(key for (key,) in rows if key is not None and key != last))
-            if fetched:
-                yield fetched
-                last = fetched[-1]
+            slice_ |= dict.fromkeys(key for (key,) in rows if key is not None and key != last)
+            if len(slice_) >= size.units:
+                yield TextArray(slice_)
+                last, slice_ = next(reversed(slice_)), {}
+        if slice_:
+            yield TextArray(slice_)

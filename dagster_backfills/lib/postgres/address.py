@@ -28,9 +28,13 @@ class Address(Protocol):
         """The partition of a row, as text: its key, or what `keys_by_label` knows the key by."""
         ...
 
+    def candidates(self, alias: str) -> sql.Composable:
+        """True for the rows of the slice, and maybe for more of its partitions: what a long list can afford to ask."""
+        return self.predicate(alias)
+
 
 @dataclass(frozen=True)
-class Whole:
+class Whole(Address):
     """No partitions: the slice is the table."""
 
     def binds(self, keys: Sequence[str]) -> dict[str, Any]:
@@ -44,7 +48,7 @@ class Whole:
 
 
 @dataclass(frozen=True)
-class ByValue:
+class ByValue(Address):
     """One column holds the partition key, as text or as what the key casts to (a uuid, a number)."""
 
     column: str
@@ -64,7 +68,7 @@ class ByValue:
 
 
 @dataclass(frozen=True)
-class ByWindow:
+class ByWindow(Address):
     """A point in time, or a date, lies in the partition's window: from its start up to its end, without it.
 
     `windows` gives start and end of a partition key. In a column of type `date` they are those points' dates, in
@@ -117,7 +121,7 @@ class ByWindow:
 
 
 @dataclass(frozen=True)
-class ByDimensions:
+class ByDimensions(Address):
     """Several dimensions, a column each. `parts` gives a partition key's value in each dimension.
 
     The dimensions' values are bound as `<dimension>_keys`, of equal length: one combination a position.
