@@ -17,27 +17,26 @@ from scoring.members as m
 where m.gym_id = :gym;
 
 -- name: scored_members_of_day
--- Whose churn risk is due: active members with a commitment score of the day.
+-- Whose churn risk is looked at: members with a commitment score of the day. Those who have left since are left out
+-- batch by batch: a join over all members would take longer than the rest of the list.
 select
     s.day::text as partition,
     s.member_id as unit
 from scoring.commitment_scores as s
-inner join scoring.members as m on s.member_id = m.id
 where
     s.day = any(:partition_keys::date[])
-    and m.status = 'active' and (:gym::text is null or m.gym_id = :gym);
+    and (:gym::text is null or s.member_id in (select m.id from scoring.members as m where m.gym_id = :gym));
 
 -- name: members_at_risk_of_day
--- Whose coaches may have something to do: active members at risk that have a coach.
+-- Whose coaches may have something to do: members at risk. Those who have left, or have no coach, are left out batch
+-- by batch.
 select
     r.day::text as partition,
     r.member_id as unit
 from scoring.churn_risk_scores as r
-inner join scoring.members as m on r.member_id = m.id
 where
     r.day = any(:partition_keys::date[]) and r.level <> 'none'
-    and m.status = 'active' and (:gym::text is null or m.gym_id = :gym)
-    and exists (select 1 from scoring.member_coaches as c where c.member_id = r.member_id);
+    and (:gym::text is null or r.member_id in (select m.id from scoring.members as m where m.gym_id = :gym));
 
 -- name: features
 -- What the rules need of each member as of a day, one row a member: counts of visits by window, the first and the
@@ -86,17 +85,23 @@ where
     );
 
 -- name: churn_inputs
--- What churn risk is made of: the commitment scores of the day.
+-- What churn risk is made of: the commitment scores of the day, of active members. They are looked up one by one
+-- (OFFSET keeps it so): joined, the whole table would be read for every batch.
 select
     s.member_id,
     s.score as commitment_score,
     s.days_since_last_visit
 from scoring.commitment_scores as s
-where s.day = :day::date and s.member_id = any(:members::text[]);
+cross join lateral (
+    select m.status
+    from scoring.members as m
+    where m.id = s.member_id
+    offset 0
+) as m
+where s.day = :day::date and s.member_id = any(:members::text[]) and m.status = 'active';
 
 -- name: action_inputs
--- Each coach's active members at risk on the day. Members and coaches are looked up member by member (OFFSET keeps it so):
--- joined, both tables would be read whole for every batch.
+-- Each coach's active members at risk on the day; members and coaches looked up one by one, too.
 select
     r.member_id,
     c.coach_id,
