@@ -117,13 +117,17 @@ def test_a_score_goes_when_its_member_turns_out_to_have_joined_later(
     assert set(commitments(gyms)) == {"there"}
 
 
-def test_running_a_day_again_changes_nothing_and_makes_no_second_action(gyms: Gyms, score: Score) -> None:
+@pytest.mark.parametrize("batch_members", [1, 50])
+def test_running_a_day_again_changes_nothing_and_makes_no_second_action(
+    gyms: Gyms, score: Score, batch_members: int
+) -> None:
     gyms.member("a", 16, 35, 42, coaches=("c1", "c2"))
     gyms.member("b", 1, 3, coaches=("c1",))
+    gyms.member("never", coaches=("c1",))
     score()
     tables = ("commitment_scores", "churn_risk_scores", "coach_actions")
     before = [gyms.rows(f"select xmin, * from scoring.{t} order by 2, 3") for t in tables]  # noqa: S608
-    assert score().success
+    assert score(batch_members=batch_members, max_batch_members=batch_members).success
     assert [gyms.rows(f"select xmin, * from scoring.{t} order by 2, 3") for t in tables] == before  # noqa: S608
 
 
@@ -200,13 +204,32 @@ def test_an_unknown_gym_fails_before_anything_is_written(gyms: Gyms, score: Scor
     assert commitments(gyms) == {}
 
 
-def test_what_a_member_who_left_was_scored_is_kept(gyms: Gyms, score: Score) -> None:
-    gyms.member("a", 0)
-    gyms.member("b", 0)
+@pytest.mark.parametrize("batch_members", [1, 50])
+def test_what_a_member_who_left_was_scored_is_kept(gyms: Gyms, score: Score, batch_members: int) -> None:
+    gyms.member("a", 16, 30, coaches=("c1",))
+    gyms.member("b", 16, 30, coaches=("c1",))
     score()
     gyms.conn.execute("update scoring.members set status = 'left' where id = 'b'")
-    assert score().success
-    assert set(commitments(gyms)) == {"a", "b"}
+    assert score(batch_members=batch_members, max_batch_members=batch_members).success
+    for table in ("commitment_scores", "churn_risk_scores", "coach_actions"):
+        assert gyms.rows(f"select member_id from scoring.{table} order by 1") == [("a",), ("b",)]  # noqa: S608
+
+
+@pytest.mark.parametrize("batch_members", [1, 50])
+def test_who_leaves_before_the_next_link_is_in_it_no_more_and_nobody_of_another_gym(
+    gyms: Gyms, score: Score, batch_members: int
+) -> None:
+    for name, gym in (("a", "g1"), ("b", "g1"), ("c", "g2")):
+        gyms.member(name, 16, 30, coaches=(f"c of {gym}",), gym=gym)
+    score(assets.commitment_scores)
+    gyms.conn.execute("update scoring.members set status = 'left' where id = 'b'")
+    sizes = {"batch_members": batch_members, "max_batch_members": batch_members}
+    assert score(assets.churn_risk_scores, gym="g1", **sizes).success
+    assert gyms.rows("select member_id from scoring.churn_risk_scores") == [("a",)]
+    assert score(assets.churn_risk_scores).success
+    gyms.conn.execute("update scoring.members set status = 'left' where id = 'a'")
+    assert score(assets.coach_actions, **sizes).success
+    assert gyms.rows("select member_id from scoring.coach_actions") == [("c",)]
 
 
 def test_a_deleted_member_takes_its_history_along(gyms: Gyms, score: Score) -> None:
