@@ -1,7 +1,7 @@
 """What the UI asks of the webserver, in the tests' words."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.servers import Webserver
@@ -61,22 +61,11 @@ def launch_backfill(webserver: Webserver, assets: Sequence[str], partitions: Seq
     return answer["backfillId"]
 
 
-def launch_job(webserver: Webserver, job: str, partition: str, config: dict[str, Any], **tags: str) -> str:
-    """Launch a job for a partition as its launchpad does; returns the run's id. In a tag's name `__` is a slash."""
-    named = {name.replace("__", "/"): value for name, value in tags.items()}
+def launch_job(webserver: Webserver, job: str, tags: Mapping[str, str]) -> str:
+    """Launch a job as its launchpad does; returns the run's id."""
     run = {
-        "selector": {
-            "repositoryLocationName": LOCATION,
-            "repositoryName": REPOSITORY,
-            "jobName": job,
-        },
-        "runConfigData": config,
-        "executionMetadata": {
-            "tags": [
-                {"key": key, "value": value}
-                for key, value in {"dagster/partition": partition, **named}.items()
-            ]
-        },
+        "selector": {"repositoryLocationName": LOCATION, "repositoryName": REPOSITORY, "jobName": job},
+        "executionMetadata": {"tags": [{"key": key, "value": value} for key, value in tags.items()]},
     }
     answer = webserver.ask(_LAUNCH_JOB, run=run)["launchRun"]
     assert answer["__typename"] == "LaunchRunSuccess", answer

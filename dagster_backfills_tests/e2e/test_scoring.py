@@ -18,8 +18,6 @@ from dagster_backfills_tests.e2e.graphql import (
     asset_key,
     finished_backfill,
     launch_backfill,
-    launch_job,
-    messages,
     runs,
     wait_for,
 )
@@ -39,7 +37,6 @@ def ago(days: int) -> date:
 
 
 RANGE = [ago(n).isoformat() for n in range(25, 20, -1)]
-LONG = ago(30)
 MISSED = ago(2)  # all its gates are behind it at any time of today
 
 
@@ -172,40 +169,3 @@ def test_the_members_end_at_their_newest_day(gym: Stack) -> None:
             " on m.id = r.member_id"
         ).fetchall()
     assert rows == [(True, True)]
-
-
-def test_run_monitoring_ends_a_run_that_takes_too_long_and_the_next_does_what_is_missing(gym: Stack) -> None:
-    asset, day = ASSETS[0], LONG.isoformat()
-    # One member a batch and a rest after each: fifty seconds, of which run monitoring looks every thirty.
-    slow = {"batch_members": 1, "max_batch_members": 1, "batch_seconds": 0, "batch_delay_seconds": 2.5}
-    config = {"resources": {"scoring_settings": {"config": slow}}}
-    first = launch_job(gym.webserver, "commitment_scores_job", day, config, dagster__max_runtime="3")
-    wait_for(
-        "the end of the run",
-        lambda: runs(gym.webserver, runIds=[first])[0]["status"] == "FAILURE",
-        timeout=300,
-    )
-    shown = messages(gym.webserver, first)
-    assert any("exceeding maximum runtime of 3 seconds" in line for line in shown)
-    assert any(f"[JOB FAILURE] {asset} {day}" in line for line in shown)
-    with gym.connect() as conn:
-        kept = dict(
-            conn.execute(
-                "select unnest(partitions), sum(units) from backfill.batches where run_id = %s group by 1",
-                [first],
-            ).fetchall()
-        )[day]
-        assert 0 < kept < 20
-        wait_for(
-            "the retry that run retries launch", lambda: outcomes(gym, LONG).get(asset) == "complete", 300
-        )
-        worked = conn.execute(
-            "select count(distinct run_id) > 1, sum(units) from backfill.batches where partitions = array[%s]"
-            " and asset = %s",
-            [day, asset],
-        ).fetchone()
-        scored = conn.execute(
-            "select count(*) from scoring.commitment_scores where day = %s", [LONG]
-        ).fetchone()
-    assert worked == (True, 20)  # no member was worked twice
-    assert scored == (20,)

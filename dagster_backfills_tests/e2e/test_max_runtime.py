@@ -1,0 +1,82 @@
+"""A run that takes longer than `dagster/max_runtime`, under a real daemon: it is ended, and the next goes on with it."""
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+
+import psycopg
+import pytest
+
+from dagster_backfills_tests.e2e.conftest import Stack, StackFactory
+from dagster_backfills_tests.e2e.graphql import launch_job, messages, runs, wait_for
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+ASSET = "scoring/commitment_scores"
+TODAY = datetime.now(UTC).date()
+DAY = TODAY - timedelta(days=30)
+MEMBERS = 20
+# One member a batch and a rest after each: fifty seconds, and run monitoring looks every thirty.
+SLOW = {
+    "SCORING_BATCH_MEMBERS": "1",
+    "SCORING_MAX_BATCH_MEMBERS": "1",
+    "SCORING_BATCH_SECONDS": "0",
+    "SCORING_BATCH_DELAY_SECONDS": "2.5",
+    "SCORING_CATCH_UP_DAYS": "1",
+}
+
+
+def _fill(conn: psycopg.Connection) -> None:
+    """Members, and a chain that has nothing to catch up with."""
+    conn.execute("insert into scoring.gyms values ('g', 'Gym')")
+    conn.execute(
+        "insert into scoring.members (id, gym_id, first_name, last_name, status, joined_date)"
+        " select 'm' || n, 'g', 'First', 'Last', 'active', %s from generate_series(1, %s) as n",
+        [date(2020, 1, 1), MEMBERS],
+    )
+    conn.execute(
+        "insert into scoring.chain_days (asset, day, run_id, root_run_id, outcome, finished_at)"
+        " select 'scoring/' || a, %s::date - n, 'earlier', 'earlier', 'complete', now()"
+        " from unnest(array['commitment_scores', 'churn_risk_scores', 'coach_actions']) as a,"
+        " generate_series(1, 3) as n",
+        [TODAY],
+    )
+
+
+@pytest.fixture(scope="module")
+def slow(start_stack: StackFactory) -> Iterator[Stack]:
+    with start_stack(fill=_fill, variables=SLOW) as started:
+        yield started
+
+
+def test_run_monitoring_ends_a_run_that_takes_too_long_and_the_next_does_what_is_missing(slow: Stack) -> None:
+    tags = {"dagster/partition": DAY.isoformat(), "dagster/max_runtime": "3"}
+    first = launch_job(slow.webserver, "commitment_scores_job", tags)
+    ended = wait_for(
+        "the end of the run",
+        lambda: next((r["status"] for r in runs(slow.webserver, runIds=[first]) if _over(r["status"])), None),
+    )
+    assert ended == "FAILURE"
+    shown = messages(slow.webserver, first)
+    assert any("exceeding maximum runtime of 3 seconds" in line for line in shown)
+    assert any(f"[JOB FAILURE] {ASSET} {DAY}" in line for line in shown)
+    with slow.connect() as conn:
+        [(kept,)] = conn.execute(
+            "select sum(units) from backfill.batches where run_id = %s", [first]
+        ).fetchall()
+        assert 0 < kept < MEMBERS
+        state = "select outcome from scoring.chain_days where asset = %s and day = %s"
+        wait_for(
+            "the retries that run retries launch",
+            lambda: conn.execute(state, [ASSET, DAY]).fetchone() == ("complete",),
+            timeout=200,
+        )
+        worked = conn.execute(
+            "select count(distinct run_id) > 1, sum(units) from backfill.batches"
+        ).fetchone()
+        scored = conn.execute("select count(*) from scoring.commitment_scores").fetchone()
+    assert worked == (True, MEMBERS)  # no member was worked twice
+    assert scored == (MEMBERS,)
+
+
+def _over(status: str) -> bool:
+    return status in {"SUCCESS", "FAILURE", "CANCELED"}
