@@ -1,4 +1,4 @@
-"""A run that takes longer than `dagster/max_runtime`, under a real daemon: it is ended, and the next goes on with it."""
+"""A run that takes longer than `dagster/max_runtime`, under a real daemon: it is ended, and the next goes on."""
 
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
