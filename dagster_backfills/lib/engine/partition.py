@@ -20,11 +20,13 @@ from dagster_backfills.lib.postgres.sift import Sifted
 class SlicedPartition:
     """Slice by slice the tables that have units, then the set's other tables and the account.
 
+    pause: is called between two slices.
     after: the unit up to which an earlier try of the run has come; first_snapshot: what its first slice saw.
     """
 
     work: Work
     key: str
+    pause: Callable[[], None]
     after: str | None = None
     first_snapshot: str | None = None
     counts: dict[str, Counts] = field(default_factory=dict)
@@ -69,7 +71,9 @@ class SlicedPartition:
                 write, key, fresh = sliced[0], self.key, sliced[0].asset in self._fresh
                 ahead = stack.enter_context(Ahead(session.connect, session.tune, width))
                 slices = ahead.slices(units, lambda conn, slice_: write.ahead(conn, key, slice_, fresh=fresh))
-            for slice_, rows in slices:
+            for number, (slice_, rows) in enumerate(slices):
+                if number:
+                    self.pause()
                 self._bisect(slice_, rows, whole=True)
                 self.after = slice_[-1]
 

@@ -74,7 +74,7 @@ class Runner:
                 self._close(outcome)
 
     def _all(self, keys: list[str]) -> Iterator[list[str]]:
-        work, throttle = self._work, Throttle(self.settings)
+        work, self._throttle = self._work, Throttle(self.settings)
         weights = self._weigh(keys)
         self.units_total = sum(weights.values()) if weights else None
         assets = [write.asset for write in work.writes]
@@ -89,9 +89,7 @@ class Runner:
             yield resumed
         left = [key for key in keys if key not in self._prior.partitions]
         for batch in batches(left, weights, work.size):
-            trouble = self._pause(throttle)
-            if trouble:
-                self.log(f"The database was not well ({trouble}): the batches are smaller now.")
+            self._pause()
             self._batch(batch, weights)
             yield batch
 
@@ -119,12 +117,14 @@ class Runner:
                 work.partition_failed(keys[0], error)
 
     def _slices(self, key: str) -> None:
-        SlicedPartition(self._work, key, self._prior.upto.get(key), self._prior.snapshots.get(key)).write()
+        prior = self._prior
+        SlicedPartition(self._work, key, self._pause, prior.upto.get(key), prior.snapshots.get(key)).write()
 
-    def _pause(self, throttle: Throttle) -> str | None:
+    def _pause(self) -> None:
         said: list[str | None] = []
-        self._work.session.do(lambda conn: said.append(throttle.pause(conn, self._work.size)))
-        return said[-1]
+        self._work.session.do(lambda conn: said.append(self._throttle.pause(conn, self._work.size)))
+        if said[-1]:
+            self.log(f"The database was not well ({said[-1]}): the batches are smaller now.")
 
     def _weigh(self, keys: list[str]) -> dict[str, int]:
         sliced, session = self._work.sliced, self._work.session

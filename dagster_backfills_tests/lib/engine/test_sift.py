@@ -113,6 +113,18 @@ def test_where_a_row_came_or_went_nothing_is_left_out(t: psycopg.Connection, giv
     assert (left.units, len(left.data), left.unchanged) == (UNITS, len(given), 0)
 
 
+def test_the_rest_between_two_batches_is_kept_between_slices_of_one_partition_too(
+    database_url: str, conn: psycopg.Connection
+) -> None:
+    keys = fill(conn, parts=1, units=6)
+    run(database_url, [computed(lambda *_: None)], keys, batch_units=2, delay_seconds=0.2)
+    gaps = conn.execute(
+        "select extract(epoch from committed_at - lag(committed_at) over (order by committed_at))::float8"
+        " from backfill.batches where units_upto is not null"
+    ).fetchall()
+    assert [gap is None or gap >= 0.2 for (gap,) in gaps] == [True] * 3
+
+
 def test_a_second_run_writes_what_differs_and_counts_the_rest(
     database_url: str, conn: psycopg.Connection
 ) -> None:
