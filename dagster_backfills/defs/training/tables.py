@@ -37,7 +37,7 @@ def completions(backfill_id: str) -> Write:
     """The records that members lack, created in the name of `backfill_id`."""
     return Write(
         COMPLETIONS,
-        Query(statement("missing_completions"), {"backfill_id": backfill_id}),
+        Query(statement("missing_completions"), {"backfill_id": backfill_id}, only_missing=True),
         units=Query(statement("members_due_records")),
     )
 

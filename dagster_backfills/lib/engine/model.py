@@ -23,10 +23,14 @@ class Query:
     `sql` has psycopg's named binds (`%(name)s`). The engine binds `partition_keys` (`text[]`), `unit_keys`
     (`text[]`, or null for every unit of those partitions), for a time-partitioned table `window_start` and
     `window_end` (`timestamptz`), and the Dagster run's `run_id`. `params` binds the rest.
+
+    only_missing: nearly all of its rows are not in the table, because it has looked itself. Then `insert_missing` does
+        not look for each once more; one that is there stays as it is all the same.
     """
 
     sql: str
     params: Mapping[str, Any] = field(default_factory=dict)
+    only_missing: bool = False
 
 
 @dataclass(frozen=True)

@@ -130,10 +130,13 @@ class PreparedWrite:
             selected: sql.Composable = sql.SQL(source.sql)
         else:
             selected = self._staged_slice(sliced)
-        merge = self._merge
+        merge, looked = self._merge, isinstance(source, Query) and source.only_missing
         counts: dict[str, Counts] = {key: Counts() for key in keys}
         by_label = keys_by_label(conn, self.address, keys)
-        for statement in (merge.clear(units=sliced), merge.statement(selected, units=sliced)):
+        for statement in (
+            merge.clear(units=sliced),
+            merge.statement(selected, units=sliced, only_missing=looked),
+        ):
             if statement is not None:
                 # Planned for its binds each time. Not by `plan_cache_mode`, which would also plan every single
                 # look-up of a foreign key anew, and triple the time of an insert.

@@ -59,11 +59,16 @@ class Merge(Pieces):
             table.column(unit)
         return cls(table, address, mode, tuple(columns), key, unit)
 
-    def statement(self, source: sql.Composable, *, units: bool) -> sql.Composed:
-        """The whole statement for a source SELECT; `units`: only the units in the bind `unit_keys`."""
+    def statement(self, source: sql.Composable, *, units: bool, only_missing: bool = False) -> sql.Composed:
+        """The whole statement for a source SELECT.
+
+        units: only the units in the bind `unit_keys`. only_missing: the source gives hardly a row that is there.
+        """
         if self.mode == "upsert":
             return self._upsert(source, units)
-        return self._insert_missing(source) if self.mode == "insert_missing" else self._replace(source)
+        if self.mode == "insert_missing":
+            return self._insert_missing(source, only_missing)
+        return self._replace(source)
 
     def clear(self, *, units: bool) -> sql.Composed | None:
         """What runs before the statement: `replace` empties the slice in a statement of its own."""
@@ -100,18 +105,20 @@ class Merge(Pieces):
             counted.append(_counted("updated", updated="count(*)"))
         return _with(parts, counted, bad_key=True)
 
-    def _insert_missing(self, source: sql.Composable) -> sql.Composed:
+    def _insert_missing(self, source: sql.Composable, only_missing: bool) -> sql.Composed:
         # The sort stands between looking and writing: planned while the table is empty, the look-up is a scan of it for
         # each row, which must not grow with what this very statement writes. In key order two batches can't deadlock.
+        new = sql.SQL("" if only_missing else "where not exists (select from {t} as o where {same})").format(
+            t=self.relation, same=self.same_key("o", "s")
+        )
         inserted = sql.SQL(
-            "{into} select {values} from source as s where not exists (select from {t} as o where {same})\n"
+            "{into} select {values} from source as s {new}\n"
             "order by {order} on conflict ({key}) do nothing returning {label} as label"
         ).format(
+            new=new,
             order=sql.SQL(", ").join(sql.SQL("s.{}").format(ident(n)) for n in self.key),
             into=self.into,
             values=self.row("s"),
-            t=self.relation,
-            same=self.same_key("o", "s"),
             key=sql.SQL(", ").join(map(ident, self.key)),
             label=self.address.label("t"),
         )

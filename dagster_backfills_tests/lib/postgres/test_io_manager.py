@@ -313,6 +313,21 @@ class TestWriteModes:
         # It has three rows, which nobody has counted.
         assert "dagster/partition_row_count" not in metadata(result, "t/items", "a")
 
+    def test_a_query_that_has_looked_itself_touches_nothing_either(self, database_url, conn, table):
+        conn.execute("insert into t.items values ('a', 1, 'old')")
+        before = set(versions(conn, table))
+        asset = items(
+            lambda: Query(
+                "select 'a' as part, n as id, 'new' as v from unnest(array[1, 2, 2]) as n", only_missing=True
+            ),
+            metadata={"partition_expr": "part", "write_mode": "insert_missing"},
+            partitions_def=dg.StaticPartitionsDefinition(["a"]),
+        )
+        result = materialize(database_url, asset, partition_key="a")
+        assert rows(conn, table, "id") == [("a", 1, "old"), ("a", 2, "new")]
+        assert before < set(versions(conn, table))
+        assert metadata(result, "t/items", "a")["rows_inserted"] == 1
+
     def test_replace_needs_no_key_and_writes_the_slice_anew(self, database_url, conn):
         conn.execute("create schema t; create table t.log (part text, line text)")
         conn.execute("insert into t.log values ('a', 'old'), ('b', 'kept')")
