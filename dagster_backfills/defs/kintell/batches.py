@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from dagster_backfills.defs.kintell import users as user_rules
 from dagster_backfills.defs.kintell.parse import Parsed
-from dagster_backfills.defs.kintell.rules import TWICE, error_message, judge, shown
+from dagster_backfills.defs.kintell.rules import TWICE, error_message, is_bad, judge, shown, spread
 from dagster_backfills.defs.kintell.schemas import session_rows, text_rows
 from dagster_backfills.defs.kintell.seen import Seen
 
@@ -69,22 +69,20 @@ def prepare(
     if create_missing_users:
         judged = _create_missing(judged, users)
     judged = _find_duplicates(judged, seen)
-    judged = judged.with_columns(
-        error_message().alias("error"), pl.Series("row_number", row_numbers[judged["row"]])
-    )
-    bad = judged.filter(pl.col("error").is_not_null()).select("row", "row_number", "error")
+    judged = judged.with_columns(is_bad().alias("bad"), pl.Series("row_number", row_numbers[judged["row"]]))
+    bad = judged.filter("bad").select("row_number", error_message())
     rejects = [
         Reject(int(row_numbers[i]), problem, values_of(int(row_numbers[i])), False)
         for i, problem in parsed.broken.items()
     ]
-    rejects += [Reject(number, error, values_of(number), True) for _, number, error in bad.iter_rows()]
+    rejects += [Reject(number, error, values_of(number), True) for number, error in bad.iter_rows()]
     rejects.sort(key=lambda reject: reject.row_number)
     return Batch(
         first_row=int(row_numbers[0]) if len(row_numbers) else 0,
         last_row=int(row_numbers[-1]) if len(row_numbers) else -1,
         byte_from=byte_range[0],
         byte_to=byte_range[1],
-        sessions=_sessions(judged.filter(pl.col("error").is_null())),
+        sessions=_sessions(judged.filter(~pl.col("bad"))),
         rejects=rejects,
         values_of=values_of,
         removals=users.removals,
@@ -123,24 +121,26 @@ def _find_duplicates(judged: "pl.DataFrame", seen: Seen) -> "pl.DataFrame":
     """Second occurrences of an id get their message. The first row that is otherwise good has the id."""
     import polars as pl
 
-    column = pl.col("external_session_id")
-    good = judged.select(error_message().is_null()).to_series()
-    marked = judged.with_columns(
-        good.alias("good"),
-        seen.contains(judged["external_session_id"], good).alias("before"),
-        pl.int_range(pl.len()).alias("at"),
-    )
+    column, ids = pl.col("external_session_id"), judged["external_session_id"]
+    good = judged.select(~is_bad()).to_series()
+    before = seen.contains(ids, good)
+    # Few rows share their id's hash with another; only these are compared.
+    doubtful = before | ids.hash().is_duplicated()
     first = pl.when(pl.col("good") & ~pl.col("before")).then(pl.col("at")).min().over(column)
-    again = marked.select(
-        (column != "") & (pl.col("before") | (first < pl.col("at")).fill_null(False))
-    ).to_series()
-    seen.add(judged["external_session_id"].filter(good & ~again))
-    message = pl.lit(TWICE) + shown(column)
-    return judged.with_columns(duplicate_error=pl.when(again).then(message))
+    again = spread(
+        pl.DataFrame([ids, good.alias("good"), before.alias("before")])
+        .with_row_index("at")
+        .filter(doubtful)
+        .select((column != "") & (pl.col("before") | (first < pl.col("at")).fill_null(False)))
+        .to_series(),
+        doubtful,
+    ).fill_null(False)
+    seen.add(ids.filter(good & ~again))
+    told = ids.filter(again).to_frame().select(pl.lit(TWICE) + shown(column)).to_series()
+    return judged.with_columns(spread(told, again).alias("duplicate_error"))
 
 
 def _sessions(good: "pl.DataFrame") -> "pl.DataFrame":
-
     frame = good.select(
         "row_number",
         rising_uuids(good.height).alias("id"),

@@ -4,7 +4,7 @@ A field is four bytes of length, -1 for null, and its value; numbers are big-end
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import psycopg
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
 
+    Field: TypeAlias = np.ndarray | pa.Array
+
 SIGNATURE = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 END = b"\xff\xff"
 PIECE = 1 << 20
@@ -20,11 +22,21 @@ EPOCH = 946_684_800_000_000  # microseconds from 1970 to 2000, where Postgres co
 
 
 def copy_frame(conn: psycopg.Connection, into: str, frame: "pl.DataFrame") -> int:
-    """COPY a frame by the statement `into`, which names its columns in their order; returns the rows.
+    """COPY a frame by the statement `into`, which names its columns in their order; returns the rows."""
+    return copy_fields(conn, into, list(fields_of(frame).values()))
+
+
+def fields_of(frame: "pl.DataFrame") -> "dict[str, Field]":
+    """The columns in the form that `copy_fields` takes, for those that go into more than one table.
 
     Binary columns are UUIDs of 16 bytes, times are `timestamptz`, integers have their own widths.
     """
-    rows = memoryview(encode([_field(column) for column in frame.iter_columns()]))
+    return {column.name: _field(column) for column in frame.iter_columns()}
+
+
+def copy_fields(conn: psycopg.Connection, into: str, fields: "Sequence[Field]") -> int:
+    """COPY columns by the statement `into`; returns the rows."""
+    rows = memoryview(encode(fields))
     cursor = conn.cursor()
     with cursor.copy(into) as copy:
         copy.write(SIGNATURE)
@@ -34,7 +46,7 @@ def copy_frame(conn: psycopg.Connection, into: str, frame: "pl.DataFrame") -> in
     return cursor.rowcount
 
 
-def _field(column: "pl.Series") -> "np.ndarray | pa.Array":
+def _field(column: "pl.Series") -> "Field":
     """A column of one width without nulls as an array of bytes by row; any other as an Arrow array."""
     import numpy as np
     import polars as pl
@@ -59,7 +71,7 @@ def _big_endian(values: "np.ndarray") -> "np.ndarray":
     return swapped.view(np.uint8).reshape(len(values), values.dtype.itemsize)
 
 
-def encode(fields: "Sequence[np.ndarray | pa.Array]") -> Any:
+def encode(fields: "Sequence[Field]") -> Any:
     """The rows of these fields, one behind the other, as a buffer."""
     import numpy as np
     import pyarrow as pa

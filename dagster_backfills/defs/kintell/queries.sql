@@ -334,7 +334,8 @@ where k.id = d.id
 returning d.row_number;
 
 -- name: copy_row_errors!
-copy kintell.backfill_row_errors (job_id, row_number, error_message, row_values, replayable) from stdin;
+copy kintell.backfill_row_errors (job_id, row_number, error_message, row_values, replayable)
+from stdin (format "binary");
 
 -- name: add_batch!
 insert into kintell.backfill_job_batches (
@@ -410,6 +411,12 @@ union all
 select external_session_id
 from kintell.backfill_job_claims
 where external_session_id = any(:ids::text[]) and job_id = :job;
+
+-- name: any_between$
+-- Whether any session has an id from the first to the last of these, in the order of their bytes.
+select exists(
+    select from kintell.kintell_sessions where external_session_id between :first_id and :last_id
+);
 
 -- name: existing_ids
 -- Those of the ids that sessions have.

@@ -87,9 +87,9 @@ class _Scanner:
 
         self.block, self.at_end, self.line_break, self.limit = block, at_end, line_break, limit
         self.bytes = np.frombuffer(block, np.uint8)
-        self.quotes = np.flatnonzero(self.bytes == _QUOTE)
-        self.breaks = np.flatnonzero(self.bytes == line_break)
-        self.all_commas = np.flatnonzero(self.bytes == _COMMA)
+        marks = (self.bytes == _QUOTE) | (self.bytes == _COMMA) | (self.bytes == line_break)
+        self.marks = np.flatnonzero(marks)
+        self.kinds = self.bytes[self.marks]
         self.position = 0
         self.count = 0
         self.starts: list[Any] = []
@@ -115,21 +115,21 @@ class _Scanner:
         import numpy as np
 
         at = self.position
-        quotes = self.quotes[np.searchsorted(self.quotes, at) :]
-        breaks = self.breaks[np.searchsorted(self.breaks, at) :]
-        if len(quotes):
-            breaks = breaks[np.searchsorted(quotes, breaks) % 2 == 0]
-            stop = self.first_irregular(quotes)
-            breaks = breaks[: np.searchsorted(breaks, stop)]
+        first = int(np.searchsorted(self.marks, at))
+        marks, kinds = self.marks[first:], self.kinds[first:]
+        quote = kinds == _QUOTE
+        outside = np.cumsum(quote) & 1 == 0
+        at_break = np.flatnonzero(outside & (kinds == self.line_break))
+        if quote.any():
+            stop = self.first_irregular(marks[quote])
+            at_break = at_break[: np.searchsorted(marks[at_break], stop)]
+        breaks = marks[at_break]
         starts = np.concatenate([[at], breaks[:-1] + 1]) if len(breaks) else np.empty(0, np.int64)
         long = np.flatnonzero(breaks - starts > self.limit)
         if len(long):
-            starts, breaks = starts[: long[0]], breaks[: long[0]]
+            starts, breaks, at_break = starts[: long[0]], breaks[: long[0]], at_break[: long[0]]
         if len(breaks):
-            commas = self.all_commas[np.searchsorted(self.all_commas, at) :]
-            if len(quotes):
-                commas = commas[np.searchsorted(quotes, commas) % 2 == 0]
-            upto = np.searchsorted(commas, breaks)
+            upto = np.cumsum(outside & (kinds == _COMMA))[at_break]
             self.add(starts, breaks, np.diff(upto, prepend=0))
             self.position = int(breaks[-1]) + 1
         return self.position < len(self.block)

@@ -1,8 +1,9 @@
 """Taking a file in: its digest, its header, its row count, and what a look at it says beforehand."""
 
 import hashlib
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 SAMPLE_ROWS = 1000
 LISTED = 1000  # missing users that a listing names; all of them are counted
 READ_ROWS = 20_000
+LOOKERS = 2
 ADDRESSES = ("participant_email", "volunteer_email")
 
 
@@ -52,24 +54,21 @@ class Registered:
 def survey(conn: psycopg.Connection, source: SourceFile) -> tuple[Content, "Preflight"]:
     """Digest the file, count its rows and look at them. Raises `FileError` where it can't be read as CSV."""
     stamp, header = source.stamp(), read_header(source)
-    digest, rows, look = hashlib.sha256(), 0, Look(conn, header)
+    digest, rows = hashlib.sha256(), 0
+
+    def counted(blocks: Iterator[Block]) -> Iterator[Block]:
+        nonlocal rows
+        for block in blocks:
+            rows += len(block.records)
+            yield block
+
     with source.open() as handle:
         digest.update(handle.read(header.data_offset))
-    for block in _ahead(read_blocks(source, header, header.data_offset, 1, READ_ROWS, digest)):
-        rows += len(block.records)
-        look.add(block)
+    blocks = counted(read_blocks(source, header, header.data_offset, 1, READ_ROWS, digest))
+    found = look_at(conn, header, blocks)
     if source.stamp() != stamp:
         raise FileError(f"{source.url} was changed while it was read", hint="Wait until it is complete.")
-    return Content(header, digest.hexdigest(), rows, stamp), look.found()
-
-
-def _ahead(blocks: Iterator[Block]) -> Iterator[Block]:
-    """The blocks, each read and digested while the one before is looked at."""
-    with ThreadPoolExecutor(1, thread_name_prefix="kintell-reader") as reader:
-        coming = reader.submit(next, blocks, None)
-        while (block := coming.result()) is not None:
-            coming = reader.submit(next, blocks, None)
-            yield block
+    return Content(header, digest.hexdigest(), rows, stamp), found
 
 
 def register(
@@ -121,29 +120,28 @@ class Preflight:
     missing_count: int
 
 
-class Look:
-    """Judges a sample of the rows that it is shown, and looks up the users of all of them."""
+def look_at(conn: psycopg.Connection, header: Header, blocks: Iterator[Block]) -> Preflight:
+    """Judge a sample of the rows, and look up the users of all of them, of two blocks while the next is read."""
+    users = Users(conn)
+    sampled, errors, missing = 0, [], dict[str, str]()
+    under_way: deque[Future[list[tuple[str, str]]]] = deque()
 
-    def __init__(self, conn: psycopg.Connection, header: Header) -> None:
-        self.header, self.users = header, Users(conn)
-        self.sampled = 0
-        self.errors: list[tuple[int, str]] = []
-        self.missing: dict[str, str] = {}
+    def note(found: list[tuple[str, str]]) -> None:
+        for email, role in found:
+            missing.setdefault(email, role)
 
-    def add(self, block: Block) -> None:
-        if self.sampled == 0 and len(block.records):
-            rows = parse(block, self.header)
-            self.sampled = min(len(block.records), SAMPLE_ROWS)
-            self.errors += [(block.first_row + i, text) for i, text in rows.broken.items() if i < SAMPLE_ROWS]
-            self.errors += _judged_errors(rows.rows.head(SAMPLE_ROWS), self.users, block.first_row)
-        else:
-            rows = parse(block, self.header, ADDRESSES)
-        for email, role in missing_in(rows.rows, self.users).iter_rows():
-            self.missing.setdefault(email, role)
-
-    def found(self) -> Preflight:
-        missing = list(self.missing.items())
-        return Preflight(self.sampled, sorted(self.errors), missing[:LISTED], len(missing))
+    with ThreadPoolExecutor(LOOKERS, thread_name_prefix="kintell-looker") as lookers:
+        for block in blocks:
+            if not sampled and len(block.records):
+                sampled = min(len(block.records), SAMPLE_ROWS)
+                errors = _sample_errors(block, header, users)
+            if len(under_way) == LOOKERS:
+                note(under_way.popleft().result())
+            under_way.append(lookers.submit(_missing_in, block, header, users))
+        for looked in under_way:
+            note(looked.result())
+    found = list(missing.items())
+    return Preflight(sampled, sorted(errors), found[:LISTED], len(found))
 
 
 def preflight(
@@ -154,11 +152,18 @@ def preflight(
     first_row: int = 1,
 ) -> Preflight:
     """Judge a sample, and look for missing users in all rows from `offset` on."""
-    look = Look(conn, header)
     start = header.data_offset if offset is None else offset
-    for block in _ahead(read_blocks(source, header, start, first_row, READ_ROWS)):
-        look.add(block)
-    return look.found()
+    return look_at(conn, header, read_blocks(source, header, start, first_row, READ_ROWS))
+
+
+def _sample_errors(block: Block, header: Header, users: Users) -> list[tuple[int, str]]:
+    rows = parse(block, header)
+    broken = [(block.first_row + i, text) for i, text in rows.broken.items() if i < SAMPLE_ROWS]
+    return broken + _judged_errors(rows.rows.head(SAMPLE_ROWS), users, block.first_row)
+
+
+def _missing_in(block: Block, header: Header, users: Users) -> list[tuple[str, str]]:
+    return missing_in(parse(block, header, ADDRESSES).rows, users).rows()
 
 
 def _judged_errors(rows: "pl.DataFrame", users: Users, first_row: int) -> list[tuple[int, str]]:

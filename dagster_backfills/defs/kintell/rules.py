@@ -4,9 +4,10 @@ Fast paths judge what is plainly right; everything else is judged, value by valu
 `email_validator` for addresses (no DNS), `datetime.fromisoformat` for dates.
 """
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import polars as pl
@@ -15,6 +16,7 @@ SESSION_TYPES = {"language connect": "language", "mentorship": "mentorship"}
 LEVELS = ("A1", "A2", "B1", "B2", "C1", "C2")
 MAX_ID_BYTES = 1000
 MAX_DURATION = 2**31 - 1
+MAX_DIGITS = 18
 SHOWN = 200  # characters of a value that a message quotes
 TWICE = "Duplicate session_id in file: "
 
@@ -40,6 +42,13 @@ PLAIN_ADDRESS = (
 RESERVED_DOMAIN = r"(?i)[@.](?:arpa|invalid|local|localhost|onion|test|example|alt)$"
 _DAY = r"[1-9][0-9]{3}-[0-9]{2}-[0-9]{2}"
 _TIME = r"[0-9]{2}:[0-9]{2}:[0-5][0-9]"
+PLAIN_DATES = (
+    (f"^{_DAY}T{_TIME}Z$", "%Y-%m-%dT%H:%M:%SZ"),
+    (f"^{_DAY}T{_TIME}$", "%Y-%m-%dT%H:%M:%S"),
+    (f"^{_DAY}$", "%Y-%m-%d"),
+    (f"^{_DAY} {_TIME}$", "%Y-%m-%d %H:%M:%S"),
+    (f"^{_DAY} {_TIME}Z$", "%Y-%m-%d %H:%M:%SZ"),
+)
 
 
 def judge(rows: "pl.DataFrame") -> "pl.DataFrame":
@@ -47,68 +56,102 @@ def judge(rows: "pl.DataFrame") -> "pl.DataFrame":
     messages `session_id_error` … `language_level_error` (null where it is good)."""
     import polars as pl
 
-    rows = rows.with_columns(_addresses(rows, "participant_email"), _addresses(rows, "volunteer_email"))
-    rows = rows.with_columns(_dates(rows))
-    kind = pl.col("session_type").str.to_lowercase()
-    duration = pl.col("duration_min").str.contains(r"^[0-9]{1,18}$")
-    minutes = pl.when(duration).then(pl.col("duration_min")).cast(pl.Int64, strict=False)
-    minutes = pl.when(minutes.is_between(1, MAX_DURATION)).then(minutes)
-    level = pl.col("language_level").str.to_uppercase()
-    rating = (
-        pl.when(pl.col("rating").str.contains(r"^[1-5]$")).then(pl.col("rating")).cast(pl.Int16, strict=False)
-    )
-    judged = rows.select(
+    good = rows.select(
         "row",
         pl.col("session_id").alias("external_session_id"),
-        kind.replace_strict(SESSION_TYPES, default=None, return_dtype=pl.String).alias("session_type"),
+        _of_each(rows["session_type"], to_session_type, pl.String),
         pl.col("participant_email").str.to_lowercase(),
         pl.col("volunteer_email").str.to_lowercase(),
-        "scheduled_at",
-        minutes.cast(pl.Int32).alias("duration_minutes"),
-        rating.alias("rating"),
-        pl.when(pl.col("feedback_text") != "").then(pl.col("feedback_text")).alias("feedback_text"),
-        pl.when(level.is_in(LEVELS)).then(level).alias("language_level"),
-        _id_error().alias("session_id_error"),
-        _message("Unknown session type", "session_type", ~kind.is_in(list(SESSION_TYPES))).alias(
+        _dates(rows["date"]).alias("scheduled_at"),
+        _of_each(rows["duration_min"], to_minutes, pl.Int32).alias("duration_minutes"),
+        _of_each(rows["rating"], to_rating, pl.Int16),
+        pl.when(pl.col("feedback_text") != "").then(pl.col("feedback_text")),
+        _of_each(rows["language_level"], to_level, pl.String),
+    )
+    not_good = {name: good[name].is_null() for name in good.columns}
+    return good.with_columns(
+        _id_errors(rows["session_id"]).alias("session_id_error"),
+        _messages("Unknown session type", rows["session_type"], not_good["session_type"]).alias(
             "session_type_error"
         ),
-        _message("Invalid email format", "participant_email", ~pl.col("participant_email_ok")).alias(
-            "participant_error"
+        *(
+            _messages(
+                "Invalid email format", rows[f"{role}_email"], ~_are_addresses(rows[f"{role}_email"])
+            ).alias(f"{role}_error")
+            for role in ("participant", "volunteer")
         ),
-        _message("Invalid email format", "volunteer_email", ~pl.col("volunteer_email_ok")).alias(
-            "volunteer_error"
+        _messages("Invalid date format", rows["date"], not_good["scheduled_at"]).alias("date_error"),
+        _messages("Invalid duration", rows["duration_min"], not_good["duration_minutes"]).alias(
+            "duration_error"
         ),
-        _message("Invalid date format", "date", pl.col("scheduled_at").is_null()).alias("date_error"),
-        _message("Invalid duration", "duration_min", minutes.is_null()).alias("duration_error"),
-        _message("Invalid rating", "rating", rating.is_null() & (pl.col("rating") != "")).alias(
+        _messages("Invalid rating", rows["rating"], not_good["rating"] & (rows["rating"] != "")).alias(
             "rating_error"
         ),
-        _message(
+        _messages(
             "Invalid language level",
-            "language_level",
-            ~level.is_in(LEVELS) & (pl.col("language_level") != ""),
+            rows["language_level"],
+            not_good["language_level"] & (rows["language_level"] != ""),
         ).alias("language_level_error"),
+        pl.lit(None, pl.String).alias("duplicate_error"),
     )
-    return judged.with_columns(duplicate_error=pl.lit(None, pl.String))
 
 
-def _id_error() -> "pl.Expr":
+def to_session_type(value: str) -> str | None:
+    return SESSION_TYPES.get(value.lower())
+
+
+def to_minutes(value: str) -> int | None:
+    """Digits alone: no sign, no fraction, no exponent."""
+    minutes = int(value) if value.isascii() and value.isdigit() and len(value) <= MAX_DIGITS else 0
+    return minutes if 1 <= minutes <= MAX_DURATION else None
+
+
+def to_rating(value: str) -> int | None:
+    return int(value) if value in ("1", "2", "3", "4", "5") else None
+
+
+def to_level(value: str) -> str | None:
+    return value.upper() if value.upper() in LEVELS else None
+
+
+def _of_each(values: "pl.Series", rule: Callable[[str], Any], kind: Any) -> "pl.Series":
+    """What the rule makes of each value; it is asked once for those that are alike, of which there are few."""
     import polars as pl
 
-    column = pl.col("session_id")
-    too_long = f"Invalid session_id: longer than {MAX_ID_BYTES} bytes"
+    distinct = values.alias("value").unique()
+    made = pl.DataFrame([distinct, pl.Series(values.name, [rule(value) for value in distinct], kind)])
     return (
-        pl.when(column == "")
-        .then(pl.lit("Missing session_id"))
-        .when(column.str.len_bytes() > MAX_ID_BYTES)
-        .then(pl.lit(too_long))
+        values.alias("value")
+        .to_frame()
+        .join(made, on="value", how="left", maintain_order="left")[values.name]
     )
 
 
-def _message(text: str, column: str, bad: "pl.Expr") -> "pl.Expr":
+def _id_errors(ids: "pl.Series") -> "pl.Series":
     import polars as pl
 
-    return pl.when(bad).then(pl.lit(f"{text}: ") + shown(pl.col(column)))
+    too_long = f"Invalid session_id: longer than {MAX_ID_BYTES} bytes"
+    column = pl.col(ids.name)
+    problem = pl.when(column == "").then(pl.lit("Missing session_id")).otherwise(pl.lit(too_long))
+    bad = (ids == "") | (ids.str.len_bytes() > MAX_ID_BYTES)
+    return spread(ids.filter(bad).to_frame().select(problem).to_series(), bad)
+
+
+def _messages(text: str, values: "pl.Series", bad: "pl.Series") -> "pl.Series":
+    """The message of each bad value, null for the others."""
+    import polars as pl
+
+    told = pl.lit(f"{text}: ") + shown(pl.col(values.name))
+    return spread(values.filter(bad).to_frame().select(told).to_series(), bad)
+
+
+def spread(values: "pl.Series", where: "pl.Series") -> "pl.Series":
+    """A value for each true of `where`, and null for the rest: what concerns few rows is made for these alone."""
+    import polars as pl
+
+    if not len(values):
+        return pl.repeat(None, len(where), dtype=values.dtype, eager=True)
+    return values.gather(pl.select(pl.when(where).then(where.cum_sum() - 1)).to_series())
 
 
 def shown(value: "pl.Expr") -> "pl.Expr":
@@ -123,6 +166,13 @@ def shown_text(value: str) -> str:
     return value if len(value.encode()) <= SHOWN else value[:SHOWN] + "…"
 
 
+def is_bad() -> "pl.Expr":
+    """Whether a row has any message."""
+    import polars as pl
+
+    return pl.any_horizontal(pl.col(ERROR_COLUMNS).is_not_null())
+
+
 def error_message() -> "pl.Expr":
     """All messages of a row, joined; null for a good row."""
     import polars as pl
@@ -131,20 +181,19 @@ def error_message() -> "pl.Expr":
     return pl.when(joined != "").then(joined)
 
 
-def _addresses(rows: "pl.DataFrame", column: str) -> "pl.Series":
+def _are_addresses(values: "pl.Series") -> "pl.Series":
     import polars as pl
 
-    values = rows[column]
     plain = (
         (values.str.len_bytes() <= 64)
         & values.str.contains(PLAIN_ADDRESS)
         & ~values.str.contains(RESERVED_DOMAIN)
     )
     others = values.filter(~plain).unique()
-    if len(others):
-        good = [value for value in others if value and is_address(value)]
-        plain = plain | values.is_in(pl.Series(good, dtype=pl.String).implode())
-    return plain.alias(f"{column}_ok")
+    if not len(others):
+        return plain
+    good = [value for value in others if value and is_address(value)]
+    return plain | values.is_in(pl.Series(good, dtype=pl.String).implode())
 
 
 @lru_cache(maxsize=10_000)
@@ -159,31 +208,34 @@ def is_address(value: str) -> bool:
     return True
 
 
-def _dates(rows: "pl.DataFrame") -> "pl.Series":
-    """`date` as UTC date-times of microseconds; null where it is none."""
+def _dates(values: "pl.Series") -> "pl.Series":
+    """Dates as UTC date-times of microseconds; null where a value is none."""
     import polars as pl
 
-    values = rows["date"]
-    stamp = pl.Datetime("us", "UTC")
-    day = pl.when(pl.col("date").str.contains(f"^{_DAY}$")).then(pl.col("date"))
-    moment = pl.when(pl.col("date").str.contains(f"^{_DAY}[T ]{_TIME}Z?$")).then(
-        pl.col("date").str.head(10) + pl.lit("T") + pl.col("date").str.slice(11, 8)
+    found = pl.repeat(None, len(values), dtype=pl.Datetime("us"), eager=True)
+    for pattern, form in PLAIN_DATES:
+        # A file has its dates in one form, so that few are left for the next.
+        left = found.is_null()
+        plain = values.filter(left)
+        plain = pl.select(pl.when(plain.str.contains(pattern)).then(plain)).to_series()
+        if plain.null_count() < len(plain):
+            found = found.zip_with(
+                ~left, spread(plain.str.to_datetime(form, time_unit="us", strict=False), left)
+            )
+        if not found.null_count():
+            break
+    found = found.dt.replace_time_zone("UTC")
+    others = values.filter(found.is_null()).unique()
+    if not len(others):
+        return found
+    judged = pl.DataFrame(
+        {"date": others, "judged": pl.Series([to_utc(value) for value in others], dtype=found.dtype)},
+        schema={"date": pl.String, "judged": found.dtype},
     )
-    fast = rows.select(
-        pl.coalesce(
-            moment.str.to_datetime("%Y-%m-%dT%H:%M:%S", time_unit="us", strict=False),
-            day.str.to_date("%Y-%m-%d", strict=False).cast(pl.Datetime("us")),
-        ).dt.replace_time_zone("UTC")
-    ).to_series()
-    others = values.filter(fast.is_null()).unique()
-    if len(others):
-        judged = pl.DataFrame(
-            {"date": others, "judged": pl.Series([to_utc(value) for value in others], dtype=stamp)},
-            schema={"date": pl.String, "judged": stamp},
-        )
-        slow = rows.select("date").join(judged, on="date", how="left", maintain_order="left")["judged"]
-        fast = pl.select(pl.coalesce(fast, slow)).to_series()
-    return fast.alias("scheduled_at")
+    slow = (
+        values.alias("date").to_frame().join(judged, on="date", how="left", maintain_order="left")["judged"]
+    )
+    return pl.select(pl.coalesce(found, slow)).to_series()
 
 
 def to_utc(value: str) -> datetime | None:

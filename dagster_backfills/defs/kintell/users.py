@@ -9,6 +9,7 @@ from dagster_backfills.defs.kintell.rules import name_from_address, shown
 from dagster_backfills.defs.kintell.statements import statements
 
 if TYPE_CHECKING:
+    import numpy as np
     import polars as pl
 
 MAX_IN_MEMORY = 500_000
@@ -41,9 +42,10 @@ class Users:
                 )
                 for text in self._texts()
             ]
-        # In the order of a hash of the address: finding some is a binary search, and builds no table of all.
-        self._known = pl.concat(known).with_columns(hash=pl.col("email").hash(HASH_SEED)).sort("hash")
-        self._hashes = self._known["hash"].to_numpy()
+        # In the order of a hash of the address, which also tells about where in that order an address stands.
+        ordered = pl.concat(known).with_columns(hash=pl.col("email").hash(HASH_SEED)).sort("hash")
+        self._known = ordered.drop("hash")
+        self._places = _Places(ordered["hash"].to_numpy())
 
     def have_gone(self) -> bool:
         """Whether any has been removed since they were read, so that batches can't be known to have theirs."""
@@ -71,13 +73,11 @@ class Users:
         return found
 
     def _held(self, emails: "pl.Series") -> "pl.Series":
-        import numpy as np
         import polars as pl
 
         if not len(self._known):
             return pl.Series([None] * len(emails), dtype=pl.Binary)
-        at = np.searchsorted(self._hashes, emails.hash(HASH_SEED).to_numpy())
-        near = self._known[np.minimum(at, len(self._known) - 1)]
+        near = self._known[self._places.of(emails.hash(HASH_SEED).to_numpy())]
         return near.select(pl.when(pl.col("email") == emails).then("id")).to_series()
 
     def create(self, emails_by_role: dict[str, list[str]]) -> int:
@@ -88,6 +88,32 @@ class Users:
             names = [name_from_address(email) for email in ordered]
             made += statements().create_users(self._conn, emails=ordered, names=names, role=role)
         return made
+
+
+class _Places:
+    """Where hashes stand in a sorted array of them. Their first bits say it but for a few places: a third of the time
+    of a binary search, and much less memory than a table by address."""
+
+    def __init__(self, hashes: "np.ndarray") -> None:
+        import numpy as np
+
+        bits = len(hashes).bit_length() + 1
+        self._shift = np.uint64(64 - bits)
+        counts = np.bincount((hashes >> self._shift).astype(np.int64), minlength=2**bits)
+        self._first = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int32)
+        self._hashes = np.append(hashes, np.uint64(2**64 - 1))  # where every search ends
+        self._last = len(hashes) - 1
+
+    def of(self, wanted: "np.ndarray") -> "np.ndarray":
+        """The place of each of `wanted`, or one beside it where it is not there."""
+        import numpy as np
+
+        at = self._first[wanted >> self._shift]
+        before = np.flatnonzero(self._hashes[at] < wanted)
+        while len(before):
+            at[before] += 1
+            before = before[self._hashes[at[before]] < wanted[before]]
+        return np.minimum(at, self._last)
 
 
 def keep_users(conn: psycopg.Connection, removals: str) -> bool:

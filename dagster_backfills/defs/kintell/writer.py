@@ -249,5 +249,6 @@ def _store_rejects(conn: psycopg.Connection, job: "UUID", rejects: list[Reject])
     if not rejects:
         return
     with conn.cursor().copy(statements().copy_row_errors.sql) as copy:
+        copy.set_types(["uuid", "int8", "text", "text[]", "bool"])
         for reject in rejects:
             copy.write_row((job, reject.row_number, reject.message, reject.values, reject.replayable))

@@ -130,3 +130,11 @@ def test_ids_that_repeat_in_the_next_batch_do_not_make_writers_wait_for_each_oth
     rows = [row(i) for i in range(20)] + [row(i) for i in reversed(range(20))]
     job = start(rows, batch_rows=20)
     assert (job.inserted_rows, job.failed_rows) == (20, 20)
+
+
+def test_ids_in_every_script_and_order_are_known_again(start, conn):
+    ids = ["z", "Z", "a", "Ä", "ä", "é", "e\u0301", "-1", "10", "9", " x y ", "中", "🙂", "~", "ID_1", "id-1"]
+    assert start([row(n, session_id=i) for n, i in enumerate(ids)]).inserted_rows == len(ids)
+    between = [*reversed(ids), "m", "\U0010ffff", "!"]
+    job = start([row(n, session_id=i) for n, i in enumerate(between)], batch_rows=3)
+    assert (job.inserted_rows, job.skipped_rows, job.failed_rows) == (3, len(ids), 0)
