@@ -228,16 +228,16 @@ def test_two_batches_of_different_runs_leave_what_the_later_one_says(storages: A
     assert batched.get_asset_records([STATS])[0].asset_entry.last_run_id == OTHER_RUN
 
 
-def test_planned_events_of_one_asset_are_one_insert(storages: Any) -> None:
+def test_planned_events_of_one_asset_are_one_transaction(storages: Any) -> None:
     _, batched = storages
-    before = _inserts(batched)
+    before = _writes(batched)
     batched.store_event_batch([planned(n, STATS, f"p{n}") for n in range(200)])
     assert len(_rows(batched, "event_logs")) == 200
-    assert _inserts(batched) - before == 1
+    assert _writes(batched) - before == 1
 
 
-def _inserts(storage: PostgresEventLogStorage) -> int:
-    """Statements that wrote to `event_logs`, told by the transactions that its rows carry."""
+def _writes(storage: PostgresEventLogStorage) -> int:
+    """Transactions that wrote to `event_logs`, as its rows tell."""
     with psycopg.connect(storage.postgres_url.replace("+psycopg2", "")) as conn:
         row = conn.execute("select count(distinct xmin::text) from event_logs").fetchone()
     assert row
@@ -246,7 +246,7 @@ def _inserts(storage: PostgresEventLogStorage) -> int:
 
 def test_a_batch_that_postgres_refuses_leaves_nothing_of_it(storages: Any) -> None:
     _, batched = storages
-    with pytest.raises(Exception, match=r"NUL|null character"):
+    with pytest.raises(Exception, match="0x00"):
         batched.store_event_batch([planned(0, STATS, "good"), planned(1, STATS, "nul \x00 byte")])
     assert _rows(batched, "event_logs") == []
     assert _rows(batched, "asset_keys") == []
@@ -264,7 +264,7 @@ def test_a_dagster_of_another_shape_writes_as_it_always_did_and_says_so(
         storage = BatchedEventLogStorage(with_tested_driver(make_database(migrated=False)))
     storage.store_event_batch([planned(n, STATS, f"p{n}") for n in range(3)])
     assert len(_rows(storage, "event_logs")) == 3
-    assert _inserts(storage) == 3
+    assert _writes(storage) == 3
 
 
 def test_the_instance_of_the_repository_loads_with_its_storage_and_batches(
