@@ -1,8 +1,9 @@
 """The session import against other ways to bring the same file in: `make bench-kintell`.
 
-    python -m benchmarks.kintell [--rows 1000000] [--ways floor,sql,dlt,to_sql,import,resume]
+    python -m benchmarks.kintell [--rows 1000000] [--ways floor,sql,dlt,to_sql,import,resume] [--repeat 2]
 
-Each way has a fresh table and the same server, one after the other. The last line is one JSON object.
+Each way has a fresh table and the same server, one after the other, and all of them again: a machine has slow moments,
+and the best try of each counts. The last line is one JSON object.
 """
 
 import argparse
@@ -38,6 +39,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--ways", default=",".join(WAYS))
+    parser.add_argument("--repeat", type=int, default=2, help="Tries of each; the best counts.")
     parser.add_argument("--batch-rows", type=int, default=20_000)
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="bench-kintell-"))
@@ -83,13 +85,24 @@ def compare(url: str, folder: Path, arguments: argparse.Namespace) -> None:
         "import": lambda: this_import(url, path, arguments.batch_rows),
         "resume": lambda: resume(url, path, arguments.batch_rows),
     }
-    for way in arguments.ways.split(","):
+    for way in arguments.ways.split(",") * arguments.repeat:
         with psycopg.connect(url, autocommit=True) as conn:
-            conn.execute("drop schema if exists bench cascade; create schema bench; checkpoint")
-        found[way] = ways[way]()
-        found[way].setdefault("rows", rows)
-        show(way, found[way])
+            conn.execute("drop schema if exists bench cascade; create schema bench")
+            conn.execute(
+                "truncate kintell.backfill_jobs, kintell.kintell_sessions, kintell.event_outbox cascade"
+            )
+            conn.execute("checkpoint")
+        result = {"rows": rows, **ways[way]()}
+        show(way, result)
+        found[way] = better(found.get(way, result), result)
     summary(found, rows)
+
+
+def better(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """The faster of two tries, with the larger peak of both."""
+    best = min(one, other, key=lambda result: result.get("seconds", 0.0))
+    peaks = [result["peak_mb"] for result in (one, other) if "peak_mb" in result]
+    return {**best, "peak_mb": max(peaks)} if peaks else best
 
 
 def show(way: str, result: dict[str, Any]) -> None:
@@ -263,8 +276,6 @@ def this_import(url: str, path: Path, batch_rows: int) -> dict[str, Any]:
 
 def resume(url: str, path: Path, batch_rows: int) -> dict[str, Any]:
     """An import that was paused after nine tenths of the file: how long until a new worker is at its next batch."""
-    with psycopg.connect(url, autocommit=True) as conn:
-        conn.execute("truncate kintell.backfill_jobs, kintell.kintell_sessions, kintell.event_outbox cascade")
     _worker("pause", url, str(path), str(batch_rows))
     return _worker("resume", url, str(path), str(batch_rows))
 

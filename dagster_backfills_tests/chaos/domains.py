@@ -30,10 +30,12 @@ class Expected:
 Check = Callable[[psycopg.Connection, Stack, Expected], list[str]]
 SCORES = {
     "commitment_scores": "select day, member_id, score, attendance_decay, missed_sessions, time_gaps,"
-    " decline_velocity, time_decay, velocity_per_week, band from scoring.commitment_scores order by 1, 2",
-    "churn_risk_scores": "select day, member_id, level, score from scoring.churn_risk_scores order by 1, 2",
+    " decline_velocity, time_decay, velocity_per_week, band from scoring.commitment_scores"
+    " where day = any(%s) order by 1, 2",
+    "churn_risk_scores": "select day, member_id, level, score from scoring.churn_risk_scores"
+    " where day = any(%s) order by 1, 2",
     "coach_actions": "select day, member_id, coach_id, type, priority, description from scoring.coach_actions"
-    " order by 1, 2, 3",
+    " where day = any(%s) order by 1, 2, 3",
 }
 
 
@@ -203,7 +205,9 @@ def scoring(conn: psycopg.Connection, stack: Stack, expected: Expected) -> list[
         if complete != (3,):
             found.append(f"{day}: {complete and complete[0]} of 3 links complete")
     for table, statement in SCORES.items():
-        rows_now, rows_then = Counter(conn.execute(statement).fetchall()), Counter(expected.scores[table])
+        # A storm may last past the hour at which the next day is scored.
+        now = conn.execute(statement, [expected.days]).fetchall()
+        rows_now, rows_then = Counter(now), Counter(expected.scores[table])
         if rows_now != rows_then:
             missing, more = (rows_then - rows_now).total(), (rows_now - rows_then).total()
             found.append(f"{table}: {missing} rows missing, {more} that an undisturbed chain has not")

@@ -117,7 +117,8 @@ class Ground:
         _score(folder, undisturbed, days[1:])
         with psycopg.connect(undisturbed, autocommit=True) as conn:
             scores = {
-                table: conn.execute(statement).fetchall() for table, statement in domains.SCORES.items()
+                table: conn.execute(statement, [days]).fetchall()
+                for table, statement in domains.SCORES.items()
             }
             completed = conn.execute(
                 "select member_id, video_id, completed_at from training.employee_training_video_completions"
