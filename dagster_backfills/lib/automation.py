@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import takewhile
 
 import dagster as dg
 import psycopg
@@ -78,6 +79,11 @@ def is_resting(failures: int, latest: datetime | None, now: datetime) -> bool:
     return latest is not None and timedelta() <= now - latest < back_off(failures)
 
 
+def failed_in_a_row(records: Sequence[dg.RunRecord]) -> list[dg.RunRecord]:
+    """Of runs, the newest first: the newest ones, as far as they all have failed."""
+    return list(takewhile(lambda record: record.dagster_run.status == dg.DagsterRunStatus.FAILURE, records))
+
+
 def refresh_sensor(
     name: str,
     job: dg.JobDefinition,
@@ -112,16 +118,11 @@ def refresh_sensor(
             return dg.SkipReason(
                 f"{count:,} {what}; run {active[0].dagster_run.run_id} of {job.name} is at it."
             )
-        recent = instance.get_run_records(dg.RunsFilter(job_name=job.name), limit=12)
-        failures, latest = 0, None
-        for record in recent:
-            if record.dagster_run.status != dg.DagsterRunStatus.FAILURE:
-                break
-            failures, latest = failures + 1, latest or record.create_timestamp
-        if is_resting(failures, latest, datetime.now(UTC)):
+        failed = failed_in_a_row(instance.get_run_records(dg.RunsFilter(job_name=job.name), limit=12))
+        if failed and is_resting(len(failed), failed[0].create_timestamp, datetime.now(UTC)):
             return dg.SkipReason(
-                f"{count:,} {what}, but the last {failures} runs of {job.name} failed: the next try is "
-                f"{back_off(failures)} after the last."
+                f"{count:,} {what}, but the last {len(failed)} runs of {job.name} failed: the next try is "
+                f"{back_off(len(failed))} after the last."
             )
         return dg.RunRequest(run_config=run_config or {}, tags={"backfills/reason": f"{count} {what}"})
 

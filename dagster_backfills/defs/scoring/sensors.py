@@ -1,7 +1,6 @@
 """What starts a link of the chain: a look at the days' states, in a thin shell. The judgement is in `chain.py`."""
 
 from datetime import date, datetime
-from itertools import takewhile
 
 import dagster as dg
 
@@ -21,6 +20,7 @@ from dagster_backfills.defs.scoring.chain import (
 from dagster_backfills.defs.scoring.days import chain_states, scored_before, utc_now
 from dagster_backfills.defs.scoring.partitions import newest_day
 from dagster_backfills.defs.scoring.settings import ScoringSettings
+from dagster_backfills.lib.automation import failed_in_a_row
 from dagster_backfills.lib.postgres.resource import PostgresResource
 
 _ENDED = {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
@@ -44,7 +44,7 @@ def _tries(instance: dg.DagsterInstance, job: "jobs.UnresolvedAssetJobDefinition
         dg.RunsFilter(job_name=job.name, tags={"dagster/partition": day.isoformat()}), limit=12
     )
     unfinished = [r.dagster_run.run_id for r in records if r.dagster_run.status not in _ENDED]
-    failed = list(takewhile(lambda r: r.dagster_run.status == dg.DagsterRunStatus.FAILURE, records))
+    failed = failed_in_a_row(records)
     return Tries(
         on_its_way=unfinished[0] if unfinished else None,
         failures=len(failed),
