@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 
 from dagster_backfills.defs.kintell import users as user_rules
 from dagster_backfills.defs.kintell.parse import Parsed
-from dagster_backfills.defs.kintell.rules import TWICE, error_message, is_bad, judge, shown, spread
+from dagster_backfills.defs.kintell.rules import (
+    TWICE,
+    error_message,
+    is_bad,
+    judge,
+    made_where,
+    shown,
+    spread,
+)
 from dagster_backfills.defs.kintell.schemas import session_rows, text_rows
 from dagster_backfills.defs.kintell.seen import Seen
 
@@ -136,8 +144,8 @@ def _find_duplicates(judged: "pl.DataFrame", seen: Seen) -> "pl.DataFrame":
         doubtful,
     ).fill_null(False)
     seen.add(ids.filter(good & ~again))
-    told = ids.filter(again).to_frame().select(pl.lit(TWICE) + shown(column)).to_series()
-    return judged.with_columns(spread(told, again).alias("duplicate_error"))
+    told = made_where(again, ids, pl.lit(TWICE) + shown(column))
+    return judged.with_columns(told.alias("duplicate_error"))
 
 
 def _sessions(good: "pl.DataFrame") -> "pl.DataFrame":

@@ -130,23 +130,25 @@ def _of_each(values: "pl.Series", rule: Callable[[str], Any], kind: Any) -> "pl.
 def _id_errors(ids: "pl.Series") -> "pl.Series":
     import polars as pl
 
-    too_long = f"Invalid session_id: longer than {MAX_ID_BYTES} bytes"
-    column = pl.col(ids.name)
-    problem = pl.when(column == "").then(pl.lit("Missing session_id")).otherwise(pl.lit(too_long))
-    bad = (ids == "") | (ids.str.len_bytes() > MAX_ID_BYTES)
-    return spread(ids.filter(bad).to_frame().select(problem).to_series(), bad)
+    missing, too_long = "Missing session_id", f"Invalid session_id: longer than {MAX_ID_BYTES} bytes"
+    problem = pl.when(pl.col(ids.name) == "").then(pl.lit(missing)).otherwise(pl.lit(too_long))
+    return made_where((ids == "") | (ids.str.len_bytes() > MAX_ID_BYTES), ids, problem)
 
 
 def _messages(text: str, values: "pl.Series", bad: "pl.Series") -> "pl.Series":
     """The message of each bad value, null for the others."""
     import polars as pl
 
-    told = pl.lit(f"{text}: ") + shown(pl.col(values.name))
-    return spread(values.filter(bad).to_frame().select(told).to_series(), bad)
+    return made_where(bad, values, pl.lit(text + ": ") + shown(pl.col(values.name)))
+
+
+def made_where(where: "pl.Series", values: "pl.Series", made: "pl.Expr") -> "pl.Series":
+    """What `made` makes of each value where `where` is true, null for the rest: few rows do not cost as all do."""
+    return spread(values.filter(where).to_frame().select(made).to_series(), where)
 
 
 def spread(values: "pl.Series", where: "pl.Series") -> "pl.Series":
-    """A value for each true of `where`, and null for the rest: what concerns few rows is made for these alone."""
+    """A value for each true of `where`, in their order, and null for the rest."""
     import polars as pl
 
     if not len(values):
@@ -225,17 +227,8 @@ def _dates(values: "pl.Series") -> "pl.Series":
         if not found.null_count():
             break
     found = found.dt.replace_time_zone("UTC")
-    others = values.filter(found.is_null()).unique()
-    if not len(others):
-        return found
-    judged = pl.DataFrame(
-        {"date": others, "judged": pl.Series([to_utc(value) for value in others], dtype=found.dtype)},
-        schema={"date": pl.String, "judged": found.dtype},
-    )
-    slow = (
-        values.alias("date").to_frame().join(judged, on="date", how="left", maintain_order="left")["judged"]
-    )
-    return pl.select(pl.coalesce(found, slow)).to_series()
+    left = found.is_null()
+    return found.zip_with(~left, spread(_of_each(values.filter(left), to_utc, found.dtype), left))
 
 
 def to_utc(value: str) -> datetime | None:

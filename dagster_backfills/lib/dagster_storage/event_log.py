@@ -9,7 +9,7 @@ events are written as they always were.
 import inspect
 import io
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from itertools import groupby
@@ -38,6 +38,7 @@ _EXPECTED: Mapping[str, tuple[str, ...]] = {
     "store_asset_event_tags": ("events", "event_ids"),
     "store_asset_event": ("event", "event_id"),
     "index_transaction": (),
+    "has_table": ("table_name",),
     "get_asset_tags_to_index": ("tag_keys",),
 }
 
@@ -118,14 +119,11 @@ class BatchedEventLogStorage(PostgresEventLogStorage):
         self, events: Sequence[dg.EventLogEntry], rows: Sequence[dict[str, Any]], ids: Sequence[int]
     ) -> Iterator[dict[str, Any]]:
         """Rows of `asset_event_tags`: those of an event's tags that Dagster looks events up by."""
-        looked_up: dict[tuple[str, ...], Collection[str]] = {}
         for event, row, event_id in zip(events, rows, ids, strict=True):
             tags = _tags_of(event)
-            names = tuple(tags)
-            if names not in looked_up:
-                looked_up[names] = self.get_asset_tags_to_index(set(names))
-            for name in names:
-                if name in looked_up[names]:
+            looked_up = self.get_asset_tags_to_index(set(tags))
+            for name in tags:
+                if name in looked_up:
                     yield {
                         "event_id": event_id,
                         "asset_key": row["asset_key"],
