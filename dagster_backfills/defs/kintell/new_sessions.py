@@ -7,6 +7,7 @@ import psycopg
 
 from dagster_backfills.defs.kintell.copybinary import copy_fields, fields_of
 from dagster_backfills.defs.kintell.statements import statements
+from dagster_backfills.lib.postgres.arrays import TextArray
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -27,14 +28,8 @@ def existing(conn: psycopg.Connection, ids: "pl.Series") -> "pl.Series":
 
     sql, found = statements(), []
     if sql.any_between(conn, first_id=ids.min(), last_id=ids.max()):
-        found = [taken for (taken,) in sql.existing_ids(conn, ids=array_literal(ids))]
+        found = [taken for (taken,) in sql.existing_ids(conn, ids=TextArray(ids))]
     return ids.is_in(pl.Series(found, dtype=pl.String).implode())
-
-
-def array_literal(texts: "pl.Series") -> str:
-    """As Postgres reads it; adapting a list of thousands one by one costs more than the query."""
-    escaped = texts.str.replace_all("\\", "\\\\", literal=True).str.replace_all('"', '\\"', literal=True)
-    return '{"' + '","'.join(escaped.to_list()) + '"}'
 
 
 def copy_new(conn: psycopg.Connection, job: "UUID", rows: "pl.DataFrame") -> int:
