@@ -1,7 +1,7 @@
 """Rolling an import back: removing what it inserted, restoring what it rewrote, keeping what was edited since."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -59,22 +59,36 @@ def roll_back(
 
 def _undo(conn: psycopg.Connection, claim: Claim, on_progress: Callable[[int, int], None]) -> None:
     sql, job = statements(), claim.job
-    while True:
+    for ids in _in_batches(conn, sql.inserted_sessions.sql, job):
         with conn.transaction():
             upto = sql.hold_publisher(conn)
             position = sql.next_event_position(conn)
-            removed, _, _ = sql.remove_sessions(
-                conn, job=job, most=BATCH, sending_upto=upto, position=position
-            )
-            restored = sql.restore_sessions(conn, job=job, most=BATCH)
-            if (
-                sql.account_rollback(conn, job=job, attempt=claim.attempt, removed=removed, restored=restored)
-                is None
-            ):
-                raise claim.why_lost(conn) or ClaimLost(f"job {job} is no longer held", "lost")
-        on_progress(removed, restored)
-        if not removed and not restored:
-            break
+            removed = sql.remove_sessions(conn, job=job, ids=ids, sending_upto=upto, position=position)
+            _account(conn, claim, removed=removed)
+        on_progress(removed, 0)
+    for ids in _in_batches(conn, sql.rewritten_sessions.sql, job):
+        with conn.transaction():
+            restored = sql.restore_sessions(conn, job=job, ids=ids)
+            _account(conn, claim, restored=restored)
+        on_progress(0, restored)
     keeps = preview_rollback(conn, job, 0).keeps
     if not sql.finish_rollback(conn, job=job, attempt=claim.attempt, kept=keeps):
-        raise claim.why_lost(conn) or ClaimLost(f"job {job} is no longer held", "lost")
+        raise _lost(conn, claim)
+
+
+def _in_batches(conn: psycopg.Connection, query: str, job: UUID) -> Iterator[list[UUID]]:
+    """The ids that `query` gives. It runs once: a cursor that is held keeps them past the batches' transactions."""
+    with conn.cursor(name="sessions_to_undo", withhold=True) as cursor:
+        cursor.execute(query, {"job": job})
+        while ids := [row[0] for row in cursor.fetchmany(BATCH)]:
+            yield ids
+
+
+def _account(conn: psycopg.Connection, claim: Claim, *, removed: int = 0, restored: int = 0) -> None:
+    counts = {"removed": removed, "restored": restored}
+    if statements().account_rollback(conn, job=claim.job, attempt=claim.attempt, **counts) is None:
+        raise _lost(conn, claim)
+
+
+def _lost(conn: psycopg.Connection, claim: Claim) -> ClaimLost:
+    return claim.why_lost(conn) or ClaimLost(f"job {claim.job} is no longer held", "lost")

@@ -95,15 +95,27 @@ limit :most;
 -- No event is sent while a rollback decides which ones have gone out.
 select sending_upto from kintell.event_publisher for share;
 
--- name: remove_sessions^
+-- name: inserted_sessions
+-- What a rollback removes, in the order in which it lies.
+select id
+from kintell.kintell_sessions
+where backfill_job_id = :job and updated_at = created_at;
+
+-- name: rewritten_sessions
+-- What a rollback gives its former version back.
+select u.session_id
+from kintell.backfill_job_updates as u
+inner join kintell.kintell_sessions as s on u.session_id = s.id and u.updated_at = s.updated_at
+where u.job_id = :job;
+
+-- name: remove_sessions$
 -- A batch of the job's own sessions. Events that still wait are taken back; for one that may have gone out, another
 -- says that the session is gone.
 with doomed as (
     select id
     from kintell.kintell_sessions
-    where backfill_job_id = :job and updated_at = created_at
+    where id = any(:ids::uuid[]) and updated_at = created_at
     order by id
-    limit :most
     for update
 ),
 removed as (
@@ -140,10 +152,7 @@ events as (
         external_session_id
     from gone_out
 )
-select
-    (select count(*) from removed) as removed,
-    (select count(*) from taken_back) as taken_back,
-    (select count(*) from gone_out) as gone_out;
+select count(*) from removed;
 
 -- name: restore_sessions$
 -- A batch of the sessions that the job rewrote, given their former version back.
@@ -151,9 +160,8 @@ with due as (
     select u.session_id, u.previous, u.updated_at
     from kintell.backfill_job_updates as u
     inner join kintell.kintell_sessions as s on u.session_id = s.id and u.updated_at = s.updated_at
-    where u.job_id = :job
+    where u.job_id = :job and u.session_id = any(:ids::uuid[])
     order by u.session_id
-    limit :most
     for update of s
 ),
 restored as (

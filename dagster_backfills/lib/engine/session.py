@@ -117,12 +117,17 @@ class Session:
         """End the transaction, whatever its state; a lost connection has none."""
         with suppress(psycopg.Error):
             if self.conn.info.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:
+                # Whatever interrupted us left a statement without its answer: such a connection takes no other.
                 self.conn.cancel_safe(timeout=5)
+                self._open_again()
             self.conn.rollback()
 
     def reconnect(self) -> None:
         """A new connection, waited for with growing steps."""
         self.log("The connection to Postgres was lost; trying again.")
+        self._open_again()
+
+    def _open_again(self) -> None:
         deadline, step = time.monotonic() + self.settings.reconnect_seconds, 0.2
         while True:
             try:

@@ -134,6 +134,32 @@ def test_an_interrupted_rollback_goes_on(start, conn, database_url, monkeypatch)
     assert conn.execute("select count(*) from kintell.kintell_sessions").fetchone() == (0,)
 
 
+@pytest.mark.parametrize("rewrites", [False, True])
+def test_what_is_edited_while_a_rollback_runs_is_kept(start, conn, database_url, monkeypatch, rewrites):
+    if rewrites:
+        start([row(i, rating="3") for i in range(6)], name="first.csv")
+    job = start([row(i, rating="5") for i in range(6)], on_duplicate="update")
+    assert job.updated_rows == (6 if rewrites else 0)
+    monkeypatch.setattr("dagster_backfills.defs.kintell.undo.BATCH", 2)
+    done = []
+
+    def edit(removed, restored):
+        if not done:
+            conn.execute(
+                "update kintell.kintell_sessions set feedback_text = 'edited' where id = any(array("
+                " select id from kintell.kintell_sessions where rating = 5 order by ctid desc limit 1))"
+            )
+        done.append(removed + restored)
+
+    after = roll_back(database_url, job.id, on_progress=edit)
+    assert sum(done) == after.removed_rows + after.restored_rows == 5
+    assert after.kept_rows == 1
+    edited = conn.execute(
+        "select rating from kintell.kintell_sessions where feedback_text = 'edited'"
+    ).fetchall()
+    assert edited == [(5,)]
+
+
 def test_events_that_went_out_are_taken_back_by_another(start, conn, database_url):
     job = start([row(i) for i in range(3)])
     conn.execute(

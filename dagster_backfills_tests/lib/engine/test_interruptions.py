@@ -1,8 +1,11 @@
 """Killed workers, lost connections, a server that restarts: the next try goes on, and ends with the same tables."""
 
+import os
 import random
+import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
 
@@ -127,6 +130,43 @@ def test_a_resumed_partition_keeps_the_failures_of_the_try_before_in_the_ledger(
     assert conn.execute("select sum(units) from backfill.batches where units_upto is not null and asset = 't/units'"
                         ).fetchone() == (9,)  # fmt: skip
     assert len(units_of(conn)) == 9
+
+
+def test_a_run_interrupted_in_the_middle_of_a_statement_ends_it_and_closes_its_account(database_url, conn):
+    keys = fill(conn, parts=1, units=1)
+    conn.execute(
+        "create function t.crawl() returns trigger language plpgsql as"
+        " $$ begin perform pg_sleep(600); return new; end $$;"
+        " create trigger crawl before insert on t.units for each row execute function t.crawl()"
+    )
+    crawling = (
+        "select count(*) from pg_stat_activity where datname = current_database() and wait_event = 'PgSleep'"
+    )
+
+    class Interrupted(BaseException):
+        pass
+
+    def interrupt(*_):
+        raise Interrupted
+
+    def when_it_crawls():
+        with psycopg.connect(database_url, autocommit=True) as watch:
+            while watch.execute(crawling).fetchone() == (0,):
+                time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        threading.Thread(target=when_it_crawls, daemon=True).start()
+        with pytest.raises(Interrupted):
+            run(database_url, [by_unit], keys, RunIdentity("one"))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert conn.execute("select outcome from backfill.runs").fetchone() == ("interrupted",)
+    assert conn.execute(crawling).fetchone() == (0,)
+    conn.execute("drop trigger crawl on t.units")
+    run(database_url, [by_unit], keys, RunIdentity("two"))
+    assert len(units_of(conn)) == 1
 
 
 class TestLostConnections:
