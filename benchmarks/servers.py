@@ -123,20 +123,24 @@ def _wait_until_ready(
 
 
 def _stop(processes: list[Any]) -> None:
-    """Ask first; then end whatever is left of each process group: code servers that wait for a run, say."""
-    for process in processes:
-        if process.poll() is None:
-            process.send_signal(signal.SIGINT)
-    for process in processes:
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=30)
+    """End each process group, code servers and what they run included: asked first, and then made to."""
     for how in (signal.SIGTERM, signal.SIGKILL):
         for process in processes:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, how)
-        time.sleep(1)
-    for process in processes:
-        process.wait()
+        deadline = time.monotonic() + 3
+        while any(_lives(process) for process in processes) and time.monotonic() < deadline:
+            time.sleep(0.1)
+
+
+def _lives(process: subprocess.Popen[bytes]) -> bool:
+    """Whether anything of the group is left. The leader is collected, or it would count as long as we live."""
+    process.poll()
+    try:
+        os.killpg(process.pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def _free_port() -> int:

@@ -1,6 +1,5 @@
 """A real webserver and daemon on the project's own instance settings, for whole runs as the UI launches them."""
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import Protocol
 
 import psycopg
 import pytest
+import yaml
 
 from benchmarks.servers import Webserver, dagster_servers
 from dagster_backfills.lib.dagster_home import with_search_path
@@ -44,7 +44,8 @@ class StackFactory(Protocol):
     """Starts a stack on a database of its own, with every table and no rows.
 
     module: the code location. fill: what is in the database before anything looks at it. variables: more of the
-    processes' environment.
+    processes' environment. backfill_interval, monitoring_interval: seconds between two looks of the daemon, where a
+    test need not wait as long as an installation does.
     """
 
     def __call__(
@@ -54,6 +55,7 @@ class StackFactory(Protocol):
         fill: Callable[[psycopg.Connection], None] | None = None,
         variables: Mapping[str, str] | None = None,
         backfill_interval: float | None = None,
+        monitoring_interval: int | None = None,
     ) -> AbstractContextManager[Stack]: ...
 
 
@@ -68,9 +70,13 @@ def start_stack(
         fill: Callable[[psycopg.Connection], None] | None = None,
         variables: Mapping[str, str] | None = None,
         backfill_interval: float | None = None,
+        monitoring_interval: int | None = None,
     ) -> Iterator[Stack]:
         home = tmp_path_factory.mktemp("dagster_home")
-        shutil.copy(project_root / "dagster.yaml", home)
+        settings = yaml.safe_load((project_root / "dagster.yaml").read_text())
+        if monitoring_interval is not None:
+            settings["run_monitoring"]["poll_interval_seconds"] = monitoring_interval
+        (home / "dagster.yaml").write_text(yaml.safe_dump(settings))
         with new_database(server_url, template) as database_url:
             if fill is not None:
                 with psycopg.connect(database_url, autocommit=True) as conn:

@@ -15,14 +15,22 @@ ASSET = "scoring/commitment_scores"
 TODAY = datetime.now(UTC).date()
 DAY = TODAY - timedelta(days=30)
 MEMBERS = 20
-# One member a batch and a rest after each: fifty seconds, and run monitoring looks every thirty.
+# One member a batch, and two seconds for each while `crawl` has a row: forty in all, where a run may take twenty, and
+# a retry, which may take no longer, needs few.
 SLOW = {
     "SCORING_BATCH_MEMBERS": "1",
     "SCORING_MAX_BATCH_MEMBERS": "1",
     "SCORING_BATCH_SECONDS": "0",
-    "SCORING_BATCH_DELAY_SECONDS": "2.5",
     "SCORING_CATCH_UP_DAYS": "1",
 }
+_CRAWL = """
+create table public.crawl as select 2 as seconds;
+create function public.crawl() returns trigger language plpgsql as $$ begin
+  perform pg_sleep(seconds) from public.crawl;
+  return new;
+end $$;
+create trigger crawl before insert on scoring.commitment_scores for each row execute function public.crawl();
+"""
 
 
 def _fill(conn: psycopg.Connection) -> None:
@@ -40,16 +48,17 @@ def _fill(conn: psycopg.Connection) -> None:
         " generate_series(1, 3) as n",
         [TODAY],
     )
+    conn.execute(_CRAWL)
 
 
 @pytest.fixture(scope="module")
 def slow(start_stack: StackFactory) -> Iterator[Stack]:
-    with start_stack(fill=_fill, variables=SLOW) as started:
+    with start_stack(fill=_fill, variables=SLOW, monitoring_interval=2) as started:
         yield started
 
 
 def test_run_monitoring_ends_a_run_that_takes_too_long_and_the_next_does_what_is_missing(slow: Stack) -> None:
-    tags = {"dagster/partition": DAY.isoformat(), "dagster/max_runtime": "3"}
+    tags = {"dagster/partition": DAY.isoformat(), "dagster/max_runtime": "20"}
     first = launch_job(slow.webserver, "commitment_scores_job", tags)
     ended = wait_for(
         "the end of the run",
@@ -57,16 +66,17 @@ def test_run_monitoring_ends_a_run_that_takes_too_long_and_the_next_does_what_is
     )
     assert ended == "FAILURE"
     shown = messages(slow.webserver, first)
-    assert any("exceeding maximum runtime of 3 seconds" in line for line in shown)
+    assert any("exceeding maximum runtime of 20 seconds" in line for line in shown)
     assert any(f"[JOB FAILURE] {ASSET} {DAY}" in line for line in shown)
     with slow.connect() as conn:
         [(kept,)] = conn.execute(
             "select sum(units) from backfill.batches where run_id = %s", [first]
         ).fetchall()
         assert 0 < kept < MEMBERS
+        conn.execute("delete from public.crawl")
         state = "select outcome from scoring.chain_days where asset = %s and day = %s"
         wait_for(
-            "the retries that run retries launch",
+            "the retry that run retries launch",
             lambda: conn.execute(state, [ASSET, DAY]).fetchone() == ("complete",),
             timeout=200,
         )
