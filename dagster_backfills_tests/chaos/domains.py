@@ -11,6 +11,7 @@ from typing import Any
 
 import psycopg
 
+from dagster_backfills.defs.scoring.chain import ACTIONS_STEP
 from dagster_backfills_tests.chaos.stack import Stack, run_pids
 from dagster_backfills_tests.defs.progress import reference
 
@@ -250,7 +251,7 @@ def broken(stack: Stack, expected: Expected) -> dict[str, list[str]]:
         }
 
 
-def mend(stack: Stack, domain: str) -> list[str]:
+def mend(stack: Stack, expected: Expected, domain: str) -> list[str]:
     """What an operator would run for a domain that does not get well by itself; returns the commands."""
     commands: list[list[str]] = []
     with stack.connect() as conn:
@@ -269,10 +270,10 @@ def mend(stack: Stack, domain: str) -> list[str]:
             commands = [["jobs", "retry", "--type", "sop_generation", "--yes"]]
         elif domain == "scoring":
             days = conn.execute(
-                "select distinct d::date from generate_series(%s::date, %s::date, interval '1 day') as d"
-                " where (select count(*) from scoring.chain_days c where c.day = d::date and outcome = 'complete') < 3"
+                "select d from unnest(%s::date[]) as d"
+                " where (select count(*) from scoring.chain_days c where c.day = d and outcome = 'complete') < 3"
                 " order by 1",
-                [newest_days(conn)[0], newest_days(conn)[-1]],
+                [expected.days],
             )
             commands = [["scoring", "run", "--date", day.isoformat()] for (day,) in days]
     for command in commands:
@@ -281,7 +282,8 @@ def mend(stack: Stack, domain: str) -> list[str]:
 
 
 def newest_days(conn: psycopg.Connection) -> list[date]:
-    """The days that the chain looks after in a storm: the two newest that are over."""
-    row = conn.execute("select (now() at time zone 'UTC')::date - 1").fetchone()
+    """The days that the chain looks after in a storm: the two newest whose last link may be worked by now."""
+    opens = "select (now() at time zone 'UTC' - %s::interval)::date - 1"
+    row = conn.execute(opens, [f"{ACTIONS_STEP.opens:%H:%M}"]).fetchone()
     assert row is not None
     return [row[0] - timedelta(days=back) for back in (1, 0)]

@@ -214,7 +214,7 @@ def _settle(stack: Stack, expected: Expected, report: Report, size: Size) -> Non
         return
     report.waited_for = found
     for domain in found:
-        report.commands += domains.mend(stack, domain)
+        report.commands += domains.mend(stack, expected, domain)
     report.broken = _wait_until_whole(stack, expected, size.patience / 2)
 
 

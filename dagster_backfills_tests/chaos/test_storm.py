@@ -21,6 +21,7 @@ def test_a_killed_run_and_cut_connections_leave_everything_whole(folder):
         assert report.broken == {}
         assert set(report.strikes) == set(CHEAP)
         assert report.strikes["runs"] == 1
+        assert report.commands == []  # all of it got well by itself
     finally:
         ground.delete()
 

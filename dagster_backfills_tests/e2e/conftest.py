@@ -96,5 +96,5 @@ def start_stack(
 
 @pytest.fixture(scope="module")
 def stack(start_stack: StackFactory) -> Iterator[Stack]:
-    with start_stack() as started:
+    with start_stack(backfill_interval=2) as started:
         yield started
