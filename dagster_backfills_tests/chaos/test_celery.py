@@ -24,6 +24,7 @@ from dagster_backfills.lib.postgres.migrations import apply_migrations
 from dagster_backfills_tests.chaos.domains import newest_days
 from dagster_backfills_tests.chaos.lan import Lan, lan_of
 from dagster_backfills_tests.chaos.stack import ROOT, environment, free_port
+from dagster_backfills_tests.e2e.chain import ASSETS, worked_before
 from dagster_backfills_tests.e2e.graphql import finished_backfill, launch_backfill, wait_for
 
 pytest.importorskip("dagster_celery", reason="the extra `celery` is not installed")
@@ -32,7 +33,6 @@ from celery import Celery
 REDIS = shutil.which("redis-server")
 DAYS = 7
 NAMES = ("one", "two", "three")
-ASSETS = ["scoring/commitment_scores", "scoring/churn_risk_scores", "scoring/coach_actions"]
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.timeout(600),
@@ -152,6 +152,8 @@ def stack(server, broker, lan, tmp_path):
     (home / "dagster.yaml").write_text(settings)
     with psycopg.connect(server, autocommit=True) as conn:
         conn.execute("create schema dagster")
+        # The chain would send a worker to the newest day, as soon as there is a daemon.
+        worked_before(conn, [newest_days(conn)[-1] + timedelta(days=n) for n in (0, 1)])
     env = environment(server, home) | {"CELERY_BROKER_URL": broker, "SCORING_CATCH_UP_DAYS": "1"}
     workers = Workers(env, tmp_path, lan)
     with dagster_servers(

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from benchmarks.servers import Webserver
+from dagster_backfills_tests.e2e.chain import ASSETS, worked_before
 from dagster_backfills_tests.e2e.conftest import Stack, StackFactory
 from dagster_backfills_tests.e2e.graphql import (
     LOCATION,
@@ -24,7 +25,6 @@ from dagster_backfills_tests.e2e.graphql import (
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 
-ASSETS = ["scoring/commitment_scores", "scoring/churn_risk_scores", "scoring/coach_actions"]
 TODAY = datetime.now(UTC).date()
 _RANGES = """query($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode {
   assetPartitionStatuses { ... on TimePartitionStatuses { ranges { status startKey endKey } } } } } }"""
@@ -61,11 +61,7 @@ def _fill(conn: psycopg.Connection) -> None:
         [ago(1)],
     )
     # The last day that was scored before everything was down.
-    conn.execute(
-        "insert into scoring.chain_days (asset, day, run_id, root_run_id, outcome, finished_at)"
-        " select a, %s, 'earlier', 'earlier', 'complete', now() from unnest(%s::text[]) as a",
-        [ago(3), ASSETS],
-    )
+    worked_before(conn, [ago(3)])
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,17 @@
+"""What the scoring chain believes to have done, for tests in which it has nothing to catch up with."""
+
+from collections.abc import Sequence
+from datetime import date
+
+import psycopg
+
+ASSETS = ["scoring/commitment_scores", "scoring/churn_risk_scores", "scoring/coach_actions"]
+
+
+def worked_before(conn: psycopg.Connection, days: Sequence[date]) -> None:
+    """Each link of these days is complete, by a run of long ago; there are no rows of theirs."""
+    conn.execute(
+        "insert into scoring.chain_days (asset, day, run_id, root_run_id, outcome, finished_at)"
+        " select a, d, 'earlier', 'earlier', 'complete', now() from unnest(%s::text[]) as a, unnest(%s::date[]) as d",
+        [ASSETS, list(days)],
+    )
