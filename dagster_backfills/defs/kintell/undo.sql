@@ -110,7 +110,8 @@ where u.job_id = :job;
 
 -- name: remove_sessions$
 -- A batch of the job's own sessions. Events that still wait are taken back; for one that may have gone out, another
--- says that the session is gone.
+-- says that the session is gone. The events are found by their key alone: right behind an import the planner may believe
+-- that few wait, and would go through all of them for each session.
 with doomed as (
     select id
     from kintell.kintell_sessions
@@ -121,36 +122,36 @@ with doomed as (
 removed as (
     delete from kintell.kintell_sessions as s
     using doomed as d
-    where s.id = d.id and s.updated_at = s.created_at
-    returning s.id, s.external_session_id
+    where s.id = d.id
+    returning s.id
+),
+told as materialized (
+    select
+        e.session_id,
+        e.event_type,
+        e.position,
+        e.external_session_id,
+        e.published_at is not null or e.position <= :sending_upto as gone_out
+    from removed as r
+    inner join kintell.event_outbox as e on r.id = e.session_id and e.event_type = 'kintell.session.completed'
+    where e.job_id = :job
 ),
 taken_back as (
     delete from kintell.event_outbox as e
-    using removed as r
-    where e.job_id = :job
-        and e.session_id = r.id
-        and e.event_type = 'kintell.session.completed'
-        and e.published_at is null
-        and e.position > :sending_upto
-    returning e.session_id
-),
-gone_out as (
-    select r.*, row_number() over (order by e.position) as n
-    from removed as r
-    inner join kintell.event_outbox as e
-        on r.id = e.session_id and e.job_id = :job and e.event_type = 'kintell.session.completed'
-    where e.published_at is not null or e.position <= :sending_upto
+    using told as t
+    where e.session_id = t.session_id and e.event_type = t.event_type and not t.gone_out
 ),
 events as (
     insert into kintell.event_outbox (session_id, event_type, position, id, job_id, external_session_id)
     select
-        id as session_id,
+        session_id,
         'kintell.session.rolled_back' as event_type,
-        :position::bigint + n as position,
+        :position::bigint + row_number() over (order by position) as position,
         gen_random_uuid() as event_id,
         :job::uuid as job_id,
         external_session_id
-    from gone_out
+    from told
+    where gone_out
 )
 select count(*) from removed;
 
@@ -160,7 +161,7 @@ with due as (
     select u.session_id, u.previous, u.updated_at
     from kintell.backfill_job_updates as u
     inner join kintell.kintell_sessions as s on u.session_id = s.id and u.updated_at = s.updated_at
-    where u.job_id = :job and u.session_id = any(:ids::uuid[])
+    where u.job_id = :job and u.session_id = any(:ids::uuid[]) and s.id = any(:ids::uuid[])
     order by u.session_id
     for update of s
 ),

@@ -12,6 +12,7 @@ from dagster_backfills.defs.kintell.importer import Options, run_import
 from dagster_backfills.defs.kintell.reader import read_header
 from dagster_backfills.defs.kintell.register import preflight, register
 from dagster_backfills.defs.kintell.replay import replay
+from dagster_backfills.defs.kintell.statements import statements
 from dagster_backfills.defs.kintell.undo import preview_rollback, roll_back
 from dagster_backfills.lib.errors import UserError
 from dagster_backfills_tests.defs.kintell.sample import (
@@ -158,6 +159,25 @@ def test_what_is_edited_while_a_rollback_runs_is_kept(start, conn, database_url,
         "select rating from kintell.kintell_sessions where feedback_text = 'edited'"
     ).fetchall()
     assert edited == [(5,)]
+
+
+def test_a_rollback_finds_its_events_by_their_key_where_none_was_known_to_wait(start, conn):
+    """The index of those that wait holds a whole import by then: minutes for each batch."""
+    job = start([row(i) for i in range(25)])
+    conn.execute(
+        "insert into kintell.event_outbox"
+        " (session_id, event_type, position, id, job_id, external_session_id, published_at)"
+        " select gen_random_uuid(), 'kintell.session.completed', -n, gen_random_uuid(), %s, 'x', now()"
+        " from generate_series(1, 20000) as n",
+        [job.id],
+    )
+    conn.execute("delete from kintell.event_outbox where published_at is null")
+    conn.execute("analyze kintell.event_outbox")
+    binds = {"job": job.id, "ids": [], "sending_upto": 0, "position": 0}
+    binds["ids"] = [id for (id,) in conn.execute("select id from kintell.kintell_sessions")]
+    plan = "\n".join(line for (line,) in conn.execute(f"explain {statements().remove_sessions.sql}", binds))
+    assert "event_outbox_pkey" in plan
+    assert "event_outbox_waiting_idx" not in plan
 
 
 def test_events_that_went_out_are_taken_back_by_another(start, conn, database_url):
