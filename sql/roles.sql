@@ -159,12 +159,15 @@ begin
         grant update (commitment_score, commitment_band, commitment_day) on scoring.members to backfills_writer;
         grant update (churn_risk_score, churn_risk_level, churn_risk_day) on scoring.members to backfills_writer;
     end if;
-    -- Statistics after a large batch. Before Postgres 17 only an owner may; there autovacuum takes them, later.
-    if current_setting('server_version_num')::integer >= 170000
-        and to_regclass('scoring.commitment_scores') is not null
-    then
-        execute 'grant maintain on scoring.commitment_scores, scoring.churn_risk_scores, scoring.coach_actions'
-            || ' to backfills_writer';
+    -- Statistics of what was just written. Before Postgres 17 only an owner may take them; there autovacuum does, later.
+    if current_setting('server_version_num')::integer >= 170000 then
+        if to_regclass('scoring.commitment_scores') is not null then
+            execute 'grant maintain on scoring.commitment_scores, scoring.churn_risk_scores, scoring.coach_actions'
+                || ' to backfills_writer';
+        end if;
+        if to_regclass('training.employee_training_video_completions') is not null then
+            execute 'grant maintain on training.employee_training_video_completions to backfills_writer';
+        end if;
     end if;
 end
 $$;

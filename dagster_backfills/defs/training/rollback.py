@@ -67,6 +67,12 @@ def preview(conn: psycopg.Connection[Any], backfill_id: str | None) -> Preview:
     return Preview([(row[0], row[1], row[2]) for row in rows])
 
 
+def tell_planner(conn: psycopg.Connection[Any]) -> None:
+    """Right behind a backfill the planner believes that it made few records, and each batch would read them all."""
+    conn.execute(_sql("take_statistics"))
+    conn.commit()
+
+
 def remove_batch(conn: psycopg.Connection[Any], organizations: Sequence[str], backfill_id: str | None) -> int:
     """Remove what there is to remove of these organizations, in one transaction. Returns the records removed."""
     binds = {"asset": COMPLETIONS.asset, "organizations": list(organizations), "backfill_id": backfill_id}
@@ -118,6 +124,8 @@ def remove_records(
             f"{plan.remove:,} records to remove, {plan.keep:,} to keep because they have been completed since"
             f"{'; a dry run, so nothing is removed' if config.dry_run else ''}."
         )
+        if not config.dry_run:
+            tell_planner(conn)
         for batch in plan.batches() if not config.dry_run else ():
             removed += remove_batch(conn, batch, backfill_id)
             organizations += batch

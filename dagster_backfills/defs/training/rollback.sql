@@ -13,6 +13,10 @@ where :backfill_id::text is null or c.backfill_id = :backfill_id::text
 group by c.organization_id, o.created_at
 order by o.created_at, c.organization_id;
 
+-- name: take_statistics!
+-- Where the role may not (before Postgres 17 only the owner may), that is a warning, and autovacuum takes them, later.
+analyze (skip_locked) training.employee_training_video_completions (member_id, completed_at, backfill_id);
+
 -- name: lock_organizations
 -- No backfill writes these organizations until the transaction ends.
 select backfill.lock_partitions(:asset::text, :organizations::text[]);

@@ -55,6 +55,15 @@ def test_it_removes_what_that_backfill_created_and_is_incomplete(school):
     assert len(school.records("org_3")) == 3
 
 
+def test_the_planner_knows_the_records_before_they_are_removed(school):
+    """Or it takes them for few, and each batch reads the whole table."""
+    known = "select count(*) from pg_stats where tablename = 'employee_training_video_completions'"
+    school.roll_back(backfill=school.runs["first"])
+    assert school.rows(known) == [(0,)]
+    school.roll_back(backfill=school.runs["first"], dry_run=False)
+    assert school.rows(f"{known} and attname in ('member_id', 'completed_at', 'backfill_id')") == [(3,)]
+
+
 def test_the_counts_follow_at_once(school):
     school.roll_back(backfill=school.runs["first"], dry_run=False)
     assert school.progress("org_1") == (3, 4, 1, 25)
