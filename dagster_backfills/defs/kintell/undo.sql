@@ -161,7 +161,7 @@ with due as (
     select u.session_id, u.previous, u.updated_at
     from kintell.backfill_job_updates as u
     inner join kintell.kintell_sessions as s on u.session_id = s.id and u.updated_at = s.updated_at
-    where u.job_id = :job and u.session_id = any(:ids::uuid[]) and s.id = any(:ids::uuid[])
+    where u.job_id = :job and u.session_id = any(:ids::uuid[])
     order by u.session_id
     for update of s
 ),

@@ -68,7 +68,7 @@ def preview(conn: psycopg.Connection[Any], backfill_id: str | None) -> Preview:
 
 
 def tell_planner(conn: psycopg.Connection[Any]) -> None:
-    """Right behind a backfill the planner believes that it made few records, and each batch would read them all."""
+    """Take statistics: right behind a backfill the planner believes in few records, and a batch would read them all."""
     conn.execute(_sql("take_statistics"))
     conn.commit()
 
@@ -126,9 +126,9 @@ def remove_records(
         )
         if not config.dry_run:
             tell_planner(conn)
-        for batch in plan.batches() if not config.dry_run else ():
-            removed += remove_batch(conn, batch, backfill_id)
-            organizations += batch
+            for batch in plan.batches():
+                removed += remove_batch(conn, batch, backfill_id)
+                organizations += batch
     report = _report(plan, dry_run=config.dry_run, removed=removed)
     context.log_event(dg.AssetObservation(COMPLETIONS.asset.split("/"), metadata=report))
     known = set(context.instance.get_dynamic_partitions(str(organizations_partitions.name)))

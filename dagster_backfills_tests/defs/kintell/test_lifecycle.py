@@ -147,8 +147,8 @@ def test_what_is_edited_while_a_rollback_runs_is_kept(start, conn, database_url,
     def edit(removed, restored):
         if not done:
             conn.execute(
-                "update kintell.kintell_sessions set feedback_text = 'edited' where id = any(array("
-                " select id from kintell.kintell_sessions where rating = 5 order by ctid desc limit 1))"
+                "update kintell.kintell_sessions set feedback_text = 'edited' where id ="
+                " (select id from kintell.kintell_sessions where rating = 5 order by ctid desc limit 1)"
             )
         done.append(removed + restored)
 
@@ -173,8 +173,8 @@ def test_a_rollback_finds_its_events_by_their_key_where_none_was_known_to_wait(s
     )
     conn.execute("delete from kintell.event_outbox where published_at is null")
     conn.execute("analyze kintell.event_outbox")
-    binds = {"job": job.id, "ids": [], "sending_upto": 0, "position": 0}
-    binds["ids"] = [id for (id,) in conn.execute("select id from kintell.kintell_sessions")]
+    ids = [id for (id,) in conn.execute("select id from kintell.kintell_sessions")]
+    binds = {"job": job.id, "ids": ids, "sending_upto": 0, "position": 0}
     plan = "\n".join(line for (line,) in conn.execute(f"explain {statements().remove_sessions.sql}", binds))
     assert "event_outbox_pkey" in plan
     assert "event_outbox_waiting_idx" not in plan
