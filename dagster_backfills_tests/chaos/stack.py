@@ -27,6 +27,7 @@ from dagster_backfills.lib.postgres.embedded import EmbeddedServer
 from dagster_backfills_tests.chaos.clock import Clock, remove_remains
 from dagster_backfills_tests.defs.kintell.test_outbox import PROGRAM as NATS_PROGRAM
 from dagster_backfills_tests.defs.kintell.test_outbox import Nats
+from dagster_backfills_tests.haste import hurried
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -266,11 +267,7 @@ def running_stack(
     """Start all of it on a database; stop all of it at the end. `with_clock`: its clock can be set."""
     home = folder / f"home_{uuid.uuid4().hex[:8]}"
     (home / "inbox").mkdir(parents=True)
-    settings = (ROOT / "dagster.yaml").read_text()
-    for slow, fast in _HASTE.items():
-        assert slow in settings, slow
-        settings = settings.replace(slow, fast)
-    (home / "dagster.yaml").write_text(settings)
+    (home / "dagster.yaml").write_text(hurried((ROOT / "dagster.yaml").read_text(), _HASTE))
     env = environment(postgres.url(database), home)
     nats = None
     if NATS_PROGRAM:

@@ -26,6 +26,7 @@ from dagster_backfills_tests.chaos.lan import Lan, lan_of
 from dagster_backfills_tests.chaos.stack import ROOT, environment, free_port
 from dagster_backfills_tests.e2e.chain import ASSETS, worked_before
 from dagster_backfills_tests.e2e.graphql import finished_backfill, launch_backfill, wait_for
+from dagster_backfills_tests.haste import hurried
 
 pytest.importorskip("dagster_celery", reason="the extra `celery` is not installed")
 from celery import Celery
@@ -148,8 +149,8 @@ def stack(server, broker, lan, tmp_path):
     home.mkdir()
     make = [sys.executable, str(ROOT / "deploy" / "celery" / "instance.py")]
     settings = subprocess.run(make, capture_output=True, text=True, check=True).stdout
-    settings = settings.replace("poll_interval_seconds: 30", "poll_interval_seconds: 3")
-    (home / "dagster.yaml").write_text(settings)
+    haste = {"poll_interval_seconds: 30": "poll_interval_seconds: 3"}
+    (home / "dagster.yaml").write_text(hurried(settings, haste))
     with psycopg.connect(server, autocommit=True) as conn:
         conn.execute("create schema dagster")
         # The chain would send a worker to the newest day, as soon as there is a daemon.

@@ -8,12 +8,12 @@ from typing import Protocol
 
 import psycopg
 import pytest
-import yaml
 
 from benchmarks.servers import Webserver, dagster_servers
 from dagster_backfills.lib.dagster_home import with_search_path
 from dagster_backfills_tests.conftest import new_database
 from dagster_backfills_tests.e2e.graphql import LOCATION
+from dagster_backfills_tests.haste import hurried
 
 
 @dataclass(frozen=True)
@@ -73,10 +73,10 @@ def start_stack(
         monitoring_interval: int | None = None,
     ) -> Iterator[Stack]:
         home = tmp_path_factory.mktemp("dagster_home")
-        settings = yaml.safe_load((project_root / "dagster.yaml").read_text())
+        haste = {}
         if monitoring_interval is not None:
-            settings["run_monitoring"]["poll_interval_seconds"] = monitoring_interval
-        (home / "dagster.yaml").write_text(yaml.safe_dump(settings))
+            haste["poll_interval_seconds: 30"] = f"poll_interval_seconds: {monitoring_interval}"
+        (home / "dagster.yaml").write_text(hurried((project_root / "dagster.yaml").read_text(), haste))
         with new_database(server_url, template) as database_url:
             if fill is not None:
                 with psycopg.connect(database_url, autocommit=True) as conn:
