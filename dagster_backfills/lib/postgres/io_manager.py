@@ -29,7 +29,7 @@ from dagster_backfills.lib.partition_events import (
     narrow_to_unreported,
 )
 from dagster_backfills.lib.postgres.catalog import Table, read_table
-from dagster_backfills.lib.postgres.layout import address_of
+from dagster_backfills.lib.postgres.layout import address_of, refuse_twins
 from dagster_backfills.lib.postgres.load import load_rows
 from dagster_backfills.lib.postgres.report import (
     ProgressLog,
@@ -166,6 +166,11 @@ class _Storing:
                 )
                 for w in self.write_set.writes
             }
+            for write in self.write_set.writes:
+                table = self.tables[write.target.asset]
+                refuse_twins(
+                    conn, write.target, table, self.partitions_def, self.context.step_context.instance
+                )
         if self.own is None and self.keys != [WHOLE]:
             # Dagster has announced nothing for a run that finds its partitions itself.
             announce_partitions(self.context, [dg.AssetKey(a.split("/")) for a in self.modes], self.keys)
