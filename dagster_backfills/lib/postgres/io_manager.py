@@ -175,23 +175,15 @@ class _Storing:
             # Dagster has announced nothing for a run that finds its partitions itself.
             announce_partitions(self.context, [dg.AssetKey(a.split("/")) for a in self.modes], self.keys)
         progress = ProgressLog(len(self.keys), self.context.log.info)
-        with Reporter(self.context) as reporter:
-            try:
-                for finished in runner.run(self.write_set.writes, addresses, self.keys):
-                    good = [key for key in finished if key not in runner.outcome.failed]
-                    yield from reporter.events()  # of the batch before, written while this one was worked
-                    reporter.report(self._materializations(runner.outcome, good))
-                    progress.step(len(finished), runner.outcome)
-            except GeneratorExit:
-                raise
-            except BaseException:
-                yield from reporter.events()
-                raise
-            yield from reporter.events()
-            self.context.log.info(progress.line(runner.outcome))
-            if runner.outcome.failed:
-                raise failure_of(runner.outcome, len(self.keys))
-            self._describe(runner.outcome, reporter)
+        reporter = Reporter(self.context)
+        for finished in runner.run(self.write_set.writes, addresses, self.keys):
+            good = [key for key in finished if key not in runner.outcome.failed]
+            yield from reporter.report(self._materializations(runner.outcome, good))
+            progress.step(len(finished), runner.outcome)
+        self.context.log.info(progress.line(runner.outcome))
+        if runner.outcome.failed:
+            raise failure_of(runner.outcome, len(self.keys))
+        self._describe(runner.outcome, reporter)
 
     def _materializations(self, outcome: Outcome, keys: Sequence[str]) -> list[dg.AssetMaterialization]:
         """Of every asset of the set, for partitions that are written. What has no partitions, Dagster reports."""
