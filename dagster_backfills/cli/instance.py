@@ -2,7 +2,6 @@
 
 import os
 import warnings
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -131,22 +130,14 @@ def _tick(instance: "dg.DagsterInstance", kind: str, definition: Any, state: Any
     if kind == "schedule":
         cron = definition.cron_schedule
         every = cron if isinstance(cron, str) else "; ".join(cron)
-        following = _next_time(definition, now)
+        from dagster_backfills.lib.dagster_private import next_tick
+
+        following = next_tick(cron, definition.execution_timezone, now)
     else:
         seconds = definition.minimum_interval_seconds or 30
         every = f"{seconds} s"
         following = max(datetime.fromtimestamp(last.timestamp() + seconds, UTC), now) if last else None
     return Tick(definition.name, kind, on, every, last, following if on else None, result, said)
-
-
-def _next_time(schedule: "dg.ScheduleDefinition", now: datetime) -> datetime:
-    # Not public, but what the daemon itself goes by; a test holds it to the schedules' own hours.
-    from dagster._utils.schedules import schedule_execution_time_iterator
-
-    times: Iterable[datetime] = schedule_execution_time_iterator(
-        now.timestamp(), schedule.cron_schedule, schedule.execution_timezone
-    )
-    return next(iter(times)).astimezone(UTC)
 
 
 def _said(tick: Any) -> str:

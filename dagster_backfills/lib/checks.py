@@ -1,6 +1,12 @@
-"""Asset checks from statements that give the rows which break a rule: none is a pass, the first few are named."""
+"""What must hold of a domain's tables: rules, a statement each that gives the rows which break it. None is a pass.
 
-from collections.abc import Mapping, Sequence
+A run that writes judges itself: by the check's own step in a run of assets, by a hook in a run of a job, or where the
+assets could not all be written. A periodic run is the net, for runs that were killed and for rules on time that passes.
+Each statement is about the whole table and is run once a run, however many partitions that had.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
@@ -9,22 +15,114 @@ from psycopg.rows import dict_row
 
 _SHOWN = 20
 
-AFTER_EVERY_RUN = dg.AutomationCondition.eager().without(~dg.AutomationCondition.any_deps_missing())
-"""Check the asset after whatever run has reported it: its own or a job's.
 
-`eager` by itself would wait until every partition is there, so that one that can't be written would end the checks.
-"""
+@dataclass(frozen=True)
+class Rule:
+    """One rule: the asset that it is shown at, its statement's name, and what it says.
+
+    needless: looks at the run's resources and says why the rule need not be asked, if so.
+    """
+
+    asset: str
+    statement: str
+    says: str
+    warns: bool = False
+    needless: Callable[[Any], str | None] = lambda resources: None
 
 
-def check_breaches(
-    conn: psycopg.Connection[Any],
-    statement: str,
-    binds: Mapping[str, Any],
-    *,
-    asset: str,
-    name: str,
-    rule: str,
-    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR,
+@dataclass(frozen=True)
+class Rules:
+    """The rules of one domain by the names of their checks. The resource `postgres` and those of `needs` are used."""
+
+    name: str
+    rules: Mapping[str, Rule]
+    statements: Callable[[], Mapping[str, str]]
+    binds: Mapping[str, Any]
+    every_minutes: int = 10
+    needs: frozenset[str] = field(default_factory=frozenset)
+
+    def definition(self) -> dg.AssetChecksDefinition:
+        """The rules as checks of their assets."""
+
+        @dg.multi_asset_check(
+            name=self.name,
+            specs=[
+                dg.AssetCheckSpec(
+                    name=name,
+                    asset=rule.asset.split("/"),
+                    description=rule.says,
+                    automation_condition=periodically(self.every_minutes),
+                )
+                for name, rule in self.rules.items()
+            ],
+            can_subset=True,
+            required_resource_keys={"postgres", *self.needs},
+        )
+        def checks(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+            chosen = {key.name for key in context.selected_asset_check_keys}
+            yield from self.judge(context.resources, chosen)
+
+        return checks
+
+    def after(self) -> set[dg.HookDefinition]:
+        """Hooks for the step of a job that writes: judged at its end, whether it succeeded or failed."""
+        judge, needed = self._judge_in_hook, {"postgres", *self.needs}
+        return {
+            dg.success_hook(name=f"{self.name}_after", required_resource_keys=needed)(judge),
+            *self.after_failure(),
+        }
+
+    def after_failure(self) -> set[dg.HookDefinition]:
+        """A hook for assets: where they could not all be written, the checks' own step is left out."""
+        needed = {"postgres", *self.needs}
+        return {
+            dg.failure_hook(name=f"{self.name}_after_failure", required_resource_keys=needed)(
+                self._judge_in_hook
+            )
+        }
+
+    def judge(self, resources: Any, chosen: set[str] | None = None) -> Iterator[dg.AssetCheckResult]:
+        """The results of all rules, or of those chosen."""
+        statements = self.statements()
+        with resources.postgres.connect() as conn:
+            for name, rule in self.rules.items():
+                if chosen is not None and name not in chosen:
+                    continue
+                needless = rule.needless(resources)
+                if needless is None:
+                    yield _check(conn, statements[rule.statement], self.binds, name, rule)
+                else:
+                    yield dg.AssetCheckResult(
+                        asset_key=rule.asset.split("/"),
+                        check_name=name,
+                        passed=True,
+                        description=needless,
+                    )
+
+    def _judge_in_hook(self, context: dg.HookContext) -> None:
+        for result in self.judge(context.resources):
+            assert result.asset_key is not None and result.check_name is not None
+            # Such a run has planned no check, which an evaluation of its own would need.
+            context.instance.report_runless_asset_event(
+                dg.AssetCheckEvaluation(
+                    asset_key=result.asset_key,
+                    check_name=result.check_name,
+                    passed=result.passed,
+                    severity=result.severity,
+                    description=result.description,
+                    metadata={**result.metadata, "run": context.run_id},
+                )
+            )
+
+
+def periodically(minutes: int) -> dg.AutomationCondition[Any]:
+    """Every so many minutes. Not `on_cron`, which would have a check wait until its asset is materialized."""
+    tick: Any = dg.AutomationCondition.cron_tick_passed(f"*/{minutes} * * * *")
+    return tick & ~dg.AutomationCondition.in_progress()
+
+
+def _check(
+    conn: psycopg.Connection[Any], statement: str, binds: Mapping[str, Any], name: str, rule: Rule
 ) -> dg.AssetCheckResult:
     """Run the statement and pass if it gives no row; else fail, with the count and the first rows as a table."""
     with conn.cursor(row_factory=dict_row) as cursor:
@@ -36,11 +134,11 @@ def check_breaches(
             [dg.TableRecord({key: _cell(value) for key, value in row.items()}) for row in rows[:_SHOWN]]
         )
     return dg.AssetCheckResult(
-        asset_key=asset.split("/"),
+        asset_key=rule.asset.split("/"),
         check_name=name,
         passed=not rows,
-        severity=severity,
-        description=rule if not rows else f"{len(rows):,} break it: {rule} {_named(rows)}",
+        severity=dg.AssetCheckSeverity.WARN if rule.warns else dg.AssetCheckSeverity.ERROR,
+        description=rule.says if not rows else f"{len(rows):,} break it: {rule.says} {_named(rows)}",
         metadata=metadata,
     )
 

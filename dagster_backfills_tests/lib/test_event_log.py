@@ -71,13 +71,6 @@ def materialized(
     return _entry(number, run_id, dg.DagsterEventType.ASSET_MATERIALIZATION, StepMaterializationData(made))
 
 
-def counted(number: int, asset: dg.AssetKey, partition: str, **changed: Any) -> dg.EventLogEntry:
-    """As the I/O manager reports a partition: whole numbers, and tags that its batch shares."""
-    parts = {"metadata": {"rows": number, "of": -number, "none": 0}, "tags": {"dagster/data_version": "v"}}
-    made = dg.AssetMaterialization(asset, partition=partition, **(parts | changed))
-    return _entry(number, RUN, dg.DagsterEventType.ASSET_MATERIALIZATION, StepMaterializationData(made))
-
-
 def observed(number: int, asset: dg.AssetKey, partition: str | None) -> dg.EventLogEntry:
     seen = dg.AssetObservation(asset, partition=partition, tags={"dagster/data_version": f"o{number}"})
     return _entry(number, RUN, dg.DagsterEventType.ASSET_OBSERVATION, AssetObservationData(seen))
@@ -105,24 +98,6 @@ BATCHES: Mapping[str, Sequence[dg.EventLogEntry]] = {
     "materializations of one asset": [materialized(n, STATS, f"p{n}") for n in range(20)],
     "materializations, odd keys": [materialized(n, STATS, key) for n, key in enumerate(ODD)],
     "materializations of two assets": [materialized(n, (STATS, GAMES)[n % 2], f"p{n}") for n in range(9)],
-    "materializations that differ in numbers": [counted(n, STATS, f"p{n}") for n in range(20)],
-    "materializations that differ in odd keys": [counted(n, STATS, key) for n, key in enumerate(ODD)],
-    "materializations whose shape changes": [
-        counted(0, STATS, "a"),
-        counted(1, STATS, "b"),
-        counted(2, STATS, "c", tags={"dagster/data_version": "w"}),
-        counted(3, STATS, "d", tags={"dagster/data_version": "w"}),
-        counted(4, STATS, "e", description="said"),
-        counted(5, STATS, "f", metadata={"of": 1, "rows": 2, "none": 3}),
-        counted(6, STATS, "g", metadata={"of": 4, "rows": 5, "none": 6}),
-        counted(7, STATS, "h", metadata={"of": True, "rows": 5.0, "none": None}),
-        counted(8, STATS, "i", metadata={"of": 2**70, "rows": dg.MetadataValue.int(None), "none": 0}),
-        counted(9, GAMES, "a"),
-        counted(10, GAMES, "\ue0000\ue000"),
-        counted(11, GAMES, "\ue0001\ue000", metadata={}),
-        counted(12, GAMES, "b", metadata={}),
-        counted(13, GAMES, "c", metadata={}),
-    ],
     "observations": [observed(n, STATS, f"p{n}") for n in range(5)],
     "everything mixed": [
         planned(0, STATS, "a"),
@@ -202,20 +177,6 @@ def _what_dagster_reads(storage: PostgresEventLogStorage) -> dict[str, Any]:
             read[f"{asset} {kind}"] = storage.get_event_records(dg.EventRecordsFilter(kind, asset))
             read[f"{asset} {kind} ids"] = storage.get_latest_storage_id_by_partition(asset, kind)
     return read
-
-
-@pytest.mark.parametrize("name", ["planned partitions of one asset", "everything mixed"])
-def test_where_dagster_has_changed_what_a_row_holds_its_own_row_is_written(
-    name: str, storages: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ours = module._row
-    monkeypatch.setattr(
-        module, "_row", lambda event, texts: ours(event, texts) | {"step_key": "as it used to be"}
-    )
-    _store(storages, BATCHES[name])
-    stock, batched = storages
-    for table in COLUMNS:
-        assert _rows(batched, table) == _rows(stock, table), table
 
 
 def test_two_batches_of_different_runs_leave_what_the_later_one_says(storages: Any) -> None:

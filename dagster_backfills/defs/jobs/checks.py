@@ -6,11 +6,10 @@ import dagster as dg
 
 from dagster_backfills.defs.jobs import queue
 from dagster_backfills.defs.jobs.assets import KEY
+from dagster_backfills.lib.checks import periodically
 from dagster_backfills.lib.postgres.resource import PostgresResource
 
-# Not `on_cron`, which would have a check wait until its asset is materialized: this one never is.
-_TICK: Any = dg.AutomationCondition.cron_tick_passed("*/5 * * * *")
-_EVERY_FIVE_MINUTES = _TICK & ~dg.AutomationCondition.in_progress()
+_EVERY_FIVE_MINUTES = periodically(5)
 _WINDOW_SECONDS = 24 * 3600
 _MANY = 3
 

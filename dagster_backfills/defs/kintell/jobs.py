@@ -5,6 +5,7 @@ import dagster as dg
 from dagster_backfills.defs.kintell import ops
 from dagster_backfills.defs.kintell.account import load_job
 from dagster_backfills.defs.kintell.assets import daily_summary_write
+from dagster_backfills.defs.kintell.checks import RULES
 from dagster_backfills.defs.kintell.claims import ClaimLost
 from dagster_backfills.defs.kintell.config import ImportSessions, Replay, RollBack
 from dagster_backfills.defs.kintell.publishing import publish, publish_events
@@ -32,7 +33,7 @@ def _one_config(config: ImportSessions) -> dg.RunConfig:
 def import_kintell_sessions() -> None:
     registered = ops.register_file()
     checked = ops.preflight_file(registered)
-    publish_events(ops.report_outcome(ops.import_rows(checked)))
+    publish_events(ops.report_outcome(ops.import_rows.with_hooks(RULES.after())(checked)))
 
 
 @dg.op(
@@ -116,17 +117,27 @@ def summarize_stale_days(context: dg.OpExecutionContext, postgres: PostgresResou
     return WriteSet([daily_summary_write()], keys=days)
 
 
-@dg.job(description="Undo one import.", executor_def=dg.in_process_executor, tags=TAGS)
+@dg.job(description="Undo one import.", executor_def=dg.in_process_executor, tags=TAGS, hooks=RULES.after())
 def rollback_kintell_import() -> None:
     roll_back_sessions()
 
 
-@dg.job(description="Try a job's rejected rows again.", executor_def=dg.in_process_executor, tags=TAGS)
+@dg.job(
+    description="Try a job's rejected rows again.",
+    executor_def=dg.in_process_executor,
+    tags=TAGS,
+    hooks=RULES.after(),
+)
 def replay_kintell_errors() -> None:
     replay_errors()
 
 
-@dg.job(description="Send waiting events to NATS JetStream.", executor_def=dg.in_process_executor, tags=TAGS)
+@dg.job(
+    description="Send waiting events to NATS JetStream.",
+    executor_def=dg.in_process_executor,
+    tags=TAGS,
+    hooks=RULES.after(),
+)
 def publish_kintell_events() -> None:
     publish_outbox()
 

@@ -14,7 +14,7 @@ from dagster_backfills.defs.operations.statements import statement
 from dagster_backfills.lib.redact import redact
 
 if TYPE_CHECKING:
-    from dagster._utils.error import SerializableErrorInfo
+    from dagster_backfills.lib.dagster_private import SerializableErrorInfo
 
 SHOWN_UNITS = 10
 SHOWN_RUNS = 10

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
+from dagster_backfills.defs.progress.checks import RULES
 from dagster_backfills.defs.progress.partitions import cohorts_partitions
 from dagster_backfills.defs.progress.tables import (
     COHORT_STATS,
@@ -45,6 +46,7 @@ _USERS, _COHORTS = "user_progress_stats", "cohort_stats"
     can_subset=True,
     partitions_def=cohorts_partitions,
     backfill_policy=dg.BackfillPolicy.single_run(),
+    hooks=RULES.after_failure(),
 )
 def progress_stats(context: dg.AssetExecutionContext) -> Iterator[dg.Output[WriteSet | None]]:
     """Both tables in the same batches: a cohort's average and its students' rows are one transaction."""

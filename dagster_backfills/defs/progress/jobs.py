@@ -6,6 +6,7 @@ import dagster as dg
 import psycopg
 from pydantic import Field
 
+from dagster_backfills.defs.progress.checks import RULES
 from dagster_backfills.defs.progress.partitions import cohorts_partitions
 from dagster_backfills.defs.progress.status import get_cohort, select_cohorts
 from dagster_backfills.defs.progress.tables import cohort_stats, user_progress_stats
@@ -67,6 +68,7 @@ def find_cohorts_to_compute(conn: psycopg.Connection, config: RefreshProgress) -
     description="Compute the statistics of the cohorts that need it, in one run.",
     executor_def=dg.in_process_executor,
     tags={"backfills/domain": "progress"},
+    hooks=RULES.after(),
 )
 def refresh_progress_stats() -> None:
     compute_cohorts()

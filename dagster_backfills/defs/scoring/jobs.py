@@ -12,7 +12,7 @@ from dagster_backfills.lib.engine.model import Target
 from dagster_backfills.lib.postgres.resource import PostgresResource
 
 if TYPE_CHECKING:
-    from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+    from dagster_backfills.lib.dagster_private import UnresolvedAssetJobDefinition
 
 
 def run_tags() -> dict[str, str]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
+from dagster_backfills.defs.training.checks import RULES
 from dagster_backfills.defs.training.partitions import organizations_partitions
 from dagster_backfills.defs.training.reporting import observe
 from dagster_backfills.defs.training.tables import (
@@ -51,6 +52,7 @@ _COMPLETIONS, _PROGRESS = "employee_training_video_completions", "organization_t
     can_subset=True,
     partitions_def=organizations_partitions,
     backfill_policy=dg.BackfillPolicy.single_run(),
+    hooks=RULES.after_failure(),
 )
 def training_completions(
     context: dg.AssetExecutionContext, postgres: PostgresResource

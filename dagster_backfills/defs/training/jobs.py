@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
+from dagster_backfills.defs.training.checks import RULES
 from dagster_backfills.defs.training.partitions import organizations_partitions
 from dagster_backfills.defs.training.reporting import observe
 from dagster_backfills.defs.training.tables import (
@@ -90,6 +91,7 @@ def _keys(postgres: PostgresResource, name: str, **binds: object) -> list[str]:
     description="Create the missing records of the organizations that need it and count their progress, in one run.",
     executor_def=dg.in_process_executor,
     tags={"backfills/domain": "training"},
+    hooks=RULES.after(),
 )
 def refresh_training_completions() -> None:
     # Two steps that do not wait for each other: an organization that can't be filled holds up no one's counts.

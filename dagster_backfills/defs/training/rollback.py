@@ -12,6 +12,7 @@ import dagster as dg
 import psycopg
 from pydantic import Field
 
+from dagster_backfills.defs.training.checks import RULES
 from dagster_backfills.defs.training.partitions import organizations_partitions
 from dagster_backfills.defs.training.tables import COMPLETIONS, progress
 from dagster_backfills.lib.engine.model import WriteSet
@@ -160,6 +161,7 @@ def _report(plan: Preview, *, dry_run: bool, removed: int) -> dict[str, Any]:
     description="Undo one backfill: remove the records that it created and that nobody has completed since.",
     executor_def=dg.in_process_executor,
     tags={"backfills/domain": "training"},
+    hooks=RULES.after(),
 )
 def rollback_training_backfill() -> None:
     remove_records()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dagster_postgres import PostgresScheduleStorage
 
 if TYPE_CHECKING:
-    from dagster._core.scheduler.instigation import InstigatorState
+    from dagster_backfills.lib.dagster_private import InstigatorState
 
 _MACHINES_DIFFER_SECONDS = 60
 _LAST_TICKS = ("last_tick_timestamp", "last_tick_start_timestamp")

@@ -32,7 +32,8 @@ _START = """
 insert into backfill.runs (run_id, step, root_run_id, assets, partitions, units)
 values (%(run_id)s, %(step)s, %(root)s, %(assets)s, %(partitions)s, %(units)s)
 on conflict (run_id, step) do update
-set outcome = 'running', finished_at = null, partitions = excluded.partitions, units = excluded.units
+set outcome = 'running', finished_at = null, partitions = excluded.partitions, units = excluded.units,
+    assets = runs.assets || array(select a from unnest(excluded.assets) as a where a <> all(runs.assets))
 """
 
 _FINISH = """
@@ -40,18 +41,20 @@ update backfill.runs set outcome = %(outcome)s, finished_at = clock_timestamp()
 where run_id = %(run_id)s and step = %(step)s
 """
 
-# What earlier tries of this step finished: the same run's own (a retried step), or all of its root's.
+# What earlier tries of this step finished of these assets, and of all of them: another output of the step has its own
+# account. Tries are the same run's own (a retried step), or all of its root's.
 _FINISHED = """
 select
     p.partition,
     -- In the order that units are worked in, whatever the database's own.
     max(b.units_upto collate "C"),
-    bool_or(b.units_upto is null),
+    count(distinct b.asset) filter (where b.units_upto is null) = cardinality(%(assets)s::text[]),
     min(b.snapshot::text) filter (where b.first_slice)
 from backfill.batches as b
 inner join backfill.runs as r on b.run_id = r.run_id and b.step = r.step
 cross join lateral unnest(b.partitions) as p (partition)
-where r.step = %(step)s and (r.run_id = %(run_id)s or (%(resumes)s and r.root_run_id = %(root)s))
+where r.step = %(step)s and b.asset = any(%(assets)s::text[])
+    and (r.run_id = %(run_id)s or (%(resumes)s and r.root_run_id = %(root)s))
 group by p.partition
 """
 
@@ -135,10 +138,11 @@ def finish(conn: psycopg.Connection, run: RunIdentity, outcome: str) -> None:
     conn.commit()
 
 
-def prior_work(conn: psycopg.Connection, run: RunIdentity) -> PriorWork:
-    """What need not be done again."""
+def prior_work(conn: psycopg.Connection, run: RunIdentity, assets: Sequence[str]) -> PriorWork:
+    """What of these assets need not be written again."""
     prior = PriorWork()
-    binds = {"run_id": run.run_id, "step": run.step, "root": run.root, "resumes": run.resumes}
+    binds = {"run_id": run.run_id, "step": run.step, "root": run.root, "resumes": run.resumes,
+             "assets": list(dict.fromkeys(assets))}  # fmt: skip
     for partition, upto, whole, snapshot in conn.execute(_FINISHED, binds):
         if whole:
             prior.partitions.add(partition)

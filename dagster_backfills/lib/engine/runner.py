@@ -79,7 +79,7 @@ class Runner:
         self.units_total = sum(weights.values()) if weights else None
         assets = [write.asset for write in work.writes]
         work.session.do(lambda conn: ledger.start(conn, work.run, assets, len(keys), self.units_total))
-        self._prior = ledger.prior_work(work.session.conn, work.run)
+        self._prior = ledger.prior_work(work.session.conn, work.run, assets)
         resumed = [key for key in keys if key in self._prior.partitions]
         if resumed:
             self.outcome.resumed += resumed

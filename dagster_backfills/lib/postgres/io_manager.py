@@ -29,7 +29,7 @@ from dagster_backfills.lib.partition_events import (
     narrow_to_unreported,
 )
 from dagster_backfills.lib.postgres.catalog import Table, read_table
-from dagster_backfills.lib.postgres.layout import address_of
+from dagster_backfills.lib.postgres.layout import address_of, refuse_twins
 from dagster_backfills.lib.postgres.load import load_rows
 from dagster_backfills.lib.postgres.report import (
     ProgressLog,
@@ -166,27 +166,24 @@ class _Storing:
                 )
                 for w in self.write_set.writes
             }
+            for write in self.write_set.writes:
+                table = self.tables[write.target.asset]
+                refuse_twins(
+                    conn, write.target, table, self.partitions_def, self.context.step_context.instance
+                )
         if self.own is None and self.keys != [WHOLE]:
             # Dagster has announced nothing for a run that finds its partitions itself.
             announce_partitions(self.context, [dg.AssetKey(a.split("/")) for a in self.modes], self.keys)
         progress = ProgressLog(len(self.keys), self.context.log.info)
-        with Reporter(self.context) as reporter:
-            try:
-                for finished in runner.run(self.write_set.writes, addresses, self.keys):
-                    good = [key for key in finished if key not in runner.outcome.failed]
-                    yield from reporter.events()  # of the batch before, written while this one was worked
-                    reporter.report(self._materializations(runner.outcome, good))
-                    progress.step(len(finished), runner.outcome)
-            except GeneratorExit:
-                raise
-            except BaseException:
-                yield from reporter.events()
-                raise
-            yield from reporter.events()
-            self.context.log.info(progress.line(runner.outcome))
-            if runner.outcome.failed:
-                raise failure_of(runner.outcome, len(self.keys))
-            self._describe(runner.outcome, reporter)
+        reporter = Reporter(self.context)
+        for finished in runner.run(self.write_set.writes, addresses, self.keys):
+            good = [key for key in finished if key not in runner.outcome.failed]
+            yield from reporter.report(self._materializations(runner.outcome, good))
+            progress.step(len(finished), runner.outcome)
+        self.context.log.info(progress.line(runner.outcome))
+        if runner.outcome.failed:
+            raise failure_of(runner.outcome, len(self.keys))
+        self._describe(runner.outcome, reporter)
 
     def _materializations(self, outcome: Outcome, keys: Sequence[str]) -> list[dg.AssetMaterialization]:
         """Of every asset of the set, for partitions that are written. What has no partitions, Dagster reports."""

@@ -1,13 +1,16 @@
 """Loading an upstream table: the partitions and columns asked for, as a frame or as a Select still to be run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from dagster_backfills.lib.engine.model import Target
 from dagster_backfills.lib.errors import UserError
-from dagster_backfills.lib.postgres.catalog import Table, read_table
+from dagster_backfills.lib.postgres.address import Address, ByDimensions, ByValue, ByWindow
+from dagster_backfills.lib.postgres.catalog import read_table
+from dagster_backfills.lib.postgres.layout import address_of
 from dagster_backfills.lib.postgres.resource import PostgresResource
 
 if TYPE_CHECKING:
@@ -65,63 +68,51 @@ def _select(context: dg.InputContext, postgres: PostgresResource) -> "Select[Any
         table.column(name)
     selected = select(*(relation.c[name] for name in columns)) if columns else select(relation)
     if context.has_asset_partitions:
-        selected = selected.where(_slice(context, target, table, relation.c))
+        keys = context.asset_partition_keys
+        address = address_of(target, table, context.asset_partitions_def, keys)
+        selected = selected.where(_slice(address, keys, relation.c))
     return selected
 
 
-def _slice(context: dg.InputContext, target: Target, table: Table, columns: Any) -> "ColumnElement[bool]":
-    """The rows of the upstream partitions that the input stands for."""
-    from sqlalchemy import and_, any_, or_
+def _slice(address: Address, keys: Sequence[str], columns: Any) -> "ColumnElement[bool]":
+    """The rows of these partitions, where their writer puts them; of no partition, no row."""
+    from sqlalchemy import and_, any_, false, func, or_, select, tuple_
 
-    by, keys = target.partition_by, context.asset_partition_keys
-    if by is None:
-        raise UserError(
-            f"Asset {target.asset} is partitioned, and its metadata does not say by which column.",
-            hint="Give it the metadata entry `partition_expr`.",
-        )
-    if isinstance(by, Mapping):
-        rows = [tuple(_literal(columns[c], _part(key, d)) for d, c in by.items()) for key in keys]
-        return or_(
-            *(and_(*(columns[c] == part for c, part in zip(by.values(), row, strict=True))) for row in rows)
-        )
-    column = columns[by]
-    definition = context.asset_partitions_def
-    if isinstance(definition, dg.TimeWindowPartitionsDefinition) and table.column(by).base_type != "date":
-        windows = _merged([definition.time_window_for_partition_key(key) for key in keys])
-        return or_(*(and_(column >= start, column < end) for start, end in windows))
-    if isinstance(definition, dg.TimeWindowPartitionsDefinition):
-        windows = _merged([definition.time_window_for_partition_key(key) for key in keys])
-        return or_(*(and_(column >= start.date(), column < end.date()) for start, end in windows))
-    return column == any_(_literals(column, keys))
+    if isinstance(address, ByWindow):
+        column = columns[address.column]
+        windows = _merged([address.bounds(key) for key in keys])
+        return or_(false(), *(and_(column >= start, column < end) for start, end in windows))
+    if isinstance(address, ByDimensions):
+        held = [columns[column] for column in address.columns.values()]
+        values = [
+            _literals(address.types[d], [address.parts[key][d] for key in keys]) for d in address.columns
+        ]
+        return tuple_(*held).in_(select(*(func.unnest(array) for array in values)))
+    assert isinstance(address, ByValue)
+    return columns[address.column] == any_(_literals(address.type, keys))
 
 
-def _part(key: str, dimension: str) -> str:
-    if not isinstance(key, dg.MultiPartitionKey):
-        raise UserError(f"Partition {key!r} has no dimension {dimension!r}.")
-    return key.keys_by_dimension[dimension]
-
-
-def _literals(column: Any, keys: Sequence[str]) -> Any:
-    """Partition keys as one array, however many they are."""
+def _literals(type_: str, keys: Sequence[str]) -> Any:
+    """Partition keys as one array of a type that the catalog spells so, however many they are."""
     from sqlalchemy import Text, bindparam, cast
     from sqlalchemy.dialects.postgresql import ARRAY
+    from sqlalchemy.types import UserDefinedType
 
-    return cast(bindparam(None, [str(key) for key in keys], ARRAY(Text())), ARRAY(column.type))
+    class Named(UserDefinedType[Any]):
+        cache_ok = False
+
+        def get_col_spec(self, **_: Any) -> str:
+            return type_.replace("%", "%%")
+
+    return cast(bindparam(None, [str(key) for key in keys], ARRAY(Text())), ARRAY(Named()))
 
 
-def _literal(column: Any, key: str) -> Any:
-    """A partition key as a value of the column's own type, cast by the database."""
-    from sqlalchemy import Text, cast, literal
-
-    return cast(literal(str(key), Text()), column.type)
-
-
-def _merged(windows: Sequence[Any]) -> list[tuple[Any, Any]]:
+def _merged(windows: Sequence[tuple[date, date]]) -> list[tuple[date, date]]:
     """Windows that touch, as one: a year of days is a single range."""
-    merged: list[tuple[Any, Any]] = []
-    for window in sorted(windows, key=lambda w: w.start):
-        if merged and window.start <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(merged[-1][1], window.end))
+    merged: list[tuple[date, date]] = []
+    for start, end in sorted(windows):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], end))
         else:
-            merged.append((window.start, window.end))
+            merged.append((start, end))
     return merged

@@ -1,5 +1,7 @@
 """What happens without anyone asking: partitions, refreshing, checks."""
 
+from datetime import UTC, datetime, timedelta
+
 import dagster as dg
 import psycopg
 import pytest
@@ -8,8 +10,9 @@ from dagster_backfills.definitions import defs
 from dagster_backfills.defs.training.assets import training_completions
 from dagster_backfills.defs.training.checks import training_checks
 from dagster_backfills.defs.training.sensors import training_completions_refresh, training_organizations_sync
+from dagster_backfills.defs.training.tables import COMPLETIONS, PROGRESS
 
-CHECKS = 4
+CHECKS = ("every_member_has_its_records", "no_open_failures", "progress_is_counted_right", "fresh")
 
 
 def _tick(training, sensor):
@@ -61,37 +64,85 @@ def test_both_sensors_look_twice_a_minute_at_least(training):
         assert sensor.default_status is dg.DefaultSensorStatus.RUNNING
 
 
-def _requested(training, cursor=None):
-    definitions = dg.Definitions(
-        assets=[training_completions], asset_checks=[training_checks], resources=training.resources
-    )
-    return dg.evaluate_automation_conditions(defs=definitions, instance=training.instance, cursor=cursor)
+def _judged(training):
+    """Of each check, whether it passed each time, the oldest first, without what only its own run has planned."""
+    return {
+        name: [
+            record.event.dagster_event.event_specific_data.passed
+            for record in reversed(
+                training.instance.event_log_storage.get_asset_check_execution_history(
+                    dg.AssetCheckKey(dg.AssetKey(asset.split("/")), name), limit=100
+                )
+            )
+        ]
+        for name, asset in zip(CHECKS, [COMPLETIONS.asset] * 2 + [PROGRESS.asset] * 2, strict=True)
+    }
 
 
-def test_the_checks_run_after_a_run_of_the_assets_and_after_one_of_the_job(training):
+def test_each_run_of_the_job_is_judged_however_soon_it_follows_another(training):
     training.add_organization("org_1", ["mem_1"])
+    assert training.fill().success
+    first = {name: len(passed) for name, passed in _judged(training).items()}
+    assert set(first) == set(CHECKS) and min(first.values()) >= 1
+    training.conn.execute("delete from training.employee_training_video_completions")
+    training.conn.execute("delete from backfill.stale_marks")
     training.add_organization("org_2", ["mem_2"], day=2)
-    before = _requested(training)
-    training.materialize("org_1")
-    after_assets = _requested(training, before.cursor)
-    assert after_assets.total_requested == CHECKS
-    nothing_more = _requested(training, after_assets.cursor)
-    assert nothing_more.total_requested == 0
-    training.fill()
-    assert _requested(training, nothing_more.cursor).total_requested == CHECKS
+    assert training.fill("org_2").success
+    second = _judged(training)
+    assert {name: len(passed) for name, passed in second.items()} == {n: 2 * c for n, c in first.items()}
+    assert second["every_member_has_its_records"] == [True] * first["fresh"] + [False] * first["fresh"]
 
 
-def test_the_checks_run_though_an_organization_could_not_be_written(training):
+def test_an_evaluation_tells_its_run(training):
+    training.add_organization("org_1", ["mem_1"])
+    run_id = training.fill().run_id
+    key = dg.AssetCheckKey(dg.AssetKey(PROGRESS.asset.split("/")), "fresh")
+    [newest] = training.instance.event_log_storage.get_asset_check_execution_history(key, limit=1)
+    assert newest.event.dagster_event.event_specific_data.metadata["run"].value == run_id
+
+
+def test_a_rollback_is_judged(training):
+    training.add_organization("org_1", ["mem_1"])
+    run = training.fill()
+    training.roll_back(backfill=run.run_id, dry_run=False)
+    assert not _judged(training)["every_member_has_its_records"][-1]
+
+
+def test_assets_that_could_not_all_be_written_are_judged_all_the_same(training):
     training.add_organization("org_1", ["mem_1"])
     training.add_organization("org_2", ["mem_2"], day=2)
     training.conn.execute(
         "alter table training.organization_training_progress add constraint no_org_1 check (organization_id <> 'org_1')"
     )
-    before = _requested(training)
     assert not training.materialize("org_1", "org_2").success
-    assert _requested(training, before.cursor).total_requested == CHECKS
+    assert _judged(training)["no_open_failures"] == [False]
     check = training.check()["no_open_failures"]
     assert not check.passed and "org_1" in check.description
+
+
+def test_a_failing_run_of_the_job_is_judged(training):
+    training.add_organization("org_1", ["mem_1"])
+    training.conn.execute(
+        "alter table training.organization_training_progress add constraint no_org_1 check (organization_id <> 'org_1')"
+    )
+    assert not training.fill().success
+    assert not _judged(training)["no_open_failures"][-1]
+
+
+def test_the_checks_are_run_every_ten_minutes_too(training):
+    definitions = dg.Definitions(
+        assets=[training_completions], asset_checks=[training_checks], resources=training.resources
+    )
+
+    def requested(at, cursor=None):
+        return dg.evaluate_automation_conditions(
+            defs=definitions, instance=training.instance, evaluation_time=at, cursor=cursor
+        )
+
+    noon = datetime(2024, 1, 1, 12, 1, tzinfo=UTC)
+    first = requested(noon)
+    assert requested(noon + timedelta(minutes=8), first.cursor).total_requested == 0
+    assert requested(noon + timedelta(minutes=10), first.cursor).total_requested == len(CHECKS)
 
 
 def test_an_organization_that_waits_too_long_is_a_warning(training):

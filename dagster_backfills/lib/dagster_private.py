@@ -1,0 +1,150 @@
+"""The names that Dagster does not publish, each at one place, with what happens where one of them is missing.
+
+Listed for readers in `docs/private-names.md`. Not here: what anything is used for.
+"""
+
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+if TYPE_CHECKING:  # types alone: nothing happens where they are missing
+    from dagster._core.definitions.unresolved_asset_job_definition import (
+        UnresolvedAssetJobDefinition as UnresolvedAssetJobDefinition,
+    )
+    from dagster._core.scheduler.instigation import InstigatorState as InstigatorState
+    from dagster._utils.error import SerializableErrorInfo as SerializableErrorInfo
+
+try:
+    from dagster._core.events import (
+        AssetMaterializationPlannedData,
+        DagsterEventBatchMetadata,
+        StepMaterializationData,
+    )
+
+    EVENTS: Any = True
+except ImportError as missing:
+    warnings.warn(
+        f"Partitions are reported one by one: this Dagster has moved a name ({missing}).", stacklevel=2
+    )
+    EVENTS = False
+
+try:
+    from dagster._core.definitions.data_version import compute_logical_data_version
+    from dagster._core.execution.plan import execute_step as _stock
+    from dagster._core.storage.tags import get_multidimensional_partition_tag
+
+    _code_version = _stock._get_code_version
+    _input_provenance = _stock._get_input_provenance_data
+    _version_tags = _stock._build_data_version_tags
+    TAGS: Any = True
+except (ImportError, AttributeError) as missing:
+    warnings.warn(
+        f"Materializations carry no data version: this Dagster has moved a name ({missing}).", stacklevel=2
+    )
+    TAGS = False
+
+
+def step_of(context: Any) -> Any | None:
+    """The running step; None outside of one (a context built by a test), and where it can't be had."""
+    if isinstance(context, dg.OutputContext):
+        return getattr(context, "_step_context", None)
+    try:
+        return context.get_step_execution_context()
+    except (AttributeError, dg.DagsterError):
+        return None
+
+
+def materialized(step: Any, materialization: dg.AssetMaterialization) -> dg.DagsterEvent:
+    """The event that Dagster makes of a materialization, without storing it. Needs `EVENTS`."""
+    return dg.DagsterEvent(
+        event_type_value=dg.DagsterEventType.ASSET_MATERIALIZATION.value,
+        job_name=step.job_name,
+        step_handle=step.step.handle,
+        node_handle=step.step.node_handle,
+        step_kind_value=step.step.kind.value,
+        logging_tags=step.event_tags,
+        event_specific_data=StepMaterializationData(materialization),
+        message=materialization.description or f"Materialized value {materialization.label}.",
+        pid=os.getpid(),
+    )
+
+
+def planned(step: Any, asset_key: dg.AssetKey, partition: str) -> dg.DagsterEvent:
+    """The event that says that a run will materialize a partition, without storing it. Needs `EVENTS`."""
+    data = AssetMaterializationPlannedData(asset_key, partition=partition, partitions_subset=None)
+    return dg.DagsterEvent.build_asset_materialization_planned_event(step.job_name, step.step.key, data)
+
+
+def batch_of(batch_id: str, total: int) -> Iterator[Any]:
+    """What tells the event log that so many events, one after the other, are to be stored together."""
+    return (DagsterEventBatchMetadata(batch_id, number == total) for number in range(1, total + 1))
+
+
+def version_tags(step: Any, asset_key: dg.AssetKey, given: Any | None) -> Mapping[str, str]:
+    """What Dagster tags the asset's own materializations with; nothing for one that the step does not make.
+
+    given: the data version that the asset's code gave with its output.
+    """
+    if not TAGS or not step.is_external_input_asset_version_info_loaded or not makes(step, asset_key):
+        return {}
+    if asset_key not in step.job_def.asset_layer.executable_asset_keys:
+        return {}
+    code, inputs = _code_version(asset_key, step), _input_provenance(asset_key, step)
+    if given is None and step.has_data_version(asset_key):
+        given = step.get_data_version(asset_key)
+    computed = {key: each["data_version"] for key, each in inputs.items()}
+    version = compute_logical_data_version(code, computed) if given is None else given
+    return _version_tags(version, code, inputs, given is not None)
+
+
+def dimension_tags(partition: str | None) -> Mapping[str, str]:
+    """The tags of a partition of several dimensions."""
+    if not TAGS or not isinstance(partition, dg.MultiPartitionKey):
+        return {}
+    return {
+        get_multidimensional_partition_tag(name): key for name, key in partition.keys_by_dimension.items()
+    }
+
+
+def makes(step: Any, asset_key: dg.AssetKey) -> bool:
+    """Whether the asset is an output of the step."""
+    return asset_key in getattr(step, "get_output_asset_keys", tuple)()
+
+
+def said_of(step: Any, asset_key: dg.AssetKey, partition: str | None = None) -> Mapping[str, Any]:
+    """What the asset's code has said with `add_asset_metadata`."""
+    said = getattr(step, "get_asset_metadata", None)
+    return (said(asset_key, partition) if said else None) or {}
+
+
+def said_of_output(step: Any, asset_key: dg.AssetKey) -> Mapping[str, Any]:
+    """What the asset's code has said of another output of the step with `add_output_metadata`."""
+    try:
+        return step.get_output_metadata(step.assets_def.get_output_name_for_asset_key(asset_key)) or {}
+    except AttributeError:
+        return {}
+
+
+def next_tick(cron: str | Sequence[str], timezone: str | None, now: datetime) -> datetime | None:
+    """When the daemon starts a schedule next; None where it can't be told."""
+    try:
+        from dagster._utils.schedules import schedule_execution_time_iterator
+    except ImportError:
+        return None
+    times = schedule_execution_time_iterator(now.timestamp(), cron, timezone)
+    return next(iter(times)).astimezone(UTC)
+
+
+def narrow(context: Any, partition_keys: Sequence[str]) -> bool:
+    """Make `partition_keys` the output's only partitions; False, and no change, where that does not take."""
+    before = getattr(context, "_asset_partitions_subset", None)
+    definition = context.asset_partitions_def
+    context._asset_partitions_subset = definition.empty_subset().with_partition_keys(partition_keys)
+    if set(context.asset_partition_keys) == set(partition_keys):
+        return True
+    context._asset_partitions_subset = before
+    return False
