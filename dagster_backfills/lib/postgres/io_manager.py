@@ -80,6 +80,8 @@ class PostgresIOManager(dg.ConfigurableIOManager):
     )
 
     def settings(self, write_set: WriteSet) -> EngineSettings:
+        if write_set.settings is not None:
+            return write_set.settings
         target = self.target_seconds
         return EngineSettings(
             batch_units=self.batch_units,
@@ -161,9 +163,8 @@ class _Storing:
                 w.target.asset: read_table(conn, *w.target.schema_and_table) for w in self.write_set.writes
             }
             addresses = {
-                w.target.asset: address_of(
-                    w.target, self.tables[w.target.asset], self.partitions_def, self.keys
-                )
+                w.target.asset: w.address
+                or address_of(w.target, self.tables[w.target.asset], self.partitions_def, self.keys)
                 for w in self.write_set.writes
             }
         if self.own is None and self.keys != [WHOLE]:
@@ -172,7 +173,9 @@ class _Storing:
         progress = ProgressLog(len(self.keys), self.context.log.info)
         with Reporter(self.context) as reporter:
             try:
-                for finished in runner.run(self.write_set.writes, addresses, self.keys):
+                for finished in runner.run(
+                    self.write_set.writes, addresses, self.keys, self.write_set.around
+                ):
                     good = [key for key in finished if key not in runner.outcome.failed]
                     yield from reporter.events()  # of the batch before, written while this one was worked
                     reporter.report(self._materializations(runner.outcome, good))
@@ -196,7 +199,8 @@ class _Storing:
                 partition=None if key == WHOLE else key,
                 metadata=partition_metadata(
                     outcome.counts.get(asset, {}).get(key), mode, partitioned=key != WHOLE
-                ),
+                )
+                | outcome.said.get(key, {}),
             )
             for asset, mode in self.modes.items()
             for key in keys
