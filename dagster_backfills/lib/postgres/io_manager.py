@@ -159,9 +159,7 @@ class _Storing:
             log=self.context.log.warning,
         )
         with self.manager.postgres.connect() as conn:
-            self.tables = {
-                w.target.asset: read_table(conn, *w.target.schema_and_table) for w in self.write_set.writes
-            }
+            self._read_tables(conn, [w for w in self.write_set.writes if w.address is None])
             addresses = {
                 w.target.asset: w.address
                 or address_of(w.target, self.tables[w.target.asset], self.partitions_def, self.keys)
@@ -211,15 +209,19 @@ class _Storing:
         """Totals and columns, once for each asset: ten thousand times they would be most of what a run writes."""
         if self.own is None:
             return
+        with self.manager.postgres.connect() as conn:
+            self._read_tables(conn, [w for w in self.write_set.writes if w.address is not None])
         for asset, mode in self.modes.items():
-            table = self.tables.get(asset)
-            metadata = run_metadata(outcome, asset) | (table_metadata(table) if table else {})
+            metadata = run_metadata(outcome, asset) | table_metadata(self.tables[asset])
             if asset != self.own:
                 reporter.describe(dg.AssetKey(asset.split("/")), metadata)
                 continue
             if self.keys == [WHOLE]:
                 metadata |= partition_metadata(outcome.of(asset, WHOLE), mode, partitioned=False)
             self.context.add_output_metadata(metadata)
+
+    def _read_tables(self, conn: psycopg.Connection, writes: Sequence[Write]) -> None:
+        self.tables |= {w.target.asset: read_table(conn, *w.target.schema_and_table) for w in writes}
 
     def _keys(self) -> list[str]:
         if self.write_set.keys is not None:
