@@ -25,11 +25,11 @@ import psycopg
 
 from benchmarks.progress import psql
 from dagster_backfills.defs.scoring import assets
-from dagster_backfills.defs.scoring.features import statement
 from dagster_backfills.defs.scoring.settings import settings_from
-from dagster_backfills.defs.scoring.writer import DayWriter
+from dagster_backfills.defs.scoring.statements import statement
 from dagster_backfills.lib.dagster_home import with_search_path
 from dagster_backfills.lib.postgres.embedded import EmbeddedServer
+from dagster_backfills.lib.postgres.io_manager import PostgresIOManager
 from dagster_backfills.lib.postgres.migrations import apply_migrations
 from dagster_backfills.lib.postgres.resource import PostgresResource
 
@@ -120,11 +120,11 @@ def bare_query(url: str, day: date) -> float:
 
 def run(url: str, chosen: list[dg.AssetsDefinition], first: date, last: date) -> float:
     """Seconds that the steps of one run of these assets over a range of days take."""
-    postgres, settings = PostgresResource(url=url), settings_from()
+    postgres = PostgresResource(url=url)
     resources = {
         "postgres": postgres,
-        "scoring_settings": settings,
-        "scoring_writer": DayWriter(postgres=postgres, scoring_settings=settings),
+        "scoring_settings": settings_from(),
+        "io_manager": PostgresIOManager(postgres=postgres),
     }
     span = {
         "dagster/asset_partition_range_start": first.isoformat(),

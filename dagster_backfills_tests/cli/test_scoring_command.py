@@ -77,7 +77,7 @@ def test_a_request_that_makes_no_sense_is_refused_in_words(arguments: list[str],
 def test_what_failed_is_scored_again_day_by_day(gyms: Gyms) -> None:
     days = [YESTERDAY - timedelta(days=n) for n in (1, 0)]
     gyms.member("a", 16, 35, 42, 49, 56, coaches=("c1",), day=YESTERDAY)
-    gyms.member("bad", 3, day=YESTERDAY, per_week=0)
+    gyms.member("bad", 3, day=YESTERDAY, per_week=-1)
     for day in days:
         assert call("run", "--date", day.isoformat()).exit_code == 1
     gyms.conn.execute("update scoring.members set expected_visits_per_week = 1")

@@ -51,7 +51,7 @@ def _fill(conn: psycopg.Connection) -> None:
     )
     conn.execute(
         "insert into scoring.members (id, gym_id, first_name, last_name, status, joined_date, expected_visits_per_week)"
-        " values ('broken', 'g', 'First', 'Last', 'active', %s, 0)",
+        " values ('broken', 'g', 'First', 'Last', 'active', %s, -1)",
         [ago(10)],
     )
     conn.execute("insert into scoring.member_coaches select 'c', id from scoring.members")

@@ -1,17 +1,24 @@
-"""The three histories as assets, a partition a day. The rules stand in `rules.py` and `action_rules.py`."""
+"""The three histories as assets, a partition a day. What they hold is in `histories.py`."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import psycopg
 from pydantic import Field
 
+from dagster_backfills.defs.scoring.day_record import DayRecord
 from dagster_backfills.defs.scoring.partitions import scoring_days
+from dagster_backfills.defs.scoring.reporting import AS_OF
 from dagster_backfills.defs.scoring.settings import ScoringSettings
-from dagster_backfills.defs.scoring.tables import ACTIONS, CHURN, COMMITMENT, Work
-from dagster_backfills.lib.engine.model import Target
+from dagster_backfills.defs.scoring.tables import ACTIONS, CHURN, COMMITMENT
+from dagster_backfills.lib.engine.model import Target, WriteSet
 from dagster_backfills.lib.errors import UserError
 from dagster_backfills.lib.postgres.resource import PostgresResource
+
+if TYPE_CHECKING:
+    from dagster_backfills.defs.scoring.histories import History
+
+Settings = dg.ResourceParam[ScoringSettings]
 
 
 class ScoreDay(dg.Config):
@@ -23,13 +30,12 @@ class ScoreDay(dg.Config):
 def _asset_args(target: Target, description: str) -> dict[str, Any]:
     return {
         "key": target.asset.split("/"),
-        "description": description,
+        "description": f"{description} {AS_OF}",
         "metadata": target.metadata(),
         "partitions_def": scoring_days,
         "backfill_policy": dg.BackfillPolicy.single_run(),
         "group_name": "scoring",
         "kinds": {"postgres", "pandas"},
-        "io_manager_key": "scoring_writer",
     }
 
 
@@ -41,11 +47,17 @@ def _asset_args(target: Target, description: str) -> dict[str, Any]:
     )
 )
 def commitment_scores(
-    config: ScoreDay, postgres: PostgresResource, scoring_settings: ScoringSettings
-) -> Work:
+    context: dg.AssetExecutionContext,
+    config: ScoreDay,
+    postgres: PostgresResource,
+    scoring_settings: Settings,
+) -> WriteSet:
     """Visits up to and including the day, by the weights that are configured."""
-    gym = _known_gym(postgres, config.gym)
-    return Work(COMMITMENT, "members_of_day", gym, scoring_settings.parsed_weights)
+    from dagster_backfills.defs.scoring.histories import commitment_history
+
+    weights = scoring_settings.parsed_weights
+    history, basis = commitment_history(weights), f"weights {weights.version}"
+    return _day_by_day(context, config, postgres, scoring_settings, history, basis)
 
 
 @dg.asset(
@@ -55,9 +67,16 @@ def commitment_scores(
         "One row an active member and day: churn risk level and score, from the commitment score of that day.",
     ),
 )
-def churn_risk_scores(config: ScoreDay, postgres: PostgresResource) -> Work:
+def churn_risk_scores(
+    context: dg.AssetExecutionContext,
+    config: ScoreDay,
+    postgres: PostgresResource,
+    scoring_settings: Settings,
+) -> WriteSet:
     """Of the members that have a commitment score of the day."""
-    return Work(CHURN, "scored_members_of_day", _known_gym(postgres, config.gym))
+    from dagster_backfills.defs.scoring.histories import CHURN_HISTORY
+
+    return _day_by_day(context, config, postgres, scoring_settings, CHURN_HISTORY)
 
 
 @dg.asset(
@@ -67,9 +86,47 @@ def churn_risk_scores(config: ScoreDay, postgres: PostgresResource) -> Work:
         "At most one row a member, coach and day: what the coach should do about a member at risk, and why.",
     ),
 )
-def coach_actions(config: ScoreDay, postgres: PostgresResource) -> Work:
+def coach_actions(
+    context: dg.AssetExecutionContext,
+    config: ScoreDay,
+    postgres: PostgresResource,
+    scoring_settings: Settings,
+) -> WriteSet:
     """Of the members at risk that have a coach."""
-    return Work(ACTIONS, "members_at_risk_of_day", _known_gym(postgres, config.gym))
+    from dagster_backfills.defs.scoring.histories import ACTIONS_HISTORY
+
+    return _day_by_day(context, config, postgres, scoring_settings, ACTIONS_HISTORY)
+
+
+def _day_by_day(
+    context: dg.AssetExecutionContext,
+    config: ScoreDay,
+    postgres: PostgresResource,
+    settings: ScoringSettings,
+    history: "History",
+    basis: str = "",
+) -> WriteSet:
+    """The history's rows of the run's days, each day worked by itself, oldest first, and recorded."""
+    gym = _known_gym(postgres, config.gym)
+    record = DayRecord(
+        history.target,
+        connect=postgres.connect,
+        info=context.log.info,
+        warn=context.log.warning,
+        error=context.log.error,
+        gym=gym,
+        basis=basis,
+        own_runs=_own_runs(context.run),
+        last_day=max(context.partition_keys),
+        max_failed_percent=settings.max_failed_percent,
+    )
+    return WriteSet([history.write(gym)], settings=settings.engine(), around=record.around)
+
+
+def _own_runs(run: dg.DagsterRun) -> list[str]:
+    """The run, and those that Dagster by itself has launched it in place of: a person's re-execution starts anew."""
+    before = (run.root_run_id, run.parent_run_id) if "dagster/retry_number" in run.tags else ()
+    return [run.run_id, *(each for each in before if each)]
 
 
 def _known_gym(postgres: PostgresResource, gym: str) -> str | None:

@@ -9,9 +9,9 @@ import dagster as dg
 import psycopg
 
 from dagster_backfills.defs.scoring.days import coverage_of
-from dagster_backfills.defs.scoring.features import statement
 from dagster_backfills.defs.scoring.partitions import newest_day
 from dagster_backfills.defs.scoring.settings import ScoringSettings
+from dagster_backfills.defs.scoring.statements import statement
 from dagster_backfills.defs.scoring.tables import ACTIONS, CHURN, COMMITMENT
 from dagster_backfills.lib.engine.model import Target
 from dagster_backfills.lib.postgres.resource import PostgresResource
@@ -46,7 +46,9 @@ def days_of(tags: dict[str, str]) -> list[str]:
 def _check(target: Target, name: str, description: str, look: Look) -> dg.AssetChecksDefinition:
     @dg.asset_check(asset=target.asset.split("/"), name=name, description=description)
     def check(
-        context: dg.AssetCheckExecutionContext, postgres: PostgresResource, scoring_settings: ScoringSettings
+        context: dg.AssetCheckExecutionContext,
+        postgres: PostgresResource,
+        scoring_settings: dg.ResourceParam[ScoringSettings],
     ) -> dg.AssetCheckResult:
         days = days_of(dict(context.run.tags))
         with postgres.connect() as conn:

@@ -10,7 +10,8 @@ import psycopg
 from psycopg.rows import class_row
 
 from dagster_backfills.defs.scoring.chain import DayState, Outcome, States
-from dagster_backfills.defs.scoring.features import statement
+from dagster_backfills.defs.scoring.statements import statement
+from dagster_backfills.defs.scoring.tables import ACTIONS, CHURN, COMMITMENT
 
 _LOCK = "select pg_try_advisory_lock(hashtext(%(name)s), (%(day)s::date - date '2000-01-01'))"
 _UNLOCK = "select pg_advisory_unlock(hashtext(%(name)s), (%(day)s::date - date '2000-01-01'))"
@@ -68,16 +69,24 @@ def _taken(conn: psycopg.Connection, binds: dict[str, str]) -> bool:
 
 
 def start_day(
-    conn: psycopg.Connection, asset: str, day: str, run_id: str, gym: str | None, lineage: Sequence[str]
+    conn: psycopg.Connection, asset: str, day: str, run_id: str, gym: str | None, own_runs: Sequence[str]
 ) -> tuple[str, bool]:
     """Enter the run as the day's worker. Returns the first attempt that it goes on from, and whether it does."""
     row = conn.execute(
         statement("start_day"),
-        {"asset": asset, "day": day, "run_id": run_id, "gym": gym, "lineage": list(lineage)},
+        {"asset": asset, "day": day, "run_id": run_id, "gym": gym, "own_runs": list(own_runs)},
     ).fetchone()
     conn.commit()
     assert row is not None
     return row[0], row[1]
+
+
+def upstream_of(conn: psycopg.Connection, asset: str, day: str) -> str:
+    """Which computation of the link before, for the day, the asset rests on."""
+    before = {CHURN.asset: COMMITMENT.asset, ACTIONS.asset: CHURN.asset}[asset]
+    row = conn.execute(statement("upstream_of_day"), {"asset": before, "day": day}).fetchone()
+    conn.commit()
+    return row[0] if row else f"no {before}"
 
 
 def finish_day(

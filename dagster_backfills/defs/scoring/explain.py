@@ -8,7 +8,8 @@ import psycopg
 
 from dagster_backfills.defs.scoring import rules
 from dagster_backfills.defs.scoring.action_rules import RULES, coach_actions
-from dagster_backfills.defs.scoring.features import read_frame, statement
+from dagster_backfills.defs.scoring.features import read_frame
+from dagster_backfills.defs.scoring.statements import statement
 from dagster_backfills.defs.scoring.weights import UNIT, Weights
 from dagster_backfills.lib.errors import UserError
 
@@ -113,7 +114,7 @@ def _because(f: dict[str, Any]) -> dict[str, str]:
             f"joined {f['joined_days']} days ago: {f['second_half_visits']} visits in the last {half} days, "
             f"{first} before"
         )
-    if f["expected_hundredths"] is not None:
+    if f["expected_hundredths"]:
         goal, source = f["expected_hundredths"] / 100, "the member's own goal"
     elif f["visits"] >= 2:
         goal, source = f["visits"] * 7 / max(f["span_days"], 7), "its average so far"

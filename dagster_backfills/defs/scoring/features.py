@@ -2,22 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import date
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from dagster_backfills.defs.scoring.statements import statement
 from dagster_backfills.lib.postgres.arrays import TextArray
-from dagster_backfills.lib.postgres.queries import load_queries
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
-
-
-def statement(name: str) -> str:
-    """One of the domain's named statements."""
-    return load_queries(Path(__file__).with_name("queries.sql"))[name]
 
 
 _TEXT = ("member_id", "coach_id", "churn_risk_level")

@@ -6,7 +6,7 @@ import dagster as dg
 
 from dagster_backfills.defs.scoring.days import utc_now
 from dagster_backfills.defs.scoring.partitions import newest_day, scoring_days
-from dagster_backfills.defs.scoring.settings import settings_from
+from dagster_backfills.defs.scoring.settings import setting_at_load
 from dagster_backfills.defs.scoring.tables import ACTIONS, CHAIN, CHURN, COMMITMENT
 from dagster_backfills.lib.engine.model import Target
 from dagster_backfills.lib.postgres.resource import PostgresResource
@@ -19,7 +19,7 @@ def run_tags() -> dict[str, str]:
     """Of a daily run: its end after a time, and another try where the process died; not where the data was bad."""
     return {
         "backfills/domain": "scoring",
-        "dagster/max_runtime": str(settings_from().max_runtime_seconds),
+        "dagster/max_runtime": str(setting_at_load("max_runtime_seconds")),
         "dagster/max_retries": "2",
         "dagster/retry_on_asset_or_op_failure": "false",
         "dagster/retry_strategy": "FROM_FAILURE",

@@ -1,14 +1,16 @@
 -- name: members_of_day
--- Who is scored as of a day: active members that had joined by then, or had a visit by then; of one gym or of all.
+-- Who is scored as of a day, of one gym or of all.
 select
     d.day::text as partition,
     m.id as unit
 from unnest(:partition_keys::date[]) as d (day)
-inner join scoring.members as m
-    on
-        m.joined_date <= d.day
-        or exists (select 1 from scoring.visits as v where v.member_id = m.id and v.visited_on <= d.day)
-where m.status = 'active' and (:gym::text is null or m.gym_id = :gym);
+cross join scoring.members as m
+where
+    scoring.is_due(
+        m.status, m.joined_date, d.day,
+        exists (select 1 from scoring.visits as v where v.member_id = m.id and v.visited_on <= d.day)
+    )
+    and (:gym::text is null or m.gym_id = :gym);
 
 -- name: members_of_gym
 -- Whose failures a run for one gym may resolve.
@@ -45,7 +47,10 @@ where
 select
     m.id as member_id,
     greatest(:day::date - m.joined_date, 0) as joined_days,
-    (m.expected_visits_per_week * 100)::integer as expected_hundredths,
+    -- A goal that is not a number comes out as 1,000,000, which no number of the column gives.
+    case
+        when m.expected_visits_per_week = 'NaN' then 1000000 else (m.expected_visits_per_week * 100)::integer
+    end as expected_hundredths,
     f.visits,
     f.v30,
     f.v60,
@@ -79,10 +84,7 @@ left join lateral (
 ) as f on true
 where
     m.id = any(:members::text[])
-    and (
-        not :due_only::boolean
-        or (m.status = 'active' and (m.joined_date <= :day::date or f.visits > 0))
-    );
+    and (not :due_only::boolean or scoring.is_due(m.status, m.joined_date, :day::date, f.visits > 0));
 
 -- name: churn_inputs
 -- What churn risk is made of: the commitment scores of the day, of active members. They are looked up one by one
@@ -127,14 +129,14 @@ where
     and m.status = 'active';
 
 -- name: start_day
--- A run takes a day. What it goes on from is answered: the attempt before it that did not finish, or one of its own
--- lineage (the runs that it is a retry of).
+-- A run takes a day. What it goes on from is answered: an attempt of its own, or of the runs that it is the automatic
+-- retry of. Since any other attempt visits may have come and members changed, so that the day starts anew.
 with before as (
     select c.root_run_id
     from scoring.chain_days as c
     where
         c.asset = :asset and c.day = :day::date
-        and (c.outcome in ('running', 'failed') or c.run_id = any(:lineage::text[]))
+        and c.run_id = any(:own_runs::text[])
         and c.gym is not distinct from :gym::text
 ),
 
@@ -160,6 +162,12 @@ select
     exists(select 1 from before) as resumes
 from taken as t;
 
+-- name: upstream_of_day
+-- One computation of a link for a day.
+select c.asset || ' of run ' || c.run_id || ' ' || coalesce(c.finished_at, c.started_at)::text as basis
+from scoring.chain_days as c
+where c.asset = :asset and c.day = :day::date;
+
 -- name: finish_day!
 update scoring.chain_days
 set
@@ -177,10 +185,9 @@ with due as (
     select m.id
     from scoring.members as m
     where
-        m.status = 'active'
-        and (
-            m.joined_date <= :day::date
-            or exists (select 1 from scoring.visits as v where v.member_id = m.id and v.visited_on <= :day::date)
+        scoring.is_due(
+            m.status, m.joined_date, :day::date,
+            exists (select 1 from scoring.visits as v where v.member_id = m.id and v.visited_on <= :day::date)
         )
 )
 
@@ -254,14 +261,14 @@ from scoring.chain_days as c
 where c.day between :first_day::date and :last_day::date
 order by c.day, c.asset;
 
--- name: commitment_histogram
+-- name: commitment_summary
 select
-    s.score,
-    count(*) as members
+    s.band,
+    count(*) as members,
+    avg(s.score) as mean_score
 from scoring.commitment_scores as s
 where s.day = :day::date
-group by s.score
-order by s.score;
+group by s.band;
 
 -- name: churn_summary
 select

@@ -1,18 +1,16 @@
-"""The resources of this domain: its settings, from the environment, and the writer of its histories."""
+"""The resource of this domain: its settings, read from the environment when a run or a sensor starts."""
 
 import dagster as dg
 
-from dagster_backfills.defs.scoring.settings import settings_from
-from dagster_backfills.defs.scoring.writer import DayWriter
-from dagster_backfills.lib.postgres.resource import PostgresResource
+from dagster_backfills.defs.scoring.settings import ScoringSettings, settings_from
+
+
+@dg.resource(description="What of scoring is configured, by variables `SCORING_…`.")
+def scoring_settings() -> ScoringSettings:
+    """Raises UserError that names the variable that is wrong."""
+    return settings_from()
 
 
 @dg.definitions
 def scoring_resources() -> dg.Definitions:
-    settings = settings_from()
-    return dg.Definitions(
-        resources={
-            "scoring_settings": settings,
-            "scoring_writer": DayWriter(postgres=PostgresResource(), scoring_settings=settings),
-        }
-    )
+    return dg.Definitions(resources={"scoring_settings": scoring_settings})

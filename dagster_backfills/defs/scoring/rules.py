@@ -21,6 +21,8 @@ FLAGS = (
     "declining_frequency",
 )
 NEVER_VISITED_CHURN = 85
+NO_NUMBER = 1_000_000  # what stands in `expected_hundredths` for a goal that is none; a real one is below
+_GOAL = "expected_visits_per_week must be 0 or more"
 _LAST_STEP = 26  # from here on 1.2^step × 1 exceeds 100
 
 
@@ -31,8 +33,9 @@ def half_up(numerator: "np.ndarray", denominator: "np.ndarray | int") -> "np.nda
 
 def problems(features: "pd.DataFrame") -> "pd.Series":
     """What makes a member unfit for scoring, by member id; empty where all are fit."""
-    bad = features.loc[features["expected_hundredths"] <= 0].set_index("member_id")["expected_hundredths"]
-    return bad.map(lambda h: f"expected_visits_per_week must be above 0, is {h / 100:g}")
+    goal = features.set_index("member_id")["expected_hundredths"]
+    bad = goal[(goal < 0) | (goal >= NO_NUMBER)]
+    return bad.map(lambda h: f"{_GOAL}, is {'not a number' if h >= NO_NUMBER else f'{h / 100:g}'}")
 
 
 def attendance_decay(f: "pd.DataFrame") -> "np.ndarray":
@@ -56,7 +59,7 @@ def missed_sessions(f: "pd.DataFrame") -> "np.ndarray":
     v30, visits, span, last = (f[c].to_numpy() for c in ("v30", "visits", "span_days", "days_since_last"))
     own = f["expected_hundredths"].to_numpy(dtype="float64", na_value=np.nan)
     # Expected in 30 days = 30 × numerator ÷ denominator: from the member, from its history, or 2 a week.
-    has_own, has_history = ~np.isnan(own), visits >= 2
+    has_own, has_history = own > 0, visits >= 2  # an own goal of 0 is none
     numerator = np.where(has_own, np.nan_to_num(own, nan=1).astype("int64"), np.where(has_history, visits, 2))
     denominator = np.where(has_own, 700, np.where(has_history, np.maximum(span, 7), 7))
     top, bottom = 100 * v30 * denominator, 30 * numerator
@@ -130,18 +133,20 @@ def band(score: "np.ndarray") -> "np.ndarray":
     return np.array(["low", "moderate", "good", "high"])[np.searchsorted([30, 60, 80], score, side="left")]
 
 
-def commitment_scores(features: "pd.DataFrame", weights: Weights) -> "pd.DataFrame":
+def commitment_scores(features: "pd.DataFrame", weights: Weights = Weights()) -> "pd.DataFrame":  # noqa: B008
     """The history rows of `scoring.commitment_scores` without their day, one a row of `features`.
 
     `features` has `member_id` and whole numbers: `joined_days` (days since joining, 0 for a later joining
-    date), `expected_hundredths` (hundredths of a visit a week, or missing), `visits`, `v30`, `v60`, `v90`,
-    `second_half_visits`, `span_days` (first to last visit), `days_since_last`, `max_gap` and `gap_squares`;
+    date), `expected_hundredths` (the goal in hundredths of a visit a week; missing or 0: none), `visits`, `v30`, `v60`,
+    `v90`, `second_half_visits`, `span_days` (first to last visit), `days_since_last`, `max_gap` and `gap_squares`;
     those about visits are 0 where there is none. Factors are rounded first and weighed then, so that a stored
-    row can be recomputed from its own columns.
+    row can be recomputed from its own columns. Raises ValueError that names the first member who can't be scored.
     """
     import numpy as np
     import pandas as pd
 
+    for member, problem in problems(features).items():
+        raise ValueError(f"Member {member!r} can't be scored: {problem}.")
     none = features["visits"].to_numpy() == 0
     last = features["days_since_last"].to_numpy()
     doubled = doubled_velocity(features)

@@ -58,7 +58,7 @@ def load_demo(conn: psycopg.Connection) -> str:
 def load_sample(conn: psycopg.Connection, newest: date, size: ScoringSize = DEMO, seed: int = 5) -> None:
     """Fill the source tables, which must be empty, with visits up to `newest`; in one transaction.
 
-    Two members can't be scored: their own goal of visits is 0. Some have left, and some visits lie ahead.
+    Two members can't be scored: their own goal of visits is below 0. Some have left, and some visits lie ahead.
     """
     rng = random.Random(seed)
     gyms = [f"gym_{n:03}" for n in range(1, size.gyms + 1)]
@@ -80,7 +80,7 @@ def load_sample(conn: psycopg.Connection, newest: date, size: ScoringSize = DEMO
 def _member(rng: random.Random, number: int, gym: str, newest: date) -> tuple[tuple[object, ...], _Habit]:
     habit = rng.choices([make for _, make in _HABITS], [share for share, _ in _HABITS])[0](rng)
     joined = newest - timedelta(days=habit.last + int(habit.gap * habit.visits) + rng.randint(0, 20))
-    goal = rng.choice([None, None, 1, 2, 2.5, 3]) if number > 2 else 0
+    goal = rng.choice([None, None, 1, 2, 2.5, 3]) if number > 2 else -1
     status = "left" if rng.random() < 0.05 else "active"
     row = (f"mem_{number:06}", gym, rng.choice(_FIRST), rng.choice(_LAST), status, joined, goal)
     return row, habit

@@ -86,7 +86,9 @@ def _chain_sensor(name: str, step: Step, job: "jobs.UnresolvedAssetJobDefinition
         description=f"Starts {step.asset} of a day when {step.after} is complete, not before {step.opens:%H:%M} UTC.",
     )
     def look(
-        context: dg.SensorEvaluationContext, postgres: PostgresResource, scoring_settings: ScoringSettings
+        context: dg.SensorEvaluationContext,
+        postgres: PostgresResource,
+        scoring_settings: dg.ResourceParam[ScoringSettings],
     ) -> dg.SensorResult | dg.SkipReason:
         with postgres.connect() as conn:
             now = utc_now(conn)
@@ -117,7 +119,9 @@ coach_actions_after_churn_risk = _chain_sensor(
     description="Starts commitment scores of days that 02:00 UTC went by without, and again where the run was killed.",
 )
 def missed_scoring_days(
-    context: dg.SensorEvaluationContext, postgres: PostgresResource, scoring_settings: ScoringSettings
+    context: dg.SensorEvaluationContext,
+    postgres: PostgresResource,
+    scoring_settings: dg.ResourceParam[ScoringSettings],
 ) -> dg.SensorResult | dg.SkipReason:
     """Oldest first. A day that was tried and failed is no missed one; one whose run was killed is."""
     with postgres.connect() as conn:

@@ -2,10 +2,10 @@
 
 import os
 from collections.abc import Mapping
+from datetime import date
 from typing import Any
 
-import dagster as dg
-from pydantic import Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from dagster_backfills.defs.scoring.weights import Weights
 from dagster_backfills.lib.engine.settings import EngineSettings
@@ -14,8 +14,10 @@ from dagster_backfills.lib.errors import UserError
 _PREFIX = "SCORING_"
 
 
-class ScoringSettings(dg.ConfigurableResource):
+class ScoringSettings(BaseModel):
     """Settings of the scoring chain. Each field is read from `SCORING_<FIELD>` where that is set."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     weights: str = Field(
         default="0.35,0.25,0.25,0.15",
@@ -44,6 +46,7 @@ class ScoringSettings(dg.ConfigurableResource):
         gt=0,
         description="A mean score this many points off the day before is worth a warning.",
     )
+    first_day: date = Field(default=date(2020, 1, 1), description="The first day that can be chosen.")
 
     @field_validator("weights")
     @classmethod
@@ -67,23 +70,23 @@ class ScoringSettings(dg.ConfigurableResource):
 
 def settings_from(environment: Mapping[str, str] = os.environ) -> ScoringSettings:
     """The settings that an environment asks for. Raises UserError that names the variable that is wrong."""
-    given: dict[str, Any] = {}
-    for field in ScoringSettings.model_fields:
-        text = environment.get(_PREFIX + field.upper(), "")
-        if text:
-            given[field] = text if field == "weights" else _number(field, text)
+    named = {field: environment.get(_PREFIX + field.upper(), "") for field in ScoringSettings.model_fields}
     try:
-        return ScoringSettings(**given)
+        return ScoringSettings.model_validate({field: text for field, text in named.items() if text})
     except ValidationError as error:
         first = error.errors()[0]
         name = _PREFIX + "_".join(str(part) for part in first["loc"]).upper()
-        raise UserError(f"{name}: {first['msg']}", hint=f"Correct or unset {name}.") from error
+        message = f"{name}: {first['msg']}, is {first['input']!r}."
+        raise UserError(message, hint=f"Correct or unset {name}.") from error
 
 
-def _number(field: str, text: str) -> float | int:
-    kind = ScoringSettings.model_fields[field].annotation
+def setting_at_load(field: str, environment: Mapping[str, str] = os.environ) -> Any:
+    """One setting that Dagster must know while it loads the code.
+
+    One that is wrong counts as none given here, so that everything else still loads; the runs say what is wrong.
+    """
+    name = _PREFIX + field.upper()
     try:
-        return int(text) if kind is int else float(text)
-    except ValueError as error:
-        name = _PREFIX + field.upper()
-        raise UserError(f"{name} is not a number: {text!r}.", hint=f"Correct or unset {name}.") from error
+        return getattr(settings_from({name: environment.get(name, "")}), field)
+    except UserError:
+        return getattr(ScoringSettings(), field)

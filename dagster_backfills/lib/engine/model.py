@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
+    from dagster_backfills.lib.engine.ledger import RunIdentity
+    from dagster_backfills.lib.engine.settings import EngineSettings
+    from dagster_backfills.lib.postgres.address import Address
+
 Mode = Literal["upsert", "insert_missing", "replace"]
 WHOLE = ""  # the one "partition" of an asset that has none
 
@@ -129,12 +133,14 @@ class Write:
     units: lists the partition and unit of every row due (`partition, unit`).
     owned: lists the units (`unit`) that the write is about, due or not, where these are not all of its partition: of
         what is in the ledger it resolves theirs alone.
+    address: where its rows lie, where these are not all rows of a partition.
     """
 
     target: Target
     source: Source
     units: Query | None = None
     owned: Query | None = None
+    address: "Address | None" = None
 
 
 @dataclass(frozen=True)
@@ -146,11 +152,20 @@ class WriteSet:
     keys: the partitions to work, for a run that is given its partitions rather than launched for them.
     batch_seconds: what a batch should take, where the rows are such that nobody waits for them and longer batches are
         cheaper. It only lengthens the I/O manager's `target_seconds`.
+    settings: how the engine works the set, where not as the I/O manager is configured.
+    around: works each partition by itself, in order, and does what is to be done before and after: locks, a record.
+        It is given the partition's key, the run's identity and the work, which it calls with the identity to work
+        under; it returns what is to be reported of the partition beside the counts.
     """
 
     writes: Sequence[Write]
     keys: Sequence[str] | None = None
     batch_seconds: float = 0.0
+    settings: "EngineSettings | None" = None
+    around: "Around | None" = None
+
+
+Around = Callable[[str, "RunIdentity", Callable[["RunIdentity"], "Outcome"]], dict[str, Any]]
 
 
 @dataclass
@@ -200,7 +215,8 @@ class Failure:
 class Outcome:
     """What a run of the engine did. `counts` by asset and partition; partitions in the order they finished.
 
-    `batches` were committed; `attempts` counts the transactions that were tried for them.
+    `batches` were committed; `attempts` counts the transactions that were tried for them. `said` is what a set's
+    `around` gave of its partitions.
     """
 
     done: list[str] = field(default_factory=list)
@@ -208,6 +224,7 @@ class Outcome:
     failed: dict[str, Failure] = field(default_factory=dict)
     unit_failures: list[Failure] = field(default_factory=list)
     counts: dict[str, dict[str, Counts]] = field(default_factory=dict)
+    said: dict[str, dict[str, Any]] = field(default_factory=dict)
     batches: int = 0
     attempts: int = 0
     seconds: float = 0.0

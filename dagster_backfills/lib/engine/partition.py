@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from typing import Any
 from uuid import UUID
 
 from dagster_backfills.lib.engine import ledger
@@ -13,7 +14,6 @@ from dagster_backfills.lib.engine.model import Compute, Counts
 from dagster_backfills.lib.engine.units import stream_units
 from dagster_backfills.lib.engine.work import Work
 from dagster_backfills.lib.postgres.arrays import TextArray
-from dagster_backfills.lib.postgres.sift import Sifted
 
 
 @dataclass
@@ -66,23 +66,23 @@ class SlicedPartition:
         session.tune(session.conn)  # for the transaction that sorts them
         units = stream_units(session.conn, sliced, self.key, self.after, self.work.size)
         with ExitStack() as stack:
-            slices: Iterator[tuple[list[str], Sifted | None]] = ((slice_, None) for slice_ in units)
-            if width:
-                write, key, fresh = sliced[0], self.key, sliced[0].asset in self._fresh
+            slices: Iterator[tuple[list[str], Any]] = ((slice_, None) for slice_ in units)
+            if width and isinstance(source, Compute):
+                compute, key = source.function, self.key
                 ahead = stack.enter_context(Ahead(session.connect, session.tune, width))
-                slices = ahead.slices(units, lambda conn, slice_: write.ahead(conn, key, slice_, fresh=fresh))
-            for number, (slice_, rows) in enumerate(slices):
+                slices = ahead.slices(units, lambda conn, slice_: compute(conn, [key], slice_))
+            for number, (slice_, computed) in enumerate(slices):
                 if number:
                     self.pause()
-                self._bisect(slice_, rows, whole=True)
+                self._bisect(slice_, computed, whole=True)
                 self.after = slice_[-1]
 
-    def _bisect(self, units: list[str], rows: Sifted | None = None, *, whole: bool = False) -> None:
+    def _bisect(self, units: list[str], computed: Any = None, *, whole: bool = False) -> None:
         """Write a slice, and on bad data halve it. The halves are merged: it is the merge that names what is bad."""
         fresh = self._fresh if whole else set()
         try:
             began = time.monotonic()
-            self.work.session.attempt(lambda batch_id: self._slice(batch_id, units, fresh, rows))
+            self.work.session.attempt(lambda batch_id: self._slice(batch_id, units, fresh, computed))
             self.work.size.took(len(units), time.monotonic() - began)
         except Exception as error:
             if not stands_alone(error):
@@ -94,16 +94,14 @@ class SlicedPartition:
             self._bisect(TextArray(units[:middle]))
             self._bisect(TextArray(units[middle:]))
 
-    def _slice(
-        self, batch_id: UUID, units: list[str], fresh: set[str], rows: Sifted | None
-    ) -> Callable[[], None]:
+    def _slice(self, batch_id: UUID, units: list[str], fresh: set[str], computed: Any) -> Callable[[], None]:
         began, work, first = time.monotonic(), self.work, self._first
         snapshot = work.begin([self.key])
         snapshot = self.first_snapshot if first and self.first_snapshot else snapshot
         counts = {
-            write.asset: work.run_write(write, [self.key], units, fresh=write.asset in fresh, rows=rows)[
-                self.key
-            ]
+            write.asset: work.run_write(
+                write, [self.key], units, fresh=write.asset in fresh, computed=computed
+            )[self.key]
             for write in work.sliced
         }
         for asset, count in counts.items():

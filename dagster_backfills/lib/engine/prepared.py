@@ -15,7 +15,6 @@ from dagster_backfills.lib.postgres.catalog import Table, read_table
 from dagster_backfills.lib.postgres.fresh import copy_new, is_empty
 from dagster_backfills.lib.postgres.merge import Merge
 from dagster_backfills.lib.postgres.names import ident
-from dagster_backfills.lib.postgres.sift import Sifted, sift
 from dagster_backfills.lib.postgres.stage import drop_stage, frame_columns, stage_frame, staged
 
 
@@ -109,21 +108,18 @@ class PreparedWrite:
         run_id: str,
         *,
         fresh: bool = False,
-        rows: Sifted | None = None,
+        computed: Any = None,
     ) -> dict[str, Counts]:
         """Write the slice and return what changed, by partition.
 
-        fresh: the table had none of the slice's rows when last looked at. rows: what `ahead` gave.
+        fresh: the table had none of the slice's rows when last looked at. computed: its rows, where they are there.
         """
         source, sliced = self.write.source, units is not None
         if isinstance(source, Compute):
-            rows = rows or Sifted(source.function(conn, keys, units), units)
-            if fresh and len(keys) == 1 and (copied := self._copy_new(conn, rows.data, keys[0])) is not None:
+            rows = source.function(conn, keys, units) if computed is None else computed
+            if fresh and len(keys) == 1 and (copied := self._copy_new(conn, rows, keys[0])) is not None:
                 return {keys[0]: Counts(inserted=copied)}
-            if sliced and not rows.units:
-                return {keys[0]: Counts(unchanged=rows.unchanged)}
-            units = rows.units
-            self._plan(self._staged(conn, rows.data))
+            self._plan(self._staged(conn, rows))
         binds: dict[str, Any] = {"unit_keys": units, "run_id": run_id, **self.address.binds(keys)}
         if isinstance(source, Query):
             binds |= source.params
@@ -142,20 +138,7 @@ class PreparedWrite:
                 # look-up of a foreign key anew, and triple the time of an insert.
                 for label, *numbers, bad_key in conn.execute(statement, binds, prepare=False):
                     self._add(counts, by_label.get(label), label, numbers, bad_key)
-        if rows is not None and rows.unchanged:
-            counts[keys[0]].add(Counts(unchanged=rows.unchanged))
         return counts
-
-    def ahead(self, conn: psycopg.Connection, key: str, units: Sequence[str], *, fresh: bool) -> Sifted:
-        """What `run` takes as `rows`: computed, and unless they are all new, without those that the table has."""
-        source = self.write.source
-        assert isinstance(source, Compute)
-        data = source.function(conn, [key], units)
-        if fresh:
-            return Sifted(data, units)
-        names, arrays = frame_columns(data, self.table)
-        self._plan(names)
-        return sift(conn, self._merge, arrays, units, {"run_id": "", **self.address.binds([key])})
 
     def is_fresh(self, conn: psycopg.Connection, keys: Sequence[str], after: str | None = None) -> bool:
         """Whether what is computed for the partition, behind the unit `after`, is all new to the table."""

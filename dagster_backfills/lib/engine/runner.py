@@ -2,14 +2,14 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import psycopg
 
 from dagster_backfills.lib.engine import ledger
 from dagster_backfills.lib.engine.failures import is_lost, stands_alone
 from dagster_backfills.lib.engine.ledger import RunIdentity
-from dagster_backfills.lib.engine.model import Outcome, Write
+from dagster_backfills.lib.engine.model import Around, Outcome, Write
 from dagster_backfills.lib.engine.partition import SlicedPartition
 from dagster_backfills.lib.engine.prepared import PreparedWrite
 from dagster_backfills.lib.engine.session import Connect, Session
@@ -39,13 +39,20 @@ class Runner:
     units_total: int | None = None
 
     def run(
-        self, writes: Sequence[Write], addresses: dict[str, Address], keys: Sequence[str]
+        self,
+        writes: Sequence[Write],
+        addresses: dict[str, Address],
+        keys: Sequence[str],
+        around: Around | None = None,
     ) -> Iterator[list[str]]:
         """Work `keys` in order, yielding those that finished, batch by batch, written or failed.
 
         `addresses`: how the partitions lie in each asset's table. Raises UserError for what no batch could get
         past, and psycopg.Error where the server stays away.
         """
+        if around is not None:
+            yield from self._each(writes, addresses, keys, around)
+            return
         began = time.monotonic()
         with Session(self.connect, self.settings, self.log) as session:
             prepared = [
@@ -70,8 +77,22 @@ class Runner:
                 outcome = "failed"
                 raise
             finally:
-                self.outcome.seconds = time.monotonic() - began
+                self.outcome.seconds += time.monotonic() - began
                 self._close(outcome)
+
+    def _each(
+        self, writes: Sequence[Write], addresses: dict[str, Address], keys: Sequence[str], around: Around
+    ) -> Iterator[list[str]]:
+        """Every partition by itself, with what is done around it."""
+        for key in keys:
+
+            def work(identity: RunIdentity, key: str = key) -> Outcome:
+                for _ in replace(self, run_identity=identity).run(writes, addresses, [key]):
+                    pass
+                return self.outcome
+
+            self.outcome.said[key] = around(key, self.run_identity, work)
+            yield [key]
 
     def _all(self, keys: list[str]) -> Iterator[list[str]]:
         work, self._throttle = self._work, Throttle(self.settings)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from dagster_backfills.lib.engine import ledger
@@ -12,7 +13,6 @@ from dagster_backfills.lib.engine.model import WHOLE, Counts, Failure, Outcome
 from dagster_backfills.lib.engine.prepared import PreparedWrite
 from dagster_backfills.lib.engine.session import Session
 from dagster_backfills.lib.engine.sizing import BatchSize
-from dagster_backfills.lib.postgres.sift import Sifted
 
 
 @dataclass
@@ -48,10 +48,10 @@ class Work:
         units: list[str] | None,
         *,
         fresh: bool = False,
-        rows: Sifted | None = None,
+        computed: Any = None,
     ) -> dict[str, Counts]:
         self.at = write
-        return write.run(self.session.conn, keys, units, self.run.run_id, fresh=fresh, rows=rows)
+        return write.run(self.session.conn, keys, units, self.run.run_id, fresh=fresh, computed=computed)
 
     def write(self, batch_id: UUID, keys: list[str], units: int) -> Callable[[], None]:
         """Whole partitions, in one transaction."""

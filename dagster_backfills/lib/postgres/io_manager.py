@@ -80,6 +80,8 @@ class PostgresIOManager(dg.ConfigurableIOManager):
     )
 
     def settings(self, write_set: WriteSet) -> EngineSettings:
+        if write_set.settings is not None:
+            return write_set.settings
         target = self.target_seconds
         return EngineSettings(
             batch_units=self.batch_units,
@@ -157,17 +159,16 @@ class _Storing:
             log=self.context.log.warning,
         )
         with self.manager.postgres.connect() as conn:
-            self.tables = {
-                w.target.asset: read_table(conn, *w.target.schema_and_table) for w in self.write_set.writes
-            }
+            self._read_tables(conn, [w for w in self.write_set.writes if w.address is None])
             addresses = {
-                w.target.asset: address_of(
-                    w.target, self.tables[w.target.asset], self.partitions_def, self.keys
-                )
+                w.target.asset: w.address
+                or address_of(w.target, self.tables[w.target.asset], self.partitions_def, self.keys)
                 for w in self.write_set.writes
             }
             for write in self.write_set.writes:
-                table = self.tables[write.target.asset]
+                table = self.tables.get(write.target.asset)
+                if table is None:  # the write says itself where its rows lie
+                    continue
                 refuse_twins(
                     conn, write.target, table, self.partitions_def, self.context.step_context.instance
                 )
@@ -176,7 +177,7 @@ class _Storing:
             announce_partitions(self.context, [dg.AssetKey(a.split("/")) for a in self.modes], self.keys)
         progress = ProgressLog(len(self.keys), self.context.log.info)
         reporter = Reporter(self.context)
-        for finished in runner.run(self.write_set.writes, addresses, self.keys):
+        for finished in runner.run(self.write_set.writes, addresses, self.keys, self.write_set.around):
             good = [key for key in finished if key not in runner.outcome.failed]
             yield from reporter.report(self._materializations(runner.outcome, good))
             progress.step(len(finished), runner.outcome)
@@ -193,7 +194,8 @@ class _Storing:
                 partition=None if key == WHOLE else key,
                 metadata=partition_metadata(
                     outcome.counts.get(asset, {}).get(key), mode, partitioned=key != WHOLE
-                ),
+                )
+                | outcome.said.get(key, {}),
             )
             for asset, mode in self.modes.items()
             for key in keys
@@ -204,15 +206,19 @@ class _Storing:
         """Totals and columns, once for each asset: ten thousand times they would be most of what a run writes."""
         if self.own is None:
             return
+        with self.manager.postgres.connect() as conn:
+            self._read_tables(conn, [w for w in self.write_set.writes if w.address is not None])
         for asset, mode in self.modes.items():
-            table = self.tables.get(asset)
-            metadata = run_metadata(outcome, asset) | (table_metadata(table) if table else {})
+            metadata = run_metadata(outcome, asset) | table_metadata(self.tables[asset])
             if asset != self.own:
                 reporter.describe(dg.AssetKey(asset.split("/")), metadata)
                 continue
             if self.keys == [WHOLE]:
                 metadata |= partition_metadata(outcome.of(asset, WHOLE), mode, partitioned=False)
             self.context.add_output_metadata(metadata)
+
+    def _read_tables(self, conn: psycopg.Connection, writes: Sequence[Write]) -> None:
+        self.tables |= {w.target.asset: read_table(conn, *w.target.schema_and_table) for w in writes}
 
     def _keys(self) -> list[str]:
         if self.write_set.keys is not None:

@@ -1,8 +1,11 @@
 """A gym's data in few words, and the scoring assets run against the test's own database."""
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
+from pathlib import Path
 
 import dagster as dg
 import psycopg
@@ -10,7 +13,7 @@ import pytest
 
 from dagster_backfills.defs.scoring import assets, checks
 from dagster_backfills.defs.scoring.settings import ScoringSettings
-from dagster_backfills.defs.scoring.writer import DayWriter
+from dagster_backfills.lib.postgres.io_manager import PostgresIOManager
 from dagster_backfills.lib.postgres.resource import PostgresResource
 from dagster_backfills_tests.defs.scoring.histories import DAY
 
@@ -83,9 +86,12 @@ def resources(database_url: str) -> dict[str, object]:
 
 
 def resources_of(url: str, **settings: object) -> dict[str, object]:
-    postgres, chosen = PostgresResource(url=url), ScoringSettings(**settings)  # type: ignore[arg-type]
-    writer = DayWriter(postgres=postgres, scoring_settings=chosen, retry_wait_seconds=0)
-    return {"postgres": postgres, "scoring_settings": chosen, "scoring_writer": writer}
+    postgres = PostgresResource(url=url)
+    return {
+        "postgres": postgres,
+        "scoring_settings": ScoringSettings(**settings),  # type: ignore[arg-type]
+        "io_manager": PostgresIOManager(postgres=postgres, retry_wait_seconds=0),
+    }
 
 
 @pytest.fixture
@@ -130,3 +136,21 @@ def _checks() -> list[dg.AssetChecksDefinition]:
 def check_results(result: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckEvaluation]:
     """The check results of a run, by asset and check name."""
     return {f"{e.asset_key.path[-1]}.{e.check_name}": e for e in result.get_asset_check_evaluations()}
+
+
+def healthy(gyms: Gyms, count: int) -> list[str]:
+    """Members whom nothing is wrong with."""
+    return [gyms.member(f"m{n:03}", 16, 30 + n, 44 + n, coaches=("c1",)) for n in range(count)]
+
+
+def slow_run(url: str, table: str, root: Path) -> subprocess.Popen[bytes]:
+    """A run in a process of its own, one member a batch and slow."""
+    command = [
+        sys.executable,
+        "-m",
+        "dagster_backfills_tests.defs.scoring.slow_run",
+        url,
+        table,
+        DAY.isoformat(),
+    ]
+    return subprocess.Popen(command, cwd=root, stderr=subprocess.DEVNULL)

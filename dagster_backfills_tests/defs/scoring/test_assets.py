@@ -9,8 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dagster_backfills.defs.scoring import assets
-from dagster_backfills.defs.scoring.features import COLUMNS, read_frame, statement
+from dagster_backfills.defs.scoring.features import COLUMNS, read_frame
 from dagster_backfills.defs.scoring.sample_data import ScoringSize, load_sample
+from dagster_backfills.defs.scoring.statements import statement
 from dagster_backfills_tests.defs.scoring import reference
 from dagster_backfills_tests.defs.scoring.conftest import Gyms, Score, check_results
 from dagster_backfills_tests.defs.scoring.histories import DAY, features, members
@@ -269,7 +270,7 @@ def test_every_batch_size_gives_the_reference_for_the_sample_data(
         "select m.id, m.joined_date, m.expected_visits_per_week,"
         " coalesce(array_agg(v.visited_on) filter (where v.visited_on is not null), '{}')"
         " from scoring.members as m left join scoring.visits as v on v.member_id = m.id"
-        " where m.status = 'active' and coalesce(m.expected_visits_per_week, 1) > 0 group by m.id"
+        " where m.status = 'active' and coalesce(m.expected_visits_per_week, 1) >= 0 group by m.id"
     )
     expected = {
         name: reference.commitment(

@@ -1,6 +1,5 @@
-"""What people see of a day: metadata, the closing lines, the picture, the explanation of one member, the settings."""
+"""What people see of a day: metadata, the closing lines, the explanation of one member, the settings."""
 
-import base64
 from datetime import date
 
 import dagster as dg
@@ -23,7 +22,7 @@ def metadata(result: dg.ExecuteInProcessResult, asset: str) -> dict[str, object]
     return {name: value.value for name, value in event.metadata.items()}
 
 
-def test_each_day_shows_its_numbers_and_a_picture(
+def test_each_day_shows_its_numbers_and_what_is_of_today(
     gyms: Gyms, score: Score, capsys: pytest.CaptureFixture[str]
 ) -> None:
     gyms.member("regular", *range(0, 101, 2), coaches=("c1",))
@@ -33,9 +32,9 @@ def test_each_day_shows_its_numbers_and_a_picture(
     expected = {"members_scored": 2, "band_low": 1, "band_high": 1, "band_good": 0, "mean_score": 53.5}
     assert expected.items() <= commitment.items()
     assert {"failures": 0, "rows_inserted": 2, "dagster/partition_row_count": 2}.items() <= commitment.items()
-    picture = str(commitment["histogram"])
-    assert picture.startswith("![Commitment scores of 2026-06-30](data:image/png;base64,")
-    assert base64.b64decode(picture.partition("base64,")[2][:-1]).startswith(b"\x89PNG")
+    assert str(commitment["as_of"]).startswith(
+        "2026-06-30. Visits are those up to the day. Status, joining date and"
+    )
     assert {"risk_none": 1, "risk_high": 1, "mean_score": 54.0}.items() <= metadata(
         result, "churn_risk_scores"
     ).items()
@@ -87,16 +86,16 @@ def test_an_explanation_of_a_day_without_visits_and_of_a_new_member(gyms: Gyms) 
 
 
 def test_who_can_not_be_explained_is_told_why(gyms: Gyms) -> None:
-    gyms.member("no goal", 1, per_week=0)
+    gyms.member("no goal", 1, per_week=-1)
     with pytest.raises(UserError, match="There is no member 'nobody'"):
         explain(gyms.conn, "nobody", DAY, Weights())
-    with pytest.raises(UserError, match="expected_visits_per_week must be above 0"):
+    with pytest.raises(UserError, match="expected_visits_per_week must be 0 or more, is -1"):
         explain(gyms.conn, "no goal", DAY, Weights())
 
 
 def test_status_shows_each_day_with_its_links(gyms: Gyms, score: Score) -> None:
     gyms.member("a", 1)
-    gyms.member("broken", 1, per_week=0)
+    gyms.member("broken", 1, per_week=-1)
     score(assets.commitment_scores)
     newest, before = chain_of(gyms.conn, DAY, 2)
     assert [str(link) for link in newest.links] == ["partial: 1 of 2, 1 failed", "missing", "missing"]
@@ -133,7 +132,9 @@ def test_settings_come_from_the_environment_and_wrong_ones_are_named() -> None:
     assert settings.parsed_weights.version == "40-20-20-20"
     for environment, words in [
         ({"SCORING_WEIGHTS": "0.4,0.2,0.2,0.1"}, "SCORING_WEIGHTS: .*sum to 1"),
-        ({"SCORING_BATCH_MEMBERS": "many"}, "SCORING_BATCH_MEMBERS is not a number: 'many'"),
+        ({"SCORING_BATCH_MEMBERS": "many"}, "SCORING_BATCH_MEMBERS: .*valid integer.*'many'"),
+        ({"SCORING_BATCH_SECONDS": "inf"}, "SCORING_BATCH_SECONDS: .*finite number"),
+        ({"SCORING_FIRST_DAY": "yesterday"}, "SCORING_FIRST_DAY: .*valid date"),
         ({"SCORING_CATCH_UP_DAYS": "0"}, "SCORING_CATCH_UP_DAYS: .*greater than or equal to 1"),
     ]:
         with pytest.raises(UserError, match=words):

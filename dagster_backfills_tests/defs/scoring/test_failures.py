@@ -1,8 +1,5 @@
 """Broken members, killed runs, two runs for one day: what is lost (nothing) and what people are told."""
 
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,7 +9,7 @@ import pytest
 
 from dagster_backfills.defs.scoring import assets
 from dagster_backfills.defs.scoring.days import day_lock
-from dagster_backfills_tests.defs.scoring.conftest import Gyms, Score, check_results
+from dagster_backfills_tests.defs.scoring.conftest import Gyms, Score, check_results, healthy, slow_run
 from dagster_backfills_tests.defs.scoring.histories import DAY
 
 LEDGER = (
@@ -20,33 +17,11 @@ LEDGER = (
 )
 STATE = "select outcome, reason, expected, done, failed from scoring.chain_days where asset = %s and day = %s"
 BATCHES = "select count(distinct units_upto) from backfill.batches where asset = %s"
-TABLES = {
-    "commitment_scores": assets.commitment_scores,
-    "churn_risk_scores": assets.churn_risk_scores,
-    "coach_actions": assets.coach_actions,
-}
-
-
-def healthy(gyms: Gyms, count: int) -> list[str]:
-    return [gyms.member(f"m{n:03}", 16, 30 + n, 44 + n, coaches=("c1",)) for n in range(count)]
-
-
-def slow_run(url: str, table: str, root: Path) -> subprocess.Popen[bytes]:
-    """A run in a process of its own, one member a batch and slow."""
-    command = [
-        sys.executable,
-        "-m",
-        "dagster_backfills_tests.defs.scoring.slow_run",
-        url,
-        table,
-        DAY.isoformat(),
-    ]
-    return subprocess.Popen(command, cwd=root, stderr=subprocess.DEVNULL)
 
 
 def test_a_broken_member_is_recorded_and_the_others_are_scored(gyms: Gyms, score: Score) -> None:
     healthy(gyms, 20)
-    gyms.member("no goal", 1, per_week=0)
+    gyms.member("no goal", 1, per_week=-1)
     gyms.member("endless", 1)
     gyms.conn.execute("update scoring.members set joined_date = 'infinity' where id = 'endless'")
     result = score(max_failed_percent=10, batch_members=8)
@@ -59,7 +34,7 @@ def test_a_broken_member_is_recorded_and_the_others_are_scored(gyms: Gyms, score
             "scoring/commitment_scores",
             day,
             "no goal",
-            "Member 'no goal' can't be scored: expected_visits_per_week must be above 0, is 0.",
+            "Member 'no goal' can't be scored: expected_visits_per_week must be 0 or more, is -1.",
         ),
     ]
     assert gyms.rows(STATE, "scoring/commitment_scores", DAY) == [("complete", None, 22, 20, 2)]
@@ -89,7 +64,7 @@ def test_a_run_for_one_gym_leaves_the_failures_of_the_others_open(
     gyms: Gyms, score: Score, batch_members: int
 ) -> None:
     for gym in ("g1", "g2"):
-        gyms.member(f"bad of {gym}", 1, per_week=0, gym=gym)
+        gyms.member(f"bad of {gym}", 1, per_week=-1, gym=gym)
         gyms.member(f"good of {gym}", 1, gym=gym)
     score(assets.commitment_scores, max_failed_percent=100)
     assert [row[2] for row in gyms.rows(LEDGER)] == ["bad of g1", "bad of g2"]
@@ -108,53 +83,6 @@ def test_a_missing_table_fails_the_run_and_the_day_says_why(gyms: Gyms, score: S
     outcome, reason, *_ = gyms.rows(STATE, "scoring/churn_risk_scores", DAY)[0]
     assert outcome == "failed"
     assert "Table scoring.churn_risk_scores does not exist" in reason
-
-
-@pytest.mark.parametrize("table", TABLES)
-def test_a_run_that_is_killed_goes_on_where_it_stopped(
-    gyms: Gyms, score: Score, database_url: str, project_root: Path, table: str
-) -> None:
-    healthy(gyms, 12)
-    before = list(TABLES)[: list(TABLES).index(table)]
-    if before:
-        score(*(TABLES[name] for name in before))
-    asset = f"scoring/{table}"
-    with slow_run(database_url, table, project_root) as process:
-        while gyms.rows(BATCHES, asset)[0][0] < 3:
-            assert process.poll() is None
-            time.sleep(0.05)
-        process.send_signal(signal.SIGKILL)
-    kept = gyms.rows(f"select xmin::text, member_id from scoring.{table} order by 2")  # noqa: S608
-    assert 3 <= len(kept) < 12
-    assert gyms.rows(STATE, asset, DAY)[0][0] == "running"
-    assert score(TABLES[table]).success
-    assert gyms.rows(STATE, asset, DAY)[0][0] == "complete"
-    rows = gyms.rows(f"select xmin::text, member_id from scoring.{table} order by 2")  # noqa: S608
-    assert len(rows) == 12
-    assert rows[: len(kept)] == kept
-    worked = gyms.rows("select sum(units) from backfill.batches where asset = %s", asset)
-    assert worked == [(12,)]  # no member was worked twice
-
-
-def test_a_run_that_is_ended_for_its_length_says_so_and_the_next_does_what_is_missing(
-    gyms: Gyms, score: Score, database_url: str, project_root: Path
-) -> None:
-    """`dagster/max_runtime` ends a run by an interrupt, which is what comes here."""
-    healthy(gyms, 12)
-    asset = "scoring/commitment_scores"
-    with slow_run(database_url, "commitment_scores", project_root) as process:
-        while gyms.rows(BATCHES, asset)[0][0] < 3:
-            assert process.poll() is None
-            time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) != 0
-    kept = gyms.rows("select count(*) from scoring.commitment_scores")[0][0]
-    assert 3 <= kept < 12
-    outcome, reason, expected, done, _ = gyms.rows(STATE, asset, DAY)[0]
-    assert (outcome, expected, done) == ("failed", 12, kept) and reason
-    assert score(assets.commitment_scores).success
-    assert gyms.rows(STATE, asset, DAY) == [("complete", None, 12, 12, 0)]
-    assert gyms.rows("select sum(units) from backfill.batches where asset = %s", asset) == [(12,)]
 
 
 @pytest.mark.parametrize("whose", ["pid = pg_backend_pid()", "application_name = 'dagster_backfills'"])
@@ -241,7 +169,7 @@ def test_checks_find_rows_that_the_rules_did_not_make(gyms: Gyms, score: Score) 
 def test_the_planner_is_told_of_a_day_with_many_new_rows(
     gyms: Gyms, score: Score, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dagster_backfills.defs.scoring.writer._ANALYZE_ROWS", 3)
+    monkeypatch.setattr("dagster_backfills.defs.scoring.day_record._ANALYZE_ROWS", 3)
     healthy(gyms, 3)
     score(assets.commitment_scores)
     known = gyms.rows(

@@ -193,13 +193,22 @@ def test_an_action_quotes_its_numbers_and_carries_reason_codes() -> None:
     ]
 
 
-def test_an_expectation_of_nothing_or_less_is_named_as_a_problem() -> None:
-    frame = features([ago(1), ago(1, per_week=Fraction(2)), ago(1)])
-    frame.loc[[0, 2], "expected_hundredths"] = [0, -150]
+def test_a_goal_below_nothing_or_without_a_number_is_named_as_a_problem() -> None:
+    frame = features([ago(1), ago(1, per_week=Fraction(2)), ago(1), ago(1)])
+    frame.loc[[0, 2, 3], "expected_hundredths"] = [0, -150, rules.NO_NUMBER]
     assert dict(rules.problems(frame)) == {
-        "m0": "expected_visits_per_week must be above 0, is 0",
-        "m2": "expected_visits_per_week must be above 0, is -1.5",
+        "m2": "expected_visits_per_week must be 0 or more, is -1.5",
+        "m3": "expected_visits_per_week must be 0 or more, is not a number",
     }
+    with pytest.raises(ValueError, match=r"Member 'm2' can't be scored: .* is -1\.5\."):
+        rules.commitment_scores(frame)
+
+
+def test_a_goal_of_nothing_counts_as_none() -> None:
+    frame = features([ago(*days) for days in ([1, 9, 30], [40], [])] * 2)
+    frame.loc[:2, "expected_hundredths"] = 0
+    scores = rules.commitment_scores(frame).drop(columns="member_id")
+    assert scores[:3].to_dict("records") == scores[3:].to_dict("records")
 
 
 def test_empty_frames_give_empty_results() -> None:

@@ -132,7 +132,7 @@ def test_the_chain_from_end_to_end_waits_for_each_gate_and_says_so(gyms: Gyms, c
 
 def test_a_partial_upstream_holds_the_chain_and_a_repair_releases_it(gyms: Gyms, chain: Chain) -> None:
     gyms.member("a", 1)
-    gyms.member("b", 1, per_week=0)
+    gyms.member("b", 1, per_week=-1)
     churn = sensors.churn_risk_after_commitment
     chain.launch("commitment_scores_job", chain.scheduled(2))
     requests, reason = chain.tick(churn, 3)

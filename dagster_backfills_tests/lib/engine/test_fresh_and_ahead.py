@@ -167,3 +167,30 @@ ODD = ["", " ", "a,b", '"', "\\", '\\"', "{}", "NULL", "null", "é中", "a\nb", 
 def test_a_text_array_arrives_as_it_is(conn: psycopg.Connection, keys: list[str]) -> None:
     for statement in ("select %s::text[]", "select array_cat(%s, '{}'::text[])"):
         assert conn.execute(statement, [TextArray(keys)]).fetchone() == (keys,)
+
+
+def test_the_rest_between_two_batches_is_kept_between_slices_of_one_partition_too(database_url, conn):
+    keys = fill(conn, parts=1, units=6)
+    run(database_url, [computed(nothing)], keys, batch_units=2, delay_seconds=0.2)
+    gaps = conn.execute(
+        "select extract(epoch from committed_at - lag(committed_at) over (order by committed_at))::float8"
+        " from backfill.batches where units_upto is not null"
+    ).fetchall()
+    assert [gap is None or gap >= 0.2 for (gap,) in gaps] == [True] * 3
+
+
+def test_a_second_run_writes_what_differs_and_counts_the_rest(database_url, conn):
+    keys = fill(conn, parts=1, units=12)
+    write = ahead(computed(nothing))
+    run(database_url, [write], keys, batch_units=3)
+    conn.execute("update t.units set v = 0 where unit = 'p001-u0004'")
+    conn.execute("insert into t.units values ('p001', 'p001-u0007x', 0)")
+    conn.execute("delete from t.units where unit = 'p001-u0012'")
+    counts = run(database_url, [write], keys, batch_units=3).of("t/units", "p001")
+    assert (counts.inserted, counts.updated, counts.deleted, counts.unchanged) == (1, 1, 1, 10)
+    assert units_of(conn) == {f"p001-u{n:04}": n for n in range(1, 13)}
+    again = run(database_url, [write], keys, batch_units=3)
+    counts = again.of("t/units", "p001")
+    assert (counts.inserted, counts.updated, counts.deleted, counts.unchanged) == (0, 0, 0, 12)
+    # A unit that is due and in the table is one unit: four slices, and the end.
+    assert again.batches == 5
