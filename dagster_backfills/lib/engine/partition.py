@@ -9,7 +9,7 @@ from uuid import UUID
 
 from dagster_backfills.lib.engine import ledger
 from dagster_backfills.lib.engine.ahead import Ahead
-from dagster_backfills.lib.engine.failures import is_lost, stands_alone
+from dagster_backfills.lib.engine.failures import is_lost
 from dagster_backfills.lib.engine.model import Compute, Counts
 from dagster_backfills.lib.engine.units import stream_units
 from dagster_backfills.lib.engine.work import Work
@@ -37,21 +37,23 @@ class SlicedPartition:
 
     def write(self) -> None:
         """Write the partition; units that can't be written are in the ledger, and don't fail it."""
+        try:
+            self._all_slices()
+            self.work.session.attempt(self._complete)
+        except Exception as error:
+            if not self.work.stands_alone(error):
+                raise
+            self.work.partition_failed(self.key, error)
+
+    def _all_slices(self) -> None:
         while True:
             try:
-                self._slices()
-                break
+                return self._slices()
             except Exception as error:
                 # The list of units is gone with the connection: it goes on from the last slice.
                 if not is_lost(error):
                     raise
                 self.work.session.reconnect()
-        try:
-            self.work.session.attempt(self._complete)
-        except Exception as error:
-            if not stands_alone(error):
-                raise
-            self.work.partition_failed(self.key, error)
 
     def _slices(self) -> None:
         """The slices from behind `after` on."""
@@ -85,7 +87,7 @@ class SlicedPartition:
             self.work.session.attempt(lambda batch_id: self._slice(batch_id, units, fresh, computed))
             self.work.size.took(len(units), time.monotonic() - began)
         except Exception as error:
-            if not stands_alone(error):
+            if not self.work.stands_alone(error):
                 raise
             if len(units) == 1:
                 self.work.unit_failed(self.key, units[0], error)
@@ -116,6 +118,7 @@ class SlicedPartition:
             self._first = False
             self.first_snapshot = self.first_snapshot or snapshot
             for asset, count in counts.items():
+                work.refusals.wrote(count)
                 self.counts.setdefault(asset, Counts()).add(count)
 
         return committed

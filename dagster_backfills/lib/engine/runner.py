@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import psycopg
 
 from dagster_backfills.lib.engine import ledger
-from dagster_backfills.lib.engine.failures import is_lost, stands_alone
+from dagster_backfills.lib.engine.failures import is_lost
 from dagster_backfills.lib.engine.ledger import RunIdentity
 from dagster_backfills.lib.engine.model import Around, Outcome, Write
 from dagster_backfills.lib.engine.partition import SlicedPartition
@@ -126,7 +126,7 @@ class Runner:
             work.session.attempt(lambda batch_id: work.write(batch_id, keys, units))
             work.size.took(weight, time.monotonic() - began)
         except Exception as error:
-            if not stands_alone(error):
+            if not work.stands_alone(error):
                 raise
             if len(keys) > 1:
                 middle = len(keys) // 2
@@ -148,9 +148,17 @@ class Runner:
             self.log(f"The database was not well ({said[-1]}): the batches are smaller now.")
 
     def _weigh(self, keys: list[str]) -> dict[str, int]:
-        sliced, session = self._work.sliced, self._work.session
+        work, session = self._work, self._work.session
+        if not work.sliced:
+            return {}
         session.tune(session.conn)
-        return count_units(session.conn, sliced[0], keys) if sliced else {}
+        try:
+            return count_units(session.conn, work.sliced[0], keys)
+        except Exception as error:
+            if not work.stands_alone(error):
+                raise
+            session.rollback()  # it is of one partition, and that one fails by itself
+            return {}
 
     def _close(self, outcome: str) -> None:
         session = self._work.session

@@ -1,6 +1,7 @@
 """The units of partitions: how many there are, and their keys in order, a slice at a time."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 import psycopg
 from psycopg import sql
@@ -56,7 +57,8 @@ def stream_units(
         'select u.unit collate "C" from (\n{}\n) as u '
         'where %(after)s::text is null or u.unit collate "C" > %(after)s order by 1'
     ).format(sql.SQL("\nunion all\n").join(parts))
-    with conn.cursor(name="backfill_units", withhold=True) as cursor:
+    cursor = conn.cursor(name="backfill_units", withhold=True)
+    try:
         cursor.execute(statement, binds)
         conn.commit()
         slice_: dict[str, None] = {}
@@ -69,3 +71,6 @@ def stream_units(
                 last, slice_ = next(reversed(slice_)), {}
         if slice_:
             yield TextArray(slice_)
+    finally:
+        with suppress(psycopg.Error):  # a statement that failed at its commit has left no cursor
+            cursor.close()

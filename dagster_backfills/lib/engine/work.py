@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from dagster_backfills.lib.engine import ledger
+import psycopg
+
+from dagster_backfills.lib.engine import failures, ledger
 from dagster_backfills.lib.engine.failures import describe
 from dagster_backfills.lib.engine.ledger import RunIdentity
 from dagster_backfills.lib.engine.model import WHOLE, Counts, Failure, Outcome
 from dagster_backfills.lib.engine.prepared import PreparedWrite
+from dagster_backfills.lib.engine.refusals import Refusals
 from dagster_backfills.lib.engine.session import Session
 from dagster_backfills.lib.engine.sizing import BatchSize
 
@@ -28,6 +31,8 @@ class Work:
 
     def __post_init__(self) -> None:
         self.at = self.writes[0]
+        self.refusals = Refusals(self.session.settings.max_failures_in_a_row)
+        self._of_rows: set[tuple[str, str | None]] = set()
 
     @property
     def sliced(self) -> list[PreparedWrite]:
@@ -67,7 +72,13 @@ class Work:
             ledger.resolve(self.session.conn, asset, keys, owned=owned[asset])
             total = Counts.sum(by_partition.values())
             self.record(batch_id, asset, keys, total, units=units, began=began, snapshot=snapshot)
-        return lambda: self.finished(keys, counts)
+
+        def committed() -> None:
+            for by_partition in counts.values():
+                self.refusals.wrote(Counts.sum(by_partition.values()))
+            self.finished(keys, counts)
+
+        return committed
 
     def record(
         self, batch_id: UUID, asset: str, keys: list[str], counts: Counts, *, units: int, began: float,
@@ -87,6 +98,32 @@ class Work:
                 self.outcome.of(asset, key).add(value)
         self.outcome.done += keys
 
+    def stands_alone(self, error: BaseException) -> bool:
+        """Whether a batch that raised this is cut in two: not where it is raised over no unit at all as well."""
+        if not failures.stands_alone(error):
+            return False
+        kind = (self.at.asset, getattr(error, "sqlstate", None))
+        if failures.is_unusual(error) and kind not in self._of_rows:
+            if self._nothing_raises() == kind[1]:
+                return False
+            self._of_rows.add(kind)
+        return True
+
+    def _nothing_raises(self) -> str | None:
+        """SQLSTATE of what the write that failed raises over no partition and no unit; nothing of it is kept."""
+        write, conn = self.at, self.session.conn
+        try:
+            self.session.begin([write.asset], [])
+            write.run(conn, [], [] if write in self.sliced else None, self.run.run_id)
+            ledger.clear_stale(conn, write.asset, [], "1:1:")
+        except psycopg.Error as error:
+            return error.sqlstate
+        except Exception:  # a rule that can't do with nothing says nothing of the error
+            return None
+        finally:
+            self.session.rollback()
+        return None
+
     def partition_failed(self, key: str, error: BaseException) -> None:
         self.outcome.failed[key] = self._enter(key, None, error)
 
@@ -99,4 +136,5 @@ class Work:
         what = f"partition {key!r}" if key != WHOLE else "the table"
         what = what if unit is None else f"{unit!r} of {what}"
         self.log(f"{failure.asset}: {what} could not be written: {failure.message}")
+        self.refusals.failed(error)
         return failure

@@ -147,3 +147,27 @@ def test_the_report_counts_the_failures(school, refuse):
     metadata = observed[0].asset_observation_data.asset_observation.metadata
     assert metadata["failures"].value == 1
     assert [r.data["member_id"] for r in metadata["first_failures"].records] == ["mem_13"]
+
+
+def test_a_trigger_of_the_applications_may_raise_any_error_for_a_member(school):
+    school.conn.execute(
+        """
+        create function public.guard() returns trigger language plpgsql as $$
+        begin
+            if new.member_id = 'mem_13' then
+                raise exception 'member is under legal hold' using errcode = 'insufficient_privilege';
+            elsif new.member_id = 'mem_24' then
+                raise exception 'ask the works council' using errcode = 'AP001';
+            end if;
+            return new;
+        end $$;
+        create trigger guard before insert on training.employee_training_video_completions
+        for each row execute function public.guard()
+        """
+    )
+    assert school.fill(which="all").success
+    assert school.failures() == [
+        ("org_1", "mem_13", "member is under legal hold"),
+        ("org_2", "mem_24", "ask the works council"),
+    ]
+    assert len(school.records("org_1")) == len(school.records("org_2")) == 15

@@ -200,12 +200,9 @@ def test_when_everything_fails_every_partition_is_in_the_ledger(database_url, co
 
 def test_what_no_batch_could_get_past_stops_at_once(database_url, conn):
     keys = fill(conn, parts=4, units=2)
-    conn.execute(
-        "create function t.nope() returns trigger language plpgsql as 'begin perform * from t.nowhere; end'"
-    )
-    conn.execute("create trigger nope before insert on t.units for each row execute function t.nope()")
+    nowhere = computed(lambda connection, part_keys, units: connection.execute("select from t.nowhere"))
     with pytest.raises(psycopg.errors.UndefinedTable, match="nowhere"):
-        run(database_url, [by_part], keys)
+        run(database_url, [nowhere], keys)
     assert ledger_of(conn) == []
     assert conn.execute("select outcome from backfill.runs").fetchone() == ("failed",)
 
