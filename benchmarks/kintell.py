@@ -3,7 +3,8 @@
     python -m benchmarks.kintell [--rows 1000000] [--ways floor,sql,dlt,to_sql,import,resume] [--repeat 2]
 
 Each way has a fresh table and the same server, one after the other, and all of them again: a machine has slow moments,
-and the best try of each counts. The last line is one JSON object.
+and the best try of each counts. The statement and the import run as a deployment does, with the rights of
+`backfills_writer`. The last line is one JSON object.
 """
 
 import argparse
@@ -23,6 +24,7 @@ import psycopg
 from psycopg import sql
 
 from benchmarks.kintell_data import add_users, write_file
+from benchmarks.servers import as_writer
 
 SETTINGS = {
     "shared_buffers": "1GB",
@@ -77,17 +79,20 @@ def compare(url: str, folder: Path, arguments: argparse.Namespace) -> None:
         version = conn.info.server_version // 10000
     print(f"{rows:,} rows ({bad:,} bad), {path.stat().st_size / 1e6:.0f} MB, Postgres {version}")
     found: dict[str, dict[str, Any]] = {}
+    writer = as_writer(url)
     ways: dict[str, Callable[[], dict[str, Any]]] = {
-        "floor": lambda: floor(url, path),
-        "sql": lambda: insert_select(url, path),
+        "floor": lambda: floor(writer, path),
+        "sql": lambda: insert_select(writer, path),
         "dlt": lambda: dlt_append(url, path, folder),
-        "to_sql": lambda: to_sql(url, path),
-        "import": lambda: this_import(url, path, arguments.batch_rows),
-        "resume": lambda: resume(url, path, arguments.batch_rows),
+        "to_sql": lambda: to_sql(writer, path),
+        "import": lambda: this_import(writer, path, arguments.batch_rows),
+        "resume": lambda: resume(writer, path, arguments.batch_rows),
     }
     for way in arguments.ways.split(",") * arguments.repeat:
         with psycopg.connect(url, autocommit=True) as conn:
             conn.execute("drop schema if exists bench cascade; create schema bench")
+            conn.execute("grant usage, create on schema bench to backfills_writer")
+            make_target(conn)
             conn.execute(
                 "truncate kintell.backfill_jobs, kintell.kintell_sessions, kintell.event_outbox cascade"
             )
@@ -177,9 +182,19 @@ def _copy_raw(url: str, path: Path) -> None:
             copy.write(piece)
 
 
+def make_target(conn: psycopg.Connection) -> None:
+    """A table like that of the sessions, with its keys and indexes."""
+    conn.execute("create table bench.sessions (like kintell.kintell_sessions including all)")
+    for column in ("participant_id", "volunteer_id"):
+        add_key = sql.SQL("alter table bench.sessions add foreign key ({}) references kintell.users")
+        conn.execute(add_key.format(sql.Identifier(column)))
+    conn.execute("grant select, insert on bench.sessions to backfills_writer")
+
+
 def insert_select(url: str, path: Path) -> dict[str, Any]:
     """The floor, then one statement that validates, joins the users twice and inserts; same keys and indexes."""
-    _copy_raw_table(url)
+    with psycopg.connect(url, autocommit=True) as conn:
+        conn.execute(_statement("raw_table"))
     began = time.monotonic()
     _copy_raw(url, path)
     with psycopg.connect(url, autocommit=True) as conn:
@@ -188,19 +203,6 @@ def insert_select(url: str, path: Path) -> dict[str, Any]:
         conn.execute("set enable_nestloop = off")
         done = conn.execute(_statement("insert_select")).rowcount
     return {"seconds": time.monotonic() - began, "note": f"{done:,} sessions"}
-
-
-def _copy_raw_table(url: str) -> None:
-    with psycopg.connect(url, autocommit=True) as conn:
-        conn.execute(_statement("raw_table"))
-        conn.execute("create table bench.sessions (like kintell.kintell_sessions including all)")
-        for column in ("participant_id", "volunteer_id"):
-            name = sql.Identifier(column)
-            conn.execute(
-                sql.SQL("alter table bench.sessions add foreign key ({}) references kintell.users").format(
-                    name
-                )
-            )
 
 
 def dlt_append(url: str, path: Path, folder: Path) -> dict[str, Any]:

@@ -27,9 +27,6 @@ def main() -> None:
 def whole(url: str, file: str, batch_rows: int) -> dict[str, object]:
     """Register, preflight and import the file, with everything on. Libraries are loaded before the clock starts, as
     for the other ways."""
-    from dagster_backfills.defs.kintell import memory
-
-    memory.give_back_early()
     import pandera.polars  # noqa: F401
 
     from dagster_backfills.defs.kintell.importer import Options, run_import
@@ -69,8 +66,8 @@ def paused(url: str, file: str, batch_rows: int) -> dict[str, object]:
 
 def resumed(url: str, file: str, batch_rows: int) -> dict[str, object]:
     """Go on with the paused job: seconds from the import's beginning until the rows of the first batch are judged, and
-    until it is committed. The libraries load while a run is at its first step; what that takes is said apart."""
-    from dagster_backfills.defs.kintell import batches, importer
+    until it is committed. What loading the libraries takes is said apart."""
+    from dagster_backfills.defs.kintell import batches, importer, schemas
     from dagster_backfills.defs.kintell.account import list_jobs
 
     first: dict[str, float] = {}
@@ -84,7 +81,7 @@ def resumed(url: str, file: str, batch_rows: int) -> dict[str, object]:
     with psycopg.connect(url, autocommit=True) as conn:
         job = list_jobs(conn, 1)[0]
     loading = time.monotonic()
-    importer.get_ready().join()
+    schemas.text_rows(), schemas.session_rows()
     began = time.monotonic()
     done = importer.run_import(
         url,

@@ -1,6 +1,6 @@
-"""A webserver and a daemon of one Dagster instance, as processes, spoken to through GraphQL like the UI does.
+"""What a benchmark runs on: the role that deployments run as, and a webserver and a daemon spoken to through GraphQL.
 
-Not here: what is launched in them, and anything about the database but its URL.
+Not here: what is launched in them, and the data.
 """
 
 import json
@@ -17,6 +17,29 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+
+from dagster_backfills.lib.postgres.roles import apply_roles
+
+_LOGIN = "bench_writer"
+
+
+def as_writer(url: str) -> str:
+    """The URL of a migrated database for a login with the rights of `backfills_writer`, as deployments have it.
+
+    `url` is its administrator's. Dagster's own tables, in their schema, may be made by the login too.
+    """
+    with psycopg.connect(url, autocommit=True) as conn:
+        conn.execute("create schema if not exists dagster")
+        apply_roles(url)
+        if not conn.execute("select from pg_roles where rolname = %s", [_LOGIN]).fetchone():
+            conn.execute(f"create role {_LOGIN} login password '{_LOGIN}' in role backfills_writer")
+        conn.execute(f"grant create on schema dagster to {_LOGIN}")
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{_LOGIN}:{_LOGIN}@{host}"))
 
 
 class ServerFailed(RuntimeError):

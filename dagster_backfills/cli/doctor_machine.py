@@ -116,24 +116,22 @@ async def _ask_nats(url: str) -> str:
 
 
 def inbox() -> Iterator[Finding]:
+    from dagster_backfills.defs.kintell.inbox import list_inbox
     from dagster_backfills.defs.kintell.resources import KintellSettings
 
-    url = KintellSettings().inbox_url
-    if not url:
-        yield Finding.ok("inbox", "KINTELL_INBOX is not set: imports are started by hand.")
-        return
-    import fsspec
-
     try:
-        fs, path = fsspec.core.url_to_fs(url)
-        if not fs.isdir(path):
-            yield Finding.error("inbox", f"{url} is no folder.", "Create it, or correct KINTELL_INBOX.")
+        url = KintellSettings().inbox_url
+        if not url:
+            yield Finding.ok("inbox", "KINTELL_INBOX is not set: imports are started by hand.")
             return
-        files = sum(info["type"] == "file" for info in fs.ls(path, detail=True))
-    except (OSError, ValueError, ImportError) as error:
-        yield Finding.error("inbox", f"{url} can't be read: {error}", "Correct KINTELL_INBOX or its rights.")
-    else:
-        yield Finding.ok("inbox", f"{url}: {files:,} files")
+        found = list_inbox(url)
+    except UserError as error:
+        yield Finding.error("inbox", error.message, error.hint)
+        return
+    for problem in found.problems:
+        yield Finding.warning("inbox", f"Not imported: {problem}", "Rename the file, or take it away.")
+    if not found.problems:
+        yield Finding.ok("inbox", f"{url}: {len(found.arrivals):,} files")
 
 
 def notifications() -> Iterator[Finding]:

@@ -18,12 +18,12 @@ from dagster_backfills.cli.kintell_options import (
     MakeUsers,
     MaxErrors,
     MaxRatio,
-    Undo,
+    RollBack,
     limits,
     one_of,
     place,
 )
-from dagster_backfills.cli.kintell_runs import copy, find_job, follow_run, import_and_show, waiting
+from dagster_backfills.cli.kintell_runs import copy, find_job, follow_run, import_and_show, readable, waiting
 from dagster_backfills.cli.kintell_show import show_job, show_jobs
 from dagster_backfills.cli.output import confirm, print_json, print_table, say
 
@@ -38,12 +38,13 @@ def start(
     max_errors: MaxErrors = None,
     max_error_ratio: MaxRatio = None,
     create_missing_users: MakeUsers = False,
-    undo_on_failure: Undo = False,
+    rollback_on_failure: RollBack = False,
     json: Json = False,
 ) -> None:
     """Import a file. One that was begun before goes on where it stopped."""
-    config = limits(batch_rows, max_errors, max_error_ratio, create_missing_users, undo_on_failure)
-    import_and_show({"file": place(file), "on_duplicate": one_of(on_duplicate), **config}, json)
+    config = limits(batch_rows, max_errors, max_error_ratio, create_missing_users, rollback_on_failure)
+    config |= {"file": readable(place(file)), "on_duplicate": one_of(on_duplicate)}
+    import_and_show(config, json)
 
 
 @app.command()
@@ -53,12 +54,14 @@ def resume(
     max_errors: MaxErrors = None,
     max_error_ratio: MaxRatio = None,
     create_missing_users: MakeUsers = False,
-    undo_on_failure: Undo = False,
+    rollback_on_failure: RollBack = False,
     json: Json = False,
 ) -> None:
     """Start or continue a job that is pending, paused, failed, or whose worker is dead."""
-    config = limits(batch_rows, max_errors, max_error_ratio, create_missing_users, undo_on_failure)
-    import_and_show({"job": str(find_job(job).id), **config}, json)
+    config = limits(batch_rows, max_errors, max_error_ratio, create_missing_users, rollback_on_failure)
+    found = find_job(job, "import")
+    readable(found.file_url, found)
+    import_and_show({"job": str(found.id), **config}, json)
 
 
 @app.command()
@@ -109,7 +112,7 @@ def validate(
     """Judge every row of a file and write nothing to the database."""
     from dagster_backfills.cli.kintell_watch import verdict_of
 
-    config = {"file": place(file), "on_duplicate": one_of(on_duplicate), "dry_run": True}
+    config = {"file": readable(place(file)), "on_duplicate": one_of(on_duplicate), "dry_run": True}
     seen: dict[str, str] = {}
 
     def watch(run_id: str, ended: Callable[[], bool]) -> None:
@@ -149,7 +152,7 @@ def cancel(job: JobId, json: Json = False) -> None:
 @app.command()
 def replay(job: JobId, create_missing_users: MakeUsers = False, json: Json = False) -> None:
     """Try a job's rejected rows again, after their cause was removed. No file is needed."""
-    found = find_job(job)
+    found = find_job(job, "replay")
     config = {"job": str(found.id), "create_missing_users": create_missing_users}
     code = follow_run("replay_kintell_errors", {"ops": {"replay_errors": {"config": config}}}, watch=waiting)
     show_job(find_job(job), json)
@@ -159,32 +162,27 @@ def replay(job: JobId, create_missing_users: MakeUsers = False, json: Json = Fal
 @app.command()
 def rollback(
     job: JobId,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would happen.")] = False,
+    execute: Annotated[
+        bool, typer.Option("--execute/--dry-run", help="Roll the import back, or only say what would happen.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     json: Json = False,
 ) -> None:
-    """Remove what a job inserted, restore what it rewrote, keep what was edited since."""
-    from dagster_backfills.defs.kintell.undo import preview_rollback
+    """Remove what a job inserted, restore what it rewrote, keep what was edited since. A dry run unless --execute."""
+    from dagster_backfills.defs.kintell.rollback import preview_rollback
 
-    found = find_job(job)
+    found = find_job(job, "rollback")
     with database() as conn:
         preview = preview_rollback(conn, found.id)
-    if dry_run:
+    counts = f"{preview.removes:,} sessions to remove, {preview.restores:,} to restore, {preview.keeps:,} to keep, "
+    say(f"{counts}because they were edited since.", *(f"kept: {session}" for session in preview.kept))
+    if not execute:
+        say("A dry run: nothing was changed. To roll the import back, add --execute.")
         if json:
-            print_json(asdict(preview))
-        else:
-            print_table(
-                ["removes", "restores", "keeps"], [(preview.removes, preview.restores, preview.keeps)]
-            )
-            for session in preview.kept:
-                say(f"kept, edited since: {session}")
+            print_json({**asdict(preview), "dry_run": True})
         return
-    confirm(
-        f"Remove {preview.removes:,} sessions, restore {preview.restores:,} and keep {preview.keeps:,} that were "
-        "edited since?",
-        yes,
-    )
-    config = {"job": str(found.id)}
+    confirm(f"Roll back job {found.id}?", yes)
+    config = {"job": str(found.id), "dry_run": False}
     code = follow_run(
         "rollback_kintell_import", {"ops": {"roll_back_sessions": {"config": config}}}, watch=waiting
     )

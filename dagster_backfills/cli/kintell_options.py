@@ -1,5 +1,6 @@
 """Options and arguments that commands of `backfills kintell` share, and what they say to a run."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,18 +22,18 @@ MaxRatio = Annotated[
     float | None, typer.Option(help="Stop when a larger share of the rows is rejected: 0.05 is 5 %.")
 ]
 MakeUsers = Annotated[bool, typer.Option("--create-missing-users", help="Make users for unknown addresses.")]
-Undo = Annotated[
-    bool, typer.Option("--undo-on-failure", help="Roll back what max-errors or max-error-ratio stopped.")
+RollBack = Annotated[
+    bool, typer.Option("--rollback-on-failure", help="Roll back what max-errors or max-error-ratio stopped.")
 ]
 
 
 def limits(
-    batch_rows: int, max_errors: int | None, ratio: float | None, make_users: bool, undo: bool
+    batch_rows: int, max_errors: int | None, ratio: float | None, make_users: bool, roll_back: bool
 ) -> dict[str, Any]:
     config: dict[str, Any] = {
         "batch_rows": batch_rows,
         "create_missing_users": make_users,
-        "undo_on_failure": undo,
+        "rollback_on_failure": roll_back,
     }
     given = {"max_errors": max_errors, "max_error_ratio": ratio}
     return config | {name: value for name, value in given.items() if value is not None}
@@ -46,4 +47,4 @@ def one_of(on_duplicate: str) -> str:
 
 def place(file: str) -> str:
     """Paths are the person's, URLs everyone's: the run works elsewhere."""
-    return file if "://" in file else str(Path(file).expanduser().absolute())
+    return file if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", file) else str(Path(file).expanduser().absolute())

@@ -14,14 +14,34 @@ if TYPE_CHECKING:
     from dagster_backfills.defs.kintell.account import Job
 
 
-def find_job(job: str) -> "Job":
+def find_job(job: str, activity: str | None = None) -> "Job":
+    """The job; with `activity`, if it is in a state for that: no run is launched to learn that it is not."""
     from dagster_backfills.defs.kintell.account import load_job
 
     with database() as conn:
-        return load_job(conn, job)
+        found = load_job(conn, job)
+    if activity:
+        found.check_claimable(activity)
+    return found
+
+
+def readable(file: str, job: "Job | None" = None) -> str:
+    """The file, if it may be read, is there and has a header, or still is what `job` was registered with."""
+    from dagster_backfills.defs.kintell.files import open_file
+    from dagster_backfills.defs.kintell.importer import open_unchanged
+    from dagster_backfills.defs.kintell.reader import read_header
+    from dagster_backfills.defs.kintell.resources import KintellSettings
+
+    allowed = KintellSettings().allowed
+    if job:
+        open_unchanged(job, allowed)
+    else:
+        read_header(open_file(file, allowed))
+    return file
 
 
 def import_and_show(config: dict[str, Any], json: bool) -> None:
+    """Import in a run, and show the job when it has ended."""
     from dagster_backfills.cli.kintell_watch import newest_job_of_run, watch_import
 
     seen: dict[str, str] = {}
@@ -30,15 +50,35 @@ def import_and_show(config: dict[str, Any], json: bool) -> None:
         seen["run"] = run_id
         watch_import(run_id, ended)
 
-    code = follow_run("import_kintell_sessions", config, watch=watch)
-    with database() as conn:
-        job = newest_job_of_run(conn, seen["run"], config.get("job"), config.get("file"))
+    def find() -> "Job | None":
+        with database() as conn:
+            return newest_job_of_run(conn, seen.get("run", ""), config.get("job"), config.get("file"))
+
+    try:
+        code = follow_run("import_kintell_sessions", config, watch=watch)
+    except KeyboardInterrupt:
+        say_how_to_go_on(find())
+        raise
+    job = find()
     if job is None:
         raise typer.Exit(code)
     show_job(job, json)
     if job.failed_rows and not json:
         say(f"{job.failed_rows:,} rows were rejected: backfills kintell errors {job.id} -o FILE")
     raise typer.Exit(code or (FAILURES if job.failed_rows or job.status != "completed" else 0))
+
+
+def say_how_to_go_on(job: "Job | None") -> None:
+    """After an interrupt: how far the import is, and the command that continues it."""
+    if job is None:
+        say("Nothing was imported. To begin again, give the same command.")
+    elif job.status == "completed":
+        say(f"Job {job.id} was completed before: {job.progress}.")
+    else:
+        say(
+            f"Job {job.id} is {job.status} after {job.progress}; they stay.",
+            f"To go on: backfills kintell resume {job.id}",
+        )
 
 
 def copy(source: str, target: str) -> None:
@@ -61,12 +101,7 @@ def waiting(run_id: str, ended: Callable[[], bool]) -> None:
 def follow_run(
     job: str, config: Mapping[str, Any], watch: Callable[[str, Callable[[], bool]], object]
 ) -> int:
+    """Run a job to its end; returns the exit code. What went wrong has been said by then."""
     from dagster_backfills.cli.launch import exit_code, run_job
 
-    run = run_job(job, config, watch=watch)
-    code = exit_code(run)
-    if code:
-        from dagster_backfills.cli.kintell_watch import say_why
-
-        say_why(run.run_id)
-    return code
+    return exit_code(run_job(job, config, watch=watch))

@@ -24,12 +24,11 @@ def show_job(job: "Job", json: bool) -> None:
     if json:
         print_json(plain(job))
         return
-    percent = f"{100 * job.processed_rows / job.total_rows:.1f} %" if job.total_rows else "100 %"
     lines = [
         ("job", job.id),
         ("file", job.file_url),
         ("status", doing(job)),
-        ("processed", f"{job.processed_rows:,} of {job.total_rows:,} ({percent})"),
+        ("processed", job.progress),
         ("inserted", job.inserted_rows),
         ("updated", job.updated_rows),
         ("skipped", job.skipped_rows),

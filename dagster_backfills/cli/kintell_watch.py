@@ -70,25 +70,6 @@ def verdict_of(run_id: str) -> dict[str, Any] | None:
     return None
 
 
-def say_why(run_id: str) -> None:
-    """The first error of a run, in one line."""
-    import dagster as dg
-
-    with dg.DagsterInstance.get() as instance:
-        for record in instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.STEP_FAILURE).records:
-            event = record.event_log_entry.dagster_event
-            error = event.step_failure_data.error if event else None
-            if error:
-                say(_innermost(error).strip().splitlines()[0])
-                return
-
-
-def _innermost(error: Any) -> str:
-    while error.cause:
-        error = error.cause
-    return str(error.message).split(": ", 1)[-1]
-
-
 class _Lines:
     def __init__(self, run_id: str) -> None:
         self._next, self._said, self._began = 0.0, "", time.monotonic()

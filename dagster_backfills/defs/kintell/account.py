@@ -8,6 +8,7 @@ from uuid import UUID
 import psycopg
 from psycopg.rows import class_row
 
+from dagster_backfills.defs.kintell.claims import check_claimable
 from dagster_backfills.defs.kintell.reader import Header
 from dagster_backfills.defs.kintell.statements import statements
 from dagster_backfills.lib.errors import UserError
@@ -55,6 +56,17 @@ class Job:
     def header(self) -> Header:
         """The file's header as it was registered; `data_offset` is where the checkpoint stands."""
         return Header(tuple(self.columns), self.line_break, self.checkpoint_offset)
+
+    def check_claimable(self, activity: str) -> None:
+        """Raise `UserError` where the job is not in a state to be imported, replayed or rolled back."""
+        rolling_back = self.rollback_started_at is not None
+        check_claimable(self.id, activity, self.status, rolling_back=rolling_back)
+
+    @property
+    def progress(self) -> str:
+        """How far the import is, in words."""
+        percent = 100 * self.processed_rows / self.total_rows if self.total_rows else 100.0
+        return f"{self.processed_rows:,} of {self.total_rows:,} rows ({percent:.1f} %)"
 
     @property
     def counts(self) -> dict[str, int]:

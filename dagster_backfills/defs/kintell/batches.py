@@ -49,7 +49,6 @@ class Batch:
     sessions: "pl.DataFrame"
     rejects: list[Reject]
     values_of: Callable[[int], list[str]] = field(repr=False)
-    removals: str = ""  # the state of those of users, when the batch's were looked up
     position: int = 0  # of its events in the outbox: those of a later batch come after
 
     @property
@@ -93,7 +92,6 @@ def prepare(
         sessions=_sessions(judged.filter(~pl.col("bad"))),
         rejects=rejects,
         values_of=values_of,
-        removals=users.removals,
     )
 
 

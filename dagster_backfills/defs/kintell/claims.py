@@ -12,7 +12,9 @@ from uuid import UUID
 import psycopg
 
 from dagster_backfills.defs.kintell.statements import statements
+from dagster_backfills.lib.engine.failures import describe
 from dagster_backfills.lib.errors import UserError
+from dagster_backfills.lib.redact import redact
 
 LEASE_SECONDS = 60.0
 MAX_IMPORTS = 4
@@ -38,6 +40,18 @@ class ClaimLost(Exception):
     def __init__(self, message: str, status: str) -> None:
         super().__init__(message)
         self.status = status
+
+
+def check_claimable(job: UUID, activity: str, status: str, *, rolling_back: bool) -> None:
+    """Raise `UserError` where a job is not in a state for this."""
+    if rolling_back and activity != "rollback":
+        raise UserError(f"Job {job} is being rolled back", hint="Its rollback can be resumed.")
+    if status in CLAIMABLE[activity]:
+        return
+    if activity == "rollback" and status == "running":
+        raise UserError(f"Job {job} is running", hint="Cancel it first.")
+    verb = {"import": "resumed", "replay": "replayed", "rollback": "rolled back"}[activity]
+    raise UserError(f"Job {job} is {status} and can't be {verb}")
 
 
 def connect(url: str, name: str, lease: float = LEASE_SECONDS) -> psycopg.Connection:
@@ -114,7 +128,7 @@ class Claim:
                     f"There is no import job {self.job}", hint="`backfills kintell status` lists the jobs."
                 )
             status, held, attempt, holder, rolling_back, fresh, age = state
-            self._check_status(status, rolling_back)
+            check_claimable(self.job, self.activity, status, rolling_back=rolling_back)
             alone = sql.try_hold(conn, job=str(self.job))
             if not alone and held and fresh:
                 raise JobBusy(
@@ -142,16 +156,6 @@ class Claim:
             self.attempt = taken
         conn.execute("select set_config('application_name', %s, false)", [self._name(self.attempt)])
         self._hold(alone)
-
-    def _check_status(self, status: str, rolling_back: bool) -> None:
-        if rolling_back and self.activity != "rollback":
-            raise UserError(f"Job {self.job} is being rolled back", hint="Its rollback can be resumed.")
-        if status in CLAIMABLE[self.activity]:
-            return
-        if self.activity == "rollback" and status == "running":
-            raise UserError(f"Job {self.job} is running", hint="Cancel it first.")
-        verb = {"import": "resumed", "replay": "replayed", "rollback": "rolled back"}[self.activity]
-        raise UserError(f"Job {self.job} is {status} and can't be {verb}")
 
     def _hold(self, held: bool) -> None:
         for _ in range(100):
@@ -190,11 +194,28 @@ class Claim:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """Release the job. An import that was under way is paused by an interrupt, and failed by anything else."""
         self._done.set()
         self._beating.join(timeout=5)
+        interrupted = error is not None and not isinstance(error, Exception)
+        ending = {"ending": "paused" if interrupted else "failed", "message": _message(error)}
         try:
-            statements().release(self._conn, job=self.job, attempt=self.attempt)
+            try:
+                statements().release(self._conn, job=self.job, attempt=self.attempt, **ending)
+            except psycopg.Error:
+                self._conn.close()
+                self._conn = self.connect()
+                statements().release(self._conn, job=self.job, attempt=self.attempt, **ending)
         except psycopg.Error:
-            pass  # the lease ends it
+            pass  # the server is away: the lease ends it
         finally:
             self._conn.close()
+
+
+def _message(error: BaseException | None) -> str:
+    if error is None:
+        return "The import ended before its file did."
+    text = describe(error)[2] or type(error).__name__
+    return redact(text if isinstance(error, UserError) else f"{type(error).__name__}: {text}").replace(
+        "\0", ""
+    )

@@ -43,7 +43,7 @@ class ImportSessions(dg.Config):
         le=1,
         description="Stop the job when a larger share of its rows is rejected; judged from 1,000 rows on.",
     )
-    undo_on_failure: bool = Field(
+    rollback_on_failure: bool = Field(
         default=False,
         description="Roll back a job that max_errors or max_error_ratio stopped, instead of keeping it.",
     )
@@ -69,10 +69,10 @@ class ImportSessions(dg.Config):
 
 
 class RollBack(dg.Config):
-    """Undoing a job."""
+    """Rolling a job back."""
 
     job: str = Field(description="The job's id.")
-    dry_run: bool = Field(default=False, description="Only say what would be removed, restored and kept.")
+    dry_run: bool = Field(default=True, description="Only say what would be removed, restored and kept.")
 
 
 class Replay(dg.Config):

@@ -7,7 +7,6 @@ way and start again from the checkpoint in the database. Not here: Dagster, and 
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from threading import Thread
 from uuid import UUID
 
 import psycopg
@@ -16,24 +15,16 @@ from dagster_backfills.defs.kintell.account import Job, load_job
 from dagster_backfills.defs.kintell.batches import Batch, prepare
 from dagster_backfills.defs.kintell.claims import LEASE_SECONDS, MAX_IMPORTS, Claim, ClaimLost
 from dagster_backfills.defs.kintell.files import FileError, SourceFile, open_file
-from dagster_backfills.defs.kintell.memory import give_back_early
 from dagster_backfills.defs.kintell.parse import parse, raw_values
 from dagster_backfills.defs.kintell.pipeline import WRITERS, Writers
 from dagster_backfills.defs.kintell.reader import Block, read_blocks
-from dagster_backfills.defs.kintell.schemas import load_ahead
 from dagster_backfills.defs.kintell.seen import Seen, SettledIds
 from dagster_backfills.defs.kintell.statements import statements
 from dagster_backfills.defs.kintell.users import Users
-from dagster_backfills.defs.kintell.writer import (
-    ROW_ERRORS,
-    OutOfTurn,
-    Rules,
-    Written,
-)
+from dagster_backfills.defs.kintell.writer import OutOfTurn, Rules, Written, refuses_rows
+from dagster_backfills.lib.engine.failures import ErrorClass, classify
 
 MAX_BATCH_ROWS = 50_000
-REFRESH_AFTER = 20_000  # rows; the check of so many one by one costs as much as reading all users again
-PASSING = (psycopg.OperationalError, psycopg.InterfaceError)
 
 
 @dataclass(frozen=True)
@@ -80,31 +71,24 @@ def run_import(
     """Import a registered job from where it stands, and return it as it is then: completed, or failed, paused or
     cancelled. Raises `FileError` for a file that can't be read or has changed, `JobBusy`, `TooManyImports`, and
     `ClaimLost` where another attempt has taken over."""
-    get_ready()
-    with psycopg.connect(url, autocommit=True) as conn:
-        found = load_job(conn, job)
-    source = open_unchanged(found, allowed)
     with Claim(
         url, job, "import", run_id=run_id, lease=options.lease, max_imports=options.max_imports
     ) as claim:
-        worker = _Import(claim, source, options, on_progress, on_trouble)
+        with claim.connect() as conn:
+            source = open_unchanged(load_job(conn, job), allowed)
         try:
-            worker.until_done()
+            _Import(claim, source, options, on_progress, on_trouble).until_done()
         except ClaimLost as lost:
             if lost.status == "lost":
                 raise
-        except FileError as error:
-            with claim.connect() as conn:
-                statements().fail_job(conn, job=job, attempt=claim.attempt, message=str(error))
-            raise
         with claim.connect() as conn:
             return load_job(conn, job)
 
 
-def get_ready() -> Thread:
-    """What a worker does before anything else; the libraries go on loading while it does other things."""
-    give_back_early()
-    return load_ahead()
+def passes(error: BaseException) -> bool:
+    """Whether the same again may go well: the server was away, or another transaction was in the way."""
+    passing = classify(error) in (ErrorClass.CONNECTION, ErrorClass.CONFLICT)
+    return passing or isinstance(error, OutOfTurn | psycopg.errors.LockNotAvailable)
 
 
 def open_unchanged(job: Job, allowed: list[str]) -> SourceFile:
@@ -144,9 +128,9 @@ class _Import:
             before = self.done_here
             try:
                 return self.run_from_checkpoint()
-            except OutOfTurn as error:
-                self.on_trouble(f"{error}; starting again from the checkpoint")
-            except PASSING as error:
+            except (OutOfTurn, psycopg.Error) as error:
+                if not passes(error):
+                    raise
                 self.on_trouble(f"{type(error).__name__}: {error}; starting again from the checkpoint")
                 if self.done_here > before:
                     last_progress, waits = time.monotonic(), 0.25
@@ -177,17 +161,13 @@ class _Import:
         users, seen = Users(conn), SettledIds(conn, job.id, WRITERS)
         rows = max(1, min(self.options.batch_rows, MAX_BATCH_ROWS))
         blocks = read_blocks(self.source, job.header, job.checkpoint_offset, job.last_processed_row + 1, rows)
-        looked_up = job.last_processed_row
         for block in blocks:
             if len(block.records):
-                if block.first_row - looked_up > REFRESH_AFTER and users.have_gone():
-                    users.refresh()
-                    looked_up = block.first_row
                 yield prepare_block(
                     conn, block, job, users, seen, create_missing_users=self.options.create_missing_users
                 )
 
-    def drive(self, writers: "Writers", batches: Iterator[Batch]) -> None:
+    def drive(self, writers: Writers, batches: Iterator[Batch]) -> None:
         try:
             for batch in batches:
                 if not writers.free():
@@ -195,11 +175,12 @@ class _Import:
                 writers.submit(batch, careful=batch.first_row <= self.careful_upto)
             while writers.pending():
                 self.note(writers.oldest())
-        except ROW_ERRORS as error:
-            if writers.failed_at is None:
+        except psycopg.Error as error:
+            failed_at = writers.failed_at or 0
+            if failed_at <= self.careful_upto or not refuses_rows(error):
                 raise
             # Rows that Postgres refuses: the same batch again, and this time each of them stands alone.
-            self.careful_upto = writers.failed_at
+            self.careful_upto = failed_at
             raise OutOfTurn(str(error).splitlines()[0]) from error
 
     def note(self, written: Written) -> None:

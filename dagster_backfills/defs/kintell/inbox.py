@@ -1,8 +1,8 @@
 """Which files of the inbox are new and complete. A pure diff; the listing stands beside it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from dagster_backfills.defs.kintell.files import is_local, open_file
+from dagster_backfills.defs.kintell.files import FileError, open_file, open_place, place_of
 
 UNFINISHED = (".partial", ".part", ".tmp", ".crdownload", ".filepart")
 
@@ -15,21 +15,41 @@ class Arrival:
     stamp: str
 
 
-def list_inbox(url: str) -> list[Arrival]:
-    """The files in the inbox itself, by name. Hidden ones and those named as unfinished are none."""
-    import fsspec
+@dataclass
+class Listing:
+    """The files in the inbox, and why others there can't be imported."""
 
-    fs, path = fsspec.core.url_to_fs(url)
+    arrivals: list[Arrival] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def list_inbox(url: str) -> Listing:
+    """What lies in the inbox itself, by name. Hidden files and those named as unfinished are none. Raises `FileError`
+    where the folder can't be listed."""
+    place = place_of(url)
+    fs, path = open_place(place)
     fs.invalidate_cache()
-    if not fs.exists(path):
-        return []
-    found = []
-    for info in sorted(fs.ls(path, detail=True), key=lambda each: each["name"]):
+    try:
+        entries = sorted(fs.ls(path, detail=True), key=lambda each: each["name"])
+    except FileNotFoundError as error:
+        if not place.is_local:
+            return Listing()  # a store has no empty folders
+        raise FileError(
+            f"The inbox {url} does not exist", hint="Create it, or correct KINTELL_INBOX."
+        ) from error
+    except OSError as error:
+        raise FileError(
+            f"The inbox {url} can't be read: {error}", hint="Correct KINTELL_INBOX or its rights."
+        ) from error
+    found = Listing()
+    for info in entries:
         name = info["name"].rstrip("/").rsplit("/", 1)[-1]
         if info["type"] == "file" and not name.startswith(".") and not name.lower().endswith(UNFINISHED):
-            full = info["name"] if is_local(fs) else fs.unstrip_protocol(info["name"])
-            source = open_file(full, [url])
-            found.append(Arrival(source.url, source.stamp()))
+            try:
+                source = open_file(f"{str(place).rstrip('/')}/{name}", [url])
+                found.arrivals.append(Arrival(source.url, source.stamp()))
+            except (FileError, OSError) as error:
+                found.problems.append(str(error))
     return found
 
 

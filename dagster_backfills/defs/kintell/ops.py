@@ -1,148 +1,138 @@
-"""The steps of an import run: register → preflight → import → report → publish. Thin: the work is done elsewhere."""
+"""What an import's run does: register, import, report, publish. Thin: the work is done elsewhere.
+
+All of it is one step, and what it goes by is in the database: a retry finds its job wherever it runs.
+"""
 
 import time
-from typing import Any
-from uuid import UUID
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import dagster as dg
+import fsspec
+import psycopg
 
-from dagster_backfills.defs.kintell.account import Job, load_job, set_status
+from dagster_backfills.defs.kintell.account import Job, load_job
 from dagster_backfills.defs.kintell.claims import ClaimLost, TooManyImports
 from dagster_backfills.defs.kintell.config import ImportSessions
+from dagster_backfills.defs.kintell.dry_run import validate
+from dagster_backfills.defs.kintell.error_file import write_error_file
 from dagster_backfills.defs.kintell.files import open_file
-from dagster_backfills.defs.kintell.importer import Progress, get_ready, open_unchanged, run_import
-from dagster_backfills.defs.kintell.reader import read_header
-from dagster_backfills.defs.kintell.register import Preflight, preflight, register
+from dagster_backfills.defs.kintell.importer import Progress, run_import
+from dagster_backfills.defs.kintell.outbox import NatsUnavailable, publish_waiting
+from dagster_backfills.defs.kintell.register import register
 from dagster_backfills.defs.kintell.reporting import (
     import_materialization,
     preflight_metadata,
     verdict_metadata,
 )
 from dagster_backfills.defs.kintell.resources import KintellSettings
+from dagster_backfills.defs.kintell.rollback import roll_back
 from dagster_backfills.defs.kintell.statements import statements
 from dagster_backfills.lib.errors import UserError
 from dagster_backfills.lib.postgres.resource import PostgresResource
+from dagster_backfills.lib.redact import redact
 
-HANDOFF = dg.Out(io_manager_key="kintell_handoff")
 LOG_SECONDS = 2.0
-Handoff = dict[str, Any]
 
 
-def refused(error: UserError | ClaimLost) -> dg.Failure:
-    """A failure that says what to do, and that no retry mends."""
-    return dg.Failure(str(error), allow_retries=False)
+@contextmanager
+def in_words() -> Iterator[None]:
+    """What a person can mend becomes a failure that says so, and that no retry mends."""
+    try:
+        yield
+    except (UserError, ClaimLost) as error:
+        raise dg.Failure(redact(str(error)), allow_retries=False) from error
 
 
-@dg.op(
-    name="register",
-    out=HANDOFF,
-    description="Digest the file, read its header, count and look at its rows, make its job.",
-)
-def register_file(
+@contextmanager
+def connected(postgres: PostgresResource) -> Iterator[psycopg.Connection]:
+    """A connection on which each statement is its own transaction."""
+    with postgres.connect() as conn:
+        conn.autocommit = True
+        yield conn
+
+
+@dg.op(description="Register the file, import it from its job's checkpoint to its end, report, publish.")
+def import_sessions(
     context: dg.OpExecutionContext,
     config: ImportSessions,
     postgres: PostgresResource,
     kintell: KintellSettings,
-) -> Handoff:
+) -> None:
     if bool(config.file) == bool(config.job):
         raise dg.Failure("Give either `file`, to start, or `job`, to resume.", allow_retries=False)
-    get_ready()
-    try:
-        with postgres.connect() as conn:
-            conn.autocommit = True
-            looked: Preflight | None = None
-            if config.job:
-                job = load_job(conn, config.job)
-            elif config.dry_run:
-                read_header(open_file(config.file, kintell.allowed))
-                return {"job": "", "done": False, "looked": None}
-            else:
-                found = register(
-                    conn,
-                    config.file,
-                    kintell.allowed,
-                    on_duplicate=config.on_duplicate.value,
-                    once=config.once,
-                )
-                job, looked = load_job(conn, found.job), found.preflight
-                if found.existing and job.status == "completed":
-                    context.log.info(f"This content was imported by job {job.id}; nothing to do.")
-                    return {"job": str(job.id), "done": True}
-    except UserError as error:
-        raise refused(error) from error
-    context.add_output_metadata({"job": str(job.id), "rows": job.total_rows, "sha256": job.file_sha256})
+    with in_words():
+        if config.dry_run:
+            return _dry_run(context, config, postgres, kintell)
+        with connected(postgres) as conn:
+            job = _job_of(context, config, conn, kintell)
+        if job is None:
+            return None
+        if job.status != "completed":
+            job = _import(context, config, job, postgres, kintell)
+        if job.status == "failed" and config.rollback_on_failure:
+            context.log.warning(f"{job.error_message}. Rolling back.")
+            roll_back(postgres.libpq_url, job.id, run_id=context.run_id)
+        with connected(postgres) as conn:
+            _report(context, conn, job, kintell)
+        publish(context, postgres, kintell, must=False)
+
+
+def _job_of(
+    context: dg.OpExecutionContext, config: ImportSessions, conn: psycopg.Connection, kintell: KintellSettings
+) -> Job | None:
+    """The job to work on; None for a content that was imported before."""
+    known = _job_of_retried_run(context, config, conn, kintell)
+    if known:
+        return known
+    if config.job:
+        job = load_job(conn, config.job)
+        job.check_claimable("import")
+    else:
+        found = register(
+            conn,
+            config.file,
+            kintell.allowed,
+            on_duplicate=config.on_duplicate.value,
+            once=config.once,
+            run_id=context.run_id,
+        )
+        job = load_job(conn, found.job)
+        if found.existing and job.status == "completed":
+            context.log.info(f"This content was imported by job {job.id}; nothing to do.")
+            return None
+        context.add_output_metadata(preflight_metadata(found.preflight))
+        if found.preflight.missing_count and not config.create_missing_users:
+            context.log.warning(
+                f"{found.preflight.missing_count:,} users are missing; their rows will be rejected."
+            )
     context.log.info(
         f"Job {job.id}: {job.file_name}, {job.total_rows:,} rows, {job.processed_rows:,} processed."
     )
     context.instance.add_run_tags(context.run_id, {"kintell/job": str(job.id)})
-    return {"job": str(job.id), "done": False, "looked": looked}
+    return job
 
 
-@dg.op(
-    name="preflight", out=HANDOFF, description="Say what is to come: a judged sample, and the missing users."
-)
-def preflight_file(
-    context: dg.OpExecutionContext,
-    config: ImportSessions,
-    registered: Handoff,
-    postgres: PostgresResource,
-    kintell: KintellSettings,
-) -> Handoff:
-    if registered["done"]:
-        return registered
-    handoff = {"job": registered["job"], "done": False}
-    try:
-        with postgres.connect() as conn:
-            conn.autocommit = True
-            if registered["job"]:
-                job = load_job(conn, registered["job"])
-                if job.last_processed_row:
-                    return handoff  # a resume starts at once; what is missing was listed before
-                found = registered["looked"] or preflight(
-                    conn, open_unchanged(job, kintell.allowed), job.header, job.checkpoint_offset
-                )
-                statements().set_missing_users(conn, job=job.id, missing=found.missing_count)
-            else:
-                source = open_file(config.file, kintell.allowed)
-                found = preflight(conn, source, read_header(source))
-    except UserError as error:
-        raise refused(error) from error
-    context.add_output_metadata(preflight_metadata(found))
-    if found.missing_count and not config.create_missing_users:
-        context.log.warning(f"{found.missing_count:,} users are missing; their rows will be rejected.")
-    return handoff
-
-
-@dg.op(
-    name="import_sessions", out=HANDOFF, description="Import the file from the job's checkpoint to its end."
-)
-def import_rows(
-    context: dg.OpExecutionContext,
-    config: ImportSessions,
-    checked: Handoff,
-    postgres: PostgresResource,
-    kintell: KintellSettings,
-) -> Handoff:
-    if checked["done"]:
-        return checked
-    try:
-        if config.dry_run:
-            return _dry_run(context, config, postgres, kintell)
-        job = _import(context, config, UUID(checked["job"]), postgres, kintell)
-        if job.status == "failed" and config.undo_on_failure:
-            from dagster_backfills.defs.kintell.undo import roll_back
-
-            context.log.warning(f"{job.error_message}. Rolling back.")
-            roll_back(postgres.libpq_url, job.id, run_id=context.run_id)
-    except (UserError, ClaimLost) as error:
-        raise refused(error) from error
-    return {**checked, "status": job.status}
+def _job_of_retried_run(
+    context: dg.OpExecutionContext, config: ImportSessions, conn: psycopg.Connection, kintell: KintellSettings
+) -> Job | None:
+    """The job of the run that this one retries, if its file is still what it was: it need not be read again."""
+    earlier = [run for run in (context.run.parent_run_id, context.run.root_run_id) if run]
+    found = statements().job_of_runs(conn, run_ids=earlier) if earlier else None
+    if found is None:
+        return None
+    job = load_job(conn, found)
+    if config.job:
+        return job if config.job == str(job.id) else None
+    source = open_file(config.file, kintell.allowed)
+    same = (job.file_url, job.file_stamp) == (source.url, source.stamp())
+    return job if same and job.status not in ("cancelled", "rolled_back") else None
 
 
 def _import(
     context: dg.OpExecutionContext,
     config: ImportSessions,
-    job: UUID,
+    job: Job,
     postgres: PostgresResource,
     kintell: KintellSettings,
 ) -> Job:
@@ -152,7 +142,7 @@ def _import(
         try:
             return run_import(
                 postgres.libpq_url,
-                job,
+                job.id,
                 config.options(),
                 kintell.allowed,
                 run_id=context.run_id,
@@ -165,19 +155,9 @@ def _import(
             said = True
             time.sleep(LOG_SECONDS)
         except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
-            _pause(context, postgres, job)
+            with connected(postgres) as conn:
+                context.log.info(f"Job {job.id} is {load_job(conn, job.id).status}.")
             raise
-
-
-def _pause(context: dg.OpExecutionContext, postgres: PostgresResource, job: UUID) -> None:
-    """A run that was terminated leaves its job paused."""
-    with postgres.connect() as conn:
-        conn.autocommit = True
-        try:
-            set_status(conn, job, "pause")
-            context.log.info(f"Job {job} is paused.")
-        except UserError as error:
-            context.log.info(str(error))
 
 
 def _dry_run(
@@ -185,14 +165,10 @@ def _dry_run(
     config: ImportSessions,
     postgres: PostgresResource,
     kintell: KintellSettings,
-) -> Handoff:
-    import fsspec
-
-    from dagster_backfills.defs.kintell.dry_run import validate
-
+) -> None:
     url = kintell.error_file(f"dry-run-{context.run_id}")
     with (
-        postgres.connect() as conn,
+        connected(postgres) as conn,
         fsspec.open(url, "w", encoding="utf-8", newline="", auto_mkdir=True) as errors,
     ):
         verdict = validate(
@@ -202,7 +178,6 @@ def _dry_run(
     context.log.info(
         f"{verdict.new:,} new, {verdict.duplicates:,} duplicates, {verdict.failed:,} would be rejected."
     )
-    return {"job": "", "done": True}
 
 
 class _Log:
@@ -217,23 +192,17 @@ class _Log:
             self.context.log.info(str(progress))
 
 
-@dg.op(name="report", out=HANDOFF, description="Write the error file and report the outcome.")
-def report_outcome(
-    context: dg.OpExecutionContext, imported: Handoff, postgres: PostgresResource, kintell: KintellSettings
-) -> Handoff:
-    if imported["done"]:
-        return imported
-    from dagster_backfills.defs.kintell.error_file import write_error_file
-
-    with postgres.connect() as conn:
-        conn.autocommit = True
-        job = load_job(conn, imported["job"])
-        if job.failed_rows:
-            url = kintell.error_file(job.id)
-            write_error_file(conn, job.id, url)
-            statements().set_error_file(conn, job=job.id, url=url)
-            job = load_job(conn, job.id)
-        materialization = import_materialization(conn, job)
+def _report(
+    context: dg.OpExecutionContext, conn: psycopg.Connection, job: Job, kintell: KintellSettings
+) -> None:
+    """Write the error file and report the outcome; a job that was stopped fails the run."""
+    job = load_job(conn, job.id)
+    if job.failed_rows:
+        url = kintell.error_file(job.id)
+        write_error_file(conn, job.id, url)
+        statements().set_error_file(conn, job=job.id, url=url)
+        job = load_job(conn, job.id)
+    materialization = import_materialization(conn, job)
     context.log_event(materialization)
     context.add_output_metadata(dict(materialization.metadata))
     if job.status in ("failed", "rolled_back"):
@@ -242,4 +211,22 @@ def report_outcome(
             metadata=dict(materialization.metadata),
             allow_retries=False,
         )
-    return imported
+
+
+def publish(
+    context: dg.OpExecutionContext, postgres: PostgresResource, kintell: KintellSettings, *, must: bool
+) -> None:
+    """Drain the outbox. Where NATS can't be reached events wait, and only with `must` that is a failure."""
+    if not kintell.nats:
+        context.log.info("KINTELL_NATS_URL is not set; events wait.")
+        return
+    try:
+        done = publish_waiting(postgres.libpq_url, kintell.nats, kintell.stream_name)
+    except NatsUnavailable as error:
+        if must:
+            raise dg.Failure(str(error), allow_retries=False) from error
+        context.log.warning(f"{error} Events wait.")
+        return
+    if done.busy:
+        context.log.info("Another publisher is at work.")
+    context.add_output_metadata({"events": done.events, "stored before": done.again})

@@ -34,14 +34,18 @@ where file_sha256 = :sha256 and status in ('pending', 'running', 'paused', 'fail
 order by status = 'completed', created_at desc
 limit 1;
 
+-- name: job_of_runs$
+-- The job that the first of these runs worked on, or registered.
+select id from kintell.backfill_jobs where run_id = any(:run_ids::text[]) order by created_at desc limit 1;
+
 -- name: register_job$
 insert into kintell.backfill_jobs (
     file_name, file_url, file_size, file_sha256, file_stamp, columns, line_break, on_duplicate, total_rows,
-    checkpoint_offset
+    checkpoint_offset, missing_users, run_id
 )
 values (
     :file_name, :file_url, :file_size, :file_sha256, :file_stamp, :columns, :line_break, :on_duplicate, :total_rows,
-    :data_offset
+    :data_offset, :missing, :run_id
 )
 returning id;
 
@@ -123,9 +127,14 @@ set heartbeat_at = clock_timestamp()
 where id = :job and attempt = :attempt and activity is not null;
 
 -- name: release!
+-- Whatever ended an attempt, its job does not stay `running` with nobody at work.
 update kintell.backfill_jobs
-set activity = null, heartbeat_at = clock_timestamp()
-where id = :job and attempt = :attempt and status <> 'running';
+set
+    status = case when status = 'running' then :ending::text else status end,
+    error_message = case when status = 'running' then :message::text else error_message end,
+    activity = null,
+    heartbeat_at = clock_timestamp()
+where id = :job and attempt = :attempt;
 
 -- name: lock_batch$
 select pg_advisory_xact_lock(hashtext(:job::text), :number::integer)::text;
@@ -136,24 +145,10 @@ select pg_advisory_xact_lock_shared(hashtext(:job::text), :number::integer)::tex
 -- name: next_event_position$
 select nextval('kintell.event_position');
 
--- name: copy_sessions!
-copy kintell.kintell_sessions (
-    id, participant_id, volunteer_id, backfill_job_id, scheduled_at, completed_at, duration_minutes,
-    external_session_id, session_type, rating, feedback_text, language_level
-) from stdin (format "binary");
-
--- name: copy_events!
-copy kintell.event_outbox (
-    session_id, id, job_id, participant_id, volunteer_id, position, scheduled_at, completed_at, duration_minutes,
-    event_type, external_session_id, session_type, language_level
-) from stdin (format "binary");
-
 -- name: create_stage!
 create temporary table if not exists import_stage (
     row_number bigint not null,
     id uuid not null,
-    event_id uuid not null,
-    event_position bigint not null,
     external_session_id text not null,
     session_type text not null,
     participant_id uuid not null,
@@ -162,76 +157,12 @@ create temporary table if not exists import_stage (
     duration_minutes integer not null,
     rating smallint,
     feedback_text text,
-    language_level text
+    language_level text,
+    event_position bigint not null
 ) on commit delete rows;
 
 -- name: copy_stage!
-copy pg_temp.import_stage from stdin (format "binary");
-
--- name: lock_targets!
--- No trigger or constraint comes to these tables until the transaction ends.
-lock table kintell.kintell_sessions, kintell.event_outbox in row exclusive mode;
-
--- name: lock_users!
--- No user is removed until the transaction ends, and what notes removals stays as it is. Not waited for: a removal
--- may take long.
-lock table kintell.users in row exclusive mode nowait;
-
--- name: hold_removals!
-lock table kintell.user_removals in share mode nowait;
-
--- name: user_removals$
--- Changes when users are removed, and when what notes that is switched off or on.
-select count(*)::text || (
-    select coalesce(string_agg(' ' || t.xmin::text, '' order by t.tgname), '')
-    from pg_trigger as t
-    where t.tgrelid = 'kintell.users'::regclass and not t.tgisinternal
-)
-from kintell.user_removals;
-
--- name: may_keep_users$
--- Whether nothing is passed by when sessions come by COPY and their keys are not checked row by row: removals of users
--- are noted, whoever makes them; there is the right to switch the checks off; and nothing looks at a new row but the
--- keys to the users and the job, which are known to hold.
-select
-    not exists (
-        select
-        from (values ('note_user_removal'), ('A_note_user_id_change')) as needed (tgname)
-        left join pg_trigger as t on t.tgrelid = 'kintell.users'::regclass and t.tgname = needed.tgname
-        where t.tgenabled is distinct from 'A'
-    )
-    -- What removes rows through a parent, a partition or a subscription fires no trigger of a statement here.
-    and (select relkind = 'r' from pg_class where oid = 'kintell.users'::regclass)
-    and not exists (select from pg_inherits where 'kintell.users'::regclass in (inhrelid, inhparent))
-    and not exists (select from pg_subscription_rel where srrelid = 'kintell.users'::regclass)
-    and has_parameter_privilege('session_replication_role', 'set')
-    and current_setting('session_replication_role') = 'origin'
-    and not exists (
-        select
-        from pg_trigger as t
-        left join pg_constraint as c on t.tgconstraint = c.oid and c.contype = 'f'
-        left join pg_index as i on c.conindid = i.indexrelid and i.indisprimary
-        left join pg_attribute as a on c.conrelid = a.attrelid and c.conkey = array[a.attnum]
-        where t.tgrelid in ('kintell.kintell_sessions'::regclass, 'kintell.event_outbox'::regclass)
-            and t.tgtype & 4 = 4
-            and t.tgenabled <> 'D'
-            and t.tgname <> 'mark_summary_days_insert'
-            and (t.tgrelid, coalesce(i.indrelid, 0), coalesce(a.attname, '')) not in (
-                ('kintell.kintell_sessions'::regclass, 'kintell.users'::regclass, 'participant_id'),
-                ('kintell.kintell_sessions'::regclass, 'kintell.users'::regclass, 'volunteer_id'),
-                ('kintell.kintell_sessions'::regclass, 'kintell.backfill_jobs'::regclass, 'backfill_job_id')
-            )
-    )
-    and not exists (
-        select
-        from pg_class as c
-        where c.oid in ('kintell.kintell_sessions'::regclass, 'kintell.event_outbox'::regclass)
-            and (c.relhasrules or c.relkind <> 'r' or row_security_active(c.oid))
-    );
-
--- name: check_rows$
--- `origin`: Postgres checks the keys of each row that follows. `replica`: that they are there is known.
-select set_config('session_replication_role', :role, true);
+copy pg_temp.import_stage from stdin (format csv);
 
 -- name: insert_sessions$
 -- The staged rows of a range that are new, and an event for each.
@@ -260,7 +191,7 @@ events as (
         n.id as session_id,
         'kintell.session.completed' as event_type,
         s.event_position as position,
-        s.event_id,
+        gen_random_uuid() as event_id,
         :job::uuid as job_id,
         n.external_session_id,
         n.session_type,
@@ -385,11 +316,6 @@ update kintell.backfill_jobs
 set status = 'completed', completed_at = clock_timestamp(), activity = null, heartbeat_at = clock_timestamp()
 where id = :job and attempt = :attempt and status = 'running';
 
--- name: fail_job!
-update kintell.backfill_jobs
-set status = 'failed', error_message = :message, activity = null
-where id = :job and attempt = :attempt and status in ('pending', 'running');
-
 -- name: set_status!
 -- Pause and cancel: the worker's next batch finds that the job is no longer running, and nothing of it is written.
 update kintell.backfill_jobs
@@ -398,9 +324,6 @@ where id = :job and status = any(:from_status::text[]) and coalesce(activity, 'i
 
 -- name: set_error_file!
 update kintell.backfill_jobs set error_file = :url where id = :job;
-
--- name: set_missing_users!
-update kintell.backfill_jobs set missing_users = :missing where id = :job;
 
 -- name: settled_ids
 -- Those of the ids that rows of the job before have: its sessions, and its claims on sessions of others.
@@ -411,12 +334,6 @@ union all
 select external_session_id
 from kintell.backfill_job_claims
 where external_session_id = any(:ids::text[]) and job_id = :job;
-
--- name: any_between$
--- Whether any session has an id from the first to the last of these, in the order of their bytes.
-select exists(
-    select from kintell.kintell_sessions where external_session_id between :first_id and :last_id
-);
 
 -- name: existing_ids
 -- Those of the ids that sessions have.

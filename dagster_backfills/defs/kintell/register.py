@@ -12,7 +12,6 @@ import psycopg
 
 from dagster_backfills.defs.kintell.account import load_job
 from dagster_backfills.defs.kintell.files import FileError, SourceFile, open_file
-from dagster_backfills.defs.kintell.memory import give_back_early
 from dagster_backfills.defs.kintell.parse import parse
 from dagster_backfills.defs.kintell.reader import Block, Header, read_blocks, read_header
 from dagster_backfills.defs.kintell.rules import error_message, judge
@@ -72,14 +71,19 @@ def survey(conn: psycopg.Connection, source: SourceFile) -> tuple[Content, "Pref
 
 
 def register(
-    conn: psycopg.Connection, url: str, allowed: list[str], *, on_duplicate: str = "skip", once: bool = False
+    conn: psycopg.Connection,
+    url: str,
+    allowed: list[str],
+    *,
+    on_duplicate: str = "skip",
+    once: bool = False,
+    run_id: str | None = None,
 ) -> Registered:
     """Make a job for the file at `url`, or find the unfinished one that its content has.
 
     With `once`, a content that has been imported is not registered again. Raises `FileError`, and `UserError`
     where the unfinished job deals with duplicates otherwise.
     """
-    give_back_early()
     source = open_file(url, allowed)
     content, looked = survey(conn, source)
     with conn.transaction():
@@ -105,6 +109,8 @@ def register(
             on_duplicate=on_duplicate,
             total_rows=content.total_rows,
             data_offset=content.header.data_offset,
+            missing=looked.missing_count,
+            run_id=run_id,
         )
     return Registered(made, False, "pending", looked)
 

@@ -6,6 +6,9 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field
 
+from dagster_backfills.defs.kintell.files import FileError, place_of
+from dagster_backfills.lib.state import state_dir
+
 
 class KintellSettings(dg.ConfigurableResource):
     """What is left empty comes from the environment, and where that is silent, from the default."""
@@ -31,13 +34,16 @@ class KintellSettings(dg.ConfigurableResource):
 
     @property
     def allowed(self) -> list[str]:
+        """Where files may lie. Raises `FileError` for a location that is none."""
         given = _setting(self.allowed_locations, "KINTELL_ALLOWED_LOCATIONS", str(Path.cwd()))
-        locations = [place.strip() for place in given.split(",") if place.strip()]
+        locations = [_place("KINTELL_ALLOWED_LOCATIONS", each) for each in given.split(",") if each.strip()]
         return [*locations, self.inbox_url] if self.inbox_url else locations
 
     @property
     def inbox_url(self) -> str:
-        return _setting(self.inbox, "KINTELL_INBOX", "")
+        """The inbox, the same for every process; empty without one. Raises `FileError` for a relative path."""
+        given = _setting(self.inbox, "KINTELL_INBOX", "")
+        return _place("KINTELL_INBOX", given) if given else ""
 
     @property
     def nats(self) -> str:
@@ -49,19 +55,21 @@ class KintellSettings(dg.ConfigurableResource):
 
     def error_file(self, job: object) -> str:
         """Where the error file of a job goes."""
-        from dagster_backfills.lib.state import state_dir
-
         folder = _setting(self.error_files, "KINTELL_ERROR_FILES", str(state_dir() / "kintell" / "errors"))
-        return f"{folder.rstrip('/')}/{job}.csv"
+        return f"{_place('KINTELL_ERROR_FILES', folder).rstrip('/')}/{job}.csv"
 
 
 def _setting(given: str, variable: str, default: str) -> str:
     return given or os.environ.get(variable, "").strip() or default
 
 
+def _place(variable: str, given: str) -> str:
+    try:
+        return str(place_of(given.strip()))
+    except FileError as error:
+        raise FileError(f"{variable}: {error.message}", error.hint) from error
+
+
 @dg.definitions
 def kintell_resources() -> dg.Definitions:
-    # Ops hand each other little more than a job's id, by files, so that a run can be re-executed from any op.
-    return dg.Definitions(
-        resources={"kintell": KintellSettings(), "kintell_handoff": dg.FilesystemIOManager()}
-    )
+    return dg.Definitions(resources={"kintell": KintellSettings()})

@@ -1,7 +1,6 @@
 """Pandera schemas of the frames that cross a border: texts out of the file, sessions into Postgres."""
 
 from functools import lru_cache
-from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from dagster_backfills.defs.kintell.reader import KNOWN
@@ -11,13 +10,6 @@ if TYPE_CHECKING:
     import polars as pl
 
 UUID_BYTES = 16
-
-
-def load_ahead() -> Thread:
-    """Begin to load what rows are judged with: most of a second, beside whatever comes first."""
-    loading = Thread(target=lambda: (text_rows(), session_rows()), name="kintell-schemas")
-    loading.start()
-    return loading
 
 
 # What must hold of the values is one check a frame: one a column costs more than the columns.

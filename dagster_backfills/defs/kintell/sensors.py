@@ -25,14 +25,18 @@ from dagster_backfills.lib.automation import refresh_sensor
 def kintell_inbox(
     context: dg.SensorEvaluationContext, kintell: KintellSettings
 ) -> dg.SensorResult | dg.SkipReason:
-    if not kintell.inbox_url:
+    inbox = kintell.inbox_url
+    if not inbox:
         return dg.SkipReason("KINTELL_INBOX is not set.")
-    before = json.loads(context.cursor or "{}")
-    ready, after = settle(list_inbox(kintell.inbox_url), before)
+    listing = list_inbox(inbox)
+    for problem in listing.problems:
+        context.log.warning(f"Not imported: {problem}")
+    ready, after = settle(listing.arrivals, json.loads(context.cursor or "{}"))
     cursor = json.dumps(after)
     if not ready:
         context.update_cursor(cursor)
-        return dg.SkipReason(f"No new file among the {len(after)} in the inbox is complete.")
+        told = " ".join(f"Not imported: {problem}" for problem in listing.problems[:3])
+        return dg.SkipReason(f"No new file among the {len(after)} in the inbox is complete. {told}".rstrip())
     return dg.SensorResult(run_requests=[_request(arrival) for arrival in ready], cursor=cursor)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from dagster_backfills.lib.postgres.queries import load_statements
 
-_FILES = [Path(__file__).with_name(name) for name in ("queries.sql", "undo.sql", "events.sql")]
+_FILES = [Path(__file__).with_name(name) for name in ("queries.sql", "rollback.sql", "events.sql")]
 
 
 def statements() -> Any:

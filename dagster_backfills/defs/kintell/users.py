@@ -21,7 +21,7 @@ class Users:
     """Ids by lower-cased address. Up to half a million users are held here; of more, each block asks Postgres.
 
     An address that is not here is looked up before it counts as missing, so that users made in the meantime
-    are found. `removals` is the state of their removals before any was looked up.
+    are found. One that was removed in the meantime is found out by the foreign key.
     """
 
     def __init__(self, conn: psycopg.Connection) -> None:
@@ -32,7 +32,6 @@ class Users:
         """Forget everything and read again."""
         import polars as pl
 
-        self.removals = statements().user_removals(self._conn)
         known = [pl.DataFrame(schema={"email": pl.String, "id": pl.Binary})]
         if statements().count_users(self._conn) <= MAX_IN_MEMORY:
             known += [
@@ -46,10 +45,6 @@ class Users:
         ordered = pl.concat(known).with_columns(hash=pl.col("email").hash(HASH_SEED)).sort("hash")
         self._known = ordered.drop("hash")
         self._places = _Places(ordered["hash"].to_numpy())
-
-    def have_gone(self) -> bool:
-        """Whether any has been removed since they were read, so that batches can't be known to have theirs."""
-        return bool(statements().user_removals(self._conn) != self.removals)
 
     def _texts(self) -> Iterator[str]:
         """All users, some thousand at a time."""
@@ -114,21 +109,6 @@ class _Places:
             at[before] += 1
             before = before[self._hashes[at[before]] < wanted[before]]
         return np.minimum(at, self._last)
-
-
-def keep_users(conn: psycopg.Connection, removals: str) -> bool:
-    """See to it that users who were there at this state of `removals` stay until the transaction ends, and that no
-    one has put anything on the sessions that must see each row. False where that can't be told: then Postgres
-    looks row by row."""
-    sql = statements()
-    sql.lock_targets(conn)
-    try:
-        with conn.transaction():
-            sql.lock_users(conn)
-            sql.hold_removals(conn)
-    except (psycopg.errors.LockNotAvailable, psycopg.errors.InsufficientPrivilege):
-        return False
-    return bool(sql.may_keep_users(conn) and sql.user_removals(conn) == removals)
 
 
 def resolve(judged: "pl.DataFrame", users: Users) -> "pl.DataFrame":

@@ -1,5 +1,7 @@
+import psycopg
 import pytest
 
+from dagster_backfills.defs.kintell.files import FileError
 from dagster_backfills.defs.kintell.importer import Options, run_import
 from dagster_backfills.defs.kintell.register import register
 from dagster_backfills_tests.defs.kintell.sample import add_users, mixed_rows, row, state, write_csv
@@ -10,10 +12,16 @@ def start(conn, database_url, tmp_path):
     """Import rows as a file and return the job."""
     add_users(conn)
 
-    def run(rows, on_duplicate="skip", name="sessions.csv", **options):
+    def run(rows, on_duplicate="skip", name="sessions.csv", on_progress=lambda _: None, **options):
         path = write_csv(tmp_path / name, rows)
         job = register(conn, str(path), [str(tmp_path)], on_duplicate=on_duplicate).job
-        return run_import(database_url, job, Options(**{"batch_rows": 25, **options}), [str(tmp_path)])
+        return run_import(
+            database_url,
+            job,
+            Options(**{"batch_rows": 25, **options}),
+            [str(tmp_path)],
+            on_progress=on_progress,
+        )
 
     return run
 
@@ -103,6 +111,108 @@ def test_a_row_that_only_postgres_refuses_is_rejected_alone(start, conn):
     errors = state(conn)["errors"]
     assert [e[0] for e in errors] == [8, 9, 61]
     assert "violates check constraint" in errors[0][1]
+
+
+def refuse(conn, code, deferred):
+    """A trigger as an application may have it."""
+    conn.execute(
+        "create function public.app_rule() returns trigger language plpgsql as $$ begin"
+        " if new.feedback_text = 'refuse me' then"
+        f" raise exception 'not this one' using errcode = '{code}'; end if; return new; end $$"
+    )
+    conn.execute(
+        "create constraint trigger app_rule after insert on kintell.kintell_sessions"
+        f" {'deferrable initially deferred' if deferred else ''}"
+        " for each row execute function public.app_rule()"
+    )
+
+
+@pytest.mark.parametrize("code", ["P0001", "AP001", "42501", "23514", "0A000"])
+@pytest.mark.parametrize("deferred", [False, True])
+def test_a_row_that_a_trigger_of_the_application_refuses_is_rejected_alone(start, conn, code, deferred):
+    refuse(conn, code, deferred)
+    rows = [row(i, **({"feedback_text": "refuse me"} if i in (7, 60) else {})) for i in range(100)]
+    job = start(rows)
+    assert (job.status, job.inserted_rows, job.failed_rows) == ("completed", 98, 2)
+    assert [e[:2] for e in state(conn)["errors"]] == [(8, "not this one"), (61, "not this one")]
+
+
+def test_what_no_row_is_to_blame_for_fails_the_job_and_it_can_be_resumed(start, conn):
+    conn.execute("alter table kintell.event_outbox rename to hidden")
+    with pytest.raises(psycopg.errors.UndefinedTable):
+        start([row(i) for i in range(100)])
+    status, activity, message = conn.execute(
+        "select status, activity, error_message from kintell.backfill_jobs"
+    ).fetchone()
+    assert (status, activity) == ("failed", None)
+    assert 'relation "kintell.event_outbox" does not exist' in message
+    conn.execute("alter table kintell.hidden rename to event_outbox")
+    assert start([row(i) for i in range(100)]).inserted_rows == 100
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(RuntimeError("odd\0"), "failed"), (KeyboardInterrupt(), "paused")]
+)
+def test_an_import_that_ends_in_any_way_is_not_left_running(start, conn, error, status):
+    def stop(progress):
+        raise error
+
+    with pytest.raises(type(error)):
+        start([row(i) for i in range(100)], on_progress=stop)
+    found = conn.execute("select status, activity from kintell.backfill_jobs").fetchone()
+    assert found == (status, None)
+    job = start([row(i) for i in range(100)])
+    assert (job.status, job.inserted_rows, job.attempt) == ("completed", 100, 2)
+
+
+def test_an_import_whose_connections_are_cut_as_it_fails_is_not_left_running(start, conn):
+    def stop(progress):
+        conn.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity"
+            " where application_name like 'kintell%' and datname = current_database()"
+        )
+        raise RuntimeError("odd")
+
+    with pytest.raises(RuntimeError):
+        start([row(i) for i in range(100)], on_progress=stop)
+    assert conn.execute("select status, activity from kintell.backfill_jobs").fetchone() == ("failed", None)
+
+
+def test_a_file_that_is_gone_fails_a_job_whose_worker_died(conn, database_url, tmp_path):
+    path = write_csv(tmp_path / "a.csv", [])
+    job = register(conn, str(path), [str(tmp_path)]).job
+    conn.execute("update kintell.backfill_jobs set status = 'running', activity = 'import'")
+    path.unlink()
+    with pytest.raises(FileError, match="does not exist"):
+        run_import(database_url, job, Options(), [str(tmp_path)])
+    assert conn.execute("select status, activity from kintell.backfill_jobs").fetchone() == ("failed", None)
+
+
+def test_users_that_are_removed_during_an_import_are_missed(start, conn):
+    def remove(progress):
+        conn.execute("delete from kintell.users where email = 'Volunteer4@example.com'")
+
+    rows = [row(i, volunteer_email=f"volunteer{i // 50 * 4}@example.com") for i in range(100)]
+    job = start(rows, on_progress=remove)
+    assert (job.status, job.inserted_rows, job.failed_rows) == ("completed", 50, 50)
+    messages = {message for _, message, *_ in state(conn)["errors"]}
+    assert messages == {"Volunteer not found: volunteer4@example.com"}
+
+
+def test_a_session_has_a_job_and_a_job_with_sessions_stays(start, conn):
+    job = start([row(1), row(2)])
+    for statement in (
+        "update kintell.kintell_sessions set backfill_job_id = gen_random_uuid()",
+        "delete from kintell.backfill_jobs",
+        "update kintell.backfill_jobs set id = gen_random_uuid()",
+    ):
+        with pytest.raises(psycopg.errors.ForeignKeyViolation, match="import job"):
+            conn.execute(statement)
+    assert conn.execute("select distinct backfill_job_id from kintell.kintell_sessions").fetchall() == [
+        (job.id,)
+    ]
+    conn.execute("delete from kintell.kintell_sessions")
+    conn.execute("delete from kintell.backfill_jobs")
 
 
 def test_an_empty_selection_of_rows_is_a_completed_job(start):

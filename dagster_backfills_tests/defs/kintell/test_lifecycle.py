@@ -12,8 +12,8 @@ from dagster_backfills.defs.kintell.importer import Options, run_import
 from dagster_backfills.defs.kintell.reader import read_header
 from dagster_backfills.defs.kintell.register import preflight, register
 from dagster_backfills.defs.kintell.replay import replay
+from dagster_backfills.defs.kintell.rollback import preview_rollback, roll_back
 from dagster_backfills.defs.kintell.statements import statements
-from dagster_backfills.defs.kintell.undo import preview_rollback, roll_back
 from dagster_backfills.lib.errors import UserError
 from dagster_backfills_tests.defs.kintell.sample import (
     COLUMNS,
@@ -121,7 +121,7 @@ def test_a_rollback_keeps_and_reports_what_was_edited_since(start, conn, databas
 
 def test_an_interrupted_rollback_goes_on(start, conn, database_url, monkeypatch):
     job = start([row(i) for i in range(100)])
-    monkeypatch.setattr("dagster_backfills.defs.kintell.undo.BATCH", 30)
+    monkeypatch.setattr("dagster_backfills.defs.kintell.rollback.BATCH", 30)
 
     def stop(removed, restored):
         raise KeyboardInterrupt
@@ -141,7 +141,7 @@ def test_what_is_edited_while_a_rollback_runs_is_kept(start, conn, database_url,
         start([row(i, rating="3") for i in range(6)], name="first.csv")
     job = start([row(i, rating="5") for i in range(6)], on_duplicate="update")
     assert job.updated_rows == (6 if rewrites else 0)
-    monkeypatch.setattr("dagster_backfills.defs.kintell.undo.BATCH", 2)
+    monkeypatch.setattr("dagster_backfills.defs.kintell.rollback.BATCH", 2)
     done = []
 
     def edit(removed, restored):

@@ -13,7 +13,7 @@ import pytest
 from dagster_backfills.defs.kintell.importer import Options, run_import
 from dagster_backfills.defs.kintell.outbox import NatsUnavailable, publish_waiting, take
 from dagster_backfills.defs.kintell.register import register
-from dagster_backfills.defs.kintell.undo import roll_back
+from dagster_backfills.defs.kintell.rollback import roll_back
 from dagster_backfills_tests.defs.kintell.sample import add_users, row, write_csv
 
 PROGRAM = shutil.which("nats-server") or shutil.which("nats-server", path="/usr/sbin:/usr/local/bin")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from dagster_backfills.defs.kintell.error_file import stream_errors
 from dagster_backfills.defs.kintell.importer import Options, run_import
 from dagster_backfills.defs.kintell.register import register
-from dagster_backfills.defs.kintell.undo import roll_back
+from dagster_backfills.defs.kintell.rollback import roll_back
 from dagster_backfills_tests.defs.kintell.sample import COLUMNS, add_users, row, state, write_csv
 
 WHOLE = "select * from kintell.kintell_sessions order by id"

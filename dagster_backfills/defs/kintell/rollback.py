@@ -9,7 +9,7 @@ import psycopg
 
 from dagster_backfills.defs.kintell.account import Job, load_job
 from dagster_backfills.defs.kintell.claims import LEASE_SECONDS, Claim, ClaimLost
-from dagster_backfills.defs.kintell.importer import PASSING
+from dagster_backfills.defs.kintell.importer import passes
 from dagster_backfills.defs.kintell.statements import statements
 
 BATCH = 10_000
@@ -42,22 +42,22 @@ def roll_back(
     lease: float = LEASE_SECONDS,
     on_progress: Callable[[int, int], None] = lambda removed, restored: None,
 ) -> Job:
-    """Undo an import in batches, each of them one transaction. One that was interrupted goes on where it stopped."""
+    """Roll an import back in batches, each one transaction. One that was interrupted goes on where it stopped."""
     with Claim(url, job, "rollback", run_id=run_id, lease=lease) as claim:
         tries = 0
         while True:
             try:
                 with claim.connect() as conn:
-                    _undo(conn, claim, on_progress)
+                    _roll_back(conn, claim, on_progress)
                     return load_job(conn, job)
-            except PASSING:
+            except psycopg.Error as error:
                 tries += 1
-                if tries == TRIES:
+                if tries == TRIES or not passes(error):
                     raise
                 time.sleep(tries)
 
 
-def _undo(conn: psycopg.Connection, claim: Claim, on_progress: Callable[[int, int], None]) -> None:
+def _roll_back(conn: psycopg.Connection, claim: Claim, on_progress: Callable[[int, int], None]) -> None:
     sql, job = statements(), claim.job
     for ids in _in_batches(conn, sql.inserted_sessions.sql, job):
         with conn.transaction():
@@ -78,7 +78,7 @@ def _undo(conn: psycopg.Connection, claim: Claim, on_progress: Callable[[int, in
 
 def _in_batches(conn: psycopg.Connection, query: str, job: UUID) -> Iterator[list[UUID]]:
     """The ids that `query` gives. It runs once: a cursor that is held keeps them past the batches' transactions."""
-    with conn.cursor(name="sessions_to_undo", withhold=True) as cursor:
+    with conn.cursor(name="sessions_to_roll_back", withhold=True) as cursor:
         cursor.execute(query, {"job": job})
         while ids := [row[0] for row in cursor.fetchmany(BATCH)]:
             yield ids
