@@ -28,6 +28,11 @@ class Address(Protocol):
         """The partition of a row, as text: its key, or what `keys_by_label` knows the key by."""
         ...
 
+    @property
+    def stored(self) -> bool:
+        """Whether the table says which partition a row is of; else only the source's rows do."""
+        return True
+
     def candidates(self, alias: str) -> sql.Composable:
         """True for the rows of the slice, and maybe for more of its partitions: what a long list can afford to ask."""
         return self.predicate(alias)
@@ -45,6 +50,26 @@ class Whole(Address):
 
     def label(self, alias: str) -> sql.Composable:
         return sql.SQL("''")
+
+
+@dataclass(frozen=True)
+class ByQuery(Address):
+    """The table does not hold the partition: the source gives it beside each row, in the column `column`."""
+
+    column: str
+
+    @property
+    def stored(self) -> bool:
+        return False
+
+    def binds(self, keys: Sequence[str]) -> dict[str, Any]:
+        return {"partition_keys": list(keys)}
+
+    def predicate(self, alias: str) -> sql.Composable:
+        return sql.SQL("{} = any(%(partition_keys)s::text[])").format(ident(alias, self.column))
+
+    def label(self, alias: str) -> sql.Composable:
+        return ident(alias, self.column)
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from datetime import datetime
 
 import dagster as dg
 
-from dagster_backfills.lib.engine.model import Target
+from dagster_backfills.lib.engine.model import PARTITION, Target
 from dagster_backfills.lib.errors import UserError
-from dagster_backfills.lib.postgres.address import Address, ByDimensions, ByValue, ByWindow, Whole
+from dagster_backfills.lib.postgres.address import Address, ByDimensions, ByQuery, ByValue, ByWindow, Whole
 from dagster_backfills.lib.postgres.catalog import Table
 
 _POINTS_IN_TIME = {"timestamp", "timestamptz"}
@@ -21,11 +21,14 @@ def address_of(
     Raises UserError where the asset is partitioned and does not say by which column, or the other way round.
     """
     by = target.partition_by
+    if target.partition_in_query:
+        return ByQuery(PARTITION)
     if by is None:
         if partitions_def is not None:
             raise UserError(
                 f"Asset {target.asset} is partitioned, and its metadata does not say by which column.",
-                hint="Give it the metadata entry `partition_expr`: the column, or a mapping of dimension to column.",
+                hint="Give it the metadata entry `partition_expr`: the column, or a mapping of dimension to column; or "
+                "`partition_in_query`, where the table has none and the query gives it.",
             )
         return Whole()
     if isinstance(by, Mapping):

@@ -6,7 +6,7 @@ A file is blocks of `-- name: some_name` and a statement, and stands as it is in
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -85,12 +85,12 @@ def _read(text: str) -> Iterator[Statement]:
         body = text[name.end() : following.start() if following else None]
         binds: set[str] = set()
         statement = _BEHIND.sub("", body).strip().removesuffix(";")
-        sql = _TOKEN.sub(lambda token: _as_psycopg(token, binds), statement).rstrip()
+        sql = _TOKEN.sub(partial(_as_psycopg, binds), statement).rstrip()
         line = text.count("\n", 0, name.start()) + 1
         yield Statement(name[1], sql, frozenset(binds), line, name[2])
 
 
-def _as_psycopg(token: re.Match[str], binds: set[str]) -> str:
+def _as_psycopg(binds: set[str], token: re.Match[str]) -> str:
     if token["bind"]:
         binds.add(token["bind"])
         return f"%({token['bind']})s"
