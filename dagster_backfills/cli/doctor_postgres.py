@@ -82,12 +82,12 @@ def examine(url: str) -> list[Finding]:
 
 def _row(conn: Connection, name: str) -> dict[str, Any]:
     statement = load_queries(Path(__file__).with_name("doctor.sql"))[name]
-    return conn.cursor(row_factory=dict_row).execute(statement).fetchone() or {}
+    return conn.cursor(row_factory=dict_row).execute(statement, {}).fetchone() or {}
 
 
 def _column(conn: Connection, name: str) -> list[Any]:
     statement = load_queries(Path(__file__).with_name("doctor.sql"))[name]
-    return [row[0] for row in conn.execute(statement).fetchall()]
+    return [row[0] for row in conn.execute(statement, {}).fetchall()]
 
 
 def server(row: dict[str, Any]) -> Iterator[Finding]:

@@ -4,11 +4,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import takewhile
+from typing import Any
 
 import dagster as dg
 import psycopg
-
-from dagster_backfills.lib.postgres.resource import PostgresResource
 
 _UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
@@ -38,23 +37,30 @@ def partition_sync_sensor(
     partitions_def: dg.DynamicPartitionsDefinition,
     statement: Callable[[], str],
     *,
+    on_new: Callable[[psycopg.Connection[Any], Sequence[str]], None] | None = None,
+    resource: str = "postgres",
     interval_seconds: int = 30,
 ) -> dg.SensorDefinition:
-    """A sensor that keeps `partitions_def` the same as the rows of `statement()`, one key a row, oldest first."""
+    """A sensor that keeps `partitions_def` the same as the rows of `statement()`, one key a row, oldest first.
+
+    on_new: is told of keys, in a transaction, before they become partitions.
+    """
 
     @dg.sensor(
         name=name,
         minimum_interval_seconds=interval_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=f"Keeps the partitions {partitions_def.name!r} the same as their rows in Postgres.",
+        required_resource_keys={resource},
     )
-    def sync(
-        context: dg.SensorEvaluationContext, postgres: PostgresResource
-    ) -> dg.SensorResult | dg.SkipReason:
-        with postgres.connect() as conn:
-            source = [row[0] for row in conn.execute(statement())]
+    def sync(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         known = context.instance.get_dynamic_partitions(str(partitions_def.name))
-        diff = diff_partitions(source, known)
+        with getattr(context.resources, resource).connect() as conn:
+            source = [row[0] for row in conn.execute(statement(), {})]
+            diff = diff_partitions(source, known)
+            if diff.missing and on_new is not None:
+                on_new(conn, diff.missing)
+                conn.commit()
         if not diff.missing and not diff.gone:
             return dg.SkipReason(f"All {len(source):,} partitions are there.")
         requests: list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest] = []
@@ -87,10 +93,11 @@ def failed_in_a_row(records: Sequence[dg.RunRecord]) -> list[dg.RunRecord]:
 def refresh_sensor(
     name: str,
     job: dg.JobDefinition,
-    due: Callable[[psycopg.Connection], int],
+    due: Callable[[psycopg.Connection[Any]], int],
     *,
     what: str,
     run_config: dict[str, object] | None = None,
+    resource: str = "postgres",
     interval_seconds: int = 30,
 ) -> dg.SensorDefinition:
     """A sensor that runs `job` while `due` counts work: one run at a time, and bounded when runs fail.
@@ -104,11 +111,10 @@ def refresh_sensor(
         minimum_interval_seconds=interval_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=f"Runs {job.name} while there are {what}.",
+        required_resource_keys={resource},
     )
-    def refresh(
-        context: dg.SensorEvaluationContext, postgres: PostgresResource
-    ) -> dg.RunRequest | dg.SkipReason:
-        with postgres.connect() as conn:
+    def refresh(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        with getattr(context.resources, resource).connect() as conn:
             count = due(conn)
         if not count:
             return dg.SkipReason(f"There are no {what}.")

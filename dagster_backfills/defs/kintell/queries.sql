@@ -103,7 +103,7 @@ select count(pg_terminate_backend(pid))
 from pg_stat_activity
 where datname = current_database()
     and pid <> pg_backend_pid()
-    and application_name like 'kintell ' || :job::text || ' %%';
+    and application_name like 'kintell ' || :job::text || ' %';
 
 -- name: claim$
 update kintell.backfill_jobs

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Mode = Literal["upsert", "insert_missing", "replace"]
 WHOLE = ""  # the one "partition" of an asset that has none
+PARTITION = "partition"  # the column in which a source gives the partition, where its table has none for it
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,9 @@ class Target:
     key: the columns that make a row unique; by default the table's primary key, or the unique constraint that
         the source has all columns of.
     table: where it is not the asset's own address: `schema.table`, or the two apart where a name has a dot.
+    partition_in_query: the table has no column for the partition; the query gives it beside each row, as `partition`.
+        Counts and failures go by it. Rows are inserted and updated, and never deleted: no row says whose it is.
+    touched: the column, if the table has it, that each write of a row sets to now, and that is no difference in itself.
     """
 
     asset: str
@@ -85,6 +89,8 @@ class Target:
     mode: Mode = "upsert"
     key: Sequence[str] | None = None
     table: str | Sequence[str] | None = None
+    partition_in_query: bool = False
+    touched: str = "updated_at"
 
     @property
     def schema_and_table(self) -> tuple[str, str]:
@@ -105,6 +111,10 @@ class Target:
                 entries[name] = value
         if self.key is not None:
             entries["key_columns"] = list(self.key)
+        if self.partition_in_query:
+            entries["partition_in_query"] = True
+        if self.touched != "updated_at":
+            entries["touched_column"] = self.touched
         return entries
 
     def __post_init__(self) -> None:
@@ -112,6 +122,12 @@ class Target:
             raise UserError(
                 f"Asset {self.asset}: there is no write mode {self.mode!r}.",
                 hint=f"Choose one of {', '.join(get_args(Mode))}.",
+            )
+        if self.partition_in_query and (self.mode == "replace" or self.partition_by is not None):
+            raise UserError(
+                f"Asset {self.asset}: a table without the partition's column can't be written with "
+                + ("mode 'replace'." if self.mode == "replace" else "`partition_by` at the same time."),
+                hint="Write it with 'upsert' or 'insert_missing', or name the column that holds the partition.",
             )
 
     @classmethod
@@ -123,6 +139,8 @@ class Target:
             mode=metadata.get("write_mode", "upsert"),
             key=metadata.get("key_columns"),
             table=metadata.get("table"),
+            partition_in_query=metadata.get("partition_in_query", False),
+            touched=metadata.get("touched_column", "updated_at"),
         )
 
 
@@ -150,6 +168,8 @@ class WriteSet:
     A partition that is worked unit by unit writes the tables that have units first, and the others at its end.
 
     keys: the partitions to work, for a run that is given its partitions rather than launched for them.
+    partitions_def: with `keys`, Dagster's definition of those partitions, where it takes that to find their rows: a
+        calendar's windows say.
     batch_seconds: what a batch should take, where the rows are such that nobody waits for them and longer batches are
         cheaper. It only lengthens the I/O manager's `target_seconds`.
     settings: how the engine works the set, where not as the I/O manager is configured.
@@ -160,6 +180,7 @@ class WriteSet:
 
     writes: Sequence[Write]
     keys: Sequence[str] | None = None
+    partitions_def: Any = None
     batch_seconds: float = 0.0
     settings: "EngineSettings | None" = None
     around: "Around | None" = None

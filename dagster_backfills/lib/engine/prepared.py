@@ -8,7 +8,7 @@ import psycopg
 from psycopg import sql
 
 from dagster_backfills.lib.engine.failures import ErrorClass, classify
-from dagster_backfills.lib.engine.model import Compute, Counts, Frame, Query, Write
+from dagster_backfills.lib.engine.model import PARTITION, Compute, Counts, Frame, Query, Write
 from dagster_backfills.lib.errors import UserError
 from dagster_backfills.lib.postgres.address import Address, keys_by_label
 from dagster_backfills.lib.postgres.catalog import Table, read_table
@@ -57,6 +57,10 @@ class PreparedWrite:
     def attach(self, conn: psycopg.Connection) -> None:
         """What a new connection needs before the first batch: the frame in its stage, the columns known."""
         source = self.write.source
+        if not isinstance(source, Query) and not self.address.stored:
+            raise UserError(
+                f"Asset {self.asset}: its table has no column for the partition, so that a query must give its rows."
+            )
         if isinstance(source, Frame):
             try:
                 self._plan(self._staged(conn, source.data))
@@ -183,7 +187,9 @@ class PreparedWrite:
     def _plan(self, columns: Sequence[str]) -> None:
         if self.merge is None or self.merge.columns != tuple(columns):
             target = self.write.target
-            self.merge = Merge.plan(self.table, self.address, target.mode, columns, target.key, target.unit)
+            self.merge = Merge.plan(
+                self.table, self.address, target.mode, columns, target.key, target.unit, target.touched
+            )
 
     def _staged(self, conn: psycopg.Connection, data: Any) -> list[str]:
         target = self.write.target
@@ -214,4 +220,12 @@ class PreparedWrite:
                 f"The query of asset {self.asset} is not valid: {error}",
                 hint="It can bind :partition_keys, :unit_keys, :window_start, :window_end, :run_id and its own params.",
             ) from error
-        return [column.name for column in cursor.description or ()]
+        names = [column.name for column in cursor.description or ()]
+        if not self.address.stored:
+            if PARTITION not in names:
+                raise UserError(
+                    f"The query of asset {self.asset} gives no column {PARTITION!r}; it gives {', '.join(names)}.",
+                    hint="The table has no column for the partition: let the query select its key as `partition`.",
+                )
+            names.remove(PARTITION)
+        return names

@@ -43,7 +43,7 @@ def stream_units(
         units, unit = write.units(), write.unit
         if units is not None:
             parts.append(sql.SQL("select q.unit::text as unit from (\n{}\n) as q").format(sql.SQL(units.sql)))
-        if unit is not None:
+        if unit is not None and write.address.stored:
             parts.append(
                 sql.SQL("select {}::text from {} as t where {}").format(
                     ident("t", unit),

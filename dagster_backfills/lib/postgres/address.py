@@ -1,7 +1,7 @@
 """Where a partition's rows are in a table: the predicate of a slice, and the partition that a row belongs to."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any, Protocol
 
@@ -28,6 +28,11 @@ class Address(Protocol):
         """The partition of a row, as text: its key, or what `keys_by_label` knows the key by."""
         ...
 
+    @property
+    def stored(self) -> bool:
+        """Whether the table says which partition a row is of; else only the source's rows do."""
+        return True
+
     def candidates(self, alias: str) -> sql.Composable:
         """True for the rows of the slice, and maybe for more of its partitions: what a long list can afford to ask."""
         return self.predicate(alias)
@@ -45,6 +50,33 @@ class Whole(Address):
 
     def label(self, alias: str) -> sql.Composable:
         return sql.SQL("''")
+
+
+@dataclass(frozen=True)
+class ByQuery(Address):
+    """The table does not hold the partition: the source gives it beside each row, in the column `column`.
+
+    `windows` gives start and end of a partition in time.
+    """
+
+    column: str
+    windows: Mapping[str, tuple[datetime, datetime]] = field(default_factory=dict)
+
+    @property
+    def stored(self) -> bool:
+        return False
+
+    def binds(self, keys: Sequence[str]) -> dict[str, Any]:
+        windows = [self.windows[key] for key in keys if key in self.windows]
+        start = min((window[0] for window in windows), default=_EPOCH)
+        end = max((window[1] for window in windows), default=_EPOCH)
+        return {"partition_keys": list(keys), "window_start": start, "window_end": end}
+
+    def predicate(self, alias: str) -> sql.Composable:
+        return sql.SQL("{} = any(%(partition_keys)s::text[])").format(ident(alias, self.column))
+
+    def label(self, alias: str) -> sql.Composable:
+        return ident(alias, self.column)
 
 
 @dataclass(frozen=True)

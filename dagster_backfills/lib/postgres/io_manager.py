@@ -143,7 +143,9 @@ class _Storing:
     tables: dict[str, Table] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.partitions_def = self.context.asset_partitions_def if self.context.has_asset_partitions else None
+        self.partitions_def = self.write_set.partitions_def
+        if self.context.has_asset_partitions:
+            self.partitions_def = self.context.asset_partitions_def
         self.keys = self._keys()
         self.modes = {write.target.asset: write.target.mode for write in self.write_set.writes}
         self.own = "/".join(self.context.asset_key.path) if self.context.has_asset_key else None

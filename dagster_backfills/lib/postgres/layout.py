@@ -7,9 +7,9 @@ import dagster as dg
 import psycopg
 from psycopg import sql
 
-from dagster_backfills.lib.engine.model import Target
+from dagster_backfills.lib.engine.model import PARTITION, Target
 from dagster_backfills.lib.errors import UserError
-from dagster_backfills.lib.postgres.address import Address, ByDimensions, ByValue, ByWindow, Whole
+from dagster_backfills.lib.postgres.address import Address, ByDimensions, ByQuery, ByValue, ByWindow, Whole
 from dagster_backfills.lib.postgres.catalog import Column, Table
 from dagster_backfills.lib.postgres.names import type_name
 
@@ -28,11 +28,15 @@ def address_of(
     Raises UserError where the asset is partitioned and does not say by which column, or the other way round.
     """
     by = target.partition_by
+    if target.partition_in_query:
+        calendar = isinstance(partitions_def, dg.TimeWindowPartitionsDefinition)
+        return ByQuery(PARTITION, {key: _window(partitions_def, key) for key in keys} if calendar else {})
     if by is None:
         if partitions_def is not None:
             raise UserError(
                 f"Asset {target.asset} is partitioned, and its metadata does not say by which column.",
-                hint="Give it the metadata entry `partition_expr`: the column, or a mapping of dimension to column.",
+                hint="Give it the metadata entry `partition_expr`: the column, or a mapping of dimension to column; or "
+                "`partition_in_query`, where the table has none and the query gives it.",
             )
         return Whole()
     if isinstance(by, Mapping):
@@ -123,7 +127,7 @@ def refuse_twins(
         definitions = {d.name: d.partitions_def for d in partitions_def.partitions_defs}
     for dimension, definition in definitions.items():
         name = by[dimension] if isinstance(by, Mapping) and dimension is not None else by
-        if definition is None or isinstance(definition, dg.TimeWindowPartitionsDefinition):
+        if definition is None or name is None or isinstance(definition, dg.TimeWindowPartitionsDefinition):
             continue
         column = table.column(str(name))
         if column.base_type in _TEXT:

@@ -13,7 +13,7 @@ from dagster_backfills.lib.engine.model import Mode
 from dagster_backfills.lib.errors import UserError
 from dagster_backfills.lib.postgres.address import Address
 from dagster_backfills.lib.postgres.catalog import Table
-from dagster_backfills.lib.postgres.merge_pieces import TOUCHED, Pieces
+from dagster_backfills.lib.postgres.merge_pieces import Pieces
 from dagster_backfills.lib.postgres.names import columns, ident
 
 _SEEN = "backfill seen"  # the row version that the statement's snapshot has
@@ -34,6 +34,7 @@ class Merge(Pieces):
         columns: Sequence[str],
         declared_key: Sequence[str] | None,
         unit: str | None,
+        touched: str = "updated_at",
     ) -> "Merge":
         """Check the source's columns against the table. Raises UserError that names what does not fit."""
         name = f"{table.schema}.{table.name}"
@@ -57,7 +58,7 @@ class Merge(Pieces):
             )
         if unit is not None:
             table.column(unit)
-        return cls(table, address, mode, tuple(columns), key, unit)
+        return cls(table, address, mode, tuple(columns), key, unit, touched)
 
     def statement(self, source: sql.Composable, *, units: bool, only_missing: bool = False) -> sql.Composed:
         """The whole statement for a source SELECT.
@@ -91,15 +92,12 @@ class Merge(Pieces):
             ("source", self.typed(source)),
             ("bad_key", self._bad_key()),
             ("changed", self._changed(units)),
-            ("inserted", self._inserted()),
-            ("leaving", self._leaving(units)),
-            ("gone", self._gone()),
+            *self._labelled(self._inserted()),
         ]
-        counted: list[sql.Composable] = [
-            self.given(),
-            _counted("inserted", inserted="count(*)"),
-            _counted("gone", deleted="count(*)"),
-        ]
+        counted: list[sql.Composable] = [self.given(), _counted("inserted", inserted="count(*)")]
+        if self.address.stored:
+            parts += [("leaving", self._leaving(units)), ("gone", self._gone())]
+            counted.append(_counted("gone", deleted="count(*)"))
         if self.values:
             parts.insert(3, ("updated", self._updated()))
             counted.append(_counted("updated", updated="count(*)"))
@@ -113,16 +111,16 @@ class Merge(Pieces):
         )
         inserted = sql.SQL(
             "{into} select {values} from source as s {new}\n"
-            "order by {order} on conflict ({key}) do nothing returning {label} as label"
+            "order by {order} on conflict ({key}) do nothing returning {inserted}"
         ).format(
             new=new,
             order=sql.SQL(", ").join(sql.SQL("s.{}").format(ident(n)) for n in self.key),
             into=self.into,
             values=self.row("s"),
             key=sql.SQL(", ").join(map(ident, self.key)),
-            label=self.address.label("t"),
+            inserted=self._of_inserted(),
         )
-        parts = [("source", self.typed(source)), ("inserted", inserted)]
+        parts = [("source", self.typed(source)), *self._labelled(inserted)]
         return _with(parts, [self.given(), _counted("inserted", inserted="count(*)")])
 
     def _replace(self, source: sql.Composable) -> sql.Composed:
@@ -155,7 +153,7 @@ class Merge(Pieces):
     def _updated(self) -> sql.Composed:
         assignments = [sql.SQL("{} = {}").format(ident(n), ident("c", n)) for n in self.set_columns]
         if self.touches:
-            assignments.append(sql.SQL("{} = now()").format(ident(TOUCHED)))
+            assignments.append(sql.SQL("{} = now()").format(ident(self.touched)))
         return sql.SQL(
             "update {t} as t set {set} from changed as c where t.ctid = c.{seen} and {same}\n"
             "returning {label} as label"
@@ -164,20 +162,37 @@ class Merge(Pieces):
             set=sql.SQL(", ").join(assignments),
             seen=ident(_SEEN),
             same=self.same_key("t", "c"),
-            label=self.address.label("t"),
+            label=self.address.label("t" if self.address.stored else "c"),
         )
 
     def _inserted(self) -> sql.Composed:
         return sql.SQL(
             "{into} select {values} from changed as c where c.{seen} is null\n"
-            "on conflict ({key}) do nothing returning {label} as label"
+            "on conflict ({key}) do nothing returning {inserted}"
         ).format(
             into=self.into,
             values=self.row("c"),
             seen=ident(_SEEN),
             key=sql.SQL(", ").join(map(ident, self.key)),
-            label=self.address.label("t"),
+            inserted=self._of_inserted(),
         )
+
+    def _of_inserted(self) -> sql.Composed:
+        """What an insert returns of a row: its partition, or the key by which the source knows that."""
+        return (
+            sql.SQL("{} as label").format(self.address.label("t"))
+            if self.address.stored
+            else columns("t", self.key)
+        )
+
+    def _labelled(self, inserted: sql.Composed) -> list[tuple[str, sql.Composed]]:
+        """An insert, and the partitions of its rows."""
+        if self.address.stored:
+            return [("inserted", inserted)]
+        by_source = sql.SQL("select {label} as label from new as t inner join source as s on {same}").format(
+            label=self.address.label("s"), same=self.same_key("t", "s")
+        )
+        return [("new", inserted), ("inserted", by_source)]
 
     def _leaving(self, units: bool) -> sql.Composed:
         return sql.SQL(

@@ -9,7 +9,7 @@ from dagster_backfills.lib.postgres.address import Address
 from dagster_backfills.lib.postgres.catalog import Table
 from dagster_backfills.lib.postgres.names import columns, ident, type_name
 
-TOUCHED = "updated_at"  # set by us on each write of a row, and no difference in itself
+_POINTS_IN_TIME = {"timestamp", "timestamptz"}
 # No equality of their own, or one that takes different values for the same.
 _COMPARED_AS_TEXT = {"json", "xml", "citext", "point", "line", "lseg", "box", "path", "polygon", "circle"}
 
@@ -24,6 +24,7 @@ class Pieces:
     columns: tuple[str, ...]
     key: tuple[str, ...]
     unit: str | None
+    touched: str
 
     @property
     def relation(self) -> sql.Identifier:
@@ -36,15 +37,17 @@ class Pieces:
     @property
     def values(self) -> list[str]:
         """The columns that make a row differ."""
-        return [n for n in self.set_columns if n != TOUCHED]
+        return [n for n in self.set_columns if n != self.touched]
 
     @property
     def touches(self) -> bool:
-        return TOUCHED not in self.columns and any(c.name == TOUCHED for c in self.table.columns)
+        return self.touched not in self.columns and any(
+            c.name == self.touched and c.base_type in _POINTS_IN_TIME for c in self.table.columns
+        )
 
     @property
     def into(self) -> sql.Composed:
-        names = [*self.columns, *([TOUCHED] if self.touches else [])]
+        names = [*self.columns, *([self.touched] if self.touches else [])]
         return sql.SQL("insert into {} as t ({})").format(
             self.relation, sql.SQL(", ").join(map(ident, names))
         )
@@ -58,6 +61,8 @@ class Pieces:
             sql.SQL("q.{c}::{t} as {c}").format(c=ident(n), t=type_name(self.table.column(n).cast))
             for n in self.columns
         ]
+        if not self.address.stored:
+            casts.append(sql.SQL("{}::text").format(self.address.label("q")))
         return sql.SQL("select {} from (\n{}\n) as q").format(sql.SQL(", ").join(casts), source)
 
     def slice(self, alias: str, units: bool) -> sql.Composable:

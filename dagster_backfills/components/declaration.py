@@ -1,0 +1,162 @@
+"""What a declaration says: the attributes of a `defs.yaml`, with their rules. Not here: what is built of them."""
+
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+import dagster as dg
+from pydantic import Field, field_validator, model_validator
+
+from dagster_backfills.lib.engine.model import Mode, Target
+
+_TABLE = re.compile(r'^(?:(?P<schema>"[^"]+"|[\w$]+)\.)?(?P<name>"[^"]+"|[\w$]+)$')
+_TIME = {
+    "hourly": dg.HourlyPartitionsDefinition,
+    "daily": dg.DailyPartitionsDefinition,
+    "weekly": dg.WeeklyPartitionsDefinition,
+    "monthly": dg.MonthlyPartitionsDefinition,
+}
+
+
+def split_table(text: str) -> tuple[str, str]:
+    """Schema and name of a table as SQL writes it: `training.members`, `public."Member"`."""
+    found = _TABLE.match(text.strip())
+    if not found:
+        raise ValueError(
+            f'{text!r} names no table; write schema.table, or schema."Table" where it needs quotes'
+        )
+    return (found["schema"] or "public").strip('"'), found["name"].strip('"')
+
+
+class Partitions(dg.Model):
+    """How the tables are cut. One of: dynamic with keys, a calendar with its first date, or static."""
+
+    dynamic: str | None = Field(default=None, description="A name of its own for the set of partitions.")
+    keys: str | None = Field(
+        default=None, description="With `dynamic`: the statement that gives every key, the oldest first."
+    )
+    hourly: str | None = Field(default=None, description="The first hour, as 2026-01-31-00:00.")
+    daily: str | None = Field(default=None, description="The first day, as 2026-01-31.")
+    weekly: str | None = Field(default=None, description="A day in the first week.")
+    monthly: str | None = Field(default=None, description="A day in the first month.")
+    timezone: str = Field(default="UTC", description="Of a calendar: where its days begin.")
+    static: list[str] | None = Field(default=None, description="The keys themselves.")
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "Partitions":
+        chosen = [kind for kind in ("dynamic", "static", *_TIME) if getattr(self, kind) is not None]
+        if len(chosen) != 1:
+            raise ValueError(f"give one of dynamic, static, {', '.join(_TIME)}; not {chosen or 'none'}")
+        if (self.dynamic is None) != (self.keys is None):
+            raise ValueError("`keys` names the statement that gives the keys of `dynamic`; give both")
+        return self
+
+    def definition(self) -> dg.PartitionsDefinition:
+        if self.dynamic is not None:
+            return dg.DynamicPartitionsDefinition(name=self.dynamic)
+        if self.static is not None:
+            return dg.StaticPartitionsDefinition(self.static)
+        kind = next(kind for kind in _TIME if getattr(self, kind) is not None)
+        return _TIME[kind](start_date=getattr(self, kind), timezone=self.timezone)
+
+
+class Table(dg.Model):
+    """One table that the backfill fills."""
+
+    table: str = Field(description='The table: schema.table, or schema."Table" where its name needs quotes.')
+    query: str | None = Field(default=None, description="The statement that gives its rows.")
+    compute: str | None = Field(
+        default=None,
+        description="In place of `query`: package.module:function, which makes the rows' frame of `reads`' frame.",
+    )
+    reads: str | None = Field(default=None, description="With `compute`: the statement that gives its frame.")
+    units: str | None = Field(
+        default=None,
+        description="The statement that lists `partition` and `unit` of each row due, so that one that fails costs "
+        "itself alone and large partitions are cut.",
+    )
+    unit: str | None = Field(default=None, description="With `units`: the column that holds the unit.")
+    mode: Mode = Field(
+        default="upsert",
+        description="upsert: rewrite what differs, delete what is gone; insert_missing: add, touch nothing else; "
+        "replace: write each partition anew.",
+    )
+    key: list[str] | None = Field(
+        default=None, description="What makes a row unique; by default the primary key."
+    )
+    partition_column: str | None = Field(
+        default=None,
+        description="The column that holds the partition. Left out where the table has none: then the query gives "
+        "`partition` beside each row, and nothing is ever deleted.",
+    )
+    touched: str = Field(default="updated_at", description="A column that each write of a row sets to now.")
+    only_missing: bool = Field(
+        default=False, description="With insert_missing: the query itself leaves out what is there."
+    )
+    description: str | None = Field(default=None, description="For the catalog.")
+    owners: list[str] = Field(default=[], description="team:… or e-mail addresses, for the catalog.")
+    tags: dict[str, str] = Field(default={}, description="For the catalog.")
+
+    @field_validator("table")
+    @classmethod
+    def _names_a_table(cls, value: str) -> str:
+        split_table(value)
+        return value
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Table":
+        if (self.query is None) == (self.compute is None):
+            raise ValueError("give `query`, or `compute` with `reads`")
+        if (self.compute is None) != (self.reads is None):
+            raise ValueError("`compute` and `reads` go together")
+        if (self.units is None) != (self.unit is None):
+            raise ValueError("`units` and `unit` go together")
+        return self
+
+    @property
+    def key_path(self) -> list[str]:
+        return list(split_table(self.table))
+
+    @property
+    def asset(self) -> str:
+        return "/".join(self.key_path)
+
+    def target(self, *, partitioned: bool) -> Target:
+        return Target(
+            self.asset,
+            partition_by=self.partition_column,
+            unit=self.unit,
+            mode=self.mode,
+            key=self.key,
+            table=self.key_path,
+            partition_in_query=partitioned and self.partition_column is None,
+            touched=self.touched,
+        )
+
+
+class Check(dg.Model):
+    """A rule that must hold: its statement gives the rows that break it."""
+
+    query: str = Field(description="The statement.")
+    table: str | None = Field(
+        default=None, description="The table that it is shown at; by default the first."
+    )
+    warn: bool = Field(default=False, description="Warn only.")
+    description: str | None = Field(default=None, description="The rule in a sentence.")
+
+
+class Schedule(dg.Model):
+    """When the backfill runs by itself."""
+
+    cron: str = Field(description="In cron's notation.")
+    timezone: str = Field(default="UTC", description="Of the cron expression.")
+    name: str | None = Field(default=None, description="By default the backfill's name with `_schedule`.")
+
+
+def close_to(wanted: str, there: Iterable[str]) -> str:
+    """Words for a message: what comes close to a name that is none, or what there is."""
+    names = sorted(there)
+    close = get_close_matches(wanted, names, n=3, cutoff=0.5)
+    if close:
+        return f"Did you mean {', '.join(close)}?"
+    return f"There are {', '.join(names)}." if names else "There are none."

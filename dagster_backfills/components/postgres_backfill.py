@@ -1,0 +1,66 @@
+"""The component: a declaration in, Dagster definitions out. Wiring only; what it wires stands in the engine's rooms."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import dagster as dg
+from pydantic import Field
+
+from dagster_backfills.components.building import Backfill
+from dagster_backfills.components.declaration import Check, Partitions, Schedule, Table
+from dagster_backfills.components.validation import validate
+
+
+class PostgresBackfill(dg.Component, dg.Model, dg.Resolvable):
+    """Fill tables in Postgres, partition by partition, from the statements of the `queries.sql` beside it.
+
+    What follows from it: the assets with their partitions and lineage, a job that finds scattered work by itself,
+    sensors that sync partitions and refresh what is stale, checks, a schedule, and the engine's batches, ledger and
+    account under all of them.
+    """
+
+    tables: list[Table] = Field(description="The tables, in the order in which each batch writes them.")
+    name: str = Field(default="", description="By default the folder's.")
+    group: str = Field(default="", description="Of the assets; by default the folder's name.")
+    partitions: Partitions | None = Field(
+        default=None, description="How the tables are cut; whole without it."
+    )
+    sources: list[str] = Field(default=[], description="The tables that are read: upstream in the lineage.")
+    stale_when: dict[str, str] = Field(
+        default={},
+        description="By source table: its column that holds the partition's key, or the statement that gives the keys "
+        "of `changed_rows`. `backfills triggers` prints and applies what follows.",
+    )
+    due: str | None = Field(
+        default=None,
+        description="The statement that gives keys which have to be written although no trigger has marked them.",
+    )
+    checks: dict[str, str | Check] = Field(default={}, description="By name: the statement, or more of it.")
+    schedule: str | Schedule | None = Field(
+        default=None, description="A cron expression (UTC), or more of it."
+    )
+    batch_seconds: float = Field(
+        default=0.0, ge=0, description="What a batch should take, where longer pays."
+    )
+    fresh_within: int = Field(
+        default=600, gt=0, description="Seconds after which what is stale fails a check."
+    )
+    database: str | None = Field(
+        default=None, description="The environment variable of another database's URL than DATABASE_URL."
+    )
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        return self.at(Path(context.path)).definitions()
+
+    def at(self, folder: Path) -> Backfill:
+        """The backfill of this declaration, with the statements of its folder. Raises UserError for a mistake."""
+        name, group = self.name or folder.name, self.group or folder.name
+        statements = validate(self, folder)
+        return Backfill(self, name, group, statements)
+
+    @property
+    def check_list(self) -> Sequence[tuple[str, Check]]:
+        return [
+            (name, Check(query=check) if isinstance(check, str) else check)
+            for name, check in self.checks.items()
+        ]

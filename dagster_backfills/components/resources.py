@@ -1,0 +1,28 @@
+"""The database and the I/O manager that declared backfills bring along, under keys of their own.
+
+A project's own `postgres` and `io_manager` are not touched.
+"""
+
+from functools import cache
+
+import dagster as dg
+
+from dagster_backfills.lib.postgres.io_manager import PostgresIOManager
+from dagster_backfills.lib.postgres.resource import PostgresResource
+
+
+def resource_keys(variable: str | None) -> tuple[str, str]:
+    """The keys of the database's resource and of its I/O manager."""
+    name = f"backfills_{(variable or 'postgres').lower()}"
+    return name, f"{name}_io_manager"
+
+
+@cache
+def database_resources(variable: str | None = None) -> dict[str, object]:
+    """The resources for the database that an environment variable names; by default DATABASE_URL.
+
+    The same objects each time: several backfills of one code location share them.
+    """
+    postgres = PostgresResource(url=dg.EnvVar(variable)) if variable else PostgresResource()
+    database, io_manager = resource_keys(variable)
+    return {database: postgres, io_manager: PostgresIOManager(postgres=postgres)}
