@@ -146,7 +146,7 @@ class Bench:
         """Recompute every tenth cohort, all stale, in one run; seconds from the click to its end."""
         self.execute("mark_scattered_stale", cohorts=self.partitions)
         began = time.monotonic()
-        config = {"ops": {"compute_cohorts": {"config": {"which": "stale"}}}}
+        config = {"which": "stale"}
         run_id = ui.launch_job("refresh_progress_stats", MODULE, config)
         wait_until(lambda: bool(ui.run(run_id)["endTime"]), "the scattered run", seconds=600)
         seconds = time.monotonic() - began

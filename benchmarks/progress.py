@@ -125,11 +125,11 @@ def psql() -> str:
 
 def bare_script() -> str:
     """What a database administrator would write: the domain's statements with the upsert around them."""
-    from dagster_backfills.defs.progress.tables import statement
+    from dagster_backfills.defs.progress.declared import PROGRESS
 
     def selected(name: str) -> str:
         binds = {"partition_keys": "array(select id from progress.cohorts)", "unit_keys": "null::text[]"}
-        text = statement(name)
+        text = PROGRESS.statements[name].sql
         for bind, value in binds.items():
             text = text.replace(f"%({bind})s", f"({value})")
         return text

@@ -155,7 +155,8 @@ def _work(which: str) -> dict[str, Any]:
         step = sum(
             event.step_success_data.duration_ms / 1000
             for event in result.all_events
-            if event.is_step_success and event.step_key in (_STEP, "fill_organizations")
+            if event.is_step_success
+            and event.step_key in (_STEP, "write_employee_training_video_completions")
         )
         [(engine,)] = conn.execute(
             "select coalesce(sum(extract(epoch from finished_at - started_at)), 0)::float8"

@@ -80,7 +80,7 @@ def location() -> dg.Definitions:
 def test_the_location_holds_these_assets_checks_jobs_schedules_and_sensors(location: dg.Definitions) -> None:
     repository = location.get_repository_def()
     graph = location.resolve_asset_graph()
-    assets = {key.to_user_string() for key in graph.get_all_asset_keys()}
+    assets = {key.to_user_string() for key in graph.materializable_asset_keys | graph.observable_asset_keys}
     checks = {f"{key.asset_key.to_user_string()}:{key.name}" for key in graph.asset_check_keys}
     assert assets == {asset for asset, _ in ASSETS}
     assert checks == {f"{asset}:{check}" for asset, checks in ASSETS for check in checks}
@@ -90,7 +90,9 @@ def test_the_location_holds_these_assets_checks_jobs_schedules_and_sensors(locat
 
 
 def test_an_assets_key_is_its_tables_address_and_its_group_the_schema(location: dg.Definitions) -> None:
-    for node in location.resolve_asset_graph().asset_nodes:
+    graph = location.resolve_asset_graph()
+    for key in graph.materializable_asset_keys:
+        node = graph.get(key)
         assert len(node.key.path) == 2
         assert node.group_name == node.key.path[0]
 

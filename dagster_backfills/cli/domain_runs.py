@@ -10,11 +10,8 @@ import psycopg
 from dagster_backfills.lib.postgres.embedded import resolve_database_url
 from dagster_backfills.lib.postgres.migrations import require_migrations
 
-# The job of a domain that mends what is in the ledger, and the op that takes its choice.
-REFRESHING: dict[str, tuple[str, str]] = {
-    "progress": ("refresh_progress_stats", "compute_cohorts"),
-    "training": ("refresh_training_completions", "fill_organizations"),
-}
+# The job of a domain that mends what is in the ledger.
+REFRESHING = {"progress": "refresh_progress_stats", "training": "refresh_training_completions"}
 RETRIED = {*REFRESHING, "scoring"}
 
 
@@ -31,8 +28,7 @@ def refresh(domain: str, choice: Mapping[str, Any]) -> int:
     """Run the domain's refreshing job with this choice, watching it; returns the exit code."""
     from dagster_backfills.cli.launch import exit_code, run_job
 
-    job, op = REFRESHING[domain]
-    return exit_code(run_job(job, {"ops": {op: {"config": dict(choice)}}}))
+    return exit_code(run_job(REFRESHING[domain], dict(choice)))
 
 
 def retry_failed(domain: str, partitions: Iterable[str]) -> int:

@@ -92,7 +92,7 @@ def run(
         return
     confirm(f"Compute the statistics of {len(keys):,} cohort{'s' if len(keys) != 1 else ''}?", yes)
     by_name = which in ("named", "next")
-    code = refresh("progress", {"which": "named", "cohorts": keys} if by_name else {"which": which})
+    code = refresh("progress", {"which": "named", "partitions": keys} if by_name else {"which": which})
     after = _statuses()
     if not json:
         _summary("After", after)

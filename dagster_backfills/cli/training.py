@@ -62,8 +62,8 @@ def run(
     missing = sum(each.missing for each in before)
     say(f"{len(before):,} organizations, {missing:,} records missing.")
     confirm(f"Fill {_number(len(before), 'organization')}?", yes)
-    choice = {"which": "named", "organizations": chosen} if chosen else {"which": "all"}
-    finished = run_job("refresh_training_completions", {"ops": {"fill_organizations": {"config": choice}}})
+    choice = {"which": "named", "partitions": chosen} if chosen else {"which": "all"}
+    finished = run_job("refresh_training_completions", choice)
     with database() as conn:
         report = run_report(conn, finished.run_id)
         failures = [f for f in list_failures(conn) if not chosen or f.organization_id in chosen]

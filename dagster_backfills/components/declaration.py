@@ -145,6 +145,13 @@ class Check(dg.Model):
     description: str | None = Field(default=None, description="The rule in a sentence.")
 
 
+class Resources(dg.Model):
+    """Resources that the project has; the backfill brings none of its own then."""
+
+    database: str = Field(description="The key of a PostgresResource.")
+    io_manager: str = Field(description="The key of a PostgresIOManager.")
+
+
 class Schedule(dg.Model):
     """When the backfill runs by itself."""
 

@@ -40,7 +40,7 @@ from backfill.failures as f
 where f.asset = any(:assets::text[]) and f.resolved_at is null
 order by f.last_seen desc, f.id;
 
--- name: long_stale
+-- name: late
 -- Partitions that have waited for longer than automation should take.
 select
     s.partition,

@@ -7,7 +7,7 @@ import dagster as dg
 from pydantic import Field
 
 from dagster_backfills.components.building import Backfill
-from dagster_backfills.components.declaration import Check, Partitions, Schedule, Table
+from dagster_backfills.components.declaration import Check, Partitions, Resources, Schedule, Table
 from dagster_backfills.components.validation import validate
 
 
@@ -35,6 +35,16 @@ class PostgresBackfill(dg.Component, dg.Model, dg.Resolvable):
         default=None,
         description="The statement that gives keys which have to be written although no trigger has marked them.",
     )
+    missing: str | None = Field(
+        default=None,
+        description="The statement that gives keys which lack rows, for a run over what is missing; by default that of "
+        "`due`, else what Dagster has no materialization of.",
+    )
+    report: str | None = Field(
+        default=None,
+        description="package.module:function of a connection and a run's id that gives metadata of what the run did: "
+        "an observation of the last table.",
+    )
     checks: dict[str, str | Check] = Field(default={}, description="By name: the statement, or more of it.")
     schedule: str | Schedule | None = Field(
         default=None, description="A cron expression (UTC), or more of it."
@@ -48,6 +58,7 @@ class PostgresBackfill(dg.Component, dg.Model, dg.Resolvable):
     database: str | None = Field(
         default=None, description="The environment variable of another database's URL than DATABASE_URL."
     )
+    resources: Resources | None = Field(default=None, description="The project's own, in place of ours.")
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         return self.at(Path(context.path)).definitions()

@@ -3,10 +3,10 @@
 Tables and columns are looked at when a run starts, before anything is written.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dagster_backfills.components.declaration import close_to, split_table
 from dagster_backfills.lib.errors import UserError
@@ -38,6 +38,8 @@ def validate(declared: "PostgresBackfill", folder: Path) -> Mapping[str, Stateme
                 hint=close_to(unknown[0], allowed),
             )
     _check_tables(declared, yaml)
+    if declared.report is not None:
+        named_function(declared.report, _line_of(yaml, declared.report))
     return statements
 
 
@@ -48,7 +50,7 @@ def _check_tables(declared: "PostgresBackfill", yaml: Path) -> None:
             raise UserError(f"{_line_of(yaml, table.table)}: table {table.table} stands twice.", "Keep one.")
         seen.add(table.asset)
         if table.compute is not None:
-            compute_function(table.compute, _line_of(yaml, table.compute))
+            named_function(table.compute, _line_of(yaml, table.compute))
         if table.partition_column is not None and declared.partitions is None:
             raise UserError(
                 f"{_line_of(yaml, table.partition_column)}: `partition_column` without `partitions`.",
@@ -62,7 +64,7 @@ def _check_tables(declared: "PostgresBackfill", yaml: Path) -> None:
             )
 
 
-def compute_function(path: str, where: str) -> object:
+def named_function(path: str, where: str) -> Callable[..., Any]:
     """The function that `package.module:function` names."""
     module, _, name = path.partition(":")
     try:
@@ -82,8 +84,10 @@ def _named(declared: "PostgresBackfill") -> Iterator[tuple[str, str, set[str]]]:
             value = getattr(table, attribute)
             if value is not None:
                 yield value, attribute, _ROWS
-    if declared.due is not None:
-        yield declared.due, "due", _OF_ASSETS
+    for attribute in ("due", "missing"):
+        value = getattr(declared, attribute)
+        if value is not None:
+            yield value, attribute, _OF_ASSETS
     for name, check in declared.check_list:
         yield check.query, f"checks.{name}", _OF_ASSETS
 

@@ -32,7 +32,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Rules:
-    """The rules of one domain by the names of their checks. The resource `postgres` and those of `needs` are used."""
+    """The rules of one domain by the names of their checks. The resources `database` and those of `needs` are used."""
 
     name: str
     rules: Mapping[str, Rule]
@@ -40,6 +40,7 @@ class Rules:
     binds: Mapping[str, Any]
     every_minutes: int = 10
     needs: frozenset[str] = field(default_factory=frozenset)
+    database: str = "postgres"
 
     def definition(self) -> dg.AssetChecksDefinition:
         """The rules as checks of their assets."""
@@ -56,7 +57,7 @@ class Rules:
                 for name, rule in self.rules.items()
             ],
             can_subset=True,
-            required_resource_keys={"postgres", *self.needs},
+            required_resource_keys={self.database, *self.needs},
         )
         def checks(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
             chosen = {key.name for key in context.selected_asset_check_keys}
@@ -66,7 +67,7 @@ class Rules:
 
     def after(self) -> set[dg.HookDefinition]:
         """Hooks for the step of a job that writes: judged at its end, whether it succeeded or failed."""
-        judge, needed = self._judge_in_hook, {"postgres", *self.needs}
+        judge, needed = self._judge_in_hook, {self.database, *self.needs}
         return {
             dg.success_hook(name=f"{self.name}_after", required_resource_keys=needed)(judge),
             *self.after_failure(),
@@ -74,7 +75,7 @@ class Rules:
 
     def after_failure(self) -> set[dg.HookDefinition]:
         """A hook for assets: where they could not all be written, the checks' own step is left out."""
-        needed = {"postgres", *self.needs}
+        needed = {self.database, *self.needs}
         return {
             dg.failure_hook(name=f"{self.name}_after_failure", required_resource_keys=needed)(
                 self._judge_in_hook
@@ -84,7 +85,7 @@ class Rules:
     def judge(self, resources: Any, chosen: set[str] | None = None) -> Iterator[dg.AssetCheckResult]:
         """The results of all rules, or of those chosen."""
         statements = self.statements()
-        with resources.postgres.connect() as conn:
+        with getattr(resources, self.database).connect() as conn:
             for name, rule in self.rules.items():
                 if chosen is not None and name not in chosen:
                     continue

@@ -73,7 +73,7 @@ def executor(database_url, tmp_path):
     home.mkdir()
     (home / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text())
     config = tmp_path / "config.yaml"
-    config.write_text("ops: {compute_cohorts: {config: {which: all}}}\n")
+    config.write_text("which: all\n")
     with psycopg.connect(database_url, autocommit=True) as conn:
         conn.execute("create schema dagster")
     arguments = ["job", "execute", "-m", "dagster_backfills.definitions", "-j", "refresh_progress_stats"]

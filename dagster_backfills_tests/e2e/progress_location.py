@@ -2,8 +2,7 @@
 
 import dagster as dg
 
-from dagster_backfills.defs.progress.assets import progress_stats
-from dagster_backfills.defs.progress.sensors import progress_cohorts_sync
+from dagster_backfills.defs.progress.declared import PROGRESS
 from dagster_backfills.lib.postgres.io_manager import PostgresIOManager
 from dagster_backfills.lib.postgres.resource import PostgresResource
 
@@ -12,8 +11,8 @@ from dagster_backfills.lib.postgres.resource import PostgresResource
 def defs() -> dg.Definitions:
     postgres = PostgresResource()
     return dg.Definitions(
-        assets=[progress_stats],
-        sensors=[progress_cohorts_sync],
+        assets=[PROGRESS.assets_def],
+        sensors=PROGRESS.sensors[:1],
         resources={"postgres": postgres, "io_manager": PostgresIOManager(postgres=postgres)},
         executor=dg.in_process_executor,
     )

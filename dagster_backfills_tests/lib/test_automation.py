@@ -48,7 +48,7 @@ def tick(database_url, instance):
     def evaluate(sensor):
         given = {"postgres": PostgresResource(url=database_url)}
         with dg.build_sensor_context(instance=instance, resources=given) as context:
-            return sensor(context)
+            return sensor.evaluate_tick(context)
 
     return evaluate
 
@@ -86,8 +86,7 @@ class TestRefresh:
         conn.execute("insert into t.due values (1), (2)")
 
     def test_work_starts_a_run_that_says_why(self, tick, due):
-        request = tick(refresher)
-        assert isinstance(request, dg.RunRequest)
+        [request] = tick(refresher).run_requests
         assert request.tags["backfills/reason"] == "2 due parts"
 
     def test_no_work_starts_none(self, tick, due, conn):
@@ -105,7 +104,7 @@ class TestRefresh:
             work()
 
         instance.create_run_for_job(other, status=dg.DagsterRunStatus.STARTED)
-        assert isinstance(tick(refresher), dg.RunRequest)
+        assert tick(refresher).run_requests
 
     def test_a_run_that_failed_a_moment_ago_is_waited_after(self, tick, due, instance):
         instance.create_run_for_job(refresh, status=dg.DagsterRunStatus.FAILURE)
@@ -114,7 +113,7 @@ class TestRefresh:
     def test_a_success_after_it_ends_the_wait(self, tick, due, instance):
         instance.create_run_for_job(refresh, status=dg.DagsterRunStatus.FAILURE)
         instance.create_run_for_job(refresh, status=dg.DagsterRunStatus.SUCCESS)
-        assert isinstance(tick(refresher), dg.RunRequest)
+        assert tick(refresher).run_requests
 
 
 class TestBackOff:

@@ -23,17 +23,6 @@ from progress.cohort_stats as c
 where c.average_completion > 100
 order by cohort_id;
 
--- name: stale_cohorts
--- Cohorts that have waited for a recomputation for longer than automation should take.
-select
-    s.partition as cohort_id,
-    min(s.since) as stale_since
-from backfill.stale as s
-where s.asset = any(:assets::text[])
-group by s.partition
-having min(s.since) < now() - make_interval(secs => :seconds)
-order by stale_since;
-
 -- name: wrong_averages
 -- Cohorts whose average is not the mean of their students, rounded half up. Those that a change has made stale are
 -- left out: they are due. Counted once, also where statistics from before the first fill promise a single cohort.
@@ -61,15 +50,3 @@ where
         where m.asset = any(:assets::text[]) and m.partition = c.cohort_id
     )
 order by c.cohort_id;
-
--- name: open_failures
--- Cohorts and students that could not be written, with the database's own message.
-select
-    f.partition as cohort_id,
-    f.unit as user_id,
-    f.message,
-    f.attempts,
-    f.last_seen
-from backfill.failures as f
-where f.asset = any(:assets::text[]) and f.resolved_at is null
-order by f.last_seen desc, f.id;

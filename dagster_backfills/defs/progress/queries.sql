@@ -85,3 +85,15 @@ left join content as t on c.cohort_id = t.cohort_id;
 select c.id
 from progress.cohorts as c
 order by c.created_at, c.id;
+
+-- name: cohorts_without_stats
+-- Cohorts that have never been computed: due, although no change has marked them.
+select c.id
+from progress.cohorts as c
+where not exists (select 1 from progress.cohort_stats as s where s.cohort_id = c.id);
+
+-- name: cohorts_lacking_rows
+-- Cohorts without their row, without a row for every active student, or with rows of others.
+select cohort_id
+from progress.cohort_status
+where is_missing;

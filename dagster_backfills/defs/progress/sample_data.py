@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import sql
 
+from dagster_backfills.defs.progress.declared import PROGRESS
 from dagster_backfills.defs.progress.sample_rows import (
     DAY,
     ProgressPlan,
@@ -20,7 +21,6 @@ from dagster_backfills.defs.progress.sample_rows import (
     schools,
     users,
 )
-from dagster_backfills.defs.progress.tables import ASSETS, statement
 from dagster_backfills.lib.errors import UserError
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def _try_to_set_replication_role(conn: psycopg.Connection[Any], role: str) -> No
 def _forget_statistics(conn: psycopg.Connection[Any]) -> None:
     """Where the triggers could not be kept out of the way, what they did is undone."""
     conn.execute("delete from progress.user_progress_stats")
-    conn.execute("delete from backfill.stale_marks where asset = any(%s)", [ASSETS])
+    conn.execute("delete from backfill.stale_marks where asset = any(%s)", [PROGRESS.assets])
 
 
 def _copy(conn: psycopg.Connection[Any], name: str, table: "pa.Table") -> None:
@@ -194,7 +194,7 @@ def _leave_gaps(conn: psycopg.Connection[Any]) -> None:
             "insert into progress.cohort_stats (cohort_id, total_students, total_questions, total_modules,"
         )
         + sql.SQL(" average_completion) ")
-        + sql.SQL(statement("cohort_stats")),
+        + sql.SQL(PROGRESS.statements["cohort_stats"].sql),
         {"partition_keys": computed, "unit_keys": None},
     )
     # As many rows as there should be, but not of the right students.

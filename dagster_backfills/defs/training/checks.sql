@@ -36,7 +36,7 @@ failed as (
             ff.message,
             row_number() over (partition by ff.partition order by ff.unit) as position
         from backfill.failures as ff
-        where ff.asset = :completions::text and ff.unit is not null and ff.resolved_at is null
+        where ff.asset = 'training/employee_training_video_completions' and ff.unit is not null and ff.resolved_at is null
     ) as f
     group by f.partition
 )
@@ -57,34 +57,11 @@ where
     or not exists (
         select 1 from backfill.stale_marks as m
         where
-            m.asset = :completions::text
+            m.asset = 'training/employee_training_video_completions'
             and m.partition = o.id
             and m.marked_at > now() - make_interval(secs => :seconds)
     )
 order by f.partition is null, o.created_at, o.id;
-
--- name: open_failures
--- Members and organizations that could not be written, with the database's own message.
-select
-    coalesce(f.unit, f.partition) as failed,
-    f.partition as organization_id,
-    f.message,
-    f.attempts,
-    f.last_seen
-from backfill.failures as f
-where f.asset = any(:assets::text[]) and f.resolved_at is null
-order by f.last_seen desc, f.id;
-
--- name: stale_organizations
--- Organizations that have waited for longer than automation should take.
-select
-    s.partition as organization_id,
-    min(s.since) as stale_since
-from backfill.stale as s
-where s.asset = any(:assets::text[])
-group by s.partition
-having min(s.since) < now() - make_interval(secs => :seconds)
-order by min(s.since), s.partition;
 
 -- name: wrong_progress
 -- Organizations whose progress row is missing or not what their records say. A stale one is due, and left out.

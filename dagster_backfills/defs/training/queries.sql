@@ -108,96 +108,27 @@ select o.id
 from training.organizations as o
 order by o.created_at, o.id;
 
--- name: due_organizations
--- Organizations that automation should fill now: stale, without progress, or with members that failed; but what failed
--- of late waits twice as long after each try, an hour at most.
-with failed as (
-    select
-        f.partition,
-        bool_or(f.unit is null) as whole,
-        max(f.last_seen + least(interval '1 hour', interval '30 seconds' * 2 ^ least(f.attempts, 12))) as until
-    from backfill.failures as f
-    where f.asset = any(:assets::text[]) and f.resolved_at is null
-    group by f.partition
-)
-
+-- name: organizations_without_progress
+-- Organizations that have never been counted: due, although no change has marked them.
 select o.id
 from training.organizations as o
-left join failed as f on o.id = f.partition
-where
-    case
-        when f.partition is not null and f.until <= now() then true
-        when f.whole then false
-        else
-            not exists (select 1 from training.organization_training_progress as p where p.organization_id = o.id)
-            or exists (
-                select 1 from backfill.stale_marks as m
-                where m.asset = :completions::text and m.partition = o.id
-            )
-    end
-order by o.created_at, o.id;
+where not exists (select 1 from training.organization_training_progress as p where p.organization_id = o.id);
 
--- name: due_progress
--- Organizations of which only the counts have changed: nobody lacks a record for that reason.
+-- name: organizations_lacking_rows
+-- Organizations without a progress row, or with a member who lacks a record.
 select o.id
 from training.organizations as o
 where
-    exists (
-        select 1 from backfill.stale_marks as m
-        where m.asset = :progress::text and m.partition = o.id
-    )
-    and not exists (
-        select 1 from backfill.stale_marks as m
-        where m.asset = :completions::text and m.partition = o.id
-    )
-    and not exists (
-        select 1 from backfill.failures as f
+    not exists (select 1 from training.organization_training_progress as p where p.organization_id = o.id)
+    or exists (
+        select 1 from training.members as m
         where
-            f.asset = :progress::text
-            and f.partition = o.id
-            and f.unit is null
-            and f.resolved_at is null
-            and f.last_seen > now() - least(interval '1 hour', interval '30 seconds' * 2 ^ least(f.attempts, 12))
-    )
-order by o.created_at, o.id;
-
--- name: organizations_to_fill
--- The organizations of one choice: all, missing (no progress row, or a member lacks a record), stale or failed; or,
--- with `named`, those that are named.
-select o.id
-from training.organizations as o
-where
-    case :which
-        when 'all' then true
-        when 'named' then o.id = any(:named::text[])
-        when 'missing'
-            then
-                not exists (select 1 from training.organization_training_progress as p where p.organization_id = o.id)
-                or exists (
-                    select 1 from training.members as m
-                    where
-                        m.organization_id = o.id
-                        and not m.deactivated
-                        and (
-                            select count(*)
-                            from training.employee_training_video_completions as c
-                            where c.member_id = m.id
-                        )
-                        < (select count(*) from training.training_videos)
-                )
-        when 'stale'
-            then
-                exists (
-                    select 1 from backfill.stale_marks as m
-                    where m.asset = any(:assets::text[]) and m.partition = o.id
-                )
-        when 'failed' then exists (
-            select 1 from backfill.failures as f
-            where f.asset = any(:assets::text[]) and f.partition = o.id and f.resolved_at is null
-        )
-    end
-order by o.created_at, o.id;
-
--- name: mark_progress_stale
--- For a run that creates records and does not count them.
-select backfill.mark_stale(:progress::text, :partition_keys::text[]);
+            m.organization_id = o.id
+            and not m.deactivated
+            and (
+                select count(*)
+                from training.employee_training_video_completions as c
+                where c.member_id = m.id
+            )
+            < (select count(*) from training.training_videos)
+    );

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,9 @@ import dagster as dg
 import psycopg
 from psycopg.rows import class_row, dict_row
 
-from dagster_backfills.defs.training.tables import ASSETS, COMPLETIONS, PROGRESS
 from dagster_backfills.lib.postgres.queries import load_queries
-from dagster_backfills.lib.postgres.resource import PostgresResource
 
+_ASSETS = ["training/employee_training_video_completions", "training/organization_training_progress"]
 _DRAWN = 20  # bars that are still readable
 _NAME = 28  # characters of a name beside its bar
 _DONE, _OPEN = "#2a7f62", "#d9dee3"
@@ -35,26 +34,21 @@ class RunReport:
 
 def run_report(conn: psycopg.Connection[Any], run_id: str) -> RunReport:
     """What the run has done so far."""
-    binds = {"run_id": run_id, "assets": ASSETS, "completions": COMPLETIONS.asset}
+    binds = {"run_id": run_id, "assets": _ASSETS, "completions": _ASSETS[0]}
     with conn.cursor(row_factory=class_row(RunReport)) as cursor:
         row = cursor.execute(_sql("run_totals"), binds).fetchone()
     assert row is not None
     return row
 
 
-def observe(postgres: PostgresResource, run: dg.DagsterRun) -> Iterator[dg.AssetObservation]:
-    """The report as one event on the progress asset, however many organizations the run had; none for no work."""
-    binds = {"run_id": run.run_id, "assets": ASSETS, "completions": COMPLETIONS.asset, "shown": _DRAWN}
-    with postgres.connect() as conn:
-        report = run_report(conn, run.run_id)
-        with conn.cursor(row_factory=dict_row) as cursor:
-            organizations = cursor.execute(_sql("run_organizations"), binds).fetchall()
-            failures = cursor.execute(_sql("run_failures"), binds).fetchall()
-        conn.commit()
-    if report.organizations:
-        yield dg.AssetObservation(
-            PROGRESS.asset.split("/"), metadata=report_metadata(report, organizations, failures)
-        )
+def run_metadata(conn: psycopg.Connection[Any], run_id: str) -> dict[str, Any]:
+    """The report as Dagster metadata, however many organizations the run had; nothing for no work."""
+    binds = {"run_id": run_id, "assets": _ASSETS, "completions": _ASSETS[0], "shown": _DRAWN}
+    report = run_report(conn, run_id)
+    with conn.cursor(row_factory=dict_row) as cursor:
+        organizations = cursor.execute(_sql("run_organizations"), binds).fetchall()
+        failures = cursor.execute(_sql("run_failures"), binds).fetchall()
+    return report_metadata(report, organizations, failures) if report.organizations else {}
 
 
 def report_metadata(

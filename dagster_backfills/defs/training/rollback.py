@@ -12,9 +12,7 @@ import dagster as dg
 import psycopg
 from pydantic import Field
 
-from dagster_backfills.defs.training.checks import RULES
-from dagster_backfills.defs.training.partitions import organizations_partitions
-from dagster_backfills.defs.training.tables import COMPLETIONS, progress
+from dagster_backfills.defs.training.declared import COMPLETIONS, PROGRESS, TRAINING
 from dagster_backfills.lib.engine.model import WriteSet
 from dagster_backfills.lib.errors import UserError
 from dagster_backfills.lib.postgres.queries import load_queries
@@ -132,10 +130,8 @@ def remove_records(
                 organizations += batch
     report = _report(plan, dry_run=config.dry_run, removed=removed)
     context.log_event(dg.AssetObservation(COMPLETIONS.asset.split("/"), metadata=report))
-    known = set(context.instance.get_dynamic_partitions(str(organizations_partitions.name)))
-    new = [key for key in organizations if key not in known]
-    context.instance.add_dynamic_partitions(str(organizations_partitions.name), new)
-    return dg.Output(WriteSet([progress()], keys=organizations), metadata=report)
+    TRAINING.add_partitions(context.instance, organizations)
+    return dg.Output(TRAINING.write_set([PROGRESS], context.run, organizations), metadata=report)
 
 
 def _report(plan: Preview, *, dry_run: bool, removed: int) -> dict[str, Any]:
@@ -161,7 +157,7 @@ def _report(plan: Preview, *, dry_run: bool, removed: int) -> dict[str, Any]:
     description="Undo one backfill: remove the records that it created and that nobody has completed since.",
     executor_def=dg.in_process_executor,
     tags={"backfills/domain": "training"},
-    hooks=RULES.after(),
+    hooks=TRAINING.rules.after(),
 )
 def rollback_training_backfill() -> None:
     remove_records()

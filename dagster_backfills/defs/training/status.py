@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import class_row, tuple_row
 
-from dagster_backfills.defs.training.tables import ASSETS
+from dagster_backfills.defs.training.declared import TRAINING
 from dagster_backfills.lib.errors import UserError
 from dagster_backfills.lib.postgres.queries import load_queries
 
@@ -83,7 +83,7 @@ def list_failures(conn: psycopg.Connection[Any], organization_id: str | None = N
     """What could not be written and has not been since."""
     organizations = None if organization_id is None else [organization_id]
     with conn.cursor(row_factory=class_row(FailedMember)) as cursor:
-        binds = {"assets": ASSETS, "organizations": organizations}
+        binds = {"assets": TRAINING.assets, "organizations": organizations}
         return cursor.execute(_sql("failed_members"), binds).fetchall()
 
 

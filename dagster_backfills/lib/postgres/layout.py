@@ -29,8 +29,9 @@ def address_of(
     """
     by = target.partition_by
     if target.partition_in_query:
-        calendar = isinstance(partitions_def, dg.TimeWindowPartitionsDefinition)
-        return ByQuery(PARTITION, {key: _window(partitions_def, key) for key in keys} if calendar else {})
+        if isinstance(partitions_def, dg.TimeWindowPartitionsDefinition):
+            return ByQuery(PARTITION, {key: _window(partitions_def, key) for key in keys})
+        return ByQuery(PARTITION)
     if by is None:
         if partitions_def is not None:
             raise UserError(

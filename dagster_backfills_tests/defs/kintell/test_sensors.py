@@ -20,7 +20,7 @@ def tick(database_url):
             with dg.build_sensor_context(
                 instance=instance, resources={"postgres": PostgresResource(url=database_url)}
             ) as context:
-                return sensor(context)
+                return sensor.evaluate_tick(context)
 
         yield evaluate
 
@@ -28,9 +28,9 @@ def tick(database_url):
 def test_events_are_published_while_some_wait(tick, imported, conn, monkeypatch):  # noqa: F811
     imported([row(i) for i in range(3)])
     monkeypatch.delenv("KINTELL_NATS_URL", raising=False)
-    assert isinstance(tick(kintell_events), dg.SkipReason)
+    assert tick(kintell_events).skip_message
     monkeypatch.setenv("KINTELL_NATS_URL", "nats://127.0.0.1:1")
-    assert tick(kintell_events).tags["backfills/reason"] == "3 events waiting"
+    assert tick(kintell_events).run_requests[0].tags["backfills/reason"] == "3 events waiting"
     conn.execute("update kintell.event_outbox set published_at = now()")
     assert "no events waiting" in tick(kintell_events).skip_message
 
@@ -38,7 +38,10 @@ def test_events_are_published_while_some_wait(tick, imported, conn, monkeypatch)
 def test_days_are_summarized_while_some_have_changed(tick, imported, run, conn):  # noqa: F811
     assert "no days" in tick(kintell_summary_refresh).skip_message
     imported([row(1), row(2), row(3)])
-    assert tick(kintell_summary_refresh).tags["backfills/reason"] == "3 days with changed sessions"
+    assert (
+        tick(kintell_summary_refresh).run_requests[0].tags["backfills/reason"]
+        == "3 days with changed sessions"
+    )
     run("refresh_daily_session_summary")
     assert "no days" in tick(kintell_summary_refresh).skip_message
 

@@ -3,9 +3,7 @@
 import dagster as dg
 import pytest
 
-from dagster_backfills.defs.progress.assets import progress_stats
-from dagster_backfills.defs.progress.jobs import refresh_progress_stats
-from dagster_backfills.defs.progress.partitions import cohorts_partitions
+from dagster_backfills.defs.progress.declared import PROGRESS
 from dagster_backfills_tests.lib.postgres.storing import (
     materialize,
     materialized,
@@ -71,7 +69,7 @@ def assert_right(conn, keys=KEYS):
 
 
 def test_one_run_over_all_cohorts(database_url, conn, sources, instance):
-    result = materialize(database_url, progress_stats, keys=(KEYS[0], KEYS[-1]), instance=instance)
+    result = materialize(database_url, PROGRESS.assets_def, keys=(KEYS[0], KEYS[-1]), instance=instance)
     assert_right(conn)
     for asset in ("progress/user_progress_stats", "progress/cohort_stats"):
         assert materialized(result, asset) == {key: 1 for key in KEYS}
@@ -81,7 +79,7 @@ def test_one_run_over_all_cohorts(database_url, conn, sources, instance):
 def test_a_cohort_that_fails_is_the_only_one(database_url, conn, sources, instance):
     conn.execute("alter table progress.cohort_stats add check (cohort_id <> 'empty') not valid")
     result = materialize(
-        database_url, progress_stats, keys=(KEYS[0], KEYS[-1]), instance=instance, expect=False
+        database_url, PROGRESS.assets_def, keys=(KEYS[0], KEYS[-1]), instance=instance, expect=False
     )
     assert "1 of 4 partitions" in said(result) and "'empty'" in said(result)
     assert materialized(result, "progress/cohort_stats") == {key: 1 for key in KEYS if key != "empty"}
@@ -95,12 +93,12 @@ def test_a_cohort_that_fails_is_the_only_one(database_url, conn, sources, instan
         ({"which": "all"}, KEYS),
         ({"which": "due"}, KEYS),
         ({"which": "missing"}, KEYS),
-        ({"which": "named", "cohorts": ["it's, 100%", "nobody"]}, ["it's, 100%", "nobody"]),
+        ({"which": "named", "partitions": ["it's, 100%", "nobody"]}, ["it's, 100%", "nobody"]),
     ],
 )
 def test_one_run_finds_the_cohorts_it_is_asked_for(database_url, conn, sources, instance, config, expected):
-    result = refresh_progress_stats.execute_in_process(
-        run_config={"ops": {"compute_cohorts": {"config": config}}},
+    result = PROGRESS.job.execute_in_process(
+        run_config=config,
         resources=resources(database_url),
         instance=instance,
     )
@@ -112,25 +110,25 @@ def test_in_a_run_over_scattered_cohorts_the_failed_one_is_shown_as_failed(
     database_url, conn, sources, instance
 ):
     conn.execute("alter table progress.cohort_stats add check (cohort_id <> 'empty') not valid")
-    result = refresh_progress_stats.execute_in_process(
-        run_config={"ops": {"compute_cohorts": {"config": {"which": "all"}}}},
+    result = PROGRESS.job.execute_in_process(
+        run_config={"which": "all"},
         resources=resources(database_url),
         instance=instance,
         raise_on_error=False,
     )
     assert not result.success
     for asset in ("progress/user_progress_stats", "progress/cohort_stats"):
-        shown = instance.get_status_by_partition(dg.AssetKey(asset.split("/")), KEYS, cohorts_partitions)
+        shown = instance.get_status_by_partition(dg.AssetKey(asset.split("/")), KEYS, PROGRESS.partitions_def)
         assert {key: shown[key].value for key in KEYS} == dict.fromkeys(KEYS, "MATERIALIZED") | {
             "empty": "FAILED"
         }
 
 
 def test_an_unknown_cohort_is_named(database_url, sources, instance):
-    result = refresh_progress_stats.execute_in_process(
-        run_config={"ops": {"compute_cohorts": {"config": {"which": "named", "cohorts": ["nope"]}}}},
+    result = PROGRESS.job.execute_in_process(
+        run_config={"which": "named", "partitions": ["nope"]},
         resources=resources(database_url),
         instance=instance,
         raise_on_error=False,
     )
-    assert "There is no cohort 'nope'" in said(result)
+    assert "There is no partition 'nope'" in said(result)

@@ -11,9 +11,7 @@ import dagster as dg
 import psycopg
 import pytest
 
-from dagster_backfills.defs.progress.assets import progress_stats
-from dagster_backfills.defs.progress.jobs import refresh_progress_stats
-from dagster_backfills.defs.progress.partitions import cohorts_partitions
+from dagster_backfills.defs.progress.declared import PROGRESS
 from dagster_backfills.defs.progress.status import list_cohorts
 from dagster_backfills_tests.defs.progress.oulad import load_oulad, oulad_folder
 from dagster_backfills_tests.lib.postgres.storing import materialize, resources
@@ -119,8 +117,8 @@ def test_real_submissions_saved_with_the_triggers_on_give_every_students_statist
 
 def run_the_job(url: str, keys: list[str]) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
-        result = refresh_progress_stats.execute_in_process(
-            run_config={"ops": {"compute_cohorts": {"config": {"which": "all"}}}},
+        result = PROGRESS.job.execute_in_process(
+            run_config={"which": "all"},
             resources=resources(url),
             instance=instance,
         )
@@ -134,8 +132,8 @@ def run_the_job(url: str, keys: list[str]) -> None:
 
 def materialize_the_assets(url: str, keys: list[str]) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
-        instance.add_dynamic_partitions(str(cohorts_partitions.name), keys)
-        materialize(url, progress_stats, keys=(keys[0], keys[-1]), instance=instance)
+        instance.add_dynamic_partitions(str(PROGRESS.partitions_def.name), keys)
+        materialize(url, PROGRESS.assets_def, keys=(keys[0], keys[-1]), instance=instance)
 
 
 @pytest.mark.parametrize("backfill", [run_the_job, materialize_the_assets])

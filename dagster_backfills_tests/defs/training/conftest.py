@@ -8,12 +8,8 @@ import dagster as dg
 import psycopg
 import pytest
 
-from dagster_backfills.defs.training.assets import training_completions
-from dagster_backfills.defs.training.checks import training_checks
-from dagster_backfills.defs.training.jobs import refresh_training_completions
-from dagster_backfills.defs.training.partitions import organizations_partitions
+from dagster_backfills.defs.training.declared import COMPLETIONS, PROGRESS, TRAINING
 from dagster_backfills.defs.training.rollback import rollback_training_backfill
-from dagster_backfills.defs.training.tables import COMPLETIONS, PROGRESS
 from dagster_backfills.lib.postgres.io_manager import PostgresIOManager
 from dagster_backfills.lib.postgres.resource import PostgresResource
 
@@ -71,13 +67,13 @@ class Training:
     ) -> dg.ExecuteInProcessResult:
         """The assets, over a range from the first to the last of these."""
         keys = [row[0] for row in self.rows("select id from training.organizations order by created_at, id")]
-        self.instance.add_dynamic_partitions(str(organizations_partitions.name), keys)
+        self.instance.add_dynamic_partitions(str(TRAINING.partitions_def.name), keys)
         tags = {
             "dagster/asset_partition_range_start": organizations[0],
             "dagster/asset_partition_range_end": organizations[-1],
         }
         return dg.materialize(
-            [training_completions],
+            [TRAINING.assets_def],
             selection=select,
             instance=self.instance,
             resources=self.resources,
@@ -87,9 +83,9 @@ class Training:
 
     def fill(self, *organizations: str, which: str = "due") -> dg.ExecuteInProcessResult:
         """The job that automation runs; over these organizations where some are given."""
-        config = {"which": "named" if organizations else which, "organizations": list(organizations)}
-        return refresh_training_completions.execute_in_process(
-            run_config={"ops": {"fill_organizations": {"config": config}}},
+        config = {"which": "named" if organizations else which, "partitions": list(organizations)}
+        return TRAINING.job.execute_in_process(
+            run_config=config,
             instance=self.instance,
             resources=self.resources,
             raise_on_error=False,
@@ -106,8 +102,8 @@ class Training:
     def check(self) -> dict[str, dg.AssetCheckEvaluation]:
         """Every check's result, by name."""
         definitions = dg.Definitions(
-            assets=[training_completions],
-            asset_checks=[training_checks],
+            assets=[TRAINING.assets_def],
+            asset_checks=[TRAINING.checks],
             jobs=[dg.define_asset_job("checks", dg.AssetSelection.all_asset_checks())],
             resources=self.resources,
         )

@@ -7,17 +7,16 @@ import psycopg
 import pytest
 
 from dagster_backfills.definitions import defs
-from dagster_backfills.defs.training.assets import training_completions
-from dagster_backfills.defs.training.checks import training_checks
-from dagster_backfills.defs.training.sensors import training_completions_refresh, training_organizations_sync
-from dagster_backfills.defs.training.tables import COMPLETIONS, PROGRESS
+from dagster_backfills.defs.training.declared import COMPLETIONS, PROGRESS, TRAINING
 
 CHECKS = ("every_member_has_its_records", "no_open_failures", "progress_is_counted_right", "fresh")
+
+training_organizations_sync, training_completions_refresh = TRAINING.sensors
 
 
 def _tick(training, sensor):
     with dg.build_sensor_context(instance=training.instance, resources=training.resources) as context:
-        return sensor(context)
+        return sensor.evaluate_tick(context)
 
 
 def test_organizations_become_partitions_and_cease_to_be(training):
@@ -30,10 +29,10 @@ def test_organizations_become_partitions_and_cease_to_be(training):
 
 
 def test_nothing_due_launches_nothing(training):
-    assert isinstance(_tick(training, training_completions_refresh), dg.SkipReason)
+    assert _tick(training, training_completions_refresh).skip_message
     training.add_organization("org_1", ["mem_1"])
     training.fill()
-    assert isinstance(_tick(training, training_completions_refresh), dg.SkipReason)
+    assert _tick(training, training_completions_refresh).skip_message
 
 
 @pytest.mark.parametrize(
@@ -51,10 +50,9 @@ def test_a_change_launches_the_refreshing_job_whose_run_settles_it(training, cha
     training.add_organization("org_1", ["mem_1"])
     training.fill()
     training.conn.execute(change)
-    request = _tick(training, training_completions_refresh)
-    assert isinstance(request, dg.RunRequest)
+    assert _tick(training, training_completions_refresh).run_requests
     assert training.fill().success
-    assert isinstance(_tick(training, training_completions_refresh), dg.SkipReason)
+    assert _tick(training, training_completions_refresh).skip_message
     assert all(each.passed for each in training.check().values())
 
 
@@ -131,7 +129,7 @@ def test_a_failing_run_of_the_job_is_judged(training):
 
 def test_the_checks_are_run_every_ten_minutes_too(training):
     definitions = dg.Definitions(
-        assets=[training_completions], asset_checks=[training_checks], resources=training.resources
+        assets=[TRAINING.assets_def], asset_checks=[TRAINING.checks], resources=training.resources
     )
 
     def requested(at, cursor=None):

@@ -3,8 +3,7 @@
 import dagster as dg
 import pytest
 
-from dagster_backfills.defs.training.assets import training_completions
-from dagster_backfills.defs.training.tables import COMPLETIONS, PROGRESS
+from dagster_backfills.defs.training.declared import COMPLETIONS, PROGRESS, TRAINING
 
 ODD_IDS = [
     "org,with,commas",
@@ -132,7 +131,7 @@ def test_records_carry_the_backfill_that_made_them(training):
     training.add_organization("org_2", ["mem_2"])
     training.instance.add_dynamic_partitions("training_organizations", ["org_2"])
     dg.materialize(
-        [training_completions],
+        [TRAINING.assets_def],
         partition_key="org_2",
         instance=training.instance,
         resources=training.resources,
@@ -166,10 +165,8 @@ def test_an_unknown_organization_is_named_and_nothing_is_written(training):
     training.add_organization("org_1", ["mem_1"])
     result = training.fill("org_1", "org_none")
     assert not result.success
-    [failure] = [e for e in result.all_events if e.is_step_failure and e.step_key == "fill_organizations"]
-    assert "There is no organization 'org_none'" in str(
-        failure.step_failure_data.user_failure_data.description
-    )
+    failure = next(event for event in result.all_events if event.is_step_failure)
+    assert "There is no partition 'org_none'" in str(failure.step_failure_data.user_failure_data.description)
     assert training.records("org_1") == set()
 
 

@@ -4,8 +4,8 @@ import dagster as dg
 import pytest
 
 from dagster_backfills.defs.training import rollback
+from dagster_backfills.defs.training.declared import COMPLETIONS, TRAINING
 from dagster_backfills.defs.training.rollback import Preview, preview
-from dagster_backfills.defs.training.tables import COMPLETIONS
 
 
 @pytest.fixture
@@ -149,13 +149,11 @@ def test_an_unknown_backfill_is_named_with_those_that_there_are(school):
 
 
 def test_a_dagster_backfill_is_undone_by_its_own_id(training):
-    from dagster_backfills.defs.training.assets import training_completions
-
     for number in (1, 2):
         training.add_organization(f"org_{number}", [f"mem_{number}"], day=number)
         training.instance.add_dynamic_partitions("training_organizations", [f"org_{number}"])
         dg.materialize(
-            [training_completions],
+            [TRAINING.assets_def],
             partition_key=f"org_{number}",
             instance=training.instance,
             resources=training.resources,

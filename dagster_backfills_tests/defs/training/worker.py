@@ -4,7 +4,7 @@ import sys
 
 import dagster as dg
 
-from dagster_backfills.defs.training.jobs import refresh_training_completions
+from dagster_backfills.defs.training.declared import TRAINING
 from dagster_backfills.lib.postgres.io_manager import PostgresIOManager
 from dagster_backfills.lib.postgres.resource import PostgresResource
 
@@ -13,8 +13,8 @@ def main(url: str) -> None:
     postgres = PostgresResource(url=url)
     manager = PostgresIOManager(postgres=postgres, batch_units=1, target_seconds=0)
     with dg.DagsterInstance.ephemeral() as instance:
-        result = refresh_training_completions.execute_in_process(
-            run_config={"ops": {"fill_organizations": {"config": {"which": "due", "organizations": []}}}},
+        result = TRAINING.job.execute_in_process(
+            run_config={"which": "due"},
             instance=instance,
             resources={"postgres": postgres, "io_manager": manager},
         )

@@ -9,11 +9,11 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from dagster_backfills.defs.progress.jobs import refresh_progress_stats
+from dagster_backfills.defs.progress.declared import PROGRESS
 from dagster_backfills.defs.progress.sample_data import load_progress
 from dagster_backfills.defs.progress.sample_rows import ProgressSize
 from dagster_backfills.defs.scoring.sample_data import ScoringSize, load_sample
-from dagster_backfills.defs.training.jobs import refresh_training_completions
+from dagster_backfills.defs.training.declared import TRAINING
 from dagster_backfills.defs.training.sample_data import generate_training, load_training
 from dagster_backfills.lib.postgres.io_manager import PostgresIOManager
 from dagster_backfills.lib.postgres.migrations import apply_migrations, migration_state, migrations_dir
@@ -91,7 +91,7 @@ def refresh(url):
     postgres = PostgresResource(url=url)
     resources = {"postgres": postgres, "io_manager": PostgresIOManager(postgres=postgres)}
     with dg.DagsterInstance.ephemeral() as instance:
-        for job in (refresh_progress_stats, refresh_training_completions):
+        for job in (PROGRESS.job, TRAINING.job):
             assert job.execute_in_process(instance=instance, resources=resources).success
 
 

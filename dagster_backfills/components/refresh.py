@@ -1,0 +1,143 @@
+"""What keeps a declared backfill up to date: the job that finds scattered work, the sensors and the schedule for it."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import psycopg
+from pydantic import Field
+
+from dagster_backfills.components.assets import observed, output_name
+from dagster_backfills.components.declaration import Schedule
+from dagster_backfills.components.selection import Which
+from dagster_backfills.lib.automation import partition_sync_sensor, refresh_sensor
+from dagster_backfills.lib.errors import UserError
+
+if TYPE_CHECKING:
+    from dagster_backfills.components.building import Backfill
+
+
+class Refresh(dg.Config):
+    """Which partitions to write."""
+
+    which: Which = Field(
+        default=Which.due,
+        description="due: stale, missing or failed, but for those that failed a moment ago; needed: stale, missing or "
+        "failed; stale; missing; failed; all; named: those in `partitions`.",
+    )
+    partitions: list[str] = Field(default=[], description="Partition keys, with `which: named`.")
+
+
+def build_job(backfill: "Backfill") -> dg.JobDefinition:
+    """The job for work that lies scattered: repairs, what is stale, what is new. Its launchpad is flat."""
+    ops = [_op(backfill, position) for position in range(len(backfill.declared.tables))]
+
+    @dg.config_mapping
+    def flat(config: Refresh) -> dict[str, Any]:
+        given = {"config": {"which": config.which.value, "partitions": config.partitions}}
+        return {"ops": {op.name: given for op in ops}}
+
+    @dg.job(
+        name=f"refresh_{backfill.name}",
+        description=f"Write the partitions of {backfill.name} that need it, however scattered, in one run.",
+        config=flat,
+        executor_def=dg.in_process_executor,
+        tags={"backfills/domain": backfill.group},
+        hooks=backfill.rules.after(),
+    )
+    def refresh() -> None:
+        # Steps that do not wait for each other: a partition that can't be filled holds up nobody's counts.
+        for op in ops:
+            op()
+
+    return refresh
+
+
+def _op(backfill: "Backfill", position: int) -> dg.OpDefinition:
+    """The step for partitions of which the tables from this one on need work: those before it are as they are."""
+    tables = backfill.declared.tables[position:]
+
+    @dg.op(
+        name=f"write_{output_name(tables[0])}",
+        description="Find the partitions and write them, reporting each by itself.",
+        out=dg.Out(io_manager_key=backfill.io_manager),
+        required_resource_keys={backfill.database},
+    )
+    def write(context: dg.OpExecutionContext, config: Refresh) -> Iterator[Any]:
+        keys = _keys(backfill, context, config, position)
+        yield dg.Output(backfill.write_set(tables, context.run, keys))
+        if position == 0:
+            yield from observed(backfill, context)
+
+    return write
+
+
+def _keys(backfill: "Backfill", context: dg.OpExecutionContext, config: Refresh, position: int) -> list[str]:
+    if position and config.which not in (Which.due, Which.needed, Which.stale):
+        return []  # all that is asked for is written from its first table on
+    if (config.which is Which.named) != bool(config.partitions):
+        raise dg.Failure("Give `partitions` with `which: named`, and only then.", allow_retries=False)
+    try:
+        with backfill.connect(context) as conn:
+            chosen = backfill.selection(context.instance).choose(conn, config.which, config.partitions)
+            conn.commit()
+    except UserError as error:
+        raise dg.Failure(str(error), allow_retries=False) from error
+    keys = [key for key, first in chosen.items() if first == position]
+    backfill.add_partitions(context.instance, keys)
+    context.log.info(f"{len(keys):,} partitions to write ({config.which.value}).")
+    return keys
+
+
+def build_sensors(backfill: "Backfill") -> list[dg.SensorDefinition]:
+    """One that syncs partitions which are rows, and one that runs the job while something is due."""
+    partitions, declared = backfill.partitions_def, backfill.declared
+    sensors = []
+    if isinstance(partitions, dg.DynamicPartitionsDefinition):
+        assert declared.partitions is not None and declared.partitions.keys is not None
+        keys = backfill.statements[declared.partitions.keys].sql
+        sensors.append(
+            partition_sync_sensor(
+                f"{partitions.name}_sync",
+                partitions,
+                lambda: keys,
+                # Keys that are seen for the first time are due, where no statement says which are.
+                on_new=None if declared.due else lambda conn, new: backfill.mark(conn, backfill.assets, new),
+                resource=backfill.database,
+            )
+        )
+    if sensors or declared.stale_when or declared.due:
+        sensors.append(
+            refresh_sensor(
+                f"{backfill.name}_refresh",
+                backfill.job,
+                lambda conn: _count_due(backfill, conn),
+                what="partitions due",
+                resource=backfill.database,
+            )
+        )
+    return sensors
+
+
+def _count_due(backfill: "Backfill", conn: psycopg.Connection[Any]) -> int:
+    return len(backfill.selection().choose(conn, Which.due))
+
+
+def build_schedules(backfill: "Backfill") -> list[dg.ScheduleDefinition]:
+    """The declared schedule, if there is one."""
+    given = backfill.declared.schedule
+    if given is None:
+        return []
+    schedule = Schedule(cron=given) if isinstance(given, str) else given
+    calendar = isinstance(backfill.partitions_def, dg.TimeWindowPartitionsDefinition)
+    return [
+        dg.ScheduleDefinition(
+            name=schedule.name or f"{backfill.name}_schedule",
+            job=backfill.job,
+            cron_schedule=schedule.cron,
+            execution_timezone=schedule.timezone,
+            run_config={"which": "needed" if calendar else "all"},
+            default_status=dg.DefaultScheduleStatus.RUNNING,
+            description=f"Writes {'what needs it' if calendar else 'everything'}; what is right is not rewritten.",
+        )
+    ]
