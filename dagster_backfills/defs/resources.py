@@ -2,7 +2,9 @@
 
 import dagster as dg
 
-from dagster_backfills.lib.postgres.io_manager import PostgresIOManager
+from dagster_backfills.lib.engine.settings import EngineSettings
+from dagster_backfills.lib.environment import usable_from_environment
+from dagster_backfills.lib.postgres.io_manager import VARIABLES, PostgresIOManager
 from dagster_backfills.lib.postgres.resource import PostgresResource
 
 
@@ -18,5 +20,10 @@ def resources() -> dg.Definitions:
     )
     return dg.Definitions(
         sensors=[automation],
-        resources={"postgres": postgres, "io_manager": PostgresIOManager(postgres=postgres)},
+        resources={
+            "postgres": postgres,
+            "io_manager": PostgresIOManager(
+                postgres=postgres, **usable_from_environment(EngineSettings, VARIABLES)
+            ),
+        },
     )

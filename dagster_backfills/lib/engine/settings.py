@@ -1,37 +1,80 @@
-"""How the engine works, as opposed to what it writes. Every number is configuration."""
+"""How the engine works, as opposed to what it writes. Every number is configuration, and stands here alone."""
 
-from dataclasses import dataclass
+from pydantic import BaseModel, ConfigDict, Field
 
 
-@dataclass(frozen=True)
-class EngineSettings:
+class EngineSettings(BaseModel):
     """Sizes are in units (users, members; partitions where a write names no units), times in seconds.
 
-    batch_units: size of the first batch; `min_batch_units` and `max_batch_units` are the floor and the ceiling.
-    target_seconds: what a batch should take; its size follows. 0 keeps the size as it is.
-    statement_timeout, lock_timeout: of each statement in a batch; 0 is none.
-    work_mem: of each sort and hash in a batch, in Postgres's notation.
-    random_page_cost: the planner's price of a page by index, in a batch. Near one, a small part of a large table
-        is read by its index rather than with all the rest.
-    delay_seconds: a rest between two batches.
-    max_lock_waiters, max_replica_lag_bytes, max_transaction_age: beyond these the database is not well, and the
-        engine shrinks its batches and waits, at most `max_pause_seconds` before each batch; 0 looks at none.
-    conflict_retries: tries more for a batch that met a deadlock or a serialization failure.
-    reconnect_seconds: how long a lost server is waited for.
+    Whoever lets a deployment set them takes each field's default, bounds and description from `model_fields`.
     """
 
-    batch_units: int = 10_000
-    min_batch_units: int = 1
-    max_batch_units: int = 200_000
-    target_seconds: float = 1.0
-    statement_timeout: float = 300.0
-    lock_timeout: float = 5.0
-    work_mem: str = "64MB"
-    random_page_cost: float = 1.1
-    delay_seconds: float = 0.0
-    max_lock_waiters: int = 20
-    max_replica_lag_bytes: int = 1 << 30
-    max_transaction_age: float = 0.0
-    max_pause_seconds: float = 30.0
-    conflict_retries: int = 5
-    reconnect_seconds: float = 120.0
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    batch_units: int = Field(default=10_000, ge=1, description="Units (users, members) in the first batch.")
+    min_batch_units: int = Field(default=1, ge=1, description="Floor of a batch, in units.")
+    max_batch_units: int = Field(default=200_000, ge=1, description="Ceiling of a batch, in units.")
+    target_seconds: float = Field(
+        default=1.0,
+        ge=0,
+        description="What a batch should take; its size follows. 0 keeps the size as it is.",
+    )
+    statement_timeout: float = Field(
+        default=300.0, ge=0, description="Seconds for each statement of a batch; 0 is no limit."
+    )
+    lock_timeout: float = Field(
+        default=5.0, ge=0, description="Seconds to wait for a row's lock; 0 is no limit."
+    )
+    work_mem: str = Field(
+        default="64MB", description="Memory of each sort and hash in a batch, in Postgres's notation."
+    )
+    random_page_cost: float = Field(
+        default=1.1,
+        gt=0,
+        description="The planner's price of a page by index, in a batch. Near one, a small part of a large table is "
+        "read by its index rather than with all the rest.",
+    )
+    delay_seconds: float = Field(default=0.0, ge=0, description="A rest between two batches.")
+    max_lock_waiters: int = Field(
+        default=20,
+        ge=0,
+        description="With more sessions waiting for locks, batches shrink and wait; 0 does not look.",
+    )
+    max_replica_lag_bytes: int = Field(
+        default=1 << 30,
+        ge=0,
+        description="With a replica further behind, batches shrink and wait; 0 does not look.",
+    )
+    max_transaction_age: float = Field(
+        default=0.0,
+        ge=0,
+        description="With a transaction open for longer, batches shrink and wait; 0 does not look.",
+    )
+    max_pause_seconds: float = Field(
+        default=30.0, ge=0, description="The longest wait before a batch for a database that is not well."
+    )
+    conflict_retries: int = Field(
+        default=5,
+        ge=0,
+        description="Tries more for a batch that met a deadlock, a serialization failure or a lost connection.",
+    )
+    retry_seconds: float = Field(
+        default=0.1,
+        ge=0,
+        description="Rest before the second try of a batch; twice as long before each further one.",
+    )
+    max_retry_seconds: float = Field(
+        default=2.0, ge=0, description="The longest rest between two tries of a batch."
+    )
+    reconnect_seconds: float = Field(default=120.0, ge=0, description="How long a lost server is waited for.")
+    max_losses_in_a_row: int = Field(
+        default=100,
+        ge=0,
+        description="A run ends that has lost more connections than this with no batch committed in between.",
+    )
+    max_failures_in_a_row: int = Field(
+        default=1_000,
+        ge=0,
+        description="A run ends after so many failures with one SQLSTATE and no row written in between; "
+        "0 is no limit.",
+    )
