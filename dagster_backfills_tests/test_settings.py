@@ -1,4 +1,4 @@
-"""Settings from the environment: every number of the engine, and a bad one that a run names and that stops nothing else."""
+"""Settings from the environment: every number of the engine; and a bad one, which a run names, stops nothing else."""
 
 from pathlib import Path
 from typing import Any
