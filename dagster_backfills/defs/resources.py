@@ -16,7 +16,7 @@ def resources() -> dg.Definitions:
         target=dg.AssetSelection.all(include_sources=True) | dg.AssetSelection.all_asset_checks(),
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=30,
-        description="Runs the checks of what has been materialized, and whatever else has an automation condition.",
+        description="Runs the periodic checks, and whatever else has an automation condition.",
     )
     return dg.Definitions(
         sensors=[automation],
