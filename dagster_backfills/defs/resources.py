@@ -2,7 +2,9 @@
 
 import dagster as dg
 
-from dagster_backfills.lib.postgres.io_manager import PostgresIOManager
+from dagster_backfills.lib.engine.settings import EngineSettings
+from dagster_backfills.lib.environment import usable_from_environment
+from dagster_backfills.lib.postgres.io_manager import VARIABLES, PostgresIOManager
 from dagster_backfills.lib.postgres.resource import PostgresResource
 
 
@@ -14,9 +16,14 @@ def resources() -> dg.Definitions:
         target=dg.AssetSelection.all(include_sources=True) | dg.AssetSelection.all_asset_checks(),
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=30,
-        description="Runs the checks of what has been materialized, and whatever else has an automation condition.",
+        description="Runs the periodic checks, and whatever else has an automation condition.",
     )
     return dg.Definitions(
         sensors=[automation],
-        resources={"postgres": postgres, "io_manager": PostgresIOManager(postgres=postgres)},
+        resources={
+            "postgres": postgres,
+            "io_manager": PostgresIOManager(
+                postgres=postgres, **usable_from_environment(EngineSettings, VARIABLES)
+            ),
+        },
     )

@@ -5,11 +5,14 @@ import smtplib
 import ssl
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
 from typing import Protocol
+
+import dagster as dg
+from pydantic import Field
 
 from dagster_backfills.defs.operations.notifications import Message
 from dagster_backfills.lib.errors import UserError
@@ -92,29 +95,62 @@ class Slack:
             raise NotSentError(f"Slack's webhook does not answer: {_why(error)}") from None
 
 
+class NotificationSettings(dg.ConfigurableResource):
+    """Who is told of failed runs, and how: each field by its variable, `NOTIFY_EMAIL_TO` say."""
+
+    email_to: str = Field(
+        default="", description="Asks for e-mail: addresses with commas between them. Empty: none."
+    )
+    email_from: str = Field(default="", description="Who writes.")
+    smtp_host: str = Field(default="", description="The SMTP server.")
+    smtp_security: str = Field(default="SSL", description="SSL, STARTTLS or NONE.")
+    smtp_port: str = Field(default="", description="Empty: 465, 587 or 25, by the security.")
+    smtp_user: str = Field(default="", description="Empty: `email_from`, where there is a password.")
+    smtp_password: str = Field(default="", description="Empty: no login.", repr=False)
+    slack_webhook_url: str = Field(
+        default="", description="Asks for Slack: an incoming webhook. Empty: none.", repr=False
+    )
+
+    @classmethod
+    def from_variables(cls, environment: Mapping[str, str]) -> "NotificationSettings":
+        """With the variables that are set, whose values are fetched when a sensor ticks."""
+        set_ = [name for name in cls.model_fields if environment.get(_variable(name), "").strip()]
+        return cls(**{name: dg.EnvVar(_variable(name)) for name in set_})
+
+    def channel(self, name: str) -> Channel:
+        """The channel of that name. Raises UserError that names the variable that is missing or wrong."""
+        given = {_variable(field): getattr(self, field) for field in type(self).model_fields}
+        return _MAKERS[name](given)
+
+
+def asked_for(environment: Mapping[str, str]) -> list[str]:
+    """The names of the channels that are set up, rightly or not."""
+    return [
+        name
+        for name, variable in (("email", "NOTIFY_EMAIL_TO"), ("slack", "NOTIFY_SLACK_WEBHOOK_URL"))
+        if environment.get(variable, "").strip(" ,\t\n")
+    ]
+
+
 def channels_from(environment: Mapping[str, str]) -> list[Channel]:
-    """The channels that are set up. Raises UserError that names the variable that is missing or wrong.
-
-    `NOTIFY_EMAIL_TO` (addresses with commas between them) asks for e-mail, with `NOTIFY_EMAIL_FROM`,
-    `NOTIFY_SMTP_HOST` and if need be `NOTIFY_SMTP_SECURITY`, `NOTIFY_SMTP_PORT`, `NOTIFY_SMTP_USER`,
-    `NOTIFY_SMTP_PASSWORD`; `NOTIFY_SLACK_WEBHOOK_URL` asks for Slack.
-    """
+    """The channels that are set up. Raises UserError that names the variable that is missing or wrong."""
     given = {name: value.strip() for name, value in environment.items() if name.startswith("NOTIFY_")}
-    channels: list[Channel] = []
-    to = tuple(each.strip() for each in given.get("NOTIFY_EMAIL_TO", "").split(",") if each.strip())
-    if to:
-        channels.append(_email(to, given))
-    webhook = given.get("NOTIFY_SLACK_WEBHOOK_URL", "")
-    if webhook:
-        if not webhook.startswith(("https://", "http://")):
-            raise UserError(
-                "NOTIFY_SLACK_WEBHOOK_URL is no URL.", "Copy it from Slack's page of the webhook."
-            )
-        channels.append(Slack(webhook))
-    return channels
+    return [_MAKERS[name](given) for name in asked_for(environment)]
 
 
-def _email(to: tuple[str, ...], given: Mapping[str, str]) -> Email:
+def _variable(field_name: str) -> str:
+    return f"NOTIFY_{field_name.upper()}"
+
+
+def _slack(given: Mapping[str, str]) -> Slack:
+    webhook = given["NOTIFY_SLACK_WEBHOOK_URL"].strip()
+    if not webhook.startswith(("https://", "http://")):
+        raise UserError("NOTIFY_SLACK_WEBHOOK_URL is no URL.", "Copy it from Slack's page of the webhook.")
+    return Slack(webhook)
+
+
+def _email(given: Mapping[str, str]) -> Email:
+    to = tuple(each.strip() for each in given["NOTIFY_EMAIL_TO"].split(",") if each.strip())
     absent = [name for name in ("NOTIFY_EMAIL_FROM", "NOTIFY_SMTP_HOST") if not given.get(name)]
     if absent:
         raise UserError(
@@ -135,6 +171,9 @@ def _email(to: tuple[str, ...], given: Mapping[str, str]) -> Email:
         to, given["NOTIFY_EMAIL_FROM"], given["NOTIFY_SMTP_HOST"], int(port) if port else _PORTS[security],
         security, given.get("NOTIFY_SMTP_USER", ""), password,
     )  # fmt: skip
+
+
+_MAKERS: Mapping[str, Callable[[Mapping[str, str]], Channel]] = {"email": _email, "slack": _slack}
 
 
 def _why(error: Exception) -> str:

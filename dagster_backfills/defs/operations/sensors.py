@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import dagster as dg
 
-from dagster_backfills.defs.operations.channels import Channel, channels_from
+from dagster_backfills.defs.operations.channels import NotificationSettings, asked_for
 from dagster_backfills.defs.operations.notifications import failed_run, message_of, ui_address
 from dagster_backfills.defs.operations.statements import statement
 from dagster_backfills.lib.postgres.resource import PostgresResource
@@ -16,26 +16,31 @@ _FAILED, _DONE = dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.RUN_SUCCES
 
 @dg.definitions
 def notification_sensors() -> dg.Definitions:
-    return dg.Definitions(sensors=failure_sensors(os.environ))
+    return dg.Definitions(
+        sensors=failure_sensors(os.environ),
+        resources={"notifications": NotificationSettings.from_variables(os.environ)},
+    )
 
 
 def failure_sensors(environment: Mapping[str, str]) -> list[dg.SensorDefinition]:
-    """A sensor for each channel that the environment sets up; none without."""
-    return [_failure_sensor(channel, ui_address(environment)) for channel in channels_from(environment)]
+    """A sensor for each channel that the environment asks for; none without. What is wrong with it a tick says."""
+    return [_failure_sensor(name, ui_address(environment)) for name in asked_for(environment)]
 
 
-def _failure_sensor(channel: Channel, ui: str) -> dg.SensorDefinition:
+def _failure_sensor(name: str, ui: str) -> dg.SensorDefinition:
     @dg.sensor(
-        name=f"failure_{channel.name}",
+        name=f"failure_{name}",
         minimum_interval_seconds=30,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=(
-            f"Tells by {channel.name} of failed runs of every job, and of units that a run has left behind, with a "
+            f"Tells by {name} of failed runs of every job, and of units that a run has left behind, with a "
             "link. What could not be delivered is tried again with the next tick."
         ),
     )
-    def tell(context: dg.SensorEvaluationContext, postgres: PostgresResource) -> dg.SkipReason:
-        instance = context.instance
+    def tell(
+        context: dg.SensorEvaluationContext, postgres: PostgresResource, notifications: NotificationSettings
+    ) -> dg.SkipReason:
+        instance, channel = context.instance, notifications.channel(name)
         if context.cursor is None:
             # What failed before anyone asked to be told is history.
             context.update_cursor(f"{_newest(instance, _FAILED)} {_newest(instance, _DONE)}")

@@ -22,12 +22,14 @@ from dagster_backfills.lib.engine.model import (
 )
 from dagster_backfills.lib.engine.runner import Runner
 from dagster_backfills.lib.engine.settings import EngineSettings
+from dagster_backfills.lib.environment import from_environment
 from dagster_backfills.lib.errors import UserError
 from dagster_backfills.lib.partition_events import (
     Reporter,
     announce_partitions,
     narrow_to_unreported,
 )
+from dagster_backfills.lib.postgres.address import Address
 from dagster_backfills.lib.postgres.catalog import Table, read_table
 from dagster_backfills.lib.postgres.layout import address_of, refuse_twins
 from dagster_backfills.lib.postgres.load import load_rows
@@ -40,8 +42,10 @@ from dagster_backfills.lib.postgres.report import (
 )
 from dagster_backfills.lib.postgres.resource import PostgresResource
 
+VARIABLES = "BACKFILLS_"  # what the environment variables of the engine's settings begin with
 
-class PostgresIOManager(dg.ConfigurableIOManager):
+
+class PostgresIOManager(EngineSettings, dg.ConfigurableIOManager):
     """Stores what an asset returns in the table that its key names, and loads it again by partition and column.
 
     An asset returns a `Query` (computed and written inside the database), a pandas DataFrame or an Arrow table
@@ -54,44 +58,29 @@ class PostgresIOManager(dg.ConfigurableIOManager):
 
     An input is loaded as a pandas DataFrame, an Arrow table or a SQLAlchemy Select, by its annotation; for the
     partitions asked for, and the `columns` that the input's metadata names.
+
+    Every number of the engine is a field. A deployment sets it by a variable, `BACKFILLS_BATCH_UNITS` say, and a
+    run by its own configuration.
     """
 
     postgres: dg.ResourceDependency[PostgresResource]
-    batch_units: int = Field(default=10_000, ge=1, description="Units (users, members) in the first batch.")
-    max_batch_units: int = Field(default=200_000, ge=1, description="Ceiling of a batch, in units.")
-    target_seconds: float = Field(
-        default=1.0,
-        ge=0,
-        description="What a batch should take; its size follows. 0 keeps the size as it is.",
-    )
-    delay_seconds: float = Field(default=0.0, ge=0, description="A rest between two batches.")
-    statement_timeout: float = Field(
-        default=300.0, ge=0, description="Seconds for a statement; 0 is no limit."
-    )
-    lock_timeout: float = Field(
-        default=5.0, ge=0, description="Seconds to wait for a row's lock; 0 is no limit."
-    )
-    reconnect_seconds: float = Field(default=120.0, ge=0, description="How long a lost server is waited for.")
-
     retry_wait_seconds: float = Field(
         default=30.0,
         ge=0,
         description="After the server stayed away that long: seconds to the step's next try.",
     )
 
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Raises UserError that names a variable of the environment that is wrong."""
+        from_environment(EngineSettings, VARIABLES)
+
     def settings(self, write_set: WriteSet) -> EngineSettings:
         if write_set.settings is not None:
             return write_set.settings
-        target = self.target_seconds
-        return EngineSettings(
-            batch_units=self.batch_units,
-            max_batch_units=max(self.max_batch_units, self.batch_units),
-            target_seconds=max(target, write_set.batch_seconds) if target else 0.0,
-            delay_seconds=self.delay_seconds,
-            statement_timeout=self.statement_timeout,
-            lock_timeout=self.lock_timeout,
-            reconnect_seconds=self.reconnect_seconds,
-        )
+        given = {name: getattr(self, name) for name in EngineSettings.model_fields}
+        if given["target_seconds"]:
+            given["target_seconds"] = max(given["target_seconds"], write_set.batch_seconds)
+        return EngineSettings(**{**given, "max_batch_units": max(self.max_batch_units, self.batch_units)})
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> Iterator[Any]:  # type: ignore[override]
         if obj is None:
@@ -163,17 +152,8 @@ class _Storing:
         with self.manager.postgres.connect() as conn:
             self._read_tables(conn, [w for w in self.write_set.writes if w.address is None])
             addresses = {
-                w.target.asset: w.address
-                or address_of(w.target, self.tables[w.target.asset], self.partitions_def, self.keys)
-                for w in self.write_set.writes
+                w.target.asset: w.address or self._address(conn, w.target) for w in self.write_set.writes
             }
-            for write in self.write_set.writes:
-                table = self.tables.get(write.target.asset)
-                if table is None:  # the write says itself where its rows lie
-                    continue
-                refuse_twins(
-                    conn, write.target, table, self.partitions_def, self.context.step_context.instance
-                )
         if self.own is None and self.keys != [WHOLE]:
             # Dagster has announced nothing for a run that finds its partitions itself.
             announce_partitions(self.context, [dg.AssetKey(a.split("/")) for a in self.modes], self.keys)
@@ -187,6 +167,12 @@ class _Storing:
         if runner.outcome.failed:
             raise failure_of(runner.outcome, len(self.keys))
         self._describe(runner.outcome, reporter)
+
+    def _address(self, conn: psycopg.Connection, target: Target) -> Address:
+        table = self.tables[target.asset]
+        address = address_of(target, table, self.partitions_def, self.keys)
+        refuse_twins(conn, target, table, self.partitions_def, self.context.step_context.instance)
+        return address
 
     def _materializations(self, outcome: Outcome, keys: Sequence[str]) -> list[dg.AssetMaterialization]:
         """Of every asset of the set, for partitions that are written. What has no partitions, Dagster reports."""

@@ -101,6 +101,21 @@ def test_an_import_reports_its_outcome_and_the_days_it_touched_follow(run, conn,
     assert conn.execute("select count(*) from backfill.stale").fetchone() == (0,)
 
 
+def test_each_import_is_judged_by_its_own_run(run, conn, tmp_path):
+    runs = [
+        run(
+            "import_kintell_sessions", {"file": str(write_csv(tmp_path / f"{n}.csv", mixed_rows(20 + n)))}
+        ).run_id
+        for n in range(2)
+    ]
+    for check in ("imports_add_up", "no_dead_imports", "events_leave"):
+        records = run.instance.event_log_storage.get_asset_check_execution_history(
+            dg.AssetCheckKey(SESSIONS, check), limit=9
+        )
+        found = [record.event.dagster_event.event_specific_data for record in reversed(records)]
+        assert [(each.passed, each.metadata["run"].value) for each in found] == [(True, id_) for id_ in runs]
+
+
 def test_a_rollback_takes_the_summaries_with_it(run, conn, tmp_path):
     path = write_csv(tmp_path / "a.csv", [row(i) for i in range(50)])
     run("import_kintell_sessions", {"file": str(path)})

@@ -5,7 +5,7 @@ from email import message_from_bytes, policy
 import dagster as dg
 import pytest
 
-from dagster_backfills.defs.operations.channels import NotSentError, channels_from
+from dagster_backfills.defs.operations.channels import NotificationSettings, NotSentError, channels_from
 from dagster_backfills.defs.operations.notifications import FailedRun, message_of
 from dagster_backfills.defs.operations.sensors import failure_sensors
 from dagster_backfills.lib.errors import UserError
@@ -20,6 +20,8 @@ class Ticks:
 
     def __init__(self, environment: dict[str, str], location: Location) -> None:
         (self.sensor,) = failure_sensors(environment)
+        given = {n[7:].lower(): value for n, value in environment.items() if n.startswith("NOTIFY_")}
+        self.settings = NotificationSettings(**given)
         self.location, self.cursor = location, None
         self.tick()
 
@@ -27,7 +29,10 @@ class Ticks:
         with dg.build_sensor_context(
             instance=self.location.instance,
             cursor=self.cursor,
-            resources={"postgres": PostgresResource(url=self.location.url)},
+            resources={
+                "postgres": PostgresResource(url=self.location.url),
+                "notifications": self.settings,
+            },
         ) as context:
             data = self.sensor.evaluate_tick(context)
         self.cursor = data.cursor

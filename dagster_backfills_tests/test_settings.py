@@ -1,0 +1,121 @@
+"""Settings from the environment: every number of the engine; and a bad one, which a run names, stops nothing else."""
+
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from dagster_backfills.definitions import defs
+from dagster_backfills.defs.operations.channels import NotificationSettings
+from dagster_backfills.defs.operations.sensors import failure_sensors
+from dagster_backfills.defs.resources import resources as shared
+from dagster_backfills.lib.engine.model import Query, WriteSet
+from dagster_backfills.lib.engine.settings import EngineSettings
+from dagster_backfills.lib.environment import from_environment, usable_from_environment
+from dagster_backfills.lib.errors import UserError
+from dagster_backfills.lib.postgres.io_manager import VARIABLES, PostgresIOManager
+from dagster_backfills.lib.postgres.resource import PostgresResource
+from dagster_backfills_tests.lib.postgres.storing import failure_text
+
+# Of each number of the engine another value than it has by itself.
+OTHERS = {
+    name: "7MB" if field.annotation is str else "7" for name, field in EngineSettings.model_fields.items()
+}
+BAD = {
+    "NOTIFY_EMAIL_TO": "a@b.test",  # and nobody to write it
+    "NOTIFY_SLACK_WEBHOOK_URL": "no url",
+    "BACKFILLS_BATCH_UNITS": "many",
+    "BACKFILLS_LOCK_TIMEOUT": "-1",
+    "JOB_HISTORY_KEEP_DAYS": "x",
+    "JOBS_MAX_RUNS": "x",
+}
+
+
+def test_every_number_of_the_engine_can_be_set_and_reaches_it() -> None:
+    given = from_environment(
+        EngineSettings, VARIABLES, {VARIABLES + name.upper(): text for name, text in OTHERS.items()}
+    )
+    manager = PostgresIOManager(postgres=PostgresResource(url="postgresql:///none"), **given)
+    settings = manager.settings(WriteSet([])).model_dump()
+    assert settings == {name: text if text == "7MB" else 7 for name, text in OTHERS.items()}
+
+
+def test_a_field_says_what_it_is_once() -> None:
+    for name, field in EngineSettings.model_fields.items():
+        assert PostgresIOManager.model_fields[name].description == field.description
+        assert field.description
+
+
+def test_a_bad_variable_is_named_and_the_good_ones_stay() -> None:
+    environment = {"BACKFILLS_BATCH_UNITS": "many", "BACKFILLS_DELAY_SECONDS": "2.5", "BACKFILLS_HOME": "/x"}
+    with pytest.raises(UserError, match="BACKFILLS_BATCH_UNITS is 'many'"):
+        from_environment(EngineSettings, VARIABLES, environment)
+    assert usable_from_environment(EngineSettings, VARIABLES, environment) == {"delay_seconds": 2.5}
+
+
+def test_the_definitions_load_whatever_the_settings_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in BAD.items():
+        monkeypatch.setenv(name, value)
+    location = defs()
+    assert location.resolve_all_asset_keys()
+    assert {"failure_email", "failure_slack"} <= {sensor.name for sensor in location.sensors or ()}
+
+
+def test_a_run_names_the_variable_that_is_wrong(
+    monkeypatch: pytest.MonkeyPatch, database_url: str, conn: Any
+) -> None:
+    conn.execute("create schema t; create table t.items (id int primary key)")
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("BACKFILLS_BATCH_UNITS", "many")
+    items = dg.asset(key_prefix="t", name="items")(lambda: Query("select 1 as id"))
+
+    def run() -> dg.ExecuteInProcessResult:
+        definitions = dg.Definitions.merge(
+            shared(),  # type: ignore[arg-type]
+            dg.Definitions([items], jobs=[dg.define_asset_job("all", "*")]),
+        )
+        return definitions.resolve_job_def("all").execute_in_process(raise_on_error=False)
+
+    failed = run()
+    said = failure_text(failed) + "".join(
+        str(event.message) + repr(event.event_specific_data) for event in failed.all_events
+    )
+    assert not failed.success and "BACKFILLS_BATCH_UNITS is 'many'" in said
+    monkeypatch.setenv("BACKFILLS_BATCH_UNITS", "5")
+    assert run().success
+    assert conn.execute("select id from t.items").fetchall() == [(1,)]
+
+
+def test_a_tick_names_the_variable_that_is_wrong_and_the_other_channel_works(database_url: str) -> None:
+    environment = {"NOTIFY_EMAIL_TO": "a@b.test", "NOTIFY_SLACK_WEBHOOK_URL": "https://hooks.example.test/x"}
+    email, slack = failure_sensors(environment)
+    settings = NotificationSettings(email_to="a@b.test", slack_webhook_url="https://hooks.example.test/x")
+    given = {"postgres": PostgresResource(url=database_url), "notifications": settings}
+    with dg.DagsterInstance.ephemeral() as instance:
+        with (
+            dg.build_sensor_context(instance=instance, resources=given) as context,
+            pytest.raises(Exception, match="NOTIFY_EMAIL_FROM") as raised,
+        ):
+            email.evaluate_tick(context)
+        assert "NOTIFY_EMAIL_FROM, NOTIFY_SMTP_HOST not" in f"{raised.value} {raised.value.__cause__}"
+        with dg.build_sensor_context(instance=instance, resources=given) as context:
+            assert "From now on" in (slack.evaluate_tick(context).skip_message or "")
+
+
+def test_the_variables_reach_the_sensors_and_no_secret_the_definitions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("NOTIFY_SLACK_WEBHOOK_URL", "https://hooks.example.test/secret")
+    made = NotificationSettings.from_variables(
+        {"NOTIFY_SLACK_WEBHOOK_URL": "https://hooks.example.test/secret"}
+    )
+    assert "secret" not in repr(made)
+    with dg.build_resources({"notifications": made}) as built:
+        assert built.notifications.channel("slack").name == "slack"
+        assert built.notifications.slack_webhook_url.endswith("/secret")
+
+
+def test_every_variable_of_the_engine_is_documented(project_root: Path) -> None:
+    text = (project_root / ".env.example").read_text()
+    assert [name for name in EngineSettings.model_fields if f"#{VARIABLES}{name.upper()}=" not in text] == []
