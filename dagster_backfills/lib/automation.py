@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from itertools import takewhile
 from typing import Any
 
 import dagster as dg
 import psycopg
+
+from dagster_backfills.lib.back_off import back_off, is_resting
 
 _UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
@@ -71,18 +73,6 @@ def partition_sync_sensor(
         return dg.SensorResult(dynamic_partitions_requests=requests)
 
     return sync
-
-
-def back_off(
-    failures: int, *, first: timedelta = timedelta(seconds=30), most: timedelta = timedelta(hours=1)
-) -> timedelta:
-    """How long to leave alone what has failed `failures` times in a row: doubling, up to `most`."""
-    return min(first * 2 ** min(max(failures - 1, 0), 20), most) if failures else timedelta()
-
-
-def is_resting(failures: int, latest: datetime | None, now: datetime) -> bool:
-    """Whether it is too early to try again. A latest failure still to come was dated by a clock that was wrong."""
-    return latest is not None and timedelta() <= now - latest < back_off(failures)
 
 
 def failed_in_a_row(records: Sequence[dg.RunRecord]) -> list[dg.RunRecord]:

@@ -5,13 +5,8 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 import pytest
 
-from dagster_backfills.lib.automation import (
-    back_off,
-    diff_partitions,
-    is_resting,
-    partition_sync_sensor,
-    refresh_sensor,
-)
+from dagster_backfills.lib.automation import diff_partitions, partition_sync_sensor, refresh_sensor
+from dagster_backfills.lib.back_off import back_off, is_resting
 from dagster_backfills.lib.postgres.resource import PostgresResource
 
 PARTS = dg.DynamicPartitionsDefinition(name="parts")

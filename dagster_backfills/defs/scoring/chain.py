@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Literal
 
 from dagster_backfills.defs.scoring.tables import ACTIONS, CHURN, COMMITMENT
-from dagster_backfills.lib.automation import back_off, is_resting
+from dagster_backfills.lib.back_off import back_off, is_resting
 
 Outcome = Literal["running", "complete", "partial", "failed"]
 

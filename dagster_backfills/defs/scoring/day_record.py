@@ -84,6 +84,8 @@ class DayRecord:
             self.error(f"[JOB FAILURE] {asset} {day}: {failure.message}, {seconds:.1f} s")
             return {}
         verdict, reason = coverage.verdict(self.max_failed_percent, WHAT[asset])
+        if verdict == "complete" and self.gym is not None and not days.has_one_set_of_weights(conn, day):
+            verdict, reason = "partial", "other gyms were scored under other weights: run the whole day"
         days.finish_day(conn, asset, day, run_id, verdict, reason, coverage)
         self.info(f"[JOB SUCCESS] {closing_line(asset, day, counts, coverage, seconds)}")
         if reason:

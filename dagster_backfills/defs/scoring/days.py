@@ -116,6 +116,14 @@ def coverage_of(conn: psycopg.Connection, asset: str, day: str) -> Coverage:
     return Coverage(*row)
 
 
+def has_one_set_of_weights(conn: psycopg.Connection, day: str) -> bool:
+    """Whether all commitment scores of the day were made under the same weights."""
+    row = conn.execute(statement("weights_of_day"), {"day": day}).fetchone()
+    conn.commit()
+    assert row is not None
+    return row[0] <= 1
+
+
 def utc_now(conn: psycopg.Connection) -> datetime:
     """The chain's clock is the database's: a worker's that is wrong would score a day before it is over."""
     row = conn.execute("select clock_timestamp()").fetchone()

@@ -168,6 +168,12 @@ select c.asset || ' of run ' || c.run_id || ' ' || coalesce(c.finished_at, c.sta
 from scoring.chain_days as c
 where c.asset = :asset and c.day = :day::date;
 
+-- name: weights_of_day
+-- Under how many sets of weights the day's commitment scores were made.
+select count(distinct s.weights_version) as sets
+from scoring.commitment_scores as s
+where s.day = :day::date;
+
 -- name: finish_day!
 update scoring.chain_days
 set

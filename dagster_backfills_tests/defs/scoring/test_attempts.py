@@ -145,6 +145,22 @@ def test_a_persons_re_execution_of_a_failed_run_starts_anew(gyms: Gyms, score: S
     assert len(gyms.rows(SCORES, DAY)) == 1
 
 
+def test_a_gym_that_is_scored_under_other_weights_than_the_rest_leaves_the_day_partial(
+    gyms: Gyms, score: Score
+) -> None:
+    gyms.member("a", 16, 35, gym="g1")
+    gyms.member("b", 16, 35, gym="g2")
+    score(assets.commitment_scores)
+    score(assets.commitment_scores, gym="g2")
+    assert gyms.rows(STATE, COMMITMENT, DAY)[0][0] == "complete"
+    score(assets.commitment_scores, gym="g2", weights="1,0,0,0")
+    assert gyms.rows("select outcome, reason from scoring.chain_days") == [
+        ("partial", "other gyms were scored under other weights: run the whole day")
+    ]
+    score(assets.commitment_scores, weights="1,0,0,0")
+    assert gyms.rows(STATE, COMMITMENT, DAY)[0][0] == "complete"
+
+
 @pytest.mark.parametrize("table", TABLES)
 def test_the_retry_of_a_run_that_was_killed_goes_on_where_that_stopped(
     gyms: Gyms, score: Score, retry: Retry, database_url: str, project_root: Path, table: str

@@ -1,6 +1,10 @@
 """What people see of a day: metadata, the closing lines, the explanation of one member, the settings."""
 
+import os
+import subprocess
+import sys
 from datetime import date
+from pathlib import Path
 
 import dagster as dg
 import psycopg
@@ -8,12 +12,13 @@ import pytest
 
 from dagster_backfills.defs.scoring import assets
 from dagster_backfills.defs.scoring.explain import explain
+from dagster_backfills.defs.scoring.resources import scoring_settings
 from dagster_backfills.defs.scoring.sample_data import DEMO, ScoringSize, load_demo, load_sample
-from dagster_backfills.defs.scoring.settings import settings_from
+from dagster_backfills.defs.scoring.settings import setting_at_load, settings_from
 from dagster_backfills.defs.scoring.status import chain_of
 from dagster_backfills.defs.scoring.weights import Weights
 from dagster_backfills.lib.errors import UserError
-from dagster_backfills_tests.defs.scoring.conftest import Gyms, Score
+from dagster_backfills_tests.defs.scoring.conftest import Gyms, Score, resources_of
 from dagster_backfills_tests.defs.scoring.histories import DAY
 
 
@@ -124,6 +129,38 @@ def test_sample_data_is_the_same_for_the_same_seed_and_loaded_once(conn: psycopg
         load_sample(conn, date(2026, 6, 30), ScoringSize(members=50))
         digests.append(conn.execute(everything).fetchone())
     assert digests[0] == digests[1]
+
+
+WRONG = {"SCORING_WEIGHTS": "1,2", "SCORING_MAX_RUNTIME_SECONDS": "soon", "SCORING_FIRST_DAY": "2024-02-30"}
+
+
+def test_wrong_settings_keep_no_definition_from_loading(project_root: Path) -> None:
+    loaded = subprocess.run(
+        [sys.executable, "-c", "from dagster_backfills.definitions import defs; defs().get_repository_def()"],
+        cwd=project_root, env={**os.environ, **WRONG}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert loaded.returncode == 0, loaded.stderr
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_run_under_a_wrong_setting_names_it(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, WRONG[name])
+    with pytest.raises(dg.DagsterResourceFunctionError) as raised:
+        dg.materialize(
+            [assets.commitment_scores],
+            partition_key="2026-06-30",
+            resources={**resources_of(database_url), "scoring_settings": scoring_settings},
+        )
+    assert f"{name}: " in str(raised.value.__cause__)
+
+
+def test_what_is_needed_at_load_is_the_setting_where_that_is_right() -> None:
+    environment = WRONG | {"SCORING_MAX_RUNTIME_SECONDS": "60"}
+    assert setting_at_load("max_runtime_seconds", environment) == 60
+    assert setting_at_load("max_runtime_seconds", WRONG) == 600
+    assert setting_at_load("first_day", WRONG) == date(2020, 1, 1)
 
 
 def test_settings_come_from_the_environment_and_wrong_ones_are_named() -> None:
