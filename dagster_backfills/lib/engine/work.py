@@ -1,7 +1,7 @@
 """What the parts of a run share, and the transactions they are made of: rows, account and ledger together."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -32,7 +32,7 @@ class Work:
     def __post_init__(self) -> None:
         self.at = self.writes[0]
         self.refusals = Refusals(self.session.settings.max_failures_in_a_row)
-        self._of_rows: set[tuple[str, str | None]] = set()
+        self._of_rows: set[tuple[str, str]] = set()
 
     @property
     def sliced(self) -> list[PreparedWrite]:
@@ -74,21 +74,26 @@ class Work:
             self.record(batch_id, asset, keys, total, units=units, began=began, snapshot=snapshot)
 
         def committed() -> None:
-            for by_partition in counts.values():
-                self.refusals.wrote(Counts.sum(by_partition.values()))
+            self.progressed(count for by_partition in counts.values() for count in by_partition.values())
             self.finished(keys, counts)
 
         return committed
 
     def record(
         self, batch_id: UUID, asset: str, keys: list[str], counts: Counts, *, units: int, began: float,
-        snapshot: str, units_upto: str | None = None, first_slice: bool = False,
+        snapshot: str, units_upto: str | None = None,
     ) -> None:  # fmt: skip
         ledger.record_batch(
             self.session.conn, self.run, batch_id, asset, keys, counts,
             units=units, seconds=time.monotonic() - began, snapshot=snapshot,
-            units_upto=units_upto, first_slice=first_slice,
+            units_upto=units_upto,
         )  # fmt: skip
+
+    def progressed(self, counts: Iterable[Counts]) -> None:
+        """A batch of rows is committed."""
+        self.session.losses = 0
+        for count in counts:
+            self.refusals.wrote(count)
 
     def finished(self, keys: list[str], counts: dict[str, dict[str, Counts]]) -> None:
         """Partitions are committed."""
@@ -102,11 +107,11 @@ class Work:
         """Whether a batch that raised this is cut in two: not where it is raised over no unit at all as well."""
         if not failures.stands_alone(error):
             return False
-        kind = (self.at.asset, getattr(error, "sqlstate", None))
-        if failures.is_unusual(error) and kind not in self._of_rows:
-            if self._nothing_raises() == kind[1]:
+        state = error.sqlstate if isinstance(error, psycopg.Error) else None
+        if state and failures.is_unusual(error) and (self.at.asset, state) not in self._of_rows:
+            if self._nothing_raises() == state:
                 return False
-            self._of_rows.add(kind)
+            self._of_rows.add((self.at.asset, state))
         return True
 
     def _nothing_raises(self) -> str | None:
