@@ -13,7 +13,6 @@ from dagster_backfills.defs.training.tables import (
     backfill_id_of,
     completions,
     progress,
-    statement,
 )
 from dagster_backfills.lib.engine.model import WriteSet
 from dagster_backfills.lib.postgres.resource import PostgresResource
@@ -58,14 +57,6 @@ def training_completions(
     """Both tables in the same batches: an organization's records and their count are one transaction."""
     selected = context.op_execution_context.selected_output_names
     chosen = [name for name in (_COMPLETIONS, _PROGRESS) if name in selected]
-    if _PROGRESS not in selected:
-        # Before the first record is there, so that a run that dies leaves no organization wrongly counted.
-        with postgres.connect() as conn:
-            keys = list(context.partition_keys)
-            conn.execute(
-                statement("mark_progress_stale"), {"progress": PROGRESS.asset, "partition_keys": keys}
-            )
-            conn.commit()
     makers = {_COMPLETIONS: lambda: completions(backfill_id_of(context.run)), _PROGRESS: progress}
     write_set = WriteSet([makers[name]() for name in chosen], batch_seconds=BATCH_SECONDS)
     yield dg.Output(write_set, chosen[0])

@@ -197,7 +197,3 @@ where
         )
     end
 order by o.created_at, o.id;
-
--- name: mark_progress_stale
--- For a run that creates records and does not count them.
-select backfill.mark_stale(:progress::text, :partition_keys::text[]);

@@ -137,6 +137,7 @@ class SlicedPartition:
         counts = dict(self.counts)
         for write in work.writes:
             last = Counts()
+            ledger.clear_stale(work.session.conn, write.asset, [self.key], snapshot)
             if write in work.sliced:
                 failed = ledger.resolve_rest(
                     work.session.conn, work.run, write.asset, self.key, write.write.owned
@@ -146,6 +147,5 @@ class SlicedPartition:
             else:
                 last = counts[write.asset] = work.run_write(write, [self.key], None)[self.key]
                 ledger.resolve(work.session.conn, write.asset, [self.key], owned=write.write.owned)
-            ledger.clear_stale(work.session.conn, write.asset, [self.key], snapshot)
             work.record(batch_id, write.asset, [self.key], last, units=0, began=began, snapshot=snapshot)
         return lambda: work.finished([self.key], {asset: {self.key: n} for asset, n in counts.items()})

@@ -62,16 +62,15 @@ class Work:
         """Whole partitions, in one transaction."""
         began = time.monotonic()
         snapshot = self.begin(keys)
-        counts = {
-            write.asset: self.run_write(write, keys, None, fresh=write.is_fresh(self.session.conn, keys))
-            for write in self.writes
-        }
-        owned = {write.asset: write.write.owned for write in self.writes}
-        for asset, by_partition in counts.items():
-            ledger.clear_stale(self.session.conn, asset, keys, snapshot)
-            ledger.resolve(self.session.conn, asset, keys, owned=owned[asset])
+        counts: dict[str, dict[str, Counts]] = {}
+        for write in self.writes:
+            # Before it computes: what it marks as it writes is another computation's.
+            ledger.clear_stale(self.session.conn, write.asset, keys, snapshot)
+            fresh = write.is_fresh(self.session.conn, keys)
+            counts[write.asset] = by_partition = self.run_write(write, keys, None, fresh=fresh)
+            ledger.resolve(self.session.conn, write.asset, keys, owned=write.write.owned)
             total = Counts.sum(by_partition.values())
-            self.record(batch_id, asset, keys, total, units=units, began=began, snapshot=snapshot)
+            self.record(batch_id, write.asset, keys, total, units=units, began=began, snapshot=snapshot)
 
         def committed() -> None:
             self.progressed(count for by_partition in counts.values() for count in by_partition.values())

@@ -199,3 +199,45 @@ def test_the_oldest_list_of_several_tries_counts(conn):
         )
     prior = ledger.prior_work(conn, run_of)
     assert prior.upto == {"p001": "b"} and prior.snapshots == {"p001": "999:999:"}
+
+
+class TestMarksOfTheRunsOwnWrites:
+    """An application's trigger marks what depends on a table, whoever writes that."""
+
+    @pytest.fixture
+    def keys(self, conn):
+        keys = fill(conn, parts=2, units=10)
+        conn.execute(
+            "create function t.mark() returns trigger language plpgsql as $$ begin"
+            " perform backfill.mark_stale(tg_argv[0], array(select distinct part from new_rows)); return null; end $$;"
+            " create trigger mark after insert on t.units referencing new table as new_rows"
+            " for each statement execute function t.mark('t/parts')"
+        )
+        return keys
+
+    def stale(self, conn):
+        return conn.execute("select asset, partition from backfill.stale order by 1, 2").fetchall()
+
+    def test_are_cleared_where_the_same_batch_computes_what_depends_on_it(self, database_url, conn, keys):
+        run(database_url, [by_unit, totals], keys)
+        assert self.stale(conn) == []
+
+    def test_stay_where_it_does_not(self, database_url, conn, keys):
+        run(database_url, [by_unit], keys)
+        assert self.stale(conn) == [("t/parts", "p001"), ("t/parts", "p002")]
+
+    def test_stay_where_it_has_computed_that_before(self, database_url, conn, keys):
+        run(database_url, [totals, by_unit], keys)
+        assert self.stale(conn) == [("t/parts", "p001"), ("t/parts", "p002")]
+
+    def test_stay_when_the_run_dies_after_some_slices(self, database_url, conn, keys):
+        class Killed(BaseException):
+            pass
+
+        def killed(connection, part_keys, units):
+            if units[0] > "p001-u0006":
+                raise Killed
+
+        with pytest.raises(Killed):
+            run(database_url, [computed(killed), totals], ["p001"], batch_units=3)
+        assert self.stale(conn) == [("t/parts", "p001")]
