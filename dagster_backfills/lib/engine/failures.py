@@ -99,8 +99,9 @@ def _is_of_a_value(state: str, diagnostic: psycopg.errors.Diagnostic) -> bool:
 
 def is_unusual(error: BaseException) -> bool:
     """Whether an error that counts as DATA might yet be the statement's own fault, or a broken trigger's."""
-    state = error.sqlstate if isinstance(error, psycopg.Error) else None
-    return state is not None and not state.startswith(_EVERYDAY)
+    if isinstance(error, psycopg.Error):
+        return error.sqlstate is not None and not error.sqlstate.startswith(_EVERYDAY)
+    return isinstance(error, CostsConnectionError)
 
 
 def describe(error: BaseException) -> tuple[str, str | None, str]:

@@ -49,7 +49,7 @@ select
     -- In the order that units are worked in, whatever the database's own.
     max(b.units_upto collate "C"),
     count(distinct b.asset) filter (where b.units_upto is null) = cardinality(%(assets)s::text[]),
-    min(b.snapshot::text) filter (where b.first_slice)
+    (array_agg(b.snapshot::text order by pg_snapshot_xmin(b.snapshot), pg_snapshot_xmax(b.snapshot)))[1]
 from backfill.batches as b
 inner join backfill.runs as r on b.run_id = r.run_id and b.step = r.step
 cross join lateral unnest(b.partitions) as p (partition)
@@ -60,10 +60,10 @@ group by p.partition
 
 _BATCH = """
 insert into backfill.batches (
-    batch_id, asset, run_id, step, partitions, units_upto, first_slice, snapshot, units, rows_inserted, rows_updated,
+    batch_id, asset, run_id, step, partitions, units_upto, snapshot, units, rows_inserted, rows_updated,
     rows_unchanged, rows_deleted, failures, seconds
 ) values (
-    %(batch_id)s, %(asset)s, %(run_id)s, %(step)s, %(partitions)s, %(units_upto)s, %(first_slice)s,
+    %(batch_id)s, %(asset)s, %(run_id)s, %(step)s, %(partitions)s, %(units_upto)s,
     %(snapshot)s::pg_snapshot, %(units)s,
     %(inserted)s, %(updated)s, %(unchanged)s, %(deleted)s, %(failures)s, %(seconds)s
 )
@@ -113,7 +113,10 @@ _CLEAR = "select backfill.clear_stale(%(asset)s, %(partitions)s::text[], %(snaps
 
 @dataclass
 class PriorWork:
-    """What earlier tries finished: whole partitions, and how far in the partitions that they left half done."""
+    """What earlier tries finished: whole partitions, and how far in the partitions that they left half done.
+
+    snapshots: of these, the oldest that a try listed their units by.
+    """
 
     partitions: set[str] = field(default_factory=set)
     upto: dict[str, str] = field(default_factory=dict)
@@ -165,14 +168,12 @@ def record_batch(
     seconds: float,
     snapshot: str,
     units_upto: str | None = None,
-    first_slice: bool = False,
 ) -> None:
     """Account for one asset's share of a batch."""
     conn.execute(
         _BATCH,
         {"batch_id": batch_id, "asset": asset, "run_id": run.run_id, "step": run.step,
-         "partitions": list(partitions), "units_upto": units_upto, "first_slice": first_slice, "snapshot": snapshot,
-         "units": units,
+         "partitions": list(partitions), "units_upto": units_upto, "snapshot": snapshot, "units": units,
          "inserted": counts.inserted, "updated": counts.updated, "unchanged": counts.unchanged,
          "deleted": counts.deleted, "failures": counts.failed_units, "seconds": seconds},
     )  # fmt: skip

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from dagster_backfills.lib.engine import ledger
 from dagster_backfills.lib.engine.ahead import Ahead
-from dagster_backfills.lib.engine.failures import is_lost
+from dagster_backfills.lib.engine.failures import CostsConnectionError, is_lost
 from dagster_backfills.lib.engine.model import Compute, Counts
 from dagster_backfills.lib.engine.units import stream_units
 from dagster_backfills.lib.engine.work import Work
@@ -21,18 +21,17 @@ class SlicedPartition:
     """Slice by slice the tables that have units, then the set's other tables and the account.
 
     pause: is called between two slices.
-    after: the unit up to which an earlier try of the run has come; first_snapshot: what its first slice saw.
+    after: the unit up to which an earlier try of the run has come; snapshot: by which its units were first listed.
     """
 
     work: Work
     key: str
     pause: Callable[[], None]
     after: str | None = None
-    first_snapshot: str | None = None
+    snapshot: str = ""
     counts: dict[str, Counts] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._first = self.first_snapshot is None
         self._fresh: set[str] = set()
 
     def write(self) -> None:
@@ -46,24 +45,29 @@ class SlicedPartition:
             self.work.partition_failed(self.key, error)
 
     def _all_slices(self) -> None:
+        session, losses, reached = self.work.session, 0, self.after
         while True:
             try:
-                return self._slices()
+                if self._slices():
+                    return
             except Exception as error:
-                # The list of units is gone with the connection: it goes on from the last slice.
                 if not is_lost(error):
                     raise
-                self.work.session.reconnect()
+                session.recover(error)
+                losses, reached = losses + 1 if self.after == reached else 1, self.after
+                if losses > session.settings.conflict_retries:
+                    raise CostsConnectionError(f"its units can't be listed: {error}") from error
 
-    def _slices(self) -> None:
-        """The slices from behind `after` on."""
+    def _slices(self) -> bool:
+        """The slices from behind `after` on. False where the list of units is gone, with its connection."""
         session, sliced = self.work.session, self.work.sliced
+        listed_on = session.conn
         # Looked at once. Should a row come in between, its key refuses the COPY, and that slice is merged.
         self._fresh = {w.asset for w in sliced if w.is_fresh(session.conn, [self.key], self.after)}
         source = sliced[0].write.source
         width = source.ahead if isinstance(source, Compute) and len(sliced) == 1 else 0
-        if width and self.first_snapshot is None:
-            self.first_snapshot = session.snapshot()
+        # Before the units are listed: a change that the list doesn't know must keep its mark.
+        self.snapshot = self.snapshot or session.snapshot()
         session.conn.commit()
         session.tune(session.conn)  # for the transaction that sorts them
         units = stream_units(session.conn, sliced, self.key, self.after, self.work.size)
@@ -78,13 +82,18 @@ class SlicedPartition:
                     self.pause()
                 self._bisect(slice_, computed, whole=True)
                 self.after = slice_[-1]
+                if session.conn is not listed_on:
+                    return False
+        return True
 
     def _bisect(self, units: list[str], computed: Any = None, *, whole: bool = False) -> None:
         """Write a slice, and on bad data halve it. The halves are merged: it is the merge that names what is bad."""
         fresh = self._fresh if whole else set()
         try:
             began = time.monotonic()
-            self.work.session.attempt(lambda batch_id: self._slice(batch_id, units, fresh, computed))
+            self.work.session.attempt(
+                lambda batch_id: self._slice(batch_id, units, fresh, computed), divisible=len(units) > 1
+            )
             self.work.size.took(len(units), time.monotonic() - began)
         except Exception as error:
             if not self.work.stands_alone(error):
@@ -97,9 +106,8 @@ class SlicedPartition:
             self._bisect(TextArray(units[middle:]))
 
     def _slice(self, batch_id: UUID, units: list[str], fresh: set[str], computed: Any) -> Callable[[], None]:
-        began, work, first = time.monotonic(), self.work, self._first
-        snapshot = work.begin([self.key])
-        snapshot = self.first_snapshot if first and self.first_snapshot else snapshot
+        began, work = time.monotonic(), self.work
+        work.begin([self.key])
         counts = {
             write.asset: work.run_write(
                 write, [self.key], units, fresh=write.asset in fresh, computed=computed
@@ -109,28 +117,25 @@ class SlicedPartition:
         for asset, count in counts.items():
             ledger.resolve(work.session.conn, asset, [self.key], units)
             work.record(
-                batch_id, asset, [self.key], count, units=len(units), began=began, snapshot=snapshot,
-                units_upto=units[-1], first_slice=first,
+                batch_id, asset, [self.key], count, units=len(units), began=began,
+                snapshot=self.snapshot, units_upto=units[-1],
             )  # fmt: skip
 
         def committed() -> None:
             work.outcome.batches += 1
-            self._first = False
-            self.first_snapshot = self.first_snapshot or snapshot
+            work.progressed(counts.values())
             for asset, count in counts.items():
-                work.refusals.wrote(count)
                 self.counts.setdefault(asset, Counts()).add(count)
 
         return committed
 
     def _complete(self, batch_id: UUID) -> Callable[[], None]:
-        began, work = time.monotonic(), self.work
-        snapshot = work.begin([self.key])
-        # What the slices saw is what the first of them saw.
-        snapshot = self.first_snapshot or snapshot
+        began, work, snapshot = time.monotonic(), self.work, self.snapshot
+        work.begin([self.key])
         counts = dict(self.counts)
         for write in work.writes:
             last = Counts()
+            ledger.clear_stale(work.session.conn, write.asset, [self.key], snapshot)
             if write in work.sliced:
                 failed = ledger.resolve_rest(
                     work.session.conn, work.run, write.asset, self.key, write.write.owned
@@ -140,6 +145,5 @@ class SlicedPartition:
             else:
                 last = counts[write.asset] = work.run_write(write, [self.key], None)[self.key]
                 ledger.resolve(work.session.conn, write.asset, [self.key], owned=write.write.owned)
-            ledger.clear_stale(work.session.conn, write.asset, [self.key], snapshot)
             work.record(batch_id, write.asset, [self.key], last, units=0, began=began, snapshot=snapshot)
         return lambda: work.finished([self.key], {asset: {self.key: n} for asset, n in counts.items()})

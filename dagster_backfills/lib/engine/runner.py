@@ -123,7 +123,8 @@ class Runner:
         try:
             began = time.monotonic()
             units = sum(weights.get(key, 0) for key in keys) if weights else len(keys)
-            work.session.attempt(lambda batch_id: work.write(batch_id, keys, units))
+            divisible = len(keys) > 1 or bool(work.sliced)
+            work.session.attempt(lambda batch_id: work.write(batch_id, keys, units), divisible=divisible)
             work.size.took(weight, time.monotonic() - began)
         except Exception as error:
             if not work.stands_alone(error):
@@ -139,7 +140,9 @@ class Runner:
 
     def _slices(self, key: str) -> None:
         prior = self._prior
-        SlicedPartition(self._work, key, self._pause, prior.upto.get(key), prior.snapshots.get(key)).write()
+        SlicedPartition(
+            self._work, key, self._pause, prior.upto.get(key), prior.snapshots.get(key, "")
+        ).write()
 
     def _pause(self) -> None:
         said: list[str | None] = []

@@ -5,12 +5,13 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
+from itertools import count
 from uuid import UUID, uuid4
 
 import psycopg
 
 from dagster_backfills.lib.engine import ledger
-from dagster_backfills.lib.engine.failures import ErrorClass, classify, is_lost
+from dagster_backfills.lib.engine.failures import CostsConnectionError, ErrorClass, classify, is_lost
 from dagster_backfills.lib.engine.settings import EngineSettings
 
 Connect = Callable[[], AbstractContextManager[psycopg.Connection]]
@@ -24,6 +25,8 @@ _TUNED = """
     set_config('jit', 'off', true),
     set_config('random_page_cost', %(random_page_cost)s, true)
 """
+# The wait for a partition's lock is no statement's fault: a role's own time-outs don't end it.
+_PATIENT = "set local statement_timeout = 0; set local lock_timeout = 0"
 _TUNE = f"select {_TUNED}"
 _BEGIN = f"select backfill.begin_batch(%(assets)s::text[], %(partitions)s::text[])::text, {_TUNED}"
 
@@ -34,6 +37,7 @@ class Session:
 
     attached: is called on each new connection, before anything else.
     conflicted: is called when another transaction was in the way of this one.
+    losses: connections lost since a batch of rows was committed.
     """
 
     connect: Connect
@@ -41,6 +45,7 @@ class Session:
     log: Callable[[str], None]
     attached: Callable[[psycopg.Connection], None] = lambda conn: None
     conflicted: Callable[[], None] = lambda: None
+    losses: int = 0
     _stack: ExitStack = field(default_factory=ExitStack)
 
     def __enter__(self) -> "Session":
@@ -52,6 +57,7 @@ class Session:
 
     def begin(self, assets: list[str], partitions: list[str]) -> str:
         """Take the partitions' locks, then the time-outs, and return the snapshot that staleness is cleared by."""
+        self.conn.execute(_PATIENT)
         binds = {"assets": assets, "partitions": partitions, **self._tuning()}
         row = self.conn.execute(_BEGIN, binds).fetchone()
         assert row is not None
@@ -76,8 +82,13 @@ class Session:
             "lock_timeout": f"{int(settings.lock_timeout * 1000)}",
         }
 
-    def attempt(self, work: Work) -> None:
-        """Run `work` in a transaction and commit. Conflicts and a lost server cost another try, not the batch."""
+    def attempt(self, work: Work, *, divisible: bool = False) -> None:
+        """Run `work` in a transaction and commit. Conflicts and a lost server cost another try, not the batch.
+
+        divisible: it can be cut, so that two lost connections are enough to suspect a part of it. Raises
+        CostsConnectionError where the connection is lost at each try, and what else it was that the last try met.
+        """
+        retries = self.settings.conflict_retries
         conflicts = losses = 0
         while True:
             batch_id = uuid4()
@@ -88,21 +99,21 @@ class Session:
                 kind = classify(error)
                 if kind is ErrorClass.CONNECTION:
                     losses += 1
-                    if losses > self.settings.conflict_retries:
-                        raise  # it is this batch that costs the server its connections
-                    if not self._recorded_after_all(batch_id):
-                        continue
-                    committed()
-                    return
+                    if self._recorded_after_all(batch_id, error):
+                        return committed()
+                    if losses > (min(retries, 1) if divisible else retries):
+                        raise CostsConnectionError(
+                            f"the connection was lost each of {losses} times that this was tried: {error}"
+                        ) from error
+                    continue
                 self.rollback()
                 conflicts += 1
-                if kind is not ErrorClass.CONFLICT or conflicts > self.settings.conflict_retries:
+                if kind is not ErrorClass.CONFLICT or conflicts > retries:
                     raise
                 self.conflicted()
-                time.sleep(random.uniform(0.05, 0.2) * 2**conflicts)
+                self._rest(conflicts)
                 continue
-            committed()
-            return
+            return committed()
 
     def do(self, work: Callable[[psycopg.Connection], None]) -> None:
         """The same for what needs nothing done after it."""
@@ -122,14 +133,23 @@ class Session:
                 self._open_again()
             self.conn.rollback()
 
-    def reconnect(self) -> None:
-        """A new connection, waited for with growing steps."""
+    def recover(self, error: BaseException) -> None:
+        """Connect again after a rest. Raises `error` where too many losses have followed each other."""
+        self.losses += 1
+        if self.losses > self.settings.max_losses_in_a_row:
+            raise error
         self.log("The connection to Postgres was lost; trying again.")
+        self._rest(self.losses)
         self._open_again()
 
+    def _rest(self, tries: int) -> None:
+        """Twice as long after each try, and never quite as long as somebody else."""
+        seconds = min(self.settings.retry_seconds * 2.0 ** (tries - 1), self.settings.max_retry_seconds)
+        time.sleep(seconds * random.uniform(0.5, 1.5))
+
     def _open_again(self) -> None:
-        deadline, step = time.monotonic() + self.settings.reconnect_seconds, 0.2
-        while True:
+        deadline = time.monotonic() + self.settings.reconnect_seconds
+        for tries in count(1):
             try:
                 with suppress(psycopg.Error):
                     self.conn.close()
@@ -140,19 +160,20 @@ class Session:
                 return
             except Exception as error:
                 if not is_lost(error) or time.monotonic() > deadline:
+                    self.losses = self.settings.max_losses_in_a_row  # nobody waits for it once more
                     raise
-                time.sleep(step)
-                step = min(step * 2, 5.0)
+                self._rest(tries)
 
-    def _recorded_after_all(self, batch_id: UUID) -> bool:
-        """Whether the commit had reached the server, and only its answer was lost."""
+    def _recorded_after_all(self, batch_id: UUID, error: BaseException) -> bool:
+        """Connect again, and see whether the commit had reached the server, and only its answer was lost."""
         while True:
-            self.reconnect()
+            self.recover(error)
             try:
                 return ledger.batch_is_recorded(self.conn, batch_id)
-            except psycopg.Error as error:
-                if not is_lost(error):
+            except psycopg.Error as another:
+                if not is_lost(another):
                     raise
+                error = another
 
 
 def _nothing() -> None:

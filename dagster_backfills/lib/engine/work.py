@@ -1,7 +1,7 @@
 """What the parts of a run share, and the transactions they are made of: rows, account and ledger together."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -32,7 +32,7 @@ class Work:
     def __post_init__(self) -> None:
         self.at = self.writes[0]
         self.refusals = Refusals(self.session.settings.max_failures_in_a_row)
-        self._of_rows: set[tuple[str, str | None]] = set()
+        self._of_rows: set[tuple[str, str]] = set()
 
     @property
     def sliced(self) -> list[PreparedWrite]:
@@ -62,33 +62,37 @@ class Work:
         """Whole partitions, in one transaction."""
         began = time.monotonic()
         snapshot = self.begin(keys)
-        counts = {
-            write.asset: self.run_write(write, keys, None, fresh=write.is_fresh(self.session.conn, keys))
-            for write in self.writes
-        }
-        owned = {write.asset: write.write.owned for write in self.writes}
-        for asset, by_partition in counts.items():
-            ledger.clear_stale(self.session.conn, asset, keys, snapshot)
-            ledger.resolve(self.session.conn, asset, keys, owned=owned[asset])
+        counts: dict[str, dict[str, Counts]] = {}
+        for write in self.writes:
+            # Before it computes: what it marks as it writes is another computation's.
+            ledger.clear_stale(self.session.conn, write.asset, keys, snapshot)
+            fresh = write.is_fresh(self.session.conn, keys)
+            counts[write.asset] = by_partition = self.run_write(write, keys, None, fresh=fresh)
+            ledger.resolve(self.session.conn, write.asset, keys, owned=write.write.owned)
             total = Counts.sum(by_partition.values())
-            self.record(batch_id, asset, keys, total, units=units, began=began, snapshot=snapshot)
+            self.record(batch_id, write.asset, keys, total, units=units, began=began, snapshot=snapshot)
 
         def committed() -> None:
-            for by_partition in counts.values():
-                self.refusals.wrote(Counts.sum(by_partition.values()))
+            self.progressed(count for by_partition in counts.values() for count in by_partition.values())
             self.finished(keys, counts)
 
         return committed
 
     def record(
         self, batch_id: UUID, asset: str, keys: list[str], counts: Counts, *, units: int, began: float,
-        snapshot: str, units_upto: str | None = None, first_slice: bool = False,
+        snapshot: str, units_upto: str | None = None,
     ) -> None:  # fmt: skip
         ledger.record_batch(
             self.session.conn, self.run, batch_id, asset, keys, counts,
             units=units, seconds=time.monotonic() - began, snapshot=snapshot,
-            units_upto=units_upto, first_slice=first_slice,
+            units_upto=units_upto,
         )  # fmt: skip
+
+    def progressed(self, counts: Iterable[Counts]) -> None:
+        """A batch of rows is committed."""
+        self.session.losses = 0
+        for count in counts:
+            self.refusals.wrote(count)
 
     def finished(self, keys: list[str], counts: dict[str, dict[str, Counts]]) -> None:
         """Partitions are committed."""
@@ -102,11 +106,11 @@ class Work:
         """Whether a batch that raised this is cut in two: not where it is raised over no unit at all as well."""
         if not failures.stands_alone(error):
             return False
-        kind = (self.at.asset, getattr(error, "sqlstate", None))
-        if failures.is_unusual(error) and kind not in self._of_rows:
-            if self._nothing_raises() == kind[1]:
+        state = error.sqlstate if isinstance(error, psycopg.Error) else None
+        if state and failures.is_unusual(error) and (self.at.asset, state) not in self._of_rows:
+            if self._nothing_raises() == state:
                 return False
-            self._of_rows.add(kind)
+            self._of_rows.add((self.at.asset, state))
         return True
 
     def _nothing_raises(self) -> str | None:

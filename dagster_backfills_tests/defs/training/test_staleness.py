@@ -193,3 +193,14 @@ def test_truncating_the_records_leaves_the_count_stale(school):
     school.conn.execute("truncate training.employee_training_video_completions")
     assert school.due == set() and school.uncounted == {"org_1", "org_2", "org_3"}
     assert school.rows("select 1 from training.employee_training_video_completions") == []
+
+
+def test_records_of_a_backfill_that_dies_before_it_counts_them_leave_the_count_due(school):
+    """In slices, each durable, records come before their count; nobody need retry the run that made them."""
+    school.conn.execute("delete from training.employee_training_video_completions where member_id = 'mem_1a'")
+    school.conn.execute("truncate backfill.stale_marks")
+    school.conn.execute(
+        "insert into training.employee_training_video_completions (organization_id, member_id, video_id, backfill_id)"
+        " values ('org_1', 'mem_1a', 'sat-1', 'died')"
+    )
+    assert school.due == set() and school.uncounted == {"org_1"}

@@ -226,15 +226,6 @@ class TestLostConnections:
             2,
         )
 
-    def test_a_batch_that_costs_the_connection_every_time_is_given_up(self, database_url, conn):
-        keys = fill(conn, parts=1, units=1)
-
-        def cut(connection, part_keys, units):
-            conn.execute("select pg_terminate_backend(%s, 5000)", [connection.info.backend_pid])
-
-        with pytest.raises(psycopg.OperationalError):
-            run(database_url, [computed(cut)], keys, conflict_retries=2)
-
     def test_a_server_that_stays_away_is_waited_for_and_then_named(self, database_url, conn):
         keys = fill(conn, parts=1, units=1)
         connections = []
