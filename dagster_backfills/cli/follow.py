@@ -1,18 +1,20 @@
-"""Watching one run from the command line: a bar on a terminal, a line every few seconds elsewhere. Only reads."""
+"""Watching one run from the command line: a bar on a terminal, a line every few seconds elsewhere. Only reads.
+
+What there is to see of a run is a list of `Progress`, read from the engine's accounts or from a domain's own.
+"""
 
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
 import psycopg
-from psycopg.rows import class_row
+from psycopg.rows import namedtuple_row
 
 from dagster_backfills.cli.output import console, duration, say
 
-_QUERY = """
+_STEPS = """
     select
         step,
         array_to_string(assets, ', ') as assets,
@@ -31,65 +33,83 @@ _QUERY = """
 
 
 @dataclass(frozen=True)
-class StepProgress:
-    """What one step of a run has done so far."""
+class Progress:
+    """How far one part of a run is: `done` of `total` things of some kind, and all of it in words.
 
-    step: str
-    assets: str
-    partitions_total: int
-    partitions_done: int
-    units_total: int | None
-    units_done: int
-    rows_written: int
-    failures: int
-    units_per_second: float
-    time_left: timedelta | None
+    `key` tells it from the run's other parts.
+    """
+
+    key: str
+    name: str
+    done: int
+    total: int | None
+    words: str
 
     def __str__(self) -> str:
-        units = "" if self.units_total is None else f", {self.units_done:,} of {self.units_total:,} units"
-        left = f", {duration(self.time_left)} left" if self.time_left else ""
-        return (
-            f"{self.assets}: {self.partitions_done:,} of {self.partitions_total:,} partitions{units}, "
-            f"{self.rows_written:,} rows, {self.failures:,} failed, {self.units_per_second:,.0f} units/s{left}"
-        )
+        return f"{self.name}: {self.words}"
+
+
+Read = Callable[["psycopg.Connection[Any]", str], list[Progress]]
+
+
+def read_steps(conn: psycopg.Connection[Any], run_id: str) -> list[Progress]:
+    """The steps of a run that works through the engine."""
+    found = conn.cursor(row_factory=namedtuple_row).execute(_STEPS, [run_id]).fetchall()
+    return [_step(row) for row in found]
+
+
+def _step(row: Any) -> Progress:
+    by_units = row.units_total is not None
+    units = f", {row.units_done:,} of {row.units_total:,} units" if by_units else ""
+    left = f", {duration(row.time_left)} left" if row.time_left else ""
+    return Progress(
+        row.step,
+        row.assets,
+        row.units_done if by_units else row.partitions_done,
+        row.units_total if by_units else row.partitions_total,
+        f"{row.partitions_done:,} of {row.partitions_total:,} partitions{units}, {row.rows_written:,} rows, "
+        f"{row.failures:,} failed, {row.units_per_second:,.0f} units/s{left}",
+    )
 
 
 def follow_run(
-    url: str, run_id: str, ended: Callable[[], bool], *, poll: float = 0.5, line_every: float = 5.0
-) -> list[StepProgress]:
-    """Show how far a run is until `ended()`; return what each step had done then.
+    url: str,
+    run_id: str,
+    ended: Callable[[], bool],
+    read: Read = read_steps,
+    *,
+    poll: float = 0.5,
+    line_every: float = 5.0,
+) -> list[Progress]:
+    """Show how far a run is until `ended()`; return what there was to see then.
 
     A database that is away for a moment is waited for: the run does the same.
     """
     show: _Bars | _Lines = _Bars() if sys.stderr.isatty() else _Lines(line_every)
-    reader = _Reader(url, run_id)
-    steps: list[StepProgress] = []
+    reader = _Reader(url, run_id, read)
+    parts: list[Progress] = []
     with show:
         last = False
         while not last:
             last = ended()
-            steps = reader.read() or steps
-            show.update(steps, last)
+            parts = reader.read() or parts
+            show.update(parts, last)
             if not last:
                 time.sleep(poll)
     reader.close()
-    return steps
+    return parts
 
 
 class _Reader:
-    def __init__(self, url: str, run_id: str) -> None:
-        self._url, self._run_id = url, run_id
+    def __init__(self, url: str, run_id: str, read: Read) -> None:
+        self._url, self._run_id, self._read = url, run_id, read
         self._conn: psycopg.Connection[Any] | None = None
 
-    def read(self) -> list[StepProgress]:
+    def read(self) -> list[Progress]:
         try:
             if self._conn is None:
                 self._conn = psycopg.connect(self._url, autocommit=True, connect_timeout=5)
-            return (
-                self._conn.cursor(row_factory=class_row(StepProgress))
-                .execute(_QUERY, [self._run_id])
-                .fetchall()
-            )
+            return self._read(self._conn, self._run_id)
         except psycopg.OperationalError:
             self.close()
             return []
@@ -101,7 +121,7 @@ class _Reader:
 
 
 class _Lines:
-    """One line a step, when it has changed and the last is some seconds old; one at the end in any case."""
+    """One line a part, when it has changed and the last is some seconds old; one at the end in any case."""
 
     def __init__(self, every: float) -> None:
         self._every, self._next = every, 0.0
@@ -113,17 +133,17 @@ class _Lines:
     def __exit__(self, *error: object) -> None:
         pass
 
-    def update(self, steps: list[StepProgress], last: bool) -> None:
+    def update(self, parts: list[Progress], last: bool) -> None:
         if not last and time.monotonic() < self._next:
             return
-        lines = [str(step) for step in steps]
+        lines = [str(part) for part in parts]
         if lines != self._said:
             say(*(line for line in lines if line not in self._said))
             self._said, self._next = lines, time.monotonic() + self._every
 
 
 class _Bars:
-    """One bar a step."""
+    """One bar a part."""
 
     def __init__(self) -> None:
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -145,17 +165,13 @@ class _Bars:
     def __exit__(self, *error: Any) -> None:
         self._progress.__exit__(*error)
 
-    def update(self, steps: list[StepProgress], last: bool) -> None:
-        if (steps or last) and self._waiting is not None:
+    def update(self, parts: list[Progress], last: bool) -> None:
+        if (parts or last) and self._waiting is not None:
             self._progress.remove_task(self._waiting)
             self._waiting = None
-        for step in steps:
-            if step.step not in self._tasks:
-                self._tasks[step.step] = self._progress.add_task(step.assets, total=None, state="")
-            by_units = step.units_total is not None
+        for part in parts:
+            if part.key not in self._tasks:
+                self._tasks[part.key] = self._progress.add_task(part.name, total=None, state="")
             self._progress.update(
-                self._tasks[step.step],
-                total=step.units_total if by_units else step.partitions_total,
-                completed=step.units_done if by_units else step.partitions_done,
-                state=str(step).removeprefix(f"{step.assets}: "),
+                self._tasks[part.key], total=part.total, completed=part.done, state=part.words
             )

@@ -1,44 +1,45 @@
-"""Watching an import from the command line: a bar on a terminal, plain lines in a pipe. Only reads."""
+"""What there is to see of an import's run: how far it is, its job, what a dry run found. Only reads."""
 
-import sys
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
+from psycopg.rows import namedtuple_row
 
-from dagster_backfills.cli.domain_runs import database
-from dagster_backfills.cli.output import console, duration, say
+from dagster_backfills.cli.follow import Progress, follow_run
+from dagster_backfills.cli.output import duration, say
+from dagster_backfills.lib.postgres.embedded import resolve_database_url
 
 if TYPE_CHECKING:
     from dagster_backfills.defs.kintell.account import Job
 
-LINE_SECONDS = 5.0
-POLL_SECONDS = 0.3
 _QUERY = """
-    select id, status, total_rows, processed_rows, failed_rows
-    from kintell.backfill_jobs where run_id = %s order by started_at desc nulls last limit 1
+    select id, status, total_rows, processed_rows, failed_rows, percent, rows_per_second
+    from kintell.backfill_job_history where run_id = %s order by started_at desc nulls last limit 1
 """
 
 
 def watch_import(run_id: str, ended: Callable[[], bool]) -> None:
-    """Show how far the import of a run is, until the run has ended. A database that is away is waited for."""
-    show = _Bar() if sys.stderr.isatty() else _Lines(run_id)
-    with show:
-        last = False
-        while not last:
-            last = ended()
-            try:
-                with database() as conn:
-                    while True:
-                        row = conn.execute(_QUERY, [run_id]).fetchone()
-                        show.update(row, last)
-                        if last:
-                            return
-                        time.sleep(POLL_SECONDS)
-                        last = ended()
-            except psycopg.OperationalError:
-                time.sleep(POLL_SECONDS)
+    """Show how far the import of a run is, until the run has ended."""
+    say(f"Run {run_id}")
+    follow_run(resolve_database_url(), run_id, ended, read_import)
+
+
+def read_import(conn: psycopg.Connection[Any], run_id: str) -> list[Progress]:
+    """The job that a run works on, if it has one by now."""
+    found: list[Any] = conn.cursor(row_factory=namedtuple_row).execute(_QUERY, [run_id]).fetchall()
+    return [
+        Progress(str(row.id), row.status, row.processed_rows, row.total_rows, _words(row)) for row in found
+    ]
+
+
+def _words(row: Any) -> str:
+    waiting = row.total_rows - row.processed_rows
+    left = (
+        f", {duration(waiting / float(row.rows_per_second))} left" if waiting and row.rows_per_second else ""
+    )
+    share = 100 if row.percent is None else row.percent
+    return f"{share:.1f} % ({row.processed_rows:,} of {row.total_rows:,} rows), {row.failed_rows:,} rejected{left}"
 
 
 def newest_job_of_run(
@@ -68,61 +69,3 @@ def verdict_of(run_id: str) -> dict[str, Any] | None:
             if verdict:
                 return cast(dict[str, Any], verdict.value)
     return None
-
-
-class _Lines:
-    def __init__(self, run_id: str) -> None:
-        self._next, self._said, self._began = 0.0, "", time.monotonic()
-        say(f"Run {run_id}")
-
-    def __enter__(self) -> "_Lines":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
-
-    def update(self, row: tuple[Any, ...] | None, last: bool) -> None:
-        if row is None or (not last and time.monotonic() < self._next):
-            return
-        line = _line(row, time.monotonic() - self._began)
-        if line != self._said:
-            say(line)
-            self._said, self._next = line, time.monotonic() + LINE_SECONDS
-
-
-class _Bar:
-    def __init__(self) -> None:
-        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TaskProgressColumn(),
-            TextColumn("{task.fields[state]}"),
-            TimeRemainingColumn(),
-            console=console(stderr=True),
-        )
-        self._task: Any = self._progress.add_task("import", total=None, state="starting")
-
-    def __enter__(self) -> "_Bar":
-        self._progress.__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._progress.__exit__(*error)
-
-    def update(self, row: tuple[Any, ...] | None, last: bool) -> None:
-        if row:
-            _, status, total, processed, failed = row
-            state = f"{processed:,} of {total:,} rows, {failed:,} rejected, {status}"
-            self._progress.update(
-                self._task, total=max(total, 1), completed=processed if total else 1, state=state
-            )
-
-
-def _line(row: tuple[Any, ...], seconds: float) -> str:
-    _, status, total, processed, failed = row
-    percent = 100 * processed / total if total else 100.0
-    rate = processed / seconds if seconds else 0.0
-    left = f", {duration((total - processed) / rate)} left" if rate and processed < total else ""
-    return f"{status}: {percent:.1f} % ({processed:,} of {total:,} rows), {failed:,} rejected{left}"

@@ -1,25 +1,27 @@
-"""Launching a job of the code location from the command line, as a run that the instance knows and the UI shows.
+"""Launching a job of the code location from the command line, as a run like all others: the UI shows it.
 
 The run works in a process of its own; this one watches it, cancels it, and sees to it that it ends in the
 instance as well, whatever becomes of the process.
 """
 
+import importlib
 import os
+import warnings
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import dagster as dg
 
 from dagster_backfills.cli import errors
 from dagster_backfills.cli.follow import follow_run
-from dagster_backfills.cli.launched import LAUNCHED_BY, LaunchedRun, lock_tag, locks_dir
+from dagster_backfills.cli.run_process import RunProcess
 from dagster_backfills.lib.dagster_home import dagster_environment
-from dagster_backfills.lib.locked_file import LOCK_TAG, lock_holder
+from dagster_backfills.lib.errors import UserError
 from dagster_backfills.lib.postgres.migrations import require_migrations
+from dagster_backfills.lib.run_origin import origin_in_location
 
-if TYPE_CHECKING:
-    import dagster as dg
-
-CODE_LOCATION = "dagster_backfills.definitions"
+CODE_LOCATION = "dagster_backfills.definitions"  # its name too, in every workspace.yaml
+LAUNCHED_BY = {"backfills/launched_by": "command line"}
 
 Watch = Callable[[str, Callable[[], bool]], object]
 
@@ -31,7 +33,7 @@ def run_job(
     *,
     module: str = CODE_LOCATION,
     watch: Watch | None = None,
-) -> "dg.DagsterRun":
+) -> dg.DagsterRun:
     """Run a job to its end and return the run as the instance has it then.
 
     `watch(run_id, ended)` is called when the run is known and returns when `ended()` is true; without it the
@@ -40,45 +42,53 @@ def run_job(
     """
     os.environ.update(dagster_environment())
     require_migrations(os.environ["DATABASE_URL"])
-    import dagster as dg
-
     with dg.DagsterInstance.get() as instance:
-        fail_runs_of_dead_processes(instance)
-        launch = LaunchedRun(instance, job_name, module)
+        run = create_run(instance, module, job_name, run_config or {}, tags or {})
+        process = RunProcess(instance, run)
         try:
-            run_id = launch.start(run_config or {}, tags or {})
             if watch is None:
-                follow_run(os.environ["DATABASE_URL"], run_id, launch.has_ended)
+                follow_run(os.environ["DATABASE_URL"], run.run_id, process.has_ended)
             else:
-                watch(run_id, launch.has_ended)
-            return launch.finish()
+                watch(run.run_id, process.has_ended)
+            return process.finish()
         except BaseException:
-            launch.cancel()
+            process.cancel()
             raise
 
 
-def exit_code(run: "dg.DagsterRun") -> int:
+def create_run(
+    instance: dg.DagsterInstance,
+    module: str,
+    job_name: str,
+    run_config: Mapping[str, Any],
+    tags: Mapping[str, str],
+) -> dg.DagsterRun:
+    """Record a run of a job of the code location in `module`, as the location's own."""
+    job = load_job(module, job_name)
+    arguments: Any = (module, job_name)
+    try:
+        return instance.create_run_for_job(
+            job,
+            run_config=run_config,
+            tags={**tags, **LAUNCHED_BY},
+            remote_job_origin=origin_in_location(module, "__repository__", job_name),
+            job_code_origin=dg.build_reconstructable_job(__name__, "load_job", arguments).get_python_origin(),
+        )
+    except dg.DagsterInvalidConfigError as error:
+        raise UserError(str(error)) from error
+
+
+def load_job(module: str, job_name: str) -> dg.JobDefinition:
+    """A job of the code location in `module`. Dagster calls this again in each process that works on its run."""
+    with warnings.catch_warnings():  # Dagster's own, about what is in beta
+        warnings.simplefilter("ignore")
+        definitions: dg.Definitions = importlib.import_module(module).defs()
+        jobs = sorted(job.name for job in definitions.resolve_all_job_defs())
+        if job_name not in jobs:
+            raise UserError(f"There is no job {job_name!r}.", f"There are {', '.join(jobs) or 'none'}.")
+        return definitions.resolve_job_def(job_name)
+
+
+def exit_code(run: dg.DagsterRun) -> int:
     """The command line's exit code for a run that has ended."""
     return {"SUCCESS": errors.OK, "CANCELED": errors.INTERRUPTED}.get(run.status.value, errors.FAILURES)
-
-
-def fail_runs_of_dead_processes(instance: "dg.DagsterInstance") -> list[str]:
-    """End in the instance the runs launched from here whose process and parent were both killed; their ids."""
-    import dagster as dg
-
-    alive = [dg.DagsterRunStatus[name] for name in ("NOT_STARTED", "STARTING", "STARTED", "CANCELING")]
-    found = instance.get_runs(dg.RunsFilter(statuses=alive, tags=LAUNCHED_BY))
-    prefix = f"{lock_tag(locks_dir())}/"
-    ended = []
-    for run in found:
-        tag = run.tags.get(LOCK_TAG, "")
-        lock = Path(tag.partition(":")[2])
-        if not tag.startswith(prefix) or lock_holder(lock) is not None:
-            continue
-        # Read again: it may have ended well before it let go of the lock.
-        now = instance.get_run_by_id(run.run_id)
-        if now is not None and not now.is_finished:
-            instance.report_run_failed(now, "The process of this run was killed.")
-            ended.append(run.run_id)
-        lock.unlink(missing_ok=True)
-    return ended

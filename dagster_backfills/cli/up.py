@@ -15,6 +15,7 @@ from typing import Annotated
 
 import typer
 
+from dagster_backfills.cli.child import end_session_of, interrupt_child, start_child
 from dagster_backfills.cli.output import say
 from dagster_backfills.lib.dagster_home import dagster_environment
 from dagster_backfills.lib.errors import NotUsableError, UserError
@@ -70,14 +71,10 @@ def running_postgres() -> Iterator[None]:
 def run_dagster(environment: dict[str, str], host: str, port: int) -> None:
     """The UI and the daemon, until interrupted."""
     command = [sys.executable, "-m", "dagster", "dev", "--workspace", str(project_file("workspace.yaml"))]
-    # A session of its own: Ctrl-C reaches this process alone, which then ends Dagster in good order.
-    dagster = subprocess.Popen(
+    dagster = start_child(
         [*command, "--host", host, "--port", str(port), "--log-level", "warning"],
         env={"PYTHONWARNINGS": "ignore"} | environment,
         cwd=environment["DAGSTER_HOME"],
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,
-        preexec_fn=_listen_to_interrupts,
     )
     try:
         _announce(dagster, host, port)
@@ -107,23 +104,8 @@ def _end(dagster: subprocess.Popen[bytes]) -> None:
     # A second Ctrl-C must not leave processes behind.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    with suppress(ProcessLookupError, subprocess.TimeoutExpired):
-        dagster.send_signal(signal.SIGINT)
-        dagster.wait(_PATIENCE)
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            try:
-                os.killpg(dagster.pid, number if time.monotonic() > deadline - 10 else 0)
-            except ProcessLookupError:
-                return
-            dagster.poll()
-            time.sleep(0.1)
-
-
-def _listen_to_interrupts() -> None:
-    """In the child: shells start background jobs with SIGINT ignored, which is how Dagster is told to end."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    interrupt_child(dagster, _PATIENCE)
+    end_session_of(dagster, signal.SIGTERM, signal.SIGKILL)
 
 
 def require_free(host: str, port: int) -> None:

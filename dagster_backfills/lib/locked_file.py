@@ -8,9 +8,6 @@ from pathlib import Path
 
 from dagster_backfills.lib.errors import NotUsableError
 
-# A run's tag, `host:file`: its process holds the lock of that file while it lives.
-LOCK_TAG = "backfills/lock"
-
 
 class HeldElsewhereError(NotUsableError):
     """Another process has the lock; `pid` is its process id, as far as it is known."""

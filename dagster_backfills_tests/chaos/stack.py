@@ -200,7 +200,7 @@ class Stack:
         found = []
         for process in psutil.process_iter(["cmdline", "pid"]):
             command = process.info["cmdline"] or []
-            if "--multiprocessing-fork" in command or "dagster_backfills.cli.worker" in command:
+            if "--multiprocessing-fork" in command or "execute_run" in command:
                 with suppress(psutil.Error):
                     if process.environ().get("DAGSTER_HOME") == str(self.home):
                         found.append(process)

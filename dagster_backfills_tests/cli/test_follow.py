@@ -9,6 +9,10 @@ import psycopg
 import pytest
 
 from dagster_backfills.cli.follow import follow_run
+from dagster_backfills.cli.kintell_watch import read_import
+from dagster_backfills.defs.kintell.importer import Options, run_import
+from dagster_backfills.defs.kintell.register import register
+from dagster_backfills_tests.defs.kintell.sample import add_users, mixed_rows, write_csv
 
 BATCH = """
     insert into backfill.batches (batch_id, asset, run_id, step, partitions, snapshot, units, rows_inserted,
@@ -42,7 +46,7 @@ def test_in_a_pipe_there_is_a_line_for_what_has_changed_and_nothing_on_stdout(ru
     assert first.startswith("a/table: 1 of 2 partitions, 50 of 100 units, 49 rows, 1 failed, ")
     assert last.startswith("a/table: 2 of 2 partitions, 100 of 100 units, 98 rows, 2 failed, ")
     assert out == ""
-    assert (step.partitions_done, step.units_done, step.rows_written, step.failures) == (2, 100, 98, 2)
+    assert (step.name, step.done, step.total) == ("a/table", 100, 100)
 
 
 def test_on_a_terminal_there_is_a_bar(run, database_url):
@@ -85,4 +89,15 @@ def test_a_database_that_goes_away_is_asked_again(run, database_url):
     (step,) = follow_run(database_url, "r", ended, poll=0, line_every=0)
     assert asked[0] == (0,)
     assert (1,) in asked
-    assert step.partitions_done == 1
+    assert step.done == 50
+
+
+def test_an_import_is_followed_in_the_same_way_with_words_of_its_own(conn, database_url, tmp_path, capfd):
+    add_users(conn)
+    file = str(write_csv(tmp_path / "a.csv", mixed_rows(50)))
+    run_import(database_url, register(conn, file, [str(tmp_path)]).job, Options(), [str(tmp_path)])
+    conn.execute("update kintell.backfill_jobs set run_id = 'r'")
+    capfd.readouterr()
+    (job,) = follow_run(database_url, "r", lambda: True, read_import)
+    assert capfd.readouterr().err == "completed: 100.0 % (50 of 50 rows), 5 rejected\n"
+    assert (job.done, job.total) == (50, 50)

@@ -15,6 +15,7 @@ import psutil
 import psycopg
 import pytest
 
+from dagster_backfills.lib import run_launcher
 from dagster_backfills.lib.dagster_home import dagster_environment
 from dagster_backfills_tests.cli.conftest import eventually
 
@@ -110,6 +111,10 @@ def test_a_run_is_recorded_with_its_tags_and_followed_to_its_end(instance):
     assert run is not None
     assert out.strip() == run.run_id
     assert (run.job_name, run.status.value) == ("working_job", "SUCCESS")
+    # As the webserver knows it: that is what a re-execution looks for, and the Timeline.
+    label = {".dagster/repository": f"__repository__@{LOCATION}"}
+    assert run.run_id in {found.run_id for found in instance.get_runs(dg.RunsFilter(tags=label))}
+    assert not [tag for tag, value in run.tags.items() if "/" in value]
 
 
 def test_a_run_that_fails_ends_with_1_and_says_what_failed(instance):
@@ -180,20 +185,18 @@ def test_a_run_whose_process_was_killed_has_failed(instance):
     assert status(instance, run) == "FAILURE"
 
 
-def test_a_run_whose_processes_were_all_killed_is_found_by_the_next(instance):
+def test_a_run_whose_processes_were_all_killed_is_found_dead_by_run_monitoring(instance, monkeypatch):
     launched = Launched("working_job", seconds=600)
     run = launched.running(instance)
     worker = launched.worker()
     launched.process.kill()
     launched.end()
-    assert status(instance, run) == "STARTED"
-    other = Launched("working_job", batches=1)
-    assert other.end()[0] == 0
     # Its own process lives, and may well finish it.
-    assert status(instance, run) == "STARTED"
+    monkeypatch.setattr(run_launcher, "GRACE_SECONDS", 0)
+    check = instance.run_launcher.check_run_worker_health
+    assert (status(instance, run), check(run).status.value) == ("STARTED", "RUNNING")
     os.kill(worker.pid, signal.SIGKILL)
-    assert Launched("working_job", batches=1).end()[0] == 0
-    assert status(instance, run) == "FAILURE"
+    eventually(lambda: check(run).status.value == "NOT_FOUND", 60)
 
 
 def test_a_database_that_lacks_a_migration_is_refused_before_there_is_a_run(

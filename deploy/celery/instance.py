@@ -5,7 +5,7 @@ from pathlib import Path
 
 STOCK = """run_launcher:
   # Runs are processes on the code server's machine; the work is done by Postgres, not by them.
-  # Dagster's default, made to tell run monitoring when a run's process is gone and nobody else could.
+  # Dagster's default, and run monitoring finds a run whose process nobody sees any more by the lock that it held.
   module: dagster_backfills.lib.run_launcher
   class: WatchedRunLauncher
 """

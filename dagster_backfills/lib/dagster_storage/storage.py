@@ -1,4 +1,4 @@
-"""The instance's storage: Dagster's own for Postgres, with the batching event log.
+"""The instance's storage: Dagster's own for Postgres, with the batching event log, and runs that show life.
 
 Not here: the project's own tables, which live in another schema and, if wanted, another database.
 """
@@ -12,6 +12,7 @@ from dagster_postgres import DagsterPostgresStorage
 from dagster_postgres.utils import get_token_provider_from_config, pg_url_from_config
 
 from dagster_backfills.lib.dagster_storage.event_log import BatchedEventLogStorage
+from dagster_backfills.lib.dagster_storage.runs import LockedRunStorage
 from dagster_backfills.lib.dagster_storage.schedules import ScheduleStorage
 
 BATCH_SIZE_VARIABLE = "DAGSTER_EVENT_BATCH_SIZE"
@@ -38,6 +39,7 @@ class BatchedPostgresStorage(DagsterPostgresStorage):
         self._batched_event_log = BatchedEventLogStorage(
             url, should_autocreate_tables, token_provider=token_provider
         )
+        self._runs = LockedRunStorage(url, should_autocreate_tables, token_provider=token_provider)
         self._schedules = ScheduleStorage(url, should_autocreate_tables, token_provider=token_provider)
         os.environ.setdefault(BATCH_SIZE_VARIABLE, str(event_batch_size))
 
@@ -61,6 +63,10 @@ class BatchedPostgresStorage(DagsterPostgresStorage):
     @property
     def event_log_storage(self) -> BatchedEventLogStorage:
         return self._batched_event_log
+
+    @property
+    def run_storage(self) -> LockedRunStorage:
+        return self._runs
 
     @property
     def schedule_storage(self) -> ScheduleStorage:

@@ -1,0 +1,101 @@
+"""What the UI does to runs: behind a code server that is reloaded, as compose has it, and from the command line."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from benchmarks.servers import Webserver, dagster_servers
+from dagster_backfills.cli.child import end_session_of, start_child
+from dagster_backfills_tests.chaos.stack import free_port
+from dagster_backfills_tests.cli.test_launch import LAUNCH, LOCATION
+from dagster_backfills_tests.conftest import new_database
+from dagster_backfills_tests.e2e.conftest import Stack, instance_environment
+from dagster_backfills_tests.e2e.graphql import REPOSITORY, messages, runs, wait_for
+from dagster_backfills_tests.haste import hurried
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+_LAUNCH = """mutation($run: ExecutionParams!) { launchRun(executionParams: $run) {
+  __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
+_RELOAD = """mutation($name: String!) { reloadRepositoryLocation(repositoryLocationName: $name) {
+  __typename ... on WorkspaceLocationEntry { loadStatus } } }"""
+_AGAIN = """mutation($id: String!) { launchRunReexecution(
+  reexecutionParams: {parentRunId: $id, strategy: ALL_STEPS}) {
+  __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
+
+
+@pytest.fixture(scope="module")
+def stack(server_url, template, project_root, tmp_path_factory) -> Iterator[Stack]:
+    """As compose has it: the webserver and the daemon know of a code server that is a service of its own."""
+    home, port = tmp_path_factory.mktemp("dagster_home"), free_port()
+    haste = {"poll_interval_seconds: 30": "poll_interval_seconds: 2"}
+    (home / "dagster.yaml").write_text(hurried((project_root / "dagster.yaml").read_text(), haste))
+    code = [sys.executable, "-m", "dagster", "code-server", "start", "-h", "127.0.0.1", "-p", str(port)]
+    with new_database(server_url, template) as url:
+        env = instance_environment(url, home) | {"BACKFILLS_HOME": str(home / "state")}
+        with (home / "code.log").open("wb") as log:
+            code_server = start_child(
+                [*code, "-m", LOCATION], env=os.environ | env, cwd=project_root, stdout=log, stderr=log
+            )
+        try:
+            with dagster_servers(
+                home, LOCATION, env, working_directory=project_root, code_server=port
+            ) as webserver:
+                yield Stack(webserver, home, env, url)
+        finally:
+            end_session_of(code_server, 15, 9)
+
+
+def status(webserver: Webserver, run_id: str) -> str:
+    return runs(webserver, runIds=[run_id])[0]["status"]
+
+
+def looks(stack: Stack, run_id: str) -> int:
+    """How often run monitoring has looked at the run."""
+    return (stack.home / "daemon.log").read_text().count(f"Checking run {run_id}")
+
+
+def test_a_reload_of_the_code_leaves_a_run_alone_and_a_kill_is_noticed(stack: Stack):
+    ui = stack.webserver
+    run = {
+        "selector": {
+            "repositoryLocationName": LOCATION,
+            "repositoryName": REPOSITORY,
+            "jobName": "working_job",
+        },
+        "runConfigData": json.dumps({"ops": {"work": {"config": {"seconds": 600}}}}),
+        "executionMetadata": {"tags": [{"key": "dagster/max_retries", "value": "0"}]},
+    }
+    run_id = ui.ask(_LAUNCH, run=run)["launchRun"]["run"]["runId"]
+    with stack.connect() as conn:
+        query = "select count(*) from backfill.batches where run_id = %s"
+        wait_for("the run's work", lambda: conn.execute(query, [run_id]).fetchone() != (0,), timeout=300)
+    assert ui.ask(_RELOAD, name=LOCATION)["reloadRepositoryLocation"]["loadStatus"] == "LOADED"
+    before = looks(stack, run_id)
+    wait_for("run monitoring", lambda: looks(stack, run_id) > before + 10, timeout=300)
+    assert status(ui, run_id) == "STARTED"
+    [pid] = [
+        int(line.split("pid: ")[1].split(")")[0])
+        for line in messages(ui, run_id)
+        if line.startswith("Started process for run (pid: ")
+    ]
+    psutil.Process(pid).kill()
+    wait_for("the run's failure", lambda: status(ui, run_id) == "FAILURE", timeout=300)
+    assert any("nobody holds its lock" in line for line in messages(ui, run_id))
+
+
+def test_a_run_of_the_command_line_is_the_locations_and_can_be_executed_again(stack: Stack):
+    command = [sys.executable, "-c", LAUNCH, "working_job", "{}", "somebody"]
+    done = subprocess.run(
+        command, env=os.environ | stack.environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    answer = stack.webserver.ask(_AGAIN, id=done.stdout.strip())["launchRunReexecution"]
+    assert answer["__typename"] == "LaunchRunSuccess", answer
+    again = answer["run"]["runId"]
+    wait_for("its end", lambda: status(stack.webserver, again) not in ("QUEUED", "STARTING", "STARTED"), 300)
+    assert status(stack.webserver, again) == "SUCCESS"
