@@ -24,8 +24,10 @@ class Listing:
 
 
 def list_inbox(url: str) -> Listing:
-    """What lies in the inbox itself, by name. Hidden files and those named as unfinished are none. Raises `FileError`
-    where the folder can't be listed."""
+    """What lies in the inbox itself, by name. Hidden files, links, and files named as unfinished are none.
+
+    Raises `FileError` where the folder can't be listed.
+    """
     place = place_of(url)
     fs, path = open_place(place)
     fs.invalidate_cache()

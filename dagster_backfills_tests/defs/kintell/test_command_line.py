@@ -1,11 +1,16 @@
 """The commands, each against a real database; those that take time start a real run."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 
 import psycopg
 import pytest
 from typer.testing import CliRunner
 
+from dagster_backfills.cli.errors import INTERRUPTED, USAGE, explain
 from dagster_backfills.cli.kintell import app
 from dagster_backfills.defs.kintell.importer import Options, run_import
 from dagster_backfills.defs.kintell.register import register
@@ -58,7 +63,7 @@ def test_status_errors_and_the_preview_of_a_rollback_read_the_database(call, imp
     assert call("errors", str(job.id))[1].count("\n") == 6
     call("errors", str(job.id), "-o", "out.csv")
     assert (tmp_path / "out.csv").read_text() == call("errors", str(job.id))[1]
-    assert json.loads(call("rollback", str(job.id), "--dry-run", "--json")[1])["removes"] == 45
+    assert json.loads(call("rollback", str(job.id), "--json")[1])["removes"] == 45
 
 
 def test_pause_and_cancel_say_what_is_not_possible(call, imported):
@@ -74,6 +79,74 @@ def test_pause_and_cancel_say_what_is_not_possible(call, imported):
         call("start", "a.csv", "--on-duplicate", "replace")
 
 
+@pytest.mark.parametrize("command", ["start", "validate"])
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("none.csv", "does not exist"),
+        ("/etc/passwd", "is not in an allowed location"),
+        ("ftp://127.0.0.1:1/a.csv", "is not in an allowed location"),
+        ("bad.csv", "lacks the required columns session_id"),
+        (".", "is not a file"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said_before_a_run_is_launched(
+    call, tmp_path, monkeypatch, command, file, said
+):
+    (tmp_path / "bad.csv").write_text("a,b\n1,2\n")
+    monkeypatch.setattr("dagster_backfills.cli.launch.run_job", None)
+    with pytest.raises(UserError, match=said) as caught:
+        call(command, file)
+    code, message, _ = explain(caught.value)
+    assert (code, "\n" in message) == (USAGE, False)
+
+
+def test_what_is_wrong_with_a_job_is_said_before_a_run_is_launched(
+    call, conn, imported, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("dagster_backfills.cli.launch.run_job", None)
+    job = imported([row(1), row(2, rating="9")])
+    with pytest.raises(UserError, match="is completed and can't be resumed"):
+        call("resume", str(job.id))
+    path = write_csv(tmp_path / "b.csv", [row(3)])
+    waiting = register(conn, str(path), [str(tmp_path)]).job
+    for command in ("replay", "rollback"):
+        with pytest.raises(UserError, match="is pending and can't be"):
+            call(command, str(waiting))
+    write_csv(path, [row(4)])
+    with pytest.raises(UserError, match="has changed since job"):
+        call("resume", str(waiting))
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(600)
+def test_an_interrupted_import_says_how_far_it_is_and_how_to_go_on(call, conn, tmp_path):
+    write_csv(tmp_path / "a.csv", [row(i) for i in range(20_000)])
+    main = "import sys; from dagster_backfills.cli import main; sys.exit(main())"
+    run = subprocess.Popen(
+        [sys.executable, "-c", main, "kintell", "start", "a.csv", "--batch-rows", "20"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        begun = "select exists (select from kintell.backfill_jobs where processed_rows > 0)"
+        while run.poll() is None and not conn.execute(begun).fetchone()[0]:
+            time.sleep(0.05)
+        run.send_signal(signal.SIGINT)
+        _, said = run.communicate(timeout=120)
+    finally:
+        run.kill()
+        run.wait()
+    job, status, done = conn.execute(
+        "select id, status, processed_rows from kintell.backfill_jobs"
+    ).fetchone()
+    assert (run.returncode, status) == (INTERRUPTED, "paused"), said
+    assert f"Job {job} is paused after {done:,} of 20,000 rows" in said
+    assert f"To go on: backfills kintell resume {job}\n" in said
+    assert json.loads(call("resume", str(job), "--json")[1])["inserted_rows"] == 20_000
+
+
 @pytest.mark.e2e
 @pytest.mark.timeout(600)
 def test_a_job_from_validation_to_rollback(call, conn, tmp_path):
@@ -86,7 +159,10 @@ def test_a_job_from_validation_to_rollback(call, conn, tmp_path):
     assert (code, job["status"], job["inserted_rows"], job["failed_rows"]) == (1, "completed", 36, 5)
     code, out = call("replay", job["id"], "--create-missing-users", "--json")
     assert (code, json.loads(out)["inserted_rows"], json.loads(out)["failed_rows"]) == (0, 38, 3)
-    code, out = call("rollback", job["id"], "--yes", "--json")
+    code, out = call("rollback", job["id"], "--json")
+    assert (code, json.loads(out)["removes"], json.loads(out)["dry_run"]) == (0, 38, True)
+    assert conn.execute("select count(*) from kintell.kintell_sessions").fetchone() == (38,)
+    code, out = call("rollback", job["id"], "--execute", "--yes", "--json")
     assert (code, json.loads(out)["status"], json.loads(out)["removed_rows"]) == (0, "rolled_back", 38)
     assert conn.execute("select count(*) from kintell.kintell_sessions").fetchone() == (0,)
 
