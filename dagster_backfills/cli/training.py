@@ -11,8 +11,8 @@ from dagster_backfills.cli.output import confirm, duration, print_json, print_ta
 from dagster_backfills.lib.errors import UserError
 
 if TYPE_CHECKING:
-    from dagster_backfills.defs.training.rollback import Preview
     from dagster_backfills.defs.training.status import OrganizationStatus
+    from dagster_backfills.defs.training_rollback.jobs import Preview
 
 app = typer.Typer(no_args_is_help=True, help="Training video completions of every member.")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else there.")]
@@ -101,7 +101,7 @@ def rollback(
 ) -> None:
     """Undo one backfill: remove the records that it created and nobody has completed. A dry run unless --execute."""
     from dagster_backfills.cli.launch import exit_code, run_job
-    from dagster_backfills.defs.training.rollback import preview
+    from dagster_backfills.defs.training_rollback.jobs import preview
 
     if bool(backfill) == remove_all_incomplete:
         raise UserError(

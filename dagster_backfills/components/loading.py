@@ -9,6 +9,8 @@ from dagster_backfills.components.building import Backfill
 from dagster_backfills.components.postgres_backfill import PostgresBackfill
 from dagster_backfills.lib.errors import UserError
 
+TYPE = "dagster_backfills.PostgresBackfill"
+
 
 @cache
 def declared(folder: Path) -> Backfill:
@@ -16,5 +18,7 @@ def declared(folder: Path) -> Backfill:
     file = folder / "defs.yaml"
     if not file.is_file():
         raise UserError(f"{folder} declares no backfill: it has no defs.yaml.")
-    attributes = yaml.safe_load(file.read_text(encoding="utf-8"))["attributes"]
-    return PostgresBackfill.model_validate(attributes).at(folder)
+    for document in yaml.safe_load_all(file.read_text(encoding="utf-8")):
+        if document["type"] == TYPE:
+            return PostgresBackfill.model_validate(document["attributes"]).at(folder)
+    raise UserError(f"{file} declares no {TYPE}.")

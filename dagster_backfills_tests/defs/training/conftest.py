@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from dagster_backfills.defs.training.declared import COMPLETIONS, PROGRESS, TRAINING
-from dagster_backfills.defs.training.rollback import rollback_training_backfill
+from dagster_backfills.defs.training_rollback.jobs import rollback_training_backfill
 from dagster_backfills.lib.postgres.io_manager import PostgresIOManager
 from dagster_backfills.lib.postgres.resource import PostgresResource
 

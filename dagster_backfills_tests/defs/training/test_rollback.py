@@ -3,9 +3,9 @@
 import dagster as dg
 import pytest
 
-from dagster_backfills.defs.training import rollback
 from dagster_backfills.defs.training.declared import COMPLETIONS, TRAINING
-from dagster_backfills.defs.training.rollback import Preview, preview
+from dagster_backfills.defs.training_rollback import jobs as rollback
+from dagster_backfills.defs.training_rollback.jobs import Preview, preview
 
 
 @pytest.fixture
