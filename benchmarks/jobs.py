@@ -19,6 +19,7 @@ from uuid import uuid4
 import psycopg
 from psycopg import sql
 
+from benchmarks.servers import as_writer
 from dagster_backfills.defs.jobs import queue
 from dagster_backfills.defs.jobs.registry import JobType, Registry
 from dagster_backfills.defs.jobs.worker import Worker, WorkerOptions
@@ -54,14 +55,16 @@ def _typical(times: list[float]) -> float:
 
 def ours(url: str, count: int, setting: int) -> tuple[float, float]:
     """Seconds to enqueue, and from the first claim to the last completion."""
-    with psycopg.connect(url, autocommit=True) as conn:
+    writer = as_writer(url)
+    with psycopg.connect(writer, autocommit=True) as conn:
         times = []
         for _ in range(0, count, BATCH):
             begun = time.perf_counter()
             queue.enqueue_many(conn, "noop", [{}] * BATCH, registry=NOOP)
             times.append(time.perf_counter() - begun)
         enqueued = _typical(times)
-        conn.execute("analyze")
+        with psycopg.connect(url, autocommit=True) as administrator:
+            administrator.execute("analyze")
         done, all_done = 0, threading.Event()
 
         def on_event(event: object) -> None:
@@ -70,7 +73,7 @@ def ours(url: str, count: int, setting: int) -> tuple[float, float]:
             if done == count:
                 all_done.set()
 
-        worker = Worker(url, NOOP, WorkerOptions(concurrency=setting, idle_seconds=600), on_event=on_event)
+        worker = Worker(writer, NOOP, WorkerOptions(concurrency=setting, idle_seconds=600), on_event=on_event)
         thread = threading.Thread(target=worker.run)
         begun = time.perf_counter()
         thread.start()
@@ -202,8 +205,8 @@ def latency(server: str, samples: int) -> list[float]:
     started: list[float] = []
     registry = Registry([JobType("noop", lambda job: started.append(time.perf_counter()))])
     found = []
-    with database(server, migrated=True) as url, psycopg.connect(url, autocommit=True) as conn:
-        worker = Worker(url, registry, WorkerOptions(idle_seconds=600, poll_seconds=5))
+    with database(server, migrated=True) as url, psycopg.connect(as_writer(url), autocommit=True) as conn:
+        worker = Worker(as_writer(url), registry, WorkerOptions(idle_seconds=600, poll_seconds=5))
         thread = threading.Thread(target=worker.run)
         thread.start()
         time.sleep(1)
@@ -221,7 +224,7 @@ def latency(server: str, samples: int) -> list[float]:
 
 def claims(server: str, waiting: int) -> tuple[float, float, str]:
     """Milliseconds of a claim of 100 with 1,000 and with `waiting` due jobs (and as many for later); the plan."""
-    with database(server, migrated=True) as url, psycopg.connect(url, autocommit=True) as conn:
+    with database(server, migrated=True) as url, psycopg.connect(as_writer(url), autocommit=True) as conn:
         queue.enqueue_many(conn, "noop", [{}] * 1000, registry=NOOP)
         short = _claim_ms(conn)
         for _ in range(0, waiting, BATCH):

@@ -48,7 +48,7 @@ def whole(url: str, file: str, batch_rows: int) -> dict[str, object]:
 
 def paused(url: str, file: str, batch_rows: int) -> dict[str, object]:
     """Import nine tenths of the file, and pause."""
-    from dagster_backfills.defs.kintell.account import set_status
+    from dagster_backfills.defs.kintell.account import load_job, set_status
     from dagster_backfills.defs.kintell.importer import Options, Progress, run_import
     from dagster_backfills.defs.kintell.register import register
 
@@ -57,7 +57,7 @@ def paused(url: str, file: str, batch_rows: int) -> dict[str, object]:
         job = register(conn, file, [folder]).job
 
         def pause(progress: Progress) -> None:
-            if progress.processed >= progress.total * 0.9:
+            if progress.processed >= progress.total * 0.9 and load_job(conn, job).status == "running":
                 set_status(conn, job, "pause")
 
         done = run_import(url, job, Options(batch_rows=batch_rows), [folder], on_progress=pause)

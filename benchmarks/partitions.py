@@ -21,7 +21,7 @@ import dagster as dg
 import psycopg
 
 from benchmarks.backfills import Backfills, wait_until
-from benchmarks.servers import dagster_servers
+from benchmarks.servers import as_writer, dagster_servers
 from dagster_backfills.lib.postgres.embedded import EmbeddedServer
 from dagster_backfills.lib.postgres.migrations import apply_migrations
 from dagster_backfills.lib.postgres.queries import load_queries
@@ -100,7 +100,7 @@ class Bench:
         (home / "dagster.yaml").write_text(settings)
         # Dagster's own storage class needs the driver that it is written for to be named.
         url = self.server.url(database).replace("postgresql://", "postgresql+psycopg2://")
-        environment = {"DATABASE_URL": self.server.url(), "DAGSTER_POSTGRES_URL": url}
+        environment = {"DATABASE_URL": as_writer(self.server.url()), "DAGSTER_POSTGRES_URL": url}
         with dagster_servers(
             home, MODULE, environment, working_directory=ROOT, backfill_interval=self.interval
         ) as webserver:

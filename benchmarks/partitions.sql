@@ -57,6 +57,7 @@ where q < s;
 -- name: make_breakable
 -- Writing the statistics of the cohorts in `benchmark_broken` fails, as a constraint of theirs would.
 create table public.benchmark_broken (cohort_id text primary key);
+grant select on public.benchmark_broken to public;
 create function public.refuse_broken() returns trigger
 language plpgsql as $$
 begin

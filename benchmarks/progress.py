@@ -19,6 +19,7 @@ from typing import Any
 
 import psycopg
 
+from benchmarks.servers import as_writer
 from dagster_backfills.defs.progress.sample_data import BENCHMARK, load_progress
 from dagster_backfills.defs.progress.sample_rows import ProgressSize
 from dagster_backfills.lib.dagster_home import with_search_path
@@ -47,6 +48,7 @@ class Bench:
         self.root = root
         self.server = EmbeddedServer(root / "state")
         self.home = root / "dagster_home"
+        self.writer = ""  # the database that was loaded last, for the role that deployments run as
 
     def prepare(self) -> None:
         self.server.start()
@@ -63,7 +65,7 @@ class Bench:
         with psycopg.connect(url, autocommit=True) as conn:
             load_progress(conn, size, seed=1)
             conn.execute("vacuum analyze")
-            conn.execute("create schema dagster")
+        self.writer = as_writer(url)
         return url
 
     def drop(self, url: str) -> None:
@@ -71,19 +73,19 @@ class Bench:
         with psycopg.connect(self.server.url("postgres"), autocommit=True) as conn:
             conn.execute(f"drop database {name} with (force)")
 
-    def bare(self, url: str) -> float:
+    def bare(self) -> float:
         """Seconds of the domain's own two statements in psql, over all cohorts, in one transaction."""
         script = self.root / "bare.sql"
         script.write_text(bare_script())
         began = time.monotonic()
         subprocess.run(
-            [psql(), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-f", str(script), url],
+            [psql(), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-f", str(script), self.writer],
             check=True,
             stdout=subprocess.DEVNULL,
         )
         return time.monotonic() - began
 
-    def run(self, url: str, config: dict[str, Any], settings: dict[str, Any] | None = None) -> Run:
+    def run(self, config: dict[str, Any], settings: dict[str, Any] | None = None) -> Run:
         """Run the job as the command line of Dagster does, in a process of its own."""
         run_config = self.root / "run.json"
         resources = {"io_manager": {"config": settings}} if settings else {}
@@ -91,8 +93,8 @@ class Bench:
             json.dumps({"ops": {"compute_cohorts": {"config": config}}, "resources": resources})
         )
         environment = os.environ | {
-            "DATABASE_URL": url,
-            "DAGSTER_POSTGRES_URL": with_search_path(url, "dagster"),
+            "DATABASE_URL": self.writer,
+            "DAGSTER_POSTGRES_URL": with_search_path(self.writer, "dagster"),
             "DAGSTER_HOME": str(self.home),
             "DAGSTER_EVENT_BATCH_SIZE": "1000",
         }
@@ -110,7 +112,7 @@ class Bench:
         seconds = time.monotonic() - began
         if status:
             raise SystemExit(f"The run failed:\n{(self.root / 'run.log').read_text()[-4000:]}")
-        with psycopg.connect(url) as conn:
+        with psycopg.connect(self.writer) as conn:
             step = conn.execute(STATEMENTS["last_step_seconds"]).fetchone()
         return Run(float(step[0]), seconds, usage.ru_maxrss / 1024)  # type: ignore[index]
 
@@ -148,16 +150,16 @@ def compare(bench: Bench, url: str, rounds: int) -> dict[str, Any]:
     with psycopg.connect(url, autocommit=True) as conn:
         for number in range(1, rounds + 1):
             conn.execute(STATEMENTS["empty"])
-            bare.append(bench.bare(url))
+            bare.append(bench.bare())
             conn.execute(STATEMENTS["remember"])
             conn.execute(STATEMENTS["empty"])
-            runs.append(bench.run(url, {"which": "all"}))
+            runs.append(bench.run({"which": "all"}))
             print(f"round {number}: bare SQL {bare[-1]:.1f} s, step {runs[-1].step:.1f} s", flush=True)
             wrong = conn.execute(STATEMENTS["differences"]).fetchone()
             if wrong != (0,):
                 raise SystemExit(f"The run and the bare SQL differ in {wrong} rows.")
         conn.execute("vacuum analyze progress.user_progress_stats, progress.cohort_stats")
-        again_bare, again = bench.bare(url), bench.run(url, {"which": "all"})
+        again_bare, again = bench.bare(), bench.run({"which": "all"})
     return {
         "seconds_sql": min(bare),
         "seconds_step": min(run.step for run in runs),
@@ -173,7 +175,7 @@ def one_cohort(bench: Bench, url: str, count: int = 50) -> float:
     with psycopg.connect(url, autocommit=True) as conn:
         names = [row[0] for row in conn.execute(STATEMENTS["some_cohorts"], {"count": count})]
         conn.execute(STATEMENTS["empty"])
-        bench.run(url, {"which": "named", "cohorts": names}, {"batch_units": 1, "target_seconds": 0})
+        bench.run({"which": "named", "cohorts": names}, {"batch_units": 1, "target_seconds": 0})
         return statistics.median(row[0] for row in conn.execute(STATEMENTS["batches_of_last_run"]))
 
 
@@ -197,7 +199,7 @@ def main(arguments: list[str]) -> None:
                 figures["one_cohort_ms"] = one_cohort(bench, url)
                 peak = figures.pop("peak_mb")
             else:
-                peak = bench.run(url, {"which": "all"}).peak_mb
+                peak = bench.run({"which": "all"}).peak_mb
             figures[f"peak_mb_{_short(progress)}"] = peak
             bench.drop(url)
     finally:

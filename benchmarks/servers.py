@@ -5,6 +5,7 @@ Not here: what is launched in them, and the data.
 
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -24,6 +25,7 @@ import psycopg
 from dagster_backfills.lib.postgres.roles import apply_roles
 
 _LOGIN = "bench_writer"
+_PASSWORD = secrets.token_hex(16)  # the login stays on a server that is not the benchmark's own
 
 
 def as_writer(url: str) -> str:
@@ -34,12 +36,13 @@ def as_writer(url: str) -> str:
     with psycopg.connect(url, autocommit=True) as conn:
         conn.execute("create schema if not exists dagster")
         apply_roles(url)
-        if not conn.execute("select from pg_roles where rolname = %s", [_LOGIN]).fetchone():
-            conn.execute(f"create role {_LOGIN} login password '{_LOGIN}' in role backfills_writer")
+        if conn.execute("select from pg_roles where rolname = %s", [_LOGIN]).fetchone() is None:
+            conn.execute(f"create role {_LOGIN} in role backfills_writer")
+        conn.execute(f"alter role {_LOGIN} login password '{_PASSWORD}'")
         conn.execute(f"grant create on schema dagster to {_LOGIN}")
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{_LOGIN}:{_LOGIN}@{host}"))
+    return urlunsplit(parts._replace(netloc=f"{_LOGIN}:{_PASSWORD}@{host}"))
 
 
 class ServerFailed(RuntimeError):
