@@ -9,7 +9,7 @@ from datetime import date, datetime
 import psycopg
 from psycopg.rows import class_row
 
-from dagster_backfills.defs.scoring.chain import DayState, Outcome, States
+from dagster_backfills.defs.scoring.chain import DayState, Outcome, States, due_days
 from dagster_backfills.defs.scoring.statements import statement
 from dagster_backfills.defs.scoring.tables import ACTIONS, CHURN, COMMITMENT
 
@@ -132,12 +132,15 @@ def utc_now(conn: psycopg.Connection) -> datetime:
     return row[0]
 
 
-def chain_states(conn: psycopg.Connection, first: date, last: date) -> States:
-    """The chain on some days, by asset and day."""
+def last_days(conn: psycopg.Connection, newest: date, count: int) -> tuple[list[date], States]:
+    """The last `count` days up to `newest`, oldest first, and how the chain stands on them, by asset and day."""
+    days = due_days(newest, count)
     with conn.cursor(row_factory=class_row(DayState)) as cursor:
-        rows = cursor.execute(statement("chain_days"), {"first_day": first, "last_day": last}).fetchall()
+        rows = cursor.execute(
+            statement("chain_days"), {"first_day": days[0], "last_day": days[-1]}
+        ).fetchall()
     conn.commit()
-    return {(state.asset, state.day): state for state in rows}
+    return days, {(state.asset, state.day): state for state in rows}
 
 
 def scored_before(conn: psycopg.Connection, day: date) -> bool:

@@ -13,11 +13,10 @@ from dagster_backfills.defs.scoring.chain import (
     Tries,
     Verdict,
     after_pause,
-    due_days,
     judge,
     missed,
 )
-from dagster_backfills.defs.scoring.days import chain_states, scored_before, utc_now
+from dagster_backfills.defs.scoring.days import last_days, scored_before, utc_now
 from dagster_backfills.defs.scoring.partitions import newest_day
 from dagster_backfills.defs.scoring.settings import ScoringSettings
 from dagster_backfills.lib.automation import failed_in_a_row
@@ -92,8 +91,7 @@ def _chain_sensor(name: str, step: Step, job: "jobs.UnresolvedAssetJobDefinition
     ) -> dg.SensorResult | dg.SkipReason:
         with postgres.connect() as conn:
             now = utc_now(conn)
-            days = due_days(newest_day(now.date()), scoring_settings.catch_up_days)
-            states = chain_states(conn, days[0], days[-1])
+            days, states = last_days(conn, newest_day(now.date()), scoring_settings.catch_up_days)
         ended = run_status(context.instance)
         # Of days that the chain has never touched only the newest is worth a word.
         days = [d for d in days if d == days[-1] or any((a, d) in states for a in (step.after, step.asset))]
@@ -126,8 +124,7 @@ def missed_scoring_days(
     """Oldest first. A day that was tried and failed is no missed one; one whose run was killed is."""
     with postgres.connect() as conn:
         now = utc_now(conn)
-        days = due_days(newest_day(now.date()), scoring_settings.catch_up_days)
-        states = chain_states(conn, days[0], days[-1])
+        days, states = last_days(conn, newest_day(now.date()), scoring_settings.catch_up_days)
         known = scored_before(conn, days[0])
     verdicts, waits = missed(days, states, now, known, run_status(context.instance))
     verdicts = _spaced(verdicts, context.instance, jobs.commitment_scores_job, now)

@@ -5,8 +5,8 @@ from datetime import date, datetime
 
 import psycopg
 
-from dagster_backfills.defs.scoring.chain import DayState, due_days
-from dagster_backfills.defs.scoring.days import chain_states
+from dagster_backfills.defs.scoring.chain import DayState
+from dagster_backfills.defs.scoring.days import last_days
 from dagster_backfills.defs.scoring.tables import CHAIN
 
 
@@ -47,8 +47,7 @@ class ChainDay:
 
 def chain_of(conn: psycopg.Connection, newest: date, days: int) -> list[ChainDay]:
     """The last `days` days up to `newest`, newest first."""
-    wanted = due_days(newest, days)
-    states = chain_states(conn, wanted[0], wanted[-1])
+    wanted, states = last_days(conn, newest, days)
     return [
         ChainDay(day, tuple(_link(t.asset, states.get((t.asset, day))) for t in CHAIN))
         for day in reversed(wanted)
