@@ -1,5 +1,6 @@
 """`backfills failures`: the ledger of what could not be written, and another try for it."""
 
+from difflib import get_close_matches
 from typing import Annotated, Any
 
 import typer
@@ -7,7 +8,11 @@ from psycopg.rows import dict_row
 
 from dagster_backfills.cli.domain_runs import RETRIED, database, retry_failed
 from dagster_backfills.cli.errors import FAILURES, OK
+from dagster_backfills.cli.instance import asset_names
 from dagster_backfills.cli.output import confirm, print_json, print_table, say
+from dagster_backfills.lib.errors import UserError
+
+_WRITTEN = "select asset from backfill.failures union select asset from backfill.batches"
 
 app = typer.Typer(no_args_is_help=True, help="What could not be written, with the database's own message.")
 Asset = Annotated[str, typer.Option(help="Only this asset (schema/table) or domain (schema).")]
@@ -69,7 +74,9 @@ def retry(
     known = [domain for domain in domains if domain in RETRIED]
     for domain in domains:
         if domain not in RETRIED:
-            say(f"Failures of {domain} are tried again by its own command: backfills {domain} run")
+            say(
+                f"Failures of {domain} are tried again in the UI (backfills up): its asset, Materialize…, Failed."
+            )
     if not known:
         raise typer.Exit(FAILURES)
     mine = [entry for entry in entries if entry["asset"].split("/")[0] in known]
@@ -87,4 +94,16 @@ def retry(
 
 def _entries(asset: str, resolved: bool, limit: int | None) -> list[dict[str, Any]]:
     with database() as conn, conn.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(_LEDGER, {"all": resolved, "asset": asset, "limit": limit}).fetchall()
+        found = cursor.execute(_LEDGER, {"all": resolved, "asset": asset, "limit": limit}).fetchall()
+        if asset and not found:
+            _require_known(asset, {row["asset"] for row in cursor.execute(_WRITTEN)})
+    return found
+
+
+def _require_known(name: str, written: set[str]) -> None:
+    """Refuse what is neither an asset of the code location or of another's that has written here, nor a domain."""
+    assets = written | asset_names()
+    known = sorted(assets | {asset.partition("/")[0] for asset in assets})
+    if name not in known:
+        close = get_close_matches(name.casefold(), known, n=3, cutoff=0.5) or known
+        raise UserError(f"There is no asset or domain {name!r}.", f"There are {', '.join(close)}.")

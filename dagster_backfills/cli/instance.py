@@ -109,6 +109,11 @@ def _repository() -> "dg.RepositoryDefinition":
         return defs().get_repository_def()
 
 
+def asset_names() -> set[str]:
+    """The assets of the code location, as `schema/table`."""
+    return {key.to_user_string() for key in _repository().asset_graph.get_all_asset_keys()}
+
+
 def _states(instance: "dg.DagsterInstance") -> dict[str, Any]:
     """What the daemon keeps of each, by name."""
     from dagster_backfills.cli.launch import CODE_LOCATION

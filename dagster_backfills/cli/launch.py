@@ -44,16 +44,12 @@ def run_job(
     require_migrations(os.environ["DATABASE_URL"])
     with dg.DagsterInstance.get() as instance:
         run = create_run(instance, module, job_name, run_config or {}, tags or {})
-        process = RunProcess(instance, run)
-        try:
+        with RunProcess(instance, run) as process:
             if watch is None:
                 follow_run(os.environ["DATABASE_URL"], run.run_id, process.has_ended)
             else:
                 watch(run.run_id, process.has_ended)
             return process.finish()
-        except BaseException:
-            process.cancel()
-            raise
 
 
 def create_run(

@@ -25,15 +25,23 @@ class RunProcess:
 
     def __init__(self, instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
         self._instance, self._run_id = instance, run.run_id
+        self._command = command_of_run(run.run_id, run.job_code_origin)
         self._log = state_dir() / "runs" / f"{run.job_name}-{run.run_id}.log"
+        self._next_status = 0.0
+
+    def __enter__(self) -> "RunProcess":
+        """Start it. What ends the block early cancels the run."""
         self._log.parent.mkdir(parents=True, exist_ok=True)
         for old in self._log.parent.glob("*.log"):
             if old.stat().st_mtime < time.time() - _KEEP_LOGS_SECONDS:
                 old.unlink(missing_ok=True)
-        self._next_status = 0.0
         with self._log.open("w") as log:
-            command = command_of_run(run.run_id, run.job_code_origin)
-            self._process = start_child(command, stdout=log, stderr=subprocess.STDOUT)
+            self._process = start_child(self._command, stdout=log, stderr=subprocess.STDOUT)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        if kind is not None:
+            self._cancel()
 
     def has_ended(self) -> bool:
         """Whether the process has ended. Passes on a cancellation that was asked for in the UI."""
@@ -61,7 +69,7 @@ class RunProcess:
             say(f"Run {run.run_id} ended as {run.status.value}. Its log: {self._log}")
         return run
 
-    def cancel(self) -> None:
+    def _cancel(self) -> None:
         """Cancel the run; if that takes too long, or on a second Ctrl-C, kill its process."""
         try:
             if self._process.poll() is None:

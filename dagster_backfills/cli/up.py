@@ -36,7 +36,8 @@ def up(
     """Start everything and keep it running until Ctrl-C: Postgres if need be, the Dagster UI, its daemon."""
     require_free(host, port)
     try:
-        with locked_file(lock_path()):
+        # `down` holds it for the moment in which it asks.
+        with locked_file(lock_path(), patience=1):
             serve(host, port)
     except HeldElsewhereError as error:
         message = f"`backfills up` runs already (process {error.pid})."

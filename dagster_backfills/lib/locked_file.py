@@ -43,14 +43,17 @@ def locked_file(path: Path, patience: float = 0) -> Iterator[None]:
 
 
 def lock_holder(path: Path) -> int | None:
-    """The process that holds the lock now, if any."""
-    if not path.exists():
-        return None
+    """The process that holds the lock now, if any. The file stays as it is."""
+    import fcntl
+
     try:
-        with locked_file(path):
+        with path.open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
             return None
-    except HeldElsewhereError as error:
-        return error.pid
+    except FileNotFoundError:
+        return None
+    except BlockingIOError:
+        return _holder(path)
 
 
 def _holder(path: Path) -> int | None:

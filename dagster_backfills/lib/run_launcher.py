@@ -6,12 +6,16 @@ a sensor that waits for it waits for ever. A code server that was reloaded doesn
 """
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-from dagster._core.launcher import CheckRunHealthResult, RunLauncher, WorkerStatus
 
 from dagster_backfills.lib.dagster_storage.runs import LockedRunStorage
+
+if TYPE_CHECKING:
+    from dagster._core.launcher import CheckRunHealthResult, RunLauncher
+else:
+    RunLauncher = object
 
 # A process whose connection was lost (the server was restarted) takes its lock again within about half of this.
 GRACE_SECONDS = 60
@@ -26,22 +30,34 @@ class HealthByLock(RunLauncher):
 
     @property
     def supports_check_run_worker_health(self) -> bool:
-        return True
+        return _words_of_dagster() is not None
 
-    def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
+    def check_run_worker_health(self, run: dg.DagsterRun) -> "CheckRunHealthResult":
+        words = _words_of_dagster()
+        assert words is not None
+        result, status = words
         # Gone while the database is asked: an answer that doesn't come ends a row of looks.
         since = self._missing_since.pop(run.run_id, time.monotonic())
         storage = self._instance.run_storage
         if not isinstance(storage, LockedRunStorage):
-            return CheckRunHealthResult(WorkerStatus.RUNNING, "this instance's storage has no locks of runs")
+            return result(status.RUNNING, "this instance's storage has no locks of runs")
         if storage.is_lock_held(run.run_id):
-            return CheckRunHealthResult(WorkerStatus.RUNNING)
+            return result(status.RUNNING)
         if not storage.is_told_by_lock(run.run_id):
-            return CheckRunHealthResult(WorkerStatus.RUNNING, "whether its process lives is not known")
+            return result(status.RUNNING, "whether its process lives is not known")
+        if time.monotonic() - since >= GRACE_SECONDS:
+            return result(status.NOT_FOUND, "its process is gone: nobody holds its lock")
         self._missing_since[run.run_id] = since
-        if time.monotonic() - since < GRACE_SECONDS:
-            return CheckRunHealthResult(WorkerStatus.RUNNING, "its process may have to connect again")
-        return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "its process is gone: nobody holds its lock")
+        return result(status.RUNNING, "its process may have to connect again")
+
+
+def _words_of_dagster() -> tuple[Any, Any] | None:
+    """What an answer to run monitoring is made of; None where this Dagster has moved it, and so is not answered."""
+    try:
+        from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
+    except ImportError:
+        return None
+    return CheckRunHealthResult, WorkerStatus
 
 
 class WatchedRunLauncher(HealthByLock, dg.DefaultRunLauncher):

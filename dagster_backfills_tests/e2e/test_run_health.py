@@ -42,6 +42,9 @@ def stack(server_url, template, project_root, tmp_path_factory) -> Iterator[Stac
                 [*code, "-m", LOCATION], env=os.environ | env, cwd=project_root, stdout=log, stderr=log
             )
         try:
+            health = [sys.executable, "-m", "dagster", "api", "grpc-health-check", "-p", str(port)]
+            ready = lambda: subprocess.run(health, capture_output=True, check=False).returncode == 0  # noqa: E731
+            wait_for("the code server", ready, timeout=300)
             with dagster_servers(
                 home, LOCATION, env, working_directory=project_root, code_server=port
             ) as webserver:
