@@ -20,11 +20,11 @@ import psycopg
 from psycopg import sql
 
 from benchmarks.servers import as_writer
-from dagster_backfills.defs.jobs import queue
-from dagster_backfills.defs.jobs.registry import JobType, Registry
-from dagster_backfills.defs.jobs.worker import Worker, WorkerOptions
-from dagster_backfills.lib.postgres.embedded import resolve_database_url
-from dagster_backfills.lib.postgres.migrations import apply_migrations
+from dagster_backfills.domains.queue import queue
+from dagster_backfills.domains.queue.registry import JobType, Registry
+from dagster_backfills.domains.queue.worker import Worker, WorkerOptions
+from dagster_backfills.postgres.embedded import resolve_database_url
+from dagster_backfills.postgres.migrations import apply_migrations
 
 NOOP = Registry([JobType("noop", lambda job: None)])
 BATCH = 1000

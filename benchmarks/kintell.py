@@ -58,7 +58,7 @@ def with_server(folder: Path, then: Callable[[str], None]) -> None:
     if given:
         then(given)
         return
-    from dagster_backfills.lib.postgres.embedded import EmbeddedServer
+    from dagster_backfills.postgres.embedded import EmbeddedServer
 
     server = EmbeddedServer(folder / "server", SETTINGS)
     server.start()
@@ -69,7 +69,7 @@ def with_server(folder: Path, then: Callable[[str], None]) -> None:
 
 
 def compare(url: str, folder: Path, arguments: argparse.Namespace) -> None:
-    from dagster_backfills.lib.postgres.migrations import apply_migrations
+    from dagster_backfills.postgres.migrations import apply_migrations
 
     apply_migrations(url)
     path, rows = folder / "sessions.csv", arguments.rows
@@ -142,7 +142,7 @@ def summary(found: dict[str, dict[str, Any]], rows: int) -> None:
 
 
 def _statement(name: str) -> str:
-    from dagster_backfills.lib.postgres.queries import load_queries
+    from dagster_backfills.postgres.statements import load_queries
 
     return load_queries(Path(__file__).with_name("kintell_sql.sql"))[name]
 

@@ -22,9 +22,9 @@ import psycopg
 
 from benchmarks.backfills import Backfills, wait_until
 from benchmarks.servers import as_writer, dagster_servers
-from dagster_backfills.lib.postgres.embedded import EmbeddedServer
-from dagster_backfills.lib.postgres.migrations import apply_migrations
-from dagster_backfills.lib.postgres.queries import load_queries
+from dagster_backfills.postgres.embedded import EmbeddedServer
+from dagster_backfills.postgres.migrations import apply_migrations
+from dagster_backfills.postgres.statements import load_queries
 
 MODULE = "dagster_backfills.definitions"
 ASSETS = ["progress/user_progress_stats", "progress/cohort_stats"]

@@ -20,12 +20,12 @@ from typing import Any
 import psycopg
 
 from benchmarks.servers import as_writer
-from dagster_backfills.defs.progress.sample_data import BENCHMARK, load_progress
-from dagster_backfills.defs.progress.sample_rows import ProgressSize
-from dagster_backfills.lib.dagster_home import with_search_path
-from dagster_backfills.lib.postgres.embedded import EmbeddedServer
-from dagster_backfills.lib.postgres.migrations import apply_migrations
-from dagster_backfills.lib.postgres.queries import load_queries
+from dagster_backfills.instance.dagster_home import with_search_path
+from dagster_backfills.postgres.embedded import EmbeddedServer
+from dagster_backfills.postgres.migrations import apply_migrations
+from dagster_backfills.postgres.statements import load_queries
+from dagster_backfills.samples.progress import BENCHMARK, load_progress
+from dagster_backfills.samples.progress_rows import ProgressSize
 
 ROOT = Path(__file__).resolve().parents[1]
 STATEMENTS = load_queries(Path(__file__).with_suffix(".sql"))

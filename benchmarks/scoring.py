@@ -25,14 +25,14 @@ import psycopg
 
 from benchmarks.progress import psql
 from benchmarks.servers import as_writer
+from dagster_backfills.dagster.io_manager import PostgresIOManager
+from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.defs.scoring import assets
-from dagster_backfills.defs.scoring.settings import settings_from
-from dagster_backfills.defs.scoring.statements import statement
-from dagster_backfills.lib.dagster_home import with_search_path
-from dagster_backfills.lib.postgres.embedded import EmbeddedServer
-from dagster_backfills.lib.postgres.io_manager import PostgresIOManager
-from dagster_backfills.lib.postgres.migrations import apply_migrations
-from dagster_backfills.lib.postgres.resource import PostgresResource
+from dagster_backfills.domains.scoring.settings import settings_from
+from dagster_backfills.domains.scoring.statements import statement
+from dagster_backfills.instance.dagster_home import with_search_path
+from dagster_backfills.postgres.embedded import EmbeddedServer
+from dagster_backfills.postgres.migrations import apply_migrations
 
 ROOT = Path(__file__).resolve().parents[1]
 NEWEST = date(2026, 6, 30)

@@ -15,8 +15,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from dagster_backfills.lib.postgres.embedded import EmbeddedServer
-from dagster_backfills.lib.postgres.migrations import apply_migrations
+from dagster_backfills.postgres.embedded import EmbeddedServer
+from dagster_backfills.postgres.migrations import apply_migrations
 
 # A test's data need not survive a power cut.
 _FAST = {
@@ -38,7 +38,7 @@ _OWN_VARIABLES = (
 _UNDERTAKER = """
 import sys
 from pathlib import Path
-from dagster_backfills.lib.postgres.embedded import EmbeddedServer
+from dagster_backfills.postgres.embedded import EmbeddedServer
 sys.stdin.read()
 for state in sys.argv[1:]:
     EmbeddedServer(Path(state)).delete()

@@ -10,8 +10,8 @@ import dagster as dg
 import pytest
 import yaml
 
+from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.definitions import defs
-from dagster_backfills.lib.postgres.resource import PostgresResource
 
 _STUB = "dagster/auto_created_stub_asset"  # a source table that nothing describes yet
 # Each asset and its checks.

@@ -6,17 +6,17 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from dagster_backfills.dagster.io_manager import VARIABLES, PostgresIOManager
+from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.definitions import defs
 from dagster_backfills.defs.operations.channels import NotificationSettings
 from dagster_backfills.defs.operations.sensors import failure_sensors
 from dagster_backfills.defs.resources import resources as shared
-from dagster_backfills.lib.engine.model import Query, WriteSet
-from dagster_backfills.lib.engine.settings import EngineSettings
-from dagster_backfills.lib.environment import from_environment, usable_from_environment
-from dagster_backfills.lib.errors import UserError
-from dagster_backfills.lib.postgres.io_manager import VARIABLES, PostgresIOManager
-from dagster_backfills.lib.postgres.resource import PostgresResource
-from dagster_backfills_tests.lib.postgres.storing import failure_text
+from dagster_backfills.engine.model import Query, WriteSet
+from dagster_backfills.engine.settings import EngineSettings
+from dagster_backfills.environment import from_environment, usable_from_environment
+from dagster_backfills.errors import UserError
+from dagster_backfills_tests.dagster.storing import failure_text
 
 # Of each number of the engine another value than it has by itself.
 OTHERS = {

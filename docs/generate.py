@@ -179,8 +179,8 @@ def _table(headers: list[str], rows: list[tuple[str, ...]]) -> Iterator[str]:
 
 def main() -> None:
     """Write the pages, from a migrated database of this moment's."""
-    from dagster_backfills.lib.postgres.embedded import EmbeddedServer
-    from dagster_backfills.lib.postgres.migrations import apply_migrations
+    from dagster_backfills.postgres.embedded import EmbeddedServer
+    from dagster_backfills.postgres.migrations import apply_migrations
 
     with tempfile.TemporaryDirectory() as folder:
         server = EmbeddedServer(Path(folder))

@@ -35,7 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "dagster_backfills.cli.kintell",
         "Sessions from CSV files: start, resume, errors, replay, rollback.",
     ),
-    "jobs": ("dagster_backfills.cli.jobs", "The background queue: enqueue, list, watch, cancel, retry."),
+    "jobs": ("dagster_backfills.cli.queue", "The background queue: enqueue, list, watch, cancel, retry."),
     "scoring": ("dagster_backfills.cli.scoring", "Members' daily scores: run, explain, status."),
     "failures": ("dagster_backfills.cli.failures", "What could not be written, and another try for it."),
     "exec": ("dagster_backfills.cli.exec", "Another program, with the secrets that files hold."),
@@ -94,7 +94,7 @@ def _root(
 def run() -> NoReturn:
     """Run the command line and exit with one of the codes of `cli.errors`."""
     from dagster_backfills.cli import errors
-    from dagster_backfills.lib.secret_files import read_secret_files
+    from dagster_backfills.secret_files import read_secret_files
 
     treat_endings_as_interrupts()
     try:

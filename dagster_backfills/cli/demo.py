@@ -14,8 +14,8 @@ from dagster_backfills.cli.errors import FAILURES, OK
 from dagster_backfills.cli.output import say
 from dagster_backfills.cli.status import status
 from dagster_backfills.cli.up import require_free, run_dagster, running_postgres
-from dagster_backfills.lib.dagster_home import dagster_environment
-from dagster_backfills.lib.postgres.migrations import apply_migrations
+from dagster_backfills.instance.dagster_home import dagster_environment
+from dagster_backfills.postgres.migrations import apply_migrations
 
 app = typer.Typer()
 
@@ -52,9 +52,9 @@ def _scoring() -> None:
 
 def _kintell() -> None:
     from dagster_backfills.cli import kintell
-    from dagster_backfills.defs.kintell.account import list_jobs
     from dagster_backfills.defs.kintell.resources import KintellSettings
-    from dagster_backfills.defs.kintell.sample_data import demo_file
+    from dagster_backfills.domains.kintell.importing.account import list_jobs
+    from dagster_backfills.samples.kintell import demo_file
 
     with database() as conn:
         if list_jobs(conn, 1) or not demo_file().exists():

@@ -8,8 +8,8 @@ from importlib.metadata import requires, version
 from pathlib import Path
 
 from dagster_backfills.cli.finding import Check, Finding
-from dagster_backfills.lib.errors import UserError
-from dagster_backfills.lib.state import project_file, state_dir
+from dagster_backfills.errors import UserError
+from dagster_backfills.state import project_file, state_dir
 
 _OLDEST, _NEWEST = (3, 11), (3, 13)
 _GIB = 1024**3
@@ -116,8 +116,8 @@ async def _ask_nats(url: str) -> str:
 
 
 def inbox() -> Iterator[Finding]:
-    from dagster_backfills.defs.kintell.inbox import list_inbox
     from dagster_backfills.defs.kintell.resources import KintellSettings
+    from dagster_backfills.domains.kintell.file.inbox import list_inbox
 
     try:
         url = KintellSettings().inbox_url

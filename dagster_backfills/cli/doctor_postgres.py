@@ -14,10 +14,10 @@ from dagster_backfills.cli.doctor_machine import disk
 from dagster_backfills.cli.errors import explain
 from dagster_backfills.cli.finding import Finding, found_by
 from dagster_backfills.cli.output import duration
-from dagster_backfills.lib.postgres.embedded import EmbeddedServer
-from dagster_backfills.lib.postgres.migrations import migration_state, migrations_dir
-from dagster_backfills.lib.postgres.queries import load_queries
-from dagster_backfills.lib.state import state_dir
+from dagster_backfills.postgres.embedded import EmbeddedServer
+from dagster_backfills.postgres.migrations import migration_state, migrations_dir
+from dagster_backfills.postgres.statements import load_queries
+from dagster_backfills.state import state_dir
 
 Connection = psycopg.Connection[Any]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import psycopg
 
-from dagster_backfills.lib.postgres.embedded import resolve_database_url
-from dagster_backfills.lib.postgres.migrations import require_migrations
+from dagster_backfills.postgres.embedded import resolve_database_url
+from dagster_backfills.postgres.migrations import require_migrations
 
 # The job of a domain that mends what is in the ledger.
 REFRESHING = {"progress": "refresh_progress_stats", "training": "refresh_training_completions"}

@@ -8,10 +8,10 @@ import typer
 
 from dagster_backfills.cli.output import say
 from dagster_backfills.cli.up import lock_path
-from dagster_backfills.lib.errors import NotUsableError
-from dagster_backfills.lib.locked_file import lock_holder
-from dagster_backfills.lib.postgres.embedded import EmbeddedServer
-from dagster_backfills.lib.state import state_dir
+from dagster_backfills.errors import NotUsableError
+from dagster_backfills.locked_file import lock_holder
+from dagster_backfills.postgres.embedded import EmbeddedServer
+from dagster_backfills.state import state_dir
 
 app = typer.Typer()
 _PATIENCE = 120

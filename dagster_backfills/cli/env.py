@@ -6,8 +6,8 @@ import sys
 import typer
 
 from dagster_backfills.cli.output import say
-from dagster_backfills.lib.dagster_home import dagster_environment
-from dagster_backfills.lib.redact import redact
+from dagster_backfills.instance.dagster_home import dagster_environment
+from dagster_backfills.redact import redact
 
 app = typer.Typer()
 

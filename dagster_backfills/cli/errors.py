@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import typer
 
-from dagster_backfills.lib.errors import NotUsableError, UserError
-from dagster_backfills.lib.redact import redact
+from dagster_backfills.errors import NotUsableError, UserError
+from dagster_backfills.redact import redact
 
 OK = 0
 FAILURES = 1  # finished, but some units (or the run) failed

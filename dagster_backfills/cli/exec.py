@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dagster_backfills.lib.errors import UserError
+from dagster_backfills.errors import UserError
 
 app = typer.Typer()
 

@@ -10,7 +10,7 @@ from dagster_backfills.cli.domain_runs import RETRIED, database, retry_failed
 from dagster_backfills.cli.errors import FAILURES, OK
 from dagster_backfills.cli.instance import asset_names
 from dagster_backfills.cli.output import confirm, print_json, print_table, say
-from dagster_backfills.lib.errors import UserError
+from dagster_backfills.errors import UserError
 
 _WRITTEN = "select asset from backfill.failures union select asset from backfill.batches"
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from dagster_backfills.cli.errors import explain
-from dagster_backfills.lib.redact import redact
+from dagster_backfills.redact import redact
 
 
 class Level(StrEnum):

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from dagster_backfills.cli.errors import explain
-from dagster_backfills.lib.errors import NotUsableError
-from dagster_backfills.lib.redact import redact
+from dagster_backfills.errors import NotUsableError
+from dagster_backfills.redact import redact
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -55,7 +55,7 @@ def read_instance(url: str, ticks: bool = True) -> InstanceState:
     """The state of the instance whose data is in `url`. Creates nothing, and never raises: see `problem`."""
     try:
         require_instance(url)
-        from dagster_backfills.lib.dagster_home import dagster_environment
+        from dagster_backfills.instance.dagster_home import dagster_environment
 
         os.environ.update(dagster_environment())
         import dagster as dg
@@ -135,7 +135,7 @@ def _tick(instance: "dg.DagsterInstance", kind: str, definition: Any, state: Any
     if kind == "schedule":
         cron = definition.cron_schedule
         every = cron if isinstance(cron, str) else "; ".join(cron)
-        from dagster_backfills.lib.dagster_private import next_tick
+        from dagster_backfills.dagster.private import next_tick
 
         following = next_tick(cron, definition.execution_timezone, now)
     else:

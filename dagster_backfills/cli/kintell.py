@@ -71,7 +71,7 @@ def status(
     json: Json = False,
 ) -> None:
     """The jobs, newest first: how far, how many rows, how many rejected."""
-    from dagster_backfills.defs.kintell.account import list_jobs, load_job
+    from dagster_backfills.domains.kintell.importing.account import list_jobs, load_job
 
     with database() as conn:
         jobs = [load_job(conn, job)] if job else list_jobs(conn, most)
@@ -87,8 +87,8 @@ def errors(
     output: Annotated[str, typer.Option("--output", "-o", help="The file to write; stdout without it.")] = "",
 ) -> None:
     """The rejected rows as CSV, each with its number and what is wrong: fix them and send the file in again."""
-    from dagster_backfills.defs.kintell.account import load_job
-    from dagster_backfills.defs.kintell.error_file import stream_errors, write_error_file
+    from dagster_backfills.domains.kintell.after.error_file import stream_errors, write_error_file
+    from dagster_backfills.domains.kintell.importing.account import load_job
 
     with database() as conn:
         found = load_job(conn, job)
@@ -169,7 +169,7 @@ def rollback(
     json: Json = False,
 ) -> None:
     """Remove what a job inserted, restore what it rewrote, keep what was edited since. A dry run unless --execute."""
-    from dagster_backfills.defs.kintell.rollback import preview_rollback
+    from dagster_backfills.domains.kintell.after.rollback import preview_rollback
 
     found = find_job(job, "rollback")
     with database() as conn:
@@ -193,10 +193,10 @@ def rollback(
 @app.command("missing-users")
 def missing_users(file: File, json: Json = False) -> None:
     """The addresses of a file that belong to no user."""
-    from dagster_backfills.defs.kintell.files import open_file
-    from dagster_backfills.defs.kintell.reader import read_header
-    from dagster_backfills.defs.kintell.register import preflight
     from dagster_backfills.defs.kintell.resources import KintellSettings
+    from dagster_backfills.domains.kintell.file.files import open_file
+    from dagster_backfills.domains.kintell.file.reader import read_header
+    from dagster_backfills.domains.kintell.file.register import preflight
 
     with database() as conn:
         source = open_file(place(file), KintellSettings().allowed)
@@ -214,7 +214,7 @@ def missing_users(file: File, json: Json = False) -> None:
 @app.command()
 def template() -> None:
     """An example file, to begin with."""
-    from dagster_backfills.defs.kintell.reader import KNOWN
+    from dagster_backfills.domains.kintell.file.reader import KNOWN
 
     typer.echo(",".join(KNOWN))
     typer.echo(
@@ -225,7 +225,7 @@ def template() -> None:
 
 
 def _set_status(job: str, verb: str, json: bool) -> None:
-    from dagster_backfills.defs.kintell.account import set_status
+    from dagster_backfills.domains.kintell.importing.account import set_status
 
     with database() as conn:
         show_job(set_status(conn, job, verb), json)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dagster_backfills.lib.errors import UserError
+from dagster_backfills.errors import UserError
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else there.")]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id, as `status` shows it.")]

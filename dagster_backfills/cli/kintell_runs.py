@@ -11,12 +11,12 @@ from dagster_backfills.cli.kintell_show import show_job
 from dagster_backfills.cli.output import say
 
 if TYPE_CHECKING:
-    from dagster_backfills.defs.kintell.account import Job
+    from dagster_backfills.domains.kintell.importing.account import Job
 
 
 def find_job(job: str, activity: str | None = None) -> "Job":
     """The job; with `activity`, if it is in a state for that: no run is launched to learn that it is not."""
-    from dagster_backfills.defs.kintell.account import load_job
+    from dagster_backfills.domains.kintell.importing.account import load_job
 
     with database() as conn:
         found = load_job(conn, job)
@@ -27,10 +27,10 @@ def find_job(job: str, activity: str | None = None) -> "Job":
 
 def readable(file: str, job: "Job | None" = None) -> str:
     """The file, if it may be read, is there and has a header, or still is what `job` was registered with."""
-    from dagster_backfills.defs.kintell.files import open_file
-    from dagster_backfills.defs.kintell.importer import open_unchanged
-    from dagster_backfills.defs.kintell.reader import read_header
     from dagster_backfills.defs.kintell.resources import KintellSettings
+    from dagster_backfills.domains.kintell.file.files import open_file
+    from dagster_backfills.domains.kintell.file.reader import read_header
+    from dagster_backfills.domains.kintell.importing.importer import open_unchanged
 
     allowed = KintellSettings().allowed
     if job:

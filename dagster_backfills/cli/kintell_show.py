@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from dagster_backfills.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
-    from dagster_backfills.defs.kintell.account import Job
+    from dagster_backfills.domains.kintell.importing.account import Job
 
 
 def doing(job: "Job") -> str:

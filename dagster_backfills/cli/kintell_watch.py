@@ -8,10 +8,10 @@ from psycopg.rows import namedtuple_row
 
 from dagster_backfills.cli.follow import Progress, follow_run
 from dagster_backfills.cli.output import duration, say
-from dagster_backfills.lib.postgres.embedded import resolve_database_url
+from dagster_backfills.postgres.embedded import resolve_database_url
 
 if TYPE_CHECKING:
-    from dagster_backfills.defs.kintell.account import Job
+    from dagster_backfills.domains.kintell.importing.account import Job
 
 _QUERY = """
     select id, status, total_rows, processed_rows, failed_rows, percent, rows_per_second
@@ -46,7 +46,7 @@ def newest_job_of_run(
     conn: psycopg.Connection[Any], run_id: str, job: str | None, file: str | None
 ) -> "Job | None":
     """The job that a run worked on; for a run that found nothing to do, the one that has its file."""
-    from dagster_backfills.defs.kintell.account import load_job
+    from dagster_backfills.domains.kintell.importing.account import load_job
 
     row = conn.execute(_QUERY, [run_id]).fetchone()
     if row is None and not job and file:

@@ -6,10 +6,10 @@ import typer
 
 from dagster_backfills.cli.errors import FAILURES
 from dagster_backfills.cli.output import print_json, print_table, say
-from dagster_backfills.lib.dagster_home import dagster_database_url
-from dagster_backfills.lib.postgres.embedded import resolve_database_url
-from dagster_backfills.lib.postgres.migrations import apply_migrations, migration_state
-from dagster_backfills.lib.postgres.roles import apply_roles
+from dagster_backfills.instance.dagster_home import dagster_database_url
+from dagster_backfills.postgres.embedded import resolve_database_url
+from dagster_backfills.postgres.migrations import apply_migrations, migration_state
+from dagster_backfills.postgres.roles import apply_roles
 
 app = typer.Typer()
 

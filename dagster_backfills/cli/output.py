@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from dagster_backfills.cli.errors import INTERRUPTED
-from dagster_backfills.lib.errors import UserError
+from dagster_backfills.errors import UserError
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -8,10 +8,10 @@ import typer
 from dagster_backfills.cli.domain_runs import database, refresh
 from dagster_backfills.cli.errors import FAILURES
 from dagster_backfills.cli.output import confirm, print_json, print_table, say
-from dagster_backfills.lib.errors import UserError
+from dagster_backfills.errors import UserError
 
 if TYPE_CHECKING:
-    from dagster_backfills.defs.progress.status import CohortStatus
+    from dagster_backfills.domains.progress.status import CohortStatus
 
 app = typer.Typer(no_args_is_help=True, help="Precomputed statistics of cohorts and students.")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else there.")]
@@ -24,7 +24,7 @@ def status(
     json: Json = False,
 ) -> None:
     """Every cohort by school and name: has it stats, how many students have, is it stale."""
-    from dagster_backfills.defs.progress.status import get_cohort, list_cohorts
+    from dagster_backfills.domains.progress.status import get_cohort, list_cohorts
 
     with database() as conn:
         cohorts = [get_cohort(conn, cohort)] if cohort else list_cohorts(conn, school=school or None)
@@ -36,7 +36,7 @@ def find(
     text: Annotated[str, typer.Argument(help="Part of a cohort's name, in any case.")], json: Json = False
 ) -> None:
     """The cohorts whose name contains a text."""
-    from dagster_backfills.defs.progress.status import find_cohorts
+    from dagster_backfills.domains.progress.status import find_cohorts
 
     with database() as conn:
         cohorts = find_cohorts(conn, text)
@@ -48,7 +48,7 @@ def find(
 @app.command("next")
 def next_(json: Json = False) -> None:
     """The cohort that should be computed next: one without stats first, then the longest stale."""
-    from dagster_backfills.defs.progress.status import next_cohort
+    from dagster_backfills.domains.progress.status import next_cohort
 
     with database() as conn:
         cohort = next_cohort(conn)
@@ -105,7 +105,7 @@ def run(
 
 def _keys(cohorts: list[str], which: str) -> list[str]:
     """The cohorts that are asked for. Raises UserError for one that there is not."""
-    from dagster_backfills.defs.progress.status import get_cohort, next_cohort, select_cohorts
+    from dagster_backfills.domains.progress.status import get_cohort, next_cohort, select_cohorts
 
     with database() as conn:
         if which == "named":
@@ -117,7 +117,7 @@ def _keys(cohorts: list[str], which: str) -> list[str]:
 
 
 def _statuses() -> "list[CohortStatus]":
-    from dagster_backfills.defs.progress.status import list_cohorts
+    from dagster_backfills.domains.progress.status import list_cohorts
 
     with database() as conn:
         return list_cohorts(conn)

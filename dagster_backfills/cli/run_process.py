@@ -11,9 +11,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from dagster_backfills.cli import errors
 from dagster_backfills.cli.child import end_session_of, interrupt_child, start_child
 from dagster_backfills.cli.output import say
-from dagster_backfills.lib.errors import NotUsableError
-from dagster_backfills.lib.run_origin import command_of_run
-from dagster_backfills.lib.state import state_dir
+from dagster_backfills.errors import NotUsableError
+from dagster_backfills.instance.run_origin import command_of_run
+from dagster_backfills.state import state_dir
 
 _CANCEL_SECONDS = 60
 _STATUS_SECONDS = 2.0

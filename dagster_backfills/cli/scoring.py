@@ -9,11 +9,11 @@ import typer
 from dagster_backfills.cli.domain_runs import database
 from dagster_backfills.cli.errors import FAILURES, OK
 from dagster_backfills.cli.output import print_json, print_table, say
-from dagster_backfills.lib.errors import UserError
+from dagster_backfills.errors import UserError
 
 if TYPE_CHECKING:
-    from dagster_backfills.defs.scoring.explain import Explanation
-    from dagster_backfills.defs.scoring.status import ChainDay
+    from dagster_backfills.domains.scoring.explain import Explanation
+    from dagster_backfills.domains.scoring.status import ChainDay
 
 app = typer.Typer(no_args_is_help=True, help="Commitment, churn risk and coach actions, day by day.")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else there.")]
@@ -49,8 +49,8 @@ def explain(
     member: Annotated[str, typer.Argument(help="The member's id.")], day: Day = "", json: Json = False
 ) -> None:
     """Why a member has its score: factors with their numbers, decay, flags, churn risk and action."""
-    from dagster_backfills.defs.scoring.explain import explain as explained
-    from dagster_backfills.defs.scoring.settings import settings_from
+    from dagster_backfills.domains.scoring.explain import explain as explained
+    from dagster_backfills.domains.scoring.settings import settings_from
 
     with database() as conn:
         explanation = explained(conn, member, _day(day), settings_from().parsed_weights)
@@ -89,7 +89,7 @@ def _day(text: str) -> date:
 
 
 def _show_chain(newest: date, days: int, json: bool) -> "list[ChainDay]":
-    from dagster_backfills.defs.scoring.status import chain_of
+    from dagster_backfills.domains.scoring.status import chain_of
 
     with database() as conn:
         chain = chain_of(conn, newest, days)

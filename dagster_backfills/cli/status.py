@@ -14,8 +14,8 @@ from dagster_backfills.cli.domain_runs import database
 from dagster_backfills.cli.errors import explain
 from dagster_backfills.cli.output import console, duration, json_line, print_json, print_table, say, table_of
 from dagster_backfills.cli.status_page import StatusPage, look
-from dagster_backfills.lib.postgres.embedded import resolve_database_url
-from dagster_backfills.lib.redact import redact
+from dagster_backfills.postgres.embedded import resolve_database_url
+from dagster_backfills.redact import redact
 
 app = typer.Typer()
 

@@ -8,11 +8,11 @@ import typer
 from dagster_backfills.cli.domain_runs import database
 from dagster_backfills.cli.errors import FAILURES
 from dagster_backfills.cli.output import confirm, duration, print_json, print_table, say
-from dagster_backfills.lib.errors import UserError
+from dagster_backfills.errors import UserError
 
 if TYPE_CHECKING:
-    from dagster_backfills.defs.training.status import OrganizationStatus
     from dagster_backfills.defs.training_rollback.jobs import Preview
+    from dagster_backfills.domains.training.status import OrganizationStatus
 
 app = typer.Typer(no_args_is_help=True, help="Training video completions of every member.")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else there.")]
@@ -25,7 +25,7 @@ def status(
     json: Json = False,
 ) -> None:
     """Every organization, oldest first: members, records, what is missing, progress; and the members that failed."""
-    from dagster_backfills.defs.training.status import get_organization, list_failures, list_organizations
+    from dagster_backfills.domains.training.status import get_organization, list_failures, list_organizations
 
     with database() as conn:
         found = [get_organization(conn, organization)] if organization else list_organizations(conn)
@@ -51,7 +51,7 @@ def run(
     """Create the missing records, of one organization or of all, oldest first; and count their progress."""
     from dagster_backfills.cli.launch import exit_code, run_job
     from dagster_backfills.defs.training.reporting import run_report
-    from dagster_backfills.defs.training.status import get_organization, list_failures, list_organizations
+    from dagster_backfills.domains.training.status import get_organization, list_failures, list_organizations
 
     chosen = list(dict.fromkeys(org or []))
     with database() as conn:

@@ -17,12 +17,12 @@ import typer
 
 from dagster_backfills.cli.child import end_session_of, interrupt_child, start_child
 from dagster_backfills.cli.output import say
-from dagster_backfills.lib.dagster_home import dagster_environment
-from dagster_backfills.lib.errors import NotUsableError, UserError
-from dagster_backfills.lib.locked_file import HeldElsewhereError, locked_file
-from dagster_backfills.lib.postgres.embedded import EmbeddedServer
-from dagster_backfills.lib.postgres.migrations import apply_migrations
-from dagster_backfills.lib.state import project_file, state_dir
+from dagster_backfills.errors import NotUsableError, UserError
+from dagster_backfills.instance.dagster_home import dagster_environment
+from dagster_backfills.locked_file import HeldElsewhereError, locked_file
+from dagster_backfills.postgres.embedded import EmbeddedServer
+from dagster_backfills.postgres.migrations import apply_migrations
+from dagster_backfills.state import project_file, state_dir
 
 app = typer.Typer()
 _PATIENCE = 60  # seconds that Dagster has to end its runs and itself

@@ -8,7 +8,7 @@ import dagster as dg
 
 from dagster_backfills.components.declaration import Table, split_table
 from dagster_backfills.components.validation import named_function
-from dagster_backfills.lib.engine.model import WHOLE
+from dagster_backfills.engine.model import WHOLE
 
 if TYPE_CHECKING:
     from dagster_backfills.components.building import Backfill

@@ -15,9 +15,9 @@ from dagster_backfills.components.refresh import build_job, build_schedules, bui
 from dagster_backfills.components.resources import database_resources, resource_keys
 from dagster_backfills.components.selection import GENERIC, Selection
 from dagster_backfills.components.validation import named_function
-from dagster_backfills.lib.checks import Rule, Rules
-from dagster_backfills.lib.engine.model import WHOLE, Compute, Query, Write, WriteSet
-from dagster_backfills.lib.postgres.queries import Statement
+from dagster_backfills.dagster.checks import Rule, Rules
+from dagster_backfills.engine.model import WHOLE, Compute, Query, Write, WriteSet
+from dagster_backfills.postgres.statements import Statement
 
 if TYPE_CHECKING:
     from dagster_backfills.components.postgres_backfill import PostgresBackfill

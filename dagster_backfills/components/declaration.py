@@ -7,7 +7,7 @@ from difflib import get_close_matches
 import dagster as dg
 from pydantic import Field, field_validator, model_validator
 
-from dagster_backfills.lib.engine.model import Mode, Target
+from dagster_backfills.engine.model import Mode, Target
 
 _TABLE = re.compile(r'^(?:(?P<schema>"[^"]+"|[\w$]+)\.)?(?P<name>"[^"]+"|[\w$]+)$')
 _TIME = {

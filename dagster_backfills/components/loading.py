@@ -7,7 +7,7 @@ import yaml
 
 from dagster_backfills.components.building import Backfill
 from dagster_backfills.components.postgres_backfill import PostgresBackfill
-from dagster_backfills.lib.errors import UserError
+from dagster_backfills.errors import UserError
 
 TYPE = "dagster_backfills.PostgresBackfill"
 

@@ -10,8 +10,8 @@ from pydantic import Field
 from dagster_backfills.components.assets import observed, output_name
 from dagster_backfills.components.declaration import Schedule
 from dagster_backfills.components.selection import Which
-from dagster_backfills.lib.automation import partition_sync_sensor, refresh_sensor
-from dagster_backfills.lib.errors import UserError
+from dagster_backfills.dagster.automation import partition_sync_sensor, refresh_sensor
+from dagster_backfills.errors import UserError
 
 if TYPE_CHECKING:
     from dagster_backfills.components.building import Backfill

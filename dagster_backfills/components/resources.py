@@ -7,8 +7,8 @@ from functools import cache
 
 import dagster as dg
 
-from dagster_backfills.lib.postgres.io_manager import PostgresIOManager
-from dagster_backfills.lib.postgres.resource import PostgresResource
+from dagster_backfills.dagster.io_manager import PostgresIOManager
+from dagster_backfills.dagster.resource import PostgresResource
 
 
 def resource_keys(variable: str | None) -> tuple[str, str]:

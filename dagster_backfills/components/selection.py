@@ -12,8 +12,8 @@ from typing import Any
 import psycopg
 
 from dagster_backfills.components.declaration import close_to
-from dagster_backfills.lib.errors import UserError
-from dagster_backfills.lib.postgres.queries import load_statements
+from dagster_backfills.errors import UserError
+from dagster_backfills.postgres.statements import load_statements
 
 GENERIC = load_statements(Path(__file__).with_name("due.sql"))
 

@@ -12,7 +12,7 @@ import psycopg
 from psycopg import sql
 
 from dagster_backfills.components.declaration import split_table
-from dagster_backfills.lib.errors import UserError
+from dagster_backfills.errors import UserError
 
 if TYPE_CHECKING:
     from dagster_backfills.components.building import Backfill

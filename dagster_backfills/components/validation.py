@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dagster_backfills.components.declaration import close_to, split_table
-from dagster_backfills.lib.errors import UserError
-from dagster_backfills.lib.postgres.queries import Statement, load_statements
+from dagster_backfills.errors import UserError
+from dagster_backfills.postgres.statements import Statement, load_statements
 
 if TYPE_CHECKING:
     from dagster_backfills.components.postgres_backfill import PostgresBackfill

@@ -2,10 +2,10 @@
 
 import dagster as dg
 
-from dagster_backfills.lib.engine.settings import EngineSettings
-from dagster_backfills.lib.environment import usable_from_environment
-from dagster_backfills.lib.postgres.io_manager import VARIABLES, PostgresIOManager
-from dagster_backfills.lib.postgres.resource import PostgresResource
+from dagster_backfills.dagster.io_manager import VARIABLES, PostgresIOManager
+from dagster_backfills.dagster.resource import PostgresResource
+from dagster_backfills.engine.settings import EngineSettings
+from dagster_backfills.environment import usable_from_environment
 
 
 @dg.definitions

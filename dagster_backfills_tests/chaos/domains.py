@@ -11,9 +11,9 @@ from typing import Any
 
 import psycopg
 
-from dagster_backfills.defs.scoring.chain import ACTIONS_STEP
+from dagster_backfills.domains.scoring.chain import ACTIONS_STEP
 from dagster_backfills_tests.chaos.stack import Stack, run_pids
-from dagster_backfills_tests.defs.progress import reference
+from dagster_backfills_tests.domains.progress import reference
 
 
 @dataclass

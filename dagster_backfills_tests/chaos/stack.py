@@ -22,11 +22,11 @@ import psutil
 import psycopg
 from psycopg import sql
 
-from dagster_backfills.lib.dagster_home import with_search_path
-from dagster_backfills.lib.postgres.embedded import EmbeddedServer
+from dagster_backfills.instance.dagster_home import with_search_path
+from dagster_backfills.postgres.embedded import EmbeddedServer
 from dagster_backfills_tests.chaos.clock import Clock, remove_remains
-from dagster_backfills_tests.defs.kintell.test_outbox import PROGRAM as NATS_PROGRAM
-from dagster_backfills_tests.defs.kintell.test_outbox import Nats
+from dagster_backfills_tests.domains.kintell.test_outbox import PROGRAM as NATS_PROGRAM
+from dagster_backfills_tests.domains.kintell.test_outbox import Nats
 from dagster_backfills_tests.haste import hurried
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,17 +14,17 @@ from pathlib import Path
 
 import psycopg
 
-from dagster_backfills.defs.progress.sample_data import load_progress
-from dagster_backfills.defs.progress.sample_rows import ProgressSize
-from dagster_backfills.defs.scoring.sample_data import ScoringSize, load_sample
-from dagster_backfills.defs.training.sample_data import generate_training, load_training
-from dagster_backfills.lib.postgres.migrations import apply_migrations
+from dagster_backfills.postgres.migrations import apply_migrations
+from dagster_backfills.samples.progress import load_progress
+from dagster_backfills.samples.progress_rows import ProgressSize
+from dagster_backfills.samples.scoring import ScoringSize, load_sample
+from dagster_backfills.samples.training import generate_training, load_training
 from dagster_backfills_tests.chaos import domains
 from dagster_backfills_tests.chaos.domains import Expected, newest_days
 from dagster_backfills_tests.chaos.faults import Fault
 from dagster_backfills_tests.chaos.stack import Postgres, Stack, environment, running_stack
 from dagster_backfills_tests.chaos.traffic import Traffic
-from dagster_backfills_tests.defs.kintell.sample import add_users
+from dagster_backfills_tests.domains.kintell.sample import add_users
 
 TEMPLATE = "chaos_template"
 # Writing a row takes this long, so that there is something to hit. It costs no processor.

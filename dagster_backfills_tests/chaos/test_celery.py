@@ -18,9 +18,9 @@ import psycopg
 import pytest
 
 from benchmarks.servers import dagster_servers
-from dagster_backfills.defs.scoring.sample_data import ScoringSize, load_sample
-from dagster_backfills.lib.postgres.embedded import EmbeddedServer
-from dagster_backfills.lib.postgres.migrations import apply_migrations
+from dagster_backfills.postgres.embedded import EmbeddedServer
+from dagster_backfills.postgres.migrations import apply_migrations
+from dagster_backfills.samples.scoring import ScoringSize, load_sample
 from dagster_backfills_tests.chaos.domains import newest_days
 from dagster_backfills_tests.chaos.lan import Lan, lan_of
 from dagster_backfills_tests.chaos.stack import ROOT, environment, free_port
@@ -115,7 +115,7 @@ class Workers:
 
     def start(self, name):
         command = [
-            str(Path(sys.executable).parent / "celery"), "-A", "dagster_backfills.lib.celery.app", "worker",
+            str(Path(sys.executable).parent / "celery"), "-A", "dagster_backfills.instance.celery.app", "worker",
             "--queues", "dagster", "--concurrency", "1", "--hostname", f"{name}@test", "--loglevel", "WARNING",
         ]  # fmt: skip
         with (self.folder / f"{name}.log").open("ab") as log:

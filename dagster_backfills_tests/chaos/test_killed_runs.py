@@ -15,8 +15,8 @@ import psutil
 import psycopg
 import pytest
 
-from dagster_backfills.defs.progress.sample_data import load_progress
-from dagster_backfills.defs.progress.sample_rows import ProgressSize
+from dagster_backfills.samples.progress import load_progress
+from dagster_backfills.samples.progress_rows import ProgressSize
 from dagster_backfills_tests.chaos import domains
 from dagster_backfills_tests.chaos.stack import ROOT, environment
 

@@ -9,10 +9,10 @@ import time
 
 import psycopg
 
-from dagster_backfills.defs.jobs import queue
+from dagster_backfills.domains.queue import queue
 from dagster_backfills_tests.chaos.domains import Expected
 from dagster_backfills_tests.chaos.stack import Stack
-from dagster_backfills_tests.defs.kintell.sample import mixed_rows, row, write_csv
+from dagster_backfills_tests.domains.kintell.sample import mixed_rows, row, write_csv
 
 _TRANSCRIPT = (
     "Welcome. First switch the machine off and lock it. Then put on your gloves and check the guard. "

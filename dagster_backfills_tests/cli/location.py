@@ -4,7 +4,7 @@ import time
 
 import dagster as dg
 
-from dagster_backfills.lib.postgres.resource import PostgresResource
+from dagster_backfills.dagster.resource import PostgresResource
 
 _RUN = """
     insert into backfill.runs (run_id, root_run_id, step, assets, partitions, units)

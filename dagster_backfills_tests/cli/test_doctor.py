@@ -13,12 +13,12 @@ from dagster_backfills.cli import doctor_dagster, doctor_machine, doctor_postgre
 from dagster_backfills.cli.doctor import examine
 from dagster_backfills.cli.finding import Finding, Level, found_by
 from dagster_backfills.cli.instance import InstanceState, Tick
-from dagster_backfills.lib.dagster_home import dagster_environment
-from dagster_backfills.lib.postgres.embedded import EmbeddedServer
-from dagster_backfills.lib.postgres.migrations import migration_state, migrations_dir
-from dagster_backfills.lib.postgres.queries import load_queries
+from dagster_backfills.instance.dagster_home import dagster_environment
+from dagster_backfills.postgres.embedded import EmbeddedServer
+from dagster_backfills.postgres.migrations import migration_state, migrations_dir
+from dagster_backfills.postgres.statements import load_queries
 from dagster_backfills_tests.cli.conftest import Cli, user_of, with_database
-from dagster_backfills_tests.defs.kintell.test_outbox import Nats, needs_nats
+from dagster_backfills_tests.domains.kintell.test_outbox import Nats, needs_nats
 
 Patch = pytest.MonkeyPatch
 

@@ -8,8 +8,8 @@ import pytest
 import sqlalchemy
 
 from dagster_backfills.cli.errors import FAILURES, NOT_USABLE, UNEXPECTED, USAGE, explain, redact
-from dagster_backfills.lib.errors import NotUsableError, UserError
-from dagster_backfills.lib.postgres.embedded import EmbeddedServer
+from dagster_backfills.errors import NotUsableError, UserError
+from dagster_backfills.postgres.embedded import EmbeddedServer
 from dagster_backfills_tests.cli.conftest import Cli, user_of, with_database
 
 

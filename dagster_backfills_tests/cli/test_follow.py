@@ -10,9 +10,9 @@ import pytest
 
 from dagster_backfills.cli.follow import follow_run
 from dagster_backfills.cli.kintell_watch import read_import
-from dagster_backfills.defs.kintell.importer import Options, run_import
-from dagster_backfills.defs.kintell.register import register
-from dagster_backfills_tests.defs.kintell.sample import add_users, mixed_rows, write_csv
+from dagster_backfills.domains.kintell.file.register import register
+from dagster_backfills.domains.kintell.importing.importer import Options, run_import
+from dagster_backfills_tests.domains.kintell.sample import add_users, mixed_rows, write_csv
 
 BATCH = """
     insert into backfill.batches (batch_id, asset, run_id, step, partitions, snapshot, units, rows_inserted,

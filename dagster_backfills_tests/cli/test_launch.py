@@ -15,8 +15,8 @@ import psutil
 import psycopg
 import pytest
 
-from dagster_backfills.lib import run_launcher
-from dagster_backfills.lib.dagster_home import dagster_environment
+from dagster_backfills.instance import run_launcher
+from dagster_backfills.instance.dagster_home import dagster_environment
 from dagster_backfills_tests.cli.conftest import eventually
 
 LOCATION = "dagster_backfills_tests.cli.location"

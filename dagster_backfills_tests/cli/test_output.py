@@ -9,7 +9,7 @@ import pytest
 import typer
 
 from dagster_backfills.cli import output
-from dagster_backfills.lib.errors import UserError
+from dagster_backfills.errors import UserError
 
 
 def test_json_is_all_of_stdout_and_readable_by_a_program(capsys):

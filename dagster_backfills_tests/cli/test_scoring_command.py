@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 from dagster_backfills.cli import failures
 from dagster_backfills.cli.domain_runs import stretches
 from dagster_backfills.cli.scoring import app
-from dagster_backfills.lib.errors import UserError
-from dagster_backfills_tests.defs.scoring.conftest import Gyms
+from dagster_backfills.errors import UserError
+from dagster_backfills_tests.domains.scoring.conftest import Gyms
 
 YESTERDAY = datetime.now(UTC).date() - timedelta(days=1)
 

@@ -16,7 +16,7 @@ from dagster_backfills.cli import instance as instance_module
 from dagster_backfills.cli.instance import InstanceState, Tick, read_instance, read_ticks
 from dagster_backfills.cli.status import remarks, sections
 from dagster_backfills.cli.status_page import StatusPage, look
-from dagster_backfills.lib.dagster_home import dagster_environment
+from dagster_backfills.instance.dagster_home import dagster_environment
 from dagster_backfills_tests.cli.conftest import SCRIPT, Cli
 
 

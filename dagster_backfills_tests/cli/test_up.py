@@ -17,7 +17,7 @@ import psutil
 import psycopg
 import pytest
 
-from dagster_backfills.lib.postgres.embedded import EmbeddedServer
+from dagster_backfills.postgres.embedded import EmbeddedServer
 from dagster_backfills_tests.cli.conftest import SCRIPT, eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]

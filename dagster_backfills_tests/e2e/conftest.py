@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from benchmarks.servers import Webserver, dagster_servers
-from dagster_backfills.lib.dagster_home import with_search_path
+from dagster_backfills.instance.dagster_home import with_search_path
 from dagster_backfills_tests.conftest import new_database
 from dagster_backfills_tests.e2e.graphql import LOCATION
 from dagster_backfills_tests.haste import hurried

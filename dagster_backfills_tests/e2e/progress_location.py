@@ -2,9 +2,9 @@
 
 import dagster as dg
 
+from dagster_backfills.dagster.io_manager import PostgresIOManager
+from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.defs.progress.declared import PROGRESS
-from dagster_backfills.lib.postgres.io_manager import PostgresIOManager
-from dagster_backfills.lib.postgres.resource import PostgresResource
 
 
 @dg.definitions

@@ -8,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from dagster_backfills.lib.partition_events import announce_partitions, materialization_events
+from dagster_backfills.dagster.partition_events import announce_partitions, materialization_events
 
 COHORTS = dg.DynamicPartitionsDefinition(name="reported_cohorts")
 KEY = dg.AssetKey(["reported", "stats"])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dagster_backfills_tests.defs.kintell.sample import add_users, row, state, write_csv
+from dagster_backfills_tests.domains.kintell.sample import add_users, row, state, write_csv
 from dagster_backfills_tests.e2e.graphql import LOCATION, REPOSITORY, runs, wait_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]

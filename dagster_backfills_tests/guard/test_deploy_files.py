@@ -14,7 +14,7 @@ import pytest
 import yaml
 from dagster._config import process_config, resolve_to_config_type
 
-from dagster_backfills_tests.defs.jobs.stand_ins import StandIn, serving
+from dagster_backfills_tests.domains.queue.stand_ins import StandIn, serving
 
 
 @pytest.fixture(scope="module")

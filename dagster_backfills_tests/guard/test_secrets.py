@@ -17,13 +17,13 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.types.json import Jsonb
 
-from dagster_backfills.lib.dagster_home import with_search_path
-from dagster_backfills.lib.errors import NotUsableError
-from dagster_backfills.lib.postgres.url import checked_url
-from dagster_backfills.lib.secret_files import SECRETS, read_secret_files
+from dagster_backfills.errors import NotUsableError
+from dagster_backfills.instance.dagster_home import with_search_path
+from dagster_backfills.postgres.url import checked_url
+from dagster_backfills.secret_files import SECRETS, read_secret_files
 from dagster_backfills_tests.cli.conftest import SCRIPT
-from dagster_backfills_tests.defs.jobs.stand_ins import StandIn, serving
-from dagster_backfills_tests.defs.kintell.sample import add_users, row, write_csv
+from dagster_backfills_tests.domains.kintell.sample import add_users, row, write_csv
+from dagster_backfills_tests.domains.queue.stand_ins import StandIn, serving
 
 PLANTED = {
     "database": "plantedDatabase7Kq",

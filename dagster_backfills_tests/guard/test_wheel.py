@@ -11,7 +11,7 @@ import pytest
 _LOOK = """
 import dagster_backfills
 from dagster_backfills.definitions import defs
-from dagster_backfills.lib.state import project_file
+from dagster_backfills.state import project_file
 repository = defs().get_repository_def()
 print(dagster_backfills.__file__, len(repository.assets_defs_by_key), sep=chr(10))
 print(*(project_file(name) for name in ("sql", "dagster.yaml", "workspace.yaml")), sep=chr(10))

@@ -6,12 +6,12 @@ from pathlib import Path
 STOCK = """run_launcher:
   # Runs are processes on the code server's machine; the work is done by Postgres, not by them.
   # Dagster's default, and run monitoring finds a run whose process nobody sees any more by the lock that it held.
-  module: dagster_backfills.lib.run_launcher
+  module: dagster_backfills.instance.run_launcher
   class: WatchedRunLauncher
 """
 CELERY = """run_launcher:
   # Runs are tasks of Celery workers, on as many machines as there are. The broker is CELERY_BROKER_URL's.
-  module: dagster_backfills.lib.celery.launcher
+  module: dagster_backfills.instance.celery.launcher
   class: WatchedCeleryRunLauncher
 """
 # What the database bears is the limit then, not one machine's memory: two connections a run.

@@ -3,8 +3,8 @@
 import dagster as dg
 
 from dagster_backfills.defs.kintell.reporting import SESSIONS
-from dagster_backfills.defs.kintell.statements import statements
-from dagster_backfills.lib.engine.model import Query, Target, Write, WriteSet
+from dagster_backfills.domains.kintell.statements import statements
+from dagster_backfills.engine.model import Query, Target, Write, WriteSet
 
 FIRST_DAY = "2000-01-01"
 DAILY_SUMMARY = Target("kintell/daily_session_summary", partition_by="day")

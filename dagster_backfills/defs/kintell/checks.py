@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from dagster_backfills.defs.kintell.claims import LEASE_SECONDS
+from dagster_backfills.dagster.checks import Rule, Rules
 from dagster_backfills.defs.kintell.reporting import SESSIONS
-from dagster_backfills.defs.kintell.statements import statements
-from dagster_backfills.lib.checks import Rule, Rules
+from dagster_backfills.domains.kintell.importing.claims import LEASE_SECONDS
+from dagster_backfills.domains.kintell.statements import statements
 
 EVENTS_WITHIN_SECONDS = 600
 _ASSET = "/".join(SESSIONS.path)

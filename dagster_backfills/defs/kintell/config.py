@@ -5,8 +5,8 @@ from enum import Enum
 import dagster as dg
 from pydantic import Field
 
-from dagster_backfills.defs.kintell.claims import LEASE_SECONDS
-from dagster_backfills.defs.kintell.importer import MAX_BATCH_ROWS, Options
+from dagster_backfills.domains.kintell.importing.claims import LEASE_SECONDS
+from dagster_backfills.domains.kintell.importing.importer import MAX_BATCH_ROWS, Options
 
 
 class OnDuplicate(Enum):

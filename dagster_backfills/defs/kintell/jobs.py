@@ -2,18 +2,18 @@
 
 import dagster as dg
 
-from dagster_backfills.defs.kintell.account import load_job
+from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.defs.kintell.assets import daily_summary_write
 from dagster_backfills.defs.kintell.checks import RULES
 from dagster_backfills.defs.kintell.config import ImportSessions, Replay, RollBack
 from dagster_backfills.defs.kintell.ops import connected, import_sessions, in_words, publish
-from dagster_backfills.defs.kintell.replay import replay
 from dagster_backfills.defs.kintell.reporting import SHOWN, import_materialization
 from dagster_backfills.defs.kintell.resources import KintellSettings
-from dagster_backfills.defs.kintell.rollback import preview_rollback, roll_back
-from dagster_backfills.defs.kintell.statements import statements
-from dagster_backfills.lib.engine.model import WriteSet
-from dagster_backfills.lib.postgres.resource import PostgresResource
+from dagster_backfills.domains.kintell.after.replay import replay
+from dagster_backfills.domains.kintell.after.rollback import preview_rollback, roll_back
+from dagster_backfills.domains.kintell.importing.account import load_job
+from dagster_backfills.domains.kintell.statements import statements
+from dagster_backfills.engine.model import WriteSet
 
 TAGS = {"backfills/domain": "kintell"}
 

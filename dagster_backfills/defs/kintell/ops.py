@@ -11,26 +11,26 @@ import dagster as dg
 import fsspec
 import psycopg
 
-from dagster_backfills.defs.kintell.account import Job, load_job
-from dagster_backfills.defs.kintell.claims import ClaimLost, TooManyImports
+from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.defs.kintell.config import ImportSessions
-from dagster_backfills.defs.kintell.dry_run import validate
-from dagster_backfills.defs.kintell.error_file import write_error_file
-from dagster_backfills.defs.kintell.files import open_file
-from dagster_backfills.defs.kintell.importer import Progress, run_import
-from dagster_backfills.defs.kintell.outbox import NatsUnavailable, publish_waiting
-from dagster_backfills.defs.kintell.register import register
 from dagster_backfills.defs.kintell.reporting import (
     import_materialization,
     preflight_metadata,
     verdict_metadata,
 )
 from dagster_backfills.defs.kintell.resources import KintellSettings
-from dagster_backfills.defs.kintell.rollback import roll_back
-from dagster_backfills.defs.kintell.statements import statements
-from dagster_backfills.lib.errors import UserError
-from dagster_backfills.lib.postgres.resource import PostgresResource
-from dagster_backfills.lib.redact import redact
+from dagster_backfills.domains.kintell.after.error_file import write_error_file
+from dagster_backfills.domains.kintell.after.rollback import roll_back
+from dagster_backfills.domains.kintell.events.outbox import NatsUnavailable, publish_waiting
+from dagster_backfills.domains.kintell.file.files import open_file
+from dagster_backfills.domains.kintell.file.register import register
+from dagster_backfills.domains.kintell.importing.account import Job, load_job
+from dagster_backfills.domains.kintell.importing.claims import ClaimLost, TooManyImports
+from dagster_backfills.domains.kintell.importing.importer import Progress, run_import
+from dagster_backfills.domains.kintell.rows.dry_run import validate
+from dagster_backfills.domains.kintell.statements import statements
+from dagster_backfills.errors import UserError
+from dagster_backfills.redact import redact
 
 LOG_SECONDS = 2.0
 

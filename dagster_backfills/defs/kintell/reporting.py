@@ -5,10 +5,10 @@ from typing import Any
 import dagster as dg
 import psycopg
 
-from dagster_backfills.defs.kintell.account import Job
-from dagster_backfills.defs.kintell.dry_run import Verdict
-from dagster_backfills.defs.kintell.register import Preflight
-from dagster_backfills.defs.kintell.statements import statements
+from dagster_backfills.domains.kintell.file.register import Preflight
+from dagster_backfills.domains.kintell.importing.account import Job
+from dagster_backfills.domains.kintell.rows.dry_run import Verdict
+from dagster_backfills.domains.kintell.statements import statements
 
 SESSIONS = dg.AssetKey(["kintell", "kintell_sessions"])
 FREQUENT = 10

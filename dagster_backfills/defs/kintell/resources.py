@@ -6,8 +6,8 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field
 
-from dagster_backfills.defs.kintell.files import FileError, place_of
-from dagster_backfills.lib.state import state_dir
+from dagster_backfills.domains.kintell.file.files import FileError, place_of
+from dagster_backfills.state import state_dir
 
 
 class KintellSettings(dg.ConfigurableResource):

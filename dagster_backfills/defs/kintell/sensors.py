@@ -5,15 +5,15 @@ import json
 import dagster as dg
 import psycopg
 
-from dagster_backfills.defs.kintell.inbox import Arrival, list_inbox, settle
+from dagster_backfills.dagster.automation import refresh_sensor
 from dagster_backfills.defs.kintell.jobs import (
     import_kintell_sessions,
     publish_kintell_events,
     refresh_daily_session_summary,
 )
 from dagster_backfills.defs.kintell.resources import KintellSettings
-from dagster_backfills.defs.kintell.statements import statements
-from dagster_backfills.lib.automation import refresh_sensor
+from dagster_backfills.domains.kintell.file.inbox import Arrival, list_inbox, settle
+from dagster_backfills.domains.kintell.statements import statements
 
 
 @dg.sensor(

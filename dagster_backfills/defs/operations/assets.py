@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
+from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.defs.operations.history import copy_runs, forget_runs, keep_days
 from dagster_backfills.defs.operations.reporting import report
-from dagster_backfills.lib.postgres.resource import PostgresResource
 
 
 @dg.asset(

@@ -15,7 +15,7 @@ import dagster as dg
 from pydantic import Field
 
 from dagster_backfills.defs.operations.notifications import Message
-from dagster_backfills.lib.errors import UserError
+from dagster_backfills.errors import UserError
 
 _TIMEOUT = 20
 _PORTS = {"SSL": 465, "STARTTLS": 587, "NONE": 25}

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import psycopg
 
-from dagster_backfills.defs.operations.statements import statement
-from dagster_backfills.lib.errors import UserError
+from dagster_backfills.domains.operations.statements import statement
+from dagster_backfills.errors import UserError
 
 if TYPE_CHECKING:
     from dagster import RunRecord

@@ -10,11 +10,11 @@ import psycopg
 from psycopg.rows import class_row
 
 from dagster_backfills.defs.operations.history import job_of, partitions_of
-from dagster_backfills.defs.operations.statements import statement
-from dagster_backfills.lib.redact import redact
+from dagster_backfills.domains.operations.statements import statement
+from dagster_backfills.redact import redact
 
 if TYPE_CHECKING:
-    from dagster_backfills.lib.dagster_private import SerializableErrorInfo
+    from dagster_backfills.dagster.private import SerializableErrorInfo
 
 SHOWN_UNITS = 10
 SHOWN_RUNS = 10

@@ -8,7 +8,7 @@ import dagster as dg
 import psycopg
 from psycopg.rows import dict_row
 
-from dagster_backfills.defs.operations.statements import statement
+from dagster_backfills.domains.operations.statements import statement
 
 DAYS = 30
 _OUTCOMES = ("succeeded", "failed", "cancelled")

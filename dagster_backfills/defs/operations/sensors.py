@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 
 import dagster as dg
 
+from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.defs.operations.channels import NotificationSettings, asked_for
 from dagster_backfills.defs.operations.notifications import failed_run, message_of, ui_address
-from dagster_backfills.defs.operations.statements import statement
-from dagster_backfills.lib.postgres.resource import PostgresResource
+from dagster_backfills.domains.operations.statements import statement
 
 _MOST_AT_ONCE = 200
 _FAILED, _DONE = dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.RUN_SUCCESS

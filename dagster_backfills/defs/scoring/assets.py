@@ -6,17 +6,17 @@ import dagster as dg
 import psycopg
 from pydantic import Field
 
-from dagster_backfills.defs.scoring.day_record import DayRecord
+from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.defs.scoring.partitions import scoring_days
-from dagster_backfills.defs.scoring.reporting import AS_OF
-from dagster_backfills.defs.scoring.settings import ScoringSettings
-from dagster_backfills.defs.scoring.tables import ACTIONS, CHURN, COMMITMENT
-from dagster_backfills.lib.engine.model import Target, WriteSet
-from dagster_backfills.lib.errors import UserError
-from dagster_backfills.lib.postgres.resource import PostgresResource
+from dagster_backfills.domains.scoring.day_record import DayRecord
+from dagster_backfills.domains.scoring.reporting import AS_OF
+from dagster_backfills.domains.scoring.settings import ScoringSettings
+from dagster_backfills.domains.scoring.tables import ACTIONS, CHURN, COMMITMENT
+from dagster_backfills.engine.model import Target, WriteSet
+from dagster_backfills.errors import UserError
 
 if TYPE_CHECKING:
-    from dagster_backfills.defs.scoring.histories import History
+    from dagster_backfills.domains.scoring.histories import History
 
 Settings = dg.ResourceParam[ScoringSettings]
 
@@ -53,7 +53,7 @@ def commitment_scores(
     scoring_settings: Settings,
 ) -> WriteSet:
     """Visits up to and including the day, by the weights that are configured."""
-    from dagster_backfills.defs.scoring.histories import commitment_history
+    from dagster_backfills.domains.scoring.histories import commitment_history
 
     weights = scoring_settings.parsed_weights
     history, basis = commitment_history(weights), f"weights {weights.version}"
@@ -74,7 +74,7 @@ def churn_risk_scores(
     scoring_settings: Settings,
 ) -> WriteSet:
     """Of the members that have a commitment score of the day."""
-    from dagster_backfills.defs.scoring.histories import CHURN_HISTORY
+    from dagster_backfills.domains.scoring.histories import CHURN_HISTORY
 
     return _day_by_day(context, config, postgres, scoring_settings, CHURN_HISTORY)
 
@@ -93,7 +93,7 @@ def coach_actions(
     scoring_settings: Settings,
 ) -> WriteSet:
     """Of the members at risk that have a coach."""
-    from dagster_backfills.defs.scoring.histories import ACTIONS_HISTORY
+    from dagster_backfills.domains.scoring.histories import ACTIONS_HISTORY
 
     return _day_by_day(context, config, postgres, scoring_settings, ACTIONS_HISTORY)
 

@@ -8,13 +8,13 @@ from typing import Any
 import dagster as dg
 import psycopg
 
-from dagster_backfills.defs.scoring.days import coverage_of
+from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.defs.scoring.partitions import newest_day
-from dagster_backfills.defs.scoring.settings import ScoringSettings
-from dagster_backfills.defs.scoring.statements import statement
-from dagster_backfills.defs.scoring.tables import ACTIONS, CHURN, COMMITMENT
-from dagster_backfills.lib.engine.model import Target
-from dagster_backfills.lib.postgres.resource import PostgresResource
+from dagster_backfills.domains.scoring.days import coverage_of
+from dagster_backfills.domains.scoring.settings import ScoringSettings
+from dagster_backfills.domains.scoring.statements import statement
+from dagster_backfills.domains.scoring.tables import ACTIONS, CHURN, COMMITMENT
+from dagster_backfills.engine.model import Target
 
 _LISTED = 50
 

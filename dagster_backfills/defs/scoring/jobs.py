@@ -4,15 +4,15 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from dagster_backfills.defs.scoring.days import utc_now
+from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.defs.scoring.partitions import newest_day, scoring_days
-from dagster_backfills.defs.scoring.settings import setting_at_load
-from dagster_backfills.defs.scoring.tables import ACTIONS, CHAIN, CHURN, COMMITMENT
-from dagster_backfills.lib.engine.model import Target
-from dagster_backfills.lib.postgres.resource import PostgresResource
+from dagster_backfills.domains.scoring.days import utc_now
+from dagster_backfills.domains.scoring.settings import setting_at_load
+from dagster_backfills.domains.scoring.tables import ACTIONS, CHAIN, CHURN, COMMITMENT
+from dagster_backfills.engine.model import Target
 
 if TYPE_CHECKING:
-    from dagster_backfills.lib.dagster_private import UnresolvedAssetJobDefinition
+    from dagster_backfills.dagster.private import UnresolvedAssetJobDefinition
 
 
 def run_tags() -> dict[str, str]:

@@ -4,7 +4,7 @@ from datetime import date, timedelta
 
 import dagster as dg
 
-from dagster_backfills.defs.scoring.settings import setting_at_load
+from dagster_backfills.domains.scoring.settings import setting_at_load
 
 scoring_days = dg.DailyPartitionsDefinition(
     start_date=setting_at_load("first_day").isoformat(), timezone="UTC"

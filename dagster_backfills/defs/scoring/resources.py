@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from dagster_backfills.defs.scoring.settings import ScoringSettings, settings_from
+from dagster_backfills.domains.scoring.settings import ScoringSettings, settings_from
 
 
 @dg.resource(description="What of scoring is configured, by variables `SCORING_…`.")

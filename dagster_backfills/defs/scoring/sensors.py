@@ -4,8 +4,11 @@ from datetime import date, datetime
 
 import dagster as dg
 
+from dagster_backfills.dagster.automation import failed_in_a_row
+from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.defs.scoring import jobs
-from dagster_backfills.defs.scoring.chain import (
+from dagster_backfills.defs.scoring.partitions import newest_day
+from dagster_backfills.domains.scoring.chain import (
     ACTIONS_STEP,
     CHURN_STEP,
     RunStatus,
@@ -16,11 +19,8 @@ from dagster_backfills.defs.scoring.chain import (
     judge,
     missed,
 )
-from dagster_backfills.defs.scoring.days import last_days, scored_before, utc_now
-from dagster_backfills.defs.scoring.partitions import newest_day
-from dagster_backfills.defs.scoring.settings import ScoringSettings
-from dagster_backfills.lib.automation import failed_in_a_row
-from dagster_backfills.lib.postgres.resource import PostgresResource
+from dagster_backfills.domains.scoring.days import last_days, scored_before, utc_now
+from dagster_backfills.domains.scoring.settings import ScoringSettings
 
 _ENDED = {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
 

@@ -2,16 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import psycopg
 from psycopg.rows import class_row, dict_row
 
-from dagster_backfills.lib.postgres.queries import load_queries
+from dagster_backfills.domains.training.status import ASSETS, statement
 
-_ASSETS = ["training/employee_training_video_completions", "training/organization_training_progress"]
 _SHOWN = 20
 
 
@@ -30,20 +28,20 @@ class RunReport:
 
 def run_report(conn: psycopg.Connection[Any], run_id: str) -> RunReport:
     """What the run has done so far."""
-    binds = {"run_id": run_id, "assets": _ASSETS, "completions": _ASSETS[0]}
+    binds = {"run_id": run_id, "assets": ASSETS, "completions": ASSETS[0]}
     with conn.cursor(row_factory=class_row(RunReport)) as cursor:
-        row = cursor.execute(_sql("run_totals"), binds).fetchone()
+        row = cursor.execute(statement("run_totals"), binds).fetchone()
     assert row is not None
     return row
 
 
 def run_metadata(conn: psycopg.Connection[Any], run_id: str) -> dict[str, Any]:
     """The report as Dagster metadata, however many organizations the run had; nothing for no work."""
-    binds = {"run_id": run_id, "assets": _ASSETS, "completions": _ASSETS[0], "shown": _SHOWN}
+    binds = {"run_id": run_id, "assets": ASSETS, "completions": ASSETS[0], "shown": _SHOWN}
     report = run_report(conn, run_id)
     with conn.cursor(row_factory=dict_row) as cursor:
-        organizations = cursor.execute(_sql("run_organizations"), binds).fetchall()
-        failures = cursor.execute(_sql("run_failures"), binds).fetchall()
+        organizations = cursor.execute(statement("run_organizations"), binds).fetchall()
+        failures = cursor.execute(statement("run_failures"), binds).fetchall()
     return report_metadata(report, organizations, failures) if report.organizations else {}
 
 
@@ -62,7 +60,3 @@ def report_metadata(
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
     return dg.MetadataValue.table([dg.TableRecord(dict(row)) for row in rows])
-
-
-def _sql(name: str) -> bytes:
-    return load_queries(Path(__file__).with_name("status.sql"))[name].encode()

@@ -12,11 +12,11 @@ import dagster as dg
 import psycopg
 from pydantic import Field
 
+from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.defs.training.declared import COMPLETIONS, PROGRESS, TRAINING
-from dagster_backfills.lib.engine.model import WriteSet
-from dagster_backfills.lib.errors import UserError
-from dagster_backfills.lib.postgres.queries import load_queries
-from dagster_backfills.lib.postgres.resource import PostgresResource
+from dagster_backfills.engine.model import WriteSet
+from dagster_backfills.errors import UserError
+from dagster_backfills.postgres.statements import load_queries
 
 _BATCH_RECORDS = 20_000  # a second's work; an organization is never cut
 _LISTED = 50

@@ -1,0 +1,213 @@
+"""`backfills jobs`: put background jobs in, look at them, watch, cancel and retry them."""
+
+import json as json_module
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any
+from uuid import UUID
+
+import typer
+
+from dagster_backfills.cli.domain_runs import database
+from dagster_backfills.cli.output import confirm, duration, print_json, print_table, say
+from dagster_backfills.domains.queue import queue
+from dagster_backfills.errors import UserError
+
+app = typer.Typer(
+    no_args_is_help=True, help="Background jobs: enqueue, list, show, watch, cancel, retry, clean-up."
+)
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else there.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+JobIds = Annotated[list[str], typer.Argument(metavar="ID…", help="The jobs' ids.")]
+STATUSES = ("pending", "processing", "completed", "failed", "cancelled")
+
+
+@app.command()
+def enqueue(
+    job_type: Annotated[
+        str, typer.Argument(metavar="TYPE", help="transcription, sop_generation or mux_upload.")
+    ],
+    input_: Annotated[
+        str, typer.Option("--input", help="The input as JSON; @FILE reads it from a file.")
+    ] = "{}",
+    priority: Annotated[int, typer.Option(min=1, max=10, help="1 goes first.")] = 5,
+    unique_key: Annotated[str, typer.Option(help="A second job of the type with this key is not made.")] = "",
+    run_after: Annotated[datetime | None, typer.Option(help="Not before this time (UTC).")] = None,
+    max_retries: Annotated[int | None, typer.Option(min=0, help="As the type says, if left out.")] = None,
+    then: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TYPE[=JSON]", help="What follows on completion, with its input; may be repeated."
+        ),
+    ] = None,
+    user_id: Annotated[str, typer.Option(help="Whose job it is.")] = "",
+    company_id: Annotated[str, typer.Option(help="Whose job it is.")] = "",
+    training_id: Annotated[str, typer.Option(help="What it belongs to.")] = "",
+    json: Json = False,
+) -> None:
+    """Put one job in and print its id."""
+    given = _object(input_, "--input")
+    with database() as conn:
+        job_id = queue.enqueue(
+            conn,
+            job_type,
+            given,
+            priority=priority,
+            run_after=run_after.replace(tzinfo=UTC) if run_after else None,
+            unique_key=unique_key or None,
+            max_retries=max_retries,
+            owner=queue.Owner(user_id or None, company_id or None, training_id or None),
+            then=[_step(step) for step in then or []],
+        )
+    print_json({"id": job_id}) if json else typer.echo(str(job_id))
+
+
+@app.command("list")
+def list_(
+    status: Annotated[str, typer.Option(help=f"Only these: {', '.join(STATUSES)}.")] = "",
+    job_type: Annotated[str, typer.Option("--type", help="Only this type.")] = "",
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
+    json: Json = False,
+) -> None:
+    """The newest jobs first."""
+    if status and status not in STATUSES:
+        raise UserError(f"There is no status {status!r}.", f"Choose of {', '.join(STATUSES)}.")
+    with database() as conn:
+        found = queue.rows(
+            conn, "list_jobs", status=status or None, job_type=job_type or None, max_rows=limit
+        )
+    if json:
+        print_json(found)
+        return
+    if not found:
+        say("There are no such jobs.")
+        return
+    print_table(
+        ["id", "type", "status", "priority", "%", "retries", "created", "took", "last error"],
+        [_line(row) for row in found],
+    )
+
+
+@app.command()
+def show(
+    job_id: Annotated[str, typer.Argument(metavar="ID", help="The job's id.")], json: Json = False
+) -> None:
+    """Everything about one job, its output and its errors."""
+    with database() as conn:
+        found = queue.rows(conn, "one_job", job_id=_id(job_id))
+    if not found:
+        raise UserError(f"There is no job {job_id}.", "backfills jobs list shows those there are.")
+    if json:
+        print_json(found[0])
+        return
+    print_table(
+        ["field", "value"], [(name, _shown(value)) for name, value in found[0].items() if value is not None]
+    )
+
+
+@app.command()
+def watch(
+    until_done: Annotated[bool, typer.Option(help="End when no job is active any more.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many jobs at once.")] = 30,
+) -> None:
+    """The live progress of all active jobs. Ctrl-C ends it, and no job. In a pipe: one line of JSON a change."""
+    from dagster_backfills.cli.queue_watch import watch_jobs
+
+    with database() as conn:
+        watch_jobs(conn, until_done=until_done, limit=limit)
+
+
+@app.command()
+def cancel(
+    ids: JobIds, reason: Annotated[str, typer.Option(help="Kept with the job.")] = "", yes: Yes = False
+) -> None:
+    """Cancel jobs that wait or are at work; those that have ended stay as they are."""
+    wanted = [_id(i) for i in ids]
+    confirm(f"Cancel {len(wanted)} jobs?", yes or len(wanted) == 1)
+    untouched = 0
+    with database() as conn:
+        for job_id in wanted:
+            before = queue.cancel(conn, job_id, reason or None)
+            if before in ("pending", "processing"):
+                say(f"{job_id}: cancelled (it was {before}).")
+            else:
+                untouched += 1
+                say(f"{job_id}: {'there is no such job' if before is None else f'it is {before} already'}.")
+    raise typer.Exit(1 if untouched else 0)
+
+
+@app.command()
+def retry(
+    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID…]", help="The failed jobs' ids.")] = None,
+    job_type: Annotated[str, typer.Option("--type", help="All failed jobs of this type.")] = "",
+    yes: Yes = False,
+) -> None:
+    """Try failed jobs once more, with all their retries anew: those named, or all of a type."""
+    if bool(ids) == bool(job_type):
+        raise UserError("Say which failed jobs to retry.", "Name their ids, or their type with --type.")
+    with database() as conn:
+        if job_type:
+            failed = queue.rows(conn, "list_jobs", status="failed", job_type=job_type, max_rows=1_000_000)
+            if not failed:
+                say(f"No job of type {job_type} has failed.")
+                return
+            confirm(f"Retry {len(failed):,} failed jobs of type {job_type}?", yes)
+        count = queue.retry(conn, ids=[_id(i) for i in ids] if ids else None, job_type=job_type or None)
+    say(f"{count:,} jobs wait again.")
+    if ids and count < len(set(ids)):
+        say(f"{len(set(ids)) - count} of those named have not failed, and stay as they are.")
+        raise typer.Exit(1)
+
+
+@app.command("clean-up")
+def clean_up(
+    days: Annotated[
+        int | None,
+        typer.Option(min=0, help="Remove jobs that ended longer ago. Left out: as configured, 30."),
+    ] = None,
+    yes: Yes = False,
+) -> None:
+    """Remove jobs that ended long ago. Their results go with them."""
+    confirm(f"Remove jobs that ended more than {30 if days is None else days} days ago?", yes)
+    with database() as conn:
+        removed = sum(queue.clean_up(conn, None if days is None else timedelta(days=days)))
+    say(f"{removed:,} jobs removed.")
+
+
+def _id(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise UserError(f"{text!r} is not a job's id.", "An id looks like 018f4e2a-….") from None
+
+
+def _object(text: str, option: str) -> dict[str, Any]:
+    if text.startswith("@"):
+        text = sys.stdin.read() if text == "@-" else Path(text[1:]).read_text(encoding="utf-8")
+    try:
+        value = json_module.loads(text)
+    except ValueError as error:
+        raise UserError(f"{option} is not JSON: {error}.", """Write it so: '{"field": "value"}'.""") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{option} must be a JSON object.", """Write it so: '{"field": "value"}'.""")
+    return value
+
+
+def _step(text: str) -> queue.Step:
+    job_type, _, given = text.partition("=")
+    return queue.Step(job_type, _object(given or "{}", f"--then {job_type}"))
+
+
+def _line(row: dict[str, Any]) -> tuple[Any, ...]:
+    took = (row["completed_at"] or datetime.now(UTC)) - row["started_at"] if row["started_at"] else None
+    error = (row["last_error"] or "")[:80] if row["status"] in ("failed", "pending") else ""
+    retries = f"{row['retry_count']}/{row['max_retries']}"
+    return (
+        str(row["id"]), row["job_type"], row["status"], row["priority"], row["progress_percentage"], retries,
+        row["created_at"], duration(took), error,
+    )  # fmt: skip
+
+
+def _shown(value: Any) -> Any:
+    return json_module.dumps(value, ensure_ascii=False, indent=1) if isinstance(value, dict | list) else value

@@ -1,0 +1,125 @@
+"""What keeps partitions and their contents up to date without anyone asking: sensors, as pure diffs in thin shells."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import takewhile
+from typing import Any
+
+import dagster as dg
+import psycopg
+
+from dagster_backfills.engine.back_off import back_off, is_resting
+
+_UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
+@dataclass(frozen=True)
+class PartitionDiff:
+    """Keys that the source has and Dagster has not, in the source's order; and the other way round."""
+
+    missing: list[str]
+    gone: list[str]
+
+
+def diff_partitions(source: Sequence[str], known: Iterable[str]) -> PartitionDiff:
+    """What must be added and removed so that the partitions are the source's rows."""
+    have, want = set(known), set(source)
+    return PartitionDiff([key for key in source if key not in have], sorted(have - want))
+
+
+def partition_sync_sensor(
+    name: str,
+    partitions_def: dg.DynamicPartitionsDefinition,
+    statement: Callable[[], str],
+    *,
+    on_new: Callable[[psycopg.Connection[Any], Sequence[str]], None] | None = None,
+    resource: str = "postgres",
+    interval_seconds: int = 30,
+) -> dg.SensorDefinition:
+    """A sensor that keeps `partitions_def` the same as the rows of `statement()`, one key a row, oldest first.
+
+    on_new: is told of keys, in a transaction, before they become partitions.
+    """
+
+    @dg.sensor(
+        name=name,
+        minimum_interval_seconds=interval_seconds,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description=f"Keeps the partitions {partitions_def.name!r} the same as their rows in Postgres.",
+        required_resource_keys={resource},
+    )
+    def sync(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        known = context.instance.get_dynamic_partitions(str(partitions_def.name))
+        with getattr(context.resources, resource).connect() as conn:
+            source = [row[0] for row in conn.execute(statement(), {})]
+            diff = diff_partitions(source, known)
+            if diff.missing and on_new is not None:
+                on_new(conn, diff.missing)
+                conn.commit()
+        if not diff.missing and not diff.gone:
+            return dg.SkipReason(f"All {len(source):,} partitions are there.")
+        requests: list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest] = []
+        if diff.missing:
+            requests.append(partitions_def.build_add_request(diff.missing))
+        if diff.gone:
+            requests.append(partitions_def.build_delete_request(diff.gone))
+        return dg.SensorResult(dynamic_partitions_requests=requests)
+
+    return sync
+
+
+def failed_in_a_row(records: Sequence[dg.RunRecord]) -> list[dg.RunRecord]:
+    """Of runs, the newest first: the newest ones, as far as they all have failed."""
+    return list(takewhile(lambda record: record.dagster_run.status == dg.DagsterRunStatus.FAILURE, records))
+
+
+def refresh_sensor(
+    name: str,
+    job: dg.JobDefinition,
+    due: Callable[[psycopg.Connection[Any]], int],
+    *,
+    what: str,
+    run_config: dict[str, object] | None = None,
+    resource: str = "postgres",
+    interval_seconds: int = 30,
+) -> dg.SensorDefinition:
+    """A sensor that runs `job` while `due` counts work: one run at a time, and bounded when runs fail.
+
+    The run finds its own work when it starts, so that a tick needs no list and two ticks no agreement.
+    """
+
+    @dg.sensor(
+        name=name,
+        job=job,
+        minimum_interval_seconds=interval_seconds,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description=f"Runs {job.name} while there are {what}.",
+        required_resource_keys={resource},
+    )
+    def refresh(context: dg.SensorEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        with getattr(context.resources, resource).connect() as conn:
+            count = due(conn)
+        if not count:
+            return dg.SkipReason(f"There are no {what}.")
+        instance = context.instance
+        active = instance.get_run_records(dg.RunsFilter(job_name=job.name, statuses=_UNFINISHED), limit=1)
+        if active:
+            return dg.SkipReason(
+                f"{count:,} {what}; run {active[0].dagster_run.run_id} of {job.name} is at it."
+            )
+        failed = failed_in_a_row(instance.get_run_records(dg.RunsFilter(job_name=job.name), limit=12))
+        if failed and is_resting(len(failed), failed[0].create_timestamp, datetime.now(UTC)):
+            return dg.SkipReason(
+                f"{count:,} {what}, but the last {len(failed)} runs of {job.name} failed: the next try is "
+                f"{back_off(len(failed))} after the last."
+            )
+        return dg.RunRequest(run_config=run_config or {}, tags={"backfills/reason": f"{count} {what}"})
+
+    return refresh

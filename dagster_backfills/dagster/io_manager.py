@@ -1,0 +1,219 @@
+"""The Postgres I/O manager: an asset says what a table holds, this says how it gets there and comes back."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import dagster as dg
+import psycopg
+from pydantic import Field
+
+from dagster_backfills.dagster.layout import address_of, refuse_twins
+from dagster_backfills.dagster.load import load_rows
+from dagster_backfills.dagster.partition_events import Reporter, announce_partitions, narrow_to_unreported
+from dagster_backfills.dagster.report import (
+    ProgressLog,
+    failure_of,
+    partition_metadata,
+    run_metadata,
+    table_metadata,
+)
+from dagster_backfills.dagster.resource import PostgresResource
+from dagster_backfills.engine.failures import describe, is_lost
+from dagster_backfills.engine.ledger import RunIdentity
+from dagster_backfills.engine.model import WHOLE, Compute, Frame, Outcome, Query, Target, Write, WriteSet
+from dagster_backfills.engine.runner import Runner
+from dagster_backfills.engine.settings import EngineSettings
+from dagster_backfills.engine.table.address import Address
+from dagster_backfills.engine.table.catalog import Table, read_table
+from dagster_backfills.environment import from_environment
+from dagster_backfills.errors import UserError
+
+VARIABLES = "BACKFILLS_"  # what the environment variables of the engine's settings begin with
+
+
+class PostgresIOManager(EngineSettings, dg.ConfigurableIOManager):
+    """Stores what an asset returns in the table that its key names, and loads it again by partition and column.
+
+    An asset returns a `Query` (computed and written inside the database), a pandas DataFrame or an Arrow table
+    (COPY, then the same merge), a `Compute` (Python rules on each batch), a `WriteSet` (several tables in the
+    same batches), or None where it wrote by itself. Asset metadata: `partition_expr` (the column of the
+    partition key), `write_mode` (`upsert`, `insert_missing`, `replace`), `key_columns`, `unit_column`, `table`.
+
+    Good partitions are reported as their batches finish. At the end, partitions that could not be written make
+    the step fail with one `Failure` that lists them; rows of single units that could not are in the ledger.
+
+    An input is loaded as a pandas DataFrame, an Arrow table or a SQLAlchemy Select, by its annotation; for the
+    partitions asked for, and the `columns` that the input's metadata names.
+
+    Every number of the engine is a field. A deployment sets it by a variable, `BACKFILLS_BATCH_UNITS` say, and a
+    run by its own configuration.
+    """
+
+    postgres: dg.ResourceDependency[PostgresResource]
+    retry_wait_seconds: float = Field(
+        default=30.0,
+        ge=0,
+        description="After the server stayed away that long: seconds to the step's next try.",
+    )
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Raises UserError that names a variable of the environment that is wrong."""
+        from_environment(EngineSettings, VARIABLES)
+
+    def settings(self, write_set: WriteSet) -> EngineSettings:
+        if write_set.settings is not None:
+            return write_set.settings
+        given = {name: getattr(self, name) for name in EngineSettings.model_fields}
+        if given["target_seconds"]:
+            given["target_seconds"] = max(given["target_seconds"], write_set.batch_seconds)
+        return EngineSettings(**{**given, "max_batch_units": max(self.max_batch_units, self.batch_units)})
+
+    def handle_output(self, context: dg.OutputContext, obj: Any) -> Iterator[Any]:  # type: ignore[override]
+        if obj is None:
+            if context.has_asset_key and context.has_asset_partitions:
+                narrow_to_unreported(context)  # written, and reported, with another output's
+            return
+        try:
+            yield from _Storing(self, context, _write_set(context, obj)).events()
+        except UserError as error:
+            raise dg.Failure(description=str(error), allow_retries=False) from error
+        except Exception as error:
+            if is_lost(error):
+                # The engine has waited for the server already; a later try goes on where this one stopped.
+                raise dg.RetryRequested(max_retries=3, seconds_to_wait=self.retry_wait_seconds) from error
+            if not isinstance(error, psycopg.Error):
+                raise
+            _, state, message = describe(error)
+            raise dg.Failure(
+                f"Postgres refuses: {message} (SQLSTATE {state})", allow_retries=False
+            ) from error
+
+    def load_input(self, context: dg.InputContext) -> Any:
+        try:
+            return load_rows(context, self.postgres)
+        except UserError as error:
+            raise dg.Failure(description=str(error), allow_retries=False) from error
+
+
+def _write_set(context: dg.OutputContext, obj: Any) -> WriteSet:
+    if isinstance(obj, WriteSet):
+        return obj
+    if not context.has_asset_key:
+        raise UserError(
+            f"Output {context.name!r} of {context.op_def.name} is no asset, so that no table is named for it.",
+            hint="Return a WriteSet whose targets name their tables, or give the op another I/O manager.",
+        )
+    target = Target.from_metadata("/".join(context.asset_key.path), context.definition_metadata or {})
+    source = obj if isinstance(obj, Query | Compute | Frame) else Frame(obj)
+    return WriteSet([Write(target, source)])
+
+
+@dataclass
+class _Storing:
+    """One output on its way into Postgres."""
+
+    manager: PostgresIOManager
+    context: dg.OutputContext
+    write_set: WriteSet
+    tables: dict[str, Table] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.partitions_def = self.write_set.partitions_def
+        if self.context.has_asset_partitions:
+            self.partitions_def = self.context.asset_partitions_def
+        self.keys = self._keys()
+        self.modes = {write.target.asset: write.target.mode for write in self.write_set.writes}
+        self.own = "/".join(self.context.asset_key.path) if self.context.has_asset_key else None
+
+    def events(self) -> Iterator[Any]:
+        if not self.keys or not self.write_set.writes:
+            self.context.log.info("No partition is due: nothing to write.")
+            return
+        runner = Runner(
+            connect=self.manager.postgres.connect,
+            run_identity=run_identity(self.context),
+            settings=self.manager.settings(self.write_set),
+            log=self.context.log.warning,
+        )
+        with self.manager.postgres.connect() as conn:
+            self._read_tables(conn, [w for w in self.write_set.writes if w.address is None])
+            addresses = {
+                w.target.asset: w.address or self._address(conn, w.target) for w in self.write_set.writes
+            }
+        if self.own is None and self.keys != [WHOLE]:
+            # Dagster has announced nothing for a run that finds its partitions itself.
+            announce_partitions(self.context, [dg.AssetKey(a.split("/")) for a in self.modes], self.keys)
+        progress = ProgressLog(len(self.keys), self.context.log.info)
+        reporter = Reporter(self.context)
+        for finished in runner.run(self.write_set.writes, addresses, self.keys, self.write_set.around):
+            good = [key for key in finished if key not in runner.outcome.failed]
+            yield from reporter.report(self._materializations(runner.outcome, good))
+            progress.step(len(finished), runner.outcome)
+        self.context.log.info(progress.line(runner.outcome))
+        if runner.outcome.failed:
+            raise failure_of(runner.outcome, len(self.keys))
+        self._describe(runner.outcome, reporter)
+
+    def _address(self, conn: psycopg.Connection, target: Target) -> Address:
+        table = self.tables[target.asset]
+        address = address_of(target, table, self.partitions_def, self.keys)
+        refuse_twins(conn, target, table, self.partitions_def, self.context.step_context.instance)
+        return address
+
+    def _materializations(self, outcome: Outcome, keys: Sequence[str]) -> list[dg.AssetMaterialization]:
+        """Of every asset of the set, for partitions that are written. What has no partitions, Dagster reports."""
+        return [
+            dg.AssetMaterialization(
+                asset.split("/"),
+                partition=None if key == WHOLE else key,
+                metadata=partition_metadata(
+                    outcome.counts.get(asset, {}).get(key), mode, partitioned=key != WHOLE
+                )
+                | outcome.said.get(key, {}),
+            )
+            for asset, mode in self.modes.items()
+            for key in keys
+            if key != WHOLE or self.own is None
+        ]
+
+    def _describe(self, outcome: Outcome, reporter: Reporter) -> None:
+        """Totals and columns, once for each asset: ten thousand times they would be most of what a run writes."""
+        if self.own is None:
+            return
+        with self.manager.postgres.connect() as conn:
+            self._read_tables(conn, [w for w in self.write_set.writes if w.address is not None])
+        for asset, mode in self.modes.items():
+            metadata = run_metadata(outcome, asset) | table_metadata(self.tables[asset])
+            if asset != self.own:
+                reporter.describe(dg.AssetKey(asset.split("/")), metadata)
+                continue
+            if self.keys == [WHOLE]:
+                metadata |= partition_metadata(outcome.of(asset, WHOLE), mode, partitioned=False)
+            self.context.add_output_metadata(metadata)
+
+    def _read_tables(self, conn: psycopg.Connection, writes: Sequence[Write]) -> None:
+        self.tables |= {w.target.asset: read_table(conn, *w.target.schema_and_table) for w in writes}
+
+    def _keys(self) -> list[str]:
+        if self.write_set.keys is not None:
+            return list(dict.fromkeys(self.write_set.keys))
+        if not self.context.has_asset_partitions:
+            return [WHOLE]
+        keys = list(self.context.asset_partition_keys)
+        if len(keys) < 2 or self.partitions_def is None:
+            return keys
+        # In the definition's own order (the oldest first), which a set of keys has lost.
+        asked = set(keys)
+        every = self.partitions_def.get_partition_keys(
+            dynamic_partitions_store=self.context.step_context.instance
+        )
+        ordered = [key for key in every if key in asked]
+        return ordered if len(ordered) == len(asked) else keys
+
+
+def run_identity(context: dg.OutputContext) -> RunIdentity:
+    """The run and step, and what they go on from: a run that Dagster retried, or one re-executed from failure."""
+    run = context.step_context.dagster_run
+    resumes = run.tags.get("dagster/is_resume_retry") == "true" or "dagster/retry_number" in run.tags
+    return RunIdentity(run.run_id, context.step_key, run.root_run_id or run.run_id, resumes)

@@ -1,0 +1,122 @@
+"""What a run of the engine tells its readers, as Dagster metadata. Nothing is written or decided here."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import dagster as dg
+
+from dagster_backfills.engine.model import Counts, Mode, Outcome
+from dagster_backfills.engine.table.catalog import Table
+
+_LOG_EVERY_SECONDS = 5.0
+_LISTED = 50  # failing partitions named in a message; the ledger has them all
+
+
+def partition_metadata(counts: Counts | None, mode: Mode, *, partitioned: bool) -> dict[str, Any]:
+    """Rows of one partition; nothing for a partition that an earlier try of the run has written.
+
+    How many rows the partition has is known where its source gave them all: not of what `insert_missing` adds to.
+    """
+    if counts is None:
+        return {"written_by": "an earlier try of this run"}
+    entries: dict[str, Any] = {}
+    if mode != "insert_missing":
+        entries["dagster/partition_row_count" if partitioned else "dagster/row_count"] = counts.rows
+    entries |= {
+        "rows_inserted": counts.inserted,
+        "rows_updated": counts.updated,
+        "rows_unchanged": counts.unchanged,
+        "rows_deleted": counts.deleted,
+    }
+    if counts.failed_units:
+        entries["failed_units"] = counts.failed_units
+    return entries
+
+
+def run_metadata(outcome: Outcome, asset: str) -> dict[str, Any]:
+    """Totals of one asset over the whole run."""
+    total = outcome.total(asset)
+    return {
+        "run_partitions": len(outcome.done) + len(outcome.resumed),
+        "run_rows_inserted": total.inserted,
+        "run_rows_updated": total.updated,
+        "run_rows_unchanged": total.unchanged,
+        "run_rows_deleted": total.deleted,
+        "run_failed_units": sum(f.asset == asset for f in outcome.unit_failures),
+        "run_seconds": round(outcome.seconds, 3),
+    }
+
+
+def table_metadata(table: Table) -> dict[str, Any]:
+    """Dagster's own entries on a table: its full name and its columns."""
+    columns = [
+        dg.TableColumn(
+            column.name,
+            column.type,
+            description=column.description,
+            constraints=dg.TableColumnConstraints(
+                nullable=not column.not_null, unique=(column.name,) in table.keys
+            ),
+        )
+        for column in table.columns
+    ]
+    return {
+        "dagster/table_name": table.qualified,
+        "dagster/column_schema": dg.MetadataValue.table_schema(dg.TableSchema(columns)),
+    }
+
+
+def failure_of(outcome: Outcome, total: int) -> dg.Failure:
+    """The one failure of a step whose partitions could not all be written. It is not retried: data is bad."""
+    failures = list(outcome.failed.items())
+    shown = "; ".join(f"{key!r}: {failure.message}" for key, failure in failures[:5])
+    more = f"; and {len(failures) - 5:,} more" if len(failures) > 5 else ""
+    records = [
+        dg.TableRecord({"partition": key, "asset": f.asset, "error": f.error_class, "message": f.message})
+        for key, f in failures[:_LISTED]
+    ]
+    return dg.Failure(
+        description=(
+            f"{len(failures):,} of {total:,} partitions could not be written ({shown}{more}). The others are done. "
+            "Mend the cause, then relaunch the failed partitions; `backfills failures list` has them all."
+        ),
+        metadata={
+            "failed_partitions": len(failures),
+            "failures": dg.MetadataValue.table(records) if records else dg.MetadataValue.text("none"),
+        },
+        allow_retries=False,
+    )
+
+
+@dataclass
+class ProgressLog:
+    """One line for the log now and then: how far, how fast, how long still."""
+
+    total: int
+    log: Callable[[str], None]
+    done: int = 0
+    began: float = field(default_factory=time.monotonic)
+    logged: float = field(default_factory=time.monotonic)
+
+    def step(self, partitions: int, outcome: Outcome) -> None:
+        self.done += partitions
+        if time.monotonic() - self.logged >= _LOG_EVERY_SECONDS and self.done < self.total:
+            self.logged = time.monotonic()
+            self.log(self.line(outcome))
+
+    def line(self, outcome: Outcome) -> str:
+        seconds = time.monotonic() - self.began
+        written = Counts()
+        for asset in outcome.counts:
+            written.add(outcome.total(asset))
+        left = seconds / self.done * (self.total - self.done) if self.done else 0.0
+        return (
+            f"{self.done:,} of {self.total:,} partitions ({100 * self.done // max(self.total, 1)} %), "
+            f"{written.inserted:,} rows inserted, {written.updated:,} updated, {written.unchanged:,} unchanged, "
+            f"{written.deleted:,} deleted, {len(outcome.failed):,} partitions and "
+            f"{len(outcome.unit_failures):,} single units failed; "
+            f"{self.done / max(seconds, 0.001):,.0f} partitions/s"
+            + (f", about {left:,.0f} s left" if self.done < self.total else f", {seconds:,.1f} s")
+        )

@@ -1,0 +1,62 @@
+"""The queue as an asset: what it looks like over time, and what its media jobs made. Not here: the work."""
+
+from typing import Any
+
+import dagster as dg
+import psycopg
+
+from dagster_backfills.dagster.resource import PostgresResource
+from dagster_backfills.domains.queue import queue
+from dagster_backfills.domains.queue.outcome import Event
+
+KEY = dg.AssetKey(["jobs", "background_jobs"])
+_LONGEST_TEXT = 500
+
+
+@dg.observable_source_asset(
+    key=KEY,
+    group_name="jobs",
+    description="Every background job with its state, input, output and errors: table jobs.background_jobs.",
+    automation_condition=dg.AutomationCondition.on_cron("*/5 * * * *"),
+    metadata={"dagster/relation_identifier": "jobs.background_jobs"},
+)
+def background_jobs(postgres: PostgresResource) -> dg.ObserveResult:
+    """Depth, oldest waiting, throughput and mean duration of the queue, in all and by type, every five minutes."""
+    with postgres.connect() as conn:
+        return dg.ObserveResult(metadata=queue_metadata(conn))
+
+
+def queue_metadata(conn: psycopg.Connection) -> dict[str, Any]:
+    """The queue's figures under stable names, so that the UI charts each of them."""
+    rows = queue.rows(conn, "metrics")
+    totals: dict[str, Any] = {
+        "depth": sum(r["waiting"] for r in rows),
+        "scheduled": sum(r["scheduled"] for r in rows),
+        "processing": sum(r["processing"] for r in rows),
+        "oldest_waiting_seconds": round(max((r["oldest_waiting_seconds"] for r in rows), default=0.0), 1),
+        "completed_last_hour": sum(r["completed_last_hour"] for r in rows),
+        "failed_last_hour": sum(r["failed_last_hour"] for r in rows),
+    }
+    for r in rows:
+        name = r["job_type"]
+        totals[f"{name}/depth"] = r["waiting"]
+        totals[f"{name}/oldest_waiting_seconds"] = round(r["oldest_waiting_seconds"], 1)
+        totals[f"{name}/completed_last_hour"] = r["completed_last_hour"]
+        if r["mean_seconds"] is not None:
+            totals[f"{name}/mean_seconds"] = round(r["mean_seconds"], 2)
+    return totals
+
+
+def result_observation(event: Event) -> dg.AssetObservation:
+    """A media job's result as an observation: short values as they are, long text cut, lists counted."""
+    metadata: dict[str, Any] = {"job_id": str(event.job.id), "job_type": event.job.job_type}
+    for name, value in (event.output or {}).items():
+        if isinstance(value, list):
+            metadata[name] = len(value)
+        elif name.endswith("_markdown"):
+            metadata[name] = dg.MetadataValue.md(value[: 8 * _LONGEST_TEXT])
+        elif isinstance(value, str):
+            metadata[name] = value[:_LONGEST_TEXT]
+        else:
+            metadata[name] = value
+    return dg.AssetObservation(KEY, description=f"{event.job.job_type} completed", metadata=metadata)

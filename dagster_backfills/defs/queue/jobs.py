@@ -1,0 +1,103 @@
+"""The runs that work the queue off and clean it up. Not here: when they start."""
+
+from datetime import timedelta
+
+import dagster as dg
+
+from dagster_backfills.dagster.resource import PostgresResource
+from dagster_backfills.defs.queue.assets import result_observation
+from dagster_backfills.domains.queue import queue
+from dagster_backfills.domains.queue.outcome import Event
+from dagster_backfills.domains.queue.registry import background_job_types
+from dagster_backfills.domains.queue.worker import Worker, WorkerOptions
+
+
+class DrainConfig(dg.Config):
+    """How one run works. `idle_seconds`: how long the queue must stay empty until the run ends."""
+
+    concurrency: int = 4
+    idle_seconds: float = 30.0
+    max_seconds: float = 3600.0
+
+
+@dg.op(out=dg.Out(dg.Nothing))
+def work_off_background_jobs(
+    context: dg.OpExecutionContext, config: DrainConfig, postgres: PostgresResource
+) -> None:
+    """Claim and run jobs until the queue stays empty or the time is up. Ended early, it gives its jobs back."""
+    registry = background_job_types()
+    media = {kind.name for kind in registry if kind.media}
+
+    def on_event(event: Event) -> None:
+        job = event.job
+        if event.status == "completed":
+            if job.job_type in media:
+                context.log.info(f"{job.job_type} {job.id} completed")
+                context.log_event(result_observation(event))
+        else:
+            reason = event.failure.message if event.failure else "its attempt came to its end too late"
+            context.log.warning(f"{job.job_type} {job.id} {event.status}, attempt {job.attempt}: {reason}")
+
+    options = WorkerOptions(
+        concurrency=config.concurrency, idle_seconds=config.idle_seconds, max_seconds=config.max_seconds
+    )
+    name = f"run {context.run_id}"
+    tally = Worker(postgres.libpq_url, registry, options, name=name, on_event=on_event).run()
+    context.log.info(
+        f"{tally.completed} jobs completed, {tally.retried} to be retried, {tally.failed} failed"
+    )
+    context.add_output_metadata(
+        {
+            "completed": tally.completed,
+            "failed": tally.failed,
+            "retried": tally.retried,
+            "cancelled": tally.stopped,
+            "lost": tally.lost,
+            "given_back": tally.given_back,
+            "seconds": round(tally.seconds, 1),
+            **{f"completed/{kind}": count for kind, count in sorted(tally.by_type.items())},
+        }
+    )
+
+
+@dg.job(executor_def=dg.in_process_executor, description="Works the background jobs off, many in one run.")
+def drain_background_jobs() -> None:
+    work_off_background_jobs()
+
+
+class CleanUpConfig(dg.Config):
+    """`days`: jobs that ended longer ago are removed. 0: as `jobs.queue_settings` says, 30 days at first."""
+
+    days: float = 0.0
+    batch: int = 10_000
+
+
+@dg.op(out=dg.Out(dg.Nothing))
+def remove_old_background_jobs(
+    context: dg.OpExecutionContext, config: CleanUpConfig, postgres: PostgresResource
+) -> None:
+    """Remove jobs that ended long ago, a batch a transaction, and take back what dead workers held."""
+    removed = 0
+    with postgres.connect() as conn:
+        for count in queue.clean_up(conn, timedelta(days=config.days) if config.days else None, config.batch):
+            conn.commit()
+            removed += count
+        taken_back = queue.take_back_expired(conn)
+        conn.commit()
+    context.log.info(f"{removed} jobs removed, {taken_back} taken back")
+    context.add_output_metadata({"removed": removed, "taken_back": taken_back})
+
+
+@dg.job(executor_def=dg.in_process_executor, description="Removes background jobs that ended long ago.")
+def clean_up_background_jobs() -> None:
+    remove_old_background_jobs()
+
+
+clean_up_daily = dg.ScheduleDefinition(
+    name="clean_up_background_jobs_daily",
+    description="03:30 UTC: removes background jobs that ended long ago.",
+    job=clean_up_background_jobs,
+    cron_schedule="30 3 * * *",
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+)

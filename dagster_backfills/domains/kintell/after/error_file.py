@@ -1,0 +1,56 @@
+"""The error file of a job: rejected rows as they stood, with their number and what is wrong. Streamed."""
+
+import csv
+import io
+from collections.abc import Iterable, Iterator
+from typing import Any
+from uuid import UUID
+
+import psycopg
+
+from dagster_backfills.domains.kintell.importing.account import Job, load_job
+from dagster_backfills.domains.kintell.statements import statements
+
+ROW, MESSAGE = "_error_row", "_error_message"
+
+
+def error_lines(columns: list[str], errors: Iterable[tuple[int, str, list[str]]]) -> Iterator[str]:
+    """CSV text: the file's columns (without those of an earlier error file), the row's number, its message."""
+    keep = [i for i, name in enumerate(columns) if name not in (ROW, MESSAGE)]
+    buffer = io.StringIO()
+    # CRLF, as RFC 4180 has it; a writer that ends lines otherwise leaves a lone CR in a field unquoted.
+    writer = csv.writer(buffer, lineterminator="\r\n")
+    writer.writerow([*(columns[i] for i in keep), ROW, MESSAGE])
+    for row, message, values in errors:
+        writer.writerow([*(values[i] if i < len(values) else "" for i in keep), row, message])
+        if buffer.tell() > 65536:
+            yield buffer.getvalue()
+            buffer.seek(0)
+            buffer.truncate()
+    yield buffer.getvalue()
+
+
+def stream_errors(conn: psycopg.Connection, job: Job) -> Iterator[str]:
+    """The error file's text, a piece at a time; the rows stay with the server until they are asked for."""
+    with conn.transaction(), conn.cursor(name="kintell_errors") as cursor:
+        cursor.itersize = 2000
+        cursor.execute(statements().errors.sql, {"job": job.id})
+        yield from error_lines(job.columns, cursor)
+
+
+def write_error_file(conn: psycopg.Connection, job: UUID, url: str) -> int:
+    """Write the error file to a path or fsspec URL and return the number of its rows. What was there is replaced
+    when the new one is complete."""
+    import fsspec
+
+    found = load_job(conn, job)
+    fs, path = fsspec.core.url_to_fs(url)
+    parent = path.rsplit("/", 1)[0]
+    if parent and parent != path:
+        fs.makedirs(parent, exist_ok=True)
+    partial: Any = f"{path}.partial"
+    with fs.open(partial, "wb") as out:
+        for text in stream_errors(conn, found):
+            out.write(text.encode())
+    fs.mv(partial, path)
+    return int(statements().count_errors(conn, job=job))

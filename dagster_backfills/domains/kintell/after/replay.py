@@ -1,0 +1,106 @@
+"""Importing a job's rejected rows again, from the database alone, after their cause was removed."""
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import psycopg
+
+from dagster_backfills.domains.kintell.file.parse import Parsed
+from dagster_backfills.domains.kintell.file.reader import KNOWN
+from dagster_backfills.domains.kintell.importing.account import Job, load_job
+from dagster_backfills.domains.kintell.importing.claims import LEASE_SECONDS, Claim, ClaimLost
+from dagster_backfills.domains.kintell.importing.writer import Rules, add_batch, store_sessions
+from dagster_backfills.domains.kintell.rows.batches import Batch, prepare
+from dagster_backfills.domains.kintell.rows.seen import SettledIds
+from dagster_backfills.domains.kintell.rows.users import Users
+from dagster_backfills.domains.kintell.statements import statements
+
+BATCH = 5_000
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """`tried` rejected rows, of which `imported` are sessions now or settled as duplicates."""
+
+    tried: int
+    imported: int
+    job: Job
+
+
+def replay(
+    url: str,
+    job: UUID,
+    *,
+    create_missing_users: bool = False,
+    run_id: str | None = None,
+    lease: float = LEASE_SECONDS,
+) -> Replayed:
+    """Judge the open rejected rows again and import those that are good now. Each batch is one transaction, and a
+    row that was imported is no longer open: an interrupted replay is simply started again."""
+    with Claim(url, job, "replay", run_id=run_id, lease=lease) as claim, claim.connect() as conn:
+        found = load_job(conn, job)
+        rules = Rules(found.on_duplicate, frozenset(found.columns), again=True)
+        users = Users(conn)
+        tried = imported = after = 0
+        while True:
+            rows = list(statements().open_errors(conn, job=job, after_row=after, most=BATCH))
+            if not rows:
+                return Replayed(tried, imported, load_job(conn, job))
+            batch = _batch(conn, found, rows, users, create_missing_users)
+            imported += _write(conn, claim, batch, rules)
+            tried += len(rows)
+            after = rows[-1][0]
+
+
+def _batch(
+    conn: psycopg.Connection,
+    job: Job,
+    rows: list[tuple[int, list[str], str]],
+    users: Users,
+    create_missing_users: bool,
+) -> Batch:
+    import numpy as np
+    import polars as pl
+
+    numbers = np.array([number for number, _, _ in rows], np.int64)
+    positions = job.header.positions
+    data = {
+        name: [values[positions[name]].strip() if name in positions else "" for _, values, _ in rows]
+        for name in KNOWN
+    }
+    frame = pl.DataFrame(
+        {**data, "row": np.arange(len(rows))}, schema={**dict.fromkeys(KNOWN, pl.String), "row": pl.Int64}
+    )
+    values_by_row = {number: values for number, values, _ in rows}
+    batch = prepare(
+        Parsed(frame, {}),
+        numbers,
+        (0, 0),
+        values_by_row.__getitem__,
+        users,
+        SettledIds(conn, job.id, 0),
+        create_missing_users=create_missing_users,
+    )
+    batch.position = statements().next_event_position(conn)
+    return batch
+
+
+def _write(conn: psycopg.Connection, claim: Claim, batch: Batch, rules: Rules) -> int:
+    sql = statements()
+    with conn.transaction():
+        written = store_sessions(conn, claim.job, batch, rules, careful=True)
+        rejects = {reject.row_number: reject.message for reject in [*batch.rejects, *written.refused]}
+        good = [number for number in batch.sessions["row_number"].to_list() if number not in rejects]
+        sql.resolve_errors(conn, job=claim.job, rows=good)
+        sql.reword_errors(conn, job=claim.job, rows=list(rejects), messages=list(rejects.values()))
+        counts: dict[str, Any] = {
+            "inserted": written.inserted,
+            "updated": written.updated,
+            "skipped": written.skipped,
+        }
+        if sql.account_replay(conn, job=claim.job, attempt=claim.attempt, **counts) is None:
+            raise claim.why_lost(conn) or ClaimLost(f"job {claim.job} is no longer held", "lost")
+        written.failed = len(rejects)
+        add_batch(conn, claim, batch, written, 0.0)
+    return len(good)

@@ -1,0 +1,194 @@
+"""Moving events from the outbox to NATS JetStream: in order, in batches, each stored once. Not here: their making.
+
+Each event has a subject of its own, and is sent with the expectation that nothing was stored under it, so that
+JetStream refuses a second copy however much later it comes; the message id catches those that come at once.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import psycopg
+
+from dagster_backfills.domains.kintell.statements import statements
+from dagster_backfills.errors import NotUsableError
+
+BATCH = 1000
+ACK_SECONDS = 15.0
+WRONG_LAST_SEQUENCE = 10071
+SUBJECTS = "kintell.session.>"
+
+
+class NatsUnavailable(NotUsableError):
+    """NATS can't be reached or does not take events now; they wait."""
+
+
+@dataclass
+class Published:
+    """Events that are stored in JetStream now; `again` of them had been stored before."""
+
+    events: int = 0
+    again: int = 0
+    busy: bool = False
+
+
+def publish_waiting(
+    url: str,
+    nats_url: str,
+    stream: str,
+    *,
+    most: int | None = None,
+    on_progress: Callable[[Published], None] = lambda _: None,
+) -> Published:
+    """Send what waits in the outbox, at most `most` events. Raises `NatsUnavailable`; what was stored until then
+    is noted, and the rest waits. With another publisher at work nothing is done, and `busy` says so."""
+    with psycopg.connect(url, autocommit=True, application_name="kintell-publisher") as conn:
+        if not statements().try_publisher(conn):
+            return Published(busy=True)
+        if not statements().count_waiting(conn, most=1):
+            return Published()
+        try:
+            return asyncio.run(_publish(conn, nats_url, stream, most, on_progress))
+        except NatsUnavailable as error:
+            statements().note_publish_error(conn, error=error.message)
+            raise
+
+
+async def _publish(
+    conn: psycopg.Connection,
+    nats_url: str,
+    stream: str,
+    most: int | None,
+    on_progress: Callable[[Published], None],
+) -> Published:
+    done = Published()
+    connection = await _connect(nats_url)
+    try:
+        jetstream = connection.jetstream(timeout=ACK_SECONDS)
+        await ensure_stream(jetstream, stream)
+        while most is None or done.events < most:
+            events = take(conn, BATCH if most is None else min(BATCH, most - done.events))
+            if not events:
+                break
+            stored, again, problem = await _send(jetstream, stream, events)
+            statements().mark_published(conn, positions=stored)
+            done.events += len(stored)
+            done.again += again
+            if problem:
+                raise NatsUnavailable(f"{done.events} events were stored, then NATS refused: {problem}")
+            on_progress(done)
+        statements().note_published(conn)
+        return done
+    finally:
+        await connection.close()
+
+
+async def _connect(nats_url: str) -> Any:
+    import nats
+    import nats.errors
+
+    async def quiet(_: Exception) -> None:
+        """What goes wrong is raised where it matters."""
+
+    if not _is_url(nats_url):
+        # Before the client says what it could not read of it, which may be the password.
+        raise NatsUnavailable("KINTELL_NATS_URL is not a URL like nats://user:password@host:4222.")
+    try:
+        # A connection that breaks stays broken: what was under way fails, and goes again in order.
+        return await nats.connect(
+            nats_url, allow_reconnect=False, connect_timeout=5, max_reconnect_attempts=1, error_cb=quiet
+        )
+    except (OSError, TimeoutError, nats.errors.Error) as error:
+        raise NatsUnavailable(
+            f"NATS at {_host(nats_url)} does not answer: {error or type(error).__name__}"
+        ) from error
+
+
+def _is_url(nats_url: str) -> bool:
+    try:
+        parts = urlsplit(nats_url if "://" in nats_url else f"nats://{nats_url}")
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def _host(nats_url: str) -> str:
+    return nats_url.rsplit("@", 1)[-1].removeprefix("nats://")
+
+
+async def ensure_stream(jetstream: Any, stream: str) -> None:
+    """Make the stream where there is none; one that an operator made is left as it is."""
+    import nats.errors
+    import nats.js.errors
+    from nats.js.api import StreamConfig
+
+    try:
+        try:
+            await jetstream.stream_info(stream)
+        except nats.js.errors.NotFoundError:
+            await jetstream.add_stream(
+                StreamConfig(
+                    name=stream,
+                    description="Events of imported Kintell sessions, one message a subject",
+                    subjects=[SUBJECTS],
+                    max_msgs_per_subject=1,
+                    discard="new",  # type: ignore[arg-type]
+                    discard_new_per_subject=True,
+                )
+            )
+    except (OSError, TimeoutError, nats.errors.Error) as error:
+        raise NatsUnavailable(f"Stream {stream} can't be used: {error or type(error).__name__}") from error
+
+
+def take(conn: psycopg.Connection, most: int) -> list[tuple[int, str, str, str]]:
+    """The next events. It is noted that they may leave before they do: a rollback that takes sessions back in
+    the meantime then announces that, instead of deleting events that are on their way."""
+    with conn.transaction():
+        statements().lock_publisher(conn)
+        events = list(statements().waiting_events(conn, most=most))
+        if events:
+            statements().announce_sending(conn, upto=events[-1][0])
+    return events
+
+
+async def _send(
+    jetstream: Any, stream: str, events: list[tuple[int, str, str, str]]
+) -> tuple[list[int], int, str | None]:
+    """Send in order without waiting for each; returns positions that are stored, how many were so before, and
+    the first problem."""
+
+    async def send(event_id: str, event_type: str, payload: str) -> Any:
+        headers = {
+            "Nats-Msg-Id": event_id,
+            "Nats-Expected-Last-Subject-Sequence": "0",
+            "Nats-Expected-Stream": stream,
+        }
+        return await jetstream.publish(f"{event_type}.{event_id}", payload.encode(), headers=headers)
+
+    # Tasks start in the order in which they are made, and each hands its message over before it waits.
+    sent = [asyncio.create_task(send(*rest)) for _, *rest in events]
+    await asyncio.wait(sent, timeout=2 * ACK_SECONDS)
+    stored, again, problem = [], 0, None
+    for (position, *_), task in zip(events, sent, strict=True):
+        outcome = _outcome(task)
+        if outcome is None or outcome is True:
+            stored.append(position)
+            again += outcome is True
+        else:
+            problem = problem or str(outcome)
+    return stored, again, problem
+
+
+def _outcome(task: Any) -> bool | str | None:
+    """None: stored now. True: it was stored before. Text: why it was not stored."""
+    if not task.done():
+        task.cancel()
+        return "no acknowledgement"
+    error = task.exception()
+    if error is None:
+        return True if task.result().duplicate else None
+    if getattr(error, "err_code", None) == WRONG_LAST_SEQUENCE:
+        return True
+    return str(error) or type(error).__name__

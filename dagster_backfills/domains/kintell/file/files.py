@@ -1,0 +1,166 @@
+"""The file of an import: where it may lie, how it is opened, what it contains (digest). Not here: its records."""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import unquote
+
+from dagster_backfills.errors import UserError
+
+READ_AHEAD = 4 * 1024 * 1024  # bytes of an object in a store; some file systems would keep 50 MB
+
+
+class FileError(UserError):
+    """The file as a whole can't be read or imported."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a file or folder lies: on this machine (`scheme` is `file`, `path` absolute) or in a store."""
+
+    scheme: str
+    path: str
+
+    @property
+    def is_local(self) -> bool:
+        return self.scheme == "file"
+
+    def __str__(self) -> str:
+        return self.path if self.is_local else f"{self.scheme}://{self.path}"
+
+
+def place_of(url: str) -> Place:
+    """What a path or an fsspec URL names. Opens nothing; links are followed. Raises `FileError` for what may name
+    something else than it seems to."""
+    found = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", url)
+    scheme = found[1].lower() if found else "file"
+    if scheme in ("file", "local"):
+        return Place("file", _local_path(url, url[found.end() :] if found else url))
+    path = url[found.end() if found else 0 :].strip("/")
+    if "::" in url:
+        raise FileError(
+            f"{url} can't be opened: :: chains one place to another", hint="Give the file itself."
+        )
+    if {".", ".."} & set(re.split(r"[/\\\\?#]", unquote(path))):
+        raise FileError(f"{url} can't be opened: . and .. are no parts of a URL", hint="Write it out.")
+    return Place(scheme, path)
+
+
+def _local_path(url: str, path: str) -> str:
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        name = path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+        raise FileError(f"The name {name} is not UTF-8", hint="Rename the file.") from error
+    given = Path(path).expanduser()
+    if not given.is_absolute():
+        raise FileError(
+            f"{url} is relative: it would be another place for each process",
+            hint="Give an absolute path, or a URL.",
+        )
+    try:
+        return str(given.resolve())
+    except (OSError, ValueError, RuntimeError) as error:
+        raise FileError(f"{url} can't be opened: {error}") from error
+
+
+def open_file(url: str, allowed: list[str]) -> "SourceFile":
+    """The file at `url` (an absolute path or an fsspec URL), if it lies below one of the `allowed` locations.
+
+    That is judged first: nothing else is opened, connected to, or said about.
+    """
+    place = place_of(url)
+    if not any(_is_below(place, place_of(location)) for location in allowed):
+        raise FileError(
+            f"{url} is not in an allowed location",
+            hint=f"Allowed: {', '.join(allowed) or 'none'}. KINTELL_ALLOWED_LOCATIONS says which, with commas.",
+        )
+    fs, path = open_place(place)
+    try:
+        info = fs.info(path)
+    except FileNotFoundError as error:
+        raise FileError(f"{url} does not exist") from error
+    except OSError as error:
+        raise FileError(f"{url} can't be read: {error}") from error
+    except Exception as error:
+        if place.is_local:
+            raise
+        # Each kind of store has errors of its own, for credentials and connections say.
+        raise FileError(f"{url} can't be read: {type(error).__name__}: {error}") from error
+    if info["type"] != "file":
+        raise FileError(f"{url} is not a file")
+    return SourceFile(fs, path, str(place), int(info["size"]))
+
+
+def _is_below(place: Place, root: Place) -> bool:
+    inside = not root.path or (place.path + "/").startswith(root.path.rstrip("/") + "/")
+    return place.scheme == root.scheme and inside
+
+
+def open_place(place: Place) -> tuple[Any, str]:
+    """The file system of a place that was judged, and the path in it."""
+    import fsspec
+
+    try:
+        if place.is_local:
+            return fsspec.filesystem("file"), place.path
+        return fsspec.core.url_to_fs(str(place))
+    except ImportError as error:
+        raise FileError(f"{place} can't be opened: a package for it is missing", hint=str(error)) from error
+    except ValueError as error:
+        raise FileError(f"{place} can't be opened: {error}") from error
+    except Exception as error:
+        raise FileError(f"{place} can't be opened: {type(error).__name__}: {error}") from error
+
+
+def is_local(fs: Any) -> bool:
+    protocol = fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0]
+    return protocol in ("file", "local")
+
+
+class SourceFile:
+    """A file that lies where it may. `url` opens it again, `size` is in bytes."""
+
+    def __init__(self, fs: Any, path: str, url: str, size: int) -> None:
+        self.fs, self.path, self.url, self.size = fs, path, url, size
+
+    @property
+    def name(self) -> str:
+        return self.path.rstrip("/").rsplit("/", 1)[-1]
+
+    def stamp(self) -> str:
+        """Changes when the file does, and costs no reading: inode and times, or the object store's tag.
+
+        Local: the kernel's change time too, which no one can set back.
+        """
+        self.fs.invalidate_cache(self.path)
+        if is_local(self.fs):
+            stat = Path(self.path).stat()
+            return f"{stat.st_ino}-{stat.st_size}-{stat.st_mtime_ns}-{stat.st_ctime_ns}"
+        return str(self.fs.ukey(self.path))
+
+    def open(self, offset: int = 0) -> IO[bytes]:
+        """The file's bytes from `offset` on; one seek, no reading of what comes before."""
+        handle: Any = None
+        try:
+            opened = (
+                Path(self.path).open
+                if is_local(self.fs)
+                else partial(self.fs.open, self.path, block_size=READ_AHEAD)
+            )
+            handle = opened(mode="rb")
+            handle.seek(offset)
+        except OSError as error:
+            raise FileError(f"{self.url} can't be read: {error}") from error
+        return handle
+
+    def sha256(self) -> str:
+        """The digest of the whole content."""
+        digest = hashlib.sha256()
+        with self.open() as handle:
+            while piece := handle.read(1 << 20):
+                digest.update(piece)
+        return digest.hexdigest()

@@ -1,0 +1,199 @@
+"""Taking a file in: its digest, its header, its row count, and what a look at it says beforehand."""
+
+import hashlib
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import psycopg
+
+from dagster_backfills.domains.kintell.file.files import FileError, SourceFile, open_file
+from dagster_backfills.domains.kintell.file.parse import parse
+from dagster_backfills.domains.kintell.file.reader import Block, Header, read_blocks, read_header
+from dagster_backfills.domains.kintell.importing.account import load_job
+from dagster_backfills.domains.kintell.rows.rules import error_message, judge
+from dagster_backfills.domains.kintell.rows.users import ROLES, Users, resolve
+from dagster_backfills.domains.kintell.statements import statements
+from dagster_backfills.errors import UserError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+SAMPLE_ROWS = 1000
+LISTED = 1000  # missing users that a listing names; all of them are counted
+READ_ROWS = 20_000
+LOOKERS = 2
+ADDRESSES = ("participant_email", "volunteer_email")
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a file contains, found in one pass."""
+
+    header: Header
+    sha256: str
+    total_rows: int
+    stamp: str
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A job for the file. `existing`: it was there before, unfinished or (with `once`) in whatever state.
+    `preflight` is of the whole file."""
+
+    job: UUID
+    existing: bool
+    status: str
+    preflight: "Preflight"
+
+
+def survey(conn: psycopg.Connection, source: SourceFile) -> tuple[Content, "Preflight"]:
+    """Digest the file, count its rows and look at them. Raises `FileError` where it can't be read as CSV."""
+    stamp, header = source.stamp(), read_header(source)
+    digest, rows = hashlib.sha256(), 0
+
+    def counted(blocks: Iterator[Block]) -> Iterator[Block]:
+        nonlocal rows
+        for block in blocks:
+            rows += len(block.records)
+            yield block
+
+    with source.open() as handle:
+        digest.update(handle.read(header.data_offset))
+    blocks = counted(read_blocks(source, header, header.data_offset, 1, READ_ROWS, digest))
+    found = look_at(conn, header, blocks)
+    if source.stamp() != stamp:
+        raise FileError(f"{source.url} was changed while it was read", hint="Wait until it is complete.")
+    return Content(header, digest.hexdigest(), rows, stamp), found
+
+
+def register(
+    conn: psycopg.Connection,
+    url: str,
+    allowed: list[str],
+    *,
+    on_duplicate: str = "skip",
+    once: bool = False,
+    run_id: str | None = None,
+) -> Registered:
+    """Make a job for the file at `url`, or find the unfinished one that its content has.
+
+    With `once`, a content that has been imported is not registered again. Raises `FileError`, and `UserError`
+    where the unfinished job deals with duplicates otherwise.
+    """
+    source = open_file(url, allowed)
+    content, looked = survey(conn, source)
+    with conn.transaction():
+        statements().lock_content(conn, sha256=content.sha256)
+        found = statements().job_by_content(conn, sha256=content.sha256)
+        if found and (once or found[1] != "completed"):
+            job = load_job(conn, found[0])
+            if job.status != "completed" and job.on_duplicate != on_duplicate:
+                raise UserError(
+                    f"Job {job.id} imports this content with on_duplicate = {job.on_duplicate} and is {job.status}",
+                    hint="Resume it as it is, or cancel it first.",
+                )
+            return Registered(job.id, True, job.status, looked)
+        made = statements().register_job(
+            conn,
+            file_name=source.name,
+            file_url=source.url,
+            file_size=source.size,
+            file_sha256=content.sha256,
+            file_stamp=content.stamp,
+            columns=list(content.header.columns),
+            line_break=content.header.line_break,
+            on_duplicate=on_duplicate,
+            total_rows=content.total_rows,
+            data_offset=content.header.data_offset,
+            missing=looked.missing_count,
+            run_id=run_id,
+        )
+    return Registered(made, False, "pending", looked)
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What an import would meet. `sample_errors`: (row, message) among the first thousand rows from the
+    checkpoint on. `missing`: (address, role) of users that do not exist, the first thousand; `missing_count` all."""
+
+    sample_rows: int
+    sample_errors: list[tuple[int, str]]
+    missing: list[tuple[str, str]]
+    missing_count: int
+
+
+def look_at(conn: psycopg.Connection, header: Header, blocks: Iterator[Block]) -> Preflight:
+    """Judge a sample of the rows, and look up the users of all of them, of two blocks while the next is read."""
+    users = Users(conn)
+    sampled, errors, missing = 0, [], dict[str, str]()
+    under_way: deque[Future[list[tuple[str, str]]]] = deque()
+
+    def note(found: list[tuple[str, str]]) -> None:
+        for email, role in found:
+            missing.setdefault(email, role)
+
+    with ThreadPoolExecutor(LOOKERS, thread_name_prefix="kintell-looker") as lookers:
+        for block in blocks:
+            if not sampled and len(block.records):
+                sampled = min(len(block.records), SAMPLE_ROWS)
+                errors = _sample_errors(block, header, users)
+            if len(under_way) == LOOKERS:
+                note(under_way.popleft().result())
+            under_way.append(lookers.submit(_missing_in, block, header, users))
+        for looked in under_way:
+            note(looked.result())
+    found = list(missing.items())
+    return Preflight(sampled, sorted(errors), found[:LISTED], len(found))
+
+
+def preflight(
+    conn: psycopg.Connection,
+    source: SourceFile,
+    header: Header,
+    offset: int | None = None,
+    first_row: int = 1,
+) -> Preflight:
+    """Judge a sample, and look for missing users in all rows from `offset` on."""
+    start = header.data_offset if offset is None else offset
+    return look_at(conn, header, read_blocks(source, header, start, first_row, READ_ROWS))
+
+
+def _sample_errors(block: Block, header: Header, users: Users) -> list[tuple[int, str]]:
+    rows = parse(block, header)
+    broken = [(block.first_row + i, text) for i, text in rows.broken.items() if i < SAMPLE_ROWS]
+    return broken + _judged_errors(rows.rows.head(SAMPLE_ROWS), users, block.first_row)
+
+
+def _missing_in(block: Block, header: Header, users: Users) -> list[tuple[str, str]]:
+    return missing_in(parse(block, header, ADDRESSES).rows, users).rows()
+
+
+def _judged_errors(rows: "pl.DataFrame", users: Users, first_row: int) -> list[tuple[int, str]]:
+    import polars as pl
+
+    judged = resolve(judge(rows), users).with_columns(error=error_message())
+    bad = judged.filter(pl.col("error").is_not_null())
+    return [(first_row + row, error) for row, error in bad.select("row", "error").iter_rows()]
+
+
+def missing_in(rows: "pl.DataFrame", users: Users) -> "pl.DataFrame":
+    """`email`, `role` of the valid addresses in rows as read that belong to no user."""
+    import polars as pl
+
+    from dagster_backfills.domains.kintell.rows.rules import is_address
+
+    unknown = pl.concat(_unknown(rows, role, users) for role in ROLES)
+    unknown = unknown.unique("email", keep="first", maintain_order=True)
+    valid = [bool(email) and is_address(email) for email in unknown["email"]]
+    return unknown.filter(pl.Series(valid, dtype=pl.Boolean))
+
+
+def _unknown(rows: "pl.DataFrame", role: str, users: Users) -> "pl.DataFrame":
+    import polars as pl
+
+    emails = rows[f"{role}_email"].str.to_lowercase()
+    return pl.DataFrame({"email": emails.filter(users.ids(emails).is_null())}).with_columns(role=pl.lit(role))

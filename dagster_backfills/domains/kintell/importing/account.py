@@ -1,0 +1,109 @@
+"""An import job as the database accounts for it: reading it, registering it. Not here: who may write to it."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from psycopg.rows import class_row
+
+from dagster_backfills.domains.kintell.file.reader import Header
+from dagster_backfills.domains.kintell.importing.claims import check_claimable
+from dagster_backfills.domains.kintell.statements import statements
+from dagster_backfills.errors import UserError
+
+
+@dataclass(frozen=True)
+class Job:
+    """One row of `kintell.backfill_jobs`, at the time of reading."""
+
+    id: UUID
+    status: str
+    file_name: str
+    file_url: str
+    file_size: int
+    file_sha256: str
+    file_stamp: str
+    columns: list[str]
+    line_break: str
+    on_duplicate: str
+    total_rows: int
+    processed_rows: int
+    inserted_rows: int
+    updated_rows: int
+    skipped_rows: int
+    failed_rows: int
+    missing_users: int
+    last_processed_row: int
+    checkpoint_offset: int
+    attempt: int
+    activity: str | None
+    heartbeat_at: datetime | None
+    run_id: str | None
+    error_message: str | None
+    error_file: str | None
+    created_at: datetime
+    started_at: datetime | None
+    completed_at: datetime | None
+    rollback_started_at: datetime | None
+    rolled_back_at: datetime | None
+    removed_rows: int
+    restored_rows: int
+    kept_rows: int
+
+    @property
+    def header(self) -> Header:
+        """The file's header as it was registered; `data_offset` is where the checkpoint stands."""
+        return Header(tuple(self.columns), self.line_break, self.checkpoint_offset)
+
+    def check_claimable(self, activity: str) -> None:
+        """Raise `UserError` where the job is not in a state to be imported, replayed or rolled back."""
+        rolling_back = self.rollback_started_at is not None
+        check_claimable(self.id, activity, self.status, rolling_back=rolling_back)
+
+    @property
+    def progress(self) -> str:
+        """How far the import is, in words."""
+        percent = 100 * self.processed_rows / self.total_rows if self.total_rows else 100.0
+        return f"{self.processed_rows:,} of {self.total_rows:,} rows ({percent:.1f} %)"
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The account, by name."""
+        names = ("total", "processed", "inserted", "updated", "skipped", "failed")
+        return {f"{name}_rows": getattr(self, f"{name}_rows") for name in names}
+
+
+def load_job(conn: psycopg.Connection, job: UUID | str) -> Job:
+    """The job with this id. Raises `UserError` where there is none."""
+    try:
+        wanted = UUID(str(job))
+    except ValueError:
+        raise UserError(f"{job} is no job id", hint="`backfills kintell status` lists the jobs.") from None
+    with conn.cursor(row_factory=class_row(Job)) as cursor:
+        found = cursor.execute(statements().job.sql, {"job": wanted}).fetchone()
+    if found is None:
+        raise UserError(f"There is no import job {job}", hint="`backfills kintell status` lists the jobs.")
+    return found
+
+
+def list_jobs(conn: psycopg.Connection, most: int = 20) -> list[Job]:
+    """The newest jobs."""
+    with conn.cursor(row_factory=class_row(Job)) as cursor:
+        return cursor.execute(statements().jobs.sql, {"most": most}).fetchall()
+
+
+def set_status(conn: psycopg.Connection, job: UUID | str, verb: str) -> Job:
+    """Pause or cancel a job, at once. Raises `UserError` where its status does not allow that."""
+    status, allowed = {
+        "pause": ("paused", ["running"]),
+        "cancel": ("cancelled", ["pending", "running", "paused", "failed"]),
+    }[verb]
+    found = load_job(conn, job)
+    changed: Any = statements().set_status(conn, job=found.id, status=status, from_status=allowed)
+    now = load_job(conn, job)
+    if not changed:
+        doing = f"{now.status}, {now.activity} going on" if now.activity else now.status
+        raise UserError(f"Job {job} is {doing}: it can't be {status}", hint=f"Only {', '.join(allowed)} can.")
+    return now

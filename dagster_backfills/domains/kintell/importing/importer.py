@@ -1,0 +1,227 @@
+"""An import from its checkpoint to its end: read, prepare, write with two connections, commit in order.
+
+Every trouble that may pass (a cut connection, a restarted server, a deadlock) has one remedy: drop what is under
+way and start again from the checkpoint in the database. Not here: Dagster, and what a row must be.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from uuid import UUID
+
+import psycopg
+
+from dagster_backfills.domains.kintell.file.files import FileError, SourceFile, open_file
+from dagster_backfills.domains.kintell.file.parse import parse, raw_values
+from dagster_backfills.domains.kintell.file.reader import Block, read_blocks
+from dagster_backfills.domains.kintell.importing.account import Job, load_job
+from dagster_backfills.domains.kintell.importing.claims import LEASE_SECONDS, MAX_IMPORTS, Claim, ClaimLost
+from dagster_backfills.domains.kintell.importing.pipeline import WRITERS, Writers
+from dagster_backfills.domains.kintell.importing.writer import OutOfTurn, Rules, Written, refuses_rows
+from dagster_backfills.domains.kintell.rows.batches import Batch, prepare
+from dagster_backfills.domains.kintell.rows.seen import Seen, SettledIds
+from dagster_backfills.domains.kintell.rows.users import Users
+from dagster_backfills.domains.kintell.statements import statements
+from dagster_backfills.engine.failures import ErrorClass, classify
+
+MAX_BATCH_ROWS = 50_000
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to import. `retry_for`: seconds without progress after which an unreachable database ends the run."""
+
+    batch_rows: int = 20_000
+    max_errors: int | None = None
+    max_error_ratio: float | None = None
+    create_missing_users: bool = False
+    lease: float = LEASE_SECONDS
+    max_imports: int = MAX_IMPORTS
+    retry_for: float = 300.0
+
+
+@dataclass(frozen=True)
+class Progress:
+    """After a committed batch. `rows_per_second` and `seconds_left` are of this attempt."""
+
+    processed: int
+    total: int
+    failed: int
+    rows_per_second: float
+    seconds_left: float
+
+    def __str__(self) -> str:
+        percent = 100 * self.processed / self.total if self.total else 100.0
+        return (
+            f"{percent:.1f} % ({self.processed:,} of {self.total:,} rows), {self.rows_per_second:,.0f} rows/s, "
+            f"{self.seconds_left:.0f} s left, {self.failed:,} rejected"
+        )
+
+
+def run_import(
+    url: str,
+    job: UUID,
+    options: Options,
+    allowed: list[str],
+    *,
+    run_id: str | None = None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+    on_trouble: Callable[[str], None] = lambda _: None,
+) -> Job:
+    """Import a registered job from where it stands, and return it as it is then: completed, or failed, paused or
+    cancelled. Raises `FileError` for a file that can't be read or has changed, `JobBusy`, `TooManyImports`, and
+    `ClaimLost` where another attempt has taken over."""
+    with Claim(
+        url, job, "import", run_id=run_id, lease=options.lease, max_imports=options.max_imports
+    ) as claim:
+        with claim.connect() as conn:
+            source = open_unchanged(load_job(conn, job), allowed)
+        try:
+            _Import(claim, source, options, on_progress, on_trouble).until_done()
+        except ClaimLost as lost:
+            if lost.status == "lost":
+                raise
+        with claim.connect() as conn:
+            return load_job(conn, job)
+
+
+def passes(error: BaseException) -> bool:
+    """Whether the same again may go well: the server was away, or another transaction was in the way."""
+    passing = classify(error) in (ErrorClass.CONNECTION, ErrorClass.CONFLICT)
+    return passing or isinstance(error, OutOfTurn | psycopg.errors.LockNotAvailable)
+
+
+def open_unchanged(job: Job, allowed: list[str]) -> SourceFile:
+    """The job's file, if it still is what was registered. Its bytes are read only where its stamp has changed."""
+    source = open_file(job.file_url, allowed)
+    same = source.size == job.file_size and (
+        source.stamp() == job.file_stamp or source.sha256() == job.file_sha256
+    )
+    if not same:
+        raise FileError(
+            f"{job.file_url} has changed since job {job.id} was registered (SHA-256 {job.file_sha256[:12]}…)",
+            hint="Put the former file back and resume, or cancel the job and start the new file.",
+        )
+    return source
+
+
+class _Import:
+    def __init__(
+        self,
+        claim: Claim,
+        source: SourceFile,
+        options: Options,
+        on_progress: Callable[[Progress], None],
+        on_trouble: Callable[[str], None],
+    ) -> None:
+        self.claim, self.source, self.options = claim, source, options
+        self.on_progress, self.on_trouble = on_progress, on_trouble
+        self.began = time.monotonic()
+        self.done_here = 0
+        self.total = 0
+        self.careful_upto = 0
+
+    def until_done(self) -> None:
+        """Run from the checkpoint, again and again while trouble passes, until the job is settled."""
+        last_progress, waits = time.monotonic(), 0.25
+        while True:
+            before = self.done_here
+            try:
+                return self.run_from_checkpoint()
+            except (OutOfTurn, psycopg.Error) as error:
+                if not passes(error):
+                    raise
+                self.on_trouble(f"{type(error).__name__}: {error}; starting again from the checkpoint")
+                if self.done_here > before:
+                    last_progress, waits = time.monotonic(), 0.25
+                if time.monotonic() - last_progress > self.options.retry_for:
+                    raise
+            time.sleep(waits)
+            waits = min(waits * 2, 15.0)
+
+    def run_from_checkpoint(self) -> None:
+        with self.claim.connect() as conn:
+            lost = self.claim.why_lost(conn)
+            if lost:
+                raise lost
+            job = load_job(conn, self.claim.job)
+            self.total = job.total_rows
+            rules = Rules(
+                job.on_duplicate,
+                frozenset(job.columns),
+                self.options.max_errors,
+                self.options.max_error_ratio,
+            )
+            with Writers(self.claim, rules) as writers:
+                self.drive(writers, self.prepared(conn, job))
+            self.finish(conn, job)
+
+    def prepared(self, conn: psycopg.Connection, job: Job) -> Iterator[Batch]:
+        """Batches from the checkpoint on, in the file's order."""
+        users, seen = Users(conn), SettledIds(conn, job.id, WRITERS)
+        rows = max(1, min(self.options.batch_rows, MAX_BATCH_ROWS))
+        blocks = read_blocks(self.source, job.header, job.checkpoint_offset, job.last_processed_row + 1, rows)
+        for block in blocks:
+            if len(block.records):
+                yield prepare_block(
+                    conn, block, job, users, seen, create_missing_users=self.options.create_missing_users
+                )
+
+    def drive(self, writers: Writers, batches: Iterator[Batch]) -> None:
+        try:
+            for batch in batches:
+                if not writers.free():
+                    self.note(writers.oldest())
+                writers.submit(batch, careful=batch.first_row <= self.careful_upto)
+            while writers.pending():
+                self.note(writers.oldest())
+        except psycopg.Error as error:
+            failed_at = writers.failed_at or 0
+            if failed_at <= self.careful_upto or not refuses_rows(error):
+                raise
+            # Rows that Postgres refuses: the same batch again, and this time each of them stands alone.
+            self.careful_upto = failed_at
+            raise OutOfTurn(str(error).splitlines()[0]) from error
+
+    def note(self, written: Written) -> None:
+        rows = written.inserted + written.updated + written.skipped + written.failed
+        self.done_here += rows
+        seconds = max(time.monotonic() - self.began, 1e-6)
+        rate = self.done_here / seconds
+        left = (self.total - written.processed_rows) / rate if rate else 0.0
+        self.on_progress(Progress(written.processed_rows, self.total, written.failed_rows, rate, left))
+        if written.status != "running":
+            raise ClaimLost(f"job {self.claim.job} is {written.status}", written.status)
+
+    def finish(self, conn: psycopg.Connection, job: Job) -> None:
+        if self.source.stamp() != job.file_stamp and self.source.sha256() != job.file_sha256:
+            raise FileError(f"{job.file_url} was changed while it was imported", hint="Roll the job back.")
+        if not statements().complete_job(conn, job=job.id, attempt=self.claim.attempt):
+            raise self.claim.why_lost(conn) or RuntimeError(f"job {job.id} could not be completed")
+
+
+def prepare_block(
+    conn: psycopg.Connection,
+    block: Block,
+    job: Job,
+    users: Users,
+    seen: Seen,
+    *,
+    create_missing_users: bool,
+) -> Batch:
+    """A block of the file as a batch, with its place among the events."""
+
+    def values_of(row: int) -> list[str]:
+        return raw_values(block, row - block.first_row)
+
+    batch = prepare(
+        parse(block, job.header),
+        block.row_numbers,
+        (block.byte_from, block.byte_to),
+        values_of,
+        users,
+        seen,
+        create_missing_users=create_missing_users,
+    )
+    batch.position = statements().next_event_position(conn)
+    return batch

@@ -1,0 +1,205 @@
+"""One batch, one transaction: sessions, rejected rows, events and the job's position. Not here: what goes in."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from dagster_backfills.domains.kintell.importing.claims import Claim
+from dagster_backfills.domains.kintell.rows.batches import Batch, Reject
+from dagster_backfills.domains.kintell.rows.rules import TWICE, shown_text
+from dagster_backfills.domains.kintell.statements import statements
+from dagster_backfills.engine.failures import ErrorClass, classify, describe
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    import polars as pl
+
+SAME_KEY = "Duplicate key value violates unique constraint: "
+
+
+class OutOfTurn(Exception):
+    """The batch before this one did not commit, so this one may not either."""
+
+
+@dataclass
+class Written:
+    """What became of a batch, and the job's status after it."""
+
+    inserted: int = 0
+    updated: int = 0
+    skipped: int = 0
+    failed: int = 0
+    status: str = "running"
+    processed_rows: int = 0
+    failed_rows: int = 0
+    refused: list[Reject] = field(default_factory=list)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The batch's part of the account."""
+        return {name: getattr(self, name) for name in ("inserted", "updated", "skipped", "failed")}
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How an import deals with duplicates and errors. `columns` are those of the file."""
+
+    on_duplicate: str
+    columns: frozenset[str]
+    max_errors: int | None = None
+    max_error_ratio: float | None = None
+    again: bool = False  # a replay: a row that was refused for its id is not its own duplicate
+
+
+def refuses_rows(error: BaseException) -> bool:
+    """Whether rows of the batch are at fault: each of them is then to stand alone. Waiting for a lock too long is
+    nobody's fault."""
+    return classify(error) is ErrorClass.DATA and not isinstance(error, psycopg.errors.LockNotAvailable)
+
+
+def write_import_batch(
+    conn: psycopg.Connection,
+    claim: Claim,
+    batch: Batch,
+    rules: Rules,
+    in_turn: Callable[[], None],
+    *,
+    careful: bool,
+) -> Written:
+    """Write a batch of the file and move the job's checkpoint past it, in the transaction that is open; `in_turn`
+    returns when those before it are committed.
+
+    Raises `ClaimLost` where the job is no longer this attempt's, `OutOfTurn` where the batch before failed, and
+    Postgres's own errors. With `careful`, a row that Postgres refuses is rejected alone.
+    """
+    began = time.monotonic()
+    written = store_sessions(conn, claim.job, batch, rules, careful=careful)
+    written.failed = len(batch.rejects) + len(written.refused)
+    _store_rejects(conn, claim.job, [*batch.rejects, *written.refused])
+    in_turn()
+    moved = statements().move_checkpoint(
+        conn,
+        job=claim.job,
+        attempt=claim.attempt,
+        rows=batch.rows,
+        byte_from=batch.byte_from,
+        byte_to=batch.byte_to,
+        first_row=batch.first_row,
+        max_errors=rules.max_errors,
+        max_error_ratio=rules.max_error_ratio,
+        **written.counts,
+    )
+    if moved is None:
+        raise claim.why_lost(conn) or OutOfTurn(f"rows from {batch.first_row} on wait for those before them")
+    add_batch(conn, claim, batch, written, time.monotonic() - began)
+    written.status, written.processed_rows, written.failed_rows = moved
+    return written
+
+
+def add_batch(conn: psycopg.Connection, claim: Claim, batch: Batch, written: Written, seconds: float) -> None:
+    """The batch's own line in the account."""
+    statements().add_batch(
+        conn,
+        job=claim.job,
+        activity=claim.activity,
+        attempt=claim.attempt,
+        first_row=batch.first_row,
+        last_row=batch.last_row,
+        byte_from=batch.byte_from,
+        byte_to=batch.byte_to,
+        seconds=seconds,
+        **written.counts,
+    )
+
+
+def store_sessions(
+    conn: psycopg.Connection, job: "UUID", batch: Batch, rules: Rules, *, careful: bool
+) -> Written:
+    """Insert the batch's sessions with their events, and settle those that are there already.
+
+    With `careful` in halves and halves of halves, until the rows that Postgres refuses stand alone.
+    """
+    written, pieces = Written(), [_with_positions(batch)]
+    if careful:
+        conn.execute("set constraints all immediate")  # what waits for the commit would fail all of it
+    while pieces:
+        rows = pieces.pop()
+        if not rows.height:
+            continue
+        try:
+            with conn.transaction():
+                part = _settle(conn, job, rules, batch, rows)
+        except psycopg.Error as error:
+            if not careful or not refuses_rows(error):
+                raise
+            if rows.height > 1:
+                middle = rows.height // 2
+                pieces += [rows[middle:], rows[:middle]]
+                continue
+            part = Written(refused=[_refusal(batch, rows["row_number"].item(), describe(error)[2])])
+        written.inserted += part.inserted
+        written.updated += part.updated
+        written.skipped += part.skipped
+        written.refused += part.refused
+    return written
+
+
+def _with_positions(batch: Batch) -> "pl.DataFrame":
+    """The batch's sessions with the place of each one's event."""
+    import polars as pl
+
+    position = pl.int_range(pl.len(), dtype=pl.Int64) + batch.position
+    return batch.sessions.with_columns(position.alias("event_position"))
+
+
+def stage(conn: psycopg.Connection, rows: "pl.DataFrame") -> None:
+    """COPY rows into the connection's temporary table, in its order of columns. Binary columns are UUIDs."""
+    from polars import selectors
+
+    statements().create_stage(conn)
+    text = rows.with_columns(selectors.binary().bin.encode("hex")).write_csv(include_header=False)
+    with conn.cursor().copy(statements().copy_stage.sql) as copy:
+        copy.write(text)
+
+
+def _settle(
+    conn: psycopg.Connection, job: "UUID", rules: Rules, batch: Batch, frame: "pl.DataFrame"
+) -> Written:
+    """Insert those rows that are new, and deal with the others as the rules say."""
+    stage(conn, frame)
+    sql, numbers = statements(), frame["row_number"]
+    span = {"job": job, "first_row": numbers.item(0), "last_row": numbers.item(-1)}
+    inserted = sql.insert_sessions(conn, **span)
+    if inserted == frame.height:
+        return Written(inserted=inserted)
+    there = list(sql.staged_but_not_inserted(conn, **span))
+    others = {session_id for _, session_id, own in there if not own}
+    if not (rules.again and rules.on_duplicate == "error"):
+        others = {found for (found,) in sql.claim_ids(conn, job=job, ids=sorted(others))}
+    refused = [_refusal(batch, n, f"{TWICE}{shown_text(i)}") for n, i, _ in there if i not in others]
+    rows = [n for n, session_id, _ in there if session_id in others]
+    if rules.on_duplicate == "error":
+        refused += [_refusal(batch, n, SAME_KEY + i) for n, i, _ in there if i in others]
+        return Written(inserted=inserted, refused=refused)
+    updated = 0
+    if rules.on_duplicate == "update":
+        has = {f"has_{name}": name in rules.columns for name in ("rating", "feedback_text", "language_level")}
+        updated = len(list(sql.update_sessions(conn, job=job, rows=rows, **has)))
+    return Written(inserted=inserted, updated=updated, skipped=len(rows) - updated, refused=refused)
+
+
+def _refusal(batch: Batch, row: int, message: str) -> Reject:
+    return Reject(row, message.replace("\0", ""), batch.values_of(row), True)
+
+
+def _store_rejects(conn: psycopg.Connection, job: "UUID", rejects: list[Reject]) -> None:
+    if not rejects:
+        return
+    with conn.cursor().copy(statements().copy_row_errors.sql) as copy:
+        copy.set_types(["uuid", "int8", "text", "text[]", "bool"])
+        for reject in rejects:
+            copy.write_row((job, reject.row_number, reject.message, reject.values, reject.replayable))

@@ -1,0 +1,182 @@
+"""A block of the file made ready to be written: judged, resolved, duplicates found. No transaction begins here."""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from dagster_backfills.domains.kintell.file.parse import Parsed
+from dagster_backfills.domains.kintell.rows import users as user_rules
+from dagster_backfills.domains.kintell.rows.rules import (
+    TWICE,
+    error_message,
+    is_bad,
+    judge,
+    made_where,
+    shown,
+    spread,
+)
+from dagster_backfills.domains.kintell.rows.schemas import session_rows, text_rows
+from dagster_backfills.domains.kintell.rows.seen import Seen
+
+if TYPE_CHECKING:
+    import numpy as np
+    import polars as pl
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A row that is not imported. `values` are its fields as they stood in the file."""
+
+    row_number: int
+    message: str
+    values: list[str]
+    replayable: bool
+
+
+@dataclass
+class Batch:
+    """Rows `first_row` to `last_row`: `sessions` to write, `rejects` to keep.
+
+    `values_of` gives the fields of any row by number, for those that Postgres refuses.
+    """
+
+    first_row: int
+    last_row: int
+    byte_from: int
+    byte_to: int
+    sessions: "pl.DataFrame"
+    rejects: list[Reject]
+    values_of: Callable[[int], list[str]] = field(repr=False)
+    position: int = 0  # of its events in the outbox: those of a later batch come after
+
+    @property
+    def rows(self) -> int:
+        return self.last_row - self.first_row + 1
+
+
+def prepare(
+    parsed: Parsed,
+    row_numbers: "np.ndarray",
+    byte_range: tuple[int, int],
+    values_of: Callable[[int], list[str]],
+    users: user_rules.Users,
+    seen: Seen,
+    *,
+    create_missing_users: bool = False,
+) -> Batch:
+    """Judge parsed rows and make a batch of them. Adds the ids of the good ones to `seen`.
+
+    `row_numbers[i]` is the number in the file of the row with index i.
+    """
+    import polars as pl
+
+    judged = user_rules.resolve(judge(text_rows().validate(parsed.rows)), users)
+    if create_missing_users:
+        judged = _create_missing(judged, users)
+    judged = _find_duplicates(judged, seen)
+    judged = judged.with_columns(is_bad().alias("bad"), pl.Series("row_number", row_numbers[judged["row"]]))
+    bad = judged.filter("bad").select("row_number", error_message())
+    rejects = [
+        Reject(int(row_numbers[i]), problem, values_of(int(row_numbers[i])), False)
+        for i, problem in parsed.broken.items()
+    ]
+    rejects += [Reject(number, error, values_of(number), True) for number, error in bad.iter_rows()]
+    rejects.sort(key=lambda reject: reject.row_number)
+    return Batch(
+        first_row=int(row_numbers[0]) if len(row_numbers) else 0,
+        last_row=int(row_numbers[-1]) if len(row_numbers) else -1,
+        byte_from=byte_range[0],
+        byte_to=byte_range[1],
+        sessions=_sessions(judged.filter(~pl.col("bad"))),
+        rejects=rejects,
+        values_of=values_of,
+    )
+
+
+def _create_missing(judged: "pl.DataFrame", users: user_rules.Users) -> "pl.DataFrame":
+    """Make the users that stand between a row and its import; not those of rows that are bad anyhow."""
+    import polars as pl
+
+    from dagster_backfills.domains.kintell.rows.rules import ERROR_COLUMNS
+
+    others = [name for name in ERROR_COLUMNS if name not in ("participant_error", "volunteer_error")]
+    fine = judged.filter(
+        pl.all_horizontal(pl.col(others).is_null()),
+        *(~pl.col(f"{role}_error").str.starts_with("Invalid").fill_null(False) for role in user_rules.ROLES),
+    )
+    wanted = user_rules.missing(fine)
+    if wanted.height:
+        by_role = {
+            role: wanted.filter(pl.col("role") == role)["email"].to_list() for role in user_rules.ROLES
+        }
+        users.create(by_role)
+        judged = judged.drop([f"{role}_id" for role in user_rules.ROLES]).with_columns(
+            pl.when(pl.col(f"{role}_error").str.starts_with(f"{role.capitalize()} not found: "))
+            .then(None)
+            .otherwise(pl.col(f"{role}_error"))
+            .alias(f"{role}_error")
+            for role in user_rules.ROLES
+        )
+        judged = user_rules.resolve(judged, users)
+    return judged
+
+
+def _find_duplicates(judged: "pl.DataFrame", seen: Seen) -> "pl.DataFrame":
+    """Second occurrences of an id get their message. The first row that is otherwise good has the id."""
+    import polars as pl
+
+    column, ids = pl.col("external_session_id"), judged["external_session_id"]
+    good = judged.select(~is_bad()).to_series()
+    before = seen.contains(ids, good)
+    # Few rows share their id's hash with another; only these are compared.
+    doubtful = before | ids.hash().is_duplicated()
+    first = pl.when(pl.col("good") & ~pl.col("before")).then(pl.col("at")).min().over(column)
+    again = spread(
+        pl.DataFrame([ids, good.alias("good"), before.alias("before")])
+        .with_row_index("at")
+        .filter(doubtful)
+        .select((column != "") & (pl.col("before") | (first < pl.col("at")).fill_null(False)))
+        .to_series(),
+        doubtful,
+    ).fill_null(False)
+    seen.add(ids.filter(good & ~again))
+    told = made_where(again, ids, pl.lit(TWICE) + shown(column))
+    return judged.with_columns(told.alias("duplicate_error"))
+
+
+def _sessions(good: "pl.DataFrame") -> "pl.DataFrame":
+    frame = good.select(
+        "row_number",
+        rising_uuids(good.height).alias("id"),
+        "external_session_id",
+        "session_type",
+        "participant_id",
+        "volunteer_id",
+        "scheduled_at",
+        "duration_minutes",
+        "rating",
+        "feedback_text",
+        "language_level",
+    )
+    return session_rows().validate(frame)
+
+
+def rising_uuids(n: int) -> "pl.Series":
+    """`n` UUIDs of version 7, 16 bytes each: 48 bits of time, then a counter, so that they rise and the index grows
+    at its end."""
+    import numpy as np
+    import polars as pl
+    import pyarrow as pa
+
+    raw = np.frombuffer(os.urandom(16 * n), np.uint8).reshape(n, 16).copy()
+    now = int(time.time() * 1000)
+    count = np.arange(n, dtype=np.uint32)
+    raw[:, :6] = np.frombuffer(now.to_bytes(6, "big"), np.uint8)
+    raw[:, 6] = 0x70 | ((count >> 22) & 0x0F)
+    raw[:, 7] = (count >> 14) & 0xFF
+    raw[:, 8] = 0x80 | ((count >> 8) & 0x3F)
+    raw[:, 9] = count & 0xFF
+    ids = pa.FixedSizeBinaryArray.from_buffers(pa.binary(16), n, [None, pa.py_buffer(raw)])
+    return pl.Series(pl.from_arrow(ids), dtype=pl.Binary)

@@ -1,0 +1,78 @@
+"""Pandera schemas of the frames that cross a border: texts out of the file, sessions into Postgres."""
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from dagster_backfills.domains.kintell.file.reader import KNOWN
+
+if TYPE_CHECKING:
+    import pandera.polars as pa
+    import polars as pl
+
+UUID_BYTES = 16
+
+
+# What must hold of the values is one check a frame: one a column costs more than the columns.
+
+
+@lru_cache(maxsize=1)
+def text_rows() -> "pa.DataFrameSchema":
+    """Rows as read: `row` (index in the block) and every known column as text, none of it null."""
+    import pandera.polars as pa
+    import polars as pl
+
+    columns = {"row": pa.Column(pl.Int64, nullable=True)}
+    columns |= {name: pa.Column(pl.String, nullable=True) for name in KNOWN}
+    rules = [pl.col("row") >= 0, pl.col(KNOWN).is_not_null()]
+    return pa.DataFrameSchema(columns, checks=_all(rules), strict=True)
+
+
+@lru_cache(maxsize=1)
+def session_rows() -> "pa.DataFrameSchema":
+    """Rows that will be written: typed as `kintell.kintell_sessions` has them, users resolved to ids.
+
+    `row_number` counts rows of the file from 1. Ids are UUIDs of 16 bytes. `scheduled_at` is UTC;
+    `duration_minutes` is positive. `rating`, `feedback_text` and `language_level` may be null.
+    """
+    import pandera.polars as pa
+    import polars as pl
+
+    from dagster_backfills.domains.kintell.rows.rules import LEVELS, MAX_DURATION, MAX_ID_BYTES, SESSION_TYPES
+
+    types: dict[str, Any] = {
+        "row_number": pl.Int64,
+        "id": pl.Binary,
+        "external_session_id": pl.String,
+        "session_type": pl.String,
+        "participant_id": pl.Binary,
+        "volunteer_id": pl.Binary,
+        "scheduled_at": pl.Datetime("us", "UTC"),
+        "duration_minutes": pl.Int32,
+        "rating": pl.Int16,
+        "feedback_text": pl.String,
+        "language_level": pl.String,
+    }
+    rules = [
+        pl.exclude("rating", "feedback_text", "language_level").is_not_null(),
+        pl.col("row_number") >= 1,
+        pl.col("id", "participant_id", "volunteer_id").bin.size() == UUID_BYTES,
+        pl.col("external_session_id").str.len_bytes().is_between(1, MAX_ID_BYTES),
+        pl.col("session_type").is_in(list(SESSION_TYPES.values())),
+        pl.col("duration_minutes").is_between(1, MAX_DURATION),
+        pl.col("rating").is_between(1, 5).fill_null(True),
+        pl.col("language_level").is_in(LEVELS).fill_null(True),
+    ]
+    columns = {name: pa.Column(kind, nullable=True) for name, kind in types.items()}
+    return pa.DataFrameSchema(columns, checks=_all(rules), strict=True, ordered=True)
+
+
+def _all(rules: "list[pl.Expr]") -> "pa.Check":
+    import pandera.polars as pa
+    import polars as pl
+
+    return pa.Check(
+        lambda data: bool(
+            data.lazyframe.select(pl.all_horizontal(rule.all() for rule in rules)).collect().item()
+        ),
+        error="; ".join(map(str, rules)),
+    )

@@ -1,0 +1,87 @@
+"""Which session ids a file has had, as far as the worker knows it. Not here: what happens to a second occurrence.
+
+An import asks the database, whose unique index has every id that it settled; it knows only its last batches by
+itself, those that may not be committed yet. A dry run writes nothing that it could ask, and keeps hashes: two
+different ids among n share one with a probability of about n² / 2⁶⁵, one in four hundred thousand for ten million.
+"""
+
+from collections import deque
+from typing import TYPE_CHECKING, Any, Protocol
+from uuid import UUID
+
+import psycopg
+
+from dagster_backfills.domains.kintell.statements import statements
+
+if TYPE_CHECKING:
+    import numpy as np
+    import polars as pl
+
+MAX_RUN = 1_000_000
+
+
+class Seen(Protocol):
+    """The ids that rows before have, as far as they are good."""
+
+    def add(self, ids: "pl.Series") -> None: ...
+
+    def contains(self, ids: "pl.Series", good: "pl.Series") -> "pl.Series":
+        """A boolean for each of `ids`. `good` says which rows will be written, and so be judged by the database."""
+        ...
+
+
+class SettledIds:
+    """Ids that a job has settled: those of its last `batches` batches, and for bad rows whatever the database has."""
+
+    def __init__(self, conn: psycopg.Connection, job: UUID, batches: int) -> None:
+        self._conn, self._job = conn, job
+        self._last: deque[pl.Series] = deque(maxlen=batches)
+
+    def add(self, ids: "pl.Series") -> None:
+        self._last.append(ids)
+
+    def contains(self, ids: "pl.Series", good: "pl.Series") -> "pl.Series":
+        import polars as pl
+
+        bad = ids.filter(~good).unique().to_list()
+        settled = [found for (found,) in statements().settled_ids(self._conn, job=self._job, ids=bad)]
+        known = pl.concat([pl.Series(settled, dtype=pl.String), *self._last])
+        return ids.is_in(known.implode())
+
+
+class SeenIds:
+    """All ids so far, as hashes of 8 bytes each: sorted runs, merged while they are small."""
+
+    def __init__(self) -> None:
+        self._runs: list[Any] = []
+
+    def add(self, ids: "pl.Series") -> None:
+        import numpy as np
+
+        if not len(ids):
+            return
+        run = np.sort(_hashes(ids))
+        while (
+            self._runs and len(self._runs[-1]) <= 2 * len(run) and len(self._runs[-1]) + len(run) <= MAX_RUN
+        ):
+            run = np.sort(np.concatenate([self._runs.pop(), run]), kind="stable")
+        self._runs.append(run)
+
+    def contains(self, ids: "pl.Series", good: "pl.Series") -> "pl.Series":
+        import numpy as np
+        import polars as pl
+
+        hashes = _hashes(ids)
+        found = np.zeros(len(hashes), bool)
+        order = np.argsort(hashes)
+        wanted = hashes[order]
+        for run in self._runs:
+            at = np.minimum(np.searchsorted(run, wanted), len(run) - 1)
+            found |= run[at] == wanted
+        out = np.empty_like(found)
+        out[order] = found
+        return pl.Series(out)
+
+
+def _hashes(ids: "pl.Series") -> "np.ndarray":
+    return ids.hash(seed=1).to_numpy()

@@ -1,0 +1,33 @@
+"""How a handler says what went wrong. Not here: what becomes of the job, which the database decides."""
+
+from dagster_backfills.errors import UserError
+
+
+class JobError(Exception):
+    """An attempt that failed, with a `kind` for the record. It is retried while retries are left."""
+
+    kind = "error"
+    retryable = True
+
+    def __init__(self, message: str, *, kind: str = "") -> None:
+        super().__init__(message)
+        self.kind = kind or type(self).kind
+
+
+class PermanentJobError(JobError):
+    """An attempt that no retry would help: a bad input, missing credentials, a forbidden address."""
+
+    kind = "permanent"
+    retryable = False
+
+
+class JobCancelled(Exception):
+    """Raised by a progress report once the job was cancelled, or its attempt lost the job."""
+
+
+class UnknownJobType(UserError):
+    """A type that no handler is registered for."""
+
+
+class InvalidJobInput(UserError):
+    """An input that does not fit its type. The message names every field that is wrong."""

@@ -1,0 +1,46 @@
+"""The three kinds of work: fetch, hand to an engine, check what comes back. Not here: the engines."""
+
+from collections.abc import Callable
+
+from dagster_backfills.domains.queue.config import MediaRules, engine_of
+from dagster_backfills.domains.queue.context import JobContext
+from dagster_backfills.domains.queue.engines import mux, openai_api, sop, speech
+from dagster_backfills.domains.queue.errors import JobError
+from dagster_backfills.domains.queue.media import fetched
+from dagster_backfills.domains.queue.schemas import MuxOutput, SopOutput, TranscriptionOutput
+
+
+def transcribe(job: JobContext) -> TranscriptionOutput:
+    """`audio_url` to a transcript with segments."""
+    engine = engine_of("TRANSCRIPTION")
+    with fetched(job.input.audio_url, MediaRules.from_environment(), _fetching(job)) as file:
+        if engine == "openai":
+            job.progress(20, "waiting for the API")
+            return openai_api.transcribe_with_api(file, job.input.audio_url, job.input.language)
+        return speech.transcribe_embedded(file, job.input.language, job.progress)
+
+
+def generate_sop(job: JobContext) -> SopOutput:
+    """Title, transcript and duration to chapters, a procedure and key points."""
+    engine = engine_of("SOP")
+    job.progress(10, "reading the transcript")
+    answer = openai_api.sop_with_api(job.input) if engine == "openai" else sop.sop_embedded(job.input)
+    if problems := answer.problems(job.input.duration):
+        raise JobError(f"The answer does not fit: {'; '.join(problems)}.", kind="bad_answer")
+    return SopOutput(**answer.model_dump(), title=job.input.title, engine=engine)
+
+
+def upload_to_mux(job: JobContext) -> MuxOutput:
+    """`video_url` to an asset at Mux that can be played."""
+    mux.check_credentials()
+    with fetched(job.input.video_url, MediaRules.from_environment(), _fetching(job)) as file:
+        return mux.upload(file, job.progress)
+
+
+def _fetching(job: JobContext) -> Callable[[int, int | None], None]:
+    """Progress of the download: the first tenth of the work."""
+
+    def report(done: int, total: int | None) -> None:
+        job.progress(10 * done / total if total else 5, f"fetched {done >> 20} MB")
+
+    return report

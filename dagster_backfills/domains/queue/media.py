@@ -1,0 +1,234 @@
+"""Fetching media from allowed places only, within limits, into a file that has no name and so is always removed."""
+
+import http.client
+import ipaddress
+import os
+import socket
+import ssl
+import stat
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+from urllib.parse import SplitResult, unquote, urljoin, urlsplit
+
+from dagster_backfills.domains.queue.config import MediaRules
+from dagster_backfills.domains.queue.errors import JobError, PermanentJobError
+
+_CHUNK = 1024 * 1024
+_REDIRECTS = 5
+_PORTS = {"http": 80, "https": 443}
+Progress = Callable[[int, int | None], None]
+
+
+class ForbiddenLocation(PermanentJobError):
+    """The address is not one that media may come from."""
+
+    kind = "forbidden_location"
+
+
+class TooLarge(PermanentJobError):
+    """The media is larger than the limit."""
+
+    kind = "too_large"
+
+
+@contextmanager
+def fetched(url: str, rules: MediaRules, progress: Progress | None = None) -> Iterator[IO[bytes]]:
+    """The media as an open file, at its beginning. `progress` gets the bytes so far and in all, where that is known.
+
+    Raises ForbiddenLocation, TooLarge, PermanentJobError where no retry would help, else JobError.
+    """
+    parts = _split(url)
+    if parts.scheme == "file":
+        with _local(parts, rules) as file:
+            yield file
+        return
+    with tempfile.TemporaryFile(prefix="backfills-media-") as file:
+        _download(url, rules, file, progress or (lambda done, total: None))
+        file.seek(0)
+        yield file
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 (raises for a port that is none)
+    except ValueError:
+        raise ForbiddenLocation("The media's URL can't be read.") from None
+    if parts.username or parts.password:
+        raise ForbiddenLocation("A media URL must not hold a user name or password.")
+    return parts
+
+
+@contextmanager
+def _local(parts: SplitResult, rules: MediaRules) -> Iterator[IO[bytes]]:
+    if parts.netloc not in ("", "localhost"):
+        raise ForbiddenLocation("A file URL must not name a host.")
+    try:
+        path = Path(unquote(parts.path)).resolve(strict=True)
+    except (OSError, RuntimeError, ValueError):
+        path = None
+    if path is None or not any(path.is_relative_to(folder.resolve()) for folder in rules.folders):
+        # One message for both, so that nobody can learn which files exist elsewhere.
+        raise ForbiddenLocation(
+            "The file does not exist in a folder that media may come from (JOBS_MEDIA_FOLDERS)."
+        )
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(descriptor)
+        raise ForbiddenLocation("The media's path is not a regular file.")
+    with os.fdopen(descriptor, "rb") as file:
+        if found.st_size > rules.max_bytes:
+            raise TooLarge(_too_large(rules))
+        yield file
+
+
+def _download(url: str, rules: MediaRules, file: IO[bytes], progress: Progress) -> None:
+    deadline = time.monotonic() + rules.max_seconds
+    try:
+        for _ in range(_REDIRECTS + 1):
+            connection, target = _connect(url, rules, deadline)
+            sock = connection.sock  # the connection forgets it once the answer has begun
+            try:
+                headers = {
+                    "User-Agent": "dagster-backfills",
+                    "Accept-Encoding": "identity",
+                    "Connection": "close",
+                }
+                connection.request("GET", target, headers=headers)
+                response = connection.getresponse()
+                if response.status not in (301, 302, 303, 307, 308):
+                    _check_status(response.status)
+                    _stream(response, rules, file, progress, deadline, sock)
+                    return
+                url = urljoin(url, response.getheader("Location") or "")
+            finally:
+                connection.close()
+    except TimeoutError:
+        _left(deadline)
+        raise JobError("The media's server stopped sending.", kind="network") from None
+    except (OSError, http.client.HTTPException) as error:
+        raise JobError(
+            f"The media could not be fetched: {error or type(error).__name__}.", kind="network"
+        ) from None
+    raise PermanentJobError(f"The media's address redirects more than {_REDIRECTS} times.", kind="network")
+
+
+def _connect(url: str, rules: MediaRules, deadline: float) -> tuple[http.client.HTTPConnection, str]:
+    """A connection to the address that was checked, and no other, whatever the name resolves to later."""
+    parts = _split(url)
+    if parts.scheme not in rules.schemes or parts.scheme not in _PORTS:
+        allowed = ", ".join(sorted(rules.schemes))
+        raise ForbiddenLocation(f"Media may not come by {parts.scheme or 'no scheme'} (allowed: {allowed}).")
+    host, port = (parts.hostname or "").rstrip("."), parts.port or _PORTS[parts.scheme]
+    if not _is_listed(host, port, parts.scheme, (*rules.hosts, *rules.private_hosts)):
+        raise ForbiddenLocation(f"Media may not come from {host}:{port} (see JOBS_MEDIA_HOSTS).")
+    private = _is_listed(host, port, parts.scheme, rules.private_hosts)
+    connection = http.client.HTTPConnection(host, port, timeout=_left(deadline))
+    connection.sock = _open(_addresses(host, port, private=private), deadline)
+    if parts.scheme == "https":
+        connection.sock = ssl.create_default_context().wrap_socket(connection.sock, server_hostname=host)
+        connection.default_port = 443
+    return connection, (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+
+
+def _is_listed(host: str, port: int, scheme: str, listed: tuple[str, ...]) -> bool:
+    for entry in listed:
+        name, colon, its_port = (
+            entry.rpartition(":") if entry.rpartition(":")[2].isdigit() else (entry, "", "")
+        )
+        if (int(its_port) if colon else _PORTS[scheme]) != port:
+            continue
+        name = name.strip("[]")
+        if host == name or (name.startswith("*.") and host.endswith(name[1:])):
+            return True
+    return False
+
+
+def _addresses(host: str, port: int, *, private: bool) -> list[tuple[int, tuple]]:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        raise JobError(f"The name {host} does not resolve.", kind="network") from None
+    for _, _, _, _, address in found:
+        if not private and not is_public(str(address[0])):
+            raise ForbiddenLocation(f"{host} resolves to a private address (see JOBS_MEDIA_PRIVATE_HOSTS).")
+    return [(int(family), address) for family, _, _, _, address in found]
+
+
+def is_public(address: str) -> bool:
+    """Whether an address lies in the public Internet, also one that carries an IPv4 address within IPv6."""
+    ip = ipaddress.ip_address(address.split("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        inner = ip.ipv4_mapped or ip.sixtofour
+        if inner is None and ip in ipaddress.ip_network("64:ff9b::/96"):
+            inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+        if inner is not None:
+            return is_public(str(inner))
+    return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified)
+
+
+def _open(addresses: list[tuple[int, tuple]], deadline: float) -> socket.socket:
+    last: OSError = OSError("it has no address")
+    for family, address in addresses:
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock.settimeout(_left(deadline))
+        try:
+            sock.connect(address)
+        except OSError as error:
+            sock.close()
+            last = error
+        else:
+            return sock
+    raise last
+
+
+def _check_status(status: int) -> None:
+    if status == 200:
+        return
+    message = f"The media's server answered {status}."
+    if status in (408, 425, 429) or status >= 500:
+        raise JobError(message, kind="network")
+    raise PermanentJobError(message, kind="not_available")
+
+
+def _stream(
+    response: http.client.HTTPResponse,
+    rules: MediaRules,
+    file: IO[bytes],
+    progress: Progress,
+    deadline: float,
+    sock: socket.socket,
+) -> None:
+    total = response.length
+    if total is not None and total > rules.max_bytes:
+        raise TooLarge(_too_large(rules))
+    done = 0
+    while True:
+        sock.settimeout(_left(deadline))
+        # read1 returns what has come, so that a server that trickles can't hold a chunk past the deadline
+        chunk = response.read1(_CHUNK)
+        if not chunk:
+            break
+        done += len(chunk)
+        if done > rules.max_bytes:
+            raise TooLarge(_too_large(rules))
+        file.write(chunk)
+        progress(done, total)
+    if total is not None and done < total:
+        raise JobError(f"The media ended after {done} of {total} bytes.", kind="network")
+
+
+def _left(deadline: float) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise JobError("The media was not fetched within JOBS_MEDIA_MAX_SECONDS.", kind="too_slow")
+    return min(30.0, left)
+
+
+def _too_large(rules: MediaRules) -> str:
+    return f"The media is larger than {rules.max_bytes / 1024 / 1024:g} MB (JOBS_MEDIA_MAX_MB)."

@@ -1,0 +1,234 @@
+"""The queue in Python: one function for each of the database's own, and nothing decided here.
+
+Every function takes a psycopg connection and leaves the transaction to its caller; on an autocommit connection each
+call is its own.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from dagster_backfills.domains.queue.errors import InvalidJobInput
+from dagster_backfills.domains.queue.registry import Registry, background_job_types
+from dagster_backfills.postgres.statements import load_queries
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One claimed attempt."""
+
+    id: UUID
+    job_type: str
+    priority: int
+    attempt: int
+    retry_count: int
+    max_retries: int
+    input_data: dict[str, Any]
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whom a job belongs to, by the source system's ids."""
+
+    user_id: str | None = None
+    company_id: str | None = None
+    training_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What follows on completion. A field that `input_data` lacks comes from the output, or the input, before it."""
+
+    job_type: str
+    input_data: dict[str, Any]
+    priority: int | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        step: dict[str, Any] = {"job_type": self.job_type, "input_data": self.input_data}
+        return step if self.priority is None else {**step, "priority": self.priority}
+
+
+def statements() -> dict[str, str]:
+    """The statements of queries.sql by name, with psycopg's placeholders."""
+    return load_queries(Path(__file__).with_name("queries.sql"))
+
+
+def enqueue(
+    conn: psycopg.Connection,
+    job_type: str,
+    input_data: dict[str, Any] | None = None,
+    *,
+    priority: int = 5,
+    run_after: datetime | None = None,
+    unique_key: str | None = None,
+    max_retries: int | None = None,
+    owner: Owner | None = None,
+    then: Sequence[Step] = (),
+    registry: Registry | None = None,
+) -> UUID:
+    """Put one job in, and return its id: that of the job there already where `unique_key` is taken.
+
+    Raises UnknownJobType, and InvalidJobInput naming the field, before anything is written.
+    """
+    owner = owner or Owner()
+    _check(job_type, input_data or {}, registry)
+    values = {
+        "job_type": job_type, "input_data": Jsonb(input_data or {}), "priority": priority, "run_after": run_after,
+        "unique_key": unique_key, "max_retries": max_retries, "user_id": owner.user_id,
+        "company_id": owner.company_id, "training_id": owner.training_id,
+        "then_steps": Jsonb([s.as_json() for s in then]) if then else None,
+    }  # fmt: skip
+    with _clear_errors():
+        return _scalar(conn, "enqueue_one", values)
+
+
+def enqueue_many(
+    conn: psycopg.Connection,
+    job_type: str,
+    inputs: Sequence[dict[str, Any]],
+    *,
+    priority: int = 5,
+    run_after: datetime | None = None,
+    max_retries: int | None = None,
+    owner: Owner | None = None,
+    registry: Registry | None = None,
+) -> list[UUID]:
+    """Put in one job for each input, all or none, in one statement. Returns their ids in the same order."""
+    owner = owner or Owner()
+    for one in inputs:
+        _check(job_type, one, registry)
+    values = {
+        "job_type": job_type, "inputs": Jsonb(list(inputs)), "priority": priority, "run_after": run_after,
+        "max_retries": max_retries, "user_id": owner.user_id, "company_id": owner.company_id,
+        "training_id": owner.training_id,
+    }  # fmt: skip
+    with _clear_errors():
+        return _scalar(conn, "enqueue_many", values)
+
+
+def claim(conn: psycopg.Connection, worker: str, max_jobs: int) -> list[Job]:
+    """Take up to `max_jobs` due jobs: priority 1 first, then the oldest."""
+    rows = conn.execute(statements()["claim"], {"worker": worker, "max_jobs": max_jobs}).fetchall()
+    found = [Job(*row) for row in rows]
+    found.sort(key=lambda j: (j.priority, j.created_at, j.id))
+    return found
+
+
+def renew(conn: psycopg.Connection, held: Sequence[Job]) -> set[UUID]:
+    """Renew the leases; returns the jobs that are still held. The others were cancelled, or are lost."""
+    rows = conn.execute(statements()["renew"], _ids(held)).fetchall()
+    return {row[0] for row in rows}
+
+
+def report_progress(conn: psycopg.Connection, job: Job, percentage: int, message: str | None) -> str | None:
+    """`processing` where it was accepted, `cancelled`, or None where the attempt does not hold the job any more."""
+    values = {
+        "job_id": job.id,
+        "attempt": job.attempt,
+        "percentage": percentage,
+        "message": message and _storable(message),
+    }
+    status: str | None = _scalar(conn, "report_progress", values)
+    return status
+
+
+def complete(conn: psycopg.Connection, done: Sequence[tuple[Job, Any]]) -> set[UUID]:
+    """Complete many attempts with their outputs in one statement; returns the jobs for which it was accepted."""
+    values = {**_ids([job for job, _ in done]), "outputs": [None if o is None else Jsonb(o) for _, o in done]}
+    return {row[0] for row in conn.execute(statements()["complete"], values).fetchall()}
+
+
+def fail(
+    conn: psycopg.Connection, job: Job, kind: str, message: str, trace: str, retryable: bool
+) -> str | None:
+    """`pending` where a retry follows, `failed` where none does, None where the attempt lost the job."""
+    values = {
+        "job_id": job.id, "attempt": job.attempt, "kind": kind, "message": _storable(message),
+        "trace": _storable(trace), "retryable": retryable,
+    }  # fmt: skip
+    status: str | None = _scalar(conn, "fail", values)
+    return status
+
+
+def give_back(conn: psycopg.Connection, held: Sequence[Job]) -> int:
+    """Return attempts to the queue, due at once, no retry spent. Returns how many were still held."""
+    return int(_scalar(conn, "give_back", _ids(held))) if held else 0
+
+
+def give_back_all(conn: psycopg.Connection, worker: str) -> int:
+    """Return everything that this worker holds. Returns how many."""
+    return int(_scalar(conn, "give_back_all", {"worker": worker}))
+
+
+def take_back_expired(conn: psycopg.Connection) -> int:
+    """Take back jobs whose lease is over; returns how many."""
+    return int(_scalar(conn, "take_back_expired", {}))
+
+
+def cancel(conn: psycopg.Connection, job_id: UUID, reason: str | None = None) -> str | None:
+    """Cancel a job that waits or is at work. Returns its status before; None where there is no such job."""
+    status: str | None = _scalar(conn, "cancel", {"job_id": job_id, "reason": reason})
+    return status
+
+
+def retry(conn: psycopg.Connection, ids: Sequence[UUID] | None = None, job_type: str | None = None) -> int:
+    """Give failed jobs all their retries anew: these, or all of a type. Returns how many there were."""
+    return int(_scalar(conn, "retry", {"ids": list(ids) if ids else None, "job_type": job_type}))
+
+
+def clean_up(
+    conn: psycopg.Connection, older_than: timedelta | None = None, max_jobs: int = 10_000
+) -> Iterator[int]:
+    """Remove ended jobs, `max_jobs` a statement; yields how many each removed. `older_than` None: as configured."""
+    while removed := int(_scalar(conn, "clean_up", {"older_than": older_than, "max_jobs": max_jobs})):
+        yield removed
+
+
+def lease_seconds(conn: psycopg.Connection) -> float:
+    """How long a lease lasts without being renewed."""
+    return float(_scalar(conn, "lease_seconds", {}))
+
+
+def rows(conn: psycopg.Connection, statement: str, **values: Any) -> list[dict[str, Any]]:
+    """What one of the reading statements of queries.sql returns."""
+    from psycopg.rows import dict_row
+
+    with conn.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(statements()[statement], values).fetchall()
+
+
+def _ids(held: Sequence[Job]) -> dict[str, Any]:
+    return {"ids": [j.id for j in held], "attempts": [j.attempt for j in held]}
+
+
+def _storable(text: str) -> str:
+    """Text that Postgres takes: no NUL, and no half of a surrogate pair."""
+    return text.replace("\0", "").encode("utf-8", "replace").decode()
+
+
+def _scalar(conn: psycopg.Connection, statement: str, values: dict[str, Any]) -> Any:
+    row = conn.execute(statements()[statement], values).fetchone()
+    return row[0] if row else None
+
+
+def _check(job_type: str, input_data: dict[str, Any], registry: Registry | None) -> None:
+    (registry or background_job_types()).get(job_type).parse(input_data)
+
+
+@contextmanager
+def _clear_errors() -> Iterator[None]:
+    """The database's own refusals, as errors that a person can mend."""
+    try:
+        yield
+    except psycopg.errors.InvalidParameterValue as error:
+        raise InvalidJobInput(f"{error.diag.message_primary}.") from None
+    except psycopg.errors.CheckViolation as error:
+        raise InvalidJobInput(f"{error.diag.message_primary}.") from None

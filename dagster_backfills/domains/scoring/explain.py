@@ -1,0 +1,173 @@
+"""Why one member has the score it has: the rules run on it alone, with the numbers that they saw. Writes nothing."""
+
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import psycopg
+
+from dagster_backfills.domains.scoring import rules
+from dagster_backfills.domains.scoring.action_rules import RULES, coach_actions
+from dagster_backfills.domains.scoring.features import read_frame
+from dagster_backfills.domains.scoring.statements import statement
+from dagster_backfills.domains.scoring.weights import UNIT, Weights
+from dagster_backfills.errors import UserError
+
+_FACTORS = ("attendance_decay", "missed_sessions", "time_gaps", "decline_velocity")
+
+
+@dataclass(frozen=True)
+class Factor:
+    """One factor: 0 to 100, its weight (1 is all), and the numbers behind it in words."""
+
+    name: str
+    value: int
+    weight: float
+    because: str
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A member as of a day. `stored` is the score that the history holds, None where it holds none."""
+
+    member: str
+    name: str
+    day: date
+    status: str
+    features: dict[str, Any]
+    factors: list[Factor]
+    weighted_sum: float
+    time_decay: float
+    score: int
+    band: str
+    velocity_per_week: float
+    flags: list[str]
+    churn_level: str
+    churn_score: int
+    action: str | None
+    action_because: str
+    coaches: list[str]
+    stored: int | None
+
+
+def explain(conn: psycopg.Connection, member: str, day: date, weights: Weights) -> Explanation:
+    """Run the rules for one member. Raises UserError for an unknown member, or one that can't be scored."""
+    about = conn.execute(statement("member_for_explanation"), {"member": member, "day": day}).fetchone()
+    if about is None:
+        raise UserError(f"There is no member {member!r}.", hint="Give the id of a row of scoring.members.")
+    name, status, stored, coaches = about
+    try:
+        frame = read_frame(conn, "features", day, [member], due_only=False)
+    except psycopg.DataError as error:
+        raise UserError(f"Member {member!r} can't be scored: {error.diag.message_primary}.") from error
+    for problem in rules.problems(frame):
+        raise UserError(
+            f"Member {member!r} can't be scored: {problem}.", hint="Correct it in scoring.members."
+        )
+    row = rules.commitment_scores(frame, weights).iloc[0]
+    seen: dict[str, Any] = {k: _plain(v) for k, v in frame.iloc[0].items()}
+    churn = _churn(row)
+    because = _because(seen)
+    factors = [
+        Factor(name, int(row[name]), part / UNIT, because[name])
+        for name, part in zip(_FACTORS, weights.parts, strict=True)
+    ]
+    action, why = _action(row, churn)
+    return Explanation(
+        member=member,
+        name=name,
+        day=day,
+        status=status,
+        features=seen,
+        factors=factors,
+        weighted_sum=round(sum(f.value * f.weight for f in factors), 4),
+        time_decay=float(row["time_decay"]),
+        score=int(row["score"]),
+        band=str(row["band"]),
+        velocity_per_week=float(row["velocity_per_week"]),
+        flags=[flag for flag in rules.FLAGS if row[flag]],
+        churn_level=churn[0],
+        churn_score=churn[1],
+        action=action,
+        action_because=why,
+        coaches=list(coaches),
+        stored=stored,
+    )
+
+
+def _plain(value: Any) -> Any:
+    import pandas as pd
+
+    return None if pd.isna(value) else value.item() if hasattr(value, "item") else value
+
+
+def _because(f: dict[str, Any]) -> dict[str, str]:
+    """The numbers behind each factor, in words."""
+    if not f["visits"]:
+        return dict.fromkeys(_FACTORS, "no visit at all")
+    if f["joined_days"] >= 60:
+        attendance = f"{f['v30']} visits in the last 30 days, {f['v60']} in the 30 before"
+    else:
+        half = f["joined_days"] // 2
+        first = f["visits"] - f["second_half_visits"]
+        attendance = (
+            f"joined {f['joined_days']} days ago: {f['second_half_visits']} visits in the last {half} days, "
+            f"{first} before"
+        )
+    if f["expected_hundredths"]:
+        goal, source = f["expected_hundredths"] / 100, "the member's own goal"
+    elif f["visits"] >= 2:
+        goal, source = f["visits"] * 7 / max(f["span_days"], 7), "its average so far"
+    else:
+        goal, source = 2.0, "assumed"
+    missed = (
+        f"{f['v30']} visits in the last 30 days, {goal * 30 / 7:.1f} expected ({goal:.2f} a week, {source})"
+    )
+    average = f["span_days"] / (f["visits"] - 1) if f["visits"] > 1 else None
+    gaps = (
+        f"a single visit, {f['days_since_last']} days ago"
+        if average is None
+        else f"average gap {average:.1f} days, the widest {f['max_gap']}, last visit {f['days_since_last']} days ago"
+    )
+    trend = f"{f['v30']}, {f['v60']} and {f['v90']} visits in the last three times 30 days"
+    if f["visits"] < 4:
+        trend = f"only {f['visits']} visits in all, too few for a trend"
+    halved = ", halved for an absence over 14 days" if f["days_since_last"] > 14 else ""
+    return {
+        "attendance_decay": attendance,
+        "missed_sessions": missed + halved,
+        "time_gaps": gaps,
+        "decline_velocity": trend,
+    }
+
+
+def _churn(row: Any) -> tuple[str, int]:
+    import pandas as pd
+
+    frame = pd.DataFrame({"member_id": ["m"], "commitment_score": [int(row["score"])]})
+    frame["days_since_last_visit"] = pd.array([row["days_since_last_visit"]], dtype="Int64")
+    risk = rules.churn_risk_scores(frame).iloc[0]
+    return str(risk["level"]), int(risk["score"])
+
+
+def _action(row: Any, churn: tuple[str, int]) -> tuple[str | None, str]:
+    """The action's type and its reasons, or None and why there is none."""
+    import pandas as pd
+
+    pairs = pd.DataFrame(
+        {
+            "member_id": ["m"],
+            "coach_id": ["c"],
+            "commitment_score": [int(row["score"])],
+            "churn_risk_score": [churn[1]],
+            "churn_risk_level": [churn[0]],
+        }
+    )
+    pairs["days_since_last_visit"] = pd.array([row["days_since_last_visit"]], dtype="Int64")
+    result = coach_actions(pairs)
+    if result.empty:
+        at_risk = churn[0] != "none"
+        return None, "no rule fits" if at_risk else "the member is not at risk"
+    chosen = result.iloc[0]
+    number = [rule.type for rule in RULES].index(chosen["type"]) + 1
+    return str(chosen["type"]), f"rule {number} of {len(RULES)} fits first: {chosen['reason_codes'][1:-1]}"

@@ -1,0 +1,67 @@
+"""The three histories as declarations: who is due, what is read of them, and the pure function that makes the rows.
+
+Not here: the rules themselves (`rules.py`, `action_rules.py`), and what is done around a day (`day_record.py`).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from functools import partial
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from dagster_backfills.domains.scoring import rules, schemas
+from dagster_backfills.domains.scoring.action_rules import coach_actions
+from dagster_backfills.domains.scoring.features import read_frame
+from dagster_backfills.domains.scoring.statements import statement
+from dagster_backfills.domains.scoring.tables import ACTIONS, CHURN, COMMITMENT, DaySlice
+from dagster_backfills.domains.scoring.weights import Weights
+from dagster_backfills.engine.model import Compute, Query, Target, Write
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Batches of members read while another is written. The day's lock keeps other runs of the day away.
+_AHEAD = 2
+
+
+@dataclass(frozen=True)
+class History:
+    """One history. `units` and `features` name statements; `rows` makes a batch's rows of its features."""
+
+    target: Target
+    units: str
+    features: str
+    rows: "Callable[[pd.DataFrame], pd.DataFrame]"
+
+    def write(self, gym: str | None = None) -> Write:
+        """What the engine writes of a day: for the members of one gym, or of all."""
+
+        def compute(
+            conn: psycopg.Connection, days: Sequence[str], members: Sequence[str] | None
+        ) -> "pd.DataFrame":
+            (day,) = days  # each is worked by itself
+            if members is None:  # of a whole day, which is small then
+                binds = {"partition_keys": [day], "gym": gym}
+                members = [unit for _, unit in conn.execute(statement(self.units), binds)]
+            features = read_frame(conn, self.features, date.fromisoformat(day), members)
+            return schemas.checked(self.target.asset, self.rows(features)).assign(day=day)
+
+        return Write(
+            self.target,
+            Compute(compute, ahead=_AHEAD),
+            units=Query(statement(self.units)),
+            owned=None if gym is None else Query(statement("members_of_gym"), {"gym": gym}),
+            address=DaySlice(gym),
+        )
+
+
+COMMITMENT_HISTORY = History(COMMITMENT, "members_of_day", "features", rules.commitment_scores)
+CHURN_HISTORY = History(CHURN, "scored_members_of_day", "churn_inputs", rules.churn_risk_scores)
+ACTIONS_HISTORY = History(ACTIONS, "members_at_risk_of_day", "action_inputs", coach_actions)
+
+
+def commitment_history(weights: Weights) -> History:
+    """Commitment scores by these weights."""
+    return replace(COMMITMENT_HISTORY, rows=partial(rules.commitment_scores, weights=weights))

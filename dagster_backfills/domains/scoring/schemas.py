@@ -1,0 +1,68 @@
+"""What a frame must look like before it goes to the database. The rules make it so; this is the proof, each batch."""
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+from dagster_backfills.domains.scoring.rules import FLAGS
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from pandera.pandas import DataFrameSchema
+
+_FACTORS = ("attendance_decay", "missed_sessions", "time_gaps", "decline_velocity")
+
+
+def checked(asset: str, frame: "pd.DataFrame") -> "pd.DataFrame":
+    """The frame itself, or ValueError that says which column broke which rule."""
+    from pandera.errors import SchemaError
+
+    try:
+        return schema(asset).validate(frame)
+    except SchemaError as error:
+        raise ValueError(f"{asset}: {error}") from error
+
+
+@cache
+def schema(asset: str) -> "DataFrameSchema":
+    """The schema of an asset's frame, by `schema/table`."""
+    from pandera.pandas import Check, Column, DataFrameSchema
+
+    points = Column(int, Check.in_range(0, 100))
+    since = Column("Int64", Check.ge(0), nullable=True)
+    key = {"member_id": Column(str)}
+    schemas = {
+        "scoring/commitment_scores": {
+            **key,
+            "score": points,
+            **dict.fromkeys(_FACTORS, points),
+            "time_decay": Column(float, Check.in_range(0, 1)),
+            "velocity_per_week": Column(float),
+            "days_since_last_visit": since,
+            **dict.fromkeys(FLAGS, Column(bool)),
+            "band": Column(str, Check.isin(["low", "moderate", "good", "high"])),
+            "weights_version": Column(str),
+        },
+        "scoring/churn_risk_scores": {
+            **key,
+            "level": Column(str, Check.isin(["none", "low", "medium", "high"])),
+            "score": points,
+            "commitment_score": points,
+            "days_since_last_visit": since,
+        },
+        "scoring/coach_actions": {
+            **key,
+            "coach_id": Column(str),
+            "type": Column(
+                str,
+                Check.isin(["contact_member", "send_campaign", "check_in", "investigate_issue", "follow_up"]),
+            ),
+            "priority": Column(str, Check.isin(["low", "medium", "high"])),
+            **dict.fromkeys(("title", "description", "reason_codes"), Column(str)),
+            "commitment_score": points,
+            "churn_risk_score": points,
+            "churn_risk_level": Column(str, Check.isin(["low", "medium", "high"])),
+            "days_since_last_visit": since,
+        },
+    }
+    unique = ["member_id", "coach_id"] if asset == "scoring/coach_actions" else ["member_id"]
+    return DataFrameSchema(schemas[asset], unique=unique, strict=True)

@@ -1,0 +1,149 @@
+"""One partition cut into slices of its units, each durable: for one that is large, or has a bad unit in it."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from dagster_backfills.engine import ledger
+from dagster_backfills.engine.ahead import Ahead
+from dagster_backfills.engine.failures import CostsConnectionError, is_lost
+from dagster_backfills.engine.model import Compute, Counts
+from dagster_backfills.engine.table.arrays import TextArray
+from dagster_backfills.engine.units import stream_units
+from dagster_backfills.engine.work import Work
+
+
+@dataclass
+class SlicedPartition:
+    """Slice by slice the tables that have units, then the set's other tables and the account.
+
+    pause: is called between two slices.
+    after: the unit up to which an earlier try of the run has come; snapshot: by which its units were first listed.
+    """
+
+    work: Work
+    key: str
+    pause: Callable[[], None]
+    after: str | None = None
+    snapshot: str = ""
+    counts: dict[str, Counts] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._fresh: set[str] = set()
+
+    def write(self) -> None:
+        """Write the partition; units that can't be written are in the ledger, and don't fail it."""
+        try:
+            self._all_slices()
+            self.work.session.attempt(self._complete)
+        except Exception as error:
+            if not self.work.stands_alone(error):
+                raise
+            self.work.partition_failed(self.key, error)
+
+    def _all_slices(self) -> None:
+        session, losses, reached = self.work.session, 0, self.after
+        while True:
+            try:
+                if self._slices():
+                    return
+            except Exception as error:
+                if not is_lost(error):
+                    raise
+                session.recover(error)
+                losses, reached = losses + 1 if self.after == reached else 1, self.after
+                if losses > session.settings.conflict_retries:
+                    raise CostsConnectionError(f"its units can't be listed: {error}") from error
+
+    def _slices(self) -> bool:
+        """The slices from behind `after` on. False where the list of units is gone, with its connection."""
+        session, sliced = self.work.session, self.work.sliced
+        listed_on = session.conn
+        # Looked at once. Should a row come in between, its key refuses the COPY, and that slice is merged.
+        self._fresh = {w.asset for w in sliced if w.is_fresh(session.conn, [self.key], self.after)}
+        source = sliced[0].write.source
+        width = source.ahead if isinstance(source, Compute) and len(sliced) == 1 else 0
+        # Before the units are listed: a change that the list doesn't know must keep its mark.
+        self.snapshot = self.snapshot or session.snapshot()
+        session.conn.commit()
+        session.tune(session.conn)  # for the transaction that sorts them
+        units = stream_units(session.conn, sliced, self.key, self.after, self.work.size)
+        with ExitStack() as stack:
+            slices: Iterator[tuple[list[str], Any]] = ((slice_, None) for slice_ in units)
+            if width and isinstance(source, Compute):
+                compute, key = source.function, self.key
+                ahead = stack.enter_context(Ahead(session.connect, session.tune, width))
+                slices = ahead.slices(units, lambda conn, slice_: compute(conn, [key], slice_))
+            for number, (slice_, computed) in enumerate(slices):
+                if number:
+                    self.pause()
+                self._bisect(slice_, computed, whole=True)
+                self.after = slice_[-1]
+                if session.conn is not listed_on:
+                    return False
+        return True
+
+    def _bisect(self, units: list[str], computed: Any = None, *, whole: bool = False) -> None:
+        """Write a slice, and on bad data halve it. The halves are merged: it is the merge that names what is bad."""
+        fresh = self._fresh if whole else set()
+        try:
+            began = time.monotonic()
+            self.work.session.attempt(
+                lambda batch_id: self._slice(batch_id, units, fresh, computed), divisible=len(units) > 1
+            )
+            self.work.size.took(len(units), time.monotonic() - began)
+        except Exception as error:
+            if not self.work.stands_alone(error):
+                raise
+            if len(units) == 1:
+                self.work.unit_failed(self.key, units[0], error)
+                return
+            middle = len(units) // 2
+            self._bisect(TextArray(units[:middle]))
+            self._bisect(TextArray(units[middle:]))
+
+    def _slice(self, batch_id: UUID, units: list[str], fresh: set[str], computed: Any) -> Callable[[], None]:
+        began, work = time.monotonic(), self.work
+        work.begin([self.key])
+        counts = {
+            write.asset: work.run_write(
+                write, [self.key], units, fresh=write.asset in fresh, computed=computed
+            )[self.key]
+            for write in work.sliced
+        }
+        for asset, count in counts.items():
+            ledger.resolve(work.session.conn, asset, [self.key], units)
+            work.record(
+                batch_id, asset, [self.key], count, units=len(units), began=began,
+                snapshot=self.snapshot, units_upto=units[-1],
+            )  # fmt: skip
+
+        def committed() -> None:
+            work.outcome.batches += 1
+            work.progressed(counts.values())
+            for asset, count in counts.items():
+                self.counts.setdefault(asset, Counts()).add(count)
+
+        return committed
+
+    def _complete(self, batch_id: UUID) -> Callable[[], None]:
+        began, work, snapshot = time.monotonic(), self.work, self.snapshot
+        work.begin([self.key])
+        counts = dict(self.counts)
+        for write in work.writes:
+            last = Counts()
+            ledger.clear_stale(work.session.conn, write.asset, [self.key], snapshot)
+            if write in work.sliced:
+                failed = ledger.resolve_rest(
+                    work.session.conn, work.run, write.asset, self.key, write.write.owned
+                )
+                counts[write.asset] = Counts.sum([counts.get(write.asset, last)], failed_units=failed)
+                last = Counts(failed_units=failed)
+            else:
+                last = counts[write.asset] = work.run_write(write, [self.key], None)[self.key]
+                ledger.resolve(work.session.conn, write.asset, [self.key], owned=write.write.owned)
+            work.record(batch_id, write.asset, [self.key], last, units=0, began=began, snapshot=snapshot)
+        return lambda: work.finished([self.key], {asset: {self.key: n} for asset, n in counts.items()})

@@ -1,0 +1,175 @@
+"""The one batch loop: size, write, account, commit; bisect what fails. Not here: transactions and tries (`session`)."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import psycopg
+
+from dagster_backfills.engine import ledger
+from dagster_backfills.engine.failures import is_lost
+from dagster_backfills.engine.ledger import RunIdentity
+from dagster_backfills.engine.model import Around, Outcome, Write
+from dagster_backfills.engine.partition import SlicedPartition
+from dagster_backfills.engine.prepared import PreparedWrite
+from dagster_backfills.engine.session import Connect, Session
+from dagster_backfills.engine.settings import EngineSettings
+from dagster_backfills.engine.sizing import BatchSize, batches
+from dagster_backfills.engine.table.address import Address
+from dagster_backfills.engine.throttle import Throttle
+from dagster_backfills.engine.units import count_units
+from dagster_backfills.engine.work import Work
+
+__all__ = ["Connect", "Runner", "is_lost"]
+
+
+@dataclass
+class Runner:
+    """Writes a set of tables, partition by partition. `outcome` grows while `run` is iterated.
+
+    connect: gives a connection in no transaction.
+    log: takes one line for people to read.
+    """
+
+    connect: Connect
+    run_identity: RunIdentity
+    settings: EngineSettings = field(default_factory=EngineSettings)
+    log: Callable[[str], None] = lambda line: None
+    outcome: Outcome = field(default_factory=Outcome)
+    units_total: int | None = None
+
+    def run(
+        self,
+        writes: Sequence[Write],
+        addresses: dict[str, Address],
+        keys: Sequence[str],
+        around: Around | None = None,
+    ) -> Iterator[list[str]]:
+        """Work `keys` in order, yielding those that finished, batch by batch, written or failed.
+
+        `addresses`: how the partitions lie in each asset's table. Raises UserError for what no batch could get
+        past, and psycopg.Error where the server stays away.
+        """
+        if around is not None:
+            yield from self._each(writes, addresses, keys, around)
+            return
+        began = time.monotonic()
+        with Session(self.connect, self.settings, self.log) as session:
+            prepared = [
+                PreparedWrite.open(session.conn, write, addresses[write.target.asset], number, keys)
+                for number, write in enumerate(writes)
+            ]
+            session.conn.commit()
+            size = BatchSize(self.settings)
+
+            def attach(conn: psycopg.Connection) -> None:
+                for write in prepared:
+                    write.attach(conn)
+
+            session.attached = attach
+            session.conflicted = size.shrink
+            self._work = Work(session, prepared, self.run_identity, self.outcome, size, self.log)
+            outcome = "interrupted"
+            try:
+                yield from self._all(list(keys))
+                outcome = "failed" if self.outcome.failed else "succeeded"
+            except Exception:
+                outcome = "failed"
+                raise
+            finally:
+                self.outcome.seconds += time.monotonic() - began
+                self._close(outcome)
+
+    def _each(
+        self, writes: Sequence[Write], addresses: dict[str, Address], keys: Sequence[str], around: Around
+    ) -> Iterator[list[str]]:
+        """Every partition by itself, with what is done around it."""
+        for key in keys:
+
+            def work(identity: RunIdentity, key: str = key) -> Outcome:
+                for _ in replace(self, run_identity=identity).run(writes, addresses, [key]):
+                    pass
+                return self.outcome
+
+            self.outcome.said[key] = around(key, self.run_identity, work)
+            yield [key]
+
+    def _all(self, keys: list[str]) -> Iterator[list[str]]:
+        work, self._throttle = self._work, Throttle(self.settings)
+        weights = self._weigh(keys)
+        self.units_total = sum(weights.values()) if weights else None
+        assets = [write.asset for write in work.writes]
+        work.session.do(lambda conn: ledger.start(conn, work.run, assets, len(keys), self.units_total))
+        self._prior = ledger.prior_work(work.session.conn, work.run, assets)
+        resumed = [key for key in keys if key in self._prior.partitions]
+        if resumed:
+            self.outcome.resumed += resumed
+            self.log(
+                f"{len(resumed):,} of {len(keys):,} partitions were finished by an earlier try of this run."
+            )
+            yield resumed
+        left = [key for key in keys if key not in self._prior.partitions]
+        for batch in batches(left, weights, work.size):
+            self._pause()
+            self._batch(batch, weights)
+            yield batch
+
+    def _batch(self, keys: list[str], weights: dict[str, int]) -> None:
+        """Write whole partitions in one transaction; on bad data, halve them until the bad one stands alone."""
+        work = self._work
+        weight = sum(max(weights.get(key, 0), 1) for key in keys)
+        if len(keys) == 1 and work.sliced and (keys[0] in self._prior.upto or weight > work.size.units):
+            return self._slices(keys[0])
+        try:
+            began = time.monotonic()
+            units = sum(weights.get(key, 0) for key in keys) if weights else len(keys)
+            divisible = len(keys) > 1 or bool(work.sliced)
+            work.session.attempt(lambda batch_id: work.write(batch_id, keys, units), divisible=divisible)
+            work.size.took(weight, time.monotonic() - began)
+        except Exception as error:
+            if not work.stands_alone(error):
+                raise
+            if len(keys) > 1:
+                middle = len(keys) // 2
+                self._batch(keys[:middle], weights)
+                self._batch(keys[middle:], weights)
+            elif work.at in work.sliced:
+                self._slices(keys[0])
+            else:
+                work.partition_failed(keys[0], error)
+
+    def _slices(self, key: str) -> None:
+        prior = self._prior
+        SlicedPartition(
+            self._work, key, self._pause, prior.upto.get(key), prior.snapshots.get(key, "")
+        ).write()
+
+    def _pause(self) -> None:
+        said: list[str | None] = []
+        self._work.session.do(lambda conn: said.append(self._throttle.pause(conn, self._work.size)))
+        if said[-1]:
+            self.log(f"The database was not well ({said[-1]}): the batches are smaller now.")
+
+    def _weigh(self, keys: list[str]) -> dict[str, int]:
+        work, session = self._work, self._work.session
+        if not work.sliced:
+            return {}
+        session.tune(session.conn)
+        try:
+            return count_units(session.conn, work.sliced[0], keys)
+        except Exception as error:
+            if not work.stands_alone(error):
+                raise
+            session.rollback()  # it is of one partition, and that one fails by itself
+            return {}
+
+    def _close(self, outcome: str) -> None:
+        session = self._work.session
+        session.rollback()
+        try:
+            ledger.finish(session.conn, self.run_identity, outcome)
+            for write in self._work.writes:
+                write.detach(session.conn)
+            session.conn.commit()
+        except psycopg.Error as error:
+            self.log(f"The run's account could not be closed: {error}")

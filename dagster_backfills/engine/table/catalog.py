@@ -1,0 +1,120 @@
+"""Tables as the catalog has them: columns, types, keys. Nothing is created here: tables come from migrations."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import psycopg
+
+from dagster_backfills.errors import UserError
+
+_COLUMNS = """
+select
+    a.attname,
+    format_type(a.atttypid, a.atttypmod),
+    a.attnotnull,
+    a.attgenerated <> '' or a.attidentity <> '' as managed,
+    col_description(a.attrelid, a.attnum),
+    coalesce(b.typname, t.typname),
+    -- A cast to varchar(3) cuts what is longer without a word; without the length, the assignment refuses it.
+    case coalesce(b.typname, t.typname)
+        when 'bpchar' then 'bpchar'
+        when '_bpchar' then 'bpchar[]'
+        when 'bit' then 'varbit'
+        when '_bit' then 'varbit[]'
+        else format_type(
+            coalesce(b.oid, t.oid),
+            case when coalesce(b.typname, t.typname) not in ('varchar', '_varchar', 'varbit', '_varbit')
+                    then coalesce(nullif(t.typtypmod, -1), a.atttypmod)
+            end
+        )
+    end
+from pg_attribute as a
+inner join pg_type as t on a.atttypid = t.oid
+left join pg_type as b on t.typbasetype = b.oid
+where a.attrelid = to_regclass(%(relation)s) and a.attnum > 0 and not a.attisdropped
+order by a.attnum
+"""
+
+_KEYS = """
+select
+    i.indisprimary,
+    array(
+        select a.attname::text
+        from unnest(i.indkey::smallint[]) with ordinality as k (attnum, position)
+        inner join pg_attribute as a on a.attrelid = i.indrelid and k.attnum = a.attnum
+        where k.position <= i.indnkeyatts
+        order by k.position
+    )
+from pg_index as i
+where i.indrelid = to_regclass(%(relation)s)
+    and i.indisunique and i.indpred is null and i.indexprs is null and i.indimmediate
+order by i.indisprimary desc, i.indexrelid
+"""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column. `managed`: the database fills it (identity or generated).
+
+    base_type: the type's short name, of a domain the one below it. cast: what a value is cast to before it is
+    compared and written; the column's own length limits are left for the assignment to enforce.
+    """
+
+    name: str
+    type: str
+    not_null: bool
+    managed: bool
+    description: str | None
+    base_type: str
+    cast: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table with its columns in order and its unique keys, the primary key first."""
+
+    database: str
+    schema: str
+    name: str
+    columns: tuple[Column, ...]
+    keys: tuple[tuple[str, ...], ...]
+
+    @property
+    def qualified(self) -> str:
+        return f"{self.database}.{self.schema}.{self.name}"
+
+    def column(self, name: str) -> Column:
+        """The column of that name. Raises UserError where there is none."""
+        for column in self.columns:
+            if column.name == name:
+                return column
+        raise UserError(
+            f"Table {self.schema}.{self.name} has no column {name!r}; "
+            f"it has {', '.join(c.name for c in self.columns)}.",
+            hint="Add it in a migration below sql/migrations and run `backfills migrate`.",
+        )
+
+    def key_among(self, available: Sequence[str], declared: Sequence[str] | None) -> tuple[str, ...]:
+        """The unique key that rows with these columns are told apart by; () where there is none."""
+        if declared is not None:
+            if not any(set(key) == set(declared) for key in self.keys):
+                raise UserError(
+                    f"Table {self.schema}.{self.name} has no unique constraint on ({', '.join(declared)}).",
+                    hint="The key of an asset must be a unique constraint: add it in a migration.",
+                )
+            return tuple(declared)
+        return next((key for key in self.keys if set(key) <= set(available)), ())
+
+
+def read_table(conn: psycopg.Connection, schema: str, name: str) -> Table:
+    """Read one table from the catalog. Raises UserError, naming the migrations, where it does not exist."""
+    relation = psycopg.sql.Identifier(schema, name).as_string(conn)
+    columns = tuple(Column(*row) for row in conn.execute(_COLUMNS, {"relation": relation}))
+    database = conn.info.dbname
+    if not columns:
+        raise UserError(
+            f"Table {schema}.{name} does not exist in database {database!r}.",
+            hint="Tables come from sql/migrations: run `backfills migrate`, or add the migration that creates it.",
+        )
+    keys = tuple(tuple(row[1]) for row in conn.execute(_KEYS, {"relation": relation}))
+    return Table(database, schema, name, columns, keys)

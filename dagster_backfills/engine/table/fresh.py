@@ -1,0 +1,74 @@
+"""Rows for a slice that the table has none of: COPY straight into the table, without a stage and without a merge.
+
+It is refused where the merge would do anything else than insert, or where it can't be told beforehand.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import sql
+
+from dagster_backfills.engine.table.address import Address, keys_by_label
+from dagster_backfills.engine.table.catalog import Table
+from dagster_backfills.engine.table.merge import Merge
+from dagster_backfills.engine.table.names import ident, type_name
+from dagster_backfills.engine.table.stage import copy_rows
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def is_empty(
+    conn: psycopg.Connection,
+    table: Table,
+    address: Address,
+    key: str,
+    unit: str | None = None,
+    after: str | None = None,
+) -> bool:
+    """Whether a table has no row of this partition, in units behind `after` where that is given."""
+    behind: sql.Composable = sql.SQL("")
+    if unit is not None and after is not None:
+        behind = sql.SQL(' and {}::text collate "C" > %(after)s').format(ident("t", unit))
+    statement = sql.SQL("select exists (select from {} as t where {}{})").format(
+        ident(table.schema, table.name), address.predicate("t"), behind
+    )
+    row = conn.execute(statement, {**address.binds([key]), "after": after}, prepare=False).fetchone()
+    return row == (False,)
+
+
+def copy_new(
+    conn: psycopg.Connection,
+    merge: Merge,
+    by: object,
+    arrays: "Sequence[pa.Array | pa.ChunkedArray]",
+    key: str,
+) -> int | None:
+    """COPY the rows of one partition; returns how many. None, with nothing written, where a merge is needed."""
+    if not isinstance(by, str) or by not in merge.columns or merge.touches or not merge.key:
+        return None
+    if any(not merge.table.column(name).not_null for name in merge.key):
+        return None
+    if len(arrays[0]) == 0:
+        return 0
+    into = sql.SQL("copy {} ({}) from stdin (format csv)").format(
+        merge.relation, sql.SQL(", ").join(map(ident, merge.columns))
+    )
+    with conn.transaction():
+        if not _all_of(conn, merge, by, arrays[merge.columns.index(by)], key):
+            return None
+        return copy_rows(conn, into, arrays)
+
+
+def _all_of(conn: psycopg.Connection, merge: Merge, by: str, values: Any, key: str) -> bool:
+    """Whether all rows belong to the partition, as the table itself tells its partitions apart."""
+    distinct = values.unique()
+    if len(distinct) != 1 or not distinct[0].is_valid:
+        return False
+    statement = sql.SQL("select {label} from (select %(value)s::text::{type} as {column}) as s").format(
+        label=merge.address.label("s"), type=type_name(merge.table.column(by).cast), column=ident(by)
+    )
+    binds = {**merge.address.binds([key]), "value": str(distinct[0].as_py())}
+    row = conn.execute(statement, binds).fetchone()
+    return row is not None and keys_by_label(conn, merge.address, [key]).get(row[0]) == key

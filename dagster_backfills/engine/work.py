@@ -1,0 +1,144 @@
+"""What the parts of a run share, and the transactions they are made of: rows, account and ledger together."""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import psycopg
+
+from dagster_backfills.engine import failures, ledger
+from dagster_backfills.engine.failures import describe
+from dagster_backfills.engine.ledger import RunIdentity
+from dagster_backfills.engine.model import WHOLE, Counts, Failure, Outcome
+from dagster_backfills.engine.prepared import PreparedWrite
+from dagster_backfills.engine.refusals import Refusals
+from dagster_backfills.engine.session import Session
+from dagster_backfills.engine.sizing import BatchSize
+
+
+@dataclass
+class Work:
+    """One run at work. `at` is the write that was tried last."""
+
+    session: Session
+    writes: list[PreparedWrite]
+    run: RunIdentity
+    outcome: Outcome
+    size: BatchSize
+    log: Callable[[str], None]
+
+    def __post_init__(self) -> None:
+        self.at = self.writes[0]
+        self.refusals = Refusals(self.session.settings.max_failures_in_a_row)
+        self._of_rows: set[tuple[str, str]] = set()
+
+    @property
+    def sliced(self) -> list[PreparedWrite]:
+        """The writes that a partition can be cut into units of, if the first of them lists its units."""
+        sliced = [write for write in self.writes if write.unit is not None]
+        return sliced if sliced and sliced[0].units() is not None else []
+
+    def begin(self, keys: list[str]) -> str:
+        """Open a batch's transaction and return its snapshot."""
+        self.at = self.writes[0]
+        self.outcome.attempts += 1
+        return self.session.begin([write.asset for write in self.writes], keys)
+
+    def run_write(
+        self,
+        write: PreparedWrite,
+        keys: list[str],
+        units: list[str] | None,
+        *,
+        fresh: bool = False,
+        computed: Any = None,
+    ) -> dict[str, Counts]:
+        self.at = write
+        return write.run(self.session.conn, keys, units, self.run.run_id, fresh=fresh, computed=computed)
+
+    def write(self, batch_id: UUID, keys: list[str], units: int) -> Callable[[], None]:
+        """Whole partitions, in one transaction."""
+        began = time.monotonic()
+        snapshot = self.begin(keys)
+        counts: dict[str, dict[str, Counts]] = {}
+        for write in self.writes:
+            # Before it computes: what it marks as it writes is another computation's.
+            ledger.clear_stale(self.session.conn, write.asset, keys, snapshot)
+            fresh = write.is_fresh(self.session.conn, keys)
+            counts[write.asset] = by_partition = self.run_write(write, keys, None, fresh=fresh)
+            ledger.resolve(self.session.conn, write.asset, keys, owned=write.write.owned)
+            total = Counts.sum(by_partition.values())
+            self.record(batch_id, write.asset, keys, total, units=units, began=began, snapshot=snapshot)
+
+        def committed() -> None:
+            self.progressed(count for by_partition in counts.values() for count in by_partition.values())
+            self.finished(keys, counts)
+
+        return committed
+
+    def record(
+        self, batch_id: UUID, asset: str, keys: list[str], counts: Counts, *, units: int, began: float,
+        snapshot: str, units_upto: str | None = None,
+    ) -> None:  # fmt: skip
+        ledger.record_batch(
+            self.session.conn, self.run, batch_id, asset, keys, counts,
+            units=units, seconds=time.monotonic() - began, snapshot=snapshot,
+            units_upto=units_upto,
+        )  # fmt: skip
+
+    def progressed(self, counts: Iterable[Counts]) -> None:
+        """A batch of rows is committed."""
+        self.session.losses = 0
+        for count in counts:
+            self.refusals.wrote(count)
+
+    def finished(self, keys: list[str], counts: dict[str, dict[str, Counts]]) -> None:
+        """Partitions are committed."""
+        self.outcome.batches += 1
+        for asset, by_partition in counts.items():
+            for key, value in by_partition.items():
+                self.outcome.of(asset, key).add(value)
+        self.outcome.done += keys
+
+    def stands_alone(self, error: BaseException) -> bool:
+        """Whether a batch that raised this is cut in two: not where it is raised over no unit at all as well."""
+        if not failures.stands_alone(error):
+            return False
+        state = error.sqlstate if isinstance(error, psycopg.Error) else None
+        if state and failures.is_unusual(error) and (self.at.asset, state) not in self._of_rows:
+            if self._nothing_raises() == state:
+                return False
+            self._of_rows.add((self.at.asset, state))
+        return True
+
+    def _nothing_raises(self) -> str | None:
+        """SQLSTATE of what the write that failed raises over no partition and no unit; nothing of it is kept."""
+        write, conn = self.at, self.session.conn
+        try:
+            self.session.begin([write.asset], [])
+            write.run(conn, [], [] if write in self.sliced else None, self.run.run_id)
+            ledger.clear_stale(conn, write.asset, [], "1:1:")
+        except psycopg.Error as error:
+            return error.sqlstate
+        except Exception:  # a rule that can't do with nothing says nothing of the error
+            return None
+        finally:
+            self.session.rollback()
+        return None
+
+    def partition_failed(self, key: str, error: BaseException) -> None:
+        self.outcome.failed[key] = self._enter(key, None, error)
+
+    def unit_failed(self, key: str, unit: str, error: BaseException) -> None:
+        self.outcome.unit_failures.append(self._enter(key, unit, error))
+
+    def _enter(self, key: str, unit: str | None, error: BaseException) -> Failure:
+        failure = Failure(self.at.asset, None if key == WHOLE else key, unit, *describe(error))
+        self.session.do(lambda conn: ledger.record_failure(conn, self.run, failure))
+        what = f"partition {key!r}" if key != WHOLE else "the table"
+        what = what if unit is None else f"{unit!r} of {what}"
+        self.log(f"{failure.asset}: {what} could not be written: {failure.message}")
+        self.refusals.failed(error)
+        return failure

@@ -1,0 +1,92 @@
+"""The instance's storage: Dagster's own for Postgres, with the batching event log, and runs that show life.
+
+Not here: the project's own tables, which live in another schema and, if wanted, another database.
+"""
+
+import os
+from collections.abc import Mapping
+from typing import Any, cast
+
+import dagster as dg
+from dagster_postgres import DagsterPostgresStorage
+from dagster_postgres.utils import get_token_provider_from_config, pg_url_from_config
+
+from dagster_backfills.instance.storage.event_log import BatchedEventLogStorage
+from dagster_backfills.instance.storage.runs import LockedRunStorage
+from dagster_backfills.instance.storage.schedules import ScheduleStorage
+
+BATCH_SIZE_VARIABLE = "DAGSTER_EVENT_BATCH_SIZE"
+
+
+class BatchedPostgresStorage(DagsterPostgresStorage):
+    """Runs, events, schedules and sensors in one Postgres database, events written in batches.
+
+    Dagster batches nothing unless `DAGSTER_EVENT_BATCH_SIZE` is set in the environment of whoever writes:
+    the daemon and the webserver write a run's planned partitions, the run's own process its materializations.
+    Each of them loads this class first, which puts `event_batch_size` there if the variable is not set.
+    """
+
+    def __init__(
+        self,
+        postgres_url: str,
+        should_autocreate_tables: bool = True,
+        inst_data: Any = None,
+        token_provider: Any = None,
+        event_batch_size: int = 1000,
+    ) -> None:
+        url = with_tested_driver(postgres_url)
+        super().__init__(url, should_autocreate_tables, inst_data, token_provider)
+        self._batched_event_log = BatchedEventLogStorage(
+            url, should_autocreate_tables, token_provider=token_provider
+        )
+        self._runs = LockedRunStorage(url, should_autocreate_tables, token_provider=token_provider)
+        self._schedules = ScheduleStorage(url, should_autocreate_tables, token_provider=token_provider)
+        os.environ.setdefault(BATCH_SIZE_VARIABLE, str(event_batch_size))
+
+    @classmethod
+    def config_type(cls) -> Any:
+        return {
+            **cast("dict[str, Any]", super().config_type()),
+            "event_batch_size": dg.Field(int, is_required=False, default_value=1000),
+        }
+
+    @classmethod
+    def from_config_value(cls, inst_data: Any, config_value: Mapping[str, Any]) -> "BatchedPostgresStorage":
+        return cls(
+            postgres_url=_url(config_value),
+            should_autocreate_tables=config_value.get("should_autocreate_tables", True),
+            inst_data=inst_data,
+            token_provider=get_token_provider_from_config(config_value),
+            event_batch_size=config_value["event_batch_size"],
+        )
+
+    @property
+    def event_log_storage(self) -> BatchedEventLogStorage:
+        return self._batched_event_log
+
+    @property
+    def run_storage(self) -> LockedRunStorage:
+        return self._runs
+
+    @property
+    def schedule_storage(self) -> ScheduleStorage:
+        return self._schedules
+
+
+def with_tested_driver(url: str) -> str:
+    """The URL, with psycopg2 where it names no driver.
+
+    `dagster-postgres` is written for psycopg2 (its `NOTIFY` with a bind is a syntax error on psycopg 3), and
+    SQLAlchemy takes that for a plain `postgresql://` only up to 2.0.
+    """
+    scheme, separator, rest = url.partition("://")
+    return f"postgresql+psycopg2{separator}{rest}" if scheme in ("postgresql", "postgres") else url
+
+
+def _url(config_value: Mapping[str, Any]) -> str:
+    """What the configuration names; where it names nothing, the project's own, so that bare `dagster` works too."""
+    if config_value.get("postgres_url") or config_value.get("postgres_db"):
+        return pg_url_from_config(config_value)
+    from dagster_backfills.instance.dagster_home import dagster_database_url
+
+    return dagster_database_url()

@@ -1,0 +1,62 @@
+"""A lock between processes that the kernel drops when its holder dies. Not for machines that share a disk."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from dagster_backfills.errors import NotUsableError
+
+
+class HeldElsewhereError(NotUsableError):
+    """Another process has the lock; `pid` is its process id, as far as it is known."""
+
+    def __init__(self, path: Path, pid: int | None) -> None:
+        super().__init__(f"Process {pid or '(unknown)'} holds {path}.", "End it if it hangs.")
+        self.pid = pid
+
+
+@contextmanager
+def locked_file(path: Path, patience: float = 0) -> Iterator[None]:
+    """Hold the lock of `path`, waiting up to `patience` seconds for it; then `HeldElsewhereError`."""
+    try:
+        import fcntl
+    except ImportError as error:
+        message = "Locks between processes are not supported on this system."
+        raise NotUsableError(message, "Set DATABASE_URL, and run `dagster` itself.") from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + patience
+    with path.open("a+") as lock:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise HeldElsewhereError(path, _holder(path)) from None
+                time.sleep(0.05)
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def lock_holder(path: Path) -> int | None:
+    """The process that holds the lock now, if any. The file stays as it is."""
+    import fcntl
+
+    try:
+        with path.open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return None
+    except FileNotFoundError:
+        return None
+    except BlockingIOError:
+        return _holder(path)
+
+
+def _holder(path: Path) -> int | None:
+    with suppress(ValueError, OSError):
+        return int(path.read_text())
+    return None

@@ -1,0 +1,97 @@
+"""Named statements from `.sql` files, as psycopg runs them. Not here: what they say, and who runs them.
+
+A file is blocks of `-- name: some_name` and a statement, and stands as it is in psql (`\\set bind …`).
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+from dagster_backfills.errors import UserError
+
+_NAME = re.compile(r"^--\s*name:\s*(\w+)([$^!]?)[ \t]*$", re.M)
+_BEHIND = re.compile(r"(\s*^--[^\n]*)+\s*\Z", re.M)  # comments behind a statement are the next one's
+# What a bind or a percent sign means nothing in, what looks like a bind and is none, and the two themselves.
+_TOKEN = re.compile(
+    r"""(?P<quoted>'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|/\*.*?\*/|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$)"""
+    r"""|::|:=|(?<![\w\])]):(?P<bind>[A-Za-z_]\w*)|%""",
+    re.S,
+)
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One statement of a file. `sql` has psycopg's binds (`%(name)s`); `line` is its name's line in the file.
+
+    returns: what a call gives, `$` one value, `^` one row, `!` how many rows it touched, nothing all rows.
+    """
+
+    name: str
+    sql: str
+    binds: frozenset[str]
+    line: int
+    returns: str = ""
+
+    def __call__(self, conn: Any, **binds: Any) -> Any:
+        cursor = conn.execute(self.sql, binds)
+        if self.returns == "!":
+            return cursor.rowcount
+        if self.returns == "":
+            return cursor.fetchall()
+        row = cursor.fetchone()
+        return row[0] if self.returns == "$" and row is not None else row
+
+
+class Statements:
+    """The statements of one or more files, each an attribute: `statements.count_users(conn, role="x")`."""
+
+    def __init__(self, by_name: dict[str, Statement]) -> None:
+        self.by_name = by_name
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        try:
+            return self.by_name[name]
+        except KeyError:
+            raise AttributeError(f"there is no statement {name!r}") from None
+
+
+@cache
+def load_statements(*paths: Path) -> Statements:
+    """The statements of these files. Raises FileNotFoundError, and UserError for a name that stands twice."""
+    found: dict[str, Statement] = {}
+    for path in paths:
+        for statement in _read(path.read_text(encoding="utf-8")):
+            if statement.name in found:
+                raise UserError(
+                    f"{path}, line {statement.line}: there is a statement {statement.name!r} already.",
+                    hint="Give each statement a name of its own.",
+                )
+            found[statement.name] = statement
+    return Statements(found)
+
+
+@cache
+def load_queries(path: Path) -> dict[str, str]:
+    """The texts of a file's statements by name; `:bind` becomes `%(bind)s`."""
+    return {name: statement.sql for name, statement in load_statements(path).by_name.items()}
+
+
+def _read(text: str) -> Iterator[Statement]:
+    names = list(_NAME.finditer(text))
+    for name, following in zip(names, [*names[1:], None], strict=True):
+        body = text[name.end() : following.start() if following else None]
+        binds: set[str] = set()
+        statement = _BEHIND.sub("", body).strip().removesuffix(";")
+        sql = _TOKEN.sub(partial(_as_psycopg, binds), statement).rstrip()
+        line = text.count("\n", 0, name.start()) + 1
+        yield Statement(name[1], sql, frozenset(binds), line, name[2])
+
+
+def _as_psycopg(binds: set[str], token: re.Match[str]) -> str:
+    if token["bind"]:
+        binds.add(token["bind"])
+        return f"%({token['bind']})s"
+    return token[0].replace("%", "%%")

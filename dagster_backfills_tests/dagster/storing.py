@@ -1,0 +1,86 @@
+"""Materializing assets into a test's own database, and reading what Dagster has recorded of it."""
+
+from collections import Counter
+from typing import Any
+
+import dagster as dg
+import psycopg
+
+from dagster_backfills.dagster.io_manager import PostgresIOManager
+from dagster_backfills.dagster.resource import PostgresResource
+
+FIRST, LAST = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+
+
+def resources(url: str, **settings: Any) -> dict[str, Any]:
+    postgres = PostgresResource(url=url)
+    return {"postgres": postgres, "io_manager": PostgresIOManager(postgres=postgres, **settings)}
+
+
+def materialize(
+    url: str, *assets: Any, keys: tuple[str, str] | None = None, expect: bool = True, **options: Any
+) -> dg.ExecuteInProcessResult:
+    """Materialize assets; `keys` is the first and the last partition of a range that one run is for."""
+    settings = options.pop("settings", {})
+    if keys is not None:
+        options["tags"] = {**options.get("tags", {}), FIRST: keys[0], LAST: keys[1]}
+    result = dg.materialize(
+        list(assets), resources=resources(url, **settings), raise_on_error=False, **options
+    )
+    if expect and not result.success:
+        raise AssertionError(failure_text(result))
+    return result
+
+
+def failure_text(result: dg.ExecuteInProcessResult) -> str:
+    """What the failing step says: the description of its Failure, or the error."""
+    texts = []
+    for event in result.all_events:
+        if event.is_step_failure:
+            data = event.step_failure_data
+            texts.append(data.user_failure_data.description or "" if data.user_failure_data else "")
+            texts.append(data.error.to_string() if data.error else "")
+    return "\n".join(texts)
+
+
+def said(result: dg.ExecuteInProcessResult) -> str:
+    """The description of the one Failure that a step failed with."""
+    [event] = [e for e in result.all_events if e.is_step_failure]
+    assert event.step_failure_data.user_failure_data is not None, failure_text(result)
+    return event.step_failure_data.user_failure_data.description or ""
+
+
+def materialized(result: dg.ExecuteInProcessResult, asset: str) -> Counter[str | None]:
+    """How often each partition of an asset was reported."""
+    return Counter(m.partition for m in materializations(result, asset))
+
+
+def materializations(result: dg.ExecuteInProcessResult, asset: str) -> list[dg.AssetMaterialization]:
+    key = dg.AssetKey(asset.split("/"))
+    return [
+        event.materialization
+        for event in result.all_events
+        if event.is_step_materialization and event.asset_key == key
+    ]
+
+
+def metadata(result: dg.ExecuteInProcessResult, asset: str, partition: str | None = None) -> dict[str, Any]:
+    [found] = [m for m in materializations(result, asset) if m.partition == partition]
+    return {name: value.value for name, value in found.metadata.items()}
+
+
+def rows(conn: psycopg.Connection, table: str, order: str = "1") -> list[tuple[Any, ...]]:
+    return conn.execute(f"select * from {table} order by {order}").fetchall()  # noqa: S608
+
+
+def versions(conn: psycopg.Connection, table: str) -> list[tuple[Any, ...]]:
+    """Where each row's version stands and who wrote it: unchanged as long as nobody writes the row."""
+    return conn.execute(f"select ctid::text, xmin::text from {table} order by 1").fetchall()  # noqa: S608
+
+
+def open_failures(conn: psycopg.Connection) -> list[tuple[Any, ...]]:
+    """The open entries of the ledger: asset, partition, unit, message, attempts."""
+    return conn.execute(
+        "select asset, partition, unit, message, attempts from backfill.failures where resolved_at is null"
+        " order by asset, partition, unit"
+    ).fetchall()

@@ -1,0 +1,130 @@
+"""Without a name that Dagster does not publish, what leaned on it does what Dagster does, and everything loads."""
+
+import builtins
+import importlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from dagster_backfills.dagster import private
+from dagster_backfills_tests.dagster.storing import materializations, materialize
+
+
+@pytest.fixture
+def without(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Loads the module anew where importing from one of Dagster's own modules fails; restores it at the end."""
+    stock = builtins.__import__
+
+    def hide(module: str) -> None:
+        def hiding(name: str, *args: Any, **kwargs: Any) -> Any:
+            importer = (args[0] or {}).get("__name__") if args else None
+            if name == module and importer == private.__name__:
+                raise ImportError(f"no {name}")
+            return stock(name, *args, **kwargs)
+
+        monkeypatch.setattr(builtins, "__import__", hiding)
+
+    yield hide
+    monkeypatch.undo()
+    importlib.reload(private)
+
+
+def _asset() -> dg.AssetsDefinition:
+    import pandas as pd
+
+    @dg.asset(
+        key=["t", "items"], partitions_def=dg.StaticPartitionsDefinition(["a", "b", "c"]), code_version="7",
+        metadata={"partition_expr": "part"}, backfill_policy=dg.BackfillPolicy.single_run(),
+    )  # fmt: skip
+    def items(context: dg.AssetExecutionContext) -> pd.DataFrame:
+        return pd.DataFrame({"part": context.partition_keys})
+
+    return items
+
+
+@pytest.fixture
+def table(conn: Any) -> None:
+    conn.execute("create schema t; create table t.items (part text primary key)")
+
+
+def test_without_the_events_every_partition_is_reported_one_by_one(
+    without: Any, database_url: str, table: None
+) -> None:
+    without("dagster._core.events")
+    with pytest.warns(UserWarning, match="one by one"):
+        importlib.reload(private)
+    made = materializations(materialize(database_url, _asset(), keys=("a", "c")), "t/items")
+    assert {each.partition for each in made} == {"a", "b", "c"}
+
+
+def test_without_the_tags_partitions_are_reported_together_and_without_a_version(
+    without: Any, database_url: str, table: None
+) -> None:
+    without("dagster._core.definitions.data_version")
+    with pytest.warns(UserWarning, match="no data version"):
+        importlib.reload(private)
+    made = materializations(materialize(database_url, _asset(), keys=("a", "c")), "t/items")
+    tags = {str(each.partition): dict(each.tags or {}) for each in made}
+    assert (tags["a"], tags["b"]) == ({}, {})
+    assert tags["c"]["dagster/code_version"] == "7"  # Dagster's own
+
+
+def test_the_next_tick_is_the_schedules_own(without: Any) -> None:
+    now = datetime(2024, 1, 1, 12, tzinfo=UTC)
+    assert private.next_tick("30 1 * * *", "UTC", now) == datetime(2024, 1, 2, 1, 30, tzinfo=UTC)
+    without("dagster._utils.schedules")
+    assert private.next_tick("30 1 * * *", "UTC", now) is None
+
+
+def test_an_output_whose_partitions_can_not_be_narrowed_keeps_them() -> None:
+    class Another:
+        asset_partitions_def = dg.StaticPartitionsDefinition(["a", "b"])
+        asset_partition_keys = ("a", "b")  # from wherever this Dagster has them
+
+    assert not private.narrow(Another(), ["a"])
+    assert Another.asset_partition_keys == ("a", "b")
+
+
+def test_a_step_that_tells_nothing_of_its_outputs_costs_what_was_said_and_no_more() -> None:
+    key = dg.AssetKey("x")
+    assert private.step_of(object()) is None
+    assert private.makes(object(), key) is False
+    assert private.said_of(object(), key) == {} and private.said_of_output(object(), key) == {}
+
+
+def test_no_other_module_names_what_dagster_does_not_publish(project_root: Path) -> None:
+    """But the launchers, whose base classes are Dagster's own and whose packages import the same names."""
+    found = {
+        str(path.relative_to(project_root / "dagster_backfills"))
+        for path in (project_root / "dagster_backfills").rglob("*.py")
+        if "dagster._" in path.read_text()
+    }
+    assert found - {"lib/run_launcher.py", "lib/celery/launcher.py"} == {"lib/dagster_private.py"}
+
+
+def test_the_location_loads_where_every_private_module_is_away(project_root: Path) -> None:
+    hidden = "\n".join(
+        [
+            "import sys, builtins",
+            "stock = builtins.__import__",
+            "def hiding(name, g=None, *rest, **named):",
+            "    if name.startswith('dagster._') and (g or {}).get('__name__', '').startswith('dagster_backfills'):",
+            "        raise ImportError(name)",
+            "    return stock(name, g, *rest, **named)",
+            "import dagster, dagster_postgres",
+            "builtins.__import__ = hiding",
+            "from dagster_backfills.definitions import defs",
+            "from dagster_backfills.instance.storage import BatchedPostgresStorage",
+            "print(len(defs().resolve_all_asset_keys()) > 0)",
+        ]
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", hidden], cwd=project_root, capture_output=True, text=True, check=False
+    )
+    assert run.stdout.strip().endswith("True"), run.stderr[-2000:]

@@ -1,0 +1,27 @@
+"""The lock that one process of a machine holds: who has it can be asked for, and asking changes nothing."""
+
+import os
+
+import pytest
+
+from dagster_backfills.locked_file import HeldElsewhereError, lock_holder, locked_file
+
+
+def test_its_holder_is_told_while_it_is_held(tmp_path):
+    path = tmp_path / "folder" / "a.lock"
+    assert lock_holder(path) is None
+    assert not path.exists()
+    with locked_file(path):
+        assert lock_holder(path) == os.getpid()
+        with pytest.raises(HeldElsewhereError) as refused, locked_file(path):
+            pass
+        assert refused.value.pid == os.getpid()
+    assert lock_holder(path) is None
+
+
+def test_asking_writes_nothing(tmp_path):
+    path = tmp_path / "precious"
+    path.write_text("x" * 1700)
+    path.chmod(0o400)
+    assert lock_holder(path) is None
+    assert path.read_text() == "x" * 1700

@@ -1,0 +1,385 @@
+"""Materializations reported from inside `handle_output`, compared with those that Dagster reports itself."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from pydantic import Field
+
+from dagster_backfills.dagster import partition_events
+from dagster_backfills.dagster import private as dagster_private
+from dagster_backfills.dagster.partition_events import (
+    announce_partitions,
+    materialization_events,
+    narrow_to_unreported,
+)
+
+COHORTS = dg.DynamicPartitionsDefinition(name="events_cohorts")
+RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
+
+
+@pytest.fixture
+def instance(
+    make_database: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[dg.DagsterInstance]:
+    monkeypatch.setenv("DAGSTER_EVENT_BATCH_SIZE", "1000")
+    url = make_database(migrated=False).replace("postgresql://", "postgresql+psycopg2://", 1)
+    monkeypatch.setenv("EVENTS_TEST_URL", url)
+    settings = "storage: {postgres: {postgres_url: {env: EVENTS_TEST_URL}}}\ntelemetry: {enabled: false}\n"
+    (tmp_path / "dagster.yaml").write_text(settings)
+    with dg.DagsterInstance.from_config(str(tmp_path)) as made:
+        yield made
+
+
+class Reporter(dg.ConfigurableIOManager):
+    """Reports in batches of `batch`, all but the keys in `bad`, for which it raises at the end."""
+
+    batch: int = 4
+    bad: list[str] = Field(default_factory=list)
+
+    def handle_output(self, context: dg.OutputContext, obj: object) -> Iterator[Any]:
+        good = [key for key in context.asset_partition_keys if key not in self.bad]
+        for start in range(0, len(good), self.batch):
+            yield from materialization_events(
+                context,
+                [
+                    dg.AssetMaterialization(context.asset_key, partition=key, metadata={"rows": len(key)})
+                    for key in good[start : start + self.batch]
+                ],
+            )
+        if self.bad:
+            raise dg.Failure(f"{len(self.bad)} failed", allow_retries=False)
+
+    def load_input(self, context: dg.InputContext) -> None:
+        return None
+
+
+class Silent(dg.ConfigurableIOManager):
+    """Leaves all reporting to Dagster."""
+
+    def handle_output(self, context: dg.OutputContext, obj: object) -> None:
+        for key in context.asset_partition_keys:
+            context.step_context.add_asset_metadata({"rows": len(key)}, context.asset_key, key)
+
+    def load_input(self, context: dg.InputContext) -> None:
+        return None
+
+
+def _assets(partitions_def: dg.PartitionsDefinition) -> list[dg.AssetsDefinition]:
+    @dg.asset(key=["up", "stream"], code_version="7")
+    def upstream() -> int:
+        return 1
+
+    @dg.asset(
+        key=["events", "stats"],
+        partitions_def=partitions_def,
+        code_version="3",
+        deps=[["up", "stream"]],
+        backfill_policy=dg.BackfillPolicy.single_run(),
+    )
+    def stats(context: dg.AssetExecutionContext) -> int:
+        return len(context.partition_keys)
+
+    return [upstream, stats]
+
+
+def _run(
+    instance: dg.DagsterInstance,
+    io_manager: dg.ConfigurableIOManager,
+    start: str,
+    end: str,
+    partitions_def: dg.PartitionsDefinition = COHORTS,
+) -> dg.ExecuteInProcessResult:
+    assets = _assets(partitions_def)
+    if instance.get_latest_materialization_event(dg.AssetKey(["up", "stream"])) is None:
+        dg.materialize(assets, selection=[dg.AssetKey(["up", "stream"])], instance=instance)
+    return dg.materialize(
+        assets,
+        selection=[dg.AssetKey(["events", "stats"])],
+        instance=instance,
+        resources={"io_manager": io_manager},
+        tags=dict(zip(RANGE, (start, end), strict=True)),
+        raise_on_error=False,
+    )
+
+
+def _materializations(instance: dg.DagsterInstance, run_id: str) -> list[dg.AssetMaterialization]:
+    records = instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION).records
+    return [record.event_log_entry.asset_materialization for record in records]  # type: ignore[misc]
+
+
+def _stored(instance: dg.DagsterInstance, run_id: str) -> list[str]:
+    """The stored entries of a run's materializations, by partition, without what is each run's own."""
+    records = instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION).records
+    entries = [
+        # The text of a log's line stands in what goes through a log, twice; here it stands in the event alone.
+        dg.serialize_value(record.event_log_entry._replace(timestamp=0.0, user_message="")).replace(
+            run_id, "the run"
+        )
+        for record in records
+    ]
+    return sorted(re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:[\d.]+", "a time", entry) for entry in entries)
+
+
+def _comparable(each: dg.AssetMaterialization) -> tuple[Any, ...]:
+    return (
+        each.partition,
+        type(each.partition),
+        dict(each.metadata),
+        dict(each.tags or {}),
+        each.description,
+    )
+
+
+@pytest.mark.parametrize(
+    ("partitions_def", "keys"),
+    [
+        (COHORTS, [f"cohort {n}" for n in range(10)]),
+        (dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-01-11"), None),
+        (dg.StaticPartitionsDefinition([f"k{n}" for n in range(10)]), None),
+        (
+            dg.MultiPartitionsDefinition(
+                {"a": dg.StaticPartitionsDefinition(["x"]), "b": dg.StaticPartitionsDefinition(list("pqrst"))}
+            ),
+            None,
+        ),
+    ],
+    ids=["dynamic", "daily", "static", "multi"],
+)
+def test_what_is_reported_equals_what_dagster_would_have_reported(
+    instance: dg.DagsterInstance, partitions_def: dg.PartitionsDefinition, keys: list[str] | None
+) -> None:
+    if keys:
+        instance.add_dynamic_partitions("events_cohorts", keys)
+    keys = keys or list(partitions_def.get_partition_keys())
+
+    stock = _run(instance, Silent(), keys[0], keys[-1], partitions_def)
+    ours = _run(instance, Reporter(batch=3), keys[0], keys[-1], partitions_def)
+
+    assert stock.success and ours.success
+    theirs = sorted(_comparable(each) for each in _materializations(instance, stock.run_id))
+    mine = sorted(_comparable(each) for each in _materializations(instance, ours.run_id))
+    assert len(mine) == len(keys)
+    assert mine == theirs
+    assert _stored(instance, ours.run_id) == _stored(instance, stock.run_id)
+    assert all(tags for _, _, _, tags, _ in mine)
+
+
+def test_each_partition_is_reported_once_whatever_the_batch_size(instance: dg.DagsterInstance) -> None:
+    keys = [f"c{n:02}" for n in range(7)]
+    instance.add_dynamic_partitions("events_cohorts", keys)
+    for batch in (1, 3, 7, 100):
+        result = _run(instance, Reporter(batch=batch), keys[0], keys[-1])
+        assert result.success
+        reported = Counter(each.partition for each in _materializations(instance, result.run_id))
+        assert reported == Counter(keys)
+
+
+def test_a_failure_after_reporting_leaves_only_the_unreported_partitions_unmaterialized(
+    instance: dg.DagsterInstance,
+) -> None:
+    keys = [f"c{n:02}" for n in range(20)]
+    instance.add_dynamic_partitions("events_cohorts", keys)
+
+    result = _run(instance, Reporter(bad=["c03", "c19"]), keys[0], keys[-1])
+
+    assert not result.success
+    assert set(keys) - instance.get_materialized_partitions(dg.AssetKey(["events", "stats"])) == {
+        "c03",
+        "c19",
+    }
+    shown = _shown(instance, keys)
+    assert {key for key in keys if shown[key] == "FAILED"} == {"c03", "c19"}
+
+
+def test_events_are_yielded_to_dagster_as_well_as_stored(instance: dg.DagsterInstance) -> None:
+    keys = ["a", "b", "c"]
+    instance.add_dynamic_partitions("events_cohorts", keys)
+    result = _run(instance, Reporter(batch=2), "a", "c")
+    yielded = result.asset_materializations_for_node("events__stats")
+    assert sorted(str(each.partition) for each in yielded) == keys
+
+
+def test_several_assets_in_one_call_each_keep_their_own_last_event(instance: dg.DagsterInstance) -> None:
+    @dg.op
+    def repair(context: dg.OpExecutionContext) -> Iterator[Any]:
+        yield from materialization_events(
+            context,
+            [dg.AssetMaterialization([name], partition=key) for key in "pqr" for name in ("first", "second")],
+        )
+        yield dg.Output(None)
+
+    @dg.job
+    def repairs() -> None:
+        repair()
+
+    result = repairs.execute_in_process(instance=instance)
+
+    assert result.success
+    for name in ("first", "second"):
+        assert instance.get_materialized_partitions(dg.AssetKey([name])) == {"p", "q", "r"}
+        latest = instance.get_latest_materialization_event(dg.AssetKey([name]))
+        assert latest and latest.asset_materialization
+        assert latest.asset_materialization.asset_key == dg.AssetKey([name])
+        assert latest.asset_materialization.partition == "r"
+
+
+def test_a_run_that_finds_its_partitions_itself_shows_exactly_those_that_failed(
+    instance: dg.DagsterInstance,
+) -> None:
+    keys = [f"c{n:02}" for n in range(12)]
+    instance.add_dynamic_partitions("events_cohorts", keys)
+    key = dg.AssetKey(["events", "stats"])
+    assert _run(instance, Reporter(), keys[0], keys[-1]).success
+    scattered, bad = keys[::3], {"c03", "c09"}
+
+    @dg.op
+    def repair(context: dg.OpExecutionContext) -> Iterator[Any]:
+        announce_partitions(context, [key], scattered)
+        shown = _shown(instance, keys)
+        assert {name for name in keys if shown[name] == "IN_PROGRESS"} == set(scattered)
+        good = [dg.AssetMaterialization(key, partition=name) for name in scattered if name not in bad]
+        yield from materialization_events(context, good)
+        raise dg.Failure("2 failed", allow_retries=False)
+
+    @dg.job
+    def repairs() -> None:
+        repair()
+
+    assert not repairs.execute_in_process(instance=instance, raise_on_error=False).success
+
+    shown = _shown(instance, keys)
+    assert {name for name in keys if shown[name] == "FAILED"} == bad
+    assert {name for name in keys if shown[name] == "MATERIALIZED"} == set(keys) - bad
+
+
+PAIR = (dg.AssetKey(["pair", "rows"]), dg.AssetKey(["pair", "counts"]))
+
+
+class PairReporter(dg.ConfigurableIOManager):
+    """Reports both assets of a step with the first one's output, as a set of tables that is written together."""
+
+    ours: bool
+    bad: list[str] = Field(default_factory=list)
+
+    def handle_output(self, context: dg.OutputContext, obj: object) -> Iterator[Any]:
+        if not self.ours:
+            for key in context.asset_partition_keys:
+                context.step_context.add_asset_metadata({"rows": len(key)}, context.asset_key, key)
+            return
+        if obj is None:
+            narrow_to_unreported(context)
+            return
+        good = [key for key in context.asset_partition_keys if key not in self.bad]
+        reporter = partition_events.Reporter(context)
+        for start in range(0, len(good), 3):
+            yield from reporter.report(
+                [
+                    dg.AssetMaterialization(asset, partition=key, metadata={"rows": len(key)})
+                    for asset in PAIR
+                    for key in good[start : start + 3]
+                ]
+            )
+        if self.bad:
+            raise dg.Failure("some failed", allow_retries=False)
+        reporter.describe(PAIR[1], {"total": len(good)})
+
+    def load_input(self, context: dg.InputContext) -> None:
+        return None
+
+
+def _run_pair(instance: dg.DagsterInstance, keys: list[str], **config: Any) -> dg.ExecuteInProcessResult:
+    @dg.multi_asset(
+        outs={"rows": dg.AssetOut(key=PAIR[0]), "counts": dg.AssetOut(key=PAIR[1])},
+        internal_asset_deps={"rows": set(), "counts": {PAIR[0]}},
+        partitions_def=COHORTS,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+    )
+    def pair() -> Iterator[dg.Output[int | None]]:
+        yield dg.Output(1, "rows")
+        yield dg.Output(None, "counts")
+
+    return dg.materialize(
+        [pair],
+        instance=instance,
+        resources={"io_manager": PairReporter(**config)},
+        tags=dict(zip(RANGE, (keys[0], keys[-1]), strict=True)),
+        raise_on_error=False,
+    )
+
+
+def test_other_outputs_of_a_step_are_reported_with_the_first_and_only_once(
+    instance: dg.DagsterInstance,
+) -> None:
+    keys = [f"c{n:02}" for n in range(10)]
+    instance.add_dynamic_partitions("events_cohorts", keys)
+    stock, ours = _run_pair(instance, keys, ours=False), _run_pair(instance, keys, ours=True)
+    assert stock.success and ours.success
+    mine = _materializations(instance, ours.run_id)
+    assert Counter((each.asset_key, each.partition) for each in mine) == Counter(
+        (asset, key) for asset in PAIR for key in keys
+    )
+    described = [each for each in mine if "total" in each.metadata]
+    assert [(each.asset_key, dict(each.metadata)["total"].value) for each in described] == [(PAIR[1], 10)]
+
+    def comparable(each: dg.AssetMaterialization, run_id: str) -> tuple[Any, ...]:
+        # A run's id is the version of code that has none, and an event's number is that of its row.
+        tags = {name: value for name, value in (each.tags or {}).items() if "input_event_pointer" not in name}
+        hashed = {name for name in tags if "data_version" in name}
+        plain = {name: value.replace(run_id, "run") for name, value in tags.items() if name not in hashed}
+        return (
+            each.asset_key,
+            each.partition,
+            each.metadata["rows"].value,
+            sorted(plain.items()),
+            sorted(hashed),
+        )
+
+    theirs = _materializations(instance, stock.run_id)
+    assert sorted(comparable(each, ours.run_id) for each in mine) == sorted(
+        comparable(each, stock.run_id) for each in theirs
+    )
+    versions = {(each.tags or {})["dagster/data_version"] for each in mine if each.asset_key == PAIR[0]}
+    made_of = {
+        (each.tags or {})["dagster/input_data_version/pair/rows"]
+        for each in mine
+        if each.asset_key == PAIR[1]
+    }
+    assert made_of == versions
+
+
+def test_after_a_failure_other_outputs_keep_what_was_reported_of_them(instance: dg.DagsterInstance) -> None:
+    keys = [f"c{n:02}" for n in range(10)]
+    instance.add_dynamic_partitions("events_cohorts", keys)
+    assert not _run_pair(instance, keys, ours=True, bad=["c04"]).success
+    for asset in PAIR:
+        assert set(keys) - instance.get_materialized_partitions(asset) == {"c04"}
+
+
+def _shown(instance: dg.DagsterInstance, keys: list[str]) -> dict[str, str | None]:
+    """Each partition's state, as the UI colours it."""
+    statuses = instance.get_status_by_partition(dg.AssetKey(["events", "stats"]), keys, COHORTS) or {}
+    return {key: status.value if status else None for key, status in statuses.items()}
+
+
+def test_outside_of_a_run_the_materializations_are_logged_on_the_context() -> None:
+    context = dg.build_output_context(asset_key=dg.AssetKey("x"))
+    assert list(materialization_events(context, [dg.AssetMaterialization("x", partition="1")])) == []
+    assert context.get_logged_events() == [dg.AssetMaterialization("x", partition="1")]
+
+
+def test_without_the_private_names_every_partition_is_still_reported(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dagster_private, "EVENTS", False)
+    keys = [f"c{n}" for n in range(6)]
+    instance.add_dynamic_partitions("events_cohorts", keys)
+
+    result = _run(instance, Reporter(bad=["c2"]), keys[0], keys[-1])
+
+    assert not result.success
+    assert instance.get_materialized_partitions(dg.AssetKey(["events", "stats"])) == set(keys) - {"c2"}

@@ -1,0 +1,133 @@
+"""What an asset's code says of its partitions stands on each of them, whoever reports it."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+import pytest
+
+from dagster_backfills.engine.model import Query, Target, Write, WriteSet
+from dagster_backfills_tests.dagster.storing import materializations, materialize
+
+KEYS = ["a", "b", "c", "d", "e"]
+PARTS = dg.StaticPartitionsDefinition(KEYS)
+OF_DAGSTER = ("dagster/data_version", "dagster/data_version_is_user_provided", "dagster/code_version", "own")
+
+
+class Stock(dg.IOManager):
+    """Leaves all reporting to Dagster."""
+
+    def handle_output(self, context: dg.OutputContext, obj: object) -> None: ...
+
+    def load_input(self, context: dg.InputContext) -> None: ...
+
+
+@pytest.fixture
+def table(conn: Any) -> None:
+    conn.execute("create schema t; create table t.items (part text primary key, n int)")
+
+
+def _asset(manager: str) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=["t", "items"], partitions_def=PARTS, metadata={"partition_expr": "part"}, code_version="7",
+        backfill_policy=dg.BackfillPolicy.single_run(), io_manager_key=manager,
+    )  # fmt: skip
+    def items(context: dg.AssetExecutionContext) -> Iterator[dg.Output[pd.DataFrame]]:
+        context.add_output_metadata({"added": 1, "both": "added"})
+        context.add_asset_metadata({"of asset": 2})
+        for number, key in enumerate(context.partition_keys):
+            context.add_asset_metadata({"of partition": number}, partition_key=key)
+        yield dg.Output(
+            pd.DataFrame({"part": context.partition_keys, "n": 1}),
+            metadata={"given": 3, "both": "given"},
+            data_version=dg.DataVersion("mine"),
+            tags={"own": "tag"},
+        )
+
+    return items
+
+
+def _said(result: dg.ExecuteInProcessResult) -> dict[str | None, Any]:
+    """By partition: the metadata that the asset's code gave, and the tags that follow from what it gave."""
+    said = {}
+    for made in materializations(result, "t/items"):
+        names = ("added", "both", "of asset", "of partition", "given")
+        values = {name: made.metadata[name].value for name in names if name in made.metadata}
+        said[made.partition] = values, {tag: (made.tags or {}).get(tag) for tag in OF_DAGSTER}
+    return said
+
+
+@pytest.mark.parametrize("batch", [1, 2, 100])
+def test_every_partition_of_a_range_has_all_that_its_code_said(
+    database_url: str, table: None, batch: int
+) -> None:
+    settings = {"batch_units": batch, "max_batch_units": batch, "target_seconds": 0}
+    ours = materialize(database_url, _asset("io_manager"), keys=("a", "e"), settings=settings)
+    said = _said(ours)
+    assert list(said) and set(said) == set(KEYS)
+    for number, key in enumerate(KEYS):
+        values, tags = said[key]
+        assert values == {
+            "added": 1,
+            "both": "added",
+            "of asset": 2,
+            "of partition": number,
+            "given": 3,
+        }
+        assert tags == {
+            "dagster/data_version": "mine",
+            "dagster/data_version_is_user_provided": "true",
+            "dagster/code_version": "7",
+            "own": "tag",
+        }
+        [made] = [m for m in materializations(ours, "t/items") if m.partition == key]
+        assert made.metadata["rows_inserted"].value == 1
+
+
+def test_it_is_what_dagster_itself_would_say(database_url: str, table: None) -> None:
+    ours = materialize(database_url, _asset("io_manager"), keys=("a", "e"))
+    asset = dg.with_resources(
+        [_asset("stock")], {"stock": dg.IOManagerDefinition.hardcoded_io_manager(Stock())}
+    )
+    stock = materialize(database_url, *asset, keys=("a", "e"))
+    assert _said(ours) == _said(stock)
+
+
+def test_partitions_reported_before_a_failure_have_it_too(database_url: str, conn: Any, table: None) -> None:
+    conn.execute("alter table t.items add constraint no_c check (part <> 'c')")
+    settings = {"batch_units": 1, "target_seconds": 0}
+    result = materialize(database_url, _asset("io_manager"), keys=("a", "e"), settings=settings, expect=False)
+    said = _said(result)
+    assert set(said) == {"a", "b", "d", "e"}
+    assert {key: values["of partition"] for key, (values, _) in said.items()} == {
+        "a": 0,
+        "b": 1,
+        "d": 3,
+        "e": 4,
+    }
+    assert {tags["dagster/data_version"] for _, tags in said.values()} == {"mine"}
+
+
+def test_an_asset_that_is_written_with_another_has_what_was_said_of_it(
+    database_url: str, conn: Any, table: None
+) -> None:
+    conn.execute("create table t.totals (part text primary key, n int)")
+    outs = {
+        name: dg.AssetOut(key=["t", name], metadata={"partition_expr": "part"})
+        for name in ("totals", "items")
+    }
+
+    @dg.multi_asset(outs=outs, partitions_def=PARTS, backfill_policy=dg.BackfillPolicy.single_run())
+    def both(context: dg.AssetExecutionContext) -> Iterator[dg.Output[Any]]:
+        context.add_output_metadata({"added": 1}, output_name="items")
+        context.add_asset_metadata({"of partition": 5}, asset_key=["t", "items"], partition_key="b")
+        source = Query("select k as part, 1 as n from unnest(%(partition_keys)s::text[]) as k")
+        writes = [Write(Target(f"t/{name}", "part"), source) for name in ("totals", "items")]
+        yield dg.Output(WriteSet(writes), "totals")
+        yield dg.Output(None, "items")
+
+    said = _said(materialize(database_url, both, keys=("a", "e")))
+    assert {key: values for key, (values, _) in said.items()} == {
+        key: {"added": 1} | ({"of partition": 5} if key == "b" else {}) for key in KEYS
+    }

@@ -1,0 +1,70 @@
+"""The pooled connection: what it reads, what it gives back, what it survives."""
+
+import dagster as dg
+import psycopg
+import pytest
+from sqlalchemy import create_engine, text
+
+from dagster_backfills.dagster.resource import PostgresResource, sqlalchemy_url
+
+
+def connections(url: str) -> int:
+    query = "select count(*) from pg_stat_activity where datname = current_database()"
+    with psycopg.connect(url) as conn:
+        row = conn.execute(f"{query} and application_name = 'dagster_backfills'").fetchone()
+        return row[0] if row else 0
+
+
+def test_an_empty_url_means_the_one_in_the_environment(database_url, monkeypatch):
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    with PostgresResource().connect() as conn:
+        assert conn.info.dbname == psycopg.conninfo.conninfo_to_dict(database_url)["dbname"]
+
+
+def test_what_is_not_committed_is_rolled_back_and_the_next_user_starts_clean(database_url):
+    postgres = PostgresResource(url=database_url, pool_size=1)
+    with postgres.connect() as conn:
+        conn.execute("create table t (id int)")
+        conn.commit()
+        conn.execute("insert into t values (1)")
+    with pytest.raises(ZeroDivisionError), postgres.connect() as conn:
+        conn.execute("insert into t values (2)")
+        raise ZeroDivisionError
+    with postgres.connect() as conn:
+        assert conn.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+        assert conn.execute("select count(*) from t").fetchone() == (0,)
+
+
+def test_a_connection_that_the_server_closed_is_replaced(database_url):
+    postgres = PostgresResource(url=database_url, pool_size=1)
+    with postgres.connect() as conn:
+        pid = conn.info.backend_pid
+    with psycopg.connect(database_url, autocommit=True) as other:
+        other.execute("select pg_terminate_backend(%s, 5000)", [pid])
+    with postgres.connect() as conn:
+        assert conn.execute("select 1").fetchone() == (1,)
+
+
+def test_connections_are_shared_and_go_when_the_run_ends(database_url):
+    postgres = PostgresResource(url=database_url)
+
+    @dg.asset
+    def two_reads(postgres: PostgresResource) -> int:
+        for _ in range(3):
+            with postgres.connect() as conn:
+                conn.execute("select 1")
+        with postgres.engine.connect() as conn:
+            conn.execute(text("select 1"))
+        return connections(database_url)
+
+    result = dg.materialize([two_reads], resources={"postgres": postgres})
+    assert result.output_for_node("two_reads") == 1
+    assert connections(database_url) == 0
+
+
+def test_a_url_becomes_sqlalchemys_with_the_driver_named(database_url):
+    for url in (database_url, database_url.replace("postgresql://", "postgres://")):
+        engine = create_engine(sqlalchemy_url(url))
+        with engine.connect() as conn:
+            assert conn.execute(text("select 1")).scalar() == 1
+        engine.dispose()

@@ -1,0 +1,188 @@
+"""The commands, each against a real database; those that take time start a real run."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import psycopg
+import pytest
+from typer.testing import CliRunner
+
+from dagster_backfills.cli.errors import INTERRUPTED, USAGE, explain
+from dagster_backfills.cli.kintell import app
+from dagster_backfills.domains.kintell.file.register import register
+from dagster_backfills.domains.kintell.importing.importer import Options, run_import
+from dagster_backfills.errors import UserError
+from dagster_backfills_tests.domains.kintell.sample import add_users, mixed_rows, row, write_csv
+
+
+@pytest.fixture
+def call(conn, database_url, tmp_path, monkeypatch):
+    """Call a command; returns its exit code and stdout. Errors meant for people are raised."""
+    add_users(conn)
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("KINTELL_ALLOWED_LOCATIONS", str(tmp_path))
+    monkeypatch.setenv("KINTELL_ERROR_FILES", str(tmp_path / "errors"))
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        result = CliRunner().invoke(app, list(arguments))
+        if isinstance(result.exception, Exception):
+            raise result.exception
+        return result.exit_code, result.stdout
+
+    return run
+
+
+@pytest.fixture
+def imported(conn, database_url, tmp_path):
+    def run(rows, **options):
+        job = register(conn, str(write_csv(tmp_path / "a.csv", rows)), [str(tmp_path)]).job
+        return run_import(database_url, job, Options(**{"batch_rows": 25, **options}), [str(tmp_path)])
+
+    return run
+
+
+def test_the_template_is_a_file_that_can_be_imported(call, conn, tmp_path):
+    (tmp_path / "template.csv").write_text(call("template")[1])
+    _, out = call("missing-users", "template.csv", "--json")
+    assert json.loads(out)["users"] == [
+        {"email": "participant@example.com", "role": "participant"},
+        {"email": "volunteer@example.com", "role": "volunteer"},
+    ]
+
+
+def test_status_errors_and_the_preview_of_a_rollback_read_the_database(call, imported, tmp_path):
+    job = imported(mixed_rows(50))
+    code, out = call("status", "--json")
+    assert (code, [j["id"] for j in json.loads(out)]) == (0, [str(job.id)])
+    assert json.loads(call("status", str(job.id), "--json")[1])["inserted_rows"] == 45
+    assert f"{job.id}\ta.csv\tcompleted\t50\t50\t45" in call("status")[1]
+    assert call("errors", str(job.id))[1].count("\n") == 6
+    call("errors", str(job.id), "-o", "out.csv")
+    assert (tmp_path / "out.csv").read_text() == call("errors", str(job.id))[1]
+    assert json.loads(call("rollback", str(job.id), "--json")[1])["removes"] == 45
+
+
+def test_pause_and_cancel_say_what_is_not_possible(call, imported):
+    job = imported([row(1, rating="9")], max_errors=0)
+    with pytest.raises(UserError, match="it can't be paused"):
+        call("pause", str(job.id))
+    assert json.loads(call("cancel", str(job.id), "--json")[1])["status"] == "cancelled"
+    with pytest.raises(UserError, match="no job id"):
+        call("status", "nonsense")
+    with pytest.raises(UserError, match="There is no import job"):
+        call("pause", "00000000-0000-0000-0000-000000000000")
+    with pytest.raises(UserError, match="Choose skip, update or error"):
+        call("start", "a.csv", "--on-duplicate", "replace")
+
+
+@pytest.mark.parametrize("command", ["start", "validate"])
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("none.csv", "does not exist"),
+        ("/etc/passwd", "is not in an allowed location"),
+        ("ftp://127.0.0.1:1/a.csv", "is not in an allowed location"),
+        ("bad.csv", "lacks the required columns session_id"),
+        (".", "is not a file"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said_before_a_run_is_launched(
+    call, tmp_path, monkeypatch, command, file, said
+):
+    (tmp_path / "bad.csv").write_text("a,b\n1,2\n")
+    monkeypatch.setattr("dagster_backfills.cli.launch.run_job", None)
+    with pytest.raises(UserError, match=said) as caught:
+        call(command, file)
+    code, message, _ = explain(caught.value)
+    assert (code, "\n" in message) == (USAGE, False)
+
+
+def test_what_is_wrong_with_a_job_is_said_before_a_run_is_launched(
+    call, conn, imported, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("dagster_backfills.cli.launch.run_job", None)
+    job = imported([row(1), row(2, rating="9")])
+    with pytest.raises(UserError, match="is completed and can't be resumed"):
+        call("resume", str(job.id))
+    path = write_csv(tmp_path / "b.csv", [row(3)])
+    waiting = register(conn, str(path), [str(tmp_path)]).job
+    for command in ("replay", "rollback"):
+        with pytest.raises(UserError, match="is pending and can't be"):
+            call(command, str(waiting))
+    write_csv(path, [row(4)])
+    with pytest.raises(UserError, match="has changed since job"):
+        call("resume", str(waiting))
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(600)
+def test_an_interrupted_import_says_how_far_it_is_and_how_to_go_on(call, conn, tmp_path):
+    write_csv(tmp_path / "a.csv", [row(i) for i in range(20_000)])
+    main = "import sys; from dagster_backfills.cli import main; sys.exit(main())"
+    run = subprocess.Popen(
+        [sys.executable, "-c", main, "kintell", "start", "a.csv", "--batch-rows", "20"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        begun = "select exists (select from kintell.backfill_jobs where processed_rows > 0)"
+        while run.poll() is None and not conn.execute(begun).fetchone()[0]:
+            time.sleep(0.05)
+        run.send_signal(signal.SIGINT)
+        _, said = run.communicate(timeout=120)
+    finally:
+        run.kill()
+        run.wait()
+    job, status, done = conn.execute(
+        "select id, status, processed_rows from kintell.backfill_jobs"
+    ).fetchone()
+    assert (run.returncode, status) == (INTERRUPTED, "paused"), said
+    assert f"Job {job} is paused after {done:,} of 20,000 rows" in said
+    assert f"To go on: backfills kintell resume {job}\n" in said
+    assert json.loads(call("resume", str(job), "--json")[1])["inserted_rows"] == 20_000
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(600)
+def test_a_job_from_validation_to_rollback(call, conn, tmp_path):
+    write_csv(tmp_path / "a.csv", [*mixed_rows(40), row(50, participant_email="new@example.com")])
+    code, out = call("validate", "a.csv", "--json", "-o", "rejected.csv")
+    assert (code, json.loads(out)["new"], json.loads(out)["failed"]) == (1, 36, 5)
+    assert (tmp_path / "rejected.csv").read_text().count("_error_row") == 1
+    code, out = call("start", "a.csv", "--json")
+    job = json.loads(out)
+    assert (code, job["status"], job["inserted_rows"], job["failed_rows"]) == (1, "completed", 36, 5)
+    code, out = call("replay", job["id"], "--create-missing-users", "--json")
+    assert (code, json.loads(out)["inserted_rows"], json.loads(out)["failed_rows"]) == (0, 38, 3)
+    code, out = call("rollback", job["id"], "--json")
+    assert (code, json.loads(out)["removes"], json.loads(out)["dry_run"]) == (0, 38, True)
+    assert conn.execute("select count(*) from kintell.kintell_sessions").fetchone() == (38,)
+    code, out = call("rollback", job["id"], "--execute", "--yes", "--json")
+    assert (code, json.loads(out)["status"], json.loads(out)["removed_rows"]) == (0, "rolled_back", 38)
+    assert conn.execute("select count(*) from kintell.kintell_sessions").fetchone() == (0,)
+
+
+def test_each_command_of_the_runbook_exists(project_root):
+    import re
+
+    text = (project_root / "docs" / "runbooks" / "kintell-import.md").read_text()
+    for command, rest in re.findall(r"`backfills kintell ([a-z-]+)([^`]*)`", text):
+        result = CliRunner().invoke(app, [command, "--help"])
+        assert result.exit_code == 0, command
+        for option in re.findall(r"(--[a-z-]+|-o)\b", rest):
+            assert option in result.output, f"{command} {option}"
+
+
+def test_each_query_of_the_runbook_runs_as_it_stands(project_root, database_url):
+    files = sorted((project_root / "sql" / "monitoring").glob("kintell_*.sql"))
+    text = (project_root / "docs" / "runbooks" / "kintell-import.md").read_text()
+    assert len(files) >= 6
+    with psycopg.connect(database_url) as conn:
+        for file in files:
+            conn.execute(file.read_text())
+            assert file.name in text

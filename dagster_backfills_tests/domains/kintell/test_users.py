@@ -1,0 +1,31 @@
+import polars as pl
+
+from dagster_backfills.domains.kintell.rows.users import MAX_IN_MEMORY, Users
+
+
+def test_each_of_many_users_is_found_and_nobody_else(conn, monkeypatch):
+    conn.execute(
+        "insert into kintell.users (email, name, role)"
+        " select 'User' || n || '@example.com', 'User', 'participant' from generate_series(1, 30000) as n"
+    )
+    conn.execute("commit")
+    stored = conn.execute(
+        "select lower(email), uuid_send(id) from kintell.users order by random()"
+    ).fetchall()
+    ids = dict(stored)
+    asked = [f"user{n}@example.com" for n in range(-5000, 35_001)] + ["", None]
+    users = Users(conn)
+    assert users.ids(pl.Series(asked, dtype=pl.String)).to_list() == [ids.get(email) for email in asked]
+    monkeypatch.setattr(f"{Users.__module__}.MAX_IN_MEMORY", len(stored) - 1)
+    assert len(stored) < MAX_IN_MEMORY
+    few = [*asked[4990:5100], asked[-3]]
+    assert Users(conn).ids(pl.Series(few, dtype=pl.String)).to_list() == [ids.get(email) for email in few]
+
+
+def test_one_user_is_found_and_so_is_nobody_where_there_is_none(conn):
+    assert Users(conn).ids(pl.Series(["a@example.com"])).to_list() == [None]
+    conn.execute("insert into kintell.users (email, name, role) values ('a@example.com', 'A', 'participant')")
+    conn.execute("commit")
+    assert [
+        len(found or b"") for found in Users(conn).ids(pl.Series(["b@example.com", "a@example.com"]))
+    ] == [0, 16]

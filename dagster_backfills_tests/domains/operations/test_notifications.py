@@ -1,0 +1,210 @@
+"""Word of failed runs, from the sensor's tick to a real SMTP server and a real HTTP server in Slack's place."""
+
+from email import message_from_bytes, policy
+
+import dagster as dg
+import pytest
+
+from dagster_backfills.dagster.resource import PostgresResource
+from dagster_backfills.defs.operations.channels import NotificationSettings, NotSentError, channels_from
+from dagster_backfills.defs.operations.notifications import FailedRun, message_of
+from dagster_backfills.defs.operations.sensors import failure_sensors
+from dagster_backfills.errors import UserError
+from dagster_backfills_tests.domains.operations.conftest import Inbox, Location, Webhook
+
+QUIET = "No run has failed, and none has left a unit behind."
+
+
+class Ticks:
+    """A sensor's ticks, as the daemon makes them: the cursor is kept unless a tick fails."""
+
+    def __init__(self, environment: dict[str, str], location: Location) -> None:
+        (self.sensor,) = failure_sensors(environment)
+        given = {n[7:].lower(): value for n, value in environment.items() if n.startswith("NOTIFY_")}
+        self.settings = NotificationSettings(**given)
+        self.location, self.cursor = location, None
+        self.tick()
+
+    def tick(self) -> str:
+        with dg.build_sensor_context(
+            instance=self.location.instance,
+            cursor=self.cursor,
+            resources={
+                "postgres": PostgresResource(url=self.location.url),
+                "notifications": self.settings,
+            },
+        ) as context:
+            data = self.sensor.evaluate_tick(context)
+        self.cursor = data.cursor
+        return data.skip_message or ""
+
+
+def test_a_failed_run_of_any_job_is_told_by_mail_with_its_units_and_a_link(
+    smtp: tuple[Inbox, dict[str, str]], location: Location
+) -> None:
+    inbox, environment = smtp
+    location.run(fail="before anyone asked")
+    ticks = Ticks(environment, location)
+    assert ticks.tick() == QUIET
+    location.run()
+    run = location.run(fail="postgresql://me:hidden@host/db <is> away", **{"dagster/partition": "ünits"})
+    assert ticks.tick().startswith("Told of 1 runs")
+    assert ticks.tick() == QUIET
+    (envelope,) = inbox.received
+    assert envelope.rcpt_tos == ["coach@example.test", "boss@example.test"]
+    mail = message_from_bytes(envelope.content or b"", policy=policy.default)
+    assert mail["Subject"] == "[JOB FAILURE] working_job ünits"
+    plain, rich = (mail.get_body([kind]).get_content() for kind in ("plain", "html"))
+    for text in (plain, rich):
+        assert f"http://dagster.example.test/runs/{run}" in text
+        assert "hidden" not in text
+    assert f"- progress/cohort_stats c1 a <b> {run[:8]}: bad & worse" in plain
+    assert f"<li>progress/cohort_stats c1 a &lt;b&gt; {run[:8]}: bad &amp; worse</li>" in rich
+    assert "ValueError: postgresql://me:***@host/db <is> away" in plain
+
+
+def test_slack_is_told_in_its_own_markup(webhook: Webhook, location: Location) -> None:
+    ticks = Ticks(
+        {"NOTIFY_SLACK_WEBHOOK_URL": webhook.url, "DAGSTER_WEBSERVER_URL": "http://ui.test"}, location
+    )
+    run = location.run(fail="1 < 2 & so on")
+    ticks.tick()
+    (body,) = webhook.taken
+    assert body["text"] == "[JOB FAILURE] working_job"
+    (block,) = body["blocks"]
+    said = block["text"]["text"].splitlines()
+    assert said[0] == f"*working_job* failed. <http://ui.test/runs/{run}|Run {run[:8]}>"
+    assert "ValueError: 1 &lt; 2 &amp; so on" in said
+    assert f"• progress/cohort_stats c1 a &lt;b&gt; {run[:8]}: bad &amp; worse" in said
+
+
+def test_units_that_a_run_leaves_behind_are_told_of_once(webhook: Webhook, location: Location) -> None:
+    location.run(left="before anyone asked")
+    ticks = Ticks({"NOTIFY_SLACK_WEBHOOK_URL": webhook.url}, location)
+    assert ticks.tick() == QUIET
+    run = location.run(left="learner <9>")
+    assert ticks.tick() == "Told of 1 runs; 0 are retried."
+    location.run(left="learner <9>")  # again, and no news
+    location.run()
+    assert ticks.tick() == QUIET
+    (body,) = webhook.taken
+    assert body["text"] == "[FAILED UNITS] working_job"
+    assert body["blocks"][0]["text"]["text"].splitlines() == [
+        f"*working_job* is done but for 1 unit. Run {run}",
+        "• progress/cohort_stats c1 learner &lt;9&gt;: bad &amp; worse",
+    ]
+
+
+def test_a_failed_run_and_one_with_units_are_one_message(webhook: Webhook, location: Location) -> None:
+    ticks = Ticks({"NOTIFY_SLACK_WEBHOOK_URL": webhook.url}, location)
+    location.run(left="learner")
+    location.run(fail="broken")
+    ticks.tick()
+    (body,) = webhook.taken
+    assert body["text"] == "[JOB FAILURE] 2 runs"
+    assert [block["text"]["text"].split("*")[2].split(".")[0] for block in body["blocks"]] == [
+        " failed",
+        " is done but for 1 unit",
+    ]
+
+
+def test_a_cursor_from_before_units_were_told_of_goes_on(webhook: Webhook, location: Location) -> None:
+    ticks = Ticks({"NOTIFY_SLACK_WEBHOOK_URL": webhook.url}, location)
+    location.run(left="history")
+    ticks.cursor = ticks.cursor.split()[0]
+    location.run(fail="broken")
+    assert ticks.tick() == "Told of 1 runs; 0 are retried."
+    location.run(left="learner")
+    ticks.tick()
+    assert [body["text"] for body in webhook.taken] == [
+        "[JOB FAILURE] working_job",
+        "[FAILED UNITS] working_job",
+    ]
+
+
+def test_what_could_not_be_delivered_is_told_later_and_then_once(
+    webhook: Webhook, location: Location
+) -> None:
+    ticks = Ticks({"NOTIFY_SLACK_WEBHOOK_URL": webhook.url}, location)
+    location.run(fail="first")
+    webhook.status = 503
+    with pytest.raises(NotSentError, match="answered 503: no_service") as refused:
+        ticks.tick()
+    assert "planted-secret" not in str(refused.value)
+    location.run(fail="second")
+    webhook.status = 200
+    ticks.tick()
+    ticks.tick()
+    (body,) = webhook.taken
+    assert body["text"] == "[JOB FAILURE] 2 runs"
+    assert ["first" in block["text"]["text"] for block in body["blocks"]] == [True, False]
+
+
+def test_a_mail_server_that_refuses_is_tried_again(
+    smtp: tuple[Inbox, dict[str, str]], location: Location
+) -> None:
+    inbox, environment = smtp
+    ticks = Ticks(environment, location)
+    location.run(fail="once")
+    inbox.refuses = True
+    with pytest.raises(NotSentError, match="did not take the e-mail: 451 Not now"):
+        ticks.tick()
+    inbox.refuses = False
+    ticks.tick()
+    assert len(inbox.received) == 1
+
+
+def test_a_run_that_is_tried_again_by_itself_is_no_news(webhook: Webhook, location: Location) -> None:
+    ticks = Ticks({"NOTIFY_SLACK_WEBHOOK_URL": webhook.url}, location)
+    location.instance.add_run_tags(location.run(fail="its process died"), {"dagster/will_retry": "true"})
+    assert ticks.tick() == "Told of 0 runs; 1 are retried."
+    assert webhook.taken == []
+
+
+def test_a_bad_night_is_one_message_of_bounded_size() -> None:
+    runs = [FailedRun(str(n), "job", None, ("x" * 5000,), (), None) for n in range(60)]
+    message = message_of(runs)
+    assert message.subject == "[JOB FAILURE] 60 runs"
+    body = message.slack()
+    assert len(body["blocks"]) == 11
+    assert all(len(block["text"]["text"]) <= 3000 for block in body["blocks"])
+    assert "And 50 more runs." in message.text()
+
+
+def test_a_partition_key_with_line_breaks_makes_no_header() -> None:
+    message = message_of([FailedRun("r", "job", "a\r\nBcc: all@example.test", (), (), None)])
+    assert message.subject == "[JOB FAILURE] job a Bcc: all@example.test"
+
+
+def test_nobody_is_told_of_anything_unless_they_ask() -> None:
+    assert failure_sensors({}) == []
+    assert failure_sensors({"NOTIFY_EMAIL_TO": " , ", "NOTIFY_SLACK_WEBHOOK_URL": " "}) == []
+
+
+def test_each_channel_has_a_sensor_of_its_own() -> None:
+    both = {
+        "NOTIFY_EMAIL_TO": "a@b.test",
+        "NOTIFY_EMAIL_FROM": "c@d.test",
+        "NOTIFY_SMTP_HOST": "localhost",
+        "NOTIFY_SLACK_WEBHOOK_URL": "https://hooks.example.test/x",
+    }
+    assert [sensor.name for sensor in failure_sensors(both)] == ["failure_email", "failure_slack"]
+    assert "hooks.example" not in repr(channels_from(both))
+
+
+COMPLETE = {"NOTIFY_EMAIL_TO": "a@b.test", "NOTIFY_EMAIL_FROM": "c@b.test", "NOTIFY_SMTP_HOST": "localhost"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "named"),
+    [
+        ({"NOTIFY_EMAIL_TO": "a@b.test"}, "NOTIFY_EMAIL_FROM, NOTIFY_SMTP_HOST not"),
+        (COMPLETE | {"NOTIFY_SMTP_SECURITY": "PLAIN"}, "SSL, STARTTLS or NONE"),
+        (COMPLETE | {"NOTIFY_SMTP_PORT": "smtp"}, "the port a number"),
+        (COMPLETE | {"NOTIFY_SMTP_SECURITY": "NONE", "NOTIFY_SMTP_PASSWORD": "x"}, "in the clear"),
+        ({"NOTIFY_SLACK_WEBHOOK_URL": "hooks.slack.example"}, "NOTIFY_SLACK_WEBHOOK_URL is no URL"),
+    ],
+)
+def test_half_a_configuration_is_refused_by_name(environment: dict[str, str], named: str) -> None:
+    with pytest.raises(UserError, match=named):
+        channels_from(environment)

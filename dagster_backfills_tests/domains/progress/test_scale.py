@@ -1,0 +1,98 @@
+"""The DDL of docs/scale.md on small tables: everything goes on as it was."""
+
+import psycopg
+import pytest
+
+from dagster_backfills.samples.progress import load_progress
+from dagster_backfills.samples.progress_rows import ProgressSize
+from dagster_backfills_tests.chaos import domains
+
+SIZE = ProgressSize(schools=2, cohorts=8, users=200, progress=3_000, questions=30)
+ANSWER = """
+    update progress.user_progress set is_mastered = not is_mastered, selected_options = '{a}'
+    where user_id in (select id from progress.users order by id limit 5)
+"""
+
+
+def whole(conn):
+    """The statistics of all students are right, without any backfill: the triggers keep them."""
+    conn.execute("delete from backfill.stale_marks")
+    return [each for each in domains.progress(conn, None, domains.Expected([], {})) if "students" in each]
+
+
+@pytest.fixture
+def loaded(conn):
+    load_progress(conn, SIZE, seed=2, realtime=True)
+    conn.execute("create role reads_progress")
+    conn.execute("grant select on progress.user_progress to reads_progress")
+    yield conn
+    conn.execute("drop owned by reads_progress")
+    conn.execute("drop role reads_progress")
+
+
+def hanging(conn):
+    """Triggers, constraints and index definitions of the table by name, and who may do what."""
+    statements = {
+        "triggers": "select tgname, tgtype from pg_trigger where tgrelid = 'progress.user_progress'::regclass"
+        " and not tgisinternal",
+        "constraints": "select conname, pg_get_constraintdef(oid) from pg_constraint"
+        " where conrelid = 'progress.user_progress'::regclass and contype <> 'n'",
+        "indexes": "select indexname from pg_indexes where tablename = 'user_progress'",
+        "grants": "select grantee, privilege_type from information_schema.table_privileges"
+        " where table_name = 'user_progress' and grantee = 'reads_progress'",
+        "rows": "select user_id, question_id, class_id, selected_options, eliminated_options, is_mastered,"
+        " last_attempt_at from progress.user_progress",
+    }
+    return {name: sorted(map(str, conn.execute(statement))) for name, statement in statements.items()}
+
+
+def test_the_progress_rows_lie_in_partitions_and_all_that_hangs_on_them_stays(loaded, project_root):
+    before = hanging(loaded)
+    loaded.execute((project_root / "sql/scale/partition_user_progress.sql").read_text())
+    assert hanging(loaded) == before and before["grants"] and before["triggers"]
+    parts = "select count(*) from pg_inherits where inhparent = 'progress.user_progress'::regclass"
+    assert loaded.execute(parts).fetchone() == (64,)
+    used = "select count(distinct tableoid) from progress.user_progress"
+    assert loaded.execute(used).fetchone()[0] > 40
+    for change in (
+        ANSWER,
+        "delete from progress.user_progress where user_id = (select min(user_id) from progress.user_progress)",
+        "insert into progress.user_progress (user_id, question_id, class_id, selected_options) select u.id, q.id,"
+        " c.id, '{a}' from progress.users u join progress.classes c on c.cohort_id = u.cohort_id"
+        " join progress.modules m on m.class_id = c.id join progress.questions q on q.module_id = m.id"
+        " where u.deleted_at is null on conflict do nothing",
+    ):
+        assert loaded.execute(change).rowcount > 0
+        assert whole(loaded) == []
+    with pytest.raises(psycopg.errors.ForeignKeyViolation):
+        loaded.execute("insert into progress.user_progress values ('nobody', 'q', 'c')")
+
+
+def test_a_students_rows_are_looked_for_in_one_part(loaded, project_root):
+    loaded.execute((project_root / "sql/scale/partition_user_progress.sql").read_text())
+    plan = loaded.execute("explain select from progress.user_progress where user_id = 'one'").fetchall()
+    assert sum("user_progress_p" in line for (line,) in plan) == 1
+
+
+def test_the_event_log_keeps_what_happened_to_assets(loaded, project_root):
+    loaded.execute(
+        """
+        create schema dagster;
+        create table dagster.runs (run_id text, status text, update_timestamp timestamp);
+        create table dagster.event_logs (id bigint generated always as identity, run_id text, dagster_event_type text,
+            asset_key text);
+        insert into dagster.runs values ('old', 'SUCCESS', now() - interval '40 days'),
+            ('bad', 'FAILURE', now() - interval '40 days'), ('new', 'SUCCESS', now());
+        insert into dagster.event_logs (run_id, dagster_event_type, asset_key)
+        select run, type, case when type like 'ASSET%' then '["a"]' end
+        from unnest(array['old', 'bad', 'new']) as run,
+            unnest(array['STEP_START', 'ENGINE_EVENT', 'ASSET_MATERIALIZATION', 'PIPELINE_SUCCESS']) as type;
+        """
+    )
+    loaded.execute((project_root / "sql/scale/event_log_retention.sql").read_text().split(";", 1)[1])
+    left = loaded.execute(
+        "select run_id, array_agg(dagster_event_type order by 1) from dagster.event_logs group by 1"
+    ).fetchall()
+    kept = {run: set(types) for run, types in left}
+    assert kept["old"] == {"ASSET_MATERIALIZATION", "PIPELINE_SUCCESS"}
+    assert len(kept["bad"]) == len(kept["new"]) == 4

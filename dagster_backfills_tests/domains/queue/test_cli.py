@@ -1,0 +1,149 @@
+"""`backfills jobs` as a person types it."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from dagster_backfills.domains.queue import queue
+
+# The command line as it is installed, with this group under its name.
+MAIN = (
+    "from dagster_backfills.cli import app\n"
+    "app.COMMANDS.setdefault('jobs', ('dagster_backfills.cli.queue', 'Background jobs.'))\n"
+    "app.run()"
+)
+
+
+@pytest.fixture
+def command(jobs_db, monkeypatch):
+    monkeypatch.setenv("DATABASE_URL", jobs_db)
+
+    def run(*arguments, code=0, stdin=""):
+        done = subprocess.run(
+            [sys.executable, "-c", MAIN, "jobs", *arguments],
+            capture_output=True,
+            text=True,
+            input=stdin,
+            timeout=60,
+        )
+        assert done.returncode == code, done.stderr
+        return done
+
+    return run
+
+
+def _job(db, job_id):
+    return queue.rows(db, "one_job", job_id=job_id)[0]
+
+
+def test_a_job_is_put_in_with_all_that_may_be_said(command, db):
+    arguments = ["--input", '{"audio_url": "file:///a.wav"}', "--priority", "2", "--unique-key", "k1"]
+    arguments += ["--then", 'sop_generation={"title": "Fire"}', "--company-id", "org_1", "--max-retries", "7"]
+    job_id = command("enqueue", "transcription", *arguments).stdout.strip()
+    job = _job(db, job_id)
+    assert (job["job_type"], job["priority"], job["unique_key"], job["company_id"], job["max_retries"]) == (
+        "transcription", 2, "k1", "org_1", 7
+    )  # fmt: skip
+    assert job["then_steps"] == [{"job_type": "sop_generation", "input_data": {"title": "Fire"}}]
+    assert command("enqueue", "transcription", *arguments).stdout.strip() == job_id
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nope"], "Unknown job type: nope. Known: mux_upload, sop_generation, transcription."),
+        (["transcription"], "field audio_url: field required"),
+        (["transcription", "--input", "{"], "--input is not JSON"),
+        (["transcription", "--input", "[1]"], "--input must be a JSON object"),
+        (
+            ["transcription", "--input", '{"audio_url": "x"}', "--then", "sop_generation"],
+            "field title is required",
+        ),
+        (["transcription", "--input", '{"audio_url": "x"}', "--priority", "11"], "priority"),
+    ],
+)
+def test_what_can_not_be_is_one_clear_error_and_nothing_is_put_in(command, db, arguments, said):
+    done = command("enqueue", *arguments, code=2)
+    assert said in done.stderr and "Traceback" not in done.stderr
+    assert db.execute("select count(*) from jobs.background_jobs").fetchone() == (0,)
+
+
+def test_list_and_show_tell_what_became_of_a_job(command, db, registry):
+    job_id = queue.enqueue(db, "noop", {"a": 1}, registry=registry)
+    queue.fail(db, queue.claim(db, "w", 1)[0], "network", "the line is dead", "", False)
+    queue.enqueue(db, "echo", registry=registry)
+    [row] = json.loads(command("list", "--status", "failed", "--json").stdout)
+    assert (row["id"], row["last_error"]) == (str(job_id), "the line is dead")
+    assert "the line is dead" in command("list", "--type", "noop").stdout
+    shown = json.loads(command("show", str(job_id), "--json").stdout)
+    assert shown["input_data"] == {"a": 1} and shown["error_data"][0]["kind"] == "network"
+    assert "the line is dead" in command("show", str(job_id)).stdout
+    assert "is not a job's id" in command("show", "17", code=2).stderr
+    assert "There is no job" in command("show", "00000000-0000-0000-0000-000000000000", code=2).stderr
+    assert "no status 'gone'" in command("list", "--status", "gone", code=2).stderr
+
+
+def test_cancel_and_retry(command, db, registry):
+    waits, failed = (queue.enqueue(db, "noop", priority=p, registry=registry) for p in (5, 1))
+    queue.fail(db, queue.claim(db, "w", 1)[0], "x", "x", "", False)
+    assert "cancelled (it was pending)" in command("cancel", str(waits), "--reason", "no use").stderr
+    assert "it is cancelled already" in command("cancel", str(waits), code=1).stderr
+    assert _job(db, waits)["progress_message"] == "no use"
+    assert "Say which" in command("retry", code=2).stderr
+    assert "1 jobs wait again" in command("retry", str(failed)).stderr
+    assert _job(db, failed)["status"] == "pending"
+    queue.fail(db, queue.claim(db, "w", 1)[0], "x", "x", "", False)
+    assert "There is no one to ask" in command("retry", "--type", "noop", code=2).stderr
+    assert "1 jobs wait again" in command("retry", "--type", "noop", "--yes").stderr
+    assert "No job of type echo has failed" in command("retry", "--type", "echo").stderr
+
+
+def test_clean_up_asks_first_and_removes_what_ended_long_ago(command, db, registry):
+    queue.enqueue_many(db, "noop", [{}] * 3, registry=registry)
+    queue.complete(db, [(j, None) for j in queue.claim(db, "w", 2)])
+    db.execute(
+        "update jobs.background_jobs set completed_at = now() - interval '40 days' where completed_at > 'epoch'"
+    )
+    assert "There is no one to ask" in command("clean-up", code=2).stderr
+    assert "0 jobs removed" in command("clean-up", "--days", "50", "--yes").stderr
+    assert "2 jobs removed" in command("clean-up", "--yes").stderr
+
+
+def test_watch_tells_every_change_until_all_is_done(jobs_db, db, registry, monkeypatch):
+    monkeypatch.setenv("DATABASE_URL", jobs_db)
+    job_id = queue.enqueue(db, "noop", registry=registry)
+    watching = subprocess.Popen(
+        [sys.executable, "-c", MAIN, "jobs", "watch", "--until-done"], stdout=subprocess.PIPE, text=True
+    )
+    listening = (
+        "select count(*) from pg_stat_activity where application_name = 'backfills' and query like '%jobs%'"
+    )
+    for _ in range(1200):
+        if db.execute(listening).fetchone() != (0,):
+            break
+        time.sleep(0.05)
+    job = queue.claim(db, "w", 1)[0]
+    queue.report_progress(db, job, 30, "working")
+    queue.complete(db, [(job, None)])
+    out, _ = watching.communicate(timeout=60)
+    changes = [json.loads(line) for line in out.splitlines()]
+    assert {"id": str(job_id), "status": "processing", "progress": 30, "message": "working"} in changes
+    assert changes[-1] == {"id": str(job_id), "status": "completed"}
+
+
+def test_the_live_table_shows_every_active_job(db, registry):
+    from rich.console import Console
+
+    from dagster_backfills.cli.queue_watch import table
+
+    queue.enqueue_many(db, "noop", [{}] * 2, registry=registry)
+    queue.report_progress(db, queue.claim(db, "w", 1)[0], 40, "at [it]")
+    console = Console(width=160)
+    with console.capture() as captured:
+        console.print(table(queue.rows(db, "active_jobs", max_rows=10), queue.rows(db, "metrics")))
+    shown = captured.get()
+    assert "processing" in shown and "pending" in shown and "at [it]" in shown
+    assert "1 wait, 0 for later" in shown

@@ -1,0 +1,258 @@
+"""Where media may come from, over real sockets on this machine."""
+
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from dagster_backfills.domains.queue import media
+from dagster_backfills.domains.queue.config import MediaRules
+from dagster_backfills.domains.queue.errors import JobError, PermanentJobError
+from dagster_backfills.domains.queue.media import ForbiddenLocation, TooLarge, fetched
+
+BODY = b"sound " * 50_000
+
+
+class _Site(BaseHTTPRequestHandler):
+    def do_GET(self):
+        if self.path == "/a.wav?x=1":
+            self._answer(200, BODY)
+        elif self.path.startswith("/to/"):
+            self.send_response(302)
+            self.send_header("Location", self.server.targets[self.path[4:]])
+            self.end_headers()
+        elif self.path == "/endless":
+            self.send_response(200)
+            self.end_headers()
+            while True:
+                self.wfile.write(b"x" * 65536)
+        elif self.path == "/trickle":
+            self.send_response(200)
+            self.end_headers()
+            for _ in range(100):
+                self.wfile.write(b"x")
+                self.wfile.flush()
+                time.sleep(0.1)
+        elif self.path == "/short":
+            self.send_response(200)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            self.wfile.write(b"only this")
+        else:
+            self._answer(int(self.path[1:]), b"no")
+
+    def _answer(self, status, body):
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def handle_one_request(self):
+        try:
+            super().handle_one_request()
+        except OSError:
+            self.close_connection = True
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def site():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Site)
+    server.daemon_threads = True
+    server.url = f"http://127.0.0.1:{server.server_port}"
+    server.place = f"127.0.0.1:{server.server_port}"
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def _rules(site, **more):
+    allowed = {"schemes": frozenset({"http"}), "private_hosts": (site.place,), "max_bytes": 1_000_000}
+    return MediaRules(**{**allowed, **more})
+
+
+def _get(url, rules):
+    with fetched(url, rules) as file:
+        return file.read()
+
+
+def test_media_is_streamed_from_an_allowed_host_with_progress(site):
+    seen = []
+    with fetched(
+        f"{site.url}/a.wav?x=1", _rules(site), lambda done, total: seen.append((done, total))
+    ) as file:
+        assert file.read() == BODY
+    assert seen[-1] == (len(BODY), len(BODY))
+
+
+def test_the_temporary_file_has_no_name_so_that_nothing_can_be_left_behind(site, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with fetched(f"{site.url}/a.wav?x=1", _rules(site)) as file:
+        assert list(tmp_path.iterdir()) == [] and file.read(5) == b"sound"
+    with pytest.raises(RuntimeError), fetched(f"{site.url}/a.wav?x=1", _rules(site)):
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://other.example/a.wav",
+        "http://127.0.0.1:1/a.wav",
+        "ftp://127.0.0.1/a.wav",
+        "gopher://127.0.0.1/a",
+        "data:audio/wav;base64,AAAA",
+        "/etc/passwd",
+        "a.wav",
+        "http://user:secret@127.0.0.1/a.wav",
+        "http://[::1/a.wav",
+        "http://127.0.0.1:99999/a.wav",
+    ],
+)
+def test_any_other_place_is_refused_for_good(site, url):
+    with pytest.raises(ForbiddenLocation) as refused:
+        _get(url, _rules(site))
+    assert not refused.value.retryable and "secret" not in str(refused.value)
+
+
+def test_a_name_that_resolves_to_a_private_address_is_refused_unless_it_is_said(site):
+    url = f"http://localhost:{site.server_port}/a.wav?x=1"
+    with pytest.raises(ForbiddenLocation, match="private address"):
+        _get(url, _rules(site, hosts=(f"localhost:{site.server_port}",)))
+    assert _get(url, _rules(site, private_hosts=(f"localhost:{site.server_port}",))) == BODY
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "10.1.2.3",
+        "172.16.0.1",
+        "192.168.1.1",
+        "127.0.0.1",
+        "169.254.169.254",
+        "0.0.0.0",
+        "100.64.0.1",
+        "224.0.0.1",
+        "::1",
+        "fe80::1%eth0",
+        "fc00::1",
+        "::ffff:10.0.0.1",
+        "2002:7f00:1::",
+        "64:ff9b::a00:1",
+        "::",
+    ],
+)
+def test_private_addresses_are_known_in_every_dress(address):
+    assert not media.is_public(address)
+
+
+@pytest.mark.parametrize(
+    "address", ["93.184.216.34", "2606:2800:220:1:248:1893:25c8:1946", "64:ff9b::5db8:d822"]
+)
+def test_public_addresses_are_public(address):
+    assert media.is_public(address)
+
+
+def test_the_address_that_was_checked_is_the_one_that_is_used(site, monkeypatch):
+    """A name that answers with a public address first and a private one later gains nothing: it is asked once."""
+    asked = []
+
+    def resolve(host, port, **kwargs):
+        asked.append(host)
+        return [(2, 1, 6, "", ("127.0.0.1", port))]
+
+    monkeypatch.setattr(media.socket, "getaddrinfo", resolve)
+    rules = _rules(site, private_hosts=(f"media.example:{site.server_port}",))
+    assert _get(f"http://media.example:{site.server_port}/a.wav?x=1", rules) == BODY
+    assert asked == ["media.example"]
+
+
+def test_a_redirect_is_followed_to_allowed_places_only(site):
+    site.targets = {
+        "ok": "/a.wav?x=1",
+        "private": f"http://localhost:{site.server_port}/a.wav?x=1",
+        "file": "file:///etc/passwd",
+        "elsewhere": "http://other.example/a.wav",
+        "round": "/to/round",
+    }
+    rules = _rules(site, hosts=(f"localhost:{site.server_port}",))
+    assert _get(f"{site.url}/to/ok", rules) == BODY
+    for target in ("private", "file", "elsewhere"):
+        with pytest.raises(ForbiddenLocation):
+            _get(f"{site.url}/to/{target}", rules)
+    with pytest.raises(PermanentJobError, match="redirects more than 5 times"):
+        _get(f"{site.url}/to/round", rules)
+
+
+def test_what_is_too_large_is_refused_by_its_announcement_and_by_its_size(site):
+    with pytest.raises(TooLarge):
+        _get(f"{site.url}/a.wav?x=1", _rules(site, max_bytes=1000))
+    with pytest.raises(TooLarge, match="JOBS_MEDIA_MAX_MB"):
+        _get(f"{site.url}/endless", _rules(site))
+
+
+def test_what_takes_too_long_is_given_up(site):
+    with pytest.raises(JobError, match="JOBS_MEDIA_MAX_SECONDS"):
+        _get(f"{site.url}/trickle", _rules(site, max_seconds=0.5))
+
+
+@pytest.mark.parametrize(
+    ("path", "retryable"), [("503", True), ("429", True), ("404", False), ("403", False)]
+)
+def test_a_servers_refusal_is_retried_only_where_that_may_help(site, path, retryable):
+    with pytest.raises(JobError, match=path) as refused:
+        _get(f"{site.url}/{path}", _rules(site))
+    assert refused.value.retryable is retryable
+
+
+def test_a_download_that_breaks_off_is_an_error_and_no_short_file(site):
+    with pytest.raises(JobError, match="9 of 1000 bytes"):
+        _get(f"{site.url}/short", _rules(site))
+
+
+def test_a_server_that_is_away_is_a_failure_to_retry(site):
+    site.shutdown()
+    site.server_close()
+    with pytest.raises(JobError) as failed:
+        _get(f"{site.url}/a.wav?x=1", _rules(site))
+    assert failed.value.retryable and failed.value.kind == "network"
+
+
+def test_files_come_from_allowed_folders_only(tmp_path):
+    allowed, outside = tmp_path / "in box", tmp_path / "outside.wav"
+    allowed.mkdir()
+    outside.write_bytes(b"secret")
+    (allowed / "a b.wav").write_bytes(BODY)
+    (allowed / "link.wav").symlink_to(outside)
+    rules = MediaRules(folders=(allowed,))
+    assert _get((allowed / "a b.wav").as_uri(), rules) == BODY
+    refused = [outside.as_uri(), (allowed / "link.wav").as_uri(), f"file://{allowed}/../outside.wav"]
+    refused += [allowed.as_uri(), (allowed / "missing.wav").as_uri(), f"file://other.example{allowed}/a.wav"]
+    for url in refused:
+        with pytest.raises(ForbiddenLocation):
+            _get(url, rules)
+    with pytest.raises(ForbiddenLocation):
+        _get((allowed / "a b.wav").as_uri(), MediaRules())
+    with pytest.raises(TooLarge):
+        _get((allowed / "a b.wav").as_uri(), MediaRules(folders=(allowed,), max_bytes=10))
+
+
+def test_the_rules_come_from_the_environment_and_allow_nothing_by_default():
+    assert MediaRules.from_environment({}) == MediaRules()
+    rules = MediaRules.from_environment(
+        {
+            "JOBS_MEDIA_SCHEMES": "https, http",
+            "JOBS_MEDIA_HOSTS": "cdn.example.com,*.media.example",
+            "JOBS_MEDIA_FOLDERS": "/srv/media",
+            "JOBS_MEDIA_MAX_MB": "5",
+        }
+    )
+    assert rules.schemes == {"http", "https"} and rules.hosts == ("cdn.example.com", "*.media.example")
+    assert rules.folders == (Path("/srv/media"),) and rules.max_bytes == 5 * 1024 * 1024
+    with pytest.raises(PermanentJobError, match="JOBS_MEDIA_MAX_MB must be a positive number, not 'much'"):
+        MediaRules.from_environment({"JOBS_MEDIA_MAX_MB": "much"})

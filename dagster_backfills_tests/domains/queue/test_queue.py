@@ -1,0 +1,463 @@
+"""The queue as the database keeps it: order, fence, keys, retries, cancel, chain."""
+
+import threading
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from dagster_backfills.domains.queue import queue
+from dagster_backfills.domains.queue.errors import InvalidJobInput, UnknownJobType
+from dagster_backfills.domains.queue.queue import Owner, Step
+
+
+def _expire(db, job_id):
+    db.execute(
+        "update jobs.background_jobs set heartbeat_at = now() - interval '1 hour' where id = %s", [job_id]
+    )
+
+
+def _row(db, job_id):
+    return queue.rows(db, "one_job", job_id=job_id)[0]
+
+
+def test_priority_one_goes_first_and_then_the_oldest(db, registry):
+    ids = [queue.enqueue(db, "noop", priority=p, registry=registry) for p in (5, 1, 10, 5, 1)]
+    order = [queue.claim(db, "w", 1)[0].id for _ in ids]
+    assert order == [ids[1], ids[4], ids[0], ids[3], ids[2]]
+    assert queue.claim(db, "w", 1) == []
+
+
+def test_a_batch_holds_the_first_in_order_and_comes_in_order(db, registry):
+    ids = [queue.enqueue(db, "noop", priority=10 - i, registry=registry) for i in range(9)]
+    assert [j.id for j in queue.claim(db, "w", 4)] == ids[:4:-1]
+
+
+def test_two_claims_at_once_share_nothing(jobs_db, registry):
+    with psycopg.connect(jobs_db) as one, psycopg.connect(jobs_db) as two:
+        queue.enqueue_many(one, "noop", [{}] * 10, registry=registry)
+        one.commit()
+        first = queue.claim(one, "one", 6)
+        second = queue.claim(two, "two", 6)
+        assert len(first) == 6 and len(second) == 4
+        assert not {j.id for j in first} & {j.id for j in second}
+
+
+def test_a_claim_that_is_rolled_back_leaves_the_jobs_waiting(jobs_db, registry):
+    with psycopg.connect(jobs_db) as conn:
+        queue.enqueue(conn, "noop", registry=registry)
+        conn.commit()
+        assert len(queue.claim(conn, "w", 5)) == 1
+        conn.rollback()
+        assert len(queue.claim(conn, "w", 5)) == 1
+
+
+def test_a_job_for_later_is_not_claimed_before_its_time(db, registry):
+    later = queue.enqueue(db, "noop", run_after=datetime.now(UTC) + timedelta(hours=1), registry=registry)
+    past = queue.enqueue(db, "noop", run_after=datetime.now(UTC) - timedelta(hours=1), registry=registry)
+    assert [j.id for j in queue.claim(db, "w", 5)] == [past]
+    db.execute("update jobs.job_queue set run_after = now() - interval '1 second' where job_id = %s", [later])
+    assert [j.id for j in queue.claim(db, "w", 5)] == [later]
+
+
+def test_a_unique_key_under_concurrent_enqueues_makes_one_job(jobs_db, registry):
+    ids, start = [], threading.Barrier(8)
+
+    def put():
+        with psycopg.connect(jobs_db, autocommit=True) as conn:
+            start.wait()
+            ids.extend(queue.enqueue(conn, "noop", unique_key=f"k{n}", registry=registry) for n in range(20))
+
+    threads = [threading.Thread(target=put) for _ in range(8)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert len(ids) == 160 and len(set(ids)) == 20
+    with psycopg.connect(jobs_db) as conn:
+        assert conn.execute("select count(*) from jobs.background_jobs").fetchone() == (20,)
+        assert conn.execute("select count(*) from jobs.job_queue").fetchone() == (20,)
+
+
+@pytest.mark.parametrize("end", ["pending", "processing", "completed", "failed"])
+def test_a_unique_key_finds_its_job_whatever_became_of_it(db, registry, end):
+    first = queue.enqueue(db, "noop", unique_key="k", registry=registry)
+    if end != "pending":
+        job = queue.claim(db, "w", 1)[0]
+        if end == "completed":
+            queue.complete(db, [(job, None)])
+        if end == "failed":
+            queue.fail(db, job, "x", "x", "", False)
+    assert _row(db, first)["status"] == end
+    assert queue.enqueue(db, "noop", unique_key="k", registry=registry) == first
+    assert queue.enqueue(db, "echo", unique_key="k", registry=registry) != first
+
+
+def test_a_cancelled_job_frees_its_unique_key(db, registry):
+    first = queue.enqueue(db, "noop", unique_key="k", registry=registry)
+    queue.cancel(db, first)
+    second = queue.enqueue(db, "noop", unique_key="k", registry=registry)
+    assert second != first and [j.id for j in queue.claim(db, "w", 5)] == [second]
+
+
+def test_only_the_attempt_that_holds_a_job_can_move_it(db, registry):
+    job_id = queue.enqueue(db, "noop", registry=registry)
+    old = queue.claim(db, "one", 1)[0]
+    _expire(db, job_id)
+    assert queue.take_back_expired(db) == 1
+    new = queue.claim(db, "two", 1)[0]
+    assert (old.attempt, new.attempt) == (1, 2)
+    assert queue.report_progress(db, old, 50, None) is None
+    assert queue.renew(db, [old]) == set()
+    assert queue.complete(db, [(old, {"by": "old"})]) == set()
+    assert queue.fail(db, old, "x", "x", "", True) is None
+    assert queue.give_back(db, [old]) == 0
+    assert _row(db, job_id)["status"] == "processing"
+    assert queue.complete(db, [(new, {"by": "new"})]) == {job_id}
+    assert _row(db, job_id)["output_data"] == {"by": "new"}
+
+
+def test_an_attempt_whose_lease_is_over_can_do_nothing_even_before_anyone_took_the_job_back(db, registry):
+    job_id = queue.enqueue(db, "noop", registry=registry)
+    job = queue.claim(db, "w", 1)[0]
+    _expire(db, job_id)
+    assert queue.renew(db, [job]) == set()
+    assert queue.report_progress(db, job, 50, None) is None
+    assert queue.complete(db, [(job, None)]) == set()
+    assert queue.fail(db, job, "x", "x", "", True) is None
+    assert _row(db, job_id)["status"] == "processing"
+
+
+def test_a_renewed_lease_is_not_taken_back(db, registry):
+    queue.enqueue(db, "noop", registry=registry)
+    job = queue.claim(db, "w", 1)[0]
+    before = _row(db, job.id)["heartbeat_at"]
+    assert queue.renew(db, [job]) == {job.id}
+    assert _row(db, job.id)["heartbeat_at"] > before
+    assert queue.take_back_expired(db) == 0
+
+
+def test_completing_many_is_all_that_are_held_and_no_other(db, registry):
+    queue.enqueue_many(db, "noop", [{}] * 5, registry=registry)
+    jobs = queue.claim(db, "w", 5)
+    queue.cancel(db, jobs[2].id)
+    assert queue.complete(db, [(j, {"n": n}) for n, j in enumerate(jobs)]) == {
+        j.id for n, j in enumerate(jobs) if n != 2
+    }
+    assert queue.complete(db, [(j, None) for j in jobs]) == set()
+
+
+def test_retries_wait_longer_each_time_and_end(db, registry):
+    db.execute("update jobs.queue_settings set retry_base = '10 seconds', retry_cap = '60 seconds'")
+    job_id = queue.enqueue(db, "noop", max_retries=4, registry=registry)
+    delays = []
+    for attempt in range(1, 6):
+        job = queue.claim(db, "w", 1)[0]
+        assert job.attempt == attempt
+        status = queue.fail(db, job, "network", f"lost {attempt}", "trace", True)
+        row = _row(db, job_id)
+        if status == "pending":
+            delays.append((row["run_after"] - row["updated_at"]).total_seconds())
+            assert queue.claim(db, "w", 1) == []
+            db.execute("update jobs.job_queue set run_after = now() - interval '1 second'")
+    assert status == "failed" and row["retry_count"] == 4 and row["completed_at"]
+    for delay, plain in zip(delays, [10, 20, 40, 60], strict=True):
+        assert 0.49 * plain <= delay <= 1.51 * plain
+    assert [(e["attempt"], e["kind"], e["message"]) for e in row["error_data"]] == [
+        (n, "network", f"lost {n}") for n in range(1, 6)
+    ]
+    assert queue.claim(db, "w", 1) == []
+
+
+def test_a_permanent_failure_spends_no_retry(db, registry):
+    job_id = queue.enqueue(db, "noop", registry=registry)
+    assert queue.fail(db, queue.claim(db, "w", 1)[0], "permanent", "no", "", False) == "failed"
+    assert _row(db, job_id)["retry_count"] == 0
+
+
+def test_the_record_of_errors_keeps_the_newest_fifty(db, registry):
+    job_id = queue.enqueue(db, "noop", max_retries=60, registry=registry)
+    for n in range(55):
+        db.execute("update jobs.job_queue set run_after = null")
+        queue.fail(db, queue.claim(db, "w", 1)[0], "x", f"error {n}", "", True)
+    errors = _row(db, job_id)["error_data"]
+    assert [e["message"] for e in errors] == [f"error {n}" for n in range(5, 55)]
+
+
+def test_a_failed_job_retried_by_hand_has_all_its_retries_again(db, registry):
+    ids = queue.enqueue_many(db, "noop", [{}] * 3, registry=registry)
+    other = queue.enqueue(db, "echo", registry=registry)
+    for job in queue.claim(db, "w", 10):
+        queue.fail(db, job, "x", "x", "", False)
+    assert queue.retry(db, ids=[ids[0]]) == 1
+    assert queue.retry(db, ids=[ids[0]]) == 0
+    assert queue.retry(db, job_type="noop") == 2
+    assert {j.id for j in queue.claim(db, "w", 10)} == set(ids)
+    assert _row(db, other)["status"] == "failed"
+
+
+@pytest.mark.parametrize("state", ["pending", "later", "processing"])
+def test_cancel_ends_a_job_that_has_not_ended(db, registry, state):
+    later = datetime.now(UTC) + timedelta(hours=1) if state == "later" else None
+    job_id = queue.enqueue(db, "noop", run_after=later, registry=registry)
+    held = queue.claim(db, "w", 1)
+    assert queue.cancel(db, job_id, "not wanted") == ("pending" if state == "later" else "processing")
+    row = _row(db, job_id)
+    assert (row["status"], row["progress_message"]) == ("cancelled", "not wanted")
+    assert db.execute("select count(*) from jobs.job_queue").fetchone() == (0,)
+    for job in held:
+        assert queue.report_progress(db, job, 10, None) == "cancelled"
+        assert queue.complete(db, [(job, None)]) == set()
+
+
+@pytest.mark.parametrize("end", ["completed", "failed", "cancelled"])
+def test_cancel_leaves_a_job_that_has_ended(db, registry, end):
+    job_id = queue.enqueue(db, "noop", registry=registry)
+    job = queue.claim(db, "w", 1)[0]
+    if end == "completed":
+        queue.complete(db, [(job, None)])
+    elif end == "failed":
+        queue.fail(db, job, "x", "x", "", False)
+    else:
+        queue.cancel(db, job_id)
+    assert queue.cancel(db, job_id) == end
+    assert _row(db, job_id)["status"] == end
+    assert queue.cancel(db, uuid4()) is None
+
+
+def test_a_job_cancelled_while_a_claim_takes_it_is_not_run(jobs_db, registry):
+    with psycopg.connect(jobs_db) as claimer, psycopg.connect(jobs_db, autocommit=True) as canceller:
+        job_id = queue.enqueue(claimer, "noop", registry=registry)
+        claimer.commit()
+        claimer.execute("select 1 from jobs.job_queue for update")
+        assert queue.cancel(canceller, job_id) == "pending"
+        assert queue.claim(claimer, "w", 1) == []
+        claimer.commit()
+        assert canceller.execute("select count(*) from jobs.job_queue").fetchone() == (0,)
+
+
+def test_what_is_given_back_is_due_at_once_and_keeps_its_place(db, registry):
+    ids = [queue.enqueue(db, "noop", registry=registry) for _ in range(3)]
+    held = queue.claim(db, "w", 2)
+    assert queue.give_back(db, held) == 2
+    again = queue.claim(db, "w", 3)
+    assert [j.id for j in again] == ids
+    assert [(j.attempt, j.retry_count) for j in again] == [(2, 0), (2, 0), (1, 0)]
+
+
+def test_a_job_that_ends_every_worker_fails_in_the_end(db, registry):
+    db.execute("update jobs.queue_settings set max_lost_leases = 3")
+    job_id = queue.enqueue(db, "noop", registry=registry)
+    for _ in range(3):
+        queue.claim(db, "w", 1)
+        _expire(db, job_id)
+        assert queue.take_back_expired(db) == 1
+    row = _row(db, job_id)
+    assert row["status"] == "failed" and [e["kind"] for e in row["error_data"]] == ["lease_lost"] * 3
+    assert row["retry_count"] == 0
+
+
+def test_the_state_machine_refuses_what_is_not_a_step(db, registry):
+    job_id = queue.enqueue(db, "noop", registry=registry)
+    finish = "update jobs.background_jobs set status = 'completed', completed_at = now(), progress_percentage = 100"
+    with pytest.raises(psycopg.errors.CheckViolation, match="pending, which can't become completed"):
+        db.execute(finish)
+    with pytest.raises(psycopg.errors.CheckViolation, match="attempt"):
+        db.execute("update jobs.background_jobs set attempt = 5")
+    job = queue.claim(db, "w", 1)[0]
+    queue.complete(db, [(job, None)])
+    for status in ("pending", "failed", "cancelled", "processing"):
+        with pytest.raises(psycopg.errors.CheckViolation):
+            db.execute("update jobs.background_jobs set status = %s", [status])
+    assert _row(db, job_id)["status"] == "completed"
+
+
+def test_an_unknown_type_is_refused_with_the_types_there_are(db, registry):
+    with pytest.raises(UnknownJobType, match=r"Unknown job type: nope.*noop"):
+        queue.enqueue(db, "nope", registry=registry)
+    with pytest.raises(
+        psycopg.errors.InvalidParameterValue, match=r"Unknown job type: nope \(known: .*transcription"
+    ):
+        db.execute("select jobs.enqueue_background_job('nope')")
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match="Unknown job type: nope"):
+        db.execute("select jobs.enqueue_background_jobs('nope', '{}')")
+
+
+@pytest.mark.parametrize(
+    ("job_type", "input_data", "said"),
+    [
+        ("transcription", {}, "field audio_url"),
+        ("transcription", {"audio_url": 7}, "field audio_url"),
+        ("transcription", {"audio_url": "file:///a.wav", "speed": 2}, "field speed"),
+        ("sop_generation", {"title": "t", "transcript": "x"}, "field duration"),
+        ("mux_upload", {"video_url": None}, "field video_url"),
+    ],
+)
+def test_an_input_that_does_not_fit_is_refused_naming_the_field_in_python_and_in_sql(
+    db, job_type, input_data, said
+):
+    with pytest.raises(InvalidJobInput, match=said):
+        queue.enqueue(db, job_type, input_data)
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match=f"{job_type}: {said}"):
+        db.execute(
+            "select jobs.enqueue_background_job(%s, %s)", [job_type, psycopg.types.json.Jsonb(input_data)]
+        )
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match=said):
+        db.execute(
+            "select jobs.enqueue_background_jobs(%s, %s)", [job_type, [psycopg.types.json.Jsonb(input_data)]]
+        )
+    assert db.execute("select count(*) from jobs.background_jobs").fetchone() == (0,)
+
+
+def test_a_value_that_only_the_model_refuses_is_refused_too(db):
+    with pytest.raises(InvalidJobInput, match="field duration"):
+        queue.enqueue(db, "sop_generation", {"title": "t", "transcript": "x", "duration": -1})
+
+
+def test_the_database_knows_the_same_fields_as_the_models(db):
+    from dagster_backfills.domains.queue.registry import background_job_types
+
+    for kind in background_job_types():
+        row = db.execute(
+            "select input_fields, required_fields from jobs.job_types where job_type = %s", [kind.name]
+        ).fetchone()
+        fields = kind.input_model.model_fields
+        assert set(row[0]) == set(fields)
+        assert set(row[1]) == {name for name, field in fields.items() if field.is_required()}
+
+
+def test_a_priority_out_of_range_is_refused(db, registry):
+    with pytest.raises(InvalidJobInput, match="priority must be 1 to 10, not 11"):
+        queue.enqueue(db, "noop", priority=11, registry=registry)
+
+
+def test_a_chain_starts_each_step_when_the_one_before_completes(db):
+    owner = Owner(user_id="mem_1", company_id="org_1", training_id="tr_1")
+    steps = [
+        Step("sop_generation", {"title": "Fire drill"}, priority=2),
+        Step("mux_upload", {"video_url": "https://media.example/a.mp4"}),
+    ]
+    first = queue.enqueue(db, "transcription", {"audio_url": "file:///a.wav"}, owner=owner, then=steps)
+    heard = {
+        "transcript": "Open the door.",
+        "segments": [],
+        "duration": 12.5,
+        "language": "en",
+        "engine": "x",
+    }
+    queue.complete(db, [(queue.claim(db, "w", 5)[0], heard)])
+    [second] = queue.claim(db, "w", 5)
+    assert (second.job_type, second.priority) == ("sop_generation", 2)
+    assert second.input_data == {
+        "title": "Fire drill", "transcript": "Open the door.", "duration": 12.5, "segments": []
+    }  # fmt: skip
+    row = _row(db, second.id)
+    assert (row["parent_id"], row["user_id"], row["company_id"], row["training_id"]) == (
+        first, "mem_1", "org_1", "tr_1"
+    )  # fmt: skip
+    queue.complete(db, [(second, {"title": "Fire drill"})])
+    [third] = queue.claim(db, "w", 5)
+    assert third.input_data == {"video_url": "https://media.example/a.mp4"}
+    assert (third.job_type, _row(db, third.id)["parent_id"]) == ("mux_upload", second.id)
+    queue.complete(db, [(third, {})])
+    assert queue.claim(db, "w", 5) == []
+
+
+def test_a_chain_stops_where_a_step_fails_or_is_cancelled(db):
+    step = [Step("sop_generation", {"title": "t"})]
+    for end in ("fail", "cancel"):
+        job_id = queue.enqueue(db, "transcription", {"audio_url": "file:///a.wav"}, then=step)
+        job = queue.claim(db, "w", 1)[0]
+        queue.fail(db, job, "x", "x", "", False) if end == "fail" else queue.cancel(db, job_id)
+    assert db.execute("select count(*) from jobs.background_jobs").fetchone() == (2,)
+
+
+def test_a_chain_that_can_not_work_is_refused_at_once(db):
+    audio = {"audio_url": "file:///a.wav"}
+    with pytest.raises(
+        InvalidJobInput, match=r"sop_generation \(a step of transcription\): field title is required"
+    ):
+        queue.enqueue(db, "transcription", audio, then=[Step("sop_generation", {})])
+    with pytest.raises(InvalidJobInput, match="Unknown job type: nope"):
+        queue.enqueue(db, "transcription", audio, then=[Step("nope", {})])
+    assert db.execute("select count(*) from jobs.background_jobs").fetchone() == (0,)
+
+
+def test_every_change_is_announced(jobs_db, db, registry):
+    with psycopg.connect(jobs_db, autocommit=True) as listener:
+        listener.execute("listen jobs_new")
+        listener.execute("listen jobs_changed")
+        job_id = queue.enqueue(db, "noop", registry=registry)
+        job = queue.claim(db, "w", 1)[0]
+        queue.report_progress(db, job, 40, "half way")
+        queue.complete(db, [(job, None)])
+        queue.enqueue_many(db, "noop", [{}] * 50, registry=registry)
+        heard = [(n.channel, n.payload) for n in listener.notifies(timeout=5, stop_after=7)]
+    import json
+
+    assert [c for c, _ in heard] == ["jobs_new"] + ["jobs_changed"] * 4 + ["jobs_new", "jobs_changed"]
+    changes = [json.loads(p) for c, p in heard if c == "jobs_changed"]
+    assert changes[0] == {"id": str(job_id), "status": "pending"}
+    # Every login may listen: what the job says of its work is for who may read the row.
+    assert changes[2] == {"id": str(job_id), "status": "processing", "progress": 40}
+    assert changes[3] == {"id": str(job_id), "status": "completed"}
+    assert changes[4] == {"status": "pending", "count": 50}
+
+
+def test_clean_up_removes_what_ended_long_ago_and_nothing_else(db, registry):
+    queue.enqueue_many(db, "noop", [{}] * 6, registry=registry)
+    jobs = queue.claim(db, "w", 5)
+    queue.complete(db, [(jobs[0], None), (jobs[1], None)])
+    queue.fail(db, jobs[2], "x", "x", "", False)
+    queue.cancel(db, jobs[3].id)
+    old = "update jobs.background_jobs set completed_at = now() - interval '31 days' where id = any(%s)"
+    db.execute(old, [[jobs[0].id, jobs[2].id, jobs[3].id]])
+    assert list(queue.clean_up(db, max_jobs=2)) == [2, 1]
+    left = db.execute("select status, count(*) from jobs.background_jobs group by 1 order by 1").fetchall()
+    assert left == [("completed", 1), ("pending", 1), ("processing", 1)]
+    assert list(queue.clean_up(db, older_than=timedelta(0))) == [1]
+
+
+def test_the_views_say_what_is_stuck_failing_and_active(db, registry):
+    waits = queue.enqueue(db, "noop", registry=registry)
+    db.execute("update jobs.background_jobs set created_at = now() - interval '11 minutes'")
+    queue.enqueue(db, "noop", registry=registry)
+    later = queue.enqueue(db, "noop", run_after=datetime.now(UTC) + timedelta(hours=1), registry=registry)
+    assert [(r["id"], r["reason"]) for r in queue.rows(db, "stuck_jobs")] == [(waits, "waits")]
+    job = queue.claim(db, "w", 1)[0]
+    assert queue.rows(db, "stuck_jobs") == []
+    _expire(db, job.id)
+    assert [r["reason"] for r in queue.rows(db, "stuck_jobs")] == ["past its lease"]
+    active = queue.rows(db, "active_jobs", max_rows=10)
+    assert [r["status"] for r in active] == ["processing", "pending", "pending"] and active[2]["id"] == later
+    [noop] = [m for m in queue.rows(db, "metrics") if m["job_type"] == "noop"]
+    assert (noop["waiting"], noop["scheduled"], noop["processing"]) == (1, 1, 1)
+    assert db.execute("select count(*) from jobs.repeatedly_failing_jobs").fetchone() == (0,)
+
+
+def test_durations_and_failures_are_counted_by_type(db, registry):
+    queue.enqueue_many(db, "noop", [{}] * 3, registry=registry)
+    jobs = queue.claim(db, "w", 3)
+    db.execute("update jobs.background_jobs set started_at = now() - interval '2 seconds'")
+    queue.complete(db, [(jobs[0], None), (jobs[1], None)])
+    queue.fail(db, jobs[2], "x", "broken", "", False)
+    [noop] = [m for m in queue.rows(db, "metrics") if m["job_type"] == "noop"]
+    assert (noop["completed_last_hour"], noop["failed_last_hour"]) == (2, 1) and noop["mean_seconds"] >= 2
+    row = db.execute("select job_type, jobs, mean_seconds >= 2 from jobs.average_durations").fetchone()
+    assert row == ("noop", 2, True)
+    [failing] = queue.rows(db, "failed_by_type", window_seconds=3600)
+    assert (failing["job_type"], failing["failed"], failing["last_message"]) == ("noop", 1, "broken")
+
+
+def test_every_monitoring_query_runs_as_it_stands(db, registry, project_root):
+    stuck = queue.enqueue(db, "noop", registry=registry)
+    db.execute("update jobs.background_jobs set created_at = now() - interval '1 hour'")
+    files = sorted((project_root / "sql" / "monitoring").glob("jobs_*.sql"))
+    found = {f.stem: db.execute(f.read_text()).fetchall() for f in files}
+    assert [row[0] for row in found["jobs_stuck"]] == [stuck]
+    assert [row[0] for row in found["jobs_active"]] == [stuck]
+    assert found["jobs_inconsistent"] == [] and len(found["jobs_queue"]) > 3
+    db.execute("delete from jobs.job_queue")
+    [inconsistent] = [f for f in files if f.stem == "jobs_inconsistent"]
+    assert [row[0] for row in db.execute(inconsistent.read_text())] == [stuck]

@@ -1,0 +1,21 @@
+"""The instance's settings for Celery follow the project's own: nothing is to be kept in step by hand."""
+
+import subprocess
+import sys
+
+import yaml
+
+
+def test_runs_go_to_celery_and_all_else_stays_as_it_is(project_root):
+    script = [sys.executable, str(project_root / "deploy" / "celery" / "instance.py")]
+    made = yaml.safe_load(subprocess.run(script, capture_output=True, text=True, check=True).stdout)
+    stock = yaml.safe_load((project_root / "dagster.yaml").read_text())
+    assert made["run_launcher"] == {
+        "module": "dagster_backfills.instance.celery.launcher",
+        "class": "WatchedCeleryRunLauncher",
+    }
+    assert made["concurrency"]["runs"]["max_concurrent_runs"] == 32
+    assert [limit["limit"] for limit in made["concurrency"]["runs"]["tag_concurrency_limits"]] == [24, 4]
+    for settings in (made, stock):
+        del settings["run_launcher"], settings["concurrency"]["runs"]
+    assert made == stock

@@ -1,0 +1,155 @@
+"""The environment of Dagster's processes: its instance in the same database, made once, by whoever comes first."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psycopg
+import psycopg2
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+from sqlalchemy import create_engine, text
+
+from dagster_backfills.instance import dagster_home
+from dagster_backfills.instance.dagster_home import dagster_environment, with_search_path
+from dagster_backfills.state import project_file
+
+PREPARE = """
+from dagster_backfills.instance.dagster_home import dagster_environment
+import os; os.environ.update(dagster_environment())
+import dagster as dg
+with dg.DagsterInstance.get() as instance:
+    print(instance.get_runs_count())
+"""
+STATE = """
+    select
+        (select count(*) from pg_tables where schemaname = 'dagster'),
+        (select count(*) from pg_tables where schemaname = 'public' and tablename !~ 'yoyo|backfill_migrations'),
+        (select array_agg(version_num) from dagster.alembic_version),
+        (select count(*) from dagster.secondary_indexes where migration_completed is not null)
+"""
+
+
+@pytest.fixture
+def own(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The test's database and state folder in the environment."""
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("BACKFILLS_HOME", str(tmp_path / "state"))
+    return database_url
+
+
+def state(url: str) -> tuple:
+    with psycopg.connect(url) as conn:
+        row = conn.execute(STATE).fetchone()
+        assert row is not None
+        return row
+
+
+def test_dagster_keeps_its_tables_in_a_schema_of_the_same_database(own: str):
+    found = dagster_environment()
+    tables, strays, versions, indexes = state(own)
+    assert tables > 20
+    assert strays == 0
+    assert len(versions) == 1
+    assert indexes > 5
+    assert found["DATABASE_URL"] == own
+    with psycopg2.connect(found["DAGSTER_POSTGRES_URL"]) as conn, conn.cursor() as cursor:
+        cursor.execute("select count(*) from runs")
+        assert cursor.fetchone() == (0,)
+
+
+def test_processes_that_come_first_together_make_one_whole_instance(own: str):
+    started = [
+        subprocess.Popen([sys.executable, "-c", PREPARE], stdout=subprocess.PIPE, text=True) for _ in range(3)
+    ]
+    said = [process.communicate()[0].split()[-1] for process in started]
+    assert said == ["0"] * 3
+    dagster_environment()
+    tables, strays, versions, indexes = state(own)
+    assert (strays, len(versions)) == (0, 1)
+    assert tables > 20
+    assert indexes > 5
+
+
+def test_a_first_creation_that_was_cut_short_is_begun_anew(own: str):
+    dagster_environment()
+    whole = state(own)
+    with psycopg.connect(own) as conn:
+        conn.execute("drop table dagster.job_ticks, dagster.kvs")
+        conn.execute(f"comment on schema dagster is '{dagster_home._CREATING}'")
+    dagster_environment()
+    assert state(own) == whole
+
+
+def test_an_existing_schema_is_left_as_it_is(own: str):
+    dagster_environment()
+    with psycopg.connect(own) as conn:
+        conn.execute("insert into dagster.kvs (key, value) values ('kept', 'yes')")
+    dagster_environment()
+    with psycopg.connect(own) as conn:
+        assert conn.execute("select value from dagster.kvs where key = 'kept'").fetchone() == ("yes",)
+
+
+def test_the_home_has_the_projects_own_settings_even_after_they_move(own: str, tmp_path: Path):
+    home = Path(dagster_environment()["DAGSTER_HOME"])
+    assert home == tmp_path / "state" / "dagster_home"
+    settings = home / "dagster.yaml"
+    assert settings.resolve() == project_file("dagster.yaml").resolve()
+    settings.unlink()
+    settings.write_text("telemetry:\n  enabled: true\n")
+    dagster_environment()
+    assert settings.resolve() == project_file("dagster.yaml").resolve()
+    assert sorted(path.name for path in home.iterdir()) == ["dagster.yaml"]
+
+
+def test_what_the_user_has_set_is_kept_and_nothing_is_made_for_it(own: str, tmp_path: Path, monkeypatch):
+    given = {
+        "DAGSTER_HOME": str(tmp_path / "mine"),
+        "DAGSTER_POSTGRES_URL": "postgresql://elsewhere/dagster",
+        "DAGSTER_EVENT_BATCH_SIZE": "7",
+    }
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert dagster_environment() == {"DATABASE_URL": own, **given}
+    assert not (tmp_path / "state").exists()
+    with psycopg.connect(own) as conn:
+        assert conn.execute("select to_regnamespace('dagster')").fetchone() == (None,)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        (
+            "postgres://me:p%40ss%2F@host:5433/db",
+            {"user": "me", "password": "p@ss/", "host": "host", "port": "5433"},
+        ),
+        ("host=/var/run/x user=me dbname=db", {"user": "me", "host": "/var/run/x"}),
+        (
+            "postgresql://host/db?sslmode=require&options=-cwork_mem%3D1MB",
+            {"host": "host", "sslmode": "require"},
+        ),
+        ("postgresql://me@/db?host=/a/b%20c&port=5432", {"user": "me", "host": "/a/b c", "port": "5432"}),
+    ],
+)
+def test_every_form_of_a_url_becomes_one_that_dagster_takes(url: str, expected: dict[str, str]):
+    made = with_search_path(url, "dagster")
+    given = conninfo_to_dict(made)
+    options = str(given.pop("options"))
+    assert given == {"dbname": "db", **expected}
+    assert options.endswith("-csearch_path=dagster")
+    assert ("work_mem" in options) == ("work_mem" in url)
+    _, arguments = create_engine(made).dialect.create_connect_args(create_engine(made).url)
+    assert {name: str(arguments[name]) for name in expected} == expected
+
+
+def test_the_schema_is_first_for_sqlalchemy_too(own: str):
+    engine = create_engine(dagster_environment()["DAGSTER_POSTGRES_URL"])
+    with engine.connect() as conn:
+        assert conn.execute(text("select current_schema()")).scalar() == "dagster"
+    engine.dispose()
+
+
+def test_the_batch_size_of_events_has_a_default(own: str):
+    assert "DAGSTER_EVENT_BATCH_SIZE" not in os.environ
+    assert dagster_environment()["DAGSTER_EVENT_BATCH_SIZE"] == "1000"

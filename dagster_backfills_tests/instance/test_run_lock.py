@@ -1,0 +1,92 @@
+"""The lock of a run behind PgBouncer: a session's own in session mode, nobody's in transaction mode."""
+
+import os
+import pwd
+import shutil
+import subprocess
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from dagster_backfills.instance import run_lock
+from dagster_backfills.instance.run_lock import RunLock
+from dagster_backfills.postgres.placement import choose_account
+from dagster_backfills_tests.chaos.stack import free_port
+from dagster_backfills_tests.cli.conftest import eventually
+
+PGBOUNCER = shutil.which("pgbouncer")
+HELD = "select count(*) from pg_locks where locktype = 'advisory'"
+pytestmark = pytest.mark.skipif(PGBOUNCER is None, reason="pgbouncer is not installed")
+
+
+@pytest.fixture
+def pooled(conn, tmp_path_factory):
+    """Starts a pooler of some mode before the test's database, and gives its URL."""
+
+    @contextmanager
+    def start(mode):
+        folder = tmp_path_factory.mktemp("pooler")
+        port, info = free_port(), conn.info
+        (folder / "pgbouncer.ini").write_text(
+            f"[databases]\napp = host={info.host} port={info.port} dbname={info.dbname} user={info.user}\n"
+            f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
+            f"auth_type = any\npool_mode = {mode}\n"
+        )
+        # It refuses to run as root.
+        user = ["-u", pwd.getpwuid(choose_account(folder).uid).pw_name] if os.geteuid() == 0 else []
+        process = subprocess.Popen(
+            [PGBOUNCER, "-q", *user, str(folder / "pgbouncer.ini")], stderr=subprocess.DEVNULL
+        )
+        url = make_conninfo(host="127.0.0.1", port=port, dbname="app", user="anybody")
+        try:
+            eventually(lambda: process.poll() is not None or answers(url), 60)
+            assert process.poll() is None
+            yield url
+        finally:
+            process.kill()
+            process.wait()
+
+    return start
+
+
+def answers(url):
+    try:
+        with psycopg.connect(url, prepare_threshold=None):
+            return True
+    except psycopg.OperationalError:
+        return False
+
+
+def test_behind_a_pooler_in_session_mode_the_lock_is_held(pooled, conn):
+    told = []
+    with pooled("session") as url:
+        lock = RunLock(lambda: url, "a run", told.append)
+        lock.take()
+        assert told == [True]
+        assert conn.execute(HELD).fetchone() == (1,)
+        lock.release()
+        eventually(lambda: conn.execute(HELD).fetchone() == (0,), 60)
+    assert told == [True]
+
+
+def test_behind_a_pooler_in_transaction_mode_it_is_said_that_nobody_can_tell(pooled, conn):
+    told = []
+    with pooled("transaction") as url:
+        RunLock(lambda: url, "a run", told.append).take()
+        assert told == [False]
+        assert conn.execute(HELD).fetchone() == (0,)
+
+
+def test_a_session_that_changes_hands_later_takes_back_what_was_said(pooled, conn, monkeypatch):
+    monkeypatch.setattr(run_lock, "_EVERY_SECONDS", 0.05)
+    told = []
+    with pooled("transaction") as url:
+        # As if somebody's transaction had lain on the session just when it was tried.
+        monkeypatch.setattr(RunLock, "_is_shared", lambda self, pid: False)
+        lock = RunLock(lambda: url, "a run", told.append)
+        lock.take()
+        with psycopg.connect(url, prepare_threshold=None) as other:
+            other.execute("begin")
+            eventually(lambda: told == [True, False], 60)

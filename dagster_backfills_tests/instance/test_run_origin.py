@@ -1,0 +1,34 @@
+"""What becomes of runs where Dagster has moved a name that it does not publish."""
+
+import dagster as dg
+import pytest
+
+from dagster_backfills.cli.launch import create_run
+from dagster_backfills.errors import NotUsableError
+from dagster_backfills.instance.run_launcher import WatchedRunLauncher
+from dagster_backfills.instance.run_origin import command_of_run
+
+LOCATION = "dagster_backfills_tests.cli.location"
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_run_has_its_location_where_that_can_be_said(monkeypatch, there):
+    if not there:
+        monkeypatch.delattr("dagster._core.remote_origin.RegisteredCodeLocationOrigin")
+    with dg.DagsterInstance.ephemeral() as instance:
+        run = create_run(instance, LOCATION, "working_job", {}, {})
+    assert run.job_name == "working_job"
+    assert run.job_code_origin is not None
+    assert (run.remote_job_origin is not None) == there
+
+
+def test_a_process_that_can_not_be_asked_for_is_an_error_with_a_way_out(monkeypatch):
+    monkeypatch.delattr("dagster._grpc.types.ExecuteRunArgs")
+    with pytest.raises(NotUsableError, match="Launch the job in its UI"):
+        command_of_run("a run", None)
+
+
+def test_a_launcher_that_can_not_answer_says_so_to_run_monitoring(monkeypatch):
+    assert WatchedRunLauncher().supports_check_run_worker_health
+    monkeypatch.delattr("dagster._core.launcher.WorkerStatus")
+    assert not WatchedRunLauncher().supports_check_run_worker_health

@@ -1,0 +1,57 @@
+"""Sensors' states as Dagster stores them, of which one comes from a clock that was ahead."""
+
+import time
+from collections.abc import Iterator
+
+import dagster as dg
+import pytest
+from dagster._core.remote_origin import (
+    RegisteredCodeLocationOrigin,
+    RemoteInstigatorOrigin,
+    RemoteRepositoryOrigin,
+)
+from dagster._core.scheduler.instigation import (
+    InstigatorState,
+    InstigatorStatus,
+    InstigatorType,
+    SensorInstigatorData,
+)
+
+from dagster_backfills.instance.storage import BatchedPostgresStorage
+
+DAY = 86_400
+
+
+@pytest.fixture
+def instance(make_database, monkeypatch) -> Iterator[dg.DagsterInstance]:
+    monkeypatch.setenv("DAGSTER_POSTGRES_URL", make_database(migrated=False))
+    storage = {"module": "dagster_backfills.instance.storage", "class": BatchedPostgresStorage.__name__}
+    with dg.instance_for_test(overrides={"storage": {"custom": {**storage, "config": {}}}}) as made:
+        yield made
+
+
+def stored(instance: dg.DagsterInstance, **data: float | str) -> SensorInstigatorData:
+    """What Dagster reads of a sensor after it has written this."""
+    repository = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("location"), "repository")
+    origin = RemoteInstigatorOrigin(repository, "sensor")
+    state = InstigatorState(
+        origin, InstigatorType.SENSOR, InstigatorStatus.RUNNING, SensorInstigatorData(cursor="kept", **data)
+    )
+    instance.add_instigator_state(state)
+    one = instance.get_instigator_state(origin.get_id(), state.selector_id)
+    (all_of_them,) = instance.all_instigator_state(instigator_type=InstigatorType.SENSOR)
+    assert one == all_of_them
+    assert isinstance(one.instigator_data, SensorInstigatorData)
+    return one.instigator_data
+
+
+@pytest.mark.parametrize("field", ["last_tick_timestamp", "last_tick_start_timestamp"])
+def test_a_tick_that_is_still_to_come_is_forgotten_and_the_cursor_is_not(instance, field):
+    data = stored(instance, **{field: time.time() + DAY})
+    assert (data.last_tick_timestamp, data.last_tick_start_timestamp, data.cursor) == (None, None, "kept")
+
+
+def test_a_tick_of_the_past_is_known_as_it_is(instance):
+    then = time.time() - 5
+    data = stored(instance, last_tick_timestamp=then, last_tick_start_timestamp=then)
+    assert (data.last_tick_timestamp, data.last_tick_start_timestamp) == (then, then)

@@ -1,0 +1,190 @@
+"""Migrations on real databases: once, by one at a time, whole or not at all."""
+
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from dagster_backfills.postgres import migrations
+from dagster_backfills.postgres.migrations import (
+    MigrationError,
+    apply_migrations,
+    migration_state,
+    require_migrations,
+)
+
+APPLY = """
+import sys
+from pathlib import Path
+from dagster_backfills.postgres.migrations import apply_migrations
+print(*apply_migrations(sys.argv[1], Path(sys.argv[2])))
+"""
+
+
+@pytest.fixture
+def url(make_database) -> str:
+    return make_database(migrated=False)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "migrations"
+    folder.mkdir()
+    (folder / "0001_first.sql").write_text("create table first (id int); insert into first values (1);")
+    return folder
+
+
+def tables(url: str) -> set[str]:
+    with psycopg.connect(url) as conn:
+        rows = conn.execute("select tablename from pg_tables where schemaname !~ '^(pg_|information_)'")
+        return {row[0] for row in rows}
+
+
+def apply_in_a_process(url: str, folder: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", APPLY, url, str(folder)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_statement(url: str, pattern: str) -> None:
+    query = "select count(*) from pg_stat_activity where query like %s and pid <> pg_backend_pid()"
+    with psycopg.connect(url, autocommit=True) as conn:
+        while conn.execute(query, [pattern]).fetchone() == (0,):
+            time.sleep(0.01)
+
+
+def test_migrations_apply_once_and_then_find_nothing_to_do(url):
+    assert migration_state(url).applied == []
+    applied = apply_migrations(url)
+    assert applied[0] == "0001_backfill_engine"
+    assert apply_migrations(url) == []
+    assert migration_state(url).pending == []
+    assert migration_state(url).applied == applied
+
+
+def test_asking_for_the_state_of_a_database_that_was_never_migrated_leaves_it_empty(url):
+    assert migration_state(url).pending[0] == "0001_backfill_engine"
+    assert tables(url) == set()
+
+
+def test_a_database_that_is_up_to_date_is_only_read(url, folder):
+    apply_migrations(url, folder)
+    with psycopg.connect(url, autocommit=True) as conn:
+        conn.execute("create role only_reads_it login")
+        try:
+            conn.execute("grant select on backfill_migrations to only_reads_it")
+            assert apply_migrations(url.replace("postgres@", "only_reads_it@"), folder) == []
+        finally:
+            conn.execute("drop owned by only_reads_it; drop role only_reads_it")
+
+
+def test_what_is_missing_is_named_together_with_the_command_that_mends_it(url):
+    with pytest.raises(MigrationError) as raised:
+        require_migrations(url)
+    assert "lacks migration 0001_backfill_engine" in str(raised.value)
+    assert "backfills migrate" in raised.value.hint
+    apply_migrations(url)
+    require_migrations(url)
+
+
+def test_two_processes_at_once_apply_everything_once(url, folder):
+    (folder / "0002_slow.sql").write_text("select pg_sleep(1); create table second (id int);")
+    both = [apply_in_a_process(url, folder) for _ in range(2)]
+    said = sorted(process.communicate()[0].strip() for process in both)
+    assert said == ["", "0001_first 0002_slow"]
+    assert [process.returncode for process in both] == [0, 0]
+    with psycopg.connect(url) as conn:
+        assert conn.execute("select count(*) from first").fetchone() == (1,)
+
+
+def test_one_that_fails_leaves_nothing_of_itself_and_the_error_names_file_and_cause(url, folder):
+    (folder / "0002_bad.sql").write_text("create table half (id int); insert into first values ('x');")
+    (folder / "0003_later.sql").write_text("create table later (id int);")
+    with pytest.raises(MigrationError) as raised:
+        apply_migrations(url, folder)
+    assert "0002_bad.sql failed: invalid input syntax for type integer" in raised.value.message
+    assert migration_state(url, folder).applied == ["0001_first"]
+    assert not tables(url) & {"half", "later"}
+    (folder / "0002_bad.sql").write_text("create table half (id int);")
+    assert apply_migrations(url, folder) == ["0002_bad", "0003_later"]
+
+
+def test_one_killed_while_it_works_is_applied_whole_by_the_next(url, folder):
+    (folder / "0002_killed.sql").write_text("create table second (id int); select pg_sleep(600);")
+    process = apply_in_a_process(url, folder)
+    wait_for_statement(url, "%pg_sleep%")
+    process.kill()
+    process.communicate()
+    (folder / "0002_killed.sql").write_text("create table second (id int);")
+    assert apply_migrations(url, folder) == ["0002_killed"]
+    assert tables(url) >= {"first", "second"}
+
+
+def test_one_killed_before_it_is_noted_as_applied_is_undone_and_applied_again(url, folder):
+    apply_migrations(url, folder)
+    (folder / "0002_killed.sql").write_text("create table second (id int);")
+    with psycopg.connect(url) as holder:
+        holder.execute("lock table backfill_migrations in share mode")
+        process = apply_in_a_process(url, folder)
+        wait_for_statement(url, "INSERT INTO%backfill_migrations%")
+        process.kill()
+        process.communicate()
+    assert apply_migrations(url, folder) == ["0002_killed"]
+    assert tables(url) >= {"first", "second"}
+
+
+def test_one_without_a_transaction_may_build_an_index_concurrently_while_another_caller_waits(url, folder):
+    sql = "-- transactional: false\ncreate index concurrently if not exists first_id_idx on first (id);\n"
+    (folder / "0002_index.sql").write_text(sql)
+    both = [apply_in_a_process(url, folder) for _ in range(2)]
+    assert sorted(process.communicate()[0].strip() for process in both) == ["", "0001_first 0002_index"]
+    with psycopg.connect(url) as conn:
+        valid = conn.execute("select indisvalid from pg_index where indexrelid = 'first_id_idx'::regclass")
+        assert valid.fetchone() == (True,)
+
+
+def test_one_that_waits_for_a_table_lets_others_pass_and_gets_its_turn(url, folder, monkeypatch):
+    monkeypatch.setattr(migrations, "_LOCK_TIMEOUT", "200ms")
+    apply_migrations(url, folder)
+    (folder / "0002_alter.sql").write_text("alter table first add column name text;")
+    with psycopg.connect(url) as holder, psycopg.connect(url, autocommit=True) as reader:
+        holder.execute("select * from first")
+        applying = threading.Thread(target=apply_migrations, args=(url, folder))
+        applying.start()
+        wait_for_statement(url, "alter table first%")
+        # Behind a migration that waits without end, this would wait as well.
+        assert reader.execute("select count(*) from first").fetchone() == (1,)
+        holder.rollback()
+        applying.join()
+    assert migration_state(url, folder).pending == []
+
+
+def test_a_lock_that_is_never_given_up_ends_in_an_error(url, folder, monkeypatch):
+    monkeypatch.setattr(migrations, "_LOCK_TIMEOUT", "50ms")
+    monkeypatch.setattr(migrations, "_LOCK_ATTEMPTS", 2)
+    apply_migrations(url, folder)
+    (folder / "0002_alter.sql").write_text("alter table first add column name text;")
+    with psycopg.connect(url) as holder:
+        holder.execute("select * from first")
+        with pytest.raises(MigrationError, match=r"0002_alter\.sql failed: canceling statement due to lock"):
+            apply_migrations(url, folder)
+    assert apply_migrations(url, folder) == ["0002_alter"]
+
+
+def test_while_it_gives_way_it_says_who_is_in_the_way(url, folder, monkeypatch):
+    monkeypatch.setattr(migrations, "_LOCK_TIMEOUT", "2s")
+    monkeypatch.setattr(migrations, "_LOCK_ATTEMPTS", 2)
+    apply_migrations(url, folder)
+    (folder / "0002_alter.sql").write_text("alter table first add column name text;")
+    said: list[str] = []
+    with psycopg.connect(url, application_name="nightly report") as holder:
+        holder.execute("select * from first")
+        with pytest.raises(MigrationError) as raised:
+            apply_migrations(url, folder, said.append)
+        holders = f"held by process {holder.info.backend_pid} (postgres, nightly report, idle in transaction"
+    [line] = said
+    assert line.startswith("0002_alter.sql gives way and tries again.") and holders in line
+    assert holders in raised.value.hint
