@@ -23,7 +23,7 @@ CHURN = Target("scoring/churn_risk_scores", partition_by="day", unit="member_id"
 ACTIONS = Target("scoring/coach_actions", partition_by="day", unit="member_id")
 CHAIN = (COMMITMENT, CHURN, ACTIONS)
 # Batches of members read while another is written. The day's lock keeps other runs of the day away.
-_AHEAD = 2
+_PREFETCH = 2
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Work:
     def write(self) -> Write:
         """What the engine writes."""
         owned = Query(statement("members_of_gym"), {"gym": self.gym}) if self.gym is not None else None
-        source = Compute(self.compute, ahead=_AHEAD)
+        source = Compute(self.compute, prefetch=_PREFETCH)
         return Write(self.target, source, units=Query(statement(self.units)), owned=owned)
 
     def compute(

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from dagster_backfills.lib.engine import ledger
-from dagster_backfills.lib.engine.ahead import Ahead
 from dagster_backfills.lib.engine.failures import CostsConnectionError, is_lost
 from dagster_backfills.lib.engine.model import Compute, Counts
+from dagster_backfills.lib.engine.prefetch import Prefetch
 from dagster_backfills.lib.engine.units import stream_units
 from dagster_backfills.lib.engine.work import Work
 from dagster_backfills.lib.postgres.arrays import TextArray
@@ -32,7 +32,7 @@ class SlicedPartition:
     counts: dict[str, Counts] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._fresh: set[str] = set()
+        self._empty: set[str] = set()
 
     def write(self) -> None:
         """Write the partition; units that can't be written are in the ledger, and don't fail it."""
@@ -63,9 +63,9 @@ class SlicedPartition:
         session, sliced = self.work.session, self.work.sliced
         listed_on = session.conn
         # Looked at once. Should a row come in between, its key refuses the COPY, and that slice is merged.
-        self._fresh = {w.asset for w in sliced if w.is_fresh(session.conn, [self.key], self.after)}
+        self._empty = {w.asset for w in sliced if w.is_empty(session.conn, [self.key], self.after)}
         source = sliced[0].write.source
-        width = source.ahead if isinstance(source, Compute) and len(sliced) == 1 else 0
+        width = source.prefetch if isinstance(source, Compute) and len(sliced) == 1 else 0
         # Before the units are listed: a change that the list doesn't know must keep its mark.
         self.snapshot = self.snapshot or session.snapshot()
         session.conn.commit()
@@ -74,9 +74,11 @@ class SlicedPartition:
         with ExitStack() as stack:
             slices: Iterator[tuple[list[str], Sifted | None]] = ((slice_, None) for slice_ in units)
             if width:
-                write, key, fresh = sliced[0], self.key, sliced[0].asset in self._fresh
-                ahead = stack.enter_context(Ahead(session.connect, session.tune, width))
-                slices = ahead.slices(units, lambda conn, slice_: write.ahead(conn, key, slice_, fresh=fresh))
+                write, key, empty = sliced[0], self.key, sliced[0].asset in self._empty
+                prefetched = stack.enter_context(Prefetch(session.connect, session.tune, width))
+                slices = prefetched.slices(
+                    units, lambda conn, slice_: write.prefetch(conn, key, slice_, empty=empty)
+                )
             for number, (slice_, rows) in enumerate(slices):
                 if number:
                     self.pause()
@@ -88,11 +90,11 @@ class SlicedPartition:
 
     def _bisect(self, units: list[str], rows: Sifted | None = None, *, whole: bool = False) -> None:
         """Write a slice, and on bad data halve it. The halves are merged: it is the merge that names what is bad."""
-        fresh = self._fresh if whole else set()
+        empty = self._empty if whole else set()
         try:
             began = time.monotonic()
             self.work.session.attempt(
-                lambda batch_id: self._slice(batch_id, units, fresh, rows), divisible=len(units) > 1
+                lambda batch_id: self._slice(batch_id, units, empty, rows), divisible=len(units) > 1
             )
             self.work.size.took(len(units), time.monotonic() - began)
         except Exception as error:
@@ -106,12 +108,12 @@ class SlicedPartition:
             self._bisect(TextArray(units[middle:]))
 
     def _slice(
-        self, batch_id: UUID, units: list[str], fresh: set[str], rows: Sifted | None
+        self, batch_id: UUID, units: list[str], empty: set[str], rows: Sifted | None
     ) -> Callable[[], None]:
         began, work = time.monotonic(), self.work
         work.begin([self.key])
         counts = {
-            write.asset: work.run_write(write, [self.key], units, fresh=write.asset in fresh, rows=rows)[
+            write.asset: work.run_write(write, [self.key], units, empty=write.asset in empty, rows=rows)[
                 self.key
             ]
             for write in work.sliced

@@ -12,7 +12,7 @@ from dagster_backfills.lib.engine.model import Compute, Counts, Frame, Query, Wr
 from dagster_backfills.lib.errors import UserError
 from dagster_backfills.lib.postgres.address import Address, keys_by_label
 from dagster_backfills.lib.postgres.catalog import Table, read_table
-from dagster_backfills.lib.postgres.fresh import copy_new, is_empty
+from dagster_backfills.lib.postgres.empty_slice import copy_into, is_empty
 from dagster_backfills.lib.postgres.merge import Merge
 from dagster_backfills.lib.postgres.names import ident
 from dagster_backfills.lib.postgres.sift import Sifted, sift
@@ -108,17 +108,17 @@ class PreparedWrite:
         units: Sequence[str] | None,
         run_id: str,
         *,
-        fresh: bool = False,
+        empty: bool = False,
         rows: Sifted | None = None,
     ) -> dict[str, Counts]:
         """Write the slice and return what changed, by partition.
 
-        fresh: the table had none of the slice's rows when last looked at. rows: what `ahead` gave.
+        empty: the table had none of the slice's rows when last looked at. rows: what `prefetch` gave.
         """
         source, sliced = self.write.source, units is not None
         if isinstance(source, Compute):
             rows = rows or Sifted(source.function(conn, keys, units), units)
-            if fresh and len(keys) == 1 and (copied := self._copy_new(conn, rows.data, keys[0])) is not None:
+            if empty and len(keys) == 1 and (copied := self._copy_into(conn, rows.data, keys[0])) is not None:
                 return {keys[0]: Counts(inserted=copied)}
             if sliced and not rows.units:
                 return {keys[0]: Counts(unchanged=rows.unchanged)}
@@ -146,29 +146,29 @@ class PreparedWrite:
             counts[keys[0]].add(Counts(unchanged=rows.unchanged))
         return counts
 
-    def ahead(self, conn: psycopg.Connection, key: str, units: Sequence[str], *, fresh: bool) -> Sifted:
+    def prefetch(self, conn: psycopg.Connection, key: str, units: Sequence[str], *, empty: bool) -> Sifted:
         """What `run` takes as `rows`: computed, and unless they are all new, without those that the table has."""
         source = self.write.source
         assert isinstance(source, Compute)
         data = source.function(conn, [key], units)
-        if fresh:
+        if empty:
             return Sifted(data, units)
         names, arrays = frame_columns(data, self.table)
         self._plan(names)
         return sift(conn, self._merge, arrays, units, {"run_id": "", **self.address.binds([key])})
 
-    def is_fresh(self, conn: psycopg.Connection, keys: Sequence[str], after: str | None = None) -> bool:
+    def is_empty(self, conn: psycopg.Connection, keys: Sequence[str], after: str | None = None) -> bool:
         """Whether what is computed for the partition, behind the unit `after`, is all new to the table."""
         if not isinstance(self.write.source, Compute) or len(keys) != 1:
             return False
         return is_empty(conn, self.table, self.address, keys[0], self.unit, after)
 
-    def _copy_new(self, conn: psycopg.Connection, data: Any, key: str) -> int | None:
+    def _copy_into(self, conn: psycopg.Connection, data: Any, key: str) -> int | None:
         """COPY rows that are thought to be new. None where the merge is to have its say, and its own errors."""
         names, arrays = frame_columns(data, self.table)
         self._plan(names)
         try:
-            return copy_new(conn, self._merge, self.write.target.partition_by, arrays, key)
+            return copy_into(conn, self._merge, self.write.target.partition_by, arrays, key)
         except psycopg.Error as error:
             if classify(error) is not ErrorClass.DATA:
                 raise

@@ -39,9 +39,9 @@ def look(conn: psycopg.Connection, rows: list[tuple[str, int, Any]], dtype: str 
             frame["v"] = frame["v"].astype(dtype)
         return frame.assign(part="p")
 
-    write = Write(Target("t/typed", "part", unit="unit"), Compute(function, ahead=1))
+    write = Write(Target("t/typed", "part", unit="unit"), Compute(function, prefetch=1))
     prepared = PreparedWrite.open(conn, write, ByValue("part", "text"), 0, ["p"])
-    return prepared.ahead(conn, "p", UNITS, fresh=False)
+    return prepared.prefetch(conn, "p", UNITS, empty=False)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_a_second_run_writes_what_differs_and_counts_the_rest(
 ) -> None:
     keys = fill(conn, parts=1, units=12)
     write = computed(lambda *_: None)
-    write = replace(write, source=Compute(write.source.function, ahead=2))  # type: ignore[union-attr]
+    write = replace(write, source=Compute(write.source.function, prefetch=2))  # type: ignore[union-attr]
     run(database_url, [write], keys, batch_units=3)
     conn.execute("update t.units set v = 0 where unit = 'p001-u0004'")
     conn.execute("insert into t.units values ('p001', 'p001-u0007x', 0)")
