@@ -45,13 +45,13 @@ class Compute:
     The function takes the connection, the partition keys and the unit keys (None: every unit), and returns a
     pandas DataFrame or an Arrow table.
 
-    ahead: so many of a large partition's next slices are computed while the last one is written, each on a
+    prefetch: so many of a large partition's next slices are computed while the last one is written, each on a
         connection and thread of its own. Only where the caller keeps other writers of the partition away until
         it is done: what they wrote meanwhile would be overwritten by what was computed before.
     """
 
     function: Callable[[psycopg.Connection, Sequence[str], Sequence[str] | None], "pd.DataFrame | pa.Table"]
-    ahead: int = 0
+    prefetch: int = 0
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from typing import Any
 from uuid import UUID
 
 from dagster_backfills.engine import ledger
-from dagster_backfills.engine.ahead import Ahead
 from dagster_backfills.engine.failures import CostsConnectionError, is_lost
 from dagster_backfills.engine.model import Compute, Counts
+from dagster_backfills.engine.prefetch import Prefetch
 from dagster_backfills.engine.table.arrays import TextArray
 from dagster_backfills.engine.units import stream_units
 from dagster_backfills.engine.work import Work
@@ -32,7 +32,7 @@ class SlicedPartition:
     counts: dict[str, Counts] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._fresh: set[str] = set()
+        self._empty: set[str] = set()
 
     def write(self) -> None:
         """Write the partition; units that can't be written are in the ledger, and don't fail it."""
@@ -63,9 +63,9 @@ class SlicedPartition:
         session, sliced = self.work.session, self.work.sliced
         listed_on = session.conn
         # Looked at once. Should a row come in between, its key refuses the COPY, and that slice is merged.
-        self._fresh = {w.asset for w in sliced if w.is_fresh(session.conn, [self.key], self.after)}
+        self._empty = {w.asset for w in sliced if w.is_empty(session.conn, [self.key], self.after)}
         source = sliced[0].write.source
-        width = source.ahead if isinstance(source, Compute) and len(sliced) == 1 else 0
+        width = source.prefetch if isinstance(source, Compute) and len(sliced) == 1 else 0
         # Before the units are listed: a change that the list doesn't know must keep its mark.
         self.snapshot = self.snapshot or session.snapshot()
         session.conn.commit()
@@ -75,8 +75,8 @@ class SlicedPartition:
             slices: Iterator[tuple[list[str], Any]] = ((slice_, None) for slice_ in units)
             if width and isinstance(source, Compute):
                 compute, key = source.function, self.key
-                ahead = stack.enter_context(Ahead(session.connect, session.tune, width))
-                slices = ahead.slices(units, lambda conn, slice_: compute(conn, [key], slice_))
+                prefetched = stack.enter_context(Prefetch(session.connect, session.tune, width))
+                slices = prefetched.slices(units, lambda conn, slice_: compute(conn, [key], slice_))
             for number, (slice_, computed) in enumerate(slices):
                 if number:
                     self.pause()
@@ -88,11 +88,11 @@ class SlicedPartition:
 
     def _bisect(self, units: list[str], computed: Any = None, *, whole: bool = False) -> None:
         """Write a slice, and on bad data halve it. The halves are merged: it is the merge that names what is bad."""
-        fresh = self._fresh if whole else set()
+        empty = self._empty if whole else set()
         try:
             began = time.monotonic()
             self.work.session.attempt(
-                lambda batch_id: self._slice(batch_id, units, fresh, computed), divisible=len(units) > 1
+                lambda batch_id: self._slice(batch_id, units, empty, computed), divisible=len(units) > 1
             )
             self.work.size.took(len(units), time.monotonic() - began)
         except Exception as error:
@@ -105,12 +105,12 @@ class SlicedPartition:
             self._bisect(TextArray(units[:middle]))
             self._bisect(TextArray(units[middle:]))
 
-    def _slice(self, batch_id: UUID, units: list[str], fresh: set[str], computed: Any) -> Callable[[], None]:
+    def _slice(self, batch_id: UUID, units: list[str], empty: set[str], computed: Any) -> Callable[[], None]:
         began, work = time.monotonic(), self.work
         work.begin([self.key])
         counts = {
             write.asset: work.run_write(
-                write, [self.key], units, fresh=write.asset in fresh, computed=computed
+                write, [self.key], units, empty=write.asset in empty, computed=computed
             )[self.key]
             for write in work.sliced
         }

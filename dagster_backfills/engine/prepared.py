@@ -11,7 +11,7 @@ from dagster_backfills.engine.failures import ErrorClass, classify
 from dagster_backfills.engine.model import PARTITION, Compute, Counts, Frame, Query, Write
 from dagster_backfills.engine.table.address import Address, keys_by_label
 from dagster_backfills.engine.table.catalog import Table, read_table
-from dagster_backfills.engine.table.fresh import copy_new, is_empty
+from dagster_backfills.engine.table.empty_slice import copy_into, is_empty
 from dagster_backfills.engine.table.merge import Merge
 from dagster_backfills.engine.table.names import ident
 from dagster_backfills.engine.table.stage import drop_stage, frame_columns, stage_frame, staged
@@ -111,17 +111,17 @@ class PreparedWrite:
         units: Sequence[str] | None,
         run_id: str,
         *,
-        fresh: bool = False,
+        empty: bool = False,
         computed: Any = None,
     ) -> dict[str, Counts]:
         """Write the slice and return what changed, by partition.
 
-        fresh: the table had none of the slice's rows when last looked at. computed: its rows, where they are there.
+        empty: the table had none of the slice's rows when last looked at. computed: its rows, where they are there.
         """
         source, sliced = self.write.source, units is not None
         if isinstance(source, Compute):
             rows = source.function(conn, keys, units) if computed is None else computed
-            if fresh and len(keys) == 1 and (copied := self._copy_new(conn, rows, keys[0])) is not None:
+            if empty and len(keys) == 1 and (copied := self._copy_into(conn, rows, keys[0])) is not None:
                 return {keys[0]: Counts(inserted=copied)}
             self._plan(self._staged(conn, rows))
         binds: dict[str, Any] = {"unit_keys": units, "run_id": run_id, **self.address.binds(keys)}
@@ -144,18 +144,18 @@ class PreparedWrite:
                     self._add(counts, by_label.get(label), label, numbers, bad_key)
         return counts
 
-    def is_fresh(self, conn: psycopg.Connection, keys: Sequence[str], after: str | None = None) -> bool:
+    def is_empty(self, conn: psycopg.Connection, keys: Sequence[str], after: str | None = None) -> bool:
         """Whether what is computed for the partition, behind the unit `after`, is all new to the table."""
         if not isinstance(self.write.source, Compute) or len(keys) != 1:
             return False
         return is_empty(conn, self.table, self.address, keys[0], self.unit, after)
 
-    def _copy_new(self, conn: psycopg.Connection, data: Any, key: str) -> int | None:
+    def _copy_into(self, conn: psycopg.Connection, data: Any, key: str) -> int | None:
         """COPY rows that are thought to be new. None where the merge is to have its say, and its own errors."""
         names, arrays = frame_columns(data, self.table)
         self._plan(names)
         try:
-            return copy_new(conn, self._merge, self.write.target.partition_by, arrays, key)
+            return copy_into(conn, self._merge, self.write.target.partition_by, arrays, key)
         except psycopg.Error as error:
             if classify(error) is not ErrorClass.DATA:
                 raise

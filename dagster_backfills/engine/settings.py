@@ -60,11 +60,12 @@ class EngineSettings(BaseModel):
     )
     retry_seconds: float = Field(
         default=0.1,
-        ge=0,
-        description="Rest before the second try of a batch; twice as long before each further one.",
+        gt=0,
+        description="Rest before the second try of a batch, or look at a database that is not well; twice as long "
+        "before each further one.",
     )
     max_retry_seconds: float = Field(
-        default=2.0, ge=0, description="The longest rest between two tries of a batch."
+        default=2.0, gt=0, description="The longest rest between two tries or looks."
     )
     reconnect_seconds: float = Field(default=120.0, ge=0, description="How long a lost server is waited for.")
     max_losses_in_a_row: int = Field(

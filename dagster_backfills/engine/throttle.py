@@ -35,14 +35,14 @@ class Throttle:
             time.sleep(self.settings.delay_seconds)
         self.first = False
         reason = self._trouble(conn)
-        waited, step = 0.0, 0.1
+        waited, step = 0.0, self.settings.retry_seconds
         if reason:
             size.shrink()
         worst = reason
         while reason and waited < self.settings.max_pause_seconds:
             time.sleep(step)
             waited += step
-            step = min(step * 2, 5.0)
+            step = min(step * 2, self.settings.max_retry_seconds)
             reason = self._trouble(conn)
         return worst
 

@@ -52,11 +52,11 @@ class Work:
         keys: list[str],
         units: list[str] | None,
         *,
-        fresh: bool = False,
+        empty: bool = False,
         computed: Any = None,
     ) -> dict[str, Counts]:
         self.at = write
-        return write.run(self.session.conn, keys, units, self.run.run_id, fresh=fresh, computed=computed)
+        return write.run(self.session.conn, keys, units, self.run.run_id, empty=empty, computed=computed)
 
     def write(self, batch_id: UUID, keys: list[str], units: int) -> Callable[[], None]:
         """Whole partitions, in one transaction."""
@@ -66,8 +66,8 @@ class Work:
         for write in self.writes:
             # Before it computes: what it marks as it writes is another computation's.
             ledger.clear_stale(self.session.conn, write.asset, keys, snapshot)
-            fresh = write.is_fresh(self.session.conn, keys)
-            counts[write.asset] = by_partition = self.run_write(write, keys, None, fresh=fresh)
+            empty = write.is_empty(self.session.conn, keys)
+            counts[write.asset] = by_partition = self.run_write(write, keys, None, empty=empty)
             ledger.resolve(self.session.conn, write.asset, keys, owned=write.write.owned)
             total = Counts.sum(by_partition.values())
             self.record(batch_id, write.asset, keys, total, units=units, began=began, snapshot=snapshot)

@@ -193,21 +193,28 @@ def test_a_run_that_goes_on_from_another_does_the_rest_and_reports_all(database_
     assert done == [(key < "p007", key) for key in KEYS]
 
 
-def test_a_lost_server_is_a_retry_and_not_a_failure(database_url, conn):
+def test_a_lost_server_is_a_retry_and_not_a_failure(database_url, conn, server_url):
     fill(conn, parts=12, units=2)
-    cuts = []
+    name = conn.info.dbname
+
+    def accept_connections(whether):
+        with psycopg.connect(server_url, autocommit=True) as server:
+            server.execute(f'alter database "{name}" allow_connections {whether}')
 
     def cut(connection, keys, units):
-        cuts.append(1)
+        accept_connections(False)
         conn.execute("select pg_terminate_backend(%s, 5000)", [connection.info.backend_pid])
 
-    result = materialize(
-        database_url,
-        stats("unit", computed(cut)),
-        partition_key="p001",
-        expect=False,
-        settings={"retry_wait_seconds": 0.1},
-    )
+    try:
+        result = materialize(
+            database_url,
+            stats("unit", computed(cut)),
+            partition_key="p001",
+            expect=False,
+            settings={"retry_wait_seconds": 0.1, "reconnect_seconds": 0.1},
+        )
+    finally:
+        accept_connections(True)
     assert any(e.is_step_up_for_retry for e in result.all_events)
 
 

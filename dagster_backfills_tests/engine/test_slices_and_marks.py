@@ -85,7 +85,7 @@ def test_units_added_while_slices_are_written(database_url, conn, width):
             add(other, *added[-3:])
 
     write = computed(during)
-    write = Write(write.target, Compute(write.source.function, ahead=width), units=write.units)
+    write = Write(write.target, Compute(write.source.function, prefetch=width), units=write.units)
     run(database_url, [write], keys, batch_units=3)
     assert len(added) > 15
     assert_none_is_lost(conn, added)

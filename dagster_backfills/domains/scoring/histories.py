@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # Batches of members read while another is written. The day's lock keeps other runs of the day away.
-_AHEAD = 2
+_PREFETCH = 2
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class History:
 
         return Write(
             self.target,
-            Compute(compute, ahead=_AHEAD),
+            Compute(compute, prefetch=_PREFETCH),
             units=Query(statement(self.units)),
             owned=None if gym is None else Query(statement("members_of_gym"), {"gym": gym}),
             address=DaySlice(gym),

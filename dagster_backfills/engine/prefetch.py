@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Rows = Callable[[psycopg.Connection, list[str]], Any]
 
 
-class Ahead:
+class Prefetch:
     """Up to `width` slices computed at once. Used by one thread."""
 
     def __init__(self, connect: "Connect", tune: Callable[[psycopg.Connection], None], width: int) -> None:
@@ -28,13 +28,13 @@ class Ahead:
         self._connections: list[psycopg.Connection] = []
         self._idle: SimpleQueue[psycopg.Connection] = SimpleQueue()
 
-    def __enter__(self) -> "Ahead":
+    def __enter__(self) -> "Prefetch":
         with suppress(Exception):  # fewer do as well, and none: the batches' own connection is what counts
             for _ in range(self._width):
                 self._connections.append(self._stack.enter_context(self._connect()))
                 self._idle.put(self._connections[-1])
         self._pool = self._stack.enter_context(
-            ThreadPoolExecutor(max(len(self._connections), 1), "backfill ahead")
+            ThreadPoolExecutor(max(len(self._connections), 1), "backfill prefetch")
         )
         return self
 

@@ -38,7 +38,7 @@ def is_empty(
     return row == (False,)
 
 
-def copy_new(
+def copy_into(
     conn: psycopg.Connection,
     merge: Merge,
     by: object,

@@ -1,4 +1,4 @@
-"""Slices that are new to their table, and slices that are computed ahead: the same rows as by the plain way."""
+"""Slices that their table has no row of, and slices that are prefetched: the same rows as by the plain way."""
 
 import threading
 from dataclasses import replace
@@ -31,8 +31,8 @@ def statements(conn):
     return conn.execute("select text from t.statements").fetchall()
 
 
-def ahead(write, width=2):
-    return replace(write, source=Compute(write.source.function, ahead=width))
+def prefetched(write, width=2):
+    return replace(write, source=Compute(write.source.function, prefetch=width))
 
 
 class TestFresh:
@@ -101,7 +101,7 @@ class TestFresh:
         assert "more than one row" in ledger_of(conn)[0][4]
 
 
-class TestAhead:
+class TestPrefetch:
     def test_slices_are_computed_on_other_connections_and_give_the_same_rows(self, database_url, conn):
         keys = fill(conn, parts=1, units=20)
         threads = set()
@@ -109,7 +109,7 @@ class TestAhead:
         def during(connection, part_keys, units):
             threads.add(threading.current_thread())
 
-        run(database_url, [ahead(computed(during))], keys, batch_units=3)
+        run(database_url, [prefetched(computed(during))], keys, batch_units=3)
         assert threads and threading.main_thread() not in threads
         assert units_of(conn) == {f"p001-u{n:04}": n for n in range(1, 21)}
         counted = conn.execute("select sum(units), count(units_upto) from backfill.batches").fetchone()
@@ -124,7 +124,7 @@ class TestAhead:
                 cut.append(connection.info.backend_pid)
                 conn.execute("select pg_terminate_backend(%s)", [cut[-1]])
 
-        outcome = run(database_url, [ahead(computed(during))], keys, batch_units=2)
+        outcome = run(database_url, [prefetched(computed(during))], keys, batch_units=2)
         assert cut and outcome.done == keys and not outcome.unit_failures
         assert len(units_of(conn)) == 9
 
@@ -138,13 +138,13 @@ class TestAhead:
             opened_before.append(True)
             return opened(database_url)
 
-        outcome = run(database_url, [ahead(computed(nothing))], keys, connect=connect, batch_units=2)
+        outcome = run(database_url, [prefetched(computed(nothing))], keys, connect=connect, batch_units=2)
         assert outcome.done == keys and len(units_of(conn)) == 9
 
     def test_a_bad_unit_stands_alone(self, database_url, conn):
         keys = fill(conn, parts=1, units=9)
         conn.execute("update t.source set v = 'no number' where unit = 'p001-u0004'")
-        run(database_url, [ahead(computed(nothing))], keys, batch_units=3)
+        run(database_url, [prefetched(computed(nothing))], keys, batch_units=3)
         assert len(units_of(conn)) == 8
         assert [row[2] for row in ledger_of(conn)] == ["p001-u0004"]
 
@@ -156,7 +156,7 @@ class TestAhead:
             if not marked:
                 marked.append(conn.execute("select backfill.mark_stale('t/units', array['p001'])"))
 
-        run(database_url, [ahead(computed(during), width=1)], keys, batch_units=2)
+        run(database_url, [prefetched(computed(during), width=1)], keys, batch_units=2)
         assert conn.execute("select asset, partition from backfill.stale").fetchall() == [("t/units", "p001")]
 
 
@@ -181,7 +181,7 @@ def test_the_rest_between_two_batches_is_kept_between_slices_of_one_partition_to
 
 def test_a_second_run_writes_what_differs_and_counts_the_rest(database_url, conn):
     keys = fill(conn, parts=1, units=12)
-    write = ahead(computed(nothing))
+    write = prefetched(computed(nothing))
     run(database_url, [write], keys, batch_units=3)
     conn.execute("update t.units set v = 0 where unit = 'p001-u0004'")
     conn.execute("insert into t.units values ('p001', 'p001-u0007x', 0)")
