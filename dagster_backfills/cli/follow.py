@@ -11,6 +11,7 @@ import psycopg
 from psycopg.rows import class_row
 
 from dagster_backfills.cli.output import console, duration, say
+from dagster_backfills.lib.postgres.connection import connect
 
 _QUERY = """
     select
@@ -84,7 +85,7 @@ class _Reader:
     def read(self) -> list[StepProgress]:
         try:
             if self._conn is None:
-                self._conn = psycopg.connect(self._url, autocommit=True, connect_timeout=5)
+                self._conn = connect(self._url, autocommit=True, connect_timeout=5)
             return (
                 self._conn.cursor(row_factory=class_row(StepProgress))
                 .execute(_QUERY, [self._run_id])

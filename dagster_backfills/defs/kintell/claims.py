@@ -13,6 +13,7 @@ import psycopg
 
 from dagster_backfills.defs.kintell.statements import statements
 from dagster_backfills.lib.errors import UserError
+from dagster_backfills.lib.postgres import connection
 
 LEASE_SECONDS = 60.0
 MAX_IMPORTS = 4
@@ -41,9 +42,8 @@ class ClaimLost(Exception):
 
 
 def connect(url: str, name: str, lease: float = LEASE_SECONDS) -> psycopg.Connection:
-    """A worker's connection. A cut one is noticed; one that sits in a transaction past the lease is ended. Whatever
-    the database's default is, a statement sees what was committed before it: the locks that are taken rely on it."""
-    conn = psycopg.connect(
+    """A worker's connection. A cut one is noticed; one that sits in a transaction past the lease is ended."""
+    conn = connection.connect(
         url,
         autocommit=True,
         application_name=name,
@@ -53,7 +53,6 @@ def connect(url: str, name: str, lease: float = LEASE_SECONDS) -> psycopg.Connec
         keepalives_count=3,
         tcp_user_timeout=30_000,
     )
-    conn.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
     conn.execute(
         "select set_config('idle_in_transaction_session_timeout', %s, false), set_config('lock_timeout', %s, false)",
         [f"{int(lease * 1000)}ms", f"{int(lease * 500)}ms"],

@@ -30,6 +30,7 @@ from dagster_backfills.defs.kintell.writer import (
     Rules,
     Written,
 )
+from dagster_backfills.lib.postgres.connection import connect
 
 MAX_BATCH_ROWS = 50_000
 REFRESH_AFTER = 20_000  # rows; the check of so many one by one costs as much as reading all users again
@@ -81,7 +82,7 @@ def run_import(
     cancelled. Raises `FileError` for a file that can't be read or has changed, `JobBusy`, `TooManyImports`, and
     `ClaimLost` where another attempt has taken over."""
     get_ready()
-    with psycopg.connect(url, autocommit=True) as conn:
+    with connect(url, autocommit=True) as conn:
         found = load_job(conn, job)
     source = open_unchanged(found, allowed)
     with Claim(
