@@ -42,8 +42,10 @@ def test_nothing_that_a_borrower_sets_reaches_the_next(database_url):
         conn.autocommit = True
         conn.isolation_level, conn.read_only = psycopg.IsolationLevel.SERIALIZABLE, True
         conn.row_factory = dict_row
-        conn.execute("set datestyle = 'SQL, DMY'; set statement_timeout = 1; listen something")
-        conn.execute("create temporary table mine (id int); select pg_advisory_lock(7)")
+        conn.execute("set datestyle = 'SQL, DMY'; set statement_timeout = '1h'; listen something")
+        conn.execute("select pg_advisory_lock(7)")
+        conn.read_only = False
+        conn.execute("create temporary table mine (id int)")
     with postgres.connect() as conn:
         assert (conn.autocommit, conn.isolation_level, conn.read_only) == (False, None, None)
         assert conn.execute("select 1").fetchone() == (1,)
