@@ -69,7 +69,7 @@ def test_dagsters_own_storage_is_pinned_too_and_its_tables_lie_where_the_url_say
         where = conn.execute(
             "select distinct schemaname from pg_tables where tablename in ('runs', 'event_logs', 'jobs')"
         )
-        assert sorted(row[0] for row in where) == ["backfill", "its_own", "its_own"]
+        assert sorted(row[0] for row in where) == ["backfill", "its_own"]
 
 
 def test_what_the_caller_and_the_url_say_of_the_connection_is_kept(database_url):
