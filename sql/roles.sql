@@ -41,8 +41,6 @@ $$;
 
 -- Postgres 15 says so by itself; a database that came from an older one does not.
 revoke create on schema public from public;
--- The note of what is migrated lies there.
-grant usage, create on schema public to backfills_owner;
 
 -- What is owned by whoever ran the migrations so far is handed over. A function that runs with its owner's rights
 -- must not run with a superuser's.
@@ -51,7 +49,6 @@ declare
     own_schemas constant text[] := array[
         'backfill', 'training', 'progress', 'kintell', 'jobs', 'scoring', 'operations', 'dagster'
     ];
-    own_notes constant text[] := array['backfill_migrations', '_yoyo_log', '_yoyo_version', 'yoyo_lock'];
     owner_id constant oid := (select r.oid from pg_roles as r where r.rolname = 'backfills_owner');
     statement text;
 begin
@@ -66,7 +63,7 @@ begin
         select format('alter table %s owner to backfills_owner', c.oid::regclass)
         from pg_class as c
         inner join pg_namespace as n on n.oid = c.relnamespace
-        where (n.nspname = any(own_schemas) or n.nspname = 'public' and c.relname = any(own_notes))
+        where n.nspname = any(own_schemas)
             and c.relkind in ('r', 'p', 'v', 'm', 'S', 'f')
             and c.relowner <> owner_id
             -- A column's sequence goes with its table.
@@ -131,10 +128,6 @@ begin
                 grant execute on routines to backfills_writer;
         $sql$, own_schema);
     end loop;
-    -- Whether the database is up to date.
-    if to_regclass('public.backfill_migrations') is not null then
-        grant select on public.backfill_migrations to backfills_writer, backfills_reader;
-    end if;
 end
 $$;
 
@@ -148,7 +141,7 @@ begin
         'progress.schools', 'progress.cohorts', 'progress.users', 'progress.classes', 'progress.modules',
         'progress.questions', 'progress.user_progress',
         'scoring.gyms', 'scoring.members', 'scoring.visits', 'scoring.coaches', 'scoring.member_coaches',
-        'jobs.job_types', 'jobs.queue_settings'
+        'jobs.job_types', 'jobs.queue_settings', 'backfill.schema_migrations'
     ] loop
         if to_regclass(source) is not null then
             execute format('revoke insert, update, delete on %s from backfills_writer', to_regclass(source));
@@ -195,6 +188,7 @@ begin
                 and (n.nspname, c.relname) not in (('jobs', 'my_jobs'), ('kintell', 'event_payloads'))
                 or (n.nspname, c.relname) in (
                     ('backfill', 'runs'), ('backfill', 'batches'), ('backfill', 'stale_marks'),
+                    ('backfill', 'schema_migrations'),
                     ('training', 'organization_training_progress'),
                     ('progress', 'user_progress_stats'), ('progress', 'cohort_stats'),
                     ('kintell', 'daily_session_summary'),

@@ -11,46 +11,22 @@ select
 select extract(epoch from clock_timestamp())::double precision as seconds;
 
 -- name: connections
--- What is taken of what is there, those kept for superusers aside.
-select
-    (select count(*) from pg_stat_activity where backend_type = 'client backend') as used,
-    current_setting('max_connections')::integer
-    - current_setting('superuser_reserved_connections')::integer as available;
+-- Those kept for superusers aside; a role or a database may be allowed fewer.
+select least(
+    current_setting('max_connections')::integer - current_setting('superuser_reserved_connections')::integer,
+    (select nullif(r.rolconnlimit, -1) from pg_roles as r where r.rolname = current_user),
+    (select nullif(d.datconnlimit, -1) from pg_database as d where d.datname = current_database())
+) as available;
 
--- name: vacuum
-select
-    current_setting('autovacuum')::boolean as autovacuum,
-    (select max(age(d.datfrozenxid)) from pg_database as d) as transaction_age,
-    current_setting('autovacuum_freeze_max_age')::bigint as freeze_age;
+-- name: replication_role
+select current_setting('session_replication_role') as replication_role;
 
--- name: oldest_transaction
--- The oldest transaction that keeps dead rows from being cleaned up.
-select
-    a.pid,
-    coalesce(nullif(a.application_name, ''), a.backend_type) as application,
-    extract(epoch from clock_timestamp() - a.xact_start)::double precision as seconds
-from pg_stat_activity as a
-where a.xact_start is not null and a.backend_type = 'client backend' and a.pid <> pg_backend_pid()
-order by a.xact_start
-limit 1;
-
--- name: invalid_indexes
--- What a cut-off `create index concurrently` leaves behind: it costs writes and serves no read.
-select format('%I.%I', n.nspname, c.relname) as index
-from pg_index as i
-inner join pg_class as c on c.oid = i.indexrelid
+-- name: row_security
+select c.oid::regclass::text as hiding
+from pg_class as c
 inner join pg_namespace as n on n.oid = c.relnamespace
-where not i.indisvalid and n.nspname not in ('pg_catalog', 'pg_toast', 'information_schema')
+where c.relkind in ('r', 'p') and c.relrowsecurity and row_security_active(c.oid)
+    and n.nspname in (
+        'backfill', 'training', 'progress', 'kintell', 'jobs', 'scoring', 'operations', 'dagster'
+    )
 order by n.nspname, c.relname;
-
--- name: indexes
-select i.schemaname || '.' || i.indexname as index from pg_indexes as i;
-
--- name: data_folder
--- The view leaves out what this role may not see, which the writer may not.
-select
-    (select s.setting from pg_settings as s where s.name = 'data_directory') as path,
-    inet_server_addr() is null as by_socket;
-
--- name: applied_migrations
-select m.migration_id from backfill_migrations as m;

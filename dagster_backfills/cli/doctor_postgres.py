@@ -1,7 +1,7 @@
-"""The doctor's look at Postgres: reachable, of a version that serves, migrated, indexed, with room and in time."""
+"""The doctor's look at Postgres: reachable, in a session of its own, of a version that serves, migrated, in time, and
+showing all rows. Not here: what a monitoring system watches, disks, vacuum and how many connections are in use."""
 
 import os
-import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,12 +10,12 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-from dagster_backfills.cli.doctor_machine import disk
 from dagster_backfills.cli.errors import explain
 from dagster_backfills.cli.finding import Finding, found_by
-from dagster_backfills.cli.output import duration
+from dagster_backfills.errors import UserError
+from dagster_backfills.postgres.connection import connect, is_pooled, rows_hidden
 from dagster_backfills.postgres.embedded import EmbeddedServer
-from dagster_backfills.postgres.migrations import migration_state, migrations_dir
+from dagster_backfills.postgres.migrations import migration_state
 from dagster_backfills.postgres.statements import load_queries
 from dagster_backfills.state import state_dir
 
@@ -26,17 +26,7 @@ _CONNECT_SECONDS = 5
 # Six runs with a connection or two each, the UI, the daemon and its code server with their pools, and a person.
 _NEEDED_CONNECTIONS = 40
 _SKEW_SECONDS = 2.0
-_LONG_TRANSACTION_SECONDS = 3600
-# Postgres stops taking writes when two billion are left unfrozen.
-_LAST_TRANSACTION_AGE = 1_500_000_000
 _MIB = 1024**2
-_MADE = re.compile(
-    r"^\s*create\s+(?:unique\s+)?index\s+(?:concurrently\s+)?(?:if\s+not\s+exists\s+)?(\w+)\s+on\s+(?:only\s+)?(\w+)\.",
-    re.IGNORECASE | re.MULTILINE,
-)
-_DROPPED = re.compile(
-    r"^\s*drop\s+index\s+(?:concurrently\s+)?(?:if\s+exists\s+)?(\w+)\.(\w+)", re.IGNORECASE | re.MULTILINE
-)
 
 
 def database_url() -> tuple[str, list[Finding]]:
@@ -60,21 +50,19 @@ def _embedded(server: EmbeddedServer) -> Finding:
 def examine(url: str) -> list[Finding]:
     """Every check of the database; one finding where it can't be reached."""
     try:
-        conn = psycopg.connect(
+        conn = connect(
             url, autocommit=True, connect_timeout=_CONNECT_SECONDS, application_name="backfills doctor"
         )
-    except psycopg.Error as error:
+    except (psycopg.Error, UserError) as error:
         _, message, hint = explain(error)
         return [Finding.error("postgres", message, hint)]
     with conn:
         checks: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
             ("postgres", lambda: server(_row(conn, "server"))),
+            ("session", lambda: session(conn)),
             ("migrations", lambda: migrations(url)),
-            ("indexes", lambda: indexes(conn)),
+            ("row security", lambda: row_security(conn)),
             ("connections", lambda: connections(**_row(conn, "connections"))),
-            ("vacuum", lambda: vacuum(**_row(conn, "vacuum"))),
-            ("transactions", lambda: transactions(_row(conn, "oldest_transaction"))),
-            ("data folder", lambda: data_folder(conn)),
             ("clock", lambda: clock(conn)),
         ]
         return [finding for name, check in checks for finding in found_by(check, name)]
@@ -105,96 +93,48 @@ def server(row: dict[str, Any]) -> Iterator[Finding]:
         yield Finding.ok("postgres", f"{name}, {row['bytes'] / _MIB:,.0f} MiB")
 
 
+def session(conn: Connection) -> Iterator[Finding]:
+    """Poolers that keep no session are an error of connecting."""
+    between = "A pooler stands between, and keeps sessions." if is_pooled(conn) else "Nobody stands between."
+    (replication_role,) = _column(conn, "replication_role")
+    if replication_role == "replica":
+        found = "session_replication_role is replica: no trigger runs, no foreign key is checked."
+        yield Finding.error("session", found, f"alter role {conn.info.user} reset session_replication_role")
+    else:
+        yield Finding.ok("session", between)
+
+
 def migrations(url: str) -> Iterator[Finding]:
     state = migration_state(url)
-    if not state.pending:
+    if state.changed:
+        advice = "Restore the file; what is to change goes into a new migration."
+        yield Finding.error("migrations", f"{state.changed[0]} was changed after it was applied.", advice)
+    elif state.pending:
+        more = f" and {len(state.pending) - 1} more" if len(state.pending) > 1 else ""
+        yield Finding.error("migrations", f"{state.pending[0]}{more} waits.", "Run: backfills migrate")
+    else:
         yield Finding.ok("migrations", f"All {len(state.applied)} are applied.")
-        return
-    more = f" and {len(state.pending) - 1} more" if len(state.pending) > 1 else ""
-    yield Finding.error("migrations", f"{state.pending[0]}{more} waits.", "Run: backfills migrate")
 
 
-def expected_indexes(directory: Path, applied: set[str]) -> set[str]:
-    """The named indexes that the applied migrations leave behind. Those of constraints are not among them."""
-    found: set[str] = set()
-    for path in sorted(directory.glob("*.sql")):
-        if path.stem in applied:
-            text = path.read_text()
-            found |= {f"{schema}.{index}" for index, schema in _MADE.findall(text)}
-            found -= {f"{schema}.{index}" for schema, index in _DROPPED.findall(text)}
-    return found
+def row_security(conn: Connection) -> Iterator[Finding]:
+    """Tables with policies that apply to this role: reading one ends in an error, which it is better to know before."""
+    hiding = _column(conn, "row_security")
+    if hiding:
+        error = rows_hidden(", ".join(hiding), conn.info.user)
+        yield Finding.error("row security", error.message, error.hint)
+    else:
+        yield Finding.ok("row security", "No policy hides rows.")
 
 
-def indexes(conn: Connection) -> Iterator[Finding]:
-    invalid = _column(conn, "invalid_indexes")
-    applied = _column(conn, "applied_migrations") if _knows_migrations(conn) else []
-    expected = expected_indexes(migrations_dir(), set(applied))
-    missing = sorted(expected - set(_column(conn, "indexes")))
-    for name in invalid:
-        advice = f"Make it again: reindex index concurrently {name}"
-        yield Finding.warning("indexes", f"{name} is invalid: it costs writes and serves no read.", advice)
-    for name in missing:
-        advice = "Create it as sql/migrations has it; reads are slow without."
-        yield Finding.error("indexes", f"{name} is missing.", advice)
-    if not invalid and not missing:
-        yield Finding.ok("indexes", f"All {len(expected)} are there and valid.")
-
-
-def _knows_migrations(conn: Connection) -> bool:
-    return conn.execute("select to_regclass('backfill_migrations')").fetchone() != (None,)
-
-
-def connections(used: int, available: int) -> Iterator[Finding]:
-    found = f"{used:,} of {available:,} connections are taken."
-    if used >= 0.95 * available:
-        yield Finding.error("connections", found, "End idle ones, or raise max_connections.")
-    elif used >= 0.8 * available:
-        yield Finding.warning("connections", found, "Raise max_connections, or use a pooler.")
-    elif available < _NEEDED_CONNECTIONS:
-        advice = f"Allow {_NEEDED_CONNECTIONS} or more: raise max_connections."
-        yield Finding.warning(
-            "connections", f"{found} Six runs, the UI and the daemon may take more.", advice
+def connections(available: int) -> Iterator[Finding]:
+    if available < _NEEDED_CONNECTIONS:
+        advice = (
+            f"Allow {_NEEDED_CONNECTIONS} or more: raise max_connections, or use a pooler in session mode."
         )
+        found = f"{available:,} connections; six runs, the UI and the daemon may take more."
+        yield Finding.warning("connections", found, advice)
     else:
-        yield Finding.ok("connections", found)
-
-
-def vacuum(autovacuum: bool, transaction_age: int, freeze_age: int) -> Iterator[Finding]:
-    found = f"The oldest unfrozen transaction is {transaction_age:,} transactions old."
-    if transaction_age > _LAST_TRANSACTION_AGE:
-        yield Finding.error("vacuum", found, "Writes stop at two billion. Run: vacuum (freeze)")
-    elif not autovacuum:
-        advice = "alter system set autovacuum = on; select pg_reload_conf()"
-        yield Finding.error("vacuum", "Autovacuum is off: tables grow with every update.", advice)
-    elif transaction_age > 1.5 * freeze_age:
-        advice = "Autovacuum does not keep up: look for what holds it, then vacuum (freeze)."
-        yield Finding.warning("vacuum", found, advice)
-    else:
-        yield Finding.ok("vacuum", f"Autovacuum is on. {found}")
-
-
-def transactions(row: dict[str, Any]) -> Iterator[Finding]:
-    if row and row["seconds"] > _LONG_TRANSACTION_SECONDS:
-        found = f"{row['application']} (pid {row['pid']}) has been in a transaction for {duration(row['seconds'])}."
-        yield Finding.warning(
-            "transactions", found, f"Dead rows stay until it ends: select pg_terminate_backend({row['pid']})"
-        )
-    else:
-        yield Finding.ok("transactions", "None is open for longer than an hour.")
-
-
-def data_folder(conn: Connection) -> Iterator[Finding]:
-    """The server's disk, where that is this machine's and may be seen."""
-    row = _row(conn, "data_folder")
-    path = Path(row["path"]) if row["path"] and row["by_socket"] else None
-    try:
-        there = path is not None and path.exists()
-    except OSError:
-        there = False
-    if path is None or not there:
-        yield Finding.ok("data folder", "It can't be seen from here; watch the server's disk there.")
-    else:
-        yield disk("data folder", path, path)
+        yield Finding.ok("connections", f"{available:,} connections are allowed.")
 
 
 def clock(conn: Connection) -> Iterator[Finding]:

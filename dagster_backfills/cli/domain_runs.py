@@ -7,6 +7,7 @@ from typing import Any
 
 import psycopg
 
+from dagster_backfills.postgres.connection import connect
 from dagster_backfills.postgres.embedded import resolve_database_url
 from dagster_backfills.postgres.migrations import require_migrations
 
@@ -20,7 +21,7 @@ def database() -> Iterator[psycopg.Connection[Any]]:
     """The database, migrated, for the time of one command."""
     url = resolve_database_url()
     require_migrations(url)
-    with psycopg.connect(url, autocommit=True, application_name="backfills", connect_timeout=10) as conn:
+    with connect(url, autocommit=True, application_name="backfills", connect_timeout=10) as conn:
         yield conn
 
 

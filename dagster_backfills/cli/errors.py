@@ -33,6 +33,10 @@ _HINTS = {
     "57014": "Raise statement_timeout, or try again when there is less to do.",
 }
 
+_ROWS_HIDDEN = (
+    "As an administrator: alter role … bypassrls. `backfills doctor` names the role and all such tables."
+)
+
 
 def report(error: BaseException, debug: bool = False) -> int:
     """Say on stderr what is wrong and what to do, and return the exit code. The trace comes with `debug` only."""
@@ -80,7 +84,9 @@ def _explain_database(error: BaseException) -> tuple[str, str]:
     text = " ".join(str(error).split())
     if sqlstate:
         primary = getattr(diagnosis, "message_primary", None) or text
-        return f"The database refuses: {primary} ({sqlstate}).", _HINTS.get(sqlstate, "")
+        hidden = getattr(diagnosis, "source_function", None) == "check_enable_rls"
+        hint = _ROWS_HIDDEN if hidden else _HINTS.get(sqlstate, "")
+        return f"The database refuses: {primary} ({sqlstate}).", hint
     if "connection string" in text or "connection info" in text or "connection URI" in text:
         return "DATABASE_URL is not a connection URL.", "Write postgresql://user:password@host:5432/database."
     if found := re.search(r'authentication failed for user "([^"]*)"|no password supplied', text):
@@ -89,6 +95,12 @@ def _explain_database(error: BaseException) -> tuple[str, str]:
         return f"{_server(text)} has no database {found[1]!r}.", "Create it, or check DATABASE_URL."
     if found := re.search(r'role "([^"]*)" does not exist', text):
         return f"{_server(text)} has no role {found[1]!r}.", "Check DATABASE_URL."
+    if found := re.search(r"unsupported startup parameter[^:]*: (\S+)", text):
+        hint = f"Leave {found[1]} out of the URL, or set it for the role: alter role … set …"
+        return (
+            f"The pooler at {_server(text).removeprefix('The Postgres server at ')} takes no {found[1]}.",
+            hint,
+        )
     if found := re.search(r"FATAL: +(.*)", text):
         return f"{_server(text)} refuses the connection: {found[1]}.", ""
     if re.search(r"connection .*failed|could not|resolve|timeout|timed out", text):

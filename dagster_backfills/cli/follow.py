@@ -13,6 +13,7 @@ import psycopg
 from psycopg.rows import namedtuple_row
 
 from dagster_backfills.cli.output import console, duration, say
+from dagster_backfills.postgres.connection import connect
 
 _STEPS = """
     select
@@ -108,7 +109,7 @@ class _Reader:
     def read(self) -> list[Progress]:
         try:
             if self._conn is None:
-                self._conn = psycopg.connect(self._url, autocommit=True, connect_timeout=5)
+                self._conn = connect(self._url, autocommit=True, connect_timeout=5)
             return self._read(self._conn, self._run_id)
         except psycopg.OperationalError:
             self.close()

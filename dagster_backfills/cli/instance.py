@@ -7,10 +7,9 @@ from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-import psycopg
-
 from dagster_backfills.cli.errors import explain
 from dagster_backfills.errors import NotUsableError
+from dagster_backfills.postgres.connection import connect
 from dagster_backfills.redact import redact
 
 if TYPE_CHECKING:
@@ -78,7 +77,7 @@ def require_instance(url: str) -> None:
     """Raise NotUsableError where Dagster has no tables yet: reading must not be what creates them."""
     if os.environ.get("DAGSTER_POSTGRES_URL", "").strip():
         return
-    with psycopg.connect(url, autocommit=True, connect_timeout=10) as conn:
+    with connect(url, autocommit=True, connect_timeout=10) as conn:
         if conn.execute("select to_regclass('dagster.runs')").fetchone() == (None,):
             raise NotUsableError(NOT_YET, "Start it: backfills up")
 

@@ -14,6 +14,7 @@ from dagster_backfills.cli.domain_runs import database
 from dagster_backfills.cli.errors import explain
 from dagster_backfills.cli.output import console, duration, json_line, print_json, print_table, say, table_of
 from dagster_backfills.cli.status_page import StatusPage, look
+from dagster_backfills.postgres.connection import connect
 from dagster_backfills.postgres.embedded import resolve_database_url
 from dagster_backfills.redact import redact
 
@@ -183,7 +184,7 @@ def _pages(interval: float, ticks: bool) -> Iterator[StatusPage | str]:
         time.sleep(interval)
         try:
             if connection is None:
-                connection = psycopg.connect(url, autocommit=True, connect_timeout=5)
+                connection = connect(url, autocommit=True, connect_timeout=5)
             yield look(connection, url, ticks=ticks)
         except psycopg.OperationalError as error:
             connection = None

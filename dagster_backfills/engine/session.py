@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
@@ -52,8 +53,8 @@ class Session:
         self.conn = self._stack.enter_context(self.connect())
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
 
     def begin(self, assets: list[str], partitions: list[str]) -> str:
         """Take the partitions' locks, then the time-outs, and return the snapshot that staleness is cleared by."""

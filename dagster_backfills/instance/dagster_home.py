@@ -12,6 +12,7 @@ from urllib.parse import quote, urlencode
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from dagster_backfills.postgres.connection import connect
 from dagster_backfills.postgres.embedded import resolve_database_url
 from dagster_backfills.postgres.url import checked_url
 from dagster_backfills.state import project_file, state_dir
@@ -79,7 +80,7 @@ def _own_home() -> Path:
 
 def _create_tables(url: str, dagster_url: str) -> None:
     """Create the schema and Dagster's tables in it, once and whole, however many processes come first."""
-    with psycopg.connect(url, autocommit=True) as conn:
+    with connect(url, autocommit=True) as conn:
         if _is_settled(conn):
             return
         conn.execute("select pg_advisory_lock(%s)", [_ADVISORY_LOCK])
@@ -89,9 +90,9 @@ def _create_tables(url: str, dagster_url: str) -> None:
             conn.execute(f"drop schema if exists {_SCHEMA} cascade")
             conn.execute(f"create schema {_SCHEMA}")
             conn.execute(f"comment on schema {_SCHEMA} is '{_CREATING}'")
-        from dagster_postgres import DagsterPostgresStorage
+        from dagster_backfills.instance.storage import BatchedPostgresStorage
 
-        DagsterPostgresStorage(dagster_url)
+        BatchedPostgresStorage(dagster_url)
         with suppress(psycopg.errors.InsufficientPrivilege):
             conn.execute(f"comment on schema {_SCHEMA} is '{_COMPLETE.replace(chr(39), chr(39) * 2)}'")
 

@@ -10,6 +10,9 @@ from typing import Any
 
 import psycopg
 
+from dagster_backfills.errors import NotUsableError
+from dagster_backfills.postgres.connection import connect
+
 # Looked after this often, and taken again where the server ended the session: well within the launcher's patience.
 _EVERY_SECONDS = 5
 _FIRST_SECONDS = 10
@@ -59,14 +62,15 @@ class RunLock:
                     if not self._hold(conn):
                         self._say(False)
                         return
+            except NotUsableError:  # a pooler that shares its sessions
+                self._say(False)
+                return
             except Exception:
                 self._released.wait(_EVERY_SECONDS)
 
     def _hold(self, conn: psycopg.Connection[Any]) -> bool:
         """Keep the lock until `release`; False where the session is not this process's own."""
         pid = _backend(conn)
-        if pid != conn.info.backend_pid and self._is_shared(pid):
-            return False
         conn.execute(_KEEP)
         if conn.execute(_TAKE, [self._run_id]).fetchone() == (True,) and not self._told.is_set():
             self._say(True)
@@ -75,20 +79,12 @@ class RunLock:
                 return False
         return True
 
-    def _is_shared(self, pid: int) -> bool:
-        """Whether a pooler that stands before the server gives an idle session to the next who asks.
-
-        It does in its transaction mode: a lock would be taken in one session and kept, or lost, in another's.
-        """
-        with self._connect() as other:
-            return _backend(other) == pid
-
     def _say(self, held: bool) -> None:
         self._tell(held)
         self._told.set()
 
     def _connect(self) -> psycopg.Connection[Any]:
-        return psycopg.connect(
+        return connect(
             self._url(), autocommit=True, prepare_threshold=None, application_name="dagster run",
             connect_timeout=5, keepalives_idle=10, keepalives_interval=5, keepalives_count=2, tcp_user_timeout=15_000,
         )  # fmt: skip

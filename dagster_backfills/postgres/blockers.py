@@ -8,6 +8,8 @@ from contextlib import suppress
 
 import psycopg
 
+from dagster_backfills.postgres.connection import connect
+
 _LOOK_SECONDS = 0.2
 _BLOCKERS = """
 select
@@ -45,7 +47,7 @@ class Blockers:
 
     def _look(self) -> None:
         # Where no further connection is to be had, it stays unknown who it was.
-        with suppress(psycopg.Error), psycopg.connect(self._url, autocommit=True) as conn:
+        with suppress(psycopg.Error), connect(self._url, autocommit=True) as conn:
             while not self._done.wait(_LOOK_SECONDS):
                 rows = conn.execute(_BLOCKERS, [self._pid]).fetchall()
                 if rows:

@@ -1,23 +1,53 @@
-"""Applying `sql/migrations` to a database, with yoyo. Not here: what the migrations say."""
+"""Applying `sql/migrations` to a database. Not here: what the migrations say.
+
+A migration is a file, `<schema>/NNNN_name.sql`; its name is its id, and the numbers order those of all schemas. The
+schema that its folder is named after is made first, unless it is there and empty. A file beside the folders belongs to
+no schema alone.
+"""
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import psycopg
+from psycopg import sql
 
 from dagster_backfills.errors import NotUsableError
 from dagster_backfills.postgres.blockers import Blockers
+from dagster_backfills.postgres.connection import connect
 from dagster_backfills.state import project_file
 
-_TABLE = "backfill_migrations"
+Connection = psycopg.Connection[Any]
+
 _ADVISORY_LOCK = 7_204_431_118  # any constant; names "the migrations of this project" within a database
 # A migration that waits for a table holds up everyone who comes after it, so it gives way and tries again.
 _LOCK_TIMEOUT = "3s"
 _LOCK_ATTEMPTS = 20
+_NOTES = """
+create table backfill.schema_migrations (
+    migration_id text primary key,
+    digest text not null,
+    applied_at timestamptz not null default clock_timestamp()
+);
+comment on table backfill.schema_migrations is
+'The migrations that are applied, each with the SHA-256 of its file.';
+"""
+_STRANGERS = """
+select
+    n.nspname,
+    (array_agg(pg_describe_object(d.classid, d.objid, d.objsubid) order by d.classid, d.objid))[1],
+    count(*) - 1
+from pg_namespace as n
+inner join pg_depend as d on d.refclassid = 'pg_namespace'::regclass and d.refobjid = n.oid and d.deptype = 'n'
+where n.nspname = any(%s) and d.objid is distinct from to_regclass('backfill.schema_migrations')
+group by n.nspname
+order by n.nspname
+"""
 
 
 class MigrationError(NotUsableError):
@@ -26,14 +56,38 @@ class MigrationError(NotUsableError):
 
 @dataclass(frozen=True)
 class MigrationState:
-    """Ids of the migrations that are applied and of those that wait, in order."""
+    """Ids of the migrations that are applied and of those that wait, in order. Those that were changed since they
+    were applied are among the applied ones."""
 
     applied: list[str]
     pending: list[str]
+    changed: list[str]
+
+
+@dataclass(frozen=True)
+class _Migration:
+    path: Path
+    schema: str
+
+    @property
+    def id(self) -> str:
+        return self.path.stem
+
+    @cached_property
+    def text(self) -> str:
+        return self.path.read_text(encoding="utf-8")
+
+    @property
+    def digest(self) -> str:
+        return sha256(self.text.encode()).hexdigest()
+
+    @property
+    def in_transaction(self) -> bool:
+        return not self.text.startswith("-- transactional: false")
 
 
 def migrations_dir() -> Path:
-    """The folder of `NNNN_*.sql`."""
+    """The folder of the schemas' folders."""
     return project_file("sql") / "migrations"
 
 
@@ -44,37 +98,41 @@ def apply_migrations(
 
     Two callers at once are safe: the second waits and finds nothing left to do. A migration and the note that
     it is applied are one transaction: whatever stops it leaves the database as the migration before made it.
-    One that begins with `-- transactional: false` runs statement by statement and must bear being run again.
+    One that begins with `-- transactional: false` is a single statement, and must bear being run again.
     One that waits for a lock gives way after a moment and tries again; `log` is told who holds it.
     """
-    if not migration_state(url, directory).pending:
+    state = migration_state(url, directory)
+    if state.changed:
+        raise MigrationError(
+            f"Migration {state.changed[0]} is not the one that was applied: its file has been changed since.",
+            "Restore the file; what is to change goes into a new migration.",
+        )
+    if not state.pending:
         return []
-    from yoyo import read_migrations
-
-    with _open_backend(url) as backend:
+    with connect(url, autocommit=True) as conn:
         # Polled, not waited for: building an index concurrently waits for every statement that waits.
-        while not backend.execute(f"select pg_try_advisory_lock({_ADVISORY_LOCK})").fetchone()[0]:
+        while conn.execute("select pg_try_advisory_lock(%s)", [_ADVISORY_LOCK]).fetchone() != (True,):
             time.sleep(0.1)
-        pending = backend.to_apply(read_migrations(str(directory or migrations_dir())))
-        backend.execute(f"set lock_timeout = '{_LOCK_TIMEOUT}'")
-        with suppress(psycopg.Error):  # not on every system: end the statement of a caller that was killed
-            backend.execute("set client_connection_check_interval = '1s'")
-        with Blockers(url, backend.connection.info.backend_pid) as blockers:
-            for migration in pending:
-                _apply_one(backend, migration, blockers, log)
-        return [migration.id for migration in pending]
+        noted = _noted(conn)
+        migrations = _migrations(directory)
+        pending = [each for each in migrations if each.id not in noted]
+        schemas = {"backfill", *(each.schema for each in pending)} - {""}
+        _refuse_strangers(conn, schemas - {each.schema for each in migrations if each.id in noted})
+        _create_schemas(conn, schemas)
+        _apply_all(conn, url, pending, log)
+        return [each.id for each in pending]
 
 
 def migration_state(url: str, directory: Path | None = None) -> MigrationState:
     """What is applied and what waits. Only reads."""
-    with psycopg.connect(url, autocommit=True) as conn:
-        known = conn.execute("select to_regclass(%s)", [_TABLE]).fetchone() != (None,)
-        # The name is this module's own constant.
-        rows = conn.execute(f"select migration_id from {_TABLE}").fetchall() if known else []  # noqa: S608
-    done = {row[0] for row in rows}
-    files = (directory or migrations_dir()).glob("*.sql")
-    ids = sorted(path.stem for path in files if not path.name.endswith(".rollback.sql"))
-    return MigrationState(applied=[i for i in ids if i in done], pending=[i for i in ids if i not in done])
+    with connect(url, autocommit=True) as conn:
+        noted = _noted(conn)
+    found = _migrations(directory)
+    return MigrationState(
+        applied=[each.id for each in found if each.id in noted],
+        pending=[each.id for each in found if each.id not in noted],
+        changed=[each.id for each in found if noted.get(each.id, each.digest) != each.digest],
+    )
 
 
 def require_migrations(url: str, directory: Path | None = None) -> None:
@@ -85,48 +143,80 @@ def require_migrations(url: str, directory: Path | None = None) -> None:
         raise MigrationError(f"The database lacks migration {pending[0]}{more}.", "Run: backfills migrate")
 
 
-def _apply_one(backend: Any, migration: Any, blockers: Blockers, log: Callable[[str], None]) -> None:
-    """Apply and note it. `backend` is in autocommit and holds the advisory lock."""
+def _migrations(directory: Path | None) -> list[_Migration]:
+    root = directory or migrations_dir()
+    files = sorted(root.rglob("*.sql"), key=lambda path: path.name)
+    return [_Migration(path, path.parent.name if path.parent != root else "") for path in files]
+
+
+def _noted(conn: Connection) -> dict[str, str]:
+    """The digests of what is applied, by id."""
+    if conn.execute("select to_regclass('backfill.schema_migrations')").fetchone() == (None,):
+        return {}
+    return dict(conn.execute("select migration_id, digest from backfill.schema_migrations").fetchall())
+
+
+def _refuse_strangers(conn: Connection, schemas: set[str]) -> None:
+    """Raise where one of the schemas that are about to be filled is somebody else's."""
+    found = conn.execute(_STRANGERS, [list(schemas)]).fetchall()
+    if found:
+        what = "; ".join(f"{name} ({one}{f' and {more} more' if more else ''})" for name, one, more in found)
+        raise MigrationError(
+            f"The database has a schema of its own by the name of one of ours: {what}. Nothing was changed.",
+            "Use a database that has none, or give that schema another name: alter schema … rename to …",
+        )
+
+
+def _create_schemas(conn: Connection, schemas: set[str]) -> None:
+    """Those that are missing, and the table of what is applied."""
+    for schema in sorted(schemas):
+        # Not `if not exists`, which asks for the right to create one even where there is nothing to do.
+        if conn.execute("select to_regnamespace(quote_ident(%s))", [schema]).fetchone() == (None,):
+            conn.execute(sql.SQL("create schema {}").format(sql.Identifier(schema)))
+    if conn.execute("select to_regclass('backfill.schema_migrations')").fetchone() == (None,):
+        conn.execute(_NOTES)
+
+
+def _apply_all(conn: Connection, url: str, pending: list[_Migration], log: Callable[[str], None]) -> None:
+    conn.execute("select set_config('lock_timeout', %s, false)", [_LOCK_TIMEOUT])
+    with suppress(psycopg.Error):  # not on every system: end the statement of a caller that was killed
+        conn.execute("set client_connection_check_interval = '1s'")
+    row = conn.execute("select pg_backend_pid()").fetchone()
+    assert row is not None
+    with Blockers(url, row[0]) as blockers:
+        for migration in pending:
+            _apply_one(conn, migration, blockers, log)
+
+
+def _apply_one(
+    conn: Connection, migration: _Migration, blockers: Blockers, log: Callable[[str], None]
+) -> None:
+    """Apply and note it. `conn` is in autocommit and holds the advisory lock."""
     for attempt in range(1, _LOCK_ATTEMPTS + 1):
         try:
-            if not migration.use_transactions:
-                migration.process_steps(backend, "apply")
-                backend.mark_one(migration)
-                return
-            with backend.transaction():
-                backend.cursor().execute(migration.source)
-                backend.mark_one(migration)
+            if not migration.in_transaction:
+                conn.execute(migration.text)
+            with conn.transaction():
+                if migration.in_transaction:
+                    conn.execute(migration.text)
+                conn.execute(
+                    "insert into backfill.schema_migrations (migration_id, digest) values (%s, %s)",
+                    [migration.id, migration.digest],
+                )
             return
         except psycopg.errors.LockNotAvailable as error:
             held = blockers.take()
             who = f"Its tables are held by {held or 'someone who is gone by now'}."
             if attempt == _LOCK_ATTEMPTS:
                 raise _refused(migration, error, f"{who} Wait for that or end it, and try again.") from error
-            log(f"{Path(migration.path).name} gives way and tries again. {who}")
+            log(f"{migration.path.name} gives way and tries again. {who}")
             time.sleep(0.5)
         except psycopg.Error as error:
             raise _refused(migration, error, "Mend the cause, then run: backfills migrate") from error
 
 
-def _refused(migration: Any, error: psycopg.Error, hint: str) -> MigrationError:
+def _refused(migration: _Migration, error: psycopg.Error, hint: str) -> MigrationError:
     diagnosis = error.diag
     message = ". ".join(part for part in (diagnosis.message_primary, diagnosis.message_detail) if part)
-    name = Path(migration.path).name
-    undone = "Nothing of it is applied. " if migration.use_transactions else ""
-    return MigrationError(f"Migration {name} failed: {message or error}.", f"{undone}{hint}")
-
-
-def _open_backend(url: str) -> Any:
-    """Yoyo's backend on a connection that libpq makes, so that every form of its URLs is good."""
-    from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
-    from yoyo.connections import parse_uri
-
-    class Backend(PostgresqlPsycopgBackend):
-        def connect(self, dburi: object) -> psycopg.Connection:
-            return psycopg.connect(url, autocommit=True)
-
-        def lock(self, timeout: float = 10) -> AbstractContextManager[None]:
-            # The advisory lock is held. Yoyo's own is a row in a table, which a killed process leaves behind.
-            return nullcontext()
-
-    return Backend(parse_uri("postgresql+psycopg:///"), _TABLE)
+    undone = "Nothing of it is applied. " if migration.in_transaction else ""
+    return MigrationError(f"Migration {migration.path.name} failed: {message or error}.", f"{undone}{hint}")

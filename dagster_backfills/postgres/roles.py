@@ -3,12 +3,13 @@
 import psycopg
 
 from dagster_backfills.errors import NotUsableError
+from dagster_backfills.postgres.connection import connect
 from dagster_backfills.state import project_file
 
 
 def apply_roles(url: str) -> None:
     """Create the roles that are missing and grant what each may do, in one transaction. May be run again."""
-    with psycopg.connect(url, autocommit=True) as conn:
+    with connect(url, autocommit=True) as conn:
         try:
             conn.execute((project_file("sql") / "roles.sql").read_bytes())
         except psycopg.Error as error:

@@ -21,7 +21,7 @@ sys.argv = ["backfills", "--help"]
 try:
     main()
 except SystemExit as end:
-    heavy = {"dagster", "pandas", "polars", "pyarrow", "sqlalchemy", "matplotlib", "psycopg", "yoyo"}
+    heavy = {"dagster", "pandas", "polars", "pyarrow", "sqlalchemy", "matplotlib", "psycopg"}
     print(end.code, sorted(heavy & set(sys.modules)))
 """
 

@@ -141,7 +141,7 @@ def test_a_postgres_that_ran_before_runs_on(state: Path):
     up.process.terminate()
     assert up.process.wait() == 0
     with psycopg.connect(server.url()) as conn:
-        assert conn.execute("select count(*) from backfill_migrations").fetchone() != (0,)
+        assert conn.execute("select count(*) from backfill.schema_migrations").fetchone() != (0,)
 
 
 def _healthy(up: Up) -> bool:

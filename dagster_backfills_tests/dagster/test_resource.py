@@ -1,8 +1,9 @@
-"""The pooled connection: what it reads, what it gives back, what it survives."""
+"""The connection of a run: what it reads, what it leaves behind, what it survives."""
 
 import dagster as dg
 import psycopg
 import pytest
+from psycopg.rows import dict_row
 from sqlalchemy import create_engine, text
 
 from dagster_backfills.dagster.resource import PostgresResource, sqlalchemy_url
@@ -22,7 +23,7 @@ def test_an_empty_url_means_the_one_in_the_environment(database_url, monkeypatch
 
 
 def test_what_is_not_committed_is_rolled_back_and_the_next_user_starts_clean(database_url):
-    postgres = PostgresResource(url=database_url, pool_size=1)
+    postgres = PostgresResource(url=database_url)
     with postgres.connect() as conn:
         conn.execute("create table t (id int)")
         conn.commit()
@@ -35,17 +36,39 @@ def test_what_is_not_committed_is_rolled_back_and_the_next_user_starts_clean(dat
         assert conn.execute("select count(*) from t").fetchone() == (0,)
 
 
-def test_a_connection_that_the_server_closed_is_replaced(database_url):
-    postgres = PostgresResource(url=database_url, pool_size=1)
+def test_nothing_that_a_borrower_sets_reaches_the_next(database_url):
+    postgres = PostgresResource(url=database_url)
     with postgres.connect() as conn:
-        pid = conn.info.backend_pid
-    with psycopg.connect(database_url, autocommit=True) as other:
-        other.execute("select pg_terminate_backend(%s, 5000)", [pid])
+        conn.autocommit = True
+        conn.isolation_level, conn.read_only = psycopg.IsolationLevel.SERIALIZABLE, True
+        conn.row_factory = dict_row
+        conn.execute("set datestyle = 'SQL, DMY'; set statement_timeout = '1h'; listen something")
+        conn.execute("select pg_advisory_lock(7)")
+        conn.read_only = False
+        conn.execute("create temporary table mine (id int)")
+    with postgres.connect() as conn:
+        assert (conn.autocommit, conn.isolation_level, conn.read_only) == (False, None, None)
+        assert conn.execute("select 1").fetchone() == (1,)
+        found = conn.execute(
+            "select current_setting('datestyle'), current_setting('statement_timeout'), to_regclass('pg_temp.mine'),"
+            " (select count(*) from pg_locks where locktype = 'advisory'),"
+            " (select count(*) from pg_listening_channels())"
+        )
+        assert found.fetchone() == ("ISO, MDY", "0", None, 0, 0)
+        assert conn.info.transaction_status == psycopg.pq.TransactionStatus.INTRANS
+
+
+def test_a_connection_that_the_server_closed_is_no_burden_to_the_next(database_url):
+    postgres = PostgresResource(url=database_url)
+    with pytest.raises(psycopg.OperationalError), postgres.connect() as conn:
+        with psycopg.connect(database_url, autocommit=True) as other:
+            other.execute("select pg_terminate_backend(%s, 5000)", [conn.info.backend_pid])
+        conn.execute("select 1")
     with postgres.connect() as conn:
         assert conn.execute("select 1").fetchone() == (1,)
 
 
-def test_connections_are_shared_and_go_when_the_run_ends(database_url):
+def test_connections_go_when_they_are_given_back(database_url):
     postgres = PostgresResource(url=database_url)
 
     @dg.asset
@@ -55,7 +78,7 @@ def test_connections_are_shared_and_go_when_the_run_ends(database_url):
                 conn.execute("select 1")
         with postgres.engine.connect() as conn:
             conn.execute(text("select 1"))
-        return connections(database_url)
+            return connections(database_url)
 
     result = dg.materialize([two_reads], resources={"postgres": postgres})
     assert result.output_for_node("two_reads") == 1

@@ -57,8 +57,7 @@ def test_nothing_stays_with_whoever_ran_the_migrations_and_nothing_is_everybodys
     with guarded.connect() as conn:
         owners = conn.execute(
             "select pg_get_userbyid(relowner) from pg_class where relnamespace = any(%(s)s::regnamespace[])"
-            " union select pg_get_userbyid(proowner) from pg_proc where pronamespace = any(%(s)s::regnamespace[])"
-            " union select pg_get_userbyid(relowner) from pg_class where relname = 'backfill_migrations'",
+            " union select pg_get_userbyid(proowner) from pg_proc where pronamespace = any(%(s)s::regnamespace[])",
             {"s": [*SCHEMAS, "dagster"]},
         ).fetchall()
         assert owners == [("backfills_owner",)]
@@ -120,8 +119,6 @@ def test_the_owners_login_sets_up_an_empty_database(server_url: str, template: s
     with guarded.connect() as conn:
         for schema in (*SCHEMAS, "dagster"):
             conn.execute(psycopg.sql.SQL("drop schema {} cascade").format(psycopg.sql.Identifier(schema)))
-        conn.execute("drop table public.backfill_migrations, public._yoyo_log, public._yoyo_version")
-        conn.execute("drop table if exists public.yoyo_lock")
     done = guarded.backfills("owner", "migrate", "--roles")
     assert done.returncode == 0, done.stderr
     with guarded.connect("writer") as conn:
@@ -168,8 +165,8 @@ def test_nobody_but_the_owner_changes_what_is_there(guarded: Guarded, role: str)
             "create role mine",
             "copy progress.cohort_stats to program 'cat'",
             "select pg_read_file('postgresql.conf')",
-            "update public.backfill_migrations set migration_id = 'none'",
-            "delete from public.backfill_migrations",
+            "update backfill.schema_migrations set migration_id = 'none'",
+            "delete from backfill.schema_migrations",
         ):
             refused(conn, statement)
 
@@ -281,7 +278,7 @@ def test_statistics_are_taken_where_postgres_lets_the_writer(guarded: Guarded) -
 def test_the_doctor_finds_nothing_wrong_in_what_the_writer_may_not_see(guarded: Guarded) -> None:
     done = guarded.backfills("writer", "doctor", "--json")
     findings = {each["check"]: each["level"] for each in json.loads(done.stdout)["findings"]}
-    assert findings["data folder"] == findings["migrations"] == "ok", done.stdout
+    assert findings["row security"] == findings["migrations"] == "ok", done.stdout
 
 
 # ---- the reader

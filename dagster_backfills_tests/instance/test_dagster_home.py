@@ -25,7 +25,7 @@ with dg.DagsterInstance.get() as instance:
 STATE = """
     select
         (select count(*) from pg_tables where schemaname = 'dagster'),
-        (select count(*) from pg_tables where schemaname = 'public' and tablename !~ 'yoyo|backfill_migrations'),
+        (select count(*) from pg_tables where schemaname = 'public'),
         (select array_agg(version_num) from dagster.alembic_version),
         (select count(*) from dagster.secondary_indexes where migration_completed is not null)
 """

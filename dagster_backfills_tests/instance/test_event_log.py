@@ -18,7 +18,7 @@ from dagster_postgres import PostgresEventLogStorage
 
 from dagster_backfills.instance.storage import BatchedEventLogStorage, BatchedPostgresStorage
 from dagster_backfills.instance.storage import event_log as module
-from dagster_backfills.instance.storage.storage import with_tested_driver
+from dagster_backfills.instance.storage.sessions import with_tested_driver
 
 RUN, OTHER_RUN = "11111111-1111-1111-1111-111111111111", "22222222-2222-2222-2222-222222222222"
 STATS, GAMES = dg.AssetKey(["progress", "stats"]), dg.AssetKey(["games"])

@@ -12,6 +12,7 @@ from psycopg.conninfo import make_conninfo
 
 from dagster_backfills.instance import run_lock
 from dagster_backfills.instance.run_lock import RunLock
+from dagster_backfills.postgres import connection
 from dagster_backfills.postgres.placement import choose_account
 from dagster_backfills_tests.chaos.stack import free_port
 from dagster_backfills_tests.cli.conftest import eventually
@@ -84,7 +85,7 @@ def test_a_session_that_changes_hands_later_takes_back_what_was_said(pooled, con
     told = []
     with pooled("transaction") as url:
         # As if somebody's transaction had lain on the session just when it was tried.
-        monkeypatch.setattr(RunLock, "_is_shared", lambda self, pid: False)
+        monkeypatch.setattr(connection, "require_session", lambda url: None)
         lock = RunLock(lambda: url, "a run", told.append)
         lock.take()
         with psycopg.connect(url, prepare_threshold=None) as other:

@@ -75,7 +75,8 @@ def test_a_database_that_is_up_to_date_is_only_read(url, folder):
     with psycopg.connect(url, autocommit=True) as conn:
         conn.execute("create role only_reads_it login")
         try:
-            conn.execute("grant select on backfill_migrations to only_reads_it")
+            conn.execute("grant usage on schema backfill to only_reads_it")
+            conn.execute("grant select on backfill.schema_migrations to only_reads_it")
             assert apply_migrations(url.replace("postgres@", "only_reads_it@"), folder) == []
         finally:
             conn.execute("drop owned by only_reads_it; drop role only_reads_it")
@@ -127,9 +128,9 @@ def test_one_killed_before_it_is_noted_as_applied_is_undone_and_applied_again(ur
     apply_migrations(url, folder)
     (folder / "0002_killed.sql").write_text("create table second (id int);")
     with psycopg.connect(url) as holder:
-        holder.execute("lock table backfill_migrations in share mode")
+        holder.execute("lock table backfill.schema_migrations in share mode")
         process = apply_in_a_process(url, folder)
-        wait_for_statement(url, "INSERT INTO%backfill_migrations%")
+        wait_for_statement(url, "insert into backfill.schema_migrations%")
         process.kill()
         process.communicate()
     assert apply_migrations(url, folder) == ["0002_killed"]
@@ -188,3 +189,46 @@ def test_while_it_gives_way_it_says_who_is_in_the_way(url, folder, monkeypatch):
     [line] = said
     assert line.startswith("0002_alter.sql gives way and tries again.") and holders in line
     assert holders in raised.value.hint
+
+
+@pytest.mark.parametrize("name", ["jobs", "training", "backfill"])
+def test_a_schema_of_somebody_elses_is_said_before_anything_is_changed(url, name):
+    with psycopg.connect(url, autocommit=True) as conn:
+        conn.execute(
+            f"create schema {name}; create table {name}.orders (id int); create view {name}.v as select 1"
+        )
+        before = conn.execute("select count(*) from pg_class").fetchone()
+        with pytest.raises(MigrationError) as raised:
+            apply_migrations(url)
+        assert f"{name} (table {name}.orders and 1 more). Nothing was changed." in raised.value.message
+        assert conn.execute("select count(*) from pg_class").fetchone() == before
+        assert conn.execute("select to_regnamespace('scoring')").fetchone() == (None,)
+
+
+def test_schemas_that_an_administrator_has_prepared_are_filled(url, folder):
+    (folder / "jobs").mkdir()
+    (folder / "jobs" / "0002_jobs.sql").write_text("create table jobs.own (id int);")
+    with psycopg.connect(url, autocommit=True) as conn:
+        database = conn.info.dbname
+        conn.execute("create role may_not_create login; create schema backfill authorization may_not_create")
+        conn.execute(
+            "create schema jobs authorization may_not_create; grant create on schema public to may_not_create"
+        )
+        try:
+            conn.execute(f"revoke create on database {database} from public")
+            assert apply_migrations(url.replace("postgres@", "may_not_create@"), folder) == [
+                "0001_first",
+                "0002_jobs",
+            ]
+        finally:
+            conn.execute("drop owned by may_not_create; drop role may_not_create")
+
+
+def test_one_that_was_changed_after_it_had_been_applied_is_refused(url, folder):
+    apply_migrations(url, folder)
+    (folder / "0001_first.sql").write_text("create table another (id int);")
+    (folder / "0002_next.sql").write_text("create table second (id int);")
+    assert migration_state(url, folder).changed == ["0001_first"]
+    with pytest.raises(MigrationError, match="0001_first is not the one that was applied"):
+        apply_migrations(url, folder)
+    assert not tables(url) & {"another", "second"}

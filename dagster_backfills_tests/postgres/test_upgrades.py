@@ -21,7 +21,8 @@ from dagster_backfills.samples.training import generate_training, load_training
 from dagster_backfills_tests.chaos import domains
 from dagster_backfills_tests.domains.kintell.sample import add_users
 
-VERSIONS = [path.stem for path in sorted(migrations_dir().glob("*.sql"))]
+FILES = sorted(migrations_dir().rglob("*.sql"), key=lambda path: path.name)
+VERSIONS = [path.stem for path in FILES]
 DAY = date(2026, 3, 1)
 # What a later version gives up on purpose: columns and tables whose content nothing needs any more.
 GIVEN_UP = {
@@ -69,7 +70,7 @@ def contents(conn):
         "select format('%%s.%%s', n.nspname, k.relname), array_agg(a.attname::text order by a.attnum)"
         " from pg_class k join pg_namespace n on n.oid = k.relnamespace"
         " join pg_attribute a on a.attrelid = k.oid and a.attnum > 0 and not a.attisdropped"
-        " where k.relkind in ('r', 'p') and n.nspname = any(%s) group by 1",
+        " where k.relkind in ('r', 'p') and n.nspname = any(%s) and k.relname <> 'schema_migrations' group by 1",
         [["backfill", "progress", "training", "kintell", "jobs", "scoring"]],
     ).fetchall()
     return {
@@ -102,9 +103,10 @@ def refresh(url):
 def test_a_database_of_an_earlier_version_keeps_its_data_and_works_on(make_database, tmp_path, version):
     url = make_database(migrated=False)
     earlier = tmp_path / "earlier"
-    earlier.mkdir()
-    for name in VERSIONS[: VERSIONS.index(version) + 1]:
-        shutil.copy(migrations_dir() / f"{name}.sql", earlier)
+    for path in FILES[: VERSIONS.index(version) + 1]:
+        copy = earlier / path.relative_to(migrations_dir())
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, copy)
     apply_migrations(url, earlier)
     with psycopg.connect(url, autocommit=True) as conn:
         load(conn)

@@ -8,6 +8,8 @@ from typing import TypeVar
 
 import psycopg
 
+from dagster_backfills.postgres.connection import connect
+
 T = TypeVar("T")
 
 
@@ -60,7 +62,7 @@ class Link:
 
     def _open(self) -> psycopg.Connection:
         if self._conn is None or self._conn.closed:
-            conn = psycopg.connect(
+            conn = connect(
                 self._url,
                 autocommit=True,
                 application_name=f"background jobs: {self._name}"[:63],

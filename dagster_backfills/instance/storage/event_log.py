@@ -16,6 +16,8 @@ import dagster as dg
 from dagster_postgres import PostgresEventLogStorage
 from dagster_postgres.utils import get_token_provider_from_config, pg_url_from_config
 
+from dagster_backfills.instance.storage.sessions import pinned_url
+
 _EXPECTED: Mapping[str, tuple[str, ...]] = {
     "store_event_batch": ("events",),
     "prepare_insert_event_batch": ("events",),
@@ -56,7 +58,7 @@ class BatchedEventLogStorage(PostgresEventLogStorage):
         cls, inst_data: Any, config_value: Mapping[str, Any]
     ) -> "BatchedEventLogStorage":  # the stock method makes the stock class
         return cls(
-            postgres_url=pg_url_from_config(config_value),
+            postgres_url=pinned_url(pg_url_from_config(config_value)),
             should_autocreate_tables=config_value.get("should_autocreate_tables", True),
             inst_data=inst_data,
             token_provider=get_token_provider_from_config(config_value),

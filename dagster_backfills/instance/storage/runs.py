@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 from dagster_postgres import PostgresRunStorage
 from psycopg.conninfo import make_conninfo
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 
 from dagster_backfills.instance.run_lock import HELD, RunLock
 
@@ -68,5 +68,7 @@ class LockedRunStorage(PostgresRunStorage):
         self._locks[run_id].take()
 
     def _conninfo(self) -> str:
-        url = self.postgres_url.replace("+psycopg2", "", 1)
+        # The lock lies in the database, whatever schema Dagster's tables lie in.
+        plain = make_url(self.postgres_url).set(drivername="postgresql")
+        url = plain.difference_update_query(["plugin", "options"]).render_as_string(hide_password=False)
         return make_conninfo(url, password=self._tokens.get_token()) if self._tokens else url

@@ -14,6 +14,7 @@ from dagster_postgres.utils import get_token_provider_from_config, pg_url_from_c
 from dagster_backfills.instance.storage.event_log import BatchedEventLogStorage
 from dagster_backfills.instance.storage.runs import LockedRunStorage
 from dagster_backfills.instance.storage.schedules import ScheduleStorage
+from dagster_backfills.instance.storage.sessions import pinned_url
 
 BATCH_SIZE_VARIABLE = "DAGSTER_EVENT_BATCH_SIZE"
 
@@ -34,7 +35,7 @@ class BatchedPostgresStorage(DagsterPostgresStorage):
         token_provider: Any = None,
         event_batch_size: int = 1000,
     ) -> None:
-        url = with_tested_driver(postgres_url)
+        url = pinned_url(postgres_url)
         super().__init__(url, should_autocreate_tables, inst_data, token_provider)
         self._batched_event_log = BatchedEventLogStorage(
             url, should_autocreate_tables, token_provider=token_provider
@@ -71,16 +72,6 @@ class BatchedPostgresStorage(DagsterPostgresStorage):
     @property
     def schedule_storage(self) -> ScheduleStorage:
         return self._schedules
-
-
-def with_tested_driver(url: str) -> str:
-    """The URL, with psycopg2 where it names no driver.
-
-    `dagster-postgres` is written for psycopg2 (its `NOTIFY` with a bind is a syntax error on psycopg 3), and
-    SQLAlchemy takes that for a plain `postgresql://` only up to 2.0.
-    """
-    scheme, separator, rest = url.partition("://")
-    return f"postgresql+psycopg2{separator}{rest}" if scheme in ("postgresql", "postgres") else url
 
 
 def _url(config_value: Mapping[str, Any]) -> str:

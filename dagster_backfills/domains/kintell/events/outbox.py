@@ -14,6 +14,7 @@ import psycopg
 
 from dagster_backfills.domains.kintell.statements import statements
 from dagster_backfills.errors import NotUsableError
+from dagster_backfills.postgres.connection import connect
 
 BATCH = 1000
 ACK_SECONDS = 15.0
@@ -44,7 +45,7 @@ def publish_waiting(
 ) -> Published:
     """Send what waits in the outbox, at most `most` events. Raises `NatsUnavailable`; what was stored until then
     is noted, and the rest waits. With another publisher at work nothing is done, and `busy` says so."""
-    with psycopg.connect(url, autocommit=True, application_name="kintell-publisher") as conn:
+    with connect(url, autocommit=True, application_name="kintell-publisher") as conn:
         if not statements().try_publisher(conn):
             return Published(busy=True)
         if not statements().count_waiting(conn, most=1):

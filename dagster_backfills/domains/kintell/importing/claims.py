@@ -14,6 +14,7 @@ import psycopg
 from dagster_backfills.domains.kintell.statements import statements
 from dagster_backfills.engine.failures import describe
 from dagster_backfills.errors import UserError
+from dagster_backfills.postgres import connection
 from dagster_backfills.redact import redact
 
 LEASE_SECONDS = 60.0
@@ -55,9 +56,8 @@ def check_claimable(job: UUID, activity: str, status: str, *, rolling_back: bool
 
 
 def connect(url: str, name: str, lease: float = LEASE_SECONDS) -> psycopg.Connection:
-    """A worker's connection. A cut one is noticed; one that sits in a transaction past the lease is ended. Whatever
-    the database's default is, a statement sees what was committed before it: the locks that are taken rely on it."""
-    conn = psycopg.connect(
+    """A worker's connection. A cut one is noticed; one that sits in a transaction past the lease is ended."""
+    conn = connection.connect(
         url,
         autocommit=True,
         application_name=name,
@@ -67,7 +67,6 @@ def connect(url: str, name: str, lease: float = LEASE_SECONDS) -> psycopg.Connec
         keepalives_count=3,
         tcp_user_timeout=30_000,
     )
-    conn.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
     conn.execute(
         "select set_config('idle_in_transaction_session_timeout', %s, false), set_config('lock_timeout', %s, false)",
         [f"{int(lease * 1000)}ms", f"{int(lease * 500)}ms"],

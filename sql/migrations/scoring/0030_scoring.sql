@@ -1,7 +1,5 @@
 -- Domain 5: commitment, churn risk and coach actions, one row a member and day.
 
-create schema scoring;
-
 -- Source tables.
 create table scoring.gyms (
     id text primary key,

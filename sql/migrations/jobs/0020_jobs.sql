@@ -1,7 +1,5 @@
 -- Domain 4: the background job queue. Tables and constraints, the state machine, and putting work in.
 
-create schema jobs;
-
 -- Ids in the order of time, so that the newest rows lie together in every index. Postgres has such from version 18 on.
 do $$
 begin

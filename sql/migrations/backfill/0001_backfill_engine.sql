@@ -1,8 +1,6 @@
 -- The engine's own tables: what each run did, what failed, what went stale.
 -- One schema a domain; this one belongs to the engine and is shared by all of them.
 
-create schema backfill;
-
 -- One row a step of a Dagster run that wrote through the engine.
 create table backfill.runs (
     run_id text not null,

@@ -1,7 +1,5 @@
 -- What operators look back on: every run of the Dagster instance, and what was done by day, in all domains.
 
-create schema operations;
-
 -- One row a run. Dagster's own tables may lie in another database and are cleaned up; this is the lasting account.
 create table operations.job_runs (
     run_id text primary key,

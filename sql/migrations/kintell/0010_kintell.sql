@@ -1,7 +1,5 @@
 -- Domain 3: historical session import from CSV. Tables of the domain, and the account of each import.
 
-create schema kintell;
-
 create table kintell.users (
     id uuid primary key default gen_random_uuid(),
     email text not null,

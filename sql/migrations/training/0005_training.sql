@@ -1,7 +1,5 @@
 -- Domain 1: completion records of training videos, one for each member and video, and what is derived from them.
 
-create schema training;
-
 -- Source tables.
 create table training.organizations (
     id text primary key,

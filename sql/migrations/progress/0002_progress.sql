@@ -1,7 +1,5 @@
 -- Domain 2: precomputed cohort and user statistics.
 
-create schema progress;
-
 -- Source tables.
 create table progress.schools (
     id text primary key,

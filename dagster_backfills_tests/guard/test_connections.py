@@ -1,0 +1,35 @@
+"""Connections are made in one place, which pins their sessions: nobody else calls a driver."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster_backfills
+
+PACKAGE = Path(dagster_backfills.__file__).parent
+ALLOWED = {
+    "postgres/connection.py": {"psycopg.connect"},
+    "dagster/resource.py": {"create_engine"},  # whose creator is the one of `connection`
+}
+MAKERS = {"connect": {"psycopg", "psycopg2", "Connection", "AsyncConnection"}}
+
+
+def calls(path: Path) -> Iterator[str]:
+    """What the file calls to get a connection."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            owner = node.func.value
+            name = owner.id if isinstance(owner, ast.Name) else getattr(owner, "attr", "")
+            if name in MAKERS.get(node.func.attr, ()):
+                yield f"{name}.{node.func.attr}"
+        elif (
+            isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "create_engine"
+        ):
+            yield "create_engine"
+        elif isinstance(node, ast.ImportFrom) and node.module in ("psycopg", "psycopg2"):
+            yield from (f"{node.module}.connect" for name in node.names if name.name == "connect")
+
+
+def test_nobody_but_the_one_place_opens_a_connection():
+    found = {str(path.relative_to(PACKAGE)): set(calls(path)) for path in PACKAGE.rglob("*.py")}
+    assert {path: made for path, made in found.items() if made} == ALLOWED
