@@ -60,13 +60,13 @@ def test_migrate_brings_an_empty_database_up_to_date_and_says_what_it_did(cli: C
     waiting = cli("migrate", "--status", "--json", env=env)
     assert waiting.returncode == 1
     names = json.loads(waiting.stdout)["pending"]
-    assert names[0] == "0001_backfill_engine"
+    assert names[0] == "0001_backfill"
     done = cli("migrate", env=env)
     assert done.returncode == 0
     assert [f"Applied {name}." for name in names] == done.stderr.splitlines()[:-1]
     again = cli("migrate", "--json", env=env)
     assert json.loads(again.stdout) == {"applied_now": [], "applied": names, "pending": []}
-    assert cli("migrate", "--status", env=env).stdout.splitlines()[1] == "0001_backfill_engine\tapplied"
+    assert cli("migrate", "--status", env=env).stdout.splitlines()[1] == "0001_backfill\tapplied"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -111,7 +111,7 @@ def test_pending_migrations_are_an_error(make_database: Callable[..., str]):
     assert of(findings, "migrations") == Finding(
         "migrations",
         Level.ERROR,
-        f"0001_backfill_engine and {len(list(migrations_dir().rglob('*.sql'))) - 1} more waits.",
+        f"0001_backfill and {len(list(migrations_dir().rglob('*.sql'))) - 1} more waits.",
         "Run: backfills migrate",
     )
     assert of(findings, "connections").level is Level.OK
@@ -140,12 +140,10 @@ def test_tables_that_hide_rows_from_the_role_are_named(conn: psycopg.Connection,
 def test_a_migration_that_was_changed_later_and_triggers_that_do_not_run_are_errors(
     conn: psycopg.Connection, database_url: str
 ):
-    conn.execute(
-        "update backfill.schema_migrations set digest = '' where migration_id = '0001_backfill_engine'"
-    )
+    conn.execute("update backfill.schema_migrations set digest = '' where migration_id = '0001_backfill'")
     conn.execute(f'alter database "{conn.info.dbname}" set session_replication_role = replica')
     findings = doctor_postgres.examine(database_url)
-    assert of(findings, "migrations").found == "0001_backfill_engine was changed after it was applied."
+    assert of(findings, "migrations").found == "0001_backfill was changed after it was applied."
     assert of(findings, "session").level is Level.ERROR
 
 

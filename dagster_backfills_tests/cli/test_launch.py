@@ -205,5 +205,5 @@ def test_a_database_that_lacks_a_migration_is_refused_before_there_is_a_run(
     monkeypatch.setenv("DATABASE_URL", make_database(migrated=False))
     code, _, err = Launched("working_job").end()
     assert code == 3
-    assert "lacks migration 0001_backfill_engine" in err
+    assert "lacks migration 0001_backfill" in err
     assert "Run: backfills migrate" in err

@@ -59,14 +59,14 @@ def wait_for_statement(url: str, pattern: str) -> None:
 def test_migrations_apply_once_and_then_find_nothing_to_do(url):
     assert migration_state(url).applied == []
     applied = apply_migrations(url)
-    assert applied[0] == "0001_backfill_engine"
+    assert applied[0] == "0001_backfill"
     assert apply_migrations(url) == []
     assert migration_state(url).pending == []
     assert migration_state(url).applied == applied
 
 
 def test_asking_for_the_state_of_a_database_that_was_never_migrated_leaves_it_empty(url):
-    assert migration_state(url).pending[0] == "0001_backfill_engine"
+    assert migration_state(url).pending[0] == "0001_backfill"
     assert tables(url) == set()
 
 
@@ -85,7 +85,7 @@ def test_a_database_that_is_up_to_date_is_only_read(url, folder):
 def test_what_is_missing_is_named_together_with_the_command_that_mends_it(url):
     with pytest.raises(MigrationError) as raised:
         require_migrations(url)
-    assert "lacks migration 0001_backfill_engine" in str(raised.value)
+    assert "lacks migration 0001_backfill" in str(raised.value)
     assert "backfills migrate" in raised.value.hint
     apply_migrations(url)
     require_migrations(url)

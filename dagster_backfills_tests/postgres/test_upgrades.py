@@ -24,12 +24,6 @@ from dagster_backfills_tests.domains.kintell.sample import add_users
 FILES = sorted(migrations_dir().rglob("*.sql"), key=lambda path: path.name)
 VERSIONS = [path.stem for path in FILES]
 DAY = date(2026, 3, 1)
-# What a later version gives up on purpose: columns and tables whose content nothing needs any more.
-GIVEN_UP = {
-    "kintell.backfill_job_batches": {"claimed_ids"},  # 0034
-    "backfill.batches": {"first_slice"},  # 0050
-}
-GIVEN_UP_TABLES = {"kintell.user_removals"}  # 0060
 
 
 def has(conn, table):
@@ -73,11 +67,7 @@ def contents(conn):
         " where k.relkind in ('r', 'p') and n.nspname = any(%s) and k.relname <> 'schema_migrations' group by 1",
         [["backfill", "progress", "training", "kintell", "jobs", "scoring"]],
     ).fetchall()
-    return {
-        table: [n for n in names if n not in GIVEN_UP.get(table, ())]
-        for table, names in tables
-        if table not in GIVEN_UP_TABLES
-    }
+    return dict(tables)
 
 
 def rows(conn, columns):

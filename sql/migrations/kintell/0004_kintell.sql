@@ -1,11 +1,16 @@
 -- Domain 3: historical session import from CSV. Tables of the domain, and the account of each import.
 
+comment on schema kintell is
+'Domain 3: historical sessions imported from CSV, with their events.';
+
 create table kintell.users (
     id uuid primary key default gen_random_uuid(),
     email text not null,
     name text not null,
     role text not null
 );
+comment on table kintell.users is
+'The people that sessions name, by e-mail address.';
 create unique index users_lower_email_key on kintell.users (lower(email));
 
 -- The account of one import. Counters and position move only in the transaction that writes the rows they count.
@@ -64,6 +69,8 @@ create table kintell.backfill_jobs (
     constraint running_is_claimed check (status <> 'running' or activity is not null),
     constraint checkpoint_in_file check (checkpoint_offset between 0 and file_size)
 );
+comment on table kintell.backfill_jobs is
+'One row an import: the file, the account, the checkpoint, the claim, the undoing.';
 -- One unfinished job a content: starting a file twice continues it.
 create unique index backfill_jobs_open_content_key on kintell.backfill_jobs (file_sha256)
 where status in ('pending', 'running', 'paused');
@@ -72,7 +79,9 @@ create index backfill_jobs_created_at_idx on kintell.backfill_jobs (created_at);
 create index backfill_jobs_held_idx on kintell.backfill_jobs (heartbeat_at) where activity is not null;
 
 create function kintell.check_job_status() returns trigger
-language plpgsql as $$
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
 begin
     if (old.status, new.status) in (
         ('pending', 'running'), ('pending', 'cancelled'), ('pending', 'failed'),
@@ -92,7 +101,9 @@ for each row when (old.status is distinct from new.status) execute function kint
 
 create table kintell.kintell_sessions (
     id uuid primary key default gen_random_uuid(),
-    external_session_id text not null unique check (octet_length(external_session_id) between 1 and 1000),
+    -- Compared byte by byte: many times faster than by the rules of a language, and an import can tell from the first
+    -- and the last id of a batch that none of them is there.
+    external_session_id text collate "C" not null unique check (octet_length(external_session_id) between 1 and 1000),
     session_type text not null check (session_type in ('language', 'mentorship')),
     participant_id uuid not null references kintell.users,
     volunteer_id uuid not null references kintell.users,
@@ -102,19 +113,28 @@ create table kintell.kintell_sessions (
     rating smallint check (rating between 1 and 5),
     feedback_text text,
     language_level text check (language_level in ('A1', 'A2', 'B1', 'B2', 'C1', 'C2')),
-    backfill_job_id uuid references kintell.backfill_jobs,
+    backfill_job_id uuid,  -- of kintell.backfill_jobs: looked up once a statement
     created_at timestamptz not null default now(),
     updated_at timestamptz not null default now()
 );
+comment on table kintell.kintell_sessions is
+'Sessions, one row each, from applications and from imports.';
 create index kintell_sessions_participant_id_idx on kintell.kintell_sessions (participant_id);
 create index kintell_sessions_volunteer_id_idx on kintell.kintell_sessions (volunteer_id);
-create index kintell_sessions_scheduled_at_idx on kintell.kintell_sessions (scheduled_at);
-create index kintell_sessions_backfill_job_id_idx on kintell.kintell_sessions (backfill_job_id);
+-- Hardly two sessions begin at the same moment: looking for equal ones each time a page is full is in vain.
+create index kintell_sessions_scheduled_at_idx on kintell.kintell_sessions (scheduled_at)
+with (deduplicate_items = off);
+-- A job's rows lie together: a summary of each stretch of the table finds them as fast, and costs next to nothing to
+-- keep.
+create index kintell_sessions_backfill_job_id_idx on kintell.kintell_sessions
+using brin (backfill_job_id uuid_minmax_multi_ops) with (autosummarize = on);
 
 -- Whoever edits a session is seen to have done so, which is what a rollback goes by. A statement that sets
 -- updated_at itself (the rollback, giving a session its old version back) is taken at its word.
 create function kintell.touch_session() returns trigger
-language plpgsql as $$
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
 begin
     if new.updated_at is not distinct from old.updated_at then
         new.updated_at := clock_timestamp();
@@ -125,18 +145,23 @@ $$;
 create trigger touch_session before update on kintell.kintell_sessions
 for each row execute function kintell.touch_session();
 
--- A day's summary goes stale with any change to its sessions, whoever makes it.
+-- A day's summary goes stale with any change to its sessions, whoever makes it. Its key is the date in ISO's form,
+-- whatever the session that wrote it is set to; a day's text is made once, and not for each of its sessions.
 create function kintell.mark_summary_days() returns trigger
-language plpgsql as $$
+language plpgsql security definer
+set datestyle = 'ISO, MDY'
+set search_path = pg_catalog, pg_temp
+set row_security = off
+as $$
 begin
     if tg_op <> 'INSERT' then
         perform backfill.mark_stale('kintell/daily_session_summary', array(
-            select distinct (scheduled_at at time zone 'UTC')::date::text from old_rows
+            select day::text from (select distinct (scheduled_at at time zone 'UTC')::date as day from old_rows) as d
         ));
     end if;
     if tg_op <> 'DELETE' then
         perform backfill.mark_stale('kintell/daily_session_summary', array(
-            select distinct (scheduled_at at time zone 'UTC')::date::text from new_rows
+            select day::text from (select distinct (scheduled_at at time zone 'UTC')::date as day from new_rows) as d
         ));
     end if;
     return null;
@@ -150,8 +175,7 @@ for each statement execute function kintell.mark_summary_days();
 create trigger mark_summary_days_delete after delete on kintell.kintell_sessions
 referencing old table as old_rows for each statement execute function kintell.mark_summary_days();
 
--- One row a committed batch. `claimed_ids` holds 8 bytes a session id that the batch settled, so that a resumed
--- worker knows which ids the file has had without reading it again.
+-- One row a committed batch.
 create table kintell.backfill_job_batches (
     job_id uuid not null references kintell.backfill_jobs on delete cascade,
     batch_no bigint generated always as identity,
@@ -165,12 +189,12 @@ create table kintell.backfill_job_batches (
     updated_rows integer not null,
     skipped_rows integer not null,
     failed_rows integer not null,
-    claimed_ids bytea not null,
     seconds double precision not null,
     committed_at timestamptz not null default clock_timestamp(),
     primary key (job_id, batch_no)
 );
-alter table kintell.backfill_job_batches alter column claimed_ids set storage external;
+comment on table kintell.backfill_job_batches is
+'One row a committed batch of an import: which rows and bytes of the file, and what became of them.';
 
 -- Rejected rows, as they stood in the file. Open until a replay imports them.
 create table kintell.backfill_row_errors (
@@ -183,6 +207,8 @@ create table kintell.backfill_row_errors (
     resolved_at timestamptz,
     primary key (job_id, row_number)
 );
+comment on table kintell.backfill_row_errors is
+'Rejected rows as they stood in the file. Open until a replay imports them.';
 
 -- What a session was before an import with on_duplicate = update rewrote it.
 create table kintell.backfill_job_updates (
@@ -192,6 +218,8 @@ create table kintell.backfill_job_updates (
     updated_at timestamptz not null,
     primary key (job_id, session_id)
 );
+comment on table kintell.backfill_job_updates is
+'What a session was before an import rewrote it, for the rollback.';
 
 -- Events wait here in the order of `position` until they are stored in JetStream. Each batch takes one value
 -- of the sequence, which is a room for 100,000 events.
@@ -216,6 +244,8 @@ create table kintell.event_outbox (
     published_at timestamptz,
     primary key (session_id, event_type)
 );
+comment on table kintell.event_outbox is
+'Events in their order, until they are stored in JetStream.';
 create index event_outbox_waiting_idx on kintell.event_outbox (position) where published_at is null;
 
 create view kintell.event_payloads as
@@ -250,6 +280,8 @@ select
         )
     end as payload
 from kintell.event_outbox;
+comment on view kintell.event_payloads is
+'Events in the form in which they are sent.';
 
 -- The publisher's own mark: events up to this position may have left, although nobody noted it yet.
 create table kintell.event_publisher (
@@ -259,6 +291,8 @@ create table kintell.event_publisher (
     last_error_at timestamptz,
     last_published_at timestamptz
 );
+comment on table kintell.event_publisher is
+'The publisher''s own mark: how far events may have left, and its last error. One row.';
 insert into kintell.event_publisher default values;
 
 -- Asset kintell/daily_session_summary.
@@ -275,6 +309,8 @@ create table kintell.daily_session_summary (
     average_rating numeric(3, 2),
     updated_at timestamptz not null default now()
 );
+comment on table kintell.daily_session_summary is
+'One row a day (UTC) that has sessions. The asset of the same name.';
 
 create view kintell.backfill_job_history as
 select
@@ -308,6 +344,8 @@ left join lateral (
     from kintell.backfill_job_batches as bb
     where bb.job_id = j.id and bb.activity = 'import'
 ) as b on true;
+comment on view kintell.backfill_job_history is
+'Every import: how far, how fast, how many rows rejected, how long.';
 
 create view kintell.backfill_daily_summary as
 select
@@ -324,6 +362,8 @@ select
     round(100.0 * sum(failed_rows) / nullif(sum(processed_rows), 0), 2) as error_percent
 from kintell.backfill_jobs
 group by 1;
+comment on view kintell.backfill_daily_summary is
+'Imports by the UTC day of their registration.';
 
 create view kintell.sessions_per_date as
 select
@@ -336,6 +376,8 @@ select
     round(avg(rating), 2) as average_rating
 from kintell.kintell_sessions
 group by 1;
+comment on view kintell.sessions_per_date is
+'Sessions by UTC day, counted at the moment of asking.';
 
 -- The domain in one row, in the columns that every domain's overview has.
 create view kintell.overview as
@@ -348,3 +390,53 @@ select
     count(*) filter (where j.status = 'failed') as failed,
     null::timestamptz as oldest_stale
 from kintell.backfill_jobs as j;
+comment on view kintell.overview is
+'The domain in one row, for backfills status.';
+
+-- Ids of a job's file that were in the database before it: skipped, updated or refused. Those that it inserted need no
+-- line here, as they are its sessions.
+create table kintell.backfill_job_claims (
+    job_id uuid not null references kintell.backfill_jobs on delete cascade,
+    external_session_id text not null,
+    primary key (job_id, external_session_id)
+);
+comment on table kintell.backfill_job_claims is
+'Ids of an import''s file that were in the database before it: skipped, updated or refused.';
+
+-- All rows of an import have one job, which is looked up once a statement, not once a row.
+create function kintell.check_session_jobs() returns trigger
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+    job uuid;
+begin
+    for job in
+        select distinct n.backfill_job_id from new_rows as n where n.backfill_job_id is not null
+    loop
+        perform from kintell.backfill_jobs as j where j.id = job for key share;
+        if not found then
+            raise exception 'there is no import job %', job using errcode = 'foreign_key_violation';
+        end if;
+    end loop;
+    return null;
+end
+$$;
+create trigger check_session_jobs_insert after insert on kintell.kintell_sessions
+referencing new table as new_rows for each statement execute function kintell.check_session_jobs();
+create trigger check_session_jobs_update after update on kintell.kintell_sessions
+referencing new table as new_rows for each statement execute function kintell.check_session_jobs();
+
+-- Who removes a job has its row locked by now, and so sees the sessions of whoever held it.
+create function kintell.keep_job_of_sessions() returns trigger
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    if exists (select from kintell.kintell_sessions as s where s.backfill_job_id = old.id) then
+        raise exception 'import job % has sessions', old.id
+            using errcode = 'foreign_key_violation', hint = 'Roll it back first.';
+    end if;
+    return case tg_op when 'DELETE' then old else new end;
+end
+$$;
+create trigger keep_job_of_sessions_delete before delete on kintell.backfill_jobs
+for each row execute function kintell.keep_job_of_sessions();
+create trigger keep_job_of_sessions_update before update of id on kintell.backfill_jobs
+for each row when (old.id is distinct from new.id) execute function kintell.keep_job_of_sessions();

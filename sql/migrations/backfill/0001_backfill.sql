@@ -1,6 +1,9 @@
 -- The engine's own tables: what each run did, what failed, what went stale.
 -- One schema a domain; this one belongs to the engine and is shared by all of them.
 
+comment on schema backfill is
+'The engine''s own: what each run did, what failed, what went stale.';
+
 -- One row a step of a Dagster run that wrote through the engine.
 create table backfill.runs (
     run_id text not null,
@@ -15,6 +18,8 @@ create table backfill.runs (
     primary key (run_id, step),
     check ((outcome = 'running') = (finished_at is null))
 );
+comment on table backfill.runs is
+'One row a step of a run that wrote through the engine, with its outcome.';
 create index runs_root_run_id_idx on backfill.runs (root_run_id);
 create index runs_started_at_idx on backfill.runs (started_at);
 
@@ -27,7 +32,6 @@ create table backfill.batches (
     step text not null default '',
     partitions text[] not null,
     units_upto text,
-    first_slice boolean not null default false,
     snapshot pg_snapshot not null,
     units bigint not null default 0,
     rows_inserted bigint not null default 0,
@@ -40,6 +44,8 @@ create table backfill.batches (
     primary key (batch_id, asset),
     foreign key (run_id, step) references backfill.runs on delete cascade
 );
+comment on table backfill.batches is
+'One row a committed batch and asset, written by the transaction that wrote the batch''s rows.';
 create index batches_run_id_idx on backfill.batches (run_id, step);
 
 -- The failure ledger: one open row a failing unit, resolved by the unit's next success.
@@ -58,6 +64,8 @@ create table backfill.failures (
     attempts integer not null default 1 check (attempts > 0),
     resolved_at timestamptz
 );
+comment on table backfill.failures is
+'The failure ledger: one open row a unit that could not be written, resolved by its next success.';
 create unique index failures_open_idx on backfill.failures (asset, partition, unit) nulls not distinct
 where resolved_at is null;
 create index failures_run_id_idx on backfill.failures (run_id);
@@ -70,6 +78,8 @@ create table backfill.stale_marks (
     marked_at timestamptz not null default clock_timestamp(),
     xid xid8 not null default pg_current_xact_id()
 );
+comment on table backfill.stale_marks is
+'One row a change that no computation has seen yet, and the partition that it concerns.';
 create index stale_marks_partition_idx on backfill.stale_marks (asset, partition);
 
 create view backfill.stale as
@@ -80,6 +90,8 @@ select
     count(*) as changes
 from backfill.stale_marks
 group by asset, partition;
+comment on view backfill.stale is
+'The stale partitions: since when, and by how many changes.';
 
 create function backfill.mark_stale(asset text, partitions text[]) returns void
 language sql as $$
@@ -89,8 +101,9 @@ language sql as $$
     where p is not null
 $$;
 
--- Marks that a computation with this snapshot took into account. A mark from a later transaction stays. A mark
--- whose transaction lies in this server's future came with a restored dump, and counts as seen.
+-- Marks that a computation with this snapshot took into account. A mark from a later transaction stays. Those of
+-- this very transaction are seen by what it computes from now on: it clears before it computes. A mark whose
+-- transaction lies in this server's future came with a restored dump, and counts as seen.
 create function backfill.clear_stale(asset text, partitions text[], snapshot pg_snapshot) returns bigint
 language sql as $$
     with cleared as (
@@ -99,6 +112,7 @@ language sql as $$
             and m.partition = any(clear_stale.partitions)
             and (
                 pg_visible_in_snapshot(m.xid, clear_stale.snapshot)
+                or m.xid = pg_current_xact_id()
                 or m.xid >= pg_snapshot_xmax(pg_current_snapshot())
             )
         returning 1
@@ -163,3 +177,5 @@ left join lateral (
     from backfill.batches as bb
     where bb.run_id = r.run_id and bb.step = r.step
 ) as b on true;
+comment on view backfill.run_progress is
+'How far each run is, how fast, and how long it will take.';

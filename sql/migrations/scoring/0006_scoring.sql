@@ -1,10 +1,15 @@
 -- Domain 5: commitment, churn risk and coach actions, one row a member and day.
 
+comment on schema scoring is
+'Domain 5: commitment, churn risk and coach actions by day.';
+
 -- Source tables.
 create table scoring.gyms (
     id text primary key,
     name text not null
 );
+comment on table scoring.gyms is
+'Source: gyms.';
 create table scoring.members (
     id text primary key,
     gym_id text not null references scoring.gyms,
@@ -20,24 +25,34 @@ create table scoring.members (
     churn_risk_score smallint,
     churn_risk_level text,
     churn_risk_day date
-) with (fillfactor = 50);
+-- A day rewrites each row twice, and makes it longer: with less room many a second one would find its page full, and
+-- have to be entered into the indexes again.
+) with (fillfactor = 40);
+comment on table scoring.members is
+'Source: members of a gym, with the visits that are expected of them.';
 create index members_gym_id_idx on scoring.members (gym_id, id) where status = 'active';
 create table scoring.visits (
     member_id text not null references scoring.members on delete cascade,
     visited_on date not null
 );
+comment on table scoring.visits is
+'Source: one row a visit.';
 -- The feature query walks this index alone, in order: a member's visits by day, no sort and no heap.
 create index visits_member_id_visited_on_idx on scoring.visits (member_id, visited_on);
 create table scoring.coaches (
     id text primary key,
     gym_id text not null references scoring.gyms
 );
+comment on table scoring.coaches is
+'Source: coaches of a gym.';
 create index coaches_gym_id_idx on scoring.coaches (gym_id);
 create table scoring.member_coaches (
     coach_id text not null references scoring.coaches on delete cascade,
     member_id text not null references scoring.members on delete cascade,
     primary key (member_id, coach_id)
 );
+comment on table scoring.member_coaches is
+'Source: which coaches a member has.';
 create index member_coaches_coach_id_idx on scoring.member_coaches (coach_id);
 
 -- Targets. The day leads each primary key: a day's rows are written side by side at the right edge of the index,
@@ -65,6 +80,8 @@ create table scoring.commitment_scores (
     scored_at timestamptz not null default now(),
     primary key (day, member_id)
 );
+comment on table scoring.commitment_scores is
+'One row a day and member: the score, its factors and the weights used. The asset of the same name.';
 
 create table scoring.churn_risk_scores (
     day date not null,
@@ -76,6 +93,8 @@ create table scoring.churn_risk_scores (
     scored_at timestamptz not null default now(),
     primary key (day, member_id)
 );
+comment on table scoring.churn_risk_scores is
+'One row a day and member: risk of leaving, its level and reasons. The asset of the same name.';
 
 create table scoring.coach_actions (
     day date not null,
@@ -94,6 +113,8 @@ create table scoring.coach_actions (
     created_at timestamptz not null default now(),
     primary key (day, member_id, coach_id)
 );
+comment on table scoring.coach_actions is
+'One row a day, member and coach: what to do, how urgent and why. The asset of the same name.';
 -- A coach's list of a day.
 create index coach_actions_coach_id_day_idx on scoring.coach_actions (coach_id, day);
 
@@ -115,16 +136,31 @@ create table scoring.chain_days (
     primary key (asset, day),
     check ((outcome = 'running') = (finished_at is null))
 );
+comment on table scoring.chain_days is
+'Where the chain stands: one row an asset and day, written by the run that works the day.';
 create index chain_days_day_idx on scoring.chain_days (day);
 
 -- The newest day's values on the member row. An older day never overwrites a newer one, and a value that is
--- there already is not written again. EXECUTE plans for the size of this batch, not for that of the first one.
+-- there already is not written again. Rows are looked for only between the first and the last member that was written:
+-- a batch is a stretch of members, and without its ends each one would read the whole table. EXECUTE plans for this
+-- stretch and the size of this batch, not for those of the first one.
 create function scoring.keep_newest_commitment() returns trigger
-language plpgsql as $$
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
 declare
     latest text := 'written';
+    first_member text;
+    last_member text;
+    several_days boolean;
 begin
-    if (select min(w.day) <> max(w.day) from written as w) then
+    select min(w.member_id), max(w.member_id), min(w.day) <> max(w.day)
+    into first_member, last_member, several_days
+    from written as w;
+    if first_member is null then
+        return null;
+    end if;
+    if several_days then
         latest := '(select distinct on (w.member_id) w.* from written as w order by w.member_id, w.day desc)';
     end if;
     execute format($sql$
@@ -135,10 +171,11 @@ begin
             commitment_day = s.day
         from %s as s
         where m.id = s.member_id
+            and m.id between %L and %L
             and (m.commitment_day is null or m.commitment_day <= s.day)
             and (m.commitment_score, m.commitment_band, m.commitment_day)
             is distinct from (s.score, s.band, s.day)
-    $sql$, latest);
+    $sql$, latest, first_member, last_member);
     return null;
 end
 $$;
@@ -148,11 +185,22 @@ create trigger keep_newest_on_update after update on scoring.commitment_scores
 referencing new table as written for each statement execute function scoring.keep_newest_commitment();
 
 create function scoring.keep_newest_churn_risk() returns trigger
-language plpgsql as $$
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
 declare
     latest text := 'written';
+    first_member text;
+    last_member text;
+    several_days boolean;
 begin
-    if (select min(w.day) <> max(w.day) from written as w) then
+    select min(w.member_id), max(w.member_id), min(w.day) <> max(w.day)
+    into first_member, last_member, several_days
+    from written as w;
+    if first_member is null then
+        return null;
+    end if;
+    if several_days then
         latest := '(select distinct on (w.member_id) w.* from written as w order by w.member_id, w.day desc)';
     end if;
     execute format($sql$
@@ -163,10 +211,11 @@ begin
             churn_risk_day = s.day
         from %s as s
         where m.id = s.member_id
+            and m.id between %L and %L
             and (m.churn_risk_day is null or m.churn_risk_day <= s.day)
             and (m.churn_risk_score, m.churn_risk_level, m.churn_risk_day)
             is distinct from (s.score, s.level, s.day)
-    $sql$, latest);
+    $sql$, latest, first_member, last_member);
     return null;
 end
 $$;
@@ -176,16 +225,20 @@ create trigger keep_newest_on_update after update on scoring.churn_risk_scores
 referencing new table as written for each statement execute function scoring.keep_newest_churn_risk();
 
 -- A member that is deleted takes its history along: one probe a day through the primary keys.
+-- The days between are counted without a time zone, in which a midnight may be missing.
 create function scoring.forget_members() returns trigger
-language plpgsql as $$
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+set row_security = off
+as $$
 declare
     history text;
 begin
     foreach history in array array['commitment_scores', 'churn_risk_scores', 'coach_actions'] loop
         execute format(
             'delete from scoring.%1$I as h using gone as g, generate_series('
-            || '(select min(day) from scoring.%1$I), (select max(day) from scoring.%1$I), interval ''1 day'') as d '
-            || 'where h.day = d::date and h.member_id = g.id', history);
+            || '(select min(day)::timestamp from scoring.%1$I), (select max(day)::timestamp from scoring.%1$I), '
+            || 'interval ''1 day'') as d where h.day = d::date and h.member_id = g.id', history);
     end loop;
     return null;
 end
@@ -212,3 +265,13 @@ from (
     left join scoring.chain_days as c on c.day = (now() at time zone 'UTC')::date - ago.days
     group by ago.days
 ) as d;
+comment on view scoring.overview is
+'The domain in one row, for backfills status: the days of the last week.';
+
+-- Who is due for scoring as of a day, said once: active members who had joined by then, or had a visit by then.
+-- Inlined where it is used, so that the visits are looked for only where the joining date does not tell.
+create function scoring.is_due(status text, joined_date date, day date, visited boolean) returns boolean
+language sql immutable parallel safe
+return status = 'active' and (joined_date <= day or visited);
+comment on function scoring.is_due(text, date, date, boolean) is
+'Whether a member is scored as of a day; visited: whether it has a visit up to that day.';

@@ -1,3 +1,97 @@
+-- Domain 2: precomputed cohort and user statistics.
+
+comment on schema progress is
+'Domain 2: statistics of students and cohorts.';
+
+-- Source tables.
+create table progress.schools (
+    id text primary key,
+    name text not null
+);
+comment on table progress.schools is
+'Source: schools.';
+create table progress.cohorts (
+    id text primary key,
+    school_id text not null references progress.schools,
+    name text not null,
+    created_at timestamptz not null default now()
+);
+comment on table progress.cohorts is
+'Source: cohorts, the partitions of this domain.';
+create index cohorts_school_id_idx on progress.cohorts (school_id);
+create table progress.users (
+    id text primary key,
+    cohort_id text not null references progress.cohorts on delete cascade,
+    name text not null,
+    email text not null,
+    deleted_at timestamptz
+);
+comment on table progress.users is
+'Source: students; one with deleted_at has left.';
+create index users_cohort_id_idx on progress.users (cohort_id, id) where deleted_at is null;
+create index users_cohort_id_all_idx on progress.users (cohort_id);
+create table progress.classes (
+    id text primary key,
+    cohort_id text not null references progress.cohorts on delete cascade
+);
+comment on table progress.classes is
+'Source: the classes of a cohort.';
+create index classes_cohort_id_idx on progress.classes (cohort_id);
+create table progress.modules (
+    id text primary key,
+    class_id text not null references progress.classes on delete cascade
+);
+comment on table progress.modules is
+'Source: the modules of a class.';
+create index modules_class_id_idx on progress.modules (class_id);
+create table progress.questions (
+    id text primary key,
+    module_id text not null references progress.modules on delete cascade
+);
+comment on table progress.questions is
+'Source: the questions of a module.';
+create index questions_module_id_idx on progress.questions (module_id);
+create table progress.user_progress (
+    user_id text not null references progress.users on delete cascade,
+    question_id text not null references progress.questions on delete cascade,
+    class_id text not null references progress.classes on delete cascade,
+    selected_options text[] not null default '{}',
+    eliminated_options text[] not null default '{}',
+    is_mastered boolean not null default false,
+    last_attempt_at timestamptz,
+    primary key (user_id, question_id)
+);
+comment on table progress.user_progress is
+'Source: one row an answer of a student to a question.';
+create index user_progress_class_id_idx on progress.user_progress (class_id);
+create index user_progress_question_id_idx on progress.user_progress (question_id);
+
+-- Targets. Fill factors leave room on the page, so that a rewritten row stays on it (a HOT update).
+create table progress.user_progress_stats (
+    user_id text primary key references progress.users on delete cascade,
+    cohort_id text not null references progress.cohorts on delete cascade,
+    questions_interacted integer not null check (questions_interacted >= 0),
+    questions_mastered integer not null check (questions_mastered >= 0),
+    total_questions integer not null check (total_questions >= 0),
+    last_activity_at timestamptz,
+    updated_at timestamptz not null default now()
+) with (fillfactor = 45);
+comment on table progress.user_progress_stats is
+'One row an active student: what it has answered and mastered. The asset of the same name.';
+-- The dashboard's read: the students of a cohort, one indexed range.
+create index user_progress_stats_cohort_id_idx on progress.user_progress_stats (cohort_id, user_id);
+
+create table progress.cohort_stats (
+    cohort_id text primary key references progress.cohorts on delete cascade,
+    total_students integer not null check (total_students >= 0),
+    total_questions integer not null check (total_questions >= 0),
+    total_modules integer not null check (total_modules >= 0),
+    average_completion integer not null check (average_completion >= 0),
+    updated_at timestamptz not null default now()
+) with (fillfactor = 45);
+comment on table progress.cohort_stats is
+'One row a cohort: students, questions and the mean of their completion. The asset of the same name.';
+
 -- Domain 2, real time: statement-level triggers that keep a student's own statistics right in the transaction that
 -- saved the progress, and mark the cohorts whose statistics a change made stale.
 --
@@ -142,6 +236,7 @@ create function progress.user_progress_changed() returns trigger
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set row_security = off
 as $$
 declare
     changed text[];
@@ -196,6 +291,7 @@ create function progress.users_changed() returns trigger
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set row_security = off
 as $$
 declare
     touched text[];
@@ -279,6 +375,7 @@ create function progress.classes_changed() returns trigger
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set row_security = off
 as $$
 declare
     cohorts text[];
@@ -315,6 +412,7 @@ create function progress.modules_changed() returns trigger
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set row_security = off
 as $$
 declare
     class_ids text[];
@@ -351,6 +449,7 @@ create function progress.questions_changed() returns trigger
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set row_security = off
 as $$
 declare
     module_ids text[];
@@ -389,6 +488,7 @@ create function progress.cohorts_changed() returns trigger
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set row_security = off
 as $$
 declare
     ids text[];
@@ -425,6 +525,7 @@ create function progress.sources_truncated() returns trigger
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set row_security = off
 as $$
 begin
     delete from backfill.stale_marks as m
@@ -450,3 +551,115 @@ create trigger classes_truncated after truncate on progress.classes
 for each statement execute function progress.sources_truncated();
 create trigger cohorts_truncated after truncate on progress.cohorts
 for each statement execute function progress.sources_truncated();
+
+-- Domain 2, what people and programs read: the status of every cohort, and the dashboard's two reads.
+
+-- One row a cohort. `students` are the active ones; `students_with_stats` those of them that have a row in this
+-- cohort; `leftover_stats` are rows of nobody who is an active student of the cohort. `is_missing`: the cohort or a
+-- student has no row, or a row is left over; `stale_since`: the oldest change that no computation has seen. Either
+-- means `needs_backfill`. Each part is a range of an index per cohort, so that one cohort costs the time of one.
+create view progress.cohort_status as
+select
+    c.id as cohort_id,
+    c.name as cohort_name,
+    c.school_id,
+    sc.name as school_name,
+    c.created_at,
+    cs.cohort_id is not null as has_stats,
+    u.students,
+    u.students_with_stats,
+    s.stats - u.students_with_stats as leftover_stats,
+    cl.classes,
+    w.is_missing,
+    w.is_missing or st.stale_since is not null as needs_backfill,
+    st.stale_since
+from progress.cohorts as c
+inner join progress.schools as sc on sc.id = c.school_id
+left join progress.cohort_stats as cs on cs.cohort_id = c.id
+left join lateral (
+    select
+        count(*) as students,
+        count(ups.user_id) as students_with_stats
+    from progress.users as us
+    left join progress.user_progress_stats as ups on ups.user_id = us.id and ups.cohort_id = us.cohort_id
+    where us.cohort_id = c.id and us.deleted_at is null
+) as u on true
+left join lateral (
+    select count(*) as stats
+    from progress.user_progress_stats as ups
+    where ups.cohort_id = c.id
+) as s on true
+left join lateral (
+    select count(*) as classes
+    from progress.classes as k
+    where k.cohort_id = c.id
+) as cl on true
+left join lateral (
+    select min(m.marked_at) as stale_since
+    from backfill.stale_marks as m
+    where m.asset in ('progress/user_progress_stats', 'progress/cohort_stats') and m.partition = c.id
+) as st on true
+cross join lateral (
+    select
+        cs.cohort_id is null
+        or u.students <> u.students_with_stats
+        or s.stats <> u.students_with_stats as is_missing
+) as w;
+comment on view progress.cohort_status is
+'Every cohort: whether statistics are missing or stale, and since when.';
+
+-- A cohort for the dashboard: one lookup by key. The names cost their own lookup only where they are asked for.
+create view progress.cohort_dashboard as
+select
+    cs.cohort_id,
+    c.name as cohort_name,
+    sc.name as school_name,
+    cs.total_students,
+    cs.total_questions,
+    cs.total_modules,
+    cs.average_completion,
+    cs.updated_at
+from progress.cohort_stats as cs
+left join progress.cohorts as c on c.id = cs.cohort_id
+left join progress.schools as sc on sc.id = c.school_id;
+comment on view progress.cohort_dashboard is
+'A cohort for the dashboard: one lookup by key.';
+
+-- Its students: one range of an index. `completion` is rounded half up to a whole percent.
+create view progress.student_dashboard as
+select
+    s.cohort_id,
+    s.user_id,
+    u.name as user_name,
+    s.questions_interacted,
+    s.questions_mastered,
+    s.total_questions,
+    case
+        when s.total_questions = 0 then 0
+        else round(100.0 * s.questions_interacted / s.total_questions)::integer
+    end as completion,
+    s.last_activity_at,
+    s.updated_at
+from progress.user_progress_stats as s
+left join progress.users as u on u.id = s.user_id;
+comment on view progress.student_dashboard is
+'The students of a cohort for the dashboard: one range of an index.';
+
+-- The domain in one row, in the columns that every domain's overview has.
+create view progress.overview as
+select
+    'cohorts' as of_what,
+    count(*) as units,
+    count(*) filter (where not s.needs_backfill and f.partition is null) as up_to_date,
+    count(*) filter (where s.is_missing) as missing,
+    count(*) filter (where s.stale_since is not null) as stale,
+    count(f.partition) as failed,
+    min(s.stale_since) as oldest_stale
+from progress.cohort_status as s
+left join (
+    select distinct failures.partition
+    from backfill.failures
+    where failures.asset in ('progress/user_progress_stats', 'progress/cohort_stats') and failures.resolved_at is null
+) as f on f.partition = s.cohort_id;
+comment on view progress.overview is
+'The domain in one row, for backfills status.';

@@ -1,0 +1,946 @@
+-- Domain 4: the background job queue. Tables and constraints, the state machine, and putting work in.
+
+comment on schema jobs is
+'Domain 4: the queue of background jobs.';
+
+-- Ids in the order of time, so that the newest rows lie together in every index. Postgres has such from version 18 on.
+do $$
+begin
+    if current_setting('server_version_num')::integer >= 180000 then
+        create function jobs.new_id() returns uuid language sql volatile parallel safe as 'select uuidv7()';
+    else
+        create function jobs.new_id() returns uuid language sql volatile parallel safe as $body$
+            select encode(
+                set_byte(
+                    overlay(
+                        uuid_send(gen_random_uuid())
+                        placing substring(int8send((extract(epoch from clock_timestamp()) * 1000)::bigint) from 3)
+                        from 1 for 6
+                    ), 6, 112 + (random() * 15)::integer
+                ), 'hex'
+            )::uuid
+        $body$;
+    end if;
+end
+$$;
+
+-- What operators may turn. One row.
+create table jobs.queue_settings (
+    only_row boolean primary key default true check (only_row),
+    lease interval not null default '60 seconds' check (lease > interval '0'),
+    retry_base interval not null default '10 seconds' check (retry_base >= interval '0'),
+    retry_cap interval not null default '1 hour' check (retry_cap >= interval '0'),
+    max_lost_leases integer not null default 10 check (max_lost_leases > 0),
+    stuck_after interval not null default '10 minutes',
+    keep_finished interval not null default '30 days'
+);
+comment on table jobs.queue_settings is
+'What operators may turn: the lease, the back-off of retries, what counts as stuck. One row.';
+insert into jobs.queue_settings default values;
+
+-- The kinds of work. `input_fields` maps each field that a type knows to its JSON type; null takes anything.
+create table jobs.job_types (
+    job_type text primary key check (job_type ~ '^[a-z][a-z0-9_]*$'),
+    input_fields jsonb check (jsonb_typeof(input_fields) = 'object'),
+    required_fields text[] not null default '{}',
+    output_fields text[] not null default '{}',
+    max_retries integer not null default 3 check (max_retries >= 0)
+);
+comment on table jobs.job_types is
+'The types of jobs that may be enqueued, with their limits and the inputs that they ask for.';
+insert into jobs.job_types (job_type, input_fields, required_fields, output_fields) values
+(
+    'transcription',
+    '{"audio_url": "string", "language": "string"}',
+    '{audio_url}',
+    '{transcript,segments,duration,language,engine}'
+),
+(
+    'sop_generation',
+    '{"title": "string", "transcript": "string", "duration": "number", "segments": "array"}',
+    '{title,transcript,duration}',
+    '{title,chapters,sop_markdown,key_points,engine}'
+),
+(
+    'mux_upload',
+    '{"video_url": "string"}',
+    '{video_url}',
+    '{asset_id,playback_id,status}'
+);
+
+-- No foreign key to job_types: every enqueue would lock the type's row, and a type that is withdrawn while its
+-- jobs wait must let them fail with a message. Enqueueing checks the type.
+create table jobs.background_jobs (
+    id uuid primary key default jobs.new_id(),
+    job_type text not null,
+    status text not null default 'pending'
+    check (status in ('pending', 'processing', 'completed', 'failed', 'cancelled')),
+    priority smallint not null default 5 check (priority between 1 and 10),
+    user_id text,
+    company_id text,
+    training_id text,
+    input_data jsonb not null default '{}' check (jsonb_typeof(input_data) = 'object'),
+    output_data jsonb,
+    error_data jsonb check (jsonb_typeof(error_data) = 'array'),
+    progress_percentage smallint not null default 0 check (progress_percentage between 0 and 100),
+    progress_message text,
+    retry_count integer not null default 0 check (retry_count >= 0),
+    max_retries integer not null default 3 check (max_retries >= 0),
+    attempt integer not null default 0 check (attempt >= retry_count),
+    claimed_by text,
+    heartbeat_at timestamptz,
+    parent_id uuid references jobs.background_jobs on delete set null,
+    unique_key text,
+    then_steps jsonb check (jsonb_typeof(then_steps) = 'array'),
+    created_at timestamptz not null default clock_timestamp(),
+    run_after timestamptz,
+    started_at timestamptz,
+    completed_at timestamptz,
+    updated_at timestamptz not null default clock_timestamp(),
+    -- Whose job it is: the login that enqueued it, which no SET ROLE changes.
+    enqueued_by text default session_user,
+    check (retry_count <= max_retries),
+    constraint finished_jobs_have_an_end check (
+        (status in ('completed', 'failed', 'cancelled')) = (completed_at is not null)
+    ),
+    constraint only_processing_jobs_are_claimed check (
+        (status = 'processing') = (claimed_by is not null and heartbeat_at is not null)
+    ),
+    constraint processing_jobs_have_started check (status != 'processing' or started_at is not null),
+    constraint completed_jobs_are_whole check (status != 'completed' or progress_percentage = 100)
+);
+comment on table jobs.background_jobs is
+'One row a background job: its state, input, output, errors, owner and retries.';
+-- A cancelled job frees its key: the work was called off, and may be asked for again.
+create unique index background_jobs_unique_key_idx on jobs.background_jobs (job_type, unique_key)
+where unique_key is not null and status != 'cancelled';
+create index background_jobs_parent_id_idx on jobs.background_jobs (parent_id) where parent_id is not null;
+-- The jobs at work. Its condition is not the status, lest the planner take it for a fence, which must go by the id.
+create index background_jobs_claimed_by_idx on jobs.background_jobs (claimed_by) where claimed_by is not null;
+create index background_jobs_failed_idx on jobs.background_jobs (job_type, completed_at) where status = 'failed';
+create index background_jobs_completed_at_idx on jobs.background_jobs (completed_at) where completed_at is not null;
+create index background_jobs_created_at_idx on jobs.background_jobs using brin (created_at);
+
+-- What is claimed from: one narrow row for each pending job. `run_after` is null once the job is due, so that a
+-- claim walks due jobs only, in their order, however many wait for later. A row whose job is not pending (or gone) is
+-- dropped by the claim that meets it, and so a foreign key, which would cost every enqueue, guards nothing.
+create table jobs.job_queue (
+    job_id uuid primary key,
+    job_type text not null,
+    priority smallint not null,
+    run_after timestamptz,
+    created_at timestamptz not null
+) with (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 2000);
+comment on table jobs.job_queue is
+'What is claimed from: one narrow row a pending job.';
+create index job_queue_due_idx on jobs.job_queue (priority, created_at, job_id) where run_after is null;
+create index job_queue_later_idx on jobs.job_queue (run_after) where run_after is not null;
+
+-- The state machine. A new attempt begins with a claim, and with nothing else. The condition stands in the trigger's
+-- own WHEN, so that a step that is allowed calls no function.
+create function jobs.refuse_step() returns trigger
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if new.status != old.status then
+        raise exception 'Job % is %, which can''t become % (attempt % to %)',
+            old.id, old.status, new.status, old.attempt, new.attempt using errcode = 'check_violation';
+    end if;
+    raise exception 'Job %: a new attempt begins with a claim only (attempt % to % while %)',
+        old.id, old.attempt, new.attempt, old.status using errcode = 'check_violation';
+end
+$$;
+create trigger refuse_step after update on jobs.background_jobs
+for each row when (
+    new.attempt != old.attempt + (old.status = 'pending' and new.status = 'processing')::integer
+    or not case old.status
+        when 'pending' then new.status in ('pending', 'processing', 'cancelled')
+        when 'processing' then new.status in ('processing', 'pending', 'completed', 'failed', 'cancelled')
+        when 'failed' then new.status in ('failed', 'pending')
+        else new.status = old.status
+    end
+)
+execute function jobs.refuse_step();
+
+-- Channel jobs_new: work is due (payload: nothing). jobs_cancelled: a job's id, for the worker that holds it.
+-- jobs_changed: {"id", "status", "progress"} of a job, or {"status", "count"} where one statement changed many.
+create function jobs.announce(ids uuid[], status text) returns void
+language plpgsql as $$
+begin
+    if cardinality(ids) > 10 then
+        perform pg_notify('jobs_changed', json_build_object('status', status, 'count', cardinality(ids))::text);
+    elsif cardinality(ids) > 0 then
+        perform pg_notify('jobs_changed', json_build_object('id', i, 'status', announce.status)::text)
+        from unnest(ids) as i;
+    end if;
+end
+$$;
+
+-- What is wrong with an input for this type, as one sentence; null where nothing is.
+create function jobs.input_problem(wanted text, input_data jsonb) returns text
+language plpgsql stable as $$
+declare
+    kind jobs.job_types;
+    problem text;
+begin
+    select t.* into kind from jobs.job_types as t where t.job_type = wanted;
+    if kind.job_type is null then
+        return format('Unknown job type: %s (known: %s)', coalesce(wanted, 'null'),
+            (select string_agg(t.job_type, ', ' order by t.job_type) from jobs.job_types as t));
+    end if;
+    if input_data is null or jsonb_typeof(input_data) != 'object' then
+        return format('%s: input_data must be a JSON object', wanted);
+    end if;
+    if kind.input_fields is null then
+        return null;
+    end if;
+    select string_agg(p, '; ' order by p) into problem from (
+        select format('field %s is required', f) as p
+        from unnest(kind.required_fields) as f
+        where coalesce(jsonb_typeof(input_data -> f), 'null') = 'null'
+        union all
+        select case when not kind.input_fields ? f.key then format('field %s is not known', f.key)
+            else format('field %s must be a %s', f.key, kind.input_fields ->> f.key) end
+        from jsonb_each(input_data) as f
+        where not kind.input_fields ? f.key
+            or jsonb_typeof(f.value) not in (kind.input_fields ->> f.key, 'null')
+    ) as problems;
+    return wanted || ': ' || problem;
+end
+$$;
+
+-- Steps that follow on completion: [{"job_type", "input_data", "priority", "max_retries"}, …]. A field of a step
+-- that its input does not give comes from the output of the step before, then from that step's input. Returns what
+-- is wrong, where that can be known before anything has run; null where nothing is.
+create function jobs.steps_problem(first_type text, first_input jsonb, steps jsonb) returns text
+language plpgsql stable as $$
+declare
+    step jsonb;
+    given jsonb := coalesce(first_input, '{}');
+    kind jobs.job_types;
+    missing text;
+begin
+    if jsonb_typeof(steps) != 'array' then
+        return 'then_steps must be a JSON array of steps';
+    end if;
+    select given || coalesce(jsonb_object_agg(f, 1), '{}') into given
+    from jobs.job_types as t cross join unnest(t.output_fields) as f where t.job_type = first_type;
+    for step in select s from jsonb_array_elements(steps) as s loop
+        select t.* into kind from jobs.job_types as t where t.job_type = step ->> 'job_type';
+        if kind.job_type is null then
+            return jobs.input_problem(step ->> 'job_type', '{}');
+        end if;
+        select string_agg(format('field %s is required', f), '; ') into missing
+        from unnest(kind.required_fields) as f
+        where not given ? f and not coalesce(step -> 'input_data', '{}') ? f;
+        if missing is not null then
+            return format('%s (a step of %s): %s', kind.job_type, first_type, missing);
+        end if;
+        if step ? 'priority' and not (step ->> 'priority') ~ '^([1-9]|10)$' then
+            return format('%s (a step of %s): priority must be 1 to 10', kind.job_type, first_type);
+        end if;
+        select coalesce(step -> 'input_data', '{}') || coalesce(jsonb_object_agg(f, 1), '{}') into given
+        from (
+            select unnest(kind.output_fields) as f
+            union
+            select k from jsonb_object_keys(kind.input_fields) as k where given ? k
+        ) as fields;
+    end loop;
+    return null;
+end
+$$;
+
+-- Many jobs of one type and settings, one for each input, in that order. Returns their ids, in that order.
+-- All or none. A unique key belongs to one job and so not here: see enqueue_background_job.
+create function jobs.enqueue_background_jobs(
+    job_type text,
+    inputs jsonb[],
+    priority integer default 5,
+    run_after timestamptz default null,
+    max_retries integer default null,
+    user_id text default null,
+    company_id text default null,
+    training_id text default null
+) returns uuid[]
+language plpgsql as $$
+#variable_conflict use_column
+declare
+    v alias for $1;
+    kind jobs.job_types;
+    problem text;
+    later timestamptz := case when $4 > clock_timestamp() then $4 end;
+    ids uuid[];
+begin
+    select t.* into kind from jobs.job_types as t where t.job_type = v;
+    if kind.job_type is null or kind.input_fields is not null then
+        select p into problem from unnest($2) as i cross join lateral jobs.input_problem($1, i) as p
+        where p is not null limit 1;
+    end if;
+    if problem is null and kind.job_type is null then
+        problem := jobs.input_problem($1, '{}');
+    end if;
+    if problem is not null then
+        raise exception '%', problem using errcode = 'invalid_parameter_value';
+    end if;
+    with made as (
+        insert into jobs.background_jobs as b (
+            job_type, input_data, priority, run_after, max_retries, user_id, company_id, training_id
+        )
+        select $1, i, $3, $4, coalesce($5, kind.max_retries), $6, $7, $8 from unnest($2) as i
+        returning b.id, b.created_at
+    ), queued as (
+        insert into jobs.job_queue (job_id, job_type, priority, run_after, created_at)
+        select m.id, $1, $3, later, m.created_at from made as m
+    )
+    select coalesce(array_agg(m.id), '{}') into ids from made as m;
+    if later is null and cardinality(ids) > 0 then
+        perform pg_notify('jobs_new', '');
+    end if;
+    perform jobs.announce(ids, 'pending');
+    return ids;
+end
+$$;
+
+-- One job. With a `unique_key` it is idempotent: the id of the job of this type that has the key comes back, be it
+-- waiting, at work, completed or failed. Raises invalid_parameter_value, naming the field, where the input does not
+-- fit the type. With its owner's rights: who may execute it may put work in, and needs no more. A parent must be a job
+-- that the caller may see.
+create function jobs.enqueue_background_job(
+    job_type text,
+    input_data jsonb default '{}',
+    priority integer default 5,
+    run_after timestamptz default null,
+    unique_key text default null,
+    max_retries integer default null,
+    user_id text default null,
+    company_id text default null,
+    training_id text default null,
+    parent_id uuid default null,
+    then_steps jsonb default null
+) returns uuid
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+set row_security = off
+as $$
+#variable_conflict use_column
+declare
+    problem text := jobs.input_problem($1, $2);
+    later timestamptz := case when $4 > clock_timestamp() then $4 end;
+    made jobs.background_jobs;
+begin
+    if problem is null and $11 is not null then
+        problem := jobs.steps_problem($1, $2, $11);
+    end if;
+    if problem is null and $3 not between 1 and 10 then
+        problem := format('%s: priority must be 1 to 10, not %s', $1, $3);
+    end if;
+    if problem is null and $10 is not null and not exists (
+        select from jobs.background_jobs as p
+        where p.id = $10
+            and (p.enqueued_by = session_user or has_table_privilege(session_user, 'jobs.background_jobs', 'select'))
+    ) then
+        problem := format('%s: there is no job %s to be the parent', $1, $10);
+    end if;
+    if problem is not null then
+        raise exception '%', problem using errcode = 'invalid_parameter_value';
+    end if;
+    -- Where the key's holder is cancelled or removed between the two statements, the next round inserts.
+    loop
+        insert into jobs.background_jobs as b (
+            job_type, input_data, priority, run_after, unique_key, max_retries, user_id, company_id, training_id,
+            parent_id, then_steps
+        ) values (
+            $1, $2, $3, $4, $5,
+            coalesce($6, (select t.max_retries from jobs.job_types as t where t.job_type = $1)), $7, $8, $9,
+            $10, nullif($11, '[]')
+        )
+        on conflict (job_type, unique_key) where unique_key is not null and status != 'cancelled' do nothing
+        returning b.* into made;
+        exit when made.id is not null;
+        select b.* into made from jobs.background_jobs as b
+        where b.job_type = $1 and b.unique_key = $5 and b.status != 'cancelled';
+        if made.id is not null then
+            return made.id;
+        end if;
+    end loop;
+    insert into jobs.job_queue (job_id, job_type, priority, run_after, created_at)
+    values (made.id, $1, $3, later, made.created_at);
+    if later is null then
+        perform pg_notify('jobs_new', '');
+    end if;
+    perform jobs.announce(array[made.id], 'pending');
+    return made.id;
+end
+$$;
+
+-- Domain 4: a job's life from claim to end. Every function that a worker calls is fenced: it accepts only the
+-- attempt that holds the job, and only while that attempt's lease lasts.
+
+-- Claim up to `max_jobs` due jobs for this worker: priority 1 first, then the oldest. Rows that another claim has
+-- locked are passed over. Jobs whose time has come become due first.
+create function jobs.claim_jobs(worker text, max_jobs integer) returns table (
+    id uuid, job_type text, priority smallint, attempt integer, retry_count integer, max_retries integer,
+    input_data jsonb, created_at timestamptz
+)
+language plpgsql
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_sort = off
+as $$
+#variable_conflict use_column
+declare
+    ids uuid[];
+    moment timestamptz := clock_timestamp();
+begin
+    update jobs.job_queue as q set run_after = null
+    where q.job_id in (
+        select later.job_id from jobs.job_queue as later
+        where later.run_after <= moment
+        order by later.run_after
+        limit 5000
+        for update skip locked
+    );
+    with due as materialized (
+        select q.job_id from jobs.job_queue as q
+        where q.run_after is null
+        order by q.priority, q.created_at, q.job_id
+        limit $2
+        for update skip locked
+    ), taken as (
+        delete from jobs.job_queue as q using due where q.job_id = due.job_id returning q.job_id
+    )
+    select array_agg(t.job_id) into ids from taken as t;
+    if ids is null then
+        return;
+    end if;
+    return query
+    update jobs.background_jobs as b
+    set status = 'processing',
+        attempt = b.attempt + 1,
+        claimed_by = $1,
+        heartbeat_at = moment,
+        started_at = moment,
+        progress_percentage = 0,
+        progress_message = null,
+        updated_at = moment
+    where b.id = any(ids) and b.status = 'pending'
+    returning b.id, b.job_type, b.priority, b.attempt, b.retry_count, b.max_retries, b.input_data, b.created_at;
+    perform jobs.announce(ids, 'processing');
+end
+$$;
+
+-- Attempts that were heard of before this have lost their lease.
+create function jobs.oldest_heartbeat() returns timestamptz
+language sql volatile as $$
+    select clock_timestamp() - s.lease from jobs.queue_settings as s
+$$;
+
+-- In the functions below that fence many attempts at once, `case` keeps the planner from thinking that hardly any job
+-- is `processing` and so from looking through them all, once for each attempt: it must go from each attempt to its job.
+
+-- Renew the leases of these attempts. Returns the jobs that the worker still holds; the others were cancelled or lost.
+-- A row that is being completed at this moment is passed over: waiting for it, in no order, could deadlock.
+create function jobs.renew_leases(ids uuid[], attempts integer[]) returns setof uuid
+language plpgsql
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+#variable_conflict use_column
+declare
+    oldest timestamptz := jobs.oldest_heartbeat();
+begin
+    with held as materialized (
+        select b.id from unnest($1, $2) as h (id, attempt)
+        inner join jobs.background_jobs as b on b.id = h.id and b.attempt = h.attempt
+        where case when b.status = 'processing' then b.heartbeat_at >= oldest else false end
+        for update of b skip locked
+    )
+    update jobs.background_jobs as b set heartbeat_at = clock_timestamp() from held where b.id = held.id;
+    return query
+    select b.id from unnest($1, $2) as h (id, attempt)
+    inner join jobs.background_jobs as b on b.id = h.id and b.attempt = h.attempt
+    where case when b.status = 'processing' then b.heartbeat_at >= oldest else false end;
+end
+$$;
+
+-- Progress of one attempt. Returns the job's status: `processing` where it was accepted, `cancelled` where the job
+-- was cancelled; null where the attempt does not hold the job any more. What a job says of its work is its owner's
+-- alone: the channel, which every login may hear, tells that there is something new, the table what.
+create function jobs.report_progress(
+    job_id uuid, attempt integer, percentage integer, message text
+) returns text
+language plpgsql as $$
+begin
+    update jobs.background_jobs as b
+    set progress_percentage = greatest(0, least(100, percentage)),
+        progress_message = left(message, 1000),
+        heartbeat_at = clock_timestamp(),
+        updated_at = clock_timestamp()
+    where b.id = report_progress.job_id and b.attempt = report_progress.attempt and b.status = 'processing'
+        and b.heartbeat_at >= jobs.oldest_heartbeat();
+    if found then
+        perform pg_notify('jobs_changed', json_build_object(
+            'id', job_id, 'status', 'processing', 'progress', percentage
+        )::text);
+        return 'processing';
+    end if;
+    return (
+        select b.status from jobs.background_jobs as b
+        where b.id = report_progress.job_id and b.attempt = report_progress.attempt and b.status = 'cancelled'
+    );
+end
+$$;
+
+-- The input of a step that follows: what the step gives, else the known fields from the output before, else from the
+-- input before.
+create function jobs.next_input(step jsonb, input_data jsonb, output_data jsonb) returns jsonb
+language sql stable as $$
+    select coalesce(
+        (
+            select jsonb_object_agg(k, coalesce(output_data -> k, input_data -> k))
+            from jobs.job_types as t cross join lateral jsonb_object_keys(t.input_fields) as k
+            where t.job_type = step ->> 'job_type' and (output_data ? k or input_data ? k)
+        ), '{}'
+    ) || coalesce(step -> 'input_data', '{}')
+$$;
+
+-- Complete many attempts in one statement, and start what follows each, which belongs to whoever enqueued the first of
+-- the chain. Returns the jobs that were accepted.
+create function jobs.complete_jobs(ids uuid[], attempts integer[], outputs jsonb[]) returns setof uuid
+language plpgsql
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+#variable_conflict use_column
+declare
+    done uuid[];
+    chained boolean;
+    oldest timestamptz := jobs.oldest_heartbeat();
+begin
+    with completed as (
+        update jobs.background_jobs as b
+        set status = 'completed',
+            output_data = d.output,
+            progress_percentage = 100,
+            claimed_by = null,
+            heartbeat_at = null,
+            completed_at = clock_timestamp(),
+            updated_at = clock_timestamp()
+        from unnest($1, $2, $3) as d (id, attempt, output)
+        where b.id = d.id and b.attempt = d.attempt
+            and case when b.status = 'processing' then b.heartbeat_at >= oldest else false end
+        returning b.id, b.then_steps
+    )
+    select array_agg(c.id), bool_or(c.then_steps is not null) into done, chained from completed as c;
+    if done is null then
+        return;
+    end if;
+    if chained then
+        with made as (
+            insert into jobs.background_jobs as b (
+                job_type, priority, max_retries, user_id, company_id, training_id, input_data, parent_id, then_steps,
+                enqueued_by
+            )
+            select
+                step.s ->> 'job_type', coalesce((step.s ->> 'priority')::smallint, p.priority),
+                coalesce((step.s ->> 'max_retries')::integer, t.max_retries, p.max_retries),
+                p.user_id, p.company_id, p.training_id, jobs.next_input(step.s, p.input_data, p.output_data),
+                p.id, nullif(p.then_steps - 0, '[]'), p.enqueued_by
+            from jobs.background_jobs as p
+            cross join lateral (select p.then_steps -> 0 as s) as step
+            left join jobs.job_types as t on t.job_type = step.s ->> 'job_type'
+            where p.id = any(done) and p.then_steps is not null
+            returning b.id, b.job_type, b.priority, b.created_at
+        )
+        insert into jobs.job_queue (job_id, job_type, priority, created_at)
+        select m.id, m.job_type, m.priority, m.created_at from made as m;
+        perform pg_notify('jobs_new', '');
+    end if;
+    perform jobs.announce(done, 'completed');
+    return query select d from unnest(done) as d;
+end
+$$;
+
+-- How long to wait before retry number `retry` (from 1): doubling from `retry_base` up to `retry_cap`, times 0.5 to 1.5
+-- at random, so that jobs that failed together do not come back together.
+create function jobs.retry_delay(retry integer) returns interval
+language sql volatile as $$
+    select least(s.retry_cap, s.retry_base * power(2, least(retry, 30) - 1)) * (0.5 + random())
+    from jobs.queue_settings as s
+$$;
+
+-- The record of one failed attempt within error_data; the newest 50 are kept.
+create function jobs.add_error(errors jsonb, attempt integer, kind text, message text, trace text) returns jsonb
+language sql volatile as $$
+    select jsonb_path_query_array(e, '$[last - 49 to last]')
+    from (
+        select coalesce(errors, '[]') || jsonb_build_object(
+            'attempt', attempt, 'kind', kind, 'message', left(message, 4000), 'trace', right(trace, 16000),
+            'at', clock_timestamp()
+        ) as e
+    ) as grown
+$$;
+
+-- One attempt failed. Returns `pending` where a retry follows, `failed` where none is left or none would help; null
+-- where the attempt does not hold the job any more.
+create function jobs.fail_job(
+    job_id uuid, attempt integer, kind text, message text, trace text default '', retryable boolean default true
+) returns text
+language plpgsql as $$
+declare
+    job jobs.background_jobs;
+    again boolean;
+    next_time timestamptz;
+begin
+    select b.* into job from jobs.background_jobs as b
+    where b.id = fail_job.job_id and b.attempt = fail_job.attempt and b.status = 'processing'
+        and b.heartbeat_at >= jobs.oldest_heartbeat()
+    for update;
+    if job.id is null then
+        return null;
+    end if;
+    again := retryable and job.retry_count < job.max_retries;
+    next_time := case when again then clock_timestamp() + jobs.retry_delay(job.retry_count + 1) end;
+    update jobs.background_jobs as b
+    set status = case when again then 'pending' else 'failed' end,
+        retry_count = job.retry_count + again::integer,
+        run_after = coalesce(next_time, b.run_after),
+        error_data = jobs.add_error(b.error_data, job.attempt, kind, message, trace),
+        claimed_by = null,
+        heartbeat_at = null,
+        completed_at = case when not again then clock_timestamp() end,
+        updated_at = clock_timestamp()
+    where b.id = job.id;
+    if again then
+        insert into jobs.job_queue (job_id, job_type, priority, run_after, created_at)
+        values (job.id, job.job_type, job.priority, next_time, job.created_at);
+    end if;
+    perform jobs.announce(array[job.id], case when again then 'pending' else 'failed' end);
+    return case when again then 'pending' else 'failed' end;
+end
+$$;
+
+-- Give these attempts back, due at once and with no retry spent. Returns how many were.
+create function jobs.give_back_jobs(ids uuid[], attempts integer[]) returns integer
+language plpgsql
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+#variable_conflict use_column
+declare
+    given uuid[];
+begin
+    with freed as (
+        update jobs.background_jobs as b
+        set status = 'pending', claimed_by = null, heartbeat_at = null, run_after = clock_timestamp(),
+            progress_percentage = 0, progress_message = null, updated_at = clock_timestamp()
+        from unnest($1, $2) as held (id, attempt)
+        where b.id = held.id and b.attempt = held.attempt
+            and case when b.status = 'processing' then true else false end
+        returning b.id, b.job_type, b.priority, b.created_at
+    ), queued as (
+        insert into jobs.job_queue (job_id, job_type, priority, created_at)
+        select f.id, f.job_type, f.priority, f.created_at from freed as f
+        returning job_id
+    )
+    select coalesce(array_agg(q.job_id), '{}') into given from queued as q;
+    if cardinality(given) > 0 then
+        perform pg_notify('jobs_new', '');
+        perform jobs.announce(given, 'pending');
+    end if;
+    return cardinality(given);
+end
+$$;
+
+-- Give back everything that this worker holds, as it ends. Returns how many.
+create function jobs.give_back_all_jobs(worker text) returns integer
+language sql as $$
+    select jobs.give_back_jobs(array_agg(b.id), array_agg(b.attempt))
+    from jobs.background_jobs as b
+    where b.status = 'processing' and b.claimed_by = worker
+    having count(*) > 0
+$$;
+
+-- Take back the jobs whose lease is over. No retry is spent, but a job that lost `max_lost_leases` workers fails: it
+-- may be what ends them. Returns how many were taken back.
+create function jobs.take_back_expired_jobs(max_jobs integer default 1000) returns integer
+language plpgsql as $$
+#variable_conflict use_column
+declare
+    back uuid[];
+    failed uuid[];
+begin
+    with expired as materialized (
+        select b.id from jobs.background_jobs as b
+        where b.claimed_by is not null and b.status = 'processing'
+            and b.heartbeat_at < (select jobs.oldest_heartbeat())
+        limit $1
+        for update skip locked
+    ), judged as materialized (
+        select b.id, s.max_lost_leases <= 1 + (
+            select count(*) from jsonb_array_elements(b.error_data) as e where e ->> 'kind' = 'lease_lost'
+        ) as hopeless
+        from expired as x inner join jobs.background_jobs as b on b.id = x.id cross join jobs.queue_settings as s
+    ), freed as (
+        update jobs.background_jobs as b
+        set status = case when j.hopeless then 'failed' else 'pending' end,
+            error_data = jobs.add_error(
+                b.error_data, b.attempt, 'lease_lost',
+                format('Worker %s held the job and was not heard of after %s', b.claimed_by, b.heartbeat_at), ''
+            ),
+            completed_at = case when j.hopeless then clock_timestamp() end,
+            run_after = case when j.hopeless then b.run_after else clock_timestamp() end,
+            claimed_by = null, heartbeat_at = null, updated_at = clock_timestamp()
+        from judged as j
+        where b.id = j.id
+        returning b.id, b.job_type, b.priority, b.created_at, b.status
+    ), queued as (
+        insert into jobs.job_queue (job_id, job_type, priority, created_at)
+        select f.id, f.job_type, f.priority, f.created_at from freed as f where f.status = 'pending'
+    )
+    select
+        coalesce(array_agg(f.id) filter (where f.status = 'pending'), '{}'),
+        coalesce(array_agg(f.id) filter (where f.status = 'failed'), '{}')
+    into back, failed from freed as f;
+    if cardinality(back) > 0 then
+        perform pg_notify('jobs_new', '');
+    end if;
+    perform jobs.announce(back, 'pending');
+    perform jobs.announce(failed, 'failed');
+    return cardinality(back) + cardinality(failed);
+end
+$$;
+
+-- Cancel a job that waits or is at work. Returns its status before; one that has ended stays as it is.
+-- Null: no such job.
+create function jobs.cancel_job(job_id uuid, reason text default null) returns text
+language plpgsql as $$
+declare
+    before text;
+begin
+    select b.status into before from jobs.background_jobs as b where b.id = cancel_job.job_id for update;
+    if before in ('pending', 'processing') then
+        -- A claim that has locked the queue's row right now will find the job cancelled, and drop it.
+        delete from jobs.job_queue as q
+        where q.job_id in (
+            select l.job_id from jobs.job_queue as l where l.job_id = cancel_job.job_id for update skip locked
+        );
+        update jobs.background_jobs as b
+        set status = 'cancelled', claimed_by = null, heartbeat_at = null,
+            progress_message = coalesce(left(reason, 1000), b.progress_message),
+            completed_at = clock_timestamp(), updated_at = clock_timestamp()
+        where b.id = cancel_job.job_id;
+        perform jobs.announce(array[job_id], 'cancelled');
+        if before = 'processing' then
+            perform pg_notify('jobs_cancelled', job_id::text);
+        end if;
+    end if;
+    return before;
+end
+$$;
+
+-- Retry failed jobs by hand, with all their retries anew: these ones, or all of a type. Returns how many.
+create function jobs.retry_failed_jobs(ids uuid[] default null, wanted_type text default null) returns integer
+language plpgsql as $$
+#variable_conflict use_column
+declare
+    again uuid[];
+begin
+    if ids is null and wanted_type is null then
+        raise exception 'Say which failed jobs to retry: their ids or their type'
+            using errcode = 'invalid_parameter_value';
+    end if;
+    with freed as (
+        update jobs.background_jobs as b
+        set status = 'pending', retry_count = 0, completed_at = null, run_after = clock_timestamp(),
+            progress_percentage = 0, progress_message = null, updated_at = clock_timestamp()
+        where b.status = 'failed'
+            and (ids is null or b.id = any(ids)) and (wanted_type is null or b.job_type = wanted_type)
+        returning b.id, b.job_type, b.priority, b.created_at
+    ), queued as (
+        insert into jobs.job_queue (job_id, job_type, priority, created_at)
+        select f.id, f.job_type, f.priority, f.created_at from freed as f
+        returning job_id
+    )
+    select coalesce(array_agg(q.job_id), '{}') into again from queued as q;
+    if cardinality(again) > 0 then
+        perform pg_notify('jobs_new', '');
+        perform jobs.announce(again, 'pending');
+    end if;
+    return cardinality(again);
+end
+$$;
+
+-- Remove up to `max_jobs` jobs that ended more than `older_than` ago (`keep_finished` where null). Returns how many;
+-- call again until it returns 0.
+create function jobs.clean_up_background_jobs(
+    older_than interval default null, max_jobs integer default 10000
+) returns integer
+language sql as $$
+    with old as (
+        select b.id from jobs.background_jobs as b
+        where b.completed_at < now() - coalesce(
+            older_than, (select s.keep_finished from jobs.queue_settings as s)
+        )
+        order by b.completed_at
+        limit max_jobs
+        for update skip locked
+    ), removed as (
+        delete from jobs.background_jobs as b using old where b.id = old.id returning 1
+    )
+    select count(*)::integer from removed
+$$;
+
+-- Domain 4: what operators look at.
+
+-- Jobs that wait for longer than `stuck_after` though they are due, or that are at work past their lease.
+create view jobs.stuck_jobs as
+select
+    b.id, b.job_type, b.status, b.priority, b.attempt, b.claimed_by,
+    coalesce(b.run_after, b.created_at) as since, 'waits' as reason
+from jobs.job_queue as q
+inner join jobs.background_jobs as b on b.id = q.job_id
+cross join jobs.queue_settings as s
+where coalesce(b.run_after, b.created_at) < now() - s.stuck_after
+union all
+select
+    b.id, b.job_type, b.status, b.priority, b.attempt, b.claimed_by,
+    b.heartbeat_at as since, 'past its lease' as reason
+from jobs.background_jobs as b
+cross join jobs.queue_settings as s
+where b.claimed_by is not null and b.status = 'processing' and b.heartbeat_at < now() - s.lease;
+comment on view jobs.stuck_jobs is
+'Jobs that wait for too long though they are due, or are at work past their lease.';
+
+-- Jobs at work and due, the ones at work first.
+create view jobs.active_jobs as
+select
+    b.id, b.job_type, b.status, b.priority, b.user_id, b.company_id, b.training_id, b.progress_percentage,
+    b.progress_message, b.attempt, b.retry_count, b.max_retries, b.claimed_by, b.heartbeat_at, b.created_at,
+    b.run_after, b.started_at
+from jobs.background_jobs as b
+where b.claimed_by is not null and b.status = 'processing'
+union all
+select
+    b.id, b.job_type, b.status, b.priority, b.user_id, b.company_id, b.training_id, b.progress_percentage,
+    b.progress_message, b.attempt, b.retry_count, b.max_retries, b.claimed_by, b.heartbeat_at, b.created_at,
+    b.run_after, b.started_at
+from jobs.job_queue as q
+inner join jobs.background_jobs as b on b.id = q.job_id;
+comment on view jobs.active_jobs is
+'Jobs at work and due, the ones at work first.';
+
+-- Seconds from start to end of the jobs that completed within 30 days, by type.
+create view jobs.average_durations as
+select
+    b.job_type,
+    count(*) as jobs,
+    avg(extract(epoch from b.completed_at - b.started_at))::double precision as mean_seconds,
+    percentile_cont(0.5) within group (order by extract(epoch from b.completed_at - b.started_at)) as median_seconds,
+    max(extract(epoch from b.completed_at - b.started_at))::double precision as longest_seconds
+from jobs.background_jobs as b
+where b.status = 'completed' and b.completed_at > now() - interval '30 days'
+group by b.job_type;
+comment on view jobs.average_durations is
+'Seconds from start to end of the jobs that completed within 30 days, by type.';
+
+-- Jobs that failed for good, or are on their second retry or a later one, with the last error.
+create view jobs.repeatedly_failing_jobs as
+select
+    b.id, b.job_type, b.status, b.retry_count, b.max_retries, b.updated_at,
+    b.error_data -> -1 ->> 'kind' as last_kind, b.error_data -> -1 ->> 'message' as last_message
+from jobs.background_jobs as b
+where b.status = 'failed'
+union all
+select
+    b.id, b.job_type, b.status, b.retry_count, b.max_retries, b.updated_at,
+    b.error_data -> -1 ->> 'kind' as last_kind, b.error_data -> -1 ->> 'message' as last_message
+from jobs.active_jobs as a
+inner join jobs.background_jobs as b on b.id = a.id
+where b.retry_count >= 2;
+comment on view jobs.repeatedly_failing_jobs is
+'Jobs that failed for good or are on their second retry or a later one, with the last error.';
+
+-- The queue by type: depth, age, what ended in the last hour, mean duration over the last day.
+create view jobs.queue_metrics as
+select
+    t.job_type,
+    coalesce(q.waiting, 0) as waiting,
+    coalesce(q.scheduled, 0) as scheduled,
+    coalesce(p.processing, 0) as processing,
+    coalesce(extract(epoch from now() - q.oldest), 0)::double precision as oldest_waiting_seconds,
+    coalesce(f.completed_last_hour, 0) as completed_last_hour,
+    coalesce(f.failed_last_hour, 0) as failed_last_hour,
+    coalesce(f.cancelled_last_hour, 0) as cancelled_last_hour,
+    f.mean_seconds
+from (
+    select k.job_type from jobs.job_types as k
+    union
+    select w.job_type from jobs.job_queue as w
+) as t
+left join (
+    select
+        w.job_type,
+        count(*) filter (where w.run_after is null or w.run_after <= now()) as waiting,
+        count(*) filter (where w.run_after > now()) as scheduled,
+        min(coalesce(b.run_after, b.created_at)) as oldest
+    from jobs.job_queue as w
+    left join jobs.background_jobs as b
+        on b.id = w.job_id and (w.run_after is null or w.run_after <= now())
+    group by w.job_type
+) as q on q.job_type = t.job_type
+left join (
+    select b.job_type, count(*) as processing from jobs.background_jobs as b
+    where b.claimed_by is not null and b.status = 'processing' group by b.job_type
+) as p on p.job_type = t.job_type
+left join (
+    select
+        b.job_type,
+        count(*) filter (where b.status = 'completed' and b.completed_at > now() - interval '1 hour')
+            as completed_last_hour,
+        count(*) filter (where b.status = 'failed' and b.completed_at > now() - interval '1 hour')
+            as failed_last_hour,
+        count(*) filter (where b.status = 'cancelled' and b.completed_at > now() - interval '1 hour')
+            as cancelled_last_hour,
+        (avg(extract(epoch from b.completed_at - b.started_at)) filter (where b.status = 'completed'))::double precision
+            as mean_seconds
+    from jobs.background_jobs as b
+    where b.completed_at > now() - interval '1 day'
+    group by b.job_type
+) as f on f.job_type = t.job_type;
+comment on view jobs.queue_metrics is
+'The queue by type: depth, age, what ended in the last hour, mean duration over the last day.';
+
+-- The domain in one row, in the columns that every domain's overview has.
+create view jobs.overview as
+select
+    'jobs' as of_what,
+    count(*) as units,
+    count(*) filter (where j.status in ('completed', 'cancelled')) as up_to_date,
+    count(*) filter (where j.status in ('pending', 'processing')) as missing,
+    0::bigint as stale,
+    count(*) filter (where j.status = 'failed') as failed,
+    null::timestamptz as oldest_stale
+from jobs.background_jobs as j;
+comment on view jobs.overview is
+'The domain in one row, for backfills status.';
+
+-- Domain 4: applications put work in and follow it without any right on the tables (`enqueuer` of sql/roles.sql).
+
+-- A login's own jobs. `security_barrier`: no condition of a query on it sees another's row.
+create view jobs.my_jobs with (security_barrier) as
+select
+    b.id, b.job_type, b.status, b.priority, b.user_id, b.company_id, b.training_id, b.input_data, b.output_data,
+    b.error_data, b.progress_percentage, b.progress_message, b.retry_count, b.max_retries, b.parent_id, b.unique_key,
+    b.created_at, b.run_after, b.started_at, b.completed_at
+from jobs.background_jobs as b
+where b.enqueued_by = session_user;
+
+comment on view jobs.my_jobs is
+'The jobs that the login who asks has enqueued: what an application sees of the queue.';
