@@ -86,7 +86,10 @@ def test_a_reload_of_the_code_leaves_a_run_alone_and_a_kill_is_noticed(stack: St
         for line in messages(ui, run_id)
         if line.startswith("Started process for run (pid: ")
     ]
-    psutil.Process(pid).kill()
+    process = psutil.Process(pid)
+    # With the server that started it, which otherwise would tell.
+    for each in (process.parent(), process):
+        each.kill()
     wait_for("the run's failure", lambda: status(ui, run_id) == "FAILURE", timeout=300)
     assert any("nobody holds its lock" in line for line in messages(ui, run_id))
 
