@@ -1,6 +1,7 @@
 """The assets of a declared backfill: one step for all its tables, so that a batch writes them in one transaction."""
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +17,13 @@ if TYPE_CHECKING:
 
 def build_assets(backfill: "Backfill") -> dg.AssetsDefinition:
     """An asset a table."""
-    tables = {output_name(table): table for table in backfill.declared.tables}
+    tables = dict(zip(output_names(backfill.declared.tables), backfill.declared.tables, strict=True))
 
     @dg.multi_asset(
         name=backfill.name,
         outs={name: _asset_out(backfill, table) for name, table in tables.items()},
-        internal_asset_deps={name: _dependencies(backfill, table) for name, table in tables.items()},
-        deps=[dg.AssetKey(split_table(source)) for source in backfill.declared.sources],
+        internal_asset_deps=dict(zip(tables, _dependencies(backfill), strict=True)),
+        deps=[dg.AssetKey(split_table(source)) for source in backfill.sources],
         can_subset=True,
         partitions_def=backfill.partitions_def,
         backfill_policy=dg.BackfillPolicy.single_run(),
@@ -54,9 +55,11 @@ def observed(backfill: "Backfill", context: Any) -> Iterator[dg.AssetObservation
         yield dg.AssetObservation(backfill.declared.tables[-1].key_path, metadata=metadata)
 
 
-def output_name(table: Table) -> str:
-    """The name of a table's output: what Dagster allows of the table's own."""
-    return "".join(c if c.isalnum() else "_" for c in table.key_path[1])
+def output_names(tables: Sequence[Table]) -> list[str]:
+    """The names of the tables' outputs: what Dagster allows of their own; with the schema where two are the same."""
+    last = [table.key_path[-1] for table in tables]
+    full = ["_".join(t.key_path) if last.count(t.key_path[-1]) > 1 else t.key_path[-1] for t in tables]
+    return ["".join(c if c.isalnum() else "_" for c in name) for name in full]
 
 
 def _mark_left_out(
@@ -80,7 +83,7 @@ def _asset_out(backfill: "Backfill", table: Table) -> dg.AssetOut:
         description=table.description,
         metadata={
             **table.target(partitioned=backfill.partitions_def is not None).metadata(),
-            "dagster/table_name": ".".join(table.key_path),
+            "dagster/table_name": ".".join(split_table(table.table)),
         },
         group_name=backfill.group,
         kinds={"postgres"},
@@ -94,14 +97,25 @@ def _asset_out(backfill: "Backfill", table: Table) -> dg.AssetOut:
 
 def _text(backfill: "Backfill", table: Table) -> str:
     """Everything that says what the table's rows are."""
-    names = [name for name in (table.query, table.reads, table.units, table.compute) if name is not None]
+    names = [name for name in (table.statement, table.units_statement, table.compute) if name is not None]
     return "\n".join(backfill.statements[n].sql if n in backfill.statements else n for n in names)
 
 
-def _dependencies(backfill: "Backfill", table: Table) -> set[dg.AssetKey]:
-    """The sources and the tables before this one that its statements name; all sources if they name none."""
-    declared, text = backfill.declared, _text(backfill, table)
-    before = declared.tables[: declared.tables.index(table)]
-    named = [*declared.sources, *(other.table for other in before)]
-    found = [name for name in named if name in text] or declared.sources
-    return {dg.AssetKey(split_table(name)) for name in found}
+def _dependencies(backfill: "Backfill") -> list[set[dg.AssetKey]]:
+    """By table: the sources and the tables before it that its statements name. The first has what none names."""
+    named = {source: dg.AssetKey(split_table(source)) for source in backfill.sources}
+    unnamed, found = set(named.values()), []
+    for table in backfill.declared.tables:
+        text = _text(backfill, table)
+        found.append({key for name, key in named.items() if _is_named(name, text)})
+        named[table.table] = dg.AssetKey(table.key_path)
+    found[0] |= unnamed.difference(*found)
+    return found
+
+
+def _is_named(table: str, text: str) -> bool:
+    """Whether SQL names the table, with its schema or, in `public`, without."""
+    schema, name = split_table(table)
+    quoted = rf'("{re.escape(name)}"|\b{re.escape(name)}\b)'
+    qualified = rf'("{re.escape(schema)}"|\b{re.escape(schema)}\b)\.{quoted}'
+    return re.search(qualified if schema != "public" else rf"({qualified}|{quoted})", text) is not None

@@ -14,9 +14,11 @@ from dagster_backfills.components.declaration import Table
 from dagster_backfills.components.refresh import build_job, build_schedules, build_sensors
 from dagster_backfills.components.resources import database_resources, resource_keys
 from dagster_backfills.components.selection import GENERIC, Selection
+from dagster_backfills.components.staleness import watched_table
 from dagster_backfills.components.validation import named_function
 from dagster_backfills.dagster.checks import Rule, Rules
 from dagster_backfills.engine.model import WHOLE, Compute, Query, Write, WriteSet
+from dagster_backfills.engine.watched import WatchedTable
 from dagster_backfills.postgres.statements import Statement
 
 if TYPE_CHECKING:
@@ -76,6 +78,11 @@ class Backfill:
         return [table.asset for table in self.declared.tables]
 
     @property
+    def sources(self) -> list[str]:
+        """The tables that are read and not written here."""
+        return list(dict.fromkeys([*self.declared.sources, *self.declared.stale_when]))
+
+    @property
     def database(self) -> str:
         """The key of the resource that is the database."""
         own = self.declared.resources
@@ -111,16 +118,16 @@ class Backfill:
 
         return Write(
             table.target(partitioned=self.partitions_def is not None),
-            query(table.query, only_missing=table.only_missing)
-            if table.query
-            else self._compute(table, params),
-            units=query(table.units) if table.units else None,
+            self._compute(table, params)
+            if table.compute
+            else query(table.statement, only_missing=table.only_missing),
+            units=query(table.units_statement) if table.units_statement else None,
         )
 
     def _compute(self, table: Table, params: Mapping[str, Any]) -> Compute:
-        assert table.compute is not None and table.reads is not None
+        assert table.compute is not None
         function: Callable[[Any], Any] = named_function(table.compute, table.asset)
-        reads = self.statements[table.reads].sql
+        reads = self.statements[table.statement].sql
 
         def rows(conn: psycopg.Connection, keys: Sequence[str], units: Sequence[str] | None) -> Any:
             import pandas as pd  # the code location does without
@@ -153,15 +160,26 @@ class Backfill:
         """Make partitions stale."""
         GENERIC.mark(conn, assets=list(assets), partition_keys=list(keys))
 
+    def watched(self) -> list[WatchedTable]:
+        """The source tables whose changes make partitions stale."""
+        return [watched_table(self, source, by) for source, by in self.declared.stale_when.items()]
+
+    def look(self, conn: psycopg.Connection[Any]) -> None:
+        """Mark what has changed in the sources, where no trigger does, and commit."""
+        if self.declared.stale_by == "look":
+            for table in self.watched():
+                table.look(conn)
+            conn.commit()
+
     def _every(self, conn: psycopg.Connection[Any]) -> Sequence[str]:
         if self.declared.partitions is not None and self.declared.partitions.keys is not None:
-            return [row[0] for row in self.statements[self.declared.partitions.keys](conn)]
+            return [str(row[0]) for row in self.statements[self.declared.partitions.keys](conn)]
         return list(self.partitions_def.get_partition_keys()) if self.partitions_def else [WHOLE]
 
     def _given(self, conn: psycopg.Connection[Any], name: str) -> Sequence[str]:
         """The keys that a statement gives."""
         rows = self.statements[name](conn, assets=self.assets, seconds=self.declared.fresh_within)
-        return [row[0] for row in rows]
+        return [str(row[0]) for row in rows]
 
     def _unmaterialized(
         self, conn: psycopg.Connection[Any], instance: dg.DagsterInstance | None

@@ -29,11 +29,14 @@ def split_table(text: str) -> tuple[str, str]:
 
 
 class Partitions(dg.Model):
-    """How the tables are cut. One of: dynamic with keys, a calendar with its first date, or static."""
+    """How the tables are cut. One of: the rows of a statement, a calendar with its first date, or keys that stay."""
 
-    dynamic: str | None = Field(default=None, description="A name of its own for the set of partitions.")
     keys: str | None = Field(
-        default=None, description="With `dynamic`: the statement that gives every key, the oldest first."
+        default=None, description="The statement that gives every key, the oldest first: partitions are rows."
+    )
+    dynamic: str | None = Field(
+        default=None,
+        description="With `keys`: what Dagster calls the set; by default as the statement is called.",
     )
     hourly: str | None = Field(default=None, description="The first hour, as 2026-01-31-00:00.")
     daily: str | None = Field(default=None, description="The first day, as 2026-01-31.")
@@ -44,16 +47,17 @@ class Partitions(dg.Model):
 
     @model_validator(mode="after")
     def _one_kind(self) -> "Partitions":
-        chosen = [kind for kind in ("dynamic", "static", *_TIME) if getattr(self, kind) is not None]
+        kinds = ("keys", "static", *_TIME)
+        chosen = [kind for kind in kinds if getattr(self, kind) is not None]
         if len(chosen) != 1:
-            raise ValueError(f"give one of dynamic, static, {', '.join(_TIME)}; not {chosen or 'none'}")
-        if (self.dynamic is None) != (self.keys is None):
-            raise ValueError("`keys` names the statement that gives the keys of `dynamic`; give both")
+            raise ValueError(f"give one of {', '.join(kinds)}; not {' and '.join(chosen) or 'none'}")
+        if self.dynamic is not None and self.keys is None:
+            raise ValueError("`dynamic` needs `keys`, the statement that gives them")
         return self
 
     def definition(self) -> dg.PartitionsDefinition:
-        if self.dynamic is not None:
-            return dg.DynamicPartitionsDefinition(name=self.dynamic)
+        if self.keys is not None:
+            return dg.DynamicPartitionsDefinition(name=self.dynamic or self.keys)
         if self.static is not None:
             return dg.StaticPartitionsDefinition(self.static)
         kind = next(kind for kind in _TIME if getattr(self, kind) is not None)
@@ -64,18 +68,24 @@ class Table(dg.Model):
     """One table that the backfill fills."""
 
     table: str = Field(description='The table: schema.table, or schema."Table" where its name needs quotes.')
-    query: str | None = Field(default=None, description="The statement that gives its rows.")
+    query: str | None = Field(
+        default=None, description="The statement that gives its rows; by default the one of the table's name."
+    )
     compute: str | None = Field(
         default=None,
         description="In place of `query`: package.module:function, which makes the rows' frame of `reads`' frame.",
     )
     reads: str | None = Field(default=None, description="With `compute`: the statement that gives its frame.")
+    unit: str | None = Field(
+        default=None,
+        description="A column that holds a part of the partition, a member's id say: a part that fails costs itself "
+        "alone, and large partitions are cut.",
+    )
     units: str | None = Field(
         default=None,
-        description="The statement that lists `partition` and `unit` of each row due, so that one that fails costs "
-        "itself alone and large partitions are cut.",
+        description="With `unit`: the statement that lists `partition` and `unit` of all that is due; by default the "
+        "query's name with `_units`.",
     )
-    unit: str | None = Field(default=None, description="With `units`: the column that holds the unit.")
     mode: Mode = Field(
         default="upsert",
         description="upsert: rewrite what differs, delete what is gone; insert_missing: add, touch nothing else; "
@@ -93,6 +103,11 @@ class Table(dg.Model):
     only_missing: bool = Field(
         default=False, description="With insert_missing: the query itself leaves out what is there."
     )
+    asset_key: str | None = Field(
+        default=None,
+        description="The asset's key, schema/table, where it is not the table's: for columns of a table that is a "
+        "source elsewhere.",
+    )
     description: str | None = Field(default=None, description="For the catalog.")
     owners: list[str] = Field(default=[], description="team:… or e-mail addresses, for the catalog.")
     tags: dict[str, str] = Field(default={}, description="For the catalog.")
@@ -105,17 +120,28 @@ class Table(dg.Model):
 
     @model_validator(mode="after")
     def _whole(self) -> "Table":
-        if (self.query is None) == (self.compute is None):
+        if self.query is not None and self.compute is not None:
             raise ValueError("give `query`, or `compute` with `reads`")
         if (self.compute is None) != (self.reads is None):
             raise ValueError("`compute` and `reads` go together")
-        if (self.units is None) != (self.unit is None):
-            raise ValueError("`units` and `unit` go together")
+        if self.units is not None and self.unit is None:
+            raise ValueError("`units` lists the values of `unit`, a column; give both")
         return self
 
     @property
+    def statement(self) -> str:
+        """The statement that gives the rows, or what `compute` makes them of."""
+        return self.query or self.reads or split_table(self.table)[1]
+
+    @property
+    def units_statement(self) -> str | None:
+        """The statement that lists the units."""
+        return self.units or (f"{self.statement}_units" if self.unit is not None else None)
+
+    @property
     def key_path(self) -> list[str]:
-        return list(split_table(self.table))
+        """The asset's key."""
+        return self.asset_key.split("/") if self.asset_key else list(split_table(self.table))
 
     @property
     def asset(self) -> str:
@@ -128,7 +154,7 @@ class Table(dg.Model):
             unit=self.unit,
             mode=self.mode,
             key=self.key,
-            table=self.key_path,
+            table=split_table(self.table),
             partition_in_query=partitioned and self.partition_column is None,
             touched=self.touched,
         )

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import dagster as dg
 from pydantic import Field
@@ -25,11 +26,19 @@ class PostgresBackfill(dg.Component, dg.Model, dg.Resolvable):
     partitions: Partitions | None = Field(
         default=None, description="How the tables are cut; whole without it."
     )
-    sources: list[str] = Field(default=[], description="The tables that are read: upstream in the lineage.")
+    sources: list[str] = Field(
+        default=[],
+        description="The tables that are read, beside those of `stale_when`: upstream in the lineage.",
+    )
     stale_when: dict[str, str] = Field(
         default={},
         description="By source table: its column that holds the partition's key, or the statement that gives the keys "
-        "of `changed_rows`. `backfills triggers` prints and applies what follows.",
+        "of `changed_rows`.",
+    )
+    stale_by: Literal["triggers", "look"] = Field(
+        default="triggers",
+        description="How changes are noticed. triggers: as they are made, once `backfills triggers` has been applied; "
+        "look: by the refresh sensor, which reads the sources for rows written since its last look.",
     )
     due: str | None = Field(
         default=None,

@@ -7,7 +7,7 @@ import dagster as dg
 import psycopg
 from pydantic import Field
 
-from dagster_backfills.components.assets import observed, output_name
+from dagster_backfills.components.assets import observed, output_names
 from dagster_backfills.components.declaration import Schedule
 from dagster_backfills.components.selection import Which
 from dagster_backfills.dagster.automation import partition_sync_sensor, refresh_sensor
@@ -58,7 +58,7 @@ def _op(backfill: "Backfill", position: int) -> dg.OpDefinition:
     tables = backfill.declared.tables[position:]
 
     @dg.op(
-        name=f"write_{output_name(tables[0])}",
+        name=f"write_{output_names(backfill.declared.tables)[position]}",
         description="Find the partitions and write them, reporting each by itself.",
         out=dg.Out(io_manager_key=backfill.io_manager),
         required_resource_keys={backfill.database},
@@ -79,6 +79,7 @@ def _keys(backfill: "Backfill", context: dg.OpExecutionContext, config: Refresh,
         raise dg.Failure("Give `partitions` with `which: named`, and only then.", allow_retries=False)
     try:
         with backfill.connect(context) as conn:
+            backfill.look(conn)
             chosen = backfill.selection(context.instance).choose(conn, config.which, config.partitions)
             conn.commit()
     except UserError as error:
@@ -120,6 +121,7 @@ def build_sensors(backfill: "Backfill") -> list[dg.SensorDefinition]:
 
 
 def _count_due(backfill: "Backfill", conn: psycopg.Connection[Any]) -> int:
+    backfill.look(conn)
     return len(backfill.selection().choose(conn, Which.due))
 
 

@@ -80,10 +80,9 @@ def _named(declared: "PostgresBackfill") -> Iterator[tuple[str, str, set[str]]]:
     if declared.partitions is not None and declared.partitions.keys is not None:
         yield declared.partitions.keys, "partitions.keys", set()
     for table in declared.tables:
-        for attribute in ("query", "reads", "units"):
-            value = getattr(table, attribute)
-            if value is not None:
-                yield value, attribute, _ROWS
+        yield table.statement, "reads" if table.compute else "query", _ROWS
+        if table.units_statement is not None:
+            yield table.units_statement, "units", _ROWS
     for attribute in ("due", "missing"):
         value = getattr(declared, attribute)
         if value is not None:

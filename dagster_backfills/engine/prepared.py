@@ -215,6 +215,12 @@ class PreparedWrite:
         binds: dict[str, Any] = {"unit_keys": None, "run_id": "", **self.address.binds([]), **query.params}
         try:
             cursor = conn.execute(probe, binds)
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise UserError(
+                f"The query of asset {self.asset} is refused: {error.diag.message_primary}.",
+                hint="Connect as a role that may read its tables; under row-level security, as one with BYPASSRLS or a "
+                "policy that shows every row.",
+            ) from error
         except (psycopg.ProgrammingError, KeyError) as error:
             raise UserError(
                 f"The query of asset {self.asset} is not valid: {error}",

@@ -1,0 +1,28 @@
+"""The examples as a whole: what an adopter writes for each case is counted, and is YAML and SQL alone."""
+
+import pytest
+
+from dagster_backfills_tests.components.adopting import EXAMPLES, load
+
+LINES = {
+    "A": (45, ["training_completions"]),
+    "B": (80, ["progress_stats"]),
+    "C": (25, ["kintell_users"]),
+    "D": (110, ["scoring_sources", "scoring_coaches", "scoring_visits", "member_scores"]),
+    "E": (40, ["member_months"]),
+}
+
+
+@pytest.mark.parametrize("case", LINES)
+def test_an_adopter_writes_no_more_lines_than_this(case: str) -> None:
+    most, folders = LINES[case]
+    files = [path for folder in folders for path in (EXAMPLES / folder).iterdir()]
+    assert {path.suffix for path in files} == {".yaml", ".sql"}
+    assert sum(len(path.read_text().splitlines()) for path in files) <= most
+
+
+def test_every_example_belongs_to_a_case_and_loads() -> None:
+    named = {folder for _, folders in LINES.values() for folder in folders}
+    assert {path.name for path in EXAMPLES.iterdir() if path.is_dir()} == named
+    for folder in named:
+        assert load(EXAMPLES / folder).definitions().resolve_all_job_defs()
