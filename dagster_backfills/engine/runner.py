@@ -56,7 +56,14 @@ class Runner:
         began = time.monotonic()
         with Session(self.connect, self.settings, self.log) as session:
             prepared = [
-                PreparedWrite.open(session.conn, write, addresses[write.target.asset], number, keys)
+                PreparedWrite.open(
+                    session.conn,
+                    write,
+                    addresses[write.target.asset],
+                    number,
+                    keys,
+                    journal=self.settings.journal,
+                )
                 for number, write in enumerate(writes)
             ]
             session.conn.commit()

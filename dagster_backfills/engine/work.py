@@ -10,6 +10,7 @@ import psycopg
 
 from dagster_backfills.engine import failures, ledger
 from dagster_backfills.engine.failures import describe
+from dagster_backfills.engine.journal import Shape, new_id
 from dagster_backfills.engine.ledger import RunIdentity
 from dagster_backfills.engine.model import WHOLE, Counts, Failure, Outcome
 from dagster_backfills.engine.prepared import PreparedWrite
@@ -33,6 +34,12 @@ class Work:
         self.at = self.writes[0]
         self.refusals = Refusals(self.session.settings.max_failures_in_a_row)
         self._of_rows: set[tuple[str, str]] = set()
+        self._journal: dict[str, int] = {}  # of the batch at work, by asset
+        self._shapes = {
+            write.asset: Shape.of(write.table, write.write.target.touched).note()
+            for write in self.writes
+            if write.journals
+        }
 
     @property
     def sliced(self) -> list[PreparedWrite]:
@@ -44,6 +51,7 @@ class Work:
         """Open a batch's transaction and return its snapshot."""
         self.at = self.writes[0]
         self.outcome.attempts += 1
+        self._journal = {}
         return self.session.begin([write.asset for write in self.writes], keys)
 
     def run_write(
@@ -56,7 +64,12 @@ class Work:
         computed: Any = None,
     ) -> dict[str, Counts]:
         self.at = write
-        return write.run(self.session.conn, keys, units, self.run.run_id, fresh=fresh, computed=computed)
+        if write.journals:
+            self._journal[write.asset] = new_id()
+        return write.run(
+            self.session.conn, keys, units, self.run.run_id,
+            fresh=fresh, computed=computed, journal_id=self._journal.get(write.asset),
+        )  # fmt: skip
 
     def write(self, batch_id: UUID, keys: list[str], units: int) -> Callable[[], None]:
         """Whole partitions, in one transaction."""
@@ -85,7 +98,7 @@ class Work:
         ledger.record_batch(
             self.session.conn, self.run, batch_id, asset, keys, counts,
             units=units, seconds=time.monotonic() - began, snapshot=snapshot,
-            units_upto=units_upto,
+            units_upto=units_upto, journal_id=self._journal.get(asset), journal=self._shapes.get(asset),
         )  # fmt: skip
 
     def progressed(self, counts: Iterable[Counts]) -> None:
