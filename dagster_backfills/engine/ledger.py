@@ -134,7 +134,6 @@ def start(
         {"run_id": run.run_id, "step": run.step, "root": run.root, "assets": list(assets),
          "partitions": partitions, "units": units},
     )  # fmt: skip
-    conn.commit()
 
 
 def finish(conn: psycopg.Connection, run: RunIdentity, outcome: str) -> None:

@@ -2,8 +2,8 @@
 
 import random
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from uuid import UUID, uuid4
@@ -43,6 +43,7 @@ class Session:
     attached: is called on each new connection, before anything else.
     conflicted: is called when another transaction was in the way of this one.
     losses: connections lost since a batch of rows was committed.
+    rehearses: nothing is kept: each transaction is rolled back where it would be committed.
     """
 
     connect: Connect
@@ -51,6 +52,8 @@ class Session:
     attached: Callable[[psycopg.Connection], None] = lambda conn: None
     conflicted: Callable[[], None] = lambda: None
     losses: int = 0
+    rehearses: bool = False
+    _held: bool = False
     _stack: ExitStack = field(default_factory=ExitStack)
 
     def __enter__(self) -> "Session":
@@ -98,11 +101,14 @@ class Session:
         while True:
             batch_id = uuid4()
             try:
+                self._save()
                 committed = work(batch_id)
-                self.conn.commit()
+                self._end()
             except BaseException as error:
                 kind = classify(error)
                 if kind is ErrorClass.CONNECTION:
+                    if self._held:
+                        raise  # what was held is gone with it
                     losses += 1
                     if self._recorded_after_all(batch_id, error):
                         return committed()
@@ -120,6 +126,29 @@ class Session:
                 continue
             return committed()
 
+    @contextmanager
+    def holding(self) -> Iterator[bool]:
+        """In a rehearsal, what is done meanwhile sees what was done before it; all of it is rolled back at the end."""
+        self._held = self.rehearses
+        try:
+            yield self._held
+        finally:
+            self._held = False
+            if self.rehearses:
+                self.rollback()
+
+    def _save(self) -> None:
+        if self._held:
+            self.conn.execute("savepoint backfill_rehearsed")
+
+    def _end(self) -> None:
+        if self._held:
+            self.conn.execute("release savepoint backfill_rehearsed")
+        elif self.rehearses:
+            self.conn.rollback()
+        else:
+            self.conn.commit()
+
     def do(self, work: Callable[[psycopg.Connection], None]) -> None:
         """The same for what needs nothing done after it."""
 
@@ -136,7 +165,10 @@ class Session:
                 # Whatever interrupted us left a statement without its answer: such a connection takes no other.
                 self.conn.cancel_safe(timeout=5)
                 self._open_again()
-            self.conn.rollback()
+            if self._held and self.conn.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+                self.conn.execute("rollback to savepoint backfill_rehearsed")
+            else:
+                self.conn.rollback()
 
     def recover(self, error: BaseException) -> None:
         """Connect again after a rest. Raises `error` where too many losses have followed each other."""

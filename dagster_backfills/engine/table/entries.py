@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from psycopg import sql
 
 from dagster_backfills.engine.table.catalog import Table
-from dagster_backfills.engine.table.names import columns, ident
+from dagster_backfills.engine.table.names import columns, ident, type_name
 
 KEY, BEFORE, AFTER = "backfill key", "backfill before", "backfill after"
 
@@ -17,6 +17,16 @@ def key_text(table: Table, alias: str) -> sql.Composed:
     """The columns that tell a row apart, as an array of text."""
     return sql.SQL("array[{}]").format(
         sql.SQL(", ").join(sql.SQL("{}::text").format(ident(alias, name)) for name in table.identity)
+    )
+
+
+def same_key(table: Table, row: str, entry: str) -> sql.Composed:
+    """Whether a row is the one that an entry is of. The entry's side is cast, so that the key's index serves."""
+    return sql.SQL(" and ").join(
+        sql.SQL("{} = {}[{}]::{}").format(
+            ident(row, name), ident(entry, "key"), sql.SQL(f"{n}"), type_name(table.column(name).cast)
+        )
+        for n, name in enumerate(table.identity, 1)
     )
 
 
