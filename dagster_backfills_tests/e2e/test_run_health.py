@@ -91,7 +91,11 @@ def test_a_reload_of_the_code_leaves_a_run_alone_and_a_kill_is_noticed(stack: St
         wait_for("the run's work", lambda: conn.execute(query, [run_id]).fetchone() != (0,), timeout=300)
     assert ui.ask(_RELOAD, name=LOCATION)["reloadRepositoryLocation"]["loadStatus"] == "LOADED"
     before = looks(stack, run_id)
-    wait_for("run monitoring", lambda: looks(stack, run_id) > before + 10, timeout=300)
+    wait_for(
+        "ten looks of run monitoring",
+        lambda: looks(stack, run_id) > before + 10 or status(ui, run_id) != "STARTED",
+        timeout=300,
+    )
     assert status(ui, run_id) == "STARTED"
     [pid] = [
         int(line.split("pid: ")[1].split(")")[0])
