@@ -48,6 +48,7 @@ class Bench:
         self.root = root
         self.server = EmbeddedServer(root / "state")
         self.home = root / "dagster_home"
+        self.journal = True
         self.writer = ""  # the database that was loaded last, for the role that deployments run as
 
     def prepare(self) -> None:
@@ -88,15 +89,14 @@ class Bench:
     def run(self, config: dict[str, Any], settings: dict[str, Any] | None = None) -> Run:
         """Run the job as the command line of Dagster does, in a process of its own."""
         run_config = self.root / "run.json"
-        resources = {"io_manager": {"config": settings}} if settings else {}
-        run_config.write_text(
-            json.dumps({"ops": {"compute_cohorts": {"config": config}}, "resources": resources})
-        )
+        run_config.write_text(json.dumps(config))
+        settings = {"journal": self.journal, **(settings or {})}
         environment = os.environ | {
             "DATABASE_URL": self.writer,
             "DAGSTER_POSTGRES_URL": with_search_path(self.writer, "dagster"),
             "DAGSTER_HOME": str(self.home),
             "DAGSTER_EVENT_BATCH_SIZE": "1000",
+            **{f"BACKFILLS_{name.upper()}": f"{value}" for name, value in settings.items()},
         }
         command = ["-m", "dagster", "job", "execute", "-m", "dagster_backfills.definitions", "-j", JOB]
         began = time.monotonic()
@@ -146,7 +146,7 @@ def bare_script() -> str:
 def compare(bench: Bench, url: str, rounds: int) -> dict[str, Any]:
     """Fill the empty tables by bare SQL and by a run, in turn; the better of each counts. Then once more, over
     rows that are right already."""
-    bare, runs = [], []
+    bare, runs, unjournaled = [], [], []
     with psycopg.connect(url, autocommit=True) as conn:
         for number in range(1, rounds + 1):
             conn.execute(STATEMENTS["empty"])
@@ -154,7 +154,12 @@ def compare(bench: Bench, url: str, rounds: int) -> dict[str, Any]:
             conn.execute(STATEMENTS["remember"])
             conn.execute(STATEMENTS["empty"])
             runs.append(bench.run({"which": "all"}))
-            print(f"round {number}: bare SQL {bare[-1]:.1f} s, step {runs[-1].step:.1f} s", flush=True)
+            bench.journal = False
+            conn.execute(STATEMENTS["empty"])
+            unjournaled.append(bench.run({"which": "all"}))
+            bench.journal = True
+            steps = f"step {runs[-1].step:.1f} s, without the journal {unjournaled[-1].step:.1f} s"
+            print(f"round {number}: bare SQL {bare[-1]:.1f} s, {steps}", flush=True)
             wrong = conn.execute(STATEMENTS["differences"]).fetchone()
             if wrong != (0,):
                 raise SystemExit(f"The run and the bare SQL differ in {wrong} rows.")
@@ -165,6 +170,7 @@ def compare(bench: Bench, url: str, rounds: int) -> dict[str, Any]:
         "seconds_step": min(run.step for run in runs),
         "seconds_process": min(run.process for run in runs),
         "ratio_to_sql": min(run.step for run in runs) / min(bare),
+        "ratio_to_sql_unjournaled": min(run.step for run in unjournaled) / min(bare),
         "ratio_unchanged": again.step / again_bare,
         "peak_mb": max(run.peak_mb for run in (*runs, again)),
     }
@@ -175,7 +181,7 @@ def one_cohort(bench: Bench, url: str, count: int = 50) -> float:
     with psycopg.connect(url, autocommit=True) as conn:
         names = [row[0] for row in conn.execute(STATEMENTS["some_cohorts"], {"count": count})]
         conn.execute(STATEMENTS["empty"])
-        bench.run({"which": "named", "cohorts": names}, {"batch_units": 1, "target_seconds": 0})
+        bench.run({"which": "named", "partitions": names}, {"batch_units": 1, "target_seconds": 0})
         return statistics.median(row[0] for row in conn.execute(STATEMENTS["batches_of_last_run"]))
 
 

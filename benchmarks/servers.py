@@ -84,11 +84,11 @@ def dagster_servers(
     *,
     working_directory: Path,
     backfill_interval: float | None = None,
-    code_server: int | None = None,
+    code_server: tuple[str, int] | None = None,
 ) -> Iterator[Webserver]:
     """Start both on `home` (which has its `dagster.yaml`) with the code location `module`; stop both at the end.
 
-    `code_server` is the port of one on this machine that serves the module; without it they start their own.
+    `code_server` is the host and port of one that serves the module; without it they start their own.
 
     `backfill_interval` is for tests, which need not wait the half minute between two looks at the backfills.
     """
@@ -96,7 +96,7 @@ def dagster_servers(
     env = {**os.environ, "DAGSTER_HOME": str(home), **environment}
     target = ["-m", module, "-d", str(working_directory)]
     if code_server is not None:
-        target = ["-w", str(_workspace(home, module, code_server))]
+        target = ["-w", str(_workspace(home, module, *code_server))]
     bin_dir = Path(sys.executable).parent
     webserver = [str(bin_dir / "dagster-webserver"), "-h", "127.0.0.1", "-p", str(port), *target]
     daemon = [str(bin_dir / "dagster-daemon"), "run", *target]
@@ -115,10 +115,10 @@ def dagster_servers(
         _stop(processes)
 
 
-def _workspace(home: Path, name: str, port: int) -> Path:
+def _workspace(home: Path, name: str, host: str, port: int) -> Path:
     """The file that compose's `workspace.yaml` is, for this machine."""
     file = home / "workspace.yaml"
-    server = {"host": "127.0.0.1", "port": port, "location_name": name}
+    server = {"host": host, "port": port, "location_name": name}
     file.write_text(json.dumps({"load_from": [{"grpc_server": server}]}))
     return file
 

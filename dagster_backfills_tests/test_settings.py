@@ -20,7 +20,8 @@ from dagster_backfills_tests.dagster.storing import failure_text
 
 # Of each number of the engine another value than it has by itself.
 OTHERS = {
-    name: "7MB" if field.annotation is str else "7" for name, field in EngineSettings.model_fields.items()
+    name: {str: "7MB", bool: "0"}.get(field.annotation, "7")
+    for name, field in EngineSettings.model_fields.items()
 }
 BAD = {
     "NOTIFY_EMAIL_TO": "a@b.test",  # and nobody to write it
@@ -38,7 +39,7 @@ def test_every_number_of_the_engine_can_be_set_and_reaches_it() -> None:
     )
     manager = PostgresIOManager(postgres=PostgresResource(url="postgresql:///none"), **given)
     settings = manager.settings(WriteSet([])).model_dump()
-    assert settings == {name: text if text == "7MB" else 7 for name, text in OTHERS.items()}
+    assert settings == {name: text if text == "7MB" else int(text) for name, text in OTHERS.items()}
 
 
 def test_a_field_says_what_it_is_once() -> None:

@@ -3,13 +3,14 @@
 Everything about a batch is written in the batch's own transaction.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
 import psycopg
 from psycopg import sql
+from psycopg.types.json import Jsonb
 
 from dagster_backfills.engine.model import WHOLE, Counts, Failure, Query
 
@@ -61,11 +62,12 @@ group by p.partition
 _BATCH = """
 insert into backfill.batches (
     batch_id, asset, run_id, step, partitions, units_upto, snapshot, units, rows_inserted, rows_updated,
-    rows_unchanged, rows_deleted, failures, seconds
+    rows_unchanged, rows_deleted, failures, seconds, journal_id, journal
 ) values (
     %(batch_id)s, %(asset)s, %(run_id)s, %(step)s, %(partitions)s, %(units_upto)s,
     %(snapshot)s::pg_snapshot, %(units)s,
-    %(inserted)s, %(updated)s, %(unchanged)s, %(deleted)s, %(failures)s, %(seconds)s
+    %(inserted)s, %(updated)s, %(unchanged)s, %(deleted)s, %(failures)s, %(seconds)s,
+    %(journal_id)s, %(journal)s
 )
 """
 
@@ -132,7 +134,6 @@ def start(
         {"run_id": run.run_id, "step": run.step, "root": run.root, "assets": list(assets),
          "partitions": partitions, "units": units},
     )  # fmt: skip
-    conn.commit()
 
 
 def finish(conn: psycopg.Connection, run: RunIdentity, outcome: str) -> None:
@@ -168,6 +169,8 @@ def record_batch(
     seconds: float,
     snapshot: str,
     units_upto: str | None = None,
+    journal_id: int | None = None,
+    journal: Mapping[str, Any] | None = None,
 ) -> None:
     """Account for one asset's share of a batch."""
     conn.execute(
@@ -175,7 +178,8 @@ def record_batch(
         {"batch_id": batch_id, "asset": asset, "run_id": run.run_id, "step": run.step,
          "partitions": list(partitions), "units_upto": units_upto, "snapshot": snapshot, "units": units,
          "inserted": counts.inserted, "updated": counts.updated, "unchanged": counts.unchanged,
-         "deleted": counts.deleted, "failures": counts.failed_units, "seconds": seconds},
+         "deleted": counts.deleted, "failures": counts.failed_units, "seconds": seconds,
+         "journal_id": journal_id, "journal": Jsonb(journal) if journal_id is not None else None},
     )  # fmt: skip
 
 

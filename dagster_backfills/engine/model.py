@@ -81,6 +81,7 @@ class Target:
     partition_in_query: the table has no column for the partition; the query gives it beside each row, as `partition`.
         Counts and failures go by it. Rows are inserted and updated, and never deleted: no row says whose it is.
     touched: the column, if the table has it, that each write of a row sets to now, and that is no difference in itself.
+    journal: what stood before is kept, so that a run can be undone; where the table has a key without nulls.
     """
 
     asset: str
@@ -91,6 +92,7 @@ class Target:
     table: str | Sequence[str] | None = None
     partition_in_query: bool = False
     touched: str = "updated_at"
+    journal: bool = True
 
     @property
     def schema_and_table(self) -> tuple[str, str]:
@@ -115,6 +117,8 @@ class Target:
             entries["partition_in_query"] = True
         if self.touched != "updated_at":
             entries["touched_column"] = self.touched
+        if not self.journal:
+            entries["journal"] = False
         return entries
 
     def __post_init__(self) -> None:
@@ -141,6 +145,7 @@ class Target:
             table=metadata.get("table"),
             partition_in_query=metadata.get("partition_in_query", False),
             touched=metadata.get("touched_column", "updated_at"),
+            journal=metadata.get("journal", True),
         )
 
 

@@ -33,12 +33,17 @@ class SlicedPartition:
 
     def __post_init__(self) -> None:
         self._empty: set[str] = set()
+        session, sliced = self.work.session, self.work.sliced
+        # What is written at the end reads the slices, which a rehearsal has not committed by then.
+        self._together = session.rehearses and len(sliced) < len(self.work.writes)
 
     def write(self) -> None:
         """Write the partition; units that can't be written are in the ledger, and don't fail it."""
+        session = self.work.session
         try:
             self._all_slices()
-            self.work.session.attempt(self._complete)
+            if not self._together:
+                session.attempt(self._complete)
         except Exception as error:
             if not self.work.stands_alone(error):
                 raise
@@ -71,6 +76,9 @@ class SlicedPartition:
         session.conn.commit()
         session.tune(session.conn)  # for the transaction that sorts them
         units = stream_units(session.conn, sliced, self.key, self.after, self.work.size)
+        if self._together:
+            self._rehearse(list(units))
+            return True
         with ExitStack() as stack:
             slices: Iterator[tuple[list[str], Any]] = ((slice_, None) for slice_ in units)
             if width and isinstance(source, Compute):
@@ -85,6 +93,15 @@ class SlicedPartition:
                 if session.conn is not listed_on:
                     return False
         return True
+
+    def _rehearse(self, slices: list[list[str]]) -> None:
+        """All slices and the end in one transaction, each behind a savepoint."""
+        self.counts = {}
+        self.work.forget_failures(self.key)
+        with self.work.session.holding():
+            for slice_ in slices:
+                self._bisect(slice_, whole=True)
+            self.work.session.attempt(self._complete)
 
     def _bisect(self, units: list[str], computed: Any = None, *, whole: bool = False) -> None:
         """Write a slice, and on bad data halve it. The halves are merged: it is the merge that names what is bad."""
@@ -137,9 +154,7 @@ class SlicedPartition:
             last = Counts()
             ledger.clear_stale(work.session.conn, write.asset, [self.key], snapshot)
             if write in work.sliced:
-                failed = ledger.resolve_rest(
-                    work.session.conn, work.run, write.asset, self.key, write.write.owned
-                )
+                failed = work.resolve_rest(write, self.key)
                 counts[write.asset] = Counts.sum([counts.get(write.asset, last)], failed_units=failed)
                 last = Counts(failed_units=failed)
             else:

@@ -8,6 +8,7 @@ import psycopg
 from psycopg import sql
 
 from dagster_backfills.engine.failures import ErrorClass, classify
+from dagster_backfills.engine.journal import label_binds
 from dagster_backfills.engine.model import PARTITION, Compute, Counts, Frame, Query, Write
 from dagster_backfills.engine.table.address import Address, keys_by_label
 from dagster_backfills.engine.table.catalog import Table, read_table
@@ -31,6 +32,7 @@ class PreparedWrite:
     address: Address
     stage: str
     merge: Merge | None = None
+    journals: bool = False
 
     @property
     def asset(self) -> str:
@@ -44,11 +46,19 @@ class PreparedWrite:
 
     @classmethod
     def open(
-        cls, conn: psycopg.Connection, write: Write, address: Address, number: int, keys: Sequence[str]
+        cls,
+        conn: psycopg.Connection,
+        write: Write,
+        address: Address,
+        number: int,
+        keys: Sequence[str],
+        *,
+        journal: bool = True,
     ) -> "PreparedWrite":
         """Read the table and check the write against it. Raises UserError where they do not fit."""
         table = read_table(conn, *write.target.schema_and_table)
-        prepared = cls(write, table, address, f"backfill_stage_{number}")
+        journals = journal and write.target.journal and bool(table.identity)
+        prepared = cls(write, table, address, f"backfill_stage_{number}", journals=journals)
         prepared.attach(conn)
         if isinstance(write.source, Frame):
             prepared.refuse_strangers(conn, keys)
@@ -113,16 +123,20 @@ class PreparedWrite:
         *,
         empty: bool = False,
         computed: Any = None,
+        journal_id: int | None = None,
     ) -> dict[str, Counts]:
         """Write the slice and return what changed, by partition.
 
         empty: the table had none of the slice's rows when last looked at. computed: its rows, where they are there.
+        journal_id: the number of the entries in the journal, where the write journals.
         """
         source, sliced = self.write.source, units is not None
         if isinstance(source, Compute):
             rows = source.function(conn, keys, units) if computed is None else computed
-            if empty and len(keys) == 1 and (copied := self._copy_into(conn, rows, keys[0])) is not None:
-                return {keys[0]: Counts(inserted=copied)}
+            if empty and len(keys) == 1:
+                copied = self._copy_into(conn, rows, keys[0], units, journal_id)
+                if copied is not None:
+                    return {keys[0]: Counts(inserted=copied)}
             self._plan(self._staged(conn, rows))
         binds: dict[str, Any] = {"unit_keys": units, "run_id": run_id, **self.address.binds(keys)}
         if isinstance(source, Query):
@@ -133,6 +147,7 @@ class PreparedWrite:
         merge, looked = self._merge, isinstance(source, Query) and source.only_missing
         counts: dict[str, Counts] = {key: Counts() for key in keys}
         by_label = keys_by_label(conn, self.address, keys)
+        binds |= {"journal_id": journal_id, "journal_labels": [], "journal_keys": [], **label_binds(by_label)}
         for statement in (
             merge.clear(units=sliced),
             merge.statement(selected, units=sliced, only_missing=looked),
@@ -150,12 +165,19 @@ class PreparedWrite:
             return False
         return is_empty(conn, self.table, self.address, keys[0], self.unit, after)
 
-    def _copy_into(self, conn: psycopg.Connection, data: Any, key: str) -> int | None:
+    def _copy_into(
+        self,
+        conn: psycopg.Connection,
+        data: Any,
+        key: str,
+        units: Sequence[str] | None,
+        journal_id: int | None,
+    ) -> int | None:
         """COPY rows that are thought to be new. None where the merge is to have its say, and its own errors."""
         names, arrays = frame_columns(data, self.table)
         self._plan(names)
         try:
-            return copy_into(conn, self._merge, self.write.target.partition_by, arrays, key)
+            return copy_into(conn, self._merge, self.write.target.partition_by, arrays, key, units, journal_id)
         except psycopg.Error as error:
             if classify(error) is not ErrorClass.DATA:
                 raise
@@ -188,7 +210,14 @@ class PreparedWrite:
         if self.merge is None or self.merge.columns != tuple(columns):
             target = self.write.target
             self.merge = Merge.plan(
-                self.table, self.address, target.mode, columns, target.key, target.unit, target.touched
+                self.table,
+                self.address,
+                target.mode,
+                columns,
+                target.key,
+                target.unit,
+                target.touched,
+                self.journals,
             )
 
     def _staged(self, conn: psycopg.Connection, data: Any) -> list[str]:

@@ -12,6 +12,7 @@ from dagster_backfills.engine.ledger import RunIdentity
 from dagster_backfills.engine.model import Around, Outcome, Write
 from dagster_backfills.engine.partition import SlicedPartition
 from dagster_backfills.engine.prepared import PreparedWrite
+from dagster_backfills.engine.rehearsal import Rehearsal
 from dagster_backfills.engine.session import Connect, Session
 from dagster_backfills.engine.settings import EngineSettings
 from dagster_backfills.engine.sizing import BatchSize, batches
@@ -29,6 +30,7 @@ class Runner:
 
     connect: gives a connection in no transaction.
     log: takes one line for people to read.
+    rehearsal: nothing is kept, each transaction is rolled back at its end; this is shown what is in it.
     """
 
     connect: Connect
@@ -37,6 +39,7 @@ class Runner:
     log: Callable[[str], None] = lambda line: None
     outcome: Outcome = field(default_factory=Outcome)
     units_total: int | None = None
+    rehearsal: Rehearsal | None = None
 
     def run(
         self,
@@ -53,12 +56,23 @@ class Runner:
         if around is not None:
             yield from self._each(writes, addresses, keys, around)
             return
-        began = time.monotonic()
-        with Session(self.connect, self.settings, self.log) as session:
-            prepared = [
-                PreparedWrite.open(session.conn, write, addresses[write.target.asset], number, keys)
+
+        def prepare(conn: psycopg.Connection) -> list[PreparedWrite]:
+            journal = self.settings.journal or self.rehearsal is not None
+            return [
+                PreparedWrite.open(conn, write, addresses[write.target.asset], number, keys, journal=journal)
                 for number, write in enumerate(writes)
             ]
+
+        yield from self.run_prepared(prepare, keys)
+
+    def run_prepared(
+        self, prepare: Callable[[psycopg.Connection], list[PreparedWrite]], keys: Sequence[str]
+    ) -> Iterator[list[str]]:
+        """The same for writes that `prepare` makes of a connection."""
+        began = time.monotonic()
+        with Session(self.connect, self.settings, self.log, rehearses=self.rehearsal is not None) as session:
+            prepared = prepare(session.conn)
             session.conn.commit()
             size = BatchSize(self.settings)
 
@@ -68,7 +82,9 @@ class Runner:
 
             session.attached = attach
             session.conflicted = size.shrink
-            self._work = Work(session, prepared, self.run_identity, self.outcome, size, self.log)
+            self._work = Work(
+                session, prepared, self.run_identity, self.outcome, size, self.log, self.rehearsal
+            )
             outcome = "interrupted"
             try:
                 yield from self._all(list(keys))
@@ -99,8 +115,10 @@ class Runner:
         weights = self._weigh(keys)
         self.units_total = sum(weights.values()) if weights else None
         assets = [write.asset for write in work.writes]
-        work.session.do(lambda conn: ledger.start(conn, work.run, assets, len(keys), self.units_total))
-        self._prior = ledger.prior_work(work.session.conn, work.run, assets)
+        self._prior = ledger.PriorWork()
+        if self.rehearsal is None:
+            work.session.do(lambda conn: ledger.start(conn, work.run, assets, len(keys), self.units_total))
+            self._prior = ledger.prior_work(work.session.conn, work.run, assets)
         resumed = [key for key in keys if key in self._prior.partitions]
         if resumed:
             self.outcome.resumed += resumed
@@ -167,7 +185,8 @@ class Runner:
         session = self._work.session
         session.rollback()
         try:
-            ledger.finish(session.conn, self.run_identity, outcome)
+            if self.rehearsal is None:
+                ledger.finish(session.conn, self.run_identity, outcome)
             for write in self._work.writes:
                 write.detach(session.conn)
             session.conn.commit()

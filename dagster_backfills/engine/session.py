@@ -2,8 +2,8 @@
 
 import random
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -19,12 +19,17 @@ Connect = Callable[[], AbstractContextManager[psycopg.Connection]]
 # A transaction's work: given the batch's id, it writes, and returns what is to be done once that is committed.
 Work = Callable[[UUID], Callable[[], None]]
 
+# The last four are what the journal's text can be read again by.
 _TUNED = """
     set_config('statement_timeout', %(statement_timeout)s, true),
     set_config('lock_timeout', %(lock_timeout)s, true),
     set_config('work_mem', %(work_mem)s, true),
     set_config('jit', 'off', true),
-    set_config('random_page_cost', %(random_page_cost)s, true)
+    set_config('random_page_cost', %(random_page_cost)s, true),
+    set_config('datestyle', 'ISO', true),
+    set_config('intervalstyle', 'postgres', true),
+    set_config('extra_float_digits', '1', true),
+    set_config('bytea_output', 'hex', true)
 """
 # The wait for a partition's lock is no statement's fault: a role's own time-outs don't end it.
 _PATIENT = "set local statement_timeout = 0; set local lock_timeout = 0"
@@ -39,6 +44,7 @@ class Session:
     attached: is called on each new connection, before anything else.
     conflicted: is called when another transaction was in the way of this one.
     losses: connections lost since a batch of rows was committed.
+    rehearses: nothing is kept: each transaction is rolled back where it would be committed.
     """
 
     connect: Connect
@@ -47,6 +53,8 @@ class Session:
     attached: Callable[[psycopg.Connection], None] = lambda conn: None
     conflicted: Callable[[], None] = lambda: None
     losses: int = 0
+    rehearses: bool = False
+    _held: bool = False
     _stack: ExitStack = field(default_factory=ExitStack)
 
     def __enter__(self) -> "Session":
@@ -94,11 +102,14 @@ class Session:
         while True:
             batch_id = uuid4()
             try:
+                self._save()
                 committed = work(batch_id)
-                self.conn.commit()
+                self._end()
             except BaseException as error:
                 kind = classify(error)
                 if kind is ErrorClass.CONNECTION:
+                    if self._held:
+                        raise  # what was held is gone with it
                     losses += 1
                     if self._recorded_after_all(batch_id, error):
                         return committed()
@@ -116,6 +127,29 @@ class Session:
                 continue
             return committed()
 
+    @contextmanager
+    def holding(self) -> Iterator[bool]:
+        """In a rehearsal, what is done meanwhile sees what was done before it; all of it is rolled back at the end."""
+        self._held = self.rehearses
+        try:
+            yield self._held
+        finally:
+            self._held = False
+            if self.rehearses:
+                self.rollback()
+
+    def _save(self) -> None:
+        if self._held:
+            self.conn.execute("savepoint backfill_rehearsed")
+
+    def _end(self) -> None:
+        if self._held:
+            self.conn.execute("release savepoint backfill_rehearsed")
+        elif self.rehearses:
+            self.conn.rollback()
+        else:
+            self.conn.commit()
+
     def do(self, work: Callable[[psycopg.Connection], None]) -> None:
         """The same for what needs nothing done after it."""
 
@@ -132,7 +166,10 @@ class Session:
                 # Whatever interrupted us left a statement without its answer: such a connection takes no other.
                 self.conn.cancel_safe(timeout=5)
                 self._open_again()
-            self.conn.rollback()
+            if self._held and self.conn.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+                self.conn.execute("rollback to savepoint backfill_rehearsed")
+            else:
+                self.conn.rollback()
 
     def recover(self, error: BaseException) -> None:
         """Connect again after a rest. Raises `error` where too many losses have followed each other."""

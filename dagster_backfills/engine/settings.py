@@ -73,6 +73,10 @@ class EngineSettings(BaseModel):
         ge=0,
         description="A run ends that has lost more connections than this with no batch committed in between.",
     )
+    journal: bool = Field(
+        default=True,
+        description="Keep what stood before of each row that is changed, so that a run can be undone.",
+    )
     max_failures_in_a_row: int = Field(
         default=1_000,
         ge=0,

@@ -10,10 +10,12 @@ import psycopg
 
 from dagster_backfills.engine import failures, ledger
 from dagster_backfills.engine.failures import describe
+from dagster_backfills.engine.journal import Shape, new_id
 from dagster_backfills.engine.ledger import RunIdentity
 from dagster_backfills.engine.model import WHOLE, Counts, Failure, Outcome
 from dagster_backfills.engine.prepared import PreparedWrite
 from dagster_backfills.engine.refusals import Refusals
+from dagster_backfills.engine.rehearsal import Rehearsal
 from dagster_backfills.engine.session import Session
 from dagster_backfills.engine.sizing import BatchSize
 
@@ -28,11 +30,18 @@ class Work:
     outcome: Outcome
     size: BatchSize
     log: Callable[[str], None]
+    rehearsal: Rehearsal | None = None
 
     def __post_init__(self) -> None:
         self.at = self.writes[0]
         self.refusals = Refusals(self.session.settings.max_failures_in_a_row)
         self._of_rows: set[tuple[str, str]] = set()
+        self._journal: dict[str, int] = {}  # of the batch at work, by asset
+        self._shapes = {
+            write.asset: Shape.of(write.table, write.write.target.touched).note()
+            for write in self.writes
+            if write.journals
+        }
 
     @property
     def sliced(self) -> list[PreparedWrite]:
@@ -44,6 +53,7 @@ class Work:
         """Open a batch's transaction and return its snapshot."""
         self.at = self.writes[0]
         self.outcome.attempts += 1
+        self._journal = {}
         return self.session.begin([write.asset for write in self.writes], keys)
 
     def run_write(
@@ -56,7 +66,16 @@ class Work:
         computed: Any = None,
     ) -> dict[str, Counts]:
         self.at = write
-        return write.run(self.session.conn, keys, units, self.run.run_id, empty=empty, computed=computed)
+        journal_id = new_id() if write.journals else None
+        counts = write.run(
+            self.session.conn, keys, units, self.run.run_id,
+            empty=empty, computed=computed, journal_id=journal_id,
+        )  # fmt: skip
+        if journal_id is not None:
+            self._journal[write.asset] = journal_id
+            if self.rehearsal is not None:
+                self.rehearsal.look(self.session.conn, write, journal_id, counts)
+        return counts
 
     def write(self, batch_id: UUID, keys: list[str], units: int) -> Callable[[], None]:
         """Whole partitions, in one transaction."""
@@ -82,11 +101,23 @@ class Work:
         self, batch_id: UUID, asset: str, keys: list[str], counts: Counts, *, units: int, began: float,
         snapshot: str, units_upto: str | None = None,
     ) -> None:  # fmt: skip
+        if self.rehearsal is not None:
+            return
         ledger.record_batch(
             self.session.conn, self.run, batch_id, asset, keys, counts,
             units=units, seconds=time.monotonic() - began, snapshot=snapshot,
-            units_upto=units_upto,
+            units_upto=units_upto, journal_id=self._journal.get(asset), journal=self._shapes.get(asset),
         )  # fmt: skip
+
+    def resolve_rest(self, write: PreparedWrite, key: str) -> int:
+        """Close what is left in the ledger of a partition that is through. Returns how many units of it failed."""
+        if self.rehearsal is not None:
+            return sum(f.asset == write.asset and f.partition == key for f in self.outcome.unit_failures)
+        return ledger.resolve_rest(self.session.conn, self.run, write.asset, key, write.write.owned)
+
+    def forget_failures(self, key: str) -> None:
+        """Begin a partition's rehearsal anew."""
+        self.outcome.unit_failures = [f for f in self.outcome.unit_failures if f.partition != key]
 
     def progressed(self, counts: Iterable[Counts]) -> None:
         """A batch of rows is committed."""
@@ -136,7 +167,8 @@ class Work:
 
     def _enter(self, key: str, unit: str | None, error: BaseException) -> Failure:
         failure = Failure(self.at.asset, None if key == WHOLE else key, unit, *describe(error))
-        self.session.do(lambda conn: ledger.record_failure(conn, self.run, failure))
+        if self.rehearsal is None:
+            self.session.do(lambda conn: ledger.record_failure(conn, self.run, failure))
         what = f"partition {key!r}" if key != WHOLE else "the table"
         what = what if unit is None else f"{unit!r} of {what}"
         self.log(f"{failure.asset}: {what} could not be written: {failure.message}")

@@ -54,7 +54,7 @@ class Adopter:
         postgres = PostgresResource(url=url)
         self.resources = {
             backfill.database: postgres,
-            backfill.io_manager: PostgresIOManager(postgres=postgres, retry_seconds=0),
+            backfill.io_manager: PostgresIOManager(postgres=postgres, retry_seconds=0.001),
         }
         self.repository = dg.Definitions(
             assets=[backfill.assets_def],

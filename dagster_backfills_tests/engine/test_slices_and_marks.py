@@ -197,7 +197,7 @@ def test_the_oldest_list_of_several_tries_counts(conn):
             " values (gen_random_uuid(), 't/units', %s, '{p001}', %s, %s::pg_snapshot, 1)",
             [name, upto, snapshot],
         )
-    prior = ledger.prior_work(conn, run_of)
+    prior = ledger.prior_work(conn, run_of, ["t/units"])
     assert prior.upto == {"p001": "b"} and prior.snapshots == {"p001": "999:999:"}
 
 

@@ -27,7 +27,9 @@ select
                     then coalesce(nullif(t.typtypmod, -1), a.atttypmod)
             end
         )
-    end
+    end,
+    a.attgenerated <> '',
+    a.attidentity = 'a'
 from pg_attribute as a
 inner join pg_type as t on a.atttypid = t.oid
 left join pg_type as b on t.typbasetype = b.oid
@@ -57,7 +59,8 @@ class Column:
     """One column. `managed`: the database fills it (identity or generated).
 
     base_type: the type's short name, of a domain the one below it. cast: what a value is cast to before it is
-    compared and written; the column's own length limits are left for the assignment to enforce.
+    compared and written; the column's own length limits are left for the assignment to enforce. generated: nobody
+    can write it; always: nobody can update it.
     """
 
     name: str
@@ -67,6 +70,8 @@ class Column:
     description: str | None
     base_type: str
     cast: str
+    generated: bool = False
+    always: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,11 @@ class Table:
     @property
     def qualified(self) -> str:
         return f"{self.database}.{self.schema}.{self.name}"
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """The unique key that tells every row apart, since none of its columns is ever null; () where there is none."""
+        return next((key for key in self.keys if all(self.column(n).not_null for n in key)), ())
 
     def column(self, name: str) -> Column:
         """The column of that name. Raises UserError where there is none."""

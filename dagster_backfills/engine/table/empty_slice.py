@@ -11,6 +11,7 @@ from psycopg import sql
 
 from dagster_backfills.engine.table.address import Address, keys_by_label
 from dagster_backfills.engine.table.catalog import Table
+from dagster_backfills.engine.table.entries import write_entries
 from dagster_backfills.engine.table.merge import Merge
 from dagster_backfills.engine.table.names import ident, type_name
 from dagster_backfills.engine.table.stage import copy_rows
@@ -44,6 +45,8 @@ def copy_into(
     by: object,
     arrays: "Sequence[pa.Array | pa.ChunkedArray]",
     key: str,
+    units: Sequence[str] | None = None,
+    journal_id: int | None = None,
 ) -> int | None:
     """COPY the rows of one partition; returns how many. None, with nothing written, where a merge is needed."""
     if not isinstance(by, str) or by not in merge.columns or merge.touches or not merge.key:
@@ -58,7 +61,31 @@ def copy_into(
     with conn.transaction():
         if not _all_of(conn, merge, by, arrays[merge.columns.index(by)], key):
             return None
-        return copy_rows(conn, into, arrays)
+        copied = copy_rows(conn, into, arrays)
+        if merge.journaled and _journal(conn, merge, key, units, journal_id) != copied:
+            raise psycopg.Rollback  # somebody else's are among them: the merge tells them apart
+        return copied
+    return None
+
+
+def _journal(
+    conn: psycopg.Connection, merge: Merge, key: str, units: Sequence[str] | None, journal_id: int | None
+) -> int:
+    """Enter all rows of a slice that had none; returns how many they are now."""
+    statement = sql.SQL("with inserted as (select %(key)s as label{} from {} as t where {})\n{}").format(
+        merge.entry(after="t"),
+        merge.relation,
+        merge.slice("t", units is not None),
+        write_entries(["inserted"]),
+    )
+    binds = {
+        "key": key,
+        "unit_keys": units,
+        "journal_id": journal_id,
+        "journal_labels": [],
+        "journal_keys": [],
+    }
+    return conn.execute(statement, {**merge.address.binds([key]), **binds}, prepare=False).rowcount
 
 
 def _all_of(conn: psycopg.Connection, merge: Merge, by: str, values: Any, key: str) -> bool:

@@ -12,13 +12,14 @@ from psycopg import sql
 from dagster_backfills.engine.model import Mode
 from dagster_backfills.engine.table.address import Address
 from dagster_backfills.engine.table.catalog import Table
+from dagster_backfills.engine.table.counting import counted, with_counts
+from dagster_backfills.engine.table.entries import BEFORE, names, standing, write_entries
 from dagster_backfills.engine.table.merge_pieces import Pieces
 from dagster_backfills.engine.table.names import columns, ident
 from dagster_backfills.errors import UserError
 
 _SEEN = "backfill seen"  # the row version that the statement's snapshot has
-# Flattened into the statements that use them, their joins are estimated at one row, and loop over each other.
-_MATERIALIZED = ("source", "changed", "leaving")
+_CHANGING = ("updated", "inserted", "gone")
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Merge(Pieces):
         declared_key: Sequence[str] | None,
         unit: str | None,
         touched: str = "updated_at",
+        journaled: bool = False,
     ) -> "Merge":
         """Check the source's columns against the table. Raises UserError that names what does not fit."""
         name = f"{table.schema}.{table.name}"
@@ -58,7 +60,7 @@ class Merge(Pieces):
             )
         if unit is not None:
             table.column(unit)
-        return cls(table, address, mode, tuple(columns), key, unit, touched)
+        return cls(table, address, mode, tuple(columns), key, unit, touched, journaled)
 
     def statement(self, source: sql.Composable, *, units: bool, only_missing: bool = False) -> sql.Composed:
         """The whole statement for a source SELECT.
@@ -75,10 +77,10 @@ class Merge(Pieces):
         """What runs before the statement: `replace` empties the slice in a statement of its own."""
         if self.mode != "replace":
             return None
-        gone = sql.SQL("delete from {} as t where {} returning {} as label").format(
-            self.relation, self.slice("t", units), self.address.label("t")
+        gone = sql.SQL("delete from {} as t where {} returning {} as label{}").format(
+            self.relation, self.slice("t", units), self.address.label("t"), self.entry(before=standing("t"))
         )
-        return _with([("gone", gone)], [_counted("gone", deleted="count(*)")])
+        return self._with([("gone", gone)], [counted("gone", deleted="count(*)")])
 
     # ---- the three modes --------------------------------------------------------------------------------------
 
@@ -94,14 +96,14 @@ class Merge(Pieces):
             ("changed", self._changed(units)),
             *self._labelled(self._inserted()),
         ]
-        counted: list[sql.Composable] = [self.given(), _counted("inserted", inserted="count(*)")]
+        numbers: list[sql.Composable] = [self.given(), counted("inserted", inserted="count(*)")]
         if self.address.stored:
             parts += [("leaving", self._leaving(units)), ("gone", self._gone())]
-            counted.append(_counted("gone", deleted="count(*)"))
+            numbers.append(counted("gone", deleted="count(*)"))
         if self.values:
             parts.insert(3, ("updated", self._updated()))
-            counted.append(_counted("updated", updated="count(*)"))
-        return _with(parts, counted, bad_key=True)
+            numbers.append(counted("updated", updated="count(*)"))
+        return self._with(parts, numbers, bad_key=True)
 
     def _insert_missing(self, source: sql.Composable, only_missing: bool) -> sql.Composed:
         # The sort stands between looking and writing: planned while the table is empty, the look-up is a scan of it for
@@ -121,13 +123,15 @@ class Merge(Pieces):
             inserted=self._of_inserted(),
         )
         parts = [("source", self.typed(source)), *self._labelled(inserted)]
-        return _with(parts, [self.given(), _counted("inserted", inserted="count(*)")])
+        return self._with(parts, [self.given(), counted("inserted", inserted="count(*)")])
 
     def _replace(self, source: sql.Composable) -> sql.Composed:
-        inserted = sql.SQL("{} select {} from ({}) as s returning {} as label").format(
-            self.into, self.row("s"), self.typed(source), self.address.label("t")
+        inserted = sql.SQL("{} select {} from ({}) as s returning {} as label{}").format(
+            self.into, self.row("s"), self.typed(source), self.address.label("t"), self.entry(after="t")
         )
-        return _with([("inserted", inserted)], [_counted("inserted", given="count(*)", inserted="count(*)")])
+        return self._with(
+            [("inserted", inserted)], [counted("inserted", given="count(*)", inserted="count(*)")]
+        )
 
     # ---- parts of the upsert ----------------------------------------------------------------------------------
 
@@ -136,15 +140,23 @@ class Merge(Pieces):
         # reading the whole partition instead, once a slice. In the key's order, so that two writers of the same rows
         # meet in the same order.
         there = sql.SQL(
-            "lateral (select o.*, o.ctid as {seen} from {t} as o where {same} limit 1) as o on true"
+            "lateral (select o.*, o.ctid as {seen}{before} from {t} as o where {same} limit 1) as o on true"
             if units
-            else "(select o.*, o.ctid as {seen} from {t} as o) as o on {same}"
-        ).format(seen=ident(_SEEN), t=self.relation, same=self.same_key("o", "s"))
+            else "(select o.*, o.ctid as {seen}{before} from {t} as o) as o on {same}"
+        ).format(
+            seen=ident(_SEEN),
+            before=sql.SQL(", {} as {}").format(standing("o"), ident(BEFORE))
+            if self.journaled
+            else sql.SQL(""),
+            t=self.relation,
+            same=self.same_key("o", "s"),
+        )
         return sql.SQL(
-            "select s.*, o.{seen} from source as s left join {there}\n"
+            "select s.*, o.{seen}{before} from source as s left join {there}\n"
             "where o.{seen} is null or {differs}\norder by {order}"
         ).format(
             seen=ident(_SEEN),
+            before=sql.SQL(", o.{}").format(ident(BEFORE)) if self.journaled else sql.SQL(""),
             there=there,
             differs=self.differs("o", "s"),
             order=columns("s", self.key),
@@ -156,9 +168,10 @@ class Merge(Pieces):
             assignments.append(sql.SQL("{} = now()").format(ident(self.touched)))
         return sql.SQL(
             "update {t} as t set {set} from changed as c where t.ctid = c.{seen} and {same}\n"
-            "returning {label} as label"
+            "returning {label} as label{entry}"
         ).format(
             t=self.relation,
+            entry=self.entry(before=ident("c", BEFORE), after="t"),
             set=sql.SQL(", ").join(assignments),
             seen=ident(_SEEN),
             same=self.same_key("t", "c"),
@@ -179,18 +192,23 @@ class Merge(Pieces):
 
     def _of_inserted(self) -> sql.Composed:
         """What an insert returns of a row: its partition, or the key by which the source knows that."""
-        return (
+        of_it = (
             sql.SQL("{} as label").format(self.address.label("t"))
             if self.address.stored
             else columns("t", self.key)
         )
+        return of_it + self.entry(after="t")
 
     def _labelled(self, inserted: sql.Composed) -> list[tuple[str, sql.Composed]]:
         """An insert, and the partitions of its rows."""
         if self.address.stored:
             return [("inserted", inserted)]
-        by_source = sql.SQL("select {label} as label from new as t inner join source as s on {same}").format(
-            label=self.address.label("s"), same=self.same_key("t", "s")
+        by_source = sql.SQL(
+            "select {label} as label{entry} from new as t inner join source as s on {same}"
+        ).format(
+            label=self.address.label("s"),
+            entry=sql.SQL(", ") + names("t") if self.journaled else sql.SQL(""),
+            same=self.same_key("t", "s"),
         )
         return [("new", inserted), ("inserted", by_source)]
 
@@ -208,8 +226,10 @@ class Merge(Pieces):
 
     def _gone(self) -> sql.Composed:
         return sql.SQL(
-            "delete from {t} as t using leaving as g where t.ctid = g.{seen} and {same} returning {label} as label"
+            "delete from {t} as t using leaving as g where t.ctid = g.{seen} and {same}\n"
+            "returning {label} as label{entry}"
         ).format(
+            entry=self.entry(before=standing("t")),
             t=self.relation,
             seen=ident(_SEEN),
             same=self.same_key("t", "g"),
@@ -225,32 +245,14 @@ class Merge(Pieces):
             "select row({key})::text as key from source as s group by {key} having {condition} limit 1"
         ).format(key=columns("s", self.key), condition=condition)
 
-
-def _with(
-    parts: Sequence[tuple[str, sql.Composed]], counted: Sequence[sql.Composable], *, bad_key: bool = False
-) -> sql.Composed:
-    """Common table expressions, and their counts added up to one row a partition."""
-    ctes = [
-        sql.SQL("{} as {}(\n{}\n)").format(
-            sql.Identifier(name),
-            sql.SQL("materialized " if name in _MATERIALIZED else ""),
-            body,
-        )
-        for name, body in parts
-    ]
-    return sql.SQL(
-        "with {ctes}\nselect label, sum(given)::bigint, sum(inserted)::bigint, sum(updated)::bigint, "
-        "sum(deleted)::bigint, {bad_key}\nfrom (\n{counted}\n) as n (label, given, inserted, updated, deleted)\n"
-        "group by label"
-    ).format(
-        ctes=sql.SQL(",\n").join(ctes),
-        bad_key=sql.SQL("(select key from bad_key)" if bad_key else "null::text"),
-        counted=sql.SQL("\nunion all\n").join(counted),
-    )
-
-
-def _counted(
-    relation: str, *, given: str = "0", inserted: str = "0", updated: str = "0", deleted: str = "0"
-) -> sql.SQL:
-    # Every part is a piece of this module's own.
-    return sql.SQL(f"select label, {given}, {inserted}, {updated}, {deleted} from {relation} group by label")  # noqa: S608
+    def _with(
+        self,
+        parts: Sequence[tuple[str, sql.Composed]],
+        numbers: Sequence[sql.Composable],
+        *,
+        bad_key: bool = False,
+    ) -> sql.Composed:
+        """The statement of these parts, and the journal's entries of what they change."""
+        changing = [name for name, _ in parts if name in _CHANGING]
+        entries = [("journaled", write_entries(changing))] if self.journaled else []
+        return with_counts([*parts, *entries], numbers, bad_key=bad_key)

@@ -7,6 +7,7 @@ from psycopg import sql
 from dagster_backfills.engine.model import Mode
 from dagster_backfills.engine.table.address import Address
 from dagster_backfills.engine.table.catalog import Table
+from dagster_backfills.engine.table.entries import entry
 from dagster_backfills.engine.table.names import columns, ident, type_name
 
 _POINTS_IN_TIME = {"timestamp", "timestamptz"}
@@ -25,6 +26,7 @@ class Pieces:
     key: tuple[str, ...]
     unit: str | None
     touched: str
+    journaled: bool = False
 
     @property
     def relation(self) -> sql.Identifier:
@@ -89,6 +91,12 @@ class Pieces:
     def _comparable(self, alias: str, name: str) -> sql.Composable:
         as_text = self.table.column(name).base_type.removeprefix("_") in _COMPARED_AS_TEXT
         return sql.SQL("{}::text").format(ident(alias, name)) if as_text else ident(alias, name)
+
+    def entry(self, *, before: sql.Composable | None = None, after: str = "") -> sql.Composable:
+        """What a statement returns of a row `t` for the journal, behind a comma; nothing where there is none."""
+        if not self.journaled:
+            return sql.SQL("")
+        return sql.SQL(", ") + entry(self.table, self.touched, before=before, after=after)
 
     def given(self) -> sql.Composed:
         return sql.SQL("select {}, count(*), 0, 0, 0 from source as s group by 1").format(

@@ -1,0 +1,81 @@
+"""What a run is asked that is only a rehearsal: rows of each kind of change, before and after, while they are there.
+
+The run's own transactions, each rolled back at its end (`session`). Not here: what is said of them (`plan`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import psycopg
+from psycopg import sql
+
+from dagster_backfills.engine.model import Counts
+from dagster_backfills.engine.prepared import PreparedWrite
+from dagster_backfills.engine.table.entries import same_key
+from dagster_backfills.engine.table.names import ident
+
+Change = Literal["inserted", "updated", "deleted"]
+EXAMPLES = 20
+
+_OF_KIND: Mapping[Change, str] = {
+    "inserted": "j.before is null",
+    "updated": "j.before is not null and j.after is not null",
+    "deleted": "j.before is not null and j.after is null",
+}
+_LOOK = """
+select j.partition, to_jsonb(j.before::{table}), to_jsonb(t)
+from (
+    select j.* from backfill.journal as j where j.journal_id = %(journal_id)s and {kind} order by j.id limit %(room)s
+) as j
+left join {table} as t on {same}
+"""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row that would be changed. `before` is None where there is none, `after` where none is left."""
+
+    asset: str
+    partition: str
+    change: str
+    before: dict[str, Any] | None
+    after: dict[str, Any] | None
+
+
+@dataclass
+class Rehearsal:
+    """Gathers examples of a rehearsed run."""
+
+    found: dict[str, list[Example]] = field(default_factory=dict)
+
+    def look(
+        self,
+        conn: psycopg.Connection[Any],
+        write: PreparedWrite,
+        journal_id: int,
+        counts: Mapping[str, Counts],
+    ) -> None:
+        """Take examples from what a statement has just done, of the kinds that are not seen often enough."""
+        total = Counts.sum(counts.values())
+        for change, kind in _OF_KIND.items():
+            found = self.found.setdefault(change, [])
+            if not getattr(total, change) or len(found) >= EXAMPLES:
+                continue
+            statement = sql.SQL(_LOOK).format(
+                table=ident(write.table.schema, write.table.name),
+                kind=sql.SQL(kind),
+                same=same_key(write.table, "t", "j"),
+            )
+            binds = {"journal_id": journal_id, "room": EXAMPLES - len(found)}
+            for partition, before, after in conn.execute(statement, binds, prepare=False):
+                found.append(
+                    Example(write.asset, partition, change, before, None if change == "deleted" else after)
+                )
+
+    def examples(self) -> list[Example]:
+        """Up to twenty, of each kind as many as of the others where there are so many."""
+        chosen: list[Example] = []
+        for position in range(EXAMPLES):
+            chosen += [found[position] for found in self.found.values() if position < len(found)]
+        return sorted(chosen[:EXAMPLES], key=lambda example: (example.change, example.asset))
