@@ -29,6 +29,7 @@ LINES, TEST_LINES = 250, 350
 STILL_LONGER = {
     "dagster_backfills/domains/kintell/rows/rules.py",
     "dagster_backfills/engine/model.py",
+    "dagster_backfills/engine/prepared.py",
     "dagster_backfills/engine/table/merge.py",
     "dagster_backfills_tests/domains/queue/test_queue.py",
 }
