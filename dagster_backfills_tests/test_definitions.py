@@ -50,9 +50,11 @@ JOBS = {
     "rollback_kintell_import",
     "rollback_training_backfill",
     "scoring_chain_job",
+    "thin_dagster_event_log",
 }
 SCHEDULES = {
     "clean_up_background_jobs_daily",
+    "daily_event_log_thinning",
     "daily_job_history",
     "daily_scoring_schedule",
     "nightly_progress_stats",

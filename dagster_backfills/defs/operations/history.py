@@ -8,7 +8,6 @@ import dagster as dg
 import psycopg
 
 from dagster_backfills.domains.operations.statements import statement
-from dagster_backfills.errors import UserError
 
 if TYPE_CHECKING:
     from dagster import RunRecord
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
 # A run is looked at again this long after it was copied: its change may have been committed late.
 _OVERLAP = timedelta(hours=1)
 _PAGE = 1000
-_KEEP_VARIABLE, _KEEP_DAYS = "JOB_HISTORY_KEEP_DAYS", 730
 _OUTCOMES = {
     "QUEUED": "queued",
     "NOT_STARTED": "queued",
@@ -48,16 +46,6 @@ def forget_runs(conn: psycopg.Connection, days: int) -> int:
     removed = conn.execute(statement("forget_runs"), {"days": days}).rowcount if days else 0
     conn.commit()
     return removed
-
-
-def keep_days(environment: Mapping[str, str]) -> int:
-    """How long a run is kept: `JOB_HISTORY_KEEP_DAYS`, else two years; 0 for ever. UserError where it is no number."""
-    text = environment.get(_KEEP_VARIABLE, "").strip() or str(_KEEP_DAYS)
-    if not (text.isascii() and text.isdigit()):
-        raise UserError(
-            f"{_KEEP_VARIABLE} is no number of days: {text!r}.", hint=f"Correct or unset {_KEEP_VARIABLE}."
-        )
-    return int(text)
 
 
 def _pages(
