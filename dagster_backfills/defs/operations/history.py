@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import psycopg
 
-from dagster_backfills.domains.operations.statements import statement
+from dagster_backfills.domains.operations.statements import STATEMENTS
 
 if TYPE_CHECKING:
     from dagster import RunRecord
@@ -33,17 +33,17 @@ def copy_runs(conn: psycopg.Connection, instance: dg.DagsterInstance, page: int 
 
     One transaction, all of it or nothing: the newest change that is copied says where the next copy begins.
     """
-    (newest,) = conn.execute(statement("watermark")).fetchone() or (None,)
+    (newest,) = conn.execute(STATEMENTS["watermark"]).fetchone() or (None,)
     since = dg.RunsFilter(updated_after=newest.astimezone(UTC) - _OVERLAP) if newest else dg.RunsFilter()
     pages = _pages(instance, since, page)
-    written = sum(conn.execute(statement("store_runs"), _columns(records)).rowcount for records in pages)
+    written = sum(conn.execute(STATEMENTS["store_runs"], _columns(records)).rowcount for records in pages)
     conn.commit()
     return written
 
 
 def forget_runs(conn: psycopg.Connection, days: int) -> int:
     """Remove the runs that have not changed for so many days, and return how many. None with 0."""
-    removed = conn.execute(statement("forget_runs"), {"days": days}).rowcount if days else 0
+    removed = conn.execute(STATEMENTS["forget_runs"], {"days": days}).rowcount if days else 0
     conn.commit()
     return removed
 

@@ -2,7 +2,7 @@
 
 import psycopg
 
-from dagster_backfills.domains.operations.statements import statement
+from dagster_backfills.domains.operations.statements import STATEMENTS
 
 _ROWS = 10_000  # a transaction, so that nobody waits
 
@@ -15,7 +15,7 @@ def thin_event_log(conn: psycopg.Connection, days: int, rows: int = _ROWS) -> in
     position, removed = 0, 0
     while True:
         binds = {"position": position, "days": days, "rows": rows}
-        reached, gone = conn.execute(statement("thin_event_log"), binds).fetchone() or (None, 0)
+        reached, gone = conn.execute(STATEMENTS["thin_event_log"], binds).fetchone() or (None, 0)
         if reached is None:
             return removed
         position, removed = reached, removed + gone

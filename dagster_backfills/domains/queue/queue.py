@@ -17,7 +17,7 @@ from psycopg.types.json import Jsonb
 
 from dagster_backfills.domains.queue.errors import InvalidJobInput
 from dagster_backfills.domains.queue.registry import Registry, background_job_types
-from dagster_backfills.postgres.statements import load_queries
+from dagster_backfills.postgres.statements import Statements, load_statements
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +56,9 @@ class Step:
         return step if self.priority is None else {**step, "priority": self.priority}
 
 
-def statements() -> dict[str, str]:
+def statements() -> Statements:
     """The statements of queries.sql by name, with psycopg's placeholders."""
-    return load_queries(Path(__file__).with_name("queries.sql"))
+    return load_statements(Path(__file__).with_name("queries.sql"))
 
 
 def enqueue(
