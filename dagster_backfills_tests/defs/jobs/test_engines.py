@@ -46,7 +46,7 @@ def run(job_type, input_data):
     context = JobContext(
         uuid4(), job_type, 1, kind.parse(input_data), lambda p, m: seen.append((p, m)) or True
     )
-    return kind.load_handler()(context), seen
+    return kind.handler(context), seen
 
 
 @pytest.fixture(autouse=True)
