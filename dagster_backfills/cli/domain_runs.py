@@ -9,6 +9,7 @@ import psycopg
 
 from dagster_backfills.lib.postgres.embedded import resolve_database_url
 from dagster_backfills.lib.postgres.migrations import require_migrations
+from dagster_backfills.lib.postgres.values import show_every_value
 
 # The job of a domain that mends what is in the ledger, and the op that takes its choice.
 REFRESHING: dict[str, tuple[str, str]] = {
@@ -24,6 +25,7 @@ def database() -> Iterator[psycopg.Connection[Any]]:
     url = resolve_database_url()
     require_migrations(url)
     with psycopg.connect(url, autocommit=True, application_name="backfills", connect_timeout=10) as conn:
+        show_every_value(conn)
         yield conn
 
 

@@ -15,6 +15,7 @@ from dagster_backfills.cli.errors import explain
 from dagster_backfills.cli.output import console, duration, json_line, print_json, print_table, say, table_of
 from dagster_backfills.cli.status_page import StatusPage, look
 from dagster_backfills.lib.postgres.embedded import resolve_database_url
+from dagster_backfills.lib.postgres.values import show_every_value
 from dagster_backfills.lib.redact import redact
 
 app = typer.Typer()
@@ -184,6 +185,7 @@ def _pages(interval: float, ticks: bool) -> Iterator[StatusPage | str]:
         try:
             if connection is None:
                 connection = psycopg.connect(url, autocommit=True, connect_timeout=5)
+                show_every_value(connection)
             yield look(connection, url, ticks=ticks)
         except psycopg.OperationalError as error:
             connection = None

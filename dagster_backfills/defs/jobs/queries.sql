@@ -107,7 +107,9 @@ group by b.job_type
 order by b.job_type;
 
 -- name: known_types
-select t.job_type from jobs.job_types as t order by t.job_type;
+select t.job_type, t.input_fields, t.required_fields, t.output_fields, t.max_retries
+from jobs.job_types as t
+order by t.job_type;
 
 -- name: has_jobs_of_type
 select exists (select from jobs.background_jobs as b where b.job_type = :job_type) as found;
