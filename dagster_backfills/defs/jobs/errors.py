@@ -9,8 +9,8 @@ class JobError(Exception):
     kind = "error"
     retryable = True
 
-    def __init__(self, message: str, *, kind: str = "") -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, kind: str = "", hint: str = "") -> None:
+        super().__init__(f"{message} {hint}".rstrip())
         self.kind = kind or type(self).kind
 
 

@@ -25,7 +25,7 @@ def transcribe(job: JobContext[TranscriptionInput]) -> TranscriptionOutput:
     with fetched(job.input.audio_url, MediaRules.from_environment(), _fetching(job)) as file:
         if engine == "openai":
             job.progress(20, "waiting for the API")
-            return openai_api.transcribe_with_api(file, job.input.audio_url, job.input.language)
+            return openai_api.transcribe_with_api(file, job.input.audio_url, job.input.language, job.progress)
         return speech.transcribe_embedded(file, job.input.language, job.progress)
 
 

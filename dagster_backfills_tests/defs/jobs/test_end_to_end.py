@@ -11,8 +11,9 @@ from psycopg.types.json import Jsonb
 from benchmarks.servers import dagster_servers
 from dagster_backfills.defs.jobs import queue
 from dagster_backfills_tests.conftest import new_database
+from dagster_backfills_tests.defs.jobs.runs import PARTS
 from dagster_backfills_tests.defs.jobs.stand_ins import Mux, StandIn, serving
-from dagster_backfills_tests.defs.jobs.test_engines import PARTS, needs_espeak
+from dagster_backfills_tests.defs.jobs.test_engines import needs_espeak
 from dagster_backfills_tests.e2e.conftest import instance_environment
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
