@@ -112,7 +112,8 @@ from jobs.job_types as t
 order by t.job_type;
 
 -- name: has_jobs_of_type
-select exists (select from jobs.background_jobs as b where b.job_type = :job_type) as found;
+select count(*) > 0 as found
+from (select b.id from jobs.background_jobs as b where b.job_type = :job_type limit 1) as one;
 
 -- name: still_held
 select b.id

@@ -248,6 +248,13 @@ def _clear_errors() -> Iterator[None]:
     try:
         yield
     except (psycopg.DataError, psycopg.errors.CheckViolation) as error:
-        raise InvalidJobInput(f"{error.diag.message_primary or error}.") from None
+        said = error.diag.message_primary or str(error)
+        # Python knows the type: it was looked up before.
+        hint = (
+            "The database has to be told: backfills jobs types --register."
+            if said.startswith("Unknown")
+            else ""
+        )
+        raise InvalidJobInput(f"{said}.", hint) from None
     except (RecursionError, TypeError, ValueError) as error:
         raise InvalidJobInput(f"The input is no JSON: {error}.") from None

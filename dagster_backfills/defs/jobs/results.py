@@ -19,7 +19,8 @@ def record(connection: Connection, results: Sequence[Result]) -> None:
 
     Raises what is wrong with the database itself.
     """
-    done, failed = [], []
+    done: list[Result] = []
+    failed: list[Result] = []
     for result in results:
         if result.attempt.stopped:
             result.status = "stopped"

@@ -30,6 +30,7 @@ from dagster_backfills.defs.kintell.writer import (
     Rules,
     Written,
 )
+from dagster_backfills.lib.redact import redact
 
 MAX_BATCH_ROWS = 50_000
 REFRESH_AFTER = 20_000  # rows; the check of so many one by one costs as much as reading all users again
@@ -95,7 +96,7 @@ def run_import(
                 raise
         except FileError as error:
             with claim.connect() as conn:
-                statements().fail_job(conn, job=job, attempt=claim.attempt, message=str(error))
+                statements().fail_job(conn, job=job, attempt=claim.attempt, message=redact(str(error)))
             raise
         with claim.connect() as conn:
             return load_job(conn, job)
@@ -145,9 +146,11 @@ class _Import:
             try:
                 return self.run_from_checkpoint()
             except OutOfTurn as error:
-                self.on_trouble(f"{error}; starting again from the checkpoint")
+                self.on_trouble(f"{redact(str(error))}; starting again from the checkpoint")
             except PASSING as error:
-                self.on_trouble(f"{type(error).__name__}: {error}; starting again from the checkpoint")
+                self.on_trouble(
+                    f"{type(error).__name__}: {redact(str(error))}; starting again from the checkpoint"
+                )
                 if self.done_here > before:
                     last_progress, waits = time.monotonic(), 0.25
                 if time.monotonic() - last_progress > self.options.retry_for:

@@ -22,6 +22,7 @@ from dagster_backfills.defs.kintell.resources import KintellSettings
 from dagster_backfills.defs.kintell.statements import statements
 from dagster_backfills.lib.errors import UserError
 from dagster_backfills.lib.postgres.resource import PostgresResource
+from dagster_backfills.lib.redact import redact
 
 HANDOFF = dg.Out(io_manager_key="kintell_handoff")
 LOG_SECONDS = 2.0
@@ -30,7 +31,7 @@ Handoff = dict[str, Any]
 
 def refused(error: UserError | ClaimLost) -> dg.Failure:
     """A failure that says what to do, and that no retry mends."""
-    return dg.Failure(str(error), allow_retries=False)
+    return dg.Failure(redact(str(error)), allow_retries=False)
 
 
 @dg.op(
