@@ -13,16 +13,18 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
+from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from dagster_backfills.domains.queue.errors import InvalidJobInput
-from dagster_backfills.domains.queue.registry import Registry, background_job_types
+from dagster_backfills.domains.queue.registry import JobType, Registry, background_job_types, fields_of
 from dagster_backfills.postgres.statements import load_queries
+from dagster_backfills.postgres.values import show_every_value
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One claimed attempt."""
+    """One claimed attempt. `input_data` is a text where it is JSON that Python can't read."""
 
     id: UUID
     job_type: str
@@ -30,7 +32,7 @@ class Job:
     attempt: int
     retry_count: int
     max_retries: int
-    input_data: dict[str, Any]
+    input_data: dict[str, Any] | str
     created_at: datetime
 
 
@@ -43,17 +45,18 @@ class Owner:
     training_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Step:
     """What follows on completion. A field that `input_data` lacks comes from the output, or the input, before it."""
 
     job_type: str
     input_data: dict[str, Any]
     priority: int | None = None
+    max_retries: int | None = None
 
     def as_json(self) -> dict[str, Any]:
-        step: dict[str, Any] = {"job_type": self.job_type, "input_data": self.input_data}
-        return step if self.priority is None else {**step, "priority": self.priority}
+        """The step as `then_steps` has it."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 def statements() -> dict[str, str]:
@@ -78,8 +81,10 @@ def enqueue(
 
     Raises UnknownJobType, and InvalidJobInput naming the field, before anything is written.
     """
-    owner = owner or Owner()
-    _check(job_type, input_data or {}, registry)
+    owner, registry = owner or Owner(), registry or background_job_types()
+    registry.get(job_type).parse(input_data or {})
+    for step in then:
+        registry.get(step.job_type).check_step(step.input_data)
     values = {
         "job_type": job_type, "input_data": Jsonb(input_data or {}), "priority": priority, "run_after": run_after,
         "unique_key": unique_key, "max_retries": max_retries, "user_id": owner.user_id,
@@ -102,9 +107,9 @@ def enqueue_many(
     registry: Registry | None = None,
 ) -> list[UUID]:
     """Put in one job for each input, all or none, in one statement. Returns their ids in the same order."""
-    owner = owner or Owner()
+    owner, kind = owner or Owner(), (registry or background_job_types()).get(job_type)
     for one in inputs:
-        _check(job_type, one, registry)
+        kind.parse(one)
     values = {
         "job_type": job_type, "inputs": Jsonb(list(inputs)), "priority": priority, "run_after": run_after,
         "max_retries": max_retries, "user_id": owner.user_id, "company_id": owner.company_id,
@@ -128,7 +133,14 @@ def renew(conn: psycopg.Connection, held: Sequence[Job]) -> set[UUID]:
     return {row[0] for row in rows}
 
 
-def report_progress(conn: psycopg.Connection, job: Job, percentage: int, message: str | None) -> str | None:
+def still_held(conn: psycopg.Connection, held: Sequence[Job]) -> set[UUID]:
+    """Which of these attempts hold their jobs, read only."""
+    return {row[0] for row in conn.execute(statements()["still_held"], _ids(held)).fetchall()}
+
+
+def report_progress(
+    conn: psycopg.Connection, job: Job, percentage: int | None, message: str | None
+) -> str | None:
     """`processing` where it was accepted, `cancelled`, or None where the attempt does not hold the job any more."""
     values = {
         "job_id": job.id,
@@ -199,10 +211,16 @@ def lease_seconds(conn: psycopg.Connection) -> float:
 
 def rows(conn: psycopg.Connection, statement: str, **values: Any) -> list[dict[str, Any]]:
     """What one of the reading statements of queries.sql returns."""
-    from psycopg.rows import dict_row
-
     with conn.cursor(row_factory=dict_row) as cursor:
+        show_every_value(cursor)
         return cursor.execute(statements()[statement], values).fetchall()
+
+
+def register(conn: psycopg.Connection, kind: JobType) -> None:
+    """Tell the database of a type, so that jobs of it may be enqueued, also from SQL. The owner may."""
+    fields = fields_of(kind)
+    fields["input_fields"] = Jsonb(fields["input_fields"]) if fields["input_fields"] is not None else None
+    conn.execute(statements()["register_type"], fields)
 
 
 def _ids(held: Sequence[Job]) -> dict[str, Any]:
@@ -219,16 +237,19 @@ def _scalar(conn: psycopg.Connection, statement: str, values: dict[str, Any]) ->
     return row[0] if row else None
 
 
-def _check(job_type: str, input_data: dict[str, Any], registry: Registry | None) -> None:
-    (registry or background_job_types()).get(job_type).parse(input_data)
-
-
 @contextmanager
 def _clear_errors() -> Iterator[None]:
-    """The database's own refusals, as errors that a person can mend."""
+    """What the database refuses of an input, or JSON can't hold, as errors that a person can mend."""
     try:
         yield
-    except psycopg.errors.InvalidParameterValue as error:
-        raise InvalidJobInput(f"{error.diag.message_primary}.") from None
-    except psycopg.errors.CheckViolation as error:
-        raise InvalidJobInput(f"{error.diag.message_primary}.") from None
+    except (psycopg.DataError, psycopg.errors.CheckViolation) as error:
+        said = error.diag.message_primary or str(error)
+        # Python knows the type: it was looked up before.
+        hint = (
+            "The database has to be told: backfills jobs types --register."
+            if said.startswith("Unknown")
+            else ""
+        )
+        raise InvalidJobInput(f"{said}.", hint) from None
+    except (RecursionError, TypeError, ValueError) as error:
+        raise InvalidJobInput(f"The input is no JSON: {error}.") from None

@@ -23,6 +23,7 @@ from dagster_backfills.domains.kintell.rows.seen import Seen, SettledIds
 from dagster_backfills.domains.kintell.rows.users import Users
 from dagster_backfills.domains.kintell.statements import statements
 from dagster_backfills.engine.failures import ErrorClass, classify
+from dagster_backfills.redact import redact
 
 MAX_BATCH_ROWS = 50_000
 
@@ -131,7 +132,9 @@ class _Import:
             except (OutOfTurn, psycopg.Error) as error:
                 if not passes(error):
                     raise
-                self.on_trouble(f"{type(error).__name__}: {error}; starting again from the checkpoint")
+                self.on_trouble(
+                    f"{type(error).__name__}: {redact(str(error))}; starting again from the checkpoint"
+                )
                 if self.done_here > before:
                     last_progress, waits = time.monotonic(), 0.25
                 if time.monotonic() - last_progress > self.options.retry_for:
