@@ -8,6 +8,7 @@ from uuid import UUID
 import psycopg
 from psycopg.rows import class_row
 
+from dagster_backfills.defs.kintell.dialect import Form
 from dagster_backfills.defs.kintell.reader import Header
 from dagster_backfills.defs.kintell.statements import statements
 from dagster_backfills.lib.errors import UserError
@@ -25,7 +26,8 @@ class Job:
     file_sha256: str
     file_stamp: str
     columns: list[str]
-    line_break: str
+    delimiter: str
+    recognized: str
     on_duplicate: str
     total_rows: int
     processed_rows: int
@@ -54,7 +56,7 @@ class Job:
     @property
     def header(self) -> Header:
         """The file's header as it was registered; `data_offset` is where the checkpoint stands."""
-        return Header(tuple(self.columns), self.line_break, self.checkpoint_offset)
+        return Header(tuple(self.columns), Form(self.delimiter), self.checkpoint_offset)
 
     @property
     def counts(self) -> dict[str, int]:

@@ -15,9 +15,9 @@ import psycopg
 from dagster_backfills.defs.kintell.account import Job, load_job
 from dagster_backfills.defs.kintell.batches import Batch, prepare
 from dagster_backfills.defs.kintell.claims import LEASE_SECONDS, MAX_IMPORTS, Claim, ClaimLost
+from dagster_backfills.defs.kintell.dialect import to_plain_csv
 from dagster_backfills.defs.kintell.files import FileError, SourceFile, open_file
 from dagster_backfills.defs.kintell.memory import give_back_early
-from dagster_backfills.defs.kintell.parse import parse, raw_values
 from dagster_backfills.defs.kintell.pipeline import WRITERS, Writers
 from dagster_backfills.defs.kintell.reader import Block, read_blocks
 from dagster_backfills.defs.kintell.schemas import load_ahead
@@ -131,6 +131,7 @@ class _Import:
         on_trouble: Callable[[str], None],
     ) -> None:
         self.claim, self.source, self.options = claim, source, options
+        self.plain = to_plain_csv(source)
         self.on_progress, self.on_trouble = on_progress, on_trouble
         self.began = time.monotonic()
         self.done_here = 0
@@ -164,7 +165,7 @@ class _Import:
             self.total = job.total_rows
             rules = Rules(
                 job.on_duplicate,
-                frozenset(job.columns),
+                frozenset(job.header.positions),
                 self.options.max_errors,
                 self.options.max_error_ratio,
             )
@@ -176,16 +177,15 @@ class _Import:
         """Batches from the checkpoint on, in the file's order."""
         users, seen = Users(conn), SettledIds(conn, job.id, WRITERS)
         rows = max(1, min(self.options.batch_rows, MAX_BATCH_ROWS))
-        blocks = read_blocks(self.source, job.header, job.checkpoint_offset, job.last_processed_row + 1, rows)
+        blocks = read_blocks(self.plain, job.header, job.checkpoint_offset, job.last_processed_row + 1, rows)
         looked_up = job.last_processed_row
         for block in blocks:
-            if len(block.records):
-                if block.first_row - looked_up > REFRESH_AFTER and users.have_gone():
-                    users.refresh()
-                    looked_up = block.first_row
-                yield prepare_block(
-                    conn, block, job, users, seen, create_missing_users=self.options.create_missing_users
-                )
+            if block.first_row - looked_up > REFRESH_AFTER and users.have_gone():
+                users.refresh()
+                looked_up = block.first_row
+            yield prepare_block(
+                conn, block, users, seen, create_missing_users=self.options.create_missing_users
+            )
 
     def drive(self, writers: "Writers", batches: Iterator[Batch]) -> None:
         try:
@@ -222,25 +222,12 @@ class _Import:
 def prepare_block(
     conn: psycopg.Connection,
     block: Block,
-    job: Job,
     users: Users,
     seen: Seen,
     *,
     create_missing_users: bool,
 ) -> Batch:
     """A block of the file as a batch, with its place among the events."""
-
-    def values_of(row: int) -> list[str]:
-        return raw_values(block, row - block.first_row)
-
-    batch = prepare(
-        parse(block, job.header),
-        block.row_numbers,
-        (block.byte_from, block.byte_to),
-        values_of,
-        users,
-        seen,
-        create_missing_users=create_missing_users,
-    )
+    batch = prepare(block, users, seen, create_missing_users=create_missing_users)
     batch.position = statements().next_event_position(conn)
     return batch
