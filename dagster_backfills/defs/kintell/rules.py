@@ -44,8 +44,8 @@ PLAIN_ADDRESS = (
 RESERVED_DOMAIN = r"(?i)[@.](?:arpa|invalid|local|localhost|onion|test|example|alt)$"
 _DAY = r"[1-9][0-9]{3}-[0-9]{2}-[0-9]{2}"
 _TIME = r"[0-9]{2}:[0-9]{2}:[0-5][0-9]"
-# Hours and minutes, as far from UTC as Postgres goes; Python would take minutes over 59 and seconds too.
-OFFSET = r"[+-](?:0[0-9]|1[0-5])(?::?[0-5][0-9])?"
+# ISO 8601 has hours and minutes here; Python would take minutes over 59, and seconds too.
+OFFSET = r"[+-](?:[01][0-9]|2[0-3])(?::?[0-5][0-9])?"
 PLAIN_DATES = (
     (f"^{_DAY}T{_TIME}Z$", "%Y-%m-%dT%H:%M:%SZ"),
     (f"^{_DAY}T{_TIME}$", "%Y-%m-%dT%H:%M:%S"),
@@ -73,29 +73,25 @@ def judge(rows: "pl.DataFrame") -> "pl.DataFrame":
         _of_each(rows["language_level"], to_level, pl.String),
     )
     not_good = {name: good[name].is_null() for name in good.columns}
+
+    def told(error: str, text: str, column: str, bad: "pl.Series") -> "pl.Series":
+        return _messages(text, rows[column], bad).alias(error)
+
+    addresses = ((f"{role}_error", f"{role}_email") for role in ("participant", "volunteer"))
+    optional = {name: not_good[name] & (rows[name] != "") for name in ("rating", "language_level")}
     return good.with_columns(
         _id_errors(rows["session_id"]).alias("session_id_error"),
-        _messages("Unknown session type", rows["session_type"], not_good["session_type"]).alias(
-            "session_type_error"
-        ),
+        told("session_type_error", "Unknown session type", "session_type", not_good["session_type"]),
         *(
-            _messages(
-                "Invalid email format", rows[f"{role}_email"], ~_are_addresses(rows[f"{role}_email"])
-            ).alias(f"{role}_error")
-            for role in ("participant", "volunteer")
+            told(error, "Invalid email format", name, ~_are_addresses(rows[name]))
+            for error, name in addresses
         ),
-        _messages("Invalid date format", rows["date"], not_good["scheduled_at"]).alias("date_error"),
-        _messages("Invalid duration", rows["duration_min"], not_good["duration_minutes"]).alias(
-            "duration_error"
+        told("date_error", "Invalid date format", "date", not_good["scheduled_at"]),
+        told("duration_error", "Invalid duration", "duration_min", not_good["duration_minutes"]),
+        *(
+            told(f"{name}_error", f"Invalid {name.replace('_', ' ')}", name, optional[name])
+            for name in optional
         ),
-        _messages("Invalid rating", rows["rating"], not_good["rating"] & (rows["rating"] != "")).alias(
-            "rating_error"
-        ),
-        _messages(
-            "Invalid language level",
-            rows["language_level"],
-            not_good["language_level"] & (rows["language_level"] != ""),
-        ).alias("language_level_error"),
         pl.lit(None, pl.String).alias("duplicate_error"),
     )
 
