@@ -77,21 +77,15 @@ def judge(rows: "pl.DataFrame") -> "pl.DataFrame":
     def told(error: str, text: str, column: str, bad: "pl.Series") -> "pl.Series":
         return _messages(text, rows[column], bad).alias(error)
 
-    addresses = ((f"{role}_error", f"{role}_email") for role in ("participant", "volunteer"))
+    no_address = {role: ~_are_addresses(rows[f"{role}_email"]) for role in ("participant", "volunteer")}
     optional = {name: not_good[name] & (rows[name] != "") for name in ("rating", "language_level")}
     return good.with_columns(
         _id_errors(rows["session_id"]).alias("session_id_error"),
         told("session_type_error", "Unknown session type", "session_type", not_good["session_type"]),
-        *(
-            told(error, "Invalid email format", name, ~_are_addresses(rows[name]))
-            for error, name in addresses
-        ),
+        *(told(f"{r}_error", "Invalid email format", f"{r}_email", bad) for r, bad in no_address.items()),
         told("date_error", "Invalid date format", "date", not_good["scheduled_at"]),
         told("duration_error", "Invalid duration", "duration_min", not_good["duration_minutes"]),
-        *(
-            told(f"{name}_error", f"Invalid {name.replace('_', ' ')}", name, optional[name])
-            for name in optional
-        ),
+        *(told(f"{c}_error", f"Invalid {c.replace('_', ' ')}", c, bad) for c, bad in optional.items()),
         pl.lit(None, pl.String).alias("duplicate_error"),
     )
 
