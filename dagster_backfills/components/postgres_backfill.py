@@ -13,12 +13,14 @@ from dagster_backfills.components.building import Backfill
 from dagster_backfills.components.declaration import Check, Partitions, Resources, Schedule, Table
 from dagster_backfills.components.mistaken import Mistaken, in_place_of, take
 from dagster_backfills.components.places import Places
+from dagster_backfills.components.scaffolding import DraftScaffolder
 from dagster_backfills.components.validation import lenient, mistake, validate
 from dagster_backfills.errors import UserError
 
 TYPE = "dagster_backfills.PostgresBackfill"
 
 
+@dg.scaffold_with(DraftScaffolder)
 class PostgresBackfill(dg.Component, dg.Model, dg.Resolvable):
     """Fill tables in Postgres, partition by partition, from the statements of the `queries.sql` beside it.
 
