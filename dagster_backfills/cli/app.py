@@ -37,6 +37,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "jobs": ("dagster_backfills.cli.queue", "The background queue: enqueue, list, watch, cancel, retry."),
     "scoring": ("dagster_backfills.cli.scoring", "Members' daily scores: run, explain, status."),
+    "new": ("dagster_backfills.cli.new", "The first draft of a backfill, from the table that it is to fill."),
+    "check": ("dagster_backfills.cli.check", "Look for mistakes in the declarations, in files and database."),
+    "triggers": (
+        "dagster_backfills.cli.triggers",
+        "Triggers that tell of changes in a backfill's sources: print, apply, remove.",
+    ),
     "failures": ("dagster_backfills.cli.failures", "What could not be written, and another try for it."),
     "exec": ("dagster_backfills.cli.exec", "Another program, with the secrets that files hold."),
     "env": ("dagster_backfills.cli.env", 'Variables for a shell: eval "$(backfills env)".'),

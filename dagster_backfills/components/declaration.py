@@ -1,8 +1,6 @@
 """What a declaration says: the attributes of a `defs.yaml`, with their rules. Not here: what is built of them."""
 
 import re
-from collections.abc import Iterable
-from difflib import get_close_matches
 
 import dagster as dg
 from pydantic import Field, field_validator, model_validator
@@ -36,7 +34,7 @@ class Partitions(dg.Model):
     )
     dynamic: str | None = Field(
         default=None,
-        description="With `keys`: what Dagster calls the set; by default as the statement is called.",
+        description="With `keys`: what Dagster calls the set; by default as the backfill.",
     )
     hourly: str | None = Field(default=None, description="The first hour, as 2026-01-31-00:00.")
     daily: str | None = Field(default=None, description="The first day, as 2026-01-31.")
@@ -55,9 +53,10 @@ class Partitions(dg.Model):
             raise ValueError("`dynamic` needs `keys`, the statement that gives them")
         return self
 
-    def definition(self) -> dg.PartitionsDefinition:
+    def definition(self, name: str) -> dg.PartitionsDefinition:
+        """As Dagster has it. `name`: what a set of rows is called that has no name of its own."""
         if self.keys is not None:
-            return dg.DynamicPartitionsDefinition(name=self.dynamic or self.keys)
+            return dg.DynamicPartitionsDefinition(name=self.dynamic or name)
         if self.static is not None:
             return dg.StaticPartitionsDefinition(self.static)
         kind = next(kind for kind in _TIME if getattr(self, kind) is not None)
@@ -184,12 +183,3 @@ class Schedule(dg.Model):
     cron: str = Field(description="In cron's notation.")
     timezone: str = Field(default="UTC", description="Of the cron expression.")
     name: str | None = Field(default=None, description="By default the backfill's name with `_schedule`.")
-
-
-def close_to(wanted: str, there: Iterable[str]) -> str:
-    """Words for a message: what comes close to a name that is none, or what there is."""
-    names = sorted(there)
-    close = get_close_matches(wanted, names, n=3, cutoff=0.5)
-    if close:
-        return f"Did you mean {', '.join(close)}?"
-    return f"There are {', '.join(names)}." if names else "There are none."

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from dagster_backfills.components.assets import observed, output_names
 from dagster_backfills.components.declaration import Schedule
+from dagster_backfills.components.inspection import refuse_mistakes
 from dagster_backfills.components.selection import Which
 from dagster_backfills.dagster.automation import partition_sync_sensor, refresh_sensor
 from dagster_backfills.errors import UserError
@@ -79,6 +80,7 @@ def _keys(backfill: "Backfill", context: dg.OpExecutionContext, config: Refresh,
         raise dg.Failure("Give `partitions` with `which: named`, and only then.", allow_retries=False)
     try:
         with backfill.connect(context) as conn:
+            refuse_mistakes(backfill, conn)
             backfill.look(conn)
             chosen = backfill.selection(context.instance).choose(conn, config.which, config.partitions)
             conn.commit()

@@ -11,8 +11,7 @@ from typing import Any
 
 import psycopg
 
-from dagster_backfills.components.declaration import close_to
-from dagster_backfills.errors import UserError
+from dagster_backfills.errors import UserError, close_to
 from dagster_backfills.postgres.statements import load_statements
 
 GENERIC = load_statements(Path(__file__).with_name("due.sql"))
