@@ -67,6 +67,11 @@ class Report:
     seconds: float
     said: dict[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def nothing(cls) -> "Report":
+        """Of a run that finds nothing to do."""
+        return cls([], {}, [], [], Estimate(0, 0, 0, 0), 0)
+
     def total(self, asset: str | None = None) -> Counts:
         """Of one asset, or of all."""
         assets = self.assets if asset is None else [asset]

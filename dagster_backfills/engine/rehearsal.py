@@ -73,6 +73,10 @@ class Rehearsal:
                     Example(write.asset, partition, change, before, None if change == "deleted" else after)
                 )
 
+        kept = self.found.setdefault("kept", [])
+        if total.unchanged and len(kept) < EXAMPLES:
+            kept += write.kept_examples(conn, EXAMPLES - len(kept))
+
     def examples(self) -> list[Example]:
         """Up to twenty, of each kind as many as of the others where there are so many."""
         chosen: list[Example] = []

@@ -90,6 +90,8 @@ class Work:
             ledger.resolve(self.session.conn, write.asset, keys, owned=write.write.owned)
             total = Counts.sum(by_partition.values())
             self.record(batch_id, write.asset, keys, total, units=units, began=began, snapshot=snapshot)
+        for write in self.writes:
+            write.settle(self.session.conn, keys, whole=True)
 
         def committed() -> None:
             self.progressed(count for by_partition in counts.values() for count in by_partition.values())
@@ -163,7 +165,7 @@ class Work:
         self.outcome.failed[key] = self._enter(key, None, error)
 
     def unit_failed(self, key: str, unit: str, error: BaseException) -> None:
-        self.outcome.unit_failures.append(self._enter(key, unit, error))
+        self.outcome.unit_failures.append(self._enter(key, self.at.name_of(self.session.conn, unit), error))
 
     def _enter(self, key: str, unit: str | None, error: BaseException) -> Failure:
         failure = Failure(self.at.asset, None if key == WHOLE else key, unit, *describe(error))
