@@ -41,6 +41,8 @@ JOBS = {
     "commitment_scores_job",
     "drain_background_jobs",
     "import_kintell_sessions",
+    "plan_progress_stats",
+    "plan_training_completions",
     "publish_kintell_events",
     "refresh_daily_session_summary",
     "refresh_progress_stats",
@@ -50,6 +52,7 @@ JOBS = {
     "rollback_kintell_import",
     "rollback_training_backfill",
     "scoring_chain_job",
+    "undo_run",
 }
 SCHEDULES = {
     "clean_up_background_jobs_daily",

@@ -23,6 +23,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "dagster_backfills.cli.doctor",
         "Check Python, Postgres, Dagster, NATS and the inbox; say what to do.",
     ),
+    "plan": ("dagster_backfills.cli.plan", "What a run of a backfill would change, with nothing written."),
+    "undo": ("dagster_backfills.cli.undo", "Put back what a run changed; dry unless told otherwise."),
     "training": (
         "dagster_backfills.cli.training",
         "Training video completions of members: status, run, rollback.",
