@@ -34,6 +34,7 @@ class Work:
 
     def __post_init__(self) -> None:
         self.at = self.writes[0]
+        self.written = 0  # rows changed by batches that are committed
         self.refusals = Refusals(self.session.settings.max_failures_in_a_row)
         self._of_rows: set[tuple[str, str]] = set()
         self._journal: dict[str, int] = {}  # of the batch at work, by asset
@@ -126,6 +127,7 @@ class Work:
         self.session.losses = 0
         for count in counts:
             self.refusals.wrote(count)
+            self.written += count.inserted + count.updated + count.deleted
 
     def finished(self, keys: list[str], counts: dict[str, dict[str, Counts]]) -> None:
         """Partitions are committed."""
