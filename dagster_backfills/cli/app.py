@@ -23,6 +23,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "dagster_backfills.cli.doctor",
         "Check Python, Postgres, Dagster, NATS and the inbox; say what to do.",
     ),
+    "plan": ("dagster_backfills.cli.plan", "What a run of a backfill would change, with nothing written."),
+    "undo": ("dagster_backfills.cli.undo", "Put back what a run changed; dry unless told otherwise."),
+    "pause": ("dagster_backfills.cli.pause", "Write nothing more of a backfill until it is resumed."),
+    "resume": ("dagster_backfills.cli.resume", "Let a paused backfill go on."),
+    "throttle": ("dagster_backfills.cli.throttle", "How fast a backfill may go, and at what hours."),
     "training": (
         "dagster_backfills.cli.training",
         "Training video completions of members: status, run, rollback.",

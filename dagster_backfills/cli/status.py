@@ -73,6 +73,10 @@ def sections(page: StatusPage) -> Iterator[Section]:
             ],
         ),
         Section(
+            "held back", ["what", "how", "since"],
+            [(each["name"], each["held"], each["since"].astimezone(UTC)) for each in page.held],
+        ),
+        Section(
             "imports",
             ["job", "file", "status", "rows", "rejected", "rows/s", "time left", "heartbeat"],
             [

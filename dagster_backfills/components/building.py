@@ -12,6 +12,7 @@ import psycopg
 
 from dagster_backfills.components.assets import build_assets
 from dagster_backfills.components.declaration import Table, split_table
+from dagster_backfills.components.planning import build_plan_job
 from dagster_backfills.components.refresh import build_job, build_schedules, build_sensors
 from dagster_backfills.components.resources import database_resources, resource_keys
 from dagster_backfills.components.selection import GENERIC, Selection
@@ -42,7 +43,7 @@ class Backfill:
         return dg.Definitions(
             assets=[self.assets_def],
             asset_checks=[self.checks],
-            jobs=[self.job],
+            jobs=[self.job, build_plan_job(self)],
             sensors=self.sensors,
             schedules=self.schedules,
             resources={} if self.declared.resources else database_resources(self.declared.database),

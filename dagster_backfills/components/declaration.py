@@ -99,6 +99,10 @@ class Table(dg.Model):
         "`partition` beside each row, and nothing is ever deleted.",
     )
     touched: str = Field(default="updated_at", description="A column that each write of a row sets to now.")
+    journal: bool = Field(
+        default=True,
+        description="Keep what stood before of each row that is changed, so that a run can be undone.",
+    )
     only_missing: bool = Field(
         default=False, description="With insert_missing: the query itself leaves out what is there."
     )
@@ -156,6 +160,7 @@ class Table(dg.Model):
             table=split_table(self.table),
             partition_in_query=partitioned and self.partition_column is None,
             touched=self.touched,
+            journal=self.journal,
         )
 
 

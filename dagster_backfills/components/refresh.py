@@ -1,6 +1,6 @@
 """What keeps a declared backfill up to date: the job that finds scattered work, the sensors and the schedule for it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -82,7 +82,9 @@ def _keys(backfill: "Backfill", context: dg.OpExecutionContext, config: Refresh,
         with backfill.connect(context) as conn:
             refuse_mistakes(backfill, conn)
             backfill.look(conn)
-            chosen = backfill.selection(context.instance).choose(conn, config.which, config.partitions)
+            chosen = backfill.selection(context.instance).choose(
+                conn, config.which, config.partitions, automatic=_is_automatic(context.run.tags)
+            )
             conn.commit()
     except UserError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
@@ -90,6 +92,10 @@ def _keys(backfill: "Backfill", context: dg.OpExecutionContext, config: Refresh,
     backfill.add_partitions(context.instance, keys)
     context.log.info(f"{len(keys):,} partitions to write ({config.which.value}).")
     return keys
+
+
+def _is_automatic(tags: Mapping[str, str]) -> bool:
+    return any(tag in tags for tag in ("dagster/schedule_name", "dagster/sensor_name"))
 
 
 def build_sensors(backfill: "Backfill") -> list[dg.SensorDefinition]:

@@ -52,11 +52,14 @@ def forget_runs(conn: psycopg.Connection, days: int) -> int:
 
 def keep_days(environment: Mapping[str, str]) -> int:
     """How long a run is kept: `JOB_HISTORY_KEEP_DAYS`, else two years; 0 for ever. UserError where it is no number."""
-    text = environment.get(_KEEP_VARIABLE, "").strip() or str(_KEEP_DAYS)
+    return days_of(environment, _KEEP_VARIABLE, _KEEP_DAYS)
+
+
+def days_of(environment: Mapping[str, str], variable: str, default: int) -> int:
+    """A variable that is a number of days. Raises UserError where it is none."""
+    text = environment.get(variable, "").strip() or str(default)
     if not (text.isascii() and text.isdigit()):
-        raise UserError(
-            f"{_KEEP_VARIABLE} is no number of days: {text!r}.", hint=f"Correct or unset {_KEEP_VARIABLE}."
-        )
+        raise UserError(f"{variable} is no number of days: {text!r}.", hint=f"Correct or unset {variable}.")
     return int(text)
 
 
