@@ -27,6 +27,9 @@ dev: install  ## the same, then the Dagster UI and daemon on that data
 test: install  ## the whole test suite
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
+quick: install  ## the tests that start no process of Dagster's; three minutes
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not chaos and not e2e"
+
 check: install  ## lint, format, types, SQL
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -57,4 +60,4 @@ lock:  ## resolve the lock files again (needs uv)
 	uv pip compile --universal --no-strip-extras --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command 'make lock' --quiet pyproject.toml --extra k8s -c requirements.lock -o requirements-k8s.lock
 	uv pip compile --universal --no-strip-extras --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command 'make lock' --quiet --group build -c requirements.lock -o requirements-build.lock
 
-.PHONY: help install demo dev test check audit chaos reference screenshots lock
+.PHONY: help install demo dev test quick check audit chaos reference screenshots lock

@@ -9,6 +9,7 @@ from typing import Annotated
 import psycopg
 import typer
 
+from dagster_backfills.cli import progress, scoring, training
 from dagster_backfills.cli.domain_runs import database
 from dagster_backfills.cli.errors import FAILURES, OK
 from dagster_backfills.cli.output import say
@@ -33,20 +34,14 @@ class Demonstration:
 
 
 def _training() -> None:
-    from dagster_backfills.cli import training
-
     training.run(yes=True)
 
 
 def _progress() -> None:
-    from dagster_backfills.cli import progress
-
     progress.run(yes=True)
 
 
 def _scoring() -> None:
-    from dagster_backfills.cli import scoring
-
     scoring.run()
 
 

@@ -27,11 +27,25 @@ def database() -> Iterator[psycopg.Connection[Any]]:
         yield conn
 
 
-def refresh(domain: str, choice: Mapping[str, Any]) -> int:
-    """Run the domain's refreshing job with this choice, watching it; returns the exit code."""
+def launch(
+    job: str,
+    config: Mapping[str, Any] | None = None,
+    tags: Mapping[str, str] | None = None,
+    watch: Any = None,
+) -> tuple[str, int]:
+    """Run a job of the code location and watch it; returns the run's id and the exit code.
+
+    Dagster is loaded here, so that commands that only read the database answer at once.
+    """
     from dagster_backfills.cli.launch import exit_code, run_job
 
-    return exit_code(run_job(REFRESHING[domain], dict(choice)))
+    run = run_job(job, config, tags, watch=watch)
+    return run.run_id, exit_code(run)
+
+
+def refresh(domain: str, choice: Mapping[str, Any]) -> int:
+    """Run the domain's refreshing job with this choice, watching it; returns the exit code."""
+    return launch(REFRESHING[domain], choice)[1]
 
 
 def retry_failed(domain: str, partitions: Iterable[str]) -> int:
@@ -41,8 +55,6 @@ def retry_failed(domain: str, partitions: Iterable[str]) -> int:
     """
     if domain != "scoring":
         return refresh(domain, {"which": "failed"})
-    from dagster_backfills.cli.launch import exit_code, run_job
-
     codes = []
     for first, last in stretches({date.fromisoformat(day) for day in partitions}):
         tags = {"dagster/partition": f"{first}"}
@@ -51,7 +63,7 @@ def retry_failed(domain: str, partitions: Iterable[str]) -> int:
                 "dagster/asset_partition_range_start": f"{first}",
                 "dagster/asset_partition_range_end": f"{last}",
             }
-        codes.append(exit_code(run_job("scoring_chain_job", None, tags)))
+        codes.append(launch("scoring_chain_job", None, tags)[1])
     return max(codes, default=0)
 
 

@@ -1,16 +1,17 @@
 """Watching one run from the command line: a bar on a terminal, a line every few seconds elsewhere. Only reads.
 
-What there is to see of a run is a list of `Progress`, read from the engine's accounts or from a domain's own.
+What there is to see of a run is a list of `PartProgress`, read from the engine's accounts or from a domain's own.
 """
 
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import psycopg
 from psycopg.rows import namedtuple_row
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from dagster_backfills.cli.output import console, duration, say
 from dagster_backfills.postgres.connection import connect
@@ -34,7 +35,7 @@ _STEPS = """
 
 
 @dataclass(frozen=True)
-class Progress:
+class PartProgress:
     """How far one part of a run is: `done` of `total` things of some kind, and all of it in words.
 
     `key` tells it from the run's other parts.
@@ -50,20 +51,20 @@ class Progress:
         return f"{self.name}: {self.words}"
 
 
-Read = Callable[["psycopg.Connection[Any]", str], list[Progress]]
+Read = Callable[["psycopg.Connection[Any]", str], list[PartProgress]]
 
 
-def read_steps(conn: psycopg.Connection[Any], run_id: str) -> list[Progress]:
+def read_steps(conn: psycopg.Connection[Any], run_id: str) -> list[PartProgress]:
     """The steps of a run that works through the engine."""
     found = conn.cursor(row_factory=namedtuple_row).execute(_STEPS, [run_id]).fetchall()
     return [_step(row) for row in found]
 
 
-def _step(row: Any) -> Progress:
+def _step(row: Any) -> PartProgress:
     by_units = row.units_total is not None
     units = f", {row.units_done:,} of {row.units_total:,} units" if by_units else ""
     left = f", {duration(row.time_left)} left" if row.time_left else ""
-    return Progress(
+    return PartProgress(
         row.step,
         row.assets,
         row.units_done if by_units else row.partitions_done,
@@ -81,14 +82,14 @@ def follow_run(
     *,
     poll: float = 0.5,
     line_every: float = 5.0,
-) -> list[Progress]:
+) -> list[PartProgress]:
     """Show how far a run is until `ended()`; return what there was to see then.
 
     A database that is away for a moment is waited for: the run does the same.
     """
     show: _Bars | _Lines = _Bars() if sys.stderr.isatty() else _Lines(line_every)
     reader = _Reader(url, run_id, read)
-    parts: list[Progress] = []
+    parts: list[PartProgress] = []
     with show:
         last = False
         while not last:
@@ -106,7 +107,7 @@ class _Reader:
         self._url, self._run_id, self._read = url, run_id, read
         self._conn: psycopg.Connection[Any] | None = None
 
-    def read(self) -> list[Progress]:
+    def read(self) -> list[PartProgress]:
         try:
             if self._conn is None:
                 self._conn = connect(self._url, autocommit=True, connect_timeout=5)
@@ -128,13 +129,13 @@ class _Lines:
         self._every, self._next = every, 0.0
         self._said: list[str] = []
 
-    def __enter__(self) -> "_Lines":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
         pass
 
-    def update(self, parts: list[Progress], last: bool) -> None:
+    def update(self, parts: list[PartProgress], last: bool) -> None:
         if not last and time.monotonic() < self._next:
             return
         lines = [str(part) for part in parts]
@@ -147,8 +148,6 @@ class _Bars:
     """One bar a part."""
 
     def __init__(self) -> None:
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -158,7 +157,7 @@ class _Bars:
         )
         self._tasks: dict[str, Any] = {}
 
-    def __enter__(self) -> "_Bars":
+    def __enter__(self) -> Self:
         self._progress.__enter__()
         self._waiting: Any = self._progress.add_task("starting", total=None, state="")
         return self
@@ -166,7 +165,7 @@ class _Bars:
     def __exit__(self, *error: Any) -> None:
         self._progress.__exit__(*error)
 
-    def update(self, parts: list[Progress], last: bool) -> None:
+    def update(self, parts: list[PartProgress], last: bool) -> None:
         if (parts or last) and self._waiting is not None:
             self._progress.remove_task(self._waiting)
             self._waiting = None

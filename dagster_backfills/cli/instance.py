@@ -5,15 +5,17 @@ import warnings
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import dagster as dg
 
 from dagster_backfills.cli.errors import explain
+from dagster_backfills.cli.launch import CODE_LOCATION
+from dagster_backfills.dagster.private import next_tick
 from dagster_backfills.errors import NotUsableError
+from dagster_backfills.instance.dagster_home import dagster_environment
 from dagster_backfills.postgres.connection import connect
 from dagster_backfills.redact import redact
-
-if TYPE_CHECKING:
-    import dagster as dg
 
 # The daemon writes every half minute.
 DAEMON_SILENT_SECONDS = 120
@@ -54,11 +56,7 @@ def read_instance(url: str, ticks: bool = True) -> InstanceState:
     """The state of the instance whose data is in `url`. Creates nothing, and never raises: see `problem`."""
     try:
         require_instance(url)
-        from dagster_backfills.instance.dagster_home import dagster_environment
-
         os.environ.update(dagster_environment())
-        import dagster as dg
-
         with dg.DagsterInstance.get() as instance:
             now = datetime.now(UTC)
             heard = latest_heartbeat(instance)
@@ -82,13 +80,13 @@ def require_instance(url: str) -> None:
             raise NotUsableError(NOT_YET, "Start it: backfills up")
 
 
-def latest_heartbeat(instance: "dg.DagsterInstance") -> datetime | None:
+def latest_heartbeat(instance: dg.DagsterInstance) -> datetime | None:
     """When any of the daemon's parts was last heard of."""
     stamps = [beat.timestamp for beat in instance.get_daemon_heartbeats().values()]
     return datetime.fromtimestamp(max(stamps), UTC) if stamps else None
 
 
-def read_ticks(instance: "dg.DagsterInstance", now: datetime) -> list[Tick]:
+def read_ticks(instance: dg.DagsterInstance, now: datetime) -> list[Tick]:
     """Every schedule and sensor of the code location, schedules first."""
     repository = _repository()
     states = _states(instance)
@@ -100,7 +98,7 @@ def read_ticks(instance: "dg.DagsterInstance", now: datetime) -> list[Tick]:
 
 
 @cache
-def _repository() -> "dg.RepositoryDefinition":
+def _repository() -> dg.RepositoryDefinition:
     from dagster_backfills.definitions import defs
 
     with warnings.catch_warnings():  # Dagster's own, about what is in beta
@@ -113,10 +111,8 @@ def asset_names() -> set[str]:
     return {key.to_user_string() for key in _repository().asset_graph.get_all_asset_keys()}
 
 
-def _states(instance: "dg.DagsterInstance") -> dict[str, Any]:
+def _states(instance: dg.DagsterInstance) -> dict[str, Any]:
     """What the daemon keeps of each, by name."""
-    from dagster_backfills.cli.launch import CODE_LOCATION
-
     return {
         state.instigator_name: state
         for state in instance.all_instigator_state()
@@ -124,7 +120,7 @@ def _states(instance: "dg.DagsterInstance") -> dict[str, Any]:
     }
 
 
-def _tick(instance: "dg.DagsterInstance", kind: str, definition: Any, state: Any, now: datetime) -> Tick:
+def _tick(instance: dg.DagsterInstance, kind: str, definition: Any, state: Any, now: datetime) -> Tick:
     on = state.is_running if state else definition.default_status.value == "RUNNING"
     found = instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=1) if state else []
     last = datetime.fromtimestamp(found[0].timestamp, UTC) if found else None
@@ -134,8 +130,6 @@ def _tick(instance: "dg.DagsterInstance", kind: str, definition: Any, state: Any
     if kind == "schedule":
         cron = definition.cron_schedule
         every = cron if isinstance(cron, str) else "; ".join(cron)
-        from dagster_backfills.dagster.private import next_tick
-
         following = next_tick(cron, definition.execution_timezone, now)
     else:
         seconds = definition.minimum_interval_seconds or 30
@@ -153,7 +147,5 @@ def _said(tick: Any) -> str:
     return tick.skip_reason or ""
 
 
-def _count(instance: "dg.DagsterInstance", statuses: list[Any]) -> int:
-    import dagster as dg
-
+def _count(instance: dg.DagsterInstance, statuses: list[Any]) -> int:
     return instance.get_runs_count(dg.RunsFilter(statuses=statuses))

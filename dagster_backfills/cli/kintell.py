@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dagster_backfills.cli.domain_runs import database
+from dagster_backfills.cli.domain_runs import database, launch
 from dagster_backfills.cli.errors import FAILURES
 from dagster_backfills.cli.kintell_options import (
     BatchRows,
@@ -23,9 +23,13 @@ from dagster_backfills.cli.kintell_options import (
     one_of,
     place,
 )
-from dagster_backfills.cli.kintell_runs import copy, find_job, follow_run, import_and_show, readable, waiting
+from dagster_backfills.cli.kintell_runs import copy, find_job, import_and_show, readable, waiting
 from dagster_backfills.cli.kintell_show import show_job, show_jobs
+from dagster_backfills.cli.kintell_watch import verdict_of
 from dagster_backfills.cli.output import confirm, print_json, print_table, say
+from dagster_backfills.domains.kintell.after.error_file import stream_errors, write_error_file
+from dagster_backfills.domains.kintell.file.reader import KNOWN
+from dagster_backfills.domains.kintell.importing.account import list_jobs, load_job, set_status
 
 app = typer.Typer(no_args_is_help=True, help="Historical sessions from CSV files.")
 
@@ -71,8 +75,6 @@ def status(
     json: Json = False,
 ) -> None:
     """The jobs, newest first: how far, how many rows, how many rejected."""
-    from dagster_backfills.domains.kintell.importing.account import list_jobs, load_job
-
     with database() as conn:
         jobs = [load_job(conn, job)] if job else list_jobs(conn, most)
     if job:
@@ -87,9 +89,6 @@ def errors(
     output: Annotated[str, typer.Option("--output", "-o", help="The file to write; stdout without it.")] = "",
 ) -> None:
     """The rejected rows as CSV, each with its number and what is wrong: fix them and send the file in again."""
-    from dagster_backfills.domains.kintell.after.error_file import stream_errors, write_error_file
-    from dagster_backfills.domains.kintell.importing.account import load_job
-
     with database() as conn:
         found = load_job(conn, job)
         if output:
@@ -110,8 +109,6 @@ def validate(
     json: Json = False,
 ) -> None:
     """Judge every row of a file and write nothing to the database."""
-    from dagster_backfills.cli.kintell_watch import verdict_of
-
     config = {"file": readable(place(file)), "on_duplicate": one_of(on_duplicate), "dry_run": True}
     seen: dict[str, str] = {}
 
@@ -119,7 +116,7 @@ def validate(
         seen["run"] = run_id
         waiting(run_id, ended)
 
-    code = follow_run("import_kintell_sessions", config, watch=watch)
+    _, code = launch("import_kintell_sessions", config, watch=watch)
     verdict = verdict_of(seen["run"])
     if code or verdict is None:
         raise typer.Exit(code or FAILURES)
@@ -154,7 +151,7 @@ def replay(job: JobId, create_missing_users: MakeUsers = False, json: Json = Fal
     """Try a job's rejected rows again, after their cause was removed. No file is needed."""
     found = find_job(job, "replay")
     config = {"job": str(found.id), "create_missing_users": create_missing_users}
-    code = follow_run("replay_kintell_errors", {"ops": {"replay_errors": {"config": config}}}, watch=waiting)
+    _, code = launch("replay_kintell_errors", {"ops": {"replay_errors": {"config": config}}}, watch=waiting)
     show_job(find_job(job), json)
     raise typer.Exit(code)
 
@@ -169,6 +166,7 @@ def rollback(
     json: Json = False,
 ) -> None:
     """Remove what a job inserted, restore what it rewrote, keep what was edited since. A dry run unless --execute."""
+    # The importer's parts come with it, which the other commands need not load.
     from dagster_backfills.domains.kintell.after.rollback import preview_rollback
 
     found = find_job(job, "rollback")
@@ -183,7 +181,7 @@ def rollback(
         return
     confirm(f"Roll back job {found.id}?", yes)
     config = {"job": str(found.id), "dry_run": False}
-    code = follow_run(
+    _, code = launch(
         "rollback_kintell_import", {"ops": {"roll_back_sessions": {"config": config}}}, watch=waiting
     )
     show_job(find_job(job), json)
@@ -193,6 +191,7 @@ def rollback(
 @app.command("missing-users")
 def missing_users(file: File, json: Json = False) -> None:
     """The addresses of a file that belong to no user."""
+    # What reads files is loaded here, for the same reason.
     from dagster_backfills.defs.kintell.resources import KintellSettings
     from dagster_backfills.domains.kintell.file.files import open_file
     from dagster_backfills.domains.kintell.file.reader import read_header
@@ -214,8 +213,6 @@ def missing_users(file: File, json: Json = False) -> None:
 @app.command()
 def template() -> None:
     """An example file, to begin with."""
-    from dagster_backfills.domains.kintell.file.reader import KNOWN
-
     typer.echo(",".join(KNOWN))
     typer.echo(
         "KS-0001,Language Connect,participant@example.com,volunteer@example.com,2024-01-15T10:00:00Z,60,5,"
@@ -225,7 +222,5 @@ def template() -> None:
 
 
 def _set_status(job: str, verb: str, json: bool) -> None:
-    from dagster_backfills.domains.kintell.importing.account import set_status
-
     with database() as conn:
         show_job(set_status(conn, job, verb), json)

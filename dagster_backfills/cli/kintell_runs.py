@@ -1,23 +1,23 @@
 """Runs that `backfills kintell` starts and follows to their end. Not here: the commands, what they show of a job."""
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+import shutil
+import time
+from collections.abc import Callable
+from typing import Any
 
+import fsspec
 import typer
 
-from dagster_backfills.cli.domain_runs import database
+from dagster_backfills.cli.domain_runs import database, launch
 from dagster_backfills.cli.errors import FAILURES
 from dagster_backfills.cli.kintell_show import show_job
+from dagster_backfills.cli.kintell_watch import newest_job_of_run, watch_import
 from dagster_backfills.cli.output import say
-
-if TYPE_CHECKING:
-    from dagster_backfills.domains.kintell.importing.account import Job
+from dagster_backfills.domains.kintell.importing.account import Job, load_job
 
 
-def find_job(job: str, activity: str | None = None) -> "Job":
+def find_job(job: str, activity: str | None = None) -> Job:
     """The job; with `activity`, if it is in a state for that: no run is launched to learn that it is not."""
-    from dagster_backfills.domains.kintell.importing.account import load_job
-
     with database() as conn:
         found = load_job(conn, job)
     if activity:
@@ -25,8 +25,9 @@ def find_job(job: str, activity: str | None = None) -> "Job":
     return found
 
 
-def readable(file: str, job: "Job | None" = None) -> str:
+def readable(file: str, job: Job | None = None) -> str:
     """The file, if it may be read, is there and has a header, or still is what `job` was registered with."""
+    # What imports is loaded where one is about to begin.
     from dagster_backfills.defs.kintell.resources import KintellSettings
     from dagster_backfills.domains.kintell.file.files import open_file
     from dagster_backfills.domains.kintell.file.reader import read_header
@@ -42,20 +43,18 @@ def readable(file: str, job: "Job | None" = None) -> str:
 
 def import_and_show(config: dict[str, Any], json: bool) -> None:
     """Import in a run, and show the job when it has ended."""
-    from dagster_backfills.cli.kintell_watch import newest_job_of_run, watch_import
-
     seen: dict[str, str] = {}
 
     def watch(run_id: str, ended: Callable[[], bool]) -> None:
         seen["run"] = run_id
         watch_import(run_id, ended)
 
-    def find() -> "Job | None":
+    def find() -> Job | None:
         with database() as conn:
             return newest_job_of_run(conn, seen.get("run", ""), config.get("job"), config.get("file"))
 
     try:
-        code = follow_run("import_kintell_sessions", config, watch=watch)
+        _, code = launch("import_kintell_sessions", config, watch=watch)
     except KeyboardInterrupt:
         say_how_to_go_on(find())
         raise
@@ -68,7 +67,7 @@ def import_and_show(config: dict[str, Any], json: bool) -> None:
     raise typer.Exit(code or (FAILURES if job.failed_rows or job.status != "completed" else 0))
 
 
-def say_how_to_go_on(job: "Job | None") -> None:
+def say_how_to_go_on(job: Job | None) -> None:
     """After an interrupt: how far the import is, and the command that continues it."""
     if job is None:
         say("Nothing was imported. To begin again, give the same command.")
@@ -82,26 +81,12 @@ def say_how_to_go_on(job: "Job | None") -> None:
 
 
 def copy(source: str, target: str) -> None:
-    import shutil
-
-    import fsspec
 
     with fsspec.open(source, "rb") as data, fsspec.open(target, "wb") as out:
         shutil.copyfileobj(data, out)
 
 
 def waiting(run_id: str, ended: Callable[[], bool]) -> None:
-    import time
-
     say(f"Run {run_id}")
     while not ended():
         time.sleep(0.2)
-
-
-def follow_run(
-    job: str, config: Mapping[str, Any], watch: Callable[[str, Callable[[], bool]], object]
-) -> int:
-    """Run a job to its end; returns the exit code. What went wrong has been said by then."""
-    from dagster_backfills.cli.launch import exit_code, run_job
-
-    return exit_code(run_job(job, config, watch=watch))

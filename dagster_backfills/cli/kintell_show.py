@@ -1,25 +1,23 @@
 """How an import job looks on the terminal, in a pipe and as JSON."""
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dagster_backfills.cli.output import print_json, print_table
-
-if TYPE_CHECKING:
-    from dagster_backfills.domains.kintell.importing.account import Job
+from dagster_backfills.domains.kintell.importing.account import Job
 
 
-def doing(job: "Job") -> str:
+def doing(job: Job) -> str:
     """The status, and what goes on beside it."""
     return f"{job.status} ({job.activity})" if job.activity and job.activity != "import" else job.status
 
 
-def plain(job: "Job") -> dict[str, Any]:
+def plain(job: Job) -> dict[str, Any]:
     """A job for programs."""
     return {name: value for name, value in asdict(job).items() if name not in ("file_stamp", "delimiter")}
 
 
-def show_job(job: "Job", json: bool) -> None:
+def show_job(job: Job, json: bool) -> None:
     """One job with all that is known of it."""
     if json:
         print_json(plain(job))
@@ -46,7 +44,7 @@ def show_job(job: "Job", json: bool) -> None:
     print_table(["", ""], lines)
 
 
-def show_jobs(jobs: "list[Job]", json: bool) -> None:
+def show_jobs(jobs: list[Job], json: bool) -> None:
     """One line a job."""
     if json:
         print_json([plain(job) for job in jobs])

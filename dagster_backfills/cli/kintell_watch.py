@@ -1,17 +1,15 @@
 """What there is to see of an import's run: how far it is, its job, what a dry run found. Only reads."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import psycopg
 from psycopg.rows import namedtuple_row
 
-from dagster_backfills.cli.follow import Progress, follow_run
+from dagster_backfills.cli.follow import PartProgress, follow_run
 from dagster_backfills.cli.output import duration, say
+from dagster_backfills.domains.kintell.importing.account import Job, load_job
 from dagster_backfills.postgres.embedded import resolve_database_url
-
-if TYPE_CHECKING:
-    from dagster_backfills.domains.kintell.importing.account import Job
 
 _QUERY = """
     select id, status, total_rows, processed_rows, failed_rows, percent, rows_per_second
@@ -25,11 +23,12 @@ def watch_import(run_id: str, ended: Callable[[], bool]) -> None:
     follow_run(resolve_database_url(), run_id, ended, read_import)
 
 
-def read_import(conn: psycopg.Connection[Any], run_id: str) -> list[Progress]:
+def read_import(conn: psycopg.Connection[Any], run_id: str) -> list[PartProgress]:
     """The job that a run works on, if it has one by now."""
     found: list[Any] = conn.cursor(row_factory=namedtuple_row).execute(_QUERY, [run_id]).fetchall()
     return [
-        Progress(str(row.id), row.status, row.processed_rows, row.total_rows, _words(row)) for row in found
+        PartProgress(str(row.id), row.status, row.processed_rows, row.total_rows, _words(row))
+        for row in found
     ]
 
 
@@ -44,10 +43,8 @@ def _words(row: Any) -> str:
 
 def newest_job_of_run(
     conn: psycopg.Connection[Any], run_id: str, job: str | None, file: str | None
-) -> "Job | None":
+) -> Job | None:
     """The job that a run worked on; for a run that found nothing to do, the one that has its file."""
-    from dagster_backfills.domains.kintell.importing.account import load_job
-
     row = conn.execute(_QUERY, [run_id]).fetchone()
     if row is None and not job and file:
         row = conn.execute(

@@ -6,23 +6,21 @@ from collections.abc import Iterable, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from math import isfinite
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from dagster_backfills.cli.errors import INTERRUPTED
 from dagster_backfills.errors import UserError
 from dagster_backfills.postgres.values import LongInterval
 
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
 
-
-def console(stderr: bool = False) -> "Console":
+def console(stderr: bool = False) -> Console:
     """A Rich console: colours and boxes on a terminal, plain lines that are never folded in a pipe."""
-    from rich.console import Console
-
     stream = sys.stderr if stderr else sys.stdout
     return Console(stderr=stderr, highlight=False, soft_wrap=not stream.isatty())
 
@@ -55,12 +53,8 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[Any]], title: st
         typer.echo("\t".join(" ".join(cell.split()) for cell in row))
 
 
-def table_of(headers: Sequence[str], rows: Iterable[Sequence[Any]], title: str = "") -> "Table":
+def table_of(headers: Sequence[str], rows: Iterable[Sequence[Any]], title: str = "") -> Table:
     """A table for a terminal."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
     cells = [[_cell(value) for value in row] for row in rows]
     table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left")
     numeric = [all(_is_number(cell) for cell in column) for column in zip(*cells, strict=True)]

@@ -1,17 +1,22 @@
 """`backfills progress`: the state of every cohort, and computing those that need it."""
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from dagster_backfills.cli.domain_runs import database, refresh
 from dagster_backfills.cli.errors import FAILURES
 from dagster_backfills.cli.output import confirm, print_json, print_table, say
+from dagster_backfills.domains.progress.status import (
+    CohortStatus,
+    find_cohorts,
+    get_cohort,
+    list_cohorts,
+    next_cohort,
+    select_cohorts,
+)
 from dagster_backfills.errors import UserError
-
-if TYPE_CHECKING:
-    from dagster_backfills.domains.progress.status import CohortStatus
 
 app = typer.Typer(no_args_is_help=True, help="Precomputed statistics of cohorts and students.")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else there.")]
@@ -24,8 +29,6 @@ def status(
     json: Json = False,
 ) -> None:
     """Every cohort by school and name: has it stats, how many students have, is it stale."""
-    from dagster_backfills.domains.progress.status import get_cohort, list_cohorts
-
     with database() as conn:
         cohorts = [get_cohort(conn, cohort)] if cohort else list_cohorts(conn, school=school or None)
     _show(cohorts, json)
@@ -36,8 +39,6 @@ def find(
     text: Annotated[str, typer.Argument(help="Part of a cohort's name, in any case.")], json: Json = False
 ) -> None:
     """The cohorts whose name contains a text."""
-    from dagster_backfills.domains.progress.status import find_cohorts
-
     with database() as conn:
         cohorts = find_cohorts(conn, text)
     if not cohorts and not json:
@@ -48,8 +49,6 @@ def find(
 @app.command("next")
 def next_(json: Json = False) -> None:
     """The cohort that should be computed next: one without stats first, then the longest stale."""
-    from dagster_backfills.domains.progress.status import next_cohort
-
     with database() as conn:
         cohort = next_cohort(conn)
     if cohort is None and not json:
@@ -105,8 +104,6 @@ def run(
 
 def _keys(cohorts: list[str], which: str) -> list[str]:
     """The cohorts that are asked for. Raises UserError for one that there is not."""
-    from dagster_backfills.domains.progress.status import get_cohort, next_cohort, select_cohorts
-
     with database() as conn:
         if which == "named":
             return [get_cohort(conn, cohort).cohort_id for cohort in cohorts]
@@ -116,9 +113,7 @@ def _keys(cohorts: list[str], which: str) -> list[str]:
         return select_cohorts(conn, which)
 
 
-def _statuses() -> "list[CohortStatus]":
-    from dagster_backfills.domains.progress.status import list_cohorts
-
+def _statuses() -> list[CohortStatus]:
     with database() as conn:
         return list_cohorts(conn)
 
@@ -131,7 +126,7 @@ def _open_failures() -> int:
     return row[0] if row else 0
 
 
-def _summary(title: str, cohorts: "list[CohortStatus]") -> None:
+def _summary(title: str, cohorts: list[CohortStatus]) -> None:
     missing = sum(c.is_missing for c in cohorts)
     stale = sum(c.stale_since is not None for c in cohorts)
     students, with_stats = sum(c.students for c in cohorts), sum(c.students_with_stats for c in cohorts)
@@ -141,13 +136,13 @@ def _summary(title: str, cohorts: "list[CohortStatus]") -> None:
     )
 
 
-def _result(cohorts: "list[CohortStatus]", computed: int, json: bool) -> None:
+def _result(cohorts: list[CohortStatus], computed: int, json: bool) -> None:
     if json:
         need = [c.cohort_id for c in cohorts if c.needs_backfill]
         print_json({"computed": computed, "cohorts": len(cohorts), "need_backfill": need})
 
 
-def _show(cohorts: "list[CohortStatus]", json: bool) -> None:
+def _show(cohorts: list[CohortStatus], json: bool) -> None:
     if json:
         print_json([asdict(cohort) for cohort in cohorts])
         return

@@ -8,6 +8,12 @@ from uuid import UUID
 
 import psycopg
 import typer
+from rich import box
+from rich.console import Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
 
 from dagster_backfills.cli.output import console, duration, json_line
 from dagster_backfills.domains.queue import queue
@@ -27,8 +33,6 @@ def watch_jobs(conn: psycopg.Connection, *, until_done: bool, limit: int) -> Non
 
 
 def _live(conn: psycopg.Connection, until_done: bool, limit: int) -> None:
-    from rich.live import Live
-
     with Live(console=console(), auto_refresh=False) as live:
         while True:
             active = queue.rows(conn, "active_jobs", max_rows=limit)
@@ -87,12 +91,6 @@ def _queue_lines(conn: psycopg.Connection) -> list[dict[str, Any]]:
 
 def table(active: list[dict[str, Any]], metrics: list[dict[str, Any]]) -> Any:
     """The active jobs, and below them how the queue stands."""
-    from rich import box
-    from rich.console import Group
-    from rich.progress_bar import ProgressBar
-    from rich.table import Table
-    from rich.text import Text
-
     found = Table(box=box.SIMPLE_HEAD)
     for header in ("job", "type", "status", "priority", "progress", "", "for"):
         found.add_column(header, no_wrap=header != "")

@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dagster_backfills.cli.domain_runs import database
+from dagster_backfills.cli.domain_runs import database, launch
 from dagster_backfills.cli.errors import FAILURES, OK
 from dagster_backfills.cli.output import print_json, print_table, say
+from dagster_backfills.domains.scoring.chain import newest_day
+from dagster_backfills.domains.scoring.settings import setting_at_load, settings_from
+from dagster_backfills.domains.scoring.status import ChainDay, chain_of
 from dagster_backfills.errors import UserError
 
 if TYPE_CHECKING:
     from dagster_backfills.domains.scoring.explain import Explanation
-    from dagster_backfills.domains.scoring.status import ChainDay
 
 app = typer.Typer(no_args_is_help=True, help="Commitment, churn risk and coach actions, day by day.")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else there.")]
@@ -30,14 +32,12 @@ def run(
     json: Json = False,
 ) -> None:
     """Score a day: all three links in a row, as of that day. Running it again writes only what differs."""
-    from dagster_backfills.cli.launch import exit_code, run_job
-
     chosen = _day(day)
     with database() as conn:
         if gym and conn.execute("select 1 from scoring.gyms where id = %s", [gym]).fetchone() is None:
             raise UserError(f"There is no gym {gym!r}.", "Give the id of a row of scoring.gyms.")
     config = {"ops": {op: {"config": {"gym": gym}} for op in _OPS}} if gym else None
-    code = exit_code(run_job(_JOB, config, {"dagster/partition": chosen.isoformat()}))
+    _, code = launch(_JOB, config, {"dagster/partition": chosen.isoformat()})
     days = _show_chain(chosen, 1, json)
     broken = any(link.failed or link.outcome != "complete" for link in days[0].links)
     # One gym alone leaves the day partial, which is no failure of this command.
@@ -49,8 +49,8 @@ def explain(
     member: Annotated[str, typer.Argument(help="The member's id.")], day: Day = "", json: Json = False
 ) -> None:
     """Why a member has its score: factors with their numbers, decay, flags, churn risk and action."""
+    # Of all commands this one computes, with pandas.
     from dagster_backfills.domains.scoring.explain import explain as explained
-    from dagster_backfills.domains.scoring.settings import settings_from
 
     with database() as conn:
         explanation = explained(conn, member, _day(day), settings_from().parsed_weights)
@@ -70,8 +70,6 @@ def status(
 
 def _day(text: str) -> date:
     """The day that was asked for. Raises UserError for what is no day, or not over yet."""
-    from dagster_backfills.defs.scoring.partitions import newest_day, scoring_days
-
     newest = newest_day(datetime.now(UTC).date())
     if not text:
         return newest
@@ -79,7 +77,7 @@ def _day(text: str) -> date:
         day = datetime.strptime(text, "%Y-%m-%d").date()
     except ValueError as error:
         raise UserError(f"{text!r} is not a day.", "Write it as YYYY-MM-DD, such as 2026-06-30.") from error
-    first = scoring_days.start.date()
+    first = setting_at_load("first_day")
     if not first <= day <= newest:
         raise UserError(
             f"{day} can't be scored: the days are {first} to {newest}.",
@@ -88,9 +86,7 @@ def _day(text: str) -> date:
     return day
 
 
-def _show_chain(newest: date, days: int, json: bool) -> "list[ChainDay]":
-    from dagster_backfills.domains.scoring.status import chain_of
-
+def _show_chain(newest: date, days: int, json: bool) -> list[ChainDay]:
     with database() as conn:
         chain = chain_of(conn, newest, days)
     if json:

@@ -9,6 +9,9 @@ from typing import Annotated, Any
 
 import psycopg
 import typer
+from rich.console import Group
+from rich.live import Live
+from rich.text import Text
 
 from dagster_backfills.cli.domain_runs import database
 from dagster_backfills.cli.errors import explain
@@ -161,17 +164,12 @@ def _watch(json: bool, interval: float, ticks: bool) -> None:
                 _print(page)
             sys.stdout.flush()
         return
-    from rich.live import Live
-
     with Live(console=console(), auto_refresh=False, screen=True, vertical_overflow="crop") as live:
         for page in pages:
             live.update(_screen(page), refresh=True)
 
 
 def _screen(page: StatusPage | str) -> Any:
-    from rich.console import Group
-    from rich.text import Text
-
     if isinstance(page, str):
         return Text(page)
     head = Text(f"{page.server} · {page.at:%Y-%m-%d %H:%M:%S} UTC · Ctrl-C ends")

@@ -10,6 +10,8 @@ from psycopg import sql
 from psycopg.rows import class_row, dict_row
 
 from dagster_backfills.cli.instance import InstanceState, read_instance
+from dagster_backfills.domains.scoring.chain import newest_day
+from dagster_backfills.domains.scoring.status import chain_of
 from dagster_backfills.postgres.statements import load_queries
 
 _OVERVIEW = (
@@ -86,9 +88,6 @@ def _overview(conn: psycopg.Connection[Any]) -> list[DomainOverview]:
 
 def _chain(conn: psycopg.Connection[Any]) -> list[dict[str, Any]]:
     """The scoring chain of the last days that are over, newest first."""
-    from dagster_backfills.defs.scoring.partitions import newest_day
-    from dagster_backfills.domains.scoring.status import chain_of
-
     days = chain_of(conn, newest_day(datetime.now(UTC).date()), _CHAIN_DAYS)
     return [
         {"day": each.day, **{link.asset: str(link) for link in each.links}, "remark": each.remark}

@@ -1,18 +1,22 @@
 """`backfills training`: the completion records of every organization, creating what is missing, and the undo."""
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from dagster_backfills.cli.domain_runs import database
+from dagster_backfills.cli.domain_runs import database, launch
 from dagster_backfills.cli.errors import FAILURES
 from dagster_backfills.cli.output import confirm, duration, print_json, print_table, say
+from dagster_backfills.domains.training.rollback import Preview, preview
+from dagster_backfills.domains.training.status import (
+    OrganizationStatus,
+    get_organization,
+    list_failures,
+    list_organizations,
+    run_report,
+)
 from dagster_backfills.errors import UserError
-
-if TYPE_CHECKING:
-    from dagster_backfills.defs.training_rollback.jobs import Preview
-    from dagster_backfills.domains.training.status import OrganizationStatus
 
 app = typer.Typer(no_args_is_help=True, help="Training video completions of every member.")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else there.")]
@@ -25,8 +29,6 @@ def status(
     json: Json = False,
 ) -> None:
     """Every organization, oldest first: members, records, what is missing, progress; and the members that failed."""
-    from dagster_backfills.domains.training.status import get_organization, list_failures, list_organizations
-
     with database() as conn:
         found = [get_organization(conn, organization)] if organization else list_organizations(conn)
         failures = list_failures(conn, organization or None)
@@ -49,10 +51,6 @@ def run(
     json: Json = False,
 ) -> None:
     """Create the missing records, of one organization or of all, oldest first; and count their progress."""
-    from dagster_backfills.cli.launch import exit_code, run_job
-    from dagster_backfills.defs.training.reporting import run_report
-    from dagster_backfills.domains.training.status import get_organization, list_failures, list_organizations
-
     chosen = list(dict.fromkeys(org or []))
     with database() as conn:
         before = [get_organization(conn, each) for each in chosen] if chosen else list_organizations(conn)
@@ -63,23 +61,23 @@ def run(
     say(f"{len(before):,} organizations, {missing:,} records missing.")
     confirm(f"Fill {_number(len(before), 'organization')}?", yes)
     choice = {"which": "named", "partitions": chosen} if chosen else {"which": "all"}
-    finished = run_job("refresh_training_completions", choice)
+    run_id, code = launch("refresh_training_completions", choice)
     with database() as conn:
-        report = run_report(conn, finished.run_id)
+        report = run_report(conn, run_id)
         failures = [f for f in list_failures(conn) if not chosen or f.organization_id in chosen]
     if json:
-        print_json({"run_id": finished.run_id, **asdict(report)})
+        print_json({"run_id": run_id, **asdict(report)})
     else:
         say(
             f"{_number(report.organizations, 'organization')}, {_number(report.members, 'member')}, "
             f"{_number(report.videos, 'video')}: {report.records_created:,} records created, "
             f"{report.records_already_there:,} already there, {report.failures:,} failed, "
             f"{duration(report.seconds)}.",
-            f"To undo: backfills training rollback {finished.run_id}",
+            f"To undo: backfills training rollback {run_id}",
         )
     if failures:
         say("Not all could be written: backfills training status")
-    raise typer.Exit(exit_code(finished) or (FAILURES if failures else 0))
+    raise typer.Exit(code or (FAILURES if failures else 0))
 
 
 @app.command()
@@ -100,9 +98,6 @@ def rollback(
     json: Json = False,
 ) -> None:
     """Undo one backfill: remove the records that it created and nobody has completed. A dry run unless --execute."""
-    from dagster_backfills.cli.launch import exit_code, run_job
-    from dagster_backfills.defs.training_rollback.jobs import preview
-
     if bool(backfill) == remove_all_incomplete:
         raise UserError(
             "Nothing says what to undo."
@@ -118,11 +113,10 @@ def rollback(
     if execute and plan.remove:
         confirm(f"Remove {plan.remove:,} records?", yes)
         config = {"backfill": backfill, "remove_all_incomplete": remove_all_incomplete, "dry_run": False}
-        finished = run_job("rollback_training_backfill", {"ops": {"remove_records": {"config": config}}})
-        code = exit_code(finished)
+        run_id, code = launch("rollback_training_backfill", {"ops": {"remove_records": {"config": config}}})
         with database() as conn:
             left = preview(conn, backfill or None).remove
-        result |= {"removed": plan.remove - left, "run_id": finished.run_id}
+        result |= {"removed": plan.remove - left, "run_id": run_id}
         say(f"{plan.remove - left:,} records removed.")
     elif not execute:
         say("A dry run: nothing was removed. To remove them, add --execute.")
@@ -131,14 +125,14 @@ def rollback(
     raise typer.Exit(code)
 
 
-def _say_plan(plan: "Preview") -> None:
+def _say_plan(plan: Preview) -> None:
     say(
         f"{plan.remove:,} records to remove and {plan.keep:,} to keep, because they have been completed since, "
         f"in {_number(len(plan.organizations), 'organization')}."
     )
 
 
-def _show(organizations: "list[OrganizationStatus]") -> None:
+def _show(organizations: list[OrganizationStatus]) -> None:
     print_table(
         ["organization", "id", "members", "records", "missing", "completed", "percent", "failed", "needs backfill",
          "stale since"],

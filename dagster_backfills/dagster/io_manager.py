@@ -9,7 +9,6 @@ import psycopg
 from pydantic import Field
 
 from dagster_backfills.dagster.layout import address_of, refuse_twins
-from dagster_backfills.dagster.load import load_rows
 from dagster_backfills.dagster.partition_events import Reporter, announce_partitions, narrow_to_unreported
 from dagster_backfills.dagster.report import (
     ProgressLog,
@@ -90,6 +89,9 @@ class PostgresIOManager(EngineSettings, dg.ConfigurableIOManager):
             ) from error
 
     def load_input(self, context: dg.InputContext) -> Any:
+        # Frames and SQLAlchemy, which few runs and no code location need.
+        from dagster_backfills.dagster.load import load_rows
+
         try:
             return load_rows(context, self.postgres)
         except UserError as error:

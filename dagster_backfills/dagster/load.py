@@ -2,9 +2,31 @@
 
 from collections.abc import Sequence
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
+import pandas as pd
+import pyarrow as pa
+from sqlalchemy import (
+    Boolean,
+    ColumnElement,
+    Integer,
+    MetaData,
+    Select,
+    Text,
+    and_,
+    any_,
+    bindparam,
+    cast,
+    false,
+    func,
+    or_,
+    select,
+    tuple_,
+)
+from sqlalchemy import Table as SQLTable
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.types import UserDefinedType
 
 from dagster_backfills.dagster.layout import address_of
 from dagster_backfills.dagster.resource import PostgresResource
@@ -13,17 +35,9 @@ from dagster_backfills.engine.table.address import Address, ByDimensions, ByValu
 from dagster_backfills.engine.table.catalog import read_table
 from dagster_backfills.errors import UserError
 
-if TYPE_CHECKING:
-    import pandas as pd
-    from sqlalchemy import ColumnElement, Select
-
 
 def load_rows(context: dg.InputContext, postgres: PostgresResource) -> Any:
     """A pandas DataFrame (the default), an Arrow table or a SQLAlchemy Select, by the input's annotation."""
-    import pandas as pd
-    import pyarrow as pa
-    from sqlalchemy import Select
-
     select = _select(context, postgres)
     wanted = context.dagster_type.typing_type
     if wanted is Select:
@@ -38,11 +52,8 @@ def load_rows(context: dg.InputContext, postgres: PostgresResource) -> Any:
     )
 
 
-def _frame(result: Any, types: Sequence[Any]) -> "pd.DataFrame":
+def _frame(result: Any, types: Sequence[Any]) -> pd.DataFrame:
     """The rows with exact numbers: whole ones stay whole beside a null, and decimals stay decimals."""
-    import pandas as pd
-    from sqlalchemy import Boolean, Integer
-
     names, fetched = list(result.keys()), result.fetchall()
     frame = pd.DataFrame(index=range(len(fetched)))
     for position, (name, type_) in enumerate(zip(names, types, strict=True)):
@@ -53,10 +64,7 @@ def _frame(result: Any, types: Sequence[Any]) -> "pd.DataFrame":
     return frame
 
 
-def _select(context: dg.InputContext, postgres: PostgresResource) -> "Select[Any]":
-    from sqlalchemy import MetaData, select
-    from sqlalchemy import Table as SQLTable
-
+def _select(context: dg.InputContext, postgres: PostgresResource) -> Select[Any]:
     upstream = context.upstream_output
     metadata = (upstream.definition_metadata if upstream is not None else None) or {}
     target = Target.from_metadata("/".join(context.asset_key.path), metadata)
@@ -74,10 +82,8 @@ def _select(context: dg.InputContext, postgres: PostgresResource) -> "Select[Any
     return selected
 
 
-def _slice(address: Address, keys: Sequence[str], columns: Any) -> "ColumnElement[bool]":
+def _slice(address: Address, keys: Sequence[str], columns: Any) -> ColumnElement[bool]:
     """The rows of these partitions, where their writer puts them; of no partition, no row."""
-    from sqlalchemy import and_, any_, false, func, or_, select, tuple_
-
     if isinstance(address, ByWindow):
         column = columns[address.column]
         windows = _merged([address.bounds(key) for key in keys])
@@ -94,9 +100,6 @@ def _slice(address: Address, keys: Sequence[str], columns: Any) -> "ColumnElemen
 
 def _literals(type_: str, keys: Sequence[str]) -> Any:
     """Partition keys as one array of a type that the catalog spells so, however many they are."""
-    from sqlalchemy import Text, bindparam, cast
-    from sqlalchemy.dialects.postgresql import ARRAY
-    from sqlalchemy.types import UserDefinedType
 
     class Named(UserDefinedType[Any]):
         cache_ok = False

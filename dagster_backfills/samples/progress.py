@@ -5,9 +5,12 @@ Generated from a seed in chunks, and loaded by COPY. Not here: the shapes themse
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import psycopg
+import pyarrow as pa
+import pyarrow.compute as pc
 from psycopg import sql
 
 from dagster_backfills.defs.progress.declared import PROGRESS
@@ -23,9 +26,6 @@ from dagster_backfills.samples.progress_rows import (
     users,
 )
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
 _CHUNK_ROWS = 100_000
 
 DEMO = ProgressSize(schools=6, cohorts=40, users=3_000, progress=60_000, gaps=True)
@@ -38,16 +38,14 @@ class ProgressData:
 
     size: ProgressSize
     seed: int
-    tables: dict[str, "pa.Table"]
+    tables: dict[str, pa.Table]
     plan: ProgressPlan = field(repr=False)
 
-    def progress_chunks(self) -> Iterator["pa.Table"]:
+    def progress_chunks(self) -> Iterator[pa.Table]:
         """The progress rows, earlier attempts first, so that a student's lie scattered as real ones do.
 
         Columns are those of the table; options are Postgres array literals, ids are dictionary-encoded.
         """
-        import numpy as np
-
         chunks = max(1, -(-self.size.progress // _CHUNK_ROWS))
         rng = np.random.default_rng([self.seed, 2])
         for number in range(chunks):
@@ -56,8 +54,6 @@ class ProgressData:
 
 def generate_progress(size: ProgressSize, seed: int) -> ProgressData:
     """The same rows for the same size and seed. Raises ValueError where the progress rows don't fit."""
-    import numpy as np
-
     rng = np.random.default_rng([seed, 1])
     cohort_table, began = cohorts(rng, size)
     inside = content(rng, size, cohort_table["id"])
@@ -142,7 +138,7 @@ def _forget_statistics(conn: psycopg.Connection[Any]) -> None:
     conn.execute("delete from backfill.stale_marks where asset = any(%s)", [PROGRESS.assets])
 
 
-def _copy(conn: psycopg.Connection[Any], name: str, table: "pa.Table") -> None:
+def _copy(conn: psycopg.Connection[Any], name: str, table: pa.Table) -> None:
     columns = sql.SQL(", ").join(map(sql.Identifier, table.column_names))
     statement = sql.SQL("copy progress.{} ({}) from stdin").format(sql.Identifier(name), columns)
     with conn.cursor().copy(statement) as copy:
@@ -150,11 +146,8 @@ def _copy(conn: psycopg.Connection[Any], name: str, table: "pa.Table") -> None:
             copy.write(_copy_text(batch))
 
 
-def _copy_text(batch: "pa.RecordBatch") -> memoryview:
+def _copy_text(batch: pa.RecordBatch) -> memoryview:
     """The rows in COPY's text format: one Arrow string a row, whose buffer is the text."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     columns = [_field_text(column) for column in batch.columns]
     columns[-1] = pc.binary_join_element_wise(columns[-1], pa.scalar("\n"), "")
     lines = pc.binary_join_element_wise(*columns, "\t")
@@ -162,10 +155,7 @@ def _copy_text(batch: "pa.RecordBatch") -> memoryview:
     return memoryview(text)[: memoryview(offsets).cast("i")[len(lines)]]
 
 
-def _field_text(column: "pa.Array") -> "pa.Array":
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
+def _field_text(column: pa.Array) -> pa.Array:
     if isinstance(column, pa.DictionaryArray):
         return _field_text(column.dictionary).take(column.indices)
     if pa.types.is_timestamp(column.type):

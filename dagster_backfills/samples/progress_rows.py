@@ -6,15 +6,16 @@ Everything is drawn for whole tables at once. Not here: names, loading.
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from dagster_backfills.samples.progress_names import GIVEN_NAMES, ODD_IDS, SCHOOLS, SUBJECTS, SURNAMES, TERMS
 
-if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow as pa
+Numbers = np.ndarray[Any, Any]
 
-    Numbers = np.ndarray[Any, Any]
 
 _NOW = int(datetime(2025, 9, 1, tzinfo=UTC).timestamp())
 DAY = 86_400
@@ -45,20 +46,17 @@ class ProgressSize:
 class ProgressPlan:
     """Who has answered how many of which questions, by position in the small tables."""
 
-    user_ids: "pa.Array"
-    question_ids: "pa.Array"
-    class_ids: "pa.Array"
-    class_of_question: "Numbers"
-    rows_of_user: "Numbers"
-    first_question: "Numbers"
-    questions: "Numbers"
-    start: "Numbers"
-    joined: "Numbers"
+    user_ids: pa.Array
+    question_ids: pa.Array
+    class_ids: pa.Array
+    class_of_question: Numbers
+    rows_of_user: Numbers
+    first_question: Numbers
+    questions: Numbers
+    start: Numbers
+    joined: Numbers
 
-    def chunk(self, rng: "np.random.Generator", number: int, chunks: int) -> "pa.Table":
-        import numpy as np
-        import pyarrow as pa
-
+    def chunk(self, rng: np.random.Generator, number: int, chunks: int) -> pa.Table:
         begin = self.rows_of_user * number // chunks
         rows = self.rows_of_user * (number + 1) // chunks - begin
         user = np.repeat(np.arange(len(rows)), rows)
@@ -86,18 +84,13 @@ class ProgressPlan:
         )
 
 
-def schools(size: ProgressSize) -> "pa.Table":
-    import pyarrow as pa
-
+def schools(size: ProgressSize) -> pa.Table:
     names = [_numbered(SCHOOLS, number) for number in range(size.schools)]
     return pa.table({"id": _ids("sch", size.schools), "name": names})
 
 
-def cohorts(rng: "np.random.Generator", size: ProgressSize) -> tuple["pa.Table", "Numbers"]:
+def cohorts(rng: np.random.Generator, size: ProgressSize) -> tuple[pa.Table, Numbers]:
     """Cohorts, oldest first, and when each began (seconds). A few have ids that are odd, but valid."""
-    import numpy as np
-    import pyarrow as pa
-
     ids = _ids("coh", size.cohorts).to_pylist()
     odd = ODD_IDS[: max(min(size.odd_ids, size.cohorts - 1), 0)]
     ids[1 : 1 + len(odd)] = odd
@@ -123,18 +116,16 @@ def _cohort_names(began: list[int]) -> list[str]:
 class Content:
     """Classes, modules and questions, the questions of a cohort lying together."""
 
-    tables: dict[str, "pa.Table"]
-    class_of_question: "Numbers"
-    first_question: "Numbers"
-    questions_of_cohort: "Numbers"
+    tables: dict[str, pa.Table]
+    class_of_question: Numbers
+    first_question: Numbers
+    questions_of_cohort: Numbers
 
 
-def content(rng: "np.random.Generator", size: ProgressSize, cohort_ids: "pa.ChunkedArray") -> Content:
+def content(rng: np.random.Generator, size: ProgressSize, cohort_ids: pa.ChunkedArray) -> Content:
     """1 to 6 classes a cohort, of 1 to 7 modules each. A cohort in twenty has classes but no question yet."""
-    import numpy as np
-    import pyarrow as pa
 
-    def children(parents: int, most: int) -> "Numbers":
+    def children(parents: int, most: int) -> Numbers:
         return np.repeat(np.arange(parents), rng.integers(1, most + 1, parents))
 
     cohort_of_class = children(size.cohorts, 6)
@@ -164,13 +155,9 @@ def content(rng: "np.random.Generator", size: ProgressSize, cohort_ids: "pa.Chun
 
 
 def users(
-    rng: "np.random.Generator", size: ProgressSize, cohort_ids: "pa.ChunkedArray", began: "Numbers"
-) -> tuple["pa.Table", "Numbers", "Numbers"]:
+    rng: np.random.Generator, size: ProgressSize, cohort_ids: pa.ChunkedArray, began: Numbers
+) -> tuple[pa.Table, Numbers, Numbers]:
     """Users, the cohort's position of each, and who is deleted. Cohort sizes are skewed; one in fifteen is empty."""
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     weight = rng.lognormal(0, 1, size.cohorts)
     weight[np.arange(size.cohorts) % 15 == 7] = 0
     cohort_of_user = rng.choice(size.cohorts, size.users, p=weight / weight.sum())
@@ -192,12 +179,8 @@ def users(
     return users, cohort_of_user, is_deleted
 
 
-def rows_of_user(
-    rng: "np.random.Generator", total: int, questions: "Numbers", is_deleted: "Numbers"
-) -> "Numbers":
+def rows_of_user(rng: np.random.Generator, total: int, questions: Numbers, is_deleted: Numbers) -> Numbers:
     """How many questions each has opened: a fifth none, the others anything up to all; `total` together."""
-    import numpy as np
-
     if total > questions.sum():
         raise ValueError(
             f"{total:,} progress rows don't fit: students and questions give {questions.sum():,}."
@@ -221,11 +204,7 @@ def rows_of_user(
     return rows
 
 
-def _ids(prefix: str, count: int) -> "pa.Array":
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
+def _ids(prefix: str, count: int) -> pa.Array:
     digits = pc.utf8_lpad(pa.array(np.arange(1, count + 1)).cast(pa.string()), 6, "0")
     return pc.binary_join_element_wise(pa.scalar(prefix), digits, "_")
 
@@ -235,7 +214,5 @@ def _numbered(names: list[str], number: int) -> str:
     return names[position] if again == 0 else f"{names[position]} {again + 1}"
 
 
-def _coded(indices: "Numbers", values: "pa.Array") -> "pa.DictionaryArray":
-    import pyarrow as pa
-
+def _coded(indices: Numbers, values: pa.Array) -> pa.DictionaryArray:
     return pa.DictionaryArray.from_arrays(pa.array(indices, pa.int32()), values)

@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 import psycopg
 from psycopg import sql
 
-from dagster_backfills.defs.scoring.partitions import newest_day
+from dagster_backfills.domains.scoring.chain import newest_day
 
 _FIRST = ("Ada", "Ben", "Chloé", "Dmitri", "Emeka", "Farah", "Grete", "Hiro", "Inés", "Jonas", "Kofi", "Lena")
 _LAST = ("Abara", "Brandt", "Costa", "Dahl", "Evers", "Fonseca", "Grün", "Haas", "Ito", "Jensen", "Kowalski")

@@ -4,12 +4,15 @@ from collections import Counter
 from typing import Any
 
 import dagster as dg
+import pandas as pd
 import psycopg
 
 from dagster_backfills.dagster.io_manager import PostgresIOManager
 from dagster_backfills.dagster.resource import PostgresResource
 
 FIRST, LAST = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+COHORTS = dg.DynamicPartitionsDefinition(name="events_cohorts")
+RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
 
 
 def resources(url: str, **settings: Any) -> dict[str, Any]:
@@ -84,3 +87,17 @@ def open_failures(conn: psycopg.Connection) -> list[tuple[Any, ...]]:
         "select asset, partition, unit, message, attempts from backfill.failures where resolved_at is null"
         " order by asset, partition, unit"
     ).fetchall()
+
+
+def items(function, name="items", **options):
+    options.setdefault("metadata", {"partition_expr": "part"})
+    return dg.asset(key_prefix="t", name=name, **options)(function)
+
+
+def frame(*records):
+    return pd.DataFrame(list(records), columns=["part", "id", "v"])
+
+
+def materializations_of(instance: dg.DagsterInstance, run_id: str) -> list[dg.AssetMaterialization]:
+    records = instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION).records
+    return [record.event_log_entry.asset_materialization for record in records]  # type: ignore[misc]

@@ -3,36 +3,18 @@
 import re
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import pytest
 from pydantic import Field
 
-from dagster_backfills.dagster import partition_events
 from dagster_backfills.dagster import private as dagster_private
 from dagster_backfills.dagster.partition_events import (
     announce_partitions,
     materialization_events,
-    narrow_to_unreported,
 )
-
-COHORTS = dg.DynamicPartitionsDefinition(name="events_cohorts")
-RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_end")
-
-
-@pytest.fixture
-def instance(
-    make_database: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[dg.DagsterInstance]:
-    monkeypatch.setenv("DAGSTER_EVENT_BATCH_SIZE", "1000")
-    url = make_database(migrated=False).replace("postgresql://", "postgresql+psycopg2://", 1)
-    monkeypatch.setenv("EVENTS_TEST_URL", url)
-    settings = "storage: {postgres: {postgres_url: {env: EVENTS_TEST_URL}}}\ntelemetry: {enabled: false}\n"
-    (tmp_path / "dagster.yaml").write_text(settings)
-    with dg.DagsterInstance.from_config(str(tmp_path)) as made:
-        yield made
+from dagster_backfills_tests.dagster.storing import COHORTS, RANGE, materializations_of
 
 
 class Reporter(dg.ConfigurableIOManager):
@@ -107,11 +89,6 @@ def _run(
     )
 
 
-def _materializations(instance: dg.DagsterInstance, run_id: str) -> list[dg.AssetMaterialization]:
-    records = instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION).records
-    return [record.event_log_entry.asset_materialization for record in records]  # type: ignore[misc]
-
-
 def _stored(instance: dg.DagsterInstance, run_id: str) -> list[str]:
     """The stored entries of a run's materializations, by partition, without what is each run's own."""
     records = instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION).records
@@ -161,8 +138,8 @@ def test_what_is_reported_equals_what_dagster_would_have_reported(
     ours = _run(instance, Reporter(batch=3), keys[0], keys[-1], partitions_def)
 
     assert stock.success and ours.success
-    theirs = sorted(_comparable(each) for each in _materializations(instance, stock.run_id))
-    mine = sorted(_comparable(each) for each in _materializations(instance, ours.run_id))
+    theirs = sorted(_comparable(each) for each in materializations_of(instance, stock.run_id))
+    mine = sorted(_comparable(each) for each in materializations_of(instance, ours.run_id))
     assert len(mine) == len(keys)
     assert mine == theirs
     assert _stored(instance, ours.run_id) == _stored(instance, stock.run_id)
@@ -175,7 +152,7 @@ def test_each_partition_is_reported_once_whatever_the_batch_size(instance: dg.Da
     for batch in (1, 3, 7, 100):
         result = _run(instance, Reporter(batch=batch), keys[0], keys[-1])
         assert result.success
-        reported = Counter(each.partition for each in _materializations(instance, result.run_id))
+        reported = Counter(each.partition for each in materializations_of(instance, result.run_id))
         assert reported == Counter(keys)
 
 
@@ -255,109 +232,6 @@ def test_a_run_that_finds_its_partitions_itself_shows_exactly_those_that_failed(
     shown = _shown(instance, keys)
     assert {name for name in keys if shown[name] == "FAILED"} == bad
     assert {name for name in keys if shown[name] == "MATERIALIZED"} == set(keys) - bad
-
-
-PAIR = (dg.AssetKey(["pair", "rows"]), dg.AssetKey(["pair", "counts"]))
-
-
-class PairReporter(dg.ConfigurableIOManager):
-    """Reports both assets of a step with the first one's output, as a set of tables that is written together."""
-
-    ours: bool
-    bad: list[str] = Field(default_factory=list)
-
-    def handle_output(self, context: dg.OutputContext, obj: object) -> Iterator[Any]:
-        if not self.ours:
-            for key in context.asset_partition_keys:
-                context.step_context.add_asset_metadata({"rows": len(key)}, context.asset_key, key)
-            return
-        if obj is None:
-            narrow_to_unreported(context)
-            return
-        good = [key for key in context.asset_partition_keys if key not in self.bad]
-        reporter = partition_events.Reporter(context)
-        for start in range(0, len(good), 3):
-            yield from reporter.report(
-                [
-                    dg.AssetMaterialization(asset, partition=key, metadata={"rows": len(key)})
-                    for asset in PAIR
-                    for key in good[start : start + 3]
-                ]
-            )
-        if self.bad:
-            raise dg.Failure("some failed", allow_retries=False)
-        reporter.describe(PAIR[1], {"total": len(good)})
-
-    def load_input(self, context: dg.InputContext) -> None:
-        return None
-
-
-def _run_pair(instance: dg.DagsterInstance, keys: list[str], **config: Any) -> dg.ExecuteInProcessResult:
-    @dg.multi_asset(
-        outs={"rows": dg.AssetOut(key=PAIR[0]), "counts": dg.AssetOut(key=PAIR[1])},
-        internal_asset_deps={"rows": set(), "counts": {PAIR[0]}},
-        partitions_def=COHORTS,
-        backfill_policy=dg.BackfillPolicy.single_run(),
-    )
-    def pair() -> Iterator[dg.Output[int | None]]:
-        yield dg.Output(1, "rows")
-        yield dg.Output(None, "counts")
-
-    return dg.materialize(
-        [pair],
-        instance=instance,
-        resources={"io_manager": PairReporter(**config)},
-        tags=dict(zip(RANGE, (keys[0], keys[-1]), strict=True)),
-        raise_on_error=False,
-    )
-
-
-def test_other_outputs_of_a_step_are_reported_with_the_first_and_only_once(
-    instance: dg.DagsterInstance,
-) -> None:
-    keys = [f"c{n:02}" for n in range(10)]
-    instance.add_dynamic_partitions("events_cohorts", keys)
-    stock, ours = _run_pair(instance, keys, ours=False), _run_pair(instance, keys, ours=True)
-    assert stock.success and ours.success
-    mine = _materializations(instance, ours.run_id)
-    assert Counter((each.asset_key, each.partition) for each in mine) == Counter(
-        (asset, key) for asset in PAIR for key in keys
-    )
-    described = [each for each in mine if "total" in each.metadata]
-    assert [(each.asset_key, dict(each.metadata)["total"].value) for each in described] == [(PAIR[1], 10)]
-
-    def comparable(each: dg.AssetMaterialization, run_id: str) -> tuple[Any, ...]:
-        # A run's id is the version of code that has none, and an event's number is that of its row.
-        tags = {name: value for name, value in (each.tags or {}).items() if "input_event_pointer" not in name}
-        hashed = {name for name in tags if "data_version" in name}
-        plain = {name: value.replace(run_id, "run") for name, value in tags.items() if name not in hashed}
-        return (
-            each.asset_key,
-            each.partition,
-            each.metadata["rows"].value,
-            sorted(plain.items()),
-            sorted(hashed),
-        )
-
-    theirs = _materializations(instance, stock.run_id)
-    assert sorted(comparable(each, ours.run_id) for each in mine) == sorted(
-        comparable(each, stock.run_id) for each in theirs
-    )
-    versions = {(each.tags or {})["dagster/data_version"] for each in mine if each.asset_key == PAIR[0]}
-    made_of = {
-        (each.tags or {})["dagster/input_data_version/pair/rows"]
-        for each in mine
-        if each.asset_key == PAIR[1]
-    }
-    assert made_of == versions
-
-
-def test_after_a_failure_other_outputs_keep_what_was_reported_of_them(instance: dg.DagsterInstance) -> None:
-    keys = [f"c{n:02}" for n in range(10)]
-    instance.add_dynamic_partitions("events_cohorts", keys)
-    assert not _run_pair(instance, keys, ours=True, bad=["c04"]).success
-    for asset in PAIR:
-        assert set(keys) - instance.get_materialized_partitions(asset) == {"c04"}
 
 
 def _shown(instance: dg.DagsterInstance, keys: list[str]) -> dict[str, str | None]:

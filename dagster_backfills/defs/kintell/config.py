@@ -6,7 +6,7 @@ import dagster as dg
 from pydantic import Field
 
 from dagster_backfills.domains.kintell.importing.claims import LEASE_SECONDS
-from dagster_backfills.domains.kintell.importing.importer import MAX_BATCH_ROWS, Options
+from dagster_backfills.domains.kintell.importing.options import MAX_BATCH_ROWS, Options
 
 
 class OnDuplicate(Enum):

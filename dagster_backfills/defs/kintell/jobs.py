@@ -9,8 +9,6 @@ from dagster_backfills.defs.kintell.config import ImportSessions, Replay, RollBa
 from dagster_backfills.defs.kintell.ops import connected, import_sessions, in_words, publish
 from dagster_backfills.defs.kintell.reporting import SHOWN, import_materialization
 from dagster_backfills.defs.kintell.resources import KintellSettings
-from dagster_backfills.domains.kintell.after.replay import replay
-from dagster_backfills.domains.kintell.after.rollback import preview_rollback, roll_back
 from dagster_backfills.domains.kintell.importing.account import load_job
 from dagster_backfills.domains.kintell.statements import statements
 from dagster_backfills.engine.model import WriteSet
@@ -35,6 +33,9 @@ def import_kintell_sessions() -> None:
 
 @dg.op(description="Remove what a job inserted, restore what it rewrote, keep what was edited since.")
 def roll_back_sessions(context: dg.OpExecutionContext, config: RollBack, postgres: PostgresResource) -> None:
+    # Here and below, what works on rows is loaded by the run and not by the code location.
+    from dagster_backfills.domains.kintell.after.rollback import preview_rollback, roll_back
+
     with in_words(), connected(postgres) as conn:
         job = load_job(conn, config.job)
         preview = preview_rollback(conn, job.id)
@@ -61,6 +62,8 @@ def roll_back_sessions(context: dg.OpExecutionContext, config: RollBack, postgre
 
 @dg.op(description="Import a job's rejected rows that are good by now; no file is needed.")
 def replay_errors(context: dg.OpExecutionContext, config: Replay, postgres: PostgresResource) -> None:
+    from dagster_backfills.domains.kintell.after.replay import replay
+
     with in_words(), connected(postgres) as conn:
         job = load_job(conn, config.job)
         done = replay(

@@ -1,6 +1,7 @@
 """What an import's run does: register, import, report, publish. Thin: the work is done elsewhere.
 
-All of it is one step, and what it goes by is in the database: a retry finds its job wherever it runs.
+All of it is one step, and what it goes by is in the database: a retry finds its job wherever it runs. What reads
+files, judges rows and speaks NATS is imported by the functions that call it: a code location needs none of that.
 """
 
 import time
@@ -20,14 +21,10 @@ from dagster_backfills.defs.kintell.reporting import (
 )
 from dagster_backfills.defs.kintell.resources import KintellSettings
 from dagster_backfills.domains.kintell.after.error_file import write_error_file
-from dagster_backfills.domains.kintell.after.rollback import roll_back
-from dagster_backfills.domains.kintell.events.outbox import NatsUnavailable, publish_waiting
 from dagster_backfills.domains.kintell.file.files import open_file
-from dagster_backfills.domains.kintell.file.register import register
 from dagster_backfills.domains.kintell.importing.account import Job, load_job
 from dagster_backfills.domains.kintell.importing.claims import ClaimLost, TooManyImports
-from dagster_backfills.domains.kintell.importing.importer import Progress, run_import
-from dagster_backfills.domains.kintell.rows.dry_run import validate
+from dagster_backfills.domains.kintell.importing.options import Progress
 from dagster_backfills.domains.kintell.statements import statements
 from dagster_backfills.errors import UserError
 from dagster_backfills.redact import redact
@@ -71,6 +68,8 @@ def import_sessions(
         if job.status != "completed":
             job = _import(context, config, job, postgres, kintell)
         if job.status == "failed" and config.rollback_on_failure:
+            from dagster_backfills.domains.kintell.after.rollback import roll_back
+
             context.log.warning(f"{job.error_message}. Rolling back.")
             roll_back(postgres.libpq_url, job.id, run_id=context.run_id)
         with connected(postgres) as conn:
@@ -82,6 +81,8 @@ def _job_of(
     context: dg.OpExecutionContext, config: ImportSessions, conn: psycopg.Connection, kintell: KintellSettings
 ) -> Job | None:
     """The job to work on; None for a content that was imported before."""
+    from dagster_backfills.domains.kintell.file.register import register
+
     known = _job_of_retried_run(context, config, conn, kintell)
     if known:
         return known
@@ -136,6 +137,8 @@ def _import(
     postgres: PostgresResource,
     kintell: KintellSettings,
 ) -> Job:
+    from dagster_backfills.domains.kintell.importing.importer import run_import
+
     log = _Log(context)
     said = False
     while True:
@@ -166,6 +169,8 @@ def _dry_run(
     postgres: PostgresResource,
     kintell: KintellSettings,
 ) -> None:
+    from dagster_backfills.domains.kintell.rows.dry_run import validate
+
     url = kintell.error_file(f"dry-run-{context.run_id}")
     with (
         connected(postgres) as conn,
@@ -217,6 +222,8 @@ def publish(
     context: dg.OpExecutionContext, postgres: PostgresResource, kintell: KintellSettings, *, must: bool
 ) -> None:
     """Drain the outbox. Where NATS can't be reached events wait, and only with `must` that is a failure."""
+    from dagster_backfills.domains.kintell.events.outbox import NatsUnavailable, publish_waiting
+
     if not kintell.nats:
         context.log.info("KINTELL_NATS_URL is not set; events wait.")
         return

@@ -1,14 +1,16 @@
 """How an import looks in Dagster: metadata of its steps and the materialization of its outcome."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import psycopg
 
-from dagster_backfills.domains.kintell.file.register import Preflight
 from dagster_backfills.domains.kintell.importing.account import Job
-from dagster_backfills.domains.kintell.rows.dry_run import Verdict
 from dagster_backfills.domains.kintell.statements import statements
+
+if TYPE_CHECKING:
+    from dagster_backfills.domains.kintell.file.register import Preflight
+    from dagster_backfills.domains.kintell.rows.dry_run import Verdict
 
 SESSIONS = dg.AssetKey(["kintell", "kintell_sessions"])
 FREQUENT = 10
@@ -20,7 +22,7 @@ def _table(records: list[dict[str, Any]], columns: dict[str, str]) -> dg.Metadat
     return dg.MetadataValue.table([dg.TableRecord(record) for record in records], schema)
 
 
-def preflight_metadata(found: Preflight) -> dict[str, Any]:
+def preflight_metadata(found: "Preflight") -> dict[str, Any]:
     """Missing users (the first of them) and what is wrong in the sample."""
     return {
         "recognized": found.recognized,
@@ -65,7 +67,7 @@ def import_materialization(conn: psycopg.Connection, job: Job) -> dg.AssetMateri
     return dg.AssetMaterialization(SESSIONS, description=description, metadata=metadata)
 
 
-def verdict_metadata(verdict: Verdict, error_file: str) -> dict[str, Any]:
+def verdict_metadata(verdict: "Verdict", error_file: str) -> dict[str, Any]:
     """What a dry run found; `verdict` has it for programs."""
     plain = {
         "recognized": verdict.recognized,

@@ -1,6 +1,6 @@
 """The three histories as assets, a partition a day. What they hold is in `histories.py`."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 import psycopg
@@ -14,9 +14,6 @@ from dagster_backfills.domains.scoring.settings import ScoringSettings
 from dagster_backfills.domains.scoring.tables import ACTIONS, CHURN, COMMITMENT
 from dagster_backfills.engine.model import Target, WriteSet
 from dagster_backfills.errors import UserError
-
-if TYPE_CHECKING:
-    from dagster_backfills.domains.scoring.histories import History
 
 Settings = dg.ResourceParam[ScoringSettings]
 
@@ -53,11 +50,8 @@ def commitment_scores(
     scoring_settings: Settings,
 ) -> WriteSet:
     """Visits up to and including the day, by the weights that are configured."""
-    from dagster_backfills.domains.scoring.histories import commitment_history
-
-    weights = scoring_settings.parsed_weights
-    history, basis = commitment_history(weights), f"weights {weights.version}"
-    return _day_by_day(context, config, postgres, scoring_settings, history, basis)
+    basis = f"weights {scoring_settings.parsed_weights.version}"
+    return _day_by_day(context, config, postgres, scoring_settings, COMMITMENT, basis)
 
 
 @dg.asset(
@@ -74,9 +68,7 @@ def churn_risk_scores(
     scoring_settings: Settings,
 ) -> WriteSet:
     """Of the members that have a commitment score of the day."""
-    from dagster_backfills.domains.scoring.histories import CHURN_HISTORY
-
-    return _day_by_day(context, config, postgres, scoring_settings, CHURN_HISTORY)
+    return _day_by_day(context, config, postgres, scoring_settings, CHURN)
 
 
 @dg.asset(
@@ -93,9 +85,7 @@ def coach_actions(
     scoring_settings: Settings,
 ) -> WriteSet:
     """Of the members at risk that have a coach."""
-    from dagster_backfills.domains.scoring.histories import ACTIONS_HISTORY
-
-    return _day_by_day(context, config, postgres, scoring_settings, ACTIONS_HISTORY)
+    return _day_by_day(context, config, postgres, scoring_settings, ACTIONS)
 
 
 def _day_by_day(
@@ -103,13 +93,16 @@ def _day_by_day(
     config: ScoreDay,
     postgres: PostgresResource,
     settings: ScoringSettings,
-    history: "History",
+    target: Target,
     basis: str = "",
 ) -> WriteSet:
     """The history's rows of the run's days, each day worked by itself, oldest first, and recorded."""
+    # The rules compute with pandas, which a run loads and the code location does not.
+    from dagster_backfills.domains.scoring.histories import history_of
+
     gym = _known_gym(postgres, config.gym)
     record = DayRecord(
-        history.target,
+        target,
         connect=postgres.connect,
         info=context.log.info,
         warn=context.log.warning,
@@ -120,7 +113,11 @@ def _day_by_day(
         last_day=max(context.partition_keys),
         max_failed_percent=settings.max_failed_percent,
     )
-    return WriteSet([history.write(gym)], settings=settings.engine(), around=record.around)
+    return WriteSet(
+        [history_of(target, settings.parsed_weights).write(gym)],
+        settings=settings.engine(),
+        around=record.around,
+    )
 
 
 def _own_runs(run: dg.DagsterRun) -> list[str]:

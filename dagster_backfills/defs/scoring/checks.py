@@ -9,7 +9,7 @@ import dagster as dg
 import psycopg
 
 from dagster_backfills.dagster.resource import PostgresResource
-from dagster_backfills.defs.scoring.partitions import newest_day
+from dagster_backfills.domains.scoring.chain import newest_day
 from dagster_backfills.domains.scoring.days import coverage_of
 from dagster_backfills.domains.scoring.settings import ScoringSettings
 from dagster_backfills.domains.scoring.statements import statement

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from dagster_backfills.dagster.resource import PostgresResource
-from dagster_backfills.defs.scoring.partitions import newest_day, scoring_days
+from dagster_backfills.defs.scoring.partitions import scoring_days
+from dagster_backfills.domains.scoring.chain import newest_day
 from dagster_backfills.domains.scoring.days import utc_now
 from dagster_backfills.domains.scoring.settings import setting_at_load
 from dagster_backfills.domains.scoring.tables import ACTIONS, CHAIN, CHURN, COMMITMENT

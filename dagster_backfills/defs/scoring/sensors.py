@@ -7,7 +7,6 @@ import dagster as dg
 from dagster_backfills.dagster.automation import failed_in_a_row
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.defs.scoring import jobs
-from dagster_backfills.defs.scoring.partitions import newest_day
 from dagster_backfills.domains.scoring.chain import (
     ACTIONS_STEP,
     CHURN_STEP,
@@ -18,6 +17,7 @@ from dagster_backfills.domains.scoring.chain import (
     after_pause,
     judge,
     missed,
+    newest_day,
 )
 from dagster_backfills.domains.scoring.days import last_days, scored_before, utc_now
 from dagster_backfills.domains.scoring.settings import ScoringSettings

@@ -1,38 +1,16 @@
 """What a run did and where its organizations stand, as numbers and tables. Nothing is decided here."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
 
 import dagster as dg
 import psycopg
-from psycopg.rows import class_row, dict_row
+from psycopg.rows import dict_row
 
-from dagster_backfills.domains.training.status import ASSETS, statement
+from dagster_backfills.domains.training.status import ASSETS, RunReport, run_report, statement
 
 _SHOWN = 20
-
-
-@dataclass(frozen=True)
-class RunReport:
-    """Totals of one run: units processed, records created and already there, failures, seconds of its steps."""
-
-    organizations: int
-    members: int
-    videos: int
-    records_created: int
-    records_already_there: int
-    failures: int
-    seconds: float
-
-
-def run_report(conn: psycopg.Connection[Any], run_id: str) -> RunReport:
-    """What the run has done so far."""
-    binds = {"run_id": run_id, "assets": ASSETS, "completions": ASSETS[0]}
-    with conn.cursor(row_factory=class_row(RunReport)) as cursor:
-        row = cursor.execute(statement("run_totals"), binds).fetchone()
-    assert row is not None
-    return row
 
 
 def run_metadata(conn: psycopg.Connection[Any], run_id: str) -> dict[str, Any]:

@@ -1,10 +1,9 @@
 """Which action a coach should take for a member, and its words. Pure functions on frames; no database."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
+import numpy as np
+import pandas as pd
 
 
 class Rule(NamedTuple):
@@ -30,15 +29,12 @@ _LEVELS = ("none", "low", "medium", "high")
 _COLUMNS = ("member_id", "coach_id", "commitment_score", "churn_risk_score", "churn_risk_level")
 
 
-def coach_actions(pairs: "pd.DataFrame") -> "pd.DataFrame":
+def coach_actions(pairs: pd.DataFrame) -> pd.DataFrame:
     """The rows of `scoring.coach_actions` without their day; only pairs to which a rule applies.
 
     `pairs` has one row a member and coach: `member_id`, `coach_id`, `commitment_score`, `churn_risk_score`,
     `churn_risk_level`, `days_since_last_visit` (missing: never visited, which is longer ago than any limit).
     """
-    import numpy as np
-    import pandas as pd
-
     rule = _first_rule(pairs)
     fits = rule >= 0
     pairs, rule = pairs.loc[fits].reset_index(drop=True), rule[fits]
@@ -55,10 +51,8 @@ def coach_actions(pairs: "pd.DataFrame") -> "pd.DataFrame":
     return pd.DataFrame({**kept, **texts, "days_since_last_visit": pairs["days_since_last_visit"]})
 
 
-def _first_rule(pairs: "pd.DataFrame") -> "np.ndarray":
+def _first_rule(pairs: pd.DataFrame) -> np.ndarray:
     """The position in `RULES` of the first rule that fits, or -1."""
-    import numpy as np
-
     level = pairs["churn_risk_level"].to_numpy(dtype=object)
     commitment = pairs["commitment_score"].to_numpy()
     never = pairs["days_since_last_visit"].isna().to_numpy()
@@ -73,10 +67,8 @@ def _first_rule(pairs: "pd.DataFrame") -> "np.ndarray":
     return np.where(level == "none", -1, np.select(fits, range(len(RULES)), default=-1))
 
 
-def _texts(pairs: "pd.DataFrame", rule: "np.ndarray") -> "dict[str, np.ndarray]":
+def _texts(pairs: pd.DataFrame, rule: np.ndarray) -> dict[str, np.ndarray]:
     """Descriptions and reason codes. Few combinations of numbers occur, so each is put into words once."""
-    import numpy as np
-
     never = pairs["days_since_last_visit"].isna().to_numpy()
     last = np.where(never, -1, pairs["days_since_last_visit"].fillna(0).to_numpy(dtype="int64"))
     level = np.searchsorted(np.array(sorted(_LEVELS)), pairs["churn_risk_level"].to_numpy(dtype=str))

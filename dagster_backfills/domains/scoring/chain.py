@@ -135,6 +135,11 @@ def _ended(state: DayState, ended: RunStatus) -> str:
     return f"is {state.outcome} ({state.reason or 'no reason recorded'}), run {state.run_id[:8]}"
 
 
+def newest_day(today: date) -> date:
+    """The newest day that can be scored."""
+    return today - timedelta(days=1)
+
+
 def due_days(newest: date, days: int) -> list[date]:
     """The last `days` days up to `newest`, oldest first."""
     return [newest - timedelta(days=back) for back in reversed(range(days))]

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
+import pandas as pd
 import psycopg
 
 from dagster_backfills.domains.scoring import rules
@@ -96,8 +97,6 @@ def explain(conn: psycopg.Connection, member: str, day: date, weights: Weights) 
 
 
 def _plain(value: Any) -> Any:
-    import pandas as pd
-
     return None if pd.isna(value) else value.item() if hasattr(value, "item") else value
 
 
@@ -142,8 +141,6 @@ def _because(f: dict[str, Any]) -> dict[str, str]:
 
 
 def _churn(row: Any) -> tuple[str, int]:
-    import pandas as pd
-
     frame = pd.DataFrame({"member_id": ["m"], "commitment_score": [int(row["score"])]})
     frame["days_since_last_visit"] = pd.array([row["days_since_last_visit"]], dtype="Int64")
     risk = rules.churn_risk_scores(frame).iloc[0]
@@ -152,8 +149,6 @@ def _churn(row: Any) -> tuple[str, int]:
 
 def _action(row: Any, churn: tuple[str, int]) -> tuple[str | None, str]:
     """The action's type and its reasons, or None and why there is none."""
-    import pandas as pd
-
     pairs = pd.DataFrame(
         {
             "member_id": ["m"],

@@ -2,17 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+import pandas as pd
 import psycopg
+import pyarrow as pa
 
 from dagster_backfills.domains.scoring.statements import statement
 from dagster_backfills.engine.table.arrays import TextArray
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-
 
 _TEXT = ("member_id", "coach_id", "churn_risk_level")
 _MAY_BE_MISSING = ("expected_hundredths", "days_since_last_visit")
@@ -33,15 +31,13 @@ _HEADER_BYTES = 20  # of a binary array with one dimension: dimensions, flags, t
 
 def read_frame(
     conn: psycopg.Connection, name: str, day: date, members: Sequence[str], *, due_only: bool = True
-) -> "pd.DataFrame":
+) -> pd.DataFrame:
     """Run a named statement for `members` as of `day`, and return its rows as a frame.
 
     `due_only` leaves out members that are not scored as of the day: those who have left, or joined later.
 
     Raises psycopg.Error for data that it can't compute with, such as an infinite joining date.
     """
-    import pandas as pd
-
     names = COLUMNS[name]
     # A number's array comes as Postgres sends it, which NumPy reads as it is.
     arrays = ", ".join(
@@ -57,9 +53,6 @@ def read_frame(
 
 
 def _column(name: str, value: Any) -> Any:
-    import pandas as pd
-    import pyarrow as pa
-
     if name in _TEXT:
         return pd.array(pa.array(value or [], pa.string()), dtype="str")
     numbers = _numbers(value)
@@ -70,10 +63,8 @@ def _column(name: str, value: Any) -> Any:
     return pd.arrays.IntegerArray(numbers, missing)
 
 
-def _numbers(array: bytes | None) -> "np.ndarray":
+def _numbers(array: bytes | None) -> np.ndarray:
     """The elements of a `bigint[]` without NULLs, each after its length in four bytes."""
-    import numpy as np
-
     if array is None:
         return np.empty(0, dtype="int64")
     elements = np.frombuffer(array, dtype=[("length", ">i4"), ("value", ">i8")], offset=_HEADER_BYTES)

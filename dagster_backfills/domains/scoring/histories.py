@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
-from typing import TYPE_CHECKING
 
+import pandas as pd
 import psycopg
 
 from dagster_backfills.domains.scoring import rules, schemas
@@ -18,9 +18,6 @@ from dagster_backfills.domains.scoring.statements import statement
 from dagster_backfills.domains.scoring.tables import ACTIONS, CHURN, COMMITMENT, DaySlice
 from dagster_backfills.domains.scoring.weights import Weights
 from dagster_backfills.engine.model import Compute, Query, Target, Write
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 # Batches of members read while another is written. The day's lock keeps other runs of the day away.
 _PREFETCH = 2
@@ -33,14 +30,14 @@ class History:
     target: Target
     units: str
     features: str
-    rows: "Callable[[pd.DataFrame], pd.DataFrame]"
+    rows: Callable[[pd.DataFrame], pd.DataFrame]
 
     def write(self, gym: str | None = None) -> Write:
         """What the engine writes of a day: for the members of one gym, or of all."""
 
         def compute(
             conn: psycopg.Connection, days: Sequence[str], members: Sequence[str] | None
-        ) -> "pd.DataFrame":
+        ) -> pd.DataFrame:
             (day,) = days  # each is worked by itself
             if members is None:  # of a whole day, which is small then
                 binds = {"partition_keys": [day], "gym": gym}
@@ -57,11 +54,16 @@ class History:
         )
 
 
-COMMITMENT_HISTORY = History(COMMITMENT, "members_of_day", "features", rules.commitment_scores)
-CHURN_HISTORY = History(CHURN, "scored_members_of_day", "churn_inputs", rules.churn_risk_scores)
-ACTIONS_HISTORY = History(ACTIONS, "members_at_risk_of_day", "action_inputs", coach_actions)
+_HISTORIES = [
+    History(COMMITMENT, "members_of_day", "features", rules.commitment_scores),
+    History(CHURN, "scored_members_of_day", "churn_inputs", rules.churn_risk_scores),
+    History(ACTIONS, "members_at_risk_of_day", "action_inputs", coach_actions),
+]
 
 
-def commitment_history(weights: Weights) -> History:
-    """Commitment scores by these weights."""
-    return replace(COMMITMENT_HISTORY, rows=partial(rules.commitment_scores, weights=weights))
+def history_of(target: Target, weights: Weights) -> History:
+    """The history that this table holds; commitment by these weights."""
+    (history,) = (each for each in _HISTORIES if each.target == target)
+    if target == COMMITMENT:
+        return replace(history, rows=partial(rules.commitment_scores, weights=weights))
+    return history

@@ -4,13 +4,10 @@ Every quotient is rounded half up from its numerator and denominator, so that no
 Not here: where the numbers come from (`queries.sql`) and where they go (`assets.py`).
 """
 
-from typing import TYPE_CHECKING
+import numpy as np
+import pandas as pd
 
 from dagster_backfills.domains.scoring.weights import UNIT, Weights
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
 
 FLAGS = (
     "no_recent_visits",
@@ -26,22 +23,20 @@ _GOAL = "expected_visits_per_week must be 0 or more"
 _LAST_STEP = 26  # from here on 1.2^step × 1 exceeds 100
 
 
-def half_up(numerator: "np.ndarray", denominator: "np.ndarray | int") -> "np.ndarray":
+def half_up(numerator: np.ndarray, denominator: np.ndarray | int) -> np.ndarray:
     """numerator / denominator, rounded half up. The denominator is above 0."""
     return (2 * numerator + denominator) // (2 * denominator)
 
 
-def problems(features: "pd.DataFrame") -> "pd.Series":
+def problems(features: pd.DataFrame) -> pd.Series:
     """What makes a member unfit for scoring, by member id; empty where all are fit."""
     goal = features.set_index("member_id")["expected_hundredths"]
     bad = goal[(goal < 0) | (goal >= NO_NUMBER)]
     return bad.map(lambda h: f"{_GOAL}, is {'not a number' if h >= NO_NUMBER else f'{h / 100:g}'}")
 
 
-def attendance_decay(f: "pd.DataFrame") -> "np.ndarray":
+def attendance_decay(f: pd.DataFrame) -> np.ndarray:
     """Visits of the last 30 days against the 30 before; for a new member, those of its second half."""
-    import numpy as np
-
     v30, v60, second = (f[c].to_numpy() for c in ("v30", "v60", "second_half_visits"))
     first = f["visits"].to_numpy() - second
     bonus = np.where(v30 >= 8, 20, np.where(v30 >= 4, 10, 0))
@@ -52,10 +47,8 @@ def attendance_decay(f: "pd.DataFrame") -> "np.ndarray":
     return np.where(f["joined_days"].to_numpy() >= 60, settled, new)
 
 
-def missed_sessions(f: "pd.DataFrame") -> "np.ndarray":
+def missed_sessions(f: pd.DataFrame) -> np.ndarray:
     """Visits of the last 30 days against those expected; halved where the last visit is over 14 days ago."""
-    import numpy as np
-
     v30, visits, span, last = (f[c].to_numpy() for c in ("v30", "visits", "span_days", "days_since_last"))
     own = f["expected_hundredths"].to_numpy(dtype="float64", na_value=np.nan)
     # Expected in 30 days = 30 × numerator ÷ denominator: from the member, from its history, or 2 a week.
@@ -67,10 +60,8 @@ def missed_sessions(f: "pd.DataFrame") -> "np.ndarray":
     return half_up(top, np.where(last > 14, 2 * bottom, bottom))
 
 
-def time_gaps(f: "pd.DataFrame") -> "np.ndarray":
+def time_gaps(f: pd.DataFrame) -> np.ndarray:
     """The average gap, less for long gaps and a long absence; a single visit goes by its age alone."""
-    import numpy as np
-
     visits, span, widest, last = (
         f[c].to_numpy() for c in ("visits", "span_days", "max_gap", "days_since_last")
     )
@@ -93,24 +84,20 @@ def time_gaps(f: "pd.DataFrame") -> "np.ndarray":
     return np.where(visits == 1, single, np.maximum(score, 0))
 
 
-def doubled_velocity(f: "pd.DataFrame") -> "np.ndarray":
+def doubled_velocity(f: pd.DataFrame) -> np.ndarray:
     """Twice the velocity in visits per 30 days, which is whole. Fewer than 4 visits tell nothing: 0."""
-    import numpy as np
-
     v30, v60, v90 = (f[c].to_numpy() for c in ("v30", "v60", "v90"))
     averaged = (f["joined_days"].to_numpy() >= 90) & (v60 > 0) & (v90 > 0)
     doubled = np.where(averaged, v30 - v90, 2 * (v30 - v60))
     return np.where(f["visits"].to_numpy() < 4, 0, doubled)
 
 
-def decay_hundredths(last: "np.ndarray") -> "np.ndarray":
+def decay_hundredths(last: np.ndarray) -> np.ndarray:
     """The time decay in hundredths: 1 up to a day after the last visit, then 0.018 less a day, at least 0."""
-    import numpy as np
-
     return half_up(np.clip(1000 - 18 * (last - 1), 0, 1000), 10)
 
 
-def flags(f: "pd.DataFrame", doubled: "np.ndarray") -> "dict[str, np.ndarray]":
+def flags(f: pd.DataFrame, doubled: np.ndarray) -> dict[str, np.ndarray]:
     """The six risk flags. A member that never visited has no recent visit, but no gap either."""
     visits, last = f["visits"].to_numpy(), f["days_since_last"].to_numpy()
     v30, v60, joined = f["v30"].to_numpy(), f["v60"].to_numpy(), f["joined_days"].to_numpy()
@@ -126,14 +113,12 @@ def flags(f: "pd.DataFrame", doubled: "np.ndarray") -> "dict[str, np.ndarray]":
     }
 
 
-def band(score: "np.ndarray") -> "np.ndarray":
+def band(score: np.ndarray) -> np.ndarray:
     """≤ 30 low, ≤ 60 moderate, ≤ 80 good, else high."""
-    import numpy as np
-
     return np.array(["low", "moderate", "good", "high"])[np.searchsorted([30, 60, 80], score, side="left")]
 
 
-def commitment_scores(features: "pd.DataFrame", weights: Weights = Weights()) -> "pd.DataFrame":  # noqa: B008
+def commitment_scores(features: pd.DataFrame, weights: Weights = Weights()) -> pd.DataFrame:  # noqa: B008
     """The history rows of `scoring.commitment_scores` without their day, one a row of `features`.
 
     `features` has `member_id` and whole numbers: `joined_days` (days since joining, 0 for a later joining
@@ -142,9 +127,6 @@ def commitment_scores(features: "pd.DataFrame", weights: Weights = Weights()) ->
     those about visits are 0 where there is none. Factors are rounded first and weighed then, so that a stored
     row can be recomputed from its own columns. Raises ValueError that names the first member who can't be scored.
     """
-    import numpy as np
-    import pandas as pd
-
     for member, problem in problems(features).items():
         raise ValueError(f"Member {member!r} can't be scored: {problem}.")
     none = features["visits"].to_numpy() == 0
@@ -175,10 +157,8 @@ def commitment_scores(features: "pd.DataFrame", weights: Weights = Weights()) ->
     )
 
 
-def churn_table() -> "np.ndarray":
+def churn_table() -> np.ndarray:
     """Churn risk by 14-day steps since the last visit (0 … 26) and by 100 − commitment (0 … 100)."""
-    import numpy as np
-
     return np.array(
         [
             [min(100, (2 * gap * 6**step + 5**step) // (2 * 5**step)) for gap in range(101)]
@@ -187,14 +167,11 @@ def churn_table() -> "np.ndarray":
     )
 
 
-def churn_risk_scores(commitment: "pd.DataFrame") -> "pd.DataFrame":
+def churn_risk_scores(commitment: pd.DataFrame) -> pd.DataFrame:
     """The history rows of `scoring.churn_risk_scores` without their day.
 
     `commitment` has `member_id`, `commitment_score` and `days_since_last_visit` (missing: never visited).
     """
-    import numpy as np
-    import pandas as pd
-
     score = commitment["commitment_score"].to_numpy()
     never = commitment["days_since_last_visit"].isna().to_numpy()
     last = commitment["days_since_last_visit"].fillna(0).to_numpy(dtype="int64")

@@ -1,21 +1,18 @@
 """What a frame must look like before it goes to the database. The rules make it so; this is the proof, each batch."""
 
 from functools import cache
-from typing import TYPE_CHECKING
+
+import pandas as pd
+from pandera.errors import SchemaError
+from pandera.pandas import Check, Column, DataFrameSchema
 
 from dagster_backfills.domains.scoring.rules import FLAGS
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from pandera.pandas import DataFrameSchema
 
 _FACTORS = ("attendance_decay", "missed_sessions", "time_gaps", "decline_velocity")
 
 
-def checked(asset: str, frame: "pd.DataFrame") -> "pd.DataFrame":
+def checked(asset: str, frame: pd.DataFrame) -> pd.DataFrame:
     """The frame itself, or ValueError that says which column broke which rule."""
-    from pandera.errors import SchemaError
-
     try:
         return schema(asset).validate(frame)
     except SchemaError as error:
@@ -23,10 +20,8 @@ def checked(asset: str, frame: "pd.DataFrame") -> "pd.DataFrame":
 
 
 @cache
-def schema(asset: str) -> "DataFrameSchema":
+def schema(asset: str) -> DataFrameSchema:
     """The schema of an asset's frame, by `schema/table`."""
-    from pandera.pandas import Check, Column, DataFrameSchema
-
     points = Column(int, Check.in_range(0, 100))
     since = Column("Int64", Check.ge(0), nullable=True)
     key = {"member_id": Column(str)}

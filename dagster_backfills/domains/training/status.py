@@ -1,4 +1,4 @@
-"""The state of every organization, as the command line shows it and chooses by it.
+"""The state of every organization and of a run, as the command line shows it and chooses by it.
 
 Reads only, on a connection of the caller's. Not here: creating records, launching runs, printing.
 """
@@ -86,6 +86,28 @@ def list_failures(conn: psycopg.Connection[Any], organization_id: str | None = N
     with conn.cursor(row_factory=class_row(FailedMember)) as cursor:
         binds = {"assets": ASSETS, "organizations": organizations}
         return cursor.execute(statement("failed_members"), binds).fetchall()
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """Totals of one run: units processed, records created and already there, failures, seconds of its steps."""
+
+    organizations: int
+    members: int
+    videos: int
+    records_created: int
+    records_already_there: int
+    failures: int
+    seconds: float
+
+
+def run_report(conn: psycopg.Connection[Any], run_id: str) -> RunReport:
+    """What the run has done so far."""
+    binds = {"run_id": run_id, "assets": ASSETS, "completions": ASSETS[0]}
+    with conn.cursor(row_factory=class_row(RunReport)) as cursor:
+        row = cursor.execute(statement("run_totals"), binds).fetchone()
+    assert row is not None
+    return row
 
 
 def _statuses(conn: psycopg.Connection[Any], organizations: list[str] | None) -> list[OrganizationStatus]:

@@ -58,19 +58,19 @@ def alike(gyms: Gyms, count: int) -> None:
 
 
 def fail_at(gyms: Gyms, table: str, member: str) -> None:
-    """The server's disk is full from this member on."""
+    """Somebody cancels the statement at this member, which is no fault of the member's."""
     gyms.conn.execute(
-        "create function public.full_disk() returns trigger language plpgsql as $$ begin"
-        " raise exception 'could not extend file' using errcode = 'disk_full'; end $$"
+        "create function public.cancelled() returns trigger language plpgsql as $$ begin"
+        " perform pg_cancel_backend(pg_backend_pid()), pg_sleep(10); return new; end $$"
     )
     gyms.conn.execute(
-        f"create trigger full_disk before insert or update on scoring.{table} for each row"
-        f" when (new.member_id >= '{member}') execute function public.full_disk()"
+        f"create trigger cancelled before insert or update on scoring.{table} for each row"
+        f" when (new.member_id >= '{member}') execute function public.cancelled()"
     )
 
 
 def mended(gyms: Gyms) -> None:
-    gyms.conn.execute("drop function public.full_disk() cascade")
+    gyms.conn.execute("drop function public.cancelled() cascade")
 
 
 def visits_arrive(gyms: Gyms) -> dict[str, object]:

@@ -4,8 +4,8 @@ import dagster as dg
 import pytest
 
 from dagster_backfills.defs.training.declared import COMPLETIONS, TRAINING
-from dagster_backfills.defs.training_rollback import jobs as rollback
-from dagster_backfills.defs.training_rollback.jobs import Preview, preview
+from dagster_backfills.domains.training import rollback
+from dagster_backfills.domains.training.rollback import Preview, preview
 
 
 @pytest.fixture

@@ -10,7 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+import nats
+import nats.errors
+import nats.js.errors
 import psycopg
+from nats.js.api import StreamConfig
 
 from dagster_backfills.domains.kintell.statements import statements
 from dagster_backfills.errors import NotUsableError
@@ -91,9 +95,6 @@ async def _publish(
 
 
 async def _connect(nats_url: str) -> Any:
-    import nats
-    import nats.errors
-
     async def quiet(_: Exception) -> None:
         """What goes wrong is raised where it matters."""
 
@@ -125,10 +126,6 @@ def _host(nats_url: str) -> str:
 
 async def ensure_stream(jetstream: Any, stream: str) -> None:
     """Make the stream where there is none; one that an operator made is left as it is."""
-    import nats.errors
-    import nats.js.errors
-    from nats.js.api import StreamConfig
-
     try:
         try:
             await jetstream.stream_info(stream)

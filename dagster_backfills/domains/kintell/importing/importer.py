@@ -6,7 +6,6 @@ way and start again from the checkpoint in the database. Not here: Dagster, and 
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from uuid import UUID
 
 import psycopg
@@ -15,7 +14,8 @@ from dagster_backfills.domains.kintell.file.dialect import to_plain_csv
 from dagster_backfills.domains.kintell.file.files import FileError, SourceFile, open_file
 from dagster_backfills.domains.kintell.file.reader import Block, read_blocks
 from dagster_backfills.domains.kintell.importing.account import Job, load_job
-from dagster_backfills.domains.kintell.importing.claims import LEASE_SECONDS, MAX_IMPORTS, Claim, ClaimLost
+from dagster_backfills.domains.kintell.importing.claims import Claim, ClaimLost
+from dagster_backfills.domains.kintell.importing.options import MAX_BATCH_ROWS, Options, Progress
 from dagster_backfills.domains.kintell.importing.pipeline import WRITERS, Writers
 from dagster_backfills.domains.kintell.importing.writer import OutOfTurn, Rules, Written, refuses_rows
 from dagster_backfills.domains.kintell.rows.batches import Batch, prepare
@@ -24,39 +24,6 @@ from dagster_backfills.domains.kintell.rows.users import Users
 from dagster_backfills.domains.kintell.statements import statements
 from dagster_backfills.engine.failures import ErrorClass, classify
 from dagster_backfills.redact import redact
-
-MAX_BATCH_ROWS = 50_000
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to import. `retry_for`: seconds without progress after which an unreachable database ends the run."""
-
-    batch_rows: int = 20_000
-    max_errors: int | None = None
-    max_error_ratio: float | None = None
-    create_missing_users: bool = False
-    lease: float = LEASE_SECONDS
-    max_imports: int = MAX_IMPORTS
-    retry_for: float = 300.0
-
-
-@dataclass(frozen=True)
-class Progress:
-    """After a committed batch. `rows_per_second` and `seconds_left` are of this attempt."""
-
-    processed: int
-    total: int
-    failed: int
-    rows_per_second: float
-    seconds_left: float
-
-    def __str__(self) -> str:
-        percent = 100 * self.processed / self.total if self.total else 100.0
-        return (
-            f"{percent:.1f} % ({self.processed:,} of {self.total:,} rows), {self.rows_per_second:,.0f} rows/s, "
-            f"{self.seconds_left:.0f} s left, {self.failed:,} rejected"
-        )
 
 
 def run_import(

@@ -3,20 +3,17 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from uuid import UUID
 
+import polars as pl
 import psycopg
+from polars import selectors
 
 from dagster_backfills.domains.kintell.importing.claims import Claim
 from dagster_backfills.domains.kintell.rows.batches import Batch, Reject
 from dagster_backfills.domains.kintell.rows.rules import TWICE, shown_text
 from dagster_backfills.domains.kintell.statements import statements
 from dagster_backfills.engine.failures import ErrorClass, classify, describe
-
-if TYPE_CHECKING:
-    from uuid import UUID
-
-    import polars as pl
 
 SAME_KEY = "Duplicate key value violates unique constraint: "
 
@@ -117,7 +114,7 @@ def add_batch(conn: psycopg.Connection, claim: Claim, batch: Batch, written: Wri
 
 
 def store_sessions(
-    conn: psycopg.Connection, job: "UUID", batch: Batch, rules: Rules, *, careful: bool
+    conn: psycopg.Connection, job: UUID, batch: Batch, rules: Rules, *, careful: bool
 ) -> Written:
     """Insert the batch's sessions with their events, and settle those that are there already.
 
@@ -148,27 +145,21 @@ def store_sessions(
     return written
 
 
-def _with_positions(batch: Batch) -> "pl.DataFrame":
+def _with_positions(batch: Batch) -> pl.DataFrame:
     """The batch's sessions with the place of each one's event."""
-    import polars as pl
-
     position = pl.int_range(pl.len(), dtype=pl.Int64) + batch.position
     return batch.sessions.with_columns(position.alias("event_position"))
 
 
-def stage(conn: psycopg.Connection, rows: "pl.DataFrame") -> None:
+def stage(conn: psycopg.Connection, rows: pl.DataFrame) -> None:
     """COPY rows into the connection's temporary table, in its order of columns. Binary columns are UUIDs."""
-    from polars import selectors
-
     statements().create_stage(conn)
     text = rows.with_columns(selectors.binary().bin.encode("hex")).write_csv(include_header=False)
     with conn.cursor().copy(statements().copy_stage.sql) as copy:
         copy.write(text)
 
 
-def _settle(
-    conn: psycopg.Connection, job: "UUID", rules: Rules, batch: Batch, frame: "pl.DataFrame"
-) -> Written:
+def _settle(conn: psycopg.Connection, job: UUID, rules: Rules, batch: Batch, frame: pl.DataFrame) -> Written:
     """Insert those rows that are new, and deal with the others as the rules say."""
     stage(conn, frame)
     sql, numbers = statements(), frame["row_number"]
@@ -196,7 +187,7 @@ def _refusal(batch: Batch, row: int, message: str) -> Reject:
     return Reject(row, message.replace("\0", ""), batch.values_of(row), True)
 
 
-def _store_rejects(conn: psycopg.Connection, job: "UUID", rejects: list[Reject]) -> None:
+def _store_rejects(conn: psycopg.Connection, job: UUID, rejects: list[Reject]) -> None:
     if not rejects:
         return
     with conn.cursor().copy(statements().copy_row_errors.sql) as copy:

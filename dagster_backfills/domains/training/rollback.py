@@ -1,0 +1,86 @@
+"""Undoing one backfill: removing the records that it created and that nobody has completed since.
+
+It can be repeated, and one that was cut off goes on where it stopped. Not here: the run, and the progress that follows.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from dagster_backfills.domains.training.status import ASSETS
+from dagster_backfills.errors import UserError
+from dagster_backfills.postgres.statements import load_queries
+
+COMPLETIONS = ASSETS[0]
+_BATCH_RECORDS = 20_000  # a second's work; an organization is never cut
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a rollback would do: organizations with their records to remove and to keep, the oldest first."""
+
+    organizations: Sequence[tuple[str, int, int]]
+
+    @property
+    def remove(self) -> int:
+        return sum(remove for _, remove, _ in self.organizations)
+
+    @property
+    def keep(self) -> int:
+        return sum(keep for _, _, keep in self.organizations)
+
+    def batches(self) -> Iterator[list[str]]:
+        """Ids of the organizations that lose records, as many at a time as are a batch."""
+        batch: list[str] = []
+        held = 0
+        for organization, remove, _ in self.organizations:
+            if batch and held + remove > _BATCH_RECORDS:
+                yield batch
+                batch, held = [], 0
+            if remove:
+                batch.append(organization)
+                held += remove
+        if batch:
+            yield batch
+
+
+def preview(conn: psycopg.Connection[Any], backfill_id: str | None) -> Preview:
+    """Counts for one backfill, or with None for every incomplete record. Raises UserError for an unknown backfill."""
+    if backfill_id is not None:
+        binds = {"backfill_id": backfill_id, "asset": COMPLETIONS}
+        known = conn.execute(_sql("known_backfill"), binds).fetchone()
+        if known is None or not known[0]:
+            raise UserError(
+                f"There is no backfill {backfill_id!r} that has written completion records.",
+                hint=_hint([row[0] for row in conn.execute(_sql("backfills"), {"shown": 5})]),
+            )
+    rows = conn.execute(_sql("preview"), {"backfill_id": backfill_id}).fetchall()
+    conn.commit()
+    return Preview([(row[0], row[1], row[2]) for row in rows])
+
+
+def tell_planner(conn: psycopg.Connection[Any]) -> None:
+    """Take statistics: right behind a backfill the planner believes in few records, and a batch would read them all."""
+    conn.execute(_sql("take_statistics"))
+    conn.commit()
+
+
+def remove_batch(conn: psycopg.Connection[Any], organizations: Sequence[str], backfill_id: str | None) -> int:
+    """Remove what there is to remove of these organizations, in one transaction. Returns the records removed."""
+    binds = {"asset": COMPLETIONS, "organizations": list(organizations), "backfill_id": backfill_id}
+    with conn.transaction():
+        conn.execute(_sql("lock_organizations"), binds)
+        return conn.execute(_sql("remove_records"), binds).rowcount
+
+
+def _hint(recent: Sequence[str]) -> str:
+    if not recent:
+        return "No record was created by a backfill, or all of these are rolled back."
+    return f"The last that have records are {', '.join(recent)}."
+
+
+def _sql(name: str) -> bytes:
+    return load_queries(Path(__file__).with_name("rollback.sql"))[name].encode()

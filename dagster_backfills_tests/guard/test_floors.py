@@ -1,0 +1,126 @@
+"""The house's floors: who may import whom, where imports may hide, and how long a file may be."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = "dagster_backfills"
+# Each floor knows those below it, and none beside it. Modules at the top of the package are below all.
+FLOORS = [
+    ("roots",),
+    ("postgres",),
+    ("engine",),
+    ("dagster", "domains"),
+    ("instance", "components"),
+    ("defs",),
+    ("samples",),
+    ("cli",),
+]
+HEIGHT = {name: height for height, names in enumerate(FLOORS) for name in names}
+# They are found by name, by `dg` and by Python, and load the rest when they are asked to.
+FRONT_DOORS = {f"{PACKAGE}/__init__.py", f"{PACKAGE}/definitions.py"}
+WITHOUT_DAGSTER = {"roots", "postgres", "engine", "domains"}
+# Seams: what is heavy, optional or of one system only is imported where it is called. This number only falls.
+IMPORTS_INSIDE_FUNCTIONS = 129
+LINES, TEST_LINES = 250, 350
+# Longer by a little, each to be cut where it is next worked on; none is added.
+STILL_LONGER = {
+    "dagster_backfills/domains/kintell/rows/rules.py",
+    "dagster_backfills/engine/model.py",
+    "dagster_backfills/engine/prepared.py",
+    "dagster_backfills/engine/table/merge.py",
+    "dagster_backfills_tests/domains/queue/test_queue.py",
+}
+
+
+def floor_of(module: str) -> str:
+    """The floor of `dagster_backfills.x.y`, or of a file's path written so."""
+    parts = module.removesuffix(".py").replace("/", ".").split(".")
+    return parts[1] if len(parts) > 1 and parts[1] in HEIGHT else "roots"
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Every module that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            if node.module == PACKAGE:
+                yield from (f"{PACKAGE}.{alias.name}" for alias in node.names)
+            else:
+                yield node.module
+
+
+@pytest.fixture(scope="module")
+def imports(project_root: Path) -> dict[str, list[str]]:
+    """What each file of the package imports, by the file's path."""
+    files = sorted((project_root / PACKAGE).rglob("*.py"))
+    return {str(path.relative_to(project_root)): list(imported(path)) for path in files}
+
+
+def test_every_folder_of_the_package_is_a_floor(project_root: Path) -> None:
+    folders = {path.parent.name for path in (project_root / PACKAGE).glob("*/__init__.py")}
+    assert folders == set(HEIGHT) - {"roots"}
+
+
+def test_no_import_leads_upwards_or_aside(imports: dict[str, list[str]]) -> None:
+    wrong = [
+        f"{path} imports {module}"
+        for path, modules in imports.items()
+        for module in modules
+        if module.startswith(f"{PACKAGE}.") and path not in FRONT_DOORS and not _may(path, module)
+    ]
+    assert wrong == []
+
+
+def _may(path: str, module: str) -> bool:
+    own, other = floor_of(path), floor_of(module)
+    if own == other == "domains":
+        return path.split("/")[2] == module.split(".")[2]
+    return own == other or HEIGHT[other] < HEIGHT[own]
+
+
+def test_cores_know_no_dagster(imports: dict[str, list[str]]) -> None:
+    wrong = [
+        f"{path} imports {module}"
+        for path, modules in imports.items()
+        for module in modules
+        if floor_of(path) in WITHOUT_DAGSTER and path not in FRONT_DOORS and _is_dagster(module)
+    ]
+    assert wrong == []
+
+
+def _is_dagster(module: str) -> bool:
+    return module.split(".")[0].startswith("dagster") and not module.startswith(PACKAGE)
+
+
+def test_imports_inside_functions_are_few(imports: dict[str, list[str]], project_root: Path) -> None:
+    inside = [f"{path}:{line}" for path in imports for line in sorted(_inside(project_root / path))]
+    assert len(inside) <= IMPORTS_INSIDE_FUNCTIONS, "\n".join(inside)
+
+
+def _inside(path: Path) -> set[int]:
+    """The lines on which something is imported within a function."""
+    functions = (
+        node
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    )
+    return {
+        inner.lineno
+        for function in functions
+        for inner in ast.walk(function)
+        if isinstance(inner, ast.Import | ast.ImportFrom)
+    }
+
+
+@pytest.mark.parametrize(("folder", "most"), [(PACKAGE, LINES), (f"{PACKAGE}_tests", TEST_LINES)])
+def test_no_file_is_longer_than_can_be_read_at_a_sitting(project_root: Path, folder: str, most: int) -> None:
+    lengths = {
+        str(path.relative_to(project_root)): len(path.read_text().splitlines())
+        for path in (project_root / folder).rglob("*.py")
+    }
+    long = {path: lines for path, lines in lengths.items() if lines > most and path not in STILL_LONGER}
+    assert long == {}
