@@ -188,7 +188,9 @@ class PreparedWrite:
         names, arrays = frame_columns(data, self.table)
         self._plan(names)
         try:
-            return copy_into(conn, self._merge, self.write.target.partition_by, arrays, key, units, journal_id)
+            return copy_into(
+                conn, self._merge, self.write.target.partition_by, arrays, key, units, journal_id
+            )
         except psycopg.Error as error:
             if classify(error) is not ErrorClass.DATA:
                 raise
