@@ -35,8 +35,8 @@ _PATTERNS = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
         *((key, MASK) for key in _KEYS),
-        # user:password@; the user's name stays.
-        (r"(\w+:/{0,2}[^\s:/@'\"]*:)[^\s@]+(?=@)", rf"\1{MASK}"),
+        # user:password@; the user's name stays, and the word itself, as hints have it.
+        (r"(\w+:/{0,2}[^\s:/@'\"]*:)(?!password@)[^\s@]+(?=@)", rf"\1{MASK}"),
         # token@, as NATS and code hosts take it; a database's user alone is none.
         (r"(?i)(?<=://)(?<!postgres://)(?<!postgresql://)[^\s:/@'\"?#]+(?=@)", MASK),
         (r"(?i)\b(bearer|basic|token)\s+[A-Za-z0-9._~+/=-]{8,}", rf"\1 {MASK}"),

@@ -2,6 +2,7 @@
 
 import pytest
 
+from dagster_backfills.domains.kintell.events.outbox import NatsUnavailable
 from dagster_backfills.redact import MASK, redact
 
 ENVIRONMENT = {
@@ -63,6 +64,12 @@ def test_a_secret_is_taken_out_wherever_it_stands(text, secret):
 def test_what_is_no_secret_stays():
     text = (
         "somebody at /home/somebody: abc, the key word is missing; token expired; see https://host/path?page=2; "
-        "postgresql://app@db/prod as postgres; MUX_TOKEN_SECRET_FILE names /run/secrets/mux; write to a@b.c at 12:30"
+        "postgresql://app@db/prod as postgres; write "
+        "postgresql://user:password@host/database; MUX_TOKEN_SECRET_FILE names /run/secrets/mux; write to a@b.c at 12:30"
     )
     assert redact(text, ENVIRONMENT) == text
+
+
+def test_what_nats_says_is_stored_and_logged_without_the_token():
+    error = NatsUnavailable("NATS at x does not answer: nats://s3cr3tT0ken@nats.internal:4222 refused")
+    assert "s3cr3tT0ken" not in f"{error} {error.message}" and "***@nats.internal" in error.message
