@@ -39,9 +39,9 @@ from backfill.controls as c
 where c.paused or c.rest_seconds is not null or c.rows_per_second is not null or c.window_start is not null
 union all
 select
-    u.asset,
-    count(*) || case when count(*) = 1 then ' partition' else ' partitions' end || ' undone, left alone',
-    max(u.undone_at)
+    u.asset as name,
+    count(*) || case when count(*) = 1 then ' partition' else ' partitions' end || ' undone, left alone' as held,
+    max(u.undone_at) as since
 from backfill.undone as u
 group by u.asset
 order by name;

@@ -1,7 +1,7 @@
 -- What operators may turn of a backfill while it works. Runs read it between two batches.
 create table backfill.controls (
     backfill text primary key,
-    assets text [] not null,
+    assets text[] not null,
     paused boolean not null default false,
     rest_seconds double precision check (rest_seconds >= 0),
     rows_per_second double precision check (rows_per_second > 0),
