@@ -67,13 +67,15 @@ def ours(url: str, count: int, setting: int) -> tuple[float, float]:
             administrator.execute("analyze")
         done, all_done = 0, threading.Event()
 
-        def on_event(event: object) -> None:
+        def on_result(result: object) -> None:
             nonlocal done
             done += 1
             if done == count:
                 all_done.set()
 
-        worker = Worker(writer, NOOP, WorkerOptions(concurrency=setting, idle_seconds=600), on_event=on_event)
+        worker = Worker(
+            writer, NOOP, WorkerOptions(concurrency=setting, idle_seconds=600), on_result=on_result
+        )
         thread = threading.Thread(target=worker.run)
         begun = time.perf_counter()
         thread.start()

@@ -1,5 +1,8 @@
 """Errors that a person can mend: raised anywhere, turned into words and an exit code by the command line."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class UserError(Exception):
     """A request that can't be met as it stands: an unknown unit, an option that makes no sense.
@@ -18,3 +21,12 @@ class UserError(Exception):
 
 class NotUsableError(UserError):
     """The request is fine, but the server, the database or this machine can't serve it now."""
+
+
+def close_to(wanted: str, there: Iterable[str]) -> str:
+    """Words for a hint: what comes close to a name that is none, or what there is."""
+    names = sorted(there)
+    close = get_close_matches(wanted, names, n=3, cutoff=0.5)
+    if close:
+        return f"Did you mean {', '.join(close)}?"
+    return f"There are {', '.join(names)}." if names else "There are none."

@@ -38,9 +38,13 @@ JOBS = {
     "churn_risk_scores_job",
     "clean_up_background_jobs",
     "coach_actions_job",
+    "control_backfill",
     "commitment_scores_job",
     "drain_background_jobs",
     "import_kintell_sessions",
+    "plan_progress_stats",
+    "plan_training_completions",
+    "prune_journal",
     "publish_kintell_events",
     "refresh_daily_session_summary",
     "refresh_progress_stats",
@@ -51,6 +55,7 @@ JOBS = {
     "rollback_training_backfill",
     "scoring_chain_job",
     "thin_dagster_event_log",
+    "undo_run",
 }
 SCHEDULES = {
     "clean_up_background_jobs_daily",
@@ -58,6 +63,7 @@ SCHEDULES = {
     "daily_job_history",
     "daily_scoring_schedule",
     "nightly_progress_stats",
+    "prune_journal_daily",
 }
 SENSORS = {
     "automation",

@@ -10,6 +10,7 @@ import psycopg
 from dagster_backfills.postgres.connection import connect
 from dagster_backfills.postgres.embedded import resolve_database_url
 from dagster_backfills.postgres.migrations import require_migrations
+from dagster_backfills.postgres.values import show_every_value
 
 # The job of a domain that mends what is in the ledger.
 REFRESHING = {"progress": "refresh_progress_stats", "training": "refresh_training_completions"}
@@ -22,6 +23,7 @@ def database() -> Iterator[psycopg.Connection[Any]]:
     url = resolve_database_url()
     require_migrations(url)
     with connect(url, autocommit=True, application_name="backfills", connect_timeout=10) as conn:
+        show_every_value(conn)
         yield conn
 
 

@@ -108,7 +108,9 @@ def _repository() -> dg.RepositoryDefinition:
 
 def asset_names() -> set[str]:
     """The assets of the code location, as `schema/table`."""
-    return {key.to_user_string() for key in _repository().asset_graph.get_all_asset_keys()}
+    with warnings.catch_warnings():  # Dagster's own, about what is in beta
+        warnings.simplefilter("ignore")
+        return {key.to_user_string() for key in _repository().asset_graph.get_all_asset_keys()}
 
 
 def _states(instance: dg.DagsterInstance) -> dict[str, Any]:

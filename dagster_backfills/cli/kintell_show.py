@@ -14,7 +14,7 @@ def doing(job: Job) -> str:
 
 def plain(job: Job) -> dict[str, Any]:
     """A job for programs."""
-    return {name: value for name, value in asdict(job).items() if name not in ("file_stamp", "line_break")}
+    return {name: value for name, value in asdict(job).items() if name not in ("file_stamp", "delimiter")}
 
 
 def show_job(job: Job, json: bool) -> None:
@@ -25,6 +25,7 @@ def show_job(job: Job, json: bool) -> None:
     lines = [
         ("job", job.id),
         ("file", job.file_url),
+        ("recognized", job.recognized),
         ("status", doing(job)),
         ("processed", job.progress),
         ("inserted", job.inserted_rows),

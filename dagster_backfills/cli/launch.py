@@ -15,9 +15,9 @@ import dagster as dg
 from dagster_backfills.cli import errors
 from dagster_backfills.cli.follow import follow_run
 from dagster_backfills.cli.run_process import RunProcess
+from dagster_backfills.dagster.private import origin_in_location
 from dagster_backfills.errors import UserError
 from dagster_backfills.instance.dagster_home import dagster_environment
-from dagster_backfills.instance.run_origin import origin_in_location
 from dagster_backfills.postgres.migrations import require_migrations
 
 CODE_LOCATION = "dagster_backfills.definitions"  # its name too, in every workspace.yaml

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
+from math import isfinite
 from typing import Any
 
 import typer
@@ -15,6 +16,7 @@ from rich.text import Text
 
 from dagster_backfills.cli.errors import INTERRUPTED
 from dagster_backfills.errors import UserError
+from dagster_backfills.postgres.values import LongInterval
 
 
 def console(stderr: bool = False) -> Console:
@@ -30,13 +32,16 @@ def say(*lines: str) -> None:
 
 
 def print_json(data: Any) -> None:
-    """`data` as JSON and nothing else on stdout. Times are ISO 8601, durations are seconds."""
-    typer.echo(json.dumps(data, ensure_ascii=False, indent=2, default=_plain))
+    """`data` as JSON and nothing else on stdout. Times are ISO 8601, durations are seconds.
+
+    What JSON has no number for (NaN, an endless time or interval) is a text, as Postgres writes it.
+    """
+    typer.echo(json.dumps(_plain(data), ensure_ascii=False, indent=2))
 
 
 def json_line(data: Any) -> str:
     """The same in one line, for a stream of them."""
-    return json.dumps(data, ensure_ascii=False, default=_plain)
+    return json.dumps(_plain(data), ensure_ascii=False)
 
 
 def print_table(headers: Sequence[str], rows: Iterable[Sequence[Any]], title: str = "") -> None:
@@ -75,6 +80,8 @@ def duration(value: timedelta | float | None) -> str:
     """`1 h 02 min`, `3 min 20 s`, `12 s`; a dash for None."""
     if value is None:
         return "–"
+    if isinstance(value, LongInterval) or (isinstance(value, float) and not isfinite(value)):
+        return str(value)
     seconds = round(value.total_seconds() if isinstance(value, timedelta) else value)
     if seconds < 60:
         return f"{seconds} s"
@@ -102,10 +109,17 @@ def _is_number(cell: str) -> bool:
 
 
 def _plain(value: Any) -> Any:
+    """The value in JSON's own types."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
     if isinstance(value, datetime | date):
         return value.isoformat()
-    if isinstance(value, timedelta):
+    if isinstance(value, timedelta) and not isinstance(value, LongInterval):
         return value.total_seconds()
-    if isinstance(value, Decimal):
-        return int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, float | Decimal) and isfinite(value):
+        return int(value) if isinstance(value, Decimal) and value == int(value) else float(value)
     return str(value)

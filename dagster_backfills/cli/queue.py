@@ -10,12 +10,14 @@ from uuid import UUID
 import typer
 
 from dagster_backfills.cli.domain_runs import database
+from dagster_backfills.cli.job_types import require_type, type_line
 from dagster_backfills.cli.output import confirm, duration, print_json, print_table, say
 from dagster_backfills.domains.queue import queue
+from dagster_backfills.domains.queue.registry import background_job_types, known_hint
 from dagster_backfills.errors import UserError
 
 app = typer.Typer(
-    no_args_is_help=True, help="Background jobs: enqueue, list, show, watch, cancel, retry, clean-up."
+    no_args_is_help=True, help="Background jobs: enqueue, list, show, types, watch, cancel, retry, clean-up."
 )
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else there.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
@@ -25,9 +27,7 @@ STATUSES = ("pending", "processing", "completed", "failed", "cancelled")
 
 @app.command()
 def enqueue(
-    job_type: Annotated[
-        str, typer.Argument(metavar="TYPE", help="transcription, sop_generation or mux_upload.")
-    ],
+    job_type: Annotated[str, typer.Argument(metavar="TYPE", help="One of `backfills jobs types`.")],
     input_: Annotated[
         str, typer.Option("--input", help="The input as JSON; @FILE reads it from a file.")
     ] = "{}",
@@ -72,8 +72,9 @@ def list_(
 ) -> None:
     """The newest jobs first."""
     if status and status not in STATUSES:
-        raise UserError(f"There is no status {status!r}.", f"Choose of {', '.join(STATUSES)}.")
+        raise UserError(f"There is no status {status!r}.", known_hint(status, STATUSES))
     with database() as conn:
+        require_type(conn, job_type)
         found = queue.rows(
             conn, "list_jobs", status=status or None, job_type=job_type or None, max_rows=limit
         )
@@ -147,6 +148,7 @@ def retry(
     if bool(ids) == bool(job_type):
         raise UserError("Say which failed jobs to retry.", "Name their ids, or their type with --type.")
     with database() as conn:
+        require_type(conn, job_type)
         if job_type:
             failed = queue.rows(conn, "list_jobs", status="failed", job_type=job_type, max_rows=1_000_000)
             if not failed:
@@ -175,6 +177,28 @@ def clean_up(
     say(f"{removed:,} jobs removed.")
 
 
+@app.command()
+def types(
+    register: Annotated[
+        bool, typer.Option(help="Tell the database of the types of QUEUE_HANDLERS, as its owner.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """The types of jobs with their fields. One that the database does not know can't be enqueued before --register."""
+    registry = background_job_types()
+    with database() as conn:
+        if register:
+            for kind in registry:
+                queue.register(conn, kind)
+        known = {row["job_type"]: row for row in queue.rows(conn, "known_types")}
+    here = {kind.name: kind for kind in registry}
+    found = [type_line(name, here.get(name), known.get(name)) for name in sorted(here | known)]
+    print_json(found) if json else print_table(list(found[0]), [tuple(line.values()) for line in found])
+    for problem in registry.problems.values():
+        say(problem)
+    raise typer.Exit(1 if registry.problems else 0)
+
+
 def _id(text: str) -> UUID:
     try:
         return UUID(text)
@@ -183,15 +207,21 @@ def _id(text: str) -> UUID:
 
 
 def _object(text: str, option: str) -> dict[str, Any]:
-    if text.startswith("@"):
-        text = sys.stdin.read() if text == "@-" else Path(text[1:]).read_text(encoding="utf-8")
     try:
-        value = json_module.loads(text)
-    except ValueError as error:
+        if text.startswith("@"):
+            text = sys.stdin.read() if text == "@-" else Path(text[1:]).read_text(encoding="utf-8")
+        value = json_module.loads(text, parse_constant=_no_constant)
+    except OSError as error:
+        raise UserError(f"{option} names {text[1:]}, which can't be read: {error.strerror}.") from None
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{option} is not JSON: {error}.", """Write it so: '{"field": "value"}'.""") from None
     if not isinstance(value, dict):
         raise UserError(f"{option} must be a JSON object.", """Write it so: '{"field": "value"}'.""")
     return value
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON's")
 
 
 def _step(text: str) -> queue.Step:

@@ -4,6 +4,7 @@ import json
 import sys
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import typer
@@ -14,10 +15,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from dagster_backfills.cli.output import console, duration
+from dagster_backfills.cli.output import console, duration, json_line
 from dagster_backfills.domains.queue import queue
+from dagster_backfills.postgres.values import DistantTime
 
 _REDRAW_SECONDS = 0.5
+_REMEMBERED = 10_000
 
 
 def watch_jobs(conn: psycopg.Connection, *, until_done: bool, limit: int) -> None:
@@ -42,16 +45,48 @@ def _live(conn: psycopg.Connection, until_done: bool, limit: int) -> None:
 
 def _lines(conn: psycopg.Connection, until_done: bool) -> None:
     ended = False
+    shown: dict[Any, dict[str, Any]] = {}
     while not ended:
         # Once no job is active, one more look brings the changes that led to it.
         ended = until_done and not queue.rows(conn, "active_jobs", max_rows=1)
-        for notice in list(conn.notifies(timeout=_REDRAW_SECONDS)):
-            change = json.loads(notice.payload)
-            if "progress" in change:
-                # The channel is everybody's, the row is not.
-                found = queue.rows(conn, "one_job", job_id=change["id"])
-                change["message"] = found[0]["progress_message"] if found else None
-            typer.echo(json.dumps(change, ensure_ascii=False))
+        # Every login may notify: a notice says only where to look.
+        told = {_job_of(notice.payload) for notice in conn.notifies(timeout=_REDRAW_SECONDS)}
+        found = [line for job_id in told if job_id for line in _job_lines(conn, job_id)]
+        if None in told:
+            found += _queue_lines(conn)
+        for line in found:
+            key = line.get("id") or line.get("job_type")
+            if shown.get(key) != line:
+                shown[key] = line
+                typer.echo(json_line(line))
+        if len(shown) > _REMEMBERED:
+            shown.clear()
+
+
+def _job_of(payload: str) -> UUID | None:
+    """The job that a notice tells of; None where it tells of many, or is anybody's."""
+    try:
+        return UUID(json.loads(payload)["id"])
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+
+
+def _job_lines(conn: psycopg.Connection, job_id: UUID) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": str(job_id),
+            "status": row["status"],
+            "progress": row["progress_percentage"],
+            "message": row["progress_message"],
+        }
+        for row in queue.rows(conn, "one_job", job_id=job_id)
+    ]
+
+
+def _queue_lines(conn: psycopg.Connection) -> list[dict[str, Any]]:
+    """How many jobs of each type wait and are at work."""
+    columns = ("job_type", "waiting", "scheduled", "processing")
+    return [{name: row[name] for name in columns} for row in queue.rows(conn, "metrics")]
 
 
 def table(active: list[dict[str, Any]], metrics: list[dict[str, Any]]) -> Any:
@@ -66,7 +101,8 @@ def table(active: list[dict[str, Any]], metrics: list[dict[str, Any]]) -> Any:
         said = row["progress_message"] or ("later" if since > now else "")
         found.add_row(
             str(row["id"]), row["job_type"], row["status"], str(row["priority"]),
-            bar if row["status"] == "processing" else "", Text(said), duration(abs(now - since)),
+            bar if row["status"] == "processing" else "", Text(said),
+            str(since) if isinstance(since, DistantTime) else duration(abs(now - since)),
         )  # fmt: skip
     waiting, scheduled = sum(m["waiting"] for m in metrics), sum(m["scheduled"] for m in metrics)
     done, failed = sum(m["completed_last_hour"] for m in metrics), sum(m["failed_last_hour"] for m in metrics)

@@ -11,8 +11,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from dagster_backfills.cli import errors
 from dagster_backfills.cli.child import end_session_of, interrupt_child, start_child
 from dagster_backfills.cli.output import say
+from dagster_backfills.dagster.private import command_of_run
 from dagster_backfills.errors import NotUsableError
-from dagster_backfills.instance.run_origin import command_of_run
 from dagster_backfills.state import state_dir
 
 _CANCEL_SECONDS = 60

@@ -19,6 +19,7 @@ from dagster_backfills.cli.output import console, duration, json_line, print_jso
 from dagster_backfills.cli.status_page import StatusPage, look
 from dagster_backfills.postgres.connection import connect
 from dagster_backfills.postgres.embedded import resolve_database_url
+from dagster_backfills.postgres.values import show_every_value
 from dagster_backfills.redact import redact
 
 app = typer.Typer()
@@ -73,6 +74,10 @@ def sections(page: StatusPage) -> Iterator[Section]:
                 )
                 for run in page.running
             ],
+        ),
+        Section(
+            "held back", ["what", "how", "since"],
+            [(each["name"], each["held"], each["since"].astimezone(UTC)) for each in page.held],
         ),
         Section(
             "imports",
@@ -183,6 +188,7 @@ def _pages(interval: float, ticks: bool) -> Iterator[StatusPage | str]:
         try:
             if connection is None:
                 connection = connect(url, autocommit=True, connect_timeout=5)
+                show_every_value(connection)
             yield look(connection, url, ticks=ticks)
         except psycopg.OperationalError as error:
             connection = None

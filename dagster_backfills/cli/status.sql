@@ -22,6 +22,30 @@ from backfill.run_progress as p
 where p.outcome = 'running'
 order by p.started_at;
 
+-- name: held
+-- What operators have set of a backfill, and partitions that were undone, which automation leaves alone.
+select
+    c.backfill as name,
+    concat_ws(
+        ', ',
+        case when c.paused then 'paused' end,
+        'rests ' || c.rest_seconds || ' s',
+        'at most ' || c.rows_per_second || ' rows/s',
+        'writes from ' || to_char(c.window_start, 'HH24:MI') || ' to ' || to_char(c.window_end, 'HH24:MI') || ' '
+        || c.zone
+    ) as held,
+    c.changed_at as since
+from backfill.controls as c
+where c.paused or c.rest_seconds is not null or c.rows_per_second is not null or c.window_start is not null
+union all
+select
+    u.asset as name,
+    count(*) || case when count(*) = 1 then ' partition' else ' partitions' end || ' undone, left alone' as held,
+    max(u.undone_at) as since
+from backfill.undone as u
+group by u.asset
+order by name;
+
 -- name: imports
 select
     h.id as job,

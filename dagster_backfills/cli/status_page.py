@@ -43,6 +43,7 @@ class StatusPage:
     server: str
     domains: list[DomainOverview]
     running: list[dict[str, Any]]
+    held: list[dict[str, Any]]
     imports: list[dict[str, Any]]
     queue: list[dict[str, Any]]
     chain: list[dict[str, Any]]
@@ -61,6 +62,7 @@ def look(conn: psycopg.Connection[Any], url: str, *, ticks: bool = True) -> Stat
         server=f"PostgreSQL {conn.info.server_version // 10000}, database {conn.info.dbname}",
         domains=_overview(conn),
         running=_rows(conn, "running"),
+        held=_rows(conn, "held"),
         imports=_rows(conn, "imports"),
         queue=_rows(conn, "queue"),
         chain=_chain(conn),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from dagster_backfills.components.declaration import Table, split_table
+from dagster_backfills.components.inspection import refuse_mistakes
 from dagster_backfills.components.validation import named_function
 from dagster_backfills.engine.model import WHOLE
 
@@ -34,6 +35,8 @@ def build_assets(backfill: "Backfill") -> dg.AssetsDefinition:
         selected = context.op_execution_context.selected_output_names
         chosen = [name for name in tables if name in selected]
         keys = list(context.partition_keys) if backfill.partitions_def else [WHOLE]
+        with backfill.connect(context) as conn:
+            refuse_mistakes(backfill, conn)
         _mark_left_out(backfill, context, [tables[name].asset for name in tables if name not in chosen], keys)
         yield dg.Output(backfill.write_set([tables[name] for name in chosen], context.run), chosen[0])
         for name in chosen[1:]:

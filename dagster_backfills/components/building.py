@@ -4,13 +4,15 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import psycopg
 
 from dagster_backfills.components.assets import build_assets
-from dagster_backfills.components.declaration import Table
+from dagster_backfills.components.declaration import Table, split_table
+from dagster_backfills.components.planning import build_plan_job
 from dagster_backfills.components.refresh import build_job, build_schedules, build_sensors
 from dagster_backfills.components.resources import database_resources, resource_keys
 from dagster_backfills.components.selection import GENERIC, Selection
@@ -33,6 +35,7 @@ class Backfill:
     name: str
     group: str
     statements: Mapping[str, Statement]
+    folder: Path
 
     # ---- what Dagster is told ---------------------------------------------------------------------------------
 
@@ -40,15 +43,27 @@ class Backfill:
         return dg.Definitions(
             assets=[self.assets_def],
             asset_checks=[self.checks],
-            jobs=[self.job],
+            jobs=[self.job, build_plan_job(self)],
             sensors=self.sensors,
             schedules=self.schedules,
             resources={} if self.declared.resources else database_resources(self.declared.database),
         )
 
+    def own_things(self) -> list[str]:
+        """What no other backfill of a project may have."""
+        cut = self.partitions_def
+        sets = (
+            [f"the set of partitions {cut.name!r}"] if isinstance(cut, dg.DynamicPartitionsDefinition) else []
+        )
+        return [
+            f"the name {self.name!r}",
+            *(f"table {'.'.join(split_table(table.table))}" for table in self.declared.tables),
+            *sets,
+        ]
+
     @cached_property
     def partitions_def(self) -> dg.PartitionsDefinition | None:
-        return self.declared.partitions.definition() if self.declared.partitions else None
+        return self.declared.partitions.definition(self.name) if self.declared.partitions else None
 
     @cached_property
     def assets_def(self) -> dg.AssetsDefinition:
@@ -106,13 +121,13 @@ class Backfill:
         """What the engine is to do for these tables, in the name of this run."""
         params = {"backfill_id": run.tags.get("dagster/backfill") or run.root_run_id or run.run_id}
         return WriteSet(
-            [self._write(table, params) for table in tables],
+            [self.write(table, params) for table in tables],
             keys=keys,
             partitions_def=self.partitions_def,
             batch_seconds=self.declared.batch_seconds,
         )
 
-    def _write(self, table: Table, params: Mapping[str, Any]) -> Write:
+    def write(self, table: Table, params: Mapping[str, Any]) -> Write:
         def query(name: str, *, only_missing: bool = False) -> Query:
             return Query(self.statements[name].sql, params, only_missing=only_missing)
 

@@ -1,8 +1,6 @@
 """What a declaration says: the attributes of a `defs.yaml`, with their rules. Not here: what is built of them."""
 
 import re
-from collections.abc import Iterable
-from difflib import get_close_matches
 
 import dagster as dg
 from pydantic import Field, field_validator, model_validator
@@ -36,7 +34,7 @@ class Partitions(dg.Model):
     )
     dynamic: str | None = Field(
         default=None,
-        description="With `keys`: what Dagster calls the set; by default as the statement is called.",
+        description="With `keys`: what Dagster calls the set; by default as the backfill.",
     )
     hourly: str | None = Field(default=None, description="The first hour, as 2026-01-31-00:00.")
     daily: str | None = Field(default=None, description="The first day, as 2026-01-31.")
@@ -55,9 +53,10 @@ class Partitions(dg.Model):
             raise ValueError("`dynamic` needs `keys`, the statement that gives them")
         return self
 
-    def definition(self) -> dg.PartitionsDefinition:
+    def definition(self, name: str) -> dg.PartitionsDefinition:
+        """As Dagster has it. `name`: what a set of rows is called that has no name of its own."""
         if self.keys is not None:
-            return dg.DynamicPartitionsDefinition(name=self.dynamic or self.keys)
+            return dg.DynamicPartitionsDefinition(name=self.dynamic or name)
         if self.static is not None:
             return dg.StaticPartitionsDefinition(self.static)
         kind = next(kind for kind in _TIME if getattr(self, kind) is not None)
@@ -100,6 +99,10 @@ class Table(dg.Model):
         "`partition` beside each row, and nothing is ever deleted.",
     )
     touched: str = Field(default="updated_at", description="A column that each write of a row sets to now.")
+    journal: bool = Field(
+        default=True,
+        description="Keep what stood before of each row that is changed, so that a run can be undone.",
+    )
     only_missing: bool = Field(
         default=False, description="With insert_missing: the query itself leaves out what is there."
     )
@@ -157,6 +160,7 @@ class Table(dg.Model):
             table=split_table(self.table),
             partition_in_query=partitioned and self.partition_column is None,
             touched=self.touched,
+            journal=self.journal,
         )
 
 
@@ -184,12 +188,3 @@ class Schedule(dg.Model):
     cron: str = Field(description="In cron's notation.")
     timezone: str = Field(default="UTC", description="Of the cron expression.")
     name: str | None = Field(default=None, description="By default the backfill's name with `_schedule`.")
-
-
-def close_to(wanted: str, there: Iterable[str]) -> str:
-    """Words for a message: what comes close to a name that is none, or what there is."""
-    names = sorted(there)
-    close = get_close_matches(wanted, names, n=3, cutoff=0.5)
-    if close:
-        return f"Did you mean {', '.join(close)}?"
-    return f"There are {', '.join(names)}." if names else "There are none."

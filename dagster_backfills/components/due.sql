@@ -22,6 +22,12 @@ from backfill.failures as f
 where f.asset = any(:assets::text[]) and f.resolved_at is null
 group by f.partition;
 
+-- name: undone
+-- Partitions that were undone and not written since.
+select distinct u.partition
+from backfill.undone as u
+where u.asset = any(:assets::text[]);
+
 -- name: mark
 -- Make partitions stale for each of these tables.
 select backfill.mark_stale(a, :partition_keys::text[])

@@ -1,17 +1,26 @@
 """The component: a declaration in, Dagster definitions out. Wiring only; what it wires stands in the engine's rooms."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import dagster as dg
-from pydantic import Field
+import yaml
+from pydantic import BaseModel, Field, ValidationError
 
 from dagster_backfills.components.building import Backfill
 from dagster_backfills.components.declaration import Check, Partitions, Resources, Schedule, Table
-from dagster_backfills.components.validation import validate
+from dagster_backfills.components.mistaken import Mistaken, in_place_of, take
+from dagster_backfills.components.places import Places
+from dagster_backfills.components.scaffolding import DraftScaffolder
+from dagster_backfills.components.validation import lenient, mistake, validate
+from dagster_backfills.errors import UserError
+
+TYPE = "dagster_backfills.PostgresBackfill"
 
 
+@dg.scaffold_with(DraftScaffolder)
 class PostgresBackfill(dg.Component, dg.Model, dg.Resolvable):
     """Fill tables in Postgres, partition by partition, from the statements of the `queries.sql` beside it.
 
@@ -69,14 +78,42 @@ class PostgresBackfill(dg.Component, dg.Model, dg.Resolvable):
     )
     resources: Resources | None = Field(default=None, description="The project's own, in place of ours.")
 
+    @classmethod
+    def get_model_cls(cls) -> type[BaseModel]:
+        return lenient(cls.model())
+
+    @classmethod
+    def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> dg.Component:  # type: ignore[override]
+        try:
+            if attributes is not None and attributes.model_fields_set:
+                return super().load(attributes, context)
+        except Exception as error:
+            if not isinstance(error.__cause__ or error, ValidationError):
+                raise
+        try:
+            read(Path(context.path) / "defs.yaml")
+        except UserError as error:
+            return Mistaken(error)
+        return super().load(attributes, context)
+
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
-        return self.at(Path(context.path)).definitions()
+        folder = Path(context.path)
+        try:
+            backfill = self.at(folder)
+            take(context.component_tree, f"{folder / 'defs.yaml'}", backfill.own_things())
+            return backfill.definitions()
+        except UserError as error:
+            return in_place_of(self.name or folder.name, error)
 
     def at(self, folder: Path) -> Backfill:
         """The backfill of this declaration, with the statements of its folder. Raises UserError for a mistake."""
         name, group = self.name or folder.name, self.group or folder.name
-        statements = validate(self, folder)
-        return Backfill(self, name, group, statements)
+        if not re.fullmatch(r"[A-Za-z_]\w*", name):
+            raise UserError(
+                f"{folder / 'defs.yaml'}: {name!r} can't be a backfill's name.",
+                hint="Give `name`: letters, digits and underscores.",
+            )
+        return Backfill(self, name, group, validate(self, folder), folder)
 
     @property
     def check_list(self) -> Sequence[tuple[str, Check]]:
@@ -84,3 +121,18 @@ class PostgresBackfill(dg.Component, dg.Model, dg.Resolvable):
             (name, Check(query=check) if isinstance(check, str) else check)
             for name, check in self.checks.items()
         ]
+
+
+def read(file: Path) -> PostgresBackfill:
+    """The declaration in a `defs.yaml`. Raises UserError, with file and line, for one that is none."""
+    try:
+        documents = list(yaml.safe_load_all(file.read_text(encoding="utf-8")))
+    except yaml.YAMLError as error:
+        raise UserError(f"{file} is no YAML: {' '.join(str(error).split())}") from error
+    for document in documents:
+        if isinstance(document, dict) and document.get("type") == TYPE:
+            try:
+                return PostgresBackfill.model_validate(document.get("attributes") or {})
+            except ValidationError as error:
+                raise mistake(error, PostgresBackfill, Places(file)) from error
+    raise UserError(f"{file} declares no {TYPE}.")

@@ -1,6 +1,6 @@
 """What keeps a declared backfill up to date: the job that finds scattered work, the sensors and the schedule for it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -9,6 +9,7 @@ from pydantic import Field
 
 from dagster_backfills.components.assets import observed, output_names
 from dagster_backfills.components.declaration import Schedule
+from dagster_backfills.components.inspection import refuse_mistakes
 from dagster_backfills.components.selection import Which
 from dagster_backfills.dagster.automation import partition_sync_sensor, refresh_sensor
 from dagster_backfills.errors import UserError
@@ -79,8 +80,11 @@ def _keys(backfill: "Backfill", context: dg.OpExecutionContext, config: Refresh,
         raise dg.Failure("Give `partitions` with `which: named`, and only then.", allow_retries=False)
     try:
         with backfill.connect(context) as conn:
+            refuse_mistakes(backfill, conn)
             backfill.look(conn)
-            chosen = backfill.selection(context.instance).choose(conn, config.which, config.partitions)
+            chosen = backfill.selection(context.instance).choose(
+                conn, config.which, config.partitions, automatic=_is_automatic(context.run.tags)
+            )
             conn.commit()
     except UserError as error:
         raise dg.Failure(str(error), allow_retries=False) from error
@@ -88,6 +92,10 @@ def _keys(backfill: "Backfill", context: dg.OpExecutionContext, config: Refresh,
     backfill.add_partitions(context.instance, keys)
     context.log.info(f"{len(keys):,} partitions to write ({config.which.value}).")
     return keys
+
+
+def _is_automatic(tags: Mapping[str, str]) -> bool:
+    return any(tag in tags for tag in ("dagster/schedule_name", "dagster/sensor_name"))
 
 
 def build_sensors(backfill: "Backfill") -> list[dg.SensorDefinition]:

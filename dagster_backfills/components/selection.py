@@ -11,8 +11,7 @@ from typing import Any
 
 import psycopg
 
-from dagster_backfills.components.declaration import close_to
-from dagster_backfills.errors import UserError
+from dagster_backfills.errors import UserError, close_to
 from dagster_backfills.postgres.statements import load_statements
 
 GENERIC = load_statements(Path(__file__).with_name("due.sql"))
@@ -44,14 +43,28 @@ class Selection:
     missing: Callable[[psycopg.Connection[Any]], Sequence[str]]
 
     def choose(
-        self, conn: psycopg.Connection[Any], which: Which, named: Sequence[str] = ()
+        self,
+        conn: psycopg.Connection[Any],
+        which: Which,
+        named: Sequence[str] = (),
+        *,
+        automatic: bool = False,
     ) -> dict[str, int]:
         """The keys to work, in order, each with the position of the first table that has to be written.
 
-        `due` leaves alone what failed a moment ago. Raises UserError for a name that is no partition.
+        `due` leaves alone what failed a moment ago. It, and whatever is `automatic`, leaves alone what was undone,
+        until its source has changed. Raises UserError for a name that is no partition.
         """
         every = list(self.every(conn))
         wanted = self._wanted(conn, which, named, every)
+        if which is Which.due or automatic:
+            undone = {row[0] for row in GENERIC.undone(conn, assets=list(self.assets))}
+            stale = self._stale(conn) if undone else {}
+            wanted = {
+                key: stale.get(key, first) if key in undone else first
+                for key, first in wanted.items()
+                if key not in undone or key in stale
+            }
         strangers = [key for key in wanted if key not in set(every)] if which is Which.named else []
         if strangers:
             raise UserError(f"There is no partition {strangers[0]!r}.", close_to(strangers[0], every))
@@ -64,7 +77,7 @@ class Selection:
             return dict.fromkeys(every, 0)
         if which is Which.named:
             return dict.fromkeys(named, 0)
-        stale = {key: first for key, first, _ in GENERIC.marked(conn, assets=list(self.assets))}
+        stale = self._stale(conn)
         failed = {row[0]: row[1:] for row in GENERIC.failed(conn, assets=list(self.assets))}
         if which is Which.stale:
             return stale
@@ -78,3 +91,6 @@ class Selection:
         again = {key: first for key, (first, _, again) in failed.items() if again}
         due = again | stale | dict.fromkeys(self.due(conn), 0)
         return {key: first for key, first in due.items() if key not in resting}
+
+    def _stale(self, conn: psycopg.Connection[Any]) -> dict[str, int]:
+        return {key: first for key, first, _ in GENERIC.marked(conn, assets=list(self.assets))}

@@ -5,6 +5,7 @@ Listed for readers in `docs/private-names.md`. Not here: what anything is used f
 
 import os
 import re
+import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -12,10 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from dagster_backfills.errors import NotUsableError
+
 if TYPE_CHECKING:  # types alone: nothing happens where they are missing
     from dagster._core.definitions.unresolved_asset_job_definition import (
         UnresolvedAssetJobDefinition as UnresolvedAssetJobDefinition,
     )
+    from dagster._core.launcher import CheckRunHealthResult as CheckRunHealthResult
+    from dagster._core.launcher import RunLauncher as RunLauncher
     from dagster._core.scheduler.instigation import InstigatorState as InstigatorState
     from dagster._utils.error import SerializableErrorInfo as SerializableErrorInfo
 
@@ -159,3 +164,39 @@ def event_log_url(instance: dg.DagsterInstance) -> str | None:
     head, _, query = re.sub(r"^postgres(ql)?\+\w+://", "postgresql://", url).partition("?")
     kept = [each for each in query.split("&") if each and not each.startswith("plugin=")]
     return "?".join(filter(None, [head, "&".join(kept)]))
+
+
+def health_answers() -> tuple[Any, Any] | None:
+    """The answer to run monitoring and its statuses; None where this Dagster has moved them: it is not answered."""
+    try:
+        from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
+    except ImportError:
+        return None
+    return CheckRunHealthResult, WorkerStatus
+
+
+def origin_in_location(location: str, repository: str, job: str) -> Any | None:
+    """A job as the webserver and the daemon know it: such a run is on the Timeline and can be re-executed.
+
+    None where this Dagster has moved a name: the run is then one without a location.
+    """
+    try:
+        from dagster._core.remote_origin import (
+            RegisteredCodeLocationOrigin,
+            RemoteJobOrigin,
+            RemoteRepositoryOrigin,
+        )
+    except ImportError:
+        return None
+    return RemoteJobOrigin(RemoteRepositoryOrigin(RegisteredCodeLocationOrigin(location), repository), job)
+
+
+def command_of_run(run_id: str, job_code_origin: Any) -> list[str]:
+    """`dagster api execute_run`, which works on a run that is recorded, in the instance of DAGSTER_HOME."""
+    try:
+        from dagster._grpc.types import ExecuteRunArgs
+    except ImportError as error:
+        message = "This Dagster can't be asked to work on a run."
+        raise NotUsableError(message, "Launch the job in its UI: backfills up") from error
+    request = dg.serialize_value(ExecuteRunArgs(job_code_origin, run_id, None))
+    return [sys.executable, "-m", "dagster", "api", "execute_run", request]

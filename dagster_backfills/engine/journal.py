@@ -76,9 +76,9 @@ class Shape:
                 f"Table {self.schema}.{self.name} was altered since: it {'; '.join(said) or 'has another order'}.",
                 hint="What stood before does not fit it any more; nothing was changed. Alter it back, or mend by hand.",
             )
-        if not any(set(key) == set(self.key) for key in table.keys):
+        if table.identity != self.key:
             raise UserError(
-                f"Table {self.schema}.{self.name} was altered since: ({', '.join(self.key)}) is no key any more.",
+                f"Table {self.schema}.{self.name} was altered since: ({', '.join(self.key)}) is not its key any more.",
                 hint="Rows can't be found again without it, and nothing was changed.",
             )
 

@@ -17,12 +17,16 @@ from dagster_backfills.engine.model import WHOLE, Counts, Failure, Query
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """Which Dagster run and step this is, and which run it goes on from (`resumes`: that run's root)."""
+    """Which Dagster run and step this is, and which run it goes on from (`resumes`: that run's root).
+
+    undoes: the run that this one undoes.
+    """
 
     run_id: str
     step: str = ""
     root_run_id: str = ""
     resumes: bool = False
+    undoes: str | None = None
 
     @property
     def root(self) -> str:
@@ -30,8 +34,8 @@ class RunIdentity:
 
 
 _START = """
-insert into backfill.runs (run_id, step, root_run_id, assets, partitions, units)
-values (%(run_id)s, %(step)s, %(root)s, %(assets)s, %(partitions)s, %(units)s)
+insert into backfill.runs (run_id, step, root_run_id, assets, partitions, units, undoes)
+values (%(run_id)s, %(step)s, %(root)s, %(assets)s, %(partitions)s, %(units)s, %(undoes)s)
 on conflict (run_id, step) do update
 set outcome = 'running', finished_at = null, partitions = excluded.partitions, units = excluded.units,
     assets = runs.assets || array(select a from unnest(excluded.assets) as a where a <> all(runs.assets))
@@ -132,7 +136,7 @@ def start(
     conn.execute(
         _START,
         {"run_id": run.run_id, "step": run.step, "root": run.root, "assets": list(assets),
-         "partitions": partitions, "units": units},
+         "partitions": partitions, "units": units, "undoes": run.undoes},
     )  # fmt: skip
 
 

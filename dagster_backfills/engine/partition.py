@@ -138,6 +138,9 @@ class SlicedPartition:
                 snapshot=self.snapshot, units_upto=units[-1],
             )  # fmt: skip
 
+        for write in work.sliced:
+            write.settle(work.session.conn, [self.key], whole=False)
+
         def committed() -> None:
             work.outcome.batches += 1
             work.progressed(counts.values())
@@ -161,4 +164,6 @@ class SlicedPartition:
                 last = counts[write.asset] = work.run_write(write, [self.key], None)[self.key]
                 ledger.resolve(work.session.conn, write.asset, [self.key], owned=write.write.owned)
             work.record(batch_id, write.asset, [self.key], last, units=0, began=began, snapshot=snapshot)
+        for write in work.writes:
+            write.settle(work.session.conn, [self.key], whole=True)
         return lambda: work.finished([self.key], {asset: {self.key: n} for asset, n in counts.items()})

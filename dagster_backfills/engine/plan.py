@@ -14,7 +14,7 @@ import psycopg
 from dagster_backfills.engine.ledger import RunIdentity
 from dagster_backfills.engine.model import Counts, Failure, Outcome, Write
 from dagster_backfills.engine.prepared import PreparedWrite
-from dagster_backfills.engine.rehearsal import Example, Rehearsal
+from dagster_backfills.engine.rehearsal import Example, Rehearsal, chosen_of
 from dagster_backfills.engine.runner import Connect, Runner
 from dagster_backfills.engine.settings import EngineSettings
 from dagster_backfills.engine.table.address import Address
@@ -67,6 +67,11 @@ class Report:
     seconds: float
     said: dict[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def nothing(cls) -> "Report":
+        """Of a run that finds nothing to do."""
+        return cls([], {}, [], [], Estimate(0, 0, 0, 0), 0)
+
     def total(self, asset: str | None = None) -> Counts:
         """Of one asset, or of all."""
         assets = self.assets if asset is None else [asset]
@@ -93,6 +98,27 @@ class Report:
             "estimate": asdict(self.estimate),
             "seconds": self.seconds,
         }
+
+
+def combined(reports: Sequence[Report]) -> Report:
+    """Several plans as one, each of other partitions."""
+    whole = Report.nothing()
+    if len(reports) == 1:
+        return reports[0]
+    for report in reports:
+        whole.assets = list(dict.fromkeys([*whole.assets, *report.assets]))
+        for asset, by_partition in report.counts.items():
+            for key, count in by_partition.items():
+                whole.counts.setdefault(asset, {}).setdefault(key, Counts()).add(count)
+        whole.failures += report.failures
+        whole.seconds += report.seconds
+    whole.examples = chosen_of(example for report in reports for example in report.examples)
+    of = [report.estimate for report in reports]
+    whole.estimate = Estimate(
+        sum(e.seconds for e in of), sum(e.low for e in of), sum(e.high for e in of),
+        min((e.runs for e in of), default=0),
+    )  # fmt: skip
+    return whole
 
 
 def plan(

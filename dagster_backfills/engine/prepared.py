@@ -159,6 +159,17 @@ class PreparedWrite:
                     self._add(counts, by_label.get(label), label, numbers, bad_key)
         return counts
 
+    def settle(self, conn: psycopg.Connection, keys: Sequence[str], *, whole: bool) -> None:
+        """What is to be done once all writes of the batch are; `whole`: with it the partitions are through."""
+
+    def kept_examples(self, conn: psycopg.Connection, room: int) -> list[Any]:
+        """Examples of rows that the last slice left alone for what was done to them; only of an undo."""
+        return []
+
+    def name_of(self, conn: psycopg.Connection, unit: str) -> str:
+        """What the ledger calls a unit."""
+        return unit
+
     def is_empty(self, conn: psycopg.Connection, keys: Sequence[str], after: str | None = None) -> bool:
         """Whether what is computed for the partition, behind the unit `after`, is all new to the table."""
         if not isinstance(self.write.source, Compute) or len(keys) != 1:

@@ -3,8 +3,9 @@
 The run's own transactions, each rolled back at its end (`session`). Not here: what is said of them (`plan`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any, Literal
 
 import psycopg
@@ -73,9 +74,18 @@ class Rehearsal:
                     Example(write.asset, partition, change, before, None if change == "deleted" else after)
                 )
 
+        kept = self.found.setdefault("kept", [])
+        if total.unchanged and len(kept) < EXAMPLES:
+            kept += write.kept_examples(conn, EXAMPLES - len(kept))
+
     def examples(self) -> list[Example]:
-        """Up to twenty, of each kind as many as of the others where there are so many."""
-        chosen: list[Example] = []
-        for position in range(EXAMPLES):
-            chosen += [found[position] for found in self.found.values() if position < len(found)]
-        return sorted(chosen[:EXAMPLES], key=lambda example: (example.change, example.asset))
+        return chosen_of(example for found in self.found.values() for example in found)
+
+
+def chosen_of(examples: Iterable[Example]) -> list[Example]:
+    """Up to twenty, of each kind as many as of the others where there are so many."""
+    by_kind: dict[str, list[Example]] = {}
+    for example in examples:
+        by_kind.setdefault(example.change, []).append(example)
+    turns = [row for rows in zip_longest(*by_kind.values()) for row in rows if row is not None]
+    return sorted(turns[:EXAMPLES], key=lambda example: (example.change, example.asset))

@@ -111,10 +111,13 @@ class Runner:
             yield [key]
 
     def _all(self, keys: list[str]) -> Iterator[list[str]]:
-        work, self._throttle = self._work, Throttle(self.settings)
+        work = self._work
         weights = self._weigh(keys)
         self.units_total = sum(weights.values()) if weights else None
         assets = [write.asset for write in work.writes]
+        # A rehearsal writes nothing, and what is undone is what somebody may have paused for it.
+        heeded = assets if self.rehearsal is None and work.run.undoes is None else []
+        self._throttle = Throttle(self.settings, assets=heeded, log=self.log)
         self._prior = ledger.PriorWork()
         if self.rehearsal is None:
             work.session.do(lambda conn: ledger.start(conn, work.run, assets, len(keys), self.units_total))
@@ -164,7 +167,9 @@ class Runner:
 
     def _pause(self) -> None:
         said: list[str | None] = []
-        self._work.session.do(lambda conn: said.append(self._throttle.pause(conn, self._work.size)))
+        self._work.session.do(
+            lambda conn: said.append(self._throttle.pause(conn, self._work.size, self._work.written))
+        )
         if said[-1]:
             self.log(f"The database was not well ({said[-1]}): the batches are smaller now.")
 

@@ -1,13 +1,16 @@
-"""Waiting while the database is not well. It shrinks and it waits; it never stops a backfill."""
+"""Waiting between batches: while operators want it, and while the database is not well. It never stops a backfill."""
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import psycopg
 
+from dagster_backfills.engine.controls import Control, read
 from dagster_backfills.engine.settings import EngineSettings
 from dagster_backfills.engine.sizing import BatchSize
 
+_LOOK = 1.0  # seconds between two looks at what operators have set
 # Our own sessions are left out: two backfills that meet must not wait for each other to look well.
 _HEALTH = """
 select
@@ -23,16 +26,21 @@ where not pg_is_in_recovery()
 
 @dataclass
 class Throttle:
-    """Before each batch: the configured rest, then a look at the database."""
+    """Before each batch: what operators have set of these assets, then a look at the database.
+
+    log: is told why it waits, and that it goes on. written: rows changed so far, when it was last asked.
+    """
 
     settings: EngineSettings
     application: str = "dagster_backfills"
     first: bool = True
+    assets: Sequence[str] = ()
+    log: Callable[[str], None] = lambda line: None
+    written: int = 0
 
-    def pause(self, conn: psycopg.Connection, size: BatchSize) -> str | None:
+    def pause(self, conn: psycopg.Connection, size: BatchSize, written: int = 0) -> str | None:
         """Rest and, while the database is not well, wait with growing steps. Returns the reason it waited."""
-        if self.settings.delay_seconds and not self.first:
-            time.sleep(self.settings.delay_seconds)
+        self._keep_to_controls(conn, size, written)
         self.first = False
         reason = self._trouble(conn)
         waited, step = 0.0, self.settings.retry_seconds
@@ -45,6 +53,33 @@ class Throttle:
             step = min(step * 2, self.settings.max_retry_seconds)
             reason = self._trouble(conn)
         return worst
+
+    def _keep_to_controls(self, conn: psycopg.Connection, size: BatchSize, written: int) -> None:
+        """Wait while the backfill is paused or it is not its hour; then rest as long as is set."""
+        said: str | None = None
+        began, rows = time.monotonic(), written - self.written
+        while True:
+            controls = read(conn, self.assets) if self.assets else []
+            conn.commit()
+            reason = next((control.waits for control in controls if control.waits), None)
+            if reason and reason != said:
+                self.log(f"Waiting: {reason}.")
+                said = reason
+            left = 0.0 if self.first else self._rest(controls, rows) - (time.monotonic() - began)
+            if not reason and left <= 0:
+                break
+            time.sleep(_LOOK if reason else min(left, _LOOK))
+        if said:
+            self.log("Going on.")
+        for control in controls:
+            if control.rows_per_second is not None:
+                size.units = max(1, min(size.units, int(control.rows_per_second)))
+        self.written = written
+
+    def _rest(self, controls: Sequence[Control], rows: int) -> float:
+        """Seconds from the end of the last batch to the next, which has changed so many rows."""
+        rests = [self.settings.delay_seconds, *(c.rest_seconds or 0 for c in controls)]
+        return max([*rests, *(rows / c.rows_per_second for c in controls if c.rows_per_second)])
 
     def _trouble(self, conn: psycopg.Connection) -> str | None:
         limits = {

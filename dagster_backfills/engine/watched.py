@@ -18,7 +18,11 @@ _HALF = 2**31
 _POSITIONS = """
 select
     pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
-    (select p.position::text::bigint from backfill.source_positions as p where p.backfill = %s and p.source = %s)
+    (select p.position::text::bigint from backfill.source_positions as p where p.backfill = %s and p.source = %s),
+    (
+        select bool_and(c.relkind in ('r', 'p', 'm')) from pg_class as c
+        where c.oid = to_regclass(%s) or c.oid in (select t.relid from pg_partition_tree(to_regclass(%s)) as t)
+    )
 """
 # A row of a transaction that was under way at the last look, or began after it. Two numbers of 32 bits are compared.
 _SINCE = "age(s.xmin) between 0 and age({position}::xid)"
@@ -75,20 +79,18 @@ class WatchedTable:
         In the transaction that `conn` is in. Raises UserError for what has no transactions: a view, a foreign table.
         """
         name = [self.backfill, self.source]
-        now, last = conn.execute(_POSITIONS, name).fetchone() or (0, None)
+        relation = self.table.as_string(None)
+        now, last, rows = conn.execute(_POSITIONS, [*name, relation, relation]).fetchone() or (0, None, None)
+        if rows is False:
+            raise UserError(
+                f"stale_when {self.source}: a view or a foreign table does not tell which of its rows are new.",
+                hint="Name a statement with `due` instead.",
+            )
         # A position of this server's future came with a restored dump.
         since: sql.Composable = sql.SQL("true")
         if last is not None and now - _HALF < last <= now:
             since = sql.SQL(_SINCE).format(position=sql.Literal(str(last % 2**32)))
         parts = {"table": self.table, "since": since, "select": sql.SQL(self.select)}
-        try:
-            found = conn.execute(
-                sql.SQL(_MARK).format(**parts, assets=sql.Literal(list(self.assets)))
-            ).fetchone()
-        except psycopg.errors.UndefinedColumn as error:
-            raise UserError(
-                f"stale_when {self.source}: {error.diag.message_primary}.",
-                hint="Rows of a view or a foreign table can't be followed: name a statement with `due` instead.",
-            ) from error
+        found = conn.execute(sql.SQL(_MARK).format(**parts, assets=sql.Literal(list(self.assets)))).fetchone()
         conn.execute(_KEEP, [*name, now])
         return (found[1] or 0) if found else 0

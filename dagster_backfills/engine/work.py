@@ -34,6 +34,7 @@ class Work:
 
     def __post_init__(self) -> None:
         self.at = self.writes[0]
+        self.written = 0  # rows changed by batches that are committed
         self.refusals = Refusals(self.session.settings.max_failures_in_a_row)
         self._of_rows: set[tuple[str, str]] = set()
         self._journal: dict[str, int] = {}  # of the batch at work, by asset
@@ -90,6 +91,8 @@ class Work:
             ledger.resolve(self.session.conn, write.asset, keys, owned=write.write.owned)
             total = Counts.sum(by_partition.values())
             self.record(batch_id, write.asset, keys, total, units=units, began=began, snapshot=snapshot)
+        for write in self.writes:
+            write.settle(self.session.conn, keys, whole=True)
 
         def committed() -> None:
             self.progressed(count for by_partition in counts.values() for count in by_partition.values())
@@ -124,6 +127,7 @@ class Work:
         self.session.losses = 0
         for count in counts:
             self.refusals.wrote(count)
+            self.written += count.inserted + count.updated + count.deleted
 
     def finished(self, keys: list[str], counts: dict[str, dict[str, Counts]]) -> None:
         """Partitions are committed."""
@@ -163,7 +167,7 @@ class Work:
         self.outcome.failed[key] = self._enter(key, None, error)
 
     def unit_failed(self, key: str, unit: str, error: BaseException) -> None:
-        self.outcome.unit_failures.append(self._enter(key, unit, error))
+        self.outcome.unit_failures.append(self._enter(key, self.at.name_of(self.session.conn, unit), error))
 
     def _enter(self, key: str, unit: str | None, error: BaseException) -> Failure:
         failure = Failure(self.at.asset, None if key == WHOLE else key, unit, *describe(error))

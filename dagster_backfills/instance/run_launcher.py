@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from dagster_backfills.dagster.private import health_answers
 from dagster_backfills.instance.storage.runs import LockedRunStorage
 
 if TYPE_CHECKING:
-    from dagster._core.launcher import CheckRunHealthResult, RunLauncher
+    from dagster_backfills.dagster.private import CheckRunHealthResult, RunLauncher
 else:
     RunLauncher = object
 
@@ -30,10 +31,10 @@ class HealthByLock(RunLauncher):
 
     @property
     def supports_check_run_worker_health(self) -> bool:
-        return _words_of_dagster() is not None
+        return health_answers() is not None
 
     def check_run_worker_health(self, run: dg.DagsterRun) -> "CheckRunHealthResult":
-        words = _words_of_dagster()
+        words = health_answers()
         assert words is not None
         result, status = words
         # Gone while the database is asked: an answer that doesn't come ends a row of looks.
@@ -49,15 +50,6 @@ class HealthByLock(RunLauncher):
             return result(status.NOT_FOUND, "its process is gone: nobody holds its lock")
         self._missing_since[run.run_id] = since
         return result(status.RUNNING, "its process may have to connect again")
-
-
-def _words_of_dagster() -> tuple[Any, Any] | None:
-    """What an answer to run monitoring is made of; None where this Dagster has moved it, and so is not answered."""
-    try:
-        from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
-    except ImportError:
-        return None
-    return CheckRunHealthResult, WorkerStatus
 
 
 class WatchedRunLauncher(HealthByLock, dg.DefaultRunLauncher):

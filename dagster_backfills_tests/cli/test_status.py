@@ -77,8 +77,8 @@ def test_the_page_shows_what_runs_fails_and_waits_in_every_domain(
 def test_an_import_at_work_is_shown_with_its_rate(conn: psycopg.Connection, database_url: str):
     conn.execute(
         "insert into kintell.backfill_jobs (status, file_name, file_url, file_size, file_sha256, file_stamp, columns,"
-        " line_break, total_rows, processed_rows, inserted_rows, checkpoint_offset, attempt, activity, heartbeat_at,"
-        " started_at, last_processed_row) values ('pending', 'f.csv', '/f.csv', 1, repeat('a', 64), 's', '{a}', 'lf',"
+        " total_rows, processed_rows, inserted_rows, checkpoint_offset, attempt, activity, heartbeat_at,"
+        " started_at, last_processed_row) values ('pending', 'f.csv', '/f.csv', 1, repeat('a', 64), 's', '{a}',"
         " 100, 0, 0, 0, 0, null, null, null, 0)"
     )
     (row,) = tables(look(conn, database_url, ticks=False))["imports"]

@@ -99,13 +99,12 @@ def test_a_step_that_tells_nothing_of_its_outputs_costs_what_was_said_and_no_mor
 
 
 def test_no_other_module_names_what_dagster_does_not_publish(project_root: Path) -> None:
-    """But the launchers, whose base classes are Dagster's own and whose packages import the same names."""
     found = {
         str(path.relative_to(project_root / "dagster_backfills"))
         for path in (project_root / "dagster_backfills").rglob("*.py")
         if "dagster._" in path.read_text()
     }
-    assert found - {"lib/run_launcher.py", "lib/celery/launcher.py"} == {"lib/dagster_private.py"}
+    assert found == {"dagster/private.py"}
 
 
 def test_the_location_loads_where_every_private_module_is_away(project_root: Path) -> None:

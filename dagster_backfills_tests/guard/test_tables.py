@@ -16,6 +16,9 @@ RESULTS = {
 # What the writer writes and the reader does not see, and why.
 KEPT = {
     "backfill.failures": "messages of the database, which quote rows",
+    "backfill.controls": "what operators have set",
+    "backfill.journal": "rows of other tables as they were",
+    "backfill.undone": "names of partitions",
     "jobs.background_jobs": "inputs and outputs of applications' jobs",
     "jobs.job_queue": "which jobs wait; the views count them",
     "kintell.backfill_job_batches": "the import's own; the view of jobs has the counts",

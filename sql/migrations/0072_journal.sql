@@ -14,7 +14,7 @@ create table backfill.journal (
     id bigint generated always as identity primary key,
     journal_id bigint not null,
     partition text not null,
-    key text [] not null,
+    key text[] not null,
     before text,
     after bigint
 );

@@ -25,6 +25,7 @@ def _table(records: list[dict[str, Any]], columns: dict[str, str]) -> dg.Metadat
 def preflight_metadata(found: "Preflight") -> dict[str, Any]:
     """Missing users (the first of them) and what is wrong in the sample."""
     return {
+        "recognized": found.recognized,
         "missing users": found.missing_count,
         "first missing users": _table(
             [{"email": email, "role": role} for email, role in found.missing[:SHOWN]],
@@ -69,6 +70,7 @@ def import_materialization(conn: psycopg.Connection, job: Job) -> dg.AssetMateri
 def verdict_metadata(verdict: "Verdict", error_file: str) -> dict[str, Any]:
     """What a dry run found; `verdict` has it for programs."""
     plain = {
+        "recognized": verdict.recognized,
         "total": verdict.total,
         "new": verdict.new,
         "duplicates": verdict.duplicates,

@@ -7,7 +7,7 @@ import psycopg
 
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.domains.queue import queue
-from dagster_backfills.domains.queue.outcome import Event
+from dagster_backfills.domains.queue.attempts import Result
 
 KEY = dg.AssetKey(["jobs", "background_jobs"])
 _LONGEST_TEXT = 500
@@ -47,10 +47,10 @@ def queue_metadata(conn: psycopg.Connection) -> dict[str, Any]:
     return totals
 
 
-def result_observation(event: Event) -> dg.AssetObservation:
-    """A media job's result as an observation: short values as they are, long text cut, lists counted."""
-    metadata: dict[str, Any] = {"job_id": str(event.job.id), "job_type": event.job.job_type}
-    for name, value in (event.output or {}).items():
+def result_observation(result: Result) -> dg.AssetObservation:
+    """A job's result as an observation: short values as they are, long text cut, lists counted."""
+    metadata: dict[str, Any] = {"job_id": str(result.job.id), "job_type": result.job.job_type}
+    for name, value in (result.output or {}).items():
         if isinstance(value, list):
             metadata[name] = len(value)
         elif name.endswith("_markdown"):
@@ -59,4 +59,4 @@ def result_observation(event: Event) -> dg.AssetObservation:
             metadata[name] = value[:_LONGEST_TEXT]
         else:
             metadata[name] = value
-    return dg.AssetObservation(KEY, description=f"{event.job.job_type} completed", metadata=metadata)
+    return dg.AssetObservation(KEY, description=f"{result.job.job_type} completed", metadata=metadata)

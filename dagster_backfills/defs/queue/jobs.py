@@ -7,9 +7,10 @@ import dagster as dg
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.defs.queue.assets import result_observation
 from dagster_backfills.domains.queue import queue
-from dagster_backfills.domains.queue.outcome import Event
+from dagster_backfills.domains.queue.attempts import Result
 from dagster_backfills.domains.queue.registry import background_job_types
 from dagster_backfills.domains.queue.worker import Worker, WorkerOptions
+from dagster_backfills.redact import redact
 
 
 class DrainConfig(dg.Config):
@@ -26,23 +27,25 @@ def work_off_background_jobs(
 ) -> None:
     """Claim and run jobs until the queue stays empty or the time is up. Ended early, it gives its jobs back."""
     registry = background_job_types()
-    media = {kind.name for kind in registry if kind.media}
+    observed = {kind.name for kind in registry if kind.observed}
+    for problem in registry.problems.values():
+        context.log.error(redact(problem))
 
-    def on_event(event: Event) -> None:
-        job = event.job
-        if event.status == "completed":
-            if job.job_type in media:
+    def on_result(result: Result) -> None:
+        job = result.job
+        if result.status == "completed":
+            if job.job_type in observed:
                 context.log.info(f"{job.job_type} {job.id} completed")
-                context.log_event(result_observation(event))
-        else:
-            reason = event.failure.message if event.failure else "its attempt came to its end too late"
-            context.log.warning(f"{job.job_type} {job.id} {event.status}, attempt {job.attempt}: {reason}")
+                context.log_event(result_observation(result))
+        elif result.status != "stopped":
+            reason = result.failure.message if result.failure else "its attempt came to its end too late"
+            context.log.warning(f"{job.job_type} {job.id} {result.status}, attempt {job.attempt}: {reason}")
 
     options = WorkerOptions(
         concurrency=config.concurrency, idle_seconds=config.idle_seconds, max_seconds=config.max_seconds
     )
     name = f"run {context.run_id}"
-    tally = Worker(postgres.libpq_url, registry, options, name=name, on_event=on_event).run()
+    tally = Worker(postgres.libpq_url, registry, options, name=name, on_result=on_result).run()
     context.log.info(
         f"{tally.completed} jobs completed, {tally.retried} to be retried, {tally.failed} failed"
     )

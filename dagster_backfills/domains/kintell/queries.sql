@@ -40,19 +40,19 @@ select id from kintell.backfill_jobs where run_id = any(:run_ids::text[]) order 
 
 -- name: register_job$
 insert into kintell.backfill_jobs (
-    file_name, file_url, file_size, file_sha256, file_stamp, columns, line_break, on_duplicate, total_rows,
+    file_name, file_url, file_size, file_sha256, file_stamp, columns, delimiter, recognized, on_duplicate, total_rows,
     checkpoint_offset, missing_users, run_id
 )
 values (
-    :file_name, :file_url, :file_size, :file_sha256, :file_stamp, :columns, :line_break, :on_duplicate, :total_rows,
-    :data_offset, :missing, :run_id
+    :file_name, :file_url, :file_size, :file_sha256, :file_stamp, :columns, :delimiter, :recognized, :on_duplicate,
+    :total_rows, :data_offset, :missing, :run_id
 )
 returning id;
 
 -- name: job
 select
-    id, status, file_name, file_url, file_size, file_sha256, file_stamp, columns, line_break, on_duplicate, total_rows,
-    processed_rows, inserted_rows, updated_rows, skipped_rows, failed_rows, missing_users, last_processed_row,
+    id, status, file_name, file_url, file_size, file_sha256, file_stamp, columns, delimiter, recognized, on_duplicate,
+    total_rows, processed_rows, inserted_rows, updated_rows, skipped_rows, failed_rows, missing_users, last_processed_row,
     checkpoint_offset, attempt, activity, heartbeat_at, run_id, error_message, error_file, created_at, started_at,
     completed_at, rollback_started_at, rolled_back_at, removed_rows, restored_rows, kept_rows
 from kintell.backfill_jobs
@@ -60,8 +60,8 @@ where id = :job;
 
 -- name: jobs
 select
-    id, status, file_name, file_url, file_size, file_sha256, file_stamp, columns, line_break, on_duplicate, total_rows,
-    processed_rows, inserted_rows, updated_rows, skipped_rows, failed_rows, missing_users, last_processed_row,
+    id, status, file_name, file_url, file_size, file_sha256, file_stamp, columns, delimiter, recognized, on_duplicate,
+    total_rows, processed_rows, inserted_rows, updated_rows, skipped_rows, failed_rows, missing_users, last_processed_row,
     checkpoint_offset, attempt, activity, heartbeat_at, run_id, error_message, error_file, created_at, started_at,
     completed_at, rollback_started_at, rolled_back_at, removed_rows, restored_rows, kept_rows
 from kintell.backfill_jobs

@@ -2,7 +2,7 @@
 
 -- name: errors
 -- Open rejected rows, in the file's order.
-select row_number, error_message, row_values
+select row_number, error_message, row_values, replayable
 from kintell.backfill_row_errors
 where job_id = :job and resolved_at is null
 order by row_number;

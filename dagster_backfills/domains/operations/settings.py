@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel, Field
 
+from dagster_backfills.engine.journal import KEEP_DAYS
 from dagster_backfills.environment import from_environment
 
 
@@ -12,6 +13,7 @@ class Retention(BaseModel):
 
     job_history_keep_days: int = Field(default=730, ge=0)
     event_log_keep_days: int = Field(default=90, ge=0)
+    journal_keep_days: int = Field(default=KEEP_DAYS, ge=0)
 
 
 def retention(environment: Mapping[str, str] | None = None) -> Retention:

@@ -9,8 +9,8 @@ class JobError(Exception):
     kind = "error"
     retryable = True
 
-    def __init__(self, message: str, *, kind: str = "") -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, kind: str = "", hint: str = "") -> None:
+        super().__init__(f"{message} {hint}".rstrip())
         self.kind = kind or type(self).kind
 
 
@@ -26,7 +26,11 @@ class JobCancelled(Exception):
 
 
 class UnknownJobType(UserError):
-    """A type that no handler is registered for."""
+    """A type that no handler is registered for. `retryable`: its module may be what can't be used now."""
+
+    def __init__(self, message: str, hint: str = "", *, retryable: bool = False) -> None:
+        super().__init__(message, hint)
+        self.retryable = retryable
 
 
 class InvalidJobInput(UserError):

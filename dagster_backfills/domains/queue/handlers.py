@@ -7,20 +7,30 @@ from dagster_backfills.domains.queue.context import JobContext
 from dagster_backfills.domains.queue.engines import mux, openai_api, sop, speech
 from dagster_backfills.domains.queue.errors import JobError
 from dagster_backfills.domains.queue.media import fetched
-from dagster_backfills.domains.queue.schemas import MuxOutput, SopOutput, TranscriptionOutput
+from dagster_backfills.domains.queue.registry import job_type
+from dagster_backfills.domains.queue.schemas import (
+    MuxInput,
+    MuxOutput,
+    SopInput,
+    SopOutput,
+    TranscriptionInput,
+    TranscriptionOutput,
+)
 
 
-def transcribe(job: JobContext) -> TranscriptionOutput:
+@job_type(TranscriptionInput, TranscriptionOutput, name="transcription", timeout=2 * 3600, observed=True)
+def transcribe(job: JobContext[TranscriptionInput]) -> TranscriptionOutput:
     """`audio_url` to a transcript with segments."""
     engine = engine_of("TRANSCRIPTION")
     with fetched(job.input.audio_url, MediaRules.from_environment(), _fetching(job)) as file:
         if engine == "openai":
             job.progress(20, "waiting for the API")
-            return openai_api.transcribe_with_api(file, job.input.audio_url, job.input.language)
+            return openai_api.transcribe_with_api(file, job.input.audio_url, job.input.language, job.progress)
         return speech.transcribe_embedded(file, job.input.language, job.progress)
 
 
-def generate_sop(job: JobContext) -> SopOutput:
+@job_type(SopInput, SopOutput, name="sop_generation", timeout=1800, observed=True)
+def generate_sop(job: JobContext[SopInput]) -> SopOutput:
     """Title, transcript and duration to chapters, a procedure and key points."""
     engine = engine_of("SOP")
     job.progress(10, "reading the transcript")
@@ -30,7 +40,8 @@ def generate_sop(job: JobContext) -> SopOutput:
     return SopOutput(**answer.model_dump(), title=job.input.title, engine=engine)
 
 
-def upload_to_mux(job: JobContext) -> MuxOutput:
+@job_type(MuxInput, MuxOutput, name="mux_upload", timeout=4 * 3600, observed=True)
+def upload_to_mux(job: JobContext[MuxInput]) -> MuxOutput:
     """`video_url` to an asset at Mux that can be played."""
     mux.check_credentials()
     with fetched(job.input.video_url, MediaRules.from_environment(), _fetching(job)) as file:

@@ -107,4 +107,24 @@ group by b.job_type
 order by b.job_type;
 
 -- name: known_types
-select t.job_type from jobs.job_types as t order by t.job_type;
+select t.job_type, t.input_fields, t.required_fields, t.output_fields, t.max_retries
+from jobs.job_types as t
+order by t.job_type;
+
+-- name: has_jobs_of_type
+select count(*) > 0 as found
+from (select b.id from jobs.background_jobs as b where b.job_type = :job_type limit 1) as one;
+
+-- name: still_held
+select b.id
+from unnest(:ids::uuid[], :attempts::integer[]) as h (id, attempt)
+inner join jobs.background_jobs as b on b.id = h.id and b.attempt = h.attempt
+where b.status = 'processing';
+
+-- name: register_type
+insert into jobs.job_types as t (job_type, input_fields, required_fields, output_fields, max_retries)
+values (:job_type, :input_fields, :required_fields, :output_fields, :max_retries)
+on conflict (job_type) do update
+set input_fields = excluded.input_fields, required_fields = excluded.required_fields,
+    output_fields = excluded.output_fields, max_retries = excluded.max_retries
+returning t.job_type;

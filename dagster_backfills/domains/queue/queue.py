@@ -13,16 +13,20 @@ from typing import Any
 from uuid import UUID
 
 import psycopg
+from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from dagster_backfills.domains.queue.errors import InvalidJobInput
-from dagster_backfills.domains.queue.registry import Registry, background_job_types
-from dagster_backfills.postgres.statements import Statements, load_statements
+from dagster_backfills.domains.queue.registry import JobType, Registry, background_job_types, fields_of
+from dagster_backfills.postgres.statements import load_statements
+from dagster_backfills.postgres.values import show_every_value
+
+STATEMENTS = load_statements(Path(__file__).with_name("queries.sql"))
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One claimed attempt."""
+    """One claimed attempt. `input_data` is a text where it is JSON that Python can't read."""
 
     id: UUID
     job_type: str
@@ -30,7 +34,7 @@ class Job:
     attempt: int
     retry_count: int
     max_retries: int
-    input_data: dict[str, Any]
+    input_data: dict[str, Any] | str
     created_at: datetime
 
 
@@ -43,22 +47,18 @@ class Owner:
     training_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Step:
     """What follows on completion. A field that `input_data` lacks comes from the output, or the input, before it."""
 
     job_type: str
     input_data: dict[str, Any]
     priority: int | None = None
+    max_retries: int | None = None
 
     def as_json(self) -> dict[str, Any]:
-        step: dict[str, Any] = {"job_type": self.job_type, "input_data": self.input_data}
-        return step if self.priority is None else {**step, "priority": self.priority}
-
-
-def statements() -> Statements:
-    """The statements of queries.sql by name, with psycopg's placeholders."""
-    return load_statements(Path(__file__).with_name("queries.sql"))
+        """The step as `then_steps` has it."""
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
 def enqueue(
@@ -78,8 +78,10 @@ def enqueue(
 
     Raises UnknownJobType, and InvalidJobInput naming the field, before anything is written.
     """
-    owner = owner or Owner()
-    _check(job_type, input_data or {}, registry)
+    owner, registry = owner or Owner(), registry or background_job_types()
+    registry.get(job_type).parse(input_data or {})
+    for step in then:
+        registry.get(step.job_type).check_step(step.input_data)
     values = {
         "job_type": job_type, "input_data": Jsonb(input_data or {}), "priority": priority, "run_after": run_after,
         "unique_key": unique_key, "max_retries": max_retries, "user_id": owner.user_id,
@@ -102,9 +104,9 @@ def enqueue_many(
     registry: Registry | None = None,
 ) -> list[UUID]:
     """Put in one job for each input, all or none, in one statement. Returns their ids in the same order."""
-    owner = owner or Owner()
+    owner, kind = owner or Owner(), (registry or background_job_types()).get(job_type)
     for one in inputs:
-        _check(job_type, one, registry)
+        kind.parse(one)
     values = {
         "job_type": job_type, "inputs": Jsonb(list(inputs)), "priority": priority, "run_after": run_after,
         "max_retries": max_retries, "user_id": owner.user_id, "company_id": owner.company_id,
@@ -116,7 +118,7 @@ def enqueue_many(
 
 def claim(conn: psycopg.Connection, worker: str, max_jobs: int) -> list[Job]:
     """Take up to `max_jobs` due jobs: priority 1 first, then the oldest."""
-    rows = conn.execute(statements()["claim"], {"worker": worker, "max_jobs": max_jobs}).fetchall()
+    rows = conn.execute(STATEMENTS["claim"], {"worker": worker, "max_jobs": max_jobs}).fetchall()
     found = [Job(*row) for row in rows]
     found.sort(key=lambda j: (j.priority, j.created_at, j.id))
     return found
@@ -124,11 +126,18 @@ def claim(conn: psycopg.Connection, worker: str, max_jobs: int) -> list[Job]:
 
 def renew(conn: psycopg.Connection, held: Sequence[Job]) -> set[UUID]:
     """Renew the leases; returns the jobs that are still held. The others were cancelled, or are lost."""
-    rows = conn.execute(statements()["renew"], _ids(held)).fetchall()
+    rows = conn.execute(STATEMENTS["renew"], _ids(held)).fetchall()
     return {row[0] for row in rows}
 
 
-def report_progress(conn: psycopg.Connection, job: Job, percentage: int, message: str | None) -> str | None:
+def still_held(conn: psycopg.Connection, held: Sequence[Job]) -> set[UUID]:
+    """Which of these attempts hold their jobs, read only."""
+    return {row[0] for row in conn.execute(STATEMENTS["still_held"], _ids(held)).fetchall()}
+
+
+def report_progress(
+    conn: psycopg.Connection, job: Job, percentage: int | None, message: str | None
+) -> str | None:
     """`processing` where it was accepted, `cancelled`, or None where the attempt does not hold the job any more."""
     values = {
         "job_id": job.id,
@@ -143,7 +152,7 @@ def report_progress(conn: psycopg.Connection, job: Job, percentage: int, message
 def complete(conn: psycopg.Connection, done: Sequence[tuple[Job, Any]]) -> set[UUID]:
     """Complete many attempts with their outputs in one statement; returns the jobs for which it was accepted."""
     values = {**_ids([job for job, _ in done]), "outputs": [None if o is None else Jsonb(o) for _, o in done]}
-    return {row[0] for row in conn.execute(statements()["complete"], values).fetchall()}
+    return {row[0] for row in conn.execute(STATEMENTS["complete"], values).fetchall()}
 
 
 def fail(
@@ -199,10 +208,16 @@ def lease_seconds(conn: psycopg.Connection) -> float:
 
 def rows(conn: psycopg.Connection, statement: str, **values: Any) -> list[dict[str, Any]]:
     """What one of the reading statements of queries.sql returns."""
-    from psycopg.rows import dict_row
-
     with conn.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(statements()[statement], values).fetchall()
+        show_every_value(cursor)
+        return cursor.execute(STATEMENTS[statement], values).fetchall()
+
+
+def register(conn: psycopg.Connection, kind: JobType) -> None:
+    """Tell the database of a type, so that jobs of it may be enqueued, also from SQL. The owner may."""
+    fields = fields_of(kind)
+    fields["input_fields"] = Jsonb(fields["input_fields"]) if fields["input_fields"] is not None else None
+    conn.execute(STATEMENTS["register_type"], fields)
 
 
 def _ids(held: Sequence[Job]) -> dict[str, Any]:
@@ -215,20 +230,19 @@ def _storable(text: str) -> str:
 
 
 def _scalar(conn: psycopg.Connection, statement: str, values: dict[str, Any]) -> Any:
-    row = conn.execute(statements()[statement], values).fetchone()
+    row = conn.execute(STATEMENTS[statement], values).fetchone()
     return row[0] if row else None
-
-
-def _check(job_type: str, input_data: dict[str, Any], registry: Registry | None) -> None:
-    (registry or background_job_types()).get(job_type).parse(input_data)
 
 
 @contextmanager
 def _clear_errors() -> Iterator[None]:
-    """The database's own refusals, as errors that a person can mend."""
+    """What the database refuses of an input, or JSON can't hold, as errors that a person can mend."""
     try:
         yield
-    except psycopg.errors.InvalidParameterValue as error:
-        raise InvalidJobInput(f"{error.diag.message_primary}.") from None
-    except psycopg.errors.CheckViolation as error:
-        raise InvalidJobInput(f"{error.diag.message_primary}.") from None
+    except (psycopg.DataError, psycopg.errors.CheckViolation) as error:
+        said = error.diag.message_primary or str(error)
+        # Python knows the type: it was looked up before.
+        hint = "The database has to be told: backfills jobs types --register."
+        raise InvalidJobInput(f"{said}.", hint if said.startswith("Unknown") else "") from None
+    except (RecursionError, TypeError, ValueError) as error:
+        raise InvalidJobInput(f"The input is no JSON: {error}.") from None

@@ -2,9 +2,16 @@
 
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
-Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+
+def _storable(value: object) -> object:
+    """Text without what Postgres's JSON can't hold: NUL, and halves of surrogate pairs."""
+    return value.replace("\0", "").encode("utf-8", "replace").decode() if isinstance(value, str) else value
+
+
+Said = Annotated[str, BeforeValidator(_storable)]
+Text = Annotated[Said, StringConstraints(strip_whitespace=True, min_length=1)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -19,7 +26,7 @@ class Segment(Strict):
 
     start: Seconds
     end: Seconds
-    text: str
+    text: Said
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -38,10 +45,10 @@ class TranscriptionInput(Strict):
 class TranscriptionOutput(Strict):
     """`duration` in seconds. The transcript is the segments' text in one string."""
 
-    transcript: str
+    transcript: Said
     segments: list[Segment]
     duration: Seconds
-    language: str
+    language: Said
     engine: str
 
 

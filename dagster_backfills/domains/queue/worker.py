@@ -1,13 +1,15 @@
-"""The worker: claims in batches, runs handlers side by side, and gives back what it can't finish.
+"""The worker: one loop that claims jobs, hands them to threads, and writes their results down.
 
-Three connections: one claims (here), one keeps the leases and listens, one writes results. What becomes of a job is
-the database's decision; this module only brings it there.
+Two connections: this loop's, and the heartbeat's. What becomes of a job is the database's decision; this module only
+brings it there.
 """
 
 import os
+import queue as queues
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -16,23 +18,24 @@ from uuid import uuid4
 import psycopg
 
 from dagster_backfills.domains.queue import queue
-from dagster_backfills.domains.queue.errors import UnknownJobType
-from dagster_backfills.domains.queue.keeper import HeldJobs, Keeper
-from dagster_backfills.domains.queue.link import Link, LinkClosed
-from dagster_backfills.domains.queue.outcome import Event, Held, Outcome
-from dagster_backfills.domains.queue.recorder import Recorder
+from dagster_backfills.domains.queue.attempts import Attempt, HeldAttempts, Result
+from dagster_backfills.domains.queue.connection import Connection, WorkerEnds
+from dagster_backfills.domains.queue.heartbeat import Heartbeat
 from dagster_backfills.domains.queue.registry import Registry
-from dagster_backfills.domains.queue.slots import Slots
+from dagster_backfills.domains.queue.results import record
+from dagster_backfills.domains.queue.threads import HandlerThreads
 
-_QUICK = 0.5
+_PREFETCH_SECONDS = 0.5
 _WAITS_TOO_LONG = 2.0
 _REPORT_EVERY = 0.1
 _END_SECONDS = 10.0
+# A handler's progress, or its result; None only wakes the loop.
+Message = tuple[Attempt, int | None, str | None] | Result | None
 
 
 @dataclass(frozen=True)
 class WorkerOptions:
-    """Seconds where nothing else is said. `window`: the most short jobs that are claimed ahead."""
+    """Seconds where nothing else is said. `prefetch`: the most short jobs that are claimed ahead."""
 
     concurrency: int = 4
     idle_seconds: float = 30.0
@@ -40,7 +43,7 @@ class WorkerOptions:
     poll_seconds: float = 1.0
     grace_seconds: float = 5.0
     finish_seconds: float = 30.0
-    window: int = 1000
+    prefetch: int = 1000
 
 
 @dataclass
@@ -56,11 +59,11 @@ class Tally:
     seconds: float = 0.0
     by_type: dict[str, int] = field(default_factory=dict)
 
-    def count(self, event: Event) -> None:
+    def count(self, result: Result) -> None:
         """Count one attempt's end."""
-        setattr(self, event.status, getattr(self, event.status) + 1)
-        if event.status == "completed":
-            self.by_type[event.job.job_type] = self.by_type.get(event.job.job_type, 0) + 1
+        setattr(self, result.status, getattr(self, result.status) + 1)
+        if result.status == "completed":
+            self.by_type[result.job.job_type] = self.by_type.get(result.job.job_type, 0) + 1
 
 
 class Worker:
@@ -73,39 +76,35 @@ class Worker:
         options: WorkerOptions | None = None,
         *,
         name: str = "",
-        on_event: Callable[[Event], None] | None = None,
+        on_result: Callable[[Result], None] | None = None,
     ) -> None:
         self.options = options or WorkerOptions()
         self.name = name or f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:6]}"
         self.tally = Tally()
-        self._registry, self._on_event = registry, on_event
-        self._wake, self._closing, self._stopping = threading.Event(), threading.Event(), threading.Event()
-        self._held = HeldJobs()
-        self._link = Link(url, self.name, self._stopping)
-        self._progress_link = Link(url, f"{self.name} progress", self._closing)
-        self._last_link = Link(url, f"{self.name} end", self._closing)
-        self._keeper = Keeper(url, self.name, self._held, self._wake, self._closing)
-        self._recorder = Recorder(url, self.name, self._held, self._wake, self._closing)
-        self._slots = Slots(
-            self.options.concurrency, registry, self._report, self._finished, self.options.grace_seconds
+        self._url, self._on_result = url, on_result
+        self._stopping = threading.Event()
+        self._inbox: queues.SimpleQueue[Message] = queues.SimpleQueue()
+        self._untold: deque[Result] = deque()
+        self._held = HeldAttempts()
+        self._connection = Connection(url, self.name, self._stopping)
+        self._heartbeat = Heartbeat(url, self.name, self._held, self._wake)
+        self._threads = HandlerThreads(
+            self.options.concurrency, registry, self._report, self._inbox.put, self.options.grace_seconds
         )
-        self._window = self.options.concurrency
-        self._claimed = self._ended = 0
-        self._ended_lock = threading.Lock()
-        self._claimed_at = self._begun = time.monotonic()
+        self._ended = 0  # since the last claim
+        self._begun = self._claimed_at = time.monotonic()
 
     def stop(self) -> None:
         """Ask the worker to end now and give back what it holds. May be called from any thread."""
         self._stopping.set()
-        self._wake.set()
+        self._wake()
 
     def run(self) -> Tally:
         """Work. Whatever ends it, an exception that a signal raised included, its jobs go back to the queue."""
         self._begun = time.monotonic()
-        self._keeper.start()
-        self._recorder.start()
+        self._heartbeat.start()
         try:
-            with suppress(LinkClosed):
+            with suppress(WorkerEnds):
                 self._work()
                 self._finish_running()
         finally:
@@ -117,12 +116,9 @@ class Worker:
     def _work(self) -> None:
         busy_at = self._begun
         while not self._stopping.is_set():
-            self._wake.clear()
-            for thread in (self._keeper, self._recorder):
-                if thread.error is not None:
-                    raise thread.error
-            self._slots.replace_deaf()
-            self._tell()
+            if self._heartbeat.error is not None:
+                raise self._heartbeat.error
+            self._threads.replace_deaf()
             claimed = self._claim()
             now = time.monotonic()
             if claimed or len(self._held):
@@ -130,114 +126,108 @@ class Worker:
             left = min(busy_at + self.options.idle_seconds, self._begun + self.options.max_seconds) - now
             if left <= 0:
                 return
-            if not claimed:
-                self._wake.wait(min(self.options.poll_seconds, left))
+            self._take_in(0 if claimed else min(self.options.poll_seconds, left))
+            self._tell()
 
     def _claim(self) -> int:
-        unfinished = self._claimed - self._ended
-        if time.monotonic() - self._claimed_at > _WAITS_TOO_LONG and self._slots.waiting:
-            self._give_back_surplus()
-        if self._window > self.options.concurrency and unfinished > self._window // 2:
+        """Claim what can start now, and half a second's work ahead, going by the jobs since the last claim."""
+        concurrency, now = self.options.concurrency, time.monotonic()
+        since = max(now - self._claimed_at, 0.001)
+        if since > _WAITS_TOO_LONG and self._threads.waiting:
+            self._give_back_waiting()
+        ahead = min(self.options.prefetch, int(self._ended * _PREFETCH_SECONDS / since))
+        wanted = max(concurrency, ahead)
+        if len(self._held) >= concurrency and len(self._held) > wanted // 2:
             return 0
-        room = self._window - unfinished
-        if room <= 0:
-            return 0
-        time_left = self._begun + self.options.max_seconds - time.monotonic()
-        jobs = self._link.call(lambda conn: queue.claim(conn, self.name, room), give_up_after=time_left)
-        if not jobs:
-            return 0
-        now = time.monotonic()
-        held = [Held(job, now) for job in jobs]
-        self._claimed += len(held)
-        self._held.add(held)
-        self._slots.put(held)
-        if any(self._is_long(h) for h in held):
-            self._give_back_surplus()
-        elif len(held) == room and now - self._claimed_at < _QUICK:
-            self._window = min(self._window * 2, max(self.options.window, self.options.concurrency))
-        self._claimed_at = now
+        room = wanted - len(self._held)
+        time_left = self._begun + self.options.max_seconds - now
+        jobs = self._connection.call(lambda conn: queue.claim(conn, self.name, room), give_up_after=time_left)
+        if jobs:
+            self._claimed_at, self._ended = time.monotonic(), 0
+            attempts = [Attempt(job, self._claimed_at) for job in jobs]
+            self._held.add(attempts)
+            self._threads.put(attempts)
         return len(jobs)
 
-    def _is_long(self, held: Held) -> bool:
-        with suppress(UnknownJobType):
-            return self._registry.get(held.job.job_type).isolation == "process"
-        return False
+    def _give_back_waiting(self) -> None:
+        """Leave to other workers what this one claimed ahead, for jobs take longer than those before."""
+        waiting = self._threads.take_back()
+        self.tally.given_back += self._connection.call(
+            lambda conn: queue.give_back(conn, [a.job for a in waiting])
+        )
+        self._held.remove(waiting)
 
-    def _give_back_surplus(self) -> None:
-        """Leave to other workers what this one claimed ahead and can't start soon; claim no more than it can run."""
-        self._window = self.options.concurrency
-        waiting = self._slots.take_back()
-        running = self._claimed - self._ended - len(waiting)
-        free = max(0, self.options.concurrency - running)
-        self._slots.put(waiting[:free])
-        surplus = waiting[free:]
-        if surplus:
-            self.tally.given_back += self._link.call(
-                lambda conn: queue.give_back(conn, [h.job for h in surplus])
+    def _take_in(self, wait: float) -> None:
+        """Write down what the handlers have said, waiting for the first word so long."""
+        said: list[Message] = []
+        with suppress(queues.Empty):
+            said.append(self._inbox.get(timeout=wait) if wait > 0 else self._inbox.get_nowait())
+            while True:
+                said.append(self._inbox.get_nowait())
+        for message in said:
+            if isinstance(message, tuple):
+                self._record_progress(*message)
+        results = [m for m in said if isinstance(m, Result)]
+        if results:
+            record(self._connection, results)
+            self._held.remove(r.attempt for r in results)
+            self._ended += len(results)
+            self._untold.extend(results)
+
+    def _record_progress(self, attempt: Attempt, percentage: int | None, message: str | None) -> None:
+        """Progress that can't be written is no reason to end anything."""
+        with suppress(psycopg.Error):
+            status = self._connection.call(
+                lambda conn: queue.report_progress(conn, attempt.job, percentage, message), give_up_after=0
             )
-            self._held.remove(surplus)
-            with self._ended_lock:
-                self._ended += len(surplus)
+            if status != "processing":
+                attempt.stop()
 
-    def _report(self, held: Held, percentage: int, message: str | None) -> bool:
-        """Write progress down, at most ten times a second a job. False: the job was cancelled or lost."""
+    def _report(self, attempt: Attempt, percentage: int | None, message: str | None) -> bool:
+        """Pass progress on, at most ten times a second a job. False: the job was cancelled or lost."""
         now = time.monotonic()
-        if held.stopped or (now - held.reported_at < _REPORT_EVERY and percentage < 100):
-            return not held.stopped
-        held.reported_at = now
-        try:
-            status = self._progress_link.call(
-                lambda conn: queue.report_progress(conn, held.job, percentage, message), give_up_after=0
-            )
-        except (psycopg.OperationalError, psycopg.InterfaceError, LinkClosed):
-            return not held.stopped
-        if status != "processing":
-            self._held.stop(held.job.id)
-        return not held.stopped
+        if not attempt.stopped and (now - attempt.reported_at >= _REPORT_EVERY or percentage == 100):
+            attempt.reported_at = now
+            self._inbox.put((attempt, percentage, message))
+        return not attempt.stopped
 
-    def _finished(self, outcome: Outcome) -> None:
-        with self._ended_lock:
-            self._ended += 1
-            if outcome.stopped:
-                self.tally.stopped += 1
-            if self._claimed - self._ended <= self._window // 2:
-                self._wake.set()
-        self._recorder.inbox.put(outcome)
+    def _wake(self) -> None:
+        self._inbox.put(None)
 
     def _tell(self) -> None:
-        events = self._recorder.events
-        while events:
-            event = events.popleft()
-            self.tally.count(event)
-            if self._on_event is not None:
-                self._on_event(event)
+        while self._untold:
+            result = self._untold.popleft()
+            self.tally.count(result)
+            if self._on_result is not None:
+                self._on_result(result)
 
     def _finish_running(self) -> None:
         """The time is up, or the queue is empty: let what runs come to its end, for a while."""
-        self._slots.take_back()
+        self._threads.take_back()
         deadline = time.monotonic() + self.options.finish_seconds
-        while self._slots.busy and time.monotonic() < deadline and not self._stopping.is_set():
+        while self._threads.busy and time.monotonic() < deadline and not self._stopping.is_set():
+            self._take_in(0.1)
             self._tell()
-            self._wake.clear()
-            self._wake.wait(0.1)
 
     def _shut_down(self) -> None:
+        """Write down what has ended, stop the rest and give it back, on a new connection whatever the old one does."""
         self._stopping.set()
-        self._link.abandon()
-        self._slots.grace = 0
-        self._slots.take_back()
-        for held in self._held.all():
-            self._held.stop(held.job.id)
-        self._slots.close()
+        self._connection.close()
+        self._connection = Connection(self._url, f"{self.name} end", self._stopping)
+        self._threads.take_back()
+        self._threads.grace = 0
+        with suppress(psycopg.Error, WorkerEnds):
+            self._take_in(0)
+        for attempt in self._held.all():
+            attempt.stop()
+        self._threads.close()
         deadline = time.monotonic() + _END_SECONDS
-        while self._slots.busy and time.monotonic() < deadline:
+        while self._threads.busy and time.monotonic() < deadline:
             time.sleep(0.02)
-        self._recorder.inbox.put(None)
-        self._recorder.join(_END_SECONDS)
-        with suppress(psycopg.Error, LinkClosed):
-            self.tally.given_back += self._last_link.call(
-                lambda conn: queue.give_back_all(conn, self.name), give_up_after=_END_SECONDS
-            )
-        self._closing.set()
-        self._last_link.close()
-        self._progress_link.close()
+        with suppress(psycopg.Error, WorkerEnds):
+            self._take_in(0)
+        with suppress(psycopg.Error, WorkerEnds):
+            self.tally.given_back += self._connection.call(lambda conn: queue.give_back_all(conn, self.name))
+        self._connection.close()
+        self._heartbeat.end()
+        self._heartbeat.join(_END_SECONDS)

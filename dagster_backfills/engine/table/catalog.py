@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import psycopg
 
-from dagster_backfills.errors import UserError
+from dagster_backfills.errors import UserError, close_to
 
 _COLUMNS = """
 select
@@ -51,6 +51,14 @@ from pg_index as i
 where i.indrelid = to_regclass(%(relation)s)
     and i.indisunique and i.indpred is null and i.indexprs is null and i.indimmediate
 order by i.indisprimary desc, i.indexrelid
+"""
+
+
+_TABLES = """
+select n.nspname || '.' || c.relname
+from pg_class as c
+inner join pg_namespace as n on c.relnamespace = n.oid
+where c.relkind in ('r', 'p', 'v', 'm', 'f') and (n.nspname !~ '^pg_' and n.nspname <> 'information_schema')
 """
 
 
@@ -101,7 +109,8 @@ class Table:
         raise UserError(
             f"Table {self.schema}.{self.name} has no column {name!r}; "
             f"it has {', '.join(c.name for c in self.columns)}.",
-            hint="Add it in a migration below sql/migrations and run `backfills migrate`.",
+            hint=close_to(name, [c.name for c in self.columns])
+            + " Columns come from migrations, not from here.",
         )
 
     def key_among(self, available: Sequence[str], declared: Sequence[str] | None) -> tuple[str, ...]:
@@ -110,7 +119,9 @@ class Table:
             if not any(set(key) == set(declared) for key in self.keys):
                 raise UserError(
                     f"Table {self.schema}.{self.name} has no unique constraint on ({', '.join(declared)}).",
-                    hint="The key of an asset must be a unique constraint: add it in a migration.",
+                    hint="The key must be a unique constraint: "
+                    + ("; ".join(f"({', '.join(key)})" for key in self.keys) or "the table has none")
+                    + ".",
                 )
             return tuple(declared)
         return next((key for key in self.keys if set(key) <= set(available)), ())
@@ -124,7 +135,15 @@ def read_table(conn: psycopg.Connection, schema: str, name: str) -> Table:
     if not columns:
         raise UserError(
             f"Table {schema}.{name} does not exist in database {database!r}.",
-            hint="Tables come from sql/migrations: run `backfills migrate`, or add the migration that creates it.",
+            hint=f"{_similar(conn, schema, name)} Tables come from migrations, not from here: create it, or run "
+            "`backfills migrate` where it is one of this package.",
         )
     keys = tuple(tuple(row[1]) for row in conn.execute(_KEYS, {"relation": relation}))
     return Table(database, schema, name, columns, keys)
+
+
+def _similar(conn: psycopg.Connection, schema: str, name: str) -> str:
+    """Words that name tables which come close; nothing where none does."""
+    there = [row[0] for row in conn.execute(_TABLES)]
+    words = close_to(f"{schema}.{name}", there)
+    return words if words.startswith("Did") else ""

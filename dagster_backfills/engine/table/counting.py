@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from psycopg import sql
 
 # Flattened into the statements that use them, their joins are estimated at one row, and loop over each other.
-_MATERIALIZED = ("source", "changed", "leaving")
+_MATERIALIZED = ("source", "changed", "leaving", "entries", "net", "looked")
 
 
 def with_counts(

@@ -45,7 +45,7 @@ def test_the_error_file_fixed_and_sent_in_again_imports_its_rows(start, conn, tm
     path = tmp_path / "errors" / "rejected.csv"
     assert write_error_file(conn, job.id, str(path)) == job.failed_rows == 10
     rows = list(csv.DictReader(io.StringIO(path.read_text())))
-    assert list(rows[0]) == [*COLUMNS, "notes", "_error_row", "_error_message"]
+    assert list(rows[0]) == [*COLUMNS, "notes", "_error_row", "_error_message", "_error_raw"]
     assert (rows[0]["_error_row"], rows[0]["_error_message"]) == ("10", "Missing session_id")
     assert rows[0]["notes"] == "kept, as is"
     fixed = [{**r, **{k: v for k, v in row(int(r["_error_row"]) - 1).items()}} for r in rows]

@@ -37,3 +37,15 @@ def status_of(db: psycopg.Connection) -> Callable[..., str]:
         return row[0]
 
     return status
+
+
+@pytest.fixture
+def no_accounts(monkeypatch):
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "MUX_TOKEN_ID", "MUX_TOKEN_SECRET"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("JOBS_MEDIA_FOLDERS", str(tmp_path))
+    return tmp_path

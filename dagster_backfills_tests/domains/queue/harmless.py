@@ -8,8 +8,6 @@ from pathlib import Path
 from dagster_backfills.domains.queue.errors import PermanentJobError
 from dagster_backfills.domains.queue.registry import JobType, Registry
 
-_HERE = "dagster_backfills_tests.domains.queue.harmless"
-
 
 def noop(job):
     return None
@@ -53,15 +51,15 @@ def harmless_types() -> Registry:
         [
             JobType("noop", noop),
             JobType("echo", echo),
-            JobType("echo_process", f"{_HERE}:echo", isolation="process"),
+            JobType("echo_process", echo, isolation="process"),
             JobType("wait", wait_for_cancel),
-            JobType("wait_process", f"{_HERE}:wait_for_cancel", isolation="process"),
+            JobType("wait_process", wait_for_cancel, isolation="process"),
             JobType("deaf", ignore_cancel),
-            JobType("deaf_process", f"{_HERE}:ignore_cancel", isolation="process"),
-            JobType("slow_process", f"{_HERE}:ignore_cancel", isolation="process", timeout=1),
+            JobType("deaf_process", ignore_cancel, isolation="process"),
+            JobType("slow_process", ignore_cancel, isolation="process", timeout=1),
             JobType("fail", always_fail),
-            JobType("fail_process", f"{_HERE}:always_fail", isolation="process"),
+            JobType("fail_process", always_fail, isolation="process"),
             JobType("fail_for_good", fail_for_good),
-            JobType("crash", f"{_HERE}:crash", isolation="process"),
+            JobType("crash", crash, isolation="process"),
         ]
     )

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -114,7 +115,10 @@ class Mux(_Handler):
 
 
 class OpenAI(_Handler):
-    """Transcriptions and chat completions; answers what `answers` has next."""
+    """Transcriptions and chat completions; answers what `answers` has next.
+
+    A recording is judged as OpenAI does it: by its size, and by the ending of its name.
+    """
 
     def do_POST(self):
         if (body := self._begin()) is None:
@@ -125,10 +129,10 @@ class OpenAI(_Handler):
             )
             return
         self.server.bodies.append(body)
-        answer = self.server.answers.pop(0)
         if self.path == "/v1/audio/transcriptions":
-            self._json(200, answer)
+            self._transcribe(body)
             return
+        answer = self.server.answers.pop(0)
         assert self.path == "/v1/chat/completions"
         message = {"role": "assistant", "content": answer}
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
@@ -136,3 +140,16 @@ class OpenAI(_Handler):
             200,
             {"id": "c1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]},
         )
+
+    def _transcribe(self, body: bytes) -> None:
+        named = re.search(rb'filename="([^"]*)"', body[:4096])
+        ending = named[1].decode().rpartition(".")[2].lower() if named and b"." in named[1] else ""
+        if len(body) > 25 * 1024 * 1024:
+            self._refuse(413, "Maximum content size limit (26214400) exceeded")
+        elif ending not in ("flac", "m4a", "mp3", "mp4", "mpeg", "mpga", "oga", "ogg", "wav", "webm"):
+            self._refuse(400, f"Unrecognized file format: {ending!r}")
+        else:
+            self._json(200, self.server.answers.pop(0))
+
+    def _refuse(self, status: int, message: str) -> None:
+        self._json(status, {"error": {"message": message, "type": "invalid_request_error"}})

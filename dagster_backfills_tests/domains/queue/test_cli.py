@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from uuid import uuid4
 
 import pytest
 
@@ -57,6 +58,10 @@ def test_a_job_is_put_in_with_all_that_may_be_said(command, db):
         (["nope"], "Unknown job type: nope. Known: mux_upload, sop_generation, transcription."),
         (["transcription"], "field audio_url: field required"),
         (["transcription", "--input", "{"], "--input is not JSON"),
+        (["transcription", "--input", '{"audio_url": NaN}'], "NaN is no number of JSON's"),
+        (["transcription", "--input", "[" * 100_000], "--input is not JSON"),
+        (["transcription", "--input", "@/nowhere.json"], "--input names /nowhere.json, which can't be read"),
+        (["transcription", "--input", "@/bin/sh"], "--input is not JSON"),
         (["transcription", "--input", "[1]"], "--input must be a JSON object"),
         (
             ["transcription", "--input", '{"audio_url": "x"}', "--then", "sop_generation"],
@@ -101,6 +106,37 @@ def test_cancel_and_retry(command, db, registry):
     assert "No job of type echo has failed" in command("retry", "--type", "echo").stderr
 
 
+@pytest.mark.parametrize("arguments", [["retry", "--type"], ["list", "--type"], ["enqueue"]])
+def test_a_type_that_is_none_is_an_error_that_names_what_comes_close(command, db, arguments):
+    said = command(*arguments, "mux_uplod", code=2).stderr
+    assert "mux_uplod" in said and "Did you mean mux_upload? Known: " in said
+
+
+def test_the_failed_jobs_of_a_type_that_was_withdrawn_can_still_be_found(command, db, registry):
+    queue.enqueue(db, "noop", registry=registry)
+    queue.fail(db, queue.claim(db, "w", 1)[0], "x", "the line is dead", "", False)
+    db.execute("delete from jobs.job_types where job_type = 'noop'")
+    assert "the line is dead" in command("list", "--type", "noop").stdout
+    assert "1 jobs wait again" in command("retry", "--type", "noop", "--yes").stderr
+
+
+def test_values_that_python_has_not_are_shown_as_postgres_writes_them(command, db, registry):
+    new = "insert into jobs.background_jobs (job_type, run_after, created_at, input_data) values ('noop', %s, %s, %s)"
+    big = '{"n": 1' + "0" * 5000 + "}"
+    db.execute(new, ["infinity", "-infinity", "{}"])
+    db.execute(new, ["0044-03-15 12:00+00 BC", "12026-01-01 00:00+00", big])
+    listed = command("list").stdout
+    assert "-infinity" in listed and "12026-01-01 00:00:00+00" in listed
+    shown = [
+        json.loads(command("show", row["id"], "--json").stdout)
+        for row in json.loads(command("list", "--json").stdout)
+    ]
+    assert {row["run_after"] for row in shown} == {"infinity", "0044-03-15 12:00:00+00 BC"}
+    assert big in [row["input_data"] for row in shown]
+    for row in shown:
+        assert row["run_after"] in command("show", row["id"]).stdout
+
+
 def test_clean_up_asks_first_and_removes_what_ended_long_ago(command, db, registry):
     queue.enqueue_many(db, "noop", [{}] * 3, registry=registry)
     queue.complete(db, [(j, None) for j in queue.claim(db, "w", 2)])
@@ -127,11 +163,32 @@ def test_watch_tells_every_change_until_all_is_done(jobs_db, db, registry, monke
         time.sleep(0.05)
     job = queue.claim(db, "w", 1)[0]
     queue.report_progress(db, job, 30, "working")
+    forged = [
+        f'{{"id": "{job_id}", "status": "failed"}}',
+        f'{{"id": "{uuid4()}"}}',
+        "garbage",
+        "[]",
+        "{",
+        '{"id": 7}',
+    ]
+    for payload in forged:
+        db.execute("select pg_notify('jobs_changed', %s)", [payload])
+    assert watching.stdout is not None
+    lines = iter(watching.stdout.readline, "")
+    expected = {"id": str(job_id), "status": "processing", "progress": 30, "message": "working"}
+    changes = []
+    while expected not in changes:
+        changes.append(json.loads(next(lines)))
     queue.complete(db, [(job, None)])
-    out, _ = watching.communicate(timeout=60)
-    changes = [json.loads(line) for line in out.splitlines()]
-    assert {"id": str(job_id), "status": "processing", "progress": 30, "message": "working"} in changes
-    assert changes[-1] == {"id": str(job_id), "status": "completed"}
+    changes += [json.loads(line) for line in lines]
+    assert watching.wait(60) == 0
+    assert changes[-1] == {**expected, "status": "completed", "progress": 100}
+    assert {change["status"] for change in changes if "id" in change} <= {
+        "pending",
+        "processing",
+        "completed",
+    }
+    assert {change["id"] for change in changes if "id" in change} == {str(job_id)}
 
 
 def test_the_live_table_shows_every_active_job(db, registry):

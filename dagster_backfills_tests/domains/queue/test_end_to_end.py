@@ -11,8 +11,9 @@ from psycopg.types.json import Jsonb
 from benchmarks.servers import dagster_servers
 from dagster_backfills.domains.queue import queue
 from dagster_backfills_tests.conftest import new_database
+from dagster_backfills_tests.domains.queue.runs import PARTS
 from dagster_backfills_tests.domains.queue.stand_ins import Mux, StandIn, serving
-from dagster_backfills_tests.domains.queue.test_engines import PARTS, needs_espeak
+from dagster_backfills_tests.domains.queue.test_engines import needs_espeak
 from dagster_backfills_tests.e2e.conftest import instance_environment
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]

@@ -1,64 +1,22 @@
 """The three kinds of work, each through its own client over a real socket, or embedded."""
 
 import io
-import json
 import shutil
 import subprocess
 
 import pytest
 
 from dagster_backfills.domains.queue import handlers
-from dagster_backfills.domains.queue.context import JobContext
-from dagster_backfills.domains.queue.engines import openai_api, sop, speech
+from dagster_backfills.domains.queue.engines import sop, speech
 from dagster_backfills.domains.queue.errors import JobError, PermanentJobError
-from dagster_backfills.domains.queue.registry import background_job_types
 from dagster_backfills.domains.queue.schemas import SopAnswer, SopInput
-from dagster_backfills_tests.domains.queue.stand_ins import Mux, OpenAI, StandIn, serving
+from dagster_backfills_tests.domains.queue.runs import GIVEN, PARTS, run
+from dagster_backfills_tests.domains.queue.stand_ins import Mux, StandIn, serving
 
+pytestmark = pytest.mark.usefixtures("no_accounts")
 needs_espeak = pytest.mark.skipif(
     not shutil.which("espeak-ng"), reason="espeak-ng (a Debian package) is not installed"
 )
-
-PARTS = [
-    "Welcome to the boiler room training. Open the valve slowly and check the pressure gauge. "
-    "The pressure must stay below ten bar. Close the valve when the tank is full. "
-    "If the pressure rises, open the relief valve at once.",
-    "Next, we turn to the fire drill. When the alarm rings, leave the building by the nearest exit. "
-    "Do not use the elevator. Gather at the assembly point in the car park. "
-    "The fire warden counts everyone at the assembly point.",
-    "Finally, let us look at reporting. Write every leak in the log book. Sign the log book page with your name. "
-    "Send the form to your supervisor before the end of the shift. "
-    "The supervisor must answer every report within one day.",
-]
-GIVEN = SopInput(title="Boiler *room*", transcript=" ".join(PARTS), duration=95.4)
-ANSWER = {
-    "chapters": [{"title": "All", "start": 0, "end": 95}],
-    "sop_markdown": "# Boiler\n\n1. Open the valve.\n",
-    "key_points": [f"Point {n}" for n in range(5)],
-}
-
-
-def run(job_type, input_data):
-    """The handler as a worker runs it; its output and the progress it reported."""
-    from uuid import uuid4
-
-    kind, seen = background_job_types().get(job_type), []
-    context = JobContext(
-        uuid4(), job_type, 1, kind.parse(input_data), lambda p, m: seen.append((p, m)) or True
-    )
-    return kind.load_handler()(context), seen
-
-
-@pytest.fixture(autouse=True)
-def no_accounts(monkeypatch):
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "MUX_TOKEN_ID", "MUX_TOKEN_SECRET"):
-        monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("JOBS_MEDIA_FOLDERS", str(tmp_path))
-    return tmp_path
 
 
 @pytest.fixture
@@ -150,95 +108,6 @@ def test_without_the_optional_packages_the_engine_says_what_to_install(folder, m
     assert failed.value.kind == "configuration"
 
 
-# OpenAI-compatible
-
-
-@pytest.fixture
-def api(monkeypatch):
-    server = StandIn(OpenAI)
-    server.answers, server.bodies = [], []
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-the-test-key")
-    monkeypatch.setenv("OPENAI_BASE_URL", f"{server.url}/v1")
-    with serving(server):
-        yield server
-
-
-def test_transcription_through_the_api(api, folder, monkeypatch):
-    monkeypatch.setenv("JOBS_TRANSCRIPTION_MODEL", "whisper-large")
-    segment = {
-        "id": 0,
-        "seek": 0,
-        "start": 0.0,
-        "end": 2.5,
-        "text": " Hello there.",
-        "tokens": [],
-        "temperature": 0.0,
-    }
-    segment |= {"avg_logprob": 0.0, "compression_ratio": 1.0, "no_speech_prob": 0.0}
-    api.answers = [{"text": "Hello there.", "language": "english", "duration": 2.0, "segments": [segment]}]
-    (folder / "a.mp3").write_bytes(b"sound")
-    output, _ = run("transcription", {"audio_url": (folder / "a.mp3").as_uri(), "language": "en"})
-    assert (output.transcript, output.duration, output.engine) == ("Hello there.", 2.0, "openai")
-    assert [(s.start, s.end, s.text) for s in output.segments] == [(0.0, 2.0, "Hello there.")]
-    body = api.bodies[0]
-    for part in (b"whisper-large", b"verbose_json", b'filename="a.mp3"', b"sound", b'name="language"'):
-        assert part in body
-
-
-def test_a_procedure_through_the_api_is_asked_for_by_schema(api):
-    api.answers = [json.dumps(ANSWER)]
-    output, _ = run("sop_generation", GIVEN.model_dump())
-    assert output.engine == "openai" and output.title == "Boiler *room*" and len(output.key_points) == 5
-    asked = json.loads(api.bodies[0])
-    schema = asked["response_format"]["json_schema"]
-    assert asked["response_format"]["type"] == "json_schema" and schema["strict"] is True
-    assert schema["schema"]["required"] == ["chapters", "sop_markdown", "key_points"]
-    assert schema["schema"]["additionalProperties"] is False
-    assert "95.4" in asked["messages"][0]["content"]
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (
-            {"chapters": [{"title": "x", "start": 0, "end": 96}]},
-            "chapter 1 ends at 96 s, after the recording's 95.4",
-        ),
-        ({"chapters": []}, "field chapters"),
-        ({"key_points": ["one"]}, "field key_points"),
-        ({"key_points": ["p"] * 8}, "field key_points"),
-        ({"sop_markdown": "# No steps"}, "no numbered steps"),
-        ({"more": 1}, "field more"),
-        (None, "field the whole"),
-    ],
-)
-def test_a_bad_answer_is_retried_and_says_what_was_wrong(api, change, said):
-    api.answers = [json.dumps(ANSWER | change) if change else "I can't do that."]
-    with pytest.raises(JobError, match=said) as failed:
-        run("sop_generation", GIVEN.model_dump())
-    assert failed.value.retryable and failed.value.kind == "bad_answer"
-
-
-@pytest.mark.parametrize(
-    ("statuses", "retryable"), [([500, 500], True), ([429, 429], True), ([400], False), ([404], False)]
-)
-def test_the_apis_refusals_are_retried_only_where_that_may_help(api, statuses, retryable):
-    api.failures = statuses
-    with pytest.raises(JobError, match=f"The API answered {statuses[0]}") as failed:
-        openai_api.sop_with_api(GIVEN)
-    assert failed.value.retryable is retryable
-
-
-def test_a_wrong_key_is_permanent_and_a_missing_one_names_the_variable(api, monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-another-key")
-    with pytest.raises(PermanentJobError, match="answered 401"):
-        openai_api.sop_with_api(GIVEN)
-    monkeypatch.delenv("OPENAI_API_KEY")
-    monkeypatch.setenv("JOBS_SOP_ENGINE", "openai")
-    with pytest.raises(PermanentJobError, match="OPENAI_API_KEY is not set"):
-        run("sop_generation", GIVEN.model_dump())
-
-
 # The embedded procedure
 
 
@@ -249,6 +118,14 @@ def test_the_embedded_engine_makes_a_valid_procedure_of_the_transcripts_own_sent
     assert output.sop_markdown.startswith("# Boiler \\*room\\*\n")
     assert "1. Open the valve slowly and check the pressure gauge." in output.sop_markdown
     assert "Welcome" not in output.sop_markdown
+
+
+def test_sentences_end_where_a_reader_would_say_so():
+    text = "Dr. Who came. See fig. 3 now. It has 3.5 bar, approx. Five is too much! Is No. 5 on? He said no. He left"
+    assert sop.split_sentences(text + ".\n\nAt 9 a.m. Monday it ends") == [
+        "Dr. Who came.", "See fig. 3 now.", "It has 3.5 bar, approx. Five is too much!", "Is No. 5 on?", "He said no.",
+        "He left.", "At 9 a.m. Monday it ends",
+    ]  # fmt: skip
 
 
 def test_chapters_change_where_the_topic_does_and_cover_the_recording():

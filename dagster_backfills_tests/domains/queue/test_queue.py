@@ -1,6 +1,5 @@
 """The queue as the database keeps it: order, fence, keys, retries, cancel, chain."""
 
-import threading
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
@@ -8,8 +7,6 @@ import psycopg
 import pytest
 
 from dagster_backfills.domains.queue import queue
-from dagster_backfills.domains.queue.errors import InvalidJobInput, UnknownJobType
-from dagster_backfills.domains.queue.queue import Owner, Step
 
 
 def _expire(db, job_id):
@@ -59,46 +56,6 @@ def test_a_job_for_later_is_not_claimed_before_its_time(db, registry):
     assert [j.id for j in queue.claim(db, "w", 5)] == [past]
     db.execute("update jobs.job_queue set run_after = now() - interval '1 second' where job_id = %s", [later])
     assert [j.id for j in queue.claim(db, "w", 5)] == [later]
-
-
-def test_a_unique_key_under_concurrent_enqueues_makes_one_job(jobs_db, registry):
-    ids, start = [], threading.Barrier(8)
-
-    def put():
-        with psycopg.connect(jobs_db, autocommit=True) as conn:
-            start.wait()
-            ids.extend(queue.enqueue(conn, "noop", unique_key=f"k{n}", registry=registry) for n in range(20))
-
-    threads = [threading.Thread(target=put) for _ in range(8)]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join()
-    assert len(ids) == 160 and len(set(ids)) == 20
-    with psycopg.connect(jobs_db) as conn:
-        assert conn.execute("select count(*) from jobs.background_jobs").fetchone() == (20,)
-        assert conn.execute("select count(*) from jobs.job_queue").fetchone() == (20,)
-
-
-@pytest.mark.parametrize("end", ["pending", "processing", "completed", "failed"])
-def test_a_unique_key_finds_its_job_whatever_became_of_it(db, registry, end):
-    first = queue.enqueue(db, "noop", unique_key="k", registry=registry)
-    if end != "pending":
-        job = queue.claim(db, "w", 1)[0]
-        if end == "completed":
-            queue.complete(db, [(job, None)])
-        if end == "failed":
-            queue.fail(db, job, "x", "x", "", False)
-    assert _row(db, first)["status"] == end
-    assert queue.enqueue(db, "noop", unique_key="k", registry=registry) == first
-    assert queue.enqueue(db, "echo", unique_key="k", registry=registry) != first
-
-
-def test_a_cancelled_job_frees_its_unique_key(db, registry):
-    first = queue.enqueue(db, "noop", unique_key="k", registry=registry)
-    queue.cancel(db, first)
-    second = queue.enqueue(db, "noop", unique_key="k", registry=registry)
-    assert second != first and [j.id for j in queue.claim(db, "w", 5)] == [second]
 
 
 def test_only_the_attempt_that_holds_a_job_can_move_it(db, registry):
@@ -271,117 +228,6 @@ def test_the_state_machine_refuses_what_is_not_a_step(db, registry):
         with pytest.raises(psycopg.errors.CheckViolation):
             db.execute("update jobs.background_jobs set status = %s", [status])
     assert _row(db, job_id)["status"] == "completed"
-
-
-def test_an_unknown_type_is_refused_with_the_types_there_are(db, registry):
-    with pytest.raises(UnknownJobType, match=r"Unknown job type: nope.*noop"):
-        queue.enqueue(db, "nope", registry=registry)
-    with pytest.raises(
-        psycopg.errors.InvalidParameterValue, match=r"Unknown job type: nope \(known: .*transcription"
-    ):
-        db.execute("select jobs.enqueue_background_job('nope')")
-    with pytest.raises(psycopg.errors.InvalidParameterValue, match="Unknown job type: nope"):
-        db.execute("select jobs.enqueue_background_jobs('nope', '{}')")
-
-
-@pytest.mark.parametrize(
-    ("job_type", "input_data", "said"),
-    [
-        ("transcription", {}, "field audio_url"),
-        ("transcription", {"audio_url": 7}, "field audio_url"),
-        ("transcription", {"audio_url": "file:///a.wav", "speed": 2}, "field speed"),
-        ("sop_generation", {"title": "t", "transcript": "x"}, "field duration"),
-        ("mux_upload", {"video_url": None}, "field video_url"),
-    ],
-)
-def test_an_input_that_does_not_fit_is_refused_naming_the_field_in_python_and_in_sql(
-    db, job_type, input_data, said
-):
-    with pytest.raises(InvalidJobInput, match=said):
-        queue.enqueue(db, job_type, input_data)
-    with pytest.raises(psycopg.errors.InvalidParameterValue, match=f"{job_type}: {said}"):
-        db.execute(
-            "select jobs.enqueue_background_job(%s, %s)", [job_type, psycopg.types.json.Jsonb(input_data)]
-        )
-    with pytest.raises(psycopg.errors.InvalidParameterValue, match=said):
-        db.execute(
-            "select jobs.enqueue_background_jobs(%s, %s)", [job_type, [psycopg.types.json.Jsonb(input_data)]]
-        )
-    assert db.execute("select count(*) from jobs.background_jobs").fetchone() == (0,)
-
-
-def test_a_value_that_only_the_model_refuses_is_refused_too(db):
-    with pytest.raises(InvalidJobInput, match="field duration"):
-        queue.enqueue(db, "sop_generation", {"title": "t", "transcript": "x", "duration": -1})
-
-
-def test_the_database_knows_the_same_fields_as_the_models(db):
-    from dagster_backfills.domains.queue.registry import background_job_types
-
-    for kind in background_job_types():
-        row = db.execute(
-            "select input_fields, required_fields from jobs.job_types where job_type = %s", [kind.name]
-        ).fetchone()
-        fields = kind.input_model.model_fields
-        assert set(row[0]) == set(fields)
-        assert set(row[1]) == {name for name, field in fields.items() if field.is_required()}
-
-
-def test_a_priority_out_of_range_is_refused(db, registry):
-    with pytest.raises(InvalidJobInput, match="priority must be 1 to 10, not 11"):
-        queue.enqueue(db, "noop", priority=11, registry=registry)
-
-
-def test_a_chain_starts_each_step_when_the_one_before_completes(db):
-    owner = Owner(user_id="mem_1", company_id="org_1", training_id="tr_1")
-    steps = [
-        Step("sop_generation", {"title": "Fire drill"}, priority=2),
-        Step("mux_upload", {"video_url": "https://media.example/a.mp4"}),
-    ]
-    first = queue.enqueue(db, "transcription", {"audio_url": "file:///a.wav"}, owner=owner, then=steps)
-    heard = {
-        "transcript": "Open the door.",
-        "segments": [],
-        "duration": 12.5,
-        "language": "en",
-        "engine": "x",
-    }
-    queue.complete(db, [(queue.claim(db, "w", 5)[0], heard)])
-    [second] = queue.claim(db, "w", 5)
-    assert (second.job_type, second.priority) == ("sop_generation", 2)
-    assert second.input_data == {
-        "title": "Fire drill", "transcript": "Open the door.", "duration": 12.5, "segments": []
-    }  # fmt: skip
-    row = _row(db, second.id)
-    assert (row["parent_id"], row["user_id"], row["company_id"], row["training_id"]) == (
-        first, "mem_1", "org_1", "tr_1"
-    )  # fmt: skip
-    queue.complete(db, [(second, {"title": "Fire drill"})])
-    [third] = queue.claim(db, "w", 5)
-    assert third.input_data == {"video_url": "https://media.example/a.mp4"}
-    assert (third.job_type, _row(db, third.id)["parent_id"]) == ("mux_upload", second.id)
-    queue.complete(db, [(third, {})])
-    assert queue.claim(db, "w", 5) == []
-
-
-def test_a_chain_stops_where_a_step_fails_or_is_cancelled(db):
-    step = [Step("sop_generation", {"title": "t"})]
-    for end in ("fail", "cancel"):
-        job_id = queue.enqueue(db, "transcription", {"audio_url": "file:///a.wav"}, then=step)
-        job = queue.claim(db, "w", 1)[0]
-        queue.fail(db, job, "x", "x", "", False) if end == "fail" else queue.cancel(db, job_id)
-    assert db.execute("select count(*) from jobs.background_jobs").fetchone() == (2,)
-
-
-def test_a_chain_that_can_not_work_is_refused_at_once(db):
-    audio = {"audio_url": "file:///a.wav"}
-    with pytest.raises(
-        InvalidJobInput, match=r"sop_generation \(a step of transcription\): field title is required"
-    ):
-        queue.enqueue(db, "transcription", audio, then=[Step("sop_generation", {})])
-    with pytest.raises(InvalidJobInput, match="Unknown job type: nope"):
-        queue.enqueue(db, "transcription", audio, then=[Step("nope", {})])
-    assert db.execute("select count(*) from jobs.background_jobs").fetchone() == (0,)
 
 
 def test_every_change_is_announced(jobs_db, db, registry):

@@ -26,7 +26,9 @@ create table kintell.backfill_jobs (
     file_sha256 text not null check (file_sha256 ~ '^[0-9a-f]{64}$'),
     file_stamp text not null,
     columns text[] not null,
-    line_break text not null check (line_break in ('lf', 'cr')),
+    -- What the file was recognized as. A compressed or UTF-16 file is read from a plain copy.
+    delimiter text not null default ',' check (char_length(delimiter) = 1),
+    recognized text not null default '',
     on_duplicate text not null default 'skip' check (on_duplicate in ('skip', 'update', 'error')),
 
     -- The account.
@@ -67,7 +69,8 @@ create table kintell.backfill_jobs (
     constraint completed_means_all check (status <> 'completed' or processed_rows = total_rows),
     constraint completed_has_its_time check (status <> 'completed' or completed_at is not null),
     constraint running_is_claimed check (status <> 'running' or activity is not null),
-    constraint checkpoint_in_file check (checkpoint_offset between 0 and file_size)
+    -- Of a plain copy: it may lie past the size of the file as it was given.
+    constraint checkpoint_not_before_file check (checkpoint_offset >= 0)
 );
 comment on table kintell.backfill_jobs is
 'One row an import: the file, the account, the checkpoint, the claim, the undoing.';
@@ -209,6 +212,8 @@ create table kintell.backfill_row_errors (
 );
 comment on table kintell.backfill_row_errors is
 'Rejected rows as they stood in the file. Open until a replay imports them.';
+comment on column kintell.backfill_row_errors.row_values is
+'The fields as they stood in the file; of a row that is not replayable, its whole text as the only one.';
 
 -- What a session was before an import with on_duplicate = update rewrote it.
 create table kintell.backfill_job_updates (
@@ -346,6 +351,21 @@ left join lateral (
 ) as b on true;
 comment on view kintell.backfill_job_history is
 'Every import: how far, how fast, how many rows rejected, how long.';
+
+create view kintell.unaccounted_jobs as
+select j.id, j.status, j.failed_rows, e.open_errors, j.inserted_rows, b.inserted_in_batches, j.created_at
+from kintell.backfill_jobs as j
+cross join lateral (
+    select count(*) as open_errors from kintell.backfill_row_errors as r where r.job_id = j.id and r.resolved_at is null
+) as e
+cross join lateral (
+    select coalesce(sum(bb.inserted_rows), 0) as inserted_in_batches
+    from kintell.backfill_job_batches as bb
+    where bb.job_id = j.id
+) as b
+where j.activity is null and (j.failed_rows <> e.open_errors or j.inserted_rows <> b.inserted_in_batches);
+comment on view kintell.unaccounted_jobs is
+'Jobs at rest whose counters differ from the rows that are there. None is good.';
 
 create view kintell.backfill_daily_summary as
 select

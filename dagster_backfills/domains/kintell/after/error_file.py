@@ -8,21 +8,26 @@ from uuid import UUID
 
 import psycopg
 
+from dagster_backfills.domains.kintell.file.header import MESSAGE, RAW, ROW, Header
 from dagster_backfills.domains.kintell.importing.account import Job, load_job
 from dagster_backfills.domains.kintell.statements import statements
 
-ROW, MESSAGE = "_error_row", "_error_message"
+# Number, message and fields of a row, and whether it could be split; if not, its whole text is the only field.
+RejectedRow = tuple[int, str, list[str], bool]
 
 
-def error_lines(columns: list[str], errors: Iterable[tuple[int, str, list[str]]]) -> Iterator[str]:
-    """CSV text: the file's columns (without those of an earlier error file), the row's number, its message."""
-    keep = [i for i, name in enumerate(columns) if name not in (ROW, MESSAGE)]
+def error_lines(header: Header, errors: Iterable[RejectedRow]) -> Iterator[str]:
+    """CSV text in the file's own dialect: its columns, without those of an earlier error file, and ours. A row that is
+    not split stands in `_error_raw` alone, so that it can't be taken for a good one."""
+    keep = [i for i, name in enumerate(header.names) if name not in (ROW, MESSAGE, RAW)]
+    raw = header.positions.get(RAW, len(header.columns))
     buffer = io.StringIO()
     # CRLF, as RFC 4180 has it; a writer that ends lines otherwise leaves a lone CR in a field unquoted.
-    writer = csv.writer(buffer, lineterminator="\r\n")
-    writer.writerow([*(columns[i] for i in keep), ROW, MESSAGE])
-    for row, message, values in errors:
-        writer.writerow([*(values[i] if i < len(values) else "" for i in keep), row, message])
+    writer = csv.writer(buffer, delimiter=header.form.delimiter, lineterminator="\r\n")
+    writer.writerow([*(header.columns[i] for i in keep), ROW, MESSAGE, RAW])
+    for row, message, values, split in errors:
+        fields = dict(enumerate(values)) if split else {raw: values[0]}
+        writer.writerow([*(fields.get(i, "") for i in keep), row, message, fields.get(raw, "")])
         if buffer.tell() > 65536:
             yield buffer.getvalue()
             buffer.seek(0)
@@ -35,7 +40,7 @@ def stream_errors(conn: psycopg.Connection, job: Job) -> Iterator[str]:
     with conn.transaction(), conn.cursor(name="kintell_errors") as cursor:
         cursor.itersize = 2000
         cursor.execute(statements().errors.sql, {"job": job.id})
-        yield from error_lines(job.columns, cursor)
+        yield from error_lines(job.header, cursor)
 
 
 def write_error_file(conn: psycopg.Connection, job: UUID, url: str) -> int:

@@ -6,8 +6,7 @@ from uuid import UUID
 
 import psycopg
 
-from dagster_backfills.domains.kintell.file.parse import Parsed
-from dagster_backfills.domains.kintell.file.reader import KNOWN
+from dagster_backfills.domains.kintell.file.reader import Block
 from dagster_backfills.domains.kintell.importing.account import Job, load_job
 from dagster_backfills.domains.kintell.importing.claims import LEASE_SECONDS, Claim, ClaimLost
 from dagster_backfills.domains.kintell.importing.writer import Rules, add_batch, store_sessions
@@ -40,7 +39,7 @@ def replay(
     row that was imported is no longer open: an interrupted replay is simply started again."""
     with Claim(url, job, "replay", run_id=run_id, lease=lease) as claim, claim.connect() as conn:
         found = load_job(conn, job)
-        rules = Rules(found.on_duplicate, frozenset(found.columns), again=True)
+        rules = Rules(found.on_duplicate, frozenset(found.header.positions), again=True)
         users = Users(conn)
         tried = imported = after = 0
         while True:
@@ -60,28 +59,9 @@ def _batch(
     users: Users,
     create_missing_users: bool,
 ) -> Batch:
-    import numpy as np
-    import polars as pl
-
-    numbers = np.array([number for number, _, _ in rows], np.int64)
-    positions = job.header.positions
-    data = {
-        name: [values[positions[name]].strip() if name in positions else "" for _, values, _ in rows]
-        for name in KNOWN
-    }
-    frame = pl.DataFrame(
-        {**data, "row": np.arange(len(rows))}, schema={**dict.fromkeys(KNOWN, pl.String), "row": pl.Int64}
-    )
-    values_by_row = {number: values for number, values, _ in rows}
-    batch = prepare(
-        Parsed(frame, {}),
-        numbers,
-        (0, 0),
-        values_by_row.__getitem__,
-        users,
-        SettledIds(conn, job.id, 0),
-        create_missing_users=create_missing_users,
-    )
+    numbers, values = [number for number, _, _ in rows], [value for _, fields, _ in rows for value in fields]
+    block = Block(job.header, numbers, values, first_row=numbers[0], last_row=numbers[-1])
+    batch = prepare(block, users, SettledIds(conn, job.id, 0), create_missing_users=create_missing_users)
     batch.position = statements().next_event_position(conn)
     return batch
 

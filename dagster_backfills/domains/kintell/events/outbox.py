@@ -19,6 +19,7 @@ from nats.js.api import StreamConfig
 from dagster_backfills.domains.kintell.statements import statements
 from dagster_backfills.errors import NotUsableError
 from dagster_backfills.postgres.connection import connect
+from dagster_backfills.redact import redact
 
 BATCH = 1000
 ACK_SECONDS = 15.0
@@ -27,7 +28,10 @@ SUBJECTS = "kintell.session.>"
 
 
 class NatsUnavailable(NotUsableError):
-    """NATS can't be reached or does not take events now; they wait."""
+    """NATS can't be reached or does not take events now; they wait. The message is stored and logged: no secrets."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(redact(message))
 
 
 @dataclass

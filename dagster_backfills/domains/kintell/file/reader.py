@@ -1,197 +1,143 @@
-"""Streaming a CSV file as blocks of whole records, from any byte where a record begins. Not here: the values."""
+"""Streaming the rows of a CSV file in blocks, from any byte where a row begins. Not here: what the values mean."""
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING
 
-from dagster_backfills.domains.kintell.file.fields import split_fields
+from dagster_backfills.domains.kintell.file.dialect import PlainCsv, to_plain_csv
 from dagster_backfills.domains.kintell.file.files import FileError, SourceFile
-from dagster_backfills.domains.kintell.file.records import (
-    MAX_RECORD_BYTES,
-    NoLineBreak,
-    Records,
-    line_break_byte,
-    scan,
-)
+from dagster_backfills.domains.kintell.file.header import KNOWN, RAW, Header, read_header
+from dagster_backfills.domains.kintell.file.records import NotCsv, clean, is_blank, records
 
 if TYPE_CHECKING:
-    import numpy as np
+    import polars as pl
 
-REQUIRED = ("session_id", "session_type", "participant_email", "volunteer_email", "date", "duration_min")
-OPTIONAL = ("rating", "feedback_text", "language_level")
-KNOWN = REQUIRED + OPTIONAL
+__all__ = ["KNOWN", "Block", "Header", "read_blocks", "read_header"]
+
 MAX_BLOCK_BYTES = 4 * 1024 * 1024
-
-
-@dataclass(frozen=True)
-class Header:
-    """The columns of a file, its line break (`lf` or `cr`) and where the first row begins."""
-
-    columns: tuple[str, ...]
-    line_break: str
-    data_offset: int
-
-    @property
-    def positions(self) -> dict[str, int]:
-        """Where the columns that mean something stand."""
-        return {name: self.columns.index(name) for name in KNOWN if name in self.columns}
+CHUNK_BYTES = 1024 * 1024
 
 
 @dataclass
 class Block:
-    """Records as bytes. `first_row` numbers the first (1 is the row after the header; blank lines have no
-    number); `byte_to` is where the next block begins."""
+    """Rows `first_row` to `last_row` of a file (1 is the row after the header; blank lines have no number).
 
-    data: bytes
-    records: Records
-    first_row: int
-    byte_from: int
-    byte_to: int
+    `values` has the fields of those that could be split, as they stand, one row after the other; `numbers` says which
+    these are. `broken` has the others: what is wrong with each, and its whole text. `byte_to` is where the next begins.
+    """
 
-    def record(self, i: int) -> bytes:
-        return self.data[self.records.starts[i] : self.records.ends[i]]
+    header: Header
+    numbers: Sequence[int]
+    values: list[str]
+    broken: dict[int, tuple[str, str]] = field(default_factory=dict)
+    first_row: int = 0
+    last_row: int = -1
+    byte_from: int = 0
+    byte_to: int = 0
 
-    @property
-    def row_numbers(self) -> "np.ndarray":
-        import numpy as np
+    def __len__(self) -> int:
+        return self.last_row - self.first_row + 1
 
-        return np.arange(self.first_row, self.first_row + len(self.records), dtype=np.int64)
+    def values_of(self, number: int) -> list[str]:
+        """The fields of a row that could be split, as they stand in the file."""
+        width = len(self.header.columns)
+        at = bisect_left(self.numbers, number) * width
+        return self.values[at : at + width]
 
+    def frame(self, only: Sequence[str] = KNOWN) -> "pl.DataFrame":
+        """`row` (its number) and the known columns of the rows that could be split, as trimmed text in NFC. A column
+        that the file does not have, or that is not in `only`, is empty."""
+        import polars as pl
 
-def read_header(source: SourceFile) -> Header:
-    """The header row. Raises `FileError` where there is none, or where it lacks or repeats a column that counts."""
-    with source.open() as handle:
-        head = handle.read(65536)
-        if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
-            raise FileError(f"{source.name} is UTF-16", hint="Save it as CSV UTF-8.")
-        bom = 3 if head.startswith(b"\xef\xbb\xbf") else 0
-        head = head[bom:]
-        line_break = _line_break(head)
-        while True:
-            at_end = bom + len(head) >= source.size
-            records = _scan(source, head, at_end, line_break, 0)
-            if len(records) or at_end:
-                break
-            head += _read(source, handle, len(head))
-    if not len(records):
-        raise FileError(f"{source.name} is empty", hint=f"It needs a header row: {','.join(KNOWN)}")
-    if records.odd.get(0):
-        raise FileError(f"{source.name}: the header row can't be read: {records.odd[0]}")
-    columns = _columns(source, head[records.starts[0] : records.ends[0]])
-    ends = int(records.ends[0])
-    rest = head[ends : ends + 2]
-    past = ends + (0 if not rest else 2 if rest == b"\r\n" and line_break == "lf" else 1)
-    return Header(columns, line_break, bom + past)
-
-
-def _line_break(head: bytes) -> str:
-    """`cr` where the first line break outside quotes is a lone carriage return."""
-    outside = b"".join(head.split(b'"')[::2])
-    feed, ret = outside.find(b"\n"), outside.find(b"\r")
-    lone = ret >= 0 and outside[ret + 1 : ret + 2] not in (b"\n", b"") and (feed < 0 or ret < feed)
-    return "cr" if lone or (ret >= 0 and ret == len(outside) - 1 and feed < 0) else "lf"
-
-
-def _columns(source: SourceFile, record: bytes) -> tuple[str, ...]:
-    if b"\0" in record:
-        raise FileError(f"{source.name}: the header row has a NUL byte; this is no CSV file")
-    try:
-        columns = tuple(field.decode().strip() for field in split_fields(record))
-    except UnicodeDecodeError as error:
-        raise FileError(
-            f"{source.name}: the header row is not UTF-8", hint="Save it as CSV UTF-8."
-        ) from error
-    missing = [name for name in REQUIRED if name not in columns]
-    if missing:
-        raise FileError(
-            f"{source.name} lacks the required column{'s' * (len(missing) > 1)} {', '.join(missing)}",
-            hint=f"Its header row has: {', '.join(columns)[:300]}",
-        )
-    twice = [name for name in KNOWN if columns.count(name) > 1]
-    if twice:
-        raise FileError(f"{source.name} has the column {twice[0]} more than once")
-    return columns
-
-
-def _scan(source: SourceFile, data: bytes, at_end: bool, line_break: str, offset: int) -> Records:
-    try:
-        return scan(data, at_end, line_break_byte(line_break))
-    except NoLineBreak:
-        raise FileError(
-            f"{source.name}: a line after byte {offset} goes on for more than "
-            f"{MAX_RECORD_BYTES // 1024 // 1024} MB; this is no CSV file"
-        ) from None
-
-
-def _read(source: SourceFile, handle: IO[bytes], size: int) -> bytes:
-    try:
-        data = handle.read(max(size, 65536))
-    except OSError as error:
-        raise FileError(f"{source.url} can't be read: {error}") from error
-    if not data:
-        raise FileError(f"{source.url} ended before its {source.size} bytes; it was cut while it was read")
-    return data
+        columns = [pl.Series("row", self.numbers, pl.Int64)]
+        for name in KNOWN:
+            at = self.header.positions.get(name) if name in only else None
+            texts = [""] * len(self.numbers) if at is None else self.values[at :: len(self.header.columns)]
+            if not "".join(texts).isascii():
+                texts = [text if text.isascii() else clean(text) for text in texts]
+            columns.append(pl.Series(name, texts, pl.String))
+        return pl.DataFrame(columns).with_columns(pl.col(KNOWN).str.strip_chars())
 
 
 def read_blocks(
-    source: SourceFile,
+    source: SourceFile | PlainCsv,
     header: Header,
     offset: int,
     first_row: int,
     max_rows: int,
     digest: "hashlib._Hash | None" = None,
 ) -> Iterator[Block]:
-    """Blocks of at most `max_rows` records from byte `offset` to the end of the file, in order.
+    """Blocks of at most `max_rows` rows from byte `offset` to the end of the file, in order; one without any stands
+    for a long stretch of blank lines.
 
-    Memory does not depend on the file's size: a block has at most 4 MB, unless a single record is larger.
+    Memory does not depend on the file's size: a block has about 4 MB, unless a single record is larger.
     With `digest`, every byte read goes into it.
     """
-    with source.open(offset) as handle:
-        data, position, row, per_row, wanted = b"", offset, first_row, 200.0, 0
-        while True:
-            size = max(wanted, min(int(per_row * max_rows * 1.05), MAX_BLOCK_BYTES))
-            size = min(size - len(data), source.size - position - len(data))
-            if size > 0:
-                more = _read_fully(source, handle, size)
-                if digest is not None:
-                    digest.update(more)
-                data += more
-            at_end = position + len(data) >= source.size
-            records = _scan(source, data, at_end, header.line_break, position)
-            if records.consumed == 0 and not at_end:
-                wanted = max(len(data) * 2, 65536)
-                continue
-            wanted = 0
-            taken = _first(records, max_rows, len(data))
-            per_row = max(taken.consumed / max(len(taken), 1), 1.0)
-            yield Block(data, taken, row, position, position + taken.consumed)
-            row += len(taken)
-            position += taken.consumed
-            data = data[taken.consumed :]
-            if position >= source.size:
-                return
-
-
-def _read_fully(source: SourceFile, handle: IO[bytes], size: int) -> bytes:
-    pieces, got = [], 0
-    while got < size:
-        try:
-            piece = handle.read(size - got)
-        except OSError as error:
-            raise FileError(f"{source.url} can't be read: {error}") from error
-        if not piece:
-            raise FileError(
-                f"{source.url} ended before its {source.size} bytes; it was cut while it was read"
+    plain, gathered = to_plain_csv(source), _Gathered(header, offset, first_row)
+    with plain.open(offset) as handle:
+        data, position = b"", offset
+        while position < plain.size:
+            data += _read(
+                plain, handle, min(plain.size - position - len(data), max(CHUNK_BYTES, len(data))), digest
             )
-        pieces.append(piece)
-        got += len(piece)
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            at_end, end = position + len(data) >= plain.size, 0
+            try:
+                for begin, end, fields, problem in records(data, header.form.delimiter, at_end):
+                    gathered.add(fields, problem, data, begin, end)
+                    if gathered.row - gathered.first_row == max_rows:
+                        yield gathered.block(position + end)
+            except NotCsv as error:
+                raise FileError(
+                    f"{plain.name}: after byte {position}, row {gathered.row:,}, {error}"
+                ) from None
+            data, position = data[end:], plain.size if at_end else position + end
+            due = at_end or position - gathered.byte_from >= MAX_BLOCK_BYTES
+            if due and position > gathered.byte_from:
+                yield gathered.block(position)
 
 
-def _first(records: Records, n: int, length: int) -> Records:
-    """The first `n` records; the rest begins where record `n` starts (blank lines before it are passed)."""
-    if len(records) <= n:
-        return records
-    odd = {i: problem for i, problem in records.odd.items() if i < n}
-    return Records(records.starts[:n], records.ends[:n], records.commas[:n], int(records.starts[n]), odd)
+def _read(plain: PlainCsv, handle: IO[bytes], size: int, digest: "hashlib._Hash | None") -> bytes:
+    try:
+        data = handle.read(size)
+    except OSError as error:
+        raise FileError(f"{plain.url} can't be read: {error}") from error
+    if not data:
+        raise FileError(f"{plain.url} ended before its {plain.size} bytes; it was cut while it was read")
+    if digest is not None:
+        digest.update(data)
+    return data
+
+
+class _Gathered:
+    """Rows on their way to becoming a block. `row` is the number that the next one gets."""
+
+    def __init__(self, header: Header, offset: int, first_row: int) -> None:
+        self.header, self.byte_from, self.first_row, self.row = header, offset, first_row, first_row
+        self.values: list[str] = []
+        self.broken: dict[int, tuple[str, str]] = {}
+        plain = header.width == len(header.columns) and RAW not in header.positions
+        self.plain_width = header.width if plain else -1
+
+    def add(self, fields: list[str], problem: str | None, data: bytes, begin: int, end: int) -> None:
+        """Take a record, unless it is blank. One that is not plainly of the right width is looked at."""
+        if is_blank(fields):
+            return
+        if not problem and len(fields) == self.plain_width:
+            self.values += fields
+        elif found := (problem, fields[0]) if problem else self.header.broken(fields, data[begin:end]):
+            self.broken[self.row] = found
+        else:
+            self.values += [*fields, *[""] * (len(self.header.columns) - len(fields))]
+        self.row += 1
+
+    def block(self, byte_to: int) -> Block:
+        """What has been gathered, up to this byte; what comes next is another block."""
+        numbers: Sequence[int] = range(self.first_row, self.row)
+        if self.broken:
+            numbers = [number for number in numbers if number not in self.broken]
+        last, begin = self.row - 1, self.byte_from
+        made = Block(self.header, numbers, self.values, self.broken, self.first_row, last, begin, byte_to)
+        self.first_row, self.byte_from, self.values, self.broken = self.row, byte_to, [], {}
+        return made

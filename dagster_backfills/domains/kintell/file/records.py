@@ -1,229 +1,118 @@
-"""Where the records of a CSV byte block begin and end, quotes respected. Pure; no parsing of values, no I/O.
+"""The records of CSV bytes, read by Python's `csv`: where each ends, its fields, what is wrong. Pure; no I/O.
 
-Quotes follow RFC 4180: one at the beginning of a field opens it, a doubled one inside stands for itself. A quote
-in the middle of an unquoted field is an ordinary character. A record whose quoting is broken ends at its first
-line break, so that it costs one row and not the rest of the file.
+A record ends at any line break outside quotes: LF, CR LF, CR or CR CR LF. One whose quoting is broken ends at its
+first line break, so that it costs one row and not the rest of the file. Not here: what a record must hold.
 """
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+import csv
+import unicodedata
+from collections.abc import Callable, Iterator
 
-if TYPE_CHECKING:
-    import numpy as np
-
-MAX_RECORD_BYTES = 16 * 1024 * 1024
+MAX_RECORD_BYTES = 4 * 1024 * 1024
+MAX_AGAIN_BYTES = 16 * MAX_RECORD_BYTES
 UNTERMINATED = "Unterminated quote"
 TEXT_AFTER_QUOTE = "Text after a closing quote"
-TOO_LONG = f"Row is longer than {MAX_RECORD_BYTES // 1024 // 1024} MB"
+TOO_LONG = f"Unterminated quote, or a row of more than {MAX_RECORD_BYTES // 1024 // 1024} MB"
+NUL = "Row contains a NUL byte"
 
-_QUOTE, _COMMA, _CR = 34, 44, 13
+# White space, and what has no width: no-break, joiners, direction marks, byte-order marks, soft hyphens.
+INVISIBLE = "".join(c for c in map(chr, range(0x3001)) if c.isspace()) + (
+    "\u00ad\u180e\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff"
+)
+
+# The library's own limit is for the whole process. Records are limited below, by their bytes.
+csv.field_size_limit(max(csv.field_size_limit(), 4 * MAX_RECORD_BYTES))
+
+Record = tuple[int, int, list[str], str | None]
 
 
-@dataclass
-class Records:
-    """Records of a block: `starts[i]:ends[i]` without the line break; blank ones are left out.
+class NotCsv(Exception):
+    """What is read can't be CSV; the message says why."""
 
-    `odd` are those that only the slow reading could judge, by index: a problem, or None where quotes in
-    unquoted fields are harmless. `commas[i]` counts separators of the others. `consumed` is where the first
-    record begins that is not in `starts`.
+
+def records(data: bytes, delimiter: str, at_end: bool) -> Iterator[Record]:
+    """(begin, end, fields, problem) of each record of `data`, which begins with one; blank lines are records too.
+
+    `at_end` says that nothing follows; else the last record is left out where it may go on. A broken record has its
+    whole text as its only field. Raises `NotCsv` for an endless line, and where quotes are in hopeless disorder.
     """
-
-    starts: "np.ndarray"
-    ends: "np.ndarray"
-    commas: "np.ndarray"
-    consumed: int
-    odd: dict[int, str | None] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.starts)
-
-
-class NoLineBreak(Exception):
-    """A line goes on past every limit: what is read is no CSV file."""
-
-
-def line_break_byte(line_break: str) -> int:
-    """The byte that ends a record: `lf` (also CR LF) or `cr`."""
-    return _CR if line_break == "cr" else 10
-
-
-def scan(block: bytes, at_end: bool, line_break: int, limit: int = MAX_RECORD_BYTES) -> Records:
-    """Find the records of `block`, which begins with one. What may go on past the block is left for the next.
-
-    `at_end` says that nothing follows the block. Raises `NoLineBreak` where a line exceeds `limit`.
-    """
-    import numpy as np
-
-    scanner = _Scanner(block, at_end, line_break, limit)
-    scanner.run()
-    starts = np.concatenate(scanner.starts) if scanner.starts else np.empty(0, np.int64)
-    ends = np.concatenate(scanner.ends) if scanner.ends else np.empty(0, np.int64)
-    commas = np.concatenate(scanner.counts) if scanner.counts else np.empty(0, np.int64)
-    consumed = min(scanner.position, len(block))
-    if line_break != _CR and len(ends):
-        ends = ends - ((ends > starts) & (scanner.bytes[np.maximum(ends - 1, 0)] == _CR))
-    keep = _not_blank(block, starts, ends, commas)
-    odd = scanner.odd
-    if not keep.all():
-        where = np.cumsum(keep) - 1
-        odd = {int(where[i]): problem for i, problem in odd.items() if keep[i]}
-        starts, ends, commas = starts[keep], ends[keep], commas[keep]
-    return Records(starts, ends, commas, consumed, odd)
-
-
-def _not_blank(block: bytes, starts: "np.ndarray", ends: "np.ndarray", commas: "np.ndarray") -> "np.ndarray":
-    import numpy as np
-
-    keep = ends > starts
-    # Only a record without separators can be nothing but white space.
-    for i in np.flatnonzero(keep & (commas == 0)):
-        keep[i] = bool(block[starts[i] : ends[i]].strip())
-    return keep
-
-
-class _Scanner:
-    def __init__(self, block: bytes, at_end: bool, line_break: int, limit: int) -> None:
-        import numpy as np
-
-        self.block, self.at_end, self.line_break, self.limit = block, at_end, line_break, limit
-        self.bytes = np.frombuffer(block, np.uint8)
-        marks = (self.bytes == _QUOTE) | (self.bytes == _COMMA) | (self.bytes == line_break)
-        self.marks = np.flatnonzero(marks)
-        self.kinds = self.bytes[self.marks]
-        self.position = 0
-        self.count = 0
-        self.starts: list[Any] = []
-        self.ends: list[Any] = []
-        self.counts: list[Any] = []
-        self.odd: dict[int, str | None] = {}
-
-    def run(self) -> None:
-        slowly = 1
-        while self.position < len(self.block):
-            before = self.position
-            if not self.fast():
+    # Files of old programs end with Ctrl-Z.
+    whole = data.rstrip(b"\x1a") if at_end else data[: max(data.rfind(b"\n"), data.rfind(b"\r")) + 1]
+    lines = whole.splitlines(keepends=True)
+    if len(data) > MAX_RECORD_BYTES:
+        _check_lines(lines, len(data) - len(whole))
+    sound = _is_sound(whole)
+    decode: Callable[[bytes], str] = bytes.decode if sound else _decode_anyhow
+    first = begin = again = 0
+    while first < len(lines):
+        base = first
+        reader = csv.reader(map(decode, lines[first:]), delimiter=delimiter, strict=True)
+        try:
+            for fields in reader:
+                last = base + reader.line_num
+                end = begin + (len(lines[first]) if last == first + 1 else _size(lines, first, last))
+                if end - begin > MAX_RECORD_BYTES:
+                    raise csv.Error
+                problem = None if sound else unreadable(data[begin:end])
+                yield begin, end, [as_text(data[begin:end])] if problem else fields, problem
+                first, begin = last, end
+            return
+        except csv.Error as error:
+            size = _size(lines, first, base + reader.line_num)
+            is_open = str(error) == "unexpected end of data"
+            if is_open and not at_end and size <= MAX_RECORD_BYTES:
                 return
-            slowly = 1 if self.position - before > 65536 else min(slowly * 2, 4096)
-            for _ in range(slowly):
-                if self.position >= len(self.block):
-                    return
-                if not self.slow():
-                    return
+            again += size
+            if again > MAX_AGAIN_BYTES:
+                raise NotCsv("its quotes are in disorder: too many of them are never closed") from None
+            end = begin + len(lines[first])
+            problem = unreadable(data[begin:end]) or (UNTERMINATED if is_open else TEXT_AFTER_QUOTE)
+            yield begin, end, [as_text(data[begin:end])], TOO_LONG if size > MAX_RECORD_BYTES else problem
+            first, begin = first + 1, end
 
-    def fast(self) -> bool:
-        """Take records while the quoting is regular. True where a record is left that needs the slow reading."""
-        import numpy as np
 
-        at = self.position
-        first = int(np.searchsorted(self.marks, at))
-        marks, kinds = self.marks[first:], self.kinds[first:]
-        quote = kinds == _QUOTE
-        outside = np.cumsum(quote) & 1 == 0
-        at_break = np.flatnonzero(outside & (kinds == self.line_break))
-        if quote.any():
-            stop = self.first_irregular(marks[quote])
-            at_break = at_break[: np.searchsorted(marks[at_break], stop)]
-        breaks = marks[at_break]
-        starts = np.concatenate([[at], breaks[:-1] + 1]) if len(breaks) else np.empty(0, np.int64)
-        long = np.flatnonzero(breaks - starts > self.limit)
-        if len(long):
-            starts, breaks, at_break = starts[: long[0]], breaks[: long[0]], at_break[: long[0]]
-        if len(breaks):
-            upto = np.cumsum(outside & (kinds == _COMMA))[at_break]
-            self.add(starts, breaks, np.diff(upto, prepend=0))
-            self.position = int(breaks[-1]) + 1
-        return self.position < len(self.block)
+def _check_lines(lines: list[bytes], left: int) -> None:
+    if max(left, max(map(len, lines), default=0)) > MAX_RECORD_BYTES:
+        raise NotCsv(
+            f"a line goes on for more than {MAX_RECORD_BYTES // 1024 // 1024} MB; this is no CSV file"
+        )
 
-    def first_irregular(self, quotes: "np.ndarray") -> int:
-        """Position of the first quote that is not where RFC 4180 has quotes; the block's length if none is."""
-        import numpy as np
 
-        opens, closes = quotes[0::2], quotes[1::2]
-        before = self.bytes[np.maximum(opens - 1, 0)]
-        good = (before == _COMMA) | (before == self.line_break) | (opens == self.position)
-        good[1:] |= opens[1:] == closes[: len(opens) - 1] + 1
-        stop = int(opens[~good][0]) if not good.all() else len(self.block)
-        last = len(self.block) - 1
-        after = self.bytes[np.minimum(closes + 1, last)]
-        fine = (after == _COMMA) | (after == self.line_break) | ((closes == last) & self.at_end)
-        if self.line_break != _CR:
-            after_next = self.bytes[np.minimum(closes + 2, last)]
-            fine |= (after == _CR) & ((after_next == self.line_break) | ((closes + 1 == last) & self.at_end))
-        paired = len(opens) - 1
-        fine[:paired] |= closes[:paired] + 1 == opens[1:]
-        return min(stop, int(closes[~fine][0]) if not fine.all() else stop)
+def _size(lines: list[bytes], first: int, last: int) -> int:
+    return sum(map(len, lines[first:last]))
 
-    def slow(self) -> bool:
-        """Take one record byte by byte. False where it may go on past the block."""
-        end, problem = self.read_one(self.position)
-        if end is None:
-            return False
-        self.odd[self.count] = problem
-        self.add([self.position], [end], [0])
-        self.position = end + 1
-        return True
 
-    def read_one(self, start: int) -> tuple[int | None, str | None]:
-        """Where the record that begins at `start` ends, and what is wrong with it. (None, None): not known yet."""
-        block, at = self.block, start
-        line_end = block.find(self.line_break, start)
-        if line_end < 0:
-            line_end = len(block)
-            if line_end - start <= self.limit and not self.at_end:
-                return None, None
-        if line_end - start > self.limit:
-            raise NoLineBreak
-        comma, newline = b",", bytes([self.line_break])
-        while True:
-            if block[at : at + 1] != b'"':
-                end = self.find_first(newline, at)
-                following = block.find(comma, at, end)
-                if following < 0:
-                    if end == len(block) and not self.at_end:
-                        return None, None
-                    return self.within_limit(start, end, line_end)
-                at = following + 1
-                continue
-            close = self.closing_quote(at + 1, start)
-            if close is None:
-                return None, None
-            if close < 0:
-                return line_end, UNTERMINATED
-            rest = block[close + 1 : close + 3]
-            if rest[:1] == comma:
-                at = close + 2
-            elif rest[:1] in (newline, b"") or (self.line_break != _CR and rest in (b"\r\n", b"\r")):
-                if len(rest) < 2 and rest[:1] != newline and not self.at_end:
-                    return None, None
-                end = close + 1 + (rest[:1] == b"\r" != newline)
-                return self.within_limit(start, end, line_end)
-            else:
-                return line_end, TEXT_AFTER_QUOTE
+def _is_sound(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return b"\0" not in data
 
-    def within_limit(self, start: int, end: int, line_end: int) -> tuple[int, str | None]:
-        return (end, None) if end - start <= self.limit else (line_end, TOO_LONG)
 
-    def find_first(self, what: bytes, at: int) -> int:
-        found = self.block.find(what, at)
-        return found if found >= 0 else len(self.block)
+def _decode_anyhow(line: bytes) -> str:
+    return line.decode(errors="surrogateescape")
 
-    def closing_quote(self, at: int, start: int) -> int | None:
-        """The quote that closes a field; -1 where none does within the limit; None where more must be read."""
-        while True:
-            at = self.block.find(b'"', at, start + self.limit)
-            if at < 0:
-                known = self.at_end or len(self.block) >= start + self.limit
-                return -1 if known else None
-            if at + 1 == len(self.block) and not self.at_end:
-                return None
-            if self.block[at + 1 : at + 2] != b'"':
-                return at
-            at += 2
 
-    def add(self, starts: Any, ends: Any, commas: Any) -> None:
-        import numpy as np
+def unreadable(record: bytes) -> str | None:
+    """What keeps a record's bytes from being text that Postgres can store."""
+    try:
+        record.decode()
+    except UnicodeDecodeError as error:
+        return f"Undecodable byte 0x{record[error.start]:02x} at position {error.start + 1}"
+    return NUL if b"\0" in record else None
 
-        self.starts.append(np.asarray(starts, np.int64))
-        self.ends.append(np.asarray(ends, np.int64))
-        self.counts.append(np.asarray(commas, np.int64))
-        self.count += len(starts)
+
+def as_text(record: bytes) -> str:
+    """A record as it stands, without its line break; a byte that is no text is written `\\xe9`."""
+    return record.rstrip(b"\r\n").decode(errors="backslashreplace").replace("\0", "\\x00")
+
+
+def clean(value: str) -> str:
+    """A value as rows have it, if it is not ASCII: in NFC, without invisible characters at its ends."""
+    return value if value.isascii() else unicodedata.normalize("NFC", value).strip(INVISIBLE)
+
+
+def is_blank(fields: list[str]) -> bool:
+    """Whether a record has nothing to be seen: no line at all, white space, delimiters."""
+    return not fields or not (fields[0].strip(INVISIBLE) or any(field.strip(INVISIBLE) for field in fields))

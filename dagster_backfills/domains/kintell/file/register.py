@@ -10,8 +10,8 @@ from uuid import UUID
 
 import psycopg
 
+from dagster_backfills.domains.kintell.file.dialect import to_plain_csv
 from dagster_backfills.domains.kintell.file.files import FileError, SourceFile, open_file
-from dagster_backfills.domains.kintell.file.parse import parse
 from dagster_backfills.domains.kintell.file.reader import Block, Header, read_blocks, read_header
 from dagster_backfills.domains.kintell.importing.account import load_job
 from dagster_backfills.domains.kintell.rows.rules import error_message, judge
@@ -52,22 +52,23 @@ class Registered:
 
 def survey(conn: psycopg.Connection, source: SourceFile) -> tuple[Content, "Preflight"]:
     """Digest the file, count its rows and look at them. Raises `FileError` where it can't be read as CSV."""
-    stamp, header = source.stamp(), read_header(source)
-    digest, rows = hashlib.sha256(), 0
+    stamp, plain = source.stamp(), to_plain_csv(source)
+    header, digest, rows = read_header(plain), hashlib.sha256(), 0
 
     def counted(blocks: Iterator[Block]) -> Iterator[Block]:
         nonlocal rows
         for block in blocks:
-            rows += len(block.records)
+            rows += len(block)
             yield block
 
-    with source.open() as handle:
+    with plain.open() as handle:
         digest.update(handle.read(header.data_offset))
-    blocks = counted(read_blocks(source, header, header.data_offset, 1, READ_ROWS, digest))
+    blocks = counted(read_blocks(plain, header, header.data_offset, 1, READ_ROWS, digest))
     found = look_at(conn, header, blocks)
+    sha256 = source.sha256() if plain.copy else digest.hexdigest()
     if source.stamp() != stamp:
         raise FileError(f"{source.url} was changed while it was read", hint="Wait until it is complete.")
-    return Content(header, digest.hexdigest(), rows, stamp), found
+    return Content(header, sha256, rows, stamp), found
 
 
 def register(
@@ -105,7 +106,8 @@ def register(
             file_sha256=content.sha256,
             file_stamp=content.stamp,
             columns=list(content.header.columns),
-            line_break=content.header.line_break,
+            delimiter=content.header.form.delimiter,
+            recognized=str(content.header.form),
             on_duplicate=on_duplicate,
             total_rows=content.total_rows,
             data_offset=content.header.data_offset,
@@ -118,12 +120,14 @@ def register(
 @dataclass(frozen=True)
 class Preflight:
     """What an import would meet. `sample_errors`: (row, message) among the first thousand rows from the
-    checkpoint on. `missing`: (address, role) of users that do not exist, the first thousand; `missing_count` all."""
+    checkpoint on. `missing`: (address, role) of users that do not exist, the first thousand; `missing_count` all.
+    `recognized`: what the file was taken for."""
 
     sample_rows: int
     sample_errors: list[tuple[int, str]]
     missing: list[tuple[str, str]]
     missing_count: int
+    recognized: str = ""
 
 
 def look_at(conn: psycopg.Connection, header: Header, blocks: Iterator[Block]) -> Preflight:
@@ -138,16 +142,16 @@ def look_at(conn: psycopg.Connection, header: Header, blocks: Iterator[Block]) -
 
     with ThreadPoolExecutor(LOOKERS, thread_name_prefix="kintell-looker") as lookers:
         for block in blocks:
-            if not sampled and len(block.records):
-                sampled = min(len(block.records), SAMPLE_ROWS)
-                errors = _sample_errors(block, header, users)
+            if not sampled and len(block):
+                sampled = min(len(block), SAMPLE_ROWS)
+                errors = _sample_errors(block, users)
             if len(under_way) == LOOKERS:
                 note(under_way.popleft().result())
-            under_way.append(lookers.submit(_missing_in, block, header, users))
+            under_way.append(lookers.submit(_missing_in, block, users))
         for looked in under_way:
             note(looked.result())
     found = list(missing.items())
-    return Preflight(sampled, sorted(errors), found[:LISTED], len(found))
+    return Preflight(sampled, sorted(errors), found[:LISTED], len(found), str(header.form))
 
 
 def preflight(
@@ -162,22 +166,18 @@ def preflight(
     return look_at(conn, header, read_blocks(source, header, start, first_row, READ_ROWS))
 
 
-def _sample_errors(block: Block, header: Header, users: Users) -> list[tuple[int, str]]:
-    rows = parse(block, header)
-    broken = [(block.first_row + i, text) for i, text in rows.broken.items() if i < SAMPLE_ROWS]
-    return broken + _judged_errors(rows.rows.head(SAMPLE_ROWS), users, block.first_row)
-
-
-def _missing_in(block: Block, header: Header, users: Users) -> list[tuple[str, str]]:
-    return missing_in(parse(block, header, ADDRESSES).rows, users).rows()
-
-
-def _judged_errors(rows: "pl.DataFrame", users: Users, first_row: int) -> list[tuple[int, str]]:
+def _sample_errors(block: Block, users: Users) -> list[tuple[int, str]]:
     import polars as pl
 
+    last = block.first_row + SAMPLE_ROWS - 1
+    rows = block.frame().filter(pl.col("row") <= last)
     judged = resolve(judge(rows), users).with_columns(error=error_message())
-    bad = judged.filter(pl.col("error").is_not_null())
-    return [(first_row + row, error) for row, error in bad.select("row", "error").iter_rows()]
+    bad = judged.filter(pl.col("error").is_not_null()).select("row", "error")
+    return [(row, text) for row, (text, _) in block.broken.items() if row <= last] + bad.rows()
+
+
+def _missing_in(block: Block, users: Users) -> list[tuple[str, str]]:
+    return missing_in(block.frame(ADDRESSES), users).rows()
 
 
 def missing_in(rows: "pl.DataFrame", users: Users) -> "pl.DataFrame":

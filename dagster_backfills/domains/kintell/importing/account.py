@@ -8,6 +8,7 @@ from uuid import UUID
 import psycopg
 from psycopg.rows import class_row
 
+from dagster_backfills.domains.kintell.file.dialect import Form
 from dagster_backfills.domains.kintell.file.reader import Header
 from dagster_backfills.domains.kintell.importing.claims import check_claimable
 from dagster_backfills.domains.kintell.statements import statements
@@ -26,7 +27,8 @@ class Job:
     file_sha256: str
     file_stamp: str
     columns: list[str]
-    line_break: str
+    delimiter: str
+    recognized: str
     on_duplicate: str
     total_rows: int
     processed_rows: int
@@ -55,7 +57,7 @@ class Job:
     @property
     def header(self) -> Header:
         """The file's header as it was registered; `data_offset` is where the checkpoint stands."""
-        return Header(tuple(self.columns), self.line_break, self.checkpoint_offset)
+        return Header(tuple(self.columns), Form(self.delimiter), self.checkpoint_offset)
 
     def check_claimable(self, activity: str) -> None:
         """Raise `UserError` where the job is not in a state to be imported, replayed or rolled back."""

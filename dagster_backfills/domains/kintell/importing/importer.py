@@ -10,8 +10,8 @@ from uuid import UUID
 
 import psycopg
 
+from dagster_backfills.domains.kintell.file.dialect import to_plain_csv
 from dagster_backfills.domains.kintell.file.files import FileError, SourceFile, open_file
-from dagster_backfills.domains.kintell.file.parse import parse, raw_values
 from dagster_backfills.domains.kintell.file.reader import Block, read_blocks
 from dagster_backfills.domains.kintell.importing.account import Job, load_job
 from dagster_backfills.domains.kintell.importing.claims import Claim, ClaimLost
@@ -23,6 +23,7 @@ from dagster_backfills.domains.kintell.rows.seen import Seen, SettledIds
 from dagster_backfills.domains.kintell.rows.users import Users
 from dagster_backfills.domains.kintell.statements import statements
 from dagster_backfills.engine.failures import ErrorClass, classify
+from dagster_backfills.redact import redact
 
 
 def run_import(
@@ -82,6 +83,7 @@ class _Import:
         on_trouble: Callable[[str], None],
     ) -> None:
         self.claim, self.source, self.options = claim, source, options
+        self.plain = to_plain_csv(source)
         self.on_progress, self.on_trouble = on_progress, on_trouble
         self.began = time.monotonic()
         self.done_here = 0
@@ -98,7 +100,9 @@ class _Import:
             except (OutOfTurn, psycopg.Error) as error:
                 if not passes(error):
                     raise
-                self.on_trouble(f"{type(error).__name__}: {error}; starting again from the checkpoint")
+                self.on_trouble(
+                    f"{type(error).__name__}: {redact(str(error))}; starting again from the checkpoint"
+                )
                 if self.done_here > before:
                     last_progress, waits = time.monotonic(), 0.25
                 if time.monotonic() - last_progress > self.options.retry_for:
@@ -115,7 +119,7 @@ class _Import:
             self.total = job.total_rows
             rules = Rules(
                 job.on_duplicate,
-                frozenset(job.columns),
+                frozenset(job.header.positions),
                 self.options.max_errors,
                 self.options.max_error_ratio,
             )
@@ -127,12 +131,11 @@ class _Import:
         """Batches from the checkpoint on, in the file's order."""
         users, seen = Users(conn), SettledIds(conn, job.id, WRITERS)
         rows = max(1, min(self.options.batch_rows, MAX_BATCH_ROWS))
-        blocks = read_blocks(self.source, job.header, job.checkpoint_offset, job.last_processed_row + 1, rows)
+        blocks = read_blocks(self.plain, job.header, job.checkpoint_offset, job.last_processed_row + 1, rows)
         for block in blocks:
-            if len(block.records):
-                yield prepare_block(
-                    conn, block, job, users, seen, create_missing_users=self.options.create_missing_users
-                )
+            yield prepare_block(
+                conn, block, users, seen, create_missing_users=self.options.create_missing_users
+            )
 
     def drive(self, writers: Writers, batches: Iterator[Batch]) -> None:
         try:
@@ -170,25 +173,12 @@ class _Import:
 def prepare_block(
     conn: psycopg.Connection,
     block: Block,
-    job: Job,
     users: Users,
     seen: Seen,
     *,
     create_missing_users: bool,
 ) -> Batch:
     """A block of the file as a batch, with its place among the events."""
-
-    def values_of(row: int) -> list[str]:
-        return raw_values(block, row - block.first_row)
-
-    batch = prepare(
-        parse(block, job.header),
-        block.row_numbers,
-        (block.byte_from, block.byte_to),
-        values_of,
-        users,
-        seen,
-        create_missing_users=create_missing_users,
-    )
+    batch = prepare(block, users, seen, create_missing_users=create_missing_users)
     batch.position = statements().next_event_position(conn)
     return batch

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from dagster_backfills.domains.kintell.file.parse import Parsed
+from dagster_backfills.domains.kintell.file.reader import Block
 from dagster_backfills.domains.kintell.rows import users as user_rules
 from dagster_backfills.domains.kintell.rows.rules import (
     TWICE,
@@ -21,13 +21,13 @@ from dagster_backfills.domains.kintell.rows.schemas import session_rows, text_ro
 from dagster_backfills.domains.kintell.rows.seen import Seen
 
 if TYPE_CHECKING:
-    import numpy as np
     import polars as pl
 
 
 @dataclass(frozen=True)
 class Reject:
-    """A row that is not imported. `values` are its fields as they stood in the file."""
+    """A row that is not imported. `values` are its fields as they stood in the file; of one that is not `replayable`,
+    which could not be split or decoded, its whole text is the only one."""
 
     row_number: int
     message: str
@@ -57,41 +57,27 @@ class Batch:
 
 
 def prepare(
-    parsed: Parsed,
-    row_numbers: "np.ndarray",
-    byte_range: tuple[int, int],
-    values_of: Callable[[int], list[str]],
-    users: user_rules.Users,
-    seen: Seen,
-    *,
-    create_missing_users: bool = False,
+    block: Block, users: user_rules.Users, seen: Seen, *, create_missing_users: bool = False
 ) -> Batch:
-    """Judge parsed rows and make a batch of them. Adds the ids of the good ones to `seen`.
-
-    `row_numbers[i]` is the number in the file of the row with index i.
-    """
+    """Judge the rows of a block and make a batch of them. Adds the ids of the good ones to `seen`."""
     import polars as pl
 
-    judged = user_rules.resolve(judge(text_rows().validate(parsed.rows)), users)
+    judged = user_rules.resolve(judge(text_rows().validate(block.frame())), users)
     if create_missing_users:
         judged = _create_missing(judged, users)
-    judged = _find_duplicates(judged, seen)
-    judged = judged.with_columns(is_bad().alias("bad"), pl.Series("row_number", row_numbers[judged["row"]]))
-    bad = judged.filter("bad").select("row_number", error_message())
-    rejects = [
-        Reject(int(row_numbers[i]), problem, values_of(int(row_numbers[i])), False)
-        for i, problem in parsed.broken.items()
-    ]
-    rejects += [Reject(number, error, values_of(number), True) for number, error in bad.iter_rows()]
+    judged = _find_duplicates(judged, seen).with_columns(is_bad().alias("bad"))
+    bad = judged.filter("bad").select("row", error_message())
+    rejects = [Reject(number, problem, [text], False) for number, (problem, text) in block.broken.items()]
+    rejects += [Reject(number, error, block.values_of(number), True) for number, error in bad.iter_rows()]
     rejects.sort(key=lambda reject: reject.row_number)
     return Batch(
-        first_row=int(row_numbers[0]) if len(row_numbers) else 0,
-        last_row=int(row_numbers[-1]) if len(row_numbers) else -1,
-        byte_from=byte_range[0],
-        byte_to=byte_range[1],
+        first_row=block.first_row,
+        last_row=block.last_row,
+        byte_from=block.byte_from,
+        byte_to=block.byte_to,
         sessions=_sessions(judged.filter(~pl.col("bad"))),
         rejects=rejects,
-        values_of=values_of,
+        values_of=block.values_of,
     )
 
 
@@ -147,8 +133,10 @@ def _find_duplicates(judged: "pl.DataFrame", seen: Seen) -> "pl.DataFrame":
 
 
 def _sessions(good: "pl.DataFrame") -> "pl.DataFrame":
+    import polars as pl
+
     frame = good.select(
-        "row_number",
+        pl.col("row").alias("row_number"),
         rising_uuids(good.height).alias("id"),
         "external_session_id",
         "session_type",

@@ -8,10 +8,10 @@ from typing import IO
 
 import psycopg
 
-from dagster_backfills.domains.kintell.after.error_file import error_lines
+from dagster_backfills.domains.kintell.after.error_file import RejectedRow, error_lines
+from dagster_backfills.domains.kintell.file.dialect import to_plain_csv
 from dagster_backfills.domains.kintell.file.files import open_file
-from dagster_backfills.domains.kintell.file.parse import parse, raw_values
-from dagster_backfills.domains.kintell.file.reader import Block, Header, read_blocks, read_header
+from dagster_backfills.domains.kintell.file.reader import read_blocks, read_header
 from dagster_backfills.domains.kintell.rows.batches import Batch, prepare
 from dagster_backfills.domains.kintell.rows.seen import SeenIds
 from dagster_backfills.domains.kintell.rows.users import Users
@@ -32,22 +32,23 @@ class Verdict:
     kinds: Counter[str] = field(default_factory=Counter)
     errors: list[tuple[int, str]] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
+    recognized: str = ""
     seconds: float = 0.0
 
-    def add(self, batch: Batch, existing: set[str], on_duplicate: str) -> list[tuple[int, str, list[str]]]:
+    def add(self, batch: Batch, existing: set[str], on_duplicate: str) -> list[RejectedRow]:
         """Count a batch; returns its rejected rows as the error file has them."""
-        rejected = [(r.row_number, r.message, r.values) for r in batch.rejects]
+        rejected = [(r.row_number, r.message, r.values, r.replayable) for r in batch.rejects]
         if on_duplicate == "error":
             ids = batch.sessions.select("row_number", "external_session_id").iter_rows()
             text = "Duplicate key value violates unique constraint: "
-            rejected += [(n, text + i, batch.values_of(n)) for n, i in ids if i in existing]
+            rejected += [(n, text + i, batch.values_of(n), True) for n, i in ids if i in existing]
             rejected.sort(key=lambda row: row[0])
         else:
             self.duplicates += len(existing)
         self.total += batch.rows
         self.failed += len(rejected)
         self.new += batch.sessions.height - len(existing)
-        for number, message, _ in rejected:
+        for number, message, *_ in rejected:
             self.kinds.update({kind_of(part) for part in message.split("; ")})
             if len(self.errors) < SHOWN_ERRORS:
                 self.errors.append((number, message))
@@ -71,24 +72,23 @@ def validate(
     """Judge the whole file. `on_progress` gets bytes done and in all. Raises `FileError` for a file that can't be
     read. With `error_file`, rejected rows are written to it as they are found."""
     began, verdict = time.monotonic(), Verdict()
-    source = open_file(url, allowed)
+    source = to_plain_csv(open_file(url, allowed))
     header = read_header(source)
+    verdict.recognized = str(header.form)
     with conn.transaction():
         conn.execute("set transaction read only")
         users, seen = Users(conn), SeenIds()
         if error_file:
-            error_file.writelines(error_lines(list(header.columns), []))
+            error_file.writelines(error_lines(header, []))
         for block in read_blocks(source, header, header.data_offset, 1, 20_000):
-            if not len(block.records):
-                continue
-            batch = _judge(block, header, users, seen)
+            batch = prepare(block, users, seen)
             ids = batch.sessions["external_session_id"].to_list()
             existing = {row[0] for row in statements().existing_ids(conn, ids=ids)}
             rejected = verdict.add(batch, existing, on_duplicate)
             for reject in batch.rejects:
                 _note_missing(reject.message, verdict.missing)
             if error_file and rejected:
-                _, *lines = "".join(error_lines(list(header.columns), rejected)).split("\n", 1)
+                _, *lines = "".join(error_lines(header, rejected)).split("\n", 1)
                 error_file.writelines(lines)
             on_progress(block.byte_to, source.size)
     verdict.seconds = time.monotonic() - began
@@ -100,14 +100,3 @@ def _note_missing(message: str, missing: dict[str, str]) -> None:
         for role in ("participant", "volunteer"):
             if part.startswith(f"{role.capitalize()} not found: "):
                 missing.setdefault(part.split(": ", 1)[1], role)
-
-
-def _judge(block: Block, header: Header, users: Users, seen: SeenIds) -> Batch:
-    return prepare(
-        parse(block, header),
-        block.row_numbers,
-        (block.byte_from, block.byte_to),
-        lambda row: raw_values(block, row - block.first_row),
-        users,
-        seen,
-    )

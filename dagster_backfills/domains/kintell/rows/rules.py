@@ -4,6 +4,7 @@ Fast paths judge what is plainly right; everything else is judged, value by valu
 `email_validator` for addresses (no DNS), `datetime.fromisoformat` for dates.
 """
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -17,6 +18,7 @@ LEVELS = ("A1", "A2", "B1", "B2", "C1", "C2")
 MAX_ID_BYTES = 1000
 MAX_DURATION = 2**31 - 1
 MAX_DIGITS = 18
+MAX_LOCAL_OCTETS = 64
 SHOWN = 200  # characters of a value that a message quotes
 TWICE = "Duplicate session_id in file: "
 
@@ -42,6 +44,8 @@ PLAIN_ADDRESS = (
 RESERVED_DOMAIN = r"(?i)[@.](?:arpa|invalid|local|localhost|onion|test|example|alt)$"
 _DAY = r"[1-9][0-9]{3}-[0-9]{2}-[0-9]{2}"
 _TIME = r"[0-9]{2}:[0-9]{2}:[0-5][0-9]"
+# ISO 8601 has hours and minutes here; Python would take minutes over 59, and seconds too.
+OFFSET = r"[+-](?:[01][0-9]|2[0-3])(?::?[0-5][0-9])?"
 PLAIN_DATES = (
     (f"^{_DAY}T{_TIME}Z$", "%Y-%m-%dT%H:%M:%SZ"),
     (f"^{_DAY}T{_TIME}$", "%Y-%m-%dT%H:%M:%S"),
@@ -69,35 +73,26 @@ def judge(rows: "pl.DataFrame") -> "pl.DataFrame":
         _of_each(rows["language_level"], to_level, pl.String),
     )
     not_good = {name: good[name].is_null() for name in good.columns}
+
+    def told(error: str, text: str, column: str, bad: "pl.Series") -> "pl.Series":
+        return _messages(text, rows[column], bad).alias(error)
+
+    no_address = {role: ~_are_addresses(rows[f"{role}_email"]) for role in ("participant", "volunteer")}
+    optional = {name: not_good[name] & (rows[name] != "") for name in ("rating", "language_level")}
     return good.with_columns(
         _id_errors(rows["session_id"]).alias("session_id_error"),
-        _messages("Unknown session type", rows["session_type"], not_good["session_type"]).alias(
-            "session_type_error"
-        ),
-        *(
-            _messages(
-                "Invalid email format", rows[f"{role}_email"], ~_are_addresses(rows[f"{role}_email"])
-            ).alias(f"{role}_error")
-            for role in ("participant", "volunteer")
-        ),
-        _messages("Invalid date format", rows["date"], not_good["scheduled_at"]).alias("date_error"),
-        _messages("Invalid duration", rows["duration_min"], not_good["duration_minutes"]).alias(
-            "duration_error"
-        ),
-        _messages("Invalid rating", rows["rating"], not_good["rating"] & (rows["rating"] != "")).alias(
-            "rating_error"
-        ),
-        _messages(
-            "Invalid language level",
-            rows["language_level"],
-            not_good["language_level"] & (rows["language_level"] != ""),
-        ).alias("language_level_error"),
+        told("session_type_error", "Unknown session type", "session_type", not_good["session_type"]),
+        *(told(f"{r}_error", "Invalid email format", f"{r}_email", bad) for r, bad in no_address.items()),
+        told("date_error", "Invalid date format", "date", not_good["scheduled_at"]),
+        told("duration_error", "Invalid duration", "duration_min", not_good["duration_minutes"]),
+        *(told(f"{c}_error", f"Invalid {c.replace('_', ' ')}", c, bad) for c, bad in optional.items()),
         pl.lit(None, pl.String).alias("duplicate_error"),
     )
 
 
 def to_session_type(value: str) -> str | None:
-    return SESSION_TYPES.get(value.lower())
+    """In any case, with any white space between the words: a no-break space looks like the other one."""
+    return SESSION_TYPES.get(" ".join(value.lower().split()))
 
 
 def to_minutes(value: str) -> int | None:
@@ -200,14 +195,15 @@ def _are_addresses(values: "pl.Series") -> "pl.Series":
 
 @lru_cache(maxsize=10_000)
 def is_address(value: str) -> bool:
-    """Whether the library takes it for an address that mail could be sent to. `.test` domains are addresses."""
+    """Whether the library takes it for an address that mail could be sent to, and its local part is one that RFC 5321
+    allows (which the library leaves to strict mode). `.test` domains are addresses."""
     from email_validator import EmailNotValidError, validate_email
 
     try:
         validate_email(value, check_deliverability=False, test_environment=True)
     except EmailNotValidError:
         return False
-    return True
+    return len(value.rpartition("@")[0].encode()) <= MAX_LOCAL_OCTETS
 
 
 def _dates(values: "pl.Series") -> "pl.Series":
@@ -233,11 +229,10 @@ def _dates(values: "pl.Series") -> "pl.Series":
 
 def to_utc(value: str) -> datetime | None:
     """An ISO 8601 date or date-time in UTC (no zone means UTC); None where it is none."""
-    if (
-        len(value) > 64
-        or not value.isascii()
-        or (len(value) > 10 and not any(mark in value for mark in "Tt "))
-    ):
+    day, _, clock = value.upper().replace(" ", "T").partition("T")
+    offset = re.search(r"[+-].*", clock)
+    known = not offset or re.fullmatch(OFFSET, offset[0])
+    if len(value) > 64 or not value.isascii() or len(day) > 10 or not known:
         return None
     try:
         moment = datetime.fromisoformat(value)

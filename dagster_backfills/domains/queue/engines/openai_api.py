@@ -1,19 +1,20 @@
 """Both kinds of language work through any API that speaks OpenAI's: address, models and key from the environment."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import IO, Any
 from urllib.parse import unquote, urlsplit
 
-from pydantic import ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from dagster_backfills.domains.queue.config import number
+from dagster_backfills.domains.queue.engines import sound
 from dagster_backfills.domains.queue.engines.speech import finished
 from dagster_backfills.domains.queue.errors import JobError, PermanentJobError
 from dagster_backfills.domains.queue.registry import describe
-from dagster_backfills.domains.queue.schemas import Segment, SopAnswer, SopInput, TranscriptionOutput
+from dagster_backfills.domains.queue.schemas import Said, Segment, SopAnswer, SopInput, TranscriptionOutput
 
 _TASK = """You write standard operating procedures from the transcript of a training recording. Answer in JSON:
 chapters (title, start and end in seconds, in order, one at each change of topic, all between 0 and {duration:g}),
@@ -21,28 +22,97 @@ sop_markdown (a heading, then the numbered steps of the procedure, "1. " first) 
 Use only what the transcript says."""
 
 
-def transcribe_with_api(file: IO[bytes], url: str, language: str | None) -> TranscriptionOutput:
-    """The transcript from `JOBS_TRANSCRIPTION_MODEL` (default whisper-1)."""
+# What the API takes, and the endings by which it tells.
+_ENDINGS = frozenset(["flac", "m4a", "mp3", "mp4", "mpeg", "mpga", "oga", "ogg", "wav", "webm"])
+_LIMIT_MB = 25.0
+_MULTIPART_BYTES = 64 * 1024  # what a request has beside the file
+_BYTES_A_SECOND = 2 * sound.RATE
+Progress = Callable[[float, str], None]
+
+
+class _HeardSegment(BaseModel):
+    start: float = Field(default=0.0, allow_inf_nan=False)
+    end: float = Field(default=0.0, allow_inf_nan=False)
+    text: Said = ""
+
+
+class _Heard(BaseModel):
+    """What is used of an answer; a server may leave out the rest."""
+
+    text: Said
+    duration: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    language: Said | None = None
+    segments: list[_HeardSegment] | None = None
+
+
+def transcribe_with_api(
+    file: IO[bytes], url: str, language: str | None, progress: Progress = lambda percentage, message: None
+) -> TranscriptionOutput:
+    """The transcript from `JOBS_TRANSCRIPTION_MODEL` (default whisper-1).
+
+    A recording that is larger than `JOBS_TRANSCRIPTION_MAX_MB` (default 25, OpenAI's), or of a format that the API does
+    not take, is sent in parts. Raises PermanentJobError where that can't be, naming the limit.
+    """
     import openai
 
-    name = PurePosixPath(unquote(urlsplit(url).path)).name or "recording"
+    limit = number(os.environ, "JOBS_TRANSCRIPTION_MAX_MB", _LIMIT_MB)
+    segments: list[Segment] = []
+    duration, spoken = 0.0, ""
     with _errors_told(openai), _client(openai) as client:
-        answer = client.audio.transcriptions.create(
-            model=os.environ.get("JOBS_TRANSCRIPTION_MODEL") or "whisper-1",
-            file=(name, file),
-            response_format="verbose_json",
-            timestamp_granularities=["segment"],
-            **({"language": language} if language else {}),
+        for start, name, part in _sendable(file, url, limit):
+            heard = _heard(client, name, part, language)
+            duration = start + (heard.duration or max((s.end for s in heard.segments or []), default=0.0))
+            spoken = spoken or heard.language or ""
+            segments += _segments(heard, start, duration)
+            progress(20, f"{duration:.0f} seconds heard")
+    return finished(segments, duration, spoken or language or "", "openai")
+
+
+def _sendable(file: IO[bytes], url: str, limit_mb: float) -> Iterator[tuple[float, str, IO[bytes]]]:
+    """The recording as the API takes it: start in seconds, file name and content of each part."""
+    room = limit_mb * 1024 * 1024 - _MULTIPART_BYTES
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    path = PurePosixPath(unquote(urlsplit(url).path))
+    ending = sound.ending_of(file) or path.suffix[1:].lower()
+    if size <= room and ending in _ENDINGS:
+        yield 0.0, f"{path.stem or 'recording'}.{ending}", file
+        return
+    if not sound.can_decode():
+        raise PermanentJobError(
+            f"The recording has {size / 1024 / 1024:.1f} MB and the API takes {limit_mb:g} (JOBS_TRANSCRIPTION_MAX_MB)."
+            if size > room
+            else f"The recording's format is none that the API takes ({', '.join(sorted(_ENDINGS))}).",
+            kind="too_large" if size > room else "undecodable",
+            hint="To have it converted and sent in parts: pip install 'dagster-backfills[speech]'.",
         )
-    duration = float(answer.duration)
-    parts = answer.segments or []
-    segments = [
-        Segment(start=max(0.0, p.start), end=max(p.start, 0.0, min(p.end, duration)), text=p.text.strip())
-        for p in parts
-    ]
-    if not segments and answer.text.strip():
-        segments = [Segment(start=0, end=duration, text=answer.text.strip())]
-    return finished(segments, duration, answer.language or language or "", "openai")
+    for start, part in sound.parts(file, min(600.0, room / _BYTES_A_SECOND)):
+        yield start, "part.wav", part
+
+
+def _heard(client: Any, name: str, part: IO[bytes], language: str | None) -> _Heard:
+    answer = client.audio.transcriptions.create(
+        model=os.environ.get("JOBS_TRANSCRIPTION_MODEL") or "whisper-1",
+        file=(name, part),
+        response_format="verbose_json",
+        timestamp_granularities=["segment"],
+        **({"language": language} if language else {}),
+    )
+    try:
+        return _Heard.model_validate(
+            answer.model_dump(warnings=False) if isinstance(answer, BaseModel) else {"text": answer}
+        )
+    except ValidationError as error:
+        raise JobError(f"The API's answer does not fit: {describe(error)}.", kind="bad_answer") from None
+
+
+def _segments(heard: _Heard, start: float, end: float) -> list[Segment]:
+    """The segments of a part within the whole recording; the part as one where the answer has none."""
+    found = []
+    for part in heard.segments or [_HeardSegment(end=end - start, text=heard.text)]:
+        first = min(start + max(0.0, part.start), end)
+        found.append(Segment(start=first, end=max(first, min(start + part.end, end)), text=part.text.strip()))
+    return found
 
 
 def sop_with_api(given: SopInput) -> SopAnswer:
@@ -75,12 +145,20 @@ def sop_with_api(given: SopInput) -> SopAnswer:
 def checked(content: str, duration: float) -> SopAnswer:
     """The answer, if it is one. Raises JobError that names every fault."""
     try:
-        answer = SopAnswer.model_validate_json(content)
+        answer = SopAnswer.model_validate_json(_json_in(content))
     except ValidationError as error:
         raise JobError(f"The model's answer does not fit: {describe(error)}.", kind="bad_answer") from None
     if problems := answer.problems(duration):
         raise JobError(f"The model's answer does not fit: {'; '.join(problems)}.", kind="bad_answer")
     return answer
+
+
+def _json_in(content: str) -> str:
+    """The object in an answer that some servers wrap: thoughts before it, a fence around it."""
+    if content.lstrip().startswith("{"):
+        return content
+    said = content.rpartition("</think>")[2]
+    return said[said.find("{") : said.rfind("}") + 1] or content
 
 
 @contextmanager
@@ -102,8 +180,9 @@ def _errors_told(openai: Any) -> Iterator[None]:
     except (openai.RateLimitError, openai.InternalServerError, openai.ConflictError) as error:
         raise JobError(f"The API answered {error.status_code}: {error.message}", kind="api") from error
     except openai.APIStatusError as error:
+        hint = "Set JOBS_TRANSCRIPTION_MAX_MB to what it takes." if error.status_code == 413 else ""
         raise PermanentJobError(
-            f"The API answered {error.status_code}: {error.message}", kind="api"
+            f"The API answered {error.status_code}: {error.message}", kind="api", hint=hint
         ) from error
     except openai.APIConnectionError as error:
         raise JobError(f"The API could not be reached: {error.message}", kind="network") from error

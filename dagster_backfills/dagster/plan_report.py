@@ -1,0 +1,73 @@
+"""A plan's report as Dagster's metadata: numbers, and tables in Markdown."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import dagster as dg
+
+from dagster_backfills.engine.plan import Report
+
+_LISTED = 50
+_LONGEST = 80
+COUNTED = ("inserted", "updated", "deleted", "unchanged", "failed_units")
+
+
+def report_metadata(report: Report) -> dict[str, Any]:
+    """Totals as numbers; partitions that would change, failures and examples as tables."""
+    total = report.total()
+    metadata: dict[str, Any] = {name: getattr(total, name) for name in COUNTED}
+    metadata |= {
+        "estimated_seconds": round(report.estimate.seconds, 1),
+        "estimated_range": f"{report.estimate.low:.1f} to {report.estimate.high:.1f} s",
+        "by_table": _table(["table", *COUNTED], by_table(report)),
+        "by_partition": _table(["table", "partition", *COUNTED], by_partition(report)),
+        "examples": _table(["change", "table", "partition", "before", "after"], examples(report)),
+    }
+    if report.failures:
+        metadata["failures"] = _table(["table", "partition", "unit", "message"], failures(report))
+    return metadata
+
+
+def by_table(report: Report) -> list[list[Any]]:
+    """Counts of each table."""
+    return [[a, *(getattr(report.total(a), name) for name in COUNTED)] for a in report.assets]
+
+
+def by_partition(report: Report, listed: int = _LISTED) -> list[list[Any]]:
+    """Counts of the partitions of which something would change or fail, those with most of it first."""
+    found = [
+        [asset, key or "–", *(getattr(count, name) for name in COUNTED)]
+        for asset in report.assets
+        for key, count in report.counts[asset].items()
+        if count.inserted or count.updated or count.deleted or count.failed_units
+    ]
+    return sorted(found, key=lambda row: -(row[2] + row[3] + row[4] + row[6]))[:listed]
+
+
+def examples(report: Report) -> list[list[Any]]:
+    """Rows before and after; of one that is changed, only the columns that differ, behind the ones that do not."""
+    return [[e.change, e.asset, e.partition or "–", _row(e.before), _row(e.after)] for e in report.examples]
+
+
+def failures(report: Report, listed: int = _LISTED) -> list[list[Any]]:
+    """What could not be written, with the database's message."""
+    return [[f.asset, f.partition or "–", f.unit or "–", f.message] for f in report.failures[:listed]]
+
+
+def _row(row: dict[str, Any] | None) -> str:
+    return "–" if row is None else ", ".join(f"{name}={_short(value)}" for name, value in row.items())
+
+
+def _short(value: Any) -> str:
+    text = f"{value}"
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+
+
+def _table(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> dg.MetadataValue:
+    lines = [list(headers), ["---"] * len(headers), *([_cell(v) for v in row] for row in rows)]
+    return dg.MetadataValue.md("\n".join(f"| {' | '.join(line)} |" for line in lines))
+
+
+def _cell(value: Any) -> str:
+    text = f"{value:,}" if isinstance(value, int) else f"{value}"
+    return " ".join(text.split()).replace("|", "\\|")

@@ -1,0 +1,53 @@
+"""What operators set of a declared backfill from Dagster: pause, rest, rows a second, hours."""
+
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from dagster_backfills.components.loading import backfill_named
+from dagster_backfills.dagster.resource import PostgresResource
+from dagster_backfills.engine.controls import Setting, change, read
+from dagster_backfills.errors import UserError
+
+
+class Control(dg.Config):
+    """What is to be set; what is left out stays as it is."""
+
+    backfill: str = Field(description="The backfill's name: training_completions, progress_stats, …")
+    paused: bool | None = Field(default=None, description="true: write nothing more; false: go on.")
+    rest_seconds: float | None = Field(default=None, description="Between two batches; 0: none.")
+    rows_per_second: float | None = Field(default=None, description="Rows changed a second; 0: no limit.")
+    window: str | None = Field(
+        default=None, description="Hours in which it may write, 22:00-05:00; none: all."
+    )
+    zone: str | None = Field(default=None, description="The window's time zone.")
+
+
+@dg.op(description="Set it, from each run's next batch on.")
+def set_controls(config: Control, postgres: PostgresResource) -> dg.Output[None]:
+    setting = Setting(**config.model_dump(exclude={"backfill"}))
+    try:
+        backfill = backfill_named(config.backfill, Path.cwd())
+        with postgres.connect() as conn:
+            change(conn, backfill.name, backfill.assets, setting)
+            controls = read(conn, backfill.assets)
+    except UserError as error:
+        raise dg.Failure(str(error), allow_retries=False) from error
+    return dg.Output(None, metadata={name: f"{value}" for name, value in vars(controls[0]).items()})
+
+
+@dg.config_mapping
+def _flat(config: Control) -> dict[str, Any]:
+    return {"ops": {set_controls.name: {"config": config.model_dump(exclude_none=True)}}}
+
+
+@dg.job(
+    description="Pause a backfill, let it go on, or set how fast it may go and at what hours.",
+    config=_flat,
+    executor_def=dg.in_process_executor,
+    tags={"backfills/domain": "operations"},
+)
+def control_backfill() -> None:
+    set_controls()

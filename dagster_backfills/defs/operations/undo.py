@@ -1,0 +1,85 @@
+"""Undoing a run from Dagster: a dry run unless it is told otherwise, with the report as metadata."""
+
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from dagster_backfills.dagster.io_manager import VARIABLES
+from dagster_backfills.dagster.plan_report import report_metadata
+from dagster_backfills.dagster.resource import PostgresResource
+from dagster_backfills.engine.runner import Runner
+from dagster_backfills.engine.settings import EngineSettings
+from dagster_backfills.engine.undo import find, preview, undo, undo_identity
+from dagster_backfills.environment import from_environment
+from dagster_backfills.errors import UserError
+
+
+class Undo(dg.Config):
+    """What to undo."""
+
+    run: str = Field(description="The run's id, or how it begins.")
+    partitions: list[str] = Field(
+        default=[], description="Only these partitions; all that it wrote without any."
+    )
+    dry_run: bool = Field(default=True, description="Only say what would be removed, put back and kept.")
+
+
+@dg.op(
+    description="Say what undoing the run changes and keeps; unless it is a dry run, do it, batch by batch."
+)
+def undo_the_run(context: dg.OpExecutionContext, config: Undo, postgres: PostgresResource) -> dg.Output[None]:
+    try:
+        settings = EngineSettings(**from_environment(EngineSettings, VARIABLES))
+        with postgres.connect() as conn:
+            undoing = find(conn, config.run, config.partitions)
+        if config.dry_run:
+            report = preview(postgres.connect, undoing, settings, context.log.warning)
+            return dg.Output(
+                None, metadata={"undoes": undoing.run_id, "dry_run": True, **report_metadata(report)}
+            )
+        resumes = "dagster/retry_number" in context.run.tags
+        identity = undo_identity(
+            undoing, context.run_id, context.run.root_run_id or context.run_id, resumes=resumes
+        )
+        runner = Runner(postgres.connect, identity, settings, context.log.warning)
+        for _ in undo(runner, undoing):
+            pass
+    except UserError as error:
+        raise dg.Failure(str(error), allow_retries=False) from error
+    return dg.Output(None, metadata={"undoes": undoing.run_id, "dry_run": False, **_metadata(runner)})
+
+
+def _metadata(runner: Runner) -> dict[str, Any]:
+    outcome = runner.outcome
+    failed = [*outcome.failed.values(), *outcome.unit_failures]
+    if failed:
+        first = failed[0]
+        raise dg.Failure(
+            f"{len(failed):,} rows could not be put back; the first, {first.unit or first.partition!r} "
+            f"of {first.asset}: {first.message}",
+            allow_retries=False,
+        )
+    totals = [outcome.total(asset) for asset in outcome.counts]
+    return {
+        "removed": sum(n.deleted for n in totals),
+        "put_back": sum(n.inserted for n in totals),
+        "restored": sum(n.updated for n in totals),
+        "kept_changed_since": sum(n.unchanged for n in totals),
+    }
+
+
+@dg.config_mapping
+def _flat(config: Undo) -> dict[str, Any]:
+    return {"ops": {undo_the_run.name: {"config": config.model_dump()}}}
+
+
+@dg.job(
+    description="Undo a run of any backfill: what it added is removed, what it changed is put back, what was changed "
+    "since is kept. A dry run unless `dry_run` is false.",
+    config=_flat,
+    executor_def=dg.in_process_executor,
+    tags={"backfills/domain": "operations"},
+)
+def undo_run() -> None:
+    undo_the_run()

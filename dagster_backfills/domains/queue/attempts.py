@@ -1,0 +1,118 @@
+"""An attempt at a job within a worker, and how it ended. Not here: writing that down."""
+
+import threading
+import time
+import traceback
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from dagster_backfills.domains.queue.errors import (
+    InvalidJobInput,
+    JobCancelled,
+    JobError,
+    PermanentJobError,
+    UnknownJobType,
+)
+from dagster_backfills.domains.queue.queue import Job
+from dagster_backfills.redact import redact
+
+
+@dataclass(slots=True)
+class Attempt:
+    """A claimed job within this worker. `stopped_at`: since when it is cancelled or lost, and counts for nothing."""
+
+    job: Job
+    claimed_at: float
+    stopped_at: float | None = None
+    reported_at: float = 0.0
+
+    @property
+    def stopped(self) -> bool:
+        return self.stopped_at is not None
+
+    def stop(self) -> None:
+        """The job was cancelled or lost."""
+        if self.stopped_at is None:
+            self.stopped_at = time.monotonic()
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an attempt failed, free of secrets."""
+
+    kind: str
+    message: str
+    trace: str
+    retryable: bool
+
+
+@dataclass(slots=True)
+class Result:
+    """How an attempt ended: with an output, a failure, or neither where it was stopped.
+
+    `status` is what the database made of it; `lost` where the attempt did not hold the job any more.
+    """
+
+    attempt: Attempt
+    output: dict[str, Any] | None = None
+    failure: Failure | None = None
+    status: Literal["completed", "failed", "retried", "lost", "stopped", ""] = ""
+
+    @property
+    def job(self) -> Job:
+        return self.attempt.job
+
+
+class HeldAttempts:
+    """What a worker holds, shared by its threads."""
+
+    def __init__(self) -> None:
+        self._held: dict[UUID, Attempt] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def add(self, attempts: Iterable[Attempt]) -> None:
+        with self._lock:
+            self._held.update((a.job.id, a) for a in attempts)
+
+    def remove(self, attempts: Iterable[Attempt]) -> None:
+        """Forget these; a later attempt at the same job stays."""
+        with self._lock:
+            for attempt in attempts:
+                if self._held.get(attempt.job.id) is attempt:
+                    del self._held[attempt.job.id]
+
+    def all(self) -> list[Attempt]:
+        with self._lock:
+            return list(self._held.values())
+
+
+def as_output(result: Any) -> dict[str, Any] | None:
+    """A handler's result as JSON's own types. Raises PermanentJobError for what can't be an output."""
+    if result is None or isinstance(result, dict):
+        return result
+    if isinstance(result, BaseModel):
+        return result.model_dump(mode="json")
+    raise PermanentJobError(
+        f"The handler returned {type(result).__name__}, not a JSON object.", kind="invalid_output"
+    )
+
+
+def failure_of(error: BaseException) -> Failure:
+    """The record of an exception: its kind, message and trace, with secrets taken out."""
+    trace = "".join(traceback.format_exception(error))
+    if isinstance(error, JobError):
+        kind, retryable = error.kind, error.retryable
+    elif isinstance(error, UnknownJobType):
+        kind, retryable, trace = "unknown_type", error.retryable, ""
+    elif isinstance(error, InvalidJobInput):
+        kind, retryable = "invalid_input", False
+    else:
+        kind, retryable = type(error).__name__, not isinstance(error, JobCancelled)
+    return Failure(kind, redact(str(error) or type(error).__name__), redact(trace), retryable)

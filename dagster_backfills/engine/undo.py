@@ -1,0 +1,226 @@
+"""Undoing a run by its journal: what it added is removed, what it changed or removed is put back, if it is still so.
+
+A run of the engine like any other, over writes whose source is the journal: batches, resumption, account, ledger and
+its own journal follow. Not here: how the rows are changed (`table/restore`).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from dagster_backfills.engine.journal import Shape
+from dagster_backfills.engine.ledger import RunIdentity
+from dagster_backfills.engine.model import Counts, Query, Target, Write
+from dagster_backfills.engine.plan import Report, plan_prepared
+from dagster_backfills.engine.prepared import PreparedWrite
+from dagster_backfills.engine.rehearsal import Example
+from dagster_backfills.engine.runner import Connect, Runner
+from dagster_backfills.engine.settings import EngineSettings
+from dagster_backfills.engine.table.address import ByQuery
+from dagster_backfills.engine.table.catalog import read_table
+from dagster_backfills.engine.table.restore import Restore
+from dagster_backfills.errors import UserError
+
+# A unit is a row: how far the last of its entries is from here, so that the last come first, and the first of them.
+_END = 2**63 - 1
+_UNITS = """
+select j.partition, lpad((9223372036854775807 - max(j.id))::text, 19, '0') || '-' || min(j.id) as unit
+from backfill.batches as b
+inner join backfill.journal as j on b.journal_id = j.journal_id
+where b.run_id = {run} and b.asset = any({assets}::text[]) and j.partition = any(%(partition_keys)s::text[])
+group by b.asset, j.partition, j.key
+"""
+_RUNS = """
+select r.run_id, r.undoes, r.finished_at is null
+from backfill.runs as r where starts_with(r.run_id, %(run_id)s) order by r.started_at
+"""
+_LATEST = "select distinct on (started_at) run_id from backfill.runs order by started_at desc limit 3"
+_UNDOES = "select undoes from backfill.runs where run_id = %s limit 1"
+_WRITTEN = """
+select b.asset, b.journal, sum(b.rows_inserted + b.rows_updated + b.rows_deleted)::bigint
+from backfill.batches as b where b.run_id = %s
+group by b.asset, b.journal having sum(b.rows_inserted + b.rows_updated + b.rows_deleted) > 0
+order by min(b.committed_at), b.asset
+"""
+_ORDER = "select a from backfill.runs, unnest(assets) with ordinality as u (a, n) where run_id = %s order by step, n"
+_PARTITIONS = """
+select p from backfill.batches, unnest(partitions) as p where run_id = %s group by p order by max(committed_at) desc, p
+"""
+_SETTLE = "select backfill.clear_stale(%(asset)s, %(keys)s::text[], '1:1:')"
+_UNDONE = """
+insert into backfill.undone (asset, partition, run_id)
+select %(asset)s, k, %(run_id)s from unnest(%(keys)s::text[]) as k
+on conflict (asset, partition) do update set run_id = excluded.run_id, undone_at = clock_timestamp()
+"""
+_STALE = "select backfill.mark_stale(%(asset)s, %(keys)s::text[])"
+
+
+@dataclass(frozen=True)
+class Undoing:
+    """A run that is to be undone: its tables and its partitions, the last ones first.
+
+    redoes: the run was an undo itself, so that what comes back is what automation may go on with.
+    unfinished: its account is open: it is at work, or was killed.
+    """
+
+    run_id: str
+    shapes: dict[str, list[Shape]]
+    partitions: list[str]
+    redoes: bool
+    unfinished: bool
+
+    def prepare(self, run_id: str) -> Callable[[psycopg.Connection[Any]], list[PreparedWrite]]:
+        """The writes that undo it, in the name of a run. Raises UserError for a table that was altered since."""
+
+        def prepared(conn: psycopg.Connection[Any]) -> list[PreparedWrite]:
+            return [UndoWrite.of(conn, self, asset, run_id) for asset in self.shapes]
+
+        return prepared
+
+
+def find(conn: psycopg.Connection[Any], run_id: str, partitions: Sequence[str] = ()) -> Undoing:
+    """The run of this id, or of an id that begins so. Raises UserError where it can't be undone, or not there."""
+    found = {row[0]: row[1:] for row in conn.execute(_RUNS, {"run_id": run_id})} if run_id else {}
+    if len(found) != 1:
+        latest = ", ".join(row[0] for row in conn.execute(_LATEST))
+        what = f"{len(found)} runs begin" if found else "No run begins"
+        raise UserError(f"{what} with {run_id!r}.", f"The latest are {latest}." if latest else "")
+    ((run_id, (undoes, unfinished)),) = found.items()
+    written: dict[str, list[Shape]] = {}
+    for asset, noted, rows in conn.execute(_WRITTEN, [run_id]):
+        if noted is None:
+            raise UserError(
+                f"Run {run_id} changed {rows:,} rows of {asset} of which the journal says nothing.",
+                hint="It was switched off for that table, the table has no key, or its days are over.",
+            )
+        written.setdefault(asset, []).append(Shape.read(noted))
+    order = [row[0] for row in conn.execute(_ORDER, [run_id])]
+    there = [row[0] for row in conn.execute(_PARTITIONS, [run_id])]
+    strangers = [key for key in partitions if key not in there]
+    if strangers:
+        raise UserError(f"Run {run_id} has written no partition {strangers[0]!r}.", _some(there))
+    redoes = False
+    while undoes is not None:
+        redoes = not redoes
+        undoes = (conn.execute(_UNDOES, [undoes]).fetchone() or (None,))[0]
+    conn.rollback()
+    shapes = {asset: written[asset] for asset in reversed(order) if asset in written}
+    chosen = [key for key in there if not partitions or key in partitions]
+    return Undoing(run_id, shapes, chosen, redoes, unfinished)
+
+
+def preview(
+    connect: Connect,
+    undoing: Undoing,
+    settings: EngineSettings | None = None,
+    log: Callable[[str], None] = lambda line: None,
+) -> Report:
+    """What undoing would do; `unchanged` are rows that are kept, because they were changed since."""
+    if not undoing.shapes:
+        return Report.nothing()
+    return plan_prepared(connect, undoing.prepare(""), undoing.partitions, settings, log)
+
+
+def undo(runner: Runner, undoing: Undoing) -> Iterator[list[str]]:
+    """Undo it, yielding the partitions that are through. The runner's identity says what is undone: `undo_identity`."""
+    if undoing.shapes:
+        yield from runner.run_prepared(undoing.prepare(runner.run_identity.run_id), undoing.partitions)
+
+
+def undo_identity(
+    undoing: Undoing, run_id: str, root_run_id: str = "", *, resumes: bool = False
+) -> RunIdentity:
+    """The identity of a run that undoes another."""
+    return RunIdentity(run_id, "undo", root_run_id, resumes, undoes=undoing.run_id)
+
+
+@dataclass
+class UndoWrite(PreparedWrite):
+    """One table of a run, back to what stood before."""
+
+    undoing: Undoing | None = None
+    run_id: str = ""
+
+    @classmethod
+    def of(cls, conn: psycopg.Connection[Any], undoing: Undoing, asset: str, run_id: str) -> "UndoWrite":
+        """Raises UserError where the table was altered since."""
+        shapes = undoing.shapes[asset]
+        shape = shapes[0]
+        table = read_table(conn, shape.schema, shape.name)
+        for each in shapes:
+            each.refuse_altered(table)
+        units = sql.SQL(_UNITS).format(run=_literal(undoing.run_id), assets=_literal(list(undoing.shapes)))
+        target = Target(asset, unit="entry", table=(shape.schema, shape.name), touched=shape.touched)
+        write = Write(target, Query(""), units=Query(units.as_string(conn)))
+        return cls(write, table, ByQuery("partition"), "", None, True, undoing, run_id)
+
+    def attach(self, conn: psycopg.Connection[Any]) -> None:
+        """Nothing is needed."""
+
+    def is_empty(self, conn: psycopg.Connection[Any], keys: Sequence[str], after: str | None = None) -> bool:
+        return False
+
+    def run(
+        self,
+        conn: psycopg.Connection[Any],
+        keys: Sequence[str],
+        units: Sequence[str] | None,
+        run_id: str,
+        *,
+        empty: bool = False,
+        computed: Any = None,
+        journal_id: int | None = None,
+    ) -> dict[str, Counts]:
+        assert self.undoing is not None
+        counts = {key: Counts() for key in keys}
+        self._binds = {
+            "undone": self.undoing.run_id, "asset": self.asset, "partition_keys": list(keys),
+            "entries": None if units is None else [entry for unit in units for entry in _entries(unit)],
+            "journal_id": journal_id, "journal_labels": [], "journal_keys": [],
+        }  # fmt: skip
+        statement = self._restore.statement(slices=units is not None)
+        for key, given, inserted, updated, deleted, _ in conn.execute(statement, self._binds, prepare=False):
+            kept = given - inserted - updated - deleted
+            counts[key].add(Counts(inserted, updated, kept, deleted))
+        return counts
+
+    def kept_examples(self, conn: psycopg.Connection[Any], room: int) -> list[Example]:
+        """Rows of the last slice that stay because they were changed since: as they were before the run, and now."""
+        statement = self._restore.kept(slices=self._binds["entries"] is not None)
+        rows = conn.execute(statement, {**self._binds, "room": room}, prepare=False)
+        return [Example(self.asset, key, "kept", before, after) for key, before, after in rows]
+
+    def settle(self, conn: psycopg.Connection[Any], keys: Sequence[str], *, whole: bool) -> None:
+        """Take away the marks that these very changes have made; leave the partitions alone from now on, or, where they
+        are again what a run had left, look at them once more."""
+        assert self.undoing is not None
+        binds = {"asset": self.asset, "keys": list(keys), "run_id": self.run_id}
+        conn.execute(_SETTLE, binds)
+        if whole:
+            conn.execute(_STALE if self.undoing.redoes else _UNDONE, binds)
+
+    def name_of(self, conn: psycopg.Connection[Any], unit: str) -> str:
+        row = conn.execute("select key from backfill.journal where id = %s", [_entries(unit)[0]]).fetchone()
+        return ", ".join(row[0]) if row else unit
+
+    @property
+    def _restore(self) -> Restore:
+        return Restore(self.table, self.write.target.touched)
+
+
+def _entries(unit: str) -> tuple[int, int]:
+    """The last and the first entry of a row."""
+    last, first = unit.split("-")
+    return _END - int(last), int(first)
+
+
+def _literal(value: Any) -> sql.SQL:
+    """A value in a statement that is run with binds."""
+    return sql.SQL(sql.Literal(value).as_string(None).replace("%", "%%"))
+
+
+def _some(there: Sequence[str]) -> str:
+    return f"It has written {', '.join(there[:5])}{', …' if len(there) > 5 else ''}."

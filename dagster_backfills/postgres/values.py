@@ -1,0 +1,106 @@
+"""Values that Postgres has and Python has not, for whoever only shows them: endless and very distant times, long
+intervals, JSON that no parser reads. Not for computing: there such a value must be an error.
+"""
+
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import psycopg
+from psycopg.abc import AdaptContext, Buffer
+from psycopg.adapt import Loader
+from psycopg.types import datetime as times
+from psycopg.types import json
+
+
+class _Distant:
+    """Shown as Postgres writes it; compared as the nearest value that Python has."""
+
+    written: str
+
+    def __str__(self) -> str:
+        return self.written
+
+    def isoformat(self, *_: Any, **__: Any) -> str:
+        """What Postgres writes, whatever form is asked for."""
+        return self.written
+
+
+class DistantTime(_Distant, datetime):
+    """A time before the year 1 or after 9999, or without end."""
+
+    def astimezone(self, tz: Any = None) -> "DistantTime":
+        """Itself: it has no other zone."""
+        return self
+
+
+class DistantDate(_Distant, date):
+    """A date before the year 1 or after 9999, or without end."""
+
+
+class LongInterval(_Distant, timedelta):
+    """An interval beyond Python's own, of 2.7 million years."""
+
+
+class UnreadableJson(str):
+    """JSON as Postgres writes it, with a number or a nesting that Python's parser refuses."""
+
+
+def show_every_value(context: AdaptContext) -> None:
+    """Have this connection or cursor load every value that a table may hold."""
+    for name, loader in _LOADERS.items():
+        context.adapters.register_loader(name, loader)
+
+
+def _early(text: str) -> bool:
+    return text.endswith("BC") or text.startswith("-")
+
+
+def _time(text: str) -> DistantTime:
+    return _as(DistantTime, datetime.min if _early(text) else datetime.max, text, tzinfo=None)
+
+
+def _time_with_zone(text: str) -> DistantTime:
+    return _as(DistantTime, datetime.min if _early(text) else datetime.max, text, tzinfo=UTC)
+
+
+def _as(kind: type[DistantTime], nearest: datetime, text: str, tzinfo: Any) -> DistantTime:
+    found = kind.combine(nearest.date(), nearest.time(), tzinfo)
+    found.written = text
+    return found
+
+
+def _date(text: str) -> DistantDate:
+    found = DistantDate.fromordinal((date.min if _early(text) else date.max).toordinal())
+    found.written = text
+    return found
+
+
+def _interval(text: str) -> LongInterval:
+    nearest = timedelta.min if _early(text) else timedelta.max
+    found = LongInterval(nearest.days, nearest.seconds, nearest.microseconds)
+    found.written = text
+    return found
+
+
+def _or(usual: type[Loader], otherwise: Callable[[str], Any]) -> type[Loader]:
+    """A loader that falls back on `otherwise` for what the usual one refuses."""
+
+    class Fallback(usual):  # type: ignore[misc, valid-type]
+        def load(self, data: Buffer) -> Any:
+            try:
+                return super().load(data)
+            except (psycopg.DataError, ValueError, RecursionError, OverflowError):
+                return otherwise(bytes(data).decode())
+
+    return Fallback
+
+
+_LOADERS: dict[str, type[Loader]] = {
+    "date": _or(times.DateLoader, _date),
+    "timestamp": _or(times.TimestampLoader, _time),
+    "timestamptz": _or(times.TimestamptzLoader, _time_with_zone),
+    "interval": _or(times.IntervalLoader, _interval),
+    "json": _or(json.JsonLoader, UnreadableJson),
+    "jsonb": _or(json.JsonbLoader, UnreadableJson),
+}

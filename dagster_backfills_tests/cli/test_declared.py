@@ -1,0 +1,137 @@
+"""`backfills new`, `check` and `triggers`, called in an adopter's project."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+import pytest
+import yaml
+
+from dagster_backfills.cli.errors import OK, USAGE
+from dagster_backfills_tests.components.adopting import catalog, copied
+from dagster_backfills_tests.components.applications import COMPLIANCE, GYM, MONTHS
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """An adopter's project; returns its folder of definitions."""
+    (tmp_path / "pyproject.toml").write_text('[tool.dg.project]\nroot_module = "ours"\n')
+    defs = tmp_path / "src" / "ours" / "defs"
+    defs.mkdir(parents=True)
+    return defs
+
+
+@pytest.fixture
+def run(project: Path, database_url: str) -> Run:
+    script = str(Path(sys.executable).with_name("backfills"))
+
+    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [script, *arguments],
+            cwd=project,
+            env={
+                "DATABASE_URL": database_url,
+                "PATH": "",
+                "HOME": str(project),
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return call
+
+
+def test_a_draft_is_written_from_the_table_and_says_what_to_fill_in(
+    run: Run, project: Path, conn: psycopg.Connection
+) -> None:
+    conn.execute(GYM + MONTHS)
+    done = run(
+        "new",
+        "months",
+        "--table",
+        "attendance.member_months",
+        "--partition-column",
+        "gym_id",
+        "--unit",
+        "member_id",
+    )
+    assert done.returncode == OK, done.stderr
+    queries = project / "months" / "queries.sql"
+    assert f"{queries}, line 1: months_keys\n" in done.stderr
+    assert f"{queries}, line 11: member_months\n" in done.stderr
+    assert yaml.safe_load((project / "months" / "defs.yaml").read_text()) == {
+        "type": "dagster_backfills.PostgresBackfill",
+        "attributes": {
+            "partitions": {"keys": "months_keys"},
+            "tables": [
+                {"table": "attendance.member_months", "unit": "member_id", "partition_column": "gym_id"}
+            ],
+        },
+    }
+    text = queries.read_text()
+    assert "-- A row is told apart by member_id, month." in text
+    assert "    month,  -- date\n" in text and "any(:partition_keys::uuid[])" in text
+    checked = run("check", "months")
+    assert checked.returncode == USAGE
+    assert (
+        f'{queries}, line 11: The query of asset attendance/member_months is not valid: relation "fill_in"'
+        in (checked.stderr)
+    )
+    assert run("new", "months", "--table", "attendance.member_months").returncode == USAGE
+
+
+def test_a_draft_of_a_camel_case_table_quotes_what_needs_it(
+    run: Run, project: Path, conn: psycopg.Connection
+) -> None:
+    conn.execute(COMPLIANCE)
+    done = run("new", "completions", "--table", 'public."EmployeeTrainingVideoCompletion"')
+    assert done.returncode == OK, done.stderr
+    text = (project / "completions" / "queries.sql").read_text()
+    assert '    "completedAt",  -- timestamp(3) without time zone\n' in text
+    assert 'relation "fill_in"' in run("check").stderr
+
+
+def test_a_table_that_is_none_is_told_with_what_comes_close(run: Run, conn: psycopg.Connection) -> None:
+    conn.execute(MONTHS)
+    done = run("new", "months", "--table", "attendance.member_month")
+    assert done.returncode == USAGE
+    assert "Did you mean attendance.member_months" in done.stderr
+    assert "can't be a backfill's name" in run("new", "a b", "--table", "x.y").stderr
+
+
+def test_triggers_are_printed_applied_found_and_removed(
+    run: Run, project: Path, conn: psycopg.Connection
+) -> None:
+    conn.execute(GYM + MONTHS)
+    copied(project, "member_months")
+    before = catalog(conn, "public", "backfill")
+    printed = run("triggers", "member_months")
+    assert printed.returncode == OK, printed.stderr
+    assert printed.stdout.count("create or replace trigger") == 8
+    assert catalog(conn, "public", "backfill") == before
+    assert "no trigger tells of changes in public.members, public.member_activities" in run("check").stderr
+    assert run("triggers", "member_months", "--apply").returncode == OK
+    assert run("check").stderr == "member_months: right\n"
+    applied = catalog(conn, "public", "backfill")
+    assert run("triggers", "member_months", "--remove").returncode == OK
+    assert catalog(conn, "public", "backfill") == before
+    conn.execute(printed.stdout)  # what is printed is what is applied
+    assert catalog(conn, "public", "backfill") == applied
+
+
+def test_a_check_names_each_backfill_and_fails_for_one_with_a_mistake(
+    run: Run, project: Path, conn: psycopg.Connection
+) -> None:
+    conn.execute(GYM + MONTHS)
+    copied(project, "kintell_users")
+    copied(project, "member_months", ("count(*) as visits", "count(*) as vists"))
+    done = run("check")
+    assert done.returncode == USAGE
+    assert "kintell_users: " in done.stderr and "member_months: " in done.stderr
+    assert "has no column 'vists'" in done.stderr
+    assert "Did you mean member_months" in run("triggers", "member_month").stderr

@@ -1,0 +1,59 @@
+"""`backfills plan` and `backfills undo`, as their users type them."""
+
+import json
+
+import psycopg
+import pytest
+
+from dagster_backfills_tests.cli.conftest import Cli
+
+pytestmark = [pytest.mark.timeout(600)]
+RECORDS = "select count(*) from training.employee_training_video_completions"
+
+
+@pytest.fixture
+def school(conn: psycopg.Connection) -> psycopg.Connection:
+    """Two organizations, two members each, two videos; no record yet."""
+    conn.execute("insert into training.training_videos values ('sat-1', 'One', 1), ('sat-2', 'Two', 2)")
+    conn.execute(
+        "insert into training.organizations values ('org_a', 'A', '2024-01-01'), ('org_b', 'B', '2024-01-02');"
+        "insert into training.members (id, organization_id, user_email) values"
+        " ('a1', 'org_a', 'x'), ('a2', 'org_a', 'x'), ('b1', 'org_b', 'x'), ('b2', 'org_b', 'x')"
+    )
+    return conn
+
+
+def test_a_backfill_is_planned_run_and_undone(cli: Cli, school: psycopg.Connection) -> None:
+    planned = cli("plan", "training_completions", "--json", "--fail-on-changes")
+    assert planned.returncode == 1, planned.stderr
+    plan = json.loads(planned.stdout)
+    completions, progress = plan["total"].values()
+    assert (completions["inserted"], progress["inserted"], plan["changes"]) == (8, 2, 10)
+    assert school.execute(RECORDS).fetchone() == (0,)
+
+    assert cli("training", "run", "--yes").returncode == 0
+    assert cli("plan", "training_completions", "--which", "all", "--fail-on-changes").returncode == 0
+    school.execute("update training.employee_training_video_completions set completed_at = now()"
+                   " where member_id = 'a1' and video_id = 'sat-1'")  # fmt: skip
+    (run,) = school.execute("select run_id from backfill.runs limit 1").fetchone() or ("",)
+
+    dry = cli("undo", run[:8])
+    assert dry.returncode == 0, dry.stderr
+    assert "kept, changed since" in dry.stdout and "Nothing was done" in dry.stderr
+    assert school.execute(RECORDS).fetchone() == (8,)
+    done = json.loads(cli("undo", run, "--yes", "--json").stdout)
+    assert done["total"]["training/employee_training_video_completions"] == {
+        "removed": 7, "put_back": 0, "restored": 0, "kept": 1,
+    }  # fmt: skip
+    assert school.execute(RECORDS).fetchone() == (1,)
+    assert json.loads(cli("undo", done["run_id"], "--yes", "--json").stdout)["failures"] == []
+    assert school.execute(RECORDS).fetchone() == (8,)
+
+
+def test_what_is_not_there_is_said(cli: Cli, school: psycopg.Connection) -> None:
+    unknown = cli("plan", "training_completion")
+    assert unknown.returncode == 2 and "Did you mean training_completions?" in unknown.stderr
+    stranger = cli("plan", "training_completions", "--partition", "org_c")
+    assert stranger.returncode == 2 and "There is no partition 'org_c'." in stranger.stderr
+    gone = cli("undo", "0000")
+    assert gone.returncode == 2 and "No run begins with '0000'." in gone.stderr

@@ -1,0 +1,270 @@
+"""Declarations with a mistake: one clear message each, with file and line, before anything is written."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import psycopg
+import pytest
+
+from dagster_backfills.components.inspection import inspect
+from dagster_backfills.components.loading import declared
+from dagster_backfills.errors import UserError
+from dagster_backfills_tests.components.adopting import EXAMPLES, adopter, copied, query, written
+from dagster_backfills_tests.components.applications import GYM, MONTHS
+from dagster_backfills_tests.dagster.storing import said
+
+Change = tuple[str, str]
+TABLE = "    - table: attendance.member_months\n"
+MISTAKES: dict[str, tuple[Change, str, str]] = {
+    "an unknown attribute": (
+        ("      unit: member_id", "      unnit: member_id"),
+        "defs.yaml, line 8: there is no attribute `tables[0].unnit`.",
+        "Did you mean unit",
+    ),
+    "an unknown attribute of the whole": (
+        ("  schedule:", "  shedule:"),
+        "defs.yaml, line 11: there is no attribute `shedule`.",
+        "Did you mean schedule",
+    ),
+    "several kinds of partitions": (
+        ("{keys: gyms}", '{keys: gyms, daily: "2026-01-01"}'),
+        "defs.yaml, line 4: `partitions`: give one of keys, static, hourly, daily, weekly, monthly; not keys and "
+        "daily.",
+        "",
+    ),
+    "a mode that is none": (
+        ("      unit: member_id", "      unit: member_id\n      mode: upsertt"),
+        "defs.yaml, line 9: `tables[0].mode`: Input should be 'upsert', 'insert_missing' or 'replace'.",
+        "",
+    ),
+    "an unknown statement": (
+        ("{every_visitor_has_a_month: visitors_without_month}", "{every_visitor_has_a_month: visitors}"),
+        "defs.yaml, line 10: `checks.every_visitor_has_a_month` is the statement 'visitors', and there is none of that "
+        "name.",
+        "Did you mean visitors_without_month?",
+    ),
+    "no statement of the table's name": (
+        ("-- name: member_months\n", "-- name: months\n"),
+        "defs.yaml, line 7: `tables[0].query` is the statement 'member_months', and there is none of that name.",
+        "months?",
+    ),
+    "an unknown bind": (
+        ("any(:unit_keys::uuid[])", "any(:unit_key::uuid[])"),
+        "queries.sql, line 7: statement 'member_months' binds :unit_key, which nothing gives.",
+        "Did you mean unit_keys",
+    ),
+    "a table twice": (
+        (TABLE, TABLE + "      partition_column: gym_id\n" + TABLE),
+        "defs.yaml, line 9: table attendance.member_months stands twice.",
+        "Keep one.",
+    ),
+    "no table name": (
+        ("attendance.member_months", "attendance member_months"),
+        "defs.yaml, line 7: `tables[0].table`: 'attendance member_months' names no table",
+        "",
+    ),
+    "a function that is none": (
+        ("  schedule:", "  report: no.such:function\n  schedule:"),
+        "defs.yaml, line 11: 'no.such:function' can't be loaded: No module named 'no'",
+        "Write package.module:function.",
+    ),
+}
+IN_THE_DATABASE: dict[str, tuple[Change, str, str]] = {
+    "an unknown table": (
+        (
+            "- table: attendance.member_months\n",
+            "- table: attendance.member_month\n      query: member_months\n",
+        ),
+        "defs.yaml, line 7: Table attendance.member_month does not exist in database",
+        "Did you mean attendance.member_months",
+    ),
+    "an unknown partition column": (
+        ("partition_column: gym_id", "partition_column: gymid"),
+        "defs.yaml, line 9: Table attendance.member_months has no column 'gymid'; it has gym_id, ",
+        "Did you mean gym_id?",
+    ),
+    "an unknown unit": (
+        ("      unit: member_id", "      unit: memberId"),
+        "defs.yaml, line 8: Table attendance.member_months has no column 'memberId'",
+        "Did you mean member_id",
+    ),
+    "a column that the table has not": (
+        ("count(*) as visits", "count(*) as vists"),
+        "queries.sql, line 7: Table attendance.member_months has no column 'vists'",
+        "Did you mean visits",
+    ),
+    "a key that is none": (
+        ("      unit: member_id", "      unit: member_id\n      key: [gym_id, month]"),
+        "defs.yaml, line 9: Table attendance.member_months has no unique constraint on (gym_id, month).",
+        "(member_id, month)",
+    ),
+    "a query without the key": (
+        (", date_trunc('month', a.activity_date)::date as month,", ","),
+        "queries.sql, line 7: Table attendance.member_months has no unique constraint on columns that the asset gives "
+        "(gym_id, member_id, visits)",
+        "return the key's columns",
+    ),
+    "an unknown table in a query": (
+        ("from public.members as m\n", "from public.member as m\n"),
+        'queries.sql, line 7: The query of asset attendance/member_months is not valid: relation "public.member" does '
+        "not exist",
+        "",
+    ),
+    "units without a unit": (
+        ("id as unit from", "id as member from"),
+        "queries.sql, line 4: the statement is not valid: column q.unit does not exist",
+        "",
+    ),
+    "a check that is no SQL": (
+        ("select a.member_id from", "select a.nobody from"),
+        "queries.sql, line 17: the statement is not valid: column a.nobody does not exist",
+        "",
+    ),
+    "a trigger that can't be made": (
+        ("public.members: gym_id", "public.members: gymid"),
+        "defs.yaml, line 5: stale_when public.members: column c.gymid does not exist",
+        "'gymid' must be a column of it",
+    ),
+    "a trigger on no table": (
+        ("public.members: gym_id", "public.membrs: gym_id"),
+        'defs.yaml, line 5: stale_when public.membrs: relation "public.membrs" does not exist',
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "message", "hint"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_named_with_its_file_and_line_without_a_database(
+    tmp_path: Path, change: Change, message: str, hint: str
+) -> None:
+    folder = copied(tmp_path, "member_months", change)
+    with pytest.raises(UserError) as raised:
+        declared(folder)
+    assert f"{folder}/{message}" in raised.value.message
+    assert hint in raised.value.hint
+
+
+@pytest.mark.parametrize(("change", "message", "hint"), IN_THE_DATABASE.values(), ids=IN_THE_DATABASE)
+def test_a_mistake_that_the_database_sees_is_named_with_its_file_and_line(
+    conn: psycopg.Connection, tmp_path: Path, change: Change, message: str, hint: str
+) -> None:
+    conn.execute(GYM + MONTHS)
+    conn.autocommit = False
+    folder = copied(tmp_path, "member_months", change)
+    with pytest.raises(UserError) as raised:
+        inspect(declared(folder), conn)
+    assert f"{folder}/{message}" in raised.value.message
+    assert hint in raised.value.hint
+
+
+@pytest.mark.parametrize(
+    "example", [path.name for path in EXAMPLES.iterdir() if path.name.startswith("member_")]
+)
+def test_a_declaration_without_a_mistake_is_left_in_peace(conn: psycopg.Connection, example: str) -> None:
+    conn.execute(GYM + MONTHS)
+    conn.autocommit = False
+    inspect(declared(EXAMPLES / example), conn)
+
+
+def test_a_run_looks_before_it_writes(conn: psycopg.Connection, database_url: str, tmp_path: Path) -> None:
+    conn.execute(GYM + MONTHS)
+    change, message, _ = IN_THE_DATABASE["a check that is no SQL"]
+    with adopter(declared(copied(tmp_path, "member_months", change)), database_url) as a:
+        assert message in said(a.refresh("all", expect=False))
+    assert query(conn, "select count(*) from attendance.member_months") == [0]
+
+
+PROJECT = """
+[tool.dg]
+directory_type = "project"
+[tool.dg.project]
+root_module = "{name}"
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with one good declaration; returns its folder of definitions."""
+    name = f"project_of_{tmp_path.name}"
+    defs = tmp_path / name / "defs"
+    defs.mkdir(parents=True)
+    (tmp_path / "pyproject.toml").write_text(PROJECT.format(name=name))
+    (tmp_path / name / "__init__.py").touch()
+    (defs / "__init__.py").touch()
+    (tmp_path / name / "definitions.py").write_text(
+        "from pathlib import Path\nimport dagster as dg\n"
+        "@dg.definitions\ndef defs():\n    return dg.load_from_defs_folder(path_within_project=Path(__file__).parent)\n"
+    )
+    copied(defs, "kintell_users")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return defs
+
+
+def loaded(project: Path) -> dict[str, str]:
+    """By asset what is said of it."""
+    graph = dg.load_from_defs_folder(path_within_project=project).resolve_asset_graph()
+    return {key.to_user_string(): graph.get(key).description or "" for key in graph.materializable_asset_keys}
+
+
+@pytest.mark.parametrize(
+    "name", ["an unknown attribute", "several kinds of partitions", "an unknown statement"]
+)
+def test_one_bad_declaration_does_not_take_the_others_down(project: Path, name: str) -> None:
+    change, message, _ = MISTAKES[name]
+    copied(project, "member_months", change)
+    there = loaded(project)
+    assert "kintell/users" in there
+    assert message in there["member_months_declaration"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("schedule", "name: another\n  schedule"), "table kintell.users is another declaration's already"),
+        (("kintell.users", "kintell.userss"), "the name 'again' is another declaration's already"),
+    ],
+    ids=["the same table", "the same name"],
+)
+def test_two_backfills_do_not_share_a_table_or_a_name(project: Path, change: Change, message: str) -> None:
+    text = (EXAMPLES / "kintell_users" / "defs.yaml").read_text().replace(*change)
+    queries = (EXAMPLES / "kintell_users" / "queries.sql").read_text()
+    written(project, "again", text, queries)
+    if "name" in message and "table" not in message:
+        (project / "kintell_users" / "defs.yaml").write_text(
+            (project / "kintell_users" / "defs.yaml")
+            .read_text()
+            .replace("attributes:", "attributes:\n  name: again")
+        )
+    there = loaded(project)
+    assert len(there) == 2
+    [said_of_it] = [text for name, text in there.items() if name.endswith("_declaration")]
+    assert message in said_of_it
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(
+    "command", [("dg", "check", "defs"), ("dagster", "definitions", "validate")], ids=" ".join
+)
+def test_a_check_of_the_definitions_fails_for_a_bad_declaration(
+    project: Path, command: tuple[str, ...], database_url: str
+) -> None:
+    def check() -> subprocess.CompletedProcess[str]:
+        script = str(Path(sys.executable).with_name(command[0]))
+        module = ["-m", f"{project.parent.name}.definitions"] if command[0] == "dagster" else []
+        return subprocess.run(
+            [script, *command[1:], *module],
+            cwd=project.parents[1],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    good = check()
+    assert good.returncode == 0, good.stdout + good.stderr
+    change, message, _ = MISTAKES["an unknown statement"]
+    copied(project, "member_months", change)
+    bad = check()
+    assert bad.returncode != 0
+    assert message[:80] in " ".join((bad.stdout + bad.stderr).split())

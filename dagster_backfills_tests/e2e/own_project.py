@@ -1,0 +1,133 @@
+"""A Dagster project of somebody else's: a virtual environment with the built wheel, and nothing of this checkout."""
+
+import os
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.servers import ServerFailed, Webserver, _free_port, _start, _stop
+from dagster_backfills_tests.e2e.graphql import wait_for
+
+SCRIPTS = {
+    "dg": "dagster_dg_cli.cli",
+    "dagster": "dagster.__main__",
+    "dagster-webserver": "dagster_webserver.cli",
+    "backfills": "dagster_backfills.cli",
+}
+DEFINITIONS = """from pathlib import Path
+
+import dagster as dg
+
+
+@dg.definitions
+def defs():
+    return dg.load_from_defs_folder(path_within_project=Path(__file__).parent)
+"""
+PYPROJECT = """[project]
+name = "ours"
+version = "0.1.0"
+
+[tool.dg]
+directory_type = "project"
+
+[tool.dg.project]
+root_module = "ours"
+"""
+
+
+@dataclass(frozen=True)
+class OwnProject:
+    """The project's folder, its environment's programs, and Dagster as it comes: no line in its dagster.yaml."""
+
+    folder: Path
+    bin: Path
+    database_url: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        home = self.folder / "dagster_home"
+        return {
+            "PATH": f"{self.bin}{os.pathsep}/usr/bin{os.pathsep}/bin",
+            "HOME": str(self.folder),
+            "DAGSTER_HOME": str(home),
+            "DATABASE_URL": self.database_url,
+            "VIRTUAL_ENV": str(self.bin.parent),
+            "COLUMNS": "200",
+        }
+
+    @property
+    def defs(self) -> Path:
+        return self.folder / "src" / "ours" / "defs"
+
+    def run(self, *command: str, expect: int = 0) -> str:
+        """Run one of the environment's programs in the project's folder; returns what it says."""
+        done = subprocess.run(
+            [str(self.bin / command[0]), *command[1:]],
+            cwd=self.folder, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            timeout=240, check=False,
+        )  # fmt: skip
+        assert done.returncode == expect, done.stdout
+        return done.stdout
+
+    @contextmanager
+    def webserver(self) -> Iterator[Webserver]:
+        """The project's own UI."""
+        port, log = _free_port(), self.folder / "webserver.log"
+        command = [
+            str(self.bin / "dagster-webserver"),
+            "-h",
+            "127.0.0.1",
+            "-p",
+            str(port),
+            "-m",
+            "ours.definitions",
+        ]
+        process = _start(command, log, self.environment, self.folder)
+        answers = Webserver(f"http://127.0.0.1:{port}")
+
+        def ready() -> bool:
+            if process.poll() is not None:
+                raise ServerFailed(log.read_text()[-3000:])
+            try:
+                return bool(answers.ask("{ version }"))
+            except OSError:
+                return False
+
+        try:
+            wait_for("the webserver", ready, 240)
+            yield answers
+        finally:
+            _stop([process])
+
+
+def make_project(root: Path, checkout: Path, database_url: str, extra: Sequence[str] = ()) -> OwnProject:
+    """Build the wheel, install it into an environment of its own, and make an empty project beside it."""
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(root / "wheel")]
+    subprocess.run(build, cwd=checkout, check=True, capture_output=True)
+    [wheel] = (root / "wheel").glob("*.whl")
+    environment = root / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment)], check=True)
+    [site] = environment.glob("lib/python*/site-packages")
+    install = [sys.executable, "-m", "pip", "--python", str(environment / "bin" / "python"), "install", "-q"]
+    subprocess.run([*install, "--no-deps", "--no-index", str(wheel)], check=True, capture_output=True)
+    project = OwnProject(root / "ours", environment / "bin", database_url)
+    project.defs.mkdir(parents=True)
+    # What the wheel depends on is here already: a path behind its own, whose `.pth` files count for nothing.
+    (site / "dependencies.pth").write_text(f"{project.folder / 'src'}\n{sysconfig.get_path('purelib')}\n")
+    for name, module in SCRIPTS.items():
+        script = project.bin / name
+        script.write_text(
+            f"#!{project.bin / 'python'}\nimport sys\nfrom {module} import main\nsys.exit(main())\n"
+        )
+        script.chmod(0o755)
+    (project.folder / "pyproject.toml").write_text(PYPROJECT)
+    (project.defs.parent / "definitions.py").write_text(DEFINITIONS)
+    for package in (project.defs, project.defs.parent):
+        (package / "__init__.py").touch()
+    (project.folder / "dagster_home").mkdir()
+    (project.folder / "dagster_home" / "dagster.yaml").touch()
+    return project

@@ -1,0 +1,72 @@
+"""The wheel in a Dagster project of somebody else's, with Dagster's own storage and launcher."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from benchmarks.servers import Webserver
+from dagster_backfills_tests.components.adopting import EXAMPLES, query
+from dagster_backfills_tests.components.applications import GYM, MONTHS
+from dagster_backfills_tests.e2e.graphql import wait_for
+from dagster_backfills_tests.e2e.own_project import OwnProject, make_project
+
+ALPHA, BETA = "a0000000-0000-0000-0000-000000000000", "b0000000-0000-0000-0000-000000000000"
+MONTHS_OF = "select gym_id::text, month::text, visits from attendance.member_months order by 1, 2"
+_ADD = """mutation($key: String!, $repository: RepositorySelector!) { addDynamicPartition(
+  partitionKey: $key, partitionsDefName: "member_months", repositorySelector: $repository) { __typename } }"""
+_LAUNCH = """mutation($run: ExecutionParams!) { launchRun(executionParams: $run) {
+  __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
+_STATUS = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
+_HERE = {"repositoryLocationName": "ours.definitions", "repositoryName": "__repository__"}
+
+
+@pytest.fixture
+def project(tmp_path: Path, project_root: Path, make_database: Callable[..., str]) -> OwnProject:
+    return make_project(tmp_path, project_root, make_database(migrated=False))
+
+
+def materialize(ui: Webserver, gym: str) -> str:
+    """As the dialog does for one partition; returns the run's status at its end."""
+    assert ui.ask(_ADD, key=gym, repository=_HERE)["addDynamicPartition"]["__typename"].endswith("Success")
+    selection = [{"path": ["attendance", "member_months"]}]
+    run = {
+        "selector": {**_HERE, "jobName": "__ASSET_JOB", "assetSelection": selection},
+        "executionMetadata": {"tags": [{"key": "dagster/partition", "value": gym}]},
+    }
+    answer = ui.ask(_LAUNCH, run=run)["launchRun"]
+    assert answer["__typename"] == "LaunchRunSuccess", answer
+    ended = {"SUCCESS", "FAILURE", "CANCELED"}
+    return wait_for(
+        "the run",
+        lambda: ({ui.ask(_STATUS, id=answer["run"]["runId"])["runOrError"]["status"]} & ended or {""}).pop(),
+        240,
+    )
+
+
+@pytest.mark.e2e
+def test_a_declaration_is_scaffolded_and_materialized_in_a_project_of_ones_own(project: OwnProject) -> None:
+    assert "dagster_backfills.PostgresBackfill" in project.run("dg", "list", "components")
+    project.run(
+        "dg", "scaffold", "defs", "dagster_backfills.PostgresBackfill", "member_months", "--table",
+        "attendance.member_months", "--partition-column", "gym_id", "--unit", "member_id",
+    )  # fmt: skip
+    project.run("backfills", "migrate")
+    for name in ("defs.yaml", "queries.sql"):  # what is filled in
+        (project.defs / "member_months" / name).write_text((EXAMPLES / "member_months" / name).read_text())
+    project.run("dg", "check", "yaml")
+    project.run("dg", "check", "defs")
+    with psycopg.connect(project.database_url, autocommit=True) as conn:
+        conn.execute(GYM + MONTHS)
+        assert "right, but no trigger tells of changes" in project.run("backfills", "check")
+        with project.webserver() as ui:
+            assert materialize(ui, ALPHA) == "SUCCESS"
+        assert query(conn, MONTHS_OF) == [(ALPHA, "2026-01-01", 2), (ALPHA, "2026-02-01", 1)]
+        project.run("dg", "launch", "--job", "refresh_member_months", "--config-json", '{"which": "all"}')
+        assert (BETA, "2026-01-01", 1) in query(conn, MONTHS_OF)
+        project.run("dg", "launch", "--assets", "attendance/member_months", "--partition", ALPHA)
+        counted = query(
+            conn, "select sum(rows_unchanged)::integer from backfill.batches where rows_inserted = 0"
+        )
+        assert counted == [5]

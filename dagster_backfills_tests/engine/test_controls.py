@@ -1,0 +1,129 @@
+"""What operators set of a backfill holds from its next batch on, and loses nothing."""
+
+import time
+
+import psycopg
+import pytest
+
+from dagster_backfills.engine.controls import Setting, change, read
+from dagster_backfills.engine.ledger import RunIdentity
+from dagster_backfills.errors import UserError
+from dagster_backfills_tests.engine.running import (
+    InThread,
+    by_unit,
+    computed,
+    fill,
+    opened,
+    run,
+    totals,
+    units_of,
+)
+from dagster_backfills_tests.engine.undoing import undone
+
+ASSETS = ["t/units", "t/parts"]
+
+
+def set_of(url, **setting):
+    with opened(url) as conn:
+        change(conn, "parts", ASSETS, Setting(**setting))
+
+
+def until(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.02)
+
+
+def test_a_paused_backfill_keeps_what_is_committed_writes_nothing_more_and_goes_on(database_url, conn):
+    keys, lines = fill(conn, parts=10, units=5), []
+
+    def pause_once(connection, part_keys, units):
+        if "p004" in part_keys and not lines:
+            set_of(database_url, paused=True)
+
+    thread = InThread(database_url, [computed(pause_once), totals], keys, batch_units=5, log=lines.append)
+    until(lambda: lines)
+    written = units_of(conn)
+    assert len(written) == 20 and "parts is paused" in lines[0]
+    time.sleep(1.5)  # longer than it takes to look again
+    assert units_of(conn) == written
+    set_of(database_url, paused=False)
+    assert thread.result().total("t/units").inserted == 50
+    assert lines[1:] == ["Going on."]
+
+
+def test_a_partition_is_paused_between_its_slices(database_url, conn):
+    keys, lines = fill(conn, parts=1, units=20), []
+
+    def pause_once(connection, part_keys, units):
+        if "p001-u0009" in units:
+            set_of(database_url, paused=True)
+
+    thread = InThread(database_url, [computed(pause_once)], keys, batch_units=5, log=lines.append)
+    until(lambda: lines)
+    assert len(units_of(conn)) == 10
+    set_of(database_url, paused=False)
+    assert thread.result().total("t/units").inserted == 20
+
+
+def test_a_window_that_is_closed_is_waited_for_and_one_over_midnight_is_open_at_night(database_url, conn):
+    keys, lines = fill(conn, parts=1, units=2), []
+    conn.execute(
+        "insert into backfill.controls (backfill, assets, window_start, window_end) select 'parts', %s,"
+        " (now() at time zone 'UTC' + interval '1 hour')::time, (now() at time zone 'UTC' + interval '2 hours')::time",
+        [ASSETS],
+    )
+    thread = InThread(database_url, [by_unit], keys, log=lines.append)
+    until(lambda: lines)
+    assert "parts may write from" in lines[0] and units_of(conn) == {}
+    conn.execute("update backfill.controls set window_start = window_end, window_end = window_start")
+    assert thread.result().total("t/units").inserted == 2
+
+
+def test_rest_and_rows_a_second_shape_the_batches_to_come(database_url, conn, monkeypatch):
+    keys, slept = fill(conn, parts=1, units=12), []
+    clock = [0.0]
+    monkeypatch.setattr("dagster_backfills.engine.throttle.time.monotonic", lambda: clock[0])
+
+    def sleep(seconds):
+        slept.append(seconds)
+        clock[0] += seconds
+
+    monkeypatch.setattr("dagster_backfills.engine.throttle.time.sleep", sleep)
+    set_of(database_url, rows_per_second=4)
+    outcome = run(database_url, [by_unit], keys, batch_units=100)
+    assert outcome.total("t/units").inserted == 12
+    assert conn.execute("select max(units) from backfill.batches").fetchone() == (4,)
+    assert sum(slept) == pytest.approx(2)  # between three batches of a second's worth
+    slept.clear()
+    set_of(database_url, rows_per_second=0, rest_seconds=1.5)
+    conn.execute("truncate t.units")
+    run(database_url, [by_unit], keys, batch_units=6)
+    assert sum(slept) == pytest.approx(1.5)
+
+
+def test_an_undo_does_not_wait_for_a_paused_backfill(database_url, conn):
+    keys = fill(conn, parts=2, units=2)
+    run(database_url, [by_unit, totals], keys, RunIdentity("one"))
+    set_of(database_url, paused=True)
+    undone(database_url, "one")
+    assert units_of(conn) == {}
+
+
+def test_what_is_not_said_stays_and_what_is_none_is_refused(database_url, conn):
+    set_of(database_url, window="22:00–05:00", zone="Europe/Berlin", rest_seconds=2)
+    set_of(database_url, paused=True)
+    (control,) = read(conn, ["t/parts"])
+    assert (control.paused, control.rest_seconds, f"{control.window_start:%H:%M}", control.zone) == (
+        True, 2, "22:00", "Europe/Berlin",
+    )  # fmt: skip
+    assert read(conn, ["t/other"]) == []
+    set_of(database_url, window="none", rest_seconds=0)
+    (control,) = read(conn, ["t/parts"])
+    assert (control.rest_seconds, control.window_start) == (None, None)
+    for setting in ({"window": "22-5"}, {"window": "05:00-05:00"}, {"zone": "Mars/Base"}):
+        with pytest.raises(UserError):
+            set_of(database_url, **setting)
+    with pytest.raises(psycopg.errors.CheckViolation):
+        set_of(database_url, rest_seconds=-1)

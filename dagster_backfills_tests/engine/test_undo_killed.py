@@ -1,0 +1,50 @@
+"""Undos that are killed again and again: the next try goes on, and ends with what stood before."""
+
+import random
+import subprocess
+import sys
+import time
+
+from dagster_backfills.engine.ledger import RunIdentity
+from dagster_backfills_tests.engine.running import by_unit, fill, run, totals
+from dagster_backfills_tests.engine.undoing import tables
+
+KILLS = 30
+PARTS, UNITS = 40, 50
+
+
+def killed_undo(url, run_id, name, root, seconds):
+    """Start a try and kill it after a while. True where it had not finished by then."""
+    command = [sys.executable, "-m", "dagster_backfills_tests.engine.undo_worker", url, run_id, name, root]
+    worker = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert worker.stdout is not None and worker.stdout.readline() == "ready\n"
+    if seconds is not None:
+        time.sleep(seconds)
+        worker.kill()
+    return worker.communicate()[0] != "done\n"
+
+
+def test_an_undo_that_is_killed_again_and_again_ends_like_an_undisturbed_one(database_url, conn):
+    keys = fill(conn, parts=PARTS, units=UNITS)
+    conn.execute("insert into t.units select 'p001', 'gone' || n, n from generate_series(1, 300) as n")
+    conn.execute("update t.source set v = '1' where unit = 'p002-u0001'")
+    conn.execute("insert into t.units values ('p002', 'p002-u0001', 7)")
+    before, moments = tables(conn), random.Random(20240229)
+    kills = tries = rounds = 0
+    while kills < KILLS or not rounds:
+        rounds += 1
+        run(database_url, [by_unit, totals], keys, RunIdentity(f"run-{rounds}"))
+        while True:
+            tries += 1
+            seconds = moments.uniform(0.0, 0.3) if kills < KILLS else None
+            if not killed_undo(database_url, f"run-{rounds}", f"undo-{tries}", f"root-{rounds}", seconds):
+                break
+            kills += 1
+        assert tables(conn) == before
+        accounted = conn.execute(
+            "select sum(rows_deleted), sum(rows_inserted), sum(rows_updated), sum(rows_unchanged)"
+            " from backfill.batches as b join backfill.runs as r using (run_id, step)"
+            " where r.root_run_id = %s and b.asset = 't/units'",
+            [f"root-{rounds}"],
+        ).fetchone()
+        assert accounted == (PARTS * UNITS - 1, 300, 1, 0)

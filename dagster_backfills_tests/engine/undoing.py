@@ -1,0 +1,41 @@
+"""Undoing runs in the engine's small world."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+
+from dagster_backfills.engine.model import Outcome
+from dagster_backfills.engine.plan import Report
+from dagster_backfills.engine.runner import Runner
+from dagster_backfills.engine.settings import EngineSettings
+from dagster_backfills.engine.undo import find, preview, undo, undo_identity
+from dagster_backfills_tests.engine.running import opened
+
+
+def undone(url: str, run_id: str, partitions: Sequence[str] = (), name: str = "", **settings: Any) -> Outcome:
+    """Undo a run; `name` is the undo's own id."""
+    with opened(url) as conn:
+        undoing = find(conn, run_id, partitions)
+    engine = EngineSettings(**{"target_seconds": 0, **settings})
+    identity = undo_identity(undoing, name or str(uuid4()), resumes=True)
+    runner = Runner(lambda: opened(url), identity, engine)
+    for _ in undo(runner, undoing):
+        pass
+    return runner.outcome
+
+
+def previewed(url: str, run_id: str, partitions: Sequence[str] = (), **settings: Any) -> Report:
+    """What undoing a run would do."""
+    with opened(url) as conn:
+        undoing = find(conn, run_id, partitions)
+    return preview(lambda: opened(url), undoing, EngineSettings(**{"target_seconds": 0, **settings}))
+
+
+def tables(conn: psycopg.Connection[Any]) -> tuple[list[Any], list[Any]]:
+    """The rows of both tables."""
+    return (
+        conn.execute("select * from t.units order by unit").fetchall(),
+        conn.execute("select * from t.parts order by part").fetchall(),
+    )
