@@ -6,7 +6,7 @@ from typing import Any
 import pandera.polars as pa
 import polars as pl
 
-from dagster_backfills.domains.kintell.file.reader import KNOWN
+from dagster_backfills.domains.kintell.file.header import KNOWN
 from dagster_backfills.domains.kintell.rows.rules import LEVELS, MAX_DURATION, MAX_ID_BYTES, SESSION_TYPES
 
 UUID_BYTES = 16
