@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
-from dagster_backfills.cli.declared import database_of
+from dagster_backfills.cli.declared import backfill_named, database_of, declared_folders, project_defs
 from dagster_backfills.cli.errors import USAGE
 from dagster_backfills.cli.output import say
 from dagster_backfills.components.inspection import inspect
-from dagster_backfills.components.loading import backfill_named, declared, declared_folders, project_defs
+from dagster_backfills.components.loading import declared
 from dagster_backfills.engine.triggers import SourceTriggers
 from dagster_backfills.errors import UserError
 
@@ -24,7 +24,7 @@ def check(
 ) -> None:
     """Say for each backfill whether its declaration is right; exit code 2 where one is not."""
     defs, mistakes = project_defs(Path.cwd()), 0
-    folders = [backfill_named(name, Path.cwd()).folder for name in names or []] or declared_folders(defs)
+    folders = [backfill_named(name).folder for name in names or []] or declared_folders(defs)
     if not folders:
         raise UserError(
             f"No backfill is declared in {defs}.", "Write one: backfills new NAME --table schema.table"
