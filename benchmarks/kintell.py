@@ -142,9 +142,9 @@ def summary(found: dict[str, dict[str, Any]], rows: int) -> None:
 
 
 def _statement(name: str) -> str:
-    from dagster_backfills.postgres.statements import load_queries
+    from dagster_backfills.postgres.statements import load_statements
 
-    return load_queries(Path(__file__).with_name("kintell_sql.sql"))[name]
+    return load_statements(Path(__file__).with_name("kintell_sql.sql"))[name]
 
 
 def floor(url: str, path: Path) -> dict[str, Any]:

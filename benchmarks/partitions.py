@@ -24,7 +24,7 @@ from benchmarks.backfills import Backfills, wait_until
 from benchmarks.servers import as_writer, dagster_servers
 from dagster_backfills.postgres.embedded import EmbeddedServer
 from dagster_backfills.postgres.migrations import apply_migrations
-from dagster_backfills.postgres.statements import load_queries
+from dagster_backfills.postgres.statements import load_statements
 
 MODULE = "dagster_backfills.definitions"
 ASSETS = ["progress/user_progress_stats", "progress/cohort_stats"]
@@ -63,7 +63,7 @@ class Bench:
     def __init__(self, root: Path, partitions: int, backfill_interval: float | None) -> None:
         self.root, self.partitions, self.interval = root, partitions, backfill_interval
         self.server = EmbeddedServer(root / "state")
-        self.queries = load_queries(Path(__file__).with_suffix(".sql"))
+        self.queries = load_statements(Path(__file__).with_suffix(".sql"))
         self.keys = [f"cohort-{n:05}" for n in range(partitions)]
         self.broken = [self.keys[3], self.keys[partitions // 2], self.keys[-1]]
 

@@ -23,12 +23,12 @@ from benchmarks.servers import as_writer
 from dagster_backfills.instance.dagster_home import with_search_path
 from dagster_backfills.postgres.embedded import EmbeddedServer
 from dagster_backfills.postgres.migrations import apply_migrations
-from dagster_backfills.postgres.statements import load_queries
+from dagster_backfills.postgres.statements import load_statements
 from dagster_backfills.samples.progress import BENCHMARK, load_progress
 from dagster_backfills.samples.progress_rows import ProgressSize
 
 ROOT = Path(__file__).resolve().parents[1]
-STATEMENTS = load_queries(Path(__file__).with_suffix(".sql"))
+STATEMENTS = load_statements(Path(__file__).with_suffix(".sql"))
 JOB = "refresh_progress_stats"
 
 

@@ -29,7 +29,7 @@ from dagster_backfills.dagster.io_manager import PostgresIOManager
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.defs.scoring import assets
 from dagster_backfills.domains.scoring.settings import settings_from
-from dagster_backfills.domains.scoring.statements import statement
+from dagster_backfills.domains.scoring.statements import STATEMENTS
 from dagster_backfills.instance.dagster_home import with_search_path
 from dagster_backfills.postgres.embedded import EmbeddedServer
 from dagster_backfills.postgres.migrations import apply_migrations
@@ -111,7 +111,7 @@ def fill(url: str, members: int) -> int:
 
 def bare_query(url: str, day: date) -> float:
     """Seconds that psql takes for the feature query over all members, its rows sent and thrown away."""
-    sql = statement("features").replace("m.id = any(%(members)s::text[])", "true")
+    sql = STATEMENTS["features"].replace("m.id = any(%(members)s::text[])", "true")
     sql = re.sub(r"%\(day\)s::date", f"date '{day}'", sql).replace("%(due_only)s::boolean", "true")
     command = [psql(), url, "-XAtq", "-c", "set jit = off", "-c", f"copy ({sql}) to stdout"]
     began = time.monotonic()

@@ -22,9 +22,9 @@ from benchmarks.servers import as_writer
 from dagster_backfills.instance.dagster_home import dagster_environment
 from dagster_backfills.postgres.embedded import EmbeddedServer
 from dagster_backfills.postgres.migrations import apply_migrations
-from dagster_backfills.postgres.statements import load_queries
+from dagster_backfills.postgres.statements import load_statements
 
-QUERIES = load_queries(Path(__file__).with_suffix(".sql"))
+QUERIES = load_statements(Path(__file__).with_suffix(".sql"))
 _SETTINGS = {"shared_buffers": "1GB", "max_wal_size": "8GB"}
 _STEP = "training_completions"
 

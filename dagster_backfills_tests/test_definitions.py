@@ -54,10 +54,12 @@ JOBS = {
     "rollback_kintell_import",
     "rollback_training_backfill",
     "scoring_chain_job",
+    "thin_dagster_event_log",
     "undo_run",
 }
 SCHEDULES = {
     "clean_up_background_jobs_daily",
+    "daily_event_log_thinning",
     "daily_job_history",
     "daily_scoring_schedule",
     "nightly_progress_stats",

@@ -16,7 +16,7 @@ from dagster_backfills.errors import UserError
 from dagster_backfills.postgres.connection import connect, is_pooled, rows_hidden
 from dagster_backfills.postgres.embedded import EmbeddedServer
 from dagster_backfills.postgres.migrations import migration_state
-from dagster_backfills.postgres.statements import load_queries
+from dagster_backfills.postgres.statements import load_statements
 from dagster_backfills.state import state_dir
 
 Connection = psycopg.Connection[Any]
@@ -68,14 +68,15 @@ def examine(url: str) -> list[Finding]:
         return [finding for name, check in checks for finding in found_by(check, name)]
 
 
+_STATEMENTS = load_statements(Path(__file__).with_name("doctor.sql"))
+
+
 def _row(conn: Connection, name: str) -> dict[str, Any]:
-    statement = load_queries(Path(__file__).with_name("doctor.sql"))[name]
-    return conn.cursor(row_factory=dict_row).execute(statement, {}).fetchone() or {}
+    return conn.cursor(row_factory=dict_row).execute(_STATEMENTS[name], {}).fetchone() or {}
 
 
 def _column(conn: Connection, name: str) -> list[Any]:
-    statement = load_queries(Path(__file__).with_name("doctor.sql"))[name]
-    return [row[0] for row in conn.execute(statement, {}).fetchall()]
+    return [row[0] for row in conn.execute(_STATEMENTS[name], {}).fetchall()]
 
 
 def server(row: dict[str, Any]) -> Iterator[Finding]:

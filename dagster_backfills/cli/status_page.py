@@ -12,12 +12,13 @@ from psycopg.rows import class_row, dict_row
 from dagster_backfills.cli.instance import InstanceState, read_instance
 from dagster_backfills.domains.scoring.chain import newest_day
 from dagster_backfills.domains.scoring.status import chain_of
-from dagster_backfills.postgres.statements import load_queries
+from dagster_backfills.postgres.statements import load_statements
 
 _OVERVIEW = (
     "select {name} as domain, of_what, units, up_to_date, missing, stale, failed, oldest_stale from {view}"
 )
 _CHAIN_DAYS = 3
+_STATEMENTS = load_statements(Path(__file__).with_name("status.sql"))
 
 
 @dataclass(frozen=True)
@@ -70,17 +71,13 @@ def look(conn: psycopg.Connection[Any], url: str, *, ticks: bool = True) -> Stat
     )
 
 
-def _statement(name: str) -> str:
-    return load_queries(Path(__file__).with_name("status.sql"))[name]
-
-
 def _rows(conn: psycopg.Connection[Any], name: str) -> list[dict[str, Any]]:
-    return conn.cursor(row_factory=dict_row).execute(_statement(name)).fetchall()
+    return conn.cursor(row_factory=dict_row).execute(_STATEMENTS[name]).fetchall()
 
 
 def _overview(conn: psycopg.Connection[Any]) -> list[DomainOverview]:
     found = []
-    for (domain,) in conn.execute(_statement("domains")).fetchall():
+    for (domain,) in conn.execute(_STATEMENTS["domains"]).fetchall():
         statement = sql.SQL(_OVERVIEW).format(name=domain, view=sql.Identifier(domain, "overview"))
         found += conn.cursor(row_factory=class_row(DomainOverview)).execute(statement).fetchall()
     return found

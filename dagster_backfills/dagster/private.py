@@ -4,6 +4,7 @@ Listed for readers in `docs/private-names.md`. Not here: what anything is used f
 """
 
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -153,6 +154,16 @@ def narrow(context: Any, partition_keys: Sequence[str]) -> bool:
         return True
     context._asset_partitions_subset = before
     return False
+
+
+def event_log_url(instance: dg.DagsterInstance) -> str | None:
+    """Where the instance's event log is, as libpq reads it; None where that is not in Postgres."""
+    url: str | None = getattr(instance.event_log_storage, "postgres_url", None)
+    if url is None:
+        return None
+    head, _, query = re.sub(r"^postgres(ql)?\+\w+://", "postgresql://", url).partition("?")
+    kept = [each for each in query.split("&") if each and not each.startswith("plugin=")]
+    return "?".join(filter(None, [head, "&".join(kept)]))
 
 
 def health_answers() -> tuple[Any, Any] | None:

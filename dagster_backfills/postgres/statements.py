@@ -6,7 +6,7 @@ A file is blocks of `-- name: some_name` and a statement, and stands as it is in
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +46,28 @@ class Statement:
 
 
 class Statements:
-    """The statements of one or more files, each an attribute: `statements.count_users(conn, role="x")`."""
+    """The statements of one or more files: `statements["count_users"]` is a text, with `:bind` as `%(bind)s`, and
+    `statements.count_users(conn, role="x")` a call. The files are read when the first is asked for."""
 
-    def __init__(self, by_name: dict[str, Statement]) -> None:
-        self.by_name = by_name
+    def __init__(self, *paths: Path) -> None:
+        self._paths = paths
+
+    @cached_property
+    def by_name(self) -> dict[str, Statement]:
+        """Raises FileNotFoundError, and UserError for a name that stands twice."""
+        found: dict[str, Statement] = {}
+        for path in self._paths:
+            for statement in _read(path.read_text(encoding="utf-8")):
+                if statement.name in found:
+                    raise UserError(
+                        f"{path}, line {statement.line}: there is a statement {statement.name!r} already.",
+                        hint="Give each statement a name of its own.",
+                    )
+                found[statement.name] = statement
+        return found
+
+    def __getitem__(self, name: str) -> str:
+        return self.by_name[name].sql
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         try:
@@ -60,23 +78,8 @@ class Statements:
 
 @cache
 def load_statements(*paths: Path) -> Statements:
-    """The statements of these files. Raises FileNotFoundError, and UserError for a name that stands twice."""
-    found: dict[str, Statement] = {}
-    for path in paths:
-        for statement in _read(path.read_text(encoding="utf-8")):
-            if statement.name in found:
-                raise UserError(
-                    f"{path}, line {statement.line}: there is a statement {statement.name!r} already.",
-                    hint="Give each statement a name of its own.",
-                )
-            found[statement.name] = statement
-    return Statements(found)
-
-
-@cache
-def load_queries(path: Path) -> dict[str, str]:
-    """The texts of a file's statements by name; `:bind` becomes `%(bind)s`."""
-    return {name: statement.sql for name, statement in load_statements(path).by_name.items()}
+    """The statements of these files, the same object for whoever asks."""
+    return Statements(*paths)
 
 
 def _read(text: str) -> Iterator[Statement]:

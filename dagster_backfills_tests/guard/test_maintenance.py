@@ -1,4 +1,4 @@
-"""What an operator's scheduled statements remove from Dagster's own tables, and what they leave."""
+"""What the daily job removes from Dagster's own tables, and what it leaves."""
 
 from pathlib import Path
 
@@ -6,10 +6,19 @@ import dagster as dg
 import psycopg
 import pytest
 
+from dagster_backfills.defs.operations.jobs import thin_dagster_event_log
+
 
 @dg.asset(partitions_def=dg.StaticPartitionsDefinition(["a", "b"]))
 def kept(context: dg.AssetExecutionContext) -> None:
     context.log.info("a line")
+
+
+def removed(instance: dg.DagsterInstance) -> int:
+    """Run the job, its own log apart from the one that it thins."""
+    op = thin_dagster_event_log.execute_in_process(instance=instance).events_for_node("remove_old_entries")
+    (output,) = (event.step_output_data for event in op if event.is_successful_output)
+    return output.metadata["rows_removed"].value if "rows_removed" in output.metadata else -1
 
 
 def test_old_log_lines_go_and_every_assets_history_stays(
@@ -17,7 +26,6 @@ def test_old_log_lines_go_and_every_assets_history_stays(
 ) -> None:
     (tmp_path / "dagster.yaml").write_text((project_root / "dagster.yaml").read_text())
     monkeypatch.setenv("DATABASE_URL", database_url)
-    statement = (project_root / "sql" / "maintenance" / "dagster_events.sql").read_bytes()
     events = "select count(*), count(asset_key) from dagster.event_logs where run_id = %s"
     with (
         dg.DagsterInstance.from_config(str(tmp_path)) as instance,
@@ -32,11 +40,19 @@ def test_old_log_lines_go_and_every_assets_history_stays(
             [[old, working]],
         )
         before = {run: conn.execute(events, [run]).fetchone() for run in (old, working, new)}
-        conn.execute(statement)
+        assert removed(instance) == before[old][0] - before[old][1]
         after = {run: conn.execute(events, [run]).fetchone() for run in (old, working, new)}
         assert before[old] is not None and before[old][0] > before[old][1] > 0
         assert after == before | {old: (before[old][1], before[old][1])}
         assert instance.get_materialized_partitions(kept.key) == {"a", "b"}
         assert instance.get_run_by_id(old) is not None
-        conn.execute(statement)
+        assert removed(instance) == 0
         assert after == {run: conn.execute(events, [run]).fetchone() for run in (old, working, new)}
+
+
+def test_a_log_that_is_kept_for_ever_or_elsewhere_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert removed(instance) == -1
+    monkeypatch.setenv("EVENT_LOG_KEEP_DAYS", "0")
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert removed(instance) == -1

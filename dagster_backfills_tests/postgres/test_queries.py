@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from dagster_backfills.errors import UserError
-from dagster_backfills.postgres.statements import load_queries, load_statements
+from dagster_backfills.postgres.statements import load_statements
 
 _ODD = """-- Of the file as a whole.
 
@@ -35,7 +35,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_a_bind_is_one_only_where_psql_would_see_one(path: Path, conn: psycopg.Connection) -> None:
-    row = conn.execute(load_queries(path)["odd"], {"value": "v", "others": ["v"]}).fetchone()
+    row = conn.execute(load_statements(path)["odd"], {"value": "v", "others": ["v"]}).fetchone()
     assert row == ("x:y 100%", 1, " :no ", "v", [20, 30], True, 3)
     assert load_statements(path).by_name["odd"].binds == {"value", "others"}
 
@@ -56,4 +56,4 @@ def test_a_name_that_stands_twice_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "twice.sql"
     file.write_text("-- name: a\nselect 1;\n-- name: a\nselect 2;\n")
     with pytest.raises(UserError, match=r"twice\.sql, line 3: there is a statement 'a' already"):
-        load_queries(file)
+        load_statements(file).by_name  # noqa: B018

@@ -1,13 +1,13 @@
 """The history of runs as an asset, whose materialization is the daily report."""
 
-import os
 from datetime import UTC, datetime
 
 import dagster as dg
 
 from dagster_backfills.dagster.resource import PostgresResource
-from dagster_backfills.defs.operations.history import copy_runs, forget_runs, keep_days
+from dagster_backfills.defs.operations.history import copy_runs, forget_runs
 from dagster_backfills.defs.operations.reporting import report
+from dagster_backfills.domains.operations.settings import retention
 
 
 @dg.asset(
@@ -23,7 +23,7 @@ from dagster_backfills.defs.operations.reporting import report
     metadata={"dagster/relation_identifier": "operations.job_runs"},
 )
 def job_runs(context: dg.AssetExecutionContext, postgres: PostgresResource) -> dg.MaterializeResult:
-    days = keep_days(os.environ)
+    days = retention().job_history_keep_days
     with postgres.connect() as conn:
         written = copy_runs(conn, context.instance)
         forgotten = forget_runs(conn, days)

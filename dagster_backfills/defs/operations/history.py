@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import psycopg
 
-from dagster_backfills.domains.operations.statements import statement
-from dagster_backfills.errors import UserError
+from dagster_backfills.domains.operations.statements import STATEMENTS
 
 if TYPE_CHECKING:
     from dagster import RunRecord
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
 # A run is looked at again this long after it was copied: its change may have been committed late.
 _OVERLAP = timedelta(hours=1)
 _PAGE = 1000
-_KEEP_VARIABLE, _KEEP_DAYS = "JOB_HISTORY_KEEP_DAYS", 730
 _OUTCOMES = {
     "QUEUED": "queued",
     "NOT_STARTED": "queued",
@@ -35,32 +33,19 @@ def copy_runs(conn: psycopg.Connection, instance: dg.DagsterInstance, page: int 
 
     One transaction, all of it or nothing: the newest change that is copied says where the next copy begins.
     """
-    (newest,) = conn.execute(statement("watermark")).fetchone() or (None,)
+    (newest,) = conn.execute(STATEMENTS["watermark"]).fetchone() or (None,)
     since = dg.RunsFilter(updated_after=newest.astimezone(UTC) - _OVERLAP) if newest else dg.RunsFilter()
     pages = _pages(instance, since, page)
-    written = sum(conn.execute(statement("store_runs"), _columns(records)).rowcount for records in pages)
+    written = sum(conn.execute(STATEMENTS["store_runs"], _columns(records)).rowcount for records in pages)
     conn.commit()
     return written
 
 
 def forget_runs(conn: psycopg.Connection, days: int) -> int:
     """Remove the runs that have not changed for so many days, and return how many. None with 0."""
-    removed = conn.execute(statement("forget_runs"), {"days": days}).rowcount if days else 0
+    removed = conn.execute(STATEMENTS["forget_runs"], {"days": days}).rowcount if days else 0
     conn.commit()
     return removed
-
-
-def keep_days(environment: Mapping[str, str]) -> int:
-    """How long a run is kept: `JOB_HISTORY_KEEP_DAYS`, else two years; 0 for ever. UserError where it is no number."""
-    return days_of(environment, _KEEP_VARIABLE, _KEEP_DAYS)
-
-
-def days_of(environment: Mapping[str, str], variable: str, default: int) -> int:
-    """A variable that is a number of days. Raises UserError where it is none."""
-    text = environment.get(variable, "").strip() or str(default)
-    if not (text.isascii() and text.isdigit()):
-        raise UserError(f"{variable} is no number of days: {text!r}.", hint=f"Correct or unset {variable}.")
-    return int(text)
 
 
 def _pages(

@@ -1,19 +1,15 @@
 """Forgetting what stood before, once it is a month old or `JOURNAL_KEEP_DAYS`."""
 
-import os
-
 import dagster as dg
 
 from dagster_backfills.dagster.resource import PostgresResource
-from dagster_backfills.defs.operations.history import days_of
-from dagster_backfills.engine.journal import KEEP_DAYS, prune
-
-_VARIABLE = "JOURNAL_KEEP_DAYS"
+from dagster_backfills.domains.operations.settings import retention
+from dagster_backfills.engine.journal import prune
 
 
 @dg.op(description="Remove the entries of old batches, some at a time.")
 def forget_old_entries(context: dg.OpExecutionContext, postgres: PostgresResource) -> dg.Output[None]:
-    days = days_of(os.environ, _VARIABLE, KEEP_DAYS)
+    days = retention().journal_keep_days
     with postgres.connect() as conn:
         gone = sum(prune(conn, days)) if days else 0
     context.log.info(f"{gone:,} entries of the journal were older than {days:,} days and are gone.")

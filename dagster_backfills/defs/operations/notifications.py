@@ -10,7 +10,7 @@ import psycopg
 from psycopg.rows import class_row
 
 from dagster_backfills.defs.operations.history import job_of, partitions_of
-from dagster_backfills.domains.operations.statements import statement
+from dagster_backfills.domains.operations.statements import STATEMENTS
 from dagster_backfills.redact import redact
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def failed_run(
     """
     binds = {"run_id": run.run_id, "shown": SHOWN_UNITS}
     cursor = conn.cursor(row_factory=class_row(FailingUnit))
-    units = cursor.execute(statement("failing_units"), binds).fetchall()
+    units = cursor.execute(STATEMENTS["failing_units"], binds).fetchall()
     conn.commit()
     records = instance.get_records_for_run(
         run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE, limit=5

@@ -8,7 +8,7 @@ import dagster as dg
 import psycopg
 from psycopg.rows import dict_row
 
-from dagster_backfills.domains.operations.statements import statement
+from dagster_backfills.domains.operations.statements import STATEMENTS
 
 DAYS = 30
 _OUTCOMES = ("succeeded", "failed", "cancelled")
@@ -34,7 +34,7 @@ def report(conn: psycopg.Connection, until: date, days: int = DAYS) -> dict[str,
 
 
 def _rows(conn: psycopg.Connection, name: str, binds: dict[str, Any]) -> list[dict[str, Any]]:
-    return conn.cursor(row_factory=dict_row).execute(statement(name), binds).fetchall()
+    return conn.cursor(row_factory=dict_row).execute(STATEMENTS[name], binds).fetchall()
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> dg.MetadataValue:

@@ -8,7 +8,7 @@ import dagster as dg
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.defs.operations.channels import NotificationSettings, asked_for
 from dagster_backfills.defs.operations.notifications import failed_run, message_of, ui_address
-from dagster_backfills.domains.operations.statements import statement
+from dagster_backfills.domains.operations.statements import STATEMENTS
 
 _MOST_AT_ONCE = 200
 _FAILED, _DONE = dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.RUN_SUCCESS
@@ -52,7 +52,7 @@ def _failure_sensor(name: str, ui: str) -> dg.SensorDefinition:
         told = []
         with postgres.connect() as conn:
             binds = {"run_ids": [record.run_id for record in done]}
-            left_units = {row[0] for row in conn.execute(statement("runs_with_new_failures"), binds)}
+            left_units = {row[0] for row in conn.execute(STATEMENTS["runs_with_new_failures"], binds)}
             for record in [*failed, *(record for record in done if record.run_id in left_units)]:
                 run = instance.get_run_by_id(record.run_id)
                 if run is None or run.tags.get("dagster/will_retry") == "true":

@@ -24,29 +24,11 @@ where c.average_completion > 100
 order by cohort_id;
 
 -- name: wrong_averages
--- Cohorts whose average is not the mean of their students, rounded half up. Those that a change has made stale are
--- left out: they are due. Counted once, also where statistics from before the first fill promise a single cohort.
-with students as materialized (
-    select
-        s.cohort_id,
-        count(*) as students,
-        sum(s.questions_interacted) as interacted,
-        max(s.total_questions) as questions
-    from progress.user_progress_stats as s
-    group by s.cohort_id
-)
-
+-- Cohorts whose average is not the mean of their students. Those that a change has made stale are left out: they are due.
 select
-    c.cohort_id,
-    c.average_completion,
-    coalesce(div(200 * s.interacted + s.questions * s.students, nullif(2 * s.questions * s.students, 0)), 0) as mean
-from progress.cohort_stats as c
-left join students as s on c.cohort_id = s.cohort_id
-where
-    c.average_completion
-    <> coalesce(div(200 * s.interacted + s.questions * s.students, nullif(2 * s.questions * s.students, 0)), 0)
-    and not exists (
-        select 1 from backfill.stale_marks as m
-        where m.asset = any(:assets::text[]) and m.partition = c.cohort_id
-    )
-order by c.cohort_id;
+    w.cohort_id,
+    w.average_completion,
+    w.mean
+from progress.wrong_averages as w
+where w.average_completion <> w.mean
+order by w.cohort_id;

@@ -12,7 +12,7 @@ from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.domains.scoring.chain import newest_day
 from dagster_backfills.domains.scoring.days import coverage_of
 from dagster_backfills.domains.scoring.settings import ScoringSettings
-from dagster_backfills.domains.scoring.statements import statement
+from dagster_backfills.domains.scoring.statements import STATEMENTS
 from dagster_backfills.domains.scoring.tables import ACTIONS, CHURN, COMMITMENT
 from dagster_backfills.engine.model import Target
 
@@ -92,21 +92,21 @@ def _covered(asset: str) -> Look:
 
 def _none_bad(name: str, what: str) -> Look:
     def look(conn: psycopg.Connection, day: str, settings: ScoringSettings) -> Finding | None:
-        bad = conn.execute(statement(name), {"day": day}).fetchone()[0]  # type: ignore[index]
+        bad = conn.execute(STATEMENTS[name], {"day": day}).fetchone()[0]  # type: ignore[index]
         return Finding(day, f"{bad:,} {what}") if bad else None
 
     return look
 
 
 def _has_coaches(conn: psycopg.Connection, day: str, settings: ScoringSettings) -> Finding | None:
-    at_risk, without = conn.execute(statement("coach_coverage"), {"day": day}).fetchone()  # type: ignore[misc]
+    at_risk, without = conn.execute(STATEMENTS["coach_coverage"], {"day": day}).fetchone()  # type: ignore[misc]
     if not without:
         return None
     return Finding(day, f"{without:,} of {at_risk:,} members at risk have no coach", warn=True)
 
 
 def _steady(conn: psycopg.Connection, day: str, settings: ScoringSettings) -> Finding | None:
-    mean, before, day_before = conn.execute(statement("mean_scores"), {"day": day}).fetchone()  # type: ignore[misc]
+    mean, before, day_before = conn.execute(STATEMENTS["mean_scores"], {"day": day}).fetchone()  # type: ignore[misc]
     if mean is None or abs(mean - before) <= settings.distribution_shift_points:
         return None
     what = f"mean score {mean:.1f}, {mean - before:+.1f} points against {day_before} over the same members"

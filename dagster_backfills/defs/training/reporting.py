@@ -8,7 +8,7 @@ import dagster as dg
 import psycopg
 from psycopg.rows import dict_row
 
-from dagster_backfills.domains.training.status import ASSETS, RunReport, run_report, statement
+from dagster_backfills.domains.training.status import ASSETS, STATEMENTS, RunReport, run_report
 
 _SHOWN = 20
 
@@ -18,8 +18,8 @@ def run_metadata(conn: psycopg.Connection[Any], run_id: str) -> dict[str, Any]:
     binds = {"run_id": run_id, "assets": ASSETS, "completions": ASSETS[0], "shown": _SHOWN}
     report = run_report(conn, run_id)
     with conn.cursor(row_factory=dict_row) as cursor:
-        organizations = cursor.execute(statement("run_organizations"), binds).fetchall()
-        failures = cursor.execute(statement("run_failures"), binds).fetchall()
+        organizations = cursor.execute(STATEMENTS["run_organizations"], binds).fetchall()
+        failures = cursor.execute(STATEMENTS["run_failures"], binds).fetchall()
     return report_metadata(report, organizations, failures) if report.organizations else {}
 
 

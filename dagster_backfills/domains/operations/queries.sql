@@ -80,3 +80,33 @@ limit :shown;
 select distinct f.run_id
 from backfill.failures as f
 where f.run_id = any(:run_ids::text[]) and f.attempts = 1 and f.resolved_at is null;
+
+-- name: thin_event_log
+-- A page of the instance's event log in the order of its ids, which is that of time but for a few: what runs that have
+-- ended logged longer ago goes, an asset's history stays, since Dagster knows from it which partitions there are.
+with page as materialized (
+    select
+        l.id,
+        l.run_id,
+        l.asset_key
+    from event_logs as l
+    where l.id > :position and l.timestamp < (now() at time zone 'UTC') - make_interval(days => :days)
+    order by l.id
+    limit :rows
+),
+
+removed as (
+    delete from event_logs as l
+    using page as p, runs as r
+    where
+        l.id = p.id
+        and p.asset_key is null
+        and r.run_id = p.run_id
+        and r.status in ('SUCCESS', 'FAILURE', 'CANCELED')
+    returning l.id
+)
+
+select
+    max(p.id) as reached,
+    (select count(*) from removed) as removed
+from page as p;

@@ -1,10 +1,7 @@
-"""The named statements of `queries.sql`."""
+"""The domain's named SQL statements."""
 
 from pathlib import Path
 
-from dagster_backfills.postgres.statements import load_queries
+from dagster_backfills.postgres.statements import load_statements
 
-
-def statement(name: str) -> str:
-    """One statement with psycopg's binds."""
-    return load_queries(Path(__file__).with_name("queries.sql"))[name]
+STATEMENTS = load_statements(Path(__file__).with_name("queries.sql"))

@@ -15,9 +15,12 @@ import psycopg
 from psycopg.rows import class_row, tuple_row
 
 from dagster_backfills.errors import UserError
-from dagster_backfills.postgres.statements import load_queries
+from dagster_backfills.postgres.statements import load_statements
 
 Which = Literal["all", "missing", "stale", "failed", "needed", "due"]
+
+
+_STATEMENTS = load_statements(Path(__file__).with_name("status.sql"))
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ def select_cohorts(conn: psycopg.Connection[Any], which: str) -> list[str]:
             f"Unknown choice of cohorts: {which}.", hint=f"Choose one of {', '.join(get_args(Which))}."
         )
     with conn.cursor(row_factory=tuple_row) as cur:
-        cur.execute(_sql(f"select_{which}"))
+        cur.execute(_STATEMENTS[f"select_{which}"])
         return [row[0] for row in cur]
 
 
@@ -124,13 +127,9 @@ def _folded(text: str) -> str:
 
 def _names(conn: psycopg.Connection[Any], statement: str) -> list[tuple[str, str]]:
     with conn.cursor(row_factory=tuple_row) as cur:
-        return cur.execute(_sql(statement)).fetchall()
+        return cur.execute(_STATEMENTS[statement]).fetchall()
 
 
 def _statuses(conn: psycopg.Connection[Any], statement: str, **binds: object) -> list[CohortStatus]:
     with conn.cursor(row_factory=class_row(CohortStatus)) as cur:
-        return cur.execute(_sql(statement), binds).fetchall()
-
-
-def _sql(statement: str) -> bytes:
-    return load_queries(Path(__file__).with_name("status.sql"))[statement].encode()
+        return cur.execute(_STATEMENTS[statement], binds).fetchall()

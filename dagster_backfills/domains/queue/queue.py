@@ -18,8 +18,10 @@ from psycopg.types.json import Jsonb
 
 from dagster_backfills.domains.queue.errors import InvalidJobInput
 from dagster_backfills.domains.queue.registry import JobType, Registry, background_job_types, fields_of
-from dagster_backfills.postgres.statements import load_queries
+from dagster_backfills.postgres.statements import load_statements
 from dagster_backfills.postgres.values import show_every_value
+
+STATEMENTS = load_statements(Path(__file__).with_name("queries.sql"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +59,6 @@ class Step:
     def as_json(self) -> dict[str, Any]:
         """The step as `then_steps` has it."""
         return {name: value for name, value in vars(self).items() if value is not None}
-
-
-def statements() -> dict[str, str]:
-    """The statements of queries.sql by name, with psycopg's placeholders."""
-    return load_queries(Path(__file__).with_name("queries.sql"))
 
 
 def enqueue(
@@ -121,7 +118,7 @@ def enqueue_many(
 
 def claim(conn: psycopg.Connection, worker: str, max_jobs: int) -> list[Job]:
     """Take up to `max_jobs` due jobs: priority 1 first, then the oldest."""
-    rows = conn.execute(statements()["claim"], {"worker": worker, "max_jobs": max_jobs}).fetchall()
+    rows = conn.execute(STATEMENTS["claim"], {"worker": worker, "max_jobs": max_jobs}).fetchall()
     found = [Job(*row) for row in rows]
     found.sort(key=lambda j: (j.priority, j.created_at, j.id))
     return found
@@ -129,13 +126,13 @@ def claim(conn: psycopg.Connection, worker: str, max_jobs: int) -> list[Job]:
 
 def renew(conn: psycopg.Connection, held: Sequence[Job]) -> set[UUID]:
     """Renew the leases; returns the jobs that are still held. The others were cancelled, or are lost."""
-    rows = conn.execute(statements()["renew"], _ids(held)).fetchall()
+    rows = conn.execute(STATEMENTS["renew"], _ids(held)).fetchall()
     return {row[0] for row in rows}
 
 
 def still_held(conn: psycopg.Connection, held: Sequence[Job]) -> set[UUID]:
     """Which of these attempts hold their jobs, read only."""
-    return {row[0] for row in conn.execute(statements()["still_held"], _ids(held)).fetchall()}
+    return {row[0] for row in conn.execute(STATEMENTS["still_held"], _ids(held)).fetchall()}
 
 
 def report_progress(
@@ -155,7 +152,7 @@ def report_progress(
 def complete(conn: psycopg.Connection, done: Sequence[tuple[Job, Any]]) -> set[UUID]:
     """Complete many attempts with their outputs in one statement; returns the jobs for which it was accepted."""
     values = {**_ids([job for job, _ in done]), "outputs": [None if o is None else Jsonb(o) for _, o in done]}
-    return {row[0] for row in conn.execute(statements()["complete"], values).fetchall()}
+    return {row[0] for row in conn.execute(STATEMENTS["complete"], values).fetchall()}
 
 
 def fail(
@@ -213,14 +210,14 @@ def rows(conn: psycopg.Connection, statement: str, **values: Any) -> list[dict[s
     """What one of the reading statements of queries.sql returns."""
     with conn.cursor(row_factory=dict_row) as cursor:
         show_every_value(cursor)
-        return cursor.execute(statements()[statement], values).fetchall()
+        return cursor.execute(STATEMENTS[statement], values).fetchall()
 
 
 def register(conn: psycopg.Connection, kind: JobType) -> None:
     """Tell the database of a type, so that jobs of it may be enqueued, also from SQL. The owner may."""
     fields = fields_of(kind)
     fields["input_fields"] = Jsonb(fields["input_fields"]) if fields["input_fields"] is not None else None
-    conn.execute(statements()["register_type"], fields)
+    conn.execute(STATEMENTS["register_type"], fields)
 
 
 def _ids(held: Sequence[Job]) -> dict[str, Any]:
@@ -233,7 +230,7 @@ def _storable(text: str) -> str:
 
 
 def _scalar(conn: psycopg.Connection, statement: str, values: dict[str, Any]) -> Any:
-    row = conn.execute(statements()[statement], values).fetchone()
+    row = conn.execute(STATEMENTS[statement], values).fetchone()
     return row[0] if row else None
 
 
@@ -245,11 +242,7 @@ def _clear_errors() -> Iterator[None]:
     except (psycopg.DataError, psycopg.errors.CheckViolation) as error:
         said = error.diag.message_primary or str(error)
         # Python knows the type: it was looked up before.
-        hint = (
-            "The database has to be told: backfills jobs types --register."
-            if said.startswith("Unknown")
-            else ""
-        )
-        raise InvalidJobInput(f"{said}.", hint) from None
+        hint = "The database has to be told: backfills jobs types --register."
+        raise InvalidJobInput(f"{said}.", hint if said.startswith("Unknown") else "") from None
     except (RecursionError, TypeError, ValueError) as error:
         raise InvalidJobInput(f"The input is no JSON: {error}.") from None

@@ -10,7 +10,7 @@ import psycopg
 from psycopg.rows import class_row
 
 from dagster_backfills.domains.scoring.chain import DayState, Outcome, States, due_days
-from dagster_backfills.domains.scoring.statements import statement
+from dagster_backfills.domains.scoring.statements import STATEMENTS
 from dagster_backfills.domains.scoring.tables import ACTIONS, CHURN, COMMITMENT
 
 _LOCK = "select pg_try_advisory_lock(hashtext(%(name)s), (%(day)s::date - date '2000-01-01'))"
@@ -73,7 +73,7 @@ def start_day(
 ) -> tuple[str, bool]:
     """Enter the run as the day's worker. Returns the first attempt that it goes on from, and whether it does."""
     row = conn.execute(
-        statement("start_day"),
+        STATEMENTS["start_day"],
         {"asset": asset, "day": day, "run_id": run_id, "gym": gym, "own_runs": list(own_runs)},
     ).fetchone()
     conn.commit()
@@ -84,7 +84,7 @@ def start_day(
 def upstream_of(conn: psycopg.Connection, asset: str, day: str) -> str:
     """Which computation of the link before, for the day, the asset rests on."""
     before = {CHURN.asset: COMMITMENT.asset, ACTIONS.asset: CHURN.asset}[asset]
-    row = conn.execute(statement("upstream_of_day"), {"asset": before, "day": day}).fetchone()
+    row = conn.execute(STATEMENTS["upstream_of_day"], {"asset": before, "day": day}).fetchone()
     conn.commit()
     return row[0] if row else f"no {before}"
 
@@ -100,7 +100,7 @@ def finish_day(
 ) -> None:
     """Enter how the day ended."""
     conn.execute(
-        statement("finish_day"),
+        STATEMENTS["finish_day"],
         {"asset": asset, "day": day, "run_id": run_id, "outcome": outcome, "reason": reason,
          "expected": coverage.expected, "done": coverage.done, "failed": coverage.failed},
     )  # fmt: skip
@@ -110,7 +110,7 @@ def finish_day(
 def coverage_of(conn: psycopg.Connection, asset: str, day: str) -> Coverage:
     """Counted from the tables, so that it holds whoever wrote them."""
     conn.execute(_IN_ORDER)
-    row = conn.execute(statement(f"coverage_of_{asset.partition('/')[2]}"), {"day": day}).fetchone()
+    row = conn.execute(STATEMENTS[f"coverage_of_{asset.partition('/')[2]}"], {"day": day}).fetchone()
     conn.commit()
     assert row is not None
     return Coverage(*row)
@@ -118,7 +118,7 @@ def coverage_of(conn: psycopg.Connection, asset: str, day: str) -> Coverage:
 
 def has_one_set_of_weights(conn: psycopg.Connection, day: str) -> bool:
     """Whether all commitment scores of the day were made under the same weights."""
-    row = conn.execute(statement("weights_of_day"), {"day": day}).fetchone()
+    row = conn.execute(STATEMENTS["weights_of_day"], {"day": day}).fetchone()
     conn.commit()
     assert row is not None
     return row[0] <= 1
@@ -137,7 +137,7 @@ def last_days(conn: psycopg.Connection, newest: date, count: int) -> tuple[list[
     days = due_days(newest, count)
     with conn.cursor(row_factory=class_row(DayState)) as cursor:
         rows = cursor.execute(
-            statement("chain_days"), {"first_day": days[0], "last_day": days[-1]}
+            STATEMENTS["chain_days"], {"first_day": days[0], "last_day": days[-1]}
         ).fetchall()
     conn.commit()
     return days, {(state.asset, state.day): state for state in rows}

@@ -10,7 +10,7 @@ import psycopg
 from dagster_backfills.domains.scoring import rules
 from dagster_backfills.domains.scoring.action_rules import RULES, coach_actions
 from dagster_backfills.domains.scoring.features import read_frame
-from dagster_backfills.domains.scoring.statements import statement
+from dagster_backfills.domains.scoring.statements import STATEMENTS
 from dagster_backfills.domains.scoring.weights import UNIT, Weights
 from dagster_backfills.errors import UserError
 
@@ -53,7 +53,7 @@ class Explanation:
 
 def explain(conn: psycopg.Connection, member: str, day: date, weights: Weights) -> Explanation:
     """Run the rules for one member. Raises UserError for an unknown member, or one that can't be scored."""
-    about = conn.execute(statement("member_for_explanation"), {"member": member, "day": day}).fetchone()
+    about = conn.execute(STATEMENTS["member_for_explanation"], {"member": member, "day": day}).fetchone()
     if about is None:
         raise UserError(f"There is no member {member!r}.", hint="Give the id of a row of scoring.members.")
     name, status, stored, coaches = about

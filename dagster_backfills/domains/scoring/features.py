@@ -9,7 +9,7 @@ import pandas as pd
 import psycopg
 import pyarrow as pa
 
-from dagster_backfills.domains.scoring.statements import statement
+from dagster_backfills.domains.scoring.statements import STATEMENTS
 from dagster_backfills.engine.table.arrays import TextArray
 
 _TEXT = ("member_id", "coach_id", "churn_risk_level")
@@ -46,7 +46,7 @@ def read_frame(
     )
     binds: Mapping[str, Any] = {"day": day, "members": TextArray(members), "due_only": due_only}
     with conn.cursor(binary=True) as cursor:
-        cursor.execute(f"select {arrays} from (\n{statement(name)}\n) as q", binds, prepare=False)  # noqa: S608
+        cursor.execute(f"select {arrays} from (\n{STATEMENTS[name]}\n) as q", binds, prepare=False)  # noqa: S608
         row = cursor.fetchone()
     assert row is not None
     return pd.DataFrame({c: _column(c, value) for c, value in zip(names, row, strict=True)}, copy=False)

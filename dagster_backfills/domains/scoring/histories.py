@@ -14,7 +14,7 @@ import psycopg
 from dagster_backfills.domains.scoring import rules, schemas
 from dagster_backfills.domains.scoring.action_rules import coach_actions
 from dagster_backfills.domains.scoring.features import read_frame
-from dagster_backfills.domains.scoring.statements import statement
+from dagster_backfills.domains.scoring.statements import STATEMENTS
 from dagster_backfills.domains.scoring.tables import ACTIONS, CHURN, COMMITMENT, DaySlice
 from dagster_backfills.domains.scoring.weights import Weights
 from dagster_backfills.engine.model import Compute, Query, Target, Write
@@ -41,15 +41,15 @@ class History:
             (day,) = days  # each is worked by itself
             if members is None:  # of a whole day, which is small then
                 binds = {"partition_keys": [day], "gym": gym}
-                members = [unit for _, unit in conn.execute(statement(self.units), binds)]
+                members = [unit for _, unit in conn.execute(STATEMENTS[self.units], binds)]
             features = read_frame(conn, self.features, date.fromisoformat(day), members)
             return schemas.checked(self.target.asset, self.rows(features)).assign(day=day)
 
         return Write(
             self.target,
             Compute(compute, prefetch=_PREFETCH),
-            units=Query(statement(self.units)),
-            owned=None if gym is None else Query(statement("members_of_gym"), {"gym": gym}),
+            units=Query(STATEMENTS[self.units]),
+            owned=None if gym is None else Query(STATEMENTS["members_of_gym"], {"gym": gym}),
             address=DaySlice(gym),
         )
 

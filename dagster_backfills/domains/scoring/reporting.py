@@ -5,7 +5,7 @@ from typing import Any
 import psycopg
 
 from dagster_backfills.domains.scoring.days import Coverage
-from dagster_backfills.domains.scoring.statements import statement
+from dagster_backfills.domains.scoring.statements import STATEMENTS
 from dagster_backfills.domains.scoring.tables import ACTIONS, CHURN, COMMITMENT
 from dagster_backfills.engine.model import Counts
 
@@ -49,7 +49,7 @@ def _scored(
     conn: psycopg.Connection, name: str, day: str, of_what: str, groups: tuple[str, ...]
 ) -> dict[str, Any]:
     """Members by band or level, and their mean score."""
-    rows = conn.execute(statement(name), {"day": day}).fetchall()
+    rows = conn.execute(STATEMENTS[name], {"day": day}).fetchall()
     counted = dict.fromkeys(groups, 0) | {group: members for group, members, _ in rows}
     total = sum(counted.values())
     entries: dict[str, Any] = {"members_scored": total} | {f"{of_what}_{g}": n for g, n in counted.items()}
@@ -59,7 +59,7 @@ def _scored(
 
 
 def _actions(conn: psycopg.Connection, day: str) -> dict[str, Any]:
-    rows = conn.execute(statement("actions_summary"), {"day": day}).fetchall()
+    rows = conn.execute(STATEMENTS["actions_summary"], {"day": day}).fetchall()
     entries: dict[str, Any] = {"actions": sum(n for kind, n, _ in rows if kind is not None)}
     entries["coaches_with_actions"] = next((coaches for kind, _, coaches in rows if kind is None), 0)
     return entries | {f"actions_{kind}": n for kind, n, _ in rows if kind is not None}

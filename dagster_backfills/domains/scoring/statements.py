@@ -2,9 +2,6 @@
 
 from pathlib import Path
 
-from dagster_backfills.postgres.statements import load_queries
+from dagster_backfills.postgres.statements import load_statements
 
-
-def statement(name: str) -> str:
-    """One statement of `queries.sql`."""
-    return load_queries(Path(__file__).with_name("queries.sql"))[name]
+STATEMENTS = load_statements(Path(__file__).with_name("queries.sql"))

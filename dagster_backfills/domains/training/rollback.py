@@ -12,8 +12,9 @@ import psycopg
 
 from dagster_backfills.domains.training.status import ASSETS
 from dagster_backfills.errors import UserError
-from dagster_backfills.postgres.statements import load_queries
+from dagster_backfills.postgres.statements import load_statements
 
+_STATEMENTS = load_statements(Path(__file__).with_name("rollback.sql"))
 COMPLETIONS = ASSETS[0]
 _BATCH_RECORDS = 20_000  # a second's work; an organization is never cut
 
@@ -51,20 +52,20 @@ def preview(conn: psycopg.Connection[Any], backfill_id: str | None) -> Preview:
     """Counts for one backfill, or with None for every incomplete record. Raises UserError for an unknown backfill."""
     if backfill_id is not None:
         binds = {"backfill_id": backfill_id, "asset": COMPLETIONS}
-        known = conn.execute(_sql("known_backfill"), binds).fetchone()
+        known = conn.execute(_STATEMENTS["known_backfill"], binds).fetchone()
         if known is None or not known[0]:
             raise UserError(
                 f"There is no backfill {backfill_id!r} that has written completion records.",
-                hint=_hint([row[0] for row in conn.execute(_sql("backfills"), {"shown": 5})]),
+                hint=_hint([row[0] for row in conn.execute(_STATEMENTS["backfills"], {"shown": 5})]),
             )
-    rows = conn.execute(_sql("preview"), {"backfill_id": backfill_id}).fetchall()
+    rows = conn.execute(_STATEMENTS["preview"], {"backfill_id": backfill_id}).fetchall()
     conn.commit()
     return Preview([(row[0], row[1], row[2]) for row in rows])
 
 
 def tell_planner(conn: psycopg.Connection[Any]) -> None:
     """Take statistics: right behind a backfill the planner believes in few records, and a batch would read them all."""
-    conn.execute(_sql("take_statistics"))
+    conn.execute(_STATEMENTS["take_statistics"])
     conn.commit()
 
 
@@ -72,15 +73,11 @@ def remove_batch(conn: psycopg.Connection[Any], organizations: Sequence[str], ba
     """Remove what there is to remove of these organizations, in one transaction. Returns the records removed."""
     binds = {"asset": COMPLETIONS, "organizations": list(organizations), "backfill_id": backfill_id}
     with conn.transaction():
-        conn.execute(_sql("lock_organizations"), binds)
-        return conn.execute(_sql("remove_records"), binds).rowcount
+        conn.execute(_STATEMENTS["lock_organizations"], binds)
+        return conn.execute(_STATEMENTS["remove_records"], binds).rowcount
 
 
 def _hint(recent: Sequence[str]) -> str:
     if not recent:
         return "No record was created by a backfill, or all of these are rolled back."
     return f"The last that have records are {', '.join(recent)}."
-
-
-def _sql(name: str) -> bytes:
-    return load_queries(Path(__file__).with_name("rollback.sql"))[name].encode()

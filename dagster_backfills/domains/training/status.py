@@ -13,8 +13,9 @@ import psycopg
 from psycopg.rows import class_row, tuple_row
 
 from dagster_backfills.errors import UserError
-from dagster_backfills.postgres.statements import load_queries
+from dagster_backfills.postgres.statements import load_statements
 
+STATEMENTS = load_statements(Path(__file__).with_name("status.sql"))
 ASSETS = ["training/employee_training_video_completions", "training/organization_training_progress"]
 
 
@@ -68,7 +69,7 @@ def get_organization(conn: psycopg.Connection[Any], organization_id: str) -> Org
     if found:
         return found[0]
     with conn.cursor(row_factory=tuple_row) as cursor:
-        names = cursor.execute(statement("organization_names")).fetchall()
+        names = cursor.execute(STATEMENTS["organization_names"]).fetchall()
     by_spelling = {spelling.casefold(): (key, name) for key, name in names for spelling in (key, name)}
     close = get_close_matches(organization_id.casefold(), by_spelling, n=3, cutoff=0.6)
     suggestions = dict.fromkeys(f"{by_spelling[each][0]} ({by_spelling[each][1]})" for each in close)
@@ -85,7 +86,7 @@ def list_failures(conn: psycopg.Connection[Any], organization_id: str | None = N
     organizations = None if organization_id is None else [organization_id]
     with conn.cursor(row_factory=class_row(FailedMember)) as cursor:
         binds = {"assets": ASSETS, "organizations": organizations}
-        return cursor.execute(statement("failed_members"), binds).fetchall()
+        return cursor.execute(STATEMENTS["failed_members"], binds).fetchall()
 
 
 @dataclass(frozen=True)
@@ -105,16 +106,11 @@ def run_report(conn: psycopg.Connection[Any], run_id: str) -> RunReport:
     """What the run has done so far."""
     binds = {"run_id": run_id, "assets": ASSETS, "completions": ASSETS[0]}
     with conn.cursor(row_factory=class_row(RunReport)) as cursor:
-        row = cursor.execute(statement("run_totals"), binds).fetchone()
+        row = cursor.execute(STATEMENTS["run_totals"], binds).fetchone()
     assert row is not None
     return row
 
 
 def _statuses(conn: psycopg.Connection[Any], organizations: list[str] | None) -> list[OrganizationStatus]:
     with conn.cursor(row_factory=class_row(OrganizationStatus)) as cursor:
-        return cursor.execute(statement("organizations_by_age"), {"organizations": organizations}).fetchall()
-
-
-def statement(name: str) -> bytes:
-    """One of the named statements of `status.sql`."""
-    return load_queries(Path(__file__).with_name("status.sql"))[name].encode()
+        return cursor.execute(STATEMENTS["organizations_by_age"], {"organizations": organizations}).fetchall()

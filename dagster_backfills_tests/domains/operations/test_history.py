@@ -8,8 +8,9 @@ import pytest
 
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.defs.operations.assets import job_runs
-from dagster_backfills.defs.operations.history import copy_runs, forget_runs, job_of, keep_days, started_by
+from dagster_backfills.defs.operations.history import copy_runs, forget_runs, job_of, started_by
 from dagster_backfills.defs.operations.reporting import report
+from dagster_backfills.domains.operations.settings import retention
 from dagster_backfills.errors import UserError
 from dagster_backfills_tests.domains.operations.conftest import Location, working_job
 
@@ -73,10 +74,11 @@ def test_runs_are_forgotten_after_two_years_or_as_long_as_is_asked_for(
 
 
 def test_how_long_runs_are_kept_is_a_number_of_days() -> None:
-    assert keep_days({}) == 730 and keep_days({"JOB_HISTORY_KEEP_DAYS": " 0 "}) == 0
+    assert retention({}).job_history_keep_days == 730
+    assert retention({"JOB_HISTORY_KEEP_DAYS": " 0 "}).job_history_keep_days == 0
     for wrong in ("two years", "-1", "1.5"):
-        with pytest.raises(UserError, match="JOB_HISTORY_KEEP_DAYS is no number of days"):
-            keep_days({"JOB_HISTORY_KEEP_DAYS": wrong})
+        with pytest.raises(UserError, match="JOB_HISTORY_KEEP_DAYS is"):
+            retention({"JOB_HISTORY_KEEP_DAYS": wrong})
 
 
 def test_a_copy_that_is_cut_off_leaves_nothing_half(database_url: str, location: Location) -> None:

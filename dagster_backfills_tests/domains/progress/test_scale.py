@@ -72,27 +72,3 @@ def test_a_students_rows_are_looked_for_in_one_part(loaded, project_root):
     loaded.execute((project_root / "sql/scale/partition_user_progress.sql").read_text())
     plan = loaded.execute("explain select from progress.user_progress where user_id = 'one'").fetchall()
     assert sum("user_progress_p" in line for (line,) in plan) == 1
-
-
-def test_the_event_log_keeps_what_happened_to_assets(loaded, project_root):
-    loaded.execute(
-        """
-        create schema dagster;
-        create table dagster.runs (run_id text, status text, update_timestamp timestamp);
-        create table dagster.event_logs (id bigint generated always as identity, run_id text, dagster_event_type text,
-            asset_key text);
-        insert into dagster.runs values ('old', 'SUCCESS', now() - interval '40 days'),
-            ('bad', 'FAILURE', now() - interval '40 days'), ('new', 'SUCCESS', now());
-        insert into dagster.event_logs (run_id, dagster_event_type, asset_key)
-        select run, type, case when type like 'ASSET%' then '["a"]' end
-        from unnest(array['old', 'bad', 'new']) as run,
-            unnest(array['STEP_START', 'ENGINE_EVENT', 'ASSET_MATERIALIZATION', 'PIPELINE_SUCCESS']) as type;
-        """
-    )
-    loaded.execute((project_root / "sql/scale/event_log_retention.sql").read_text().split(";", 1)[1])
-    left = loaded.execute(
-        "select run_id, array_agg(dagster_event_type order by 1) from dagster.event_logs group by 1"
-    ).fetchall()
-    kept = {run: set(types) for run, types in left}
-    assert kept["old"] == {"ASSET_MATERIALIZATION", "PIPELINE_SUCCESS"}
-    assert len(kept["bad"]) == len(kept["new"]) == 4

@@ -11,7 +11,7 @@ MANY = 20_000
 
 def _pages(db, statement, **values) -> int:
     """The pages that a statement of queries.sql touches, functions that it calls included."""
-    sql = "explain (analyze, buffers, format json) " + queue.statements()[statement]
+    sql = "explain (analyze, buffers, format json) " + queue.STATEMENTS[statement]
     plan = db.execute(sql, values).fetchone()[0][0]["Plan"]
     return plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]
 

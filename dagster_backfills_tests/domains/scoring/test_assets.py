@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dagster_backfills.defs.scoring import assets
 from dagster_backfills.domains.scoring.features import COLUMNS, read_frame
-from dagster_backfills.domains.scoring.statements import statement
+from dagster_backfills.domains.scoring.statements import STATEMENTS
 from dagster_backfills.samples.scoring import ScoringSize, load_sample
 from dagster_backfills_tests.domains.scoring import reference
 from dagster_backfills_tests.domains.scoring.conftest import Gyms, Score, check_results
@@ -45,7 +45,7 @@ def test_the_feature_query_counts_what_plain_python_counts(
 
 def test_frames_have_the_columns_of_their_statements(conn: psycopg.Connection) -> None:
     for name in ("features", "churn_inputs", "action_inputs"):
-        cursor = conn.execute(statement(name), {"day": DAY, "members": [], "due_only": True})
+        cursor = conn.execute(STATEMENTS[name], {"day": DAY, "members": [], "due_only": True})
         assert [c.name for c in cursor.description or ()] == list(COLUMNS[name])
 
 

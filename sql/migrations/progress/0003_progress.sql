@@ -645,6 +645,42 @@ left join progress.users as u on u.id = s.user_id;
 comment on view progress.student_dashboard is
 'The students of a cohort for the dashboard: one range of an index.';
 
+-- The quotient of the sums, since all students of a cohort have one total: the mean, without rounding in between. Counted
+-- once, also where statistics from before the first fill promise a single cohort.
+create view progress.wrong_averages as
+with students as materialized (
+    select
+        s.cohort_id,
+        count(*) as students,
+        sum(s.questions_interacted) as interacted,
+        max(s.total_questions) as questions
+    from progress.user_progress_stats as s
+    group by s.cohort_id
+)
+
+select
+    c.cohort_id,
+    c.average_completion,
+    m.mean,
+    c.total_students,
+    coalesce(s.students, 0) as students_with_stats,
+    c.updated_at
+from progress.cohort_stats as c
+left join students as s on c.cohort_id = s.cohort_id
+cross join lateral (
+    select coalesce(
+        div(200 * s.interacted + s.questions * s.students, nullif(2 * s.questions * s.students, 0)), 0
+    ) as mean
+) as m
+where
+    (c.average_completion <> m.mean or c.total_students <> coalesce(s.students, 0))
+    and not exists (
+        select 1 from backfill.stale_marks as k
+        where k.asset in ('progress/user_progress_stats', 'progress/cohort_stats') and k.partition = c.cohort_id
+    );
+comment on view progress.wrong_averages is
+'Cohorts that are not stale, and whose row is not the mean of their students, rounded half up, or not their number.';
+
 -- The domain in one row, in the columns that every domain's overview has.
 create view progress.overview as
 select

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from typing import IO, Any
 
+import urllib3
+
 from dagster_backfills.domains.queue.config import number
 from dagster_backfills.domains.queue.errors import JobError, PermanentJobError
 from dagster_backfills.domains.queue.schemas import MuxOutput
@@ -57,8 +59,6 @@ def _configuration(mux_python: Any) -> Any:
 
 def _send(file: IO[bytes], url: str, progress: Progress) -> None:
     """Stream the file to the upload's address, never held in memory as a whole."""
-    import urllib3
-
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
 
@@ -106,8 +106,6 @@ def _wait(ask: Callable[[], Any], progress: Progress, percentage: float, message
 
 @contextmanager
 def _errors_told(mux_python: Any) -> Any:
-    import urllib3
-
     try:
         yield
     except mux_python.ApiException as error:

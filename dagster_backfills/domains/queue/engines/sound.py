@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import IO, Any
 
+import numpy as np
+
 from dagster_backfills.domains.queue.errors import PermanentJobError
 
 RATE = 16_000
@@ -75,8 +77,6 @@ def samples(file: IO[bytes]) -> Iterator[Any]:
 
 def parts(file: IO[bytes], seconds: float) -> Iterator[tuple[float, IO[bytes]]]:
     """The recording in WAV files of at most so many seconds, each with its start, cut where it is quietest."""
-    import numpy as np
-
     longest, start = int(seconds * RATE), 0
     gathered: list[Any] = []
     size = 0
@@ -99,8 +99,6 @@ def _frames(container: Any) -> Iterator[Any]:
 
 def _quiet_place(sound: Any) -> int:
     """Where to cut: the quietest tenth of a second within the last ten (or the last half)."""
-    import numpy as np
-
     step = RATE // 10
     tail = min(10 * RATE, sound.size // 2) // step * step
     loudness = np.abs(sound[sound.size - tail :].astype(np.int32)).reshape(-1, step).sum(axis=1)

@@ -5,6 +5,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+
 from dagster_backfills.domains.queue.engines import sound
 from dagster_backfills.domains.queue.errors import PermanentJobError
 from dagster_backfills.domains.queue.schemas import Segment, TranscriptionOutput
@@ -69,8 +71,6 @@ def finished(segments: list[Segment], duration: float, language: str, engine: st
 
 def decode(file: IO[bytes]) -> Any:
     """The recording as 16 kHz mono samples between -1 and 1 (a NumPy array)."""
-    import numpy as np
-
     return np.concatenate(list(sound.samples(file))).astype(np.float32) / 32768.0
 
 
