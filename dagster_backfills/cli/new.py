@@ -5,9 +5,10 @@ from typing import Annotated
 
 import typer
 
-from dagster_backfills.cli.declared import database_of, project_defs
+from dagster_backfills.cli.declared import database_of
 from dagster_backfills.cli.output import say
 from dagster_backfills.components.declaration import split_table
+from dagster_backfills.components.loading import project_defs
 from dagster_backfills.components.scaffolding import Draft, DraftParams
 from dagster_backfills.engine.table.catalog import read_table
 from dagster_backfills.errors import UserError

@@ -4,8 +4,9 @@ from typing import Annotated
 
 import typer
 
-from dagster_backfills.cli.declared import backfill_named, database_of
+from dagster_backfills.cli.declared import database_of
 from dagster_backfills.cli.output import say
+from dagster_backfills.components.loading import backfill_named
 from dagster_backfills.engine.triggers import SourceTriggers, apply, remove
 from dagster_backfills.errors import UserError
 
