@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "plan": ("dagster_backfills.cli.plan", "What a run of a backfill would change, with nothing written."),
     "undo": ("dagster_backfills.cli.undo", "Put back what a run changed; dry unless told otherwise."),
+    "explain": ("dagster_backfills.cli.explain", "Why a unit's row is as it is, and which runs made it so."),
     "pause": ("dagster_backfills.cli.pause", "Write nothing more of a backfill until it is resumed."),
     "resume": ("dagster_backfills.cli.resume", "Let a paused backfill go on."),
     "throttle": ("dagster_backfills.cli.throttle", "How fast a backfill may go, and at what hours."),

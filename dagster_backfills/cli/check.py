@@ -24,7 +24,7 @@ def check(
 ) -> None:
     """Say for each backfill whether its declaration is right; exit code 2 where one is not."""
     defs, mistakes = project_defs(Path.cwd()), 0
-    folders = [backfill_named(name, Path.cwd()).folder for name in names or []] or declared_folders(defs)
+    folders = [backfill_named(name).folder for name in names or []] or declared_folders(defs)
     if not folders:
         raise UserError(
             f"No backfill is declared in {defs}.", "Write one: backfills new NAME --table schema.table"

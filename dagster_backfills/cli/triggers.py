@@ -4,8 +4,9 @@ from typing import Annotated
 
 import typer
 
-from dagster_backfills.cli.declared import database_of, declared_backfill
+from dagster_backfills.cli.declared import database_of
 from dagster_backfills.cli.output import say
+from dagster_backfills.components.loading import backfill_named
 from dagster_backfills.engine.triggers import SourceTriggers, apply, remove
 from dagster_backfills.errors import UserError
 
@@ -21,7 +22,7 @@ def triggers(
     """Print the DDL of the triggers that `stale_when` asks for; with --apply or --remove, run it."""
     if apply_ and remove_:
         raise UserError("--apply and --remove exclude each other.", "Give one of them.")
-    backfill = declared_backfill(name)
+    backfill = backfill_named(name)
     wanted = [SourceTriggers(table) for table in backfill.watched()]
     if not wanted:
         raise UserError(

@@ -47,13 +47,14 @@ def declared_folders(defs: Path) -> list[Path]:
     return [file.parent for file in files if TYPE in file.read_text(encoding="utf-8")]
 
 
-def backfill_named(name: str, start: Path) -> Backfill:
+def backfill_named(name: str, start: Path | None = None) -> Backfill:
     """The project's backfill of that name. Raises UserError where there is none, or it has a mistake."""
     found: dict[str, Path] = {}
-    for folder in declared_folders(project_defs(start)):
+    defs = project_defs(start or Path.cwd())
+    for folder in declared_folders(defs):
         if folder.name == name:
             return declared(folder)
         found[read(folder / "defs.yaml").name or folder.name] = folder
     if name in found:
         return declared(found[name])
-    raise UserError(f"There is no backfill {name!r} in {project_defs(start)}.", close_to(name, found))
+    raise UserError(f"There is no backfill {name!r} in {defs}.", close_to(name, found))

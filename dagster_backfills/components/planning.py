@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import dagster as dg
+import psycopg
 from pydantic import Field
 
 from dagster_backfills.components.selection import Which
 from dagster_backfills.dagster.io_manager import VARIABLES
 from dagster_backfills.dagster.layout import address_of
 from dagster_backfills.dagster.plan_report import report_metadata
+from dagster_backfills.engine.explain import Explanation, Part, explain
 from dagster_backfills.engine.plan import Report, combined, plan
 from dagster_backfills.engine.session import Connect
 from dagster_backfills.engine.settings import EngineSettings
@@ -46,27 +48,45 @@ def plan_backfill(
     log: Callable[[str], None] = lambda line: None,
 ) -> Report:
     """What a run of the backfill over these partitions would do. Raises UserError for one that there is not."""
-    run = dg.DagsterRun(job_name=f"plan_{backfill.name}", run_id=str(uuid4()))
     settings = EngineSettings(**from_environment(EngineSettings, VARIABLES))
     with connect() as conn:
         chosen = backfill.selection(instance).choose(conn, which, partitions)
-        tables = {
-            table.asset: read_table(conn, *table.target(partitioned=True).schema_and_table)
-            for table in backfill.declared.tables
+        parts = {
+            first: parts_of(backfill, conn, [key for key, f in chosen.items() if f == first], first)
+            for first in sorted(set(chosen.values()))
         }
         conn.rollback()
     reports = []
-    for position in sorted(set(chosen.values())):
-        keys = [key for key, first in chosen.items() if first == position]
-        writes = backfill.write_set(backfill.declared.tables[position:], run, keys).writes
-        addresses = {
-            write.target.asset: address_of(
-                write.target, tables[write.target.asset], backfill.partitions_def, keys
-            )
-            for write in writes
-        }
-        reports.append(plan(connect, writes, addresses, keys, settings, log))
+    for first, of_tables in parts.items():
+        keys = [key for key, f in chosen.items() if f == first]
+        addresses = {part.write.target.asset: part.address for part in of_tables}
+        reports.append(plan(connect, [part.write for part in of_tables], addresses, keys, settings, log))
     return combined(reports)
+
+
+def explain_unit(backfill: "Backfill", conn: psycopg.Connection[Any], unit: str) -> Explanation:
+    """What is known of a unit or a partition of the backfill. Raises UserError where that is nothing."""
+    keys = list(backfill.selection().choose(conn, Which.all))
+    explanation = explain(conn, parts_of(backfill, conn, keys), unit, keys)
+    conn.rollback()
+    if not explanation.is_known and unit not in keys:
+        raise UserError(
+            f"Nothing of {backfill.name} is called {unit!r}.",
+            hint="Give a unit as the declaration's `unit` column has it, or a partition's key.",
+        )
+    return explanation
+
+
+def parts_of(
+    backfill: "Backfill", conn: psycopg.Connection[Any], keys: Sequence[str], first: int = 0
+) -> list[Part]:
+    """The backfill's writes from the first of these tables on, with their tables and addresses, outside of any run."""
+    run = dg.DagsterRun(job_name=f"plan_{backfill.name}", run_id=str(uuid4()))
+    parts = []
+    for write in backfill.write_set(backfill.declared.tables[first:], run, keys).writes:
+        table = read_table(conn, *write.target.schema_and_table)
+        parts.append(Part(write, table, address_of(write.target, table, backfill.partitions_def, keys)))
+    return parts
 
 
 def build_plan_job(backfill: "Backfill") -> dg.JobDefinition:

@@ -37,7 +37,8 @@ class PostgresIOManager(EngineSettings, dg.ConfigurableIOManager):
     An asset returns a `Query` (computed and written inside the database), a pandas DataFrame or an Arrow table
     (COPY, then the same merge), a `Compute` (Python rules on each batch), a `WriteSet` (several tables in the
     same batches), or None where it wrote by itself. Asset metadata: `partition_expr` (the column of the
-    partition key), `write_mode` (`upsert`, `insert_missing`, `replace`), `key_columns`, `unit_column`, `table`.
+    partition key), `write_mode` (`upsert`, `insert_missing`, `replace`), `key_columns`, `unit_column`, `table`,
+    `journal`.
 
     Good partitions are reported as their batches finish. At the end, partitions that could not be written make
     the step fail with one `Failure` that lists them; rows of single units that could not are in the ledger.

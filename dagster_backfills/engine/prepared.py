@@ -7,9 +7,10 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from dagster_backfills.engine.described import columns_of
 from dagster_backfills.engine.failures import ErrorClass, classify
 from dagster_backfills.engine.journal import label_binds
-from dagster_backfills.engine.model import PARTITION, Compute, Counts, Frame, Query, Write
+from dagster_backfills.engine.model import Compute, Counts, Frame, Query, Write
 from dagster_backfills.engine.table.address import Address, keys_by_label
 from dagster_backfills.engine.table.catalog import Table, read_table
 from dagster_backfills.engine.table.empty_slice import copy_into, is_empty
@@ -80,7 +81,7 @@ class PreparedWrite:
                     f"({error.diag.context})."
                 ) from error
         elif isinstance(source, Query) and self.merge is None:
-            self._plan(self._describe(conn, source))
+            self._plan(columns_of(conn, source, self.asset, self.address))
 
     def detach(self, conn: psycopg.Connection) -> None:
         """Give back what `attach` took."""
@@ -250,30 +251,3 @@ class PreparedWrite:
         if sliced and self.unit is not None:
             rows += sql.SQL(" and s.{}::text = any(%(unit_keys)s::text[])").format(ident(self.unit))
         return rows
-
-    def _describe(self, conn: psycopg.Connection, query: Query) -> list[str]:
-        """The columns of a query, found by planning it and fetching nothing."""
-        probe = sql.SQL("select * from (\n") + sql.SQL(query.sql) + sql.SQL("\n) as q limit 0")
-        binds: dict[str, Any] = {"unit_keys": None, "run_id": "", **self.address.binds([]), **query.params}
-        try:
-            cursor = conn.execute(probe, binds)
-        except psycopg.errors.InsufficientPrivilege as error:
-            raise UserError(
-                f"The query of asset {self.asset} is refused: {error.diag.message_primary}.",
-                hint="Connect as a role that may read its tables; under row-level security, as one with BYPASSRLS or a "
-                "policy that shows every row.",
-            ) from error
-        except (psycopg.ProgrammingError, KeyError) as error:
-            raise UserError(
-                f"The query of asset {self.asset} is not valid: {error}",
-                hint="It can bind :partition_keys, :unit_keys, :window_start, :window_end, :run_id and its own params.",
-            ) from error
-        names = [column.name for column in cursor.description or ()]
-        if not self.address.stored:
-            if PARTITION not in names:
-                raise UserError(
-                    f"The query of asset {self.asset} gives no column {PARTITION!r}; it gives {', '.join(names)}.",
-                    hint="The table has no column for the partition: let the query select its key as `partition`.",
-                )
-            names.remove(PARTITION)
-        return names

@@ -57,3 +57,17 @@ def test_what_is_not_there_is_said(cli: Cli, school: psycopg.Connection) -> None
     assert stranger.returncode == 2 and "There is no partition 'org_c'." in stranger.stderr
     gone = cli("undo", "0000")
     assert gone.returncode == 2 and "No run begins with '0000'." in gone.stderr
+
+
+def test_a_backfill_is_explained_paused_and_slowed_down(cli: Cli, school: psycopg.Connection) -> None:
+    explained = json.loads(cli("explain", "training_completions", "a1", "--json").stdout)
+    assert explained["partitions"] == ["org_a"]
+    assert [row["video_id"] for row in explained["tables"][0]["now"]] == ["sat-1", "sat-2"]
+    nobody = cli("explain", "training_completions", "nobody")
+    assert nobody.returncode == 2 and "Nothing of training_completions is called 'nobody'." in nobody.stderr
+    assert "paused" in cli("pause", "training_completions").stderr
+    slower = cli("throttle", "training_completions", "--rest", "2", "--window", "22:00-05:00")
+    assert "rests 2 s" in slower.stderr and "22:00 to 05:00 (UTC)" in slower.stderr
+    assert "paused, rests 2 s" in cli("status", "--no-ticks").stdout
+    assert "not paused" in cli("resume", "training_completions").stderr
+    assert cli("throttle", "training_completions").returncode == 2

@@ -1,8 +1,10 @@
 """The examples as a whole: what an adopter writes for each case is counted, and is YAML and SQL alone."""
 
+from pathlib import Path
+
 import pytest
 
-from dagster_backfills_tests.components.adopting import EXAMPLES, load
+from dagster_backfills_tests.components.adopting import EXAMPLES, load, written
 
 LINES = {
     "A": (45, ["training_completions"]),
@@ -26,3 +28,13 @@ def test_every_example_belongs_to_a_case_and_loads() -> None:
     assert {path.name for path in EXAMPLES.iterdir() if path.is_dir()} == named
     for folder in named:
         assert load(EXAMPLES / folder).definitions().resolve_all_job_defs()
+
+
+def test_tables_of_one_name_in_two_schemas_are_two_assets(tmp_path: Path) -> None:
+    defs = """type: dagster_backfills.PostgresBackfill
+attributes:
+  tables: [{table: one.members, query: rows}, {table: two.members, query: rows}]
+"""
+    backfill = load(written(tmp_path, "both", defs, "-- name: rows\nselect 1 as id;\n"))
+    assert {key.to_user_string() for key in backfill.assets_def.keys} == {"one/members", "two/members"}
+    assert {node.name for node in backfill.job.nodes} == {"write_one_members", "write_two_members"}

@@ -9,9 +9,10 @@ from psycopg import sql
 from dagster_backfills.engine.model import Target
 from dagster_backfills.engine.table.address import Address
 
-COMMITMENT = Target("scoring/commitment_scores", partition_by="day", unit="member_id")
-CHURN = Target("scoring/churn_risk_scores", partition_by="day", unit="member_id")
-ACTIONS = Target("scoring/coach_actions", partition_by="day", unit="member_id")
+# Without a journal: a day can be scored anew at any time, and a month's keys of all members are more than the scores.
+COMMITMENT = Target("scoring/commitment_scores", partition_by="day", unit="member_id", journal=False)
+CHURN = Target("scoring/churn_risk_scores", partition_by="day", unit="member_id", journal=False)
+ACTIONS = Target("scoring/coach_actions", partition_by="day", unit="member_id", journal=False)
 CHAIN = (COMMITMENT, CHURN, ACTIONS)
 
 

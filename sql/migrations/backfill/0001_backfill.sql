@@ -15,6 +15,7 @@ create table backfill.runs (
     started_at timestamptz not null default clock_timestamp(),
     finished_at timestamptz,
     outcome text not null default 'running' check (outcome in ('running', 'succeeded', 'failed', 'interrupted')),
+    undoes text,  -- the run that this one undoes
     primary key (run_id, step),
     check ((outcome = 'running') = (finished_at is null))
 );
@@ -41,9 +42,13 @@ create table backfill.batches (
     failures integer not null default 0,
     seconds double precision not null,
     committed_at timestamptz not null default clock_timestamp(),
+    journal_id bigint,  -- null where nothing was journaled
+    journal jsonb,  -- of which table the journal's entries are, and how to read them
     primary key (batch_id, asset),
     foreign key (run_id, step) references backfill.runs on delete cascade
 );
+create unique index batches_journal_id_idx on backfill.batches (journal_id) where journal_id is not null;
+create index batches_asset_idx on backfill.batches (asset, committed_at);
 comment on table backfill.batches is
 'One row a committed batch and asset, written by the transaction that wrote the batch''s rows.';
 create index batches_run_id_idx on backfill.batches (run_id, step);
@@ -101,11 +106,41 @@ language sql as $$
     where p is not null
 $$;
 
+-- What stood before: for each row that a run changed its key, its content then, and what the run left of it. It is
+-- written by the statement that changes the row, kept for a month, and what `backfills undo` goes by.
+-- `before` is the row as text of its own type, null where there was none. `after` is a hash of what the run left, null
+-- where it left none. `key` is the text of the columns that `batches.journal` names.
+create table backfill.journal (
+    id bigint generated always as identity primary key,
+    journal_id bigint not null,
+    partition text not null,
+    key text[] not null,
+    before text,
+    after bigint
+);
+create index journal_journal_id_idx on backfill.journal (journal_id);
+comment on table backfill.journal is
+'What stood before: one row a row that a batch changed, with what the batch left of it as a hash.';
+
+-- Partitions that were undone: automation leaves them alone until their source changes, or somebody asks for them.
+create table backfill.undone (
+    asset text not null,
+    partition text not null,
+    run_id text not null,
+    undone_at timestamptz not null default clock_timestamp(),
+    primary key (asset, partition)
+);
+comment on table backfill.undone is
+'Partitions whose last run was undone, which automation leaves alone until their source changes.';
+
 -- Marks that a computation with this snapshot took into account. A mark from a later transaction stays. Those of
 -- this very transaction are seen by what it computes from now on: it clears before it computes. A mark whose
--- transaction lies in this server's future came with a restored dump, and counts as seen.
+-- transaction lies in this server's future came with a restored dump, and counts as seen. A partition that is written
+-- is undone no more.
 create function backfill.clear_stale(asset text, partitions text[], snapshot pg_snapshot) returns bigint
 language sql as $$
+    delete from backfill.undone as u
+    where u.asset = clear_stale.asset and u.partition = any(clear_stale.partitions);
     with cleared as (
         delete from backfill.stale_marks as m
         where m.asset = clear_stale.asset
@@ -179,3 +214,34 @@ left join lateral (
 ) as b on true;
 comment on view backfill.run_progress is
 'How far each run is, how fast, and how long it will take.';
+
+-- What operators may turn of a backfill while it works. Runs read it between two batches.
+create table backfill.controls (
+    backfill text primary key,
+    assets text[] not null,
+    paused boolean not null default false,
+    rest_seconds double precision check (rest_seconds >= 0),
+    rows_per_second double precision check (rows_per_second > 0),
+    window_start time,
+    window_end time,
+    zone text not null default 'UTC',
+    changed_at timestamptz not null default clock_timestamp(),
+    check ((window_start is null) = (window_end is null)),
+    check (window_start <> window_end)
+);
+
+comment on table backfill.controls is
+'What operators have set of a backfill: whether it is paused, how fast it may go, and at what hours.';
+
+-- How far the sources of declared backfills have been looked through, where no trigger tells of their changes: all rows
+-- of transactions before `position` are known.
+create table backfill.source_positions (
+    backfill text not null,
+    source text not null,
+    position xid8 not null,
+    looked_at timestamptz not null default clock_timestamp(),
+    primary key (backfill, source)
+);
+comment on table backfill.source_positions is
+'By backfill and source table: the oldest transaction that the last look may not have seen. Written by the refresh
+sensor of backfills that are declared with `stale_by: look`.';

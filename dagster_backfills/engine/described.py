@@ -1,0 +1,37 @@
+"""The columns that a query gives, found without running it. Not here: what they are written to (`prepared`)."""
+
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from dagster_backfills.engine.model import PARTITION, Query
+from dagster_backfills.engine.table.address import Address
+from dagster_backfills.errors import UserError
+
+
+def columns_of(conn: psycopg.Connection, query: Query, asset: str, address: Address) -> list[str]:
+    """The columns of a query, found by planning it and fetching nothing."""
+    probe = sql.SQL("select * from (\n") + sql.SQL(query.sql) + sql.SQL("\n) as q limit 0")
+    binds: dict[str, Any] = {"unit_keys": None, "run_id": "", **address.binds([]), **query.params}
+    try:
+        cursor = conn.execute(probe, binds)
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise UserError(
+            f"The query of asset {asset} is refused: {error.diag.message_primary}.",
+            hint="Connect as a role that may read its tables and, under row-level security, has BYPASSRLS.",
+        ) from error
+    except (psycopg.ProgrammingError, KeyError) as error:
+        raise UserError(
+            f"The query of asset {asset} is not valid: {error}",
+            hint="It can bind :partition_keys, :unit_keys, :window_start, :window_end, :run_id and its own params.",
+        ) from error
+    names = [column.name for column in cursor.description or ()]
+    if not address.stored:
+        if PARTITION not in names:
+            raise UserError(
+                f"The query of asset {asset} gives no column {PARTITION!r}; it gives {', '.join(names)}.",
+                hint="The table has no column for the partition: let the query select its key as `partition`.",
+            )
+        names.remove(PARTITION)
+    return names

@@ -1,0 +1,195 @@
+"""Why a row is as it is: the row, what would be computed for it now, which runs changed it, what is stale or failed.
+
+Of one unit (a member, a user) or of one partition. Only reads; the computing is rolled back.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import dict_row
+
+from dagster_backfills.engine.model import Query, Write
+from dagster_backfills.engine.table.address import Address
+from dagster_backfills.engine.table.catalog import Table
+from dagster_backfills.engine.table.entries import key_text
+from dagster_backfills.engine.table.names import ident
+
+_MOST = 20
+_ROWS = """
+select {key} as key, to_jsonb(t) as row from {table} as t where {column}::text = %(unit)s limit {most}
+"""
+_CHANGES = """
+select b.run_id, r.undoes, b.committed_at, to_jsonb(j.before::{table}) as before,
+    case when j.before is null then 'inserted' when j.after is null then 'deleted' else 'updated' end as change
+from backfill.batches as b
+inner join backfill.journal as j on b.journal_id = j.journal_id
+inner join backfill.runs as r on b.run_id = r.run_id and b.step = r.step
+where b.asset = %(asset)s and j.key = %(key)s::text[]
+    and (%(partitions)s::text[] = '{{}}' or b.partitions && %(partitions)s::text[])
+order by j.id desc
+limit {most}
+"""
+_OPEN = """
+select f.asset, f.partition, f.unit, f.message, f.attempts, f.last_seen
+from backfill.failures as f
+where f.asset = any(%(assets)s) and f.resolved_at is null
+    and (f.unit = %(unit)s or f.unit is null and f.partition = any(%(partitions)s))
+order by f.last_seen desc
+"""
+_STALE = """
+select s.asset, s.partition, s.since, s.changes from backfill.stale as s
+where s.asset = any(%(assets)s) and s.partition = any(%(partitions)s) order by s.asset, s.partition
+"""
+_UNDONE = """
+select u.asset, u.partition, u.run_id, u.undone_at from backfill.undone as u
+where u.asset = any(%(assets)s) and u.partition = any(%(partitions)s) order by u.asset, u.partition
+"""
+
+
+@dataclass(frozen=True)
+class Explained:
+    """One table's rows of the unit. `now`: what its query gives for them; None where that can't be asked.
+
+    changes: by which runs, the last one first, with what stood before each.
+    """
+
+    asset: str
+    rows: list[dict[str, Any]]
+    now: list[dict[str, Any]] | None
+    changes: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Everything that is known of one unit or partition."""
+
+    unit: str
+    partitions: list[str]
+    tables: list[Explained]
+    failures: list[dict[str, Any]]
+    stale: list[dict[str, Any]]
+    undone: list[dict[str, Any]]
+
+    @property
+    def is_known(self) -> bool:
+        """Whether anything of it is there."""
+        return bool(self.failures or self.stale or self.undone or any(t.rows or t.now for t in self.tables))
+
+
+@dataclass(frozen=True)
+class Part:
+    """One table of a backfill, and where its partitions lie."""
+
+    write: Write
+    table: Table
+    address: Address
+
+    @property
+    def relation(self) -> sql.Identifier:
+        return ident(self.table.schema, self.table.name)
+
+    def column(self, *, whole: bool) -> str | None:
+        """The column that holds the unit, or the whole partition's key."""
+        by = self.write.target.partition_by
+        return (by if isinstance(by, str) else None) if whole else self.write.target.unit
+
+
+def explain(
+    conn: psycopg.Connection[Any], parts: Sequence[Part], unit: str, keys: Sequence[str]
+) -> Explanation:
+    """Explain a unit, or a partition where it is one of `keys`. The transaction is the caller's."""
+    whole = unit in keys
+    partitions = [unit] if whole else _partitions_of(conn, parts, unit, keys)
+    binds = {
+        "assets": [part.write.target.asset for part in parts], "unit": unit, "partitions": partitions
+    }  # fmt: skip
+    cursor = conn.cursor(row_factory=dict_row)
+    return Explanation(
+        unit,
+        partitions,
+        [_explained(conn, part, unit, partitions, whole=whole) for part in parts],
+        cursor.execute(_OPEN, binds).fetchall(),
+        cursor.execute(_STALE, binds).fetchall(),
+        cursor.execute(_UNDONE, binds).fetchall(),
+    )
+
+
+def _partitions_of(
+    conn: psycopg.Connection[Any], parts: Sequence[Part], unit: str, keys: Sequence[str]
+) -> list[str]:
+    """The partitions that a unit is in, by its rows, and by the statements that list the units."""
+    found: dict[str, None] = {}
+    for part in parts:
+        column, by = part.column(whole=False), part.column(whole=True)
+        if column is not None and by is not None:
+            statement = sql.SQL("select distinct {}::text from {} as t where {}::text = %(unit)s").format(
+                ident("t", by), part.relation, ident("t", column)
+            )
+            found |= dict.fromkeys(row[0] for row in conn.execute(statement, {"unit": unit}))
+        units = part.write.units
+        if units is not None:
+            statement = sql.SQL(
+                "select distinct q.partition::text from (\n{}\n) as q where q.unit::text = %(unit)s"
+            ).format(sql.SQL(units.sql))
+            binds = {
+                "run_id": "",
+                "unit_keys": [unit],
+                "unit": unit,
+                **part.address.binds(keys),
+                **units.params,
+            }
+            found |= dict.fromkeys(row[0] for row in conn.execute(statement, binds))
+    return [key for key in found if key in set(keys)]
+
+
+def _explained(
+    conn: psycopg.Connection[Any], part: Part, unit: str, partitions: Sequence[str], *, whole: bool
+) -> Explained:
+    rows = _rows(conn, part, unit, whole=whole)
+    keys = [row["key"] for row in rows if row["key"] is not None]
+    if not keys and part.table.identity == (part.column(whole=whole),):
+        keys = [[unit]]  # of a row that is gone
+    return Explained(
+        part.write.target.asset,
+        [row["row"] for row in rows],
+        _computed(conn, part, unit, partitions, whole=whole),
+        [change for key in keys for change in _changes(conn, part, key, partitions)],
+    )
+
+
+def _rows(conn: psycopg.Connection[Any], part: Part, unit: str, *, whole: bool) -> list[dict[str, Any]]:
+    column = part.column(whole=whole)
+    if column is None:
+        return []
+    statement = sql.SQL(_ROWS).format(
+        key=key_text(part.table, "t") if part.table.identity else sql.SQL("null::text[]"),
+        table=part.relation,
+        column=ident("t", column),
+        most=sql.SQL(f"{_MOST}"),
+    )
+    return conn.cursor(row_factory=dict_row).execute(statement, {"unit": unit}).fetchall()
+
+
+def _computed(
+    conn: psycopg.Connection[Any], part: Part, unit: str, partitions: Sequence[str], *, whole: bool
+) -> list[dict[str, Any]] | None:
+    source = part.write.source
+    if not isinstance(source, Query) or not partitions or not (whole or part.write.target.unit):
+        return None
+    statement = sql.SQL("select * from (\n{}\n) as q limit {}").format(
+        sql.SQL(source.sql), sql.SQL(f"{_MOST}")
+    )
+    units = None if whole else [unit]
+    binds = {"unit_keys": units, "run_id": "", **part.address.binds(partitions), **source.params}
+    return conn.cursor(row_factory=dict_row).execute(statement, binds, prepare=False).fetchall()
+
+
+def _changes(
+    conn: psycopg.Connection[Any], part: Part, key: list[str], partitions: Sequence[str]
+) -> list[dict[str, Any]]:
+    statement = sql.SQL(_CHANGES).format(table=part.relation, most=sql.SQL(f"{_MOST}"))
+    binds = {"asset": part.write.target.asset, "partitions": list(partitions), "key": key}
+    return conn.cursor(row_factory=dict_row).execute(statement, binds).fetchall()

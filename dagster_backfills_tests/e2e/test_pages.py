@@ -1,0 +1,37 @@
+"""Every command and every file of the pages for adopters, followed in a project of their own."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from dagster_backfills_tests.components.adopting import EXAMPLES
+from dagster_backfills_tests.components.applications import COMPLIANCE
+from dagster_backfills_tests.e2e.own_project import OwnProject, make_project
+from dagster_backfills_tests.e2e.pages import follow
+
+
+@pytest.fixture
+def project(tmp_path: Path, project_root: Path, make_database: Callable[..., str]) -> OwnProject:
+    return make_project(tmp_path, project_root, make_database(migrated=False))
+
+
+@pytest.mark.e2e
+def test_the_page_from_an_empty_folder_to_the_first_materialization(
+    project: OwnProject, project_root: Path
+) -> None:
+    done = list(follow(project_root / "docs" / "how-to" / "your-own-backfill.md", project))
+    assert len(done) == 15
+
+
+@pytest.mark.e2e
+def test_the_page_on_tables_as_they_are(project: OwnProject, project_root: Path) -> None:
+    project.run("backfills", "migrate")
+    with psycopg.connect(project.database_url, autocommit=True) as conn:
+        conn.execute(COMPLIANCE)
+    done = list(follow(project_root / "docs" / "how-to" / "your-own-tables.md", project))
+    assert len(done) == 7
+    for name in ("defs.yaml", "queries.sql"):
+        shown = (project.defs / "training_completions" / name).read_text()
+        assert (EXAMPLES / "training_completions" / name).read_text().endswith(shown)
