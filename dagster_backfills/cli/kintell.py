@@ -28,7 +28,7 @@ from dagster_backfills.cli.kintell_show import show_job, show_jobs
 from dagster_backfills.cli.kintell_watch import verdict_of
 from dagster_backfills.cli.output import confirm, print_json, print_table, say
 from dagster_backfills.domains.kintell.after.error_file import stream_errors, write_error_file
-from dagster_backfills.domains.kintell.file.reader import KNOWN
+from dagster_backfills.domains.kintell.file.header import KNOWN
 from dagster_backfills.domains.kintell.importing.account import list_jobs, load_job, set_status
 
 app = typer.Typer(no_args_is_help=True, help="Historical sessions from CSV files.")

@@ -34,6 +34,16 @@ def test_help_names_every_command_and_loads_nothing_heavy():
         assert summary.split()[0] in done.stdout
 
 
+@pytest.mark.parametrize("name", ["training", "progress", "scoring", "kintell"])
+def test_a_domains_commands_load_dagster_and_data_libraries_only_when_they_work(name: str):
+    code = (
+        f"import sys, dagster_backfills.cli.{name};"
+        "print(sorted({'dagster', 'pandas', 'polars', 'pyarrow', 'sqlalchemy', 'numpy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_of_the_table_is_there_and_explains_itself(cli: Cli, name: str):
     assert isinstance(importlib.import_module(COMMANDS[name][0]).app, typer.Typer)

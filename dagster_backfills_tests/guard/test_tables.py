@@ -15,6 +15,7 @@ RESULTS = {
 }
 # What the writer writes and the reader does not see, and why.
 KEPT = {
+    "backfill.source_positions": "the refresh sensors' own: how far the sources are looked through",
     "backfill.failures": "messages of the database, which quote rows",
     "backfill.controls": "what operators have set",
     "backfill.journal": "rows of other tables as they were",

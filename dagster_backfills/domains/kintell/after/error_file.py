@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 from uuid import UUID
 
+import fsspec
 import psycopg
 
 from dagster_backfills.domains.kintell.file.header import MESSAGE, RAW, ROW, Header
@@ -46,8 +47,6 @@ def stream_errors(conn: psycopg.Connection, job: Job) -> Iterator[str]:
 def write_error_file(conn: psycopg.Connection, job: UUID, url: str) -> int:
     """Write the error file to a path or fsspec URL and return the number of its rows. What was there is replaced
     when the new one is complete."""
-    import fsspec
-
     found = load_job(conn, job)
     fs, path = fsspec.core.url_to_fs(url)
     parent = path.rsplit("/", 1)[0]

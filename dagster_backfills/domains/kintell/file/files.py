@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import unquote
 
+import fsspec
+
 from dagster_backfills.errors import UserError
 
 READ_AHEAD = 4 * 1024 * 1024  # bytes of an object in a store; some file systems would keep 50 MB
@@ -102,8 +104,6 @@ def _is_below(place: Place, root: Place) -> bool:
 
 def open_place(place: Place) -> tuple[Any, str]:
     """The file system of a place that was judged, and the path in it."""
-    import fsspec
-
     try:
         if place.is_local:
             return fsspec.filesystem("file"), place.path

@@ -4,15 +4,14 @@ import hashlib
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING
+from typing import IO
+
+import polars as pl
 
 from dagster_backfills.domains.kintell.file.dialect import PlainCsv, to_plain_csv
 from dagster_backfills.domains.kintell.file.files import FileError, SourceFile
 from dagster_backfills.domains.kintell.file.header import KNOWN, RAW, Header, read_header
 from dagster_backfills.domains.kintell.file.records import NotCsv, clean, is_blank, records
-
-if TYPE_CHECKING:
-    import polars as pl
 
 __all__ = ["KNOWN", "Block", "Header", "read_blocks", "read_header"]
 
@@ -46,11 +45,9 @@ class Block:
         at = bisect_left(self.numbers, number) * width
         return self.values[at : at + width]
 
-    def frame(self, only: Sequence[str] = KNOWN) -> "pl.DataFrame":
+    def frame(self, only: Sequence[str] = KNOWN) -> pl.DataFrame:
         """`row` (its number) and the known columns of the rows that could be split, as trimmed text in NFC. A column
         that the file does not have, or that is not in `only`, is empty."""
-        import polars as pl
-
         columns = [pl.Series("row", self.numbers, pl.Int64)]
         for name in KNOWN:
             at = self.header.positions.get(name) if name in only else None

@@ -5,22 +5,19 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 from uuid import UUID
 
+import polars as pl
 import psycopg
 
 from dagster_backfills.domains.kintell.file.dialect import to_plain_csv
 from dagster_backfills.domains.kintell.file.files import FileError, SourceFile, open_file
 from dagster_backfills.domains.kintell.file.reader import Block, Header, read_blocks, read_header
 from dagster_backfills.domains.kintell.importing.account import load_job
-from dagster_backfills.domains.kintell.rows.rules import error_message, judge
+from dagster_backfills.domains.kintell.rows.rules import error_message, is_address, judge
 from dagster_backfills.domains.kintell.rows.users import ROLES, Users, resolve
 from dagster_backfills.domains.kintell.statements import statements
 from dagster_backfills.errors import UserError
-
-if TYPE_CHECKING:
-    import polars as pl
 
 SAMPLE_ROWS = 1000
 LISTED = 1000  # missing users that a listing names; all of them are counted
@@ -50,7 +47,7 @@ class Registered:
     preflight: "Preflight"
 
 
-def survey(conn: psycopg.Connection, source: SourceFile) -> tuple[Content, "Preflight"]:
+def survey(conn: psycopg.Connection, source: SourceFile) -> "tuple[Content, Preflight]":
     """Digest the file, count its rows and look at them. Raises `FileError` where it can't be read as CSV."""
     stamp, plain = source.stamp(), to_plain_csv(source)
     header, digest, rows = read_header(plain), hashlib.sha256(), 0
@@ -167,8 +164,6 @@ def preflight(
 
 
 def _sample_errors(block: Block, users: Users) -> list[tuple[int, str]]:
-    import polars as pl
-
     last = block.first_row + SAMPLE_ROWS - 1
     rows = block.frame().filter(pl.col("row") <= last)
     judged = resolve(judge(rows), users).with_columns(error=error_message())
@@ -180,11 +175,8 @@ def _missing_in(block: Block, users: Users) -> list[tuple[str, str]]:
     return missing_in(block.frame(ADDRESSES), users).rows()
 
 
-def missing_in(rows: "pl.DataFrame", users: Users) -> "pl.DataFrame":
+def missing_in(rows: pl.DataFrame, users: Users) -> pl.DataFrame:
     """`email`, `role` of the valid addresses in rows as read that belong to no user."""
-    import polars as pl
-
-    from dagster_backfills.domains.kintell.rows.rules import is_address
 
     unknown = pl.concat(_unknown(rows, role, users) for role in ROLES)
     unknown = unknown.unique("email", keep="first", maintain_order=True)
@@ -192,8 +184,6 @@ def missing_in(rows: "pl.DataFrame", users: Users) -> "pl.DataFrame":
     return unknown.filter(pl.Series(valid, dtype=pl.Boolean))
 
 
-def _unknown(rows: "pl.DataFrame", role: str, users: Users) -> "pl.DataFrame":
-    import polars as pl
-
+def _unknown(rows: pl.DataFrame, role: str, users: Users) -> pl.DataFrame:
     emails = rows[f"{role}_email"].str.to_lowercase()
     return pl.DataFrame({"email": emails.filter(users.ids(emails).is_null())}).with_columns(role=pl.lit(role))

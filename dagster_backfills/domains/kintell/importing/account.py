@@ -9,7 +9,7 @@ import psycopg
 from psycopg.rows import class_row
 
 from dagster_backfills.domains.kintell.file.dialect import Form
-from dagster_backfills.domains.kintell.file.reader import Header
+from dagster_backfills.domains.kintell.file.header import Header
 from dagster_backfills.domains.kintell.importing.claims import check_claimable
 from dagster_backfills.domains.kintell.statements import statements
 from dagster_backfills.errors import UserError

@@ -4,11 +4,15 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
 
 from dagster_backfills.domains.kintell.file.reader import Block
 from dagster_backfills.domains.kintell.rows import users as user_rules
 from dagster_backfills.domains.kintell.rows.rules import (
+    ERROR_COLUMNS,
     TWICE,
     error_message,
     is_bad,
@@ -19,9 +23,6 @@ from dagster_backfills.domains.kintell.rows.rules import (
 )
 from dagster_backfills.domains.kintell.rows.schemas import session_rows, text_rows
 from dagster_backfills.domains.kintell.rows.seen import Seen
-
-if TYPE_CHECKING:
-    import polars as pl
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Batch:
     last_row: int
     byte_from: int
     byte_to: int
-    sessions: "pl.DataFrame"
+    sessions: pl.DataFrame
     rejects: list[Reject]
     values_of: Callable[[int], list[str]] = field(repr=False)
     position: int = 0  # of its events in the outbox: those of a later batch come after
@@ -60,8 +61,6 @@ def prepare(
     block: Block, users: user_rules.Users, seen: Seen, *, create_missing_users: bool = False
 ) -> Batch:
     """Judge the rows of a block and make a batch of them. Adds the ids of the good ones to `seen`."""
-    import polars as pl
-
     judged = user_rules.resolve(judge(text_rows().validate(block.frame())), users)
     if create_missing_users:
         judged = _create_missing(judged, users)
@@ -81,11 +80,8 @@ def prepare(
     )
 
 
-def _create_missing(judged: "pl.DataFrame", users: user_rules.Users) -> "pl.DataFrame":
+def _create_missing(judged: pl.DataFrame, users: user_rules.Users) -> pl.DataFrame:
     """Make the users that stand between a row and its import; not those of rows that are bad anyhow."""
-    import polars as pl
-
-    from dagster_backfills.domains.kintell.rows.rules import ERROR_COLUMNS
 
     others = [name for name in ERROR_COLUMNS if name not in ("participant_error", "volunteer_error")]
     fine = judged.filter(
@@ -109,10 +105,8 @@ def _create_missing(judged: "pl.DataFrame", users: user_rules.Users) -> "pl.Data
     return judged
 
 
-def _find_duplicates(judged: "pl.DataFrame", seen: Seen) -> "pl.DataFrame":
+def _find_duplicates(judged: pl.DataFrame, seen: Seen) -> pl.DataFrame:
     """Second occurrences of an id get their message. The first row that is otherwise good has the id."""
-    import polars as pl
-
     column, ids = pl.col("external_session_id"), judged["external_session_id"]
     good = judged.select(~is_bad()).to_series()
     before = seen.contains(ids, good)
@@ -132,9 +126,7 @@ def _find_duplicates(judged: "pl.DataFrame", seen: Seen) -> "pl.DataFrame":
     return judged.with_columns(told.alias("duplicate_error"))
 
 
-def _sessions(good: "pl.DataFrame") -> "pl.DataFrame":
-    import polars as pl
-
+def _sessions(good: pl.DataFrame) -> pl.DataFrame:
     frame = good.select(
         pl.col("row").alias("row_number"),
         rising_uuids(good.height).alias("id"),
@@ -151,13 +143,9 @@ def _sessions(good: "pl.DataFrame") -> "pl.DataFrame":
     return session_rows().validate(frame)
 
 
-def rising_uuids(n: int) -> "pl.Series":
+def rising_uuids(n: int) -> pl.Series:
     """`n` UUIDs of version 7, 16 bytes each: 48 bits of time, then a counter, so that they rise and the index grows
     at its end."""
-    import numpy as np
-    import polars as pl
-    import pyarrow as pa
-
     raw = np.frombuffer(os.urandom(16 * n), np.uint8).reshape(n, 16).copy()
     now = int(time.time() * 1000)
     count = np.arange(n, dtype=np.uint32)

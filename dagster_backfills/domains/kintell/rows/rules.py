@@ -8,10 +8,10 @@ import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import polars as pl
+import polars as pl
+from email_validator import EmailNotValidError, validate_email
 
 SESSION_TYPES = {"language connect": "language", "mentorship": "mentorship"}
 LEVELS = ("A1", "A2", "B1", "B2", "C1", "C2")
@@ -55,11 +55,9 @@ PLAIN_DATES = (
 )
 
 
-def judge(rows: "pl.DataFrame") -> "pl.DataFrame":
+def judge(rows: pl.DataFrame) -> pl.DataFrame:
     """Every value of every row: the typed columns of `kintell_sessions` (null where a value is bad) and the
     messages `session_id_error` … `language_level_error` (null where it is good)."""
-    import polars as pl
-
     good = rows.select(
         "row",
         pl.col("session_id").alias("external_session_id"),
@@ -74,7 +72,7 @@ def judge(rows: "pl.DataFrame") -> "pl.DataFrame":
     )
     not_good = {name: good[name].is_null() for name in good.columns}
 
-    def told(error: str, text: str, column: str, bad: "pl.Series") -> "pl.Series":
+    def told(error: str, text: str, column: str, bad: pl.Series) -> pl.Series:
         return _messages(text, rows[column], bad).alias(error)
 
     no_address = {role: ~_are_addresses(rows[f"{role}_email"]) for role in ("participant", "volunteer")}
@@ -109,10 +107,8 @@ def to_level(value: str) -> str | None:
     return value.upper() if value.upper() in LEVELS else None
 
 
-def _of_each(values: "pl.Series", rule: Callable[[str], Any], kind: Any) -> "pl.Series":
+def _of_each(values: pl.Series, rule: Callable[[str], Any], kind: Any) -> pl.Series:
     """What the rule makes of each value; it is asked once for those that are alike, of which there are few."""
-    import polars as pl
-
     distinct = values.alias("value").unique()
     made = pl.DataFrame([distinct, pl.Series(values.name, [rule(value) for value in distinct], kind)])
     return (
@@ -122,39 +118,31 @@ def _of_each(values: "pl.Series", rule: Callable[[str], Any], kind: Any) -> "pl.
     )
 
 
-def _id_errors(ids: "pl.Series") -> "pl.Series":
-    import polars as pl
-
+def _id_errors(ids: pl.Series) -> pl.Series:
     missing, too_long = "Missing session_id", f"Invalid session_id: longer than {MAX_ID_BYTES} bytes"
     problem = pl.when(pl.col(ids.name) == "").then(pl.lit(missing)).otherwise(pl.lit(too_long))
     return made_where((ids == "") | (ids.str.len_bytes() > MAX_ID_BYTES), ids, problem)
 
 
-def _messages(text: str, values: "pl.Series", bad: "pl.Series") -> "pl.Series":
+def _messages(text: str, values: pl.Series, bad: pl.Series) -> pl.Series:
     """The message of each bad value, null for the others."""
-    import polars as pl
-
     return made_where(bad, values, pl.lit(text + ": ") + shown(pl.col(values.name)))
 
 
-def made_where(where: "pl.Series", values: "pl.Series", made: "pl.Expr") -> "pl.Series":
+def made_where(where: pl.Series, values: pl.Series, made: pl.Expr) -> pl.Series:
     """What `made` makes of each value where `where` is true, null for the rest: few rows do not cost as all do."""
     return spread(values.filter(where).to_frame().select(made).to_series(), where)
 
 
-def spread(values: "pl.Series", where: "pl.Series") -> "pl.Series":
+def spread(values: pl.Series, where: pl.Series) -> pl.Series:
     """A value for each true of `where`, in their order, and null for the rest."""
-    import polars as pl
-
     if not len(values):
         return pl.repeat(None, len(where), dtype=values.dtype, eager=True)
     return values.gather(pl.select(pl.when(where).then(where.cum_sum() - 1)).to_series())
 
 
-def shown(value: "pl.Expr") -> "pl.Expr":
+def shown(value: pl.Expr) -> pl.Expr:
     """A value as messages quote it: long ones are cut."""
-    import polars as pl
-
     return pl.when(value.str.len_bytes() <= SHOWN).then(value).otherwise(value.str.head(SHOWN) + pl.lit("…"))
 
 
@@ -163,24 +151,18 @@ def shown_text(value: str) -> str:
     return value if len(value.encode()) <= SHOWN else value[:SHOWN] + "…"
 
 
-def is_bad() -> "pl.Expr":
+def is_bad() -> pl.Expr:
     """Whether a row has any message."""
-    import polars as pl
-
     return pl.any_horizontal(pl.col(ERROR_COLUMNS).is_not_null())
 
 
-def error_message() -> "pl.Expr":
+def error_message() -> pl.Expr:
     """All messages of a row, joined; null for a good row."""
-    import polars as pl
-
     joined = pl.concat_str(ERROR_COLUMNS, separator="; ", ignore_nulls=True)
     return pl.when(joined != "").then(joined)
 
 
-def _are_addresses(values: "pl.Series") -> "pl.Series":
-    import polars as pl
-
+def _are_addresses(values: pl.Series) -> pl.Series:
     plain = (
         (values.str.len_bytes() <= 64)
         & values.str.contains(PLAIN_ADDRESS)
@@ -197,8 +179,6 @@ def _are_addresses(values: "pl.Series") -> "pl.Series":
 def is_address(value: str) -> bool:
     """Whether the library takes it for an address that mail could be sent to, and its local part is one that RFC 5321
     allows (which the library leaves to strict mode). `.test` domains are addresses."""
-    from email_validator import EmailNotValidError, validate_email
-
     try:
         validate_email(value, check_deliverability=False, test_environment=True)
     except EmailNotValidError:
@@ -206,10 +186,8 @@ def is_address(value: str) -> bool:
     return len(value.rpartition("@")[0].encode()) <= MAX_LOCAL_OCTETS
 
 
-def _dates(values: "pl.Series") -> "pl.Series":
+def _dates(values: pl.Series) -> pl.Series:
     """Dates as UTC date-times of microseconds; null where a value is none."""
-    import polars as pl
-
     found = pl.repeat(None, len(values), dtype=pl.Datetime("us"), eager=True)
     for pattern, form in PLAIN_DATES:
         # A file has its dates in one form, so that few are left for the next.

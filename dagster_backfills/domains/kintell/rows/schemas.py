@@ -1,13 +1,13 @@
 """Pandera schemas of the frames that cross a border: texts out of the file, sessions into Postgres."""
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from dagster_backfills.domains.kintell.file.reader import KNOWN
+import pandera.polars as pa
+import polars as pl
 
-if TYPE_CHECKING:
-    import pandera.polars as pa
-    import polars as pl
+from dagster_backfills.domains.kintell.file.header import KNOWN
+from dagster_backfills.domains.kintell.rows.rules import LEVELS, MAX_DURATION, MAX_ID_BYTES, SESSION_TYPES
 
 UUID_BYTES = 16
 
@@ -16,11 +16,8 @@ UUID_BYTES = 16
 
 
 @lru_cache(maxsize=1)
-def text_rows() -> "pa.DataFrameSchema":
+def text_rows() -> pa.DataFrameSchema:
     """Rows as read: `row` (index in the block) and every known column as text, none of it null."""
-    import pandera.polars as pa
-    import polars as pl
-
     columns = {"row": pa.Column(pl.Int64, nullable=True)}
     columns |= {name: pa.Column(pl.String, nullable=True) for name in KNOWN}
     rules = [pl.col("row") >= 0, pl.col(KNOWN).is_not_null()]
@@ -28,16 +25,12 @@ def text_rows() -> "pa.DataFrameSchema":
 
 
 @lru_cache(maxsize=1)
-def session_rows() -> "pa.DataFrameSchema":
+def session_rows() -> pa.DataFrameSchema:
     """Rows that will be written: typed as `kintell.kintell_sessions` has them, users resolved to ids.
 
     `row_number` counts rows of the file from 1. Ids are UUIDs of 16 bytes. `scheduled_at` is UTC;
     `duration_minutes` is positive. `rating`, `feedback_text` and `language_level` may be null.
     """
-    import pandera.polars as pa
-    import polars as pl
-
-    from dagster_backfills.domains.kintell.rows.rules import LEVELS, MAX_DURATION, MAX_ID_BYTES, SESSION_TYPES
 
     types: dict[str, Any] = {
         "row_number": pl.Int64,
@@ -66,10 +59,7 @@ def session_rows() -> "pa.DataFrameSchema":
     return pa.DataFrameSchema(columns, checks=_all(rules), strict=True, ordered=True)
 
 
-def _all(rules: "list[pl.Expr]") -> "pa.Check":
-    import pandera.polars as pa
-    import polars as pl
-
+def _all(rules: list[pl.Expr]) -> pa.Check:
     return pa.Check(
         lambda data: bool(
             data.lazyframe.select(pl.all_horizontal(rule.all() for rule in rules)).collect().item()

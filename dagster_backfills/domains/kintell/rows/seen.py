@@ -6,16 +6,14 @@ different ids among n share one with a probability of about n² / 2⁶⁵, one i
 """
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
+import numpy as np
+import polars as pl
 import psycopg
 
 from dagster_backfills.domains.kintell.statements import statements
-
-if TYPE_CHECKING:
-    import numpy as np
-    import polars as pl
 
 MAX_RUN = 1_000_000
 
@@ -23,9 +21,9 @@ MAX_RUN = 1_000_000
 class Seen(Protocol):
     """The ids that rows before have, as far as they are good."""
 
-    def add(self, ids: "pl.Series") -> None: ...
+    def add(self, ids: pl.Series) -> None: ...
 
-    def contains(self, ids: "pl.Series", good: "pl.Series") -> "pl.Series":
+    def contains(self, ids: pl.Series, good: pl.Series) -> pl.Series:
         """A boolean for each of `ids`. `good` says which rows will be written, and so be judged by the database."""
         ...
 
@@ -37,12 +35,10 @@ class SettledIds:
         self._conn, self._job = conn, job
         self._last: deque[pl.Series] = deque(maxlen=batches)
 
-    def add(self, ids: "pl.Series") -> None:
+    def add(self, ids: pl.Series) -> None:
         self._last.append(ids)
 
-    def contains(self, ids: "pl.Series", good: "pl.Series") -> "pl.Series":
-        import polars as pl
-
+    def contains(self, ids: pl.Series, good: pl.Series) -> pl.Series:
         bad = ids.filter(~good).unique().to_list()
         settled = [found for (found,) in statements().settled_ids(self._conn, job=self._job, ids=bad)]
         known = pl.concat([pl.Series(settled, dtype=pl.String), *self._last])
@@ -55,9 +51,7 @@ class SeenIds:
     def __init__(self) -> None:
         self._runs: list[Any] = []
 
-    def add(self, ids: "pl.Series") -> None:
-        import numpy as np
-
+    def add(self, ids: pl.Series) -> None:
         if not len(ids):
             return
         run = np.sort(_hashes(ids))
@@ -67,10 +61,7 @@ class SeenIds:
             run = np.sort(np.concatenate([self._runs.pop(), run]), kind="stable")
         self._runs.append(run)
 
-    def contains(self, ids: "pl.Series", good: "pl.Series") -> "pl.Series":
-        import numpy as np
-        import polars as pl
-
+    def contains(self, ids: pl.Series, good: pl.Series) -> pl.Series:
         hashes = _hashes(ids)
         found = np.zeros(len(hashes), bool)
         order = np.argsort(hashes)
@@ -83,5 +74,5 @@ class SeenIds:
         return pl.Series(out)
 
 
-def _hashes(ids: "pl.Series") -> "np.ndarray":
+def _hashes(ids: pl.Series) -> np.ndarray:
     return ids.hash(seed=1).to_numpy()

@@ -1,16 +1,13 @@
 """The users that addresses belong to: finding, keeping and making them. Not here: what an address is."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+import numpy as np
+import polars as pl
 import psycopg
 
 from dagster_backfills.domains.kintell.rows.rules import name_from_address, shown
 from dagster_backfills.domains.kintell.statements import statements
-
-if TYPE_CHECKING:
-    import numpy as np
-    import polars as pl
 
 MAX_IN_MEMORY = 500_000
 ROLES = ("participant", "volunteer")
@@ -30,8 +27,6 @@ class Users:
 
     def refresh(self) -> None:
         """Forget everything and read again."""
-        import polars as pl
-
         known = [pl.DataFrame(schema={"email": pl.String, "id": pl.Binary})]
         if statements().count_users(self._conn) <= MAX_IN_MEMORY:
             known += [
@@ -53,10 +48,8 @@ class Users:
             for (text,) in cursor.execute(statements().all_users.sql):
                 yield text
 
-    def ids(self, emails: "pl.Series") -> "pl.Series":
+    def ids(self, emails: pl.Series) -> pl.Series:
         """The id (16 bytes) of the user that each lower-cased address belongs to; null where there is none."""
-        import polars as pl
-
         found = self._held(emails)
         unknown = emails.filter(found.is_null()).drop_nulls().unique().to_list()
         rows = list(statements().find_users(self._conn, emails=unknown)) if unknown else []
@@ -67,9 +60,7 @@ class Users:
             found = joined.select(pl.coalesce("held", "asked")).to_series()
         return found
 
-    def _held(self, emails: "pl.Series") -> "pl.Series":
-        import polars as pl
-
+    def _held(self, emails: pl.Series) -> pl.Series:
         if not len(self._known):
             return pl.Series([None] * len(emails), dtype=pl.Binary)
         near = self._known[self._places.of(emails.hash(HASH_SEED).to_numpy())]
@@ -89,9 +80,7 @@ class _Places:
     """Where hashes stand in a sorted array of them. Their first bits say it but for a few places: a third of the time
     of a binary search, and much less memory than a table by address."""
 
-    def __init__(self, hashes: "np.ndarray") -> None:
-        import numpy as np
-
+    def __init__(self, hashes: np.ndarray) -> None:
         bits = len(hashes).bit_length() + 1
         self._shift = np.uint64(64 - bits)
         counts = np.bincount((hashes >> self._shift).astype(np.int64), minlength=2**bits)
@@ -99,10 +88,8 @@ class _Places:
         self._hashes = np.append(hashes, np.uint64(2**64 - 1))  # where every search ends
         self._last = len(hashes) - 1
 
-    def of(self, wanted: "np.ndarray") -> "np.ndarray":
+    def of(self, wanted: np.ndarray) -> np.ndarray:
         """The place of each of `wanted`, or one beside it where it is not there."""
-        import numpy as np
-
         at = self._first[wanted >> self._shift]
         before = np.flatnonzero(self._hashes[at] < wanted)
         while len(before):
@@ -111,10 +98,8 @@ class _Places:
         return np.minimum(at, self._last)
 
 
-def resolve(judged: "pl.DataFrame", users: Users) -> "pl.DataFrame":
+def resolve(judged: pl.DataFrame, users: Users) -> pl.DataFrame:
     """`judged` with `participant_id` and `volunteer_id`; an address of no user becomes its column's message."""
-    import polars as pl
-
     for role in ROLES:
         column, error, user = pl.col(f"{role}_email"), pl.col(f"{role}_error"), pl.col(f"{role}_id")
         emails = judged.select(pl.when(error.is_null()).then(column)).to_series()
@@ -127,10 +112,8 @@ def resolve(judged: "pl.DataFrame", users: Users) -> "pl.DataFrame":
     return judged
 
 
-def missing(judged: "pl.DataFrame") -> "pl.DataFrame":
+def missing(judged: pl.DataFrame) -> pl.DataFrame:
     """`email`, `role` of the valid addresses in resolved rows that belong to no user; each address once."""
-    import polars as pl
-
     found = [
         judged.filter(pl.col(f"{role}_error").str.starts_with(f"{role.capitalize()} not found: ")).select(
             pl.col(f"{role}_email").alias("email"), pl.lit(role).alias("role")
