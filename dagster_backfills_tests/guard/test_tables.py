@@ -16,6 +16,7 @@ RESULTS = {
 # What the writer writes and the reader does not see, and why.
 KEPT = {
     "backfill.failures": "messages of the database, which quote rows",
+    "backfill.source_positions": "where looking at sources goes on, of no use to anybody else",
     "jobs.background_jobs": "inputs and outputs of applications' jobs",
     "jobs.job_queue": "which jobs wait; the views count them",
     "kintell.backfill_job_batches": "the import's own; the view of jobs has the counts",
