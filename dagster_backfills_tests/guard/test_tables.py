@@ -17,13 +17,10 @@ RESULTS = {
 KEPT = {
     "backfill.source_positions": "the refresh sensors' own: how far the sources are looked through",
     "backfill.failures": "messages of the database, which quote rows",
-<<<<<<< HEAD
     "backfill.controls": "what operators have set",
     "backfill.journal": "rows of other tables as they were",
     "backfill.undone": "names of partitions",
-=======
     "backfill.source_positions": "where looking at sources goes on, of no use to anybody else",
->>>>>>> adopt
     "jobs.background_jobs": "inputs and outputs of applications' jobs",
     "jobs.job_queue": "which jobs wait; the views count them",
     "kintell.backfill_job_batches": "the import's own; the view of jobs has the counts",
