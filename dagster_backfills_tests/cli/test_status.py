@@ -169,7 +169,7 @@ def test_json_has_everything_and_nothing_else_is_on_stdout(cli: Cli, conn: psyco
     assert done.returncode == 0, done.stderr
     page = json.loads(done.stdout)
     assert set(page) == {
-        "at", "server", "domains", "running", "imports", "queue", "chain", "failures", "dagster",
+        "at", "server", "domains", "running", "held", "imports", "queue", "chain", "failures", "dagster",
     }  # fmt: skip
     assert page["running"][0]["time_left"] == 30.0
     assert page["failures"][0]["failures"] == 1
