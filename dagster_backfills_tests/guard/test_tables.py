@@ -20,7 +20,6 @@ KEPT = {
     "backfill.controls": "what operators have set",
     "backfill.journal": "rows of other tables as they were",
     "backfill.undone": "names of partitions",
-    "backfill.source_positions": "where looking at sources goes on, of no use to anybody else",
     "jobs.background_jobs": "inputs and outputs of applications' jobs",
     "jobs.job_queue": "which jobs wait; the views count them",
     "kintell.backfill_job_batches": "the import's own; the view of jobs has the counts",
