@@ -66,6 +66,13 @@ def test_what_was_changed_since_is_kept_and_shown(database_url, conn):
     ]
 
 
+def test_a_run_that_changed_nothing_is_undone_too_and_that_again(database_url, conn):
+    keys = fill(conn, parts=1, units=0)
+    run(database_url, [by_unit], keys, RunIdentity("one"))
+    assert total(undone(database_url, "one", name="back")) == total(undone(database_url, "back")) == {}
+    assert conn.execute("select count(*) from backfill.runs where outcome = 'succeeded'").fetchone() == (3,)
+
+
 def test_some_partitions_are_undone_and_the_others_stay(database_url, conn):
     keys = fill(conn, parts=2, units=2)
     run(database_url, [by_unit, totals], keys, RunIdentity("one"))
