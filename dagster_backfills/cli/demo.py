@@ -30,7 +30,7 @@ class Demonstration:
 
     @property
     def sample(self) -> str:
-        return f"dagster_backfills.defs.{self.domain}.sample_data"
+        return f"dagster_backfills.samples.{self.domain}"
 
 
 def _training() -> None:
