@@ -15,9 +15,17 @@ from dagster_backfills_tests.e2e.graphql import wait_for
 SCRIPTS = {
     "dg": "dagster_dg_cli.cli",
     "dagster": "dagster.__main__",
+    "dagster-daemon": "dagster._daemon.cli",
     "dagster-webserver": "dagster_webserver.cli",
     "backfills": "dagster_backfills.cli",
 }
+# With the guard that installed ones have: steps of Dagster's multiprocess executor import the script once more.
+SCRIPT = """#!{python}
+import sys
+from {module} import main
+if __name__ == "__main__":
+    sys.exit(main())
+"""
 DEFINITIONS = """from pathlib import Path
 
 import dagster as dg
@@ -74,8 +82,8 @@ class OwnProject:
         return done.stdout
 
     @contextmanager
-    def webserver(self) -> Iterator[Webserver]:
-        """The project's own UI."""
+    def servers(self) -> Iterator[Webserver]:
+        """The project's own UI and daemon, without which Dagster as it comes launches nothing."""
         port, log = _free_port(), self.folder / "webserver.log"
         command = [
             str(self.bin / "dagster-webserver"),
@@ -86,7 +94,9 @@ class OwnProject:
             "-m",
             "ours.definitions",
         ]
+        daemon = [str(self.bin / "dagster-daemon"), "run", "-m", "ours.definitions"]
         process = _start(command, log, self.environment, self.folder)
+        processes = [process, _start(daemon, self.folder / "daemon.log", self.environment, self.folder)]
         answers = Webserver(f"http://127.0.0.1:{port}")
 
         def ready() -> bool:
@@ -101,7 +111,7 @@ class OwnProject:
             wait_for("the webserver", ready, 240)
             yield answers
         finally:
-            _stop([process])
+            _stop(processes)
 
 
 def make_project(root: Path, checkout: Path, database_url: str, extra: Sequence[str] = ()) -> OwnProject:
@@ -120,9 +130,7 @@ def make_project(root: Path, checkout: Path, database_url: str, extra: Sequence[
     (site / "dependencies.pth").write_text(f"{project.folder / 'src'}\n{sysconfig.get_path('purelib')}\n")
     for name, module in SCRIPTS.items():
         script = project.bin / name
-        script.write_text(
-            f"#!{project.bin / 'python'}\nimport sys\nfrom {module} import main\nsys.exit(main())\n"
-        )
+        script.write_text(SCRIPT.format(python=project.bin / "python", module=module))
         script.chmod(0o755)
     (project.folder / "pyproject.toml").write_text(PYPROJECT)
     (project.defs.parent / "definitions.py").write_text(DEFINITIONS)

@@ -29,7 +29,7 @@ def project(tmp_path: Path, project_root: Path, make_database: Callable[..., str
 
 def materialize(ui: Webserver, gym: str) -> str:
     """As the dialog does for one partition; returns the run's status at its end."""
-    assert ui.ask(_ADD, key=gym, repository=_HERE)["addDynamicPartition"]["__typename"].endswith("Success")
+    ui.ask(_ADD, key=gym, repository=_HERE)  # the sensor may have been first
     selection = [{"path": ["attendance", "member_months"]}]
     run = {
         "selector": {**_HERE, "jobName": "__ASSET_JOB", "assetSelection": selection},
@@ -46,6 +46,7 @@ def materialize(ui: Webserver, gym: str) -> str:
 
 
 @pytest.mark.e2e
+@pytest.mark.timeout(900)
 def test_a_declaration_is_scaffolded_and_materialized_in_a_project_of_ones_own(project: OwnProject) -> None:
     assert "dagster_backfills.PostgresBackfill" in project.run("dg", "list", "components")
     project.run(
@@ -60,13 +61,13 @@ def test_a_declaration_is_scaffolded_and_materialized_in_a_project_of_ones_own(p
     with psycopg.connect(project.database_url, autocommit=True) as conn:
         conn.execute(GYM + MONTHS)
         assert "right, but no trigger tells of changes" in project.run("backfills", "check")
-        with project.webserver() as ui:
+        with project.servers() as ui:
             assert materialize(ui, ALPHA) == "SUCCESS"
-        assert query(conn, MONTHS_OF) == [(ALPHA, "2026-01-01", 2), (ALPHA, "2026-02-01", 1)]
+            assert {(ALPHA, "2026-01-01", 2), (ALPHA, "2026-02-01", 1)} <= set(query(conn, MONTHS_OF))
         project.run("dg", "launch", "--job", "refresh_member_months", "--config-json", '{"which": "all"}')
         assert (BETA, "2026-01-01", 1) in query(conn, MONTHS_OF)
         project.run("dg", "launch", "--assets", "attendance/member_months", "--partition", ALPHA)
-        counted = query(
-            conn, "select sum(rows_unchanged)::integer from backfill.batches where rows_inserted = 0"
+        newest = (
+            "select rows_inserted, rows_unchanged from backfill.batches order by committed_at desc limit 1"
         )
-        assert counted == [5]
+        assert query(conn, newest) == [(0, 2)]
