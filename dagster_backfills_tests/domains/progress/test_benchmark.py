@@ -26,6 +26,7 @@ def test_the_benchmark_compares_a_run_with_bare_sql_and_prints_its_figures_as_js
         "seconds_step",
         "seconds_process",
         "ratio_to_sql",
+        "ratio_to_sql_unjournaled",
         "ratio_unchanged",
         "one_cohort_ms",
         "peak_mb_2k",
