@@ -96,7 +96,8 @@ def definitions() -> Iterator[str]:
         location = defs()
         repository, graph = location.get_repository_def(), location.resolve_asset_graph()
     yield "## Assets\n"
-    nodes = sorted(graph.asset_nodes, key=lambda node: node.key.path)
+    described = [n for n in graph.asset_nodes if not n.metadata.get("dagster/auto_created_stub_asset")]
+    nodes = sorted(described, key=lambda node: node.key.path)
     rows = []
     for node in nodes:
         by = node.partitions_def
