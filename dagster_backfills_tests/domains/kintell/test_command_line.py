@@ -122,7 +122,11 @@ def test_what_is_wrong_with_a_job_is_said_before_a_run_is_launched(
 @pytest.mark.timeout(600)
 def test_an_interrupted_import_says_how_far_it_is_and_how_to_go_on(call, conn, tmp_path):
     write_csv(tmp_path / "a.csv", [row(i) for i in range(20_000)])
-    main = "import sys; from dagster_backfills.cli import main; sys.exit(main())"
+    # As on a terminal: who started the tests may have had interrupts ignored, which children inherit.
+    main = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "from dagster_backfills.cli import main; sys.exit(main())"
+    )
     run = subprocess.Popen(
         [sys.executable, "-c", main, "kintell", "start", "a.csv", "--batch-rows", "20"],
         cwd=tmp_path,
