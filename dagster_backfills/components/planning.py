@@ -51,14 +51,14 @@ def plan_backfill(
     settings = EngineSettings(**from_environment(EngineSettings, VARIABLES))
     with connect() as conn:
         chosen = backfill.selection(instance).choose(conn, which, partitions)
-        parts = {
-            first: parts_of(backfill, conn, [key for key, f in chosen.items() if f == first], first)
-            for first in sorted(set(chosen.values()))
+        keys_of = {
+            first: [key for key, f in chosen.items() if f == first] for first in sorted(set(chosen.values()))
         }
+        parts = {first: parts_of(backfill, conn, keys, first) for first, keys in keys_of.items()}
         conn.rollback()
     reports = []
     for first, of_tables in parts.items():
-        keys = [key for key, f in chosen.items() if f == first]
+        keys = keys_of[first]
         addresses = {part.write.target.asset: part.address for part in of_tables}
         reports.append(plan(connect, [part.write for part in of_tables], addresses, keys, settings, log))
     return combined(reports)

@@ -11,7 +11,7 @@ import psycopg
 
 from dagster_backfills.engine.back_off import back_off, is_resting
 
-_UNFINISHED = [
+UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.STARTING,
@@ -109,7 +109,7 @@ def refresh_sensor(
         if not count:
             return dg.SkipReason(f"There are no {what}.")
         instance = context.instance
-        active = instance.get_run_records(dg.RunsFilter(job_name=job.name, statuses=_UNFINISHED), limit=1)
+        active = instance.get_run_records(dg.RunsFilter(job_name=job.name, statuses=UNFINISHED), limit=1)
         if active:
             return dg.SkipReason(
                 f"{count:,} {what}; run {active[0].dagster_run.run_id} of {job.name} is at it."

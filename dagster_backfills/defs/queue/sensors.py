@@ -5,18 +5,11 @@ from dataclasses import dataclass
 
 import dagster as dg
 
+from dagster_backfills.dagster.automation import UNFINISHED
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.defs.queue.jobs import drain_background_jobs
 from dagster_backfills.domains.queue import queue
 from dagster_backfills.errors import UserError
-
-_UNFINISHED = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
 
 
 @dataclass(frozen=True)
@@ -66,7 +59,7 @@ def background_jobs_waiting(
         conn.commit()
         [work] = queue.rows(conn, "waiting_work")
     policy = DrainPolicy.from_environment()
-    filters = dg.RunsFilter(job_name=drain_background_jobs.name, statuses=_UNFINISHED)
+    filters = dg.RunsFilter(job_name=drain_background_jobs.name, statuses=UNFINISHED)
     active = context.instance.get_runs_count(filters)
     due, oldest = work["due"], work["oldest_seconds"]
     if not runs_to_launch(due, oldest, active, policy):
