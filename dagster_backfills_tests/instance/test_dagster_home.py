@@ -1,6 +1,5 @@
 """The environment of Dagster's processes: its instance in the same database, made once, by whoever comes first."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -150,6 +149,6 @@ def test_the_schema_is_first_for_sqlalchemy_too(own: str):
     engine.dispose()
 
 
-def test_the_batch_size_of_events_has_a_default(own: str):
-    assert "DAGSTER_EVENT_BATCH_SIZE" not in os.environ
+def test_the_batch_size_of_events_has_a_default(own: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("DAGSTER_EVENT_BATCH_SIZE", raising=False)  # an instance of a wider fixture sets it
     assert dagster_environment()["DAGSTER_EVENT_BATCH_SIZE"] == "1000"
