@@ -106,6 +106,30 @@ language sql as $$
     where p is not null
 $$;
 
+-- Statement-level triggers on a table, one for each of these events, that call a function once with all rows that a
+-- statement changed: `old_rows`, `new_rows`, or both.
+create function backfill.add_triggers(source regclass, handler text, events text[], variadic arguments text[] default '{}')
+returns void
+language plpgsql as $$
+declare
+    event text;
+begin
+    foreach event in array events loop
+        execute format(
+            'create trigger %I after %s on %s %s for each statement execute function %s(%s)',
+            split_part(handler, '.', 2) || '_' || event, event, source,
+            case event
+                when 'insert' then 'referencing new table as new_rows'
+                when 'update' then 'referencing old table as old_rows new table as new_rows'
+                when 'delete' then 'referencing old table as old_rows'
+                else ''
+            end,
+            handler, (select string_agg(quote_literal(a), ', ') from unnest(arguments) as a)
+        );
+    end loop;
+end
+$$;
+
 -- What stood before: for each row that a run changed its key, its content then, and what the run left of it. It is
 -- written by the statement that changes the row, kept for a month, and what `backfills undo` goes by.
 -- `before` is the row as text of its own type, null where there was none. `after` is a hash of what the run left, null

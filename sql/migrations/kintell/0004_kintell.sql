@@ -170,13 +170,7 @@ begin
     return null;
 end
 $$;
-create trigger mark_summary_days_insert after insert on kintell.kintell_sessions
-referencing new table as new_rows for each statement execute function kintell.mark_summary_days();
-create trigger mark_summary_days_update after update on kintell.kintell_sessions
-referencing old table as old_rows new table as new_rows
-for each statement execute function kintell.mark_summary_days();
-create trigger mark_summary_days_delete after delete on kintell.kintell_sessions
-referencing old table as old_rows for each statement execute function kintell.mark_summary_days();
+select backfill.add_triggers('kintell.kintell_sessions', 'kintell.mark_summary_days', '{insert, update, delete}');
 
 -- One row a committed batch.
 create table kintell.backfill_job_batches (
@@ -440,10 +434,7 @@ begin
     return null;
 end
 $$;
-create trigger check_session_jobs_insert after insert on kintell.kintell_sessions
-referencing new table as new_rows for each statement execute function kintell.check_session_jobs();
-create trigger check_session_jobs_update after update on kintell.kintell_sessions
-referencing new table as new_rows for each statement execute function kintell.check_session_jobs();
+select backfill.add_triggers('kintell.kintell_sessions', 'kintell.check_session_jobs', '{insert, update}');
 
 -- Who removes a job has its row locked by now, and so sees the sessions of whoever held it.
 create function kintell.keep_job_of_sessions() returns trigger

@@ -276,15 +276,7 @@ begin
 end
 $$;
 
-create trigger user_progress_inserted after insert on progress.user_progress
-referencing new table as new_rows
-for each statement execute function progress.user_progress_changed();
-create trigger user_progress_updated after update on progress.user_progress
-referencing old table as old_rows new table as new_rows
-for each statement execute function progress.user_progress_changed();
-create trigger user_progress_deleted after delete on progress.user_progress
-referencing old table as old_rows
-for each statement execute function progress.user_progress_changed();
+select backfill.add_triggers('progress.user_progress', 'progress.user_progress_changed', '{insert, update, delete}');
 
 -- Students: a new one has zeros at once, one who left has no row, one who moved is counted in the other cohort.
 create function progress.users_changed() returns trigger
@@ -326,15 +318,7 @@ begin
 end
 $$;
 
-create trigger users_inserted after insert on progress.users
-referencing new table as new_rows
-for each statement execute function progress.users_changed();
-create trigger users_updated after update on progress.users
-referencing old table as old_rows new table as new_rows
-for each statement execute function progress.users_changed();
-create trigger users_deleted after delete on progress.users
-referencing old table as old_rows
-for each statement execute function progress.users_changed();
+select backfill.add_triggers('progress.users', 'progress.users_changed', '{insert, update, delete}');
 
 -- Classes, modules, questions: the cohort's totals change. A row that goes because its parent goes finds no cohort
 -- any more; the parent's own trigger has marked it. The parents are locked level by level, so that a class or module
@@ -371,116 +355,36 @@ begin
 end
 $$;
 
-create function progress.classes_changed() returns trigger
+-- Called with the column that holds the parent, and the function that marks by it.
+create function progress.content_changed() returns trigger
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 set row_security = off
 as $$
-declare
-    cohorts text[];
 begin
-    if tg_op = 'INSERT' then
-        cohorts := array(select distinct n.cohort_id from new_rows as n);
-    elsif tg_op = 'DELETE' then
-        cohorts := array(select distinct o.cohort_id from old_rows as o);
-    else
-        cohorts := array(
-            select distinct c.id
-            from old_rows as o
-            full join new_rows as n on n.id = o.id
-            cross join lateral (values (o.cohort_id), (n.cohort_id)) as c (id)
-            where o.cohort_id is distinct from n.cohort_id
-        );
-    end if;
-    perform progress.mark_cohorts_stale(cohorts);
+    execute format(
+        'select progress.%I(array(' || case tg_op
+            when 'INSERT' then 'select distinct n.%2$I from new_rows as n'
+            when 'DELETE' then 'select distinct o.%2$I from old_rows as o'
+            else 'select distinct parent.id from old_rows as o full join new_rows as n on n.id = o.id '
+                || 'cross join lateral (values (o.%2$I), (n.%2$I)) as parent (id) '
+                || 'where o.%2$I is distinct from n.%2$I'
+        end || '))', tg_argv[1], tg_argv[0]
+    );
     return null;
 end
 $$;
 
-create trigger classes_inserted after insert on progress.classes
-referencing new table as new_rows
-for each statement execute function progress.classes_changed();
-create trigger classes_updated after update on progress.classes
-referencing old table as old_rows new table as new_rows
-for each statement execute function progress.classes_changed();
-create trigger classes_deleted after delete on progress.classes
-referencing old table as old_rows
-for each statement execute function progress.classes_changed();
-
-create function progress.modules_changed() returns trigger
-language plpgsql
-security definer
-set search_path = pg_catalog, pg_temp
-set row_security = off
-as $$
-declare
-    class_ids text[];
-begin
-    if tg_op = 'INSERT' then
-        class_ids := array(select distinct n.class_id from new_rows as n);
-    elsif tg_op = 'DELETE' then
-        class_ids := array(select distinct o.class_id from old_rows as o);
-    else
-        class_ids := array(
-            select distinct c.id
-            from old_rows as o
-            full join new_rows as n on n.id = o.id
-            cross join lateral (values (o.class_id), (n.class_id)) as c (id)
-            where o.class_id is distinct from n.class_id
-        );
-    end if;
-    perform progress.mark_classes_stale(class_ids);
-    return null;
-end
-$$;
-
-create trigger modules_inserted after insert on progress.modules
-referencing new table as new_rows
-for each statement execute function progress.modules_changed();
-create trigger modules_updated after update on progress.modules
-referencing old table as old_rows new table as new_rows
-for each statement execute function progress.modules_changed();
-create trigger modules_deleted after delete on progress.modules
-referencing old table as old_rows
-for each statement execute function progress.modules_changed();
-
-create function progress.questions_changed() returns trigger
-language plpgsql
-security definer
-set search_path = pg_catalog, pg_temp
-set row_security = off
-as $$
-declare
-    module_ids text[];
-begin
-    if tg_op = 'INSERT' then
-        module_ids := array(select distinct n.module_id from new_rows as n);
-    elsif tg_op = 'DELETE' then
-        module_ids := array(select distinct o.module_id from old_rows as o);
-    else
-        module_ids := array(
-            select distinct m.id
-            from old_rows as o
-            full join new_rows as n on n.id = o.id
-            cross join lateral (values (o.module_id), (n.module_id)) as m (id)
-            where o.module_id is distinct from n.module_id
-        );
-    end if;
-    perform progress.mark_modules_stale(module_ids);
-    return null;
-end
-$$;
-
-create trigger questions_inserted after insert on progress.questions
-referencing new table as new_rows
-for each statement execute function progress.questions_changed();
-create trigger questions_updated after update on progress.questions
-referencing old table as old_rows new table as new_rows
-for each statement execute function progress.questions_changed();
-create trigger questions_deleted after delete on progress.questions
-referencing old table as old_rows
-for each statement execute function progress.questions_changed();
+select backfill.add_triggers(
+    'progress.classes', 'progress.content_changed', '{insert, update, delete}', 'cohort_id', 'mark_cohorts_stale'
+);
+select backfill.add_triggers(
+    'progress.modules', 'progress.content_changed', '{insert, update, delete}', 'class_id', 'mark_classes_stale'
+);
+select backfill.add_triggers(
+    'progress.questions', 'progress.content_changed', '{insert, update, delete}', 'module_id', 'mark_modules_stale'
+);
 
 -- Cohorts: a new one is computed even when it is empty, one that goes takes its marks along. By then the cascade has
 -- waited for everyone who was changing something in it: they hold a student of it or a class.
@@ -510,15 +414,7 @@ begin
 end
 $$;
 
-create trigger cohorts_inserted after insert on progress.cohorts
-referencing new table as new_rows
-for each statement execute function progress.cohorts_changed();
-create trigger cohorts_updated after update on progress.cohorts
-referencing old table as old_rows new table as new_rows
-for each statement execute function progress.cohorts_changed();
-create trigger cohorts_deleted after delete on progress.cohorts
-referencing old table as old_rows
-for each statement execute function progress.cohorts_changed();
+select backfill.add_triggers('progress.cohorts', 'progress.cohorts_changed', '{insert, update, delete}');
 
 -- `truncate` fires no row triggers and cascades to every table below.
 create function progress.sources_truncated() returns trigger
@@ -539,18 +435,12 @@ begin
 end
 $$;
 
-create trigger user_progress_truncated after truncate on progress.user_progress
-for each statement execute function progress.sources_truncated();
-create trigger users_truncated after truncate on progress.users
-for each statement execute function progress.sources_truncated();
-create trigger questions_truncated after truncate on progress.questions
-for each statement execute function progress.sources_truncated();
-create trigger modules_truncated after truncate on progress.modules
-for each statement execute function progress.sources_truncated();
-create trigger classes_truncated after truncate on progress.classes
-for each statement execute function progress.sources_truncated();
-create trigger cohorts_truncated after truncate on progress.cohorts
-for each statement execute function progress.sources_truncated();
+select backfill.add_triggers('progress.user_progress', 'progress.sources_truncated', '{truncate}');
+select backfill.add_triggers('progress.users', 'progress.sources_truncated', '{truncate}');
+select backfill.add_triggers('progress.questions', 'progress.sources_truncated', '{truncate}');
+select backfill.add_triggers('progress.modules', 'progress.sources_truncated', '{truncate}');
+select backfill.add_triggers('progress.classes', 'progress.sources_truncated', '{truncate}');
+select backfill.add_triggers('progress.cohorts', 'progress.sources_truncated', '{truncate}');
 
 -- Domain 2, what people and programs read: the status of every cohort, and the dashboard's two reads.
 

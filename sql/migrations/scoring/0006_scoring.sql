@@ -144,85 +144,46 @@ create index chain_days_day_idx on scoring.chain_days (day);
 -- there already is not written again. Rows are looked for only between the first and the last member that was written:
 -- a batch is a stretch of members, and without its ends each one would read the whole table. EXECUTE plans for this
 -- stretch and the size of this batch, not for those of the first one.
-create function scoring.keep_newest_commitment() returns trigger
+-- Called with the three columns of the member's row, and the two of the history beside its day that fill them.
+create function scoring.keep_newest() returns trigger
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    latest text := 'written';
+    latest text := 'new_rows';
     first_member text;
     last_member text;
     several_days boolean;
 begin
     select min(w.member_id), max(w.member_id), min(w.day) <> max(w.day)
     into first_member, last_member, several_days
-    from written as w;
+    from new_rows as w;
     if first_member is null then
         return null;
     end if;
     if several_days then
-        latest := '(select distinct on (w.member_id) w.* from written as w order by w.member_id, w.day desc)';
+        latest := '(select distinct on (w.member_id) w.* from new_rows as w order by w.member_id, w.day desc)';
     end if;
     execute format($sql$
         update scoring.members as m
-        set
-            commitment_score = s.score,
-            commitment_band = s.band,
-            commitment_day = s.day
-        from %s as s
+        set %1$I = s.%4$I, %2$I = s.%5$I, %3$I = s.day
+        from %6$s as s
         where m.id = s.member_id
-            and m.id between %L and %L
-            and (m.commitment_day is null or m.commitment_day <= s.day)
-            and (m.commitment_score, m.commitment_band, m.commitment_day)
-            is distinct from (s.score, s.band, s.day)
-    $sql$, latest, first_member, last_member);
+            and m.id between %7$L and %8$L
+            and (m.%3$I is null or m.%3$I <= s.day)
+            and (m.%1$I, m.%2$I, m.%3$I) is distinct from (s.%4$I, s.%5$I, s.day)
+    $sql$, tg_argv[0], tg_argv[1], tg_argv[2], tg_argv[3], tg_argv[4], latest, first_member, last_member);
     return null;
 end
 $$;
-create trigger keep_newest_on_insert after insert on scoring.commitment_scores
-referencing new table as written for each statement execute function scoring.keep_newest_commitment();
-create trigger keep_newest_on_update after update on scoring.commitment_scores
-referencing new table as written for each statement execute function scoring.keep_newest_commitment();
-
-create function scoring.keep_newest_churn_risk() returns trigger
-language plpgsql
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-    latest text := 'written';
-    first_member text;
-    last_member text;
-    several_days boolean;
-begin
-    select min(w.member_id), max(w.member_id), min(w.day) <> max(w.day)
-    into first_member, last_member, several_days
-    from written as w;
-    if first_member is null then
-        return null;
-    end if;
-    if several_days then
-        latest := '(select distinct on (w.member_id) w.* from written as w order by w.member_id, w.day desc)';
-    end if;
-    execute format($sql$
-        update scoring.members as m
-        set
-            churn_risk_score = s.score,
-            churn_risk_level = s.level,
-            churn_risk_day = s.day
-        from %s as s
-        where m.id = s.member_id
-            and m.id between %L and %L
-            and (m.churn_risk_day is null or m.churn_risk_day <= s.day)
-            and (m.churn_risk_score, m.churn_risk_level, m.churn_risk_day)
-            is distinct from (s.score, s.level, s.day)
-    $sql$, latest, first_member, last_member);
-    return null;
-end
-$$;
-create trigger keep_newest_on_insert after insert on scoring.churn_risk_scores
-referencing new table as written for each statement execute function scoring.keep_newest_churn_risk();
-create trigger keep_newest_on_update after update on scoring.churn_risk_scores
-referencing new table as written for each statement execute function scoring.keep_newest_churn_risk();
+select backfill.add_triggers(
+    'scoring.commitment_scores', 'scoring.keep_newest', '{insert, update}',
+    'commitment_score', 'commitment_band', 'commitment_day', 'score', 'band'
+);
+select backfill.add_triggers(
+    'scoring.churn_risk_scores', 'scoring.keep_newest', '{insert, update}',
+    'churn_risk_score', 'churn_risk_level', 'churn_risk_day', 'score', 'level'
+);
 
 -- A member that is deleted takes its history along: one probe a day through the primary keys.
 -- The days between are counted without a time zone, in which a midnight may be missing.

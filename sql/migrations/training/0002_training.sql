@@ -135,9 +135,7 @@ begin
 end
 $$;
 
-create trigger organizations_inserted after insert on training.organizations
-referencing new table as new_rows
-for each statement execute function training.organizations_inserted();
+select backfill.add_triggers('training.organizations', 'training.organizations_inserted', '{insert}');
 
 -- A deleted organization takes its marks and its open failures along: at commit, when the marks of everyone who was
 -- still changing something below it can be seen.
@@ -198,15 +196,7 @@ begin
 end
 $$;
 
-create trigger members_inserted after insert on training.members
-referencing new table as new_rows
-for each statement execute function training.members_changed();
-create trigger members_updated after update on training.members
-referencing old table as old_rows new table as new_rows
-for each statement execute function training.members_changed();
-create trigger members_deleted after delete on training.members
-referencing old table as old_rows
-for each statement execute function training.members_changed();
+select backfill.add_triggers('training.members', 'training.members_changed', '{insert, update, delete}');
 
 -- Videos: a new one is due for everybody, and one that is gone has taken its records along.
 create function training.videos_changed() returns trigger
@@ -227,12 +217,7 @@ begin
 end
 $$;
 
-create trigger training_videos_inserted after insert on training.training_videos
-referencing new table as new_rows
-for each statement execute function training.videos_changed();
-create trigger training_videos_deleted after delete on training.training_videos
-referencing old table as old_rows
-for each statement execute function training.videos_changed();
+select backfill.add_triggers('training.training_videos', 'training.videos_changed', '{insert, delete}');
 
 -- Records, whoever adds them. A backfill that counts them in the same transaction clears the mark again; one that does
 -- not, or that dies between the two, leaves it. A record that is deleted is not asked back here: a rollback that
@@ -264,15 +249,9 @@ begin
 end
 $$;
 
-create trigger completions_inserted after insert on training.employee_training_video_completions
-referencing new table as new_rows
-for each statement execute function training.completions_changed();
-create trigger completions_updated after update on training.employee_training_video_completions
-referencing old table as old_rows new table as new_rows
-for each statement execute function training.completions_changed();
-create trigger completions_deleted after delete on training.employee_training_video_completions
-referencing old table as old_rows
-for each statement execute function training.completions_changed();
+select backfill.add_triggers(
+    'training.employee_training_video_completions', 'training.completions_changed', '{insert, update, delete}'
+);
 
 -- `truncate` fires no row triggers and cascades to every table below.
 create function training.truncated() returns trigger
@@ -290,14 +269,10 @@ begin
 end
 $$;
 
-create trigger organizations_truncated after truncate on training.organizations
-for each statement execute function training.truncated();
-create trigger members_truncated after truncate on training.members
-for each statement execute function training.truncated();
-create trigger training_videos_truncated after truncate on training.training_videos
-for each statement execute function training.truncated();
-create trigger completions_truncated after truncate on training.employee_training_video_completions
-for each statement execute function training.truncated();
+select backfill.add_triggers('training.organizations', 'training.truncated', '{truncate}');
+select backfill.add_triggers('training.members', 'training.truncated', '{truncate}');
+select backfill.add_triggers('training.training_videos', 'training.truncated', '{truncate}');
+select backfill.add_triggers('training.employee_training_video_completions', 'training.truncated', '{truncate}');
 
 -- The state of every organization, from the records themselves.
 create view training.organization_status as
