@@ -16,7 +16,7 @@ from dagster_backfills.engine.table.catalog import Table, read_table
 from dagster_backfills.engine.table.empty_slice import copy_into, is_empty
 from dagster_backfills.engine.table.merge import Merge
 from dagster_backfills.engine.table.names import ident
-from dagster_backfills.engine.table.stage import drop_stage, frame_columns, stage_frame, staged
+from dagster_backfills.engine.table.stage import drop_stage, staged
 from dagster_backfills.errors import UserError
 
 
@@ -186,6 +186,8 @@ class PreparedWrite:
         journal_id: int | None,
     ) -> int | None:
         """COPY rows that are thought to be new. None where the merge is to have its say, and its own errors."""
+        from dagster_backfills.engine.table.frames import frame_columns  # loads pandas and Arrow
+
         names, arrays = frame_columns(data, self.table)
         self._plan(names)
         try:
@@ -235,6 +237,8 @@ class PreparedWrite:
             )
 
     def _staged(self, conn: psycopg.Connection, data: Any) -> list[str]:
+        from dagster_backfills.engine.table.frames import stage_frame  # loads pandas and Arrow
+
         target = self.write.target
         by = target.partition_by
         typed = {by} if isinstance(by, str) else set((by or {}).values())

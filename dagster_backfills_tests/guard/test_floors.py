@@ -23,7 +23,7 @@ HEIGHT = {name: height for height, names in enumerate(FLOORS) for name in names}
 FRONT_DOORS = {f"{PACKAGE}/__init__.py", f"{PACKAGE}/definitions.py"}
 WITHOUT_DAGSTER = {"roots", "postgres", "engine", "domains"}
 # Seams: what is heavy, optional or of one system only is imported where it is called. This number only falls.
-IMPORTS_INSIDE_FUNCTIONS = 68
+IMPORTS_INSIDE_FUNCTIONS = 60
 LINES, TEST_LINES = 250, 350
 # Longer by a little, each to be cut where it is next worked on; none is added.
 STILL_LONGER = {

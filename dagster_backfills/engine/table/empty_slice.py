@@ -14,7 +14,6 @@ from dagster_backfills.engine.table.catalog import Table
 from dagster_backfills.engine.table.entries import write_entries
 from dagster_backfills.engine.table.merge import Merge
 from dagster_backfills.engine.table.names import ident, type_name
-from dagster_backfills.engine.table.stage import copy_rows
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -49,6 +48,8 @@ def copy_into(
     journal_id: int | None = None,
 ) -> int | None:
     """COPY the rows of one partition; returns how many. None, with nothing written, where a merge is needed."""
+    from dagster_backfills.engine.table.frames import copy_rows  # loads pandas and Arrow
+
     if not isinstance(by, str) or by not in merge.columns or merge.touches or not merge.key:
         return None
     if any(not merge.table.column(name).not_null for name in merge.key):

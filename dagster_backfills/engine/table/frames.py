@@ -1,15 +1,85 @@
-"""The values of a frame's column as Postgres reads them from CSV. Not here: the COPY itself (`stage`)."""
+"""Frames on their way into the stage: their values as Postgres reads them from CSV, and the COPY.
+
+A module of its own, since pandas and Arrow are loaded with it: whoever writes frames imports it when it comes to that.
+"""
 
 import json
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any
 
-from dagster_backfills.engine.table.catalog import Column
+import pandas as pd
+import psycopg
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as csv
+import pyarrow.types as types
+from psycopg import sql
+
+from dagster_backfills.engine.table.catalog import Column, Table
+from dagster_backfills.engine.table.names import ident, type_name
 from dagster_backfills.errors import UserError
 
-if TYPE_CHECKING:
-    import pandas as pd
-    import pyarrow as pa
+_ROWS_A_WRITE = 20_000
+
+
+def stage_frame(
+    conn: psycopg.Connection,
+    data: "pd.DataFrame | pa.Table",
+    table: Table,
+    name: str,
+    typed: Collection[str] = (),
+) -> list[str]:
+    """COPY a frame that is meant for `table` into the temporary table `name`, replacing what that held.
+
+    Returns the columns' names. Raises UserError for a frame that does not fit the table.
+    """
+    names, arrays = frame_columns(data, table)
+    conn.execute(sql.SQL("drop table if exists pg_temp.{}").format(ident(name)), {})
+    fields = [
+        sql.SQL("{} {}").format(ident(c), type_name(table.column(c).cast if c in typed else "text"))
+        for c in names
+    ]
+    conn.execute(
+        sql.SQL("create temporary table {} ({})").format(ident(name), sql.SQL(", ").join(fields)), {}
+    )
+    copy_rows(conn, sql.SQL("copy pg_temp.{} from stdin (format csv)").format(ident(name)), arrays)
+    conn.execute(sql.SQL("analyze pg_temp.{}").format(ident(name)), {})
+    return names
+
+
+def copy_rows(
+    conn: psycopg.Connection, into: sql.Composed, arrays: "Sequence[pa.Array | pa.ChunkedArray]"
+) -> int:
+    """Run a COPY of CSV with these columns; returns the number of rows."""
+
+    rows = pa.table(list(arrays), names=[str(n) for n in range(len(arrays))])
+    options = csv.WriteOptions(include_header=False)
+    with conn.cursor() as cursor, cursor.copy(into, {}) as copy:
+        for batch in rows.to_batches(max_chunksize=_ROWS_A_WRITE):
+            sink = pa.BufferOutputStream()
+            csv.write_csv(batch, sink, options)
+            copy.write(memoryview(sink.getvalue()))
+    return rows.num_rows
+
+
+def frame_columns(data: Any, table: Table) -> "tuple[list[str], list[pa.Array | pa.ChunkedArray]]":
+    """The frame's columns as arrays that CSV has a form for. A pandas index is no column."""
+
+    if not isinstance(data, pa.Table | pd.DataFrame):
+        raise UserError(
+            f"An asset can't return {type(data).__name__}.",
+            hint="Return a Query, a WriteSet, a pandas DataFrame, an Arrow table, or None where it wrote by itself.",
+        )
+    names = [str(name) for name in (data.column_names if isinstance(data, pa.Table) else data.columns)]
+    if not names:
+        raise UserError(
+            "The frame has no columns.", hint="Return the columns of the table, with no rows if need be."
+        )
+    arrays = []
+    for position, name in enumerate(names):
+        column = data.column(position) if isinstance(data, pa.Table) else data.iloc[:, position]
+        arrays.append(text_array(column, table.column(name)))
+    return names, arrays
 
 
 def text_array(values: "pd.Series | pa.ChunkedArray", column: Column) -> "pa.Array | pa.ChunkedArray":
@@ -17,8 +87,6 @@ def text_array(values: "pd.Series | pa.ChunkedArray", column: Column) -> "pa.Arr
 
     Raises UserError for a NUL character, which Postgres can't hold.
     """
-    import pyarrow as pa
-    import pyarrow.types as types
 
     array = _arrow(values, column)
     if types.is_dictionary(array.type):
@@ -39,8 +107,6 @@ def text_array(values: "pd.Series | pa.ChunkedArray", column: Column) -> "pa.Arr
 
 
 def _arrow(values: Any, column: Column) -> Any:
-    import pandas as pd
-    import pyarrow as pa
 
     if not isinstance(values, pd.Series):
         return values
@@ -51,7 +117,6 @@ def _arrow(values: Any, column: Column) -> Any:
 
 
 def _texts(values: Iterable[Any], column: Column) -> "pa.Array":
-    import pyarrow as pa
 
     form: Callable[[Any], str] = _json if column.base_type in ("json", "jsonb") else _text
     array = pa.array([None if _is_missing(v) else form(v) for v in values], pa.string())
@@ -60,7 +125,6 @@ def _texts(values: Iterable[Any], column: Column) -> "pa.Array":
 
 
 def _is_missing(value: Any) -> bool:
-    import pandas as pd
 
     return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and value != value)
 
@@ -99,7 +163,6 @@ def _element(value: Any) -> str:
 
 
 def _refuse_nul(array: Any, column: Column) -> None:
-    import pyarrow.compute as pc
 
     has_nul = pc.fill_null(pc.match_substring(array, "\0"), False)
     if pc.any(has_nul).as_py():
