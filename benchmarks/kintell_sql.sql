@@ -1,6 +1,6 @@
 -- The SQL way: everything in one statement over the raw text. Good rows become sessions; bad ones are passed by.
 
--- name: raw_table#
+-- name: raw_table
 create unlogged table bench.raw (
     session_id text, session_type text, participant_email text, volunteer_email text, date text, duration_min text,
     rating text, feedback_text text, language_level text
