@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -118,7 +119,8 @@ def store_sessions(
 ) -> Written:
     """Insert the batch's sessions with their events, and settle those that are there already.
 
-    With `careful` in halves and halves of halves, until the rows that Postgres refuses stand alone.
+    With `careful` in halves and halves of halves, each under a savepoint, until the rows that Postgres refuses stand
+    alone.
     """
     written, pieces = Written(), [_with_positions(batch)]
     if careful:
@@ -128,7 +130,7 @@ def store_sessions(
         if not rows.height:
             continue
         try:
-            with conn.transaction():
+            with conn.transaction() if careful else nullcontext():
                 part = _settle(conn, job, rules, batch, rows)
         except psycopg.Error as error:
             if not careful or not refuses_rows(error):
