@@ -17,6 +17,7 @@ from dagster_backfills.cli.follow import follow_run
 from dagster_backfills.cli.run_process import RunProcess
 from dagster_backfills.dagster.private import origin_in_location
 from dagster_backfills.errors import UserError
+from dagster_backfills.identity import system_user, user_tags
 from dagster_backfills.instance.dagster_home import dagster_environment
 from dagster_backfills.postgres.migrations import require_migrations
 
@@ -66,7 +67,7 @@ def create_run(
         return instance.create_run_for_job(
             job,
             run_config=run_config,
-            tags={**tags, **LAUNCHED_BY},
+            tags={**tags, **LAUNCHED_BY, **user_tags(system_user())},
             remote_job_origin=origin_in_location(module, "__repository__", job_name),
             job_code_origin=dg.build_reconstructable_job(__name__, "load_job", arguments).get_python_origin(),
         )
