@@ -1,6 +1,7 @@
 """What each user may do, by domain, from the file."""
 
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
@@ -47,6 +48,16 @@ def test_what_is_not_known_needs_the_right_in_every_domain_that_the_file_names(t
     roles = read_roles(str(tmp_path / "roles.toml"))
     assert roles.may(Identity("olga"), Right.launch, ["progress"])
     assert not roles.may(Identity("olga"), Right.launch, None)
+
+
+def test_the_file_in_the_documentation_says_what_is_said_of_it(tmp_path: Path, project_root: Path) -> None:
+    page = (project_root / "docs" / "how-to" / "secure.md").read_text()
+    block = page[page.index("    [users.olga]") :].partition("\n\n| right")[0]
+    (tmp_path / "roles.toml").write_text(dedent(block))
+    roles = read_roles(str(tmp_path / "roles.toml"))
+    assert roles.may(Identity("olga"), Right.admin, None)
+    assert roles.may(Identity("tina", ("trainers",)), Right.undo, ["training"])
+    assert not roles.may(Identity("tina", ("trainers",)), Right.undo, ["progress"])
 
 
 def test_without_a_file_whoever_comes_in_may_do_everything() -> None:

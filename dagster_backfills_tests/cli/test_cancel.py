@@ -46,6 +46,7 @@ def test_a_run_at_work_is_stopped_and_who_asked_for_what_is_listed(
     listed = json.loads(cli("audit", "--json").stdout)
     assert [(e["who"], e["action"], e["target"], e["runs"]) for e in listed] == [
         (system_user(), "cancel", "training_completions", [run_id]),
+        (system_user(), "launch", "refresh_training_completions", [run_id]),
         (system_user(), "control", "training_completions", []),
     ]
     assert "cancel\ttraining_completions\tdone" in cli("audit", "--limit", "1").stdout
