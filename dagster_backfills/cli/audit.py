@@ -1,6 +1,7 @@
 """`backfills audit`: who asked for what, the newest first."""
 
-from typing import Annotated
+import sys
+from typing import Annotated, Any
 
 import typer
 
@@ -28,10 +29,27 @@ def audit(
     if not entries:
         say("Nobody has asked for anything yet.")
         return
+    if sys.stdout.isatty():
+        for entry in entries:
+            typer.echo("\n".join(_lines(entry)))
+        return
     print_table(
-        ("when", "who", "what", "of", "outcome", "runs"),
+        ("when", "who", "what", "of", "outcome", "runs", "detail"),
         [
-            (e["at"], e["who"], e["action"], e["target"], e["outcome"], " ".join(r[:8] for r in e["runs"]))
+            [
+                *(e[name] for name in ("at", "who", "action", "target", "outcome")),
+                " ".join(e["runs"]),
+                e["detail"],
+            ]
             for e in entries
         ],
     )
+
+
+def _lines(entry: dict[str, Any]) -> list[str]:
+    """One request for a person: who and what, and below it of what."""
+    head = (
+        f"{entry['at'].astimezone():%Y-%m-%d %H:%M:%S}  {entry['who']}  {entry['action']}: {entry['outcome']}"
+    )
+    more = [entry["target"], entry["detail"], f"runs {', '.join(entry['runs'])}" if entry["runs"] else ""]
+    return [head, *(f"    {line}" for line in more if line)]

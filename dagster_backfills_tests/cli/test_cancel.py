@@ -50,4 +50,13 @@ def test_a_run_at_work_is_stopped_and_who_asked_for_what_is_listed(
         (system_user(), "control", "training_completions", []),
     ]
     assert "cancel\ttraining_completions\tdone" in cli("audit", "--limit", "1").stdout
+    on_a_terminal = subprocess.run(
+        ["script", "-qec", f"{SCRIPT} audit --limit 1", "/dev/null"],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    assert on_a_terminal[0].endswith(f"  {system_user()}  cancel: done")
+    assert on_a_terminal[1:] == ["    training_completions", f"    runs {run_id}"]
     assert "Nobody" in cli("audit", "--who", "somebody").stderr
