@@ -64,7 +64,8 @@ def read_roles(path: str) -> Roles:
     try:
         written = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise _unusable(path, f"{error}") from error
+        why = error.strerror if isinstance(error, OSError) else error
+        raise _unusable(path, f"{why}") from error
     strangers = set(written) - {"users", "groups"}
     if strangers:
         raise _unusable(path, f"[{min(strangers)}] is neither users nor groups")

@@ -4,10 +4,14 @@ import json
 import os
 import subprocess
 
+import dagster as dg
 import psycopg
 import pytest
+from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 
+from dagster_backfills.cli.launch import CODE_LOCATION, create_run
 from dagster_backfills.identity import system_user
+from dagster_backfills.instance.dagster_home import dagster_environment
 from dagster_backfills_tests.cli.conftest import SCRIPT, Cli, eventually
 
 pytestmark = [pytest.mark.timeout(900)]
@@ -60,3 +64,36 @@ def test_a_run_at_work_is_stopped_and_who_asked_for_what_is_listed(
     assert on_a_terminal[0].endswith(f"  {system_user()}  cancel: done")
     assert on_a_terminal[1:] == ["    training_completions", f"    runs {run_id}"]
     assert "Nobody" in cli("audit", "--who", "somebody").stderr
+
+
+def test_what_waits_is_cancelled_with_dagsters_backfills_and_other_backfills_go_on(
+    cli: Cli, school: psycopg.Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    for name, value in dagster_environment().items():
+        monkeypatch.setenv(name, value)
+    with dg.DagsterInstance.get() as instance:
+        ours, others = (
+            create_run(instance, CODE_LOCATION, f"refresh_{name}", {}, {})
+            for name in ("training_completions", "progress_stats")
+        )
+        for backfill_id, asset in [
+            ("ours", ["training", "organization_training_progress"]),
+            ("others", ["progress", "cohort_stats"]),
+        ]:
+            instance.add_backfill(
+                PartitionBackfill(
+                    backfill_id,
+                    BulkActionStatus.REQUESTED,
+                    False,
+                    {},
+                    0.0,
+                    asset_selection=[dg.AssetKey(asset)],
+                )
+            )
+        told = json.loads(cli("cancel", "training_completions", "--yes", "--json").stdout)
+        assert told == {"backfills": ["ours"], "runs": [ours.run_id]}
+        statuses = {run.run_id: run.status.value for run in instance.get_runs()}
+        assert statuses == {ours.run_id: "CANCELING", others.run_id: "NOT_STARTED"}
+        backfills = {each.backfill_id: each.status.name for each in instance.get_backfills()}
+        assert backfills == {"ours": "CANCELING", "others": "REQUESTED"}
