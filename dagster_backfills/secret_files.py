@@ -10,6 +10,7 @@ from dagster_backfills.errors import NotUsableError
 
 # Every variable that holds a secret, or a URL with one in it.
 SECRETS = (
+    "BACKFILLS_PROXY_SECRET",
     "DATABASE_URL",
     "DAGSTER_POSTGRES_URL",
     "KINTELL_NATS_URL",

@@ -17,6 +17,7 @@ password | keep postgres_password
 password | keep migrator_password
 password | keep runs_password
 password | keep nats_password
+password | keep proxy_secret
 keep migrator_url <<EOF
 postgresql://backfills_migrator:$(cat migrator_password)@postgres:5432/backfills
 EOF
@@ -31,6 +32,10 @@ port: 4222
 http: 127.0.0.1:8222
 jetstream { store_dir: "/data" }
 authorization { user: backfills, password: "$(cat nats_password)" }
+EOF
+# The same as nginx's, which reads no secret but in its own words.
+keep proxy_secret_header <<EOF
+proxy_set_header X-Proxy-Secret "$(cat proxy_secret)";
 EOF
 if [ ! -s proxy_tls_key ]; then
     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 90 -subj /CN=localhost \

@@ -147,6 +147,12 @@ begin
             execute format('revoke insert, update, delete on %s from backfills_writer', to_regclass(source));
         end if;
     end loop;
+    -- The record of who asked for what is only added to; when, and by which login, is not the writer's to say.
+    if to_regclass('operations.audit') is not null then
+        revoke insert, update, delete on operations.audit from backfills_writer;
+        grant insert (request, who, action, domains, target, outcome, runs, detail) on operations.audit
+        to backfills_writer;
+    end if;
     -- A member's newest scores stand on the member's row.
     if to_regclass('scoring.members') is not null then
         grant update (commitment_score, commitment_band, commitment_day) on scoring.members to backfills_writer;

@@ -29,6 +29,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "pause": ("dagster_backfills.cli.pause", "Write nothing more of a backfill until it is resumed."),
     "resume": ("dagster_backfills.cli.resume", "Let a paused backfill go on."),
     "throttle": ("dagster_backfills.cli.throttle", "How fast a backfill may go, and at what hours."),
+    "cancel": ("dagster_backfills.cli.cancel", "Stop the runs of a backfill; what they committed stays."),
+    "audit": ("dagster_backfills.cli.audit", "Who launched, undid, paused or changed what."),
+    "webserver": ("dagster_backfills.cli.webserver", "Dagster's UI, which knows who asks."),
     "training": (
         "dagster_backfills.cli.training",
         "Training video completions of members: status, run, rollback.",

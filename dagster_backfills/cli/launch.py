@@ -16,8 +16,11 @@ from dagster_backfills.cli import errors
 from dagster_backfills.cli.follow import follow_run
 from dagster_backfills.cli.run_process import RunProcess
 from dagster_backfills.dagster.private import origin_in_location
+from dagster_backfills.engine import audit
 from dagster_backfills.errors import UserError
+from dagster_backfills.identity import system_user, user_tags
 from dagster_backfills.instance.dagster_home import dagster_environment
+from dagster_backfills.postgres.connection import connect
 from dagster_backfills.postgres.migrations import require_migrations
 
 CODE_LOCATION = "dagster_backfills.definitions"  # its name too, in every workspace.yaml
@@ -44,12 +47,24 @@ def run_job(
     require_migrations(os.environ["DATABASE_URL"])
     with dg.DagsterInstance.get() as instance:
         run = create_run(instance, module, job_name, run_config or {}, tags or {})
+        _note_launch(run)
         with RunProcess(instance, run) as process:
             if watch is None:
                 follow_run(os.environ["DATABASE_URL"], run.run_id, process.has_ended)
             else:
                 watch(run.run_id, process.has_ended)
             return process.finish()
+
+
+def _note_launch(run: dg.DagsterRun) -> None:
+    """Enter who launched it, before it begins."""
+    domain = run.tags.get("backfills/domain")
+    entry = audit.Entry(
+        system_user(), "launch", run.job_name, [domain] if domain else None, "started", [run.run_id]
+    )
+    with connect(os.environ["DATABASE_URL"]) as conn:
+        audit.record(conn, entry)
+        conn.commit()
 
 
 def create_run(
@@ -66,7 +81,7 @@ def create_run(
         return instance.create_run_for_job(
             job,
             run_config=run_config,
-            tags={**tags, **LAUNCHED_BY},
+            tags={**tags, **LAUNCHED_BY, **user_tags(system_user())},
             remote_job_origin=origin_in_location(module, "__repository__", job_name),
             job_code_origin=dg.build_reconstructable_job(__name__, "load_job", arguments).get_python_origin(),
         )

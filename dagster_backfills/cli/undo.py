@@ -13,6 +13,7 @@ from dagster_backfills.engine.runner import Runner
 from dagster_backfills.engine.settings import EngineSettings
 from dagster_backfills.engine.undo import find, preview, undo, undo_identity
 from dagster_backfills.environment import from_environment
+from dagster_backfills.identity import system_user
 
 app = typer.Typer()
 
@@ -45,7 +46,7 @@ def undo_(
             show(report, kept="kept, changed since")
             say("Nothing was done. Do it: add --yes.")
         raise typer.Exit(FAILURES if report.failures else 0)
-    identity = undo_identity(undoing, str(uuid4()))
+    identity = undo_identity(undoing, str(uuid4()), started_by=system_user())
     runner = Runner(postgres.connect, identity, settings, say)
     for _ in undo(runner, undoing):
         pass

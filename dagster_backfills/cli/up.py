@@ -31,7 +31,9 @@ _PATIENCE = 60  # seconds that Dagster has to end its runs and itself
 @app.command()
 def up(
     port: Annotated[int, typer.Option(help="Port of the UI.")] = 3000,
-    host: Annotated[str, typer.Option(help="Address of the UI. It asks for no password.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address of the UI, which lets in this machine alone.")
+    ] = "127.0.0.1",
 ) -> None:
     """Start everything and keep it running until Ctrl-C: Postgres if need be, the Dagster UI, its daemon."""
     require_free(host, port)
@@ -71,7 +73,8 @@ def running_postgres() -> Iterator[None]:
 
 def run_dagster(environment: dict[str, str], host: str, port: int) -> None:
     """The UI and the daemon, until interrupted."""
-    command = [sys.executable, "-m", "dagster", "dev", "--workspace", str(project_file("workspace.yaml"))]
+    command = [sys.executable, "-m", "dagster_backfills.instance.door.dev", "dev"]
+    command += ["--workspace", str(project_file("workspace.yaml"))]
     dagster = start_child(
         [*command, "--host", host, "--port", str(port), "--log-level", "warning"],
         env={"PYTHONWARNINGS": "ignore"} | environment,

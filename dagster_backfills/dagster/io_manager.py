@@ -8,6 +8,7 @@ import dagster as dg
 import psycopg
 from pydantic import Field
 
+from dagster_backfills.dagster.cause import started_by
 from dagster_backfills.dagster.layout import address_of, refuse_twins
 from dagster_backfills.dagster.partition_events import Reporter, announce_partitions, narrow_to_unreported
 from dagster_backfills.dagster.report import (
@@ -219,4 +220,10 @@ def run_identity(context: dg.OutputContext) -> RunIdentity:
     """The run and step, and what they go on from: a run that Dagster retried, or one re-executed from failure."""
     run = context.step_context.dagster_run
     resumes = run.tags.get("dagster/is_resume_retry") == "true" or "dagster/retry_number" in run.tags
-    return RunIdentity(run.run_id, context.step_key, run.root_run_id or run.run_id, resumes)
+    return RunIdentity(
+        run.run_id,
+        context.step_key,
+        run.root_run_id or run.run_id,
+        resumes,
+        started_by=started_by(run.tags),
+    )

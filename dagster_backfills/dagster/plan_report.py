@@ -9,6 +9,7 @@ from dagster_backfills.engine.plan import Report
 
 _LISTED = 50
 _LONGEST = 80
+_BAR = 30
 COUNTED = ("inserted", "updated", "deleted", "unchanged", "failed_units")
 
 
@@ -19,6 +20,7 @@ def report_metadata(report: Report) -> dict[str, Any]:
     metadata |= {
         "estimated_seconds": round(report.estimate.seconds, 1),
         "estimated_range": f"{report.estimate.low:.1f} to {report.estimate.high:.1f} s",
+        "changes": _bars(by_partition(report)),
         "by_table": _table(["table", *COUNTED], by_table(report)),
         "by_partition": _table(["table", "partition", *COUNTED], by_partition(report)),
         "examples": _table(["change", "table", "partition", "before", "after"], examples(report)),
@@ -52,6 +54,13 @@ def examples(report: Report) -> list[list[Any]]:
 def failures(report: Report, listed: int = _LISTED) -> list[list[Any]]:
     """What could not be written, with the database's message."""
     return [[f.asset, f.partition or "–", f.unit or "–", f.message] for f in report.failures[:listed]]
+
+
+def _bars(rows: Sequence[Sequence[Any]]) -> dg.MetadataValue:
+    """Changes by partition, as bars: Dagster plots numbers of assets only, and a plan says nothing of an asset."""
+    changes = [(f"{row[0]} {row[1]}", row[2] + row[3] + row[4]) for row in rows]
+    most = max((number for _, number in changes), default=0) or 1
+    return _table(["partition", "changes", ""], [[k, n, "█" * -(-n * _BAR // most)] for k, n in changes])
 
 
 def _row(row: dict[str, Any] | None) -> str:

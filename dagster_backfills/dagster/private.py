@@ -3,6 +3,7 @@
 Listed for readers in `docs/private-names.md`. Not here: what anything is used for.
 """
 
+import importlib
 import os
 import re
 import sys
@@ -164,6 +165,21 @@ def event_log_url(instance: dg.DagsterInstance) -> str | None:
     head, _, query = re.sub(r"^postgres(ql)?\+\w+://", "postgresql://", url).partition("?")
     kept = [each for each in query.split("&") if each and not each.startswith("plugin=")]
     return "?".join(filter(None, [head, "&".join(kept)]))
+
+
+def replace_webserver_of_dev(module: str) -> None:
+    """Have `dagster dev`, in this process, start this module where it would start its webserver."""
+    try:
+        dev = importlib.import_module("dagster._cli.dev")
+        start = dev.open_ipc_subprocess
+    except (ImportError, AttributeError) as missing:
+        warnings.warn(f"The UI knows no users: this Dagster has moved a name ({missing}).", stacklevel=2)
+        return
+
+    def started(command: Sequence[str], **settings: Any) -> Any:
+        return start([module if word == "dagster_webserver" else word for word in command], **settings)
+
+    vars(dev)["open_ipc_subprocess"] = started
 
 
 def health_answers() -> tuple[Any, Any] | None:

@@ -11,6 +11,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import class_row
 
+from dagster_backfills.engine import audit
 from dagster_backfills.errors import UserError
 
 # A window that goes over midnight is one whose end comes before its start.
@@ -107,8 +108,10 @@ def read(conn: psycopg.Connection[Any], assets: Sequence[str]) -> list[Control]:
     return cursor.execute(_READ, {"assets": list(assets)}).fetchall()
 
 
-def change(conn: psycopg.Connection[Any], backfill: str, assets: Sequence[str], setting: Setting) -> None:
-    """Set it, from each run's next batch on. Raises UserError for a window or zone that is none."""
+def change(
+    conn: psycopg.Connection[Any], backfill: str, assets: Sequence[str], setting: Setting, by: str
+) -> None:
+    """Set it, from each run's next batch on, as asked `by`. Raises UserError for a window or zone that is none."""
     start, end = setting.hours()
     if setting.zone is not None and not _is_zone(conn, setting.zone):
         raise UserError(f"Postgres knows no time zone {setting.zone!r}.", "Write Europe/Berlin, say.")
@@ -118,6 +121,9 @@ def change(conn: psycopg.Connection[Any], backfill: str, assets: Sequence[str], 
         "window_start": start, "window_end": end, "zone": setting.zone,
     }  # fmt: skip
     conn.execute(_SET, binds)
+    said = ", ".join(f"{name} = {value}" for name, value in vars(setting).items() if value is not None)
+    entry = audit.Entry(by, "control", backfill, audit.domains_of(assets), "done", detail=said)
+    audit.record(conn, entry)
     conn.commit()
 
 

@@ -19,7 +19,7 @@ from dagster_backfills.engine.model import WHOLE, Counts, Failure, Query
 class RunIdentity:
     """Which Dagster run and step this is, and which run it goes on from (`resumes`: that run's root).
 
-    undoes: the run that this one undoes.
+    undoes: the run that this one undoes. started_by: who launched it, or what.
     """
 
     run_id: str
@@ -27,6 +27,7 @@ class RunIdentity:
     root_run_id: str = ""
     resumes: bool = False
     undoes: str | None = None
+    started_by: str = ""
 
     @property
     def root(self) -> str:
@@ -34,8 +35,8 @@ class RunIdentity:
 
 
 _START = """
-insert into backfill.runs (run_id, step, root_run_id, assets, partitions, units, undoes)
-values (%(run_id)s, %(step)s, %(root)s, %(assets)s, %(partitions)s, %(units)s, %(undoes)s)
+insert into backfill.runs (run_id, step, root_run_id, assets, partitions, units, undoes, started_by)
+values (%(run_id)s, %(step)s, %(root)s, %(assets)s, %(partitions)s, %(units)s, %(undoes)s, %(started_by)s)
 on conflict (run_id, step) do update
 set outcome = 'running', finished_at = null, partitions = excluded.partitions, units = excluded.units,
     assets = runs.assets || array(select a from unnest(excluded.assets) as a where a <> all(runs.assets))
@@ -136,7 +137,7 @@ def start(
     conn.execute(
         _START,
         {"run_id": run.run_id, "step": run.step, "root": run.root, "assets": list(assets),
-         "partitions": partitions, "units": units, "undoes": run.undoes},
+         "partitions": partitions, "units": units, "undoes": run.undoes, "started_by": run.started_by},
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from dagster_backfills.engine import ledger
+from dagster_backfills.engine import audit, ledger
 from dagster_backfills.engine.journal import Shape
 from dagster_backfills.engine.ledger import RunIdentity
 from dagster_backfills.engine.model import Counts, Query, Target, Write
@@ -127,19 +127,26 @@ def preview(
 
 def undo(runner: Runner, undoing: Undoing) -> Iterator[list[str]]:
     """Undo it, yielding the partitions that are through. The runner's identity says what is undone: `undo_identity`."""
-    if undoing.shapes:
-        yield from runner.run_prepared(undoing.prepare(runner.run_identity.run_id), undoing.partitions)
-        return
-    with runner.connect() as conn:  # of a run that changed nothing there is an account all the same
-        ledger.start(conn, runner.run_identity, [], 0, None)
-        ledger.finish(conn, runner.run_identity, "succeeded")
+    identity = runner.run_identity
+    with runner.connect() as conn:
+        domains = audit.domains_of(list(undoing.shapes))
+        audit.record(
+            conn,
+            audit.Entry(identity.started_by, "undo", undoing.run_id, domains, "started", [identity.run_id]),
+        )
+        conn.commit()
+        if not undoing.shapes:  # of a run that changed nothing there is an account all the same
+            ledger.start(conn, identity, [], 0, None)
+            ledger.finish(conn, identity, "succeeded")
+            return
+    yield from runner.run_prepared(undoing.prepare(identity.run_id), undoing.partitions)
 
 
 def undo_identity(
-    undoing: Undoing, run_id: str, root_run_id: str = "", *, resumes: bool = False
+    undoing: Undoing, run_id: str, root_run_id: str = "", *, resumes: bool = False, started_by: str = ""
 ) -> RunIdentity:
     """The identity of a run that undoes another."""
-    return RunIdentity(run_id, "undo", root_run_id, resumes, undoes=undoing.run_id)
+    return RunIdentity(run_id, "undo", root_run_id, resumes, undoing.run_id, started_by)
 
 
 @dataclass

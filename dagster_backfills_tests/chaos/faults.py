@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import psutil
 import psycopg
 
+from dagster_backfills.engine.controls import Setting, change
 from dagster_backfills_tests.chaos import clock
 from dagster_backfills_tests.chaos.stack import (
     NATS_PROGRAM,
@@ -135,6 +136,45 @@ def set_clock(stack: Stack, rng: random.Random) -> bool:
     return True
 
 
+_DECLARED = {
+    "training_completions": [
+        "training/employee_training_video_completions",
+        "training/organization_training_progress",
+    ],
+    "progress_stats": ["progress/user_progress_stats", "progress/cohort_stats"],
+}
+_OLDER = """
+    select count(*) from pg_stat_activity
+    where datname = current_database() and pid <> pg_backend_pid() and xact_start < %s
+"""
+_BATCHES = "select count(*) from backfill.batches where asset = any(%s)"
+
+
+def steer(stack: Stack, rng: random.Random) -> bool:
+    """An operator pauses a backfill, or slows it down, and lets it go again. Of a paused one nothing is written."""
+    name, assets = rng.choice(list(_DECLARED.items()))
+    with stack.connect() as conn:
+        if rng.random() < 0.5:
+            change(
+                conn, name, assets, Setting(rest_seconds=1, rows_per_second=rng.choice([50, 500])), "chaos"
+            )
+            time.sleep(rng.uniform(3, 8))
+            change(conn, name, assets, Setting(rest_seconds=0, rows_per_second=0), "chaos")
+            return True
+        change(conn, name, assets, Setting(paused=True), "chaos")
+        time.sleep(2)  # who has looked just before has begun its batch by now
+        (now,) = conn.execute("select clock_timestamp()").fetchone() or (None,)
+        while conn.execute(_OLDER, [now]).fetchone() != (0,):
+            time.sleep(0.2)
+        before = conn.execute(_BATCHES, [assets]).fetchone()
+        time.sleep(rng.uniform(3, 8))
+        assert conn.execute(_BATCHES, [assets]).fetchone() == before, (
+            f"{name} was written while it was paused"
+        )
+        change(conn, name, assets, Setting(paused=False), "chaos")
+    return True
+
+
 def _no_volume(postgres: Postgres) -> str:
     return "" if postgres.volume.is_own else "no right to mount a small file system here"
 
@@ -164,5 +204,6 @@ FAULTS = [
     Fault("connections", "connections cut", cut_connections, "server"),
     Fault("disk", "no room in the Postgres volume", fill_disk, "disk", _no_volume),
     Fault("nats", "NATS away", nats_away, "nats", _no_nats),
+    Fault("controls", "a backfill paused or slowed down, and let go", steer, "controls"),
     Fault("clock", "clock set (+1 day, -1 day, +1 h, -10 min, right again)", set_clock, "clock", _no_clock),
 ]

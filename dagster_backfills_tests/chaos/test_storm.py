@@ -1,4 +1,7 @@
-"""A short storm on the real stack: a run killed, connections cut, then a look at everything. `make chaos` has more."""
+"""A short storm on the real stack: a run killed, connections cut, a backfill paused; then everything is looked at.
+
+`make chaos` has more.
+"""
 
 import tempfile
 from pathlib import Path
@@ -8,12 +11,12 @@ import pytest
 from dagster_backfills_tests.chaos.faults import FAULTS
 from dagster_backfills_tests.chaos.storm import Ground, Size, storm
 
-CHEAP = ("runs", "connections")
+CHEAP = ("runs", "connections", "controls")
 
 
 @pytest.mark.e2e
 @pytest.mark.timeout(600)
-def test_a_killed_run_and_cut_connections_leave_everything_whole(folder):
+def test_a_killed_run_cut_connections_and_a_pause_leave_everything_whole(folder):
     ground = Ground.prepare(folder, small=True)
     try:
         faults = [fault for fault in FAULTS if fault.name in CHEAP]

@@ -17,6 +17,7 @@ import psutil
 import psycopg
 import pytest
 
+from dagster_backfills.identity import USER_TAG, system_user
 from dagster_backfills.postgres.embedded import EmbeddedServer
 from dagster_backfills_tests.cli.conftest import SCRIPT, eventually
 
@@ -36,6 +37,9 @@ RUNS_OF_A_JOB = """query($job: PipelineSelector!, $filter: RunsFilter!) {
 }"""
 LOCATION = """{ workspaceOrError { ... on Workspace { locationEntries { name locationOrLoadError {
   __typename ... on RepositoryLocation { repositories { name } } } } } } }"""
+LAUNCH_RUN = """mutation($run: ExecutionParams!) { launchRun(executionParams: $run) {
+  ... on LaunchRunSuccess { run { runId } } } }"""
+TAGS = "query($id: ID!) { runOrError(runId: $id) { ... on Run { tags { key value } } } }"
 DAEMONS = "{ instance { daemonHealth { allDaemonStatuses { required healthy } } } }"
 
 
@@ -59,10 +63,12 @@ class Up:
         eventually(lambda: self.process.poll() is not None or "Dagster is at" in said.read_text())
         assert f"Dagster is at http://127.0.0.1:{self.port}. Ctrl-C stops it.\n" in said.read_text()
 
-    def ask(self, query: str, **variables: Any) -> dict[str, Any]:
+    def ask(self, query: str, headers: dict[str, str] | None = None, **variables: Any) -> dict[str, Any]:
         body = json.dumps({"query": query, "variables": variables}).encode()
         request = urllib.request.Request(
-            f"http://127.0.0.1:{self.port}/graphql", body, {"Content-Type": "application/json"}
+            f"http://127.0.0.1:{self.port}/graphql",
+            body,
+            {"Content-Type": "application/json"} | (headers or {}),
         )
         with urllib.request.urlopen(request, timeout=120) as answer:
             return json.load(answer)["data"]
@@ -113,6 +119,18 @@ def test_up_serves_everything_and_down_leaves_nothing_running(state: Path):
     shown = up.ask(RUNS_OF_A_JOB, job=job, filter=of_the_job)
     assert {"runId": run_id, "status": "SUCCESS"} in shown["pipelineOrError"]["runs"]
     assert run_id in [run["runId"] for run in shown["runsOrError"]["results"]]
+
+    # What the UI launches carries the name of whoever sits here, whatever it is sent along with.
+    run = {
+        "selector": {**job, "pipelineName": None, "jobName": JOB},
+        "runConfigData": "{}",
+        "mode": "default",
+    }
+    by_hand = up.ask(LAUNCH_RUN, run=run | {"executionMetadata": {"tags": [{"key": USER_TAG, "value": "x"}]}})
+    tags = up.ask(TAGS, id=by_hand["launchRun"]["run"]["runId"])["runOrError"]["tags"]
+    assert {"key": USER_TAG, "value": system_user()} in tags
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        up.ask(DAEMONS, headers={"X-Forwarded-User": "somebody"})
 
     down = up.cli("down")
     assert down.returncode == 0, down.stderr

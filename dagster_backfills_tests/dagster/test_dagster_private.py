@@ -98,6 +98,16 @@ def test_a_step_that_tells_nothing_of_its_outputs_costs_what_was_said_and_no_mor
     assert private.said_of(object(), key) == {} and private.said_of_output(object(), key) == {}
 
 
+def test_where_dev_starts_its_webserver_in_another_way_it_starts_its_own_and_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dev = importlib.import_module("dagster._cli.dev")
+    monkeypatch.delattr(dev, "open_ipc_subprocess")
+    with pytest.warns(UserWarning, match="The UI knows no users"):
+        private.replace_webserver_of_dev("mine")
+    assert not hasattr(dev, "open_ipc_subprocess")
+
+
 def test_no_other_module_names_what_dagster_does_not_publish(project_root: Path) -> None:
     found = {
         str(path.relative_to(project_root / "dagster_backfills"))

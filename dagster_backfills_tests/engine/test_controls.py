@@ -25,7 +25,7 @@ ASSETS = ["t/units", "t/parts"]
 
 def set_of(url, **setting):
     with opened(url) as conn:
-        change(conn, "parts", ASSETS, Setting(**setting))
+        change(conn, "parts", ASSETS, Setting(**setting), "alice@host")
 
 
 def until(condition):

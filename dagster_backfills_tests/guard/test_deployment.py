@@ -31,6 +31,7 @@ LAUNCH = """mutation($params: ExecutionParams!) { launchRun(executionParams: $pa
   __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
 STATUS = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
 VERSION = "{ version }"
+FORGED = {"X-Forwarded-User": "root", "X-Forwarded-Groups": "admins", "X-Proxy-Secret": "guess"}
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +98,7 @@ def door(deployment: Deployment, trust: ssl.SSLContext) -> Iterator[Any]:
 
 
 def launch(at: Door, job: str = "refresh_training_completions") -> dict[str, Any]:
+    at.client.headers.update(FORGED)
     selector = {"repositoryLocationName": LOCATION, "repositoryName": REPOSITORY, "jobName": job}
     return at.ask(LAUNCH, params={"selector": selector, "runConfigData": "{}", "mode": "default"})[
         "launchRun"
@@ -213,6 +215,23 @@ def test_an_operators_launch_is_accepted_and_its_run_succeeds(deployment: Deploy
         timeout=400,
     )
     assert status == "SUCCESS"
+    # Whatever another name the request tried to bring along.
+    with deployment.connect() as conn:
+        tags = "select value from dagster.run_tags where run_id = %s and key = 'dagster/user'"
+        assert conn.execute(tags, [run_id]).fetchall() == [("olga",)]
+        noted = "select who, login, outcome from operations.audit where %s = any(runs)"
+        assert conn.execute(noted, [run_id]).fetchall() == [("olga", "backfills_runs", "done")]
+
+
+@pytest.mark.parametrize("service", ["webserver", "webserver-readonly"])
+def test_past_the_proxy_nobody_is_believed(deployment: Deployment, service: str) -> None:
+    before = runs(deployment)
+    address = f"http://127.0.0.1:{deployment.ports[service]}"
+    for forged in ({}, {"X-Forwarded-User": "olga"}, {"X-Forwarded-User": "olga", "X-Proxy-Secret": "guess"}):
+        answer = httpx.post(f"{address}/graphql", json={"query": VERSION}, headers=forged)
+        assert (answer.status_code, "does not come from the proxy" in answer.text) == (403, True)
+        assert httpx.get(f"{address}/", headers=forged).status_code == 403
+    assert runs(deployment) == before
 
 
 @pytest.mark.parametrize("name", DOORS)
@@ -271,7 +290,7 @@ def test_another_site_can_not_use_a_browsers_password(deployment: Deployment, do
 def test_no_secret_is_in_a_log_or_in_the_database(deployment: Deployment) -> None:
     planted = [
         (deployment.secrets / name).read_text().strip()
-        for name in ("runs_password", "migrator_password", "nats_password")
+        for name in ("runs_password", "migrator_password", "nats_password", "proxy_secret")
     ]
     texts = {str(file): file.read_text(errors="replace") for file in deployment.folder.glob("*.log")}
     for file in deployment.home.rglob("*"):

@@ -36,6 +36,8 @@ KEPT = {
 }
 # What migrations write, and everybody else only reads.
 NOTED = {"backfill.schema_migrations": "noted"}
+# What the writer reads and adds to, and nobody changes.
+ADDED_TO = {"operations.audit": "added to"}
 # What the writer may not change though it may change the row's other columns.
 NEWEST_SCORES = "scoring.members"
 
@@ -51,7 +53,7 @@ def listed() -> dict[str, str]:
     lists = (("source", SOURCES), ("result", RESULTS))
     found = {f"{schema}.{name}": kind for kind, each in lists for schema in each for name in each[schema]}
     assert not found.keys() & KEPT.keys()
-    return found | dict.fromkeys(KEPT, "kept") | NOTED
+    return found | dict.fromkeys(KEPT, "kept") | NOTED | ADDED_TO
 
 
 def tables(conn: psycopg.Connection) -> set[str]:
@@ -75,6 +77,7 @@ def test_every_table_is_somebodys_and_nobody_elses(guarded: Guarded) -> None:
         "source": ({"SELECT"}, set()),
         "result": ({"SELECT", "INSERT", "UPDATE", "DELETE"}, {"SELECT"}),
         "noted": ({"SELECT"}, {"SELECT"}),
+        "added to": ({"SELECT"}, set()),
         "kept": ({"SELECT", "INSERT", "UPDATE", "DELETE"}, set()),
     }
     with guarded.connect() as conn:
@@ -95,13 +98,16 @@ def test_every_table_is_somebodys_and_nobody_elses(guarded: Guarded) -> None:
         assert (table, "backfills_enqueuer") not in granted
 
 
-def test_rights_on_columns_are_the_newest_scores_only(guarded: Guarded) -> None:
+def test_rights_on_columns_are_those_on_the_newest_scores_and_on_what_is_added_to(guarded: Guarded) -> None:
     with guarded.connect() as conn:
         rows = conn.execute(
             "select distinct a.attrelid::regclass::text, r.grantee::regrole::text, r.privilege_type"
             " from pg_attribute as a cross join aclexplode(a.attacl) as r where a.attrelid >= 16384"
         ).fetchall()
-    assert rows == [(NEWEST_SCORES, "backfills_writer", "UPDATE")]
+    assert sorted(rows) == [
+        *((table, "backfills_writer", "INSERT") for table in ADDED_TO),
+        (NEWEST_SCORES, "backfills_writer", "UPDATE"),
+    ]
 
 
 def test_a_table_that_nobody_has_thought_of_is_named_with_what_to_do(guarded: Guarded) -> None:

@@ -99,7 +99,7 @@ def summarize_stale_days(context: dg.OpExecutionContext, postgres: PostgresResou
 @dg.job(
     description="Roll one import back. A dry run unless dry_run is false.",
     executor_def=dg.in_process_executor,
-    tags=TAGS,
+    tags={**TAGS, "backfills/right": "undo"},
     hooks=RULES.after(),
 )
 def rollback_kintell_import() -> None:

@@ -7,6 +7,7 @@ import dagster as dg
 from pydantic import Field
 
 from dagster_backfills.components.loading import backfill_named
+from dagster_backfills.dagster.cause import started_by
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.engine.controls import Setting, change, read
 from dagster_backfills.errors import UserError
@@ -26,12 +27,14 @@ class Control(dg.Config):
 
 
 @dg.op(description="Set it, from each run's next batch on.")
-def set_controls(config: Control, postgres: PostgresResource) -> dg.Output[None]:
+def set_controls(
+    context: dg.OpExecutionContext, config: Control, postgres: PostgresResource
+) -> dg.Output[None]:
     setting = Setting(**config.model_dump(exclude={"backfill"}))
     try:
         backfill = backfill_named(config.backfill, Path.cwd())
         with postgres.connect() as conn:
-            change(conn, backfill.name, backfill.assets, setting)
+            change(conn, backfill.name, backfill.assets, setting, started_by(context.run.tags))
             controls = read(conn, backfill.assets)
     except UserError as error:
         raise dg.Failure(str(error), allow_retries=False) from error

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import psycopg
 
+from dagster_backfills.dagster.cause import cause_of
 from dagster_backfills.domains.operations.statements import STATEMENTS
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def _columns(records: "Sequence[RunRecord]") -> dict[str, list[Any]]:
         "run_ids": [run.run_id for run in runs],
         "root_run_ids": [run.root_run_id or run.run_id for run in runs],
         "jobs": [job_of(run) for run in runs],
-        "started_bys": [started_by(run.tags) for run in runs],
+        "started_bys": [cause_of(run.tags) for run in runs],
         "partitions": [partitions_of(run.tags) for run in runs],
         "outcomes": [_OUTCOMES[run.status.value] for run in runs],
         "created_ats": [record.create_timestamp for record in records],
@@ -86,18 +87,6 @@ def job_of(run: dg.DagsterRun) -> str:
     chosen = run.asset_selection or {check.asset_key for check in run.asset_check_selection or ()}
     groups = sorted({key.path[0] for key in chosen})
     return f"materialize {', '.join(groups)}" if groups else "materialize"
-
-
-def started_by(tags: Mapping[str, str]) -> str:
-    """What launched a run, from its tags, the nearest cause first."""
-    for tag, what in (
-        ("dagster/backfill", "backfill"),
-        ("dagster/sensor_name", "sensor"),
-        ("dagster/schedule_name", "schedule"),
-    ):
-        if tag in tags:
-            return f"{what} {tags[tag]}"
-    return tags.get("backfills/launched_by", "person")
 
 
 def partitions_of(tags: Mapping[str, str]) -> str | None:

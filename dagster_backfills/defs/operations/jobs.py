@@ -12,7 +12,7 @@ report_job_history = dg.define_asset_job(
     "report_job_history",
     selection=dg.AssetSelection.assets(job_runs),
     description="Copies the instance's runs into operations.job_runs and reports on the last 30 days.",
-    tags={"dagster/max_runtime": "900"},
+    tags={"backfills/domain": "operations", "dagster/max_runtime": "900"},
 )
 
 daily_job_history = dg.ScheduleDefinition(
@@ -42,7 +42,7 @@ def remove_old_entries(context: dg.OpExecutionContext) -> None:
 @dg.job(
     description="Removes from Dagster's event log what is older than EVENT_LOG_KEEP_DAYS and no asset's history.",
     executor_def=dg.in_process_executor,
-    tags={"dagster/max_runtime": "7200"},
+    tags={"backfills/domain": "operations", "dagster/max_runtime": "7200"},
 )
 def thin_dagster_event_log() -> None:
     remove_old_entries()

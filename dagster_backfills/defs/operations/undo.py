@@ -5,6 +5,7 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
+from dagster_backfills.dagster.cause import started_by
 from dagster_backfills.dagster.io_manager import VARIABLES
 from dagster_backfills.dagster.plan_report import report_metadata
 from dagster_backfills.dagster.resource import PostgresResource
@@ -40,7 +41,11 @@ def undo_the_run(context: dg.OpExecutionContext, config: Undo, postgres: Postgre
             )
         resumes = "dagster/retry_number" in context.run.tags
         identity = undo_identity(
-            undoing, context.run_id, context.run.root_run_id or context.run_id, resumes=resumes
+            undoing,
+            context.run_id,
+            context.run.root_run_id or context.run_id,
+            resumes=resumes,
+            started_by=started_by(context.run.tags),
         )
         runner = Runner(postgres.connect, identity, settings, context.log.warning)
         for _ in undo(runner, undoing):
@@ -79,7 +84,7 @@ def _flat(config: Undo) -> dict[str, Any]:
     "since is kept. A dry run unless `dry_run` is false.",
     config=_flat,
     executor_def=dg.in_process_executor,
-    tags={"backfills/domain": "operations"},
+    tags={"backfills/domain": "operations", "backfills/right": "undo"},
 )
 def undo_run() -> None:
     undo_the_run()

@@ -12,6 +12,8 @@ from dagster_backfills.domains.queue.registry import background_job_types
 from dagster_backfills.domains.queue.worker import Worker, WorkerOptions
 from dagster_backfills.redact import redact
 
+TAGS = {"backfills/domain": "jobs"}
+
 
 class DrainConfig(dg.Config):
     """How one run works. `idle_seconds`: how long the queue must stay empty until the run ends."""
@@ -63,7 +65,11 @@ def work_off_background_jobs(
     )
 
 
-@dg.job(executor_def=dg.in_process_executor, description="Works the background jobs off, many in one run.")
+@dg.job(
+    tags=TAGS,
+    executor_def=dg.in_process_executor,
+    description="Works the background jobs off, many in one run.",
+)
 def drain_background_jobs() -> None:
     work_off_background_jobs()
 
@@ -91,7 +97,9 @@ def remove_old_background_jobs(
     context.add_output_metadata({"removed": removed, "taken_back": taken_back})
 
 
-@dg.job(executor_def=dg.in_process_executor, description="Removes background jobs that ended long ago.")
+@dg.job(
+    tags=TAGS, executor_def=dg.in_process_executor, description="Removes background jobs that ended long ago."
+)
 def clean_up_background_jobs() -> None:
     remove_old_background_jobs()
 

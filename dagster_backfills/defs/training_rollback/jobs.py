@@ -80,7 +80,7 @@ def _report(plan: Preview, *, dry_run: bool, removed: int) -> dict[str, Any]:
 @dg.job(
     description="Undo one backfill: remove the records that it created and that nobody has completed since.",
     executor_def=dg.in_process_executor,
-    tags={"backfills/domain": "training"},
+    tags={"backfills/domain": "training", "backfills/right": "undo"},
     hooks=TRAINING.rules.after(),
 )
 def rollback_training_backfill() -> None:

@@ -68,7 +68,9 @@ class DayRecord:
             self.info(f"{asset} {day}: going on where an earlier attempt of this run stopped.")
         # The engine looks for prior work by the step's name: with the basis in it, it finds none of another basis.
         basis = self.basis or days.upstream_of(conn, asset, day)
-        return RunIdentity(run.run_id, f"{run.step}[{day}] on {basis}", root, resumes)
+        return RunIdentity(
+            run.run_id, f"{run.step}[{day}] on {basis}", root, resumes, started_by=run.started_by
+        )
 
     def _finish(
         self, conn: psycopg.Connection, day: str, run_id: str, outcome: Outcome, seconds: float

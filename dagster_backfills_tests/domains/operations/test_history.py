@@ -6,9 +6,10 @@ import dagster as dg
 import psycopg
 import pytest
 
+from dagster_backfills.dagster.cause import cause_of, started_by
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.defs.operations.assets import job_runs
-from dagster_backfills.defs.operations.history import copy_runs, forget_runs, job_of, started_by
+from dagster_backfills.defs.operations.history import copy_runs, forget_runs, job_of
 from dagster_backfills.defs.operations.reporting import report
 from dagster_backfills.domains.operations.settings import retention
 from dagster_backfills.errors import UserError
@@ -189,7 +190,12 @@ def test_a_runs_job_and_cause_are_read_from_it() -> None:
     selected = frozenset({dg.AssetKey(["progress", "cohort_stats"]), dg.AssetKey(["jobs", "x"])})
     assert job_of(dg.DagsterRun("__ASSET_JOB", asset_selection=selected)) == "materialize jobs, progress"
     assert job_of(dg.DagsterRun("a_job", asset_selection=selected)) == "a_job"
-    assert started_by({"dagster/backfill": "b1", "dagster/sensor_name": "s"}) == "backfill b1"
+    assert cause_of({"dagster/backfill": "b1", "dagster/sensor_name": "s"}) == "backfill b1"
+    assert cause_of({"dagster/schedule_name": "nightly"}) == "schedule nightly"
+    assert cause_of({"backfills/launched_by": "command line"}) == "command line"
+    assert cause_of({}) == "person"
+    by_olga = {"dagster/user": "olga", "backfills/launched_by": "command line"}
+    assert (cause_of(by_olga), started_by(by_olga)) == ("olga", "olga")
+    of_a_backfill = {**by_olga, "dagster/backfill": "b1"}
+    assert (cause_of(of_a_backfill), started_by(of_a_backfill)) == ("backfill b1", "olga")
     assert started_by({"dagster/schedule_name": "nightly"}) == "schedule nightly"
-    assert started_by({"backfills/launched_by": "command line"}) == "command line"
-    assert started_by({}) == "person"

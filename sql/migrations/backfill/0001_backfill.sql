@@ -16,6 +16,7 @@ create table backfill.runs (
     finished_at timestamptz,
     outcome text not null default 'running' check (outcome in ('running', 'succeeded', 'failed', 'interrupted')),
     undoes text,  -- the run that this one undoes
+    started_by text not null default '',  -- a person, or the schedule or sensor
     primary key (run_id, step),
     check ((outcome = 'running') = (finished_at is null))
 );

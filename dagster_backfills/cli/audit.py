@@ -1,0 +1,55 @@
+"""`backfills audit`: who asked for what, the newest first."""
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from dagster_backfills.cli.output import print_json, print_table, say
+from dagster_backfills.cli.plan import database_of
+from dagster_backfills.engine.audit import latest
+
+app = typer.Typer()
+
+
+@app.command()
+def audit(
+    who: Annotated[str | None, typer.Option(help="Only what this user asked for.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many, at most.")] = 20,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print JSON on stdout and nothing else there.")
+    ] = False,
+) -> None:
+    """Who launched, undid, paused or changed what, and who was refused it."""
+    with database_of().connect() as conn:
+        entries = latest(conn, limit, who)
+    if json:
+        print_json(entries)
+        return
+    if not entries:
+        say("Nobody has asked for anything yet.")
+        return
+    if sys.stdout.isatty():
+        for entry in entries:
+            typer.echo("\n".join(_lines(entry)))
+        return
+    print_table(
+        ("when", "who", "what", "of", "outcome", "runs", "detail"),
+        [
+            [
+                *(e[name] for name in ("at", "who", "action", "target", "outcome")),
+                " ".join(e["runs"]),
+                e["detail"],
+            ]
+            for e in entries
+        ],
+    )
+
+
+def _lines(entry: dict[str, Any]) -> list[str]:
+    """One request for a person: who and what, and below it of what."""
+    head = (
+        f"{entry['at'].astimezone():%Y-%m-%d %H:%M:%S}  {entry['who']}  {entry['action']}: {entry['outcome']}"
+    )
+    more = [entry["target"], entry["detail"], f"runs {', '.join(entry['runs'])}" if entry["runs"] else ""]
+    return [head, *(f"    {line}" for line in more if line)]

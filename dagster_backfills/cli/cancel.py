@@ -1,0 +1,85 @@
+"""`backfills cancel NAME`: the runs of a backfill that have not ended, stopped. What they committed stays."""
+
+import os
+from collections.abc import Collection
+from pathlib import Path
+from typing import Annotated, Any
+
+import dagster as dg
+import typer
+
+from dagster_backfills.cli.controls import Name
+from dagster_backfills.cli.output import confirm, print_json, say
+from dagster_backfills.cli.plan import database_of
+from dagster_backfills.components.building import Backfill
+from dagster_backfills.components.loading import backfill_named
+from dagster_backfills.engine import audit
+from dagster_backfills.identity import system_user
+from dagster_backfills.instance.dagster_home import dagster_environment
+
+app = typer.Typer()
+_AT_WORK = [
+    dg.DagsterRunStatus[name]
+    for name in ("QUEUED", "NOT_STARTED", "MANAGED", "STARTING", "STARTED", "CANCELING")
+]
+# Runs put together in some other way are known by what they write.
+_WRITING = "select run_id from backfill.runs where finished_at is null and assets && %s::text[]"
+
+
+@app.command()
+def cancel(
+    name: Name,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print JSON on stdout and nothing else there.")
+    ] = False,
+) -> None:
+    """Stop the runs of a backfill, queued or at work, and Dagster's backfills of it. What is committed stays."""
+    backfill = backfill_named(name, Path.cwd())
+    postgres = database_of(backfill)
+    os.environ.update(dagster_environment())
+    with dg.DagsterInstance.get() as instance, postgres.connect() as conn:
+        writing = {row[0] for row in conn.execute(_WRITING, [list(backfill.assets)])}
+        conn.rollback()
+        backfills, runs = _backfills_of(instance, backfill), _runs_of(instance, backfill, writing)
+        ids = [*(each.backfill_id for each in backfills), *(run.run_id for run in runs)]
+        if ids:
+            confirm(f"Stop {len(runs)} runs and {len(backfills)} backfills of {name}?", yes)
+            domains = audit.domains_of(list(backfill.assets))
+            audit.record(conn, audit.Entry(system_user(), "cancel", name, domains, "done", ids))
+            conn.commit()
+        # The daemon would launch more.
+        for each in backfills:
+            instance.update_backfill(each.with_status(type(each.status)["CANCELING"]))
+        for run in runs:
+            instance.run_coordinator.cancel_run(run.run_id)
+    if json:
+        print_json(
+            {"backfills": [each.backfill_id for each in backfills], "runs": [run.run_id for run in runs]}
+        )
+    elif not ids:
+        say(f"No run of {name} is at work or waits.")
+    else:
+        say(
+            *(f"Backfill {each.backfill_id} launches nothing more." for each in backfills),
+            *(f"Run {run.run_id} is told to stop; what it committed stays." for run in runs),
+        )
+
+
+def _runs_of(
+    instance: dg.DagsterInstance, backfill: Backfill, writing: Collection[str]
+) -> list[dg.DagsterRun]:
+    def is_ours(run: dg.DagsterRun) -> bool:
+        chosen = {key.to_user_string() for key in run.asset_selection or ()}
+        ours = run.job_name == backfill.job.name or not chosen.isdisjoint(backfill.assets)
+        return ours or run.run_id in writing
+
+    return [run for run in instance.get_runs(dg.RunsFilter(statuses=_AT_WORK)) if is_ours(run)]
+
+
+def _backfills_of(instance: dg.DagsterInstance, backfill: Backfill) -> list[Any]:
+    def is_ours(each: Any) -> bool:
+        chosen = {key.to_user_string() for key in each.asset_selection or ()}
+        return each.status.name == "REQUESTED" and not chosen.isdisjoint(backfill.assets)
+
+    return [each for each in instance.get_backfills() if is_ours(each)]

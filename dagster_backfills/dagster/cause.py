@@ -1,0 +1,22 @@
+"""Who or what launched a run, from its tags. Not here: how the tags come there (`instance/door`, `cli/launch`)."""
+
+from collections.abc import Mapping
+
+from dagster_backfills.identity import USER_TAG
+
+
+def started_by(tags: Mapping[str, str]) -> str:
+    """The person; where there is none, the schedule, sensor or backfill."""
+    return tags.get(USER_TAG) or cause_of(tags)
+
+
+def cause_of(tags: Mapping[str, str]) -> str:
+    """The nearest cause; for what a person launched alone, that person if he is known."""
+    for tag, what in (
+        ("dagster/backfill", "backfill"),
+        ("dagster/sensor_name", "sensor"),
+        ("dagster/schedule_name", "schedule"),
+    ):
+        if tag in tags:
+            return f"{what} {tags[tag]}"
+    return tags.get(USER_TAG) or tags.get("backfills/launched_by", "person")

@@ -1,0 +1,99 @@
+"""`backfills cancel` and `backfills audit`, as their users type them."""
+
+import json
+import os
+import subprocess
+
+import dagster as dg
+import psycopg
+import pytest
+from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
+
+from dagster_backfills.cli.launch import CODE_LOCATION, create_run
+from dagster_backfills.identity import system_user
+from dagster_backfills.instance.dagster_home import dagster_environment
+from dagster_backfills_tests.cli.conftest import SCRIPT, Cli, eventually
+
+pytestmark = [pytest.mark.timeout(900)]
+RECORDS = "select count(*) from training.employee_training_video_completions"
+
+
+@pytest.fixture
+def school(conn: psycopg.Connection) -> psycopg.Connection:
+    conn.execute("insert into training.training_videos values ('sat-1', 'One', 1)")
+    conn.execute("insert into training.organizations values ('org_a', 'A', '2024-01-01')")
+    conn.execute("insert into training.members (id, organization_id, user_email) values ('a1', 'org_a', 'x')")
+    return conn
+
+
+def test_a_run_at_work_is_stopped_and_who_asked_for_what_is_listed(
+    cli: Cli, school: psycopg.Connection, database_url: str
+) -> None:
+    assert cli("audit").stderr == "Nobody has asked for anything yet.\n"
+    assert cli("pause", "training_completions").returncode == 0
+    command = [SCRIPT, "training", "run", "--yes"]
+    env = os.environ | {"DATABASE_URL": database_url}
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
+        eventually(lambda: school.execute("select from backfill.runs").fetchone() is not None)
+        refused = cli("cancel", "training_completions")
+        assert refused.returncode == 2 and "Add --yes" in refused.stderr
+        assert "No run of progress_stats" in cli("cancel", "progress_stats", "--yes").stderr
+        told = json.loads(cli("cancel", "training_completions", "--yes", "--json").stdout)
+        run.wait()
+    [(run_id, started_by, outcome)] = school.execute(
+        "select run_id, started_by, outcome from backfill.runs"
+    ).fetchall()
+    assert told == {"backfills": [], "runs": [run_id]}
+    assert (run.returncode, outcome, started_by) == (130, "interrupted", system_user())
+    assert school.execute(RECORDS).fetchone() == (0,)
+
+    listed = json.loads(cli("audit", "--json").stdout)
+    assert [(e["who"], e["action"], e["target"], e["runs"]) for e in listed] == [
+        (system_user(), "cancel", "training_completions", [run_id]),
+        (system_user(), "launch", "refresh_training_completions", [run_id]),
+        (system_user(), "control", "training_completions", []),
+    ]
+    assert "cancel\ttraining_completions\tdone" in cli("audit", "--limit", "1").stdout
+    on_a_terminal = subprocess.run(
+        ["script", "-qec", f"{SCRIPT} audit --limit 1", "/dev/null"],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    assert on_a_terminal[0].endswith(f"  {system_user()}  cancel: done")
+    assert on_a_terminal[1:] == ["    training_completions", f"    runs {run_id}"]
+    assert "Nobody" in cli("audit", "--who", "somebody").stderr
+
+
+def test_what_waits_is_cancelled_with_dagsters_backfills_and_other_backfills_go_on(
+    cli: Cli, school: psycopg.Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    for name, value in dagster_environment().items():
+        monkeypatch.setenv(name, value)
+    with dg.DagsterInstance.get() as instance:
+        ours, others = (
+            create_run(instance, CODE_LOCATION, f"refresh_{name}", {}, {})
+            for name in ("training_completions", "progress_stats")
+        )
+        for backfill_id, asset in [
+            ("ours", ["training", "organization_training_progress"]),
+            ("others", ["progress", "cohort_stats"]),
+        ]:
+            instance.add_backfill(
+                PartitionBackfill(
+                    backfill_id,
+                    BulkActionStatus.REQUESTED,
+                    False,
+                    {},
+                    0.0,
+                    asset_selection=[dg.AssetKey(asset)],
+                )
+            )
+        told = json.loads(cli("cancel", "training_completions", "--yes", "--json").stdout)
+        assert told == {"backfills": ["ours"], "runs": [ours.run_id]}
+        statuses = {run.run_id: run.status.value for run in instance.get_runs()}
+        assert statuses == {ours.run_id: "CANCELING", others.run_id: "NOT_STARTED"}
+        backfills = {each.backfill_id: each.status.name for each in instance.get_backfills()}
+        assert backfills == {"ours": "CANCELING", "others": "REQUESTED"}

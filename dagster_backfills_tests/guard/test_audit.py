@@ -1,0 +1,47 @@
+"""The record of who asked for what, and what the writer's login can do to it: add."""
+
+import pytest
+
+from dagster_backfills.engine import audit
+from dagster_backfills_tests.guard.conftest import Guarded
+from dagster_backfills_tests.guard.test_roles import refused
+
+
+def test_the_writer_adds_to_the_record_in_its_own_name_and_time(guarded: Guarded) -> None:
+    with guarded.connect("writer") as conn:
+        audit.record(conn, audit.Entry("olga", "launchRun", "job", {"training"}, "done", ["r1"]))
+        (entry,) = (e for e in audit.latest(conn, 100) if e["runs"] == ["r1"])
+        (ago,) = (
+            conn.execute("select clock_timestamp() - %s < interval '1 minute'", [entry["at"]]).fetchone()
+            or ()
+        )
+    assert (entry["login"], ago) == (guarded.logins["writer"], True)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "update operations.audit set who = 'somebody else'",
+        "delete from operations.audit",
+        "truncate operations.audit",
+        "alter table operations.audit disable trigger all",
+        "drop table operations.audit",
+        "insert into operations.audit (at, request, who, action, target, outcome)"
+        " values ('2001-01-01', gen_random_uuid(), 'x', 'x', 'x', 'done')",
+        "insert into operations.audit (login, request, who, action, target, outcome)"
+        " values ('x', gen_random_uuid(), 'x', 'x', 'x', 'done')",
+        "insert into operations.audit (id, request, who, action, target, outcome)"
+        " overriding system value values (1, gen_random_uuid(), 'x', 'x', 'x', 'done')",
+    ],
+)
+def test_the_writer_changes_nothing_of_it_nor_says_when_and_by_which_login(
+    guarded: Guarded, statement: str
+) -> None:
+    with guarded.connect("writer") as conn:
+        refused(conn, statement)
+
+
+@pytest.mark.parametrize("role", ["reader", "enqueuer"])
+def test_nobody_else_reads_it(guarded: Guarded, role: str) -> None:
+    with guarded.connect(role) as conn:
+        refused(conn, "select from operations.audit")

@@ -1,0 +1,55 @@
+"""Every mutation that Dagster's schema has, asked for by somebody who may not."""
+
+import pytest
+from dagster_graphql.schema import create_schema
+
+from dagster_backfills.instance.door.mutations import RIGHTS
+from dagster_backfills.roles import Right
+from dagster_backfills_tests.instance.door.asking import LAUNCH, run_of, written
+from dagster_backfills_tests.instance.door.conftest import Served
+
+MUTATIONS = create_schema().graphql_schema.mutation_type.fields
+
+
+def test_every_mutation_of_dagsters_has_a_right_and_no_other_is_named() -> None:
+    unknown, gone = sorted(set(MUTATIONS) - set(RIGHTS)), sorted(set(RIGHTS) - set(MUTATIONS))
+    assert (unknown, gone) == ([], []), "give each its right in instance/door/mutations.py"
+
+
+@pytest.mark.parametrize("name", sorted(MUTATIONS))
+def test_whoever_may_only_look_is_refused_it_and_that_is_noted(served: Served, name: str) -> None:
+    before, launched = len(served.rows()), served.launched()
+    answer = served.ask("vera", written(name, MUTATIONS[name]))
+    assert answer.refused == (RIGHTS[name] is not Right.look), answer
+    assert served.launched() == launched
+    noted = [(row["who"], row["action"], row["outcome"]) for row in served.rows()[before:]]
+    assert noted == ([("vera", name, "refused")] if answer.refused else [])
+
+
+@pytest.mark.parametrize("name", sorted(name for name, right in RIGHTS.items() if right is Right.admin))
+def test_whoever_may_launch_everywhere_is_refused_what_concerns_the_instance(
+    served: Served, name: str
+) -> None:
+    answer = served.ask("lena", written(name, MUTATIONS[name]))
+    assert answer.refused
+    said = " ".join([*answer.errors, *(str(each.get("message")) for each in answer.results())])
+    assert f"lena may not {name}: it needs the right admin in all domains." in said
+
+
+@pytest.mark.parametrize("name", sorted(name for name, right in RIGHTS.items() if right is Right.launch))
+def test_whoever_may_launch_everywhere_is_let_in(served: Served, name: str) -> None:
+    # What it is about is not there: Dagster says so, or fails, and the door has let it in.
+    answer = served.ask("lena", written(name, MUTATIONS[name]))
+    assert not answer.refused
+    assert served.rows()[-1]["outcome"] in ("done", "failed")
+
+
+def test_a_mutation_that_has_no_right_is_refused_to_everybody(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launched = served.launched()
+    monkeypatch.delitem(RIGHTS, "launchRun")  # type: ignore[arg-type]
+    answer = served.ask("olga", LAUNCH, run=run_of("refresh_training"))
+    assert answer.data["launchRun"]["__typename"] == "UnauthorizedError"
+    assert "is not known to this door" in answer.data["launchRun"]["message"]
+    assert served.launched() == launched

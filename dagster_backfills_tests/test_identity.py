@@ -1,0 +1,57 @@
+"""Who sends a request, from its headers and its address."""
+
+import os
+import pwd
+import socket
+
+import pytest
+
+from dagster_backfills.identity import ForgedError, Identity, identify, system_user
+
+SECRET = "s3cret"
+LOCAL = {"host": "localhost:3000"}
+
+
+def test_the_proxys_user_and_groups_are_taken_with_its_secret_alone() -> None:
+    given = {"x-proxy-secret": SECRET, "x-forwarded-user": "olga", "x-forwarded-groups": "a, b,,"}
+    assert identify(given, SECRET, "10.0.0.9") == Identity("olga", ("a", "b"))
+    for forged in ({**given, "x-proxy-secret": "guess"}, {"x-forwarded-user": "olga"}, {}):
+        with pytest.raises(ForgedError, match="does not come from the proxy"):
+            identify(forged, SECRET, "127.0.0.1")
+
+
+def test_a_proxy_that_names_nobody_lets_nobody_in() -> None:
+    with pytest.raises(ForgedError, match="names no user"):
+        identify({"x-proxy-secret": SECRET, "x-forwarded-user": " "}, SECRET, "10.0.0.9")
+
+
+def test_a_name_beyond_latin_1_is_read_as_it_was_sent() -> None:
+    sent = "Zoë Łuk".encode().decode("latin-1")  # as servers hand headers over
+    assert identify({"x-proxy-secret": SECRET, "x-forwarded-user": sent}, SECRET, None).user == "Zoë Łuk"
+
+
+@pytest.mark.parametrize("host", ["localhost:3000", "127.0.0.1:3000", "[::1]:3000"])
+def test_without_a_proxy_this_machines_user_is_let_in(host: str) -> None:
+    assert identify({"host": host}, "", "127.0.0.1") == Identity(system_user())
+
+
+@pytest.mark.parametrize(
+    ("headers", "client"),
+    [
+        (LOCAL, "192.0.2.7"),
+        (LOCAL, None),
+        ({"host": "evil.example:3000"}, "127.0.0.1"),  # a name that a page had bound to this machine
+        ({**LOCAL, "x-forwarded-for": "192.0.2.7"}, "127.0.0.1"),
+        ({**LOCAL, "x-forwarded-user": "olga"}, "127.0.0.1"),
+        ({**LOCAL, "x-proxy-secret": ""} | {"x-proxy-secret": "x"}, "127.0.0.1"),
+    ],
+)
+def test_without_a_proxy_nobody_else_is(headers: dict[str, str], client: str | None) -> None:
+    with pytest.raises(ForgedError):
+        identify(headers, "", client)
+
+
+def test_the_systems_user_is_not_what_variables_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("USER", "LOGNAME", "USERNAME"):
+        monkeypatch.setenv(name, "somebody-else")
+    assert system_user() == f"{pwd.getpwuid(os.getuid()).pw_name}@{socket.gethostname()}"

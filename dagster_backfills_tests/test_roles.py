@@ -1,0 +1,85 @@
+"""What each user may do, by domain, from the file."""
+
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from dagster_backfills.errors import NotUsableError
+from dagster_backfills.identity import Identity
+from dagster_backfills.roles import Right, read_roles
+
+FILE = """
+[users.olga]
+"*" = "admin"
+training = "look"
+[users.tim]
+training = "undo"
+[users.anna]
+"*" = "admin"
+[groups.crew]
+progress = "launch"
+"""
+
+
+def test_a_right_is_the_most_of_what_user_and_groups_are_given(tmp_path: Path) -> None:
+    (tmp_path / "roles.toml").write_text(FILE)
+    roles = read_roles(str(tmp_path / "roles.toml"))
+    tim, member = Identity("tim", ("crew",)), Identity("nobody", ("crew", "others"))
+    for who, right, domains, may in [
+        (tim, Right.undo, ["training"], True),
+        (tim, Right.admin, ["training"], False),
+        (tim, Right.launch, ["training", "progress"], True),
+        (tim, Right.undo, ["training", "progress"], False),
+        (member, Right.launch, ["progress"], True),
+        (member, Right.launch, None, False),
+        (Identity("olga"), Right.admin, None, False),
+        (Identity("anna"), Right.admin, None, True),
+        (Identity("olga"), Right.admin, ["kintell"], True),
+        (Identity("olga"), Right.launch, ["training"], False),
+        (Identity("stranger"), Right.look, None, True),
+        (Identity("stranger"), Right.launch, ["progress"], False),
+    ]:
+        assert roles.may(who, right, domains) == may, (who, right, domains)
+
+
+def test_what_is_not_known_needs_the_right_in_every_domain_that_the_file_names(tmp_path: Path) -> None:
+    (tmp_path / "roles.toml").write_text('[users.olga]\n"*" = "launch"\ntraining = "look"\n')
+    roles = read_roles(str(tmp_path / "roles.toml"))
+    assert roles.may(Identity("olga"), Right.launch, ["progress"])
+    assert not roles.may(Identity("olga"), Right.launch, None)
+
+
+def test_the_file_in_the_documentation_says_what_is_said_of_it(tmp_path: Path, project_root: Path) -> None:
+    page = (project_root / "docs" / "how-to" / "secure.md").read_text()
+    block = page[page.index("    [users.olga]") :].partition("\n\n| right")[0]
+    (tmp_path / "roles.toml").write_text(dedent(block))
+    roles = read_roles(str(tmp_path / "roles.toml"))
+    assert roles.may(Identity("olga"), Right.admin, None)
+    assert roles.may(Identity("tina", ("trainers",)), Right.undo, ["training"])
+    assert not roles.may(Identity("tina", ("trainers",)), Right.undo, ["progress"])
+
+
+def test_without_a_file_whoever_comes_in_may_do_everything() -> None:
+    assert read_roles("").may(Identity("anybody"), Right.admin, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (None, "No such file"),
+        ("users = [", "Invalid value"),
+        ("[people.olga]", r"\[people\] is neither users nor groups"),
+        ('[users]\nolga = "admin"', "users.olga is no table of domains"),
+        ('users = "all"', "users.users is no table"),
+        ('[users.olga]\n"*" = "root"', r"users.olga: \* = 'root' is no right"),
+        ('[users.olga]\n"*" = 3', r"users.olga: \* = 3 is no right"),
+        ('[users.olga]\n"*" = ["undo"]', r"users.olga: \* = \['undo'\] is no right"),
+    ],
+)
+def test_a_file_that_is_wrong_says_where(tmp_path: Path, text: str | None, why: str) -> None:
+    if text is not None:
+        (tmp_path / "roles.toml").write_text(text)
+    with pytest.raises(NotUsableError, match=why) as raised:
+        read_roles(str(tmp_path / "roles.toml"))
+    assert "look|launch|undo|admin" in raised.value.hint
