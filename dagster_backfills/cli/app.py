@@ -38,10 +38,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Statistics of cohorts and students: status, find, next, run.",
     ),
     "kintell": (
-        "dagster_backfills.cli.kintell",
+        "dagster_backfills.cli.kintell.commands",
         "Sessions from CSV files: start, resume, errors, replay, rollback.",
     ),
-    "jobs": ("dagster_backfills.cli.queue", "The background queue: enqueue, list, watch, cancel, retry."),
+    "jobs": ("dagster_backfills.cli.queue.commands", "The background queue: enqueue, list, watch, cancel, retry."),
     "scoring": ("dagster_backfills.cli.scoring", "Members' daily scores: run, explain, status."),
     "new": ("dagster_backfills.cli.new", "The first draft of a backfill, from the table that it is to fill."),
     "check": ("dagster_backfills.cli.check", "Look for mistakes in the declarations, in files and database."),

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dagster_backfills.cli.errors import INTERRUPTED, USAGE, explain
-from dagster_backfills.cli.kintell import app
+from dagster_backfills.cli.kintell.commands import app
 from dagster_backfills.domains.kintell.file.register import register
 from dagster_backfills.domains.kintell.importing.importer import Options, run_import
 from dagster_backfills.errors import UserError

@@ -130,7 +130,7 @@ def test_the_command_lists_types_with_their_fields_and_registers_them(jobs_db, d
     }  # fmt: skip
     assert before["noop"]["handler"] == "none here" and before["transcription"]["database"] == "knows it"
     refused = _command("enqueue", "make_invoice", "--input", '{"customer": "A", "lines": [1]}', code=2).stderr
-    assert "backfills jobs types --register" in refused
+    assert "backfills queue types --register" in refused
     after = _command("types", "--register").stdout
     assert "make_invoice" in after and "does not know it" not in after
     _command("enqueue", "make_invoice", "--input", '{"customer": "A", "lines": [1]}')

@@ -9,7 +9,7 @@ import typer
 
 from dagster_backfills.cli.domain_runs import database, launch
 from dagster_backfills.cli.errors import FAILURES
-from dagster_backfills.cli.kintell_options import (
+from dagster_backfills.cli.kintell.options import (
     BatchRows,
     Duplicates,
     File,
@@ -23,9 +23,9 @@ from dagster_backfills.cli.kintell_options import (
     one_of,
     place,
 )
-from dagster_backfills.cli.kintell_runs import copy, find_job, import_and_show, readable, waiting
-from dagster_backfills.cli.kintell_show import show_job, show_jobs
-from dagster_backfills.cli.kintell_watch import verdict_of
+from dagster_backfills.cli.kintell.runs import copy, find_job, import_and_show, readable, waiting
+from dagster_backfills.cli.kintell.show import show_job, show_jobs
+from dagster_backfills.cli.kintell.watch import verdict_of
 from dagster_backfills.cli.output import confirm, print_json, print_table, say
 from dagster_backfills.domains.kintell.after.error_file import stream_errors, write_error_file
 from dagster_backfills.domains.kintell.file.header import KNOWN

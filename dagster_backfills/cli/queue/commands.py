@@ -1,4 +1,4 @@
-"""`backfills jobs`: put background jobs in, look at them, watch, cancel and retry them."""
+"""`backfills queue`: put background jobs in, look at them, watch, cancel and retry them."""
 
 import json as json_module
 import sys
@@ -10,7 +10,7 @@ from uuid import UUID
 import typer
 
 from dagster_backfills.cli.domain_runs import database
-from dagster_backfills.cli.job_types import require_type, type_line
+from dagster_backfills.cli.queue.types import require_type, type_line
 from dagster_backfills.cli.output import confirm, duration, print_json, print_table, say
 from dagster_backfills.domains.queue import queue
 from dagster_backfills.domains.queue.registry import background_job_types, known_hint
@@ -27,7 +27,7 @@ STATUSES = ("pending", "processing", "completed", "failed", "cancelled")
 
 @app.command()
 def enqueue(
-    job_type: Annotated[str, typer.Argument(metavar="TYPE", help="One of `backfills jobs types`.")],
+    job_type: Annotated[str, typer.Argument(metavar="TYPE", help="One of `backfills queue types`.")],
     input_: Annotated[
         str, typer.Option("--input", help="The input as JSON; @FILE reads it from a file.")
     ] = "{}",
@@ -98,7 +98,7 @@ def show(
     with database() as conn:
         found = queue.rows(conn, "one_job", job_id=_id(job_id))
     if not found:
-        raise UserError(f"There is no job {job_id}.", "backfills jobs list shows those there are.")
+        raise UserError(f"There is no job {job_id}.", "backfills queue list shows those there are.")
     if json:
         print_json(found[0])
         return
@@ -113,7 +113,7 @@ def watch(
     limit: Annotated[int, typer.Option(min=1, help="At most so many jobs at once.")] = 30,
 ) -> None:
     """The live progress of all active jobs. Ctrl-C ends it, and no job. In a pipe: one line of JSON a change."""
-    from dagster_backfills.cli.queue_watch import watch_jobs
+    from dagster_backfills.cli.queue.watch import watch_jobs
 
     with database() as conn:
         watch_jobs(conn, until_done=until_done, limit=limit)

@@ -10,8 +10,8 @@ import typer
 
 from dagster_backfills.cli.domain_runs import database, launch
 from dagster_backfills.cli.errors import FAILURES
-from dagster_backfills.cli.kintell_show import show_job
-from dagster_backfills.cli.kintell_watch import newest_job_of_run, watch_import
+from dagster_backfills.cli.kintell.show import show_job
+from dagster_backfills.cli.kintell.watch import newest_job_of_run, watch_import
 from dagster_backfills.cli.output import say
 from dagster_backfills.domains.kintell.importing.account import Job, load_job
 
