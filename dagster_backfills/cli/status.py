@@ -1,9 +1,9 @@
-"""`backfills status`: one page over all domains, once or again and again. Only reads."""
+"""`backfills status`: one page over all backfills, once or again and again; or one of them. Only reads."""
 
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
@@ -13,9 +13,24 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from dagster_backfills.cli.domain_runs import database
+from dagster_backfills.cli import overview
+from dagster_backfills.cli.backfills import named, the_name
+from dagster_backfills.cli.domain_runs import glance
 from dagster_backfills.cli.errors import explain
-from dagster_backfills.cli.output import console, duration, json_line, print_json, print_table, say, table_of
+from dagster_backfills.cli.kintell.commands import status as show_imports
+from dagster_backfills.cli.output import (
+    Limit,
+    Wide,
+    console,
+    duration,
+    fitted,
+    json_line,
+    print_json,
+    print_table,
+    say,
+)
+from dagster_backfills.cli.partitions import show as show_partitions
+from dagster_backfills.cli.queue.commands import list_ as show_queue
 from dagster_backfills.cli.status_page import StatusPage, look
 from dagster_backfills.postgres.connection import connect
 from dagster_backfills.postgres.embedded import resolve_database_url
@@ -27,6 +42,19 @@ app = typer.Typer()
 
 @app.command()
 def status(
+    name: Annotated[
+        str,
+        typer.Argument(metavar="[NAME]", help="One backfill, by partition; without it, one page over all."),
+    ] = "",
+    text: Annotated[
+        str, typer.Argument(metavar="[TEXT]", help="Only partitions in whose key or names this is.")
+    ] = "",
+    needs_backfill: Annotated[
+        bool, typer.Option("--needs-backfill", help="Only what is missing, stale or failed.")
+    ] = False,
+    failed: Annotated[bool, typer.Option("--failed", help="Only what has open failures.")] = False,
+    limit: Limit = None,
+    wide: Wide = False,
     json: Annotated[
         bool,
         typer.Option("--json", help="Print JSON on stdout and nothing else there; with --watch a line each."),
@@ -37,16 +65,28 @@ def status(
         bool, typer.Option("--ticks/--no-ticks", help="Schedules and sensors; without them it is quicker.")
     ] = True,
 ) -> None:
-    """What is up to date, missing, stale, failed and running, in every domain; the queue, the chain, the next ticks."""
+    """What is up to date, missing, stale, failed and running; of one backfill, how each of its partitions stands."""
+    if name:
+        _one(the_name(name), text, needs_backfill, failed, limit, wide, json)
+        return
     if watch:
         _watch(json, interval, ticks)
         return
-    with database() as conn:
+    with glance() as conn:
         page = look(conn, resolve_database_url(), ticks=ticks)
     if json:
         print_json(page.as_json())
     else:
-        _print(page)
+        _print(page, wide)
+
+
+def _one(name: str, text: str, needed: bool, failed: bool, limit: int | None, wide: bool, json: bool) -> None:
+    if name == "kintell":
+        show_imports(text, most=limit or 20, wide=wide, json=json)
+    elif name == "queue":
+        show_queue(status="failed" if failed else "", limit=limit, wide=wide, json=json)
+    else:
+        show_partitions(named(name, "status"), text, needed, failed, limit, wide, json)
 
 
 @dataclass(frozen=True)
@@ -56,24 +96,25 @@ class Section:
     title: str
     headers: Sequence[str]
     rows: Sequence[Sequence[Any]]
+    ids: Sequence[str] = ()
 
 
 def sections(page: StatusPage) -> Iterator[Section]:
     """The tables of the page; one without rows is left out, the domains' aside."""
-    headers = ["domain", "of", "units", "up to date", "missing", "stale", "failed", "oldest change not seen"]
-    yield Section("domains", headers, [astuple(each) for each in page.domains])
+    yield Section("backfills", *overview.rows(page.backfills), ids=["backfill"])
     found = [
         Section(
             "running",
             ["run", "assets", "partitions", "units", "failed", "units/s", "time left", "last batch"],
             [
                 (
-                    run["run_id"][:8], run["assets"], _of(run["partitions_done"], run["partitions_total"]),
+                    run["run_id"], run["assets"], _of(run["partitions_done"], run["partitions_total"]),
                     _of(run["units_done"], run["units_total"]), run["failures"], f"{run['units_per_second']:,.0f}",
                     run["time_left"], _ago(run["silent_for"]),
                 )
                 for run in page.running
             ],
+            ids=["run"],
         ),
         Section(
             "held back", ["what", "how", "since"],
@@ -84,12 +125,13 @@ def sections(page: StatusPage) -> Iterator[Section]:
             ["job", "file", "status", "rows", "rejected", "rows/s", "time left", "heartbeat"],
             [
                 (
-                    str(each["job"])[:8], each["file_name"], each["status"],
+                    each["job"], each["file_name"], each["status"],
                     _of(each["processed_rows"], each["total_rows"]), each["failed_rows"], each["rows_per_second"],
                     each["time_left"] if each["status"] == "running" else None, _ago(each["silent_for"]),
                 )
                 for each in page.imports
             ],
+            ids=["job"],
         ),
         Section(
             "queue of background jobs",
@@ -137,16 +179,16 @@ def remarks(page: StatusPage) -> list[str]:
     if page.dagster.runs_queued or page.dagster.runs_started:
         lines.append(f"Runs: {page.dagster.runs_started:,} at work, {page.dagster.runs_queued:,} queued.")
     if page.failures:
-        lines.append("See failures: backfills failures list · try them again: backfills failures retry")
+        lines.append("See failures: backfills failures · try them again: backfills run NAME --which failed")
     return lines
 
 
-def _print(page: StatusPage) -> None:
+def _print(page: StatusPage, wide: bool = False) -> None:
     say(page.server)
     for section in sections(page):
         if not sys.stdout.isatty():
             typer.echo(f"# {section.title}")
-        print_table(section.headers, section.rows, section.title)
+        print_table(section.headers, section.rows, section.title, ids=section.ids, wide=wide)
     say(*remarks(page))
 
 
@@ -173,13 +215,14 @@ def _screen(page: StatusPage | str) -> Any:
     if isinstance(page, str):
         return Text(page)
     head = Text(f"{page.server} · {page.at:%Y-%m-%d %H:%M:%S} UTC · Ctrl-C ends")
-    tables = [table_of(each.headers, each.rows, each.title) for each in sections(page)]
+    width = console().width
+    tables = [fitted(each.headers, each.rows, each.title, each.ids, width)[0] for each in sections(page)]
     return Group(head, Text("\n".join(remarks(page))), *tables)
 
 
 def _pages(interval: float, ticks: bool) -> Iterator[StatusPage | str]:
     """A page every `interval` seconds, or a line that says why there is none. The first must succeed."""
-    with database() as conn:
+    with glance() as conn:
         url = resolve_database_url()
         yield look(conn, url, ticks=ticks)
     connection: psycopg.Connection[Any] | None = None

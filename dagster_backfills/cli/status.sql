@@ -1,7 +1,3 @@
--- name: domains
--- Every domain has a view of this name and with the same columns in its schema.
-select schemaname from pg_views where viewname = 'overview' order by schemaname;
-
 -- name: running
 -- Runs at work, from the account of their batches: how far, how fast, how long yet, and how long silent.
 select

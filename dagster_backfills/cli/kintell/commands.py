@@ -23,13 +23,13 @@ from dagster_backfills.cli.kintell.options import (
     one_of,
     place,
 )
-from dagster_backfills.cli.kintell.runs import copy, find_job, import_and_show, readable, waiting
+from dagster_backfills.cli.kintell.runs import copy, find, find_job, import_and_show, readable, waiting
 from dagster_backfills.cli.kintell.show import show_job, show_jobs
 from dagster_backfills.cli.kintell.watch import verdict_of
-from dagster_backfills.cli.output import confirm, print_json, print_table, say
+from dagster_backfills.cli.output import Wide, confirm, print_json, print_table, say
 from dagster_backfills.domains.kintell.after.error_file import stream_errors, write_error_file
 from dagster_backfills.domains.kintell.file.header import KNOWN
-from dagster_backfills.domains.kintell.importing.account import list_jobs, load_job, set_status
+from dagster_backfills.domains.kintell.importing.account import list_jobs, set_status
 
 app = typer.Typer(no_args_is_help=True, help="Historical sessions from CSV files.")
 
@@ -72,15 +72,16 @@ def resume(
 def status(
     job: Annotated[str, typer.Argument(metavar="[JOB]", help="One job; the newest without it.")] = "",
     most: Annotated[int, typer.Option(help="How many jobs.")] = 20,
+    wide: Wide = False,
     json: Json = False,
 ) -> None:
     """The jobs, newest first: how far, how many rows, how many rejected."""
     with database() as conn:
-        jobs = [load_job(conn, job)] if job else list_jobs(conn, most)
+        jobs = [find(conn, job)] if job else list_jobs(conn, most)
     if job:
         show_job(jobs[0], json)
     else:
-        show_jobs(jobs, json)
+        show_jobs(jobs, json, wide)
 
 
 @app.command()
@@ -90,7 +91,7 @@ def errors(
 ) -> None:
     """The rejected rows as CSV, each with its number and what is wrong: fix them and send the file in again."""
     with database() as conn:
-        found = load_job(conn, job)
+        found = find(conn, job)
         if output:
             rows = write_error_file(conn, found.id, place(output))
             say(f"{rows:,} rejected rows in {output}")
@@ -129,8 +130,8 @@ def validate(
             ["rows", "new", "duplicates", "would be rejected", "missing users"],
             [[verdict[name] for name in ("total", "new", "duplicates", "failed", "missing_users")]],
         )
-        print_table(["error", "rows"], verdict["kinds"])
-        print_table(["row", "error"], verdict["errors"][:20], title="the first of them")
+        print_table(["error", "rows"], verdict["kinds"], fold=True)
+        print_table(["row", "error"], verdict["errors"][:20], title="the first of them", fold=True)
     raise typer.Exit(FAILURES if verdict["failed"] else 0)
 
 
@@ -152,8 +153,15 @@ def replay(job: JobId, create_missing_users: MakeUsers = False, json: Json = Fal
     found = find_job(job, "replay")
     config = {"job": str(found.id), "create_missing_users": create_missing_users}
     _, code = launch("replay_kintell_errors", {"ops": {"replay_errors": {"config": config}}}, watch=waiting)
-    show_job(find_job(job), json)
-    raise typer.Exit(code)
+    now = find_job(str(found.id))
+    show_job(now, json)
+    say(
+        f"{found.failed_rows - now.failed_rows:,} of {found.failed_rows:,} rejected rows were imported, "
+        f"{now.failed_rows:,} are still rejected."
+    )
+    if now.failed_rows:
+        say(f"What is wrong with them: backfills kintell errors {now.id} -o FILE")
+    raise typer.Exit(code or (FAILURES if now.failed_rows else 0))
 
 
 @app.command()
@@ -205,7 +213,7 @@ def missing_users(file: File, json: Json = False) -> None:
         print_json({"missing": found.missing_count, "users": users})
         return
     if found.missing:
-        print_table(["email", "role"], found.missing)
+        print_table(["email", "role"], found.missing, ids=["email"])
     shown = f", the first {len(found.missing):,} above" if found.missing_count > len(found.missing) else ""
     say(f"{found.missing_count:,} users are missing{shown}.")
 
@@ -223,4 +231,4 @@ def template() -> None:
 
 def _set_status(job: str, verb: str, json: bool) -> None:
     with database() as conn:
-        show_job(set_status(conn, job, verb), json)
+        show_job(set_status(conn, find(conn, job).id, verb), json)

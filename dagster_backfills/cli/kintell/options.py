@@ -6,10 +6,12 @@ from typing import Annotated, Any
 
 import typer
 
+from dagster_backfills.cli.output import Json as Json
 from dagster_backfills.errors import UserError
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else there.")]
-JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id, as `status` shows it.")]
+JobId = Annotated[
+    str, typer.Argument(metavar="JOB", help="The job's id, how that begins, or its file's name.")
+]
 File = Annotated[
     str, typer.Argument(metavar="FILE", help="A CSV: a path, or an fsspec URL (s3://…, gs://…).")
 ]

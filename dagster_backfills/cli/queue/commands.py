@@ -1,6 +1,7 @@
 """`backfills queue`: put background jobs in, look at them, watch, cancel and retry them."""
 
 import json as json_module
+import re
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,8 +11,21 @@ from uuid import UUID
 import typer
 
 from dagster_backfills.cli.domain_runs import database
+from dagster_backfills.cli.names import the_one
+from dagster_backfills.cli.output import (
+    Json,
+    Limit,
+    Wide,
+    Yes,
+    confirm,
+    duration,
+    print_fields,
+    print_json,
+    print_table,
+    say,
+    shown,
+)
 from dagster_backfills.cli.queue.types import require_type, type_line
-from dagster_backfills.cli.output import confirm, duration, print_json, print_table, say
 from dagster_backfills.domains.queue import queue
 from dagster_backfills.domains.queue.registry import background_job_types, known_hint
 from dagster_backfills.errors import UserError
@@ -19,9 +33,8 @@ from dagster_backfills.errors import UserError
 app = typer.Typer(
     no_args_is_help=True, help="Background jobs: enqueue, list, show, types, watch, cancel, retry, clean-up."
 )
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else there.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-JobIds = Annotated[list[str], typer.Argument(metavar="ID…", help="The jobs' ids.")]
+JobIds = Annotated[list[str], typer.Argument(metavar="ID…", help="The jobs' ids, or how each begins.")]
+_MOST = 1_000  # that are asked of the database, where nobody says how many
 STATUSES = ("pending", "processing", "completed", "failed", "cancelled")
 
 
@@ -67,7 +80,8 @@ def enqueue(
 def list_(
     status: Annotated[str, typer.Option(help=f"Only these: {', '.join(STATUSES)}.")] = "",
     job_type: Annotated[str, typer.Option("--type", help="Only this type.")] = "",
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
+    limit: Limit = None,
+    wide: Wide = False,
     json: Json = False,
 ) -> None:
     """The newest jobs first."""
@@ -76,7 +90,7 @@ def list_(
     with database() as conn:
         require_type(conn, job_type)
         found = queue.rows(
-            conn, "list_jobs", status=status or None, job_type=job_type or None, max_rows=limit
+            conn, "list_jobs", status=status or None, job_type=job_type or None, max_rows=limit or _MOST
         )
     if json:
         print_json(found)
@@ -85,8 +99,10 @@ def list_(
         say("There are no such jobs.")
         return
     print_table(
-        ["id", "type", "status", "priority", "%", "retries", "created", "took", "last error"],
-        [_line(row) for row in found],
+        ["id", "type", "status", "%", "last error", "retries", "priority", "created", "took"],
+        [_line(row) for row in shown(found, limit)],
+        ids=["id"],
+        wide=wide,
     )
 
 
@@ -96,15 +112,11 @@ def show(
 ) -> None:
     """Everything about one job, its output and its errors."""
     with database() as conn:
-        found = queue.rows(conn, "one_job", job_id=_id(job_id))
-    if not found:
-        raise UserError(f"There is no job {job_id}.", "backfills queue list shows those there are.")
+        (found,) = queue.rows(conn, "one_job", job_id=_id(conn, job_id))
     if json:
-        print_json(found[0])
-        return
-    print_table(
-        ["field", "value"], [(name, _shown(value)) for name, value in found[0].items() if value is not None]
-    )
+        print_json(found)
+    else:
+        print_fields((name, _shown(value)) for name, value in found.items())
 
 
 @app.command()
@@ -124,11 +136,10 @@ def cancel(
     ids: JobIds, reason: Annotated[str, typer.Option(help="Kept with the job.")] = "", yes: Yes = False
 ) -> None:
     """Cancel jobs that wait or are at work; those that have ended stay as they are."""
-    wanted = [_id(i) for i in ids]
-    confirm(f"Cancel {len(wanted)} jobs?", yes or len(wanted) == 1)
+    confirm(f"Cancel {len(ids)} jobs?", yes or len(ids) == 1)
     untouched = 0
     with database() as conn:
-        for job_id in wanted:
+        for job_id in [_id(conn, each) for each in ids]:
             before = queue.cancel(conn, job_id, reason or None)
             if before in ("pending", "processing"):
                 say(f"{job_id}: cancelled (it was {before}).")
@@ -155,7 +166,7 @@ def retry(
                 say(f"No job of type {job_type} has failed.")
                 return
             confirm(f"Retry {len(failed):,} failed jobs of type {job_type}?", yes)
-        count = queue.retry(conn, ids=[_id(i) for i in ids] if ids else None, job_type=job_type or None)
+        count = queue.retry(conn, ids=[_id(conn, i) for i in ids] if ids else None, job_type=job_type or None)
     say(f"{count:,} jobs wait again.")
     if ids and count < len(set(ids)):
         say(f"{len(set(ids)) - count} of those named have not failed, and stay as they are.")
@@ -193,17 +204,22 @@ def types(
         known = {row["job_type"]: row for row in queue.rows(conn, "known_types")}
     here = {kind.name: kind for kind in registry}
     found = [type_line(name, here.get(name), known.get(name)) for name in sorted(here | known)]
-    print_json(found) if json else print_table(list(found[0]), [tuple(line.values()) for line in found])
+    print_json(found) if json else print_table(
+        list(found[0]), [tuple(line.values()) for line in found], fold=True
+    )
     for problem in registry.problems.values():
         say(problem)
     raise typer.Exit(1 if registry.problems else 0)
 
 
-def _id(text: str) -> UUID:
-    try:
-        return UUID(text)
-    except ValueError:
-        raise UserError(f"{text!r} is not a job's id.", "An id looks like 018f4e2a-….") from None
+def _id(conn: Any, text: str) -> UUID:
+    """The job whose id this is, or begins so."""
+    digits = text.replace("-", "").casefold()
+    if not re.fullmatch("[0-9a-f]{1,32}", digits):
+        raise UserError(f"{text!r} is not a job's id.", "An id looks like 018f4e2a-….")
+    between = {"first": UUID(digits.ljust(32, "0")), "last": UUID(digits.ljust(32, "f"))}
+    found = {str(row["id"]): None for row in queue.rows(conn, "jobs_between", **between)}
+    return UUID(the_one(text.casefold(), found, "job", "backfills queue list shows those there are."))
 
 
 def _object(text: str, option: str) -> dict[str, Any]:
@@ -231,11 +247,11 @@ def _step(text: str) -> queue.Step:
 
 def _line(row: dict[str, Any]) -> tuple[Any, ...]:
     took = (row["completed_at"] or datetime.now(UTC)) - row["started_at"] if row["started_at"] else None
-    error = (row["last_error"] or "")[:80] if row["status"] in ("failed", "pending") else ""
+    error = row["last_error"] if row["status"] in ("failed", "pending") else None
     retries = f"{row['retry_count']}/{row['max_retries']}"
     return (
-        str(row["id"]), row["job_type"], row["status"], row["priority"], row["progress_percentage"], retries,
-        row["created_at"], duration(took), error,
+        row["id"], row["job_type"], row["status"], row["progress_percentage"], error, retries, row["priority"],
+        row["created_at"], duration(took),
     )  # fmt: skip
 
 
