@@ -96,7 +96,7 @@ app = typer.Typer(cls=_Commands, no_args_is_help=True, rich_markup_mode=None)
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"backfills {metadata.version('dagster-backfills')}")
+        typer.echo("backfills " + metadata.version("dagster-backfills"))
         raise typer.Exit
 
 

@@ -17,7 +17,7 @@ def the_one(wanted: str, there: Mapping[str, str | None], what: str, hint: str =
     folded = fold(wanted)
     ways = (
         (each for each in there if each == wanted),
-        (each for each, name in there.items() if folded == fold(name or "")),
+        (each for each, name in there.items() if name and folded == fold(name)),
         (each for each in there if wanted and each.startswith(wanted)),
         (each for each, name in there.items() if wanted and fold(name or "").startswith(folded)),
     )

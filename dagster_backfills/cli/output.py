@@ -193,7 +193,8 @@ def _cell(value: Any) -> str:
         return duration(value)
     if isinstance(value, datetime):
         if not sys.stdout.isatty() or isinstance(value, DistantTime):
-            return value.isoformat(sep=" ", timespec="seconds")
+            known = value.astimezone(UTC) if value.tzinfo else value
+            return known.isoformat(sep=" ", timespec="seconds")
         return f"{value.astimezone(UTC):%Y-%m-%d %H:%M}"
     return str(value)
 

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
@@ -100,59 +100,17 @@ class Section:
 
 
 def sections(page: StatusPage) -> Iterator[Section]:
-    """The tables of the page; one without rows is left out, the domains' aside."""
+    """The tables of the page; one without rows is left out, the backfills' aside."""
     yield Section("backfills", *overview.rows(page.backfills), ids=["backfill"])
+    busy = [each for each in page.queue if any(value for name, value in each.items() if name != "job_type")]
+    chain = {"day": "day", **{link: link for link in list(page.chain[0])[1:]}} if page.chain else {}
     found = [
-        Section(
-            "running",
-            ["run", "assets", "partitions", "units", "failed", "units/s", "time left", "last batch"],
-            [
-                (
-                    run["run_id"], run["assets"], _of(run["partitions_done"], run["partitions_total"]),
-                    _of(run["units_done"], run["units_total"]), run["failures"], f"{run['units_per_second']:,.0f}",
-                    run["time_left"], _ago(run["silent_for"]),
-                )
-                for run in page.running
-            ],
-            ids=["run"],
-        ),
-        Section(
-            "held back", ["what", "how", "since"],
-            [(each["name"], each["held"], each["since"].astimezone(UTC)) for each in page.held],
-        ),
-        Section(
-            "imports",
-            ["job", "file", "status", "rows", "rejected", "rows/s", "time left", "heartbeat"],
-            [
-                (
-                    each["job"], each["file_name"], each["status"],
-                    _of(each["processed_rows"], each["total_rows"]), each["failed_rows"], each["rows_per_second"],
-                    each["time_left"] if each["status"] == "running" else None, _ago(each["silent_for"]),
-                )
-                for each in page.imports
-            ],
-            ids=["job"],
-        ),
-        Section(
-            "queue of background jobs",
-            ["type", "waiting", "for later", "at work", "oldest waits", "done last hour", "failed last hour"],
-            [
-                tuple(each.values())[:7]
-                for each in page.queue
-                if any(value for name, value in each.items() if name != "job_type")
-            ],
-        ),
-        Section(
-            "scoring chain", ["day", "commitment", "churn risk", "coach actions", "remark"],
-            [tuple(each.values()) for each in page.chain],
-        ),
-        Section(
-            "open failures", ["asset", "units", "last", "message"],
-            [
-                (each["asset"], each["failures"], each["last_seen"].astimezone(UTC), redact(each["last_message"]))
-                for each in page.failures
-            ],
-        ),
+        _section("running", page.running, _RUNNING),
+        _section("held back", page.held, {"what": "name", "how": "held", "since": "since"}),
+        _section("imports", page.imports, _IMPORTS),
+        _section("queue of background jobs", busy, _QUEUE),
+        _section("scoring chain", page.chain, chain),
+        _section("open failures", page.failures, _FAILURES),
         Section(
             "schedules and sensors", ["name", "kind", "next tick", "last tick", "result", "said"],
             [
@@ -165,6 +123,40 @@ def sections(page: StatusPage) -> Iterator[Section]:
         ),
     ]  # fmt: skip
     yield from (section for section in found if section.rows)
+
+
+# What each table shows, by header: a column of the page's rows, or two of which one is a part of the other.
+_Columns = Mapping[str, str | tuple[str, str]]
+_RUNNING: _Columns = {
+    "run": "run_id", "assets": "assets", "partitions": ("partitions_done", "partitions_total"),
+    "units": ("units_done", "units_total"), "failed": "failures", "units/s": "units_per_second",
+    "time left": "time_left", "last batch": "silent_for",
+}  # fmt: skip
+_IMPORTS: _Columns = {
+    "job": "job", "file": "file_name", "status": "status", "rows": ("processed_rows", "total_rows"),
+    "rejected": "failed_rows", "rows/s": "rows_per_second", "time left": "time_left", "heartbeat": "silent_for",
+}  # fmt: skip
+_QUEUE: _Columns = {
+    "type": "job_type", "waiting": "waiting", "for later": "scheduled", "at work": "processing",
+    "oldest waits": "oldest_waiting", "done last hour": "completed_last_hour", "failed last hour": "failed_last_hour",
+}  # fmt: skip
+_FAILURES: _Columns = {"asset": "asset", "units": "failures", "last": "last_seen", "message": "last_message"}
+
+
+def _section(title: str, rows: Sequence[Mapping[str, Any]], columns: _Columns) -> Section:
+    shown = [[_shown(row, column) for column in columns.values()] for row in rows]
+    return Section(title, list(columns), shown, ids=["run", "job"])
+
+
+def _shown(row: Mapping[str, Any], column: str | tuple[str, str]) -> Any:
+    if isinstance(column, tuple):
+        return _of(row[column[0]], row[column[1]])
+    value = row[column]
+    if column == "silent_for" and value is not None:
+        return f"{duration(value)} ago"
+    if column == "last_message":
+        return redact(value)
+    return f"{value:,.0f}" if column.endswith("per_second") and value is not None else value
 
 
 def remarks(page: StatusPage) -> list[str]:
@@ -241,10 +233,6 @@ def _pages(interval: float, ticks: bool) -> Iterator[StatusPage | str]:
 
 def _of(done: int | None, total: int | None) -> str:
     return f"{done or 0:,}" if total is None else f"{done or 0:,} of {total:,}"
-
-
-def _ago(value: timedelta | None) -> str | None:
-    return None if value is None else f"{duration(value)} ago"
 
 
 def _when(value: datetime | None, now: datetime) -> str | None:

@@ -58,11 +58,9 @@ def standings(
     found = []
     for key in selection.choose(conn, Which.all):
         row = told.get(key, {})
-        found.append(
-            Standing(
-                key, row.pop("name", None), key in missing, *standing.get(key, (None, 0, False)), more=row
-            )
-        )
+        stale_since, failed, undone = standing.get(key, (None, 0, False))
+        name = row.pop("name", None)
+        found.append(Standing(key, name, key in missing, stale_since, failed, undone, row))
     return found
 
 

@@ -2,6 +2,7 @@
 
 import json
 
+from dagster_backfills.domains.queue import queue
 from dagster_backfills_tests.cli.conftest import Cli
 
 FAILED = """
@@ -40,10 +41,7 @@ def test_the_newest_come_first_and_no_more_than_are_asked_for(cli: Cli, conn):
 def test_what_has_no_ledger_is_shown_from_where_it_is(cli: Cli, conn):
     job = "select jobs.enqueue_background_job('transcription', %s)"
     (job_id,) = conn.execute(job, ['{"audio_url": "https://a.test/b"}']).fetchone()
-    conn.execute(
-        "update jobs.background_jobs set status = 'failed', completed_at = now(), error_data ="
-        " jsonb_build_array(jsonb_build_object('message', 'no sound'))"
-    )
+    queue.fail(conn, queue.claim(conn, "w", 1)[0], "x", "no sound", "", False)
     failed = cli("failures", "queue")
     assert failed.stdout.splitlines()[1].split("\t")[:3] == [str(job_id), "transcription", "no sound"]
     assert "backfills queue retry ID" in failed.stderr

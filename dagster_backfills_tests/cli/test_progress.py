@@ -37,7 +37,7 @@ def school(conn: psycopg.Connection) -> psycopg.Connection:
     return conn
 
 
-def test_status_shows_what_is_missing_by_name_finds_it_and_says_what_is_next(cli: Cli, school: psycopg.Connection) -> None:
+def test_status_shows_what_is_missing_by_name_and_what_is_next(cli: Cli, school: psycopg.Connection) -> None:
     listed = cli("status", "progress_stats")
     assert listed.returncode == 0, listed.stderr
     assert listed.stdout.splitlines()[0].split("\t") == [
@@ -118,7 +118,12 @@ def test_the_next_one_alone_is_worked_missing_before_stale(cli: Cli, school: psy
 
 
 def test_a_database_without_migrations_says_which_and_what_to_do(cli: Cli, make_database) -> None:
-    for command in (["status", "progress_stats"], ["failures"], ["status"], ["run", "progress_stats", "--yes"]):
+    for command in (
+        ["status", "progress_stats"],
+        ["failures"],
+        ["status"],
+        ["run", "progress_stats", "--yes"],
+    ):
         done = cli(*command, env={"DATABASE_URL": make_database(migrated=False)})
         assert done.returncode == 3, command
         assert "backfills migrate" in done.stderr

@@ -1,17 +1,12 @@
 """`backfills queue`: put background jobs in, look at them, watch, cancel and retry them."""
 
 import json as json_module
-import re
-import sys
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Annotated, Any
-from uuid import UUID
 
 import typer
 
 from dagster_backfills.cli.domain_runs import database
-from dagster_backfills.cli.names import the_one
 from dagster_backfills.cli.output import (
     Json,
     Limit,
@@ -25,6 +20,7 @@ from dagster_backfills.cli.output import (
     say,
     shown,
 )
+from dagster_backfills.cli.queue.given import job_id_of, object_of, step_of
 from dagster_backfills.cli.queue.types import require_type, type_line
 from dagster_backfills.domains.queue import queue
 from dagster_backfills.domains.queue.registry import background_job_types, known_hint
@@ -60,7 +56,7 @@ def enqueue(
     json: Json = False,
 ) -> None:
     """Put one job in and print its id."""
-    given = _object(input_, "--input")
+    given = object_of(input_, "--input")
     with database() as conn:
         job_id = queue.enqueue(
             conn,
@@ -71,7 +67,7 @@ def enqueue(
             unique_key=unique_key or None,
             max_retries=max_retries,
             owner=queue.Owner(user_id or None, company_id or None, training_id or None),
-            then=[_step(step) for step in then or []],
+            then=[step_of(step) for step in then or []],
         )
     print_json({"id": job_id}) if json else typer.echo(str(job_id))
 
@@ -112,7 +108,7 @@ def show(
 ) -> None:
     """Everything about one job, its output and its errors."""
     with database() as conn:
-        (found,) = queue.rows(conn, "one_job", job_id=_id(conn, job_id))
+        (found,) = queue.rows(conn, "one_job", job_id=job_id_of(conn, job_id))
     if json:
         print_json(found)
     else:
@@ -139,7 +135,7 @@ def cancel(
     confirm(f"Cancel {len(ids)} jobs?", yes or len(ids) == 1)
     untouched = 0
     with database() as conn:
-        for job_id in [_id(conn, each) for each in ids]:
+        for job_id in [job_id_of(conn, each) for each in ids]:
             before = queue.cancel(conn, job_id, reason or None)
             if before in ("pending", "processing"):
                 say(f"{job_id}: cancelled (it was {before}).")
@@ -166,7 +162,9 @@ def retry(
                 say(f"No job of type {job_type} has failed.")
                 return
             confirm(f"Retry {len(failed):,} failed jobs of type {job_type}?", yes)
-        count = queue.retry(conn, ids=[_id(conn, i) for i in ids] if ids else None, job_type=job_type or None)
+        count = queue.retry(
+            conn, ids=[job_id_of(conn, i) for i in ids] if ids else None, job_type=job_type or None
+        )
     say(f"{count:,} jobs wait again.")
     if ids and count < len(set(ids)):
         say(f"{len(set(ids)) - count} of those named have not failed, and stay as they are.")
@@ -210,39 +208,6 @@ def types(
     for problem in registry.problems.values():
         say(problem)
     raise typer.Exit(1 if registry.problems else 0)
-
-
-def _id(conn: Any, text: str) -> UUID:
-    """The job whose id this is, or begins so."""
-    digits = text.replace("-", "").casefold()
-    if not re.fullmatch("[0-9a-f]{1,32}", digits):
-        raise UserError(f"{text!r} is not a job's id.", "An id looks like 018f4e2a-….")
-    between = {"first": UUID(digits.ljust(32, "0")), "last": UUID(digits.ljust(32, "f"))}
-    found = {str(row["id"]): None for row in queue.rows(conn, "jobs_between", **between)}
-    return UUID(the_one(text.casefold(), found, "job", "backfills queue list shows those there are."))
-
-
-def _object(text: str, option: str) -> dict[str, Any]:
-    try:
-        if text.startswith("@"):
-            text = sys.stdin.read() if text == "@-" else Path(text[1:]).read_text(encoding="utf-8")
-        value = json_module.loads(text, parse_constant=_no_constant)
-    except OSError as error:
-        raise UserError(f"{option} names {text[1:]}, which can't be read: {error.strerror}.") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{option} is not JSON: {error}.", """Write it so: '{"field": "value"}'.""") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{option} must be a JSON object.", """Write it so: '{"field": "value"}'.""")
-    return value
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number of JSON's")
-
-
-def _step(text: str) -> queue.Step:
-    job_type, _, given = text.partition("=")
-    return queue.Step(job_type, _object(given or "{}", f"--then {job_type}"))
 
 
 def _line(row: dict[str, Any]) -> tuple[Any, ...]:

@@ -86,7 +86,8 @@ def test_list_and_show_tell_what_became_of_a_job(command, db, registry):
     shown = json.loads(command("show", str(job_id), "--json").stdout)
     assert shown["input_data"] == {"a": 1} and shown["error_data"][0]["kind"] == "network"
     assert "the line is dead" in command("show", str(job_id)).stdout
-    assert "is not a job's id" in command("show", "17", code=2).stderr
+    assert "is not a job's id" in command("show", "the newest", code=2).stderr
+    assert json.loads(command("show", str(job_id)[:13], "--json").stdout) == shown
     assert "There is no job" in command("show", "00000000-0000-0000-0000-000000000000", code=2).stderr
     assert "no status 'gone'" in command("list", "--status", "gone", code=2).stderr
 

@@ -37,7 +37,7 @@ def _row(db, job_id):
 
 
 def _command(*arguments, code=0):
-    done = subprocess.run([SCRIPT, "jobs", *arguments], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([SCRIPT, "queue", *arguments], capture_output=True, text=True, timeout=120)
     assert done.returncode == code, done.stderr
     return done
 
