@@ -87,9 +87,11 @@ def print_table(
         for row in [headers, *([_cell(value) for value in row] for row in rows)]:
             typer.echo("\t".join(" ".join(cell.split()) for cell in row))
         return
+    if title:
+        typer.echo()
     width = _ENDLESS if wide else console().width
     table, absent = fitted(headers, rows, title, ids, width, fold=fold)
-    Console(width=_ENDLESS, highlight=False, soft_wrap=True).print(*(["\n"] if title else []), table, sep="")
+    Console(width=_ENDLESS, highlight=False, soft_wrap=True).print(table)
     if absent:
         say(f"No room for {', '.join(absent)}: --wide")
 

@@ -3,8 +3,10 @@
 import fcntl
 import os
 import pty
+import re
 import struct
 import subprocess
+import sys
 import termios
 import uuid
 from collections.abc import Callable
@@ -86,7 +88,7 @@ def test_rows_are_one_line_and_ids_are_whole(
     command, ids = COMMANDS[name]
     screen(width)
     command(False)
-    lines = capsys.readouterr().out.splitlines()
+    lines = bare(capsys.readouterr().out).splitlines()
     assert max(map(cell_len, lines)) <= width
     for (each,) in full.execute(ids):  # type: ignore[call-overload]
         assert sum(each in line.split("  ") or each in line.split() for line in lines) == 1
@@ -155,8 +157,6 @@ follow_run(sys.argv[1], "r", lambda: next(ends), lambda conn, run: [part], poll=
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_bar_keeps_them_too(width: int, database_url: str) -> None:
-    import sys
-
     shown = on_a_terminal(width, sys.executable, "-c", FOLLOW, database_url)
     assert "1,234,567 of 5,000,000 units, 12,345/s, 1 h 02 min left, 1,234 failed" in shown
 
@@ -167,6 +167,11 @@ def test_the_page_fits_a_real_terminal(width: int, full: psycopg.Connection) -> 
     said = next(number for number, line in enumerate(lines) if line.startswith(("The daemon", "Of Dagster")))
     assert max(map(cell_len, lines[:said])) <= width
     assert any("pending" in line for line in lines)
+
+
+def bare(text: str) -> str:
+    """The text without what makes it bold, or moves the cursor."""
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
 
 
 def on_a_terminal(width: int, *command: str) -> str:
@@ -186,4 +191,4 @@ def on_a_terminal(width: int, *command: str) -> str:
             break
     os.close(parent)
     assert process.wait() == 0
-    return shown.decode()
+    return bare(shown.decode())
