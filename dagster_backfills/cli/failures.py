@@ -9,7 +9,7 @@ from psycopg.rows import dict_row
 
 from dagster_backfills.cli.backfills import named, the_name
 from dagster_backfills.cli.domain_runs import glance
-from dagster_backfills.cli.output import Json, Limit, Wide, print_json, print_table, say, shown
+from dagster_backfills.cli.output import Json, Limit, Wide, print_json, print_table, say
 from dagster_backfills.redact import redact
 
 app = typer.Typer()
@@ -64,9 +64,9 @@ def failures(
         say(f"Nothing of {found} has failed." if found else "Nothing has failed.")
         return
     columns = [each for each in entries[0] if each not in _HIDDEN and (resolved or each != "resolved_at")]
-    rows = [[_told(column, each[column]) for column in columns] for each in shown(entries, limit)]
+    rows = [[_told(column, each[column]) for column in columns] for each in entries]
     headers = [column.replace("_", " ") for column in columns]
-    print_table(headers, rows, ids=["job", "partition", "unit"], wide=wide)
+    print_table(headers, rows, limit=limit, ids=["job", "partition", "unit"], wide=wide)
     if not resolved:
         again = _MENDED_BY.get(found) or f"backfills run {found or 'NAME'} --which failed"
         say(f"To try again, once the cause is mended: {again}")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from math import isfinite
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 from rich import box
@@ -20,10 +20,9 @@ from dagster_backfills.cli.errors import INTERRUPTED
 from dagster_backfills.errors import UserError
 from dagster_backfills.postgres.values import DistantTime, LongInterval
 
-T = TypeVar("T")
 _GAP = 2  # between two columns
 _LEAST = 16  # of a text that is cut off
-_ENDLESS = 100_000
+_ENDLESS = 1_000_000
 _TIME = re.compile(r"–|\d{4}-\d\d-\d\d( \d\d:\d\d)?")
 
 
@@ -61,19 +60,12 @@ Limit = Annotated[
 ]
 
 
-def shown(found: Sequence[T], limit: int | None) -> Sequence[T]:
-    """As many as were asked for; on a terminal a screen of them where nobody asked. Says how to see the rest."""
-    most = limit or (max(10, console().height - 6) if sys.stdout.isatty() else len(found))
-    if limit is None and len(found) > most:
-        say(f"{most:,} of {len(found):,} are shown. All: --limit {len(found)}")
-    return found[:most]
-
-
 def print_table(
     headers: Sequence[str],
     rows: Iterable[Sequence[Any]],
     title: str = "",
     *,
+    limit: int | None = _ENDLESS,
     ids: Sequence[str] = (),
     wide: bool = False,
     fold: bool = False,
@@ -82,16 +74,21 @@ def print_table(
 
     On a terminal a row is one line. Columns of `ids`, of numbers and times are never cut off: texts give way, then
     the last columns do. `wide` shows all of it. `fold`: texts are the point, and take as many lines as they need.
+    `limit`: at most so many rows; with None a screen of them on a terminal.
     """
+    found = list(rows)
+    shown = found[: limit or max(10, console().height - 6)] if limit or sys.stdout.isatty() else found
     if not sys.stdout.isatty():
-        for row in [headers, *([_cell(value) for value in row] for row in rows)]:
+        for row in [headers, *([_cell(value) for value in row] for row in shown)]:
             typer.echo("\t".join(" ".join(cell.split()) for cell in row))
         return
+    width = _ENDLESS if wide else console().width
+    table, absent = fitted(headers, shown, title, ids, width, fold=fold)
     if title:
         typer.echo()
-    width = _ENDLESS if wide else console().width
-    table, absent = fitted(headers, rows, title, ids, width, fold=fold)
     Console(width=_ENDLESS, highlight=False, soft_wrap=True).print(table)
+    if limit is None and len(shown) < len(found):
+        say(f"{len(shown):,} of {len(found):,} are shown. All: --limit {len(found)}")
     if absent:
         say(f"No room for {', '.join(absent)}: --wide")
 

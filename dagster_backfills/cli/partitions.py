@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 from dagster_backfills.cli.backfills import Named
 from dagster_backfills.cli.names import fold, the_one
-from dagster_backfills.cli.output import print_json, print_table, say, shown
+from dagster_backfills.cli.output import print_json, print_table, say
 from dagster_backfills.components.standing import Standing, next_of
 
 
@@ -23,7 +23,7 @@ def show(
         print_json([as_json(each) for each in found[:limit]])
         return
     if found:
-        _print(shown(found, limit), wide)
+        _print(found, limit, wide)
     say(summary(backfill.name, every))
 
 
@@ -52,7 +52,7 @@ def _words(each: Standing) -> str:
     return " ".join([each.partition, each.name or "", *(v for v in each.more.values() if isinstance(v, str))])
 
 
-def _print(found: Sequence[Standing], wide: bool) -> None:
+def _print(found: Sequence[Standing], limit: int | None, wide: bool) -> None:
     more = list(found[0].more)
     named, stale = any(each.name for each in found), any(each.stale_since for each in found)
     headers = ["partition", *(["name"] if named else []), "state", *(["stale since"] if stale else [])]
@@ -67,5 +67,9 @@ def _print(found: Sequence[Standing], wide: bool) -> None:
         for each in found
     ]
     print_table(
-        [*headers, *(column.replace("_", " ") for column in more)], rows, ids=["partition"], wide=wide
+        [*headers, *(column.replace("_", " ") for column in more)],
+        rows,
+        limit=limit,
+        ids=["partition"],
+        wide=wide,
     )

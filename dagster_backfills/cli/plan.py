@@ -7,7 +7,7 @@ import typer
 
 from dagster_backfills.cli.backfills import Name, Partitions, Whiches, declared_named, which_of
 from dagster_backfills.cli.errors import FAILURES
-from dagster_backfills.cli.output import Json, Limit, Wide, duration, print_json, print_table, say, shown
+from dagster_backfills.cli.output import Json, Limit, Wide, duration, print_json, print_table, say
 from dagster_backfills.dagster.plan_report import COUNTED, by_partition, by_table, examples, failures
 from dagster_backfills.engine.plan import Report
 
@@ -47,11 +47,10 @@ def show(report: Report, kept: str = "unchanged", limit: int | None = None, wide
     if not report.assets:
         say("Nothing to do.")
         return
-    _table(["table", *counted], by_table(report), "", None, wide)
+    _table(["table", *counted], by_table(report), "", limit, wide)
     _table(["table", "partition", *counted], by_partition(report), "by partition", limit, wide)
-    if report.failures:
-        _table(["table", "partition", "unit", "message"], failures(report), "would fail", limit, wide)
-    _table(["change", "table", "partition", "before", "after"], examples(report), "examples", None, wide)
+    _table(["table", "partition", "unit", "message"], failures(report), "would fail", limit, wide)
+    _table(["change", "table", "partition", "before", "after"], examples(report), "examples", limit, wide)
     estimate = report.estimate
     of = f"by {estimate.runs} earlier runs" if estimate.runs else "by what this took"
     say(
@@ -62,4 +61,5 @@ def show(report: Report, kept: str = "unchanged", limit: int | None = None, wide
 def _table(
     headers: Sequence[str], rows: Sequence[Sequence[Any]], title: str, limit: int | None, wide: bool
 ) -> None:
-    print_table(headers, shown(rows, limit), title, ids=["partition", "unit"], wide=wide)
+    if rows:
+        print_table(headers, rows, title, limit=limit, ids=["partition", "unit"], wide=wide)

@@ -22,6 +22,7 @@ from dagster_backfills.cli.kintell.options import (
     limits,
     one_of,
     place,
+    there,
 )
 from dagster_backfills.cli.kintell.runs import copy, find, find_job, import_and_show, readable, waiting
 from dagster_backfills.cli.kintell.show import show_job, show_jobs
@@ -47,7 +48,7 @@ def start(
 ) -> None:
     """Import a file. One that was begun before goes on where it stopped."""
     config = limits(batch_rows, max_errors, max_error_ratio, create_missing_users, rollback_on_failure)
-    config |= {"file": readable(place(file)), "on_duplicate": one_of(on_duplicate)}
+    config |= {"file": readable(there(file)), "on_duplicate": one_of(on_duplicate)}
     import_and_show(config, json)
 
 
@@ -110,7 +111,7 @@ def validate(
     json: Json = False,
 ) -> None:
     """Judge every row of a file and write nothing to the database."""
-    config = {"file": readable(place(file)), "on_duplicate": one_of(on_duplicate), "dry_run": True}
+    config = {"file": readable(there(file)), "on_duplicate": one_of(on_duplicate), "dry_run": True}
     seen: dict[str, str] = {}
 
     def watch(run_id: str, ended: Callable[[], bool]) -> None:
@@ -161,7 +162,7 @@ def replay(job: JobId, create_missing_users: MakeUsers = False, json: Json = Fal
     )
     if now.failed_rows:
         say(f"What is wrong with them: backfills kintell errors {now.id} -o FILE")
-    raise typer.Exit(code or (FAILURES if now.failed_rows else 0))
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -206,7 +207,7 @@ def missing_users(file: File, json: Json = False) -> None:
     from dagster_backfills.domains.kintell.file.register import preflight
 
     with database() as conn:
-        source = open_file(place(file), KintellSettings().allowed)
+        source = open_file(there(file), KintellSettings().allowed)
         found = preflight(conn, source, read_header(source))
     if json:
         users = [{"email": email, "role": role} for email, role in found.missing]

@@ -48,10 +48,13 @@ def readable(file: str, job: Job | None = None) -> str:
     from dagster_backfills.defs.kintell.resources import KintellSettings
     from dagster_backfills.domains.kintell.file.files import open_file
     from dagster_backfills.domains.kintell.file.reader import read_header
-    from dagster_backfills.domains.kintell.importing.importer import open_unchanged
 
     allowed = KintellSettings().allowed
     if job:
+        from dagster_backfills.domains.kintell.importing.importer import (
+            open_unchanged,  # the importer's parts
+        )
+
         open_unchanged(job, allowed)
     else:
         read_header(open_file(file, allowed))

@@ -18,7 +18,6 @@ from dagster_backfills.cli.output import (
     print_json,
     print_table,
     say,
-    shown,
 )
 from dagster_backfills.cli.queue.given import job_id_of, object_of, step_of
 from dagster_backfills.cli.queue.types import require_type, type_line
@@ -96,7 +95,8 @@ def list_(
         return
     print_table(
         ["id", "type", "status", "%", "last error", "retries", "priority", "created", "took"],
-        [_line(row) for row in shown(found, limit)],
+        [_line(row) for row in found],
+        limit=limit,
         ids=["id"],
         wide=wide,
     )
