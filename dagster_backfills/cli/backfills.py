@@ -5,11 +5,11 @@ Not here: what a verb shows.
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any
 
 import dagster as dg
 import psycopg
@@ -67,19 +67,6 @@ ELSEWHERE = {
         "explain": "backfills queue show ID",
     },
 }
-
-
-class Named(Protocol):
-    """One backfill, as the verbs know it."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def assets(self) -> list[str]: ...
-    def connect(self) -> AbstractContextManager[psycopg.Connection[Any]]: ...
-    def standings(self, conn: psycopg.Connection[Any]) -> list[Standing]: ...
-    def choose(self, conn: psycopg.Connection[Any], which: Which, wanted: Sequence[str]) -> list[str]: ...
-    def launch(self, which: Which, keys: Sequence[str]) -> list[tuple[str, int]]: ...
 
 
 @dataclass(frozen=True)
@@ -150,6 +137,9 @@ class Declared:
         os.environ.update(dagster_environment())
         with dg.DagsterInstance.get() as instance:
             yield instance
+
+
+Named = Declared | Scoring
 
 
 def declared_ones(start: Path) -> dict[str, Path]:
