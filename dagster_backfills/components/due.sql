@@ -40,11 +40,11 @@ from (
     from backfill.stale_marks as m
     where m.asset = any(:assets::text[])
     union all
-    select coalesce(f.partition, ''), null, 1, false
+    select coalesce(f.partition, '') as partition, null as since, 1 as failed, false as undone
     from backfill.failures as f
     where f.asset = any(:assets::text[]) and f.resolved_at is null
     union all
-    select u.partition, null, 0, true
+    select u.partition, null as since, 0 as failed, true as undone
     from backfill.undone as u
     where u.asset = any(:assets::text[])
 ) as s
