@@ -14,8 +14,10 @@ _SECRET_NAME = re.compile(
     r"(?:^|_)(?:key|pwd|pass|auth|authorization|dsn|signature|sig|cookie|private)s?(?:_|$)",
     re.IGNORECASE,
 )
-# A variable of such a name says where the secret lies, or what shape it has.
-_NO_SECRET = re.compile(r"_(?:FILE|PATH|DIR|URL|HOST|SOCK|TTL|SECONDS|LIMIT|MAX)$", re.IGNORECASE)
+# A variable of such a name says where the secret lies, or what shape it has, or where the shell is.
+_NO_SECRET = re.compile(
+    r"^(?:OLD)?PWD$|_(?:FILE|PATH|DIR|URL|HOST|SOCK|TTL|SECONDS|LIMIT|MAX)$", re.IGNORECASE
+)
 _SHORTEST = 6
 # The shapes of well-known keys: model APIs, code hosts, chat, clouds, payment, mail, registries, NATS seeds.
 _KEYS = (

@@ -4,6 +4,7 @@ import importlib
 import os
 import signal
 import sys
+from importlib import metadata
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -15,16 +16,19 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "up": ("dagster_backfills.cli.up", "Start everything: Postgres if need be, the Dagster UI, its daemon."),
     "down": ("dagster_backfills.cli.down", "Stop what `up` started, and the embedded Postgres."),
     "migrate": ("dagster_backfills.cli.migrate", "Bring the database up to date."),
+    "list": ("dagster_backfills.cli.overview", "Every backfill, and how it stands."),
     "status": (
         "dagster_backfills.cli.status",
-        "One page over all domains: up to date, missing, stale, failed.",
+        "One page over all backfills, or how each partition of one stands.",
     ),
     "doctor": (
         "dagster_backfills.cli.doctor",
         "Check Python, Postgres, Dagster, NATS and the inbox; say what to do.",
     ),
     "plan": ("dagster_backfills.cli.plan", "What a run of a backfill would change, with nothing written."),
+    "run": ("dagster_backfills.cli.run", "Write what a backfill needs, or the partitions that are named."),
     "undo": ("dagster_backfills.cli.undo", "Put back what a run changed; dry unless told otherwise."),
+    "failures": ("dagster_backfills.cli.failures", "What could not be written, and why."),
     "explain": ("dagster_backfills.cli.explain", "Why a unit's row is as it is, and which runs made it so."),
     "pause": ("dagster_backfills.cli.pause", "Write nothing more of a backfill until it is resumed."),
     "resume": ("dagster_backfills.cli.resume", "Let a paused backfill go on."),
@@ -34,30 +38,29 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "webserver": ("dagster_backfills.cli.webserver", "Dagster's UI, which knows who asks."),
     "training": (
         "dagster_backfills.cli.training",
-        "Training video completions of members: status, run, rollback.",
-    ),
-    "progress": (
-        "dagster_backfills.cli.progress",
-        "Statistics of cohorts and students: status, find, next, run.",
+        "Completion records of members: rollback.",
     ),
     "kintell": (
-        "dagster_backfills.cli.kintell",
+        "dagster_backfills.cli.kintell.commands",
         "Sessions from CSV files: start, resume, errors, replay, rollback.",
     ),
-    "jobs": ("dagster_backfills.cli.queue", "The background queue: enqueue, list, watch, cancel, retry."),
-    "scoring": ("dagster_backfills.cli.scoring", "Members' daily scores: run, explain, status."),
+    "queue": (
+        "dagster_backfills.cli.queue.commands",
+        "The background queue: enqueue, list, watch, cancel, retry.",
+    ),
+    "scoring": ("dagster_backfills.cli.scoring.commands", "Members' daily scores: one gym alone."),
     "new": ("dagster_backfills.cli.new", "The first draft of a backfill, from the table that it is to fill."),
     "check": ("dagster_backfills.cli.check", "Look for mistakes in the declarations, in files and database."),
     "triggers": (
         "dagster_backfills.cli.triggers",
         "Triggers that tell of changes in a backfill's sources: print, apply, remove.",
     ),
-    "failures": ("dagster_backfills.cli.failures", "What could not be written, and another try for it."),
     "exec": ("dagster_backfills.cli.exec", "Another program, with the secrets that files hold."),
     "env": ("dagster_backfills.cli.env", 'Variables for a shell: eval "$(backfills env)".'),
 }
 
 DEBUG_VARIABLE = "BACKFILLS_DEBUG"
+COMPLETE_VARIABLE = "_BACKFILLS_COMPLETE"  # set by what a shell has of Typer's
 
 
 class _Lazy(TyperCommand):
@@ -72,7 +75,7 @@ class _Lazy(TyperCommand):
         app.rich_markup_mode = None
         command = typer.main.get_command(app)
         command.name, command.help = self.name, command.help or self.help
-        # A part of this program can't complete by itself.
+        # Completion is the whole program's.
         command.params = [
             p for p in command.params if p.name not in ("install_completion", "show_completion")
         ]
@@ -91,7 +94,13 @@ class _Commands(TyperGroup):
         return list(self.commands)
 
 
-app = typer.Typer(cls=_Commands, no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+app = typer.Typer(cls=_Commands, no_args_is_help=True, rich_markup_mode=None)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo("backfills " + metadata.version("dagster-backfills"))
+        raise typer.Exit
 
 
 @app.callback(
@@ -101,6 +110,9 @@ app = typer.Typer(cls=_Commands, no_args_is_help=True, add_completion=False, ric
 )
 def _root(
     debug: Annotated[bool, typer.Option("--debug", help="Show the trace of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the version and end.")
+    ] = False,
 ) -> None:
     if debug:
         os.environ[DEBUG_VARIABLE] = "1"
@@ -115,6 +127,8 @@ def run() -> NoReturn:
     try:
         read_secret_files(os.environ)
         command = typer.main.get_command(app)
+        if COMPLETE_VARIABLE in os.environ:
+            command(prog_name="backfills")
         with command.make_context("backfills", sys.argv[1:]) as context:
             command.invoke(context)
         sys.stdout.flush()

@@ -2,17 +2,13 @@
 
 import os
 from collections.abc import Collection
-from pathlib import Path
 from typing import Annotated, Any
 
 import dagster as dg
 import typer
 
-from dagster_backfills.cli.controls import Name
+from dagster_backfills.cli.backfills import Name, Named, named
 from dagster_backfills.cli.output import confirm, print_json, say
-from dagster_backfills.cli.plan import database_of
-from dagster_backfills.components.building import Backfill
-from dagster_backfills.components.loading import backfill_named
 from dagster_backfills.engine import audit
 from dagster_backfills.identity import system_user
 from dagster_backfills.instance.dagster_home import dagster_environment
@@ -35,18 +31,17 @@ def cancel(
     ] = False,
 ) -> None:
     """Stop the runs of a backfill, queued or at work, and Dagster's backfills of it. What is committed stays."""
-    backfill = backfill_named(name, Path.cwd())
-    postgres = database_of(backfill)
+    backfill = named(name, "cancel")
     os.environ.update(dagster_environment())
-    with dg.DagsterInstance.get() as instance, postgres.connect() as conn:
+    with dg.DagsterInstance.get() as instance, backfill.connect() as conn:
         writing = {row[0] for row in conn.execute(_WRITING, [list(backfill.assets)])}
         conn.rollback()
         backfills, runs = _backfills_of(instance, backfill), _runs_of(instance, backfill, writing)
         ids = [*(each.backfill_id for each in backfills), *(run.run_id for run in runs)]
         if ids:
-            confirm(f"Stop {len(runs)} runs and {len(backfills)} backfills of {name}?", yes)
+            confirm(f"Stop {len(runs)} runs and {len(backfills)} backfills of {backfill.name}?", yes)
             domains = audit.domains_of(list(backfill.assets))
-            audit.record(conn, audit.Entry(system_user(), "cancel", name, domains, "done", ids))
+            audit.record(conn, audit.Entry(system_user(), "cancel", backfill.name, domains, "done", ids))
             conn.commit()
         # The daemon would launch more.
         for each in backfills:
@@ -58,7 +53,7 @@ def cancel(
             {"backfills": [each.backfill_id for each in backfills], "runs": [run.run_id for run in runs]}
         )
     elif not ids:
-        say(f"No run of {name} is at work or waits.")
+        say(f"No run of {backfill.name} is at work or waits.")
     else:
         say(
             *(f"Backfill {each.backfill_id} launches nothing more." for each in backfills),
@@ -66,18 +61,16 @@ def cancel(
         )
 
 
-def _runs_of(
-    instance: dg.DagsterInstance, backfill: Backfill, writing: Collection[str]
-) -> list[dg.DagsterRun]:
+def _runs_of(instance: dg.DagsterInstance, backfill: Named, writing: Collection[str]) -> list[dg.DagsterRun]:
     def is_ours(run: dg.DagsterRun) -> bool:
         chosen = {key.to_user_string() for key in run.asset_selection or ()}
-        ours = run.job_name == backfill.job.name or not chosen.isdisjoint(backfill.assets)
+        ours = run.job_name == backfill.job or not chosen.isdisjoint(backfill.assets)
         return ours or run.run_id in writing
 
     return [run for run in instance.get_runs(dg.RunsFilter(statuses=_AT_WORK)) if is_ours(run)]
 
 
-def _backfills_of(instance: dg.DagsterInstance, backfill: Backfill) -> list[Any]:
+def _backfills_of(instance: dg.DagsterInstance, backfill: Named) -> list[Any]:
     def is_ours(each: Any) -> bool:
         chosen = {key.to_user_string() for key in each.asset_selection or ()}
         return each.status.name == "REQUESTED" and not chosen.isdisjoint(backfill.assets)

@@ -1,23 +1,15 @@
 """What `pause`, `resume` and `throttle` share. Not here: what is set (`engine/controls`)."""
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
+from dagster_backfills.cli.backfills import named
 from dagster_backfills.cli.output import say
-from dagster_backfills.cli.plan import database_of
-from dagster_backfills.components.loading import backfill_named
 from dagster_backfills.engine.controls import Control, Setting, change, read
 from dagster_backfills.identity import system_user
 
-Name = Annotated[str, typer.Argument(help="The backfill: training_completions, progress_stats, …")]
 
-
-def set_controls(name: str, setting: Setting) -> None:
+def set_controls(name: str, verb: str, setting: Setting) -> None:
     """Set it, and say what is set now."""
-    backfill = backfill_named(name, Path.cwd())
-    with database_of(backfill).connect() as conn:
+    backfill = named(name, verb)
+    with backfill.connect() as conn:
         change(conn, backfill.name, backfill.assets, setting, system_user())
         controls = read(conn, backfill.assets)
         conn.rollback()

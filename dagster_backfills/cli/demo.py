@@ -9,12 +9,12 @@ from typing import Annotated
 import psycopg
 import typer
 
-from dagster_backfills.cli import progress, scoring, training
 from dagster_backfills.cli.domain_runs import database
 from dagster_backfills.cli.errors import FAILURES, OK
 from dagster_backfills.cli.output import say
+from dagster_backfills.cli.run import run_
 from dagster_backfills.cli.status import status
-from dagster_backfills.cli.up import require_free, run_dagster, running_postgres
+from dagster_backfills.cli.up import Verbose, require_free, run_dagster, running_postgres
 from dagster_backfills.instance.dagster_home import dagster_environment
 from dagster_backfills.postgres.migrations import apply_migrations
 
@@ -34,19 +34,19 @@ class Demonstration:
 
 
 def _training() -> None:
-    training.run(yes=True)
+    run_("training_completions", yes=True)
 
 
 def _progress() -> None:
-    progress.run(yes=True)
+    run_("progress_stats", yes=True)
 
 
 def _scoring() -> None:
-    scoring.run()
+    run_("scoring", yes=True)
 
 
 def _kintell() -> None:
-    from dagster_backfills.cli import kintell
+    from dagster_backfills.cli.kintell.commands import start
     from dagster_backfills.defs.kintell.resources import KintellSettings
     from dagster_backfills.domains.kintell.importing.account import list_jobs
     from dagster_backfills.samples.kintell import demo_file
@@ -57,7 +57,7 @@ def _kintell() -> None:
             return
     allowed = ",".join([*KintellSettings().allowed, str(demo_file().parent)])
     os.environ["KINTELL_ALLOWED_LOCATIONS"] = allowed
-    kintell.start(str(demo_file()))
+    start(str(demo_file()))
 
 
 DEMONSTRATIONS = [
@@ -73,6 +73,7 @@ def demo(
     serve: Annotated[bool, typer.Option("--serve", help="Then start the Dagster UI on this data.")] = False,
     port: Annotated[int, typer.Option(help="Port of the UI.")] = 3000,
     host: Annotated[str, typer.Option(help="Address of the UI. It asks for no password.")] = "127.0.0.1",
+    verbose: Verbose = False,
 ) -> None:
     """Migrate, load sample data where there is none, run every domain's backfill, show the state before and after."""
     if serve:
@@ -84,9 +85,9 @@ def demo(
         codes = [_demonstrate(each) for each in DEMONSTRATIONS]
         say("")
         status()
-        say("", "See more: backfills progress status · backfills failures list · backfills up")
+        say("", "See more: backfills status progress_stats · backfills failures · backfills up")
         if serve:
-            run_dagster(dict(os.environ), host, port)
+            run_dagster(dict(os.environ), host, port, verbose)
     # The sample data has units that can't be written, to be looked at: that is no failure of the demonstration.
     raise typer.Exit(max((code for code in codes if code != FAILURES), default=OK))
 

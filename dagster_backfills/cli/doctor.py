@@ -28,6 +28,7 @@ def doctor(
         print_table(
             ["state", "check", "found", "what to do"],
             [(each.level.value, each.check, each.found, each.advice) for each in findings],
+            fold=True,
         )
         say(f"{errors} errors, {warnings} warnings." if errors or warnings else "All is well.")
     if errors:

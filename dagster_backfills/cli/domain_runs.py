@@ -1,20 +1,39 @@
-"""Running a domain's refreshing job from the command line, and the failure ledger that tells what is left to mend."""
+"""The database for the time of one command, and a run of a job that the command waits for."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import os
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import date, timedelta
 from typing import Any
 
 import psycopg
 
 from dagster_backfills.postgres.connection import connect
-from dagster_backfills.postgres.embedded import resolve_database_url
+from dagster_backfills.postgres.embedded import EmbeddedServer, resolve_database_url
 from dagster_backfills.postgres.migrations import require_migrations
 from dagster_backfills.postgres.values import show_every_value
+from dagster_backfills.state import state_dir
 
-# The job of a domain that mends what is in the ledger.
-REFRESHING = {"progress": "refresh_progress_stats", "training": "refresh_training_completions"}
-RETRIED = {*REFRESHING, "scoring"}
+# Sessions of others, of whatever database.
+_OTHERS = (
+    "select 1 from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid() limit 1"
+)
+
+
+@contextmanager
+def glance() -> Iterator[psycopg.Connection[Any]]:
+    """The database for a command that only looks: an embedded server that this starts is stopped, unless it is used."""
+    server = None if os.environ.get("DATABASE_URL", "").strip() else EmbeddedServer(state_dir())
+    ours = server.start() if server else False
+    used = False
+    try:
+        with database() as conn:
+            try:
+                yield conn
+            finally:
+                used = not ours or bool(conn.execute(_OTHERS).fetchone())
+    finally:
+        if server and ours and not used:
+            server.stop()
 
 
 @contextmanager
@@ -32,47 +51,13 @@ def launch(
     config: Mapping[str, Any] | None = None,
     tags: Mapping[str, str] | None = None,
     watch: Any = None,
+    module: str = "",
 ) -> tuple[str, int]:
-    """Run a job of the code location and watch it; returns the run's id and the exit code.
+    """Run a job of the code location, or of the one in `module`, and watch it; returns the run's id and the exit code.
 
     Dagster is loaded here, so that commands that only read the database answer at once.
     """
-    from dagster_backfills.cli.launch import exit_code, run_job
+    from dagster_backfills.cli.launch import CODE_LOCATION, exit_code, run_job
 
-    run = run_job(job, config, tags, watch=watch)
+    run = run_job(job, config, tags, module=module or CODE_LOCATION, watch=watch)
     return run.run_id, exit_code(run)
-
-
-def refresh(domain: str, choice: Mapping[str, Any]) -> int:
-    """Run the domain's refreshing job with this choice, watching it; returns the exit code."""
-    return launch(REFRESHING[domain], choice)[1]
-
-
-def retry_failed(domain: str, partitions: Iterable[str]) -> int:
-    """Work once more what has failed in a domain; returns the exit code.
-
-    Of scoring, whose days follow from each other, the whole chain of each such day, a run for each stretch of days.
-    """
-    if domain != "scoring":
-        return refresh(domain, {"which": "failed"})
-    codes = []
-    for first, last in stretches({date.fromisoformat(day) for day in partitions}):
-        tags = {"dagster/partition": f"{first}"}
-        if first != last:
-            tags = {
-                "dagster/asset_partition_range_start": f"{first}",
-                "dagster/asset_partition_range_end": f"{last}",
-            }
-        codes.append(launch("scoring_chain_job", None, tags)[1])
-    return max(codes, default=0)
-
-
-def stretches(days: Iterable[date]) -> list[tuple[date, date]]:
-    """First and last of each row of days without a gap, the oldest first."""
-    found: list[tuple[date, date]] = []
-    for day in sorted(days):
-        if found and day - found[-1][1] == timedelta(days=1):
-            found[-1] = (found[-1][0], day)
-        else:
-            found.append((day, day))
-    return found

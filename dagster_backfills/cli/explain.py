@@ -2,32 +2,38 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from dagster_backfills.cli.output import print_json, print_table, say
-from dagster_backfills.cli.plan import database_of
-from dagster_backfills.components.loading import backfill_named
-from dagster_backfills.components.planning import explain_unit
+from dagster_backfills.cli.backfills import Declared, Name, named
+from dagster_backfills.cli.output import Json, print_fields, print_json, print_table, say
 from dagster_backfills.engine.explain import Explained, Explanation
+from dagster_backfills.errors import UserError
 
 app = typer.Typer()
 
 
 @app.command("explain")
 def explain_(
-    name: Annotated[str, typer.Argument(help="The backfill: training_completions, progress_stats, …")],
+    name: Name,
     unit: Annotated[str, typer.Argument(help="A unit (a member, a user) or a partition.")],
-    json: Annotated[
-        bool, typer.Option("--json", help="Print JSON on stdout and nothing else there.")
-    ] = False,
+    date: Annotated[
+        str, typer.Option(help="Of scoring: as of this day, YYYY-MM-DD; yesterday without it.")
+    ] = "",
+    json: Json = False,
 ) -> None:
     """What a unit's row is and would be now, which runs changed it and what stood before, what is stale or failed."""
-    backfill = backfill_named(name, Path.cwd())
-    with database_of(backfill).connect() as conn:
-        explanation = explain_unit(backfill, conn, unit)
+    backfill = named(name, "explain")
+    if not isinstance(backfill, Declared):
+        from dagster_backfills.cli.scoring.explain import explain_member  # it computes, with pandas
+
+        explain_member(unit, date, json)
+        return
+    if date:
+        raise UserError(f"{backfill.name} is not explained as of a day.", "Leave --date out.")
+    with backfill.connect() as conn:
+        explanation = backfill.explain(conn, unit)
     if json:
         print_json({"backfill": backfill.name, **asdict(explanation)})
     else:
@@ -37,12 +43,16 @@ def explain_(
 def _show(explanation: Explanation) -> None:
     say(f"{explanation.unit} in {', '.join(explanation.partitions) or 'no partition'}")
     for table in explanation.tables:
-        print_table(["what", "row"], [*_rows(table)], table.asset)
+        print_fields([("table", table.asset), *_rows(table)])
         if table.changes:
             print_table(
-                ["at", "run", "change", "before"],
-                [(c["committed_at"], _run(c), c["change"], _text(c["before"])) for c in table.changes],
+                ["at", "run", "change", "before", "an undo of"],
+                [
+                    (c["committed_at"], c["run_id"], c["change"], _text(c["before"]), c["undoes"])
+                    for c in table.changes
+                ],
                 "changed by",
+                ids=["run"],
             )
     for failure in explanation.failures:
         say(f"Failed, {failure['attempts']} times: {failure['message']}")
@@ -61,10 +71,6 @@ def _rows(table: Explained) -> list[tuple[str, str | None]]:
     if table.now is not None:
         rows += [("its query gives", _text(row)) for row in table.now] or [("its query gives", "no row")]
     return rows
-
-
-def _run(change: Mapping[str, Any]) -> str:
-    return f"{change['run_id']}, an undo of {change['undoes']}" if change["undoes"] else change["run_id"]
 
 
 def _text(row: Mapping[str, Any] | None) -> str | None:

@@ -3,6 +3,7 @@
 What there is to see of a run is a list of `PartProgress`, read from the engine's accounts or from a domain's own.
 """
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -11,11 +12,14 @@ from typing import Any, Self
 
 import psycopg
 from psycopg.rows import namedtuple_row
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.cells import cell_len, set_cell_size
+from rich.progress import BarColumn, Progress, TextColumn
 
 from dagster_backfills.cli.output import console, duration, say
 from dagster_backfills.postgres.connection import connect
 
+_BAR = 8
+_SHORTEST = 6  # of a name that is cut off
 _STEPS = """
     select
         step,
@@ -24,7 +28,6 @@ _STEPS = """
         partitions_done,
         units_total,
         units_done,
-        rows_written,
         failures,
         units_per_second,
         time_left
@@ -38,7 +41,7 @@ _STEPS = """
 class PartProgress:
     """How far one part of a run is: `done` of `total` things of some kind, and all of it in words.
 
-    `key` tells it from the run's other parts.
+    `key` tells it from the run's other parts. Where there is little room, the words stay whole and the name gives way.
     """
 
     key: str
@@ -49,6 +52,16 @@ class PartProgress:
 
     def __str__(self) -> str:
         return f"{self.name}: {self.words}"
+
+    def line(self, width: int) -> str:
+        """Name and words in so many columns."""
+        room = width - cell_len(self.words) - 2
+        return f"{cut(self.name, room)}: {self.words}" if room >= _SHORTEST else self.words
+
+
+def cut(text: str, width: int) -> str:
+    """The text, its end left out where there is no room for it."""
+    return text if cell_len(text) <= width else f"{set_cell_size(text, width - 1).rstrip()}…"
 
 
 Read = Callable[["psycopg.Connection[Any]", str], list[PartProgress]]
@@ -62,16 +75,15 @@ def read_steps(conn: psycopg.Connection[Any], run_id: str) -> list[PartProgress]
 
 def _step(row: Any) -> PartProgress:
     by_units = row.units_total is not None
-    units = f", {row.units_done:,} of {row.units_total:,} units" if by_units else ""
-    left = f", {duration(row.time_left)} left" if row.time_left else ""
-    return PartProgress(
-        row.step,
-        row.assets,
-        row.units_done if by_units else row.partitions_done,
-        row.units_total if by_units else row.partitions_total,
-        f"{row.partitions_done:,} of {row.partitions_total:,} partitions{units}, {row.rows_written:,} rows, "
-        f"{row.failures:,} failed, {row.units_per_second:,.0f} units/s{left}",
+    done, total, what = (
+        (row.units_done, row.units_total, "units")
+        if by_units
+        else (row.partitions_done, row.partitions_total, "partitions")
     )
+    left = f"{duration(row.time_left)} left, " if row.time_left else ""
+    rate = f"{row.units_per_second:,.0f}/s, " if by_units else ""
+    words = f"{done:,} of {total:,} {what}, {rate}{left}{row.failures:,} failed"
+    return PartProgress(row.step, row.assets, done, total, words)
 
 
 def follow_run(
@@ -127,6 +139,7 @@ class _Lines:
 
     def __init__(self, every: float) -> None:
         self._every, self._next = every, 0.0
+        self._width = int(os.environ.get("COLUMNS") or 0) or 1_000  # of a pipe that says none
         self._said: list[str] = []
 
     def __enter__(self) -> Self:
@@ -138,23 +151,21 @@ class _Lines:
     def update(self, parts: list[PartProgress], last: bool) -> None:
         if not last and time.monotonic() < self._next:
             return
-        lines = [str(part) for part in parts]
+        lines = [part.line(self._width) for part in parts]
         if lines != self._said:
             say(*(line for line in lines if line not in self._said))
             self._said, self._next = lines, time.monotonic() + self._every
 
 
 class _Bars:
-    """One bar a part."""
+    """One line a part: name, bar, words. The words stay whole: bar, name and elapsed time share what they leave."""
 
     def __init__(self) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[state]}"),
-            TimeElapsedColumn(),
-            console=console(stderr=True),
-        )
+        self._console = console(stderr=True)
+        columns = [
+            TextColumn("{task.description}"), BarColumn(_BAR), TextColumn("{task.fields[state]}", markup=False)
+        ]  # fmt: skip
+        self._progress = Progress(*columns, console=self._console)
         self._tasks: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
@@ -169,9 +180,15 @@ class _Bars:
         if (parts or last) and self._waiting is not None:
             self._progress.remove_task(self._waiting)
             self._waiting = None
+        words = max((cell_len(part.words) for part in parts), default=0)
+        room = max(0, self._console.width - words - _BAR - 2)
         for part in parts:
             if part.key not in self._tasks:
-                self._tasks[part.key] = self._progress.add_task(part.name, total=None, state="")
+                self._tasks[part.key] = self._progress.add_task("", total=None, state="")
             self._progress.update(
-                self._tasks[part.key], total=part.total, completed=part.done, state=part.words
+                self._tasks[part.key],
+                total=part.total,
+                completed=part.done,
+                description=cut(part.name, room) if room >= _SHORTEST else "",
+                state=part.words,
             )

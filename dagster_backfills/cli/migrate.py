@@ -39,7 +39,7 @@ def migrate(
         print_json({"applied_now": applied, "applied": state.applied, "pending": state.pending})
     elif status:
         rows = [(name, "applied") for name in state.applied] + [(name, "waits") for name in state.pending]
-        print_table(["migration", "state"], sorted(rows))
+        print_table(["migration", "state"], sorted(rows), ids=["migration"])
     else:
         say(*(f"Applied {name}." for name in applied))
         say(f"The database is up to date: {len(state.applied)} migrations.")

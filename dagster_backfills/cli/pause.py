@@ -2,7 +2,8 @@
 
 import typer
 
-from dagster_backfills.cli.controls import Name, set_controls
+from dagster_backfills.cli.backfills import Name
+from dagster_backfills.cli.controls import set_controls
 from dagster_backfills.engine.controls import Setting
 
 app = typer.Typer()
@@ -11,4 +12,4 @@ app = typer.Typer()
 @app.command()
 def pause(name: Name) -> None:
     """Write nothing more of a backfill, from each of its runs' next batch on, until it is resumed."""
-    set_controls(name, Setting(paused=True))
+    set_controls(name, "pause", Setting(paused=True))

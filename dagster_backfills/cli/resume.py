@@ -2,7 +2,8 @@
 
 import typer
 
-from dagster_backfills.cli.controls import Name, set_controls
+from dagster_backfills.cli.backfills import Name
+from dagster_backfills.cli.controls import set_controls
 from dagster_backfills.engine.controls import Setting
 
 app = typer.Typer()
@@ -11,4 +12,4 @@ app = typer.Typer()
 @app.command()
 def resume(name: Name) -> None:
     """Let a paused backfill go on."""
-    set_controls(name, Setting(paused=False))
+    set_controls(name, "resume", Setting(paused=False))

@@ -1,9 +1,9 @@
-"""`backfills status`: one page over all domains, once or again and again. Only reads."""
+"""`backfills status`: one page over all backfills, once or again and again; or one of them. Only reads."""
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
@@ -13,9 +13,24 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from dagster_backfills.cli.domain_runs import database
+from dagster_backfills.cli import overview
+from dagster_backfills.cli.backfills import named, the_name
+from dagster_backfills.cli.domain_runs import glance
 from dagster_backfills.cli.errors import explain
-from dagster_backfills.cli.output import console, duration, json_line, print_json, print_table, say, table_of
+from dagster_backfills.cli.kintell.commands import status as show_imports
+from dagster_backfills.cli.output import (
+    Limit,
+    Wide,
+    console,
+    duration,
+    fitted,
+    json_line,
+    print_json,
+    print_table,
+    say,
+)
+from dagster_backfills.cli.partitions import show as show_partitions
+from dagster_backfills.cli.queue.commands import list_ as show_queue
 from dagster_backfills.cli.status_page import StatusPage, look
 from dagster_backfills.postgres.connection import connect
 from dagster_backfills.postgres.embedded import resolve_database_url
@@ -27,6 +42,19 @@ app = typer.Typer()
 
 @app.command()
 def status(
+    name: Annotated[
+        str,
+        typer.Argument(metavar="[NAME]", help="One backfill, by partition; without it, one page over all."),
+    ] = "",
+    text: Annotated[
+        str, typer.Argument(metavar="[TEXT]", help="Only partitions in whose key or names this is.")
+    ] = "",
+    needs_backfill: Annotated[
+        bool, typer.Option("--needs-backfill", help="Only what is missing, stale or failed.")
+    ] = False,
+    failed: Annotated[bool, typer.Option("--failed", help="Only what has open failures.")] = False,
+    limit: Limit = None,
+    wide: Wide = False,
     json: Annotated[
         bool,
         typer.Option("--json", help="Print JSON on stdout and nothing else there; with --watch a line each."),
@@ -37,16 +65,28 @@ def status(
         bool, typer.Option("--ticks/--no-ticks", help="Schedules and sensors; without them it is quicker.")
     ] = True,
 ) -> None:
-    """What is up to date, missing, stale, failed and running, in every domain; the queue, the chain, the next ticks."""
+    """What is up to date, missing, stale, failed and running; of one backfill, how each of its partitions stands."""
+    if name:
+        _one(the_name(name), text, needs_backfill, failed, limit, wide, json)
+        return
     if watch:
         _watch(json, interval, ticks)
         return
-    with database() as conn:
+    with glance() as conn:
         page = look(conn, resolve_database_url(), ticks=ticks)
     if json:
         print_json(page.as_json())
     else:
-        _print(page)
+        _print(page, wide)
+
+
+def _one(name: str, text: str, needed: bool, failed: bool, limit: int | None, wide: bool, json: bool) -> None:
+    if name == "kintell":
+        show_imports(text, most=limit or 20, wide=wide, json=json)
+    elif name == "queue":
+        show_queue(status="failed" if failed else "", limit=limit, wide=wide, json=json)
+    else:
+        show_partitions(named(name, "status"), text, needed, failed, limit, wide, json)
 
 
 @dataclass(frozen=True)
@@ -56,61 +96,21 @@ class Section:
     title: str
     headers: Sequence[str]
     rows: Sequence[Sequence[Any]]
+    ids: Sequence[str] = ()
 
 
 def sections(page: StatusPage) -> Iterator[Section]:
-    """The tables of the page; one without rows is left out, the domains' aside."""
-    headers = ["domain", "of", "units", "up to date", "missing", "stale", "failed", "oldest change not seen"]
-    yield Section("domains", headers, [astuple(each) for each in page.domains])
+    """The tables of the page; one without rows is left out, the backfills' aside."""
+    yield Section("backfills", *overview.rows(page.backfills), ids=["backfill"])
+    busy = [each for each in page.queue if any(value for name, value in each.items() if name != "job_type")]
+    chain = {"day": "day", **{link: link for link in list(page.chain[0])[1:]}} if page.chain else {}
     found = [
-        Section(
-            "running",
-            ["run", "assets", "partitions", "units", "failed", "units/s", "time left", "last batch"],
-            [
-                (
-                    run["run_id"][:8], run["assets"], _of(run["partitions_done"], run["partitions_total"]),
-                    _of(run["units_done"], run["units_total"]), run["failures"], f"{run['units_per_second']:,.0f}",
-                    run["time_left"], _ago(run["silent_for"]),
-                )
-                for run in page.running
-            ],
-        ),
-        Section(
-            "held back", ["what", "how", "since"],
-            [(each["name"], each["held"], each["since"].astimezone(UTC)) for each in page.held],
-        ),
-        Section(
-            "imports",
-            ["job", "file", "status", "rows", "rejected", "rows/s", "time left", "heartbeat"],
-            [
-                (
-                    str(each["job"])[:8], each["file_name"], each["status"],
-                    _of(each["processed_rows"], each["total_rows"]), each["failed_rows"], each["rows_per_second"],
-                    each["time_left"] if each["status"] == "running" else None, _ago(each["silent_for"]),
-                )
-                for each in page.imports
-            ],
-        ),
-        Section(
-            "queue of background jobs",
-            ["type", "waiting", "for later", "at work", "oldest waits", "done last hour", "failed last hour"],
-            [
-                tuple(each.values())[:7]
-                for each in page.queue
-                if any(value for name, value in each.items() if name != "job_type")
-            ],
-        ),
-        Section(
-            "scoring chain", ["day", "commitment", "churn risk", "coach actions", "remark"],
-            [tuple(each.values()) for each in page.chain],
-        ),
-        Section(
-            "open failures", ["asset", "units", "last", "message"],
-            [
-                (each["asset"], each["failures"], each["last_seen"].astimezone(UTC), redact(each["last_message"]))
-                for each in page.failures
-            ],
-        ),
+        _section("running", page.running, _RUNNING),
+        _section("held back", page.held, {"what": "name", "how": "held", "since": "since"}),
+        _section("imports", page.imports, _IMPORTS),
+        _section("queue of background jobs", busy, _QUEUE),
+        _section("scoring chain", page.chain, chain),
+        _section("open failures", page.failures, _FAILURES),
         Section(
             "schedules and sensors", ["name", "kind", "next tick", "last tick", "result", "said"],
             [
@@ -125,6 +125,40 @@ def sections(page: StatusPage) -> Iterator[Section]:
     yield from (section for section in found if section.rows)
 
 
+# What each table shows, by header: a column of the page's rows, or two of which one is a part of the other.
+_Columns = Mapping[str, str | tuple[str, str]]
+_RUNNING: _Columns = {
+    "run": "run_id", "assets": "assets", "partitions": ("partitions_done", "partitions_total"),
+    "units": ("units_done", "units_total"), "failed": "failures", "units/s": "units_per_second",
+    "time left": "time_left", "last batch": "silent_for",
+}  # fmt: skip
+_IMPORTS: _Columns = {
+    "job": "job", "file": "file_name", "status": "status", "rows": ("processed_rows", "total_rows"),
+    "rejected": "failed_rows", "rows/s": "rows_per_second", "time left": "time_left", "heartbeat": "silent_for",
+}  # fmt: skip
+_QUEUE: _Columns = {
+    "type": "job_type", "waiting": "waiting", "for later": "scheduled", "at work": "processing",
+    "oldest waits": "oldest_waiting", "done last hour": "completed_last_hour", "failed last hour": "failed_last_hour",
+}  # fmt: skip
+_FAILURES: _Columns = {"asset": "asset", "units": "failures", "last": "last_seen", "message": "last_message"}
+
+
+def _section(title: str, rows: Sequence[Mapping[str, Any]], columns: _Columns) -> Section:
+    shown = [[_shown(row, column) for column in columns.values()] for row in rows]
+    return Section(title, list(columns), shown, ids=["run", "job"])
+
+
+def _shown(row: Mapping[str, Any], column: str | tuple[str, str]) -> Any:
+    if isinstance(column, tuple):
+        return _of(row[column[0]], row[column[1]])
+    value = row[column]
+    if column == "silent_for" and value is not None:
+        return f"{duration(value)} ago"
+    if column == "last_message":
+        return redact(value)
+    return f"{value:,.0f}" if column.endswith("per_second") and value is not None else value
+
+
 def remarks(page: StatusPage) -> list[str]:
     """What is to be said about the page in sentences."""
     lines = []
@@ -137,16 +171,16 @@ def remarks(page: StatusPage) -> list[str]:
     if page.dagster.runs_queued or page.dagster.runs_started:
         lines.append(f"Runs: {page.dagster.runs_started:,} at work, {page.dagster.runs_queued:,} queued.")
     if page.failures:
-        lines.append("See failures: backfills failures list · try them again: backfills failures retry")
+        lines.append("See failures: backfills failures · try them again: backfills run NAME --which failed")
     return lines
 
 
-def _print(page: StatusPage) -> None:
+def _print(page: StatusPage, wide: bool = False) -> None:
     say(page.server)
     for section in sections(page):
         if not sys.stdout.isatty():
             typer.echo(f"# {section.title}")
-        print_table(section.headers, section.rows, section.title)
+        print_table(section.headers, section.rows, section.title, ids=section.ids, wide=wide)
     say(*remarks(page))
 
 
@@ -173,13 +207,14 @@ def _screen(page: StatusPage | str) -> Any:
     if isinstance(page, str):
         return Text(page)
     head = Text(f"{page.server} · {page.at:%Y-%m-%d %H:%M:%S} UTC · Ctrl-C ends")
-    tables = [table_of(each.headers, each.rows, each.title) for each in sections(page)]
+    width = console().width
+    tables = [fitted(each.headers, each.rows, each.title, each.ids, width)[0] for each in sections(page)]
     return Group(head, Text("\n".join(remarks(page))), *tables)
 
 
 def _pages(interval: float, ticks: bool) -> Iterator[StatusPage | str]:
     """A page every `interval` seconds, or a line that says why there is none. The first must succeed."""
-    with database() as conn:
+    with glance() as conn:
         url = resolve_database_url()
         yield look(conn, url, ticks=ticks)
     connection: psycopg.Connection[Any] | None = None
@@ -198,10 +233,6 @@ def _pages(interval: float, ticks: bool) -> Iterator[StatusPage | str]:
 
 def _of(done: int | None, total: int | None) -> str:
     return f"{done or 0:,}" if total is None else f"{done or 0:,} of {total:,}"
-
-
-def _ago(value: timedelta | None) -> str | None:
-    return None if value is None else f"{duration(value)} ago"
 
 
 def _when(value: datetime | None, now: datetime) -> str | None:

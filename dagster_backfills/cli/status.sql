@@ -1,7 +1,3 @@
--- name: domains
--- Every domain has a view of this name and with the same columns in its schema.
-select schemaname from pg_views where viewname = 'overview' order by schemaname;
-
 -- name: running
 -- Runs at work, from the account of their batches: how far, how fast, how long yet, and how long silent.
 select
@@ -56,8 +52,9 @@ select
     h.processed_rows,
     h.failed_rows,
     h.rows_per_second,
-    make_interval(secs => (greatest(h.total_rows - h.processed_rows, 0) / nullif(h.rows_per_second, 0))::double precision)
-        as time_left,
+    case when h.status = 'running' then make_interval(
+        secs => (greatest(h.total_rows - h.processed_rows, 0) / nullif(h.rows_per_second, 0))::double precision
+    ) end as time_left,
     h.heartbeat_age as silent_for,
     h.run_id
 from kintell.backfill_job_history as h

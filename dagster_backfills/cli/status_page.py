@@ -1,4 +1,4 @@
-"""What `backfills status` knows: one look at all five domains and the instance. Not here: how it is shown."""
+"""What `backfills status` knows: one look at every backfill and the instance. Not here: how it is shown."""
 
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -6,33 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from psycopg import sql
-from psycopg.rows import class_row, dict_row
+from psycopg.rows import dict_row
 
 from dagster_backfills.cli.instance import InstanceState, read_instance
+from dagster_backfills.cli.overview import Overview, overviews
 from dagster_backfills.domains.scoring.chain import newest_day
 from dagster_backfills.domains.scoring.status import chain_of
 from dagster_backfills.postgres.statements import load_statements
 
-_OVERVIEW = (
-    "select {name} as domain, of_what, units, up_to_date, missing, stale, failed, oldest_stale from {view}"
-)
 _CHAIN_DAYS = 3
 _STATEMENTS = load_statements(Path(__file__).with_name("status.sql"))
-
-
-@dataclass(frozen=True)
-class DomainOverview:
-    """One domain: its units (cohorts, organizations, …), and how many of them are in which state."""
-
-    domain: str
-    of_what: str
-    units: int
-    up_to_date: int
-    missing: int
-    stale: int
-    failed: int
-    oldest_stale: Any
 
 
 @dataclass(frozen=True)
@@ -41,7 +24,7 @@ class StatusPage:
 
     at: datetime
     server: str
-    domains: list[DomainOverview]
+    backfills: list[Overview]
     running: list[dict[str, Any]]
     held: list[dict[str, Any]]
     imports: list[dict[str, Any]]
@@ -60,7 +43,7 @@ def look(conn: psycopg.Connection[Any], url: str, *, ticks: bool = True) -> Stat
     return StatusPage(
         at=datetime.now(UTC),
         server=f"PostgreSQL {conn.info.server_version // 10000}, database {conn.info.dbname}",
-        domains=_overview(conn),
+        backfills=overviews(conn),
         running=_rows(conn, "running"),
         held=_rows(conn, "held"),
         imports=_rows(conn, "imports"),
@@ -73,14 +56,6 @@ def look(conn: psycopg.Connection[Any], url: str, *, ticks: bool = True) -> Stat
 
 def _rows(conn: psycopg.Connection[Any], name: str) -> list[dict[str, Any]]:
     return conn.cursor(row_factory=dict_row).execute(_STATEMENTS[name]).fetchall()
-
-
-def _overview(conn: psycopg.Connection[Any]) -> list[DomainOverview]:
-    found = []
-    for (domain,) in conn.execute(_STATEMENTS["domains"]).fetchall():
-        statement = sql.SQL(_OVERVIEW).format(name=domain, view=sql.Identifier(domain, "overview"))
-        found += conn.cursor(row_factory=class_row(DomainOverview)).execute(statement).fetchall()
-    return found
 
 
 def _chain(conn: psycopg.Connection[Any]) -> list[dict[str, Any]]:

@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 
-from dagster_backfills.cli.controls import Name, set_controls
+from dagster_backfills.cli.backfills import Name
+from dagster_backfills.cli.controls import set_controls
 from dagster_backfills.engine.controls import Setting
 from dagster_backfills.errors import UserError
 
@@ -27,4 +28,4 @@ def throttle(
     setting = Setting(rest_seconds=rest, rows_per_second=rows_per_second, window=window, zone=zone)
     if setting == Setting():
         raise UserError("Nothing is to be set.", "Give --rest, --rows-per-second, --window or --zone.")
-    set_controls(name, setting)
+    set_controls(name, "throttle", setting)

@@ -1,41 +1,61 @@
-"""`backfills undo RUN`: what a run changed is put back, but for what was changed since. Dry unless told otherwise."""
+"""`backfills undo NAME`: what a run changed is put back, but for what was changed since. Dry unless told otherwise."""
 
-from typing import Annotated
+import re
+from typing import Annotated, Any
 from uuid import uuid4
 
+import psycopg
 import typer
 
+from dagster_backfills.cli.backfills import Declared, declared_named
 from dagster_backfills.cli.errors import FAILURES
-from dagster_backfills.cli.output import print_json, say
-from dagster_backfills.cli.plan import database_of, show
+from dagster_backfills.cli.output import Json, Limit, Wide, print_json, say
+from dagster_backfills.cli.plan import show
+from dagster_backfills.components.selection import Which
 from dagster_backfills.dagster.io_manager import VARIABLES
+from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.engine.runner import Runner
 from dagster_backfills.engine.settings import EngineSettings
 from dagster_backfills.engine.undo import find, preview, undo, undo_identity
 from dagster_backfills.environment import from_environment
+from dagster_backfills.errors import UserError
 from dagster_backfills.identity import system_user
+from dagster_backfills.postgres.migrations import require_migrations
 
 app = typer.Typer()
+_LAST = """
+    select run_id from backfill.batches
+    where asset = any(%s) and rows_inserted + rows_updated + rows_deleted > 0
+    order by committed_at desc limit 1
+"""
 
 
 @app.command("undo")
 def undo_(
-    run: Annotated[str, typer.Argument(help="The run's id, or how it begins.")],
+    what: Annotated[
+        str,
+        typer.Argument(metavar="NAME|RUN", help="A backfill, of which the last run is meant; or a run's id."),
+    ],
+    run: Annotated[str, typer.Argument(metavar="[RUN]", help="A run's id, or how it begins.")] = "",
     partition: Annotated[
         list[str] | None, typer.Option("--partition", "-p", help="Only this partition; may be repeated.")
     ] = None,
+    limit: Limit = None,
+    wide: Wide = False,
     yes: Annotated[
         bool, typer.Option("--yes", "-y", help="Do it. Without it, only say what it would do.")
     ] = False,
-    json: Annotated[
-        bool, typer.Option("--json", help="Print JSON on stdout and nothing else there.")
-    ] = False,
+    json: Json = False,
 ) -> None:
     """Remove what a run added and put back what it changed or removed; rows that were changed since are kept."""
-    postgres = database_of()
+    backfill = None if re.fullmatch("[0-9a-f-]*", what) else declared_named(what, "undo")
+    postgres = backfill.postgres if backfill else PostgresResource()
+    require_migrations(postgres.libpq_url)
     settings = EngineSettings(**from_environment(EngineSettings, VARIABLES))
     with postgres.connect() as conn:
-        undoing = find(conn, run, partition or [])
+        run = run or (_last_of(conn, backfill) if backfill else what)
+        keys = backfill.choose(conn, Which.named, partition) if backfill and partition else partition or []
+        undoing = find(conn, run, keys)
     if undoing.unfinished:
         say(f"Run {undoing.run_id} has not finished, or died: what it commits from now on is not undone.")
     if not yes:
@@ -43,7 +63,7 @@ def undo_(
         if json:
             print_json({"undoes": undoing.run_id, "dry_run": True, **report.as_json()})
         else:
-            show(report, kept="kept, changed since")
+            show(report, "kept, changed since", limit, wide)
             say("Nothing was done. Do it: add --yes.")
         raise typer.Exit(FAILURES if report.failures else 0)
     identity = undo_identity(undoing, str(uuid4()), started_by=system_user())
@@ -65,6 +85,13 @@ def undo_(
             )
         say(f"To take this back: backfills undo {identity.run_id} --yes")
     raise typer.Exit(FAILURES if failed else 0)
+
+
+def _last_of(conn: psycopg.Connection[Any], backfill: Declared) -> str:
+    row = conn.execute(_LAST, [backfill.assets]).fetchone()
+    if row is None:
+        raise UserError(f"No run has changed anything of {backfill.name}.")
+    return str(row[0])
 
 
 def outcome_as_json(runner: Runner) -> dict[str, object]:

@@ -9,7 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -19,12 +19,13 @@ from dagster_backfills.cli.child import end_session_of, interrupt_child, start_c
 from dagster_backfills.cli.output import say
 from dagster_backfills.errors import NotUsableError, UserError
 from dagster_backfills.instance.dagster_home import dagster_environment
-from dagster_backfills.locked_file import HeldElsewhereError, locked_file
+from dagster_backfills.locked_file import HeldElsewhereError, lock_holder, locked_file
 from dagster_backfills.postgres.embedded import EmbeddedServer
 from dagster_backfills.postgres.migrations import apply_migrations
 from dagster_backfills.state import project_file, state_dir
 
 app = typer.Typer()
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show what the UI, the daemon and runs log.")]
 _PATIENCE = 60  # seconds that Dagster has to end its runs and itself
 
 
@@ -34,16 +35,27 @@ def up(
     host: Annotated[
         str, typer.Option(help="Address of the UI, which lets in this machine alone.")
     ] = "127.0.0.1",
+    verbose: Verbose = False,
 ) -> None:
     """Start everything and keep it running until Ctrl-C: Postgres if need be, the Dagster UI, its daemon."""
+    require_first()
     require_free(host, port)
     try:
         # `down` holds it for the moment in which it asks.
         with locked_file(lock_path(), patience=1):
-            serve(host, port)
-    except HeldElsewhereError as error:
-        message = f"`backfills up` runs already (process {error.pid})."
-        raise UserError(message, "Use that one, or end it: backfills down") from error
+            serve(host, port, verbose)
+    except HeldElsewhereError:
+        require_first()
+        raise
+
+
+def require_first() -> None:
+    """Raise UserError that says where it is, where another one runs."""
+    holder = lock_holder(lock_path())
+    if holder is not None:
+        address = _address_file().read_text() if _address_file().exists() else "it starts yet"
+        message = f"`backfills up` runs already (process {holder}): {address}."
+        raise UserError(message, "Use that one, or end it: backfills down")
 
 
 def lock_path() -> Path:
@@ -51,12 +63,17 @@ def lock_path() -> Path:
     return state_dir() / "up.lock"
 
 
-def serve(host: str, port: int) -> None:
+def _address_file() -> Path:
+    """Where the UI of a running `backfills up` is."""
+    return state_dir() / "up.address"
+
+
+def serve(host: str, port: int, verbose: bool = False) -> None:
     """Run until interrupted. Postgres is stopped afterwards if, and only if, it was started here."""
     with running_postgres():
         environment = os.environ | dagster_environment()
         apply_migrations(environment["DATABASE_URL"])
-        run_dagster(environment, host, port)
+        run_dagster(environment, host, port, verbose)
 
 
 @contextmanager
@@ -71,24 +88,32 @@ def running_postgres() -> Iterator[None]:
             server.stop()
 
 
-def run_dagster(environment: dict[str, str], host: str, port: int) -> None:
-    """The UI and the daemon, until interrupted."""
+def run_dagster(environment: dict[str, str], host: str, port: int, verbose: bool = False) -> None:
+    """The UI and the daemon, until interrupted. What they and the runs log is in a file, or here where `verbose`."""
     command = [sys.executable, "-m", "dagster_backfills.instance.door.dev", "dev"]
     command += ["--workspace", str(project_file("workspace.yaml"))]
-    dagster = start_child(
-        [*command, "--host", host, "--port", str(port), "--log-level", "warning"],
-        env={"PYTHONWARNINGS": "ignore"} | environment,
-        cwd=environment["DAGSTER_HOME"],
-    )
+    log = state_dir() / "up.log"
+    with nullcontext() if verbose else log.open("w") as output:
+        dagster = start_child(
+            [*command, "--host", host, "--port", str(port), "--log-level", "warning"],
+            env={"PYTHONWARNINGS": "ignore"} | environment,
+            cwd=environment["DAGSTER_HOME"],
+            stdout=output,
+            stderr=output,
+        )
     try:
         _announce(dagster, host, port)
+        if not verbose:
+            say(f"What runs log is in {log}; --verbose shows it here.")
         dagster.wait()
         raise NotUsableError(
-            f"Dagster ended by itself (code {dagster.returncode}).", "Its messages are above."
+            f"Dagster ended by itself (code {dagster.returncode}).",
+            "Its messages are above." if verbose else f"Its messages are in {log}.",
         )
     except KeyboardInterrupt:
         say("Stopping …")
     finally:
+        _address_file().unlink(missing_ok=True)
         _end(dagster)
 
 
@@ -98,6 +123,7 @@ def _announce(dagster: subprocess.Popen[bytes], host: str, port: int) -> None:
     while dagster.poll() is None:
         with suppress(urllib.error.URLError, ConnectionError, TimeoutError):
             urllib.request.urlopen(f"{address}/server_info", timeout=5).close()
+            _address_file().write_text(address)
             say(f"Dagster is at {address}. Ctrl-C stops it.")
             return
         time.sleep(0.3)

@@ -28,6 +28,28 @@ select distinct u.partition
 from backfill.undone as u
 where u.asset = any(:assets::text[]);
 
+-- name: standing
+-- Partitions that are stale, have something in the ledger, or were undone, and how much of it.
+select
+    s.partition,
+    min(s.since) as stale_since,
+    sum(s.failed)::bigint as failed,
+    bool_or(s.undone) as undone
+from (
+    select m.partition, m.marked_at as since, 0 as failed, false as undone
+    from backfill.stale_marks as m
+    where m.asset = any(:assets::text[])
+    union all
+    select coalesce(f.partition, '') as partition, null as since, 1 as failed, false as undone
+    from backfill.failures as f
+    where f.asset = any(:assets::text[]) and f.resolved_at is null
+    union all
+    select u.partition, null as since, 0 as failed, true as undone
+    from backfill.undone as u
+    where u.asset = any(:assets::text[])
+) as s
+group by s.partition;
+
 -- name: mark
 -- Make partitions stale for each of these tables.
 select backfill.mark_stale(a, :partition_keys::text[])

@@ -1,8 +1,12 @@
 """Reading declarations outside of Dagster's own loading: for commands, tests and what a domain adds to its own."""
 
+import os
+import sys
 import tomllib
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import dagster_backfills
 from dagster_backfills.components.building import Backfill
@@ -21,24 +25,35 @@ def declared(folder: Path) -> Backfill:
 
 def project_defs(start: Path) -> Path:
     """The folder of definitions of the Dagster project that `start` is in; of this package, where it is in none."""
-    for folder in (start, *start.parents):
-        file = folder / "pyproject.toml"
-        if file.is_file():
-            project = (
-                tomllib.loads(file.read_text(encoding="utf-8"))
-                .get("tool", {})
-                .get("dg", {})
-                .get("project", {})
-            )
-            root = project.get("root_module", "").replace(".", "/")
-            found = [
-                at / root / "defs"
-                for at in (folder / "src", folder)
-                if root and (at / root / "defs").is_dir()
-            ]
-            if found:
-                return found[0]
+    for root, project in _projects(start):
+        module = project.get("root_module", "").replace(".", "/")
+        found = [at / module / "defs" for at in (root / "src", root) if (at / module / "defs").is_dir()]
+        if module and found:
+            return found[0]
     return Path(dagster_backfills.__file__).parent / "defs"
+
+
+def project_module(start: Path) -> str | None:
+    """The module of that project's definitions, importable from here on; None where they are this package's."""
+    defs = project_defs(start)
+    for root, project in _projects(start):
+        if defs.is_relative_to(root) and defs != Path(dagster_backfills.__file__).parent / "defs":
+            there = str(root / "src" if defs.is_relative_to(root / "src") else root)
+            if there not in sys.path:
+                sys.path.insert(0, there)
+                os.environ["PYTHONPATH"] = os.pathsep.join(
+                    filter(None, [there, os.environ.get("PYTHONPATH")])
+                )
+            return project.get("code_location_target_module") or f"{project['root_module']}.definitions"
+    return None
+
+
+def _projects(start: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The folders around `start` that are a Dagster project, and what `pyproject.toml` says of each."""
+    for folder in (start, *start.parents):
+        if (folder / "pyproject.toml").is_file():
+            said = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))
+            yield folder, said.get("tool", {}).get("dg", {}).get("project", {})
 
 
 def declared_folders(defs: Path) -> list[Path]:

@@ -58,6 +58,11 @@ class PostgresBackfill(dg.Component, dg.Model, dg.Resolvable):
         description="The statement that gives keys which lack rows, for a run over what is missing; by default that of "
         "`due`, else what Dagster has no materialization of.",
     )
+    status: str | None = Field(
+        default=None,
+        description="The statement that says more of each partition, for `backfills status`: `partition`, `name` where "
+        "there are names, and whatever else is worth seeing.",
+    )
     report: str | None = Field(
         default=None,
         description="package.module:function of a connection and a run's id that gives metadata of what the run did: "

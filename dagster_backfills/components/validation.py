@@ -134,7 +134,7 @@ def named_statements(declared: "PostgresBackfill") -> Iterator[tuple[str, Path_,
         yield table.statement, ("tables", number, "reads" if table.compute else "query"), _ROWS
         if table.units_statement is not None:
             yield table.units_statement, ("tables", number, "units"), _ROWS
-    for attribute in ("due", "missing"):
+    for attribute in ("due", "missing", "status"):
         value = getattr(declared, attribute)
         if value is not None:
             yield value, (attribute,), _OF_ASSETS

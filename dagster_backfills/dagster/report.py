@@ -80,7 +80,7 @@ def failure_of(outcome: Outcome, total: int) -> dg.Failure:
     return dg.Failure(
         description=(
             f"{len(failures):,} of {total:,} partitions could not be written ({shown}{more}). The others are done. "
-            "Mend the cause, then relaunch the failed partitions; `backfills failures list` has them all."
+            "Mend the cause, then relaunch the failed partitions; `backfills failures` has them all."
         ),
         metadata={
             "failed_partitions": len(failures),

@@ -256,9 +256,9 @@ def mend(stack: Stack, expected: Expected, domain: str) -> list[str]:
     commands: list[list[str]] = []
     with stack.connect() as conn:
         if domain == "training":
-            commands = [["training", "run", "--yes"]]
+            commands = [["run", "training_completions", "--yes"]]
         elif domain == "progress":
-            commands = [["progress", "run", "--yes"]]
+            commands = [["run", "progress_stats", "--yes"]]
         elif domain == "kintell":
             unfinished = "select id::text from kintell.backfill_jobs where status <> 'completed'"
             commands = [["kintell", "resume", job] for (job,) in conn.execute(unfinished)]
@@ -267,7 +267,7 @@ def mend(stack: Stack, expected: Expected, domain: str) -> list[str]:
                 if conn.execute(known, [f"%/{path.name}"]).fetchone() is None:
                     commands.append(["kintell", "start", str(path)])
         elif domain == "jobs":
-            commands = [["jobs", "retry", "--type", "sop_generation", "--yes"]]
+            commands = [["queue", "retry", "--type", "sop_generation", "--yes"]]
         elif domain == "scoring":
             days = conn.execute(
                 "select d from unnest(%s::date[]) as d"
@@ -275,7 +275,7 @@ def mend(stack: Stack, expected: Expected, domain: str) -> list[str]:
                 " order by 1",
                 [expected.days],
             )
-            commands = [["scoring", "run", "--date", day.isoformat()] for (day,) in days]
+            commands = [["run", "scoring", "-p", day.isoformat(), "--yes"] for (day,) in days]
     for command in commands:
         stack.backfills(*command)
     return [" ".join(command) for command in commands]

@@ -149,7 +149,7 @@ def _score(folder: Path, url: str, days: Sequence) -> None:
     home.mkdir(exist_ok=True)
     (home / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text())
     for day in days:
-        command = [str(BIN / "backfills"), "scoring", "run", "--date", day.isoformat()]
+        command = [str(BIN / "backfills"), "run", "scoring", "-p", day.isoformat(), "--yes"]
         done = subprocess.run(
             command, env=environment(url, home), capture_output=True, text=True, check=False
         )

@@ -11,7 +11,7 @@ from dagster_backfills.cli.app import app
 # Where a command is written as code or after a colon, and wherever one of the groups of commands is named.
 _WORDS = r"((?: --?[a-z][a-z-]*| [a-z][a-z-]*)+)"
 _COMMAND = re.compile(rf"""(?:[`"'(:·$\]] ?|^ {{4,}}|exec (?:code )?)backfills{_WORDS}""", re.M)
-_ANYWHERE = re.compile(rf"\bbackfills(?= (?:training|progress|kintell|scoring|failures) [a-z]){_WORDS}")
+_ANYWHERE = re.compile(rf"\bbackfills(?= (?:training|kintell|queue|scoring) [a-z]){_WORDS}")
 _COMPUTED = re.compile(r"\bbackfills \{")
 _FOLDERS = ("dagster_backfills", "docs", "deploy", "sql")
 _FILES = ("README.md", "CONTRIBUTING.md", "Makefile", "Dockerfile", ".env.example", "dagster.yaml")
@@ -56,6 +56,6 @@ def test_every_command_that_is_advised_exists(project_root: Path):
     assert {where: what for where, what in wrong.items() if what} == {}
 
 
-@pytest.mark.parametrize("command", ["kintell run", "no-such", "failures retry --no-such"])
+@pytest.mark.parametrize("command", ["kintell run", "no-such", "queue retry --no-such"])
 def test_a_command_that_there_is_not_is_found_out(command: str):
     assert problem(command.split())

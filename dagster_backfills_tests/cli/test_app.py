@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from importlib import metadata
 
 import psycopg
 import pytest
@@ -14,6 +15,8 @@ import typer
 from dagster_backfills.cli.app import COMMANDS
 from dagster_backfills_tests.cli.conftest import SCRIPT, Cli, eventually
 
+# In place of the shell that is around the test.
+_NO_SHELL = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
 LOADED = """
 import sys
 from dagster_backfills.cli import main
@@ -34,7 +37,7 @@ def test_help_names_every_command_and_loads_nothing_heavy():
         assert summary.split()[0] in done.stdout
 
 
-@pytest.mark.parametrize("name", ["training", "progress", "scoring", "kintell"])
+@pytest.mark.parametrize("name", ["training", "kintell.commands", "queue.commands"])
 def test_a_domains_commands_load_dagster_and_data_libraries_only_when_they_work(name: str):
     code = (
         f"import sys, dagster_backfills.cli.{name};"
@@ -63,6 +66,28 @@ def test_a_wrong_command_or_option_ends_with_2_and_says_which(cli: Cli):
         assert done.returncode == 2
         assert said in done.stderr
         assert done.stdout == ""
+
+
+def test_the_version_is_told(cli: Cli):
+    assert cli("--version").stdout == f"backfills {metadata.version('dagster-backfills')}\n"
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [
+        ("backfills thr", ["throttle"]),
+        ("backfills kintell re", ["resume", "replay"]),
+        ("backfills status --needs", ["--needs-backfill"]),
+    ],
+)
+def test_a_shell_completes_commands_their_own_and_options(cli: Cli, typed: str, completed: list[str]):
+    words = str(len(typed.split()) - 1)
+    env = {"_BACKFILLS_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": words}
+    assert cli(env=env).stdout.split() == completed
+
+
+def test_a_shell_is_given_the_script_for_it(cli: Cli):
+    assert "_BACKFILLS_COMPLETE=complete_bash" in cli("--show-completion", "bash", env=_NO_SHELL).stdout
 
 
 def test_migrate_brings_an_empty_database_up_to_date_and_says_what_it_did(cli: Cli, make_database):

@@ -1,5 +1,6 @@
-"""`backfills new`, `check` and `triggers`, called in an adopter's project."""
+"""`backfills new`, `check` and `triggers`, and the verbs of every backfill, called in an adopter's project."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -135,3 +136,48 @@ def test_a_check_names_each_backfill_and_fails_for_one_with_a_mistake(
     assert "kintell_users: " in done.stderr and "member_months: " in done.stderr
     assert "has no column 'vists'" in done.stderr
     assert "Did you mean member_months" in run("triggers", "member_month").stderr
+
+
+VISITED = (
+    "select count(distinct (member_id, date_trunc('month', activity_date))) from public.member_activities"
+)
+DEFINITIONS = """
+from pathlib import Path
+
+import dagster as dg
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    return dg.load_from_defs_folder(path_within_project=Path(__file__).parent)
+"""
+
+
+@pytest.mark.timeout(600)
+def test_the_verbs_are_those_of_every_backfill(run: Run, project: Path, conn: psycopg.Connection) -> None:
+    conn.execute(GYM + MONTHS)
+    copied(project, "member_months")
+    (project.parent / "definitions.py").write_text(DEFINITIONS)
+    (project.parent / "__init__.py").write_text("")
+    root = project.parent.parent.parent
+    (root / "pyproject.toml").write_text(
+        '[tool.dg]\ndirectory_type = "project"\n[tool.dg.project]\nroot_module = "ours"\n'
+    )
+    (backfill,) = json.loads(run("list", "--json").stdout)
+    assert (backfill["backfill"], backfill["units"]) == ("member_months", backfill["missing"])
+    assert run("plan", "member", "--which", "all", "--fail-on-changes").returncode == 1
+    done = run("run", "member", "--yes", "--json")
+    assert done.returncode == OK, done.stderr
+    assert [table["inserted"] for table in json.loads(done.stdout)["tables"]] == [
+        conn.execute(VISITED).fetchone()[0]
+    ]
+    assert {each["state"] for each in json.loads(run("status", "member_months", "--json").stdout)} == {
+        "up to date"
+    }
+    assert "paused" in run("pause", "member_months").stderr
+    assert "not paused" in run("resume", "member_months").stderr
+    assert "Nothing of member_months has failed." in run("failures", "member_months").stderr
+    undone = run("undo", "member_months", "--yes", "--json")
+    assert undone.returncode == OK, undone.stderr
+    assert conn.execute("select count(*) from attendance.member_months").fetchone() == (0,)
+    assert "There is no backfill 'scoring'" in run("status", "scoring").stderr

@@ -21,14 +21,13 @@ def test_the_demo_migrates_loads_backfills_every_domain_and_can_be_run_again(cli
     assert missing == 0
     assert students > 1000
     overview = {
-        each["domain"]: each
-        for each in json.loads(cli("status", "--json", env={"DATABASE_URL": url}).stdout)["domains"]
+        each["backfill"]: each
+        for each in json.loads(cli("status", "--json", env={"DATABASE_URL": url}).stdout)["backfills"]
     }
-    assert set(overview) == {"jobs", "kintell", "progress", "scoring", "training"}
-    assert all(
-        overview[domain]["up_to_date"] > 0 for domain in ("kintell", "progress", "scoring", "training")
-    )
-    assert all(overview[domain]["missing"] == 0 for domain in ("progress", "training"))
+    written = ("kintell", "progress_stats", "scoring", "training_completions")
+    assert set(overview) == {"queue", *written}
+    assert all(overview[domain]["up_to_date"] > 0 for domain in written)
+    assert all(overview[domain]["missing"] == 0 for domain in ("progress_stats", "training_completions"))
     with psycopg.connect(url) as conn:
         counts = "select total_rows, inserted_rows, failed_rows from kintell.backfill_jobs"
         assert conn.execute(counts).fetchone() == (600, 585, 15)

@@ -129,10 +129,10 @@ def test_psycopg2_is_understood_as_well(database_url):
 
 
 def test_a_wrong_request_is_not_a_broken_server():
-    assert explain(UserError("No cohort x.", "See: backfills progress find x")) == (
+    assert explain(UserError("No cohort x.", "See: backfills status progress_stats x")) == (
         USAGE,
         "No cohort x.",
-        "See: backfills progress find x",
+        "See: backfills status progress_stats x",
     )
     assert explain(NotUsableError("No disk."))[0] == NOT_USABLE
     assert explain(PermissionError(13, "Permission denied", "/a/file")) == (

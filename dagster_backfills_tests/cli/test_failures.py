@@ -1,35 +1,48 @@
 """`backfills failures` with names that there are, and names that there are not."""
 
-import pytest
+import json
 
+from dagster_backfills.domains.queue import queue
 from dagster_backfills_tests.cli.conftest import Cli
 
 FAILED = """
     insert into backfill.failures (run_id, asset, partition, unit, error_class, sqlstate, message)
-    values ('r', %s, 'p', 'u', 'data', '22000', 'no')
+    values ('r', %s, 'p', 'u', 'data', '22000', %s)
 """
 
 
-@pytest.mark.parametrize("command", [["list"], ["list", "--json"], ["retry", "--yes"]])
-def test_an_asset_that_there_is_not_is_refused_with_what_comes_close(cli: Cli, command):
-    done = cli("failures", *command, "--asset", "progress/cohort_stat")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert (
-        "There is no asset or domain 'progress/cohort_stat'. There are progress/cohort_stats" in done.stderr
-    )
+def test_a_backfill_that_there_is_not_is_refused_with_what_comes_close(cli: Cli):
+    for command in (["failures"], ["status"], ["plan"], ["run"], ["pause"]):
+        done = cli(*command, "progress_stat_s")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "There is no backfill 'progress_stat_s'. Did you mean progress_stats?" in done.stderr
 
 
-def test_a_domain_or_an_asset_of_which_nothing_has_failed_is_known(cli: Cli):
-    for name in ("training", "progress/cohort_stats"):
-        done = cli("failures", "list", "--asset", name)
-        assert (done.returncode, done.stderr) == (0, f"Nothing of {name!r} has failed.\n")
+def test_a_backfill_of_which_nothing_has_failed_is_known_by_how_its_name_begins(cli: Cli):
+    done = cli("failures", "train")
+    assert (done.returncode, done.stderr) == (0, "Nothing of training_completions has failed.\n")
 
 
-def test_an_asset_of_somebody_elses_code_is_known_by_its_failures(cli: Cli, conn):
-    conn.execute(FAILED, ["gym/visits"])
-    assert "gym/visits\tp\tu\tno" in cli("failures", "list", "--asset", "gym").stdout
-    retried = cli("failures", "retry", "--asset", "gym/visits", "--yes")
-    assert retried.returncode == 1
-    assert "Failures of gym are tried again in the UI" in retried.stderr
-    conn.execute("update backfill.failures set resolved_at = now()")
-    assert cli("failures", "list", "--asset", "gym").returncode == 0
+def test_the_newest_come_first_and_no_more_than_are_asked_for(cli: Cli, conn):
+    for number in range(3):
+        conn.execute(FAILED, [f"gym/visits{number}", "postgresql://me:hidden@host/ is away"])
+    conn.execute(FAILED, ["progress/cohort_stats", "no"])
+    listed = cli("failures")
+    assert [line.split("\t")[5] for line in listed.stdout.splitlines()[1:]] == [
+        "progress/cohort_stats", "gym/visits2", "gym/visits1", "gym/visits0"
+    ]  # fmt: skip
+    assert "me:***@host" in listed.stdout and "hidden" not in listed.stdout
+    assert len(json.loads(cli("failures", "--limit", "2", "--json").stdout)) == 2
+    assert [each["asset"] for each in json.loads(cli("failures", "progress", "--json").stdout)] == [
+        "progress/cohort_stats"
+    ]
+
+
+def test_what_has_no_ledger_is_shown_from_where_it_is(cli: Cli, conn):
+    job = "select jobs.enqueue_background_job('transcription', %s)"
+    (job_id,) = conn.execute(job, ['{"audio_url": "https://a.test/b"}']).fetchone()
+    queue.fail(conn, queue.claim(conn, "w", 1)[0], "x", "no sound", "", False)
+    failed = cli("failures", "queue")
+    assert failed.stdout.splitlines()[1].split("\t")[:3] == [str(job_id), "transcription", "no sound"]
+    assert "backfills queue retry ID" in failed.stderr
+    assert cli("failures", "kintell").stderr == "Nothing of kintell has failed.\n"

@@ -31,12 +31,13 @@ def test_a_backfill_is_planned_run_and_undone(cli: Cli, school: psycopg.Connecti
     assert (completions["inserted"], progress["inserted"], plan["changes"]) == (8, 2, 10)
     assert school.execute(RECORDS).fetchone() == (0,)
 
-    assert cli("training", "run", "--yes").returncode == 0
+    assert cli("run", "training_completions", "--yes").returncode == 0
     assert cli("plan", "training_completions", "--which", "all", "--fail-on-changes").returncode == 0
     school.execute("update training.employee_training_video_completions set completed_at = now()"
                    " where member_id = 'a1' and video_id = 'sat-1'")  # fmt: skip
     (run,) = school.execute("select run_id from backfill.runs limit 1").fetchone() or ("",)
 
+    assert run in cli("undo", "training_completions").stdout + cli("undo", "training", "--json").stdout
     dry = cli("undo", run[:8])
     assert dry.returncode == 0, dry.stderr
     assert "kept, changed since" in dry.stdout and "Nothing was done" in dry.stderr
@@ -51,10 +52,14 @@ def test_a_backfill_is_planned_run_and_undone(cli: Cli, school: psycopg.Connecti
 
 
 def test_what_is_not_there_is_said(cli: Cli, school: psycopg.Connection) -> None:
-    unknown = cli("plan", "training_completion")
+    unknown = cli("plan", "training_complations")
     assert unknown.returncode == 2 and "Did you mean training_completions?" in unknown.stderr
     stranger = cli("plan", "training_completions", "--partition", "org_c")
-    assert stranger.returncode == 2 and "There is no partition 'org_c'." in stranger.stderr
+    assert (
+        stranger.returncode == 2
+        and "There is no partition 'org_c'. Did you mean" in stranger.stderr
+        and "org_a (A)" in stranger.stderr
+    )
     gone = cli("undo", "0000")
     assert gone.returncode == 2 and "No run begins with '0000'." in gone.stderr
 

@@ -1,4 +1,4 @@
-"""`backfills progress`, `failures` and `status`, as their users type them."""
+"""The verbs on `progress_stats`, `failures` and `list`, as their users type them."""
 
 import json
 
@@ -37,28 +37,32 @@ def school(conn: psycopg.Connection) -> psycopg.Connection:
     return conn
 
 
-def test_status_find_and_next_show_what_is_missing_by_name(cli: Cli, school: psycopg.Connection) -> None:
-    listed = cli("progress", "status")
+def test_status_shows_what_is_missing_by_name_and_what_is_next(cli: Cli, school: psycopg.Connection) -> None:
+    listed = cli("status", "progress_stats")
     assert listed.returncode == 0, listed.stderr
-    assert [line.split("\t")[:4] for line in listed.stdout.splitlines()[1:]] == [
-        ["Other", "Cohort 4", "c4", "no"],
-        ["École", "Cohort 1", "c1", "no"],
-        ["École", "Cohort 2", "c2", "no"],
-        ["École", "Cohort 3", "c3", "no"],
+    assert listed.stdout.splitlines()[0].split("\t") == [
+        "partition", "name", "state", "school", "has stats", "students", "with stats", "classes"
+    ]  # fmt: skip
+    assert [line.split("\t") for line in listed.stdout.splitlines()[1:]] == [
+        ["c4", "Cohort 4", "missing", "Other", "no", "3", "0", "1"],
+        ["c3", "Cohort 3", "missing", "École", "no", "3", "0", "1"],
+        ["c2", "Cohort 2", "missing", "École", "no", "3", "0", "1"],
+        ["c1", "Cohort 1", "missing", "École", "no", "3", "0", "1"],
     ]
-    found = json.loads(cli("progress", "find", "HORT 3", "--json").stdout)
-    assert [cohort["cohort_id"] for cohort in found] == ["c3"]
-    (following,) = json.loads(cli("progress", "next", "--json").stdout)
-    assert (following["cohort_id"], following["students"], following["students_with_stats"]) == ("c1", 3, 0)
-    domains = {each["domain"]: each for each in json.loads(cli("status", "--json").stdout)["domains"]}
-    assert set(domains) == {"jobs", "kintell", "progress", "scoring", "training"}
-    assert (domains["progress"]["units"], domains["progress"]["missing"]) == (4, 4)
+    assert "Next: c1 (Cohort 1)" in listed.stderr
+    found = json.loads(cli("status", "progress_stats", "HORT 3", "--json").stdout)
+    assert [(each["partition"], each["name"]) for each in found] == [("c3", "Cohort 3")]
+    assert len(json.loads(cli("status", "progress", "ÉCOLE", "--needs-backfill", "--json").stdout)) == 3
+    backfills = {each["backfill"]: each for each in json.loads(cli("list", "--json").stdout)}
+    assert set(backfills) == {"progress_stats", "training_completions", "scoring", "kintell", "queue"}
+    assert (backfills["progress_stats"]["units"], backfills["progress_stats"]["missing"]) == (4, 4)
+    assert json.loads(cli("status", "--json").stdout)["backfills"] == list(backfills.values())
 
 
 def test_run_asks_first_and_without_anyone_to_ask_does_nothing(cli: Cli, school: psycopg.Connection) -> None:
-    done = cli("progress", "run")
+    done = cli("run", "progress_stats")
     assert done.returncode == 2
-    assert "Compute the statistics of 4 cohorts?" in done.stderr
+    assert "Write 4 partitions of progress_stats?" in done.stderr
     assert "--yes" in done.stderr
     assert school.execute("select count(*) from progress.cohort_stats").fetchone() == (0,)
 
@@ -66,11 +70,11 @@ def test_run_asks_first_and_without_anyone_to_ask_does_nothing(cli: Cli, school:
 def test_an_unknown_cohort_and_contradicting_options_are_refused(
     cli: Cli, school: psycopg.Connection
 ) -> None:
-    unknown = cli("progress", "run", "c9", "--yes")
+    unknown = cli("run", "progress_stats", "-p", "c9", "--yes")
     assert unknown.returncode == 2
     assert "'c9'" in unknown.stderr
     assert "Traceback" not in unknown.stderr
-    both = cli("progress", "run", "--stale", "--missing", "--yes")
+    both = cli("run", "progress_stats", "-p", "c1", "--which", "missing", "--yes")
     assert both.returncode == 2
     assert "exclude each other" in both.stderr
 
@@ -79,32 +83,47 @@ def test_backfill_everything_computes_all_and_a_failing_one_is_mended_by_retry(
     cli: Cli, school: psycopg.Connection
 ) -> None:
     school.execute("alter table progress.cohort_stats add constraint refused check (cohort_id <> 'c2')")
-    first = cli("progress", "run", "--yes", "--json")
+    first = cli("run", "progress_stats", "--yes", "--json")
     assert first.returncode == 1, first.stderr
-    assert json.loads(first.stdout) == {"computed": 4, "cohorts": 4, "need_backfill": ["c2"]}
+    done = json.loads(first.stdout)
+    assert (done["partitions"], [failure["partition"] for failure in done["failures"]]) == (4, ["c2"])
     assert school.execute(
         "select cohort_id, total_students, average_completion from progress.cohort_stats order by 1"
     ).fetchall() == [("c1", 3, 17), ("c3", 3, 17), ("c4", 3, 17)]
-    (failure,) = json.loads(cli("failures", "list", "--json").stdout)
+    (failure,) = json.loads(cli("failures", "progress_stats", "--json").stdout)
     assert (failure["asset"], failure["partition"], failure["unit"]) == ("progress/cohort_stats", "c2", None)
     assert "refused" in failure["message"]
-    listed = cli("failures", "list")
+    listed = cli("failures")
     assert "refused" in listed.stdout
 
     school.execute("alter table progress.cohort_stats drop constraint refused")
-    retried = cli("failures", "retry", "--yes")
+    retried = cli("run", "progress_stats", "--which", "failed", "--yes")
     assert retried.returncode == 0, retried.stderr
-    assert "All are mended." in retried.stderr
-    assert json.loads(cli("failures", "list", "--json").stdout) == []
-    (entry,) = json.loads(cli("failures", "list", "--all", "--json").stdout)
+    assert "After: progress_stats: 4 partitions, 0 need a backfill." in retried.stderr
+    assert json.loads(cli("failures", "progress_stats", "--json").stdout) == []
+    (entry,) = json.loads(cli("failures", "--all", "--json").stdout)
     assert entry["resolved_at"] is not None
-    again = cli("progress", "run", "--yes")
+    again = cli("run", "progress_stats", "--yes")
     assert again.returncode == 0
     assert "Nothing to do" in again.stderr
 
 
+def test_the_next_one_alone_is_worked_missing_before_stale(cli: Cli, school: psycopg.Connection) -> None:
+    assert cli("run", "progress_stats", "-p", "c1", "-p", "Cohort 2", "--yes").returncode == 0
+    school.execute("select backfill.mark_stale('progress/cohort_stats', '{c2}')")
+    for cohort in ("c3", "c4", "c2"):
+        assert f"Next: {cohort} " in cli("status", "progress_stats").stderr
+        assert cli("run", "progress_stats", "--limit", "1", "--yes").returncode == 0
+    assert json.loads(cli("status", "progress_stats", "--needs-backfill", "--json").stdout) == []
+
+
 def test_a_database_without_migrations_says_which_and_what_to_do(cli: Cli, make_database) -> None:
-    for command in (["progress", "status"], ["failures", "list"], ["status"], ["progress", "run", "--yes"]):
+    for command in (
+        ["status", "progress_stats"],
+        ["failures"],
+        ["status"],
+        ["run", "progress_stats", "--yes"],
+    ):
         done = cli(*command, env={"DATABASE_URL": make_database(migrated=False)})
         assert done.returncode == 3, command
         assert "backfills migrate" in done.stderr

@@ -1,4 +1,4 @@
-"""`backfills scoring` as a person types it: a day is scored in a run of its own, and read back."""
+"""The verbs on scoring as a person types them: days are scored, explained and read back."""
 
 import json
 from datetime import UTC, date, datetime, timedelta
@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from dagster_backfills.cli import failures
-from dagster_backfills.cli.domain_runs import stretches
-from dagster_backfills.cli.scoring import app
+from dagster_backfills.cli import explain, run, status
+from dagster_backfills.cli.scoring import commands
+from dagster_backfills.cli.scoring.days import stretches
 from dagster_backfills.errors import UserError
 from dagster_backfills_tests.domains.scoring.conftest import Gyms
 
@@ -28,43 +28,47 @@ def gyms(conn) -> Gyms:  # type: ignore[no-untyped-def]
     return Gyms(conn)
 
 
-def call(*arguments: str):  # type: ignore[no-untyped-def]
-    return CliRunner().invoke(app, list(arguments))
+VERBS = {"run": run, "explain": explain, "status": status}
+
+
+def call(verb: str, *arguments: str):  # type: ignore[no-untyped-def]
+    if verb in VERBS:
+        return CliRunner().invoke(VERBS[verb].app, ["scoring", *arguments])  # type: ignore[attr-defined]
+    return CliRunner().invoke(commands.app, [verb, *arguments])
 
 
 def test_a_day_is_run_explained_and_shown(gyms: Gyms) -> None:
     gyms.member("a", 16, 35, 42, 49, 56, coaches=("c1",), day=YESTERDAY)
     gyms.member("b", 1, 3, 5, day=YESTERDAY)
-    ran = call("run", "--json")
+    ran = call("run", "-p", YESTERDAY.isoformat(), "--yes", "--json")
     assert ran.exit_code == 0, ran.output
-    day = json.loads(ran.stdout)[0]
-    assert day["day"] == YESTERDAY.isoformat()
-    assert [(link["outcome"], link["done"]) for link in day["links"]] == [
-        ("complete", 2),
-        ("complete", 2),
-        ("complete", 1),
-    ]
+    done = json.loads(ran.stdout)
+    assert (len(done["runs"]), [table["inserted"] for table in done["tables"]]) == (1, [2, 2, 1])
     explained = json.loads(call("explain", "a", "--json").stdout)
     assert (explained["score"], explained["stored"], explained["action"]) == (15, 15, "contact_member")
     shown = call("explain", "a").stdout
     assert "25\t35.00%\t1 visits in the last 30 days, 4 in the 30 before" in shown
     assert "commitment score\t15 (low); 15 is stored" in shown
-    lines = call("status", "--days", "2").stdout.splitlines()
-    assert lines[0] == "day\tcommitment\tchurn risk\tcoach actions\tremark"
-    assert lines[1].startswith(f"{YESTERDAY}\tcomplete: 2 of 2\tcomplete: 2 of 2\tcomplete: 1 of 1")
-    assert lines[2].startswith(f"{YESTERDAY - timedelta(days=1)}\tmissing\tmissing\tmissing")
+    lines = call("status", "--limit", "2").stdout.splitlines()
+    assert lines[0] == "partition\tstate\tcommitment scores\tchurn risk scores\tcoach actions\tremark"
+    assert lines[1].startswith(
+        f"{YESTERDAY}\tup to date\tcomplete: 2 of 2\tcomplete: 2 of 2\tcomplete: 1 of 1"
+    )
+    assert lines[2].startswith(f"{YESTERDAY - timedelta(days=1)}\tmissing\tmissing\tmissing\tmissing")
+    alone = call("gym", gyms.rows("select id from scoring.gyms")[0][0], "--json")
+    assert alone.exit_code == 0, alone.output
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["run", "--date", "tomorrow"], "'tomorrow' is not a day"),
+        (["run", "-p", "tomorrow"], "'tomorrow' is not a day"),
         (
-            ["run", "--date", str(YESTERDAY + timedelta(days=1))],
+            ["run", "-p", str(YESTERDAY + timedelta(days=1))],
             "can't be scored: the days are 2020-01-01 to",
         ),
-        (["run", "--date", "1999-12-31"], "can't be scored"),
-        (["run", "--gym", "nowhere"], "There is no gym 'nowhere'"),
+        (["run", "-p", "1999-12-31"], "can't be scored"),
+        (["gym", "nowhere"], "There is no gym 'nowhere'"),
         (["explain", "nobody"], "There is no member 'nobody'"),
     ],
 )
@@ -78,10 +82,9 @@ def test_what_failed_is_scored_again_day_by_day(gyms: Gyms) -> None:
     days = [YESTERDAY - timedelta(days=n) for n in (1, 0)]
     gyms.member("a", 16, 35, 42, 49, 56, coaches=("c1",), day=YESTERDAY)
     gyms.member("bad", 3, day=YESTERDAY, per_week=-1)
-    for day in days:
-        assert call("run", "--date", day.isoformat()).exit_code == 1
+    assert call("run", *(word for day in days for word in ("-p", day.isoformat())), "--yes").exit_code == 1
     gyms.conn.execute("update scoring.members set expected_visits_per_week = 1")
-    retried = CliRunner().invoke(failures.app, ["retry", "--asset", "scoring", "--yes"])
+    retried = call("run", "--which", "failed", "--yes")
     assert retried.exit_code == 0, retried.output
     assert gyms.rows("select count(*) from backfill.failures where resolved_at is null") == [(0,)]
     assert gyms.rows("select day, asset, outcome from scoring.chain_days order by 1, 2") == [

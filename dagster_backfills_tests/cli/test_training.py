@@ -1,4 +1,4 @@
-"""`backfills training`, as its users type it."""
+"""The verbs on `training_completions`, as its users type them; and the rollback that training has beyond them."""
 
 import json
 
@@ -24,27 +24,31 @@ def school(conn: psycopg.Connection) -> psycopg.Connection:
     return conn
 
 
-def test_status_lists_organizations_oldest_first_and_refuses_an_unknown_one(
+def test_status_lists_the_newest_first_with_names_finds_a_part_of_one_and_refuses_an_unknown_one(
     cli: Cli, school: psycopg.Connection
 ) -> None:
-    listed = cli("training", "status")
+    listed = cli("status", "training_completions")
     assert listed.returncode == 0, listed.stderr
-    assert [line.split("\t")[:5] for line in listed.stdout.splitlines()[1:]] == [
-        ["Älteste", "org_a", "2", "0", "4"],
-        ["Other", "org,b", "2", "0", "4"],
+    assert [line.split("\t")[:3] for line in listed.stdout.splitlines()[1:]] == [
+        ["org,b", "Other", "missing, stale"],
+        ["org_a", "Älteste", "missing, stale"],
     ]
-    one = json.loads(cli("training", "status", "org,b", "--json").stdout)
-    assert [each["organization_id"] for each in one["organizations"]] == ["org,b"]
-    unknown = cli("training", "status", "org_q")
+    assert (
+        "2 partitions, 2 need a backfill: 2 missing, 2 stale, 0 failed. Next: org_a (Älteste)"
+        in listed.stderr
+    )
+    one = json.loads(cli("status", "training", "ÄLT", "--json").stdout)
+    assert [(each["partition"], each["to_create"]) for each in one] == [("org_a", 4)]
+    unknown = cli("status", "training_completions", "org_q")
     assert unknown.returncode == 2
-    assert "There is no organization 'org_q'" in unknown.stderr and "org_a (Älteste)" in unknown.stderr
+    assert "There is no partition 'org_q'" in unknown.stderr and "org_a (Älteste)" in unknown.stderr
 
 
 def test_run_asks_first_and_refuses_an_unknown_organization(cli: Cli, school: psycopg.Connection) -> None:
-    asked = cli("training", "run")
+    asked = cli("run", "training_completions")
     assert asked.returncode == 2
-    assert "Fill 2 organizations?" in asked.stderr and "--yes" in asked.stderr
-    unknown = cli("training", "run", "--org", "nobody", "--yes")
+    assert "Write 2 partitions of training_completions?" in asked.stderr and "--yes" in asked.stderr
+    unknown = cli("run", "training_completions", "-p", "nobody", "--yes")
     assert unknown.returncode == 2
     assert school.execute("select count(*) from training.employee_training_video_completions").fetchone() == (
         0,
@@ -52,27 +56,34 @@ def test_run_asks_first_and_refuses_an_unknown_organization(cli: Cli, school: ps
 
 
 def test_one_organization_then_all_then_the_undo(cli: Cli, school: psycopg.Connection) -> None:
-    one = cli("training", "run", "--org", "org,b", "--yes", "--json")
+    one = cli("run", "training_completions", "-p", "oth", "--yes", "--json")
     assert one.returncode == 0, one.stderr
-    report = json.loads(one.stdout)
+    done = json.loads(one.stdout)
+    (run_id,), report = done["runs"], done["report"]
+    assert [(each["table"], each["partitions"], each["inserted"]) for each in done["tables"]] == [
+        ("training/employee_training_video_completions", 1, 4),
+        ("training/organization_training_progress", 1, 1),
+    ]
     assert (report["organizations"], report["members"], report["videos"]) == (1, 2, 2)
     assert (report["records_created"], report["records_already_there"], report["failures"]) == (4, 0, 0)
-    every = cli("training", "run", "--yes")
+    every = cli("run", "training_completions", "--which", "all", "--yes")
     assert every.returncode == 0, every.stderr
     assert (
-        "2 organizations, 4 members, 2 videos: 4 records created, 4 already there, 0 failed" in every.stderr
+        "2 organizations, 4 members, 2 videos, 4 records created, 4 records already there, 0 failures"
+        in every.stderr
     )
+    assert "After: training_completions: 2 partitions, 0 need a backfill." in every.stderr
 
     school.execute(
         "update training.employee_training_video_completions set completed_at = now() where member_id = 'b1'"
     )
-    dry = cli("training", "rollback", report["run_id"])
+    dry = cli("training", "rollback", run_id)
     assert dry.returncode == 0, dry.stderr
     assert "2 records to remove and 2 to keep" in dry.stderr and "dry run" in dry.stderr
     assert school.execute("select count(*) from training.employee_training_video_completions").fetchone() == (
         8,
     )
-    real = cli("training", "rollback", report["run_id"], "--execute", "--yes", "--json")
+    real = cli("training", "rollback", run_id, "--execute", "--yes", "--json")
     assert real.returncode == 0, real.stderr
     assert json.loads(real.stdout)["removed"] == 2
     assert school.execute(
@@ -91,13 +102,19 @@ def test_a_member_that_fails_is_told_and_can_be_tried_again(cli: Cli, school: ps
     school.execute(
         "alter table training.employee_training_video_completions add constraint not_a2 check (member_id <> 'a2')"
     )
-    done = cli("training", "run", "--yes")
+    done = cli("run", "training_completions", "--yes")
     assert done.returncode == 1
-    assert "6 records created, 0 already there, 1 failed" in done.stderr
-    status = cli("training", "status")
-    assert "org_a: member 'a2'" in status.stderr and "not_a2" in status.stderr
+    assert "6 records created, 0 records already there, 1 failures" in done.stderr
+    first, rest = done.stderr.splitlines()[-2:]
+    asset = "training/employee_training_video_completions"
+    assert first.startswith(f"1 could not be written. The first: {asset} org_a a2: ") and "not_a2" in first
+    assert rest == "All of them: backfills failures training_completions"
+    failed = cli("status", "training_completions", "--failed")
+    assert [line.split("\t")[:3] for line in failed.stdout.splitlines()[1:]] == [
+        ["org_a", "Älteste", "missing, stale, 1 failed"]
+    ]
     school.execute("alter table training.employee_training_video_completions drop constraint not_a2")
-    again = cli("failures", "retry", "--yes")
+    again = cli("run", "training_completions", "--which", "failed", "--yes")
     assert again.returncode == 0, again.stderr
     assert school.execute("select count(*) from training.employee_training_video_completions").fetchone() == (
         8,

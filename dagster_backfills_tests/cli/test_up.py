@@ -96,8 +96,18 @@ def test_up_serves_everything_and_down_leaves_nothing_running(state: Path):
     up = Up(state)
     second = up.cli("up", "--port", str(free_port()))
     assert second.returncode == 2
-    assert f"`backfills up` runs already (process {up.process.pid})" in second.stderr
-    taken = up.cli("up", "--port", str(up.port))
+    first = f"`backfills up` runs already (process {up.process.pid}): http://127.0.0.1:{up.port}."
+    assert first in second.stderr
+    demo = up.cli("demo", "--serve", "--port", str(up.port))
+    assert (demo.returncode, "Choose another" in demo.stderr) == (2, True)
+    other = {"BACKFILLS_HOME": str(state.with_name("other"))}
+    taken = subprocess.run(
+        [SCRIPT, "up", "--port", str(up.port)],
+        env=up.env | other,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert (taken.returncode, "Choose another" in taken.stderr) == (2, True)
     assert up.cli("migrate", "--status").returncode == 0
 
@@ -138,6 +148,10 @@ def test_up_serves_everything_and_down_leaves_nothing_running(state: Path):
     assert up.process.wait() == 0
     assert up.processes() == []
     assert "No embedded Postgres was running." in up.cli("down").stderr
+    # What the UI, the daemon and the runs say is in the file, and none of it was on the terminal.
+    said = state.with_name("said").read_text().splitlines()
+    assert (state / "up.log").exists() and str(state / "up.log") in said[-2]
+    assert len(said) < 20
 
 
 def test_an_interrupt_stops_all_of_it_and_the_postgres_that_it_started(state: Path):
@@ -160,6 +174,31 @@ def test_a_postgres_that_ran_before_runs_on(state: Path):
     assert up.process.wait() == 0
     with psycopg.connect(server.url()) as conn:
         assert conn.execute("select count(*) from backfill.schema_migrations").fetchone() != (0,)
+
+
+def test_a_look_leaves_no_server_running_that_it_had_to_start(tmp_path: Path):
+    server = EmbeddedServer(tmp_path)
+    env = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
+
+    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+        variables = env | {"BACKFILLS_HOME": str(tmp_path)}
+        return subprocess.run(
+            [SCRIPT, *arguments], env=variables, capture_output=True, text=True, check=False
+        )
+
+    try:
+        refused = call("status")
+        assert (refused.returncode, server.is_running()) == (3, False)
+        assert call("migrate").returncode == 0
+        assert server.stop()
+        for command in (["status", "--no-ticks"], ["list"], ["failures"]):
+            looked = call(*command)
+            assert (looked.returncode, server.is_running()) == (0, False), looked.stderr
+        assert server.start()
+        assert call("list").returncode == 0
+        assert server.is_running()
+    finally:
+        server.delete()
 
 
 def _healthy(up: Up) -> bool:

@@ -73,3 +73,9 @@ def test_what_is_no_secret_stays():
 def test_what_nats_says_is_stored_and_logged_without_the_token():
     error = NatsUnavailable("NATS at x does not answer: nats://s3cr3tT0ken@nats.internal:4222 refused")
     assert "s3cr3tT0ken" not in f"{error} {error.message}" and "***@nats.internal" in error.message
+
+
+def test_the_folder_that_a_shell_is_in_is_no_secret():
+    environment = {"PWD": "/home/somebody/work", "OLDPWD": "/home/somebody", "DB_PWD": "hunter2hunter2"}
+    assert redact("/home/somebody/work/a.csv", environment) == "/home/somebody/work/a.csv"
+    assert redact("it is hunter2hunter2", environment) == "it is ***"

@@ -252,7 +252,7 @@ def test_every_domain_runs_from_end_to_end_as_the_writer(
         check=False,
     )
     assert done.stdout.splitlines() == [f"{job} True" for job in jobs], done.stderr[-4000:]
-    scored = sources.backfills("writer", "scoring", "run")
+    scored = sources.backfills("writer", "run", "scoring", "--yes")
     assert scored.returncode == 0, scored.stdout + scored.stderr
     assert counted(sources, "training.employee_training_video_completions") == 2
     assert counted(sources, "progress.cohort_stats") == 1

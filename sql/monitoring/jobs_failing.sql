@@ -1,5 +1,5 @@
 -- Jobs that failed for good or are on their second retry, grouped by what their last error says.
--- Mend the cause, then: backfills jobs retry --type TYPE
+-- Mend the cause, then: backfills queue retry --type TYPE
 select
     f.job_type,
     f.last_kind,

@@ -1,6 +1,6 @@
 -- Cohorts that are not stale, and whose row does not follow from the rows of their students: the average is the mean
 -- over active students of 100 * interacted / total, rounded half up. No row is right; a row here is an error.
--- Mend: backfills progress run COHORT_ID
+-- Mend: backfills run progress_stats -p COHORT_ID
 select
     w.cohort_id,
     c.name as cohort_name,

@@ -1,5 +1,5 @@
 -- Cohorts that need a backfill, and why. No row: everything is computed and fresh.
--- Mend: backfills progress run --missing, backfills progress run --stale
+-- Mend: backfills run progress_stats
 select
     school_name,
     cohort_name,

@@ -1,5 +1,5 @@
 -- Cohorts and students that could not be written, with the database's own message, newest first.
--- Mend the cause, then: backfills failures retry
+-- Mend the cause, then: backfills run progress_stats --which failed
 select
     f.partition as cohort_id,
     c.name as cohort_name,

@@ -157,7 +157,7 @@ def _lines(run: FailedRun) -> list[str]:
     if run.units:
         lines += ["Failing units:", *(f"- {unit}" for unit in run.units)]
     if run.left_out:
-        lines.append(f"- and {run.left_out:,} more: backfills failures list")
+        lines.append(f"- and {run.left_out:,} more: backfills failures")
     return [*lines, f"Run {run.run_id}" + (f": {run.link}" if run.link else "")]
 
 
@@ -166,7 +166,7 @@ def _html(run: FailedRun) -> str:
     parts += [f"{html.escape(reason)}<br>" for reason in run.reasons]
     parts.append("</p>")
     items = [str(unit) for unit in run.units]
-    items += [f"and {run.left_out:,} more: backfills failures list"] if run.left_out else []
+    items += [f"and {run.left_out:,} more: backfills failures"] if run.left_out else []
     if items:
         parts.append(f"<ul>{''.join(f'<li>{html.escape(item)}</li>' for item in items)}</ul>")
     name = f"Run {run.run_id}"
@@ -179,7 +179,7 @@ def _mrkdwn(run: FailedRun) -> str:
     lines = [f"*{_escaped(run.title)}* {run.outcome} {name}", *map(_escaped, run.reasons)]
     lines += [f"• {_escaped(str(unit))}" for unit in run.units]
     if run.left_out:
-        lines.append(f"• and {run.left_out:,} more: `backfills failures list`")
+        lines.append(f"• and {run.left_out:,} more: `backfills failures`")
     return "\n".join(lines)
 
 

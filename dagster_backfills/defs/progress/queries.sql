@@ -97,3 +97,15 @@ where not exists (select 1 from progress.cohort_stats as s where s.cohort_id = c
 select cohort_id
 from progress.cohort_status
 where is_missing;
+
+-- name: cohort_states
+-- What is worth seeing of every cohort.
+select
+    s.cohort_id as partition,
+    s.cohort_name as name,
+    s.school_name as school,
+    s.has_stats,
+    s.students,
+    s.students_with_stats as with_stats,
+    s.classes
+from progress.cohort_status as s;

@@ -132,3 +132,15 @@ where
             )
             < (select count(*) from training.training_videos)
     );
+
+-- name: organization_states
+-- What is worth seeing of every organization, counted from the records themselves.
+select
+    s.organization_id as partition,
+    s.organization_name as name,
+    s.members,
+    s.records,
+    s.missing as to_create,
+    s.completed,
+    s.percent
+from training.organization_status as s;

@@ -57,6 +57,10 @@ select
 from jobs.background_jobs as b
 where b.id = :job_id;
 
+-- name: jobs_between
+-- Jobs whose ids begin alike: a prefix is a range of them.
+select b.id from jobs.background_jobs as b where b.id between :first and :last order by b.id limit 6;
+
 -- name: list_jobs
 select
     b.id, b.job_type, b.status, b.priority, b.progress_percentage, b.progress_message, b.retry_count, b.max_retries,

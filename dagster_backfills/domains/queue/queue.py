@@ -242,7 +242,7 @@ def _clear_errors() -> Iterator[None]:
     except (psycopg.DataError, psycopg.errors.CheckViolation) as error:
         said = error.diag.message_primary or str(error)
         # Python knows the type: it was looked up before.
-        hint = "The database has to be told: backfills jobs types --register."
+        hint = "The database has to be told: backfills queue types --register."
         raise InvalidJobInput(f"{said}.", hint if said.startswith("Unknown") else "") from None
     except (RecursionError, TypeError, ValueError) as error:
         raise InvalidJobInput(f"The input is no JSON: {error}.") from None

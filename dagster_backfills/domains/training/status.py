@@ -47,17 +47,6 @@ class OrganizationStatus:
         return bool(self.missing or self.stale_since or not self.has_progress)
 
 
-@dataclass(frozen=True)
-class FailedMember:
-    """An open entry of the failure ledger: a member whose records could not be written, or with None all of them."""
-
-    organization_id: str
-    member_id: str | None
-    message: str
-    attempts: int
-    last_seen: datetime
-
-
 def list_organizations(conn: psycopg.Connection[Any]) -> list[OrganizationStatus]:
     """Every organization, the oldest first."""
     return _statuses(conn, None)
@@ -77,16 +66,8 @@ def get_organization(conn: psycopg.Connection[Any], organization_id: str) -> Org
         f"There is no organization {organization_id!r}.",
         hint=f"Did you mean {', '.join(suggestions)}?"
         if suggestions
-        else "`backfills training status` lists every organization.",
+        else "`backfills status training_completions` lists every organization.",
     )
-
-
-def list_failures(conn: psycopg.Connection[Any], organization_id: str | None = None) -> list[FailedMember]:
-    """What could not be written and has not been since."""
-    organizations = None if organization_id is None else [organization_id]
-    with conn.cursor(row_factory=class_row(FailedMember)) as cursor:
-        binds = {"assets": ASSETS, "organizations": organizations}
-        return cursor.execute(STATEMENTS["failed_members"], binds).fetchall()
 
 
 @dataclass(frozen=True)

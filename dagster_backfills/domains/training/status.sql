@@ -15,21 +15,6 @@ select
 from training.organizations as o
 order by o.id;
 
--- name: failed_members
--- Members whose records could not be written, with the database's own message; and organizations, without a member.
-select
-    f.partition as organization_id,
-    f.unit as member_id,
-    f.message,
-    f.attempts,
-    f.last_seen
-from backfill.failures as f
-where
-    f.asset = any(:assets::text[])
-    and f.resolved_at is null
-    and (:organizations::text[] is null or f.partition = any(:organizations::text[]))
-order by f.partition, f.unit;
-
 -- name: run_totals
 -- What one run did, over all its batches. `records_present`: the records that its organizations have now.
 with done as (

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dagster_backfills.cli.errors import INTERRUPTED, USAGE, explain
-from dagster_backfills.cli.kintell import app
+from dagster_backfills.cli.kintell.commands import app
 from dagster_backfills.domains.kintell.file.register import register
 from dagster_backfills.domains.kintell.importing.importer import Options, run_import
 from dagster_backfills.errors import UserError
@@ -27,12 +27,16 @@ def call(conn, database_url, tmp_path, monkeypatch):
     monkeypatch.setenv("KINTELL_ERROR_FILES", str(tmp_path / "errors"))
     monkeypatch.chdir(tmp_path)
 
+    said: list[str] = []
+
     def run(*arguments):
         result = CliRunner().invoke(app, list(arguments))
         if isinstance(result.exception, Exception):
             raise result.exception
+        said.append(result.stderr)
         return result.exit_code, result.stdout
 
+    run.said = said  # type: ignore[attr-defined]
     return run
 
 
@@ -59,11 +63,19 @@ def test_status_errors_and_the_preview_of_a_rollback_read_the_database(call, imp
     code, out = call("status", "--json")
     assert (code, [j["id"] for j in json.loads(out)]) == (0, [str(job.id)])
     assert json.loads(call("status", str(job.id), "--json")[1])["inserted_rows"] == 45
-    assert f"{job.id}\ta.csv\tcompleted\t50\t50\t45" in call("status")[1]
+    assert f"{job.id}\ta.csv\tcompleted\t5\t50\t50\t45" in call("status")[1]
     assert call("errors", str(job.id))[1].count("\n") == 6
     call("errors", str(job.id), "-o", "out.csv")
     assert (tmp_path / "out.csv").read_text() == call("errors", str(job.id))[1]
     assert json.loads(call("rollback", str(job.id), "--json")[1])["removes"] == 45
+
+
+def test_a_job_is_known_by_how_its_id_begins_and_by_its_file(call, imported):
+    job = imported(mixed_rows(50))
+    for known in (str(job.id), str(job.id)[:8], str(job.id).upper(), "a.csv", "A"):
+        assert json.loads(call("status", known, "--json")[1])["id"] == str(job.id)
+    with pytest.raises(UserError, match=r"Did you mean .* \(a\.csv\)"):
+        call("errors", "b.csv")
 
 
 def test_pause_and_cancel_say_what_is_not_possible(call, imported):
@@ -71,7 +83,7 @@ def test_pause_and_cancel_say_what_is_not_possible(call, imported):
     with pytest.raises(UserError, match="it can't be paused"):
         call("pause", str(job.id))
     assert json.loads(call("cancel", str(job.id), "--json")[1])["status"] == "cancelled"
-    with pytest.raises(UserError, match="no job id"):
+    with pytest.raises(UserError, match="There is no import job 'nonsense'"):
         call("status", "nonsense")
     with pytest.raises(UserError, match="There is no import job"):
         call("pause", "00000000-0000-0000-0000-000000000000")
@@ -84,6 +96,7 @@ def test_pause_and_cancel_say_what_is_not_possible(call, imported):
     ("file", "said"),
     [
         ("none.csv", "does not exist"),
+        ("bda.csv", "Did you mean bad.csv"),
         ("/etc/passwd", "is not in an allowed location"),
         ("ftp://127.0.0.1:1/a.csv", "is not in an allowed location"),
         ("bad.csv", "lacks the required columns session_id"),
@@ -158,11 +171,16 @@ def test_a_job_from_validation_to_rollback(call, conn, tmp_path):
     code, out = call("validate", "a.csv", "--json", "-o", "rejected.csv")
     assert (code, json.loads(out)["new"], json.loads(out)["failed"]) == (1, 36, 5)
     assert (tmp_path / "rejected.csv").read_text().count("_error_row") == 1
-    code, out = call("start", "a.csv", "--json")
-    job = json.loads(out)
+    code, _ = call("start", "a.csv")
+    rejected = call.said[-1].splitlines()
+    assert rejected[-2].startswith("5 rows were rejected. The first: row ")
+    job = json.loads(call("status", "a.csv", "--json")[1])
+    assert rejected[-1] == f"All: backfills kintell errors {job['id']} -o FILE"
     assert (code, job["status"], job["inserted_rows"], job["failed_rows"]) == (1, "completed", 36, 5)
     code, out = call("replay", job["id"], "--create-missing-users", "--json")
     assert (code, json.loads(out)["inserted_rows"], json.loads(out)["failed_rows"]) == (0, 38, 3)
+    became = "2 of 5 rejected rows were imported, 3 are still rejected."
+    assert became in call.said[-1] and f"backfills kintell errors {job['id']} -o FILE" in call.said[-1]
     code, out = call("rollback", job["id"], "--json")
     assert (code, json.loads(out)["removes"], json.loads(out)["dry_run"]) == (0, 38, True)
     assert conn.execute("select count(*) from kintell.kintell_sessions").fetchone() == (38,)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import psycopg
 import pytest
+from psycopg.rows import namedtuple_row
 
 from dagster_backfills.defs.progress.declared import PROGRESS
-from dagster_backfills.domains.progress.status import list_cohorts
 from dagster_backfills_tests.dagster.storing import materialize, resources
 from dagster_backfills_tests.domains.progress.oulad import load_oulad, oulad_folder
 
@@ -141,11 +141,12 @@ def test_a_full_backfill_of_real_data_gives_the_statistics_that_pandas_computes(
     conn, database_url, folder, expected, backfill: Callable[[str, list[str]], None]
 ):
     load_oulad(conn, folder)
-    keys = [cohort.cohort_id for cohort in list_cohorts(conn)]
+    keys = [key for (key,) in conn.execute("select id from progress.cohorts")]
     backfill(database_url, keys)
     assert_equal(stored(conn, "user_progress_stats", USER_COLUMNS), expected[0])
     assert_equal(stored(conn, "cohort_stats", COHORT_COLUMNS), expected[1])
-    after = list_cohorts(conn)
+    cursor = conn.cursor(row_factory=namedtuple_row)
+    after = cursor.execute("select * from progress.cohort_status").fetchall()
     assert len(after) == 22
     assert [cohort for cohort in after if cohort.needs_backfill] == []
     assert sum(cohort.students_with_stats for cohort in after) == len(expected[0])

@@ -9,8 +9,10 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import sql
+from psycopg.rows import namedtuple_row
 
-from dagster_backfills.domains.progress.status import list_cohorts, select_cohorts
+from dagster_backfills.components.standing import standings
+from dagster_backfills.defs.progress.declared import PROGRESS
 from dagster_backfills.errors import UserError
 from dagster_backfills.samples.progress import DEMO, ProgressData, generate_progress, load_demo, load_progress
 from dagster_backfills.samples.progress_names import ODD_IDS
@@ -109,8 +111,8 @@ def test_the_tables_hold_what_was_generated_and_neither_statistics_nor_marks(con
         assert (row["selected_options"] == []) == (generated["selected_options"] == "{}")
     assert not expected
     assert stored_user_stats(conn) == {}
-    assert select_cohorts(conn, "stale") == []
-    assert len(select_cohorts(conn, "missing")) == SMALL.cohorts
+    assert not any(cohort.stale_since for cohort in standings(PROGRESS, conn, None))
+    assert sum(cohort.missing for cohort in standings(PROGRESS, conn, None)) == SMALL.cohorts
 
 
 def by_key(table: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -120,12 +122,13 @@ def by_key(table: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 def test_loading_with_the_triggers_on_keeps_every_student_right_and_marks_every_cohort(conn):
     load_progress(conn, SMALL, seed=7, realtime=True)
     assert stored_user_stats(conn) == user_stats(read_sources(conn))
-    assert len(select_cohorts(conn, "stale")) == SMALL.cohorts
+    assert sum(bool(cohort.stale_since) for cohort in standings(PROGRESS, conn, None)) == SMALL.cohorts
 
 
 def test_the_demo_has_every_kind_of_gap(conn):
     load_progress(conn, replace(SMALL, gaps=True), seed=7)
-    cohorts = list_cohorts(conn)
+    cursor = conn.cursor(row_factory=namedtuple_row)
+    cohorts = cursor.execute("select * from progress.cohort_status").fetchall()
     assert Counter(cohort.has_stats for cohort in cohorts) == {False: 16, True: 24}
     assert sum(cohort.stale_since is not None for cohort in cohorts) >= 4
     assert any(cohort.leftover_stats and cohort.students_with_stats < cohort.students for cohort in cohorts)
@@ -154,7 +157,7 @@ def test_a_role_that_may_not_switch_triggers_off_ends_with_the_same_tables(conn)
         conn.execute("reset role")
         assert conn.execute("select count(*) from progress.user_progress").fetchone() == (SMALL.progress,)
         assert stored_user_stats(conn) == {}
-        assert select_cohorts(conn, "stale") == []
+        assert not any(cohort.stale_since for cohort in standings(PROGRESS, conn, None))
     finally:
         conn.execute("reset role")
         conn.execute(sql.SQL("drop owned by {}").format(role))

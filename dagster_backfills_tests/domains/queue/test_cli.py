@@ -1,4 +1,4 @@
-"""`backfills jobs` as a person types it."""
+"""`backfills queue` as a person types it."""
 
 import json
 import subprocess
@@ -13,7 +13,7 @@ from dagster_backfills.domains.queue import queue
 # The command line as it is installed, with this group under its name.
 MAIN = (
     "from dagster_backfills.cli import app\n"
-    "app.COMMANDS.setdefault('jobs', ('dagster_backfills.cli.queue', 'Background jobs.'))\n"
+    "app.COMMANDS.setdefault('queue', ('dagster_backfills.cli.queue.commands', 'Background jobs.'))\n"
     "app.run()"
 )
 
@@ -24,7 +24,7 @@ def command(jobs_db, monkeypatch):
 
     def run(*arguments, code=0, stdin=""):
         done = subprocess.run(
-            [sys.executable, "-c", MAIN, "jobs", *arguments],
+            [sys.executable, "-c", MAIN, "queue", *arguments],
             capture_output=True,
             text=True,
             input=stdin,
@@ -86,7 +86,8 @@ def test_list_and_show_tell_what_became_of_a_job(command, db, registry):
     shown = json.loads(command("show", str(job_id), "--json").stdout)
     assert shown["input_data"] == {"a": 1} and shown["error_data"][0]["kind"] == "network"
     assert "the line is dead" in command("show", str(job_id)).stdout
-    assert "is not a job's id" in command("show", "17", code=2).stderr
+    assert "is not a job's id" in command("show", "the newest", code=2).stderr
+    assert json.loads(command("show", str(job_id)[:13], "--json").stdout) == shown
     assert "There is no job" in command("show", "00000000-0000-0000-0000-000000000000", code=2).stderr
     assert "no status 'gone'" in command("list", "--status", "gone", code=2).stderr
 
@@ -152,7 +153,7 @@ def test_watch_tells_every_change_until_all_is_done(jobs_db, db, registry, monke
     monkeypatch.setenv("DATABASE_URL", jobs_db)
     job_id = queue.enqueue(db, "noop", registry=registry)
     watching = subprocess.Popen(
-        [sys.executable, "-c", MAIN, "jobs", "watch", "--until-done"], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", MAIN, "queue", "watch", "--until-done"], stdout=subprocess.PIPE, text=True
     )
     listening = (
         "select count(*) from pg_stat_activity where application_name = 'backfills' and query like '%jobs%'"
@@ -194,7 +195,7 @@ def test_watch_tells_every_change_until_all_is_done(jobs_db, db, registry, monke
 def test_the_live_table_shows_every_active_job(db, registry):
     from rich.console import Console
 
-    from dagster_backfills.cli.queue_watch import table
+    from dagster_backfills.cli.queue.watch import table
 
     queue.enqueue_many(db, "noop", [{}] * 2, registry=registry)
     queue.report_progress(db, queue.claim(db, "w", 1)[0], 40, "at [it]")

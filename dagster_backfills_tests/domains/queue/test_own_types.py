@@ -37,7 +37,7 @@ def _row(db, job_id):
 
 
 def _command(*arguments, code=0):
-    done = subprocess.run([SCRIPT, "jobs", *arguments], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([SCRIPT, "queue", *arguments], capture_output=True, text=True, timeout=120)
     assert done.returncode == code, done.stderr
     return done
 
@@ -130,7 +130,7 @@ def test_the_command_lists_types_with_their_fields_and_registers_them(jobs_db, d
     }  # fmt: skip
     assert before["noop"]["handler"] == "none here" and before["transcription"]["database"] == "knows it"
     refused = _command("enqueue", "make_invoice", "--input", '{"customer": "A", "lines": [1]}', code=2).stderr
-    assert "backfills jobs types --register" in refused
+    assert "backfills queue types --register" in refused
     after = _command("types", "--register").stdout
     assert "make_invoice" in after and "does not know it" not in after
     _command("enqueue", "make_invoice", "--input", '{"customer": "A", "lines": [1]}')

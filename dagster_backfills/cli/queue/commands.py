@@ -1,17 +1,26 @@
-"""`backfills jobs`: put background jobs in, look at them, watch, cancel and retry them."""
+"""`backfills queue`: put background jobs in, look at them, watch, cancel and retry them."""
 
 import json as json_module
-import sys
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Annotated, Any
-from uuid import UUID
 
 import typer
 
 from dagster_backfills.cli.domain_runs import database
-from dagster_backfills.cli.job_types import require_type, type_line
-from dagster_backfills.cli.output import confirm, duration, print_json, print_table, say
+from dagster_backfills.cli.output import (
+    Json,
+    Limit,
+    Wide,
+    Yes,
+    confirm,
+    duration,
+    print_fields,
+    print_json,
+    print_table,
+    say,
+)
+from dagster_backfills.cli.queue.given import job_id_of, object_of, step_of
+from dagster_backfills.cli.queue.types import require_type, type_line
 from dagster_backfills.domains.queue import queue
 from dagster_backfills.domains.queue.registry import background_job_types, known_hint
 from dagster_backfills.errors import UserError
@@ -19,15 +28,14 @@ from dagster_backfills.errors import UserError
 app = typer.Typer(
     no_args_is_help=True, help="Background jobs: enqueue, list, show, types, watch, cancel, retry, clean-up."
 )
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else there.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-JobIds = Annotated[list[str], typer.Argument(metavar="ID…", help="The jobs' ids.")]
+JobIds = Annotated[list[str], typer.Argument(metavar="ID…", help="The jobs' ids, or how each begins.")]
+_MOST = 1_000  # that are asked of the database, where nobody says how many
 STATUSES = ("pending", "processing", "completed", "failed", "cancelled")
 
 
 @app.command()
 def enqueue(
-    job_type: Annotated[str, typer.Argument(metavar="TYPE", help="One of `backfills jobs types`.")],
+    job_type: Annotated[str, typer.Argument(metavar="TYPE", help="One of `backfills queue types`.")],
     input_: Annotated[
         str, typer.Option("--input", help="The input as JSON; @FILE reads it from a file.")
     ] = "{}",
@@ -47,7 +55,7 @@ def enqueue(
     json: Json = False,
 ) -> None:
     """Put one job in and print its id."""
-    given = _object(input_, "--input")
+    given = object_of(input_, "--input")
     with database() as conn:
         job_id = queue.enqueue(
             conn,
@@ -58,7 +66,7 @@ def enqueue(
             unique_key=unique_key or None,
             max_retries=max_retries,
             owner=queue.Owner(user_id or None, company_id or None, training_id or None),
-            then=[_step(step) for step in then or []],
+            then=[step_of(step) for step in then or []],
         )
     print_json({"id": job_id}) if json else typer.echo(str(job_id))
 
@@ -67,7 +75,8 @@ def enqueue(
 def list_(
     status: Annotated[str, typer.Option(help=f"Only these: {', '.join(STATUSES)}.")] = "",
     job_type: Annotated[str, typer.Option("--type", help="Only this type.")] = "",
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
+    limit: Limit = None,
+    wide: Wide = False,
     json: Json = False,
 ) -> None:
     """The newest jobs first."""
@@ -76,7 +85,7 @@ def list_(
     with database() as conn:
         require_type(conn, job_type)
         found = queue.rows(
-            conn, "list_jobs", status=status or None, job_type=job_type or None, max_rows=limit
+            conn, "list_jobs", status=status or None, job_type=job_type or None, max_rows=limit or _MOST
         )
     if json:
         print_json(found)
@@ -85,8 +94,11 @@ def list_(
         say("There are no such jobs.")
         return
     print_table(
-        ["id", "type", "status", "priority", "%", "retries", "created", "took", "last error"],
+        ["id", "type", "status", "%", "last error", "retries", "priority", "created", "took"],
         [_line(row) for row in found],
+        limit=limit,
+        ids=["id"],
+        wide=wide,
     )
 
 
@@ -96,15 +108,11 @@ def show(
 ) -> None:
     """Everything about one job, its output and its errors."""
     with database() as conn:
-        found = queue.rows(conn, "one_job", job_id=_id(job_id))
-    if not found:
-        raise UserError(f"There is no job {job_id}.", "backfills jobs list shows those there are.")
+        (found,) = queue.rows(conn, "one_job", job_id=job_id_of(conn, job_id))
     if json:
-        print_json(found[0])
-        return
-    print_table(
-        ["field", "value"], [(name, _shown(value)) for name, value in found[0].items() if value is not None]
-    )
+        print_json(found)
+    else:
+        print_fields((name, _shown(value)) for name, value in found.items())
 
 
 @app.command()
@@ -113,7 +121,7 @@ def watch(
     limit: Annotated[int, typer.Option(min=1, help="At most so many jobs at once.")] = 30,
 ) -> None:
     """The live progress of all active jobs. Ctrl-C ends it, and no job. In a pipe: one line of JSON a change."""
-    from dagster_backfills.cli.queue_watch import watch_jobs
+    from dagster_backfills.cli.queue.watch import watch_jobs
 
     with database() as conn:
         watch_jobs(conn, until_done=until_done, limit=limit)
@@ -124,11 +132,10 @@ def cancel(
     ids: JobIds, reason: Annotated[str, typer.Option(help="Kept with the job.")] = "", yes: Yes = False
 ) -> None:
     """Cancel jobs that wait or are at work; those that have ended stay as they are."""
-    wanted = [_id(i) for i in ids]
-    confirm(f"Cancel {len(wanted)} jobs?", yes or len(wanted) == 1)
+    confirm(f"Cancel {len(ids)} jobs?", yes or len(ids) == 1)
     untouched = 0
     with database() as conn:
-        for job_id in wanted:
+        for job_id in [job_id_of(conn, each) for each in ids]:
             before = queue.cancel(conn, job_id, reason or None)
             if before in ("pending", "processing"):
                 say(f"{job_id}: cancelled (it was {before}).")
@@ -155,7 +162,9 @@ def retry(
                 say(f"No job of type {job_type} has failed.")
                 return
             confirm(f"Retry {len(failed):,} failed jobs of type {job_type}?", yes)
-        count = queue.retry(conn, ids=[_id(i) for i in ids] if ids else None, job_type=job_type or None)
+        count = queue.retry(
+            conn, ids=[job_id_of(conn, i) for i in ids] if ids else None, job_type=job_type or None
+        )
     say(f"{count:,} jobs wait again.")
     if ids and count < len(set(ids)):
         say(f"{len(set(ids)) - count} of those named have not failed, and stay as they are.")
@@ -193,49 +202,21 @@ def types(
         known = {row["job_type"]: row for row in queue.rows(conn, "known_types")}
     here = {kind.name: kind for kind in registry}
     found = [type_line(name, here.get(name), known.get(name)) for name in sorted(here | known)]
-    print_json(found) if json else print_table(list(found[0]), [tuple(line.values()) for line in found])
+    print_json(found) if json else print_table(
+        list(found[0]), [tuple(line.values()) for line in found], fold=True
+    )
     for problem in registry.problems.values():
         say(problem)
     raise typer.Exit(1 if registry.problems else 0)
 
 
-def _id(text: str) -> UUID:
-    try:
-        return UUID(text)
-    except ValueError:
-        raise UserError(f"{text!r} is not a job's id.", "An id looks like 018f4e2a-….") from None
-
-
-def _object(text: str, option: str) -> dict[str, Any]:
-    try:
-        if text.startswith("@"):
-            text = sys.stdin.read() if text == "@-" else Path(text[1:]).read_text(encoding="utf-8")
-        value = json_module.loads(text, parse_constant=_no_constant)
-    except OSError as error:
-        raise UserError(f"{option} names {text[1:]}, which can't be read: {error.strerror}.") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{option} is not JSON: {error}.", """Write it so: '{"field": "value"}'.""") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{option} must be a JSON object.", """Write it so: '{"field": "value"}'.""")
-    return value
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number of JSON's")
-
-
-def _step(text: str) -> queue.Step:
-    job_type, _, given = text.partition("=")
-    return queue.Step(job_type, _object(given or "{}", f"--then {job_type}"))
-
-
 def _line(row: dict[str, Any]) -> tuple[Any, ...]:
     took = (row["completed_at"] or datetime.now(UTC)) - row["started_at"] if row["started_at"] else None
-    error = (row["last_error"] or "")[:80] if row["status"] in ("failed", "pending") else ""
+    error = row["last_error"] if row["status"] in ("failed", "pending") else None
     retries = f"{row['retry_count']}/{row['max_retries']}"
     return (
-        str(row["id"]), row["job_type"], row["status"], row["priority"], row["progress_percentage"], retries,
-        row["created_at"], duration(took), error,
+        row["id"], row["job_type"], row["status"], row["progress_percentage"], error, retries, row["priority"],
+        row["created_at"], duration(took),
     )  # fmt: skip
 
 

@@ -1,15 +1,18 @@
 """Options and arguments that commands of `backfills kintell` share, and what they say to a run."""
 
 import re
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from dagster_backfills.cli.output import Json as Json
 from dagster_backfills.errors import UserError
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else there.")]
-JobId = Annotated[str, typer.Argument(metavar="JOB", help="The job's id, as `status` shows it.")]
+JobId = Annotated[
+    str, typer.Argument(metavar="JOB", help="The job's id, how that begins, or its file's name.")
+]
 File = Annotated[
     str, typer.Argument(metavar="FILE", help="A CSV: a path, or an fsspec URL (s3://…, gs://…).")
 ]
@@ -48,3 +51,13 @@ def one_of(on_duplicate: str) -> str:
 def place(file: str) -> str:
     """Paths are the person's, URLs everyone's: the run works elsewhere."""
     return file if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", file) else str(Path(file).expanduser().absolute())
+
+
+def there(file: str) -> str:
+    """The same of a file that is to be read. Raises UserError for one that is not there, before anything is loaded."""
+    found = Path(place(file))
+    if place(file) == str(found) and not found.exists():
+        beside = [each.name for each in found.parent.iterdir()] if found.parent.is_dir() else []
+        close = get_close_matches(found.name, beside, n=3, cutoff=0.5)
+        raise UserError(f"{found} does not exist.", f"Did you mean {', '.join(close)}?" if close else "")
+    return place(file)

@@ -12,7 +12,7 @@ from dagster_backfills.domains.kintell.importing.account import Job, load_job
 from dagster_backfills.postgres.embedded import resolve_database_url
 
 _QUERY = """
-    select id, status, total_rows, processed_rows, failed_rows, percent, rows_per_second
+    select id, status, total_rows, processed_rows, failed_rows, rows_per_second
     from kintell.backfill_job_history where run_id = %s order by started_at desc nulls last limit 1
 """
 
@@ -34,11 +34,9 @@ def read_import(conn: psycopg.Connection[Any], run_id: str) -> list[PartProgress
 
 def _words(row: Any) -> str:
     waiting = row.total_rows - row.processed_rows
-    left = (
-        f", {duration(waiting / float(row.rows_per_second))} left" if waiting and row.rows_per_second else ""
-    )
-    share = 100 if row.percent is None else row.percent
-    return f"{share:.1f} % ({row.processed_rows:,} of {row.total_rows:,} rows), {row.failed_rows:,} rejected{left}"
+    rate = f", {row.rows_per_second:,.0f}/s" if row.rows_per_second else ""
+    left = f", {duration(waiting / float(row.rows_per_second))} left" if waiting and rate else ""
+    return f"{row.processed_rows:,} of {row.total_rows:,} rows{rate}{left}, {row.failed_rows:,} rejected"
 
 
 def newest_job_of_run(

@@ -9,7 +9,7 @@ import typer
 
 from dagster_backfills.cli.domain_runs import database, launch
 from dagster_backfills.cli.errors import FAILURES
-from dagster_backfills.cli.kintell_options import (
+from dagster_backfills.cli.kintell.options import (
     BatchRows,
     Duplicates,
     File,
@@ -22,14 +22,15 @@ from dagster_backfills.cli.kintell_options import (
     limits,
     one_of,
     place,
+    there,
 )
-from dagster_backfills.cli.kintell_runs import copy, find_job, import_and_show, readable, waiting
-from dagster_backfills.cli.kintell_show import show_job, show_jobs
-from dagster_backfills.cli.kintell_watch import verdict_of
-from dagster_backfills.cli.output import confirm, print_json, print_table, say
+from dagster_backfills.cli.kintell.runs import copy, find, find_job, import_and_show, readable, waiting
+from dagster_backfills.cli.kintell.show import show_job, show_jobs
+from dagster_backfills.cli.kintell.watch import verdict_of
+from dagster_backfills.cli.output import Wide, confirm, print_json, print_table, say
 from dagster_backfills.domains.kintell.after.error_file import stream_errors, write_error_file
 from dagster_backfills.domains.kintell.file.header import KNOWN
-from dagster_backfills.domains.kintell.importing.account import list_jobs, load_job, set_status
+from dagster_backfills.domains.kintell.importing.account import list_jobs, set_status
 
 app = typer.Typer(no_args_is_help=True, help="Historical sessions from CSV files.")
 
@@ -47,7 +48,7 @@ def start(
 ) -> None:
     """Import a file. One that was begun before goes on where it stopped."""
     config = limits(batch_rows, max_errors, max_error_ratio, create_missing_users, rollback_on_failure)
-    config |= {"file": readable(place(file)), "on_duplicate": one_of(on_duplicate)}
+    config |= {"file": readable(there(file)), "on_duplicate": one_of(on_duplicate)}
     import_and_show(config, json)
 
 
@@ -72,15 +73,16 @@ def resume(
 def status(
     job: Annotated[str, typer.Argument(metavar="[JOB]", help="One job; the newest without it.")] = "",
     most: Annotated[int, typer.Option(help="How many jobs.")] = 20,
+    wide: Wide = False,
     json: Json = False,
 ) -> None:
     """The jobs, newest first: how far, how many rows, how many rejected."""
     with database() as conn:
-        jobs = [load_job(conn, job)] if job else list_jobs(conn, most)
+        jobs = [find(conn, job)] if job else list_jobs(conn, most)
     if job:
         show_job(jobs[0], json)
     else:
-        show_jobs(jobs, json)
+        show_jobs(jobs, json, wide)
 
 
 @app.command()
@@ -90,7 +92,7 @@ def errors(
 ) -> None:
     """The rejected rows as CSV, each with its number and what is wrong: fix them and send the file in again."""
     with database() as conn:
-        found = load_job(conn, job)
+        found = find(conn, job)
         if output:
             rows = write_error_file(conn, found.id, place(output))
             say(f"{rows:,} rejected rows in {output}")
@@ -109,7 +111,7 @@ def validate(
     json: Json = False,
 ) -> None:
     """Judge every row of a file and write nothing to the database."""
-    config = {"file": readable(place(file)), "on_duplicate": one_of(on_duplicate), "dry_run": True}
+    config = {"file": readable(there(file)), "on_duplicate": one_of(on_duplicate), "dry_run": True}
     seen: dict[str, str] = {}
 
     def watch(run_id: str, ended: Callable[[], bool]) -> None:
@@ -129,8 +131,8 @@ def validate(
             ["rows", "new", "duplicates", "would be rejected", "missing users"],
             [[verdict[name] for name in ("total", "new", "duplicates", "failed", "missing_users")]],
         )
-        print_table(["error", "rows"], verdict["kinds"])
-        print_table(["row", "error"], verdict["errors"][:20], title="the first of them")
+        print_table(["error", "rows"], verdict["kinds"], fold=True)
+        print_table(["row", "error"], verdict["errors"][:20], title="the first of them", fold=True)
     raise typer.Exit(FAILURES if verdict["failed"] else 0)
 
 
@@ -152,7 +154,14 @@ def replay(job: JobId, create_missing_users: MakeUsers = False, json: Json = Fal
     found = find_job(job, "replay")
     config = {"job": str(found.id), "create_missing_users": create_missing_users}
     _, code = launch("replay_kintell_errors", {"ops": {"replay_errors": {"config": config}}}, watch=waiting)
-    show_job(find_job(job), json)
+    now = find_job(str(found.id))
+    show_job(now, json)
+    say(
+        f"{found.failed_rows - now.failed_rows:,} of {found.failed_rows:,} rejected rows were imported, "
+        f"{now.failed_rows:,} are still rejected."
+    )
+    if now.failed_rows:
+        say(f"What is wrong with them: backfills kintell errors {now.id} -o FILE")
     raise typer.Exit(code)
 
 
@@ -198,14 +207,14 @@ def missing_users(file: File, json: Json = False) -> None:
     from dagster_backfills.domains.kintell.file.register import preflight
 
     with database() as conn:
-        source = open_file(place(file), KintellSettings().allowed)
+        source = open_file(there(file), KintellSettings().allowed)
         found = preflight(conn, source, read_header(source))
     if json:
         users = [{"email": email, "role": role} for email, role in found.missing]
         print_json({"missing": found.missing_count, "users": users})
         return
     if found.missing:
-        print_table(["email", "role"], found.missing)
+        print_table(["email", "role"], found.missing, ids=["email"])
     shown = f", the first {len(found.missing):,} above" if found.missing_count > len(found.missing) else ""
     say(f"{found.missing_count:,} users are missing{shown}.")
 
@@ -223,4 +232,4 @@ def template() -> None:
 
 def _set_status(job: str, verb: str, json: bool) -> None:
     with database() as conn:
-        show_job(set_status(conn, job, verb), json)
+        show_job(set_status(conn, find(conn, job).id, verb), json)

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
-from dagster_backfills.cli.output import print_json, print_table
+from dagster_backfills.cli.output import print_fields, print_json, print_table
 from dagster_backfills.domains.kintell.importing.account import Job
 
 
@@ -41,19 +41,21 @@ def show_job(job: Job, json: bool) -> None:
     ]
     if job.rollback_started_at:
         lines += [("removed", job.removed_rows), ("restored", job.restored_rows), ("kept", job.kept_rows)]
-    print_table(["", ""], lines)
+    print_fields(lines)
 
 
-def show_jobs(jobs: list[Job], json: bool) -> None:
+def show_jobs(jobs: list[Job], json: bool, wide: bool = False) -> None:
     """One line a job."""
     if json:
         print_json([plain(job) for job in jobs])
         return
     print_table(
-        ["job", "file", "status", "rows", "processed", "inserted", "updated", "skipped", "rejected", "created"],
+        ["job", "file", "status", "rejected", "rows", "processed", "inserted", "updated", "skipped", "created"],
         [
-            (j.id, j.file_name, doing(j), j.total_rows, j.processed_rows, j.inserted_rows, j.updated_rows,
-             j.skipped_rows, j.failed_rows, j.created_at)
+            (j.id, j.file_name, doing(j), j.failed_rows, j.total_rows, j.processed_rows, j.inserted_rows,
+             j.updated_rows, j.skipped_rows, j.created_at)
             for j in jobs
         ],
+        ids=["job"],
+        wide=wide,
     )  # fmt: skip

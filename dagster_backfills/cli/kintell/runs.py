@@ -6,20 +6,37 @@ from collections.abc import Callable
 from typing import Any
 
 import fsspec
+import psycopg
 import typer
 
 from dagster_backfills.cli.domain_runs import database, launch
 from dagster_backfills.cli.errors import FAILURES
-from dagster_backfills.cli.kintell_show import show_job
-from dagster_backfills.cli.kintell_watch import newest_job_of_run, watch_import
+from dagster_backfills.cli.kintell.show import show_job
+from dagster_backfills.cli.kintell.watch import newest_job_of_run, watch_import
+from dagster_backfills.cli.names import the_one
 from dagster_backfills.cli.output import say
 from dagster_backfills.domains.kintell.importing.account import Job, load_job
+
+_JOBS = "select id, file_name from kintell.backfill_jobs order by created_at desc"
+_FIRST = """
+    select row_number, error_message from kintell.backfill_row_errors
+    where job_id = %s and resolved_at is null order by row_number limit 1
+"""
+_HINT = "`backfills kintell status` lists the jobs."
+
+
+def find(conn: psycopg.Connection[Any], job: str) -> Job:
+    """The job whose id or file this is, or begins so."""
+    names = {str(row[0]): row[1] for row in conn.execute(_JOBS)}
+    return load_job(
+        conn, the_one(job.casefold() if job.casefold() in names else job, names, "import job", _HINT)
+    )
 
 
 def find_job(job: str, activity: str | None = None) -> Job:
     """The job; with `activity`, if it is in a state for that: no run is launched to learn that it is not."""
     with database() as conn:
-        found = load_job(conn, job)
+        found = find(conn, job)
     if activity:
         found.check_claimable(activity)
     return found
@@ -31,10 +48,13 @@ def readable(file: str, job: Job | None = None) -> str:
     from dagster_backfills.defs.kintell.resources import KintellSettings
     from dagster_backfills.domains.kintell.file.files import open_file
     from dagster_backfills.domains.kintell.file.reader import read_header
-    from dagster_backfills.domains.kintell.importing.importer import open_unchanged
 
     allowed = KintellSettings().allowed
     if job:
+        from dagster_backfills.domains.kintell.importing.importer import (
+            open_unchanged,  # the importer's parts
+        )
+
         open_unchanged(job, allowed)
     else:
         read_header(open_file(file, allowed))
@@ -63,7 +83,13 @@ def import_and_show(config: dict[str, Any], json: bool) -> None:
         raise typer.Exit(code)
     show_job(job, json)
     if job.failed_rows and not json:
-        say(f"{job.failed_rows:,} rows were rejected: backfills kintell errors {job.id} -o FILE")
+        with database() as conn:
+            row = conn.execute(_FIRST, [job.id]).fetchone()
+        first = f" The first: row {row[0]:,}: {row[1]}" if row else ""
+        say(
+            f"{job.failed_rows:,} rows were rejected.{first}",
+            f"All: backfills kintell errors {job.id} -o FILE",
+        )
     raise typer.Exit(code or (FAILURES if job.failed_rows or job.status != "completed" else 0))
 
 

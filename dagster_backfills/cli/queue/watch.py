@@ -1,4 +1,4 @@
-"""What `backfills jobs watch` shows. Not here: the other commands."""
+"""What `backfills queue watch` shows. Not here: the other commands."""
 
 import json
 import sys

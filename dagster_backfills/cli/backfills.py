@@ -1,0 +1,197 @@
+"""The backfills by name, and what the verbs ask of each: a declared one here, scoring beside its own words.
+
+Not here: what a verb shows.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import dagster as dg
+import psycopg
+import typer
+
+from dagster_backfills.cli.domain_runs import launch
+from dagster_backfills.cli.launch import CODE_LOCATION
+from dagster_backfills.cli.names import the_one
+from dagster_backfills.cli.scoring.days import Scoring
+from dagster_backfills.components.building import Backfill
+from dagster_backfills.components.loading import (
+    declared,
+    declared_folders,
+    project_defs,
+    project_module,
+)
+from dagster_backfills.components.planning import explain_unit, plan_backfill
+from dagster_backfills.components.postgres_backfill import read
+from dagster_backfills.components.selection import Which
+from dagster_backfills.components.standing import Standing, standings
+from dagster_backfills.dagster.resource import PostgresResource
+from dagster_backfills.domains import switched_off
+from dagster_backfills.errors import NotUsableError, UserError
+from dagster_backfills.instance.dagster_home import dagster_environment
+from dagster_backfills.postgres.migrations import require_migrations
+from dagster_backfills.postgres.values import show_every_value
+
+if TYPE_CHECKING:
+    from dagster_backfills.engine.explain import Explanation
+    from dagster_backfills.engine.plan import Report
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The backfill, as `backfills list` has it.")]
+Partitions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--partition", "-p", metavar="KEY", help="Only this one: its key, how it begins, or its name. May be repeated."
+    ),
+]  # fmt: skip
+Whiches = Annotated[Which | None, typer.Option(help="Which partitions; by default those that need it.")]
+
+# What is no backfill of partitions has words of its own for some of the verbs.
+ELSEWHERE = {
+    "kintell": {
+        "run": "backfills kintell start FILE",
+        "plan": "backfills kintell validate FILE",
+        "pause": "backfills kintell pause JOB",
+        "resume": "backfills kintell resume JOB",
+        "cancel": "backfills kintell cancel JOB",
+        "undo": "backfills kintell rollback JOB",
+        "explain": "backfills kintell status JOB",
+    },
+    "queue": {
+        "run": "backfills queue enqueue TYPE",
+        "cancel": "backfills queue cancel ID",
+        "explain": "backfills queue show ID",
+    },
+}
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A declared backfill."""
+
+    backfill: Backfill
+
+    @property
+    def name(self) -> str:
+        return self.backfill.name
+
+    @property
+    def assets(self) -> list[str]:
+        return self.backfill.assets
+
+    @property
+    def job(self) -> str:
+        return self.backfill.job.name
+
+    @cached_property
+    def postgres(self) -> PostgresResource:
+        """Its database, migrated."""
+        variable = self.backfill.declared.database
+        if variable and not os.environ.get(variable):
+            raise NotUsableError(f"{variable} is not set, which names the database of {self.name}.")
+        postgres = PostgresResource(url=os.environ[variable]) if variable else PostgresResource()
+        require_migrations(postgres.libpq_url)
+        return postgres
+
+    @contextmanager
+    def connect(self) -> Iterator[psycopg.Connection[Any]]:
+        with self.postgres.connect() as conn:
+            show_every_value(conn)
+            yield conn
+
+    def standings(self, conn: psycopg.Connection[Any], *, more: bool = True) -> list[Standing]:
+        with self._instance() as instance:
+            return standings(self.backfill, conn, instance, more=more)
+
+    def choose(self, conn: psycopg.Connection[Any], which: Which, wanted: Sequence[str]) -> list[str]:
+        """The keys of the partitions that are meant. Raises UserError for one that there is not."""
+        with self._instance() as instance:
+            found = list(self.backfill.selection(instance).choose(conn, Which.all if wanted else which))
+        if set(wanted) <= set(found):
+            return list(dict.fromkeys(wanted)) or found
+        names = {each.partition: each.name for each in self.standings(conn)}
+        return list(dict.fromkeys(the_one(each, names, "partition") for each in wanted))
+
+    def launch(self, which: Which, keys: Sequence[str]) -> list[tuple[str, int]]:
+        """Run its job; the run's id and the exit code."""
+        module = project_module(Path.cwd()) or CODE_LOCATION
+        return [
+            launch(self.backfill.job.name, {"which": which.value, "partitions": list(keys)}, module=module)
+        ]
+
+    def plan(self, which: Which, keys: Sequence[str], log: Any) -> "Report":
+        with self._instance() as instance:
+            return plan_backfill(
+                self.backfill, self.postgres.connect, which, keys, instance=instance, log=log
+            )
+
+    def explain(self, conn: psycopg.Connection[Any], unit: str) -> "Explanation":
+        return explain_unit(self.backfill, conn, unit)
+
+    @contextmanager
+    def _instance(self) -> Iterator[dg.DagsterInstance | None]:
+        """Dagster's instance, where only that knows what is missing."""
+        if self.backfill.declared.missing or self.backfill.declared.due:
+            yield None
+            return
+        os.environ.update(dagster_environment())
+        with dg.DagsterInstance.get() as instance:
+            yield instance
+
+
+Named = Declared | Scoring
+
+
+def declared_ones(start: Path) -> dict[str, Path]:
+    """The folders of the project's declarations by the backfills' names. One with a mistake has its folder's."""
+    found = {}
+    for folder in declared_folders(project_defs(start)):
+        try:
+            found[read(folder / "defs.yaml").name or folder.name] = folder
+        except UserError:
+            found[folder.name] = folder
+    off = frozenset() if project_module(start) else switched_off()
+    return {name: folder for name, folder in found.items() if folder.name not in off}
+
+
+def names(start: Path) -> list[str]:
+    """Every backfill of the project."""
+    off = ("scoring", *ELSEWHERE) if project_module(start) else switched_off()
+    return [*sorted(declared_ones(start)), *(name for name in ("scoring", *ELSEWHERE) if name not in off)]
+
+
+def the_name(name: str) -> str:
+    """The name of the backfill that is meant. Raises UserError where there is none."""
+    return the_one(name, dict.fromkeys(names(Path.cwd())), "backfill")
+
+
+def named(name: str, verb: str) -> Named:
+    """The backfill that is meant. Raises UserError where there is none, or the verb is nothing for it."""
+    found = the_name(name)
+    if found in ELSEWHERE:
+        own = ELSEWHERE[found].get(verb)
+        raise UserError(f"There is no {verb} of {found} as a whole.", f"Its own: {own}" if own else "")
+    if found == "scoring":
+        return Scoring()
+    return Declared(declared(declared_ones(Path.cwd())[found]))
+
+
+def which_of(which: Which | None, partitions: Sequence[str] | None) -> Which:
+    """What `--which` and `--partition` say together."""
+    if partitions and which not in (None, Which.named):
+        raise UserError("--partition and --which exclude each other.", "Give one of them.")
+    if which is Which.named and not partitions:
+        raise UserError("--which named names no partition.", "Name them: --partition KEY")
+    return Which.named if partitions else which or Which.needed
+
+
+def declared_named(name: str, verb: str) -> Declared:
+    """The declared backfill that is meant."""
+    found = named(name, verb)
+    if not isinstance(found, Declared):
+        raise UserError(f"There is no {verb} of {found.name} yet.")
+    return found

@@ -1,0 +1,1 @@
+"""`backfills kintell`: what imports have beyond the verbs of every backfill."""

@@ -1,0 +1,1 @@
+"""`backfills queue`: what background jobs have beyond the verbs of every backfill."""

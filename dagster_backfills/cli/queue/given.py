@@ -1,0 +1,47 @@
+"""What a person gives to `backfills queue`: a job's id, an input as JSON, a step that follows."""
+
+import json as json_module
+import re
+import sys
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import psycopg
+
+from dagster_backfills.cli.names import the_one
+from dagster_backfills.domains.queue import queue
+from dagster_backfills.errors import UserError
+
+
+def job_id_of(conn: psycopg.Connection[Any], text: str) -> UUID:
+    """The job whose id this is, or begins so."""
+    digits = text.replace("-", "").casefold()
+    if not re.fullmatch("[0-9a-f]{1,32}", digits):
+        raise UserError(f"{text!r} is not a job's id.", "An id looks like 018f4e2a-….")
+    between = {"first": UUID(digits.ljust(32, "0")), "last": UUID(digits.ljust(32, "f"))}
+    found = {str(row["id"]): None for row in queue.rows(conn, "jobs_between", **between)}
+    return UUID(the_one(text.casefold(), found, "job", "backfills queue list shows those there are."))
+
+
+def object_of(text: str, option: str) -> dict[str, Any]:
+    try:
+        if text.startswith("@"):
+            text = sys.stdin.read() if text == "@-" else Path(text[1:]).read_text(encoding="utf-8")
+        value = json_module.loads(text, parse_constant=_no_constant)
+    except OSError as error:
+        raise UserError(f"{option} names {text[1:]}, which can't be read: {error.strerror}.") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{option} is not JSON: {error}.", """Write it so: '{"field": "value"}'.""") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{option} must be a JSON object.", """Write it so: '{"field": "value"}'.""")
+    return value
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON's")
+
+
+def step_of(text: str) -> queue.Step:
+    job_type, _, given = text.partition("=")
+    return queue.Step(job_type, object_of(given or "{}", f"--then {job_type}"))

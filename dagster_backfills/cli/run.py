@@ -1,0 +1,100 @@
+"""`backfills run NAME`: what needs it, or what is named, in a run of Dagster's that is waited for."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from psycopg.rows import dict_row
+
+from dagster_backfills.cli.backfills import Declared, Name, Named, Partitions, Whiches, named, which_of
+from dagster_backfills.cli.errors import FAILURES, OK
+from dagster_backfills.cli.output import Json, Yes, confirm, print_json, print_table, say
+from dagster_backfills.cli.partitions import summary
+from dagster_backfills.components.selection import Which
+from dagster_backfills.components.standing import next_of
+from dagster_backfills.components.validation import named_function
+from dagster_backfills.postgres.statements import load_statements
+from dagster_backfills.redact import redact
+
+app = typer.Typer()
+_STATEMENTS = load_statements(Path(__file__).with_name("run.sql"))
+
+
+@app.command("run")
+def run_(
+    name: Name,
+    partition: Partitions = None,
+    which: Whiches = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", "-n", min=1, help="So many of those that need it, the next ones.")
+    ] = None,
+    yes: Yes = False,
+    json: Json = False,
+) -> None:
+    """Write what is missing, stale or failed, or what is asked for. Exit code 1 where something fails."""
+    chosen, backfill = which_of(which, partition), named(name, "run")
+    with backfill.connect() as conn:
+        keys = backfill.choose(conn, chosen, partition or [])
+        found = backfill.standings(conn)
+    if limit:
+        keys = [each.partition for each in next_of(found) if each.partition in keys][:limit]
+    if not json:
+        say(f"Before: {summary(backfill.name, found)}")
+    if not keys:
+        say("Nothing to do: no partition needs it.")
+        if json:
+            print_json({"runs": [], "partitions": 0, "tables": [], "failures": [], "report": {}})
+        return
+    confirm(f"Write {len(keys):,} partition{'s' if len(keys) > 1 else ''} of {backfill.name}?", yes)
+    by_name = bool(partition or limit) or not isinstance(backfill, Declared)
+    runs = backfill.launch(Which.named if by_name else chosen, keys if by_name else [])
+    failures = _tell(backfill, [run for run, _ in runs], len(keys), json)
+    raise typer.Exit(max([*(code for _, code in runs), FAILURES if failures else OK]))
+
+
+def _tell(backfill: Named, runs: Sequence[str], partitions: int, json: bool) -> list[dict[str, Any]]:
+    """What became of it; returns what could not be written."""
+    with backfill.connect() as conn:
+        cursor = conn.cursor(row_factory=dict_row)
+        tables = cursor.execute(_STATEMENTS["tables"], {"run_ids": runs}).fetchall()
+        failures = cursor.execute(_STATEMENTS["failures"], {"run_ids": runs}).fetchall()
+        report = _report(backfill, conn, runs)
+        found = backfill.standings(conn)
+    if json:
+        print_json(
+            {"runs": runs, "partitions": partitions, "tables": tables, "failures": failures, "report": report}
+        )
+        return failures
+    if tables:
+        print_table(list(tables[0]), [tuple(each.values()) for each in tables], ids=["table"])
+    if report:
+        say(", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in report.items()) + ".")
+    say(f"After: {summary(backfill.name, found)}")
+    if isinstance(backfill, Declared):
+        say(*(f"To undo: backfills undo {run}" for run in runs if any(map(_changed, tables))))
+    say(*first_of(failures, backfill.name))
+    return failures
+
+
+def first_of(failures: Sequence[dict[str, Any]], name: str) -> list[str]:
+    """The first of what could not be written, why, and the command that shows the rest."""
+    if not failures:
+        return []
+    first = failures[0]
+    what = " ".join(filter(None, (first["asset"], first["partition"], first["unit"])))
+    return [
+        f"{len(failures):,} could not be written. The first: {what}: {redact(first['message'])}",
+        f"All of them: backfills failures {name}",
+    ]
+
+
+def _changed(table: dict[str, Any]) -> bool:
+    return bool(table["inserted"] or table["updated"] or table["deleted"])
+
+
+def _report(backfill: Named, conn: Any, runs: Sequence[str]) -> dict[str, float]:
+    """The numbers of the declaration's `report`."""
+    path = backfill.backfill.declared.report if isinstance(backfill, Declared) else None
+    said = named_function(path, "report")(conn, runs[0]) if path else {}
+    return {name: value for name, value in said.items() if isinstance(value, int | float)}

@@ -1,0 +1,1 @@
+"""`backfills scoring`: what scoring has beyond the verbs of every backfill."""

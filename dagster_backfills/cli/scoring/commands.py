@@ -1,0 +1,42 @@
+"""`backfills scoring gym`: one gym alone. For all else, the verbs of every backfill."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from dagster_backfills.cli.domain_runs import database, launch
+from dagster_backfills.cli.names import the_one
+from dagster_backfills.cli.output import Json, print_fields, print_json
+from dagster_backfills.cli.scoring.days import JOB, day_of
+from dagster_backfills.domains.scoring.status import chain_of
+
+app = typer.Typer(no_args_is_help=True, help="Commitment, churn risk and coach actions: one gym alone.")
+_OPS = ("scoring__commitment_scores", "scoring__churn_risk_scores", "scoring__coach_actions")
+
+
+@app.callback()
+def _group() -> None:
+    """Commands of scoring's own."""
+
+
+@app.command()
+def gym(
+    gym: Annotated[str, typer.Argument(metavar="GYM", help="Its id, how that begins, or its name.")],
+    day: Annotated[str, typer.Option("--date", help="The day, as YYYY-MM-DD; yesterday without it.")] = "",
+    json: Json = False,
+) -> None:
+    """Score the members of one gym alone, as of a day. The day itself stays partial, until all are scored."""
+    chosen = day_of(day)
+    with database() as conn:
+        gyms = dict(conn.execute("select id, name from scoring.gyms order by id").fetchall())
+    found = the_one(gym, gyms, "gym")
+    config = {"ops": {op: {"config": {"gym": found}} for op in _OPS}}
+    _, code = launch(JOB, config, {"dagster/partition": chosen.isoformat()})
+    with database() as conn:
+        (scored,) = chain_of(conn, chosen, 1)
+    if json:
+        print_json(asdict(scored))
+    else:
+        print_fields([("day", scored.day), *((link.asset, str(link)) for link in scored.links)])
+    raise typer.Exit(code)

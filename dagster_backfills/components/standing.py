@@ -1,0 +1,72 @@
+"""Where each partition of a backfill stands: for people who look, and for names that they type. Only reads."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import dagster as dg
+import psycopg
+from psycopg.rows import dict_row
+
+from dagster_backfills.components.building import Backfill
+from dagster_backfills.components.selection import GENERIC, Which
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One partition. `failed`: its open entries in the ledger; `more`: what the declaration's `status` gives."""
+
+    partition: str
+    name: str | None = None
+    missing: bool = False
+    stale_since: datetime | None = None
+    failed: int = 0
+    undone: bool = False
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def needs_backfill(self) -> bool:
+        return bool(self.missing or self.stale_since or self.failed)
+
+    def __str__(self) -> str:
+        said = [
+            "missing" if self.missing else "",
+            "stale" if self.stale_since else "",
+            f"{self.failed:,} failed" if self.failed else "",
+            "undone" if self.undone else "",
+        ]
+        return ", ".join(filter(None, said)) or "up to date"
+
+
+def standings(
+    backfill: Backfill,
+    conn: psycopg.Connection[Any],
+    instance: dg.DagsterInstance | None,
+    *,
+    more: bool = True,
+) -> list[Standing]:
+    """Every partition, in the backfill's order: the oldest first. Without `more`, names are not looked for either."""
+    selection = backfill.selection(instance)
+    status = backfill.declared.status if more else None
+    cursor = conn.cursor(row_factory=dict_row)
+    binds = {"assets": backfill.assets, "seconds": backfill.declared.fresh_within}
+    said = cursor.execute(backfill.statements[status].sql, binds).fetchall() if status else []
+    told = {str(row.pop("partition")): row for row in said}
+    standing = {row[0]: row[1:] for row in GENERIC.standing(conn, assets=backfill.assets)}
+    missing = set(selection.missing(conn))
+    found = []
+    for key in selection.choose(conn, Which.all):
+        row = told.get(key, {})
+        stale_since, failed, undone = standing.get(key, (None, 0, False))
+        name = row.pop("name", None)
+        found.append(Standing(key, name, key in missing, stale_since, failed, undone, row))
+    return found
+
+
+def next_of(found: list[Standing]) -> list[Standing]:
+    """Those that need a backfill, in the order in which to work them: missing ones, the longest stale, failed ones."""
+    needed = [each for each in found if each.needs_backfill]
+    missing = [each for each in needed if each.missing]
+    stale = sorted((e for e in needed if not e.missing and e.stale_since), key=lambda each: each.stale_since)  # type: ignore[arg-type,return-value]
+    return [*missing, *stale, *(each for each in needed if not each.missing and not each.stale_since)]

@@ -1,0 +1,56 @@
+"""Which thing a person means who types an id, how it begins, or a name."""
+
+import pytest
+
+from dagster_backfills.cli.names import the_one
+from dagster_backfills.errors import UserError
+
+THERE = {
+    "c-1": "Autumn 50% intake",
+    "c-12": "autumn_evening",
+    "c-3": "ÅNGSTRÖM, Straße",
+    "x-4": "春のコホート",
+    "odd, 'id' /%_ ö": "Zulu",
+    "y-5": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "meant"),
+    [
+        ("c-1", "c-1"),
+        ("c-12", "c-12"),
+        ("x", "x-4"),
+        ("zulu", "odd, 'id' /%_ ö"),
+        ("AUTUMN_", "c-12"),
+        ("a\u030angstro\u0308m, STRASSE", "c-3"),
+        ("春", "x-4"),
+        ("y", "y-5"),
+    ],
+)
+def test_an_id_its_beginning_or_a_name_in_any_case_is_enough(wanted, meant):
+    assert the_one(wanted, THERE, "cohort") == meant
+
+
+def test_where_several_fit_they_are_named():
+    with pytest.raises(UserError) as error:
+        the_one("autumn", THERE, "cohort")
+    assert error.value.message == "2 cohorts fit 'autumn'."
+    assert error.value.hint == "Say which: c-1 (Autumn 50% intake), c-12 (autumn_evening)."
+    with pytest.raises(UserError, match="Say which"):
+        the_one("same", {"a": "Same", "b": "same"}, "cohort")
+
+
+def test_where_none_does_what_comes_close_is_named_or_what_there_is():
+    with pytest.raises(
+        UserError, match=r"There is no cohort 'zulo'. Did you mean odd, 'id' /%_ ö \(Zulu\)\?"
+    ):
+        the_one("zulo", THERE, "cohort")
+    with pytest.raises(UserError, match=r"Did you mean c-1 \(Autumn 50% intake\)"):
+        the_one("c1", {"c-1": "Autumn 50% intake"}, "cohort")
+    with pytest.raises(UserError, match=r"There are c-1 \(Autumn 50% intake\), .*, …\."):
+        the_one("???", THERE, "cohort")
+    with pytest.raises(UserError, match="There is no cohort ''"):
+        the_one("", {"a": None}, "cohort")
+    with pytest.raises(UserError, match=r"`backfills list` has them"):
+        the_one("???", THERE, "cohort", "`backfills list` has them.")

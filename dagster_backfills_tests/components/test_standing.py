@@ -1,0 +1,107 @@
+"""Where the partitions of a declared backfill stand, and which is the next to be worked."""
+
+import psycopg
+import pytest
+
+from dagster_backfills.components.selection import Which
+from dagster_backfills.components.standing import Standing, next_of, standings
+from dagster_backfills.defs.progress.declared import PROGRESS
+
+ENTRY = """
+    insert into backfill.failures (run_id, asset, partition, unit, error_class, message, resolved_at)
+    values ('r', %s, %s, %s, 'DataError', 'broken', %s)"""
+NAMES = {
+    "c-1": ("s2", "Autumn 50% intake"),
+    "c-2": ("s1", "autumn_evening"),
+    "c-3": ("s1", "ÅNGSTRÖM, Straße"),
+    "c-4": ("s1", "春のコホート"),
+    "odd, 'id' /%_ ö": ("s2", "Zulu"),
+}
+
+
+@pytest.fixture
+def cohorts(conn: psycopg.Connection) -> psycopg.Connection:
+    """Five cohorts in two schools, computed and fresh; made one day after another in the order of NAMES."""
+    conn.execute("insert into progress.schools values ('s1', 'Élan'), ('s2', 'Board')")
+    for day, (cohort, (school, name)) in enumerate(NAMES.items(), start=1):
+        conn.execute(
+            "insert into progress.cohorts values (%s, %s, %s, %s)", [cohort, school, name, f"2025-01-0{day}"]
+        )
+        conn.execute("insert into progress.cohort_stats values (%s, 0, 0, 0, 0)", [cohort])
+    conn.execute("delete from backfill.stale_marks")
+    return conn
+
+
+def mark(conn: psycopg.Connection, cohort: str, since: str) -> None:
+    conn.execute(
+        "insert into backfill.stale_marks (asset, partition, marked_at)"
+        " values ('progress/cohort_stats', %s, %s)",
+        [cohort, since],
+    )
+
+
+def forget(conn: psycopg.Connection, *ids: str) -> None:
+    conn.execute("delete from progress.cohort_stats where cohort_id = any(%s)", [list(ids)])
+
+
+def stand(conn: psycopg.Connection) -> dict[str, Standing]:
+    return {each.partition: each for each in standings(PROGRESS, conn, None)}
+
+
+def chosen(conn: psycopg.Connection, which: Which) -> list[str]:
+    return list(PROGRESS.selection().choose(conn, which))
+
+
+def test_every_partition_is_there_the_oldest_first_with_its_name_and_what_the_declaration_says_of_it(cohorts):
+    found = standings(PROGRESS, cohorts, None)
+    assert [each.partition for each in found] == list(NAMES)
+    assert [each.name for each in found] == [name for _, name in NAMES.values()]
+    assert found[0].more == {
+        "school": "Board",
+        "has_stats": True,
+        "students": 0,
+        "with_stats": 0,
+        "classes": 0,
+    }
+    assert {str(each) for each in found} == {"up to date"}
+    assert standings(PROGRESS, cohorts, None, more=False)[0].name is None
+
+
+def test_nothing_is_next_where_everything_is_computed(cohorts):
+    assert next_of(standings(PROGRESS, cohorts, None)) == []
+
+
+def test_missing_ones_are_next_then_the_longest_stale_then_what_failed(cohorts):
+    mark(cohorts, "c-1", "2025-02-03")
+    mark(cohorts, "c-2", "2025-02-02")
+    mark(cohorts, "c-4", "2025-02-01")
+    forget(cohorts, "c-4", "c-3")
+    cohorts.execute(ENTRY, ["progress/cohort_stats", "odd, 'id' /%_ ö", None, None])
+    order = [each.partition for each in next_of(standings(PROGRESS, cohorts, None))]
+    assert order == ["c-3", "c-4", "c-2", "c-1", "odd, 'id' /%_ ö"]
+
+
+def test_cohorts_are_chosen_by_what_they_need(cohorts):
+    mark(cohorts, "c-4", "2025-02-02")
+    mark(cohorts, "c-2", "2025-02-03")
+    forget(cohorts, "odd, 'id' /%_ ö", "c-3")
+    assert chosen(cohorts, Which.all) == list(NAMES)
+    assert chosen(cohorts, Which.missing) == ["c-3", "odd, 'id' /%_ ö"]
+    assert chosen(cohorts, Which.stale) == ["c-2", "c-4"]
+    assert chosen(cohorts, Which.failed) == []
+    assert str(stand(cohorts)["c-4"]) == "stale" and str(stand(cohorts)["c-3"]) == "missing"
+
+
+def test_what_is_open_in_the_ledger_counts_and_what_was_undone_is_said(cohorts):
+    cohorts.execute(ENTRY, ["progress/cohort_stats", "c-4", None, None])
+    cohorts.execute(ENTRY, ["progress/user_progress_stats", "c-2", "u1", None])
+    cohorts.execute(ENTRY, ["progress/user_progress_stats", "c-2", "u2", None])
+    cohorts.execute(ENTRY, ["progress/cohort_stats", "c-1", None, "2025-01-01"])
+    cohorts.execute(ENTRY, ["training/other", "c-3", None, None])
+    cohorts.execute(ENTRY, ["progress/cohort_stats", "gone", None, None])
+    cohorts.execute("insert into backfill.undone values ('progress/cohort_stats', 'c-1', 'r')")
+    assert chosen(cohorts, Which.failed) == ["c-2", "c-4"]
+    assert [str(each) for each in stand(cohorts).values()] == [
+        "undone", "2 failed", "up to date", "1 failed", "up to date"
+    ]  # fmt: skip
+    assert [each.needs_backfill for each in stand(cohorts).values()] == [False, True, False, True, False]
