@@ -3,8 +3,7 @@
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from datetime import date, datetime, timedelta
-from decimal import Decimal
+from datetime import datetime, timedelta
 from math import isfinite
 from typing import Any
 
@@ -16,7 +15,7 @@ from rich.text import Text
 
 from dagster_backfills.cli.errors import INTERRUPTED
 from dagster_backfills.errors import UserError
-from dagster_backfills.postgres.values import LongInterval
+from dagster_backfills.postgres.values import LongInterval, plain
 
 
 def console(stderr: bool = False) -> Console:
@@ -36,12 +35,12 @@ def print_json(data: Any) -> None:
 
     What JSON has no number for (NaN, an endless time or interval) is a text, as Postgres writes it.
     """
-    typer.echo(json.dumps(_plain(data), ensure_ascii=False, indent=2))
+    typer.echo(json.dumps(plain(data), ensure_ascii=False, indent=2))
 
 
 def json_line(data: Any) -> str:
     """The same in one line, for a stream of them."""
-    return json.dumps(_plain(data), ensure_ascii=False)
+    return json.dumps(plain(data), ensure_ascii=False)
 
 
 def print_table(headers: Sequence[str], rows: Iterable[Sequence[Any]], title: str = "") -> None:
@@ -106,20 +105,3 @@ def _cell(value: Any) -> str:
 
 def _is_number(cell: str) -> bool:
     return cell == "–" or cell.replace(",", "").replace(".", "").replace("%", "").lstrip("-").isdigit()
-
-
-def _plain(value: Any) -> Any:
-    """The value in JSON's own types."""
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, dict):
-        return {name: _plain(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    if isinstance(value, datetime | date):
-        return value.isoformat()
-    if isinstance(value, timedelta) and not isinstance(value, LongInterval):
-        return value.total_seconds()
-    if isinstance(value, float | Decimal) and isfinite(value):
-        return int(value) if isinstance(value, Decimal) and value == int(value) else float(value)
-    return str(value)
