@@ -1,5 +1,6 @@
 """The application on a database of the test's own, asked as programs ask it; its runs are worked by hand."""
 
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,9 +11,11 @@ import pytest
 from starlette.testclient import TestClient
 
 from dagster_backfills.dagster.private import command_of_run
+from dagster_backfills.instance.dagster_home import dagster_environment
 from dagster_backfills.web.app import create_app
 from dagster_backfills.web.settings import Limits, Settings, Token
 from dagster_backfills_tests.domains.kintell.sample import add_users
+from dagster_backfills_tests.web.documented import is_as_documented
 
 SECRETS = {scope: f"the-secret-of-{scope}" for scope in ("imports", "jobs", "cron", "backfills")}
 PROXY_SECRET = "the-secret-of-the-proxy"
@@ -51,9 +54,8 @@ def open_doors(place: Path) -> Iterator[Callable[..., TestClient]]:
 
     def make(client: str = "127.0.0.1", address: str = ADDRESS, **changes: object) -> TestClient:
         app = create_app(settings(place, **changes))
-        opened.append(
-            TestClient(app, address, client=(client, 50000), raise_server_exceptions=False)
-        )
+        opened.append(TestClient(app, address, client=(client, 50000), raise_server_exceptions=False))
+        opened[-1].event_hooks = {"response": [is_as_documented]}
         opened[-1].__enter__()
         return opened[-1]
 
@@ -70,6 +72,7 @@ def doors(open_doors: Callable[..., TestClient]) -> TestClient:
 
 def work_off_runs() -> list[str]:
     """What the daemon would do with the queue: each run in a process of its own. Returns how they ended."""
+    os.environ.update(dagster_environment())
     with dg.DagsterInstance.get() as instance:
         queued = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED]))
         for run in reversed(queued):
