@@ -32,6 +32,15 @@ http: 127.0.0.1:8222
 jetstream { store_dir: "/data" }
 authorization { user: backfills, password: "$(cat nats_password)" }
 EOF
+password | keep cron_secret
+password | keep jobs_token
+password | keep doors_secret
+keep doors_tokens <<EOF
+[{"name": "admin", "token": "$(password)", "scopes": ["imports", "jobs", "backfills"]}]
+EOF
+keep proxy_doors_header <<EOF
+proxy_set_header X-Proxy-Secret "$(cat doors_secret)";
+EOF
 if [ ! -s proxy_tls_key ]; then
     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 90 -subj /CN=localhost \
         -addext subjectAltName=DNS:localhost,IP:127.0.0.1 -keyout proxy_tls_key -out proxy_tls_certificate 2>/dev/null

@@ -91,7 +91,7 @@ def test_containers_of_ours_are_not_root_and_can_not_write_to_their_image(
     dockerfile = (project_root / "Dockerfile").read_text()
     assert re.findall(r"^USER (\S+)", dockerfile, re.M) == ["10001:10001"]
     assert dockerfile.count("FROM ") == 2 and "--require-hashes" in dockerfile
-    for name in ("migrate", "code", "webserver", "webserver-readonly", "daemon", "proxy", "nats"):
+    for name in ("migrate", "code", "webserver", "webserver-readonly", "web", "daemon", "proxy", "nats"):
         service = compose["services"][name]
         assert service["read_only"] is True and service["cap_drop"] == ["ALL"], name
 

@@ -102,8 +102,10 @@ def test_the_chain_is_worked_link_by_link_and_each_answer_counts(doors, conn):
         "insert into scoring.members (id, gym_id, first_name, last_name, status, joined_date) "
         "select 'm' || n, 'g', 'F', 'L', 'active', current_date - 90 from generate_series(1, 3) as n"
     )
-    conn.execute("insert into scoring.coaches (id, gym_id, name) values ('c', 'g', 'Coach')")
-    conn.execute("insert into scoring.member_coaches select 'm' || n, 'c' from generate_series(1, 3) as n")
+    conn.execute("insert into scoring.coaches (id, gym_id) values ('c', 'g')")
+    conn.execute(
+        "insert into scoring.member_coaches (coach_id, member_id) select 'c', 'm' || n from generate_series(1, 3) as n"
+    )
     for name, more in (
         ("commitment-scores", {}),
         ("at-risk-detection", {}),

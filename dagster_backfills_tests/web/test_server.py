@@ -141,9 +141,13 @@ def test_a_line_that_is_cut_keeps_what_came_and_nothing_else(server, place):
     with server.client("imports") as client:
         said = {"fileName": "a.csv", "size": 100_000}
         at = client.post("/import/backfill/uploads", json=said).headers["Location"]
-        head = f"PUT {at} HTTP/1.1\nHost: 127.0.0.1\nAuthorization: Bearer {SECRETS['imports']}\n"
-        server.send(f"{head}Content-Range: bytes 0-99999/100000\nContent-Length: 100000\n\n", b"x" * 40_000)
-        wait_for(lambda: client.head(at).headers["Upload-Offset"] == "40000")
+        head = f"PUT {at} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {SECRETS['imports']}\r\n"
+        piece = "Content-Range: bytes 0-99999/100000\r\nContent-Length: 100000\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", server.port)) as line:
+            line.sendall((head + piece).encode() + b"x" * 40_000)
+            wait_for(lambda: client.head(at).headers["Upload-Offset"] == "40000")
+        rest = {"Content-Range": "bytes 40000-99999/100000"}
+        wait_for(lambda: client.put(at, content=b"x" * 60_000, headers=rest).status_code == 200)
         client.delete(at)
     head = form_head(server, "Content-Length: 100000")
     server.send(head, FILE_PART, b"x" * 40_000)

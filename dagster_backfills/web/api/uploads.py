@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from typing import Any
+from typing import Any, BinaryIO
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -62,9 +62,14 @@ async def _append(request: Request, uploads: Uploads, upload: Upload) -> None:
             if len(chunk) > left:
                 raise Refused(400, "The piece is longer than its Content-Range says.", "Ask where it stands.")
             left -= len(chunk)
-            await asyncio.to_thread(file.write, chunk)
+            await asyncio.to_thread(_write, file, chunk)
     if left:
         raise Refused(400, f"The piece lacks {left:,} bytes.", "Ask where it stands, and go on from there.")
+
+
+def _write(file: BinaryIO, chunk: bytes) -> None:
+    file.write(chunk)
+    file.flush()  # what has come stays, and is told to whoever asks
 
 
 def _range(request: Request, upload: Upload) -> tuple[int, int]:
