@@ -38,7 +38,8 @@ def served(url: str) -> Iterator[tuple[str, int]]:
             "BACKFILLS_WEB_REQUESTS_PER_SECOND": "100000",
         }  # fmt: skip
         command = [str(Path(sys.executable).with_name("backfills")), "serve", "--port", str(port)]
-        process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+        with (Path(home) / "serve.log").open("w") as log:
+            process = subprocess.Popen(command, env=environment, stderr=log)
         try:
             address = f"http://127.0.0.1:{port}"
             while True:
@@ -50,6 +51,9 @@ def served(url: str) -> Iterator[tuple[str, int]]:
                         raise
                     time.sleep(0.3)
             yield address, process.pid
+        except httpx.TransportError:
+            print((Path(home) / "serve.log").read_text()[-2000:], file=sys.stderr)
+            raise
         finally:
             process.terminate()
             process.wait(30)

@@ -7,6 +7,7 @@ import typer
 import uvicorn
 
 from dagster_backfills.cli.output import say
+from dagster_backfills.cli.up import require_free
 from dagster_backfills.errors import UserError
 from dagster_backfills.postgres.embedded import resolve_database_url
 from dagster_backfills.postgres.migrations import require_migrations
@@ -16,6 +17,7 @@ from dagster_backfills.web.settings import Settings
 
 app = typer.Typer()
 _PATIENCE = 10  # seconds that requests have to end
+_KEEP_ALIVE = 75
 
 
 @app.command()
@@ -33,6 +35,7 @@ def serve(
             f"Nobody could be let in at {host}: there is no token, and no proxy.",
             "Set BACKFILLS_TOKENS or BACKFILLS_PROXY_SECRET, or serve 127.0.0.1.",
         )
+    require_free(host, port)
     require_migrations(resolve_database_url())
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
     logging.getLogger("dagster_backfills.web").setLevel(logging.INFO)
@@ -46,5 +49,7 @@ def serve(
         # Who asks is told by the connection, or proven by the proxy's secret: not by what a header claims.
         proxy_headers=False,
         server_header=False,
+        # Longer than clients keep a connection: one that is closed here while it is used there is an error there.
+        timeout_keep_alive=_KEEP_ALIVE,
         timeout_graceful_shutdown=_PATIENCE,
     )

@@ -4,6 +4,7 @@ All are functions that may wait for the database: a coroutine calls them in a th
 """
 
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,8 @@ class Actions(ImportActions, QueueActions):
     def __init__(self, settings: Settings, database: Database, launcher: Launcher) -> None:
         self.settings, self.database, self.launcher = settings, database, launcher
         self.uploads = Uploads(settings.spool, settings.limits)
+        # Whether a run is under way is looked up and decided by one request at a time.
+        self.one_at_a_time = threading.Lock()
 
     def backfills(self) -> list[Backfill]:
         """The project's declared backfills."""

@@ -34,6 +34,11 @@ class Identity:
         return scope in self.scopes or (method in READING and f"{scope}:read" in self.scopes)
 
     @property
+    def key(self) -> str:
+        """Tells a token from a person of the same name."""
+        return f"{self.by}: {self.name}"
+
+    @property
     def owned(self) -> bool:
         return self.user_id is not None or self.company_id is not None
 

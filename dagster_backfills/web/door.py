@@ -78,7 +78,7 @@ class Door:
                 raise too_many(wait) from None
             raise
         request.state.identity, request.state.user = who, who.name
-        if wait := self.asked.take(f"{who.by}:{who.name or address}"):
+        if wait := self.asked.take(who.key if who.name else address):
             raise too_many(wait)
         refuse_other_sites(request, who)
         refuse_strangers(request, who)

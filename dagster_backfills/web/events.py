@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
+from weakref import WeakSet
 
 import psycopg
 
@@ -55,7 +56,7 @@ class JobEvents:
     def __init__(self, database: Database, most: int) -> None:
         self.database, self.most = database, most
         self.listening = False
-        self._followers: set[Follower] = set()
+        self._followers: WeakSet[Follower] = WeakSet()
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="jobs-changed", daemon=True)
 

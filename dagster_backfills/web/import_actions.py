@@ -47,8 +47,7 @@ class ImportActions:
     settings: Settings
     database: Database
     launcher: Launcher
-    # Whether a run is under way is looked up and decided by one request at a time.
-    one_at_a_time = threading.Lock()
+    one_at_a_time: threading.Lock
 
     def unfinished_run(self, job: str, tags: Mapping[str, str]) -> str | None:
         raise NotImplementedError

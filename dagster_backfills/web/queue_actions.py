@@ -24,7 +24,7 @@ class QueueActions:
 
     database: Database
     launcher: Launcher
-    one_at_a_time = threading.Lock()
+    one_at_a_time: threading.Lock
 
     def unfinished_run(self, job: str, tags: Mapping[str, str]) -> str | None:
         raise NotImplementedError

@@ -157,7 +157,7 @@ async def _file(
         options, path, name = parsed(Options, await json_body(request)), None, ""
     upload = None
     if options.upload_id:
-        upload = actions.uploads.find(options.upload_id, who.name)
+        upload = actions.uploads.find(options.upload_id, who.key)
         path, name = actions.uploads.complete(upload), upload.file_name
     return path, name, options.of_import(), upload
 

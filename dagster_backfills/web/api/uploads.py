@@ -25,7 +25,7 @@ class Begin(Body):
 def begin(call: Call) -> Any:
     """Expect a file."""
     wanted = call.read(Begin)
-    upload = call.actions.uploads.begin(wanted.file_name, wanted.size, call.who.name)
+    upload = call.actions.uploads.begin(wanted.file_name, wanted.size, call.who.key)
     place = f"/import/backfill/uploads/{upload.id}"
     return answer(shown(upload, 0), 201, {"Location": place, "Upload-Offset": "0"})
 
@@ -38,7 +38,7 @@ async def piece(request: Request) -> Response:
     """Where it stands (HEAD), one more piece (PUT), or never mind (DELETE)."""
     who = require(request, "imports")
     uploads: Uploads = request.app.state.actions.uploads
-    upload = await run_in_threadpool(uploads.find, request.path_params["upload"], who.name)
+    upload = await run_in_threadpool(uploads.find, request.path_params["upload"], who.key)
     if request.method == "DELETE":
         uploads.remove(upload)
         return Response(status_code=204)
