@@ -7,8 +7,8 @@ from uuid import UUID
 
 import psycopg
 
-from dagster_backfills.defs.queue.sensors import DrainPolicy, runs_to_launch
 from dagster_backfills.domains.queue import queue
+from dagster_backfills.domains.queue.draining import DrainPolicy, runs_to_launch
 from dagster_backfills.domains.queue.errors import UnknownJobType
 from dagster_backfills.domains.queue.registry import known_hint
 from dagster_backfills.instance.launching import Launcher

@@ -311,7 +311,7 @@ def test_programs_come_in_by_token_and_operators_by_password(
         == 403
     )
     launched = programs.post("/api/backfills/training_completions/run", headers=token).json()
-    wait_for(lambda: programs.get(launched["statusUrl"], headers=token).json()["finished"], 240)
+    wait_for("the run", lambda: programs.get(launched["statusUrl"], headers=token).json()["finished"], 240)
     assert programs.get(launched["statusUrl"], headers=token).json()["success"]
 
 
