@@ -64,7 +64,11 @@ def too_large(most: int) -> Refused:
 
 async def json_body(request: Request) -> dict[str, Any]:
     """The request's body as a JSON object; an empty body is an empty one."""
-    body = await request.body()
+    body = bytearray()
+    async for chunk in request.stream():  # where files are taken, far more may come
+        body += chunk
+        if len(body) > SMALL_BODY:
+            raise too_large(SMALL_BODY)
     if not body.strip():
         return {}
     try:

@@ -141,3 +141,10 @@ def test_a_body_that_is_no_small_object_is_refused(doors):
     deep = b"[" * 100_000
     for body, code in ((b"[]", 400), (b"{", 400), (b'{"a": NaN}', 400), (deep, 400), (b"x" * 1_100_000, 413)):
         assert doors.post("/api/jobs", content=body, headers=jobs).status_code == code
+
+
+def test_a_large_body_is_taken_as_a_file_only(open_doors):
+    doors = open_doors(client="10.0.0.9", limits=Limits())
+    for path in ("start", "00000000-0000-0000-0000-000000000000/resume", "uploads"):
+        at = f"/import/backfill/{path}"
+        assert doors.post(at, content=b" " * 1_100_000, headers=bearer("imports")).status_code == 413
