@@ -92,7 +92,7 @@ def dagster_servers(
 
     `backfill_interval` is for tests, which need not wait the half minute between two looks at the backfills.
     """
-    port = _free_port()
+    port = free_port()
     env = {**os.environ, "DAGSTER_HOME": str(home), **environment}
     target = ["-m", module, "-d", str(working_directory)]
     if code_server is not None:
@@ -182,7 +182,7 @@ def _lives(process: subprocess.Popen[bytes]) -> bool:
     return True
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

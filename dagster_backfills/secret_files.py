@@ -11,8 +11,11 @@ from dagster_backfills.errors import NotUsableError
 # Every variable that holds a secret, or a URL with one in it.
 SECRETS = (
     "BACKFILLS_PROXY_SECRET",
+    "BACKFILLS_TOKENS",
+    "CRON_SECRET",
     "DATABASE_URL",
     "DAGSTER_POSTGRES_URL",
+    "JOBS_TOKEN",
     "KINTELL_NATS_URL",
     "MUX_TOKEN_ID",
     "MUX_TOKEN_SECRET",

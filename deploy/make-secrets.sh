@@ -33,6 +33,11 @@ http: 127.0.0.1:8222
 jetstream { store_dir: "/data" }
 authorization { user: backfills, password: "$(cat nats_password)" }
 EOF
+password | keep cron_secret
+password | keep jobs_token
+keep doors_tokens <<EOF
+[{"name": "admin", "token": "$(password)", "scopes": ["imports", "jobs", "backfills"]}]
+EOF
 # The same as nginx's, which reads no secret but in its own words.
 keep proxy_secret_header <<EOF
 proxy_set_header X-Proxy-Secret "$(cat proxy_secret)";

@@ -14,6 +14,7 @@ from typer.core import TyperCommand, TyperGroup
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("dagster_backfills.cli.demo", "Sample data, every backfill, status before and after."),
     "up": ("dagster_backfills.cli.up", "Start everything: Postgres if need be, the Dagster UI, its daemon."),
+    "serve": ("dagster_backfills.cli.serve", "HTTP for programs, and pages for people without a shell."),
     "down": ("dagster_backfills.cli.down", "Stop what `up` started, and the embedded Postgres."),
     "migrate": ("dagster_backfills.cli.migrate", "Bring the database up to date."),
     "list": ("dagster_backfills.cli.overview", "Every backfill, and how it stands."),

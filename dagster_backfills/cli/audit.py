@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
+from dagster_backfills.cli.domain_runs import database
 from dagster_backfills.cli.output import print_json, print_table, say
-from dagster_backfills.cli.plan import database_of
 from dagster_backfills.engine.audit import latest
 
 app = typer.Typer()
@@ -21,7 +21,7 @@ def audit(
     ] = False,
 ) -> None:
     """Who launched, undid, paused or changed what, and who was refused it."""
-    with database_of().connect() as conn:
+    with database() as conn:
         entries = latest(conn, limit, who)
     if json:
         print_json(entries)

@@ -10,10 +10,10 @@ from typing import Any
 import dagster as dg
 
 from dagster_backfills.cli.errors import explain
-from dagster_backfills.cli.launch import CODE_LOCATION
 from dagster_backfills.dagster.private import next_tick
 from dagster_backfills.errors import NotUsableError
 from dagster_backfills.instance.dagster_home import dagster_environment
+from dagster_backfills.instance.launching import CODE_LOCATION
 from dagster_backfills.postgres.connection import connect
 from dagster_backfills.redact import redact
 

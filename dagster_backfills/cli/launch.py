@@ -4,9 +4,7 @@ The run works in a process of its own; this one watches it, cancels it, and sees
 instance as well, whatever becomes of the process.
 """
 
-import importlib
 import os
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,16 +13,12 @@ import dagster as dg
 from dagster_backfills.cli import errors
 from dagster_backfills.cli.follow import follow_run
 from dagster_backfills.cli.run_process import RunProcess
-from dagster_backfills.dagster.private import origin_in_location
 from dagster_backfills.engine import audit
-from dagster_backfills.errors import UserError
 from dagster_backfills.identity import system_user, user_tags
 from dagster_backfills.instance.dagster_home import dagster_environment
+from dagster_backfills.instance.launching import CODE_LOCATION, LAUNCHED_BY, create_run
 from dagster_backfills.postgres.connection import connect
 from dagster_backfills.postgres.migrations import require_migrations
-
-CODE_LOCATION = "dagster_backfills.definitions"  # its name too, in every workspace.yaml
-LAUNCHED_BY = {"backfills/launched_by": "command line"}
 
 Watch = Callable[[str, Callable[[], bool]], object]
 
@@ -46,7 +40,8 @@ def run_job(
     os.environ.update(dagster_environment())
     require_migrations(os.environ["DATABASE_URL"])
     with dg.DagsterInstance.get() as instance:
-        run = create_run(instance, module, job_name, run_config or {}, tags or {})
+        told = {LAUNCHED_BY: "command line", **user_tags(system_user())}
+        run = create_run(instance, module, job_name, run_config or {}, {**(tags or {}), **told})
         _note_launch(run)
         with RunProcess(instance, run) as process:
             if watch is None:
@@ -65,39 +60,6 @@ def _note_launch(run: dg.DagsterRun) -> None:
     with connect(os.environ["DATABASE_URL"]) as conn:
         audit.record(conn, entry)
         conn.commit()
-
-
-def create_run(
-    instance: dg.DagsterInstance,
-    module: str,
-    job_name: str,
-    run_config: Mapping[str, Any],
-    tags: Mapping[str, str],
-) -> dg.DagsterRun:
-    """Record a run of a job of the code location in `module`, as the location's own."""
-    job = load_job(module, job_name)
-    arguments: Any = (module, job_name)
-    try:
-        return instance.create_run_for_job(
-            job,
-            run_config=run_config,
-            tags={**tags, **LAUNCHED_BY, **user_tags(system_user())},
-            remote_job_origin=origin_in_location(module, "__repository__", job_name),
-            job_code_origin=dg.build_reconstructable_job(__name__, "load_job", arguments).get_python_origin(),
-        )
-    except dg.DagsterInvalidConfigError as error:
-        raise UserError(str(error)) from error
-
-
-def load_job(module: str, job_name: str) -> dg.JobDefinition:
-    """A job of the code location in `module`. Dagster calls this again in each process that works on its run."""
-    with warnings.catch_warnings():  # Dagster's own, about what is in beta
-        warnings.simplefilter("ignore")
-        definitions: dg.Definitions = importlib.import_module(module).defs()
-        jobs = sorted(job.name for job in definitions.resolve_all_job_defs())
-        if job_name not in jobs:
-            raise UserError(f"There is no job {job_name!r}.", f"There are {', '.join(jobs) or 'none'}.")
-        return definitions.resolve_job_def(job_name)
 
 
 def exit_code(run: dg.DagsterRun) -> int:

@@ -4,8 +4,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
+from datetime import UTC, datetime, timedelta
 from math import isfinite
 from typing import Annotated, Any
 
@@ -18,7 +17,7 @@ from rich.text import Text
 
 from dagster_backfills.cli.errors import INTERRUPTED
 from dagster_backfills.errors import UserError
-from dagster_backfills.postgres.values import DistantTime, LongInterval
+from dagster_backfills.postgres.values import DistantTime, LongInterval, plain
 
 _GAP = 2  # between two columns
 _LEAST = 16  # of a text that is cut off
@@ -43,12 +42,12 @@ def print_json(data: Any) -> None:
 
     What JSON has no number for (NaN, an endless time or interval) is a text, as Postgres writes it.
     """
-    typer.echo(json.dumps(_plain(data), ensure_ascii=False, indent=2))
+    typer.echo(json.dumps(plain(data), ensure_ascii=False, indent=2))
 
 
 def json_line(data: Any) -> str:
     """The same in one line, for a stream of them."""
-    return json.dumps(_plain(data), ensure_ascii=False)
+    return json.dumps(plain(data), ensure_ascii=False)
 
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else there.")]
@@ -204,20 +203,3 @@ def _are_times(cells: Sequence[str]) -> bool:
 
 def _is_number(cell: str) -> bool:
     return cell == "–" or cell.replace(",", "").replace(".", "").replace("%", "").lstrip("-").isdigit()
-
-
-def _plain(value: Any) -> Any:
-    """The value in JSON's own types."""
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, dict):
-        return {name: _plain(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    if isinstance(value, datetime | date):
-        return value.isoformat()
-    if isinstance(value, timedelta) and not isinstance(value, LongInterval):
-        return value.total_seconds()
-    if isinstance(value, float | Decimal) and isfinite(value):
-        return int(value) if isinstance(value, Decimal) and value == int(value) else float(value)
-    return str(value)

@@ -144,5 +144,5 @@ def require_free(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
-            hint = f"Choose another: backfills up --port {port + 1}"
+            hint = f"Choose another: --port {port + 1}"
             raise UserError(f"Port {port} of {host} can't be used: {error.strerror}.", hint) from error

@@ -4,6 +4,8 @@ intervals, JSON that no parser reads. Not for computing: there such a value must
 
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from math import isfinite
 from typing import Any
 
 import psycopg
@@ -44,6 +46,23 @@ class LongInterval(_Distant, timedelta):
 
 class UnreadableJson(str):
     """JSON as Postgres writes it, with a number or a nesting that Python's parser refuses."""
+
+
+def plain(value: Any) -> Any:
+    """The value in JSON's own types, for an answer or a line of output."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, dict):
+        return {name: plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    if isinstance(value, timedelta) and not isinstance(value, LongInterval):
+        return value.total_seconds()
+    if isinstance(value, float | Decimal) and isfinite(value):
+        return int(value) if isinstance(value, Decimal) and value == int(value) else float(value)
+    return str(value)
 
 
 def show_every_value(context: AdaptContext) -> None:

@@ -55,9 +55,12 @@ class Deployment:
 
     def here(self, service: str, text: str) -> str:
         """A word of the service's command or environment, as it is on this machine."""
-        ports = {"4000": "code", "3000": service, "8222": "nats_http", "8443": "viewers", "8444": "operators"}
+        ports = {
+            "4000": "code", "3000": service, "3001": "web", "8222": "nats_http",
+            "8443": "viewers", "8444": "operators", "8445": "doors",
+        }  # fmt: skip
         text = re.sub(
-            r"\b(4000|3000|8222|8443|8444)\b",
+            r"\b(4000|3000|3001|8222|8443|8444|8445)\b",
             lambda found: str(self.ports.get(ports[found[0]], found[0])),
             text,
         )
@@ -209,7 +212,7 @@ def prepare(deployment: Deployment, admin: str) -> None:
 def render_proxy(deployment: Deployment) -> list[str]:
     """nginx's configuration, filled in as its image does, and the arguments that it is started with."""
     names = deployment.environment("proxy") | {"PROXY_STATE": str(deployment.folder / "proxy")}
-    for door, upstream in (("VIEWERS", "webserver-readonly"), ("OPERATORS", "webserver")):
+    for door, upstream in (("VIEWERS", "webserver-readonly"), ("OPERATORS", "webserver"), ("DOORS", "web")):
         names[f"{door}_LISTEN"] = f"127.0.0.1:{deployment.ports[door.lower()]}"
         names[f"{door}_UPSTREAM"] = f"127.0.0.1:{deployment.ports[upstream]}"
     text = (deployment.root / "deploy" / "proxy" / "nginx.conf.template").read_text()
@@ -241,7 +244,17 @@ def deployed(
     with ExitStack() as stack:
         stack.enter_context(logins_are_gone_afterwards(admin))
         compose = yaml.safe_load((root / "deploy" / "compose.yaml").read_text())
-        names = ("code", "webserver", "webserver-readonly", "viewers", "operators", "nats", "nats_http")
+        names = (
+            "code",
+            "webserver",
+            "webserver-readonly",
+            "web",
+            "viewers",
+            "operators",
+            "doors",
+            "nats",
+            "nats_http",
+        )
         deployment = Deployment(root, folder, admin, compose, {name: free_port() for name in names})
         stack.callback(deployment.stop)
         prepare(deployment, admin)
@@ -250,11 +263,11 @@ def deployed(
         deployment.start("code", **(more or {}))
         deployment.wait_until_healthy("nats")
         deployment.wait_until_healthy("code")
-        for service in ("webserver", "webserver-readonly", "daemon"):
+        for service in ("webserver", "webserver-readonly", "web", "daemon"):
             deployment.start(service)
         command = render_proxy(deployment)
         deployment.compose["services"]["proxy"]["command"] = command
         deployment.start("proxy")
-        for service in ("webserver", "webserver-readonly", "daemon", "proxy"):
+        for service in ("webserver", "webserver-readonly", "web", "daemon", "proxy"):
             deployment.wait_until_healthy(service)
         yield deployment

@@ -91,7 +91,7 @@ def test_containers_of_ours_are_not_root_and_can_not_write_to_their_image(
     dockerfile = (project_root / "Dockerfile").read_text()
     assert re.findall(r"^USER (\S+)", dockerfile, re.M) == ["10001:10001"]
     assert dockerfile.count("FROM ") == 2 and "--require-hashes" in dockerfile
-    for name in ("migrate", "code", "webserver", "webserver-readonly", "daemon", "proxy", "nats"):
+    for name in ("migrate", "code", "webserver", "webserver-readonly", "web", "daemon", "proxy", "nats"):
         service = compose["services"][name]
         assert service["read_only"] is True and service["cap_drop"] == ["ALL"], name
 
@@ -283,3 +283,18 @@ def test_the_instance_loads_with_its_limits_and_sends_nothing_home(
         assert first.is_claimed and not second.is_claimed
         instance.event_log_storage.free_concurrency_slots_for_run("run-1")
         assert instance.event_log_storage.claim_concurrency_slot(pool, "run-2", "step").is_claimed
+
+
+def test_the_web_pod_is_what_the_charts_pods_are(project_root: Path) -> None:
+    values = yaml.safe_load((project_root / "deploy" / "helm" / "values.yaml").read_text())
+    deployment, service = yaml.safe_load_all((project_root / "deploy" / "helm" / "web.yaml").read_text())
+    daemon, pod = values["dagsterDaemon"], deployment["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert container["image"] == f"{daemon['image']['repository']}:{daemon['image']['tag']}"
+    assert pod["securityContext"] == daemon["podSecurityContext"]
+    assert container["securityContext"] == daemon["securityContext"]
+    assert [each["secretRef"] for each in container["envFrom"]] == daemon["envSecrets"]
+    assert pod["serviceAccountName"] == values["global"]["serviceAccountName"]
+    assert pod["volumes"][0]["configMap"]["name"] == values["global"]["dagsterInstanceConfigMap"]
+    assert service["spec"]["selector"] == deployment["spec"]["template"]["metadata"]["labels"]
+    assert deployment["spec"]["replicas"] == 1

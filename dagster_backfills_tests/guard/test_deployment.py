@@ -113,7 +113,7 @@ def runs(deployment: Deployment) -> int:
 
 
 def test_every_service_is_healthy_and_says_when_it_is_not(deployment: Deployment) -> None:
-    for service in ("nats", "code", "webserver", "webserver-readonly", "daemon", "proxy"):
+    for service in ("nats", "code", "webserver", "webserver-readonly", "web", "daemon", "proxy"):
         assert deployment.health(service).returncode == 0, service
     # The same checks where nobody listens.
     ports = deployment.ports
@@ -126,7 +126,7 @@ def test_every_service_is_healthy_and_says_when_it_is_not(deployment: Deployment
 
 
 def test_what_runs_listens_on_loopback_only(deployment: Deployment) -> None:
-    for service in ("nats", "code", "webserver", "webserver-readonly", "daemon", "proxy"):
+    for service in ("nats", "code", "webserver", "webserver-readonly", "web", "daemon", "proxy"):
         for address in deployment.listening(service):
             assert ipaddress.ip_address(address.removeprefix("::ffff:")).is_loopback, (service, address)
     assert deployment.listening("webserver") == {"127.0.0.1"}
@@ -305,3 +305,40 @@ def test_no_secret_is_in_a_log_or_in_the_database(deployment: Deployment) -> Non
             texts[f"{schema}.{table}"] = "\n".join(row[0] for row in rows)
     assert texts["dagster.event_logs"]
     assert [(place, secret) for place, text in texts.items() for secret in planted if secret in text] == []
+
+
+@pytest.fixture
+def programs(deployment: Deployment, trust: ssl.SSLContext) -> Iterator[httpx.Client]:
+    """The third door, as somebody who shows nothing yet."""
+    address = f"https://127.0.0.1:{deployment.ports['doors']}"
+    with httpx.Client(base_url=address, verify=trust, timeout=120) as client:
+        yield client
+
+
+def test_programs_come_in_by_token_and_operators_by_password(
+    deployment: Deployment, programs: httpx.Client
+) -> None:
+    [admin] = json.loads((deployment.secrets / "doors_tokens").read_text())
+    token = {"Authorization": f"Bearer {admin['token']}"}
+    assert programs.get("/health").json()["service"] == "backfills"
+    assert programs.get("/import/backfill", headers=token).json() == {"jobs": []}
+    assert programs.get("/import/backfill", auth=USERS["operators"]).json() == {"jobs": []}
+    job = "/import/backfill/00000000-0000-0000-0000-000000000000/cancel"
+    assert programs.post(job, auth=USERS["operators"]).status_code == 404
+    assert (
+        programs.post(job, auth=USERS["operators"], headers={"Origin": "https://evil.example"}).status_code
+        == 403
+    )
+    launched = programs.post("/api/backfills/training_completions/run", headers=token).json()
+    wait_for("the run", lambda: programs.get(launched["statusUrl"], headers=token).json()["finished"], 240)
+    assert programs.get(launched["statusUrl"], headers=token).json()["success"]
+
+
+def test_nobody_comes_in_by_a_lie_about_who_asks(deployment: Deployment, programs: httpx.Client) -> None:
+    for headers in (
+        {}, {"X-Forwarded-User": "olga"}, {"Authorization": "Bearer nothing"}, {"Authorization": "bearer x"},
+        {"Authorization": "Bearer x", "X-Forwarded-User": "olga", "X-Forwarded-Role": "operator"},
+        {"X-Proxy-Secret": "guessed", "X-Forwarded-User": "olga"},
+    ):  # fmt: skip
+        assert programs.get("/import/backfill", headers=headers).status_code in (401, 429), headers
+    assert programs.get("/import/backfill", auth=USERS["viewers"]).status_code == 401

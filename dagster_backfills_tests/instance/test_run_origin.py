@@ -3,9 +3,9 @@
 import dagster as dg
 import pytest
 
-from dagster_backfills.cli.launch import create_run
 from dagster_backfills.dagster.private import command_of_run
 from dagster_backfills.errors import NotUsableError
+from dagster_backfills.instance.launching import create_run
 from dagster_backfills.instance.run_launcher import WatchedRunLauncher
 
 LOCATION = "dagster_backfills_tests.cli.location"

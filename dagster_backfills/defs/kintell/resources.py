@@ -22,6 +22,11 @@ class KintellSettings(dg.ConfigurableResource):
         default="",
         description="A folder or fsspec URL; new files in it are imported. KINTELL_INBOX; default: none.",
     )
+    uploads: str = Field(
+        default="",
+        description="Folder or fsspec URL that files are kept in that came over HTTP; always allowed. KINTELL_UPLOADS; "
+        "by default a folder of the project's own.",
+    )
     error_files: str = Field(
         default="",
         description="Folder or fsspec URL that error files are written to. KINTELL_ERROR_FILES; by default a folder "
@@ -37,7 +42,13 @@ class KintellSettings(dg.ConfigurableResource):
         """Where files may lie. Raises `FileError` for a location that is none."""
         given = _setting(self.allowed_locations, "KINTELL_ALLOWED_LOCATIONS", str(Path.cwd()))
         locations = [_place("KINTELL_ALLOWED_LOCATIONS", each) for each in given.split(",") if each.strip()]
-        return [*locations, self.inbox_url] if self.inbox_url else locations
+        return [*locations, *filter(None, [self.inbox_url, self.uploads_url])]
+
+    @property
+    def uploads_url(self) -> str:
+        """Where uploads are kept. Raises `FileError` for a relative path."""
+        folder = _setting(self.uploads, "KINTELL_UPLOADS", str(state_dir() / "kintell" / "uploads"))
+        return _place("KINTELL_UPLOADS", folder)
 
     @property
     def inbox_url(self) -> str:

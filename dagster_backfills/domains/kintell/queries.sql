@@ -49,6 +49,13 @@ values (
 )
 returning id;
 
+-- name: relocate_job$
+-- The same content lies elsewhere now. A job that somebody works on keeps its place.
+update kintell.backfill_jobs
+set file_url = :url, file_stamp = :stamp
+where id = :job and file_sha256 = :sha256 and activity is null
+returning id;
+
 -- name: job
 select
     id, status, file_name, file_url, file_size, file_sha256, file_stamp, columns, delimiter, recognized, on_duplicate,

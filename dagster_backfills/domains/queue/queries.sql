@@ -132,3 +132,40 @@ on conflict (job_type) do update
 set input_fields = excluded.input_fields, required_fields = excluded.required_fields,
     output_fields = excluded.output_fields, max_retries = excluded.max_retries
 returning t.job_type;
+
+-- name: some_jobs
+-- The newest jobs, of these ids, this state, this type, this owner; the next page is what was made before `before`.
+select
+    b.id, b.job_type, b.status, b.priority, b.user_id, b.company_id, b.training_id, b.progress_percentage,
+    b.progress_message, b.retry_count, b.max_retries, b.created_at, b.run_after, b.started_at, b.completed_at,
+    b.updated_at, b.error_data -> -1 ->> 'message' as last_error
+from jobs.background_jobs as b
+where
+    (:ids::uuid[] is null or b.id = any(:ids::uuid[]))
+    and (:status::text is null or b.status = :status)
+    and (:job_type::text is null or b.job_type = :job_type)
+    and (:user_id::text is null or b.user_id = :user_id)
+    and (:company_id::text is null or b.company_id = :company_id)
+    and (:before::timestamptz is null or b.created_at < :before)
+order by b.created_at desc, b.id
+limit :max_rows;
+
+-- name: waiting_by_type
+select q.job_type, count(*) as waiting
+from jobs.job_queue as q
+where (q.run_after is null or q.run_after <= now()) and q.job_type = any(:job_types::text[])
+group by q.job_type;
+
+-- name: ended_or_at_work
+-- The jobs that a statement over many may have changed: those at work, and those that have ended since.
+(
+    select b.id from jobs.background_jobs as b
+    where b.claimed_by is not null and b.status = 'processing'
+    order by b.started_at desc limit :max_rows
+)
+union
+(
+    select b.id from jobs.background_jobs as b
+    where b.completed_at >= :since::timestamptz
+    order by b.completed_at desc limit :max_rows
+);

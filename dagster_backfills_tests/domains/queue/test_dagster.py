@@ -12,8 +12,8 @@ import pytest
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.defs.queue import assets, checks, sensors
 from dagster_backfills.defs.queue import jobs as ops
-from dagster_backfills.defs.queue.sensors import DrainPolicy, runs_to_launch
 from dagster_backfills.domains.queue import queue
+from dagster_backfills.domains.queue.draining import DrainPolicy, runs_to_launch
 
 TRANSCRIPT = (
     "Open the valve slowly. Check the pressure gauge. The pressure must stay below ten bar. "

@@ -1,0 +1,106 @@
+"""Recording a run of a job of the code location as the location's own, and handing it to the daemon's queue.
+
+Not here: who asks for it, and following it.
+"""
+
+import importlib
+import os
+import threading
+import warnings
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import dagster as dg
+
+from dagster_backfills.dagster.private import origin_in_location
+from dagster_backfills.errors import UserError
+from dagster_backfills.identity import user_tags
+from dagster_backfills.instance.dagster_home import dagster_environment
+
+CODE_LOCATION = "dagster_backfills.definitions"  # its name too, in every workspace.yaml
+LAUNCHED_BY = "backfills/launched_by"
+
+
+def create_run(
+    instance: dg.DagsterInstance,
+    module: str,
+    job_name: str,
+    run_config: Mapping[str, Any],
+    tags: Mapping[str, str],
+) -> dg.DagsterRun:
+    """Record a run of a job of the code location in `module`, as the location's own.
+
+    Raises UserError for an unknown job or a configuration that the job does not take.
+    """
+    job = load_job(module, job_name)
+    arguments: Any = (module, job_name)
+    try:
+        return instance.create_run_for_job(
+            job,
+            run_config=run_config,
+            tags=tags,
+            remote_job_origin=origin_in_location(module, "__repository__", job_name),
+            job_code_origin=dg.build_reconstructable_job(__name__, "load_job", arguments).get_python_origin(),
+        )
+    except dg.DagsterInvalidConfigError as error:
+        raise UserError(str(error)) from error
+
+
+def load_job(module: str, job_name: str) -> dg.JobDefinition:
+    """A job of the code location in `module`. Dagster calls this again in each process that works on its run."""
+    with warnings.catch_warnings():  # Dagster's own, about what is in beta
+        warnings.simplefilter("ignore")
+        definitions = _definitions(module)
+        jobs = sorted(job.name for job in definitions.resolve_all_job_defs())
+        if job_name not in jobs:
+            raise UserError(f"There is no job {job_name!r}.", f"There are {', '.join(jobs) or 'none'}.")
+        return definitions.resolve_job_def(job_name)
+
+
+@cache
+def _definitions(module: str) -> dg.Definitions:
+    found: dg.Definitions = importlib.import_module(module).defs()
+    return found
+
+
+class Launcher:
+    """Submits runs to the instance's queue, where the daemon starts them. For processes that stay, from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._instance: dg.DagsterInstance | None = None
+
+    @property
+    def instance(self) -> dg.DagsterInstance:
+        """The instance of this project's environment, opened when it is first asked for."""
+        with self._lock:
+            if self._instance is None:
+                os.environ.update(dagster_environment())
+                self._instance = dg.DagsterInstance.get()
+            return self._instance
+
+    def submit(
+        self, job_name: str, run_config: Mapping[str, Any] | None, tags: Mapping[str, str], who: str
+    ) -> str:
+        """Queue a run, and return its id. Nothing is waited for."""
+        with self._lock:  # Definitions are loaded once
+            load_job(CODE_LOCATION, job_name)
+        run = create_run(
+            self.instance,
+            CODE_LOCATION,
+            job_name,
+            run_config or {},
+            {**tags, LAUNCHED_BY: who, **user_tags(who)},
+        )
+        # The queue asks the workspace for nothing but the headers of a request of the UI's.
+        no_workspace: Any = None
+        self.instance.submit_run(run.run_id, no_workspace)
+        return run.run_id
+
+    def close(self) -> None:
+        """Let go of the instance."""
+        with self._lock:
+            if self._instance is not None:
+                self._instance.dispose()
+                self._instance = None

@@ -1,0 +1,1 @@
+"""What programs ask for, by the names that the five systems gave it."""

@@ -1,0 +1,87 @@
+"""What every request goes through before its route: an id, who asks, how often, how much; and a line in the log.
+
+Plain ASGI, so that neither uploads nor event streams are gathered on their way.
+"""
+
+import time
+from uuid import uuid4
+
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from dagster_backfills.web.auth import NOBODY, identify, refuse_other_sites, refuse_strangers
+from dagster_backfills.web.limits import MULTIPART_EXTRA, SMALL_BODY, Buckets, bounded, too_many
+from dagster_backfills.web.refusals import LOG, Refused, explained, refusal
+from dagster_backfills.web.settings import Settings
+
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+}
+# Guesses of tokens that one address may make in a second.
+_GUESSES = 0.5
+
+
+class Door:
+    """The outermost middleware."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self.app, self.settings = app, settings
+        self.asked = Buckets(settings.limits.requests_per_second)
+        self.refused = Buckets(_GUESSES)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self.app(scope, receive, send)
+            return
+        began, status = time.monotonic(), 0
+        request = Request(scope)
+        request.state.request_id = uuid4().hex
+        request.state.identity, request.state.user = NOBODY, ""
+
+        async def sent(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = request.state.request_id
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        try:
+            self.admit(request)
+            most = SMALL_BODY if scope["path"].startswith("/api/") else self._most()
+            receive = bounded(receive, most, request.headers.get("content-length"))
+            await self.app(scope, receive, sent)
+        except Exception as error:
+            if status:  # the answer is under way: it can only be cut off
+                LOG.error("%s cut off: %s", request.state.request_id, explained(error)[1])
+                raise
+            await refusal(request, error)(scope, receive, sent)
+        finally:
+            LOG.info(
+                "%s %s %s %s %d %.0f ms", request.state.request_id, request.state.user or "-",
+                scope["method"], scope["path"], status, (time.monotonic() - began) * 1000,
+            )  # fmt: skip
+
+    def admit(self, request: Request) -> None:
+        """Say who asks, and let it pass. Raises `Refused`."""
+        address = request.client.host if request.client else ""
+        try:
+            who = identify(request, self.settings)
+        except Refused:
+            if wait := self.refused.take(address):
+                raise too_many(wait) from None
+            raise
+        request.state.identity, request.state.user = who, who.name
+        if wait := self.asked.take(who.key if who.name else address):
+            raise too_many(wait)
+        refuse_other_sites(request, who)
+        refuse_strangers(request, who)
+
+    def _most(self) -> int:
+        return self.settings.limits.upload_bytes + MULTIPART_EXTRA

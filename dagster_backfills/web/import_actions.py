@@ -1,0 +1,232 @@
+"""An import's life, as pages and API do it: start, resume, pause, cancel, replay, roll back. Not here: its rows."""
+
+import shutil
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+from pydantic import ValidationError
+
+from dagster_backfills.defs.kintell.config import ImportSessions
+from dagster_backfills.defs.kintell.resources import KintellSettings
+from dagster_backfills.domains.kintell.after.rollback import Preview, preview_rollback
+from dagster_backfills.domains.kintell.file.files import FileError, open_file, open_place, place_of
+from dagster_backfills.domains.kintell.file.register import Preflight, register
+from dagster_backfills.domains.kintell.importing.account import Job, load_job, set_status
+from dagster_backfills.domains.kintell.importing.importer import open_unchanged
+from dagster_backfills.domains.kintell.statements import statements
+from dagster_backfills.errors import NotUsableError, UserError
+from dagster_backfills.instance.launching import Launcher
+from dagster_backfills.web.database import Database
+from dagster_backfills.web.refusals import Refused
+from dagster_backfills.web.settings import Settings
+from dagster_backfills.web.uploads import checked_name, digest_of, refuse_bomb
+
+TAG = "kintell/job"
+IMPORT = "import_kintell_sessions"
+
+
+@dataclass(frozen=True)
+class Started:
+    """The job of a file that was sent, and the run that works on it. `existing`: its content was under way before."""
+
+    job: Job
+    run_id: str
+    existing: bool
+    preflight: Preflight
+
+
+class ImportActions:
+    """Part of `Actions`."""
+
+    settings: Settings
+    database: Database
+    launcher: Launcher
+    one_at_a_time: threading.Lock
+
+    def unfinished_run(self, job: str, tags: Mapping[str, str]) -> str | None:
+        raise NotImplementedError
+
+    def find_import(self, conn: psycopg.Connection[Any], job: str) -> Job:
+        """The job. Raises `Refused` (404) where there is none."""
+        try:
+            return load_job(conn, job)
+        except NotUsableError:
+            raise
+        except UserError:
+            raise Refused(404, f"There is no import job {job}.") from None
+
+    def start_import(self, path: Path, name: str, who: str, **options: Any) -> Started:
+        """Keep a file that was sent, register it, and queue its import. `path` is taken, or gone.
+
+        options: fields of `ImportSessions`. Raises UserError for a file that can't be imported: nothing of it is kept.
+        """
+        config, kintell = checked_options(options), KintellSettings()
+        with _kept(path, name, kintell, self.settings) as kept:
+            with self.database() as conn:
+                found = register(
+                    conn, kept.url, kintell.allowed, on_duplicate=config.pop("on_duplicate", "skip")
+                )
+                kept.taken = not found.existing or not _still_there(load_job(conn, found.job), kintell)
+                if found.existing and kept.taken:
+                    _relocate(conn, load_job(conn, found.job), kept.url, kintell)
+                job = load_job(conn, found.job)
+            return Started(job, self._import(job, who, config), found.existing, found.preflight)
+
+    def resume_import(
+        self, job: str, who: str, path: Path | None = None, name: str = "", **options: Any
+    ) -> tuple[Job, str]:
+        """Queue a run that goes on with a job; returns both. With a file, that must be the job's own.
+
+        `path` is taken where the job's file is no longer in its place.
+        """
+        config, kintell = checked_options(options), KintellSettings()
+        config.pop("on_duplicate", None)
+        with self.database() as conn:
+            found = self.find_import(conn, job)
+            with conflicts():
+                found.check_claimable("import")
+            if run := self.unfinished_run("", {TAG: str(found.id)}):
+                raise Refused(409, f"Run {run} works on job {job} already.", "Watch its status.")
+            if path is None:
+                open_unchanged(found, kintell.allowed)
+            elif digest_of(path) != found.file_sha256:
+                raise Refused(
+                    409, f"This is another file than job {job} was registered with.",
+                    f"Its SHA-256 begins {found.file_sha256[:12]}. To import this one, start it.",
+                )  # fmt: skip
+            elif not _still_there(found, kintell):
+                with _kept(path, name or found.file_name, kintell, self.settings) as kept:
+                    _relocate(conn, found, kept.url, kintell)
+                    kept.taken = True
+        return found, self._import(found, who, config)
+
+    def _import(self, job: Job, who: str, config: Mapping[str, Any]) -> str:
+        tags = {TAG: str(job.id)}
+        with self.one_at_a_time:
+            run = self.unfinished_run("", tags)
+            return run or self.launcher.submit(IMPORT, {"job": str(job.id), **config}, tags, who)
+
+    def pause_import(self, job: str) -> Job:
+        """Stop it at once; it can be resumed."""
+        return self._set_status(job, "pause")
+
+    def cancel_import(self, job: str) -> Job:
+        """Stop it for good; what was imported stays."""
+        return self._set_status(job, "cancel")
+
+    def _set_status(self, job: str, verb: str) -> Job:
+        with self.database() as conn:
+            self.find_import(conn, job)
+            with conflicts():
+                return set_status(conn, job, verb)
+
+    def replay_import(self, job: str, who: str, *, create_missing_users: bool = False) -> tuple[Job, str]:
+        """Queue another try for a job's rejected rows."""
+        config = {"job": job, "create_missing_users": create_missing_users}
+        return self._after(job, "replay", "replay_kintell_errors", "replay_errors", config, who)
+
+    def preview_import_rollback(self, job: str) -> tuple[Job, Preview]:
+        """What a rollback would remove, restore and keep."""
+        with self.database() as conn:
+            found = self.find_import(conn, job)
+            with conflicts():
+                found.check_claimable("rollback")
+            return found, preview_rollback(conn, found.id)
+
+    def rollback_import(self, job: str, who: str) -> tuple[Job, str]:
+        """Queue the rollback."""
+        config = {"job": job, "dry_run": False}
+        return self._after(job, "rollback", "rollback_kintell_import", "roll_back_sessions", config, who)
+
+    def _after(
+        self, job: str, activity: str, dagster_job: str, op: str, config: Mapping[str, Any], who: str
+    ) -> tuple[Job, str]:
+        with self.database() as conn:
+            found = self.find_import(conn, job)
+        with conflicts():
+            found.check_claimable(activity)
+        tags = {TAG: str(found.id)}
+        with self.one_at_a_time:
+            if run := self.unfinished_run("", tags):
+                raise Refused(409, f"Run {run} works on job {job} already.", "Wait until it has ended.")
+            run_config = {"ops": {op: {"config": {**config, "job": str(found.id)}}}}
+            return found, self.launcher.submit(dagster_job, run_config, tags, who)
+
+
+def checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of an import as its run takes them. Raises `Refused` for one that is none."""
+    given = {name: value for name, value in options.items() if value not in (None, "")}
+    try:
+        checked = ImportSessions(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise Refused(422, f"{field}: {first['msg']}.", "See /openapi.json.") from None
+    found = {name: getattr(checked, name) for name in given}
+    return found | ({"on_duplicate": checked.on_duplicate.value} if "on_duplicate" in found else {})
+
+
+@contextmanager
+def conflicts() -> Iterator[None]:
+    """What a job's state does not allow is a conflict, not a mistake in the request."""
+    try:
+        yield
+    except (NotUsableError, FileError, Refused):
+        raise
+    except UserError as error:
+        raise Refused(409, error.message, error.hint) from error
+
+
+@dataclass
+class _Kept:
+    url: str
+    taken: bool = False
+
+
+@contextmanager
+def _kept(path: Path, name: str, kintell: KintellSettings, settings: Settings) -> Iterator[_Kept]:
+    """The file moved to where uploads are kept; gone again at the end, unless it was `taken`."""
+    try:
+        name = checked_name(name)
+        refuse_bomb(path, settings.limits)
+        folder = f"{kintell.uploads_url.rstrip('/')}/{uuid4().hex}"
+        kept = _Kept(f"{folder}/{name}")
+        place = place_of(kept.url)
+        fs, target = open_place(place)
+        fs.makedirs(target.rsplit("/", 1)[0], exist_ok=True)
+        if place.is_local:
+            shutil.move(path, target)
+        else:
+            fs.put_file(str(path), target)
+    finally:
+        path.unlink(missing_ok=True)
+    try:
+        yield kept
+    finally:
+        if not kept.taken:
+            with suppress(OSError):
+                fs.rm(target.rsplit("/", 1)[0], recursive=True)
+
+
+def _still_there(job: Job, kintell: KintellSettings) -> bool:
+    try:
+        open_unchanged(job, kintell.allowed)
+    except FileError:
+        return False
+    return True
+
+
+def _relocate(conn: psycopg.Connection[Any], job: Job, url: str, kintell: KintellSettings) -> None:
+    """Have a job go on with the same content at another place."""
+    source = open_file(url, kintell.allowed)
+    moved = statements().relocate_job(
+        conn, job=job.id, url=source.url, stamp=source.stamp(), sha256=job.file_sha256
+    )
+    if moved is None:
+        raise Refused(409, f"Job {job.id} is being worked on.", "Watch its status.")

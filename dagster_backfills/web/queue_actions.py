@@ -1,0 +1,100 @@
+"""Background jobs, as pages and API put them in, cancel and retry them, and have them worked off."""
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+import psycopg
+
+from dagster_backfills.domains.queue import queue
+from dagster_backfills.domains.queue.draining import DrainPolicy, runs_to_launch
+from dagster_backfills.domains.queue.errors import UnknownJobType
+from dagster_backfills.domains.queue.registry import known_hint
+from dagster_backfills.instance.launching import Launcher
+from dagster_backfills.web.auth import Identity
+from dagster_backfills.web.database import Database
+from dagster_backfills.web.refusals import Refused, not_found
+
+DRAIN = "drain_background_jobs"
+
+
+class QueueActions:
+    """Part of `Actions`. A job of another owner's is not there."""
+
+    database: Database
+    launcher: Launcher
+    one_at_a_time: threading.Lock
+
+    def unfinished_run(self, job: str, tags: Mapping[str, str]) -> str | None:
+        raise NotImplementedError
+
+    def find_job(self, conn: psycopg.Connection[Any], job: str, who: Identity) -> dict[str, Any]:
+        """Everything about a job. Raises `Refused` (404) where there is none of theirs."""
+        try:
+            found = queue.rows(conn, "one_job", job_id=UUID(job))
+        except ValueError:
+            found = []
+        if not found or not who.owns(found[0]):
+            raise not_found(f"job {job}")
+        return found[0]
+
+    def enqueue_job(self, who: Identity, job_type: str, input_data: dict[str, Any], **more: Any) -> UUID:
+        """Put one in. `more` is what `queue.enqueue` takes. Raises UserError for an input that does not fit."""
+        given: queue.Owner = more.pop("owner", None) or queue.Owner()
+        owner = queue.Owner(
+            _own("userId", who.user_id, given.user_id),
+            _own("companyId", who.company_id, given.company_id),
+            given.training_id,
+        )
+        with self.database() as conn:
+            made = queue.enqueue(conn, job_type, input_data, owner=owner, **more)
+            if who.owned and not who.owns(queue.rows(conn, "one_job", job_id=made)[0]):
+                raise Refused(409, "This unique key is taken.", "Choose another.")
+        return made
+
+    def cancel_job(self, job: str, who: Identity, reason: str = "") -> dict[str, Any]:
+        """Cancel one that waits or is at work. Raises `Refused` (409) for one that has ended."""
+        with self.database() as conn:
+            found = self.find_job(conn, job, who)
+            before = queue.cancel(conn, found["id"], reason or None)
+            if before not in ("pending", "processing"):
+                raise Refused(409, f"Job {job} is {before} already.")
+            return self.find_job(conn, job, who)
+
+    def retry_job(self, job: str, who: Identity) -> dict[str, Any]:
+        """Try a failed one again, with all its retries. Raises `Refused` (409) for one that has not failed."""
+        with self.database() as conn:
+            found = self.find_job(conn, job, who)
+            if not queue.retry(conn, [found["id"]]):
+                raise Refused(409, f"Job {job} is {found['status']}: only failed jobs can be retried.")
+            return self.find_job(conn, job, who)
+
+    def process_jobs(self, job_types: Sequence[str], who: str) -> tuple[str | None, dict[str, int]]:
+        """See to it that a run works the queue off: the one at work, or a new one where these wait.
+
+        Returns the run and how many wait, by type. A run works off whatever waits. Raises UnknownJobType.
+        """
+        with self.database() as conn:
+            known = [row["job_type"] for row in queue.rows(conn, "known_types")]
+            for name in job_types:
+                if name not in known:
+                    raise UnknownJobType(f"There is no job type {name!r}.", known_hint(name, known))
+            queue.take_back_expired(conn)
+            wanted = list(job_types or known)
+            rows = queue.rows(conn, "waiting_by_type", job_types=wanted)
+            [work] = queue.rows(conn, "waiting_work")
+        waiting = dict.fromkeys(wanted, 0) | {row["job_type"]: row["waiting"] for row in rows}
+        with self.one_at_a_time:
+            active, policy = self.unfinished_run(DRAIN, {}), DrainPolicy.from_environment()
+            due = sum(waiting.values())
+            if not runs_to_launch(due, work["oldest_seconds"], int(active is not None), policy):
+                return active, waiting
+            config = {"ops": {"work_off_background_jobs": {"config": {"concurrency": policy.concurrency}}}}
+            return self.launcher.submit(DRAIN, config, {}, who), waiting
+
+
+def _own(field: str, own: str | None, given: str | None) -> str | None:
+    if own is not None and given not in (None, own):
+        raise Refused(403, f"{field} is another's.", f"This token puts in jobs of {own}.")
+    return own if own is not None else given

@@ -1,0 +1,88 @@
+"""What went wrong as an answer: a code, a sentence, what to do about it, and the request's id."""
+
+import logging
+import traceback
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+import psycopg
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+
+from dagster_backfills.domains.kintell.file.files import FileError
+from dagster_backfills.domains.kintell.importing.claims import JobBusy, TooManyImports
+from dagster_backfills.domains.queue.errors import InvalidJobInput, UnknownJobType
+from dagster_backfills.errors import NotUsableError, UserError
+from dagster_backfills.postgres.explained import chain, explain_database, is_of_database
+from dagster_backfills.postgres.values import plain
+from dagster_backfills.redact import redact
+
+LOG = logging.getLogger("dagster_backfills.web")
+_CODES: tuple[tuple[type[UserError], int], ...] = (
+    (NotUsableError, 503),
+    (JobBusy, 409),
+    (TooManyImports, 409),
+    (FileError, 422),
+    (InvalidJobInput, 422),
+    (UnknownJobType, 422),
+)
+
+
+class Refused(UserError):
+    """A request that is answered with an error of this code."""
+
+    def __init__(
+        self, status: int, message: str, hint: str = "", headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(message, hint)
+        self.status, self.headers = status, dict(headers or {})
+
+
+def not_found(what: str) -> Refused:
+    return Refused(404, f"There is no {what}.")
+
+
+def answer(data: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """Data of ours as JSON: times are ISO 8601, ids are texts."""
+    return JSONResponse(plain(data), status, {"Cache-Control": "no-store", **(headers or {})})
+
+
+def refusal(request: Request, error: BaseException) -> Response:
+    """The answer to a request that `error` came of."""
+    status, message, hint, headers = explained(error)
+    if status == 500:
+        LOG.error("%s", redact("".join(traceback.format_exception(error))))
+    request_id = getattr(request.state, "request_id", "")
+    body = {"error": redact(message), "hint": redact(hint), "requestId": request_id}
+    return answer(body, status, headers)
+
+
+def explained(error: BaseException) -> tuple[int, str, str, Mapping[str, str]]:
+    """Code, what is wrong, what to do, and headers."""
+    if isinstance(error, HTTPException):
+        phrase = error.detail if error.detail else HTTPStatus(error.status_code).phrase
+        return error.status_code, f"{phrase}.", "See /openapi.json.", error.headers or {}
+    if isinstance(error, ClientDisconnect):
+        return 400, "The request ended before its body did.", "Send it again.", {}
+    for cause in chain(error):
+        if isinstance(cause, Refused):
+            return cause.status, cause.message, cause.hint, cause.headers
+        if isinstance(cause, UserError):
+            code = next((code for kind, code in _CODES if isinstance(cause, kind)), 400)
+            return code, cause.message, cause.hint, {}
+        if is_of_database(cause):
+            message, hint = explain_database(cause)
+            return (400 if isinstance(cause, psycopg.DataError) else 503), message, hint, {}
+    return (
+        500,
+        "Something unexpected went wrong here.",
+        "Its trace is in the log, with this request's id.",
+        {},
+    )
+
+
+async def refuse(request: Request, error: Exception) -> Response:
+    """`refusal`, as Starlette calls it."""
+    return refusal(request, error)

@@ -1,0 +1,90 @@
+"""The application on a database of the test's own, asked as programs ask it; its runs are worked by hand."""
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import dagster as dg
+import psycopg
+import pytest
+from starlette.testclient import TestClient
+
+from dagster_backfills.dagster.private import command_of_run
+from dagster_backfills.instance.dagster_home import dagster_environment
+from dagster_backfills.web.app import create_app
+from dagster_backfills.web.settings import Limits, Settings, Token
+from dagster_backfills_tests.domains.kintell.sample import add_users
+from dagster_backfills_tests.web.documented import is_as_documented
+
+SECRETS = {scope: f"the-secret-of-{scope}" for scope in ("imports", "jobs", "cron", "backfills")}
+PROXY_SECRET = "the-secret-of-the-proxy"
+ADDRESS = "http://127.0.0.1:3001"
+SMALL = Limits(upload_bytes=300_000, requests_per_second=1000, wait_seconds=120)
+
+
+def bearer(scope: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {SECRETS[scope]}"}
+
+
+def settings(folder: Path, **changes: object) -> Settings:
+    tokens = [Token(name=scope, token=secret, scopes={scope}) for scope, secret in SECRETS.items()]
+    tokens.append(Token(name="acme", token="the-secret-of-acme", scopes={"jobs"}, company_id="acme"))
+    tokens.append(Token(name="looker", token="the-secret-of-looker", scopes={"imports:read"}))
+    given = {"tokens": tuple(tokens), "limits": SMALL, "spool": folder / "spool", **changes}
+    return Settings(**given)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def place(conn: psycopg.Connection, database_url: str, tmp_path: Path, monkeypatch) -> Path:
+    """The environment of a server: a database with users in it, and folders of its own."""
+    add_users(conn)
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("KINTELL_UPLOADS", str(tmp_path / "uploads"))
+    monkeypatch.setenv("KINTELL_ERROR_FILES", str(tmp_path / "errors"))
+    monkeypatch.setenv("KINTELL_ALLOWED_LOCATIONS", str(tmp_path / "allowed"))
+    monkeypatch.setenv("BACKFILLS_HOME", str(tmp_path / "home"))
+    return tmp_path
+
+
+@pytest.fixture
+def open_doors(place: Path) -> Iterator[Callable[..., TestClient]]:
+    """A client of an application with these settings; `client` is where it seems to come from."""
+    opened: list[TestClient] = []
+
+    def make(client: str = "127.0.0.1", address: str = ADDRESS, **changes: object) -> TestClient:
+        app = create_app(settings(place, **changes))
+        opened.append(TestClient(app, address, client=(client, 50000), raise_server_exceptions=False))
+        opened[-1].event_hooks = {"response": [is_as_documented]}
+        opened[-1].__enter__()
+        return opened[-1]
+
+    yield make
+    for each in reversed(opened):
+        each.__exit__(None, None, None)
+
+
+@pytest.fixture
+def doors(open_doors: Callable[..., TestClient]) -> TestClient:
+    """Asked from elsewhere: whoever has no token is nobody."""
+    return open_doors(client="10.0.0.9")
+
+
+def work_off_runs() -> list[str]:
+    """What the daemon would do with the queue: each run in a process of its own. Returns how they ended."""
+    os.environ.update(dagster_environment())
+    with dg.DagsterInstance.get() as instance:
+        queued = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED]))
+        for run in reversed(queued):
+            starting = dg.DagsterEvent(dg.DagsterEventType.PIPELINE_STARTING.value, run.job_name)
+            instance.report_dagster_event(starting, run.run_id)
+            done = subprocess.run(
+                command_of_run(run.run_id, run.job_code_origin), capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 0, done.stderr[-3000:]
+        return [instance.get_run_by_id(run.run_id).status.value for run in reversed(queued)]
+
+
+def left_behind(place: Path) -> list[Path]:
+    """Files that are kept of what was sent."""
+    return [file for folder in ("spool", "uploads") for file in (place / folder).rglob("*") if file.is_file()]
