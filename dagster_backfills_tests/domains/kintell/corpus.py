@@ -188,18 +188,18 @@ def services() -> Iterator[Made]:
 
 def databases() -> Iterator[Made]:
     rows, plain = truth(), truth("plain")
+    windows = [[text.replace("\n", "\r\n") for text in row] for row in rows]
     bare = {"quoting": csv.QUOTE_NONE, "quotechar": None}
     for delimiter, quoting in product(",;\t|", (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)):
         data = written(HEADERS["snake"], rows, end="\n", delimiter=delimiter, quoting=quoting)
         yield Made("psql \\copy csv header", data, rows)
-        yield Made(
-            "DBeaver, DataGrip",
-            data.replace(b"session_id", b'"session_id"', 1) if quoting == 0 else data,
-            rows,
-        )
+        yield Made("DBeaver, DataGrip", data.replace(b"\n", b"\r\n"), windows)
     for delimiter in ",;|\t":
         data = written(HEADERS["snake"], plain, end="\n", delimiter=delimiter, **bare)
         yield Made("psql unaligned, footer", data + b"(6 rows)\n", plain)
+    lines = [" | ".join(text.ljust(20) for text in row) for row in [list(COLUMNS), *plain]]
+    aligned = "\n".join([" " + lines[0], "+".join(["-" * 22] * len(COLUMNS)), *lines[1:], "(6 rows)", ""])
+    yield Made("psql aligned", aligned.encode(), plain)
     for header in ("snake", "upper"):
         yield Made("mysql --batch", written(HEADERS[header], plain, end="\n", delimiter="\t", **bare), plain)
         for delimiter in ",;":
@@ -262,6 +262,8 @@ def workbooks() -> Iterator[Made]:
         )
     for prefix, refs in product(("", "x:"), (True, False)):
         yield Made("OpenXML SDK", xml_workbook([HEADERS["pascal"], *rows], prefix, refs), rows, name=book)
+    for header in HEADERS.values():
+        yield Made("Excel, rich texts", xml_workbook([header, *rows], shared=True), rows, name=book)
     for index in (False, True):
         out = io.BytesIO()
         pd.DataFrame(rows, columns=list(COLUMNS)).to_excel(out, index=index)
@@ -284,8 +286,6 @@ def unsaid() -> Iterator[Made]:
     for encoding in ("utf-16-le", "utf-16-be"):
         yield Made("UTF-16 without a mark", written(HEADERS["snake"], accents, encoding), accents, True)
     yield Made("bcp, no header", written(plain[0], plain[1:], quoting=csv.QUOTE_ALL), plain, True)
-    aligned = "\n".join(" | ".join(text.ljust(20) for text in row) for row in [list(COLUMNS), *plain])
     yield Made(
         "a title above the header", b"Sessions 2024\r\n\r\n" + written(HEADERS["title"], plain), plain, True
     )
-    yield Made("psql aligned", aligned.encode(), plain)

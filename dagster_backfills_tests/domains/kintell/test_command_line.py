@@ -87,7 +87,7 @@ def test_pause_and_cancel_say_what_is_not_possible(call, imported):
         ("/etc/passwd", "is not in an allowed location"),
         ("ftp://127.0.0.1:1/a.csv", "is not in an allowed location"),
         ("bad.csv", "lacks the required columns session_id"),
-        (".", "is not a file"),
+        (".", "is a folder"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said_before_a_run_is_launched(

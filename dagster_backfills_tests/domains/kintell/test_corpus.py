@@ -24,6 +24,7 @@ WHOLE_WAY = (
     "sqlcmd, dashes and footer",
     "Excel, typed cells",
     "OpenXML SDK",
+    "Excel, rich texts",
 )
 
 

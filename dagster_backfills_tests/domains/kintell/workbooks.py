@@ -41,26 +41,39 @@ def workbook(
     return out.getvalue()
 
 
-def xml_workbook(rows: Iterable[Sequence[str]], prefix: str = "", refs: bool = True) -> bytes:
-    """Text rows as other programs write them: a prefix for each tag, no addresses, no styles."""
-    lines = []
+def xml_workbook(
+    rows: Iterable[Sequence[str]], prefix: str = "", refs: bool = True, shared: bool = False
+) -> bytes:
+    """Text rows as other programs write them: a prefix for each tag, no addresses; each text once (`shared`)."""
+    lines, texts = [], dict[str, int]()
     for number, row in enumerate(rows, 1):
         cells = ""
         for at, text in enumerate(row):
             where = f' r="{chr(65 + at)}{number}"' if refs else ""
-            cells += f'<{prefix}c{where} t="str"><{prefix}v>{escape(text)}</{prefix}v></{prefix}c>'
+            kind, value = ("s", str(texts.setdefault(text, len(texts)))) if shared else ("str", escape(text))
+            cells += f'<{prefix}c{where} t="{kind}"><{prefix}v>{value}</{prefix}v></{prefix}c>'
         lines.append(f"<{prefix}row>{cells}</{prefix}row>")
-    return package(f"<{prefix}sheetData>{''.join(lines)}</{prefix}sheetData>", prefix)
+    return package(f"<{prefix}sheetData>{''.join(lines)}</{prefix}sheetData>", prefix, texts=texts)
 
 
-def package(body: str, prefix: str = "", before: str = "", namespace: str = MAIN) -> bytes:
+def rich(text: str) -> str:
+    """A text of the workbook's table, in two runs and with how it is pronounced."""
+    runs = "".join(f'<r><t xml:space="preserve">{escape(part)}</t></r>' for part in (text[:2], text[2:]))
+    return f"<si>{runs}<rPh sb='0' eb='1'><t>no part of it</t></rPh></si>"
+
+
+def package(
+    body: str, prefix: str = "", before: str = "", namespace: str = MAIN, texts: Iterable[str] = ()
+) -> bytes:
     """A workbook around what stands in its only sheet."""
     name = f"xmlns{':' + prefix.rstrip(':') if prefix else ''}"
     parts = {
         "[Content_Types].xml": '<Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types">'
         '<Default Extension="rels" ContentType="application/vnd.openxmlformats-package.relationships+xml"/>'
         f'<Override PartName="/xl/workbook.xml" ContentType="{_CONTENT}sheet.main+xml"/>'
-        f'<Override PartName="/xl/worksheets/sheet1.xml" ContentType="{_CONTENT}worksheet+xml"/></Types>',
+        f'<Override PartName="/xl/worksheets/sheet1.xml" ContentType="{_CONTENT}worksheet+xml"/>'
+        f'<Override PartName="/xl/sharedStrings.xml" ContentType="{_CONTENT}sharedStrings+xml"/></Types>',
+        "xl/sharedStrings.xml": f'<sst xmlns="{MAIN}">{"".join(map(rich, texts))}</sst>',
         "_rels/.rels": f'<Relationships xmlns="{_RELS}"><Relationship Id="r1" Type="{_TYPE}/officeDocument" '
         'Target="xl/workbook.xml"/></Relationships>',
         "xl/workbook.xml": f'<workbook xmlns="{namespace}" xmlns:r="{_TYPE}"><sheets>'

@@ -14,19 +14,20 @@ SAVE_AS = "Open it in the program that it comes from, and save it as .xlsx or as
 UNPACK = "Unpack it, and send the file that is in it."
 EXPORT = "Export the data from where it comes from, as CSV UTF-8 or .xlsx."
 
+_BINARY = r"[\0-\x08\x0e-\x1f\x80-\xff]"
 # How each begins, what it is, what to do.
 _BEGINNINGS: tuple[tuple[str, str, str], ...] = (
     (r"%PDF", "a PDF", EXPORT),
     (r"\x89PNG|\xff\xd8\xff|GIF8|II\*\0|MM\0\*|BM.{4}\0\0\0\0|RIFF.{4}WEBP", "an image", EXPORT),
-    (r"PAR1", "a Parquet file", EXPORT),
+    (r"PAR1" + _BINARY, "a Parquet file", EXPORT),
     (r"ARROW1", "an Arrow file", EXPORT),
     (r"Obj\x01", "an Avro file", EXPORT),
-    (r"ORC", "an ORC file", EXPORT),
+    (r"ORC" + _BINARY, "an ORC file", EXPORT),
     (r"SQLite format 3\0", "an SQLite database", EXPORT),
     (r"PGDMP", "a dump of Postgres", EXPORT),
-    (r"7z\xbc\xaf\x27\x1c|Rar!\x1a|BZh[1-9]|\xfd7zXZ\0|\x28\xb5\x2f\xfd|PK\x05\x06", "an archive", UNPACK),
+    (r"7z\xbc\xaf\x27\x1c|Rar!\x1a|BZh[1-9]1AY|\xfd7zXZ\0|\x28\xb5\x2f\xfd|PK\x05\x06", "an archive", UNPACK),
     (r"\{\\rtf", "a text document (RTF)", EXPORT),
-    (r"ID;P", "a SYLK file", SAVE_AS),
+    (r"ID;P(?:WXL|CALC|SCALC|SYLK)", "a SYLK file", SAVE_AS),
     (r"MIME-Version:", "a web archive", SAVE_AS),
     (
         r"<\?xml.*?(?:Excel\.Sheet|office:spreadsheet)",

@@ -32,6 +32,7 @@ MAX_ROWS, MAX_COLUMNS = 1_048_576, 16_384
 MAX_ELEMENTS = 8 * MAX_COLUMNS  # of a row
 SHEET_DATA, TEXT_ITEM, RUN, TEXT = (f"{{{SHEET_MAIN_NS}}}{tag}" for tag in ("sheetData", "si", "r", "t"))
 AS_CSV = "Save the sheet as CSV UTF-8."
+STRICT = "Save it as Excel Workbook (.xlsx), not as Strict Open XML, or as CSV UTF-8."
 
 
 class Workbook:
@@ -118,6 +119,7 @@ class Sheet:
                 elements = 0
             elif element.tag == SHEET_DATA:
                 return
+        raise FileError(f"{self._book.file}, sheet {self.name}, has no cells that can be read", STRICT)
 
     def _row(self, parser: Any, element: Any) -> list[str]:
         parser.row_dimensions.clear()
@@ -188,6 +190,8 @@ def as_csv(rows: Iterable[list[str]]) -> Iterator[bytes]:
 
 
 def _chosen(book: Workbook, wanted: str) -> Sheet:
+    if not book.sheets:
+        raise FileError(f"{book.file} has no sheets that can be read", STRICT)
     if wanted:
         named = [sheet for sheet in book.sheets if sheet.name.strip().lower() == wanted.strip().lower()]
         if not named:
