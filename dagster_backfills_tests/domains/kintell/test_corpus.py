@@ -1,5 +1,7 @@
 """Files of common programs, with known contents: nearly all are recognized, none is misread."""
 
+import shutil
+import subprocess
 import sys
 from collections import Counter
 
@@ -94,3 +96,34 @@ def test_a_file_of_each_kind_goes_the_whole_way(place, conn, database_url, tmp_p
     assert done.status == "completed"
     assert sorted((s[0], s[6], s[7], s[8]) for s in state(conn)["sessions"]) == expected
     assert len(expected) == len(truth())
+
+
+LIBREOFFICE = {
+    "xlsx": "recognized",
+    "csv:Text - txt - csv (StarCalc):59,34,76": "recognized",
+    "csv:Text - txt - csv (StarCalc):44,34,76": "recognized",
+    "xls": r"is an old workbook \(.xls\)",
+    "ods": "is an OpenDocument spreadsheet",
+    "html": "is a web page",
+    "pdf": "is a PDF",
+}
+
+
+@pytest.mark.e2e
+@pytest.mark.skipif(not shutil.which("soffice"), reason="LibreOffice is not installed")
+def test_what_libreoffice_writes_is_recognized_or_named(place, tmp_path):
+    made = next(made for made in FILES if made.program == "Excel, ids with zeros")
+    place(made)
+    for form, expected in LIBREOFFICE.items():
+        profile = f"-env:UserInstallation=file://{tmp_path}/profile"
+        command = ["soffice", profile, "--headless", "--convert-to", form, "--outdir", tmp_path / "out"]
+        subprocess.run([*command, tmp_path / made.name], check=True, capture_output=True, timeout=120)
+        ending = form.partition(":")[0]
+        source = open_file(str(tmp_path / "out" / f"any.{ending}"), [str(tmp_path)])
+        if expected != "recognized":
+            with pytest.raises(FileError, match=expected):
+                to_plain_csv(source)
+        elif ending == "xlsx":
+            assert read(source)[0] == [[text.strip() for text in each] for each in made.rows]
+        else:
+            assert [each[0] for each in read(source)[0]] == [each[0] for each in made.rows]

@@ -10,6 +10,7 @@ import pytest
 
 from dagster_backfills.domains.kintell.file.dialect import ReadAs, to_plain_csv
 from dagster_backfills.domains.kintell.file.files import FileError, open_file
+from dagster_backfills.domains.kintell.file.inbox import list_inbox
 from dagster_backfills.domains.kintell.file.reader import read_blocks, read_header
 from dagster_backfills.domains.kintell.file.register import register
 from dagster_backfills.domains.kintell.importing.importer import Options, run_import
@@ -180,3 +181,9 @@ def test_a_document_that_is_a_folder_is_named(put, tmp_path):
     (tmp_path / "sessions.numbers").mkdir()
     with pytest.raises(FileError, match=r"is a folder.* Export"):
         open_file(str(tmp_path / "sessions.numbers"), [str(tmp_path)])
+
+
+def test_what_lies_beside_an_open_workbook_is_no_file_of_the_inbox(put, tmp_path):
+    put(b"owner", "~$book.xlsx")
+    put(b"a,b", "book.csv")
+    assert [arrival.url for arrival in list_inbox(str(tmp_path)).arrivals] == [str(tmp_path / "book.csv")]

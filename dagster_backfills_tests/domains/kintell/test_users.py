@@ -1,4 +1,5 @@
 import polars as pl
+import pytest
 
 from dagster_backfills.domains.kintell.rows.users import MAX_IN_MEMORY, Users
 

@@ -7,6 +7,7 @@ import zipfile
 
 import pytest
 
+from dagster_backfills.domains.kintell.file import archive
 from dagster_backfills.domains.kintell.file import workbook as reading
 from dagster_backfills.domains.kintell.file.cells import cell_text
 from dagster_backfills.domains.kintell.file.dialect import ReadAs, to_plain_csv
@@ -198,6 +199,10 @@ HOSTILE = {
         "a cell of more than 4 MB",
     ),
     "a row without end": (package("<sheetData><row>" + "<c/>" * 140_000), "a row has too many cells"),
+    "a text without end": (
+        of_parts(GOOD, sharedStrings="<sst><si>" + "<r/>" * 140_000),
+        "has too many parts",
+    ),
     "a row far down": (
         package('<sheetData><row r="99999999999"><c/></row></sheetData>'),
         "no cell beyond row",
@@ -228,9 +233,12 @@ def test_a_hostile_or_damaged_workbook_is_refused_in_a_sentence(put, data, messa
         to_plain_csv(put(data))
 
 
-@pytest.mark.parametrize("limit", ["MAX_SHEET_BYTES", "MAX_TEXTS_BYTES", "MAX_PART_BYTES"])
-def test_a_part_that_unpacks_to_more_than_its_limit_is_refused(put, monkeypatch, limit):
-    monkeypatch.setattr(reading, limit, 100)
+@pytest.mark.parametrize(
+    ("module", "limit"),
+    [(reading, "MAX_SHEET_BYTES"), (reading, "MAX_TEXTS_BYTES"), (archive, "MAX_PART_BYTES")],
+)
+def test_a_part_that_unpacks_to_more_than_its_limit_is_refused(put, monkeypatch, module, limit):
+    monkeypatch.setattr(module, limit, 100)
     with pytest.raises(FileError, match="has more than 0 MB when it is unpacked"):
         to_plain_csv(put(GOOD))
 

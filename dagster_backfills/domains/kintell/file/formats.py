@@ -73,7 +73,10 @@ def check_is_workbook(source: SourceFile) -> None:
     try:
         with source.open() as handle, zipfile.ZipFile(handle) as archive:
             names = archive.namelist()
-            kind = archive.read("mimetype")[:100] if "mimetype" in names else b""
+            kind = b""
+            if "mimetype" in names:
+                with archive.open("mimetype") as part:
+                    kind = part.read(100)
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError) as error:
         raise FileError(
             f"{source.name} is a damaged workbook or zip archive: {error}", "Send it again."

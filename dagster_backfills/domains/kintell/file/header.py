@@ -235,5 +235,5 @@ def _refuse_missing(plain: PlainCsv, header: _Reading) -> NoReturn:
         f"{plain.name} lacks the required column{'s' * (len(missing) > 1)} {', '.join(missing)}"
         + "".join(f"; {text}" for text in closest),
         hint=f"Its header row has: {', '.join(header.fields)[:300]}. To say which header is a column: "
-        f'--map "HEADER={missing[0]}".',
+        f'--map "HEADER={missing[0]}", or `mapping` in the job\'s configuration.',
     )

@@ -1,13 +1,11 @@
 """A workbook's sheet as CSV, row by row: openpyxl reads it. Not here: how a cell looks, what the rows mean.
 
-A workbook is a zip of XML, and both can be made to explode: parts have limits, no part may have a DTD, and what is
-kept in memory is one row of the sheet and the workbook's table of texts.
+What is kept in memory is one row of the sheet and the workbook's table of texts.
 """
 
 import csv
 import io
 import warnings
-import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any
@@ -20,18 +18,15 @@ from openpyxl.utils import get_column_letter
 from openpyxl.worksheet._reader import FORMULA_TAG, ROW_TAG, WorkSheetParser
 from openpyxl.xml.constants import SHARED_STRINGS, SHEET_MAIN_NS
 
+from dagster_backfills.domains.kintell.file.archive import AS_CSV, PIECE, Archive, Guarded
 from dagster_backfills.domains.kintell.file.cells import NOT_CALCULATED, ROUNDED, cell_text
 from dagster_backfills.domains.kintell.file.files import FileError, SourceFile
 
-PIECE = 1024 * 1024
 MAX_SHEET_BYTES = 4 * 1024**3
 MAX_TEXTS_BYTES = 256 * 1024**2
-MAX_PART_BYTES = 32 * 1024**2
-MAX_CELL_BYTES = 4 * 1024**2
 MAX_ROWS, MAX_COLUMNS = 1_048_576, 16_384
-MAX_ELEMENTS = 8 * MAX_COLUMNS  # of a row
+MAX_ELEMENTS = 8 * MAX_COLUMNS  # of a row or a text
 SHEET_DATA, TEXT_ITEM, RUN, TEXT = (f"{{{SHEET_MAIN_NS}}}{tag}" for tag in ("sheetData", "si", "r", "t"))
-AS_CSV = "Save the sheet as CSV UTF-8."
 STRICT = "Save it as Excel Workbook (.xlsx), not as Strict Open XML, or as CSV UTF-8."
 
 
@@ -42,7 +37,7 @@ class Workbook:
     def __init__(self, handle: IO[bytes], file: str) -> None:
         self.file = file
         reader = ExcelReader(handle, read_only=True, data_only=True, keep_links=False)
-        self._archive = reader.archive = _Archive(handle, file)
+        self._archive = reader.archive = Archive(handle, file)
         reader.read_manifest()
         reader.read_workbook()
         apply_stylesheet(self._archive, reader.wb)
@@ -57,19 +52,22 @@ class Workbook:
 
     def _texts(self, part: str) -> list[str]:
         """The workbook's table of texts. How a word is pronounced is no part of it."""
-        texts, root = list[str](), None
+        texts, root, elements = list[str](), None, 0
         for event, element in iterparse(
             self._archive.open_part(part, MAX_TEXTS_BYTES), events=("start", "end")
         ):
-            if root is None:
-                root = element
-            elif event == "end" and element.tag == TEXT_ITEM:
+            root = element if root is None else root
+            elements += event == "start"
+            if elements > MAX_ELEMENTS:
+                raise FileError(f"{self.file}: a text has too many parts", AS_CSV)
+            if event == "end" and element.tag == TEXT_ITEM:
                 runs = [each.find(TEXT) if each.tag == RUN else each for each in element]
                 texts.append("".join(t.text or "" for t in runs if t is not None and t.tag == TEXT))
                 root.clear()
+                elements = 0
         return texts
 
-    def open_sheet(self, part: str) -> "_Guarded":
+    def open_sheet(self, part: str) -> Guarded:
         return self._archive.open_part(part, MAX_SHEET_BYTES)
 
     def parser(self) -> Any:
@@ -208,44 +206,3 @@ def _chosen(book: Workbook, wanted: str) -> Sheet:
             hint="Name the one that is meant: --sheet NAME, or `sheet` in the job's configuration.",
         )
     return filled[0]
-
-
-class _Archive(zipfile.ZipFile):
-    """A zip of whose parts each has a limit, and is read guardedly by whoever opens it."""
-
-    def __init__(self, handle: IO[bytes], file: str) -> None:
-        super().__init__(handle)
-        self._file = file
-
-    def open(self, name: Any, *args: Any, **named: Any) -> Any:
-        return self.open_part(getattr(name, "filename", name), MAX_PART_BYTES)
-
-    def open_part(self, name: str, most: int) -> "_Guarded":
-        if self.getinfo(name).file_size > most:
-            raise FileError(
-                f"{self._file}: its part {name} has more than {most // 1024**2:,} MB when it is unpacked",
-                AS_CSV,
-            )
-        return _Guarded(super().open(name), self._file)
-
-
-class _Guarded(io.RawIOBase):
-    """A part's XML, which must be UTF-8 without a DTD, and have a tag every few megabytes."""
-
-    def __init__(self, part: Any, name: str) -> None:
-        self._part, self._name = part, name
-        self._before, self._run = b"", 0
-
-    def read(self, size: int = -1) -> bytes:
-        if size < 0:
-            return b"".join(iter(lambda: self.read(PIECE), b""))
-        data: bytes = self._part.read(min(size, PIECE))
-        seen = self._before + data
-        if b"<!DOCTYPE" in seen or b"<!ENTITY" in seen or b"\0" in data:
-            raise FileError(f"{self._name} has XML in it that no spreadsheet program writes", AS_CSV)
-        tag = data.rfind(b"<")
-        self._run = self._run + len(data) if tag < 0 else len(data) - tag
-        if self._run > MAX_CELL_BYTES:
-            raise FileError(f"{self._name} has a cell of more than {MAX_CELL_BYTES // 1024**2} MB", AS_CSV)
-        self._before = seen[-16:]
-        return data
