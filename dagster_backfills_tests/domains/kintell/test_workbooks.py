@@ -124,7 +124,7 @@ def test_what_a_spreadsheet_could_not_compute_or_has_rounded_is_rejected_and_tol
         (3, "Invalid feedback text: #NOT CALCULATED!"),
         (4, "Invalid rating: #NOT CALCULATED!"),
     ]
-    assert job.recognized.endswith("1 numbers of more than 15 digits, rounded before (first: A3)")
+    assert job.recognized.endswith("1 number of more than 15 digits, rounded before (first: A3)")
 
 
 def test_of_a_formula_its_last_value_counts(put):

@@ -121,14 +121,14 @@ def to_plain_csv(
 
 def _of_workbook(source: SourceFile, read_as: ReadAs, start: bytes, most: int) -> PlainCsv:
     # A library that only workbooks need, and that takes as long to load as the rest of the reader.
-    from dagster_backfills.domains.kintell.file.workbook import as_csv, in_words, open_sheet
+    from dagster_backfills.domains.kintell.file.workbook import as_csv, open_sheet
 
     if start.startswith(OLE):
         refuse_ole(source)
     check_is_workbook(source)
     if read_as.encoding:
         raise FileError(f"{source.name} is a workbook: it has no encoding", hint="Leave it out.")
-    with open_sheet(source, read_as.sheet) as sheet, in_words(source.name):
+    with open_sheet(source, read_as.sheet) as sheet:
         copy = _converted(source, as_csv(sheet.rows()), most)
         return PlainCsv(source, Form(sheet=sheet.name, notes=sheet.notes), copy)
 

@@ -95,9 +95,8 @@ class Sheet:
     def notes(self) -> tuple[str, ...]:
         if not self.rounded:
             return ()
-        return (
-            f"{self.rounded:,} numbers of more than 15 digits, rounded before (first: {self.first_rounded})",
-        )
+        numbers = f"{self.rounded:,} number{'s' * (self.rounded > 1)} of more than 15 digits"
+        return (f"{numbers}, rounded before (first: {self.first_rounded})",)
 
     def rows(self) -> Iterator[list[str]]:
         """The rows that have something to be seen, as texts."""
