@@ -29,6 +29,7 @@ KEPT = {
     "kintell.backfill_row_errors": "lines of files as they came",
     "kintell.event_outbox": "events with what was imported",
     "kintell.event_publisher": "the publisher's own: how far it is",
+    "kintell.header_mappings": "what people said that the headers of files stand for",
     "kintell.kintell_sessions": "who met whom",
     "kintell.users": "names and addresses; imports add users",
     "operations.job_runs": "names of partitions; the views count by day",

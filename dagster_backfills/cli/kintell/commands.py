@@ -12,32 +12,50 @@ from dagster_backfills.cli.errors import FAILURES
 from dagster_backfills.cli.kintell.options import (
     BatchRows,
     Duplicates,
+    Encoding,
     File,
     JobId,
     Json,
     MakeUsers,
+    Maps,
     MaxErrors,
     MaxRatio,
     RollBack,
+    Sheet,
     limits,
     one_of,
     place,
+    reading,
     there,
 )
-from dagster_backfills.cli.kintell.runs import copy, find, find_job, import_and_show, readable, waiting
+from dagster_backfills.cli.kintell.runs import (
+    copy,
+    find,
+    find_job,
+    import_and_show,
+    readable,
+    unchanged,
+    waiting,
+)
 from dagster_backfills.cli.kintell.show import show_job, show_jobs
 from dagster_backfills.cli.kintell.watch import verdict_of
 from dagster_backfills.cli.output import Wide, confirm, print_json, print_table, say
 from dagster_backfills.domains.kintell.after.error_file import stream_errors, write_error_file
-from dagster_backfills.domains.kintell.file.header import KNOWN
+from dagster_backfills.domains.kintell.file.columns import KNOWN
+from dagster_backfills.domains.kintell.file.dialect import ReadAs, to_plain_csv
+from dagster_backfills.domains.kintell.file.files import open_file
+from dagster_backfills.domains.kintell.file.mapping import mapped_header
 from dagster_backfills.domains.kintell.importing.account import list_jobs, set_status
 
-app = typer.Typer(no_args_is_help=True, help="Historical sessions from CSV files.")
+app = typer.Typer(no_args_is_help=True, help="Historical sessions from CSV files and workbooks.")
 
 
 @app.command()
 def start(
     file: File,
+    sheet: Sheet = "",
+    encoding: Encoding = "",
+    maps: Maps = None,
     on_duplicate: Duplicates = "skip",
     batch_rows: BatchRows = 20_000,
     max_errors: MaxErrors = None,
@@ -48,7 +66,7 @@ def start(
 ) -> None:
     """Import a file. One that was begun before goes on where it stopped."""
     config = limits(batch_rows, max_errors, max_error_ratio, create_missing_users, rollback_on_failure)
-    config |= {"file": readable(there(file)), "on_duplicate": one_of(on_duplicate)}
+    config |= {"on_duplicate": one_of(on_duplicate)} | readable(there(file), reading(sheet, encoding, maps))
     import_and_show(config, json)
 
 
@@ -65,7 +83,7 @@ def resume(
     """Start or continue a job that is pending, paused, failed, or whose worker is dead."""
     config = limits(batch_rows, max_errors, max_error_ratio, create_missing_users, rollback_on_failure)
     found = find_job(job, "import")
-    readable(found.file_url, found)
+    unchanged(found)
     import_and_show({"job": str(found.id), **config}, json)
 
 
@@ -104,6 +122,9 @@ def errors(
 @app.command()
 def validate(
     file: File,
+    sheet: Sheet = "",
+    encoding: Encoding = "",
+    maps: Maps = None,
     on_duplicate: Duplicates = "skip",
     output: Annotated[
         str, typer.Option("--output", "-o", help="Write the rows that would be rejected here.")
@@ -111,7 +132,8 @@ def validate(
     json: Json = False,
 ) -> None:
     """Judge every row of a file and write nothing to the database."""
-    config = {"file": readable(there(file)), "on_duplicate": one_of(on_duplicate), "dry_run": True}
+    config = {"on_duplicate": one_of(on_duplicate), "dry_run": True}
+    config |= readable(there(file), reading(sheet, encoding, maps))
     seen: dict[str, str] = {}
 
     def watch(run_id: str, ended: Callable[[], bool]) -> None:
@@ -198,17 +220,18 @@ def rollback(
 
 
 @app.command("missing-users")
-def missing_users(file: File, json: Json = False) -> None:
+def missing_users(
+    file: File, sheet: Sheet = "", encoding: Encoding = "", maps: Maps = None, json: Json = False
+) -> None:
     """The addresses of a file that belong to no user."""
     # What reads files is loaded here, for the same reason.
     from dagster_backfills.defs.kintell.resources import KintellSettings
-    from dagster_backfills.domains.kintell.file.files import open_file
-    from dagster_backfills.domains.kintell.file.reader import read_header
     from dagster_backfills.domains.kintell.file.register import preflight
 
+    read_as = ReadAs(**reading(sheet, encoding, maps))
     with database() as conn:
-        source = open_file(there(file), KintellSettings().allowed)
-        found = preflight(conn, source, read_header(source))
+        source = to_plain_csv(open_file(there(file), KintellSettings().allowed), read_as)
+        found = preflight(conn, source, mapped_header(conn, source, read_as))
     if json:
         users = [{"email": email, "role": role} for email, role in found.missing]
         print_json({"missing": found.missing_count, "users": users})

@@ -8,13 +8,24 @@ from typing import Annotated, Any
 import typer
 
 from dagster_backfills.cli.output import Json as Json
+from dagster_backfills.domains.kintell.file.mapping import given_pairs
 from dagster_backfills.errors import UserError
 
 JobId = Annotated[
     str, typer.Argument(metavar="JOB", help="The job's id, how that begins, or its file's name.")
 ]
 File = Annotated[
-    str, typer.Argument(metavar="FILE", help="A CSV: a path, or an fsspec URL (s3://…, gs://…).")
+    str, typer.Argument(metavar="FILE", help="A CSV or workbook: a path, or an fsspec URL (s3://…, gs://…).")
+]
+Sheet = Annotated[str, typer.Option(help="The workbook's sheet, where more than one has data.")]
+Encoding = Annotated[str, typer.Option(help="The file's encoding, where it is not UTF-8: windows-1252, say.")]
+Maps = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--map",
+        metavar="HEADER=COLUMN",
+        help="Which column a header stands for; an empty one leaves it out. May be given more than once.",
+    ),
 ]
 Duplicates = Annotated[
     str, typer.Option("--on-duplicate", help="A session that is there already: skip, update or error.")
@@ -40,6 +51,11 @@ def limits(
     }
     given = {"max_errors": max_errors, "max_error_ratio": ratio}
     return config | {name: value for name, value in given.items() if value is not None}
+
+
+def reading(sheet: str, encoding: str, maps: list[str] | None) -> dict[str, Any]:
+    given = {"sheet": sheet, "encoding": encoding, "mapping": given_pairs(maps or [])}
+    return {name: value for name, value in given.items() if value}
 
 
 def one_of(on_duplicate: str) -> str:

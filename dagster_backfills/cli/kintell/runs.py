@@ -15,8 +15,12 @@ from dagster_backfills.cli.kintell.show import show_job
 from dagster_backfills.cli.kintell.watch import newest_job_of_run, watch_import
 from dagster_backfills.cli.names import the_one
 from dagster_backfills.cli.output import say
+from dagster_backfills.domains.kintell.file.dialect import ReadAs, to_plain_csv
+from dagster_backfills.domains.kintell.file.files import open_file
+from dagster_backfills.domains.kintell.file.mapping import mapped_header
 from dagster_backfills.domains.kintell.importing.account import Job, load_job
 
+LOOKED_AT = 1024 * 1024  # bytes of a converted file, for its header
 _JOBS = "select id, file_name from kintell.backfill_jobs order by created_at desc"
 _FIRST = """
     select row_number, error_message from kintell.backfill_row_errors
@@ -42,23 +46,24 @@ def find_job(job: str, activity: str | None = None) -> Job:
     return found
 
 
-def readable(file: str, job: Job | None = None) -> str:
-    """The file, if it may be read, is there and has a header, or still is what `job` was registered with."""
+def unchanged(job: Job) -> None:
+    """Raise `FileError` where the job's file is no longer what it was registered with."""
     # What imports is loaded where one is about to begin.
     from dagster_backfills.defs.kintell.resources import KintellSettings
-    from dagster_backfills.domains.kintell.file.files import open_file
-    from dagster_backfills.domains.kintell.file.reader import read_header
+    from dagster_backfills.domains.kintell.importing.importer import open_unchanged
 
-    allowed = KintellSettings().allowed
-    if job:
-        from dagster_backfills.domains.kintell.importing.importer import (
-            open_unchanged,  # the importer's parts
-        )
+    open_unchanged(job, KintellSettings().allowed)
 
-        open_unchanged(job, allowed)
-    else:
-        read_header(open_file(file, allowed))
-    return file
+
+def readable(file: str, read_as: dict[str, Any]) -> dict[str, Any]:
+    """The file and how it is read, for a run, if it may be read, is there and has a header. Says what it is."""
+    from dagster_backfills.defs.kintell.resources import KintellSettings
+
+    asked = ReadAs(**read_as)
+    with database() as conn:
+        beginning = to_plain_csv(open_file(file, KintellSettings().allowed), asked, most=LOOKED_AT)
+        say(f"Recognized: {mapped_header(conn, beginning, asked)}")
+    return {"file": file, **read_as}
 
 
 def import_and_show(config: dict[str, Any], json: bool) -> None:

@@ -5,6 +5,7 @@ from enum import Enum
 import dagster as dg
 from pydantic import Field
 
+from dagster_backfills.domains.kintell.file.dialect import ReadAs
 from dagster_backfills.domains.kintell.importing.claims import LEASE_SECONDS
 from dagster_backfills.domains.kintell.importing.options import MAX_BATCH_ROWS, Options
 
@@ -21,7 +22,17 @@ class ImportSessions(dg.Config):
     """One import: a new file, or a job that goes on."""
 
     file: str = Field(
-        default="", description="The CSV: a path or an fsspec URL (s3://…, gs://…) in an allowed location."
+        default="",
+        description="The CSV or workbook: a path or an fsspec URL (s3://…, gs://…) in an allowed location.",
+    )
+    sheet: str = Field(default="", description="The workbook's sheet, where more than one has data.")
+    encoding: str = Field(
+        default="", description="The file's encoding, where it is not UTF-8: windows-1252, say."
+    )
+    mapping: dict[str, str] = Field(
+        default={},
+        description="Which column a header stands for: {Kennung: session_id}; an empty one leaves the header out. "
+        "Remembered for files with the same headers.",
     )
     job: str = Field(default="", description="The id of a job to resume, instead of a file.")
     on_duplicate: OnDuplicate = Field(
@@ -57,6 +68,9 @@ class ImportSessions(dg.Config):
         gt=0,
         description="Seconds without a heartbeat after which a worker counts as dead.",
     )
+
+    def read_as(self) -> ReadAs:
+        return ReadAs(self.sheet, self.encoding, self.mapping)
 
     def options(self) -> Options:
         return Options(

@@ -95,6 +95,7 @@ def _job_of(
             config.file,
             kintell.allowed,
             on_duplicate=config.on_duplicate.value,
+            read_as=config.read_as(),
             once=config.once,
             run_id=context.run_id,
         )
@@ -108,7 +109,8 @@ def _job_of(
                 f"{found.preflight.missing_count:,} users are missing; their rows will be rejected."
             )
     context.log.info(
-        f"Job {job.id}: {job.file_name}, {job.total_rows:,} rows, {job.processed_rows:,} processed."
+        f"Job {job.id}: {job.file_name} ({job.recognized}), {job.total_rows:,} rows, "
+        f"{job.processed_rows:,} processed."
     )
     context.instance.add_run_tags(context.run_id, {"kintell/job": str(job.id)})
     return job
@@ -177,11 +179,17 @@ def _dry_run(
         fsspec.open(url, "w", encoding="utf-8", newline="", auto_mkdir=True) as errors,
     ):
         verdict = validate(
-            conn, config.file, kintell.allowed, on_duplicate=config.on_duplicate.value, error_file=errors
+            conn,
+            config.file,
+            kintell.allowed,
+            on_duplicate=config.on_duplicate.value,
+            read_as=config.read_as(),
+            error_file=errors,
         )
     context.add_output_metadata(verdict_metadata(verdict, url))
     context.log.info(
-        f"{verdict.new:,} new, {verdict.duplicates:,} duplicates, {verdict.failed:,} would be rejected."
+        f"{verdict.recognized}. {verdict.new:,} new, {verdict.duplicates:,} duplicates, "
+        f"{verdict.failed:,} would be rejected."
     )
 
 

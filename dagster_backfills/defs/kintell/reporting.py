@@ -50,6 +50,7 @@ def import_materialization(conn: psycopg.Connection, job: Job) -> dg.AssetMateri
         "job": str(job.id),
         "status": job.status,
         "file": job.file_url,
+        "recognized": job.recognized,
         **{name.replace("_", " "): count for name, count in job.counts.items()},
         "missing users": job.missing_users,
         "frequent errors": _table(kinds, {"error": "string", "rows": "int"}),
@@ -83,6 +84,7 @@ def verdict_metadata(verdict: "Verdict", error_file: str) -> dict[str, Any]:
     }
     return {
         "verdict": dg.MetadataValue.json(plain),
+        "recognized": verdict.recognized,
         "rows": verdict.total,
         "new": verdict.new,
         "duplicates": verdict.duplicates,

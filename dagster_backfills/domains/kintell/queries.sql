@@ -13,8 +13,9 @@ group by u.part;
 
 -- name: find_users
 select distinct on (wanted.email) wanted.email, uuid_send(u.id) as id
-from unnest(:emails::text[]) as wanted (email)
-inner join kintell.users as u on lower(u.email) = lower(wanted.email);
+from unnest(:emails::text[], :spelled::text[]) as wanted (email, spelled)
+inner join kintell.users as u on lower(u.email) = lower(wanted.spelled)
+order by wanted.email, wanted.spelled = wanted.email desc;
 
 -- name: create_users!
 insert into kintell.users (email, name, role)
@@ -30,9 +31,19 @@ select pg_advisory_xact_lock(hashtext('kintell.backfill_jobs'), hashtext(:sha256
 -- The newest job of a content that still counts: unfinished first, else finished.
 select id, status
 from kintell.backfill_jobs
-where file_sha256 = :sha256 and status in ('pending', 'running', 'paused', 'failed', 'completed')
+where file_sha256 = :sha256 and sheet = :sheet and status in ('pending', 'running', 'paused', 'failed', 'completed')
 order by status = 'completed', created_at desc
 limit 1;
+
+-- name: mapping_of_headers^
+select mapping, mapped_at::date::text, mapped_by from kintell.header_mappings where headers_sha256 = :digest;
+
+-- name: remember_mapping!
+insert into kintell.header_mappings as known (headers_sha256, headers, mapping)
+values (:digest, :headers, :mapping)
+on conflict (headers_sha256) do update
+set headers = excluded.headers, mapping = excluded.mapping, mapped_by = default, mapped_at = default
+where known.mapping is distinct from excluded.mapping;
 
 -- name: job_of_runs$
 -- The job that the first of these runs worked on, or registered.
@@ -40,12 +51,12 @@ select id from kintell.backfill_jobs where run_id = any(:run_ids::text[]) order 
 
 -- name: register_job$
 insert into kintell.backfill_jobs (
-    file_name, file_url, file_size, file_sha256, file_stamp, columns, delimiter, recognized, on_duplicate, total_rows,
-    checkpoint_offset, missing_users, run_id
+    file_name, file_url, file_size, file_sha256, file_stamp, columns, delimiter, recognized, sheet, encoding, mapping,
+    on_duplicate, total_rows, checkpoint_offset, missing_users, run_id
 )
 values (
-    :file_name, :file_url, :file_size, :file_sha256, :file_stamp, :columns, :delimiter, :recognized, :on_duplicate,
-    :total_rows, :data_offset, :missing, :run_id
+    :file_name, :file_url, :file_size, :file_sha256, :file_stamp, :columns, :delimiter, :recognized, :sheet, :encoding,
+    :mapping, :on_duplicate, :total_rows, :data_offset, :missing, :run_id
 )
 returning id;
 
@@ -58,8 +69,8 @@ returning id;
 
 -- name: job
 select
-    id, status, file_name, file_url, file_size, file_sha256, file_stamp, columns, delimiter, recognized, on_duplicate,
-    total_rows, processed_rows, inserted_rows, updated_rows, skipped_rows, failed_rows, missing_users, last_processed_row,
+    id, status, file_name, file_url, file_size, file_sha256, file_stamp, columns, delimiter, recognized, sheet,
+    encoding, mapping, on_duplicate, total_rows, processed_rows, inserted_rows, updated_rows, skipped_rows, failed_rows, missing_users, last_processed_row,
     checkpoint_offset, attempt, activity, heartbeat_at, run_id, error_message, error_file, created_at, started_at,
     completed_at, rollback_started_at, rolled_back_at, removed_rows, restored_rows, kept_rows
 from kintell.backfill_jobs
@@ -67,8 +78,8 @@ where id = :job;
 
 -- name: jobs
 select
-    id, status, file_name, file_url, file_size, file_sha256, file_stamp, columns, delimiter, recognized, on_duplicate,
-    total_rows, processed_rows, inserted_rows, updated_rows, skipped_rows, failed_rows, missing_users, last_processed_row,
+    id, status, file_name, file_url, file_size, file_sha256, file_stamp, columns, delimiter, recognized, sheet,
+    encoding, mapping, on_duplicate, total_rows, processed_rows, inserted_rows, updated_rows, skipped_rows, failed_rows, missing_users, last_processed_row,
     checkpoint_offset, attempt, activity, heartbeat_at, run_id, error_message, error_file, created_at, started_at,
     completed_at, rollback_started_at, rolled_back_at, removed_rows, restored_rows, kept_rows
 from kintell.backfill_jobs

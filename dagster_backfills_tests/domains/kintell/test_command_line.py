@@ -15,7 +15,8 @@ from dagster_backfills.cli.kintell.commands import app
 from dagster_backfills.domains.kintell.file.register import register
 from dagster_backfills.domains.kintell.importing.importer import Options, run_import
 from dagster_backfills.errors import UserError
-from dagster_backfills_tests.domains.kintell.sample import add_users, mixed_rows, row, write_csv
+from dagster_backfills_tests.domains.kintell.sample import COLUMNS, add_users, mixed_rows, row, write_csv
+from dagster_backfills_tests.domains.kintell.workbooks import workbook
 
 
 @pytest.fixture
@@ -100,7 +101,7 @@ def test_pause_and_cancel_say_what_is_not_possible(call, imported):
         ("/etc/passwd", "is not in an allowed location"),
         ("ftp://127.0.0.1:1/a.csv", "is not in an allowed location"),
         ("bad.csv", "lacks the required columns session_id"),
-        (".", "is not a file"),
+        (".", "is a folder"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said_before_a_run_is_launched(
@@ -208,3 +209,23 @@ def test_each_query_of_the_runbook_runs_as_it_stands(project_root, database_url)
         for file in files:
             conn.execute(file.read_text())
             assert file.name in text
+
+
+@pytest.mark.e2e
+@pytest.mark.timeout(600)
+def test_a_sheet_with_other_headers_is_named_mapped_said_and_imported(call, tmp_path):
+    rows = [list(row(n).values()) for n in range(3)]
+    header = ["Kennung", *list(COLUMNS)[1:]]
+    data = workbook([header, *rows], more={"Notes": [["call them"]]})
+    (tmp_path / "book.xlsx").write_bytes(data)
+    said = ["book.xlsx", "--sheet", "Sessions", "--map", "Kennung=session_id"]
+    code, out = call("validate", *said, "--json")
+    verdict = json.loads(out)
+    assert (code, verdict["new"]) == (0, 3)
+    assert verdict["recognized"] == "workbook, sheet Sessions; as given: Kennung is session_id"
+    code, out = call("start", *said, "--json")
+    assert (code, json.loads(out)["inserted_rows"]) == (0, 3)
+    (tmp_path / "next.xlsx").write_bytes(workbook([header, list(row(7).values())]))
+    code, out = call("start", "next.xlsx", "--json")
+    assert (code, json.loads(out)["inserted_rows"]) == (0, 1)
+    assert "as remembered since" in json.loads(out)["recognized"]

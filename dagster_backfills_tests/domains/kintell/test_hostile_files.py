@@ -166,7 +166,7 @@ def test_files_outside_the_allowed_locations_are_refused(tmp_path):
             open_file(str(place), [str(inside)])
     with pytest.raises(FileError, match="does not exist"):
         open_file(str(inside / "none.csv"), [str(inside)])
-    with pytest.raises(FileError, match="is not a file"):
+    with pytest.raises(FileError, match="is a folder"):
         open_file(str(inside), [str(inside)])
     with pytest.raises(FileError, match="can't be opened"):
         open_file("nosuch://x/y.csv", ["nosuch://x"])

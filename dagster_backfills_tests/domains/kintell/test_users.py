@@ -1,4 +1,5 @@
 import polars as pl
+import pytest
 
 from dagster_backfills.domains.kintell.rows.users import MAX_IN_MEMORY, Users
 
@@ -29,3 +30,14 @@ def test_one_user_is_found_and_so_is_nobody_where_there_is_none(conn):
     assert [
         len(found or b"") for found in Users(conn).ids(pl.Series(["b@example.com", "a@example.com"]))
     ] == [0, 16]
+
+
+@pytest.mark.parametrize("held", [0, 1000])
+def test_a_user_that_an_application_stored_decomposed_is_found(conn, monkeypatch, held):
+    monkeypatch.setattr("dagster_backfills.domains.kintell.rows.users.MAX_IN_MEMORY", held)
+    insert = "insert into kintell.users (email, name, role) values (%s, 'x', 'participant') returning uuid_send(id)"
+    (made,) = conn.execute(insert, ["Ju\u0308rgen@example.com"]).fetchone()
+    found = Users(conn).ids(pl.Series(["j\u00fcrgen@example.com", "jurgen@example.com"]))
+    assert found.to_list() == [made, None]
+    (composed,) = conn.execute(insert, ["j\u00fcrgen@example.com"]).fetchone()
+    assert Users(conn).ids(pl.Series(["j\u00fcrgen@example.com"])).to_list() == [composed]

@@ -26,9 +26,12 @@ create table kintell.backfill_jobs (
     file_sha256 text not null check (file_sha256 ~ '^[0-9a-f]{64}$'),
     file_stamp text not null,
     columns text[] not null,
-    -- What the file was recognized as. A compressed or UTF-16 file is read from a plain copy.
+    -- What the file was recognized as, or said to be. All but plain UTF-8 is read from a plain copy.
     delimiter text not null default ',' check (char_length(delimiter) = 1),
     recognized text not null default '',
+    sheet text not null default '',
+    encoding text not null default '',
+    mapping jsonb not null default '{}',
     on_duplicate text not null default 'skip' check (on_duplicate in ('skip', 'update', 'error')),
 
     -- The account.
@@ -74,12 +77,23 @@ create table kintell.backfill_jobs (
 );
 comment on table kintell.backfill_jobs is
 'One row an import: the file, the account, the checkpoint, the claim, the undoing.';
--- One unfinished job a content: starting a file twice continues it.
-create unique index backfill_jobs_open_content_key on kintell.backfill_jobs (file_sha256)
+-- One unfinished job a content, or sheet of it: starting a file twice continues it.
+create unique index backfill_jobs_open_content_key on kintell.backfill_jobs (file_sha256, sheet)
 where status in ('pending', 'running', 'paused');
 create index backfill_jobs_content_idx on kintell.backfill_jobs (file_sha256);
 create index backfill_jobs_created_at_idx on kintell.backfill_jobs (created_at);
 create index backfill_jobs_held_idx on kintell.backfill_jobs (heartbeat_at) where activity is not null;
+
+-- What people said that headers stand for, by the set of their names.
+create table kintell.header_mappings (
+    headers_sha256 bytea primary key,
+    headers text[] not null,
+    mapping jsonb not null check (jsonb_typeof(mapping) = 'object'),
+    mapped_by text not null default session_user,
+    mapped_at timestamptz not null default clock_timestamp()
+);
+comment on table kintell.header_mappings is
+'Which column each header of a file stands for, as a person said; used again for files with the same set of headers.';
 
 create function kintell.check_job_status() returns trigger
 language plpgsql

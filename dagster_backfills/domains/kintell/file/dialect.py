@@ -1,45 +1,67 @@
 """What a file is given as, and bringing every form into one: plain UTF-8 CSV that can be read from any byte.
 
-A UTF-8 file is read where it lies. UTF-16 and gzip are converted into an unnamed temporary file, which is gone with
-its last reader. The same bytes always convert to the same copy, so that an offset in it holds for every attempt.
+A UTF-8 file is read where it lies. Workbooks, other encodings and gzip are converted into an unnamed temporary file,
+which is gone with its last reader. The same bytes always convert to the same copy, so that an offset in it holds for
+every attempt.
 """
 
-import codecs
 import gzip
 import io
 import os
 import tempfile
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import IO, cast
 
+from dagster_backfills.domains.kintell.file.encodings import (
+    UTF_8,
+    check_encoding,
+    codec_of,
+    decoded,
+)
 from dagster_backfills.domains.kintell.file.files import FileError, SourceFile
+from dagster_backfills.domains.kintell.file.formats import (
+    BEGINNING,
+    OLE,
+    UNPACK,
+    ZIP,
+    check_is_text,
+    check_is_workbook,
+    refuse_ole,
+)
 from dagster_backfills.state import state_dir
 
 PIECE = 1024 * 1024
 MAX_COPY_BYTES = 32 * 1024**3
 GZIP = b"\x1f\x8b"
-UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-UTF_32 = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)
-NO_TABLES = {
-    b"PK\x03\x04": "a workbook or a zip archive",
-    b"\xd0\xcf\x11\xe0": "an old or encrypted workbook",
-    b"%PDF": "a PDF",
-}
-DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "pipes"}
+
+
+@dataclass(frozen=True)
+class ReadAs:
+    """What a person says about a file: the workbook's sheet, the encoding, which header is which column."""
+
+    sheet: str = ""
+    encoding: str = ""
+    mapping: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Form:
-    """What a file was recognized as; its text is for people: `CSV with semicolons, UTF-16, gzip`."""
+    """What a file was recognized as; its text is for people: `CSV with semicolons, UTF-16, gzip`. A `sheet` makes it a
+    workbook. `notes`: what there is to know of its values."""
 
     delimiter: str = ","
-    encoding: str = "UTF-8"
+    encoding: str = UTF_8
     compressed: bool = False
     sep_line: bool = False
+    sheet: str = ""
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
+        if self.sheet:
+            return ", ".join([f"workbook, sheet {self.sheet}", *self.notes])
         parts = [f"CSV with {delimiter_name(self.delimiter)}", self.encoding]
         parts += ["gzip"] * self.compressed + ["a sep= line before the header"] * self.sep_line
         return ", ".join(parts)
@@ -66,54 +88,79 @@ class PlainCsv:
         )
 
 
-def to_plain_csv(source: SourceFile | PlainCsv) -> PlainCsv:
-    """Recognize encoding and compression, and convert where that is needed. Raises `FileError` for what is no text."""
+def to_plain_csv(
+    source: SourceFile | PlainCsv, read_as: ReadAs | None = None, most: int = MAX_COPY_BYTES
+) -> PlainCsv:
+    """Recognize the form, and convert where that is needed; of a copy, `most` bytes or little more. Raises `FileError`
+    for what is no table, or may be one in more than one way."""
     if isinstance(source, PlainCsv):
         return source
+    read_as = read_as or ReadAs()
     with source.open() as handle:
-        start = handle.read(4)
+        start = handle.read(BEGINNING)
     compressed = start.startswith(GZIP)
     if compressed:
-        start = next(_read(source, True), b"")[:4]
-    what = NO_TABLES.get(start)
-    if what or start in UTF_32:
-        raise FileError(f"{source.name} is {what or 'UTF-32'}, not CSV", hint="Save it as CSV UTF-8.")
-    form = Form(encoding="UTF-16" if start[:2] in UTF_16 else "UTF-8", compressed=compressed)
+        start = next(_read(source, True), b"")[:BEGINNING]
+    if start.startswith((ZIP, OLE)):
+        if compressed:
+            raise FileError(f"{source.name} is a workbook or an archive in a gzip file", hint=UNPACK)
+        return _of_workbook(source, read_as, start, most)
+    check_is_text(source.name, start)
+    if read_as.sheet:
+        raise FileError(
+            f"{source.name} is no workbook: it has no sheet {read_as.sheet}", hint="Leave it out."
+        )
+    form = Form(encoding=codec_of(source.name, start, read_as.encoding), compressed=compressed)
     if form == Form():
+        if not read_as.encoding:
+            with source.open() as handle:
+                check_encoding(source.name, handle.read(PIECE))
         return PlainCsv(source, form)
-    return PlainCsv(source, form, _converted(source, form))
+    return PlainCsv(source, form, _converted(source, _as_utf8(source, form, bool(read_as.encoding)), most))
 
 
-def _converted(source: SourceFile, form: Form) -> IO[bytes]:
+def _of_workbook(source: SourceFile, read_as: ReadAs, start: bytes, most: int) -> PlainCsv:
+    # A library that only workbooks need, and that takes as long to load as the rest of the reader.
+    from dagster_backfills.domains.kintell.file.workbook import as_csv, open_sheet
+
+    if start.startswith(OLE):
+        refuse_ole(source)
+    check_is_workbook(source)
+    if read_as.encoding:
+        raise FileError(f"{source.name} is a workbook: it has no encoding", hint="Leave it out.")
+    with open_sheet(source, read_as.sheet) as sheet:
+        copy = _converted(source, as_csv(sheet.rows()), most)
+        return PlainCsv(source, Form(sheet=sheet.name, notes=sheet.notes), copy)
+
+
+def _converted(source: SourceFile, pieces: Iterator[bytes], most: int) -> IO[bytes]:
     folder = state_dir() / "kintell"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         copy = cast("IO[bytes]", tempfile.TemporaryFile(dir=folder))  # noqa: SIM115  (it ends with its readers)
-        for piece in _as_utf8(source, form):
+        for piece in pieces:
             copy.write(piece)
             if copy.tell() > MAX_COPY_BYTES:
                 raise FileError(
                     f"{source.name} has more than {MAX_COPY_BYTES // 1024**3} GB when it is unpacked"
                 )
+            if copy.tell() > most:
+                break
         copy.flush()
     except OSError as error:
         raise FileError(f"{source.name} can't be converted to plain CSV in {folder}: {error}") from error
     return copy
 
 
-def _as_utf8(source: SourceFile, form: Form) -> Iterator[bytes]:
+def _as_utf8(source: SourceFile, form: Form, named: bool) -> Iterator[bytes]:
     pieces = _read(source, form.compressed)
-    if form.encoding == "UTF-8":
-        yield from pieces
+    if form.encoding != UTF_8:
+        yield from decoded(source.name, pieces, form.encoding)
         return
-    try:
-        for text in codecs.iterdecode(pieces, form.encoding):
-            yield text.encode()
-    except UnicodeDecodeError as error:
-        raise FileError(
-            f"{source.name} begins as {form.encoding} and has bytes that are none: {error.reason}",
-            hint="Save it as CSV UTF-8.",
-        ) from error
+    for number, piece in enumerate(pieces):
+        if not number and not named:
+            check_encoding(source.name, piece)
+        yield piece
 
 
 def _read(source: SourceFile, compressed: bool) -> Iterator[bytes]:

@@ -92,6 +92,11 @@ def open_file(url: str, allowed: list[str]) -> "SourceFile":
             raise
         # Each kind of store has errors of its own, for credentials and connections say.
         raise FileError(f"{url} can't be read: {type(error).__name__}: {error}") from error
+    if info["type"] == "directory":
+        raise FileError(
+            f"{url} is a folder",
+            hint="Give a file in it. Export a document of Apple's Numbers as CSV (UTF-8).",
+        )
     if info["type"] != "file":
         raise FileError(f"{url} is not a file")
     return SourceFile(fs, path, str(place), int(info["size"]))

@@ -6,6 +6,18 @@ from difflib import get_close_matches
 from functools import cached_property
 from typing import NoReturn
 
+from dagster_backfills.domains.kintell.file.columns import (
+    KNOWN,
+    LEFT_OUT,
+    MESSAGE,
+    RAW,
+    REQUIRED,
+    ROW,
+    Mapped,
+    Mapper,
+    column_name,
+    unmapped,
+)
 from dagster_backfills.domains.kintell.file.dialect import (
     DELIMITERS,
     Form,
@@ -13,6 +25,7 @@ from dagster_backfills.domains.kintell.file.dialect import (
     delimiter_name,
     to_plain_csv,
 )
+from dagster_backfills.domains.kintell.file.encodings import HOW
 from dagster_backfills.domains.kintell.file.files import FileError, SourceFile
 from dagster_backfills.domains.kintell.file.records import (
     INVISIBLE,
@@ -24,21 +37,12 @@ from dagster_backfills.domains.kintell.file.records import (
     records,
 )
 
-REQUIRED = ("session_id", "session_type", "participant_email", "volunteer_email", "date", "duration_min")
-OPTIONAL = ("rating", "feedback_text", "language_level")
-KNOWN = REQUIRED + OPTIONAL
-# The columns that an error file adds.
-ROW, MESSAGE, RAW = "_error_row", "_error_message", "_error_raw"
+__all__ = ["KNOWN", "MESSAGE", "RAW", "ROW", "Header", "read_header"]
+
 NOT_REPAIRED = "Row was not repaired: it stands in _error_raw"
 
-UTF_8 = "Save it as CSV UTF-8."
 _MARK = b"\xef\xbb\xbf"
 _SEP_LINE = re.compile(rb'\s*"?sep=([!-/:;<=>?@\[\\\]^`{|}~\t])"?[ ]*(?:[\r\n]+|$)', re.IGNORECASE)
-
-
-def column_name(header: str) -> str:
-    """The name that a header stands for: `Session Id` and `session-id` are `session_id`."""
-    return re.sub(r"[\s_-]+", "_", header.strip(INVISIBLE).lower())
 
 
 @dataclass(frozen=True)
@@ -48,11 +52,21 @@ class Header:
     columns: tuple[str, ...]
     form: Form = field(default_factory=Form)
     data_offset: int = 0
+    mapped: Mapped = field(default_factory=Mapped)
+
+    def __str__(self) -> str:
+        """The form and the mapping, for people."""
+        said = [
+            f"{name} {f'is {column}' if column != LEFT_OUT else 'is left out'}"
+            for name in self.columns
+            if (column := self.mapped.columns.get(column_name(name)))
+        ]
+        return f"{self.form}; {self.mapped.origin}: {', '.join(said)}" if said else str(self.form)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
         """What the columns stand for."""
-        return tuple(map(column_name, self.columns))
+        return self.mapped.names(self.columns)
 
     @cached_property
     def positions(self) -> dict[str, int]:
@@ -92,10 +106,11 @@ class _Reading:
     fields: list[str]
     problem: str | None
     end: int
+    mapped: Mapped = field(default_factory=Mapped)
 
     @property
-    def names(self) -> list[str]:
-        return [] if self.problem else [column_name(name) for name in self.fields]
+    def names(self) -> tuple[str, ...]:
+        return () if self.problem else self.mapped.names(self.fields)
 
     @property
     def whole(self) -> bool:
@@ -106,19 +121,21 @@ class _Reading:
         return f"with {delimiter_name(self.delimiter)} {len(self.fields)} columns: {shown[:200]}"
 
 
-def read_header(source: SourceFile | PlainCsv) -> Header:
-    """Recognize the file and read its header row. Raises `FileError` where there is none, where it lacks or repeats
-    a column that counts, and where it can be read in two ways."""
+def read_header(source: SourceFile | PlainCsv, mapper: Mapper = unmapped) -> Header:
+    """Recognize the file and read its header row; `mapper` says what was said of such headers. Raises `FileError` where
+    there is none, where it lacks or repeats a column that counts, and where it can be read in two ways."""
     plain = to_plain_csv(source)
     head, sep, start, at_end = _head(plain)
-    readings = _readings(plain, head, sep, at_end)
+    readings = [
+        replace(reading, mapped=mapper(reading.fields)) for reading in _readings(plain, head, sep, at_end)
+    ]
     if not readings:
         raise FileError(f"{plain.name} is empty", hint=f"It needs a header row: {','.join(KNOWN)}")
     meant = _meant(plain, readings, sep)
     _check(plain, meant)
     form = replace(plain.form, delimiter=meant.delimiter, sep_line=bool(sep))
     columns = tuple(clean(name).strip() for name in meant.fields)
-    return Header(columns, form, start + meant.end)
+    return Header(columns, form, start + meant.end, meant.mapped)
 
 
 def _head(plain: PlainCsv) -> tuple[bytes, str, int, bool]:
@@ -151,7 +168,8 @@ def _first(plain: PlainCsv, head: bytes, delimiter: str, at_end: bool) -> _Readi
 
 
 def _readings(plain: PlainCsv, head: bytes, sep: str, at_end: bool) -> list[_Reading]:
-    found = (_first(plain, head, delimiter, at_end) for delimiter in dict.fromkeys([*sep, *DELIMITERS]))
+    wanted = [","] if plain.form.sheet else dict.fromkeys([*sep, *DELIMITERS])
+    found = (_first(plain, head, delimiter, at_end) for delimiter in wanted)
     return [reading for reading in found if reading]
 
 
@@ -165,22 +183,43 @@ def _meant(plain: PlainCsv, readings: list[_Reading], sep: str) -> _Reading:
         )
     if whole:
         return whole[0]
-    return max(readings, key=lambda reading: (len(set(KNOWN) & set(reading.names)), len(reading.fields)))
+    known = {*KNOWN, *(name for reading in readings for name in reading.mapped.columns)}
+    return max(readings, key=lambda reading: (len(known & set(reading.names)), len(reading.fields)))
 
 
 def _check(plain: PlainCsv, header: _Reading) -> None:
     if header.problem == NUL:
         raise FileError(f"{plain.name}: the header row has a NUL byte; this is no CSV file")
     if header.problem and header.problem.startswith("Undecodable"):
-        raise FileError(f"{plain.name}: the header row is not UTF-8", hint=UTF_8)
+        raise FileError(
+            f"{plain.name}: the header row is not UTF-8",
+            hint=f"Save it as CSV UTF-8, or name its encoding: {HOW}.",
+        )
     if header.problem:
         raise FileError(f"{plain.name}: the header row can't be read: {header.problem}")
+    _check_mapped(plain, header)
     if not header.whole:
         _refuse_missing(plain, header)
     for name in KNOWN:
-        same = [text.strip(INVISIBLE) for text in header.fields if column_name(text) == name]
+        same = [
+            text.strip(INVISIBLE)
+            for text, named in zip(header.fields, header.names, strict=True)
+            if named == name
+        ]
         if len(same) > 1:
             raise FileError(f"{plain.name} has the column {name} more than once: {', '.join(same)}")
+
+
+def _check_mapped(plain: PlainCsv, header: _Reading) -> None:
+    there = {column_name(text): text.strip(INVISIBLE) for text in header.fields}
+    for name in header.mapped.columns:
+        if name not in there:
+            near = get_close_matches(name, there, 1)
+            raise FileError(
+                f"{plain.name} has no header {name}, which is to be {header.mapped.columns[name]}"
+                + (f"; `{there[near[0]]}` comes closest" if near else ""),
+                hint=f"Its header row has: {', '.join(header.fields)[:300]}",
+            )
 
 
 def _refuse_missing(plain: PlainCsv, header: _Reading) -> NoReturn:
@@ -195,5 +234,6 @@ def _refuse_missing(plain: PlainCsv, header: _Reading) -> NoReturn:
     raise FileError(
         f"{plain.name} lacks the required column{'s' * (len(missing) > 1)} {', '.join(missing)}"
         + "".join(f"; {text}" for text in closest),
-        hint=f"Its header row has: {', '.join(header.fields)[:300]}",
+        hint=f"Its header row has: {', '.join(header.fields)[:300]}. To say which header is a column: "
+        f'--map "HEADER={missing[0]}", or `mapping` in the job\'s configuration.',
     )

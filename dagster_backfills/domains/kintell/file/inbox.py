@@ -24,7 +24,8 @@ class Listing:
 
 
 def list_inbox(url: str) -> Listing:
-    """What lies in the inbox itself, by name. Hidden files, links, and files named as unfinished are none.
+    """What lies in the inbox itself, by name. Hidden files, links, what a spreadsheet program puts beside an
+    open workbook (`~$…`), and files named as unfinished are none.
 
     Raises `FileError` where the folder can't be listed.
     """
@@ -46,7 +47,11 @@ def list_inbox(url: str) -> Listing:
     found = Listing()
     for info in entries:
         name = info["name"].rstrip("/").rsplit("/", 1)[-1]
-        if info["type"] == "file" and not name.startswith(".") and not name.lower().endswith(UNFINISHED):
+        if (
+            info["type"] == "file"
+            and not name.startswith((".", "~$"))
+            and not name.lower().endswith(UNFINISHED)
+        ):
             try:
                 source = open_file(f"{str(place).rstrip('/')}/{name}", [url])
                 found.arrivals.append(Arrival(source.url, source.stamp()))

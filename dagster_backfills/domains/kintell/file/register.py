@@ -9,11 +9,13 @@ from uuid import UUID
 
 import polars as pl
 import psycopg
+from psycopg.types.json import Jsonb
 
-from dagster_backfills.domains.kintell.file.dialect import to_plain_csv
+from dagster_backfills.domains.kintell.file.dialect import PlainCsv, ReadAs, to_plain_csv
 from dagster_backfills.domains.kintell.file.files import FileError, SourceFile, open_file
-from dagster_backfills.domains.kintell.file.reader import Block, Header, read_blocks, read_header
-from dagster_backfills.domains.kintell.importing.account import load_job
+from dagster_backfills.domains.kintell.file.mapping import mapped_header, remember
+from dagster_backfills.domains.kintell.file.reader import Block, Header, read_blocks
+from dagster_backfills.domains.kintell.importing.account import Job, load_job
 from dagster_backfills.domains.kintell.rows.rules import error_message, is_address, judge
 from dagster_backfills.domains.kintell.rows.users import ROLES, Users, resolve
 from dagster_backfills.domains.kintell.statements import statements
@@ -47,10 +49,10 @@ class Registered:
     preflight: "Preflight"
 
 
-def survey(conn: psycopg.Connection, source: SourceFile) -> "tuple[Content, Preflight]":
+def survey(conn: psycopg.Connection, source: SourceFile, read_as: ReadAs) -> "tuple[Content, Preflight]":
     """Digest the file, count its rows and look at them. Raises `FileError` where it can't be read as CSV."""
-    stamp, plain = source.stamp(), to_plain_csv(source)
-    header, digest, rows = read_header(plain), hashlib.sha256(), 0
+    stamp, plain = source.stamp(), to_plain_csv(source, read_as)
+    header, digest, rows = mapped_header(conn, plain, read_as), hashlib.sha256(), 0
 
     def counted(blocks: Iterator[Block]) -> Iterator[Block]:
         nonlocal rows
@@ -74,27 +76,29 @@ def register(
     allowed: list[str],
     *,
     on_duplicate: str = "skip",
+    read_as: ReadAs | None = None,
     once: bool = False,
     run_id: str | None = None,
 ) -> Registered:
     """Make a job for the file at `url`, or find the unfinished one that its content has.
 
-    With `once`, a content that has been imported is not registered again. Raises `FileError`, and `UserError`
-    where the unfinished job deals with duplicates otherwise.
+    With `once`, a content that has been imported is not registered again. A mapping of columns that is given is
+    remembered for files with the same headers. Raises `FileError`, and `UserError` where the unfinished job deals with
+    duplicates otherwise, or reads the file otherwise.
     """
-    source = open_file(url, allowed)
-    content, looked = survey(conn, source)
+    source, read_as = open_file(url, allowed), read_as or ReadAs()
+    content, looked = survey(conn, source, read_as)
+    header = content.header
     with conn.transaction():
         statements().lock_content(conn, sha256=content.sha256)
-        found = statements().job_by_content(conn, sha256=content.sha256)
+        found = statements().job_by_content(conn, sha256=content.sha256, sheet=header.form.sheet)
         if found and (once or found[1] != "completed"):
             job = load_job(conn, found[0])
-            if job.status != "completed" and job.on_duplicate != on_duplicate:
-                raise UserError(
-                    f"Job {job.id} imports this content with on_duplicate = {job.on_duplicate} and is {job.status}",
-                    hint="Resume it as it is, or cancel it first.",
-                )
+            if job.status != "completed":
+                _check_same(job, on_duplicate, header, read_as)
             return Registered(job.id, True, job.status, looked)
+        if read_as.mapping:
+            remember(conn, header)
         made = statements().register_job(
             conn,
             file_name=source.name,
@@ -102,16 +106,31 @@ def register(
             file_size=source.size,
             file_sha256=content.sha256,
             file_stamp=content.stamp,
-            columns=list(content.header.columns),
-            delimiter=content.header.form.delimiter,
-            recognized=str(content.header.form),
+            columns=list(header.columns),
+            delimiter=header.form.delimiter,
+            recognized=str(header),
+            sheet=header.form.sheet,
+            encoding=read_as.encoding,
+            mapping=Jsonb(dict(header.mapped.columns)),
             on_duplicate=on_duplicate,
             total_rows=content.total_rows,
-            data_offset=content.header.data_offset,
+            data_offset=header.data_offset,
             missing=looked.missing_count,
             run_id=run_id,
         )
     return Registered(made, False, "pending", looked)
+
+
+def _check_same(job: Job, on_duplicate: str, header: Header, read_as: ReadAs) -> None:
+    now = f"on_duplicate = {job.on_duplicate}"
+    if job.on_duplicate == on_duplicate:
+        now = f"the file as {job.recognized}"
+        if (job.header.names, job.encoding) == (header.names, read_as.encoding):
+            return
+    raise UserError(
+        f"Job {job.id} imports this content with {now} and is {job.status}",
+        hint="Resume it as it is, or cancel it first.",
+    )
 
 
 @dataclass(frozen=True)
@@ -148,12 +167,12 @@ def look_at(conn: psycopg.Connection, header: Header, blocks: Iterator[Block]) -
         for looked in under_way:
             note(looked.result())
     found = list(missing.items())
-    return Preflight(sampled, sorted(errors), found[:LISTED], len(found), str(header.form))
+    return Preflight(sampled, sorted(errors), found[:LISTED], len(found), str(header))
 
 
 def preflight(
     conn: psycopg.Connection,
-    source: SourceFile,
+    source: SourceFile | PlainCsv,
     header: Header,
     offset: int | None = None,
     first_row: int = 1,

@@ -8,8 +8,8 @@ from uuid import UUID
 import psycopg
 from psycopg.rows import class_row
 
-from dagster_backfills.domains.kintell.file.dialect import Form
-from dagster_backfills.domains.kintell.file.header import Header
+from dagster_backfills.domains.kintell.file.dialect import Form, ReadAs
+from dagster_backfills.domains.kintell.file.header import Header, Mapped
 from dagster_backfills.domains.kintell.importing.claims import check_claimable
 from dagster_backfills.domains.kintell.statements import statements
 from dagster_backfills.errors import UserError
@@ -29,6 +29,9 @@ class Job:
     columns: list[str]
     delimiter: str
     recognized: str
+    sheet: str
+    encoding: str
+    mapping: dict[str, str]
     on_duplicate: str
     total_rows: int
     processed_rows: int
@@ -57,7 +60,13 @@ class Job:
     @property
     def header(self) -> Header:
         """The file's header as it was registered; `data_offset` is where the checkpoint stands."""
-        return Header(tuple(self.columns), Form(self.delimiter), self.checkpoint_offset)
+        form = Form(self.delimiter, sheet=self.sheet)
+        return Header(tuple(self.columns), form, self.checkpoint_offset, Mapped(self.mapping))
+
+    @property
+    def read_as(self) -> ReadAs:
+        """What the file was taken for, so that it is read in the same way again."""
+        return ReadAs(self.sheet, self.encoding, self.mapping)
 
     def check_claimable(self, activity: str) -> None:
         """Raise `UserError` where the job is not in a state to be imported, replayed or rolled back."""

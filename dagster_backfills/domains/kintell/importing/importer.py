@@ -10,7 +10,7 @@ from uuid import UUID
 
 import psycopg
 
-from dagster_backfills.domains.kintell.file.dialect import to_plain_csv
+from dagster_backfills.domains.kintell.file.dialect import ReadAs, to_plain_csv
 from dagster_backfills.domains.kintell.file.files import FileError, SourceFile, open_file
 from dagster_backfills.domains.kintell.file.reader import Block, read_blocks
 from dagster_backfills.domains.kintell.importing.account import Job, load_job
@@ -43,9 +43,10 @@ def run_import(
         url, job, "import", run_id=run_id, lease=options.lease, max_imports=options.max_imports
     ) as claim:
         with claim.connect() as conn:
-            source = open_unchanged(load_job(conn, job), allowed)
+            found = load_job(conn, job)
+            source = open_unchanged(found, allowed)
         try:
-            _Import(claim, source, options, on_progress, on_trouble).until_done()
+            _Import(claim, source, found.read_as, options, on_progress, on_trouble).until_done()
         except ClaimLost as lost:
             if lost.status == "lost":
                 raise
@@ -78,12 +79,13 @@ class _Import:
         self,
         claim: Claim,
         source: SourceFile,
+        read_as: ReadAs,
         options: Options,
         on_progress: Callable[[Progress], None],
         on_trouble: Callable[[str], None],
     ) -> None:
         self.claim, self.source, self.options = claim, source, options
-        self.plain = to_plain_csv(source)
+        self.plain = to_plain_csv(source, read_as)
         self.on_progress, self.on_trouble = on_progress, on_trouble
         self.began = time.monotonic()
         self.done_here = 0

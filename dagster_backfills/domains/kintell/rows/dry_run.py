@@ -9,9 +9,10 @@ from typing import IO
 import psycopg
 
 from dagster_backfills.domains.kintell.after.error_file import RejectedRow, error_lines
-from dagster_backfills.domains.kintell.file.dialect import to_plain_csv
+from dagster_backfills.domains.kintell.file.dialect import ReadAs, to_plain_csv
 from dagster_backfills.domains.kintell.file.files import open_file
-from dagster_backfills.domains.kintell.file.reader import read_blocks, read_header
+from dagster_backfills.domains.kintell.file.mapping import mapped_header
+from dagster_backfills.domains.kintell.file.reader import read_blocks
 from dagster_backfills.domains.kintell.rows.batches import Batch, prepare
 from dagster_backfills.domains.kintell.rows.seen import SeenIds
 from dagster_backfills.domains.kintell.rows.users import Users
@@ -66,15 +67,17 @@ def validate(
     allowed: list[str],
     *,
     on_duplicate: str = "skip",
+    read_as: ReadAs | None = None,
     error_file: IO[str] | None = None,
     on_progress: Callable[[int, int], None] = lambda done, size: None,
 ) -> Verdict:
     """Judge the whole file. `on_progress` gets bytes done and in all. Raises `FileError` for a file that can't be
     read. With `error_file`, rejected rows are written to it as they are found."""
     began, verdict = time.monotonic(), Verdict()
-    source = to_plain_csv(open_file(url, allowed))
-    header = read_header(source)
-    verdict.recognized = str(header.form)
+    read_as = read_as or ReadAs()
+    source = to_plain_csv(open_file(url, allowed), read_as)
+    header = mapped_header(conn, source, read_as)
+    verdict.recognized = str(header)
     with conn.transaction():
         conn.execute("set transaction read only")
         users, seen = Users(conn), SeenIds()

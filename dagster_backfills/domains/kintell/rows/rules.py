@@ -20,6 +20,8 @@ MAX_DURATION = 2**31 - 1
 MAX_DIGITS = 18
 MAX_LOCAL_OCTETS = 64
 SHOWN = 200  # characters of a value that a message quotes
+# What stands in a cell that a spreadsheet could not compute (in any language), and in one that it altered.
+CELL_ERROR = r"^#(?:N/A|NV|ROUNDED! .*|NOT CALCULATED!|[\p{Lu}0/.]{3,20}[!?])$"
 TWICE = "Duplicate session_id in file: "
 
 # The order in which a row's messages are joined.
@@ -31,6 +33,7 @@ ERROR_COLUMNS = (
     "date_error",
     "duration_error",
     "rating_error",
+    "feedback_error",
     "language_level_error",
     "duplicate_error",
 )
@@ -84,6 +87,7 @@ def judge(rows: pl.DataFrame) -> pl.DataFrame:
         told("date_error", "Invalid date format", "date", not_good["scheduled_at"]),
         told("duration_error", "Invalid duration", "duration_min", not_good["duration_minutes"]),
         *(told(f"{c}_error", f"Invalid {c.replace('_', ' ')}", c, bad) for c, bad in optional.items()),
+        told("feedback_error", "Invalid feedback text", "feedback_text", _cell_errors(rows["feedback_text"])),
         pl.lit(None, pl.String).alias("duplicate_error"),
     )
 
@@ -120,8 +124,17 @@ def _of_each(values: pl.Series, rule: Callable[[str], Any], kind: Any) -> pl.Ser
 
 def _id_errors(ids: pl.Series) -> pl.Series:
     missing, too_long = "Missing session_id", f"Invalid session_id: longer than {MAX_ID_BYTES} bytes"
-    problem = pl.when(pl.col(ids.name) == "").then(pl.lit(missing)).otherwise(pl.lit(too_long))
-    return made_where((ids == "") | (ids.str.len_bytes() > MAX_ID_BYTES), ids, problem)
+    id_, size = pl.col(ids.name), ids.str.len_bytes()
+    problem = (
+        pl.when(id_ == "").then(pl.lit(missing))
+        .when(id_.str.len_bytes() > MAX_ID_BYTES).then(pl.lit(too_long))
+        .otherwise(pl.lit("Invalid session_id: ") + id_)
+    )  # fmt: skip
+    return made_where((size == 0) | (size > MAX_ID_BYTES) | _cell_errors(ids), ids, problem)
+
+
+def _cell_errors(values: pl.Series) -> pl.Series:
+    return values.str.starts_with("#") & values.str.contains(CELL_ERROR)
 
 
 def _messages(text: str, values: pl.Series, bad: pl.Series) -> pl.Series:

@@ -1,6 +1,7 @@
 """The users that addresses belong to: finding, keeping and making them. Not here: what an address is."""
 
 from collections.abc import Iterator
+from unicodedata import normalize
 
 import numpy as np
 import polars as pl
@@ -52,13 +53,20 @@ class Users:
         """The id (16 bytes) of the user that each lower-cased address belongs to; null where there is none."""
         found = self._held(emails)
         unknown = emails.filter(found.is_null()).drop_nulls().unique().to_list()
-        rows = list(statements().find_users(self._conn, emails=unknown)) if unknown else []
+        rows = self._asked(unknown) if unknown else []
         if rows:
             asked = pl.DataFrame(rows, schema={"email": pl.String, "asked": pl.Binary}, orient="row")
             wanted = pl.DataFrame({"email": emails, "held": found})
             joined = wanted.join(asked, on="email", how="left", maintain_order="left")
             found = joined.select(pl.coalesce("held", "asked")).to_series()
         return found
+
+    def _asked(self, emails: list[str]) -> list[tuple[str, bytes]]:
+        """Users that an application stored, in Unicode's decomposed form too: files have the composed one."""
+        spelled = [(email, email) for email in emails]
+        spelled += [(e, normalize("NFD", e)) for e in emails if not e.isascii()]
+        given, asked = zip(*spelled, strict=True)
+        return list(statements().find_users(self._conn, emails=list(given), spelled=list(asked)))
 
     def _held(self, emails: pl.Series) -> pl.Series:
         if not len(self._known):
