@@ -22,7 +22,7 @@ RUN /opt/build/bin/python -m hatchling build -t wheel -d /wheel \
     && find /opt/backfills/lib -depth -type d -name tests -exec rm -r {} + \
     && /opt/backfills/bin/python -m compileall -q /opt/backfills/lib
 # What can't load its definitions is no image.
-RUN cd / && /opt/backfills/bin/python -c "from dagster_backfills.definitions import defs; defs()"
+RUN cd / && BACKFILLS_DOMAINS=all /opt/backfills/bin/python -c "from dagster_backfills.definitions import defs; defs()"
 
 FROM ${PYTHON_IMAGE}
 # A user that owns nothing but its home; what it runs belongs to root and can't be changed by it.
@@ -32,6 +32,7 @@ COPY --from=build /opt/backfills /opt/backfills
 ENV PATH=/opt/backfills/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
+    BACKFILLS_DOMAINS=all \
     DAGSTER_HOME=/var/lib/dagster \
     BACKFILLS_HOME=/var/lib/backfills
 USER 10001:10001

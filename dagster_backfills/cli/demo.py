@@ -15,6 +15,7 @@ from dagster_backfills.cli.errors import FAILURES, OK
 from dagster_backfills.cli.output import say
 from dagster_backfills.cli.status import status
 from dagster_backfills.cli.up import require_free, run_dagster, running_postgres
+from dagster_backfills.domain_switches import VARIABLE
 from dagster_backfills.instance.dagster_home import dagster_environment
 from dagster_backfills.postgres.migrations import apply_migrations
 
@@ -78,7 +79,7 @@ def demo(
     if serve:
         require_free(host, port)
     with running_postgres():
-        os.environ.update(dagster_environment())
+        os.environ.update(dagster_environment() | {VARIABLE: "all"})
         for migration in apply_migrations(os.environ["DATABASE_URL"]):
             say(f"Applied migration {migration}.")
         codes = [_demonstrate(each) for each in DEMONSTRATIONS]
