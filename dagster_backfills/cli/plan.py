@@ -14,10 +14,10 @@ from dagster_backfills.cli.output import duration, print_json, print_table, say
 from dagster_backfills.components.building import Backfill
 from dagster_backfills.components.loading import backfill_named
 from dagster_backfills.components.planning import plan_backfill
-from dagster_backfills.components.selection import Which
 from dagster_backfills.dagster.plan_report import COUNTED, by_partition, by_table, examples, failures
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.engine.plan import Report
+from dagster_backfills.engine.selection import Which
 from dagster_backfills.errors import UserError
 from dagster_backfills.instance.dagster_home import dagster_environment
 from dagster_backfills.postgres.migrations import require_migrations

@@ -11,13 +11,13 @@ import dagster as dg
 import psycopg
 
 from dagster_backfills.components.declaration import Table
-from dagster_backfills.components.places import Places
-from dagster_backfills.components.validation import line_of, named_statements
+from dagster_backfills.components.validation import named_statements
 from dagster_backfills.dagster.layout import address_of
 from dagster_backfills.engine.model import WHOLE, Compute, Query
 from dagster_backfills.engine.prepared import PreparedWrite
 from dagster_backfills.engine.table.catalog import read_table
 from dagster_backfills.errors import UserError
+from dagster_backfills.yaml_mistakes import Places
 
 if TYPE_CHECKING:
     from dagster_backfills.components.building import Backfill
@@ -53,13 +53,13 @@ def _columns(conn: psycopg.Connection[Any], table: Table, places: Places, number
 def _rows(backfill: "Backfill", conn: psycopg.Connection[Any], table: Table) -> None:
     write = backfill.write(table, {"backfill_id": ""})
     there = read_table(conn, *write.target.schema_and_table)
-    with _at(line_of(backfill.folder, table.statement)):
+    with _at(backfill.statements[table.statement].place):
         address = address_of(write.target, there, backfill.partitions_def, [])
         if not isinstance(write.source, Compute):
             PreparedWrite.open(conn, write, address, 0, [WHOLE])
     if write.units is not None and table.units_statement is not None:
         units = Query(f"select q.partition, q.unit from ({write.units.sql}\n) as q", write.units.params)  # noqa: S608
-        with _at(line_of(backfill.folder, table.units_statement)):
+        with _at(backfill.statements[table.units_statement].place):
             _explain(conn, units.sql, {"unit_keys": None, "run_id": "", **address.binds([]), **units.params})
 
 
@@ -67,7 +67,7 @@ def _others(backfill: "Backfill", conn: psycopg.Connection[Any]) -> None:
     binds = {"assets": backfill.assets, "seconds": 0}
     for name, path, _ in named_statements(backfill.declared):
         if path[0] != "tables":
-            with _at(line_of(backfill.folder, name)):
+            with _at(backfill.statements[name].place):
                 _explain(conn, backfill.statements[name].sql, binds)
 
 

@@ -12,10 +12,10 @@ from pydantic import BaseModel, Field, ValidationError
 from dagster_backfills.components.building import Backfill
 from dagster_backfills.components.declaration import Check, Partitions, Resources, Schedule, Table
 from dagster_backfills.components.mistaken import Mistaken, in_place_of, take
-from dagster_backfills.components.places import Places
 from dagster_backfills.components.scaffolding import DraftScaffolder
-from dagster_backfills.components.validation import lenient, mistake, validate
+from dagster_backfills.components.validation import validate
 from dagster_backfills.errors import UserError
+from dagster_backfills.yaml_mistakes import Places, lenient, mistake
 
 TYPE = "dagster_backfills.PostgresBackfill"
 

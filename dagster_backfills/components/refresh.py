@@ -5,28 +5,17 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import psycopg
-from pydantic import Field
 
 from dagster_backfills.components.assets import observed, output_names
 from dagster_backfills.components.declaration import Schedule
 from dagster_backfills.components.inspection import refuse_mistakes
-from dagster_backfills.components.selection import Which
 from dagster_backfills.dagster.automation import partition_sync_sensor, refresh_sensor
+from dagster_backfills.dagster.plan_job import Refresh
+from dagster_backfills.engine.selection import Which
 from dagster_backfills.errors import UserError
 
 if TYPE_CHECKING:
     from dagster_backfills.components.building import Backfill
-
-
-class Refresh(dg.Config):
-    """Which partitions to write."""
-
-    which: Which = Field(
-        default=Which.due,
-        description="due: stale, missing or failed, but for those that failed a moment ago; needed: stale, missing or "
-        "failed; stale; missing; failed; all; named: those in `partitions`.",
-    )
-    partitions: list[str] = Field(default=[], description="Partition keys, with `which: named`.")
 
 
 def build_job(backfill: "Backfill") -> dg.JobDefinition:
@@ -35,8 +24,7 @@ def build_job(backfill: "Backfill") -> dg.JobDefinition:
 
     @dg.config_mapping
     def flat(config: Refresh) -> dict[str, Any]:
-        given = {"config": {"which": config.which.value, "partitions": config.partitions}}
-        return {"ops": {op.name: given for op in ops}}
+        return config.of_ops(op.name for op in ops)
 
     @dg.job(
         name=f"refresh_{backfill.name}",
@@ -76,8 +64,7 @@ def _op(backfill: "Backfill", position: int) -> dg.OpDefinition:
 def _keys(backfill: "Backfill", context: dg.OpExecutionContext, config: Refresh, position: int) -> list[str]:
     if position and config.which not in (Which.due, Which.needed, Which.stale):
         return []  # all that is asked for is written from its first table on
-    if (config.which is Which.named) != bool(config.partitions):
-        raise dg.Failure("Give `partitions` with `which: named`, and only then.", allow_retries=False)
+    config.refuse_contradiction()
     try:
         with backfill.connect(context) as conn:
             refuse_mistakes(backfill, conn)
