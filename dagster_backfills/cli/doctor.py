@@ -45,6 +45,7 @@ def examine() -> list[Finding]:
         connected = doctor_postgres.examine(url)
         findings += connected
         if all(each.check != "postgres" or each.level is not Level.ERROR for each in connected):
+            findings += found_by(doctor_dagster.declarations)
             findings += found_by(lambda: doctor_dagster.examine(url), "dagster")
     if not any(each.check == "daemon" for each in findings):
         findings.append(Finding.warning("dagster", "Not looked at: its tables are in the database."))
