@@ -61,7 +61,7 @@ def lacking(domain: str) -> str:
     if not missing:
         return ""
     return (
-        f"{domain} needs {' and '.join(missing)}, which is not installed: "
+        f"The domain {domain} lacks libraries ({', '.join(missing)}): "
         f"pip install 'dagster-backfills[{domain}]'."
     )
 

@@ -94,7 +94,7 @@ def test_a_domain_whose_library_is_not_there_is_left_out_and_says_so(
 ) -> None:
     monkeypatch.setitem(LIBRARIES, "scoring", ("pandera", "no_such_library"))
     assert groups() == {"operations", "training", "progress", "kintell", "jobs"}
-    said = "scoring needs no_such_library, which is not installed: pip install 'dagster-backfills[scoring]'."
+    said = "The domain scoring lacks libraries (no_such_library): pip install 'dagster-backfills[scoring]'."
     assert said in caplog.text
     [finding] = doctor_machine.domains()
     assert (finding.level.value, finding.found) == ("error", said)
