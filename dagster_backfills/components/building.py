@@ -1,6 +1,6 @@
 """One declared backfill as objects: its statements, its writes, its rules, and the Dagster definitions made of them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,9 +19,11 @@ from dagster_backfills.components.resources import database_resources, resource_
 from dagster_backfills.components.validation import named_function
 from dagster_backfills.dagster.checks import Rule, Rules, engine_rules
 from dagster_backfills.engine.calendar import calendar_key
-from dagster_backfills.engine.model import WHOLE, Compute, Query, Write, WriteSet
+from dagster_backfills.engine.compute import compute_of
+from dagster_backfills.engine.model import WHOLE, Query, Write, WriteSet
 from dagster_backfills.engine.selection import GENERIC, Selection
 from dagster_backfills.engine.watched import WatchedTable
+from dagster_backfills.errors import UserError
 from dagster_backfills.postgres.statements import Statement
 from dagster_backfills.postgres.table_names import split_table
 
@@ -135,26 +137,13 @@ class Backfill:
 
         return Write(
             table.target(partitioned=self.partitions_def is not None),
-            self._compute(table, params)
+            compute_of(
+                named_function(table.compute, table.asset), self.statements[table.statement].sql, params
+            )
             if table.compute
             else query(table.statement, only_missing=table.only_missing),
             units=query(table.units_statement) if table.units_statement else None,
         )
-
-    def _compute(self, table: Table, params: Mapping[str, Any]) -> Compute:
-        assert table.compute is not None
-        function: Callable[[Any], Any] = named_function(table.compute, table.asset)
-        reads = self.statements[table.statement].sql
-
-        def rows(conn: psycopg.Connection, keys: Sequence[str], units: Sequence[str] | None) -> Any:
-            import pandas as pd  # the code location does without
-
-            binds = {**params, "partition_keys": list(keys), "unit_keys": units, "run_id": ""}
-            cursor = conn.execute(reads, binds)
-            names = [column.name for column in cursor.description or ()]
-            return function(pd.DataFrame(cursor.fetchall(), columns=names))
-
-        return Compute(rows)
 
     # ---- which partitions -------------------------------------------------------------------------------------
 
@@ -237,6 +226,11 @@ class Backfill:
             for name, check in self.declared.check_list
         }
         common, generic = engine_rules(first, self.assets[-1], self.declared.fresh_within)
+        for name in common.keys() & declared.keys():
+            raise UserError(
+                f"{self.folder / 'defs.yaml'}: every backfill has a check {name!r} already.",
+                hint="Give yours another name.",
+            )
         statements = {name: statement.sql for name, statement in self.statements.items()}
         return Rules(
             f"{self.group}_checks",

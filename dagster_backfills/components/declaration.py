@@ -39,6 +39,12 @@ class Partitions(dg.Model):
             raise ValueError(f"give one of {', '.join(kinds)}; not {' and '.join(chosen) or 'none'}")
         if self.dynamic is not None and self.keys is None:
             raise ValueError("`dynamic` needs `keys`, the statement that gives them")
+        if self.static == []:
+            raise ValueError("`static` has no key")
+        try:
+            self.definition("any")
+        except Exception as error:  # dates, zones and keys: by Dagster's rules
+            raise ValueError(" ".join(str(error).split())) from error
         return self
 
     def definition(self, name: str) -> dg.PartitionsDefinition:

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import dagster as dg
+import pandas as pd
 import psycopg
 import pytest
 
@@ -233,3 +234,22 @@ def test_a_declaration_writes_to_the_database_that_it_names(
         assert len(query(reporting, VISITS)) == 3
         assert query(reporting, "select sum(rows_inserted)::int from backfill.batches") == [3]
     assert query(conn, "select count(*) from backfill.batches") == [0]
+
+
+# ---- computed in Python
+
+
+def without_single_visits(months: pd.DataFrame) -> pd.DataFrame:
+    return months[months["visits"] > 1]
+
+
+def test_rows_may_be_computed_in_python_from_a_statements_frame(
+    gym: psycopg.Connection, database_url: str
+) -> None:
+    table = {
+        "table": "attendance.member_months", "unit": "member_id", "partition_column": "gym_id",
+        "compute": f"{__name__}:without_single_visits", "reads": "member_months",
+    }  # fmt: skip
+    with adopter(load(EXAMPLES / "member_months", tables=[table]), database_url) as a:
+        a.refresh("all")
+    assert query(gym, VISITS) == [(ANN, "2026-01-01", 2)]
