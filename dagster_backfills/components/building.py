@@ -15,9 +15,9 @@ from dagster_backfills.components.assets import build_assets
 from dagster_backfills.components.declaration import Table
 from dagster_backfills.components.planning import build_plan_job
 from dagster_backfills.components.refresh import build_job, build_schedules, build_sensors
-from dagster_backfills.components.resources import database_resources, resource_keys
 from dagster_backfills.components.validation import named_function
 from dagster_backfills.dagster.checks import Rule, Rules, engine_rules
+from dagster_backfills.dagster.own_resources import database_resources, resource_keys
 from dagster_backfills.engine.calendar import calendar_key
 from dagster_backfills.engine.compute import compute_of
 from dagster_backfills.engine.model import WHOLE, Query, Write, WriteSet

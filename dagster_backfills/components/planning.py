@@ -1,6 +1,6 @@
 """The plan of a declared backfill: which partitions, and what a run of them would do.
 
-Not here: how a plan is found (`engine/plan`), nor how it looks (`dagster/plan_report`, `dagster/plan_job`).
+Not here: how a plan is found (`engine/plan`), nor how it looks (`dagster/plan_report`, `dagster/jobs`).
 """
 
 from collections.abc import Callable, Sequence
@@ -11,8 +11,8 @@ import dagster as dg
 import psycopg
 
 from dagster_backfills.dagster.io_manager import VARIABLES
+from dagster_backfills.dagster.jobs import Plan, plan_job
 from dagster_backfills.dagster.layout import address_of
-from dagster_backfills.dagster.plan_job import Plan, plan_job
 from dagster_backfills.engine.explain import Explanation, Part, explain
 from dagster_backfills.engine.plan import Report, combined, plan
 from dagster_backfills.engine.selection import Which

@@ -11,9 +11,9 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from dagster_backfills.components.building import Backfill
 from dagster_backfills.components.declaration import Check, Partitions, Resources, Schedule, Table
-from dagster_backfills.components.mistaken import Mistaken, in_place_of, take
 from dagster_backfills.components.scaffolding import DraftScaffolder
 from dagster_backfills.components.validation import validate
+from dagster_backfills.dagster.mistaken import Mistaken, in_place_of, take
 from dagster_backfills.errors import UserError
 from dagster_backfills.postgres.table_names import split_table
 from dagster_backfills.yaml_mistakes import Places, lenient, mistake

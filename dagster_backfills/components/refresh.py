@@ -10,7 +10,7 @@ from dagster_backfills.components.assets import observed, output_names
 from dagster_backfills.components.declaration import Schedule
 from dagster_backfills.components.inspection import refuse_mistakes
 from dagster_backfills.dagster.automation import partition_sync_sensor, refresh_sensor
-from dagster_backfills.dagster.plan_job import Refresh
+from dagster_backfills.dagster.jobs import Refresh, refresh_job
 from dagster_backfills.engine.selection import Which
 from dagster_backfills.errors import UserError
 
@@ -21,25 +21,7 @@ if TYPE_CHECKING:
 def build_job(backfill: "Backfill") -> dg.JobDefinition:
     """The job for work that lies scattered: repairs, what is stale, what is new. Its launchpad is flat."""
     ops = [_op(backfill, position) for position in range(len(backfill.declared.tables))]
-
-    @dg.config_mapping
-    def flat(config: Refresh) -> dict[str, Any]:
-        return config.of_ops(op.name for op in ops)
-
-    @dg.job(
-        name=f"refresh_{backfill.name}",
-        description=f"Write the partitions of {backfill.name} that need it, however scattered, in one run.",
-        config=flat,
-        executor_def=dg.in_process_executor,
-        tags={"backfills/domain": backfill.group},
-        hooks=backfill.rules.after(),
-    )
-    def refresh() -> None:
-        # Steps that do not wait for each other: a partition that can't be filled holds up nobody's counts.
-        for op in ops:
-            op()
-
-    return refresh
+    return refresh_job(backfill.name, backfill.group, ops, backfill.rules.after())
 
 
 def _op(backfill: "Backfill", position: int) -> dg.OpDefinition:

@@ -1,6 +1,6 @@
-"""The jobs' question which partitions they are to work, and the job that plans a backfill. Not here: how it plans."""
+"""A backfill's two jobs, with one question: which partitions. One writes them, one plans. Not here: how they do it."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import dagster as dg
@@ -41,6 +41,33 @@ class Plan(Refresh):
         description="needed: stale, missing or failed; due: what automation would write; stale; missing; failed; all; "
         "named: those in `partitions`.",
     )
+
+
+def refresh_job(
+    name: str, group: str, ops: Sequence[dg.OpDefinition], hooks: set[dg.HookDefinition]
+) -> dg.JobDefinition:
+    """The job that writes whatever needs it: steps that take a Refresh, and do not wait for each other.
+
+    A partition that can't be filled holds up nobody's counts.
+    """
+
+    @dg.config_mapping
+    def flat(config: Refresh) -> dict[str, Any]:
+        return config.of_ops(op.name for op in ops)
+
+    @dg.job(
+        name=f"refresh_{name}",
+        description=f"Write the partitions of {name} that need it, however scattered, in one run.",
+        config=flat,
+        executor_def=dg.in_process_executor,
+        tags={"backfills/domain": group},
+        hooks=hooks,
+    )
+    def refresh() -> None:
+        for op in ops:
+            op()
+
+    return refresh
 
 
 def plan_job(
