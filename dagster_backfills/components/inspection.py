@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 
 def inspect(backfill: "Backfill", conn: psycopg.Connection[Any]) -> None:
     """Look at everything that the declaration names. Raises UserError for the first mistake."""
+    if conn.execute("select to_regclass('backfill.source_positions')").fetchone() == (None,):
+        variable = backfill.declared.database
+        raise UserError(
+            f"Database {conn.info.dbname!r} lacks the engine's tables.",
+            hint=f"Run: {f'DATABASE_URL=${variable} ' if variable else ''}backfills migrate",
+        )
     places = Places(backfill.folder / "defs.yaml")
     for number, table in enumerate(backfill.declared.tables):
         _rows(backfill, conn, table, _columns(conn, table, places, number))

@@ -13,7 +13,7 @@ import pytest
 from dagster_backfills_tests.components.adopting import EXAMPLES, adopter, load, query
 from dagster_backfills_tests.components.applications import COMPLIANCE, GYM, MONTHS
 from dagster_backfills_tests.components.test_case_training import FIVE, records
-from dagster_backfills_tests.dagster.storing import versions
+from dagster_backfills_tests.dagster.storing import said, versions
 from dagster_backfills_tests.engine.undoing import previewed, undone
 
 COMPLETIONS = 'public."EmployeeTrainingVideoCompletion"'
@@ -234,6 +234,18 @@ def test_a_declaration_writes_to_the_database_that_it_names(
         assert len(query(reporting, VISITS)) == 3
         assert query(reporting, "select sum(rows_inserted)::int from backfill.batches") == [3]
     assert query(conn, "select count(*) from backfill.batches") == [0]
+
+
+def test_a_database_without_the_engines_tables_is_told_how_it_gets_them(
+    make_database: Any,
+) -> None:
+    empty = make_database(migrated=False)
+    with psycopg.connect(empty, autocommit=True) as conn:
+        conn.execute(GYM + MONTHS)
+    backfill = load(EXAMPLES / "member_months", database="REPORTING_URL")
+    with adopter(backfill, empty) as a:
+        told = said(a.refresh("all", expect=False))
+    assert told.endswith("lacks the engine's tables. Run: DATABASE_URL=$REPORTING_URL backfills migrate")
 
 
 # ---- computed in Python
