@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 
-from dagster_backfills.errors import UserError, close_to
+from dagster_backfills.errors import NotUsableError, UserError, close_to
 from dagster_backfills.state import in_checkout
 
 VARIABLE = "BACKFILLS_DOMAINS"
@@ -64,6 +64,19 @@ def lacking(domain: str) -> str:
         f"The domain {domain} lacks libraries ({', '.join(missing)}): "
         f"pip install 'dagster-backfills[{domain}]'."
     )
+
+
+def library_of_domain(module: str | None) -> str:
+    """What to say where a module can't be imported that a domain needs; nothing of any other."""
+    name = (module or "").partition(".")[0]
+    return next((lacking(domain) for domain, names in LIBRARIES.items() if name in names), "")
+
+
+def require_libraries() -> None:
+    """Raise NotUsableError unless every domain that is switched on has what it needs."""
+    for domain in switched_on():
+        if said := lacking(domain):
+            raise NotUsableError(said)
 
 
 def schemas_of(domains: Iterable[str]) -> frozenset[str]:

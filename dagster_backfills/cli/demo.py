@@ -15,7 +15,7 @@ from dagster_backfills.cli.errors import FAILURES, OK
 from dagster_backfills.cli.output import say
 from dagster_backfills.cli.status import status
 from dagster_backfills.cli.up import require_free, run_dagster, running_postgres
-from dagster_backfills.domain_switches import VARIABLE
+from dagster_backfills.domain_switches import VARIABLE, require_libraries
 from dagster_backfills.instance.dagster_home import dagster_environment
 from dagster_backfills.postgres.migrations import apply_migrations
 
@@ -76,10 +76,12 @@ def demo(
     host: Annotated[str, typer.Option(help="Address of the UI. It asks for no password.")] = "127.0.0.1",
 ) -> None:
     """Migrate, load sample data where there is none, run every domain's backfill, show the state before and after."""
+    os.environ[VARIABLE] = "all"
+    require_libraries()
     if serve:
         require_free(host, port)
     with running_postgres():
-        os.environ.update(dagster_environment() | {VARIABLE: "all"})
+        os.environ.update(dagster_environment())
         for migration in apply_migrations(os.environ["DATABASE_URL"]):
             say(f"Applied migration {migration}.")
         codes = [_demonstrate(each) for each in DEMONSTRATIONS]

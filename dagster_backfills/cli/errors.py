@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import typer
 
+from dagster_backfills.domain_switches import library_of_domain
 from dagster_backfills.errors import NotUsableError, UserError
 from dagster_backfills.redact import redact
 
@@ -65,6 +66,8 @@ def explain(error: BaseException) -> tuple[int, str, str]:
         if isinstance(cause, UserError):
             code = NOT_USABLE if isinstance(cause, NotUsableError) else USAGE
             return code, cause.message, cause.hint
+        if isinstance(cause, ModuleNotFoundError) and (said := library_of_domain(cause.name)):
+            return NOT_USABLE, said, ""
         if type(cause).__module__.split(".")[0] in ("psycopg", "psycopg2"):
             return NOT_USABLE, *_explain_database(cause)
     if isinstance(error, OSError):

@@ -30,17 +30,18 @@ from {module} import main
 if __name__ == "__main__":
     sys.exit(main())
 """
-# The extras' libraries, which are here, are not there: whoever imports one fails as in an environment without.
+# The extras' libraries, which are here, are not found: as in an environment without.
 WITHOUT_EXTRAS = """import sys
+from importlib.machinery import PathFinder
 
 
-class Missing:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {libraries}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+class WithoutExtras(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.split(".")[0] in {libraries} else super().find_spec(name, path, target)
 
 
-sys.meta_path.insert(0, Missing())
+sys.meta_path[sys.meta_path.index(PathFinder)] = WithoutExtras
 """
 DEFINITIONS = """from pathlib import Path
 

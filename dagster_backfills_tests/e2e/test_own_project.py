@@ -58,6 +58,11 @@ def test_a_declaration_is_scaffolded_and_materialized_in_a_project_of_ones_own(p
         (project.defs / "member_months" / name).write_text((EXAMPLES / "member_months" / name).read_text())
     said = project.run("python", "-c", "import polars", expect=1)
     assert "No module named 'polars'" in said
+    for command in (
+        ["kintell", "missing-users", "sessions.csv"],
+        ["demo"],
+    ):  # says which extra it is, and does nothing
+        assert "lacks libraries (" in project.run("backfills", *command, expect=3)
     project.run("dg", "check", "yaml")
     project.run("dg", "check", "defs")
     with psycopg.connect(project.database_url, autocommit=True) as conn:
