@@ -24,7 +24,7 @@ RUN /opt/build/bin/python -m hatchling build -t wheel -d /wheel \
 # The chart starts `dagster-webserver`: that is the one that knows who asks.
 RUN printf '#!/bin/sh\nexec backfills webserver "$@"\n' > /opt/backfills/bin/dagster-webserver
 # What can't load its definitions is no image.
-RUN cd / && /opt/backfills/bin/python -c "from dagster_backfills.definitions import defs; defs()"
+RUN cd / && BACKFILLS_DOMAINS=all /opt/backfills/bin/python -c "from dagster_backfills.definitions import defs; defs()"
 
 FROM ${PYTHON_IMAGE}
 # A user that owns nothing but its home; what it runs belongs to root and can't be changed by it.
@@ -34,6 +34,7 @@ COPY --from=build /opt/backfills /opt/backfills
 ENV PATH=/opt/backfills/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
+    BACKFILLS_DOMAINS=all \
     DAGSTER_HOME=/var/lib/dagster \
     BACKFILLS_HOME=/var/lib/backfills
 USER 10001:10001

@@ -55,9 +55,9 @@ screenshots: install  ## the tutorial's pictures, taken by the browser test (nee
 	BACKFILLS_SCREENSHOTS=docs/images $(BIN)/python -m pytest dagster_backfills_tests/e2e/test_browser.py
 
 lock:  ## resolve the lock files again (needs uv)
-	uv pip compile --universal --no-strip-extras --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command 'make lock' --quiet pyproject.toml -o requirements.lock
-	uv pip compile --universal --no-strip-extras --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command 'make lock' --quiet pyproject.toml --extra embedded --extra speech --extra celery --group dev -c requirements.lock -o requirements-dev.lock
-	uv pip compile --universal --no-strip-extras --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command 'make lock' --quiet pyproject.toml --extra k8s -c requirements.lock -o requirements-k8s.lock
+	uv pip compile --universal --no-strip-extras --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command 'make lock' --quiet pyproject.toml --extra all -o requirements.lock
+	uv pip compile --universal --no-strip-extras --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command 'make lock' --quiet pyproject.toml --extra all --extra embedded --extra speech --extra celery --group dev -c requirements.lock -o requirements-dev.lock
+	uv pip compile --universal --no-strip-extras --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command 'make lock' --quiet pyproject.toml --extra all --extra k8s -c requirements.lock -o requirements-k8s.lock
 	uv pip compile --universal --no-strip-extras --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command 'make lock' --quiet --group build -c requirements.lock -o requirements-build.lock
 
 .PHONY: help install demo dev test quick check audit chaos reference screenshots lock

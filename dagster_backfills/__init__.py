@@ -1,22 +1,33 @@
 """Data backfills into Postgres that are planned, launched, watched and undone through Dagster.
 
-The component `PostgresBackfill` is what `dg` and a `defs.yaml` find here. It is loaded when it is asked for, so that a
-command which needs no Dagster loads none.
+What others build on is imported from here. `PostgresBackfill` is what `dg` and a `defs.yaml` find; `job_type` and
+`JobContext` make a kind of background job, which raises `JobError` or `PermanentJobError`. Each is loaded when it is
+asked for, so that a command which needs no Dagster loads none.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dagster_backfills.components.postgres_backfill import PostgresBackfill
+    from dagster_backfills.domains.queue.context import JobContext
+    from dagster_backfills.domains.queue.errors import JobError, PermanentJobError
+    from dagster_backfills.domains.queue.registry import job_type
 
-__all__ = ["PostgresBackfill"]
+__all__ = ["JobContext", "JobError", "PermanentJobError", "PostgresBackfill", "job_type"]
+
+_MODULES = {
+    "JobContext": "dagster_backfills.domains.queue.context",
+    "JobError": "dagster_backfills.domains.queue.errors",
+    "PermanentJobError": "dagster_backfills.domains.queue.errors",
+    "PostgresBackfill": "dagster_backfills.components.postgres_backfill",
+    "job_type": "dagster_backfills.domains.queue.registry",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "PostgresBackfill":
-        from dagster_backfills.components.postgres_backfill import PostgresBackfill
-
-        return PostgresBackfill
+    if name in _MODULES:
+        return getattr(import_module(_MODULES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from dagster_backfills.domains import switched_off
+from dagster_backfills.domain_switches import switched_off
 
 _DEFS = Path(__file__).parent / "defs"
 

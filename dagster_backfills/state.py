@@ -12,10 +12,14 @@ def project_file(name: str) -> Path:
     return inside if inside.exists() else _PACKAGE.parent / name
 
 
+def in_checkout() -> bool:
+    """Whether the package stands in a checkout of this repository, and not where a wheel was installed."""
+    return (_PACKAGE.parent / "pyproject.toml").is_file()
+
+
 def state_dir() -> Path:
     """`BACKFILLS_HOME`; else `.backfills` in the checkout, or if there is none in the working directory."""
     given = os.environ.get("BACKFILLS_HOME", "").strip()
     if given:
         return Path(given).expanduser().resolve()
-    checkout = (_PACKAGE.parent / "pyproject.toml").is_file()
-    return (_PACKAGE.parent if checkout else Path.cwd()) / ".backfills"
+    return (_PACKAGE.parent if in_checkout() else Path.cwd()) / ".backfills"

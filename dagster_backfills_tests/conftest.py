@@ -32,6 +32,7 @@ _OWN_VARIABLES = (
     "DAGSTER_HOME",
     "DAGSTER_POSTGRES_URL",
     "DAGSTER_EVENT_BATCH_SIZE",
+    "BACKFILLS_DOMAINS",
     "BACKFILLS_DEBUG",
 )
 # Waits for the end of its input, which comes when the session ends, even by SIGKILL.

@@ -31,7 +31,8 @@ def check(
         )
     for folder in folders:
         try:
-            say(f"{folder.name}: {_look(folder)}")
+            lacking = look(folder)
+            say(f"{folder.name}: right" + (f", but {lacking}" if lacking else ""))
         except UserError as error:
             mistakes += 1
             say(f"{folder.name}: {error}")
@@ -39,12 +40,13 @@ def check(
         raise typer.Exit(USAGE)
 
 
-def _look(folder: Path) -> str:
+def look(folder: Path) -> str:
+    """What a right declaration lacks, if anything, and what to do. Raises UserError for one with a mistake."""
     backfill = declared(folder)
     with database_of(backfill.declared.database) as conn:
         inspect(backfill, conn)
         wanted = backfill.declared.stale_by == "triggers"
         lacking = [w.source for w in backfill.watched() if wanted and not SourceTriggers(w).present(conn)]
-    if lacking:
-        return f"right, but no trigger tells of changes in {', '.join(lacking)}: backfills triggers {backfill.name}"
-    return "right"
+    if not lacking:
+        return ""
+    return f"no trigger tells of changes in {', '.join(lacking)}: backfills triggers {backfill.name}"

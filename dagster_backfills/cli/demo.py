@@ -15,6 +15,7 @@ from dagster_backfills.cli.output import say
 from dagster_backfills.cli.run import run_
 from dagster_backfills.cli.status import status
 from dagster_backfills.cli.up import Verbose, require_free, run_dagster, running_postgres
+from dagster_backfills.domain_switches import VARIABLE, require_libraries
 from dagster_backfills.instance.dagster_home import dagster_environment
 from dagster_backfills.postgres.migrations import apply_migrations
 
@@ -76,6 +77,8 @@ def demo(
     verbose: Verbose = False,
 ) -> None:
     """Migrate, load sample data where there is none, run every domain's backfill, show the state before and after."""
+    os.environ[VARIABLE] = "all"
+    require_libraries()
     if serve:
         require_free(host, port)
     with running_postgres():

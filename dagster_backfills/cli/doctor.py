@@ -8,6 +8,7 @@ import typer
 from dagster_backfills.cli.errors import FAILURES
 from dagster_backfills.cli.finding import Finding, Level, found_by
 from dagster_backfills.cli.output import print_json, print_table, say
+from dagster_backfills.domain_switches import switched_off
 
 app = typer.Typer()
 
@@ -45,8 +46,12 @@ def examine() -> list[Finding]:
         connected = doctor_postgres.examine(url)
         findings += connected
         if all(each.check != "postgres" or each.level is not Level.ERROR for each in connected):
+            findings += found_by(doctor_dagster.declarations)
             findings += found_by(lambda: doctor_dagster.examine(url), "dagster")
     if not any(each.check == "daemon" for each in findings):
         findings.append(Finding.warning("dagster", "Not looked at: its tables are in the database."))
-    around = [check for each in doctor_machine.NEIGHBOURS for check in found_by(each)]
+    off = switched_off()
+    around = [
+        found for domain, check in doctor_machine.NEIGHBOURS if domain not in off for found in found_by(check)
+    ]
     return [*machine, *findings, *around]

@@ -1,10 +1,14 @@
-"""The doctor's look at Dagster: its storage, its daemon's heartbeat, its schedules and sensors."""
+"""The doctor's look at Dagster: the declarations, its storage, its daemon's heartbeat, its schedules and sensors."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
+from dagster_backfills.cli.check import look
 from dagster_backfills.cli.finding import Finding
 from dagster_backfills.cli.instance import NOT_YET, InstanceState, Tick, read_instance
 from dagster_backfills.cli.output import duration
+from dagster_backfills.components.loading import declared_folders, project_defs
+from dagster_backfills.errors import UserError
 
 
 def examine(url: str) -> Iterator[Finding]:
@@ -15,6 +19,27 @@ def examine(url: str) -> Iterator[Finding]:
         return
     yield daemon(state)
     yield from ticks(state.ticks)
+
+
+def declarations() -> Iterator[Finding]:
+    """Each declaration of the project that has a mistake or lacks its triggers: what `backfills check` says of it."""
+    folders = declared_folders(project_defs(Path.cwd()))
+    right = 0
+    for folder in folders:
+        try:
+            lacking = look(folder)
+        except UserError as error:
+            yield Finding.error("declarations", f"{folder.name}: {error.message}", error.hint)
+            continue
+        right += not lacking
+        if lacking:
+            said, _, command = lacking.rpartition(": ")
+            yield Finding.warning("declarations", f"{folder.name}: {said}.", f"Make them: {command} --apply")
+    if right == len(folders):
+        yield Finding.ok(
+            "declarations",
+            f"Right: {', '.join(folder.name for folder in folders)}." if folders else "There are none.",
+        )
 
 
 def daemon(state: InstanceState) -> Finding:

@@ -8,6 +8,7 @@ from importlib.metadata import requires, version
 from pathlib import Path
 
 from dagster_backfills.cli.finding import Check, Finding
+from dagster_backfills.domain_switches import VARIABLE, lacking, switched_on
 from dagster_backfills.errors import UserError
 from dagster_backfills.state import project_file, state_dir
 
@@ -80,6 +81,15 @@ def disk(check: str, path: Path, there: Path) -> Finding:
     return Finding.ok(check, found)
 
 
+def domains() -> Iterator[Finding]:
+    on = switched_on()
+    lacks = [lacking(domain) for domain in on if lacking(domain)]
+    for said in lacks:
+        yield Finding.error("domains", said, f"Install it, or leave the domain out of {VARIABLE}.")
+    if not lacks:
+        yield Finding.ok("domains", f"Switched on: {', '.join(on) or 'none'}.")
+
+
 def nats() -> Iterator[Finding]:
     from dagster_backfills.defs.kintell.resources import KintellSettings
 
@@ -146,5 +156,6 @@ def notifications() -> Iterator[Finding]:
         yield Finding.ok("notifications", told)
 
 
-CHECKS: list[Check] = [python, dagster_version, state_folder, dagster_home]
-NEIGHBOURS: list[Check] = [nats, inbox, notifications]
+CHECKS: list[Check] = [python, dagster_version, state_folder, dagster_home, domains]
+# With the domain that each is for.
+NEIGHBOURS: list[tuple[str, Check]] = [("kintell", nats), ("kintell", inbox), ("operations", notifications)]

@@ -6,6 +6,7 @@ import traceback
 
 import typer
 
+from dagster_backfills.domain_switches import library_of_domain
 from dagster_backfills.errors import NotUsableError, UserError
 from dagster_backfills.postgres.explained import chain, explain_database, is_of_database
 from dagster_backfills.redact import redact
@@ -46,6 +47,8 @@ def explain(error: BaseException) -> tuple[int, str, str]:
         if isinstance(cause, UserError):
             code = NOT_USABLE if isinstance(cause, NotUsableError) else USAGE
             return code, cause.message, cause.hint
+        if isinstance(cause, ModuleNotFoundError) and (said := library_of_domain(cause.name)):
+            return NOT_USABLE, said, ""
         if is_of_database(cause):
             return NOT_USABLE, *explain_database(cause)
     if isinstance(error, OSError):

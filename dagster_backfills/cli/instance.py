@@ -12,7 +12,7 @@ import dagster as dg
 from dagster_backfills.cli.errors import explain
 from dagster_backfills.dagster.private import next_tick
 from dagster_backfills.errors import NotUsableError
-from dagster_backfills.instance.dagster_home import dagster_environment
+from dagster_backfills.instance.dagster_home import dagster_environment, stores_in_postgres_here
 from dagster_backfills.instance.launching import CODE_LOCATION
 from dagster_backfills.postgres.connection import connect
 from dagster_backfills.redact import redact
@@ -73,7 +73,7 @@ def read_instance(url: str, ticks: bool = True) -> InstanceState:
 
 def require_instance(url: str) -> None:
     """Raise NotUsableError where Dagster has no tables yet: reading must not be what creates them."""
-    if os.environ.get("DAGSTER_POSTGRES_URL", "").strip():
+    if os.environ.get("DAGSTER_POSTGRES_URL", "").strip() or not stores_in_postgres_here():
         return
     with connect(url, autocommit=True, connect_timeout=10) as conn:
         if conn.execute("select to_regclass('dagster.runs')").fetchone() == (None,):

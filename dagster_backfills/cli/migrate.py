@@ -6,7 +6,8 @@ import typer
 
 from dagster_backfills.cli.errors import FAILURES
 from dagster_backfills.cli.output import print_json, print_table, say
-from dagster_backfills.instance.dagster_home import dagster_database_url
+from dagster_backfills.domain_switches import VARIABLE, switched_off, switched_on
+from dagster_backfills.instance.dagster_home import dagster_database_url, stores_in_postgres_here
 from dagster_backfills.postgres.embedded import resolve_database_url
 from dagster_backfills.postgres.migrations import apply_migrations, migration_state
 from dagster_backfills.postgres.roles import apply_roles
@@ -29,20 +30,31 @@ def migrate(
     """Apply the migrations that the database lacks. Doing it again, or twice at once, does no harm."""
     url = resolve_database_url()
     applied = [] if status else apply_migrations(url, log=say)
-    if not status:
+    if not status and stores_in_postgres_here():
         # Dagster's own tables, too: what runs later need not be allowed to make any.
         dagster_database_url()
     if roles and not status:
         apply_roles(url)
     state = migration_state(url)
     if as_json:
-        print_json({"applied_now": applied, "applied": state.applied, "pending": state.pending})
+        print_json(
+            {
+                "applied_now": applied,
+                "applied": state.applied,
+                "pending": state.pending,
+                "domains": switched_on(),
+            }
+        )
     elif status:
         rows = [(name, "applied") for name in state.applied] + [(name, "waits") for name in state.pending]
         print_table(["migration", "state"], sorted(rows), ids=["migration"])
     else:
         say(*(f"Applied {name}." for name in applied))
-        say(f"The database is up to date: {len(state.applied)} migrations.")
+        said = "1 migration" if len(state.applied) == 1 else f"{len(state.applied)} migrations"
+        say(f"The database is up to date: {said}.")
+        if switched_off():
+            on = ", ".join(switched_on()) or "none. A declaration needs none"
+            say(f"Domains that are switched on ({VARIABLE}): {on}.")
         if roles:
             say("The roles are as sql/roles.sql says.")
     if state.pending:

@@ -46,9 +46,9 @@ def look(conn: psycopg.Connection[Any], url: str, *, ticks: bool = True) -> Stat
         backfills=overviews(conn),
         running=_rows(conn, "running"),
         held=_rows(conn, "held"),
-        imports=_rows(conn, "imports"),
-        queue=_rows(conn, "queue"),
-        chain=_chain(conn),
+        imports=_rows(conn, "imports") if _has(conn, "kintell") else [],
+        queue=_rows(conn, "queue") if _has(conn, "jobs") else [],
+        chain=_chain(conn) if _has(conn, "scoring") else [],
         failures=_rows(conn, "failures"),
         dagster=dagster,
     )
@@ -56,6 +56,11 @@ def look(conn: psycopg.Connection[Any], url: str, *, ticks: bool = True) -> Stat
 
 def _rows(conn: psycopg.Connection[Any], name: str) -> list[dict[str, Any]]:
     return conn.cursor(row_factory=dict_row).execute(_STATEMENTS[name]).fetchall()
+
+
+def _has(conn: psycopg.Connection[Any], schema: str) -> bool:
+    """Whether the domain's schema was ever made."""
+    return conn.execute("select to_regnamespace(%s)", [schema]).fetchone() != (None,)
 
 
 def _chain(conn: psycopg.Connection[Any]) -> list[dict[str, Any]]:

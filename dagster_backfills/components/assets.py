@@ -1,16 +1,16 @@
 """The assets of a declared backfill: one step for all its tables, so that a batch writes them in one transaction."""
 
 import hashlib
-import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from dagster_backfills.components.declaration import Table, split_table
+from dagster_backfills.components.declaration import Table
 from dagster_backfills.components.inspection import refuse_mistakes
 from dagster_backfills.components.validation import named_function
 from dagster_backfills.engine.model import WHOLE
+from dagster_backfills.postgres.table_names import is_named, split_table
 
 if TYPE_CHECKING:
     from dagster_backfills.components.building import Backfill
@@ -110,15 +110,7 @@ def _dependencies(backfill: "Backfill") -> list[set[dg.AssetKey]]:
     unnamed, found = set(named.values()), []
     for table in backfill.declared.tables:
         text = _text(backfill, table)
-        found.append({key for name, key in named.items() if _is_named(name, text)})
+        found.append({key for name, key in named.items() if is_named(name, text)})
         named[table.table] = dg.AssetKey(table.key_path)
     found[0] |= unnamed.difference(*found)
     return found
-
-
-def _is_named(table: str, text: str) -> bool:
-    """Whether SQL names the table, with its schema or, in `public`, without."""
-    schema, name = split_table(table)
-    quoted = rf'("{re.escape(name)}"|\b{re.escape(name)}\b)'
-    qualified = rf'("{re.escape(schema)}"|\b{re.escape(schema)}\b)\.{quoted}'
-    return re.search(qualified if schema != "public" else rf"({qualified}|{quoted})", text) is not None

@@ -1,6 +1,6 @@
 """One declared backfill as objects: its statements, its writes, its rules, and the Dagster definitions made of them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,19 +9,23 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import psycopg
+from psycopg import sql
 
 from dagster_backfills.components.assets import build_assets
-from dagster_backfills.components.declaration import Table, split_table
+from dagster_backfills.components.declaration import Table
 from dagster_backfills.components.planning import build_plan_job
 from dagster_backfills.components.refresh import build_job, build_schedules, build_sensors
-from dagster_backfills.components.resources import database_resources, resource_keys
-from dagster_backfills.components.selection import GENERIC, Selection
-from dagster_backfills.components.staleness import watched_table
 from dagster_backfills.components.validation import named_function
-from dagster_backfills.dagster.checks import Rule, Rules
-from dagster_backfills.engine.model import WHOLE, Compute, Query, Write, WriteSet
+from dagster_backfills.dagster.checks import Rule, Rules, engine_rules
+from dagster_backfills.dagster.own_resources import database_resources, resource_keys
+from dagster_backfills.engine.calendar import calendar_key
+from dagster_backfills.engine.compute import compute_of
+from dagster_backfills.engine.model import WHOLE, Query, Write, WriteSet
+from dagster_backfills.engine.selection import GENERIC, Selection
 from dagster_backfills.engine.watched import WatchedTable
+from dagster_backfills.errors import UserError
 from dagster_backfills.postgres.statements import Statement
+from dagster_backfills.postgres.table_names import split_table
 
 if TYPE_CHECKING:
     from dagster_backfills.components.postgres_backfill import PostgresBackfill
@@ -133,26 +137,13 @@ class Backfill:
 
         return Write(
             table.target(partitioned=self.partitions_def is not None),
-            self._compute(table, params)
+            compute_of(
+                named_function(table.compute, table.asset), self.statements[table.statement].sql, params
+            )
             if table.compute
             else query(table.statement, only_missing=table.only_missing),
             units=query(table.units_statement) if table.units_statement else None,
         )
-
-    def _compute(self, table: Table, params: Mapping[str, Any]) -> Compute:
-        assert table.compute is not None
-        function: Callable[[Any], Any] = named_function(table.compute, table.asset)
-        reads = self.statements[table.statement].sql
-
-        def rows(conn: psycopg.Connection, keys: Sequence[str], units: Sequence[str] | None) -> Any:
-            import pandas as pd  # the code location does without
-
-            binds = {**params, "partition_keys": list(keys), "unit_keys": units, "run_id": ""}
-            cursor = conn.execute(reads, binds)
-            names = [column.name for column in cursor.description or ()]
-            return function(pd.DataFrame(cursor.fetchall(), columns=names))
-
-        return Compute(rows)
 
     # ---- which partitions -------------------------------------------------------------------------------------
 
@@ -177,7 +168,21 @@ class Backfill:
 
     def watched(self) -> list[WatchedTable]:
         """The source tables whose changes make partitions stale."""
-        return [watched_table(self, source, by) for source, by in self.declared.stale_when.items()]
+        return [
+            WatchedTable(self.name, *split_table(source), self._stale_keys(by), self.assets, by)
+            for source, by in self.declared.stale_when.items()
+        ]
+
+    def _stale_keys(self, by: str) -> str:
+        """SQL for the keys of the partitions that `changed_rows` are of."""
+        if by in self.statements:
+            return self.statements[by].sql.replace("%%", "%")
+        cut = self.declared.partitions
+        if cut is None:
+            return "select '' from changed_rows limit 1"
+        column = sql.Identifier("c", by).as_string(None)
+        key = calendar_key(cut.calendar, column, cut.timezone) if cut.calendar else column
+        return f"select {key} from changed_rows as c"  # noqa: S608
 
     def look(self, conn: psycopg.Connection[Any]) -> None:
         """Mark what has changed in the sources, where no trigger does, and commit."""
@@ -210,7 +215,7 @@ class Backfill:
     def rules(self) -> Rules:
         """The declared checks, and the two that hold for every backfill."""
         table = {declared.table: declared.asset for declared in self.declared.tables}
-        first, last = self.assets[0], self.assets[-1]
+        first = self.assets[0]
         declared = {
             name: Rule(
                 table[check.table] if check.table else first,
@@ -220,22 +225,17 @@ class Backfill:
             )
             for name, check in self.declared.check_list
         }
-        waits = f"No partition waits longer than {self.declared.fresh_within // 60} minutes to be written."
-        common = {
-            "no_open_failures": Rule(
-                first, "every failure", "Every partition and every unit could be written."
-            ),
-            "fresh": Rule(last, "every late one", waits, warns=True),
-        }
+        common, generic = engine_rules(first, self.assets[-1], self.declared.fresh_within)
+        for name in common.keys() & declared.keys():
+            raise UserError(
+                f"{self.folder / 'defs.yaml'}: every backfill has a check {name!r} already.",
+                hint="Give yours another name.",
+            )
         statements = {name: statement.sql for name, statement in self.statements.items()}
-        statements |= {
-            "every failure": GENERIC.by_name["open_failures"].sql,
-            "every late one": GENERIC.by_name["late"].sql,
-        }
         return Rules(
             f"{self.group}_checks",
             common | declared,
-            lambda: statements,
+            lambda: statements | generic,
             {"assets": self.assets, "seconds": self.declared.fresh_within},
             database=self.database,
         )

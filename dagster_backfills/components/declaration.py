@@ -1,29 +1,17 @@
 """What a declaration says: the attributes of a `defs.yaml`, with their rules. Not here: what is built of them."""
 
-import re
-
 import dagster as dg
 from pydantic import Field, field_validator, model_validator
 
 from dagster_backfills.engine.model import Mode, Target
+from dagster_backfills.postgres.table_names import split_table
 
-_TABLE = re.compile(r'^(?:(?P<schema>"[^"]+"|[\w$]+)\.)?(?P<name>"[^"]+"|[\w$]+)$')
 _TIME = {
     "hourly": dg.HourlyPartitionsDefinition,
     "daily": dg.DailyPartitionsDefinition,
     "weekly": dg.WeeklyPartitionsDefinition,
     "monthly": dg.MonthlyPartitionsDefinition,
 }
-
-
-def split_table(text: str) -> tuple[str, str]:
-    """Schema and name of a table as SQL writes it: `training.members`, `public."Member"`."""
-    found = _TABLE.match(text.strip())
-    if not found:
-        raise ValueError(
-            f'{text!r} names no table; write schema.table, or schema."Table" where it needs quotes'
-        )
-    return (found["schema"] or "public").strip('"'), found["name"].strip('"')
 
 
 class Partitions(dg.Model):
@@ -51,6 +39,12 @@ class Partitions(dg.Model):
             raise ValueError(f"give one of {', '.join(kinds)}; not {' and '.join(chosen) or 'none'}")
         if self.dynamic is not None and self.keys is None:
             raise ValueError("`dynamic` needs `keys`, the statement that gives them")
+        if self.static == []:
+            raise ValueError("`static` has no key")
+        try:
+            self.definition("any")
+        except Exception as error:  # dates, zones and keys: by Dagster's rules
+            raise ValueError(" ".join(str(error).split())) from error
         return self
 
     def definition(self, name: str) -> dg.PartitionsDefinition:
@@ -59,8 +53,13 @@ class Partitions(dg.Model):
             return dg.DynamicPartitionsDefinition(name=self.dynamic or name)
         if self.static is not None:
             return dg.StaticPartitionsDefinition(self.static)
-        kind = next(kind for kind in _TIME if getattr(self, kind) is not None)
-        return _TIME[kind](start_date=getattr(self, kind), timezone=self.timezone)
+        assert self.calendar is not None
+        return _TIME[self.calendar](start_date=getattr(self, self.calendar), timezone=self.timezone)
+
+    @property
+    def calendar(self) -> str | None:
+        """Which calendar it is, if it is one."""
+        return next((kind for kind in _TIME if getattr(self, kind) is not None), None)
 
 
 class Table(dg.Model):

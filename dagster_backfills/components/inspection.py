@@ -11,13 +11,13 @@ import dagster as dg
 import psycopg
 
 from dagster_backfills.components.declaration import Table
-from dagster_backfills.components.places import Places
-from dagster_backfills.components.validation import line_of, named_statements
+from dagster_backfills.components.validation import named_statements
 from dagster_backfills.dagster.layout import address_of
 from dagster_backfills.engine.model import WHOLE, Compute, Query
 from dagster_backfills.engine.prepared import PreparedWrite
-from dagster_backfills.engine.table.catalog import read_table
+from dagster_backfills.engine.table import catalog
 from dagster_backfills.errors import UserError
+from dagster_backfills.yaml_mistakes import Places
 
 if TYPE_CHECKING:
     from dagster_backfills.components.building import Backfill
@@ -25,10 +25,15 @@ if TYPE_CHECKING:
 
 def inspect(backfill: "Backfill", conn: psycopg.Connection[Any]) -> None:
     """Look at everything that the declaration names. Raises UserError for the first mistake."""
+    if conn.execute("select to_regclass('backfill.source_positions')").fetchone() == (None,):
+        variable = backfill.declared.database
+        raise UserError(
+            f"Database {conn.info.dbname!r} lacks the engine's tables.",
+            hint=f"Run: {f'DATABASE_URL=${variable} ' if variable else ''}backfills migrate",
+        )
     places = Places(backfill.folder / "defs.yaml")
     for number, table in enumerate(backfill.declared.tables):
-        _columns(conn, table, places, number)
-        _rows(backfill, conn, table)
+        _rows(backfill, conn, table, _columns(conn, table, places, number))
     _others(backfill, conn)
     for watched in backfill.watched():
         with _at(places.of("stale_when", _as_written(backfill, watched.source))):
@@ -36,9 +41,9 @@ def inspect(backfill: "Backfill", conn: psycopg.Connection[Any]) -> None:
     conn.rollback()
 
 
-def _columns(conn: psycopg.Connection[Any], table: Table, places: Places, number: int) -> None:
+def _columns(conn: psycopg.Connection[Any], table: Table, places: Places, number: int) -> catalog.Table:
     with _at(places.of("tables", number, "table")):
-        there = read_table(conn, *table.target(partitioned=False).schema_and_table)
+        there = catalog.read_table(conn, *table.target(partitioned=False).schema_and_table)
     for attribute in ("partition_column", "unit"):
         name = getattr(table, attribute)
         if name is not None:
@@ -48,18 +53,18 @@ def _columns(conn: psycopg.Connection[Any], table: Table, places: Places, number
         for name in table.key or ():
             there.column(name)
         there.key_among((), table.key)
+    return there
 
 
-def _rows(backfill: "Backfill", conn: psycopg.Connection[Any], table: Table) -> None:
+def _rows(backfill: "Backfill", conn: psycopg.Connection[Any], table: Table, there: catalog.Table) -> None:
     write = backfill.write(table, {"backfill_id": ""})
-    there = read_table(conn, *write.target.schema_and_table)
-    with _at(line_of(backfill.folder, table.statement)):
+    with _at(backfill.statements[table.statement].place):
         address = address_of(write.target, there, backfill.partitions_def, [])
         if not isinstance(write.source, Compute):
-            PreparedWrite.open(conn, write, address, 0, [WHOLE])
+            PreparedWrite.open(conn, write, address, 0, [WHOLE], table=there)
     if write.units is not None and table.units_statement is not None:
         units = Query(f"select q.partition, q.unit from ({write.units.sql}\n) as q", write.units.params)  # noqa: S608
-        with _at(line_of(backfill.folder, table.units_statement)):
+        with _at(backfill.statements[table.units_statement].place):
             _explain(conn, units.sql, {"unit_keys": None, "run_id": "", **address.binds([]), **units.params})
 
 
@@ -67,14 +72,13 @@ def _others(backfill: "Backfill", conn: psycopg.Connection[Any]) -> None:
     binds = {"assets": backfill.assets, "seconds": 0}
     for name, path, _ in named_statements(backfill.declared):
         if path[0] != "tables":
-            with _at(line_of(backfill.folder, name)):
+            with _at(backfill.statements[name].place):
                 _explain(conn, backfill.statements[name].sql, binds)
 
 
 def _explain(conn: psycopg.Connection[Any], sql: str, binds: dict[str, Any]) -> None:
     try:
-        with conn.transaction(force_rollback=True):
-            conn.execute(f"explain {sql}", binds)
+        conn.execute(f"explain {sql}", binds)
     except psycopg.ProgrammingError as error:
         raise UserError(f"the statement is not valid: {error.diag.message_primary}.") from error
 

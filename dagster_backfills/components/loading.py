@@ -11,6 +11,7 @@ from typing import Any
 import dagster_backfills
 from dagster_backfills.components.building import Backfill
 from dagster_backfills.components.postgres_backfill import TYPE, read
+from dagster_backfills.domain_switches import switched_off
 from dagster_backfills.errors import UserError, close_to
 
 
@@ -57,8 +58,13 @@ def _projects(start: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 
 def declared_folders(defs: Path) -> list[Path]:
-    """The folders below one of definitions that declare a backfill."""
-    files = sorted(defs.rglob("defs.yaml"))
+    """The folders below one of definitions that declare a backfill, but for those of domains that are switched off."""
+    off = switched_off() if defs == Path(dagster_backfills.__file__).parent / "defs" else frozenset()
+    files = [
+        file
+        for file in sorted(defs.rglob("defs.yaml"))
+        if file.relative_to(defs).parts[0].partition("_")[0] not in off
+    ]
     return [file.parent for file in files if TYPE in file.read_text(encoding="utf-8")]
 
 

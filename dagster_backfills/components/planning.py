@@ -1,6 +1,6 @@
-"""The plan of a declared backfill: which partitions, what a run of them would do, and the job that says so in Dagster.
+"""The plan of a declared backfill: which partitions, and what a run of them would do.
 
-Not here: how a plan is found (`engine/plan`), nor how it looks (`dagster/plan_report`).
+Not here: how a plan is found (`engine/plan`), nor how it looks (`dagster/plan_report`, `dagster/jobs`).
 """
 
 from collections.abc import Callable, Sequence
@@ -9,14 +9,13 @@ from uuid import uuid4
 
 import dagster as dg
 import psycopg
-from pydantic import Field
 
-from dagster_backfills.components.selection import Which
 from dagster_backfills.dagster.io_manager import VARIABLES
+from dagster_backfills.dagster.jobs import Plan, plan_job
 from dagster_backfills.dagster.layout import address_of
-from dagster_backfills.dagster.plan_report import report_metadata
 from dagster_backfills.engine.explain import Explanation, Part, explain
 from dagster_backfills.engine.plan import Report, combined, plan
+from dagster_backfills.engine.selection import Which
 from dagster_backfills.engine.session import Connect
 from dagster_backfills.engine.settings import EngineSettings
 from dagster_backfills.engine.table.catalog import read_table
@@ -25,17 +24,6 @@ from dagster_backfills.errors import UserError
 
 if TYPE_CHECKING:
     from dagster_backfills.components.building import Backfill
-
-
-class Plan(dg.Config):
-    """Which partitions to plan."""
-
-    which: Which = Field(
-        default=Which.needed,
-        description="needed: stale, missing or failed; due: what automation would write; stale; missing; failed; all; "
-        "named: those in `partitions`.",
-    )
-    partitions: list[str] = Field(default=[], description="Partition keys, with `which: named`.")
 
 
 def plan_backfill(
@@ -90,39 +78,12 @@ def parts_of(
 
 
 def build_plan_job(backfill: "Backfill") -> dg.JobDefinition:
-    """The job that plans a backfill: nothing is written, the report is metadata of its step."""
+    """The job that plans a backfill."""
 
-    @dg.op(
-        name=f"plan_{backfill.name}_partitions",
-        description="Say what a run would do, by doing it and rolling back.",
-        required_resource_keys={backfill.database},
-    )
-    def rehearse(context: dg.OpExecutionContext, config: Plan) -> dg.Output[None]:
-        if (config.which is Which.named) != bool(config.partitions):
-            raise dg.Failure("Give `partitions` with `which: named`, and only then.", allow_retries=False)
-        connect = getattr(context.resources, backfill.database).connect
-        try:
-            report = plan_backfill(
-                backfill, connect, config.which, config.partitions,
-                instance=context.instance, log=context.log.warning,
-            )  # fmt: skip
-        except UserError as error:
-            raise dg.Failure(str(error), allow_retries=False) from error
-        return dg.Output(None, metadata=report_metadata(report))
+    def plan_in_run(context: dg.OpExecutionContext, config: Plan) -> Report:
+        connect, log = getattr(context.resources, backfill.database).connect, context.log.warning
+        return plan_backfill(
+            backfill, connect, config.which, config.partitions, instance=context.instance, log=log
+        )
 
-    @dg.config_mapping
-    def flat(config: Plan) -> dict[str, Any]:
-        given = {"which": config.which.value, "partitions": config.partitions}
-        return {"ops": {rehearse.name: {"config": given}}}
-
-    @dg.job(
-        name=f"plan_{backfill.name}",
-        description=f"What a run of {backfill.name} would change, row by row counted. Nothing is written.",
-        config=flat,
-        executor_def=dg.in_process_executor,
-        tags={"backfills/domain": backfill.group},
-    )
-    def planned() -> None:
-        rehearse()
-
-    return planned
+    return plan_job(backfill.name, backfill.group, backfill.database, plan_in_run)

@@ -3,19 +3,20 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import dagster as dg
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from dagster_backfills.components.building import Backfill
 from dagster_backfills.components.declaration import Check, Partitions, Resources, Schedule, Table
-from dagster_backfills.components.mistaken import Mistaken, in_place_of, take
-from dagster_backfills.components.places import Places
 from dagster_backfills.components.scaffolding import DraftScaffolder
-from dagster_backfills.components.validation import lenient, mistake, validate
+from dagster_backfills.components.validation import validate
+from dagster_backfills.dagster.mistaken import Mistaken, in_place_of, take
 from dagster_backfills.errors import UserError
+from dagster_backfills.postgres.table_names import split_table
+from dagster_backfills.yaml_mistakes import Places, lenient, mistake
 
 TYPE = "dagster_backfills.PostgresBackfill"
 
@@ -83,6 +84,13 @@ class PostgresBackfill(dg.Component, dg.Model, dg.Resolvable):
     )
     resources: Resources | None = Field(default=None, description="The project's own, in place of ours.")
 
+    @field_validator("sources", "stale_when")
+    @classmethod
+    def _name_tables(cls, value: Any) -> Any:
+        for name in value:
+            split_table(name)
+        return value
+
     @classmethod
     def get_model_cls(cls) -> type[BaseModel]:
         return lenient(cls.model())
@@ -109,6 +117,11 @@ class PostgresBackfill(dg.Component, dg.Model, dg.Resolvable):
             return backfill.definitions()
         except UserError as error:
             return in_place_of(self.name or folder.name, error)
+        except (
+            Exception
+        ) as error:  # what Dagster refuses, a name or a cron expression say, takes no other down either
+            said = f"{folder / 'defs.yaml'}: Dagster refuses it: {' '.join(str(error).split())}"
+            return in_place_of(self.name or folder.name, UserError(said))
 
     def at(self, folder: Path) -> Backfill:
         """The backfill of this declaration, with the statements of its folder. Raises UserError for a mistake."""

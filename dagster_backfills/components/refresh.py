@@ -5,53 +5,23 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import psycopg
-from pydantic import Field
 
 from dagster_backfills.components.assets import observed, output_names
 from dagster_backfills.components.declaration import Schedule
 from dagster_backfills.components.inspection import refuse_mistakes
-from dagster_backfills.components.selection import Which
 from dagster_backfills.dagster.automation import partition_sync_sensor, refresh_sensor
+from dagster_backfills.dagster.jobs import Refresh, refresh_job
+from dagster_backfills.engine.selection import Which
 from dagster_backfills.errors import UserError
 
 if TYPE_CHECKING:
     from dagster_backfills.components.building import Backfill
 
 
-class Refresh(dg.Config):
-    """Which partitions to write."""
-
-    which: Which = Field(
-        default=Which.due,
-        description="due: stale, missing or failed, but for those that failed a moment ago; needed: stale, missing or "
-        "failed; stale; missing; failed; all; named: those in `partitions`.",
-    )
-    partitions: list[str] = Field(default=[], description="Partition keys, with `which: named`.")
-
-
 def build_job(backfill: "Backfill") -> dg.JobDefinition:
     """The job for work that lies scattered: repairs, what is stale, what is new. Its launchpad is flat."""
     ops = [_op(backfill, position) for position in range(len(backfill.declared.tables))]
-
-    @dg.config_mapping
-    def flat(config: Refresh) -> dict[str, Any]:
-        given = {"config": {"which": config.which.value, "partitions": config.partitions}}
-        return {"ops": {op.name: given for op in ops}}
-
-    @dg.job(
-        name=f"refresh_{backfill.name}",
-        description=f"Write the partitions of {backfill.name} that need it, however scattered, in one run.",
-        config=flat,
-        executor_def=dg.in_process_executor,
-        tags={"backfills/domain": backfill.group},
-        hooks=backfill.rules.after(),
-    )
-    def refresh() -> None:
-        # Steps that do not wait for each other: a partition that can't be filled holds up nobody's counts.
-        for op in ops:
-            op()
-
-    return refresh
+    return refresh_job(backfill.name, backfill.group, ops, backfill.rules.after())
 
 
 def _op(backfill: "Backfill", position: int) -> dg.OpDefinition:
@@ -76,8 +46,7 @@ def _op(backfill: "Backfill", position: int) -> dg.OpDefinition:
 def _keys(backfill: "Backfill", context: dg.OpExecutionContext, config: Refresh, position: int) -> list[str]:
     if position and config.which not in (Which.due, Which.needed, Which.stale):
         return []  # all that is asked for is written from its first table on
-    if (config.which is Which.named) != bool(config.partitions):
-        raise dg.Failure("Give `partitions` with `which: named`, and only then.", allow_retries=False)
+    config.refuse_contradiction()
     try:
         with backfill.connect(context) as conn:
             refuse_mistakes(backfill, conn)

@@ -11,10 +11,10 @@ from pathlib import Path
 import dagster as dg
 from pydantic import BaseModel, Field
 
-from dagster_backfills.components.declaration import split_table
 from dagster_backfills.engine.table.catalog import Table
 from dagster_backfills.errors import UserError
 from dagster_backfills.postgres.statements import load_statements
+from dagster_backfills.postgres.table_names import split_table
 
 
 class DraftParams(BaseModel):
@@ -56,8 +56,8 @@ class Draft:
         folder.mkdir(parents=True, exist_ok=True)
         for file, lines in texts.items():
             file.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        file = folder / "queries.sql"
-        return [f"{file}, line {s.line}: {s.name}" for s in load_statements(file).by_name.values()]
+        written = load_statements(folder / "queries.sql").by_name.values()
+        return [f"{statement.place}: {statement.name}" for statement in written]
 
     def _defs(self) -> Iterator[str]:
         cut, unit = self.params.partition_column, self.params.unit

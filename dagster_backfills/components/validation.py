@@ -8,13 +8,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import dagster as dg
-from pydantic import BaseModel, ValidationError, model_validator
-
-from dagster_backfills.components.declaration import split_table
-from dagster_backfills.components.places import Places, name_of
 from dagster_backfills.errors import UserError, close_to
 from dagster_backfills.postgres.statements import Statement, load_statements
+from dagster_backfills.postgres.table_names import split_table
+from dagster_backfills.yaml_mistakes import Places, name_of
 
 if TYPE_CHECKING:
     from dagster_backfills.components.postgres_backfill import PostgresBackfill
@@ -23,38 +20,6 @@ _ROWS = frozenset({"partition_keys", "unit_keys", "window_start", "window_end", 
 _OF_ASSETS = frozenset({"assets", "seconds"})
 _NOTHING: frozenset[str] = frozenset()
 Path_ = tuple[str | int, ...]
-
-
-def mistake(error: ValidationError, model: type[dg.Model], places: Places) -> UserError:
-    """The first thing that the schema says against a declaration, in words."""
-    first = error.errors()[0]
-    path = tuple(step for step in first["loc"] if _stands(step, first["loc"]))
-    where = places.of(*path)
-    if first["type"] == "extra_forbidden":
-        known = _attributes(model, path[:-1])
-        return UserError(f"{where}: there is no attribute `{name_of(path)}`.", close_to(str(path[-1]), known))
-    words = first["msg"].removeprefix("Value error, ")
-    return UserError(f"{where}: `{name_of(path)}`: {words}." if path else f"{where}: {words}.")
-
-
-def lenient(model: type[BaseModel]) -> type[BaseModel]:
-    """The same model, that is empty in place of raising: one mistake must not take the whole project down."""
-
-    class Lenient(model):  # type: ignore[misc, valid-type]
-        @model_validator(mode="wrap")
-        @classmethod
-        def _empty(cls, value: Any, handler: Callable[[Any], Any]) -> Any:
-            try:
-                return handler(value)
-            except ValidationError:
-                return cls.model_construct()
-
-    Lenient.__name__, Lenient.__qualname__, Lenient.__doc__ = (
-        model.__name__,
-        model.__qualname__,
-        model.__doc__,
-    )
-    return Lenient
 
 
 def validate(declared: "PostgresBackfill", folder: Path) -> Mapping[str, Statement]:
@@ -69,14 +34,14 @@ def validate(declared: "PostgresBackfill", folder: Path) -> Mapping[str, Stateme
         unknown = sorted(statements[value].binds - allowed)
         if unknown:
             raise UserError(
-                f"{line_of(folder, value)}: statement {value!r} binds :{unknown[0]}, which nothing gives.",
+                f"{statements[value].place}: statement {value!r} binds :{unknown[0]}, which nothing gives.",
                 hint=close_to(unknown[0], allowed),
             )
     _check_tables(declared, places)
     for source, by in declared.stale_when.items():
         if by in statements and statements[by].binds:
             raise UserError(
-                f"{line_of(folder, by)}: {by!r} is asked of changed rows of {source}, and binds nothing."
+                f"{statements[by].place}: {by!r} is asked of changed rows of {source}, and binds nothing."
             )
     if declared.report is not None:
         named_function(declared.report, places.of("report"))
@@ -142,46 +107,11 @@ def named_statements(declared: "PostgresBackfill") -> Iterator[tuple[str, Path_,
         yield check.query, ("checks", name), _OF_ASSETS
 
 
-def line_of(folder: Path, statement: str) -> str:
-    """The file and line of a statement."""
-    for path in _files(folder):
-        found = load_statements(path).by_name.get(statement)
-        if found is not None:
-            return f"{path}, line {found.line}"
-    return str(folder / "queries.sql")
-
-
-def _files(folder: Path) -> list[Path]:
-    return [path for path in (folder / "queries.sql", folder / "checks.sql") if path.is_file()]
-
-
 def _statements(folder: Path) -> dict[str, Statement]:
-    if not _files(folder):
+    files = [path for path in (folder / "queries.sql", folder / "checks.sql") if path.is_file()]
+    if not files:
         raise UserError(
             f"{folder} has no queries.sql.",
             hint="Write the statements that the declaration names into it, each behind `-- name: …`.",
         )
-    return dict(load_statements(*_files(folder)).by_name)
-
-
-def _stands(step: str | int, path: tuple[str | int, ...]) -> bool:
-    """Whether a step of pydantic's stands in the file: the names of its choices of types don't."""
-    return isinstance(step, int) or step not in ("str", "Check", "Schedule", "list[str]") or step == path[0]
-
-
-def _attributes(model: type[dg.Model], path: tuple[str | int, ...]) -> list[str]:
-    """The attributes that there are at a place."""
-    for step in path:
-        field = model.model_fields.get(str(step))
-        inner = [kind for kind in _kinds(field.annotation) if issubclass(kind, dg.Model)] if field else []
-        model = inner[0] if inner else model
-    return list(model.model_fields)
-
-
-def _kinds(annotation: Any) -> Iterator[type]:
-    """The classes in an annotation: of `list[Table] | None`, Table and None's."""
-    arguments = getattr(annotation, "__args__", ())
-    if isinstance(annotation, type) and not arguments:
-        yield annotation
-    for argument in arguments:
-        yield from _kinds(argument)
+    return dict(load_statements(*files).by_name)

@@ -13,6 +13,8 @@ import dagster as dg
 import psycopg
 from psycopg.rows import dict_row
 
+from dagster_backfills.engine.selection import GENERIC
+
 _SHOWN = 20
 
 
@@ -151,3 +153,13 @@ def _named(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _cell(value: Any) -> str | int | float | bool | None:
     return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def engine_rules(first: str, last: str, seconds: int) -> tuple[dict[str, Rule], dict[str, str]]:
+    """The two rules that hold for every backfill, at its first and last asset; and their statements."""
+    waits = f"No partition waits longer than {seconds // 60} minutes to be written."
+    rules = {
+        "no_open_failures": Rule(first, "every failure", "Every partition and every unit could be written."),
+        "fresh": Rule(last, "every late one", waits, warns=True),
+    }
+    return rules, {"every failure": GENERIC["open_failures"], "every late one": GENERIC["late"]}

@@ -10,7 +10,12 @@ from pydantic import Field
 
 from dagster_backfills.dagster.cause import started_by
 from dagster_backfills.dagster.layout import address_of, refuse_twins
-from dagster_backfills.dagster.partition_events import Reporter, announce_partitions, narrow_to_unreported
+from dagster_backfills.dagster.partition_events import (
+    Reporter,
+    announce_partitions,
+    narrow_to_unreported,
+    stock_storage_note,
+)
 from dagster_backfills.dagster.report import (
     ProgressLog,
     failure_of,
@@ -134,6 +139,10 @@ class _Storing:
         if not self.keys or not self.write_set.writes:
             self.context.log.info("No partition is due: nothing to write.")
             return
+        if self.own is not None and (
+            note := stock_storage_note(self.context.step_context.instance, len(self.keys))
+        ):
+            self.context.log.info(note)
         runner = Runner(
             connect=self.manager.postgres.connect,
             run_identity=run_identity(self.context),

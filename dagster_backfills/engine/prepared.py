@@ -55,9 +55,10 @@ class PreparedWrite:
         keys: Sequence[str],
         *,
         journal: bool = True,
+        table: Table | None = None,
     ) -> "PreparedWrite":
-        """Read the table and check the write against it. Raises UserError where they do not fit."""
-        table = read_table(conn, *write.target.schema_and_table)
+        """Read the table, if it is not given, and check the write against it. Raises UserError where they don't fit."""
+        table = table or read_table(conn, *write.target.schema_and_table)
         journals = journal and write.target.journal and bool(table.identity)
         prepared = cls(write, table, address, f"backfill_stage_{number}", journals=journals)
         prepared.attach(conn)

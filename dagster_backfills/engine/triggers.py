@@ -130,10 +130,11 @@ def apply(conn: psycopg.Connection[Any], wanted: Sequence[SourceTriggers]) -> No
         for triggers in wanted:
             try:
                 conn.execute(triggers.create())
-            except psycopg.ProgrammingError as error:
+            except (psycopg.ProgrammingError, psycopg.NotSupportedError) as error:
                 raise UserError(
                     f"The triggers on {triggers.watched.source} can't be made: {error.diag.message_primary}.",
-                    hint="Let the table's owner run what `backfills triggers` prints, or declare `stale_by: look`.",
+                    hint="Let the table's owner run what `backfills triggers` prints, or declare `stale_by: look`; "
+                    "for a view or a foreign table, `due`.",
                 ) from error
 
 

@@ -28,15 +28,23 @@ _CREATING, _COMPLETE = "Being created by backfills", "Tables of Dagster's own, c
 def dagster_environment() -> dict[str, str]:
     """The variables that make `dagster`, its daemon and its runs use this project's instance and database.
 
-    Starts the embedded server if need be and creates Dagster's tables. What the user has set is left as it is.
+    Starts the embedded server if need be and creates Dagster's tables. What the user has set is left as it is, and an
+    instance of the user's own, which stores elsewhere, is given no tables.
     """
     return {
         "DATABASE_URL": resolve_database_url(),
-        "DAGSTER_POSTGRES_URL": dagster_database_url(),
+        **({"DAGSTER_POSTGRES_URL": dagster_database_url()} if stores_in_postgres_here() else {}),
         "DAGSTER_HOME": os.environ.get("DAGSTER_HOME", "").strip() or str(_own_home()),
         # The materializations of a wide run are written in batches: 1,000 in about a second, not half a minute.
         "DAGSTER_EVENT_BATCH_SIZE": os.environ.get("DAGSTER_EVENT_BATCH_SIZE", "").strip() or "1000",
     }
+
+
+def stores_in_postgres_here() -> bool:
+    """Whether the instance has our storage: it is ours, or the `dagster.yaml` of `DAGSTER_HOME` names it."""
+    given = os.environ.get("DAGSTER_HOME", "").strip()
+    file = Path(given) / "dagster.yaml"
+    return not (given and file.is_file()) or "dagster_backfills.instance.storage" in file.read_text("utf-8")
 
 
 def dagster_database_url() -> str:

@@ -2,11 +2,11 @@
 
 A migration is a file, `<schema>/NNNN_name.sql`; its name is its id, and the numbers order those of all schemas. The
 schema that its folder is named after is made first, unless it is there and empty. A file beside the folders belongs to
-no schema alone.
+no schema alone. Of the domains only those that are switched on have theirs made.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +17,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
+from dagster_backfills.domain_switches import DOMAINS, schemas_of, switched_on
 from dagster_backfills.errors import NotUsableError
 from dagster_backfills.postgres.blockers import Blockers
 from dagster_backfills.postgres.connection import connect
@@ -114,7 +115,7 @@ def apply_migrations(
         while conn.execute("select pg_try_advisory_lock(%s)", [_ADVISORY_LOCK]).fetchone() != (True,):
             time.sleep(0.1)
         noted = _noted(conn)
-        migrations = _migrations(directory)
+        migrations = _migrations(directory, noted)
         pending = [each for each in migrations if each.id not in noted]
         schemas = {"backfill", *(each.schema for each in pending)} - {""}
         _refuse_strangers(conn, schemas - {each.schema for each in migrations if each.id in noted})
@@ -127,7 +128,7 @@ def migration_state(url: str, directory: Path | None = None) -> MigrationState:
     """What is applied and what waits. Only reads."""
     with connect(url, autocommit=True) as conn:
         noted = _noted(conn)
-    found = _migrations(directory)
+    found = _migrations(directory, noted)
     return MigrationState(
         applied=[each.id for each in found if each.id in noted],
         pending=[each.id for each in found if each.id not in noted],
@@ -143,10 +144,13 @@ def require_migrations(url: str, directory: Path | None = None) -> None:
         raise MigrationError(f"The database lacks migration {pending[0]}{more}.", "Run: backfills migrate")
 
 
-def _migrations(directory: Path | None) -> list[_Migration]:
+def _migrations(directory: Path | None, noted: Collection[str]) -> list[_Migration]:
+    """Those that are wanted, or were once: a domain that is switched off again keeps what it has."""
     root = directory or migrations_dir()
     files = sorted(root.rglob("*.sql"), key=lambda path: path.name)
-    return [_Migration(path, path.parent.name if path.parent != root else "") for path in files]
+    found = [_Migration(path, path.parent.name if path.parent != root else "") for path in files]
+    unwanted = schemas_of(DOMAINS) - schemas_of(switched_on())
+    return [each for each in found if each.schema not in unwanted or each.id in noted]
 
 
 def _noted(conn: Connection) -> dict[str, str]:

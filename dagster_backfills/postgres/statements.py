@@ -24,7 +24,7 @@ _TOKEN = re.compile(
 
 @dataclass(frozen=True)
 class Statement:
-    """One statement of a file. `sql` has psycopg's binds (`%(name)s`); `line` is its name's line in the file.
+    """One statement of a file. `sql` has psycopg's binds (`%(name)s`); `place` is its file and its name's line there.
 
     returns: what a call gives, `$` one value, `^` one row, `!` how many rows it touched, nothing all rows.
     """
@@ -32,7 +32,7 @@ class Statement:
     name: str
     sql: str
     binds: frozenset[str]
-    line: int
+    place: str
     returns: str = ""
 
     def __call__(self, conn: Any, **binds: Any) -> Any:
@@ -57,10 +57,10 @@ class Statements:
         """Raises FileNotFoundError, and UserError for a name that stands twice."""
         found: dict[str, Statement] = {}
         for path in self._paths:
-            for statement in _read(path.read_text(encoding="utf-8")):
+            for statement in _read(path):
                 if statement.name in found:
                     raise UserError(
-                        f"{path}, line {statement.line}: there is a statement {statement.name!r} already.",
+                        f"{statement.place}: there is a statement {statement.name!r} already.",
                         hint="Give each statement a name of its own.",
                     )
                 found[statement.name] = statement
@@ -82,15 +82,16 @@ def load_statements(*paths: Path) -> Statements:
     return Statements(*paths)
 
 
-def _read(text: str) -> Iterator[Statement]:
+def _read(path: Path) -> Iterator[Statement]:
+    text = path.read_text(encoding="utf-8")
     names = list(_NAME.finditer(text))
     for name, following in zip(names, [*names[1:], None], strict=True):
         body = text[name.end() : following.start() if following else None]
         binds: set[str] = set()
         statement = _BEHIND.sub("", body).strip().removesuffix(";")
         sql = _TOKEN.sub(partial(_as_psycopg, binds), statement).rstrip()
-        line = text.count("\n", 0, name.start()) + 1
-        yield Statement(name[1], sql, frozenset(binds), line, name[2])
+        place = f"{path}, line {text.count(chr(10), 0, name.start()) + 1}"
+        yield Statement(name[1], sql, frozenset(binds), place, name[2])
 
 
 def _as_psycopg(binds: set[str], token: re.Match[str]) -> str:

@@ -138,6 +138,29 @@ def test_a_check_names_each_backfill_and_fails_for_one_with_a_mistake(
     assert "Did you mean member_months" in run("triggers", "member_month").stderr
 
 
+def test_the_doctor_says_of_declarations_what_a_check_says(
+    run: Run, project: Path, conn: psycopg.Connection
+) -> None:
+    def found() -> list[tuple[str, str, str]]:
+        findings = json.loads(run("doctor", "--json").stdout)["findings"]
+        return [(f["level"], f["found"], f["advice"]) for f in findings if f["check"] == "declarations"]
+
+    assert found() == [("ok", "There are none.", "")]
+    conn.execute(GYM + MONTHS)
+    copied(project, "member_months")
+    [lacking] = found()
+    assert lacking == (
+        "warning",
+        "member_months: no trigger tells of changes in public.members, public.member_activities.",
+        "Make them: backfills triggers member_months --apply",
+    )
+    run("triggers", "member_months", "--apply")
+    assert found() == [("ok", "Right: member_months.", "")]
+    copied(project, "kintell_users")  # over tables that are not there
+    [(level, said, _)] = found()
+    assert level == "error" and said.startswith("kintell_users: ") and "queries.sql, line 1: " in said
+
+
 VISITED = (
     "select count(distinct (member_id, date_trunc('month', activity_date))) from public.member_activities"
 )

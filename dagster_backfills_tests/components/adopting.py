@@ -49,12 +49,12 @@ def copied(tmp_path: Path, example: str, *changes: tuple[str, str]) -> Path:
 class Adopter:
     """One declared backfill at work on one database."""
 
-    def __init__(self, backfill: Backfill, url: str, instance: dg.DagsterInstance) -> None:
+    def __init__(self, backfill: Backfill, url: str, instance: dg.DagsterInstance, **settings: Any) -> None:
         self.backfill, self.instance = backfill, instance
         postgres = PostgresResource(url=url)
         self.resources = {
             backfill.database: postgres,
-            backfill.io_manager: PostgresIOManager(postgres=postgres, retry_seconds=0.001),
+            backfill.io_manager: PostgresIOManager(postgres=postgres, **{"retry_seconds": 0.001, **settings}),
         }
         self.repository = dg.Definitions(
             assets=[backfill.assets_def],
@@ -111,9 +111,10 @@ class Adopter:
 
 
 @contextmanager
-def adopter(backfill: Backfill, url: str) -> Iterator[Adopter]:
+def adopter(backfill: Backfill, url: str, **settings: Any) -> Iterator[Adopter]:
+    """settings: of the engine."""
     with dg.instance_for_test() as instance:
-        yield Adopter(backfill, url, instance)
+        yield Adopter(backfill, url, instance, **settings)
 
 
 def query(conn: psycopg.Connection[Any], text: str) -> list[Any]:

@@ -65,6 +65,26 @@ MISTAKES: dict[str, tuple[Change, str, str]] = {
         "defs.yaml, line 7: `tables[0].table`: 'attendance member_months' names no table",
         "",
     ),
+    "a day that is none": (
+        ("{keys: gyms}", '{daily: "31.1.2026"}'),
+        "defs.yaml, line 4: `partitions`: time data '31.1.2026' does not match format",
+        "",
+    ),
+    "a time zone that is none": (
+        ("{keys: gyms}", '{daily: "2026-01-31", timezone: Mars/Base}'),
+        "defs.yaml, line 4: `partitions`: 'No time zone found with key Mars/Base'",
+        "",
+    ),
+    "no key at all": (
+        ("{keys: gyms}", "{static: []}"),
+        "defs.yaml, line 4: `partitions`: `static` has no key.",
+        "",
+    ),
+    "a source that names no table": (
+        ("{public.members: gym_id", "{a b c: gym_id"),
+        "defs.yaml, line 5: `stale_when`: 'a b c' names no table",
+        "",
+    ),
     "a function that is none": (
         ("  schedule:", "  report: no.such:function\n  schedule:"),
         "defs.yaml, line 11: 'no.such:function' can't be loaded: No module named 'no'",
@@ -213,6 +233,28 @@ def loaded(project: Path) -> dict[str, str]:
 )
 def test_one_bad_declaration_does_not_take_the_others_down(project: Path, name: str) -> None:
     change, message, _ = MISTAKES[name]
+    copied(project, "member_months", change)
+    there = loaded(project)
+    assert "kintell/users" in there
+    assert message in there["member_months_declaration"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("30 1 * * *", "30 1 * *"), "Dagster refuses it: Found invalid cron schedule '30 1 * *'"),
+        (("unit: member_id", "owners: [nobody]"), "Dagster refuses it: Invalid owner 'nobody'"),
+        (
+            ("every_visitor_has_a_month: v", "every visitor: v"),
+            'every visitor" is not a valid name in Dagster',
+        ),
+        (("every_visitor_has_a_month: v", "fresh: v"), "every backfill has a check 'fresh' already"),
+    ],
+    ids=["a cron expression", "an owner", "the name of a check", "the name of a check of every backfill"],
+)
+def test_what_dagster_refuses_does_not_take_the_others_down_either(
+    project: Path, change: Change, message: str
+) -> None:
     copied(project, "member_months", change)
     there = loaded(project)
     assert "kintell/users" in there

@@ -191,6 +191,26 @@ def test_a_trigger_that_would_fail_is_refused_and_none_is_made(shop: psycopg.Con
     assert catalog(shop, "shop", "backfill") == before
 
 
+def test_whoever_does_not_own_the_table_is_told_what_to_do_instead(shop: psycopg.Connection) -> None:
+    role = sql.Identifier(f"guest_{uuid.uuid4().hex[:8]}")
+    shop.execute(sql.SQL("create role {0}; grant usage on schema shop, backfill to {0}").format(role))
+    shop.execute(
+        sql.SQL("grant create on schema backfill to {0}; grant select on shop.orders to {0}").format(role)
+    )
+    try:
+        shop.execute(sql.SQL("set role {}").format(role))
+        with pytest.raises(UserError, match=r"The triggers on shop\.orders can't be made: ") as raised:
+            apply(shop, [SourceTriggers(watched())])
+    finally:
+        shop.execute("reset role")
+        shop.execute(sql.SQL("drop owned by {0}; drop role {0}").format(role))
+    assert raised.value.hint.startswith(
+        "Let the table's owner run what `backfills triggers` prints, or declare"
+    )
+    assert query(shop, "select count(*) from pg_proc where pronamespace = 'backfill'::regnamespace"
+                       " and proname = 'totals of shop.orders'") == [0]  # fmt: skip
+
+
 # ---- looking ----------------------------------------------------------------------------------------------------
 
 

@@ -131,3 +131,24 @@ def test_an_asset_that_is_written_with_another_has_what_was_said_of_it(
     assert {key: values for key, (values, _) in said.items()} == {
         key: {"added": 1} | ({"of partition": 5} if key == "b" else {}) for key in KEYS
     }
+
+
+@pytest.mark.parametrize("count", [499, 500])
+def test_a_wide_run_on_dagsters_own_storage_says_once_what_it_waits_for(
+    database_url: str, conn: Any, count: int
+) -> None:
+    conn.execute("create schema t; create table t.items (part text primary key)")
+    keys = [f"k{number:03}" for number in range(count)]
+
+    @dg.asset(
+        key=["t", "items"], partitions_def=dg.StaticPartitionsDefinition(keys), metadata={"partition_expr": "part"},
+        backfill_policy=dg.BackfillPolicy.single_run(),
+    )  # fmt: skip
+    def items() -> Query:
+        return Query("select k as part from unnest(%(partition_keys)s::text[]) as k")
+
+    with dg.instance_for_test() as instance:
+        result = materialize(database_url, items, keys=(keys[0], keys[-1]), instance=instance)
+        said = [entry.user_message for entry in instance.all_logs(result.run_id)]
+    notes = [text for text in said if "announced by itself before the run starts, 10 s or so" in text]
+    assert len(notes) == (1 if count == 500 else 0)

@@ -1,4 +1,7 @@
-"""A Dagster project of somebody else's: a virtual environment with the built wheel, and nothing of this checkout."""
+"""A Dagster project of somebody else's: a virtual environment with the built wheel, and nothing of this checkout.
+
+Of what is installed here it has the engine's dependencies, and none of the libraries of the extras.
+"""
 
 import os
 import subprocess
@@ -10,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.servers import ServerFailed, Webserver, _free_port, _start, _stop
+from dagster_backfills.domain_switches import LIBRARIES
 from dagster_backfills_tests.e2e.graphql import wait_for
 
 SCRIPTS = {
@@ -25,6 +29,19 @@ import sys
 from {module} import main
 if __name__ == "__main__":
     sys.exit(main())
+"""
+# The extras' libraries, which are here, are not found: as in an environment without.
+WITHOUT_EXTRAS = """import sys
+from importlib.machinery import PathFinder
+
+
+class WithoutExtras(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.split(".")[0] in {libraries} else super().find_spec(name, path, target)
+
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = WithoutExtras
 """
 DEFINITIONS = """from pathlib import Path
 
@@ -128,6 +145,9 @@ def make_project(root: Path, checkout: Path, database_url: str, extra: Sequence[
     project.defs.mkdir(parents=True)
     # What the wheel depends on is here already: a path behind its own, whose `.pth` files count for nothing.
     (site / "dependencies.pth").write_text(f"{project.folder / 'src'}\n{sysconfig.get_path('purelib')}\n")
+    libraries = {name for names in LIBRARIES.values() for name in names}
+    (site / "without_extras.py").write_text(WITHOUT_EXTRAS.format(libraries=libraries))
+    (site / "without_extras.pth").write_text("import without_extras\n")
     for name, module in SCRIPTS.items():
         script = project.bin / name
         script.write_text(SCRIPT.format(python=project.bin / "python", module=module))

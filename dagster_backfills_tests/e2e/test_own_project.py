@@ -56,12 +56,26 @@ def test_a_declaration_is_scaffolded_and_materialized_in_a_project_of_ones_own(p
     project.run("backfills", "migrate")
     for name in ("defs.yaml", "queries.sql"):  # what is filled in
         (project.defs / "member_months" / name).write_text((EXAMPLES / "member_months" / name).read_text())
+    said = project.run("python", "-c", "import polars", expect=1)
+    assert "No module named 'polars'" in said
+    for command in (
+        ["kintell", "missing-users", "sessions.csv"],
+        ["demo"],
+    ):  # says which extra it is, and does nothing
+        assert "lacks libraries (" in project.run("backfills", *command, expect=3)
     project.run("dg", "check", "yaml")
     project.run("dg", "check", "defs")
     with psycopg.connect(project.database_url, autocommit=True) as conn:
+        made = query(
+            conn, "select nspname from pg_namespace where nspname !~ '^pg_|^information|^public' order by 1"
+        )
+        assert made == ["backfill"]
         conn.execute(GYM + MONTHS)
         assert "right, but no trigger tells of changes" in project.run("backfills", "check")
         with project.servers() as ui:
+            planned = project.run("backfills", "plan", "member_months", "--which", "all", "--json")
+            assert '"changes": 3' in planned
+            assert "nothing is known" not in project.run("backfills", "status", "--no-ticks")
             assert materialize(ui, ALPHA) == "SUCCESS"
             assert {(ALPHA, "2026-01-01", 2), (ALPHA, "2026-02-01", 1)} <= set(query(conn, MONTHS_OF))
         project.run("dg", "launch", "--job", "refresh_member_months", "--config-json", '{"which": "all"}')

@@ -116,6 +116,17 @@ def test_what_the_user_has_set_is_kept_and_nothing_is_made_for_it(own: str, tmp_
         assert conn.execute("select to_regnamespace('dagster')").fetchone() == (None,)
 
 
+def test_an_instance_that_stores_elsewhere_is_given_no_tables(own: str, tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    (tmp_path / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
+    assert "DAGSTER_POSTGRES_URL" not in dagster_environment()
+    with psycopg.connect(own) as conn:
+        assert conn.execute("select to_regnamespace('dagster')").fetchone() == (None,)
+    (tmp_path / "dagster.yaml").write_text(project_file("dagster.yaml").read_text())
+    assert "DAGSTER_POSTGRES_URL" in dagster_environment()
+    assert state(own)[0] > 20
+
+
 @pytest.mark.parametrize(
     ("url", "expected"),
     [

@@ -16,6 +16,7 @@ from dagster._core.events import (
 )
 from dagster_postgres import PostgresEventLogStorage
 
+from dagster_backfills.dagster.partition_events import stock_storage_note
 from dagster_backfills.instance.storage import BatchedEventLogStorage, BatchedPostgresStorage
 from dagster_backfills.instance.storage import event_log as module
 from dagster_backfills.instance.storage.sessions import with_tested_driver
@@ -238,6 +239,7 @@ def test_the_instance_of_the_repository_loads_with_its_storage_and_batches(
     (tmp_path / "dagster.yaml").write_text((project_root / "dagster.yaml").read_text())
     with dg.DagsterInstance.get() as instance:
         assert isinstance(instance.event_log_storage, BatchedEventLogStorage)
+        assert stock_storage_note(instance, 10_000) == ""
         assert os.environ["DAGSTER_EVENT_BATCH_SIZE"] == "1000"
         assert instance.run_monitoring_start_timeout_seconds >= 600
         assert instance.run_monitoring_max_runtime_seconds == 0

@@ -49,7 +49,8 @@ def test_a_call_gives_what_the_name_promises(path: Path, conn: psycopg.Connectio
 
 
 def test_a_statement_knows_its_line(path: Path) -> None:
-    assert [s.line for s in load_statements(path).by_name.values()] == [3, 12, 15]
+    places = [s.place for s in load_statements(path).by_name.values()]
+    assert places == [f"{path}, line {line}" for line in (3, 12, 15)]
 
 
 def test_a_name_that_stands_twice_is_refused(tmp_path: Path) -> None:

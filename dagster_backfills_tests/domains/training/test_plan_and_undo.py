@@ -2,9 +2,9 @@
 
 import dagster as dg
 
-from dagster_backfills.components.selection import Which
 from dagster_backfills.defs.operations.undo import undo_run
 from dagster_backfills.defs.training.declared import COMPLETIONS, TRAINING
+from dagster_backfills.engine.selection import Which
 
 
 def due(training):

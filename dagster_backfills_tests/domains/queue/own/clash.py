@@ -1,6 +1,6 @@
 """A type whose name is taken."""
 
-from dagster_backfills.domains.queue.registry import job_type
+from dagster_backfills import job_type
 
 
 @job_type(name="mux_upload")

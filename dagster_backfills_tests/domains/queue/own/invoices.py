@@ -2,8 +2,7 @@
 
 from pydantic import BaseModel, Field
 
-from dagster_backfills.domains.queue.context import JobContext
-from dagster_backfills.domains.queue.registry import job_type
+from dagster_backfills import JobContext, job_type
 
 
 class InvoiceInput(BaseModel):

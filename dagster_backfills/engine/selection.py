@@ -14,7 +14,7 @@ import psycopg
 from dagster_backfills.errors import UserError, close_to
 from dagster_backfills.postgres.statements import load_statements
 
-GENERIC = load_statements(Path(__file__).with_name("due.sql"))
+GENERIC = load_statements(Path(__file__).with_name("selection.sql"))
 
 
 class Which(Enum):

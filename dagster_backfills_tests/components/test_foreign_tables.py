@@ -1,0 +1,93 @@
+"""Sources in another database, through `postgres_fdw`: read like any other, followed by a statement of what is due."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from dagster_backfills.engine.triggers import apply
+from dagster_backfills.errors import UserError
+from dagster_backfills_tests.components.adopting import EXAMPLES, adopter, copied, load, query
+from dagster_backfills_tests.components.applications import GYM, MONTHS
+from dagster_backfills_tests.components.test_promises import ANN, CID, VISITS
+from dagster_backfills_tests.dagster.storing import said, versions
+
+DUE = """
+-- name: gyms_that_differ
+select g.id from public.gyms as g
+where exists (
+    (
+        select m.id, date_trunc('month', a.activity_date)::date, count(*)
+        from public.members as m inner join public.member_activities as a on m.id = a.member_id
+        where m.gym_id = g.id group by 1, 2
+    )
+    except
+    select t.member_id, t.month, t.visits from attendance.member_months as t where t.gym_id = g.id
+);
+"""
+WATCHED = "stale_when: {public.members: gym_id, public.member_activities: gyms_of_activities}"
+
+
+@pytest.fixture
+def application(conn: psycopg.Connection, make_database: Any) -> Iterator[psycopg.Connection]:
+    """The gym's own database, whose tables the test's database has as foreign ones."""
+    there = conn.execute("select from pg_available_extensions where name = 'postgres_fdw'").fetchone()
+    if there is None:
+        pytest.skip("this server has no postgres_fdw; TEST_DATABASE_URL may name one that has")
+    url = make_database(migrated=False)
+    with psycopg.connect(url, autocommit=True) as theirs:
+        theirs.execute(GYM)
+        host, port = (query(theirs, f"select current_setting('{name}')")[0] for name in _WHERE)
+        conn.execute("create extension postgres_fdw")
+        options = sql.SQL(
+            "create server app foreign data wrapper postgres_fdw options (host {}, port {}, dbname {})"
+        )
+        parts = (host.split(",")[0], port, theirs.info.dbname)
+        conn.execute(options.format(*(sql.Literal(part) for part in parts)))
+        conn.execute("create user mapping for current_user server app")
+        conn.execute(
+            "import foreign schema public limit to (gyms, members, member_activities) from server app into public"
+        )
+        conn.execute(MONTHS)
+        yield theirs
+
+
+_WHERE = ("unix_socket_directories", "port")
+
+
+def test_foreign_tables_are_read_and_followed_by_a_statement_of_what_is_due(
+    application: psycopg.Connection, conn: psycopg.Connection, database_url: str, tmp_path: Path
+) -> None:
+    folder = copied(tmp_path, "member_months", (WATCHED, "due: gyms_that_differ"))
+    (folder / "queries.sql").write_text((folder / "queries.sql").read_text() + DUE)
+    with adopter(load(folder), database_url) as a:
+        assert a.settle() == 1
+        assert query(conn, VISITS) == [(ANN, "2026-01-01", 2), (ANN, "2026-02-01", 1), (CID, "2026-01-01", 1)]
+        before = versions(conn, "attendance.member_months")
+        assert a.settle() == 0
+        a.refresh("all")
+        assert versions(conn, "attendance.member_months") == before
+        application.execute(
+            "insert into public.member_activities (member_id, activity_date, activity_type)"
+            " values (%s, '2026-01-09', 'visit')",
+            [CID],
+        )
+        assert a.settle() == 1
+        assert (CID, "2026-01-01", 2) in query(conn, VISITS)
+
+
+def test_that_a_foreign_table_can_be_neither_looked_at_nor_watched_is_said_with_what_to_do(
+    application: psycopg.Connection, conn: psycopg.Connection, database_url: str
+) -> None:
+    with adopter(load(EXAMPLES / "member_months", stale_by="look"), database_url) as a:
+        result = a.refresh("all", expect=False)
+        assert "a foreign table does not tell which of its rows are new. Name a statement with `due`" in said(
+            result
+        )
+        with pytest.raises(UserError, match=r"The triggers on public\.members can't be made") as raised:
+            apply(conn, a.triggers())
+    assert "`due`" in raised.value.hint
+    assert query(conn, "select count(*) from attendance.member_months") == [0]
