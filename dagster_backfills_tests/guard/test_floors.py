@@ -15,7 +15,7 @@ FLOORS = [
     ("dagster", "domains"),
     ("instance", "components"),
     ("defs",),
-    ("samples",),
+    ("samples", "web"),
     ("cli",),
 ]
 HEIGHT = {name: height for height, names in enumerate(FLOORS) for name in names}
