@@ -193,7 +193,7 @@ begin
                     ('progress', 'user_progress_stats'), ('progress', 'cohort_stats'),
                     ('kintell', 'daily_session_summary'),
                     ('scoring', 'commitment_scores'), ('scoring', 'churn_risk_scores'), ('scoring', 'coach_actions'),
-                    ('scoring', 'coach_actions_done'), ('scoring', 'chain_days')
+                    ('scoring', 'chain_days')
                 )
             )
     loop

@@ -7,10 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psycopg
-
+from dagster_backfills.domains.kintell.file.files import FileError
 from dagster_backfills.domains.kintell.rows.dry_run import Verdict, validate
-from dagster_backfills.errors import UserError
 
 _AT_ONCE = threading.BoundedSemaphore(2)
 _REMEMBERED = 100
@@ -38,7 +36,7 @@ class Check:
             self.missing = len(found.missing)
             found.missing = dict(list(found.missing.items())[:_REMEMBERED])
             self.verdict = found
-        except (UserError, psycopg.Error) as error:
+        except Exception as error:  # whoever looks at the page is told
             self.error = error
         finally:
             self.ended.set()
@@ -55,10 +53,10 @@ class Checks:
         self._lock = threading.Lock()
 
     def of(self, upload: str, size: int, database: Callable[[], Any], path: Path) -> Check:
-        """The check of this upload, begun unless it is there. One that failed of the database is begun anew."""
+        """The check of this upload, begun unless it is there; begun anew where it failed, and not of the file."""
         with self._lock:
             found = self._by_upload.get(upload)
-            if found is None or isinstance(found.error, psycopg.Error):
+            if found is None or not isinstance(found.error, FileError | None):
                 found = self._by_upload[upload] = Check(size)
                 work = threading.Thread(target=found.run, args=(database, path), name="check", daemon=True)
                 work.start()

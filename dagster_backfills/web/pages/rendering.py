@@ -28,7 +28,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    filters = (number, moment, words, size, lasting, reference)
+    filters = (number, moment, words, breakable, size, lasting, reference)
     made.filters.update({each.__name__: each for each in filters})
     made.globals.update(static_version=_version(), link=link)
     return made
@@ -62,6 +62,11 @@ def moment(value: datetime | None) -> str:
 def words(code: str) -> str:
     """`rolled_back` as people write it."""
     return code.replace("_", " ")
+
+
+def breakable(name: str) -> Markup:
+    """A name that may go on in the next line behind its underscores, where there is little room."""
+    return Markup("_<wbr>").join(name.split("_"))
 
 
 def size(value: int) -> str:

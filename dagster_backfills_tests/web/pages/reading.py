@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 from httpx import Response
 
-_VOID = {"meta", "link", "input", "br"}
+_VOID = {"meta", "link", "input", "br", "wbr"}
 _BLOCKS = {"td", "th", "dt", "dd", "li", "p", "h1", "h2", "caption", "summary"}
 
 

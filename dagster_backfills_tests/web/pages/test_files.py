@@ -5,8 +5,10 @@ from pathlib import Path
 import psycopg
 from starlette.testclient import TestClient
 
+from dagster_backfills.domains.kintell.file.files import FileError
 from dagster_backfills.domains.kintell.importing.importer import run_import
 from dagster_backfills.domains.kintell.importing.options import Options
+from dagster_backfills.web.pages.checking import Check, Checks
 from dagster_backfills_tests.domains.kintell.sample import csv_text, mixed_rows, row
 from dagster_backfills_tests.web.pages.reading import Page
 from dagster_backfills_tests.web.pages.seeds import HOSTILE, imported
@@ -105,3 +107,27 @@ def test_a_file_that_is_gone_is_said_so(pages: TestClient) -> None:
 
 def test_a_form_that_is_endless_is_refused(pages: TestClient) -> None:
     assert pages.post("/imports/x/cancel", data={"a": "x" * 20_000}).status_code == 413
+
+
+def test_a_check_that_failed_of_the_database_is_begun_anew_and_one_of_the_file_is_not(
+    database_url: str, tmp_path: Path
+) -> None:
+    checks, answers = Checks(), [OSError("away"), None, None]
+
+    def database() -> psycopg.Connection:
+        if trouble := answers.pop(0):
+            raise trouble
+        return psycopg.connect(database_url)
+
+    def check(upload: str, text: str) -> Check:
+        path = tmp_path / upload
+        path.write_text(text)
+        found = checks.of(upload, len(text), database, path)
+        assert found.ended.wait(60)
+        return found
+
+    assert isinstance(check("good", csv_text([row(1)])).error, OSError)
+    assert check("good", csv_text([row(1)])).verdict is not None
+    bad = check("bad", "nothing")
+    assert isinstance(bad.error, FileError)
+    assert check("bad", "nothing") is bad
