@@ -33,6 +33,7 @@ KEPT = {
     "kintell.kintell_sessions": "who met whom",
     "kintell.users": "names and addresses; imports add users",
     "operations.job_runs": "names of partitions; the views count by day",
+    "scoring.coach_actions_done": "who of the coaches did what, and when",
     "training.employee_training_video_completions": "which person has seen what",
 }
 # What migrations write, and everybody else only reads.

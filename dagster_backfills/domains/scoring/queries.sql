@@ -369,3 +369,15 @@ select
     ) as coaches
 from scoring.members as m
 where m.id = :member;
+
+-- name: mark_done!
+-- Of an action that there is. Done twice is done once, by the first.
+insert into scoring.coach_actions_done (day, member_id, coach_id, done_by)
+select a.day, a.member_id, a.coach_id, :done_by
+from scoring.coach_actions as a
+where a.day = :day::date and a.member_id = :member and a.coach_id = :coach
+on conflict do nothing;
+
+-- name: mark_open!
+delete from scoring.coach_actions_done as d
+where d.day = :day::date and d.member_id = :member and d.coach_id = :coach;

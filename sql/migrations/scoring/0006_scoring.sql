@@ -118,6 +118,18 @@ comment on table scoring.coach_actions is
 -- A coach's list of a day.
 create index coach_actions_coach_id_day_idx on scoring.coach_actions (coach_id, day);
 
+-- What a coach has done stands beside the action, so that computing a day again leaves it alone.
+create table scoring.coach_actions_done (
+    day date not null,
+    member_id text not null,
+    coach_id text not null,
+    done_by text not null,
+    done_at timestamptz not null default now(),
+    primary key (day, member_id, coach_id)
+);
+comment on table scoring.coach_actions_done is
+'One row a coach action that somebody has ticked off: who, and when.';
+
 -- Where the chain stands: one row an asset and day, written by the run that works the day.
 create table scoring.chain_days (
     asset text not null,
@@ -195,7 +207,7 @@ as $$
 declare
     history text;
 begin
-    foreach history in array array['commitment_scores', 'churn_risk_scores', 'coach_actions'] loop
+    foreach history in array array['commitment_scores', 'churn_risk_scores', 'coach_actions', 'coach_actions_done'] loop
         execute format(
             'delete from scoring.%1$I as h using gone as g, generate_series('
             || '(select min(day)::timestamp from scoring.%1$I), (select max(day)::timestamp from scoring.%1$I), '

@@ -1,0 +1,22 @@
+-- What the pages of imports read. A page of a list goes on behind the last row of the one before it.
+
+-- name: newest_imports
+select
+    j.id, j.status, j.activity, j.file_name, j.file_size, j.total_rows, j.processed_rows, j.inserted_rows,
+    j.updated_rows, j.skipped_rows, j.failed_rows, j.created_at, j.completed_at
+from kintell.backfill_jobs as j
+where
+    :after::uuid is null
+    or (j.created_at, j.id) < (select a.created_at, a.id from kintell.backfill_jobs as a where a.id = :after::uuid)
+order by j.created_at desc, j.id desc
+limit :most;
+
+-- name: rejected_rows
+select e.row_number, e.error_message, e.row_values, e.replayable
+from kintell.backfill_row_errors as e
+where e.job_id = :job and e.resolved_at is null and e.row_number > :after
+order by e.row_number
+limit :most;
+
+-- name: now$
+select clock_timestamp();

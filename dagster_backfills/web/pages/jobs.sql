@@ -1,0 +1,85 @@
+-- What the pages of background jobs read. Each state is walked by an index of its own, or by the narrow queue; a page
+-- goes on behind the last row of the one before it.
+
+-- name: counts
+-- Jobs of each state; those that ended well or were called off, of the last day.
+select 'processing' as status, count(*) as jobs
+from jobs.background_jobs as b
+where b.claimed_by is not null
+union all
+select 'pending' as status, count(*) as jobs
+from jobs.job_queue
+union all
+select 'failed' as status, count(*) as jobs
+from jobs.background_jobs as b
+where b.status = 'failed'
+union all
+select b.status, count(*) as jobs
+from jobs.background_jobs as b
+where b.completed_at > now() - interval '1 day' and b.status in ('completed', 'cancelled')
+group by b.status;
+
+-- name: processing
+select
+    b.id, b.job_type, b.status, b.priority, b.progress_percentage, b.progress_message, b.retry_count, b.max_retries,
+    b.created_at, b.run_after, b.started_at, b.completed_at, null as last_error
+from jobs.background_jobs as b
+where
+    b.claimed_by is not null
+    and (
+        :after::uuid is null
+        or (b.started_at, b.id)
+        > (select a.started_at, a.id from jobs.background_jobs as a where a.id = :after::uuid)
+    )
+order by b.started_at, b.id
+limit :most;
+
+-- name: pending
+-- In the order in which they are taken; those that wait for a time come behind. The last one of the page before may
+-- have been taken meanwhile.
+with waiting as (
+    select q.job_id, q.run_after is not null as later, q.priority, q.created_at
+    from jobs.job_queue as q
+    where
+        :after::uuid is null
+        or (q.run_after is not null, q.priority, q.created_at, q.job_id)
+        > (
+            select aq.run_after is not null as later, a.priority, a.created_at, a.id
+            from jobs.background_jobs as a
+            left join jobs.job_queue as aq on aq.job_id = a.id
+            where a.id = :after::uuid
+        )
+    order by q.run_after is not null, q.priority, q.created_at, q.job_id
+    limit :most
+)
+
+select
+    b.id, b.job_type, b.status, b.priority, b.progress_percentage, b.progress_message, b.retry_count, b.max_retries,
+    b.created_at, b.run_after, b.started_at, b.completed_at, b.error_data -> -1 ->> 'message' as last_error
+from waiting as w
+inner join jobs.background_jobs as b on b.id = w.job_id and b.status = 'pending'
+order by w.later, w.priority, w.created_at, w.job_id;
+
+-- name: ended
+-- The last that ended come first. `at`: when `after` did, which may be at work again.
+select
+    b.id, b.job_type, b.status, b.priority, b.progress_percentage, b.progress_message, b.retry_count, b.max_retries,
+    b.created_at, b.run_after, b.started_at, b.completed_at, b.error_data -> -1 ->> 'message' as last_error
+from jobs.background_jobs as b
+where
+    b.status = :status
+    and b.completed_at is not null
+    and (
+        :after::uuid is null
+        or (b.completed_at, b.id) < (:at::timestamptz, :after::uuid)
+    )
+order by b.completed_at desc, b.id desc
+limit :most;
+
+-- name: steps
+-- The jobs that this one started on completion.
+select b.id, b.job_type, b.status
+from jobs.background_jobs as b
+where b.parent_id = :job
+order by b.created_at, b.id
+limit 100;

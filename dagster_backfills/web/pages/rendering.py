@@ -1,0 +1,108 @@
+"""Templates, and how numbers, times and words are written in them. Everything that is filled in is escaped."""
+
+import hashlib
+import json
+from datetime import UTC, date, datetime, timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+_WEB = Path(__file__).parents[1]
+_NOTHING = "–"
+
+
+def render(template: str, **context: Any) -> str:
+    return _environment().get_template(template).render(**context)
+
+
+@cache
+def _environment() -> Environment:
+    made = Environment(
+        loader=FileSystemLoader(_WEB / "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    filters = (number, moment, words, breakable, size, lasting, reference)
+    made.filters.update({each.__name__: each for each in filters})
+    made.globals.update(static_version=_version(), link=link)
+    return made
+
+
+def _version() -> str:
+    """Changes when the stylesheet or the script does, so that no browser keeps an old one."""
+    files = sorted((_WEB / "static").iterdir())
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
+
+
+def link(path: str, **query: Any) -> str:
+    """An address with those words that are given."""
+    given = {name: value for name, value in query.items() if value not in (None, "")}
+    return f"{path}?{urlencode(given)}" if given else path
+
+
+def number(value: int | None) -> str:
+    return _NOTHING if value is None else f"{value:,}"
+
+
+def moment(value: datetime | None) -> str:
+    """A time to the second, in UTC."""
+    if value is None:
+        return _NOTHING
+    at = value.astimezone(UTC)
+    shown = str(at) if type(at) is not datetime else f"{at:%Y-%m-%d %H:%M:%S} UTC"
+    return Markup('<time datetime="{}">{}</time>').format(at.isoformat(), shown)
+
+
+def words(code: str) -> str:
+    """`rolled_back` as people write it."""
+    return code.replace("_", " ")
+
+
+def breakable(name: str) -> Markup:
+    """A name that may go on in the next line behind its underscores, where there is little room."""
+    return Markup("_<wbr>").join(name.split("_"))
+
+
+def size(value: int) -> str:
+    """Bytes, in a unit that leaves few digits."""
+    found = float(value)
+    for unit in ("bytes", "kB", "MB"):
+        if found < 1000:
+            return f"{found:.0f} {unit}" if unit == "bytes" else f"{found:.1f} {unit}"
+        found /= 1000
+    return f"{found:.1f} GB"
+
+
+def lasting(value: timedelta | float) -> str:
+    """A duration, in its two largest units."""
+    seconds = round(value.total_seconds() if isinstance(value, timedelta) else value)
+    for name, unit, below, smaller in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
+        if seconds >= unit:
+            return f"{seconds // unit} {name} {seconds % unit // smaller} {below}"
+    return f"{seconds} s" if seconds else "under 1 s"
+
+
+def reference(value: Any) -> str:
+    """The first part of an id, enough to tell it from its neighbours; ids made one after another begin alike."""
+    return str(value)[-8:]
+
+
+def day_of(text: str) -> date | None:
+    """A day as an address has it; None for what is none."""
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        return None
+
+
+def pretty(value: Any) -> str:
+    """JSON to be read; nothing where there is none."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    return json.dumps(value, ensure_ascii=False, indent=2) if value else ""
