@@ -12,6 +12,7 @@ from starlette.routing import BaseRoute
 
 from dagster_backfills.errors import UserError
 from dagster_backfills.instance.launching import Launcher
+from dagster_backfills.web import pages
 from dagster_backfills.web.actions import Actions
 from dagster_backfills.web.api import backfills, cron, health, imports, jobs, uploads
 from dagster_backfills.web.database import Database
@@ -20,8 +21,6 @@ from dagster_backfills.web.events import JobEvents
 from dagster_backfills.web.refusals import refuse
 from dagster_backfills.web.settings import Settings
 
-# Pages for people are mounted behind these.
-PAGES: list[BaseRoute] = []
 # `/import/backfill/uploads` before `/import/backfill/{job}`.
 ROUTES: list[BaseRoute] = [
     *health.routes, *uploads.routes, *imports.routes, *jobs.routes, *cron.routes, *backfills.routes,
@@ -31,7 +30,7 @@ ROUTES: list[BaseRoute] = [
 def create_app(settings: Settings) -> Starlette:
     """The application. `app.state` has `settings`, `database`, `actions` and `events`."""
     app = Starlette(
-        routes=[*ROUTES, *PAGES],
+        routes=[*ROUTES, *pages.routes],
         lifespan=_lifespan,
         middleware=[Middleware(Door, settings=settings)],
         exception_handlers={
