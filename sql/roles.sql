@@ -148,9 +148,9 @@ begin
         end if;
     end loop;
     -- The record of who asked for what is only added to; when, and by which login, is not the writer's to say.
-    if to_regclass('operations.audit') is not null then
-        revoke insert, update, delete on operations.audit from backfills_writer;
-        grant insert (request, who, action, domains, target, outcome, runs, detail) on operations.audit
+    if to_regclass('backfill.audit') is not null then
+        revoke insert, update, delete on backfill.audit from backfills_writer;
+        grant insert (request, who, action, domains, target, outcome, runs, detail) on backfill.audit
         to backfills_writer;
     end if;
     -- A member's newest scores stand on the member's row.

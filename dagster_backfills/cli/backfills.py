@@ -28,10 +28,10 @@ from dagster_backfills.components.loading import (
 )
 from dagster_backfills.components.planning import explain_unit, plan_backfill
 from dagster_backfills.components.postgres_backfill import read
-from dagster_backfills.components.selection import Which
 from dagster_backfills.components.standing import Standing, standings
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.domain_switches import switched_off
+from dagster_backfills.engine.selection import Which
 from dagster_backfills.errors import NotUsableError, UserError
 from dagster_backfills.instance.dagster_home import dagster_environment
 from dagster_backfills.postgres.migrations import require_migrations

@@ -11,10 +11,10 @@ from dagster_backfills.cli.backfills import Declared, declared_named
 from dagster_backfills.cli.errors import FAILURES
 from dagster_backfills.cli.output import Json, Limit, Wide, print_json, say
 from dagster_backfills.cli.plan import show
-from dagster_backfills.components.selection import Which
 from dagster_backfills.dagster.io_manager import VARIABLES
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.engine.runner import Runner
+from dagster_backfills.engine.selection import Which
 from dagster_backfills.engine.settings import EngineSettings
 from dagster_backfills.engine.undo import find, preview, undo, undo_identity
 from dagster_backfills.environment import from_environment

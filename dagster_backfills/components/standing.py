@@ -10,7 +10,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from dagster_backfills.components.building import Backfill
-from dagster_backfills.components.selection import GENERIC, Which
+from dagster_backfills.engine.selection import GENERIC, Which
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Who asked for what: rows of `operations.audit`, which nobody can change. Not here: who may."""
+"""Who asked for what: rows of `backfill.audit`, which nobody can change. Not here: who may."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -9,14 +9,14 @@ import psycopg
 from psycopg.rows import dict_row
 
 _RECORD = """
-insert into operations.audit (request, who, action, domains, target, outcome, runs, detail)
+insert into backfill.audit (request, who, action, domains, target, outcome, runs, detail)
 values (%(request)s, %(who)s, %(action)s, %(domains)s, %(target)s, %(outcome)s, %(runs)s, %(detail)s)
 """
 # The last word on each request, the newest first.
 _LATEST = """
 select * from (
     select distinct on (a.request) a.at, a.who, a.login, a.action, a.domains, a.target, a.outcome, a.runs, a.detail
-    from operations.audit as a
+    from backfill.audit as a
     where %(who)s::text is null or a.who = %(who)s
     order by a.request, a.id desc
 ) as latest

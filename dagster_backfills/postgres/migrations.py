@@ -17,7 +17,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from dagster_backfills.domain_switches import DOMAINS, schemas_of, switched_on
+from dagster_backfills.domain_switches import DOMAINS, OPERATIONS, schemas_of, switched_on
 from dagster_backfills.errors import NotUsableError
 from dagster_backfills.postgres.blockers import Blockers
 from dagster_backfills.postgres.connection import connect
@@ -149,7 +149,7 @@ def _migrations(directory: Path | None, noted: Collection[str]) -> list[_Migrati
     root = directory or migrations_dir()
     files = sorted(root.rglob("*.sql"), key=lambda path: path.name)
     found = [_Migration(path, path.parent.name if path.parent != root else "") for path in files]
-    unwanted = schemas_of(DOMAINS) - schemas_of(switched_on())
+    unwanted = schemas_of({*DOMAINS, OPERATIONS}) - schemas_of(switched_on())
     return [each for each in found if each.schema not in unwanted or each.id in noted]
 
 

@@ -15,11 +15,11 @@ import dagster as dg
 from dagster_backfills.components.building import Backfill
 from dagster_backfills.components.loading import backfill_named, declared, declared_folders, project_defs
 from dagster_backfills.components.planning import plan_backfill
-from dagster_backfills.components.selection import Which
 from dagster_backfills.dagster.automation import UNFINISHED
 from dagster_backfills.dagster.io_manager import VARIABLES
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.engine.plan import Report
+from dagster_backfills.engine.selection import Which
 from dagster_backfills.engine.settings import EngineSettings
 from dagster_backfills.engine.undo import find, preview
 from dagster_backfills.environment import from_environment

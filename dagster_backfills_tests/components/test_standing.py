@@ -3,9 +3,9 @@
 import psycopg
 import pytest
 
-from dagster_backfills.components.selection import Which
 from dagster_backfills.components.standing import Standing, next_of, standings
 from dagster_backfills.defs.progress.declared import PROGRESS
+from dagster_backfills.engine.selection import Which
 
 ENTRY = """
     insert into backfill.failures (run_id, asset, partition, unit, error_class, message, resolved_at)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.servers import ServerFailed, Webserver, _free_port, _start, _stop
+from benchmarks.servers import ServerFailed, Webserver, _start, _stop, free_port
 from dagster_backfills.domain_switches import LIBRARIES
 from dagster_backfills_tests.e2e.graphql import wait_for
 
@@ -101,7 +101,7 @@ class OwnProject:
     @contextmanager
     def servers(self) -> Iterator[Webserver]:
         """The project's own UI and daemon, without which Dagster as it comes launches nothing."""
-        port, log = _free_port(), self.folder / "webserver.log"
+        port, log = free_port(), self.folder / "webserver.log"
         command = [
             str(self.bin / "dagster-webserver"),
             "-h",

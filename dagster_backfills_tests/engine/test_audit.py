@@ -30,7 +30,7 @@ def test_the_last_word_on_each_request_is_listed_the_newest_request_first(conn: 
 
 @pytest.mark.parametrize(
     "statement",
-    ["update operations.audit set who = 'me'", "delete from operations.audit", "truncate operations.audit"],
+    ["update backfill.audit set who = 'me'", "delete from backfill.audit", "truncate backfill.audit"],
 )
 def test_not_even_its_owner_changes_what_is_entered(conn: psycopg.Connection, statement: str) -> None:
     audit.record(conn, audit.Entry("olga", "pause", "x", None, "done"))

@@ -21,16 +21,16 @@ def test_the_writer_adds_to_the_record_in_its_own_name_and_time(guarded: Guarded
 @pytest.mark.parametrize(
     "statement",
     [
-        "update operations.audit set who = 'somebody else'",
-        "delete from operations.audit",
-        "truncate operations.audit",
-        "alter table operations.audit disable trigger all",
-        "drop table operations.audit",
-        "insert into operations.audit (at, request, who, action, target, outcome)"
+        "update backfill.audit set who = 'somebody else'",
+        "delete from backfill.audit",
+        "truncate backfill.audit",
+        "alter table backfill.audit disable trigger all",
+        "drop table backfill.audit",
+        "insert into backfill.audit (at, request, who, action, target, outcome)"
         " values ('2001-01-01', gen_random_uuid(), 'x', 'x', 'x', 'done')",
-        "insert into operations.audit (login, request, who, action, target, outcome)"
+        "insert into backfill.audit (login, request, who, action, target, outcome)"
         " values ('x', gen_random_uuid(), 'x', 'x', 'x', 'done')",
-        "insert into operations.audit (id, request, who, action, target, outcome)"
+        "insert into backfill.audit (id, request, who, action, target, outcome)"
         " overriding system value values (1, gen_random_uuid(), 'x', 'x', 'x', 'done')",
     ],
 )
@@ -44,4 +44,4 @@ def test_the_writer_changes_nothing_of_it_nor_says_when_and_by_which_login(
 @pytest.mark.parametrize("role", ["reader", "enqueuer"])
 def test_nobody_else_reads_it(guarded: Guarded, role: str) -> None:
     with guarded.connect(role) as conn:
-        refused(conn, "select from operations.audit")
+        refused(conn, "select from backfill.audit")

@@ -219,7 +219,7 @@ def test_an_operators_launch_is_accepted_and_its_run_succeeds(deployment: Deploy
     with deployment.connect() as conn:
         tags = "select value from dagster.run_tags where run_id = %s and key = 'dagster/user'"
         assert conn.execute(tags, [run_id]).fetchall() == [("olga",)]
-        noted = "select who, login, outcome from operations.audit where %s = any(runs)"
+        noted = "select who, login, outcome from backfill.audit where %s = any(runs)"
         assert conn.execute(noted, [run_id]).fetchall() == [("olga", "backfills_runs", "done")]
 
 

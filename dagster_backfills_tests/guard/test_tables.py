@@ -39,7 +39,7 @@ KEPT = {
 # What migrations write, and everybody else only reads.
 NOTED = {"backfill.schema_migrations": "noted"}
 # What the writer reads and adds to, and nobody changes.
-ADDED_TO = {"operations.audit": "added to"}
+ADDED_TO = {"backfill.audit": "added to"}
 # What the writer may not change though it may change the row's other columns.
 NEWEST_SCORES = "scoring.members"
 

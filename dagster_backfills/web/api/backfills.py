@@ -13,13 +13,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from dagster_backfills.components.selection import Which
 from dagster_backfills.domains.training.status import (
     OrganizationStatus,
     get_organization,
     list_organizations,
     run_report,
 )
+from dagster_backfills.engine.selection import Which
 from dagster_backfills.errors import NotUsableError, UserError
 from dagster_backfills.postgres.statements import load_statements
 from dagster_backfills.web.actions import Actions, RunState, postgres_of

@@ -78,7 +78,7 @@ class Served:
 
     def rows(self) -> list[dict[str, Any]]:
         with psycopg.connect(self.database_url, row_factory=dict_row) as conn:
-            return conn.execute("select * from operations.audit order by id").fetchall()
+            return conn.execute("select * from backfill.audit order by id").fetchall()
 
 
 def headers(user: str, groups: str = "") -> dict[str, str]:

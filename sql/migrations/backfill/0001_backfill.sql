@@ -270,3 +270,38 @@ create table backfill.source_positions (
 comment on table backfill.source_positions is
 'By backfill and source table: the oldest transaction that the last look may not have seen. Written by the refresh
 sensor of backfills that are declared with `stale_by: look`.';
+
+-- Who asked for what: one row when it is let in or refused, another when it has ended. Nobody changes a row, its owner
+-- neither; when it was written, and by which login, is not the writer's to say (`sql/roles.sql`).
+create table backfill.audit (
+    id bigint generated always as identity primary key,
+    at timestamptz not null default clock_timestamp(),
+    login text not null default session_user,
+    request uuid not null,
+    who text not null,
+    action text not null,
+    domains text[],  -- null: not known, and so all
+    target text not null,
+    outcome text not null check (outcome in ('started', 'done', 'failed', 'refused')),
+    runs text[] not null default '{}',
+    detail text not null default ''
+);
+create index audit_request_idx on backfill.audit (request);
+create index audit_at_idx on backfill.audit (at);
+comment on table backfill.audit is
+'Who launched, undid, paused or changed what, and who was refused it. Rows are added and never changed.';
+comment on column backfill.audit.request is 'The same for all rows of one request.';
+comment on column backfill.audit.who is
+'The user that the proxy named, or the system''s user and host: alice@host.';
+comment on column backfill.audit.action is 'The mutation of Dagster''s, or the command.';
+comment on column backfill.audit.runs is 'Ids of the runs and backfills that came of it.';
+
+create function backfill.refuse_change() returns trigger
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+    raise exception '% of %.%: rows are only ever added', tg_op, tg_table_schema, tg_table_name
+        using errcode = 'insufficient_privilege';
+end
+$$;
+create trigger audit_is_only_added_to before update or delete or truncate on backfill.audit
+for each statement execute function backfill.refuse_change();
