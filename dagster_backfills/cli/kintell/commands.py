@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -108,9 +109,19 @@ def errors(
     job: JobId,
     output: Annotated[str, typer.Option("--output", "-o", help="The file to write; stdout without it.")] = "",
 ) -> None:
-    """The rejected rows as CSV, each with its number and what is wrong: fix them and send the file in again."""
+    """The rejected rows, each with its number and what is wrong: fix them and send the file in again.
+
+    CSV, or with an output that ends in .xlsx a workbook: failing cells marked, and what may have been meant.
+    """
     with database() as conn:
         found = find(conn, job)
+        if output.lower().endswith(".xlsx"):
+            # openpyxl is loaded for whoever wants a workbook.
+            from dagster_backfills.domains.kintell.after.error_workbook import write_error_workbook
+
+            rows = write_error_workbook(conn, found, Path(output))
+            say(f"{rows:,} rejected rows in {output}")
+            return
         if output:
             rows = write_error_file(conn, found.id, place(output))
             say(f"{rows:,} rejected rows in {output}")

@@ -7,6 +7,25 @@ from kintell.backfill_row_errors
 where job_id = :job and resolved_at is null
 order by row_number;
 
+-- name: near_users
+-- By address users' addresses that may be meant: of the same domain with the same first letter and about as long, or of
+-- the same name elsewhere.
+select near.wanted, array_agg(near.email) as emails
+from (
+    select w.email as wanted, u.email
+    from unnest(:emails::text[]) as w (email)
+    inner join kintell.users as u
+        on split_part(lower(u.email), '@', 2) = split_part(w.email, '@', 2)
+        and left(lower(u.email), 1) = left(w.email, 1)
+    where abs(length(u.email) - length(w.email)) <= 2
+    union
+    select w.email as wanted, u.email
+    from unnest(:emails::text[]) as w (email)
+    inner join kintell.users as u on split_part(lower(u.email), '@', 1) = split_part(w.email, '@', 1)
+    where split_part(w.email, '@', 1) <> ''
+) as near
+group by near.wanted;
+
 -- name: count_errors$
 select count(*) from kintell.backfill_row_errors where job_id = :job and resolved_at is null;
 

@@ -9,7 +9,8 @@ from uuid import UUID
 import fsspec
 import psycopg
 
-from dagster_backfills.domains.kintell.file.header import MESSAGE, RAW, ROW, Header
+from dagster_backfills.domains.kintell.file.columns import MESSAGE, OURS, RAW, ROW
+from dagster_backfills.domains.kintell.file.header import Header
 from dagster_backfills.domains.kintell.importing.account import Job, load_job
 from dagster_backfills.domains.kintell.statements import statements
 
@@ -20,7 +21,7 @@ RejectedRow = tuple[int, str, list[str], bool]
 def error_lines(header: Header, errors: Iterable[RejectedRow]) -> Iterator[str]:
     """CSV text in the file's own dialect: its columns, without those of an earlier error file, and ours. A row that is
     not split stands in `_error_raw` alone, so that it can't be taken for a good one."""
-    keep = [i for i, name in enumerate(header.names) if name not in (ROW, MESSAGE, RAW)]
+    keep = [i for i, name in enumerate(header.names) if name not in OURS]
     raw = header.positions.get(RAW, len(header.columns))
     buffer = io.StringIO()
     # CRLF, as RFC 4180 has it; a writer that ends lines otherwise leaves a lone CR in a field unquoted.

@@ -11,6 +11,8 @@ OPTIONAL = ("rating", "feedback_text", "language_level")
 KNOWN = REQUIRED + OPTIONAL
 # The columns that an error file adds.
 ROW, MESSAGE, RAW = "_error_row", "_error_message", "_error_raw"
+SUGGESTION = "_error_suggestion"  # in a workbook
+OURS = (ROW, MESSAGE, SUGGESTION, RAW)
 LEFT_OUT = "-"  # what a header stands for that a person leaves out
 
 

@@ -10,6 +10,7 @@ from dagster_backfills.domains.kintell.file.columns import (
     KNOWN,
     LEFT_OUT,
     MESSAGE,
+    OURS,
     RAW,
     REQUIRED,
     ROW,
@@ -89,11 +90,7 @@ class Header:
                 as_text(record),
             )
         raw, message = (self.positions.get(name) for name in (RAW, MESSAGE))
-        if (
-            raw is None
-            or raw not in filled
-            or any(self.names[at] not in (ROW, MESSAGE, RAW) for at in filled)
-        ):
+        if raw is None or raw not in filled or any(self.names[at] not in OURS for at in filled):
             return None
         return (fields[message] if message in filled else NOT_REPAIRED), fields[raw]
 
