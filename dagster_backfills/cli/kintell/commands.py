@@ -161,8 +161,18 @@ def validate(
         print_json(verdict)
     else:
         print_table(
-            ["rows", "new", "duplicates", "would be rejected", "missing users"],
-            [[verdict[name] for name in ("total", "new", "duplicates", "failed", "missing_users")]],
+            ["rows", "new", "changed", "same", "rejected", "missing users"],
+            [[verdict[name] for name in ("total", "new", "changed", "same", "failed", "missing_users")]],
+        )
+        print_table(
+            ["column", "sessions", "session", "is", "in the file"],
+            [
+                [column, rows, *example]
+                for column, rows in verdict["changes"]
+                for example in verdict["examples"][column]
+            ],
+            title="what differs, with examples",
+            ids=["session"],
         )
         print_table(["error", "rows"], verdict["kinds"], fold=True)
         print_table(["row", "error"], verdict["errors"][:20], title="the first of them", fold=True)

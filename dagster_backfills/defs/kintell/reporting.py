@@ -75,6 +75,10 @@ def verdict_metadata(verdict: "Verdict", error_file: str) -> dict[str, Any]:
         "total": verdict.total,
         "new": verdict.new,
         "duplicates": verdict.duplicates,
+        "changed": verdict.changed,
+        "same": verdict.duplicates - verdict.changed,
+        "changes": verdict.changes.most_common(),
+        "examples": verdict.examples,
         "failed": verdict.failed,
         "kinds": verdict.kinds.most_common(),
         "errors": verdict.errors,
@@ -87,8 +91,23 @@ def verdict_metadata(verdict: "Verdict", error_file: str) -> dict[str, Any]:
         "recognized": verdict.recognized,
         "rows": verdict.total,
         "new": verdict.new,
-        "duplicates": verdict.duplicates,
+        "there, and different": verdict.changed,
+        "there, and the same": verdict.duplicates - verdict.changed,
         "would be rejected": verdict.failed,
+        "what differs": _table(
+            [
+                {"column": column, "sessions": rows, "session": session, "is": was, "in the file": becomes}
+                for column, rows in verdict.changes.most_common()
+                for session, was, becomes in verdict.examples[column]
+            ],
+            {
+                "column": "string",
+                "sessions": "int",
+                "session": "string",
+                "is": "string",
+                "in the file": "string",
+            },
+        ),
         "frequent errors": _table(
             [{"error": kind, "rows": rows} for kind, rows in verdict.kinds.most_common(FREQUENT)],
             {"error": "string", "rows": "int"},

@@ -282,6 +282,44 @@ inner join import_stage as s on d.row_number = s.row_number
 where k.id = d.id
 returning d.row_number;
 
+-- name: differing_values
+-- Of the staged rows whose sessions are there: each column in which some differ, how many do, and the first of them. The
+-- comparison is that of `update_sessions`.
+with differing as (
+    select
+        s.row_number, s.external_session_id, c.name, c.was, c.becomes,
+        row_number() over (partition by c.name order by s.row_number) as place
+    from import_stage as s
+    inner join kintell.kintell_sessions as k on s.external_session_id = k.external_session_id
+    cross join lateral (
+        values
+        ('session_type', k.session_type, s.session_type),
+        ('participant_email', k.participant_id::text, s.participant_id::text),
+        ('volunteer_email', k.volunteer_id::text, s.volunteer_id::text),
+        ('date', to_json(k.scheduled_at) #>> '{}', to_json(s.scheduled_at) #>> '{}'),
+        ('completed_at', to_json(k.completed_at) #>> '{}', to_json(s.scheduled_at) #>> '{}'),
+        ('duration_min', k.duration_minutes::text, s.duration_minutes::text),
+        ('rating', k.rating::text, s.rating::text),
+        ('feedback_text', k.feedback_text, s.feedback_text),
+        ('language_level', k.language_level, s.language_level)
+    ) as c (name, was, becomes)
+    where c.was is distinct from c.becomes
+        and c.name = any(:columns::text[] || array['completed_at'])
+        and (c.name <> 'completed_at' or k.scheduled_at is not distinct from s.scheduled_at)
+)
+
+select
+    d.name,
+    count(*) as differ,
+    array_agg(array[
+        d.external_session_id,
+        coalesce((select u.email from kintell.users as u where u.id::text = d.was), d.was, ''),
+        coalesce((select u.email from kintell.users as u where u.id::text = d.becomes), d.becomes, '')
+    ] order by d.place) filter (where d.place <= 3) as examples,
+    (select count(distinct t.row_number) from differing as t) as sessions
+from differing as d
+group by d.name;
+
 -- name: copy_row_errors!
 copy kintell.backfill_row_errors (job_id, row_number, error_message, row_values, replayable)
 from stdin (format "binary");

@@ -122,7 +122,7 @@ def store_sessions(
     With `careful` in halves and halves of halves, each under a savepoint, until the rows that Postgres refuses stand
     alone.
     """
-    written, pieces = Written(), [_with_positions(batch)]
+    written, pieces = Written(), [with_positions(batch)]
     if careful:
         conn.execute("set constraints all immediate")  # what waits for the commit would fail all of it
     while pieces:
@@ -147,15 +147,15 @@ def store_sessions(
     return written
 
 
-def _with_positions(batch: Batch) -> pl.DataFrame:
+def with_positions(batch: Batch) -> pl.DataFrame:
     """The batch's sessions with the place of each one's event."""
     position = pl.int_range(pl.len(), dtype=pl.Int64) + batch.position
     return batch.sessions.with_columns(position.alias("event_position"))
 
 
 def stage(conn: psycopg.Connection, rows: pl.DataFrame) -> None:
-    """COPY rows into the connection's temporary table, in its order of columns. Binary columns are UUIDs."""
-    statements().create_stage(conn)
+    """COPY rows into the connection's temporary table, which is there, in its order of columns. Binary columns are
+    UUIDs."""
     text = rows.with_columns(selectors.binary().bin.encode("hex")).write_csv(include_header=False)
     with conn.cursor().copy(statements().copy_stage.sql) as copy:
         copy.write(text)
@@ -163,6 +163,7 @@ def stage(conn: psycopg.Connection, rows: pl.DataFrame) -> None:
 
 def _settle(conn: psycopg.Connection, job: UUID, rules: Rules, batch: Batch, frame: pl.DataFrame) -> Written:
     """Insert those rows that are new, and deal with the others as the rules say."""
+    statements().create_stage(conn)
     stage(conn, frame)
     sql, numbers = statements(), frame["row_number"]
     span = {"job": job, "first_row": numbers.item(0), "last_row": numbers.item(-1)}

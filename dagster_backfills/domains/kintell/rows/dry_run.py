@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import IO
 
+import polars as pl
 import psycopg
 
 from dagster_backfills.domains.kintell.after.error_file import RejectedRow, error_lines
@@ -13,22 +14,31 @@ from dagster_backfills.domains.kintell.file.dialect import ReadAs, to_plain_csv
 from dagster_backfills.domains.kintell.file.files import open_file
 from dagster_backfills.domains.kintell.file.mapping import mapped_header
 from dagster_backfills.domains.kintell.file.reader import read_blocks
+from dagster_backfills.domains.kintell.importing.writer import stage, with_positions
 from dagster_backfills.domains.kintell.rows.batches import Batch, prepare
 from dagster_backfills.domains.kintell.rows.seen import SeenIds
 from dagster_backfills.domains.kintell.rows.users import Users
 from dagster_backfills.domains.kintell.statements import statements
 
 SHOWN_ERRORS = 100
+SHOWN_EXAMPLES = 3
 
 
 @dataclass
 class Verdict:
     """What an import of the file would do. `kinds` counts messages without their values; `errors` are the first
-    hundred rejected rows (row, message); `missing` the roles by address of users that do not exist."""
+    hundred rejected rows (row, message); `missing` the roles by address of users that do not exist.
+
+    Of the `duplicates`, sessions that are there, `changed` differ: `changes` counts them by column, and `examples` has
+    the first, each with its id, what is there, and what the file has.
+    """
 
     total: int = 0
     new: int = 0
     duplicates: int = 0
+    changed: int = 0
+    changes: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, list[list[str]]] = field(default_factory=dict)
     failed: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
     errors: list[tuple[int, str]] = field(default_factory=list)
@@ -55,6 +65,20 @@ class Verdict:
                 self.errors.append((number, message))
         return rejected
 
+    def compare(self, conn: psycopg.Connection, batch: Batch, existing: set[str], columns: list[str]) -> None:
+        """Count what differs in the sessions that are there."""
+        there = with_positions(batch).filter(pl.col("external_session_id").is_in(sorted(existing)))
+        if not there.height:
+            return
+        conn.execute("delete from pg_temp.import_stage")
+        stage(conn, there)
+        found = list(statements().differing_values(conn, columns=columns))
+        self.changed += found[0][3] if found else 0
+        for column, rows, examples, _ in found:
+            self.changes[column] += rows
+            shown = self.examples.setdefault(column, [])
+            shown += examples[: SHOWN_EXAMPLES - len(shown)]
+
 
 def kind_of(message: str) -> str:
     """A message without the value that it quotes."""
@@ -78,6 +102,7 @@ def validate(
     source = to_plain_csv(open_file(url, allowed), read_as)
     header = mapped_header(conn, source, read_as)
     verdict.recognized = str(header)
+    statements().create_stage(conn)
     with conn.transaction():
         conn.execute("set transaction read only")
         users, seen = Users(conn), SeenIds()
@@ -88,6 +113,8 @@ def validate(
             ids = batch.sessions["external_session_id"].to_list()
             existing = {row[0] for row in statements().existing_ids(conn, ids=ids)}
             rejected = verdict.add(batch, existing, on_duplicate)
+            if on_duplicate != "error":
+                verdict.compare(conn, batch, existing, sorted(header.positions))
             for reject in batch.rejects:
                 _note_missing(reject.message, verdict.missing)
             if error_file and rejected:
