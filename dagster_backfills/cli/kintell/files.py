@@ -1,0 +1,131 @@
+"""What is asked of a file, and of the rows of it that were rejected: `validate`, `errors`, `missing-users`."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dagster_backfills.cli.domain_runs import database, launch
+from dagster_backfills.cli.errors import FAILURES
+from dagster_backfills.cli.kintell.options import (
+    Duplicates,
+    Encoding,
+    File,
+    JobId,
+    Json,
+    Maps,
+    Sheet,
+    one_of,
+    place,
+    reading,
+    there,
+)
+from dagster_backfills.cli.kintell.runs import (
+    copy,
+    find,
+    readable,
+    waiting,
+)
+from dagster_backfills.cli.kintell.watch import verdict_of
+from dagster_backfills.cli.output import print_json, print_table, say
+from dagster_backfills.domains.kintell.after.error_file import stream_errors, write_error_file
+from dagster_backfills.domains.kintell.file.dialect import ReadAs, to_plain_csv
+from dagster_backfills.domains.kintell.file.files import open_file
+from dagster_backfills.domains.kintell.file.mapping import mapped_header
+
+
+def errors(
+    job: JobId,
+    output: Annotated[str, typer.Option("--output", "-o", help="The file to write; stdout without it.")] = "",
+) -> None:
+    """The rejected rows, each with its number and what is wrong: fix them and send the file in again.
+
+    CSV, or with an output that ends in .xlsx a workbook: failing cells marked, and what may have been meant.
+    """
+    with database() as conn:
+        found = find(conn, job)
+        if output.lower().endswith(".xlsx"):
+            # openpyxl is loaded for whoever wants a workbook.
+            from dagster_backfills.domains.kintell.after.error_workbook import write_error_workbook
+
+            rows = write_error_workbook(conn, found, Path(output))
+            say(f"{rows:,} rejected rows in {output}")
+            return
+        if output:
+            rows = write_error_file(conn, found.id, place(output))
+            say(f"{rows:,} rejected rows in {output}")
+            return
+        for text in stream_errors(conn, found):
+            sys.stdout.write(text)
+
+
+def validate(
+    file: File,
+    sheet: Sheet = "",
+    encoding: Encoding = "",
+    maps: Maps = None,
+    on_duplicate: Duplicates = "skip",
+    output: Annotated[
+        str, typer.Option("--output", "-o", help="Write the rows that would be rejected here.")
+    ] = "",
+    json: Json = False,
+) -> None:
+    """Judge every row of a file and write nothing to the database."""
+    config = {"on_duplicate": one_of(on_duplicate), "dry_run": True}
+    config |= readable(there(file), reading(sheet, encoding, maps))
+    seen: dict[str, str] = {}
+
+    def watch(run_id: str, ended: Callable[[], bool]) -> None:
+        seen["run"] = run_id
+        waiting(run_id, ended)
+
+    _, code = launch("import_kintell_sessions", config, watch=watch)
+    verdict = verdict_of(seen["run"])
+    if code or verdict is None:
+        raise typer.Exit(code or FAILURES)
+    if output:
+        copy(verdict["error_file"], place(output))
+    if json:
+        print_json(verdict)
+    else:
+        print_table(
+            ["rows", "new", "changed", "same", "rejected", "missing users"],
+            [[verdict[name] for name in ("total", "new", "changed", "same", "failed", "missing_users")]],
+        )
+        print_table(
+            ["column", "sessions", "session", "is", "in the file"],
+            [
+                [column, rows, *example]
+                for column, rows in verdict["changes"]
+                for example in verdict["examples"][column]
+            ],
+            title="what differs, with examples",
+            ids=["session"],
+        )
+        print_table(["error", "rows"], verdict["kinds"], fold=True)
+        print_table(["row", "error"], verdict["errors"][:20], title="the first of them", fold=True)
+    raise typer.Exit(FAILURES if verdict["failed"] else 0)
+
+
+def missing_users(
+    file: File, sheet: Sheet = "", encoding: Encoding = "", maps: Maps = None, json: Json = False
+) -> None:
+    """The addresses of a file that belong to no user."""
+    # What reads files is loaded here, for the same reason.
+    from dagster_backfills.defs.kintell.resources import KintellSettings
+    from dagster_backfills.domains.kintell.file.register import preflight
+
+    read_as = ReadAs(**reading(sheet, encoding, maps))
+    with database() as conn:
+        source = to_plain_csv(open_file(there(file), KintellSettings().allowed), read_as)
+        found = preflight(conn, source, mapped_header(conn, source, read_as))
+    if json:
+        users = [{"email": email, "role": role} for email, role in found.missing]
+        print_json({"missing": found.missing_count, "users": users})
+        return
+    if found.missing:
+        print_table(["email", "role"], found.missing, ids=["email"])
+    shown = f", the first {len(found.missing):,} above" if found.missing_count > len(found.missing) else ""
+    say(f"{found.missing_count:,} users are missing{shown}.")
