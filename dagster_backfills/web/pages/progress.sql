@@ -26,6 +26,9 @@ where
 order by sc.name, sc.id, c.name, c.id
 limit :most;
 
+-- name: names
+select id, name from progress.cohorts;
+
 -- name: cohort
 select
     c.id, c.name, sc.name as school_name, s.total_students, s.total_questions, s.total_modules, s.average_completion,
