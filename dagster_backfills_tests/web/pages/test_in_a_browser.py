@@ -142,14 +142,17 @@ def test_two_tabs_are_in_step_and_a_job_is_cancelled_while_it_works(
 
 
 def test_a_job_is_watched_on_its_page_and_the_focus_stays(browser: Any, conn: psycopg.Connection) -> None:
-    job = enqueued(conn)
-    page = opened(browser, f"/jobs/{job}")
+    job, events = enqueued(conn), []
+    page = browser.new_page()
+    page.on("response", lambda r: events.append(r.status) if "/api/jobs/events?id=" in r.url else None)
+    page.goto(f"/jobs/{job}")
     summary = page.locator("summary", has_text="Cancel")
     summary.focus()
     held = claimed(conn)
     queue.report_progress(conn, held, 40, "Chapter 2 of 5")
     page.get_by_text("Chapter 2 of 5").wait_for()
     assert page.evaluate("document.activeElement.id") == f"cancel-{job}"
+    assert events == [200 if WHOLE else 404]  # told by the application, else looking by itself
     page.keyboard.press("Enter")
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
