@@ -14,11 +14,11 @@ def groups() -> set[str]:
 @pytest.mark.parametrize(
     ("given", "loaded"),
     [
-        ("none", {"operations"}),
-        ("training", {"operations", "training"}),
-        ("scoring, queue", {"operations", "scoring", "jobs"}),
-        ("", {"operations", "training", "progress", "kintell", "jobs", "scoring"}),
-        ("trainning", {"operations", "training", "progress", "kintell", "jobs", "scoring"}),
+        ("none", {"backfill", "operations"}),
+        ("training", {"backfill", "operations", "training"}),
+        ("scoring, queue", {"backfill", "operations", "scoring", "jobs"}),
+        ("", {"backfill", "operations", "training", "progress", "kintell", "jobs", "scoring"}),
+        ("trainning", {"backfill", "operations", "training", "progress", "kintell", "jobs", "scoring"}),
     ],
 )
 def test_the_location_loads_the_domains_that_are_switched_on(

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import psycopg
 
-from dagster_backfills.components.assets import build_assets
+from dagster_backfills.components.assets import build_assets, build_views
 from dagster_backfills.components.declaration import Table, split_table
 from dagster_backfills.components.planning import build_plan_job
-from dagster_backfills.components.refresh import build_job, build_schedules, build_sensors
+from dagster_backfills.components.refresh import build_asset_job, build_job, build_schedules, build_sensors
 from dagster_backfills.components.resources import database_resources, resource_keys
 from dagster_backfills.components.selection import GENERIC, Selection
 from dagster_backfills.components.staleness import watched_table
@@ -25,6 +25,7 @@ from dagster_backfills.postgres.statements import Statement
 
 if TYPE_CHECKING:
     from dagster_backfills.components.postgres_backfill import PostgresBackfill
+    from dagster_backfills.dagster.private import UnresolvedAssetJobDefinition
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,9 @@ class Backfill:
 
     def definitions(self) -> dg.Definitions:
         return dg.Definitions(
-            assets=[self.assets_def],
+            assets=[self.assets_def, *build_views(self)],
             asset_checks=[self.checks],
-            jobs=[self.job, build_plan_job(self)],
+            jobs=[self.job, self.asset_job, build_plan_job(self)],
             sensors=self.sensors,
             schedules=self.schedules,
             resources={} if self.declared.resources else database_resources(self.declared.database),
@@ -76,6 +77,10 @@ class Backfill:
     @cached_property
     def job(self) -> dg.JobDefinition:
         return build_job(self)
+
+    @cached_property
+    def asset_job(self) -> "UnresolvedAssetJobDefinition":
+        return build_asset_job(self)
 
     @cached_property
     def sensors(self) -> list[dg.SensorDefinition]:

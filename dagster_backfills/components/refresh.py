@@ -16,6 +16,7 @@ from dagster_backfills.errors import UserError
 
 if TYPE_CHECKING:
     from dagster_backfills.components.building import Backfill
+    from dagster_backfills.dagster.private import UnresolvedAssetJobDefinition
 
 
 class Refresh(dg.Config):
@@ -52,6 +53,16 @@ def build_job(backfill: "Backfill") -> dg.JobDefinition:
             op()
 
     return refresh
+
+
+def build_asset_job(backfill: "Backfill") -> "UnresolvedAssetJobDefinition":
+    """The job for partitions that somebody chooses. By it Dagster knows which assets the sensors keep up to date."""
+    return dg.define_asset_job(
+        f"materialize_{backfill.name}",
+        selection=dg.AssetSelection.assets(*(table.key_path for table in backfill.declared.tables)),
+        description=f"Write chosen partitions of {backfill.name}, with its checks.",
+        tags={"backfills/domain": backfill.group},
+    )
 
 
 def _op(backfill: "Backfill", position: int) -> dg.OpDefinition:
@@ -113,6 +124,7 @@ def build_sensors(backfill: "Backfill") -> list[dg.SensorDefinition]:
                 # Keys that are seen for the first time are due, where no statement says which are.
                 on_new=None if declared.due else lambda conn, new: backfill.mark(conn, backfill.assets, new),
                 resource=backfill.database,
+                assets=backfill.assets,
             )
         )
     if sensors or declared.stale_when or declared.due:
@@ -123,6 +135,7 @@ def build_sensors(backfill: "Backfill") -> list[dg.SensorDefinition]:
                 lambda conn: _count_due(backfill, conn),
                 what="partitions due",
                 resource=backfill.database,
+                asset_job=backfill.asset_job,
             )
         )
     return sensors

@@ -143,12 +143,17 @@ def named_statements(declared: "PostgresBackfill") -> Iterator[tuple[str, Path_,
 
 
 def line_of(folder: Path, statement: str) -> str:
-    """The file and line of a statement."""
+    """The file and line of a statement, for messages."""
+    return "{}, line {}".format(*place_of(folder, statement))
+
+
+def place_of(folder: Path, statement: str) -> tuple[Path, int]:
+    """The file and line of a statement; where there is none, where it should be."""
     for path in _files(folder):
         found = load_statements(path).by_name.get(statement)
         if found is not None:
-            return f"{path}, line {found.line}"
-    return str(folder / "queries.sql")
+            return path, found.line
+    return folder / "queries.sql", 1
 
 
 def _files(folder: Path) -> list[Path]:

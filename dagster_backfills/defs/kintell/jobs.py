@@ -3,7 +3,7 @@
 import dagster as dg
 
 from dagster_backfills.dagster.resource import PostgresResource
-from dagster_backfills.defs.kintell.assets import daily_summary_write
+from dagster_backfills.defs.kintell.assets import DAILY_SUMMARY, daily_summary_write
 from dagster_backfills.defs.kintell.checks import RULES
 from dagster_backfills.defs.kintell.config import ImportSessions, Replay, RollBack
 from dagster_backfills.defs.kintell.ops import connected, import_sessions, in_words, publish
@@ -133,3 +133,11 @@ def publish_kintell_events() -> None:
 )
 def refresh_daily_session_summary() -> None:
     summarize_stale_days()
+
+
+materialize_daily_session_summary = dg.define_asset_job(
+    "materialize_daily_session_summary",
+    selection=dg.AssetSelection.assets(DAILY_SUMMARY.asset.split("/")),
+    description="Summarize chosen days.",
+    tags=TAGS,
+)
