@@ -11,10 +11,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import dagster as dg
+from pydantic import ValidationError
 
 from dagster_backfills.cli import errors
 from dagster_backfills.cli.follow import follow_run
 from dagster_backfills.cli.run_process import RunProcess
+from dagster_backfills.dagster.launchpad import in_words
 from dagster_backfills.dagster.private import origin_in_location
 from dagster_backfills.errors import UserError
 from dagster_backfills.instance.dagster_home import dagster_environment
@@ -72,6 +74,10 @@ def create_run(
         )
     except dg.DagsterInvalidConfigError as error:
         raise UserError(str(error)) from error
+    except dg.DagsterUserCodeExecutionError as error:  # a field whose value the job's own model refuses
+        if not isinstance(error.__cause__, ValidationError):
+            raise
+        raise UserError(f"{job_name}: {in_words(error.__cause__)}.") from error
 
 
 def load_job(module: str, job_name: str) -> dg.JobDefinition:

@@ -9,10 +9,11 @@ from uuid import uuid4
 
 import dagster as dg
 import psycopg
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from dagster_backfills.components.selection import Which
 from dagster_backfills.dagster.io_manager import VARIABLES
+from dagster_backfills.dagster.launchpad import flat
 from dagster_backfills.dagster.layout import address_of
 from dagster_backfills.dagster.plan_report import report_metadata
 from dagster_backfills.engine.explain import Explanation, Part, explain
@@ -36,6 +37,12 @@ class Plan(dg.Config):
         "named: those in `partitions`.",
     )
     partitions: list[str] = Field(default=[], description="Partition keys, with `which: named`.")
+
+    @model_validator(mode="after")
+    def _named(self) -> "Plan":
+        if (self.which is Which.named) != bool(self.partitions):
+            raise ValueError("give `partitions` with `which: named`, and only then")
+        return self
 
 
 def plan_backfill(
@@ -98,8 +105,6 @@ def build_plan_job(backfill: "Backfill") -> dg.JobDefinition:
         required_resource_keys={backfill.database},
     )
     def rehearse(context: dg.OpExecutionContext, config: Plan) -> dg.Output[None]:
-        if (config.which is Which.named) != bool(config.partitions):
-            raise dg.Failure("Give `partitions` with `which: named`, and only then.", allow_retries=False)
         connect = getattr(context.resources, backfill.database).connect
         try:
             report = plan_backfill(
@@ -110,15 +115,10 @@ def build_plan_job(backfill: "Backfill") -> dg.JobDefinition:
             raise dg.Failure(str(error), allow_retries=False) from error
         return dg.Output(None, metadata=report_metadata(report))
 
-    @dg.config_mapping
-    def flat(config: Plan) -> dict[str, Any]:
-        given = {"which": config.which.value, "partitions": config.partitions}
-        return {"ops": {rehearse.name: {"config": given}}}
-
     @dg.job(
         name=f"plan_{backfill.name}",
         description=f"What a run of {backfill.name} would change, row by row counted. Nothing is written.",
-        config=flat,
+        config=flat(Plan, rehearse.name),
         executor_def=dg.in_process_executor,
         tags={"backfills/domain": backfill.group},
     )

@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import psycopg
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from dagster_backfills.components.assets import observed, output_names
 from dagster_backfills.components.declaration import Schedule
 from dagster_backfills.components.inspection import refuse_mistakes
 from dagster_backfills.components.selection import Which
 from dagster_backfills.dagster.automation import partition_sync_sensor, refresh_sensor
+from dagster_backfills.dagster.launchpad import flat
 from dagster_backfills.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,20 +30,21 @@ class Refresh(dg.Config):
     )
     partitions: list[str] = Field(default=[], description="Partition keys, with `which: named`.")
 
+    @model_validator(mode="after")
+    def _named(self) -> "Refresh":
+        if (self.which is Which.named) != bool(self.partitions):
+            raise ValueError("give `partitions` with `which: named`, and only then")
+        return self
+
 
 def build_job(backfill: "Backfill") -> dg.JobDefinition:
     """The job for work that lies scattered: repairs, what is stale, what is new. Its launchpad is flat."""
     ops = [_op(backfill, position) for position in range(len(backfill.declared.tables))]
 
-    @dg.config_mapping
-    def flat(config: Refresh) -> dict[str, Any]:
-        given = {"config": {"which": config.which.value, "partitions": config.partitions}}
-        return {"ops": {op.name: given for op in ops}}
-
     @dg.job(
         name=f"refresh_{backfill.name}",
         description=f"Write the partitions of {backfill.name} that need it, however scattered, in one run.",
-        config=flat,
+        config=flat(Refresh, *(op.name for op in ops)),
         executor_def=dg.in_process_executor,
         tags={"backfills/domain": backfill.group},
         hooks=backfill.rules.after(),
@@ -87,8 +89,6 @@ def _op(backfill: "Backfill", position: int) -> dg.OpDefinition:
 def _keys(backfill: "Backfill", context: dg.OpExecutionContext, config: Refresh, position: int) -> list[str]:
     if position and config.which not in (Which.due, Which.needed, Which.stale):
         return []  # all that is asked for is written from its first table on
-    if (config.which is Which.named) != bool(config.partitions):
-        raise dg.Failure("Give `partitions` with `which: named`, and only then.", allow_retries=False)
     try:
         with backfill.connect(context) as conn:
             refuse_mistakes(backfill, conn)

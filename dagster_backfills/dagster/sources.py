@@ -12,6 +12,7 @@ import dagster as dg
 import psycopg
 
 from dagster_backfills.dagster.catalog import Catalog
+from dagster_backfills.dagster.checks import periodically
 from dagster_backfills.postgres.statements import load_statements
 
 _STATEMENTS = load_statements(Path(__file__).with_name("sources.sql"))
@@ -49,7 +50,7 @@ def observed_tables(
     name: str, specs: Sequence[dg.AssetSpec], database: str = "postgres"
 ) -> dg.AssetsDefinition:
     """Tables that something else than Dagster fills, looked at once an hour: rows, changes, the time of the last."""
-    hourly = dg.AutomationCondition.on_cron("7 * * * *")
+    hourly = periodically("7 * * * *")
 
     @dg.multi_observable_source_asset(
         name=name,

@@ -3,7 +3,7 @@
 from enum import Enum
 
 import dagster as dg
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from dagster_backfills.domains.kintell.importing.claims import LEASE_SECONDS
 from dagster_backfills.domains.kintell.importing.options import MAX_BATCH_ROWS, Options
@@ -57,6 +57,12 @@ class ImportSessions(dg.Config):
         gt=0,
         description="Seconds without a heartbeat after which a worker counts as dead.",
     )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "ImportSessions":
+        if bool(self.file) == bool(self.job):
+            raise ValueError("give either `file`, to start, or `job`, to resume")
+        return self
 
     def options(self) -> Options:
         return Options(

@@ -8,6 +8,7 @@ import dagster as dg
 import psycopg
 
 from dagster_backfills.dagster.catalog import catalog_of
+from dagster_backfills.dagster.checks import periodically
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.domains.queue import queue
 from dagster_backfills.domains.queue.attempts import Result
@@ -30,7 +31,7 @@ results_and_figures = [
         CATALOG.spec(
             "jobs.background_jobs",
             deps=[["jobs", "job_types"]],
-            automation_condition=dg.AutomationCondition.on_cron("*/5 * * * *"),
+            automation_condition=periodically("*/5 * * * *"),
             description="Every background job with its state, input, output and errors. Runs of "
             "drain_background_jobs work them off; a job's result is its output.",
         )

@@ -369,3 +369,10 @@ select
     ) as coaches
 from scoring.members as m
 where m.id = :member;
+
+-- name: failed_units
+-- Members of a day that could not be written, why, and in which run.
+select f.unit as failed, f.partition, f.message, f.run_id
+from backfill.failures as f
+where f.asset = :asset and f.partition = :day and f.unit is not null and f.resolved_at is null
+order by f.unit;
