@@ -50,6 +50,7 @@ def observed_tables(
     name: str, specs: Sequence[dg.AssetSpec], database: str = "postgres"
 ) -> dg.AssetsDefinition:
     """Tables that something else than Dagster fills, looked at once an hour: rows, changes, the time of the last."""
+    tables = {spec.key: str(spec.metadata["dagster/table_name"]) for spec in specs}
     hourly = periodically("7 * * * *")
 
     @dg.multi_observable_source_asset(
@@ -62,7 +63,7 @@ def observed_tables(
     def observe(context: dg.AssetExecutionContext) -> Iterator[dg.ObserveResult]:
         with getattr(context.resources, database).connect() as conn:
             for key in sorted(context.selected_asset_keys):
-                seen = look(conn, ".".join(key.path), _newest(context.instance, key))
+                seen = look(conn, tables[key], _newest(context.instance, key))
                 if seen:
                     yield dg.ObserveResult(key, metadata=seen)
 

@@ -1,14 +1,18 @@
 """From files to events: the inbox, the sessions that imports write, what follows from them, and who reads it."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
 from dagster_backfills.dagster.catalog import catalog_of, code_here, code_version
+from dagster_backfills.dagster.checks import periodically
 from dagster_backfills.dagster.sources import observed_tables
 from dagster_backfills.defs.kintell.reporting import SESSIONS
+from dagster_backfills.defs.kintell.resources import KintellSettings
+from dagster_backfills.domains.kintell.file.inbox import list_inbox
 from dagster_backfills.domains.kintell.first_day import first_day
 from dagster_backfills.domains.kintell.statements import statements
 from dagster_backfills.engine.model import Query, Target, Write, WriteSet
@@ -52,16 +56,33 @@ def _uri(variable: str) -> dict[str, Any]:
     return {"dagster/uri": given.rpartition("@")[2]} if given else {}
 
 
-inbox = dg.AssetSpec(
-    INBOX,
-    group_name="kintell",
-    kinds={"csv", "file"},
-    description="Files of sessions, from the inbox (KINTELL_INBOX) or named by whoever starts an import.",
-    metadata={
-        **_uri("KINTELL_INBOX"),
-        "dagster/column_schema": dg.TableSchema([dg.TableColumn(name, "string") for name in _FILE_COLUMNS]),
-    },
-)
+def _inbox() -> dg.AssetSpec:
+    return dg.AssetSpec(
+        INBOX,
+        automation_condition=periodically("7 * * * *"),
+        group_name="kintell",
+        kinds={"csv", "file"},
+        description="Files of sessions, from the inbox (KINTELL_INBOX) or named by whoever starts an import.",
+        metadata={
+            **_uri("KINTELL_INBOX"),
+            "dagster/column_schema": dg.TableSchema(
+                [dg.TableColumn(name, "string") for name in _FILE_COLUMNS]
+            ),
+        },
+    )
+
+
+@dg.multi_observable_source_asset(name="inbox", specs=[_inbox()])
+def inbox(kintell: KintellSettings) -> Iterator[dg.ObserveResult]:
+    """How many files lie in the inbox, and what is wrong with those that can't be imported."""
+    listing = list_inbox(kintell.inbox_url) if kintell.inbox_url else None
+    if listing is not None:
+        metadata = {"files": len(listing.arrivals), "not_importable": len(listing.problems)}
+        yield dg.ObserveResult(INBOX, metadata=metadata)
+    else:
+        yield dg.ObserveResult(INBOX, metadata={"inbox": "KINTELL_INBOX is not set: files are named."})
+
+
 kintell_tables = observed_tables(
     "kintell_tables",
     [

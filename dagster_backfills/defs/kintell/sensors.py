@@ -45,7 +45,7 @@ def _request(arrival: Arrival) -> dg.RunRequest:
     return dg.RunRequest(
         run_key=f"{arrival.url}|{arrival.stamp}",
         run_config={"file": arrival.url, "once": True},
-        tags={"kintell/file": arrival.url[-200:]},
+        tags={"kintell/file": arrival.url.rpartition("/")[2][-200:]},
     )
 
 

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from dagster_backfills.dagster.catalog import catalog_of, code_references, code_version
 from dagster_backfills.dagster.resource import PostgresResource
+from dagster_backfills.dagster.sources import observed_tables
 from dagster_backfills.defs.scoring.partitions import scoring_days
 from dagster_backfills.domains import scoring
 from dagster_backfills.domains.scoring.day_record import DayRecord
@@ -34,13 +35,18 @@ _DOMAIN = Path(scoring.__file__).parent
 _VERSION = code_version(
     *(_DOMAIN / name for name in ("queries.sql", "features.py", "rules.py", "action_rules.py"))
 )
-member_scores = dg.AssetSpec(
-    ["scoring", "member_scores"],
-    deps=[COMMITMENT.asset.split("/"), CHURN.asset.split("/")],
-    group_name="scoring",
-    kinds={"postgres", "table"},
-    description="The newest day's score and risk on the member's own row, kept there by triggers on the histories.",
-    metadata=CATALOG.metadata("scoring.members", ON_MEMBER, list(ON_MEMBER)),
+member_scores = observed_tables(
+    "member_scores",
+    [
+        dg.AssetSpec(
+            ["scoring", "member_scores"],
+            deps=[COMMITMENT.asset.split("/"), CHURN.asset.split("/")],
+            group_name="scoring",
+            kinds={"postgres", "table"},
+            description="The newest day's score and risk on the member's own row, kept by triggers on the histories.",
+            metadata=CATALOG.metadata("scoring.members", ON_MEMBER, list(ON_MEMBER)),
+        )
+    ],
 )
 
 

@@ -9,6 +9,7 @@ import dagster as dg
 import psycopg
 from psycopg.rows import dict_row
 
+from dagster_backfills.dagster import private
 from dagster_backfills.dagster.checks import linked, named
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.defs.scoring.partitions import scoring_days
@@ -64,36 +65,27 @@ def _check(target: Target, name: str, description: str, look: Look) -> dg.AssetC
         if len(days) == 1:
             return results[days[0]]
         for day, result in results.items():  # one bad day reddens that day, in a run of many as well
-            context.op_execution_context.log_event(_evaluation(key, name, day, result))
+            context.op_execution_context.log_event(
+                private.evaluated(context.instance, key, day, result, name)  # type: ignore[arg-type]
+            )
         return result_of(days, [finding for finding in found.values() if finding is not None])
 
     return check
 
 
-def _evaluation(key: dg.AssetKey, name: str, day: str, result: dg.AssetCheckResult) -> Any:
-    return dg.AssetCheckEvaluation(
-        key,
-        name,
-        passed=result.passed,
-        metadata=result.metadata,
-        severity=result.severity,
-        description=result.description,
-        partition=day,
-    )
-
-
 def result_of(days: list[str], findings: list[Finding]) -> dg.AssetCheckResult:
     """One result over all days; a warning where nothing worse was found."""
     records = [dg.TableRecord({"day": f.day, "finding": f.what}) for f in findings[:_LISTED]]
-    metadata: dict[str, Any] = {"days": len(days)}
+    metadata: dict[str, Any] = {"days": len(days)} if len(days) > 1 else {}
     if records:
         metadata["findings"] = dg.MetadataValue.table(records)
-    units = [unit for finding in findings for unit in finding.units]
+    units = list({unit["failed"]: unit for finding in findings for unit in finding.units}.values())
+    said = "; ".join(f"{f.day}: {f.what}" for f in findings[:5])
     warn = bool(findings) and all(f.warn for f in findings)
     return dg.AssetCheckResult(
         passed=not findings,
         severity=dg.AssetCheckSeverity.WARN if warn else dg.AssetCheckSeverity.ERROR,
-        description="; ".join(f"{f.day}: {f.what}" for f in findings[:5]) or None,
+        description=(f"{said}. {named(units)}" if units else said) or None,
         metadata={**metadata, **linked(units)},
     )
 
@@ -107,8 +99,8 @@ def _covered(asset: str) -> Look:
         outcome, _ = coverage.verdict(settings.max_failed_percent, "members")
         what = f"{absent:,} of {coverage.expected:,} active members have no row, {coverage.failed:,} of them failed"
         cursor = conn.cursor(row_factory=dict_row)
-        units = cursor.execute(STATEMENTS["failed_units"], {"asset": asset, "day": day}).fetchall()
-        return Finding(day, f"{what}. {named(units)}".rstrip(), warn=outcome == "complete", units=units)
+        failed = cursor.execute(STATEMENTS["failed_units"], {"asset": asset, "day": day}).fetchall()
+        return Finding(day, what, warn=outcome == "complete", units=failed)
 
     return look
 
