@@ -4,6 +4,8 @@ from pathlib import Path
 
 import dagster as dg
 
+from dagster_backfills.dagster.catalog import catalog_of
+from dagster_backfills.dagster.sources import with_sources
 from dagster_backfills.domain_switches import switched_off
 
 _DEFS = Path(__file__).parent / "defs"
@@ -13,11 +15,21 @@ _DEFS = Path(__file__).parent / "defs"
 def defs() -> dg.Definitions:
     tree, off = dg.ComponentTree.for_project(_DEFS), switched_off()
     entries = [at for at in sorted(_DEFS.iterdir()) if _is_loaded(at, off)] if off else [None]
-    everything = [tree.build_defs(entry) for entry in entries]
+    loaded = dg.Definitions.merge(*(tree.build_defs(entry) for entry in entries))
+    everything = with_sources(loaded, catalog_of(_DEFS)).map_asset_specs(func=_with_owner)
     # The database does the work: a process a step would cost five seconds each and save nothing.
-    return dg.Definitions.merge(*everything, dg.Definitions(executor=dg.in_process_executor))
+    return dg.Definitions.merge(everything, dg.Definitions(executor=dg.in_process_executor))
+
+
+def _with_owner(spec: dg.AssetSpec) -> dg.AssetSpec:
+    """Each domain is a team's, and its assets are found by its tag."""
+    domain = spec.key.path[0]
+    return spec.replace_attributes(
+        owners=spec.owners or [f"team:{domain}"], tags={"backfills/domain": domain, **spec.tags}
+    )
 
 
 def _is_loaded(entry: Path, off: frozenset[str]) -> bool:
     """Whether an entry of `defs/` is loaded: what begins with a domain's name is the domain's."""
-    return not entry.name.startswith("_") and entry.stem.partition("_")[0] not in off
+    is_code = entry.is_dir() or entry.suffix == ".py"
+    return is_code and not entry.name.startswith("_") and entry.stem.partition("_")[0] not in off

@@ -52,6 +52,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "scoring": ("dagster_backfills.cli.scoring.commands", "Members' daily scores: one gym alone."),
     "new": ("dagster_backfills.cli.new", "The first draft of a backfill, from the table that it is to fill."),
     "check": ("dagster_backfills.cli.check", "Look for mistakes in the declarations, in files and database."),
+    "catalog": (
+        "dagster_backfills.cli.catalog",
+        "What the database says of the tables, for Dagster's catalog.",
+    ),
     "triggers": (
         "dagster_backfills.cli.triggers",
         "Triggers that tell of changes in a backfill's sources: print, apply, remove.",

@@ -1,21 +1,22 @@
 """`backfills demo`: everything on sample data, from an empty database to backfills that have run, in one command."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Annotated
+from typing import Annotated, Any
 
 import psycopg
 import typer
 
-from dagster_backfills.cli.domain_runs import database
+from dagster_backfills.cli.domain_runs import database, launch
 from dagster_backfills.cli.errors import FAILURES, OK
 from dagster_backfills.cli.output import say
 from dagster_backfills.cli.run import run_
 from dagster_backfills.cli.status import status
 from dagster_backfills.cli.up import Verbose, require_free, run_dagster, running_postgres
 from dagster_backfills.domain_switches import VARIABLE, require_libraries
+from dagster_backfills.engine.selection import Which
 from dagster_backfills.instance.dagster_home import dagster_environment
 from dagster_backfills.postgres.migrations import apply_migrations
 
@@ -24,10 +25,10 @@ app = typer.Typer()
 
 @dataclass(frozen=True)
 class Demonstration:
-    """One domain's part: the module with its sample data, and its main job as the command line runs it."""
+    """One domain's part: the module with its sample data, and its runs as the command line does them, one by one."""
 
     domain: str
-    run: Callable[[], None]
+    runs: Sequence[Callable[[], object]]
 
     @property
     def sample(self) -> str:
@@ -39,7 +40,8 @@ def _training() -> None:
 
 
 def _progress() -> None:
-    run_("progress_stats", yes=True)
+    # All of them: what triggers have kept right is reported to Dagster too.
+    run_("progress_stats", which=Which.all, yes=True)
 
 
 def _scoring() -> None:
@@ -61,11 +63,19 @@ def _kintell() -> None:
     start(str(demo_file()))
 
 
+def _job(name: str, config: Mapping[str, Any] | None = None) -> Callable[[], None]:
+    def run() -> None:
+        raise typer.Exit(launch(name, config)[1])
+
+    return run
+
+
 DEMONSTRATIONS = [
-    Demonstration("training", _training),
-    Demonstration("progress", _progress),
-    Demonstration("scoring", _scoring),
-    Demonstration("kintell", _kintell),
+    Demonstration("training", [_training]),
+    Demonstration("progress", [_progress]),
+    Demonstration("scoring", [_scoring]),
+    Demonstration("kintell", [_kintell, _job("refresh_daily_session_summary")]),
+    Demonstration("queue", [_job("drain_background_jobs", {"idle_seconds": 1})]),
 ]
 
 
@@ -85,7 +95,8 @@ def demo(
         os.environ.update(dagster_environment())
         for migration in apply_migrations(os.environ["DATABASE_URL"]):
             say(f"Applied migration {migration}.")
-        codes = [_demonstrate(each) for each in DEMONSTRATIONS]
+        codes = [code for each in DEMONSTRATIONS for code in _demonstrate(each)]
+        codes.append(_code_of(_job("report_job_history")))
         say("")
         status()
         say("", "See more: backfills status progress_stats · backfills failures · backfills up")
@@ -95,12 +106,16 @@ def demo(
     raise typer.Exit(max((code for code in codes if code != FAILURES), default=OK))
 
 
-def _demonstrate(each: Demonstration) -> int:
+def _demonstrate(each: Demonstration) -> list[int]:
     say("", f"— {each.domain} —")
     with database() as conn:
         say(_load(conn, each.sample))
+    return [_code_of(run) for run in each.runs]
+
+
+def _code_of(run: Callable[[], object]) -> int:
     try:
-        each.run()
+        run()
     except typer.Exit as ended:
         return ended.exit_code
     return OK

@@ -53,7 +53,7 @@ def rollback(
     if execute and plan.remove:
         confirm(f"Remove {plan.remove:,} records?", yes)
         config = {"backfill": backfill, "remove_all_incomplete": remove_all_incomplete, "dry_run": False}
-        run_id, code = launch("rollback_training_backfill", {"ops": {"remove_records": {"config": config}}})
+        run_id, code = launch("rollback_training_backfill", config)
         with database() as conn:
             left = preview(conn, backfill or None).remove
         result |= {"removed": plan.remove - left, "run_id": run_id}

@@ -1,6 +1,5 @@
 """The assets of a declared backfill: one step for all its tables, so that a batch writes them in one transaction."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +8,7 @@ import dagster as dg
 from dagster_backfills.components.declaration import Table
 from dagster_backfills.components.inspection import refuse_mistakes
 from dagster_backfills.components.validation import named_function
+from dagster_backfills.dagster.catalog import catalog_of, code_references, code_version
 from dagster_backfills.engine.model import WHOLE
 from dagster_backfills.postgres.table_names import is_named, split_table
 
@@ -81,21 +81,39 @@ def _mark_left_out(
 
 
 def _asset_out(backfill: "Backfill", table: Table) -> dg.AssetOut:
+    declared = backfill.declared
+    catalog, name = catalog_of(backfill.folder), ".".join(split_table(table.table))
+    statement = backfill.statements[table.statement]
     return dg.AssetOut(
         key=table.key_path,
-        description=table.description,
+        description=table.description or catalog.description(name),
         metadata={
             **table.target(partitioned=backfill.partitions_def is not None).metadata(),
-            "dagster/table_name": ".".join(split_table(table.table)),
+            **catalog.metadata(name),
+            **code_references([(*statement.source, statement.name)]),
         },
         group_name=backfill.group,
-        kinds={"postgres"},
-        owners=table.owners,
-        tags=table.tags,
-        code_version=hashlib.sha256(_text(backfill, table).encode()).hexdigest()[:12],
+        kinds={"postgres", "python" if table.compute else "sql"},
+        owners=table.owners or declared.owners,
+        tags={**declared.tags, **table.tags},
+        code_version=code_version(_text(backfill, table)),
+        freshness_policy=declared.freshness,
         is_required=False,
         io_manager_key=backfill.io_manager,
     )
+
+
+def build_views(backfill: "Backfill") -> list[dg.AssetSpec]:
+    """The views that are read of the tables: computed whenever they are asked."""
+    catalog, declared = catalog_of(backfill.folder), backfill.declared
+    return [
+        catalog.spec(
+            ".".join(split_table(view)),
+            owners=declared.owners,
+            tags=declared.tags,
+        )
+        for view in declared.views
+    ]
 
 
 def _text(backfill: "Backfill", table: Table) -> str:

@@ -11,10 +11,10 @@ import dagster as dg
 import psycopg
 from psycopg import sql
 
-from dagster_backfills.components.assets import build_assets
+from dagster_backfills.components.assets import build_assets, build_views
 from dagster_backfills.components.declaration import Table
 from dagster_backfills.components.planning import build_plan_job
-from dagster_backfills.components.refresh import build_job, build_schedules, build_sensors
+from dagster_backfills.components.refresh import build_asset_job, build_job, build_schedules, build_sensors
 from dagster_backfills.components.validation import named_function
 from dagster_backfills.dagster.checks import Rule, Rules, engine_rules
 from dagster_backfills.dagster.own_resources import database_resources, resource_keys
@@ -29,6 +29,7 @@ from dagster_backfills.postgres.table_names import split_table
 
 if TYPE_CHECKING:
     from dagster_backfills.components.postgres_backfill import PostgresBackfill
+    from dagster_backfills.dagster.private import UnresolvedAssetJobDefinition
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,9 @@ class Backfill:
 
     def definitions(self) -> dg.Definitions:
         return dg.Definitions(
-            assets=[self.assets_def],
+            assets=[self.assets_def, *build_views(self)],
             asset_checks=[self.checks],
-            jobs=[self.job, build_plan_job(self)],
+            jobs=[self.job, self.asset_job, build_plan_job(self)],
             sensors=self.sensors,
             schedules=self.schedules,
             resources={} if self.declared.resources else database_resources(self.declared.database),
@@ -80,6 +81,10 @@ class Backfill:
     @cached_property
     def job(self) -> dg.JobDefinition:
         return build_job(self)
+
+    @cached_property
+    def asset_job(self) -> "UnresolvedAssetJobDefinition":
+        return build_asset_job(self)
 
     @cached_property
     def sensors(self) -> list[dg.SensorDefinition]:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -79,6 +80,18 @@ class PostgresBackfill(dg.Component, dg.Model, dg.Resolvable):
     fresh_within: int = Field(
         default=600, gt=0, description="Seconds after which what is stale fails a check."
     )
+    fresh_hours: float | None = Field(
+        default=None,
+        gt=0,
+        description="Hours after which tables that nothing has written count as overdue in the catalog.",
+    )
+    views: list[str] = Field(
+        default=[], description="Views of the tables that are read elsewhere: downstream in the lineage."
+    )
+    owners: list[str] = Field(
+        default=[], description="team:… or e-mail addresses, of tables that name none of their own."
+    )
+    tags: dict[str, str] = Field(default={}, description="For the catalog, of every table.")
     database: str | None = Field(
         default=None, description="The environment variable of another database's URL than DATABASE_URL."
     )
@@ -132,6 +145,12 @@ class PostgresBackfill(dg.Component, dg.Model, dg.Resolvable):
                 hint="Give `name`: letters, digits and underscores.",
             )
         return Backfill(self, name, group, validate(self, folder), folder)
+
+    @property
+    def freshness(self) -> dg.FreshnessPolicy | None:
+        """The promise that `fresh_hours` is."""
+        hours = self.fresh_hours
+        return dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=hours)) if hours else None
 
     @property
     def check_list(self) -> Sequence[tuple[str, Check]]:

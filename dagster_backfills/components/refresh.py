@@ -16,12 +16,23 @@ from dagster_backfills.errors import UserError
 
 if TYPE_CHECKING:
     from dagster_backfills.components.building import Backfill
+    from dagster_backfills.dagster.private import UnresolvedAssetJobDefinition
 
 
 def build_job(backfill: "Backfill") -> dg.JobDefinition:
     """The job for work that lies scattered: repairs, what is stale, what is new. Its launchpad is flat."""
     ops = [_op(backfill, position) for position in range(len(backfill.declared.tables))]
     return refresh_job(backfill.name, backfill.group, ops, backfill.rules.after())
+
+
+def build_asset_job(backfill: "Backfill") -> "UnresolvedAssetJobDefinition":
+    """The job for partitions that somebody chooses. By it Dagster knows which assets the sensors keep up to date."""
+    return dg.define_asset_job(
+        f"materialize_{backfill.name}",
+        selection=dg.AssetSelection.assets(*(table.key_path for table in backfill.declared.tables)),
+        description=f"Write chosen partitions of {backfill.name}, with its checks.",
+        tags={"backfills/domain": backfill.group},
+    )
 
 
 def _op(backfill: "Backfill", position: int) -> dg.OpDefinition:
@@ -46,7 +57,6 @@ def _op(backfill: "Backfill", position: int) -> dg.OpDefinition:
 def _keys(backfill: "Backfill", context: dg.OpExecutionContext, config: Refresh, position: int) -> list[str]:
     if position and config.which not in (Which.due, Which.needed, Which.stale):
         return []  # all that is asked for is written from its first table on
-    config.refuse_contradiction()
     try:
         with backfill.connect(context) as conn:
             refuse_mistakes(backfill, conn)
@@ -82,6 +92,7 @@ def build_sensors(backfill: "Backfill") -> list[dg.SensorDefinition]:
                 # Keys that are seen for the first time are due, where no statement says which are.
                 on_new=None if declared.due else lambda conn, new: backfill.mark(conn, backfill.assets, new),
                 resource=backfill.database,
+                assets=backfill.assets,
             )
         )
     if sensors or declared.stale_when or declared.due:
@@ -92,6 +103,7 @@ def build_sensors(backfill: "Backfill") -> list[dg.SensorDefinition]:
                 lambda conn: _count_due(backfill, conn),
                 what="partitions due",
                 resource=backfill.database,
+                asset_job=backfill.asset_job,
             )
         )
     return sensors

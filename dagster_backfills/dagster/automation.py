@@ -4,12 +4,15 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import takewhile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import psycopg
 
 from dagster_backfills.engine.back_off import back_off, is_resting
+
+if TYPE_CHECKING:
+    from dagster_backfills.dagster.private import UnresolvedAssetJobDefinition
 
 UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
@@ -42,10 +45,12 @@ def partition_sync_sensor(
     on_new: Callable[[psycopg.Connection[Any], Sequence[str]], None] | None = None,
     resource: str = "postgres",
     interval_seconds: int = 30,
+    assets: Sequence[str] | None = None,
 ) -> dg.SensorDefinition:
     """A sensor that keeps `partitions_def` the same as the rows of `statement()`, one key a row, oldest first.
 
-    on_new: is told of keys, in a transaction, before they become partitions.
+    on_new: is told of keys, in a transaction, before they become partitions. assets: whose partitions they are, for
+    the catalog.
     """
 
     @dg.sensor(
@@ -54,6 +59,7 @@ def partition_sync_sensor(
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=f"Keeps the partitions {partitions_def.name!r} the same as their rows in Postgres.",
         required_resource_keys={resource},
+        asset_selection=assets,
     )
     def sync(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         known = context.instance.get_dynamic_partitions(str(partitions_def.name))
@@ -89,15 +95,17 @@ def refresh_sensor(
     run_config: dict[str, object] | None = None,
     resource: str = "postgres",
     interval_seconds: int = 30,
+    asset_job: "UnresolvedAssetJobDefinition | None" = None,
 ) -> dg.SensorDefinition:
     """A sensor that runs `job` while `due` counts work: one run at a time, and bounded when runs fail.
 
-    The run finds its own work when it starts, so that a tick needs no list and two ticks no agreement.
+    The run finds its own work when it starts, so that a tick needs no list and two ticks no agreement. asset_job: of
+    the assets that `job`, which is of ops, keeps up to date. It is never launched here; by it the catalog knows.
     """
 
     @dg.sensor(
         name=name,
-        job=job,
+        jobs=[job, *([asset_job] if asset_job else [])],
         minimum_interval_seconds=interval_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=f"Runs {job.name} while there are {what}.",
@@ -120,6 +128,8 @@ def refresh_sensor(
                 f"{count:,} {what}, but the last {len(failed)} runs of {job.name} failed: the next try is "
                 f"{back_off(len(failed))} after the last."
             )
-        return dg.RunRequest(run_config=run_config or {}, tags={"backfills/reason": f"{count} {what}"})
+        return dg.RunRequest(
+            job_name=job.name, run_config=run_config or {}, tags={"backfills/reason": f"{count} {what}"}
+        )
 
     return refresh

@@ -54,7 +54,7 @@ class Rules:
                     name=name,
                     asset=rule.asset.split("/"),
                     description=rule.says,
-                    automation_condition=periodically(self.every_minutes),
+                    automation_condition=periodically(f"*/{self.every_minutes} * * * *"),
                 )
                 for name, rule in self.rules.items()
             ],
@@ -113,14 +113,14 @@ class Rules:
                     passed=result.passed,
                     severity=result.severity,
                     description=result.description,
-                    metadata={**result.metadata, "run": context.run_id},
+                    metadata={**result.metadata, "run": dg.MetadataValue.dagster_run(context.run_id)},
                 )
             )
 
 
-def periodically(minutes: int) -> dg.AutomationCondition[Any]:
-    """Every so many minutes. Not `on_cron`, which would have a check wait until its asset is materialized."""
-    tick: Any = dg.AutomationCondition.cron_tick_passed(f"*/{minutes} * * * *")
+def periodically(cron: str) -> dg.AutomationCondition[Any]:
+    """At each tick of the cron expression. Not `on_cron`, which waits until all that is upstream has been updated."""
+    tick: Any = dg.AutomationCondition.cron_tick_passed(cron)
     return tick & ~dg.AutomationCondition.in_progress()
 
 
@@ -141,14 +141,29 @@ def _check(
         check_name=name,
         passed=not rows,
         severity=dg.AssetCheckSeverity.WARN if rule.warns else dg.AssetCheckSeverity.ERROR,
-        description=rule.says if not rows else f"{len(rows):,} break it: {rule.says} {_named(rows)}",
-        metadata=metadata,
+        description=rule.says if not rows else f"{len(rows):,} break it: {rule.says} {named(rows)}",
+        metadata={**metadata, **linked(rows)},
     )
 
 
-def _named(rows: Sequence[Mapping[str, Any]]) -> str:
-    first = ", ".join(str(next(iter(row.values()))) for row in rows[:5])
+def named(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The first of the rows by their first column, and the reason where they have a `message` or a `reason`."""
+    if not rows:
+        return ""
+    first = ", ".join(f"{next(iter(row.values()))}{_reason(row)}" for row in rows[:5])
     return f"First: {first}{', …' if len(rows) > 5 else '.'}"
+
+
+def _reason(row: Mapping[str, Any]) -> str:
+    said = row.get("message") or row.get("reason")
+    return f" ({' '.join(str(said).split())[:200]})" if said else ""
+
+
+def linked(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """A link to each of the runs that the rows name as `run_id`, and to no more than a few."""
+    runs = list(dict.fromkeys(row["run_id"] for row in rows if row.get("run_id")))[:3]
+    names = ["failed_in_run", *(f"failed_in_run_{number}" for number in range(2, len(runs) + 1))]
+    return {name: dg.MetadataValue.dagster_run(run) for name, run in zip(names, runs, strict=False)}
 
 
 def _cell(value: Any) -> str | int | float | bool | None:

@@ -1,11 +1,11 @@
 """A backfill's two jobs, with one question: which partitions. One writes them, one plans. Not here: how they do it."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import dagster as dg
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from dagster_backfills.dagster.launchpad import flat
 from dagster_backfills.dagster.plan_report import report_metadata
 from dagster_backfills.engine.plan import Report
 from dagster_backfills.engine.selection import Which
@@ -22,15 +22,11 @@ class Refresh(dg.Config):
     )
     partitions: list[str] = Field(default=[], description="Partition keys, with `which: named`.")
 
-    def refuse_contradiction(self) -> None:
-        """Raise where partitions are given and not asked for, or the other way round."""
+    @model_validator(mode="after")
+    def _named(self) -> "Refresh":
         if (self.which is Which.named) != bool(self.partitions):
-            raise dg.Failure("Give `partitions` with `which: named`, and only then.", allow_retries=False)
-
-    def of_ops(self, names: Iterable[str]) -> dict[str, Any]:
-        """The same as the configuration of a job's steps: its launchpad is flat."""
-        given = {"config": {"which": self.which.value, "partitions": self.partitions}}
-        return {"ops": dict.fromkeys(names, given)}
+            raise ValueError("give `partitions` with `which: named`, and only then")
+        return self
 
 
 class Plan(Refresh):
@@ -51,14 +47,10 @@ def refresh_job(
     A partition that can't be filled holds up nobody's counts.
     """
 
-    @dg.config_mapping
-    def flat(config: Refresh) -> dict[str, Any]:
-        return config.of_ops(op.name for op in ops)
-
     @dg.job(
         name=f"refresh_{name}",
         description=f"Write the partitions of {name} that need it, however scattered, in one run.",
-        config=flat,
+        config=flat(Refresh, *(op.name for op in ops)),
         executor_def=dg.in_process_executor,
         tags={"backfills/domain": group},
         hooks=hooks,
@@ -84,20 +76,15 @@ def plan_job(
         required_resource_keys={database},
     )
     def rehearse(context: dg.OpExecutionContext, config: Plan) -> dg.Output[None]:
-        config.refuse_contradiction()
         try:
             return dg.Output(None, metadata=report_metadata(plan(context, config)))
         except UserError as error:
             raise dg.Failure(str(error), allow_retries=False) from error
 
-    @dg.config_mapping
-    def flat(config: Plan) -> dict[str, Any]:
-        return config.of_ops([rehearse.name])
-
     @dg.job(
         name=f"plan_{name}",
         description=f"What a run of {name} would change, row by row counted. Nothing is written.",
-        config=flat,
+        config=flat(Plan, rehearse.name),
         executor_def=dg.in_process_executor,
         tags={"backfills/domain": group},
     )

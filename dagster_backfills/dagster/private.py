@@ -9,6 +9,7 @@ import re
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -134,6 +135,33 @@ def said_of_output(step: Any, asset_key: dg.AssetKey) -> Mapping[str, Any]:
         return step.get_output_metadata(step.assets_def.get_output_name_for_asset_key(asset_key)) or {}
     except AttributeError:
         return {}
+
+
+def evaluated(
+    instance: dg.DagsterInstance, key: dg.AssetKey, partition: str, result: dg.AssetCheckResult, name: str
+) -> dg.AssetCheckEvaluation:
+    """The evaluation of a check of one partition; by the materialization that it is of, Dagster takes it as current."""
+    records = instance.fetch_materializations(
+        dg.AssetRecordsFilter(asset_key=key, asset_partitions=[partition]), limit=1
+    ).records
+    target = None
+    with suppress(ImportError):
+        from dagster._core.definitions.asset_checks import asset_check_evaluation
+
+        if records:
+            target = asset_check_evaluation.AssetCheckEvaluationTargetMaterializationData(
+                storage_id=records[0].storage_id, run_id=records[0].run_id, timestamp=records[0].timestamp
+            )
+    return dg.AssetCheckEvaluation(
+        key,
+        name,
+        passed=result.passed,
+        metadata=result.metadata,
+        severity=result.severity,
+        description=result.description,
+        partition=partition,
+        target_materialization_data=target,
+    )
 
 
 def next_tick(cron: str | Sequence[str], timezone: str | None, now: datetime) -> datetime | None:

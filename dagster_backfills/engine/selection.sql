@@ -63,7 +63,8 @@ select
     f.asset,
     f.message,
     f.attempts,
-    f.last_seen
+    f.last_seen,
+    f.run_id
 from backfill.failures as f
 where f.asset = any(:assets::text[]) and f.resolved_at is null
 order by f.last_seen desc, f.id;

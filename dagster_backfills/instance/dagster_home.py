@@ -12,6 +12,7 @@ from urllib.parse import quote, urlencode
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from dagster_backfills.instance.first_days import first_days
 from dagster_backfills.postgres.connection import connect
 from dagster_backfills.postgres.embedded import resolve_database_url
 from dagster_backfills.postgres.url import checked_url
@@ -32,6 +33,7 @@ def dagster_environment() -> dict[str, str]:
     instance of the user's own, which stores elsewhere, is given no tables.
     """
     return {
+        **first_days(resolve_database_url()),
         "DATABASE_URL": resolve_database_url(),
         **({"DAGSTER_POSTGRES_URL": dagster_database_url()} if stores_in_postgres_here() else {}),
         "DAGSTER_HOME": os.environ.get("DAGSTER_HOME", "").strip() or str(_own_home()),

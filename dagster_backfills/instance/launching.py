@@ -12,7 +12,9 @@ from functools import cache
 from typing import Any
 
 import dagster as dg
+from pydantic import ValidationError
 
+from dagster_backfills.dagster.launchpad import in_words
 from dagster_backfills.dagster.private import origin_in_location
 from dagster_backfills.errors import UserError
 from dagster_backfills.identity import user_tags
@@ -45,6 +47,10 @@ def create_run(
         )
     except dg.DagsterInvalidConfigError as error:
         raise UserError(str(error)) from error
+    except dg.DagsterUserCodeExecutionError as error:  # a field whose value the job's own model refuses
+        if not isinstance(error.__cause__, ValidationError):
+            raise
+        raise UserError(f"{job_name}: {in_words(error.__cause__)}.") from error
 
 
 def load_job(module: str, job_name: str) -> dg.JobDefinition:

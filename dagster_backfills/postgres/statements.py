@@ -35,6 +35,12 @@ class Statement:
     place: str
     returns: str = ""
 
+    @property
+    def source(self) -> tuple[Path, int]:
+        """The file, and the line of its name there."""
+        file, _, line = self.place.rpartition(", line ")
+        return Path(file), int(line)
+
     def __call__(self, conn: Any, **binds: Any) -> Any:
         cursor = conn.execute(self.sql, binds)
         if self.returns == "!":

@@ -237,9 +237,7 @@ def test_every_domain_runs_from_end_to_end_as_the_writer(
         "refresh_progress_stats": {},
         "import_kintell_sessions": {"file": str(file)},
         "refresh_daily_session_summary": {},
-        "drain_background_jobs": {
-            "ops": {"work_off_background_jobs": {"config": {"idle_seconds": 1, "max_seconds": 60}}}
-        },
+        "drain_background_jobs": {"idle_seconds": 1, "max_seconds": 60},
     }
     done = subprocess.run(
         [sys.executable, "-m", "dagster_backfills_tests.guard.jobs_process"],

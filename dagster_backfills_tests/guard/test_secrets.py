@@ -158,7 +158,7 @@ def planted(database_url: str, project_root: Path, tmp_path: Path) -> Iterator[P
         yield Planted(database_url, tmp_path, telltale)
 
 
-DRAIN = {"ops": {"work_off_background_jobs": {"config": {"idle_seconds": 1, "max_seconds": 30}}}}
+DRAIN = {"idle_seconds": 1, "max_seconds": 30}
 
 
 @pytest.mark.timeout(900)

@@ -114,7 +114,7 @@ def replay(job: JobId, create_missing_users: MakeUsers = False, json: Json = Fal
     """Try a job's rejected rows again, after their cause was removed. No file is needed."""
     found = find_job(job, "replay")
     config = {"job": str(found.id), "create_missing_users": create_missing_users}
-    _, code = launch("replay_kintell_errors", {"ops": {"replay_errors": {"config": config}}}, watch=waiting)
+    _, code = launch("replay_kintell_errors", config, watch=waiting)
     now = find_job(str(found.id))
     show_job(now, json)
     say(
@@ -151,9 +151,7 @@ def rollback(
         return
     confirm(f"Roll back job {found.id}?", yes)
     config = {"job": str(found.id), "dry_run": False}
-    _, code = launch(
-        "rollback_kintell_import", {"ops": {"roll_back_sessions": {"config": config}}}, watch=waiting
-    )
+    _, code = launch("rollback_kintell_import", config, watch=waiting)
     show_job(find_job(job), json)
     raise typer.Exit(code)
 

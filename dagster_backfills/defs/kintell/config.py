@@ -3,7 +3,7 @@
 from enum import Enum
 
 import dagster as dg
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from dagster_backfills.domains.kintell.file.dialect import ReadAs
 from dagster_backfills.domains.kintell.importing.claims import LEASE_SECONDS
@@ -71,6 +71,12 @@ class ImportSessions(dg.Config):
 
     def read_as(self) -> ReadAs:
         return ReadAs(self.sheet, self.encoding, self.mapping)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "ImportSessions":
+        if bool(self.file) == bool(self.job):
+            raise ValueError("give either `file`, to start, or `job`, to resume")
+        return self
 
     def options(self) -> Options:
         return Options(

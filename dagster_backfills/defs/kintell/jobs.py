@@ -2,8 +2,9 @@
 
 import dagster as dg
 
+from dagster_backfills.dagster.launchpad import flat
 from dagster_backfills.dagster.resource import PostgresResource
-from dagster_backfills.defs.kintell.assets import daily_summary_write
+from dagster_backfills.defs.kintell.assets import DAILY_SUMMARY, daily_summary_write
 from dagster_backfills.defs.kintell.checks import RULES
 from dagster_backfills.defs.kintell.config import ImportSessions, Replay, RollBack
 from dagster_backfills.defs.kintell.ops import connected, import_sessions, in_words, publish
@@ -16,14 +17,9 @@ from dagster_backfills.engine.model import WriteSet
 TAGS = {"backfills/domain": "kintell"}
 
 
-@dg.config_mapping
-def _flat(config: ImportSessions) -> dg.RunConfig:
-    return dg.RunConfig(ops={"import_sessions": config})
-
-
 @dg.job(
     description="Import historical sessions from a CSV file, or resume an import.",
-    config=_flat,
+    config=flat(ImportSessions, "import_sessions"),
     executor_def=dg.in_process_executor,
     tags={**TAGS, "kintell/import": "import"},
 )
@@ -98,6 +94,7 @@ def summarize_stale_days(context: dg.OpExecutionContext, postgres: PostgresResou
 
 @dg.job(
     description="Roll one import back. A dry run unless dry_run is false.",
+    config=flat(RollBack, roll_back_sessions.name),
     executor_def=dg.in_process_executor,
     tags={**TAGS, "backfills/right": "undo"},
     hooks=RULES.after(),
@@ -108,6 +105,7 @@ def rollback_kintell_import() -> None:
 
 @dg.job(
     description="Try a job's rejected rows again.",
+    config=flat(Replay, replay_errors.name),
     executor_def=dg.in_process_executor,
     tags=TAGS,
     hooks=RULES.after(),
@@ -133,3 +131,11 @@ def publish_kintell_events() -> None:
 )
 def refresh_daily_session_summary() -> None:
     summarize_stale_days()
+
+
+materialize_daily_session_summary = dg.define_asset_job(
+    "materialize_daily_session_summary",
+    selection=dg.AssetSelection.assets(DAILY_SUMMARY.asset.split("/")),
+    description="Summarize chosen days.",
+    tags=TAGS,
+)

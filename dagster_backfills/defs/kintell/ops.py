@@ -56,8 +56,6 @@ def import_sessions(
     postgres: PostgresResource,
     kintell: KintellSettings,
 ) -> None:
-    if bool(config.file) == bool(config.job):
-        raise dg.Failure("Give either `file`, to start, or `job`, to resume.", allow_retries=False)
     with in_words():
         if config.dry_run:
             return _dry_run(context, config, postgres, kintell)

@@ -8,6 +8,7 @@ import psycopg
 from dagster_backfills.dagster.automation import refresh_sensor
 from dagster_backfills.defs.kintell.jobs import (
     import_kintell_sessions,
+    materialize_daily_session_summary,
     publish_kintell_events,
     refresh_daily_session_summary,
 )
@@ -44,7 +45,7 @@ def _request(arrival: Arrival) -> dg.RunRequest:
     return dg.RunRequest(
         run_key=f"{arrival.url}|{arrival.stamp}",
         run_config={"file": arrival.url, "once": True},
-        tags={"kintell/file": arrival.url[-200:]},
+        tags={"kintell/file": arrival.url.rpartition("/")[2][-200:]},
     )
 
 
@@ -60,5 +61,9 @@ def _days_due(conn: psycopg.Connection) -> int:
 
 kintell_events = refresh_sensor("kintell_events", publish_kintell_events, _events_due, what="events waiting")
 kintell_summary_refresh = refresh_sensor(
-    "kintell_summary_refresh", refresh_daily_session_summary, _days_due, what="days with changed sessions"
+    "kintell_summary_refresh",
+    refresh_daily_session_summary,
+    _days_due,
+    what="days with changed sessions",
+    asset_job=materialize_daily_session_summary,
 )

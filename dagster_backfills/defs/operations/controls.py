@@ -1,13 +1,13 @@
 """What operators set of a declared backfill from Dagster: pause, rest, rows a second, hours."""
 
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from dagster_backfills.components.loading import backfill_named
 from dagster_backfills.dagster.cause import started_by
+from dagster_backfills.dagster.launchpad import flat
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.engine.controls import Setting, change, read
 from dagster_backfills.errors import UserError
@@ -25,6 +25,15 @@ class Control(dg.Config):
     )
     zone: str | None = Field(default=None, description="The window's time zone.")
 
+    @field_validator("backfill")
+    @classmethod
+    def _is_one(cls, name: str) -> str:
+        try:
+            backfill_named(name, Path.cwd())
+        except UserError as error:
+            raise ValueError(str(error)) from error
+        return name
+
 
 @dg.op(description="Set it, from each run's next batch on.")
 def set_controls(
@@ -41,14 +50,9 @@ def set_controls(
     return dg.Output(None, metadata={name: f"{value}" for name, value in vars(controls[0]).items()})
 
 
-@dg.config_mapping
-def _flat(config: Control) -> dict[str, Any]:
-    return {"ops": {set_controls.name: {"config": config.model_dump(exclude_none=True)}}}
-
-
 @dg.job(
     description="Pause a backfill, let it go on, or set how fast it may go and at what hours.",
-    config=_flat,
+    config=flat(Control, set_controls.name),
     executor_def=dg.in_process_executor,
     tags={"backfills/domain": "operations"},
 )

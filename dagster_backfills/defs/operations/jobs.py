@@ -3,14 +3,13 @@
 import dagster as dg
 
 from dagster_backfills.dagster.private import event_log_url
-from dagster_backfills.defs.operations.assets import job_runs
 from dagster_backfills.domains.operations.event_log import thin_event_log
 from dagster_backfills.domains.operations.settings import retention
 from dagster_backfills.postgres.connection import connect
 
 report_job_history = dg.define_asset_job(
     "report_job_history",
-    selection=dg.AssetSelection.assets(job_runs),
+    selection=dg.AssetSelection.assets(["operations", "job_runs"]),
     description="Copies the instance's runs into operations.job_runs and reports on the last 30 days.",
     tags={"backfills/domain": "operations", "dagster/max_runtime": "900"},
 )

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from dagster_backfills.dagster.cause import started_by
 from dagster_backfills.dagster.io_manager import VARIABLES
+from dagster_backfills.dagster.launchpad import flat
 from dagster_backfills.dagster.plan_report import report_metadata
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.engine.runner import Runner
@@ -74,15 +75,10 @@ def _metadata(runner: Runner) -> dict[str, Any]:
     }
 
 
-@dg.config_mapping
-def _flat(config: Undo) -> dict[str, Any]:
-    return {"ops": {undo_the_run.name: {"config": config.model_dump()}}}
-
-
 @dg.job(
     description="Undo a run of any backfill: what it added is removed, what it changed is put back, what was changed "
     "since is kept. A dry run unless `dry_run` is false.",
-    config=_flat,
+    config=flat(Undo, undo_the_run.name),
     executor_def=dg.in_process_executor,
     tags={"backfills/domain": "operations", "backfills/right": "undo"},
 )

@@ -1,10 +1,14 @@
 """The queue as an asset: what it looks like over time, and what its media jobs made. Not here: the work."""
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import psycopg
 
+from dagster_backfills.dagster.catalog import catalog_of
+from dagster_backfills.dagster.checks import periodically
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.domains.queue import queue
 from dagster_backfills.domains.queue.attempts import Result
@@ -13,17 +17,30 @@ KEY = dg.AssetKey(["jobs", "background_jobs"])
 _LONGEST_TEXT = 500
 
 
-@dg.observable_source_asset(
-    key=KEY,
-    group_name="jobs",
-    description="Every background job with its state, input, output and errors: table jobs.background_jobs.",
-    automation_condition=dg.AutomationCondition.on_cron("*/5 * * * *"),
-    metadata={"dagster/relation_identifier": "jobs.background_jobs"},
+CATALOG = catalog_of(Path(__file__).parent)
+
+results_and_figures = [
+    CATALOG.spec(f"jobs.{view}")
+    for view in ("my_jobs", "queue_metrics", "average_durations", "stuck_jobs", "repeatedly_failing_jobs")
+]
+
+
+@dg.multi_observable_source_asset(
+    name="background_jobs",
+    specs=[
+        CATALOG.spec(
+            "jobs.background_jobs",
+            deps=[["jobs", "job_types"]],
+            automation_condition=periodically("*/5 * * * *"),
+            description="Every background job with its state, input, output and errors. Runs of "
+            "drain_background_jobs work them off; a job's result is its output.",
+        )
+    ],
 )
-def background_jobs(postgres: PostgresResource) -> dg.ObserveResult:
+def background_jobs(postgres: PostgresResource) -> Iterator[dg.ObserveResult]:
     """Depth, oldest waiting, throughput and mean duration of the queue, in all and by type, every five minutes."""
     with postgres.connect() as conn:
-        return dg.ObserveResult(metadata=queue_metadata(conn))
+        yield dg.ObserveResult(KEY, metadata=queue_metadata(conn))
 
 
 def queue_metadata(conn: psycopg.Connection) -> dict[str, Any]:

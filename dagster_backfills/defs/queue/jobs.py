@@ -3,9 +3,12 @@
 from datetime import timedelta
 
 import dagster as dg
+from pydantic import Field
 
+from dagster_backfills.dagster.launchpad import flat
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.defs.queue.assets import result_observation
+from dagster_backfills.defs.queue.checks import RULES
 from dagster_backfills.domains.queue import queue
 from dagster_backfills.domains.queue.attempts import Result
 from dagster_backfills.domains.queue.registry import background_job_types
@@ -16,11 +19,15 @@ TAGS = {"backfills/domain": "jobs"}
 
 
 class DrainConfig(dg.Config):
-    """How one run works. `idle_seconds`: how long the queue must stay empty until the run ends."""
+    """How one run works."""
 
-    concurrency: int = 4
-    idle_seconds: float = 30.0
-    max_seconds: float = 3600.0
+    concurrency: int = Field(default=4, ge=1, description="Jobs side by side.")
+    idle_seconds: float = Field(
+        default=30.0, ge=0, description="How long the queue must stay empty until the run ends."
+    )
+    max_seconds: float = Field(
+        default=3600.0, gt=0, description="The run ends after this long at the latest."
+    )
 
 
 @dg.op(out=dg.Out(dg.Nothing))
@@ -68,17 +75,23 @@ def work_off_background_jobs(
 @dg.job(
     tags=TAGS,
     executor_def=dg.in_process_executor,
+    config=flat(DrainConfig, work_off_background_jobs.name),
     description="Works the background jobs off, many in one run.",
+    hooks=RULES.after(),
 )
 def drain_background_jobs() -> None:
     work_off_background_jobs()
 
 
 class CleanUpConfig(dg.Config):
-    """`days`: jobs that ended longer ago are removed. 0: as `jobs.queue_settings` says, 30 days at first."""
+    """Which jobs are removed."""
 
-    days: float = 0.0
-    batch: int = 10_000
+    days: float = Field(
+        default=0.0,
+        ge=0,
+        description="Jobs that ended longer ago are removed; 0: as jobs.queue_settings says, 30 days at first.",
+    )
+    batch: int = Field(default=10_000, ge=1, description="Jobs a transaction.")
 
 
 @dg.op(out=dg.Out(dg.Nothing))
@@ -98,7 +111,10 @@ def remove_old_background_jobs(
 
 
 @dg.job(
-    tags=TAGS, executor_def=dg.in_process_executor, description="Removes background jobs that ended long ago."
+    tags=TAGS,
+    executor_def=dg.in_process_executor,
+    config=flat(CleanUpConfig, remove_old_background_jobs.name),
+    description="Removes background jobs that ended long ago.",
 )
 def clean_up_background_jobs() -> None:
     remove_old_background_jobs()

@@ -28,5 +28,4 @@ def background_jobs_waiting(
     due, oldest = work["due"], work["oldest_seconds"]
     if not runs_to_launch(due, oldest, active, policy):
         return dg.SkipReason(f"{due} jobs wait, the oldest for {oldest:.0f} s; {active} runs at work.")
-    settings = {"concurrency": policy.concurrency}
-    return dg.RunRequest(run_config={"ops": {"work_off_background_jobs": {"config": settings}}})
+    return dg.RunRequest(run_config={"concurrency": policy.concurrency})

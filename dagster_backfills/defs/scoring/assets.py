@@ -1,14 +1,20 @@
 """The three histories as assets, a partition a day. What they hold is in `histories.py`."""
 
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import psycopg
 from pydantic import Field
 
+from dagster_backfills.dagster.catalog import catalog_of, code_references, code_version
 from dagster_backfills.dagster.resource import PostgresResource
+from dagster_backfills.dagster.sources import observed_tables
 from dagster_backfills.defs.scoring.partitions import scoring_days
+from dagster_backfills.domains import scoring
 from dagster_backfills.domains.scoring.day_record import DayRecord
+from dagster_backfills.domains.scoring.lineage import LINEAGE, ON_MEMBER
 from dagster_backfills.domains.scoring.reporting import AS_OF
 from dagster_backfills.domains.scoring.settings import ScoringSettings
 from dagster_backfills.domains.scoring.tables import ACTIONS, CHURN, COMMITMENT
@@ -24,11 +30,39 @@ class ScoreDay(dg.Config):
     gym: str = Field(default="", description="Only the members of this gym (its id); empty: of all.")
 
 
+CATALOG = catalog_of(Path(__file__).parent)
+_DOMAIN = Path(scoring.__file__).parent
+_VERSION = code_version(
+    *(_DOMAIN / name for name in ("queries.sql", "features.py", "rules.py", "action_rules.py"))
+)
+member_scores = observed_tables(
+    "member_scores",
+    [
+        dg.AssetSpec(
+            ["scoring", "member_scores"],
+            deps=[COMMITMENT.asset.split("/"), CHURN.asset.split("/")],
+            group_name="scoring",
+            kinds={"postgres", "table"},
+            description="The newest day's score and risk on the member's own row, kept by triggers on the histories.",
+            metadata=CATALOG.metadata("scoring.members", ON_MEMBER, list(ON_MEMBER)),
+        )
+    ],
+)
+
+
 def _asset_args(target: Target, description: str) -> dict[str, Any]:
     return {
         "key": target.asset.split("/"),
         "description": f"{description} {AS_OF}",
-        "metadata": target.metadata(),
+        "metadata": {
+            **target.metadata(),
+            **CATALOG.metadata(target.asset.replace("/", "."), LINEAGE[target.asset]),
+            **code_references(
+                [(_DOMAIN / "histories.py", 1, "histories"), (_DOMAIN / "queries.sql", 1, "queries")]
+            ),
+        },
+        "code_version": _VERSION,
+        "freshness_policy": dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=26)),
         "partitions_def": scoring_days,
         "backfill_policy": dg.BackfillPolicy.single_run(),
         "group_name": "scoring",
@@ -37,11 +71,12 @@ def _asset_args(target: Target, description: str) -> dict[str, Any]:
 
 
 @dg.asset(
+    deps=[["scoring", "members"], ["scoring", "visits"]],
     **_asset_args(
         COMMITMENT,
         "One row an active member and day: the commitment score as of that day, its four factors, time decay, "
         "velocity, risk flags and band. The newest day's score stands on the member too.",
-    )
+    ),
 )
 def commitment_scores(
     context: dg.AssetExecutionContext,
@@ -55,7 +90,7 @@ def commitment_scores(
 
 
 @dg.asset(
-    deps=[COMMITMENT.asset.split("/")],
+    deps=[COMMITMENT.asset.split("/"), ["scoring", "members"]],
     **_asset_args(
         CHURN,
         "One row an active member and day: churn risk level and score, from the commitment score of that day.",
@@ -72,7 +107,7 @@ def churn_risk_scores(
 
 
 @dg.asset(
-    deps=[CHURN.asset.split("/")],
+    deps=[CHURN.asset.split("/"), ["scoring", "members"], ["scoring", "member_coaches"]],
     **_asset_args(
         ACTIONS,
         "At most one row a member, coach and day: what the coach should do about a member at risk, and why.",

@@ -1,14 +1,18 @@
 """What must hold of a day once it is scored. The days are those of the run; alone, a check looks at yesterday."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import dagster as dg
 import psycopg
+from psycopg.rows import dict_row
 
+from dagster_backfills.dagster import private
+from dagster_backfills.dagster.checks import linked, named
 from dagster_backfills.dagster.resource import PostgresResource
+from dagster_backfills.defs.scoring.partitions import scoring_days
 from dagster_backfills.domains.scoring.chain import newest_day
 from dagster_backfills.domains.scoring.days import coverage_of
 from dagster_backfills.domains.scoring.settings import ScoringSettings
@@ -21,11 +25,12 @@ _LISTED = 50
 
 @dataclass(frozen=True)
 class Finding:
-    """What is wrong with one day; `warn`: worth a look, and no error."""
+    """What is wrong with one day; `warn`: worth a look, and no error. units: what failed, why, and in which run."""
 
     day: str
     what: str
     warn: bool = False
+    units: Sequence[Mapping[str, Any]] = ()
 
 
 Look = Callable[[psycopg.Connection, str, ScoringSettings], Finding | None]
@@ -44,7 +49,9 @@ def days_of(tags: dict[str, str]) -> list[str]:
 
 
 def _check(target: Target, name: str, description: str, look: Look) -> dg.AssetChecksDefinition:
-    @dg.asset_check(asset=target.asset.split("/"), name=name, description=description)
+    key = dg.AssetKey(target.asset.split("/"))
+
+    @dg.asset_check(asset=key, name=name, description=description, partitions_def=scoring_days)
     def check(
         context: dg.AssetCheckExecutionContext,
         postgres: PostgresResource,
@@ -52,9 +59,16 @@ def _check(target: Target, name: str, description: str, look: Look) -> dg.AssetC
     ) -> dg.AssetCheckResult:
         days = days_of(dict(context.run.tags))
         with postgres.connect() as conn:
-            findings = [f for f in (look(conn, day, scoring_settings) for day in days) if f is not None]
+            found = {day: look(conn, day, scoring_settings) for day in days}
             conn.rollback()
-        return result_of(days, findings)
+        results = {day: result_of([day], [finding] if finding else []) for day, finding in found.items()}
+        if len(days) == 1:
+            return results[days[0]]
+        for day, result in results.items():  # one bad day reddens that day, in a run of many as well
+            context.op_execution_context.log_event(
+                private.evaluated(context.instance, key, day, result, name)  # type: ignore[arg-type]
+            )
+        return result_of(days, [finding for finding in found.values() if finding is not None])
 
     return check
 
@@ -62,15 +76,17 @@ def _check(target: Target, name: str, description: str, look: Look) -> dg.AssetC
 def result_of(days: list[str], findings: list[Finding]) -> dg.AssetCheckResult:
     """One result over all days; a warning where nothing worse was found."""
     records = [dg.TableRecord({"day": f.day, "finding": f.what}) for f in findings[:_LISTED]]
-    metadata: dict[str, Any] = {"days": len(days)}
+    metadata: dict[str, Any] = {"days": len(days)} if len(days) > 1 else {}
     if records:
         metadata["findings"] = dg.MetadataValue.table(records)
+    units = list({unit["failed"]: unit for finding in findings for unit in finding.units}.values())
+    said = "; ".join(f"{f.day}: {f.what}" for f in findings[:5])
     warn = bool(findings) and all(f.warn for f in findings)
     return dg.AssetCheckResult(
         passed=not findings,
         severity=dg.AssetCheckSeverity.WARN if warn else dg.AssetCheckSeverity.ERROR,
-        description="; ".join(f"{f.day}: {f.what}" for f in findings[:5]) or None,
-        metadata=metadata,
+        description=(f"{said}. {named(units)}" if units else said) or None,
+        metadata={**metadata, **linked(units)},
     )
 
 
@@ -81,11 +97,10 @@ def _covered(asset: str) -> Look:
         if absent <= 0:
             return None
         outcome, _ = coverage.verdict(settings.max_failed_percent, "members")
-        what = (
-            f"{absent:,} of {coverage.expected:,} active members have no row, "
-            f"{coverage.failed:,} of them failed (see backfill.failures)"
-        )
-        return Finding(day, what, warn=outcome == "complete")
+        what = f"{absent:,} of {coverage.expected:,} active members have no row, {coverage.failed:,} of them failed"
+        cursor = conn.cursor(row_factory=dict_row)
+        failed = cursor.execute(STATEMENTS["failed_units"], {"asset": asset, "day": day}).fetchall()
+        return Finding(day, what, warn=outcome == "complete", units=failed)
 
     return look
 

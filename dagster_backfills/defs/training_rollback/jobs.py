@@ -3,8 +3,9 @@
 from typing import Any
 
 import dagster as dg
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from dagster_backfills.dagster.launchpad import flat
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.defs.training.declared import COMPLETIONS, PROGRESS, TRAINING
 from dagster_backfills.domains.training.rollback import Preview, preview, remove_batch, tell_planner
@@ -25,6 +26,12 @@ class RollBack(dg.Config):
         default=False, description="Remove every record that is not completed, whoever created it."
     )
 
+    @model_validator(mode="after")
+    def _one_of_them(self) -> "RollBack":
+        if bool(self.backfill) == self.remove_all_incomplete:
+            raise ValueError("give either `backfill` or `remove_all_incomplete: true`")
+        return self
+
 
 @dg.op(
     description="Say what the rollback removes and keeps; unless it is a dry run, remove it, batch by batch, and "
@@ -34,8 +41,6 @@ class RollBack(dg.Config):
 def remove_records(
     context: dg.OpExecutionContext, config: RollBack, postgres: PostgresResource
 ) -> dg.Output[WriteSet]:
-    if bool(config.backfill) == config.remove_all_incomplete:
-        raise dg.Failure("Give either `backfill` or `remove_all_incomplete: true`.", allow_retries=False)
     backfill_id = config.backfill or None
     removed, organizations = 0, list[str]()
     with postgres.connect() as conn:
@@ -79,6 +84,7 @@ def _report(plan: Preview, *, dry_run: bool, removed: int) -> dict[str, Any]:
 
 @dg.job(
     description="Undo one backfill: remove the records that it created and that nobody has completed since.",
+    config=flat(RollBack, remove_records.name),
     executor_def=dg.in_process_executor,
     tags={"backfills/domain": "training", "backfills/right": "undo"},
     hooks=TRAINING.rules.after(),

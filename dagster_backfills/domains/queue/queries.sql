@@ -101,13 +101,15 @@ select count(*) from jobs.stuck_jobs as s where s.status = 'processing';
 -- name: stuck_jobs
 select s.id, s.job_type, s.status, s.since, s.reason, s.claimed_by from jobs.stuck_jobs as s order by s.since limit 100;
 
--- name: failed_by_type
+-- name: types_failing
+-- Types of which so many jobs have failed within the window, with the newest error.
 select
     b.job_type, count(*) as failed, max(b.completed_at) as latest,
-    (array_agg(b.error_data -> -1 ->> 'message' order by b.completed_at desc))[1] as last_message
+    (array_agg(b.error_data -> -1 ->> 'message' order by b.completed_at desc))[1] as message
 from jobs.background_jobs as b
 where b.status = 'failed' and b.completed_at > now() - make_interval(secs => :window_seconds)
 group by b.job_type
+having count(*) >= :many
 order by b.job_type;
 
 -- name: known_types

@@ -381,3 +381,10 @@ on conflict do nothing;
 -- name: mark_open!
 delete from scoring.coach_actions_done as d
 where d.day = :day::date and d.member_id = :member and d.coach_id = :coach;
+
+-- name: failed_units
+-- Members of a day that could not be written, why, and in which run.
+select f.unit as failed, f.partition, f.message, f.run_id
+from backfill.failures as f
+where f.asset = :asset and f.partition = :day and f.unit is not null and f.resolved_at is null
+order by f.unit;

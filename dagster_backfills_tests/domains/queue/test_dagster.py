@@ -25,7 +25,7 @@ TRANSCRIPT = (
 def defs(jobs_db) -> dg.Definitions:
     return dg.Definitions(
         assets=[assets.background_jobs],
-        asset_checks=[checks.no_stuck_jobs, checks.no_type_fails_repeatedly],
+        asset_checks=[checks.jobs_checks],
         jobs=[ops.drain_background_jobs, ops.clean_up_background_jobs],
         schedules=[ops.clean_up_daily],
         sensors=[sensors.background_jobs_waiting],
@@ -42,9 +42,7 @@ def instance():
 def _drain(defs, instance, **config):
     job = defs.get_job_def("drain_background_jobs")
     settings = {"idle_seconds": 1, "max_seconds": 60, **config}
-    return job.execute_in_process(
-        run_config={"ops": {"work_off_background_jobs": {"config": settings}}}, instance=instance
-    )
+    return job.execute_in_process(run_config=settings, instance=instance)
 
 
 def _observations(instance):
@@ -116,7 +114,7 @@ def test_the_sensor_asks_for_a_run_while_work_waits(jobs_db, db, registry, insta
     assert isinstance(tick(), dg.SkipReason)
     job_id = queue.enqueue(db, "noop", registry=registry)
     request = tick()
-    assert request.run_config["ops"]["work_off_background_jobs"]["config"] == {"concurrency": 7}
+    assert request.run_config == {"concurrency": 7}
     queue.claim(db, "dead", 1)
     assert isinstance(tick(), dg.SkipReason)
     db.execute(
@@ -134,7 +132,7 @@ def test_a_number_that_is_none_is_a_clear_error(monkeypatch):
 def test_the_queue_is_observed_with_its_figures(defs, instance, db, registry):
     queue.enqueue_many(db, "noop", [{}] * 3, registry=registry)
     queue.complete(db, [(queue.claim(db, "w", 1)[0], None)])
-    observing = dg.define_asset_job("observing", dg.AssetSelection.all(include_sources=True))
+    observing = dg.define_asset_job("observing", dg.AssetSelection.assets(assets.KEY))
     job = dg.Definitions.merge(defs, dg.Definitions(jobs=[observing])).resolve_job_def("observing")
     assert job.execute_in_process(instance=instance).success
     [seen] = _observations(instance)
@@ -151,10 +149,12 @@ def test_the_checks_fail_for_stuck_and_repeatedly_failing_jobs(defs, instance, d
     def evaluate():
         job = defs.resolve_implicit_global_asset_job_def()
         result = job.execute_in_process(instance=instance)
-        return {e.check_name: (e.passed, e.metadata) for e in result.get_asset_check_evaluations()}
+        return {
+            e.check_name: (e.passed, e.metadata, e.description) for e in result.get_asset_check_evaluations()
+        }
 
     fine = evaluate()
-    assert {name: passed for name, (passed, _) in fine.items()} == {
+    assert {name: passed for name, (passed, *_) in fine.items()} == {
         "no_stuck_jobs": True,
         "no_type_fails_repeatedly": True,
     }
@@ -165,11 +165,13 @@ def test_the_checks_fail_for_stuck_and_repeatedly_failing_jobs(defs, instance, d
         "update jobs.background_jobs set created_at = now() - interval '11 minutes' where id = %s", [ids[3]]
     )
     bad = evaluate()
-    assert {name: passed for name, (passed, _) in bad.items()} == {
+    assert {name: passed for name, (passed, *_) in bad.items()} == {
         "no_stuck_jobs": False,
         "no_type_fails_repeatedly": False,
     }
-    assert bad["no_stuck_jobs"][1]["stuck"].value == 1
+    assert bad["no_stuck_jobs"][1]["breaches"].value == 1
+    assert f"{ids[3]} (waits)" in bad["no_stuck_jobs"][2]
+    assert "noop (the same again)" in bad["no_type_fails_repeatedly"][2]
 
 
 def test_clean_up_removes_what_ended_long_ago(defs, instance, db, registry):

@@ -108,7 +108,7 @@ def test_a_job_whose_module_can_not_be_imported_is_retried_and_says_why(own, db)
 def test_a_run_works_off_ones_own_types_shows_their_results_and_logs_the_problem(own, db):
     queue.enqueue(db, "make_invoice", {"customer": "Acme", "lines": [1]})
     queue.enqueue(db, "write_letter", {"customer": "Acme", "total": 1})
-    config = {"ops": {"work_off_background_jobs": {"config": {"idle_seconds": 1}}}}
+    config = {"idle_seconds": 1}
     with dg.DagsterInstance.ephemeral() as instance:
         result = drain_background_jobs.execute_in_process(
             run_config=config, instance=instance, resources={"postgres": PostgresResource(url=own)}

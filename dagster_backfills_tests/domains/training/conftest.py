@@ -93,7 +93,7 @@ class Training:
 
     def roll_back(self, **config: Any) -> dg.ExecuteInProcessResult:
         return rollback_training_backfill.execute_in_process(
-            run_config={"ops": {"remove_records": {"config": config}}},
+            run_config=config,
             instance=self.instance,
             resources=self.resources,
             raise_on_error=False,

@@ -15,7 +15,12 @@ training_organizations_sync, training_completions_refresh = TRAINING.sensors
 
 
 def _tick(training, sensor):
-    with dg.build_sensor_context(instance=training.instance, resources=training.resources) as context:
+    repository = dg.Definitions(
+        assets=[TRAINING.assets_def], resources=training.resources
+    ).get_repository_def()
+    with dg.build_sensor_context(
+        instance=training.instance, resources=training.resources, repository_def=repository
+    ) as context:
         return sensor.evaluate_tick(context)
 
 

@@ -125,11 +125,11 @@ def test_every_incomplete_record_needs_its_own_flag(school):
     school.conn.execute(
         "update training.employee_training_video_completions set backfill_id = null where member_id = 'mem_3a'"
     )
-    assert not school.roll_back(dry_run=False).success
+    with pytest.raises(dg.DagsterUserCodeExecutionError):
+        school.roll_back(dry_run=False)
     assert _count(school) == 18
-    assert not school.roll_back(
-        backfill=school.runs["first"], remove_all_incomplete=True, dry_run=False
-    ).success
+    with pytest.raises(dg.DagsterUserCodeExecutionError):
+        school.roll_back(backfill=school.runs["first"], remove_all_incomplete=True, dry_run=False)
     assert _count(school) == 18
     assert school.roll_back(remove_all_incomplete=True).success
     assert _count(school) == 18

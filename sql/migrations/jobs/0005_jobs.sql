@@ -111,6 +111,17 @@ create table jobs.background_jobs (
 );
 comment on table jobs.background_jobs is
 'One row a background job: its state, input, output, errors, owner and retries.';
+comment on column jobs.background_jobs.job_type is 'The kind of work.';
+comment on column jobs.background_jobs.status is 'pending, processing, completed, failed or cancelled.';
+comment on column jobs.background_jobs.priority is '1 goes first.';
+comment on column jobs.background_jobs.input_data is 'What the work is given.';
+comment on column jobs.background_jobs.output_data is 'Its result.';
+comment on column jobs.background_jobs.error_data is 'What went wrong, the last 50 attempts.';
+comment on column jobs.background_jobs.retry_count is 'Retries so far, of `max_retries`.';
+comment on column jobs.background_jobs.run_after is 'Not before this time.';
+comment on column jobs.background_jobs.claimed_by is 'The worker that holds it.';
+comment on column jobs.background_jobs.heartbeat_at is 'The worker''s last sign of life.';
+comment on column jobs.background_jobs.then_steps is 'Jobs that follow on completion.';
 -- A cancelled job frees its key: the work was called off, and may be asked for again.
 create unique index background_jobs_unique_key_idx on jobs.background_jobs (job_type, unique_key)
 where unique_key is not null and status != 'cancelled';

@@ -136,6 +136,18 @@ create table kintell.kintell_sessions (
 );
 comment on table kintell.kintell_sessions is
 'Sessions, one row each, from applications and from imports.';
+comment on column kintell.kintell_sessions.external_session_id is
+'The session''s id in the file: a session is imported once.';
+comment on column kintell.kintell_sessions.session_type is 'language or mentorship.';
+comment on column kintell.kintell_sessions.participant_id is 'Who took part, found by e-mail address.';
+comment on column kintell.kintell_sessions.volunteer_id is 'Who volunteered, found by e-mail address.';
+comment on column kintell.kintell_sessions.scheduled_at is 'When it began.';
+comment on column kintell.kintell_sessions.completed_at is 'When it ended; null while it has not.';
+comment on column kintell.kintell_sessions.duration_minutes is 'As the file or the application says.';
+comment on column kintell.kintell_sessions.rating is '1 to 5; null without one.';
+comment on column kintell.kintell_sessions.language_level is 'A1 to C2; null without one.';
+comment on column kintell.kintell_sessions.backfill_job_id is
+'The import that wrote it last; null for the application''s own.';
 create index kintell_sessions_participant_id_idx on kintell.kintell_sessions (participant_id);
 create index kintell_sessions_volunteer_id_idx on kintell.kintell_sessions (volunteer_id);
 -- Hardly two sessions begin at the same moment: looking for equal ones each time a page is full is in vain.
@@ -324,6 +336,14 @@ create table kintell.daily_session_summary (
 );
 comment on table kintell.daily_session_summary is
 'One row a day (UTC) that has sessions. The asset of the same name.';
+comment on column kintell.daily_session_summary.day is 'The UTC day, which is the partition.';
+comment on column kintell.daily_session_summary.sessions is 'Sessions that began on the day.';
+comment on column kintell.daily_session_summary.participants is 'Different people who took part.';
+comment on column kintell.daily_session_summary.volunteers is 'Different volunteers.';
+comment on column kintell.daily_session_summary.total_minutes is 'Of all sessions together.';
+comment on column kintell.daily_session_summary.rated_sessions is 'Sessions with a rating.';
+comment on column kintell.daily_session_summary.average_rating is 'Of those; null without any.';
+comment on column kintell.daily_session_summary.updated_at is 'When the row last changed.';
 
 create view kintell.backfill_job_history as
 select

@@ -78,6 +78,14 @@ create table progress.user_progress_stats (
 ) with (fillfactor = 45);
 comment on table progress.user_progress_stats is
 'One row an active student: what it has answered and mastered. The asset of the same name.';
+comment on column progress.user_progress_stats.user_id is 'The student.';
+comment on column progress.user_progress_stats.cohort_id is 'The student''s cohort, which is the partition.';
+comment on column progress.user_progress_stats.questions_interacted is
+'Questions with a selected or eliminated option.';
+comment on column progress.user_progress_stats.questions_mastered is 'Questions that the student has mastered.';
+comment on column progress.user_progress_stats.total_questions is 'Questions of the cohort''s classes.';
+comment on column progress.user_progress_stats.last_activity_at is 'The newest attempt; null without any.';
+comment on column progress.user_progress_stats.updated_at is 'When the row last changed.';
 -- The dashboard's read: the students of a cohort, one indexed range.
 create index user_progress_stats_cohort_id_idx on progress.user_progress_stats (cohort_id, user_id);
 
@@ -91,6 +99,13 @@ create table progress.cohort_stats (
 ) with (fillfactor = 45);
 comment on table progress.cohort_stats is
 'One row a cohort: students, questions and the mean of their completion. The asset of the same name.';
+comment on column progress.cohort_stats.cohort_id is 'The cohort, which is the partition.';
+comment on column progress.cohort_stats.total_students is 'Active students.';
+comment on column progress.cohort_stats.total_questions is 'Questions of the cohort''s classes.';
+comment on column progress.cohort_stats.total_modules is 'Modules of the cohort''s classes.';
+comment on column progress.cohort_stats.average_completion is
+'Mean of its students'' completion in whole percent, rounded half up.';
+comment on column progress.cohort_stats.updated_at is 'When the row last changed.';
 
 -- Domain 2, real time: statement-level triggers that keep a student's own statistics right in the transaction that
 -- saved the progress, and mark the cohorts whose statistics a change made stale.

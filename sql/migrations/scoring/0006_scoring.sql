@@ -30,7 +30,12 @@ create table scoring.members (
 ) with (fillfactor = 40);
 comment on table scoring.members is
 'Source: members of a gym, with the visits that are expected of them.';
+comment on column scoring.members.expected_visits_per_week is 'The member''s own goal; null without one.';
+comment on column scoring.members.commitment_score is 'Of the newest day that is scored.';
+comment on column scoring.members.churn_risk_score is 'Of the newest day that is judged.';
 create index members_gym_id_idx on scoring.members (gym_id, id) where status = 'active';
+-- Where the days that can be scored begin.
+create index members_joined_date_idx on scoring.members (joined_date);
 create table scoring.visits (
     member_id text not null references scoring.members on delete cascade,
     visited_on date not null
@@ -82,6 +87,18 @@ create table scoring.commitment_scores (
 );
 comment on table scoring.commitment_scores is
 'One row a day and member: the score, its factors and the weights used. The asset of the same name.';
+comment on column scoring.commitment_scores.day is 'The day as of which it is scored, which is the partition.';
+comment on column scoring.commitment_scores.score is
+'0 to 100: the weighted sum of the four factors, times the time decay.';
+comment on column scoring.commitment_scores.attendance_decay is 'Factor, 0 to 100.';
+comment on column scoring.commitment_scores.missed_sessions is 'Factor, 0 to 100.';
+comment on column scoring.commitment_scores.time_gaps is 'Factor, 0 to 100.';
+comment on column scoring.commitment_scores.decline_velocity is 'Factor, 0 to 100.';
+comment on column scoring.commitment_scores.time_decay is '0 to 1, by the days since the last visit.';
+comment on column scoring.commitment_scores.velocity_per_week is 'Change of visits a week.';
+comment on column scoring.commitment_scores.days_since_last_visit is 'Null for who never came.';
+comment on column scoring.commitment_scores.band is 'low, moderate, good or high.';
+comment on column scoring.commitment_scores.weights_version is 'The weights that it was scored by.';
 
 create table scoring.churn_risk_scores (
     day date not null,
@@ -95,6 +112,10 @@ create table scoring.churn_risk_scores (
 );
 comment on table scoring.churn_risk_scores is
 'One row a day and member: risk of leaving, its level and reasons. The asset of the same name.';
+comment on column scoring.churn_risk_scores.day is 'The day as of which it is judged, which is the partition.';
+comment on column scoring.churn_risk_scores.level is 'none, low, medium or high.';
+comment on column scoring.churn_risk_scores.score is '0 to 100; higher is likelier to leave.';
+comment on column scoring.churn_risk_scores.commitment_score is 'The day''s commitment score that it was made from.';
 
 create table scoring.coach_actions (
     day date not null,
@@ -115,6 +136,11 @@ create table scoring.coach_actions (
 );
 comment on table scoring.coach_actions is
 'One row a day, member and coach: what to do, how urgent and why. The asset of the same name.';
+comment on column scoring.coach_actions.day is 'The day as of which it is due, which is the partition.';
+comment on column scoring.coach_actions.coach_id is 'Who is to act.';
+comment on column scoring.coach_actions.type is 'What to do.';
+comment on column scoring.coach_actions.priority is 'low, medium or high.';
+comment on column scoring.coach_actions.reason_codes is 'Why, for programs; `description` is for people.';
 -- A coach's list of a day.
 create index coach_actions_coach_id_day_idx on scoring.coach_actions (coach_id, day);
 

@@ -25,6 +25,7 @@ create table training.members (
 );
 comment on table training.members is
 'Source: members of an organization.';
+comment on column training.members.deactivated is 'Such a member is due no record, and counts in no progress.';
 create index members_organization_id_idx on training.members (organization_id, id) include (deactivated);
 
 create table training.training_videos (
@@ -50,6 +51,10 @@ create table training.employee_training_video_completions (
 ) with (fillfactor = 90);
 comment on table training.employee_training_video_completions is
 'One row a member and training video. The asset of the same name.';
+comment on column training.employee_training_video_completions.member_id is 'Whose record it is.';
+comment on column training.employee_training_video_completions.video_id is 'The training video.';
+comment on column training.employee_training_video_completions.created_at is
+'When the record was made, not when the video was seen.';
 comment on column training.employee_training_video_completions.organization_id is
 'The member''s organization, which is the partition. Kept right by the foreign key; filled in where left out.';
 comment on column training.employee_training_video_completions.completed_at is 'Null until the member has finished.';
@@ -73,6 +78,10 @@ create table training.organization_training_progress (
 ) with (fillfactor = 70);
 comment on table training.organization_training_progress is
 'What a progress chart reads. Counts members who are not deactivated, and their records.';
+comment on column training.organization_training_progress.members is 'Members who are not deactivated.';
+comment on column training.organization_training_progress.records is 'Their records, completed or not.';
+comment on column training.organization_training_progress.completed is 'Records with a `completed_at`.';
+comment on column training.organization_training_progress.updated_at is 'When the row last changed.';
 comment on column training.organization_training_progress.percent is
 '100 × completed / records, rounded half up to a whole percent; 0 without records.';
 
