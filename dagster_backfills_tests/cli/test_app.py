@@ -100,7 +100,12 @@ def test_migrate_brings_an_empty_database_up_to_date_and_says_what_it_did(cli: C
     assert done.returncode == 0
     assert [f"Applied {name}." for name in names] == done.stderr.splitlines()[:-1]
     again = cli("migrate", "--json", env=env)
-    assert json.loads(again.stdout) == {"applied_now": [], "applied": names, "pending": []}
+    assert json.loads(again.stdout) == {
+        "applied_now": [],
+        "applied": names,
+        "pending": [],
+        "domains": ["training", "progress", "kintell", "queue", "scoring", "operations"],
+    }
     assert cli("migrate", "--status", env=env).stdout.splitlines()[1] == "0001_backfill\tapplied"
 
 

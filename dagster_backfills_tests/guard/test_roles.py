@@ -257,7 +257,7 @@ def test_every_domain_runs_from_end_to_end_as_the_writer(
     assert counted(sources, "kintell.kintell_sessions") == 30
     assert counted(sources, "kintell.daily_session_summary") > 0
     assert counted(sources, "jobs.background_jobs where status = 'completed'") == 1
-    assert counted(sources, "scoring.commitment_scores") == 1
+    assert counted(sources, "scoring.commitment_scores") == 7  # the last week
     assert counted(sources, "scoring.members where commitment_day is not null") == 1
     with sources.connect("writer") as conn:
         rows = conn.execute("select pipeline_name from dagster.runs where status = 'SUCCESS'").fetchall()
