@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from dagster_backfills.components.declaration import Table
+from dagster_backfills.components.declaration import TableDeclaration
 from dagster_backfills.components.inspection import refuse_mistakes
 from dagster_backfills.components.validation import named_function
 from dagster_backfills.dagster.catalog import catalog_of, code_references, code_version
@@ -58,7 +58,7 @@ def observed(backfill: "Backfill", context: Any) -> Iterator[dg.AssetObservation
         yield dg.AssetObservation(backfill.declared.tables[-1].key_path, metadata=metadata)
 
 
-def output_names(tables: Sequence[Table]) -> list[str]:
+def output_names(tables: Sequence[TableDeclaration]) -> list[str]:
     """The names of the tables' outputs: what Dagster allows of their own; with the schema where two are the same."""
     last = [table.key_path[-1] for table in tables]
     full = ["_".join(t.key_path) if last.count(t.key_path[-1]) > 1 else t.key_path[-1] for t in tables]
@@ -80,7 +80,7 @@ def _mark_left_out(
             conn.commit()
 
 
-def _asset_out(backfill: "Backfill", table: Table) -> dg.AssetOut:
+def _asset_out(backfill: "Backfill", table: TableDeclaration) -> dg.AssetOut:
     declared = backfill.declared
     catalog, name = catalog_of(backfill.folder), ".".join(split_table(table.table))
     statement = backfill.statements[table.statement]
@@ -116,7 +116,7 @@ def build_views(backfill: "Backfill") -> list[dg.AssetSpec]:
     ]
 
 
-def _text(backfill: "Backfill", table: Table) -> str:
+def _text(backfill: "Backfill", table: TableDeclaration) -> str:
     """Everything that says what the table's rows are."""
     names = [name for name in (table.statement, table.units_statement, table.compute) if name is not None]
     return "\n".join(backfill.statements[n].sql if n in backfill.statements else n for n in names)

@@ -12,11 +12,11 @@ import psycopg
 from psycopg import sql
 
 from dagster_backfills.components.assets import build_assets, build_views
-from dagster_backfills.components.declaration import Table
+from dagster_backfills.components.declaration import TableDeclaration
 from dagster_backfills.components.planning import build_plan_job
 from dagster_backfills.components.refresh import build_asset_job, build_job, build_schedules, build_sensors
 from dagster_backfills.components.validation import named_function
-from dagster_backfills.dagster.checks import Rule, Rules, engine_rules
+from dagster_backfills.dagster.checks import CheckRule, CheckRules, engine_rules
 from dagster_backfills.dagster.own_resources import database_resources, resource_keys
 from dagster_backfills.engine.calendar import calendar_key
 from dagster_backfills.engine.compute import compute_of
@@ -125,7 +125,7 @@ class Backfill:
     # ---- what is written --------------------------------------------------------------------------------------
 
     def write_set(
-        self, tables: Sequence[Table], run: dg.DagsterRun, keys: Sequence[str] | None = None
+        self, tables: Sequence[TableDeclaration], run: dg.DagsterRun, keys: Sequence[str] | None = None
     ) -> WriteSet:
         """What the engine is to do for these tables, in the name of this run."""
         params = {"backfill_id": run.tags.get("dagster/backfill") or run.root_run_id or run.run_id}
@@ -136,7 +136,7 @@ class Backfill:
             batch_seconds=self.declared.batch_seconds,
         )
 
-    def write(self, table: Table, params: Mapping[str, Any]) -> Write:
+    def write(self, table: TableDeclaration, params: Mapping[str, Any]) -> Write:
         def query(name: str, *, only_missing: bool = False) -> Query:
             return Query(self.statements[name].sql, params, only_missing=only_missing)
 
@@ -217,12 +217,12 @@ class Backfill:
     # ---- what must hold of it ---------------------------------------------------------------------------------
 
     @cached_property
-    def rules(self) -> Rules:
+    def rules(self) -> CheckRules:
         """The declared checks, and the two that hold for every backfill."""
         table = {declared.table: declared.asset for declared in self.declared.tables}
         first = self.assets[0]
         declared = {
-            name: Rule(
+            name: CheckRule(
                 table[check.table] if check.table else first,
                 check.query,
                 check.description or f"{name.replace('_', ' ').capitalize()}.",
@@ -237,7 +237,7 @@ class Backfill:
                 hint="Give yours another name.",
             )
         statements = {name: statement.sql for name, statement in self.statements.items()}
-        return Rules(
+        return CheckRules(
             f"{self.group}_checks",
             common | declared,
             lambda: statements | generic,

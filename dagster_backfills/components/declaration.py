@@ -62,7 +62,7 @@ class Partitions(dg.Model):
         return next((kind for kind in _TIME if getattr(self, kind) is not None), None)
 
 
-class Table(dg.Model):
+class TableDeclaration(dg.Model):
     """One table that the backfill fills."""
 
     table: str = Field(description='The table: schema.table, or schema."Table" where its name needs quotes.')
@@ -121,7 +121,7 @@ class Table(dg.Model):
         return value
 
     @model_validator(mode="after")
-    def _whole(self) -> "Table":
+    def _whole(self) -> "TableDeclaration":
         if self.query is not None and self.compute is not None:
             raise ValueError("give `query`, or `compute` with `reads`")
         if (self.compute is None) != (self.reads is None):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import psycopg
 
-from dagster_backfills.components.declaration import Table
+from dagster_backfills.components.declaration import TableDeclaration
 from dagster_backfills.components.validation import named_statements
 from dagster_backfills.dagster.layout import address_of
 from dagster_backfills.engine.model import WHOLE, Compute, Query
@@ -41,7 +41,9 @@ def inspect(backfill: "Backfill", conn: psycopg.Connection[Any]) -> None:
     conn.rollback()
 
 
-def _columns(conn: psycopg.Connection[Any], table: Table, places: Places, number: int) -> catalog.Table:
+def _columns(
+    conn: psycopg.Connection[Any], table: TableDeclaration, places: Places, number: int
+) -> catalog.Table:
     with _at(places.of("tables", number, "table")):
         there = catalog.read_table(conn, *table.target(partitioned=False).schema_and_table)
     for attribute in ("partition_column", "unit"):
@@ -56,7 +58,9 @@ def _columns(conn: psycopg.Connection[Any], table: Table, places: Places, number
     return there
 
 
-def _rows(backfill: "Backfill", conn: psycopg.Connection[Any], table: Table, there: catalog.Table) -> None:
+def _rows(
+    backfill: "Backfill", conn: psycopg.Connection[Any], table: TableDeclaration, there: catalog.Table
+) -> None:
     write = backfill.write(table, {"backfill_id": ""})
     with _at(backfill.statements[table.statement].place):
         address = address_of(write.target, there, backfill.partitions_def, [])

@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from dagster_backfills.components.building import Backfill
-from dagster_backfills.components.declaration import Check, Partitions, Resources, Schedule, Table
+from dagster_backfills.components.declaration import Check, Partitions, Resources, Schedule, TableDeclaration
 from dagster_backfills.components.scaffolding import DraftScaffolder
 from dagster_backfills.components.validation import validate
 from dagster_backfills.dagster.mistaken import Mistaken, in_place_of, take
@@ -31,7 +31,9 @@ class PostgresBackfill(dg.Component, dg.Model, dg.Resolvable):
     account under all of them.
     """
 
-    tables: list[Table] = Field(description="The tables, in the order in which each batch writes them.")
+    tables: list[TableDeclaration] = Field(
+        description="The tables, in the order in which each batch writes them."
+    )
     name: str = Field(default="", description="By default the folder's.")
     group: str = Field(default="", description="Of the assets; by default the folder's name.")
     partitions: Partitions | None = Field(

@@ -19,7 +19,7 @@ _SHOWN = 20
 
 
 @dataclass(frozen=True)
-class Rule:
+class CheckRule:
     """One rule: the asset that it is shown at, its statement's name, and what it says.
 
     needless: looks at the run's resources and says why the rule need not be asked, if so.
@@ -33,11 +33,11 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Rules:
+class CheckRules:
     """The rules of one domain by the names of their checks. The resources `database` and those of `needs` are used."""
 
     name: str
-    rules: Mapping[str, Rule]
+    rules: Mapping[str, CheckRule]
     statements: Callable[[], Mapping[str, str]]
     binds: Mapping[str, Any]
     every_minutes: int = 10
@@ -125,7 +125,7 @@ def periodically(cron: str) -> dg.AutomationCondition[Any]:
 
 
 def _check(
-    conn: psycopg.Connection[Any], statement: str, binds: Mapping[str, Any], name: str, rule: Rule
+    conn: psycopg.Connection[Any], statement: str, binds: Mapping[str, Any], name: str, rule: CheckRule
 ) -> dg.AssetCheckResult:
     """Run the statement and pass if it gives no row; else fail, with the count and the first rows as a table."""
     with conn.cursor(row_factory=dict_row) as cursor:
@@ -170,11 +170,13 @@ def _cell(value: Any) -> str | int | float | bool | None:
     return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
-def engine_rules(first: str, last: str, seconds: int) -> tuple[dict[str, Rule], dict[str, str]]:
+def engine_rules(first: str, last: str, seconds: int) -> tuple[dict[str, CheckRule], dict[str, str]]:
     """The two rules that hold for every backfill, at its first and last asset; and their statements."""
     waits = f"No partition waits longer than {seconds // 60} minutes to be written."
     rules = {
-        "no_open_failures": Rule(first, "every failure", "Every partition and every unit could be written."),
-        "fresh": Rule(last, "every late one", waits, warns=True),
+        "no_open_failures": CheckRule(
+            first, "every failure", "Every partition and every unit could be written."
+        ),
+        "fresh": CheckRule(last, "every late one", waits, warns=True),
     }
     return rules, {"every failure": GENERIC["open_failures"], "every late one": GENERIC["late"]}

@@ -113,7 +113,7 @@ def _cohort_names(began: list[int]) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Content:
+class CourseContent:
     """Classes, modules and questions, the questions of a cohort lying together."""
 
     tables: dict[str, pa.Table]
@@ -122,7 +122,7 @@ class Content:
     questions_of_cohort: Numbers
 
 
-def content(rng: np.random.Generator, size: ProgressSize, cohort_ids: pa.ChunkedArray) -> Content:
+def content(rng: np.random.Generator, size: ProgressSize, cohort_ids: pa.ChunkedArray) -> CourseContent:
     """1 to 6 classes a cohort, of 1 to 7 modules each. A cohort in twenty has classes but no question yet."""
 
     def children(parents: int, most: int) -> Numbers:
@@ -151,7 +151,7 @@ def content(rng: np.random.Generator, size: ProgressSize, cohort_ids: pa.Chunked
         ),
     }
     class_of_question = class_of_module[module_of_question]
-    return Content(tables, class_of_question, np.cumsum(questions) - questions, questions)
+    return CourseContent(tables, class_of_question, np.cumsum(questions) - questions, questions)
 
 
 def users(

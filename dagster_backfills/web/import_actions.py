@@ -17,7 +17,7 @@ from dagster_backfills.defs.kintell.resources import KintellSettings
 from dagster_backfills.domains.kintell.after.rollback import Preview, preview_rollback
 from dagster_backfills.domains.kintell.file.files import FileError, open_file, open_place, place_of
 from dagster_backfills.domains.kintell.file.register import Preflight, register
-from dagster_backfills.domains.kintell.importing.account import Job, load_job, set_status
+from dagster_backfills.domains.kintell.importing.account import ImportJob, load_job, set_status
 from dagster_backfills.domains.kintell.importing.importer import open_unchanged
 from dagster_backfills.domains.kintell.statements import statements
 from dagster_backfills.errors import NotUsableError, UserError
@@ -35,7 +35,7 @@ IMPORT = "import_kintell_sessions"
 class Started:
     """The job of a file that was sent, and the run that works on it. `existing`: its content was under way before."""
 
-    job: Job
+    job: ImportJob
     run_id: str
     existing: bool
     preflight: Preflight
@@ -52,7 +52,7 @@ class ImportActions:
     def unfinished_run(self, job: str, tags: Mapping[str, str]) -> str | None:
         raise NotImplementedError
 
-    def find_import(self, conn: psycopg.Connection[Any], job: str) -> Job:
+    def find_import(self, conn: psycopg.Connection[Any], job: str) -> ImportJob:
         """The job. Raises `Refused` (404) where there is none."""
         try:
             return load_job(conn, job)
@@ -80,7 +80,7 @@ class ImportActions:
 
     def resume_import(
         self, job: str, who: str, path: Path | None = None, name: str = "", **options: Any
-    ) -> tuple[Job, str]:
+    ) -> tuple[ImportJob, str]:
         """Queue a run that goes on with a job; returns both. With a file, that must be the job's own.
 
         `path` is taken where the job's file is no longer in its place.
@@ -106,32 +106,34 @@ class ImportActions:
                     kept.taken = True
         return found, self._import(found, who, config)
 
-    def _import(self, job: Job, who: str, config: Mapping[str, Any]) -> str:
+    def _import(self, job: ImportJob, who: str, config: Mapping[str, Any]) -> str:
         tags = {TAG: str(job.id)}
         with self.one_at_a_time:
             run = self.unfinished_run("", tags)
             return run or self.launcher.submit(IMPORT, {"job": str(job.id), **config}, tags, who)
 
-    def pause_import(self, job: str) -> Job:
+    def pause_import(self, job: str) -> ImportJob:
         """Stop it at once; it can be resumed."""
         return self._set_status(job, "pause")
 
-    def cancel_import(self, job: str) -> Job:
+    def cancel_import(self, job: str) -> ImportJob:
         """Stop it for good; what was imported stays."""
         return self._set_status(job, "cancel")
 
-    def _set_status(self, job: str, verb: str) -> Job:
+    def _set_status(self, job: str, verb: str) -> ImportJob:
         with self.database() as conn:
             self.find_import(conn, job)
             with conflicts():
                 return set_status(conn, job, verb)
 
-    def replay_import(self, job: str, who: str, *, create_missing_users: bool = False) -> tuple[Job, str]:
+    def replay_import(
+        self, job: str, who: str, *, create_missing_users: bool = False
+    ) -> tuple[ImportJob, str]:
         """Queue another try for a job's rejected rows."""
         config = {"job": job, "create_missing_users": create_missing_users}
         return self._after(job, "replay", "replay_kintell_errors", "replay_errors", config, who)
 
-    def preview_import_rollback(self, job: str) -> tuple[Job, Preview]:
+    def preview_import_rollback(self, job: str) -> tuple[ImportJob, Preview]:
         """What a rollback would remove, restore and keep."""
         with self.database() as conn:
             found = self.find_import(conn, job)
@@ -139,14 +141,14 @@ class ImportActions:
                 found.check_claimable("rollback")
             return found, preview_rollback(conn, found.id)
 
-    def rollback_import(self, job: str, who: str) -> tuple[Job, str]:
+    def rollback_import(self, job: str, who: str) -> tuple[ImportJob, str]:
         """Queue the rollback."""
         config = {"job": job, "dry_run": False}
         return self._after(job, "rollback", "rollback_kintell_import", "roll_back_sessions", config, who)
 
     def _after(
         self, job: str, activity: str, dagster_job: str, op: str, config: Mapping[str, Any], who: str
-    ) -> tuple[Job, str]:
+    ) -> tuple[ImportJob, str]:
         with self.database() as conn:
             found = self.find_import(conn, job)
         with conflicts():
@@ -214,7 +216,7 @@ def _kept(path: Path, name: str, kintell: KintellSettings, settings: Settings) -
                 fs.rm(target.rsplit("/", 1)[0], recursive=True)
 
 
-def _still_there(job: Job, kintell: KintellSettings) -> bool:
+def _still_there(job: ImportJob, kintell: KintellSettings) -> bool:
     try:
         open_unchanged(job, kintell.allowed)
     except FileError:
@@ -222,7 +224,7 @@ def _still_there(job: Job, kintell: KintellSettings) -> bool:
     return True
 
 
-def _relocate(conn: psycopg.Connection[Any], job: Job, url: str, kintell: KintellSettings) -> None:
+def _relocate(conn: psycopg.Connection[Any], job: ImportJob, url: str, kintell: KintellSettings) -> None:
     """Have a job go on with the same content at another place."""
     source = open_file(url, kintell.allowed)
     moved = statements().relocate_job(

@@ -5,7 +5,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from dagster_backfills.dagster.checks import Rule, Rules
+from dagster_backfills.dagster.checks import CheckRule, CheckRules
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.definitions import defs
 
@@ -22,16 +22,16 @@ def table(conn: Any) -> None:
     conn.execute("create schema t; create table t.numbers (n int)")
 
 
-def _rules() -> Rules:
+def _rules() -> CheckRules:
     statements = {
         "large": "select n from t.numbers where n > %(most)s",
         "many": "select count(*) from t.numbers having count(*) > 3",
     }
-    return Rules(
+    return CheckRules(
         "number_checks",
         {
-            SMALL: Rule("t/numbers", "large", "No number is large."),
-            FEW: Rule(
+            SMALL: CheckRule("t/numbers", "large", "No number is large."),
+            FEW: CheckRule(
                 "t/numbers",
                 "many",
                 "There are few.",
@@ -45,7 +45,7 @@ def _rules() -> Rules:
     )
 
 
-def _job(rules: Rules) -> dg.JobDefinition:
+def _job(rules: CheckRules) -> dg.JobDefinition:
     @dg.op(config_schema={"numbers": [int], "fail": bool}, required_resource_keys={"postgres"})
     def write(context: dg.OpExecutionContext) -> None:
         with context.resources.postgres.connect() as conn:
@@ -116,9 +116,9 @@ def test_a_rule_that_need_not_be_asked_says_why(
 
 def test_a_range_of_partitions_is_judged_once(instance: dg.DagsterInstance, database_url: str) -> None:
     calls: list[int] = []
-    rules = Rules(
+    rules = CheckRules(
         "one",
-        {SMALL: Rule("t/numbers", "x", "…")},
+        {SMALL: CheckRule("t/numbers", "x", "…")},
         lambda: calls.append(1) or {"x": "select 1 where false"},
         {},
     )  # type: ignore[func-returns-value]

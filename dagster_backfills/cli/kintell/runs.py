@@ -18,7 +18,7 @@ from dagster_backfills.cli.output import say
 from dagster_backfills.domains.kintell.file.dialect import ReadAs, to_plain_csv
 from dagster_backfills.domains.kintell.file.files import open_file
 from dagster_backfills.domains.kintell.file.mapping import mapped_header
-from dagster_backfills.domains.kintell.importing.account import Job, load_job
+from dagster_backfills.domains.kintell.importing.account import ImportJob, load_job
 
 LOOKED_AT = 1024 * 1024  # bytes of a converted file, for its header
 _JOBS = "select id, file_name from kintell.backfill_jobs order by created_at desc"
@@ -29,7 +29,7 @@ _FIRST = """
 _HINT = "`backfills kintell status` lists the jobs."
 
 
-def find(conn: psycopg.Connection[Any], job: str) -> Job:
+def find(conn: psycopg.Connection[Any], job: str) -> ImportJob:
     """The job whose id or file this is, or begins so."""
     names = {str(row[0]): row[1] for row in conn.execute(_JOBS)}
     return load_job(
@@ -37,7 +37,7 @@ def find(conn: psycopg.Connection[Any], job: str) -> Job:
     )
 
 
-def find_job(job: str, activity: str | None = None) -> Job:
+def find_job(job: str, activity: str | None = None) -> ImportJob:
     """The job; with `activity`, if it is in a state for that: no run is launched to learn that it is not."""
     with database() as conn:
         found = find(conn, job)
@@ -46,7 +46,7 @@ def find_job(job: str, activity: str | None = None) -> Job:
     return found
 
 
-def unchanged(job: Job) -> None:
+def unchanged(job: ImportJob) -> None:
     """Raise `FileError` where the job's file is no longer what it was registered with."""
     # What imports is loaded where one is about to begin.
     from dagster_backfills.defs.kintell.resources import KintellSettings
@@ -74,7 +74,7 @@ def import_and_show(config: dict[str, Any], json: bool) -> None:
         seen["run"] = run_id
         watch_import(run_id, ended)
 
-    def find() -> Job | None:
+    def find() -> ImportJob | None:
         with database() as conn:
             return newest_job_of_run(conn, seen.get("run", ""), config.get("job"), config.get("file"))
 
@@ -98,7 +98,7 @@ def import_and_show(config: dict[str, Any], json: bool) -> None:
     raise typer.Exit(code or (FAILURES if job.failed_rows or job.status != "completed" else 0))
 
 
-def say_how_to_go_on(job: Job | None) -> None:
+def say_how_to_go_on(job: ImportJob | None) -> None:
     """After an interrupt: how far the import is, and the command that continues it."""
     if job is None:
         say("Nothing was imported. To begin again, give the same command.")

@@ -4,20 +4,20 @@ from dataclasses import asdict
 from typing import Any
 
 from dagster_backfills.cli.output import print_fields, print_json, print_table
-from dagster_backfills.domains.kintell.importing.account import Job
+from dagster_backfills.domains.kintell.importing.account import ImportJob
 
 
-def doing(job: Job) -> str:
+def doing(job: ImportJob) -> str:
     """The status, and what goes on beside it."""
     return f"{job.status} ({job.activity})" if job.activity and job.activity != "import" else job.status
 
 
-def plain(job: Job) -> dict[str, Any]:
+def plain(job: ImportJob) -> dict[str, Any]:
     """A job for programs."""
     return {name: value for name, value in asdict(job).items() if name not in ("file_stamp", "delimiter")}
 
 
-def show_job(job: Job, json: bool) -> None:
+def show_job(job: ImportJob, json: bool) -> None:
     """One job with all that is known of it."""
     if json:
         print_json(plain(job))
@@ -44,7 +44,7 @@ def show_job(job: Job, json: bool) -> None:
     print_fields(lines)
 
 
-def show_jobs(jobs: list[Job], json: bool, wide: bool = False) -> None:
+def show_jobs(jobs: list[ImportJob], json: bool, wide: bool = False) -> None:
     """One line a job."""
     if json:
         print_json([plain(job) for job in jobs])

@@ -8,7 +8,7 @@ from psycopg.rows import namedtuple_row
 
 from dagster_backfills.cli.follow import PartProgress, follow_run
 from dagster_backfills.cli.output import duration, say
-from dagster_backfills.domains.kintell.importing.account import Job, load_job
+from dagster_backfills.domains.kintell.importing.account import ImportJob, load_job
 from dagster_backfills.postgres.embedded import resolve_database_url
 
 _QUERY = """
@@ -41,7 +41,7 @@ def _words(row: Any) -> str:
 
 def newest_job_of_run(
     conn: psycopg.Connection[Any], run_id: str, job: str | None, file: str | None
-) -> Job | None:
+) -> ImportJob | None:
     """The job that a run worked on; for a run that found nothing to do, the one that has its file."""
     row = conn.execute(_QUERY, [run_id]).fetchone()
     if row is None and not job and file:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from dagster_backfills.dagster.checks import Rule, Rules
+from dagster_backfills.dagster.checks import CheckRule, CheckRules
 from dagster_backfills.defs.kintell.reporting import SESSIONS
 from dagster_backfills.domains.kintell.importing.claims import LEASE_SECONDS
 from dagster_backfills.domains.kintell.statements import statements
@@ -16,11 +16,11 @@ def _no_events(resources: Any) -> str | None:
 
 
 _RULES = {
-    "imports_add_up": Rule(
+    "imports_add_up": CheckRule(
         _ASSET, "unaccounted_jobs", "A job's counters are those of its rejected rows and batches."
     ),
-    "no_dead_imports": Rule(_ASSET, "dead_imports", "Whoever holds a job gives a sign of life."),
-    "events_leave": Rule(
+    "no_dead_imports": CheckRule(_ASSET, "dead_imports", "Whoever holds a job gives a sign of life."),
+    "events_leave": CheckRule(
         _ASSET,
         "events_waiting_long",
         f"No event waits for longer than {EVENTS_WITHIN_SECONDS // 60} minutes.",
@@ -28,7 +28,7 @@ _RULES = {
         needless=_no_events,
     ),
 }
-RULES = Rules(
+RULES = CheckRules(
     "kintell_checks",
     _RULES,
     lambda: {rule.statement: getattr(statements(), rule.statement).sql for rule in _RULES.values()},

@@ -88,7 +88,7 @@ class ImportSessions(dg.Config):
         )
 
 
-class RollBack(dg.Config):
+class RollBackImport(dg.Config):
     """Rolling a job back."""
 
     job: str = Field(description="The job's id.")

@@ -6,7 +6,7 @@ from dagster_backfills.dagster.launchpad import flat
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.defs.kintell.assets import DAILY_SUMMARY, daily_summary_write
 from dagster_backfills.defs.kintell.checks import RULES
-from dagster_backfills.defs.kintell.config import ImportSessions, Replay, RollBack
+from dagster_backfills.defs.kintell.config import ImportSessions, Replay, RollBackImport
 from dagster_backfills.defs.kintell.ops import connected, import_sessions, in_words, publish
 from dagster_backfills.defs.kintell.reporting import SHOWN, import_materialization
 from dagster_backfills.defs.kintell.resources import KintellSettings
@@ -28,7 +28,9 @@ def import_kintell_sessions() -> None:
 
 
 @dg.op(description="Remove what a job inserted, restore what it rewrote, keep what was edited since.")
-def roll_back_sessions(context: dg.OpExecutionContext, config: RollBack, postgres: PostgresResource) -> None:
+def roll_back_sessions(
+    context: dg.OpExecutionContext, config: RollBackImport, postgres: PostgresResource
+) -> None:
     # Here and below, what works on rows is loaded by the run and not by the code location.
     from dagster_backfills.domains.kintell.after.rollback import preview_rollback, roll_back
 
@@ -94,7 +96,7 @@ def summarize_stale_days(context: dg.OpExecutionContext, postgres: PostgresResou
 
 @dg.job(
     description="Roll one import back. A dry run unless dry_run is false.",
-    config=flat(RollBack, roll_back_sessions.name),
+    config=flat(RollBackImport, roll_back_sessions.name),
     executor_def=dg.in_process_executor,
     tags={**TAGS, "backfills/right": "undo"},
     hooks=RULES.after(),

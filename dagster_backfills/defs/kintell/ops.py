@@ -22,7 +22,7 @@ from dagster_backfills.defs.kintell.reporting import (
 from dagster_backfills.defs.kintell.resources import KintellSettings
 from dagster_backfills.domains.kintell.after.error_file import write_error_file
 from dagster_backfills.domains.kintell.file.files import open_file
-from dagster_backfills.domains.kintell.importing.account import Job, load_job
+from dagster_backfills.domains.kintell.importing.account import ImportJob, load_job
 from dagster_backfills.domains.kintell.importing.claims import ClaimLost, TooManyImports
 from dagster_backfills.domains.kintell.importing.options import Progress
 from dagster_backfills.domains.kintell.statements import statements
@@ -77,7 +77,7 @@ def import_sessions(
 
 def _job_of(
     context: dg.OpExecutionContext, config: ImportSessions, conn: psycopg.Connection, kintell: KintellSettings
-) -> Job | None:
+) -> ImportJob | None:
     """The job to work on; None for a content that was imported before."""
     from dagster_backfills.domains.kintell.file.register import register
 
@@ -116,7 +116,7 @@ def _job_of(
 
 def _job_of_retried_run(
     context: dg.OpExecutionContext, config: ImportSessions, conn: psycopg.Connection, kintell: KintellSettings
-) -> Job | None:
+) -> ImportJob | None:
     """The job of the run that this one retries, if its file is still what it was: it need not be read again."""
     earlier = [run for run in (context.run.parent_run_id, context.run.root_run_id) if run]
     found = statements().job_of_runs(conn, run_ids=earlier) if earlier else None
@@ -133,10 +133,10 @@ def _job_of_retried_run(
 def _import(
     context: dg.OpExecutionContext,
     config: ImportSessions,
-    job: Job,
+    job: ImportJob,
     postgres: PostgresResource,
     kintell: KintellSettings,
-) -> Job:
+) -> ImportJob:
     from dagster_backfills.domains.kintell.importing.importer import run_import
 
     log = _Log(context)
@@ -205,7 +205,7 @@ class _Log:
 
 
 def _report(
-    context: dg.OpExecutionContext, conn: psycopg.Connection, job: Job, kintell: KintellSettings
+    context: dg.OpExecutionContext, conn: psycopg.Connection, job: ImportJob, kintell: KintellSettings
 ) -> None:
     """Write the error file and report the outcome; a job that was stopped fails the run."""
     job = load_job(conn, job.id)

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import psycopg
 
-from dagster_backfills.domains.kintell.importing.account import Job
+from dagster_backfills.domains.kintell.importing.account import ImportJob
 from dagster_backfills.domains.kintell.statements import statements
 
 if TYPE_CHECKING:
     from dagster_backfills.domains.kintell.file.register import Preflight
-    from dagster_backfills.domains.kintell.rows.dry_run import Verdict
+    from dagster_backfills.domains.kintell.rows.dry_run import ImportPreview
 
 SESSIONS = dg.AssetKey(["kintell", "kintell_sessions"])
 FREQUENT = 10
@@ -40,7 +40,7 @@ def preflight_metadata(found: "Preflight") -> dict[str, Any]:
     }
 
 
-def import_materialization(conn: psycopg.Connection, job: Job) -> dg.AssetMaterialization:
+def import_materialization(conn: psycopg.Connection, job: ImportJob) -> dg.AssetMaterialization:
     """The outcome of an import: counts, the ten most frequent errors, where the error file is."""
     kinds = [
         {"error": kind, "rows": rows}
@@ -68,7 +68,7 @@ def import_materialization(conn: psycopg.Connection, job: Job) -> dg.AssetMateri
     return dg.AssetMaterialization(SESSIONS, description=description, metadata=metadata)
 
 
-def verdict_metadata(verdict: "Verdict", error_file: str) -> dict[str, Any]:
+def verdict_metadata(verdict: "ImportPreview", error_file: str) -> dict[str, Any]:
     """What a dry run found; `verdict` has it for programs."""
     plain = {
         "recognized": verdict.recognized,

@@ -13,7 +13,7 @@ from dagster_backfills.engine.controls import Setting, change, read
 from dagster_backfills.errors import UserError
 
 
-class Control(dg.Config):
+class ControlConfig(dg.Config):
     """What is to be set; what is left out stays as it is."""
 
     backfill: str = Field(description="The backfill's name: training_completions, progress_stats, …")
@@ -37,7 +37,7 @@ class Control(dg.Config):
 
 @dg.op(description="Set it, from each run's next batch on.")
 def set_controls(
-    context: dg.OpExecutionContext, config: Control, postgres: PostgresResource
+    context: dg.OpExecutionContext, config: ControlConfig, postgres: PostgresResource
 ) -> dg.Output[None]:
     setting = Setting(**config.model_dump(exclude={"backfill"}))
     try:
@@ -52,7 +52,7 @@ def set_controls(
 
 @dg.job(
     description="Pause a backfill, let it go on, or set how fast it may go and at what hours.",
-    config=flat(Control, set_controls.name),
+    config=flat(ControlConfig, set_controls.name),
     executor_def=dg.in_process_executor,
     tags={"backfills/domain": "operations"},
 )

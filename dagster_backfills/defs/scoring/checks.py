@@ -24,7 +24,7 @@ _LISTED = 50
 
 
 @dataclass(frozen=True)
-class Finding:
+class DayFinding:
     """What is wrong with one day; `warn`: worth a look, and no error. units: what failed, why, and in which run."""
 
     day: str
@@ -33,7 +33,7 @@ class Finding:
     units: Sequence[Mapping[str, Any]] = ()
 
 
-Look = Callable[[psycopg.Connection, str, ScoringSettings], Finding | None]
+Look = Callable[[psycopg.Connection, str, ScoringSettings], DayFinding | None]
 
 
 def days_of(tags: dict[str, str]) -> list[str]:
@@ -73,7 +73,7 @@ def _check(target: Target, name: str, description: str, look: Look) -> dg.AssetC
     return check
 
 
-def result_of(days: list[str], findings: list[Finding]) -> dg.AssetCheckResult:
+def result_of(days: list[str], findings: list[DayFinding]) -> dg.AssetCheckResult:
     """One result over all days; a warning where nothing worse was found."""
     records = [dg.TableRecord({"day": f.day, "finding": f.what}) for f in findings[:_LISTED]]
     metadata: dict[str, Any] = {"days": len(days)} if len(days) > 1 else {}
@@ -91,7 +91,7 @@ def result_of(days: list[str], findings: list[Finding]) -> dg.AssetCheckResult:
 
 
 def _covered(asset: str) -> Look:
-    def look(conn: psycopg.Connection, day: str, settings: ScoringSettings) -> Finding | None:
+    def look(conn: psycopg.Connection, day: str, settings: ScoringSettings) -> DayFinding | None:
         coverage = coverage_of(conn, asset, day)
         absent = coverage.expected - coverage.done
         if absent <= 0:
@@ -100,32 +100,32 @@ def _covered(asset: str) -> Look:
         what = f"{absent:,} of {coverage.expected:,} active members have no row, {coverage.failed:,} of them failed"
         cursor = conn.cursor(row_factory=dict_row)
         failed = cursor.execute(STATEMENTS["failed_units"], {"asset": asset, "day": day}).fetchall()
-        return Finding(day, what, warn=outcome == "complete", units=failed)
+        return DayFinding(day, what, warn=outcome == "complete", units=failed)
 
     return look
 
 
 def _none_bad(name: str, what: str) -> Look:
-    def look(conn: psycopg.Connection, day: str, settings: ScoringSettings) -> Finding | None:
+    def look(conn: psycopg.Connection, day: str, settings: ScoringSettings) -> DayFinding | None:
         bad = conn.execute(STATEMENTS[name], {"day": day}).fetchone()[0]  # type: ignore[index]
-        return Finding(day, f"{bad:,} {what}") if bad else None
+        return DayFinding(day, f"{bad:,} {what}") if bad else None
 
     return look
 
 
-def _has_coaches(conn: psycopg.Connection, day: str, settings: ScoringSettings) -> Finding | None:
+def _has_coaches(conn: psycopg.Connection, day: str, settings: ScoringSettings) -> DayFinding | None:
     at_risk, without = conn.execute(STATEMENTS["coach_coverage"], {"day": day}).fetchone()  # type: ignore[misc]
     if not without:
         return None
-    return Finding(day, f"{without:,} of {at_risk:,} members at risk have no coach", warn=True)
+    return DayFinding(day, f"{without:,} of {at_risk:,} members at risk have no coach", warn=True)
 
 
-def _steady(conn: psycopg.Connection, day: str, settings: ScoringSettings) -> Finding | None:
+def _steady(conn: psycopg.Connection, day: str, settings: ScoringSettings) -> DayFinding | None:
     mean, before, day_before = conn.execute(STATEMENTS["mean_scores"], {"day": day}).fetchone()  # type: ignore[misc]
     if mean is None or abs(mean - before) <= settings.distribution_shift_points:
         return None
     what = f"mean score {mean:.1f}, {mean - before:+.1f} points against {day_before} over the same members"
-    return Finding(day, what, warn=True)
+    return DayFinding(day, what, warn=True)
 
 
 every_member_has_a_commitment_score = _check(

@@ -10,10 +10,10 @@ from dagster_backfills.defs.scoring import jobs
 from dagster_backfills.domains.scoring.chain import (
     ACTIONS_STEP,
     CHURN_STEP,
+    ChainStep,
+    Decision,
     RunStatus,
-    Step,
     Tries,
-    Verdict,
     after_pause,
     judge,
     missed,
@@ -53,15 +53,15 @@ def _tries(instance: dg.DagsterInstance, job: "jobs.UnresolvedAssetJobDefinition
 
 
 def _spaced(
-    verdicts: list[Verdict],
+    verdicts: list[Decision],
     instance: dg.DagsterInstance,
     job: "jobs.UnresolvedAssetJobDefinition",
     now: datetime,
-) -> list[Verdict]:
+) -> list[Decision]:
     return [after_pause(v, _tries(instance, job, v.day), now) if v.run_key else v for v in verdicts]
 
 
-def _answer(verdicts: list[Verdict], trigger: str, idle: str) -> dg.SensorResult | dg.SkipReason:
+def _answer(verdicts: list[Decision], trigger: str, idle: str) -> dg.SensorResult | dg.SkipReason:
     launches = [v for v in verdicts if v.run_key]
     reasons = [f"{v.day}: {v.reason}" for v in verdicts if v.reason]
     if not launches:
@@ -76,7 +76,9 @@ def _answer(verdicts: list[Verdict], trigger: str, idle: str) -> dg.SensorResult
     )
 
 
-def _chain_sensor(name: str, step: Step, job: "jobs.UnresolvedAssetJobDefinition") -> dg.SensorDefinition:
+def _chain_sensor(
+    name: str, step: ChainStep, job: "jobs.UnresolvedAssetJobDefinition"
+) -> dg.SensorDefinition:
     @dg.sensor(
         name=name,
         job=job,

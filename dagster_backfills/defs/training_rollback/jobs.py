@@ -15,7 +15,7 @@ from dagster_backfills.errors import UserError
 _LISTED = 50
 
 
-class RollBack(dg.Config):
+class RollBackRecords(dg.Config):
     """What to undo. Exactly one of `backfill` and `remove_all_incomplete`."""
 
     backfill: str = Field(
@@ -27,7 +27,7 @@ class RollBack(dg.Config):
     )
 
     @model_validator(mode="after")
-    def _one_of_them(self) -> "RollBack":
+    def _one_of_them(self) -> "RollBackRecords":
         if bool(self.backfill) == self.remove_all_incomplete:
             raise ValueError("give either `backfill` or `remove_all_incomplete: true`")
         return self
@@ -39,7 +39,7 @@ class RollBack(dg.Config):
     out=dg.Out(io_manager_key="io_manager"),
 )
 def remove_records(
-    context: dg.OpExecutionContext, config: RollBack, postgres: PostgresResource
+    context: dg.OpExecutionContext, config: RollBackRecords, postgres: PostgresResource
 ) -> dg.Output[WriteSet]:
     backfill_id = config.backfill or None
     removed, organizations = 0, list[str]()
@@ -84,7 +84,7 @@ def _report(plan: Preview, *, dry_run: bool, removed: int) -> dict[str, Any]:
 
 @dg.job(
     description="Undo one backfill: remove the records that it created and that nobody has completed since.",
-    config=flat(RollBack, remove_records.name),
+    config=flat(RollBackRecords, remove_records.name),
     executor_def=dg.in_process_executor,
     tags={"backfills/domain": "training", "backfills/right": "undo"},
     hooks=TRAINING.rules.after(),

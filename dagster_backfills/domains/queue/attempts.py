@@ -41,7 +41,7 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class AttemptFailure:
     """Why an attempt failed, free of secrets."""
 
     kind: str
@@ -59,7 +59,7 @@ class Result:
 
     attempt: Attempt
     output: dict[str, Any] | None = None
-    failure: Failure | None = None
+    failure: AttemptFailure | None = None
     status: Literal["completed", "failed", "retried", "lost", "stopped", ""] = ""
 
     @property
@@ -104,7 +104,7 @@ def as_output(result: Any) -> dict[str, Any] | None:
     )
 
 
-def failure_of(error: BaseException) -> Failure:
+def failure_of(error: BaseException) -> AttemptFailure:
     """The record of an exception: its kind, message and trace, with secrets taken out."""
     trace = "".join(traceback.format_exception(error))
     if isinstance(error, JobError):
@@ -115,4 +115,4 @@ def failure_of(error: BaseException) -> Failure:
         kind, retryable = "invalid_input", False
     else:
         kind, retryable = type(error).__name__, not isinstance(error, JobCancelled)
-    return Failure(kind, redact(str(error) or type(error).__name__), redact(trace), retryable)
+    return AttemptFailure(kind, redact(str(error) or type(error).__name__), redact(trace), retryable)

@@ -20,7 +20,7 @@ from dataclasses import asdict
 from typing import IO, Any
 from uuid import UUID
 
-from dagster_backfills.domains.queue.attempts import Attempt, Failure, as_output, failure_of
+from dagster_backfills.domains.queue.attempts import Attempt, AttemptFailure, as_output, failure_of
 from dagster_backfills.domains.queue.context import JobContext, Report
 from dagster_backfills.domains.queue.errors import JobCancelled
 from dagster_backfills.domains.queue.registry import JobType
@@ -31,7 +31,7 @@ _TICK = 0.1
 
 def run_in_process(
     kind: JobType, attempt: Attempt, report: Report, grace: Callable[[], float]
-) -> dict[str, Any] | Failure | None:
+) -> dict[str, Any] | AttemptFailure | None:
     """The handler's output, or how it failed.
 
     Raises JobCancelled once the job was cancelled or lost: after the handler gave up, or after `grace()` seconds, when
@@ -74,7 +74,7 @@ class _Conversation:
         self.answer: dict[str, Any] | None = None
         self.told_at = 0.0
 
-    def run(self, errors: IO[bytes]) -> dict[str, Any] | Failure | None:
+    def run(self, errors: IO[bytes]) -> dict[str, Any] | AttemptFailure | None:
         self._send(json.dumps(self._task()).encode())
         deadline = time.monotonic() + self.kind.timeout if self.kind.timeout else float("inf")
         assert self.process.stdout
@@ -93,7 +93,9 @@ class _Conversation:
                 self._stop_if_told()
                 if time.monotonic() > deadline:
                     seconds = self.kind.timeout
-                    return Failure("timeout", f"Not done after {seconds:g} seconds; it was ended.", "", True)
+                    return AttemptFailure(
+                        "timeout", f"Not done after {seconds:g} seconds; it was ended.", "", True
+                    )
         return self._result(errors)
 
     def _task(self) -> dict[str, Any]:
@@ -118,17 +120,17 @@ class _Conversation:
         elif time.monotonic() - self.told_at > self.grace():
             raise JobCancelled("The handler did not stop by itself and was ended")
 
-    def _result(self, errors: IO[bytes]) -> dict[str, Any] | Failure | None:
+    def _result(self, errors: IO[bytes]) -> dict[str, Any] | AttemptFailure | None:
         if self.answer is None:
             code = self.process.wait()
             errors.seek(max(0, errors.seek(0, os.SEEK_END) - 8000))
             tail = redact(errors.read().decode(errors="replace"))
             how = f"signal {-code}" if code < 0 else f"exit code {code}"
-            return Failure("crashed", f"The handler's process ended with {how}.", tail, True)
+            return AttemptFailure("crashed", f"The handler's process ended with {how}.", tail, True)
         if "cancelled" in self.answer:
             raise JobCancelled("The handler stopped")
         if "failure" in self.answer:
-            return Failure(**self.answer["failure"])
+            return AttemptFailure(**self.answer["failure"])
         output: dict[str, Any] | None = self.answer["result"]
         return output
 

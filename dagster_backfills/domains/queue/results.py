@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import psycopg
 
 from dagster_backfills.domains.queue import queue
-from dagster_backfills.domains.queue.attempts import Failure, Result, failure_of
+from dagster_backfills.domains.queue.attempts import AttemptFailure, Result, failure_of
 from dagster_backfills.domains.queue.connection import Connection
 from dagster_backfills.engine.failures import ErrorClass, classify, describe
 from dagster_backfills.redact import redact
@@ -52,7 +52,7 @@ def _complete(connection: Connection, results: Sequence[Result]) -> None:
 def _fail_refused(connection: Connection, result: Result, error: Exception) -> None:
     """The output, or what is to follow, can't be stored. Another attempt may give one that can."""
     message = redact(f"The job is done, but its end can't be stored: {describe(error)[2]}")
-    result.failure = Failure("invalid_output", message, failure_of(error).trace, retryable=True)
+    result.failure = AttemptFailure("invalid_output", message, failure_of(error).trace, retryable=True)
     _fail(connection, result)
 
 

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from dagster_backfills.domains.queue.attempts import Attempt, Failure, Result, as_output, failure_of
+from dagster_backfills.domains.queue.attempts import Attempt, AttemptFailure, Result, as_output, failure_of
 from dagster_backfills.domains.queue.context import JobContext
 from dagster_backfills.domains.queue.errors import InvalidJobInput, JobCancelled
 from dagster_backfills.domains.queue.process import run_in_process
@@ -81,14 +81,18 @@ class HandlerThreads:
             return Result(attempt)
         try:
             found = self._handle(attempt, thread)
-            return Result(attempt, failure=found) if isinstance(found, Failure) else Result(attempt, found)
+            return (
+                Result(attempt, failure=found)
+                if isinstance(found, AttemptFailure)
+                else Result(attempt, found)
+            )
         except JobCancelled as error:
             return Result(attempt) if attempt.stopped else Result(attempt, failure=failure_of(error))
         # A handler of somebody's own may call sys.exit(): that ends its job and not the thread.
         except (Exception, SystemExit) as error:
             return Result(attempt, failure=failure_of(error))
 
-    def _handle(self, attempt: Attempt, thread: "_HandlerThread") -> dict | Failure | None:
+    def _handle(self, attempt: Attempt, thread: "_HandlerThread") -> dict | AttemptFailure | None:
         job = attempt.job
         kind = self._registry.get(job.job_type)
         if isinstance(job.input_data, str):

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 
-class Rule(NamedTuple):
+class ActionRule(NamedTuple):
     """What an action of this type says. `code` is its reason beside the member's risk level."""
 
     type: str
@@ -17,13 +17,15 @@ class Rule(NamedTuple):
 
 # In order: the first that fits is taken.
 RULES = (
-    Rule("contact_member", "high", "Contact a member who has stopped coming", "no_visit_in_14_days"),
-    Rule(
+    ActionRule("contact_member", "high", "Contact a member who has stopped coming", "no_visit_in_14_days"),
+    ActionRule(
         "send_campaign", "medium", "Send a campaign to a member who is drifting away", "commitment_below_50"
     ),
-    Rule("check_in", "medium", "Check in with a member not seen for a week", "last_visit_7_to_13_days_ago"),
-    Rule("investigate_issue", "medium", "Find out what keeps a member away", "commitment_below_40"),
-    Rule("follow_up", "low", "Follow up with a member at risk", None),
+    ActionRule(
+        "check_in", "medium", "Check in with a member not seen for a week", "last_visit_7_to_13_days_ago"
+    ),
+    ActionRule("investigate_issue", "medium", "Find out what keeps a member away", "commitment_below_40"),
+    ActionRule("follow_up", "low", "Follow up with a member at risk", None),
 )
 _LEVELS = ("none", "low", "medium", "high")
 _COLUMNS = ("member_id", "coach_id", "commitment_score", "churn_risk_score", "churn_risk_level")
@@ -96,7 +98,7 @@ def describe(commitment: int, risk: int, level: str, last: int | None) -> str:
     return f"{seen}; commitment {commitment} of 100, churn risk {risk} of 100 ({level})."
 
 
-def reason_codes(rule: Rule, level: str, never: bool) -> str:
+def reason_codes(rule: ActionRule, level: str, never: bool) -> str:
     """The reasons as a Postgres array literal, such as `{high_risk,no_visit_in_14_days}`."""
     codes = [f"{level}_risk", "never_visited" if never and rule is RULES[0] else rule.code]
     return "{" + ",".join(c for c in codes if c) + "}"

@@ -28,7 +28,7 @@ class DayState:
 
 
 @dataclass(frozen=True)
-class Step:
+class ChainStep:
     """A link of the chain: not before `opens` (UTC, on the morning after the day), and after `after`."""
 
     asset: str
@@ -40,9 +40,9 @@ class Step:
         return datetime.combine(day + timedelta(days=1), self.opens, tzinfo=UTC)
 
 
-COMMITMENT_STEP = Step(COMMITMENT.asset, time(2), None)
-CHURN_STEP = Step(CHURN.asset, time(3), COMMITMENT.asset)
-ACTIONS_STEP = Step(ACTIONS.asset, time(4), CHURN.asset)
+COMMITMENT_STEP = ChainStep(COMMITMENT.asset, time(2), None)
+CHURN_STEP = ChainStep(CHURN.asset, time(3), COMMITMENT.asset)
+ACTIONS_STEP = ChainStep(ACTIONS.asset, time(4), CHURN.asset)
 
 _SCHEDULE_IS_FIRST = timedelta(minutes=1)
 
@@ -51,7 +51,7 @@ RunStatus = Callable[[str], str | None]  # of a run that has ended: how; None wh
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Decision:
     """What is to be done for one day: `launch` with a run key, or a reason not to (None: nothing to say)."""
 
     day: date
@@ -69,30 +69,30 @@ class Tries:
     ended_at: datetime | None = None
 
 
-def judge(step: Step, day: date, now: datetime, states: States, ended: RunStatus) -> Verdict:
+def judge(step: ChainStep, day: date, now: datetime, states: States, ended: RunStatus) -> Decision:
     """Whether a step may start for a day."""
     own = states.get((step.asset, day))
     upstream = states.get((step.after, day)) if step.after else None
     if own is not None and _alive(own, ended):
-        return Verdict(day)
+        return Decision(day)
     if step.after is not None:
         held = _held(step.after, upstream, ended)
         if held is not None:
-            return Verdict(day, reason=held)
+            return Decision(day, reason=held)
         assert upstream is not None and upstream.finished_at is not None
         if own is not None and own.outcome == "complete" and own.started_at >= upstream.finished_at:
-            return Verdict(day)
+            return Decision(day)
     elif own is not None and own.outcome == "complete":
-        return Verdict(day)
+        return Decision(day)
     if now < step.opens_at(day):
-        return Verdict(day, reason=f"waits for {step.opens:%H:%M} UTC of {day + timedelta(days=1)}")
+        return Decision(day, reason=f"waits for {step.opens:%H:%M} UTC of {day + timedelta(days=1)}")
     if own is not None and died(own, ended):
-        return Verdict(day, run_key=f"{step.asset}:{day}:{own.run_id}")
+        return Decision(day, run_key=f"{step.asset}:{day}:{own.run_id}")
     if own is not None and (upstream is None or own.started_at >= upstream.finished_at):  # type: ignore[operator]
-        return Verdict(
+        return Decision(
             day, reason=f"{step.asset} {_ended(own, ended)}: run it again once the cause is mended"
         )
-    return Verdict(day, run_key=f"{step.asset}:{day}:{upstream.run_id if upstream else 'first'}")
+    return Decision(day, run_key=f"{step.asset}:{day}:{upstream.run_id if upstream else 'first'}")
 
 
 def died(state: DayState, ended: RunStatus) -> bool:
@@ -100,15 +100,15 @@ def died(state: DayState, ended: RunStatus) -> bool:
     return state.outcome == "running" and ended(state.run_id) == "FAILURE"
 
 
-def after_pause(verdict: Verdict, tries: Tries, now: datetime) -> Verdict:
+def after_pause(verdict: Decision, tries: Tries, now: datetime) -> Decision:
     """A launch, put off while a run is on its way, and for a growing pause after runs that failed."""
     if tries.on_its_way is not None:
-        return Verdict(verdict.day, reason=f"waits for run {tries.on_its_way[:8]}, which is on its way")
+        return Decision(verdict.day, reason=f"waits for run {tries.on_its_way[:8]}, which is on its way")
     if tries.last_failed is None:
         return verdict
     if is_resting(tries.failures, tries.ended_at, now):
         pause = back_off(tries.failures)
-        return Verdict(
+        return Decision(
             verdict.day, reason=f"the last {tries.failures} runs died: the next try is {pause} after the last"
         )
     return replace(verdict, run_key=f"{verdict.run_key}:after {tries.last_failed}")
@@ -147,7 +147,7 @@ def due_days(newest: date, days: int) -> list[date]:
 
 def missed(
     days: Sequence[date], states: States, now: datetime, known: bool, ended: RunStatus
-) -> tuple[list[Verdict], str | None]:
+) -> tuple[list[Decision], str | None]:
     """First-link days that no run has touched or whose run died: one launch each.
 
     `known`: whether anything was scored before these days. Before the first day ever scored, none is missed.
@@ -158,7 +158,7 @@ def missed(
     due = [day for day in absent if now >= COMMITMENT_STEP.opens_at(day) + _SCHEDULE_IS_FIRST]
     if due:
         return [
-            Verdict(
+            Decision(
                 day, run_key=f"{COMMITMENT.asset}:{day}:{touched[day].run_id if day in touched else 'missed'}"
             )
             for day in due

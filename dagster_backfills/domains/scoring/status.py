@@ -11,7 +11,7 @@ from dagster_backfills.domains.scoring.tables import CHAIN
 
 
 @dataclass(frozen=True)
-class Link:
+class AssetDay:
     """How one asset stands on one day; `outcome` is `missing` where no run has touched it."""
 
     asset: str
@@ -36,7 +36,7 @@ class ChainDay:
     """One day with its links in the chain's order."""
 
     day: date
-    links: tuple[Link, ...]
+    links: tuple[AssetDay, ...]
 
     @property
     def remark(self) -> str:
@@ -54,10 +54,10 @@ def chain_of(conn: psycopg.Connection, newest: date, days: int) -> list[ChainDay
     ]
 
 
-def _link(asset: str, state: DayState | None) -> Link:
+def _link(asset: str, state: DayState | None) -> AssetDay:
     if state is None:
-        return Link(asset, "missing", *[None] * 7)
-    return Link(
+        return AssetDay(asset, "missing", *[None] * 7)
+    return AssetDay(
         asset,
         state.outcome,
         state.expected,

@@ -11,7 +11,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from dagster_backfills.domains.kintell.after.error_file import stream_errors
-from dagster_backfills.domains.kintell.importing.account import Job, list_jobs
+from dagster_backfills.domains.kintell.importing.account import ImportJob, list_jobs
 from dagster_backfills.web.actions import Actions
 from dagster_backfills.web.api.calls import Body, Call, call, parsed
 from dagster_backfills.web.auth import Identity, require
@@ -23,7 +23,7 @@ from dagster_backfills.web.uploads import Upload
 
 CSV = "text/csv"
 # The media types that errors can be had as, the first by default. A writer of workbooks has its line here.
-ERROR_FORMATS: dict[str, tuple[str, Callable[[Database, Job], Iterator[bytes]]]] = {}
+ERROR_FORMATS: dict[str, tuple[str, Callable[[Database, ImportJob], Iterator[bytes]]]] = {}
 
 
 class Options(Body):
@@ -53,7 +53,7 @@ class Newest(Body):
     limit: int = 20
 
 
-def shown(job: Job) -> dict[str, Any]:
+def shown(job: ImportJob) -> dict[str, Any]:
     """A job in the words of the applications."""
     done = 100.0 if job.status == "completed" else 0.0
     percent = round(100 * job.processed_rows / job.total_rows, 1) if job.total_rows else done
@@ -78,7 +78,7 @@ def shown(job: Job) -> dict[str, Any]:
     }
 
 
-def _message(job: Job) -> str:
+def _message(job: ImportJob) -> str:
     if job.error_message:
         return job.error_message
     said = {
@@ -189,7 +189,7 @@ def errors(call: Call) -> Response:
     )
 
 
-def _csv(database: Database, job: Job) -> Iterator[bytes]:
+def _csv(database: Database, job: ImportJob) -> Iterator[bytes]:
     with database() as conn:
         for text in stream_errors(conn, job):
             yield text.encode()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dagster_backfills.domains.kintell.file.files import FileError
-from dagster_backfills.domains.kintell.rows.dry_run import Verdict, validate
+from dagster_backfills.domains.kintell.rows.dry_run import ImportPreview, validate
 
 _AT_ONCE = threading.BoundedSemaphore(2)
 _REMEMBERED = 100
@@ -21,7 +21,7 @@ class Check:
     size: int
     read: int = 0
     missing: int = 0
-    verdict: Verdict | None = None
+    verdict: ImportPreview | None = None
     error: Exception | None = None
     ended: threading.Event = field(default_factory=threading.Event)
 

@@ -9,7 +9,7 @@ from uuid import UUID
 from starlette.responses import Response, StreamingResponse
 
 from dagster_backfills.domains.kintell.after.error_file import stream_errors
-from dagster_backfills.domains.kintell.importing.account import Job
+from dagster_backfills.domains.kintell.importing.account import ImportJob
 from dagster_backfills.domains.kintell.importing.claims import LEASE_SECONDS
 from dagster_backfills.errors import UserError
 from dagster_backfills.postgres.statements import load_statements
@@ -54,14 +54,14 @@ def shown(visit: Visit) -> Response:
     )  # fmt: skip
 
 
-def percent(job: Job) -> int:
+def percent(job: ImportJob) -> int:
     """Whole percents, 100 only where all is done."""
     if not job.total_rows:
         return 100 if job.status == "completed" else 0
     return 100 * job.processed_rows // job.total_rows
 
 
-def _silence(job: Job, now: datetime) -> timedelta | None:
+def _silence(job: ImportJob, now: datetime) -> timedelta | None:
     """How long its worker has given no sign of life, where that is too long."""
     if not job.activity or not job.heartbeat_at:
         return None
@@ -69,11 +69,11 @@ def _silence(job: Job, now: datetime) -> timedelta | None:
     return silent if silent.total_seconds() > LEASE_SECONDS else None
 
 
-def _taking(job: Job, now: datetime) -> timedelta | None:
+def _taking(job: ImportJob, now: datetime) -> timedelta | None:
     return (job.completed_at or now) - job.started_at if job.started_at and job.status != "paused" else None
 
 
-def _can(job: Job, now: datetime) -> set[str]:
+def _can(job: ImportJob, now: datetime) -> set[str]:
     """The verbs that its state allows."""
     allowed = {"import": "resume", "replay": "replay", "rollback": "rollback"}
     resting = not job.activity or _silence(job, now) is not None
@@ -88,7 +88,7 @@ def _can(job: Job, now: datetime) -> set[str]:
     return found
 
 
-def _claimable(job: Job, activity: str) -> bool:
+def _claimable(job: ImportJob, activity: str) -> bool:
     try:
         job.check_claimable(activity)
     except UserError:

@@ -8,9 +8,9 @@ from dagster_backfills.domains.scoring.chain import (
     ACTIONS_STEP,
     CHURN_STEP,
     DayState,
+    Decision,
     Outcome,
     Tries,
-    Verdict,
     after_pause,
     due_days,
     judge,
@@ -141,7 +141,7 @@ def test_a_day_whose_run_was_killed_is_launched_again_and_one_that_was_cancelled
 
 
 def test_a_launch_waits_longer_after_each_run_that_died_and_has_a_key_of_its_own() -> None:
-    launch, died = Verdict(DAY, run_key="key"), Tries(failures=3, last_failed="run-3", ended_at=at(3))
+    launch, died = Decision(DAY, run_key="key"), Tries(failures=3, last_failed="run-3", ended_at=at(3))
     assert after_pause(launch, Tries(), at(3)) == launch
     waiting = after_pause(launch, died, at(3, 1))
     assert (waiting.run_key, waiting.reason) == (
@@ -154,7 +154,7 @@ def test_a_launch_waits_longer_after_each_run_that_died_and_has_a_key_of_its_own
 
 def test_a_clock_that_was_ahead_when_the_last_run_died_delays_nothing() -> None:
     tomorrow = Tries(failures=3, last_failed="run-3", ended_at=at(3, day=2))
-    assert after_pause(Verdict(DAY, run_key="key"), tomorrow, at(3)).run_key is not None
+    assert after_pause(Decision(DAY, run_key="key"), tomorrow, at(3)).run_key is not None
 
 
 @pytest.mark.parametrize(

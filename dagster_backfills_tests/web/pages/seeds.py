@@ -9,7 +9,7 @@ from uuid import UUID
 import psycopg
 
 from dagster_backfills.domains.kintell.file.register import register
-from dagster_backfills.domains.kintell.importing.account import Job
+from dagster_backfills.domains.kintell.importing.account import ImportJob
 from dagster_backfills.domains.kintell.importing.importer import run_import
 from dagster_backfills.domains.kintell.importing.options import Options
 from dagster_backfills.domains.queue import queue
@@ -27,7 +27,7 @@ def registered(conn: psycopg.Connection, path: Path, rows: Iterable[dict[str, st
 
 def imported(
     conn: psycopg.Connection, url: str, path: Path, rows: Iterable[dict[str, str]], **options: Any
-) -> Job:
+) -> ImportJob:
     """An import that has run."""
     job = registered(conn, path, rows)
     return run_import(url, job, Options(**options), [str(path.parent)])

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dagster_backfills.domains.kintell.after.rollback import Preview, preview_rollback
 from dagster_backfills.domains.kintell.file.register import register
-from dagster_backfills.domains.kintell.importing.account import Job, load_job, set_status
+from dagster_backfills.domains.kintell.importing.account import ImportJob, load_job, set_status
 from dagster_backfills.domains.queue import queue
 from dagster_backfills.errors import UserError
 from dagster_backfills.postgres.connection import connect
@@ -97,7 +97,7 @@ class Uploads:
 
 @dataclass(frozen=True)
 class Started:
-    job: Job
+    job: ImportJob
     existing: bool
 
 
@@ -113,7 +113,7 @@ class StandIn:
         with connect(self.url, autocommit=True, application_name="pages") as conn:
             yield conn
 
-    def find_import(self, conn: psycopg.Connection[Any], job: str) -> Job:
+    def find_import(self, conn: psycopg.Connection[Any], job: str) -> ImportJob:
         try:
             return load_job(conn, job)
         except UserError:
@@ -131,13 +131,13 @@ class StandIn:
     def resume_import(self, job: str, who: str) -> None:
         self.launched.append(("resume", UUID(job), who))
 
-    def pause_import(self, job: str) -> Job:
+    def pause_import(self, job: str) -> ImportJob:
         return self._set_status(job, "pause")
 
-    def cancel_import(self, job: str) -> Job:
+    def cancel_import(self, job: str) -> ImportJob:
         return self._set_status(job, "cancel")
 
-    def _set_status(self, job: str, verb: str) -> Job:
+    def _set_status(self, job: str, verb: str) -> ImportJob:
         with self.database() as conn:
             self.find_import(conn, job)
             try:
@@ -148,7 +148,7 @@ class StandIn:
     def replay_import(self, job: str, who: str, *, create_missing_users: bool = False) -> None:
         self.launched.append(("replay", UUID(job), who, create_missing_users))
 
-    def preview_import_rollback(self, job: str) -> tuple[Job, Preview]:
+    def preview_import_rollback(self, job: str) -> tuple[ImportJob, Preview]:
         with self.database() as conn:
             found = self.find_import(conn, job)
             return found, preview_rollback(conn, found.id)

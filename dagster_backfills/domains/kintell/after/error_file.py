@@ -11,7 +11,7 @@ import psycopg
 
 from dagster_backfills.domains.kintell.file.columns import MESSAGE, OURS, RAW, ROW
 from dagster_backfills.domains.kintell.file.header import Header
-from dagster_backfills.domains.kintell.importing.account import Job, load_job
+from dagster_backfills.domains.kintell.importing.account import ImportJob, load_job
 from dagster_backfills.domains.kintell.statements import statements
 
 # Number, message and fields of a row, and whether it could be split; if not, its whole text is the only field.
@@ -37,7 +37,7 @@ def error_lines(header: Header, errors: Iterable[RejectedRow]) -> Iterator[str]:
     yield buffer.getvalue()
 
 
-def stream_errors(conn: psycopg.Connection, job: Job) -> Iterator[str]:
+def stream_errors(conn: psycopg.Connection, job: ImportJob) -> Iterator[str]:
     """The error file's text, a piece at a time; the rows stay with the server until they are asked for."""
     with conn.transaction(), conn.cursor(name="kintell_errors") as cursor:
         cursor.itersize = 2000

@@ -21,7 +21,7 @@ from dagster_backfills.domains.kintell.after.suggestions import (
     unknown_addresses,
 )
 from dagster_backfills.domains.kintell.file.columns import MESSAGE, OURS, RAW, ROW, SUGGESTION
-from dagster_backfills.domains.kintell.importing.account import Job
+from dagster_backfills.domains.kintell.importing.account import ImportJob
 from dagster_backfills.domains.kintell.statements import statements
 from dagster_backfills.errors import UserError
 
@@ -31,7 +31,7 @@ _MARKED = PatternFill("solid", fgColor="FFF2CC")
 _BOLD = Font(bold=True)
 
 
-def write_error_workbook(conn: psycopg.Connection, job: Job, path: Path) -> int:
+def write_error_workbook(conn: psycopg.Connection, job: ImportJob, path: Path) -> int:
     """Write the workbook and return the number of its rows. Raises UserError for more than a sheet holds."""
     rows = int(statements().count_errors(conn, job=job.id))
     if rows > MOST_ROWS:
@@ -63,7 +63,7 @@ def write_error_workbook(conn: psycopg.Connection, job: Job, path: Path) -> int:
     return rows
 
 
-def _in_parts(conn: psycopg.Connection, job: Job) -> Iterator[list[RejectedRow]]:
+def _in_parts(conn: psycopg.Connection, job: ImportJob) -> Iterator[list[RejectedRow]]:
     with conn.transaction(), conn.cursor(name="kintell_error_rows") as cursor:
         cursor.execute(statements().errors.sql, {"job": job.id})
         while part := cursor.fetchmany(_AT_ONCE):

@@ -7,9 +7,9 @@ from uuid import UUID
 import psycopg
 
 from dagster_backfills.domains.kintell.file.reader import Block
-from dagster_backfills.domains.kintell.importing.account import Job, load_job
+from dagster_backfills.domains.kintell.importing.account import ImportJob, load_job
 from dagster_backfills.domains.kintell.importing.claims import LEASE_SECONDS, Claim, ClaimLost
-from dagster_backfills.domains.kintell.importing.writer import Rules, add_batch, store_sessions
+from dagster_backfills.domains.kintell.importing.writer import ImportRules, add_batch, store_sessions
 from dagster_backfills.domains.kintell.rows.batches import Batch, prepare
 from dagster_backfills.domains.kintell.rows.seen import SettledIds
 from dagster_backfills.domains.kintell.rows.users import Users
@@ -24,7 +24,7 @@ class Replayed:
 
     tried: int
     imported: int
-    job: Job
+    job: ImportJob
 
 
 def replay(
@@ -39,7 +39,7 @@ def replay(
     row that was imported is no longer open: an interrupted replay is simply started again."""
     with Claim(url, job, "replay", run_id=run_id, lease=lease) as claim, claim.connect() as conn:
         found = load_job(conn, job)
-        rules = Rules(found.on_duplicate, frozenset(found.header.positions), again=True)
+        rules = ImportRules(found.on_duplicate, frozenset(found.header.positions), again=True)
         users = Users(conn)
         tried = imported = after = 0
         while True:
@@ -54,7 +54,7 @@ def replay(
 
 def _batch(
     conn: psycopg.Connection,
-    job: Job,
+    job: ImportJob,
     rows: list[tuple[int, list[str], str]],
     users: Users,
     create_missing_users: bool,
@@ -66,7 +66,7 @@ def _batch(
     return batch
 
 
-def _write(conn: psycopg.Connection, claim: Claim, batch: Batch, rules: Rules) -> int:
+def _write(conn: psycopg.Connection, claim: Claim, batch: Batch, rules: ImportRules) -> int:
     sql = statements()
     with conn.transaction():
         written = store_sessions(conn, claim.job, batch, rules, careful=True)

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import psycopg
 
-from dagster_backfills.domains.kintell.importing.account import Job, load_job
+from dagster_backfills.domains.kintell.importing.account import ImportJob, load_job
 from dagster_backfills.domains.kintell.importing.claims import LEASE_SECONDS, Claim, ClaimLost
 from dagster_backfills.domains.kintell.importing.importer import passes
 from dagster_backfills.domains.kintell.statements import statements
@@ -41,7 +41,7 @@ def roll_back(
     run_id: str | None = None,
     lease: float = LEASE_SECONDS,
     on_progress: Callable[[int, int], None] = lambda removed, restored: None,
-) -> Job:
+) -> ImportJob:
     """Roll an import back in batches, each one transaction. One that was interrupted goes on where it stopped."""
     with Claim(url, job, "rollback", run_id=run_id, lease=lease) as claim:
         tries = 0

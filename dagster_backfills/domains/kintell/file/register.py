@@ -15,7 +15,7 @@ from dagster_backfills.domains.kintell.file.dialect import PlainCsv, ReadAs, to_
 from dagster_backfills.domains.kintell.file.files import FileError, SourceFile, open_file
 from dagster_backfills.domains.kintell.file.mapping import mapped_header, remember
 from dagster_backfills.domains.kintell.file.reader import Block, Header, read_blocks
-from dagster_backfills.domains.kintell.importing.account import Job, load_job
+from dagster_backfills.domains.kintell.importing.account import ImportJob, load_job
 from dagster_backfills.domains.kintell.rows.rules import error_message, is_address, judge
 from dagster_backfills.domains.kintell.rows.users import ROLES, Users, resolve
 from dagster_backfills.domains.kintell.statements import statements
@@ -29,7 +29,7 @@ ADDRESSES = ("participant_email", "volunteer_email")
 
 
 @dataclass(frozen=True)
-class Content:
+class FileContent:
     """What a file contains, found in one pass."""
 
     header: Header
@@ -49,7 +49,7 @@ class Registered:
     preflight: "Preflight"
 
 
-def survey(conn: psycopg.Connection, source: SourceFile, read_as: ReadAs) -> "tuple[Content, Preflight]":
+def survey(conn: psycopg.Connection, source: SourceFile, read_as: ReadAs) -> "tuple[FileContent, Preflight]":
     """Digest the file, count its rows and look at them. Raises `FileError` where it can't be read as CSV."""
     stamp, plain = source.stamp(), to_plain_csv(source, read_as)
     header, digest, rows = mapped_header(conn, plain, read_as), hashlib.sha256(), 0
@@ -67,7 +67,7 @@ def survey(conn: psycopg.Connection, source: SourceFile, read_as: ReadAs) -> "tu
     sha256 = source.sha256() if plain.copy else digest.hexdigest()
     if source.stamp() != stamp:
         raise FileError(f"{source.url} was changed while it was read", hint="Wait until it is complete.")
-    return Content(header, sha256, rows, stamp), found
+    return FileContent(header, sha256, rows, stamp), found
 
 
 def register(
@@ -121,7 +121,7 @@ def register(
     return Registered(made, False, "pending", looked)
 
 
-def _check_same(job: Job, on_duplicate: str, header: Header, read_as: ReadAs) -> None:
+def _check_same(job: ImportJob, on_duplicate: str, header: Header, read_as: ReadAs) -> None:
     now = f"on_duplicate = {job.on_duplicate}"
     if job.on_duplicate == on_duplicate:
         now = f"the file as {job.recognized}"

@@ -16,7 +16,7 @@ from dagster_backfills.errors import UserError
 
 
 @dataclass(frozen=True)
-class Job:
+class ImportJob:
     """One row of `kintell.backfill_jobs`, at the time of reading."""
 
     id: UUID
@@ -86,26 +86,26 @@ class Job:
         return {f"{name}_rows": getattr(self, f"{name}_rows") for name in names}
 
 
-def load_job(conn: psycopg.Connection, job: UUID | str) -> Job:
+def load_job(conn: psycopg.Connection, job: UUID | str) -> ImportJob:
     """The job with this id. Raises `UserError` where there is none."""
     try:
         wanted = UUID(str(job))
     except ValueError:
         raise UserError(f"{job} is no job id", hint="`backfills kintell status` lists the jobs.") from None
-    with conn.cursor(row_factory=class_row(Job)) as cursor:
+    with conn.cursor(row_factory=class_row(ImportJob)) as cursor:
         found = cursor.execute(statements().job.sql, {"job": wanted}).fetchone()
     if found is None:
         raise UserError(f"There is no import job {job}", hint="`backfills kintell status` lists the jobs.")
     return found
 
 
-def list_jobs(conn: psycopg.Connection, most: int = 20) -> list[Job]:
+def list_jobs(conn: psycopg.Connection, most: int = 20) -> list[ImportJob]:
     """The newest jobs."""
-    with conn.cursor(row_factory=class_row(Job)) as cursor:
+    with conn.cursor(row_factory=class_row(ImportJob)) as cursor:
         return cursor.execute(statements().jobs.sql, {"most": most}).fetchall()
 
 
-def set_status(conn: psycopg.Connection, job: UUID | str, verb: str) -> Job:
+def set_status(conn: psycopg.Connection, job: UUID | str, verb: str) -> ImportJob:
     """Pause or cancel a job, at once. Raises `UserError` where its status does not allow that."""
     status, allowed = {
         "pause": ("paused", ["running"]),

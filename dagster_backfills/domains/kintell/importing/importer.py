@@ -13,11 +13,11 @@ import psycopg
 from dagster_backfills.domains.kintell.file.dialect import ReadAs, to_plain_csv
 from dagster_backfills.domains.kintell.file.files import FileError, SourceFile, open_file
 from dagster_backfills.domains.kintell.file.reader import Block, read_blocks
-from dagster_backfills.domains.kintell.importing.account import Job, load_job
+from dagster_backfills.domains.kintell.importing.account import ImportJob, load_job
 from dagster_backfills.domains.kintell.importing.claims import Claim, ClaimLost
 from dagster_backfills.domains.kintell.importing.options import MAX_BATCH_ROWS, Options, Progress
 from dagster_backfills.domains.kintell.importing.pipeline import WRITERS, Writers
-from dagster_backfills.domains.kintell.importing.writer import OutOfTurn, Rules, Written, refuses_rows
+from dagster_backfills.domains.kintell.importing.writer import ImportRules, OutOfTurn, Written, refuses_rows
 from dagster_backfills.domains.kintell.rows.batches import Batch, prepare
 from dagster_backfills.domains.kintell.rows.seen import Seen, SettledIds
 from dagster_backfills.domains.kintell.rows.users import Users
@@ -35,7 +35,7 @@ def run_import(
     run_id: str | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
     on_trouble: Callable[[str], None] = lambda _: None,
-) -> Job:
+) -> ImportJob:
     """Import a registered job from where it stands, and return it as it is then: completed, or failed, paused or
     cancelled. Raises `FileError` for a file that can't be read or has changed, `JobBusy`, `TooManyImports`, and
     `ClaimLost` where another attempt has taken over."""
@@ -60,7 +60,7 @@ def passes(error: BaseException) -> bool:
     return passing or isinstance(error, OutOfTurn | psycopg.errors.LockNotAvailable)
 
 
-def open_unchanged(job: Job, allowed: list[str]) -> SourceFile:
+def open_unchanged(job: ImportJob, allowed: list[str]) -> SourceFile:
     """The job's file, if it still is what was registered. Its bytes are read only where its stamp has changed."""
     source = open_file(job.file_url, allowed)
     same = source.size == job.file_size and (
@@ -119,7 +119,7 @@ class _Import:
                 raise lost
             job = load_job(conn, self.claim.job)
             self.total = job.total_rows
-            rules = Rules(
+            rules = ImportRules(
                 job.on_duplicate,
                 frozenset(job.header.positions),
                 self.options.max_errors,
@@ -129,7 +129,7 @@ class _Import:
                 self.drive(writers, self.prepared(conn, job))
             self.finish(conn, job)
 
-    def prepared(self, conn: psycopg.Connection, job: Job) -> Iterator[Batch]:
+    def prepared(self, conn: psycopg.Connection, job: ImportJob) -> Iterator[Batch]:
         """Batches from the checkpoint on, in the file's order."""
         users, seen = Users(conn), SettledIds(conn, job.id, WRITERS)
         rows = max(1, min(self.options.batch_rows, MAX_BATCH_ROWS))
@@ -165,7 +165,7 @@ class _Import:
         if written.status != "running":
             raise ClaimLost(f"job {self.claim.job} is {written.status}", written.status)
 
-    def finish(self, conn: psycopg.Connection, job: Job) -> None:
+    def finish(self, conn: psycopg.Connection, job: ImportJob) -> None:
         if self.source.stamp() != job.file_stamp and self.source.sha256() != job.file_sha256:
             raise FileError(f"{job.file_url} was changed while it was imported", hint="Roll the job back.")
         if not statements().complete_job(conn, job=job.id, attempt=self.claim.attempt):

@@ -9,7 +9,7 @@ from uuid import UUID
 import psycopg
 
 from dagster_backfills.domains.kintell.importing.claims import Claim
-from dagster_backfills.domains.kintell.importing.writer import Rules, Written, write_import_batch
+from dagster_backfills.domains.kintell.importing.writer import ImportRules, Written, write_import_batch
 from dagster_backfills.domains.kintell.rows.batches import Batch
 from dagster_backfills.domains.kintell.statements import statements
 
@@ -19,7 +19,7 @@ WRITERS = 2
 class Writers:
     """Two connections that write batches side by side; results come back in the file's order."""
 
-    def __init__(self, claim: Claim, rules: Rules) -> None:
+    def __init__(self, claim: Claim, rules: ImportRules) -> None:
         self.claim, self.rules = claim, rules
         self.turns = _Turns(claim.job)
         self.number = 0

@@ -43,7 +43,7 @@ class Written:
 
 
 @dataclass(frozen=True)
-class Rules:
+class ImportRules:
     """How an import deals with duplicates and errors. `columns` are those of the file."""
 
     on_duplicate: str
@@ -63,7 +63,7 @@ def write_import_batch(
     conn: psycopg.Connection,
     claim: Claim,
     batch: Batch,
-    rules: Rules,
+    rules: ImportRules,
     in_turn: Callable[[], None],
     *,
     careful: bool,
@@ -115,7 +115,7 @@ def add_batch(conn: psycopg.Connection, claim: Claim, batch: Batch, written: Wri
 
 
 def store_sessions(
-    conn: psycopg.Connection, job: UUID, batch: Batch, rules: Rules, *, careful: bool
+    conn: psycopg.Connection, job: UUID, batch: Batch, rules: ImportRules, *, careful: bool
 ) -> Written:
     """Insert the batch's sessions with their events, and settle those that are there already.
 
@@ -161,7 +161,9 @@ def stage(conn: psycopg.Connection, rows: pl.DataFrame) -> None:
         copy.write(text)
 
 
-def _settle(conn: psycopg.Connection, job: UUID, rules: Rules, batch: Batch, frame: pl.DataFrame) -> Written:
+def _settle(
+    conn: psycopg.Connection, job: UUID, rules: ImportRules, batch: Batch, frame: pl.DataFrame
+) -> Written:
     """Insert those rows that are new, and deal with the others as the rules say."""
     statements().create_stage(conn)
     stage(conn, frame)

@@ -25,7 +25,7 @@ SHOWN_EXAMPLES = 3
 
 
 @dataclass
-class Verdict:
+class ImportPreview:
     """What an import of the file would do. `kinds` counts messages without their values; `errors` are the first
     hundred rejected rows (row, message); `missing` the roles by address of users that do not exist.
 
@@ -94,10 +94,10 @@ def validate(
     read_as: ReadAs | None = None,
     error_file: IO[str] | None = None,
     on_progress: Callable[[int, int], None] = lambda done, size: None,
-) -> Verdict:
+) -> ImportPreview:
     """Judge the whole file. `on_progress` gets bytes done and in all. Raises `FileError` for a file that can't be
     read. With `error_file`, rejected rows are written to it as they are found."""
-    began, verdict = time.monotonic(), Verdict()
+    began, verdict = time.monotonic(), ImportPreview()
     read_as = read_as or ReadAs()
     source = to_plain_csv(open_file(url, allowed), read_as)
     header = mapped_header(conn, source, read_as)
