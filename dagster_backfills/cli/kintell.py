@@ -23,8 +23,8 @@ from dagster_backfills.cli.kintell_options import (
     one_of,
     place,
 )
-from dagster_backfills.cli.kintell_runs import copy, find_job, import_and_show, readable, waiting
-from dagster_backfills.cli.kintell_show import show_job, show_jobs
+from dagster_backfills.cli.kintell_runs import copy, find_job, import_and_show, readable, show, waiting
+from dagster_backfills.cli.kintell_show import show_jobs, show_verdict
 from dagster_backfills.cli.kintell_watch import verdict_of
 from dagster_backfills.cli.output import confirm, print_json, print_table, say
 from dagster_backfills.domains.kintell.after.error_file import stream_errors, write_error_file
@@ -75,12 +75,12 @@ def status(
     json: Json = False,
 ) -> None:
     """The jobs, newest first: how far, how many rows, how many rejected."""
-    with database() as conn:
-        jobs = [load_job(conn, job)] if job else list_jobs(conn, most)
     if job:
-        show_job(jobs[0], json)
-    else:
-        show_jobs(jobs, json)
+        show(find_job(job), json)
+        return
+    with database() as conn:
+        jobs = list_jobs(conn, most)
+    show_jobs(jobs, json)
 
 
 @app.command()
@@ -125,12 +125,7 @@ def validate(
     if json:
         print_json(verdict)
     else:
-        print_table(
-            ["rows", "new", "duplicates", "would be rejected", "missing users"],
-            [[verdict[name] for name in ("total", "new", "duplicates", "failed", "missing_users")]],
-        )
-        print_table(["error", "rows"], verdict["kinds"])
-        print_table(["row", "error"], verdict["errors"][:20], title="the first of them")
+        show_verdict(verdict)
     raise typer.Exit(FAILURES if verdict["failed"] else 0)
 
 
@@ -152,7 +147,7 @@ def replay(job: JobId, create_missing_users: MakeUsers = False, json: Json = Fal
     found = find_job(job, "replay")
     config = {"job": str(found.id), "create_missing_users": create_missing_users}
     _, code = launch("replay_kintell_errors", {"ops": {"replay_errors": {"config": config}}}, watch=waiting)
-    show_job(find_job(job), json)
+    show(find_job(job), json)
     raise typer.Exit(code)
 
 
@@ -184,7 +179,7 @@ def rollback(
     _, code = launch(
         "rollback_kintell_import", {"ops": {"roll_back_sessions": {"config": config}}}, watch=waiting
     )
-    show_job(find_job(job), json)
+    show(find_job(job), json)
     raise typer.Exit(code)
 
 
@@ -223,4 +218,5 @@ def template() -> None:
 
 def _set_status(job: str, verb: str, json: bool) -> None:
     with database() as conn:
-        show_job(set_status(conn, job, verb), json)
+        changed = set_status(conn, job, verb)
+    show(changed, json)

@@ -13,6 +13,7 @@ from dagster_backfills.cli.errors import FAILURES
 from dagster_backfills.cli.kintell_show import show_job
 from dagster_backfills.cli.kintell_watch import newest_job_of_run, watch_import
 from dagster_backfills.cli.output import say
+from dagster_backfills.domains.kintell.after.error_file import frequent_errors
 from dagster_backfills.domains.kintell.importing.account import Job, load_job
 
 
@@ -41,6 +42,13 @@ def readable(file: str, job: Job | None = None) -> str:
     return file
 
 
+def show(job: Job, json: bool) -> None:
+    """The job, with its most frequent errors."""
+    with database() as conn:
+        errors = frequent_errors(conn, job.id)
+    show_job(job, errors, json)
+
+
 def import_and_show(config: dict[str, Any], json: bool) -> None:
     """Import in a run, and show the job when it has ended."""
     seen: dict[str, str] = {}
@@ -61,7 +69,7 @@ def import_and_show(config: dict[str, Any], json: bool) -> None:
     job = find()
     if job is None:
         raise typer.Exit(code)
-    show_job(job, json)
+    show(job, json)
     if job.failed_rows and not json:
         say(f"{job.failed_rows:,} rows were rejected: backfills kintell errors {job.id} -o FILE")
     raise typer.Exit(code or (FAILURES if job.failed_rows or job.status != "completed" else 0))

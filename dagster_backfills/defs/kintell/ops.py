@@ -181,7 +181,8 @@ def _dry_run(
         )
     context.add_output_metadata(verdict_metadata(verdict, url))
     context.log.info(
-        f"{verdict.new:,} new, {verdict.duplicates:,} duplicates, {verdict.failed:,} would be rejected."
+        f"{verdict.new:,} new, {verdict.changed:,} changed, {verdict.same:,} the same, "
+        f"{verdict.failed:,} would be rejected."
     )
 
 

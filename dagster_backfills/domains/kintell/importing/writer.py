@@ -120,7 +120,7 @@ def store_sessions(
 
     With `careful` in halves and halves of halves, until the rows that Postgres refuses stand alone.
     """
-    written, pieces = Written(), [_with_positions(batch)]
+    written, pieces = Written(), [with_positions(batch)]
     if careful:
         conn.execute("set constraints all immediate")  # what waits for the commit would fail all of it
     while pieces:
@@ -145,15 +145,20 @@ def store_sessions(
     return written
 
 
-def _with_positions(batch: Batch) -> pl.DataFrame:
+def with_positions(batch: Batch) -> pl.DataFrame:
     """The batch's sessions with the place of each one's event."""
     position = pl.int_range(pl.len(), dtype=pl.Int64) + batch.position
     return batch.sessions.with_columns(position.alias("event_position"))
 
 
 def stage(conn: psycopg.Connection, rows: pl.DataFrame) -> None:
-    """COPY rows into the connection's temporary table, in its order of columns. Binary columns are UUIDs."""
+    """Rows in the connection's temporary table, to the end of the transaction."""
     statements().create_stage(conn)
+    copy_stage(conn, rows)
+
+
+def copy_stage(conn: psycopg.Connection, rows: pl.DataFrame) -> None:
+    """COPY rows into that table, in its order of columns. Binary columns are UUIDs."""
     text = rows.with_columns(selectors.binary().bin.encode("hex")).write_csv(include_header=False)
     with conn.cursor().copy(statements().copy_stage.sql) as copy:
         copy.write(text)
@@ -178,8 +183,7 @@ def _settle(conn: psycopg.Connection, job: UUID, rules: Rules, batch: Batch, fra
         return Written(inserted=inserted, refused=refused)
     updated = 0
     if rules.on_duplicate == "update":
-        has = {f"has_{name}": name in rules.columns for name in ("rating", "feedback_text", "language_level")}
-        updated = len(list(sql.update_sessions(conn, job=job, rows=rows, **has)))
+        updated = len(list(sql.update_sessions(conn, job=job, rows=rows, columns=list(rules.columns))))
     return Written(inserted=inserted, updated=updated, skipped=len(rows) - updated, refused=refused)
 
 
