@@ -30,10 +30,11 @@ from dagster_backfills.cli.kintell.runs import (
     find_job,
     import_and_show,
     readable,
+    show,
     unchanged,
     waiting,
 )
-from dagster_backfills.cli.kintell.show import show_job, show_jobs
+from dagster_backfills.cli.kintell.show import show_jobs
 from dagster_backfills.cli.output import Wide, confirm, print_json, say
 from dagster_backfills.domains.kintell.file.columns import KNOWN
 from dagster_backfills.domains.kintell.importing.account import list_jobs, set_status
@@ -89,12 +90,12 @@ def status(
     json: Json = False,
 ) -> None:
     """The jobs, newest first: how far, how many rows, how many rejected."""
-    with database() as conn:
-        jobs = [find(conn, job)] if job else list_jobs(conn, most)
     if job:
-        show_job(jobs[0], json)
-    else:
-        show_jobs(jobs, json, wide)
+        show(find_job(job), json)
+        return
+    with database() as conn:
+        jobs = list_jobs(conn, most)
+    show_jobs(jobs, json, wide)
 
 
 @app.command()
@@ -116,7 +117,7 @@ def replay(job: JobId, create_missing_users: MakeUsers = False, json: Json = Fal
     config = {"job": str(found.id), "create_missing_users": create_missing_users}
     _, code = launch("replay_kintell_errors", config, watch=waiting)
     now = find_job(str(found.id))
-    show_job(now, json)
+    show(now, json)
     say(
         f"{found.failed_rows - now.failed_rows:,} of {found.failed_rows:,} rejected rows were imported, "
         f"{now.failed_rows:,} are still rejected."
@@ -152,7 +153,7 @@ def rollback(
     confirm(f"Roll back job {found.id}?", yes)
     config = {"job": str(found.id), "dry_run": False}
     _, code = launch("rollback_kintell_import", config, watch=waiting)
-    show_job(find_job(job), json)
+    show(find_job(job), json)
     raise typer.Exit(code)
 
 
@@ -169,4 +170,5 @@ def template() -> None:
 
 def _set_status(job: str, verb: str, json: bool) -> None:
     with database() as conn:
-        show_job(set_status(conn, find(conn, job).id, verb), json)
+        changed = set_status(conn, find(conn, job).id, verb)
+    show(changed, json)

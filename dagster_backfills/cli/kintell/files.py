@@ -28,6 +28,7 @@ from dagster_backfills.cli.kintell.runs import (
     readable,
     waiting,
 )
+from dagster_backfills.cli.kintell.show import show_verdict
 from dagster_backfills.cli.kintell.watch import verdict_of
 from dagster_backfills.cli.output import print_json, print_table, say
 from dagster_backfills.domains.kintell.after.error_file import stream_errors, write_error_file
@@ -90,22 +91,7 @@ def validate(
     if json:
         print_json(verdict)
     else:
-        print_table(
-            ["rows", "new", "changed", "same", "rejected", "missing users"],
-            [[verdict[name] for name in ("total", "new", "changed", "same", "failed", "missing_users")]],
-        )
-        print_table(
-            ["column", "sessions", "session", "is", "in the file"],
-            [
-                [column, rows, *example]
-                for column, rows in verdict["changes"]
-                for example in verdict["examples"][column]
-            ],
-            title="what differs, with examples",
-            ids=["session"],
-        )
-        print_table(["error", "rows"], verdict["kinds"], fold=True)
-        print_table(["row", "error"], verdict["errors"][:20], title="the first of them", fold=True)
+        show_verdict(verdict)
     raise typer.Exit(FAILURES if verdict["failed"] else 0)
 
 

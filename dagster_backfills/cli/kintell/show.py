@@ -3,8 +3,9 @@
 from dataclasses import asdict
 from typing import Any
 
-from dagster_backfills.cli.output import print_fields, print_json, print_table
+from dagster_backfills.cli.output import print_fields, print_json, print_table, say
 from dagster_backfills.domains.kintell.importing.account import ImportJob
+from dagster_backfills.domains.kintell.rows.verdict import FrequentError
 
 
 def doing(job: ImportJob) -> str:
@@ -17,10 +18,10 @@ def plain(job: ImportJob) -> dict[str, Any]:
     return {name: value for name, value in asdict(job).items() if name not in ("file_stamp", "delimiter")}
 
 
-def show_job(job: ImportJob, json: bool) -> None:
-    """One job with all that is known of it."""
+def show_job(job: ImportJob, errors: list[FrequentError], json: bool) -> None:
+    """One job with all that is known of it, and its most frequent errors."""
     if json:
-        print_json(plain(job))
+        print_json(plain(job) | {"frequent_errors": [asdict(error) for error in errors]})
         return
     lines = [
         ("job", job.id),
@@ -28,8 +29,8 @@ def show_job(job: ImportJob, json: bool) -> None:
         ("recognized", job.recognized),
         ("status", doing(job)),
         ("processed", job.progress),
-        ("inserted", job.inserted_rows),
-        ("updated", job.updated_rows),
+        ("inserted", job.inserted_left),
+        ("updated", job.updated_left),
         ("skipped", job.skipped_rows),
         ("rejected", job.failed_rows),
         ("missing users", job.missing_users),
@@ -40,8 +41,35 @@ def show_job(job: ImportJob, json: bool) -> None:
         ("error", job.error_message),
     ]
     if job.rollback_started_at:
-        lines += [("removed", job.removed_rows), ("restored", job.restored_rows), ("kept", job.kept_rows)]
+        lines += job.undone.items()
     print_fields(lines)
+    show_frequent([asdict(error) for error in errors])
+
+
+def show_frequent(errors: list[dict[str, Any]]) -> None:
+    """The most frequent errors, with the first row of each."""
+    if errors:
+        told = [(each["error"], each["rows"], each["row"], each["value"]) for each in errors]
+        print_table(["error", "rows", "first row", "its value"], told, title="most frequent errors")
+
+
+def show_verdict(verdict: dict[str, Any]) -> None:
+    """What an import would do, as a dry run found it."""
+    names = ["total", "new", "changed", "same", "failed", "missing_users"]
+    shown = ["rows", "new", "changed", "the same", "rejected", "missing users"]
+    print_table(shown, [[verdict[name] for name in names]])
+    if verdict["changes"]:
+        told = [
+            (name, change["sessions"], example["session_id"], example["before"], example["after"])
+            for name, change in verdict["changes"].items()
+            for example in change["examples"]
+        ]
+        print_table(["column", "changed", "for example", "before", "after"], told, ids=["for example"])
+        if verdict["on_duplicate"] == "skip":
+            say("Changed sessions are kept as they are; --on-duplicate update rewrites them.")
+    show_frequent(verdict["frequent_errors"])
+    if verdict["errors"]:
+        print_table(["row", "error"], verdict["errors"][:10], title="the first rejected rows", fold=True)
 
 
 def show_jobs(jobs: list[ImportJob], json: bool, wide: bool = False) -> None:
@@ -52,8 +80,8 @@ def show_jobs(jobs: list[ImportJob], json: bool, wide: bool = False) -> None:
     print_table(
         ["job", "file", "status", "rejected", "rows", "processed", "inserted", "updated", "skipped", "created"],
         [
-            (j.id, j.file_name, doing(j), j.failed_rows, j.total_rows, j.processed_rows, j.inserted_rows,
-             j.updated_rows, j.skipped_rows, j.created_at)
+            (j.id, j.file_name, doing(j), j.failed_rows, j.total_rows, j.processed_rows, j.inserted_left,
+             j.updated_left, j.skipped_rows, j.created_at)
             for j in jobs
         ],
         ids=["job"],

@@ -186,8 +186,8 @@ def _dry_run(
         )
     context.add_output_metadata(verdict_metadata(verdict, url))
     context.log.info(
-        f"{verdict.recognized}. {verdict.new:,} new, {verdict.changed:,} there and different, "
-        f"{verdict.duplicates - verdict.changed:,} there and the same, "
+        f"{verdict.recognized}. "
+        f"{verdict.new:,} new, {verdict.changed:,} changed, {verdict.same:,} the same, "
         f"{verdict.failed:,} would be rejected."
     )
 

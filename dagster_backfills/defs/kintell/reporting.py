@@ -1,25 +1,59 @@
 """How an import looks in Dagster: metadata of its steps and the materialization of its outcome."""
 
+from collections.abc import Iterable
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import psycopg
 
+from dagster_backfills.domains.kintell.after.error_file import frequent_errors
 from dagster_backfills.domains.kintell.importing.account import ImportJob
-from dagster_backfills.domains.kintell.statements import statements
+from dagster_backfills.domains.kintell.rows.verdict import FrequentError, ImportPreview
 
 if TYPE_CHECKING:
     from dagster_backfills.domains.kintell.file.register import Preflight
-    from dagster_backfills.domains.kintell.rows.dry_run import ImportPreview
 
 SESSIONS = dg.AssetKey(["kintell", "kintell_sessions"])
-FREQUENT = 10
 SHOWN = 20
 
 
 def _table(records: list[dict[str, Any]], columns: dict[str, str]) -> dg.MetadataValue:
     schema = dg.TableSchema([dg.TableColumn(name, kind) for name, kind in columns.items()])
     return dg.MetadataValue.table([dg.TableRecord(record) for record in records], schema)
+
+
+def _frequent(errors: Iterable[FrequentError]) -> dg.MetadataValue:
+    kinds = {"error": "string", "rows": "int", "row": "int", "value": "string", "message": "string"}
+    return _table([asdict(error) for error in errors], kinds)
+
+
+def _markdown(headers: list[str], rows: Iterable[Iterable[Any]]) -> str:
+    """A table in Markdown. What stands in a cell can't end it."""
+    lines = [headers, ["---"] * len(headers), *([str(cell) for cell in row] for row in rows)]
+    return "\n".join(
+        f"| {' | '.join(' '.join(cell.split()).replace('|', '&#124;') for cell in line)} |" for line in lines
+    )
+
+
+def preview_table(verdict: ImportPreview) -> str:
+    """What an import would make of the sessions, and in which columns those that are there differ."""
+    changed = "changed: rewritten" if verdict.on_duplicate == "update" else "changed: kept as they are"
+    counts = {
+        "new": verdict.new,
+        changed: verdict.changed,
+        "the same": verdict.same,
+        "rejected": verdict.failed,
+    }
+    text = _markdown(["sessions", "rows"], [(name, f"{count:,}") for name, count in counts.items()])
+    if verdict.changes:
+        told = [
+            (name, f"{change.sessions:,}", example.session_id, example.before or "–", example.after or "–")
+            for name, change in verdict.changes.items()
+            for example in change.examples
+        ]
+        text += "\n\n" + _markdown(["column", "changed", "for example", "before", "after"], told)
+    return text
 
 
 def preflight_metadata(found: "Preflight") -> dict[str, Any]:
@@ -42,18 +76,15 @@ def preflight_metadata(found: "Preflight") -> dict[str, Any]:
 
 def import_materialization(conn: psycopg.Connection, job: ImportJob) -> dg.AssetMaterialization:
     """The outcome of an import: counts, the ten most frequent errors, where the error file is."""
-    kinds = [
-        {"error": kind, "rows": rows}
-        for kind, rows in statements().frequent_errors(conn, job=job.id, most=FREQUENT)
-    ]
     metadata: dict[str, Any] = {
         "job": str(job.id),
         "status": job.status,
         "file": job.file_url,
         "recognized": job.recognized,
         **{name.replace("_", " "): count for name, count in job.counts.items()},
+        **(job.undone if job.rollback_started_at else {}),
         "missing users": job.missing_users,
-        "frequent errors": _table(kinds, {"error": "string", "rows": "int"}),
+        "frequent errors": _frequent(frequent_errors(conn, job.id)),
     }
     if job.error_file:
         local = "://" not in job.error_file
@@ -62,56 +93,21 @@ def import_materialization(conn: psycopg.Connection, job: ImportJob) -> dg.Asset
         )
     if job.error_message:
         metadata["error"] = job.error_message
-    description = (
-        f"{job.file_name}: {job.inserted_rows:,} inserted, {job.failed_rows:,} rejected, {job.status}"
-    )
-    return dg.AssetMaterialization(SESSIONS, description=description, metadata=metadata)
+    return dg.AssetMaterialization(SESSIONS, description=f"{job.file_name}: {job.outcome}", metadata=metadata)
 
 
-def verdict_metadata(verdict: "ImportPreview", error_file: str) -> dict[str, Any]:
+def verdict_metadata(verdict: ImportPreview, error_file: str) -> dict[str, Any]:
     """What a dry run found; `verdict` has it for programs."""
-    plain = {
-        "recognized": verdict.recognized,
-        "total": verdict.total,
-        "new": verdict.new,
-        "duplicates": verdict.duplicates,
-        "changed": verdict.changed,
-        "same": verdict.duplicates - verdict.changed,
-        "changes": verdict.changes.most_common(),
-        "examples": verdict.examples,
-        "failed": verdict.failed,
-        "kinds": verdict.kinds.most_common(),
-        "errors": verdict.errors,
-        "missing_users": len(verdict.missing),
-        "missing": dict(list(verdict.missing.items())[:1000]),
-        "error_file": error_file,
-    }
     return {
-        "verdict": dg.MetadataValue.json(plain),
+        "verdict": dg.MetadataValue.json(verdict.plain() | {"error_file": error_file}),
+        "preview": dg.MetadataValue.md(preview_table(verdict)),
         "recognized": verdict.recognized,
         "rows": verdict.total,
         "new": verdict.new,
-        "there, and different": verdict.changed,
-        "there, and the same": verdict.duplicates - verdict.changed,
+        "duplicates": verdict.duplicates,
+        "changed": verdict.changed,
         "would be rejected": verdict.failed,
-        "what differs": _table(
-            [
-                {"column": column, "sessions": rows, "session": session, "is": was, "in the file": becomes}
-                for column, rows in verdict.changes.most_common()
-                for session, was, becomes in verdict.examples[column]
-            ],
-            {
-                "column": "string",
-                "sessions": "int",
-                "session": "string",
-                "is": "string",
-                "in the file": "string",
-            },
-        ),
-        "frequent errors": _table(
-            [{"error": kind, "rows": rows} for kind, rows in verdict.kinds.most_common(FREQUENT)],
-            {"error": "string", "rows": "int"},
-        ),
+        "frequent errors": _frequent(verdict.frequent()),
         "first rejected rows": _table(
             [{"row": row, "error": error} for row, error in verdict.errors[:SHOWN]],
             {"row": "int", "error": "string"},

@@ -249,14 +249,10 @@ with differing as (
     from import_stage as s
     inner join kintell.kintell_sessions as k on k.external_session_id = s.external_session_id and k.id <> s.id
     where s.row_number = any(:rows::bigint[])
-        and (
-            (k.session_type, k.participant_id, k.volunteer_id, k.scheduled_at, k.completed_at, k.duration_minutes)
-            is distinct from
-            (s.session_type, s.participant_id, s.volunteer_id, s.scheduled_at, s.scheduled_at, s.duration_minutes)
-            or (:has_rating and k.rating is distinct from s.rating)
-            or (:has_feedback_text and k.feedback_text is distinct from s.feedback_text)
-            or (:has_language_level and k.language_level is distinct from s.language_level)
-        )
+        and kintell.changed_columns(
+            k, s.session_type, s.participant_id, s.volunteer_id, s.scheduled_at, s.duration_minutes, s.rating,
+            s.feedback_text, s.language_level, :columns::text[]
+        ) <> '{}'
     order by k.id
     for update of k
 ),
@@ -273,52 +269,14 @@ set
     scheduled_at = s.scheduled_at,
     completed_at = s.scheduled_at,
     duration_minutes = s.duration_minutes,
-    rating = case when :has_rating then s.rating else k.rating end,
-    feedback_text = case when :has_feedback_text then s.feedback_text else k.feedback_text end,
-    language_level = case when :has_language_level then s.language_level else k.language_level end,
+    rating = case when 'rating' = any(:columns::text[]) then s.rating else k.rating end,
+    feedback_text = case when 'feedback_text' = any(:columns::text[]) then s.feedback_text else k.feedback_text end,
+    language_level = case when 'language_level' = any(:columns::text[]) then s.language_level else k.language_level end,
     updated_at = d.changed_at
 from differing as d
 inner join import_stage as s on d.row_number = s.row_number
 where k.id = d.id
 returning d.row_number;
-
--- name: differing_values
--- Of the staged rows whose sessions are there: each column in which some differ, how many do, and the first of them. The
--- comparison is that of `update_sessions`.
-with differing as (
-    select
-        s.row_number, s.external_session_id, c.name, c.was, c.becomes,
-        row_number() over (partition by c.name order by s.row_number) as place
-    from import_stage as s
-    inner join kintell.kintell_sessions as k on s.external_session_id = k.external_session_id
-    cross join lateral (
-        values
-        ('session_type', k.session_type, s.session_type),
-        ('participant_email', k.participant_id::text, s.participant_id::text),
-        ('volunteer_email', k.volunteer_id::text, s.volunteer_id::text),
-        ('date', to_json(k.scheduled_at) #>> '{}', to_json(s.scheduled_at) #>> '{}'),
-        ('completed_at', to_json(k.completed_at) #>> '{}', to_json(s.scheduled_at) #>> '{}'),
-        ('duration_min', k.duration_minutes::text, s.duration_minutes::text),
-        ('rating', k.rating::text, s.rating::text),
-        ('feedback_text', k.feedback_text, s.feedback_text),
-        ('language_level', k.language_level, s.language_level)
-    ) as c (name, was, becomes)
-    where c.was is distinct from c.becomes
-        and c.name = any(:columns::text[] || array['completed_at'])
-        and (c.name <> 'completed_at' or k.scheduled_at is not distinct from s.scheduled_at)
-)
-
-select
-    d.name,
-    count(*) as differ,
-    array_agg(array[
-        d.external_session_id,
-        coalesce((select u.email from kintell.users as u where u.id::text = d.was), d.was, ''),
-        coalesce((select u.email from kintell.users as u where u.id::text = d.becomes), d.becomes, '')
-    ] order by d.place) filter (where d.place <= 3) as examples,
-    (select count(distinct t.row_number) from differing as t) as sessions
-from differing as d
-group by d.name;
 
 -- name: copy_row_errors!
 copy kintell.backfill_row_errors (job_id, row_number, error_message, row_values, replayable)
@@ -391,6 +349,42 @@ select external_session_id
 from kintell.backfill_job_claims
 where external_session_id = any(:ids::text[]) and job_id = :job;
 
--- name: existing_ids
--- Those of the ids that sessions have.
-select external_session_id from kintell.kintell_sessions where external_session_id = any(:ids::text[]);
+-- name: staged_changes
+-- The staged rows of a range whose session is there, and in which columns it differs, by the rule of an update.
+select
+    s.row_number,
+    kintell.changed_columns(
+        k, s.session_type, s.participant_id, s.volunteer_id, s.scheduled_at, s.duration_minutes, s.rating,
+        s.feedback_text, s.language_level, :columns::text[]
+    ) as changed
+from import_stage as s
+inner join kintell.kintell_sessions as k on s.external_session_id = k.external_session_id
+where s.row_number between :first_row and :last_row
+order by s.row_number;
+
+-- name: change_values
+-- What staged rows would change, as people write it: before and after, a line for each value.
+select s.row_number, s.external_session_id, v.name, v.before, v.after
+from import_stage as s
+inner join kintell.kintell_sessions as k on s.external_session_id = k.external_session_id
+cross join lateral (values
+    ('session_type', k.session_type, s.session_type),
+    (
+        'participant_email',
+        (select u.email from kintell.users as u where u.id = k.participant_id),
+        (select u.email from kintell.users as u where u.id = s.participant_id)
+    ),
+    (
+        'volunteer_email',
+        (select u.email from kintell.users as u where u.id = k.volunteer_id),
+        (select u.email from kintell.users as u where u.id = s.volunteer_id)
+    ),
+    ('date', (k.scheduled_at at time zone 'UTC')::text, (s.scheduled_at at time zone 'UTC')::text),
+    ('completed_at', (k.completed_at at time zone 'UTC')::text, (s.scheduled_at at time zone 'UTC')::text),
+    ('duration_min', k.duration_minutes::text, s.duration_minutes::text),
+    ('rating', k.rating::text, s.rating::text),
+    ('feedback_text', k.feedback_text, s.feedback_text),
+    ('language_level', k.language_level, s.language_level)
+) as v (name, before, after)
+where s.row_number = any(:rows::bigint[])
+order by s.row_number;

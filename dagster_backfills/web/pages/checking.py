@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from dagster_backfills.domains.kintell.file.files import FileError
-from dagster_backfills.domains.kintell.rows.dry_run import ImportPreview, validate
+from dagster_backfills.domains.kintell.rows.dry_run import validate
+from dagster_backfills.domains.kintell.rows.verdict import ImportPreview
 
 _AT_ONCE = threading.BoundedSemaphore(2)
 _REMEMBERED = 100

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from dagster_backfills.cli.errors import INTERRUPTED, USAGE, explain
 from dagster_backfills.cli.kintell.commands import app
+from dagster_backfills.domains.kintell.after.rollback import roll_back
 from dagster_backfills.domains.kintell.file.register import register
 from dagster_backfills.domains.kintell.importing.importer import Options, run_import
 from dagster_backfills.errors import UserError
@@ -77,6 +78,26 @@ def test_a_job_is_known_by_how_its_id_begins_and_by_its_file(call, imported):
         assert json.loads(call("status", known, "--json")[1])["id"] == str(job.id)
     with pytest.raises(UserError, match=r"Did you mean .* \(a\.csv\)"):
         call("errors", "b.csv")
+
+
+def test_a_job_shows_its_most_frequent_errors_with_a_row_and_its_value(call, imported):
+    job = imported([row(1), row(2, rating="9"), row(3, rating="8"), row(4, duration_min="x")])
+    _, out = call("status", str(job.id))
+    assert "error\trows\tfirst row\tits value\nInvalid rating\t2\t2\t9\nInvalid duration\t1\t4\tx\n" in out
+    found = json.loads(call("status", str(job.id), "--json")[1])["frequent_errors"]
+    assert [(each["error"], each["rows"], each["row"]) for each in found] == [
+        ("Invalid rating", 2, 2),
+        ("Invalid duration", 1, 4),
+    ]
+
+
+def test_an_import_that_is_rolled_back_is_not_shown_as_rows_inserted(call, imported, database_url):
+    job = imported([row(i) for i in range(40)])
+    roll_back(database_url, job.id)
+    assert f"{job.id}\ta.csv\trolled_back\t0\t40\t40\t0\t0\t0" in call("status")[1]
+    _, out = call("status", str(job.id))
+    assert "inserted\t0\n" in out
+    assert "removed\t40\n" in out
 
 
 def test_pause_and_cancel_say_what_is_not_possible(call, imported):

@@ -125,6 +125,9 @@ def test_a_rollback_takes_the_summaries_with_it(run, conn, tmp_path):
     assert job_row(conn)[1] == "completed"
     run("rollback_kintell_import", {"job": job, "dry_run": False})
     assert job_row(conn)[1] == "rolled_back"
+    event = run.instance.get_latest_materialization_event(SESSIONS).asset_materialization
+    assert (event.metadata["inserted rows"].value, event.metadata["removed"].value) == (0, 50)
+    assert event.description == "a.csv: rolled_back: 50 removed, 0 restored, 0 kept"
     run("refresh_daily_session_summary")
     assert conn.execute("select count(*) from kintell.daily_session_summary").fetchone() == (0,)
 
@@ -156,6 +159,31 @@ def test_a_dry_run_writes_nothing(run, conn, tmp_path):
     assert result.success
     assert job_row(conn) is None
     assert conn.execute("select count(*) from kintell.event_outbox").fetchone() == (0,)
+
+
+def test_a_dry_run_shows_as_a_table_what_is_new_and_what_changes(run, conn, tmp_path):
+    path = write_csv(tmp_path / "a.csv", [row(i, feedback_text="so") for i in range(4)])
+    run("import_kintell_sessions", {"file": str(path)})
+    rows = [row(1, feedback_text="a|b\nc"), row(2, feedback_text="so"), row(5), row(6, rating="9")]
+    write_csv(path, rows)
+    result = run("import_kintell_sessions", {"file": str(path), "dry_run": True})
+    found = next(event.step_output_data.metadata for event in result.all_events if event.is_successful_output)
+    assert found["preview"].value.split("\n") == [
+        "| sessions | rows |",
+        "| --- | --- |",
+        "| new | 1 |",
+        "| changed: kept as they are | 1 |",
+        "| the same | 1 |",
+        "| rejected | 1 |",
+        "",
+        "| column | changed | for example | before | after |",
+        "| --- | --- | --- | --- | --- |",
+        "| feedback_text | 1 | s-000001 | so | a&#124;b c |",
+    ]
+    (frequent,) = found["frequent errors"].value.records
+    assert frequent.data == {
+        "error": "Invalid rating", "rows": 1, "row": 4, "value": "9", "message": "Invalid rating: 9"
+    }  # fmt: skip
 
 
 def test_a_replay_reports_what_it_imported(run, conn, tmp_path):

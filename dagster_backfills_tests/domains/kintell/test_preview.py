@@ -1,71 +1,125 @@
-"""What a dry run says of sessions that are there already equals what an import does to them."""
+"""What a dry run says before anything is written: new, changed and same sessions, and what would be rejected."""
 
 import pytest
 
+from dagster_backfills.domains.kintell.after.error_file import frequent_errors
 from dagster_backfills.domains.kintell.file.register import register
 from dagster_backfills.domains.kintell.importing.importer import Options, run_import
 from dagster_backfills.domains.kintell.rows.dry_run import validate
-from dagster_backfills_tests.domains.kintell.sample import COLUMNS, add_users, csv_text, row, state
-
-OLD = [row(n) for n in range(10)]
-NEW = [
-    *OLD[:4],
-    row(4, duration_min="99"),
-    row(5, duration_min="98", rating="3"),
-    row(6, participant_email="participant1@example.com"),
-    row(7, date="2025-01-01"),
-    row(8, feedback_text=""),
-    row(20),
-    row(21, rating="9"),
-]
+from dagster_backfills.domains.kintell.rows.verdict import Example, FrequentError
+from dagster_backfills_tests.domains.kintell.sample import (
+    COLUMNS,
+    add_users,
+    mixed_rows,
+    row,
+    state,
+    write_csv,
+)
 
 
 @pytest.fixture
-def import_(conn, database_url, tmp_path):
+def bring(conn, database_url, tmp_path):
+    """Import rows."""
     add_users(conn)
 
-    def run(rows, name, columns=COLUMNS, on_duplicate="skip"):
-        path = tmp_path / name
-        path.write_text(csv_text(rows, columns))
-        found = register(conn, str(path), [str(tmp_path)], on_duplicate=on_duplicate)
-        return run_import(database_url, found.job, Options(batch_rows=4), [str(tmp_path)])
+    def run(rows, columns=COLUMNS, on_duplicate="skip"):
+        path = write_csv(tmp_path / "any.csv", rows, columns)
+        job = register(conn, str(path), [str(tmp_path)], on_duplicate=on_duplicate).job
+        return run_import(database_url, job, Options(batch_rows=7), [str(tmp_path)])
 
     return run
 
 
-def judged(conn, tmp_path, rows, columns=COLUMNS):
-    path = tmp_path / "judged.csv"
-    path.write_text(csv_text(rows, columns))
-    return validate(conn, str(path), [str(tmp_path)], on_duplicate="update")
+@pytest.fixture
+def look(conn, tmp_path):
+    """Preview rows."""
+
+    def run(rows, columns=COLUMNS, **options):
+        return validate(
+            conn, str(write_csv(tmp_path / "next.csv", rows, columns)), [str(tmp_path)], **options
+        )
+
+    return run
 
 
-def test_it_counts_what_is_new_changed_the_same_and_rejected_and_writes_nothing(import_, conn, tmp_path):
-    import_(OLD, "old.csv")
+EDITED = {
+    "session_type": "Language Connect",
+    "participant_email": "PARTICIPANT6@example.com",
+    "volunteer_email": "volunteer4@example.com",
+    "date": "2025-01-02T03:04:05.5+01:00",
+    "duration_min": "999",
+    "rating": "4",
+    "feedback_text": "Other",
+    "language_level": "c2",
+}
+
+
+def test_each_column_in_which_a_session_differs_is_counted_with_what_was_and_will_be(bring, look, conn):
+    rows = [row(i) for i in range(20)]
+    bring(rows)
     before = state(conn)
-    found = judged(conn, tmp_path, NEW)
-    assert (found.total, found.new, found.duplicates, found.changed, found.failed) == (11, 1, 9, 5, 1)
-    assert found.changes == {
-        "duration_min": 2, "rating": 1, "participant_email": 1, "date": 1, "feedback_text": 1,
+    rows[2] = row(2, **EDITED)
+    rows[7] = row(7, rating="")
+    found = look([*rows, *(row(i) for i in range(50, 53)), row(60, rating="9")])
+    assert found.plain() == {
+        "total": 24, "new": 3, "duplicates": 20, "changed": 2, "same": 18, "failed": 1
     }  # fmt: skip
-    assert found.examples["duration_min"] == [["s-000004", "34", "99"], ["s-000005", "35", "98"]]
-    ((_, was, becomes),) = found.examples["participant_email"]
-    assert (was.lower(), becomes.lower()) == ("participant6@example.com", "participant1@example.com")
-    assert found.examples["feedback_text"] == [["s-000008", 'Good, "very" good 8', ""]]
+    assert {name: change.sessions for name, change in found.changes.items()} == {
+        **dict.fromkeys(EDITED, 1),
+        "rating": 2,
+    }
+    assert found.changes["participant_email"].examples == [
+        Example(3, "s-000002", "Participant2@example.com", "Participant6@example.com")
+    ]
+    assert found.changes["date"].examples[0].after == "2025-01-02 02:04:05.5"
+    assert found.changes["rating"].examples == [
+        Example(3, "s-000002", None, "4"),
+        Example(8, "s-000007", "3", None),
+    ]
     assert state(conn) == before
 
 
-def test_the_import_then_changes_as_many(import_, conn, tmp_path):
-    import_(OLD, "old.csv")
-    found = judged(conn, tmp_path, NEW)
-    done = import_(NEW, "new.csv", on_duplicate="update")
-    assert (done.inserted_rows, done.updated_rows, done.skipped_rows, done.failed_rows) == (
-        found.new, found.changed, found.duplicates - found.changed, found.failed,
-    )  # fmt: skip
-    again = judged(conn, tmp_path, NEW)
-    assert (again.new, again.duplicates, again.changed, again.changes) == (0, 10, 0, {})
+@pytest.mark.parametrize("column", EDITED)
+def test_what_the_preview_counts_is_what_an_update_rewrites(bring, look, column):
+    rows = [row(i) for i in range(12)]
+    bring(rows)
+    changed = [row(i, **{column: EDITED[column]}) for i in range(12)]
+    found = look(changed, on_duplicate="update")
+    assert 0 < found.changed <= 12
+    assert set(found.changes) == {column}
+    done = bring(changed, on_duplicate="update")
+    assert (done.updated_rows, done.skipped_rows) == (found.changed, found.same)
+    assert look(changed).same == 12
 
 
-def test_a_column_that_the_file_does_not_have_is_no_difference(import_, conn, tmp_path):
-    import_(OLD, "old.csv")
-    few = [name for name in COLUMNS if name not in ("rating", "feedback_text")]
-    assert judged(conn, tmp_path, OLD, few).changed == 0
+def test_a_column_that_the_file_lacks_changes_nothing(bring, look):
+    bring([row(i) for i in range(12)])
+    found = look([row(i) for i in range(12)], COLUMNS[:6])
+    assert (found.same, found.changes) == (12, {})
+
+
+def test_at_most_three_examples_of_a_column_are_shown_however_many_batches_there_are(
+    bring, look, monkeypatch
+):
+    bring([row(i) for i in range(50)])
+    found = look([row(i, duration_min="7") for i in range(50)])
+    assert found.changes["duration_min"].sessions == 50
+    assert [each.row for each in found.changes["duration_min"].examples] == [1, 2, 3]
+
+
+def test_with_duplicates_refused_none_of_them_counts_as_changed(bring, look):
+    bring([row(i) for i in range(5)])
+    found = look([row(i, rating="1") for i in range(8)], on_duplicate="error")
+    assert (found.new, found.failed, found.changed, found.duplicates) == (3, 5, 0, 0)
+
+
+def test_the_most_frequent_errors_are_the_same_before_and_after_each_with_its_first_row(bring, look, conn):
+    bring([])
+    rows = [row(1), row(2, rating="9; Or so"), row(3, rating="6", duration_min="x"), row(4, session_id="")]
+    expected = [
+        FrequentError("Invalid rating", 2, 2, "9; Or so", "Invalid rating: 9; Or so"),
+        FrequentError("Invalid duration", 1, 3, "x", "Invalid duration: x"),
+    ]
+    assert look(rows).frequent(2) == expected
+    assert frequent_errors(conn, bring(rows).id, 2) == expected
+    assert frequent_errors(conn, bring(mixed_rows(100)).id) == look(mixed_rows(100)).frequent(10)

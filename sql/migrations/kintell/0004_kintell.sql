@@ -158,6 +158,43 @@ with (deduplicate_items = off);
 create index kintell_sessions_backfill_job_id_idx on kintell.kintell_sessions
 using brin (backfill_job_id uuid_minmax_multi_ops) with (autosummarize = on);
 
+-- In which of a file's columns a session differs from what an import would make of it. Optional columns count where the
+-- file has them. What an update rewrites goes by it, and what a dry run counts.
+create function kintell.changed_columns(
+    there kintell.kintell_sessions,
+    session_type text,
+    participant_id uuid,
+    volunteer_id uuid,
+    scheduled_at timestamptz,
+    duration_minutes integer,
+    rating smallint,
+    feedback_text text,
+    language_level text,
+    columns text[]
+) returns text[]
+language sql immutable
+return array_remove(array[
+    case when (there).session_type <> session_type then 'session_type' end,
+    case when (there).participant_id <> participant_id then 'participant_email' end,
+    case when (there).volunteer_id <> volunteer_id then 'volunteer_email' end,
+    case
+        when (there).scheduled_at <> scheduled_at then 'date'
+        when (there).completed_at is distinct from scheduled_at then 'completed_at'
+    end,
+    case when (there).duration_minutes <> duration_minutes then 'duration_min' end,
+    case when 'rating' = any(columns) and (there).rating is distinct from rating then 'rating' end,
+    case
+        when 'feedback_text' = any(columns) and (there).feedback_text is distinct from feedback_text
+            then 'feedback_text'
+    end,
+    case
+        when 'language_level' = any(columns) and (there).language_level is distinct from language_level
+            then 'language_level'
+    end
+], null);
+comment on function kintell.changed_columns is
+'The columns of a file in which a session differs from what an import would make of it.';
+
 -- Whoever edits a session is seen to have done so, which is what a rollback goes by. A statement that sets
 -- updated_at itself (the rollback, giving a session its old version back) is taken at its word.
 create function kintell.touch_session() returns trigger

@@ -12,6 +12,7 @@ import psycopg
 from dagster_backfills.domains.kintell.file.columns import MESSAGE, OURS, RAW, ROW
 from dagster_backfills.domains.kintell.file.header import Header
 from dagster_backfills.domains.kintell.importing.account import ImportJob, load_job
+from dagster_backfills.domains.kintell.rows.verdict import NEXT, SHOWN_KINDS, FrequentError
 from dagster_backfills.domains.kintell.statements import statements
 
 # Number, message and fields of a row, and whether it could be split; if not, its whole text is the only field.
@@ -35,6 +36,11 @@ def error_lines(header: Header, errors: Iterable[RejectedRow]) -> Iterator[str]:
             buffer.seek(0)
             buffer.truncate()
     yield buffer.getvalue()
+
+
+def frequent_errors(conn: psycopg.Connection, job: UUID, most: int = SHOWN_KINDS) -> list[FrequentError]:
+    """The most frequent kinds of a job's open errors, each with its first row as an example."""
+    return [FrequentError(*row) for row in statements().frequent_errors(conn, job=job, next=NEXT, most=most)]
 
 
 def stream_errors(conn: psycopg.Connection, job: ImportJob) -> Iterator[str]:

@@ -81,9 +81,32 @@ class ImportJob:
 
     @property
     def counts(self) -> dict[str, int]:
-        """The account, by name."""
+        """The account, by name; of a job that is rolled back, what is left of it."""
         names = ("total", "processed", "inserted", "updated", "skipped", "failed")
-        return {f"{name}_rows": getattr(self, f"{name}_rows") for name in names}
+        left = {"inserted_rows": self.inserted_left, "updated_rows": self.updated_left}
+        return {f"{name}_rows": getattr(self, f"{name}_rows") for name in names} | left
+
+    @property
+    def inserted_left(self) -> int:
+        """Inserted sessions that a rollback has not removed."""
+        return self.inserted_rows - self.removed_rows
+
+    @property
+    def updated_left(self) -> int:
+        """Rewritten sessions that a rollback has not given their former version back."""
+        return self.updated_rows - self.restored_rows
+
+    @property
+    def undone(self) -> dict[str, int]:
+        """What a rollback has done so far."""
+        return {"removed": self.removed_rows, "restored": self.restored_rows, "kept": self.kept_rows}
+
+    @property
+    def outcome(self) -> str:
+        """What became of it, in words."""
+        if self.rollback_started_at:
+            return f"{self.status}: " + ", ".join(f"{count:,} {name}" for name, count in self.undone.items())
+        return f"{self.inserted_rows:,} inserted, {self.failed_rows:,} rejected, {self.status}"
 
 
 def load_job(conn: psycopg.Connection, job: UUID | str) -> ImportJob:

@@ -15,12 +15,20 @@ from dagster_backfills.domains.kintell.rows.batches import Batch, Reject
 from dagster_backfills.domains.kintell.rows.rules import TWICE, shown_text
 from dagster_backfills.domains.kintell.statements import statements
 from dagster_backfills.engine.failures import ErrorClass, classify, describe
+from dagster_backfills.errors import UserError
 
+MAX_REFUSED = (
+    500  # rows in a row that Postgres refuses, before the table and not the rows are held to be at fault
+)
 SAME_KEY = "Duplicate key value violates unique constraint: "
 
 
 class OutOfTurn(Exception):
     """The batch before this one did not commit, so this one may not either."""
+
+
+class AllRefused(UserError):
+    """Postgres refuses row after row: a trigger or constraint of the table's, rather than the rows."""
 
 
 @dataclass
@@ -35,6 +43,13 @@ class Written:
     processed_rows: int = 0
     failed_rows: int = 0
     refused: list[Reject] = field(default_factory=list)
+
+    def add(self, part: "Written") -> None:
+        """Take in what became of a part of the batch."""
+        self.inserted += part.inserted
+        self.updated += part.updated
+        self.skipped += part.skipped
+        self.refused += part.refused
 
     @property
     def counts(self) -> dict[str, int]:
@@ -51,6 +66,11 @@ class ImportRules:
     max_errors: int | None = None
     max_error_ratio: float | None = None
     again: bool = False  # a replay: a row that was refused for its id is not its own duplicate
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the job itself stops at too many errors."""
+        return self.max_errors is not None or self.max_error_ratio is not None
 
 
 def refuses_rows(error: BaseException) -> bool:
@@ -120,9 +140,9 @@ def store_sessions(
     """Insert the batch's sessions with their events, and settle those that are there already.
 
     With `careful` in halves and halves of halves, each under a savepoint, until the rows that Postgres refuses stand
-    alone.
+    alone. Raises `AllRefused` where those are too many in a row, and nothing else bounds them.
     """
-    written, pieces = Written(), [with_positions(batch)]
+    written, pieces, in_a_row = Written(), [with_positions(batch)], 0
     if careful:
         conn.execute("set constraints all immediate")  # what waits for the commit would fail all of it
     while pieces:
@@ -131,7 +151,8 @@ def store_sessions(
             continue
         try:
             with conn.transaction() if careful else nullcontext():
-                part = _settle(conn, job, rules, batch, rows)
+                written.add(_settle(conn, job, rules, batch, rows))
+            in_a_row = 0
         except psycopg.Error as error:
             if not careful or not refuses_rows(error):
                 raise
@@ -139,11 +160,13 @@ def store_sessions(
                 middle = rows.height // 2
                 pieces += [rows[middle:], rows[:middle]]
                 continue
-            part = Written(refused=[_refusal(batch, rows["row_number"].item(), describe(error)[2])])
-        written.inserted += part.inserted
-        written.updated += part.updated
-        written.skipped += part.skipped
-        written.refused += part.refused
+            in_a_row, row, message = in_a_row + 1, rows["row_number"].item(), describe(error)[2]
+            if in_a_row > MAX_REFUSED and not rules.bounded:
+                raise AllRefused(
+                    f"Postgres refuses one row after another, {MAX_REFUSED} up to row {row}: {message}",
+                    "Mend the trigger or constraint and go on; --max-errors N has them rejected one by one.",
+                ) from error
+            written.refused.append(_refusal(batch, row, message))
     return written
 
 
@@ -154,8 +177,13 @@ def with_positions(batch: Batch) -> pl.DataFrame:
 
 
 def stage(conn: psycopg.Connection, rows: pl.DataFrame) -> None:
-    """COPY rows into the connection's temporary table, which is there, in its order of columns. Binary columns are
-    UUIDs."""
+    """Rows in the connection's temporary table, to the end of the transaction."""
+    statements().create_stage(conn)
+    copy_stage(conn, rows)
+
+
+def copy_stage(conn: psycopg.Connection, rows: pl.DataFrame) -> None:
+    """COPY rows into that table, in its order of columns. Binary columns are UUIDs."""
     text = rows.with_columns(selectors.binary().bin.encode("hex")).write_csv(include_header=False)
     with conn.cursor().copy(statements().copy_stage.sql) as copy:
         copy.write(text)
@@ -165,7 +193,6 @@ def _settle(
     conn: psycopg.Connection, job: UUID, rules: ImportRules, batch: Batch, frame: pl.DataFrame
 ) -> Written:
     """Insert those rows that are new, and deal with the others as the rules say."""
-    statements().create_stage(conn)
     stage(conn, frame)
     sql, numbers = statements(), frame["row_number"]
     span = {"job": job, "first_row": numbers.item(0), "last_row": numbers.item(-1)}
@@ -183,8 +210,7 @@ def _settle(
         return Written(inserted=inserted, refused=refused)
     updated = 0
     if rules.on_duplicate == "update":
-        has = {f"has_{name}": name in rules.columns for name in ("rating", "feedback_text", "language_level")}
-        updated = len(list(sql.update_sessions(conn, job=job, rows=rows, **has)))
+        updated = len(list(sql.update_sessions(conn, job=job, rows=rows, columns=list(rules.columns))))
     return Written(inserted=inserted, updated=updated, skipped=len(rows) - updated, refused=refused)
 
 
