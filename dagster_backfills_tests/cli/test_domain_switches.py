@@ -21,11 +21,11 @@ def groups() -> set[str]:
     ("given", "loaded"),
     [
         ("none", set()),
-        ("operations", {"operations"}),
-        ("training", {"operations", "training"}),
-        ("scoring, queue", {"operations", "scoring", "jobs"}),
-        ("", {"operations", "training", "progress", "kintell", "jobs", "scoring"}),
-        ("trainning", {"operations", "training", "progress", "kintell", "jobs", "scoring"}),
+        ("operations", {"backfill", "operations"}),
+        ("training", {"backfill", "operations", "training"}),
+        ("scoring, queue", {"backfill", "operations", "scoring", "jobs"}),
+        ("", {"backfill", "operations", "training", "progress", "kintell", "jobs", "scoring"}),
+        ("trainning", {"backfill", "operations", "training", "progress", "kintell", "jobs", "scoring"}),
     ],
 )
 def test_the_location_loads_the_domains_that_are_switched_on(
@@ -93,7 +93,7 @@ def test_a_domain_whose_library_is_not_there_is_left_out_and_says_so(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setitem(LIBRARIES, "scoring", ("pandera", "no_such_library"))
-    assert groups() == {"operations", "training", "progress", "kintell", "jobs"}
+    assert groups() == {"backfill", "operations", "training", "progress", "kintell", "jobs"}
     said = "The domain scoring lacks libraries (no_such_library): pip install 'dagster-backfills[scoring]'."
     assert said in caplog.text
     [finding] = doctor_machine.domains()

@@ -1,10 +1,13 @@
 """An import over HTTP: sent, watched, mended, gone on with, rolled back."""
 
 import gzip
+import io
 import json
 
+import openpyxl
 import pytest
 
+from dagster_backfills.domains.kintell.after.error_workbook import WORKBOOK
 from dagster_backfills_tests.domains.kintell.sample import csv_text, mixed_rows, row, state
 from dagster_backfills_tests.web.conftest import bearer, left_behind, work_off_runs
 
@@ -35,6 +38,10 @@ def test_a_file_is_sent_imported_watched_and_its_errors_fetched(doors, conn):
     assert errors.headers["content-type"] == "text/csv; charset=utf-8"
     assert errors.text.count("\r\n") == 11
     assert "Missing session_id" in errors.text
+    asked = bearer("imports") | {"Accept": WORKBOOK}
+    book = doors.get(status["errorFilePath"], headers=asked)
+    assert book.headers["content-type"] == WORKBOOK
+    assert openpyxl.load_workbook(io.BytesIO(book.content)).active.max_row == 11
     assert len(state(conn)["sessions"]) == 90
     newest = doors.get("/import/backfill", headers=bearer("imports")).json()["jobs"]
     assert [each["jobId"] for each in newest] == [job["jobId"]]

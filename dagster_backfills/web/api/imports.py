@@ -11,6 +11,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from dagster_backfills.domains.kintell.after.error_file import stream_errors
+from dagster_backfills.domains.kintell.after.error_workbook import WORKBOOK, workbook_in_pieces
 from dagster_backfills.domains.kintell.importing.account import ImportJob, list_jobs
 from dagster_backfills.web.actions import Actions
 from dagster_backfills.web.api.calls import Body, Call, call, parsed
@@ -22,7 +23,7 @@ from dagster_backfills.web.refusals import Refused, answer
 from dagster_backfills.web.uploads import Upload
 
 CSV = "text/csv"
-# The media types that errors can be had as, the first by default. A writer of workbooks has its line here.
+# The media types that errors can be had as, the first by default.
 ERROR_FORMATS: dict[str, tuple[str, Callable[[Database, ImportJob], Iterator[bytes]]]] = {}
 
 
@@ -195,7 +196,13 @@ def _csv(database: Database, job: ImportJob) -> Iterator[bytes]:
             yield text.encode()
 
 
+def _workbook(database: Database, job: ImportJob) -> Iterator[bytes]:
+    with database() as conn:
+        return workbook_in_pieces(conn, job)
+
+
 ERROR_FORMATS[CSV] = ("csv", _csv)
+ERROR_FORMATS[WORKBOOK] = ("xlsx", _workbook)
 
 
 def pause(call: Call) -> Any:

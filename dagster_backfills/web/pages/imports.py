@@ -9,6 +9,7 @@ from uuid import UUID
 from starlette.responses import Response, StreamingResponse
 
 from dagster_backfills.domains.kintell.after.error_file import stream_errors
+from dagster_backfills.domains.kintell.after.error_workbook import WORKBOOK, workbook_in_pieces
 from dagster_backfills.domains.kintell.importing.account import ImportJob
 from dagster_backfills.domains.kintell.importing.claims import LEASE_SECONDS
 from dagster_backfills.errors import UserError
@@ -112,6 +113,17 @@ def errors(visit: Visit) -> Response:
     return StreamingResponse(lines(), media_type="text/csv", headers=headers)
 
 
+def error_workbook(visit: Visit) -> Response:
+    """The same as a workbook, with failing cells marked."""
+    with visit.database() as conn:
+        job = visit.actions.find_import(conn, visit.path("job"))
+        pieces = workbook_in_pieces(conn, job)
+    name = f'attachment; filename="errors-{job.id}.xlsx"'
+    return StreamingResponse(
+        pieces, media_type=WORKBOOK, headers={"Content-Disposition": name, "Cache-Control": "no-store"}
+    )
+
+
 def rollback_preview(visit: Visit) -> Response:
     """What a rollback would do, before anything is done."""
     job, preview = visit.actions.preview_import_rollback(visit.path("job"))
@@ -164,6 +176,7 @@ routes = [
     page("/imports", listed),
     page("/imports/{job}", shown),
     page("/imports/{job}/errors.csv", errors),
+    page("/imports/{job}/errors.xlsx", error_workbook),
     page("/imports/{job}/rollback", rollback_preview),
     *(act(f"/imports/{{job}}/{verb}", "imports", _then_shown(does)) for verb, does in _VERBS.items()),
 ]

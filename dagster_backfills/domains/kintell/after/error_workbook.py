@@ -3,7 +3,9 @@
 Sent back it imports: its columns of ours are left out by whoever reads it. Written a row at a time, whatever its size.
 """
 
+import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from dagster_backfills.domains.kintell.importing.account import ImportJob
 from dagster_backfills.domains.kintell.statements import statements
 from dagster_backfills.errors import UserError
 
+WORKBOOK = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 MOST_ROWS = 1_048_575  # of a sheet, without its header
 _AT_ONCE = 1_000
 _MARKED = PatternFill("solid", fgColor="FFF2CC")
@@ -61,6 +64,21 @@ def write_error_workbook(conn: psycopg.Connection, job: ImportJob, path: Path) -
             sheet.append([*cells, number, *(_cell(sheet, text) for text in (message, guesses, raw))])
     book.save(path)
     return rows
+
+
+def workbook_in_pieces(conn: psycopg.Connection, job: ImportJob) -> Iterator[bytes]:
+    """The workbook for whoever sends it on. It is whole before this returns, so that what is wrong can still be said."""
+    with ExitStack() as kept:
+        file = kept.enter_context(tempfile.NamedTemporaryFile(suffix=".xlsx"))
+        write_error_workbook(conn, job, Path(file.name))
+        kept.pop_all()
+    return _pieces(file)
+
+
+def _pieces(file: Any) -> Iterator[bytes]:
+    with file:
+        while piece := file.read(65536):
+            yield piece
 
 
 def _in_parts(conn: psycopg.Connection, job: ImportJob) -> Iterator[list[RejectedRow]]:
