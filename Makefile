@@ -52,7 +52,7 @@ reference: install  ## docs/reference/ from the code
 	$(BIN)/python -m docs.generate
 
 screenshots: install  ## the tutorial's pictures, taken by the browser test (needs chromium)
-	BACKFILLS_SCREENSHOTS=docs/images $(BIN)/python -m pytest dagster_backfills_tests/e2e/test_browser.py
+	BACKFILLS_SCREENSHOTS=docs/images $(BIN)/python -m pytest dagster_backfills_tests/e2e/test_browser.py dagster_backfills_tests/e2e/test_catalog.py
 
 lock:  ## resolve the lock files again (needs uv)
 	uv pip compile --universal --no-strip-extras --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command 'make lock' --quiet pyproject.toml --extra all -o requirements.lock

@@ -1,6 +1,7 @@
 """The code location: everything below `defs/`, without the domains that are switched off, each run in one process."""
 
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -18,7 +19,24 @@ def defs() -> dg.Definitions:
     loaded = dg.Definitions.merge(*(tree.build_defs(entry) for entry in entries))
     everything = with_sources(loaded, catalog_of(_DEFS)).map_asset_specs(func=_with_owner)
     # The database does the work: a process a step would cost five seconds each and save nothing.
-    return dg.Definitions.merge(everything, dg.Definitions(executor=dg.in_process_executor))
+    around = dg.Definitions(jobs=[_observing(everything)], executor=dg.in_process_executor)
+    return dg.Definitions.merge(everything, around)
+
+
+def _observing(everything: dg.Definitions) -> Any:
+    """A job for what the automation does by itself, every hour: look at all that others fill."""
+    observed = [
+        key
+        for asset in everything.assets or ()
+        if isinstance(asset, dg.AssetsDefinition) and asset.is_observable
+        for key in asset.keys
+    ]
+    return dg.define_asset_job(
+        "observe_sources",
+        selection=dg.AssetSelection.assets(*observed),
+        description="Look at the tables, files and queues that others fill: rows, and when they changed last.",
+        tags={"backfills/domain": "operations"},
+    )
 
 
 def _with_owner(spec: dg.AssetSpec) -> dg.AssetSpec:

@@ -87,6 +87,7 @@ JOBS = {
     "materialize_daily_session_summary",
     "materialize_progress_stats",
     "materialize_training_completions",
+    "observe_sources",
     "plan_progress_stats",
     "plan_training_completions",
     "prune_journal",

@@ -96,7 +96,7 @@ def demo(
         for migration in apply_migrations(os.environ["DATABASE_URL"]):
             say(f"Applied migration {migration}.")
         codes = [code for each in DEMONSTRATIONS for code in _demonstrate(each)]
-        codes.append(_code_of(_job("report_job_history")))
+        codes += [_code_of(_job(name)) for name in ("observe_sources", "report_job_history")]
         say("")
         status()
         say("", "See more: backfills status progress_stats · backfills failures · backfills up")

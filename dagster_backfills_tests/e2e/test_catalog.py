@@ -38,6 +38,8 @@ _POOLS = "{ instance { concurrencyLimits { concurrencyKey } } }"
 _LAUNCH = """mutation($run: ExecutionParams!) { launchRun(executionParams: $run) { __typename
   ... on PythonError { message causes { message } } } }"""
 _PICTURES = {
+    "ui-lineage": f"/locations/{LOCATION}/asset-groups/scoring/lineage",
+    "ui-lineage-kintell": f"/locations/{LOCATION}/asset-groups/kintell/lineage",
     "ui-asset": "/assets/progress/cohort_stats?view=overview",
     "ui-checks": "/assets/scoring/commitment_scores?view=checks&checkDetail=every_active_member_has_a_score",
     "ui-timeline": "/overview/activity/timeline",
@@ -214,13 +216,6 @@ def test_pictures_of_the_catalog(demo: Stack) -> None:
             executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
         )
         page = browser.new_page(viewport={"width": 1600, "height": 1000})
-        page.goto(f"{demo.webserver.url}/asset-groups")
-        page.get_by_label("unfold_more").first.wait_for()
-        for group in ("scoring", "kintell"):
-            page.locator("foreignObject.group").filter(has_text=group).get_by_label("unfold_more").click()
-            page.wait_for_timeout(2000)
-        page.get_by_label("zoom_out").click()
-        page.screenshot(path=f"{os.environ['BACKFILLS_SCREENSHOTS']}/ui-lineage.png")
         for name, address in _PICTURES.items():
             page.goto(f"{demo.webserver.url}{address}")
             page.wait_for_timeout(6000)
