@@ -131,7 +131,7 @@ class ImportActions:
     ) -> tuple[ImportJob, str]:
         """Queue another try for a job's rejected rows."""
         config = {"job": job, "create_missing_users": create_missing_users}
-        return self._after(job, "replay", "replay_kintell_errors", "replay_errors", config, who)
+        return self._after(job, "replay", "replay_kintell_errors", config, who)
 
     def preview_import_rollback(self, job: str) -> tuple[ImportJob, Preview]:
         """What a rollback would remove, restore and keep."""
@@ -144,10 +144,10 @@ class ImportActions:
     def rollback_import(self, job: str, who: str) -> tuple[ImportJob, str]:
         """Queue the rollback."""
         config = {"job": job, "dry_run": False}
-        return self._after(job, "rollback", "rollback_kintell_import", "roll_back_sessions", config, who)
+        return self._after(job, "rollback", "rollback_kintell_import", config, who)
 
     def _after(
-        self, job: str, activity: str, dagster_job: str, op: str, config: Mapping[str, Any], who: str
+        self, job: str, activity: str, dagster_job: str, config: Mapping[str, Any], who: str
     ) -> tuple[ImportJob, str]:
         with self.database() as conn:
             found = self.find_import(conn, job)
@@ -157,15 +157,15 @@ class ImportActions:
         with self.one_at_a_time:
             if run := self.unfinished_run("", tags):
                 raise Refused(409, f"Run {run} works on job {job} already.", "Wait until it has ended.")
-            run_config = {"ops": {op: {"config": {**config, "job": str(found.id)}}}}
-            return found, self.launcher.submit(dagster_job, run_config, tags, who)
+            config = {**config, "job": str(found.id)}
+            return found, self.launcher.submit(dagster_job, config, tags, who)
 
 
 def checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options of an import as its run takes them. Raises `Refused` for one that is none."""
     given = {name: value for name, value in options.items() if value not in (None, "")}
     try:
-        checked = ImportSessions(**given)
+        checked = ImportSessions(**given, job="the one that is registered")
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])

@@ -90,8 +90,7 @@ class QueueActions:
             due = sum(waiting.values())
             if not runs_to_launch(due, work["oldest_seconds"], int(active is not None), policy):
                 return active, waiting
-            config = {"ops": {"work_off_background_jobs": {"config": {"concurrency": policy.concurrency}}}}
-            return self.launcher.submit(DRAIN, config, {}, who), waiting
+            return self.launcher.submit(DRAIN, {"concurrency": policy.concurrency}, {}, who), waiting
 
 
 def _own(field: str, own: str | None, given: str | None) -> str | None:

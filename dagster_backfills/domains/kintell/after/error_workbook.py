@@ -67,7 +67,7 @@ def write_error_workbook(conn: psycopg.Connection, job: ImportJob, path: Path) -
 
 
 def workbook_in_pieces(conn: psycopg.Connection, job: ImportJob) -> Iterator[bytes]:
-    """The workbook for whoever sends it on. It is whole before this returns, so that what is wrong can still be said."""
+    """The workbook for whoever sends it on. It is whole before this returns: what is wrong can still be said."""
     with ExitStack() as kept:
         file = kept.enter_context(tempfile.NamedTemporaryFile(suffix=".xlsx"))
         write_error_workbook(conn, job, Path(file.name))
