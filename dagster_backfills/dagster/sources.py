@@ -62,7 +62,8 @@ def observed_tables(
     )
     def observe(context: dg.AssetExecutionContext) -> Iterator[dg.ObserveResult]:
         with getattr(context.resources, database).connect() as conn:
-            for key in sorted(context.selected_asset_keys):
+            # In the order of the specs: Dagster wants what is upstream first.
+            for key in [each for each in tables if each in context.selected_asset_keys]:
                 seen = look(conn, tables[key], _newest(context.instance, key))
                 if seen:
                     yield dg.ObserveResult(key, metadata=seen)
