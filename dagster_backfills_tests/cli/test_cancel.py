@@ -31,7 +31,7 @@ def test_a_run_at_work_is_stopped_and_who_asked_for_what_is_listed(
 ) -> None:
     assert cli("audit").stderr == "Nobody has asked for anything yet.\n"
     assert cli("pause", "training_completions").returncode == 0
-    command = [SCRIPT, "training", "run", "--yes"]
+    command = [SCRIPT, "run", "training_completions", "--yes"]
     env = os.environ | {"DATABASE_URL": database_url}
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
         eventually(lambda: school.execute("select from backfill.runs").fetchone() is not None)

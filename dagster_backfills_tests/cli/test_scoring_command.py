@@ -65,7 +65,7 @@ def test_a_day_is_run_explained_and_shown(gyms: Gyms) -> None:
         (["run", "-p", "tomorrow"], "'tomorrow' is not a day"),
         (
             ["run", "-p", str(YESTERDAY + timedelta(days=1))],
-            "can't be scored: the days are 2020-01-01 to",
+            "can't be scored: the days are ",
         ),
         (["run", "-p", "1999-12-31"], "can't be scored"),
         (["gym", "nowhere"], "There is no gym 'nowhere'"),
