@@ -34,6 +34,8 @@ _OWN_VARIABLES = (
     "DAGSTER_EVENT_BATCH_SIZE",
     "BACKFILLS_DOMAINS",
     "BACKFILLS_DEBUG",
+    "SCORING_FIRST_DAY",
+    "KINTELL_FIRST_DAY",
 )
 # Waits for the end of its input, which comes when the session ends, even by SIGKILL.
 _UNDERTAKER = """
