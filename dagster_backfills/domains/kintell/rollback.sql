@@ -29,11 +29,23 @@ group by near.wanted;
 -- name: count_errors$
 select count(*) from kintell.backfill_row_errors where job_id = :job and resolved_at is null;
 
+-- name: errors_beyond_ascii$
+select count(*) > 0
+from (
+    select 1
+    from kintell.backfill_row_errors
+    where job_id = :job
+        and resolved_at is null
+        and octet_length(error_message || array_to_string(row_values, ''))
+        <> char_length(error_message || array_to_string(row_values, ''))
+    limit 1
+) as found;
+
 -- name: frequent_errors
 -- The messages without the value they quote, the most frequent first, each with its first row and what it says there.
 -- `next` is where a row's next message begins.
 with kinds as (
-    select k.kind, count(*) as rows, min(e.row_number) as first_row
+    select k.kind, count(*) as errors, min(e.row_number) as first_row
     from kintell.backfill_row_errors as e
     cross join lateral (
         select distinct split_part(part, ': ', 1) as kind
@@ -41,20 +53,20 @@ with kinds as (
     ) as k
     where e.job_id = :job and e.resolved_at is null
     group by k.kind
-    order by rows desc, k.kind
+    order by errors desc, k.kind
     limit :most
 )
-select k.kind, k.rows, k.first_row, substr(f.part, length(k.kind) + 3) as value, f.part as message
+select k.kind, k.errors, k.first_row, substr(f.part, length(k.kind) + 3) as value, f.part as message
 from kinds as k
 inner join kintell.backfill_row_errors as e on e.job_id = :job and k.first_row = e.row_number
 cross join lateral (
-    select part
-    from regexp_split_to_table(e.error_message, :next) with ordinality as parts (part, place)
-    where split_part(part, ': ', 1) = k.kind
-    order by place
+    select p.part
+    from regexp_split_to_table(e.error_message, :next) with ordinality as p (part, place)
+    where split_part(p.part, ': ', 1) = k.kind
+    order by p.place
     limit 1
 ) as f
-order by k.rows desc, k.kind;
+order by k.errors desc, k.kind;
 
 -- name: open_errors
 -- The next rejected rows that a replay may import.
