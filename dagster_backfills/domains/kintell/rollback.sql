@@ -8,23 +8,35 @@ where job_id = :job and resolved_at is null
 order by row_number;
 
 -- name: near_users
--- By address users' addresses that may be meant: of the same domain with the same first letter and about as long, or of
--- the same name elsewhere.
-select near.wanted, array_agg(near.email) as emails
-from (
-    select w.email as wanted, u.email
+-- By address users' addresses that may be meant: of the same domain with the same beginning or the same end of the name,
+-- or of the same name elsewhere. Of each the 50 nearest in length, as comparing them costs more than finding them.
+with wanted as (
+    select email, split_part(email, '@', 1) as name, split_part(email, '@', 2) as domain
     from unnest(:emails::text[]) as w (email)
-    inner join kintell.users as u
-        on split_part(lower(u.email), '@', 2) = split_part(w.email, '@', 2)
-        and left(lower(u.email), 1) = left(w.email, 1)
-    where abs(length(u.email) - length(w.email)) <= 2
+),
+people as (
+    select email, split_part(lower(email), '@', 1) as name, split_part(lower(email), '@', 2) as domain
+    from kintell.users
+),
+near as (
+    select w.email as wanted, p.email
+    from wanted as w inner join people as p on w.domain = p.domain and left(w.name, 3) = left(p.name, 3)
     union
-    select w.email as wanted, u.email
-    from unnest(:emails::text[]) as w (email)
-    inner join kintell.users as u on split_part(lower(u.email), '@', 1) = split_part(w.email, '@', 1)
-    where split_part(w.email, '@', 1) <> ''
-) as near
-group by near.wanted;
+    select w.email as wanted, p.email
+    from wanted as w inner join people as p on w.domain = p.domain and right(w.name, 3) = right(p.name, 3)
+    union
+    select w.email as wanted, p.email
+    from wanted as w inner join people as p on w.name = p.name
+    where w.name <> ''
+),
+ranked as (
+    select
+        wanted,
+        email,
+        row_number() over (partition by wanted order by abs(length(email) - length(wanted)), email) as place
+    from near
+)
+select wanted, array_agg(email) as emails from ranked where place <= 50 group by wanted;
 
 -- name: count_errors$
 select count(*) from kintell.backfill_row_errors where job_id = :job and resolved_at is null;

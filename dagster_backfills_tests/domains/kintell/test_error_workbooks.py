@@ -5,10 +5,13 @@ import subprocess
 import openpyxl
 import pytest
 
+from dagster_backfills.domains.kintell.after import error_workbook
 from dagster_backfills.domains.kintell.after.error_workbook import write_error_workbook
 from dagster_backfills.domains.kintell.after.suggestions import blamed, close_users, suggested
 from dagster_backfills.domains.kintell.file.register import register
+from dagster_backfills.domains.kintell.importing.account import load_job
 from dagster_backfills.domains.kintell.importing.importer import Options, run_import
+from dagster_backfills.domains.kintell.statements import statements
 from dagster_backfills_tests.domains.kintell.sample import add_users, csv_text, row
 
 BAD = [
@@ -192,3 +195,24 @@ def test_users_that_come_close_are_of_the_same_domain_or_name(conn):
         "volunter3@example.com": "Volunteer3@example.com",
         "participant1@example.org": "Participant1@example.com",
     }
+
+
+def test_however_many_users_are_alike_an_address_is_compared_with_few(conn):
+    conn.execute(
+        "insert into kintell.users (email, name, role)"
+        " select 'mar' || n || '@example.com', 'Mar', 'participant' from generate_series(1, 300) as n"
+    )
+    (near,) = [emails for _, emails in statements().near_users(conn, emails=["mar@example.com"])]
+    assert (len(near), max(map(len, near))) == (50, len("mar50@example.com"))
+
+
+def test_of_more_addresses_than_can_be_misspelled_the_others_are_not_looked_up(
+    workbook, conn, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(error_workbook, "MOST_LOOKED_UP", 0)
+    job = conn.execute("select id from kintell.backfill_jobs").fetchone()[0]
+    write_error_workbook(conn, load_job(conn, job), tmp_path / "again.xlsx")
+    assert [r["_error_suggestion"].value for r in table(tmp_path / "again.xlsx")][:2] == [
+        "session_type: Mentorship",
+        None,
+    ]

@@ -32,6 +32,7 @@ WORKBOOK = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 MOST_ROWS = 1_048_575  # of a sheet, without its header
 MOST_TEXT = 32_767  # of a cell, and what openpyxl cuts it to without a word
 NOT_HELD = "A workbook can't hold this row: fix it in the CSV error file"
+MOST_LOOKED_UP = 5_000  # addresses: of many more the users are missing, and not their letters
 _AT_ONCE = 1_000
 # What XML has no place for or changes, which workbooks write as `_x000D_`; and what would be taken for that.
 _ESCAPED = re.compile(r"[\x00-\x08\x0b-\x1f]|_(?=x[0-9A-Fa-f]{4}_)")
@@ -52,11 +53,12 @@ def write_error_workbook(conn: psycopg.Connection, job: ImportJob, path: Path) -
     keep = [at for at, name in enumerate(header.names) if name not in OURS]
     titles = [*(header.columns[at] for at in keep), ROW, MESSAGE, SUGGESTION, RAW]
     sheet.append([_cell(sheet, title, font=_BOLD) for title in titles])
+    looked_up = 0
     for found in _in_parts(conn, job):
         read = [(row, dict(zip(header.names, row[2], strict=False)) if row[3] else {}) for row in found]
-        users = close_users(
-            conn, [each for (_, message, *_), fields in read for each in unknown_addresses(message, fields)]
-        )
+        unknown = {each for (_, message, *_), fields in read for each in unknown_addresses(message, fields)}
+        users = close_users(conn, unknown) if looked_up < MOST_LOOKED_UP else {}
+        looked_up += len(unknown)
         for (number, message, values, split), fields in read:
             if split and not all(map(_is_held, values)):
                 # Whole in `_error_raw`, as a row that can't be split: it can't be imported altered.
