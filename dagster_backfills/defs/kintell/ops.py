@@ -172,9 +172,10 @@ def _dry_run(
     from dagster_backfills.domains.kintell.rows.dry_run import validate
 
     url = kintell.error_file(f"dry-run-{context.run_id}")
+    # With a byte-order mark, as spreadsheets want it: whether one is needed is known at the end.
     with (
         connected(postgres) as conn,
-        fsspec.open(url, "w", encoding="utf-8", newline="", auto_mkdir=True) as errors,
+        fsspec.open(url, "w", encoding="utf-8-sig", newline="", auto_mkdir=True) as errors,
     ):
         verdict = validate(
             conn,

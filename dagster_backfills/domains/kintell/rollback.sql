@@ -8,32 +8,56 @@ where job_id = :job and resolved_at is null
 order by row_number;
 
 -- name: near_users
--- By address users' addresses that may be meant: of the same domain with the same first letter and about as long, or of
--- the same name elsewhere.
-select near.wanted, array_agg(near.email) as emails
-from (
-    select w.email as wanted, u.email
+-- By address users' addresses that may be meant: of the same domain with the same beginning or the same end of the name,
+-- or of the same name elsewhere. Of each the 50 nearest in length, as comparing them costs more than finding them.
+with wanted as (
+    select email, split_part(email, '@', 1) as name, split_part(email, '@', 2) as domain
     from unnest(:emails::text[]) as w (email)
-    inner join kintell.users as u
-        on split_part(lower(u.email), '@', 2) = split_part(w.email, '@', 2)
-        and left(lower(u.email), 1) = left(w.email, 1)
-    where abs(length(u.email) - length(w.email)) <= 2
+),
+people as (
+    select email, split_part(lower(email), '@', 1) as name, split_part(lower(email), '@', 2) as domain
+    from kintell.users
+),
+near as (
+    select w.email as wanted, p.email
+    from wanted as w inner join people as p on w.domain = p.domain and left(w.name, 3) = left(p.name, 3)
     union
-    select w.email as wanted, u.email
-    from unnest(:emails::text[]) as w (email)
-    inner join kintell.users as u on split_part(lower(u.email), '@', 1) = split_part(w.email, '@', 1)
-    where split_part(w.email, '@', 1) <> ''
-) as near
-group by near.wanted;
+    select w.email as wanted, p.email
+    from wanted as w inner join people as p on w.domain = p.domain and right(w.name, 3) = right(p.name, 3)
+    union
+    select w.email as wanted, p.email
+    from wanted as w inner join people as p on w.name = p.name
+    where w.name <> ''
+),
+ranked as (
+    select
+        wanted,
+        email,
+        row_number() over (partition by wanted order by abs(length(email) - length(wanted)), email) as place
+    from near
+)
+select wanted, array_agg(email) as emails from ranked where place <= 50 group by wanted;
 
 -- name: count_errors$
 select count(*) from kintell.backfill_row_errors where job_id = :job and resolved_at is null;
+
+-- name: errors_beyond_ascii$
+select count(*) > 0
+from (
+    select 1
+    from kintell.backfill_row_errors
+    where job_id = :job
+        and resolved_at is null
+        and octet_length(error_message || array_to_string(row_values, ''))
+        <> char_length(error_message || array_to_string(row_values, ''))
+    limit 1
+) as found;
 
 -- name: frequent_errors
 -- The messages without the value they quote, the most frequent first, each with its first row and what it says there.
 -- `next` is where a row's next message begins.
 with kinds as (
-    select k.kind, count(*) as rows, min(e.row_number) as first_row
+    select k.kind, count(*) as errors, min(e.row_number) as first_row
     from kintell.backfill_row_errors as e
     cross join lateral (
         select distinct split_part(part, ': ', 1) as kind
@@ -41,20 +65,20 @@ with kinds as (
     ) as k
     where e.job_id = :job and e.resolved_at is null
     group by k.kind
-    order by rows desc, k.kind
+    order by errors desc, k.kind
     limit :most
 )
-select k.kind, k.rows, k.first_row, substr(f.part, length(k.kind) + 3) as value, f.part as message
+select k.kind, k.errors, k.first_row, substr(f.part, length(k.kind) + 3) as value, f.part as message
 from kinds as k
 inner join kintell.backfill_row_errors as e on e.job_id = :job and k.first_row = e.row_number
 cross join lateral (
-    select part
-    from regexp_split_to_table(e.error_message, :next) with ordinality as parts (part, place)
-    where split_part(part, ': ', 1) = k.kind
-    order by place
+    select p.part
+    from regexp_split_to_table(e.error_message, :next) with ordinality as p (part, place)
+    where split_part(p.part, ': ', 1) = k.kind
+    order by p.place
     limit 1
 ) as f
-order by k.rows desc, k.kind;
+order by k.errors desc, k.kind;
 
 -- name: open_errors
 -- The next rejected rows that a replay may import.

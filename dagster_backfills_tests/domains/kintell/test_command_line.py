@@ -1,5 +1,6 @@
 """The commands, each against a real database; those that take time start a real run."""
 
+import codecs
 import json
 import signal
 import subprocess
@@ -89,6 +90,14 @@ def test_a_job_shows_its_most_frequent_errors_with_a_row_and_its_value(call, imp
         ("Invalid rating", 2, 2),
         ("Invalid duration", 1, 4),
     ]
+
+
+def test_an_error_file_with_more_than_ascii_begins_with_a_byte_order_mark(call, imported, tmp_path):
+    for name in ("Ana", "Añá"):
+        job = str(imported([row(1), row(2, rating="9", feedback_text=name)]).id)
+        call("errors", job, "-o", "out.csv")
+        assert (tmp_path / "out.csv").read_bytes().startswith(codecs.BOM_UTF8) is (name != "Ana")
+        assert not call("errors", job)[1].startswith("\ufeff")
 
 
 def test_an_import_that_is_rolled_back_is_not_shown_as_rows_inserted(call, imported, database_url):

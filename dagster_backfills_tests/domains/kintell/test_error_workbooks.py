@@ -5,10 +5,13 @@ import subprocess
 import openpyxl
 import pytest
 
+from dagster_backfills.domains.kintell.after import error_workbook
 from dagster_backfills.domains.kintell.after.error_workbook import write_error_workbook
 from dagster_backfills.domains.kintell.after.suggestions import blamed, close_users, suggested
 from dagster_backfills.domains.kintell.file.register import register
+from dagster_backfills.domains.kintell.importing.account import load_job
 from dagster_backfills.domains.kintell.importing.importer import Options, run_import
+from dagster_backfills.domains.kintell.statements import statements
 from dagster_backfills_tests.domains.kintell.sample import add_users, csv_text, row
 
 BAD = [
@@ -120,6 +123,39 @@ def test_a_formula_in_the_file_stays_a_text(imported, conn, tmp_path):
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "bell \a and tab\t.",
+        "_x0041_",
+        "a\r\nb\rc\nd",
+        "x" * 32_768,
+        "no \uffff character",
+        "00012",
+        "1E+15",
+        "ñ 🙂",
+    ],
+    ids=["bell", "escape", "line ends", "long", "no character", "zeros", "exponent", "letters"],
+)
+def test_no_text_comes_back_altered(imported, conn, tmp_path, text):
+    path = tmp_path / "sessions.csv"
+    path.write_text(csv_text([row(1, rating="9", feedback_text=text)]), newline="")
+    write_error_workbook(conn, imported(path), tmp_path / "errors.xlsx")
+    (found,) = table(tmp_path / "errors.xlsx")
+    assert found["feedback_text"].number_format == "@"
+    book = openpyxl.load_workbook(tmp_path / "errors.xlsx")
+    book.active.cell(2, 7).value = "5"
+    book.save(tmp_path / "fixed.xlsx")
+    done = imported(tmp_path / "fixed.xlsx")
+    sessions = conn.execute("select feedback_text from kintell.kintell_sessions").fetchall()
+    if len(text) < 100 and "\uffff" not in text:
+        assert (done.inserted_rows, sessions) == (1, [(text,)])
+        return
+    assert (done.failed_rows, sessions) == (1, [])
+    assert "A workbook can't hold this row: fix it in the CSV" in found["_error_message"].value
+    assert found["_error_raw"].value.startswith("s-000001,Mentorship,")
+
+
+@pytest.mark.parametrize(
     ("message", "fields", "guess"),
     [
         ("Invalid date format: 25/12/2024", {"date": "25/12/2024"}, {"date": "2024-12-25"}),
@@ -147,8 +183,36 @@ def test_of_two_addresses_the_one_that_the_message_quotes_is_to_blame():
 
 def test_users_that_come_close_are_of_the_same_domain_or_name(conn):
     add_users(conn)
-    found = close_users(conn, ["volunter3@example.com", "participant1@example.org", "nobody@else.net"])
+    # To the last of these, seven come as close as each other.
+    wanted = [
+        "volunter3@example.com",
+        "participant1@example.org",
+        "nobody@else.net",
+        "participant9@example.com",
+    ]
+    found = close_users(conn, wanted)
     assert found == {
         "volunter3@example.com": "Volunteer3@example.com",
         "participant1@example.org": "Participant1@example.com",
     }
+
+
+def test_however_many_users_are_alike_an_address_is_compared_with_few(conn):
+    conn.execute(
+        "insert into kintell.users (email, name, role)"
+        " select 'mar' || n || '@example.com', 'Mar', 'participant' from generate_series(1, 300) as n"
+    )
+    (near,) = [emails for _, emails in statements().near_users(conn, emails=["mar@example.com"])]
+    assert (len(near), max(map(len, near))) == (50, len("mar50@example.com"))
+
+
+def test_of_more_addresses_than_can_be_misspelled_the_others_are_not_looked_up(
+    workbook, conn, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(error_workbook, "MOST_LOOKED_UP", 0)
+    job = conn.execute("select id from kintell.backfill_jobs").fetchone()[0]
+    write_error_workbook(conn, load_job(conn, job), tmp_path / "again.xlsx")
+    assert [r["_error_suggestion"].value for r in table(tmp_path / "again.xlsx")][:2] == [
+        "session_type: Mentorship",
+        None,
+    ]

@@ -1,5 +1,6 @@
 """The error file of a job: rejected rows as they stood, with their number and what is wrong. Streamed."""
 
+import codecs
 import csv
 import io
 from collections.abc import Iterable, Iterator
@@ -25,9 +26,11 @@ def error_lines(header: Header, errors: Iterable[RejectedRow]) -> Iterator[str]:
     keep = [i for i, name in enumerate(header.names) if name not in OURS]
     raw = header.positions.get(RAW, len(header.columns))
     buffer = io.StringIO()
-    # CRLF, as RFC 4180 has it; a writer that ends lines otherwise leaves a lone CR in a field unquoted.
-    writer = csv.writer(buffer, delimiter=header.form.delimiter, lineterminator="\r\n")
-    writer.writerow([*(header.columns[i] for i in keep), ROW, MESSAGE, RAW])
+    # CRLF, as RFC 4180 has it; a writer that ends lines otherwise leaves a lone CR in a field unquoted. Texts are
+    # quoted, as a spreadsheet may take commas and semicolons alike for delimiters.
+    form: Any = {"delimiter": header.form.delimiter, "lineterminator": "\r\n"}
+    writer = csv.writer(buffer, quoting=csv.QUOTE_NONNUMERIC, **form)
+    csv.writer(buffer, **form).writerow([*(header.columns[i] for i in keep), ROW, MESSAGE, RAW])
     for row, message, values, split in errors:
         fields = dict(enumerate(values)) if split else {raw: values[0]}
         writer.writerow([*(fields.get(i, "") for i in keep), row, message, fields.get(raw, "")])
@@ -53,14 +56,17 @@ def stream_errors(conn: psycopg.Connection, job: ImportJob) -> Iterator[str]:
 
 def write_error_file(conn: psycopg.Connection, job: UUID, url: str) -> int:
     """Write the error file to a path or fsspec URL and return the number of its rows. What was there is replaced
-    when the new one is complete."""
+    when the new one is complete. Where there is anything but ASCII it begins with a byte-order mark, without which
+    spreadsheets take UTF-8 for something else, and save it so."""
     found = load_job(conn, job)
+    beyond = statements().errors_beyond_ascii(conn, job=job) or not "".join(found.columns).isascii()
     fs, path = fsspec.core.url_to_fs(url)
     parent = path.rsplit("/", 1)[0]
     if parent and parent != path:
         fs.makedirs(parent, exist_ok=True)
     partial: Any = f"{path}.partial"
     with fs.open(partial, "wb") as out:
+        out.write(codecs.BOM_UTF8 if beyond else b"")
         for text in stream_errors(conn, found):
             out.write(text.encode())
     fs.mv(partial, path)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Collection, Mapping
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 
 import psycopg
 
@@ -26,6 +26,7 @@ BLAMED = {
     "Invalid feedback text": ("feedback_text",),
     "Invalid language level": ("language_level",),
 }
+CLEARLY_CLOSER = 0.02
 _TYPES = ("Language Connect", "Mentorship")
 _ADDRESSES = ("participant_email", "volunteer_email")
 
@@ -54,12 +55,14 @@ def unknown_addresses(message: str, fields: Mapping[str, str]) -> list[str]:
 
 
 def close_users(conn: psycopg.Connection, addresses: Collection[str]) -> dict[str, str]:
-    """By address of nobody's the user's that comes closest: of the same domain, or of the same name elsewhere."""
+    """By address of nobody's the user's that comes closest: of the same domain, or of the same name elsewhere.
+    None where several come about as close."""
     found = {}
     for address, near in statements().near_users(conn, emails=sorted(set(addresses))):
         spelled = {email.lower(): email for email in near}
-        close = get_close_matches(address, spelled, n=1, cutoff=0.85)
-        if close:
+        close = get_close_matches(address, spelled, n=2, cutoff=0.85)
+        ratios = [SequenceMatcher(None, each, address).ratio() for each in close]
+        if len(close) == 1 or (close and ratios[0] - ratios[1] >= CLEARLY_CLOSER):
             found[address] = spelled[close[0]]
     return found
 
