@@ -88,7 +88,7 @@ def test_import_training_queue_status_and_doctor_say_and_do_the_same(calm_and_ho
     assert trained(hostile) == records and len(records) > 50
     assert worked(hostile) == worked(calm) == ("completed", {"echo": {"a": 1}})
     pages = [shown(url, tmp_path, "status") for url in calm_and_hostile]
-    assert pages[0]["domains"] == pages[1]["domains"]
+    assert pages[0]["backfills"] == pages[1]["backfills"]
     assert shown(hostile, tmp_path, "doctor")["ok"]
 
 

@@ -39,7 +39,7 @@ def test_a_checked_file_becomes_an_import_that_runs_as_was_chosen(
 ) -> None:
     imported(conn, database_url, tmp_path / "before.csv", [row(1, rating="1")])
     page = send(pages, csv_text([row(1, rating="5"), row(2)]))
-    assert page.all("dd")[:4] == ["2", "1", "1", "0"]
+    assert page.all("dd")[:4] == ["2", "1", "1, 1 of them different", "0"]
     assert page.form("/start").fields["on_duplicate"] in ("skip", "update", "error")
     shown = pages.post(page.form("/start").action, data={"on_duplicate": "update"})
     assert Page(shown).all("h1") == ["sessions.csv"]
