@@ -1,30 +1,23 @@
 """`/import/backfill/…`: a file is sent, its import watched, stopped, gone on with and rolled back."""
 
-from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import Route
 
-from dagster_backfills.domains.kintell.after.error_file import stream_errors
-from dagster_backfills.domains.kintell.after.error_workbook import WORKBOOK, workbook_in_pieces
 from dagster_backfills.domains.kintell.importing.account import ImportJob, list_jobs
 from dagster_backfills.web.actions import Actions
 from dagster_backfills.web.api.calls import Body, Call, call, parsed
 from dagster_backfills.web.auth import Identity, require
-from dagster_backfills.web.database import Database
 from dagster_backfills.web.limits import json_body
 from dagster_backfills.web.multipart import receive_form
 from dagster_backfills.web.refusals import Refused, answer
+from dagster_backfills.web.rejected_rows import CSV, FORMATS, rejected_rows
 from dagster_backfills.web.uploads import Upload
-
-CSV = "text/csv"
-# The media types that errors can be had as, the first by default.
-ERROR_FORMATS: dict[str, tuple[str, Callable[[Database, ImportJob], Iterator[bytes]]]] = {}
 
 
 class Options(Body):
@@ -178,31 +171,10 @@ def errors(call: Call) -> Response:
     with call.database() as conn:
         job = call.actions.find_import(conn, call.path("job"))
     asked = [part.split(";")[0].strip() for part in call.request.headers.get("accept", "*/*").split(",")]
-    kind = next((k for k in ERROR_FORMATS if k in asked), None)
+    kind = next((k for k in FORMATS if k in asked), None)
     if kind is None and not {"*/*", "text/*", ""} & {*asked}:
-        raise Refused(406, "Errors can't be had in this form.", f"There is {', '.join(ERROR_FORMATS)}.")
-    suffix, write = ERROR_FORMATS[kind or CSV]
-    disposition = f'attachment; filename="errors-{job.id}.{suffix}"'
-    return StreamingResponse(
-        write(call.database, job),
-        media_type=kind or CSV,
-        headers={"Content-Disposition": disposition, "Cache-Control": "no-store"},
-    )
-
-
-def _csv(database: Database, job: ImportJob) -> Iterator[bytes]:
-    with database() as conn:
-        for text in stream_errors(conn, job):
-            yield text.encode()
-
-
-def _workbook(database: Database, job: ImportJob) -> Iterator[bytes]:
-    with database() as conn:
-        return workbook_in_pieces(conn, job)
-
-
-ERROR_FORMATS[CSV] = ("csv", _csv)
-ERROR_FORMATS[WORKBOOK] = ("xlsx", _workbook)
+        raise Refused(406, "Errors can't be had in this form.", f"There is {', '.join(FORMATS)}.")
+    return rejected_rows(call.database, job, kind or CSV)
 
 
 def pause(call: Call) -> Any:

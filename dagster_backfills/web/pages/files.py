@@ -15,8 +15,8 @@ from starlette.routing import Route
 from dagster_backfills.domains.kintell.file.files import FileError
 from dagster_backfills.errors import UserError
 from dagster_backfills.web.pages.checking import CHECKS
-from dagster_backfills.web.pages.protocol import Upload
 from dagster_backfills.web.pages.visit import Visit, act, go_to, page
+from dagster_backfills.web.uploads import Upload
 
 # A small file is checked by then, so that its page comes whole.
 _PATIENCE = 3.0

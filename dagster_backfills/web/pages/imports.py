@@ -1,20 +1,21 @@
 """*Imports*: the list, one import as it goes, its rejected rows, its rollback. Not here: files on their way in."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
-from dagster_backfills.domains.kintell.after.error_file import stream_errors
-from dagster_backfills.domains.kintell.after.error_workbook import WORKBOOK, workbook_in_pieces
+from dagster_backfills.domains.kintell.after.error_workbook import WORKBOOK
 from dagster_backfills.domains.kintell.importing.account import ImportJob
 from dagster_backfills.domains.kintell.importing.claims import LEASE_SECONDS
 from dagster_backfills.errors import UserError
 from dagster_backfills.postgres.statements import load_statements
 from dagster_backfills.web.pages.visit import Visit, act, go_to, page, rows
+from dagster_backfills.web.rejected_rows import CSV, rejected_rows
 
 SQL = load_statements(Path(__file__).with_name("imports.sql"))
 LISTED = 50
@@ -97,31 +98,11 @@ def _claimable(job: ImportJob, activity: str) -> bool:
     return True
 
 
-def errors(visit: Visit) -> Response:
+def errors(visit: Visit, kind: str = CSV) -> Response:
     """The error file: rejected rows with what is wrong, to be mended and sent back."""
     with visit.database() as conn:
         job = visit.actions.find_import(conn, visit.path("job"))
-
-    def lines() -> Iterator[bytes]:
-        with visit.database() as conn:
-            for text in stream_errors(conn, job):
-                yield text.encode()
-
-    headers = {
-        "Content-Disposition": f'attachment; filename="errors-{job.id}.csv"', "Cache-Control": "no-store",
-    }  # fmt: skip
-    return StreamingResponse(lines(), media_type="text/csv", headers=headers)
-
-
-def error_workbook(visit: Visit) -> Response:
-    """The same as a workbook, with failing cells marked."""
-    with visit.database() as conn:
-        job = visit.actions.find_import(conn, visit.path("job"))
-        pieces = workbook_in_pieces(conn, job)
-    name = f'attachment; filename="errors-{job.id}.xlsx"'
-    return StreamingResponse(
-        pieces, media_type=WORKBOOK, headers={"Content-Disposition": name, "Cache-Control": "no-store"}
-    )
+    return rejected_rows(visit.database, job, kind)
 
 
 def rollback_preview(visit: Visit) -> Response:
@@ -176,7 +157,7 @@ routes = [
     page("/imports", listed),
     page("/imports/{job}", shown),
     page("/imports/{job}/errors.csv", errors),
-    page("/imports/{job}/errors.xlsx", error_workbook),
+    page("/imports/{job}/errors.xlsx", partial(errors, kind=WORKBOOK)),
     page("/imports/{job}/rollback", rollback_preview),
     *(act(f"/imports/{{job}}/{verb}", "imports", _then_shown(does)) for verb, does in _VERBS.items()),
 ]

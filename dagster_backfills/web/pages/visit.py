@@ -18,7 +18,9 @@ from dagster_backfills.domains.kintell.file.files import FileError
 from dagster_backfills.errors import NotUsableError, UserError
 from dagster_backfills.postgres.statements import Statements
 from dagster_backfills.redact import redact
-from dagster_backfills.web.pages.protocol import Actions, Who
+from dagster_backfills.web.actions import Actions
+from dagster_backfills.web.auth import Identity
+from dagster_backfills.web.database import Database
 from dagster_backfills.web.pages.rendering import render
 
 _FORM_BYTES = 16 * 1024
@@ -45,14 +47,14 @@ class Visit:
         return found
 
     @property
-    def database(self) -> Callable[[], Any]:
+    def database(self) -> Database:
         """`with visit.database() as conn:`"""
-        found: Callable[[], Any] = self.request.app.state.database
+        found: Database = self.request.app.state.database
         return found
 
     @property
-    def who(self) -> Who:
-        found: Who = self.request.state.identity
+    def who(self) -> Identity:
+        found: Identity = self.request.state.identity
         return found
 
     def may(self, scope: str) -> bool:

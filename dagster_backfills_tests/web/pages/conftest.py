@@ -4,9 +4,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -14,14 +12,14 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
+from dagster_backfills.web.app import create_app
+from dagster_backfills.web.settings import Limits, Settings
 from dagster_backfills_tests.domains.kintell.sample import add_users
-from dagster_backfills_tests.web.pages.stand_in import stand_in
 
 ADDRESS = "http://127.0.0.1:3001"
 SECRET = "the-secret-of-the-proxy"
 # As the proxy sends somebody on who may only look.
 LOOKING = {"X-Proxy-Secret": SECRET, "X-Forwarded-User": "vera", "X-Forwarded-Role": "viewer"}
-WHOLE = find_spec("dagster_backfills.web.app") is not None
 
 
 @pytest.fixture
@@ -36,11 +34,6 @@ def make_app(
     monkeypatch.setenv("BACKFILLS_HOME", str(tmp_path / "home"))
 
     def make(behind_proxy: bool = False) -> Starlette:
-        if not WHOLE:
-            return stand_in(database_url, tmp_path)
-        from dagster_backfills.web.app import create_app
-        from dagster_backfills.web.settings import Limits, Settings
-
         limits, secret = Limits(requests_per_second=1000), SECRET if behind_proxy else ""
         return create_app(Settings(proxy_secret=secret, limits=limits, spool=tmp_path / "spool"))
 
@@ -75,9 +68,3 @@ def served(make_app: Callable[..., Starlette]) -> Iterator[str]:
         yield f"http://127.0.0.1:{free.getsockname()[1]}"
         server.should_exit = True
         running.join(20)
-
-
-@pytest.fixture
-def launched(pages: TestClient) -> Callable[[], list[Any]]:
-    """What would be runs by now."""
-    return lambda: pages.app.state.actions.launched  # type: ignore[attr-defined]

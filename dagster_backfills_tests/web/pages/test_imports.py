@@ -2,9 +2,7 @@
 
 import csv
 import io
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -14,9 +12,6 @@ from dagster_backfills.web.pages import imports
 from dagster_backfills_tests.domains.kintell.sample import mixed_rows, row
 from dagster_backfills_tests.web.pages.reading import Page
 from dagster_backfills_tests.web.pages.seeds import HOSTILE, imported, registered
-
-# Only where the runs that would be launched are noted.
-Launched = Callable[[], list[Any]]
 
 
 def status(conn: psycopg.Connection, job: object) -> str:

@@ -13,7 +13,6 @@ from dagster_backfills.domains.kintell.importing.importer import run_import
 from dagster_backfills.domains.kintell.importing.options import Options
 from dagster_backfills.domains.queue import queue
 from dagster_backfills_tests.domains.kintell.sample import mixed_rows, row, write_csv
-from dagster_backfills_tests.web.pages.conftest import WHOLE
 from dagster_backfills_tests.web.pages.seeds import (
     actions,
     claimed,
@@ -152,7 +151,7 @@ def test_a_job_is_watched_on_its_page_and_the_focus_stays(browser: Any, conn: ps
     queue.report_progress(conn, held, 40, "Chapter 2 of 5")
     page.get_by_text("Chapter 2 of 5").wait_for()
     assert page.evaluate("document.activeElement.id") == f"cancel-{job}"
-    assert events == [200 if WHOLE else 404]  # told by the application, else looking by itself
+    assert events == [200]  # told by the application
     page.keyboard.press("Enter")
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
@@ -188,7 +187,6 @@ def test_a_coach_marks_an_action_done_and_another_tab_shows_it(
     one.get_by_text("1 of 2 done").wait_for()
 
 
-@pytest.mark.skipif(not WHOLE, reason="files in pieces are the application's")
 def test_a_file_whose_line_is_cut_goes_on_where_it_stopped(browser: Any, tmp_path: Path) -> None:
     file = write_csv(tmp_path / "large.csv", [row(n, feedback_text="x" * 400) for n in range(8000)])
     page, cuts, pieces = opened(browser, "/imports"), [0], []
