@@ -22,8 +22,8 @@ USER_TAG = "dagster/user"
 _SHOWN_TAG = "user"  # what the UI shows as the one who launched a run
 
 _LOOPBACK = ("127.0.0.1", "::1")
-_LOCAL_NAMES = (*_LOOPBACK, "localhost")
-_FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip")
+LOCAL_NAMES = (*_LOOPBACK, "localhost")
+_FORWARDED = ("forwarded", "x-forwarded-for", USER_HEADER, "x-real-ip")
 
 
 class ForgedError(UserError):
@@ -62,7 +62,7 @@ def identify(headers: Mapping[str, str], secret: str, client: str | None) -> Ide
     if not secret:
         if user or shown:
             raise ForgedError("The request names a user, and no proxy is known.", f"Set {SECRET_VARIABLE}.")
-        if not _is_local(headers, client):
+        if not is_local(headers, client):
             raise ForgedError(
                 "Without a proxy only this machine is let in, by the name localhost.",
                 f"For others, put the proxy in front and set {SECRET_VARIABLE}.",
@@ -81,6 +81,7 @@ def _text(value: str) -> str:
     return value.encode("latin-1", "replace").decode("utf-8", "replace").strip()
 
 
-def _is_local(headers: Mapping[str, str], client: str | None) -> bool:
-    named = urlsplit(f"//{headers.get('host', '')}").hostname in _LOCAL_NAMES
+def is_local(headers: Mapping[str, str], client: str | None) -> bool:
+    """Whether a request comes from this machine itself: by no proxy, and by no name that a page could bind to it."""
+    named = urlsplit(f"//{headers.get('host', '')}").hostname in LOCAL_NAMES
     return client in _LOOPBACK and named and not any(name in headers for name in _FORWARDED)

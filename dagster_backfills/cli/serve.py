@@ -9,10 +9,10 @@ import uvicorn
 from dagster_backfills.cli.output import say
 from dagster_backfills.cli.up import require_free
 from dagster_backfills.errors import UserError
+from dagster_backfills.identity import LOCAL_NAMES
 from dagster_backfills.postgres.embedded import resolve_database_url
 from dagster_backfills.postgres.migrations import require_migrations
 from dagster_backfills.web.app import create_app
-from dagster_backfills.web.auth import LOOPBACK
 from dagster_backfills.web.settings import Settings
 
 app = typer.Typer()
@@ -30,7 +30,7 @@ def serve(
 ) -> None:
     """Serve the API and its pages until Ctrl-C. Runs are started by the daemon: `backfills up`, or your own."""
     settings = Settings.from_environment()
-    if host not in (*LOOPBACK, "localhost") and not settings.proxy_secret and not settings.tokens:
+    if host not in LOCAL_NAMES and not settings.proxy_secret and not settings.tokens:
         raise UserError(
             f"Nobody could be let in at {host}: there is no token, and no proxy.",
             "Set BACKFILLS_TOKENS or BACKFILLS_PROXY_SECRET, or serve 127.0.0.1.",

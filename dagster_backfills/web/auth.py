@@ -9,13 +9,11 @@ from urllib.parse import urlsplit
 
 from starlette.requests import Request
 
+from dagster_backfills.identity import SECRET_HEADER, USER_HEADER, is_local
 from dagster_backfills.web.refusals import Refused
 from dagster_backfills.web.settings import SCOPES, Settings
 
 READING = ("GET", "HEAD", "OPTIONS")
-LOOPBACK = ("127.0.0.1", "::1")
-_LOCAL_NAMES = (*LOOPBACK, "localhost")
-_FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-user", "x-real-ip")
 OPEN_PATHS = ("/health", "/openapi.json")
 _FOR_PROGRAMS = ("/api/", "/import/")
 
@@ -60,7 +58,7 @@ def identify(request: Request, settings: Settings) -> Identity:
         return _by_token(given.strip(), settings)
     if settings.proxy_secret:
         return _by_proxy(request, settings.proxy_secret)
-    if _is_local(request):
+    if is_local(request.headers, request.client.host if request.client else None):
         return Identity("local", frozenset(SCOPES), "this machine")
     return NOBODY
 
@@ -76,7 +74,7 @@ def _by_token(given: str, settings: Settings) -> Identity:
 
 
 def _by_proxy(request: Request, secret: str) -> Identity:
-    shown, user = request.headers.get("x-proxy-secret", ""), request.headers.get("x-forwarded-user", "")
+    shown, user = request.headers.get(SECRET_HEADER, ""), request.headers.get(USER_HEADER, "")
     genuine = hmac.compare_digest(shown.encode(), secret.encode())
     if (shown or user) and not genuine:
         raise Refused(401, "This request does not come from the proxy.", "Ask the proxy's address.")
@@ -85,13 +83,6 @@ def _by_proxy(request: Request, secret: str) -> Identity:
     operates = request.headers.get("x-forwarded-role", "") == "operator"
     scopes = SCOPES if operates else [f"{scope}:read" for scope in SCOPES]
     return Identity(user, frozenset(scopes), "proxy")
-
-
-def _is_local(request: Request) -> bool:
-    """Whether it comes from this machine itself: through no proxy, and by no name that a page could bind to it."""
-    named = urlsplit(f"//{request.headers.get('host', '')}").hostname in _LOCAL_NAMES
-    through = any(name in request.headers for name in _FORWARDED)
-    return bool(request.client and request.client.host in LOOPBACK and named and not through)
 
 
 def require(request: Request, scope: str) -> Identity:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from dagster_backfills.environment import from_environment
 from dagster_backfills.errors import UserError
+from dagster_backfills.identity import SECRET_VARIABLE
 from dagster_backfills.state import state_dir
 
 SCOPES = ("imports", "jobs", "cron", "backfills")
@@ -57,10 +58,10 @@ class Settings:
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
         """Raises UserError that names the variable that is wrong."""
         given = os.environ if environment is None else environment
-        secret = given.get("BACKFILLS_PROXY_SECRET", "").strip()
+        secret = given.get(SECRET_VARIABLE, "").strip()
         if secret and len(secret) < _SHORTEST:
             raise UserError(
-                f"BACKFILLS_PROXY_SECRET has fewer than {_SHORTEST} characters.", "openssl rand -hex 24"
+                f"{SECRET_VARIABLE} has fewer than {_SHORTEST} characters.", "openssl rand -hex 24"
             )
         return cls(
             _tokens(given),
