@@ -181,6 +181,12 @@ def test_of_two_addresses_the_one_that_the_message_quotes_is_to_blame():
     assert blamed("Invalid email format: Nobody; Invalid rating: 9", fields) == ["volunteer_email", "rating"]
 
 
+def test_a_semicolon_in_a_value_ends_no_message():
+    fields = {"participant_email": "ada@x.org", "volunteer_email": "bob; carol"}
+    message = "Invalid email format: bob; carol; Invalid rating: 9"
+    assert blamed(message, fields) == ["volunteer_email", "rating"]
+
+
 def test_users_that_come_close_are_of_the_same_domain_or_name(conn):
     add_users(conn)
     # To the last of these, seven come as close as each other.

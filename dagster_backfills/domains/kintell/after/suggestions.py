@@ -8,6 +8,7 @@ import psycopg
 
 from dagster_backfills.domains.kintell.file.columns import KNOWN
 from dagster_backfills.domains.kintell.rows.rules import LEVELS, PLAIN_ADDRESS
+from dagster_backfills.domains.kintell.rows.verdict import messages
 from dagster_backfills.domains.kintell.statements import statements
 
 # The columns that a message blames, by how it begins.
@@ -34,7 +35,7 @@ _ADDRESSES = ("participant_email", "volunteer_email")
 def blamed(message: str, fields: Mapping[str, str]) -> list[str]:
     """The columns whose values a row's message is about, in the file's usual order."""
     found: set[str] = set()
-    for part in message.split("; "):
+    for part in messages(message):
         columns = next((columns for begin, columns in BLAMED.items() if part.startswith(begin)), ())
         said = part.partition(": ")[2].casefold()
         named = [name for name in columns if said and fields.get(name, "").strip().casefold() == said]

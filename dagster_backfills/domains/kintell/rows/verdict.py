@@ -93,7 +93,7 @@ class ImportPreview:
             self.failed += 1
             if len(self.errors) < SHOWN_ERRORS:
                 self.errors.append((number, message))
-            parts = {kind_of(part): part for part in reversed(re.split(NEXT, message))}
+            parts = {kind_of(part): part for part in reversed(messages(message))}
             self.kinds.update(parts.keys())
             for kind, part in parts.items():
                 self.firsts.setdefault(kind, (number, part))
@@ -125,6 +125,11 @@ class ImportPreview:
             "missing_users": len(self.missing),
             "missing": dict(islice(self.missing.items(), 1000)),
         }
+
+
+def messages(joined: str) -> list[str]:
+    """A row's messages, one by one."""
+    return re.split(NEXT, joined)
 
 
 def kind_of(message: str) -> str:
