@@ -82,6 +82,22 @@ def test_the_next_tick_is_the_schedules_own(without: Any) -> None:
     assert private.next_tick("30 1 * * *", "UTC", now) is None
 
 
+def test_a_check_of_a_day_is_told_without_its_materialization(without: Any) -> None:
+    result = dg.AssetCheckResult(passed=False, severity=dg.AssetCheckSeverity.WARN, description="two members")
+    key = dg.AssetKey(["scoring", "commitment_scores"])
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.report_runless_asset_event(dg.AssetMaterialization(key, partition="2024-01-01"))
+
+        def told() -> dg.AssetCheckEvaluation:
+            return private.evaluated(instance, key, "2024-01-01", result, "covers_all")
+
+        target = told().target_materialization_data
+        assert target is not None and target.run_id == ""
+        without("dagster._core.definitions.asset_checks")
+        bare = told()
+    assert (bare.target_materialization_data, bare.passed, bare.partition) == (None, False, "2024-01-01")
+
+
 def test_an_output_whose_partitions_can_not_be_narrowed_keeps_them() -> None:
     class Another:
         asset_partitions_def = dg.StaticPartitionsDefinition(["a", "b"])
