@@ -17,7 +17,6 @@ import typer
 
 from dagster_backfills.cli.domain_runs import launch
 from dagster_backfills.cli.launch import CODE_LOCATION
-from dagster_backfills.cli.names import the_one
 from dagster_backfills.cli.scoring.days import Scoring
 from dagster_backfills.components.building import Backfill
 from dagster_backfills.components.loading import (
@@ -34,6 +33,7 @@ from dagster_backfills.domain_switches import switched_off
 from dagster_backfills.engine.selection import Which
 from dagster_backfills.errors import NotUsableError, UserError
 from dagster_backfills.instance.dagster_home import dagster_environment
+from dagster_backfills.names import the_one
 from dagster_backfills.postgres.migrations import require_migrations
 from dagster_backfills.postgres.values import show_every_value
 

@@ -13,13 +13,13 @@ from dagster_backfills.cli.domain_runs import database, launch
 from dagster_backfills.cli.errors import FAILURES
 from dagster_backfills.cli.kintell.show import show_job
 from dagster_backfills.cli.kintell.watch import newest_job_of_run, watch_import
-from dagster_backfills.cli.names import the_one
 from dagster_backfills.cli.output import say
 from dagster_backfills.domains.kintell.after.error_file import frequent_errors
 from dagster_backfills.domains.kintell.file.dialect import ReadAs, to_plain_csv
 from dagster_backfills.domains.kintell.file.files import open_file
 from dagster_backfills.domains.kintell.file.mapping import mapped_header
 from dagster_backfills.domains.kintell.importing.account import ImportJob, load_job
+from dagster_backfills.names import the_one
 
 LOOKED_AT = 1024 * 1024  # bytes of a converted file, for its header
 _JOBS = "select id, file_name from kintell.backfill_jobs order by created_at desc"

@@ -9,9 +9,9 @@ from uuid import UUID
 
 import psycopg
 
-from dagster_backfills.cli.names import the_one
 from dagster_backfills.domains.queue import queue
 from dagster_backfills.errors import UserError
+from dagster_backfills.names import the_one
 
 
 def job_id_of(conn: psycopg.Connection[Any], text: str) -> UUID:

@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 
 from dagster_backfills.cli.domain_runs import database, launch
-from dagster_backfills.cli.names import the_one
 from dagster_backfills.cli.output import Json, print_fields, print_json
 from dagster_backfills.cli.scoring.days import JOB, day_of
 from dagster_backfills.domains.scoring.status import chain_of
+from dagster_backfills.names import the_one
 
 app = typer.Typer(no_args_is_help=True, help="Commitment, churn risk and coach actions: one gym alone.")
 _OPS = ("scoring__commitment_scores", "scoring__churn_risk_scores", "scoring__coach_actions")

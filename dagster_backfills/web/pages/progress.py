@@ -3,13 +3,13 @@
 Ids are the source systems' own texts, so they stand in the query of an address, which takes any.
 """
 
-import unicodedata
 from itertools import groupby
 from pathlib import Path
 
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from dagster_backfills.names import fold
 from dagster_backfills.postgres.statements import load_statements
 from dagster_backfills.web.pages.visit import Visit, page, rows
 
@@ -23,7 +23,7 @@ def cohorts(visit: Visit) -> Response:
     with visit.database() as conn:
         # Folded here and not in SQL: what `lower()` knows of other alphabets depends on the database's locale.
         named = rows(conn, SQL, "names") if find else []
-        ids = [row["id"] for row in named if _folded(find) in _folded(row["name"])] if find else None
+        ids = [row["id"] for row in named if fold(find) in fold(row["name"])] if find else None
         found = rows(conn, SQL, "cohorts", ids=ids, after=after, most=COHORTS + 1)
     listed = found[:COHORTS]
     schools = [
@@ -48,10 +48,6 @@ def cohort(visit: Visit) -> Response:
         "cohort.html", cohort=found[0], students=students[:STUDENTS], more=len(students) > STUDENTS,
         first=after is None,
     )  # fmt: skip
-
-
-def _folded(text: str) -> str:
-    return unicodedata.normalize("NFC", text).casefold()
 
 
 routes = [page("/progress", cohorts), page("/progress/cohort", cohort)]

@@ -2,8 +2,8 @@
 
 import pytest
 
-from dagster_backfills.cli.names import the_one
 from dagster_backfills.errors import UserError
+from dagster_backfills.names import the_one
 
 THERE = {
     "c-1": "Autumn 50% intake",
