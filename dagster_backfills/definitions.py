@@ -1,5 +1,6 @@
 """The code location: everything below `defs/`, without the domains that are switched off, each run in one process."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,14 @@ _DEFS = Path(__file__).parent / "defs"
 
 @dg.definitions
 def defs() -> dg.Definitions:
+    with warnings.catch_warnings():
+        # What Dagster calls beta is chosen, and pinned: said at each load, it would bury all else.
+        for kind in (dg.BetaWarning, dg.PreviewWarning):
+            warnings.simplefilter("ignore", kind)
+        return _loaded()
+
+
+def _loaded() -> dg.Definitions:
     tree, off = dg.ComponentTree.for_project(_DEFS), switched_off()
     entries = [at for at in sorted(_DEFS.iterdir()) if _is_loaded(at, off)] if off else [None]
     loaded = dg.Definitions.merge(*(tree.build_defs(entry) for entry in entries))

@@ -227,3 +227,9 @@ def test_the_location_loads_every_way_that_dagster_offers(
         [script, *command[1:]], cwd=project_root, capture_output=True, text=True, timeout=240, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_load_does_not_bury_what_is_said_under_warnings_of_dagsters_own() -> None:
+    load = "import warnings; warnings.simplefilter('always'); from dagster_backfills.definitions import defs; defs()"
+    done = subprocess.run([sys.executable, "-c", load], capture_output=True, text=True, check=True)
+    assert "BetaWarning" not in done.stderr and "PreviewWarning" not in done.stderr
