@@ -120,9 +120,13 @@ def test_followers_are_told_of_every_change_until_their_jobs_have_ended(server, 
             assert {next(told)[1]["id"] for _ in ids} == {*ids}
             assert {next(everything)[1]["id"] for _ in ids} == {*ids}
             client.post(f"/api/jobs/{ids[0]}/cancel")
-            name, job = next(told)
+            # What they were enqueued as may be told once more, where its notice was read late.
+            name, job = next(each for each in told if each[1].get("status") != "pending")
             assert (name, job["id"], job["status"]) == ("job", ids[0], "cancelled")
-            assert next(everything)[1]["status"] == "cancelled"
+            assert (
+                next(each for _, each in everything if each.get("status") != "pending")["status"]
+                == "cancelled"
+            )
             # Twenty at once: the database tells of their number only.
             conn.execute(
                 "select jobs.enqueue_background_jobs('sop_generation', array_agg(j.input_data)) from ("

@@ -53,8 +53,11 @@ def mixed_rows(n: int) -> list[dict[str, str]]:
 
 
 def csv_text(rows: Iterable[dict[str, str]], columns: Iterable[str] = COLUMNS) -> str:
-    out = io.StringIO()
-    writer = csv.DictWriter(out, list(columns), extrasaction="ignore", lineterminator="\n")
+    out, rows = io.StringIO(), list(rows)
+    # A writer that ends lines by LF leaves a lone CR unquoted, which would be another line.
+    lone = any("\r" in value for row in rows for value in row.values())
+    quoting = csv.QUOTE_ALL if lone else csv.QUOTE_MINIMAL
+    writer = csv.DictWriter(out, list(columns), extrasaction="ignore", lineterminator="\n", quoting=quoting)
     writer.writeheader()
     writer.writerows(rows)
     return out.getvalue()

@@ -86,7 +86,7 @@ def test_an_error_file_of_mapped_headers_comes_back_as_it_went(place, bring, con
     text = "".join(stream_errors(conn, done))
     assert text.startswith(GERMAN)
     fixed = tmp_path / "fixed.csv"
-    fixed.write_text(text.replace(",9,", ",4,"))
+    fixed.write_text(text.replace(',"9",', ',"4",'))
     assert bring(str(fixed)).inserted_rows == 1
 
 
