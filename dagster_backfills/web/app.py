@@ -55,4 +55,4 @@ async def _lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
     finally:
         await run_in_threadpool(events.stop)
-        actions.launcher.close()
+        actions.runs.launcher.close()

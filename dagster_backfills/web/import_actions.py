@@ -1,7 +1,6 @@
 """An import's life, as pages and API do it: start, resume, pause, cancel, replay, roll back. Not here: its rows."""
 
 import shutil
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,9 +20,9 @@ from dagster_backfills.domains.kintell.importing.account import ImportJob, load_
 from dagster_backfills.domains.kintell.importing.importer import open_unchanged
 from dagster_backfills.domains.kintell.statements import statements
 from dagster_backfills.errors import NotUsableError, UserError
-from dagster_backfills.instance.launching import Launcher
 from dagster_backfills.web.database import Database
 from dagster_backfills.web.refusals import Refused
+from dagster_backfills.web.runs import Runs
 from dagster_backfills.web.settings import Settings
 from dagster_backfills.web.uploads import checked_name, digest_of, refuse_bomb
 
@@ -41,18 +40,15 @@ class Started:
     preflight: Preflight
 
 
+@dataclass(frozen=True)
 class ImportActions:
-    """Part of `Actions`."""
+    """Those of imports. What takes time is queued as a run, one for a job at a time."""
 
     settings: Settings
     database: Database
-    launcher: Launcher
-    one_at_a_time: threading.Lock
+    runs: Runs
 
-    def unfinished_run(self, job: str, tags: Mapping[str, str]) -> str | None:
-        raise NotImplementedError
-
-    def find_import(self, conn: psycopg.Connection[Any], job: str) -> ImportJob:
+    def find(self, conn: psycopg.Connection[Any], job: str) -> ImportJob:
         """The job. Raises `Refused` (404) where there is none."""
         try:
             return load_job(conn, job)
@@ -61,7 +57,7 @@ class ImportActions:
         except UserError:
             raise Refused(404, f"There is no import job {job}.") from None
 
-    def start_import(self, path: Path, name: str, who: str, **options: Any) -> Started:
+    def start(self, path: Path, name: str, who: str, **options: Any) -> Started:
         """Keep a file that was sent, register it, and queue its import. `path` is taken, or gone.
 
         options: fields of `ImportSessions`. Raises UserError for a file that can't be imported: nothing of it is kept.
@@ -78,7 +74,7 @@ class ImportActions:
                 job = load_job(conn, found.job)
             return Started(job, self._import(job, who, config), found.existing, found.preflight)
 
-    def resume_import(
+    def resume(
         self, job: str, who: str, path: Path | None = None, name: str = "", **options: Any
     ) -> tuple[ImportJob, str]:
         """Queue a run that goes on with a job; returns both. With a file, that must be the job's own.
@@ -88,10 +84,10 @@ class ImportActions:
         config, kintell = checked_options(options), KintellSettings()
         config.pop("on_duplicate", None)
         with self.database() as conn:
-            found = self.find_import(conn, job)
+            found = self.find(conn, job)
             with conflicts():
                 found.check_claimable("import")
-            if run := self.unfinished_run("", {TAG: str(found.id)}):
+            if run := self.runs.unfinished("", {TAG: str(found.id)}):
                 raise Refused(409, f"Run {run} works on job {job} already.", "Watch its status.")
             if path is None:
                 open_unchanged(found, kintell.allowed)
@@ -108,40 +104,38 @@ class ImportActions:
 
     def _import(self, job: ImportJob, who: str, config: Mapping[str, Any]) -> str:
         tags = {TAG: str(job.id)}
-        with self.one_at_a_time:
-            run = self.unfinished_run("", tags)
-            return run or self.launcher.submit(IMPORT, {"job": str(job.id), **config}, tags, who)
+        with self.runs.one_at_a_time:
+            run = self.runs.unfinished("", tags)
+            return run or self.runs.submit(IMPORT, {"job": str(job.id), **config}, who, tags)
 
-    def pause_import(self, job: str) -> ImportJob:
+    def pause(self, job: str) -> ImportJob:
         """Stop it at once; it can be resumed."""
         return self._set_status(job, "pause")
 
-    def cancel_import(self, job: str) -> ImportJob:
+    def cancel(self, job: str) -> ImportJob:
         """Stop it for good; what was imported stays."""
         return self._set_status(job, "cancel")
 
     def _set_status(self, job: str, verb: str) -> ImportJob:
         with self.database() as conn:
-            self.find_import(conn, job)
+            self.find(conn, job)
             with conflicts():
                 return set_status(conn, job, verb)
 
-    def replay_import(
-        self, job: str, who: str, *, create_missing_users: bool = False
-    ) -> tuple[ImportJob, str]:
+    def replay(self, job: str, who: str, *, create_missing_users: bool = False) -> tuple[ImportJob, str]:
         """Queue another try for a job's rejected rows."""
         config = {"job": job, "create_missing_users": create_missing_users}
         return self._after(job, "replay", "replay_kintell_errors", config, who)
 
-    def preview_import_rollback(self, job: str) -> tuple[ImportJob, Preview]:
+    def preview_rollback(self, job: str) -> tuple[ImportJob, Preview]:
         """What a rollback would remove, restore and keep."""
         with self.database() as conn:
-            found = self.find_import(conn, job)
+            found = self.find(conn, job)
             with conflicts():
                 found.check_claimable("rollback")
             return found, preview_rollback(conn, found.id)
 
-    def rollback_import(self, job: str, who: str) -> tuple[ImportJob, str]:
+    def rollback(self, job: str, who: str) -> tuple[ImportJob, str]:
         """Queue the rollback."""
         config = {"job": job, "dry_run": False}
         return self._after(job, "rollback", "rollback_kintell_import", config, who)
@@ -150,15 +144,15 @@ class ImportActions:
         self, job: str, activity: str, dagster_job: str, config: Mapping[str, Any], who: str
     ) -> tuple[ImportJob, str]:
         with self.database() as conn:
-            found = self.find_import(conn, job)
+            found = self.find(conn, job)
         with conflicts():
             found.check_claimable(activity)
         tags = {TAG: str(found.id)}
-        with self.one_at_a_time:
-            if run := self.unfinished_run("", tags):
+        with self.runs.one_at_a_time:
+            if run := self.runs.unfinished("", tags):
                 raise Refused(409, f"Run {run} works on job {job} already.", "Wait until it has ended.")
             config = {**config, "job": str(found.id)}
-            return found, self.launcher.submit(dagster_job, config, tags, who)
+            return found, self.runs.submit(dagster_job, config, who, tags)
 
 
 def checked_options(options: Mapping[str, Any]) -> dict[str, Any]:

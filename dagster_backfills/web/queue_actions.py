@@ -1,7 +1,7 @@
 """Background jobs, as pages and API put them in, cancel and retry them, and have them worked off."""
 
-import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -11,25 +11,22 @@ from dagster_backfills.domains.queue import queue
 from dagster_backfills.domains.queue.draining import DrainPolicy, runs_to_launch
 from dagster_backfills.domains.queue.errors import UnknownJobType
 from dagster_backfills.domains.queue.registry import known_hint
-from dagster_backfills.instance.launching import Launcher
 from dagster_backfills.web.auth import Identity
 from dagster_backfills.web.database import Database
 from dagster_backfills.web.refusals import Refused, not_found
+from dagster_backfills.web.runs import Runs
 
 DRAIN = "drain_background_jobs"
 
 
+@dataclass(frozen=True)
 class QueueActions:
-    """Part of `Actions`. A job of another owner's is not there."""
+    """A job of another owner's is not there."""
 
     database: Database
-    launcher: Launcher
-    one_at_a_time: threading.Lock
+    runs: Runs
 
-    def unfinished_run(self, job: str, tags: Mapping[str, str]) -> str | None:
-        raise NotImplementedError
-
-    def find_job(self, conn: psycopg.Connection[Any], job: str, who: Identity) -> dict[str, Any]:
+    def find(self, conn: psycopg.Connection[Any], job: str, who: Identity) -> dict[str, Any]:
         """Everything about a job. Raises `Refused` (404) where there is none of theirs."""
         try:
             found = queue.rows(conn, "one_job", job_id=UUID(job))
@@ -39,7 +36,7 @@ class QueueActions:
             raise not_found(f"job {job}")
         return found[0]
 
-    def enqueue_job(self, who: Identity, job_type: str, input_data: dict[str, Any], **more: Any) -> UUID:
+    def enqueue(self, who: Identity, job_type: str, input_data: dict[str, Any], **more: Any) -> UUID:
         """Put one in. `more` is what `queue.enqueue` takes. Raises UserError for an input that does not fit."""
         given: queue.Owner = more.pop("owner", None) or queue.Owner()
         owner = queue.Owner(
@@ -53,24 +50,24 @@ class QueueActions:
                 raise Refused(409, "This unique key is taken.", "Choose another.")
         return made
 
-    def cancel_job(self, job: str, who: Identity, reason: str = "") -> dict[str, Any]:
+    def cancel(self, job: str, who: Identity, reason: str = "") -> dict[str, Any]:
         """Cancel one that waits or is at work. Raises `Refused` (409) for one that has ended."""
         with self.database() as conn:
-            found = self.find_job(conn, job, who)
+            found = self.find(conn, job, who)
             before = queue.cancel(conn, found["id"], reason or None)
             if before not in ("pending", "processing"):
                 raise Refused(409, f"Job {job} is {before} already.")
-            return self.find_job(conn, job, who)
+            return self.find(conn, job, who)
 
-    def retry_job(self, job: str, who: Identity) -> dict[str, Any]:
+    def retry(self, job: str, who: Identity) -> dict[str, Any]:
         """Try a failed one again, with all its retries. Raises `Refused` (409) for one that has not failed."""
         with self.database() as conn:
-            found = self.find_job(conn, job, who)
+            found = self.find(conn, job, who)
             if not queue.retry(conn, [found["id"]]):
                 raise Refused(409, f"Job {job} is {found['status']}: only failed jobs can be retried.")
-            return self.find_job(conn, job, who)
+            return self.find(conn, job, who)
 
-    def process_jobs(self, job_types: Sequence[str], who: str) -> tuple[str | None, dict[str, int]]:
+    def process(self, job_types: Sequence[str], who: str) -> tuple[str | None, dict[str, int]]:
         """See to it that a run works the queue off: the one at work, or a new one where these wait.
 
         Returns the run and how many wait, by type. A run works off whatever waits. Raises UnknownJobType.
@@ -85,12 +82,12 @@ class QueueActions:
             rows = queue.rows(conn, "waiting_by_type", job_types=wanted)
             [work] = queue.rows(conn, "waiting_work")
         waiting = dict.fromkeys(wanted, 0) | {row["job_type"]: row["waiting"] for row in rows}
-        with self.one_at_a_time:
-            active, policy = self.unfinished_run(DRAIN, {}), DrainPolicy.from_environment()
+        with self.runs.one_at_a_time:
+            active, policy = self.runs.unfinished(DRAIN, {}), DrainPolicy.from_environment()
             due = sum(waiting.values())
             if not runs_to_launch(due, work["oldest_seconds"], int(active is not None), policy):
                 return active, waiting
-            return self.launcher.submit(DRAIN, {"concurrency": policy.concurrency}, {}, who), waiting
+            return self.runs.submit(DRAIN, {"concurrency": policy.concurrency}, who), waiting
 
 
 def _own(field: str, own: str | None, given: str | None) -> str | None:

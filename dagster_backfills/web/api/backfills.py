@@ -22,12 +22,13 @@ from dagster_backfills.domains.training.status import (
 from dagster_backfills.engine.selection import Which
 from dagster_backfills.errors import NotUsableError, UserError
 from dagster_backfills.postgres.statements import load_statements
-from dagster_backfills.web.actions import Actions, RunState, postgres_of
+from dagster_backfills.web.actions import Actions, postgres_of
 from dagster_backfills.web.api.calls import Body, Call, call, camel
 from dagster_backfills.web.auth import require
 from dagster_backfills.web.database import Database
 from dagster_backfills.web.limits import json_body
 from dagster_backfills.web.refusals import Refused, answer
+from dagster_backfills.web.runs import RunState
 
 STATEMENTS = load_statements(Path(__file__).parents[1] / "queries.sql")
 TRAINING = "training_completions"
@@ -73,13 +74,13 @@ def plan(call: Call) -> Any:
 def run(call: Call) -> Any:
     wanted = call.read(Choice)
     run_id = call.actions.launch(call.path("name"), call.by, wanted.chosen, wanted.partitions)
-    return said_of(call.database, call.actions.run(run_id))
+    return said_of(call.database, call.actions.runs.state(run_id))
 
 
 def status(call: Call) -> Any:
     """What needs work, and the newest runs."""
     backfill = call.actions.backfill(call.path("name"))
-    instance = call.actions.launcher.instance
+    instance = call.actions.runs.instance
     counts = {}
     with postgres_of(backfill).connect() as conn:
         for which in (Which.all, Which.needed, Which.stale, Which.missing, Which.failed):
@@ -139,14 +140,14 @@ def _report(database: Database, run_id: str) -> dict[str, Any]:
 
 
 def one_run(call: Call) -> Any:
-    return said_of(call.database, call.actions.run(call.path("run")))
+    return said_of(call.database, call.actions.runs.state(call.path("run")))
 
 
 async def ended(actions: Actions, run_id: str, seconds: float) -> RunState:
     """How a run stands when it has ended, or after so many seconds, of which only some are allowed."""
     deadline = time.monotonic() + min(seconds, actions.settings.limits.wait_seconds)
     while True:
-        state = await run_in_threadpool(actions.run, run_id)
+        state = await run_in_threadpool(actions.runs.state, run_id)
         if state.finished or time.monotonic() > deadline:
             return state
         await asyncio.sleep(_LOOK_SECONDS)

@@ -13,11 +13,12 @@ from dagster_backfills.domains.scoring.chain import newest_day
 from dagster_backfills.domains.scoring.days import utc_now
 from dagster_backfills.domains.scoring.status import chain_of
 from dagster_backfills.domains.scoring.tables import ACTIONS, CHURN, COMMITMENT
-from dagster_backfills.web.actions import Actions, RunState
+from dagster_backfills.web.actions import Actions
 from dagster_backfills.web.api.backfills import STATEMENTS, ended
 from dagster_backfills.web.auth import Identity, require
 from dagster_backfills.web.database import Database
 from dagster_backfills.web.refusals import Refused, answer
+from dagster_backfills.web.runs import RunState
 
 LINKS = {
     "commitment-scores": (COMMITMENT.asset, "commitment_scores_job"),
@@ -34,7 +35,7 @@ async def link(request: Request) -> Response:
     began = time.monotonic()
     day = await run_in_threadpool(_day, actions.database, request.query_params.get("date", ""))
     tags = {"dagster/partition": day.isoformat()}
-    run_id = await run_in_threadpool(actions.run_once, job, None, tags, who.name)
+    run_id = await run_in_threadpool(actions.runs.once, job, None, who.name, tags)
     state = await ended(actions, run_id, actions.settings.limits.wait_seconds)
     said = await run_in_threadpool(_said, actions.database, asset, day, state)
     code = 200 if state.succeeded else 500 if state.finished else 202

@@ -38,7 +38,7 @@ def _look(actions: Actions, events: JobEvents) -> tuple[str, list[str]]:
         return "unavailable", [redact(explained(error)[1])]
     problems = [] if events.listening else ["Changes of jobs are not heard, and followers not told."]
     try:
-        beats = actions.launcher.instance.get_daemon_heartbeats().values()
+        beats = actions.runs.instance.get_daemon_heartbeats().values()
         newest = max((beat.timestamp for beat in beats), default=0.0)
         if datetime.now(UTC).timestamp() - newest > _SILENT_SECONDS:
             problems.append("Dagster's daemon is silent: what is launched waits until it works.")

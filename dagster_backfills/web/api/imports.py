@@ -94,7 +94,7 @@ async def start(request: Request) -> Response:
     try:
         if path is None:
             raise Refused(400, "No file was sent.", "curl -F file=@sessions.csv …, or give uploadId.")
-        done = await run_in_threadpool(actions.start_import, path, name, who.name, **options)
+        done = await run_in_threadpool(actions.imports.start, path, name, who.name, **options)
     finally:
         _clean(actions, path, upload)
     preflight = done.preflight
@@ -113,7 +113,7 @@ async def resume(request: Request) -> Response:
     path, name, options, upload = await _file(request, who, actions)
     try:
         job, run = await run_in_threadpool(
-            actions.resume_import, request.path_params["job"], who.name, path, name, **options
+            actions.imports.resume, request.path_params["job"], who.name, path, name, **options
         )
     finally:
         _clean(actions, path, upload)
@@ -158,7 +158,7 @@ async def _file(
 
 def status(call: Call) -> Any:
     with call.database() as conn:
-        return shown(call.actions.find_import(conn, call.path("job")))
+        return shown(call.actions.imports.find(conn, call.path("job")))
 
 
 def newest(call: Call) -> Any:
@@ -169,7 +169,7 @@ def newest(call: Call) -> Any:
 def errors(call: Call) -> Response:
     """The rejected rows, in the form that `Accept` asks for."""
     with call.database() as conn:
-        job = call.actions.find_import(conn, call.path("job"))
+        job = call.actions.imports.find(conn, call.path("job"))
     asked = [part.split(";")[0].strip() for part in call.request.headers.get("accept", "*/*").split(",")]
     kind = next((k for k in FORMATS if k in asked), None)
     if kind is None and not {"*/*", "text/*", ""} & {*asked}:
@@ -178,16 +178,16 @@ def errors(call: Call) -> Response:
 
 
 def pause(call: Call) -> Any:
-    return shown(call.actions.pause_import(call.path("job")))
+    return shown(call.actions.imports.pause(call.path("job")))
 
 
 def cancel(call: Call) -> Any:
-    return shown(call.actions.cancel_import(call.path("job")))
+    return shown(call.actions.imports.cancel(call.path("job")))
 
 
 def replay(call: Call) -> Any:
     wanted = call.read(Replay)
-    job, run = call.actions.replay_import(
+    job, run = call.actions.imports.replay(
         call.path("job"), call.by, create_missing_users=wanted.create_missing_users
     )
     return {**shown(job), "runId": run}
@@ -195,9 +195,9 @@ def replay(call: Call) -> Any:
 
 def rollback(call: Call) -> Any:
     if call.read(Rollback).dry_run:
-        job, preview = call.actions.preview_import_rollback(call.path("job"))
+        job, preview = call.actions.imports.preview_rollback(call.path("job"))
         return answer({**shown(job), **asdict(preview), "dryRun": True})
-    job, run = call.actions.rollback_import(call.path("job"), call.by)
+    job, run = call.actions.imports.rollback(call.path("job"), call.by)
     return {**shown(job), "runId": run, "dryRun": False}
 
 

@@ -66,7 +66,7 @@ def enqueue(call: Call) -> Any:
     wanted = call.read(Enqueue)
     if wanted.run_after is not None and wanted.run_after.tzinfo is None:
         raise Refused(422, "runAfter has no time zone.", "Write it so: 2026-06-30T12:00:00Z.")
-    job = call.actions.enqueue_job(
+    job = call.actions.queue.enqueue(
         call.who,
         wanted.job_type,
         wanted.input_data,
@@ -78,7 +78,7 @@ def enqueue(call: Call) -> Any:
         then=[queue.Step(step.job_type, step.input_data) for step in wanted.then],
     )
     with call.database() as conn:
-        return camel(call.actions.find_job(conn, str(job), call.who))
+        return camel(call.actions.queue.find(conn, str(job), call.who))
 
 
 def listed(call: Call) -> Any:
@@ -96,22 +96,22 @@ def listed(call: Call) -> Any:
 
 def show(call: Call) -> Any:
     with call.database() as conn:
-        return camel(call.actions.find_job(conn, call.path("job"), call.who))
+        return camel(call.actions.queue.find(conn, call.path("job"), call.who))
 
 
 def cancel(call: Call) -> Any:
-    return camel(call.actions.cancel_job(call.path("job"), call.who, call.read(Cancel).reason))
+    return camel(call.actions.queue.cancel(call.path("job"), call.who, call.read(Cancel).reason))
 
 
 def retry(call: Call) -> Any:
-    return camel(call.actions.retry_job(call.path("job"), call.who))
+    return camel(call.actions.queue.retry(call.path("job"), call.who))
 
 
 def process(call: Call) -> Any:
     """Have the queue worked off."""
     if call.who.owned:
         raise Refused(403, "This token sees one owner's jobs.", "A run works off everybody's.")
-    run, waiting = call.actions.process_jobs(call.read(Process).job_types, call.by)
+    run, waiting = call.actions.queue.process(call.read(Process).job_types, call.by)
     said = f"Run {run} works them off." if run else "None of them waits."
     return {"success": True, "runId": run, "waiting": waiting, "message": said}
 

@@ -84,7 +84,7 @@ def start(visit: Visit) -> Response:
         "create_missing_users": "create_missing_users" in visit.fields,
     }
     try:
-        started = visit.actions.start_import(path, upload.file_name, visit.who.name, **options)
+        started = visit.actions.imports.start(path, upload.file_name, visit.who.name, **options)
     finally:
         if not path.exists():
             visit.actions.uploads.remove(upload)

@@ -39,7 +39,7 @@ def shown(visit: Visit) -> Response:
     """One import."""
     after = visit.query("after")
     with visit.database() as conn:
-        job = visit.actions.find_import(conn, visit.path("job"))
+        job = visit.actions.imports.find(conn, visit.path("job"))
         found = rows(
             conn,
             SQL,
@@ -101,35 +101,35 @@ def _claimable(job: ImportJob, activity: str) -> bool:
 def errors(visit: Visit, kind: str = CSV) -> Response:
     """The error file: rejected rows with what is wrong, to be mended and sent back."""
     with visit.database() as conn:
-        job = visit.actions.find_import(conn, visit.path("job"))
+        job = visit.actions.imports.find(conn, visit.path("job"))
     return rejected_rows(visit.database, job, kind)
 
 
 def rollback_preview(visit: Visit) -> Response:
     """What a rollback would do, before anything is done."""
-    job, preview = visit.actions.preview_import_rollback(visit.path("job"))
+    job, preview = visit.actions.imports.preview_rollback(visit.path("job"))
     return visit.show("rollback.html", job=job, preview=preview, may=visit.may("imports"))
 
 
 def _rollback(visit: Visit, job: str) -> None:
-    visit.actions.rollback_import(job, visit.who.name)
+    visit.actions.imports.rollback(job, visit.who.name)
 
 
 def _resume(visit: Visit, job: str) -> None:
-    visit.actions.resume_import(job, visit.who.name)
+    visit.actions.imports.resume(job, visit.who.name)
 
 
 def _replay(visit: Visit, job: str) -> None:
     create = "create_missing_users" in visit.fields
-    visit.actions.replay_import(job, visit.who.name, create_missing_users=create)
+    visit.actions.imports.replay(job, visit.who.name, create_missing_users=create)
 
 
 def _pause(visit: Visit, job: str) -> None:
-    visit.actions.pause_import(job)
+    visit.actions.imports.pause(job)
 
 
 def _cancel(visit: Visit, job: str) -> None:
-    visit.actions.cancel_import(job)
+    visit.actions.imports.cancel(job)
 
 
 def _then_shown(does: Callable[[Visit, str], None]) -> Callable[[Visit], Response]:

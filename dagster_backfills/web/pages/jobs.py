@@ -73,7 +73,7 @@ def _time_of(text: str) -> datetime | None:
 def shown(visit: Visit) -> Response:
     """One job: how far it is, what it was given, what came out, what went wrong."""
     with visit.database() as conn:
-        job = visit.actions.find_job(conn, visit.path("job"), visit.who)
+        job = visit.actions.queue.find(conn, visit.path("job"), visit.who)
         steps = rows(conn, SQL, "steps", job=job["id"])
     data = {name: pretty(job[f"{name}_data"]) for name in ("input", "output")}
     return visit.show(
@@ -83,13 +83,13 @@ def shown(visit: Visit) -> Response:
 
 def cancel(visit: Visit) -> Response:
     """Call it off, whether it waits or is at work."""
-    visit.actions.cancel_job(visit.path("job"), visit.who)
+    visit.actions.queue.cancel(visit.path("job"), visit.who)
     return _back(visit)
 
 
 def retry(visit: Visit) -> Response:
     """Try one that failed again."""
-    visit.actions.retry_job(visit.path("job"), visit.who)
+    visit.actions.queue.retry(visit.path("job"), visit.who)
     return _back(visit)
 
 
