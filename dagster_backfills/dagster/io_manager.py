@@ -162,8 +162,8 @@ class _Storing:
         for finished in runner.run(self.write_set.writes, addresses, self.keys, self.write_set.around):
             good = [key for key in finished if key not in runner.outcome.failed]
             yield from reporter.report(self._materializations(runner.outcome, good))
-            progress.step(len(finished), runner.outcome)
-        self.context.log.info(progress.line(runner.outcome))
+            progress.step(len(finished), runner)
+        self.context.log.info(progress.line(runner))
         if runner.outcome.failed:
             raise failure_of(runner.outcome, len(self.keys))
         self._describe(runner.outcome, reporter)

@@ -8,6 +8,7 @@ from typing import Any
 import dagster as dg
 
 from dagster_backfills.engine.model import Counts, Mode, Outcome
+from dagster_backfills.engine.runner import Runner
 from dagster_backfills.engine.table.catalog import Table
 
 _LOG_EVERY_SECONDS = 5.0
@@ -100,20 +101,25 @@ class ProgressLog:
     began: float = field(default_factory=time.monotonic)
     logged: float = field(default_factory=time.monotonic)
 
-    def step(self, partitions: int, outcome: Outcome) -> None:
+    def step(self, partitions: int, runner: Runner) -> None:
         self.done += partitions
         if time.monotonic() - self.logged >= _LOG_EVERY_SECONDS and self.done < self.total:
             self.logged = time.monotonic()
-            self.log(self.line(outcome))
+            self.log(self.line(runner))
 
-    def line(self, outcome: Outcome) -> str:
+    def line(self, runner: Runner) -> str:
+        """The time left goes by units where they are counted: partitions differ in size."""
+        outcome = runner.outcome
         seconds = time.monotonic() - self.began
         written = Counts()
         for asset in outcome.counts:
             written.add(outcome.total(asset))
-        left = seconds / self.done * (self.total - self.done) if self.done else 0.0
+        share = (
+            runner.units_done / runner.units_total if runner.units_total else self.done / max(self.total, 1)
+        )
+        left = seconds / share * (1 - share) if share else 0.0
         return (
-            f"{self.done:,} of {self.total:,} partitions ({100 * self.done // max(self.total, 1)} %), "
+            f"{self.done:,} of {self.total:,} partitions ({int(100 * share)} %), "
             f"{written.inserted:,} rows inserted, {written.updated:,} updated, {written.unchanged:,} unchanged, "
             f"{written.deleted:,} deleted, {len(outcome.failed):,} partitions and "
             f"{len(outcome.unit_failures):,} single units failed; "

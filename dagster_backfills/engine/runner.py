@@ -39,6 +39,7 @@ class Runner:
     log: Callable[[str], None] = lambda line: None
     outcome: Outcome = field(default_factory=Outcome)
     units_total: int | None = None
+    units_done: int = 0
     rehearsal: Rehearsal | None = None
 
     def run(
@@ -128,11 +129,13 @@ class Runner:
             self.log(
                 f"{len(resumed):,} of {len(keys):,} partitions were finished by an earlier try of this run."
             )
+            self.units_done += sum(weights.get(key, 0) for key in resumed)
             yield resumed
         left = [key for key in keys if key not in self._prior.partitions]
         for batch in batches(left, weights, work.size):
             self._pause()
             self._batch(batch, weights)
+            self.units_done += sum(weights.get(key, 0) for key in batch)
             yield batch
 
     def _batch(self, keys: list[str], weights: dict[str, int]) -> None:
