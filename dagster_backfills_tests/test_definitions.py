@@ -154,6 +154,38 @@ def test_an_assets_key_is_its_tables_address_and_its_group_the_schema(location: 
         assert node.group_name == node.key.path[0]
 
 
+def test_the_lineage_is_one_picture_and_the_queue_of_jobs_another(location: dg.Definitions) -> None:
+    graph = location.resolve_asset_graph()
+    parts: list[set[str]] = []
+    left = {node.key: node.parent_keys | node.child_keys for node in graph.asset_nodes}
+    while left:
+        part, reached = set(), {next(iter(left))}
+        while reached:
+            key = reached.pop()
+            part.add(key.path[0])
+            reached |= left.pop(key) & left.keys()
+        parts.append(part)
+    # Jobs of the queue come from applications and go to them: no other table is made of theirs.
+    assert sorted(parts, key=len) == [
+        {"jobs"},
+        {"backfill", "kintell", "operations", "progress", "scoring", "training"},
+    ]
+
+
+def test_whatever_is_no_view_is_kept_up_to_date_or_looked_at_and_a_view_says_that_it_is_one(
+    location: dg.Definitions,
+) -> None:
+    graph, repository = location.resolve_asset_graph(), location.get_repository_def()
+    jobs = {name for s in repository.schedule_defs for name in [s.job_name]}
+    jobs |= {target.job_name for s in repository.sensor_defs for target in s.targets}
+    attended = {key for name in jobs for key in repository.get_job(name).asset_layer.executable_asset_keys}
+    for node in graph.asset_nodes:
+        if "view" in node.kinds:
+            assert "A view: computed whenever it is read" in (node.description or ""), node.key
+        else:
+            assert node.automation_condition or node.key in attended, node.key
+
+
 def test_everything_that_ticks_is_on_without_anyone_turning_it_on(location: dg.Definitions) -> None:
     repository = location.get_repository_def()
     assert {s.default_status for s in repository.sensor_defs} == {dg.DefaultSensorStatus.RUNNING}
