@@ -99,6 +99,7 @@ JOBS = {
     "report_job_history",
     "rollback_kintell_import",
     "rollback_training_backfill",
+    "score_one_gym",
     "scoring_chain_job",
     "thin_dagster_event_log",
     "undo_run",
@@ -184,6 +185,18 @@ def test_whatever_is_no_view_is_kept_up_to_date_or_looked_at_and_a_view_says_tha
             assert "A view: computed whenever it is read" in (node.description or ""), node.key
         else:
             assert node.automation_condition or node.key in attended, node.key
+
+
+def test_every_launchpad_is_flat_and_says_of_each_field_what_it_is(location: dg.Definitions) -> None:
+    repository = location.get_repository_def()
+    for job in map(repository.get_job, JOBS):
+        if not job.config_mapping:
+            asked = [getattr(node.config_field.config_type, "fields", None) for node in job.all_node_defs]  # type: ignore[union-attr]
+            assert not any(asked), job.name
+            continue
+        for name, field in job.run_config_schema.config_type.fields.items():  # type: ignore[attr-defined]
+            kind = getattr(field.config_type, "inner_type", field.config_type).kind.value
+            assert field.description and "SHAPE" not in kind and kind != "SELECTOR", (job.name, name)
 
 
 def test_everything_that_ticks_is_on_without_anyone_turning_it_on(location: dg.Definitions) -> None:

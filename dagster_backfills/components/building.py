@@ -165,7 +165,7 @@ class Backfill:
         """Of partitions that are rows, by key, the oldest first: what stands behind the key in its statement."""
         cut = self.declared.partitions
         rows = self.statements[cut.keys](conn) if cut and cut.keys else []
-        return {str(key): name[0] if name else None for key, *name in rows}
+        return {str(key): str(name[0]) if any(name[:1]) else None for key, *name in rows}
 
     def add_partitions(self, instance: dg.DagsterInstance, keys: Sequence[str]) -> None:
         """Make keys known to Dagster, where the partitions are rows."""

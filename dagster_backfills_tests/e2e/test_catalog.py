@@ -38,7 +38,8 @@ _POOLS = "{ instance { concurrencyLimits { concurrencyKey } } }"
 _LAUNCH = """mutation($run: ExecutionParams!) { launchRun(executionParams: $run) { __typename
   ... on PythonError { message causes { message } } } }"""
 _PICTURES = {
-    "ui-lineage": f"/locations/{LOCATION}/asset-groups/scoring/lineage",
+    "ui-lineage": "/asset-groups",
+    "ui-lineage-scoring": f"/locations/{LOCATION}/asset-groups/scoring/lineage",
     "ui-lineage-kintell": f"/locations/{LOCATION}/asset-groups/kintell/lineage",
     "ui-asset": "/assets/progress/cohort_stats?view=overview",
     "ui-checks": "/assets/scoring/commitment_scores?view=checks&checkDetail=every_active_member_has_a_score",
