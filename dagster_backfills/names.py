@@ -43,6 +43,11 @@ def fold(text: str) -> str:
     return unicodedata.normalize("NFC", text).casefold()
 
 
+def labelled(key: str, name: str | None) -> str:
+    """A key, and its name where it has one."""
+    return f"{key} ({name})" if name else key
+
+
 def _listed(found: list[str], there: Mapping[str, str | None]) -> str:
-    said = [f"{each} ({there[each]})" if there[each] else each for each in found[:_NAMED]]
+    said = [labelled(each, there[each]) for each in found[:_NAMED]]
     return ", ".join(said) + (", …" if len(found) > _NAMED else "")

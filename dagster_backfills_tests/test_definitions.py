@@ -99,6 +99,7 @@ JOBS = {
     "report_job_history",
     "rollback_kintell_import",
     "rollback_training_backfill",
+    "score_one_gym",
     "scoring_chain_job",
     "thin_dagster_event_log",
     "undo_run",
@@ -152,6 +153,50 @@ def test_an_assets_key_is_its_tables_address_and_its_group_the_schema(location: 
     for node in graph.asset_nodes:
         assert len(node.key.path) == 2
         assert node.group_name == node.key.path[0]
+
+
+def test_the_lineage_is_one_picture_and_the_queue_of_jobs_another(location: dg.Definitions) -> None:
+    graph = location.resolve_asset_graph()
+    parts: list[set[str]] = []
+    left = {node.key: node.parent_keys | node.child_keys for node in graph.asset_nodes}
+    while left:
+        part, reached = set(), {next(iter(left))}
+        while reached:
+            key = reached.pop()
+            part.add(key.path[0])
+            reached |= left.pop(key) & left.keys()
+        parts.append(part)
+    # Jobs of the queue come from applications and go to them: no other table is made of theirs.
+    assert sorted(parts, key=len) == [
+        {"jobs"},
+        {"backfill", "kintell", "operations", "progress", "scoring", "training"},
+    ]
+
+
+def test_whatever_is_no_view_is_kept_up_to_date_or_looked_at_and_a_view_says_that_it_is_one(
+    location: dg.Definitions,
+) -> None:
+    graph, repository = location.resolve_asset_graph(), location.get_repository_def()
+    jobs = {name for s in repository.schedule_defs for name in [s.job_name]}
+    jobs |= {target.job_name for s in repository.sensor_defs for target in s.targets}
+    attended = {key for name in jobs for key in repository.get_job(name).asset_layer.executable_asset_keys}
+    for node in graph.asset_nodes:
+        if "view" in node.kinds:
+            assert "A view: computed whenever it is read" in (node.description or ""), node.key
+        else:
+            assert node.automation_condition or node.key in attended, node.key
+
+
+def test_every_launchpad_is_flat_and_says_of_each_field_what_it_is(location: dg.Definitions) -> None:
+    repository = location.get_repository_def()
+    for job in map(repository.get_job, JOBS):
+        if not job.config_mapping:
+            asked = [getattr(node.config_field.config_type, "fields", None) for node in job.all_node_defs]  # type: ignore[union-attr]
+            assert not any(asked), job.name
+            continue
+        for name, field in job.run_config_schema.config_type.fields.items():  # type: ignore[attr-defined]
+            kind = getattr(field.config_type, "inner_type", field.config_type).kind.value
+            assert field.description and "SHAPE" not in kind and kind != "SELECTOR", (job.name, name)
 
 
 def test_everything_that_ticks_is_on_without_anyone_turning_it_on(location: dg.Definitions) -> None:

@@ -113,7 +113,7 @@ class Declared:
             found = list(self.backfill.selection(instance).choose(conn, Which.all if wanted else which))
         if set(wanted) <= set(found):
             return list(dict.fromkeys(wanted)) or found
-        names = {each.partition: each.name for each in self.standings(conn)}
+        names = {each.partition: each.name for each in self.standings(conn, more=False)}
         return list(dict.fromkeys(the_one(each, names, "partition") for each in wanted))
 
     def launch(self, which: Which, keys: Sequence[str]) -> list[tuple[str, int]]:

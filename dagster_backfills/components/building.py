@@ -57,13 +57,11 @@ class Backfill:
     def own_things(self) -> list[str]:
         """What no other backfill of a project may have."""
         cut = self.partitions_def
-        sets = (
-            [f"the set of partitions {cut.name!r}"] if isinstance(cut, dg.DynamicPartitionsDefinition) else []
-        )
+        sets = [cut.name] if isinstance(cut, dg.DynamicPartitionsDefinition) else []
         return [
             f"the name {self.name!r}",
             *(f"table {'.'.join(split_table(table.table))}" for table in self.declared.tables),
-            *sets,
+            *(f"the set of partitions {name!r}" for name in sets),
         ]
 
     @cached_property
@@ -132,6 +130,7 @@ class Backfill:
         return WriteSet(
             [self.write(table, params) for table in tables],
             keys=keys,
+            names=self.names,
             partitions_def=self.partitions_def,
             batch_seconds=self.declared.batch_seconds,
         )
@@ -161,6 +160,12 @@ class Backfill:
             lambda conn: self._given(conn, due) if due else [],
             lambda conn: self._given(conn, lacking) if lacking else self._unmaterialized(conn, instance),
         )
+
+    def names(self, conn: psycopg.Connection[Any]) -> dict[str, str | None]:
+        """Of partitions that are rows, by key, the oldest first: what stands behind the key in its statement."""
+        cut = self.declared.partitions
+        rows = self.statements[cut.keys](conn) if cut and cut.keys else []
+        return {str(key): str(name[0]) if any(name[:1]) else None for key, *name in rows}
 
     def add_partitions(self, instance: dg.DagsterInstance, keys: Sequence[str]) -> None:
         """Make keys known to Dagster, where the partitions are rows."""
@@ -197,8 +202,8 @@ class Backfill:
             conn.commit()
 
     def _every(self, conn: psycopg.Connection[Any]) -> Sequence[str]:
-        if self.declared.partitions is not None and self.declared.partitions.keys is not None:
-            return [str(row[0]) for row in self.statements[self.declared.partitions.keys](conn)]
+        if isinstance(self.partitions_def, dg.DynamicPartitionsDefinition):
+            return list(self.names(conn))
         return list(self.partitions_def.get_partition_keys()) if self.partitions_def else [WHOLE]
 
     def _given(self, conn: psycopg.Connection[Any], name: str) -> Sequence[str]:
@@ -220,27 +225,26 @@ class Backfill:
     def rules(self) -> CheckRules:
         """The declared checks, and the two that hold for every backfill."""
         table = {declared.table: declared.asset for declared in self.declared.tables}
-        first = self.assets[0]
         declared = {
             name: CheckRule(
-                table[check.table] if check.table else first,
+                table[check.table] if check.table else self.assets[0],
                 check.query,
                 check.description or f"{name.replace('_', ' ').capitalize()}.",
                 warns=check.warn,
             )
             for name, check in self.declared.check_list
         }
-        common, generic = engine_rules(first, self.assets[-1], self.declared.fresh_within)
+        common, generic = engine_rules(self.assets[0], self.assets[-1], self.declared.fresh_within)
         for name in common.keys() & declared.keys():
             raise UserError(
                 f"{self.folder / 'defs.yaml'}: every backfill has a check {name!r} already.",
                 hint="Give yours another name.",
             )
-        statements = {name: statement.sql for name, statement in self.statements.items()}
         return CheckRules(
             f"{self.group}_checks",
             common | declared,
-            lambda: statements | generic,
+            lambda: {name: statement.sql for name, statement in self.statements.items()} | generic,
             {"assets": self.assets, "seconds": self.declared.fresh_within},
+            names=self.names,
             database=self.database,
         )

@@ -18,7 +18,9 @@ class Partitions(dg.Model):
     """How the tables are cut. One of: the rows of a statement, a calendar with its first date, or keys that stay."""
 
     keys: str | None = Field(
-        default=None, description="The statement that gives every key, the oldest first: partitions are rows."
+        default=None,
+        description="The statement that gives every key, the oldest first, and behind it the name that people know it "
+        "by, if there is one: partitions are rows.",
     )
     dynamic: str | None = Field(
         default=None,

@@ -4,6 +4,7 @@ Not here: how a plan is found (`engine/plan`), nor how it looks (`dagster/plan_r
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -43,13 +44,14 @@ def plan_backfill(
             first: [key for key, f in chosen.items() if f == first] for first in sorted(set(chosen.values()))
         }
         parts = {first: parts_of(backfill, conn, keys, first) for first, keys in keys_of.items()}
+        names = backfill.names(conn)
         conn.rollback()
     reports = []
     for first, of_tables in parts.items():
         keys = keys_of[first]
         addresses = {part.write.target.asset: part.address for part in of_tables}
         reports.append(plan(connect, [part.write for part in of_tables], addresses, keys, settings, log))
-    return combined(reports)
+    return replace(combined(reports), names=names)
 
 
 def explain_unit(backfill: "Backfill", conn: psycopg.Connection[Any], unit: str) -> Explanation:

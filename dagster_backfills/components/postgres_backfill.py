@@ -64,8 +64,8 @@ class PostgresBackfill(dg.Component, dg.Model, dg.Resolvable):
     )
     status: str | None = Field(
         default=None,
-        description="The statement that says more of each partition, for `backfills status`: `partition`, `name` where "
-        "there are names, and whatever else is worth seeing.",
+        description="The statement that says more of each partition, for `backfills status`: `partition`, and whatever "
+        "is worth seeing.",
     )
     report: str | None = Field(
         default=None,

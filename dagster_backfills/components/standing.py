@@ -46,21 +46,21 @@ def standings(
     *,
     more: bool = True,
 ) -> list[Standing]:
-    """Every partition, in the backfill's order: the oldest first. Without `more`, names are not looked for either."""
+    """Every partition, in the backfill's order: the oldest first."""
     selection = backfill.selection(instance)
     status = backfill.declared.status if more else None
     cursor = conn.cursor(row_factory=dict_row)
     binds = {"assets": backfill.assets, "seconds": backfill.declared.fresh_within}
     said = cursor.execute(backfill.statements[status].sql, binds).fetchall() if status else []
     told = {str(row.pop("partition")): row for row in said}
+    names = backfill.names(conn)
     standing = {row[0]: row[1:] for row in GENERIC.standing(conn, assets=backfill.assets)}
     missing = set(selection.missing(conn))
     found = []
     for key in selection.choose(conn, Which.all):
-        row = told.get(key, {})
         stale_since, failed, undone = standing.get(key, (None, 0, False))
-        name = row.pop("name", None)
-        found.append(Standing(key, name, key in missing, stale_since, failed, undone, row))
+        more_of = told.get(key, {})
+        found.append(Standing(key, names.get(key), key in missing, stale_since, failed, undone, more_of))
     return found
 
 

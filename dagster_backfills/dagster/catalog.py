@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import dagster as dg
 
 FILE = "catalog.json"
+_COMPUTED = "A view: computed whenever it is read, so that nothing has to keep it up to date."
 FROM = "from"  # of a column in the file: the columns that it is made of
 Lineage = Mapping[str, Iterable[str]]
 
@@ -56,12 +57,14 @@ class Catalog:
     def spec(self, table: str, lineage: Lineage | None = None, **more: Any) -> dg.AssetSpec:
         """A table or view that something else than Dagster fills. A view depends on what it reads."""
         said, schema = self.tables.get(table, {}), table.partition(".")[0]
+        is_view = said.get("kind") == "view"
         given: dict[str, Any] = {
             "deps": [name.split(".", 1) for name in said.get("reads", ())],
-            "description": said.get("description"),
+            "description": " ".join(filter(None, [said.get("description"), _COMPUTED if is_view else ""]))
+            or None,
             "group_name": schema,
             "kinds": {"postgres", said.get("kind", "table")},
-            "is_virtual": said.get("kind") == "view",
+            "is_virtual": is_view,
             **more,
         }
         return dg.AssetSpec(table.split(".", 1), metadata=self.metadata(table, lineage), **given)

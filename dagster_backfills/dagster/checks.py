@@ -14,6 +14,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from dagster_backfills.engine.selection import GENERIC
+from dagster_backfills.names import labelled
 
 _SHOWN = 20
 
@@ -43,6 +44,7 @@ class CheckRules:
     every_minutes: int = 10
     needs: frozenset[str] = field(default_factory=frozenset)
     database: str = "postgres"
+    names: Callable[[psycopg.Connection[Any]], Mapping[str, str | None]] = lambda conn: {}
 
     def definition(self) -> dg.AssetChecksDefinition:
         """The rules as checks of their assets."""
@@ -93,7 +95,7 @@ class CheckRules:
                     continue
                 needless = rule.needless(resources)
                 if needless is None:
-                    yield _check(conn, statements[rule.statement], self.binds, name, rule)
+                    yield self._check(conn, statements[rule.statement], name, rule)
                 else:
                     yield dg.AssetCheckResult(
                         asset_key=rule.asset.split("/"),
@@ -101,6 +103,29 @@ class CheckRules:
                         passed=True,
                         description=needless,
                     )
+
+    def _check(
+        self, conn: psycopg.Connection[Any], statement: str, name: str, rule: CheckRule
+    ) -> dg.AssetCheckResult:
+        """Run the statement and pass if it gives no row; else fail, with the count and the first rows as a table."""
+        with conn.cursor(row_factory=dict_row) as cursor:
+            rows = cursor.execute(statement, self.binds).fetchall()
+        if rows and (names := self.names(conn)):
+            rows = [_with_name(row, names) for row in rows]
+        conn.commit()
+        metadata: dict[str, Any] = {"breaches": len(rows)}
+        if rows:
+            metadata["first_breaches"] = dg.MetadataValue.table(
+                [dg.TableRecord({key: _cell(value) for key, value in row.items()}) for row in rows[:_SHOWN]]
+            )
+        return dg.AssetCheckResult(
+            asset_key=rule.asset.split("/"),
+            check_name=name,
+            passed=not rows,
+            severity=dg.AssetCheckSeverity.WARN if rule.warns else dg.AssetCheckSeverity.ERROR,
+            description=rule.says if not rows else f"{len(rows):,} break it: {rule.says} {named(rows)}",
+            metadata={**metadata, **linked(rows)},
+        )
 
     def _judge_in_hook(self, context: dg.HookContext) -> None:
         for result in self.judge(context.resources):
@@ -124,39 +149,27 @@ def periodically(cron: str) -> dg.AutomationCondition[Any]:
     return tick & ~dg.AutomationCondition.in_progress()
 
 
-def _check(
-    conn: psycopg.Connection[Any], statement: str, binds: Mapping[str, Any], name: str, rule: CheckRule
-) -> dg.AssetCheckResult:
-    """Run the statement and pass if it gives no row; else fail, with the count and the first rows as a table."""
-    with conn.cursor(row_factory=dict_row) as cursor:
-        rows = cursor.execute(statement, binds).fetchall()
-    conn.commit()
-    metadata: dict[str, Any] = {"breaches": len(rows)}
-    if rows:
-        metadata["first_breaches"] = dg.MetadataValue.table(
-            [dg.TableRecord({key: _cell(value) for key, value in row.items()}) for row in rows[:_SHOWN]]
-        )
-    return dg.AssetCheckResult(
-        asset_key=rule.asset.split("/"),
-        check_name=name,
-        passed=not rows,
-        severity=dg.AssetCheckSeverity.WARN if rule.warns else dg.AssetCheckSeverity.ERROR,
-        description=rule.says if not rows else f"{len(rows):,} break it: {rule.says} {named(rows)}",
-        metadata={**metadata, **linked(rows)},
-    )
+def _with_name(row: Mapping[str, Any], names: Mapping[str, str | None]) -> dict[str, Any]:
+    """The row, and behind a partition's key its name."""
+    found: dict[str, Any] = {}
+    for column, value in row.items():
+        found[column] = value
+        if isinstance(value, str) and names.get(value):
+            found["name"] = names[value]
+    return found
 
 
 def named(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The first of the rows by their first column, and the reason where they have a `message` or a `reason`."""
+    """The first of the rows by their first column, `name`, and the reason if they have a `message` or a `reason`."""
     if not rows:
         return ""
-    first = ", ".join(f"{next(iter(row.values()))}{_reason(row)}" for row in rows[:5])
+    first = ", ".join(labelled(f"{next(iter(row.values()))}", _words(row)) for row in rows[:5])
     return f"First: {first}{', …' if len(rows) > 5 else '.'}"
 
 
-def _reason(row: Mapping[str, Any]) -> str:
-    said = row.get("message") or row.get("reason")
-    return f" ({' '.join(str(said).split())[:200]})" if said else ""
+def _words(row: Mapping[str, Any]) -> str:
+    said = " ".join(str(row.get("message") or row.get("reason") or "").split())[:200]
+    return ": ".join(filter(None, [row.get("name"), said]))
 
 
 def linked(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

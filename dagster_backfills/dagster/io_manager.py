@@ -150,6 +150,7 @@ class _Storing:
             log=self.context.log.warning,
         )
         with self.manager.postgres.connect() as conn:
+            self.names = self.write_set.names(conn)
             self._read_tables(conn, [w for w in self.write_set.writes if w.address is None])
             addresses = {
                 w.target.asset: w.address or self._address(conn, w.target) for w in self.write_set.writes
@@ -160,12 +161,12 @@ class _Storing:
         progress = ProgressLog(len(self.keys), self.context.log.info)
         reporter = Reporter(self.context)
         for finished in runner.run(self.write_set.writes, addresses, self.keys, self.write_set.around):
-            good = [key for key in finished if key not in runner.outcome.failed]
-            yield from reporter.report(self._materializations(runner.outcome, good))
+            made = self._materializations(runner.outcome, finished)
+            yield from reporter.report(made, failing=bool(runner.outcome.failed))
             progress.step(len(finished), runner)
         self.context.log.info(progress.line(runner))
         if runner.outcome.failed:
-            raise failure_of(runner.outcome, len(self.keys))
+            raise failure_of(runner.outcome, len(self.keys), self.names)
         self._describe(runner.outcome, reporter)
 
     def _address(self, conn: psycopg.Connection, target: Target) -> Address:
@@ -175,19 +176,18 @@ class _Storing:
         return address
 
     def _materializations(self, outcome: Outcome, keys: Sequence[str]) -> list[dg.AssetMaterialization]:
-        """Of every asset of the set, for partitions that are written. What has no partitions, Dagster reports."""
+        """Of every asset of the set, for partitions that are right now. What has no partitions, Dagster reports."""
         return [
             dg.AssetMaterialization(
                 asset.split("/"),
                 partition=None if key == WHOLE else key,
-                metadata=partition_metadata(
-                    outcome.counts.get(asset, {}).get(key), mode, partitioned=key != WHOLE
-                )
+                metadata=partition_metadata(outcome.stands(asset, key), mode, partitioned=key != WHOLE)
+                | ({"name": name} if (name := self.names.get(key)) else {})
                 | outcome.said.get(key, {}),
             )
             for asset, mode in self.modes.items()
             for key in keys
-            if key != WHOLE or self.own is None
+            if (key != WHOLE or self.own is None) and outcome.is_right(asset, key)
         ]
 
     def _describe(self, outcome: Outcome, reporter: Reporter) -> None:

@@ -66,8 +66,13 @@ class Reporter:
             if context.has_asset_partitions:
                 self._keys = list(context.asset_partition_keys)
 
-    def report(self, materializations: Sequence[dg.AssetMaterialization]) -> list[dg.DagsterEvent]:
-        """Write a batch; the events, for Dagster. Each asset's come after those of the assets before it."""
+    def report(
+        self, materializations: Sequence[dg.AssetMaterialization], *, failing: bool = False
+    ) -> list[dg.DagsterEvent]:
+        """Write a batch; the events, for Dagster. Each asset's come after those of the assets before it.
+
+        failing: `handle_output` is going to raise, so that nothing is left for Dagster to report.
+        """
         by_asset: dict[dg.AssetKey, list[dg.AssetMaterialization]] = {}
         for materialization in materializations:
             by_asset.setdefault(materialization.asset_key, []).append(self._as_dagster_would(materialization))
@@ -77,7 +82,7 @@ class Reporter:
                 for materialization in group:
                     self._context.log_event(materialization)
                 continue
-            if self._keys and private.makes(self._step, asset_key):
+            if self._keys and not failing and private.makes(self._step, asset_key):
                 group = self._shared_with_dagster(asset_key, group)
             events += self._write(asset_key, group)
         return events

@@ -6,6 +6,7 @@ from typing import Any
 import dagster as dg
 
 from dagster_backfills.engine.plan import Report
+from dagster_backfills.names import labelled
 
 _LISTED = 50
 _LONGEST = 80
@@ -38,7 +39,7 @@ def by_table(report: Report) -> list[list[Any]]:
 def by_partition(report: Report, listed: int = _LISTED) -> list[list[Any]]:
     """Counts of the partitions of which something would change or fail, those with most of it first."""
     found = [
-        [asset, key or "–", *(getattr(count, name) for name in COUNTED)]
+        [asset, _partition(report, key), *(getattr(count, name) for name in COUNTED)]
         for asset in report.assets
         for key, count in report.counts[asset].items()
         if count.inserted or count.updated or count.deleted or count.failed_units
@@ -48,12 +49,21 @@ def by_partition(report: Report, listed: int = _LISTED) -> list[list[Any]]:
 
 def examples(report: Report) -> list[list[Any]]:
     """Rows before and after; of one that is changed, only the columns that differ, behind the ones that do not."""
-    return [[e.change, e.asset, e.partition or "–", _row(e.before), _row(e.after)] for e in report.examples]
+    return [
+        [e.change, e.asset, _partition(report, e.partition), _row(e.before), _row(e.after)]
+        for e in report.examples
+    ]
 
 
 def failures(report: Report, listed: int = _LISTED) -> list[list[Any]]:
     """What could not be written, with the database's message."""
-    return [[f.asset, f.partition or "–", f.unit or "–", f.message] for f in report.failures[:listed]]
+    return [
+        [f.asset, _partition(report, f.partition), f.unit or "–", f.message] for f in report.failures[:listed]
+    ]
+
+
+def _partition(report: Report, key: str | None) -> str:
+    return labelled(key, report.names.get(key)) if key else "–"
 
 
 def _bars(rows: Sequence[Sequence[Any]]) -> dg.MetadataValue:

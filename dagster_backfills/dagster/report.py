@@ -1,7 +1,7 @@
 """What a run of the engine tells its readers, as Dagster metadata. Nothing is written or decided here."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,7 @@ import dagster as dg
 from dagster_backfills.engine.model import Counts, Mode, Outcome
 from dagster_backfills.engine.runner import Runner
 from dagster_backfills.engine.table.catalog import Table
+from dagster_backfills.names import labelled
 
 _LOG_EVERY_SECONDS = 5.0
 _LISTED = 50  # failing partitions named in a message; the ledger has them all
@@ -69,13 +70,17 @@ def table_metadata(table: Table) -> dict[str, Any]:
     }
 
 
-def failure_of(outcome: Outcome, total: int) -> dg.Failure:
+def failure_of(outcome: Outcome, total: int, names: Mapping[str, str | None]) -> dg.Failure:
     """The one failure of a step whose partitions could not all be written. It is not retried: data is bad."""
     failures = list(outcome.failed.items())
-    shown = "; ".join(f"{key!r}: {failure.message}" for key, failure in failures[:5])
+    shown = "; ".join(f"{labelled(repr(key), names.get(key))}: {f.message}" for key, f in failures[:5])
     more = f"; and {len(failures) - 5:,} more" if len(failures) > 5 else ""
     records = [
-        dg.TableRecord({"partition": key, "asset": f.asset, "error": f.error_class, "message": f.message})
+        dg.TableRecord(
+            {"partition": key}
+            | ({"name": names[key]} if names.get(key) else {})
+            | {"asset": f.asset, "error": f.error_class, "message": f.message}
+        )
         for key, f in failures[:_LISTED]
     ]
     return dg.Failure(

@@ -173,6 +173,7 @@ class WriteSet:
     A partition that is worked unit by unit writes the tables that have units first, and the others at its end.
 
     keys: the partitions to work, for a run that is given its partitions rather than launched for them.
+    names: finds by partitions' keys the names that people know them by.
     partitions_def: with `keys`, Dagster's definition of those partitions, where it takes that to find their rows: a
         calendar's windows say.
     batch_seconds: what a batch should take, where the rows are such that nobody waits for them and longer batches are
@@ -185,6 +186,7 @@ class WriteSet:
 
     writes: Sequence[Write]
     keys: Sequence[str] | None = None
+    names: "Callable[[psycopg.Connection], Mapping[str, str | None]]" = lambda conn: {}
     partitions_def: Any = None
     batch_seconds: float = 0.0
     settings: "EngineSettings | None" = None
@@ -220,6 +222,10 @@ class Counts:
         return total
 
     @property
+    def changed(self) -> int:
+        return self.inserted + self.updated + self.deleted
+
+    @property
     def rows(self) -> int:
         """Rows of the slice that the source gave and that are in the table now."""
         return self.inserted + self.updated + self.unchanged
@@ -242,7 +248,7 @@ class Outcome:
     """What a run of the engine did. `counts` by asset and partition; partitions in the order they finished.
 
     `batches` were committed; `attempts` counts the transactions that were tried for them. `said` is what a set's
-    `around` gave of its partitions.
+    `around` gave of its partitions. `stood` counts tables that are right in a partition which failed with a later one.
     """
 
     done: list[str] = field(default_factory=list)
@@ -251,9 +257,18 @@ class Outcome:
     unit_failures: list[Failure] = field(default_factory=list)
     counts: dict[str, dict[str, Counts]] = field(default_factory=dict)
     said: dict[str, dict[str, Any]] = field(default_factory=dict)
+    stood: dict[str, dict[str, Counts]] = field(default_factory=dict)
     batches: int = 0
     attempts: int = 0
     seconds: float = 0.0
+
+    def is_right(self, asset: str, partition: str) -> bool:
+        """Whether the table's rows of a finished partition are what they should be."""
+        return partition not in self.failed or partition in self.stood.get(asset, {})
+
+    def stands(self, asset: str, partition: str) -> Counts | None:
+        """The counts of a partition that is right; None where an earlier try of the run has written it."""
+        return (self.stood if partition in self.failed else self.counts).get(asset, {}).get(partition)
 
     def of(self, asset: str, partition: str) -> Counts:
         return self.counts.setdefault(asset, {}).setdefault(partition, Counts())

@@ -47,7 +47,13 @@ class SlicedPartition:
         except Exception as error:
             if not self.work.stands_alone(error):
                 raise
-            self.work.partition_failed(self.key, error)
+            # The slices are committed: where all of them are through, it is another table that failed.
+            kept = {} if self.work.at in self.work.sliced else self._with_failed_units()
+            self.work.partition_failed(self.key, error, kept)
+
+    def _with_failed_units(self) -> dict[str, Counts]:
+        failed = [f.asset for f in self.work.outcome.unit_failures if f.partition == self.key]
+        return {asset: Counts.sum([n], failed_units=failed.count(asset)) for asset, n in self.counts.items()}
 
     def _all_slices(self) -> None:
         session, losses, reached = self.work.session, 0, self.after

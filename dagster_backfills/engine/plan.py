@@ -57,7 +57,7 @@ class Estimate:
 
 @dataclass
 class Report:
-    """What a run would do. `counts` by asset and partition; `seconds` is what finding out took."""
+    """What a run would do. `counts` by asset and partition; `names` are partitions'; `seconds` took finding it out."""
 
     assets: Sequence[str]
     counts: dict[str, dict[str, Counts]]
@@ -66,6 +66,7 @@ class Report:
     estimate: Estimate
     seconds: float
     said: dict[str, Any] = field(default_factory=dict)
+    names: Mapping[str, str | None] = field(default_factory=dict)
 
     @classmethod
     def nothing(cls) -> "Report":
@@ -80,8 +81,7 @@ class Report:
     @property
     def changes(self) -> int:
         """Rows that would be changed."""
-        total = self.total()
-        return total.inserted + total.updated + total.deleted
+        return self.total().changed
 
     def as_json(self) -> dict[str, Any]:
         """The whole as plain data."""
@@ -190,6 +190,5 @@ def rows_by_kind(counts: Mapping[str, Mapping[str, Counts]]) -> dict[bool, int]:
     rows = {True: 0, False: 0}
     for by_partition in counts.values():
         for count in by_partition.values():
-            changed = count.inserted + count.updated + count.deleted
-            rows[changed > 0] += changed + count.unchanged
+            rows[count.changed > 0] += count.changed + count.unchanged
     return rows

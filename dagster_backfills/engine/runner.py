@@ -160,7 +160,7 @@ class Runner:
             elif work.at in work.sliced:
                 self._slices(keys[0])
             else:
-                work.partition_failed(keys[0], error)
+                work.partition_failed(keys[0], error, work.unchanged(keys[0]))
 
     def _slices(self, key: str) -> None:
         prior = self._prior

@@ -1,7 +1,7 @@
 """What the parts of a run share, and the transactions they are made of: rows, account and ledger together."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -36,6 +36,7 @@ class Work:
         self.at = self.writes[0]
         self.written = 0  # rows changed by batches that are committed
         self.refusals = Refusals(self.session.settings.max_failures_in_a_row)
+        self.tried: dict[str, dict[str, Counts]] = {}  # of the batch at work, by asset
         self._of_rows: set[tuple[str, str]] = set()
         self._journal: dict[str, int] = {}  # of the batch at work, by asset
         self._shapes = {
@@ -82,7 +83,7 @@ class Work:
         """Whole partitions, in one transaction."""
         began = time.monotonic()
         snapshot = self.begin(keys)
-        counts: dict[str, dict[str, Counts]] = {}
+        counts = self.tried = dict[str, dict[str, Counts]]()
         for write in self.writes:
             # Before it computes: what it marks as it writes is another computation's.
             ledger.clear_stale(self.session.conn, write.asset, keys, snapshot)
@@ -127,7 +128,7 @@ class Work:
         self.session.losses = 0
         for count in counts:
             self.refusals.wrote(count)
-            self.written += count.inserted + count.updated + count.deleted
+            self.written += count.changed
 
     def finished(self, keys: list[str], counts: dict[str, dict[str, Counts]]) -> None:
         """Partitions are committed."""
@@ -163,8 +164,20 @@ class Work:
             self.session.rollback()
         return None
 
-    def partition_failed(self, key: str, error: BaseException) -> None:
+    def partition_failed(self, key: str, error: BaseException, kept: Mapping[str, Counts]) -> None:
+        """Enter it. kept: tables that are right in the partition although it failed, with their counts."""
         self.outcome.failed[key] = self._enter(key, None, error)
+        for asset, counts in kept.items():
+            self.outcome.stood.setdefault(asset, {})[key] = counts
+
+    def unchanged(self, key: str) -> dict[str, Counts]:
+        """Of the batch that failed over this partition: the tables before the one at fault that were right before it.
+
+        What it changed in others is rolled back with it.
+        """
+        before = self.writes[: self.writes.index(self.at)]
+        tried = {write.asset: self.tried[write.asset][key] for write in before if write.asset in self.tried}
+        return {asset: counts for asset, counts in tried.items() if not counts.changed}
 
     def unit_failed(self, key: str, unit: str, error: BaseException) -> None:
         self.outcome.unit_failures.append(self._enter(key, self.at.name_of(self.session.conn, unit), error))

@@ -64,7 +64,8 @@ def test_every_partition_is_there_the_oldest_first_with_its_name_and_what_the_de
         "classes": 0,
     }
     assert {str(each) for each in found} == {"up to date"}
-    assert standings(PROGRESS, cohorts, None, more=False)[0].name is None
+    [first, *_] = standings(PROGRESS, cohorts, None, more=False)
+    assert first.name == "Autumn 50% intake" and not first.more
 
 
 def test_nothing_is_next_where_everything_is_computed(cohorts):

@@ -117,6 +117,24 @@ def test_when_the_last_partition_or_all_fail_nothing_is_reported_for_them(databa
     assert "12 of 12 partitions" in said(result) and "and 7 more" in said(result)
 
 
+@pytest.mark.parametrize("batch_units", [1, 10_000])
+def test_a_table_that_is_right_is_reported_though_a_later_one_of_its_set_fails(
+    database_url, conn, batch_units
+):
+    fill(conn, parts=12, units=2)
+    conn.execute("alter table t.parts add check (part not in ('p003', 'p012'))")
+    both, last = stats(), KEYS[-1]
+    materialize(database_url, both, keys=(last, last), selection=[dg.AssetKey(["t", "units"])])
+    result = materialize(
+        database_url, both, keys=(KEYS[0], last), expect=False, settings={"batch_units": batch_units}
+    )
+    # Of p003 the first table's rows were new, and are rolled back with the second one's; those of p012 were there.
+    assert materialized(result, "t/units") == {key: 1 for key in KEYS if key != "p003"}
+    assert materialized(result, "t/parts") == {key: 1 for key in KEYS if key not in ("p003", "p012")}
+    assert metadata(result, "t/units", "p012")["rows_unchanged"] == 2
+    assert {part for (part,) in conn.execute("select part from t.units")} == set(KEYS) - {"p003"}
+
+
 def test_what_was_done_before_the_run_broke_is_reported(database_url, conn):
     fill(conn, parts=12, units=2)
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 import psycopg
 import pytest
 
-from dagster_backfills.engine.model import Query, Target, Write
+from dagster_backfills.engine.model import Counts, Query, Target, Write
 from dagster_backfills.errors import UserError
 from dagster_backfills_tests.engine.running import (
     by_part,
@@ -111,6 +111,25 @@ def test_a_partition_fails_with_both_tables_when_its_second_one_does(database_ur
     assert list(outcome.failed) == ["p002"] and outcome.failed["p002"].asset == "t/parts"
     assert conn.execute("select count(*) from t.units where part = 'p002'").fetchone() == (0,)
     assert outcome.counts["t/units"].keys() == outcome.counts["t/parts"].keys() == {"p001", "p003", "p004"}
+    assert outcome.stood == {}
+
+
+def test_a_first_table_that_was_right_before_stands_when_the_second_one_fails(database_url, conn):
+    keys = fill(conn, parts=4, units=3)
+    run(database_url, [by_part], ["p002"])
+    conn.execute("alter table t.parts add check (part <> 'p002')")
+    outcome = run(database_url, [by_part, totals], keys)
+    assert list(outcome.failed) == ["p002"]
+    assert outcome.stood == {"t/units": {"p002": Counts(unchanged=3)}}
+
+
+def test_a_first_table_in_slices_stands_when_the_second_one_fails(database_url, conn):
+    keys = fill(conn, parts=1, units=9)
+    conn.execute("update t.source set v = '5000' where unit = 'p001-u0004'")
+    conn.execute("alter table t.parts add check (part <> 'p001')")
+    outcome = run(database_url, [by_unit, totals], keys, batch_units=3)
+    assert outcome.failed["p001"].asset == "t/parts" and len(units_of(conn)) == 8
+    assert outcome.stood == {"t/units": {"p001": Counts(inserted=8, failed_units=1)}}
 
 
 def test_finding_one_bad_partition_takes_two_tries_for_each_halving(database_url, conn):

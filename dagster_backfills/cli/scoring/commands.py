@@ -7,12 +7,11 @@ import typer
 
 from dagster_backfills.cli.domain_runs import database, launch
 from dagster_backfills.cli.output import Json, print_fields, print_json
-from dagster_backfills.cli.scoring.days import JOB, day_of
+from dagster_backfills.cli.scoring.days import day_of
 from dagster_backfills.domains.scoring.status import chain_of
 from dagster_backfills.names import the_one
 
 app = typer.Typer(no_args_is_help=True, help="Commitment, churn risk and coach actions: one gym alone.")
-_OPS = ("scoring__commitment_scores", "scoring__churn_risk_scores", "scoring__coach_actions")
 
 
 @app.callback()
@@ -31,8 +30,7 @@ def gym(
     with database() as conn:
         gyms = dict(conn.execute("select id, name from scoring.gyms order by id").fetchall())
     found = the_one(gym, gyms, "gym")
-    config = {"ops": {op: {"config": {"gym": found}} for op in _OPS}}
-    _, code = launch(JOB, config, {"dagster/partition": chosen.isoformat()})
+    _, code = launch("score_one_gym", {"gym": found, "day": chosen.isoformat()})
     with database() as conn:
         (scored,) = chain_of(conn, chosen, 1)
     if json:

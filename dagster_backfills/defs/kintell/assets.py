@@ -9,6 +9,7 @@ import dagster as dg
 
 from dagster_backfills.dagster.catalog import catalog_of, code_here, code_version
 from dagster_backfills.dagster.checks import periodically
+from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.dagster.sources import observed_tables
 from dagster_backfills.defs.kintell.reporting import SESSIONS
 from dagster_backfills.defs.kintell.resources import KintellSettings
@@ -16,6 +17,7 @@ from dagster_backfills.domains.kintell.file.inbox import list_inbox
 from dagster_backfills.domains.kintell.first_day import first_day
 from dagster_backfills.domains.kintell.statements import statements
 from dagster_backfills.engine.model import Query, Target, Write, WriteSet
+from dagster_backfills.redact import redact
 
 CATALOG = catalog_of(Path(__file__).parent)
 DAILY_SUMMARY = Target("kintell/daily_session_summary", partition_by="day")
@@ -101,14 +103,36 @@ kintell_tables = observed_tables(
         CATALOG.spec("kintell.event_outbox", deps=[SESSIONS]),
     ],
 )
-event_stream = dg.AssetSpec(
-    STREAM,
-    deps=[["kintell", "event_outbox"]],
-    group_name="kintell",
-    kinds={"nats", "stream"},
-    description="Events of completed and rolled-back sessions in NATS JetStream, for other services.",
-    metadata=_uri("KINTELL_NATS_URL"),
+
+
+@dg.multi_observable_source_asset(
+    name="event_stream",
+    specs=[
+        dg.AssetSpec(
+            STREAM,
+            automation_condition=periodically("7 * * * *"),
+            deps=[["kintell", "event_outbox"]],
+            group_name="kintell",
+            kinds={"nats", "stream"},
+            description="Events of completed and rolled-back sessions in NATS JetStream, for other services. The "
+            "sensor kintell_events has them sent as they come.",
+            metadata=_uri("KINTELL_NATS_URL"),
+        )
+    ],
 )
+def event_stream(postgres: PostgresResource) -> Iterator[dg.ObserveResult]:
+    """When an event was stored last, how many wait for it, and what was in the way."""
+    with postgres.connect() as conn:
+        last, waiting, error = statements().publishing(conn)
+        conn.commit()
+    seen: dict[str, Any] = {"events_waiting": waiting}
+    if last:
+        seen["dagster/last_updated_timestamp"] = dg.MetadataValue.timestamp(last)
+    if error:
+        seen["last_error"] = redact(error)
+    yield dg.ObserveResult(STREAM, metadata=seen)
+
+
 views = [
     CATALOG.spec(f"kintell.{view}")
     for view in ("sessions_per_date", "backfill_job_history", "backfill_daily_summary")

@@ -4,7 +4,6 @@
 -- Cohorts without their row, without a row for every active student, or with rows of others.
 select
     cohort_id,
-    cohort_name,
     students,
     students_with_stats,
     leftover_stats

@@ -81,8 +81,8 @@ left join students as s on c.cohort_id = s.cohort_id
 left join content as t on c.cohort_id = t.cohort_id;
 
 -- name: cohort_keys
--- Every cohort, the oldest first: the partitions.
-select c.id
+-- Every cohort with its name, the oldest first: the partitions.
+select c.id, c.name
 from progress.cohorts as c
 order by c.created_at, c.id;
 
@@ -102,7 +102,6 @@ where is_missing;
 -- What is worth seeing of every cohort.
 select
     s.cohort_id as partition,
-    s.cohort_name as name,
     s.school_name as school,
     s.has_stats,
     s.students,

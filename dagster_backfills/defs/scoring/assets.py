@@ -1,12 +1,11 @@
 """The three histories as assets, a partition a day. What they hold is in `histories.py`."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import psycopg
-from pydantic import Field
 
 from dagster_backfills.dagster.catalog import catalog_of, code_references, code_version
 from dagster_backfills.dagster.resource import PostgresResource
@@ -19,15 +18,8 @@ from dagster_backfills.domains.scoring.reporting import AS_OF
 from dagster_backfills.domains.scoring.settings import ScoringSettings
 from dagster_backfills.domains.scoring.tables import ACTIONS, CHURN, COMMITMENT
 from dagster_backfills.engine.model import Target, WriteSet
-from dagster_backfills.errors import UserError
 
 Settings = dg.ResourceParam[ScoringSettings]
-
-
-class ScoreDay(dg.Config):
-    """Which members of the day."""
-
-    gym: str = Field(default="", description="Only the members of this gym (its id); empty: of all.")
 
 
 CATALOG = catalog_of(Path(__file__).parent)
@@ -80,13 +72,11 @@ def _asset_args(target: Target, description: str) -> dict[str, Any]:
 )
 def commitment_scores(
     context: dg.AssetExecutionContext,
-    config: ScoreDay,
     postgres: PostgresResource,
     scoring_settings: Settings,
 ) -> WriteSet:
     """Visits up to and including the day, by the weights that are configured."""
-    basis = f"weights {scoring_settings.parsed_weights.version}"
-    return _day_by_day(context, config, postgres, scoring_settings, COMMITMENT, basis)
+    return day_by_day(context, context.partition_keys, postgres, scoring_settings, COMMITMENT)
 
 
 @dg.asset(
@@ -98,12 +88,11 @@ def commitment_scores(
 )
 def churn_risk_scores(
     context: dg.AssetExecutionContext,
-    config: ScoreDay,
     postgres: PostgresResource,
     scoring_settings: Settings,
 ) -> WriteSet:
     """Of the members that have a commitment score of the day."""
-    return _day_by_day(context, config, postgres, scoring_settings, CHURN)
+    return day_by_day(context, context.partition_keys, postgres, scoring_settings, CHURN)
 
 
 @dg.asset(
@@ -115,27 +104,25 @@ def churn_risk_scores(
 )
 def coach_actions(
     context: dg.AssetExecutionContext,
-    config: ScoreDay,
     postgres: PostgresResource,
     scoring_settings: Settings,
 ) -> WriteSet:
     """Of the members at risk that have a coach."""
-    return _day_by_day(context, config, postgres, scoring_settings, ACTIONS)
+    return day_by_day(context, context.partition_keys, postgres, scoring_settings, ACTIONS)
 
 
-def _day_by_day(
-    context: dg.AssetExecutionContext,
-    config: ScoreDay,
+def day_by_day(
+    context: dg.AssetExecutionContext | dg.OpExecutionContext,
+    keys: Sequence[str],
     postgres: PostgresResource,
     settings: ScoringSettings,
     target: Target,
-    basis: str = "",
+    gym: str | None = None,
 ) -> WriteSet:
-    """The history's rows of the run's days, each day worked by itself, oldest first, and recorded."""
+    """The history's rows of these days, of all members or one gym's; each day by itself, oldest first, and recorded."""
     # The rules compute with pandas, which a run loads and the code location does not.
     from dagster_backfills.domains.scoring.histories import history_of
 
-    gym = _known_gym(postgres, config.gym)
     record = DayRecord(
         target,
         connect=postgres.connect,
@@ -143,13 +130,15 @@ def _day_by_day(
         warn=context.log.warning,
         error=context.log.error,
         gym=gym,
-        basis=basis,
+        basis=f"weights {settings.parsed_weights.version}" if target is COMMITMENT else "",
         own_runs=_own_runs(context.run),
-        last_day=max(context.partition_keys),
+        last_day=max(keys),
         max_failed_percent=settings.max_failed_percent,
     )
     return WriteSet(
         [history_of(target, settings.parsed_weights).write(gym)],
+        keys=sorted(keys),
+        partitions_def=scoring_days,
         settings=settings.engine(),
         around=record.around,
     )
@@ -159,20 +148,3 @@ def _own_runs(run: dg.DagsterRun) -> list[str]:
     """The run, and those that Dagster by itself has launched it in place of: a person's re-execution starts anew."""
     before = (run.root_run_id, run.parent_run_id) if "dagster/retry_number" in run.tags else ()
     return [run.run_id, *(each for each in before if each)]
-
-
-def _known_gym(postgres: PostgresResource, gym: str) -> str | None:
-    """The gym, or None for all. Raises Failure where there is none of that id."""
-    if not gym:
-        return None
-    with postgres.connect() as conn:
-        known = _gym_exists(conn, gym)
-        conn.rollback()
-    if not known:
-        error = UserError(f"There is no gym {gym!r}.", hint="Give the id of a row of scoring.gyms.")
-        raise dg.Failure(str(error), allow_retries=False)
-    return gym
-
-
-def _gym_exists(conn: psycopg.Connection, gym: str) -> bool:
-    return conn.execute("select 1 from scoring.gyms where id = %s", [gym]).fetchone() is not None

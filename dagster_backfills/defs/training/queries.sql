@@ -103,8 +103,8 @@ select
 from counted as c;
 
 -- name: organization_keys
--- Every organization, the oldest first: the partitions.
-select o.id
+-- Every organization with its name, the oldest first: the partitions.
+select o.id, o.name
 from training.organizations as o
 order by o.created_at, o.id;
 
@@ -137,7 +137,6 @@ where
 -- What is worth seeing of every organization, counted from the records themselves.
 select
     s.organization_id as partition,
-    s.organization_name as name,
     s.members,
     s.records,
     s.missing as to_create,

@@ -26,6 +26,14 @@ update kintell.event_outbox
 set published_at = clock_timestamp()
 where position = any(:positions::bigint[]) and published_at is null;
 
+-- name: publishing^
+-- How the publisher stands: what it has sent last, what waits, and what was in its way.
+select
+    p.last_published_at,
+    (select count(*) from kintell.event_outbox as e where e.published_at is null) as waiting,
+    p.last_error
+from kintell.event_publisher as p;
+
 -- name: note_published!
 update kintell.event_publisher set last_published_at = clock_timestamp(), last_error = null, last_error_at = null;
 

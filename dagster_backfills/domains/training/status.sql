@@ -84,9 +84,11 @@ limit :shown::integer;
 -- What a run could not write, with the database's own message.
 select
     f.partition as organization_id,
+    o.name as organization_name,
     coalesce(f.unit, '(the organization)') as member_id,
     f.message
 from backfill.failures as f
+left join training.organizations as o on f.partition = o.id
 where f.run_id = :run_id::text and f.asset = any(:assets::text[]) and f.resolved_at is null
 order by f.partition, f.unit
 limit :shown::integer;

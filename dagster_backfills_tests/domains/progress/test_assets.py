@@ -1,10 +1,20 @@
 """The two statistics as assets and as one run over scattered cohorts: their rows, and what fails alone."""
 
+from types import SimpleNamespace
+
 import dagster as dg
 import pytest
 
+from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.defs.progress.declared import PROGRESS
-from dagster_backfills_tests.dagster.storing import materialize, materialized, open_failures, resources, said
+from dagster_backfills_tests.dagster.storing import (
+    materialize,
+    materialized,
+    metadata,
+    open_failures,
+    resources,
+    said,
+)
 
 KEYS = ["c1", "it's, 100%", "empty", "nobody"]
 
@@ -14,7 +24,9 @@ def sources(conn):
     """Two cohorts with students, one without students, one with nothing at all."""
     conn.execute("insert into progress.schools values ('s', 'School')")
     for key in KEYS:
-        conn.execute("insert into progress.cohorts (id, school_id, name) values (%s, 's', %s)", [key, key])
+        conn.execute(
+            "insert into progress.cohorts (id, school_id, name) values (%s, 's', %s)", [key, f"The {key}"]
+        )
     for key in KEYS[:3]:
         conn.execute("insert into progress.classes values (%s, %s)", [f"class {key}", key])
         conn.execute("insert into progress.modules values (%s, %s)", [f"module {key}", f"class {key}"])
@@ -75,10 +87,30 @@ def test_a_cohort_that_fails_is_the_only_one(database_url, conn, sources, instan
     result = materialize(
         database_url, PROGRESS.assets_def, keys=(KEYS[0], KEYS[-1]), instance=instance, expect=False
     )
-    assert "1 of 4 partitions" in said(result) and "'empty'" in said(result)
+    assert "1 of 4 partitions" in said(result) and "'empty' (The empty): new row" in said(result)
     assert materialized(result, "progress/cohort_stats") == {key: 1 for key in KEYS if key != "empty"}
     assert_right(conn, [key for key in KEYS if key != "empty"])
     assert [entry[:3] for entry in open_failures(conn)] == [("progress/cohort_stats", "empty", None)]
+
+
+def test_names_stand_beside_ids_in_what_a_run_and_its_checks_say(database_url, conn, sources, instance):
+    conn.execute("alter table progress.cohort_stats add check (cohort_id <> 'empty') not valid")
+    result = materialize(
+        database_url,
+        PROGRESS.assets_def,
+        keys=(KEYS[0], KEYS[-1]),
+        instance=instance,
+        expect=False,
+    )
+    assert metadata(result, "progress/cohort_stats", "c1")["name"] == "The c1"
+    [failed] = [event for event in result.all_events if event.is_step_failure]
+    listed = failed.step_failure_data.user_failure_data.metadata["failures"].records
+    assert [(each.data["partition"], each.data["name"]) for each in listed] == [("empty", "The empty")]
+    at = SimpleNamespace(postgres=PostgresResource(url=database_url))
+    [open_ones] = PROGRESS.rules.judge(at, {"no_open_failures"})
+    assert "First: empty (The empty: new row" in (open_ones.description or "")
+    [record] = open_ones.metadata["first_breaches"].records
+    assert list(record.data)[:3] == ["failed", "name", "partition"] and record.data["name"] == "The empty"
 
 
 @pytest.mark.parametrize(
@@ -111,10 +143,16 @@ def test_in_a_run_over_scattered_cohorts_the_failed_one_is_shown_as_failed(
         raise_on_error=False,
     )
     assert not result.success
-    for asset in ("progress/user_progress_stats", "progress/cohort_stats"):
-        shown = instance.get_status_by_partition(dg.AssetKey(asset.split("/")), KEYS, PROGRESS.partitions_def)
-        assert {key: shown[key].value for key in KEYS} == dict.fromkeys(KEYS, "MATERIALIZED") | {
-            "empty": "FAILED"
+    # The cohort has no student, so that there is nothing to be done about students' rows.
+    for asset, shown in (
+        ("progress/user_progress_stats", "MATERIALIZED"),
+        ("progress/cohort_stats", "FAILED"),
+    ):
+        states = instance.get_status_by_partition(
+            dg.AssetKey(asset.split("/")), KEYS, PROGRESS.partitions_def
+        )
+        assert {key: states[key].value for key in KEYS} == dict.fromkeys(KEYS, "MATERIALIZED") | {
+            "empty": shown
         }
 
 

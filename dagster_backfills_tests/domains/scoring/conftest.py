@@ -14,7 +14,9 @@ import pytest
 from dagster_backfills.dagster.io_manager import PostgresIOManager
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.defs.scoring import assets, checks
+from dagster_backfills.defs.scoring.one_gym import gym_job
 from dagster_backfills.domains.scoring.settings import ScoringSettings
+from dagster_backfills.domains.scoring.tables import CHAIN
 from dagster_backfills_tests.domains.scoring.histories import DAY
 
 ALL = [assets.commitment_scores, assets.churn_risk_scores, assets.coach_actions]
@@ -109,6 +111,15 @@ def score(database_url: str, instance: dg.DagsterInstance) -> Score:
     ) -> dg.ExecuteInProcessResult:
         chosen = list(which) or ALL
         wanted = {key for asset in chosen for key in asset.keys}
+        if gym:
+            targets = [target for target in CHAIN if dg.AssetKey(target.asset.split("/")) in wanted]
+            return gym_job(*targets).execute_in_process(
+                run_config={"gym": gym, "day": day.isoformat()},
+                instance=instance,
+                resources=resources_of(database_url, **settings),
+                raise_on_error=raise_on_error,
+                tags=tags,
+            )
         beside = [c for c in _checks() if {k.asset_key for k in c.check_keys} <= wanted]
         span = {
             "dagster/asset_partition_range_start": day.isoformat(),
@@ -121,9 +132,6 @@ def score(database_url: str, instance: dg.DagsterInstance) -> Score:
             resources=resources_of(database_url, **settings),
             raise_on_error=raise_on_error,
             tags={**(span if until else {}), **(tags or {})},
-            run_config={"ops": {asset.op.name: {"config": {"gym": gym}} for asset in chosen}}
-            if gym
-            else None,
         )
 
     return run

@@ -200,7 +200,7 @@ def test_an_unknown_gym_fails_before_anything_is_written(gyms: Gyms, score: Scor
     gyms.member("a", 0)
     result = score(assets.commitment_scores, gym="nowhere")
     assert not result.success
-    error = result.failure_data_for_node("scoring__commitment_scores").error  # type: ignore[union-attr]
+    error = result.failure_data_for_node("one_gym_commitment_scores").error  # type: ignore[union-attr]
     assert "There is no gym 'nowhere'" in str(error)
     assert commitments(gyms) == {}
 

@@ -146,7 +146,8 @@ def test_the_report_counts_the_failures(school, refuse):
     observed = [e for e in run.all_events if e.is_asset_observation]
     metadata = observed[0].asset_observation_data.asset_observation.metadata
     assert metadata["failures"].value == 1
-    assert [r.data["member_id"] for r in metadata["first_failures"].records] == ["mem_13"]
+    [failed] = metadata["first_failures"].records
+    assert (failed.data["member_id"], failed.data["organization_name"]) == ("mem_13", "Name of org_1")
 
 
 def test_a_trigger_of_the_applications_may_raise_any_error_for_a_member(school):
