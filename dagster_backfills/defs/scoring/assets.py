@@ -17,7 +17,7 @@ from dagster_backfills.domains.scoring.day_record import DayRecord
 from dagster_backfills.domains.scoring.lineage import LINEAGE, ON_MEMBER
 from dagster_backfills.domains.scoring.reporting import AS_OF
 from dagster_backfills.domains.scoring.settings import ScoringSettings
-from dagster_backfills.domains.scoring.tables import ACTIONS, CHURN, COMMITMENT
+from dagster_backfills.domains.scoring.tables import ACTIONS, CHURN, COMMITMENT, write_of
 from dagster_backfills.engine.model import Target, WriteSet
 from dagster_backfills.errors import UserError
 
@@ -132,9 +132,6 @@ def _day_by_day(
     basis: str = "",
 ) -> WriteSet:
     """The history's rows of the run's days, each day worked by itself, oldest first, and recorded."""
-    # The rules compute with pandas, which a run loads and the code location does not.
-    from dagster_backfills.domains.scoring.histories import history_of
-
     gym = _known_gym(postgres, config.gym)
     record = DayRecord(
         target,
@@ -149,7 +146,7 @@ def _day_by_day(
         max_failed_percent=settings.max_failed_percent,
     )
     return WriteSet(
-        [history_of(target, settings.parsed_weights).write(gym)],
+        [write_of(target, settings.parsed_weights, gym)],
         settings=settings.engine(),
         around=record.around,
     )
