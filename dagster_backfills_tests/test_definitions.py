@@ -89,6 +89,7 @@ JOBS = {
     "materialize_training_completions",
     "observe_sources",
     "plan_progress_stats",
+    "plan_scoring",
     "plan_training_completions",
     "prune_journal",
     "publish_kintell_events",

@@ -60,11 +60,13 @@ ELSEWHERE = {
         "cancel": "backfills kintell cancel JOB",
         "undo": "backfills kintell rollback JOB",
         "explain": "backfills kintell status JOB",
+        "help": "backfills kintell --help",
     },
     "queue": {
         "run": "backfills queue enqueue TYPE",
         "cancel": "backfills queue cancel ID",
         "explain": "backfills queue show ID",
+        "help": "backfills queue --help",
     },
 }
 
@@ -173,8 +175,10 @@ def named(name: str, verb: str) -> Named:
     """The backfill that is meant. Raises UserError where there is none, or the verb is nothing for it."""
     found = the_name(name)
     if found in ELSEWHERE:
-        own = ELSEWHERE[found].get(verb)
-        raise UserError(f"There is no {verb} of {found} as a whole.", f"Its own: {own}" if own else "")
+        own = ELSEWHERE[found]
+        raise UserError(
+            f"There is no {verb!r} for {found} as a whole.", f"Its own: {own.get(verb, own['help'])}"
+        )
     if found == "scoring":
         return Scoring()
     return Declared(declared(declared_ones(Path.cwd())[found]))
@@ -187,11 +191,3 @@ def which_of(which: Which | None, partitions: Sequence[str] | None) -> Which:
     if which is Which.named and not partitions:
         raise UserError("--which named names no partition.", "Name them: --partition KEY")
     return Which.named if partitions else which or Which.needed
-
-
-def declared_named(name: str, verb: str) -> Declared:
-    """The declared backfill that is meant."""
-    found = named(name, verb)
-    if not isinstance(found, Declared):
-        raise UserError(f"There is no {verb} of {found.name} yet.")
-    return found

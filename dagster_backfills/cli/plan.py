@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dagster_backfills.cli.backfills import Name, Partitions, Whiches, declared_named, which_of
+from dagster_backfills.cli.backfills import Name, Partitions, Whiches, named, which_of
 from dagster_backfills.cli.errors import FAILURES
 from dagster_backfills.cli.output import Json, Limit, Wide, duration, print_json, print_table, say
 from dagster_backfills.dagster.plan_report import COUNTED, by_partition, by_table, examples, failures
@@ -27,7 +27,7 @@ def plan(
     ] = False,
 ) -> None:
     """What a run would insert, update, delete and leave, what would fail, and how long it would take."""
-    chosen, backfill = which_of(which, partition), declared_named(name, "plan")
+    chosen, backfill = which_of(which, partition), named(name, "plan")
     keys = []
     if partition:
         with backfill.connect() as conn:

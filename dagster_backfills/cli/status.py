@@ -47,7 +47,8 @@ def status(
         typer.Argument(metavar="[NAME]", help="One backfill, by partition; without it, one page over all."),
     ] = "",
     text: Annotated[
-        str, typer.Argument(metavar="[TEXT]", help="Only partitions in whose key or names this is.")
+        str,
+        typer.Argument(metavar="[TEXT]", help="Only partitions whose key or names have it; a type of jobs."),
     ] = "",
     needs_backfill: Annotated[
         bool, typer.Option("--needs-backfill", help="Only what is missing, stale or failed.")
@@ -84,7 +85,7 @@ def _one(name: str, text: str, needed: bool, failed: bool, limit: int | None, wi
     if name == "kintell":
         show_imports(text, most=limit or 20, wide=wide, json=json)
     elif name == "queue":
-        show_queue(status="failed" if failed else "", limit=limit, wide=wide, json=json)
+        show_queue(status="failed" if failed else "", job_type=text, limit=limit, wide=wide, json=json)
     else:
         show_partitions(named(name, "status"), text, needed, failed, limit, wide, json)
 

@@ -7,7 +7,7 @@ from uuid import uuid4
 import psycopg
 import typer
 
-from dagster_backfills.cli.backfills import Declared, declared_named
+from dagster_backfills.cli.backfills import Declared, named
 from dagster_backfills.cli.errors import FAILURES
 from dagster_backfills.cli.output import Json, Limit, Wide, print_json, say
 from dagster_backfills.cli.plan import show
@@ -48,7 +48,7 @@ def undo_(
     json: Json = False,
 ) -> None:
     """Remove what a run added and put back what it changed or removed; rows that were changed since are kept."""
-    backfill = None if re.fullmatch("[0-9a-f-]*", what) else declared_named(what, "undo")
+    backfill = None if re.fullmatch("[0-9a-f-]*", what) else _declared(what)
     postgres = backfill.postgres if backfill else PostgresResource()
     require_migrations(postgres.libpq_url)
     settings = EngineSettings(**from_environment(EngineSettings, VARIABLES))
@@ -56,6 +56,11 @@ def undo_(
         run = run or (_last_of(conn, backfill) if backfill else what)
         keys = backfill.choose(conn, Which.named, partition) if backfill and partition else partition or []
         undoing = find(conn, run, keys)
+    if backfill and undoing.shapes and undoing.shapes.keys().isdisjoint(backfill.assets):
+        raise UserError(
+            f"Run {undoing.run_id} has written nothing of {backfill.name}.",
+            f"To undo it all the same: backfills undo {undoing.run_id}",
+        )
     if undoing.unfinished:
         say(f"Run {undoing.run_id} has not finished, or died: what it commits from now on is not undone.")
     if not yes:
@@ -85,6 +90,16 @@ def undo_(
             )
         say(f"To take this back: backfills undo {identity.run_id} --yes")
     raise typer.Exit(FAILURES if failed else 0)
+
+
+def _declared(name: str) -> Declared:
+    backfill = named(name, "undo")
+    if not isinstance(backfill, Declared):
+        raise UserError(
+            f"Runs of {backfill.name} can't be undone: its tables have no journal, what stood before is not kept.",
+            f"Mend the source, and score the day anew: backfills run {backfill.name} -p DAY",
+        )
+    return backfill
 
 
 def _last_of(conn: psycopg.Connection[Any], backfill: Declared) -> str:

@@ -11,6 +11,7 @@ from dagster_backfills.engine import ledger
 from dagster_backfills.engine.failures import CostsConnectionError, is_lost
 from dagster_backfills.engine.model import Compute, Counts
 from dagster_backfills.engine.prefetch import Prefetch
+from dagster_backfills.engine.prepared import PreparedWrite
 from dagster_backfills.engine.table.arrays import TextArray
 from dagster_backfills.engine.units import stream_units
 from dagster_backfills.engine.work import Work
@@ -109,13 +110,24 @@ class SlicedPartition:
                 self._bisect(slice_, whole=True)
             self.work.session.attempt(self._complete)
 
-    def _bisect(self, units: list[str], computed: Any = None, *, whole: bool = False) -> None:
-        """Write a slice, and on bad data halve it. The halves are merged: it is the merge that names what is bad."""
+    def _bisect(
+        self,
+        units: list[str],
+        computed: Any = None,
+        *,
+        whole: bool = False,
+        without: tuple[PreparedWrite, ...] = (),
+    ) -> None:
+        """Write a slice, and on bad data halve it. The halves are merged: it is the merge that names what is bad.
+
+        without: tables in which the unit has failed, in a rehearsal of tables that are written apart.
+        """
         empty = self._empty if whole else set()
         try:
             began = time.monotonic()
             self.work.session.attempt(
-                lambda batch_id: self._slice(batch_id, units, empty, computed), divisible=len(units) > 1
+                lambda batch_id: self._slice(batch_id, units, empty, computed, without),
+                divisible=len(units) > 1,
             )
             self.work.size.took(len(units), time.monotonic() - began)
         except Exception as error:
@@ -123,12 +135,21 @@ class SlicedPartition:
                 raise
             if len(units) == 1:
                 self.work.unit_failed(self.key, units[0], error)
+                if self.work.rehearsal is not None and self.work.rehearsal.apart:
+                    self._bisect(units, without=(*without, self.work.at))
                 return
             middle = len(units) // 2
             self._bisect(TextArray(units[:middle]))
             self._bisect(TextArray(units[middle:]))
 
-    def _slice(self, batch_id: UUID, units: list[str], empty: set[str], computed: Any) -> Callable[[], None]:
+    def _slice(
+        self,
+        batch_id: UUID,
+        units: list[str],
+        empty: set[str],
+        computed: Any,
+        without: tuple[PreparedWrite, ...],
+    ) -> Callable[[], None]:
         began, work = time.monotonic(), self.work
         work.begin([self.key])
         counts = {
@@ -136,6 +157,7 @@ class SlicedPartition:
                 write, [self.key], units, empty=write.asset in empty, computed=computed
             )[self.key]
             for write in work.sliced
+            if write not in without
         }
         for asset, count in counts.items():
             ledger.resolve(work.session.conn, asset, [self.key], units)

@@ -128,9 +128,21 @@ def plan(
     keys: Sequence[str],
     settings: EngineSettings | None = None,
     log: Callable[[str], None] = lambda line: None,
+    *,
+    apart: bool = False,
 ) -> Report:
-    """What a run over these partitions would do. Nothing of it is kept. Raises what a run would raise."""
-    return rehearse(connect, settings, log, lambda runner: runner.run(writes, addresses, keys))
+    """What a run over these partitions would do. Nothing of it is kept. Raises what a run would raise.
+
+    apart: the run writes table after table, a partition at a time, and each reads the one before. Here a batch of
+    units goes through all of them in one transaction, so that what is read is there.
+    """
+    around = _by_itself if apart else None
+    return rehearse(connect, settings, log, lambda runner: runner.run(writes, addresses, keys, around), apart)
+
+
+def _by_itself(key: str, run: RunIdentity, work: Callable[[RunIdentity], Outcome]) -> dict[str, Any]:
+    work(run)
+    return {}
 
 
 def plan_prepared(
@@ -149,9 +161,10 @@ def rehearse(
     settings: EngineSettings | None,
     log: Callable[[str], None],
     run: Callable[[Runner], Iterable[list[str]]],
+    apart: bool = False,
 ) -> Report:
     """Run a rehearsal to its end and say what it has shown."""
-    rehearsal = Rehearsal()
+    rehearsal = Rehearsal(apart)
     runner = Runner(
         connect, RunIdentity(str(uuid4())), settings or EngineSettings(), log, rehearsal=rehearsal
     )

@@ -59,8 +59,8 @@ class PreparedWrite:
     ) -> "PreparedWrite":
         """Read the table, if it is not given, and check the write against it. Raises UserError where they don't fit."""
         table = table or read_table(conn, *write.target.schema_and_table)
-        journals = journal and write.target.journal and bool(table.identity)
-        prepared = cls(write, table, address, f"backfill_stage_{number}", journals=journals)
+        stage = f"backfill_stage_{number}"
+        prepared = cls(write, table, address, stage, journals=journal and bool(table.identity))
         prepared.attach(conn)
         if isinstance(write.source, Frame):
             prepared.refuse_strangers(conn, keys)

@@ -46,9 +46,13 @@ class Example:
 
 @dataclass
 class Rehearsal:
-    """Gathers examples of a rehearsed run."""
+    """Gathers examples of a rehearsed run, by asset and kind of change.
 
-    found: dict[str, list[Example]] = field(default_factory=dict)
+    apart: the run writes its tables one after the other, so that a unit that fails in one is tried in the others.
+    """
+
+    apart: bool = False
+    found: dict[tuple[str, str], list[Example]] = field(default_factory=dict)
 
     def look(
         self,
@@ -60,7 +64,7 @@ class Rehearsal:
         """Take examples from what a statement has just done, of the kinds that are not seen often enough."""
         total = Counts.sum(counts.values())
         for change, kind in _OF_KIND.items():
-            found = self.found.setdefault(change, [])
+            found = self.found.setdefault((write.asset, change), [])
             if not getattr(total, change) or len(found) >= EXAMPLES:
                 continue
             statement = sql.SQL(_LOOK).format(
@@ -74,7 +78,7 @@ class Rehearsal:
                     Example(write.asset, partition, change, before, None if change == "deleted" else after)
                 )
 
-        kept = self.found.setdefault("kept", [])
+        kept = self.found.setdefault((write.asset, "kept"), [])
         if total.unchanged and len(kept) < EXAMPLES:
             kept += write.kept_examples(conn, EXAMPLES - len(kept))
 
@@ -83,9 +87,9 @@ class Rehearsal:
 
 
 def chosen_of(examples: Iterable[Example]) -> list[Example]:
-    """Up to twenty, of each kind as many as of the others where there are so many."""
-    by_kind: dict[str, list[Example]] = {}
+    """Up to twenty, of each table and kind as many as of the others where there are so many."""
+    by_kind: dict[tuple[str, str], list[Example]] = {}
     for example in examples:
-        by_kind.setdefault(example.change, []).append(example)
+        by_kind.setdefault((example.asset, example.change), []).append(example)
     turns = [row for rows in zip_longest(*by_kind.values()) for row in rows if row is not None]
     return sorted(turns[:EXAMPLES], key=lambda example: (example.change, example.asset))

@@ -59,13 +59,18 @@ class Runner:
             return
 
         def prepare(conn: psycopg.Connection) -> list[PreparedWrite]:
-            journal = self.settings.journal or self.rehearsal is not None
             return [
-                PreparedWrite.open(conn, write, addresses[write.target.asset], number, keys, journal=journal)
+                PreparedWrite.open(
+                    conn, write, addresses[write.target.asset], number, keys, journal=self._journals(write)
+                )
                 for number, write in enumerate(writes)
             ]
 
         yield from self.run_prepared(prepare, keys)
+
+    def _journals(self, write: Write) -> bool:
+        """A rehearsal finds its examples there, and leaves nothing in it."""
+        return self.rehearsal is not None or (self.settings.journal and write.target.journal)
 
     def run_prepared(
         self, prepare: Callable[[psycopg.Connection], list[PreparedWrite]], keys: Sequence[str]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from dagster_backfills.cli import explain, run, status
+from dagster_backfills.cli import explain, plan, run, status
 from dagster_backfills.cli.scoring import commands
 from dagster_backfills.cli.scoring.days import stretches
 from dagster_backfills.errors import UserError
@@ -28,7 +28,7 @@ def gyms(conn) -> Gyms:  # type: ignore[no-untyped-def]
     return Gyms(conn)
 
 
-VERBS = {"run": run, "explain": explain, "status": status}
+VERBS = {"run": run, "plan": plan, "explain": explain, "status": status}
 
 
 def call(verb: str, *arguments: str):  # type: ignore[no-untyped-def]
@@ -55,13 +55,39 @@ def test_a_day_is_run_explained_and_shown(gyms: Gyms) -> None:
         f"{YESTERDAY}\tup to date\tcomplete: 2 of 2\tcomplete: 2 of 2\tcomplete: 1 of 1"
     )
     assert lines[2].startswith(f"{YESTERDAY - timedelta(days=1)}\tmissing\tmissing\tmissing\tmissing")
-    alone = call("gym", gyms.rows("select id from scoring.gyms")[0][0], "--json")
+    gyms.visit("a", 0, YESTERDAY)
+    gym = gyms.rows("select id from scoring.gyms")[0][0]
+    planned = json.loads(call("gym", gym, "--plan", "--json").stdout)
+    assert [total["updated"] for total in planned["total"].values()] == [1, 1, 0]
+    alone = call("gym", gym, "--json")
     assert alone.exit_code == 0, alone.output
+
+
+def test_days_are_planned_as_they_are_run(gyms: Gyms) -> None:
+    gyms.member("a", 16, 35, 42, 49, 56, coaches=("c1",), day=YESTERDAY)
+    gyms.member("bad", 3, day=YESTERDAY, per_week=-1)
+    days = [f"{YESTERDAY - timedelta(days=n)}" for n in (1, 0)]
+    chosen = [word for day in days for word in ("-p", day)]
+    planned = call("plan", *chosen, "--fail-on-changes", "--json")
+    assert planned.exit_code == 1, planned.output
+    report = json.loads(planned.stdout)
+    assert [total["inserted"] for total in report["total"].values()] == [2, 2, 2]
+    assert [(f["partition"], f["unit"]) for f in report["failures"]] == [(day, "bad") for day in days]
+    shown = call("plan", *chosen).stdout
+    assert f"scoring/coach_actions\t{days[0]}\t1\t0\t0\t0\t0" in shown
+    assert "expected_visits_per_week must be 0 or more, is -1." in shown
+    assert gyms.rows("select count(*) from scoring.chain_days") == [(0,)]
+    gyms.conn.execute("delete from scoring.members where id = 'bad'")
+    assert call("run", *chosen, "--yes").exit_code == 0
+    assert call("plan", *chosen, "--fail-on-changes").exit_code == 0
+    assert len(json.loads(call("plan", "--json").stdout)["partitions"]["scoring/commitment_scores"]) == 5
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["plan", "-p", "tomorrow"], "'tomorrow' is not a day"),
+        (["plan", "-p", "1999-12-31"], "can't be scored"),
         (["run", "-p", "tomorrow"], "'tomorrow' is not a day"),
         (
             ["run", "-p", str(YESTERDAY + timedelta(days=1))],

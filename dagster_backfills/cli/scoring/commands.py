@@ -6,9 +6,11 @@ from typing import Annotated
 import typer
 
 from dagster_backfills.cli.domain_runs import database, launch
-from dagster_backfills.cli.output import Json, print_fields, print_json
-from dagster_backfills.cli.scoring.days import day_of
-from dagster_backfills.domains.scoring.status import chain_of
+from dagster_backfills.cli.output import Json, print_fields, print_json, say
+from dagster_backfills.cli.plan import show
+from dagster_backfills.cli.scoring.days import Scoring
+from dagster_backfills.domains.scoring.status import chain_of, day_of
+from dagster_backfills.engine.selection import Which
 from dagster_backfills.names import the_one
 
 app = typer.Typer(no_args_is_help=True, help="Commitment, churn risk and coach actions: one gym alone.")
@@ -23,6 +25,7 @@ def _group() -> None:
 def gym(
     gym: Annotated[str, typer.Argument(metavar="GYM", help="Its id, how that begins, or its name.")],
     day: Annotated[str, typer.Option("--date", help="The day, as YYYY-MM-DD; yesterday without it.")] = "",
+    plan: Annotated[bool, typer.Option("--plan", help="Only say what it would change.")] = False,
     json: Json = False,
 ) -> None:
     """Score the members of one gym alone, as of a day. The day itself stays partial, until all are scored."""
@@ -30,6 +33,10 @@ def gym(
     with database() as conn:
         gyms = dict(conn.execute("select id, name from scoring.gyms order by id").fetchall())
     found = the_one(gym, gyms, "gym")
+    if plan:
+        report = Scoring().plan(Which.named, [f"{chosen}"], say, found)
+        print_json(report.as_json()) if json else show(report)
+        return
     _, code = launch("score_one_gym", {"gym": found, "day": chosen.isoformat()})
     with database() as conn:
         (scored,) = chain_of(conn, chosen, 1)

@@ -2,22 +2,22 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from typing import Any
 
 import psycopg
 
 from dagster_backfills.cli.domain_runs import database, launch
 from dagster_backfills.components.standing import Standing
-from dagster_backfills.domains.scoring.chain import newest_day
-from dagster_backfills.domains.scoring.settings import setting_at_load
-from dagster_backfills.domains.scoring.status import ChainDay, chain_of
+from dagster_backfills.dagster.resource import PostgresResource
+from dagster_backfills.domains.scoring.plan import plan_days
+from dagster_backfills.domains.scoring.settings import settings_from
+from dagster_backfills.domains.scoring.status import ChainDay, choose, day_of, every_day
 from dagster_backfills.domains.scoring.tables import CHAIN
+from dagster_backfills.engine.plan import Report
 from dagster_backfills.engine.selection import Which
-from dagster_backfills.errors import UserError
 
 JOB = "scoring_chain_job"
-_FIRST = "select min(day) from scoring.chain_days"
 
 
 class Scoring:
@@ -34,23 +34,17 @@ class Scoring:
             yield conn
 
     def standings(self, conn: psycopg.Connection[Any]) -> list[Standing]:
-        """Every day since the first that was ever scored, and those that automation looks back to; the oldest first."""
-        newest = newest_day(datetime.now(UTC).date())
-        (first,) = conn.execute(_FIRST).fetchone() or (None,)
-        days = max((newest - (first or newest)).days + 1, setting_at_load("catch_up_days"))
-        return [_standing(day) for day in reversed(chain_of(conn, newest, days))]
+        """Every day, the oldest first."""
+        return [_standing(day) for day in every_day(conn)]
 
     def choose(self, conn: psycopg.Connection[Any], which: Which, wanted: Sequence[str]) -> list[str]:
         """The days that are meant. Raises UserError for one that can't be scored."""
-        if wanted:
-            return [f"{day_of(each)}" for each in dict.fromkeys(wanted)]
-        takes = {
-            Which.all: lambda day: True,
-            Which.missing: lambda day: day.missing,
-            Which.failed: lambda day: day.failed,
-            Which.stale: lambda day: day.stale_since,
-        }.get(which, lambda day: day.needs_backfill)
-        return [day.partition for day in self.standings(conn) if takes(day)]
+        return choose(conn, which, wanted)
+
+    def plan(self, which: Which, keys: Sequence[str], log: Any, gym: str | None = None) -> Report:
+        with self.connect() as conn:
+            days = choose(conn, which, keys)
+        return plan_days(PostgresResource().connect, days, settings_from(), log, gym)
 
     def launch(self, which: Which, keys: Sequence[str]) -> list[tuple[str, int]]:
         """Score these days, a run for each stretch of them; each run's id and exit code."""
@@ -68,27 +62,9 @@ class Scoring:
 
 def _standing(day: ChainDay) -> Standing:
     links = {link.asset.removeprefix("scoring/"): str(link) for link in day.links}
-    broken = any(link.outcome != "complete" for link in day.links)
-    failed = sum(link.failed or 0 for link in day.links)
-    return Standing(f"{day.day}", missing=broken, failed=failed, more={**links, "remark": day.remark})
-
-
-def day_of(text: str) -> date:
-    """The day that was asked for, yesterday for none. Raises UserError for what is no day, or not over yet."""
-    newest = newest_day(datetime.now(UTC).date())
-    if not text:
-        return newest
-    try:
-        day = datetime.strptime(text, "%Y-%m-%d").date()
-    except ValueError as error:
-        raise UserError(f"{text!r} is not a day.", "Write it as YYYY-MM-DD, such as 2026-06-30.") from error
-    first = setting_at_load("first_day")
-    if not first <= day <= newest:
-        raise UserError(
-            f"{day} can't be scored: the days are {first} to {newest}.",
-            "A day can be scored once it is over (UTC).",
-        )
-    return day
+    return Standing(
+        f"{day.day}", missing=day.missing, failed=day.failed, more={**links, "remark": day.remark}
+    )
 
 
 def stretches(days: Iterable[date]) -> list[tuple[date, date]]:

@@ -4,9 +4,9 @@ from dataclasses import asdict
 
 from dagster_backfills.cli.domain_runs import database
 from dagster_backfills.cli.output import print_fields, print_json, print_table, say
-from dagster_backfills.cli.scoring.days import day_of
 from dagster_backfills.domains.scoring.explain import Explanation, explain
 from dagster_backfills.domains.scoring.settings import settings_from
+from dagster_backfills.domains.scoring.status import day_of
 
 
 def explain_member(member: str, day: str, json: bool) -> None:

@@ -16,7 +16,7 @@ from dagster_backfills.domains.scoring.day_record import DayRecord
 from dagster_backfills.domains.scoring.lineage import LINEAGE, ON_MEMBER
 from dagster_backfills.domains.scoring.reporting import AS_OF
 from dagster_backfills.domains.scoring.settings import ScoringSettings
-from dagster_backfills.domains.scoring.tables import ACTIONS, CHURN, COMMITMENT
+from dagster_backfills.domains.scoring.tables import ACTIONS, CHURN, COMMITMENT, write_of
 from dagster_backfills.engine.model import Target, WriteSet
 
 Settings = dg.ResourceParam[ScoringSettings]
@@ -120,9 +120,6 @@ def day_by_day(
     gym: str | None = None,
 ) -> WriteSet:
     """The history's rows of these days, of all members or one gym's; each day by itself, oldest first, and recorded."""
-    # The rules compute with pandas, which a run loads and the code location does not.
-    from dagster_backfills.domains.scoring.histories import history_of
-
     record = DayRecord(
         target,
         connect=postgres.connect,
@@ -136,7 +133,7 @@ def day_by_day(
         max_failed_percent=settings.max_failed_percent,
     )
     return WriteSet(
-        [history_of(target, settings.parsed_weights).write(gym)],
+        [write_of(target, settings.parsed_weights, gym)],
         keys=sorted(keys),
         partitions_def=scoring_days,
         settings=settings.engine(),

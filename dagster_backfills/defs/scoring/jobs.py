@@ -4,13 +4,17 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from dagster_backfills.dagster.jobs import Plan, plan_job
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.defs.scoring.partitions import scoring_days
 from dagster_backfills.domains.scoring.chain import newest_day
 from dagster_backfills.domains.scoring.days import utc_now
-from dagster_backfills.domains.scoring.settings import setting_at_load
+from dagster_backfills.domains.scoring.plan import plan_days
+from dagster_backfills.domains.scoring.settings import setting_at_load, settings_from
+from dagster_backfills.domains.scoring.status import choose
 from dagster_backfills.domains.scoring.tables import ACTIONS, CHAIN, CHURN, COMMITMENT
 from dagster_backfills.engine.model import Target
+from dagster_backfills.engine.plan import Report
 
 if TYPE_CHECKING:
     from dagster_backfills.dagster.private import UnresolvedAssetJobDefinition
@@ -42,6 +46,16 @@ commitment_scores_job = _job("commitment_scores_job", [COMMITMENT], "Commitment 
 churn_risk_scores_job = _job("churn_risk_scores_job", [CHURN], "Churn risk of a day, after commitment.")
 coach_actions_job = _job("coach_actions_job", [ACTIONS], "Coach actions of a day, after churn risk.")
 scoring_chain_job = _job("scoring_chain_job", list(CHAIN), "All three of a day in a row, without the gates.")
+
+
+def _plan(context: dg.OpExecutionContext, config: Plan) -> Report:
+    connect = context.resources.postgres.connect
+    with connect() as conn:
+        days = choose(conn, config.which, config.partitions)
+    return plan_days(connect, days, settings_from(), context.log.warning)
+
+
+plan_scoring = plan_job("scoring", "scoring", "postgres", _plan)
 
 
 @dg.schedule(

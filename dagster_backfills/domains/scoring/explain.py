@@ -55,7 +55,10 @@ def explain(conn: psycopg.Connection, member: str, day: date, weights: Weights) 
     """Run the rules for one member. Raises UserError for an unknown member, or one that can't be scored."""
     about = conn.execute(STATEMENTS["member_for_explanation"], {"member": member, "day": day}).fetchone()
     if about is None:
-        raise UserError(f"There is no member {member!r}.", hint="Give the id of a row of scoring.members.")
+        raise UserError(
+            f"There is no member {member!r}.",
+            hint="Give the id of a row of scoring.members. For a day: backfills status scoring DAY",
+        )
     name, status, stored, coaches = about
     try:
         frame = read_frame(conn, "features", day, [member], due_only=False)

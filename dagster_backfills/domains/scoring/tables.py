@@ -6,7 +6,8 @@ from typing import Any
 
 from psycopg import sql
 
-from dagster_backfills.engine.model import Target
+from dagster_backfills.domains.scoring.weights import Weights
+from dagster_backfills.engine.model import Target, Write
 from dagster_backfills.engine.table.address import Address
 
 # Without a journal: a day can be scored anew at any time, and a month's keys of all members are more than the scores.
@@ -45,3 +46,11 @@ class DaySlice(Address):
 
     def label(self, alias: str) -> sql.Composable:
         return sql.SQL("{}::text").format(sql.Identifier(alias, "day"))
+
+
+def write_of(target: Target, weights: Weights, gym: str | None = None) -> Write:
+    """What the engine writes of a day of this history, for the members of one gym or of all."""
+    # The rules compute with pandas, which a run loads and the code location does not.
+    from dagster_backfills.domains.scoring.histories import history_of
+
+    return history_of(target, weights).write(gym)

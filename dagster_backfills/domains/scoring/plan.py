@@ -1,0 +1,26 @@
+"""What scoring some days would change: the chain's tables as one set of the engine's, each day by itself.
+
+Exact over several days: what a day's rows are made of holds nothing that another day's scoring writes.
+"""
+
+from collections.abc import Callable, Sequence
+
+from dagster_backfills.domains.scoring.settings import ScoringSettings
+from dagster_backfills.domains.scoring.tables import CHAIN, DaySlice, write_of
+from dagster_backfills.engine.plan import Report, plan
+from dagster_backfills.engine.session import Connect
+
+
+def plan_days(
+    connect: Connect,
+    days: Sequence[str],
+    settings: ScoringSettings,
+    log: Callable[[str], None] = lambda line: None,
+    gym: str | None = None,
+) -> Report:
+    """What a run of the chain over these days would do, for the members of one gym or of all."""
+    if not days:
+        return Report.nothing()
+    writes = [write_of(target, settings.parsed_weights, gym) for target in CHAIN]
+    addresses = {target.asset: DaySlice(gym) for target in CHAIN}
+    return plan(connect, writes, addresses, days, settings.engine(), log, apart=True)

@@ -1,0 +1,81 @@
+"""Every verb on every backfill, with what there is and what there is not: an answer, or a refusal that helps."""
+
+from importlib import import_module
+
+import psycopg
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from dagster_backfills.cli.app import app
+from dagster_backfills.cli.backfills import names
+from dagster_backfills.cli.errors import FAILURES, OK, USAGE, explain
+from dagster_backfills_tests.conftest import new_database
+
+pytestmark = pytest.mark.timeout(900)
+NAMES = ["kintell", "progress_stats", "queue", "scoring", "training_completions"]
+STRANGER = "no-such"
+# What is typed after `VERB NAME`, and whether that can be meant of a backfill of partitions.
+VERBS = {
+    "status": [([], True), ([STRANGER], False)],
+    "plan": [
+        (["--which", "missing"], True),
+        (["--partition", STRANGER], False),
+        (["--partition", ""], False),
+        (["--which", "named"], False),
+    ],
+    "run": [(["--partition", STRANGER, "--yes"], False)],
+    "undo": [(["00000000"], False), (["--partition", STRANGER], False)],
+    "failures": [([], True), (["--all", "--json"], True)],
+    "explain": [([STRANGER], False), ([""], False)],
+    "pause": [([], True)],
+    "resume": [([], True)],
+    "throttle": [(["--rest", "0"], True), ([], False), (["--window", "noon"], False)],
+    "cancel": [(["--yes"], True)],
+}
+
+
+@pytest.fixture(scope="module")
+def samples(server_url: str, template: str):
+    """The sample data of every domain; nothing has run."""
+    with new_database(server_url, template) as url:
+        with psycopg.connect(url, autocommit=True) as conn:
+            for domain in ("kintell", "progress", "queue", "scoring", "training"):
+                import_module(f"dagster_backfills.samples.{domain}").load_demo(conn)
+        yield url
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("name", NAMES)
+def test_no_verb_answers_with_a_trace_or_puts_it_off(
+    name: str, verb: str, samples: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", samples)
+    monkeypatch.setenv("COLUMNS", "80")
+    for words, meant in VERBS[verb]:
+        code, said = answer(verb, name, *words)
+        assert said.strip(), (words, code)
+        assert "Traceback" not in said and " yet" not in said, said
+        assert code in (OK, FAILURES, USAGE), said
+        if code == USAGE:
+            message, hint = said.split("\n")[-2:]
+            assert message.endswith((".", "?", "'")) and hint, said
+        else:
+            assert meant, said
+        if meant and name not in ("kintell", "queue"):
+            assert code == OK, said
+
+
+def test_all_backfills_are_walked(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert sorted(names(tmp_path)) == NAMES
+
+
+def answer(*words: str) -> tuple[int, str]:
+    """The exit code and all that is said; of an error its message and what to do, in two lines."""
+    ended = CliRunner().invoke(typer.main.get_command(app), list(words))
+    error = ended.exception
+    if error is None or isinstance(error, SystemExit):
+        return ended.exit_code, ended.output
+    code, message, hint = explain(error)
+    return code, f"{ended.output}\n{message}\n{hint}"
