@@ -10,6 +10,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
+from psycopg import sql
+
+from dagster_backfills.samples.loading import load_rows, has_rows
 
 _VIDEOS = (
     ("sat-1", "Working Safely at Height"),
@@ -111,23 +114,14 @@ def load_training(conn: psycopg.Connection[Any], data: TrainingData) -> None:
         "members": data.members,
         "employee_training_video_completions": data.completions,
     }
-    with conn.transaction(), conn.cursor() as cursor:
+    with conn.transaction():
         for table, columns in COLUMNS.items():
-            into = psycopg.sql.SQL("copy {} ({}) from stdin").format(
-                psycopg.sql.Identifier("training", table),
-                psycopg.sql.SQL(", ").join(map(psycopg.sql.Identifier, columns)),
-            )
-            with cursor.copy(into) as copy:
-                for row in rows[table]:
-                    copy.write_row(row)
+            load_rows(conn, sql.Identifier("training", table), columns, rows[table])
 
 
 def load_demo(conn: psycopg.Connection[Any]) -> str:
     """Load the demo's data, where the domain has none, and say in a sentence what was done."""
-    row = conn.execute(
-        "select exists (select from training.organizations) or exists (select from training.training_videos)"
-    ).fetchone()
-    if row is not None and row[0]:
+    if has_rows(conn, *(sql.Identifier("training", table) for table in COLUMNS)):
         return "The tables of the training domain have rows: no sample data was loaded."
     data = generate_training()
     load_training(conn, data)
