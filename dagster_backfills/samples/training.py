@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from dagster_backfills.samples.loading import load_rows, has_rows
+from dagster_backfills.samples.loading import has_rows, load_rows
 
 _VIDEOS = (
     ("sat-1", "Working Safely at Height"),
