@@ -30,8 +30,9 @@ def test_the_query_for_triggers_that_are_off_finds_one(school, runbook):
 
 
 def test_it_names_every_operators_query(project_root, runbook):
-    files = {path.name for path in (project_root / "sql" / "monitoring").glob("progress_*.sql")}
-    assert set(re.findall(r"progress_\w+\.sql", runbook)) == files
+    monitoring = project_root / "sql" / "monitoring"
+    files = {path.name for mine in ("progress_*.sql", "backfill_*.sql") for path in monitoring.glob(mine)}
+    assert set(re.findall(r"(?:progress|backfill)_\w+\.sql", runbook)) == files
 
 
 def test_its_commands_have_the_options_that_it_gives_them(runbook):
