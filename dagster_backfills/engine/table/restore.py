@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from psycopg import sql
 
 from dagster_backfills.engine.table.catalog import Table
-from dagster_backfills.engine.table.counting import counted, with_counts
-from dagster_backfills.engine.table.entries import content, entry, names, same_key, standing, write_entries
+from dagster_backfills.engine.table.counting import common_tables, with_counts
+from dagster_backfills.engine.table.entries import content, entry, names, same_key, standing
 from dagster_backfills.engine.table.names import columns, ident
 
 _ENTRIES = """
@@ -76,33 +76,19 @@ class Restore:
             ("new", self._inserted()),
             ("inserted", sql.SQL("select l.label, {} from new as t inner join looked as l on {} = l.key").format(
                 names("t"), ident("t", "backfill key"))),
-            ("journaled", write_entries(["gone", "updated", "inserted"])),
         ]  # fmt: skip
         given = sql.SQL(
             "select label, count(*), 0, 0, 0 from looked where verdict <> 'already' group by label"
         )
-        return with_counts(
-            parts,
-            [
-                given,
-                counted("gone", deleted="count(*)"),
-                counted("updated", updated="count(*)"),
-                counted("inserted", inserted="count(*)"),
-            ],
-        )
+        return with_counts(parts, given)
 
     def kept(self, *, slices: bool) -> sql.Composed:
         """Some of the rows that were changed since: partition, what they were, what they are."""
-        ctes = [
-            sql.SQL("{} as materialized (\n{}\n)").format(sql.Identifier(name), body)
-            for name, body in self._found(slices)
-        ]
-        return sql.SQL(
-            "with {}\nselect label, to_jsonb(was), to_jsonb(standing::{}) from looked\n"
-            "where verdict = 'kept' limit %(room)s"
-        ).format(sql.SQL(",\n").join(ctes), self.relation)
+        return common_tables(self._found(slices)) + sql.SQL(
+            "select label, to_jsonb(was), to_jsonb(standing::{}) from looked where verdict = 'kept' limit %(room)s"
+        ).format(self.relation)
 
-    def _found(self, slices: bool) -> list[tuple[str, sql.Composed]]:
+    def _found(self, slices: bool) -> list[tuple[str, sql.Composable]]:
         looked = sql.SQL(_LOOKED).format(
             standing=standing("t"),
             now=content(self.table, self.touched, "t"),
@@ -111,7 +97,7 @@ class Restore:
             same=same_key(self.table, "t", "n"),
         )
         return [
-            ("entries", sql.SQL("{}").format(sql.SQL(_SLICE if slices else _ENTRIES))),
+            ("entries", sql.SQL(_SLICE if slices else _ENTRIES)),
             ("net", sql.SQL(_NET).format(table=self.relation)),
             ("looked", looked),
         ]
@@ -148,7 +134,7 @@ class Restore:
             "on conflict do nothing returning {entry}"
         ).format(
             t=self.relation,
-            columns=sql.SQL(", ").join(map(ident, names)),
+            columns=columns("", names),
             values=columns("w", names),
             entry=entry(self.table, self.touched, after="t"),
         )
