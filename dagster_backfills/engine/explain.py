@@ -16,6 +16,7 @@ from dagster_backfills.engine.table.address import Address
 from dagster_backfills.engine.table.catalog import Table
 from dagster_backfills.engine.table.entries import key_text
 from dagster_backfills.engine.table.names import ident
+from dagster_backfills.engine.table.slice import Slice
 
 _MOST = 20
 _ROWS = """
@@ -134,13 +135,7 @@ def _partitions_of(
             statement = sql.SQL(
                 "select distinct q.partition::text from (\n{}\n) as q where q.unit::text = %(unit)s"
             ).format(sql.SQL(units.sql))
-            binds = {
-                "run_id": "",
-                "unit_keys": [unit],
-                "unit": unit,
-                **part.address.binds(keys),
-                **units.params,
-            }
+            binds = {**Slice(keys, [unit]).binds(part.address), "unit": unit, **units.params}
             found |= dict.fromkeys(row[0] for row in conn.execute(statement, binds))
     return [key for key in found if key in set(keys)]
 
@@ -182,8 +177,8 @@ def _computed(
     statement = sql.SQL("select * from (\n{}\n) as q limit {}").format(
         sql.SQL(source.sql), sql.SQL(f"{_MOST}")
     )
-    units = None if whole else [unit]
-    binds = {"unit_keys": units, "run_id": "", **part.address.binds(partitions), **source.params}
+    slice_ = Slice(partitions, None if whole else [unit])
+    binds = {**slice_.binds(part.address), **source.params}
     return conn.cursor(row_factory=dict_row).execute(statement, binds, prepare=False).fetchall()
 
 

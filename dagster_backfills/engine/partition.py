@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
@@ -12,6 +12,7 @@ from dagster_backfills.engine.failures import CostsConnectionError, is_lost
 from dagster_backfills.engine.model import Compute, Counts
 from dagster_backfills.engine.prefetch import Prefetch
 from dagster_backfills.engine.table.arrays import TextArray
+from dagster_backfills.engine.table.slice import Slice
 from dagster_backfills.engine.units import stream_units
 from dagster_backfills.engine.work import Work
 
@@ -125,10 +126,9 @@ class SlicedPartition:
     def _slice(self, batch_id: UUID, units: list[str], empty: set[str], computed: Any) -> Callable[[], None]:
         began, work = time.monotonic(), self.work
         work.begin([self.key])
+        slice_ = Slice([self.key], units, computed=computed)
         counts = {
-            write.asset: work.run_write(
-                write, [self.key], units, empty=write.asset in empty, computed=computed
-            )[self.key]
+            write.asset: work.run_write(write, replace(slice_, empty=write.asset in empty))[self.key]
             for write in work.sliced
         }
         for asset, count in counts.items():
@@ -161,7 +161,7 @@ class SlicedPartition:
                 counts[write.asset] = Counts.sum([counts.get(write.asset, last)], failed_units=failed)
                 last = Counts(failed_units=failed)
             else:
-                last = counts[write.asset] = work.run_write(write, [self.key], None)[self.key]
+                last = counts[write.asset] = work.run_write(write, Slice([self.key]))[self.key]
                 ledger.resolve(work.session.conn, write.asset, [self.key], owned=write.write.owned)
             work.record(batch_id, write.asset, [self.key], last, units=0, began=began, snapshot=snapshot)
         for write in work.writes:

@@ -23,6 +23,7 @@ from dagster_backfills.engine.settings import EngineSettings
 from dagster_backfills.engine.table.address import ByQuery
 from dagster_backfills.engine.table.catalog import read_table
 from dagster_backfills.engine.table.restore import Restore
+from dagster_backfills.engine.table.slice import Slice
 from dagster_backfills.errors import UserError
 
 # A unit is a row: how far the last of its entries is from here, so that the last come first, and the first of them.
@@ -175,23 +176,13 @@ class UndoWrite(PreparedWrite):
     def is_empty(self, conn: psycopg.Connection[Any], keys: Sequence[str], after: str | None = None) -> bool:
         return False
 
-    def run(
-        self,
-        conn: psycopg.Connection[Any],
-        keys: Sequence[str],
-        units: Sequence[str] | None,
-        run_id: str,
-        *,
-        empty: bool = False,
-        computed: Any = None,
-        journal_id: int | None = None,
-    ) -> dict[str, Counts]:
+    def run(self, conn: psycopg.Connection[Any], slice_: Slice) -> dict[str, Counts]:
         assert self.undoing is not None
-        counts = {key: Counts() for key in keys}
+        counts = {key: Counts() for key in slice_.keys}
+        units = slice_.units
         self._binds = {
-            "undone": self.undoing.run_id, "asset": self.asset, "partition_keys": list(keys),
+            **slice_.binds(self.address), "undone": self.undoing.run_id, "asset": self.asset,
             "entries": None if units is None else [entry for unit in units for entry in _entries(unit)],
-            "journal_id": journal_id, "journal_labels": [], "journal_keys": [],
         }  # fmt: skip
         statement = self._restore.statement(slices=units is not None)
         for key, given, inserted, updated, deleted, _ in conn.execute(statement, self._binds, prepare=False):

@@ -2,8 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 import psycopg
@@ -18,6 +17,7 @@ from dagster_backfills.engine.refusals import Refusals
 from dagster_backfills.engine.rehearsal import Rehearsal
 from dagster_backfills.engine.session import Session
 from dagster_backfills.engine.sizing import BatchSize
+from dagster_backfills.engine.table.slice import Slice
 
 
 @dataclass
@@ -57,21 +57,11 @@ class Work:
         self._journal = {}
         return self.session.begin([write.asset for write in self.writes], keys)
 
-    def run_write(
-        self,
-        write: PreparedWrite,
-        keys: list[str],
-        units: list[str] | None,
-        *,
-        empty: bool = False,
-        computed: Any = None,
-    ) -> dict[str, Counts]:
+    def run_write(self, write: PreparedWrite, slice_: Slice) -> dict[str, Counts]:
+        """Write it in the batch's transaction, in the run's name."""
         self.at = write
         journal_id = new_id() if write.journals else None
-        counts = write.run(
-            self.session.conn, keys, units, self.run.run_id,
-            empty=empty, computed=computed, journal_id=journal_id,
-        )  # fmt: skip
+        counts = write.run(self.session.conn, replace(slice_, run_id=self.run.run_id, journal_id=journal_id))
         if journal_id is not None:
             self._journal[write.asset] = journal_id
             if self.rehearsal is not None:
@@ -87,7 +77,7 @@ class Work:
             # Before it computes: what it marks as it writes is another computation's.
             ledger.clear_stale(self.session.conn, write.asset, keys, snapshot)
             empty = write.is_empty(self.session.conn, keys)
-            counts[write.asset] = by_partition = self.run_write(write, keys, None, empty=empty)
+            counts[write.asset] = by_partition = self.run_write(write, Slice(keys, empty=empty))
             ledger.resolve(self.session.conn, write.asset, keys, owned=write.write.owned)
             total = Counts.sum(by_partition.values())
             self.record(batch_id, write.asset, keys, total, units=units, began=began, snapshot=snapshot)
@@ -153,7 +143,7 @@ class Work:
         write, conn = self.at, self.session.conn
         try:
             self.session.begin([write.asset], [])
-            write.run(conn, [], [] if write in self.sliced else None, self.run.run_id)
+            write.run(conn, Slice([], [] if write in self.sliced else None, self.run.run_id))
             ledger.clear_stale(conn, write.asset, [], "1:1:")
         except psycopg.Error as error:
             return error.sqlstate

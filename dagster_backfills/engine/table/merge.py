@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
-from dagster_backfills.engine.model import Mode
+from dagster_backfills.engine.model import Target
 from dagster_backfills.engine.table.address import Address
 from dagster_backfills.engine.table.catalog import Table
 from dagster_backfills.engine.table.counting import with_counts
@@ -28,12 +28,9 @@ class Merge(Pieces):
         cls,
         table: Table,
         address: Address,
-        mode: Mode,
+        target: Target,
         columns: Sequence[str],
-        declared_key: Sequence[str] | None,
-        unit: str | None,
-        touched: str = "updated_at",
-        journaled: bool = False,
+        journaled: bool,
     ) -> "Merge":
         """Check the source's columns against the table. Raises UserError that names what does not fit."""
         name = f"{table.schema}.{table.name}"
@@ -48,31 +45,31 @@ class Merge(Pieces):
                     f"The source of {name} has two columns of the name {column!r}.",
                     hint="Rename one of them.",
                 )
-        key = table.key_among(columns, declared_key)
-        if mode != "replace" and not key:
+        key = table.key_among(columns, target.key)
+        if target.mode != "replace" and not key:
             raise UserError(
                 f"Table {name} has no unique constraint on columns that the asset gives "
                 f"({', '.join(columns)}), so that its rows can't be told apart.",
                 hint="Add a primary key in a migration, return the key's columns, or write with mode 'replace'.",
             )
-        if unit is not None:
-            table.column(unit)
-        return cls(table, address, mode, tuple(columns), key, unit, touched, journaled)
+        if target.unit is not None:
+            table.column(target.unit)
+        return cls(table, address, target, tuple(columns), key, journaled)
 
     def statement(self, source: sql.Composable, *, units: bool, only_missing: bool = False) -> sql.Composed:
         """The whole statement for a source SELECT.
 
         units: only the units in the bind `unit_keys`. only_missing: the source gives hardly a row that is there.
         """
-        if self.mode == "upsert":
+        if self.target.mode == "upsert":
             return self._upsert(source, units)
-        if self.mode == "insert_missing":
+        if self.target.mode == "insert_missing":
             return self._insert_missing(source, only_missing)
         return self._replace(source)
 
     def clear(self, *, units: bool) -> sql.Composed | None:
         """What runs before the statement: `replace` empties the slice in a statement of its own."""
-        if self.mode != "replace":
+        if self.target.mode != "replace":
             return None
         gone = sql.SQL("delete from {} as t where {} returning {} as label{}").format(
             self.relation, self.slice("t", units), self.address.label("t"), self.entry(before=standing("t"))

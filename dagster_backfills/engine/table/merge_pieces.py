@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from psycopg import sql
 
-from dagster_backfills.engine.model import Mode
+from dagster_backfills.engine.model import Target
 from dagster_backfills.engine.table.address import Address
 from dagster_backfills.engine.table.catalog import Table
 from dagster_backfills.engine.table.entries import BEFORE, entry, names, standing
@@ -25,12 +25,10 @@ class Pieces:
 
     table: Table
     address: Address
-    mode: Mode
+    target: Target
     columns: tuple[str, ...]
     key: tuple[str, ...]
-    unit: str | None
-    touched: str
-    journaled: bool = False
+    journaled: bool
 
     @property
     def relation(self) -> sql.Identifier:
@@ -43,17 +41,17 @@ class Pieces:
     @property
     def values(self) -> list[str]:
         """The columns that make a row differ."""
-        return [n for n in self.set_columns if n != self.touched]
+        return [n for n in self.set_columns if n != self.target.touched]
 
     @property
     def touches(self) -> bool:
-        return self.touched not in self.columns and any(
-            c.name == self.touched and c.base_type in _POINTS_IN_TIME for c in self.table.columns
+        return self.target.touched not in self.columns and any(
+            c.name == self.target.touched and c.base_type in _POINTS_IN_TIME for c in self.table.columns
         )
 
     @property
     def into(self) -> sql.Composed:
-        given = [*self.columns, *([self.touched] if self.touches else [])]
+        given = [*self.columns, *([self.target.touched] if self.touches else [])]
         return sql.SQL("insert into {} as t ({})").format(self.relation, columns("", given))
 
     def row(self, alias: str) -> sql.Composed:
@@ -71,10 +69,10 @@ class Pieces:
 
     def slice(self, alias: str, units: bool) -> sql.Composable:
         inside = self.address.predicate(alias)
-        if not units or self.unit is None:
+        if not units or self.target.unit is None:
             return inside
         return sql.SQL("{} and {} = any(%(unit_keys)s::text[]::{}[])").format(
-            inside, ident(alias, self.unit), type_name(self.table.column(self.unit).cast)
+            inside, ident(alias, self.target.unit), type_name(self.table.column(self.target.unit).cast)
         )
 
     def same_key(self, left: str, right: str) -> sql.Composed:
@@ -98,7 +96,7 @@ class Pieces:
         """What a statement returns of a row `t` for the journal, behind a comma; nothing where there is none."""
         if not self.journaled:
             return sql.SQL("")
-        return sql.SQL(", ") + entry(self.table, self.touched, before=before, after=after)
+        return sql.SQL(", ") + entry(self.table, self.target.touched, before=before, after=after)
 
     def given(self) -> sql.Composed:
         return sql.SQL("select {}, count(*), 0, 0, 0 from source as s group by 1").format(
@@ -151,7 +149,7 @@ class Pieces:
     def updated(self) -> sql.Composed:
         assignments = [sql.SQL("{} = {}").format(ident(n), ident("c", n)) for n in self.set_columns]
         if self.touches:
-            assignments.append(sql.SQL("{} = now()").format(ident(self.touched)))
+            assignments.append(sql.SQL("{} = now()").format(ident(self.target.touched)))
         return self.compose(
             "update {t} as t set {set} from changed as c where t.ctid = c.{seen} and {same}\n"
             "returning {label} as label{entry}",
