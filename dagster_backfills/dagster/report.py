@@ -7,7 +7,8 @@ from typing import Any
 
 import dagster as dg
 
-from dagster_backfills.engine.model import Counts, Mode, Outcome
+from dagster_backfills.engine.model import Mode
+from dagster_backfills.engine.outcome import Counts, Outcome
 from dagster_backfills.engine.table.catalog import Table
 
 _LOG_EVERY_SECONDS = 5.0

@@ -12,7 +12,8 @@ import psycopg
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from dagster_backfills.engine.model import WHOLE, Counts, Failure, Query
+from dagster_backfills.engine.model import WHOLE, Query
+from dagster_backfills.engine.outcome import Counts, Failure
 
 
 @dataclass(frozen=True)

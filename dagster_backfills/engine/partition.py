@@ -9,7 +9,8 @@ from uuid import UUID
 
 from dagster_backfills.engine import ledger
 from dagster_backfills.engine.failures import CostsConnectionError, is_lost
-from dagster_backfills.engine.model import Compute, Counts
+from dagster_backfills.engine.model import Compute
+from dagster_backfills.engine.outcome import Counts
 from dagster_backfills.engine.prefetch import Prefetch
 from dagster_backfills.engine.table.arrays import TextArray
 from dagster_backfills.engine.table.slice import Slice

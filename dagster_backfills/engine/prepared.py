@@ -9,7 +9,8 @@ from psycopg import sql
 
 from dagster_backfills.engine.described import columns_of
 from dagster_backfills.engine.failures import ErrorClass, classify
-from dagster_backfills.engine.model import Compute, Counts, Frame, Query, Write
+from dagster_backfills.engine.model import Compute, Frame, Query, Write
+from dagster_backfills.engine.outcome import Counts
 from dagster_backfills.engine.table.address import Address, keys_by_label
 from dagster_backfills.engine.table.catalog import Table, read_table
 from dagster_backfills.engine.table.empty_slice import copy_into, is_empty

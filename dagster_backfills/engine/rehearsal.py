@@ -11,7 +11,7 @@ from typing import Any, Literal
 import psycopg
 from psycopg import sql
 
-from dagster_backfills.engine.model import Counts
+from dagster_backfills.engine.outcome import Counts
 from dagster_backfills.engine.prepared import PreparedWrite
 from dagster_backfills.engine.table.entries import same_key
 from dagster_backfills.engine.table.names import ident

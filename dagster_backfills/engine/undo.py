@@ -14,8 +14,9 @@ from psycopg import sql
 from dagster_backfills.engine import audit, ledger
 from dagster_backfills.engine.journal import Shape
 from dagster_backfills.engine.ledger import RunIdentity
-from dagster_backfills.engine.model import Counts, Query, Target, Write
-from dagster_backfills.engine.plan import Report, plan_prepared
+from dagster_backfills.engine.model import Query, Target, Write
+from dagster_backfills.engine.outcome import Counts
+from dagster_backfills.engine.plan import Report, rehearse
 from dagster_backfills.engine.prepared import PreparedWrite
 from dagster_backfills.engine.rehearsal import Example
 from dagster_backfills.engine.runner import Connect, Runner
@@ -123,7 +124,8 @@ def preview(
     """What undoing would do; `unchanged` are rows that are kept, because they were changed since."""
     if not undoing.shapes:
         return Report.nothing()
-    return plan_prepared(connect, undoing.prepare(""), undoing.partitions, settings, log)
+    prepare = undoing.prepare("")
+    return rehearse(connect, settings, log, lambda runner: runner.run_prepared(prepare, undoing.partitions))
 
 
 def undo(runner: Runner, undoing: Undoing) -> Iterator[list[str]]:
