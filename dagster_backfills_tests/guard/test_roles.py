@@ -12,7 +12,7 @@ from psycopg import errors
 from psycopg.types.json import Jsonb
 
 from dagster_backfills.domains.training.rollback import tell_planner
-from dagster_backfills.postgres.roles import apply_roles
+from dagster_backfills.postgres.migrations import apply_roles
 from dagster_backfills_tests.domains.kintell.sample import add_users, row, write_csv
 from dagster_backfills_tests.guard.conftest import ROLES, SOURCES, Guarded
 

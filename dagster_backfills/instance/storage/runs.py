@@ -23,14 +23,8 @@ _OVER = (dg.DagsterEventType.RUN_SUCCESS, dg.DagsterEventType.RUN_FAILURE, dg.Da
 class LockedRunStorage(PostgresRunStorage):
     """As the stock one, but the process of a run holds a lock from the run's start to its end."""
 
-    def __init__(
-        self,
-        postgres_url: str,
-        should_autocreate_tables: bool = True,
-        inst_data: Any = None,
-        token_provider: Any = None,
-    ) -> None:
-        super().__init__(postgres_url, should_autocreate_tables, inst_data, token_provider)
+    def __init__(self, *args: Any, token_provider: Any = None, **kwargs: Any) -> None:
+        super().__init__(*args, token_provider=token_provider, **kwargs)
         self._tokens = token_provider
         self._locks: dict[str, RunLock] = {}
 
