@@ -585,22 +585,3 @@ where
     );
 comment on view progress.wrong_averages is
 'Cohorts that are not stale, and whose row is not the mean of their students, rounded half up, or not their number.';
-
--- The domain in one row, in the columns that every domain's overview has.
-create view progress.overview as
-select
-    'cohorts' as of_what,
-    count(*) as units,
-    count(*) filter (where not s.needs_backfill and f.partition is null) as up_to_date,
-    count(*) filter (where s.is_missing) as missing,
-    count(*) filter (where s.stale_since is not null) as stale,
-    count(f.partition) as failed,
-    min(s.stale_since) as oldest_stale
-from progress.cohort_status as s
-left join (
-    select distinct failures.partition
-    from backfill.failures
-    where failures.asset in ('progress/user_progress_stats', 'progress/cohort_stats') and failures.resolved_at is null
-) as f on f.partition = s.cohort_id;
-comment on view progress.overview is
-'The domain in one row, for backfills status.';

@@ -337,29 +337,6 @@ left join training.organization_training_progress as p on p.organization_id = o.
 comment on view training.organization_status is
 'Every organization: which records are missing, and since when its progress is stale.';
 
--- The domain in one row, in the columns that every domain's overview has.
-create view training.overview as
-select
-    'organizations' as of_what,
-    count(*) as units,
-    count(*) filter (
-        where s.missing = 0 and s.has_progress and s.stale_since is null and f.partition is null
-    ) as up_to_date,
-    count(*) filter (where s.missing > 0 or not s.has_progress) as missing,
-    count(*) filter (where s.stale_since is not null) as stale,
-    count(f.partition) as failed,
-    min(s.stale_since) as oldest_stale
-from training.organization_status as s
-left join (
-    select distinct ff.partition
-    from backfill.failures as ff
-    where
-        ff.asset in ('training/employee_training_video_completions', 'training/organization_training_progress')
-        and ff.resolved_at is null
-) as f on f.partition = s.organization_id;
-comment on view training.overview is
-'The domain in one row, for backfills status.';
-
 -- How many of an organization's records are completed, without a look at each of them: a backfill creates records that
 -- are not, and so does not fill it.
 create index employee_training_video_completions_completed_idx
