@@ -23,9 +23,9 @@ class Counts:
         self.failed_units += other.failed_units
 
     @classmethod
-    def sum(cls, counts: Iterable["Counts"], failed_units: int = 0) -> "Counts":
+    def sum(cls, counts: Iterable["Counts"]) -> "Counts":
         """All of these together."""
-        total = cls(failed_units=failed_units)
+        total = cls()
         for count in counts:
             total.add(count)
         return total

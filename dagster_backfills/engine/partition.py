@@ -151,20 +151,4 @@ class SlicedPartition:
         return committed
 
     def _complete(self, batch_id: UUID) -> Callable[[], None]:
-        began, work, snapshot = time.monotonic(), self.work, self.snapshot
-        work.begin([self.key])
-        counts = dict(self.counts)
-        for write in work.writes:
-            last = Counts()
-            ledger.clear_stale(work.session.conn, write.asset, [self.key], snapshot)
-            if write in work.sliced:
-                failed = work.resolve_rest(write, self.key)
-                counts[write.asset] = Counts.sum([counts.get(write.asset, last)], failed_units=failed)
-                last = Counts(failed_units=failed)
-            else:
-                last = counts[write.asset] = work.run_write(write, Slice([self.key]))[self.key]
-                ledger.resolve(work.session.conn, write.asset, [self.key], owned=write.write.owned)
-            work.record(batch_id, write.asset, [self.key], last, units=0, began=began, snapshot=snapshot)
-        for write in work.writes:
-            write.settle(work.session.conn, [self.key], whole=True)
-        return lambda: work.finished([self.key], {asset: {self.key: n} for asset, n in counts.items()})
+        return self.work.write(batch_id, [self.key], slices=self.counts, snapshot=self.snapshot)

@@ -68,24 +68,42 @@ class Work:
                 self.rehearsal.look(self.session.conn, write, journal_id, counts)
         return counts
 
-    def write(self, batch_id: UUID, keys: list[str], units: int) -> Callable[[], None]:
-        """Whole partitions, in one transaction."""
+    def write(
+        self,
+        batch_id: UUID,
+        keys: list[str],
+        units: int = 0,
+        slices: dict[str, Counts] | None = None,
+        snapshot: str = "",
+    ) -> Callable[[], None]:
+        """Whole partitions, in one transaction.
+
+        slices: of a partition whose units are written already, their counts by asset; snapshot: by which these units
+        were listed. What is left of it are the other tables, and the ledger.
+        """
         began = time.monotonic()
-        snapshot = self.begin(keys)
+        begun = self.begin(keys)
+        snapshot = snapshot or begun
         counts: dict[str, dict[str, Counts]] = {}
         for write in self.writes:
             # Before it computes: what it marks as it writes is another computation's.
             ledger.clear_stale(self.session.conn, write.asset, keys, snapshot)
-            empty = write.is_empty(self.session.conn, keys)
-            counts[write.asset] = by_partition = self.run_write(write, Slice(keys, empty=empty))
-            ledger.resolve(self.session.conn, write.asset, keys, owned=write.write.owned)
-            total = Counts.sum(by_partition.values())
-            self.record(batch_id, write.asset, keys, total, units=units, began=began, snapshot=snapshot)
+            if slices is not None and write in self.sliced:
+                last = Counts(failed_units=self.resolve_rest(write, keys[0]))
+                by_partition = {keys[0]: Counts.sum([slices.get(write.asset, Counts()), last])}
+            else:
+                empty = slices is None and write.is_empty(self.session.conn, keys)
+                by_partition = self.run_write(write, Slice(keys, empty=empty))
+                ledger.resolve(self.session.conn, write.asset, keys, owned=write.write.owned)
+                last = Counts.sum(by_partition.values())
+            counts[write.asset] = by_partition
+            self.record(batch_id, write.asset, keys, last, units=units, began=began, snapshot=snapshot)
         for write in self.writes:
             write.settle(self.session.conn, keys, whole=True)
 
         def committed() -> None:
-            self.progressed(count for by_partition in counts.values() for count in by_partition.values())
+            if slices is None:
+                self.progressed(count for by_partition in counts.values() for count in by_partition.values())
             self.finished(keys, counts)
 
         return committed
