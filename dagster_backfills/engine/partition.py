@@ -1,17 +1,20 @@
 """One partition cut into slices of its units, each durable: for one that is large, or has a bad unit in it."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 from uuid import UUID
+
+import psycopg
 
 from dagster_backfills.engine import ledger
 from dagster_backfills.engine.failures import CostsConnectionError, is_lost
 from dagster_backfills.engine.model import Compute
 from dagster_backfills.engine.outcome import Counts
-from dagster_backfills.engine.prefetch import Prefetch
+from dagster_backfills.engine.prefetch import prefetched
 from dagster_backfills.engine.table.arrays import TextArray
 from dagster_backfills.engine.table.slice import Slice
 from dagster_backfills.engine.units import stream_units
@@ -81,12 +84,10 @@ class SlicedPartition:
         if self._together:
             self._rehearse(list(units))
             return True
-        with ExitStack() as stack:
-            slices: Iterator[tuple[list[str], Any]] = ((slice_, None) for slice_ in units)
-            if width and isinstance(source, Compute):
-                compute, key = source.function, self.key
-                prefetched = stack.enter_context(Prefetch(session.connect, session.tune, width))
-                slices = prefetched.slices(units, lambda conn, slice_: compute(conn, [key], slice_))
+        slices: Generator[tuple[list[str], Any]] = ((slice_, None) for slice_ in units)
+        if width and isinstance(source, Compute):
+            slices = prefetched(session.connect, width, units, partial(self._prefetch, source))
+        with closing(slices):
             for number, (slice_, computed) in enumerate(slices):
                 if number:
                     self.pause()
@@ -95,6 +96,10 @@ class SlicedPartition:
                 if session.conn is not listed_on:
                     return False
         return True
+
+    def _prefetch(self, source: Compute, conn: psycopg.Connection, units: list[str]) -> Any:
+        self.work.session.tune(conn)
+        return source.function(conn, [self.key], units)
 
     def _rehearse(self, slices: list[list[str]]) -> None:
         """All slices and the end in one transaction, each behind a savepoint."""

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg
-from psycopg import sql
 
 from dagster_backfills.engine import audit, ledger
 from dagster_backfills.engine.journal import Shape
@@ -33,7 +32,7 @@ _UNITS = """
 select j.partition, lpad((9223372036854775807 - max(j.id))::text, 19, '0') || '-' || min(j.id) as unit
 from backfill.batches as b
 inner join backfill.journal as j on b.journal_id = j.journal_id
-where b.run_id = {run} and b.asset = any({assets}::text[]) and j.partition = any(%(partition_keys)s::text[])
+where b.run_id = %(undone)s and b.asset = any(%(assets)s::text[]) and j.partition = any(%(partition_keys)s::text[])
 group by b.asset, j.partition, j.key
 """
 _RUNS = """
@@ -167,9 +166,9 @@ class UndoWrite(PreparedWrite):
         table = read_table(conn, shape.schema, shape.name)
         for each in shapes:
             each.refuse_altered(table)
-        units = sql.SQL(_UNITS).format(run=_literal(undoing.run_id), assets=_literal(list(undoing.shapes)))
         target = Target(asset, unit="entry", table=(shape.schema, shape.name), touched=shape.touched)
-        write = Write(target, Query(""), units=Query(units.as_string(conn)))
+        units = Query(_UNITS, {"undone": undoing.run_id, "assets": list(undoing.shapes)})
+        write = Write(target, Query(""), units=units)
         return cls(write, table, ByQuery("partition"), "", None, True, undoing, run_id)
 
     def attach(self, conn: psycopg.Connection[Any]) -> None:
@@ -220,11 +219,6 @@ def _entries(unit: str) -> tuple[int, int]:
     """The last and the first entry of a row."""
     last, first = unit.split("-")
     return _END - int(last), int(first)
-
-
-def _literal(value: Any) -> sql.SQL:
-    """A value in a statement that is run with binds."""
-    return sql.SQL(sql.Literal(value).as_string(None).replace("%", "%%"))
 
 
 def _some(there: Sequence[str]) -> str:
