@@ -158,7 +158,7 @@ def test_nobody_but_the_owner_changes_what_is_there(guarded: Guarded, role: str)
             "create index on progress.cohort_stats (average_completion)",
             "alter table progress.user_progress disable trigger all",
             "create trigger t before insert on progress.cohort_stats for each row execute function"
-            " progress.users_changed()",
+            " progress.sources_changed()",
             "alter function jobs.enqueue_background_job security invoker",
             "set session_replication_role = 'replica'",
             "set role backfills_owner",

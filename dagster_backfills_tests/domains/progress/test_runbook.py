@@ -25,8 +25,8 @@ def test_its_queries_run(school, runbook):
 def test_the_query_for_triggers_that_are_off_finds_one(school, runbook):
     [query] = [block for block in re.findall(r"```sql\n(.*?)```", runbook, re.S) if "tgenabled" in block]
     assert school.execute(query).fetchall() == []
-    school.execute("alter table progress.user_progress disable trigger user_progress_changed_insert")
-    assert school.execute(query).fetchall() == [("user_progress", "user_progress_changed_insert")]
+    school.execute("alter table progress.user_progress disable trigger sources_changed_insert")
+    assert school.execute(query).fetchall() == [("user_progress", "sources_changed_insert")]
 
 
 def test_it_names_every_operators_query(project_root, runbook):
