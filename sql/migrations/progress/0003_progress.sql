@@ -360,69 +360,43 @@ select backfill.add_triggers('progress.questions', 'progress.sources_changed', '
 
 -- Classes, modules, questions: the cohort's totals change. A row that goes because its parent goes finds no cohort
 -- any more; the parent's own trigger has marked it. The parents are locked level by level, so that a class or module
--- that is just being moved leads to the cohort where it arrives.
-create function progress.mark_classes_stale(class_ids text[]) returns void
-language plpgsql
-as $$
-begin
-    perform progress.mark_cohorts_stale(
-        array(
-            select cl.cohort_id
-            from progress.classes as cl
-            where cl.id = any(mark_classes_stale.class_ids)
-            order by cl.id
-            for share
-        )
-    );
-end
-$$;
-
-create function progress.mark_modules_stale(module_ids text[]) returns void
-language plpgsql
-as $$
-begin
-    perform progress.mark_classes_stale(
-        array(
-            select m.class_id
-            from progress.modules as m
-            where m.id = any(mark_modules_stale.module_ids)
-            order by m.id
-            for share
-        )
-    );
-end
-$$;
-
--- Called with the column that holds the parent, and the function that marks by it.
+-- that is just being moved leads to the cohort where it arrives. Called with the column that holds the parent.
 create function progress.content_changed() returns trigger
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 set row_security = off
 as $$
+declare
+    parents text[];
 begin
     execute format(
-        'select progress.%I(array(' || case tg_op
-            when 'INSERT' then 'select distinct n.%2$I from new_rows as n'
-            when 'DELETE' then 'select distinct o.%2$I from old_rows as o'
+        'select array(' || case tg_op
+            when 'INSERT' then 'select distinct n.%1$I from new_rows as n'
+            when 'DELETE' then 'select distinct o.%1$I from old_rows as o'
             else 'select distinct parent.id from old_rows as o full join new_rows as n on n.id = o.id '
-                || 'cross join lateral (values (o.%2$I), (n.%2$I)) as parent (id) '
-                || 'where o.%2$I is distinct from n.%2$I'
-        end || '))', tg_argv[1], tg_argv[0]
-    );
+                || 'cross join lateral (values (o.%1$I), (n.%1$I)) as parent (id) '
+                || 'where o.%1$I is distinct from n.%1$I'
+        end || ')', tg_argv[0]
+    ) into parents;
+    if tg_table_name = 'questions' then
+        parents := array(
+            select m.class_id from progress.modules as m where m.id = any(parents) order by m.id for share
+        );
+    end if;
+    if tg_table_name <> 'classes' then
+        parents := array(
+            select cl.cohort_id from progress.classes as cl where cl.id = any(parents) order by cl.id for share
+        );
+    end if;
+    perform progress.mark_cohorts_stale(parents);
     return null;
 end
 $$;
 
-select backfill.add_triggers(
-    'progress.classes', 'progress.content_changed', '{insert, update, delete}', 'cohort_id', 'mark_cohorts_stale'
-);
-select backfill.add_triggers(
-    'progress.modules', 'progress.content_changed', '{insert, update, delete}', 'class_id', 'mark_classes_stale'
-);
-select backfill.add_triggers(
-    'progress.questions', 'progress.content_changed', '{insert, update, delete}', 'module_id', 'mark_modules_stale'
-);
+select backfill.add_triggers('progress.classes', 'progress.content_changed', '{insert, update, delete}', 'cohort_id');
+select backfill.add_triggers('progress.modules', 'progress.content_changed', '{insert, update, delete}', 'class_id');
+select backfill.add_triggers('progress.questions', 'progress.content_changed', '{insert, update, delete}', 'module_id');
 
 -- Domain 2, what people and programs read: the status of every cohort, and the dashboard's two reads.
 
