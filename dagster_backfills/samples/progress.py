@@ -45,7 +45,7 @@ class ProgressData:
     def progress_chunks(self) -> Iterator[pa.Table]:
         """The progress rows, earlier attempts first, so that a student's lie scattered as real ones do.
 
-        Columns are those of the table; options are Postgres array literals, ids are dictionary-encoded.
+        Columns are those of the table; options are Postgres array literals.
         """
         chunks = max(1, -(-self.size.progress // _CHUNK_ROWS))
         rng = np.random.default_rng([self.seed, 2])
@@ -138,8 +138,7 @@ def _forget_statistics(conn: psycopg.Connection[Any]) -> None:
 def _copy(conn: psycopg.Connection[Any], name: str, table: pa.Table) -> None:
     columns = sql.SQL(", ").join(map(sql.Identifier, table.column_names))
     into = sql.SQL("copy progress.{} ({}) from stdin (format csv)").format(sql.Identifier(name), columns)
-    coded = pa.types.is_dictionary
-    copy_rows(conn, into, [c.cast(c.type.value_type) if coded(c.type) else c for c in table.columns])
+    copy_rows(conn, into, table.columns)
 
 
 def _leave_gaps(conn: psycopg.Connection[Any]) -> None:
