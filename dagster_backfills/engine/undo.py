@@ -5,7 +5,7 @@ its own journal follow. Not here: how the rows are changed (`table/restore`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
@@ -155,8 +155,8 @@ def undo_identity(
 class UndoWrite(PreparedWrite):
     """One table of a run, back to what stood before."""
 
-    undoing: Undoing | None = None
-    run_id: str = ""
+    undoing: Undoing = field(kw_only=True)
+    run_id: str = field(kw_only=True)
 
     @classmethod
     def of(cls, conn: psycopg.Connection[Any], undoing: Undoing, asset: str, run_id: str) -> "UndoWrite":
@@ -169,16 +169,13 @@ class UndoWrite(PreparedWrite):
         target = Target(asset, unit="entry", table=(shape.schema, shape.name), touched=shape.touched)
         units = Query(_UNITS, {"undone": undoing.run_id, "assets": list(undoing.shapes)})
         write = Write(target, Query(""), units=units)
-        return cls(write, table, ByQuery("partition"), "", None, True, undoing, run_id)
+        by = ByQuery("partition")
+        return cls(write, table, by, "", journals=True, undoing=undoing, run_id=run_id)
 
     def attach(self, conn: psycopg.Connection[Any]) -> None:
         """Nothing is needed."""
 
-    def is_empty(self, conn: psycopg.Connection[Any], keys: Sequence[str], after: str | None = None) -> bool:
-        return False
-
     def run(self, conn: psycopg.Connection[Any], slice_: Slice) -> dict[str, Counts]:
-        assert self.undoing is not None
         counts = {key: Counts() for key in slice_.keys}
         units = slice_.units
         self._binds = {
@@ -200,7 +197,6 @@ class UndoWrite(PreparedWrite):
     def settle(self, conn: psycopg.Connection[Any], keys: Sequence[str], *, whole: bool) -> None:
         """Take away the marks that these very changes have made; leave the partitions alone from now on, or, where they
         are again what a run had left, look at them once more."""
-        assert self.undoing is not None
         binds = {"asset": self.asset, "keys": list(keys), "run_id": self.run_id}
         conn.execute(_SETTLE, binds)
         if whole:
