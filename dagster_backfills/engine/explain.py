@@ -88,10 +88,6 @@ class Part:
     table: Table
     address: Address
 
-    @property
-    def relation(self) -> sql.Identifier:
-        return ident(self.table.schema, self.table.name)
-
     def column(self, *, whole: bool) -> str | None:
         """The column that holds the unit, or the whole partition's key."""
         by = self.write.target.partition_by
@@ -127,7 +123,7 @@ def _partitions_of(
         column, by = part.column(whole=False), part.column(whole=True)
         if column is not None and by is not None:
             statement = sql.SQL("select distinct {}::text from {} as t where {}::text = %(unit)s").format(
-                ident("t", by), part.relation, ident("t", column)
+                ident("t", by), part.table.relation, ident("t", column)
             )
             found |= dict.fromkeys(row[0] for row in conn.execute(statement, {"unit": unit}))
         units = part.write.units
@@ -161,7 +157,7 @@ def _rows(conn: psycopg.Connection[Any], part: Part, unit: str, *, whole: bool) 
         return []
     statement = sql.SQL(_ROWS).format(
         key=key_text(part.table, "t") if part.table.identity else sql.SQL("null::text[]"),
-        table=part.relation,
+        table=part.table.relation,
         column=ident("t", column),
         most=sql.SQL(f"{_MOST}"),
     )
@@ -185,6 +181,6 @@ def _computed(
 def _changes(
     conn: psycopg.Connection[Any], part: Part, key: list[str], partitions: Sequence[str]
 ) -> list[dict[str, Any]]:
-    statement = sql.SQL(_CHANGES).format(table=part.relation, most=sql.SQL(f"{_MOST}"))
+    statement = sql.SQL(_CHANGES).format(table=part.table.relation, most=sql.SQL(f"{_MOST}"))
     binds = {"asset": part.write.target.asset, "partitions": list(partitions), "key": key}
     return conn.cursor(row_factory=dict_row).execute(statement, binds).fetchall()

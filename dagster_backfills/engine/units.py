@@ -48,7 +48,7 @@ def stream_units(
             parts.append(
                 sql.SQL("select {}::text from {} as t where {}").format(
                     ident("t", unit),
-                    ident(write.table.schema, write.table.name),
+                    write.table.relation,
                     write.address.candidates("t"),
                 )
             )

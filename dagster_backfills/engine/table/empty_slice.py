@@ -33,7 +33,7 @@ def is_empty(
     if unit is not None and after is not None:
         behind = sql.SQL(' and {}::text collate "C" > %(after)s').format(ident("t", unit))
     statement = sql.SQL("select exists (select from {} as t where {}{})").format(
-        ident(table.schema, table.name), address.predicate("t"), behind
+        table.relation, address.predicate("t"), behind
     )
     row = conn.execute(statement, {**address.binds([key]), "after": after}, prepare=False).fetchone()
     return row == (False,)
@@ -55,7 +55,9 @@ def copy_into(
         return None
     if len(arrays[0]) == 0:
         return 0
-    into = sql.SQL("copy {} ({}) from stdin (format csv)").format(merge.relation, columns("", merge.columns))
+    into = sql.SQL("copy {} ({}) from stdin (format csv)").format(
+        merge.table.relation, columns("", merge.columns)
+    )
     with conn.transaction():
         if not _all_of(conn, merge, by, arrays[merge.columns.index(by)], slice_.keys[0]):
             return None
@@ -70,7 +72,7 @@ def _journal(conn: psycopg.Connection, merge: Merge, slice_: Slice) -> int:
     """Enter all rows of a slice that had none; returns how many they are now."""
     statement = sql.SQL("with inserted as (select %(key)s as label{} from {} as t where {})\n{}").format(
         merge.entry(after="t"),
-        merge.relation,
+        merge.table.relation,
         merge.slice("t", slice_.units is not None),
         write_entries(["inserted"]),
     )

@@ -72,7 +72,10 @@ class Merge(Pieces):
         if self.target.mode != "replace":
             return None
         gone = sql.SQL("delete from {} as t where {} returning {} as label{}").format(
-            self.relation, self.slice("t", units), self.address.label("t"), self.entry(before=standing("t"))
+            self.table.relation,
+            self.slice("t", units),
+            self.address.label("t"),
+            self.entry(before=standing("t")),
         )
         return with_counts([("gone", gone)], journaled=self.journaled)
 

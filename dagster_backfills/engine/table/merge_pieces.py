@@ -31,10 +31,6 @@ class Pieces:
     journaled: bool
 
     @property
-    def relation(self) -> sql.Identifier:
-        return ident(self.table.schema, self.table.name)
-
-    @property
     def set_columns(self) -> list[str]:
         return [n for n in self.columns if n not in self.key]
 
@@ -52,7 +48,7 @@ class Pieces:
     @property
     def into(self) -> sql.Composed:
         given = [*self.columns, *([self.target.touched] if self.touches else [])]
-        return sql.SQL("insert into {} as t ({})").format(self.relation, columns("", given))
+        return sql.SQL("insert into {} as t ({})").format(self.table.relation, columns("", given))
 
     def row(self, alias: str) -> sql.Composed:
         return columns(alias, self.columns) + sql.SQL(", now()" if self.touches else "")
@@ -107,7 +103,9 @@ class Pieces:
 
     def compose(self, text: str, **parts: sql.Composable) -> sql.Composed:
         """SQL with the table as `{t}`, its key as `{key}`, the row version that the snapshot has as `{seen}`."""
-        return sql.SQL(text).format(t=self.relation, key=columns("", self.key), seen=ident(_SEEN), **parts)
+        return sql.SQL(text).format(
+            t=self.table.relation, key=columns("", self.key), seen=ident(_SEEN), **parts
+        )
 
     def bad_key(self) -> sql.Composed:
         """A key that stands for two rows, or for none: written as it is, the one would come and go at random."""

@@ -63,10 +63,6 @@ class Restore:
     table: Table
     touched: str
 
-    @property
-    def relation(self) -> sql.Identifier:
-        return ident(self.table.schema, self.table.name)
-
     def statement(self, *, slices: bool) -> sql.Composed:
         """Undo what the binds name, and return counts as a merge does. `slices`: only those of the bind `entries`."""
         parts = [
@@ -86,19 +82,19 @@ class Restore:
         """Some of the rows that were changed since: partition, what they were, what they are."""
         return common_tables(self._found(slices)) + sql.SQL(
             "select label, to_jsonb(was), to_jsonb(standing::{}) from looked where verdict = 'kept' limit %(room)s"
-        ).format(self.relation)
+        ).format(self.table.relation)
 
     def _found(self, slices: bool) -> list[tuple[str, sql.Composable]]:
         looked = sql.SQL(_LOOKED).format(
             standing=standing("t"),
             now=content(self.table, self.touched, "t"),
             back=content(self.table, self.touched, "w"),
-            table=self.relation,
+            table=self.table.relation,
             same=same_key(self.table, "t", "n"),
         )
         return [
             ("entries", sql.SQL(_SLICE if slices else _ENTRIES)),
-            ("net", sql.SQL(_NET).format(table=self.relation)),
+            ("net", sql.SQL(_NET).format(table=self.table.relation)),
             ("looked", looked),
         ]
 
@@ -110,7 +106,9 @@ class Restore:
             "delete from {t} as t using looked as l where l.verdict = 'deleted' and {same}\n"
             "returning l.label, {entry}"
         ).format(
-            t=self.relation, same=self._same(), entry=entry(self.table, self.touched, before=standing("t"))
+            t=self.table.relation,
+            same=self._same(),
+            entry=entry(self.table, self.touched, before=standing("t")),
         )
 
     def _updated(self) -> sql.Composed:
@@ -119,7 +117,7 @@ class Restore:
             "update {t} as t set {set} from looked as l where l.verdict = 'updated' and {same}\n"
             "returning l.label, {entry}"
         ).format(
-            t=self.relation,
+            t=self.table.relation,
             set=sql.SQL(", ").join(sql.SQL("{0} = (l.was).{0}").format(ident(name)) for name in names),
             same=self._same(),
             entry=entry(self.table, self.touched, before=ident("l", "standing"), after="t"),
@@ -133,7 +131,7 @@ class Restore:
             "from (select (l.was).* from looked as l where l.verdict = 'inserted' order by l.key) as w\n"
             "on conflict do nothing returning {entry}"
         ).format(
-            t=self.relation,
+            t=self.table.relation,
             columns=columns("", names),
             values=columns("w", names),
             entry=entry(self.table, self.touched, after="t"),
