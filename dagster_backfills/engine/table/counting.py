@@ -31,7 +31,7 @@ def common_tables(parts: Parts) -> sql.Composed:
 def with_counts(
     parts: Parts, given: sql.Composable | None = None, *, journaled: bool = True, bad_key: bool = False
 ) -> sql.Composed:
-    """The statement of these parts. `given` counts the rows that the source gave.
+    """The statement of these parts. `given` counts the rows that the source gave, where some may be as they were.
 
     What changes rows is run in the order in which it stands among the parts.
     """

@@ -116,5 +116,4 @@ class Merge(Pieces):
         inserted = sql.SQL("{} select {} from ({}) as s returning {} as label{}").format(
             self.into, self.row("s"), self.typed(source), self.address.label("t"), self.entry(after="t")
         )
-        given = sql.SQL("select label, count(*), 0, 0, 0 from inserted group by label")
-        return with_counts([("inserted", inserted)], given, journaled=self.journaled)
+        return with_counts([("inserted", inserted)], journaled=self.journaled)
