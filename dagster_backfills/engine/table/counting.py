@@ -28,9 +28,7 @@ def common_tables(parts: Parts) -> sql.Composed:
     return sql.SQL("with {}\n").format(sql.SQL(",\n").join(tables))
 
 
-def with_counts(
-    parts: Parts, given: sql.Composable | None = None, *, journaled: bool = True, bad_key: bool = False
-) -> sql.Composed:
+def with_counts(parts: Parts, given: sql.Composable | None = None, *, journaled: bool = True) -> sql.Composed:
     """The statement of these parts. `given` counts the rows that the source gave, where some may be as they were.
 
     What changes rows is run in the order in which it stands among the parts.
@@ -47,6 +45,6 @@ def with_counts(
         "sum(deleted)::bigint, {bad_key}\nfrom (\n{counted}\n) as n (label, given, inserted, updated, deleted)\n"
         "group by label"
     ).format(
-        bad_key=sql.SQL("(select key from bad_key)" if bad_key else "null::text"),
+        bad_key=sql.SQL("(select key from bad_key)" if "bad_key" in dict(parts) else "null::text"),
         counted=sql.SQL("\nunion all\n").join([*([given] if given else []), *numbers]),
     )

@@ -73,7 +73,7 @@ def _journal(conn: psycopg.Connection, merge: Merge, slice_: Slice) -> int:
     statement = sql.SQL("with inserted as (select %(key)s as label{} from {} as t where {})\n{}").format(
         merge.entry(after="t"),
         merge.table.relation,
-        merge.slice("t", slice_.units is not None),
+        merge.inside("t", slice_.units is not None),
         write_entries(["inserted"]),
     )
     binds = {**slice_.binds(merge.address), "key": slice_.keys[0]}
