@@ -14,7 +14,7 @@ Parts = Sequence[tuple[str, sql.Composable]]
 # Flattened into the statements that use them, their joins are estimated at one row, and loop over each other.
 _MATERIALIZED = ("source", "changed", "leaving", "entries", "net", "looked")
 # By the name of the part that changes rows, and returns a `label` of each: what its rows count as.
-_COUNTED = {"inserted": "0, count(*), 0, 0", "updated": "0, 0, count(*), 0", "gone": "0, 0, 0, count(*)"}
+_COUNTED = {"updated": "0, 0, count(*), 0", "inserted": "0, count(*), 0, 0", "gone": "0, 0, 0, count(*)"}
 
 
 def common_tables(parts: Parts) -> sql.Composed:
@@ -34,7 +34,7 @@ def with_counts(parts: Parts, given: sql.Composable | None = None, *, journaled:
     What changes rows is run in the order in which it stands among the parts.
     """
     changing = [name for name, _ in parts if name in _COUNTED]
-    entries = [("journaled", write_entries(changing))] if journaled else []
+    entries = [("journaled", write_entries(sorted(changing, key=list(_COUNTED).index)))] if journaled else []
     # Every part is a piece of this module's own.
     numbers: list[sql.Composable] = [
         sql.SQL(f"select label, {_COUNTED[name]} from {name} group by label")  # noqa: S608
