@@ -22,4 +22,7 @@ def load_rows(
 
 def has_rows(conn: psycopg.Connection[Any], *tables: sql.Identifier) -> bool:
     """Whether any of the tables has a row."""
-    return any(conn.execute(sql.SQL("select from {} limit 1").format(table)).fetchone() for table in tables)
+    return any(
+        conn.execute(sql.SQL("select from {} limit 1").format(table)).fetchone() is not None
+        for table in tables
+    )
