@@ -22,7 +22,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 
-from dagster_backfills.postgres.roles import apply_roles
+from dagster_backfills.postgres.migrations import apply_roles
 
 _LOGIN = "bench_writer"
 _PASSWORD = secrets.token_hex(16)  # the login stays on a server that is not the benchmark's own

@@ -42,70 +42,47 @@ $$;
 -- Postgres 15 says so by itself; a database that came from an older one does not.
 revoke create on schema public from public;
 
--- What is owned by whoever ran the migrations so far is handed over. A function that runs with its owner's rights
--- must not run with a superuser's.
-do $$
-declare
-    own_schemas constant text[] := array[
-        'backfill', 'training', 'progress', 'kintell', 'jobs', 'scoring', 'operations', 'dagster'
-    ];
-    owner_id constant oid := (select r.oid from pg_roles as r where r.rolname = 'backfills_owner');
-    statement text;
-begin
-    for statement in
-        select format('alter schema %I owner to backfills_owner', n.nspname)
-        from pg_namespace as n
-        where n.nspname = any(own_schemas) and n.nspowner <> owner_id
-    loop
-        execute statement;
-    end loop;
-    for statement in
-        select format('alter table %s owner to backfills_owner', c.oid::regclass)
-        from pg_class as c
-        inner join pg_namespace as n on n.oid = c.relnamespace
-        where n.nspname = any(own_schemas)
-            and c.relkind in ('r', 'p', 'v', 'm', 'S', 'f')
-            and c.relowner <> owner_id
-            -- A column's sequence goes with its table.
-            and not (c.relkind = 'S' and exists (
-                select from pg_depend as d
-                where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype in ('a', 'i')
-            ))
-    loop
-        execute statement;
-    end loop;
-    for statement in
-        select format('alter routine %s owner to backfills_owner', p.oid::regprocedure)
-        from pg_proc as p
-        inner join pg_namespace as n on n.oid = p.pronamespace
-        where n.nspname = any(own_schemas) and p.proowner <> owner_id
-    loop
-        execute statement;
-    end loop;
-    for statement in
-        select format('alter type %s owner to backfills_owner', t.oid::regtype)
-        from pg_type as t
-        inner join pg_namespace as n on n.oid = t.typnamespace
-        where n.nspname = any(own_schemas) and t.typtype in ('d', 'e', 'r') and t.typowner <> owner_id
-    loop
-        execute statement;
-    end loop;
-end
-$$;
-
 -- Postgres lets everybody execute a new function, which only this, for all schemas of the role, takes back.
 alter default privileges for role backfills_owner revoke execute on functions from public;
 
--- Everything is granted anew, so that nothing is left of what an earlier version granted.
+-- What is owned by whoever ran the migrations so far is handed over: a function that runs with its owner's rights must not
+-- run with a superuser's. Then everything is granted anew, so that nothing is left of what an earlier version granted.
 do $$
 declare
-    own_schema text;
+    owner_id constant oid := (select r.oid from pg_roles as r where r.rolname = 'backfills_owner');
+    own record;
+    statement text;
 begin
-    for own_schema in
-        select n.nspname
+    for own in
+        select n.oid, n.nspname as name, n.nspowner
         from pg_namespace as n
         where n.nspname in ('backfill', 'training', 'progress', 'kintell', 'jobs', 'scoring', 'operations', 'dagster')
     loop
+        if own.nspowner <> owner_id then
+            execute format('alter schema %I owner to backfills_owner', own.name);
+        end if;
+        for statement in
+            select format('alter table %s owner to backfills_owner', c.oid::regclass)
+            from pg_class as c
+            where c.relnamespace = own.oid
+                and c.relkind in ('r', 'p', 'v', 'm', 'S', 'f')
+                and c.relowner <> owner_id
+                -- A column's sequence goes with its table.
+                and not (c.relkind = 'S' and exists (
+                    select from pg_depend as d
+                    where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype in ('a', 'i')
+                ))
+            union all
+            select format('alter routine %s owner to backfills_owner', p.oid::regprocedure)
+            from pg_proc as p
+            where p.pronamespace = own.oid and p.proowner <> owner_id
+            union all
+            select format('alter type %s owner to backfills_owner', t.oid::regtype)
+            from pg_type as t
+            where t.typnamespace = own.oid and t.typtype in ('d', 'e', 'r') and t.typowner <> owner_id
+        loop
+            execute statement;
+        end loop;
         execute format($sql$
             revoke all on schema %1$I from public, backfills_writer, backfills_reader, backfills_enqueuer;
             revoke all on all tables in schema %1$I
@@ -126,7 +103,10 @@ begin
                 grant usage, select on sequences to backfills_writer;
             alter default privileges for role backfills_owner in schema %1$I
                 grant execute on routines to backfills_writer;
-        $sql$, own_schema);
+        $sql$, own.name);
+        if own.name <> 'dagster' then
+            execute format('grant usage on schema %I to backfills_reader', own.name);
+        end if;
     end loop;
 end
 $$;
@@ -175,15 +155,7 @@ $$;
 do $$
 declare
     shown text;
-    own_schema text;
 begin
-    for own_schema in
-        select n.nspname
-        from pg_namespace as n
-        where n.nspname in ('backfill', 'training', 'progress', 'kintell', 'jobs', 'scoring', 'operations')
-    loop
-        execute format('grant usage on schema %I to backfills_reader', own_schema);
-    end loop;
     for shown in
         select c.oid::regclass::text
         from pg_class as c

@@ -9,8 +9,7 @@ from dagster_backfills.cli.output import print_json, print_table, say
 from dagster_backfills.domain_switches import VARIABLE, switched_off, switched_on
 from dagster_backfills.instance.dagster_home import dagster_database_url, stores_in_postgres_here
 from dagster_backfills.postgres.embedded import resolve_database_url
-from dagster_backfills.postgres.migrations import apply_migrations, migration_state
-from dagster_backfills.postgres.roles import apply_roles
+from dagster_backfills.postgres.migrations import apply_migrations, apply_roles, migration_state
 
 app = typer.Typer()
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import dagster as dg
 
-from dagster_backfills.engine.model import Counts, Mode, Outcome
+from dagster_backfills.engine.model import Mode
+from dagster_backfills.engine.outcome import Counts, Outcome
 from dagster_backfills.engine.runner import Runner
 from dagster_backfills.engine.table.catalog import Table
 from dagster_backfills.names import labelled

@@ -32,16 +32,10 @@ where assets && %(assets)s::text[]
 _SET = """
 insert into backfill.controls as c (
     backfill, assets, paused, rest_seconds, rows_per_second, window_start, window_end, zone
+) values (
+    %(backfill)s, %(assets)s, coalesce(%(paused)s, false), nullif(%(rest_seconds)s::double precision, 0),
+    nullif(%(rows_per_second)s::double precision, 0), %(window_start)s, %(window_end)s, coalesce(%(zone)s, 'UTC')
 )
-select
-    %(backfill)s, %(assets)s::text[], coalesce(s.paused, false), nullif(s.rest_seconds, 0),
-    nullif(s.rows_per_second, 0), s.window_start, s.window_end, coalesce(%(zone)s, 'UTC')
-from (
-    select
-        %(paused)s::boolean as paused, %(rest_seconds)s::double precision as rest_seconds,
-        %(rows_per_second)s::double precision as rows_per_second, %(window_start)s::time as window_start,
-        %(window_end)s::time as window_end
-) as s
 on conflict (backfill) do update
 set assets = excluded.assets,
     paused = coalesce(%(paused)s, c.paused),
@@ -116,9 +110,8 @@ def change(
     if setting.zone is not None and not _is_zone(conn, setting.zone):
         raise UserError(f"Postgres knows no time zone {setting.zone!r}.", "Write Europe/Berlin, say.")
     binds = {
-        "backfill": backfill, "assets": list(assets), "paused": setting.paused, "rest_seconds": setting.rest_seconds,
-        "rows_per_second": setting.rows_per_second, "window_given": setting.window is not None,
-        "window_start": start, "window_end": end, "zone": setting.zone,
+        **vars(setting), "backfill": backfill, "assets": list(assets), "window_given": setting.window is not None,
+        "window_start": start, "window_end": end,
     }  # fmt: skip
     conn.execute(_SET, binds)
     said = ", ".join(f"{name} = {value}" for name, value in vars(setting).items() if value is not None)

@@ -1,12 +1,11 @@
 """The columns that a query gives, found without running it. Not here: what they are written to (`prepared`)."""
 
-from typing import Any
-
 import psycopg
 from psycopg import sql
 
 from dagster_backfills.engine.model import PARTITION, Query
 from dagster_backfills.engine.table.address import Address
+from dagster_backfills.engine.table.slice import Slice
 from dagster_backfills.errors import UserError
 from dagster_backfills.postgres.connection import is_of_row_security
 
@@ -14,9 +13,8 @@ from dagster_backfills.postgres.connection import is_of_row_security
 def columns_of(conn: psycopg.Connection, query: Query, asset: str, address: Address) -> list[str]:
     """The columns of a query, found by planning it and fetching nothing."""
     probe = sql.SQL("select * from (\n") + sql.SQL(query.sql) + sql.SQL("\n) as q limit 0")
-    binds: dict[str, Any] = {"unit_keys": None, "run_id": "", **address.binds([]), **query.params}
     try:
-        cursor = conn.execute(probe, binds)
+        cursor = conn.execute(probe, {**Slice([]).binds(address), **query.params})
     except psycopg.errors.InsufficientPrivilege as error:
         if is_of_row_security(error):
             raise  # whoever lent the connection says what to do

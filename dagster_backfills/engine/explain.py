@@ -16,6 +16,7 @@ from dagster_backfills.engine.table.address import Address
 from dagster_backfills.engine.table.catalog import Table
 from dagster_backfills.engine.table.entries import key_text
 from dagster_backfills.engine.table.names import ident
+from dagster_backfills.engine.table.slice import Slice
 
 _MOST = 20
 _ROWS = """
@@ -87,10 +88,6 @@ class Part:
     table: Table
     address: Address
 
-    @property
-    def relation(self) -> sql.Identifier:
-        return ident(self.table.schema, self.table.name)
-
     def column(self, *, whole: bool) -> str | None:
         """The column that holds the unit, or the whole partition's key."""
         by = self.write.target.partition_by
@@ -126,7 +123,7 @@ def _partitions_of(
         column, by = part.column(whole=False), part.column(whole=True)
         if column is not None and by is not None:
             statement = sql.SQL("select distinct {}::text from {} as t where {}::text = %(unit)s").format(
-                ident("t", by), part.relation, ident("t", column)
+                ident("t", by), part.table.relation, ident("t", column)
             )
             found |= dict.fromkeys(row[0] for row in conn.execute(statement, {"unit": unit}))
         units = part.write.units
@@ -134,13 +131,7 @@ def _partitions_of(
             statement = sql.SQL(
                 "select distinct q.partition::text from (\n{}\n) as q where q.unit::text = %(unit)s"
             ).format(sql.SQL(units.sql))
-            binds = {
-                "run_id": "",
-                "unit_keys": [unit],
-                "unit": unit,
-                **part.address.binds(keys),
-                **units.params,
-            }
+            binds = {**Slice(keys, [unit]).binds(part.address), "unit": unit, **units.params}
             found |= dict.fromkeys(row[0] for row in conn.execute(statement, binds))
     return [key for key in found if key in set(keys)]
 
@@ -166,7 +157,7 @@ def _rows(conn: psycopg.Connection[Any], part: Part, unit: str, *, whole: bool) 
         return []
     statement = sql.SQL(_ROWS).format(
         key=key_text(part.table, "t") if part.table.identity else sql.SQL("null::text[]"),
-        table=part.relation,
+        table=part.table.relation,
         column=ident("t", column),
         most=sql.SQL(f"{_MOST}"),
     )
@@ -182,14 +173,14 @@ def _computed(
     statement = sql.SQL("select * from (\n{}\n) as q limit {}").format(
         sql.SQL(source.sql), sql.SQL(f"{_MOST}")
     )
-    units = None if whole else [unit]
-    binds = {"unit_keys": units, "run_id": "", **part.address.binds(partitions), **source.params}
+    slice_ = Slice(partitions, None if whole else [unit])
+    binds = {**slice_.binds(part.address), **source.params}
     return conn.cursor(row_factory=dict_row).execute(statement, binds, prepare=False).fetchall()
 
 
 def _changes(
     conn: psycopg.Connection[Any], part: Part, key: list[str], partitions: Sequence[str]
 ) -> list[dict[str, Any]]:
-    statement = sql.SQL(_CHANGES).format(table=part.relation, most=sql.SQL(f"{_MOST}"))
+    statement = sql.SQL(_CHANGES).format(table=part.table.relation, most=sql.SQL(f"{_MOST}"))
     binds = {"asset": part.write.target.asset, "partitions": list(partitions), "key": key}
     return conn.cursor(row_factory=dict_row).execute(statement, binds).fetchall()

@@ -5,7 +5,7 @@ they are read again, and how long they are kept. Not here: what is made of them 
 """
 
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,10 +100,3 @@ def prune(
         conn.commit()
         yield gone
     conn.commit()
-
-
-def label_binds(by_label: Mapping[str, str]) -> dict[str, Sequence[str]]:
-    """The partition keys by what the table calls them, for the entries; nothing where the two are the same."""
-    if all(label == key for label, key in by_label.items()):
-        return {}
-    return {"journal_labels": list(by_label), "journal_keys": list(by_label.values())}

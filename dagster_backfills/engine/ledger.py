@@ -12,7 +12,8 @@ import psycopg
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from dagster_backfills.engine.model import WHOLE, Counts, Failure, Query
+from dagster_backfills.engine.model import WHOLE, Query
+from dagster_backfills.engine.outcome import Counts, Failure
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,10 @@ class RunIdentity:
     @property
     def root(self) -> str:
         return self.root_run_id or self.run_id
+
+    @property
+    def binds(self) -> dict[str, Any]:
+        return {**vars(self), "root": self.root}
 
 
 _START = """
@@ -71,7 +76,7 @@ insert into backfill.batches (
 ) values (
     %(batch_id)s, %(asset)s, %(run_id)s, %(step)s, %(partitions)s, %(units_upto)s,
     %(snapshot)s::pg_snapshot, %(units)s,
-    %(inserted)s, %(updated)s, %(unchanged)s, %(deleted)s, %(failures)s, %(seconds)s,
+    %(inserted)s, %(updated)s, %(unchanged)s, %(deleted)s, %(failed_units)s, %(seconds)s,
     %(journal_id)s, %(journal)s
 )
 """
@@ -134,24 +139,20 @@ def start(
     conn: psycopg.Connection, run: RunIdentity, assets: Sequence[str], partitions: int, units: int | None
 ) -> None:
     """Open the run's account, or the same again for a step that is tried again."""
-    conn.execute(
-        _START,
-        {"run_id": run.run_id, "step": run.step, "root": run.root, "assets": list(assets),
-         "partitions": partitions, "units": units, "undoes": run.undoes, "started_by": run.started_by},
-    )  # fmt: skip
+    binds = {"assets": list(assets), "partitions": partitions, "units": units}
+    conn.execute(_START, {**run.binds, **binds})
 
 
 def finish(conn: psycopg.Connection, run: RunIdentity, outcome: str) -> None:
     """Close the run's account: `succeeded`, `failed` or `interrupted`."""
-    conn.execute(_FINISH, {"run_id": run.run_id, "step": run.step, "outcome": outcome})
+    conn.execute(_FINISH, {**run.binds, "outcome": outcome})
     conn.commit()
 
 
 def prior_work(conn: psycopg.Connection, run: RunIdentity, assets: Sequence[str]) -> PriorWork:
     """What of these assets need not be written again."""
     prior = PriorWork()
-    binds = {"run_id": run.run_id, "step": run.step, "root": run.root, "resumes": run.resumes,
-             "assets": list(dict.fromkeys(assets))}  # fmt: skip
+    binds = {**run.binds, "assets": list(dict.fromkeys(assets))}
     for partition, upto, whole, snapshot in conn.execute(_FINISHED, binds):
         if whole:
             prior.partitions.add(partition)
@@ -180,10 +181,8 @@ def record_batch(
     """Account for one asset's share of a batch."""
     conn.execute(
         _BATCH,
-        {"batch_id": batch_id, "asset": asset, "run_id": run.run_id, "step": run.step,
-         "partitions": list(partitions), "units_upto": units_upto, "snapshot": snapshot, "units": units,
-         "inserted": counts.inserted, "updated": counts.updated, "unchanged": counts.unchanged,
-         "deleted": counts.deleted, "failures": counts.failed_units, "seconds": seconds,
+        {**run.binds, **vars(counts), "batch_id": batch_id, "asset": asset, "partitions": list(partitions),
+         "units_upto": units_upto, "snapshot": snapshot, "units": units, "seconds": seconds,
          "journal_id": journal_id, "journal": Jsonb(journal) if journal_id is not None else None},
     )  # fmt: skip
 
@@ -197,11 +196,7 @@ def batch_is_recorded(conn: psycopg.Connection, batch_id: UUID) -> bool:
 
 def record_failure(conn: psycopg.Connection, run: RunIdentity, failure: Failure) -> None:
     """Enter a failing unit, or count one more attempt where it is entered already."""
-    conn.execute(
-        _FAILED,
-        {"run_id": run.run_id, "asset": failure.asset, "partition": failure.partition, "unit": failure.unit,
-         "error_class": failure.error_class, "sqlstate": failure.sqlstate, "message": failure.message},
-    )  # fmt: skip
+    conn.execute(_FAILED, {**run.binds, **vars(failure)})
 
 
 def clear_stale(conn: psycopg.Connection, asset: str, partitions: Sequence[str], snapshot: str) -> None:

@@ -1,6 +1,6 @@
-"""What is written where: the nouns of the engine. No SQL and no connection here."""
+"""What is written where: the nouns of the engine. Not here: what came of it (`outcome`); SQL, connections."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -13,12 +13,24 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from dagster_backfills.engine.ledger import RunIdentity
+    from dagster_backfills.engine.outcome import Outcome
     from dagster_backfills.engine.settings import EngineSettings
     from dagster_backfills.engine.table.address import Address
 
 Mode = Literal["upsert", "insert_missing", "replace"]
 WHOLE = ""  # the one "partition" of an asset that has none
 PARTITION = "partition"  # the column in which a source gives the partition, where its table has none for it
+# An asset's metadata, and the field of its target that each entry gives.
+_METADATA = {
+    "partition_expr": "partition_by",
+    "unit_column": "unit",
+    "write_mode": "mode",
+    "key_columns": "key",
+    "table": "table",
+    "partition_in_query": "partition_in_query",
+    "touched_column": "touched",
+    "journal": "journal",
+}
 
 
 @dataclass(frozen=True)
@@ -103,22 +115,13 @@ class Target:
         return schema.rpartition("/")[2] or "public", table
 
     def metadata(self) -> dict[str, Any]:
-        """The same as asset metadata, from which `from_metadata` reads it."""
+        """The same as asset metadata, from which `from_metadata` reads it: what is not as usual, and the mode."""
         entries: dict[str, Any] = {"write_mode": self.mode}
-        if self.partition_by is not None:
-            by = self.partition_by
-            entries["partition_expr"] = by if isinstance(by, str) else dict(by)
-        for name, value in (("unit_column", self.unit), ("table", self.table)):
-            if value is not None:
-                entries[name] = value
-        if self.key is not None:
-            entries["key_columns"] = list(self.key)
-        if self.partition_in_query:
-            entries["partition_in_query"] = True
-        if self.touched != "updated_at":
-            entries["touched_column"] = self.touched
-        if not self.journal:
-            entries["journal"] = False
+        for name, field_name in _METADATA.items():
+            value = getattr(self, field_name)
+            if value != getattr(type(self), field_name):
+                as_json = dict if isinstance(value, Mapping) else list
+                entries[name] = value if isinstance(value, str | bool) else as_json(value)
         return entries
 
     def __post_init__(self) -> None:
@@ -136,17 +139,8 @@ class Target:
 
     @classmethod
     def from_metadata(cls, asset: str, metadata: Mapping[str, Any]) -> "Target":
-        return cls(
-            asset=asset,
-            partition_by=metadata.get("partition_expr"),
-            unit=metadata.get("unit_column"),
-            mode=metadata.get("write_mode", "upsert"),
-            key=metadata.get("key_columns"),
-            table=metadata.get("table"),
-            partition_in_query=metadata.get("partition_in_query", False),
-            touched=metadata.get("touched_column", "updated_at"),
-            journal=metadata.get("journal", True),
-        )
+        given = {field_name: metadata[name] for name, field_name in _METADATA.items() if name in metadata}
+        return cls(asset, **given)
 
 
 @dataclass(frozen=True)
@@ -194,84 +188,3 @@ class WriteSet:
 
 
 Around = Callable[[str, "RunIdentity", Callable[["RunIdentity"], "Outcome"]], dict[str, Any]]
-
-
-@dataclass
-class Counts:
-    """Rows of one asset, in one partition or in all."""
-
-    inserted: int = 0
-    updated: int = 0
-    unchanged: int = 0
-    deleted: int = 0
-    failed_units: int = 0
-
-    def add(self, other: "Counts") -> None:
-        self.inserted += other.inserted
-        self.updated += other.updated
-        self.unchanged += other.unchanged
-        self.deleted += other.deleted
-        self.failed_units += other.failed_units
-
-    @classmethod
-    def sum(cls, counts: "Iterable[Counts]", failed_units: int = 0) -> "Counts":
-        """All of these together."""
-        total = cls(failed_units=failed_units)
-        for count in counts:
-            total.add(count)
-        return total
-
-    @property
-    def changed(self) -> int:
-        return self.inserted + self.updated + self.deleted
-
-    @property
-    def rows(self) -> int:
-        """Rows of the slice that the source gave and that are in the table now."""
-        return self.inserted + self.updated + self.unchanged
-
-
-@dataclass(frozen=True)
-class Failure:
-    """One entry of the ledger: a unit, or with `unit` None a partition, that could not be written."""
-
-    asset: str
-    partition: str | None
-    unit: str | None
-    error_class: str
-    sqlstate: str | None
-    message: str
-
-
-@dataclass
-class Outcome:
-    """What a run of the engine did. `counts` by asset and partition; partitions in the order they finished.
-
-    `batches` were committed; `attempts` counts the transactions that were tried for them. `said` is what a set's
-    `around` gave of its partitions. `stood` counts tables that are right in a partition which failed with a later one.
-    """
-
-    done: list[str] = field(default_factory=list)
-    resumed: list[str] = field(default_factory=list)
-    failed: dict[str, Failure] = field(default_factory=dict)
-    unit_failures: list[Failure] = field(default_factory=list)
-    counts: dict[str, dict[str, Counts]] = field(default_factory=dict)
-    said: dict[str, dict[str, Any]] = field(default_factory=dict)
-    stood: dict[str, dict[str, Counts]] = field(default_factory=dict)
-    batches: int = 0
-    attempts: int = 0
-    seconds: float = 0.0
-
-    def is_right(self, asset: str, partition: str) -> bool:
-        """Whether the table's rows of a finished partition are what they should be."""
-        return partition not in self.failed or partition in self.stood.get(asset, {})
-
-    def stands(self, asset: str, partition: str) -> Counts | None:
-        """The counts of a partition that is right; None where an earlier try of the run has written it."""
-        return (self.stood if partition in self.failed else self.counts).get(asset, {}).get(partition)
-
-    def of(self, asset: str, partition: str) -> Counts:
-        return self.counts.setdefault(asset, {}).setdefault(partition, Counts())
-
-    def total(self, asset: str) -> Counts:
-        return Counts.sum(self.counts.get(asset, {}).values())

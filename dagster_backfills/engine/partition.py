@@ -1,18 +1,23 @@
 """One partition cut into slices of its units, each durable: for one that is large, or has a bad unit in it."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 from uuid import UUID
 
+import psycopg
+
 from dagster_backfills.engine import ledger
 from dagster_backfills.engine.failures import CostsConnectionError, is_lost
-from dagster_backfills.engine.model import Compute, Counts
-from dagster_backfills.engine.prefetch import Prefetch
+from dagster_backfills.engine.model import Compute
+from dagster_backfills.engine.outcome import Counts
+from dagster_backfills.engine.prefetch import prefetched
 from dagster_backfills.engine.prepared import PreparedWrite
 from dagster_backfills.engine.table.arrays import TextArray
+from dagster_backfills.engine.table.slice import Slice
 from dagster_backfills.engine.units import stream_units
 from dagster_backfills.engine.work import Work
 
@@ -54,7 +59,7 @@ class SlicedPartition:
 
     def _with_failed_units(self) -> dict[str, Counts]:
         failed = [f.asset for f in self.work.outcome.unit_failures if f.partition == self.key]
-        return {asset: Counts.sum([n], failed_units=failed.count(asset)) for asset, n in self.counts.items()}
+        return {asset: replace(n, failed_units=failed.count(asset)) for asset, n in self.counts.items()}
 
     def _all_slices(self) -> None:
         session, losses, reached = self.work.session, 0, self.after
@@ -86,12 +91,10 @@ class SlicedPartition:
         if self._together:
             self._rehearse(list(units))
             return True
-        with ExitStack() as stack:
-            slices: Iterator[tuple[list[str], Any]] = ((slice_, None) for slice_ in units)
-            if width and isinstance(source, Compute):
-                compute, key = source.function, self.key
-                prefetched = stack.enter_context(Prefetch(session.connect, session.tune, width))
-                slices = prefetched.slices(units, lambda conn, slice_: compute(conn, [key], slice_))
+        slices: Generator[tuple[list[str], Any]] = ((slice_, None) for slice_ in units)
+        if width and isinstance(source, Compute):
+            slices = prefetched(session.connect, width, units, partial(self._prefetch, source))
+        with closing(slices):
             for number, (slice_, computed) in enumerate(slices):
                 if number:
                     self.pause()
@@ -100,6 +103,10 @@ class SlicedPartition:
                 if session.conn is not listed_on:
                     return False
         return True
+
+    def _prefetch(self, source: Compute, conn: psycopg.Connection, units: list[str]) -> Any:
+        self.work.session.tune(conn)
+        return source.function(conn, [self.key], units)
 
     def _rehearse(self, slices: list[list[str]]) -> None:
         """All slices and the end in one transaction, each behind a savepoint."""
@@ -152,10 +159,9 @@ class SlicedPartition:
     ) -> Callable[[], None]:
         began, work = time.monotonic(), self.work
         work.begin([self.key])
+        slice_ = Slice([self.key], units, computed=computed)
         counts = {
-            write.asset: work.run_write(
-                write, [self.key], units, empty=write.asset in empty, computed=computed
-            )[self.key]
+            write.asset: work.run_write(write, replace(slice_, empty=write.asset in empty))[self.key]
             for write in work.sliced
             if write not in without
         }
@@ -178,20 +184,4 @@ class SlicedPartition:
         return committed
 
     def _complete(self, batch_id: UUID) -> Callable[[], None]:
-        began, work, snapshot = time.monotonic(), self.work, self.snapshot
-        work.begin([self.key])
-        counts = dict(self.counts)
-        for write in work.writes:
-            last = Counts()
-            ledger.clear_stale(work.session.conn, write.asset, [self.key], snapshot)
-            if write in work.sliced:
-                failed = work.resolve_rest(write, self.key)
-                counts[write.asset] = Counts.sum([counts.get(write.asset, last)], failed_units=failed)
-                last = Counts(failed_units=failed)
-            else:
-                last = counts[write.asset] = work.run_write(write, [self.key], None)[self.key]
-                ledger.resolve(work.session.conn, write.asset, [self.key], owned=write.write.owned)
-            work.record(batch_id, write.asset, [self.key], last, units=0, began=began, snapshot=snapshot)
-        for write in work.writes:
-            write.settle(work.session.conn, [self.key], whole=True)
-        return lambda: work.finished([self.key], {asset: {self.key: n} for asset, n in counts.items()})
+        return self.work.write(batch_id, [self.key], slices=self.counts, snapshot=self.snapshot)

@@ -12,8 +12,8 @@ from uuid import uuid4
 import psycopg
 
 from dagster_backfills.engine.ledger import RunIdentity
-from dagster_backfills.engine.model import Counts, Failure, Outcome, Write
-from dagster_backfills.engine.prepared import PreparedWrite
+from dagster_backfills.engine.model import Write
+from dagster_backfills.engine.outcome import Counts, Failure, Outcome
 from dagster_backfills.engine.rehearsal import Example, Rehearsal, chosen_of
 from dagster_backfills.engine.runner import Connect, Runner
 from dagster_backfills.engine.settings import EngineSettings
@@ -143,17 +143,6 @@ def plan(
 def _by_itself(key: str, run: RunIdentity, work: Callable[[RunIdentity], Outcome]) -> dict[str, Any]:
     work(run)
     return {}
-
-
-def plan_prepared(
-    connect: Connect,
-    prepare: Callable[[psycopg.Connection], list[PreparedWrite]],
-    keys: Sequence[str],
-    settings: EngineSettings | None = None,
-    log: Callable[[str], None] = lambda line: None,
-) -> Report:
-    """The same for writes that `prepare` makes of a connection."""
-    return rehearse(connect, settings, log, lambda runner: runner.run_prepared(prepare, keys))
 
 
 def rehearse(

@@ -9,14 +9,14 @@ from psycopg import sql
 
 from dagster_backfills.engine.described import columns_of
 from dagster_backfills.engine.failures import ErrorClass, classify
-from dagster_backfills.engine.journal import label_binds
-from dagster_backfills.engine.model import Compute, Counts, Frame, Query, Write
+from dagster_backfills.engine.model import Compute, Frame, Query, Write
+from dagster_backfills.engine.outcome import Counts
 from dagster_backfills.engine.table.address import Address, keys_by_label
 from dagster_backfills.engine.table.catalog import Table, read_table
 from dagster_backfills.engine.table.empty_slice import copy_into, is_empty
 from dagster_backfills.engine.table.merge import Merge
-from dagster_backfills.engine.table.names import ident
-from dagster_backfills.engine.table.stage import drop_stage, staged
+from dagster_backfills.engine.table.names import columns, ident
+from dagster_backfills.engine.table.slice import Slice
 from dagster_backfills.errors import UserError
 
 
@@ -87,7 +87,7 @@ class PreparedWrite:
     def detach(self, conn: psycopg.Connection) -> None:
         """Give back what `attach` took."""
         if not isinstance(self.write.source, Query):
-            drop_stage(conn, self.stage)
+            conn.execute(sql.SQL("drop table if exists pg_temp.{}").format(ident(self.stage)), {})
 
     def refuse_strangers(self, conn: psycopg.Connection, keys: Sequence[str]) -> None:
         """Raise UserError for a frame's rows that are in none of the partitions being written."""
@@ -116,31 +116,19 @@ class PreparedWrite:
         )
         return Query(statement.as_string(None))
 
-    def run(
-        self,
-        conn: psycopg.Connection,
-        keys: Sequence[str],
-        units: Sequence[str] | None,
-        run_id: str,
-        *,
-        empty: bool = False,
-        computed: Any = None,
-        journal_id: int | None = None,
-    ) -> dict[str, Counts]:
-        """Write the slice and return what changed, by partition.
-
-        empty: the table had none of the slice's rows when last looked at. computed: its rows, where they are there.
-        journal_id: the number of the entries in the journal, where the write journals.
-        """
-        source, sliced = self.write.source, units is not None
+    def run(self, conn: psycopg.Connection, slice_: Slice) -> dict[str, Counts]:
+        """Write the slice and return what changed, by partition."""
+        source, keys, sliced = self.write.source, slice_.keys, slice_.units is not None
         if isinstance(source, Compute):
-            rows = source.function(conn, keys, units) if computed is None else computed
-            if empty and len(keys) == 1:
-                copied = self._copy_into(conn, rows, keys[0], units, journal_id)
+            computed = slice_.computed
+            rows = source.function(conn, keys, slice_.units) if computed is None else computed
+            if slice_.empty and len(keys) == 1:
+                copied = self._copy_into(conn, rows, slice_)
                 if copied is not None:
                     return {keys[0]: Counts(inserted=copied)}
             self._plan(self._staged(conn, rows))
-        binds: dict[str, Any] = {"unit_keys": units, "run_id": run_id, **self.address.binds(keys)}
+        by_label = keys_by_label(conn, self.address, keys)
+        binds = slice_.binds(self.address, by_label)
         if isinstance(source, Query):
             binds |= source.params
             selected: sql.Composable = sql.SQL(source.sql)
@@ -148,8 +136,6 @@ class PreparedWrite:
             selected = self._staged_slice(sliced)
         merge, looked = self._merge, isinstance(source, Query) and source.only_missing
         counts: dict[str, Counts] = {key: Counts() for key in keys}
-        by_label = keys_by_label(conn, self.address, keys)
-        binds |= {"journal_id": journal_id, "journal_labels": [], "journal_keys": [], **label_binds(by_label)}
         for statement in (
             merge.clear(units=sliced),
             merge.statement(selected, units=sliced, only_missing=looked),
@@ -178,23 +164,14 @@ class PreparedWrite:
             return False
         return is_empty(conn, self.table, self.address, keys[0], self.unit, after)
 
-    def _copy_into(
-        self,
-        conn: psycopg.Connection,
-        data: Any,
-        key: str,
-        units: Sequence[str] | None,
-        journal_id: int | None,
-    ) -> int | None:
+    def _copy_into(self, conn: psycopg.Connection, data: Any, slice_: Slice) -> int | None:
         """COPY rows that are thought to be new. None where the merge is to have its say, and its own errors."""
         from dagster_backfills.engine.table.frames import frame_columns  # loads pandas and Arrow
 
         names, arrays = frame_columns(data, self.table)
         self._plan(names)
         try:
-            return copy_into(
-                conn, self._merge, self.write.target.partition_by, arrays, key, units, journal_id
-            )
+            return copy_into(conn, self._merge, self.write.target.partition_by, arrays, slice_)
         except psycopg.Error as error:
             if classify(error) is not ErrorClass.DATA:
                 raise
@@ -223,19 +200,10 @@ class PreparedWrite:
             raise RuntimeError(f"{self.asset} was run before it was prepared")
         return self.merge
 
-    def _plan(self, columns: Sequence[str]) -> None:
-        if self.merge is None or self.merge.columns != tuple(columns):
+    def _plan(self, names: Sequence[str]) -> None:
+        if self.merge is None or self.merge.columns != tuple(names):
             target = self.write.target
-            self.merge = Merge.plan(
-                self.table,
-                self.address,
-                target.mode,
-                columns,
-                target.key,
-                target.unit,
-                target.touched,
-                self.journals,
-            )
+            self.merge = Merge.plan(self.table, self.address, target, names, self.journals)
 
     def _staged(self, conn: psycopg.Connection, data: Any) -> list[str]:
         from dagster_backfills.engine.table.frames import stage_frame  # loads pandas and Arrow
@@ -249,7 +217,9 @@ class PreparedWrite:
 
     def _staged_slice(self, sliced: bool) -> sql.Composable:
         """The staged rows of the slice: a frame may hold several batches' worth, a computed one holds its own."""
-        rows = staged(self.stage, self._merge.columns)
+        rows: sql.Composed = sql.SQL("select {} from pg_temp.{} as s").format(
+            columns("s", self._merge.columns), ident(self.stage)
+        )
         if isinstance(self.write.source, Compute):
             return rows
         rows = rows + sql.SQL(" where ") + self.address.predicate("s")

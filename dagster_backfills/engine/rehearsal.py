@@ -11,10 +11,9 @@ from typing import Any, Literal
 import psycopg
 from psycopg import sql
 
-from dagster_backfills.engine.model import Counts
+from dagster_backfills.engine.outcome import Counts
 from dagster_backfills.engine.prepared import PreparedWrite
 from dagster_backfills.engine.table.entries import same_key
-from dagster_backfills.engine.table.names import ident
 
 Change = Literal["inserted", "updated", "deleted"]
 EXAMPLES = 20
@@ -68,7 +67,7 @@ class Rehearsal:
             if not getattr(total, change) or len(found) >= EXAMPLES:
                 continue
             statement = sql.SQL(_LOOK).format(
-                table=ident(write.table.schema, write.table.name),
+                table=write.table.relation,
                 kind=sql.SQL(kind),
                 same=same_key(write.table, "t", "j"),
             )

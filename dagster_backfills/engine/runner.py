@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 import psycopg
 
 from dagster_backfills.engine import ledger
-from dagster_backfills.engine.failures import is_lost
 from dagster_backfills.engine.ledger import RunIdentity
-from dagster_backfills.engine.model import Around, Outcome, Write
+from dagster_backfills.engine.model import Around, Write
+from dagster_backfills.engine.outcome import Outcome
 from dagster_backfills.engine.partition import SlicedPartition
 from dagster_backfills.engine.prepared import PreparedWrite
 from dagster_backfills.engine.rehearsal import Rehearsal
@@ -21,7 +21,7 @@ from dagster_backfills.engine.throttle import Throttle
 from dagster_backfills.engine.units import count_units
 from dagster_backfills.engine.work import Work
 
-__all__ = ["Connect", "Runner", "is_lost"]
+__all__ = ["Connect", "Runner"]
 
 
 @dataclass

@@ -5,17 +5,17 @@ its own journal follow. Not here: how the rows are changed (`table/restore`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
-from psycopg import sql
 
 from dagster_backfills.engine import audit, ledger
 from dagster_backfills.engine.journal import Shape
 from dagster_backfills.engine.ledger import RunIdentity
-from dagster_backfills.engine.model import Counts, Query, Target, Write
-from dagster_backfills.engine.plan import Report, plan_prepared
+from dagster_backfills.engine.model import Query, Target, Write
+from dagster_backfills.engine.outcome import Counts
+from dagster_backfills.engine.plan import Report, rehearse
 from dagster_backfills.engine.prepared import PreparedWrite
 from dagster_backfills.engine.rehearsal import Example
 from dagster_backfills.engine.runner import Connect, Runner
@@ -23,6 +23,7 @@ from dagster_backfills.engine.settings import EngineSettings
 from dagster_backfills.engine.table.address import ByQuery
 from dagster_backfills.engine.table.catalog import read_table
 from dagster_backfills.engine.table.restore import Restore
+from dagster_backfills.engine.table.slice import Slice
 from dagster_backfills.errors import UserError
 
 # A unit is a row: how far the last of its entries is from here, so that the last come first, and the first of them.
@@ -31,7 +32,7 @@ _UNITS = """
 select j.partition, lpad((9223372036854775807 - max(j.id))::text, 19, '0') || '-' || min(j.id) as unit
 from backfill.batches as b
 inner join backfill.journal as j on b.journal_id = j.journal_id
-where b.run_id = {run} and b.asset = any({assets}::text[]) and j.partition = any(%(partition_keys)s::text[])
+where b.run_id = %(undone)s and b.asset = any(%(assets)s::text[]) and j.partition = any(%(partition_keys)s::text[])
 group by b.asset, j.partition, j.key
 """
 _RUNS = """
@@ -122,7 +123,8 @@ def preview(
     """What undoing would do; `unchanged` are rows that are kept, because they were changed since."""
     if not undoing.shapes:
         return Report.nothing()
-    return plan_prepared(connect, undoing.prepare(""), undoing.partitions, settings, log)
+    prepare = undoing.prepare("")
+    return rehearse(connect, settings, log, lambda runner: runner.run_prepared(prepare, undoing.partitions))
 
 
 def undo(runner: Runner, undoing: Undoing) -> Iterator[list[str]]:
@@ -153,8 +155,8 @@ def undo_identity(
 class UndoWrite(PreparedWrite):
     """One table of a run, back to what stood before."""
 
-    undoing: Undoing | None = None
-    run_id: str = ""
+    undoing: Undoing = field(kw_only=True)
+    run_id: str = field(kw_only=True)
 
     @classmethod
     def of(cls, conn: psycopg.Connection[Any], undoing: Undoing, asset: str, run_id: str) -> "UndoWrite":
@@ -164,34 +166,21 @@ class UndoWrite(PreparedWrite):
         table = read_table(conn, shape.schema, shape.name)
         for each in shapes:
             each.refuse_altered(table)
-        units = sql.SQL(_UNITS).format(run=_literal(undoing.run_id), assets=_literal(list(undoing.shapes)))
         target = Target(asset, unit="entry", table=(shape.schema, shape.name), touched=shape.touched)
-        write = Write(target, Query(""), units=Query(units.as_string(conn)))
-        return cls(write, table, ByQuery("partition"), "", None, True, undoing, run_id)
+        units = Query(_UNITS, {"undone": undoing.run_id, "assets": list(undoing.shapes)})
+        write = Write(target, Query(""), units=units)
+        by = ByQuery("partition")
+        return cls(write, table, by, "", journals=True, undoing=undoing, run_id=run_id)
 
     def attach(self, conn: psycopg.Connection[Any]) -> None:
         """Nothing is needed."""
 
-    def is_empty(self, conn: psycopg.Connection[Any], keys: Sequence[str], after: str | None = None) -> bool:
-        return False
-
-    def run(
-        self,
-        conn: psycopg.Connection[Any],
-        keys: Sequence[str],
-        units: Sequence[str] | None,
-        run_id: str,
-        *,
-        empty: bool = False,
-        computed: Any = None,
-        journal_id: int | None = None,
-    ) -> dict[str, Counts]:
-        assert self.undoing is not None
-        counts = {key: Counts() for key in keys}
+    def run(self, conn: psycopg.Connection[Any], slice_: Slice) -> dict[str, Counts]:
+        counts = {key: Counts() for key in slice_.keys}
+        units = slice_.units
         self._binds = {
-            "undone": self.undoing.run_id, "asset": self.asset, "partition_keys": list(keys),
+            **slice_.binds(self.address), "undone": self.undoing.run_id, "asset": self.asset,
             "entries": None if units is None else [entry for unit in units for entry in _entries(unit)],
-            "journal_id": journal_id, "journal_labels": [], "journal_keys": [],
         }  # fmt: skip
         statement = self._restore.statement(slices=units is not None)
         for key, given, inserted, updated, deleted, _ in conn.execute(statement, self._binds, prepare=False):
@@ -208,7 +197,6 @@ class UndoWrite(PreparedWrite):
     def settle(self, conn: psycopg.Connection[Any], keys: Sequence[str], *, whole: bool) -> None:
         """Take away the marks that these very changes have made; leave the partitions alone from now on, or, where they
         are again what a run had left, look at them once more."""
-        assert self.undoing is not None
         binds = {"asset": self.asset, "keys": list(keys), "run_id": self.run_id}
         conn.execute(_SETTLE, binds)
         if whole:
@@ -227,11 +215,6 @@ def _entries(unit: str) -> tuple[int, int]:
     """The last and the first entry of a row."""
     last, first = unit.split("-")
     return _END - int(last), int(first)
-
-
-def _literal(value: Any) -> sql.SQL:
-    """A value in a statement that is run with binds."""
-    return sql.SQL(sql.Literal(value).as_string(None).replace("%", "%%"))
 
 
 def _some(there: Sequence[str]) -> str:

@@ -10,11 +10,12 @@ from dagster_backfills.engine.prepared import PreparedWrite
 from dagster_backfills.engine.sizing import BatchSize
 from dagster_backfills.engine.table.arrays import TextArray
 from dagster_backfills.engine.table.names import ident
+from dagster_backfills.engine.table.slice import Slice
 
 
 def _binds(write: PreparedWrite, keys: Sequence[str]) -> dict[str, object]:
     units = write.units()
-    return {"unit_keys": None, "run_id": "", **write.address.binds(keys), **(units.params if units else {})}
+    return {**Slice(keys).binds(write.address), **(units.params if units else {})}
 
 
 def count_units(conn: psycopg.Connection, write: PreparedWrite, keys: Sequence[str]) -> dict[str, int]:
@@ -47,7 +48,7 @@ def stream_units(
             parts.append(
                 sql.SQL("select {}::text from {} as t where {}").format(
                     ident("t", unit),
-                    ident(write.table.schema, write.table.name),
+                    write.table.relation,
                     write.address.candidates("t"),
                 )
             )

@@ -2,22 +2,22 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 import psycopg
 
 from dagster_backfills.engine import failures, ledger
-from dagster_backfills.engine.failures import describe
+from dagster_backfills.engine.failures import Refusals, describe
 from dagster_backfills.engine.journal import Shape, new_id
 from dagster_backfills.engine.ledger import RunIdentity
-from dagster_backfills.engine.model import WHOLE, Counts, Failure, Outcome
+from dagster_backfills.engine.model import WHOLE
+from dagster_backfills.engine.outcome import Counts, Failure, Outcome
 from dagster_backfills.engine.prepared import PreparedWrite
-from dagster_backfills.engine.refusals import Refusals
 from dagster_backfills.engine.rehearsal import Rehearsal
 from dagster_backfills.engine.session import Session
 from dagster_backfills.engine.sizing import BatchSize
+from dagster_backfills.engine.table.slice import Slice
 
 
 @dataclass
@@ -58,45 +58,53 @@ class Work:
         self._journal = {}
         return self.session.begin([write.asset for write in self.writes], keys)
 
-    def run_write(
-        self,
-        write: PreparedWrite,
-        keys: list[str],
-        units: list[str] | None,
-        *,
-        empty: bool = False,
-        computed: Any = None,
-    ) -> dict[str, Counts]:
+    def run_write(self, write: PreparedWrite, slice_: Slice) -> dict[str, Counts]:
+        """Write it in the batch's transaction, in the run's name."""
         self.at = write
         journal_id = new_id() if write.journals else None
-        counts = write.run(
-            self.session.conn, keys, units, self.run.run_id,
-            empty=empty, computed=computed, journal_id=journal_id,
-        )  # fmt: skip
+        counts = write.run(self.session.conn, replace(slice_, run_id=self.run.run_id, journal_id=journal_id))
         if journal_id is not None:
             self._journal[write.asset] = journal_id
             if self.rehearsal is not None:
                 self.rehearsal.look(self.session.conn, write, journal_id, counts)
         return counts
 
-    def write(self, batch_id: UUID, keys: list[str], units: int) -> Callable[[], None]:
-        """Whole partitions, in one transaction."""
+    def write(
+        self,
+        batch_id: UUID,
+        keys: list[str],
+        units: int = 0,
+        slices: dict[str, Counts] | None = None,
+        snapshot: str = "",
+    ) -> Callable[[], None]:
+        """Whole partitions, in one transaction.
+
+        slices: of a partition whose units are written already, their counts by asset; snapshot: by which these units
+        were listed. What is left of it are the other tables, and the ledger.
+        """
         began = time.monotonic()
-        snapshot = self.begin(keys)
+        begun = self.begin(keys)
+        snapshot = snapshot or begun
         counts = self.tried = dict[str, dict[str, Counts]]()
         for write in self.writes:
             # Before it computes: what it marks as it writes is another computation's.
             ledger.clear_stale(self.session.conn, write.asset, keys, snapshot)
-            empty = write.is_empty(self.session.conn, keys)
-            counts[write.asset] = by_partition = self.run_write(write, keys, None, empty=empty)
-            ledger.resolve(self.session.conn, write.asset, keys, owned=write.write.owned)
-            total = Counts.sum(by_partition.values())
-            self.record(batch_id, write.asset, keys, total, units=units, began=began, snapshot=snapshot)
+            if slices is not None and write in self.sliced:
+                last = Counts(failed_units=self.resolve_rest(write, keys[0]))
+                by_partition = {keys[0]: Counts.sum([slices.get(write.asset, Counts()), last])}
+            else:
+                empty = slices is None and write.is_empty(self.session.conn, keys)
+                by_partition = self.run_write(write, Slice(keys, empty=empty))
+                ledger.resolve(self.session.conn, write.asset, keys, owned=write.write.owned)
+                last = Counts.sum(by_partition.values())
+            counts[write.asset] = by_partition
+            self.record(batch_id, write.asset, keys, last, units=units, began=began, snapshot=snapshot)
         for write in self.writes:
             write.settle(self.session.conn, keys, whole=True)
 
         def committed() -> None:
-            self.progressed(count for by_partition in counts.values() for count in by_partition.values())
+            if slices is None:
+                self.progressed(count for by_partition in counts.values() for count in by_partition.values())
             self.finished(keys, counts)
 
         return committed
@@ -154,7 +162,7 @@ class Work:
         write, conn = self.at, self.session.conn
         try:
             self.session.begin([write.asset], [])
-            write.run(conn, [], [] if write in self.sliced else None, self.run.run_id)
+            write.run(conn, Slice([], [] if write in self.sliced else None, self.run.run_id))
             ledger.clear_stale(conn, write.asset, [], "1:1:")
         except psycopg.Error as error:
             return error.sqlstate

@@ -6,13 +6,13 @@ Dagster keeps its own tables in the same database as the data, in the schema `da
 import os
 import shutil
 from contextlib import suppress
+from datetime import UTC, date, datetime
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from dagster_backfills.instance.first_days import first_days
 from dagster_backfills.postgres.connection import connect
 from dagster_backfills.postgres.embedded import resolve_database_url
 from dagster_backfills.postgres.url import checked_url
@@ -24,6 +24,13 @@ _ADVISORY_LOCK = (
 )
 # Comments on the schema, by which a creation that was killed is told from one that is complete.
 _CREATING, _COMPLETE = "Being created by backfills", "Tables of Dagster's own, created by backfills"
+
+# Where the data of each day begins, so that Dagster's days do: a code location itself loads without a database.
+# Both are read off the end of an index.
+_FIRST = {
+    "SCORING_FIRST_DAY": "select min(joined_date) from scoring.members",
+    "KINTELL_FIRST_DAY": "select (min(scheduled_at) at time zone 'UTC')::date from kintell.kintell_sessions",
+}
 
 
 def dagster_environment() -> dict[str, str]:
@@ -70,6 +77,23 @@ def with_search_path(url: str, schema: str) -> str:
     user, password, name = (quote(given.pop(key, ""), safe="") for key in ("user", "password", "dbname"))
     login = f"{user}:{password}@" if password else f"{user}@"
     return f"postgresql://{login if user else ''}/{name}?{urlencode(given, quote_via=quote)}"
+
+
+def first_days(url: str) -> dict[str, str]:
+    """The variables that say so, of data that there is; what the user has set is left as it is."""
+    wanted = {name: query for name, query in _FIRST.items() if not os.environ.get(name, "").strip()}
+    found: dict[str, str] = {}
+    if not wanted:
+        return found
+    with suppress(psycopg.Error), connect(url, autocommit=True) as conn:
+        for name, query in wanted.items():
+            # The table may not be there, or not be this role's to read.
+            with suppress(psycopg.Error):
+                row = conn.execute(query).fetchone()
+                day = row[0] if row else None
+                if isinstance(day, date) and day < datetime.now(UTC).date():
+                    found[name] = day.isoformat()
+    return found
 
 
 def _own_home() -> Path:

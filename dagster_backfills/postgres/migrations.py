@@ -1,4 +1,4 @@
-"""Applying `sql/migrations` to a database. Not here: what the migrations say.
+"""Applying `sql/migrations` to a database, and `sql/roles.sql`. Not here: what they say.
 
 A migration is a file, `<schema>/NNNN_name.sql`; its name is its id, and the numbers order those of all schemas. The
 schema that its folder is named after is made first, unless it is there and empty. A file beside the folders belongs to
@@ -142,6 +142,18 @@ def require_migrations(url: str, directory: Path | None = None) -> None:
     if pending:
         more = f" and {len(pending) - 1} more" if len(pending) > 1 else ""
         raise MigrationError(f"The database lacks migration {pending[0]}{more}.", "Run: backfills migrate")
+
+
+def apply_roles(url: str) -> None:
+    """Create the roles that are missing and grant what each may do, in one transaction. May be run again."""
+    with connect(url, autocommit=True) as conn:
+        try:
+            conn.execute((project_file("sql") / "roles.sql").read_bytes())
+        except psycopg.Error as error:
+            raise NotUsableError(
+                f"sql/roles.sql was refused: {error.diag.message_primary or error}. Nothing of it is applied.",
+                "Run it as a superuser, or as a role that may create roles and owns what is there.",
+            ) from error
 
 
 def _migrations(directory: Path | None, noted: Collection[str]) -> list[_Migration]:

@@ -3,10 +3,11 @@ intervals, JSON that no parser reads. Not for computing: there such a value must
 """
 
 from collections.abc import Callable
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from decimal import Decimal
+from functools import partial
 from math import isfinite
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg.abc import AdaptContext, Buffer
@@ -26,6 +27,9 @@ class _Distant:
     def isoformat(self, *_: Any, **__: Any) -> str:
         """What Postgres writes, whatever form is asked for."""
         return self.written
+
+
+_Value = TypeVar("_Value", bound=_Distant)
 
 
 class DistantTime(_Distant, datetime):
@@ -75,29 +79,21 @@ def _early(text: str) -> bool:
     return text.endswith("BC") or text.startswith("-")
 
 
-def _time(text: str) -> DistantTime:
-    return _as(DistantTime, datetime.min if _early(text) else datetime.max, text, tzinfo=None)
-
-
-def _time_with_zone(text: str) -> DistantTime:
-    return _as(DistantTime, datetime.min if _early(text) else datetime.max, text, tzinfo=UTC)
-
-
-def _as(kind: type[DistantTime], nearest: datetime, text: str, tzinfo: Any) -> DistantTime:
-    found = kind.combine(nearest.date(), nearest.time(), tzinfo)
-    found.written = text
-    return found
+def _time(text: str, zone: tzinfo | None = None) -> DistantTime:
+    nearest = datetime.min if _early(text) else datetime.max
+    return _written(DistantTime.combine(nearest.date(), nearest.time(), zone), text)
 
 
 def _date(text: str) -> DistantDate:
-    found = DistantDate.fromordinal((date.min if _early(text) else date.max).toordinal())
-    found.written = text
-    return found
+    return _written(DistantDate.fromordinal((date.min if _early(text) else date.max).toordinal()), text)
 
 
 def _interval(text: str) -> LongInterval:
     nearest = timedelta.min if _early(text) else timedelta.max
-    found = LongInterval(nearest.days, nearest.seconds, nearest.microseconds)
+    return _written(LongInterval(nearest.days, nearest.seconds, nearest.microseconds), text)
+
+
+def _written(found: _Value, text: str) -> _Value:
     found.written = text
     return found
 
@@ -118,7 +114,7 @@ def _or(usual: type[Loader], otherwise: Callable[[str], Any]) -> type[Loader]:
 _LOADERS: dict[str, type[Loader]] = {
     "date": _or(times.DateLoader, _date),
     "timestamp": _or(times.TimestampLoader, _time),
-    "timestamptz": _or(times.TimestamptzLoader, _time_with_zone),
+    "timestamptz": _or(times.TimestamptzLoader, partial(_time, zone=UTC)),
     "interval": _or(times.IntervalLoader, _interval),
     "json": _or(json.JsonLoader, UnreadableJson),
     "jsonb": _or(json.JsonbLoader, UnreadableJson),

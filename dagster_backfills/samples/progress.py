@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import psycopg
 import pyarrow as pa
-import pyarrow.compute as pc
 from psycopg import sql
 
 from dagster_backfills.defs.progress.declared import PROGRESS
+from dagster_backfills.engine.table.frames import copy_rows
 from dagster_backfills.errors import UserError
+from dagster_backfills.samples.loading import has_rows
 from dagster_backfills.samples.progress_rows import (
     DAY,
     ProgressPlan,
@@ -44,7 +45,7 @@ class ProgressData:
     def progress_chunks(self) -> Iterator[pa.Table]:
         """The progress rows, earlier attempts first, so that a student's lie scattered as real ones do.
 
-        Columns are those of the table; options are Postgres array literals, ids are dictionary-encoded.
+        Columns are those of the table; options are Postgres array literals.
         """
         chunks = max(1, -(-self.size.progress // _CHUNK_ROWS))
         rng = np.random.default_rng([self.seed, 2])
@@ -78,7 +79,7 @@ def generate_progress(size: ProgressSize, seed: int) -> ProgressData:
 
 def load_demo(conn: psycopg.Connection[Any]) -> str:
     """Load the demo's data, where the domain has none, and say in a sentence what was done."""
-    if _has_rows(conn):
+    if has_rows(conn, sql.Identifier("progress", "schools")):
         return "The tables of the progress domain have rows: no sample data was loaded."
     load_progress(conn, DEMO, seed=1)
     return (
@@ -98,7 +99,7 @@ def load_progress(
     """
     data = generate_progress(size, seed)
     with conn.transaction():
-        if _has_rows(conn):
+        if has_rows(conn, sql.Identifier("progress", "schools")):
             raise UserError(
                 "The tables of the progress domain have rows; sample data was not loaded.",
                 hint="Load it into an empty database.",
@@ -119,10 +120,6 @@ def load_progress(
     return data
 
 
-def _has_rows(conn: psycopg.Connection[Any]) -> bool:
-    return conn.execute("select from progress.schools limit 1").fetchone() is not None
-
-
 def _try_to_set_replication_role(conn: psycopg.Connection[Any], role: str) -> None:
     """Triggers and foreign keys rest in the role `replica`, which not everyone may take."""
     try:
@@ -140,34 +137,8 @@ def _forget_statistics(conn: psycopg.Connection[Any]) -> None:
 
 def _copy(conn: psycopg.Connection[Any], name: str, table: pa.Table) -> None:
     columns = sql.SQL(", ").join(map(sql.Identifier, table.column_names))
-    statement = sql.SQL("copy progress.{} ({}) from stdin").format(sql.Identifier(name), columns)
-    with conn.cursor().copy(statement) as copy:
-        for batch in table.to_batches():
-            copy.write(_copy_text(batch))
-
-
-def _copy_text(batch: pa.RecordBatch) -> memoryview:
-    """The rows in COPY's text format: one Arrow string a row, whose buffer is the text."""
-    columns = [_field_text(column) for column in batch.columns]
-    columns[-1] = pc.binary_join_element_wise(columns[-1], pa.scalar("\n"), "")
-    lines = pc.binary_join_element_wise(*columns, "\t")
-    offsets, text = lines.buffers()[1:]
-    return memoryview(text)[: memoryview(offsets).cast("i")[len(lines)]]
-
-
-def _field_text(column: pa.Array) -> pa.Array:
-    if isinstance(column, pa.DictionaryArray):
-        return _field_text(column.dictionary).take(column.indices)
-    if pa.types.is_timestamp(column.type):
-        # Arrow writes the zone of UTC as Z, which Postgres reads.
-        text = column.cast(pa.string())
-    elif pa.types.is_boolean(column.type):
-        text = column.cast(pa.string())
-    else:
-        text = column
-        for plain, escaped in (("\\", "\\\\"), ("\t", "\\t"), ("\n", "\\n"), ("\r", "\\r")):
-            text = pc.replace_substring(text, plain, escaped)
-    return pc.fill_null(text, "\\N")
+    into = sql.SQL("copy progress.{} ({}) from stdin (format csv)").format(sql.Identifier(name), columns)
+    copy_rows(conn, into, table.columns)
 
 
 def _leave_gaps(conn: psycopg.Connection[Any]) -> None:
@@ -180,11 +151,9 @@ def _leave_gaps(conn: psycopg.Connection[Any]) -> None:
         [computed],
     )
     conn.execute(
-        sql.SQL(
-            "insert into progress.cohort_stats (cohort_id, total_students, total_questions, total_modules,"
-        )
-        + sql.SQL(" average_completion) ")
-        + sql.SQL(PROGRESS.statements["cohort_stats"].sql),
+        "insert into progress.cohort_stats "
+        "(cohort_id, total_students, total_questions, total_modules, average_completion) "
+        + PROGRESS.statements["cohort_stats"].sql,
         {"partition_keys": computed, "unit_keys": None},
     )
     # As many rows as there should be, but not of the right students.

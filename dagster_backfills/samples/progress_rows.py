@@ -70,11 +70,11 @@ class ProgressPlan:
         at = self.joined[user] + (done * (_NOW - self.joined[user])).astype(np.int64)
         return pa.table(
             {
-                "user_id": _coded(user, self.user_ids),
-                "question_id": _coded(question, self.question_ids),
-                "class_id": _coded(self.class_of_question[question], self.class_ids),
-                "selected_options": _coded(selected, pa.array(_SELECTED)),
-                "eliminated_options": _coded(eliminated, pa.array(_ELIMINATED)),
+                "user_id": self.user_ids.take(pa.array(user)),
+                "question_id": self.question_ids.take(pa.array(question)),
+                "class_id": self.class_ids.take(pa.array(self.class_of_question[question])),
+                "selected_options": pa.array(_SELECTED).take(pa.array(selected)),
+                "eliminated_options": pa.array(_ELIMINATED).take(pa.array(eliminated)),
                 "is_mastered": pa.array((selected > 0) & (rng.random(len(user)) < 0.55)),
                 # A question that was opened and left has no attempt, in half of the cases.
                 "last_attempt_at": pa.array(at, mask=untouched & (nth % 2 == 0)).cast(
@@ -212,7 +212,3 @@ def _ids(prefix: str, count: int) -> pa.Array:
 def _numbered(names: list[str], number: int) -> str:
     again, position = divmod(number, len(names))
     return names[position] if again == 0 else f"{names[position]} {again + 1}"
-
-
-def _coded(indices: Numbers, values: pa.Array) -> pa.DictionaryArray:
-    return pa.DictionaryArray.from_arrays(pa.array(indices, pa.int32()), values)

@@ -9,9 +9,11 @@ import psycopg
 from psycopg import sql
 
 from dagster_backfills.domains.scoring.chain import newest_day
+from dagster_backfills.samples.loading import load_rows
 
 _FIRST = ("Ada", "Ben", "Chloé", "Dmitri", "Emeka", "Farah", "Grete", "Hiro", "Inés", "Jonas", "Kofi", "Lena")
 _LAST = ("Abara", "Brandt", "Costa", "Dahl", "Evers", "Fonseca", "Grün", "Haas", "Ito", "Jensen", "Kowalski")
+_MEMBER = ("id", "gym_id", "first_name", "last_name", "status", "joined_date", "expected_visits_per_week")
 
 
 @dataclass(frozen=True)
@@ -67,14 +69,14 @@ def load_sample(conn: psycopg.Connection, newest: date, size: ScoringSize = DEMO
     ]
     members = [_member(rng, n, rng.choice(gyms), newest) for n in range(1, size.members + 1)]
     with conn.transaction():
-        _copy(conn, "gyms", ("id", "name"), [(g, f"Gym {g[4:].lstrip('0')}") for g in gyms])
-        _copy(conn, "coaches", ("id", "gym_id"), coaches)
-        columns = (
-            "id", "gym_id", "first_name", "last_name", "status", "joined_date", "expected_visits_per_week",
-        )  # fmt: skip
-        _copy(conn, "members", columns, [row for row, _ in members])
-        _copy(conn, "visits", ("member_id", "visited_on"), _visits(rng, members, newest))
-        _copy(conn, "member_coaches", ("coach_id", "member_id"), _pairs(rng, members, coaches[1:]))
+        for table, columns, rows in (
+            ("gyms", ("id", "name"), [(gym, f"Gym {gym[4:].lstrip('0')}") for gym in gyms]),
+            ("coaches", ("id", "gym_id"), coaches),
+            ("members", _MEMBER, [row for row, _ in members]),
+            ("visits", ("member_id", "visited_on"), _visits(rng, members, newest)),
+            ("member_coaches", ("coach_id", "member_id"), _pairs(rng, members, coaches[1:])),
+        ):
+            load_rows(conn, sql.Identifier("scoring", table), columns, rows)
 
 
 def _member(rng: random.Random, number: int, gym: str, newest: date) -> tuple[tuple[object, ...], _Habit]:
@@ -112,14 +114,3 @@ def _pairs(
         known = of_gym.get(row[1], [])
         for coach in rng.sample(known, min(len(known), 2 if rng.random() < 0.1 else 1)):
             yield coach, row[0]
-
-
-def _copy(
-    conn: psycopg.Connection, table: str, columns: Sequence[str], rows: Iterable[Sequence[object]]
-) -> None:
-    into = sql.SQL("copy {} ({}) from stdin").format(
-        sql.Identifier("scoring", table), sql.SQL(", ").join(map(sql.Identifier, columns))
-    )
-    with conn.cursor() as cursor, cursor.copy(into) as copy:
-        for row in rows:
-            copy.write_row(row)

@@ -5,11 +5,13 @@ Generated from a seed and loaded by COPY. Not here: creating the records that ar
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
+from psycopg import sql
+
+from dagster_backfills.samples.loading import has_rows, load_rows
 
 _VIDEOS = (
     ("sat-1", "Working Safely at Height"),
@@ -41,23 +43,16 @@ _TRADES = (
 _ROLES = ("member",) * 18 + ("manager", "admin")
 _BEGAN = datetime(2023, 3, 1, 8, tzinfo=UTC)
 
+COMPLETIONS = "employee_training_video_completions"
 Row = tuple[Any, ...]
-
-
-@dataclass
-class TrainingData:
-    """Rows of each table, in the order of `COLUMNS`."""
-
-    organizations: list[Row] = field(default_factory=list)
-    members: list[Row] = field(default_factory=list)
-    completions: list[Row] = field(default_factory=list)
-
+# Rows of each table, in the order of its columns.
+TrainingData = dict[str, list[Row]]
 
 COLUMNS = {
     "training_videos": ("id", "title", "position"),
     "organizations": ("id", "name", "created_at"),
     "members": ("id", "organization_id", "user_email", "role", "deactivated", "created_at"),
-    "employee_training_video_completions": (
+    COMPLETIONS: (
         "organization_id", "member_id", "video_id", "completed_at", "created_at", "backfill_id",
     ),
 }  # fmt: skip
@@ -69,25 +64,27 @@ def generate_training(organizations: int = 60, members: int = 4_000, seed: int =
     A few organizations have most of the members, some have none. An older one has records up to the day that the
     last videos came or that somebody last ran a script; a third of them, the newest, has none at all.
     """
-    rng, data = random.Random(seed), TrainingData()
+    rng = random.Random(seed)
+    data: TrainingData = {table: [] for table in COLUMNS}
+    data["training_videos"] = [(*video, position) for position, video in enumerate(_VIDEOS, start=1)]
     weights = [rng.paretovariate(0.9) if rng.random() > 0.05 else 0.0 for _ in range(organizations)]
     number = 0
     for position, weight in enumerate(weights):
         organization = f"org_{rng.getrandbits(60):015x}"
         created = _BEGAN + timedelta(days=position * 12, minutes=rng.randrange(600))
         name = f"{rng.choice(_PLACES)} {rng.choice(_TRADES)}"
-        data.organizations.append((organization, name, created))
+        data["organizations"].append((organization, name, created))
         known_videos = 0 if position > organizations * 2 // 3 else rng.choice((3, 4, 5, 5, 5))
         diligence = rng.betavariate(2, 2)
         for _ in range(round(members * weight / sum(weights))):
             number += 1
             member = f"mem_{rng.getrandbits(60):015x}"
             joined = created + timedelta(days=rng.expovariate(1 / 90))
-            data.members.append(
+            data["members"].append(
                 (member, organization, f"person{number}@example.org", rng.choice(_ROLES), rng.random() < 0.07, joined)
             )  # fmt: skip
             if rng.random() > 0.04:
-                data.completions += _records(rng, organization, member, joined, known_videos, diligence)
+                data[COMPLETIONS] += _records(rng, organization, member, joined, known_videos, diligence)
     return data
 
 
@@ -105,33 +102,18 @@ def _records(
 
 def load_training(conn: psycopg.Connection[Any], data: TrainingData) -> None:
     """Load into empty tables, in one transaction. The triggers mark every organization as due."""
-    rows: dict[str, list[Row]] = {
-        "training_videos": [(*video, position) for position, video in enumerate(_VIDEOS, start=1)],
-        "organizations": data.organizations,
-        "members": data.members,
-        "employee_training_video_completions": data.completions,
-    }
-    with conn.transaction(), conn.cursor() as cursor:
+    with conn.transaction():
         for table, columns in COLUMNS.items():
-            into = psycopg.sql.SQL("copy {} ({}) from stdin").format(
-                psycopg.sql.Identifier("training", table),
-                psycopg.sql.SQL(", ").join(map(psycopg.sql.Identifier, columns)),
-            )
-            with cursor.copy(into) as copy:
-                for row in rows[table]:
-                    copy.write_row(row)
+            load_rows(conn, sql.Identifier("training", table), columns, data[table])
 
 
 def load_demo(conn: psycopg.Connection[Any]) -> str:
     """Load the demo's data, where the domain has none, and say in a sentence what was done."""
-    row = conn.execute(
-        "select exists (select from training.organizations) or exists (select from training.training_videos)"
-    ).fetchone()
-    if row is not None and row[0]:
+    if has_rows(conn, *(sql.Identifier("training", table) for table in COLUMNS)):
         return "The tables of the training domain have rows: no sample data was loaded."
     data = generate_training()
     load_training(conn, data)
     return (
-        f"Loaded {len(data.organizations):,} organizations, {len(data.members):,} members and "
-        f"{len(data.completions):,} completion records; the newest organizations have none."
+        f"Loaded {len(data['organizations']):,} organizations, {len(data['members']):,} members and "
+        f"{len(data[COMPLETIONS]):,} completion records; the newest organizations have none."
     )

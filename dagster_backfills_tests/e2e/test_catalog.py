@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from dagster_backfills.instance.first_days import first_days
+from dagster_backfills.instance.dagster_home import first_days
 from dagster_backfills_tests.e2e.conftest import Stack, StackFactory
 from dagster_backfills_tests.e2e.graphql import LOCATION, REPOSITORY, runs, wait_for
 

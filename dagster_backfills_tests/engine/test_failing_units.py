@@ -5,7 +5,8 @@ from contextlib import contextmanager
 import psycopg
 import pytest
 
-from dagster_backfills.engine.model import Counts, Query, Target, Write
+from dagster_backfills.engine.model import Query, Target, Write
+from dagster_backfills.engine.outcome import Counts
 from dagster_backfills.errors import UserError
 from dagster_backfills_tests.engine.running import (
     by_part,

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import psycopg
 
-from dagster_backfills.engine.model import Outcome
+from dagster_backfills.engine.outcome import Outcome
 from dagster_backfills.engine.plan import Report
 from dagster_backfills.engine.runner import Runner
 from dagster_backfills.engine.settings import EngineSettings

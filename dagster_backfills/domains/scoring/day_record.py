@@ -16,7 +16,8 @@ from dagster_backfills.domains.scoring import days
 from dagster_backfills.domains.scoring.days import Coverage
 from dagster_backfills.domains.scoring.reporting import WHAT, closing_line, day_metadata
 from dagster_backfills.engine.ledger import RunIdentity
-from dagster_backfills.engine.model import Outcome, Target
+from dagster_backfills.engine.model import Target
+from dagster_backfills.engine.outcome import Outcome
 
 # After so many new rows the planner is told of the day: it takes a day that it has not heard of for an empty one,
 # and would join a second run of it row by row. In a range of days, at its end or after so many more.

@@ -7,7 +7,7 @@ import psycopg
 from dagster_backfills.domains.scoring.days import Coverage
 from dagster_backfills.domains.scoring.statements import STATEMENTS
 from dagster_backfills.domains.scoring.tables import ACTIONS, CHURN, COMMITMENT
-from dagster_backfills.engine.model import Counts
+from dagster_backfills.engine.outcome import Counts
 
 WHAT = {COMMITMENT.asset: "members", CHURN.asset: "members", ACTIONS.asset: "coaches"}
 AS_OF = "Visits are those up to the day. Status, joining date and coaches are today's: the sources keep no history."

@@ -11,12 +11,14 @@ from typing import Any
 import psycopg
 
 from dagster_backfills.domains.training.status import ASSETS
+from dagster_backfills.engine.settings import EngineSettings
+from dagster_backfills.engine.sizing import BatchSize, batches
 from dagster_backfills.errors import UserError
 from dagster_backfills.postgres.statements import load_statements
 
 _STATEMENTS = load_statements(Path(__file__).with_name("rollback.sql"))
 COMPLETIONS = ASSETS[0]
-_BATCH_RECORDS = 20_000  # a second's work; an organization is never cut
+_SETTINGS = EngineSettings(batch_units=20_000)  # records: a second's work; an organization is never cut
 
 
 @dataclass(frozen=True)
@@ -35,17 +37,8 @@ class Preview:
 
     def batches(self) -> Iterator[list[str]]:
         """Ids of the organizations that lose records, as many at a time as are a batch."""
-        batch: list[str] = []
-        held = 0
-        for organization, remove, _ in self.organizations:
-            if batch and held + remove > _BATCH_RECORDS:
-                yield batch
-                batch, held = [], 0
-            if remove:
-                batch.append(organization)
-                held += remove
-        if batch:
-            yield batch
+        losses = {organization: remove for organization, remove, _ in self.organizations if remove}
+        return batches(list(losses), losses, BatchSize(_SETTINGS))
 
 
 def preview(conn: psycopg.Connection[Any], backfill_id: str | None) -> Preview:

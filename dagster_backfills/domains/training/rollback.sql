@@ -46,12 +46,7 @@ select
 
 -- name: backfills
 -- The backfills that created records which are still there, the newest first.
-select
-    c.backfill_id,
-    min(c.created_at) as began,
-    count(*) as records,
-    count(c.completed_at) as completed,
-    count(distinct c.organization_id) as organizations
+select c.backfill_id
 from training.employee_training_video_completions as c
 where c.backfill_id is not null
 group by c.backfill_id

@@ -1,11 +1,12 @@
 -- What people ask about the training domain. Each statement runs in psql; nothing is written.
 
--- name: organizations_by_age
--- Every organization, or those named: the state of its records, the oldest first.
-select *
-from training.organization_status
-where :organizations::text[] is null or organization_id = any(:organizations::text[])
-order by created_at, organization_id;
+-- name: missing_records
+-- How many records each organization lacks, or the one that is named.
+select
+    s.organization_id,
+    s.missing
+from training.organization_status as s
+where :organization::text is null or s.organization_id = :organization::text;
 
 -- name: organization_names
 -- Ids and names, to tell which one was meant.

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import psycopg
 
+from dagster_backfills.engine.table.names import ident
 from dagster_backfills.errors import UserError, close_to
 
 _COLUMNS = """
@@ -95,6 +96,11 @@ class Table:
     @property
     def qualified(self) -> str:
         return f"{self.database}.{self.schema}.{self.name}"
+
+    @property
+    def relation(self) -> psycopg.sql.Identifier:
+        """Its name in a statement that is run with binds."""
+        return ident(self.schema, self.name)
 
     @property
     def identity(self) -> tuple[str, ...]:

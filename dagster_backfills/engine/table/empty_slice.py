@@ -13,7 +13,8 @@ from dagster_backfills.engine.table.address import Address, keys_by_label
 from dagster_backfills.engine.table.catalog import Table
 from dagster_backfills.engine.table.entries import write_entries
 from dagster_backfills.engine.table.merge import Merge
-from dagster_backfills.engine.table.names import ident, type_name
+from dagster_backfills.engine.table.names import columns, ident, type_name
+from dagster_backfills.engine.table.slice import Slice
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,7 +33,7 @@ def is_empty(
     if unit is not None and after is not None:
         behind = sql.SQL(' and {}::text collate "C" > %(after)s').format(ident("t", unit))
     statement = sql.SQL("select exists (select from {} as t where {}{})").format(
-        ident(table.schema, table.name), address.predicate("t"), behind
+        table.relation, address.predicate("t"), behind
     )
     row = conn.execute(statement, {**address.binds([key]), "after": after}, prepare=False).fetchone()
     return row == (False,)
@@ -43,9 +44,7 @@ def copy_into(
     merge: Merge,
     by: object,
     arrays: "Sequence[pa.Array | pa.ChunkedArray]",
-    key: str,
-    units: Sequence[str] | None = None,
-    journal_id: int | None = None,
+    slice_: Slice,
 ) -> int | None:
     """COPY the rows of one partition; returns how many. None, with nothing written, where a merge is needed."""
     from dagster_backfills.engine.table.frames import copy_rows  # loads pandas and Arrow
@@ -57,36 +56,28 @@ def copy_into(
     if len(arrays[0]) == 0:
         return 0
     into = sql.SQL("copy {} ({}) from stdin (format csv)").format(
-        merge.relation, sql.SQL(", ").join(map(ident, merge.columns))
+        merge.table.relation, columns("", merge.columns)
     )
     with conn.transaction():
-        if not _all_of(conn, merge, by, arrays[merge.columns.index(by)], key):
+        if not _all_of(conn, merge, by, arrays[merge.columns.index(by)], slice_.keys[0]):
             return None
         copied = copy_rows(conn, into, arrays)
-        if merge.journaled and _journal(conn, merge, key, units, journal_id) != copied:
+        if merge.journaled and _journal(conn, merge, slice_) != copied:
             raise psycopg.Rollback  # somebody else's are among them: the merge tells them apart
         return copied
     return None
 
 
-def _journal(
-    conn: psycopg.Connection, merge: Merge, key: str, units: Sequence[str] | None, journal_id: int | None
-) -> int:
+def _journal(conn: psycopg.Connection, merge: Merge, slice_: Slice) -> int:
     """Enter all rows of a slice that had none; returns how many they are now."""
     statement = sql.SQL("with inserted as (select %(key)s as label{} from {} as t where {})\n{}").format(
         merge.entry(after="t"),
-        merge.relation,
-        merge.slice("t", units is not None),
+        merge.table.relation,
+        merge.inside("t", slice_.units is not None),
         write_entries(["inserted"]),
     )
-    binds = {
-        "key": key,
-        "unit_keys": units,
-        "journal_id": journal_id,
-        "journal_labels": [],
-        "journal_keys": [],
-    }
-    return conn.execute(statement, {**merge.address.binds([key]), **binds}, prepare=False).rowcount
+    binds = {**slice_.binds(merge.address), "key": slice_.keys[0]}
+    return conn.execute(statement, binds, prepare=False).rowcount
 
 
 def _all_of(conn: psycopg.Connection, merge: Merge, by: str, values: Any, key: str) -> bool:

@@ -73,5 +73,4 @@ def write_entries(relations: Sequence[str]) -> sql.Composed:
 
 def names(alias: str = "") -> sql.Composed:
     """The columns that `entry` has made."""
-    given = [ident(alias, name) if alias else ident(name) for name in (KEY, BEFORE, AFTER)]
-    return sql.SQL(", ").join(given)
+    return columns(alias, (KEY, BEFORE, AFTER))

@@ -20,38 +20,39 @@ from dagster_backfills.engine.table.names import ident, type_name
 from dagster_backfills.errors import UserError
 
 _ROWS_A_WRITE = 20_000
+_WITHOUT_CSV = (types.is_nested, types.is_binary, types.is_large_binary, types.is_duration)
 
 
 def stage_frame(
     conn: psycopg.Connection,
-    data: "pd.DataFrame | pa.Table",
+    data: pd.DataFrame | pa.Table,
     table: Table,
     name: str,
     typed: Collection[str] = (),
 ) -> list[str]:
     """COPY a frame that is meant for `table` into the temporary table `name`, replacing what that held.
 
+    It holds text, so that a value which its column can't take fails in the merge, where the batch can be bisected down
+    to its row, and not in the COPY, where all would fail. Only the columns that rows are found by, `typed` (partition
+    and unit), have their own types, for they must compare as they will be stored.
     Returns the columns' names. Raises UserError for a frame that does not fit the table.
     """
     names, arrays = frame_columns(data, table)
     conn.execute(sql.SQL("drop table if exists pg_temp.{}").format(ident(name)), {})
-    fields = [
+    fields = sql.SQL(", ").join(
         sql.SQL("{} {}").format(ident(c), type_name(table.column(c).cast if c in typed else "text"))
         for c in names
-    ]
-    conn.execute(
-        sql.SQL("create temporary table {} ({})").format(ident(name), sql.SQL(", ").join(fields)), {}
     )
+    conn.execute(sql.SQL("create temporary table {} ({})").format(ident(name), fields), {})
     copy_rows(conn, sql.SQL("copy pg_temp.{} from stdin (format csv)").format(ident(name)), arrays)
     conn.execute(sql.SQL("analyze pg_temp.{}").format(ident(name)), {})
     return names
 
 
 def copy_rows(
-    conn: psycopg.Connection, into: sql.Composed, arrays: "Sequence[pa.Array | pa.ChunkedArray]"
+    conn: psycopg.Connection, into: sql.Composed, arrays: Sequence[pa.Array | pa.ChunkedArray]
 ) -> int:
     """Run a COPY of CSV with these columns; returns the number of rows."""
-
     rows = pa.table(list(arrays), names=[str(n) for n in range(len(arrays))])
     options = csv.WriteOptions(include_header=False)
     with conn.cursor() as cursor, cursor.copy(into, {}) as copy:
@@ -62,9 +63,8 @@ def copy_rows(
     return rows.num_rows
 
 
-def frame_columns(data: Any, table: Table) -> "tuple[list[str], list[pa.Array | pa.ChunkedArray]]":
+def frame_columns(data: Any, table: Table) -> tuple[list[str], list[pa.Array | pa.ChunkedArray]]:
     """The frame's columns as arrays that CSV has a form for. A pandas index is no column."""
-
     if not isinstance(data, pa.Table | pd.DataFrame):
         raise UserError(
             f"An asset can't return {type(data).__name__}.",
@@ -82,22 +82,16 @@ def frame_columns(data: Any, table: Table) -> "tuple[list[str], list[pa.Array | 
     return names, arrays
 
 
-def text_array(values: "pd.Series | pa.ChunkedArray", column: Column) -> "pa.Array | pa.ChunkedArray":
+def text_array(values: pd.Series | pa.ChunkedArray, column: Column) -> pa.Array | pa.ChunkedArray:
     """The values as an array that CSV has a form for. Missing values (None, NaN, NaT, NA) are null.
 
     Raises UserError for a NUL character, which Postgres can't hold.
     """
-
     array = _arrow(values, column)
     if types.is_dictionary(array.type):
         array = array.cast(array.type.value_type)
     kind = array.type
-    if (
-        types.is_nested(kind)
-        or types.is_binary(kind)
-        or types.is_large_binary(kind)
-        or types.is_duration(kind)
-    ):
+    if any(is_one(kind) for is_one in _WITHOUT_CSV):
         return _texts(array.to_pylist(), column)
     if types.is_null(kind):
         return array.cast(pa.string())
@@ -107,7 +101,6 @@ def text_array(values: "pd.Series | pa.ChunkedArray", column: Column) -> "pa.Arr
 
 
 def _arrow(values: Any, column: Column) -> Any:
-
     if not isinstance(values, pd.Series):
         return values
     if values.dtype == object and any(not isinstance(v, str) for v in values if not _is_missing(v)):
@@ -116,8 +109,7 @@ def _arrow(values: Any, column: Column) -> Any:
     return pa.array(values, from_pandas=True)
 
 
-def _texts(values: Iterable[Any], column: Column) -> "pa.Array":
-
+def _texts(values: Iterable[Any], column: Column) -> pa.Array:
     form: Callable[[Any], str] = _json if column.base_type in ("json", "jsonb") else _text
     array = pa.array([None if _is_missing(v) else form(v) for v in values], pa.string())
     _refuse_nul(array, column)
@@ -125,7 +117,6 @@ def _texts(values: Iterable[Any], column: Column) -> "pa.Array":
 
 
 def _is_missing(value: Any) -> bool:
-
     return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and value != value)
 
 
@@ -163,7 +154,6 @@ def _element(value: Any) -> str:
 
 
 def _refuse_nul(array: Any, column: Column) -> None:
-
     has_nul = pc.fill_null(pc.match_substring(array, "\0"), False)
     if pc.any(has_nul).as_py():
         raise UserError(

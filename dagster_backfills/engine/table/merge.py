@@ -4,22 +4,59 @@ Each returns one row a partition: its label, rows from the source, inserted, upd
 column) a key that the source has twice or without a value.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from psycopg import sql
 
-from dagster_backfills.engine.model import Mode
+from dagster_backfills.engine.model import Target
 from dagster_backfills.engine.table.address import Address
 from dagster_backfills.engine.table.catalog import Table
-from dagster_backfills.engine.table.counting import counted, with_counts
-from dagster_backfills.engine.table.entries import BEFORE, names, standing, write_entries
+from dagster_backfills.engine.table.counting import with_counts
 from dagster_backfills.engine.table.merge_pieces import Pieces
-from dagster_backfills.engine.table.names import columns, ident
 from dagster_backfills.errors import UserError
 
-_SEEN = "backfill seen"  # the row version that the statement's snapshot has
-_CHANGING = ("updated", "inserted", "gone")
+# A key that stands for two rows, or for none: written as it is, the one would come and go at random.
+_BAD_KEY = """
+select row({s_key})::text as key from source as s group by {s_key} having count(*) > 1{or_empty} limit 1"""
+# Rows that are new or differ, each with the version that stands there. In the key's order, so that two writers of the
+# same rows meet in the same order.
+_CHANGED = """
+select s.*, o.{seen}{o_before} from source as s
+left join (select o.*, o.ctid as {seen}{before} from {t} as o) as o on {o_is_s}
+where o.{seen} is null or {differs}
+order by {s_key}"""
+# A slice of units is small beside its partition: each row is looked up by its key. LIMIT keeps the planner from reading
+# the whole partition instead, once a slice.
+_CHANGED_OF_UNITS = """
+select s.*, o.{seen}{o_before} from source as s
+left join lateral (select o.*, o.ctid as {seen}{before} from {t} as o where {o_is_s} limit 1) as o on true
+where o.{seen} is null or {differs}
+order by {s_key}"""
+# Only over the version that this statement has seen. A row that another transaction has written since then is newer
+# than what was computed here, and stays: its version is at another place by then, which is what an update that waited
+# for it looks at again.
+_UPDATED = """
+update {t} as t set {set} from changed as c where t.ctid = c.{seen} and {t_is_c}
+returning {updated_label} as label{updated_entry}"""
+_NEW = "select {c_row} from changed as c where c.{seen} is null"
+_LEAVING = """
+select {o_key}, o.ctid as {seen} from {t} as o
+where {o_inside} and not exists (select from source as s where {o_is_s})"""
+_GONE = """
+delete from {t} as t using leaving as g where t.ctid = g.{seen} and {t_is_g}
+returning {t_label} as label{gone_entry}"""
+# The sort stands between looking and writing: planned while the table is empty, the look-up is a scan of it for each
+# row, which must not grow with what this very statement writes. In key order two batches can't deadlock.
+_MISSING = """
+select {s_row} from source as s where not exists (select from {t} as o where {o_is_s})
+order by {s_key}"""
+_ALL = "select {s_row} from source as s order by {s_key}"
+_ON_CONFLICT = "on conflict ({key}) do nothing returning {new_label}{new_entry}"
+_BY_SOURCE = "select {s_label} as label{entry} from new as t inner join source as s on {t_is_s}"
+_CLEARED = "delete from {t} as t where {t_inside} returning {t_label} as label{gone_entry}"
+_REPLACED = """
+insert into {t} as t ({into}) select {s_row} from ({source}) as s returning {t_label} as label{new_entry}"""
 
 
 @dataclass(frozen=True)
@@ -31,12 +68,9 @@ class Merge(Pieces):
         cls,
         table: Table,
         address: Address,
-        mode: Mode,
+        target: Target,
         columns: Sequence[str],
-        declared_key: Sequence[str] | None,
-        unit: str | None,
-        touched: str = "updated_at",
-        journaled: bool = False,
+        journaled: bool,
     ) -> "Merge":
         """Check the source's columns against the table. Raises UserError that names what does not fit."""
         name = f"{table.schema}.{table.name}"
@@ -51,208 +85,57 @@ class Merge(Pieces):
                     f"The source of {name} has two columns of the name {column!r}.",
                     hint="Rename one of them.",
                 )
-        key = table.key_among(columns, declared_key)
-        if mode != "replace" and not key:
+        key = table.key_among(columns, target.key)
+        if target.mode != "replace" and not key:
             raise UserError(
                 f"Table {name} has no unique constraint on columns that the asset gives "
                 f"({', '.join(columns)}), so that its rows can't be told apart.",
                 hint="Add a primary key in a migration, return the key's columns, or write with mode 'replace'.",
             )
-        if unit is not None:
-            table.column(unit)
-        return cls(table, address, mode, tuple(columns), key, unit, touched, journaled)
+        if target.unit is not None:
+            table.column(target.unit)
+        return cls(table, address, target, tuple(columns), key, journaled)
 
     def statement(self, source: sql.Composable, *, units: bool, only_missing: bool = False) -> sql.Composed:
         """The whole statement for a source SELECT.
 
         units: only the units in the bind `unit_keys`. only_missing: the source gives hardly a row that is there.
         """
-        if self.mode == "upsert":
-            return self._upsert(source, units)
-        if self.mode == "insert_missing":
-            return self._insert_missing(source, only_missing)
-        return self._replace(source)
+        if self.target.mode == "replace":
+            return self._counted({"inserted": _REPLACED}, units, source)
+        texts = {"source": "{source}"}
+        if self.target.mode == "insert_missing":
+            texts |= self._inserted(_ALL if only_missing else _MISSING)
+        else:
+            texts |= {"bad_key": _BAD_KEY, "changed": _CHANGED_OF_UNITS if units else _CHANGED}
+            texts |= self._inserted(_NEW)
+            if self.address.stored:
+                texts |= {"leaving": _LEAVING, "gone": _GONE}
+            if self.values:
+                texts["updated"] = _UPDATED
+        given = sql.SQL("select {}, count(*), 0, 0, 0 from source as s group by 1").format(
+            self.address.label("s")
+        )
+        return self._counted(texts, units, source, given)
 
     def clear(self, *, units: bool) -> sql.Composed | None:
         """What runs before the statement: `replace` empties the slice in a statement of its own."""
-        if self.mode != "replace":
-            return None
-        gone = sql.SQL("delete from {} as t where {} returning {} as label{}").format(
-            self.relation, self.slice("t", units), self.address.label("t"), self.entry(before=standing("t"))
-        )
-        return self._with([("gone", gone)], [counted("gone", deleted="count(*)")])
+        return self._counted({"gone": _CLEARED}, units) if self.target.mode == "replace" else None
 
-    # ---- the three modes --------------------------------------------------------------------------------------
+    def _inserted(self, selected: str) -> dict[str, str]:
+        """The insert of what is selected, and the partitions of its rows."""
+        insert = f"insert into {{t}} as t ({{into}}) {selected}\n{_ON_CONFLICT}"
+        return {"inserted": insert} if self.address.stored else {"new": insert, "inserted": _BY_SOURCE}
 
-    def _upsert(self, source: sql.Composable, units: bool) -> sql.Composed:
-        """Write only rows that are new or differ, and only over the version that this statement has seen.
-
-        A row that another transaction has written since then is newer than what was computed here, and stays:
-        its version is at another place by then, which is what an update that waited for it looks at again.
-        """
-        parts = [
-            ("source", self.typed(source)),
-            ("bad_key", self._bad_key()),
-            ("changed", self._changed(units)),
-            *self._labelled(self._inserted()),
-        ]
-        numbers: list[sql.Composable] = [self.given(), counted("inserted", inserted="count(*)")]
-        if self.address.stored:
-            parts += [("leaving", self._leaving(units)), ("gone", self._gone())]
-            numbers.append(counted("gone", deleted="count(*)"))
-        if self.values:
-            parts.insert(3, ("updated", self._updated()))
-            numbers.append(counted("updated", updated="count(*)"))
-        return self._with(parts, numbers, bad_key=True)
-
-    def _insert_missing(self, source: sql.Composable, only_missing: bool) -> sql.Composed:
-        # The sort stands between looking and writing: planned while the table is empty, the look-up is a scan of it for
-        # each row, which must not grow with what this very statement writes. In key order two batches can't deadlock.
-        new = sql.SQL("" if only_missing else "where not exists (select from {t} as o where {same})").format(
-            t=self.relation, same=self.same_key("o", "s")
-        )
-        inserted = sql.SQL(
-            "{into} select {values} from source as s {new}\n"
-            "order by {order} on conflict ({key}) do nothing returning {inserted}"
-        ).format(
-            new=new,
-            order=sql.SQL(", ").join(sql.SQL("s.{}").format(ident(n)) for n in self.key),
-            into=self.into,
-            values=self.row("s"),
-            key=sql.SQL(", ").join(map(ident, self.key)),
-            inserted=self._of_inserted(),
-        )
-        parts = [("source", self.typed(source)), *self._labelled(inserted)]
-        return self._with(parts, [self.given(), counted("inserted", inserted="count(*)")])
-
-    def _replace(self, source: sql.Composable) -> sql.Composed:
-        inserted = sql.SQL("{} select {} from ({}) as s returning {} as label{}").format(
-            self.into, self.row("s"), self.typed(source), self.address.label("t"), self.entry(after="t")
-        )
-        return self._with(
-            [("inserted", inserted)], [counted("inserted", given="count(*)", inserted="count(*)")]
-        )
-
-    # ---- parts of the upsert ----------------------------------------------------------------------------------
-
-    def _changed(self, units: bool) -> sql.Composed:
-        # A slice of units is small beside its partition: each row is looked up by its key. LIMIT keeps the planner from
-        # reading the whole partition instead, once a slice. In the key's order, so that two writers of the same rows
-        # meet in the same order.
-        there = sql.SQL(
-            "lateral (select o.*, o.ctid as {seen}{before} from {t} as o where {same} limit 1) as o on true"
-            if units
-            else "(select o.*, o.ctid as {seen}{before} from {t} as o) as o on {same}"
-        ).format(
-            seen=ident(_SEEN),
-            before=sql.SQL(", {} as {}").format(standing("o"), ident(BEFORE))
-            if self.journaled
-            else sql.SQL(""),
-            t=self.relation,
-            same=self.same_key("o", "s"),
-        )
-        return sql.SQL(
-            "select s.*, o.{seen}{before} from source as s left join {there}\n"
-            "where o.{seen} is null or {differs}\norder by {order}"
-        ).format(
-            seen=ident(_SEEN),
-            before=sql.SQL(", o.{}").format(ident(BEFORE)) if self.journaled else sql.SQL(""),
-            there=there,
-            differs=self.differs("o", "s"),
-            order=columns("s", self.key),
-        )
-
-    def _updated(self) -> sql.Composed:
-        assignments = [sql.SQL("{} = {}").format(ident(n), ident("c", n)) for n in self.set_columns]
-        if self.touches:
-            assignments.append(sql.SQL("{} = now()").format(ident(self.touched)))
-        return sql.SQL(
-            "update {t} as t set {set} from changed as c where t.ctid = c.{seen} and {same}\n"
-            "returning {label} as label{entry}"
-        ).format(
-            t=self.relation,
-            entry=self.entry(before=ident("c", BEFORE), after="t"),
-            set=sql.SQL(", ").join(assignments),
-            seen=ident(_SEEN),
-            same=self.same_key("t", "c"),
-            label=self.address.label("t" if self.address.stored else "c"),
-        )
-
-    def _inserted(self) -> sql.Composed:
-        return sql.SQL(
-            "{into} select {values} from changed as c where c.{seen} is null\n"
-            "on conflict ({key}) do nothing returning {inserted}"
-        ).format(
-            into=self.into,
-            values=self.row("c"),
-            seen=ident(_SEEN),
-            key=sql.SQL(", ").join(map(ident, self.key)),
-            inserted=self._of_inserted(),
-        )
-
-    def _of_inserted(self) -> sql.Composed:
-        """What an insert returns of a row: its partition, or the key by which the source knows that."""
-        of_it = (
-            sql.SQL("{} as label").format(self.address.label("t"))
-            if self.address.stored
-            else columns("t", self.key)
-        )
-        return of_it + self.entry(after="t")
-
-    def _labelled(self, inserted: sql.Composed) -> list[tuple[str, sql.Composed]]:
-        """An insert, and the partitions of its rows."""
-        if self.address.stored:
-            return [("inserted", inserted)]
-        by_source = sql.SQL(
-            "select {label} as label{entry} from new as t inner join source as s on {same}"
-        ).format(
-            label=self.address.label("s"),
-            entry=sql.SQL(", ") + names("t") if self.journaled else sql.SQL(""),
-            same=self.same_key("t", "s"),
-        )
-        return [("new", inserted), ("inserted", by_source)]
-
-    def _leaving(self, units: bool) -> sql.Composed:
-        return sql.SQL(
-            "select {key}, o.ctid as {seen} from {t} as o\n"
-            "where {inside} and not exists (select from source as s where {same})"
-        ).format(
-            key=columns("o", self.key),
-            seen=ident(_SEEN),
-            t=self.relation,
-            inside=self.slice("o", units),
-            same=self.same_key("o", "s"),
-        )
-
-    def _gone(self) -> sql.Composed:
-        return sql.SQL(
-            "delete from {t} as t using leaving as g where t.ctid = g.{seen} and {same}\n"
-            "returning {label} as label{entry}"
-        ).format(
-            entry=self.entry(before=standing("t")),
-            t=self.relation,
-            seen=ident(_SEEN),
-            same=self.same_key("t", "g"),
-            label=self.address.label("t"),
-        )
-
-    def _bad_key(self) -> sql.Composed:
-        """A key that stands for two rows, or for none: written as it is, the one would come and go at random."""
-        condition: sql.Composable = sql.SQL("count(*) > 1")
-        if any(not self.table.column(name).not_null for name in self.key):
-            condition = sql.SQL("count(*) > 1 or bool_or(num_nulls({}) > 0)").format(columns("s", self.key))
-        return sql.SQL(
-            "select row({key})::text as key from source as s group by {key} having {condition} limit 1"
-        ).format(key=columns("s", self.key), condition=condition)
-
-    def _with(
+    def _counted(
         self,
-        parts: Sequence[tuple[str, sql.Composed]],
-        numbers: Sequence[sql.Composable],
-        *,
-        bad_key: bool = False,
+        texts: Mapping[str, str],
+        units: bool,
+        source: sql.Composable | None = None,
+        given: sql.Composable | None = None,
     ) -> sql.Composed:
-        """The statement of these parts, and the journal's entries of what they change."""
-        changing = [name for name, _ in parts if name in _CHANGING]
-        entries = [("journaled", write_entries(changing))] if self.journaled else []
-        return with_counts([*parts, *entries], numbers, bad_key=bad_key)
+        named = self.named(units=units)
+        if source is not None:
+            named["source"] = self.typed(source)
+        parts = [(name, sql.SQL(text).format(**named)) for name, text in texts.items()]
+        return with_counts(parts, given, journaled=self.journaled)

@@ -1,5 +1,7 @@
 """Names and types in statements that run with binds: a percent sign in them is doubled, as psycopg wants it."""
 
+from collections.abc import Iterable
+
 from psycopg import sql
 
 
@@ -13,6 +15,6 @@ def type_name(name: str) -> sql.SQL:
     return sql.SQL(name.replace("%", "%%"))
 
 
-def columns(alias: str, names: "list[str] | tuple[str, ...]") -> sql.Composed:
-    """The columns of one relation, as a list."""
-    return sql.SQL(", ").join(ident(alias, name) for name in names)
+def columns(alias: str, names: Iterable[str]) -> sql.Composed:
+    """The columns of one relation, as a list; without an alias, by their names alone."""
+    return sql.SQL(", ").join(ident(alias, name) if alias else ident(name) for name in names)

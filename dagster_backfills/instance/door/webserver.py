@@ -4,10 +4,10 @@ Not here: what a mutation needs (`mutations`), what it is about (`targets`), who
 """
 
 import os
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from functools import partial
 from inspect import isawaitable
 from typing import Any
 
@@ -128,10 +128,7 @@ def _guarded(name: str, resolve: Callable[..., Any]) -> Callable[..., Awaitable[
             if "UnauthorizedError" in types:
                 return GrapheneUnauthorizedError(refusal)
             raise GraphQLError(refusal)
-        with asked.answering() as answered:
-            answer = resolve(root, info, **arguments)
-            answered.append(await answer if isawaitable(answer) else answer)
-        return answered[0]
+        return await asked.answered(partial(resolve, root, info, **arguments))
 
     return guarded
 
@@ -146,9 +143,8 @@ async def _reported(request: Request, endpoint: Callable[[Request], Awaitable[Re
     if refusal:
         asked.note("refused", refusal)
         return JSONResponse({"error": refusal}, status_code=403)
-    with asked.answering() as answered:
-        answered.append(await endpoint(request))
-    return answered[0]
+    response: Response = await asked.answered(partial(endpoint, request))
+    return response
 
 
 def _of_another_site(request: Request) -> str:
@@ -183,20 +179,21 @@ class _Asked:
         where = ", ".join(sorted(domains)) if domains else "all domains"
         return f"{self.who.user} may not {self.action}: it needs the right {needed.name} in {where}."
 
-    @contextmanager
-    def answering(self) -> Iterator[list[Any]]:
-        """Note that it starts, before anything is done, and how it ended."""
+    async def answered(self, answer: Callable[[], Any]) -> Any:
+        """What is answered. That it starts is noted before anything is done, and then how it ended."""
         self.note("started")
-        launch, answered = _Launch(self.who.user), list[Any]()
+        launch = _Launch(self.who.user)
         token = _LAUNCH.set(launch)
         try:
-            yield answered
+            given = answer()
+            given = await given if isawaitable(given) else given
         except Exception as error:
             self.note("failed", type(error).__name__, launch.ids)
             raise
         finally:
             _LAUNCH.reset(token)
-        self.note("failed" if _is_error(answered[0]) else "done", _kind(answered[0]), launch.ids)
+        self.note("failed" if _is_error(given) else "done", _kind(given), launch.ids)
+        return given
 
     def note(self, outcome: str, detail: str = "", runs: list[str] | None = None) -> None:
         with connect(resolve_database_url()) as conn:

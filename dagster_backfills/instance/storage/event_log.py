@@ -14,9 +14,6 @@ from typing import Any
 
 import dagster as dg
 from dagster_postgres import PostgresEventLogStorage
-from dagster_postgres.utils import get_token_provider_from_config, pg_url_from_config
-
-from dagster_backfills.instance.storage.sessions import pinned_url
 
 _EXPECTED: Mapping[str, tuple[str, ...]] = {
     "store_event_batch": ("events",),
@@ -52,17 +49,6 @@ class BatchedEventLogStorage(PostgresEventLogStorage):
                 " so planned partitions are written one by one",
                 stacklevel=2,
             )
-
-    @classmethod
-    def from_config_value(
-        cls, inst_data: Any, config_value: Mapping[str, Any]
-    ) -> "BatchedEventLogStorage":  # the stock method makes the stock class
-        return cls(
-            postgres_url=pinned_url(pg_url_from_config(config_value)),
-            should_autocreate_tables=config_value.get("should_autocreate_tables", True),
-            inst_data=inst_data,
-            token_provider=get_token_provider_from_config(config_value),
-        )
 
     def store_event_batch(self, events: Sequence[dg.EventLogEntry]) -> None:
         """Store `events` in their order; those that are no planned partitions go to the stock class."""

@@ -23,15 +23,9 @@ _OVER = (dg.DagsterEventType.RUN_SUCCESS, dg.DagsterEventType.RUN_FAILURE, dg.Da
 class LockedRunStorage(PostgresRunStorage):
     """As the stock one, but the process of a run holds a lock from the run's start to its end."""
 
-    def __init__(
-        self,
-        postgres_url: str,
-        should_autocreate_tables: bool = True,
-        inst_data: Any = None,
-        token_provider: Any = None,
-    ) -> None:
-        super().__init__(postgres_url, should_autocreate_tables, inst_data, token_provider)
-        self._tokens = token_provider
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self._tokens = named.get("token_provider")
         self._locks: dict[str, RunLock] = {}
 
     def handle_run_event(

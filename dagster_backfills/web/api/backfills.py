@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from dagster_backfills.domains.training.status import (
-    OrganizationStatus,
-    get_organization,
-    list_organizations,
-    run_report,
-)
+from dagster_backfills.domains.training.status import missing_records, run_totals
 from dagster_backfills.engine.selection import Which
 from dagster_backfills.errors import NotUsableError, UserError
 from dagster_backfills.postgres.statements import load_statements
@@ -110,33 +104,30 @@ async def train(request: Request) -> Response:
     """Completion records of one organization, or of all; with `waitSeconds`, what came of it."""
     call = Call(request, require(request, "backfills"), await json_body(request))
     wanted = call.read(Training)
-    before = await run_in_threadpool(_organizations, call.database, wanted.organization_id)
+    before = await run_in_threadpool(_missing, call.database, wanted.organization_id)
     partitions = [wanted.organization_id] if wanted.organization_id else []
     which = Which.named if partitions else Which.all
     run_id = await run_in_threadpool(call.actions.launch, TRAINING, call.by, which, partitions)
     state = await ended(call.actions, run_id, wanted.wait_seconds)
     said = await run_in_threadpool(said_of, call.database, state)
-    missing = {"organizations": len(before), "recordsMissing": sum(each.missing for each in before)}
-    report = await run_in_threadpool(_report, call.database, run_id) if state.finished else {}
-    return answer({**said, **missing, **report}, 200 if state.finished else 202)
+    missing = {"organizations": len(before), "recordsMissing": sum(before.values())}
+    totals = await run_in_threadpool(_totals, call.database, run_id) if state.finished else {}
+    return answer({**said, **missing, **totals}, 200 if state.finished else 202)
 
 
-def _organizations(database: Database, organization_id: str | None) -> list[OrganizationStatus]:
+def _missing(database: Database, organization_id: str | None) -> dict[str, int]:
     with database() as conn:
-        if organization_id is None:
-            return list_organizations(conn)
         try:
-            return [get_organization(conn, organization_id)]
+            return missing_records(conn, organization_id)
         except NotUsableError:
             raise
         except UserError as error:
             raise Refused(404, error.message, error.hint) from None
 
 
-def _report(database: Database, run_id: str) -> dict[str, Any]:
+def _totals(database: Database, run_id: str) -> dict[str, Any]:
     with database() as conn:
-        report = run_report(conn, run_id)
-    return camel(asdict(report))
+        return camel(run_totals(conn, run_id))
 
 
 def one_run(call: Call) -> Any:

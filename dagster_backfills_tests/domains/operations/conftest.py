@@ -18,7 +18,7 @@ from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.engine import ledger
-from dagster_backfills.engine.model import Failure
+from dagster_backfills.engine.outcome import Failure
 
 
 @pytest.fixture

@@ -195,7 +195,7 @@ def test_fifty_thousand_rows_in_one_copy_are_one_recomputation(school):
             for user in range(1, 101):
                 copy.write("".join(f"u{user}\tx{question}\tk1\t{{a}}\n" for question in range(1, 501)))
         calls = dict(school.execute("select funcname, calls from pg_stat_xact_user_functions").fetchall())
-    assert calls["user_progress_changed"] == calls["refresh_user_stats"] == calls["write_user_stats"] == 1
+    assert calls["sources_changed"] == calls["refresh_user_stats"] == calls["write_user_stats"] == 1
     assert school.execute("select count(*) from backfill.stale_marks").fetchone() == (2,)
     interacted = (
         "select distinct questions_interacted from progress.user_progress_stats where user_id like 'u%'"

@@ -25,13 +25,14 @@ def test_its_queries_run(school, runbook):
 def test_the_query_for_triggers_that_are_off_finds_one(school, runbook):
     [query] = [block for block in re.findall(r"```sql\n(.*?)```", runbook, re.S) if "tgenabled" in block]
     assert school.execute(query).fetchall() == []
-    school.execute("alter table progress.user_progress disable trigger user_progress_changed_insert")
-    assert school.execute(query).fetchall() == [("user_progress", "user_progress_changed_insert")]
+    school.execute("alter table progress.user_progress disable trigger sources_changed_insert")
+    assert school.execute(query).fetchall() == [("user_progress", "sources_changed_insert")]
 
 
 def test_it_names_every_operators_query(project_root, runbook):
-    files = {path.name for path in (project_root / "sql" / "monitoring").glob("progress_*.sql")}
-    assert set(re.findall(r"progress_\w+\.sql", runbook)) == files
+    monitoring = project_root / "sql" / "monitoring"
+    files = {path.name for mine in ("progress_*.sql", "backfill_*.sql") for path in monitoring.glob(mine)}
+    assert set(re.findall(r"(?:progress|backfill)_\w+\.sql", runbook)) == files
 
 
 def test_its_commands_have_the_options_that_it_gives_them(runbook):

@@ -191,23 +191,24 @@ def test_a_students_completion_is_rounded_half_up_and_zero_without_questions(sch
 
 MONITORING = {
     "progress_needs_backfill": "delete from progress.cohort_stats where cohort_id = 'c1'",
-    "progress_stale_longest": "select backfill.mark_stale('progress/cohort_stats', array['c1'])",
+    "backfill_stale_longest": "select backfill.mark_stale('progress/cohort_stats', array['c1'])",
     "progress_average_mismatch": """
         update progress.cohort_stats set average_completion = 18 where cohort_id = 'c1'""",
     "progress_wrong_students": "delete from progress.user_progress_stats where user_id = 'ann'",
     "progress_impossible_counts": """
         update progress.user_progress_stats set questions_mastered = 4 where user_id = 'ann'""",
-    "progress_open_failures": """
+    "backfill_open_failures": """
         insert into backfill.failures (run_id, asset, partition, error_class, message)
         values ('r', 'progress/cohort_stats', 'c1', 'DataError', 'broken')""",
-    "progress_recent_runs": """
+    "backfill_recent_runs": """
         insert into backfill.runs (run_id, root_run_id, assets, partitions)
         values ('r', 'r', '{progress/cohort_stats}', 2)""",
 }
 
 
 def test_every_query_of_the_operators_is_tried_here(project_root):
-    files = {path.stem for path in (project_root / "sql" / "monitoring").glob("progress_*.sql")}
+    monitoring = project_root / "sql" / "monitoring"
+    files = {path.stem for mine in ("progress_*.sql", "backfill_*.sql") for path in monitoring.glob(mine)}
     assert files == MONITORING.keys()
 
 

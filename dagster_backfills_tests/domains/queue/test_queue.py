@@ -297,14 +297,16 @@ def test_durations_and_failures_are_counted_by_type(db, registry):
     assert (failing["job_type"], failing["failed"], failing["message"]) == ("noop", 1, "broken")
 
 
-def test_every_monitoring_query_runs_as_it_stands(db, registry, project_root):
+def test_every_monitoring_query_and_view_runs_as_it_stands(db, registry, project_root):
     stuck = queue.enqueue(db, "noop", registry=registry)
     db.execute("update jobs.background_jobs set created_at = now() - interval '1 hour'")
     files = sorted((project_root / "sql" / "monitoring").glob("jobs_*.sql"))
     found = {f.stem: db.execute(f.read_text()).fetchall() for f in files}
     assert [row[0] for row in found["jobs_stuck"]] == [stuck]
-    assert [row[0] for row in found["jobs_active"]] == [stuck]
-    assert found["jobs_inconsistent"] == [] and len(found["jobs_queue"]) > 3
+    assert db.execute("select id from jobs.active_jobs").fetchall() == [(stuck,)]
+    assert found["jobs_inconsistent"] == []
+    assert len(db.execute("select * from jobs.queue_metrics").fetchall()) > 3
+    assert db.execute("select * from jobs.average_durations").fetchall() == []
     db.execute("delete from jobs.job_queue")
     [inconsistent] = [f for f in files if f.stem == "jobs_inconsistent"]
     assert [row[0] for row in db.execute(inconsistent.read_text())] == [stuck]

@@ -169,7 +169,8 @@ def test_a_wrong_count_is_found(training):
 def test_the_operators_queries_run_as_they_stand(training, project_root, conn: psycopg.Connection):
     training.add_organization("org_1", ["mem_1"])
     training.fill()
-    found = sorted((project_root / "sql" / "monitoring").glob("training_*.sql"))
+    monitoring = project_root / "sql" / "monitoring"
+    found = [path for mine in ("training_*.sql", "backfill_*.sql") for path in sorted(monitoring.glob(mine))]
     assert len(found) >= 5
     for path in found:
         assert conn.execute(path.read_bytes()).description is not None, path.name

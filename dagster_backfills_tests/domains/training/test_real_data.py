@@ -85,5 +85,5 @@ def test_the_sample_is_the_same_for_the_same_seed_and_skewed():
     first, second = generate_training(seed=7), generate_training(seed=7)
     assert first == second
     assert first != generate_training(seed=8)
-    sizes = sorted(Counter(member[1] for member in first.members).values())
+    sizes = sorted(Counter(member[1] for member in first["members"]).values())
     assert sizes[-1] > 10 * sizes[len(sizes) // 2]

@@ -245,23 +245,36 @@ begin
 end
 $$;
 
--- Progress: the users for whom something that counts has changed are recomputed, and their cohorts marked. Saving the
--- same answer again does neither. Whoever writes a row also leaves a mark: a batch may have seen newer totals.
-create function progress.user_progress_changed() returns trigger
+-- Take away the marks of those of these cohorts, or of all, that are gone.
+create function progress.forget_marks(cohort_ids text[]) returns void
+language sql as $$
+    delete from backfill.stale_marks as m
+    where m.asset in ('progress/user_progress_stats', 'progress/cohort_stats')
+        and (forget_marks.cohort_ids is null or m.partition = any(forget_marks.cohort_ids))
+        and not exists (select from progress.cohorts as c where c.id = m.partition);
+$$;
+
+-- What each change of a source leads to. The students whose own row is concerned are recomputed here, and their cohorts
+-- marked: whoever writes a row also leaves a mark, since a batch may have seen newer totals.
+create function progress.sources_changed() returns trigger
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 set row_security = off
 as $$
 declare
-    changed text[];
+    saved text[];  -- students of whose progress something that counts has changed
+    moved text[];  -- students who came, left, or are of another cohort now
+    cohorts text[];
 begin
-    if tg_op = 'INSERT' then
-        changed := array(select distinct n.user_id from new_rows as n);
-    elsif tg_op = 'DELETE' then
-        changed := array(select distinct o.user_id from old_rows as o);
-    else
-        changed := array(
+    case tg_table_name || ' ' || tg_op
+    -- Progress. Saving the same answer again changes nothing.
+    when 'user_progress INSERT' then
+        saved := array(select distinct n.user_id from new_rows as n);
+    when 'user_progress DELETE' then
+        saved := array(select distinct o.user_id from old_rows as o);
+    when 'user_progress UPDATE' then
+        saved := array(
             select distinct u.user_id
             from old_rows as o
             full join new_rows as n on n.user_id = o.user_id and n.question_id = o.question_id
@@ -280,40 +293,18 @@ begin
                 n.last_attempt_at
             )
         );
-    end if;
-    if cardinality(changed) > 0 then
-        perform progress.refresh_user_stats(changed);
-        perform progress.mark_cohorts_stale(
-            array(select distinct u.cohort_id from progress.users as u where u.id = any(changed) and u.deleted_at is null)
-        );
-    end if;
-    return null;
-end
-$$;
 
-select backfill.add_triggers('progress.user_progress', 'progress.user_progress_changed', '{insert, update, delete}');
-
--- Students: a new one has zeros at once, one who left has no row, one who moved is counted in the other cohort.
-create function progress.users_changed() returns trigger
-language plpgsql
-security definer
-set search_path = pg_catalog, pg_temp
-set row_security = off
-as $$
-declare
-    touched text[];
-    cohorts text[];
-begin
-    if tg_op = 'INSERT' then
-        touched := array(select n.id from new_rows as n where n.deleted_at is null);
+    -- Students: a new one has zeros at once, one who left has no row, one who moved is counted in the other cohort.
+    when 'users INSERT' then
+        moved := array(select n.id from new_rows as n where n.deleted_at is null);
         cohorts := array(select distinct n.cohort_id from new_rows as n where n.deleted_at is null);
-    elsif tg_op = 'DELETE' then
+    when 'users DELETE' then
         cohorts := array(select distinct o.cohort_id from old_rows as o where o.deleted_at is null);
-    else
+    when 'users UPDATE' then
         select
             array_agg(distinct u.id),
             array_agg(distinct u.cohort_id)
-        into touched, cohorts
+        into moved, cohorts
         from old_rows as o
         full join new_rows as n on n.id = o.id
         cross join lateral (
@@ -324,138 +315,88 @@ begin
         where
             case when o.deleted_at is null then o.cohort_id end
             is distinct from case when n.deleted_at is null then n.cohort_id end;
+
+    -- Cohorts: a new one is computed even when it is empty, one that goes takes its marks along. By then the cascade has
+    -- waited for everyone who was changing something in it: they hold a student of it or a class.
+    when 'cohorts INSERT' then
+        cohorts := array(select n.id from new_rows as n);
+    when 'cohorts DELETE' then
+        perform progress.forget_marks(array(select o.id from old_rows as o));
+    when 'cohorts UPDATE' then
+        perform progress.forget_marks(array(select o.id from old_rows as o));
+        cohorts := array(select n.id from new_rows as n except select o.id from old_rows as o);
+
+    -- `truncate` fires no row triggers and cascades to every table below.
+    else
+        perform progress.forget_marks(null);
+        if tg_table_name = 'user_progress' then
+            perform progress.refresh_user_stats(array(select u.id from progress.users as u where u.deleted_at is null));
+        end if;
+        cohorts := array(select c.id from progress.cohorts as c);
+    end case;
+
+    if cardinality(saved) > 0 then
+        perform progress.refresh_user_stats(saved);
+        cohorts := array(
+            select distinct u.cohort_id from progress.users as u where u.id = any(saved) and u.deleted_at is null
+        );
     end if;
-    if cardinality(touched) > 0 then
-        perform progress.write_user_stats(touched);
+    if cardinality(moved) > 0 then
+        perform progress.write_user_stats(moved);
     end if;
-    perform progress.mark_cohorts_stale(cohorts);
+    if cardinality(cohorts) > 0 then
+        perform progress.mark_cohorts_stale(cohorts);
+    end if;
     return null;
 end
 $$;
 
-select backfill.add_triggers('progress.users', 'progress.users_changed', '{insert, update, delete}');
+select backfill.add_triggers('progress.user_progress', 'progress.sources_changed', '{insert, update, delete, truncate}');
+select backfill.add_triggers('progress.users', 'progress.sources_changed', '{insert, update, delete, truncate}');
+select backfill.add_triggers('progress.cohorts', 'progress.sources_changed', '{insert, update, delete, truncate}');
+select backfill.add_triggers('progress.classes', 'progress.sources_changed', '{truncate}');
+select backfill.add_triggers('progress.modules', 'progress.sources_changed', '{truncate}');
+select backfill.add_triggers('progress.questions', 'progress.sources_changed', '{truncate}');
 
 -- Classes, modules, questions: the cohort's totals change. A row that goes because its parent goes finds no cohort
 -- any more; the parent's own trigger has marked it. The parents are locked level by level, so that a class or module
--- that is just being moved leads to the cohort where it arrives.
-create function progress.mark_classes_stale(class_ids text[]) returns void
-language plpgsql
-as $$
-begin
-    perform progress.mark_cohorts_stale(
-        array(
-            select cl.cohort_id
-            from progress.classes as cl
-            where cl.id = any(mark_classes_stale.class_ids)
-            order by cl.id
-            for share
-        )
-    );
-end
-$$;
-
-create function progress.mark_modules_stale(module_ids text[]) returns void
-language plpgsql
-as $$
-begin
-    perform progress.mark_classes_stale(
-        array(
-            select m.class_id
-            from progress.modules as m
-            where m.id = any(mark_modules_stale.module_ids)
-            order by m.id
-            for share
-        )
-    );
-end
-$$;
-
--- Called with the column that holds the parent, and the function that marks by it.
+-- that is just being moved leads to the cohort where it arrives. Called with the column that holds the parent.
 create function progress.content_changed() returns trigger
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 set row_security = off
 as $$
+declare
+    parents text[];
 begin
     execute format(
-        'select progress.%I(array(' || case tg_op
-            when 'INSERT' then 'select distinct n.%2$I from new_rows as n'
-            when 'DELETE' then 'select distinct o.%2$I from old_rows as o'
+        'select array(' || case tg_op
+            when 'INSERT' then 'select distinct n.%1$I from new_rows as n'
+            when 'DELETE' then 'select distinct o.%1$I from old_rows as o'
             else 'select distinct parent.id from old_rows as o full join new_rows as n on n.id = o.id '
-                || 'cross join lateral (values (o.%2$I), (n.%2$I)) as parent (id) '
-                || 'where o.%2$I is distinct from n.%2$I'
-        end || '))', tg_argv[1], tg_argv[0]
-    );
+                || 'cross join lateral (values (o.%1$I), (n.%1$I)) as parent (id) '
+                || 'where o.%1$I is distinct from n.%1$I'
+        end || ')', tg_argv[0]
+    ) into parents;
+    if tg_table_name = 'questions' then
+        parents := array(
+            select m.class_id from progress.modules as m where m.id = any(parents) order by m.id for share
+        );
+    end if;
+    if tg_table_name <> 'classes' then
+        parents := array(
+            select cl.cohort_id from progress.classes as cl where cl.id = any(parents) order by cl.id for share
+        );
+    end if;
+    perform progress.mark_cohorts_stale(parents);
     return null;
 end
 $$;
 
-select backfill.add_triggers(
-    'progress.classes', 'progress.content_changed', '{insert, update, delete}', 'cohort_id', 'mark_cohorts_stale'
-);
-select backfill.add_triggers(
-    'progress.modules', 'progress.content_changed', '{insert, update, delete}', 'class_id', 'mark_classes_stale'
-);
-select backfill.add_triggers(
-    'progress.questions', 'progress.content_changed', '{insert, update, delete}', 'module_id', 'mark_modules_stale'
-);
-
--- Cohorts: a new one is computed even when it is empty, one that goes takes its marks along. By then the cascade has
--- waited for everyone who was changing something in it: they hold a student of it or a class.
-create function progress.cohorts_changed() returns trigger
-language plpgsql
-security definer
-set search_path = pg_catalog, pg_temp
-set row_security = off
-as $$
-declare
-    ids text[];
-begin
-    if tg_op in ('DELETE', 'UPDATE') then
-        ids := array(select o.id from old_rows as o);
-        delete from backfill.stale_marks as m
-        where m.asset in ('progress/user_progress_stats', 'progress/cohort_stats')
-            and m.partition = any(ids)
-            and not exists (select from progress.cohorts as c where c.id = m.partition);
-    end if;
-    if tg_op = 'UPDATE' then
-        ids := array(select n.id from new_rows as n except select o.id from old_rows as o);
-    elsif tg_op = 'INSERT' then
-        ids := array(select n.id from new_rows as n);
-    end if;
-    perform progress.mark_cohorts_stale(ids);
-    return null;
-end
-$$;
-
-select backfill.add_triggers('progress.cohorts', 'progress.cohorts_changed', '{insert, update, delete}');
-
--- `truncate` fires no row triggers and cascades to every table below.
-create function progress.sources_truncated() returns trigger
-language plpgsql
-security definer
-set search_path = pg_catalog, pg_temp
-set row_security = off
-as $$
-begin
-    delete from backfill.stale_marks as m
-    where m.asset in ('progress/user_progress_stats', 'progress/cohort_stats')
-        and not exists (select from progress.cohorts as c where c.id = m.partition);
-    if tg_table_name = 'user_progress' then
-        perform progress.refresh_user_stats(array(select u.id from progress.users as u where u.deleted_at is null));
-    end if;
-    perform progress.mark_cohorts_stale(array(select c.id from progress.cohorts as c));
-    return null;
-end
-$$;
-
-select backfill.add_triggers('progress.user_progress', 'progress.sources_truncated', '{truncate}');
-select backfill.add_triggers('progress.users', 'progress.sources_truncated', '{truncate}');
-select backfill.add_triggers('progress.questions', 'progress.sources_truncated', '{truncate}');
-select backfill.add_triggers('progress.modules', 'progress.sources_truncated', '{truncate}');
-select backfill.add_triggers('progress.classes', 'progress.sources_truncated', '{truncate}');
-select backfill.add_triggers('progress.cohorts', 'progress.sources_truncated', '{truncate}');
+select backfill.add_triggers('progress.classes', 'progress.content_changed', '{insert, update, delete}', 'cohort_id');
+select backfill.add_triggers('progress.modules', 'progress.content_changed', '{insert, update, delete}', 'class_id');
+select backfill.add_triggers('progress.questions', 'progress.content_changed', '{insert, update, delete}', 'module_id');
 
 -- Domain 2, what people and programs read: the status of every cohort, and the dashboard's two reads.
 
@@ -585,22 +526,3 @@ where
     );
 comment on view progress.wrong_averages is
 'Cohorts that are not stale, and whose row is not the mean of their students, rounded half up, or not their number.';
-
--- The domain in one row, in the columns that every domain's overview has.
-create view progress.overview as
-select
-    'cohorts' as of_what,
-    count(*) as units,
-    count(*) filter (where not s.needs_backfill and f.partition is null) as up_to_date,
-    count(*) filter (where s.is_missing) as missing,
-    count(*) filter (where s.stale_since is not null) as stale,
-    count(f.partition) as failed,
-    min(s.stale_since) as oldest_stale
-from progress.cohort_status as s
-left join (
-    select distinct failures.partition
-    from backfill.failures
-    where failures.asset in ('progress/user_progress_stats', 'progress/cohort_stats') and failures.resolved_at is null
-) as f on f.partition = s.cohort_id;
-comment on view progress.overview is
-'The domain in one row, for backfills status.';

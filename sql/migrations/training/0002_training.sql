@@ -106,45 +106,89 @@ $$;
 create trigger fill_in_organization before insert on training.employee_training_video_completions
 for each row when (new.organization_id is null) execute function training.fill_in_organization();
 
--- Domain 1, staleness: statement-level triggers that mark the organizations whose records or progress a change made
--- stale. They run with their owner's rights, so that an application role needs no right on the schema `backfill`.
-
--- `records`: these organizations may lack records. `progress`: the counts of these have changed. An organization
--- that is being deleted, as its rows cascade, is left alone.
-create function training.mark_stale(records text[], progress text[]) returns void
-language plpgsql
-as $$
-declare
-    present text[];
-begin
-    present := array(select o.id from training.organizations as o where o.id = any(mark_stale.records));
-    if cardinality(present) > 0 then
-        perform backfill.mark_stale('training/employee_training_video_completions', present);
-    end if;
-    present := array(
-        select o.id from training.organizations as o
-        where o.id = any(mark_stale.records) or o.id = any(mark_stale.progress)
-    );
-    if cardinality(present) > 0 then
-        perform backfill.mark_stale('training/organization_training_progress', present);
-    end if;
-end
-$$;
-
--- A new organization is worked even when it has no members: it has its row in the progress table.
-create function training.organizations_inserted() returns trigger
+-- Domain 1, staleness: a statement-level trigger that marks the organizations whose records or progress a change made
+-- stale. It runs with its owner's rights, so that an application role needs no right on the schema `backfill`.
+create function training.sources_changed() returns trigger
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 set row_security = off
 as $$
+declare
+    lacking text[];  -- organizations that may lack records
+    counted text[];  -- organizations whose counts alone have changed
 begin
-    perform training.mark_stale(array(select n.id from new_rows as n), null);
+    case tg_table_name || ' ' || tg_op
+    -- A new organization is worked even when it has no members: it has its row in the progress table.
+    when 'organizations INSERT' then
+        lacking := array(select n.id from new_rows as n);
+
+    -- Members. One who joins, comes back or moves needs records in the organization that has it now; one who joins,
+    -- comes, goes or moves changes the counts. A changed name, role or address changes nothing.
+    when 'members INSERT' then
+        lacking := array(select distinct n.organization_id from new_rows as n where not n.deactivated);
+    when 'members DELETE' then
+        counted := array(select distinct o.organization_id from old_rows as o where not o.deactivated);
+    when 'members UPDATE' then
+        select
+            array_agg(distinct n.organization_id) filter (where not n.deactivated),
+            array_agg(distinct o.organization_id) filter (where not o.deactivated)
+        into lacking, counted
+        from old_rows as o
+        full join new_rows as n on n.id = o.id
+        where
+            case when not o.deactivated then o.organization_id end
+            is distinct from case when not n.deactivated then n.organization_id end;
+
+    -- Videos: a new one is due for everybody, and one that is gone has taken its records along.
+    when 'training_videos INSERT' then
+        lacking := array(select o.id from training.organizations as o where exists (select from new_rows));
+    when 'training_videos DELETE' then
+        counted := array(select o.id from training.organizations as o where exists (select from old_rows));
+
+    -- Records, whoever adds them. A backfill that counts them in the same transaction clears the mark again; one that
+    -- does not, or that dies between the two, leaves it. A record that is deleted is not asked back here: a rollback
+    -- that removes it means it.
+    when 'employee_training_video_completions INSERT' then
+        counted := array(select distinct n.organization_id from new_rows as n);
+    when 'employee_training_video_completions DELETE' then
+        counted := array(select distinct o.organization_id from old_rows as o);
+    when 'employee_training_video_completions UPDATE' then
+        counted := array(
+            select distinct u.organization_id
+            from old_rows as o
+            inner join new_rows as n on n.id = o.id
+            cross join lateral (values (o.organization_id), (n.organization_id)) as u (organization_id)
+            where (o.member_id, o.completed_at is null) is distinct from (n.member_id, n.completed_at is null)
+        );
+
+    -- `truncate` fires no row triggers and cascades to every table below.
+    else
+        delete from backfill.stale_marks as m
+        where m.asset in ('training/employee_training_video_completions', 'training/organization_training_progress')
+            and not exists (select from training.organizations as o where o.id = m.partition);
+        counted := array(select o.id from training.organizations as o);
+    end case;
+
+    -- An organization that is being deleted, as its rows cascade, is left alone.
+    lacking := array(select o.id from training.organizations as o where o.id = any(lacking));
+    counted := array(select o.id from training.organizations as o where o.id = any(lacking || counted));
+    if cardinality(lacking) > 0 then
+        perform backfill.mark_stale('training/employee_training_video_completions', lacking);
+    end if;
+    if cardinality(counted) > 0 then
+        perform backfill.mark_stale('training/organization_training_progress', counted);
+    end if;
     return null;
 end
 $$;
 
-select backfill.add_triggers('training.organizations', 'training.organizations_inserted', '{insert}');
+select backfill.add_triggers('training.organizations', 'training.sources_changed', '{insert, truncate}');
+select backfill.add_triggers('training.members', 'training.sources_changed', '{insert, update, delete, truncate}');
+select backfill.add_triggers('training.training_videos', 'training.sources_changed', '{insert, delete, truncate}');
+select backfill.add_triggers(
+    'training.employee_training_video_completions', 'training.sources_changed', '{insert, update, delete, truncate}'
+);
 
 -- A deleted organization takes its marks and its open failures along: at commit, when the marks of everyone who was
 -- still changing something below it can be seen.
@@ -172,116 +216,6 @@ $$;
 create constraint trigger organization_deleted after delete on training.organizations
 deferrable initially deferred
 for each row execute function training.organization_deleted();
-
--- Members. One who joins, comes back or moves needs records in the organization that has it now; one who joins,
--- comes, goes or moves changes the counts. A changed name, role or address changes nothing.
-create function training.members_changed() returns trigger
-language plpgsql
-security definer
-set search_path = pg_catalog, pg_temp
-set row_security = off
-as $$
-declare
-    arrived text[];
-    departed text[];
-begin
-    if tg_op = 'INSERT' then
-        arrived := array(select distinct n.organization_id from new_rows as n where not n.deactivated);
-    elsif tg_op = 'DELETE' then
-        departed := array(select distinct o.organization_id from old_rows as o where not o.deactivated);
-    else
-        select
-            array_agg(distinct n.organization_id) filter (where not n.deactivated),
-            array_agg(distinct o.organization_id) filter (where not o.deactivated)
-        into arrived, departed
-        from old_rows as o
-        full join new_rows as n on n.id = o.id
-        where
-            case when not o.deactivated then o.organization_id end
-            is distinct from case when not n.deactivated then n.organization_id end;
-    end if;
-    perform training.mark_stale(arrived, departed);
-    return null;
-end
-$$;
-
-select backfill.add_triggers('training.members', 'training.members_changed', '{insert, update, delete}');
-
--- Videos: a new one is due for everybody, and one that is gone has taken its records along.
-create function training.videos_changed() returns trigger
-language plpgsql
-security definer
-set search_path = pg_catalog, pg_temp
-set row_security = off
-as $$
-begin
-    if tg_op = 'INSERT' then
-        if exists (select from new_rows) then
-            perform training.mark_stale(array(select o.id from training.organizations as o), null);
-        end if;
-    elsif exists (select from old_rows) then
-        perform training.mark_stale(null, array(select o.id from training.organizations as o));
-    end if;
-    return null;
-end
-$$;
-
-select backfill.add_triggers('training.training_videos', 'training.videos_changed', '{insert, delete}');
-
--- Records, whoever adds them. A backfill that counts them in the same transaction clears the mark again; one that does
--- not, or that dies between the two, leaves it. A record that is deleted is not asked back here: a rollback that
--- removes it means it.
-create function training.completions_changed() returns trigger
-language plpgsql
-security definer
-set search_path = pg_catalog, pg_temp
-set row_security = off
-as $$
-declare
-    changed text[];
-begin
-    if tg_op = 'INSERT' then
-        changed := array(select distinct n.organization_id from new_rows as n);
-    elsif tg_op = 'DELETE' then
-        changed := array(select distinct o.organization_id from old_rows as o);
-    else
-        changed := array(
-            select distinct u.organization_id
-            from old_rows as o
-            inner join new_rows as n on n.id = o.id
-            cross join lateral (values (o.organization_id), (n.organization_id)) as u (organization_id)
-            where (o.member_id, o.completed_at is null) is distinct from (n.member_id, n.completed_at is null)
-        );
-    end if;
-    perform training.mark_stale(null, changed);
-    return null;
-end
-$$;
-
-select backfill.add_triggers(
-    'training.employee_training_video_completions', 'training.completions_changed', '{insert, update, delete}'
-);
-
--- `truncate` fires no row triggers and cascades to every table below.
-create function training.truncated() returns trigger
-language plpgsql
-security definer
-set search_path = pg_catalog, pg_temp
-set row_security = off
-as $$
-begin
-    delete from backfill.stale_marks as m
-    where m.asset in ('training/employee_training_video_completions', 'training/organization_training_progress')
-        and not exists (select from training.organizations as o where o.id = m.partition);
-    perform training.mark_stale(null, array(select o.id from training.organizations as o));
-    return null;
-end
-$$;
-
-select backfill.add_triggers('training.organizations', 'training.truncated', '{truncate}');
-select backfill.add_triggers('training.members', 'training.truncated', '{truncate}');
-select backfill.add_triggers('training.training_videos', 'training.truncated', '{truncate}');
-select backfill.add_triggers('training.employee_training_video_completions', 'training.truncated', '{truncate}');
 
 -- The state of every organization, from the records themselves.
 create view training.organization_status as
@@ -336,29 +270,6 @@ left join lateral (
 left join training.organization_training_progress as p on p.organization_id = o.id;
 comment on view training.organization_status is
 'Every organization: which records are missing, and since when its progress is stale.';
-
--- The domain in one row, in the columns that every domain's overview has.
-create view training.overview as
-select
-    'organizations' as of_what,
-    count(*) as units,
-    count(*) filter (
-        where s.missing = 0 and s.has_progress and s.stale_since is null and f.partition is null
-    ) as up_to_date,
-    count(*) filter (where s.missing > 0 or not s.has_progress) as missing,
-    count(*) filter (where s.stale_since is not null) as stale,
-    count(f.partition) as failed,
-    min(s.stale_since) as oldest_stale
-from training.organization_status as s
-left join (
-    select distinct ff.partition
-    from backfill.failures as ff
-    where
-        ff.asset in ('training/employee_training_video_completions', 'training/organization_training_progress')
-        and ff.resolved_at is null
-) as f on f.partition = s.organization_id;
-comment on view training.overview is
-'The domain in one row, for backfills status.';
 
 -- How many of an organization's records are completed, without a look at each of them: a backfill creates records that
 -- are not, and so does not fill it.
