@@ -5,14 +5,11 @@ from typing import Annotated, Any
 
 import typer
 
-from dagster_backfills.cli.domain_runs import database
+from dagster_backfills.cli.database import database
 from dagster_backfills.cli.output import print_json, print_table, say
 from dagster_backfills.engine.audit import latest
 
-app = typer.Typer()
 
-
-@app.command()
 def audit(
     who: Annotated[str | None, typer.Option(help="Only what this user asked for.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many, at most.")] = 20,

@@ -15,8 +15,7 @@ import dagster as dg
 import psycopg
 import typer
 
-from dagster_backfills.cli.domain_runs import launch
-from dagster_backfills.cli.launch import CODE_LOCATION
+from dagster_backfills.cli.launch import launch
 from dagster_backfills.cli.scoring.days import Scoring
 from dagster_backfills.components.building import Backfill
 from dagster_backfills.components.loading import (
@@ -118,10 +117,8 @@ class Declared:
 
     def launch(self, which: Which, keys: Sequence[str]) -> list[tuple[str, int]]:
         """Run its job; the run's id and the exit code."""
-        module = project_module(Path.cwd()) or CODE_LOCATION
-        return [
-            launch(self.backfill.job.name, {"which": which.value, "partitions": list(keys)}, module=module)
-        ]
+        config = {"which": which.value, "partitions": list(keys)}
+        return [launch(self.job, config, module=project_module(Path.cwd()) or "")]
 
     def plan(self, which: Which, keys: Sequence[str], log: Any) -> "Report":
         with self._instance() as instance:

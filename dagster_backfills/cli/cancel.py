@@ -13,7 +13,6 @@ from dagster_backfills.engine import audit
 from dagster_backfills.identity import system_user
 from dagster_backfills.instance.dagster_home import dagster_environment
 
-app = typer.Typer()
 _AT_WORK = [
     dg.DagsterRunStatus[name]
     for name in ("QUEUED", "NOT_STARTED", "MANAGED", "STARTING", "STARTED", "CANCELING")
@@ -22,7 +21,6 @@ _AT_WORK = [
 _WRITING = "select run_id from backfill.runs where finished_at is null and assets && %s::text[]"
 
 
-@app.command()
 def cancel(
     name: Name,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,

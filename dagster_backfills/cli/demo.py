@@ -9,8 +9,9 @@ from typing import Annotated, Any
 import psycopg
 import typer
 
-from dagster_backfills.cli.domain_runs import database, launch
+from dagster_backfills.cli.database import database
 from dagster_backfills.cli.errors import FAILURES, OK
+from dagster_backfills.cli.launch import launch
 from dagster_backfills.cli.output import say
 from dagster_backfills.cli.run import run_
 from dagster_backfills.cli.status import status
@@ -19,8 +20,6 @@ from dagster_backfills.domain_switches import VARIABLE, require_libraries
 from dagster_backfills.engine.selection import Which
 from dagster_backfills.instance.dagster_home import dagster_environment
 from dagster_backfills.postgres.migrations import apply_migrations
-
-app = typer.Typer()
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,6 @@ DEMONSTRATIONS = [
 ]
 
 
-@app.command()
 def demo(
     serve: Annotated[bool, typer.Option("--serve", help="Then start the Dagster UI on this data.")] = False,
     port: Annotated[int, typer.Option(help="Port of the UI.")] = 3000,

@@ -10,10 +10,7 @@ from dagster_backfills.cli.finding import Finding, Level, found_by
 from dagster_backfills.cli.output import print_json, print_table, say
 from dagster_backfills.domain_switches import switched_off
 
-app = typer.Typer()
 
-
-@app.command()
 def doctor(
     json: Annotated[
         bool, typer.Option("--json", help="Print JSON on stdout and nothing else there.")

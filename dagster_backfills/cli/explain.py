@@ -11,10 +11,7 @@ from dagster_backfills.cli.output import Json, print_fields, print_json, print_t
 from dagster_backfills.engine.explain import Explained, Explanation
 from dagster_backfills.errors import UserError
 
-app = typer.Typer()
 
-
-@app.command("explain")
 def explain_(
     name: Name,
     unit: Annotated[str, typer.Argument(help="A unit (a member, a user) or a partition.")],

@@ -8,11 +8,10 @@ import typer
 from psycopg.rows import dict_row
 
 from dagster_backfills.cli.backfills import named, the_name
-from dagster_backfills.cli.domain_runs import glance
+from dagster_backfills.cli.database import glance
 from dagster_backfills.cli.output import Json, Limit, Wide, print_json, print_table, say
 from dagster_backfills.redact import redact
 
-app = typer.Typer()
 _LEDGER = """
 select
     partition, unit, message, attempts, last_seen, asset, resolved_at, first_seen, error_class, sqlstate, run_id
@@ -39,7 +38,6 @@ _HIDDEN = ("first_seen", "error_class", "sqlstate", "run_id")
 _MENDED_BY = {"kintell": "backfills kintell replay JOB", "queue": "backfills queue retry ID"}
 
 
-@app.command()
 def failures(
     name: Annotated[
         str,

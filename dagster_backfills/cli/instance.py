@@ -10,6 +10,7 @@ from typing import Any
 import dagster as dg
 
 from dagster_backfills.cli.errors import explain
+from dagster_backfills.dagster.cause import reason_of
 from dagster_backfills.dagster.private import next_tick
 from dagster_backfills.errors import NotUsableError
 from dagster_backfills.instance.dagster_home import dagster_environment, stores_in_postgres_here
@@ -106,13 +107,6 @@ def _repository() -> dg.RepositoryDefinition:
         return defs().get_repository_def()
 
 
-def asset_names() -> set[str]:
-    """The assets of the code location, as `schema/table`."""
-    with warnings.catch_warnings():  # Dagster's own, about what is in beta
-        warnings.simplefilter("ignore")
-        return {key.to_user_string() for key in _repository().asset_graph.get_all_asset_keys()}
-
-
 def _states(instance: dg.DagsterInstance) -> dict[str, Any]:
     """What the daemon keeps of each, by name."""
     return {
@@ -142,10 +136,7 @@ def _tick(instance: dg.DagsterInstance, kind: str, definition: Any, state: Any, 
 
 def _said(tick: Any) -> str:
     if tick.error:
-        error = tick.error
-        while error.cause is not None:
-            error = error.cause
-        return redact(" ".join(error.message.split()))
+        return redact(" ".join(reason_of(tick.error).split()))
     return tick.skip_reason or ""
 
 

@@ -12,10 +12,7 @@ from dagster_backfills.postgres.embedded import resolve_database_url
 from dagster_backfills.postgres.migrations import apply_migrations, migration_state
 from dagster_backfills.postgres.roles import apply_roles
 
-app = typer.Typer()
 
-
-@app.command()
 def migrate(
     status: Annotated[
         bool,

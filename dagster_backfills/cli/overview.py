@@ -5,18 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-import typer
 from psycopg import sql
 from psycopg.rows import dict_row
 
 from dagster_backfills.cli.backfills import Declared, declared_ones, names
-from dagster_backfills.cli.domain_runs import glance
+from dagster_backfills.cli.database import glance
 from dagster_backfills.cli.errors import explain
 from dagster_backfills.cli.output import Json, Wide, print_json, print_table
 from dagster_backfills.components.loading import declared
 from dagster_backfills.redact import redact
 
-app = typer.Typer()
 # Each domain that is no declaration has a view of this name and with these columns in its schema.
 _SCHEMAS = {"scoring": "scoring", "kintell": "kintell", "queue": "jobs"}
 _VIEW = "select of_what, units, up_to_date, missing, stale, failed, oldest_stale from {view}"
@@ -79,7 +77,6 @@ def rows(found: list[Overview]) -> tuple[list[str], list[list[Any]]]:
     return HEADERS[:columns], [list(asdict(each).values())[:columns] for each in found]
 
 
-@app.command("list")
 def list_(wide: Wide = False, json: Json = False) -> None:
     """Every backfill, and how many of its units are up to date, missing, stale and failed."""
     with glance() as conn:

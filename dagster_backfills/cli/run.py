@@ -17,11 +17,9 @@ from dagster_backfills.engine.selection import Which
 from dagster_backfills.postgres.statements import load_statements
 from dagster_backfills.redact import redact
 
-app = typer.Typer()
 _STATEMENTS = load_statements(Path(__file__).with_name("run.sql"))
 
 
-@app.command("run")
 def run_(
     name: Name,
     partition: Partitions = None,

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from dagster_backfills.cli import overview
 from dagster_backfills.cli.backfills import named, the_name
-from dagster_backfills.cli.domain_runs import glance
+from dagster_backfills.cli.database import glance
 from dagster_backfills.cli.errors import explain
 from dagster_backfills.cli.kintell.commands import status as show_imports
 from dagster_backfills.cli.output import (
@@ -37,10 +37,7 @@ from dagster_backfills.postgres.embedded import resolve_database_url
 from dagster_backfills.postgres.values import show_every_value
 from dagster_backfills.redact import redact
 
-app = typer.Typer()
 
-
-@app.command()
 def status(
     name: Annotated[
         str,

@@ -22,7 +22,6 @@ from dagster_backfills.errors import UserError
 from dagster_backfills.identity import system_user
 from dagster_backfills.postgres.migrations import require_migrations
 
-app = typer.Typer()
 _LAST = """
     select run_id from backfill.batches
     where asset = any(%s) and rows_inserted + rows_updated + rows_deleted > 0
@@ -30,7 +29,6 @@ _LAST = """
 """
 
 
-@app.command("undo")
 def undo_(
     what: Annotated[
         str,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dagster_backfills.cli.domain_runs import database, launch
+from dagster_backfills.cli.database import database
 from dagster_backfills.cli.kintell import files
 from dagster_backfills.cli.kintell.options import (
     BatchRows,
@@ -35,6 +35,7 @@ from dagster_backfills.cli.kintell.runs import (
     waiting,
 )
 from dagster_backfills.cli.kintell.show import show_jobs
+from dagster_backfills.cli.launch import launch
 from dagster_backfills.cli.output import Wide, confirm, print_json, say
 from dagster_backfills.domains.kintell.file.columns import KNOWN
 from dagster_backfills.domains.kintell.importing.account import list_jobs, set_status

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dagster_backfills.cli.domain_runs import database, launch
+from dagster_backfills.cli.database import database
 from dagster_backfills.cli.errors import FAILURES
 from dagster_backfills.cli.kintell.options import (
     Duplicates,
@@ -30,6 +30,7 @@ from dagster_backfills.cli.kintell.runs import (
 )
 from dagster_backfills.cli.kintell.show import show_verdict
 from dagster_backfills.cli.kintell.watch import verdict_of
+from dagster_backfills.cli.launch import launch
 from dagster_backfills.cli.output import print_json, print_table, say
 from dagster_backfills.domains.kintell.after.error_file import stream_errors, write_error_file
 from dagster_backfills.domains.kintell.file.dialect import ReadAs, to_plain_csv

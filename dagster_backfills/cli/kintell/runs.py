@@ -9,10 +9,11 @@ import fsspec
 import psycopg
 import typer
 
-from dagster_backfills.cli.domain_runs import database, launch
+from dagster_backfills.cli.database import database
 from dagster_backfills.cli.errors import FAILURES
 from dagster_backfills.cli.kintell.show import show_job
 from dagster_backfills.cli.kintell.watch import newest_job_of_run, watch_import
+from dagster_backfills.cli.launch import launch
 from dagster_backfills.cli.output import say
 from dagster_backfills.domains.kintell.after.error_file import frequent_errors
 from dagster_backfills.domains.kintell.file.dialect import ReadAs, to_plain_csv

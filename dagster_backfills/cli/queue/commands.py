@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dagster_backfills.cli.domain_runs import database
+from dagster_backfills.cli.database import database
 from dagster_backfills.cli.output import (
     Json,
     Limit,

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from dagster_backfills.cli.domain_runs import database, launch
+from dagster_backfills.cli.database import database
+from dagster_backfills.cli.launch import launch
 from dagster_backfills.cli.output import Json, print_fields, print_json
 from dagster_backfills.cli.scoring.days import JOB, day_of
 from dagster_backfills.domains.scoring.status import chain_of

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 
-from dagster_backfills.cli.domain_runs import database
+from dagster_backfills.cli.database import database
 from dagster_backfills.cli.output import print_fields, print_json, print_table, say
 from dagster_backfills.cli.scoring.days import day_of
 from dagster_backfills.domains.scoring.explain import Explanation, explain

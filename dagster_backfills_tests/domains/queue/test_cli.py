@@ -11,11 +11,7 @@ import pytest
 from dagster_backfills.domains.queue import queue
 
 # The command line as it is installed, with this group under its name.
-MAIN = (
-    "from dagster_backfills.cli import app\n"
-    "app.COMMANDS.setdefault('queue', ('dagster_backfills.cli.queue.commands', 'Background jobs.'))\n"
-    "app.run()"
-)
+MAIN = "from dagster_backfills.cli import app\napp.run()"
 
 
 @pytest.fixture
