@@ -2,13 +2,12 @@
 
 import os
 from collections.abc import Collection
-from typing import Annotated, Any
+from typing import Any
 
 import dagster as dg
-import typer
 
 from dagster_backfills.cli.backfills import Name, Named, named
-from dagster_backfills.cli.output import confirm, print_json, say
+from dagster_backfills.cli.output import Json, Yes, confirm, print_json, say
 from dagster_backfills.engine import audit
 from dagster_backfills.identity import system_user
 from dagster_backfills.instance.dagster_home import dagster_environment
@@ -23,10 +22,8 @@ _WRITING = "select run_id from backfill.runs where finished_at is null and asset
 
 def cancel(
     name: Name,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
-    json: Annotated[
-        bool, typer.Option("--json", help="Print JSON on stdout and nothing else there.")
-    ] = False,
+    yes: Yes = False,
+    json: Json = False,
 ) -> None:
     """Stop the runs of a backfill, queued or at work, and Dagster's backfills of it. What is committed stays."""
     backfill = named(name, "cancel")

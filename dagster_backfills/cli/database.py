@@ -1,9 +1,9 @@
 """The database for the time of one command; an embedded server where `DATABASE_URL` names no other."""
 
 import os
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any, TypeVar
 
 import psycopg
 
@@ -15,6 +15,7 @@ from dagster_backfills.postgres.url import checked_url
 from dagster_backfills.postgres.values import show_every_value
 from dagster_backfills.state import state_dir
 
+Seen = TypeVar("Seen")
 # Sessions of others, of whatever database.
 _OTHERS = (
     "select 1 from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid() limit 1"
@@ -39,8 +40,9 @@ def glance() -> Iterator[psycopg.Connection[Any]]:
         try:
             yield conn
         finally:
-            if conn.execute(_OTHERS).fetchone():
-                at_the_end.pop_all()
+            with suppress(psycopg.OperationalError):  # it is away by itself
+                if conn.execute(_OTHERS).fetchone():
+                    at_the_end.pop_all()
 
 
 @contextmanager
@@ -61,3 +63,25 @@ def database_of(variable: str | None) -> Iterator[psycopg.Connection[Any]]:
     url = checked_url(os.environ[variable], variable) if variable else resolve_database_url()
     with connect(url, application_name="backfills", connect_timeout=10) as conn:
         yield conn
+
+
+def looks(
+    url: str, look: Callable[[psycopg.Connection[Any]], Seen]
+) -> Generator[Seen | psycopg.OperationalError, None, None]:
+    """What there is to see, look by look; the error, while the database is away."""
+    conn = None
+    try:
+        while True:
+            try:
+                if conn is None:
+                    conn = connect(url, autocommit=True, connect_timeout=5)
+                    show_every_value(conn)
+                yield look(conn)
+            except psycopg.OperationalError as error:
+                if conn:
+                    conn.close()
+                conn = None
+                yield error
+    finally:
+        if conn:
+            conn.close()

@@ -23,7 +23,7 @@ def explain_(
     """What a unit's row is and would be now, which runs changed it and what stood before, what is stale or failed."""
     backfill = named(name, "explain")
     if not isinstance(backfill, Declared):
-        from dagster_backfills.cli.scoring.explain import explain_member  # it computes, with pandas
+        from dagster_backfills.cli.scoring.commands import explain_member  # it computes, with pandas
 
         explain_member(unit, date, json)
         return

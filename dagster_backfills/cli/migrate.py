@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from dagster_backfills.cli.errors import FAILURES
-from dagster_backfills.cli.output import print_json, print_table, say
+from dagster_backfills.cli.output import Json, print_json, print_table, say
 from dagster_backfills.domain_switches import VARIABLE, switched_off, switched_on
 from dagster_backfills.instance.dagster_home import dagster_database_url, stores_in_postgres_here
 from dagster_backfills.postgres.embedded import resolve_database_url
@@ -22,7 +22,7 @@ def migrate(
         bool,
         typer.Option("--roles", help="Then apply sql/roles.sql: who may do what. Needs an administrator."),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    json: Json = False,
 ) -> None:
     """Apply the migrations that the database lacks. Doing it again, or twice at once, does no harm."""
     url = resolve_database_url()
@@ -33,7 +33,7 @@ def migrate(
     if roles and not status:
         apply_roles(url)
     state = migration_state(url)
-    if as_json:
+    if json:
         print_json(
             {
                 "applied_now": applied,

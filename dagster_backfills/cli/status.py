@@ -15,7 +15,7 @@ from rich.text import Text
 
 from dagster_backfills.cli import overview
 from dagster_backfills.cli.backfills import named, the_name
-from dagster_backfills.cli.database import glance
+from dagster_backfills.cli.database import glance, looks
 from dagster_backfills.cli.errors import explain
 from dagster_backfills.cli.kintell.commands import status as show_imports
 from dagster_backfills.cli.output import (
@@ -32,9 +32,7 @@ from dagster_backfills.cli.output import (
 from dagster_backfills.cli.partitions import show as show_partitions
 from dagster_backfills.cli.queue.commands import list_ as show_queue
 from dagster_backfills.cli.status_page import StatusPage, look
-from dagster_backfills.postgres.connection import connect
 from dagster_backfills.postgres.embedded import resolve_database_url
-from dagster_backfills.postgres.values import show_every_value
 from dagster_backfills.redact import redact
 
 
@@ -211,21 +209,14 @@ def _screen(page: StatusPage | str) -> Any:
 
 def _pages(interval: float, ticks: bool) -> Iterator[StatusPage | str]:
     """A page every `interval` seconds, or a line that says why there is none. The first must succeed."""
-    with glance() as conn:
+    with glance():
         url = resolve_database_url()
-        yield look(conn, url, ticks=ticks)
-    connection: psycopg.Connection[Any] | None = None
-    while True:
-        time.sleep(interval)
-        try:
-            if connection is None:
-                connection = connect(url, autocommit=True, connect_timeout=5)
-                show_every_value(connection)
-            yield look(connection, url, ticks=ticks)
-        except psycopg.OperationalError as error:
-            connection = None
-            _, message, _ = explain(error)
-            yield f"{datetime.now(UTC):%H:%M:%S} {redact(message)} Trying again."
+        for page in looks(url, lambda conn: look(conn, url, ticks=ticks)):
+            if isinstance(page, psycopg.OperationalError):
+                yield f"{datetime.now(UTC):%H:%M:%S} {redact(explain(page)[1])} Trying again."
+            else:
+                yield page
+            time.sleep(interval)
 
 
 def _of(done: int | None, total: int | None) -> str:

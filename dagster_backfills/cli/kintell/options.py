@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from dagster_backfills.cli.output import Json as Json
 from dagster_backfills.domains.kintell.file.mapping import given_pairs
 from dagster_backfills.errors import UserError
 
