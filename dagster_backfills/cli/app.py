@@ -28,7 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "pause": ("controls:pause", "Write nothing more of a backfill until it is resumed."),
     "resume": ("controls:resume", "Let a paused backfill go on."),
     "throttle": ("controls:throttle", "How fast a backfill may go, and at what hours."),
-    "cancel": ("cancel:cancel", "Stop the runs of a backfill; what they committed stays."),
+    "cancel": ("controls:cancel", "Stop the runs of a backfill; what they committed stays."),
     "audit": ("audit:audit", "Who launched, undid, paused or changed what."),
     "webserver": ("programs:webserver_app", "Dagster's UI, which knows who asks."),
     "training": ("training:app", "Completion records of members: rollback."),
@@ -60,20 +60,16 @@ class _Lazy(TyperCommand):
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
         command = typer.main.get_command(found_at(self._where))
         command.name, command.help = self.name, command.help or self.help
-        # Completion is the whole program's.
-        command.params = [
-            p for p in command.params if p.name not in ("install_completion", "show_completion")
-        ]
         return command.make_context(info_name, args, parent=parent, **extra)
 
 
 def found_at(where: str) -> typer.Typer:
-    """What a command's place in the table names: as it is, or as the only command of its own."""
+    """What a command's place in the table names: a group as it is, a function as its only command."""
     found = resolve_name(f"dagster_backfills.cli.{where}")
     app = found if isinstance(found, typer.Typer) else typer.Typer()
     if app is not found:
         app.command()(found)
-    app.rich_markup_mode = None
+    app.rich_markup_mode, app._add_completion = None, False  # completion is the whole program's
     return app
 
 
@@ -84,9 +80,6 @@ class _Commands(TyperGroup):
         super().__init__(**attributes)
         for name, (where, help) in COMMANDS.items():
             self.add_command(_Lazy(name, where, help))
-
-    def list_commands(self, ctx: Any) -> list[str]:
-        return list(self.commands)
 
 
 app = typer.Typer(cls=_Commands, no_args_is_help=True, rich_markup_mode=None)
@@ -136,8 +129,4 @@ def run() -> NoReturn:
 def treat_endings_as_interrupts() -> None:
     """Make SIGTERM and SIGHUP what Ctrl-C is, so that whatever was started is ended in good order."""
     for ending in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
-        signal.signal(ending, _interrupt)
-
-
-def _interrupt(number: int, frame: Any) -> NoReturn:
-    raise KeyboardInterrupt
+        signal.signal(ending, signal.default_int_handler)

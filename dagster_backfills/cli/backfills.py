@@ -15,6 +15,7 @@ import dagster as dg
 import psycopg
 import typer
 
+from dagster_backfills.cli.instance import open_instance
 from dagster_backfills.cli.launch import launch
 from dagster_backfills.cli.scoring.days import Scoring
 from dagster_backfills.components.building import Backfill
@@ -31,7 +32,6 @@ from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.domain_switches import switched_off
 from dagster_backfills.engine.selection import Which
 from dagster_backfills.errors import NotUsableError, UserError
-from dagster_backfills.instance.dagster_home import dagster_environment
 from dagster_backfills.names import the_one
 from dagster_backfills.postgres.migrations import require_migrations
 from dagster_backfills.postgres.values import show_every_value
@@ -135,8 +135,7 @@ class Declared:
         if self.backfill.declared.missing or self.backfill.declared.due:
             yield None
             return
-        os.environ.update(dagster_environment())
-        with dg.DagsterInstance.get() as instance:
+        with open_instance() as instance:
             yield instance
 
 

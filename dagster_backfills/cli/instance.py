@@ -53,19 +53,25 @@ class InstanceState:
         return self.daemon_seconds is not None and abs(self.daemon_seconds) < DAEMON_SILENT_SECONDS
 
 
+def open_instance() -> dg.DagsterInstance:
+    """The instance of this project's environment, for a `with`."""
+    os.environ.update(dagster_environment())
+    return dg.DagsterInstance.get()
+
+
 def read_instance(url: str, ticks: bool = True) -> InstanceState:
     """The state of the instance whose data is in `url`. Creates nothing, and never raises: see `problem`."""
     try:
         require_instance(url)
-        os.environ.update(dagster_environment())
-        with dg.DagsterInstance.get() as instance:
+        with open_instance() as instance:
             now = datetime.now(UTC)
-            heard = latest_heartbeat(instance)
+            stamps = [beat.timestamp for beat in instance.get_daemon_heartbeats().values()]
+            heard = datetime.fromtimestamp(max(stamps), UTC) if stamps else None
             return InstanceState(
                 daemon_heartbeat=heard,
                 daemon_seconds=(now - heard).total_seconds() if heard else None,
-                runs_queued=_count(instance, [dg.DagsterRunStatus.QUEUED]),
-                runs_started=_count(instance, [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]),
+                runs_queued=_count(instance, dg.DagsterRunStatus.QUEUED),
+                runs_started=_count(instance, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED),
                 ticks=read_ticks(instance, now) if ticks else [],
             )
     except Exception as error:  # whatever is wrong with Dagster, the page on the data is still worth having
@@ -81,20 +87,16 @@ def require_instance(url: str) -> None:
             raise NotUsableError(NOT_YET, "Start it: backfills up")
 
 
-def latest_heartbeat(instance: dg.DagsterInstance) -> datetime | None:
-    """When any of the daemon's parts was last heard of."""
-    stamps = [beat.timestamp for beat in instance.get_daemon_heartbeats().values()]
-    return datetime.fromtimestamp(max(stamps), UTC) if stamps else None
-
-
 def read_ticks(instance: dg.DagsterInstance, now: datetime) -> list[Tick]:
     """Every schedule and sensor of the code location, schedules first."""
     repository = _repository()
     states = _states(instance)
+    kinds = {"schedule": repository.schedule_defs, "sensor": repository.sensor_defs}
     found = [
-        _tick(instance, "schedule", each, states.get(each.name), now) for each in repository.schedule_defs
+        _tick(instance, kind, each, states.get(each.name), now)
+        for kind, definitions in kinds.items()
+        for each in definitions
     ]
-    found += [_tick(instance, "sensor", each, states.get(each.name), now) for each in repository.sensor_defs]
     return sorted(found, key=lambda tick: (tick.kind, tick.next is None, tick.next or now, tick.name))
 
 
@@ -140,5 +142,5 @@ def _said(tick: Any) -> str:
     return tick.skip_reason or ""
 
 
-def _count(instance: dg.DagsterInstance, statuses: list[Any]) -> int:
-    return instance.get_runs_count(dg.RunsFilter(statuses=statuses))
+def _count(instance: dg.DagsterInstance, *statuses: dg.DagsterRunStatus) -> int:
+    return instance.get_runs_count(dg.RunsFilter(statuses=list(statuses)))

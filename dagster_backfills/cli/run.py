@@ -10,7 +10,7 @@ from psycopg.rows import dict_row
 from dagster_backfills.cli.backfills import Declared, Name, Named, Partitions, Whiches, named, which_of
 from dagster_backfills.cli.errors import FAILURES, OK
 from dagster_backfills.cli.output import Json, Yes, confirm, print_json, print_table, say
-from dagster_backfills.cli.partitions import summary
+from dagster_backfills.cli.overview import summary
 from dagster_backfills.components.standing import next_of
 from dagster_backfills.components.validation import named_function
 from dagster_backfills.engine.selection import Which

@@ -29,7 +29,6 @@ from dagster_backfills.cli.output import (
     print_table,
     say,
 )
-from dagster_backfills.cli.partitions import show as show_partitions
 from dagster_backfills.cli.queue.commands import list_ as show_queue
 from dagster_backfills.cli.status_page import StatusPage, look
 from dagster_backfills.postgres.embedded import resolve_database_url
@@ -81,7 +80,7 @@ def _one(name: str, text: str, needed: bool, failed: bool, limit: int | None, wi
     elif name == "queue":
         show_queue(status="failed" if failed else "", limit=limit, wide=wide, json=json)
     else:
-        show_partitions(named(name, "status"), text, needed, failed, limit, wide, json)
+        overview.show_partitions(named(name, "status"), text, needed, failed, limit, wide, json)
 
 
 @dataclass(frozen=True)

@@ -68,21 +68,32 @@ def undo_(
     runner = Runner(postgres.connect, identity, settings, say)
     for _ in undo(runner, undoing):
         pass
-    outcome = runner.outcome
+    failed = _tell(undoing.run_id, runner, json)
+    raise typer.Exit(FAILURES if failed else 0)
+
+
+def _tell(undone: str, runner: Runner, json: bool) -> list[Any]:
+    """What was undone; returns what could not be."""
+    outcome, run_id = runner.outcome, runner.run_identity.run_id
     failed = [*outcome.failed.values(), *outcome.unit_failures]
+    totals = {asset: outcome.total(asset) for asset in outcome.counts}
     if json:
+        total = {
+            asset: {"removed": n.deleted, "put_back": n.inserted, "restored": n.updated, "kept": n.unchanged}
+            for asset, n in totals.items()
+        }
+        failures = [vars(each) for each in failed]
         print_json(
-            {"undoes": undoing.run_id, "dry_run": False, "run_id": identity.run_id, **outcome_as_json(runner)}
+            {"undoes": undone, "dry_run": False, "run_id": run_id, "total": total, "failures": failures}
         )
     else:
-        for asset in outcome.counts:
-            n = outcome.total(asset)
+        for asset, n in totals.items():
             say(
                 f"{asset}: {n.deleted:,} rows removed, {n.inserted:,} put back, {n.updated:,} restored, "
                 f"{n.unchanged:,} kept because they were changed since."
             )
-        say(f"To take this back: backfills undo {identity.run_id} --yes")
-    raise typer.Exit(FAILURES if failed else 0)
+        say(f"To take this back: backfills undo {run_id} --yes")
+    return failed
 
 
 def _last_of(conn: psycopg.Connection[Any], backfill: Declared) -> str:
@@ -90,16 +101,3 @@ def _last_of(conn: psycopg.Connection[Any], backfill: Declared) -> str:
     if row is None:
         raise UserError(f"No run has changed anything of {backfill.name}.")
     return str(row[0])
-
-
-def outcome_as_json(runner: Runner) -> dict[str, object]:
-    """What was undone, as plain data."""
-    outcome = runner.outcome
-    return {
-        "total": {
-            asset: {"removed": n.deleted, "put_back": n.inserted, "restored": n.updated, "kept": n.unchanged}
-            for asset in outcome.counts
-            for n in [outcome.total(asset)]
-        },
-        "failures": [vars(f) for f in (*outcome.failed.values(), *outcome.unit_failures)],
-    }
