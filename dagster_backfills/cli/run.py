@@ -70,7 +70,8 @@ def _tell(backfill: Named, runs: Sequence[str], partitions: int, json: bool) -> 
         say(", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in report.items()) + ".")
     say(f"After: {summary(backfill.name, found)}")
     if isinstance(backfill, Declared):
-        say(*(f"To undo: backfills undo {run}" for run in runs if any(map(_changed, tables))))
+        changed = sum(each["inserted"] + each["updated"] + each["deleted"] for each in tables)
+        say(*(f"To undo: backfills undo {run}" for run in runs if changed))
     say(*first_of(failures, backfill.name))
     return failures
 
@@ -85,10 +86,6 @@ def first_of(failures: Sequence[dict[str, Any]], name: str) -> list[str]:
         f"{len(failures):,} could not be written. The first: {what}: {redact(first['message'])}",
         f"All of them: backfills failures {name}",
     ]
-
-
-def _changed(table: dict[str, Any]) -> bool:
-    return bool(table["inserted"] or table["updated"] or table["deleted"])
 
 
 def _report(backfill: Named, conn: Any, runs: Sequence[str]) -> dict[str, float]:

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
@@ -61,26 +61,19 @@ def status(
 ) -> None:
     """What is up to date, missing, stale, failed and running; of one backfill, how each of its partitions stands."""
     if name:
-        _one(the_name(name), text, needs_backfill, failed, limit, wide, json)
-        return
-    if watch:
-        _watch(json, interval, ticks)
-        return
-    with glance() as conn:
-        page = look(conn, resolve_database_url(), ticks=ticks)
-    if json:
-        print_json(page.as_json())
-    else:
-        _print(page, wide)
-
-
-def _one(name: str, text: str, needed: bool, failed: bool, limit: int | None, wide: bool, json: bool) -> None:
+        name = the_name(name)
     if name == "kintell":
         show_imports(text, most=limit or 20, wide=wide, json=json)
     elif name == "queue":
         show_queue(status="failed" if failed else "", limit=limit, wide=wide, json=json)
+    elif name:
+        overview.show_partitions(named(name, "status"), text, needs_backfill, failed, limit, wide, json)
+    elif watch:
+        _watch(json, interval, ticks)
     else:
-        overview.show_partitions(named(name, "status"), text, needed, failed, limit, wide, json)
+        with glance() as conn:
+            page = look(conn, resolve_database_url(), ticks=ticks)
+        print_json(asdict(page)) if json else _print(page, wide)
 
 
 @dataclass(frozen=True)
@@ -144,7 +137,8 @@ def _section(title: str, rows: Sequence[Mapping[str, Any]], columns: _Columns) -
 
 def _shown(row: Mapping[str, Any], column: str | tuple[str, str]) -> Any:
     if isinstance(column, tuple):
-        return _of(row[column[0]], row[column[1]])
+        done, total = (row[name] for name in column)
+        return f"{done or 0:,}" if total is None else f"{done or 0:,} of {total:,}"
     value = row[column]
     if column == "silent_for" and value is not None:
         return f"{duration(value)} ago"
@@ -186,7 +180,7 @@ def _watch(json: bool, interval: float, ticks: bool) -> None:
             if isinstance(page, str):
                 say(page)
             elif json:
-                typer.echo(json_line(page.as_json()))
+                typer.echo(json_line(asdict(page)))
             else:
                 typer.echo(f"# {page.at:%Y-%m-%d %H:%M:%S} UTC")
                 _print(page)
@@ -216,10 +210,6 @@ def _pages(interval: float, ticks: bool) -> Iterator[StatusPage | str]:
             else:
                 yield page
             time.sleep(interval)
-
-
-def _of(done: int | None, total: int | None) -> str:
-    return f"{done or 0:,}" if total is None else f"{done or 0:,} of {total:,}"
 
 
 def _when(value: datetime | None, now: datetime) -> str | None:

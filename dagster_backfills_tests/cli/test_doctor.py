@@ -285,19 +285,19 @@ def test_a_nats_that_accepts_and_says_nothing_is_not_waited_for(monkeypatch: Pat
 def test_the_inbox_is_counted_or_missed(tmp_path: Path, monkeypatch: Patch):
     monkeypatch.setenv("KINTELL_INBOX", str(tmp_path))
     (tmp_path / "a.csv").touch()
-    assert only(doctor_machine.inbox())[:2] == ("ok", f"{tmp_path}: 1 files")
+    assert only(found_by(doctor_machine.inbox))[:2] == ("ok", f"{tmp_path}: 1 files")
     monkeypatch.setenv("KINTELL_INBOX", str(tmp_path / "gone"))
-    assert only(doctor_machine.inbox())[0] == "error"
+    assert only(found_by(doctor_machine.inbox))[0] == "error"
     monkeypatch.setenv("KINTELL_INBOX", "nosuch://bucket")
-    assert only(doctor_machine.inbox())[0] == "error"
+    assert only(found_by(doctor_machine.inbox))[0] == "error"
 
 
 def test_half_configured_notifications_are_an_error(monkeypatch: Patch):
-    assert only(doctor_machine.notifications())[:2] == ("ok", "Nobody is told of failures.")
+    assert only(found_by(doctor_machine.notifications))[:2] == ("ok", "Nobody is told of failures.")
     monkeypatch.setenv("NOTIFY_SLACK_WEBHOOK_URL", "https://hooks.example.test/x")
-    assert only(doctor_machine.notifications())[1] == "Failures are told by slack."
+    assert only(found_by(doctor_machine.notifications))[1] == "Failures are told by slack."
     monkeypatch.setenv("NOTIFY_EMAIL_TO", "a@b.test")
-    assert only(doctor_machine.notifications())[0] == "error"
+    assert only(found_by(doctor_machine.notifications))[0] == "error"
 
 
 def test_a_check_that_breaks_is_a_finding_and_shows_no_password():

@@ -57,12 +57,6 @@ def reading(sheet: str, encoding: str, maps: list[str] | None) -> dict[str, Any]
     return {name: value for name, value in given.items() if value}
 
 
-def one_of(on_duplicate: str) -> str:
-    if on_duplicate not in ("skip", "update", "error"):
-        raise UserError(f"There is no --on-duplicate {on_duplicate}.", "Choose skip, update or error.")
-    return on_duplicate
-
-
 def place(file: str) -> str:
     """Paths are the person's, URLs everyone's: the run works elsewhere."""
     return file if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", file) else str(Path(file).expanduser().absolute())

@@ -25,6 +25,7 @@ from dagster_backfills.domains.kintell.file.dialect import ReadAs, to_plain_csv
 from dagster_backfills.domains.kintell.file.files import open_file
 from dagster_backfills.domains.kintell.file.mapping import mapped_header
 from dagster_backfills.domains.kintell.importing.account import ImportJob, load_job
+from dagster_backfills.errors import UserError
 from dagster_backfills.names import the_one
 from dagster_backfills.postgres.embedded import resolve_database_url
 
@@ -73,8 +74,10 @@ def readable(
     """What a run is told of a file that is there, may be read and has a header. Says what it is taken for."""
     from dagster_backfills.defs.kintell.resources import KintellSettings
 
+    if on_duplicate not in ("skip", "update", "error"):
+        raise UserError(f"There is no --on-duplicate {on_duplicate}.", "Choose skip, update or error.")
     read_as = options.reading(sheet, encoding, maps)
-    config = {"on_duplicate": options.one_of(on_duplicate), "file": options.there(file), **read_as}
+    config = {"on_duplicate": on_duplicate, "file": options.there(file), **read_as}
     asked = ReadAs(**read_as)
     with database() as conn:
         source = open_file(config["file"], KintellSettings().allowed)

@@ -8,14 +8,11 @@ from uuid import UUID
 
 import psycopg
 import typer
-from rich import box
 from rich.console import Group
 from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
-from dagster_backfills.cli.output import console, duration, json_line
+from dagster_backfills.cli.output import console, fitted, json_line
 from dagster_backfills.domains.queue import queue
 from dagster_backfills.postgres.values import DistantTime
 
@@ -36,7 +33,7 @@ def _live(conn: psycopg.Connection, until_done: bool, limit: int) -> None:
     with Live(console=console(), auto_refresh=False) as live:
         while True:
             active = queue.rows(conn, "active_jobs", max_rows=limit)
-            live.update(table(active, queue.rows(conn, "metrics")), refresh=True)
+            live.update(table(active, queue.rows(conn, "metrics"), live.console.width), refresh=True)
             if until_done and not active:
                 return
             for _ in conn.notifies(timeout=_REDRAW_SECONDS):
@@ -89,24 +86,20 @@ def _queue_lines(conn: psycopg.Connection) -> list[dict[str, Any]]:
     return [{name: row[name] for name in columns} for row in queue.rows(conn, "metrics")]
 
 
-def table(active: list[dict[str, Any]], metrics: list[dict[str, Any]]) -> Any:
+def table(active: list[dict[str, Any]], metrics: list[dict[str, Any]], width: int) -> Group:
     """The active jobs, and below them how the queue stands."""
-    found = Table(box=box.SIMPLE_HEAD)
-    for header in ("job", "type", "status", "priority", "progress", "", "for"):
-        found.add_column(header, no_wrap=header != "")
-    now = datetime.now(UTC)
+    now, rows = datetime.now(UTC), []
     for row in active:
-        since = row["started_at"] if row["status"] == "processing" else row["run_after"] or row["created_at"]
-        bar = ProgressBar(total=100, completed=row["progress_percentage"], width=20)
+        at_work = row["status"] == "processing"
+        since = row["started_at"] if at_work else row["run_after"] or row["created_at"]
+        lasts = since if isinstance(since, DistantTime) else abs(now - since)
+        progress = f"{row['progress_percentage']}%" if at_work else None
         said = row["progress_message"] or ("later" if since > now else "")
-        found.add_row(
-            str(row["id"]), row["job_type"], row["status"], str(row["priority"]),
-            bar if row["status"] == "processing" else "", Text(said),
-            str(since) if isinstance(since, DistantTime) else duration(abs(now - since)),
-        )  # fmt: skip
+        rows.append((row["id"], row["job_type"], row["status"], row["priority"], progress, lasts, said))
+    headers = ["job", "type", "status", "priority", "progress", "for", "message"]
     waiting, scheduled = sum(m["waiting"] for m in metrics), sum(m["scheduled"] for m in metrics)
     done, failed = sum(m["completed_last_hour"] for m in metrics), sum(m["failed_last_hour"] for m in metrics)
     summary = (
         f"{waiting:,} wait, {scheduled:,} for later; in the last hour {done:,} completed, {failed:,} failed"
     )
-    return Group(found, Text(summary))
+    return Group(fitted(headers, rows, "", ["job"], width)[0], Text(summary))
