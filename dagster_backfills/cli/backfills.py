@@ -19,12 +19,7 @@ from dagster_backfills.cli.instance import open_instance
 from dagster_backfills.cli.launch import launch
 from dagster_backfills.cli.scoring.days import Scoring
 from dagster_backfills.components.building import Backfill
-from dagster_backfills.components.loading import (
-    declared,
-    declared_folders,
-    project_defs,
-    project_module,
-)
+from dagster_backfills.components.loading import declared, declared_folders, project_defs, project_module
 from dagster_backfills.components.planning import explain_unit, plan_backfill
 from dagster_backfills.components.postgres_backfill import read
 from dagster_backfills.components.standing import Standing, standings

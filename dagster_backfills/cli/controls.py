@@ -73,11 +73,7 @@ def _described(control: Control) -> str:
     return f"{control.backfill}: {', '.join(said)}."
 
 
-def cancel(
-    name: Name,
-    yes: Yes = False,
-    json: Json = False,
-) -> None:
+def cancel(name: Name, yes: Yes = False, json: Json = False) -> None:
     """Stop the runs of a backfill, queued or at work, and Dagster's backfills of it. What is committed stays."""
     backfill = named(name, "cancel")
     with open_instance() as instance, backfill.connect() as conn:

@@ -8,16 +8,8 @@ import typer
 from dagster_backfills.cli.database import database
 from dagster_backfills.cli.kintell import files, options
 from dagster_backfills.cli.kintell.options import limits
-from dagster_backfills.cli.kintell.runs import (
-    find,
-    find_job,
-    import_and_show,
-    readable,
-    show,
-    unchanged,
-    waiting,
-)
-from dagster_backfills.cli.kintell.show import show_jobs
+from dagster_backfills.cli.kintell.runs import find, find_job, import_and_show, readable, unchanged, waiting
+from dagster_backfills.cli.kintell.show import show_job, show_jobs
 from dagster_backfills.cli.launch import launch
 from dagster_backfills.cli.output import Json, Wide, Yes, confirm, print_json, say
 from dagster_backfills.domains.kintell.file.columns import KNOWN
@@ -74,7 +66,7 @@ def status(
 ) -> None:
     """The jobs, newest first: how far, how many rows, how many rejected."""
     if job:
-        show(find_job(job), json)
+        show_job(find_job(job), json)
         return
     with database() as conn:
         jobs = list_jobs(conn, most)
@@ -100,7 +92,7 @@ def replay(job: options.JobId, create_missing_users: options.MakeUsers = False, 
     config = {"job": str(found.id), "create_missing_users": create_missing_users}
     _, code = launch("replay_kintell_errors", config, watch=waiting)
     now = find_job(str(found.id))
-    show(now, json)
+    show_job(now, json)
     say(
         f"{found.failed_rows - now.failed_rows:,} of {found.failed_rows:,} rejected rows were imported, "
         f"{now.failed_rows:,} are still rejected."
@@ -136,7 +128,7 @@ def rollback(
     confirm(f"Roll back job {found.id}?", yes)
     config = {"job": str(found.id), "dry_run": False}
     _, code = launch("rollback_kintell_import", config, watch=waiting)
-    show(find_job(job), json)
+    show_job(find_job(job), json)
     raise typer.Exit(code)
 
 
@@ -154,4 +146,4 @@ def template() -> None:
 def _set_status(job: str, verb: str, json: bool) -> None:
     with database() as conn:
         changed = set_status(conn, find(conn, job).id, verb)
-    show(changed, json)
+    show_job(changed, json)

@@ -20,7 +20,6 @@ from dagster_backfills.cli.kintell import options
 from dagster_backfills.cli.kintell.show import show_job
 from dagster_backfills.cli.launch import launch
 from dagster_backfills.cli.output import duration, say
-from dagster_backfills.domains.kintell.after.error_file import frequent_errors
 from dagster_backfills.domains.kintell.file.dialect import ReadAs, to_plain_csv
 from dagster_backfills.domains.kintell.file.files import open_file
 from dagster_backfills.domains.kintell.file.mapping import mapped_header
@@ -86,13 +85,6 @@ def readable(
     return config
 
 
-def show(job: ImportJob, json: bool) -> None:
-    """The job, with its most frequent errors."""
-    with database() as conn:
-        errors = frequent_errors(conn, job.id)
-    show_job(job, errors, json)
-
-
 def import_and_show(config: dict[str, Any], json: bool) -> None:
     """Import in a run, and show the job when it has ended."""
     seen: dict[str, str] = {}
@@ -114,7 +106,7 @@ def import_and_show(config: dict[str, Any], json: bool) -> None:
     job = find()
     if job is None:
         raise typer.Exit(code)
-    show(job, json)
+    show_job(job, json)
     if job.failed_rows and not json:
         with database() as conn:
             row = conn.execute(_FIRST, [job.id]).fetchone()
