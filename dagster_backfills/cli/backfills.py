@@ -15,7 +15,6 @@ import dagster as dg
 import psycopg
 import typer
 
-from dagster_backfills.cli.instance import open_instance
 from dagster_backfills.cli.launch import launch
 from dagster_backfills.cli.scoring.days import Scoring
 from dagster_backfills.components.building import Backfill
@@ -27,6 +26,7 @@ from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.domain_switches import switched_off
 from dagster_backfills.engine.selection import Which
 from dagster_backfills.errors import NotUsableError, UserError
+from dagster_backfills.instance.launching import open_instance
 from dagster_backfills.names import the_one
 from dagster_backfills.postgres.migrations import require_migrations
 from dagster_backfills.postgres.values import show_every_value

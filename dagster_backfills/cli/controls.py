@@ -10,13 +10,13 @@ import dagster as dg
 import typer
 
 from dagster_backfills.cli.backfills import Name, Named, named
-from dagster_backfills.cli.instance import open_instance
 from dagster_backfills.cli.output import Json, Yes, confirm, print_json, say
 from dagster_backfills.dagster.automation import UNFINISHED
 from dagster_backfills.engine import audit
 from dagster_backfills.engine.controls import Control, Setting, change, read
 from dagster_backfills.errors import UserError
 from dagster_backfills.identity import system_user
+from dagster_backfills.instance.launching import open_instance
 
 # Runs put together in some other way are known by what they write.
 _WRITING = "select run_id from backfill.runs where finished_at is null and assets && %s::text[]"

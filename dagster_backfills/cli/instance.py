@@ -13,8 +13,8 @@ from dagster_backfills.cli.errors import explain
 from dagster_backfills.dagster.cause import reason_of
 from dagster_backfills.dagster.private import next_tick
 from dagster_backfills.errors import NotUsableError
-from dagster_backfills.instance.dagster_home import dagster_environment, stores_in_postgres_here
-from dagster_backfills.instance.launching import CODE_LOCATION
+from dagster_backfills.instance.dagster_home import stores_in_postgres_here
+from dagster_backfills.instance.launching import CODE_LOCATION, open_instance
 from dagster_backfills.postgres.connection import connect
 from dagster_backfills.redact import redact
 
@@ -51,12 +51,6 @@ class InstanceState:
     @property
     def daemon_works(self) -> bool:
         return self.daemon_seconds is not None and abs(self.daemon_seconds) < DAEMON_SILENT_SECONDS
-
-
-def open_instance() -> dg.DagsterInstance:
-    """The instance of this project's environment, for a `with`."""
-    os.environ.update(dagster_environment())
-    return dg.DagsterInstance.get()
 
 
 def read_instance(url: str, ticks: bool = True) -> InstanceState:

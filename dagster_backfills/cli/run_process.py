@@ -16,6 +16,7 @@ from dagster_postgres.utils import DagsterPostgresException
 from sqlalchemy.exc import SQLAlchemyError
 
 from dagster_backfills.cli.child import end_session_of, interrupt_child, start_child
+from dagster_backfills.cli.database import database
 from dagster_backfills.cli.follow import follow_run
 from dagster_backfills.cli.launch import Watch
 from dagster_backfills.cli.output import say
@@ -24,10 +25,7 @@ from dagster_backfills.dagster.private import command_of_run
 from dagster_backfills.engine import audit
 from dagster_backfills.errors import NotUsableError
 from dagster_backfills.identity import system_user, user_tags
-from dagster_backfills.instance.dagster_home import dagster_environment
-from dagster_backfills.instance.launching import CODE_LOCATION, LAUNCHED_BY, create_run
-from dagster_backfills.postgres.connection import connect
-from dagster_backfills.postgres.migrations import require_migrations
+from dagster_backfills.instance.launching import CODE_LOCATION, LAUNCHED_BY, create_run, open_instance
 from dagster_backfills.redact import redact
 from dagster_backfills.state import state_dir
 
@@ -50,31 +48,21 @@ def run_job(
     progress is shown on stderr. Ctrl-C cancels the run: it ends as CANCELED and KeyboardInterrupt goes on.
     Raises UserError for an unknown job or a configuration that the job does not take.
     """
-    os.environ.update(dagster_environment())
-    require_migrations(os.environ["DATABASE_URL"])
-    with dg.DagsterInstance.get() as instance:
-        told = {LAUNCHED_BY: "command line", **user_tags(system_user())}
-        run = create_run(
-            instance, module or CODE_LOCATION, job_name, run_config or {}, {**(tags or {}), **told}
-        )
-        _note_launch(run)
+    with open_instance() as instance:
+        told = {**(tags or {}), LAUNCHED_BY: "command line", **user_tags(system_user())}
+        with database() as conn:
+            run = create_run(instance, module or CODE_LOCATION, job_name, run_config or {}, told)
+            domain = run.tags.get("backfills/domain")
+            domains = [domain] if domain else None
+            audit.record(
+                conn, audit.Entry(system_user(), "launch", run.job_name, domains, "started", [run.run_id])
+            )
         with RunProcess(instance, run) as process:
             if watch is None:
                 follow_run(os.environ["DATABASE_URL"], run.run_id, process.has_ended)
             else:
                 watch(run.run_id, process.has_ended)
             return process.finish()
-
-
-def _note_launch(run: dg.DagsterRun) -> None:
-    """Enter who launched it, before it begins."""
-    domain = run.tags.get("backfills/domain")
-    entry = audit.Entry(
-        system_user(), "launch", run.job_name, [domain] if domain else None, "started", [run.run_id]
-    )
-    with connect(os.environ["DATABASE_URL"]) as conn:
-        audit.record(conn, entry)
-        conn.commit()
 
 
 class RunProcess:
