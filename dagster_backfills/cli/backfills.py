@@ -3,7 +3,6 @@
 Not here: what a verb shows.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,9 +24,10 @@ from dagster_backfills.components.standing import Standing, standings
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.domain_switches import switched_off
 from dagster_backfills.engine.selection import Which
-from dagster_backfills.errors import NotUsableError, UserError
+from dagster_backfills.errors import UserError
 from dagster_backfills.instance.launching import open_instance
 from dagster_backfills.names import the_one
+from dagster_backfills.postgres.embedded import resolve_database_url
 from dagster_backfills.postgres.migrations import require_migrations
 from dagster_backfills.postgres.values import show_every_value
 
@@ -84,10 +84,7 @@ class Declared:
     @cached_property
     def postgres(self) -> PostgresResource:
         """Its database, migrated."""
-        variable = self.backfill.declared.database
-        if variable and not os.environ.get(variable):
-            raise NotUsableError(f"{variable} is not set, which names the database of {self.name}.")
-        postgres = PostgresResource(url=os.environ[variable]) if variable else PostgresResource()
+        postgres = PostgresResource(url=resolve_database_url(self.backfill.declared.database))
         require_migrations(postgres.libpq_url)
         return postgres
 

@@ -7,11 +7,9 @@ from typing import Any, TypeVar
 
 import psycopg
 
-from dagster_backfills.errors import NotUsableError
 from dagster_backfills.postgres.connection import connect
 from dagster_backfills.postgres.embedded import EmbeddedServer, resolve_database_url
 from dagster_backfills.postgres.migrations import require_migrations
-from dagster_backfills.postgres.url import checked_url
 from dagster_backfills.postgres.values import show_every_value
 from dagster_backfills.state import state_dir
 
@@ -58,9 +56,7 @@ def database() -> Iterator[psycopg.Connection[Any]]:
 @contextmanager
 def database_of(variable: str | None) -> Iterator[psycopg.Connection[Any]]:
     """The database that a declaration names, migrated or not; one that it does not name is DATABASE_URL."""
-    if variable is not None and not os.environ.get(variable):
-        raise NotUsableError(f"{variable} is not set, and a declaration names it as its database's URL.")
-    url = checked_url(os.environ[variable], variable) if variable else resolve_database_url()
+    url = resolve_database_url(variable)
     with connect(url, application_name="backfills", connect_timeout=10) as conn:
         yield conn
 

@@ -11,13 +11,11 @@ from dagster_backfills.cli.backfills import Declared, declared_named
 from dagster_backfills.cli.errors import FAILURES
 from dagster_backfills.cli.output import Json, Limit, Wide, print_json, say
 from dagster_backfills.cli.plan import show
-from dagster_backfills.dagster.io_manager import VARIABLES
+from dagster_backfills.dagster.io_manager import engine_settings
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.engine.runner import Runner
 from dagster_backfills.engine.selection import Which
-from dagster_backfills.engine.settings import EngineSettings
 from dagster_backfills.engine.undo import find, preview, undo, undo_identity
-from dagster_backfills.environment import from_environment
 from dagster_backfills.errors import UserError
 from dagster_backfills.identity import system_user
 from dagster_backfills.postgres.migrations import require_migrations
@@ -49,7 +47,7 @@ def undo_(
     backfill = None if re.fullmatch("[0-9a-f-]*", what) else declared_named(what, "undo")
     postgres = backfill.postgres if backfill else PostgresResource()
     require_migrations(postgres.libpq_url)
-    settings = EngineSettings(**from_environment(EngineSettings, VARIABLES))
+    settings = engine_settings()
     with postgres.connect() as conn:
         run = run or (_last_of(conn, backfill) if backfill else what)
         keys = backfill.choose(conn, Which.named, partition) if backfill and partition else partition or []

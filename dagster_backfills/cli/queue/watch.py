@@ -1,10 +1,8 @@
 """What `backfills queue watch` shows. Not here: the other commands."""
 
-import json
 import sys
 from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID
 
 import psycopg
 import typer
@@ -14,10 +12,14 @@ from rich.text import Text
 
 from dagster_backfills.cli.output import console, fitted, json_line
 from dagster_backfills.domains.queue import queue
+from dagster_backfills.domains.queue.notices import job_of
 from dagster_backfills.postgres.values import DistantTime
 
 _REDRAW_SECONDS = 0.5
 _REMEMBERED = 10_000
+# What a line in a pipe has of a job, and of a type of which many have changed, by its name there.
+_JOB = {"id": "id", "status": "status", "progress": "progress_percentage", "message": "progress_message"}
+_TYPE = {name: name for name in ("job_type", "waiting", "scheduled", "processing")}
 
 
 def watch_jobs(conn: psycopg.Connection, *, until_done: bool, limit: int) -> None:
@@ -46,44 +48,18 @@ def _lines(conn: psycopg.Connection, until_done: bool) -> None:
     while not ended:
         # Once no job is active, one more look brings the changes that led to it.
         ended = until_done and not queue.rows(conn, "active_jobs", max_rows=1)
-        # Every login may notify: a notice says only where to look.
-        told = {_job_of(notice.payload) for notice in conn.notifies(timeout=_REDRAW_SECONDS)}
-        found = [line for job_id in told if job_id for line in _job_lines(conn, job_id)]
-        if None in told:
-            found += _queue_lines(conn)
-        for line in found:
+        told = {job_of(notice.payload) for notice in conn.notifies(timeout=_REDRAW_SECONDS)}
+        jobs = [row for job in told if job for row in queue.rows(conn, "one_job", job_id=job)]
+        types = queue.rows(conn, "metrics") if None in told else []
+        found = [*((row, _JOB) for row in jobs), *((row, _TYPE) for row in types)]
+        for row, columns in found:
+            line = {name: row[column] for name, column in columns.items()}
             key = line.get("id") or line.get("job_type")
             if shown.get(key) != line:
                 shown[key] = line
                 typer.echo(json_line(line))
         if len(shown) > _REMEMBERED:
             shown.clear()
-
-
-def _job_of(payload: str) -> UUID | None:
-    """The job that a notice tells of; None where it tells of many, or is anybody's."""
-    try:
-        return UUID(json.loads(payload)["id"])
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return None
-
-
-def _job_lines(conn: psycopg.Connection, job_id: UUID) -> list[dict[str, Any]]:
-    return [
-        {
-            "id": str(job_id),
-            "status": row["status"],
-            "progress": row["progress_percentage"],
-            "message": row["progress_message"],
-        }
-        for row in queue.rows(conn, "one_job", job_id=job_id)
-    ]
-
-
-def _queue_lines(conn: psycopg.Connection) -> list[dict[str, Any]]:
-    """How many jobs of each type wait and are at work."""
-    columns = ("job_type", "waiting", "scheduled", "processing")
-    return [{name: row[name] for name in columns} for row in queue.rows(conn, "metrics")]
 
 
 def table(active: list[dict[str, Any]], metrics: list[dict[str, Any]], width: int) -> Group:
