@@ -142,8 +142,7 @@ def declared_ones(start: Path) -> dict[str, Path]:
             found[read(folder / "defs.yaml").name or folder.name] = folder
         except UserError:
             found[folder.name] = folder
-    off = frozenset() if project_module(start) else switched_off()
-    return {name: folder for name, folder in found.items() if folder.name not in off}
+    return found
 
 
 def names(start: Path) -> list[str]:

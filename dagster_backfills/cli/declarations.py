@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dagster_backfills.cli.backfills import declared_named
+from dagster_backfills.cli.backfills import declared_ones
 from dagster_backfills.cli.database import database, database_of
 from dagster_backfills.cli.errors import USAGE
 from dagster_backfills.cli.output import say
@@ -18,6 +18,7 @@ from dagster_backfills.dagster.catalog import FILE
 from dagster_backfills.engine.table.catalog import read_table
 from dagster_backfills.engine.triggers import SourceTriggers, apply, remove
 from dagster_backfills.errors import UserError
+from dagster_backfills.names import the_one
 from dagster_backfills.postgres.table_names import split_table
 
 
@@ -58,9 +59,7 @@ def check(
 ) -> None:
     """Say for each backfill whether its declaration is right; exit code 2 where one is not."""
     defs, mistakes = project_defs(Path.cwd()), 0
-    folders = [declared_named(name, "check").backfill.folder for name in names or []] or declared_folders(
-        defs
-    )
+    folders = [_folder(name) for name in names or []] or declared_folders(defs)
     if not folders:
         raise UserError(
             f"No backfill is declared in {defs}.", "Write one: backfills new NAME --table schema.table"
@@ -74,6 +73,12 @@ def check(
             say(f"{folder.name}: {error}")
     if mistakes:
         raise typer.Exit(USAGE)
+
+
+def _folder(name: str) -> Path:
+    """The folder of the declaration that is meant. Raises UserError where there is none."""
+    there = declared_ones(Path.cwd())
+    return there[the_one(name, dict.fromkeys(there), "backfill")]
 
 
 def look(folder: Path) -> str:
@@ -96,7 +101,7 @@ def triggers(
     """Print the DDL of the triggers that `stale_when` asks for; with --apply or --remove, run it."""
     if apply_ and remove_:
         raise UserError("--apply and --remove exclude each other.", "Give one of them.")
-    backfill = declared_named(name, "trigger").backfill
+    backfill = declared(_folder(name))
     wanted = [SourceTriggers(table) for table in backfill.watched()]
     if not wanted:
         raise UserError(
