@@ -85,7 +85,7 @@ def read_ticks(instance: dg.DagsterInstance, now: datetime) -> list[Tick]:
     """Every schedule and sensor of the code location, schedules first."""
     repository = _repository()
     states = _states(instance)
-    kinds = {"schedule": repository.schedule_defs, "sensor": repository.sensor_defs}
+    kinds: dict[str, Any] = {"schedule": repository.schedule_defs, "sensor": repository.sensor_defs}
     found = [
         _tick(instance, kind, each, states.get(each.name), now)
         for kind, definitions in kinds.items()

@@ -135,12 +135,12 @@ def _as_json(each: Standing) -> dict[str, object]:
 
 def _print(found: Sequence[Standing], limit: int | None, wide: bool) -> None:
     """One line a partition. Without names, or stale ones, there is no column for them."""
-    more = list(found[0].more)
+    more, optional = list(found[0].more), ("name", "stale since")
     headers = ["partition", "name", "state", "stale since", *(column.replace("_", " ") for column in more)]
     rows = [
         [each.partition or "all of it", each.name, str(each), each.stale_since, *map(each.more.get, more)]
         for each in found
     ]
-    empty = {at for at in (1, 3) if not any(row[at] for row in rows)}
-    headers, *rows = ([v for at, v in enumerate(row) if at not in empty] for row in [headers, *rows])
-    print_table(headers, rows, limit=limit, ids=["partition"], wide=wide)
+    columns = [each for each in zip(headers, *rows, strict=True) if each[0] not in optional or any(each[1:])]
+    headers_left, *rows_left = zip(*columns, strict=True)
+    print_table(headers_left, rows_left, limit=limit, ids=["partition"], wide=wide)
