@@ -5,20 +5,15 @@ from typing import Annotated, Any
 
 import typer
 
-from dagster_backfills.cli.domain_runs import database
-from dagster_backfills.cli.output import print_json, print_table, say
+from dagster_backfills.cli.database import database
+from dagster_backfills.cli.output import Json, print_json, print_table, say
 from dagster_backfills.engine.audit import latest
 
-app = typer.Typer()
 
-
-@app.command()
 def audit(
     who: Annotated[str | None, typer.Option(help="Only what this user asked for.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many, at most.")] = 20,
-    json: Annotated[
-        bool, typer.Option("--json", help="Print JSON on stdout and nothing else there.")
-    ] = False,
+    json: Json = False,
 ) -> None:
     """Who launched, undid, paused or changed what, and who was refused it."""
     with database() as conn:

@@ -3,7 +3,6 @@
 Not here: what a verb shows.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,25 +14,20 @@ import dagster as dg
 import psycopg
 import typer
 
-from dagster_backfills.cli.domain_runs import launch
-from dagster_backfills.cli.launch import CODE_LOCATION
+from dagster_backfills.cli.launch import launch
 from dagster_backfills.cli.scoring.days import Scoring
 from dagster_backfills.components.building import Backfill
-from dagster_backfills.components.loading import (
-    declared,
-    declared_folders,
-    project_defs,
-    project_module,
-)
+from dagster_backfills.components.loading import declared, declared_folders, project_defs, project_module
 from dagster_backfills.components.planning import explain_unit, plan_backfill
 from dagster_backfills.components.postgres_backfill import read
 from dagster_backfills.components.standing import Standing, standings
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.domain_switches import switched_off
 from dagster_backfills.engine.selection import Which
-from dagster_backfills.errors import NotUsableError, UserError
-from dagster_backfills.instance.dagster_home import dagster_environment
+from dagster_backfills.errors import UserError
+from dagster_backfills.instance.launching import open_instance
 from dagster_backfills.names import the_one
+from dagster_backfills.postgres.embedded import resolve_database_url
 from dagster_backfills.postgres.migrations import require_migrations
 from dagster_backfills.postgres.values import show_every_value
 
@@ -92,10 +86,7 @@ class Declared:
     @cached_property
     def postgres(self) -> PostgresResource:
         """Its database, migrated."""
-        variable = self.backfill.declared.database
-        if variable and not os.environ.get(variable):
-            raise NotUsableError(f"{variable} is not set, which names the database of {self.name}.")
-        postgres = PostgresResource(url=os.environ[variable]) if variable else PostgresResource()
+        postgres = PostgresResource(url=resolve_database_url(self.backfill.declared.database))
         require_migrations(postgres.libpq_url)
         return postgres
 
@@ -120,10 +111,8 @@ class Declared:
 
     def launch(self, which: Which, keys: Sequence[str]) -> list[tuple[str, int]]:
         """Run its job; the run's id and the exit code."""
-        module = project_module(Path.cwd()) or CODE_LOCATION
-        return [
-            launch(self.backfill.job.name, {"which": which.value, "partitions": list(keys)}, module=module)
-        ]
+        config = {"which": which.value, "partitions": list(keys)}
+        return [launch(self.job, config, module=project_module(Path.cwd()) or "")]
 
     def plan(self, which: Which, keys: Sequence[str], log: Any) -> "Report":
         with self._instance() as instance:
@@ -140,8 +129,7 @@ class Declared:
         if self.backfill.declared.missing or self.backfill.declared.due:
             yield None
             return
-        os.environ.update(dagster_environment())
-        with dg.DagsterInstance.get() as instance:
+        with open_instance() as instance:
             yield instance
 
 
@@ -156,8 +144,7 @@ def declared_ones(start: Path) -> dict[str, Path]:
             found[read(folder / "defs.yaml").name or folder.name] = folder
         except UserError:
             found[folder.name] = folder
-    off = frozenset() if project_module(start) else switched_off()
-    return {name: folder for name, folder in found.items() if folder.name not in off}
+    return found
 
 
 def names(start: Path) -> list[str]:

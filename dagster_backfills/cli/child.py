@@ -12,11 +12,7 @@ from typing import Any
 def start_child(command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
     """Start `command` with an empty stdin, open to SIGINT whatever this process does about it."""
     return subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,
-        preexec_fn=_listen_to_interrupts,
-        **options,
+        command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=_listen_to_interrupts, **options
     )
 
 

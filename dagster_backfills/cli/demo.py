@@ -1,51 +1,24 @@
 """`backfills demo`: everything on sample data, from an empty database to backfills that have run, in one command."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
 from importlib import import_module
-from typing import Annotated, Any
+from typing import Annotated
 
-import psycopg
 import typer
 
-from dagster_backfills.cli.domain_runs import database, launch
+from dagster_backfills.cli.database import database, running_postgres
 from dagster_backfills.cli.errors import FAILURES, OK
+from dagster_backfills.cli.launch import launch
 from dagster_backfills.cli.output import say
 from dagster_backfills.cli.run import run_
 from dagster_backfills.cli.status import status
-from dagster_backfills.cli.up import Verbose, require_free, run_dagster, running_postgres
+from dagster_backfills.cli.up import Verbose, require_free, run_dagster
 from dagster_backfills.domain_switches import VARIABLE, require_libraries
 from dagster_backfills.engine.selection import Which
 from dagster_backfills.instance.dagster_home import dagster_environment
 from dagster_backfills.postgres.migrations import apply_migrations
-
-app = typer.Typer()
-
-
-@dataclass(frozen=True)
-class Demonstration:
-    """One domain's part: the module with its sample data, and its runs as the command line does them, one by one."""
-
-    domain: str
-    runs: Sequence[Callable[[], object]]
-
-    @property
-    def sample(self) -> str:
-        return f"dagster_backfills.samples.{self.domain}"
-
-
-def _training() -> None:
-    run_("training_completions", yes=True)
-
-
-def _progress() -> None:
-    # All of them: what triggers have kept right is reported to Dagster too.
-    run_("progress_stats", which=Which.all, yes=True)
-
-
-def _scoring() -> None:
-    run_("scoring", yes=True)
 
 
 def _kintell() -> None:
@@ -63,23 +36,17 @@ def _kintell() -> None:
     start(str(demo_file()))
 
 
-def _job(name: str, config: Mapping[str, Any] | None = None) -> Callable[[], None]:
-    def run() -> None:
-        raise typer.Exit(launch(name, config)[1])
-
-    return run
-
-
-DEMONSTRATIONS = [
-    Demonstration("training", [_training]),
-    Demonstration("progress", [_progress]),
-    Demonstration("scoring", [_scoring]),
-    Demonstration("kintell", [_kintell, _job("refresh_daily_session_summary")]),
-    Demonstration("queue", [_job("drain_background_jobs", {"idle_seconds": 1})]),
-]
+# The runs of each domain as the command line does them, one by one, on the sample data of `samples/`.
+DEMONSTRATIONS: dict[str, list[Callable[[], object]]] = {
+    "training": [partial(run_, "training_completions", yes=True)],
+    # All of them: what triggers have kept right is reported to Dagster too.
+    "progress": [partial(run_, "progress_stats", which=Which.all, yes=True)],
+    "scoring": [partial(run_, "scoring", yes=True)],
+    "kintell": [_kintell, partial(launch, "refresh_daily_session_summary")],
+    "queue": [partial(launch, "drain_background_jobs", {"idle_seconds": 1})],
+}
 
 
-@app.command()
 def demo(
     serve: Annotated[bool, typer.Option("--serve", help="Then start the Dagster UI on this data.")] = False,
     port: Annotated[int, typer.Option(help="Port of the UI.")] = 3000,
@@ -95,8 +62,13 @@ def demo(
         os.environ.update(dagster_environment())
         for migration in apply_migrations(os.environ["DATABASE_URL"]):
             say(f"Applied migration {migration}.")
-        codes = [code for each in DEMONSTRATIONS for code in _demonstrate(each)]
-        codes += [_code_of(_job(name)) for name in ("observe_sources", "report_job_history")]
+        codes = []
+        for domain, runs in DEMONSTRATIONS.items():
+            say("", f"— {domain} —")
+            with database() as conn:
+                say(import_module(f"dagster_backfills.samples.{domain}").load_demo(conn))
+            codes += [_code_of(run) for run in runs]
+        codes += [_code_of(partial(launch, name)) for name in ("observe_sources", "report_job_history")]
         say("")
         status()
         say("", "See more: backfills status progress_stats · backfills failures · backfills up")
@@ -106,21 +78,10 @@ def demo(
     raise typer.Exit(max((code for code in codes if code != FAILURES), default=OK))
 
 
-def _demonstrate(each: Demonstration) -> list[int]:
-    say("", f"— {each.domain} —")
-    with database() as conn:
-        say(_load(conn, each.sample))
-    return [_code_of(run) for run in each.runs]
-
-
 def _code_of(run: Callable[[], object]) -> int:
+    """The exit code of a command, or of a run that was launched."""
     try:
-        run()
-    except typer.Exit as ended:
-        return ended.exit_code
-    return OK
-
-
-def _load(conn: psycopg.Connection, module: str) -> str:
-    """Load a domain's sample data; what is there already is left as it is."""
-    return import_module(module).load_demo(conn)
+        ended = run()
+    except typer.Exit as left:
+        return left.exit_code
+    return ended[1] if isinstance(ended, tuple) else OK

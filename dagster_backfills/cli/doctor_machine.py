@@ -9,7 +9,6 @@ from pathlib import Path
 
 from dagster_backfills.cli.finding import Check, Finding
 from dagster_backfills.domain_switches import VARIABLE, lacking, switched_on
-from dagster_backfills.errors import UserError
 from dagster_backfills.state import project_file, state_dir
 
 _OLDEST, _NEWEST = (3, 11), (3, 13)
@@ -129,15 +128,11 @@ def inbox() -> Iterator[Finding]:
     from dagster_backfills.defs.kintell.resources import KintellSettings
     from dagster_backfills.domains.kintell.file.inbox import list_inbox
 
-    try:
-        url = KintellSettings().inbox_url
-        if not url:
-            yield Finding.ok("inbox", "KINTELL_INBOX is not set: imports are started by hand.")
-            return
-        found = list_inbox(url)
-    except UserError as error:
-        yield Finding.error("inbox", error.message, error.hint)
+    url = KintellSettings().inbox_url
+    if not url:
+        yield Finding.ok("inbox", "KINTELL_INBOX is not set: imports are started by hand.")
         return
+    found = list_inbox(url)
     for problem in found.problems:
         yield Finding.warning("inbox", f"Not imported: {problem}", "Rename the file, or take it away.")
     if not found.problems:
@@ -147,13 +142,9 @@ def inbox() -> Iterator[Finding]:
 def notifications() -> Iterator[Finding]:
     from dagster_backfills.defs.operations.channels import channels_from
 
-    try:
-        names = [channel.name for channel in channels_from(os.environ)]
-    except UserError as error:
-        yield Finding.error("notifications", error.message, error.hint)
-    else:
-        told = f"Failures are told by {' and '.join(names)}." if names else "Nobody is told of failures."
-        yield Finding.ok("notifications", told)
+    names = [channel.name for channel in channels_from(os.environ)]
+    told = f"Failures are told by {' and '.join(names)}." if names else "Nobody is told of failures."
+    yield Finding.ok("notifications", told)
 
 
 CHECKS: list[Check] = [python, dagster_version, state_folder, dagster_home, domains]

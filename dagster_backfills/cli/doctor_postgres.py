@@ -21,8 +21,8 @@ from dagster_backfills.state import state_dir
 
 Connection = psycopg.Connection[Any]
 
+_STATEMENTS = load_statements(Path(__file__).with_name("doctor.sql"))
 _OLDEST, _NEWEST = 15, 18
-_CONNECT_SECONDS = 5
 # Six runs with a connection or two each, the UI, the daemon and its code server with their pools, and a person.
 _NEEDED_CONNECTIONS = 40
 _SKEW_SECONDS = 2.0
@@ -35,48 +35,38 @@ def database_url() -> tuple[str, list[Finding]]:
     if given:
         return given, []
     server = EmbeddedServer(state_dir())
-    (finding,) = found_by(lambda: [_embedded(server)], "postgres")
-    return ("", [finding]) if finding.level.value == "error" else (server.url(), [])
+    problems = found_by(lambda: _not_running(server), "postgres")
+    return "" if problems else server.url(), problems
 
 
-def _embedded(server: EmbeddedServer) -> Finding:
-    if server.is_running():
-        return Finding.ok("postgres", "The embedded server runs.")
-    what = "is not running" if server.data.exists() else "has not been made yet"
-    advice = "Start it: backfills up. Or set DATABASE_URL."
-    return Finding.error("postgres", f"The embedded server in {server.home} {what}.", advice)
+def _not_running(server: EmbeddedServer) -> Iterator[Finding]:
+    if not server.is_running():
+        what = "is not running" if server.data.exists() else "has not been made yet"
+        advice = "Start it: backfills up. Or set DATABASE_URL."
+        yield Finding.error("postgres", f"The embedded server in {server.home} {what}.", advice)
 
 
 def examine(url: str) -> list[Finding]:
     """Every check of the database; one finding where it can't be reached."""
     try:
-        conn = connect(
-            url, autocommit=True, connect_timeout=_CONNECT_SECONDS, application_name="backfills doctor"
-        )
+        conn = connect(url, autocommit=True, connect_timeout=5, application_name="backfills doctor")
     except (psycopg.Error, UserError) as error:
         _, message, hint = explain(error)
         return [Finding.error("postgres", message, hint)]
     with conn:
         checks: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
-            ("postgres", lambda: server(_row(conn, "server"))),
+            ("postgres", lambda: server(*_ask(conn, "server"))),
             ("session", lambda: session(conn)),
             ("migrations", lambda: migrations(url)),
             ("row security", lambda: row_security(conn)),
-            ("connections", lambda: connections(**_row(conn, "connections"))),
+            ("connections", lambda: connections(_ask(conn, "connections")[0]["available"])),
             ("clock", lambda: clock(conn)),
         ]
         return [finding for name, check in checks for finding in found_by(check, name)]
 
 
-_STATEMENTS = load_statements(Path(__file__).with_name("doctor.sql"))
-
-
-def _row(conn: Connection, name: str) -> dict[str, Any]:
-    return conn.cursor(row_factory=dict_row).execute(_STATEMENTS[name], {}).fetchone() or {}
-
-
-def _column(conn: Connection, name: str) -> list[Any]:
-    return [row[0] for row in conn.execute(_STATEMENTS[name], {}).fetchall()]
+def _ask(conn: Connection, name: str) -> list[dict[str, Any]]:
+    return conn.cursor(row_factory=dict_row).execute(_STATEMENTS[name], {}).fetchall()
 
 
 def server(row: dict[str, Any]) -> Iterator[Finding]:
@@ -97,8 +87,7 @@ def server(row: dict[str, Any]) -> Iterator[Finding]:
 def session(conn: Connection) -> Iterator[Finding]:
     """Poolers that keep no session are an error of connecting."""
     between = "A pooler stands between, and keeps sessions." if is_pooled(conn) else "Nobody stands between."
-    (replication_role,) = _column(conn, "replication_role")
-    if replication_role == "replica":
+    if _ask(conn, "replication_role") == [{"replication_role": "replica"}]:
         found = "session_replication_role is replica: no trigger runs, no foreign key is checked."
         yield Finding.error("session", found, f"alter role {conn.info.user} reset session_replication_role")
     else:
@@ -119,7 +108,7 @@ def migrations(url: str) -> Iterator[Finding]:
 
 def row_security(conn: Connection) -> Iterator[Finding]:
     """Tables with policies that apply to this role: reading one ends in an error, which it is better to know before."""
-    hiding = _column(conn, "row_security")
+    hiding = [row["hiding"] for row in _ask(conn, "row_security")]
     if hiding:
         error = rows_hidden(", ".join(hiding), conn.info.user)
         yield Finding.error("row security", error.message, error.hint)
@@ -140,8 +129,8 @@ def connections(available: int) -> Iterator[Finding]:
 
 def clock(conn: Connection) -> Iterator[Finding]:
     before = time.time()
-    (theirs,) = _column(conn, "clock")
-    yield clocks(theirs, before, time.time())
+    (answer,) = _ask(conn, "clock")
+    yield clocks(answer["seconds"], before, time.time())
 
 
 def clocks(theirs: float, before: float, after: float) -> Finding:

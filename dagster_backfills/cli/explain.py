@@ -11,10 +11,7 @@ from dagster_backfills.cli.output import Json, print_fields, print_json, print_t
 from dagster_backfills.engine.explain import Explained, Explanation
 from dagster_backfills.errors import UserError
 
-app = typer.Typer()
 
-
-@app.command("explain")
 def explain_(
     name: Name,
     unit: Annotated[str, typer.Argument(help="A unit (a member, a user) or a partition.")],
@@ -26,7 +23,7 @@ def explain_(
     """What a unit's row is and would be now, which runs changed it and what stood before, what is stale or failed."""
     backfill = named(name, "explain")
     if not isinstance(backfill, Declared):
-        from dagster_backfills.cli.scoring.explain import explain_member  # it computes, with pandas
+        from dagster_backfills.cli.scoring.commands import explain_member  # it computes, with pandas
 
         explain_member(unit, date, json)
         return

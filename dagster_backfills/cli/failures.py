@@ -8,11 +8,10 @@ import typer
 from psycopg.rows import dict_row
 
 from dagster_backfills.cli.backfills import named, the_name
-from dagster_backfills.cli.domain_runs import glance
+from dagster_backfills.cli.database import glance
 from dagster_backfills.cli.output import Json, Limit, Wide, print_json, print_table, say
 from dagster_backfills.redact import redact
 
-app = typer.Typer()
 _LEDGER = """
 select
     partition, unit, message, attempts, last_seen, asset, resolved_at, first_seen, error_class, sqlstate, run_id
@@ -39,7 +38,6 @@ _HIDDEN = ("first_seen", "error_class", "sqlstate", "run_id")
 _MENDED_BY = {"kintell": "backfills kintell replay JOB", "queue": "backfills queue retry ID"}
 
 
-@app.command()
 def failures(
     name: Annotated[
         str,
@@ -64,13 +62,10 @@ def failures(
         say(f"Nothing of {found} has failed." if found else "Nothing has failed.")
         return
     columns = [each for each in entries[0] if each not in _HIDDEN and (resolved or each != "resolved_at")]
-    rows = [[_told(column, each[column]) for column in columns] for each in entries]
+    told = [each | {"message": each["message"] and redact(each["message"])} for each in entries]
+    rows = [[each[column] for column in columns] for each in told]
     headers = [column.replace("_", " ") for column in columns]
     print_table(headers, rows, limit=limit, ids=["job", "partition", "unit"], wide=wide)
     if not resolved:
         again = _MENDED_BY.get(found) or f"backfills run {found or 'NAME'} --which failed"
         say(f"To try again, once the cause is mended: {again}")
-
-
-def _told(column: str, value: Any) -> Any:
-    return redact(value) if column == "message" and value else value

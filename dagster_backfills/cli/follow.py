@@ -7,16 +7,17 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import psycopg
 from psycopg.rows import namedtuple_row
 from rich.cells import cell_len, set_cell_size
 from rich.progress import BarColumn, Progress, TextColumn
 
+from dagster_backfills.cli.database import looks
 from dagster_backfills.cli.output import console, duration, say
-from dagster_backfills.postgres.connection import connect
 
 _BAR = 8
 _SHORTEST = 6  # of a name that is cut off
@@ -99,42 +100,21 @@ def follow_run(
 
     A database that is away for a moment is waited for: the run does the same.
     """
-    show: _Bars | _Lines = _Bars() if sys.stderr.isatty() else _Lines(line_every)
-    reader = _Reader(url, run_id, read)
     parts: list[PartProgress] = []
-    with show:
-        last = False
+    last = False
+    show: _Bars | _Lines = _Bars() if sys.stderr.isatty() else _Lines(line_every)
+    with show, closing(looks(url, lambda conn: read(conn, run_id))) as seen:
         while not last:
             last = ended()
-            parts = reader.read() or parts
-            show.update(parts, last)
+            found = next(seen)
+            parts = found if isinstance(found, list) and found else parts
+            show.show(parts, last)
             if not last:
                 time.sleep(poll)
-    reader.close()
     return parts
 
 
-class _Reader:
-    def __init__(self, url: str, run_id: str, read: Read) -> None:
-        self._url, self._run_id, self._read = url, run_id, read
-        self._conn: psycopg.Connection[Any] | None = None
-
-    def read(self) -> list[PartProgress]:
-        try:
-            if self._conn is None:
-                self._conn = connect(self._url, autocommit=True, connect_timeout=5)
-            return self._read(self._conn, self._run_id)
-        except psycopg.OperationalError:
-            self.close()
-            return []
-
-    def close(self) -> None:
-        if self._conn is not None:
-            self._conn.close()
-            self._conn = None
-
-
-class _Lines:
+class _Lines(AbstractContextManager["_Lines"]):
     """One line a part, when it has changed and the last is some seconds old; one at the end in any case."""
 
     def __init__(self, every: float) -> None:
@@ -142,13 +122,10 @@ class _Lines:
         self._width = int(os.environ.get("COLUMNS") or 0) or 1_000  # of a pipe that says none
         self._said: list[str] = []
 
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(self, *error: object) -> None:
-        pass
+        """All of it is said."""
 
-    def update(self, parts: list[PartProgress], last: bool) -> None:
+    def show(self, parts: list[PartProgress], last: bool) -> None:
         if not last and time.monotonic() < self._next:
             return
         lines = [part.line(self._width) for part in parts]
@@ -157,36 +134,28 @@ class _Lines:
             self._said, self._next = lines, time.monotonic() + self._every
 
 
-class _Bars:
+class _Bars(Progress):
     """One line a part: name, bar, words. The words stay whole: bar, name and elapsed time share what they leave."""
 
     def __init__(self) -> None:
-        self._console = console(stderr=True)
-        columns = [
-            TextColumn("{task.description}"), BarColumn(_BAR), TextColumn("{task.fields[state]}", markup=False)
-        ]  # fmt: skip
-        self._progress = Progress(*columns, console=self._console)
-        self._tasks: dict[str, Any] = {}
+        words = TextColumn("{task.fields[state]}", markup=False)
+        super().__init__(
+            TextColumn("{task.description}"), BarColumn(_BAR), words, console=console(stderr=True)
+        )
+        self._waiting: Any = self.add_task("starting", total=None, state="")
+        self._shown: dict[str, Any] = {}
 
-    def __enter__(self) -> Self:
-        self._progress.__enter__()
-        self._waiting: Any = self._progress.add_task("starting", total=None, state="")
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._progress.__exit__(*error)
-
-    def update(self, parts: list[PartProgress], last: bool) -> None:
+    def show(self, parts: list[PartProgress], last: bool) -> None:
         if (parts or last) and self._waiting is not None:
-            self._progress.remove_task(self._waiting)
+            self.remove_task(self._waiting)
             self._waiting = None
         words = max((cell_len(part.words) for part in parts), default=0)
-        room = max(0, self._console.width - words - _BAR - 2)
+        room = max(0, self.console.width - words - _BAR - 2)
         for part in parts:
-            if part.key not in self._tasks:
-                self._tasks[part.key] = self._progress.add_task("", total=None, state="")
-            self._progress.update(
-                self._tasks[part.key],
+            if part.key not in self._shown:
+                self._shown[part.key] = self.add_task("", total=None, state="")
+            self.update(
+                self._shown[part.key],
                 total=part.total,
                 completed=part.done,
                 description=cut(part.name, room) if room >= _SHORTEST else "",

@@ -10,10 +10,11 @@ from typing import Any
 import dagster as dg
 
 from dagster_backfills.cli.errors import explain
+from dagster_backfills.dagster.cause import reason_of
 from dagster_backfills.dagster.private import next_tick
 from dagster_backfills.errors import NotUsableError
-from dagster_backfills.instance.dagster_home import dagster_environment, stores_in_postgres_here
-from dagster_backfills.instance.launching import CODE_LOCATION
+from dagster_backfills.instance.dagster_home import stores_in_postgres_here
+from dagster_backfills.instance.launching import CODE_LOCATION, open_instance
 from dagster_backfills.postgres.connection import connect
 from dagster_backfills.redact import redact
 
@@ -56,15 +57,15 @@ def read_instance(url: str, ticks: bool = True) -> InstanceState:
     """The state of the instance whose data is in `url`. Creates nothing, and never raises: see `problem`."""
     try:
         require_instance(url)
-        os.environ.update(dagster_environment())
-        with dg.DagsterInstance.get() as instance:
+        with open_instance() as instance:
             now = datetime.now(UTC)
-            heard = latest_heartbeat(instance)
+            stamps = [beat.timestamp for beat in instance.get_daemon_heartbeats().values()]
+            heard = datetime.fromtimestamp(max(stamps), UTC) if stamps else None
             return InstanceState(
                 daemon_heartbeat=heard,
                 daemon_seconds=(now - heard).total_seconds() if heard else None,
-                runs_queued=_count(instance, [dg.DagsterRunStatus.QUEUED]),
-                runs_started=_count(instance, [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]),
+                runs_queued=_count(instance, dg.DagsterRunStatus.QUEUED),
+                runs_started=_count(instance, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED),
                 ticks=read_ticks(instance, now) if ticks else [],
             )
     except Exception as error:  # whatever is wrong with Dagster, the page on the data is still worth having
@@ -80,20 +81,16 @@ def require_instance(url: str) -> None:
             raise NotUsableError(NOT_YET, "Start it: backfills up")
 
 
-def latest_heartbeat(instance: dg.DagsterInstance) -> datetime | None:
-    """When any of the daemon's parts was last heard of."""
-    stamps = [beat.timestamp for beat in instance.get_daemon_heartbeats().values()]
-    return datetime.fromtimestamp(max(stamps), UTC) if stamps else None
-
-
 def read_ticks(instance: dg.DagsterInstance, now: datetime) -> list[Tick]:
     """Every schedule and sensor of the code location, schedules first."""
     repository = _repository()
     states = _states(instance)
+    kinds: dict[str, Any] = {"schedule": repository.schedule_defs, "sensor": repository.sensor_defs}
     found = [
-        _tick(instance, "schedule", each, states.get(each.name), now) for each in repository.schedule_defs
+        _tick(instance, kind, each, states.get(each.name), now)
+        for kind, definitions in kinds.items()
+        for each in definitions
     ]
-    found += [_tick(instance, "sensor", each, states.get(each.name), now) for each in repository.sensor_defs]
     return sorted(found, key=lambda tick: (tick.kind, tick.next is None, tick.next or now, tick.name))
 
 
@@ -104,13 +101,6 @@ def _repository() -> dg.RepositoryDefinition:
     with warnings.catch_warnings():  # Dagster's own, about what is in beta
         warnings.simplefilter("ignore")
         return defs().get_repository_def()
-
-
-def asset_names() -> set[str]:
-    """The assets of the code location, as `schema/table`."""
-    with warnings.catch_warnings():  # Dagster's own, about what is in beta
-        warnings.simplefilter("ignore")
-        return {key.to_user_string() for key in _repository().asset_graph.get_all_asset_keys()}
 
 
 def _states(instance: dg.DagsterInstance) -> dict[str, Any]:
@@ -142,12 +132,9 @@ def _tick(instance: dg.DagsterInstance, kind: str, definition: Any, state: Any, 
 
 def _said(tick: Any) -> str:
     if tick.error:
-        error = tick.error
-        while error.cause is not None:
-            error = error.cause
-        return redact(" ".join(error.message.split()))
+        return redact(" ".join(reason_of(tick.error).split()))
     return tick.skip_reason or ""
 
 
-def _count(instance: dg.DagsterInstance, statuses: list[Any]) -> int:
-    return instance.get_runs_count(dg.RunsFilter(statuses=statuses))
+def _count(instance: dg.DagsterInstance, *statuses: dg.DagsterRunStatus) -> int:
+    return instance.get_runs_count(dg.RunsFilter(statuses=list(statuses)))

@@ -5,16 +5,13 @@ from typing import Annotated
 import typer
 
 from dagster_backfills.cli.errors import FAILURES
-from dagster_backfills.cli.output import print_json, print_table, say
+from dagster_backfills.cli.output import Json, print_json, print_table, say
 from dagster_backfills.domain_switches import VARIABLE, switched_off, switched_on
 from dagster_backfills.instance.dagster_home import dagster_database_url, stores_in_postgres_here
 from dagster_backfills.postgres.embedded import resolve_database_url
 from dagster_backfills.postgres.migrations import apply_migrations, apply_roles, migration_state
 
-app = typer.Typer()
 
-
-@app.command()
 def migrate(
     status: Annotated[
         bool,
@@ -24,7 +21,7 @@ def migrate(
         bool,
         typer.Option("--roles", help="Then apply sql/roles.sql: who may do what. Needs an administrator."),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    json: Json = False,
 ) -> None:
     """Apply the migrations that the database lacks. Doing it again, or twice at once, does no harm."""
     url = resolve_database_url()
@@ -35,7 +32,7 @@ def migrate(
     if roles and not status:
         apply_roles(url)
     state = migration_state(url)
-    if as_json:
+    if json:
         print_json(
             {
                 "applied_now": applied,

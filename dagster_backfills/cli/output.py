@@ -107,7 +107,7 @@ def fitted(
     numeric = [bool(cells) and all(_is_number(cell) for cell in column[1:]) for column in columns]
     ided = [header in ids for header in headers]
     firm = [
-        number or one or _are_times(column[1:])
+        number or one or all(map(_TIME.fullmatch, column[1:]))
         for number, one, column in zip(numeric, ided, columns, strict=True)
     ]
     widths = _widths([max(map(cell_len, column)) for column in columns], firm, ided, width)
@@ -195,10 +195,6 @@ def _cell(value: Any) -> str:
             return known.isoformat(sep=" ", timespec="seconds")
         return f"{value.astimezone(UTC):%Y-%m-%d %H:%M}"
     return str(value)
-
-
-def _are_times(cells: Sequence[str]) -> bool:
-    return all(_TIME.fullmatch(cell) for cell in cells)
 
 
 def _is_number(cell: str) -> bool:

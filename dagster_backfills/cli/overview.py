@@ -1,22 +1,23 @@
-"""`backfills list`: one line a backfill, how many partitions it has and how many of them are in which state."""
+"""`backfills list` and `backfills status NAME`: how backfills stand, one line each, and how one's partitions do."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import psycopg
-import typer
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from dagster_backfills.cli.backfills import Declared, declared_ones, names
-from dagster_backfills.cli.domain_runs import glance
+from dagster_backfills.cli.backfills import Declared, Named, declared_ones, names
+from dagster_backfills.cli.database import glance
 from dagster_backfills.cli.errors import explain
-from dagster_backfills.cli.output import Json, Wide, print_json, print_table
+from dagster_backfills.cli.output import Json, Wide, print_json, print_table, say
 from dagster_backfills.components.loading import declared
+from dagster_backfills.components.standing import Standing, next_of
+from dagster_backfills.names import fold, the_one
 from dagster_backfills.redact import redact
 
-app = typer.Typer()
 # Each domain that is no declaration has a view of this name and with these columns in its schema.
 _SCHEMAS = {"scoring": "scoring", "kintell": "kintell", "queue": "jobs"}
 _VIEW = "select of_what, units, up_to_date, missing, stale, failed, oldest_stale from {view}"
@@ -79,7 +80,6 @@ def rows(found: list[Overview]) -> tuple[list[str], list[list[Any]]]:
     return HEADERS[:columns], [list(asdict(each).values())[:columns] for each in found]
 
 
-@app.command("list")
 def list_(wide: Wide = False, json: Json = False) -> None:
     """Every backfill, and how many of its units are up to date, missing, stale and failed."""
     with glance() as conn:
@@ -88,3 +88,59 @@ def list_(wide: Wide = False, json: Json = False) -> None:
         print_json([asdict(each) for each in found])
     else:
         print_table(*rows(found), ids=["backfill"], wide=wide)
+
+
+def show_partitions(
+    backfill: Named, text: str, needed: bool, failed: bool, limit: int | None, wide: bool, json: bool
+) -> None:
+    """The partitions, or those that a filter leaves, the newest first."""
+    with backfill.connect() as conn:
+        every = backfill.standings(conn)
+    found = [each for each in reversed(every) if fold(text) in fold(_words(each))]
+    if text and not found:
+        the_one(text, {each.partition: each.name for each in every}, "partition")
+    found = [each for each in found if (each.needs_backfill or not needed) and (each.failed or not failed)]
+    if json:
+        print_json([_as_json(each) for each in found[:limit]])
+        return
+    if found:
+        _print(found, limit, wide)
+    say(summary(backfill.name, every))
+
+
+def summary(name: str, found: Sequence[Standing]) -> str:
+    """How many there are, how many need a backfill and why, and which is the next."""
+    needed = next_of(list(found))
+    said = f"{name}: {len(found):,} partitions, {len(needed):,} need a backfill"
+    if not needed:
+        return f"{said}."
+    missing, stale = sum(each.missing for each in found), sum(bool(each.stale_since) for each in found)
+    failed = sum(bool(each.failed) for each in found)
+    named = f" ({needed[0].name})" if needed[0].name else ""
+    return (
+        f"{said}: {missing:,} missing, {stale:,} stale, {failed:,} failed. "
+        f"Next: {needed[0].partition or 'all of it'}{named}"
+    )
+
+
+def _words(each: Standing) -> str:
+    return " ".join([each.partition, each.name or "", *(v for v in each.more.values() if isinstance(v, str))])
+
+
+def _as_json(each: Standing) -> dict[str, object]:
+    """All that is known of one, flat."""
+    said = asdict(each)
+    return {**said.pop("more"), **said, "needs_backfill": each.needs_backfill, "state": str(each)}
+
+
+def _print(found: Sequence[Standing], limit: int | None, wide: bool) -> None:
+    """One line a partition. Without names, or stale ones, there is no column for them."""
+    more, optional = list(found[0].more), ("name", "stale since")
+    headers = ["partition", "name", "state", "stale since", *(column.replace("_", " ") for column in more)]
+    rows = [
+        [each.partition or "all of it", each.name, str(each), each.stale_since, *map(each.more.get, more)]
+        for each in found
+    ]
+    columns = [each for each in zip(headers, *rows, strict=True) if each[0] not in optional or any(each[1:])]
+    headers_left, *rows_left = zip(*columns, strict=True)
+    print_table(headers_left, rows_left, limit=limit, ids=["partition"], wide=wide)

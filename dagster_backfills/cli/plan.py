@@ -11,10 +11,7 @@ from dagster_backfills.cli.output import Json, Limit, Wide, duration, print_json
 from dagster_backfills.dagster.plan_report import COUNTED, by_partition, by_table, examples, failures
 from dagster_backfills.engine.plan import Report
 
-app = typer.Typer()
 
-
-@app.command()
 def plan(
     name: Name,
     partition: Partitions = None,

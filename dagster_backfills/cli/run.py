@@ -10,18 +10,16 @@ from psycopg.rows import dict_row
 from dagster_backfills.cli.backfills import Declared, Name, Named, Partitions, Whiches, named, which_of
 from dagster_backfills.cli.errors import FAILURES, OK
 from dagster_backfills.cli.output import Json, Yes, confirm, print_json, print_table, say
-from dagster_backfills.cli.partitions import summary
+from dagster_backfills.cli.overview import summary
 from dagster_backfills.components.standing import next_of
 from dagster_backfills.components.validation import named_function
 from dagster_backfills.engine.selection import Which
 from dagster_backfills.postgres.statements import load_statements
 from dagster_backfills.redact import redact
 
-app = typer.Typer()
 _STATEMENTS = load_statements(Path(__file__).with_name("run.sql"))
 
 
-@app.command("run")
 def run_(
     name: Name,
     partition: Partitions = None,
@@ -72,7 +70,8 @@ def _tell(backfill: Named, runs: Sequence[str], partitions: int, json: bool) -> 
         say(", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in report.items()) + ".")
     say(f"After: {summary(backfill.name, found)}")
     if isinstance(backfill, Declared):
-        say(*(f"To undo: backfills undo {run}" for run in runs if any(map(_changed, tables))))
+        changed = sum(each["inserted"] + each["updated"] + each["deleted"] for each in tables)
+        say(*(f"To undo: backfills undo {run}" for run in runs if changed))
     say(*first_of(failures, backfill.name))
     return failures
 
@@ -87,10 +86,6 @@ def first_of(failures: Sequence[dict[str, Any]], name: str) -> list[str]:
         f"{len(failures):,} could not be written. The first: {what}: {redact(first['message'])}",
         f"All of them: backfills failures {name}",
     ]
-
-
-def _changed(table: dict[str, Any]) -> bool:
-    return bool(table["inserted"] or table["updated"] or table["deleted"])
 
 
 def _report(backfill: Named, conn: Any, runs: Sequence[str]) -> dict[str, float]:

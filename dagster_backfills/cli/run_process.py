@@ -1,23 +1,68 @@
-"""The process that works on one run: started, watched, cancelled, and ended in the instance as well."""
+"""A run of the code location from the command line, as a run like all others: the UI shows it.
 
+It works in a process of its own; this one watches it, cancels it, and sees to it that it ends in the instance as
+well, whatever becomes of the process.
+"""
+
+import os
 import signal
 import subprocess
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import dagster as dg
 from dagster_postgres.utils import DagsterPostgresException
 from sqlalchemy.exc import SQLAlchemyError
 
-from dagster_backfills.cli import errors
 from dagster_backfills.cli.child import end_session_of, interrupt_child, start_child
+from dagster_backfills.cli.database import database
+from dagster_backfills.cli.follow import follow_run
+from dagster_backfills.cli.launch import Watch
 from dagster_backfills.cli.output import say
+from dagster_backfills.dagster.cause import reason_of
 from dagster_backfills.dagster.private import command_of_run
+from dagster_backfills.engine import audit
 from dagster_backfills.errors import NotUsableError
+from dagster_backfills.identity import system_user, user_tags
+from dagster_backfills.instance.launching import CODE_LOCATION, LAUNCHED_BY, create_run, open_instance
+from dagster_backfills.redact import redact
 from dagster_backfills.state import state_dir
 
 _CANCEL_SECONDS = 60
 _STATUS_SECONDS = 2.0
 _KEEP_LOGS_SECONDS = 30 * 24 * 3600
+
+
+def run_job(
+    job_name: str,
+    run_config: Mapping[str, Any] | None = None,
+    tags: Mapping[str, str] | None = None,
+    *,
+    module: str = "",
+    watch: Watch | None = None,
+) -> dg.DagsterRun:
+    """Run a job to its end and return the run as the instance has it then.
+
+    `watch(run_id, ended)` is called when the run is known and returns when `ended()` is true; without it the
+    progress is shown on stderr. Ctrl-C cancels the run: it ends as CANCELED and KeyboardInterrupt goes on.
+    Raises UserError for an unknown job or a configuration that the job does not take.
+    """
+    with open_instance() as instance:
+        told = {**(tags or {}), LAUNCHED_BY: "command line", **user_tags(system_user())}
+        with database() as conn:
+            run = create_run(instance, module or CODE_LOCATION, job_name, run_config or {}, told)
+            domain = run.tags.get("backfills/domain")
+            domains = [domain] if domain else None
+            audit.record(
+                conn, audit.Entry(system_user(), "launch", run.job_name, domains, "started", [run.run_id])
+            )
+        with RunProcess(instance, run) as process:
+            if watch is None:
+                follow_run(os.environ["DATABASE_URL"], run.run_id, process.has_ended)
+            else:
+                watch(run.run_id, process.has_ended)
+            return process.finish()
 
 
 class RunProcess:
@@ -100,13 +145,8 @@ def _failures(instance: dg.DagsterInstance, run_id: str) -> list[str]:
     """One line for each step that failed: the message of whoever raised, without a trace."""
     lines = []
     for record in instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.STEP_FAILURE).records:
-        event = record.event_log_entry.dagster_event
-        failure = event and event.step_failure_data
-        if event and failure and failure.user_failure_data and failure.user_failure_data.description:
-            lines.append(f"{event.step_key}: {errors.redact(failure.user_failure_data.description)}")
-        elif event and failure and failure.error:
-            error = failure.error
-            while error.cause is not None:
-                error = error.cause
-            lines.append(f"{event.step_key}: {errors.redact(error.message.strip())}")
+        event = record.event_log_entry.get_dagster_event()
+        failure = event.step_failure_data
+        if reason := reason_of(failure.error, failure.user_failure_data):
+            lines.append(f"{event.step_key}: {redact(reason)}")
     return lines

@@ -15,12 +15,10 @@ from dagster_backfills.postgres.migrations import require_migrations
 from dagster_backfills.web.app import create_app
 from dagster_backfills.web.settings import Settings
 
-app = typer.Typer()
 _PATIENCE = 10  # seconds that requests have to end
 _KEEP_ALIVE = 75
 
 
-@app.command()
 def serve(
     host: Annotated[
         str,

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
@@ -15,7 +15,7 @@ from rich.text import Text
 
 from dagster_backfills.cli import overview
 from dagster_backfills.cli.backfills import named, the_name
-from dagster_backfills.cli.domain_runs import glance
+from dagster_backfills.cli.database import glance, looks
 from dagster_backfills.cli.errors import explain
 from dagster_backfills.cli.kintell.commands import status as show_imports
 from dagster_backfills.cli.output import (
@@ -29,18 +29,12 @@ from dagster_backfills.cli.output import (
     print_table,
     say,
 )
-from dagster_backfills.cli.partitions import show as show_partitions
 from dagster_backfills.cli.queue.commands import list_ as show_queue
 from dagster_backfills.cli.status_page import StatusPage, look
-from dagster_backfills.postgres.connection import connect
 from dagster_backfills.postgres.embedded import resolve_database_url
-from dagster_backfills.postgres.values import show_every_value
 from dagster_backfills.redact import redact
 
-app = typer.Typer()
 
-
-@app.command()
 def status(
     name: Annotated[
         str,
@@ -68,26 +62,19 @@ def status(
 ) -> None:
     """What is up to date, missing, stale, failed and running; of one backfill, how each of its partitions stands."""
     if name:
-        _one(the_name(name), text, needs_backfill, failed, limit, wide, json)
-        return
-    if watch:
-        _watch(json, interval, ticks)
-        return
-    with glance() as conn:
-        page = look(conn, resolve_database_url(), ticks=ticks)
-    if json:
-        print_json(page.as_json())
-    else:
-        _print(page, wide)
-
-
-def _one(name: str, text: str, needed: bool, failed: bool, limit: int | None, wide: bool, json: bool) -> None:
+        name = the_name(name)
     if name == "kintell":
         show_imports(text, most=limit or 20, wide=wide, json=json)
     elif name == "queue":
         show_queue(status="failed" if failed else "", job_type=text, limit=limit, wide=wide, json=json)
+    elif name:
+        overview.show_partitions(named(name, "status"), text, needs_backfill, failed, limit, wide, json)
+    elif watch:
+        _watch(json, interval, ticks)
     else:
-        show_partitions(named(name, "status"), text, needed, failed, limit, wide, json)
+        with glance() as conn:
+            page = look(conn, resolve_database_url(), ticks=ticks)
+        print_json(asdict(page)) if json else _print(page, wide)
 
 
 @dataclass(frozen=True)
@@ -151,7 +138,8 @@ def _section(title: str, rows: Sequence[Mapping[str, Any]], columns: _Columns) -
 
 def _shown(row: Mapping[str, Any], column: str | tuple[str, str]) -> Any:
     if isinstance(column, tuple):
-        return _of(row[column[0]], row[column[1]])
+        done, total = (row[name] for name in column)
+        return f"{done or 0:,}" if total is None else f"{done or 0:,} of {total:,}"
     value = row[column]
     if column == "silent_for" and value is not None:
         return f"{duration(value)} ago"
@@ -193,7 +181,7 @@ def _watch(json: bool, interval: float, ticks: bool) -> None:
             if isinstance(page, str):
                 say(page)
             elif json:
-                typer.echo(json_line(page.as_json()))
+                typer.echo(json_line(asdict(page)))
             else:
                 typer.echo(f"# {page.at:%Y-%m-%d %H:%M:%S} UTC")
                 _print(page)
@@ -215,25 +203,14 @@ def _screen(page: StatusPage | str) -> Any:
 
 def _pages(interval: float, ticks: bool) -> Iterator[StatusPage | str]:
     """A page every `interval` seconds, or a line that says why there is none. The first must succeed."""
-    with glance() as conn:
+    with glance():
         url = resolve_database_url()
-        yield look(conn, url, ticks=ticks)
-    connection: psycopg.Connection[Any] | None = None
-    while True:
-        time.sleep(interval)
-        try:
-            if connection is None:
-                connection = connect(url, autocommit=True, connect_timeout=5)
-                show_every_value(connection)
-            yield look(connection, url, ticks=ticks)
-        except psycopg.OperationalError as error:
-            connection = None
-            _, message, _ = explain(error)
-            yield f"{datetime.now(UTC):%H:%M:%S} {redact(message)} Trying again."
-
-
-def _of(done: int | None, total: int | None) -> str:
-    return f"{done or 0:,}" if total is None else f"{done or 0:,} of {total:,}"
+        for page in looks(url, lambda conn: look(conn, url, ticks=ticks)):
+            if isinstance(page, psycopg.OperationalError):
+                yield f"{datetime.now(UTC):%H:%M:%S} {redact(explain(page)[1])} Trying again."
+            else:
+                yield page
+            time.sleep(interval)
 
 
 def _when(value: datetime | None, now: datetime) -> str | None:

@@ -1,6 +1,6 @@
 """What `backfills status` knows: one look at every backfill and the instance. Not here: how it is shown."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,9 +32,6 @@ class StatusPage:
     chain: list[dict[str, Any]]
     failures: list[dict[str, Any]]
     dagster: InstanceState
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def look(conn: psycopg.Connection[Any], url: str, *, ticks: bool = True) -> StatusPage:

@@ -4,7 +4,8 @@ from typing import Annotated, Any
 
 import typer
 
-from dagster_backfills.cli.domain_runs import database, launch
+from dagster_backfills.cli.database import database
+from dagster_backfills.cli.launch import launch
 from dagster_backfills.cli.output import Json, Yes, confirm, print_json, say
 from dagster_backfills.domains.training.rollback import preview
 from dagster_backfills.errors import UserError

@@ -11,18 +11,15 @@ from dagster_backfills.cli.backfills import Declared, named
 from dagster_backfills.cli.errors import FAILURES
 from dagster_backfills.cli.output import Json, Limit, Wide, print_json, say
 from dagster_backfills.cli.plan import show
-from dagster_backfills.dagster.io_manager import VARIABLES
+from dagster_backfills.dagster.io_manager import engine_settings
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.engine.runner import Runner
 from dagster_backfills.engine.selection import Which
-from dagster_backfills.engine.settings import EngineSettings
 from dagster_backfills.engine.undo import find, preview, undo, undo_identity
-from dagster_backfills.environment import from_environment
 from dagster_backfills.errors import UserError
 from dagster_backfills.identity import system_user
 from dagster_backfills.postgres.migrations import require_migrations
 
-app = typer.Typer()
 _LAST = """
     select run_id from backfill.batches
     where asset = any(%s) and rows_inserted + rows_updated + rows_deleted > 0
@@ -30,7 +27,6 @@ _LAST = """
 """
 
 
-@app.command("undo")
 def undo_(
     what: Annotated[
         str,
@@ -51,7 +47,7 @@ def undo_(
     backfill = None if re.fullmatch("[0-9a-f-]*", what) else _declared(what)
     postgres = backfill.postgres if backfill else PostgresResource()
     require_migrations(postgres.libpq_url)
-    settings = EngineSettings(**from_environment(EngineSettings, VARIABLES))
+    settings = engine_settings()
     with postgres.connect() as conn:
         run = run or (_last_of(conn, backfill) if backfill else what)
         keys = backfill.choose(conn, Which.named, partition) if backfill and partition else partition or []
@@ -75,21 +71,32 @@ def undo_(
     runner = Runner(postgres.connect, identity, settings, say)
     for _ in undo(runner, undoing):
         pass
-    outcome = runner.outcome
+    failed = _tell(undoing.run_id, runner, json)
+    raise typer.Exit(FAILURES if failed else 0)
+
+
+def _tell(undone: str, runner: Runner, json: bool) -> list[Any]:
+    """What was undone; returns what could not be."""
+    outcome, run_id = runner.outcome, runner.run_identity.run_id
     failed = [*outcome.failed.values(), *outcome.unit_failures]
+    totals = {asset: outcome.total(asset) for asset in outcome.counts}
     if json:
+        total = {
+            asset: {"removed": n.deleted, "put_back": n.inserted, "restored": n.updated, "kept": n.unchanged}
+            for asset, n in totals.items()
+        }
+        failures = [vars(each) for each in failed]
         print_json(
-            {"undoes": undoing.run_id, "dry_run": False, "run_id": identity.run_id, **outcome_as_json(runner)}
+            {"undoes": undone, "dry_run": False, "run_id": run_id, "total": total, "failures": failures}
         )
     else:
-        for asset in outcome.counts:
-            n = outcome.total(asset)
+        for asset, n in totals.items():
             say(
                 f"{asset}: {n.deleted:,} rows removed, {n.inserted:,} put back, {n.updated:,} restored, "
                 f"{n.unchanged:,} kept because they were changed since."
             )
-        say(f"To take this back: backfills undo {identity.run_id} --yes")
-    raise typer.Exit(FAILURES if failed else 0)
+        say(f"To take this back: backfills undo {run_id} --yes")
+    return failed
 
 
 def _declared(name: str) -> Declared:
@@ -107,16 +114,3 @@ def _last_of(conn: psycopg.Connection[Any], backfill: Declared) -> str:
     if row is None:
         raise UserError(f"No run has changed anything of {backfill.name}.")
     return str(row[0])
-
-
-def outcome_as_json(runner: Runner) -> dict[str, object]:
-    """What was undone, as plain data."""
-    outcome = runner.outcome
-    return {
-        "total": {
-            asset: {"removed": n.deleted, "put_back": n.inserted, "restored": n.updated, "kept": n.unchanged}
-            for asset in outcome.counts
-            for n in [outcome.total(asset)]
-        },
-        "failures": [vars(f) for f in (*outcome.failed.values(), *outcome.unit_failures)],
-    }

@@ -1,4 +1,4 @@
-"""`backfills up`: Postgres, the Dagster UI and its daemon in the foreground, until it is told to stop."""
+"""`backfills up` and `down`: Postgres, the Dagster UI and its daemon in the foreground, until they are told to stop."""
 
 import os
 import signal
@@ -8,14 +8,14 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from dagster_backfills.cli.child import end_session_of, interrupt_child, start_child
+from dagster_backfills.cli.database import running_postgres
 from dagster_backfills.cli.output import say
 from dagster_backfills.errors import NotUsableError, UserError
 from dagster_backfills.instance.dagster_home import dagster_environment
@@ -24,12 +24,11 @@ from dagster_backfills.postgres.embedded import EmbeddedServer
 from dagster_backfills.postgres.migrations import apply_migrations
 from dagster_backfills.state import project_file, state_dir
 
-app = typer.Typer()
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show what the UI, the daemon and runs log.")]
 _PATIENCE = 60  # seconds that Dagster has to end its runs and itself
+_PATIENCE_OF_DOWN = 120  # seconds that `up` has
 
 
-@app.command()
 def up(
     port: Annotated[int, typer.Option(help="Port of the UI.")] = 3000,
     host: Annotated[
@@ -42,11 +41,42 @@ def up(
     require_free(host, port)
     try:
         # `down` holds it for the moment in which it asks.
-        with locked_file(lock_path(), patience=1):
-            serve(host, port, verbose)
+        with locked_file(lock_path(), patience=1), running_postgres():
+            environment = os.environ | dagster_environment()
+            apply_migrations(environment["DATABASE_URL"])
+            run_dagster(environment, host, port, verbose)
     except HeldElsewhereError:
         require_first()
         raise
+
+
+def down() -> None:
+    """Stop what `up` started, and the embedded Postgres. What it holds is kept.
+
+    A server of your own, named by DATABASE_URL, is never touched.
+    """
+    holder = lock_holder(lock_path())
+    if holder is not None:
+        os.kill(holder, signal.SIGTERM)
+        _wait_for_end_of(holder)
+        say("Stopped Dagster.")
+    server = EmbeddedServer(state_dir())
+    stopped = server.stop()
+    say(
+        f"Stopped Postgres; its data stays in {server.home}."
+        if stopped
+        else "No embedded Postgres was running."
+    )
+
+
+def _wait_for_end_of(holder: int) -> None:
+    deadline = time.monotonic() + _PATIENCE_OF_DOWN
+    while lock_holder(lock_path()) == holder:
+        if time.monotonic() > deadline:
+            raise NotUsableError(
+                f"`backfills up` (process {holder}) does not end.", "Kill it, then try again."
+            )
+        time.sleep(0.1)
 
 
 def require_first() -> None:
@@ -66,26 +96,6 @@ def lock_path() -> Path:
 def _address_file() -> Path:
     """Where the UI of a running `backfills up` is."""
     return state_dir() / "up.address"
-
-
-def serve(host: str, port: int, verbose: bool = False) -> None:
-    """Run until interrupted. Postgres is stopped afterwards if, and only if, it was started here."""
-    with running_postgres():
-        environment = os.environ | dagster_environment()
-        apply_migrations(environment["DATABASE_URL"])
-        run_dagster(environment, host, port, verbose)
-
-
-@contextmanager
-def running_postgres() -> Iterator[None]:
-    """The embedded server, where `DATABASE_URL` names no other, for as long as this lasts if it was not running."""
-    server = None if os.environ.get("DATABASE_URL", "").strip() else EmbeddedServer(state_dir())
-    ours = server.start() if server else False
-    try:
-        yield
-    finally:
-        if server and ours:
-            server.stop()
 
 
 def run_dagster(environment: dict[str, str], host: str, port: int, verbose: bool = False) -> None:

@@ -11,16 +11,14 @@ from uuid import uuid4
 import dagster as dg
 import psycopg
 
-from dagster_backfills.dagster.io_manager import VARIABLES
+from dagster_backfills.dagster.io_manager import engine_settings
 from dagster_backfills.dagster.jobs import Plan, plan_job
 from dagster_backfills.dagster.layout import address_of
 from dagster_backfills.engine.explain import Explanation, Part, explain
 from dagster_backfills.engine.plan import Report, combined, plan
 from dagster_backfills.engine.selection import Which
 from dagster_backfills.engine.session import Connect
-from dagster_backfills.engine.settings import EngineSettings
 from dagster_backfills.engine.table.catalog import read_table
-from dagster_backfills.environment import from_environment
 from dagster_backfills.errors import UserError
 
 if TYPE_CHECKING:
@@ -37,7 +35,7 @@ def plan_backfill(
     log: Callable[[str], None] = lambda line: None,
 ) -> Report:
     """What a run of the backfill over these partitions would do. Raises UserError for one that there is not."""
-    settings = EngineSettings(**from_environment(EngineSettings, VARIABLES))
+    settings = engine_settings()
     with connect() as conn:
         chosen = backfill.selection(instance).choose(conn, which, partitions)
         keys_of = {

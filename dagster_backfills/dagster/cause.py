@@ -1,6 +1,10 @@
-"""Who or what launched a run, from its tags. Not here: how the tags come there (`instance/door`, `cli/launch`)."""
+"""Who or what launched a run, from its tags, and what it failed of.
+
+Not here: how the tags come there (`instance/door`, `cli/run_process`).
+"""
 
 from collections.abc import Mapping
+from typing import Any
 
 from dagster_backfills.identity import USER_TAG
 
@@ -20,3 +24,12 @@ def cause_of(tags: Mapping[str, str]) -> str:
         if tag in tags:
             return f"{what} {tags[tag]}"
     return tags.get(USER_TAG) or tags.get("backfills/launched_by", "person")
+
+
+def reason_of(error: Any, user_failure: Any = None) -> str:
+    """What is at the bottom of a failure: Dagster wraps what goes wrong while an output is stored."""
+    if user_failure is not None and user_failure.description:
+        return str(user_failure.description)
+    while error is not None and error.cause is not None:
+        error = error.cause
+    return error.message.strip() if error else ""

@@ -38,6 +38,11 @@ from dagster_backfills.errors import UserError
 VARIABLES = "BACKFILLS_"  # what the environment variables of the engine's settings begin with
 
 
+def engine_settings() -> EngineSettings:
+    """The engine's settings as the environment has them. Raises UserError that names a variable that is wrong."""
+    return EngineSettings(**from_environment(EngineSettings, VARIABLES))
+
+
 class PostgresIOManager(EngineSettings, dg.ConfigurableIOManager):
     """Stores what an asset returns in the table that its key names, and loads it again by partition and column.
 
@@ -66,7 +71,7 @@ class PostgresIOManager(EngineSettings, dg.ConfigurableIOManager):
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Raises UserError that names a variable of the environment that is wrong."""
-        from_environment(EngineSettings, VARIABLES)
+        engine_settings()
 
     def settings(self, write_set: WriteSet) -> EngineSettings:
         if write_set.settings is not None:

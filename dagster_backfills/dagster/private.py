@@ -24,7 +24,6 @@ if TYPE_CHECKING:  # types alone: nothing happens where they are missing
     from dagster._core.launcher import CheckRunHealthResult as CheckRunHealthResult
     from dagster._core.launcher import RunLauncher as RunLauncher
     from dagster._core.scheduler.instigation import InstigatorState as InstigatorState
-    from dagster._utils.error import SerializableErrorInfo as SerializableErrorInfo
 
 try:
     from dagster._core.events import (

@@ -24,6 +24,12 @@ CODE_LOCATION = "dagster_backfills.definitions"  # its name too, in every worksp
 LAUNCHED_BY = "backfills/launched_by"
 
 
+def open_instance() -> dg.DagsterInstance:
+    """The instance of this project's environment, which whoever opens it closes."""
+    os.environ.update(dagster_environment())
+    return dg.DagsterInstance.get()
+
+
 def create_run(
     instance: dg.DagsterInstance,
     module: str,
@@ -82,8 +88,7 @@ class Launcher:
         """The instance of this project's environment, opened when it is first asked for."""
         with self._lock:
             if self._instance is None:
-                os.environ.update(dagster_environment())
-                self._instance = dg.DagsterInstance.get()
+                self._instance = open_instance()
             return self._instance
 
     def submit(

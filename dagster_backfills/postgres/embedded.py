@@ -29,11 +29,14 @@ _START_SECONDS = 600
 _STOP_SECONDS = 120
 
 
-def resolve_database_url() -> str:
-    """`DATABASE_URL` where it is set and can be one, else the URL of the embedded server, started if need be."""
-    given = os.environ.get("DATABASE_URL", "").strip()
+def resolve_database_url(variable: str | None = None) -> str:
+    """What a declaration's variable holds, or `DATABASE_URL`; else the embedded server's, started if need be."""
+    name = variable or "DATABASE_URL"
+    given = os.environ.get(name, "").strip()
     if given:
-        return checked_url(given)
+        return checked_url(given, name)
+    if variable:
+        raise NotUsableError(f"{variable} is not set, and a declaration names it as its database's URL.")
     server = EmbeddedServer(state_dir())
     server.start()
     return server.url()

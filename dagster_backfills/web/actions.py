@@ -3,22 +3,20 @@
 All are functions that may wait for the database: a coroutine calls them in a thread. `who` is kept with the run.
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from dagster_backfills.components.building import Backfill
 from dagster_backfills.components.loading import backfill_named, declared, declared_folders, project_defs
 from dagster_backfills.components.planning import plan_backfill
-from dagster_backfills.dagster.io_manager import VARIABLES
+from dagster_backfills.dagster.io_manager import engine_settings
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.engine.plan import Report
 from dagster_backfills.engine.selection import Which
-from dagster_backfills.engine.settings import EngineSettings
 from dagster_backfills.engine.undo import find, preview
-from dagster_backfills.environment import from_environment
-from dagster_backfills.errors import NotUsableError, UserError
+from dagster_backfills.errors import UserError
 from dagster_backfills.instance.launching import Launcher
+from dagster_backfills.postgres.embedded import resolve_database_url
 from dagster_backfills.web.database import Database
 from dagster_backfills.web.import_actions import ImportActions
 from dagster_backfills.web.queue_actions import QueueActions
@@ -72,7 +70,7 @@ class Actions:
             undoing = find(conn, run_id, partitions)
         if strange := set(undoing.shapes) - set(backfill.assets):
             raise Refused(409, f"Run {undoing.run_id} wrote {min(strange)}, which is not of {name}.")
-        settings = EngineSettings(**from_environment(EngineSettings, VARIABLES))
+        settings = engine_settings()
         return undoing.run_id, preview(connect, undoing, settings)
 
     def undo(self, name: str, run_id: str, partitions: Sequence[str], who: str) -> str:
@@ -85,7 +83,4 @@ class Actions:
 
 def postgres_of(backfill: Backfill) -> PostgresResource:
     """The backfill's database."""
-    variable = backfill.declared.database
-    if variable and not os.environ.get(variable):
-        raise NotUsableError(f"{variable} is not set, which the backfill's database is named by.")
-    return PostgresResource(url=os.environ[variable]) if variable else PostgresResource()
+    return PostgresResource(url=resolve_database_url(backfill.declared.database))

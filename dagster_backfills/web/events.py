@@ -4,7 +4,6 @@ A notice of the database's says only where to look, so what is told was read. No
 """
 
 import asyncio
-import json
 import logging
 import threading
 import time
@@ -18,6 +17,7 @@ from weakref import WeakSet
 import psycopg
 
 from dagster_backfills.domains.queue import queue
+from dagster_backfills.domains.queue.notices import job_of
 from dagster_backfills.postgres.connection import connect
 from dagster_backfills.redact import redact
 from dagster_backfills.web.database import Database
@@ -98,21 +98,13 @@ class JobEvents:
             self.listening = True
             self._tell([RELOAD])
             while not self._end.is_set():
-                told = {_job_of(notice.payload) for notice in conn.notifies(timeout=_LOOK_SECONDS)}
+                told = {job_of(notice.payload) for notice in conn.notifies(timeout=_LOOK_SECONDS)}
                 if not told or not self._followers:
                     continue
                 now = datetime.now(UTC)
                 self._tell(_read(conn, told, since))
                 since = now - timedelta(seconds=5)
                 time.sleep(0.05)
-
-
-def _job_of(payload: str) -> UUID | None:
-    """The job that a notice tells of; None where it tells of many, or is anybody's."""
-    try:
-        return UUID(json.loads(payload)["id"])
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return None
 
 
 def _read(conn: psycopg.Connection[Any], told: set[UUID | None], since: datetime) -> list[dict[str, Any]]:

@@ -1,6 +1,5 @@
 """The shape of the command line, and what every command has in common."""
 
-import importlib
 import json
 import os
 import signal
@@ -12,7 +11,7 @@ import psycopg
 import pytest
 import typer
 
-from dagster_backfills.cli.app import COMMANDS
+from dagster_backfills.cli.app import COMMANDS, found_at
 from dagster_backfills_tests.cli.conftest import SCRIPT, Cli, eventually
 
 # In place of the shell that is around the test.
@@ -49,7 +48,7 @@ def test_a_domains_commands_load_dagster_and_data_libraries_only_when_they_work(
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_of_the_table_is_there_and_explains_itself(cli: Cli, name: str):
-    assert isinstance(importlib.import_module(COMMANDS[name][0]).app, typer.Typer)
+    assert isinstance(found_at(COMMANDS[name][0]), typer.Typer)
     done = cli(name, "--help")
     assert done.returncode == 0
     assert done.stdout.startswith(f"Usage: backfills {name} ")

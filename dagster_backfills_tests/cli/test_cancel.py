@@ -9,9 +9,9 @@ import psycopg
 import pytest
 from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 
-from dagster_backfills.cli.launch import CODE_LOCATION, create_run
 from dagster_backfills.identity import system_user
 from dagster_backfills.instance.dagster_home import dagster_environment
+from dagster_backfills.instance.launching import CODE_LOCATION, create_run
 from dagster_backfills_tests.cli.conftest import SCRIPT, Cli, eventually
 
 pytestmark = [pytest.mark.timeout(900)]

@@ -135,7 +135,7 @@ def test_a_check_names_each_backfill_and_fails_for_one_with_a_mistake(
     assert done.returncode == USAGE
     assert "kintell_users: " in done.stderr and "member_months: " in done.stderr
     assert "has no column 'vists'" in done.stderr
-    assert "Did you mean member_months" in run("triggers", "member_month").stderr
+    assert "Did you mean member_months" in run("triggers", "member_mouths").stderr
 
 
 def test_the_doctor_says_of_declarations_what_a_check_says(

@@ -9,7 +9,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from dagster_backfills.cli import doctor_dagster, doctor_machine, doctor_postgres
+from dagster_backfills.cli import doctor, doctor_machine, doctor_postgres
 from dagster_backfills.cli.doctor import examine
 from dagster_backfills.cli.finding import Finding, Level, found_by
 from dagster_backfills.cli.instance import InstanceState, Tick
@@ -219,12 +219,12 @@ def test_the_daemon_is_heard_of_or_not(database_url: str, monkeypatch: Patch):
     for name, value in dagster_environment().items():
         monkeypatch.setenv(name, value)
     with dg.DagsterInstance.get() as instance:
-        assert of(list(doctor_dagster.examine(database_url)), "daemon").level is Level.WARNING
+        assert of(list(doctor.of_dagster(database_url)), "daemon").level is Level.WARNING
         instance.add_daemon_heartbeat(DaemonHeartbeat(1.0, "SENSOR", "me"))
-        silent = of(list(doctor_dagster.examine(database_url)), "daemon")
+        silent = of(list(doctor.of_dagster(database_url)), "daemon")
         assert (silent.level, "nothing ticks" in silent.found) == (Level.ERROR, True)
         instance.add_daemon_heartbeat(DaemonHeartbeat(time.time(), "SENSOR", "me"))
-        findings = list(doctor_dagster.examine(database_url))
+        findings = list(doctor.of_dagster(database_url))
     assert of(findings, "daemon").level is Level.OK
     assert of(findings, "ticks").level is Level.OK
 
@@ -232,7 +232,7 @@ def test_the_daemon_is_heard_of_or_not(database_url: str, monkeypatch: Patch):
 def test_a_dagster_storage_that_is_away_is_an_error(database_url: str, monkeypatch: Patch):
     monkeypatch.setenv("DATABASE_URL", database_url)
     monkeypatch.setenv("DAGSTER_POSTGRES_URL", f"postgresql://me:hidden@127.0.0.1:{closed_port()}/db")
-    (finding,) = doctor_dagster.examine(database_url)
+    (finding,) = doctor.of_dagster(database_url)
     assert finding.level is Level.ERROR
     assert "127.0.0.1" in finding.found
     assert "hidden" not in finding.found
@@ -244,13 +244,13 @@ def test_ticks_that_fail_or_are_off_are_named():
         Tick("b", "schedule", False, "0 2 * * *", None, None, "success", ""),
         Tick("c", "sensor", True, "30 s", None, None, "skipped", "nothing to do"),
     ]
-    found = list(doctor_dagster.ticks(ticks))
+    found = list(doctor.ticks(ticks))
     assert [each.found for each in found] == ["The last tick of a failed: no_service", "Turned off: b."]
-    assert doctor_dagster.daemon(InstanceState(daemon_seconds=3)).level is Level.OK
+    assert doctor.daemon(InstanceState(daemon_seconds=3)).level is Level.OK
 
 
 def test_a_daemon_that_rests_because_the_clock_was_set_back_is_an_error():
-    finding = doctor_dagster.daemon(InstanceState(daemon_seconds=-86_400))
+    finding = doctor.daemon(InstanceState(daemon_seconds=-86_400))
     assert finding.level is Level.ERROR
     assert "set back by" in finding.found
     assert "Restart dagster-daemon" in finding.advice
@@ -285,19 +285,19 @@ def test_a_nats_that_accepts_and_says_nothing_is_not_waited_for(monkeypatch: Pat
 def test_the_inbox_is_counted_or_missed(tmp_path: Path, monkeypatch: Patch):
     monkeypatch.setenv("KINTELL_INBOX", str(tmp_path))
     (tmp_path / "a.csv").touch()
-    assert only(doctor_machine.inbox())[:2] == ("ok", f"{tmp_path}: 1 files")
+    assert only(found_by(doctor_machine.inbox))[:2] == ("ok", f"{tmp_path}: 1 files")
     monkeypatch.setenv("KINTELL_INBOX", str(tmp_path / "gone"))
-    assert only(doctor_machine.inbox())[0] == "error"
+    assert only(found_by(doctor_machine.inbox))[0] == "error"
     monkeypatch.setenv("KINTELL_INBOX", "nosuch://bucket")
-    assert only(doctor_machine.inbox())[0] == "error"
+    assert only(found_by(doctor_machine.inbox))[0] == "error"
 
 
 def test_half_configured_notifications_are_an_error(monkeypatch: Patch):
-    assert only(doctor_machine.notifications())[:2] == ("ok", "Nobody is told of failures.")
+    assert only(found_by(doctor_machine.notifications))[:2] == ("ok", "Nobody is told of failures.")
     monkeypatch.setenv("NOTIFY_SLACK_WEBHOOK_URL", "https://hooks.example.test/x")
-    assert only(doctor_machine.notifications())[1] == "Failures are told by slack."
+    assert only(found_by(doctor_machine.notifications))[1] == "Failures are told by slack."
     monkeypatch.setenv("NOTIFY_EMAIL_TO", "a@b.test")
-    assert only(doctor_machine.notifications())[0] == "error"
+    assert only(found_by(doctor_machine.notifications))[0] == "error"
 
 
 def test_a_check_that_breaks_is_a_finding_and_shows_no_password():

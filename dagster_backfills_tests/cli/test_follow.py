@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from dagster_backfills.cli.follow import follow_run
-from dagster_backfills.cli.kintell.watch import read_import
+from dagster_backfills.cli.kintell.runs import read_import
 from dagster_backfills.domains.kintell.file.register import register
 from dagster_backfills.domains.kintell.importing.importer import Options, run_import
 from dagster_backfills_tests.domains.kintell.sample import add_users, mixed_rows, write_csv

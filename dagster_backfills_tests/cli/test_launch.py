@@ -22,12 +22,13 @@ from dagster_backfills_tests.cli.conftest import eventually
 LOCATION = "dagster_backfills_tests.cli.location"
 LAUNCH = f"""
 import json, sys
-from dagster_backfills.cli import app, errors, launch
+from dagster_backfills.cli import app, errors
+from dagster_backfills.cli.launch import launch
 app.treat_endings_as_interrupts()
 try:
-    run = launch.run_job(sys.argv[1], json.loads(sys.argv[2]), {{"who": sys.argv[3]}}, module="{LOCATION}")
-    print(run.run_id)
-    sys.exit(launch.exit_code(run))
+    run_id, code = launch(sys.argv[1], json.loads(sys.argv[2]), {{"who": sys.argv[3]}}, module="{LOCATION}")
+    print(run_id)
+    sys.exit(code)
 except BaseException as error:
     sys.exit(errors.report(error))
 """

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from dagster_backfills.cli import explain, plan, run, status
+from dagster_backfills.cli.app import found_at
 from dagster_backfills.cli.scoring import commands
 from dagster_backfills.cli.scoring.days import stretches
 from dagster_backfills.errors import UserError
@@ -28,12 +28,12 @@ def gyms(conn) -> Gyms:  # type: ignore[no-untyped-def]
     return Gyms(conn)
 
 
-VERBS = {"run": run, "plan": plan, "explain": explain, "status": status}
+VERBS = {"run": "run:run_", "plan": "plan:plan", "explain": "explain:explain_", "status": "status:status"}
 
 
 def call(verb: str, *arguments: str):  # type: ignore[no-untyped-def]
     if verb in VERBS:
-        return CliRunner().invoke(VERBS[verb].app, ["scoring", *arguments])  # type: ignore[attr-defined]
+        return CliRunner().invoke(found_at(VERBS[verb]), ["scoring", *arguments])
     return CliRunner().invoke(commands.app, [verb, *arguments])
 
 

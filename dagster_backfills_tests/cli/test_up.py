@@ -26,8 +26,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
 JOB = "refresh_progress_stats"
 LAUNCH = f"""
 import sys
-from dagster_backfills.cli import launch
-run = launch.run_job({JOB!r})
+from dagster_backfills.cli.run_process import run_job
+run = run_job({JOB!r})
 print(run.run_id, run.status.value)
 """
 # As the UI asks for the runs of a job: by its page, and by the filter of its list of runs.

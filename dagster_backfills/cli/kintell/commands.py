@@ -5,37 +5,13 @@ from typing import Annotated
 
 import typer
 
-from dagster_backfills.cli.domain_runs import database, launch
-from dagster_backfills.cli.kintell import files
-from dagster_backfills.cli.kintell.options import (
-    BatchRows,
-    Duplicates,
-    Encoding,
-    File,
-    JobId,
-    Json,
-    MakeUsers,
-    Maps,
-    MaxErrors,
-    MaxRatio,
-    RollBack,
-    Sheet,
-    limits,
-    one_of,
-    reading,
-    there,
-)
-from dagster_backfills.cli.kintell.runs import (
-    find,
-    find_job,
-    import_and_show,
-    readable,
-    show,
-    unchanged,
-    waiting,
-)
-from dagster_backfills.cli.kintell.show import show_jobs
-from dagster_backfills.cli.output import Wide, confirm, print_json, say
+from dagster_backfills.cli.database import database
+from dagster_backfills.cli.kintell import files, options
+from dagster_backfills.cli.kintell.options import limits
+from dagster_backfills.cli.kintell.runs import find, find_job, import_and_show, readable, unchanged, waiting
+from dagster_backfills.cli.kintell.show import show_job, show_jobs
+from dagster_backfills.cli.launch import launch
+from dagster_backfills.cli.output import Json, Wide, Yes, confirm, print_json, say
 from dagster_backfills.domains.kintell.file.columns import KNOWN
 from dagster_backfills.domains.kintell.importing.account import list_jobs, set_status
 
@@ -47,32 +23,31 @@ app.command("missing-users")(files.missing_users)
 
 @app.command()
 def start(
-    file: File,
-    sheet: Sheet = "",
-    encoding: Encoding = "",
-    maps: Maps = None,
-    on_duplicate: Duplicates = "skip",
-    batch_rows: BatchRows = 20_000,
-    max_errors: MaxErrors = None,
-    max_error_ratio: MaxRatio = None,
-    create_missing_users: MakeUsers = False,
-    rollback_on_failure: RollBack = False,
+    file: options.File,
+    sheet: options.Sheet = "",
+    encoding: options.Encoding = "",
+    maps: options.Maps = None,
+    on_duplicate: options.Duplicates = "skip",
+    batch_rows: options.BatchRows = 20_000,
+    max_errors: options.MaxErrors = None,
+    max_error_ratio: options.MaxRatio = None,
+    create_missing_users: options.MakeUsers = False,
+    rollback_on_failure: options.RollBack = False,
     json: Json = False,
 ) -> None:
     """Import a file. One that was begun before goes on where it stopped."""
     config = limits(batch_rows, max_errors, max_error_ratio, create_missing_users, rollback_on_failure)
-    config |= {"on_duplicate": one_of(on_duplicate)} | readable(there(file), reading(sheet, encoding, maps))
-    import_and_show(config, json)
+    import_and_show(config | readable(file, on_duplicate, sheet, encoding, maps), json)
 
 
 @app.command()
 def resume(
-    job: JobId,
-    batch_rows: BatchRows = 20_000,
-    max_errors: MaxErrors = None,
-    max_error_ratio: MaxRatio = None,
-    create_missing_users: MakeUsers = False,
-    rollback_on_failure: RollBack = False,
+    job: options.JobId,
+    batch_rows: options.BatchRows = 20_000,
+    max_errors: options.MaxErrors = None,
+    max_error_ratio: options.MaxRatio = None,
+    create_missing_users: options.MakeUsers = False,
+    rollback_on_failure: options.RollBack = False,
     json: Json = False,
 ) -> None:
     """Start or continue a job that is pending, paused, failed, or whose worker is dead."""
@@ -91,7 +66,7 @@ def status(
 ) -> None:
     """The jobs, newest first: how far, how many rows, how many rejected."""
     if job:
-        show(find_job(job), json)
+        show_job(find_job(job), json)
         return
     with database() as conn:
         jobs = list_jobs(conn, most)
@@ -99,25 +74,25 @@ def status(
 
 
 @app.command()
-def pause(job: JobId, json: Json = False) -> None:
+def pause(job: options.JobId, json: Json = False) -> None:
     """Stop a running job at once; `resume` goes on."""
     _set_status(job, "pause", json)
 
 
 @app.command()
-def cancel(job: JobId, json: Json = False) -> None:
+def cancel(job: options.JobId, json: Json = False) -> None:
     """Stop a job for good. What it has imported stays, until it is rolled back."""
     _set_status(job, "cancel", json)
 
 
 @app.command()
-def replay(job: JobId, create_missing_users: MakeUsers = False, json: Json = False) -> None:
+def replay(job: options.JobId, create_missing_users: options.MakeUsers = False, json: Json = False) -> None:
     """Try a job's rejected rows again, after their cause was removed. No file is needed."""
     found = find_job(job, "replay")
     config = {"job": str(found.id), "create_missing_users": create_missing_users}
     _, code = launch("replay_kintell_errors", config, watch=waiting)
     now = find_job(str(found.id))
-    show(now, json)
+    show_job(now, json)
     say(
         f"{found.failed_rows - now.failed_rows:,} of {found.failed_rows:,} rejected rows were imported, "
         f"{now.failed_rows:,} are still rejected."
@@ -129,11 +104,11 @@ def replay(job: JobId, create_missing_users: MakeUsers = False, json: Json = Fal
 
 @app.command()
 def rollback(
-    job: JobId,
+    job: options.JobId,
     execute: Annotated[
         bool, typer.Option("--execute/--dry-run", help="Roll the import back, or only say what would happen.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Yes = False,
     json: Json = False,
 ) -> None:
     """Remove what a job inserted, restore what it rewrote, keep what was edited since. A dry run unless --execute."""
@@ -153,7 +128,7 @@ def rollback(
     confirm(f"Roll back job {found.id}?", yes)
     config = {"job": str(found.id), "dry_run": False}
     _, code = launch("rollback_kintell_import", config, watch=waiting)
-    show(find_job(job), json)
+    show_job(find_job(job), json)
     raise typer.Exit(code)
 
 
@@ -171,4 +146,4 @@ def template() -> None:
 def _set_status(job: str, verb: str, json: bool) -> None:
     with database() as conn:
         changed = set_status(conn, find(conn, job).id, verb)
-    show(changed, json)
+    show_job(changed, json)

@@ -1,36 +1,18 @@
 """What is asked of a file, and of the rows of it that were rejected: `validate`, `errors`, `missing-users`."""
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dagster_backfills.cli.domain_runs import database, launch
+from dagster_backfills.cli.database import database
 from dagster_backfills.cli.errors import FAILURES
-from dagster_backfills.cli.kintell.options import (
-    Duplicates,
-    Encoding,
-    File,
-    JobId,
-    Json,
-    Maps,
-    Sheet,
-    one_of,
-    place,
-    reading,
-    there,
-)
-from dagster_backfills.cli.kintell.runs import (
-    copy,
-    find,
-    readable,
-    waiting,
-)
+from dagster_backfills.cli.kintell import options
+from dagster_backfills.cli.kintell.runs import copy, find, readable, verdict_of, waiting
 from dagster_backfills.cli.kintell.show import show_verdict
-from dagster_backfills.cli.kintell.watch import verdict_of
-from dagster_backfills.cli.output import print_json, print_table, say
+from dagster_backfills.cli.launch import launch
+from dagster_backfills.cli.output import Json, print_json, print_table, say
 from dagster_backfills.domains.kintell.after.error_file import stream_errors, write_error_file
 from dagster_backfills.domains.kintell.file.dialect import ReadAs, to_plain_csv
 from dagster_backfills.domains.kintell.file.files import open_file
@@ -38,7 +20,7 @@ from dagster_backfills.domains.kintell.file.mapping import mapped_header
 
 
 def errors(
-    job: JobId,
+    job: options.JobId,
     output: Annotated[str, typer.Option("--output", "-o", help="The file to write; stdout without it.")] = "",
 ) -> None:
     """The rejected rows, each with its number and what is wrong: fix them and send the file in again.
@@ -47,47 +29,39 @@ def errors(
     """
     with database() as conn:
         found = find(conn, job)
+        if not output:
+            for text in stream_errors(conn, found):
+                sys.stdout.write(text)
+            return
         if output.lower().endswith(".xlsx"):
             # openpyxl is loaded for whoever wants a workbook.
             from dagster_backfills.domains.kintell.after.error_workbook import write_error_workbook
 
             rows = write_error_workbook(conn, found, Path(output))
-            say(f"{rows:,} rejected rows in {output}")
-            return
-        if output:
-            rows = write_error_file(conn, found.id, place(output))
-            say(f"{rows:,} rejected rows in {output}")
-            return
-        for text in stream_errors(conn, found):
-            sys.stdout.write(text)
+        else:
+            rows = write_error_file(conn, found.id, options.place(output))
+        say(f"{rows:,} rejected rows in {output}")
 
 
 def validate(
-    file: File,
-    sheet: Sheet = "",
-    encoding: Encoding = "",
-    maps: Maps = None,
-    on_duplicate: Duplicates = "skip",
+    file: options.File,
+    sheet: options.Sheet = "",
+    encoding: options.Encoding = "",
+    maps: options.Maps = None,
+    on_duplicate: options.Duplicates = "skip",
     output: Annotated[
         str, typer.Option("--output", "-o", help="Write the rows that would be rejected here.")
     ] = "",
     json: Json = False,
 ) -> None:
     """Judge every row of a file and write nothing to the database."""
-    config = {"on_duplicate": one_of(on_duplicate), "dry_run": True}
-    config |= readable(there(file), reading(sheet, encoding, maps))
-    seen: dict[str, str] = {}
-
-    def watch(run_id: str, ended: Callable[[], bool]) -> None:
-        seen["run"] = run_id
-        waiting(run_id, ended)
-
-    _, code = launch("import_kintell_sessions", config, watch=watch)
-    verdict = verdict_of(seen["run"])
+    config = {"dry_run": True} | readable(file, on_duplicate, sheet, encoding, maps)
+    run_id, code = launch("import_kintell_sessions", config, watch=waiting)
+    verdict = verdict_of(run_id)
     if code or verdict is None:
         raise typer.Exit(code or FAILURES)
     if output:
-        copy(verdict["error_file"], place(output))
+        copy(verdict["error_file"], options.place(output))
     if json:
         print_json(verdict)
     else:
@@ -96,16 +70,20 @@ def validate(
 
 
 def missing_users(
-    file: File, sheet: Sheet = "", encoding: Encoding = "", maps: Maps = None, json: Json = False
+    file: options.File,
+    sheet: options.Sheet = "",
+    encoding: options.Encoding = "",
+    maps: options.Maps = None,
+    json: Json = False,
 ) -> None:
     """The addresses of a file that belong to no user."""
     # What reads files is loaded here, for the same reason.
     from dagster_backfills.defs.kintell.resources import KintellSettings
     from dagster_backfills.domains.kintell.file.register import preflight
 
-    read_as = ReadAs(**reading(sheet, encoding, maps))
+    read_as = ReadAs(**options.reading(sheet, encoding, maps))
     with database() as conn:
-        source = to_plain_csv(open_file(there(file), KintellSettings().allowed), read_as)
+        source = to_plain_csv(open_file(options.there(file), KintellSettings().allowed), read_as)
         found = preflight(conn, source, mapped_header(conn, source, read_as))
     if json:
         users = [{"email": email, "role": role} for email, role in found.missing]

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from dagster_backfills.cli.output import Json as Json
 from dagster_backfills.domains.kintell.file.mapping import given_pairs
 from dagster_backfills.errors import UserError
 
@@ -56,12 +55,6 @@ def limits(
 def reading(sheet: str, encoding: str, maps: list[str] | None) -> dict[str, Any]:
     given = {"sheet": sheet, "encoding": encoding, "mapping": given_pairs(maps or [])}
     return {name: value for name, value in given.items() if value}
-
-
-def one_of(on_duplicate: str) -> str:
-    if on_duplicate not in ("skip", "update", "error"):
-        raise UserError(f"There is no --on-duplicate {on_duplicate}.", "Choose skip, update or error.")
-    return on_duplicate
 
 
 def place(file: str) -> str:

@@ -1,31 +1,42 @@
-"""Runs that `backfills kintell` starts and follows to their end. Not here: the commands, what they show of a job."""
+"""Runs that `backfills kintell` starts and follows to their end: the job that is meant, how far it is, what came of it.
+
+Not here: the commands, how a job looks.
+"""
 
 import shutil
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import fsspec
 import psycopg
 import typer
+from psycopg.rows import namedtuple_row
 
-from dagster_backfills.cli.domain_runs import database, launch
+from dagster_backfills.cli.database import database
 from dagster_backfills.cli.errors import FAILURES
+from dagster_backfills.cli.follow import PartProgress, follow_run
+from dagster_backfills.cli.kintell import options
 from dagster_backfills.cli.kintell.show import show_job
-from dagster_backfills.cli.kintell.watch import newest_job_of_run, watch_import
-from dagster_backfills.cli.output import say
-from dagster_backfills.domains.kintell.after.error_file import frequent_errors
+from dagster_backfills.cli.launch import launch
+from dagster_backfills.cli.output import duration, say
 from dagster_backfills.domains.kintell.file.dialect import ReadAs, to_plain_csv
 from dagster_backfills.domains.kintell.file.files import open_file
 from dagster_backfills.domains.kintell.file.mapping import mapped_header
 from dagster_backfills.domains.kintell.importing.account import ImportJob, load_job
+from dagster_backfills.errors import UserError
 from dagster_backfills.names import the_one
+from dagster_backfills.postgres.embedded import resolve_database_url
 
 LOOKED_AT = 1024 * 1024  # bytes of a converted file, for its header
 _JOBS = "select id, file_name from kintell.backfill_jobs order by created_at desc"
 _FIRST = """
     select row_number, error_message from kintell.backfill_row_errors
     where job_id = %s and resolved_at is null order by row_number limit 1
+"""
+_OF_RUN = """
+    select id, status, total_rows, processed_rows, failed_rows, rows_per_second
+    from kintell.backfill_job_history where run_id = %s order by started_at desc nulls last limit 1
 """
 _HINT = "`backfills kintell status` lists the jobs."
 
@@ -56,22 +67,22 @@ def unchanged(job: ImportJob) -> None:
     open_unchanged(job, KintellSettings().allowed)
 
 
-def readable(file: str, read_as: dict[str, Any]) -> dict[str, Any]:
-    """The file and how it is read, for a run, if it may be read, is there and has a header. Says what it is."""
+def readable(
+    file: str, on_duplicate: str, sheet: str, encoding: str, maps: list[str] | None
+) -> dict[str, Any]:
+    """What a run is told of a file that is there, may be read and has a header. Says what it is taken for."""
     from dagster_backfills.defs.kintell.resources import KintellSettings
 
+    if on_duplicate not in ("skip", "update", "error"):
+        raise UserError(f"There is no --on-duplicate {on_duplicate}.", "Choose skip, update or error.")
+    read_as = options.reading(sheet, encoding, maps)
+    config = {"on_duplicate": on_duplicate, "file": options.there(file), **read_as}
     asked = ReadAs(**read_as)
     with database() as conn:
-        beginning = to_plain_csv(open_file(file, KintellSettings().allowed), asked, most=LOOKED_AT)
+        source = open_file(config["file"], KintellSettings().allowed)
+        beginning = to_plain_csv(source, asked, most=LOOKED_AT)
         say(f"Recognized: {mapped_header(conn, beginning, asked)}")
-    return {"file": file, **read_as}
-
-
-def show(job: ImportJob, json: bool) -> None:
-    """The job, with its most frequent errors."""
-    with database() as conn:
-        errors = frequent_errors(conn, job.id)
-    show_job(job, errors, json)
+    return config
 
 
 def import_and_show(config: dict[str, Any], json: bool) -> None:
@@ -80,7 +91,8 @@ def import_and_show(config: dict[str, Any], json: bool) -> None:
 
     def watch(run_id: str, ended: Callable[[], bool]) -> None:
         seen["run"] = run_id
-        watch_import(run_id, ended)
+        say(f"Run {run_id}")
+        follow_run(resolve_database_url(), run_id, ended, read_import)
 
     def find() -> ImportJob | None:
         with database() as conn:
@@ -94,7 +106,7 @@ def import_and_show(config: dict[str, Any], json: bool) -> None:
     job = find()
     if job is None:
         raise typer.Exit(code)
-    show(job, json)
+    show_job(job, json)
     if job.failed_rows and not json:
         with database() as conn:
             row = conn.execute(_FIRST, [job.id]).fetchone()
@@ -120,12 +132,56 @@ def say_how_to_go_on(job: ImportJob | None) -> None:
 
 
 def copy(source: str, target: str) -> None:
-
+    """Copy a file, from and to wherever fsspec reaches."""
     with fsspec.open(source, "rb") as data, fsspec.open(target, "wb") as out:
         shutil.copyfileobj(data, out)
 
 
 def waiting(run_id: str, ended: Callable[[], bool]) -> None:
+    """Wait for a run of which there is nothing to see."""
     say(f"Run {run_id}")
     while not ended():
         time.sleep(0.2)
+
+
+def read_import(conn: psycopg.Connection[Any], run_id: str) -> list[PartProgress]:
+    """The job that a run works on, if it has one by now."""
+    found: list[Any] = conn.cursor(row_factory=namedtuple_row).execute(_OF_RUN, [run_id]).fetchall()
+    return [
+        PartProgress(str(row.id), row.status, row.processed_rows, row.total_rows, _words(row))
+        for row in found
+    ]
+
+
+def _words(row: Any) -> str:
+    waiting = row.total_rows - row.processed_rows
+    rate = f", {row.rows_per_second:,.0f}/s" if row.rows_per_second else ""
+    left = f", {duration(waiting / float(row.rows_per_second))} left" if waiting and rate else ""
+    return f"{row.processed_rows:,} of {row.total_rows:,} rows{rate}{left}, {row.failed_rows:,} rejected"
+
+
+def newest_job_of_run(
+    conn: psycopg.Connection[Any], run_id: str, job: str | None, file: str | None
+) -> ImportJob | None:
+    """The job that a run worked on; for a run that found nothing to do, the one that has its file."""
+    row = conn.execute(_OF_RUN, [run_id]).fetchone()
+    if row is None and not job and file:
+        row = conn.execute(
+            "select id from kintell.backfill_jobs where file_url = %s order by created_at desc limit 1",
+            [file],
+        ).fetchone()
+    found = row[0] if row else job
+    return load_job(conn, found) if found else None
+
+
+def verdict_of(run_id: str) -> dict[str, Any] | None:
+    """What a dry run found, as its run has it."""
+    import dagster as dg
+
+    with dg.DagsterInstance.get() as instance:
+        for record in instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.STEP_OUTPUT).records:
+            event = record.event_log_entry.dagster_event
+            verdict = event.step_output_data.metadata.get("verdict") if event else None
+            if verdict:
+                return cast(dict[str, Any], verdict.value)
+    return None

@@ -3,9 +3,10 @@
 from dataclasses import asdict
 from typing import Any
 
+from dagster_backfills.cli.database import database
 from dagster_backfills.cli.output import print_fields, print_json, print_table, say
+from dagster_backfills.domains.kintell.after.error_file import frequent_errors
 from dagster_backfills.domains.kintell.importing.account import ImportJob
-from dagster_backfills.domains.kintell.rows.verdict import FrequentError
 
 
 def doing(job: ImportJob) -> str:
@@ -18,10 +19,12 @@ def plain(job: ImportJob) -> dict[str, Any]:
     return {name: value for name, value in asdict(job).items() if name not in ("file_stamp", "delimiter")}
 
 
-def show_job(job: ImportJob, errors: list[FrequentError], json: bool) -> None:
+def show_job(job: ImportJob, json: bool) -> None:
     """One job with all that is known of it, and its most frequent errors."""
+    with database() as conn:
+        errors = [asdict(error) for error in frequent_errors(conn, job.id)]
     if json:
-        print_json(plain(job) | {"frequent_errors": [asdict(error) for error in errors]})
+        print_json(plain(job) | {"frequent_errors": errors})
         return
     lines = [
         ("job", job.id),
@@ -43,7 +46,7 @@ def show_job(job: ImportJob, errors: list[FrequentError], json: bool) -> None:
     if job.rollback_started_at:
         lines += job.undone.items()
     print_fields(lines)
-    show_frequent([asdict(error) for error in errors])
+    show_frequent(errors)
 
 
 def show_frequent(errors: list[dict[str, Any]]) -> None:

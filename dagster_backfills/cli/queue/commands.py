@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dagster_backfills.cli.domain_runs import database
+from dagster_backfills.cli.database import database
 from dagster_backfills.cli.output import (
     Json,
     Limit,
@@ -19,10 +19,9 @@ from dagster_backfills.cli.output import (
     print_table,
     say,
 )
-from dagster_backfills.cli.queue.given import job_id_of, object_of, step_of
-from dagster_backfills.cli.queue.types import require_type, type_line
+from dagster_backfills.cli.queue.given import job_id_of, object_of, require_type, step_of
 from dagster_backfills.domains.queue import queue
-from dagster_backfills.domains.queue.registry import background_job_types, known_hint
+from dagster_backfills.domains.queue.registry import JobType, background_job_types, fields_of, known_hint
 from dagster_backfills.errors import UserError
 
 app = typer.Typer(
@@ -201,7 +200,7 @@ def types(
                 queue.register(conn, kind)
         known = {row["job_type"]: row for row in queue.rows(conn, "known_types")}
     here = {kind.name: kind for kind in registry}
-    found = [type_line(name, here.get(name), known.get(name)) for name in sorted(here | known)]
+    found = [_type_line(name, here.get(name), known.get(name)) for name in sorted(here | known)]
     print_json(found) if json else print_table(
         list(found[0]), [tuple(line.values()) for line in found], fold=True
     )
@@ -222,3 +221,22 @@ def _line(row: dict[str, Any]) -> tuple[Any, ...]:
 
 def _shown(value: Any) -> Any:
     return json_module.dumps(value, ensure_ascii=False, indent=1) if isinstance(value, dict | list) else value
+
+
+def _type_line(name: str, kind: JobType | None, known: dict[str, Any] | None) -> dict[str, Any]:
+    """A type as this process and the database know it; a question mark for a field that may be left out."""
+    fields = fields_of(kind) if kind else known or {}
+    required = set(fields["required_fields"])
+    given = fields["input_fields"]
+    said = [f"{f}{'' if f in required else '?'}: {t or 'any'}" for f, t in (given or {}).items()]
+    outdated = (
+        known and kind and any(fields[column] != known[column] for column in ("input_fields", "max_retries"))
+    )
+    return {
+        "type": name,
+        "fields": "any" if given is None else ", ".join(said),
+        "retries": fields["max_retries"],
+        "runs in": kind.isolation if kind else "",
+        "handler": f"{kind.handler.__module__}.{kind.handler.__qualname__}" if kind else "none here",
+        "database": "does not know it" if not known else "knows other fields" if outdated else "knows it",
+    }

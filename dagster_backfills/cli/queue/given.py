@@ -1,4 +1,4 @@
-"""What a person gives to `backfills queue`: a job's id, an input as JSON, a step that follows."""
+"""What a person gives to `backfills queue`: a job's id or type, an input as JSON, a step that follows."""
 
 import json as json_module
 import re
@@ -10,6 +10,7 @@ from uuid import UUID
 import psycopg
 
 from dagster_backfills.domains.queue import queue
+from dagster_backfills.domains.queue.registry import known_hint
 from dagster_backfills.errors import UserError
 from dagster_backfills.names import the_one
 
@@ -22,6 +23,15 @@ def job_id_of(conn: psycopg.Connection[Any], text: str) -> UUID:
     between = {"first": UUID(digits.ljust(32, "0")), "last": UUID(digits.ljust(32, "f"))}
     found = {str(row["id"]): None for row in queue.rows(conn, "jobs_between", **between)}
     return UUID(the_one(text.casefold(), found, "job", "backfills queue list shows those there are."))
+
+
+def require_type(conn: psycopg.Connection[Any], job_type: str) -> None:
+    """Raises UserError for a type that the database does not know and has no job of."""
+    known = [row["job_type"] for row in queue.rows(conn, "known_types")]
+    if not job_type or job_type in known:
+        return
+    if not queue.rows(conn, "has_jobs_of_type", job_type=job_type)[0]["found"]:
+        raise UserError(f"There is no job type {job_type!r}.", known_hint(job_type, known))
 
 
 def object_of(text: str, option: str) -> dict[str, Any]:

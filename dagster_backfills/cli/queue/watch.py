@@ -1,26 +1,25 @@
 """What `backfills queue watch` shows. Not here: the other commands."""
 
-import json
 import sys
 from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID
 
 import psycopg
 import typer
-from rich import box
 from rich.console import Group
 from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
-from dagster_backfills.cli.output import console, duration, json_line
+from dagster_backfills.cli.output import console, fitted, json_line
 from dagster_backfills.domains.queue import queue
+from dagster_backfills.domains.queue.notices import job_of
 from dagster_backfills.postgres.values import DistantTime
 
 _REDRAW_SECONDS = 0.5
 _REMEMBERED = 10_000
+# What a line in a pipe has of a job, and of a type of which many have changed, by its name there.
+_JOB = {"id": "id", "status": "status", "progress": "progress_percentage", "message": "progress_message"}
+_TYPE = {name: name for name in ("job_type", "waiting", "scheduled", "processing")}
 
 
 def watch_jobs(conn: psycopg.Connection, *, until_done: bool, limit: int) -> None:
@@ -36,7 +35,7 @@ def _live(conn: psycopg.Connection, until_done: bool, limit: int) -> None:
     with Live(console=console(), auto_refresh=False) as live:
         while True:
             active = queue.rows(conn, "active_jobs", max_rows=limit)
-            live.update(table(active, queue.rows(conn, "metrics")), refresh=True)
+            live.update(table(active, queue.rows(conn, "metrics"), live.console.width), refresh=True)
             if until_done and not active:
                 return
             for _ in conn.notifies(timeout=_REDRAW_SECONDS):
@@ -49,12 +48,12 @@ def _lines(conn: psycopg.Connection, until_done: bool) -> None:
     while not ended:
         # Once no job is active, one more look brings the changes that led to it.
         ended = until_done and not queue.rows(conn, "active_jobs", max_rows=1)
-        # Every login may notify: a notice says only where to look.
-        told = {_job_of(notice.payload) for notice in conn.notifies(timeout=_REDRAW_SECONDS)}
-        found = [line for job_id in told if job_id for line in _job_lines(conn, job_id)]
-        if None in told:
-            found += _queue_lines(conn)
-        for line in found:
+        told = {job_of(notice.payload) for notice in conn.notifies(timeout=_REDRAW_SECONDS)}
+        jobs = [row for job in told if job for row in queue.rows(conn, "one_job", job_id=job)]
+        types = queue.rows(conn, "metrics") if None in told else []
+        found = [*((row, _JOB) for row in jobs), *((row, _TYPE) for row in types)]
+        for row, columns in found:
+            line = {name: row[column] for name, column in columns.items()}
             key = line.get("id") or line.get("job_type")
             if shown.get(key) != line:
                 shown[key] = line
@@ -63,50 +62,20 @@ def _lines(conn: psycopg.Connection, until_done: bool) -> None:
             shown.clear()
 
 
-def _job_of(payload: str) -> UUID | None:
-    """The job that a notice tells of; None where it tells of many, or is anybody's."""
-    try:
-        return UUID(json.loads(payload)["id"])
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return None
-
-
-def _job_lines(conn: psycopg.Connection, job_id: UUID) -> list[dict[str, Any]]:
-    return [
-        {
-            "id": str(job_id),
-            "status": row["status"],
-            "progress": row["progress_percentage"],
-            "message": row["progress_message"],
-        }
-        for row in queue.rows(conn, "one_job", job_id=job_id)
-    ]
-
-
-def _queue_lines(conn: psycopg.Connection) -> list[dict[str, Any]]:
-    """How many jobs of each type wait and are at work."""
-    columns = ("job_type", "waiting", "scheduled", "processing")
-    return [{name: row[name] for name in columns} for row in queue.rows(conn, "metrics")]
-
-
-def table(active: list[dict[str, Any]], metrics: list[dict[str, Any]]) -> Any:
+def table(active: list[dict[str, Any]], metrics: list[dict[str, Any]], width: int) -> Group:
     """The active jobs, and below them how the queue stands."""
-    found = Table(box=box.SIMPLE_HEAD)
-    for header in ("job", "type", "status", "priority", "progress", "", "for"):
-        found.add_column(header, no_wrap=header != "")
-    now = datetime.now(UTC)
+    now, rows = datetime.now(UTC), []
     for row in active:
-        since = row["started_at"] if row["status"] == "processing" else row["run_after"] or row["created_at"]
-        bar = ProgressBar(total=100, completed=row["progress_percentage"], width=20)
+        at_work = row["status"] == "processing"
+        since = row["started_at"] if at_work else row["run_after"] or row["created_at"]
+        lasts = since if isinstance(since, DistantTime) else abs(now - since)
+        progress = f"{row['progress_percentage']}%" if at_work else None
         said = row["progress_message"] or ("later" if since > now else "")
-        found.add_row(
-            str(row["id"]), row["job_type"], row["status"], str(row["priority"]),
-            bar if row["status"] == "processing" else "", Text(said),
-            str(since) if isinstance(since, DistantTime) else duration(abs(now - since)),
-        )  # fmt: skip
+        rows.append((row["id"], row["job_type"], row["status"], row["priority"], progress, lasts, said))
+    headers = ["job", "type", "status", "priority", "progress", "for", "message"]
     waiting, scheduled = sum(m["waiting"] for m in metrics), sum(m["scheduled"] for m in metrics)
     done, failed = sum(m["completed_last_hour"] for m in metrics), sum(m["failed_last_hour"] for m in metrics)
     summary = (
         f"{waiting:,} wait, {scheduled:,} for later; in the last hour {done:,} completed, {failed:,} failed"
     )
-    return Group(found, Text(summary))
+    return Group(fitted(headers, rows, "", ["job"], width)[0], Text(summary))

@@ -7,7 +7,8 @@ from typing import Any
 
 import psycopg
 
-from dagster_backfills.cli.domain_runs import database, launch
+from dagster_backfills.cli.database import database
+from dagster_backfills.cli.launch import launch
 from dagster_backfills.components.standing import Standing
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.domains.scoring.plan import plan_days

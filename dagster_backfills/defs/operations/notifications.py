@@ -3,18 +3,16 @@
 import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 import psycopg
 from psycopg.rows import class_row
 
+from dagster_backfills.dagster.cause import reason_of
 from dagster_backfills.defs.operations.history import job_of, partitions_of
 from dagster_backfills.domains.operations.statements import STATEMENTS
 from dagster_backfills.redact import redact
-
-if TYPE_CHECKING:
-    from dagster_backfills.dagster.private import SerializableErrorInfo
 
 SHOWN_UNITS = 10
 SHOWN_RUNS = 10
@@ -114,7 +112,7 @@ def failed_run(
         run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE, limit=5
     ).records
     steps = [r.event_log_entry.get_dagster_event().step_failure_data for r in records]
-    reasons = [_reason(step.error, step.user_failure_data) for step in steps]
+    reasons = [reason_of(step.error, step.user_failure_data) for step in steps]
     whole = event.event_type is dg.DagsterEventType.RUN_FAILURE
     said = [reason for reason in reasons if reason]
     if whole and not said:
@@ -136,15 +134,6 @@ def message_of(runs: Sequence[FailedRun]) -> Message:
     kind = "JOB FAILURE" if any(run.whole for run in runs) else "FAILED UNITS"
     subject = " ".join(f"[{kind}] {title}".split())[:_LONGEST_SUBJECT]
     return Message(subject, tuple(runs[:SHOWN_RUNS]), max(len(runs) - SHOWN_RUNS, 0))
-
-
-def _reason(error: "SerializableErrorInfo | None", user_failure: Any) -> str:
-    """What was at the bottom of it: Dagster wraps what goes wrong while an output is stored."""
-    if user_failure is not None and user_failure.description:
-        return user_failure.description
-    while error is not None and error.cause is not None:
-        error = error.cause
-    return error.message if error else ""
 
 
 def _short(text: str) -> str:

@@ -6,14 +6,12 @@ import dagster as dg
 from pydantic import Field
 
 from dagster_backfills.dagster.cause import started_by
-from dagster_backfills.dagster.io_manager import VARIABLES
+from dagster_backfills.dagster.io_manager import engine_settings
 from dagster_backfills.dagster.launchpad import flat
 from dagster_backfills.dagster.plan_report import report_metadata
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.engine.runner import Runner
-from dagster_backfills.engine.settings import EngineSettings
 from dagster_backfills.engine.undo import find, preview, undo, undo_identity
-from dagster_backfills.environment import from_environment
 from dagster_backfills.errors import UserError
 
 
@@ -32,7 +30,7 @@ class Undo(dg.Config):
 )
 def undo_the_run(context: dg.OpExecutionContext, config: Undo, postgres: PostgresResource) -> dg.Output[None]:
     try:
-        settings = EngineSettings(**from_environment(EngineSettings, VARIABLES))
+        settings = engine_settings()
         with postgres.connect() as conn:
             undoing = find(conn, config.run, config.partitions)
         if config.dry_run:

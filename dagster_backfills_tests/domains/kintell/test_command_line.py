@@ -138,7 +138,7 @@ def test_what_is_wrong_with_a_file_is_said_before_a_run_is_launched(
     call, tmp_path, monkeypatch, command, file, said
 ):
     (tmp_path / "bad.csv").write_text("a,b\n1,2\n")
-    monkeypatch.setattr("dagster_backfills.cli.launch.run_job", None)
+    monkeypatch.setattr("dagster_backfills.cli.run_process.run_job", None)
     with pytest.raises(UserError, match=said) as caught:
         call(command, file)
     code, message, _ = explain(caught.value)
@@ -148,7 +148,7 @@ def test_what_is_wrong_with_a_file_is_said_before_a_run_is_launched(
 def test_what_is_wrong_with_a_job_is_said_before_a_run_is_launched(
     call, conn, imported, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("dagster_backfills.cli.launch.run_job", None)
+    monkeypatch.setattr("dagster_backfills.cli.run_process.run_job", None)
     job = imported([row(1), row(2, rating="9")])
     with pytest.raises(UserError, match="is completed and can't be resumed"):
         call("resume", str(job.id))

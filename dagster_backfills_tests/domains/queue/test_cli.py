@@ -11,11 +11,7 @@ import pytest
 from dagster_backfills.domains.queue import queue
 
 # The command line as it is installed, with this group under its name.
-MAIN = (
-    "from dagster_backfills.cli import app\n"
-    "app.COMMANDS.setdefault('queue', ('dagster_backfills.cli.queue.commands', 'Background jobs.'))\n"
-    "app.run()"
-)
+MAIN = "from dagster_backfills.cli import app\napp.run()"
 
 
 @pytest.fixture
@@ -201,7 +197,7 @@ def test_the_live_table_shows_every_active_job(db, registry):
     queue.report_progress(db, queue.claim(db, "w", 1)[0], 40, "at [it]")
     console = Console(width=160)
     with console.capture() as captured:
-        console.print(table(queue.rows(db, "active_jobs", max_rows=10), queue.rows(db, "metrics")))
+        console.print(table(queue.rows(db, "active_jobs", max_rows=10), queue.rows(db, "metrics"), 160))
     shown = captured.get()
     assert "processing" in shown and "pending" in shown and "at [it]" in shown
     assert "1 wait, 0 for later" in shown

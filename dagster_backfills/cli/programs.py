@@ -1,0 +1,52 @@
+"""`backfills env`, `exec` and `webserver`: other programs, with what they need to know in their environment."""
+
+import os
+import shlex
+import sys
+from typing import Annotated
+
+import typer
+
+from dagster_backfills.cli.output import say
+from dagster_backfills.errors import UserError
+from dagster_backfills.instance.dagster_home import dagster_environment
+from dagster_backfills.redact import redact
+from dagster_backfills.roles import ROLES_VARIABLE, read_roles
+
+exec_app = typer.Typer()
+webserver_app = typer.Typer()
+
+
+def env() -> None:
+    """Print variables for a shell: eval "$(backfills env)". Starts the embedded Postgres if need be.
+
+    Then `dagster`, `dg` and `psql "$DATABASE_URL"` work by hand on what `backfills` works on.
+    """
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in dagster_environment().items()]
+    if sys.stdout.isatty() and redact("\n".join(lines)) != "\n".join(lines):
+        lines = [redact(line) for line in lines]
+        say('Passwords are hidden on a terminal. Use: eval "$(backfills env)"')
+    typer.echo("\n".join(lines))
+
+
+@exec_app.command(context_settings={"allow_interspersed_args": False})
+def exec_program(
+    command: Annotated[list[str], typer.Argument(help="The program and its arguments.", metavar="PROGRAM …")],
+) -> None:
+    """Become PROGRAM, with every secret in its environment that a …_FILE variable names: DATABASE_URL_FILE, say."""
+    try:
+        os.execvp(command[0], command)
+    except OSError as error:
+        raise UserError(f"{command[0]} can't be started: {error.strerror}.", "Check its name.") from error
+
+
+@webserver_app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def webserver(context: typer.Context) -> None:
+    """Start Dagster's UI, with the options of dagster-webserver, for those who may use it.
+
+    Who asks is what the proxy says (BACKFILLS_PROXY_SECRET); without a proxy, this machine's user and nobody else.
+    What each may do stands in the file that BACKFILLS_ROLES names; without one, everything.
+    """
+    read_roles(os.environ.get(ROLES_VARIABLE, ""))
+    os.environ.update(dagster_environment())
+    os.execv(sys.executable, [sys.executable, "-m", "dagster_backfills.instance.door", *context.args])
