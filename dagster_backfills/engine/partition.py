@@ -174,13 +174,13 @@ class SlicedPartition:
     def _complete(self, batch_id: UUID) -> Callable[[], None]:
         began, work, snapshot = time.monotonic(), self.work, self.snapshot
         work.begin([self.key])
-        counts = dict(self.counts)
+        counts: dict[str, Counts] = {}
         for write in work.writes:
             last = Counts()
             ledger.clear_stale(work.session.conn, write.asset, [self.key], snapshot)
             if write in work.sliced:
                 failed = work.resolve_rest(write, self.key)
-                counts[write.asset] = Counts.sum([counts.get(write.asset, last)], failed_units=failed)
+                counts[write.asset] = Counts.sum([self.counts.get(write.asset, last)], failed_units=failed)
                 last = Counts(failed_units=failed)
             else:
                 last = counts[write.asset] = work.run_write(write, [self.key], None)[self.key]

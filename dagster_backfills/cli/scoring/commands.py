@@ -30,7 +30,7 @@ def gym(
     json: Json = False,
 ) -> None:
     """Score the members of one gym alone, as of a day. The day itself stays partial, until all are scored."""
-    chosen = day_of(day)
+    chosen = day_of(day or None)
     with database() as conn:
         gyms = dict(conn.execute("select id, name from scoring.gyms order by id").fetchall())
     found = the_one(gym, gyms, "gym")

@@ -12,7 +12,7 @@ from dagster_backfills.domains.scoring.status import day_of
 def explain_member(member: str, day: str, json: bool) -> None:
     """Why a member has its score: factors with their numbers, decay, flags, churn risk and action."""
     with database() as conn:
-        explanation = explain(conn, member, day_of(day), settings_from().parsed_weights)
+        explanation = explain(conn, member, day_of(day or None), settings_from().parsed_weights)
     if json:
         print_json(asdict(explanation))
     else:
