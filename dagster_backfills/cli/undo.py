@@ -112,5 +112,8 @@ def _declared(name: str) -> Declared:
 def _last_of(conn: psycopg.Connection[Any], backfill: Declared) -> str:
     row = conn.execute(_LAST, [backfill.assets]).fetchone()
     if row is None:
-        raise UserError(f"No run has changed anything of {backfill.name}.")
+        raise UserError(
+            f"No run has changed anything of {backfill.name}.",
+            f"What one would change: backfills plan {backfill.name}",
+        )
     return str(row[0])

@@ -89,7 +89,9 @@ def find(conn: psycopg.Connection[Any], run_id: str, partitions: Sequence[str] =
     if len(found) != 1:
         latest = ", ".join(row[0] for row in conn.execute(_LATEST))
         what = f"{len(found)} runs begin" if found else "No run begins"
-        raise UserError(f"{what} with {run_id!r}.", f"The latest are {latest}." if latest else "")
+        raise UserError(
+            f"{what} with {run_id!r}.", f"The latest are {latest}." if latest else "Nothing has run."
+        )
     ((run_id, (undoes, unfinished)),) = found.items()
     written: dict[str, list[Shape]] = {}
     for asset, noted, rows in conn.execute(_WRITTEN, [run_id]):

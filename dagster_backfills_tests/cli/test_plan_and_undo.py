@@ -38,6 +38,8 @@ def test_a_backfill_is_planned_run_and_undone(cli: Cli, school: psycopg.Connecti
     (run,) = school.execute("select run_id from backfill.runs limit 1").fetchone() or ("",)
 
     assert run in cli("undo", "training_completions").stdout + cli("undo", "training", "--json").stdout
+    others = cli("undo", "progress_stats", run)
+    assert others.returncode == 2 and "has written nothing of progress_stats" in others.stderr
     dry = cli("undo", run[:8])
     assert dry.returncode == 0, dry.stderr
     assert "kept, changed since" in dry.stdout and "Nothing was done" in dry.stderr

@@ -4,7 +4,6 @@ from importlib import import_module
 
 import psycopg
 import pytest
-import typer
 from typer.testing import CliRunner
 
 from dagster_backfills.cli.app import app
@@ -73,7 +72,7 @@ def test_all_backfills_are_walked(tmp_path, monkeypatch) -> None:
 
 def answer(*words: str) -> tuple[int, str]:
     """The exit code and all that is said; of an error its message and what to do, in two lines."""
-    ended = CliRunner().invoke(typer.main.get_command(app), list(words))
+    ended = CliRunner().invoke(app, list(words))
     error = ended.exception
     if error is None or isinstance(error, SystemExit):
         return ended.exit_code, ended.output

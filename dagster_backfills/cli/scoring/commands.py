@@ -32,7 +32,7 @@ def gym(
     json: Json = False,
 ) -> None:
     """Score the members of one gym alone, as of a day. The day itself stays partial, until all are scored."""
-    chosen = day_of(day)
+    chosen = day_of(day or None)
     with database() as conn:
         gyms = dict(conn.execute("select id, name from scoring.gyms order by id").fetchall())
     found = the_one(gym, gyms, "gym")
@@ -53,7 +53,7 @@ def gym(
 def explain_member(member: str, day: str, json: bool) -> None:
     """Why a member has its score: factors with their numbers, decay, flags, churn risk and action."""
     with database() as conn:
-        explanation = explain(conn, member, day_of(day), settings_from().parsed_weights)
+        explanation = explain(conn, member, day_of(day or None), settings_from().parsed_weights)
     if json:
         print_json(asdict(explanation))
     else:

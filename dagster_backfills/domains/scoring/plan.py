@@ -9,6 +9,7 @@ from dagster_backfills.domains.scoring.settings import ScoringSettings
 from dagster_backfills.domains.scoring.tables import CHAIN, DaySlice, write_of
 from dagster_backfills.engine.plan import Report, plan
 from dagster_backfills.engine.session import Connect
+from dagster_backfills.engine.table.address import Address
 
 
 def plan_days(
@@ -22,5 +23,5 @@ def plan_days(
     if not days:
         return Report.nothing()
     writes = [write_of(target, settings.parsed_weights, gym) for target in CHAIN]
-    addresses = {target.asset: DaySlice(gym) for target in CHAIN}
+    addresses: dict[str, Address] = {target.asset: DaySlice(gym) for target in CHAIN}
     return plan(connect, writes, addresses, days, settings.engine(), log, apart=True)

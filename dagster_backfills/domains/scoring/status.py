@@ -87,10 +87,10 @@ def choose(conn: psycopg.Connection, which: Which, named: Sequence[str] = ()) ->
     return [f"{day.day}" for day in found]
 
 
-def day_of(text: str) -> date:
-    """The day that was asked for, yesterday for none. Raises UserError for what is no day, or not over yet."""
+def day_of(text: str | None) -> date:
+    """The day that was asked for, yesterday for None. Raises UserError for what is no day, or not over yet."""
     newest = newest_day(datetime.now(UTC).date())
-    if not text:
+    if text is None:
         return newest
     try:
         day = datetime.strptime(text, "%Y-%m-%d").date()

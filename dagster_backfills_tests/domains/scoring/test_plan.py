@@ -129,13 +129,16 @@ def test_on_quiet_data_the_plan_is_the_account_of_the_next_run(
 def test_a_later_table_is_planned_over_what_the_earlier_one_would_write(gyms: Gyms, plan) -> None:
     """By one batch for all, and by one member a batch; each table's rows are among the examples."""
     healthy(gyms, 9)
-    gyms.member("no goal", 1, per_week=-1)
+    gyms.member("a member without a goal", 1, per_week=-1)
     for batch_members in (1, 100):
         report = plan(batch_members=batch_members)
         assert {(asset, report.total(asset).inserted) for asset in ASSETS} == {
             (asset, 27) for asset in ASSETS
         }
-        assert [(f.partition, f.unit) for f in report.failures] == [(key, "no goal") for key in KEYS]
+        assert list(report.counts) == ASSETS
+        assert [(f.partition, f.unit) for f in report.failures] == [
+            (key, "a member without a goal") for key in KEYS
+        ]
         assert "expected_visits_per_week must be 0 or more" in report.failures[0].message
         assert len(report.examples) == 20
         assert {example.asset for example in report.examples} == set(ASSETS)
