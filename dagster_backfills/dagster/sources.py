@@ -17,8 +17,8 @@ from dagster_backfills.postgres.statements import load_statements
 
 _STATEMENTS = load_statements(Path(__file__).with_name("sources.sql"))
 _CHANGED = "dagster/last_updated_timestamp"
-# What every batch enters in the transaction of its rows: behind all that the engine writes.
-_ACCOUNT = {"backfill.batches", "backfill.failures"}
+# Every batch is entered in it, in the transaction of its rows: it stands behind all that the engine writes.
+_ACCOUNT = "backfill.batches"
 
 
 def with_sources(defs: dg.Definitions, catalog: Catalog, *, database: str = "postgres") -> dg.Definitions:
@@ -28,21 +28,21 @@ def with_sources(defs: dg.Definitions, catalog: Catalog, *, database: str = "pos
     """
     specs = list(_specs(defs))
     there, found = {spec.key for spec in specs}, list[dg.AssetSpec]()
-    written = {"deps": [spec.key for spec in specs if "write_mode" in spec.metadata]}
+    written: dict[str, Any] = {"deps": [spec.key for spec in specs if "write_mode" in spec.metadata]}
     while new := {dep.asset_key for spec in specs for dep in spec.deps} - there:
         there |= new
         tables = sorted(".".join(key.path) for key in new)
         specs = [
-            catalog.spec(table, **(written if table in _ACCOUNT else {}))
+            catalog.spec(table, **(written if table == _ACCOUNT else {}))
             for table in tables
             if table in catalog.tables
         ]
         found += specs
     around: list[Any] = [spec for spec in found if spec.is_virtual]
-    tables = [spec for spec in found if not spec.is_virtual]
+    plain = [spec for spec in found if not spec.is_virtual]
     apart = {
-        "source_tables": [spec for spec in tables if not spec.deps],
-        "account_tables": [spec for spec in tables if spec.deps],
+        "source_tables": [spec for spec in plain if not spec.deps],
+        "account_tables": [spec for spec in plain if spec.deps],
     }
     around += [observed_tables(name, group, database) for name, group in apart.items() if group]
     return dg.Definitions.merge(defs, dg.Definitions(assets=around))

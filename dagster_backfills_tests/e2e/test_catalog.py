@@ -38,7 +38,7 @@ _POOLS = "{ instance { concurrencyLimits { concurrencyKey } } }"
 _LAUNCH = """mutation($run: ExecutionParams!) { launchRun(executionParams: $run) { __typename
   ... on PythonError { message causes { message } } } }"""
 _PICTURES = {
-    "ui-lineage": "/asset-groups",
+    "ui-lineage": "/asset-groups?expanded=global@global:backfill",
     "ui-lineage-scoring": f"/locations/{LOCATION}/asset-groups/scoring/lineage",
     "ui-lineage-kintell": f"/locations/{LOCATION}/asset-groups/kintell/lineage",
     "ui-asset": "/assets/progress/cohort_stats?view=overview",
@@ -218,9 +218,11 @@ def test_pictures_of_the_catalog(demo: Stack) -> None:
         browser = playwright.chromium.launch(
             executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
         )
-        page = browser.new_page(viewport={"width": 1600, "height": 1000})
+        page = browser.new_page()
         for name, address in _PICTURES.items():
+            page.set_viewport_size({"width": 1600, "height": 1300 if "-lineage-" in name else 1000})
             page.goto(f"{demo.webserver.url}{address}")
             page.wait_for_timeout(6000)
+            page.wait_for_function("!document.body.innerText.includes('Loading…')")
             page.screenshot(path=f"{os.environ['BACKFILLS_SCREENSHOTS']}/{name}.png")
         browser.close()
