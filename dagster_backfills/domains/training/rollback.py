@@ -18,7 +18,7 @@ from dagster_backfills.postgres.statements import load_statements
 
 _STATEMENTS = load_statements(Path(__file__).with_name("rollback.sql"))
 COMPLETIONS = ASSETS[0]
-_SETTINGS = EngineSettings(batch_units=20_000)  # records: a second's work; an organization is never cut
+_BATCH_RECORDS = 20_000  # a second's work; an organization is never cut
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Preview:
     def batches(self) -> Iterator[list[str]]:
         """Ids of the organizations that lose records, as many at a time as are a batch."""
         losses = {organization: remove for organization, remove, _ in self.organizations if remove}
-        return batches(list(losses), losses, BatchSize(_SETTINGS))
+        return batches(list(losses), losses, BatchSize(EngineSettings(batch_units=_BATCH_RECORDS)))
 
 
 def preview(conn: psycopg.Connection[Any], backfill_id: str | None) -> Preview:
