@@ -8,9 +8,10 @@ import typer
 
 from dagster_backfills.cli.domain_runs import database
 from dagster_backfills.cli.output import say
-from dagster_backfills.components.cataloguing import as_text, describe
-from dagster_backfills.components.loading import project_defs
+from dagster_backfills.components.loading import describe
 from dagster_backfills.dagster.catalog import FILE
+from dagster_backfills.dagster.cataloguing import as_text
+from dagster_backfills.dagster.project import project_defs
 from dagster_backfills.errors import UserError
 
 app = typer.Typer()

@@ -9,7 +9,8 @@ from dagster_backfills.cli.declared import database_of
 from dagster_backfills.cli.errors import USAGE
 from dagster_backfills.cli.output import say
 from dagster_backfills.components.inspection import inspect
-from dagster_backfills.components.loading import backfill_named, declared, declared_folders, project_defs
+from dagster_backfills.components.loading import backfill_named, declared, declared_folders
+from dagster_backfills.dagster.project import project_defs
 from dagster_backfills.engine.triggers import SourceTriggers
 from dagster_backfills.errors import UserError
 

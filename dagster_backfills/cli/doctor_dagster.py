@@ -7,7 +7,8 @@ from dagster_backfills.cli.check import look
 from dagster_backfills.cli.finding import Finding
 from dagster_backfills.cli.instance import NOT_YET, InstanceState, Tick, read_instance
 from dagster_backfills.cli.output import duration
-from dagster_backfills.components.loading import declared_folders, project_defs
+from dagster_backfills.components.loading import declared_folders
+from dagster_backfills.dagster.project import project_defs
 from dagster_backfills.errors import UserError
 
 

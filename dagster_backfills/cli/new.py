@@ -7,8 +7,8 @@ import typer
 
 from dagster_backfills.cli.declared import database_of
 from dagster_backfills.cli.output import say
-from dagster_backfills.components.loading import project_defs
-from dagster_backfills.components.scaffolding import Draft, DraftParams
+from dagster_backfills.dagster.project import project_defs
+from dagster_backfills.engine.declared.draft import Draft, DraftParams
 from dagster_backfills.engine.table.catalog import read_table
 from dagster_backfills.errors import UserError
 from dagster_backfills.postgres.table_names import split_table

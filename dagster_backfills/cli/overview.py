@@ -9,11 +9,12 @@ import typer
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from dagster_backfills.cli.backfills import Declared, declared_ones, names
+from dagster_backfills.cli.backfills import Declared, names
 from dagster_backfills.cli.domain_runs import glance
 from dagster_backfills.cli.errors import explain
 from dagster_backfills.cli.output import Json, Wide, print_json, print_table
-from dagster_backfills.components.loading import declared
+from dagster_backfills.components.loading import declared, declared_by_name
+from dagster_backfills.dagster.project import project_defs
 from dagster_backfills.redact import redact
 
 app = typer.Typer()
@@ -40,7 +41,7 @@ class Overview:
 
 def overviews(conn: psycopg.Connection[Any]) -> list[Overview]:
     """All of them. One that can't be looked at says why."""
-    folders = declared_ones(Path.cwd())
+    folders = declared_by_name(project_defs(Path.cwd()))
     found = []
     for name in names(Path.cwd()):
         try:

@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 from dagster_backfills.cli.backfills import Named
 from dagster_backfills.cli.output import print_json, print_table, say
-from dagster_backfills.components.standing import Standing, next_of
+from dagster_backfills.engine.standing import Standing, next_of
 from dagster_backfills.names import fold, the_one
 
 

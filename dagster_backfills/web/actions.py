@@ -12,11 +12,12 @@ from typing import Any
 
 import dagster as dg
 
-from dagster_backfills.components.building import Backfill
-from dagster_backfills.components.loading import backfill_named, declared, declared_folders, project_defs
+from dagster_backfills.components.backfill import Backfill
+from dagster_backfills.components.loading import backfill_named, declared, declared_folders
 from dagster_backfills.components.planning import plan_backfill
 from dagster_backfills.dagster.automation import UNFINISHED
 from dagster_backfills.dagster.io_manager import VARIABLES
+from dagster_backfills.dagster.project import project_defs
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.engine.plan import Report
 from dagster_backfills.engine.selection import Which
@@ -61,7 +62,7 @@ class Actions(ImportActions, QueueActions):
             with postgres_of(backfill).connect() as conn:
                 backfill.selection().choose(conn, Which.named, partitions)
         config = {"which": which.value, "partitions": list(partitions)}
-        return self.launcher.submit(backfill.job.name, config, {}, who)
+        return self.launcher.submit(backfill.job, config, {}, who)
 
     def plan(self, name: str, which: Which, partitions: Sequence[str]) -> Report:
         """What such a run would do. Nothing is written."""

@@ -8,12 +8,12 @@ from typing import Any
 import psycopg
 
 from dagster_backfills.cli.domain_runs import database, launch
-from dagster_backfills.components.standing import Standing
 from dagster_backfills.domains.scoring.chain import newest_day
 from dagster_backfills.domains.scoring.settings import setting_at_load
 from dagster_backfills.domains.scoring.status import ChainDay, chain_of
 from dagster_backfills.domains.scoring.tables import CHAIN
 from dagster_backfills.engine.selection import Which
+from dagster_backfills.engine.standing import Standing
 from dagster_backfills.errors import UserError
 
 JOB = "scoring_chain_job"

@@ -6,6 +6,7 @@ import dagster as dg
 from pydantic import Field
 
 from dagster_backfills.dagster.cause import started_by
+from dagster_backfills.dagster.failures import without_retry
 from dagster_backfills.dagster.io_manager import VARIABLES
 from dagster_backfills.dagster.launchpad import flat
 from dagster_backfills.dagster.plan_report import report_metadata
@@ -14,7 +15,6 @@ from dagster_backfills.engine.runner import Runner
 from dagster_backfills.engine.settings import EngineSettings
 from dagster_backfills.engine.undo import find, preview, undo, undo_identity
 from dagster_backfills.environment import from_environment
-from dagster_backfills.errors import UserError
 
 
 class Undo(dg.Config):
@@ -31,7 +31,7 @@ class Undo(dg.Config):
     description="Say what undoing the run changes and keeps; unless it is a dry run, do it, batch by batch."
 )
 def undo_the_run(context: dg.OpExecutionContext, config: Undo, postgres: PostgresResource) -> dg.Output[None]:
-    try:
+    with without_retry():
         settings = EngineSettings(**from_environment(EngineSettings, VARIABLES))
         with postgres.connect() as conn:
             undoing = find(conn, config.run, config.partitions)
@@ -51,8 +51,6 @@ def undo_the_run(context: dg.OpExecutionContext, config: Undo, postgres: Postgre
         runner = Runner(postgres.connect, identity, settings, context.log.warning)
         for _ in undo(runner, undoing):
             pass
-    except UserError as error:
-        raise dg.Failure(str(error), allow_retries=False) from error
     return dg.Output(None, metadata={"undoes": undoing.run_id, "dry_run": False, **_metadata(runner)})
 
 
