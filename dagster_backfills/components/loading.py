@@ -5,14 +5,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
 import psycopg
 
 from dagster_backfills.components.backfill import Backfill
 from dagster_backfills.components.postgres_backfill import read
 from dagster_backfills.dagster import cataloguing
 from dagster_backfills.dagster.cataloguing import Described
-from dagster_backfills.dagster.project import OURS, project_defs
+from dagster_backfills.dagster.project import OURS, load_from_defs_folder, project_defs
 from dagster_backfills.domain_switches import switched_off
 from dagster_backfills.errors import UserError, close_to
 
@@ -61,4 +60,4 @@ def backfill_named(name: str, start: Path | None = None) -> Backfill:
 def describe(conn: psycopg.Connection[Any], defs: Path) -> Described:
     """Every table and view that the definitions below a folder name, as the database has it now."""
     queries = ChainMap(*(declared(folder).queries for folder in declared_folders(defs)))
-    return cataloguing.describe(conn, dg.ComponentTree.for_project(defs).build_defs(), queries)
+    return cataloguing.describe(conn, load_from_defs_folder(path_within_project=defs), queries)

@@ -1,4 +1,4 @@
-"""The Dagster project around a folder: where its definitions stand, which module has them.
+"""The Dagster project around a folder: where its definitions stand, which module has them, and loading them.
 
 Not here: which of them are declared backfills (`components/loading`).
 """
@@ -6,9 +6,17 @@ Not here: which of them are declared backfills (`components/loading`).
 import os
 import sys
 import tomllib
+from contextlib import AbstractContextManager
 from pathlib import Path
+from pkgutil import resolve_name
+
+import dagster as dg
 
 import dagster_backfills
+from dagster_backfills.dagster.mistaken import Mistaken
+from dagster_backfills.dagster.private_loader import standing_in
+from dagster_backfills.errors import UserError, located
+from dagster_backfills.yaml_mistakes import Places, documents
 
 OURS = Path(dagster_backfills.__file__).parent / "defs"
 
@@ -43,3 +51,47 @@ def _project(start: Path) -> tuple[Path, Path, str] | None:
                     if defs.is_dir():
                         return defs, root, project.get("code_location_target_module", f"{module}.definitions")
     return None
+
+
+def load_from_defs_folder(*, path_within_project: Path) -> dg.Definitions:
+    """As Dagster's own of this name, but a `defs.yaml` that it can't load takes no other down."""
+    with mistakes_set_aside():
+        return dg.ComponentTree.for_project(path_within_project).build_defs()
+
+
+def mistakes_set_aside() -> AbstractContextManager[None]:
+    """While this lasts, Dagster loads something that says the mistake in place of a `defs.yaml` that it can't load.
+
+    And in place of code that can't be imported for it. What is wrong in its attributes, its component says itself.
+    """
+    return standing_in(_instead)
+
+
+def _instead(path: Path, error: Exception) -> dg.Component | None:
+    if not isinstance(error, UserError):
+        found = [_mistake_in(file) for file in path.glob("defs.y*ml")]
+        return Mistaken(found[0]) if found and found[0] else None
+    return Mistaken(error)
+
+
+def _mistake_in(file: Path) -> UserError | None:
+    try:
+        for document in documents(file):
+            with located(Places(file, below=()).of("type")):
+                _require_component(document.type)
+    except UserError as error:
+        return error
+    return None
+
+
+def _require_component(name: str) -> None:
+    module, _, rest = name.rpartition(".")
+    if module.startswith("."):
+        return  # from the file's own place: the project's code, which says itself what it lacks
+    try:
+        resolve_name(f"{module}:{rest}")
+    except (ImportError, AttributeError, ValueError) as error:
+        hint = (
+            "`dg list components` shows what there is; of this package, dagster_backfills.PostgresBackfill."
+        )
+        raise UserError(f"there is no component `{name}`: {error}.", hint) from error
