@@ -53,7 +53,11 @@ class PostgresBackfill(dg.Component, Declaration, dg.Resolvable):
 
     @classmethod
     def get_model_cls(cls) -> type[BaseModel]:
-        return lenient(cls.model())
+        model = lenient(cls.model())
+        for name, field in model.model_fields.items():  # of those with a default, Dagster drops the help
+            field.description = cls.model_fields[name].description
+        model.model_rebuild(force=True)
+        return model
 
     @classmethod
     def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> dg.Component:  # type: ignore[override]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dagster_backfills.components.assets import build_assets
-from dagster_backfills.components.postgres_backfill import definitions_of
+from dagster_backfills.components.postgres_backfill import PostgresBackfill, definitions_of
 from dagster_backfills.components.refresh import build_job
 from dagster_backfills_tests.components.adopting import EXAMPLES, load, written
 
@@ -41,3 +41,14 @@ attributes:
     backfill = load(written(tmp_path, "both", defs, "-- name: rows\nselect 1 as id;\n"))
     assert {key.to_user_string() for key in build_assets(backfill).keys} == {"one/members", "two/members"}
     assert {node.name for node in build_job(backfill).nodes} == {"write_one_members", "write_two_members"}
+
+
+def test_every_attribute_has_its_help_in_the_schema_that_editors_and_dg_read() -> None:
+    schema = PostgresBackfill.get_model_cls().model_json_schema()
+    models = [
+        schema,
+        *(schema["$defs"][name] for name in ("TableDeclaration", "Partitions", "Check", "Schedule")),
+    ]
+    attributes = {name: said for model in models for name, said in model["properties"].items()}
+    assert {"stale_by", "unit", "cron"} <= set(attributes)
+    assert [name for name, said in attributes.items() if not said.get("description")] == []
