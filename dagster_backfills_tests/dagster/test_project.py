@@ -1,6 +1,7 @@
 """A project's folder of definitions: found, and loaded although a file in it is one that Dagster can't load."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -146,4 +147,4 @@ def test_a_bad_file_of_this_package_takes_no_other_down(tmp_path: Path, project_
     there = set(done.stdout.split())
     assert {"training_declaration", "training_rollback_jobs_declaration"} <= there, done.stderr[-3000:]
     assert "progress/cohort_stats" in there
-    assert f"{file}, line 4: this is no YAML" in done.stderr
+    assert re.search(rf"{file}, line \d+: this is no YAML", done.stderr)
