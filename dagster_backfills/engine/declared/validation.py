@@ -4,6 +4,7 @@ Not here: whether its tables and columns are there (`components/inspection`).
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
@@ -49,24 +50,22 @@ def validate(declared: Declaration, folder: Path) -> Mapping[str, Statement]:
 def _check_tables(declared: Declaration, places: Places) -> None:
     if not declared.tables:
         raise UserError(f"{places.of('tables')}: no table is named.", "Name what the backfill fills.")
-    seen: dict[tuple[str, str], int] = {}
+    seen = set()
     for number, table in enumerate(declared.tables):
-        at = split_table(table.table)
-        if at in seen:
-            raise UserError(
-                f"{places.of('tables', number, 'table')}: table {table.table} stands twice.", "Keep one."
-            )
-        seen[at] = number
+        at, names = partial(places.of, "tables", number), split_table(table.table)
+        if names in seen:
+            raise UserError(f"{at('table')}: table {table.table} stands twice.", "Keep one.")
+        seen.add(names)
         if table.compute is not None:
-            named_function(table.compute, places.of("tables", number, "compute"))
+            named_function(table.compute, at("compute"))
         if table.partition_column is not None and declared.partitions is None:
             raise UserError(
-                f"{places.of('tables', number, 'partition_column')}: `partition_column` without `partitions`.",
+                f"{at('partition_column')}: `partition_column` without `partitions`.",
                 hint="Say how the table is cut, or leave the column out.",
             )
         if table.mode == "replace" and declared.partitions is not None and table.partition_column is None:
             raise UserError(
-                f"{places.of('tables', number, 'mode')}: `replace` needs `partition_column`.",
+                f"{at('mode')}: `replace` needs `partition_column`.",
                 hint="What is to be replaced is told by that column; or use `upsert`.",
             )
     for name, check in declared.check_list.items():
