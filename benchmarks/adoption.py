@@ -20,7 +20,7 @@ from uuid import uuid4
 import psycopg
 
 from benchmarks.servers import as_writer
-from dagster_backfills.components.building import Backfill
+from dagster_backfills.components.backfill import Backfill
 from dagster_backfills.components.loading import declared
 from dagster_backfills.engine.ledger import RunIdentity
 from dagster_backfills.engine.model import WHOLE

@@ -1,8 +1,9 @@
 """Data backfills into Postgres that are planned, launched, watched and undone through Dagster.
 
-What others build on is imported from here. `PostgresBackfill` is what `dg` and a `defs.yaml` find; `job_type` and
-`JobContext` make a kind of background job, which raises `JobError` or `PermanentJobError`. Each is loaded when it is
-asked for, so that a command which needs no Dagster loads none.
+What others build on is imported from here. `PostgresBackfill` is what `dg` and a `defs.yaml` find;
+`load_from_defs_folder` loads a project in which one bad `defs.yaml` takes no other down. `job_type` and `JobContext`
+make a kind of background job, which raises `JobError` or `PermanentJobError`. Each is loaded when it is asked for, so
+that a command which needs no Dagster loads none.
 """
 
 from importlib import import_module
@@ -10,11 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dagster_backfills.components.postgres_backfill import PostgresBackfill
+    from dagster_backfills.dagster.project import load_from_defs_folder
     from dagster_backfills.domains.queue.context import JobContext
     from dagster_backfills.domains.queue.errors import JobError, PermanentJobError
     from dagster_backfills.domains.queue.registry import job_type
 
-__all__ = ["JobContext", "JobError", "PermanentJobError", "PostgresBackfill", "job_type"]
+__all__ = [
+    "JobContext",
+    "JobError",
+    "PermanentJobError",
+    "PostgresBackfill",
+    "job_type",
+    "load_from_defs_folder",
+]
 
 _MODULES = {
     "JobContext": "dagster_backfills.domains.queue.context",
@@ -22,6 +31,7 @@ _MODULES = {
     "PermanentJobError": "dagster_backfills.domains.queue.errors",
     "PostgresBackfill": "dagster_backfills.components.postgres_backfill",
     "job_type": "dagster_backfills.domains.queue.registry",
+    "load_from_defs_folder": "dagster_backfills.dagster.project",
 }
 
 

@@ -7,10 +7,9 @@ from typing import Any
 import dagster as dg
 
 from dagster_backfills.dagster.catalog import catalog_of
+from dagster_backfills.dagster.project import OURS, mistakes_set_aside
 from dagster_backfills.dagster.sources import with_sources
 from dagster_backfills.domain_switches import switched_off
-
-_DEFS = Path(__file__).parent / "defs"
 
 
 @dg.definitions
@@ -23,10 +22,11 @@ def defs() -> dg.Definitions:
 
 
 def _loaded() -> dg.Definitions:
-    tree, off = dg.ComponentTree.for_project(_DEFS), switched_off()
-    entries = [at for at in sorted(_DEFS.iterdir()) if _is_loaded(at, off)] if off else [None]
-    loaded = dg.Definitions.merge(*(tree.build_defs(entry) for entry in entries))
-    everything = with_sources(loaded, catalog_of(_DEFS)).map_asset_specs(func=_with_owner)
+    tree, off = dg.ComponentTree.for_project(OURS), switched_off()
+    entries = [at for at in sorted(OURS.iterdir()) if _is_loaded(at, off)] if off else [None]
+    with mistakes_set_aside():
+        loaded = dg.Definitions.merge(*(tree.build_defs(entry) for entry in entries))
+    everything = with_sources(loaded, catalog_of(OURS)).map_asset_specs(func=_with_owner)
     # The database does the work: a process a step would cost five seconds each and save nothing.
     around = dg.Definitions(jobs=[_observing(everything)], executor=dg.in_process_executor)
     return dg.Definitions.merge(everything, around)

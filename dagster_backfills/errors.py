@@ -1,6 +1,7 @@
 """Errors that a person can mend: raised anywhere, turned into words and an exit code by the command line."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 
@@ -30,3 +31,12 @@ def close_to(wanted: str, there: Iterable[str]) -> str:
     if close:
         return f"Did you mean {', '.join(close)}?"
     return f"There are {', '.join(names)}." if names else "There are none."
+
+
+@contextmanager
+def located(where: str) -> Iterator[None]:
+    """A UserError that is raised within gets its place: a file and line, say."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{where}: {error.message}", error.hint) from error

@@ -7,16 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model, model_validator
 
 from dagster_backfills.errors import UserError, close_to
 
 
 @dataclass(frozen=True)
 class Places:
-    """The places of one `defs.yaml`."""
+    """The places of one `defs.yaml`: of what is below its `attributes`, or else."""
 
     file: Path
+    below: tuple[str, ...] = ("attributes",)
 
     @cached_property
     def _root(self) -> yaml.Node | None:
@@ -27,7 +28,7 @@ class Places:
     def of(self, *path: str | int) -> str:
         """The file, and the line of an attribute: `of("tables", 0, "query")`; else of what it would be in."""
         node, line = self._root, None
-        for step in ("attributes", *path):
+        for step in (*self.below, *path):
             found = _step(node, step)
             if found is None:
                 break
@@ -50,36 +51,63 @@ def name_of(path: Sequence[str | int]) -> str:
     return "".join(f"[{s}]" if isinstance(s, int) else f".{s}" for s in path).lstrip(".")
 
 
+class Document(BaseModel):
+    """What a document of a `defs.yaml` says to Dagster, whatever its component is."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: str
+    attributes: dict[str, Any] | None = None
+    template_vars_module: str | None = None
+    requirements: dict[str, Any] | None = None
+    post_processing: dict[str, Any] | None = None
+
+
+def documents(file: Path) -> list[Document]:
+    """What stands in a `defs.yaml`. Raises UserError, with file and line, for what Dagster could make nothing of."""
+    try:
+        found = list(yaml.safe_load_all(file.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where, said = f"{file}, line {mark.line + 1}" if mark else f"{file}", getattr(error, "problem", error)
+        raise UserError(f"{where}: this is no YAML: {said}.") from error
+    try:
+        return [Document.model_validate(each) for each in found or [None]]
+    except ValidationError as error:
+        raise mistake(error, Document, Places(file, below=())) from error
+
+
 def mistake(error: ValidationError, model: type[BaseModel], places: Places) -> UserError:
-    """The first thing that the schema says against a declaration, in words."""
-    first = error.errors()[0]
+    """What the schema says against a declaration, in words: of an attribute that there is not, else the first thing."""
+    errors = error.errors()
+    first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
     path = tuple(step for step in first["loc"] if _stands(step, first["loc"]))
     where = places.of(*path)
     if first["type"] == "extra_forbidden":
         known = _attributes(model, path[:-1])
         return UserError(f"{where}: there is no attribute `{name_of(path)}`.", close_to(str(path[-1]), known))
     words = first["msg"].removeprefix("Value error, ")
+    if first["type"] in ("dict_type", "model_type"):
+        words = f"there is {_kind(first['input'])} where lines of `name: value` belong"
     return UserError(f"{where}: `{name_of(path)}`: {words}." if path else f"{where}: {words}.")
+
+
+def _kind(value: Any) -> str:
+    kinds = {list: "a list", dict: "a mapping", type(None): "nothing"}
+    return kinds.get(type(value), f"{value!r}")
 
 
 def lenient(model: type[BaseModel]) -> type[BaseModel]:
     """The same model, that is empty in place of raising: one mistake must not take the whole project down."""
 
-    class Lenient(model):  # type: ignore[misc, valid-type]
-        @model_validator(mode="wrap")
-        @classmethod
-        def _empty(cls, value: Any, handler: Callable[[Any], Any]) -> Any:
-            try:
-                return handler(value)
-            except ValidationError:
-                return cls.model_construct()
+    def or_empty(cls: type[BaseModel], value: Any, handler: Callable[[Any], Any]) -> Any:
+        try:
+            return handler(value)
+        except ValidationError:
+            return cls.model_construct()
 
-    Lenient.__name__, Lenient.__qualname__, Lenient.__doc__ = (
-        model.__name__,
-        model.__qualname__,
-        model.__doc__,
-    )
-    return Lenient
+    wrapped: Any = {"or_empty": model_validator(mode="wrap")(or_empty)}
+    return create_model(model.__name__, __base__=model, __doc__=model.__doc__, __validators__=wrapped)
 
 
 def _stands(step: str | int, path: tuple[str | int, ...]) -> bool:

@@ -16,14 +16,14 @@ import typer
 
 from dagster_backfills.cli.launch import launch
 from dagster_backfills.cli.scoring.days import Scoring
-from dagster_backfills.components.building import Backfill
-from dagster_backfills.components.loading import declared, declared_folders, project_defs, project_module
+from dagster_backfills.components.backfill import Backfill
+from dagster_backfills.components.loading import declared, declared_by_name
 from dagster_backfills.components.planning import explain_unit, plan_backfill
-from dagster_backfills.components.postgres_backfill import read
-from dagster_backfills.components.standing import Standing, standings
+from dagster_backfills.dagster.project import project_defs, project_module
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.domain_switches import switched_off
 from dagster_backfills.engine.selection import Which
+from dagster_backfills.engine.standing import Standing
 from dagster_backfills.errors import UserError
 from dagster_backfills.instance.launching import open_instance
 from dagster_backfills.names import the_one
@@ -81,7 +81,7 @@ class Declared:
 
     @property
     def job(self) -> str:
-        return self.backfill.job.name
+        return self.backfill.job
 
     @cached_property
     def postgres(self) -> PostgresResource:
@@ -98,7 +98,7 @@ class Declared:
 
     def standings(self, conn: psycopg.Connection[Any], *, more: bool = True) -> list[Standing]:
         with self._instance() as instance:
-            return standings(self.backfill, conn, instance, more=more)
+            return self.backfill.standings(conn, instance, more=more)
 
     def choose(self, conn: psycopg.Connection[Any], which: Which, wanted: Sequence[str]) -> list[str]:
         """The keys of the partitions that are meant. Raises UserError for one that there is not."""
@@ -136,21 +136,13 @@ class Declared:
 Named = Declared | Scoring
 
 
-def declared_ones(start: Path) -> dict[str, Path]:
-    """The folders of the project's declarations by the backfills' names. One with a mistake has its folder's."""
-    found = {}
-    for folder in declared_folders(project_defs(start)):
-        try:
-            found[read(folder / "defs.yaml").name or folder.name] = folder
-        except UserError:
-            found[folder.name] = folder
-    return found
-
-
 def names(start: Path) -> list[str]:
     """Every backfill of the project."""
     off = ("scoring", *ELSEWHERE) if project_module(start) else switched_off()
-    return [*sorted(declared_ones(start)), *(name for name in ("scoring", *ELSEWHERE) if name not in off)]
+    return [
+        *sorted(declared_by_name(project_defs(start))),
+        *(name for name in ("scoring", *ELSEWHERE) if name not in off),
+    ]
 
 
 def the_name(name: str) -> str:
@@ -168,7 +160,7 @@ def named(name: str, verb: str) -> Named:
         )
     if found == "scoring":
         return Scoring()
-    return Declared(declared(declared_ones(Path.cwd())[found]))
+    return Declared(declared(declared_by_name(project_defs(Path.cwd()))[found]))
 
 
 def which_of(which: Which | None, partitions: Sequence[str] | None) -> Which:

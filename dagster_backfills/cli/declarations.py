@@ -6,15 +6,15 @@ from typing import Annotated
 
 import typer
 
-from dagster_backfills.cli.backfills import declared_ones
 from dagster_backfills.cli.database import database, database_of
 from dagster_backfills.cli.errors import USAGE
 from dagster_backfills.cli.output import say
-from dagster_backfills.components.cataloguing import as_text, describe
 from dagster_backfills.components.inspection import inspect
-from dagster_backfills.components.loading import declared, declared_folders, project_defs
-from dagster_backfills.components.scaffolding import Draft, DraftParams
+from dagster_backfills.components.loading import declared, declared_by_name, declared_folders, describe
 from dagster_backfills.dagster.catalog import FILE
+from dagster_backfills.dagster.cataloguing import as_text
+from dagster_backfills.dagster.project import project_defs
+from dagster_backfills.engine.declared.draft import Draft, DraftParams
 from dagster_backfills.engine.table.catalog import read_table
 from dagster_backfills.engine.triggers import SourceTriggers, apply, remove
 from dagster_backfills.errors import UserError
@@ -77,7 +77,7 @@ def check(
 
 def _folder(name: str) -> Path:
     """The folder of the declaration that is meant. Raises UserError where there is none."""
-    there = declared_ones(Path.cwd())
+    there = declared_by_name(project_defs(Path.cwd()))
     return there[the_one(name, dict.fromkeys(there), "backfill")]
 
 

@@ -15,7 +15,8 @@ from dagster_backfills.cli.errors import FAILURES
 from dagster_backfills.cli.finding import Finding, Level, found_by
 from dagster_backfills.cli.instance import NOT_YET, InstanceState, Tick, read_instance
 from dagster_backfills.cli.output import Json, duration, print_json, print_table, say
-from dagster_backfills.components.loading import declared_folders, project_defs
+from dagster_backfills.components.loading import declared_folders
+from dagster_backfills.dagster.project import project_defs
 from dagster_backfills.domain_switches import switched_off
 from dagster_backfills.errors import UserError
 

@@ -9,12 +9,13 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from dagster_backfills.cli.backfills import Declared, Named, declared_ones, names
+from dagster_backfills.cli.backfills import Declared, Named, names
 from dagster_backfills.cli.database import glance
 from dagster_backfills.cli.errors import explain
 from dagster_backfills.cli.output import Json, Wide, print_json, print_table, say
-from dagster_backfills.components.loading import declared
-from dagster_backfills.components.standing import Standing, next_of
+from dagster_backfills.components.loading import declared, declared_by_name
+from dagster_backfills.dagster.project import project_defs
+from dagster_backfills.engine.standing import Standing, next_of
 from dagster_backfills.names import fold, the_one
 from dagster_backfills.redact import redact
 
@@ -41,7 +42,7 @@ class Overview:
 
 def overviews(conn: psycopg.Connection[Any]) -> list[Overview]:
     """All of them. One that can't be looked at says why."""
-    folders = declared_ones(Path.cwd())
+    folders = declared_by_name(project_defs(Path.cwd()))
     found = []
     for name in names(Path.cwd()):
         try:

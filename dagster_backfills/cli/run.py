@@ -11,9 +11,9 @@ from dagster_backfills.cli.backfills import Declared, Name, Named, Partitions, W
 from dagster_backfills.cli.errors import FAILURES, OK
 from dagster_backfills.cli.output import Json, Yes, confirm, print_json, print_table, say
 from dagster_backfills.cli.overview import summary
-from dagster_backfills.components.standing import next_of
-from dagster_backfills.components.validation import named_function
+from dagster_backfills.engine.declared.validation import named_function
 from dagster_backfills.engine.selection import Which
+from dagster_backfills.engine.standing import next_of
 from dagster_backfills.postgres.statements import load_statements
 from dagster_backfills.redact import redact
 

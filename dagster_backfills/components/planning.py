@@ -1,32 +1,27 @@
-"""The plan of a declared backfill: which partitions, and what a run of them would do.
+"""The plan of a declared backfill: which partitions, and what a run of them would do; and what is known of one unit.
 
-Not here: how a plan is found (`engine/plan`), nor how it looks (`dagster/plan_report`, `dagster/jobs`).
+Not here: how either is found (`engine/plan`, `engine/explain`), nor how it looks (`dagster/plan_report`).
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
-from uuid import uuid4
+from typing import Any
 
 import dagster as dg
 import psycopg
 
+from dagster_backfills.components.backfill import Backfill
 from dagster_backfills.dagster.io_manager import engine_settings
 from dagster_backfills.dagster.jobs import Plan, plan_job
-from dagster_backfills.dagster.layout import address_of
-from dagster_backfills.engine.explain import Explanation, Part, explain
+from dagster_backfills.engine.explain import Explanation, explain
 from dagster_backfills.engine.plan import Report, combined, plan
 from dagster_backfills.engine.selection import Which
 from dagster_backfills.engine.session import Connect
-from dagster_backfills.engine.table.catalog import read_table
 from dagster_backfills.errors import UserError
-
-if TYPE_CHECKING:
-    from dagster_backfills.components.building import Backfill
 
 
 def plan_backfill(
-    backfill: "Backfill",
+    backfill: Backfill,
     connect: Connect,
     which: Which,
     partitions: Sequence[str] = (),
@@ -38,24 +33,23 @@ def plan_backfill(
     settings = engine_settings()
     with connect() as conn:
         chosen = backfill.selection(instance).choose(conn, which, partitions)
-        keys_of = {
-            first: [key for key, f in chosen.items() if f == first] for first in sorted(set(chosen.values()))
-        }
-        parts = {first: parts_of(backfill, conn, keys, first) for first, keys in keys_of.items()}
+        work = []
+        for first in sorted(set(chosen.values())):
+            keys = [key for key, f in chosen.items() if f == first]
+            work.append((keys, backfill.parts(conn, keys, first)))
         names = backfill.names(conn)
         conn.rollback()
     reports = []
-    for first, of_tables in parts.items():
-        keys = keys_of[first]
-        addresses = {part.write.target.asset: part.address for part in of_tables}
-        reports.append(plan(connect, [part.write for part in of_tables], addresses, keys, settings, log))
+    for keys, parts in work:
+        addresses = {part.write.target.asset: part.address for part in parts}
+        reports.append(plan(connect, [part.write for part in parts], addresses, keys, settings, log))
     return replace(combined(reports), names=names)
 
 
-def explain_unit(backfill: "Backfill", conn: psycopg.Connection[Any], unit: str) -> Explanation:
+def explain_unit(backfill: Backfill, conn: psycopg.Connection[Any], unit: str) -> Explanation:
     """What is known of a unit or a partition of the backfill. Raises UserError where that is nothing."""
     keys = list(backfill.selection().choose(conn, Which.all))
-    explanation = explain(conn, parts_of(backfill, conn, keys), unit, keys)
+    explanation = explain(conn, backfill.parts(conn, keys), unit, keys)
     conn.rollback()
     if not explanation.is_known and unit not in keys:
         raise UserError(
@@ -65,19 +59,7 @@ def explain_unit(backfill: "Backfill", conn: psycopg.Connection[Any], unit: str)
     return explanation
 
 
-def parts_of(
-    backfill: "Backfill", conn: psycopg.Connection[Any], keys: Sequence[str], first: int = 0
-) -> list[Part]:
-    """The backfill's writes from the first of these tables on, with their tables and addresses, outside of any run."""
-    run = dg.DagsterRun(job_name=f"plan_{backfill.name}", run_id=str(uuid4()))
-    parts = []
-    for write in backfill.write_set(backfill.declared.tables[first:], run, keys).writes:
-        table = read_table(conn, *write.target.schema_and_table)
-        parts.append(Part(write, table, address_of(write.target, table, backfill.partitions_def, keys)))
-    return parts
-
-
-def build_plan_job(backfill: "Backfill") -> dg.JobDefinition:
+def build_plan_job(backfill: Backfill) -> dg.JobDefinition:
     """The job that plans a backfill."""
 
     def plan_in_run(context: dg.OpExecutionContext, config: Plan) -> Report:

@@ -1,29 +1,39 @@
-"""The component: a declaration in, Dagster definitions out. Wiring only; what it wires stands in the engine's rooms."""
+"""The component: a declaration in, Dagster definitions out."""
 
-import re
-from collections.abc import Sequence
-from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
 
 import dagster as dg
-import yaml
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, ValidationError, field_validator
 
-from dagster_backfills.components.building import Backfill
-from dagster_backfills.components.declaration import Check, Partitions, Resources, Schedule, TableDeclaration
-from dagster_backfills.components.scaffolding import DraftScaffolder
-from dagster_backfills.components.validation import validate
+from dagster_backfills.components.assets import build_assets, build_views
+from dagster_backfills.components.backfill import Backfill
+from dagster_backfills.components.partitions import definition_of
+from dagster_backfills.components.planning import build_plan_job
+from dagster_backfills.components.refresh import build_job, build_schedules, build_sensors
 from dagster_backfills.dagster.mistaken import Mistaken, in_place_of, take
+from dagster_backfills.dagster.own_resources import database_resources
+from dagster_backfills.engine.declared.declaration import Declaration, Partitions
+from dagster_backfills.engine.declared.draft import Draft, DraftParams
+from dagster_backfills.engine.declared.validation import validate
 from dagster_backfills.errors import UserError
-from dagster_backfills.postgres.table_names import split_table
-from dagster_backfills.yaml_mistakes import Places, lenient, mistake
+from dagster_backfills.yaml_mistakes import Places, documents, lenient, mistake
 
 TYPE = "dagster_backfills.PostgresBackfill"
 
 
+class DraftScaffolder(dg.Scaffolder[DraftParams]):
+    """Writes a draft for `dg scaffold defs`, from its parameters alone: it asks no database."""
+
+    @classmethod
+    def get_scaffold_params(cls) -> type[DraftParams]:
+        return DraftParams
+
+    def scaffold(self, request: dg.ScaffoldRequest[DraftParams]) -> None:
+        Draft(request.target_path.name, request.params).write(request.target_path)
+
+
 @dg.scaffold_with(DraftScaffolder)
-class PostgresBackfill(dg.Component, dg.Model, dg.Resolvable):
+class PostgresBackfill(dg.Component, Declaration, dg.Resolvable):
     """Fill tables in Postgres, partition by partition, from the statements of the `queries.sql` beside it.
 
     What follows from it: the assets with their partitions and lineage, a job that finds scattered work by itself,
@@ -31,84 +41,23 @@ class PostgresBackfill(dg.Component, dg.Model, dg.Resolvable):
     account under all of them.
     """
 
-    tables: list[TableDeclaration] = Field(
-        description="The tables, in the order in which each batch writes them."
-    )
-    name: str = Field(default="", description="By default the folder's.")
-    group: str = Field(default="", description="Of the assets; by default the folder's name.")
-    partitions: Partitions | None = Field(
-        default=None, description="How the tables are cut; whole without it."
-    )
-    sources: list[str] = Field(
-        default=[],
-        description="The tables that are read, beside those of `stale_when`: upstream in the lineage.",
-    )
-    stale_when: dict[str, str] = Field(
-        default={},
-        description="By source table: its column that holds the partition's key, or the statement that gives the keys "
-        "of `changed_rows`.",
-    )
-    stale_by: Literal["triggers", "look"] = Field(
-        default="triggers",
-        description="How changes are noticed. triggers: as they are made, once `backfills triggers` has been applied; "
-        "look: by the refresh sensor, which reads the sources for rows written since its last look.",
-    )
-    due: str | None = Field(
-        default=None,
-        description="The statement that gives keys which have to be written although no trigger has marked them.",
-    )
-    missing: str | None = Field(
-        default=None,
-        description="The statement that gives keys which lack rows, for a run over what is missing; by default that of "
-        "`due`, else what Dagster has no materialization of.",
-    )
-    status: str | None = Field(
-        default=None,
-        description="The statement that says more of each partition, for `backfills status`: `partition`, and whatever "
-        "is worth seeing.",
-    )
-    report: str | None = Field(
-        default=None,
-        description="package.module:function of a connection and a run's id that gives metadata of what the run did: "
-        "an observation of the last table.",
-    )
-    checks: dict[str, str | Check] = Field(default={}, description="By name: the statement, or more of it.")
-    schedule: str | Schedule | None = Field(
-        default=None, description="A cron expression (UTC), or more of it."
-    )
-    batch_seconds: float = Field(
-        default=0.0, ge=0, description="What a batch should take, where longer pays."
-    )
-    fresh_within: int = Field(
-        default=600, gt=0, description="Seconds after which what is stale fails a check."
-    )
-    fresh_hours: float | None = Field(
-        default=None,
-        gt=0,
-        description="Hours after which tables that nothing has written count as overdue in the catalog.",
-    )
-    views: list[str] = Field(
-        default=[], description="Views of the tables that are read elsewhere: downstream in the lineage."
-    )
-    owners: list[str] = Field(
-        default=[], description="team:… or e-mail addresses, of tables that name none of their own."
-    )
-    tags: dict[str, str] = Field(default={}, description="For the catalog, of every table.")
-    database: str | None = Field(
-        default=None, description="The environment variable of another database's URL than DATABASE_URL."
-    )
-    resources: Resources | None = Field(default=None, description="The project's own, in place of ours.")
-
-    @field_validator("sources", "stale_when")
+    @field_validator("partitions")
     @classmethod
-    def _name_tables(cls, value: Any) -> Any:
-        for name in value:
-            split_table(name)
+    def _are_partitions_of_dagster(cls, value: Partitions | None) -> Partitions | None:
+        try:
+            if value is not None:
+                definition_of(value, "any")
+        except Exception as error:  # dates, zones and keys: by Dagster's rules
+            raise ValueError(" ".join(str(error).split())) from error
         return value
 
     @classmethod
     def get_model_cls(cls) -> type[BaseModel]:
-        return lenient(cls.model())
+        model = lenient(cls.model())
+        for name, field in model.model_fields.items():  # of those with a default, Dagster drops the help
+            field.description = cls.model_fields[name].description
+        model.model_rebuild(force=True)
+        return model
 
     @classmethod
     def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> dg.Component:  # type: ignore[override]
@@ -128,50 +77,50 @@ class PostgresBackfill(dg.Component, dg.Model, dg.Resolvable):
         folder = Path(context.path)
         try:
             backfill = self.at(folder)
-            take(context.component_tree, f"{folder / 'defs.yaml'}", backfill.own_things())
-            return backfill.definitions()
+            # What no other backfill of the project may have.
+            own = [f"the name {backfill.name!r}", *(f"table {table.qualified}" for table in self.tables)]
+            if isinstance(backfill.partitions_def, dg.DynamicPartitionsDefinition):
+                own.append(f"the set of partitions {backfill.partitions_def.name!r}")
+            take(context.component_tree, f"{folder / 'defs.yaml'}", own)
+            return definitions_of(backfill)
         except UserError as error:
-            return in_place_of(self.name or folder.name, error)
-        except (
-            Exception
-        ) as error:  # what Dagster refuses, a name or a cron expression say, takes no other down either
+            return in_place_of(folder, error)
+        except Exception as error:  # what Dagster refuses, a name or a cron expression say
             said = f"{folder / 'defs.yaml'}: Dagster refuses it: {' '.join(str(error).split())}"
-            return in_place_of(self.name or folder.name, UserError(said))
+            return in_place_of(folder, UserError(said))
 
     def at(self, folder: Path) -> Backfill:
         """The backfill of this declaration, with the statements of its folder. Raises UserError for a mistake."""
         name, group = self.name or folder.name, self.group or folder.name
-        if not re.fullmatch(r"[A-Za-z_]\w*", name):
-            raise UserError(
-                f"{folder / 'defs.yaml'}: {name!r} can't be a backfill's name.",
-                hint="Give `name`: letters, digits and underscores.",
-            )
         return Backfill(self, name, group, validate(self, folder), folder)
 
-    @property
-    def freshness(self) -> dg.FreshnessPolicy | None:
-        """The promise that `fresh_hours` is."""
-        hours = self.fresh_hours
-        return dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=hours)) if hours else None
 
-    @property
-    def check_list(self) -> Sequence[tuple[str, Check]]:
-        return [
-            (name, Check(query=check) if isinstance(check, str) else check)
-            for name, check in self.checks.items()
-        ]
+def definitions_of(backfill: Backfill) -> dg.Definitions:
+    """Its assets, checks, jobs, sensors and schedule, and its resources unless the project has them."""
+    job = build_job(backfill)
+    # For partitions that somebody chooses. By it Dagster knows which assets the sensors keep up to date.
+    asset_job = dg.define_asset_job(
+        f"materialize_{backfill.name}",
+        selection=dg.AssetSelection.assets(*(asset.split("/") for asset in backfill.assets)),
+        description=f"Write chosen partitions of {backfill.name}, with its checks.",
+        tags={"backfills/domain": backfill.group},
+    )
+    return dg.Definitions(
+        assets=[build_assets(backfill), *build_views(backfill)],
+        asset_checks=[backfill.rules.definition()],
+        jobs=[job, asset_job, build_plan_job(backfill)],
+        sensors=build_sensors(backfill, job, asset_job),
+        schedules=build_schedules(backfill, job),
+        resources={} if backfill.declared.resources else database_resources(backfill.declared.database),
+    )
 
 
 def read(file: Path) -> PostgresBackfill:
     """The declaration in a `defs.yaml`. Raises UserError, with file and line, for one that is none."""
-    try:
-        documents = list(yaml.safe_load_all(file.read_text(encoding="utf-8")))
-    except yaml.YAMLError as error:
-        raise UserError(f"{file} is no YAML: {' '.join(str(error).split())}") from error
-    for document in documents:
-        if isinstance(document, dict) and document.get("type") == TYPE:
+    for document in documents(file):
+        if document.type == TYPE:
             try:
-                return PostgresBackfill.model_validate(document.get("attributes") or {})
+                return PostgresBackfill.model_validate(document.attributes or {})
             except ValidationError as error:
                 raise mistake(error, PostgresBackfill, Places(file)) from error
     raise UserError(f"{file} declares no {TYPE}.")

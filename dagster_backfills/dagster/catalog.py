@@ -1,7 +1,7 @@
 """What Dagster's catalog says of tables before anything has run: what they are, their columns, where these come from.
 
 The words are the database's own. They stand in a `catalog.json` beside the definitions, so that a code location loads
-without a database; `backfills catalog` writes it (`components/cataloguing`).
+without a database; `backfills catalog` writes it (`cataloguing`).
 """
 
 import hashlib

@@ -9,6 +9,7 @@ import psycopg
 from pydantic import Field
 
 from dagster_backfills.dagster.cause import started_by
+from dagster_backfills.dagster.failures import without_retry
 from dagster_backfills.dagster.layout import address_of, refuse_twins
 from dagster_backfills.dagster.partition_events import (
     Reporter,
@@ -105,10 +106,8 @@ class PostgresIOManager(EngineSettings, dg.ConfigurableIOManager):
         # Frames and SQLAlchemy, which few runs and no code location need.
         from dagster_backfills.dagster.load import load_rows
 
-        try:
+        with without_retry():
             return load_rows(context, self.postgres)
-        except UserError as error:
-            raise dg.Failure(description=str(error), allow_retries=False) from error
 
 
 def _write_set(context: dg.OutputContext, obj: Any) -> WriteSet:

@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 import dagster as dg
 from pydantic import Field, model_validator
 
+from dagster_backfills.dagster.failures import without_retry
 from dagster_backfills.dagster.launchpad import flat
 from dagster_backfills.dagster.plan_report import report_metadata
 from dagster_backfills.engine.plan import Report
 from dagster_backfills.engine.selection import Which
-from dagster_backfills.errors import UserError
 
 
 class Refresh(dg.Config):
@@ -40,7 +40,7 @@ class Plan(Refresh):
 
 
 def refresh_job(
-    name: str, group: str, ops: Sequence[dg.OpDefinition], hooks: set[dg.HookDefinition]
+    job: str, name: str, group: str, ops: Sequence[dg.OpDefinition], hooks: set[dg.HookDefinition]
 ) -> dg.JobDefinition:
     """The job that writes whatever needs it: steps that take a Refresh, and do not wait for each other.
 
@@ -48,7 +48,7 @@ def refresh_job(
     """
 
     @dg.job(
-        name=f"refresh_{name}",
+        name=job,
         description=f"Write the partitions of {name} that need it, however scattered, in one run.",
         config=flat(Refresh, *(op.name for op in ops)),
         executor_def=dg.in_process_executor,
@@ -76,10 +76,8 @@ def plan_job(
         required_resource_keys={database},
     )
     def rehearse(context: dg.OpExecutionContext, config: Plan) -> dg.Output[None]:
-        try:
+        with without_retry():
             return dg.Output(None, metadata=report_metadata(plan(context, config)))
-        except UserError as error:
-            raise dg.Failure(str(error), allow_retries=False) from error
 
     @dg.job(
         name=f"plan_{name}",

@@ -4,8 +4,10 @@ Whoever checks (`dg check defs`, `dagster definitions validate`) is given the er
 """
 
 import logging
+import re
 import sys
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -23,19 +25,22 @@ class Mistaken(dg.Component):
         self.error = error
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
-        return in_place_of(context.path.name, self.error)
+        return in_place_of(Path(context.path), self.error)
 
 
-def in_place_of(name: str, error: UserError) -> dg.Definitions:
-    """What stands for a backfill with a mistake. Raises the error where definitions are being checked."""
+def in_place_of(place: Path, error: UserError) -> dg.Definitions:
+    """What stands for a declaration, or for code that needs it. Raises the error where definitions are checked."""
     if sys.argv[1:3] in _CHECKS:
         raise error
-    logging.getLogger("dagster.backfills").error("Backfill %s is left out: %s", name, error)
+    parts = place.with_suffix("").parts
+    below = parts[::-1].index("defs") if "defs" in parts else 1
+    name = re.sub(r"\W", "_", "_".join(parts[-below:]))
+    logging.getLogger("dagster.backfills").error("%s is left out: %s", name, error)
 
     @dg.asset(
         name=f"{name}_declaration",
         group_name="mistaken_backfills",
-        description=f"The backfill `{name}` is left out, for its declaration has a mistake: {error}",
+        description=f"`{name}` is left out, for its declaration has a mistake: {error}",
         metadata={"mistake": str(error)},
         kinds={"postgres"},
     )

@@ -16,12 +16,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 
-def sqlalchemy_url(url: str) -> str:
-    """A libpq URL (`postgresql://…`) as SQLAlchemy's, with the psycopg 3 driver."""
-    _, rest = url.split("://", 1)
-    return f"postgresql+psycopg://{rest}"
-
-
 class PostgresResource(dg.ConfigurableResource):
     """Where connections come from. Each is a session of its own: nothing that a borrower sets outlives its use.
 

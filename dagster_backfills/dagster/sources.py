@@ -26,7 +26,7 @@ def with_sources(defs: dg.Definitions, catalog: Catalog, *, database: str = "pos
 
     database: the key of the resource that is the database.
     """
-    specs = list(_specs(defs))
+    specs = list(specs_of(defs))
     there, found = {spec.key for spec in specs}, list[dg.AssetSpec]()
     written: dict[str, Any] = {"deps": [spec.key for spec in specs if "write_mode" in spec.metadata]}
     while new := {dep.asset_key for spec in specs for dep in spec.deps} - there:
@@ -48,7 +48,8 @@ def with_sources(defs: dg.Definitions, catalog: Catalog, *, database: str = "pos
     return dg.Definitions.merge(defs, dg.Definitions(assets=around))
 
 
-def _specs(defs: dg.Definitions) -> Iterator[dg.AssetSpec]:
+def specs_of(defs: dg.Definitions) -> Iterator[dg.AssetSpec]:
+    """Of all assets."""
     for asset in defs.assets or ():
         if isinstance(asset, dg.AssetSpec):
             yield asset

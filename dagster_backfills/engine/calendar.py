@@ -1,4 +1,4 @@
-"""The key of a calendar's partition that a row lies in, as SQL: the same that Dagster gives the partition."""
+"""The keys of the partitions that changed rows lie in, as SQL: the same that Dagster gives a calendar's partitions."""
 
 from psycopg import sql
 
@@ -15,7 +15,9 @@ _AT = (
 )
 
 
-def calendar_key(calendar: str, column: str, timezone: str) -> str:
-    """SQL for the key. calendar: hourly, daily, weekly or monthly. column: SQL for a date or a point in time."""
-    zone = sql.Literal(timezone).as_string(None)
-    return _KEYS[calendar].format(at=_AT.format(column=column, zone=zone))
+def changed_keys(column: str, calendar: str | None, timezone: str) -> str:
+    """SQL for the keys of `changed_rows`. calendar: hourly, daily, weekly or monthly, where the column is a time."""
+    key, zone = sql.Identifier("c", column).as_string(None), sql.Literal(timezone).as_string(None)
+    if calendar:
+        key = _KEYS[calendar].format(at=_AT.format(column=key, zone=zone))
+    return f"select {key} from changed_rows as c"  # noqa: S608

@@ -10,6 +10,8 @@ from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import psycopg
+
 from dagster_backfills.errors import UserError
 
 _NAME = re.compile(r"^--\s*name:\s*(\w+)([$^!]?)[ \t]*$", re.M)
@@ -40,6 +42,14 @@ class Statement:
         """The file, and the line of its name there."""
         file, _, line = self.place.rpartition(", line ")
         return Path(file), int(line)
+
+    def check(self, conn: psycopg.Connection[Any], **binds: Any) -> None:
+        """Raise UserError, with its place, where the database would not run it. It is planned, not run."""
+        try:
+            conn.execute(f"explain {self.sql}", binds)
+        except psycopg.ProgrammingError as error:
+            said = f"{self.place}: the statement is not valid: {error.diag.message_primary}."
+            raise UserError(said) from error
 
     def __call__(self, conn: Any, **binds: Any) -> Any:
         cursor = conn.execute(self.sql, binds)

@@ -6,10 +6,11 @@ All are functions that may wait for the database: a coroutine calls them in a th
 from collections.abc import Sequence
 from pathlib import Path
 
-from dagster_backfills.components.building import Backfill
-from dagster_backfills.components.loading import backfill_named, declared, declared_folders, project_defs
+from dagster_backfills.components.backfill import Backfill
+from dagster_backfills.components.loading import backfill_named, declared, declared_folders
 from dagster_backfills.components.planning import plan_backfill
 from dagster_backfills.dagster.io_manager import engine_settings
+from dagster_backfills.dagster.project import project_defs
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.engine.plan import Report
 from dagster_backfills.engine.selection import Which
@@ -54,7 +55,7 @@ class Actions:
             with postgres_of(backfill).connect() as conn:
                 backfill.selection().choose(conn, Which.named, partitions)
         config = {"which": which.value, "partitions": list(partitions)}
-        return self.runs.submit(backfill.job.name, config, who)
+        return self.runs.submit(backfill.job, config, who)
 
     def plan(self, name: str, which: Which, partitions: Sequence[str]) -> Report:
         """What such a run would do. Nothing is written."""

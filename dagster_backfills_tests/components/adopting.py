@@ -10,8 +10,8 @@ import dagster as dg
 import psycopg
 import yaml
 
-from dagster_backfills.components.building import Backfill
-from dagster_backfills.components.postgres_backfill import PostgresBackfill
+from dagster_backfills.components.backfill import Backfill
+from dagster_backfills.components.postgres_backfill import PostgresBackfill, definitions_of
 from dagster_backfills.dagster.io_manager import PostgresIOManager
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.engine.triggers import SourceTriggers
@@ -46,6 +46,30 @@ def copied(tmp_path: Path, example: str, *changes: tuple[str, str]) -> Path:
     return folder
 
 
+def project_in(folder: Path) -> Path:
+    """A Dagster project with one good declaration, kintell_users; returns its folder of definitions."""
+    name = f"project_of_{folder.name}"
+    defs = folder / name / "defs"
+    defs.mkdir(parents=True)
+    (folder / "pyproject.toml").write_text(
+        f'[tool.dg]\ndirectory_type = "project"\n[tool.dg.project]\nroot_module = "{name}"\n'
+    )
+    for package in (defs, defs.parent):
+        (package / "__init__.py").touch()
+    (defs.parent / "definitions.py").write_text(
+        "from pathlib import Path\nimport dagster as dg\n"
+        "@dg.definitions\ndef defs():\n    return dg.load_from_defs_folder(path_within_project=Path(__file__).parent)\n"
+    )
+    copied(defs, "kintell_users")
+    return defs
+
+
+def said_of(defs: dg.Definitions) -> dict[str, str]:
+    """By asset its description."""
+    graph = defs.resolve_asset_graph()
+    return {key.to_user_string(): graph.get(key).description or "" for key in graph.materializable_asset_keys}
+
+
 class Adopter:
     """One declared backfill at work on one database."""
 
@@ -56,12 +80,14 @@ class Adopter:
             backfill.database: postgres,
             backfill.io_manager: PostgresIOManager(postgres=postgres, **{"retry_seconds": 0.001, **settings}),
         }
+        defs = definitions_of(backfill)
+        self.sensors = list(defs.sensors or [])
         self.repository = dg.Definitions(
-            assets=[backfill.assets_def],
-            asset_checks=[backfill.checks],
-            jobs=[backfill.job],
-            sensors=backfill.sensors,
-            schedules=backfill.schedules,
+            assets=defs.assets,
+            asset_checks=defs.asset_checks,
+            jobs=defs.jobs,
+            sensors=defs.sensors,
+            schedules=defs.schedules,
             resources=self.resources,
         ).get_repository_def()
 
@@ -78,7 +104,7 @@ class Adopter:
     def tick(self) -> int:
         """Tick every sensor once, and run what they ask for. Returns how many runs that were."""
         runs = 0
-        for sensor in self.backfill.sensors:
+        for sensor in self.sensors:
             context = dg.build_sensor_context(
                 self.instance, resources=self.resources, repository_def=self.repository
             )

@@ -8,6 +8,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from dagster_backfills.components.assets import build_assets
 from dagster_backfills.engine.triggers import apply
 from dagster_backfills_tests.components.adopting import EXAMPLES, Adopter, adopter, load, query
 from dagster_backfills_tests.components.applications import GYM, MONTHS
@@ -103,7 +104,7 @@ def test_the_lineage_of_all_of_them_has_no_circle(gym: dict[str, Adopter]) -> No
 
     graph = dg.Definitions.merge(
         *(
-            dg.Definitions(assets=[a.backfill.assets_def], resources=a.resources if n == 0 else None)
+            dg.Definitions(assets=[build_assets(a.backfill)], resources=a.resources if n == 0 else None)
             for n, a in enumerate(gym.values())
         )
     ).resolve_asset_graph()

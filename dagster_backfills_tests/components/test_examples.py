@@ -4,6 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from dagster_backfills.components.assets import build_assets
+from dagster_backfills.components.postgres_backfill import PostgresBackfill, definitions_of
+from dagster_backfills.components.refresh import build_job
 from dagster_backfills_tests.components.adopting import EXAMPLES, load, written
 
 LINES = {
@@ -27,7 +30,7 @@ def test_every_example_belongs_to_a_case_and_loads() -> None:
     named = {folder for _, folders in LINES.values() for folder in folders}
     assert {path.name for path in EXAMPLES.iterdir() if path.is_dir()} == named
     for folder in named:
-        assert load(EXAMPLES / folder).definitions().resolve_all_job_defs()
+        assert definitions_of(load(EXAMPLES / folder)).resolve_all_job_defs()
 
 
 def test_tables_of_one_name_in_two_schemas_are_two_assets(tmp_path: Path) -> None:
@@ -36,5 +39,16 @@ attributes:
   tables: [{table: one.members, query: rows}, {table: two.members, query: rows}]
 """
     backfill = load(written(tmp_path, "both", defs, "-- name: rows\nselect 1 as id;\n"))
-    assert {key.to_user_string() for key in backfill.assets_def.keys} == {"one/members", "two/members"}
-    assert {node.name for node in backfill.job.nodes} == {"write_one_members", "write_two_members"}
+    assert {key.to_user_string() for key in build_assets(backfill).keys} == {"one/members", "two/members"}
+    assert {node.name for node in build_job(backfill).nodes} == {"write_one_members", "write_two_members"}
+
+
+def test_every_attribute_has_its_help_in_the_schema_that_editors_and_dg_read() -> None:
+    schema = PostgresBackfill.get_model_cls().model_json_schema()
+    models = [
+        schema,
+        *(schema["$defs"][name] for name in ("TableDeclaration", "Partitions", "Check", "Schedule")),
+    ]
+    attributes = {name: said for model in models for name, said in model["properties"].items()}
+    assert {"stale_by", "unit", "cron"} <= set(attributes)
+    assert [name for name, said in attributes.items() if not said.get("description")] == []

@@ -1,8 +1,13 @@
 """Sources in another database, through `postgres_fdw`: read like any other, followed by a statement of what is due."""
 
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -10,10 +15,14 @@ from psycopg import sql
 
 from dagster_backfills.engine.triggers import apply
 from dagster_backfills.errors import UserError
+from dagster_backfills.postgres.migrations import apply_migrations
+from dagster_backfills.postgres.placement import choose_account
 from dagster_backfills_tests.components.adopting import EXAMPLES, adopter, copied, load, query
 from dagster_backfills_tests.components.applications import GYM, MONTHS
 from dagster_backfills_tests.components.test_promises import ANN, CID, VISITS
+from dagster_backfills_tests.conftest import new_database
 from dagster_backfills_tests.dagster.storing import said, versions
+from dagster_backfills_tests.e2e.graphql import wait_for
 
 DUE = """
 -- name: gyms_that_differ
@@ -31,14 +40,83 @@ where exists (
 WATCHED = "stale_when: {public.members: gym_id, public.member_activities: gyms_of_activities}"
 
 
+PROGRAMS = sorted(
+    Path("/usr/lib/postgresql").glob("*/bin")
+)  # Debian's, which have the extensions that ours lacks
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """The maintenance database of a server with postgres_fdw: `TEST_DATABASE_URL`'s, or one of Debian's programs."""
+    if given := os.environ.get("TEST_DATABASE_URL"):
+        yield given
+        return
+    if not PROGRAMS:
+        pytest.skip("no Postgres of Debian's is installed; TEST_DATABASE_URL may name a server")
+    home = Path(tempfile.mkdtemp(prefix="fdw-"))
+    account = choose_account(home / "data")
+    account.own(home)
+    data, run = home / "data", {"cwd": home, "check": True, "capture_output": True}
+    initdb = [
+        PROGRAMS[-1] / "initdb",
+        "-D",
+        data,
+        "-U",
+        "postgres",
+        "--auth=trust",
+        "-E",
+        "UTF8",
+        "--locale=C",
+    ]
+    subprocess.run(initdb, **run, **account.subprocess_options)
+    command = [
+        PROGRAMS[-1] / "postgres",
+        "-D",
+        data,
+        "-k",
+        home,
+        "-c",
+        "listen_addresses=",
+        "-c",
+        "fsync=off",
+    ]
+    postgres = subprocess.Popen(
+        command, cwd=home, stderr=subprocess.DEVNULL, **account.subprocess_options, preexec_fn=_end_with_us
+    )
+    try:
+        url = f"postgresql://postgres@/postgres?host={home}"
+        wait_for("the server", lambda: _answers(url), 60)
+        yield url
+    finally:
+        postgres.send_signal(signal.SIGQUIT)
+        postgres.wait(60)
+        shutil.rmtree(home)
+
+
+def _answers(url: str) -> bool:
+    try:
+        psycopg.connect(url).close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+def _end_with_us() -> None:
+    """However the tests end."""
+    ctypes.CDLL(None).prctl(1, signal.SIGQUIT)  # PR_SET_PDEATHSIG
+
+
 @pytest.fixture
-def application(conn: psycopg.Connection, make_database: Any) -> Iterator[psycopg.Connection]:
+def database_url(server: str) -> Iterator[str]:
+    with new_database(server, "template1") as url:
+        apply_migrations(url)
+        yield url
+
+
+@pytest.fixture
+def application(conn: psycopg.Connection, server: str) -> Iterator[psycopg.Connection]:
     """The gym's own database, whose tables the test's database has as foreign ones."""
-    there = conn.execute("select from pg_available_extensions where name = 'postgres_fdw'").fetchone()
-    if there is None:
-        pytest.skip("this server has no postgres_fdw; TEST_DATABASE_URL may name one that has")
-    url = make_database(migrated=False)
-    with psycopg.connect(url, autocommit=True) as theirs:
+    with new_database(server, "template1") as url, psycopg.connect(url, autocommit=True) as theirs:
         theirs.execute(GYM)
         host, port = (query(theirs, f"select current_setting('{name}')")[0] for name in _WHERE)
         conn.execute("create extension postgres_fdw")

@@ -11,7 +11,15 @@ import pytest
 from dagster_backfills.components.inspection import inspect
 from dagster_backfills.components.loading import declared
 from dagster_backfills.errors import UserError
-from dagster_backfills_tests.components.adopting import EXAMPLES, adopter, copied, query, written
+from dagster_backfills_tests.components.adopting import (
+    EXAMPLES,
+    adopter,
+    copied,
+    project_in,
+    query,
+    said_of,
+    written,
+)
 from dagster_backfills_tests.components.applications import GYM, MONTHS
 from dagster_backfills_tests.dagster.storing import said
 
@@ -134,7 +142,7 @@ IN_THE_DATABASE: dict[str, tuple[Change, str, str]] = {
     ),
     "units without a unit": (
         ("id as unit from", "id as member from"),
-        "queries.sql, line 4: the statement is not valid: column q.unit does not exist",
+        "queries.sql, line 4: The query of asset attendance/member_months is not valid: column q.unit does not exist",
         "",
     ),
     "a check that is no SQL": (
@@ -196,36 +204,16 @@ def test_a_run_looks_before_it_writes(conn: psycopg.Connection, database_url: st
     assert query(conn, "select count(*) from attendance.member_months") == [0]
 
 
-PROJECT = """
-[tool.dg]
-directory_type = "project"
-[tool.dg.project]
-root_module = "{name}"
-"""
-
-
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project with one good declaration; returns its folder of definitions."""
-    name = f"project_of_{tmp_path.name}"
-    defs = tmp_path / name / "defs"
-    defs.mkdir(parents=True)
-    (tmp_path / "pyproject.toml").write_text(PROJECT.format(name=name))
-    (tmp_path / name / "__init__.py").touch()
-    (defs / "__init__.py").touch()
-    (tmp_path / name / "definitions.py").write_text(
-        "from pathlib import Path\nimport dagster as dg\n"
-        "@dg.definitions\ndef defs():\n    return dg.load_from_defs_folder(path_within_project=Path(__file__).parent)\n"
-    )
-    copied(defs, "kintell_users")
     monkeypatch.syspath_prepend(str(tmp_path))
-    return defs
+    return project_in(tmp_path)
 
 
 def loaded(project: Path) -> dict[str, str]:
-    """By asset what is said of it."""
-    graph = dg.load_from_defs_folder(path_within_project=project).resolve_asset_graph()
-    return {key.to_user_string(): graph.get(key).description or "" for key in graph.materializable_asset_keys}
+    """By asset what is said of it, as Dagster's own loader has it."""
+    return said_of(dg.load_from_defs_folder(path_within_project=project))
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pandas as pd
 import psycopg
 import pytest
 
+from dagster_backfills.components.postgres_backfill import definitions_of
 from dagster_backfills_tests.components.adopting import EXAMPLES, adopter, load, query
 from dagster_backfills_tests.components.applications import COMPLIANCE, GYM, MONTHS
 from dagster_backfills_tests.components.test_case_training import FIVE, records
@@ -229,7 +230,7 @@ def test_a_declaration_writes_to_the_database_that_it_names(
     backfill = load(EXAMPLES / "member_months", database="REPORTING_URL")
     with psycopg.connect(other, autocommit=True) as reporting, dg.instance_for_test() as instance:
         reporting.execute(GYM + MONTHS)
-        job = backfill.definitions().get_repository_def().get_job("refresh_member_months")
+        job = definitions_of(backfill).get_repository_def().get_job("refresh_member_months")
         assert job.execute_in_process(instance=instance, run_config={"which": "all"}).success
         assert len(query(reporting, VISITS)) == 3
         assert query(reporting, "select sum(rows_inserted)::int from backfill.batches") == [3]

@@ -4,9 +4,9 @@ import dagster as dg
 import psycopg
 import pytest
 from psycopg.rows import dict_row
-from sqlalchemy import create_engine, text
+from sqlalchemy import text
 
-from dagster_backfills.dagster.resource import PostgresResource, sqlalchemy_url
+from dagster_backfills.dagster.resource import PostgresResource
 
 
 def connections(url: str) -> int:
@@ -83,11 +83,3 @@ def test_connections_go_when_they_are_given_back(database_url):
     result = dg.materialize([two_reads], resources={"postgres": postgres})
     assert result.output_for_node("two_reads") == 1
     assert connections(database_url) == 0
-
-
-def test_a_url_becomes_sqlalchemys_with_the_driver_named(database_url):
-    for url in (database_url, database_url.replace("postgresql://", "postgres://")):
-        engine = create_engine(sqlalchemy_url(url))
-        with engine.connect() as conn:
-            assert conn.execute(text("select 1")).scalar() == 1
-        engine.dispose()

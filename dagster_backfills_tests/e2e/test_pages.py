@@ -32,6 +32,7 @@ def test_the_page_on_tables_as_they_are(project: OwnProject, project_root: Path)
         conn.execute(COMPLIANCE)
     done = list(follow(project_root / "docs" / "how-to" / "your-own-tables.md", project))
     assert len(done) == 7
+    project.run("dg", "check", "defs")
     for name in ("defs.yaml", "queries.sql"):
         shown = (project.defs / "training_completions" / name).read_text()
         assert (EXAMPLES / "training_completions" / name).read_text().endswith(shown)

@@ -4,6 +4,7 @@ import dagster as dg
 import psycopg
 import pytest
 
+from dagster_backfills.components.refresh import build_job
 from dagster_backfills.dagster.io_manager import PostgresIOManager
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.defs.progress.declared import PROGRESS
@@ -29,7 +30,7 @@ def refresh(guarded: Guarded, **options: object) -> bool:
     resources = {"postgres": postgres, "io_manager": PostgresIOManager(postgres=postgres)}
     config = {"which": "all"}
     with dg.DagsterInstance.ephemeral() as instance:
-        done = PROGRESS.job.execute_in_process(
+        done = build_job(PROGRESS).execute_in_process(
             instance=instance, resources=resources, run_config=config, **options
         )
         return done.success

@@ -8,6 +8,7 @@ import dagster as dg
 import psycopg
 import pytest
 
+from dagster_backfills.components.refresh import build_job
 from dagster_backfills.dagster.io_manager import PostgresIOManager
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.defs.training.declared import TRAINING
@@ -55,7 +56,7 @@ def trained(url):
         conn.commit()
     resources = {"postgres": postgres, "io_manager": PostgresIOManager(postgres=postgres)}
     with dg.DagsterInstance.ephemeral() as instance:
-        assert TRAINING.job.execute_in_process(instance=instance, resources=resources).success
+        assert build_job(TRAINING).execute_in_process(instance=instance, resources=resources).success
     with psycopg.connect(url) as conn:
         return conn.execute(
             "select organization_id, member_id, video_id, completed_at is null"

@@ -18,6 +18,7 @@ from psycopg.conninfo import conninfo_to_dict
 from dagster_backfills.cli import doctor_postgres
 from dagster_backfills.cli.finding import Level
 from dagster_backfills.cli.instance import read_instance
+from dagster_backfills.components.refresh import build_job
 from dagster_backfills.dagster.io_manager import PostgresIOManager
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.defs.training.declared import TRAINING
@@ -104,7 +105,7 @@ def test_in_session_mode_everything_works_and_dagsters_tables_lie_in_their_schem
         postgres = PostgresResource(url=url)
         resources = {"postgres": postgres, "io_manager": PostgresIOManager(postgres=postgres)}
         with dg.DagsterInstance.get() as instance:
-            assert TRAINING.job.execute_in_process(instance=instance, resources=resources).success
+            assert build_job(TRAINING).execute_in_process(instance=instance, resources=resources).success
         assert read_instance(url, ticks=False).problem == ""
         found = {each.check: each for each in doctor_postgres.examine(url)}
     assert found["session"].found == "A pooler stands between, and keeps sessions."

@@ -9,6 +9,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from dagster_backfills.components.refresh import build_job
 from dagster_backfills.dagster.io_manager import PostgresIOManager
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.defs.progress.declared import PROGRESS
@@ -85,7 +86,7 @@ def refresh(url):
     postgres = PostgresResource(url=url)
     resources = {"postgres": postgres, "io_manager": PostgresIOManager(postgres=postgres)}
     with dg.DagsterInstance.ephemeral() as instance:
-        for job in (PROGRESS.job, TRAINING.job):
+        for job in (build_job(PROGRESS), build_job(TRAINING)):
             assert job.execute_in_process(instance=instance, resources=resources).success
 
 

@@ -9,7 +9,6 @@ import psycopg
 
 from dagster_backfills.cli.database import database
 from dagster_backfills.cli.launch import launch
-from dagster_backfills.components.standing import Standing
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.domains.scoring.plan import plan_days
 from dagster_backfills.domains.scoring.settings import settings_from
@@ -17,6 +16,7 @@ from dagster_backfills.domains.scoring.status import ChainDay, choose, day_of, e
 from dagster_backfills.domains.scoring.tables import CHAIN
 from dagster_backfills.engine.plan import Report
 from dagster_backfills.engine.selection import Which
+from dagster_backfills.engine.standing import Standing
 
 JOB = "scoring_chain_job"
 

@@ -7,6 +7,7 @@ from pydantic import Field, field_validator
 
 from dagster_backfills.components.loading import backfill_named
 from dagster_backfills.dagster.cause import started_by
+from dagster_backfills.dagster.failures import without_retry
 from dagster_backfills.dagster.launchpad import flat
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.engine.controls import Setting, change, read
@@ -40,13 +41,11 @@ def set_controls(
     context: dg.OpExecutionContext, config: ControlConfig, postgres: PostgresResource
 ) -> dg.Output[None]:
     setting = Setting(**config.model_dump(exclude={"backfill"}))
-    try:
+    with without_retry():
         backfill = backfill_named(config.backfill, Path.cwd())
         with postgres.connect() as conn:
             change(conn, backfill.name, backfill.assets, setting, started_by(context.run.tags))
             controls = read(conn, backfill.assets)
-    except UserError as error:
-        raise dg.Failure(str(error), allow_retries=False) from error
     return dg.Output(None, metadata={name: f"{value}" for name, value in vars(controls[0]).items()})
 
 

@@ -6,13 +6,13 @@ import dagster as dg
 from pydantic import Field
 
 from dagster_backfills.dagster.cause import started_by
+from dagster_backfills.dagster.failures import without_retry
 from dagster_backfills.dagster.io_manager import engine_settings
 from dagster_backfills.dagster.launchpad import flat
 from dagster_backfills.dagster.plan_report import report_metadata
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.engine.runner import Runner
 from dagster_backfills.engine.undo import find, preview, undo, undo_identity
-from dagster_backfills.errors import UserError
 
 
 class Undo(dg.Config):
@@ -29,7 +29,7 @@ class Undo(dg.Config):
     description="Say what undoing the run changes and keeps; unless it is a dry run, do it, batch by batch."
 )
 def undo_the_run(context: dg.OpExecutionContext, config: Undo, postgres: PostgresResource) -> dg.Output[None]:
-    try:
+    with without_retry():
         settings = engine_settings()
         with postgres.connect() as conn:
             undoing = find(conn, config.run, config.partitions)
@@ -49,8 +49,6 @@ def undo_the_run(context: dg.OpExecutionContext, config: Undo, postgres: Postgre
         runner = Runner(postgres.connect, identity, settings, context.log.warning)
         for _ in undo(runner, undoing):
             pass
-    except UserError as error:
-        raise dg.Failure(str(error), allow_retries=False) from error
     return dg.Output(None, metadata={"undoes": undoing.run_id, "dry_run": False, **_metadata(runner)})
 
 

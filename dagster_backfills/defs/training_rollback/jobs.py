@@ -5,12 +5,12 @@ from typing import Any
 import dagster as dg
 from pydantic import Field, model_validator
 
+from dagster_backfills.dagster.failures import without_retry
 from dagster_backfills.dagster.launchpad import flat
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.defs.training.declared import COMPLETIONS, PROGRESS, TRAINING
 from dagster_backfills.domains.training.rollback import Preview, preview, remove_batch, tell_planner
 from dagster_backfills.engine.model import WriteSet
-from dagster_backfills.errors import UserError
 
 _LISTED = 50
 
@@ -44,10 +44,8 @@ def remove_records(
     backfill_id = config.backfill or None
     removed, organizations = 0, list[str]()
     with postgres.connect() as conn:
-        try:
+        with without_retry():
             plan = preview(conn, backfill_id)
-        except UserError as error:
-            raise dg.Failure(str(error), allow_retries=False) from error
         context.log.info(
             f"{plan.remove:,} records to remove, {plan.keep:,} to keep because they have been completed since"
             f"{'; a dry run, so nothing is removed' if config.dry_run else ''}."

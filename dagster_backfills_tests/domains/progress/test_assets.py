@@ -5,6 +5,8 @@ from types import SimpleNamespace
 import dagster as dg
 import pytest
 
+from dagster_backfills.components.assets import build_assets
+from dagster_backfills.components.refresh import build_job
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.defs.progress.declared import PROGRESS
 from dagster_backfills_tests.dagster.storing import (
@@ -75,7 +77,7 @@ def assert_right(conn, keys=KEYS):
 
 
 def test_one_run_over_all_cohorts(database_url, conn, sources, instance):
-    result = materialize(database_url, PROGRESS.assets_def, keys=(KEYS[0], KEYS[-1]), instance=instance)
+    result = materialize(database_url, build_assets(PROGRESS), keys=(KEYS[0], KEYS[-1]), instance=instance)
     assert_right(conn)
     for asset in ("progress/user_progress_stats", "progress/cohort_stats"):
         assert materialized(result, asset) == {key: 1 for key in KEYS}
@@ -85,7 +87,7 @@ def test_one_run_over_all_cohorts(database_url, conn, sources, instance):
 def test_a_cohort_that_fails_is_the_only_one(database_url, conn, sources, instance):
     conn.execute("alter table progress.cohort_stats add check (cohort_id <> 'empty') not valid")
     result = materialize(
-        database_url, PROGRESS.assets_def, keys=(KEYS[0], KEYS[-1]), instance=instance, expect=False
+        database_url, build_assets(PROGRESS), keys=(KEYS[0], KEYS[-1]), instance=instance, expect=False
     )
     assert "1 of 4 partitions" in said(result) and "'empty' (The empty): new row" in said(result)
     assert materialized(result, "progress/cohort_stats") == {key: 1 for key in KEYS if key != "empty"}
@@ -123,7 +125,7 @@ def test_names_stand_beside_ids_in_what_a_run_and_its_checks_say(database_url, c
     ],
 )
 def test_one_run_finds_the_cohorts_it_is_asked_for(database_url, conn, sources, instance, config, expected):
-    result = PROGRESS.job.execute_in_process(
+    result = build_job(PROGRESS).execute_in_process(
         run_config=config,
         resources=resources(database_url),
         instance=instance,
@@ -136,7 +138,7 @@ def test_in_a_run_over_scattered_cohorts_the_failed_one_is_shown_as_failed(
     database_url, conn, sources, instance
 ):
     conn.execute("alter table progress.cohort_stats add check (cohort_id <> 'empty') not valid")
-    result = PROGRESS.job.execute_in_process(
+    result = build_job(PROGRESS).execute_in_process(
         run_config={"which": "all"},
         resources=resources(database_url),
         instance=instance,
@@ -157,7 +159,7 @@ def test_in_a_run_over_scattered_cohorts_the_failed_one_is_shown_as_failed(
 
 
 def test_an_unknown_cohort_is_named(database_url, sources, instance):
-    result = PROGRESS.job.execute_in_process(
+    result = build_job(PROGRESS).execute_in_process(
         run_config={"which": "named", "partitions": ["nope"]},
         resources=resources(database_url),
         instance=instance,

@@ -12,6 +12,8 @@ import psycopg
 import pytest
 from psycopg.rows import namedtuple_row
 
+from dagster_backfills.components.assets import build_assets
+from dagster_backfills.components.refresh import build_job
 from dagster_backfills.defs.progress.declared import PROGRESS
 from dagster_backfills_tests.dagster.storing import materialize, resources
 from dagster_backfills_tests.domains.progress.oulad import load_oulad, oulad_folder
@@ -117,7 +119,7 @@ def test_real_submissions_saved_with_the_triggers_on_give_every_students_statist
 
 def run_the_job(url: str, keys: list[str]) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
-        result = PROGRESS.job.execute_in_process(
+        result = build_job(PROGRESS).execute_in_process(
             run_config={"which": "all"},
             resources=resources(url),
             instance=instance,
@@ -133,7 +135,7 @@ def run_the_job(url: str, keys: list[str]) -> None:
 def materialize_the_assets(url: str, keys: list[str]) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         instance.add_dynamic_partitions(str(PROGRESS.partitions_def.name), keys)
-        materialize(url, PROGRESS.assets_def, keys=(keys[0], keys[-1]), instance=instance)
+        materialize(url, build_assets(PROGRESS), keys=(keys[0], keys[-1]), instance=instance)
 
 
 @pytest.mark.parametrize("backfill", [run_the_job, materialize_the_assets])

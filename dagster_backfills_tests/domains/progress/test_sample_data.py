@@ -11,7 +11,6 @@ import pytest
 from psycopg import sql
 from psycopg.rows import namedtuple_row
 
-from dagster_backfills.components.standing import standings
 from dagster_backfills.defs.progress.declared import PROGRESS
 from dagster_backfills.errors import UserError
 from dagster_backfills.samples.progress import DEMO, ProgressData, generate_progress, load_demo, load_progress
@@ -111,8 +110,8 @@ def test_the_tables_hold_what_was_generated_and_neither_statistics_nor_marks(con
         assert (row["selected_options"] == []) == (generated["selected_options"] == "{}")
     assert not expected
     assert stored_user_stats(conn) == {}
-    assert not any(cohort.stale_since for cohort in standings(PROGRESS, conn, None))
-    assert sum(cohort.missing for cohort in standings(PROGRESS, conn, None)) == SMALL.cohorts
+    assert not any(cohort.stale_since for cohort in PROGRESS.standings(conn))
+    assert sum(cohort.missing for cohort in PROGRESS.standings(conn)) == SMALL.cohorts
 
 
 def by_key(table: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -122,7 +121,7 @@ def by_key(table: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 def test_loading_with_the_triggers_on_keeps_every_student_right_and_marks_every_cohort(conn):
     load_progress(conn, SMALL, seed=7, realtime=True)
     assert stored_user_stats(conn) == user_stats(read_sources(conn))
-    assert sum(bool(cohort.stale_since) for cohort in standings(PROGRESS, conn, None)) == SMALL.cohorts
+    assert sum(bool(cohort.stale_since) for cohort in PROGRESS.standings(conn)) == SMALL.cohorts
 
 
 def test_the_demo_has_every_kind_of_gap(conn):
@@ -157,7 +156,7 @@ def test_a_role_that_may_not_switch_triggers_off_ends_with_the_same_tables(conn)
         conn.execute("reset role")
         assert conn.execute("select count(*) from progress.user_progress").fetchone() == (SMALL.progress,)
         assert stored_user_stats(conn) == {}
-        assert not any(cohort.stale_since for cohort in standings(PROGRESS, conn, None))
+        assert not any(cohort.stale_since for cohort in PROGRESS.standings(conn))
     finally:
         conn.execute("reset role")
         conn.execute(sql.SQL("drop owned by {}").format(role))

@@ -8,6 +8,8 @@ import dagster as dg
 import psycopg
 import pytest
 
+from dagster_backfills.components.assets import build_assets
+from dagster_backfills.components.refresh import build_job
 from dagster_backfills.dagster.io_manager import PostgresIOManager
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.defs.training.declared import COMPLETIONS, PROGRESS, TRAINING
@@ -73,7 +75,7 @@ class Training:
             "dagster/asset_partition_range_end": organizations[-1],
         }
         return dg.materialize(
-            [TRAINING.assets_def],
+            [build_assets(TRAINING)],
             selection=select,
             instance=self.instance,
             resources=self.resources,
@@ -84,7 +86,7 @@ class Training:
     def fill(self, *organizations: str, which: str = "due") -> dg.ExecuteInProcessResult:
         """The job that automation runs; over these organizations where some are given."""
         config = {"which": "named" if organizations else which, "partitions": list(organizations)}
-        return TRAINING.job.execute_in_process(
+        return build_job(TRAINING).execute_in_process(
             run_config=config,
             instance=self.instance,
             resources=self.resources,
@@ -102,8 +104,8 @@ class Training:
     def check(self) -> dict[str, dg.AssetCheckEvaluation]:
         """Every check's result, by name."""
         definitions = dg.Definitions(
-            assets=[TRAINING.assets_def],
-            asset_checks=[TRAINING.checks],
+            assets=[build_assets(TRAINING)],
+            asset_checks=[TRAINING.rules.definition()],
             jobs=[dg.define_asset_job("checks", dg.AssetSelection.all_asset_checks())],
             resources=self.resources,
         )

@@ -6,17 +6,19 @@ import dagster as dg
 import psycopg
 import pytest
 
+from dagster_backfills.components.assets import build_assets
+from dagster_backfills.components.postgres_backfill import definitions_of
 from dagster_backfills.definitions import defs
 from dagster_backfills.defs.training.declared import COMPLETIONS, PROGRESS, TRAINING
 
 CHECKS = ("every_member_has_its_records", "no_open_failures", "progress_is_counted_right", "fresh")
 
-training_organizations_sync, training_completions_refresh = TRAINING.sensors
+training_organizations_sync, training_completions_refresh = list(definitions_of(TRAINING).sensors or [])
 
 
 def _tick(training, sensor):
     repository = dg.Definitions(
-        assets=[TRAINING.assets_def], resources=training.resources
+        assets=[build_assets(TRAINING)], resources=training.resources
     ).get_repository_def()
     with dg.build_sensor_context(
         instance=training.instance, resources=training.resources, repository_def=repository
@@ -134,7 +136,9 @@ def test_a_failing_run_of_the_job_is_judged(training):
 
 def test_the_checks_are_run_every_ten_minutes_too(training):
     definitions = dg.Definitions(
-        assets=[TRAINING.assets_def], asset_checks=[TRAINING.checks], resources=training.resources
+        assets=[build_assets(TRAINING)],
+        asset_checks=[TRAINING.rules.definition()],
+        resources=training.resources,
     )
 
     def requested(at, cursor=None):

@@ -3,6 +3,7 @@
 import dagster as dg
 import pytest
 
+from dagster_backfills.components.assets import build_assets
 from dagster_backfills.defs.training.declared import COMPLETIONS, PROGRESS, TRAINING
 
 ODD_IDS = [
@@ -131,7 +132,7 @@ def test_records_carry_the_backfill_that_made_them(training):
     training.add_organization("org_2", ["mem_2"])
     training.instance.add_dynamic_partitions("training_organizations", ["org_2"])
     dg.materialize(
-        [TRAINING.assets_def],
+        [build_assets(TRAINING)],
         partition_key="org_2",
         instance=training.instance,
         resources=training.resources,

@@ -2,6 +2,8 @@
 
 import dagster as dg
 
+from dagster_backfills.components.postgres_backfill import definitions_of
+from dagster_backfills.components.refresh import build_job
 from dagster_backfills.defs.operations.undo import undo_run
 from dagster_backfills.defs.training.declared import COMPLETIONS, TRAINING
 from dagster_backfills.engine.selection import Which
@@ -36,7 +38,7 @@ def filled(training):
 
 def test_the_plan_says_what_the_job_then_does(training):
     training.add_organization("a", ["a1", "a2"])
-    (job,) = [job for job in TRAINING.definitions().jobs if job.name == "plan_training_completions"]
+    (job,) = [job for job in definitions_of(TRAINING).jobs if job.name == "plan_training_completions"]
     result = job.execute_in_process(instance=training.instance, resources=training.resources)
     said = metadata(result)
     assert (said["inserted"], said["updated"], said["deleted"], said["failed_units"]) == (7, 0, 0, 0)
@@ -68,7 +70,7 @@ def test_a_schedule_leaves_an_undone_organization_alone_and_whoever_asks_gets_it
     filled(training)
     undo(training, run=written(training), partitions=["a"], dry_run=False)
     assert training.records("a") == set() and len(training.records("b")) == 3
-    TRAINING.job.execute_in_process(
+    build_job(TRAINING).execute_in_process(
         run_config={"which": "all"}, tags={"dagster/schedule_name": "nightly"},
         instance=training.instance, resources=training.resources,
     )  # fmt: skip

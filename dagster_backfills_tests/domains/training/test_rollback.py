@@ -3,6 +3,7 @@
 import dagster as dg
 import pytest
 
+from dagster_backfills.components.assets import build_assets
 from dagster_backfills.defs.training.declared import COMPLETIONS, TRAINING
 from dagster_backfills.domains.training import rollback
 from dagster_backfills.domains.training.rollback import Preview, preview
@@ -153,7 +154,7 @@ def test_a_dagster_backfill_is_undone_by_its_own_id(training):
         training.add_organization(f"org_{number}", [f"mem_{number}"], day=number)
         training.instance.add_dynamic_partitions("training_organizations", [f"org_{number}"])
         dg.materialize(
-            [TRAINING.assets_def],
+            [build_assets(TRAINING)],
             partition_key=f"org_{number}",
             instance=training.instance,
             resources=training.resources,

@@ -4,6 +4,7 @@ import sys
 
 import dagster as dg
 
+from dagster_backfills.components.refresh import build_job
 from dagster_backfills.dagster.io_manager import PostgresIOManager
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.defs.training.declared import TRAINING
@@ -13,7 +14,7 @@ def main(url: str) -> None:
     postgres = PostgresResource(url=url)
     manager = PostgresIOManager(postgres=postgres, batch_units=1, target_seconds=0)
     with dg.DagsterInstance.ephemeral() as instance:
-        result = TRAINING.job.execute_in_process(
+        result = build_job(TRAINING).execute_in_process(
             run_config={"which": "due"},
             instance=instance,
             resources={"postgres": postgres, "io_manager": manager},

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import dagster as dg
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict
 
 from dagster_backfills.engine.table.catalog import Table
 from dagster_backfills.errors import UserError
@@ -18,15 +17,16 @@ from dagster_backfills.postgres.table_names import split_table
 
 
 class DraftParams(BaseModel):
-    """What `dg scaffold defs dagster_backfills.PostgresBackfill` asks for."""
+    """What `backfills new` and `dg scaffold defs dagster_backfills.PostgresBackfill` ask for."""
 
-    table: str = Field(description='The table to fill: schema.table, or schema."Table".')
-    partition_column: str | None = Field(
-        default=None, description="Its column that holds the partition, if any."
-    )
-    unit: str | None = Field(
-        default=None, description="Its column that holds a part of a partition, a member's id say."
-    )
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    table: str
+    """The table to fill: schema.table, or schema."Table"."""
+    partition_column: str | None = None
+    """Its column that holds the partition, if any."""
+    unit: str | None = None
+    """Its column that holds a part of a partition, a member's id say."""
 
 
 @dataclass(frozen=True)
@@ -102,14 +102,3 @@ def _from(conditions: list[str]) -> Iterator[str]:
 
 def _quoted(name: str) -> str:
     return name if name.isidentifier() and name == name.lower() else f'"{name}"'
-
-
-class DraftScaffolder(dg.Scaffolder[DraftParams]):
-    """Writes a draft for `dg scaffold defs`, from its parameters alone: it asks no database."""
-
-    @classmethod
-    def get_scaffold_params(cls) -> type[DraftParams]:
-        return DraftParams
-
-    def scaffold(self, request: dg.ScaffoldRequest[DraftParams]) -> None:
-        Draft(request.target_path.name, request.params).write(request.target_path)

@@ -1,98 +1,52 @@
-"""One declared backfill as objects: its statements, its writes, its rules, and the Dagster definitions made of them."""
+"""One declared backfill at work: its statements, what it writes, which partitions, and what must hold of it.
+
+Not here: the Dagster definitions that are made of it (`assets`, `refresh`, `planning`).
+"""
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 import psycopg
-from psycopg import sql
 
-from dagster_backfills.components.assets import build_assets, build_views
-from dagster_backfills.components.declaration import TableDeclaration
-from dagster_backfills.components.planning import build_plan_job
-from dagster_backfills.components.refresh import build_asset_job, build_job, build_schedules, build_sensors
-from dagster_backfills.components.validation import named_function
+from dagster_backfills.components.partitions import definition_of
 from dagster_backfills.dagster.checks import CheckRule, CheckRules, engine_rules
-from dagster_backfills.dagster.own_resources import database_resources, resource_keys
-from dagster_backfills.engine.calendar import calendar_key
+from dagster_backfills.dagster.layout import address_of
+from dagster_backfills.dagster.own_resources import resource_keys
+from dagster_backfills.engine.calendar import changed_keys
 from dagster_backfills.engine.compute import compute_of
+from dagster_backfills.engine.declared.declaration import Declaration, TableDeclaration
+from dagster_backfills.engine.declared.validation import named_function
+from dagster_backfills.engine.explain import Part
 from dagster_backfills.engine.model import WHOLE, Query, Write, WriteSet
 from dagster_backfills.engine.selection import GENERIC, Selection
+from dagster_backfills.engine.standing import Standing, standings
+from dagster_backfills.engine.table.catalog import read_table
 from dagster_backfills.engine.watched import WatchedTable
 from dagster_backfills.errors import UserError
 from dagster_backfills.postgres.statements import Statement
 from dagster_backfills.postgres.table_names import split_table
 
-if TYPE_CHECKING:
-    from dagster_backfills.components.postgres_backfill import PostgresBackfill
-    from dagster_backfills.dagster.private import UnresolvedAssetJobDefinition
-
 
 @dataclass(frozen=True)
 class Backfill:
-    """One declaration with its statements, and what Dagster is told of it."""
+    """One declaration with the statements of its folder."""
 
-    declared: "PostgresBackfill"
+    declared: Declaration
     name: str
     group: str
     statements: Mapping[str, Statement]
     folder: Path
 
-    # ---- what Dagster is told ---------------------------------------------------------------------------------
-
-    def definitions(self) -> dg.Definitions:
-        return dg.Definitions(
-            assets=[self.assets_def, *build_views(self)],
-            asset_checks=[self.checks],
-            jobs=[self.job, self.asset_job, build_plan_job(self)],
-            sensors=self.sensors,
-            schedules=self.schedules,
-            resources={} if self.declared.resources else database_resources(self.declared.database),
-        )
-
-    def own_things(self) -> list[str]:
-        """What no other backfill of a project may have."""
-        cut = self.partitions_def
-        sets = [cut.name] if isinstance(cut, dg.DynamicPartitionsDefinition) else []
-        return [
-            f"the name {self.name!r}",
-            *(f"table {'.'.join(split_table(table.table))}" for table in self.declared.tables),
-            *(f"the set of partitions {name!r}" for name in sets),
-        ]
+    # ---- where it lies ----------------------------------------------------------------------------------------
 
     @cached_property
     def partitions_def(self) -> dg.PartitionsDefinition | None:
-        return self.declared.partitions.definition(self.name) if self.declared.partitions else None
-
-    @cached_property
-    def assets_def(self) -> dg.AssetsDefinition:
-        return build_assets(self)
-
-    @cached_property
-    def checks(self) -> dg.AssetChecksDefinition:
-        return self.rules.definition()
-
-    @cached_property
-    def job(self) -> dg.JobDefinition:
-        return build_job(self)
-
-    @cached_property
-    def asset_job(self) -> "UnresolvedAssetJobDefinition":
-        return build_asset_job(self)
-
-    @cached_property
-    def sensors(self) -> list[dg.SensorDefinition]:
-        return build_sensors(self)
-
-    @cached_property
-    def schedules(self) -> list[dg.ScheduleDefinition]:
-        return build_schedules(self)
-
-    # ---- where it lies ----------------------------------------------------------------------------------------
+        return definition_of(self.declared.partitions, self.name) if self.declared.partitions else None
 
     @property
     def assets(self) -> list[str]:
@@ -103,6 +57,11 @@ class Backfill:
     def sources(self) -> list[str]:
         """The tables that are read and not written here."""
         return list(dict.fromkeys([*self.declared.sources, *self.declared.stale_when]))
+
+    @property
+    def job(self) -> str:
+        """The name of the job that finds scattered work by itself."""
+        return f"refresh_{self.name}"
 
     @property
     def database(self) -> str:
@@ -122,6 +81,12 @@ class Backfill:
 
     # ---- what is written --------------------------------------------------------------------------------------
 
+    @property
+    def queries(self) -> dict[str, str]:
+        """By table the SQL that gives its rows; none of a table that Python computes."""
+        tables = [table for table in self.declared.tables if table.compute is None]
+        return {table.qualified: self.statements[table.statement].sql for table in tables}
+
     def write_set(
         self, tables: Sequence[TableDeclaration], run: dg.DagsterRun, keys: Sequence[str] | None = None
     ) -> WriteSet:
@@ -136,18 +101,23 @@ class Backfill:
         )
 
     def write(self, table: TableDeclaration, params: Mapping[str, Any]) -> Write:
-        def query(name: str, *, only_missing: bool = False) -> Query:
-            return Query(self.statements[name].sql, params, only_missing=only_missing)
-
+        source, units = self.statements[table.statement].sql, table.units_statement
         return Write(
             table.target(partitioned=self.partitions_def is not None),
-            compute_of(
-                named_function(table.compute, table.asset), self.statements[table.statement].sql, params
-            )
+            compute_of(named_function(table.compute, table.asset), source, params)
             if table.compute
-            else query(table.statement, only_missing=table.only_missing),
-            units=query(table.units_statement) if table.units_statement else None,
+            else Query(source, params, only_missing=table.only_missing),
+            units=Query(self.statements[units].sql, params) if units else None,
         )
+
+    def parts(self, conn: psycopg.Connection[Any], keys: Sequence[str], first: int = 0) -> list[Part]:
+        """The writes from the first of these tables on, with their tables and addresses, outside of any run."""
+        writes = [self.write(table, {"backfill_id": ""}) for table in self.declared.tables[first:]]
+        tables = [read_table(conn, *write.target.schema_and_table) for write in writes]
+        return [
+            Part(write, table, address_of(write.target, table, self.partitions_def, keys))
+            for write, table in zip(writes, tables, strict=True)
+        ]
 
     # ---- which partitions -------------------------------------------------------------------------------------
 
@@ -161,10 +131,17 @@ class Backfill:
             lambda conn: self._given(conn, lacking) if lacking else self._unmaterialized(conn, instance),
         )
 
+    def standings(
+        self, conn: psycopg.Connection[Any], instance: dg.DagsterInstance | None = None, *, more: bool = True
+    ) -> list[Standing]:
+        """Where every partition stands, the oldest first. Without `more`, the declared `status` is not asked."""
+        status = self.statements[self.declared.status].sql if self.declared.status and more else None
+        return standings(conn, self.selection(instance), self.names(conn), status, self._binds)
+
     def names(self, conn: psycopg.Connection[Any]) -> dict[str, str | None]:
         """Of partitions that are rows, by key, the oldest first: what stands behind the key in its statement."""
         cut = self.declared.partitions
-        rows = self.statements[cut.keys](conn) if cut and cut.keys else []
+        rows = self.statements[cut.keys](conn, **self._binds) if cut and cut.keys else []
         return {str(key): str(name[0]) if any(name[:1]) else None for key, *name in rows}
 
     def add_partitions(self, instance: dg.DagsterInstance, keys: Sequence[str]) -> None:
@@ -173,26 +150,16 @@ class Backfill:
             instance.add_dynamic_partitions(str(self.partitions_def.name), list(keys))
 
     def mark(self, conn: psycopg.Connection[Any], assets: Sequence[str], keys: Sequence[str]) -> None:
-        """Make partitions stale."""
-        GENERIC.mark(conn, assets=list(assets), partition_keys=list(keys))
+        """Make partitions of these tables stale."""
+        if assets:
+            GENERIC.mark(conn, assets=list(assets), partition_keys=list(keys))
 
     def watched(self) -> list[WatchedTable]:
-        """The source tables whose changes make partitions stale."""
+        """The source tables whose changes make partitions stale, in the declaration's order."""
         return [
             WatchedTable(self.name, *split_table(source), self._stale_keys(by), self.assets, by)
             for source, by in self.declared.stale_when.items()
         ]
-
-    def _stale_keys(self, by: str) -> str:
-        """SQL for the keys of the partitions that `changed_rows` are of."""
-        if by in self.statements:
-            return self.statements[by].sql.replace("%%", "%")
-        cut = self.declared.partitions
-        if cut is None:
-            return "select '' from changed_rows limit 1"
-        column = sql.Identifier("c", by).as_string(None)
-        key = calendar_key(cut.calendar, column, cut.timezone) if cut.calendar else column
-        return f"select {key} from changed_rows as c"  # noqa: S608
 
     def look(self, conn: psycopg.Connection[Any]) -> None:
         """Mark what has changed in the sources, where no trigger does, and commit."""
@@ -201,6 +168,13 @@ class Backfill:
                 table.look(conn)
             conn.commit()
 
+    def _stale_keys(self, by: str) -> str:
+        """SQL for the keys of the partitions that `changed_rows` are of."""
+        cut = self.declared.partitions
+        if by in self.statements:
+            return self.statements[by].sql.replace("%%", "%")
+        return changed_keys(by, cut.calendar, cut.timezone) if cut else "select '' from changed_rows limit 1"
+
     def _every(self, conn: psycopg.Connection[Any]) -> Sequence[str]:
         if isinstance(self.partitions_def, dg.DynamicPartitionsDefinition):
             return list(self.names(conn))
@@ -208,31 +182,35 @@ class Backfill:
 
     def _given(self, conn: psycopg.Connection[Any], name: str) -> Sequence[str]:
         """The keys that a statement gives."""
-        rows = self.statements[name](conn, assets=self.assets, seconds=self.declared.fresh_within)
-        return [str(row[0]) for row in rows]
+        return [str(row[0]) for row in self.statements[name](conn, **self._binds)]
 
     def _unmaterialized(
         self, conn: psycopg.Connection[Any], instance: dg.DagsterInstance | None
     ) -> Sequence[str]:
         if self.partitions_def is None or instance is None:
             return []
-        there = instance.get_materialized_partitions(dg.AssetKey(self.declared.tables[0].key_path))
+        there = instance.get_materialized_partitions(dg.AssetKey(self.assets[0].split("/")))
         return [key for key in self._every(conn) if key not in there]
+
+    @property
+    def _binds(self) -> dict[str, Any]:
+        """What statements about the backfill as a whole may bind."""
+        return {"assets": self.assets, "seconds": self.declared.fresh_within}
 
     # ---- what must hold of it ---------------------------------------------------------------------------------
 
     @cached_property
     def rules(self) -> CheckRules:
         """The declared checks, and the two that hold for every backfill."""
-        table = {declared.table: declared.asset for declared in self.declared.tables}
+        asset_of = {split_table(table.table): table.asset for table in self.declared.tables}
         declared = {
             name: CheckRule(
-                table[check.table] if check.table else self.assets[0],
+                asset_of[split_table(check.table)] if check.table else self.assets[0],
                 check.query,
                 check.description or f"{name.replace('_', ' ').capitalize()}.",
                 warns=check.warn,
             )
-            for name, check in self.declared.check_list
+            for name, check in self.declared.check_list.items()
         }
         common, generic = engine_rules(self.assets[0], self.assets[-1], self.declared.fresh_within)
         for name in common.keys() & declared.keys():
@@ -240,11 +218,12 @@ class Backfill:
                 f"{self.folder / 'defs.yaml'}: every backfill has a check {name!r} already.",
                 hint="Give yours another name.",
             )
+        statements = {name: statement.sql for name, statement in self.statements.items()} | generic
         return CheckRules(
             f"{self.group}_checks",
             common | declared,
-            lambda: {name: statement.sql for name, statement in self.statements.items()} | generic,
-            {"assets": self.assets, "seconds": self.declared.fresh_within},
+            lambda: statements,
+            self._binds,
             names=self.names,
             database=self.database,
         )

@@ -1,22 +1,20 @@
 """Writing a project's `catalog.json`: what its database says of the tables and views in its lineage.
 
-Not here: what Dagster is told of it (`dagster/catalog`). The column lineage is read off the declarations' statements
-and the views by sqlglot, where that is installed.
+Not here: what Dagster is told of it (`catalog`). The column lineage is read off the queries and the views by sqlglot,
+where that is installed.
 """
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import psycopg
 
-from dagster_backfills.components.building import Backfill
-from dagster_backfills.components.declaration import split_table
-from dagster_backfills.components.loading import declared, declared_folders
 from dagster_backfills.dagster.catalog import FROM
+from dagster_backfills.dagster.sources import specs_of
 from dagster_backfills.engine.table.catalog import Table, read_table
 from dagster_backfills.postgres.statements import load_statements
 
@@ -34,12 +32,14 @@ _BIND = re.compile(r"%\(\w+\)s")
 Described = dict[str, dict[str, Any]]
 
 
-def describe(conn: psycopg.Connection[Any], folder: Path) -> Described:
-    """Every table and view that the definitions in the folder name, as the database has it now."""
-    backfills = [declared(each) for each in declared_folders(folder)]
-    wanted = set(_named(dg.ComponentTree.for_project(folder).build_defs()))
+def describe(conn: psycopg.Connection[Any], defs: dg.Definitions, queries: Mapping[str, str]) -> Described:
+    """Every table and view that the definitions name, as the database has it now.
+
+    queries: by table the statement that gives its rows, where SQL does.
+    """
+    wanted = set(_named(defs))
     found: Described = {}
-    queries = dict(_queries(backfills))
+    texts = {table: _BIND.sub("null", query).replace("%%", "%") for table, query in queries.items()}
     while new := sorted(wanted - found.keys()):
         for name in new:
             schema, _, table = name.partition(".")
@@ -49,13 +49,13 @@ def describe(conn: psycopg.Connection[Any], folder: Path) -> Described:
                 continue
             kind, description, definition, reads = row
             if definition is not None:
-                queries[name] = definition
+                texts[name] = definition
             columns = _columns(read_table(conn, schema, table))
             found[name] = _without_nothing(
                 {"kind": kind, "description": description, "reads": reads, "columns": columns}
             )
             wanted.update(reads)
-    _add_lineage(found, queries)
+    _add_lineage(found, texts)
     return dict(sorted(found.items()))
 
 
@@ -76,12 +76,9 @@ def _json(value: Any) -> str:
 
 def _named(defs: dg.Definitions) -> Iterator[str]:
     """The tables that assets are, and those that they read, as schema.table."""
-    for asset in defs.assets or ():
-        specs = asset.specs if isinstance(asset, dg.AssetsDefinition) else [asset]
-        for spec in specs:
-            assert isinstance(spec, dg.AssetSpec)
-            yield str(spec.metadata.get("dagster/table_name", ".".join(spec.key.path)))
-            yield from (".".join(dep.asset_key.path) for dep in spec.deps)
+    for spec in specs_of(defs):
+        yield str(spec.metadata.get("dagster/table_name", ".".join(spec.key.path)))
+        yield from (".".join(dep.asset_key.path) for dep in spec.deps)
 
 
 def _columns(table: Table) -> dict[str, dict[str, Any]]:
@@ -100,15 +97,6 @@ def _columns(table: Table) -> dict[str, dict[str, Any]]:
 
 def _without_nothing(said: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in said.items() if value}
-
-
-def _queries(backfills: Iterable[Backfill]) -> Iterator[tuple[str, str]]:
-    """By table the statement that gives its rows, where SQL does."""
-    for backfill in backfills:
-        for table in backfill.declared.tables:
-            if table.compute is None:
-                sql = _BIND.sub("null", backfill.statements[table.statement].sql).replace("%%", "%")
-                yield ".".join(split_table(table.table)), sql
 
 
 def _add_lineage(found: Described, queries: Mapping[str, str]) -> None:

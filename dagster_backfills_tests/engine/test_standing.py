@@ -3,9 +3,9 @@
 import psycopg
 import pytest
 
-from dagster_backfills.components.standing import Standing, next_of, standings
 from dagster_backfills.defs.progress.declared import PROGRESS
 from dagster_backfills.engine.selection import Which
+from dagster_backfills.engine.standing import Standing, next_of
 
 ENTRY = """
     insert into backfill.failures (run_id, asset, partition, unit, error_class, message, resolved_at)
@@ -45,7 +45,7 @@ def forget(conn: psycopg.Connection, *ids: str) -> None:
 
 
 def stand(conn: psycopg.Connection) -> dict[str, Standing]:
-    return {each.partition: each for each in standings(PROGRESS, conn, None)}
+    return {each.partition: each for each in PROGRESS.standings(conn)}
 
 
 def chosen(conn: psycopg.Connection, which: Which) -> list[str]:
@@ -53,7 +53,7 @@ def chosen(conn: psycopg.Connection, which: Which) -> list[str]:
 
 
 def test_every_partition_is_there_the_oldest_first_with_its_name_and_what_the_declaration_says_of_it(cohorts):
-    found = standings(PROGRESS, cohorts, None)
+    found = PROGRESS.standings(cohorts)
     assert [each.partition for each in found] == list(NAMES)
     assert [each.name for each in found] == [name for _, name in NAMES.values()]
     assert found[0].more == {
@@ -64,12 +64,12 @@ def test_every_partition_is_there_the_oldest_first_with_its_name_and_what_the_de
         "classes": 0,
     }
     assert {str(each) for each in found} == {"up to date"}
-    [first, *_] = standings(PROGRESS, cohorts, None, more=False)
+    [first, *_] = PROGRESS.standings(cohorts, more=False)
     assert first.name == "Autumn 50% intake" and not first.more
 
 
 def test_nothing_is_next_where_everything_is_computed(cohorts):
-    assert next_of(standings(PROGRESS, cohorts, None)) == []
+    assert next_of(PROGRESS.standings(cohorts)) == []
 
 
 def test_missing_ones_are_next_then_the_longest_stale_then_what_failed(cohorts):
@@ -78,7 +78,7 @@ def test_missing_ones_are_next_then_the_longest_stale_then_what_failed(cohorts):
     mark(cohorts, "c-4", "2025-02-01")
     forget(cohorts, "c-4", "c-3")
     cohorts.execute(ENTRY, ["progress/cohort_stats", "odd, 'id' /%_ ö", None, None])
-    order = [each.partition for each in next_of(standings(PROGRESS, cohorts, None))]
+    order = [each.partition for each in next_of(PROGRESS.standings(cohorts))]
     assert order == ["c-3", "c-4", "c-2", "c-1", "odd, 'id' /%_ ö"]
 
 

@@ -1,20 +1,19 @@
 """Mistakes in a declaration that can be seen without a database, each named with its file and line.
 
-Not here: whether its tables and columns are there (`inspection`).
+Not here: whether its tables and columns are there (`components/inspection`).
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from importlib import import_module
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from pkgutil import resolve_name
+from typing import Any
 
+from dagster_backfills.engine.declared.declaration import Declaration
 from dagster_backfills.errors import UserError, close_to
 from dagster_backfills.postgres.statements import Statement, load_statements
 from dagster_backfills.postgres.table_names import split_table
 from dagster_backfills.yaml_mistakes import Places, name_of
-
-if TYPE_CHECKING:
-    from dagster_backfills.components.postgres_backfill import PostgresBackfill
 
 _ROWS = frozenset({"partition_keys", "unit_keys", "window_start", "window_end", "run_id", "backfill_id"})
 _OF_ASSETS = frozenset({"assets", "seconds"})
@@ -22,7 +21,7 @@ _NOTHING: frozenset[str] = frozenset()
 Path_ = tuple[str | int, ...]
 
 
-def validate(declared: "PostgresBackfill", folder: Path) -> Mapping[str, Statement]:
+def validate(declared: Declaration, folder: Path) -> Mapping[str, Statement]:
     """The statements of the folder's `.sql` files. Raises UserError for the first mistake."""
     statements, places = _statements(folder), Places(folder / "defs.yaml")
     for value, path, allowed in named_statements(declared):
@@ -48,30 +47,28 @@ def validate(declared: "PostgresBackfill", folder: Path) -> Mapping[str, Stateme
     return statements
 
 
-def _check_tables(declared: "PostgresBackfill", places: Places) -> None:
+def _check_tables(declared: Declaration, places: Places) -> None:
     if not declared.tables:
         raise UserError(f"{places.of('tables')}: no table is named.", "Name what the backfill fills.")
-    seen: dict[tuple[str, str], int] = {}
+    seen = set()
     for number, table in enumerate(declared.tables):
-        at = split_table(table.table)
-        if at in seen:
-            raise UserError(
-                f"{places.of('tables', number, 'table')}: table {table.table} stands twice.", "Keep one."
-            )
-        seen[at] = number
+        at, names = partial(places.of, "tables", number), split_table(table.table)
+        if names in seen:
+            raise UserError(f"{at('table')}: table {table.table} stands twice.", "Keep one.")
+        seen.add(names)
         if table.compute is not None:
-            named_function(table.compute, places.of("tables", number, "compute"))
+            named_function(table.compute, at("compute"))
         if table.partition_column is not None and declared.partitions is None:
             raise UserError(
-                f"{places.of('tables', number, 'partition_column')}: `partition_column` without `partitions`.",
+                f"{at('partition_column')}: `partition_column` without `partitions`.",
                 hint="Say how the table is cut, or leave the column out.",
             )
         if table.mode == "replace" and declared.partitions is not None and table.partition_column is None:
             raise UserError(
-                f"{places.of('tables', number, 'mode')}: `replace` needs `partition_column`.",
+                f"{at('mode')}: `replace` needs `partition_column`.",
                 hint="What is to be replaced is told by that column; or use `upsert`.",
             )
-    for name, check in declared.check_list:
+    for name, check in declared.check_list.items():
         if check.table is not None and split_table(check.table) not in seen:
             raise UserError(
                 f"{places.of('checks', name, 'table')}: check {name!r} is of {check.table}, which the backfill does "
@@ -82,16 +79,18 @@ def _check_tables(declared: "PostgresBackfill", places: Places) -> None:
 
 def named_function(path: str, where: str) -> Callable[..., Any]:
     """The function that `package.module:function` names."""
-    module, _, name = path.partition(":")
     try:
-        return getattr(import_module(module), name)
+        found = resolve_name(path)
+        if not callable(found):
+            raise ValueError("it is no function")
+        return found
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(
             f"{where}: {path!r} can't be loaded: {error}", "Write package.module:function."
         ) from error
 
 
-def named_statements(declared: "PostgresBackfill") -> Iterator[tuple[str, Path_, frozenset[str]]]:
+def named_statements(declared: Declaration) -> Iterator[tuple[str, Path_, frozenset[str]]]:
     """Every statement that the declaration names, where, and what it may bind."""
     if declared.partitions is not None and declared.partitions.keys is not None:
         yield declared.partitions.keys, ("partitions", "keys"), _NOTHING
@@ -103,7 +102,7 @@ def named_statements(declared: "PostgresBackfill") -> Iterator[tuple[str, Path_,
         value = getattr(declared, attribute)
         if value is not None:
             yield value, (attribute,), _OF_ASSETS
-    for name, check in declared.check_list:
+    for name, check in declared.check_list.items():
         yield check.query, ("checks", name), _OF_ASSETS
 
 

@@ -5,17 +5,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-import dagster as dg
 import psycopg
 from psycopg.rows import dict_row
 
-from dagster_backfills.components.building import Backfill
-from dagster_backfills.engine.selection import GENERIC, Which
+from dagster_backfills.engine.selection import GENERIC, Selection, Which
 
 
 @dataclass(frozen=True)
 class Standing:
-    """One partition. `failed`: its open entries in the ledger; `more`: what the declaration's `status` gives."""
+    """One partition. `failed`: its open entries in the ledger; `more`: what else is told of it."""
 
     partition: str
     name: str | None = None
@@ -40,27 +38,26 @@ class Standing:
 
 
 def standings(
-    backfill: Backfill,
     conn: psycopg.Connection[Any],
-    instance: dg.DagsterInstance | None,
-    *,
-    more: bool = True,
+    selection: Selection,
+    names: Mapping[str, str | None],
+    status: str | None,
+    binds: Mapping[str, Any],
 ) -> list[Standing]:
-    """Every partition, in the backfill's order: the oldest first."""
-    selection = backfill.selection(instance)
-    status = backfill.declared.status if more else None
+    """Every partition, in the backfill's order: the oldest first.
+
+    names: what people know them by, by key. status: a query that tells more of each, as `partition` and whatever else.
+    """
     cursor = conn.cursor(row_factory=dict_row)
-    binds = {"assets": backfill.assets, "seconds": backfill.declared.fresh_within}
-    said = cursor.execute(backfill.statements[status].sql, binds).fetchall() if status else []
+    said = cursor.execute(status, binds).fetchall() if status else []
     told = {str(row.pop("partition")): row for row in said}
-    names = backfill.names(conn)
-    standing = {row[0]: row[1:] for row in GENERIC.standing(conn, assets=backfill.assets)}
+    standing = {row[0]: row[1:] for row in GENERIC.standing(conn, assets=list(selection.assets))}
     missing = set(selection.missing(conn))
     found = []
     for key in selection.choose(conn, Which.all):
         stale_since, failed, undone = standing.get(key, (None, 0, False))
-        more_of = told.get(key, {})
-        found.append(Standing(key, names.get(key), key in missing, stale_since, failed, undone, more_of))
+        more = told.get(key, {})
+        found.append(Standing(key, names.get(key), key in missing, stale_since, failed, undone, more))
     return found
 
 

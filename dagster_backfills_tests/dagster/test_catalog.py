@@ -8,9 +8,10 @@ import psycopg
 import pytest
 
 import dagster_backfills
-from dagster_backfills.components.cataloguing import as_text, describe
-from dagster_backfills.components.postgres_backfill import PostgresBackfill
+from dagster_backfills.components.loading import describe
+from dagster_backfills.components.postgres_backfill import PostgresBackfill, definitions_of
 from dagster_backfills.dagster.catalog import Catalog, catalog_of
+from dagster_backfills.dagster.cataloguing import as_text
 from dagster_backfills.dagster.sources import look, with_sources
 
 DEFS = Path(dagster_backfills.__file__).parent / "defs"
@@ -68,7 +69,7 @@ def test_a_project_of_ones_own_has_its_tables_described_by_the_same_means(
          "tables": [{"table": 'shop."Totals"'}]}
     ).at(folder)  # fmt: skip
     graph = with_sources(
-        declared.definitions(), Catalog(described), database=declared.database
+        definitions_of(declared), Catalog(described), database=declared.database
     ).resolve_asset_graph()
     totals, sales, best = (graph.get(dg.AssetKey(["shop", name])) for name in ("Totals", "sales", "best"))
     columns = {c.name: c for c in totals.metadata["dagster/column_schema"].columns}
