@@ -16,19 +16,27 @@ COUNTED = ("inserted", "updated", "deleted", "unchanged", "failed_units")
 
 def report_metadata(report: Report) -> dict[str, Any]:
     """Totals as numbers; partitions that would change, failures and examples as tables."""
-    total = report.total()
+    total, by = report.total(), _named(by_partition(report), 1, report)
     metadata: dict[str, Any] = {name: getattr(total, name) for name in COUNTED}
     metadata |= {
         "estimated_seconds": round(report.estimate.seconds, 1),
         "estimated_range": f"{report.estimate.low:.1f} to {report.estimate.high:.1f} s",
-        "changes": _bars(by_partition(report)),
+        "changes": _bars(by),
         "by_table": _table(["table", *COUNTED], by_table(report)),
-        "by_partition": _table(["table", "partition", *COUNTED], by_partition(report)),
-        "examples": _table(["change", "table", "partition", "before", "after"], examples(report)),
+        "by_partition": _table(["table", "partition", *COUNTED], by),
+        "examples": _table(
+            ["change", "table", "partition", "before", "after"], _named(examples(report), 2, report)
+        ),
     }
     if report.failures:
-        metadata["failures"] = _table(["table", "partition", "unit", "message"], failures(report))
+        found = _named(failures(report), 1, report)
+        metadata["failures"] = _table(["table", "partition", "unit", "message"], found)
     return metadata
+
+
+def _named(rows: Iterable[list[Any]], at: int, report: Report) -> list[list[Any]]:
+    """The rows, with the name beside the key of the partition."""
+    return [[*row[:at], labelled(row[at], report.names.get(row[at])), *row[at + 1 :]] for row in rows]
 
 
 def by_table(report: Report) -> list[list[Any]]:
@@ -39,7 +47,7 @@ def by_table(report: Report) -> list[list[Any]]:
 def by_partition(report: Report, listed: int = _LISTED) -> list[list[Any]]:
     """Counts of the partitions of which something would change or fail, those with most of it first."""
     found = [
-        [asset, _partition(report, key), *(getattr(count, name) for name in COUNTED)]
+        [asset, key or "–", *(getattr(count, name) for name in COUNTED)]
         for asset in report.assets
         for key, count in report.counts[asset].items()
         if count.inserted or count.updated or count.deleted or count.failed_units
@@ -49,21 +57,12 @@ def by_partition(report: Report, listed: int = _LISTED) -> list[list[Any]]:
 
 def examples(report: Report) -> list[list[Any]]:
     """Rows before and after; of one that is changed, only the columns that differ, behind the ones that do not."""
-    return [
-        [e.change, e.asset, _partition(report, e.partition), _row(e.before), _row(e.after)]
-        for e in report.examples
-    ]
+    return [[e.change, e.asset, e.partition or "–", _row(e.before), _row(e.after)] for e in report.examples]
 
 
 def failures(report: Report, listed: int = _LISTED) -> list[list[Any]]:
     """What could not be written, with the database's message."""
-    return [
-        [f.asset, _partition(report, f.partition), f.unit or "–", f.message] for f in report.failures[:listed]
-    ]
-
-
-def _partition(report: Report, key: str | None) -> str:
-    return labelled(key, report.names.get(key)) if key else "–"
+    return [[f.asset, f.partition or "–", f.unit or "–", f.message] for f in report.failures[:listed]]
 
 
 def _bars(rows: Sequence[Sequence[Any]]) -> dg.MetadataValue:

@@ -222,7 +222,6 @@ def test_pictures_of_the_catalog(demo: Stack) -> None:
         for name, address in _PICTURES.items():
             page.set_viewport_size({"width": 1600, "height": 1300 if "-lineage-" in name else 1000})
             page.goto(f"{demo.webserver.url}{address}")
-            page.wait_for_timeout(6000)
-            page.wait_for_function("!document.body.innerText.includes('Loading…')")
+            page.wait_for_timeout(15_000)  # every node of a lineage asks for its own state
             page.screenshot(path=f"{os.environ['BACKFILLS_SCREENSHOTS']}/{name}.png")
         browser.close()

@@ -4,6 +4,7 @@ import dagster as dg
 import pytest
 
 from dagster_backfills.dagster.resource import PostgresResource
+from dagster_backfills.defs.kintell.assets import event_stream
 from dagster_backfills.defs.kintell.checks import kintell_checks
 from dagster_backfills.defs.kintell.resources import KintellSettings
 from dagster_backfills.domains.kintell.file.register import register
@@ -80,3 +81,20 @@ def test_events_that_do_not_leave_are_a_warning_where_nats_is_configured(check, 
     assert check(nats="")["events_leave"].passed
     conn.execute("update kintell.event_outbox set published_at = now()")
     assert check()["events_leave"].passed
+
+
+def test_the_stream_says_what_waits_for_it_when_it_got_the_last_event_and_what_was_in_the_way(
+    database_url, conn, job
+):
+    (waiting,) = conn.execute("select count(*) from kintell.event_outbox").fetchone()
+    conn.execute("update kintell.event_publisher set last_published_at = now(), last_error = 'no servers'")
+    definitions = dg.Definitions(
+        assets=[event_stream],
+        jobs=[dg.define_asset_job("look", dg.AssetSelection.assets(*event_stream.keys))],
+        resources={"postgres": PostgresResource(url=database_url)},
+    )
+    observed = definitions.resolve_job_def("look").execute_in_process()
+    [seen] = observed.asset_observations_for_node("event_stream")
+    assert waiting and seen.metadata["events_waiting"].value == waiting
+    assert seen.metadata["last_error"].value == "no servers"
+    assert "dagster/last_updated_timestamp" in seen.metadata

@@ -6,9 +6,12 @@ import dagster as dg
 import pytest
 
 from dagster_backfills.components.assets import build_assets
+from dagster_backfills.components.planning import plan_backfill
 from dagster_backfills.components.refresh import build_job
+from dagster_backfills.dagster.plan_report import report_metadata
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.defs.progress.declared import PROGRESS
+from dagster_backfills.engine.selection import Which
 from dagster_backfills_tests.dagster.storing import (
     materialize,
     materialized,
@@ -132,6 +135,11 @@ def test_one_run_finds_the_cohorts_it_is_asked_for(database_url, conn, sources, 
     )
     assert materialized(result, "progress/cohort_stats") == {key: 1 for key in expected}
     assert_right(conn, expected)
+
+
+def test_names_stand_beside_ids_in_a_plan(database_url, conn, sources):
+    report = plan_backfill(PROGRESS, PostgresResource(url=database_url).connect, Which.all)
+    assert "| empty (The empty) |" in report_metadata(report)["by_partition"].md_str
 
 
 def test_in_a_run_over_scattered_cohorts_the_failed_one_is_shown_as_failed(
