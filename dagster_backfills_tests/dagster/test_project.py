@@ -39,6 +39,10 @@ UNREADABLE = {
         GOOD.replace("dagster_backfills.", "backfills."),
         "line 2: there is no component `backfills.PostgresBackfill`: No module named 'backfills'.",
     ),
+    "what is no component": (
+        GOOD.replace("PostgresBackfill", "JobError"),
+        "line 2: there is no component `dagster_backfills.JobError`: it is something else.",
+    ),
     "a component without a module": (
         GOOD.replace("dagster_backfills.PostgresBackfill", "PostgresBackfill"),
         "line 2: there is no component `PostgresBackfill`",
