@@ -89,9 +89,9 @@ def _require_component(name: str) -> None:
     if module.startswith("."):
         return  # from the file's own place: the project's code, which says itself what it lacks
     try:
-        resolve_name(f"{module}:{rest}")
+        found = resolve_name(f"{module}:{rest}")
+        if not (isinstance(found, type) and issubclass(found, dg.Component)):
+            raise ValueError("it is something else")
     except (ImportError, AttributeError, ValueError) as error:
-        hint = (
-            "`dg list components` shows what there is; of this package, dagster_backfills.PostgresBackfill."
-        )
+        hint = "`dg list components` shows what there is. Ours is dagster_backfills.PostgresBackfill."
         raise UserError(f"there is no component `{name}`: {error}.", hint) from error
