@@ -7,6 +7,7 @@ import signal
 import subprocess
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -17,6 +18,7 @@ from dagster_backfills.cli.instance import InstanceState, Tick, read_instance, r
 from dagster_backfills.cli.status import remarks, sections
 from dagster_backfills.cli.status_page import StatusPage, look
 from dagster_backfills.instance.dagster_home import dagster_environment
+from dagster_backfills.postgres.embedded import EmbeddedServer
 from dagster_backfills_tests.cli.conftest import SCRIPT, Cli
 
 
@@ -220,6 +222,28 @@ def test_watch_waits_for_a_database_that_is_away(
     process.send_signal(signal.SIGINT)
     process.communicate()
     assert process.returncode == 130
+
+
+def test_watch_keeps_the_embedded_server_that_it_started_until_it_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("BACKFILLS_HOME", str(tmp_path))
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    server = EmbeddedServer(tmp_path)
+    try:
+        for command in ("migrate", "down"):
+            subprocess.run([SCRIPT, command], check=True, capture_output=True)
+        process = watching("", "--json")
+        assert process.stdout is not None
+        for _ in range(2):
+            assert json.loads(process.stdout.readline())["failures"] == []
+        assert server.is_running()
+        process.send_signal(signal.SIGINT)
+        process.communicate()
+        assert process.returncode == 130
+        assert not server.is_running()
+    finally:
+        server.delete()
 
 
 def test_watch_on_a_terminal_is_a_screen_of_its_own_that_ctrl_c_leaves(database_url: str):

@@ -71,8 +71,8 @@ def table(active: list[dict[str, Any]], metrics: list[dict[str, Any]], width: in
         lasts = since if isinstance(since, DistantTime) else abs(now - since)
         progress = f"{row['progress_percentage']}%" if at_work else None
         said = row["progress_message"] or ("later" if since > now else "")
-        rows.append((row["id"], row["job_type"], row["status"], row["priority"], progress, lasts, said))
-    headers = ["job", "type", "status", "priority", "progress", "for", "message"]
+        rows.append((row["id"], row["job_type"], row["status"], progress, lasts, said, row["priority"]))
+    headers = ["job", "type", "status", "progress", "for", "message", "priority"]
     waiting, scheduled = sum(m["waiting"] for m in metrics), sum(m["scheduled"] for m in metrics)
     done, failed = sum(m["completed_last_hour"] for m in metrics), sum(m["failed_last_hour"] for m in metrics)
     summary = (

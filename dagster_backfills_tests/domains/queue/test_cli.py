@@ -201,3 +201,18 @@ def test_the_live_table_shows_every_active_job(db, registry):
     shown = captured.get()
     assert "processing" in shown and "pending" in shown and "at [it]" in shown
     assert "1 wait, 0 for later" in shown
+
+
+def test_the_live_table_has_whole_ids_and_rows_of_one_line_at_80_columns(db, registry):
+    from rich.console import Console
+
+    from dagster_backfills.cli.queue.watch import table
+
+    jobs = [str(queue.enqueue(db, "noop", {}, registry=registry)) for _ in range(2)]
+    queue.report_progress(db, queue.claim(db, "w", 1)[0], 40, "a message that is longer than its column")
+    console = Console(width=80)
+    with console.capture() as captured:
+        console.print(table(queue.rows(db, "active_jobs", max_rows=10), queue.rows(db, "metrics"), 80))
+    for job in jobs:
+        (line,) = [line for line in captured.get().splitlines() if job in line]
+        assert "noop" in line and ("40%" in line or "pending" in line)
