@@ -17,8 +17,8 @@ from threading import Thread
 import httpx
 import pytest
 
-from dagster_backfills_tests.cli.conftest import SCRIPT
 from dagster_backfills_tests.domains.kintell.sample import csv_text, mixed_rows, row, write_csv
+from dagster_backfills_tests.programs import SCRIPT
 from dagster_backfills_tests.web.conftest import SECRETS, bearer, left_behind, work_off_runs
 from dagster_backfills_tests.web.documented import is_as_documented
 from dagster_backfills_tests.web.test_jobs import JOB
