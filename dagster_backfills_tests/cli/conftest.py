@@ -3,14 +3,12 @@
 import os
 import subprocess
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 
-import psycopg
 import pytest
-from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
+from dagster_backfills_tests.conftest import new_database
 from dagster_backfills_tests.programs import SCRIPT, run
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
@@ -43,15 +41,8 @@ def cli(database_url: str) -> Cli:
 @pytest.fixture(scope="module")
 def instance_variables(server_url: str, template: str) -> Iterator[dict[str, str]]:
     """Variables of a migrated database that a module's tests share, with a Dagster instance in it."""
-    name = f"test_instance_{uuid.uuid4().hex[:8]}"
-    with psycopg.connect(server_url, autocommit=True) as conn:
-        conn.execute(
-            sql.SQL("create database {} template {} strategy file_copy").format(
-                sql.Identifier(name), sql.Identifier(template)
-            )
-        )
-        yield {"DATABASE_URL": with_database(server_url, name)}
-        conn.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+    with new_database(server_url, template) as url:
+        yield {"DATABASE_URL": url}
 
 
 def user_of(url: str, user: str, password: str = "") -> str:
