@@ -157,6 +157,7 @@ DRAIN = {"idle_seconds": 1, "max_seconds": 30}
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.e2e
 def test_no_secret_is_written_by_runs_that_succeed_and_runs_that_fail(planted: Planted) -> None:
     file = write_csv(planted.home / "a.csv", [row(n) for n in range(5)])
     imported = {"file": str(file)}
@@ -194,6 +195,7 @@ BROKEN = [
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.e2e
 def test_a_broken_url_is_named_and_not_quoted(planted: Planted) -> None:
     secret = "plantedBroken6Hn"
     for url in BROKEN:

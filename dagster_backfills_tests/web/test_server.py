@@ -234,6 +234,7 @@ def environment(server: Server) -> dict[str, str]:
     } | {"CRON_SECRET": SECRETS["cron"]}  # fmt: skip
 
 
+@pytest.mark.e2e
 def test_the_commands_of_the_document_do_what_it_says(server, place, project_root, conn):
     write_csv(place / "sessions.csv", mixed_rows(30))
     conn.execute("insert into training.organizations values ('org_1', 'One')")
@@ -256,6 +257,7 @@ def test_the_commands_of_the_document_do_what_it_says(server, place, project_roo
 
 
 @pytest.mark.parametrize("language", ["python", "js"])
+@pytest.mark.e2e
 def test_the_clients_of_the_document_put_a_job_in_and_follow_it(server, place, project_root, language, conn):
     program = {"python": sys.executable, "js": shutil.which("node")}[language]
     if program is None:
