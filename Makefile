@@ -27,7 +27,7 @@ dev: install  ## the same, then the Dagster UI and daemon on that data
 test: install  ## the whole test suite
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-quick: install  ## the tests that start no process of Dagster's; three minutes
+quick: install  ## the tests that start no process of Dagster's
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not chaos and not e2e"
 
 check: install  ## lint, format, types, SQL

@@ -1,19 +1,16 @@
-"""The command line as its users have it: the console script, in a process, on a database of the test's own."""
+"""The command line as its users have it: `backfills`, in a process, on a database of the test's own."""
 
 import os
 import subprocess
-import sys
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 
-import psycopg
 import pytest
-from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-SCRIPT = str(Path(sys.executable).parent / "backfills")
+from dagster_backfills_tests.conftest import new_database
+from dagster_backfills_tests.programs import SCRIPT, run
+
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -34,25 +31,18 @@ def eventually(condition: Callable[[], object], patience: float = 600) -> None:
 def cli(database_url: str) -> Cli:
     """Run `backfills …` on the test's database, or with other variables."""
 
-    def run(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    def backfills(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         variables = os.environ | {"DATABASE_URL": database_url} | dict(env or {})
-        return subprocess.run(
-            [SCRIPT, *arguments], env=variables, capture_output=True, text=True, check=False
-        )
+        return run([SCRIPT, *arguments], env=variables)
 
-    return run
+    return backfills
 
 
 @pytest.fixture(scope="module")
 def instance_variables(server_url: str, template: str) -> Iterator[dict[str, str]]:
     """Variables of a migrated database that a module's tests share, with a Dagster instance in it."""
-    name = f"test_instance_{uuid.uuid4().hex[:8]}"
-    with psycopg.connect(server_url, autocommit=True) as conn:
-        conn.execute(
-            sql.SQL("create database {} template {}").format(sql.Identifier(name), sql.Identifier(template))
-        )
-        yield {"DATABASE_URL": with_database(server_url, name)}
-        conn.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+    with new_database(server_url, template) as url:
+        yield {"DATABASE_URL": url}
 
 
 def user_of(url: str, user: str, password: str = "") -> str:

@@ -67,8 +67,9 @@ def test_a_wrong_command_or_option_ends_with_2_and_says_which(cli: Cli):
         assert done.stdout == ""
 
 
-def test_the_version_is_told(cli: Cli):
-    assert cli("--version").stdout == f"backfills {metadata.version('dagster-backfills')}\n"
+def test_the_version_is_told_by_the_script_that_is_installed():
+    done = subprocess.run([SCRIPT, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"backfills {metadata.version('dagster-backfills')}\n"
 
 
 @pytest.mark.parametrize(

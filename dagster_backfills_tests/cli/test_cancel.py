@@ -26,6 +26,7 @@ def school(conn: psycopg.Connection) -> psycopg.Connection:
     return conn
 
 
+@pytest.mark.e2e
 def test_a_run_at_work_is_stopped_and_who_asked_for_what_is_listed(
     cli: Cli, school: psycopg.Connection, database_url: str
 ) -> None:

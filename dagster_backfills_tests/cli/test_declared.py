@@ -177,6 +177,7 @@ def defs() -> dg.Definitions:
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.e2e
 def test_the_verbs_are_those_of_every_backfill(run: Run, project: Path, conn: psycopg.Connection) -> None:
     conn.execute(GYM + MONTHS)
     copied(project, "member_months")

@@ -23,6 +23,7 @@ def school(conn: psycopg.Connection) -> psycopg.Connection:
     return conn
 
 
+@pytest.mark.e2e
 def test_a_backfill_is_planned_run_and_undone(cli: Cli, school: psycopg.Connection) -> None:
     planned = cli("plan", "training_completions", "--json", "--fail-on-changes")
     assert planned.returncode == 1, planned.stderr

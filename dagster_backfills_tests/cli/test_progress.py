@@ -79,6 +79,7 @@ def test_an_unknown_cohort_and_contradicting_options_are_refused(
     assert "exclude each other" in both.stderr
 
 
+@pytest.mark.e2e
 def test_backfill_everything_computes_all_and_a_failing_one_is_mended_by_retry(
     cli: Cli, school: psycopg.Connection
 ) -> None:
@@ -108,6 +109,7 @@ def test_backfill_everything_computes_all_and_a_failing_one_is_mended_by_retry(
     assert "Nothing to do" in again.stderr
 
 
+@pytest.mark.e2e
 def test_the_next_one_alone_is_worked_missing_before_stale(cli: Cli, school: psycopg.Connection) -> None:
     assert cli("run", "progress_stats", "-p", "c1", "-p", "Cohort 2", "--yes").returncode == 0
     school.execute("select backfill.mark_stale('progress/cohort_stats', '{c2}')")

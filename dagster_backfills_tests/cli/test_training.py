@@ -55,6 +55,7 @@ def test_run_asks_first_and_refuses_an_unknown_organization(cli: Cli, school: ps
     )
 
 
+@pytest.mark.e2e
 def test_one_organization_then_all_then_the_undo(cli: Cli, school: psycopg.Connection) -> None:
     one = cli("run", "training_completions", "-p", "oth", "--yes", "--json")
     assert one.returncode == 0, one.stderr
@@ -98,6 +99,7 @@ def test_a_rollback_says_what_it_needs(cli: Cli, school: psycopg.Connection) -> 
     assert unknown.returncode == 2 and "There is no backfill 'nosuchid'" in unknown.stderr
 
 
+@pytest.mark.e2e
 def test_a_member_that_fails_is_told_and_can_be_tried_again(cli: Cli, school: psycopg.Connection) -> None:
     school.execute(
         "alter table training.employee_training_video_completions add constraint not_a2 check (member_id <> 'a2')"

@@ -19,7 +19,7 @@ from dagster_backfills.cli import failures, output, overview, status
 from dagster_backfills.cli.follow import PartProgress, cut
 from dagster_backfills.cli.kintell import commands as kintell
 from dagster_backfills.cli.queue import commands as queue
-from dagster_backfills_tests.cli.conftest import SCRIPT
+from dagster_backfills_tests.programs import SCRIPT
 
 NAME = "Akademia Nadwiślańska, wydział języków 日本語コース, grupa wieczorna numer jeden"
 WIDTHS = [80, 100, 120]

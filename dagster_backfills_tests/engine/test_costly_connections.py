@@ -23,7 +23,7 @@ from dagster_backfills_tests.engine.running import (
 )
 
 BAD = "p002-u0006"
-HURRIED = {"conflict_retries": 2, "retry_seconds": 0.001}
+HURRIED = {"conflict_retries": 2, "retry_seconds": 0.001, "max_retry_seconds": 0.01}
 
 
 @pytest.fixture

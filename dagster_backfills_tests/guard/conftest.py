@@ -13,8 +13,9 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-from dagster_backfills_tests.cli.conftest import SCRIPT, user_of
+from dagster_backfills_tests.cli.conftest import user_of
 from dagster_backfills_tests.conftest import new_database
+from dagster_backfills_tests.programs import SCRIPT, run
 
 ROLES = ("owner", "writer", "reader", "enqueuer")
 PASSWORD = "pass-of-the-login"
@@ -46,9 +47,7 @@ class Guarded:
         return os.environ | {"DATABASE_URL": self.url(role), "BACKFILLS_HOME": str(self.home)}
 
     def backfills(self, role: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [SCRIPT, *arguments], env=self.environment(role), capture_output=True, text=True, check=False
-        )
+        return run([SCRIPT, *arguments], env=self.environment(role))
 
 
 @contextmanager
@@ -93,7 +92,7 @@ def guard(
             url = stack.enter_context(new_database(server_url, template if migrated else "template1"))
             home = tmp_path_factory.mktemp("home")
             env = os.environ | {"DATABASE_URL": url, "BACKFILLS_HOME": str(home)}
-            subprocess.run([SCRIPT, "migrate", "--roles"], env=env, check=True)
+            run([SCRIPT, "migrate", "--roles"], env=env).check_returncode()
             logins = {role: stack.enter_context(_login(url, role)) for role in ROLES}
             assert conninfo_to_dict(url)["user"] not in logins.values()
             return Guarded(url, logins, home)

@@ -220,6 +220,7 @@ def counted(guarded: Guarded, table: str) -> int:
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.e2e
 def test_every_domain_runs_from_end_to_end_as_the_writer(
     sources: Guarded, project_root: Path, tmp_path: Path
 ) -> None:

@@ -21,9 +21,9 @@ from dagster_backfills.errors import NotUsableError
 from dagster_backfills.instance.dagster_home import with_search_path
 from dagster_backfills.postgres.url import checked_url
 from dagster_backfills.secret_files import SECRETS, read_secret_files
-from dagster_backfills_tests.cli.conftest import SCRIPT
 from dagster_backfills_tests.domains.kintell.sample import add_users, row, write_csv
 from dagster_backfills_tests.domains.queue.stand_ins import StandIn, serving
+from dagster_backfills_tests.programs import SCRIPT, run
 
 PLANTED = {
     "database": "plantedDatabase7Kq",
@@ -90,22 +90,17 @@ class Planted:
 
     def run(self, jobs: list[tuple[str, dict[str, Any]]], more: Mapping[str, str] | None = None) -> list[str]:
         """The jobs that failed."""
-        done = subprocess.run(
+        done = run(
             [sys.executable, "-m", "dagster_backfills_tests.guard.jobs_process"],
             input=json.dumps(jobs),
             env=self.environment | dict(more or {}),
-            capture_output=True,
-            text=True,
-            check=False,
         )
         self.said[f"processes {len(self.said)}"] = done.stdout + done.stderr
         assert done.returncode == 0, done.stderr[-3000:]
         return [line.split()[0] for line in done.stdout.splitlines() if line.endswith(" False")]
 
     def cli(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [SCRIPT, *arguments], env=self.environment | more, capture_output=True, text=True, check=False
-        )
+        done = run([SCRIPT, *arguments], env=self.environment | more)
         self.said[f"command {len(self.said)}"] = done.stdout + done.stderr
         return done
 
@@ -162,6 +157,7 @@ DRAIN = {"idle_seconds": 1, "max_seconds": 30}
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.e2e
 def test_no_secret_is_written_by_runs_that_succeed_and_runs_that_fail(planted: Planted) -> None:
     file = write_csv(planted.home / "a.csv", [row(n) for n in range(5)])
     imported = {"file": str(file)}
@@ -199,6 +195,7 @@ BROKEN = [
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.e2e
 def test_a_broken_url_is_named_and_not_quoted(planted: Planted) -> None:
     secret = "plantedBroken6Hn"
     for url in BROKEN:

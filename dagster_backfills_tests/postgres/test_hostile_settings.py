@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 
 import dagster as dg
 import psycopg
@@ -18,10 +17,10 @@ from dagster_backfills.domains.queue import queue
 from dagster_backfills.domains.queue.worker import Worker, WorkerOptions
 from dagster_backfills.postgres.connection import connect
 from dagster_backfills.samples.training import generate_training, load_training
-from dagster_backfills_tests.cli.conftest import SCRIPT
 from dagster_backfills_tests.domains.kintell.sample import add_users, mixed_rows, state, write_csv
 from dagster_backfills_tests.domains.queue.harmless import harmless_types
 from dagster_backfills_tests.postgres.test_connection import HOSTILE, set_for_database
+from dagster_backfills_tests.programs import SCRIPT, run
 
 MARKED = "select distinct partition from backfill.stale_marks where asset = 'kintell/daily_session_summary' order by 1"
 SESSION = """
@@ -76,7 +75,7 @@ def worked(url):
 
 def shown(url, home, *command):
     env = os.environ | {"DATABASE_URL": url, "BACKFILLS_HOME": str(home)}
-    done = subprocess.run([SCRIPT, *command, "--json"], env=env, capture_output=True, text=True, check=False)
+    done = run([SCRIPT, *command, "--json"], env=env)
     assert done.returncode == 0, done.stderr + done.stdout
     return json.loads(done.stdout)
 

@@ -1,7 +1,6 @@
 """The application on a database of the test's own, asked as programs ask it; its runs are worked by hand."""
 
 import os
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from dagster_backfills.instance.dagster_home import dagster_environment
 from dagster_backfills.web.app import create_app
 from dagster_backfills.web.settings import Limits, Settings, Token
 from dagster_backfills_tests.domains.kintell.sample import add_users
+from dagster_backfills_tests.programs import run as execute
 from dagster_backfills_tests.web.documented import is_as_documented
 
 SECRETS = {scope: f"the-secret-of-{scope}" for scope in ("imports", "jobs", "cron", "backfills")}
@@ -78,9 +78,7 @@ def work_off_runs() -> list[str]:
         for run in reversed(queued):
             starting = dg.DagsterEvent(dg.DagsterEventType.PIPELINE_STARTING.value, run.job_name)
             instance.report_dagster_event(starting, run.run_id)
-            done = subprocess.run(
-                command_of_run(run.run_id, run.job_code_origin), capture_output=True, text=True, check=False
-            )
+            done = execute(command_of_run(run.run_id, run.job_code_origin))
             assert done.returncode == 0, done.stderr[-3000:]
         return [instance.get_run_by_id(run.run_id).status.value for run in reversed(queued)]
 

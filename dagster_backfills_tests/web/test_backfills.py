@@ -35,6 +35,7 @@ def working(ask):
         return answer.result(timeout=120)
 
 
+@pytest.mark.e2e
 def test_a_backfill_is_planned_run_watched_and_undone(doors, organizations):
     names = [each["name"] for each in doors.get("/api/backfills", headers=HEADERS).json()["backfills"]]
     assert {"training_completions", "progress_stats"} <= set(names)
@@ -86,6 +87,7 @@ def test_what_can_not_be_done_is_said_before_a_run_is_launched(doors, organizati
     assert work_off_runs() == []
 
 
+@pytest.mark.e2e
 def test_completion_records_are_made_for_one_organization_or_all(doors, organizations):
     asked = doors.post("/api/training/backfill", json={"organizationId": "o1"}, headers=HEADERS)
     assert (asked.status_code, asked.json()["recordsMissing"]) == (202, 2)
@@ -96,6 +98,7 @@ def test_completion_records_are_made_for_one_organization_or_all(doors, organiza
     assert [done.json()[n] for n in ("organizations", "members", "videos", "recordsCreated")] == [2, 3, 2, 4]
 
 
+@pytest.mark.e2e
 def test_the_chain_is_worked_link_by_link_and_each_answer_counts(doors, conn):
     conn.execute("insert into scoring.gyms (id, name) values ('g', 'Gym')")
     conn.execute(

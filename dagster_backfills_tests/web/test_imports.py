@@ -22,6 +22,7 @@ def send(doors, text, name="sessions.csv", path="/import/backfill/start", **opti
     return doors.post(path, files={"file": (name, data)}, data=options, headers=bearer("imports"))
 
 
+@pytest.mark.e2e
 def test_a_file_is_sent_imported_watched_and_its_errors_fetched(doors, conn):
     started = send(doors, csv_text(mixed_rows(100)), onDuplicate="skip")
     assert started.status_code == 202, started.text
@@ -56,6 +57,7 @@ def test_a_file_that_is_sent_twice_is_one_job_and_one_run(doors, conn, place):
     assert [file.name for file in left_behind(place)] == ["sessions.csv"]
 
 
+@pytest.mark.e2e
 def test_an_import_is_gone_on_with_by_its_own_file_alone_and_without_one(doors, conn, place):
     good, bad = csv_text([row(1), row(2)]), csv_text([row(1), row(3)])
     job = send(doors, good).json()["jobId"]
@@ -75,6 +77,7 @@ def test_an_import_is_gone_on_with_by_its_own_file_alone_and_without_one(doors, 
     assert len(state(conn)["sessions"]) == 2
 
 
+@pytest.mark.e2e
 def test_rejected_rows_are_replayed_and_the_import_rolled_back(doors, conn):
     job = send(doors, csv_text([row(1), row(2, participant_email="new@example.com")])).json()["jobId"]
     work_off_runs()

@@ -13,6 +13,7 @@ def enqueue(doors, headers=None, **more):
     return doors.post("/api/jobs", json={**JOB, **more}, headers=headers or bearer("jobs"))
 
 
+@pytest.mark.e2e
 def test_a_job_is_put_in_listed_shown_and_worked_off_by_a_run(doors):
     made = enqueue(doors, priority=2, userId="u1", uniqueKey="once")
     assert made.status_code == 201
@@ -40,6 +41,7 @@ def test_jobs_are_listed_page_by_page(doors):
     assert second["next"] is None
 
 
+@pytest.mark.e2e
 def test_a_job_is_cancelled_and_a_failed_one_retried(doors, conn):
     job = enqueue(doors).json()["id"]
     assert doors.post(f"/api/jobs/{job}/retry", headers=bearer("jobs")).status_code == 409

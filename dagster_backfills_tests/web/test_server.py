@@ -17,8 +17,8 @@ from threading import Thread
 import httpx
 import pytest
 
-from dagster_backfills_tests.cli.conftest import SCRIPT
 from dagster_backfills_tests.domains.kintell.sample import csv_text, mixed_rows, row, write_csv
+from dagster_backfills_tests.programs import SCRIPT
 from dagster_backfills_tests.web.conftest import SECRETS, bearer, left_behind, work_off_runs
 from dagster_backfills_tests.web.documented import is_as_documented
 from dagster_backfills_tests.web.test_jobs import JOB
@@ -234,6 +234,7 @@ def environment(server: Server) -> dict[str, str]:
     } | {"CRON_SECRET": SECRETS["cron"]}  # fmt: skip
 
 
+@pytest.mark.e2e
 def test_the_commands_of_the_document_do_what_it_says(server, place, project_root, conn):
     write_csv(place / "sessions.csv", mixed_rows(30))
     conn.execute("insert into training.organizations values ('org_1', 'One')")
@@ -256,6 +257,7 @@ def test_the_commands_of_the_document_do_what_it_says(server, place, project_roo
 
 
 @pytest.mark.parametrize("language", ["python", "js"])
+@pytest.mark.e2e
 def test_the_clients_of_the_document_put_a_job_in_and_follow_it(server, place, project_root, language, conn):
     program = {"python": sys.executable, "js": shutil.which("node")}[language]
     if program is None:

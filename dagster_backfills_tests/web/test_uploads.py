@@ -28,6 +28,7 @@ def start(doors, upload_id):
     return doors.post("/import/backfill/start", json={"uploadId": upload_id}, headers=bearer("imports"))
 
 
+@pytest.mark.e2e
 def test_a_file_comes_in_pieces_and_goes_on_where_it_was_cut(doors, conn, place):
     upload = begin(doors)
     at, upload_id = upload.headers["Location"], upload.json()["uploadId"]

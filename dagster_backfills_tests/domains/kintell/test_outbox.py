@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from dagster_backfills.domains.kintell.after.rollback import roll_back
+from dagster_backfills.domains.kintell.events import outbox
 from dagster_backfills.domains.kintell.events.outbox import NatsUnavailable, publish_waiting, take
 from dagster_backfills.domains.kintell.file.register import register
 from dagster_backfills.domains.kintell.importing.importer import Options, run_import
@@ -143,7 +144,10 @@ def test_events_wait_while_nats_is_away(imported, conn, database_url, nats_serve
 
 
 @needs_nats
-def test_nats_dying_in_the_middle_loses_and_doubles_nothing(imported, conn, database_url, nats_server):
+def test_nats_dying_in_the_middle_loses_and_doubles_nothing(
+    imported, conn, database_url, nats_server, monkeypatch
+):
+    monkeypatch.setattr(outbox, "ACK_SECONDS", 4.0)  # for answers that never come
     imported([row(i) for i in range(3000)])
 
     def die(done):

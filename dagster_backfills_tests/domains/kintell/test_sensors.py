@@ -79,6 +79,7 @@ def test_a_publishing_run_fails_while_nats_is_gone_and_the_next_one_goes_on(
         return await real(jetstream, stream, events)
 
     monkeypatch.setattr(outbox, "_send", send_and_stop)
+    monkeypatch.setattr(outbox, "ACK_SECONDS", 4.0)  # for answers that never come
     failed = publishing(nats_server.url)
     assert not failed.success
     left = waiting(conn)

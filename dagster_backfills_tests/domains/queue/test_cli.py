@@ -2,34 +2,25 @@
 
 import json
 import subprocess
-import sys
 import time
 from uuid import uuid4
 
 import pytest
 
 from dagster_backfills.domains.queue import queue
-
-# The command line as it is installed, with this group under its name.
-MAIN = "from dagster_backfills.cli import app\napp.run()"
+from dagster_backfills_tests.programs import SCRIPT, run
 
 
 @pytest.fixture
 def command(jobs_db, monkeypatch):
     monkeypatch.setenv("DATABASE_URL", jobs_db)
 
-    def run(*arguments, code=0, stdin=""):
-        done = subprocess.run(
-            [sys.executable, "-c", MAIN, "queue", *arguments],
-            capture_output=True,
-            text=True,
-            input=stdin,
-            timeout=60,
-        )
+    def queued(*arguments, code=0, stdin=""):
+        done = run([SCRIPT, "queue", *arguments], input=stdin, timeout=60)
         assert done.returncode == code, done.stderr
         return done
 
-    return run
+    return queued
 
 
 def _job(db, job_id):
@@ -148,9 +139,8 @@ def test_clean_up_asks_first_and_removes_what_ended_long_ago(command, db, regist
 def test_watch_tells_every_change_until_all_is_done(jobs_db, db, registry, monkeypatch):
     monkeypatch.setenv("DATABASE_URL", jobs_db)
     job_id = queue.enqueue(db, "noop", registry=registry)
-    watching = subprocess.Popen(
-        [sys.executable, "-c", MAIN, "queue", "watch", "--until-done"], stdout=subprocess.PIPE, text=True
-    )
+    command = [SCRIPT, "queue", "watch", "--until-done"]
+    watching = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     listening = (
         "select count(*) from pg_stat_activity where application_name = 'backfills' and query like '%jobs%'"
     )

@@ -1,7 +1,6 @@
 """Types of one's own, in modules that QUEUE_HANDLERS names: they have what the three have."""
 
 import json
-import subprocess
 
 import dagster as dg
 import psycopg
@@ -14,8 +13,8 @@ from dagster_backfills.domains.queue.errors import InvalidJobInput, UnknownJobTy
 from dagster_backfills.domains.queue.queue import Step
 from dagster_backfills.domains.queue.registry import background_job_types
 from dagster_backfills.domains.queue.worker import Worker
-from dagster_backfills_tests.cli.conftest import SCRIPT
 from dagster_backfills_tests.domains.queue.test_worker import QUICK
+from dagster_backfills_tests.programs import SCRIPT, run
 
 HERE = "dagster_backfills_tests.domains.queue.own"
 OWN, BROKEN = f"{HERE}.invoices", f"{HERE}.broken"
@@ -37,7 +36,7 @@ def _row(db, job_id):
 
 
 def _command(*arguments, code=0):
-    done = subprocess.run([SCRIPT, "queue", *arguments], capture_output=True, text=True, timeout=120)
+    done = run([SCRIPT, "queue", *arguments], timeout=120)
     assert done.returncode == code, done.stderr
     return done
 
