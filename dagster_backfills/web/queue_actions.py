@@ -8,9 +8,10 @@ from uuid import UUID
 import psycopg
 
 from dagster_backfills.domains.queue import queue
-from dagster_backfills.domains.queue.draining import DrainPolicy, runs_to_launch
+from dagster_backfills.domains.queue.draining import runs_to_launch
 from dagster_backfills.domains.queue.errors import UnknownJobType
 from dagster_backfills.domains.queue.registry import known_hint
+from dagster_backfills.domains.queue.settings import drain_policy
 from dagster_backfills.instance.launching import Launcher
 from dagster_backfills.web.auth import Identity
 from dagster_backfills.web.database import Database
@@ -86,7 +87,7 @@ class QueueActions:
             [work] = queue.rows(conn, "waiting_work")
         waiting = dict.fromkeys(wanted, 0) | {row["job_type"]: row["waiting"] for row in rows}
         with self.one_at_a_time:
-            active, policy = self.unfinished_run(DRAIN, {}), DrainPolicy.from_environment()
+            active, policy = self.unfinished_run(DRAIN, {}), drain_policy()
             due = sum(waiting.values())
             if not runs_to_launch(due, work["oldest_seconds"], int(active is not None), policy):
                 return active, waiting

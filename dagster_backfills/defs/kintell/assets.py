@@ -1,6 +1,5 @@
 """From files to events: the inbox, the sessions that imports write, what follows from them, and who reads it."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,11 @@ from dagster_backfills.dagster.catalog import catalog_of, code_here, code_versio
 from dagster_backfills.dagster.checks import periodically
 from dagster_backfills.dagster.sources import observed_tables
 from dagster_backfills.defs.kintell.reporting import SESSIONS
-from dagster_backfills.defs.kintell.resources import KintellSettings
+from dagster_backfills.defs.kintell.resources import VARIABLES, KintellSettings, SummaryDays
 from dagster_backfills.domains.kintell.file.inbox import list_inbox
-from dagster_backfills.domains.kintell.first_day import first_day
 from dagster_backfills.domains.kintell.statements import statements
 from dagster_backfills.engine.model import Query, Target, Write, WriteSet
+from dagster_backfills.environment import from_environment, usable_from_environment
 
 CATALOG = catalog_of(Path(__file__).parent)
 DAILY_SUMMARY = Target("kintell/daily_session_summary", partition_by="day")
@@ -48,12 +47,15 @@ _OF_SESSIONS = {
     "average_rating": ["rating"],
 }
 
-days = dg.DailyPartitionsDefinition(start_date=first_day(os.environ), end_offset=1)
+days = dg.DailyPartitionsDefinition(
+    start_date=SummaryDays(**usable_from_environment(SummaryDays, VARIABLES)).first_day.isoformat(),
+    end_offset=1,
+)
 
 
-def _uri(variable: str) -> dict[str, Any]:
-    given = os.environ.get(variable, "").strip()
-    return {"dagster/uri": given.rpartition("@")[2]} if given else {}
+def _uri(field: str) -> dict[str, Any]:
+    said = usable_from_environment(KintellSettings, VARIABLES).get(field, "")
+    return {"dagster/uri": said.rpartition("@")[2]} if said else {}
 
 
 def _inbox() -> dg.AssetSpec:
@@ -64,7 +66,7 @@ def _inbox() -> dg.AssetSpec:
         kinds={"csv", "file"},
         description="Files of sessions, from the inbox (KINTELL_INBOX) or named by whoever starts an import.",
         metadata={
-            **_uri("KINTELL_INBOX"),
+            **_uri("inbox"),
             "dagster/column_schema": dg.TableSchema(
                 [dg.TableColumn(name, "string") for name in _FILE_COLUMNS]
             ),
@@ -107,7 +109,7 @@ event_stream = dg.AssetSpec(
     group_name="kintell",
     kinds={"nats", "stream"},
     description="Events of completed and rolled-back sessions in NATS JetStream, for other services.",
-    metadata=_uri("KINTELL_NATS_URL"),
+    metadata=_uri("nats_url"),
 )
 views = [
     CATALOG.spec(f"kintell.{view}")
@@ -116,7 +118,8 @@ views = [
 
 
 def daily_summary_write() -> Write:
-    """What a day's summary is computed from."""
+    """What a day's summary is computed from. Raises UserError for a `KINTELL_FIRST_DAY` that is no day."""
+    from_environment(SummaryDays, VARIABLES)
     return Write(DAILY_SUMMARY, Query(_summary_sql()))
 
 

@@ -6,7 +6,8 @@ from dagster_backfills.dagster.automation import UNFINISHED
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.defs.queue.jobs import drain_background_jobs
 from dagster_backfills.domains.queue import queue
-from dagster_backfills.domains.queue.draining import DrainPolicy, runs_to_launch
+from dagster_backfills.domains.queue.draining import runs_to_launch
+from dagster_backfills.domains.queue.settings import drain_policy
 
 
 @dg.sensor(
@@ -22,7 +23,7 @@ def background_jobs_waiting(
         queue.take_back_expired(conn)
         conn.commit()
         [work] = queue.rows(conn, "waiting_work")
-    policy = DrainPolicy.from_environment()
+    policy = drain_policy()
     filters = dg.RunsFilter(job_name=drain_background_jobs.name, statuses=UNFINISHED)
     active = context.instance.get_runs_count(filters)
     due, oldest = work["due"], work["oldest_seconds"]

@@ -1,33 +1,6 @@
 """How many runs work the queue off. Pure. Not here: who launches them."""
 
-import os
-from dataclasses import dataclass
-
-from dagster_backfills.errors import UserError
-
-
-@dataclass(frozen=True)
-class DrainPolicy:
-    """`max_runs` side by side. A further run beside one that works starts when a job has waited so long."""
-
-    max_runs: int = 2
-    further_after_seconds: float = 20.0
-    concurrency: int = 4
-
-    @classmethod
-    def from_environment(cls) -> "DrainPolicy":
-        """JOBS_MAX_RUNS, JOBS_FURTHER_RUN_AFTER_SECONDS and JOBS_CONCURRENCY (jobs side by side in one run)."""
-        try:
-            found = cls(
-                int(os.environ.get("JOBS_MAX_RUNS") or cls.max_runs),
-                float(os.environ.get("JOBS_FURTHER_RUN_AFTER_SECONDS") or cls.further_after_seconds),
-                int(os.environ.get("JOBS_CONCURRENCY") or cls.concurrency),
-            )
-        except ValueError as error:
-            raise UserError(f"One of JOBS_MAX_RUNS, JOBS_CONCURRENCY … is not a number: {error}.") from None
-        if found.max_runs < 1 or found.concurrency < 1:
-            raise UserError("JOBS_MAX_RUNS and JOBS_CONCURRENCY must be at least 1.")
-        return found
+from dagster_backfills.domains.queue.settings import DrainPolicy
 
 
 def runs_to_launch(due: int, oldest_seconds: float, active: int, policy: DrainPolicy) -> int:
@@ -36,4 +9,4 @@ def runs_to_launch(due: int, oldest_seconds: float, active: int, policy: DrainPo
         return 0
     if active == 0:
         return 1
-    return int(oldest_seconds >= policy.further_after_seconds)
+    return int(oldest_seconds >= policy.further_run_after_seconds)
