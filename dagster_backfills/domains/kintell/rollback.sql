@@ -53,33 +53,6 @@ from (
     limit 1
 ) as found;
 
--- name: frequent_errors
--- The messages without the value they quote, the most frequent first, each with its first row and what it says there.
--- `next` is where a row's next message begins.
-with kinds as (
-    select k.kind, count(*) as errors, min(e.row_number) as first_row
-    from kintell.backfill_row_errors as e
-    cross join lateral (
-        select distinct split_part(part, ': ', 1) as kind
-        from regexp_split_to_table(e.error_message, :next) as part
-    ) as k
-    where e.job_id = :job and e.resolved_at is null
-    group by k.kind
-    order by errors desc, k.kind
-    limit :most
-)
-select k.kind, k.errors, k.first_row, substr(f.part, length(k.kind) + 3) as value, f.part as message
-from kinds as k
-inner join kintell.backfill_row_errors as e on e.job_id = :job and k.first_row = e.row_number
-cross join lateral (
-    select p.part
-    from regexp_split_to_table(e.error_message, :next) with ordinality as p (part, place)
-    where split_part(p.part, ': ', 1) = k.kind
-    order by p.place
-    limit 1
-) as f
-order by k.errors desc, k.kind;
-
 -- name: open_errors
 -- The next rejected rows that a replay may import.
 select row_number, row_values, error_message

@@ -235,7 +235,6 @@ end
 $$;
 select backfill.add_triggers('kintell.kintell_sessions', 'kintell.mark_summary_days', '{insert, update, delete}');
 
--- One row a committed batch.
 create table kintell.backfill_job_batches (
     job_id uuid not null references kintell.backfill_jobs on delete cascade,
     batch_no bigint generated always as identity,
@@ -256,7 +255,6 @@ create table kintell.backfill_job_batches (
 comment on table kintell.backfill_job_batches is
 'One row a committed batch of an import: which rows and bytes of the file, and what became of them.';
 
--- Rejected rows, as they stood in the file. Open until a replay imports them.
 create table kintell.backfill_row_errors (
     job_id uuid not null references kintell.backfill_jobs on delete cascade,
     row_number bigint not null,
@@ -272,7 +270,6 @@ comment on table kintell.backfill_row_errors is
 comment on column kintell.backfill_row_errors.row_values is
 'The fields as they stood in the file; of a row that is not replayable, its whole text as the only one.';
 
--- What a session was before an import with on_duplicate = update rewrote it.
 create table kintell.backfill_job_updates (
     job_id uuid not null references kintell.backfill_jobs on delete cascade,
     session_id uuid not null,

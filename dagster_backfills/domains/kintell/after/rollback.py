@@ -8,7 +8,7 @@ from uuid import UUID
 import psycopg
 
 from dagster_backfills.domains.kintell.importing.account import ImportJob, load_job
-from dagster_backfills.domains.kintell.importing.claims import LEASE_SECONDS, Claim, ClaimLost
+from dagster_backfills.domains.kintell.importing.claims import LEASE_SECONDS, Claim
 from dagster_backfills.domains.kintell.importing.importer import passes
 from dagster_backfills.domains.kintell.statements import statements
 
@@ -73,7 +73,7 @@ def _roll_back(conn: psycopg.Connection, claim: Claim, on_progress: Callable[[in
         on_progress(0, restored)
     keeps = preview_rollback(conn, job, 0).keeps
     if not sql.finish_rollback(conn, job=job, attempt=claim.attempt, kept=keeps):
-        raise _lost(conn, claim)
+        raise claim.lost(conn)
 
 
 def _in_batches(conn: psycopg.Connection, query: str, job: UUID) -> Iterator[list[UUID]]:
@@ -87,8 +87,4 @@ def _in_batches(conn: psycopg.Connection, query: str, job: UUID) -> Iterator[lis
 def _account(conn: psycopg.Connection, claim: Claim, *, removed: int = 0, restored: int = 0) -> None:
     counts = {"removed": removed, "restored": restored}
     if statements().account_rollback(conn, job=claim.job, attempt=claim.attempt, **counts) is None:
-        raise _lost(conn, claim)
-
-
-def _lost(conn: psycopg.Connection, claim: Claim) -> ClaimLost:
-    return claim.why_lost(conn) or ClaimLost(f"job {claim.job} is no longer held", "lost")
+        raise claim.lost(conn)
