@@ -8,10 +8,9 @@ from uuid import UUID
 import psycopg
 
 from dagster_backfills.domains.queue import queue
-from dagster_backfills.domains.queue.draining import runs_to_launch
 from dagster_backfills.domains.queue.errors import UnknownJobType
 from dagster_backfills.domains.queue.registry import known_hint
-from dagster_backfills.domains.queue.settings import drain_policy
+from dagster_backfills.domains.queue.settings import DrainPolicy
 from dagster_backfills.instance.launching import Launcher
 from dagster_backfills.web.auth import Identity
 from dagster_backfills.web.database import Database
@@ -87,9 +86,9 @@ class QueueActions:
             [work] = queue.rows(conn, "waiting_work")
         waiting = dict.fromkeys(wanted, 0) | {row["job_type"]: row["waiting"] for row in rows}
         with self.one_at_a_time:
-            active, policy = self.unfinished_run(DRAIN, {}), drain_policy()
+            active, policy = self.unfinished_run(DRAIN, {}), DrainPolicy.from_environment()
             due = sum(waiting.values())
-            if not runs_to_launch(due, work["oldest_seconds"], int(active is not None), policy):
+            if not policy.runs_to_launch(due, work["oldest_seconds"], int(active is not None)):
                 return active, waiting
             return self.launcher.submit(DRAIN, {"concurrency": policy.concurrency}, {}, who), waiting
 

@@ -15,14 +15,14 @@ from dagster_backfills.domains.queue.schemas import (
     TranscriptionInput,
     TranscriptionOutput,
 )
-from dagster_backfills.domains.queue.settings import engine_rules, media_rules
+from dagster_backfills.domains.queue.settings import EngineRules, MediaRules
 
 
 @job_type(TranscriptionInput, TranscriptionOutput, name="transcription", timeout=2 * 3600, observed=True)
 def transcribe(job: JobContext[TranscriptionInput]) -> TranscriptionOutput:
     """`audio_url` to a transcript with segments."""
-    engine = engine_rules().transcription_engine
-    with fetched(job.input.audio_url, media_rules(), _fetching(job)) as file:
+    engine = EngineRules.from_environment().transcription_engine
+    with fetched(job.input.audio_url, MediaRules.from_environment(), _fetching(job)) as file:
         if engine == "openai":
             job.progress(20, "waiting for the API")
             return openai_api.transcribe_with_api(file, job.input.audio_url, job.input.language, job.progress)
@@ -32,7 +32,7 @@ def transcribe(job: JobContext[TranscriptionInput]) -> TranscriptionOutput:
 @job_type(SopInput, SopOutput, name="sop_generation", timeout=1800, observed=True)
 def generate_sop(job: JobContext[SopInput]) -> SopOutput:
     """Title, transcript and duration to chapters, a procedure and key points."""
-    engine = engine_rules().sop_engine
+    engine = EngineRules.from_environment().sop_engine
     job.progress(10, "reading the transcript")
     answer = openai_api.sop_with_api(job.input) if engine == "openai" else sop.sop_embedded(job.input)
     if problems := answer.problems(job.input.duration):
@@ -44,7 +44,7 @@ def generate_sop(job: JobContext[SopInput]) -> SopOutput:
 def upload_to_mux(job: JobContext[MuxInput]) -> MuxOutput:
     """`video_url` to an asset at Mux that can be played."""
     mux.check_credentials()
-    with fetched(job.input.video_url, media_rules(), _fetching(job)) as file:
+    with fetched(job.input.video_url, MediaRules.from_environment(), _fetching(job)) as file:
         return mux.upload(file, job.progress)
 
 

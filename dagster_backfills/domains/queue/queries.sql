@@ -61,15 +61,6 @@ where b.id = :job_id;
 -- Jobs whose ids begin alike: a prefix is a range of them.
 select b.id from jobs.background_jobs as b where b.id between :first and :last order by b.id limit 6;
 
--- name: list_jobs
-select
-    b.id, b.job_type, b.status, b.priority, b.progress_percentage, b.progress_message, b.retry_count, b.max_retries,
-    b.created_at, b.run_after, b.started_at, b.completed_at, b.error_data -> -1 ->> 'message' as last_error
-from jobs.background_jobs as b
-where (:status::text is null or b.status = :status) and (:job_type::text is null or b.job_type = :job_type)
-order by b.created_at desc
-limit :max_rows;
-
 -- name: active_jobs
 select
     a.id, a.job_type, a.status, a.priority, a.progress_percentage, a.progress_message, a.retry_count, a.max_retries,

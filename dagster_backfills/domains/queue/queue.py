@@ -200,6 +200,12 @@ def rows(conn: psycopg.Connection, statement: str, **values: Any) -> list[dict[s
         return cursor.execute(STATEMENTS[statement], values).fetchall()
 
 
+def some_jobs(conn: psycopg.Connection, max_rows: int, **chosen: Any) -> list[dict[str, Any]]:
+    """The newest jobs. `chosen`: by `ids`, `status`, `job_type`, `user_id` or `company_id`; made before `before`."""
+    every = dict.fromkeys(("ids", "status", "job_type", "user_id", "company_id", "before"))
+    return rows(conn, "some_jobs", max_rows=max_rows, **every | chosen)
+
+
 def register(conn: psycopg.Connection, kind: JobType) -> None:
     """Tell the database of a type, so that jobs of it may be enqueued, also from SQL. The owner may."""
     fields = fields_of(kind)

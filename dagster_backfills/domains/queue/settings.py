@@ -1,11 +1,11 @@
-"""What the environment says about runs, media and engines, read when it is needed. Not here: the queue's own settings,
-which are in the database.
+"""What the environment says about runs, media and engines, read when it is needed; and how many runs that makes.
+Not here: the queue's own settings, which are in the database.
 """
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -21,6 +21,12 @@ def _engine_by_key() -> Engine:
 
 class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    prefix: ClassVar[str] = "JOBS_"
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
+        """As the variables say. Raises BadSetting that names the one that is wrong."""
+        return cls(**from_environment(cls, cls.prefix, environment))
 
 
 class DrainPolicy(_Settings):
@@ -32,10 +38,17 @@ class DrainPolicy(_Settings):
     )
     concurrency: int = Field(default=4, ge=1, description="Jobs side by side in one run.")
 
+    def runs_to_launch(self, due: int, oldest_seconds: float, active: int) -> int:
+        """How many runs to launch now: 0 or 1, so that what the last one launched does is seen first."""
+        if due == 0 or active >= self.max_runs:
+            return 0
+        return int(active == 0 or oldest_seconds >= self.further_run_after_seconds)
+
 
 class MediaRules(_Settings):
     """Where media may come from, and how much of it: `JOBS_MEDIA_HOSTS` and so on."""
 
+    prefix: ClassVar[str] = "JOBS_MEDIA_"
     schemes: Annotated[frozenset[Literal["http", "https"]], Listed] = frozenset({"https"})
     hosts: Annotated[tuple[Host, ...], Listed] = Field(
         default=(),
@@ -70,16 +83,3 @@ class EngineRules(_Settings):
     api_timeout_seconds: float = Field(default=600, gt=0, description="One call of the API.")
     mux_poll_seconds: float = Field(default=5, gt=0, description="How often Mux is asked for an asset.")
     mux_wait_seconds: float = Field(default=7200, gt=0, description="For how long.")
-
-
-def drain_policy(environment: Mapping[str, str] | None = None) -> DrainPolicy:
-    """Raises UserError that names the variable that is wrong, as do the two below."""
-    return DrainPolicy(**from_environment(DrainPolicy, "JOBS_", environment))
-
-
-def media_rules(environment: Mapping[str, str] | None = None) -> MediaRules:
-    return MediaRules(**from_environment(MediaRules, "JOBS_MEDIA_", environment))
-
-
-def engine_rules(environment: Mapping[str, str] | None = None) -> EngineRules:
-    return EngineRules(**from_environment(EngineRules, "JOBS_", environment))

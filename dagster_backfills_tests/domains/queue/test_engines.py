@@ -10,7 +10,7 @@ from dagster_backfills.domains.queue.attempts import failure_of
 from dagster_backfills.domains.queue.engines import sop, speech
 from dagster_backfills.domains.queue.errors import JobError, PermanentJobError
 from dagster_backfills.domains.queue.schemas import SopAnswer, SopInput
-from dagster_backfills.domains.queue.settings import engine_rules
+from dagster_backfills.domains.queue.settings import EngineRules
 from dagster_backfills.environment import BadSetting
 from dagster_backfills_tests.domains.queue.runs import GIVEN, PARTS, run
 from dagster_backfills_tests.domains.queue.stand_ins import Mux, StandIn, serving
@@ -222,6 +222,6 @@ def test_the_engine_that_is_asked_for_must_exist(monkeypatch):
         run("sop_generation", GIVEN.model_dump())
     assert failure_of(failed.value).kind == "configuration" and not failure_of(failed.value).retryable
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    assert engine_rules({}).transcription_engine == "embedded"
+    assert EngineRules.from_environment({}).transcription_engine == "embedded"
     monkeypatch.setenv("OPENAI_API_KEY", "x")
-    assert engine_rules({}).transcription_engine == "openai"
+    assert EngineRules.from_environment({}).transcription_engine == "openai"

@@ -10,7 +10,7 @@ import pytest
 from dagster_backfills.domains.queue import media
 from dagster_backfills.domains.queue.errors import JobError, PermanentJobError
 from dagster_backfills.domains.queue.media import ForbiddenLocation, TooLarge, fetched
-from dagster_backfills.domains.queue.settings import MediaRules, media_rules
+from dagster_backfills.domains.queue.settings import MediaRules
 from dagster_backfills.errors import UserError
 
 BODY = b"sound " * 50_000
@@ -244,8 +244,8 @@ def test_files_come_from_allowed_folders_only(tmp_path):
 
 
 def test_the_rules_come_from_the_environment_and_allow_nothing_by_default():
-    assert media_rules({}) == MediaRules()
-    rules = media_rules(
+    assert MediaRules.from_environment({}) == MediaRules()
+    rules = MediaRules.from_environment(
         {
             "JOBS_MEDIA_SCHEMES": "https, http",
             "JOBS_MEDIA_HOSTS": "cdn.example.com,*.media.example",
@@ -257,4 +257,4 @@ def test_the_rules_come_from_the_environment_and_allow_nothing_by_default():
     assert rules.folders == (Path("/srv/media"),) and rules.max_bytes == 5 * 1024 * 1024
     for name, text in {"JOBS_MEDIA_MAX_MB": "much", "JOBS_MEDIA_SCHEMES": "https,ftp"}.items():
         with pytest.raises(UserError, match=f"{name} is '{text}'"):
-            media_rules({name: text})
+            MediaRules.from_environment({name: text})

@@ -280,6 +280,17 @@ create table kintell.backfill_job_updates (
 comment on table kintell.backfill_job_updates is
 'What a session was before an import rewrote it, for the rollback.';
 
+create view kintell.sessions_of_jobs as
+select backfill_job_id as job_id, id, external_session_id, 'inserted' as was, updated_at <> created_at as edited
+from kintell.kintell_sessions
+where backfill_job_id is not null
+union all
+select u.job_id, s.id, s.external_session_id, 'rewritten' as was, u.updated_at <> s.updated_at as edited
+from kintell.backfill_job_updates as u
+inner join kintell.kintell_sessions as s on u.session_id = s.id;
+comment on view kintell.sessions_of_jobs is
+'What each import inserted and rewrote, and whether it was edited since: a rollback keeps that.';
+
 -- Events wait here in the order of `position` until they are stored in JetStream. Each batch takes one value
 -- of the sequence, which is a room for 100,000 events.
 create sequence kintell.event_position as bigint increment by 100000;

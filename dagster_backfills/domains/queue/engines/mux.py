@@ -10,7 +10,7 @@ import urllib3
 
 from dagster_backfills.domains.queue.errors import JobError, PermanentJobError, refused
 from dagster_backfills.domains.queue.schemas import MuxOutput
-from dagster_backfills.domains.queue.settings import engine_rules
+from dagster_backfills.domains.queue.settings import EngineRules
 
 Progress = Callable[[float, str], None]
 
@@ -95,7 +95,7 @@ def _ready(asset: Any) -> Any:
 
 
 def _wait(ask: Callable[[], Any], progress: Progress, percentage: float, message: str) -> Any:
-    rules = engine_rules()
+    rules = EngineRules.from_environment()
     deadline = time.monotonic() + rules.mux_wait_seconds
     while (found := ask()) is None:
         progress(percentage, message)

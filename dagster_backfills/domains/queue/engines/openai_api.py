@@ -14,7 +14,7 @@ from dagster_backfills.domains.queue.engines.speech import finished
 from dagster_backfills.domains.queue.errors import JobError, PermanentJobError, refused
 from dagster_backfills.domains.queue.registry import describe
 from dagster_backfills.domains.queue.schemas import Said, Segment, SopAnswer, SopInput, TranscriptionOutput
-from dagster_backfills.domains.queue.settings import engine_rules
+from dagster_backfills.domains.queue.settings import EngineRules
 
 _TASK = """You write standard operating procedures from the transcript of a training recording. Answer in JSON:
 chapters (title, start and end in seconds, in order, one at each change of topic, all between 0 and {duration:g}),
@@ -54,7 +54,7 @@ def transcribe_with_api(
     """
     import openai
 
-    limit = engine_rules().transcription_max_mb
+    limit = EngineRules.from_environment().transcription_max_mb
     segments: list[Segment] = []
     duration, spoken = 0.0, ""
     with _errors_told(openai), _client(openai) as client:
@@ -91,7 +91,7 @@ def _sendable(file: IO[bytes], url: str, limit_mb: float) -> Iterator[tuple[floa
 
 def _heard(client: Any, name: str, part: IO[bytes], language: str | None) -> _Heard:
     answer = client.audio.transcriptions.create(
-        model=engine_rules().transcription_model,
+        model=EngineRules.from_environment().transcription_model,
         file=(name, part),
         response_format="verbose_json",
         timestamp_granularities=["segment"],
@@ -127,7 +127,7 @@ def sop_with_api(given: SopInput) -> SopAnswer:
         lines = "\n".join(f"[{s.start:g}-{s.end:g}] {s.text}" for s in given.segments)
     with _errors_told(openai), _client(openai) as client:
         answer = client.chat.completions.create(
-            model=engine_rules().sop_model,
+            model=EngineRules.from_environment().sop_model,
             messages=[
                 {"role": "system", "content": _TASK.format(duration=given.duration)},
                 {"role": "user", "content": f"Title: {given.title}\n\n{lines}"},
@@ -166,7 +166,7 @@ def _client(openai: Any) -> Iterator[Any]:
         raise PermanentJobError(
             "OPENAI_API_KEY is not set, and the engine openai needs it.", kind="configuration"
         )
-    with openai.OpenAI(max_retries=1, timeout=engine_rules().api_timeout_seconds) as client:
+    with openai.OpenAI(max_retries=1, timeout=EngineRules.from_environment().api_timeout_seconds) as client:
         yield client
 
 
