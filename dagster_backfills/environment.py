@@ -7,23 +7,35 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, BeforeValidator, ValidationError
 
 from dagster_backfills.errors import UserError
+
+
+class BadSetting(UserError):
+    """A variable that can't be what it is set to."""
+
+
+def _listed(given: object) -> object:
+    return [part.strip() for part in given.split(",") if part.strip()] if isinstance(given, str) else given
+
+
+Listed = BeforeValidator(_listed)  # of a field with several values: a text has commas between them
 
 
 def from_environment(
     model: type[BaseModel], prefix: str, environment: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """The fields whose variables `PREFIX_FIELD` are set. Raises UserError that names the first that is wrong."""
+    """The fields whose variables `PREFIX_FIELD` are set. Raises BadSetting that names the first that is wrong."""
     given = _given(model, prefix, environment)
     try:
         checked = model.model_validate(given)
     except ValidationError as error:
         first = error.errors()[0]
-        name = prefix + "_".join(str(part) for part in first["loc"]).upper()
-        raise UserError(
-            f"{name} is {first['input']!r}: {first['msg']}.", hint=f"Correct or unset {name}."
+        field = str(first["loc"][0])
+        name = prefix + field.upper()
+        raise BadSetting(
+            f"{name} is {given[field]!r}: {first['msg']}.", hint=f"Correct or unset {name}."
         ) from None
     return {field: getattr(checked, field) for field in given}
 

@@ -9,9 +9,12 @@ import pytest
 from dagster_backfills.dagster.io_manager import VARIABLES, PostgresIOManager
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.definitions import defs
+from dagster_backfills.defs.kintell.assets import daily_summary_write
+from dagster_backfills.defs.kintell.resources import KintellSettings, SummaryDays
 from dagster_backfills.defs.operations.channels import NotificationSettings
 from dagster_backfills.defs.operations.sensors import failure_sensors
 from dagster_backfills.defs.resources import resources as shared
+from dagster_backfills.domains.queue.settings import DrainPolicy, EngineRules, MediaRules
 from dagster_backfills.engine.model import Query, WriteSet
 from dagster_backfills.engine.settings import EngineSettings
 from dagster_backfills.environment import from_environment, usable_from_environment
@@ -30,6 +33,7 @@ BAD = {
     "BACKFILLS_LOCK_TIMEOUT": "-1",
     "JOB_HISTORY_KEEP_DAYS": "x",
     "JOBS_MAX_RUNS": "x",
+    "KINTELL_FIRST_DAY": "2024-02-30",
 }
 
 
@@ -117,6 +121,26 @@ def test_the_variables_reach_the_sensors_and_no_secret_the_definitions(
         assert built.notifications.slack_webhook_url.endswith("/secret")
 
 
-def test_every_variable_of_the_engine_is_documented(project_root: Path) -> None:
+def test_a_summary_names_the_first_day_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KINTELL_FIRST_DAY", "2024-02-30")
+    with pytest.raises(UserError, match="KINTELL_FIRST_DAY is '2024-02-30'"):
+        daily_summary_write()
+
+
+@pytest.mark.parametrize(
+    ("prefix", "model", "page"),
+    [
+        (VARIABLES, EngineSettings, ""),
+        ("JOBS_", DrainPolicy, "background-jobs"),
+        ("JOBS_", EngineRules, "background-jobs"),
+        ("JOBS_MEDIA_", MediaRules, "background-jobs"),
+        ("KINTELL_", KintellSettings, "kintell-import"),
+        ("KINTELL_", SummaryDays, "kintell-import"),
+    ],
+)
+def test_every_variable_is_documented(project_root: Path, prefix: str, model: Any, page: str) -> None:
+    names = [prefix + field.upper() for field in model.model_fields]
     text = (project_root / ".env.example").read_text()
-    assert [name for name in EngineSettings.model_fields if f"#{VARIABLES}{name.upper()}=" not in text] == []
+    assert [name for name in names if f"#{name}=" not in text] == []
+    told = (project_root / "docs" / "runbooks" / f"{page}.md").read_text() if page else ""
+    assert not page or [name for name in names if f"`{name}`" not in told] == []

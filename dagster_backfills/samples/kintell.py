@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psycopg
 
-from dagster_backfills.domains.kintell.file.header import KNOWN
+from dagster_backfills.domains.kintell.file.columns import KNOWN
 from dagster_backfills.state import state_dir
 
 ROWS = 600

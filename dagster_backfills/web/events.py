@@ -120,9 +120,5 @@ def _read(conn: psycopg.Connection[Any], told: set[UUID | None], since: datetime
 def jobs_of(conn: psycopg.Connection[Any], ids: Iterable[UUID]) -> list[dict[str, Any]]:
     """These jobs as they are, the oldest first."""
     wanted = list(ids)
-    found = queue.rows(conn, "some_jobs", ids=wanted, max_rows=len(wanted), **ANY)
+    found = queue.some_jobs(conn, len(wanted), ids=wanted)
     return found[::-1]
-
-
-# Binds of `some_jobs` that choose nothing.
-ANY: dict[str, Any] = dict.fromkeys(("status", "job_type", "user_id", "company_id", "before"))

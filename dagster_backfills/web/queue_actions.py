@@ -8,9 +8,9 @@ from uuid import UUID
 import psycopg
 
 from dagster_backfills.domains.queue import queue
-from dagster_backfills.domains.queue.draining import DrainPolicy, runs_to_launch
 from dagster_backfills.domains.queue.errors import UnknownJobType
 from dagster_backfills.domains.queue.registry import known_hint
+from dagster_backfills.domains.queue.settings import DrainPolicy
 from dagster_backfills.web.auth import Identity
 from dagster_backfills.web.database import Database
 from dagster_backfills.web.refusals import Refused, not_found
@@ -85,7 +85,7 @@ class QueueActions:
         with self.runs.one_at_a_time:
             active, policy = self.runs.unfinished(DRAIN, {}), DrainPolicy.from_environment()
             due = sum(waiting.values())
-            if not runs_to_launch(due, work["oldest_seconds"], int(active is not None), policy):
+            if not policy.runs_to_launch(due, work["oldest_seconds"], int(active is not None)):
                 return active, waiting
             return self.runs.submit(DRAIN, {"concurrency": policy.concurrency}, who), waiting
 

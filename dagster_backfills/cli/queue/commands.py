@@ -83,9 +83,7 @@ def list_(
         raise UserError(f"There is no status {status!r}.", known_hint(status, STATUSES))
     with database() as conn:
         require_type(conn, job_type)
-        found = queue.rows(
-            conn, "list_jobs", status=status or None, job_type=job_type or None, max_rows=limit or _MOST
-        )
+        found = queue.some_jobs(conn, limit or _MOST, status=status or None, job_type=job_type or None)
     if json:
         print_json(found)
         return
@@ -156,7 +154,7 @@ def retry(
     with database() as conn:
         require_type(conn, job_type)
         if job_type:
-            failed = queue.rows(conn, "list_jobs", status="failed", job_type=job_type, max_rows=1_000_000)
+            failed = queue.some_jobs(conn, 1_000_000, status="failed", job_type=job_type)
             if not failed:
                 say(f"No job of type {job_type} has failed.")
                 return

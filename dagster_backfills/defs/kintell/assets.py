@@ -1,6 +1,5 @@
 """From files to events: the inbox, the sessions that imports write, what follows from them, and who reads it."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,11 @@ from dagster_backfills.dagster.checks import periodically
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.dagster.sources import observed_tables
 from dagster_backfills.defs.kintell.reporting import SESSIONS
-from dagster_backfills.defs.kintell.resources import KintellSettings
+from dagster_backfills.defs.kintell.resources import VARIABLES, KintellSettings, SummaryDays
 from dagster_backfills.domains.kintell.file.inbox import list_inbox
-from dagster_backfills.domains.kintell.first_day import first_day
 from dagster_backfills.domains.kintell.statements import statements
 from dagster_backfills.engine.model import Query, Target, Write, WriteSet
+from dagster_backfills.environment import from_environment, usable_from_environment
 from dagster_backfills.redact import redact
 
 CATALOG = catalog_of(Path(__file__).parent)
@@ -50,12 +49,15 @@ _OF_SESSIONS = {
     "average_rating": ["rating"],
 }
 
-days = dg.DailyPartitionsDefinition(start_date=first_day(os.environ), end_offset=1)
+days = dg.DailyPartitionsDefinition(
+    start_date=SummaryDays(**usable_from_environment(SummaryDays, VARIABLES)).first_day.isoformat(),
+    end_offset=1,
+)
 
 
-def _uri(variable: str) -> dict[str, Any]:
-    given = os.environ.get(variable, "").strip()
-    return {"dagster/uri": given.rpartition("@")[2]} if given else {}
+def _uri(field: str) -> dict[str, Any]:
+    said = usable_from_environment(KintellSettings, VARIABLES).get(field, "")
+    return {"dagster/uri": said.rpartition("@")[2]} if said else {}
 
 
 def _inbox() -> dg.AssetSpec:
@@ -66,7 +68,7 @@ def _inbox() -> dg.AssetSpec:
         kinds={"csv", "file"},
         description="Files of sessions, from the inbox (KINTELL_INBOX) or named by whoever starts an import.",
         metadata={
-            **_uri("KINTELL_INBOX"),
+            **_uri("inbox"),
             "dagster/column_schema": dg.TableSchema(
                 [dg.TableColumn(name, "string") for name in _FILE_COLUMNS]
             ),
@@ -116,7 +118,7 @@ kintell_tables = observed_tables(
             kinds={"nats", "stream"},
             description="Events of completed and rolled-back sessions in NATS JetStream, for other services. The "
             "sensor kintell_events has them sent as they come.",
-            metadata=_uri("KINTELL_NATS_URL"),
+            metadata=_uri("nats_url"),
         )
     ],
 )
@@ -140,7 +142,8 @@ views = [
 
 
 def daily_summary_write() -> Write:
-    """What a day's summary is computed from."""
+    """What a day's summary is computed from. Raises UserError for a `KINTELL_FIRST_DAY` that is no day."""
+    from_environment(SummaryDays, VARIABLES)
     return Write(DAILY_SUMMARY, Query(_summary_sql()))
 
 

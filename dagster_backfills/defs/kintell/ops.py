@@ -7,6 +7,7 @@ files, judges rows and speaks NATS is imported by the functions that call it: a 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import dagster as dg
 import fsspec
@@ -57,173 +58,161 @@ def import_sessions(
     kintell: KintellSettings,
 ) -> None:
     with in_words():
-        if config.dry_run:
-            return _dry_run(context, config, postgres, kintell)
-        with connected(postgres) as conn:
-            job = _job_of(context, config, conn, kintell)
+        _Import(context, config, postgres, kintell).run()
+
+
+@dataclass
+class _Import:
+    """One run, and what it was given. `next_log`: progress is logged every other second."""
+
+    context: dg.OpExecutionContext
+    config: ImportSessions
+    postgres: PostgresResource
+    kintell: KintellSettings
+    next_log: float = 0.0
+
+    def run(self) -> None:
+        if self.config.dry_run:
+            return self.dry_run()
+        with connected(self.postgres) as conn:
+            job = self.retried_job(conn) or self.job(conn)
         if job is None:
             return None
         if job.status != "completed":
-            job = _import(context, config, job, postgres, kintell)
-        if job.status == "failed" and config.rollback_on_failure:
+            job = self.import_(job)
+        if job.status == "failed" and self.config.rollback_on_failure:
             from dagster_backfills.domains.kintell.after.rollback import roll_back
 
-            context.log.warning(f"{job.error_message}. Rolling back.")
-            roll_back(postgres.libpq_url, job.id, run_id=context.run_id)
-        with connected(postgres) as conn:
-            _report(context, conn, job, kintell)
-        publish(context, postgres, kintell, must=False)
+            self.context.log.warning(f"{job.error_message}. Rolling back.")
+            roll_back(self.postgres.libpq_url, job.id, run_id=self.context.run_id)
+        with connected(self.postgres) as conn:
+            self.report(conn, job)
+        publish(self.context, self.postgres, self.kintell, must=False)
 
+    def retried_job(self, conn: psycopg.Connection) -> ImportJob | None:
+        """The job of the run that this one retries, if its file is still what it was: it need not be read again."""
+        run = self.context.run
+        earlier = [each for each in (run.parent_run_id, run.root_run_id) if each]
+        found = statements().job_of_runs(conn, run_ids=earlier) if earlier else None
+        if found is None:
+            return None
+        job = load_job(conn, found)
+        if self.config.job:
+            return job if self.config.job == str(job.id) else None
+        source = open_file(self.config.file, self.kintell.allowed)
+        same = (job.file_url, job.file_stamp) == (source.url, source.stamp())
+        return job if same and job.status not in ("cancelled", "rolled_back") else None
 
-def _job_of(
-    context: dg.OpExecutionContext, config: ImportSessions, conn: psycopg.Connection, kintell: KintellSettings
-) -> ImportJob | None:
-    """The job to work on; None for a content that was imported before."""
-    from dagster_backfills.domains.kintell.file.register import register
+    def job(self, conn: psycopg.Connection) -> ImportJob | None:
+        """The job to work on; None for a content that was imported before."""
+        job = self.resumed_job(conn) if self.config.job else self.registered_job(conn)
+        if job is not None:
+            self.context.log.info(
+                f"Job {job.id}: {job.file_name} ({job.recognized}), {job.total_rows:,} rows, "
+                f"{job.processed_rows:,} processed."
+            )
+            self.context.instance.add_run_tags(self.context.run_id, {"kintell/job": str(job.id)})
+        return job
 
-    known = _job_of_retried_run(context, config, conn, kintell)
-    if known:
-        return known
-    if config.job:
-        job = load_job(conn, config.job)
+    def resumed_job(self, conn: psycopg.Connection) -> ImportJob:
+        job = load_job(conn, self.config.job)
         job.check_claimable("import")
-    else:
+        return job
+
+    def registered_job(self, conn: psycopg.Connection) -> ImportJob | None:
+        from dagster_backfills.domains.kintell.file.register import register
+
         found = register(
             conn,
-            config.file,
-            kintell.allowed,
-            on_duplicate=config.on_duplicate.value,
-            read_as=config.read_as(),
-            once=config.once,
-            run_id=context.run_id,
+            self.config.file,
+            self.kintell.allowed,
+            on_duplicate=self.config.on_duplicate.value,
+            read_as=self.config.read_as(),
+            once=self.config.once,
+            run_id=self.context.run_id,
         )
         job = load_job(conn, found.job)
         if found.existing and job.status == "completed":
-            context.log.info(f"This content was imported by job {job.id}; nothing to do.")
+            self.context.log.info(f"This content was imported by job {job.id}; nothing to do.")
             return None
-        context.add_output_metadata(preflight_metadata(found.preflight))
-        if found.preflight.missing_count and not config.create_missing_users:
-            context.log.warning(
+        self.context.add_output_metadata(preflight_metadata(found.preflight))
+        if found.preflight.missing_count and not self.config.create_missing_users:
+            self.context.log.warning(
                 f"{found.preflight.missing_count:,} users are missing; their rows will be rejected."
             )
-    context.log.info(
-        f"Job {job.id}: {job.file_name} ({job.recognized}), {job.total_rows:,} rows, "
-        f"{job.processed_rows:,} processed."
-    )
-    context.instance.add_run_tags(context.run_id, {"kintell/job": str(job.id)})
-    return job
+        return job
 
+    def import_(self, job: ImportJob) -> ImportJob:
+        from dagster_backfills.domains.kintell.importing.importer import run_import
 
-def _job_of_retried_run(
-    context: dg.OpExecutionContext, config: ImportSessions, conn: psycopg.Connection, kintell: KintellSettings
-) -> ImportJob | None:
-    """The job of the run that this one retries, if its file is still what it was: it need not be read again."""
-    earlier = [run for run in (context.run.parent_run_id, context.run.root_run_id) if run]
-    found = statements().job_of_runs(conn, run_ids=earlier) if earlier else None
-    if found is None:
-        return None
-    job = load_job(conn, found)
-    if config.job:
-        return job if config.job == str(job.id) else None
-    source = open_file(config.file, kintell.allowed)
-    same = (job.file_url, job.file_stamp) == (source.url, source.stamp())
-    return job if same and job.status not in ("cancelled", "rolled_back") else None
+        said = False
+        while True:
+            try:
+                return run_import(
+                    self.postgres.libpq_url,
+                    job.id,
+                    self.config.options(),
+                    self.kintell.allowed,
+                    run_id=self.context.run_id,
+                    on_progress=self.log_progress,
+                    on_trouble=self.context.log.warning,
+                )
+            except TooManyImports as error:
+                if not said:
+                    self.context.log.info(str(error))
+                said = True
+                time.sleep(LOG_SECONDS)
+            except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
+                with connected(self.postgres) as conn:
+                    self.context.log.info(f"Job {job.id} is {load_job(conn, job.id).status}.")
+                raise
 
-
-def _import(
-    context: dg.OpExecutionContext,
-    config: ImportSessions,
-    job: ImportJob,
-    postgres: PostgresResource,
-    kintell: KintellSettings,
-) -> ImportJob:
-    from dagster_backfills.domains.kintell.importing.importer import run_import
-
-    log = _Log(context)
-    said = False
-    while True:
-        try:
-            return run_import(
-                postgres.libpq_url,
-                job.id,
-                config.options(),
-                kintell.allowed,
-                run_id=context.run_id,
-                on_progress=log.progress,
-                on_trouble=context.log.warning,
-            )
-        except TooManyImports as error:
-            if not said:
-                context.log.info(str(error))
-            said = True
-            time.sleep(LOG_SECONDS)
-        except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
-            with connected(postgres) as conn:
-                context.log.info(f"Job {job.id} is {load_job(conn, job.id).status}.")
-            raise
-
-
-def _dry_run(
-    context: dg.OpExecutionContext,
-    config: ImportSessions,
-    postgres: PostgresResource,
-    kintell: KintellSettings,
-) -> None:
-    from dagster_backfills.domains.kintell.rows.dry_run import validate
-
-    url = kintell.error_file(f"dry-run-{context.run_id}")
-    # With a byte-order mark, as spreadsheets want it: whether one is needed is known at the end.
-    with (
-        connected(postgres) as conn,
-        fsspec.open(url, "w", encoding="utf-8-sig", newline="", auto_mkdir=True) as errors,
-    ):
-        verdict = validate(
-            conn,
-            config.file,
-            kintell.allowed,
-            on_duplicate=config.on_duplicate.value,
-            read_as=config.read_as(),
-            error_file=errors,
-        )
-    context.add_output_metadata(verdict_metadata(verdict, url))
-    context.log.info(
-        f"{verdict.recognized}. "
-        f"{verdict.new:,} new, {verdict.changed:,} changed, {verdict.same:,} the same, "
-        f"{verdict.failed:,} would be rejected."
-    )
-
-
-class _Log:
-    """Progress in the run's log, every other second and at the end."""
-
-    def __init__(self, context: dg.OpExecutionContext) -> None:
-        self.context, self.next = context, 0.0
-
-    def progress(self, progress: Progress) -> None:
-        if time.monotonic() >= self.next or progress.processed == progress.total:
-            self.next = time.monotonic() + LOG_SECONDS
+    def log_progress(self, progress: Progress) -> None:
+        if time.monotonic() >= self.next_log or progress.processed == progress.total:
+            self.next_log = time.monotonic() + LOG_SECONDS
             self.context.log.info(str(progress))
 
+    def dry_run(self) -> None:
+        from dagster_backfills.domains.kintell.rows.dry_run import validate
 
-def _report(
-    context: dg.OpExecutionContext, conn: psycopg.Connection, job: ImportJob, kintell: KintellSettings
-) -> None:
-    """Write the error file and report the outcome; a job that was stopped fails the run."""
-    job = load_job(conn, job.id)
-    if job.failed_rows:
-        url = kintell.error_file(job.id)
-        write_error_file(conn, job.id, url)
-        statements().set_error_file(conn, job=job.id, url=url)
-        job = load_job(conn, job.id)
-    materialization = import_materialization(conn, job)
-    context.log_event(materialization)
-    context.add_output_metadata(dict(materialization.metadata))
-    if job.status in ("failed", "rolled_back"):
-        raise dg.Failure(
-            f"Job {job.id} is {job.status}. {job.error_message or ''}",
-            metadata=dict(materialization.metadata),
-            allow_retries=False,
+        url = self.kintell.error_file(f"dry-run-{self.context.run_id}")
+        # With a byte-order mark, as spreadsheets want it: whether one is needed is known at the end.
+        with (
+            connected(self.postgres) as conn,
+            fsspec.open(url, "w", encoding="utf-8-sig", newline="", auto_mkdir=True) as errors,
+        ):
+            verdict = validate(
+                conn,
+                self.config.file,
+                self.kintell.allowed,
+                on_duplicate=self.config.on_duplicate.value,
+                read_as=self.config.read_as(),
+                error_file=errors,
+            )
+        self.context.add_output_metadata(verdict_metadata(verdict, url))
+        self.context.log.info(
+            f"{verdict.recognized}. "
+            f"{verdict.new:,} new, {verdict.changed:,} changed, {verdict.same:,} the same, "
+            f"{verdict.failed:,} would be rejected."
         )
+
+    def report(self, conn: psycopg.Connection, job: ImportJob) -> None:
+        """Write the error file and report the outcome; a job that was stopped fails the run."""
+        job = load_job(conn, job.id)
+        if job.failed_rows:
+            url = self.kintell.error_file(job.id)
+            write_error_file(conn, job.id, url)
+            statements().set_error_file(conn, job=job.id, url=url)
+            job = load_job(conn, job.id)
+        materialization = import_materialization(conn, job)
+        self.context.log_event(materialization)
+        self.context.add_output_metadata(dict(materialization.metadata))
+        if job.status in ("failed", "rolled_back"):
+            raise dg.Failure(
+                f"Job {job.id} is {job.status}. {job.error_message or ''}",
+                metadata=dict(materialization.metadata),
+                allow_retries=False,
+            )
 
 
 def publish(

@@ -1,7 +1,7 @@
 """How an import looks in Dagster: metadata of its steps and the materialization of its outcome."""
 
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -18,14 +18,16 @@ SESSIONS = dg.AssetKey(["kintell", "kintell_sessions"])
 SHOWN = 20
 
 
-def _table(records: list[dict[str, Any]], columns: dict[str, str]) -> dg.MetadataValue:
+def _table(rows: Iterable[tuple[Any, ...]], columns: dict[str, str]) -> dg.MetadataValue:
     schema = dg.TableSchema([dg.TableColumn(name, kind) for name, kind in columns.items()])
-    return dg.MetadataValue.table([dg.TableRecord(record) for record in records], schema)
+    return dg.MetadataValue.table(
+        [dg.TableRecord(dict(zip(columns, row, strict=True))) for row in rows], schema
+    )
 
 
 def _frequent(errors: Iterable[FrequentError]) -> dg.MetadataValue:
     kinds = {"error": "string", "rows": "int", "row": "int", "value": "string", "message": "string"}
-    return _table([asdict(error) for error in errors], kinds)
+    return _table([astuple(error) for error in errors], kinds)
 
 
 def _markdown(headers: list[str], rows: Iterable[Iterable[Any]]) -> str:
@@ -61,16 +63,10 @@ def preflight_metadata(found: "Preflight") -> dict[str, Any]:
     return {
         "recognized": found.recognized,
         "missing users": found.missing_count,
-        "first missing users": _table(
-            [{"email": email, "role": role} for email, role in found.missing[:SHOWN]],
-            {"email": "string", "role": "string"},
-        ),
+        "first missing users": _table(found.missing[:SHOWN], {"email": "string", "role": "string"}),
         "sample rows": found.sample_rows,
         "bad rows in sample": len(found.sample_errors),
-        "first bad rows": _table(
-            [{"row": row, "error": error} for row, error in found.sample_errors[:SHOWN]],
-            {"row": "int", "error": "string"},
-        ),
+        "first bad rows": _table(found.sample_errors[:SHOWN], {"row": "int", "error": "string"}),
     }
 
 
@@ -108,9 +104,6 @@ def verdict_metadata(verdict: ImportPreview, error_file: str) -> dict[str, Any]:
         "changed": verdict.changed,
         "would be rejected": verdict.failed,
         "frequent errors": _frequent(verdict.frequent()),
-        "first rejected rows": _table(
-            [{"row": row, "error": error} for row, error in verdict.errors[:SHOWN]],
-            {"row": "int", "error": "string"},
-        ),
+        "first rejected rows": _table(verdict.errors[:SHOWN], {"row": "int", "error": "string"}),
         "missing users": len(verdict.missing),
     }

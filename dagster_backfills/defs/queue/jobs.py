@@ -50,10 +50,7 @@ def work_off_background_jobs(
             reason = result.failure.message if result.failure else "its attempt came to its end too late"
             context.log.warning(f"{job.job_type} {job.id} {result.status}, attempt {job.attempt}: {reason}")
 
-    options = WorkerOptions(
-        concurrency=config.concurrency, idle_seconds=config.idle_seconds, max_seconds=config.max_seconds
-    )
-    name = f"run {context.run_id}"
+    options, name = WorkerOptions(**config.model_dump()), f"run {context.run_id}"
     tally = Worker(postgres.libpq_url, registry, options, name=name, on_result=on_result).run()
     context.log.info(
         f"{tally.completed} jobs completed, {tally.retried} to be retried, {tally.failed} failed"

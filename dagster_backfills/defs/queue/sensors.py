@@ -6,7 +6,7 @@ from dagster_backfills.dagster.automation import UNFINISHED
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.defs.queue.jobs import drain_background_jobs
 from dagster_backfills.domains.queue import queue
-from dagster_backfills.domains.queue.draining import DrainPolicy, runs_to_launch
+from dagster_backfills.domains.queue.settings import DrainPolicy
 
 
 @dg.sensor(
@@ -26,6 +26,6 @@ def background_jobs_waiting(
     filters = dg.RunsFilter(job_name=drain_background_jobs.name, statuses=UNFINISHED)
     active = context.instance.get_runs_count(filters)
     due, oldest = work["due"], work["oldest_seconds"]
-    if not runs_to_launch(due, oldest, active, policy):
+    if not policy.runs_to_launch(due, oldest, active):
         return dg.SkipReason(f"{due} jobs wait, the oldest for {oldest:.0f} s; {active} runs at work.")
     return dg.RunRequest(run_config={"concurrency": policy.concurrency})

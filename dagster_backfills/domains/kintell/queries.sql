@@ -67,22 +67,15 @@ set file_url = :url, file_stamp = :stamp
 where id = :job and file_sha256 = :sha256 and activity is null
 returning id;
 
--- name: job
-select
-    id, status, file_name, file_url, file_size, file_sha256, file_stamp, columns, delimiter, recognized, sheet,
-    encoding, mapping, on_duplicate, total_rows, processed_rows, inserted_rows, updated_rows, skipped_rows, failed_rows, missing_users, last_processed_row,
-    checkpoint_offset, attempt, activity, heartbeat_at, run_id, error_message, error_file, created_at, started_at,
-    completed_at, rollback_started_at, rolled_back_at, removed_rows, restored_rows, kept_rows
-from kintell.backfill_jobs
-where id = :job;
-
 -- name: jobs
+-- The newest, or the one of that id.
 select
     id, status, file_name, file_url, file_size, file_sha256, file_stamp, columns, delimiter, recognized, sheet,
-    encoding, mapping, on_duplicate, total_rows, processed_rows, inserted_rows, updated_rows, skipped_rows, failed_rows, missing_users, last_processed_row,
-    checkpoint_offset, attempt, activity, heartbeat_at, run_id, error_message, error_file, created_at, started_at,
+    encoding, mapping, on_duplicate, total_rows, processed_rows, inserted_rows, updated_rows, skipped_rows, failed_rows,
+    missing_users, last_processed_row, checkpoint_offset, attempt, activity, heartbeat_at, run_id, error_message, error_file, created_at, started_at,
     completed_at, rollback_started_at, rolled_back_at, removed_rows, restored_rows, kept_rows
 from kintell.backfill_jobs
+where :job::uuid is null or id = :job
 order by created_at desc
 limit :most;
 

@@ -53,33 +53,6 @@ from (
     limit 1
 ) as found;
 
--- name: frequent_errors
--- The messages without the value they quote, the most frequent first, each with its first row and what it says there.
--- `next` is where a row's next message begins.
-with kinds as (
-    select k.kind, count(*) as errors, min(e.row_number) as first_row
-    from kintell.backfill_row_errors as e
-    cross join lateral (
-        select distinct split_part(part, ': ', 1) as kind
-        from regexp_split_to_table(e.error_message, :next) as part
-    ) as k
-    where e.job_id = :job and e.resolved_at is null
-    group by k.kind
-    order by errors desc, k.kind
-    limit :most
-)
-select k.kind, k.errors, k.first_row, substr(f.part, length(k.kind) + 3) as value, f.part as message
-from kinds as k
-inner join kintell.backfill_row_errors as e on e.job_id = :job and k.first_row = e.row_number
-cross join lateral (
-    select p.part
-    from regexp_split_to_table(e.error_message, :next) with ordinality as p (part, place)
-    where split_part(p.part, ': ', 1) = k.kind
-    order by p.place
-    limit 1
-) as f
-order by k.errors desc, k.kind;
-
 -- name: open_errors
 -- The next rejected rows that a replay may import.
 select row_number, row_values, error_message
@@ -113,39 +86,17 @@ returning failed_rows;
 -- name: rollback_preview^
 -- What a rollback would do: sessions it removes, former versions it restores, and what it keeps as it was edited since.
 select
-    (
-        select count(*)
-        from kintell.kintell_sessions
-        where backfill_job_id = :job and updated_at = created_at
-    ) as removes,
-    (
-        select count(*)
-        from kintell.backfill_job_updates as u
-        inner join kintell.kintell_sessions as s on u.session_id = s.id and u.updated_at = s.updated_at
-        where u.job_id = :job
-    ) as restores,
-    (
-        select count(*)
-        from kintell.kintell_sessions
-        where backfill_job_id = :job and updated_at <> created_at
-    ) as keeps_inserted,
-    (
-        select count(*)
-        from kintell.backfill_job_updates as u
-        inner join kintell.kintell_sessions as s on u.session_id = s.id and u.updated_at <> s.updated_at
-        where u.job_id = :job
-    ) as keeps_updated;
+    count(*) filter (where was = 'inserted' and not edited) as removes,
+    count(*) filter (where was = 'rewritten' and not edited) as restores,
+    count(*) filter (where edited) as keeps
+from kintell.sessions_of_jobs
+where job_id = :job;
 
 -- name: kept_sessions
 -- Sessions of the job that were edited since, which a rollback keeps.
-select s.external_session_id
-from kintell.kintell_sessions as s
-where s.backfill_job_id = :job and s.updated_at <> s.created_at
-union all
-select s.external_session_id
-from kintell.backfill_job_updates as u
-inner join kintell.kintell_sessions as s on u.session_id = s.id and u.updated_at <> s.updated_at
-where u.job_id = :job
+select external_session_id
+from kintell.sessions_of_jobs
+where job_id = :job and edited
 order by external_session_id
 limit :most;
 
@@ -153,18 +104,11 @@ limit :most;
 -- No event is sent while a rollback decides which ones have gone out.
 select sending_upto from kintell.event_publisher for share;
 
--- name: inserted_sessions
--- What a rollback removes, in the order in which it lies.
+-- name: sessions_to_roll_back
+-- What a rollback removes (`was` is `inserted`), in the order in which it lies, or gives its former version back.
 select id
-from kintell.kintell_sessions
-where backfill_job_id = :job and updated_at = created_at;
-
--- name: rewritten_sessions
--- What a rollback gives its former version back.
-select u.session_id
-from kintell.backfill_job_updates as u
-inner join kintell.kintell_sessions as s on u.session_id = s.id and u.updated_at = s.updated_at
-where u.job_id = :job;
+from kintell.sessions_of_jobs
+where job_id = :job and was = :was and not edited;
 
 -- name: remove_sessions$
 -- A batch of the job's own sessions. Events that still wait are taken back; for one that may have gone out, another

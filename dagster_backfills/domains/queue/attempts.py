@@ -18,6 +18,7 @@ from dagster_backfills.domains.queue.errors import (
     UnknownJobType,
 )
 from dagster_backfills.domains.queue.queue import Job
+from dagster_backfills.environment import BadSetting
 from dagster_backfills.redact import redact
 
 
@@ -113,6 +114,8 @@ def failure_of(error: BaseException) -> AttemptFailure:
         kind, retryable, trace = "unknown_type", error.retryable, ""
     elif isinstance(error, InvalidJobInput):
         kind, retryable = "invalid_input", False
+    elif isinstance(error, BadSetting):
+        kind, retryable = "configuration", False
     else:
         kind, retryable = type(error).__name__, not isinstance(error, JobCancelled)
     return AttemptFailure(kind, redact(str(error) or type(error).__name__), redact(trace), retryable)

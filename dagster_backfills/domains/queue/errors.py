@@ -21,6 +21,12 @@ class PermanentJobError(JobError):
     retryable = False
 
 
+def refused(status: int, message: str, *, kind: str, hint: str = "") -> JobError:
+    """An HTTP answer that is none of success. Another attempt may help where the server is busy, or broken."""
+    passes = status in (408, 409, 425, 429) or status >= 500
+    return (JobError if passes else PermanentJobError)(message, kind=kind, hint=hint)
+
+
 class JobCancelled(Exception):
     """Raised by a progress report once the job was cancelled, or its attempt lost the job."""
 

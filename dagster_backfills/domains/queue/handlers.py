@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-from dagster_backfills.domains.queue.config import MediaRules, engine_of
 from dagster_backfills.domains.queue.context import JobContext
 from dagster_backfills.domains.queue.engines import mux, openai_api, sop, speech
 from dagster_backfills.domains.queue.errors import JobError
@@ -16,12 +15,13 @@ from dagster_backfills.domains.queue.schemas import (
     TranscriptionInput,
     TranscriptionOutput,
 )
+from dagster_backfills.domains.queue.settings import EngineRules, MediaRules
 
 
 @job_type(TranscriptionInput, TranscriptionOutput, name="transcription", timeout=2 * 3600, observed=True)
 def transcribe(job: JobContext[TranscriptionInput]) -> TranscriptionOutput:
     """`audio_url` to a transcript with segments."""
-    engine = engine_of("TRANSCRIPTION")
+    engine = EngineRules.from_environment().transcription_engine
     with fetched(job.input.audio_url, MediaRules.from_environment(), _fetching(job)) as file:
         if engine == "openai":
             job.progress(20, "waiting for the API")
@@ -32,7 +32,7 @@ def transcribe(job: JobContext[TranscriptionInput]) -> TranscriptionOutput:
 @job_type(SopInput, SopOutput, name="sop_generation", timeout=1800, observed=True)
 def generate_sop(job: JobContext[SopInput]) -> SopOutput:
     """Title, transcript and duration to chapters, a procedure and key points."""
-    engine = engine_of("SOP")
+    engine = EngineRules.from_environment().sop_engine
     job.progress(10, "reading the transcript")
     answer = openai_api.sop_with_api(job.input) if engine == "openai" else sop.sop_embedded(job.input)
     if problems := answer.problems(job.input.duration):

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
-from dagster_backfills.domains.queue.config import MediaRules
-from dagster_backfills.domains.queue.errors import JobError, PermanentJobError
+from dagster_backfills.domains.queue.errors import JobError, PermanentJobError, refused
+from dagster_backfills.domains.queue.settings import MediaRules
 
 _CHUNK = 1024 * 1024
 _REDIRECTS = 5
@@ -101,10 +101,11 @@ def _download(url: str, rules: MediaRules, file: IO[bytes], progress: Progress) 
                 }
                 connection.request("GET", target, headers=headers)
                 response = connection.getresponse()
+                if response.status == 200:
+                    return _stream(response, rules, file, progress, deadline, sock)
                 if response.status not in (301, 302, 303, 307, 308):
-                    _check_status(response.status)
-                    _stream(response, rules, file, progress, deadline, sock)
-                    return
+                    message = f"The media's server answered {response.status}."
+                    raise refused(response.status, message, kind="not_available")
                 url = urljoin(url, response.getheader("Location") or "")
             finally:
                 connection.close()
@@ -121,7 +122,7 @@ def _download(url: str, rules: MediaRules, file: IO[bytes], progress: Progress) 
 def _connect(url: str, rules: MediaRules, deadline: float) -> tuple[http.client.HTTPConnection, str]:
     """A connection to the address that was checked, and no other, whatever the name resolves to later."""
     parts = _split(url)
-    if parts.scheme not in rules.schemes or parts.scheme not in _PORTS:
+    if parts.scheme not in rules.schemes:
         allowed = ", ".join(sorted(rules.schemes))
         raise ForbiddenLocation(f"Media may not come by {parts.scheme or 'no scheme'} (allowed: {allowed}).")
     host, port = (parts.hostname or "").rstrip("."), parts.port or _PORTS[parts.scheme]
@@ -187,15 +188,6 @@ def _open(addresses: list[tuple[int, tuple]], deadline: float) -> socket.socket:
     raise last
 
 
-def _check_status(status: int) -> None:
-    if status == 200:
-        return
-    message = f"The media's server answered {status}."
-    if status in (408, 425, 429) or status >= 500:
-        raise JobError(message, kind="network")
-    raise PermanentJobError(message, kind="not_available")
-
-
 def _stream(
     response: http.client.HTTPResponse,
     rules: MediaRules,
@@ -231,4 +223,4 @@ def _left(deadline: float) -> float:
 
 
 def _too_large(rules: MediaRules) -> str:
-    return f"The media is larger than {rules.max_bytes / 1024 / 1024:g} MB (JOBS_MEDIA_MAX_MB)."
+    return f"The media is larger than {rules.max_mb:g} MB (JOBS_MEDIA_MAX_MB)."

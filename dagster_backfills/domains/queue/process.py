@@ -1,13 +1,12 @@
 """Running a handler in a process of its own, which can be ended whatever it does: both sides of the conversation.
 
-The child (`python -m` of this module) reads the job as the first line of its standard input, and writes progress and
-the result line by line. It ends with its parent: when its input closes, nobody is left to hear the result.
+The child (`python -m` of this module) is sent the job, and sends progress and the result, each as JSON: whatever it
+has read, nothing that it says is code here. It ends with its parent: then nobody is left to hear the result.
 """
 
 import importlib
 import json
 import os
-import selectors
 import signal
 import subprocess
 import sys
@@ -16,7 +15,9 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from typing import IO, Any
 from uuid import UUID
 
@@ -37,59 +38,42 @@ def run_in_process(
     Raises JobCancelled once the job was cancelled or lost: after the handler gave up, or after `grace()` seconds, when
     the process is ended with all that it started.
     """
-    with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(
-            [sys.executable, "-m", __name__],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, start_new_session=True,
-        )  # fmt: skip
+    ours, theirs = Pipe()
+    with ours, tempfile.TemporaryFile() as errors:
+        with theirs:
+            process = subprocess.Popen(
+                [sys.executable, "-m", __name__, str(theirs.fileno())],
+                stdin=subprocess.DEVNULL, stdout=errors, stderr=errors,
+                pass_fds=[theirs.fileno()], start_new_session=True,
+            )  # fmt: skip
         try:
-            return _Conversation(kind, attempt, process, report, grace).run(errors)
+            return _Conversation(kind, attempt, process, ours, report, grace).run(errors)
         finally:
-            end_group(process)
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)  # with all that it started
+            process.wait()
 
 
-def end_group(process: subprocess.Popen) -> None:
-    """End the process and everything in its session, and wait for it."""
-    for stream in (process.stdin, process.stdout):
-        with suppress(OSError):
-            if stream:
-                stream.close()
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
+@dataclass
 class _Conversation:
     """The messages between a worker and one child."""
 
-    def __init__(
-        self,
-        kind: JobType,
-        attempt: Attempt,
-        process: subprocess.Popen,
-        report: Report,
-        grace: Callable[[], float],
-    ) -> None:
-        self.kind, self.attempt, self.process, self.report, self.grace = kind, attempt, process, report, grace
-        self.answer: dict[str, Any] | None = None
-        self.told_at = 0.0
+    kind: JobType
+    attempt: Attempt
+    process: subprocess.Popen
+    connection: Connection
+    report: Report
+    grace: Callable[[], float]
+    answer: dict[str, Any] | None = None
+    told_at: float = 0.0
 
     def run(self, errors: IO[bytes]) -> dict[str, Any] | AttemptFailure | None:
-        self._send(json.dumps(self._task()).encode())
+        self._send(self._task())
         deadline = time.monotonic() + self.kind.timeout if self.kind.timeout else float("inf")
-        assert self.process.stdout
-        os.set_blocking(self.process.stdout.fileno(), False)
-        with selectors.DefaultSelector() as selector:
-            selector.register(self.process.stdout, selectors.EVENT_READ)
-            buffer = b""
+        with suppress(EOFError, OSError):  # the child has ended, with an answer or without
             while self.answer is None:
-                if selector.select(_TICK):
-                    data = os.read(self.process.stdout.fileno(), 1 << 20)
-                    if not data:
-                        break
-                    *lines, buffer = (buffer + data).split(b"\n")
-                    for line in lines:
-                        self._hear(json.loads(line))
+                if self.connection.poll(_TICK):
+                    self._hear(json.loads(self.connection.recv_bytes()))
                 self._stop_if_told()
                 if time.monotonic() > deadline:
                     seconds = self.kind.timeout
@@ -116,7 +100,7 @@ class _Conversation:
             return
         if not self.told_at:
             self.told_at = time.monotonic()
-            self._send(b"cancel")
+            self._send("cancel")
         elif time.monotonic() - self.told_at > self.grace():
             raise JobCancelled("The handler did not stop by itself and was ended")
 
@@ -134,11 +118,9 @@ class _Conversation:
         output: dict[str, Any] | None = self.answer["result"]
         return output
 
-    def _send(self, line: bytes) -> None:
-        assert self.process.stdin
-        with suppress(BrokenPipeError):
-            self.process.stdin.write(line + b"\n")
-            self.process.stdin.flush()
+    def _send(self, message: Any) -> None:
+        with suppress(OSError):
+            self.connection.send_bytes(json.dumps(message).encode())
 
 
 def _path(thing: Any) -> str:
@@ -150,20 +132,17 @@ def _named(path: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def child() -> None:
-    """Run the handler that the first line of the input names."""
-    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what a library prints must not be taken for a message
-    job = json.loads(sys.stdin.buffer.readline())
-    cancelled = threading.Event()
-    threading.Thread(target=_listen, args=(cancelled,), daemon=True).start()
-    lock = threading.Lock()
+def child(connection: Connection) -> None:
+    """Run the handler that the first message names."""
+    os.set_inheritable(connection.fileno(), False)  # what it starts is not to keep the conversation open
+    job = json.loads(connection.recv_bytes())
+    cancelled, lock = threading.Event(), threading.Lock()
+    threading.Thread(target=_listen, args=(connection, cancelled), daemon=True).start()
 
     def send(message: dict[str, Any]) -> None:
-        line = json.dumps(message) + "\n"
+        said = json.dumps(message).encode()
         with lock:
-            out.write(line)
-            out.flush()
+            connection.send_bytes(said)
 
     def report(percentage: int | None, message: str | None) -> bool:
         send({"progress": percentage, "message": message})
@@ -182,12 +161,12 @@ def _handle(job: dict[str, Any], report: Report) -> Any:
     return _named(job["handler"])(JobContext(UUID(job["id"]), job["job_type"], job["attempt"], given, report))
 
 
-def _listen(cancelled: threading.Event) -> None:
-    for line in sys.stdin.buffer:
-        if line.strip() == b"cancel":
+def _listen(connection: Connection, cancelled: threading.Event) -> None:
+    with suppress(EOFError, OSError):
+        while connection.recv_bytes():
             cancelled.set()
     os._exit(3)
 
 
 if __name__ == "__main__":
-    child()
+    child(Connection(int(sys.argv[1])))

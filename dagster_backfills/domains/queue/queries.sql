@@ -1,10 +1,10 @@
--- name: enqueue_one
+-- name: enqueue_one$
 select jobs.enqueue_background_job(
     :job_type, :input_data, :priority, :run_after, :unique_key, :max_retries, :user_id, :company_id, :training_id,
     null, :then_steps
 );
 
--- name: enqueue_many
+-- name: enqueue_many$
 select jobs.enqueue_background_jobs(
     :job_type,
     array(select i.input from jsonb_array_elements(:inputs) with ordinality as i (input, n) order by i.n),
@@ -18,34 +18,34 @@ from jobs.claim_jobs(:worker, :max_jobs) as c;
 -- name: renew
 select r from jobs.renew_leases(:ids, :attempts) as r;
 
--- name: report_progress
+-- name: report_progress$
 select jobs.report_progress(:job_id, :attempt, :percentage, :message);
 
 -- name: complete
 select c from jobs.complete_jobs(:ids, :attempts, :outputs) as c;
 
--- name: fail
+-- name: fail$
 select jobs.fail_job(:job_id, :attempt, :kind, :message, :trace, :retryable);
 
--- name: give_back
+-- name: give_back$
 select jobs.give_back_jobs(:ids, :attempts);
 
--- name: give_back_all
+-- name: give_back_all$
 select coalesce(jobs.give_back_all_jobs(:worker), 0);
 
--- name: take_back_expired
+-- name: take_back_expired$
 select jobs.take_back_expired_jobs();
 
--- name: cancel
+-- name: cancel$
 select jobs.cancel_job(:job_id, :reason);
 
--- name: retry
+-- name: retry$
 select jobs.retry_failed_jobs(:ids, :job_type);
 
--- name: clean_up
+-- name: clean_up$
 select jobs.clean_up_background_jobs(:older_than, :max_jobs);
 
--- name: lease_seconds
+-- name: lease_seconds$
 select extract(epoch from s.lease)::double precision from jobs.queue_settings as s;
 
 -- name: one_job
@@ -60,15 +60,6 @@ where b.id = :job_id;
 -- name: jobs_between
 -- Jobs whose ids begin alike: a prefix is a range of them.
 select b.id from jobs.background_jobs as b where b.id between :first and :last order by b.id limit 6;
-
--- name: list_jobs
-select
-    b.id, b.job_type, b.status, b.priority, b.progress_percentage, b.progress_message, b.retry_count, b.max_retries,
-    b.created_at, b.run_after, b.started_at, b.completed_at, b.error_data -> -1 ->> 'message' as last_error
-from jobs.background_jobs as b
-where (:status::text is null or b.status = :status) and (:job_type::text is null or b.job_type = :job_type)
-order by b.created_at desc
-limit :max_rows;
 
 -- name: active_jobs
 select
@@ -94,9 +85,6 @@ from (
     where q.run_after is null or q.run_after <= now()
     limit 1000
 ) as w;
-
--- name: expired_leases
-select count(*) from jobs.stuck_jobs as s where s.status = 'processing';
 
 -- name: stuck_jobs
 select s.id, s.job_type, s.status, s.since, s.reason, s.claimed_by from jobs.stuck_jobs as s order by s.since limit 100;

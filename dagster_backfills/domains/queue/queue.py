@@ -38,7 +38,7 @@ class Job:
     created_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Owner:
     """Whom a job belongs to, by the source system's ids."""
 
@@ -78,18 +78,17 @@ def enqueue(
 
     Raises UnknownJobType, and InvalidJobInput naming the field, before anything is written.
     """
-    owner, registry = owner or Owner(), registry or background_job_types()
+    registry = registry or background_job_types()
     registry.get(job_type).parse(input_data or {})
     for step in then:
         registry.get(step.job_type).check_step(step.input_data)
     values = {
         "job_type": job_type, "input_data": Jsonb(input_data or {}), "priority": priority, "run_after": run_after,
-        "unique_key": unique_key, "max_retries": max_retries, "user_id": owner.user_id,
-        "company_id": owner.company_id, "training_id": owner.training_id,
+        "unique_key": unique_key, "max_retries": max_retries,
         "then_steps": Jsonb([s.as_json() for s in then]) if then else None,
     }  # fmt: skip
     with _clear_errors():
-        return _scalar(conn, "enqueue_one", values)
+        return STATEMENTS.enqueue_one(conn, **values, **vars(owner or Owner()))
 
 
 def enqueue_many(
@@ -104,106 +103,94 @@ def enqueue_many(
     registry: Registry | None = None,
 ) -> list[UUID]:
     """Put in one job for each input, all or none, in one statement. Returns their ids in the same order."""
-    owner, kind = owner or Owner(), (registry or background_job_types()).get(job_type)
+    kind = (registry or background_job_types()).get(job_type)
     for one in inputs:
         kind.parse(one)
     values = {
         "job_type": job_type, "inputs": Jsonb(list(inputs)), "priority": priority, "run_after": run_after,
-        "max_retries": max_retries, "user_id": owner.user_id, "company_id": owner.company_id,
-        "training_id": owner.training_id,
+        "max_retries": max_retries,
     }  # fmt: skip
     with _clear_errors():
-        return _scalar(conn, "enqueue_many", values)
+        return STATEMENTS.enqueue_many(conn, **values, **vars(owner or Owner()))
 
 
 def claim(conn: psycopg.Connection, worker: str, max_jobs: int) -> list[Job]:
     """Take up to `max_jobs` due jobs: priority 1 first, then the oldest."""
-    rows = conn.execute(STATEMENTS["claim"], {"worker": worker, "max_jobs": max_jobs}).fetchall()
-    found = [Job(*row) for row in rows]
-    found.sort(key=lambda j: (j.priority, j.created_at, j.id))
-    return found
+    found = (Job(*row) for row in STATEMENTS.claim(conn, worker=worker, max_jobs=max_jobs))
+    return sorted(found, key=lambda j: (j.priority, j.created_at, j.id))
 
 
 def renew(conn: psycopg.Connection, held: Sequence[Job]) -> set[UUID]:
     """Renew the leases; returns the jobs that are still held. The others were cancelled, or are lost."""
-    rows = conn.execute(STATEMENTS["renew"], _ids(held)).fetchall()
-    return {row[0] for row in rows}
+    return {row[0] for row in STATEMENTS.renew(conn, **_ids(held))}
 
 
 def still_held(conn: psycopg.Connection, held: Sequence[Job]) -> set[UUID]:
     """Which of these attempts hold their jobs, read only."""
-    return {row[0] for row in conn.execute(STATEMENTS["still_held"], _ids(held)).fetchall()}
+    return {row[0] for row in STATEMENTS.still_held(conn, **_ids(held))}
 
 
 def report_progress(
     conn: psycopg.Connection, job: Job, percentage: int | None, message: str | None
 ) -> str | None:
     """`processing` where it was accepted, `cancelled`, or None where the attempt does not hold the job any more."""
-    values = {
-        "job_id": job.id,
-        "attempt": job.attempt,
-        "percentage": percentage,
-        "message": message and _storable(message),
-    }
-    status: str | None = _scalar(conn, "report_progress", values)
+    said = {"percentage": percentage, "message": message and _storable(message)}
+    status: str | None = STATEMENTS.report_progress(conn, job_id=job.id, attempt=job.attempt, **said)
     return status
 
 
 def complete(conn: psycopg.Connection, done: Sequence[tuple[Job, Any]]) -> set[UUID]:
     """Complete many attempts with their outputs in one statement; returns the jobs for which it was accepted."""
-    values = {**_ids([job for job, _ in done]), "outputs": [None if o is None else Jsonb(o) for _, o in done]}
-    return {row[0] for row in conn.execute(STATEMENTS["complete"], values).fetchall()}
+    outputs = [None if output is None else Jsonb(output) for _, output in done]
+    return {row[0] for row in STATEMENTS.complete(conn, **_ids([job for job, _ in done]), outputs=outputs)}
 
 
 def fail(
     conn: psycopg.Connection, job: Job, kind: str, message: str, trace: str, retryable: bool
 ) -> str | None:
     """`pending` where a retry follows, `failed` where none does, None where the attempt lost the job."""
-    values = {
-        "job_id": job.id, "attempt": job.attempt, "kind": kind, "message": _storable(message),
-        "trace": _storable(trace), "retryable": retryable,
-    }  # fmt: skip
-    status: str | None = _scalar(conn, "fail", values)
+    said = {"kind": kind, "message": _storable(message), "trace": _storable(trace), "retryable": retryable}
+    status: str | None = STATEMENTS.fail(conn, job_id=job.id, attempt=job.attempt, **said)
     return status
 
 
 def give_back(conn: psycopg.Connection, held: Sequence[Job]) -> int:
     """Return attempts to the queue, due at once, no retry spent. Returns how many were still held."""
-    return int(_scalar(conn, "give_back", _ids(held))) if held else 0
+    return int(STATEMENTS.give_back(conn, **_ids(held))) if held else 0
 
 
 def give_back_all(conn: psycopg.Connection, worker: str) -> int:
     """Return everything that this worker holds. Returns how many."""
-    return int(_scalar(conn, "give_back_all", {"worker": worker}))
+    return int(STATEMENTS.give_back_all(conn, worker=worker))
 
 
 def take_back_expired(conn: psycopg.Connection) -> int:
     """Take back jobs whose lease is over; returns how many."""
-    return int(_scalar(conn, "take_back_expired", {}))
+    return int(STATEMENTS.take_back_expired(conn))
 
 
 def cancel(conn: psycopg.Connection, job_id: UUID, reason: str | None = None) -> str | None:
     """Cancel a job that waits or is at work. Returns its status before; None where there is no such job."""
-    status: str | None = _scalar(conn, "cancel", {"job_id": job_id, "reason": reason})
+    status: str | None = STATEMENTS.cancel(conn, job_id=job_id, reason=reason)
     return status
 
 
 def retry(conn: psycopg.Connection, ids: Sequence[UUID] | None = None, job_type: str | None = None) -> int:
     """Give failed jobs all their retries anew: these, or all of a type. Returns how many there were."""
-    return int(_scalar(conn, "retry", {"ids": list(ids) if ids else None, "job_type": job_type}))
+    return int(STATEMENTS.retry(conn, ids=list(ids) if ids else None, job_type=job_type))
 
 
 def clean_up(
     conn: psycopg.Connection, older_than: timedelta | None = None, max_jobs: int = 10_000
 ) -> Iterator[int]:
     """Remove ended jobs, `max_jobs` a statement; yields how many each removed. `older_than` None: as configured."""
-    while removed := int(_scalar(conn, "clean_up", {"older_than": older_than, "max_jobs": max_jobs})):
+    while removed := int(STATEMENTS.clean_up(conn, older_than=older_than, max_jobs=max_jobs)):
         yield removed
 
 
 def lease_seconds(conn: psycopg.Connection) -> float:
     """How long a lease lasts without being renewed."""
-    return float(_scalar(conn, "lease_seconds", {}))
+    return float(STATEMENTS.lease_seconds(conn))
 
 
 def rows(conn: psycopg.Connection, statement: str, **values: Any) -> list[dict[str, Any]]:
@@ -213,11 +200,17 @@ def rows(conn: psycopg.Connection, statement: str, **values: Any) -> list[dict[s
         return cursor.execute(STATEMENTS[statement], values).fetchall()
 
 
+def some_jobs(conn: psycopg.Connection, max_rows: int, **chosen: Any) -> list[dict[str, Any]]:
+    """The newest jobs. `chosen`: by `ids`, `status`, `job_type`, `user_id` or `company_id`; made before `before`."""
+    every = dict.fromkeys(("ids", "status", "job_type", "user_id", "company_id", "before"))
+    return rows(conn, "some_jobs", max_rows=max_rows, **every | chosen)
+
+
 def register(conn: psycopg.Connection, kind: JobType) -> None:
     """Tell the database of a type, so that jobs of it may be enqueued, also from SQL. The owner may."""
     fields = fields_of(kind)
     fields["input_fields"] = Jsonb(fields["input_fields"]) if fields["input_fields"] is not None else None
-    conn.execute(STATEMENTS["register_type"], fields)
+    STATEMENTS.register_type(conn, **fields)
 
 
 def _ids(held: Sequence[Job]) -> dict[str, Any]:
@@ -227,11 +220,6 @@ def _ids(held: Sequence[Job]) -> dict[str, Any]:
 def _storable(text: str) -> str:
     """Text that Postgres takes: no NUL, and no half of a surrogate pair."""
     return text.replace("\0", "").encode("utf-8", "replace").decode()
-
-
-def _scalar(conn: psycopg.Connection, statement: str, values: dict[str, Any]) -> Any:
-    row = conn.execute(STATEMENTS[statement], values).fetchone()
-    return row[0] if row else None
 
 
 @contextmanager

@@ -1,15 +1,14 @@
 """What of scoring is configuration, and the environment variables it comes from. Not here: what it does."""
 
-import os
 from collections.abc import Mapping
 from datetime import date
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from dagster_backfills.domains.scoring.weights import Weights
 from dagster_backfills.engine.settings import EngineSettings
-from dagster_backfills.errors import UserError
+from dagster_backfills.environment import from_environment, usable_from_environment
 
 _PREFIX = "SCORING_"
 
@@ -68,25 +67,11 @@ class ScoringSettings(BaseModel):
         )
 
 
-def settings_from(environment: Mapping[str, str] = os.environ) -> ScoringSettings:
+def settings_from(environment: Mapping[str, str] | None = None) -> ScoringSettings:
     """The settings that an environment asks for. Raises UserError that names the variable that is wrong."""
-    named = {field: environment.get(_PREFIX + field.upper(), "") for field in ScoringSettings.model_fields}
-    try:
-        return ScoringSettings.model_validate({field: text for field, text in named.items() if text})
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = _PREFIX + "_".join(str(part) for part in first["loc"]).upper()
-        message = f"{name}: {first['msg']}, is {first['input']!r}."
-        raise UserError(message, hint=f"Correct or unset {name}.") from error
+    return ScoringSettings(**from_environment(ScoringSettings, _PREFIX, environment))
 
 
-def setting_at_load(field: str, environment: Mapping[str, str] = os.environ) -> Any:
-    """One setting that Dagster must know while it loads the code.
-
-    One that is wrong counts as none given here, so that everything else still loads; the runs say what is wrong.
-    """
-    name = _PREFIX + field.upper()
-    try:
-        return getattr(settings_from({name: environment.get(name, "")}), field)
-    except UserError:
-        return getattr(ScoringSettings(), field)
+def setting_at_load(field: str, environment: Mapping[str, str] | None = None) -> Any:
+    """One setting that Dagster must know while it loads the code."""
+    return getattr(ScoringSettings(**usable_from_environment(ScoringSettings, _PREFIX, environment)), field)

@@ -18,7 +18,7 @@ from dagster_backfills.postgres.values import plain
 from dagster_backfills.web.api.calls import Body, Call, call, camel
 from dagster_backfills.web.auth import Identity, require
 from dagster_backfills.web.database import Database
-from dagster_backfills.web.events import ANY, Follower, JobEvents, jobs_of
+from dagster_backfills.web.events import Follower, JobEvents, jobs_of
 from dagster_backfills.web.refusals import Refused, not_found
 
 ENDED = ("completed", "failed", "cancelled")
@@ -89,7 +89,7 @@ def listed(call: Call) -> Any:
         name: own for name, own in mine.items() if own is not None
     }
     with call.database() as conn:
-        found = queue.rows(conn, "some_jobs", ids=None, max_rows=wanted.limit, **binds)
+        found = queue.some_jobs(conn, wanted.limit, **binds)
     more = found[-1]["created_at"] if len(found) == wanted.limit else None
     return {"jobs": [camel(row) for row in found], "next": more}
 
@@ -146,13 +146,11 @@ def _look(database: Database, who: Identity, wanted: list[UUID] | None) -> list[
         if wanted:
             found = jobs_of(conn, set(wanted))
         else:
-            mine = ANY | {"user_id": who.user_id, "company_id": who.company_id}
+            mine = {"user_id": who.user_id, "company_id": who.company_id}
             found = [
                 row
                 for status in ("processing", "pending")
-                for row in queue.rows(
-                    conn, "some_jobs", **{**mine, "ids": None, "max_rows": _FOLLOWED, "status": status}
-                )
+                for row in queue.some_jobs(conn, _FOLLOWED, status=status, **mine)
             ]
     return [row for row in found if who.owns(row)]
 

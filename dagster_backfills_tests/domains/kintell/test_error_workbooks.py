@@ -7,10 +7,11 @@ import pytest
 
 from dagster_backfills.domains.kintell.after import error_workbook
 from dagster_backfills.domains.kintell.after.error_workbook import write_error_workbook
-from dagster_backfills.domains.kintell.after.suggestions import blamed, close_users, suggested
+from dagster_backfills.domains.kintell.after.suggestions import close_users, suggested
 from dagster_backfills.domains.kintell.file.register import register
 from dagster_backfills.domains.kintell.importing.account import load_job
 from dagster_backfills.domains.kintell.importing.importer import Options, run_import
+from dagster_backfills.domains.kintell.rows.messages import Message, blamed, messages
 from dagster_backfills.domains.kintell.statements import statements
 from dagster_backfills_tests.domains.kintell.sample import add_users, csv_text, row
 
@@ -178,13 +179,16 @@ def test_a_suggestion_is_made_only_where_there_is_one_reading(message, fields, g
 
 def test_of_two_addresses_the_one_that_the_message_quotes_is_to_blame():
     fields = {"participant_email": "ada@x.org", "volunteer_email": "Nobody"}
-    assert blamed("Invalid email format: Nobody; Invalid rating: 9", fields) == ["volunteer_email", "rating"]
+    assert list(blamed("Invalid email format: Nobody; Invalid rating: 9", fields)) == [
+        "volunteer_email",
+        "rating",
+    ]
 
 
 def test_a_semicolon_in_a_value_ends_no_message():
     fields = {"participant_email": "ada@x.org", "volunteer_email": "bob; carol"}
     message = "Invalid email format: bob; carol; Invalid rating: 9"
-    assert blamed(message, fields) == ["volunteer_email", "rating"]
+    assert list(blamed(message, fields)) == ["volunteer_email", "rating"]
 
 
 def test_users_that_come_close_are_of_the_same_domain_or_name(conn):
@@ -222,3 +226,11 @@ def test_of_more_addresses_than_can_be_misspelled_the_others_are_not_looked_up(
         "session_type: Mentorship",
         None,
     ]
+
+
+@pytest.mark.parametrize("message", Message)
+def test_every_message_blames_its_column_and_ends_where_the_next_begins(message):
+    about = message.about("x")
+    assert blamed(about, {message.column: "x"}) == {message.column: message}
+    assert messages(f"{about}; {Message.RATING.about('9')}") == [about, "Invalid rating: 9"]
+    assert messages(f"Invalid rating: 9; {about}") == ["Invalid rating: 9", about]

@@ -10,8 +10,9 @@ import pytest
 
 from dagster_backfills.domains.kintell.file.dialect import ReadAs, to_plain_csv
 from dagster_backfills.domains.kintell.file.files import FileError, open_file
+from dagster_backfills.domains.kintell.file.header import read_header
 from dagster_backfills.domains.kintell.file.inbox import list_inbox
-from dagster_backfills.domains.kintell.file.reader import read_blocks, read_header
+from dagster_backfills.domains.kintell.file.reader import read_blocks
 from dagster_backfills.domains.kintell.file.register import register
 from dagster_backfills.domains.kintell.importing.importer import Options, run_import
 from dagster_backfills_tests.domains.kintell.sample import COLUMNS, add_users, csv_text, row, state

@@ -7,7 +7,7 @@ from dagster_backfills.domains.kintell.after.error_file import stream_errors, wr
 from dagster_backfills.domains.kintell.after.replay import replay
 from dagster_backfills.domains.kintell.after.rollback import preview_rollback, roll_back
 from dagster_backfills.domains.kintell.file.files import FileError, open_file
-from dagster_backfills.domains.kintell.file.reader import read_header
+from dagster_backfills.domains.kintell.file.header import read_header
 from dagster_backfills.domains.kintell.file.register import preflight, register
 from dagster_backfills.domains.kintell.importing.account import load_job, set_status
 from dagster_backfills.domains.kintell.importing.claims import Claim

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from dagster_backfills.domains.kintell.file import reader
 from dagster_backfills.domains.kintell.file.files import FileError, open_file
-from dagster_backfills.domains.kintell.file.reader import read_blocks, read_header
+from dagster_backfills.domains.kintell.file.header import read_header
+from dagster_backfills.domains.kintell.file.reader import read_blocks
 from dagster_backfills.domains.kintell.file.records import (
     MAX_RECORD_BYTES,
     TEXT_AFTER_QUOTE,

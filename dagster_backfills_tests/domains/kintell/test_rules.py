@@ -7,9 +7,10 @@ import polars as pl
 import pytest
 from email_validator import EmailNotValidError, validate_email
 
-from dagster_backfills.domains.kintell.file.reader import KNOWN
-from dagster_backfills.domains.kintell.rows.rules import error_message, judge, name_from_address
+from dagster_backfills.domains.kintell.file.columns import KNOWN
+from dagster_backfills.domains.kintell.rows.rules import error_message, judge
 from dagster_backfills.domains.kintell.rows.schemas import text_rows
+from dagster_backfills.domains.kintell.rows.values import name_from_address
 from dagster_backfills_tests.domains.kintell.sample import row
 
 
@@ -60,7 +61,9 @@ def addresses(rng, n):
 def test_addresses_are_judged_as_the_library_judges_them():
     values = addresses(random.Random(7), 8000)
     found = (
-        judged([row(1, participant_email=value) for value in values])["participant_error"].is_null().to_list()
+        judged([row(1, participant_email=value) for value in values])["participant_email_error"]
+        .is_null()
+        .to_list()
     )
     expected = [library_says(value) for value in values]
     assert 100 < sum(expected) < len(values) - 100

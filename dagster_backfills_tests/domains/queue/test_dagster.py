@@ -13,7 +13,8 @@ from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.defs.queue import assets, checks, sensors
 from dagster_backfills.defs.queue import jobs as ops
 from dagster_backfills.domains.queue import queue
-from dagster_backfills.domains.queue.draining import DrainPolicy, runs_to_launch
+from dagster_backfills.domains.queue.settings import DrainPolicy
+from dagster_backfills.errors import UserError
 
 TRANSCRIPT = (
     "Open the valve slowly. Check the pressure gauge. The pressure must stay below ten bar. "
@@ -98,8 +99,8 @@ def test_terminating_the_run_gives_its_jobs_back(defs, instance, db, monkeypatch
 def test_a_run_is_launched_while_work_waits_and_a_further_one_when_it_waits_long(
     due, oldest, active, launched
 ):
-    policy = DrainPolicy(max_runs=2, further_after_seconds=20)
-    assert runs_to_launch(due, oldest, active, policy) == launched
+    policy = DrainPolicy(max_runs=2, further_run_after_seconds=20)
+    assert policy.runs_to_launch(due, oldest, active) == launched
 
 
 def test_the_sensor_asks_for_a_run_while_work_waits(jobs_db, db, registry, instance, monkeypatch):
@@ -125,7 +126,7 @@ def test_the_sensor_asks_for_a_run_while_work_waits(jobs_db, db, registry, insta
 
 def test_a_number_that_is_none_is_a_clear_error(monkeypatch):
     monkeypatch.setenv("JOBS_MAX_RUNS", "many")
-    with pytest.raises(Exception, match="JOBS_MAX_RUNS"):
+    with pytest.raises(UserError, match="JOBS_MAX_RUNS is 'many'"):
         DrainPolicy.from_environment()
 
 

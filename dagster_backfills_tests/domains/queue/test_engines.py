@@ -6,10 +6,12 @@ import subprocess
 
 import pytest
 
-from dagster_backfills.domains.queue import handlers
+from dagster_backfills.domains.queue.attempts import failure_of
 from dagster_backfills.domains.queue.engines import sop, speech
 from dagster_backfills.domains.queue.errors import JobError, PermanentJobError
 from dagster_backfills.domains.queue.schemas import SopAnswer, SopInput
+from dagster_backfills.domains.queue.settings import EngineRules
+from dagster_backfills.environment import BadSetting
 from dagster_backfills_tests.domains.queue.runs import GIVEN, PARTS, run
 from dagster_backfills_tests.domains.queue.stand_ins import Mux, StandIn, serving
 
@@ -216,7 +218,10 @@ def test_wrong_credentials_are_permanent(mux, folder, monkeypatch):
 
 def test_the_engine_that_is_asked_for_must_exist(monkeypatch):
     monkeypatch.setenv("JOBS_SOP_ENGINE", "magic")
-    with pytest.raises(PermanentJobError, match="JOBS_SOP_ENGINE must be openai or embedded, not 'magic'"):
+    with pytest.raises(BadSetting, match="JOBS_SOP_ENGINE is 'magic': Input should be 'openai'") as failed:
         run("sop_generation", GIVEN.model_dump())
-    assert handlers.engine_of("TRANSCRIPTION", {}) == "embedded"
-    assert handlers.engine_of("TRANSCRIPTION", {"OPENAI_API_KEY": "x"}) == "openai"
+    assert failure_of(failed.value).kind == "configuration" and not failure_of(failed.value).retryable
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    assert EngineRules.from_environment({}).transcription_engine == "embedded"
+    monkeypatch.setenv("OPENAI_API_KEY", "x")
+    assert EngineRules.from_environment({}).transcription_engine == "openai"

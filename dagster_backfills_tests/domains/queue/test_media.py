@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from dagster_backfills.domains.queue import media
-from dagster_backfills.domains.queue.config import MediaRules
 from dagster_backfills.domains.queue.errors import JobError, PermanentJobError
 from dagster_backfills.domains.queue.media import ForbiddenLocation, TooLarge, fetched
+from dagster_backfills.domains.queue.settings import MediaRules
+from dagster_backfills.errors import UserError
 
 BODY = b"sound " * 50_000
 
@@ -72,7 +73,7 @@ def site():
 
 
 def _rules(site, **more):
-    allowed = {"schemes": frozenset({"http"}), "private_hosts": (site.place,), "max_bytes": 1_000_000}
+    allowed = {"schemes": frozenset({"http"}), "private_hosts": (site.place,), "max_mb": 1_000_000 / 2**20}
     return MediaRules(**{**allowed, **more})
 
 
@@ -191,7 +192,7 @@ def test_a_redirect_is_followed_to_allowed_places_only(site):
 
 def test_what_is_too_large_is_refused_by_its_announcement_and_by_its_size(site):
     with pytest.raises(TooLarge):
-        _get(f"{site.url}/a.wav?x=1", _rules(site, max_bytes=1000))
+        _get(f"{site.url}/a.wav?x=1", _rules(site, max_mb=1000 / 2**20))
     with pytest.raises(TooLarge, match="JOBS_MEDIA_MAX_MB"):
         _get(f"{site.url}/endless", _rules(site))
 
@@ -239,7 +240,7 @@ def test_files_come_from_allowed_folders_only(tmp_path):
     with pytest.raises(ForbiddenLocation):
         _get((allowed / "a b.wav").as_uri(), MediaRules())
     with pytest.raises(TooLarge):
-        _get((allowed / "a b.wav").as_uri(), MediaRules(folders=(allowed,), max_bytes=10))
+        _get((allowed / "a b.wav").as_uri(), MediaRules(folders=(allowed,), max_mb=10 / 2**20))
 
 
 def test_the_rules_come_from_the_environment_and_allow_nothing_by_default():
@@ -254,5 +255,6 @@ def test_the_rules_come_from_the_environment_and_allow_nothing_by_default():
     )
     assert rules.schemes == {"http", "https"} and rules.hosts == ("cdn.example.com", "*.media.example")
     assert rules.folders == (Path("/srv/media"),) and rules.max_bytes == 5 * 1024 * 1024
-    with pytest.raises(PermanentJobError, match="JOBS_MEDIA_MAX_MB must be a positive number, not 'much'"):
-        MediaRules.from_environment({"JOBS_MEDIA_MAX_MB": "much"})
+    for name, text in {"JOBS_MEDIA_MAX_MB": "much", "JOBS_MEDIA_SCHEMES": "https,ftp"}.items():
+        with pytest.raises(UserError, match=f"{name} is '{text}'"):
+            MediaRules.from_environment({name: text})

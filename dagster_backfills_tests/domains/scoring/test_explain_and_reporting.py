@@ -153,7 +153,7 @@ def test_a_run_under_a_wrong_setting_names_it(
             partition_key="2026-06-30",
             resources={**resources_of(database_url), "scoring_settings": scoring_settings},
         )
-    assert f"{name}: " in str(raised.value.__cause__)
+    assert f"{name} is '{WRONG[name]}': " in str(raised.value.__cause__)
 
 
 def test_what_is_needed_at_load_is_the_setting_where_that_is_right() -> None:
@@ -168,11 +168,11 @@ def test_settings_come_from_the_environment_and_wrong_ones_are_named() -> None:
     assert settings.engine().batch_units == 50
     assert settings.parsed_weights.version == "40-20-20-20"
     for environment, words in [
-        ({"SCORING_WEIGHTS": "0.4,0.2,0.2,0.1"}, "SCORING_WEIGHTS: .*sum to 1"),
-        ({"SCORING_BATCH_MEMBERS": "many"}, "SCORING_BATCH_MEMBERS: .*valid integer.*'many'"),
-        ({"SCORING_BATCH_SECONDS": "inf"}, "SCORING_BATCH_SECONDS: .*finite number"),
-        ({"SCORING_FIRST_DAY": "yesterday"}, "SCORING_FIRST_DAY: .*valid date"),
-        ({"SCORING_CATCH_UP_DAYS": "0"}, "SCORING_CATCH_UP_DAYS: .*greater than or equal to 1"),
+        ({"SCORING_WEIGHTS": "0.4,0.2,0.2,0.1"}, "SCORING_WEIGHTS is .*sum to 1"),
+        ({"SCORING_BATCH_MEMBERS": "many"}, "SCORING_BATCH_MEMBERS is 'many': .*valid integer"),
+        ({"SCORING_BATCH_SECONDS": "inf"}, "SCORING_BATCH_SECONDS is .*finite number"),
+        ({"SCORING_FIRST_DAY": "yesterday"}, "SCORING_FIRST_DAY is .*valid date"),
+        ({"SCORING_CATCH_UP_DAYS": "0"}, "SCORING_CATCH_UP_DAYS is .*greater than or equal to 1"),
     ]:
         with pytest.raises(UserError, match=words):
             settings_from(environment)

@@ -24,7 +24,6 @@ begin
 end
 $$;
 
--- What operators may turn. One row.
 create table jobs.queue_settings (
     only_row boolean primary key default true check (only_row),
     lease interval not null default '60 seconds' check (lease > interval '0'),
@@ -694,6 +693,20 @@ begin
 end
 $$;
 
+-- Put jobs that are pending again into the queue, due at once, and tell of it. Returns how many.
+create function jobs.queue_again(ids uuid[]) returns integer
+language plpgsql as $$
+begin
+    if cardinality(ids) > 0 then
+        insert into jobs.job_queue (job_id, job_type, priority, created_at)
+        select b.id, b.job_type, b.priority, b.created_at from jobs.background_jobs as b where b.id = any(ids);
+        perform pg_notify('jobs_new', '');
+        perform jobs.announce(ids, 'pending');
+    end if;
+    return cardinality(ids);
+end
+$$;
+
 -- Give these attempts back, due at once and with no retry spent. Returns how many were.
 create function jobs.give_back_jobs(ids uuid[], attempts integer[]) returns integer
 language plpgsql
@@ -712,18 +725,10 @@ begin
         from unnest($1, $2) as held (id, attempt)
         where b.id = held.id and b.attempt = held.attempt
             and case when b.status = 'processing' then true else false end
-        returning b.id, b.job_type, b.priority, b.created_at
-    ), queued as (
-        insert into jobs.job_queue (job_id, job_type, priority, created_at)
-        select f.id, f.job_type, f.priority, f.created_at from freed as f
-        returning job_id
+        returning b.id
     )
-    select coalesce(array_agg(q.job_id), '{}') into given from queued as q;
-    if cardinality(given) > 0 then
-        perform pg_notify('jobs_new', '');
-        perform jobs.announce(given, 'pending');
-    end if;
-    return cardinality(given);
+    select coalesce(array_agg(f.id), '{}') into given from freed as f;
+    return jobs.queue_again(given);
 end
 $$;
 
@@ -768,21 +773,14 @@ begin
             claimed_by = null, heartbeat_at = null, updated_at = clock_timestamp()
         from judged as j
         where b.id = j.id
-        returning b.id, b.job_type, b.priority, b.created_at, b.status
-    ), queued as (
-        insert into jobs.job_queue (job_id, job_type, priority, created_at)
-        select f.id, f.job_type, f.priority, f.created_at from freed as f where f.status = 'pending'
+        returning b.id, b.status
     )
     select
         coalesce(array_agg(f.id) filter (where f.status = 'pending'), '{}'),
         coalesce(array_agg(f.id) filter (where f.status = 'failed'), '{}')
     into back, failed from freed as f;
-    if cardinality(back) > 0 then
-        perform pg_notify('jobs_new', '');
-    end if;
-    perform jobs.announce(back, 'pending');
     perform jobs.announce(failed, 'failed');
-    return cardinality(back) + cardinality(failed);
+    return jobs.queue_again(back) + cardinality(failed);
 end
 $$;
 
@@ -831,18 +829,10 @@ begin
             progress_percentage = 0, progress_message = null, updated_at = clock_timestamp()
         where b.status = 'failed'
             and (ids is null or b.id = any(ids)) and (wanted_type is null or b.job_type = wanted_type)
-        returning b.id, b.job_type, b.priority, b.created_at
-    ), queued as (
-        insert into jobs.job_queue (job_id, job_type, priority, created_at)
-        select f.id, f.job_type, f.priority, f.created_at from freed as f
-        returning job_id
+        returning b.id
     )
-    select coalesce(array_agg(q.job_id), '{}') into again from queued as q;
-    if cardinality(again) > 0 then
-        perform pg_notify('jobs_new', '');
-        perform jobs.announce(again, 'pending');
-    end if;
-    return cardinality(again);
+    select coalesce(array_agg(f.id), '{}') into again from freed as f;
+    return jobs.queue_again(again);
 end
 $$;
 
@@ -868,7 +858,6 @@ $$;
 
 -- Domain 4: what operators look at.
 
--- Jobs that wait for longer than `stuck_after` though they are due, or that are at work past their lease.
 create view jobs.stuck_jobs as
 select
     b.id, b.job_type, b.status, b.priority, b.attempt, b.claimed_by,
@@ -887,25 +876,20 @@ where b.claimed_by is not null and b.status = 'processing' and b.heartbeat_at < 
 comment on view jobs.stuck_jobs is
 'Jobs that wait for too long though they are due, or are at work past their lease.';
 
--- Jobs at work and due, the ones at work first.
 create view jobs.active_jobs as
 select
     b.id, b.job_type, b.status, b.priority, b.user_id, b.company_id, b.training_id, b.progress_percentage,
     b.progress_message, b.attempt, b.retry_count, b.max_retries, b.claimed_by, b.heartbeat_at, b.created_at,
     b.run_after, b.started_at
-from jobs.background_jobs as b
-where b.claimed_by is not null and b.status = 'processing'
-union all
-select
-    b.id, b.job_type, b.status, b.priority, b.user_id, b.company_id, b.training_id, b.progress_percentage,
-    b.progress_message, b.attempt, b.retry_count, b.max_retries, b.claimed_by, b.heartbeat_at, b.created_at,
-    b.run_after, b.started_at
-from jobs.job_queue as q
-inner join jobs.background_jobs as b on b.id = q.job_id;
+from (
+    select w.id from jobs.background_jobs as w where w.claimed_by is not null and w.status = 'processing'
+    union all
+    select q.job_id from jobs.job_queue as q
+) as a
+inner join jobs.background_jobs as b on b.id = a.id;
 comment on view jobs.active_jobs is
 'Jobs at work and due, the ones at work first.';
 
--- Seconds from start to end of the jobs that completed within 30 days, by type.
 create view jobs.average_durations as
 select
     b.job_type,
@@ -919,24 +903,19 @@ group by b.job_type;
 comment on view jobs.average_durations is
 'Seconds from start to end of the jobs that completed within 30 days, by type.';
 
--- Jobs that failed for good, or are on their second retry or a later one, with the last error.
 create view jobs.repeatedly_failing_jobs as
 select
     b.id, b.job_type, b.status, b.retry_count, b.max_retries, b.updated_at,
     b.error_data -> -1 ->> 'kind' as last_kind, b.error_data -> -1 ->> 'message' as last_message
-from jobs.background_jobs as b
-where b.status = 'failed'
-union all
-select
-    b.id, b.job_type, b.status, b.retry_count, b.max_retries, b.updated_at,
-    b.error_data -> -1 ->> 'kind' as last_kind, b.error_data -> -1 ->> 'message' as last_message
-from jobs.active_jobs as a
-inner join jobs.background_jobs as b on b.id = a.id
-where b.retry_count >= 2;
+from (
+    select f.id from jobs.background_jobs as f where f.status = 'failed'
+    union all
+    select a.id from jobs.active_jobs as a where a.retry_count >= 2
+) as r
+inner join jobs.background_jobs as b on b.id = r.id;
 comment on view jobs.repeatedly_failing_jobs is
 'Jobs that failed for good or are on their second retry or a later one, with the last error.';
 
--- The queue by type: depth, age, what ended in the last hour, mean duration over the last day.
 create view jobs.queue_metrics as
 select
     t.job_type,

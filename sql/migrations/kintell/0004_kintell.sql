@@ -235,7 +235,6 @@ end
 $$;
 select backfill.add_triggers('kintell.kintell_sessions', 'kintell.mark_summary_days', '{insert, update, delete}');
 
--- One row a committed batch.
 create table kintell.backfill_job_batches (
     job_id uuid not null references kintell.backfill_jobs on delete cascade,
     batch_no bigint generated always as identity,
@@ -256,7 +255,6 @@ create table kintell.backfill_job_batches (
 comment on table kintell.backfill_job_batches is
 'One row a committed batch of an import: which rows and bytes of the file, and what became of them.';
 
--- Rejected rows, as they stood in the file. Open until a replay imports them.
 create table kintell.backfill_row_errors (
     job_id uuid not null references kintell.backfill_jobs on delete cascade,
     row_number bigint not null,
@@ -272,7 +270,6 @@ comment on table kintell.backfill_row_errors is
 comment on column kintell.backfill_row_errors.row_values is
 'The fields as they stood in the file; of a row that is not replayable, its whole text as the only one.';
 
--- What a session was before an import with on_duplicate = update rewrote it.
 create table kintell.backfill_job_updates (
     job_id uuid not null references kintell.backfill_jobs on delete cascade,
     session_id uuid not null,
@@ -282,6 +279,17 @@ create table kintell.backfill_job_updates (
 );
 comment on table kintell.backfill_job_updates is
 'What a session was before an import rewrote it, for the rollback.';
+
+create view kintell.sessions_of_jobs as
+select backfill_job_id as job_id, id, external_session_id, 'inserted' as was, updated_at <> created_at as edited
+from kintell.kintell_sessions
+where backfill_job_id is not null
+union all
+select u.job_id, s.id, s.external_session_id, 'rewritten' as was, u.updated_at <> s.updated_at as edited
+from kintell.backfill_job_updates as u
+inner join kintell.kintell_sessions as s on u.session_id = s.id;
+comment on view kintell.sessions_of_jobs is
+'What each import inserted and rewrote, and whether it was edited since: a rollback keeps that.';
 
 -- Events wait here in the order of `position` until they are stored in JetStream. Each batch takes one value
 -- of the sequence, which is a room for 100,000 events.

@@ -13,7 +13,7 @@ import psycopg
 from dagster_backfills.domains.kintell.file.columns import MESSAGE, OURS, RAW, ROW
 from dagster_backfills.domains.kintell.file.header import Header
 from dagster_backfills.domains.kintell.importing.account import ImportJob, load_job
-from dagster_backfills.domains.kintell.rows.verdict import NEXT, SHOWN_KINDS, FrequentError
+from dagster_backfills.domains.kintell.rows.verdict import SHOWN_KINDS, ErrorKinds, FrequentError
 from dagster_backfills.domains.kintell.statements import statements
 
 # Number, message and fields of a row, and whether it could be split; if not, its whole text is the only field.
@@ -41,17 +41,24 @@ def error_lines(header: Header, errors: Iterable[RejectedRow]) -> Iterator[str]:
     yield buffer.getvalue()
 
 
+def rejected_rows(conn: psycopg.Connection, job: UUID) -> Iterator[RejectedRow]:
+    """A job's open errors in the file's order; they stay with the server until they are asked for."""
+    with conn.transaction(), conn.cursor(name="kintell_errors") as cursor:
+        cursor.itersize = 2000
+        yield from cursor.execute(statements().errors.sql, {"job": job})
+
+
 def frequent_errors(conn: psycopg.Connection, job: UUID, most: int = SHOWN_KINDS) -> list[FrequentError]:
     """The most frequent kinds of a job's open errors, each with its first row as an example."""
-    return [FrequentError(*row) for row in statements().frequent_errors(conn, job=job, next=NEXT, most=most)]
+    found = ErrorKinds()
+    for number, message, *_ in rejected_rows(conn, job):
+        found.add_messages(number, message)
+    return found.frequent(most)
 
 
 def stream_errors(conn: psycopg.Connection, job: ImportJob) -> Iterator[str]:
-    """The error file's text, a piece at a time; the rows stay with the server until they are asked for."""
-    with conn.transaction(), conn.cursor(name="kintell_errors") as cursor:
-        cursor.itersize = 2000
-        cursor.execute(statements().errors.sql, {"job": job.id})
-        yield from error_lines(job.header, cursor)
+    """The error file's text, a piece at a time."""
+    return error_lines(job.header, rejected_rows(conn, job.id))
 
 
 def write_error_file(conn: psycopg.Connection, job: UUID, url: str) -> int:

@@ -8,6 +8,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,11 @@ import psycopg
 from openpyxl.cell import WriteOnlyCell
 from openpyxl.styles import Font, PatternFill
 
-from dagster_backfills.domains.kintell.after.error_file import RejectedRow
-from dagster_backfills.domains.kintell.after.suggestions import (
-    blamed,
-    close_users,
-    suggested,
-    unknown_addresses,
-)
+from dagster_backfills.domains.kintell.after.error_file import RejectedRow, rejected_rows
+from dagster_backfills.domains.kintell.after.suggestions import close_users, suggested, unknown_addresses
 from dagster_backfills.domains.kintell.file.columns import MESSAGE, OURS, RAW, ROW, SUGGESTION
 from dagster_backfills.domains.kintell.importing.account import ImportJob
+from dagster_backfills.domains.kintell.rows.messages import blamed
 from dagster_backfills.domains.kintell.statements import statements
 from dagster_backfills.errors import UserError
 
@@ -63,7 +60,7 @@ def write_error_workbook(conn: psycopg.Connection, job: ImportJob, path: Path) -
             if split and not all(map(_is_held, values)):
                 # Whole in `_error_raw`, as a row that can't be split: it can't be imported altered.
                 message, values, split = f"{message}; {NOT_HELD}", [header.form.delimiter.join(values)], False
-            bad = blamed(message, fields) if split else []
+            bad = blamed(message, fields) if split else {}
             cells = [
                 _cell(sheet, values[at] if split and at < len(values) else "", bad=header.names[at] in bad)
                 for at in keep
@@ -93,10 +90,9 @@ def _pieces(file: Any) -> Iterator[bytes]:
 
 
 def _in_parts(conn: psycopg.Connection, job: ImportJob) -> Iterator[list[RejectedRow]]:
-    with conn.transaction(), conn.cursor(name="kintell_error_rows") as cursor:
-        cursor.execute(statements().errors.sql, {"job": job.id})
-        while part := cursor.fetchmany(_AT_ONCE):
-            yield part
+    rows = rejected_rows(conn, job.id)
+    while part := list(islice(rows, _AT_ONCE)):
+        yield part
 
 
 def _is_held(text: str) -> bool:

@@ -1,14 +1,13 @@
 """Importing a job's rejected rows again, from the database alone, after their cause was removed."""
 
 from dataclasses import dataclass
-from typing import Any
 from uuid import UUID
 
 import psycopg
 
 from dagster_backfills.domains.kintell.file.reader import Block
 from dagster_backfills.domains.kintell.importing.account import ImportJob, load_job
-from dagster_backfills.domains.kintell.importing.claims import LEASE_SECONDS, Claim, ClaimLost
+from dagster_backfills.domains.kintell.importing.claims import LEASE_SECONDS, Claim
 from dagster_backfills.domains.kintell.importing.writer import ImportRules, add_batch, store_sessions
 from dagster_backfills.domains.kintell.rows.batches import Batch, prepare
 from dagster_backfills.domains.kintell.rows.seen import SettledIds
@@ -61,9 +60,13 @@ def _batch(
 ) -> Batch:
     numbers, values = [number for number, _, _ in rows], [value for _, fields, _ in rows for value in fields]
     block = Block(job.header, numbers, values, first_row=numbers[0], last_row=numbers[-1])
-    batch = prepare(block, users, SettledIds(conn, job.id, 0), create_missing_users=create_missing_users)
-    batch.position = statements().next_event_position(conn)
-    return batch
+    return prepare(
+        block,
+        users,
+        SettledIds(conn, job.id, 0),
+        create_missing_users=create_missing_users,
+        position=statements().next_event_position(conn),
+    )
 
 
 def _write(conn: psycopg.Connection, claim: Claim, batch: Batch, rules: ImportRules) -> int:
@@ -74,13 +77,8 @@ def _write(conn: psycopg.Connection, claim: Claim, batch: Batch, rules: ImportRu
         good = [number for number in batch.sessions["row_number"].to_list() if number not in rejects]
         sql.resolve_errors(conn, job=claim.job, rows=good)
         sql.reword_errors(conn, job=claim.job, rows=list(rejects), messages=list(rejects.values()))
-        counts: dict[str, Any] = {
-            "inserted": written.inserted,
-            "updated": written.updated,
-            "skipped": written.skipped,
-        }
-        if sql.account_replay(conn, job=claim.job, attempt=claim.attempt, **counts) is None:
-            raise claim.why_lost(conn) or ClaimLost(f"job {claim.job} is no longer held", "lost")
+        if sql.account_replay(conn, job=claim.job, attempt=claim.attempt, **written.counts) is None:
+            raise claim.lost(conn)
         written.failed = len(rejects)
         add_batch(conn, claim, batch, written, 0.0)
     return len(good)

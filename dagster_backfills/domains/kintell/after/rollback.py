@@ -8,7 +8,7 @@ from uuid import UUID
 import psycopg
 
 from dagster_backfills.domains.kintell.importing.account import ImportJob, load_job
-from dagster_backfills.domains.kintell.importing.claims import LEASE_SECONDS, Claim, ClaimLost
+from dagster_backfills.domains.kintell.importing.claims import LEASE_SECONDS, Claim
 from dagster_backfills.domains.kintell.importing.importer import passes
 from dagster_backfills.domains.kintell.statements import statements
 
@@ -29,9 +29,9 @@ class Preview:
 def preview_rollback(conn: psycopg.Connection, job: UUID, listed: int = 100) -> Preview:
     """What a rollback would do now. Changes nothing."""
     load_job(conn, job)
-    removes, restores, keeps_inserted, keeps_updated = statements().rollback_preview(conn, job=job)
+    removes, restores, keeps = statements().rollback_preview(conn, job=job)
     kept = [row[0] for row in statements().kept_sessions(conn, job=job, most=listed)]
-    return Preview(removes, restores, keeps_inserted + keeps_updated, kept)
+    return Preview(removes, restores, keeps, kept)
 
 
 def roll_back(
@@ -59,27 +59,27 @@ def roll_back(
 
 def _roll_back(conn: psycopg.Connection, claim: Claim, on_progress: Callable[[int, int], None]) -> None:
     sql, job = statements(), claim.job
-    for ids in _in_batches(conn, sql.inserted_sessions.sql, job):
+    for ids in _in_batches(conn, job, "inserted"):
         with conn.transaction():
             upto = sql.hold_publisher(conn)
             position = sql.next_event_position(conn)
             removed = sql.remove_sessions(conn, job=job, ids=ids, sending_upto=upto, position=position)
             _account(conn, claim, removed=removed)
         on_progress(removed, 0)
-    for ids in _in_batches(conn, sql.rewritten_sessions.sql, job):
+    for ids in _in_batches(conn, job, "rewritten"):
         with conn.transaction():
             restored = sql.restore_sessions(conn, job=job, ids=ids)
             _account(conn, claim, restored=restored)
         on_progress(0, restored)
     keeps = preview_rollback(conn, job, 0).keeps
     if not sql.finish_rollback(conn, job=job, attempt=claim.attempt, kept=keeps):
-        raise _lost(conn, claim)
+        raise claim.lost(conn)
 
 
-def _in_batches(conn: psycopg.Connection, query: str, job: UUID) -> Iterator[list[UUID]]:
-    """The ids that `query` gives. It runs once: a cursor that is held keeps them past the batches' transactions."""
+def _in_batches(conn: psycopg.Connection, job: UUID, was: str) -> Iterator[list[UUID]]:
+    """The ids. They are asked for once: a cursor that is held keeps them past the batches' transactions."""
     with conn.cursor(name="sessions_to_roll_back", withhold=True) as cursor:
-        cursor.execute(query, {"job": job})
+        cursor.execute(statements().sessions_to_roll_back.sql, {"job": job, "was": was})
         while ids := [row[0] for row in cursor.fetchmany(BATCH)]:
             yield ids
 
@@ -87,8 +87,4 @@ def _in_batches(conn: psycopg.Connection, query: str, job: UUID) -> Iterator[lis
 def _account(conn: psycopg.Connection, claim: Claim, *, removed: int = 0, restored: int = 0) -> None:
     counts = {"removed": removed, "restored": restored}
     if statements().account_rollback(conn, job=claim.job, attempt=claim.attempt, **counts) is None:
-        raise _lost(conn, claim)
-
-
-def _lost(conn: psycopg.Connection, claim: Claim) -> ClaimLost:
-    return claim.why_lost(conn) or ClaimLost(f"job {claim.job} is no longer held", "lost")
+        raise claim.lost(conn)

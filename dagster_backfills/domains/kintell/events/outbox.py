@@ -170,27 +170,13 @@ async def _send(
         return await jetstream.publish(f"{event_type}.{event_id}", payload.encode(), headers=headers)
 
     # Tasks start in the order in which they are made, and each hands its message over before it waits.
-    sent = [asyncio.create_task(send(*rest)) for _, *rest in events]
-    await asyncio.wait(sent, timeout=2 * ACK_SECONDS)
+    outcomes = await asyncio.gather(*(send(*rest) for _, *rest in events), return_exceptions=True)
     stored, again, problem = [], 0, None
-    for (position, *_), task in zip(events, sent, strict=True):
-        outcome = _outcome(task)
-        if outcome is None or outcome is True:
-            stored.append(position)
-            again += outcome is True
+    for (position, *_), outcome in zip(events, outcomes, strict=True):
+        was_there = getattr(outcome, "err_code", None) == WRONG_LAST_SEQUENCE
+        if isinstance(outcome, BaseException) and not was_there:
+            problem = problem or str(outcome) or type(outcome).__name__
         else:
-            problem = problem or str(outcome)
+            stored.append(position)
+            again += was_there or bool(getattr(outcome, "duplicate", None))
     return stored, again, problem
-
-
-def _outcome(task: Any) -> bool | str | None:
-    """None: stored now. True: it was stored before. Text: why it was not stored."""
-    if not task.done():
-        task.cancel()
-        return "no acknowledgement"
-    error = task.exception()
-    if error is None:
-        return True if task.result().duplicate else None
-    if getattr(error, "err_code", None) == WRONG_LAST_SEQUENCE:
-        return True
-    return str(error) or type(error).__name__

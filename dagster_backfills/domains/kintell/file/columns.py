@@ -9,6 +9,8 @@ from dagster_backfills.domains.kintell.file.records import INVISIBLE
 REQUIRED = ("session_id", "session_type", "participant_email", "volunteer_email", "date", "duration_min")
 OPTIONAL = ("rating", "feedback_text", "language_level")
 KNOWN = REQUIRED + OPTIONAL
+ROLES = ("participant", "volunteer")
+ADDRESSES = ("participant_email", "volunteer_email")  # of the roles
 # The columns that an error file adds.
 ROW, MESSAGE, RAW = "_error_row", "_error_message", "_error_raw"
 SUGGESTION = "_error_suggestion"  # in a workbook

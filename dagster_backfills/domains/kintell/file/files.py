@@ -2,6 +2,8 @@
 
 import hashlib
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -81,17 +83,8 @@ def open_file(url: str, allowed: list[str]) -> "SourceFile":
             hint=f"Allowed: {', '.join(allowed) or 'none'}. KINTELL_ALLOWED_LOCATIONS says which, with commas.",
         )
     fs, path = open_place(place)
-    try:
+    with readable(url, local=place.is_local):
         info = fs.info(path)
-    except FileNotFoundError as error:
-        raise FileError(f"{url} does not exist") from error
-    except OSError as error:
-        raise FileError(f"{url} can't be read: {error}") from error
-    except Exception as error:
-        if place.is_local:
-            raise
-        # Each kind of store has errors of its own, for credentials and connections say.
-        raise FileError(f"{url} can't be read: {type(error).__name__}: {error}") from error
     if info["type"] == "directory":
         raise FileError(
             f"{url} is a folder",
@@ -99,7 +92,7 @@ def open_file(url: str, allowed: list[str]) -> "SourceFile":
         )
     if info["type"] != "file":
         raise FileError(f"{url} is not a file")
-    return SourceFile(fs, path, str(place), int(info["size"]))
+    return SourceFile(fs, path, place, int(info["size"]))
 
 
 def _is_below(place: Place, root: Place) -> bool:
@@ -109,32 +102,39 @@ def _is_below(place: Place, root: Place) -> bool:
 
 def open_place(place: Place) -> tuple[Any, str]:
     """The file system of a place that was judged, and the path in it."""
-    try:
-        if place.is_local:
-            return fsspec.filesystem("file"), place.path
+    if place.is_local:
+        return fsspec.filesystem("file"), place.path
+    with readable(place, local=False):
         return fsspec.core.url_to_fs(str(place))
+
+
+@contextmanager
+def readable(what: object, *, local: bool = True) -> Iterator[None]:
+    """What keeps a file or a place from being read, as `FileError`. Each kind of store has errors of its own, for
+    credentials and connections say."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise FileError(f"{what} does not exist") from error
     except ImportError as error:
-        raise FileError(f"{place} can't be opened: a package for it is missing", hint=str(error)) from error
+        raise FileError(f"{what} can't be opened: a package for it is missing", hint=str(error)) from error
     except ValueError as error:
-        raise FileError(f"{place} can't be opened: {error}") from error
+        raise FileError(f"{what} can't be opened: {error}") from error
+    except OSError as error:
+        raise FileError(f"{what} can't be read: {error}") from error
     except Exception as error:
-        raise FileError(f"{place} can't be opened: {type(error).__name__}: {error}") from error
-
-
-def is_local(fs: Any) -> bool:
-    protocol = fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0]
-    return protocol in ("file", "local")
+        if local or isinstance(error, UserError):
+            raise
+        raise FileError(f"{what} can't be read: {type(error).__name__}: {error}") from error
 
 
 class SourceFile:
     """A file that lies where it may. `url` opens it again, `size` is in bytes."""
 
-    def __init__(self, fs: Any, path: str, url: str, size: int) -> None:
-        self.fs, self.path, self.url, self.size = fs, path, url, size
-
-    @property
-    def name(self) -> str:
-        return self.path.rstrip("/").rsplit("/", 1)[-1]
+    def __init__(self, fs: Any, path: str, place: Place, size: int) -> None:
+        self.fs, self.path, self.is_local, self.size = fs, path, place.is_local, size
+        self.url = str(place)
+        self.name = path.rstrip("/").rsplit("/", 1)[-1]
 
     def stamp(self) -> str:
         """Changes when the file does, and costs no reading: inode and times, or the object store's tag.
@@ -142,24 +142,21 @@ class SourceFile:
         Local: the kernel's change time too, which no one can set back.
         """
         self.fs.invalidate_cache(self.path)
-        if is_local(self.fs):
+        if self.is_local:
             stat = Path(self.path).stat()
             return f"{stat.st_ino}-{stat.st_size}-{stat.st_mtime_ns}-{stat.st_ctime_ns}"
         return str(self.fs.ukey(self.path))
 
     def open(self, offset: int = 0) -> IO[bytes]:
         """The file's bytes from `offset` on; one seek, no reading of what comes before."""
-        handle: Any = None
-        try:
+        with readable(self.url):
             opened = (
                 Path(self.path).open
-                if is_local(self.fs)
+                if self.is_local
                 else partial(self.fs.open, self.path, block_size=READ_AHEAD)
             )
-            handle = opened(mode="rb")
+            handle: Any = opened(mode="rb")
             handle.seek(offset)
-        except OSError as error:
-            raise FileError(f"{self.url} can't be read: {error}") from error
         return handle
 
     def sha256(self) -> str:

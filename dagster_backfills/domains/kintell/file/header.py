@@ -13,7 +13,6 @@ from dagster_backfills.domains.kintell.file.columns import (
     OURS,
     RAW,
     REQUIRED,
-    ROW,
     Mapped,
     Mapper,
     column_name,
@@ -37,8 +36,6 @@ from dagster_backfills.domains.kintell.file.records import (
     is_blank,
     records,
 )
-
-__all__ = ["KNOWN", "MESSAGE", "RAW", "ROW", "Header", "read_header"]
 
 NOT_REPAIRED = "Row was not repaired: it stands in _error_raw"
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from dagster_backfills.domains.kintell.file.files import FileError, open_file, open_place, place_of
+from dagster_backfills.domains.kintell.file.files import FileError, open_file, open_place, place_of, readable
 
 UNFINISHED = (".partial", ".part", ".tmp", ".crdownload", ".filepart")
 
@@ -33,17 +33,12 @@ def list_inbox(url: str) -> Listing:
     fs, path = open_place(place)
     fs.invalidate_cache()
     try:
-        entries = sorted(fs.ls(path, detail=True), key=lambda each: each["name"])
-    except FileNotFoundError as error:
-        if not place.is_local:
+        with readable(f"The inbox {url}"):
+            entries = sorted(fs.ls(path, detail=True), key=lambda each: each["name"])
+    except FileError as error:
+        if not place.is_local and isinstance(error.__cause__, FileNotFoundError):
             return Listing()  # a store has no empty folders
-        raise FileError(
-            f"The inbox {url} does not exist", hint="Create it, or correct KINTELL_INBOX."
-        ) from error
-    except OSError as error:
-        raise FileError(
-            f"The inbox {url} can't be read: {error}", hint="Correct KINTELL_INBOX or its rights."
-        ) from error
+        raise FileError(error.message, "Create it, or correct KINTELL_INBOX or its rights.") from error
     found = Listing()
     for info in entries:
         name = info["name"].rstrip("/").rsplit("/", 1)[-1]

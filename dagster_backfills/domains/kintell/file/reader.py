@@ -8,12 +8,11 @@ from typing import IO
 
 import polars as pl
 
+from dagster_backfills.domains.kintell.file.columns import KNOWN, RAW
 from dagster_backfills.domains.kintell.file.dialect import PlainCsv, to_plain_csv
-from dagster_backfills.domains.kintell.file.files import FileError, SourceFile
-from dagster_backfills.domains.kintell.file.header import KNOWN, RAW, Header, read_header
+from dagster_backfills.domains.kintell.file.files import FileError, SourceFile, readable
+from dagster_backfills.domains.kintell.file.header import Header
 from dagster_backfills.domains.kintell.file.records import NotCsv, clean, is_blank, records
-
-__all__ = ["KNOWN", "Block", "Header", "read_blocks", "read_header"]
 
 MAX_BLOCK_BYTES = 4 * 1024 * 1024
 CHUNK_BYTES = 1024 * 1024
@@ -96,10 +95,8 @@ def read_blocks(
 
 
 def _read(plain: PlainCsv, handle: IO[bytes], size: int, digest: "hashlib._Hash | None") -> bytes:
-    try:
+    with readable(plain.url):
         data = handle.read(size)
-    except OSError as error:
-        raise FileError(f"{plain.url} can't be read: {error}") from error
     if not data:
         raise FileError(f"{plain.url} ended before its {plain.size} bytes; it was cut while it was read")
     if digest is not None:

@@ -11,13 +11,15 @@ import polars as pl
 import psycopg
 from psycopg.types.json import Jsonb
 
+from dagster_backfills.domains.kintell.file.columns import ADDRESSES, ROLES
 from dagster_backfills.domains.kintell.file.dialect import PlainCsv, ReadAs, to_plain_csv
 from dagster_backfills.domains.kintell.file.files import FileError, SourceFile, open_file
+from dagster_backfills.domains.kintell.file.header import Header
 from dagster_backfills.domains.kintell.file.mapping import mapped_header, remember
-from dagster_backfills.domains.kintell.file.reader import Block, Header, read_blocks
+from dagster_backfills.domains.kintell.file.reader import Block, read_blocks
 from dagster_backfills.domains.kintell.importing.account import ImportJob, load_job
 from dagster_backfills.domains.kintell.rows.rules import error_message, is_address, judge
-from dagster_backfills.domains.kintell.rows.users import ROLES, Users, resolve
+from dagster_backfills.domains.kintell.rows.users import Users, resolve
 from dagster_backfills.domains.kintell.statements import statements
 from dagster_backfills.errors import UserError
 
@@ -25,7 +27,6 @@ SAMPLE_ROWS = 1000
 LISTED = 1000  # missing users that a listing names; all of them are counted
 READ_ROWS = 20_000
 LOOKERS = 2
-ADDRESSES = ("participant_email", "volunteer_email")
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,6 @@ class FileContent:
 
     header: Header
     sha256: str
-    total_rows: int
     stamp: str
 
 
@@ -52,22 +52,14 @@ class Registered:
 def survey(conn: psycopg.Connection, source: SourceFile, read_as: ReadAs) -> "tuple[FileContent, Preflight]":
     """Digest the file, count its rows and look at them. Raises `FileError` where it can't be read as CSV."""
     stamp, plain = source.stamp(), to_plain_csv(source, read_as)
-    header, digest, rows = mapped_header(conn, plain, read_as), hashlib.sha256(), 0
-
-    def counted(blocks: Iterator[Block]) -> Iterator[Block]:
-        nonlocal rows
-        for block in blocks:
-            rows += len(block)
-            yield block
-
+    header, digest = mapped_header(conn, plain, read_as), hashlib.sha256()
     with plain.open() as handle:
         digest.update(handle.read(header.data_offset))
-    blocks = counted(read_blocks(plain, header, header.data_offset, 1, READ_ROWS, digest))
-    found = look_at(conn, header, blocks)
+    found = look_at(conn, header, read_blocks(plain, header, header.data_offset, 1, READ_ROWS, digest))
     sha256 = source.sha256() if plain.copy else digest.hexdigest()
     if source.stamp() != stamp:
         raise FileError(f"{source.url} was changed while it was read", hint="Wait until it is complete.")
-    return FileContent(header, sha256, rows, stamp), found
+    return FileContent(header, sha256, stamp), found
 
 
 def register(
@@ -113,7 +105,7 @@ def register(
             encoding=read_as.encoding,
             mapping=Jsonb(dict(header.mapped.columns)),
             on_duplicate=on_duplicate,
-            total_rows=content.total_rows,
+            total_rows=looked.rows,
             data_offset=header.data_offset,
             missing=looked.missing_count,
             run_id=run_id,
@@ -144,12 +136,13 @@ class Preflight:
     missing: list[tuple[str, str]]
     missing_count: int
     recognized: str = ""
+    rows: int = 0
 
 
 def look_at(conn: psycopg.Connection, header: Header, blocks: Iterator[Block]) -> Preflight:
     """Judge a sample of the rows, and look up the users of all of them, of two blocks while the next is read."""
     users = Users(conn)
-    sampled, errors, missing = 0, [], dict[str, str]()
+    rows, sampled, errors, missing = 0, 0, [], dict[str, str]()
     under_way: deque[Future[list[tuple[str, str]]]] = deque()
 
     def note(found: list[tuple[str, str]]) -> None:
@@ -158,6 +151,7 @@ def look_at(conn: psycopg.Connection, header: Header, blocks: Iterator[Block]) -
 
     with ThreadPoolExecutor(LOOKERS, thread_name_prefix="kintell-looker") as lookers:
         for block in blocks:
+            rows += len(block)
             if not sampled and len(block):
                 sampled = min(len(block), SAMPLE_ROWS)
                 errors = _sample_errors(block, users)
@@ -167,7 +161,7 @@ def look_at(conn: psycopg.Connection, header: Header, blocks: Iterator[Block]) -
         for looked in under_way:
             note(looked.result())
     found = list(missing.items())
-    return Preflight(sampled, sorted(errors), found[:LISTED], len(found), str(header))
+    return Preflight(sampled, sorted(errors), found[:LISTED], len(found), str(header), rows)
 
 
 def preflight(

@@ -8,8 +8,9 @@ from uuid import UUID
 import psycopg
 from psycopg.rows import class_row
 
+from dagster_backfills.domains.kintell.file.columns import Mapped
 from dagster_backfills.domains.kintell.file.dialect import Form, ReadAs
-from dagster_backfills.domains.kintell.file.header import Header, Mapped
+from dagster_backfills.domains.kintell.file.header import Header
 from dagster_backfills.domains.kintell.importing.claims import check_claimable
 from dagster_backfills.domains.kintell.statements import statements
 from dagster_backfills.errors import UserError
@@ -115,17 +116,20 @@ def load_job(conn: psycopg.Connection, job: UUID | str) -> ImportJob:
         wanted = UUID(str(job))
     except ValueError:
         raise UserError(f"{job} is no job id", hint="`backfills kintell status` lists the jobs.") from None
-    with conn.cursor(row_factory=class_row(ImportJob)) as cursor:
-        found = cursor.execute(statements().job.sql, {"job": wanted}).fetchone()
-    if found is None:
+    found = _jobs(conn, wanted, 1)
+    if not found:
         raise UserError(f"There is no import job {job}", hint="`backfills kintell status` lists the jobs.")
-    return found
+    return found[0]
 
 
 def list_jobs(conn: psycopg.Connection, most: int = 20) -> list[ImportJob]:
     """The newest jobs."""
+    return _jobs(conn, None, most)
+
+
+def _jobs(conn: psycopg.Connection, job: UUID | None, most: int) -> list[ImportJob]:
     with conn.cursor(row_factory=class_row(ImportJob)) as cursor:
-        return cursor.execute(statements().jobs.sql, {"most": most}).fetchall()
+        return cursor.execute(statements().jobs.sql, {"job": job, "most": most}).fetchall()
 
 
 def set_status(conn: psycopg.Connection, job: UUID | str, verb: str) -> ImportJob:

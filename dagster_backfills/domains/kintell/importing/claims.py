@@ -187,6 +187,10 @@ class Claim:
             return ClaimLost(f"job {self.job} is {status}", status)
         return None if activity else ClaimLost(f"job {self.job} is no longer held", "lost")
 
+    def lost(self, conn: psycopg.Connection) -> ClaimLost:
+        """The same, where it is known that it may not."""
+        return self.why_lost(conn) or ClaimLost(f"job {self.job} is no longer held", "lost")
+
     def __enter__(self) -> "Claim":
         return self
 

@@ -6,20 +6,21 @@ way and start again from the checkpoint in the database. Not here: Dagster, and 
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from uuid import UUID
 
 import psycopg
 
-from dagster_backfills.domains.kintell.file.dialect import ReadAs, to_plain_csv
+from dagster_backfills.domains.kintell.file.dialect import PlainCsv, to_plain_csv
 from dagster_backfills.domains.kintell.file.files import FileError, SourceFile, open_file
-from dagster_backfills.domains.kintell.file.reader import Block, read_blocks
+from dagster_backfills.domains.kintell.file.reader import read_blocks
 from dagster_backfills.domains.kintell.importing.account import ImportJob, load_job
 from dagster_backfills.domains.kintell.importing.claims import Claim, ClaimLost
 from dagster_backfills.domains.kintell.importing.options import MAX_BATCH_ROWS, Options, Progress
 from dagster_backfills.domains.kintell.importing.pipeline import WRITERS, Writers
 from dagster_backfills.domains.kintell.importing.writer import ImportRules, OutOfTurn, Written, refuses_rows
 from dagster_backfills.domains.kintell.rows.batches import Batch, prepare
-from dagster_backfills.domains.kintell.rows.seen import Seen, SettledIds
+from dagster_backfills.domains.kintell.rows.seen import SettledIds
 from dagster_backfills.domains.kintell.rows.users import Users
 from dagster_backfills.domains.kintell.statements import statements
 from dagster_backfills.engine.failures import ErrorClass, classify
@@ -46,7 +47,8 @@ def run_import(
             found = load_job(conn, job)
             source = open_unchanged(found, allowed)
         try:
-            _Import(claim, source, found.read_as, options, on_progress, on_trouble).until_done()
+            plain = to_plain_csv(source, found.read_as)
+            _Import(claim, source, plain, options, on_progress, on_trouble).until_done()
         except ClaimLost as lost:
             if lost.status == "lost":
                 raise
@@ -74,23 +76,18 @@ def open_unchanged(job: ImportJob, allowed: list[str]) -> SourceFile:
     return source
 
 
+@dataclass
 class _Import:
-    def __init__(
-        self,
-        claim: Claim,
-        source: SourceFile,
-        read_as: ReadAs,
-        options: Options,
-        on_progress: Callable[[Progress], None],
-        on_trouble: Callable[[str], None],
-    ) -> None:
-        self.claim, self.source, self.options = claim, source, options
-        self.plain = to_plain_csv(source, read_as)
-        self.on_progress, self.on_trouble = on_progress, on_trouble
-        self.began = time.monotonic()
-        self.done_here = 0
-        self.total = 0
-        self.careful_upto = 0
+    claim: Claim
+    source: SourceFile
+    plain: PlainCsv
+    options: Options
+    on_progress: Callable[[Progress], None]
+    on_trouble: Callable[[str], None]
+    done_here: int = 0
+    total: int = 0
+    careful_upto: int = 0
+    began: float = field(default_factory=time.monotonic)
 
     def until_done(self) -> None:
         """Run from the checkpoint, again and again while trouble passes, until the job is settled."""
@@ -135,8 +132,12 @@ class _Import:
         rows = max(1, min(self.options.batch_rows, MAX_BATCH_ROWS))
         blocks = read_blocks(self.plain, job.header, job.checkpoint_offset, job.last_processed_row + 1, rows)
         for block in blocks:
-            yield prepare_block(
-                conn, block, users, seen, create_missing_users=self.options.create_missing_users
+            yield prepare(
+                block,
+                users,
+                seen,
+                create_missing_users=self.options.create_missing_users,
+                position=statements().next_event_position(conn),
             )
 
     def drive(self, writers: Writers, batches: Iterator[Batch]) -> None:
@@ -144,7 +145,7 @@ class _Import:
             for batch in batches:
                 if not writers.free():
                     self.note(writers.oldest())
-                writers.submit(batch, careful=batch.first_row <= self.careful_upto)
+                writers.submit(batch, careful=batch.block.first_row <= self.careful_upto)
             while writers.pending():
                 self.note(writers.oldest())
         except psycopg.Error as error:
@@ -170,17 +171,3 @@ class _Import:
             raise FileError(f"{job.file_url} was changed while it was imported", hint="Roll the job back.")
         if not statements().complete_job(conn, job=job.id, attempt=self.claim.attempt):
             raise self.claim.why_lost(conn) or RuntimeError(f"job {job.id} could not be completed")
-
-
-def prepare_block(
-    conn: psycopg.Connection,
-    block: Block,
-    users: Users,
-    seen: Seen,
-    *,
-    create_missing_users: bool,
-) -> Batch:
-    """A block of the file as a batch, with its place among the events."""
-    batch = prepare(block, users, seen, create_missing_users=create_missing_users)
-    batch.position = statements().next_event_position(conn)
-    return batch

@@ -45,7 +45,7 @@ class Writers:
 
     def submit(self, batch: Batch, *, careful: bool) -> None:
         future = self.pool.submit(self._write, batch, self.number, careful)
-        self.inflight.append((batch.last_row, future))
+        self.inflight.append((batch.block.last_row, future))
         self.number += 1
 
     def _write(self, batch: Batch, number: int, careful: bool) -> Written:

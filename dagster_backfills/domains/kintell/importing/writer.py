@@ -12,7 +12,7 @@ from polars import selectors
 
 from dagster_backfills.domains.kintell.importing.claims import Claim
 from dagster_backfills.domains.kintell.rows.batches import Batch, Reject
-from dagster_backfills.domains.kintell.rows.rules import TWICE, shown_text
+from dagster_backfills.domains.kintell.rows.messages import Message
 from dagster_backfills.domains.kintell.statements import statements
 from dagster_backfills.engine.failures import ErrorClass, classify, describe
 from dagster_backfills.errors import UserError
@@ -20,7 +20,6 @@ from dagster_backfills.errors import UserError
 MAX_REFUSED = (
     500  # rows in a row that Postgres refuses, before the table and not the rows are held to be at fault
 )
-SAME_KEY = "Duplicate key value violates unique constraint: "
 
 
 class OutOfTurn(Exception):
@@ -103,16 +102,18 @@ def write_import_batch(
         conn,
         job=claim.job,
         attempt=claim.attempt,
-        rows=batch.rows,
-        byte_from=batch.byte_from,
-        byte_to=batch.byte_to,
-        first_row=batch.first_row,
+        rows=len(batch.block),
+        byte_from=batch.block.byte_from,
+        byte_to=batch.block.byte_to,
+        first_row=batch.block.first_row,
         max_errors=rules.max_errors,
         max_error_ratio=rules.max_error_ratio,
         **written.counts,
     )
     if moved is None:
-        raise claim.why_lost(conn) or OutOfTurn(f"rows from {batch.first_row} on wait for those before them")
+        raise claim.why_lost(conn) or OutOfTurn(
+            f"rows from {batch.block.first_row} on wait for those before them"
+        )
     add_batch(conn, claim, batch, written, time.monotonic() - began)
     written.status, written.processed_rows, written.failed_rows = moved
     return written
@@ -125,10 +126,10 @@ def add_batch(conn: psycopg.Connection, claim: Claim, batch: Batch, written: Wri
         job=claim.job,
         activity=claim.activity,
         attempt=claim.attempt,
-        first_row=batch.first_row,
-        last_row=batch.last_row,
-        byte_from=batch.byte_from,
-        byte_to=batch.byte_to,
+        first_row=batch.block.first_row,
+        last_row=batch.block.last_row,
+        byte_from=batch.block.byte_from,
+        byte_to=batch.block.byte_to,
         seconds=seconds,
         **written.counts,
     )
@@ -203,10 +204,10 @@ def _settle(
     others = {session_id for _, session_id, own in there if not own}
     if not (rules.again and rules.on_duplicate == "error"):
         others = {found for (found,) in sql.claim_ids(conn, job=job, ids=sorted(others))}
-    refused = [_refusal(batch, n, f"{TWICE}{shown_text(i)}") for n, i, _ in there if i not in others]
+    refused = [_refusal(batch, n, Message.TWICE.about(i)) for n, i, _ in there if i not in others]
     rows = [n for n, session_id, _ in there if session_id in others]
     if rules.on_duplicate == "error":
-        refused += [_refusal(batch, n, SAME_KEY + i) for n, i, _ in there if i in others]
+        refused += [_refusal(batch, n, Message.SAME_KEY.about(i)) for n, i, _ in there if i in others]
         return Written(inserted=inserted, refused=refused)
     updated = 0
     if rules.on_duplicate == "update":
@@ -215,7 +216,7 @@ def _settle(
 
 
 def _refusal(batch: Batch, row: int, message: str) -> Reject:
-    return Reject(row, message.replace("\0", ""), batch.values_of(row), True)
+    return Reject(row, message.replace("\0", ""), batch.block.values_of(row), True)
 
 
 def _store_rejects(conn: psycopg.Connection, job: UUID, rejects: list[Reject]) -> None:

@@ -2,27 +2,29 @@
 
 import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 
+from dagster_backfills.domains.kintell.file.columns import ADDRESSES, ROLES
 from dagster_backfills.domains.kintell.file.reader import Block
 from dagster_backfills.domains.kintell.rows import users as user_rules
+from dagster_backfills.domains.kintell.rows.messages import Message
 from dagster_backfills.domains.kintell.rows.rules import (
     ERROR_COLUMNS,
-    TWICE,
+    about,
     error_message,
     is_bad,
     judge,
     made_where,
-    shown,
     spread,
 )
 from dagster_backfills.domains.kintell.rows.schemas import session_rows, text_rows
 from dagster_backfills.domains.kintell.rows.seen import Seen
+
+_ADDRESS_ERRORS = [f"{name}_error" for name in ADDRESSES]
 
 
 @dataclass(frozen=True)
@@ -38,27 +40,21 @@ class Reject:
 
 @dataclass
 class Batch:
-    """Rows `first_row` to `last_row`: `sessions` to write, `rejects` to keep.
+    """A block's rows: `sessions` to write, `rejects` to keep."""
 
-    `values_of` gives the fields of any row by number, for those that Postgres refuses.
-    """
-
-    first_row: int
-    last_row: int
-    byte_from: int
-    byte_to: int
+    block: Block
     sessions: pl.DataFrame
     rejects: list[Reject]
-    values_of: Callable[[int], list[str]] = field(repr=False)
-    position: int = 0  # of its events in the outbox: those of a later batch come after
-
-    @property
-    def rows(self) -> int:
-        return self.last_row - self.first_row + 1
+    position: int  # of its events in the outbox: those of a later batch come after
 
 
 def prepare(
-    block: Block, users: user_rules.Users, seen: Seen, *, create_missing_users: bool = False
+    block: Block,
+    users: user_rules.Users,
+    seen: Seen,
+    *,
+    create_missing_users: bool = False,
+    position: int = 0,
 ) -> Batch:
     """Judge the rows of a block and make a batch of them. Adds the ids of the good ones to `seen`."""
     judged = user_rules.resolve(judge(text_rows().validate(block.frame())), users)
@@ -69,40 +65,24 @@ def prepare(
     rejects = [Reject(number, problem, [text], False) for number, (problem, text) in block.broken.items()]
     rejects += [Reject(number, error, block.values_of(number), True) for number, error in bad.iter_rows()]
     rejects.sort(key=lambda reject: reject.row_number)
-    return Batch(
-        first_row=block.first_row,
-        last_row=block.last_row,
-        byte_from=block.byte_from,
-        byte_to=block.byte_to,
-        sessions=_sessions(judged.filter(~pl.col("bad"))),
-        rejects=rejects,
-        values_of=block.values_of,
-    )
+    return Batch(block, _sessions(judged.filter(~pl.col("bad"))), rejects, position)
 
 
 def _create_missing(judged: pl.DataFrame, users: user_rules.Users) -> pl.DataFrame:
     """Make the users that stand between a row and its import; not those of rows that are bad anyhow."""
-
-    others = [name for name in ERROR_COLUMNS if name not in ("participant_error", "volunteer_error")]
     fine = judged.filter(
-        pl.all_horizontal(pl.col(others).is_null()),
-        *(~pl.col(f"{role}_error").str.starts_with("Invalid").fill_null(False) for role in user_rules.ROLES),
+        pl.all_horizontal(pl.col(name).is_null() for name in ERROR_COLUMNS if name not in _ADDRESS_ERRORS),
+        *(pl.col(f"{role}_email_error").is_null() | user_rules.is_missing(role) for role in ROLES),
     )
     wanted = user_rules.missing(fine)
-    if wanted.height:
-        by_role = {
-            role: wanted.filter(pl.col("role") == role)["email"].to_list() for role in user_rules.ROLES
-        }
-        users.create(by_role)
-        judged = judged.drop([f"{role}_id" for role in user_rules.ROLES]).with_columns(
-            pl.when(pl.col(f"{role}_error").str.starts_with(f"{role.capitalize()} not found: "))
-            .then(None)
-            .otherwise(pl.col(f"{role}_error"))
-            .alias(f"{role}_error")
-            for role in user_rules.ROLES
-        )
-        judged = user_rules.resolve(judged, users)
-    return judged
+    if not wanted.height:
+        return judged
+    users.create({role: wanted.filter(pl.col("role") == role)["email"].to_list() for role in ROLES})
+    forgotten = judged.drop([f"{role}_id" for role in ROLES]).with_columns(
+        pl.when(~user_rules.is_missing(role)).then(pl.col(f"{role}_email_error")).alias(f"{role}_email_error")
+        for role in ROLES
+    )
+    return user_rules.resolve(forgotten, users)
 
 
 def _find_duplicates(judged: pl.DataFrame, seen: Seen) -> pl.DataFrame:
@@ -122,25 +102,14 @@ def _find_duplicates(judged: pl.DataFrame, seen: Seen) -> pl.DataFrame:
         doubtful,
     ).fill_null(False)
     seen.add(ids.filter(good & ~again))
-    told = made_where(again, ids, pl.lit(TWICE) + shown(column))
+    told = made_where(again, ids, about(Message.TWICE, column))
     return judged.with_columns(told.alias("duplicate_error"))
 
 
 def _sessions(good: pl.DataFrame) -> pl.DataFrame:
-    frame = good.select(
-        pl.col("row").alias("row_number"),
-        rising_uuids(good.height).alias("id"),
-        "external_session_id",
-        "session_type",
-        "participant_id",
-        "volunteer_id",
-        "scheduled_at",
-        "duration_minutes",
-        "rating",
-        "feedback_text",
-        "language_level",
-    )
-    return session_rows().validate(frame)
+    schema = session_rows()
+    numbered = good.rename({"row": "row_number"}).with_columns(rising_uuids(good.height).alias("id"))
+    return schema.validate(numbered.select(list(schema.columns)))
 
 
 def rising_uuids(n: int) -> pl.Series:

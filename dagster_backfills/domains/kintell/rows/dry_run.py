@@ -11,9 +11,9 @@ from dagster_backfills.domains.kintell.file.dialect import ReadAs, to_plain_csv
 from dagster_backfills.domains.kintell.file.files import open_file
 from dagster_backfills.domains.kintell.file.mapping import mapped_header
 from dagster_backfills.domains.kintell.file.reader import read_blocks
-from dagster_backfills.domains.kintell.importing.writer import SAME_KEY, copy_stage, with_positions
+from dagster_backfills.domains.kintell.importing.writer import copy_stage, with_positions
 from dagster_backfills.domains.kintell.rows.batches import Batch, prepare
-from dagster_backfills.domains.kintell.rows.rules import shown_text
+from dagster_backfills.domains.kintell.rows.messages import Message, shown_text
 from dagster_backfills.domains.kintell.rows.seen import SeenIds
 from dagster_backfills.domains.kintell.rows.users import Users
 from dagster_backfills.domains.kintell.rows.verdict import Example, ImportPreview
@@ -32,7 +32,7 @@ def validate(
 ) -> ImportPreview:
     """Judge the whole file. `on_progress` gets bytes done and in all. Raises `FileError` for a file that can't be
     read. With `error_file`, rejected rows are written to it as they are found."""
-    began, verdict = time.monotonic(), ImportPreview(on_duplicate)
+    began, verdict = time.monotonic(), ImportPreview(on_duplicate=on_duplicate)
     read_as = read_as or ReadAs()
     source = to_plain_csv(open_file(url, allowed), read_as)
     header = mapped_header(conn, source, read_as)
@@ -47,7 +47,7 @@ def validate(
             conn.execute("set transaction read only")
             batch = prepare(block, users, seen)
             rejected = _compare(conn, verdict, batch, list(header.positions))
-        verdict.total += batch.rows
+        verdict.total += len(block)
         verdict.add_rejected((number, message) for number, message, *_ in rejected)
         if error_file and rejected:
             _, *lines = "".join(error_lines(header, rejected)).split("\n", 1)
@@ -66,7 +66,7 @@ def _compare(
     verdict.new += batch.sessions.height - len(there)
     if verdict.on_duplicate == "error":
         ids = dict(batch.sessions.select("row_number", "external_session_id").iter_rows())
-        rejected += [(n, SAME_KEY + ids[n], batch.values_of(n), True) for n, _ in there]
+        rejected += [(n, Message.SAME_KEY.about(ids[n]), batch.block.values_of(n), True) for n, _ in there]
         return sorted(rejected, key=lambda row: row[0])
     wanted = verdict.add_there(there)
     if wanted:
@@ -82,5 +82,5 @@ def _changes(conn: psycopg.Connection, batch: Batch, columns: list[str]) -> list
     if not batch.sessions.height:
         return []
     copy_stage(conn, with_positions(batch))
-    span = {"first_row": batch.first_row, "last_row": batch.last_row}
+    span = {"first_row": batch.block.first_row, "last_row": batch.block.last_row}
     return list(statements().staged_changes(conn, columns=columns, **span))

@@ -4,51 +4,34 @@ Fast paths judge what is plainly right; everything else is judged, value by valu
 `email_validator` for addresses (no DNS), `datetime.fromisoformat` for dates.
 """
 
-import re
 from collections.abc import Callable
-from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
 import polars as pl
 from email_validator import EmailNotValidError, validate_email
 
-SESSION_TYPES = {"language connect": "language", "mentorship": "mentorship"}
-LEVELS = ("A1", "A2", "B1", "B2", "C1", "C2")
+from dagster_backfills.domains.kintell.file.columns import KNOWN
+from dagster_backfills.domains.kintell.rows.messages import SHOWN, Message
+from dagster_backfills.domains.kintell.rows.values import (
+    PLAIN_ADDRESS,
+    to_level,
+    to_minutes,
+    to_rating,
+    to_session_type,
+    to_utc,
+)
+
 MAX_ID_BYTES = 1000
-MAX_DURATION = 2**31 - 1
-MAX_DIGITS = 18
 MAX_LOCAL_OCTETS = 64
-SHOWN = 200  # characters of a value that a message quotes
 # What stands in a cell that a spreadsheet could not compute (in any language), and in one that it altered.
 CELL_ERROR = r"^#(?:N/A|NV|ROUNDED! .*|NOT CALCULATED!|[\p{Lu}0/.]{3,20}[!?])$"
-TWICE = "Duplicate session_id in file: "
-
 # The order in which a row's messages are joined.
-ERROR_COLUMNS = (
-    "session_id_error",
-    "session_type_error",
-    "participant_error",
-    "volunteer_error",
-    "date_error",
-    "duration_error",
-    "rating_error",
-    "feedback_error",
-    "language_level_error",
-    "duplicate_error",
-)
+ERROR_COLUMNS = (*(f"{name}_error" for name in KNOWN), "duplicate_error")
 
-# Plain addresses only, of at most 64 bytes: no label or local part can be too long. Reserved domains
-# (`.local` and the like) are left to the library.
-PLAIN_ADDRESS = (
-    r"^[A-Za-z0-9]+(?:[._+-][A-Za-z0-9]+)*@"
-    r"(?:[A-Za-z0-9]+(?:-[A-Za-z0-9]+)*\.)+[A-Za-z]{2,}$"
-)
 RESERVED_DOMAIN = r"(?i)[@.](?:arpa|invalid|local|localhost|onion|test|example|alt)$"
 _DAY = r"[1-9][0-9]{3}-[0-9]{2}-[0-9]{2}"
 _TIME = r"[0-9]{2}:[0-9]{2}:[0-5][0-9]"
-# ISO 8601 has hours and minutes here; Python would take minutes over 59, and seconds too.
-OFFSET = r"[+-](?:[01][0-9]|2[0-3])(?::?[0-5][0-9])?"
 PLAIN_DATES = (
     (f"^{_DAY}T{_TIME}Z$", "%Y-%m-%dT%H:%M:%SZ"),
     (f"^{_DAY}T{_TIME}$", "%Y-%m-%dT%H:%M:%S"),
@@ -73,42 +56,27 @@ def judge(rows: pl.DataFrame) -> pl.DataFrame:
         pl.when(pl.col("feedback_text") != "").then(pl.col("feedback_text")),
         _of_each(rows["language_level"], to_level, pl.String),
     )
-    not_good = {name: good[name].is_null() for name in good.columns}
-
-    def told(error: str, text: str, column: str, bad: pl.Series) -> pl.Series:
-        return _messages(text, rows[column], bad).alias(error)
-
-    no_address = {role: ~_are_addresses(rows[f"{role}_email"]) for role in ("participant", "volunteer")}
-    optional = {name: not_good[name] & (rows[name] != "") for name in ("rating", "language_level")}
+    bad = {
+        Message.SESSION_TYPE: good["session_type"].is_null(),
+        Message.PARTICIPANT_ADDRESS: ~_are_addresses(rows["participant_email"]),
+        Message.VOLUNTEER_ADDRESS: ~_are_addresses(rows["volunteer_email"]),
+        Message.DATE: good["scheduled_at"].is_null(),
+        Message.DURATION: good["duration_minutes"].is_null(),
+        Message.RATING: good["rating"].is_null() & (rows["rating"] != ""),
+        Message.FEEDBACK: _cell_errors(rows["feedback_text"]),
+        Message.LANGUAGE_LEVEL: good["language_level"].is_null() & (rows["language_level"] != ""),
+    }
+    told = [
+        made_where(where, rows[message.column], about(message, pl.col(message.column))).alias(
+            f"{message.column}_error"
+        )
+        for message, where in bad.items()
+    ]
     return good.with_columns(
         _id_errors(rows["session_id"]).alias("session_id_error"),
-        told("session_type_error", "Unknown session type", "session_type", not_good["session_type"]),
-        *(told(f"{r}_error", "Invalid email format", f"{r}_email", bad) for r, bad in no_address.items()),
-        told("date_error", "Invalid date format", "date", not_good["scheduled_at"]),
-        told("duration_error", "Invalid duration", "duration_min", not_good["duration_minutes"]),
-        *(told(f"{c}_error", f"Invalid {c.replace('_', ' ')}", c, bad) for c, bad in optional.items()),
-        told("feedback_error", "Invalid feedback text", "feedback_text", _cell_errors(rows["feedback_text"])),
+        *told,
         pl.lit(None, pl.String).alias("duplicate_error"),
     )
-
-
-def to_session_type(value: str) -> str | None:
-    """In any case, with any white space between the words: a no-break space looks like the other one."""
-    return SESSION_TYPES.get(" ".join(value.lower().split()))
-
-
-def to_minutes(value: str) -> int | None:
-    """Digits alone: no sign, no fraction, no exponent."""
-    minutes = int(value) if value.isascii() and value.isdigit() and len(value) <= MAX_DIGITS else 0
-    return minutes if 1 <= minutes <= MAX_DURATION else None
-
-
-def to_rating(value: str) -> int | None:
-    return int(value) if value in ("1", "2", "3", "4", "5") else None
-
-
-def to_level(value: str) -> str | None:
-    return value.upper() if value.upper() in LEVELS else None
 
 
 def _of_each(values: pl.Series, rule: Callable[[str], Any], kind: Any) -> pl.Series:
@@ -123,23 +91,18 @@ def _of_each(values: pl.Series, rule: Callable[[str], Any], kind: Any) -> pl.Ser
 
 
 def _id_errors(ids: pl.Series) -> pl.Series:
-    missing, too_long = "Missing session_id", f"Invalid session_id: longer than {MAX_ID_BYTES} bytes"
+    too_long = Message.INVALID_ID.about(f"longer than {MAX_ID_BYTES} bytes")
     id_, size = pl.col(ids.name), ids.str.len_bytes()
     problem = (
-        pl.when(id_ == "").then(pl.lit(missing))
+        pl.when(id_ == "").then(pl.lit(Message.MISSING_ID.says))
         .when(id_.str.len_bytes() > MAX_ID_BYTES).then(pl.lit(too_long))
-        .otherwise(pl.lit("Invalid session_id: ") + id_)
+        .otherwise(about(Message.INVALID_ID, id_))
     )  # fmt: skip
     return made_where((size == 0) | (size > MAX_ID_BYTES) | _cell_errors(ids), ids, problem)
 
 
 def _cell_errors(values: pl.Series) -> pl.Series:
     return values.str.starts_with("#") & values.str.contains(CELL_ERROR)
-
-
-def _messages(text: str, values: pl.Series, bad: pl.Series) -> pl.Series:
-    """The message of each bad value, null for the others."""
-    return made_where(bad, values, pl.lit(text + ": ") + shown(pl.col(values.name)))
 
 
 def made_where(where: pl.Series, values: pl.Series, made: pl.Expr) -> pl.Series:
@@ -154,14 +117,10 @@ def spread(values: pl.Series, where: pl.Series) -> pl.Series:
     return values.gather(pl.select(pl.when(where).then(where.cum_sum() - 1)).to_series())
 
 
-def shown(value: pl.Expr) -> pl.Expr:
-    """A value as messages quote it: long ones are cut."""
-    return pl.when(value.str.len_bytes() <= SHOWN).then(value).otherwise(value.str.head(SHOWN) + pl.lit("…"))
-
-
-def shown_text(value: str) -> str:
-    """The same of one value."""
-    return value if len(value.encode()) <= SHOWN else value[:SHOWN] + "…"
+def about(message: Message, value: pl.Expr) -> pl.Expr:
+    """`Message.about`, of each value."""
+    cut = pl.when(value.str.len_bytes() <= SHOWN).then(value).otherwise(value.str.head(SHOWN) + pl.lit("…"))
+    return pl.lit(f"{message.says}: ") + cut
 
 
 def is_bad() -> pl.Expr:
@@ -216,25 +175,3 @@ def _dates(values: pl.Series) -> pl.Series:
     found = found.dt.replace_time_zone("UTC")
     left = found.is_null()
     return found.zip_with(~left, spread(_of_each(values.filter(left), to_utc, found.dtype), left))
-
-
-def to_utc(value: str) -> datetime | None:
-    """An ISO 8601 date or date-time in UTC (no zone means UTC); None where it is none."""
-    day, _, clock = value.upper().replace(" ", "T").partition("T")
-    offset = re.search(r"[+-].*", clock)
-    known = not offset or re.fullmatch(OFFSET, offset[0])
-    if len(value) > 64 or not value.isascii() or len(day) > 10 or not known:
-        return None
-    try:
-        moment = datetime.fromisoformat(value)
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    except (ValueError, OverflowError):
-        return None
-
-
-def name_from_address(address: str) -> str:
-    """A name for a user of whom only the address is known: `ana.maria-lopez@…` is `Ana Maria Lopez`."""
-    local = address.partition("@")[0].partition("+")[0]
-    for mark in "._-":
-        local = local.replace(mark, " ")
-    return " ".join(part.capitalize() for part in local.split()) or address

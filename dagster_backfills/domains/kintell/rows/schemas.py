@@ -6,8 +6,9 @@ from typing import Any
 import pandera.polars as pa
 import polars as pl
 
-from dagster_backfills.domains.kintell.file.header import KNOWN
-from dagster_backfills.domains.kintell.rows.rules import LEVELS, MAX_DURATION, MAX_ID_BYTES, SESSION_TYPES
+from dagster_backfills.domains.kintell.file.columns import KNOWN
+from dagster_backfills.domains.kintell.rows.rules import MAX_ID_BYTES
+from dagster_backfills.domains.kintell.rows.values import LEVELS, MAX_DURATION, SESSION_TYPES
 
 UUID_BYTES = 16
 

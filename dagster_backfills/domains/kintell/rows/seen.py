@@ -6,7 +6,7 @@ different ids among n share one with a probability of about n² / 2⁶⁵, one i
 """
 
 from collections import deque
-from typing import Any, Protocol
+from typing import Protocol
 from uuid import UUID
 
 import numpy as np
@@ -14,8 +14,6 @@ import polars as pl
 import psycopg
 
 from dagster_backfills.domains.kintell.statements import statements
-
-MAX_RUN = 1_000_000
 
 
 class Seen(Protocol):
@@ -46,32 +44,18 @@ class SettledIds:
 
 
 class SeenIds:
-    """All ids so far, as hashes of 8 bytes each: sorted runs, merged while they are small."""
+    """All ids so far, as hashes of 8 bytes each, in their order."""
 
     def __init__(self) -> None:
-        self._runs: list[Any] = []
+        self._hashes = np.empty(0, np.uint64)
 
     def add(self, ids: pl.Series) -> None:
-        if not len(ids):
-            return
-        run = np.sort(_hashes(ids))
-        while (
-            self._runs and len(self._runs[-1]) <= 2 * len(run) and len(self._runs[-1]) + len(run) <= MAX_RUN
-        ):
-            run = np.sort(np.concatenate([self._runs.pop(), run]), kind="stable")
-        self._runs.append(run)
+        self._hashes = np.sort(np.concatenate([self._hashes, np.sort(_hashes(ids))]), kind="stable")
 
     def contains(self, ids: pl.Series, good: pl.Series) -> pl.Series:
-        hashes = _hashes(ids)
-        found = np.zeros(len(hashes), bool)
-        order = np.argsort(hashes)
-        wanted = hashes[order]
-        for run in self._runs:
-            at = np.minimum(np.searchsorted(run, wanted), len(run) - 1)
-            found |= run[at] == wanted
-        out = np.empty_like(found)
-        out[order] = found
-        return pl.Series(out)
+        hashes, known = _hashes(ids), self._hashes
+        at = np.searchsorted(known, hashes)
+        return pl.Series(known[np.minimum(at, len(known) - 1)] == hashes if len(known) else at > 0)
 
 
 def _hashes(ids: pl.Series) -> np.ndarray:

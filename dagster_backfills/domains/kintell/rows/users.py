@@ -7,11 +7,13 @@ import numpy as np
 import polars as pl
 import psycopg
 
-from dagster_backfills.domains.kintell.rows.rules import name_from_address, shown
+from dagster_backfills.domains.kintell.file.columns import ROLES
+from dagster_backfills.domains.kintell.rows.messages import NOT_FOUND
+from dagster_backfills.domains.kintell.rows.rules import about
+from dagster_backfills.domains.kintell.rows.values import name_from_address
 from dagster_backfills.domains.kintell.statements import statements
 
 MAX_IN_MEMORY = 500_000
-ROLES = ("participant", "volunteer")
 HASH_SEED = 1
 
 
@@ -109,21 +111,26 @@ class _Places:
 def resolve(judged: pl.DataFrame, users: Users) -> pl.DataFrame:
     """`judged` with `participant_id` and `volunteer_id`; an address of no user becomes its column's message."""
     for role in ROLES:
-        column, error, user = pl.col(f"{role}_email"), pl.col(f"{role}_error"), pl.col(f"{role}_id")
+        column, error, user = (pl.col(f"{role}_{name}") for name in ("email", "email_error", "id"))
         emails = judged.select(pl.when(error.is_null()).then(column)).to_series()
         judged = judged.with_columns(users.ids(emails).alias(f"{role}_id")).with_columns(
             pl.when(error.is_null() & user.is_null())
-            .then(pl.lit(f"{role.capitalize()} not found: ") + shown(column))
+            .then(about(NOT_FOUND[role], column))
             .otherwise(error)
-            .alias(f"{role}_error")
+            .alias(f"{role}_email_error")
         )
     return judged
+
+
+def is_missing(role: str) -> pl.Expr:
+    """Whether a resolved row's address of this role belongs to no user."""
+    return pl.col(f"{role}_email_error").str.starts_with(NOT_FOUND[role].says)
 
 
 def missing(judged: pl.DataFrame) -> pl.DataFrame:
     """`email`, `role` of the valid addresses in resolved rows that belong to no user; each address once."""
     found = [
-        judged.filter(pl.col(f"{role}_error").str.starts_with(f"{role.capitalize()} not found: ")).select(
+        judged.filter(is_missing(role)).select(
             pl.col(f"{role}_email").alias("email"), pl.lit(role).alias("role")
         )
         for role in ROLES

@@ -1,20 +1,16 @@
 """What an import of a file would do, counted batch by batch. Not here: reading the file, asking the database."""
 
-import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any
 
+from dagster_backfills.domains.kintell.rows.messages import NOT_FOUND, kind_of, messages
+
 SHOWN_ERRORS = 100
 SHOWN_EXAMPLES = 3
 SHOWN_KINDS = 10
-# Where the next of a row's messages begins, for Python and Postgres alike: a value may have a semicolon too.
-NEXT = (
-    "; (?=Missing session_id|Unknown session type: |Invalid [a-z_ ]+: |(?:Participant|Volunteer) not found: "
-    "|Duplicate session_id in file: )"
-)
 
 
 @dataclass(frozen=True)
@@ -47,12 +43,36 @@ class Change:
 
 
 @dataclass
-class ImportPreview:
+class ErrorKinds:
+    """`kinds` counts messages without their values, by rows; `firsts` has the first row of each."""
+
+    kinds: Counter[str] = field(default_factory=Counter)
+    firsts: dict[str, tuple[int, str]] = field(default_factory=dict)
+
+    def add_messages(self, number: int, joined: str) -> list[str]:
+        """Count the messages of a row. Returns the first of each kind."""
+        parts = {kind_of(part): part for part in reversed(messages(joined))}
+        self.kinds.update(parts.keys())
+        for kind, part in parts.items():
+            self.firsts.setdefault(kind, (number, part))
+        return list(parts.values())
+
+    def frequent(self, most: int = SHOWN_KINDS) -> list[FrequentError]:
+        """The most frequent kinds of messages."""
+        ordered = sorted(self.kinds.items(), key=lambda each: (-each[1], each[0]))[:most]
+        found = [(kind, rows, *self.firsts[kind]) for kind, rows in ordered]
+        return [
+            FrequentError(kind, rows, row, part[len(kind) + 2 :], part) for kind, rows, row, part in found
+        ]
+
+
+@dataclass
+class ImportPreview(ErrorKinds):
     """What an import of the file would do.
 
     Of the sessions that are there already, `duplicates`, `changed` differ from the file, in the columns of `changes`.
-    `kinds` counts messages without their values, `firsts` has the first row of each; `errors` are the first hundred
-    rejected rows (row, message); `missing` the roles by address of users that do not exist.
+    `errors` are the first hundred rejected rows (row, message); `missing` the roles by address of users that do not
+    exist.
     """
 
     on_duplicate: str = "skip"
@@ -62,8 +82,6 @@ class ImportPreview:
     changed: int = 0
     failed: int = 0
     changes: dict[str, Change] = field(default_factory=dict)
-    kinds: Counter[str] = field(default_factory=Counter)
-    firsts: dict[str, tuple[int, str]] = field(default_factory=dict)
     errors: list[tuple[int, str]] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
     recognized: str = ""
@@ -93,24 +111,13 @@ class ImportPreview:
             self.failed += 1
             if len(self.errors) < SHOWN_ERRORS:
                 self.errors.append((number, message))
-            parts = {kind_of(part): part for part in reversed(messages(message))}
-            self.kinds.update(parts.keys())
-            for kind, part in parts.items():
-                self.firsts.setdefault(kind, (number, part))
+            for part in self.add_messages(number, message):
                 self._note_missing(part)
 
     def _note_missing(self, part: str) -> None:
-        for role in ("participant", "volunteer"):
-            if part.startswith(f"{role.capitalize()} not found: "):
+        for role, told in NOT_FOUND.items():
+            if part.startswith(told.says):
                 self.missing.setdefault(part.split(": ", 1)[1], role)
-
-    def frequent(self, most: int = SHOWN_KINDS) -> list[FrequentError]:
-        """The most frequent kinds of messages."""
-        ordered = sorted(self.kinds.items(), key=lambda each: (-each[1], each[0]))[:most]
-        found = [(kind, rows, *self.firsts[kind]) for kind, rows in ordered]
-        return [
-            FrequentError(kind, rows, row, part[len(kind) + 2 :], part) for kind, rows, row, part in found
-        ]
 
     def plain(self) -> dict[str, Any]:
         """All but the seconds, for programs; of the missing users the first thousand."""
@@ -125,13 +132,3 @@ class ImportPreview:
             "missing_users": len(self.missing),
             "missing": dict(islice(self.missing.items(), 1000)),
         }
-
-
-def messages(joined: str) -> list[str]:
-    """A row's messages, one by one."""
-    return re.split(NEXT, joined)
-
-
-def kind_of(message: str) -> str:
-    """A message without the value that it quotes."""
-    return message.split(": ", 1)[0]

@@ -8,9 +8,9 @@ from typing import IO, Any
 
 import urllib3
 
-from dagster_backfills.domains.queue.config import number
-from dagster_backfills.domains.queue.errors import JobError, PermanentJobError
+from dagster_backfills.domains.queue.errors import JobError, PermanentJobError, refused
 from dagster_backfills.domains.queue.schemas import MuxOutput
+from dagster_backfills.domains.queue.settings import EngineRules
 
 Progress = Callable[[float, str], None]
 
@@ -95,12 +95,13 @@ def _ready(asset: Any) -> Any:
 
 
 def _wait(ask: Callable[[], Any], progress: Progress, percentage: float, message: str) -> Any:
-    deadline = time.monotonic() + number(os.environ, "JOBS_MUX_WAIT_SECONDS", 7200)
+    rules = EngineRules.from_environment()
+    deadline = time.monotonic() + rules.mux_wait_seconds
     while (found := ask()) is None:
         progress(percentage, message)
         if time.monotonic() > deadline:
             raise JobError("Mux was not ready within JOBS_MUX_WAIT_SECONDS.", kind="timeout")
-        time.sleep(number(os.environ, "JOBS_MUX_POLL_SECONDS", 5))
+        time.sleep(rules.mux_poll_seconds)
     return found
 
 
@@ -110,8 +111,6 @@ def _errors_told(mux_python: Any) -> Any:
         yield
     except mux_python.ApiException as error:
         message = f"Mux answered {error.status}: {error.body or error.reason}"
-        if error.status in (408, 429) or (error.status or 0) >= 500:
-            raise JobError(message, kind="mux") from error
-        raise PermanentJobError(message, kind="mux") from error
+        raise refused(error.status or 0, message, kind="mux") from error
     except urllib3.exceptions.HTTPError as error:
         raise JobError(f"Mux could not be reached: {error}", kind="network") from error

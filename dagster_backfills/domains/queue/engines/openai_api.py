@@ -9,12 +9,12 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, Field, ValidationError
 
-from dagster_backfills.domains.queue.config import number
 from dagster_backfills.domains.queue.engines import sound
 from dagster_backfills.domains.queue.engines.speech import finished
-from dagster_backfills.domains.queue.errors import JobError, PermanentJobError
+from dagster_backfills.domains.queue.errors import JobError, PermanentJobError, refused
 from dagster_backfills.domains.queue.registry import describe
 from dagster_backfills.domains.queue.schemas import Said, Segment, SopAnswer, SopInput, TranscriptionOutput
+from dagster_backfills.domains.queue.settings import EngineRules
 
 _TASK = """You write standard operating procedures from the transcript of a training recording. Answer in JSON:
 chapters (title, start and end in seconds, in order, one at each change of topic, all between 0 and {duration:g}),
@@ -24,7 +24,6 @@ Use only what the transcript says."""
 
 # What the API takes, and the endings by which it tells.
 _ENDINGS = frozenset(["flac", "m4a", "mp3", "mp4", "mpeg", "mpga", "oga", "ogg", "wav", "webm"])
-_LIMIT_MB = 25.0
 _MULTIPART_BYTES = 64 * 1024  # what a request has beside the file
 _BYTES_A_SECOND = 2 * sound.RATE
 Progress = Callable[[float, str], None]
@@ -55,7 +54,7 @@ def transcribe_with_api(
     """
     import openai
 
-    limit = number(os.environ, "JOBS_TRANSCRIPTION_MAX_MB", _LIMIT_MB)
+    limit = EngineRules.from_environment().transcription_max_mb
     segments: list[Segment] = []
     duration, spoken = 0.0, ""
     with _errors_told(openai), _client(openai) as client:
@@ -92,7 +91,7 @@ def _sendable(file: IO[bytes], url: str, limit_mb: float) -> Iterator[tuple[floa
 
 def _heard(client: Any, name: str, part: IO[bytes], language: str | None) -> _Heard:
     answer = client.audio.transcriptions.create(
-        model=os.environ.get("JOBS_TRANSCRIPTION_MODEL") or "whisper-1",
+        model=EngineRules.from_environment().transcription_model,
         file=(name, part),
         response_format="verbose_json",
         timestamp_granularities=["segment"],
@@ -128,7 +127,7 @@ def sop_with_api(given: SopInput) -> SopAnswer:
         lines = "\n".join(f"[{s.start:g}-{s.end:g}] {s.text}" for s in given.segments)
     with _errors_told(openai), _client(openai) as client:
         answer = client.chat.completions.create(
-            model=os.environ.get("JOBS_SOP_MODEL") or "gpt-4o-mini",
+            model=EngineRules.from_environment().sop_model,
             messages=[
                 {"role": "system", "content": _TASK.format(duration=given.duration)},
                 {"role": "user", "content": f"Title: {given.title}\n\n{lines}"},
@@ -167,8 +166,7 @@ def _client(openai: Any) -> Iterator[Any]:
         raise PermanentJobError(
             "OPENAI_API_KEY is not set, and the engine openai needs it.", kind="configuration"
         )
-    timeout = number(os.environ, "JOBS_API_TIMEOUT_SECONDS", 600)
-    with openai.OpenAI(max_retries=1, timeout=timeout) as client:
+    with openai.OpenAI(max_retries=1, timeout=EngineRules.from_environment().api_timeout_seconds) as client:
         yield client
 
 
@@ -177,13 +175,10 @@ def _errors_told(openai: Any) -> Iterator[None]:
     """The client's errors as ours: what the queue's own retries may help with, and what not."""
     try:
         yield
-    except (openai.RateLimitError, openai.InternalServerError, openai.ConflictError) as error:
-        raise JobError(f"The API answered {error.status_code}: {error.message}", kind="api") from error
     except openai.APIStatusError as error:
         hint = "Set JOBS_TRANSCRIPTION_MAX_MB to what it takes." if error.status_code == 413 else ""
-        raise PermanentJobError(
-            f"The API answered {error.status_code}: {error.message}", kind="api", hint=hint
-        ) from error
+        message = f"The API answered {error.status_code}: {error.message}"
+        raise refused(error.status_code, message, kind="api", hint=hint) from error
     except openai.APIConnectionError as error:
         raise JobError(f"The API could not be reached: {error.message}", kind="network") from error
 

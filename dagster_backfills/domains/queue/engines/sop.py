@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from dagster_backfills.domains.queue.engines.words import (
+    ABBREVIATIONS,
     ACTION,
     ANNOUNCEMENT,
     DUTY,
@@ -24,26 +25,9 @@ from dagster_backfills.domains.queue.schemas import Chapter, SopAnswer, SopInput
 
 _FEWEST_POINTS, _MOST_POINTS, _MOST_CHAPTERS = 5, 7, 12
 _STRETCH = 3
-_ABBREVIATIONS = [
-    "mr",
-    "mrs",
-    "ms",
-    "dr",
-    "st",
-    "inc",
-    "ltd",
-    "co",
-    "vs",
-    "e.g",
-    "i.e",
-    "fig",
-    "approx",
-    "a.m",
-    "p.m",
-]
 # After . ! or ? and before a capital or a digit, but not after an abbreviation, nor within "No. 5".
 _SENTENCE_END = re.compile(
-    "".join(rf"(?<!(?i:\b{re.escape(each)}\.))" for each in _ABBREVIATIONS)
+    "".join(rf"(?<!(?i:\b{re.escape(each)}\.))" for each in ABBREVIATIONS)
     + r"(?<!(?i:\bno\.(?=\s\d)))(?<=[.!?])\s+(?=[\"'(]?[A-Z0-9])|\n\s*\n"
 )
 

@@ -29,6 +29,25 @@ LEAD = re.compile(
 )
 WORD = re.compile(r"[a-z][a-z'-]+")
 
+# That a sentence does not end with.
+ABBREVIATIONS = [
+    "mr",
+    "mrs",
+    "ms",
+    "dr",
+    "st",
+    "inc",
+    "ltd",
+    "co",
+    "vs",
+    "e.g",
+    "i.e",
+    "fig",
+    "approx",
+    "a.m",
+    "p.m",
+]
+
 _ACTION = """
 add adjust allow apply ask assign attach begin bring call carry change check choose clean clear click close collect
 confirm connect contact continue count cover create cut dispose document do double drain dry empty enter explain fill
