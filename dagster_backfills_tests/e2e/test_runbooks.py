@@ -24,6 +24,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 DOCS = "docs/runbooks/"
 COHORT, STUDENT = "coh_000007", "select min(user_id) from progress.user_progress"
+USERS = {"participant_email": "participant.00@example.com", "volunteer_email": "volunteer.00@example.com"}
 Values = Mapping[str, str | Callable[[str], str]]
 
 
@@ -186,7 +187,7 @@ def test_the_runbook_of_background_jobs(
 def test_the_runbook_of_imports(checkout: Checkout, db: psycopg.Connection, project_root: Path) -> None:
     def registered(name: str, status: str) -> str:
         """A job of another file, as if its worker had been killed, or it never had one."""
-        file = write_csv(checkout.folder / f"{name}.csv", [row(len(name))])
+        file = write_csv(checkout.folder / f"{name}.csv", [row(len(name), **USERS)])
         job = register(db, str(file), [str(checkout.folder)]).job
         db.execute(
             "update kintell.backfill_jobs set status = %(status)s,"
