@@ -191,13 +191,13 @@ def test_the_runbook_of_imports(checkout: Checkout, db: psycopg.Connection, proj
         job = register(db, str(file), [str(checkout.folder)]).job
         db.execute(
             "update kintell.backfill_jobs set status = %(status)s,"
-            " activity = case when %(status)s = 'running' then 'import' end where id = %(job)s",
+            " activity = case when %(status)s = 'running' then 'import' end where id = %(job)s and status <> %(status)s",
             {"status": status, "job": job},
         )
         return str(job)
 
     jobs: dict[str, Callable[[], str]] = {
-        "resume JOB --max": lambda: registered("acceptable", "paused"),
+        "resume JOB --max": lambda: registered("acceptable", "pending"),
         "resume": lambda: registered("crashed", "running"),
         "pause": lambda: registered("working", "running"),
         "cancel": lambda: registered("wrong", "pending"),
