@@ -10,7 +10,7 @@ from dagster_backfills.cli.app import app
 
 # Where a command is written as code or after a colon, and wherever one of the groups of commands is named.
 _WORDS = r"((?: --?[a-z][a-z-]*| [a-z][a-z-]*)+)"
-_COMMAND = re.compile(rf"""(?:[`"'(:·$\]] ?|^ {{4,}}|exec (?:code )?)backfills{_WORDS}""", re.M)
+_COMMAND = re.compile(rf"""(?:[`"'(:·$\]] ?|^ {{4,}}|^```sh\n|exec (?:code )?)backfills{_WORDS}""", re.M)
 _ANYWHERE = re.compile(rf"\bbackfills(?= (?:training|kintell|queue|scoring) [a-z]){_WORDS}")
 _COMPUTED = re.compile(r"\bbackfills \{")
 _FOLDERS = ("dagster_backfills", "docs", "deploy", "sql")

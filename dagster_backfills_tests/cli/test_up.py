@@ -50,15 +50,18 @@ def free_port() -> int:
 
 
 class Up:
-    """A running `backfills up` with a state folder of its own."""
+    """A running `backfills up`, or what ends with it, with a state folder of its own."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, *command: str) -> None:
         self.state, self.port = state, free_port()
         self.env = os.environ | {"BACKFILLS_HOME": str(state)}
-        said = state.with_name("said")
+        self.said = said = state.with_name("said")
         with said.open("w") as output:
             self.process = subprocess.Popen(
-                [SCRIPT, "up", "--port", str(self.port)], env=self.env, stderr=output
+                [SCRIPT, *(command or ["up"]), "--port", str(self.port)],
+                env=self.env,
+                stdout=output,
+                stderr=output,
             )
         eventually(lambda: self.process.poll() is not None or "Dagster is at" in said.read_text())
         assert f"Dagster is at http://127.0.0.1:{self.port}. Ctrl-C stops it.\n" in said.read_text()

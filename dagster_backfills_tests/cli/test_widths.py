@@ -1,13 +1,6 @@
 """What a person sees at terminals of 80, 100 and 120 columns: whole ids, rows of one line, a screen at most."""
 
-import fcntl
-import os
-import pty
-import re
-import struct
-import subprocess
 import sys
-import termios
 import uuid
 from collections.abc import Callable
 
@@ -20,6 +13,7 @@ from dagster_backfills.cli.follow import PartProgress, cut
 from dagster_backfills.cli.kintell import commands as kintell
 from dagster_backfills.cli.queue import commands as queue
 from dagster_backfills_tests.programs import SCRIPT
+from dagster_backfills_tests.terminal import bare, on_a_terminal
 
 NAME = "Akademia Nadwiślańska, wydział języków 日本語コース, grupa wieczorna numer jeden"
 WIDTHS = [80, 100, 120]
@@ -157,38 +151,16 @@ follow_run(sys.argv[1], "r", lambda: next(ends), lambda conn, run: [part], poll=
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_bar_keeps_them_too(width: int, database_url: str) -> None:
-    shown = on_a_terminal(width, sys.executable, "-c", FOLLOW, database_url)
+    code, shown = on_a_terminal(width, sys.executable, "-c", FOLLOW, database_url)
+    assert code == 0
     assert "1,234,567 of 5,000,000 units, 12,345/s, 1 h 02 min left, 1,234 failed" in shown
 
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_the_page_fits_a_real_terminal(width: int, full: psycopg.Connection) -> None:
-    lines = on_a_terminal(width, SCRIPT, "status", "--no-ticks").splitlines()
+    code, shown = on_a_terminal(width, SCRIPT, "status", "--no-ticks")
+    assert code == 0
+    lines = shown.splitlines()
     said = next(number for number, line in enumerate(lines) if line.startswith(("The daemon", "Of Dagster")))
     assert max(map(cell_len, lines[:said])) <= width
     assert any("pending" in line for line in lines)
-
-
-def bare(text: str) -> str:
-    """The text without what makes it bold, or moves the cursor."""
-    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
-
-
-def on_a_terminal(width: int, *command: str) -> str:
-    """What a command shows on a terminal that is so wide."""
-    parent, child = pty.openpty()
-    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
-    env = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
-    process = subprocess.Popen(
-        command, stdin=child, stdout=child, stderr=child, env=env | {"TERM": "xterm", "NO_COLOR": "1"}
-    )
-    os.close(child)
-    shown = b""
-    while True:
-        try:
-            shown += os.read(parent, 65536)
-        except OSError:  # how a terminal says that no one writes to it any more
-            break
-    os.close(parent)
-    assert process.wait() == 0
-    return bare(shown.decode())

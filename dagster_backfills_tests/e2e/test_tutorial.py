@@ -1,0 +1,127 @@
+"""The tutorial, command by command, on what `make dev` starts; what people do in the UI is asked of the webserver."""
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from benchmarks.servers import Webserver
+from dagster_backfills.postgres.embedded import EmbeddedServer
+from dagster_backfills_tests.cli.test_up import Up
+from dagster_backfills_tests.e2e.checkout import Checkout
+from dagster_backfills_tests.e2e.graphql import (
+    LOCATION,
+    REPOSITORY,
+    finished_backfill,
+    launch_backfill,
+    partition_keys,
+    partition_states,
+    runs,
+    wait_for,
+)
+from dagster_backfills_tests.e2e.pages import Reader
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+
+ASSET, SENSOR, NEWEST = "progress/cohort_stats", "progress_stats_refresh", "coh_000040"
+_HERE = {"repositoryLocationName": LOCATION, "repositoryName": REPOSITORY}
+_SELECTOR = {**_HERE, "sensorName": SENSOR}
+_STOP = """mutation($sensor: String!, $schedule: String!) {
+  stopSensor(id: $sensor) { __typename } stopRunningSchedule(id: $schedule) { __typename } }"""
+_START = """mutation($sensor: SensorSelector!) { startSensor(sensorSelector: $sensor) {
+  ... on Sensor { sensorState { status } } } }"""
+_STATES = """query($sensor: SensorSelector!, $schedule: ScheduleSelector!) {
+  sensorOrError(sensorSelector: $sensor) { ... on Sensor { state: sensorState { id status } } }
+  scheduleOrError(scheduleSelector: $schedule) { ... on Schedule { state: scheduleState { id status } } } }"""
+_STALE = "select stale_since is not null from progress.cohort_status where cohort_id = %s"
+
+
+class Tutorial:
+    """The second terminal, and the browser."""
+
+    def __init__(self, folder: Path, state: Path) -> None:
+        self.state, self.place = state, Checkout(folder, variables={"BACKFILLS_HOME": str(state)})
+
+    def make_dev(self) -> str:
+        self.up = Up(self.state, "demo", "--serve")
+        self.web = Webserver(f"http://127.0.0.1:{self.up.port}")
+        return self.up.said.read_text()
+
+    def eval_env(self) -> str:
+        variables = dict(
+            line.removeprefix("export ").split("=", 1)
+            for line in self.place.run("backfills", "env").splitlines()
+        )
+        self.place.database_url = variables["DATABASE_URL"].strip("'")
+        return ""
+
+    def switch_off(self) -> None:
+        """The sensor, and what would compute everything if it is half past one; and see that no run is at work."""
+        schedule = {**_HERE, "scheduleName": "nightly_progress_stats"}
+        found = self.web.ask(_STATES, sensor=_SELECTOR, schedule=schedule)
+        sensor, nightly = (found[each]["state"] for each in ("sensorOrError", "scheduleOrError"))
+        assert (sensor["status"], nightly["status"]) == ("RUNNING", "RUNNING")
+        stopped = self.web.ask(_STOP, sensor=sensor["id"], schedule=nightly["id"])
+        assert "PythonError" not in str(stopped)
+        wait_for("its runs", lambda: not runs(self.web, statuses=["QUEUED", "STARTING", "STARTED"]))
+
+    def switch_on(self) -> None:
+        assert self.web.ask(_START, sensor=_SELECTOR)["startSensor"]["sensorState"]["status"] == "RUNNING"
+
+    def materialize_all(self) -> None:
+        backfill = launch_backfill(self.web, [ASSET], sorted(partition_keys(self.web, ASSET)))
+        wait_for("the backfill", lambda: finished_backfill(self.web, backfill), 240)
+        assert len(runs(self.web, tags=[{"key": "dagster/backfill", "value": backfill}])) == 1
+        with psycopg.connect(self.place.database_url) as conn:
+            sizes = conn.execute("select cohort_id, students from progress.cohort_status").fetchall()
+        unlucky = {cohort for cohort, size in sizes if size % 10 == 7}
+        states = partition_states(self.web, ASSET)
+        assert states["failed"] == unlucky != set()
+        assert states["materialized"] == {cohort for cohort, _ in sizes} - unlucky
+
+    def is_computed(self) -> None:
+        with psycopg.connect(self.place.database_url, autocommit=True) as conn:
+            wait_for("the sensor", lambda: conn.execute(_STALE, [NEWEST]).fetchone() == (False,))
+
+
+@pytest.fixture
+def tutorial(tmp_path: Path) -> Iterator[Tutorial]:
+    found = Tutorial(tmp_path, tmp_path / "state")
+    yield found
+    if hasattr(found, "up"):
+        found.up.process.terminate()
+        found.up.process.wait()
+    EmbeddedServer(found.state).delete()
+
+
+def test_the_tutorial_is_followed_to_the_letter(tutorial: Tutorial, project_root: Path) -> None:
+    page = project_root / "docs" / "tutorial.md"
+    text = page.read_text()
+    assert re.search(
+        r"^dev: .*\n\t\$\(BIN\)/backfills demo --serve$", (project_root / "Makefile").read_text(), re.M
+    )
+    reader = Reader(
+        instead={
+            "make dev": tutorial.make_dev,
+            ". .venv/bin/activate": str,
+            'eval "$(backfills env)"': tutorial.eval_env,
+        },
+        exact=False,
+    )
+    # What is done in the UI, behind the command or the statement that begins so.
+    clicks: dict[str, Callable[[], None]] = {
+        "backfills status progress_stats histor": tutorial.switch_off,
+        "alter table progress.cohort_stats add": tutorial.materialize_all,
+        "backfills run progress_stats --which failed": tutorial.switch_on,
+        "update progress.users set deleted_at = null": tutorial.is_computed,
+    }
+    assert f"switch\n`{SENSOR}` off" in text and f"switch `{SENSOR}` on again" in text
+    for done in reader.follow(page, tutorial.place):
+        if os.environ.get("TUTORIAL_SHOWS"):
+            print(f"$ {done.what}\n{done.printed}")  # noqa: T201
+        for command in [each for each in clicks if done.what.startswith(each)]:
+            clicks.pop(command)()
+    assert clicks == {}

@@ -1,0 +1,61 @@
+"""A command on a terminal of a certain width, as a person runs it: what it shows, and how it ends."""
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
+import termios
+from collections.abc import Mapping
+from pathlib import Path
+from signal import SIGINT
+
+
+def bare(text: str) -> str:
+    """The text without what makes it bold, or moves the cursor."""
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+
+
+def on_a_terminal(
+    width: int,
+    *command: str,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    answer: str = "",
+    endless: bool = False,
+) -> tuple[int, str]:
+    """Its exit code, and what it shows.
+
+    `answer` is typed beforehand. What is `endless` is ended by Ctrl-C once it shows something.
+    """
+    parent, child = pty.openpty()
+    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
+    _type_unseen(child)
+    variables = {
+        name: value for name, value in (env or os.environ).items() if name not in ("COLUMNS", "LINES")
+    }
+    process = subprocess.Popen(
+        command, stdin=child, stdout=child, stderr=child, cwd=cwd,
+        env=variables | {"TERM": "xterm", "NO_COLOR": "1"}, start_new_session=True,
+    )  # fmt: skip
+    os.close(child)
+    os.write(parent, answer.encode())
+    shown = b""
+    while True:
+        try:
+            shown += os.read(parent, 65536)
+        except OSError:  # how a terminal says that no one writes to it any more
+            break
+        if endless and re.search(r"\w{3}", bare(shown.decode(errors="ignore"))):
+            process.send_signal(SIGINT)
+            endless = False
+    os.close(parent)
+    return process.wait(), bare(shown.decode())
+
+
+def _type_unseen(terminal: int) -> None:
+    """What is typed is not shown, as it would be at a place that depends on when the command reads it."""
+    settings = termios.tcgetattr(terminal)
+    settings[3] &= ~termios.ECHO
+    termios.tcsetattr(terminal, termios.TCSANOW, settings)
