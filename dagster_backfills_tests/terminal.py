@@ -51,7 +51,8 @@ def on_a_terminal(
             process.send_signal(SIGINT)
             endless = False
     os.close(parent)
-    return process.wait(), bare(shown.decode())
+    # An interrupt may cut a character in two.
+    return process.wait(), bare(shown.decode(errors="replace"))
 
 
 def _type_unseen(terminal: int) -> None:

@@ -49,7 +49,11 @@ def show(report: Report, kept: str = "unchanged", limit: int | None = None, wide
     _table(["table", "partition", "unit", "message"], failures(report), "would fail", limit, wide)
     _table(["change", "table", "partition", "before", "after"], examples(report), "examples", limit, wide)
     estimate = report.estimate
-    of = f"by {estimate.runs} earlier runs" if estimate.runs else "by what this took"
+    of = (
+        f"by {estimate.runs} earlier run{'s' if estimate.runs > 1 else ''}"
+        if estimate.runs
+        else "by what this took"
+    )
     say(
         f"It would take {duration(estimate.seconds)} ({duration(estimate.low)} to {duration(estimate.high)}, {of})."
     )

@@ -56,7 +56,7 @@ def by_partition(report: Report, listed: int = _LISTED) -> list[list[Any]]:
 
 
 def examples(report: Report) -> list[list[Any]]:
-    """Rows before and after; of one that is changed, only the columns that differ, behind the ones that do not."""
+    """Rows before and after; of one that is changed, the columns that differ come first."""
     return [[e.change, e.asset, e.partition or "–", _row(e.before), _row(e.after)] for e in report.examples]
 
 

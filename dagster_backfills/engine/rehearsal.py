@@ -17,6 +17,7 @@ from dagster_backfills.engine.table.entries import same_key
 
 Change = Literal["inserted", "updated", "deleted"]
 EXAMPLES = 20
+_Row = dict[str, Any] | None
 
 _OF_KIND: Mapping[Change, str] = {
     "inserted": "j.before is null",
@@ -41,6 +42,15 @@ class Example:
     change: str
     before: dict[str, Any] | None
     after: dict[str, Any] | None
+
+    @classmethod
+    def of(cls, write: PreparedWrite, partition: str, change: str, before: _Row, after: _Row) -> "Example":
+        """Of a row that was changed, the columns that differ come first, so that a narrow terminal shows them."""
+        if before and after:
+            old, new, touched = before, after, write.write.target.touched
+            names = sorted(new, key=lambda name: (name == touched, old.get(name) == new[name]))
+            before, after = ({name: row.get(name) for name in names} for row in (old, new))
+        return cls(write.asset, partition, change, before, after)
 
 
 @dataclass
@@ -73,9 +83,8 @@ class Rehearsal:
             )
             binds = {"journal_id": journal_id, "room": EXAMPLES - len(found)}
             for partition, before, after in conn.execute(statement, binds, prepare=False):
-                found.append(
-                    Example(write.asset, partition, change, before, None if change == "deleted" else after)
-                )
+                rows = before, None if change == "deleted" else after
+                found.append(Example.of(write, partition, change, *rows))
 
         kept = self.found.setdefault((write.asset, "kept"), [])
         if total.unchanged and len(kept) < EXAMPLES:

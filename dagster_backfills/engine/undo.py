@@ -194,7 +194,7 @@ class UndoWrite(PreparedWrite):
         """Rows of the last slice that stay because they were changed since: as they were before the run, and now."""
         statement = self._restore.kept(slices=self._binds["entries"] is not None)
         rows = conn.execute(statement, {**self._binds, "room": room}, prepare=False)
-        return [Example(self.asset, key, "kept", before, after) for key, before, after in rows]
+        return [Example.of(self, key, "kept", before, after) for key, before, after in rows]
 
     def settle(self, conn: psycopg.Connection[Any], keys: Sequence[str], *, whole: bool) -> None:
         """Take away the marks that these very changes have made; leave the partitions alone from now on, or, where they

@@ -75,6 +75,15 @@ def test_a_plan_counts_each_change_shows_some_and_leaves_nothing_behind(database
     assert counts(report) == counts(run(database_url, [by_unit, totals], keys))
 
 
+def test_of_a_changed_row_the_columns_that_differ_come_first(database_url, conn):
+    keys = fill(conn, parts=1, units=1)
+    conn.execute("insert into t.parts values ('p001', 5, 0)")
+    [example] = planned(database_url, [totals], keys).examples
+    shown = [list(row.items()) for row in (example.before, example.after)]
+    assert [row[0] for row in shown] == [("total", 5), ("total", 0)]
+    assert [name for name, _ in shown[0]] == [name for name, _ in shown[1]]
+
+
 def test_examples_are_twenty_at_most_and_of_each_kind(database_url, conn):
     keys = fill(conn, parts=3, units=100)
     conn.execute("insert into t.units select 'p003', 'gone' || n, n from generate_series(1, 50) as n")
