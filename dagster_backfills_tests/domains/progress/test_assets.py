@@ -102,7 +102,7 @@ def test_names_stand_beside_ids_in_what_a_run_and_its_checks_say(database_url, c
     conn.execute("alter table progress.cohort_stats add check (cohort_id <> 'empty') not valid")
     result = materialize(
         database_url,
-        PROGRESS.assets_def,
+        build_assets(PROGRESS),
         keys=(KEYS[0], KEYS[-1]),
         instance=instance,
         expect=False,
