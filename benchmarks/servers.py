@@ -70,10 +70,8 @@ class Webserver:
 
 _IMPATIENT_DAEMON = """
 import sys
-from dagster._core.remote_representation.external import RemoteSensor
 from dagster._daemon import cli, controller
 controller.DEFAULT_DAEMON_INTERVAL_SECONDS = float(sys.argv.pop(1))
-RemoteSensor.min_interval_seconds = 5
 cli.main()
 """
 
@@ -92,8 +90,7 @@ def dagster_servers(
 
     `code_server` is the host and port of one that serves the module; without it they start their own.
 
-    `backfill_interval` is for tests, which need not wait the half minute between two looks at the backfills, nor
-    between two ticks of a sensor.
+    `backfill_interval` is for tests, which need not wait the half minute between two looks at the backfills.
     """
     port = free_port()
     env = {**os.environ, "DAGSTER_HOME": str(home), **environment}
