@@ -121,6 +121,9 @@ def _commands(body: str) -> Iterator[tuple[str, list[str]]]:
 
 def _execute(what: str, statement: str, place: Place) -> Done:
     with psycopg.connect(place.database_url, autocommit=True) as conn:
-        cursor = conn.execute(statement)  # type: ignore[call-overload]
-        rows = cursor.fetchall() if cursor.description else []
+        cursor, rows = conn.execute(statement), []  # type: ignore[call-overload]
+        while True:
+            rows += cursor.fetchall() if cursor.description else []
+            if not cursor.nextset():
+                break
     return Done(what, "\n".join("\t".join(str(value) for value in row) for row in rows), rows)

@@ -243,6 +243,7 @@ def test_the_page_on_plan_and_undo(checkout: Checkout, db: psycopg.Connection, p
 
 
 def test_the_page_on_how_it_stands(checkout: Checkout, project_root: Path) -> None:
+    checkout.run("backfills", "run", "progress_stats")
     values = {"NAME": "progress_stats", "TEXT": "coh"}
     done = follow("docs/how-to/see.md", checkout, project_root, values, inline=False)
     assert "progress_stats" in done["backfills list"].printed
