@@ -50,7 +50,7 @@ def by_partition(report: Report, listed: int = _LISTED) -> list[list[Any]]:
         [asset, key or "–", *(getattr(count, name) for name in COUNTED)]
         for asset in report.assets
         for key, count in report.counts[asset].items()
-        if count.inserted or count.updated or count.deleted or count.failed_units
+        if count.changed or count.failed_units
     ]
     return sorted(found, key=lambda row: -(row[2] + row[3] + row[4] + row[6]))[:listed]
 

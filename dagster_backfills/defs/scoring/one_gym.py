@@ -6,6 +6,7 @@ Dagster lets no job of partitioned assets have a launchpad of its own: it would 
 import dagster as dg
 from pydantic import Field, field_validator
 
+from dagster_backfills.dagster.failures import without_retry
 from dagster_backfills.dagster.launchpad import flat
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.defs.scoring.assets import Settings, day_by_day
@@ -67,9 +68,9 @@ def _step(target: Target) -> dg.OpDefinition:
         with postgres.connect() as conn:
             known = conn.execute("select from scoring.gyms where id = %s", [config.gym]).fetchone()
             conn.rollback()
-        if known is None:
-            error = UserError(f"There is no gym {config.gym!r}.", "Give the id of a row of scoring.gyms.")
-            raise dg.Failure(str(error), allow_retries=False)
+        with without_retry():
+            if known is None:
+                raise UserError(f"There is no gym {config.gym!r}.", "Give the id of a row of scoring.gyms.")
         return day_by_day(context, [config.day], postgres, scoring_settings, target, config.gym)
 
     return score
