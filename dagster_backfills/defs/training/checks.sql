@@ -66,35 +66,25 @@ order by f.partition is null, o.created_at, o.id;
 -- name: wrong_progress
 -- Organizations whose progress row is missing or not what their records say. A stale one is due, and left out.
 select
-    o.id as organization_id,
+    s.organization_id,
     p.members,
     p.records,
     p.completed,
     p.percent,
-    c.members as members_counted,
-    c.records as records_counted,
-    c.completed as completed_counted
-from training.organizations as o
-cross join
-    lateral (
-        select
-            count(distinct m.id) as members,
-            count(r.id) as records,
-            count(r.completed_at) as completed
-        from training.members as m
-        left join training.employee_training_video_completions as r on m.id = r.member_id
-        where m.organization_id = o.id and not m.deactivated
-    ) as c
-left join training.organization_training_progress as p on o.id = p.organization_id
+    s.members as members_counted,
+    s.records as records_counted,
+    s.completed as completed_counted
+from training.organization_status as s
+left join training.organization_training_progress as p on s.organization_id = p.organization_id
 where
     (p.members, p.records, p.completed, p.percent) is distinct from (
-        c.members::integer,
-        c.records::integer,
-        c.completed::integer,
-        coalesce(floor(100.0 * c.completed / nullif(c.records, 0) + 0.5), 0)::integer
+        s.members::integer,
+        s.records::integer,
+        s.completed::integer,
+        coalesce(floor(100.0 * s.completed / nullif(s.records, 0) + 0.5), 0)::integer
     )
     and not exists (
         select 1 from backfill.stale_marks as m
-        where m.asset = any(:assets::text[]) and m.partition = o.id
+        where m.asset = any(:assets::text[]) and m.partition = s.organization_id
     )
-order by o.created_at, o.id;
+order by s.created_at, s.organization_id;
