@@ -163,7 +163,9 @@ begin
         where n.nspname in ('backfill', 'training', 'progress', 'kintell', 'jobs', 'scoring', 'operations')
             and (
                 c.relkind in ('v', 'm')
-                and (n.nspname, c.relname) not in (('jobs', 'my_jobs'), ('kintell', 'event_payloads'))
+                and (n.nspname, c.relname) not in (
+                    ('jobs', 'my_jobs'), ('kintell', 'event_payloads'), ('backfill', 'journal_entries')
+                )
                 or (n.nspname, c.relname) in (
                     ('backfill', 'runs'), ('backfill', 'batches'), ('backfill', 'stale_marks'),
                     ('backfill', 'schema_migrations'),

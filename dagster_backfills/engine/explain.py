@@ -26,7 +26,7 @@ _CHANGES = """
 select b.run_id, r.undoes, b.committed_at, to_jsonb(j.before::{table}) as before,
     case when j.before is null then 'inserted' when j.after is null then 'deleted' else 'updated' end as change
 from backfill.batches as b
-inner join backfill.journal as j on b.journal_id = j.journal_id
+inner join backfill.journal_entries as j on b.journal_id = j.journal_id
 inner join backfill.runs as r on b.run_id = r.run_id and b.step = r.step
 where b.asset = %(asset)s and j.key = %(key)s::text[]
     and (%(partitions)s::text[] = '{{}}' or b.partitions && %(partitions)s::text[])

@@ -15,7 +15,7 @@ from dagster_backfills.engine.table.catalog import Table
 from dagster_backfills.errors import UserError
 
 KEEP_DAYS = 30
-_PRUNED_AT_ONCE = 20_000
+_PRUNED_AT_ONCE = 1_000  # rows of up to four megabytes
 
 _EXPIRED = """
 select b.batch_id, b.asset, b.journal_id from backfill.batches as b
@@ -25,7 +25,7 @@ order by b.committed_at limit 1
 _FORGET = """
 delete from backfill.journal where ctid = any(array(
     select j.ctid from backfill.journal as j where j.journal_id = %(journal_id)s limit %(at_once)s
-))
+)) returning cardinality(keys)
 """
 _FORGOTTEN = """
 update backfill.batches set journal_id = null, journal = null
@@ -94,9 +94,9 @@ def prune(
     """Forget entries of batches older than so many days, some at a time; yields how many after each commit."""
     while (expired := conn.execute(_EXPIRED, {"days": days}).fetchone()) is not None:
         batch_id, asset, journal_id = expired
-        gone = conn.execute(_FORGET, {"journal_id": journal_id, "at_once": at_once}).rowcount
-        if gone < at_once:
+        gone = conn.execute(_FORGET, {"journal_id": journal_id, "at_once": at_once}).fetchall()
+        if len(gone) < at_once:
             conn.execute(_FORGOTTEN, {"batch_id": batch_id, "asset": asset})
         conn.commit()
-        yield gone
+        yield sum(entries for (entries,) in gone)
     conn.commit()

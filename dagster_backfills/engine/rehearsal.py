@@ -27,7 +27,9 @@ _OF_KIND: Mapping[Change, str] = {
 _LOOK = """
 select j.partition, to_jsonb(j.before::{table}), to_jsonb(t)
 from (
-    select j.* from backfill.journal as j where j.journal_id = %(journal_id)s and {kind} order by j.id limit %(room)s
+    select j.* from backfill.journal_entries as j
+    where j.journal_id = %(journal_id)s and {kind}
+    order by j.id limit %(room)s
 ) as j
 left join {table} as t on {same}
 """

@@ -31,9 +31,13 @@ _END = 2**63 - 1
 _UNITS = """
 select j.partition, lpad((9223372036854775807 - max(j.id))::text, 19, '0') || '-' || min(j.id) as unit
 from backfill.batches as b
-inner join backfill.journal as j on b.journal_id = j.journal_id
+inner join backfill.journal_entries as j on b.journal_id = j.journal_id
 where b.run_id = %(undone)s and b.asset = any(%(assets)s::text[]) and j.partition = any(%(partition_keys)s::text[])
 group by b.asset, j.partition, j.key
+"""
+_KEY = """
+select j.key from backfill.journal_entries as j
+where j.chunk = any(%(chunks)s::bigint[]) and j.id = any(%(entries)s::bigint[]) limit 1
 """
 _RUNS = """
 select r.run_id, r.undoes, r.finished_at is null
@@ -182,7 +186,7 @@ class UndoWrite(PreparedWrite):
         units = slice_.units
         self._binds = {
             **slice_.binds(self.address), "undone": self.undoing.run_id, "asset": self.asset,
-            "entries": None if units is None else [entry for unit in units for entry in _entries(unit)],
+            **_binds([] if units is None else units),
         }  # fmt: skip
         statement = self._restore.statement(slices=units is not None)
         for key, given, inserted, updated, deleted, _ in conn.execute(statement, self._binds, prepare=False):
@@ -192,7 +196,7 @@ class UndoWrite(PreparedWrite):
 
     def kept_examples(self, conn: psycopg.Connection[Any], room: int) -> list[Example]:
         """Rows of the last slice that stay because they were changed since: as they were before the run, and now."""
-        statement = self._restore.kept(slices=self._binds["entries"] is not None)
+        statement = self._restore.kept(slices=bool(self._binds["entries"]))
         rows = conn.execute(statement, {**self._binds, "room": room}, prepare=False)
         return [Example.of(self, key, "kept", before, after) for key, before, after in rows]
 
@@ -205,7 +209,7 @@ class UndoWrite(PreparedWrite):
             conn.execute(_STALE if self.undoing.redoes else _UNDONE, binds)
 
     def name_of(self, conn: psycopg.Connection[Any], unit: str) -> str:
-        row = conn.execute("select key from backfill.journal where id = %s", [_entries(unit)[0]]).fetchone()
+        row = conn.execute(_KEY, _binds([unit])).fetchone()
         return ", ".join(row[0]) if row else unit
 
     @property
@@ -213,10 +217,14 @@ class UndoWrite(PreparedWrite):
         return Restore(self.table, self.write.target.touched)
 
 
-def _entries(unit: str) -> tuple[int, int]:
-    """The last and the first entry of a row."""
-    last, first = unit.split("-")
-    return _END - int(last), int(first)
+def _binds(units: Sequence[str]) -> dict[str, list[int]]:
+    """The last and the first entry of each row, and the rows of the journal that they lie in."""
+    entries = [
+        entry
+        for last, first in (unit.split("-") for unit in units)
+        for entry in (_END - int(last), int(first))
+    ]
+    return {"entries": entries, "chunks": sorted({entry >> 20 for entry in entries})}
 
 
 def _some(there: Sequence[str]) -> str:

@@ -43,8 +43,8 @@ TYPES = {
 
 def entries(conn):
     return conn.execute(
-        "select b.asset, j.partition, j.key, j.before, j.after is not null from backfill.journal as j"
-        " inner join backfill.batches as b using (journal_id) order by j.id"
+        "select b.asset, j.partition, j.key, j.before, j.after is not null from backfill.journal_entries as j"
+        " inner join backfill.batches as b using (journal_id) order by b.committed_at, b.asset desc, j.partition, j.id"
     ).fetchall()
 
 
@@ -126,17 +126,31 @@ def test_what_stood_before_is_exact_for_every_type(database_url, conn):
         conn.execute(f"alter database {conn.info.dbname} set {setting}")
     query = Query(f"select k as part, 1 as id, {news} from unnest(%(partition_keys)s::text[]) as k")  # noqa: S608
     assert run(database_url, [Write(Target("t/rows", "part"), query)], ["a"]).of("t/rows", "a").updated == 1
-    same = "select (j.before::t.rows)::text = (k.*)::text from backfill.journal as j, t.kept as k"
+    same = "select (j.before::t.rows)::text = (k.*)::text from backfill.journal_entries as j, t.kept as k"
     assert conn.execute(same).fetchall() == [(True,)]
 
 
 def test_old_entries_are_forgotten_some_at_a_time_and_younger_ones_stay(database_url, conn):
-    keys = fill(conn, parts=2, units=5)
-    run(database_url, [by_part], keys[:1])
+    keys = fill(conn, parts=4, units=5)
+    run(database_url, [by_part], keys[:3])
     conn.execute("update backfill.batches set committed_at = now() - interval '31 days'")
-    run(database_url, [by_part], keys[1:])
+    run(database_url, [by_part], keys[3:])
     with opened(database_url) as other:
-        assert list(journal.prune(other, at_once=3)) == [3, 2]
+        assert list(journal.prune(other, at_once=2)) == [10, 5]
         assert list(journal.prune(other)) == []
-    assert {entry[1] for entry in entries(conn)} == {"p002"}
+    assert {entry[1] for entry in entries(conn)} == {"p004"}
     assert conn.execute("select count(journal) from backfill.batches").fetchone() == (1,)
+
+
+def test_a_partitions_entries_lie_together_up_to_some_megabytes(database_url, conn):
+    keys = fill(conn, parts=1, units=12)
+    conn.execute("alter table t.units add large text")
+    conn.execute(
+        "insert into t.units select 'p001', 'p001-u' || lpad(n::text, 4, '0'), -1, repeat('x', 1000000)"
+        " from generate_series(1, 12) as n"
+    )
+    run(database_url, [by_part], keys)
+    lengths = conn.execute("select cardinality(keys) from backfill.journal order by id").fetchall()
+    assert sum(length for (length,) in lengths) == 12
+    assert max(lengths) <= (5,)
+    assert len(entries(conn)) == len({entry[2][0] for entry in entries(conn)}) == 12

@@ -70,14 +70,16 @@ def copy_into(
 
 def _journal(conn: psycopg.Connection, merge: Merge, slice_: Slice) -> int:
     """Enter all rows of a slice that had none; returns how many they are now."""
-    statement = sql.SQL("with inserted as (select %(key)s as label{} from {} as t where {})\n{}").format(
+    statement = sql.SQL(
+        "with inserted as (select %(key)s as label{} from {} as t where {})\n{}\nreturning cardinality(keys)"
+    ).format(
         merge.entry(after="t"),
         merge.table.relation,
         merge.inside("t", slice_.units is not None),
         write_entries(["inserted"]),
     )
     binds = {**slice_.binds(merge.address), "key": slice_.keys[0]}
-    return conn.execute(statement, binds, prepare=False).rowcount
+    return sum(entries for (entries,) in conn.execute(statement, binds, prepare=False))
 
 
 def _all_of(conn: psycopg.Connection, merge: Merge, by: str, values: Any, key: str) -> bool:

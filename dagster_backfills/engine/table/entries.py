@@ -11,6 +11,23 @@ from dagster_backfills.engine.table.catalog import Table
 from dagster_backfills.engine.table.names import columns, ident, type_name
 
 KEY, BEFORE, AFTER = "backfill key", "backfill before", "backfill after"
+# Rows of a partition lie together in one row of the journal, until they have four megabytes (64 bytes are the least).
+_WRITTEN = """
+insert into backfill.journal (journal_id, partition, keys, befores, afters)
+select %(journal_id)s::bigint, coalesce(l.key, w.label, ''), w.keys, w.befores, w.afters
+from (
+    select e.label, array_agg(e.key) as keys, array_agg(e.before) as befores, array_agg(e.after) as afters
+    from (
+        select r.*,
+            sum(64 + octet_length(r.key) + coalesce(octet_length(r.before), 0)) over (rows unbounded preceding)
+            / 4194304 as chunk
+        from (
+            {rows}
+        ) as r (label, key, before, after)
+    ) as e
+    group by e.label, e.chunk
+) as w
+left join unnest(%(journal_labels)s::text[], %(journal_keys)s::text[]) as l (label, key) on l.label = w.label"""
 
 
 def key_text(table: Table, alias: str) -> sql.Composed:
@@ -58,17 +75,12 @@ def entry(
 def write_entries(relations: Sequence[str]) -> sql.Composed:
     """The entries of what these relations return, each with its `label`, under the partition that this stands for."""
     rows = [
-        sql.SQL("select label, {} from {}").format(names(), sql.Identifier(relation))
+        sql.SQL("select label, {}::text, {}, {} from {}").format(
+            ident(KEY), ident(BEFORE), ident(AFTER), sql.Identifier(relation)
+        )
         for relation in relations
     ]
-    return sql.SQL(
-        "insert into backfill.journal (journal_id, partition, key, before, after)\n"
-        "select %(journal_id)s::bigint, coalesce(l.key, w.label, ''), w.{key}, w.{before}, w.{after}\n"
-        "from ({rows}) as w\n"
-        "left join unnest(%(journal_labels)s::text[], %(journal_keys)s::text[]) as l (label, key) on l.label = w.label"
-    ).format(
-        key=ident(KEY), before=ident(BEFORE), after=ident(AFTER), rows=sql.SQL("\nunion all\n").join(rows)
-    )
+    return sql.SQL(_WRITTEN).format(rows=sql.SQL("\nunion all\n").join(rows))
 
 
 def names(alias: str = "") -> sql.Composed:

@@ -17,13 +17,14 @@ from dagster_backfills.engine.table.names import columns, ident
 
 _ENTRIES = """
 select j.* from backfill.batches as b
-inner join backfill.journal as j on b.journal_id = j.journal_id
+inner join backfill.journal_entries as j on b.journal_id = j.journal_id
 where b.run_id = %(undone)s and b.asset = %(asset)s and j.partition = any(%(partition_keys)s::text[])
 """
 _SLICE = """
-select j.* from backfill.journal as j
+select j.* from backfill.journal_entries as j
 inner join backfill.batches as b on j.journal_id = b.journal_id
-where j.id = any(%(entries)s::bigint[]) and b.run_id = %(undone)s and b.asset = %(asset)s
+where j.chunk = any(%(chunks)s::bigint[]) and j.id = any(%(entries)s::bigint[])
+    and b.run_id = %(undone)s and b.asset = %(asset)s
     and j.partition = any(%(partition_keys)s::text[])
 """
 # The parts of the statement, by name. `{t}`: the table; `{same}`: a row `t` is still the one that was looked at.

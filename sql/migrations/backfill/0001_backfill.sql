@@ -132,20 +132,35 @@ end
 $$;
 
 -- What stood before: for each row that a run changed its key, its content then, and what the run left of it. It is
--- written by the statement that changes the row, kept for a month, and what `backfills undo` goes by.
--- `before` is the row as text of its own type, null where there was none. `after` is a hash of what the run left, null
--- where it left none. `key` is the text of the columns that `batches.journal` names.
+-- written by the statement that changes the rows, kept for a month, and what `backfills undo` goes by.
+-- A row of this table has the entries of many rows side by side, so that an inserted row costs some fifteen bytes.
 create table backfill.journal (
     id bigint generated always as identity primary key,
     journal_id bigint not null,
     partition text not null,
-    key text[] not null,
-    before text,
-    after bigint
+    keys text[] not null,
+    befores text[] not null,
+    afters bigint[] not null
 );
 create index journal_journal_id_idx on backfill.journal (journal_id);
 comment on table backfill.journal is
-'What stood before: one row a row that a batch changed, with what the batch left of it as a hash.';
+'What stood before: the rows of a partition that a batch changed, up to four megabytes of them a row.';
+
+-- `before` is the row as text of its own type, null where there was none. `after` is a hash of what the run left, null
+-- where it left none. `key` is the text of the columns that `batches.journal` names.
+create view backfill.journal_entries as
+select
+    (j.id << 20) + e.n as id,
+    j.id as chunk,
+    j.journal_id,
+    j.partition,
+    e.key::text[] as key,
+    e.before,
+    e.after
+from backfill.journal as j
+cross join lateral unnest(j.keys, j.befores, j.afters) with ordinality as e (key, before, after, n);
+comment on view backfill.journal_entries is
+'The journal, one row a row that a batch changed, in the order in which they were changed.';
 
 -- Partitions that were undone: automation leaves them alone until their source changes, or somebody asks for them.
 create table backfill.undone (
