@@ -147,7 +147,8 @@ comment on table backfill.journal is
 'What stood before: the rows of a partition that a batch changed, up to four megabytes of them a row.';
 
 -- `before` is the row as text of its own type, null where there was none. `after` is a hash of what the run left, null
--- where it left none. `key` is the text of the columns that `batches.journal` names.
+-- where it left none. `key` is the text of the columns that `batches.journal` names. The planner takes an array that is
+-- unnested for ten rows, and joins by loops; subscripts it takes for a thousand.
 create view backfill.journal_entries as
 select
     (j.id << 20) + e.n as id,
@@ -158,7 +159,13 @@ select
     e.before,
     e.after
 from backfill.journal as j
-cross join lateral unnest(j.keys, j.befores, j.afters) with ordinality as e (key, before, after, n);
+cross join lateral (
+    select
+        unnest(j.keys) as key,
+        unnest(j.befores) as before,
+        unnest(j.afters) as after,
+        generate_subscripts(j.keys, 1) as n
+) as e;
 comment on view backfill.journal_entries is
 'The journal, one row a row that a batch changed, in the order in which they were changed.';
 
