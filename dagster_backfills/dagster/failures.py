@@ -6,12 +6,13 @@ from contextlib import contextmanager
 import dagster as dg
 
 from dagster_backfills.errors import UserError
+from dagster_backfills.redact import redact
 
 
 @contextmanager
-def without_retry() -> Iterator[None]:
-    """A UserError within is a failure with the same words, and no retry follows it."""
+def without_retry(*also: type[Exception]) -> Iterator[None]:
+    """A UserError within is a failure with the same words, and no retry follows it. So is one of `also`."""
     try:
         yield
-    except UserError as error:
-        raise dg.Failure(str(error), allow_retries=False) from error
+    except (UserError, *also) as error:
+        raise dg.Failure(redact(str(error)), allow_retries=False) from error
