@@ -27,17 +27,10 @@ failed as (
     select
         f.partition,
         count(*) as members_failed,
-        string_agg(f.unit, ', ' order by f.unit) filter (where f.position <= 10) as first_members,
+        array_to_string((array_agg(f.unit order by f.unit))[:10], ', ') as first_members,
         min(f.message) as message
-    from (
-        select
-            ff.partition,
-            ff.unit,
-            ff.message,
-            row_number() over (partition by ff.partition order by ff.unit) as position
-        from backfill.failures as ff
-        where ff.asset = 'training/employee_training_video_completions' and ff.unit is not null and ff.resolved_at is null
-    ) as f
+    from backfill.failures as f
+    where f.asset = 'training/employee_training_video_completions' and f.unit is not null and f.resolved_at is null
     group by f.partition
 )
 
@@ -66,35 +59,19 @@ order by f.partition is null, o.created_at, o.id;
 -- name: wrong_progress
 -- Organizations whose progress row is missing or not what their records say. A stale one is due, and left out.
 select
-    o.id as organization_id,
+    s.organization_id,
     p.members,
     p.records,
     p.completed,
     p.percent,
-    c.members as members_counted,
-    c.records as records_counted,
-    c.completed as completed_counted
-from training.organizations as o
-cross join
-    lateral (
-        select
-            count(distinct m.id) as members,
-            count(r.id) as records,
-            count(r.completed_at) as completed
-        from training.members as m
-        left join training.employee_training_video_completions as r on m.id = r.member_id
-        where m.organization_id = o.id and not m.deactivated
-    ) as c
-left join training.organization_training_progress as p on o.id = p.organization_id
+    s.members as members_counted,
+    s.records as records_counted,
+    s.completed as completed_counted
+from training.organization_status as s
+left join training.organization_training_progress as p on s.organization_id = p.organization_id
 where
-    (p.members, p.records, p.completed, p.percent) is distinct from (
-        c.members::integer,
-        c.records::integer,
-        c.completed::integer,
-        coalesce(floor(100.0 * c.completed / nullif(c.records, 0) + 0.5), 0)::integer
+    s.stale_since is null
+    and (p.members, p.records, p.completed, p.percent) is distinct from (
+        s.members, s.records, s.completed, coalesce(floor(100.0 * s.completed / nullif(s.records, 0) + 0.5), 0)
     )
-    and not exists (
-        select 1 from backfill.stale_marks as m
-        where m.asset = any(:assets::text[]) and m.partition = o.id
-    )
-order by o.created_at, o.id;
+order by s.created_at, s.organization_id;
