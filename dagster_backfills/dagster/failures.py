@@ -12,7 +12,8 @@ from dagster_backfills.redact import redact
 @contextmanager
 def without_retry(*also: type[Exception]) -> Iterator[None]:
     """A UserError within is a failure with the same words, and no retry follows it. So is one of `also`."""
+    mended: tuple[type[Exception], ...] = (UserError, *also)
     try:
         yield
-    except (UserError, *also) as error:
+    except mended as error:
         raise dg.Failure(redact(str(error)), allow_retries=False) from error

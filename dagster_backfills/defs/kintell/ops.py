@@ -83,17 +83,16 @@ class Import:
 
     def job(self, conn: psycopg.Connection) -> ImportJob | None:
         """The job to work on; None for content that was imported before."""
+        job = load_job(conn, self.config.job) if self.config.job else self.registered_job(conn)
+        if job is None:
+            return None
         if self.config.job:
-            job = load_job(conn, self.config.job)
             job.check_claimable("import")
-        else:
-            job = self.registered_job(conn)
-        if job is not None:
-            self.context.log.info(
-                f"Job {job.id}: {job.file_name} ({job.recognized}), {job.total_rows:,} rows, "
-                f"{job.processed_rows:,} processed."
-            )
-            self.context.instance.add_run_tags(self.context.run_id, {"kintell/job": str(job.id)})
+        self.context.log.info(
+            f"Job {job.id}: {job.file_name} ({job.recognized}), {job.total_rows:,} rows, "
+            f"{job.processed_rows:,} processed."
+        )
+        self.context.instance.add_run_tags(self.context.run_id, {"kintell/job": str(job.id)})
         return job
 
     def registered_job(self, conn: psycopg.Connection) -> ImportJob | None:
