@@ -79,7 +79,7 @@ def _asset_out(backfill: Backfill, table: TableDeclaration) -> dg.AssetOut:
         description=table.description or catalog.description(table.qualified),
         metadata={
             **table.target(partitioned=backfill.partitions_def is not None).metadata(),
-            **catalog.metadata(table.qualified),
+            **catalog.metadata(table.qualified, database=declared.database),
             **code_references([(*statement.source, statement.name)]),
         },
         group_name=backfill.group,
@@ -97,7 +97,10 @@ def build_views(backfill: Backfill) -> Sequence[dg.AssetSpec]:
     """The views that are read of the tables: computed whenever they are asked."""
     catalog, declared = catalog_of(backfill.folder), backfill.declared
     names = [".".join(split_table(view)) for view in declared.views]
-    return [catalog.spec(name, owners=declared.owners, tags=declared.tags) for name in names]
+    return [
+        catalog.spec(name, database=declared.database, owners=declared.owners, tags=declared.tags)
+        for name in names
+    ]
 
 
 def _text(backfill: Backfill, table: TableDeclaration) -> str:

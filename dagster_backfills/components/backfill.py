@@ -222,7 +222,7 @@ class Backfill:
         return CheckRules(
             f"{self.group}_checks",
             common | declared,
-            lambda: statements,
+            statements,
             self._binds,
             names=self.names,
             database=self.database,

@@ -64,12 +64,11 @@ def build_sensors(backfill: Backfill, job: dg.JobDefinition, asset_job: Any) -> 
     sensors = []
     if isinstance(partitions, dg.DynamicPartitionsDefinition):
         assert declared.partitions is not None and declared.partitions.keys is not None
-        keys = backfill.statements[declared.partitions.keys].sql
         sensors.append(
             partition_sync_sensor(
                 f"{partitions.name}_sync",
                 partitions,
-                lambda: keys,
+                backfill.statements[declared.partitions.keys].sql,
                 # Keys that are seen for the first time are due, where no statement says which are.
                 on_new=None if declared.due else lambda conn, new: backfill.mark(conn, backfill.assets, new),
                 resource=backfill.database,

@@ -1,7 +1,6 @@
-"""What keeps partitions and their contents up to date without anyone asking: sensors, as pure diffs in thin shells."""
+"""What keeps partitions and their contents up to date without anyone asking: sensors."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any
@@ -23,31 +22,16 @@ UNFINISHED = [
 ]
 
 
-@dataclass(frozen=True)
-class PartitionDiff:
-    """Keys that the source has and Dagster has not, in the source's order; and the other way round."""
-
-    missing: list[str]
-    gone: list[str]
-
-
-def diff_partitions(source: Sequence[str], known: Iterable[str]) -> PartitionDiff:
-    """What must be added and removed so that the partitions are the source's rows."""
-    have, want = set(known), set(source)
-    return PartitionDiff([key for key in source if key not in have], sorted(have - want))
-
-
 def partition_sync_sensor(
     name: str,
     partitions_def: dg.DynamicPartitionsDefinition,
-    statement: Callable[[], str],
+    statement: str,
     *,
     on_new: Callable[[psycopg.Connection[Any], Sequence[str]], None] | None = None,
     resource: str = "postgres",
-    interval_seconds: int = 30,
     assets: Sequence[str] | None = None,
 ) -> dg.SensorDefinition:
-    """A sensor that keeps `partitions_def` the same as the rows of `statement()`, one key a row, oldest first.
+    """A sensor that keeps `partitions_def` the same as the rows of `statement`, one key a row, oldest first.
 
     on_new: is told of keys, in a transaction, before they become partitions. assets: whose partitions they are, for
     the catalog.
@@ -55,27 +39,27 @@ def partition_sync_sensor(
 
     @dg.sensor(
         name=name,
-        minimum_interval_seconds=interval_seconds,
+        minimum_interval_seconds=30,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=f"Keeps the partitions {partitions_def.name!r} the same as their rows in Postgres.",
         required_resource_keys={resource},
         asset_selection=assets,
     )
     def sync(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        known = context.instance.get_dynamic_partitions(str(partitions_def.name))
+        known = set(context.instance.get_dynamic_partitions(str(partitions_def.name)))
         with getattr(context.resources, resource).connect() as conn:
-            source = [str(row[0]) for row in conn.execute(statement(), {})]
-            diff = diff_partitions(source, known)
-            if diff.missing and on_new is not None:
-                on_new(conn, diff.missing)
+            source = [str(row[0]) for row in conn.execute(statement, {})]
+            missing, gone = [key for key in source if key not in known], sorted(known.difference(source))
+            if missing and on_new is not None:
+                on_new(conn, missing)
                 conn.commit()
-        if not diff.missing and not diff.gone:
-            return dg.SkipReason(f"All {len(source):,} partitions are there.")
         requests: list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest] = []
-        if diff.missing:
-            requests.append(partitions_def.build_add_request(diff.missing))
-        if diff.gone:
-            requests.append(partitions_def.build_delete_request(diff.gone))
+        if missing:
+            requests.append(partitions_def.build_add_request(missing))
+        if gone:
+            requests.append(partitions_def.build_delete_request(gone))
+        if not requests:
+            return dg.SkipReason(f"All {len(source):,} partitions are there.")
         return dg.SensorResult(dynamic_partitions_requests=requests)
 
     return sync
@@ -92,9 +76,7 @@ def refresh_sensor(
     due: Callable[[psycopg.Connection[Any]], int],
     *,
     what: str,
-    run_config: dict[str, object] | None = None,
     resource: str = "postgres",
-    interval_seconds: int = 30,
     asset_job: "UnresolvedAssetJobDefinition | None" = None,
 ) -> dg.SensorDefinition:
     """A sensor that runs `job` while `due` counts work: one run at a time, and bounded when runs fail.
@@ -106,7 +88,7 @@ def refresh_sensor(
     @dg.sensor(
         name=name,
         jobs=[job, *([asset_job] if asset_job else [])],
-        minimum_interval_seconds=interval_seconds,
+        minimum_interval_seconds=30,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=f"Runs {job.name} while there are {what}.",
         required_resource_keys={resource},
@@ -120,16 +102,14 @@ def refresh_sensor(
         active = instance.get_run_records(dg.RunsFilter(job_name=job.name, statuses=UNFINISHED), limit=1)
         if active:
             return dg.SkipReason(
-                f"{count:,} {what}; run {active[0].dagster_run.run_id} of {job.name} is at it."
+                f"{count:,} {what}; run {active[0].dagster_run.run_id} of {job.name} is working on them."
             )
         failed = failed_in_a_row(instance.get_run_records(dg.RunsFilter(job_name=job.name), limit=12))
         if failed and is_resting(len(failed), failed[0].create_timestamp, datetime.now(UTC)):
             return dg.SkipReason(
-                f"{count:,} {what}, but the last {len(failed)} runs of {job.name} failed: the next try is "
+                f"{count:,} {what}, but the last {len(failed)} runs of {job.name} failed: the next try comes "
                 f"{back_off(len(failed))} after the last."
             )
-        return dg.RunRequest(
-            job_name=job.name, run_config=run_config or {}, tags={"backfills/reason": f"{count} {what}"}
-        )
+        return dg.RunRequest(job_name=job.name, tags={"backfills/reason": f"{count} {what}"})
 
     return refresh

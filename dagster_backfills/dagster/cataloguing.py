@@ -13,9 +13,9 @@ from typing import Any
 import dagster as dg
 import psycopg
 
-from dagster_backfills.dagster.catalog import FROM
+from dagster_backfills.dagster.catalog import FROM, columns_of, without_nothing
 from dagster_backfills.dagster.sources import specs_of
-from dagster_backfills.engine.table.catalog import Table, read_table
+from dagster_backfills.engine.table.catalog import read_table
 from dagster_backfills.postgres.statements import load_statements
 
 try:
@@ -50,8 +50,8 @@ def describe(conn: psycopg.Connection[Any], defs: dg.Definitions, queries: Mappi
             kind, description, definition, reads = row
             if definition is not None:
                 texts[name] = definition
-            columns = _columns(read_table(conn, schema, table))
-            found[name] = _without_nothing(
+            columns = columns_of(read_table(conn, schema, table))
+            found[name] = without_nothing(
                 {"kind": kind, "description": description, "reads": reads, "columns": columns}
             )
             wanted.update(reads)
@@ -79,24 +79,6 @@ def _named(defs: dg.Definitions) -> Iterator[str]:
     for spec in specs_of(defs):
         yield str(spec.metadata.get("dagster/table_name", ".".join(spec.key.path)))
         yield from (".".join(dep.asset_key.path) for dep in spec.deps)
-
-
-def _columns(table: Table) -> dict[str, dict[str, Any]]:
-    return {
-        column.name: _without_nothing(
-            {
-                "type": column.type,
-                "not_null": column.not_null,
-                "unique": (column.name,) in table.keys,
-                "description": column.description,
-            }
-        )
-        for column in table.columns
-    }
-
-
-def _without_nothing(said: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in said.items() if value}
 
 
 def _add_lineage(found: Described, queries: Mapping[str, str]) -> None:

@@ -13,8 +13,10 @@ import dagster as dg
 import psycopg
 from psycopg.rows import dict_row
 
+from dagster_backfills.dagster.tables import table
 from dagster_backfills.engine.selection import GENERIC
 from dagster_backfills.names import labelled
+from dagster_backfills.postgres.statements import Statements
 
 _SHOWN = 20
 
@@ -39,7 +41,7 @@ class CheckRules:
 
     name: str
     rules: Mapping[str, CheckRule]
-    statements: Callable[[], Mapping[str, str]]
+    statements: Mapping[str, str] | Statements
     binds: Mapping[str, Any]
     every_minutes: int = 10
     needs: frozenset[str] = field(default_factory=frozenset)
@@ -71,59 +73,47 @@ class CheckRules:
 
     def after(self) -> set[dg.HookDefinition]:
         """Hooks for the step of a job that writes: judged at its end, whether it succeeded or failed."""
-        judge, needed = self._judge_in_hook, {self.database, *self.needs}
-        return {
-            dg.success_hook(name=f"{self.name}_after", required_resource_keys=needed)(judge),
-            *self.after_failure(),
-        }
+        return {self._hook(dg.success_hook, "after"), *self.after_failure()}
 
     def after_failure(self) -> set[dg.HookDefinition]:
         """A hook for assets: where they could not all be written, the checks' own step is left out."""
-        needed = {self.database, *self.needs}
-        return {
-            dg.failure_hook(name=f"{self.name}_after_failure", required_resource_keys=needed)(
-                self._judge_in_hook
-            )
-        }
+        return {self._hook(dg.failure_hook, "after_failure")}
+
+    def _hook(self, kind: Any, when: str) -> dg.HookDefinition:
+        made: dg.HookDefinition = kind(
+            name=f"{self.name}_{when}", required_resource_keys={self.database, *self.needs}
+        )(self._judge_in_hook)
+        return made
 
     def judge(self, resources: Any, chosen: set[str] | None = None) -> Iterator[dg.AssetCheckResult]:
         """The results of all rules, or of those chosen."""
-        statements = self.statements()
         with getattr(resources, self.database).connect() as conn:
             for name, rule in self.rules.items():
-                if chosen is not None and name not in chosen:
-                    continue
-                needless = rule.needless(resources)
-                if needless is None:
-                    yield self._check(conn, statements[rule.statement], name, rule)
-                else:
-                    yield dg.AssetCheckResult(
-                        asset_key=rule.asset.split("/"),
-                        check_name=name,
-                        passed=True,
-                        description=needless,
-                    )
+                if chosen is None or name in chosen:
+                    yield self._check(conn, name, rule, rule.needless(resources))
 
     def _check(
-        self, conn: psycopg.Connection[Any], statement: str, name: str, rule: CheckRule
+        self, conn: psycopg.Connection[Any], name: str, rule: CheckRule, needless: str | None
     ) -> dg.AssetCheckResult:
         """Run the statement and pass if it gives no row; else fail, with the count and the first rows as a table."""
-        with conn.cursor(row_factory=dict_row) as cursor:
-            rows = cursor.execute(statement, self.binds).fetchall()
+        rows: list[dict[str, Any]] = []
+        if not needless:
+            cursor = conn.cursor(row_factory=dict_row)
+            rows = cursor.execute(self.statements[rule.statement], self.binds).fetchall()
         if rows and (names := self.names(conn)):
             rows = [_with_name(row, names) for row in rows]
         conn.commit()
         metadata: dict[str, Any] = {"breaches": len(rows)}
         if rows:
-            metadata["first_breaches"] = dg.MetadataValue.table(
-                [dg.TableRecord({key: _cell(value) for key, value in row.items()}) for row in rows[:_SHOWN]]
-            )
+            metadata["first_breaches"] = table(rows[:_SHOWN])
         return dg.AssetCheckResult(
             asset_key=rule.asset.split("/"),
             check_name=name,
             passed=not rows,
             severity=dg.AssetCheckSeverity.WARN if rule.warns else dg.AssetCheckSeverity.ERROR,
-            description=rule.says if not rows else f"{len(rows):,} break it: {rule.says} {named(rows)}",
+            description=f"Broken by {len(rows):,}: {rule.says} {named(rows)}"
+            if rows
+            else needless or rule.says,
             metadata={**metadata, **linked(rows)},
         )
 
@@ -177,10 +167,6 @@ def linked(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     runs = list(dict.fromkeys(row["run_id"] for row in rows if row.get("run_id")))[:3]
     names = ["failed_in_run", *(f"failed_in_run_{number}" for number in range(2, len(runs) + 1))]
     return {name: dg.MetadataValue.dagster_run(run) for name, run in zip(names, runs, strict=False)}
-
-
-def _cell(value: Any) -> str | int | float | bool | None:
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
 def engine_rules(first: str, last: str, seconds: int) -> tuple[dict[str, CheckRule], dict[str, str]]:

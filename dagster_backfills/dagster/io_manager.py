@@ -8,6 +8,7 @@ import dagster as dg
 import psycopg
 from pydantic import Field
 
+from dagster_backfills.dagster.catalog import table_metadata
 from dagster_backfills.dagster.cause import started_by
 from dagster_backfills.dagster.failures import without_retry
 from dagster_backfills.dagster.layout import address_of, refuse_twins
@@ -22,7 +23,6 @@ from dagster_backfills.dagster.report import (
     failure_of,
     partition_metadata,
     run_metadata,
-    table_metadata,
 )
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.engine.failures import describe, is_lost
@@ -88,9 +88,8 @@ class PostgresIOManager(EngineSettings, dg.ConfigurableIOManager):
                 narrow_to_unreported(context)  # written, and reported, with another output's
             return
         try:
-            yield from _Storing(self, context, _write_set(context, obj)).events()
-        except UserError as error:
-            raise dg.Failure(description=str(error), allow_retries=False) from error
+            with without_retry():
+                yield from _Storing(self, context, _write_set(context, obj)).events()
         except Exception as error:
             if is_lost(error):
                 # The engine has waited for the server already; a later try goes on where this one stopped.
@@ -115,7 +114,7 @@ def _write_set(context: dg.OutputContext, obj: Any) -> WriteSet:
         return obj
     if not context.has_asset_key:
         raise UserError(
-            f"Output {context.name!r} of {context.op_def.name} is no asset, so that no table is named for it.",
+            f"Output {context.name!r} of {context.op_def.name} is not an asset, so it names no table.",
             hint="Return a WriteSet whose targets name their tables, or give the op another I/O manager.",
         )
     target = Target.from_metadata("/".join(context.asset_key.path), context.definition_metadata or {})
@@ -156,6 +155,7 @@ class _Storing:
         )
         with self.manager.postgres.connect() as conn:
             self.names = self.write_set.names(conn)
+            # The others are read at the end: if one is missing, `around` is to see and record it.
             self._read_tables(conn, [w for w in self.write_set.writes if w.address is None])
             addresses = {
                 w.target.asset: w.address or self._address(conn, w.target) for w in self.write_set.writes

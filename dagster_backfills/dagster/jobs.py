@@ -1,6 +1,11 @@
-"""A backfill's two jobs, with one question: which partitions. One writes them, one plans. Not here: how they do it."""
+"""Jobs as every domain has them: in one process, and with a flat launchpad. Not here: what they do.
 
-from collections.abc import Callable, Sequence
+A backfill has two of them, with one question: which partitions. One writes them, one plans.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any
 
 import dagster as dg
 from pydantic import Field, model_validator
@@ -17,7 +22,7 @@ class Refresh(dg.Config):
 
     which: Which = Field(
         default=Which.due,
-        description="due: stale, missing or failed, but for those that failed a moment ago; needed: stale, missing or "
+        description="due: stale, missing or failed, except those that failed a moment ago; needed: stale, missing or "
         "failed; stale; missing; failed; all; named: those in `partitions`.",
     )
     partitions: list[str] = Field(default=[], description="Partition keys, with `which: named`.")
@@ -39,27 +44,69 @@ class Plan(Refresh):
     )
 
 
+def one_step_job(
+    domain: str,
+    description: str,
+    *,
+    step: str,
+    out: dg.Out | None = None,
+    hooks: AbstractSet[dg.HookDefinition] = frozenset(),
+    tags: Mapping[str, str] | None = None,
+) -> Callable[[Callable[..., Any]], dg.JobDefinition]:
+    """Make a function a job of its name, whose one step, `step`, is described by the function's docstring.
+
+    The launchpad asks for the fields of the function's `config`, if it takes one.
+    """
+
+    def make(function: Callable[..., Any]) -> dg.JobDefinition:
+        asks = function.__annotations__.get("config")
+        op = dg.op(name=step, out=out or dg.Out(dg.Nothing))(function)
+        return _job(function.__name__, domain, description, [op], asks, hooks, tags)
+
+    return make
+
+
+def _job(
+    name: str,
+    domain: str,
+    description: str,
+    ops: Sequence[dg.OpDefinition],
+    asks: type[dg.Config] | None = None,
+    hooks: AbstractSet[dg.HookDefinition] = frozenset(),
+    tags: Mapping[str, str] | None = None,
+) -> dg.JobDefinition:
+    """Steps that do not wait for each other, each with the configuration that `asks` describes."""
+    return dg.GraphDefinition(name, node_defs=ops).to_job(
+        description=description,
+        config=flat(asks, *(op.name for op in ops)) if asks else None,
+        executor_def=dg.in_process_executor,
+        tags={"backfills/domain": domain, **(tags or {})},
+        hooks=hooks,
+    )
+
+
+def daily(at: str, name: str, job: Any, description: str) -> dg.ScheduleDefinition:
+    """A schedule for every day at this time (UTC), switched on from the start."""
+    hour, minute = map(int, at.split(":"))
+    return dg.ScheduleDefinition(
+        name=name,
+        job=job,
+        cron_schedule=f"{minute} {hour} * * *",
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description=f"{at} UTC: {description}",
+    )
+
+
 def refresh_job(
-    job: str, name: str, group: str, ops: Sequence[dg.OpDefinition], hooks: set[dg.HookDefinition]
+    job: str, name: str, group: str, ops: Sequence[dg.OpDefinition], hooks: AbstractSet[dg.HookDefinition]
 ) -> dg.JobDefinition:
     """The job that writes whatever needs it: steps that take a Refresh, and do not wait for each other.
 
     A partition that can't be filled holds up nobody's counts.
     """
-
-    @dg.job(
-        name=job,
-        description=f"Write the partitions of {name} that need it, however scattered, in one run.",
-        config=flat(Refresh, *(op.name for op in ops)),
-        executor_def=dg.in_process_executor,
-        tags={"backfills/domain": group},
-        hooks=hooks,
-    )
-    def refresh() -> None:
-        for op in ops:
-            op()
-
-    return refresh
+    description = f"Write the partitions of {name} that need it, however scattered, in one run."
+    return _job(job, group, description, ops, Refresh, hooks)
 
 
 def plan_job(
@@ -79,14 +126,5 @@ def plan_job(
         with without_retry():
             return dg.Output(None, metadata=report_metadata(plan(context, config)))
 
-    @dg.job(
-        name=f"plan_{name}",
-        description=f"What a run of {name} would change, row by row counted. Nothing is written.",
-        config=flat(Plan, rehearse.name),
-        executor_def=dg.in_process_executor,
-        tags={"backfills/domain": group},
-    )
-    def planned() -> None:
-        rehearse()
-
-    return planned
+    description = f"What a run of {name} would change, counted row by row. Nothing is written."
+    return _job(f"plan_{name}", group, description, [rehearse], Plan)

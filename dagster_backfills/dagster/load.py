@@ -1,39 +1,25 @@
 """Loading an upstream table: the partitions and columns asked for, as a frame or as a Select still to be run."""
 
+import re
 from collections.abc import Sequence
-from datetime import date
 from typing import Any
 
 import dagster as dg
 import pandas as pd
 import pyarrow as pa
-from sqlalchemy import (
-    Boolean,
-    ColumnElement,
-    Integer,
-    MetaData,
-    Select,
-    Text,
-    and_,
-    any_,
-    bindparam,
-    cast,
-    false,
-    func,
-    or_,
-    select,
-    tuple_,
-)
+from sqlalchemy import Boolean, Integer, MetaData, Select, TextClause, bindparam, select, text
 from sqlalchemy import Table as SQLTable
-from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.types import UserDefinedType
+from sqlalchemy.types import NullType
 
 from dagster_backfills.dagster.layout import address_of
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.engine.model import Target
-from dagster_backfills.engine.table.address import Address, ByDimensions, ByValue, ByWindow
+from dagster_backfills.engine.table.address import Address
 from dagster_backfills.engine.table.catalog import read_table
 from dagster_backfills.errors import UserError
+
+_ALIAS = "loaded"
+_BIND = re.compile(r"(?<!%)%\(([^)]*)\)s")
 
 
 def load_rows(context: dg.InputContext, postgres: PostgresResource) -> Any:
@@ -70,7 +56,9 @@ def _select(context: dg.InputContext, postgres: PostgresResource) -> Select[Any]
     target = Target.from_metadata("/".join(context.asset_key.path), metadata)
     with postgres.connect() as conn:
         table = read_table(conn, *target.schema_and_table)
-    relation = SQLTable(table.name, MetaData(), schema=table.schema, autoload_with=postgres.engine)
+    relation = SQLTable(table.name, MetaData(), schema=table.schema, autoload_with=postgres.engine).alias(
+        _ALIAS
+    )
     columns = (context.definition_metadata or {}).get("columns")
     for name in columns or ():
         table.column(name)
@@ -78,44 +66,23 @@ def _select(context: dg.InputContext, postgres: PostgresResource) -> Select[Any]
     if context.has_asset_partitions:
         keys = context.asset_partition_keys
         address = address_of(target, table, context.asset_partitions_def, keys)
-        selected = selected.where(_slice(address, keys, relation.c))
+        if not address.stored:
+            raise UserError(
+                f"Input {context.name!r}: {table.qualified} does not hold the partition of a row.",
+                hint="Load it in an asset without partitions, as a whole.",
+            )
+        selected = selected.where(_within(address, keys))
     return selected
 
 
-def _slice(address: Address, keys: Sequence[str], columns: Any) -> ColumnElement[bool]:
-    """The rows of these partitions, where their writer puts them; of no partition, no row."""
-    if isinstance(address, ByWindow):
-        column = columns[address.column]
-        windows = _merged([address.bounds(key) for key in keys])
-        return or_(false(), *(and_(column >= start, column < end) for start, end in windows))
-    if isinstance(address, ByDimensions):
-        held = [columns[column] for column in address.columns.values()]
-        values = [
-            _literals(address.types[d], [address.parts[key][d] for key in keys]) for d in address.columns
-        ]
-        return tuple_(*held).in_(select(*(func.unnest(array) for array in values)))
-    assert isinstance(address, ByValue)
-    return columns[address.column] == any_(_literals(address.type, keys))
+def _within(address: Address, keys: Sequence[str]) -> TextClause:
+    """The rows of these partitions, by their writer's own predicate, with binds as SQLAlchemy spells them."""
+    binds, names = address.binds(keys), dict[str, str]()
 
+    def named(bind: re.Match[str]) -> str:
+        return ":" + names.setdefault(bind[1], f"bind_{len(names)}")
 
-def _literals(type_: str, keys: Sequence[str]) -> Any:
-    """Partition keys as one array of a type that the catalog spells so, however many they are."""
-
-    class Named(UserDefinedType[Any]):
-        cache_ok = False
-
-        def get_col_spec(self, **_: Any) -> str:
-            return type_.replace("%", "%%")
-
-    return cast(bindparam(None, [str(key) for key in keys], ARRAY(Text())), ARRAY(Named()))
-
-
-def _merged(windows: Sequence[tuple[date, date]]) -> list[tuple[date, date]]:
-    """Windows that touch, as one: a year of days is a single range."""
-    merged: list[tuple[date, date]] = []
-    for start, end in sorted(windows):
-        if merged and start <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(merged[-1][1], end))
-        else:
-            merged.append((start, end))
-    return merged
+    predicate = address.predicate(_ALIAS).as_string().replace(":", "\\:")
+    clause = text(_BIND.sub(named, predicate).replace("%%", "%"))
+    # Without a type: SQLAlchemy would cast a point in time to one without its zone.
+    return clause.bindparams(*(bindparam(name, binds[bind], NullType()) for bind, name in names.items()))

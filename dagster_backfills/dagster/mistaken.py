@@ -6,7 +6,7 @@ Whoever checks (`dg check defs`, `dagster definitions validate`) is given the er
 import logging
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ def in_place_of(place: Path, error: UserError) -> dg.Definitions:
     @dg.asset(
         name=f"{name}_declaration",
         group_name="mistaken_backfills",
-        description=f"`{name}` is left out, for its declaration has a mistake: {error}",
+        description=f"`{name}` is left out because its declaration has a mistake: {error}",
         metadata={"mistake": str(error)},
         kinds={"postgres"},
     )
@@ -50,7 +50,7 @@ def in_place_of(place: Path, error: UserError) -> dg.Definitions:
     return dg.Definitions(assets=[declaration])
 
 
-def take(tree: Any, owner: str, things: Iterable[str] | Mapping[str, Any]) -> None:
+def take(tree: Any, owner: str, things: Sequence[str]) -> None:
     """Take these for one declaration of a project. Raises UserError for the first that another has."""
     global _taken
     if _taken[0] is not tree:
@@ -61,6 +61,7 @@ def take(tree: Any, owner: str, things: Iterable[str] | Mapping[str, Any]) -> No
         if other != owner:
             raise UserError(
                 f"{owner}: {thing} is another declaration's already: {other}.",
-                hint="Two backfills that write the same would undo each other's work; of a name, choose another.",
+                hint="Two backfills that write the same table would undo each other's work. Where a name is taken, "
+                "choose another.",
             )
     taken.update(dict.fromkeys(things, owner))

@@ -1,13 +1,13 @@
 """Reporting many materialized partitions as one batch, from inside an I/O manager or an op.
 
-Not here: deciding which partitions are good, and what leans on names that Dagster does not publish (`dagster_private`).
+Not here: deciding which partitions are good, and what leans on names that Dagster does not publish (`private`).
 Where one of those is missing, partitions are reported one by one through `context.log_event`.
 """
 
 import logging
 import sys
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -23,19 +23,11 @@ _ANNOUNCED_IN = 0.02  # seconds a partition, as measured with the stock storage 
 _LEFT: WeakKeyDictionary[Any, dict[dg.AssetKey, set[str]]] = WeakKeyDictionary()
 
 
-def materialization_events(
-    context: Context, materializations: Sequence[dg.AssetMaterialization]
-) -> Iterator[dg.DagsterEvent]:
-    """Report `materializations` now, and yield their events for Dagster.
-
-    Call it once for each batch that is done, as `yield from materialization_events(context, …)`, in a
-    generator `handle_output` or in the body of a generator op. What a `Reporter` says of its batches holds here.
-    """
-    yield from Reporter(context).report(materializations)
-
-
 class Reporter:
     """Reports batches of materializations, each in one write for each asset.
+
+    Call `report` once for each batch that is done, as `yield from reporter.report(…)`, in a generator `handle_output`
+    or in the body of a generator op.
 
     Every partition is reported exactly once: when `handle_output` returns, Dagster reports those partitions of
     the output that were not reported here; when it raises, none. Should nothing be left for it, the last

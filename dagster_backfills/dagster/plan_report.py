@@ -5,6 +5,7 @@ from typing import Any
 
 import dagster as dg
 
+from dagster_backfills.dagster.tables import markdown
 from dagster_backfills.engine.plan import Report
 from dagster_backfills.names import labelled
 
@@ -82,10 +83,4 @@ def _short(value: Any) -> str:
 
 
 def _table(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> dg.MetadataValue:
-    lines = [list(headers), ["---"] * len(headers), *([_cell(v) for v in row] for row in rows)]
-    return dg.MetadataValue.md("\n".join(f"| {' | '.join(line)} |" for line in lines))
-
-
-def _cell(value: Any) -> str:
-    text = f"{value:,}" if isinstance(value, int) else f"{value}"
-    return " ".join(text.split()).replace("|", "\\|")
+    return dg.MetadataValue.md(markdown(headers, rows))

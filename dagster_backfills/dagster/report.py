@@ -7,10 +7,10 @@ from typing import Any
 
 import dagster as dg
 
+from dagster_backfills.dagster.tables import table
 from dagster_backfills.engine.model import Mode
 from dagster_backfills.engine.outcome import Counts, Outcome
 from dagster_backfills.engine.runner import Runner
-from dagster_backfills.engine.table.catalog import Table
 from dagster_backfills.names import labelled
 
 _LOG_EVERY_SECONDS = 5.0
@@ -27,12 +27,7 @@ def partition_metadata(counts: Counts | None, mode: Mode, *, partitioned: bool) 
     entries: dict[str, Any] = {}
     if mode != "insert_missing":
         entries["dagster/partition_row_count" if partitioned else "dagster/row_count"] = counts.rows
-    entries |= {
-        "rows_inserted": counts.inserted,
-        "rows_updated": counts.updated,
-        "rows_unchanged": counts.unchanged,
-        "rows_deleted": counts.deleted,
-    }
+    entries |= _rows(counts, "rows")
     if counts.failed_units:
         entries["failed_units"] = counts.failed_units
     return entries
@@ -40,34 +35,17 @@ def partition_metadata(counts: Counts | None, mode: Mode, *, partitioned: bool) 
 
 def run_metadata(outcome: Outcome, asset: str) -> dict[str, Any]:
     """Totals of one asset over the whole run."""
-    total = outcome.total(asset)
     return {
         "run_partitions": len(outcome.done) + len(outcome.resumed),
-        "run_rows_inserted": total.inserted,
-        "run_rows_updated": total.updated,
-        "run_rows_unchanged": total.unchanged,
-        "run_rows_deleted": total.deleted,
+        **_rows(outcome.total(asset), "run_rows"),
         "run_failed_units": sum(f.asset == asset for f in outcome.unit_failures),
         "run_seconds": round(outcome.seconds, 3),
     }
 
 
-def table_metadata(table: Table) -> dict[str, Any]:
-    """Dagster's own entries on a table: its full name and its columns."""
-    columns = [
-        dg.TableColumn(
-            column.name,
-            column.type,
-            description=column.description,
-            constraints=dg.TableColumnConstraints(
-                nullable=not column.not_null, unique=(column.name,) in table.keys
-            ),
-        )
-        for column in table.columns
-    ]
+def _rows(counts: Counts, prefix: str) -> dict[str, int]:
     return {
-        "dagster/table_name": table.qualified,
-        "dagster/column_schema": dg.MetadataValue.table_schema(dg.TableSchema(columns)),
+        f"{prefix}_{name}": getattr(counts, name) for name in ("inserted", "updated", "unchanged", "deleted")
     }
 
 
@@ -76,23 +54,18 @@ def failure_of(outcome: Outcome, total: int, names: Mapping[str, str | None]) ->
     failures = list(outcome.failed.items())
     shown = "; ".join(f"{labelled(repr(key), names.get(key))}: {f.message}" for key, f in failures[:5])
     more = f"; and {len(failures) - 5:,} more" if len(failures) > 5 else ""
-    records = [
-        dg.TableRecord(
-            {"partition": key}
-            | ({"name": names[key]} if names.get(key) else {})
-            | {"asset": f.asset, "error": f.error_class, "message": f.message}
-        )
+    listed = [
+        {"partition": key}
+        | ({"name": names[key]} if names.get(key) else {})
+        | {"asset": f.asset, "error": f.error_class, "message": f.message}
         for key, f in failures[:_LISTED]
     ]
     return dg.Failure(
         description=(
             f"{len(failures):,} of {total:,} partitions could not be written ({shown}{more}). The others are done. "
-            "Mend the cause, then relaunch the failed partitions; `backfills failures` has them all."
+            "Fix the cause, then relaunch the failed partitions; `backfills failures` lists them all."
         ),
-        metadata={
-            "failed_partitions": len(failures),
-            "failures": dg.MetadataValue.table(records) if records else dg.MetadataValue.text("none"),
-        },
+        metadata={"failed_partitions": len(failures), "failures": table(listed)},
         allow_retries=False,
     )
 

@@ -65,7 +65,7 @@ MISTAKES: dict[str, tuple[Change, str, str]] = {
     ),
     "a table twice": (
         (TABLE, TABLE + "      partition_column: gym_id\n" + TABLE),
-        "defs.yaml, line 9: table attendance.member_months stands twice.",
+        "defs.yaml, line 9: table attendance.member_months is listed twice.",
         "Keep one.",
     ),
     "no table name": (

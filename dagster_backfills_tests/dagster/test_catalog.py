@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 import dagster_backfills
+from dagster_backfills.components.assets import build_assets, build_views
 from dagster_backfills.components.loading import describe
 from dagster_backfills.components.postgres_backfill import PostgresBackfill, definitions_of
 from dagster_backfills.dagster.catalog import Catalog, catalog_of
@@ -96,3 +97,20 @@ def test_a_look_at_a_table_tells_rows_and_when_they_changed_and_reads_none_of_th
         assert look(conn, "public.looked_at", first) == first
         assert "dagster/last_updated_timestamp" in look(conn, "public.looked_at", {"rows_changed": 12})
         assert look(conn, "public.not_there", {}) == {}
+
+
+def test_the_address_of_a_table_is_in_the_database_that_its_declaration_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://me:secret@app.test/app")
+    monkeypatch.setenv("REPORTS_URL", "postgresql://reports.test:6543/reports")
+    (tmp_path / "queries.sql").write_text("-- name: totals\nselect 1 as id;\n")
+    said = {"tables": [{"table": "shop.totals"}], "views": ["shop.best"]}
+    for given, start in (
+        (said, "postgresql://app.test:5432/app"),
+        ({**said, "database": "REPORTS_URL"}, "postgresql://reports.test:6543/reports"),
+    ):
+        backfill = PostgresBackfill.model_validate(given).at(tmp_path)
+        (table,), (view,) = build_assets(backfill).specs, build_views(backfill)
+        assert table.metadata["dagster/uri"].value == f"{start}?table=shop.totals"
+        assert view.metadata["dagster/uri"].value == f"{start}?table=shop.best"

@@ -39,7 +39,7 @@ def _rules() -> CheckRules:
                 needless=lambda resources: "Nobody counts." if resources.switch.off else None,
             ),
         },
-        lambda: statements,
+        statements,
         {"most": 9},
         needs=frozenset({"switch"}),
     )
@@ -94,7 +94,7 @@ def test_each_run_is_judged_however_soon_it_follows_another(
     made = _evaluations(instance, SMALL)
     assert [each.passed for each in made] == [True, False, False]
     assert [each.metadata["run"].value for each in made] == runs
-    assert "1 break it: No number is large. First: 10." in (made[1].description or "")
+    assert "Broken by 1: No number is large. First: 10." in (made[1].description or "")
 
 
 def test_a_run_that_failed_is_judged_by_what_it_left(
@@ -116,12 +116,8 @@ def test_a_rule_that_need_not_be_asked_says_why(
 
 def test_a_range_of_partitions_is_judged_once(instance: dg.DagsterInstance, database_url: str) -> None:
     calls: list[int] = []
-    rules = CheckRules(
-        "one",
-        {SMALL: CheckRule("t/numbers", "x", "…")},
-        lambda: calls.append(1) or {"x": "select 1 where false"},
-        {},
-    )  # type: ignore[func-returns-value]
+    rule = CheckRule("t/numbers", "x", "…", needless=lambda resources: calls.append(1))  # type: ignore[func-returns-value]
+    rules = CheckRules("one", {SMALL: rule}, {"x": "select 1 where false"}, {})
 
     @dg.asset(
         key=KEY, partitions_def=dg.StaticPartitionsDefinition([str(n) for n in range(500)]),

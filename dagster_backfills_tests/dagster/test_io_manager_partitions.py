@@ -267,3 +267,17 @@ class TestColumnsThatTellKeysApart:
         result = materialize(database_url, kinds, partition_key=twins[0], expect=False)
         assert "are the same in column 'part'" in said(result) and repr(twins[1]) in said(result)
         assert rows(conn, "t.kinds") == []
+
+
+def test_partitions_are_not_loaded_of_a_table_that_does_not_hold_them(database_url, conn):
+    conn.execute("create schema t; create table t.items (id int primary key)")
+    upstream = dg.AssetSpec(
+        ["t", "items"], partitions_def=PLACES, metadata={"partition_in_query": True}
+    ).with_io_manager_key("io_manager")
+
+    @dg.asset(ins={"given": dg.AssetIn(key=upstream.key)}, partitions_def=PLACES)
+    def reader(given: pd.DataFrame) -> None: ...
+
+    key = PLACES.get_partition_keys()[0]
+    result = materialize(database_url, reader, upstream, selection=[reader], partition_key=key, expect=False)
+    assert "t.items does not hold the partition of a row" in said(result)

@@ -9,11 +9,9 @@ import dagster as dg
 import pytest
 from pydantic import Field
 
+from dagster_backfills.dagster import partition_events
 from dagster_backfills.dagster import private as dagster_private
-from dagster_backfills.dagster.partition_events import (
-    announce_partitions,
-    materialization_events,
-)
+from dagster_backfills.dagster.partition_events import announce_partitions
 from dagster_backfills_tests.dagster.storing import COHORTS, RANGE, materializations_of
 
 
@@ -26,8 +24,7 @@ class Reporter(dg.ConfigurableIOManager):
     def handle_output(self, context: dg.OutputContext, obj: object) -> Iterator[Any]:
         good = [key for key in context.asset_partition_keys if key not in self.bad]
         for start in range(0, len(good), self.batch):
-            yield from materialization_events(
-                context,
+            yield from partition_events.Reporter(context).report(
                 [
                     dg.AssetMaterialization(context.asset_key, partition=key, metadata={"rows": len(key)})
                     for key in good[start : start + self.batch]
@@ -184,8 +181,7 @@ def test_events_are_yielded_to_dagster_as_well_as_stored(instance: dg.DagsterIns
 def test_several_assets_in_one_call_each_keep_their_own_last_event(instance: dg.DagsterInstance) -> None:
     @dg.op
     def repair(context: dg.OpExecutionContext) -> Iterator[Any]:
-        yield from materialization_events(
-            context,
+        yield from partition_events.Reporter(context).report(
             [dg.AssetMaterialization([name], partition=key) for key in "pqr" for name in ("first", "second")],
         )
         yield dg.Output(None)
@@ -220,7 +216,7 @@ def test_a_run_that_finds_its_partitions_itself_shows_exactly_those_that_failed(
         shown = _shown(instance, keys)
         assert {name for name in keys if shown[name] == "IN_PROGRESS"} == set(scattered)
         good = [dg.AssetMaterialization(key, partition=name) for name in scattered if name not in bad]
-        yield from materialization_events(context, good)
+        yield from partition_events.Reporter(context).report(good)
         raise dg.Failure("2 failed", allow_retries=False)
 
     @dg.job
@@ -242,8 +238,9 @@ def _shown(instance: dg.DagsterInstance, keys: list[str]) -> dict[str, str | Non
 
 def test_outside_of_a_run_the_materializations_are_logged_on_the_context() -> None:
     context = dg.build_output_context(asset_key=dg.AssetKey("x"))
-    assert list(materialization_events(context, [dg.AssetMaterialization("x", partition="1")])) == []
-    assert context.get_logged_events() == [dg.AssetMaterialization("x", partition="1")]
+    made = dg.AssetMaterialization("x", partition="1")
+    assert partition_events.Reporter(context).report([made]) == []
+    assert context.get_logged_events() == [made]
 
 
 def test_without_the_private_names_every_partition_is_still_reported(

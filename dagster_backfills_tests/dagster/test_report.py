@@ -1,7 +1,8 @@
-"""What a run says of its progress while it works."""
+"""What a run says of its progress while it works, and of partitions that failed."""
 
-from dagster_backfills.dagster.report import ProgressLog
+from dagster_backfills.dagster.report import ProgressLog, failure_of
 from dagster_backfills.engine.ledger import RunIdentity
+from dagster_backfills.engine.outcome import Failure, Outcome
 from dagster_backfills.engine.runner import Runner
 from dagster_backfills.engine.settings import EngineSettings
 from dagster_backfills.engine.table.address import ByValue
@@ -24,3 +25,14 @@ def test_progress_goes_by_units_where_partitions_differ_in_size(conn, database_u
         "2 of 3 partitions (90 %)",
         "3 of 3 partitions (100 %)",
     ]
+
+
+def test_failed_partitions_are_listed_where_only_some_of_them_have_a_name() -> None:
+    outcome = Outcome()
+    for key in ("p1", "p2"):
+        outcome.failed[key] = Failure("t/units", key, None, "CheckViolation", "23514", "too many")
+    failure = failure_of(outcome, 3, {"p1": None, "p2": "Second"})
+    assert "2 of 3 partitions could not be written ('p1': too many; 'p2' (Second): too many)" in (
+        failure.description or ""
+    )
+    assert [record.data["name"] for record in failure.metadata["failures"].records] == [None, "Second"]

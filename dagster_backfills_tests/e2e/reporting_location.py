@@ -8,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from dagster_backfills.dagster.partition_events import announce_partitions, materialization_events
+from dagster_backfills.dagster import partition_events
 
 COHORTS = dg.DynamicPartitionsDefinition(name="reported_cohorts")
 KEY = dg.AssetKey(["reported", "stats"])
@@ -18,8 +18,7 @@ def _report(context: Any, keys: list[str]) -> Iterator[Any]:
     bad = set(json.loads(Path(os.environ["FAILING_COHORTS"]).read_text()))
     good = [key for key in keys if key not in bad]
     for start in range(0, len(good), int(os.environ.get("REPORT_BATCH", "7"))):
-        yield from materialization_events(
-            context,
+        yield from partition_events.Reporter(context).report(
             [
                 dg.AssetMaterialization(KEY, partition=key, metadata={"rows": 3})
                 for key in good[start : start + int(os.environ.get("REPORT_BATCH", "7"))]
@@ -51,7 +50,7 @@ def stats(context: dg.AssetExecutionContext) -> int:
 @dg.op(config_schema={"keys": [str]})
 def recompute(context: dg.OpExecutionContext) -> Iterator[Any]:
     keys = context.op_config["keys"]
-    announce_partitions(context, [KEY], keys)
+    partition_events.announce_partitions(context, [KEY], keys)
     yield from _report(context, keys)
     yield dg.Output(None)
 

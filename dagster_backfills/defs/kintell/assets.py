@@ -60,23 +60,24 @@ def _uri(field: str) -> dict[str, Any]:
     return {"dagster/uri": said.rpartition("@")[2]} if said else {}
 
 
-def _inbox() -> dg.AssetSpec:
-    return dg.AssetSpec(
-        INBOX,
-        automation_condition=periodically("7 * * * *"),
-        group_name="kintell",
-        kinds={"csv", "file"},
-        description="Files of sessions, from the inbox (KINTELL_INBOX) or named by whoever starts an import.",
-        metadata={
-            **_uri("inbox"),
-            "dagster/column_schema": dg.TableSchema(
-                [dg.TableColumn(name, "string") for name in _FILE_COLUMNS]
-            ),
-        },
-    )
-
-
-@dg.multi_observable_source_asset(name="inbox", specs=[_inbox()])
+@dg.multi_observable_source_asset(
+    name="inbox",
+    specs=[
+        dg.AssetSpec(
+            INBOX,
+            automation_condition=periodically("7 * * * *"),
+            group_name="kintell",
+            kinds={"csv", "file"},
+            description="Files of sessions, from the inbox (KINTELL_INBOX) or named by whoever starts an import.",
+            metadata={
+                **_uri("inbox"),
+                "dagster/column_schema": dg.TableSchema(
+                    [dg.TableColumn(name, "string") for name in _FILE_COLUMNS]
+                ),
+            },
+        )
+    ],
+)
 def inbox(kintell: KintellSettings) -> Iterator[dg.ObserveResult]:
     """How many files lie in the inbox, and what is wrong with those that can't be imported."""
     listing = list_inbox(kintell.inbox_url) if kintell.inbox_url else None
@@ -144,11 +145,7 @@ views = [
 def daily_summary_write() -> Write:
     """What a day's summary is computed from. Raises UserError for a `KINTELL_FIRST_DAY` that is no day."""
     from_environment(SummaryDays, VARIABLES)
-    return Write(DAILY_SUMMARY, Query(_summary_sql()))
-
-
-def _summary_sql() -> str:
-    return statements().daily_session_summary.sql.rstrip().removesuffix(";")
+    return Write(DAILY_SUMMARY, Query(statements()["daily_session_summary"]))
 
 
 @dg.asset(
@@ -158,7 +155,7 @@ def _summary_sql() -> str:
     partitions_def=days,
     backfill_policy=dg.BackfillPolicy.single_run(),
     deps=[SESSIONS],
-    code_version=code_version(_summary_sql()),
+    code_version=code_version(statements()["daily_session_summary"]),
     metadata={
         **DAILY_SUMMARY.metadata(),
         **CATALOG.metadata(

@@ -31,7 +31,7 @@ _RULES = {
 RULES = CheckRules(
     "kintell_checks",
     _RULES,
-    lambda: {rule.statement: getattr(statements(), rule.statement).sql for rule in _RULES.values()},
+    statements(),
     {"lease": LEASE_SECONDS, "seconds": EVENTS_WITHIN_SECONDS},
     every_minutes=5,
     needs=frozenset({"kintell"}),

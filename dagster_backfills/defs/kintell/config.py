@@ -11,7 +11,7 @@ from dagster_backfills.domains.kintell.importing.options import MAX_BATCH_ROWS, 
 
 
 class OnDuplicate(Enum):
-    """What becomes of a row whose session is in the database. Dagster takes an enumeration's names."""
+    """What happens to a row whose session is in the database. Dagster takes an enumeration's names."""
 
     skip = "skip"
     update = "update"
@@ -59,9 +59,9 @@ class ImportSessions(dg.Config):
         description="Roll back a job that max_errors or max_error_ratio stopped, instead of keeping it.",
     )
     create_missing_users: bool = Field(
-        default=False, description="Make users for unknown addresses, with a name taken from the address."
+        default=False, description="Create users for unknown addresses, with a name taken from the address."
     )
-    dry_run: bool = Field(default=False, description="Judge every row and write nothing to the database.")
+    dry_run: bool = Field(default=False, description="Check every row and write nothing to the database.")
     once: bool = Field(default=False, description="Do nothing if this content has been imported before.")
     lease_seconds: float = Field(
         default=LEASE_SECONDS,
@@ -99,4 +99,4 @@ class Replay(dg.Config):
     """Another try for a job's rejected rows."""
 
     job: str = Field(description="The job's id.")
-    create_missing_users: bool = Field(default=False, description="Make users for unknown addresses.")
+    create_missing_users: bool = Field(default=False, description="Create users for unknown addresses.")

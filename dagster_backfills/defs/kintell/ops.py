@@ -24,22 +24,11 @@ from dagster_backfills.defs.kintell.resources import KintellSettings
 from dagster_backfills.domains.kintell.after.error_file import write_error_file
 from dagster_backfills.domains.kintell.file.files import open_file
 from dagster_backfills.domains.kintell.importing.account import ImportJob, load_job
-from dagster_backfills.domains.kintell.importing.claims import ClaimLost, TooManyImports
+from dagster_backfills.domains.kintell.importing.claims import TooManyImports
 from dagster_backfills.domains.kintell.importing.options import Progress
 from dagster_backfills.domains.kintell.statements import statements
-from dagster_backfills.errors import UserError
-from dagster_backfills.redact import redact
 
 LOG_SECONDS = 2.0
-
-
-@contextmanager
-def in_words() -> Iterator[None]:
-    """What a person can mend becomes a failure that says so, and that no retry mends."""
-    try:
-        yield
-    except (UserError, ClaimLost) as error:
-        raise dg.Failure(redact(str(error)), allow_retries=False) from error
 
 
 @contextmanager
@@ -50,19 +39,8 @@ def connected(postgres: PostgresResource) -> Iterator[psycopg.Connection]:
         yield conn
 
 
-@dg.op(description="Register the file, import it from its job's checkpoint to its end, report, publish.")
-def import_sessions(
-    context: dg.OpExecutionContext,
-    config: ImportSessions,
-    postgres: PostgresResource,
-    kintell: KintellSettings,
-) -> None:
-    with in_words():
-        _Import(context, config, postgres, kintell).run()
-
-
 @dataclass
-class _Import:
+class Import:
     """One run, and what it was given. `next_log`: progress is logged every other second."""
 
     context: dg.OpExecutionContext
@@ -104,19 +82,17 @@ class _Import:
         return job if same and job.status not in ("cancelled", "rolled_back") else None
 
     def job(self, conn: psycopg.Connection) -> ImportJob | None:
-        """The job to work on; None for a content that was imported before."""
-        job = self.resumed_job(conn) if self.config.job else self.registered_job(conn)
-        if job is not None:
-            self.context.log.info(
-                f"Job {job.id}: {job.file_name} ({job.recognized}), {job.total_rows:,} rows, "
-                f"{job.processed_rows:,} processed."
-            )
-            self.context.instance.add_run_tags(self.context.run_id, {"kintell/job": str(job.id)})
-        return job
-
-    def resumed_job(self, conn: psycopg.Connection) -> ImportJob:
-        job = load_job(conn, self.config.job)
-        job.check_claimable("import")
+        """The job to work on; None for content that was imported before."""
+        job = load_job(conn, self.config.job) if self.config.job else self.registered_job(conn)
+        if job is None:
+            return None
+        if self.config.job:
+            job.check_claimable("import")
+        self.context.log.info(
+            f"Job {job.id}: {job.file_name} ({job.recognized}), {job.total_rows:,} rows, "
+            f"{job.processed_rows:,} processed."
+        )
+        self.context.instance.add_run_tags(self.context.run_id, {"kintell/job": str(job.id)})
         return job
 
     def registered_job(self, conn: psycopg.Connection) -> ImportJob | None:

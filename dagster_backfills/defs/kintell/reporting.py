@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import psycopg
 
+from dagster_backfills.dagster.tables import markdown
 from dagster_backfills.domains.kintell.after.error_file import frequent_errors
 from dagster_backfills.domains.kintell.importing.account import ImportJob
 from dagster_backfills.domains.kintell.rows.verdict import FrequentError, ImportPreview
@@ -30,14 +31,6 @@ def _frequent(errors: Iterable[FrequentError]) -> dg.MetadataValue:
     return _table([astuple(error) for error in errors], kinds)
 
 
-def _markdown(headers: list[str], rows: Iterable[Iterable[Any]]) -> str:
-    """A table in Markdown. What stands in a cell can't end it."""
-    lines = [headers, ["---"] * len(headers), *([str(cell) for cell in row] for row in rows)]
-    return "\n".join(
-        f"| {' | '.join(' '.join(cell.split()).replace('|', '&#124;') for cell in line)} |" for line in lines
-    )
-
-
 def preview_table(verdict: ImportPreview) -> str:
     """What an import would make of the sessions, and in which columns those that are there differ."""
     changed = "changed: rewritten" if verdict.on_duplicate == "update" else "changed: kept as they are"
@@ -47,14 +40,14 @@ def preview_table(verdict: ImportPreview) -> str:
         "the same": verdict.same,
         "rejected": verdict.failed,
     }
-    text = _markdown(["sessions", "rows"], [(name, f"{count:,}") for name, count in counts.items()])
+    text = markdown(["sessions", "rows"], list(counts.items()))
     if verdict.changes:
         told = [
-            (name, f"{change.sessions:,}", example.session_id, example.before or "–", example.after or "–")
+            (name, change.sessions, example.session_id, example.before or "–", example.after or "–")
             for name, change in verdict.changes.items()
             for example in change.examples
         ]
-        text += "\n\n" + _markdown(["column", "changed", "for example", "before", "after"], told)
+        text += "\n\n" + markdown(["column", "changed", "for example", "before", "after"], told)
     return text
 
 

@@ -25,7 +25,7 @@ class KintellSettings(dg.ConfigurableResource):
 
     allowed_locations: str = Field(
         default="",
-        description="Folders and fsspec URLs that files may be imported from, with commas between them. "
+        description="Folders and fsspec URLs that files may be imported from, separated by commas. "
         "By default the working directory. The inbox is always allowed.",
     )
     inbox: str = Field(
@@ -33,8 +33,8 @@ class KintellSettings(dg.ConfigurableResource):
     )
     uploads: str = Field(
         default="",
-        description="Folder or fsspec URL that files are kept in that came over HTTP; always allowed. By default a "
-        "folder of the project's own.",
+        description="Folder or fsspec URL where uploaded files are kept; always allowed. By default a folder of "
+        "the project's own.",
     )
     error_files: str = Field(
         default="",

@@ -21,7 +21,7 @@ from dagster_backfills.domains.kintell.statements import statements
     job=import_kintell_sessions,
     minimum_interval_seconds=15,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Imports each new file in the inbox, once it has stopped growing. A content is imported once.",
+    description="Imports each new file in the inbox once it has stopped growing. The same content is imported once.",
 )
 def kintell_inbox(
     context: dg.SensorEvaluationContext, kintell: KintellSettings

@@ -23,9 +23,9 @@ views = [CATALOG.spec(f"operations.{view}") for view in ("job_days", "backfill_d
     kinds={"postgres", "table"},
     pool="operations.job_runs",
     description=(
-        "Every run of this instance with its job, cause, outcome and times, kept though Dagster forgets it, for two "
-        "years or JOB_HISTORY_KEEP_DAYS. Its materialization is a report of the last 30 days: runs by day and "
-        "outcome, durations by job, rows by domain."
+        "Every run of this instance with its job, cause, outcome and times, kept for two years or "
+        "JOB_HISTORY_KEEP_DAYS, even after Dagster has forgotten it. Its materialization is a report of the last 30 "
+        "days: runs by day and outcome, durations by job, rows by domain."
     ),
     freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=26)),
     code_version=code_version(STATEMENTS["store_runs"]),

@@ -5,35 +5,25 @@ import smtplib
 import ssl
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
-from typing import Protocol
 
 import dagster as dg
 from pydantic import Field
 
 from dagster_backfills.defs.operations.notifications import Message
+from dagster_backfills.environment import from_environment
 from dagster_backfills.errors import UserError
 
+VARIABLES = "NOTIFY_"
 _TIMEOUT = 20
 _PORTS = {"SSL": 465, "STARTTLS": 587, "NONE": 25}
 
 
 class NotSentError(Exception):
     """The message did not get through; the sensor's next tick tries again. The text names no secret."""
-
-
-class Channel(Protocol):
-    """A way to people."""
-
-    @property
-    def name(self) -> str: ...
-
-    def send(self, message: Message) -> None:
-        """Deliver, or raise NotSentError."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -95,11 +85,14 @@ class Slack:
             raise NotSentError(f"Slack's webhook does not answer: {_why(error)}") from None
 
 
+Channel = Email | Slack
+
+
 class NotificationSettings(dg.ConfigurableResource):
     """Who is told of failed runs, and how: each field by its variable, `NOTIFY_EMAIL_TO` say."""
 
     email_to: str = Field(
-        default="", description="Asks for e-mail: addresses with commas between them. Empty: none."
+        default="", description="Turns on e-mail: addresses, separated by commas. Empty: none."
     )
     email_from: str = Field(default="", description="Who writes.")
     smtp_host: str = Field(default="", description="The SMTP server.")
@@ -108,72 +101,69 @@ class NotificationSettings(dg.ConfigurableResource):
     smtp_user: str = Field(default="", description="Empty: `email_from`, where there is a password.")
     smtp_password: str = Field(default="", description="Empty: no login.", repr=False)
     slack_webhook_url: str = Field(
-        default="", description="Asks for Slack: an incoming webhook. Empty: none.", repr=False
+        default="", description="Turns on Slack: an incoming webhook. Empty: none.", repr=False
     )
 
     @classmethod
     def from_variables(cls, environment: Mapping[str, str]) -> "NotificationSettings":
         """With the variables that are set, whose values are fetched when a sensor ticks."""
-        set_ = [name for name in cls.model_fields if environment.get(_variable(name), "").strip()]
-        return cls(**{name: dg.EnvVar(_variable(name)) for name in set_})
+        given = from_environment(cls, VARIABLES, environment)
+        return cls(**{field: dg.EnvVar(_variable(field)) for field in given})
 
     def channel(self, name: str) -> Channel:
         """The channel of that name. Raises UserError that names the variable that is missing or wrong."""
-        given = {_variable(field): getattr(self, field) for field in type(self).model_fields}
-        return _MAKERS[name](given)
+        return self._email() if name == "email" else self._slack()
+
+    def _slack(self) -> Slack:
+        webhook = self.slack_webhook_url.strip()
+        if not webhook.startswith(("https://", "http://")):
+            raise UserError(
+                "NOTIFY_SLACK_WEBHOOK_URL is no URL.", "Copy it from Slack's page of the webhook."
+            )
+        return Slack(webhook)
+
+    def _email(self) -> Email:
+        absent = [_variable(field) for field in ("email_from", "smtp_host") if not getattr(self, field)]
+        if absent:
+            raise UserError(
+                f"NOTIFY_EMAIL_TO is set, and {', '.join(absent)} not.", "Set them, or unset NOTIFY_EMAIL_TO."
+            )
+        if self.smtp_security not in _PORTS or (self.smtp_port and not self.smtp_port.isdecimal()):
+            raise UserError(
+                f"NOTIFY_SMTP_SECURITY is {self.smtp_security!r} and NOTIFY_SMTP_PORT is {self.smtp_port!r}.",
+                "The first is SSL, STARTTLS or NONE, the port a number or unset.",
+            )
+        if self.smtp_password and self.smtp_security == "NONE":
+            raise UserError(
+                "NOTIFY_SMTP_PASSWORD would be sent in the clear.",
+                "Set NOTIFY_SMTP_SECURITY to SSL or STARTTLS.",
+            )
+        return Email(
+            to=tuple(each.strip() for each in self.email_to.split(",") if each.strip()),
+            sender=self.email_from,
+            host=self.smtp_host,
+            port=int(self.smtp_port or _PORTS[self.smtp_security]),
+            security=self.smtp_security,
+            user=self.smtp_user,
+            password=self.smtp_password,
+        )
 
 
 def asked_for(environment: Mapping[str, str]) -> list[str]:
     """The names of the channels that are set up, rightly or not."""
-    return [
-        name
-        for name, variable in (("email", "NOTIFY_EMAIL_TO"), ("slack", "NOTIFY_SLACK_WEBHOOK_URL"))
-        if environment.get(variable, "").strip(" ,\t\n")
-    ]
+    given = from_environment(NotificationSettings, VARIABLES, environment)
+    asks = {"email": "email_to", "slack": "slack_webhook_url"}
+    return [name for name, field in asks.items() if given.get(field, "").strip(" ,")]
 
 
 def channels_from(environment: Mapping[str, str]) -> list[Channel]:
     """The channels that are set up. Raises UserError that names the variable that is missing or wrong."""
-    given = {name: value.strip() for name, value in environment.items() if name.startswith("NOTIFY_")}
-    return [_MAKERS[name](given) for name in asked_for(environment)]
+    settings = NotificationSettings(**from_environment(NotificationSettings, VARIABLES, environment))
+    return [settings.channel(name) for name in asked_for(environment)]
 
 
 def _variable(field_name: str) -> str:
-    return f"NOTIFY_{field_name.upper()}"
-
-
-def _slack(given: Mapping[str, str]) -> Slack:
-    webhook = given["NOTIFY_SLACK_WEBHOOK_URL"].strip()
-    if not webhook.startswith(("https://", "http://")):
-        raise UserError("NOTIFY_SLACK_WEBHOOK_URL is no URL.", "Copy it from Slack's page of the webhook.")
-    return Slack(webhook)
-
-
-def _email(given: Mapping[str, str]) -> Email:
-    to = tuple(each.strip() for each in given["NOTIFY_EMAIL_TO"].split(",") if each.strip())
-    absent = [name for name in ("NOTIFY_EMAIL_FROM", "NOTIFY_SMTP_HOST") if not given.get(name)]
-    if absent:
-        raise UserError(
-            f"NOTIFY_EMAIL_TO is set, and {', '.join(absent)} not.", "Set them, or unset NOTIFY_EMAIL_TO."
-        )
-    security, port = given.get("NOTIFY_SMTP_SECURITY") or "SSL", given.get("NOTIFY_SMTP_PORT") or ""
-    if security not in _PORTS or (port and not port.isdecimal()):
-        raise UserError(
-            f"NOTIFY_SMTP_SECURITY is {security!r} and NOTIFY_SMTP_PORT is {port!r}.",
-            "The first is SSL, STARTTLS or NONE, the port a number or unset.",
-        )
-    password = given.get("NOTIFY_SMTP_PASSWORD", "")
-    if password and security == "NONE":
-        raise UserError(
-            "NOTIFY_SMTP_PASSWORD would be sent in the clear.", "Set NOTIFY_SMTP_SECURITY to SSL or STARTTLS."
-        )
-    return Email(
-        to, given["NOTIFY_EMAIL_FROM"], given["NOTIFY_SMTP_HOST"], int(port) if port else _PORTS[security],
-        security, given.get("NOTIFY_SMTP_USER", ""), password,
-    )  # fmt: skip
-
-
-_MAKERS: Mapping[str, Callable[[Mapping[str, str]], Channel]] = {"email": _email, "slack": _slack}
+    return f"{VARIABLES}{field_name.upper()}"
 
 
 def _why(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""What operators set of a declared backfill from Dagster: pause, rest, rows a second, hours."""
+"""What operators can set for a declared backfill from Dagster: pause, rest, rows a second, hours."""
 
 from pathlib import Path
 
@@ -8,14 +8,14 @@ from pydantic import Field, field_validator
 from dagster_backfills.components.loading import backfill_named
 from dagster_backfills.dagster.cause import started_by
 from dagster_backfills.dagster.failures import without_retry
-from dagster_backfills.dagster.launchpad import flat
+from dagster_backfills.dagster.jobs import one_step_job
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.engine.controls import Setting, change, read
 from dagster_backfills.errors import UserError
 
 
 class ControlConfig(dg.Config):
-    """What is to be set; what is left out stays as it is."""
+    """What to set; what is left out stays as it is."""
 
     backfill: str = Field(description="The backfill's name: training_completions, progress_stats, …")
     paused: bool | None = Field(default=None, description="true: write nothing more; false: go on.")
@@ -36,24 +36,19 @@ class ControlConfig(dg.Config):
         return name
 
 
-@dg.op(description="Set it, from each run's next batch on.")
-def set_controls(
+@one_step_job(
+    "operations",
+    "Pause a backfill, let it go on, or set how fast it may go and at what hours.",
+    step="set_controls",
+)
+def control_backfill(
     context: dg.OpExecutionContext, config: ControlConfig, postgres: PostgresResource
-) -> dg.Output[None]:
+) -> None:
+    """Set it, from each run's next batch on."""
     setting = Setting(**config.model_dump(exclude={"backfill"}))
     with without_retry():
         backfill = backfill_named(config.backfill, Path.cwd())
         with postgres.connect() as conn:
             change(conn, backfill.name, backfill.assets, setting, started_by(context.run.tags))
             controls = read(conn, backfill.assets)
-    return dg.Output(None, metadata={name: f"{value}" for name, value in vars(controls[0]).items()})
-
-
-@dg.job(
-    description="Pause a backfill, let it go on, or set how fast it may go and at what hours.",
-    config=flat(ControlConfig, set_controls.name),
-    executor_def=dg.in_process_executor,
-    tags={"backfills/domain": "operations"},
-)
-def control_backfill() -> None:
-    set_controls()
+    context.add_output_metadata({name: f"{value}" for name, value in vars(controls[0]).items()})

@@ -2,16 +2,13 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dagster as dg
 import psycopg
 
 from dagster_backfills.dagster.cause import cause_of
 from dagster_backfills.domains.operations.statements import STATEMENTS
-
-if TYPE_CHECKING:
-    from dagster import RunRecord
 
 # A run is looked at again this long after it was copied: its change may have been committed late.
 _OVERLAP = timedelta(hours=1)
@@ -51,7 +48,7 @@ def forget_runs(conn: psycopg.Connection, days: int) -> int:
 
 def _pages(
     instance: dg.DagsterInstance, filters: dg.RunsFilter, page: int
-) -> "Iterator[Sequence[RunRecord]]":
+) -> Iterator[Sequence[dg.RunRecord]]:
     cursor = None
     while records := instance.get_run_records(
         filters, limit=page, order_by="id", ascending=True, cursor=cursor
@@ -60,7 +57,7 @@ def _pages(
         cursor = records[-1].dagster_run.run_id
 
 
-def _columns(records: "Sequence[RunRecord]") -> dict[str, list[Any]]:
+def _columns(records: Sequence[dg.RunRecord]) -> dict[str, list[Any]]:
     runs = [record.dagster_run for record in records]
     return {
         "run_ids": [run.run_id for run in runs],

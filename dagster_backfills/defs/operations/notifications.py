@@ -1,7 +1,7 @@
 """What a notification says of failed runs, and of units left behind. Not here: how it is sent, and when (`sensors`)."""
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,9 +59,11 @@ class FailedRun:
         return f"is done but for {total:,} unit{'' if total == 1 else 's'}."
 
     @property
-    def left_out(self) -> int:
-        """Failing units that are not shown."""
-        return self.units[0].total - len(self.units) if self.units else 0
+    def items(self) -> list[str]:
+        """The failing units, and how many more there are than are shown."""
+        left_out = self.units[0].total - len(self.units) if self.units else 0
+        more = [f"and {left_out:,} more: backfills failures"] if left_out else []
+        return [*map(str, self.units), *more]
 
 
 @dataclass(frozen=True)
@@ -74,23 +76,20 @@ class Message:
 
     def text(self) -> str:
         """For people whose mail shows no HTML."""
-        blocks = ["\n".join(_lines(run)) for run in self.runs]
-        if self.more_runs:
-            blocks.append(self._more())
-        return "\n\n".join(blocks) + "\n"
+        return "\n\n".join([*map(_text, self.runs), *self._more()]) + "\n"
 
     def html(self) -> str:
         """The same with links and lists."""
-        return "<br>".join([*map(_html, self.runs), *([self._more()] if self.more_runs else [])])
+        return "<br>".join([*map(_html, self.runs), *self._more()])
 
     def slack(self) -> dict[str, Any]:
         """The body of a request to a Slack webhook."""
-        sections = [_mrkdwn(run) for run in self.runs] + ([self._more()] if self.more_runs else [])
+        sections = [*map(_mrkdwn, self.runs), *self._more()]
         blocks = [{"type": "section", "text": {"type": "mrkdwn", "text": text[:3000]}} for text in sections]
         return {"text": _escaped(self.subject), "blocks": blocks}
 
-    def _more(self) -> str:
-        return f"And {self.more_runs:,} more runs."
+    def _more(self) -> list[str]:
+        return [f"And {self.more_runs:,} more runs."] if self.more_runs else []
 
 
 def failed_run(
@@ -141,23 +140,19 @@ def _short(text: str) -> str:
     return line if len(line) <= _LONGEST_REASON else f"{line[: _LONGEST_REASON - 1]}…"
 
 
-def _lines(run: FailedRun) -> list[str]:
+def _text(run: FailedRun) -> str:
     lines = [f"{run.title} {run.outcome}", *run.reasons]
-    if run.units:
-        lines += ["Failing units:", *(f"- {unit}" for unit in run.units)]
-    if run.left_out:
-        lines.append(f"- and {run.left_out:,} more: backfills failures")
-    return [*lines, f"Run {run.run_id}" + (f": {run.link}" if run.link else "")]
+    if run.items:
+        lines += ["Failing units:", *(f"- {item}" for item in run.items)]
+    return "\n".join([*lines, f"Run {run.run_id}" + (f": {run.link}" if run.link else "")])
 
 
 def _html(run: FailedRun) -> str:
     parts = [f"<p><b>{html.escape(run.title)}</b> {run.outcome}<br>"]
     parts += [f"{html.escape(reason)}<br>" for reason in run.reasons]
     parts.append("</p>")
-    items = [str(unit) for unit in run.units]
-    items += [f"and {run.left_out:,} more: backfills failures"] if run.left_out else []
-    if items:
-        parts.append(f"<ul>{''.join(f'<li>{html.escape(item)}</li>' for item in items)}</ul>")
+    if run.items:
+        parts.append(f"<ul>{''.join(f'<li>{html.escape(item)}</li>' for item in run.items)}</ul>")
     name = f"Run {run.run_id}"
     parts.append(f'<p><a href="{html.escape(run.link)}">{name}</a></p>' if run.link else f"<p>{name}</p>")
     return "".join(parts)
@@ -166,17 +161,9 @@ def _html(run: FailedRun) -> str:
 def _mrkdwn(run: FailedRun) -> str:
     name = f"<{run.link}|Run {run.run_id[:8]}>" if run.link else f"Run {run.run_id}"
     lines = [f"*{_escaped(run.title)}* {run.outcome} {name}", *map(_escaped, run.reasons)]
-    lines += [f"• {_escaped(str(unit))}" for unit in run.units]
-    if run.left_out:
-        lines.append(f"• and {run.left_out:,} more: `backfills failures`")
-    return "\n".join(lines)
+    return "\n".join([*lines, *(f"• {_escaped(item)}" for item in run.items)])
 
 
 def _escaped(text: str) -> str:
     """The three characters that mean something in Slack's messages."""
     return html.escape(text, quote=False)
-
-
-def ui_address(environment: Mapping[str, str]) -> str:
-    """Where people open the UI, for links; empty where it is not said."""
-    return environment.get("DAGSTER_WEBSERVER_URL", "").strip()

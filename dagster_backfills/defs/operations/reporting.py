@@ -1,13 +1,12 @@
 """What the history of runs looks like to people: the daily report's figures and tables. The UI charts the figures."""
 
-from collections.abc import Sequence
 from datetime import date
 from typing import Any
 
-import dagster as dg
 import psycopg
 from psycopg.rows import dict_row
 
+from dagster_backfills.dagster.tables import table
 from dagster_backfills.domains.operations.statements import STATEMENTS
 
 DAYS = 30
@@ -26,24 +25,14 @@ def report(conn: psycopg.Connection, until: date, days: int = DAYS) -> dict[str,
     entries |= {"days": days, "runs": sum(row["runs"] for row in by_job)}
     entries |= {"runs_failed": sum(row["failed"] for row in by_job)}
     if by_job:
-        entries["jobs"] = _table(by_job)
-        entries["outcomes"] = _table(by_day)
+        entries["jobs"] = table(by_job)
+        entries["outcomes"] = table(by_day)
     if by_domain:
-        entries["written"] = _table(by_domain)
+        entries["written"] = table(by_domain)
     return entries
 
 
 def _rows(conn: psycopg.Connection, name: str, binds: dict[str, Any]) -> list[dict[str, Any]]:
-    return conn.cursor(row_factory=dict_row).execute(STATEMENTS[name], binds).fetchall()
-
-
-def _table(rows: Sequence[dict[str, Any]]) -> dg.MetadataValue:
-    return dg.MetadataValue.table(
-        [dg.TableRecord({name: _cell(value) for name, value in row.items()}) for row in rows]
-    )
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, date):
-        return value.isoformat()
-    return round(value, 2) if isinstance(value, float) else value
+    """The statement's rows, with seconds to the hundredth."""
+    rows = conn.cursor(row_factory=dict_row).execute(STATEMENTS[name], binds)
+    return [{key: round(v, 2) if isinstance(v, float) else v for key, v in row.items()} for row in rows]

@@ -7,7 +7,7 @@ import dagster as dg
 
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.defs.operations.channels import NotificationSettings, asked_for
-from dagster_backfills.defs.operations.notifications import failed_run, message_of, ui_address
+from dagster_backfills.defs.operations.notifications import failed_run, message_of
 from dagster_backfills.domains.operations.statements import STATEMENTS
 
 _MOST_AT_ONCE = 200
@@ -23,8 +23,9 @@ def notification_sensors() -> dg.Definitions:
 
 
 def failure_sensors(environment: Mapping[str, str]) -> list[dg.SensorDefinition]:
-    """A sensor for each channel that the environment asks for; none without. What is wrong with it a tick says."""
-    return [_failure_sensor(name, ui_address(environment)) for name in asked_for(environment)]
+    """A sensor for each channel that the environment asks for; none without. A tick says what is wrong with it."""
+    ui = environment.get("DAGSTER_WEBSERVER_URL", "").strip()  # where people open it, for links
+    return [_failure_sensor(name, ui) for name in asked_for(environment)]
 
 
 def _failure_sensor(name: str, ui: str) -> dg.SensorDefinition:
@@ -33,8 +34,8 @@ def _failure_sensor(name: str, ui: str) -> dg.SensorDefinition:
         minimum_interval_seconds=30,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=(
-            f"Tells by {name} of failed runs of every job, and of units that a run has left behind, with a "
-            "link. What could not be delivered is tried again with the next tick."
+            f"Reports by {name} the failed runs of every job, and the units that a run has left behind, with a "
+            "link. What could not be delivered is sent again at the next tick."
         ),
     )
     def tell(
@@ -44,11 +45,10 @@ def _failure_sensor(name: str, ui: str) -> dg.SensorDefinition:
         if context.cursor is None:
             # What failed before anyone asked to be told is history.
             context.update_cursor(f"{_newest(instance, _FAILED)} {_newest(instance, _DONE)}")
-            return dg.SkipReason("From now on, failed runs and units are told of.")
-        failed_upto, _, done_upto = context.cursor.partition(" ")
-        failed = _changes(instance, _FAILED, int(failed_upto))
-        # A cursor of one number is from before units were told of.
-        done = _changes(instance, _DONE, int(done_upto or _newest(instance, _DONE)))
+            return dg.SkipReason("From now on, failed runs and units are reported.")
+        failed_upto, done_upto = map(int, context.cursor.split())
+        failed = _changes(instance, _FAILED, failed_upto)
+        done = _changes(instance, _DONE, done_upto)
         told = []
         with postgres.connect() as conn:
             binds = {"run_ids": [record.run_id for record in done]}
@@ -61,13 +61,13 @@ def _failure_sensor(name: str, ui: str) -> dg.SensorDefinition:
                 told.append(failed_run(conn, instance, run, event, ui))
         if told:
             channel.send(message_of(told))
-        failed_upto = str(failed[-1].storage_id) if failed else failed_upto
-        done_upto = str(done[-1].storage_id) if done else done_upto or str(_newest(instance, _DONE))
+        failed_upto = failed[-1].storage_id if failed else failed_upto
+        done_upto = done[-1].storage_id if done else done_upto
         context.update_cursor(f"{failed_upto} {done_upto}")
         if not failed and not told:
             return dg.SkipReason("No run has failed, and none has left a unit behind.")
         return dg.SkipReason(
-            f"Told of {len(told):,} runs; {len(failed) + len(left_units) - len(told):,} are retried."
+            f"Runs reported: {len(told):,}; being retried: {len(failed) + len(left_units) - len(told):,}."
         )
 
     return tell

@@ -8,7 +8,7 @@ from pydantic import Field
 from dagster_backfills.dagster.cause import started_by
 from dagster_backfills.dagster.failures import without_retry
 from dagster_backfills.dagster.io_manager import engine_settings
-from dagster_backfills.dagster.launchpad import flat
+from dagster_backfills.dagster.jobs import one_step_job
 from dagster_backfills.dagster.plan_report import report_metadata
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.engine.runner import Runner
@@ -18,26 +18,31 @@ from dagster_backfills.engine.undo import find, preview, undo, undo_identity
 class Undo(dg.Config):
     """What to undo."""
 
-    run: str = Field(description="The run's id, or how it begins.")
+    run: str = Field(description="The run's id, or its first characters.")
     partitions: list[str] = Field(
-        default=[], description="Only these partitions; all that it wrote without any."
+        default=[], description="Only these partitions; without any, everything that it wrote."
     )
     dry_run: bool = Field(default=True, description="Only say what would be removed, put back and kept.")
 
 
-@dg.op(
-    description="Say what undoing the run changes and keeps; unless it is a dry run, do it, batch by batch."
+@one_step_job(
+    "operations",
+    "Undo a run of any backfill: what it added is removed, what it changed is put back, what was changed since is "
+    "kept. A dry run unless `dry_run` is false.",
+    step="undo_the_run",
+    tags={"backfills/right": "undo"},
 )
-def undo_the_run(context: dg.OpExecutionContext, config: Undo, postgres: PostgresResource) -> dg.Output[None]:
+def undo_run(context: dg.OpExecutionContext, config: Undo, postgres: PostgresResource) -> None:
+    """Say what undoing the run changes and keeps; unless it is a dry run, do it, batch by batch."""
     with without_retry():
         settings = engine_settings()
         with postgres.connect() as conn:
             undoing = find(conn, config.run, config.partitions)
+        context.add_output_metadata({"undoes": undoing.run_id, "dry_run": config.dry_run})
         if config.dry_run:
             report = preview(postgres.connect, undoing, settings, context.log.warning)
-            return dg.Output(
-                None, metadata={"undoes": undoing.run_id, "dry_run": True, **report_metadata(report)}
-            )
+            context.add_output_metadata(report_metadata(report))
+            return
         resumes = "dagster/retry_number" in context.run.tags
         identity = undo_identity(
             undoing,
@@ -49,7 +54,7 @@ def undo_the_run(context: dg.OpExecutionContext, config: Undo, postgres: Postgre
         runner = Runner(postgres.connect, identity, settings, context.log.warning)
         for _ in undo(runner, undoing):
             pass
-    return dg.Output(None, metadata={"undoes": undoing.run_id, "dry_run": False, **_metadata(runner)})
+    context.add_output_metadata(_metadata(runner))
 
 
 def _metadata(runner: Runner) -> dict[str, Any]:
@@ -69,14 +74,3 @@ def _metadata(runner: Runner) -> dict[str, Any]:
         "restored": sum(n.updated for n in totals),
         "kept_changed_since": sum(n.unchanged for n in totals),
     }
-
-
-@dg.job(
-    description="Undo a run of any backfill: what it added is removed, what it changed is put back, what was changed "
-    "since is kept. A dry run unless `dry_run` is false.",
-    config=flat(Undo, undo_the_run.name),
-    executor_def=dg.in_process_executor,
-    tags={"backfills/domain": "operations", "backfills/right": "undo"},
-)
-def undo_run() -> None:
-    undo_the_run()

@@ -21,7 +21,7 @@ _RULES = {
 RULES = CheckRules(
     "jobs_checks",
     _RULES,
-    lambda: {rule.statement: STATEMENTS[rule.statement] for rule in _RULES.values()},
+    STATEMENTS,
     {"window_seconds": 24 * 3600, "many": 3},
     every_minutes=5,
 )

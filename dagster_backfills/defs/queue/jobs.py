@@ -5,7 +5,7 @@ from datetime import timedelta
 import dagster as dg
 from pydantic import Field
 
-from dagster_backfills.dagster.launchpad import flat
+from dagster_backfills.dagster.jobs import daily, one_step_job
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.defs.queue.assets import result_observation
 from dagster_backfills.defs.queue.checks import RULES
@@ -15,23 +15,26 @@ from dagster_backfills.domains.queue.registry import background_job_types
 from dagster_backfills.domains.queue.worker import Worker, WorkerOptions
 from dagster_backfills.redact import redact
 
-TAGS = {"backfills/domain": "jobs"}
-
 
 class DrainConfig(dg.Config):
     """How one run works."""
 
-    concurrency: int = Field(default=4, ge=1, description="Jobs side by side.")
+    concurrency: int = Field(default=4, ge=1, description="Jobs at work at the same time.")
     idle_seconds: float = Field(
-        default=30.0, ge=0, description="How long the queue must stay empty until the run ends."
+        default=30.0, ge=0, description="How long the queue must stay empty before the run ends."
     )
     max_seconds: float = Field(
         default=3600.0, gt=0, description="The run ends after this long at the latest."
     )
 
 
-@dg.op(out=dg.Out(dg.Nothing))
-def work_off_background_jobs(
+@one_step_job(
+    "jobs",
+    "Works off the background jobs, many in one run.",
+    step="work_off_background_jobs",
+    hooks=RULES.after(),
+)
+def drain_background_jobs(
     context: dg.OpExecutionContext, config: DrainConfig, postgres: PostgresResource
 ) -> None:
     """Claim and run jobs until the queue stays empty or the time is up. Ended early, it gives its jobs back."""
@@ -69,17 +72,6 @@ def work_off_background_jobs(
     )
 
 
-@dg.job(
-    tags=TAGS,
-    executor_def=dg.in_process_executor,
-    config=flat(DrainConfig, work_off_background_jobs.name),
-    description="Works the background jobs off, many in one run.",
-    hooks=RULES.after(),
-)
-def drain_background_jobs() -> None:
-    work_off_background_jobs()
-
-
 class CleanUpConfig(dg.Config):
     """Which jobs are removed."""
 
@@ -91,8 +83,8 @@ class CleanUpConfig(dg.Config):
     batch: int = Field(default=10_000, ge=1, description="Jobs a transaction.")
 
 
-@dg.op(out=dg.Out(dg.Nothing))
-def remove_old_background_jobs(
+@one_step_job("jobs", "Removes background jobs that ended long ago.", step="remove_old_background_jobs")
+def clean_up_background_jobs(
     context: dg.OpExecutionContext, config: CleanUpConfig, postgres: PostgresResource
 ) -> None:
     """Remove jobs that ended long ago, a batch a transaction, and take back what dead workers held."""
@@ -107,21 +99,9 @@ def remove_old_background_jobs(
     context.add_output_metadata({"removed": removed, "taken_back": taken_back})
 
 
-@dg.job(
-    tags=TAGS,
-    executor_def=dg.in_process_executor,
-    config=flat(CleanUpConfig, remove_old_background_jobs.name),
-    description="Removes background jobs that ended long ago.",
-)
-def clean_up_background_jobs() -> None:
-    remove_old_background_jobs()
-
-
-clean_up_daily = dg.ScheduleDefinition(
-    name="clean_up_background_jobs_daily",
-    description="03:30 UTC: removes background jobs that ended long ago.",
-    job=clean_up_background_jobs,
-    cron_schedule="30 3 * * *",
-    execution_timezone="UTC",
-    default_status=dg.DefaultScheduleStatus.RUNNING,
+clean_up_daily = daily(
+    "03:30",
+    "clean_up_background_jobs_daily",
+    clean_up_background_jobs,
+    "removes background jobs that ended long ago.",
 )

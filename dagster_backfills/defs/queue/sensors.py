@@ -13,7 +13,7 @@ from dagster_backfills.domains.queue.settings import DrainPolicy
     job=drain_background_jobs,
     minimum_interval_seconds=5,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Launches drain_background_jobs while background jobs wait, at most JOBS_MAX_RUNS side by side.",
+    description="Launches drain_background_jobs while background jobs wait, in at most JOBS_MAX_RUNS runs at a time.",
 )
 def background_jobs_waiting(
     context: dg.SensorEvaluationContext, postgres: PostgresResource

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 
@@ -32,7 +31,7 @@ member_scores = observed_tables(
     [
         dg.AssetSpec(
             ["scoring", "member_scores"],
-            deps=[COMMITMENT.asset.split("/"), CHURN.asset.split("/")],
+            deps=[["scoring", "commitment_scores"], ["scoring", "churn_risk_scores"]],
             group_name="scoring",
             kinds={"postgres", "table"},
             description="The newest day's score and risk on the member's own row, kept by triggers on the histories.",
@@ -42,73 +41,49 @@ member_scores = observed_tables(
 )
 
 
-def _asset_args(target: Target, description: str) -> dict[str, Any]:
-    return {
-        "key": target.asset.split("/"),
-        "description": f"{description} {AS_OF}",
-        "metadata": {
+def _history(target: Target, upstream: Sequence[str], description: str) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=target.asset.split("/"),
+        deps=[["scoring", table] for table in upstream],
+        description=f"{description} {AS_OF}",
+        metadata={
             **target.metadata(),
             **CATALOG.metadata(target.asset.replace("/", "."), LINEAGE[target.asset]),
             **code_references(
                 [(_DOMAIN / "histories.py", 1, "histories"), (_DOMAIN / "queries.sql", 1, "queries")]
             ),
         },
-        "code_version": _VERSION,
-        "freshness_policy": dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=26)),
-        "partitions_def": scoring_days,
-        "backfill_policy": dg.BackfillPolicy.single_run(),
-        "group_name": "scoring",
-        "kinds": {"postgres", "pandas"},
-    }
+        code_version=_VERSION,
+        freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=26)),
+        partitions_def=scoring_days,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        group_name="scoring",
+        kinds={"postgres", "pandas"},
+    )
+    def history(
+        context: dg.AssetExecutionContext, postgres: PostgresResource, scoring_settings: Settings
+    ) -> WriteSet:
+        return day_by_day(context, context.partition_keys, postgres, scoring_settings, target)
+
+    return history
 
 
-@dg.asset(
-    deps=[["scoring", "members"], ["scoring", "visits"]],
-    **_asset_args(
-        COMMITMENT,
-        "One row an active member and day: the commitment score as of that day, its four factors, time decay, "
-        "velocity, risk flags and band. The newest day's score stands on the member too.",
-    ),
+commitment_scores = _history(
+    COMMITMENT,
+    ["members", "visits"],
+    "One row an active member and day: the commitment score as of that day, its four factors, time decay, velocity, "
+    "risk flags and band. The newest day's score stands on the member too.",
 )
-def commitment_scores(
-    context: dg.AssetExecutionContext,
-    postgres: PostgresResource,
-    scoring_settings: Settings,
-) -> WriteSet:
-    """Visits up to and including the day, by the weights that are configured."""
-    return day_by_day(context, context.partition_keys, postgres, scoring_settings, COMMITMENT)
-
-
-@dg.asset(
-    deps=[COMMITMENT.asset.split("/"), ["scoring", "members"]],
-    **_asset_args(
-        CHURN,
-        "One row an active member and day: churn risk level and score, from the commitment score of that day.",
-    ),
+churn_risk_scores = _history(
+    CHURN,
+    ["commitment_scores", "members"],
+    "One row an active member and day: churn risk level and score, from the commitment score of that day.",
 )
-def churn_risk_scores(
-    context: dg.AssetExecutionContext,
-    postgres: PostgresResource,
-    scoring_settings: Settings,
-) -> WriteSet:
-    """Of the members that have a commitment score of the day."""
-    return day_by_day(context, context.partition_keys, postgres, scoring_settings, CHURN)
-
-
-@dg.asset(
-    deps=[CHURN.asset.split("/"), ["scoring", "members"], ["scoring", "member_coaches"]],
-    **_asset_args(
-        ACTIONS,
-        "At most one row a member, coach and day: what the coach should do about a member at risk, and why.",
-    ),
+coach_actions = _history(
+    ACTIONS,
+    ["churn_risk_scores", "members", "member_coaches"],
+    "At most one row a member, coach and day: what the coach should do about a member at risk, and why.",
 )
-def coach_actions(
-    context: dg.AssetExecutionContext,
-    postgres: PostgresResource,
-    scoring_settings: Settings,
-) -> WriteSet:
-    """Of the members at risk that have a coach."""
-    return day_by_day(context, context.partition_keys, postgres, scoring_settings, ACTIONS)
 
 
 def day_by_day(

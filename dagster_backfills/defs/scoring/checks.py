@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
@@ -12,6 +12,7 @@ from psycopg.rows import dict_row
 from dagster_backfills.dagster import private
 from dagster_backfills.dagster.checks import linked, named
 from dagster_backfills.dagster.resource import PostgresResource
+from dagster_backfills.dagster.tables import table
 from dagster_backfills.defs.scoring.partitions import scoring_days
 from dagster_backfills.domains.scoring.chain import newest_day
 from dagster_backfills.domains.scoring.days import coverage_of
@@ -24,28 +25,24 @@ _LISTED = 50
 
 
 @dataclass(frozen=True)
-class DayFinding:
+class Finding:
     """What is wrong with one day; `warn`: worth a look, and no error. units: what failed, why, and in which run."""
 
-    day: str
     what: str
     warn: bool = False
     units: Sequence[Mapping[str, Any]] = ()
 
 
-Look = Callable[[psycopg.Connection, str, ScoringSettings], DayFinding | None]
+Look = Callable[[psycopg.Connection, str, ScoringSettings], Finding | None]
 
 
 def days_of(tags: dict[str, str]) -> list[str]:
     """The days of a run, by its tags."""
-    if "dagster/partition" in tags:
-        return [tags["dagster/partition"]]
-    start = tags.get("dagster/asset_partition_range_start")
-    if start is None:
+    first = tags.get("dagster/partition") or tags.get("dagster/asset_partition_range_start")
+    if first is None:
         return [newest_day(datetime.now(UTC).date()).isoformat()]
-    first = date.fromisoformat(start)
-    last = date.fromisoformat(tags["dagster/asset_partition_range_end"])
-    return [(first + timedelta(days=n)).isoformat() for n in range((last - first).days + 1)]
+    last = tags.get("dagster/asset_partition_range_end", first)
+    return list(scoring_days.get_partition_keys_in_range(dg.PartitionKeyRange(first, last)))
 
 
 def _check(target: Target, name: str, description: str, look: Look) -> dg.AssetChecksDefinition:
@@ -61,27 +58,25 @@ def _check(target: Target, name: str, description: str, look: Look) -> dg.AssetC
         with postgres.connect() as conn:
             found = {day: look(conn, day, scoring_settings) for day in days}
             conn.rollback()
-        results = {day: result_of([day], [finding] if finding else []) for day, finding in found.items()}
-        if len(days) == 1:
-            return results[days[0]]
-        for day, result in results.items():  # one bad day reddens that day, in a run of many as well
-            context.op_execution_context.log_event(
-                private.evaluated(context.instance, key, day, result, name)  # type: ignore[arg-type]
-            )
-        return result_of(days, [finding for finding in found.values() if finding is not None])
+        if len(days) > 1:
+            for day, finding in found.items():  # one bad day reddens that day, in a run of many as well
+                context.op_execution_context.log_event(
+                    private.evaluated(context.instance, key, day, result_of({day: finding}), name)  # type: ignore[arg-type]
+                )
+        return result_of(found)
 
     return check
 
 
-def result_of(days: list[str], findings: list[DayFinding]) -> dg.AssetCheckResult:
+def result_of(found: Mapping[str, Finding | None]) -> dg.AssetCheckResult:
     """One result over all days; a warning where nothing worse was found."""
-    records = [dg.TableRecord({"day": f.day, "finding": f.what}) for f in findings[:_LISTED]]
-    metadata: dict[str, Any] = {"days": len(days)} if len(days) > 1 else {}
-    if records:
-        metadata["findings"] = dg.MetadataValue.table(records)
-    units = list({unit["failed"]: unit for finding in findings for unit in finding.units}.values())
-    said = "; ".join(f"{f.day}: {f.what}" for f in findings[:5])
-    warn = bool(findings) and all(f.warn for f in findings)
+    findings = [(day, finding) for day, finding in found.items() if finding is not None]
+    metadata: dict[str, Any] = {"days": len(found)} if len(found) > 1 else {}
+    if findings:
+        metadata["findings"] = table({"day": day, "finding": f.what} for day, f in findings[:_LISTED])
+    units = list({unit["failed"]: unit for _, finding in findings for unit in finding.units}.values())
+    said = "; ".join(f"{day}: {f.what}" for day, f in findings[:5])
+    warn = bool(findings) and all(f.warn for _, f in findings)
     return dg.AssetCheckResult(
         passed=not findings,
         severity=dg.AssetCheckSeverity.WARN if warn else dg.AssetCheckSeverity.ERROR,
@@ -91,7 +86,7 @@ def result_of(days: list[str], findings: list[DayFinding]) -> dg.AssetCheckResul
 
 
 def _covered(asset: str) -> Look:
-    def look(conn: psycopg.Connection, day: str, settings: ScoringSettings) -> DayFinding | None:
+    def look(conn: psycopg.Connection, day: str, settings: ScoringSettings) -> Finding | None:
         coverage = coverage_of(conn, asset, day)
         absent = coverage.expected - coverage.done
         if absent <= 0:
@@ -100,32 +95,32 @@ def _covered(asset: str) -> Look:
         what = f"{absent:,} of {coverage.expected:,} active members have no row, {coverage.failed:,} of them failed"
         cursor = conn.cursor(row_factory=dict_row)
         failed = cursor.execute(STATEMENTS["failed_units"], {"asset": asset, "day": day}).fetchall()
-        return DayFinding(day, what, warn=outcome == "complete", units=failed)
+        return Finding(what, warn=outcome == "complete", units=failed)
 
     return look
 
 
 def _none_bad(name: str, what: str) -> Look:
-    def look(conn: psycopg.Connection, day: str, settings: ScoringSettings) -> DayFinding | None:
+    def look(conn: psycopg.Connection, day: str, settings: ScoringSettings) -> Finding | None:
         bad = conn.execute(STATEMENTS[name], {"day": day}).fetchone()[0]  # type: ignore[index]
-        return DayFinding(day, f"{bad:,} {what}") if bad else None
+        return Finding(f"{bad:,} {what}") if bad else None
 
     return look
 
 
-def _has_coaches(conn: psycopg.Connection, day: str, settings: ScoringSettings) -> DayFinding | None:
+def _has_coaches(conn: psycopg.Connection, day: str, settings: ScoringSettings) -> Finding | None:
     at_risk, without = conn.execute(STATEMENTS["coach_coverage"], {"day": day}).fetchone()  # type: ignore[misc]
     if not without:
         return None
-    return DayFinding(day, f"{without:,} of {at_risk:,} members at risk have no coach", warn=True)
+    return Finding(f"{without:,} of {at_risk:,} members at risk have no coach", warn=True)
 
 
-def _steady(conn: psycopg.Connection, day: str, settings: ScoringSettings) -> DayFinding | None:
+def _steady(conn: psycopg.Connection, day: str, settings: ScoringSettings) -> Finding | None:
     mean, before, day_before = conn.execute(STATEMENTS["mean_scores"], {"day": day}).fetchone()  # type: ignore[misc]
     if mean is None or abs(mean - before) <= settings.distribution_shift_points:
         return None
     what = f"mean score {mean:.1f}, {mean - before:+.1f} points against {day_before} over the same members"
-    return DayFinding(day, what, warn=True)
+    return Finding(what, warn=True)
 
 
 every_member_has_a_commitment_score = _check(

@@ -22,7 +22,7 @@ class GymDay(dg.Config):
 
     gym: str = Field(description="The gym's id.")
     day: str = Field(
-        description="The day, as 2026-01-31. It stays partial, until all its members are scored."
+        description="The day, as 2026-01-31. It stays partial until all members have been scored."
     )
 
     @field_validator("day")

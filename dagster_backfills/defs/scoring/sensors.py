@@ -1,6 +1,6 @@
 """What starts a link of the chain: a look at the days' states, in a thin shell. The judgement is in `chain.py`."""
 
-from datetime import date, datetime
+from datetime import date
 
 import dagster as dg
 
@@ -10,8 +10,8 @@ from dagster_backfills.defs.scoring import jobs
 from dagster_backfills.domains.scoring.chain import (
     ACTIONS_STEP,
     CHURN_STEP,
+    COMMITMENT_STEP,
     ChainStep,
-    Decision,
     RunStatus,
     Tries,
     after_pause,
@@ -52,82 +52,64 @@ def _tries(instance: dg.DagsterInstance, job: "jobs.UnresolvedAssetJobDefinition
     )
 
 
-def _spaced(
-    verdicts: list[Decision],
-    instance: dg.DagsterInstance,
-    job: "jobs.UnresolvedAssetJobDefinition",
-    now: datetime,
-) -> list[Decision]:
-    return [after_pause(v, _tries(instance, job, v.day), now) if v.run_key else v for v in verdicts]
-
-
-def _answer(verdicts: list[Decision], trigger: str, idle: str) -> dg.SensorResult | dg.SkipReason:
-    launches = [v for v in verdicts if v.run_key]
-    reasons = [f"{v.day}: {v.reason}" for v in verdicts if v.reason]
-    if not launches:
-        return dg.SkipReason("; ".join(reasons) or idle)
-    return dg.SensorResult(
-        run_requests=[
-            dg.RunRequest(
-                run_key=v.run_key, partition_key=v.day.isoformat(), tags={"scoring/trigger": trigger}
-            )
-            for v in launches
-        ]
-    )
-
-
-def _chain_sensor(
-    name: str, step: ChainStep, job: "jobs.UnresolvedAssetJobDefinition"
+def _sensor(
+    name: str, step: ChainStep, job: "jobs.UnresolvedAssetJobDefinition", description: str
 ) -> dg.SensorDefinition:
     @dg.sensor(
         name=name,
         job=job,
         minimum_interval_seconds=30,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description=f"Starts {step.asset} of a day when {step.after} is complete, not before {step.opens:%H:%M} UTC.",
+        description=description,
     )
     def look(
         context: dg.SensorEvaluationContext,
         postgres: PostgresResource,
         scoring_settings: dg.ResourceParam[ScoringSettings],
     ) -> dg.SensorResult | dg.SkipReason:
+        instance, ended = context.instance, run_status(context.instance)
         with postgres.connect() as conn:
             now = utc_now(conn)
             days, states = last_days(conn, newest_day(now.date()), scoring_settings.catch_up_days)
-        ended = run_status(context.instance)
-        # Of days that the chain has never touched only the newest is worth a word.
-        days = [d for d in days if d == days[-1] or any((a, d) in states for a in (step.after, step.asset))]
-        verdicts = [judge(step, day, now, states, ended) for day in days]
-        verdicts = _spaced(verdicts, context.instance, job, now)
-        return _answer(verdicts, name, f"{step.asset} is complete up to {days[-1]}.")
+            known = scored_before(conn, days[0])
+        if step.after is None:
+            # Oldest first. A day that was tried and failed is no missed one; one whose run was killed is.
+            decisions, waits = missed(days, states, now, known, ended)
+            idle = waits or f"No day is missing up to {days[-1]}."
+        else:
+            # Of days that the chain has never touched only the newest is worth a word.
+            touched = [d for d in days if (step.after, d) in states or (step.asset, d) in states]
+            worth = sorted({*touched, days[-1]})
+            decisions = [judge(step, day, now, states, ended) for day in worth]
+            idle = f"{step.asset} is complete up to {days[-1]}."
+        decisions = [after_pause(d, _tries(instance, job, d.day), now) if d.run_key else d for d in decisions]
+        requests = [
+            dg.RunRequest(run_key=d.run_key, partition_key=d.day.isoformat(), tags={"scoring/trigger": name})
+            for d in decisions
+            if d.run_key
+        ]
+        if requests:
+            return dg.SensorResult(run_requests=requests)
+        return dg.SkipReason("; ".join(f"{d.day}: {d.reason}" for d in decisions if d.reason) or idle)
 
     return look
 
 
-churn_risk_after_commitment = _chain_sensor(
-    "churn_risk_after_commitment", CHURN_STEP, jobs.churn_risk_scores_job
+missed_scoring_days = _sensor(
+    "missed_scoring_days",
+    COMMITMENT_STEP,
+    jobs.commitment_scores_job,
+    "Starts commitment scores of days that were missed at 02:00 UTC, and again where the run was killed.",
 )
-coach_actions_after_churn_risk = _chain_sensor(
-    "coach_actions_after_churn_risk", ACTIONS_STEP, jobs.coach_actions_job
+churn_risk_after_commitment = _sensor(
+    "churn_risk_after_commitment",
+    CHURN_STEP,
+    jobs.churn_risk_scores_job,
+    f"Starts {CHURN_STEP.asset} of a day when {CHURN_STEP.after} is complete, not before 03:00 UTC.",
 )
-
-
-@dg.sensor(
-    job=jobs.commitment_scores_job,
-    minimum_interval_seconds=30,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Starts commitment scores of days that 02:00 UTC went by without, and again where the run was killed.",
+coach_actions_after_churn_risk = _sensor(
+    "coach_actions_after_churn_risk",
+    ACTIONS_STEP,
+    jobs.coach_actions_job,
+    f"Starts {ACTIONS_STEP.asset} of a day when {ACTIONS_STEP.after} is complete, not before 04:00 UTC.",
 )
-def missed_scoring_days(
-    context: dg.SensorEvaluationContext,
-    postgres: PostgresResource,
-    scoring_settings: dg.ResourceParam[ScoringSettings],
-) -> dg.SensorResult | dg.SkipReason:
-    """Oldest first. A day that was tried and failed is no missed one; one whose run was killed is."""
-    with postgres.connect() as conn:
-        now = utc_now(conn)
-        days, states = last_days(conn, newest_day(now.date()), scoring_settings.catch_up_days)
-        known = scored_before(conn, days[0])
-    verdicts, waits = missed(days, states, now, known, run_status(context.instance))
-    verdicts = _spaced(verdicts, context.instance, jobs.commitment_scores_job, now)
-    return _answer(verdicts, "missed_scoring_days", waits or f"No day is missing up to {days[-1]}.")

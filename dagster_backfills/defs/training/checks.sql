@@ -27,17 +27,10 @@ failed as (
     select
         f.partition,
         count(*) as members_failed,
-        string_agg(f.unit, ', ' order by f.unit) filter (where f.position <= 10) as first_members,
+        array_to_string((array_agg(f.unit order by f.unit))[:10], ', ') as first_members,
         min(f.message) as message
-    from (
-        select
-            ff.partition,
-            ff.unit,
-            ff.message,
-            row_number() over (partition by ff.partition order by ff.unit) as position
-        from backfill.failures as ff
-        where ff.asset = 'training/employee_training_video_completions' and ff.unit is not null and ff.resolved_at is null
-    ) as f
+    from backfill.failures as f
+    where f.asset = 'training/employee_training_video_completions' and f.unit is not null and f.resolved_at is null
     group by f.partition
 )
 
@@ -77,14 +70,8 @@ select
 from training.organization_status as s
 left join training.organization_training_progress as p on s.organization_id = p.organization_id
 where
-    (p.members, p.records, p.completed, p.percent) is distinct from (
-        s.members::integer,
-        s.records::integer,
-        s.completed::integer,
-        coalesce(floor(100.0 * s.completed / nullif(s.records, 0) + 0.5), 0)::integer
-    )
-    and not exists (
-        select 1 from backfill.stale_marks as m
-        where m.asset = any(:assets::text[]) and m.partition = s.organization_id
+    s.stale_since is null
+    and (p.members, p.records, p.completed, p.percent) is distinct from (
+        s.members, s.records, s.completed, coalesce(floor(100.0 * s.completed / nullif(s.records, 0) + 0.5), 0)
     )
 order by s.created_at, s.organization_id;

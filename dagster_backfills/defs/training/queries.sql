@@ -116,22 +116,9 @@ where not exists (select 1 from training.organization_training_progress as p whe
 
 -- name: organizations_lacking_rows
 -- Organizations without a progress row, or with a member who lacks a record.
-select o.id
-from training.organizations as o
-where
-    not exists (select 1 from training.organization_training_progress as p where p.organization_id = o.id)
-    or exists (
-        select 1 from training.members as m
-        where
-            m.organization_id = o.id
-            and not m.deactivated
-            and (
-                select count(*)
-                from training.employee_training_video_completions as c
-                where c.member_id = m.id
-            )
-            < (select count(*) from training.training_videos)
-    );
+select s.organization_id
+from training.organization_status as s
+where s.missing > 0 or not s.has_progress;
 
 -- name: organization_states
 -- What is worth seeing of every organization, counted from the records themselves.

@@ -1,12 +1,11 @@
 """What a run did and where its organizations stand, as numbers and tables. Nothing is decided here."""
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
-import dagster as dg
 import psycopg
 from psycopg.rows import dict_row
 
+from dagster_backfills.dagster.tables import table
 from dagster_backfills.domains.training.status import ASSETS, STATEMENTS, run_totals
 
 _SHOWN = 20
@@ -26,9 +25,5 @@ def run_metadata(conn: psycopg.Connection[Any], run_id: str) -> dict[str, Any]:
     return {
         **totals,
         "seconds": round(totals["seconds"], 3),
-        **{name: _table(rows) for name, rows in tables.items() if rows},
+        **{name: table(rows) for name, rows in tables.items() if rows},
     }
-
-
-def _table(rows: Sequence[Mapping[str, Any]]) -> dg.TableMetadataValue:
-    return dg.MetadataValue.table([dg.TableRecord(dict(row)) for row in rows])

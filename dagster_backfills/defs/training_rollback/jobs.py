@@ -6,8 +6,9 @@ import dagster as dg
 from pydantic import Field, model_validator
 
 from dagster_backfills.dagster.failures import without_retry
-from dagster_backfills.dagster.launchpad import flat
+from dagster_backfills.dagster.jobs import one_step_job
 from dagster_backfills.dagster.resource import PostgresResource
+from dagster_backfills.dagster.tables import table
 from dagster_backfills.defs.training.declared import COMPLETIONS, PROGRESS, TRAINING
 from dagster_backfills.domains.training.rollback import Preview, preview, remove_batch, tell_planner
 from dagster_backfills.engine.model import WriteSet
@@ -33,14 +34,19 @@ class RollBackRecords(dg.Config):
         return self
 
 
-@dg.op(
-    description="Say what the rollback removes and keeps; unless it is a dry run, remove it, batch by batch, and "
-    "count the progress of the organizations that lost records.",
+@one_step_job(
+    "training",
+    "Undo one backfill: remove the records that it created and that nobody has completed since.",
+    step="remove_records",
     out=dg.Out(io_manager_key="io_manager"),
+    hooks=TRAINING.rules.after(),
+    tags={"backfills/right": "undo"},
 )
-def remove_records(
+def rollback_training_backfill(
     context: dg.OpExecutionContext, config: RollBackRecords, postgres: PostgresResource
 ) -> dg.Output[WriteSet]:
+    """Say what the rollback removes and keeps; unless it is a dry run, remove it, batch by batch, and count the
+    progress of the organizations that lost records."""
     backfill_id = config.backfill or None
     removed, organizations = 0, list[str]()
     with postgres.connect() as conn:
@@ -71,21 +77,8 @@ def _report(plan: Preview, *, dry_run: bool, removed: int) -> dict[str, Any]:
         "organizations": len(plan.organizations),
     }
     if plan.organizations:
-        metadata["first_organizations"] = dg.MetadataValue.table(
-            [
-                dg.TableRecord({"organization": organization, "remove": remove, "keep": keep})
-                for organization, remove, keep in plan.organizations[:_LISTED]
-            ]
+        metadata["first_organizations"] = table(
+            {"organization": organization, "remove": remove, "keep": keep}
+            for organization, remove, keep in plan.organizations[:_LISTED]
         )
     return metadata
-
-
-@dg.job(
-    description="Undo one backfill: remove the records that it created and that nobody has completed since.",
-    config=flat(RollBackRecords, remove_records.name),
-    executor_def=dg.in_process_executor,
-    tags={"backfills/domain": "training", "backfills/right": "undo"},
-    hooks=TRAINING.rules.after(),
-)
-def rollback_training_backfill() -> None:
-    remove_records()

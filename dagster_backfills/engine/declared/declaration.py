@@ -19,13 +19,13 @@ class _Words(BaseModel):
 
 
 class Partitions(_Words):
-    """How the tables are cut. One of: the rows of a statement, a calendar with its first date, or keys that stay."""
+    """How the tables are partitioned. One of: a statement's rows, a calendar with its first date, or fixed keys."""
 
     keys: str | None = None
-    """The statement that gives every key, the oldest first, and behind it the name that people know it by, if there is
+    """The statement that gives every key, the oldest first, followed by the name that people know it by, if there is
     one: partitions are rows."""
     dynamic: str | None = None
-    """With `keys`: what Dagster calls the set; by default as the backfill."""
+    """With `keys`: Dagster's name for the set; by default the backfill's name."""
     hourly: str | None = None
     """The first hour, as 2026-01-31-00:00."""
     daily: str | None = None
@@ -69,8 +69,8 @@ class TableDeclaration(_Words):
     reads: str | None = None
     """With `compute`: the statement that gives its frame."""
     unit: str | None = None
-    """A column that holds a part of the partition, a member's id say: a part that fails costs itself alone, and large
-    partitions are cut."""
+    """A column that holds a part of the partition, such as a member's id: a part that fails does not fail the others,
+    and large partitions are split."""
     units: str | None = None
     """With `unit`: the statement that lists `partition` and `unit` of all that is due; by default the query's name with
     `_units`."""
@@ -85,9 +85,9 @@ class TableDeclaration(_Words):
     touched: str = "updated_at"
     """A column that each write of a row sets to now."""
     journal: bool = True
-    """Keep what stood before of each row that is changed, so that a run can be undone."""
+    """Keep the previous version of each row that is changed, so that a run can be undone."""
     only_missing: bool = False
-    """With insert_missing: the query itself leaves out what is there."""
+    """With insert_missing: the query itself leaves out rows that exist already."""
     asset_key: str | None = None
     """The asset's key, schema/table, where it is not the table's: for columns of a table that is a source elsewhere."""
     description: str | None = None
@@ -161,7 +161,7 @@ class Check(_Words):
 
 
 class Resources(_Words):
-    """Resources that the project has; the backfill brings none of its own then."""
+    """The project's own resources; the backfill then brings none."""
 
     database: str
     """The key of a PostgresResource."""
@@ -181,7 +181,7 @@ class Schedule(_Words):
 
 
 class Declaration(_Words):
-    """All of it."""
+    """The whole declaration."""
 
     tables: list[TableDeclaration]
     """The tables, in the order in which each batch writes them."""
@@ -190,9 +190,9 @@ class Declaration(_Words):
     group: str = ""
     """Of the assets; by default the folder's name."""
     partitions: Partitions | None = None
-    """How the tables are cut; whole without it."""
+    """How the tables are partitioned; without it, each is one whole."""
     sources: list[str] = []
-    """The tables that are read, beside those of `stale_when`: upstream in the lineage."""
+    """The tables that are read, besides those of `stale_when`: upstream in the lineage."""
     stale_when: dict[str, str] = {}
     """By source table: its column that holds the partition's key, or the statement that gives the keys of
     `changed_rows`."""
@@ -215,7 +215,7 @@ class Declaration(_Words):
     schedule: str | Schedule | None = None
     """A cron expression (UTC), or more of it."""
     batch_seconds: float = Field(default=0.0, ge=0)
-    """What a batch should take, where longer pays."""
+    """How long a batch should take, where a longer one pays off."""
     fresh_within: int = Field(default=600, gt=0)
     """Seconds after which what is stale fails a check."""
     fresh_hours: float | None = Field(default=None, gt=0)
@@ -227,9 +227,9 @@ class Declaration(_Words):
     tags: dict[str, str] = {}
     """For the catalog, of every table."""
     database: str | None = None
-    """The environment variable of another database's URL than DATABASE_URL."""
+    """The environment variable with the database's URL, where it is not DATABASE_URL."""
     resources: Resources | None = None
-    """The project's own, in place of ours."""
+    """The project's own resources, in place of ours."""
 
     @field_validator("sources", "stale_when")
     @classmethod

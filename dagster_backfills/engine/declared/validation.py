@@ -40,7 +40,7 @@ def validate(declared: Declaration, folder: Path) -> Mapping[str, Statement]:
     for source, by in declared.stale_when.items():
         if by in statements and statements[by].binds:
             raise UserError(
-                f"{statements[by].place}: {by!r} is asked of changed rows of {source}, and binds nothing."
+                f"{statements[by].place}: {by!r} is run over the changed rows of {source} and can bind nothing."
             )
     if declared.report is not None:
         named_function(declared.report, places.of("report"))
@@ -54,19 +54,19 @@ def _check_tables(declared: Declaration, places: Places) -> None:
     for number, table in enumerate(declared.tables):
         at, names = partial(places.of, "tables", number), split_table(table.table)
         if names in seen:
-            raise UserError(f"{at('table')}: table {table.table} stands twice.", "Keep one.")
+            raise UserError(f"{at('table')}: table {table.table} is listed twice.", "Keep one.")
         seen.add(names)
         if table.compute is not None:
             named_function(table.compute, at("compute"))
         if table.partition_column is not None and declared.partitions is None:
             raise UserError(
                 f"{at('partition_column')}: `partition_column` without `partitions`.",
-                hint="Say how the table is cut, or leave the column out.",
+                hint="Say how the tables are partitioned, or leave the column out.",
             )
         if table.mode == "replace" and declared.partitions is not None and table.partition_column is None:
             raise UserError(
                 f"{at('mode')}: `replace` needs `partition_column`.",
-                hint="What is to be replaced is told by that column; or use `upsert`.",
+                hint="That column says which rows to replace. Without it, use `upsert`.",
             )
     for name, check in declared.check_list.items():
         if check.table is not None and split_table(check.table) not in seen:

@@ -125,11 +125,6 @@ class ByWindow(Address):
             "slice_ends": [self._bound(end) for _, end in windows],
         }
 
-    def bounds(self, key: str) -> tuple[date, date]:
-        """A partition's window, as the column has it."""
-        start, end = self.windows[key]
-        return self._bound(start), self._bound(end)
-
     def _bound(self, point: datetime) -> date:
         return point.date() if self.type == "date" else point
 

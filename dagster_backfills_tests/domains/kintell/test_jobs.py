@@ -35,16 +35,14 @@ def run(conn, database_url, tmp_path, definitions):
 
         def execute(name, config=None, raises=True):
             # The location's own jobs, with resources of the test's own in place of those from the environment.
-            return (
-                definitions.resolve_job_def(name)
-                .graph.to_job(
-                    name=name,
-                    resource_defs=resources,
-                    config=_config(name, config),
-                    executor_def=dg.in_process_executor,
-                )
-                .execute_in_process(instance=instance, raise_on_error=raises)
-            )
+            job = definitions.resolve_job_def(name)
+            return job.graph.to_job(
+                name=name,
+                resource_defs=resources,
+                config=_config(name, config),
+                executor_def=dg.in_process_executor,
+                hooks=job.hook_defs,
+            ).execute_in_process(instance=instance, raise_on_error=raises)
 
         execute.instance = instance
         yield execute

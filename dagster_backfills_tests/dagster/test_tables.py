@@ -1,0 +1,26 @@
+"""Rows as tables of an event's metadata."""
+
+from datetime import date
+
+from dagster_backfills.dagster.tables import markdown, table
+
+
+def test_a_row_that_lacks_a_column_is_null_in_it() -> None:
+    found = table([{"partition": "p1"}, {"partition": "p2", "name": "Second"}])
+    assert [dict(record.data) for record in found.records] == [
+        {"partition": "p1", "name": None},
+        {"partition": "p2", "name": "Second"},
+    ]
+
+
+def test_what_dagster_has_no_type_for_stands_as_text() -> None:
+    (record,) = table([{"day": date(2026, 1, 31), "rows": 3, "rate": 0.5, "done": True, "by": None}]).records
+    assert record.data == {"day": "2026-01-31", "rows": 3, "rate": 0.5, "done": True, "by": None}
+
+
+def test_what_stands_in_a_cell_ends_neither_cell_nor_row() -> None:
+    assert markdown(["unit", "rows"], [["a|b\nc", 1234]]).splitlines() == [
+        "| unit | rows |",
+        "| --- | --- |",
+        "| a&#124;b c | 1,234 |",
+    ]
