@@ -17,7 +17,7 @@ import typer
 from dagster_backfills.cli.launch import launch
 from dagster_backfills.cli.scoring.days import Scoring
 from dagster_backfills.components.backfill import Backfill
-from dagster_backfills.components.loading import declared, declared_by_name
+from dagster_backfills.components.loading import backfill_named, declared_by_name
 from dagster_backfills.components.planning import explain_unit, plan_backfill
 from dagster_backfills.dagster.project import project_defs, project_module
 from dagster_backfills.dagster.resource import PostgresResource
@@ -160,7 +160,7 @@ def named(name: str, verb: str) -> Named:
         )
     if found == "scoring":
         return Scoring()
-    return Declared(declared(declared_by_name(project_defs(Path.cwd()))[found]))
+    return Declared(backfill_named(found))
 
 
 def which_of(which: Which | None, partitions: Sequence[str] | None) -> Which:

@@ -14,12 +14,10 @@ from dagster_backfills.cli.output import Json, Yes, confirm, print_json, say
 from dagster_backfills.dagster.automation import UNFINISHED
 from dagster_backfills.engine import audit
 from dagster_backfills.engine.controls import Control, Setting, change, read
+from dagster_backfills.engine.results import RESULTS
 from dagster_backfills.errors import UserError
 from dagster_backfills.identity import system_user
 from dagster_backfills.instance.launching import open_instance
-
-# Runs put together in some other way are known by what they write.
-_WRITING = "select run_id from backfill.runs where finished_at is null and assets && %s::text[]"
 
 
 def pause(name: Name) -> None:
@@ -77,7 +75,8 @@ def cancel(name: Name, yes: Yes = False, json: Json = False) -> None:
     """Stop the runs of a backfill, queued or at work, and Dagster's backfills of it. What is committed stays."""
     backfill = named(name, "cancel")
     with open_instance() as instance, backfill.connect() as conn:
-        writing = {row[0] for row in conn.execute(_WRITING, [list(backfill.assets)])}
+        # Runs put together in some other way are known by what they write.
+        writing = {row[0] for row in RESULTS.unfinished(conn, assets=list(backfill.assets))}
         conn.rollback()
         backfills, runs = _found(instance, backfill, writing)
         ids = [*(each.backfill_id for each in backfills), *(run.run_id for run in runs)]

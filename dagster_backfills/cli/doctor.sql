@@ -7,10 +7,10 @@ select
     current_database() as database,
     pg_database_size(current_database()) as bytes;
 
--- name: clock
+-- name: clock$
 select extract(epoch from clock_timestamp())::double precision as seconds;
 
--- name: connections
+-- name: connections$
 -- Those kept for superusers aside; a role or a database may be allowed fewer.
 select least(
     current_setting('max_connections')::integer - current_setting('superuser_reserved_connections')::integer,
@@ -18,7 +18,7 @@ select least(
     (select nullif(d.datconnlimit, -1) from pg_database as d where d.datname = current_database())
 ) as available;
 
--- name: replication_role
+-- name: replication_role$
 select current_setting('session_replication_role') as replication_role;
 
 -- name: row_security

@@ -109,14 +109,9 @@ def nats() -> Iterator[Finding]:
 
 
 async def _ask_nats(url: str) -> str:
-    import nats as client
+    from dagster_backfills.domains.kintell.events.outbox import connect_to_nats
 
-    async def silent(error: Exception) -> None:
-        """What goes wrong is raised as well."""
-
-    connection = await client.connect(
-        url, connect_timeout=_NATS_SECONDS, allow_reconnect=False, max_reconnect_attempts=1, error_cb=silent
-    )
+    connection = await connect_to_nats(url)
     try:
         account = await connection.jetstream().account_info()
         return f"JetStream with {account.streams} streams"

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from psycopg.rows import dict_row
 
 from dagster_backfills.cli.errors import explain
 from dagster_backfills.cli.finding import Finding, found_by
@@ -55,18 +54,14 @@ def examine(url: str) -> list[Finding]:
         return [Finding.error("postgres", message, hint)]
     with conn:
         checks: list[tuple[str, Callable[[], Iterator[Finding]]]] = [
-            ("postgres", lambda: server(*_ask(conn, "server"))),
+            ("postgres", lambda: server(*_STATEMENTS.server.dicts(conn))),
             ("session", lambda: session(conn)),
             ("migrations", lambda: migrations(url)),
             ("row security", lambda: row_security(conn)),
-            ("connections", lambda: connections(_ask(conn, "connections")[0]["available"])),
+            ("connections", lambda: connections(_STATEMENTS.connections(conn))),
             ("clock", lambda: clock(conn)),
         ]
         return [finding for name, check in checks for finding in found_by(check, name)]
-
-
-def _ask(conn: Connection, name: str) -> list[dict[str, Any]]:
-    return conn.cursor(row_factory=dict_row).execute(_STATEMENTS[name], {}).fetchall()
 
 
 def server(row: dict[str, Any]) -> Iterator[Finding]:
@@ -87,7 +82,7 @@ def server(row: dict[str, Any]) -> Iterator[Finding]:
 def session(conn: Connection) -> Iterator[Finding]:
     """Poolers that keep no session are an error of connecting."""
     between = "A pooler stands between, and keeps sessions." if is_pooled(conn) else "Nobody stands between."
-    if _ask(conn, "replication_role") == [{"replication_role": "replica"}]:
+    if _STATEMENTS.replication_role(conn) == "replica":
         found = "session_replication_role is replica: no trigger runs, no foreign key is checked."
         yield Finding.error("session", found, f"alter role {conn.info.user} reset session_replication_role")
     else:
@@ -108,7 +103,7 @@ def migrations(url: str) -> Iterator[Finding]:
 
 def row_security(conn: Connection) -> Iterator[Finding]:
     """Tables with policies that apply to this role: reading one ends in an error, which it is better to know before."""
-    hiding = [row["hiding"] for row in _ask(conn, "row_security")]
+    hiding = [row[0] for row in _STATEMENTS.row_security(conn)]
     if hiding:
         error = rows_hidden(", ".join(hiding), conn.info.user)
         yield Finding.error("row security", error.message, error.hint)
@@ -129,8 +124,7 @@ def connections(available: int) -> Iterator[Finding]:
 
 def clock(conn: Connection) -> Iterator[Finding]:
     before = time.time()
-    (answer,) = _ask(conn, "clock")
-    yield clocks(answer["seconds"], before, time.time())
+    yield clocks(_STATEMENTS.clock(conn), before, time.time())
 
 
 def clocks(theirs: float, before: float, after: float) -> Finding:

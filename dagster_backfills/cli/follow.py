@@ -18,24 +18,10 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from dagster_backfills.cli.database import looks
 from dagster_backfills.cli.output import console, duration, say
+from dagster_backfills.engine.results import RESULTS
 
 _BAR = 8
 _SHORTEST = 6  # of a name that is cut off
-_STEPS = """
-    select
-        step,
-        array_to_string(assets, ', ') as assets,
-        partitions_total,
-        partitions_done,
-        units_total,
-        units_done,
-        failures,
-        units_per_second,
-        time_left
-    from backfill.run_progress
-    where run_id = %s
-    order by started_at, step
-"""
 
 
 @dataclass(frozen=True)
@@ -70,7 +56,7 @@ Read = Callable[["psycopg.Connection[Any]", str], list[PartProgress]]
 
 def read_steps(conn: psycopg.Connection[Any], run_id: str) -> list[PartProgress]:
     """The steps of a run that works through the engine."""
-    found = conn.cursor(row_factory=namedtuple_row).execute(_STEPS, [run_id]).fetchall()
+    found = conn.cursor(row_factory=namedtuple_row).execute(RESULTS["steps"], {"run_id": run_id}).fetchall()
     return [_step(row) for row in found]
 
 

@@ -14,12 +14,15 @@ from dagster_backfills.dagster.cause import reason_of
 from dagster_backfills.dagster.private import next_tick
 from dagster_backfills.errors import NotUsableError
 from dagster_backfills.instance.dagster_home import stores_in_postgres_here
-from dagster_backfills.instance.launching import CODE_LOCATION, open_instance
+from dagster_backfills.instance.launching import (
+    CODE_LOCATION,
+    DAEMON_SILENT_SECONDS,
+    daemon_heard,
+    open_instance,
+)
 from dagster_backfills.postgres.connection import connect
 from dagster_backfills.redact import redact
 
-# The daemon writes every half minute.
-DAEMON_SILENT_SECONDS = 120
 NOT_YET = "Dagster has not run on this database yet."
 
 
@@ -59,8 +62,7 @@ def read_instance(url: str, ticks: bool = True) -> InstanceState:
         require_instance(url)
         with open_instance() as instance:
             now = datetime.now(UTC)
-            stamps = [beat.timestamp for beat in instance.get_daemon_heartbeats().values()]
-            heard = datetime.fromtimestamp(max(stamps), UTC) if stamps else None
+            heard = daemon_heard(instance)
             return InstanceState(
                 daemon_heartbeat=heard,
                 daemon_seconds=(now - heard).total_seconds() if heard else None,

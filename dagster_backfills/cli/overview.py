@@ -15,7 +15,7 @@ from dagster_backfills.cli.errors import explain
 from dagster_backfills.cli.output import Json, Wide, print_json, print_table, say
 from dagster_backfills.components.loading import declared, declared_by_name
 from dagster_backfills.dagster.project import project_defs
-from dagster_backfills.engine.standing import Standing, next_of
+from dagster_backfills.engine.standing import Standing, counted, next_of
 from dagster_backfills.names import fold, the_one
 from dagster_backfills.redact import redact
 
@@ -57,15 +57,18 @@ def _declared(name: str, folder: Path) -> Overview:
     with each.connect() as conn:
         found = each.standings(conn, more=False)
     dynamic = each.backfill.declared.partitions and each.backfill.declared.partitions.dynamic
+    counts = counted(found)
+    up_to_date = counts["all"] - counts["needed"]
+    oldest = min((standing.stale_since for standing in found if standing.stale_since), default=None)
     return Overview(
         name,
         dynamic or "partitions",
-        len(found),
-        sum(not standing.needs_backfill for standing in found),
-        sum(standing.missing for standing in found),
-        sum(bool(standing.stale_since) for standing in found),
-        sum(bool(standing.failed) for standing in found),
-        min((standing.stale_since for standing in found if standing.stale_since), default=None),
+        counts["all"],
+        up_to_date,
+        counts["missing"],
+        counts["stale"],
+        counts["failed"],
+        oldest,
     )
 
 
@@ -115,11 +118,10 @@ def summary(name: str, found: Sequence[Standing]) -> str:
     said = f"{name}: {len(found):,} partitions, {len(needed):,} need a backfill"
     if not needed:
         return f"{said}."
-    missing, stale = sum(each.missing for each in found), sum(bool(each.stale_since) for each in found)
-    failed = sum(bool(each.failed) for each in found)
+    counts = counted(found)
     named = f" ({needed[0].name})" if needed[0].name else ""
     return (
-        f"{said}: {missing:,} missing, {stale:,} stale, {failed:,} failed. "
+        f"{said}: {counts['missing']:,} missing, {counts['stale']:,} stale, {counts['failed']:,} failed. "
         f"Next: {needed[0].partition or 'all of it'}{named}"
     )
 

@@ -1,23 +1,19 @@
 """`backfills run NAME`: what needs it, or what is named, in a run of Dagster's that is waited for."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from psycopg.rows import dict_row
 
 from dagster_backfills.cli.backfills import Declared, Name, Named, Partitions, Whiches, named, which_of
 from dagster_backfills.cli.errors import FAILURES, OK
 from dagster_backfills.cli.output import Json, Yes, confirm, print_json, print_table, say
 from dagster_backfills.cli.overview import summary
 from dagster_backfills.engine.declared.validation import named_function
+from dagster_backfills.engine.results import RESULTS
 from dagster_backfills.engine.selection import Which
 from dagster_backfills.engine.standing import next_of
-from dagster_backfills.postgres.statements import load_statements
 from dagster_backfills.redact import redact
-
-_STATEMENTS = load_statements(Path(__file__).with_name("run.sql"))
 
 
 def run_(
@@ -54,9 +50,8 @@ def run_(
 def _tell(backfill: Named, runs: Sequence[str], partitions: int, json: bool) -> list[dict[str, Any]]:
     """What became of it; returns what could not be written."""
     with backfill.connect() as conn:
-        cursor = conn.cursor(row_factory=dict_row)
-        tables = cursor.execute(_STATEMENTS["tables"], {"run_ids": runs}).fetchall()
-        failures = cursor.execute(_STATEMENTS["failures"], {"run_ids": runs}).fetchall()
+        tables = RESULTS.tables.dicts(conn, run_ids=runs)
+        failures = RESULTS.failures.dicts(conn, run_ids=runs)
         report = _report(backfill, conn, runs)
         found = backfill.standings(conn)
     if json:

@@ -20,7 +20,7 @@ from dagster_backfills.cli.database import database
 from dagster_backfills.cli.follow import follow_run
 from dagster_backfills.cli.launch import Watch
 from dagster_backfills.cli.output import say
-from dagster_backfills.dagster.cause import reason_of
+from dagster_backfills.dagster.cause import failed_steps
 from dagster_backfills.dagster.private import command_of_run
 from dagster_backfills.engine import audit
 from dagster_backfills.errors import NotUsableError
@@ -110,7 +110,8 @@ class RunProcess:
         if run.status.value == "SUCCESS":
             self._log.unlink(missing_ok=True)
         else:
-            say(*_failures(self._instance, self._run_id))
+            failed = failed_steps(self._instance, self._run_id)
+            say(*(f"{step}: {redact(reason)}" for step, reason in failed))
             say(f"Run {run.run_id} ended as {run.status.value}. Its log: {self._log}")
         return run
 
@@ -139,14 +140,3 @@ class RunProcess:
         if run is None:
             raise NotUsableError(f"Run {self._run_id} was deleted while it worked.")
         return run
-
-
-def _failures(instance: dg.DagsterInstance, run_id: str) -> list[str]:
-    """One line for each step that failed: the message of whoever raised, without a trace."""
-    lines = []
-    for record in instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.STEP_FAILURE).records:
-        event = record.event_log_entry.get_dagster_event()
-        failure = event.step_failure_data
-        if reason := reason_of(failure.error, failure.user_failure_data):
-            lines.append(f"{event.step_key}: {redact(reason)}")
-    return lines

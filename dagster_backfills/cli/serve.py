@@ -1,6 +1,7 @@
 """`backfills serve`: the doors over HTTP, for programs and for people without a shell, until it is told to stop."""
 
 import logging
+import tempfile
 from typing import Annotated
 
 import typer
@@ -35,6 +36,9 @@ def serve(
         )
     require_free(host, port)
     require_migrations(resolve_database_url())
+    # A form's file is no small thing: `/tmp` may be memory.
+    settings.spool.mkdir(parents=True, exist_ok=True, mode=0o700)
+    tempfile.tempdir = str(settings.spool)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
     logging.getLogger("dagster_backfills.web").setLevel(logging.INFO)
     say(f"The doors are at http://{host}:{port}. Ctrl-C closes them.")

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from psycopg.rows import dict_row
 
 from dagster_backfills.cli.instance import InstanceState, read_instance
 from dagster_backfills.cli.overview import Overview, overviews
@@ -41,18 +40,14 @@ def look(conn: psycopg.Connection[Any], url: str, *, ticks: bool = True) -> Stat
         at=datetime.now(UTC),
         server=f"PostgreSQL {conn.info.server_version // 10000}, database {conn.info.dbname}",
         backfills=overviews(conn),
-        running=_rows(conn, "running"),
-        held=_rows(conn, "held"),
-        imports=_rows(conn, "imports") if _has(conn, "kintell") else [],
-        queue=_rows(conn, "queue") if _has(conn, "jobs") else [],
+        running=_STATEMENTS.running.dicts(conn),
+        held=_STATEMENTS.held.dicts(conn),
+        imports=_STATEMENTS.imports.dicts(conn) if _has(conn, "kintell") else [],
+        queue=_STATEMENTS.queue.dicts(conn) if _has(conn, "jobs") else [],
         chain=_chain(conn) if _has(conn, "scoring") else [],
-        failures=_rows(conn, "failures"),
+        failures=_STATEMENTS.failures.dicts(conn),
         dagster=dagster,
     )
-
-
-def _rows(conn: psycopg.Connection[Any], name: str) -> list[dict[str, Any]]:
-    return conn.cursor(row_factory=dict_row).execute(_STATEMENTS[name]).fetchall()
 
 
 def _has(conn: psycopg.Connection[Any], schema: str) -> bool:

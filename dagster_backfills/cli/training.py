@@ -10,12 +10,10 @@ from dagster_backfills.cli.output import Json, Yes, confirm, print_json, say
 from dagster_backfills.domains.training.rollback import preview
 from dagster_backfills.errors import UserError
 
-app = typer.Typer(no_args_is_help=True, help="Completion records of members: rollback.")
-
-
-@app.callback()
-def _group() -> None:
-    """Commands of training's own."""
+# With a callback it is a group, of one command too.
+app = typer.Typer(
+    no_args_is_help=True, help="Completion records of members: rollback.", callback=lambda: None
+)
 
 
 @app.command()

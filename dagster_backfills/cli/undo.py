@@ -13,18 +13,13 @@ from dagster_backfills.cli.output import Json, Limit, Wide, print_json, say
 from dagster_backfills.cli.plan import show
 from dagster_backfills.dagster.io_manager import engine_settings
 from dagster_backfills.dagster.resource import PostgresResource
+from dagster_backfills.engine.results import RESULTS
 from dagster_backfills.engine.runner import Runner
 from dagster_backfills.engine.selection import Which
 from dagster_backfills.engine.undo import find, preview, undo, undo_identity
 from dagster_backfills.errors import UserError
 from dagster_backfills.identity import system_user
 from dagster_backfills.postgres.migrations import require_migrations
-
-_LAST = """
-    select run_id from backfill.batches
-    where asset = any(%s) and rows_inserted + rows_updated + rows_deleted > 0
-    order by committed_at desc limit 1
-"""
 
 
 def undo_(
@@ -110,10 +105,10 @@ def _declared(name: str) -> Declared:
 
 
 def _last_of(conn: psycopg.Connection[Any], backfill: Declared) -> str:
-    row = conn.execute(_LAST, [backfill.assets]).fetchone()
-    if row is None:
+    run_id = RESULTS.last_change(conn, assets=backfill.assets)
+    if run_id is None:
         raise UserError(
             f"No run has changed anything of {backfill.name}.",
             f"What one would change: backfills plan {backfill.name}",
         )
-    return str(row[0])
+    return str(run_id)

@@ -6,6 +6,8 @@ Not here: how the tags come there (`instance/door`, `cli/run_process`).
 from collections.abc import Mapping
 from typing import Any
 
+import dagster as dg
+
 from dagster_backfills.identity import USER_TAG
 
 
@@ -33,3 +35,13 @@ def reason_of(error: Any, user_failure: Any = None) -> str:
     while error is not None and error.cause is not None:
         error = error.cause
     return error.message.strip() if error else ""
+
+
+def failed_steps(instance: dg.DagsterInstance, run_id: str, most: int | None = None) -> list[tuple[str, str]]:
+    """The steps of a run that failed, and what each failed of, as far as it is said."""
+    failure = dg.DagsterEventType.STEP_FAILURE
+    records = instance.get_records_for_run(run_id, of_type=failure, limit=most).records
+    events = [record.event_log_entry.get_dagster_event() for record in records]
+    data = [(event.step_key or "", event.step_failure_data) for event in events]
+    reasons = [(step, reason_of(each.error, each.user_failure_data)) for step, each in data]
+    return [(step, reason) for step, reason in reasons if reason]

@@ -1,6 +1,6 @@
 """Where each partition of a backfill stands: for people who look, and for names that they type. Only reads."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -59,6 +59,17 @@ def standings(
         more = told.get(key, {})
         found.append(Standing(key, names.get(key), key in missing, stale_since, failed, undone, more))
     return found
+
+
+def counted(found: Sequence[Standing]) -> dict[str, int]:
+    """How many there are, how many need a backfill, and for which reason."""
+    return {
+        "all": len(found),
+        "needed": sum(each.needs_backfill for each in found),
+        "missing": sum(each.missing for each in found),
+        "stale": sum(bool(each.stale_since) for each in found),
+        "failed": sum(bool(each.failed) for each in found),
+    }
 
 
 def next_of(found: list[Standing]) -> list[Standing]:

@@ -1,6 +1,6 @@
 """Recording a run of a job of the code location as the location's own, and handing it to the daemon's queue.
 
-Not here: who asks for it, and following it.
+Not here: who asks for it, and following it to its end.
 """
 
 import importlib
@@ -8,12 +8,14 @@ import os
 import threading
 import warnings
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
 import dagster as dg
 from pydantic import ValidationError
 
+from dagster_backfills.dagster.automation import UNFINISHED
 from dagster_backfills.dagster.launchpad import in_words
 from dagster_backfills.dagster.private import origin_in_location
 from dagster_backfills.errors import UserError
@@ -22,12 +24,19 @@ from dagster_backfills.instance.dagster_home import dagster_environment
 
 CODE_LOCATION = "dagster_backfills.definitions"  # its name too, in every workspace.yaml
 LAUNCHED_BY = "backfills/launched_by"
+DAEMON_SILENT_SECONDS = 120  # the daemon writes every half minute
 
 
 def open_instance() -> dg.DagsterInstance:
     """The instance of this project's environment, which whoever opens it closes."""
     os.environ.update(dagster_environment())
     return dg.DagsterInstance.get()
+
+
+def daemon_heard(instance: dg.DagsterInstance) -> datetime | None:
+    """When the daemon last gave a sign of life; None where it never did."""
+    stamps = [beat.timestamp for beat in instance.get_daemon_heartbeats().values()]
+    return datetime.fromtimestamp(max(stamps), UTC) if stamps else None
 
 
 def create_run(
@@ -76,12 +85,14 @@ def _definitions(module: str) -> dg.Definitions:
     return found
 
 
-class Launcher:
-    """Submits runs to the instance's queue, where the daemon starts them. For processes that stay, from any thread."""
+class Runs:
+    """Runs in the instance's queue, where the daemon starts them. For processes that stay, from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._instance: dg.DagsterInstance | None = None
+        # Whether a run is under way is looked up and decided by one thread at a time.
+        self.one_at_a_time = threading.Lock()
 
     @property
     def instance(self) -> dg.DagsterInstance:
@@ -92,22 +103,35 @@ class Launcher:
             return self._instance
 
     def submit(
-        self, job_name: str, run_config: Mapping[str, Any] | None, tags: Mapping[str, str], who: str
+        self, job: str, config: Mapping[str, Any] | None, who: str, tags: Mapping[str, str] | None = None
     ) -> str:
-        """Queue a run, and return its id. Nothing is waited for."""
+        """Queue a run of a job, and return its id. Nothing is waited for. `who` is kept with the run."""
         with self._lock:  # Definitions are loaded once
-            load_job(CODE_LOCATION, job_name)
-        run = create_run(
-            self.instance,
-            CODE_LOCATION,
-            job_name,
-            run_config or {},
-            {**tags, LAUNCHED_BY: who, **user_tags(who)},
-        )
+            load_job(CODE_LOCATION, job)
+        told = {**(tags or {}), LAUNCHED_BY: who, **user_tags(who)}
+        run = create_run(self.instance, CODE_LOCATION, job, config or {}, told)
         # The queue asks the workspace for nothing but the headers of a request of the UI's.
         no_workspace: Any = None
         self.instance.submit_run(run.run_id, no_workspace)
         return run.run_id
+
+    def once(self, job: str, config: Mapping[str, Any] | None, who: str, tags: Mapping[str, str]) -> str:
+        """Queue a run of a job, unless one with these tags is under way already; returns its id."""
+        with self.one_at_a_time:
+            return self.unfinished(job, tags) or self.submit(job, config, who, tags)
+
+    def unfinished(self, job: str, tags: Mapping[str, str]) -> str | None:
+        """A run of the job (of any where that is empty) with these tags that waits or works."""
+        filters = dg.RunsFilter(job_name=job or None, tags=dict(tags), statuses=UNFINISHED)
+        found = self.instance.get_runs(filters, limit=1)
+        return found[0].run_id if found else None
+
+    def find(self, run_id: str) -> dg.DagsterRun:
+        """A run as it is now. Raises UserError where there is none."""
+        run = self.instance.get_run_by_id(run_id)
+        if run is None:
+            raise UserError(f"There is no run {run_id}.")
+        return run
 
     def close(self) -> None:
         """Let go of the instance."""

@@ -4,13 +4,14 @@ A file is blocks of `-- name: some_name` and a statement, and stands as it is in
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import psycopg
+from psycopg.rows import dict_row
 
 from dagster_backfills.errors import UserError
 
@@ -60,6 +61,11 @@ class Statement:
         row = cursor.fetchone()
         return row[0] if self.returns == "$" and row is not None else row
 
+    def dicts(self, conn: psycopg.Connection[Any], **binds: Any) -> list[dict[str, Any]]:
+        """All rows, by column."""
+        with conn.cursor(row_factory=dict_row) as cursor:
+            return cursor.execute(self.sql, binds).fetchall()
+
 
 class Statements:
     """The statements of one or more files: `statements["count_users"]` is a text, with `:bind` as `%(bind)s`, and
@@ -85,7 +91,7 @@ class Statements:
     def __getitem__(self, name: str) -> str:
         return self.by_name[name].sql
 
-    def __getattr__(self, name: str) -> Callable[..., Any]:
+    def __getattr__(self, name: str) -> Statement:
         try:
             return self.by_name[name]
         except KeyError:

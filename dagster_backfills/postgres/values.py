@@ -1,7 +1,8 @@
 """Values that Postgres has and Python has not, for whoever only shows them: endless and very distant times, long
-intervals, JSON that no parser reads. Not for computing: there such a value must be an error.
+intervals, JSON that no parser reads. Not for computing: there such a value must be an error. And JSON, to and fro.
 """
 
+import json
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from decimal import Decimal
@@ -13,7 +14,9 @@ import psycopg
 from psycopg.abc import AdaptContext, Buffer
 from psycopg.adapt import Loader
 from psycopg.types import datetime as times
-from psycopg.types import json
+from psycopg.types.json import JsonbLoader, JsonLoader
+
+from dagster_backfills.errors import UserError
 
 
 class _Distant:
@@ -69,6 +72,22 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
+def json_object(text: str | bytes, what: str) -> dict[str, Any]:
+    """What somebody wrote, as a JSON object. Raises UserError, which calls it `what`, where it is none."""
+    example = 'Write it so: {"field": "value"}'
+    try:
+        found = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{what} is not JSON: {error}.", example) from None
+    if not isinstance(found, dict):
+        raise UserError(f"{what} must be a JSON object.", example)
+    return found
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON's")
+
+
 def show_every_value(context: AdaptContext) -> None:
     """Have this connection or cursor load every value that a table may hold."""
     for name, loader in _LOADERS.items():
@@ -116,6 +135,6 @@ _LOADERS: dict[str, type[Loader]] = {
     "timestamp": _or(times.TimestampLoader, _time),
     "timestamptz": _or(times.TimestamptzLoader, partial(_time, zone=UTC)),
     "interval": _or(times.IntervalLoader, _interval),
-    "json": _or(json.JsonLoader, UnreadableJson),
-    "jsonb": _or(json.JsonbLoader, UnreadableJson),
+    "json": _or(JsonLoader, UnreadableJson),
+    "jsonb": _or(JsonbLoader, UnreadableJson),
 }

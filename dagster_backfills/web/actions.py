@@ -16,13 +16,12 @@ from dagster_backfills.engine.plan import Report
 from dagster_backfills.engine.selection import Which
 from dagster_backfills.engine.undo import find, preview
 from dagster_backfills.errors import UserError
-from dagster_backfills.instance.launching import Launcher
+from dagster_backfills.instance.launching import Runs
 from dagster_backfills.postgres.embedded import resolve_database_url
 from dagster_backfills.web.database import Database
 from dagster_backfills.web.import_actions import ImportActions
 from dagster_backfills.web.queue_actions import QueueActions
 from dagster_backfills.web.refusals import Refused
-from dagster_backfills.web.runs import Runs
 from dagster_backfills.web.settings import Settings
 from dagster_backfills.web.uploads import Uploads
 
@@ -30,8 +29,8 @@ from dagster_backfills.web.uploads import Uploads
 class Actions:
     """All of them. Those of imports and of background jobs have files of their own."""
 
-    def __init__(self, settings: Settings, database: Database, launcher: Launcher) -> None:
-        self.settings, self.database, self.runs = settings, database, Runs(launcher)
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self.settings, self.database, self.runs = settings, database, Runs()
         self.uploads = Uploads(settings.spool, settings.limits)
         self.imports = ImportActions(settings, database, self.runs)
         self.queue = QueueActions(database, self.runs)

@@ -2,45 +2,47 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import ClientDisconnect
-from starlette.routing import BaseRoute
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
 
-from dagster_backfills.errors import UserError
-from dagster_backfills.instance.launching import Launcher
-from dagster_backfills.web import pages
 from dagster_backfills.web.actions import Actions
-from dagster_backfills.web.api import backfills, cron, health, imports, jobs, uploads
+from dagster_backfills.web.api import document
 from dagster_backfills.web.database import Database
 from dagster_backfills.web.door import Door
 from dagster_backfills.web.events import JobEvents
+from dagster_backfills.web.pages import coach_day, files, imports, jobs, progress
+from dagster_backfills.web.pages.visit import go_to
 from dagster_backfills.web.refusals import refuse
 from dagster_backfills.web.settings import Settings
 
-# `/import/backfill/uploads` before `/import/backfill/{job}`.
-ROUTES: list[BaseRoute] = [
-    *health.routes, *uploads.routes, *imports.routes, *jobs.routes, *cron.routes, *backfills.routes,
-]  # fmt: skip
+PAGES: list[BaseRoute] = [
+    Route("/", lambda _: go_to("/imports")),
+    *files.routes,  # `/imports/files/…` before `/imports/{job}/…`
+    *imports.routes,
+    *jobs.routes,
+    *progress.routes,
+    *coach_day.routes,
+    Mount("/static", StaticFiles(directory=Path(__file__).with_name("static"))),
+]
 
 
 def create_app(settings: Settings) -> Starlette:
-    """The application. `app.state` has `settings`, `database`, `actions` and `events`."""
+    """The application. `app.state` has `actions` and `events`."""
     app = Starlette(
-        routes=[*ROUTES, *pages.routes],
+        routes=[*document.routes, *PAGES],
         lifespan=_lifespan,
         middleware=[Middleware(Door, settings=settings)],
-        exception_handlers={
-            HTTPException: refuse, UserError: refuse, ClientDisconnect: refuse,
-        },
-    )  # fmt: skip
-    database, launcher = Database(settings.limits.connections), Launcher()
-    app.state.settings = settings
-    app.state.database = database
-    app.state.actions = Actions(settings, database, launcher)
+        # All other errors reach the door, which answers them the same way.
+        exception_handlers={HTTPException: refuse},
+    )
+    database = Database(settings.limits.connections)
+    app.state.actions = Actions(settings, database)
     app.state.events = JobEvents(database, settings.limits.followers)
     return app
 
@@ -55,4 +57,4 @@ async def _lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
     finally:
         await run_in_threadpool(events.stop)
-        actions.runs.launcher.close()
+        actions.runs.close()

@@ -4,18 +4,17 @@ Not here: how often (`limits`), and what each route needs (it says so itself, wi
 """
 
 import hmac
+from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
 
-from dagster_backfills.identity import SECRET_HEADER, USER_HEADER, is_local
-from dagster_backfills.web.refusals import Refused
+from dagster_backfills import identity
+from dagster_backfills.web.refusals import Refused, is_for_programs
 from dagster_backfills.web.settings import SCOPES, Settings
 
 READING = ("GET", "HEAD", "OPTIONS")
-OPEN_PATHS = ("/health", "/openapi.json")
-_FOR_PROGRAMS = ("/api/", "/import/")
 
 
 @dataclass(frozen=True)
@@ -37,15 +36,14 @@ class Identity:
         return f"{self.by}: {self.name}"
 
     @property
-    def owned(self) -> bool:
-        return self.user_id is not None or self.company_id is not None
+    def mine(self) -> dict[str, str]:
+        """The owner whose background jobs alone are there, by column; nothing where all are."""
+        given = {"user_id": self.user_id, "company_id": self.company_id}
+        return {column: owner for column, owner in given.items() if owner is not None}
 
-    def owns(self, job: dict[str, object]) -> bool:
+    def owns(self, job: Mapping[str, object]) -> bool:
         """Whether a background job is this one's to see and to change."""
-        return all(
-            mine is None or job.get(name) == mine
-            for name, mine in (("user_id", self.user_id), ("company_id", self.company_id))
-        )
+        return self.mine.items() <= job.items()
 
 
 NOBODY = Identity("", frozenset(), "nothing")
@@ -56,11 +54,18 @@ def identify(request: Request, settings: Settings) -> Identity:
     kind, _, given = request.headers.get("authorization", "").partition(" ")
     if kind.lower() == "bearer":
         return _by_token(given.strip(), settings)
-    if settings.proxy_secret:
-        return _by_proxy(request, settings.proxy_secret)
-    if is_local(request.headers, request.client.host if request.client else None):
+    client = request.client.host if request.client else None
+    try:
+        user = identity.identify(request.headers, settings.proxy_secret, client).user
+    except identity.ForgedError as error:
+        if settings.proxy_secret and request.headers.get(identity.USER_HEADER):
+            raise Refused(401, error.message, error.hint) from None
+        return NOBODY
+    if not settings.proxy_secret:
         return Identity("local", frozenset(SCOPES), "this machine")
-    return NOBODY
+    operates = request.headers.get("x-forwarded-role", "") == "operator"
+    scopes = SCOPES if operates else [f"{scope}:read" for scope in SCOPES]
+    return Identity(user, frozenset(scopes), "proxy")
 
 
 def _by_token(given: str, settings: Settings) -> Identity:
@@ -73,27 +78,15 @@ def _by_token(given: str, settings: Settings) -> Identity:
     return Identity(found.name, found.scopes, "token", found.user_id, found.company_id)
 
 
-def _by_proxy(request: Request, secret: str) -> Identity:
-    shown, user = request.headers.get(SECRET_HEADER, ""), request.headers.get(USER_HEADER, "")
-    genuine = hmac.compare_digest(shown.encode(), secret.encode())
-    if (shown or user) and not genuine:
-        raise Refused(401, "This request does not come from the proxy.", "Ask the proxy's address.")
-    if not user:
-        return NOBODY
-    operates = request.headers.get("x-forwarded-role", "") == "operator"
-    scopes = SCOPES if operates else [f"{scope}:read" for scope in SCOPES]
-    return Identity(user, frozenset(scopes), "proxy")
-
-
-def require(request: Request, scope: str) -> Identity:
-    """The one who asks, if he may. Raises `Refused`: 401 for nobody, 403 for somebody who may not."""
+def require(request: Request, scope: str, method: str = "") -> None:
+    """Let in who may do that, by the request's method or another. Raises `Refused`: 401 for nobody, 403 for others."""
     who: Identity = request.state.identity
+    method = method or request.method
     if who is NOBODY:
         raise Refused(401, "A token is missing.", "Authorization: Bearer …", {"WWW-Authenticate": "Bearer"})
-    if not who.may(scope, request.method):
-        doing = "read" if request.method in READING else "change"
+    if not who.may(scope, method):
+        doing = "read" if method in READING else "change"
         raise Refused(403, f"{who.name} may not {doing} {scope}.", f"It needs the scope {scope}.")
-    return who
 
 
 def refuse_other_sites(request: Request, who: Identity) -> None:
@@ -112,10 +105,7 @@ def refuse_strangers(request: Request, who: Identity) -> None:
 
     Routes for programs say themselves what they need.
     """
-    path = request.url.path
-    if path in OPEN_PATHS:
-        return
-    if not path.startswith(_FOR_PROGRAMS) and who.by not in ("proxy", "this machine"):
+    if not is_for_programs(request) and who.by not in ("proxy", "this machine"):
         raise Refused(401, "Pages are for people.", "Ask the proxy's address, with your password.")
     if request.method not in READING and who is not NOBODY and not who.scopes & {*SCOPES}:
         raise Refused(403, f"{who.name} may look, and change nothing.", "Ask an operator.")

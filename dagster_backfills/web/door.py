@@ -29,6 +29,7 @@ class Door:
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app, self.settings = app, settings
+        self.most = settings.limits.upload_bytes + MULTIPART_EXTRA
         self.asked = Buckets(settings.limits.requests_per_second)
         self.refused = Buckets(_GUESSES)
 
@@ -40,7 +41,7 @@ class Door:
         began, status = time.monotonic(), 0
         request = Request(scope)
         request.state.request_id = uuid4().hex
-        request.state.identity, request.state.user = NOBODY, ""
+        request.state.identity = NOBODY
 
         async def sent(message: Message) -> None:
             nonlocal status
@@ -54,7 +55,7 @@ class Door:
 
         try:
             self.admit(request)
-            most = SMALL_BODY if scope["path"].startswith("/api/") else self._most()
+            most = SMALL_BODY if scope["path"].startswith("/api/") else self.most
             receive = bounded(receive, most, request.headers.get("content-length"))
             await self.app(scope, receive, sent)
         except Exception as error:
@@ -64,7 +65,7 @@ class Door:
             await refusal(request, error)(scope, receive, sent)
         finally:
             LOG.info(
-                "%s %s %s %s %d %.0f ms", request.state.request_id, request.state.user or "-",
+                "%s %s %s %s %d %.0f ms", request.state.request_id, request.state.identity.name or "-",
                 scope["method"], scope["path"], status, (time.monotonic() - began) * 1000,
             )  # fmt: skip
 
@@ -77,11 +78,8 @@ class Door:
             if wait := self.refused.take(address):
                 raise too_many(wait) from None
             raise
-        request.state.identity, request.state.user = who, who.name
+        request.state.identity = who
         if wait := self.asked.take(who.key if who.name else address):
             raise too_many(wait)
         refuse_other_sites(request, who)
         refuse_strangers(request, who)
-
-    def _most(self) -> int:
-        return self.settings.limits.upload_bytes + MULTIPART_EXTRA

@@ -56,7 +56,7 @@ class JobEvents:
     def __init__(self, database: Database, most: int) -> None:
         self.database, self.most = database, most
         self.listening = False
-        self._followers: WeakSet[Follower] = WeakSet()
+        self._followers: WeakSet[Follower] = WeakSet()  # whoever has gone is in it no more
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="jobs-changed", daemon=True)
 
@@ -74,9 +74,6 @@ class JobEvents:
         follower = Follower(asyncio.get_running_loop(), frozenset(jobs))
         self._followers.add(follower)
         return follower
-
-    def leave(self, follower: Follower) -> None:
-        self._followers.discard(follower)
 
     def _tell(self, changes: list[dict[str, Any]]) -> None:
         for follower in list(self._followers):

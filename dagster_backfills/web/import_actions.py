@@ -19,10 +19,10 @@ from dagster_backfills.domains.kintell.file.register import Preflight, register
 from dagster_backfills.domains.kintell.importing.account import ImportJob, load_job, set_status
 from dagster_backfills.domains.kintell.importing.importer import open_unchanged
 from dagster_backfills.domains.kintell.statements import statements
-from dagster_backfills.errors import NotUsableError, UserError
+from dagster_backfills.errors import UserError
+from dagster_backfills.instance.launching import Runs
 from dagster_backfills.web.database import Database
-from dagster_backfills.web.refusals import Refused
-from dagster_backfills.web.runs import Runs
+from dagster_backfills.web.refusals import Refused, not_found, refused_as
 from dagster_backfills.web.settings import Settings
 from dagster_backfills.web.uploads import checked_name, digest_of, refuse_bomb
 
@@ -52,10 +52,8 @@ class ImportActions:
         """The job. Raises `Refused` (404) where there is none."""
         try:
             return load_job(conn, job)
-        except NotUsableError:
-            raise
         except UserError:
-            raise Refused(404, f"There is no import job {job}.") from None
+            raise not_found(f"import job {job}") from None
 
     def start(self, path: Path, name: str, who: str, **options: Any) -> Started:
         """Keep a file that was sent, register it, and queue its import. `path` is taken, or gone.
@@ -85,7 +83,7 @@ class ImportActions:
         config.pop("on_duplicate", None)
         with self.database() as conn:
             found = self.find(conn, job)
-            with conflicts():
+            with refused_as(409):
                 found.check_claimable("import")
             if run := self.runs.unfinished("", {TAG: str(found.id)}):
                 raise Refused(409, f"Run {run} works on job {job} already.", "Watch its status.")
@@ -108,51 +106,42 @@ class ImportActions:
             run = self.runs.unfinished("", tags)
             return run or self.runs.submit(IMPORT, {"job": str(job.id), **config}, who, tags)
 
-    def pause(self, job: str) -> ImportJob:
-        """Stop it at once; it can be resumed."""
-        return self._set_status(job, "pause")
-
-    def cancel(self, job: str) -> ImportJob:
-        """Stop it for good; what was imported stays."""
-        return self._set_status(job, "cancel")
-
-    def _set_status(self, job: str, verb: str) -> ImportJob:
+    def set_status(self, job: str, verb: str) -> ImportJob:
+        """`pause` stops it at once, to be resumed; `cancel` stops it for good, and what was imported stays."""
         with self.database() as conn:
             self.find(conn, job)
-            with conflicts():
+            with refused_as(409):
                 return set_status(conn, job, verb)
 
     def replay(self, job: str, who: str, *, create_missing_users: bool = False) -> tuple[ImportJob, str]:
         """Queue another try for a job's rejected rows."""
-        config = {"job": job, "create_missing_users": create_missing_users}
+        config = {"create_missing_users": create_missing_users}
         return self._after(job, "replay", "replay_kintell_errors", config, who)
 
     def preview_rollback(self, job: str) -> tuple[ImportJob, Preview]:
         """What a rollback would remove, restore and keep."""
         with self.database() as conn:
             found = self.find(conn, job)
-            with conflicts():
+            with refused_as(409):
                 found.check_claimable("rollback")
             return found, preview_rollback(conn, found.id)
 
     def rollback(self, job: str, who: str) -> tuple[ImportJob, str]:
         """Queue the rollback."""
-        config = {"job": job, "dry_run": False}
-        return self._after(job, "rollback", "rollback_kintell_import", config, who)
+        return self._after(job, "rollback", "rollback_kintell_import", {"dry_run": False}, who)
 
     def _after(
         self, job: str, activity: str, dagster_job: str, config: Mapping[str, Any], who: str
     ) -> tuple[ImportJob, str]:
         with self.database() as conn:
             found = self.find(conn, job)
-        with conflicts():
+        with refused_as(409):
             found.check_claimable(activity)
         tags = {TAG: str(found.id)}
         with self.runs.one_at_a_time:
             if run := self.runs.unfinished("", tags):
                 raise Refused(409, f"Run {run} works on job {job} already.", "Wait until it has ended.")
-            config = {**config, "job": str(found.id)}
-            return found, self.runs.submit(dagster_job, config, who, tags)
+            return found, self.runs.submit(dagster_job, {"job": str(found.id), **config}, who, tags)
 
 
 def checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -166,17 +155,6 @@ def checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
         raise Refused(422, f"{field}: {first['msg']}.", "See /openapi.json.") from None
     found = {name: getattr(checked, name) for name in given}
     return found | ({"on_duplicate": checked.on_duplicate.value} if "on_duplicate" in found else {})
-
-
-@contextmanager
-def conflicts() -> Iterator[None]:
-    """What a job's state does not allow is a conflict, not a mistake in the request."""
-    try:
-        yield
-    except (NotUsableError, FileError, Refused):
-        raise
-    except UserError as error:
-        raise Refused(409, error.message, error.hint) from error
 
 
 @dataclass

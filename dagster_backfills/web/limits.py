@@ -1,20 +1,24 @@
 """How much a request may bring, and how many one may send. In this process: each process counts for itself."""
 
-import json
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
+from starlette.datastructures import UploadFile
 from starlette.requests import Request
 from starlette.types import Message, Receive
 
+from dagster_backfills.postgres.values import json_object
 from dagster_backfills.web.refusals import Refused
 
 SMALL_BODY = 1024 * 1024
 MULTIPART_EXTRA = 64 * 1024
 _REMEMBERED = 10_000
 _BURST_SECONDS = 4
+# Of a form: its fields, and the bytes of each.
+_FIELDS, _FIELD_BYTES = 20, 8 * 1024
 
 
 class Buckets:
@@ -69,16 +73,14 @@ async def json_body(request: Request) -> dict[str, Any]:
         body += chunk
         if len(body) > SMALL_BODY:
             raise too_large(SMALL_BODY)
-    if not body.strip():
-        return {}
-    try:
-        data = json.loads(body, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise Refused(400, f"The body is not JSON: {error}.", 'Write it so: {"field": "value"}') from None
-    if not isinstance(data, dict):
-        raise Refused(400, "The body must be a JSON object.", 'Write it so: {"field": "value"}')
-    return data
+    return json_object(bytes(body), "The body") if body.strip() else {}
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number of JSON's")
+@asynccontextmanager
+async def form_of(request: Request) -> AsyncIterator[tuple[UploadFile | None, dict[str, str]]]:
+    """A form's `file`, which is on disk unless it is small, and its fields that say something."""
+    limits = {"max_files": 1, "max_fields": _FIELDS, "max_part_size": _FIELD_BYTES}
+    async with request.form(**limits) as form:
+        file = form.get("file")
+        fields = {name: text.strip() for name, text in form.items() if isinstance(text, str) and text.strip()}
+        yield file if isinstance(file, UploadFile) and file.filename else None, fields

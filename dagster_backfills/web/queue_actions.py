@@ -1,20 +1,21 @@
 """Background jobs, as pages and API put them in, cancel and retry them, and have them worked off."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
 import psycopg
+from pydantic.alias_generators import to_camel
 
 from dagster_backfills.domains.queue import queue
 from dagster_backfills.domains.queue.errors import UnknownJobType
 from dagster_backfills.domains.queue.registry import known_hint
 from dagster_backfills.domains.queue.settings import DrainPolicy
+from dagster_backfills.instance.launching import Runs
 from dagster_backfills.web.auth import Identity
 from dagster_backfills.web.database import Database
 from dagster_backfills.web.refusals import Refused, not_found
-from dagster_backfills.web.runs import Runs
 
 DRAIN = "drain_background_jobs"
 
@@ -36,17 +37,17 @@ class QueueActions:
             raise not_found(f"job {job}")
         return found[0]
 
-    def enqueue(self, who: Identity, job_type: str, input_data: dict[str, Any], **more: Any) -> UUID:
+    def enqueue(
+        self, who: Identity, job_type: str, input_data: dict[str, Any], owner: queue.Owner, **more: Any
+    ) -> UUID:
         """Put one in. `more` is what `queue.enqueue` takes. Raises UserError for an input that does not fit."""
-        given: queue.Owner = more.pop("owner", None) or queue.Owner()
-        owner = queue.Owner(
-            _own("userId", who.user_id, given.user_id),
-            _own("companyId", who.company_id, given.company_id),
-            given.training_id,
-        )
+        for column, own in who.mine.items():
+            if getattr(owner, column) not in (None, own):
+                raise Refused(403, f"{to_camel(column)} is another's.", f"This token puts in jobs of {own}.")
+        owner = replace(owner, **who.mine)
         with self.database() as conn:
             made = queue.enqueue(conn, job_type, input_data, owner=owner, **more)
-            if who.owned and not who.owns(queue.rows(conn, "one_job", job_id=made)[0]):
+            if who.mine and not who.owns(queue.rows(conn, "one_job", job_id=made)[0]):
                 raise Refused(409, "This unique key is taken.", "Choose another.")
         return made
 
@@ -88,9 +89,3 @@ class QueueActions:
             if not policy.runs_to_launch(due, work["oldest_seconds"], int(active is not None)):
                 return active, waiting
             return self.runs.submit(DRAIN, {"concurrency": policy.concurrency}, who), waiting
-
-
-def _own(field: str, own: str | None, given: str | None) -> str | None:
-    if own is not None and given not in (None, own):
-        raise Refused(403, f"{field} is another's.", f"This token puts in jobs of {own}.")
-    return own if own is not None else given

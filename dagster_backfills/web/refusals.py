@@ -1,9 +1,12 @@
-"""What went wrong as an answer: a code, a sentence, what to do about it, and the request's id."""
+"""What went wrong as an answer: a code, a sentence, what to do about it, and the request's id.
+
+For programs it is JSON, for people a page.
+"""
 
 import logging
 import traceback
-from collections.abc import Mapping
-from http import HTTPStatus
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -18,8 +21,11 @@ from dagster_backfills.errors import NotUsableError, UserError
 from dagster_backfills.postgres.explained import chain, explain_database, is_of_database
 from dagster_backfills.postgres.values import plain
 from dagster_backfills.redact import redact
+from dagster_backfills.web.pages.rendering import html
 
 LOG = logging.getLogger("dagster_backfills.web")
+_FOR_PROGRAMS = ("/api/", "/import/", "/health", "/openapi.json")
+_MISTAKE = 400
 _CODES: tuple[tuple[type[UserError], int], ...] = (
     (NotUsableError, 503),
     (JobBusy, 409),
@@ -40,6 +46,17 @@ class Refused(UserError):
         self.status, self.headers = status, dict(headers or {})
 
 
+@contextmanager
+def refused_as(status: int) -> Iterator[None]:
+    """A mistake that is raised within is answered with this code, unless it has one of its own."""
+    try:
+        yield
+    except UserError as error:
+        if isinstance(error, Refused) or _code(error) != _MISTAKE:
+            raise
+        raise Refused(status, error.message, error.hint) from error
+
+
 def not_found(what: str) -> Refused:
     return Refused(404, f"There is no {what}.")
 
@@ -49,29 +66,35 @@ def answer(data: Any, status: int = 200, headers: Mapping[str, str] | None = Non
     return JSONResponse(plain(data), status, {"Cache-Control": "no-store", **(headers or {})})
 
 
+def is_for_programs(request: Request) -> bool:
+    """Whether no person's browser asks there for a page."""
+    return request.url.path.startswith(_FOR_PROGRAMS)
+
+
 def refusal(request: Request, error: BaseException) -> Response:
     """The answer to a request that `error` came of."""
     status, message, hint, headers = explained(error)
     if status == 500:
         LOG.error("%s", redact("".join(traceback.format_exception(error))))
-    request_id = getattr(request.state, "request_id", "")
-    body = {"error": redact(message), "hint": redact(hint), "requestId": request_id}
-    return answer(body, status, headers)
+    said = {"error": redact(message), "hint": redact(hint), "requestId": request.state.request_id}
+    if is_for_programs(request):
+        return answer(said, status, headers)
+    if isinstance(error, HTTPException):  # its hint is for programs
+        said["hint"] = ""
+    return html(request, "error.html", status, headers, **said)
 
 
 def explained(error: BaseException) -> tuple[int, str, str, Mapping[str, str]]:
     """Code, what is wrong, what to do, and headers."""
     if isinstance(error, HTTPException):
-        phrase = error.detail if error.detail else HTTPStatus(error.status_code).phrase
-        return error.status_code, f"{phrase}.", "See /openapi.json.", error.headers or {}
+        return error.status_code, f"{error.detail.rstrip('.')}.", "See /openapi.json.", error.headers or {}
     if isinstance(error, ClientDisconnect):
         return 400, "The request ended before its body did.", "Send it again.", {}
     for cause in chain(error):
         if isinstance(cause, Refused):
             return cause.status, cause.message, cause.hint, cause.headers
         if isinstance(cause, UserError):
-            code = next((code for kind, code in _CODES if isinstance(cause, kind)), 400)
-            return code, cause.message, cause.hint, {}
+            return _code(cause), cause.message, cause.hint, {}
         if is_of_database(cause):
             message, hint = explain_database(cause)
             return (400 if isinstance(cause, psycopg.DataError) else 503), message, hint, {}
@@ -81,6 +104,10 @@ def explained(error: BaseException) -> tuple[int, str, str, Mapping[str, str]]:
         "Its trace is in the log, with this request's id.",
         {},
     )
+
+
+def _code(error: UserError) -> int:
+    return next((code for kind, code in _CODES if isinstance(error, kind)), _MISTAKE)
 
 
 async def refuse(request: Request, error: Exception) -> Response:

@@ -58,26 +58,27 @@ class Settings:
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
         """Raises UserError that names the variable that is wrong."""
         given = os.environ if environment is None else environment
-        secret = given.get(SECRET_VARIABLE, "").strip()
-        if secret and len(secret) < _SHORTEST:
-            raise UserError(
-                f"{SECRET_VARIABLE} has fewer than {_SHORTEST} characters.", "openssl rand -hex 24"
-            )
         return cls(
             _tokens(given),
-            secret,
+            _secret(given, SECRET_VARIABLE),
             given.get("BACKFILLS_WEB_DEVELOPMENT", "").strip() not in ("", "0"),
             Limits(**from_environment(Limits, "BACKFILLS_WEB_", given)),
         )
+
+
+def _secret(given: Mapping[str, str], variable: str) -> str:
+    """Raises UserError for one that is too short to be one."""
+    found = given.get(variable, "").strip()
+    if found and len(found) < _SHORTEST:
+        raise UserError(f"{variable} has fewer than {_SHORTEST} characters.", "openssl rand -hex 24")
+    return found
 
 
 def _tokens(given: Mapping[str, str]) -> tuple[Token, ...]:
     """CRON_SECRET and JOBS_TOKEN, each for one thing; BACKFILLS_TOKENS for all others."""
     found: list[dict[str, Any]] = []
     for variable, scope in (("CRON_SECRET", "cron"), ("JOBS_TOKEN", "jobs")):
-        if text := given.get(variable, "").strip():
-            if len(text) < _SHORTEST:
-                raise UserError(f"{variable} has fewer than {_SHORTEST} characters.", "openssl rand -hex 24")
+        if text := _secret(given, variable):
             found.append({"name": scope, "token": text, "scopes": [scope]})
     try:
         listed = json.loads(given.get("BACKFILLS_TOKENS", "").strip() or "[]")

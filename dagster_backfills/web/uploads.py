@@ -1,12 +1,14 @@
 """Files on their way in: written to disk as they come, never held in memory, gone unless they are taken.
 
-One that comes in pieces is kept between them, as the bytes so far and a note of what it is to be. Not here: HTTP's
-forms (`multipart`), and what becomes of a file that is complete (`actions`).
+Each is kept as the bytes so far and a note of what it is to be. Not here: what becomes of a file that is complete
+(`actions`).
 """
 
+import fcntl
 import hashlib
 import json
 import re
+import shutil
 import time
 import zipfile
 import zlib
@@ -17,6 +19,8 @@ from pathlib import Path
 from threading import Lock
 from typing import BinaryIO
 from uuid import uuid4
+
+from starlette.datastructures import UploadFile
 
 from dagster_backfills.web.limits import too_large
 from dagster_backfills.web.refusals import Refused, not_found
@@ -30,7 +34,7 @@ _SMALL = 64 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Upload:
-    """A file that is to come in pieces, or has: `size` bytes in the end."""
+    """A file that is to come, or has: `size` bytes in the end."""
 
     id: str
     file_name: str
@@ -43,16 +47,7 @@ class Uploads:
 
     def __init__(self, folder: Path, limits: Limits) -> None:
         self.folder, self.limits = folder, limits
-        self._busy: set[str] = set()
         self._lock = Lock()
-
-    def new_file(self) -> Path:
-        """A place for a file that comes at once. It is its writer's to remove."""
-        self.remove_old()
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if len(list(self.folder.glob("*.whole"))) >= self.limits.uploads_open:
-            raise Refused(429, f"{self.limits.uploads_open} uploads are under way.", "Try again in a moment.")
-        return self.folder / f"{uuid4().hex}.whole"
 
     def begin(self, file_name: str, size: int, owner: str) -> Upload:
         """Expect a file in pieces. Raises `Refused` for a name or a size that is not taken."""
@@ -60,7 +55,7 @@ class Uploads:
         if size > self.limits.upload_bytes:
             raise too_large(self.limits.upload_bytes)
         if size < 1:
-            raise Refused(400, "The file has no bytes.", "Give its size.")
+            raise Refused(400, "The file has no bytes.", "Send another, or give its size.")
         upload = Upload(uuid4().hex, checked_name(file_name), size, owner)
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with self._lock:
@@ -70,6 +65,17 @@ class Uploads:
                 )
             self.part(upload).touch(mode=0o600)
             self._note(upload).write_text(json.dumps(asdict(upload)), encoding="utf-8")
+        return upload
+
+    def keep(self, file: UploadFile, owner: str) -> Upload:
+        """Keep a file that came at once. Raises `Refused` as `begin` does."""
+        upload = self.begin(file.filename or "", file.size or 0, owner)
+        try:
+            with self.part(upload).open("wb") as out:
+                shutil.copyfileobj(file.file, out, PIECE)
+        except BaseException:
+            self.remove(upload)
+            raise
         return upload
 
     def find(self, upload_id: str, owner: str) -> Upload:
@@ -96,22 +102,19 @@ class Uploads:
     @contextmanager
     def appending(self, upload: Upload, at: int) -> Iterator[BinaryIO]:
         """The file to write to, from `at` on. Raises `Refused` (409) where that is not its end, or another writes."""
-        with self._lock:
-            if upload.id in self._busy:
-                raise Refused(409, "Another request writes to this upload.", "Wait for it to end.")
-            self._busy.add(upload.id)
-        try:
+        self.offset(upload)
+        with self.part(upload).open("ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise Refused(409, "Another request writes to this upload.", "Wait for it to end.") from None
             there = self.offset(upload)
             if at != there:
                 raise Refused(
                     409, f"The upload stands at byte {there:,}, not at {at:,}.", "Go on from there.",
                     {"Upload-Offset": str(there)},
                 )  # fmt: skip
-            with self.part(upload).open("ab") as file:
-                yield file
-        finally:
-            with self._lock:
-                self._busy.discard(upload.id)
+            yield file
 
     def complete(self, upload: Upload) -> Path:
         """The whole file. Raises `Refused` (409) while a part is missing."""
@@ -130,7 +133,7 @@ class Uploads:
     def remove_old(self) -> None:
         """Remove what nobody has gone on with for hours."""
         oldest = time.time() - self.limits.upload_hours * 3600
-        for file in [*self.folder.glob("*.part"), *self.folder.glob("*.whole")]:
+        for file in self.folder.glob("*.part"):
             with suppress(FileNotFoundError):
                 if file.stat().st_mtime < oldest:
                     file.unlink()

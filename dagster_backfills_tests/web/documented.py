@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 from jsonschema import Draft202012Validator
 
-from dagster_backfills.web.api.health import document
+from dagster_backfills.web.api.document import document
 
 
 @cache

@@ -63,7 +63,7 @@ def test_a_job_is_cancelled_and_a_failed_one_retried(doors, conn):
         ({"jobType": "nothing"}, 422, "nothing"),
         ({"inputData": {}}, 422, "transcript"),
         ({"priority": 11}, 422, "priority"),
-        ({"runAfter": "2026-01-01T00:00:00"}, 422, "time zone"),
+        ({"runAfter": "2026-01-01T00:00:00"}, 422, "timezone"),
         ({"color": "red"}, 422, "color"),
     ],
 )

@@ -220,6 +220,22 @@ def test_a_large_file_is_not_held_in_memory(server, place):
         assert server.most_memory() - before < 25_000_000
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="/proc tells of open files on Linux only")
+def test_a_forms_file_comes_in_where_other_uploads_lie(server, place):
+    """And not in `/tmp`, which a container has in memory."""
+
+    def spooled() -> bool:
+        with contextlib.suppress(FileNotFoundError):
+            opened = [str(file.readlink()) for file in Path(f"/proc/{server.pid}/fd").iterdir()]
+            return any(each.startswith(str(place / "home" / "web")) for each in opened)
+        return False
+
+    head = form_head(server, "Content-Length: 1900000").replace("\n", "\r\n")
+    with socket.create_connection(("127.0.0.1", server.port)) as line:
+        line.sendall(head.encode() + FILE_PART + b"x" * 1_500_000)
+        wait_for(spooled)
+
+
 # ---- what the document says ---------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ import typer
 from dagster_backfills.cli.database import database
 from dagster_backfills.cli.kintell import files, options
 from dagster_backfills.cli.kintell.options import limits
-from dagster_backfills.cli.kintell.runs import find, find_job, import_and_show, readable, unchanged, waiting
+from dagster_backfills.cli.kintell.runs import find, find_job, import_and_show, readable, waiting
 from dagster_backfills.cli.kintell.show import show_job, show_jobs
 from dagster_backfills.cli.launch import launch
 from dagster_backfills.cli.output import Json, Wide, Yes, confirm, print_json, say
@@ -51,9 +51,13 @@ def resume(
     json: Json = False,
 ) -> None:
     """Start or continue a job that is pending, paused, failed, or whose worker is dead."""
+    # What imports is loaded where one is about to begin.
+    from dagster_backfills.defs.kintell.resources import KintellSettings
+    from dagster_backfills.domains.kintell.importing.importer import open_unchanged
+
     config = limits(batch_rows, max_errors, max_error_ratio, create_missing_users, rollback_on_failure)
     found = find_job(job, "import")
-    unchanged(found)
+    open_unchanged(found, KintellSettings().allowed)
     import_and_show({"job": str(found.id), **config}, json)
 
 

@@ -1,15 +1,17 @@
 """What is asked of a file, and of the rows of it that were rejected: `validate`, `errors`, `missing-users`."""
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Annotated
 
+import fsspec
 import typer
 
 from dagster_backfills.cli.database import database
 from dagster_backfills.cli.errors import FAILURES
 from dagster_backfills.cli.kintell import options
-from dagster_backfills.cli.kintell.runs import copy, find, readable, verdict_of, waiting
+from dagster_backfills.cli.kintell.runs import find, readable, verdict_of, waiting
 from dagster_backfills.cli.kintell.show import show_verdict
 from dagster_backfills.cli.launch import launch
 from dagster_backfills.cli.output import Json, print_json, print_table, say
@@ -61,7 +63,11 @@ def validate(
     if code or verdict is None:
         raise typer.Exit(code or FAILURES)
     if output:
-        copy(verdict["error_file"], options.place(output))
+        with (
+            fsspec.open(verdict["error_file"], "rb") as data,
+            fsspec.open(options.place(output), "wb") as out,
+        ):
+            shutil.copyfileobj(data, out)
     if json:
         print_json(verdict)
     else:

@@ -43,13 +43,14 @@ RollBack = Annotated[
 def limits(
     batch_rows: int, max_errors: int | None, ratio: float | None, make_users: bool, roll_back: bool
 ) -> dict[str, Any]:
-    config: dict[str, Any] = {
+    given = {
         "batch_rows": batch_rows,
+        "max_errors": max_errors,
+        "max_error_ratio": ratio,
         "create_missing_users": make_users,
         "rollback_on_failure": roll_back,
     }
-    given = {"max_errors": max_errors, "max_error_ratio": ratio}
-    return config | {name: value for name, value in given.items() if value is not None}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def reading(sheet: str, encoding: str, maps: list[str] | None) -> dict[str, Any]:

@@ -3,12 +3,10 @@
 Not here: the commands, how a job looks.
 """
 
-import shutil
 import time
 from collections.abc import Callable
 from typing import Any, cast
 
-import fsspec
 import psycopg
 import typer
 from psycopg.rows import namedtuple_row
@@ -56,15 +54,6 @@ def find_job(job: str, activity: str | None = None) -> ImportJob:
     if activity:
         found.check_claimable(activity)
     return found
-
-
-def unchanged(job: ImportJob) -> None:
-    """Raise `FileError` where the job's file is no longer what it was registered with."""
-    # What imports is loaded where one is about to begin.
-    from dagster_backfills.defs.kintell.resources import KintellSettings
-    from dagster_backfills.domains.kintell.importing.importer import open_unchanged
-
-    open_unchanged(job, KintellSettings().allowed)
 
 
 def readable(
@@ -129,12 +118,6 @@ def say_how_to_go_on(job: ImportJob | None) -> None:
             f"Job {job.id} is {job.status} after {job.progress}; they stay.",
             f"To go on: backfills kintell resume {job.id}",
         )
-
-
-def copy(source: str, target: str) -> None:
-    """Copy a file, from and to wherever fsspec reaches."""
-    with fsspec.open(source, "rb") as data, fsspec.open(target, "wb") as out:
-        shutil.copyfileobj(data, out)
 
 
 def waiting(run_id: str, ended: Callable[[], bool]) -> None:

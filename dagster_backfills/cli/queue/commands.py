@@ -154,11 +154,11 @@ def retry(
     with database() as conn:
         require_type(conn, job_type)
         if job_type:
-            failed = queue.some_jobs(conn, 1_000_000, status="failed", job_type=job_type)
+            failed = queue.STATEMENTS.count_failed(conn, job_type=job_type)
             if not failed:
                 say(f"No job of type {job_type} has failed.")
                 return
-            confirm(f"Retry {len(failed):,} failed jobs of type {job_type}?", yes)
+            confirm(f"Retry {failed:,} failed jobs of type {job_type}?", yes)
         count = queue.retry(
             conn, ids=[job_id_of(conn, i) for i in ids] if ids else None, job_type=job_type or None
         )

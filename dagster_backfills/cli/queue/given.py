@@ -1,6 +1,5 @@
 """What a person gives to `backfills queue`: a job's id or type, an input as JSON, a step that follows."""
 
-import json as json_module
 import re
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ from dagster_backfills.domains.queue import queue
 from dagster_backfills.domains.queue.registry import known_hint
 from dagster_backfills.errors import UserError
 from dagster_backfills.names import the_one
+from dagster_backfills.postgres.values import json_object
 
 
 def job_id_of(conn: psycopg.Connection[Any], text: str) -> UUID:
@@ -35,21 +35,15 @@ def require_type(conn: psycopg.Connection[Any], job_type: str) -> None:
 
 
 def object_of(text: str, option: str) -> dict[str, Any]:
+    """An option's JSON object, which may lie in a file."""
     try:
         if text.startswith("@"):
             text = sys.stdin.read() if text == "@-" else Path(text[1:]).read_text(encoding="utf-8")
-        value = json_module.loads(text, parse_constant=_no_constant)
     except OSError as error:
         raise UserError(f"{option} names {text[1:]}, which can't be read: {error.strerror}.") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{option} is not JSON: {error}.", """Write it so: '{"field": "value"}'.""") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{option} must be a JSON object.", """Write it so: '{"field": "value"}'.""")
-    return value
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number of JSON's")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{option} is not JSON: {error}.") from None
+    return json_object(text, option)
 
 
 def step_of(text: str) -> queue.Step:

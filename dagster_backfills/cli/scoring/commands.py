@@ -16,12 +16,12 @@ from dagster_backfills.domains.scoring.status import chain_of, day_of
 from dagster_backfills.engine.selection import Which
 from dagster_backfills.names import the_one
 
-app = typer.Typer(no_args_is_help=True, help="Commitment, churn risk and coach actions: one gym alone.")
-
-
-@app.callback()
-def _group() -> None:
-    """Commands of scoring's own."""
+# With a callback it is a group, of one command too.
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Commitment, churn risk and coach actions: one gym alone.",
+    callback=lambda: None,
+)
 
 
 @app.command()

@@ -9,7 +9,7 @@ import dagster as dg
 import psycopg
 from psycopg.rows import class_row
 
-from dagster_backfills.dagster.cause import reason_of
+from dagster_backfills.dagster.cause import failed_steps
 from dagster_backfills.defs.operations.history import job_of, partitions_of
 from dagster_backfills.domains.operations.statements import STATEMENTS
 from dagster_backfills.redact import redact
@@ -107,13 +107,8 @@ def failed_run(
     cursor = conn.cursor(row_factory=class_row(FailingUnit))
     units = cursor.execute(STATEMENTS["failing_units"], binds).fetchall()
     conn.commit()
-    records = instance.get_records_for_run(
-        run.run_id, of_type=dg.DagsterEventType.STEP_FAILURE, limit=5
-    ).records
-    steps = [r.event_log_entry.get_dagster_event().step_failure_data for r in records]
-    reasons = [reason_of(step.error, step.user_failure_data) for step in steps]
+    said = [reason for _, reason in failed_steps(instance, run.run_id, 5)]
     whole = event.event_type is dg.DagsterEventType.RUN_FAILURE
-    said = [reason for reason in reasons if reason]
     if whole and not said:
         said = [event.message or "No reason was given."]
     return FailedRun(

@@ -109,6 +109,9 @@ order by t.job_type;
 select count(*) > 0 as found
 from (select b.id from jobs.background_jobs as b where b.job_type = :job_type limit 1) as one;
 
+-- name: count_failed$
+select count(*) from jobs.background_jobs as b where b.status = 'failed' and b.job_type = :job_type;
+
 -- name: still_held
 select b.id
 from unnest(:ids::uuid[], :attempts::integer[]) as h (id, attempt)

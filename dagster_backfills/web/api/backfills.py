@@ -2,31 +2,26 @@
 
 import asyncio
 import time
-from pathlib import Path
+from datetime import datetime
 from typing import Any
 
-from psycopg.rows import dict_row
+import dagster as dg
 from pydantic import Field
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
 
 from dagster_backfills.domains.training.status import missing_records, run_totals
+from dagster_backfills.engine.results import RESULTS
 from dagster_backfills.engine.selection import Which
-from dagster_backfills.errors import NotUsableError, UserError
-from dagster_backfills.postgres.statements import load_statements
+from dagster_backfills.engine.standing import counted
 from dagster_backfills.web.actions import Actions, postgres_of
-from dagster_backfills.web.api.calls import Body, Call, call, camel
-from dagster_backfills.web.auth import require
+from dagster_backfills.web.api.calls import Answer, Body, Operation, camel
+from dagster_backfills.web.call import Call
 from dagster_backfills.web.database import Database
-from dagster_backfills.web.limits import json_body
-from dagster_backfills.web.refusals import Refused, answer
-from dagster_backfills.web.runs import RunState
+from dagster_backfills.web.refusals import Refused, answer, refused_as
 
-STATEMENTS = load_statements(Path(__file__).parents[1] / "queries.sql")
 TRAINING = "training_completions"
 _LOOK_SECONDS = 0.5
+_MOST = 100  # of a run's failures
 
 
 class Choice(Body):
@@ -50,38 +45,106 @@ class Undo(Body):
     dry_run: bool = True
 
 
-class Training(Body):
+class Train(Body):
     organization_id: str | None = None
     wait_seconds: float = Field(default=0, ge=0)
 
 
+class Named(Answer):
+    name: str
+    tables: list[str]
+
+
+class Backfills(Answer):
+    backfills: list[Named]
+
+
+class PastRun(Answer):
+    run_id: str
+    outcome: str
+    partitions: Any
+    units: Any
+    started_at: datetime
+    finished_at: datetime | None
+    undoes: str | None
+
+
+class Backfill(Named):
+    partitions: dict[str, int]
+    runs: list[PastRun]
+
+
+class Plan(Answer):
+    changes: Any
+    total: Any
+    partitions: Any
+    failures: Any
+    examples: Any
+    estimate: Any
+    seconds: Any
+
+
+class Written(Answer):
+    asset: str
+    inserted: int
+    updated: int
+    deleted: int
+
+
+class Failure(Answer):
+    asset: str
+    partition: str | None
+    unit: str | None
+    message: str
+
+
+class Run(Answer):
+    run_id: str
+    job: str
+    status: str
+    finished: bool
+    success: bool
+    tables: list[Written]
+    failed: list[Failure]
+    status_url: str
+
+
+class Training(Run):
+    """Once the run has ended, with its numbers."""
+
+    organizations: int
+    records_missing: int
+    members: int = 0
+    videos: int = 0
+    records_created: int = 0
+    records_already_there: int = 0
+    failures: int = 0
+    seconds: float = 0
+
+
 def names(call: Call) -> Any:
+    """The backfills."""
     return {"backfills": [{"name": each.name, "tables": each.assets} for each in call.actions.backfills()]}
 
 
-def plan(call: Call) -> Any:
-    wanted = call.read(Choice)
+def plan(call: Call, wanted: Choice) -> Any:
+    """What a run would insert, update, delete and leave. Nothing is written."""
     report = call.actions.plan(call.path("name"), wanted.chosen, wanted.partitions)
     return report.as_json()
 
 
-def run(call: Call) -> Any:
-    wanted = call.read(Choice)
-    run_id = call.actions.launch(call.path("name"), call.by, wanted.chosen, wanted.partitions)
-    return said_of(call.database, call.actions.runs.state(run_id))
+def run(call: Call, wanted: Choice) -> Any:
+    """Launch a run."""
+    run_id = call.actions.launch(call.path("name"), call.who.name, wanted.chosen, wanted.partitions)
+    return said_of(call.database, call.actions.runs.find(run_id))
 
 
 def status(call: Call) -> Any:
-    """What needs work, and the newest runs."""
+    """How many partitions need work, and the newest runs."""
     backfill = call.actions.backfill(call.path("name"))
-    instance = call.actions.runs.instance
-    counts = {}
     with postgres_of(backfill).connect() as conn:
-        for which in (Which.all, Which.needed, Which.stale, Which.missing, Which.failed):
-            counts[which.value] = len(backfill.selection(instance).choose(conn, which))
-        with conn.cursor(row_factory=dict_row) as cursor:
-            binds = {"assets": backfill.assets, "max_rows": 20}
-            runs = cursor.execute(STATEMENTS["runs_of_assets"], binds).fetchall()
+        counts = counted(backfill.standings(conn, call.actions.runs.instance, more=False))
+        runs = RESULTS.newest_runs.dicts(conn, assets=backfill.assets, max_rows=20)
     return {
         "name": backfill.name,
         "tables": backfill.assets,
@@ -90,39 +153,32 @@ def status(call: Call) -> Any:
     }
 
 
-def undo(call: Call) -> Any:
-    """What undoing a run would do, or the run that does it."""
-    wanted, name = call.read(Undo), call.path("name")
+def undo(call: Call, wanted: Undo) -> Any:
+    """What undoing a run would do; with dryRun false, launch the run that does it."""
+    name = call.path("name")
     run_id, report = call.actions.preview_undo(name, wanted.run_id, wanted.partitions)
     said = {"undoes": run_id, "dryRun": wanted.dry_run, **report.as_json()}
     if wanted.dry_run:
         return answer(said)
-    return {**said, "runId": call.actions.undo(name, run_id, wanted.partitions, call.by)}
+    return {**said, "runId": call.actions.undo(name, run_id, wanted.partitions, call.who.name)}
 
 
-async def train(request: Request) -> Response:
-    """Completion records of one organization, or of all; with `waitSeconds`, what came of it."""
-    call = Call(request, require(request, "backfills"), await json_body(request))
-    wanted = call.read(Training)
+async def train(call: Call, wanted: Train) -> Any:
+    """Completion records of one organization, or of all; with waitSeconds, what came of it."""
     before = await run_in_threadpool(_missing, call.database, wanted.organization_id)
     partitions = [wanted.organization_id] if wanted.organization_id else []
     which = Which.named if partitions else Which.all
-    run_id = await run_in_threadpool(call.actions.launch, TRAINING, call.by, which, partitions)
-    state = await ended(call.actions, run_id, wanted.wait_seconds)
-    said = await run_in_threadpool(said_of, call.database, state)
+    run_id = await run_in_threadpool(call.actions.launch, TRAINING, call.who.name, which, partitions)
+    run = await ended(call.actions, run_id, wanted.wait_seconds)
+    said = await run_in_threadpool(said_of, call.database, run)
     missing = {"organizations": len(before), "recordsMissing": sum(before.values())}
-    totals = await run_in_threadpool(_totals, call.database, run_id) if state.finished else {}
-    return answer({**said, **missing, **totals}, 200 if state.finished else 202)
+    totals = await run_in_threadpool(_totals, call.database, run_id) if run.is_finished else {}
+    return answer({**said, **missing, **totals}, 200 if run.is_finished else 202)
 
 
 def _missing(database: Database, organization_id: str | None) -> dict[str, int]:
-    with database() as conn:
-        try:
-            return missing_records(conn, organization_id)
-        except NotUsableError:
-            raise
-        except UserError as error:
-            raise Refused(404, error.message, error.hint) from None
+    with database() as conn, refused_as(404):
+        return missing_records(conn, organization_id)
 
 
 def _totals(database: Database, run_id: str) -> dict[str, Any]:
@@ -131,44 +187,46 @@ def _totals(database: Database, run_id: str) -> dict[str, Any]:
 
 
 def one_run(call: Call) -> Any:
-    return said_of(call.database, call.actions.runs.state(call.path("run")))
+    """How a run stands, and what it has changed so far."""
+    with refused_as(404):
+        run = call.actions.runs.find(call.path("run"))
+    return said_of(call.database, run)
 
 
-async def ended(actions: Actions, run_id: str, seconds: float) -> RunState:
+async def ended(actions: Actions, run_id: str, seconds: float) -> dg.DagsterRun:
     """How a run stands when it has ended, or after so many seconds, of which only some are allowed."""
     deadline = time.monotonic() + min(seconds, actions.settings.limits.wait_seconds)
     while True:
-        state = await run_in_threadpool(actions.runs.state, run_id)
-        if state.finished or time.monotonic() > deadline:
-            return state
+        run = await run_in_threadpool(actions.runs.find, run_id)
+        if run.is_finished or time.monotonic() > deadline:
+            return run
         await asyncio.sleep(_LOOK_SECONDS)
 
 
-def said_of(database: Database, state: RunState) -> dict[str, Any]:
+def said_of(database: Database, run: dg.DagsterRun) -> dict[str, Any]:
     """A run, and what it has changed so far."""
-    binds = {"run_id": state.run_id, "max_rows": 100}
-    with database() as conn, conn.cursor(row_factory=dict_row) as cursor:
-        rows = cursor.execute(STATEMENTS["run_rows"], binds).fetchall()
-        failed = cursor.execute(STATEMENTS["run_failures"], binds).fetchall()
+    with database() as conn:
+        tables = RESULTS.tables.dicts(conn, run_ids=[run.run_id])
+        failures = RESULTS.failures.dicts(conn, run_ids=[run.run_id])
     return {
-        "runId": state.run_id,
-        "job": state.job,
-        "status": state.status,
-        "finished": state.finished,
-        "success": state.succeeded,
-        "tables": rows,
-        "failed": failed,
-        "statusUrl": f"/api/runs/{state.run_id}",
+        "runId": run.run_id,
+        "job": run.job_name,
+        "status": run.status.value.lower(),
+        "finished": run.is_finished,
+        "success": run.is_success,
+        "tables": [{"asset": each.pop("table"), **each} for each in tables],
+        "failed": failures[:_MOST],
+        "statusUrl": f"/api/runs/{run.run_id}",
     }
 
 
 _NAME = "/api/backfills/{name}"
 routes = [
-    call("/api/backfills", "backfills", names),
-    call(f"{_NAME}/plan", "backfills", plan, "POST"),
-    call(f"{_NAME}/run", "backfills", run, "POST", status=202),
-    call(f"{_NAME}/status", "backfills", status),
-    call(f"{_NAME}/undo", "backfills", undo, "POST", status=202),
-    call("/api/runs/{run}", "backfills", one_run),
-    Route("/api/training/backfill", train, methods=["POST"]),
+    Operation("/api/backfills", "backfills", names, gives={200: Backfills}),
+    Operation(f"{_NAME}/plan", "backfills", plan, "POST", gives={200: Plan}),
+    Operation(f"{_NAME}/run", "backfills", run, "POST", gives={202: Run}),
+    Operation(f"{_NAME}/status", "backfills", status, gives={200: Backfill}),
+    Operation(f"{_NAME}/undo", "backfills", undo, "POST", gives={202: Plan, 200: Plan}),
+    Operation("/api/runs/{run}", "backfills", one_run, gives={200: Run}),
+    Operation("/api/training/backfill", "backfills", train, "POST", gives={202: Training, 200: Training}),
 ]

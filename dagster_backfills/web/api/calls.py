@@ -1,7 +1,10 @@
-"""A route for programs: who may call it, its body, and a plain function that answers. Not here: what is answered."""
+"""A route for programs: who may call it, what it takes, and a function that answers. Not here: what is answered.
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+Each says of itself what `/openapi.json` has of it (`document`).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from inspect import iscoroutinefunction, signature
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -11,11 +14,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from dagster_backfills.web.actions import Actions
-from dagster_backfills.web.auth import Identity, require
-from dagster_backfills.web.database import Database
+from dagster_backfills.web.auth import require
+from dagster_backfills.web.call import Call
 from dagster_backfills.web.limits import json_body
 from dagster_backfills.web.refusals import Refused, answer
+
+JSON = "application/json"
 
 
 class Body(BaseModel):
@@ -24,43 +28,69 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", alias_generator=to_camel)
 
 
+class Query(Body):
+    """The same in the address, behind a question mark."""
+
+
+class Answer(BaseModel):
+    """What is answered, in the applications' spelling."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
+
+class Error(Answer):
+    error: str
+    hint: str
+    request_id: str
+
+
 Model = TypeVar("Model", bound=Body)
 
 
-@dataclass
-class Call:
-    """One request, admitted and read."""
+class Operation(Route):
+    """A route of which `answers` says the data, or the whole response; in a thread, unless it is a coroutine.
 
-    request: Request
-    who: Identity
-    body: dict[str, Any] = field(default_factory=dict)
+    Its second parameter, if it has one, is a `Body` or a `Query`. `gives`: by code, the usual first, the model of the
+    answer or the media types that it may have; `takes`: by media type, of a body that the function reads itself.
+    """
 
-    @property
-    def actions(self) -> Actions:
-        return self.request.app.state.actions
+    def __init__(
+        self,
+        path: str,
+        scope: str,
+        answers: Callable[..., Any],
+        *methods: str,
+        gives: Mapping[int, type[Answer] | Sequence[str]],
+        takes: Mapping[str, type[Body] | None] | None = None,
+    ) -> None:
+        self.scope, self.answers, self.gives = scope, answers, gives
+        self.documented = methods or ("GET",)
+        parameters = list(signature(answers).parameters.values())
+        self.model: type[Body] | None = parameters[1].annotation if len(parameters) > 1 else None
+        reads_json = self.model is not None and not issubclass(self.model, Query)
+        self.takes: Mapping[str, type[Body] | None] = {JSON: self.model} if reads_json else takes or {}
+        super().__init__(path, self._answer, methods=list(self.documented), name=answers.__name__)
 
-    @property
-    def database(self) -> Database:
-        return self.request.app.state.database
-
-    @property
-    def by(self) -> str:
-        """What a run keeps of who launched it."""
-        return self.who.name
-
-    def path(self, name: str) -> str:
-        return str(self.request.path_params[name])
-
-    def read(self, model: type[Model]) -> Model:
-        """The body as its model. Raises `Refused` (422) that names the field that is wrong."""
-        return parsed(model, self.body)
-
-    def query(self, model: type[Model]) -> Model:
-        """The query as its model."""
-        return parsed(model, dict(self.request.query_params))
+    async def _answer(self, request: Request) -> Response:
+        if self.scope:
+            require(request, self.scope)
+        wanted = [] if self.model is None else [await read(self.model, request)]
+        if iscoroutinefunction(self.answers):
+            found = await self.answers(Call(request), *wanted)
+        else:
+            found = await run_in_threadpool(self.answers, Call(request), *wanted)
+        return found if isinstance(found, Response) else answer(found, next(iter(self.gives)))
 
 
-def parsed(model: type[Model], given: dict[str, Any]) -> Model:
+async def read(model: type[Body], request: Request) -> Body:
+    """What a request says, as its model."""
+    if issubclass(model, Query):
+        return parsed(model, dict(request.query_params))
+    return parsed(model, await json_body(request))
+
+
+def parsed(model: type[Model], given: Mapping[str, Any]) -> Model:
+    """Raises `Refused` (422) that names the field that is wrong."""
     try:
         return model.model_validate(given)
     except ValidationError as error:
@@ -70,18 +100,6 @@ def parsed(model: type[Model], given: dict[str, Any]) -> Model:
         raise Refused(422, f"{name}: {first['msg']}.", f"Fields: {known or 'none'}.") from None
 
 
-def call(path: str, scope: str, answers: Callable[[Call], Any], *methods: str, status: int = 200) -> Route:
-    """A route of which `answers` says the data, or the whole response. It runs in a thread."""
-
-    async def endpoint(request: Request) -> Response:
-        who = require(request, scope)
-        body = await json_body(request) if request.method in ("POST", "PUT") else {}
-        found = await run_in_threadpool(answers, Call(request, who, body))
-        return found if isinstance(found, Response) else answer(found, status)
-
-    return Route(path, endpoint, methods=list(methods) or ["GET"], name=answers.__name__)
-
-
-def camel(row: dict[str, Any]) -> dict[str, Any]:
+def camel(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row's names in the applications' spelling."""
     return {to_camel(name): value for name, value in row.items()}

@@ -4,21 +4,21 @@ import time
 from datetime import date
 from typing import Any
 
+import dagster as dg
+from pydantic import ConfigDict
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
 
 from dagster_backfills.domains.scoring.chain import newest_day
 from dagster_backfills.domains.scoring.days import utc_now
 from dagster_backfills.domains.scoring.status import chain_of
 from dagster_backfills.domains.scoring.tables import ACTIONS, CHURN, COMMITMENT
-from dagster_backfills.web.actions import Actions
-from dagster_backfills.web.api.backfills import STATEMENTS, ended
-from dagster_backfills.web.auth import Identity, require
+from dagster_backfills.engine.results import RESULTS
+from dagster_backfills.web.api.backfills import ended
+from dagster_backfills.web.api.calls import Answer, Operation, Query
+from dagster_backfills.web.auth import require
+from dagster_backfills.web.call import Call
 from dagster_backfills.web.database import Database
 from dagster_backfills.web.refusals import Refused, answer
-from dagster_backfills.web.runs import RunState
 
 LINKS = {
     "commitment-scores": (COMMITMENT.asset, "commitment_scores_job"),
@@ -27,30 +27,43 @@ LINKS = {
 }
 
 
-async def link(request: Request) -> Response:
-    """Score yesterday, or the day that `date` names, and say how it went."""
-    who = _may(request)
-    actions: Actions = request.app.state.actions
-    asset, job = LINKS[request.url.path.rsplit("/", 1)[-1]]
-    began = time.monotonic()
-    day = await run_in_threadpool(_day, actions.database, request.query_params.get("date", ""))
-    tags = {"dagster/partition": day.isoformat()}
-    run_id = await run_in_threadpool(actions.runs.once, job, None, who.name, tags)
-    state = await ended(actions, run_id, actions.settings.limits.wait_seconds)
-    said = await run_in_threadpool(_said, actions.database, asset, day, state)
-    code = 200 if state.succeeded else 500 if state.finished else 202
-    return answer({**said, "duration": round(time.monotonic() - began, 3)}, code)
+class Day(Query):
+    model_config = ConfigDict(extra="ignore")
+
+    date: str = ""
 
 
-def _may(request: Request) -> Identity:
-    """Whoever has the secret. Without one, by GET, only where this is a developer's own."""
-    development = request.app.state.settings.development
-    if request.method == "GET" and not development:
+class Link(Answer):
+    success: bool
+    date: str
+    run_id: str
+    status: str
+    processed: int
+    updated: int
+    errors: int
+    duration: float
+    message: str
+    actions_created: int | None = None
+
+
+async def link(call: Call, wanted: Day) -> Any:
+    """Work a link of the scoring chain for yesterday, or for `date`, and wait for it.
+
+    200 when it is done, 500 where it failed, 202 while it goes on. By GET in development only.
+    """
+    if call.request.method == "GET" and not call.actions.settings.development:
         raise Refused(405, "This is asked for by POST.", "", {"Allow": "POST"})
-    who = require(request, "cron")
-    if not who.may("cron", "POST"):
-        raise Refused(403, f"{who.name} may not start the chain.", "It needs the scope cron.")
-    return who
+    require(call.request, "cron", "POST")
+    actions = call.actions
+    asset, job = LINKS[call.request.url.path.rsplit("/", 1)[-1]]
+    began = time.monotonic()
+    day = await run_in_threadpool(_day, call.database, wanted.date)
+    tags = {"dagster/partition": day.isoformat()}
+    run_id = await run_in_threadpool(actions.runs.once, job, None, call.who.name, tags)
+    run = await ended(actions, run_id, actions.settings.limits.wait_seconds)
+    said = await run_in_threadpool(_said, call.database, asset, day, run)
+    code = 200 if run.is_success else 500 if run.is_finished else 202
+    return answer({**said, "duration": round(time.monotonic() - began, 3)}, code)
 
 
 def _day(database: Database, text: str) -> date:
@@ -65,25 +78,26 @@ def _day(database: Database, text: str) -> date:
     return day
 
 
-def _said(database: Database, asset: str, day: date, state: RunState) -> dict[str, Any]:
+def _said(database: Database, asset: str, day: date, run: dg.DagsterRun) -> dict[str, Any]:
     """How the day stands by the chain's own record, and what the run wrote."""
     with database() as conn:
         links = {each.asset: each for each in chain_of(conn, day, 1)[0].links}
-        rows = {row[0]: row[1:] for row in conn.execute(STATEMENTS["run_rows"], {"run_id": state.run_id})}
-    found, (inserted, updated, _) = links[asset], rows.get(asset, (0, 0, 0))
-    ours = found.run_id == state.run_id
-    more = {"actionsCreated": inserted} if asset == ACTIONS.asset else {}
+        written = {row["table"]: row for row in RESULTS.tables.dicts(conn, run_ids=[run.run_id])}
+    found, rows = links[asset], written.get(asset, {"inserted": 0, "updated": 0})
+    ours = found.run_id == run.run_id
+    more = {"actionsCreated": rows["inserted"]} if asset == ACTIONS.asset else {}
     return {
-        "success": state.succeeded,
+        "success": run.is_success,
         "date": day,
-        "runId": state.run_id,
-        "status": state.status,
+        "runId": run.run_id,
+        "status": run.status.value.lower(),
         "processed": (found.done or 0) + (found.failed or 0) if ours else 0,
-        "updated": inserted + updated,
+        "updated": rows["inserted"] + rows["updated"],
         "errors": (found.failed or 0) if ours else 0,
         "message": (found.reason or "") if ours else "",
         **more,
     }
 
 
-routes = [Route(f"/api/cron/{name}", link, methods=["GET", "POST"]) for name in LINKS]
+_GIVES = {200: Link, 202: Link, 500: Link}
+routes = [Operation(f"/api/cron/{name}", "cron", link, "GET", "POST", gives=_GIVES) for name in LINKS]

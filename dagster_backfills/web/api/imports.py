@@ -1,26 +1,25 @@
 """`/import/backfill/…`: a file is sent, its import watched, stopped, gone on with and rolled back."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
 
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from dagster_backfills.domains.kintell.importing.account import ImportJob, list_jobs
-from dagster_backfills.web.actions import Actions
-from dagster_backfills.web.api.calls import Body, Call, call, parsed
-from dagster_backfills.web.auth import Identity, require
-from dagster_backfills.web.limits import json_body
-from dagster_backfills.web.multipart import receive_form
+from dagster_backfills.web.api.calls import JSON, Answer, Body, Operation, Query, parsed
+from dagster_backfills.web.call import Call
+from dagster_backfills.web.limits import form_of, json_body
 from dagster_backfills.web.refusals import Refused, answer
 from dagster_backfills.web.rejected_rows import CSV, FORMATS, rejected_rows
 from dagster_backfills.web.uploads import Upload
 
 
-class Options(Body):
+class ImportOptions(Body):
     """How to import. Fields of a form are texts, and read as what they mean."""
 
     on_duplicate: str | None = None
@@ -31,8 +30,9 @@ class Options(Body):
     rollback_on_failure: bool | None = None
     upload_id: str | None = None
 
-    def of_import(self) -> dict[str, Any]:
-        return self.model_dump(exclude={"upload_id"}, exclude_none=True)
+
+class ImportForm(ImportOptions):
+    file: bytes
 
 
 class Replay(Body):
@@ -43,33 +43,72 @@ class Rollback(Body):
     dry_run: bool = True
 
 
-class Newest(Body):
+class Newest(Query):
     limit: int = 20
+
+
+class Import(Answer):
+    """`successful_rows`: inserted, updated, or skipped as duplicates. `error_file_path`: where its errors are, here."""
+
+    job_id: UUID
+    file_name: str
+    total_rows: int
+    processed_rows: int
+    successful_rows: int
+    failed_rows: int
+    status: Literal["pending", "running", "completed", "failed", "paused", "cancelled", "rolled_back"]
+    percent_complete: float
+    message: str
+    error_file_path: str | None
+    inserted_rows: int
+    updated_rows: int
+    skipped_rows: int
+    missing_users: int
+    run_id: str | None
+    started_at: datetime | None
+    completed_at: datetime | None
+
+
+class SampleError(Answer):
+    row: int
+    message: str
+
+
+class StartedImport(Import):
+    """`existing`: the same content was under way before, and this is its job."""
+
+    existing: bool
+    sample_errors: list[SampleError]
+
+
+class Imports(Answer):
+    jobs: list[Import]
+
+
+class RollbackPlan(Import):
+    removes: int
+    restores: int
+    keeps: int
+    kept: list[str]
+    dry_run: bool
 
 
 def shown(job: ImportJob) -> dict[str, Any]:
     """A job in the words of the applications."""
     done = 100.0 if job.status == "completed" else 0.0
-    percent = round(100 * job.processed_rows / job.total_rows, 1) if job.total_rows else done
-    return {
-        "jobId": job.id,
-        "fileName": job.file_name,
-        "totalRows": job.total_rows,
-        "processedRows": job.processed_rows,
-        "successfulRows": job.inserted_rows + job.updated_rows + job.skipped_rows,
-        "failedRows": job.failed_rows,
-        "status": job.status,
-        "percentComplete": percent,
-        "message": _message(job),
-        "errorFilePath": f"/import/backfill/{job.id}/errors" if job.failed_rows else None,
-        "insertedRows": job.inserted_rows,
-        "updatedRows": job.updated_rows,
-        "skippedRows": job.skipped_rows,
-        "missingUsers": job.missing_users,
-        "runId": job.run_id,
-        "startedAt": job.started_at,
-        "completedAt": job.completed_at,
-    }
+    said = Import.model_validate(
+        asdict(job)
+        | {
+            "job_id": job.id,
+            "successful_rows": job.inserted_rows + job.updated_rows + job.skipped_rows,
+            "percent_complete": round(100 * job.processed_rows / job.total_rows, 1)
+            if job.total_rows
+            else done,
+            "message": _message(job),
+            "error_file_path": f"/import/backfill/{job.id}/errors" if job.failed_rows else None,
+        }
+    )
+    return said.model_dump(by_alias=True)
 
 
 def _message(job: ImportJob) -> str:
@@ -87,16 +126,14 @@ def _message(job: ImportJob) -> str:
     return said.get(job.status, f"{job.processed_rows:,} rows processed{rejected}.")
 
 
-async def start(request: Request) -> Response:
-    """Import a file: of a form, or one that came in pieces."""
-    who, actions = require(request, "imports"), _actions(request)
-    path, name, options, upload = await _file(request, who, actions)
-    try:
-        if path is None:
+async def start(call: Call) -> Any:
+    """Send a file, and have it imported: as a form, or as one that came in pieces."""
+    imports, uploads = call.actions.imports, call.actions.uploads
+    async with _sent(call) as (upload, options):
+        if upload is None:
             raise Refused(400, "No file was sent.", "curl -F file=@sessions.csv …, or give uploadId.")
-        done = await run_in_threadpool(actions.imports.start, path, name, who.name, **options)
-    finally:
-        _clean(actions, path, upload)
+        path = uploads.complete(upload)
+        done = await run_in_threadpool(imports.start, path, upload.file_name, call.who.name, **options)
     preflight = done.preflight
     more = {
         "runId": done.run_id,
@@ -104,70 +141,60 @@ async def start(request: Request) -> Response:
         "missingUsers": preflight.missing_count,
         "sampleErrors": [{"row": row, "message": message} for row, message in preflight.sample_errors[:20]],
     }
-    return answer({**shown(done.job), **more}, 202)
+    return {**shown(done.job), **more}
 
 
-async def resume(request: Request) -> Response:
-    """Go on with a job, with its file or without."""
-    who, actions = require(request, "imports"), _actions(request)
-    path, name, options, upload = await _file(request, who, actions)
-    try:
-        job, run = await run_in_threadpool(
-            actions.imports.resume, request.path_params["job"], who.name, path, name, **options
-        )
-    finally:
-        _clean(actions, path, upload)
-    if upload:
-        actions.uploads.remove(upload)
-    return answer({**shown(job), "runId": run}, 202)
+async def resume(call: Call) -> Any:
+    """Go on with an import, with its file (of the same digest) or without."""
+    imports, uploads = call.actions.imports, call.actions.uploads
+    async with _sent(call) as (upload, options):
+        file = (uploads.complete(upload), upload.file_name) if upload else ()
+        job, run = await run_in_threadpool(imports.resume, call.path("job"), call.who.name, *file, **options)
+        if upload:
+            uploads.remove(upload)
+    return {**shown(job), "runId": run}
 
 
-def _clean(actions: Actions, path: Path | None, upload: Upload | None) -> None:
-    """What came with this request is gone with it. What came in pieces stays as long as it was not taken."""
-    if path is None:
-        return
-    if upload is None:
-        path.unlink(missing_ok=True)
-    elif not path.exists():
-        actions.uploads.remove(upload)
+@asynccontextmanager
+async def _sent(call: Call) -> AsyncIterator[tuple[Upload | None, dict[str, Any]]]:
+    """The file of a request, and the options with it.
 
-
-async def _file(
-    request: Request, who: Identity, actions: Actions
-) -> tuple[Path | None, str, dict[str, Any], Upload | None]:
-    """The file of a request, its name, the options with it, and the upload that it is of."""
+    What came with the request is gone with it. What came in pieces stays as long as it was not taken.
+    """
+    request, uploads, came = call.request, call.actions.uploads, None
     if request.headers.get("content-type", "").startswith("multipart/"):
-        form = await receive_form(request, actions.uploads)
-        try:
-            options = parsed(Options, {name: text for name, text in form.fields.items() if text})
-            if form.path is not None and options.upload_id:
+        async with form_of(request) as (file, fields):
+            options = parsed(ImportOptions, fields)
+            if file and options.upload_id:
                 raise Refused(400, "A file and uploadId exclude each other.", "Send one of them.")
-        except BaseException:
-            if form.path is not None:
-                form.path.unlink(missing_ok=True)
-            raise
-        path, name = form.path, form.file_name
+            came = await run_in_threadpool(uploads.keep, file, call.who.key) if file else None
     else:
-        options, path, name = parsed(Options, await json_body(request)), None, ""
-    upload = None
-    if options.upload_id:
-        upload = actions.uploads.find(options.upload_id, who.key)
-        path, name = actions.uploads.complete(upload), upload.file_name
-    return path, name, options.of_import(), upload
+        options = parsed(ImportOptions, await json_body(request))
+    upload = uploads.find(options.upload_id, call.who.key) if options.upload_id else came
+    try:
+        yield upload, options.model_dump(exclude={"upload_id"}, exclude_none=True)
+    finally:
+        if upload and (upload is came or not uploads.part(upload).exists()):
+            uploads.remove(upload)
 
 
 def status(call: Call) -> Any:
+    """How far an import is."""
     with call.database() as conn:
         return shown(call.actions.imports.find(conn, call.path("job")))
 
 
-def newest(call: Call) -> Any:
+def newest(call: Call, wanted: Newest) -> Any:
+    """The newest imports."""
     with call.database() as conn:
-        return {"jobs": [shown(job) for job in list_jobs(conn, min(call.query(Newest).limit, 1000))]}
+        return {"jobs": [shown(job) for job in list_jobs(conn, min(wanted.limit, 1000))]}
 
 
 def errors(call: Call) -> Response:
-    """The rejected rows, in the form that `Accept` asks for."""
+    """Its rejected rows, with what is wrong with each; to be mended and sent in again.
+
+    As a workbook by `Accept`, with failing cells marked and suggestions beside them.
+    """
     with call.database() as conn:
         job = call.actions.imports.find(conn, call.path("job"))
     asked = [part.split(";")[0].strip() for part in call.request.headers.get("accept", "*/*").split(",")]
@@ -178,43 +205,41 @@ def errors(call: Call) -> Response:
 
 
 def pause(call: Call) -> Any:
-    return shown(call.actions.imports.pause(call.path("job")))
+    """Stop it at once; it can be resumed."""
+    return shown(call.actions.imports.set_status(call.path("job"), "pause"))
 
 
 def cancel(call: Call) -> Any:
-    return shown(call.actions.imports.cancel(call.path("job")))
+    """Stop it for good; what it has imported stays."""
+    return shown(call.actions.imports.set_status(call.path("job"), "cancel"))
 
 
-def replay(call: Call) -> Any:
-    wanted = call.read(Replay)
-    job, run = call.actions.imports.replay(
-        call.path("job"), call.by, create_missing_users=wanted.create_missing_users
-    )
+def replay(call: Call, wanted: Replay) -> Any:
+    """Try its rejected rows again, after their cause was removed."""
+    create = wanted.create_missing_users
+    job, run = call.actions.imports.replay(call.path("job"), call.who.name, create_missing_users=create)
     return {**shown(job), "runId": run}
 
 
-def rollback(call: Call) -> Any:
-    if call.read(Rollback).dry_run:
+def rollback(call: Call, wanted: Rollback) -> Any:
+    """What rolling it back would do; with dryRun false, do it."""
+    if wanted.dry_run:
         job, preview = call.actions.imports.preview_rollback(call.path("job"))
         return answer({**shown(job), **asdict(preview), "dryRun": True})
-    job, run = call.actions.imports.rollback(call.path("job"), call.by)
+    job, run = call.actions.imports.rollback(call.path("job"), call.who.name)
     return {**shown(job), "runId": run, "dryRun": False}
 
 
-def _actions(request: Request) -> Actions:
-    found: Actions = request.app.state.actions
-    return found
-
-
+_FILE: dict[str, type[Body] | None] = {"multipart/form-data": ImportForm, JSON: ImportOptions}
 _JOB = "/import/backfill/{job}"
 routes = [
-    Route("/import/backfill/start", start, methods=["POST"]),
-    call("/import/backfill", "imports", newest),
-    call(f"{_JOB}/status", "imports", status),
-    call(f"{_JOB}/errors", "imports", errors),
-    Route(f"{_JOB}/resume", resume, methods=["POST"]),
-    call(f"{_JOB}/pause", "imports", pause, "POST"),
-    call(f"{_JOB}/cancel", "imports", cancel, "POST"),
-    call(f"{_JOB}/replay", "imports", replay, "POST", status=202),
-    call(f"{_JOB}/rollback", "imports", rollback, "POST", status=202),
+    Operation("/import/backfill/start", "imports", start, "POST", gives={202: StartedImport}, takes=_FILE),
+    Operation("/import/backfill", "imports", newest, gives={200: Imports}),
+    Operation(f"{_JOB}/status", "imports", status, gives={200: Import}),
+    Operation(f"{_JOB}/errors", "imports", errors, gives={200: tuple(FORMATS)}),
+    Operation(f"{_JOB}/resume", "imports", resume, "POST", gives={202: Import}, takes=_FILE),
+    Operation(f"{_JOB}/pause", "imports", pause, "POST", gives={200: Import}),
+    Operation(f"{_JOB}/cancel", "imports", cancel, "POST", gives={200: Import}),
+    Operation(f"{_JOB}/replay", "imports", replay, "POST", gives={202: Import}),
+    Operation(f"{_JOB}/rollback", "imports", rollback, "POST", gives={202: Import, 200: RollbackPlan}),
 ]

@@ -4,19 +4,18 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
-from starlette.routing import Route
+from starlette.responses import StreamingResponse
 
 from dagster_backfills.domains.queue import queue
 from dagster_backfills.postgres.values import plain
-from dagster_backfills.web.api.calls import Body, Call, call, camel
-from dagster_backfills.web.auth import Identity, require
+from dagster_backfills.web.api.calls import Answer, Body, Operation, Query, camel
+from dagster_backfills.web.auth import Identity
+from dagster_backfills.web.call import Call
 from dagster_backfills.web.database import Database
 from dagster_backfills.web.events import Follower, JobEvents, jobs_of
 from dagster_backfills.web.refusals import Refused, not_found
@@ -36,7 +35,7 @@ class Enqueue(Body):
     input_data: dict[str, Any] = Field(default={})
     priority: int = Field(default=5, ge=1, le=10)
     unique_key: str | None = None
-    run_after: datetime | None = None
+    run_after: AwareDatetime | None = None
     max_retries: int | None = Field(default=None, ge=0)
     user_id: str | None = None
     company_id: str | None = None
@@ -44,7 +43,7 @@ class Enqueue(Body):
     then: list[Step] = Field(default=[])
 
 
-class Chosen(Body):
+class Chosen(Query):
     status: str | None = None
     job_type: str | None = None
     user_id: str | None = None
@@ -61,33 +60,57 @@ class Cancel(Body):
     reason: str = ""
 
 
-def enqueue(call: Call) -> Any:
-    """Put one in."""
-    wanted = call.read(Enqueue)
-    if wanted.run_after is not None and wanted.run_after.tzinfo is None:
-        raise Refused(422, "runAfter has no time zone.", "Write it so: 2026-06-30T12:00:00Z.")
+class Job(Answer):
+    """And every other column of a job."""
+
+    id: UUID
+    job_type: str
+    status: Literal["pending", "processing", "completed", "failed", "cancelled"]
+    priority: int
+    user_id: str | None
+    company_id: str | None
+    progress_percentage: int
+    progress_message: str | None
+    retry_count: int
+    max_retries: int
+    created_at: datetime
+    started_at: datetime | None
+    completed_at: datetime | None
+    last_error: str | None = None
+
+
+class Jobs(Answer):
+    jobs: list[Job]
+    next: datetime | None
+
+
+class Processing(Answer):
+    """The run that works, if there is one."""
+
+    success: bool
+    run_id: str | None
+    waiting: dict[str, int]
+    message: str
+
+
+def enqueue(call: Call, wanted: Enqueue) -> Any:
+    """Put one in. With uniqueKey, the one that has it is returned and none is made."""
     job = call.actions.queue.enqueue(
         call.who,
         wanted.job_type,
         wanted.input_data,
-        priority=wanted.priority,
-        run_after=wanted.run_after,
-        unique_key=wanted.unique_key or None,
-        max_retries=wanted.max_retries,
         owner=queue.Owner(wanted.user_id, wanted.company_id, wanted.training_id),
         then=[queue.Step(step.job_type, step.input_data) for step in wanted.then],
+        unique_key=wanted.unique_key or None,
+        **wanted.model_dump(include={"priority", "run_after", "max_retries"}),
     )
     with call.database() as conn:
         return camel(call.actions.queue.find(conn, str(job), call.who))
 
 
-def listed(call: Call) -> Any:
-    """The newest first; `next` is what `before` is to be for those behind them."""
-    wanted = call.query(Chosen)
-    mine = {"user_id": call.who.user_id, "company_id": call.who.company_id}
-    binds = wanted.model_dump(exclude={"limit"}) | {
-        name: own for name, own in mine.items() if own is not None
-    }
+def listed(call: Call, wanted: Chosen) -> Any:
+    """The newest background jobs; `next` is what `before` is to be for those behind them."""
+    binds = wanted.model_dump(exclude={"limit"}) | call.who.mine
     with call.database() as conn:
         found = queue.some_jobs(conn, wanted.limit, **binds)
     more = found[-1]["created_at"] if len(found) == wanted.limit else None
@@ -95,47 +118,48 @@ def listed(call: Call) -> Any:
 
 
 def show(call: Call) -> Any:
+    """Everything about one, its output and its errors."""
     with call.database() as conn:
         return camel(call.actions.queue.find(conn, call.path("job"), call.who))
 
 
-def cancel(call: Call) -> Any:
-    return camel(call.actions.queue.cancel(call.path("job"), call.who, call.read(Cancel).reason))
+def cancel(call: Call, wanted: Cancel) -> Any:
+    """Cancel one that waits or is at work."""
+    return camel(call.actions.queue.cancel(call.path("job"), call.who, wanted.reason))
 
 
 def retry(call: Call) -> Any:
+    """Try one that failed again, with all its retries."""
     return camel(call.actions.queue.retry(call.path("job"), call.who))
 
 
-def process(call: Call) -> Any:
-    """Have the queue worked off."""
-    if call.who.owned:
+def process(call: Call, wanted: Process) -> Any:
+    """Have the queue worked off, if any of these types waits; all of them without jobTypes."""
+    if call.who.mine:
         raise Refused(403, "This token sees one owner's jobs.", "A run works off everybody's.")
-    run, waiting = call.actions.queue.process(call.read(Process).job_types, call.by)
+    run, waiting = call.actions.queue.process(wanted.job_types, call.who.name)
     said = f"Run {run} works them off." if run else "None of them waits."
     return {"success": True, "runId": run, "waiting": waiting, "message": said}
 
 
-async def events(request: Request) -> Response:
-    """Changes as server-sent events: `job`, and `reload` where something may have been missed."""
-    who = require(request, "jobs")
+async def events(call: Call) -> Any:
+    """Changes as server-sent events: `job` with a job's fields, `reload` where some may have been missed.
+
+    With `id`, which may be given again, of these jobs alone; `end` when all of them have ended.
+    """
     try:
-        wanted = [UUID(each) for each in request.query_params.getlist("id")]
+        wanted = [UUID(each) for each in call.request.query_params.getlist("id")]
     except ValueError:
         raise not_found("job of this id") from None
     if len(wanted) > _FOLLOWED:
         raise Refused(422, f"More than {_FOLLOWED} jobs can't be followed one by one.", "Leave id out.")
-    database: Database = request.app.state.database
-    heard: JobEvents = request.app.state.events
-    follower = heard.follow(wanted)
-    try:
-        there = await run_in_threadpool(_look, database, who, wanted)
-        if len(there) < len(set(wanted)):
-            raise not_found("job of one of these ids")
-    except BaseException:
-        heard.leave(follower)
-        raise
-    stream = _stream(follower, heard, database, who, there)
+    database, who = call.database, call.who
+    heard: JobEvents = call.request.app.state.events
+    follower = heard.follow(wanted)  # before the look: whatever changes after it is told
+    there = await run_in_threadpool(_look, database, who, wanted)
+    if len(there) < len(set(wanted)):
+        raise not_found("job of one of these ids")
+    stream = _stream(follower, database, who, there)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
 
@@ -146,44 +170,40 @@ def _look(database: Database, who: Identity, wanted: list[UUID] | None) -> list[
         if wanted:
             found = jobs_of(conn, set(wanted))
         else:
-            mine = {"user_id": who.user_id, "company_id": who.company_id}
             found = [
                 row
                 for status in ("processing", "pending")
-                for row in queue.some_jobs(conn, _FOLLOWED, status=status, **mine)
+                for row in queue.some_jobs(conn, _FOLLOWED, status=status, **who.mine)
             ]
     return [row for row in found if who.owns(row)]
 
 
 async def _stream(
-    follower: Follower, heard: JobEvents, database: Database, who: Identity, there: list[dict[str, Any]]
+    follower: Follower, database: Database, who: Identity, there: list[dict[str, Any]]
 ) -> AsyncIterator[str]:
     """First how it stands, then what changes. Ends by itself when all that is followed has ended."""
     open_ones = set(follower.jobs)
-    try:
-        yield "retry: 2000\n\n"
-        while True:
-            for job in there:
-                yield _event("job", camel(job))
-                if job["status"] in ENDED:
-                    open_ones.discard(job["id"])
-            if follower.jobs and not open_ones:
-                yield _event("end", {})
-                return
-            there = []
-            try:
-                change = await asyncio.wait_for(follower.changes.get(), _STILL_HERE_SECONDS)
-            except TimeoutError:
-                yield ": still here\n\n"
-                continue
-            if change:
-                there = [change] if who.owns(change) else []
-            elif follower.jobs:
-                there = await run_in_threadpool(_look, database, who, list(open_ones))
-            else:
-                yield _event("reload", {})
-    finally:
-        heard.leave(follower)
+    yield "retry: 2000\n\n"
+    while True:
+        for job in there:
+            yield _event("job", camel(job))
+            if job["status"] in ENDED:
+                open_ones.discard(job["id"])
+        if follower.jobs and not open_ones:
+            yield _event("end", {})
+            return
+        there = []
+        try:
+            change = await asyncio.wait_for(follower.changes.get(), _STILL_HERE_SECONDS)
+        except TimeoutError:
+            yield ": still here\n\n"
+            continue
+        if change:
+            there = [change] if who.owns(change) else []
+        elif follower.jobs:
+            there = await run_in_threadpool(_look, database, who, list(open_ones))
+        else:
+            yield _event("reload", {})
 
 
 def _event(name: str, data: Any) -> str:
@@ -191,11 +211,11 @@ def _event(name: str, data: Any) -> str:
 
 
 routes = [
-    Route("/api/jobs/events", events, methods=["GET"]),
-    call("/api/jobs/process", "jobs", process, "POST", status=202),
-    call("/api/jobs", "jobs", listed, "GET"),
-    call("/api/jobs", "jobs", enqueue, "POST", status=201),
-    call("/api/jobs/{job}", "jobs", show),
-    call("/api/jobs/{job}/cancel", "jobs", cancel, "POST"),
-    call("/api/jobs/{job}/retry", "jobs", retry, "POST"),
+    Operation("/api/jobs/events", "jobs", events, gives={200: ("text/event-stream",)}),
+    Operation("/api/jobs/process", "jobs", process, "POST", gives={202: Processing}),
+    Operation("/api/jobs", "jobs", listed, gives={200: Jobs}),
+    Operation("/api/jobs", "jobs", enqueue, "POST", gives={201: Job}),
+    Operation("/api/jobs/{job}", "jobs", show, gives={200: Job}),
+    Operation("/api/jobs/{job}/cancel", "jobs", cancel, "POST", gives={200: Job}),
+    Operation("/api/jobs/{job}/retry", "jobs", retry, "POST", gives={200: Job}),
 ]

@@ -7,10 +7,9 @@ from typing import Any, BinaryIO
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
-from dagster_backfills.web.api.calls import Body, Call, call
-from dagster_backfills.web.auth import require
+from dagster_backfills.web.api.calls import Answer, Body, Operation
+from dagster_backfills.web.call import Call
 from dagster_backfills.web.refusals import Refused, answer
 from dagster_backfills.web.uploads import Upload, Uploads
 
@@ -22,9 +21,15 @@ class Begin(Body):
     size: int
 
 
-def begin(call: Call) -> Any:
-    """Expect a file."""
-    wanted = call.read(Begin)
+class Standing(Answer):
+    upload_id: str
+    file_name: str
+    size: int
+    offset: int
+
+
+def begin(call: Call, wanted: Begin) -> Any:
+    """Announce a large file, which then comes in pieces."""
     upload = call.actions.uploads.begin(wanted.file_name, wanted.size, call.who.key)
     place = f"/import/backfill/uploads/{upload.id}"
     return answer(shown(upload, 0), 201, {"Location": place, "Upload-Offset": "0"})
@@ -34,22 +39,31 @@ def shown(upload: Upload, offset: int) -> dict[str, Any]:
     return {"uploadId": upload.id, "fileName": upload.file_name, "size": upload.size, "offset": offset}
 
 
-async def piece(request: Request) -> Response:
-    """Where it stands (HEAD), one more piece (PUT), or never mind (DELETE)."""
-    who = require(request, "imports")
-    uploads: Uploads = request.app.state.actions.uploads
-    upload = await run_in_threadpool(uploads.find, request.path_params["upload"], who.key)
-    if request.method == "DELETE":
-        uploads.remove(upload)
-        return Response(status_code=204)
-    if request.method == "PUT":
-        await _append(request, uploads, upload)
-    offset = uploads.offset(upload)
-    headers = {
-        "Upload-Offset": str(offset), "Upload-Length": str(upload.size), "Cache-Control": "no-store",
-    }  # fmt: skip
-    if request.method == "HEAD":
-        return Response(headers=headers)
+def stands(call: Call) -> Any:
+    """How many bytes are here; by HEAD the headers alone, Upload-Offset and Upload-Length."""
+    return _standing(call, _find(call))
+
+
+async def append(call: Call) -> Any:
+    """The next piece. Content-Range says which bytes of how many it is; none means the whole file."""
+    upload = await run_in_threadpool(_find, call)
+    await _append(call.request, call.actions.uploads, upload)
+    return _standing(call, upload)
+
+
+def forget(call: Call) -> Any:
+    """Forget it."""
+    call.actions.uploads.remove(_find(call))
+    return Response(status_code=204)
+
+
+def _find(call: Call) -> Upload:
+    return call.actions.uploads.find(call.path("upload"), call.who.key)
+
+
+def _standing(call: Call, upload: Upload) -> Response:
+    offset = call.actions.uploads.offset(upload)
+    headers = {"Upload-Offset": str(offset), "Upload-Length": str(upload.size)}
     return answer(shown(upload, offset), 200, headers)
 
 
@@ -84,7 +98,12 @@ def _range(request: Request, upload: Upload) -> tuple[int, int]:
     return first, last
 
 
+_UPLOAD = "/import/backfill/uploads/{upload}"
 routes = [
-    call("/import/backfill/uploads", "imports", begin, "POST"),
-    Route("/import/backfill/uploads/{upload}", piece, methods=["GET", "PUT", "DELETE"]),
+    Operation("/import/backfill/uploads", "imports", begin, "POST", gives={201: Standing}),
+    Operation(_UPLOAD, "imports", stands, "GET", "HEAD", gives={200: Standing}),
+    Operation(
+        _UPLOAD, "imports", append, "PUT", gives={200: Standing}, takes={"application/octet-stream": None}
+    ),
+    Operation(_UPLOAD, "imports", forget, "DELETE", gives={204: ()}),
 ]

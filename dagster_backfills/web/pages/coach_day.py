@@ -2,15 +2,13 @@
 
 from datetime import date
 from pathlib import Path
-from typing import Any
 
-from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from dagster_backfills.domains.scoring.done import mark_done, mark_open
 from dagster_backfills.postgres.statements import load_statements
-from dagster_backfills.web.pages.rendering import day_of
-from dagster_backfills.web.pages.visit import Visit, act, go_to, page, rows
+from dagster_backfills.web.pages.visit import Visit, act, go_to, listed, page, readable
+from dagster_backfills.web.refusals import Refused, not_found
 
 SQL = load_statements(Path(__file__).with_name("coach_day.sql"))
 COACHES, ACTIONS = 50, 100
@@ -18,29 +16,22 @@ COACHES, ACTIONS = 50, 100
 
 def shown(visit: Visit) -> Response:
     """With `coach`, the actions of that one; else every coach with counts. The newest day, unless one is given."""
-    given, coach, after = visit.query("day"), visit.query("coach"), visit.query("after") or None
+    coach, after = visit.query("coach"), visit.query("after")
     with visit.database() as conn:
-        day = day_of(given) or SQL.newest_day(conn)
-        chain = rows(conn, SQL, "chain_of_day", day=day)
-        shared: dict[str, Any] = {
-            "day": day,
-            "chain": chain[0] if chain else None,
-            "first": after is None,
-            "coach": None,
-        }
+        day = readable(date.fromisoformat, visit.query("day")) or SQL.newest_day(conn)
+        chain = next(iter(SQL.chain_of_day.dicts(conn, day=day)), None)
         if not coach:
-            found = rows(conn, SQL, "coaches", day=day, after=after, most=COACHES + 1)
-            return visit.show("coaches.html", coaches=found[:COACHES], more=len(found) > COACHES, **shared)
-        who = rows(conn, SQL, "coach", coach=coach)
-        if not who:
-            raise HTTPException(404, "There is no such coach.")
-        [totals] = rows(conn, SQL, "totals", day=day, coach=coach)
-        found = rows(conn, SQL, "actions", day=day, coach=coach, after=after, most=ACTIONS + 1)
-    shared["coach"] = who[0]
+            coaches = listed(conn, SQL.coaches, COACHES, after, day=day)
+            return visit.show("coaches.html", day=day, chain=chain, coaches=coaches)
+        who = next(iter(SQL.coach.dicts(conn, coach=coach)), None)
+        if who is None:
+            raise not_found("such coach")
+        [totals] = SQL.totals.dicts(conn, day=day, coach=coach)
+        actions = listed(conn, SQL.actions, ACTIONS, after, day=day, coach=coach)
     # Whoever may start the day's chain may also say what is done.
     return visit.show(
-        "coach_day.html", actions=found[:ACTIONS], more=len(found) > ACTIONS, totals=totals, after=after,
-        may=visit.may("cron"), **shared,
+        "coach_day.html", day=day, chain=chain, coach=who, totals=totals, actions=actions, after=after,
+        may=visit.may("cron"),
     )  # fmt: skip
 
 
@@ -61,15 +52,14 @@ def reopen(visit: Visit) -> Response:
 
 
 def _action(visit: Visit) -> tuple[date, str, str]:
-    day = day_of(visit.fields.get("day", ""))
+    day = readable(date.fromisoformat, visit.fields.get("day", ""))
     if day is None:
-        raise HTTPException(400, "The form names no day.")
+        raise Refused(400, "The form names no day.")
     return day, visit.fields.get("member", ""), visit.fields.get("coach", "")
 
 
 def _back(visit: Visit, day: date, coach: str) -> Response:
-    after = visit.fields.get("after", "")
-    return go_to("/coach", day=day.isoformat(), coach=coach, **({"after": after} if after else {}))
+    return go_to("/coach", day=day, coach=coach, after=visit.fields.get("after"))
 
 
 routes = [

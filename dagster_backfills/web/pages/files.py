@@ -1,54 +1,33 @@
 """Files on their way in: dropped, checked by a dry run, and then imported or thrown away."""
 
-import shutil
 from pathlib import Path
-from typing import BinaryIO
 
-import psycopg
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from dagster_backfills.domains.kintell.file.files import FileError
 from dagster_backfills.errors import UserError
+from dagster_backfills.web.auth import require
+from dagster_backfills.web.limits import form_of
 from dagster_backfills.web.pages.checking import CHECKS
 from dagster_backfills.web.pages.visit import Visit, act, go_to, page
 from dagster_backfills.web.uploads import Upload
 
 # A small file is checked by then, so that its page comes whole.
 _PATIENCE = 3.0
-_DUPLICATES = ("skip", "update", "error")
 
 
 async def receive(request: Request) -> Response:
     """A file of a form. With JavaScript it comes in pieces instead, and this is not asked."""
+    require(request, "imports")
     visit = Visit(request)
-    try:
-        if not visit.may("imports"):
-            raise HTTPException(403, f"{visit.who.name} may look, and change nothing.")
-        async with request.form(max_files=1, max_fields=5) as form:
-            file = form.get("file")
-            if not isinstance(file, UploadFile) or not file.filename:
-                raise UserError("No file was chosen.", "Choose one, and send the form again.")
-            upload = await run_in_threadpool(_keep, visit, file.filename, file.size or 0, file.file)
-        return go_to(f"/imports/files/{upload.id}")
-    except (UserError, psycopg.Error, HTTPException) as error:
-        return await run_in_threadpool(visit.explain, error)
-
-
-def _keep(visit: Visit, name: str, size: int, file: BinaryIO) -> Upload:
-    uploads = visit.actions.uploads
-    upload: Upload = uploads.begin(name, size, visit.who.key)
-    try:
-        with uploads.part(upload).open("wb") as out:
-            shutil.copyfileobj(file, out, 1024 * 1024)
-    except BaseException:
-        uploads.remove(upload)
-        raise
-    return upload
+    async with form_of(request) as (file, _):
+        if file is None:
+            raise UserError("No file was chosen.", "Choose one, and send the form again.")
+        upload = await run_in_threadpool(visit.actions.uploads.keep, file, visit.who.key)
+    return go_to(f"/imports/files/{upload.id}")
 
 
 def checked(visit: Visit) -> Response:
@@ -78,9 +57,8 @@ def _named(error: Exception, path: Path, name: str) -> Exception:
 def start(visit: Visit) -> Response:
     """Import it."""
     upload, path = _find(visit)
-    chosen = visit.fields.get("on_duplicate", "skip")
     options = {
-        "on_duplicate": chosen if chosen in _DUPLICATES else "skip",
+        "on_duplicate": visit.fields.get("on_duplicate", "skip"),
         "create_missing_users": "create_missing_users" in visit.fields,
     }
     try:
@@ -89,8 +67,7 @@ def start(visit: Visit) -> Response:
         if not path.exists():
             visit.actions.uploads.remove(upload)
             CHECKS.forget(upload.id)
-    known = {"known": "1"} if started.existing else {}
-    return go_to(f"/imports/{started.job.id}", **known)
+    return go_to(f"/imports/{started.job.id}", known="1" if started.existing else None)
 
 
 def discard(visit: Visit) -> Response:

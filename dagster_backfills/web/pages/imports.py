@@ -1,10 +1,8 @@
 """*Imports*: the list, one import as it goes, its rejected rows, its rollback. Not here: files on their way in."""
 
-from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 from starlette.responses import Response
@@ -14,7 +12,8 @@ from dagster_backfills.domains.kintell.importing.account import ImportJob
 from dagster_backfills.domains.kintell.importing.claims import LEASE_SECONDS
 from dagster_backfills.errors import UserError
 from dagster_backfills.postgres.statements import load_statements
-from dagster_backfills.web.pages.visit import Visit, act, go_to, page, rows
+from dagster_backfills.web.pages.visit import Visit, act, go_to, listed, page, readable
+from dagster_backfills.web.refusals import not_found
 from dagster_backfills.web.rejected_rows import CSV, rejected_rows
 
 SQL = load_statements(Path(__file__).with_name("imports.sql"))
@@ -23,36 +22,24 @@ ERRORS = 100
 _CANCELLABLE = ("pending", "running", "paused", "failed")
 
 
-def listed(visit: Visit) -> Response:
+def overview(visit: Visit) -> Response:
     """The newest imports, and where a file is dropped."""
-    after = uuid_of(visit.query("after"))
     with visit.database() as conn:
-        found = rows(conn, SQL, "newest_imports", after=after, most=LISTED + 1)
-    under_way = any(job["status"] in ("pending", "running") or job["activity"] for job in found[:LISTED])
-    return visit.show(
-        "imports.html", jobs=found[:LISTED], more=len(found) > LISTED, first=after is None,
-        under_way=under_way, may=visit.may("imports"),
-    )  # fmt: skip
+        jobs = listed(conn, SQL.newest_imports, LISTED, readable(UUID, visit.query("after")))
+    under_way = any(job["status"] in ("pending", "running") or job["activity"] for job in jobs.rows)
+    return visit.show("imports.html", jobs=jobs, under_way=under_way, may=visit.may("imports"))
 
 
 def shown(visit: Visit) -> Response:
     """One import."""
-    after = visit.query("after")
     with visit.database() as conn:
         job = visit.actions.imports.find(conn, visit.path("job"))
-        found = rows(
-            conn,
-            SQL,
-            "rejected_rows",
-            job=job.id,
-            after=int(after) if after.isdecimal() else 0,
-            most=ERRORS + 1,
-        )
+        errors = listed(conn, SQL.rejected_rows, ERRORS, readable(int, visit.query("after")), job=job.id)
         now: datetime = SQL.now(conn)
     return visit.show(
         "import.html", job=job, percent=percent(job), coarse=percent(job) // 10 * 10, silent=_silence(job, now),
-        taking=_taking(job, now), errors=found[:ERRORS], more_errors=len(found) > ERRORS, first=not after,
-        can=_can(job, now), may=visit.may("imports"), known=visit.query("known"),
+        taking=_taking(job, now), errors=errors, can=_can(job, now), may=visit.may("imports"),
+        known=visit.query("known"),
     )  # fmt: skip
 
 
@@ -111,53 +98,28 @@ def rollback_preview(visit: Visit) -> Response:
     return visit.show("rollback.html", job=job, preview=preview, may=visit.may("imports"))
 
 
-def _rollback(visit: Visit, job: str) -> None:
-    visit.actions.imports.rollback(job, visit.who.name)
+def change(visit: Visit) -> Response:
+    """Do what the form asks for, and show the import as it is then."""
+    imports, who = visit.actions.imports, visit.who.name
+    job, verb = visit.path("job"), visit.path("verb")
+    if verb in ("pause", "cancel"):
+        imports.set_status(job, verb)
+    elif verb == "resume":
+        imports.resume(job, who)
+    elif verb == "replay":
+        imports.replay(job, who, create_missing_users="create_missing_users" in visit.fields)
+    elif verb == "rollback":
+        imports.rollback(job, who)
+    else:
+        raise not_found("such page")
+    return go_to(f"/imports/{job}")
 
 
-def _resume(visit: Visit, job: str) -> None:
-    visit.actions.imports.resume(job, visit.who.name)
-
-
-def _replay(visit: Visit, job: str) -> None:
-    create = "create_missing_users" in visit.fields
-    visit.actions.imports.replay(job, visit.who.name, create_missing_users=create)
-
-
-def _pause(visit: Visit, job: str) -> None:
-    visit.actions.imports.pause(job)
-
-
-def _cancel(visit: Visit, job: str) -> None:
-    visit.actions.imports.cancel(job)
-
-
-def _then_shown(does: Callable[[Visit, str], None]) -> Callable[[Visit], Response]:
-    """Do it, and show the import as it is then."""
-
-    def answer(visit: Visit) -> Response:
-        does(visit, visit.path("job"))
-        return go_to(f"/imports/{visit.path('job')}")
-
-    return answer
-
-
-def uuid_of(text: str) -> UUID | None:
-    """An id as an address has it; None for what is none."""
-    try:
-        return UUID(text)
-    except ValueError:
-        return None
-
-
-_VERBS: dict[str, Any] = {
-    "pause": _pause, "cancel": _cancel, "resume": _resume, "replay": _replay, "rollback": _rollback,
-}  # fmt: skip
 routes = [
-    page("/imports", listed),
+    page("/imports", overview),
     page("/imports/{job}", shown),
     page("/imports/{job}/errors.csv", errors),
     page("/imports/{job}/errors.xlsx", partial(errors, kind=WORKBOOK)),
     page("/imports/{job}/rollback", rollback_preview),
-    *(act(f"/imports/{{job}}/{verb}", "imports", _then_shown(does)) for verb, does in _VERBS.items()),
+    act("/imports/{job}/{verb}", "imports", change),
 ]

@@ -14,7 +14,7 @@ limit :most;
 -- name: rejected_rows
 select e.row_number, e.error_message, e.row_values, e.replayable
 from kintell.backfill_row_errors as e
-where e.job_id = :job and e.resolved_at is null and e.row_number > :after
+where e.job_id = :job and e.resolved_at is null and e.row_number > coalesce(:after, 0)
 order by e.row_number
 limit :most;
 

@@ -9,10 +9,8 @@ import psycopg
 from starlette.responses import Response
 
 from dagster_backfills.postgres.statements import load_statements
-from dagster_backfills.postgres.values import show_every_value
-from dagster_backfills.web.pages.imports import uuid_of
 from dagster_backfills.web.pages.rendering import pretty
-from dagster_backfills.web.pages.visit import Visit, act, go_to, page, rows
+from dagster_backfills.web.pages.visit import Listed, Visit, act, go_to, listed, page, readable
 
 SQL = load_statements(Path(__file__).with_name("jobs.sql"))
 # In the order in which a person looks for them.
@@ -22,32 +20,18 @@ FIRST_FEW, LISTED = 10, 50
 
 def overview(visit: Visit) -> Response:
     """Every state with its count and its first few jobs; or one state, page by page."""
-    status = visit.query("status")
-    if status in STATES:
-        return _state(visit, status)
+    chosen = visit.query("status") if visit.query("status") in STATES else ""
+    after = readable(UUID, visit.query("after"))
+    at = readable(datetime.fromisoformat, visit.query("at"))
     with visit.database() as conn:
-        counts = _counts(conn)
-        groups = [(state, counts[state], _jobs(conn, state, FIRST_FEW)) for state in STATES]
-    return visit.show(
-        "jobs.html", groups=groups, states=STATES, counts=counts, chosen="", few=FIRST_FEW,
-        may=visit.may("jobs"), more=False, first=True, back="/jobs",
-    )  # fmt: skip
-
-
-def _state(visit: Visit, status: str) -> Response:
-    after, at = uuid_of(visit.query("after")), _time_of(visit.query("at"))
-    with visit.database() as conn:
-        counts, found = _counts(conn), _jobs(conn, status, LISTED + 1, after, at)
-    return visit.show(
-        "jobs.html", groups=[(status, counts[status], found[:LISTED])], states=STATES, counts=counts, chosen=status,
-        few=LISTED, may=visit.may("jobs"), more=len(found) > LISTED, first=after is None,
-        back=f"/jobs?status={status}",
-    )  # fmt: skip
-
-
-def _counts(conn: psycopg.Connection[Any]) -> dict[str, int]:
-    found = {row["status"]: row["jobs"] for row in rows(conn, SQL, "counts")}
-    return {state: found.get(state, 0) for state in STATES}
+        found = {row["status"]: row["jobs"] for row in SQL.counts.dicts(conn)}
+        counts = {state: found.get(state, 0) for state in STATES}
+        if chosen:
+            jobs = {chosen: _jobs(conn, chosen, LISTED, after, at)}
+        else:
+            jobs = {state: _jobs(conn, state, FIRST_FEW) for state in STATES}
+    back = f"/jobs?status={chosen}" if chosen else "/jobs"
+    return visit.show("jobs.html", jobs=jobs, counts=counts, chosen=chosen, may=visit.may("jobs"), back=back)
 
 
 def _jobs(
@@ -56,25 +40,19 @@ def _jobs(
     most: int,
     after: UUID | None = None,
     at: datetime | None = None,
-) -> list[dict[str, Any]]:
-    show_every_value(conn)
-    if status in ("processing", "pending"):
-        return rows(conn, SQL, status, after=after, most=most)
-    return rows(conn, SQL, "ended", status=status, after=after if at else None, at=at, most=most)
-
-
-def _time_of(text: str) -> datetime | None:
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError:
-        return None
+) -> Listed:
+    if status == "processing":
+        return listed(conn, SQL.processing, most, after)
+    if status == "pending":
+        return listed(conn, SQL.pending, most, after)
+    return listed(conn, SQL.ended, most, after if at else None, at=at, status=status)
 
 
 def shown(visit: Visit) -> Response:
     """One job: how far it is, what it was given, what came out, what went wrong."""
     with visit.database() as conn:
         job = visit.actions.queue.find(conn, visit.path("job"), visit.who)
-        steps = rows(conn, SQL, "steps", job=job["id"])
+        steps = SQL.steps.dicts(conn, job=job["id"])
     data = {name: pretty(job[f"{name}_data"]) for name in ("input", "output")}
     return visit.show(
         "job.html", job=job, steps=steps, data=data, may=visit.may("jobs"), back=f"/jobs/{job['id']}"

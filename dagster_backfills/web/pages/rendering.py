@@ -1,8 +1,9 @@
-"""Templates, and how numbers, times and words are written in them. Everything that is filled in is escaped."""
+"""Pages as HTML, and how numbers, times and words are written in them. Everything that is filled in is escaped."""
 
 import hashlib
 import json
-from datetime import UTC, date, datetime, timedelta
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,29 @@ from urllib.parse import urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+from starlette.requests import Request
+from starlette.responses import HTMLResponse
 
 _WEB = Path(__file__).parents[1]
 _NOTHING = "–"
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self';"
+    " img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+}
 
 
-def render(template: str, **context: Any) -> str:
-    return _environment().get_template(template).render(**context)
+def html(
+    request: Request,
+    template: str,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+    **context: Any,
+) -> HTMLResponse:
+    """A page, as the answer to a request."""
+    shared = {"user": request.state.identity.name, "path": request.url.path, "now": datetime.now(UTC)}
+    text = _environment().get_template(template).render(**shared, **context)
+    return HTMLResponse(text, status, {**_HEADERS, **(headers or {})})
 
 
 @cache
@@ -28,7 +45,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    filters = (number, moment, words, breakable, size, lasting, reference)
+    filters = (number, moment, breakable, lasting, reference)
     made.filters.update({each.__name__: each for each in filters})
     made.globals.update(static_version=_version(), link=link)
     return made
@@ -59,24 +76,9 @@ def moment(value: datetime | None) -> str:
     return Markup('<time datetime="{}">{}</time>').format(at.isoformat(), shown)
 
 
-def words(code: str) -> str:
-    """`rolled_back` as people write it."""
-    return code.replace("_", " ")
-
-
 def breakable(name: str) -> Markup:
     """A name that may go on in the next line behind its underscores, where there is little room."""
     return Markup("_<wbr>").join(name.split("_"))
-
-
-def size(value: int) -> str:
-    """Bytes, in a unit that leaves few digits."""
-    found = float(value)
-    for unit in ("bytes", "kB", "MB"):
-        if found < 1000:
-            return f"{found:.0f} {unit}" if unit == "bytes" else f"{found:.1f} {unit}"
-        found /= 1000
-    return f"{found:.1f} GB"
 
 
 def lasting(value: timedelta | float) -> str:
@@ -91,14 +93,6 @@ def lasting(value: timedelta | float) -> str:
 def reference(value: Any) -> str:
     """The first part of an id, enough to tell it from its neighbours; ids made one after another begin alike."""
     return str(value)[-8:]
-
-
-def day_of(text: str) -> date | None:
-    """A day as an address has it; None for what is none."""
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        return None
 
 
 def pretty(value: Any) -> str:

@@ -88,6 +88,22 @@ def test_an_error_is_a_page_like_any_other(pages: TestClient) -> None:
     assert "/jobs" in page.links
 
 
+def test_whatever_a_person_is_refused_is_said_on_a_page_with_the_requests_id(
+    pages: TestClient, looking: TestClient
+) -> None:
+    for answer in (pages.get("/nothing"), looking.post("/jobs/nope/retry"), looking.put("/jobs")):
+        page = Page(answer)
+        assert (page.status, page.all("h1")) == (answer.status_code, ["That did not work"])
+        assert answer.status_code in (403, 404)
+        assert answer.headers["x-request-id"] in page.main
+        assert "openapi" not in page.main
+
+
+def test_a_name_in_any_alphabet_is_shown_as_it_is(looking: TestClient) -> None:
+    page = Page(looking.get("/jobs", headers={"X-Forwarded-User": "Jürgen Żak".encode()}))
+    assert "Signed in as Jürgen Żak" in page.texts["header"][0]
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_colours_can_be_told_apart(scheme: str) -> None:
     palettes = re.findall(r":root \{(.*?)\}", STYLES.read_text(), re.S)

@@ -106,7 +106,7 @@ def test_a_file_that_is_gone_is_said_so(pages: TestClient) -> None:
 
 
 def test_a_form_that_is_endless_is_refused(pages: TestClient) -> None:
-    assert pages.post("/imports/x/cancel", data={"a": "x" * 20_000}).status_code == 413
+    assert pages.post("/imports/x/cancel", data={"a": "x" * 20_000}).status_code == 400
 
 
 def test_a_check_that_failed_of_the_database_is_begun_anew_and_one_of_the_file_is_not(

@@ -73,7 +73,7 @@ async def _publish(
     on_progress: Callable[[Published], None],
 ) -> Published:
     done = Published()
-    connection = await _connect(nats_url)
+    connection = await connect_to_nats(nats_url)
     try:
         jetstream = connection.jetstream(timeout=ACK_SECONDS)
         await ensure_stream(jetstream, stream)
@@ -94,7 +94,9 @@ async def _publish(
         await connection.close()
 
 
-async def _connect(nats_url: str) -> Any:
+async def connect_to_nats(nats_url: str) -> Any:
+    """A connection that is closed by whoever has it. Raises `NatsUnavailable`."""
+
     async def quiet(_: Exception) -> None:
         """What goes wrong is raised where it matters."""
 
