@@ -7,7 +7,7 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from dagster_backfills.domains.scoring.done import mark_done, mark_open
+from dagster_backfills.domains.scoring.statements import STATEMENTS
 from dagster_backfills.postgres.statements import load_statements
 from dagster_backfills.web.pages.rendering import day_of
 from dagster_backfills.web.pages.visit import Visit, act, go_to, page, rows
@@ -48,7 +48,7 @@ def done(visit: Visit) -> Response:
     """Tick an action off."""
     day, member, coach = _action(visit)
     with visit.database() as conn:
-        mark_done(conn, day, member, coach, visit.who.name)
+        STATEMENTS.mark_done(conn, day=day, member=member, coach=coach, done_by=visit.who.name)
     return _back(visit, day, coach)
 
 
@@ -56,7 +56,7 @@ def reopen(visit: Visit) -> Response:
     """It was not done after all."""
     day, member, coach = _action(visit)
     with visit.database() as conn:
-        mark_open(conn, day, member, coach)
+        STATEMENTS.mark_open(conn, day=day, member=member, coach=coach)
     return _back(visit, day, coach)
 
 
