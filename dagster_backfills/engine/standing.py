@@ -1,14 +1,14 @@
 """Where each partition of a backfill stands: for people who look, and for names that they type. Only reads."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 import psycopg
 from psycopg.rows import dict_row
 
-from dagster_backfills.engine.selection import GENERIC, Selection, Which
+from dagster_backfills.engine.selection import Selection
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,13 @@ def standings(
     cursor = conn.cursor(row_factory=dict_row)
     said = cursor.execute(status, binds).fetchall() if status else []
     told = {str(row.pop("partition")): row for row in said}
-    standing = {row[0]: row[1:] for row in GENERIC.standing(conn, assets=list(selection.assets))}
-    missing = set(selection.missing(conn))
-    found = []
-    for key in selection.choose(conn, Which.all):
-        stale_since, failed, undone = standing.get(key, (None, 0, False))
-        more = told.get(key, {})
-        found.append(Standing(key, names.get(key), key in missing, stale_since, failed, undone, more))
+    work, missing, found = selection.open_work(conn), set(selection.missing(conn)), []
+    for key in selection.every(conn):
+        each = Standing(key, names.get(key), key in missing, more=told.get(key, {}))
+        if key in work:
+            of = work[key]
+            each = replace(each, stale_since=of.stale_since, failed=of.failed, undone=of.undone)
+        found.append(each)
     return found
 
 
