@@ -125,14 +125,13 @@ _CLEAR = "select backfill.clear_stale(%(asset)s, %(partitions)s::text[], %(snaps
 
 @dataclass
 class PriorWork:
-    """What earlier tries finished: whole partitions, and how far in the partitions that they left half done.
+    """What earlier tries finished: whole partitions, and how far they came in those that they left half done.
 
-    snapshots: of these, the oldest that a try listed their units by.
+    upto: of these the last unit, and the oldest snapshot that a try listed their units by.
     """
 
     partitions: set[str] = field(default_factory=set)
-    upto: dict[str, str] = field(default_factory=dict)
-    snapshots: dict[str, str] = field(default_factory=dict)
+    upto: dict[str, tuple[str, str]] = field(default_factory=dict)
 
 
 def start(
@@ -157,8 +156,7 @@ def prior_work(conn: psycopg.Connection, run: RunIdentity, assets: Sequence[str]
         if whole:
             prior.partitions.add(partition)
         elif upto is not None:
-            prior.upto[partition] = upto
-            prior.snapshots[partition] = snapshot
+            prior.upto[partition] = upto, snapshot
     conn.commit()
     return prior
 

@@ -4,7 +4,6 @@ Dagster keeps its own tables in the same database as the data, in the schema `da
 """
 
 import os
-import shutil
 from contextlib import suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -104,10 +103,7 @@ def _own_home() -> Path:
     if ours.exists() and not (there.is_symlink() and there.readlink() == ours):
         new = there.with_name(f"dagster.yaml.{os.getpid()}")
         new.unlink(missing_ok=True)
-        try:
-            new.symlink_to(ours)
-        except OSError:  # a system without links
-            shutil.copyfile(ours, new)
+        new.symlink_to(ours)
         new.replace(there)
     return home
 
