@@ -53,7 +53,7 @@ class Explanation:
 
 def explain(conn: psycopg.Connection, member: str, day: date, weights: Weights) -> Explanation:
     """Run the rules for one member. Raises UserError for an unknown member, or one that can't be scored."""
-    about = conn.execute(STATEMENTS["member_for_explanation"], {"member": member, "day": day}).fetchone()
+    about = STATEMENTS.member_for_explanation(conn, member=member, day=day)
     if about is None:
         raise UserError(
             f"There is no member {member!r}.",

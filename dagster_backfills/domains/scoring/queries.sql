@@ -311,7 +311,7 @@ select json_strip_nulls(json_build_object(
 from scoring.coach_actions as a
 where a.day = :day::date;
 
--- name: commitment_out_of_range
+-- name: commitment_out_of_range$
 -- Rows whose score or factors lie outside 0 to 100, or whose band is not that of their score.
 select count(*) as bad
 from scoring.commitment_scores as s
@@ -326,7 +326,7 @@ where
         end
     );
 
--- name: churn_out_of_range
+-- name: churn_out_of_range$
 -- Rows whose score lies outside 0 to 100, or whose commitment is no longer that of the day.
 select count(*) as bad
 from scoring.churn_risk_scores as r
@@ -335,7 +335,7 @@ where
     r.day = :day::date
     and (r.score not between 0 and 100 or r.commitment_score is distinct from s.score);
 
--- name: duplicate_actions
+-- name: duplicate_actions$
 select count(*) as bad
 from (
     select 1
@@ -345,7 +345,7 @@ from (
     having count(*) > 1
 ) as twice;
 
--- name: coach_coverage
+-- name: coach_coverage^
 -- Active members at risk, and those of them that no coach looks after.
 select
     count(*) as at_risk,
@@ -356,7 +356,7 @@ from scoring.churn_risk_scores as r
 inner join scoring.members as m on r.member_id = m.id and m.status = 'active'
 where r.day = :day::date and r.level <> 'none';
 
--- name: mean_scores
+-- name: mean_scores^
 -- The mean score of a day and of the newest day before it, over members that have both.
 select
     avg(s.score) as mean,
@@ -369,7 +369,7 @@ inner join scoring.commitment_scores as b
         and b.day = (select max(e.day) from scoring.commitment_scores as e where e.day < :day::date)
 where s.day = :day::date;
 
--- name: member_for_explanation
+-- name: member_for_explanation^
 -- Who a member is, the score that the history holds for the day, and its coaches.
 select
     concat_ws(' ', m.first_name, m.last_name) as name,
