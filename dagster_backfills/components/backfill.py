@@ -154,6 +154,10 @@ class Backfill:
         if assets:
             GENERIC.mark(conn, assets=list(assets), partition_keys=list(keys))
 
+    def forget_others(self, conn: psycopg.Connection[Any], keys: Sequence[str]) -> None:
+        """Take away what is kept of partitions other than these: marks, open failures, what was undone."""
+        GENERIC.forget_others(conn, assets=self.assets, partition_keys=list(keys))
+
     def watched(self) -> list[WatchedTable]:
         """The source tables whose changes make partitions stale, in the declaration's order."""
         return [

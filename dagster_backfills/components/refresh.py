@@ -72,6 +72,7 @@ def build_sensors(backfill: Backfill, job: dg.JobDefinition, asset_job: Any) -> 
                 lambda: keys,
                 # Keys that are seen for the first time are due, where no statement says which are.
                 on_new=None if declared.due else lambda conn, new: backfill.mark(conn, backfill.assets, new),
+                on_all=backfill.forget_others,
                 resource=backfill.database,
                 assets=backfill.assets,
             )

@@ -245,15 +245,6 @@ begin
 end
 $$;
 
--- Take away the marks of those of these cohorts, or of all, that are gone.
-create function progress.forget_marks(cohort_ids text[]) returns void
-language sql as $$
-    delete from backfill.stale_marks as m
-    where m.asset in ('progress/user_progress_stats', 'progress/cohort_stats')
-        and (forget_marks.cohort_ids is null or m.partition = any(forget_marks.cohort_ids))
-        and not exists (select from progress.cohorts as c where c.id = m.partition);
-$$;
-
 -- What each change of a source leads to. The students whose own row is concerned are recomputed here, and their cohorts
 -- marked: whoever writes a row also leaves a mark, since a batch may have seen newer totals.
 create function progress.sources_changed() returns trigger
@@ -316,19 +307,14 @@ begin
             case when o.deleted_at is null then o.cohort_id end
             is distinct from case when n.deleted_at is null then n.cohort_id end;
 
-    -- Cohorts: a new one is computed even when it is empty, one that goes takes its marks along. By then the cascade has
-    -- waited for everyone who was changing something in it: they hold a student of it or a class.
+    -- Cohorts: a new one is computed even when it is empty.
     when 'cohorts INSERT' then
         cohorts := array(select n.id from new_rows as n);
-    when 'cohorts DELETE' then
-        perform progress.forget_marks(array(select o.id from old_rows as o));
     when 'cohorts UPDATE' then
-        perform progress.forget_marks(array(select o.id from old_rows as o));
         cohorts := array(select n.id from new_rows as n except select o.id from old_rows as o);
 
     -- `truncate` fires no row triggers and cascades to every table below.
     else
-        perform progress.forget_marks(null);
         if tg_table_name = 'user_progress' then
             perform progress.refresh_user_stats(array(select u.id from progress.users as u where u.deleted_at is null));
         end if;
@@ -353,7 +339,7 @@ $$;
 
 select backfill.add_triggers('progress.user_progress', 'progress.sources_changed', '{insert, update, delete, truncate}');
 select backfill.add_triggers('progress.users', 'progress.sources_changed', '{insert, update, delete, truncate}');
-select backfill.add_triggers('progress.cohorts', 'progress.sources_changed', '{insert, update, delete, truncate}');
+select backfill.add_triggers('progress.cohorts', 'progress.sources_changed', '{insert, update, truncate}');
 select backfill.add_triggers('progress.classes', 'progress.sources_changed', '{truncate}');
 select backfill.add_triggers('progress.modules', 'progress.sources_changed', '{truncate}');
 select backfill.add_triggers('progress.questions', 'progress.sources_changed', '{truncate}');
