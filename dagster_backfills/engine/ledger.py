@@ -97,14 +97,6 @@ where resolved_at is null and asset = %(asset)s
 """
 _OWNED = " and unit in (select q.unit from ({}) as q)"
 
-_ANY_OPEN = """
-select exists (
-    select from backfill.failures
-    where resolved_at is null and asset = %(asset)s
-        and (partition = any(%(partitions)s::text[]) or (%(whole)s and partition is null))
-)
-"""
-
 # What a partition that was written slice by slice still has open: what this run, or one that it goes on from, could
 # not write stays; older entries are of units that are due no more.
 _RESOLVE_REST = """
@@ -211,10 +203,9 @@ def resolve(
 ) -> None:
     """Close the open entries of partitions that have just been written whole, or of some of their units."""
     whole = list(partitions) == [WHOLE]
-    binds = {"asset": asset, "partitions": [] if whole else list(partitions), "whole": whole}
-    # Of a long list of units mostly none has failed: it is not sent then.
-    if units is None or conn.execute(_ANY_OPEN, binds).fetchone() == (True,):
-        conn.execute(*_narrowed(_RESOLVE, {**binds, "units": units}, owned))
+    keys = [] if whole else list(partitions)
+    binds = {"asset": asset, "partitions": keys, "whole": whole, "units": units}
+    conn.execute(*_narrowed(_RESOLVE, binds, owned))
 
 
 def resolve_rest(
