@@ -230,19 +230,11 @@ begin
 end
 $$;
 
--- Both levels of these cohorts are stale. A cohort that is being deleted, as its rows cascade, is left alone.
+-- Both levels of these cohorts are stale.
 create function progress.mark_cohorts_stale(cohort_ids text[]) returns void
-language plpgsql
-as $$
-declare
-    present text[];
-begin
-    present := array(select c.id from progress.cohorts as c where c.id = any(mark_cohorts_stale.cohort_ids));
-    if cardinality(present) > 0 then
-        perform backfill.mark_stale('progress/user_progress_stats', present);
-        perform backfill.mark_stale('progress/cohort_stats', present);
-    end if;
-end
+language sql as $$
+    select backfill.mark_stale(a, mark_cohorts_stale.cohort_ids)
+    from unnest(array['progress/user_progress_stats', 'progress/cohort_stats']) as a
 $$;
 
 -- What each change of a source leads to. The students whose own row is concerned are recomputed here, and their cohorts
@@ -330,9 +322,7 @@ begin
     if cardinality(moved) > 0 then
         perform progress.write_user_stats(moved);
     end if;
-    if cardinality(cohorts) > 0 then
-        perform progress.mark_cohorts_stale(cohorts);
-    end if;
+    perform progress.mark_cohorts_stale(cohorts);
     return null;
 end
 $$;
@@ -344,7 +334,7 @@ select backfill.add_triggers('progress.classes', 'progress.sources_changed', '{t
 select backfill.add_triggers('progress.modules', 'progress.sources_changed', '{truncate}');
 select backfill.add_triggers('progress.questions', 'progress.sources_changed', '{truncate}');
 
--- Classes, modules, questions: the cohort's totals change. A row that goes because its parent goes finds no cohort
+-- Classes, modules, questions: the cohort's totals change. A row that goes because its parent goes may find no cohort
 -- any more; the parent's own trigger has marked it. The parents are locked level by level, so that a class or module
 -- that is just being moved leads to the cohort where it arrives. Called with the column that holds the parent.
 create function progress.content_changed() returns trigger

@@ -167,15 +167,8 @@ begin
         counted := array(select o.id from training.organizations as o);
     end case;
 
-    -- An organization that is being deleted, as its rows cascade, is left alone.
-    lacking := array(select o.id from training.organizations as o where o.id = any(lacking));
-    counted := array(select o.id from training.organizations as o where o.id = any(lacking || counted));
-    if cardinality(lacking) > 0 then
-        perform backfill.mark_stale('training/employee_training_video_completions', lacking);
-    end if;
-    if cardinality(counted) > 0 then
-        perform backfill.mark_stale('training/organization_training_progress', counted);
-    end if;
+    perform backfill.mark_stale('training/employee_training_video_completions', lacking);
+    perform backfill.mark_stale('training/organization_training_progress', lacking || counted);
     return null;
 end
 $$;
