@@ -154,9 +154,11 @@ class Backfill:
         if assets:
             GENERIC.mark(conn, assets=list(assets), partition_keys=list(keys))
 
-    def forget_others(self, conn: psycopg.Connection[Any], keys: Sequence[str]) -> None:
-        """Take away what is kept of partitions other than these: marks, open failures, what was undone."""
-        GENERIC.forget_others(conn, assets=self.assets, partition_keys=list(keys))
+    def forget_gone(self, conn: psycopg.Connection[Any]) -> None:
+        """Take away marks, open failures and undoings of partitions whose row is gone, and commit."""
+        if isinstance(self.partitions_def, dg.DynamicPartitionsDefinition):
+            GENERIC.forget_others(conn, assets=self.assets, partition_keys=self._every(conn))
+            conn.commit()
 
     def watched(self) -> list[WatchedTable]:
         """The source tables whose changes make partitions stale, in the declaration's order."""

@@ -72,7 +72,6 @@ def build_sensors(backfill: Backfill, job: dg.JobDefinition, asset_job: Any) -> 
                 lambda: keys,
                 # Keys that are seen for the first time are due, where no statement says which are.
                 on_new=None if declared.due else lambda conn, new: backfill.mark(conn, backfill.assets, new),
-                on_all=backfill.forget_others,
                 resource=backfill.database,
                 assets=backfill.assets,
             )
@@ -80,6 +79,7 @@ def build_sensors(backfill: Backfill, job: dg.JobDefinition, asset_job: Any) -> 
     if sensors or declared.stale_when or declared.due:
 
         def count_due(conn: psycopg.Connection[Any]) -> int:
+            backfill.forget_gone(conn)
             backfill.look(conn)
             return len(backfill.selection().choose(conn, Which.due))
 

@@ -43,15 +43,14 @@ def partition_sync_sensor(
     statement: Callable[[], str],
     *,
     on_new: Callable[[psycopg.Connection[Any], Sequence[str]], None] | None = None,
-    on_all: Callable[[psycopg.Connection[Any], Sequence[str]], None] = lambda conn, keys: None,
     resource: str = "postgres",
     interval_seconds: int = 30,
     assets: Sequence[str] | None = None,
 ) -> dg.SensorDefinition:
     """A sensor that keeps `partitions_def` the same as the rows of `statement()`, one key a row, oldest first.
 
-    on_new: is told of keys, in a transaction, before they become partitions. on_all: is told at each tick which keys
-    there are. assets: whose partitions they are, for the catalog.
+    on_new: is told of keys, in a transaction, before they become partitions. assets: whose partitions they are, for
+    the catalog.
     """
 
     @dg.sensor(
@@ -69,8 +68,7 @@ def partition_sync_sensor(
             diff = diff_partitions(source, known)
             if diff.missing and on_new is not None:
                 on_new(conn, diff.missing)
-            on_all(conn, source)
-            conn.commit()
+                conn.commit()
         if not diff.missing and not diff.gone:
             return dg.SkipReason(f"All {len(source):,} partitions are there.")
         requests: list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest] = []

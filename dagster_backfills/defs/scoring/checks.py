@@ -98,7 +98,8 @@ def _covered(asset: str) -> Look:
             return None
         outcome, _ = coverage.verdict(settings.max_failed_percent, "members")
         what = f"{absent:,} of {coverage.expected:,} active members have no row, {coverage.failed:,} of them failed"
-        failed = STATEMENTS.failed_units(conn.cursor(row_factory=dict_row), asset=asset, day=day)
+        cursor = conn.cursor(row_factory=dict_row)
+        failed = cursor.execute(STATEMENTS["failed_units"], {"asset": asset, "day": day}).fetchall()
         return DayFinding(day, what, warn=outcome == "complete", units=failed)
 
     return look
@@ -106,21 +107,21 @@ def _covered(asset: str) -> Look:
 
 def _none_bad(name: str, what: str) -> Look:
     def look(conn: psycopg.Connection, day: str, settings: ScoringSettings) -> DayFinding | None:
-        bad = STATEMENTS.by_name[name](conn, day=day)
+        bad = conn.execute(STATEMENTS[name], {"day": day}).fetchone()[0]  # type: ignore[index]
         return DayFinding(day, f"{bad:,} {what}") if bad else None
 
     return look
 
 
 def _has_coaches(conn: psycopg.Connection, day: str, settings: ScoringSettings) -> DayFinding | None:
-    at_risk, without = STATEMENTS.coach_coverage(conn, day=day)
+    at_risk, without = conn.execute(STATEMENTS["coach_coverage"], {"day": day}).fetchone()  # type: ignore[misc]
     if not without:
         return None
     return DayFinding(day, f"{without:,} of {at_risk:,} members at risk have no coach", warn=True)
 
 
 def _steady(conn: psycopg.Connection, day: str, settings: ScoringSettings) -> DayFinding | None:
-    mean, before, day_before = STATEMENTS.mean_scores(conn, day=day)
+    mean, before, day_before = conn.execute(STATEMENTS["mean_scores"], {"day": day}).fetchone()  # type: ignore[misc]
     if mean is None or abs(mean - before) <= settings.distribution_shift_points:
         return None
     what = f"mean score {mean:.1f}, {mean - before:+.1f} points against {day_before} over the same members"

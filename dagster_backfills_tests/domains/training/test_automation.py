@@ -44,7 +44,7 @@ def test_what_is_kept_of_an_organization_that_is_gone_goes_with_the_next_tick(tr
             [organization],
         )
     training.conn.execute("delete from training.organizations where id = 'org_1'")
-    _tick(training, training_organizations_sync)
+    _tick(training, training_completions_refresh)
     assert training.due == {"org_2"}
     assert [partition for partition, *_ in training.failures()] == ["org_2"]
 
