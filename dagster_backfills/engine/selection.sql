@@ -36,22 +36,20 @@ group by w.partition;
 select backfill.mark_stale(a, :partition_keys::text[])
 from unnest(:assets::text[]) as a;
 
--- name: forget_others!
--- What is kept of partitions other than these, which are all that there are.
+-- name: forget!
+-- What is kept of these partitions, which are no more.
 with marks as (
     delete from backfill.stale_marks as m
-    where m.asset = any(:assets::text[]) and m.partition <> all(:partition_keys::text[])
+    where m.asset = any(:assets::text[]) and m.partition = any(:partition_keys::text[])
 ),
 
 undone as (
     delete from backfill.undone as u
-    where u.asset = any(:assets::text[]) and u.partition <> all(:partition_keys::text[])
+    where u.asset = any(:assets::text[]) and u.partition = any(:partition_keys::text[])
 )
 
 update backfill.failures as f set resolved_at = clock_timestamp()
-where
-    f.resolved_at is null and f.asset = any(:assets::text[])
-    and f.partition <> all(:partition_keys::text[]);
+where f.resolved_at is null and f.asset = any(:assets::text[]) and f.partition = any(:partition_keys::text[]);
 
 -- name: open_failures
 -- What could not be written, with the database's own message.
