@@ -78,7 +78,7 @@ class PreparedWrite:
                 self._plan(self._staged(conn, source.data))
             except psycopg.DataError as error:
                 raise UserError(
-                    f"Asset {self.asset}: the frame has a partition or unit that is none: {error.diag.message_primary} "
+                    f"Asset {self.asset}: the frame has an invalid partition or unit: {error.diag.message_primary} "
                     f"({error.diag.context})."
                 ) from error
         elif isinstance(source, Query) and self.merge is None:

@@ -174,7 +174,7 @@ class Runner:
         work = self._work
         trouble = work.session.do(lambda conn: self._throttle.pause(conn, work.size, work.written))
         if trouble:
-            self.log(f"The database was not well ({trouble}): the batches are smaller now.")
+            self.log(f"The database was overloaded ({trouble}): batches are smaller now.")
 
     def _weigh(self, keys: list[str]) -> dict[str, int]:
         work, session = self._work, self._work.session

@@ -22,7 +22,7 @@ _ADVISORY_LOCK = (
     7_204_431_119  # any constant; names "the first creation of Dagster's tables" within a database
 )
 # Comments on the schema, by which a creation that was killed is told from one that is complete.
-_CREATING, _COMPLETE = "Being created by backfills", "Tables of Dagster's own, created by backfills"
+_CREATING, _COMPLETE = "Being created by backfills", "The tables of Dagster, created by backfills"
 
 # Where the data of each day begins, so that Dagster's days do: a code location itself loads without a database.
 # Both are read off the end of an index.
@@ -124,7 +124,7 @@ def _create_tables(url: str, dagster_url: str) -> None:
 
         BatchedPostgresStorage(dagster_url)
         with suppress(psycopg.errors.InsufficientPrivilege):
-            conn.execute(f"comment on schema {_SCHEMA} is '{_COMPLETE.replace(chr(39), chr(39) * 2)}'")
+            conn.execute(f"comment on schema {_SCHEMA} is '{_COMPLETE}'")
 
 
 def _is_settled(conn: psycopg.Connection) -> bool:
