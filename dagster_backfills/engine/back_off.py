@@ -2,7 +2,6 @@
 
 from datetime import datetime, timedelta
 
-
 _FIRST, _MOST = timedelta(seconds=30), timedelta(hours=1)
 
 

@@ -90,7 +90,9 @@ class Setting:
                 time.fromisoformat(text.strip()) for text in self.window.replace("–", "-").split("-")
             )
         except ValueError:
-            raise UserError(f"{self.window!r} is not a window of hours.", "Write 22:00-05:00, or none.") from None
+            raise UserError(
+                f"{self.window!r} is not a window of hours.", "Write 22:00-05:00, or none."
+            ) from None
         if start == end:
             raise UserError(f"The window {self.window!r} has no end.", "Write none for all hours.")
         return start, end
