@@ -70,8 +70,8 @@ def build_sensors(backfill: Backfill, job: dg.JobDefinition, asset_job: Any) -> 
                 f"{partitions.name}_sync",
                 partitions,
                 lambda: keys,
-                # Keys that are seen for the first time are due, where no statement says which are.
-                on_new=None if declared.due else lambda conn, new: backfill.mark(conn, backfill.assets, new),
+                # A key that is seen for the first time is due; what changed while one was gone is forgotten.
+                on_new=lambda conn, new: backfill.mark(conn, backfill.assets, new),
                 resource=backfill.database,
                 assets=backfill.assets,
             )

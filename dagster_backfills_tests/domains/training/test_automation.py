@@ -49,6 +49,15 @@ def test_what_is_kept_of_an_organization_that_is_gone_goes_with_the_next_tick(tr
     assert [partition for partition, *_ in training.failures()] == ["org_2"]
 
 
+def test_an_organization_that_comes_back_is_due(training):
+    training.add_organization("org_1", ["mem_1"])
+    training.fill()
+    assert training.due == training.uncounted == set()
+    training.instance.delete_dynamic_partition("training_organizations", "org_1")
+    _tick(training, training_organizations_sync)
+    assert training.due == training.uncounted == {"org_1"}
+
+
 def test_nothing_due_launches_nothing(training):
     assert _tick(training, training_completions_refresh).skip_message
     training.add_organization("org_1", ["mem_1"])
