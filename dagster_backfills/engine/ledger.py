@@ -14,6 +14,7 @@ from psycopg.types.json import Jsonb
 
 from dagster_backfills.engine.model import WHOLE, Query
 from dagster_backfills.engine.outcome import Counts, Failure
+from dagster_backfills.engine.table.arrays import text_array
 
 
 @dataclass(frozen=True)
@@ -204,7 +205,7 @@ def resolve(
     """Close the open entries of partitions that have just been written whole, or of some of their units."""
     whole = list(partitions) == [WHOLE]
     keys = [] if whole else list(partitions)
-    binds = {"asset": asset, "partitions": keys, "whole": whole, "units": units}
+    binds = {"asset": asset, "partitions": keys, "whole": whole, "units": text_array(units)}
     conn.execute(*_narrowed(_RESOLVE, binds, owned))
 
 
