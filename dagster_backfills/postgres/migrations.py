@@ -20,7 +20,7 @@ from psycopg import sql
 from dagster_backfills.domain_switches import DOMAINS, OPERATIONS, schemas_of, switched_on
 from dagster_backfills.errors import NotUsableError
 from dagster_backfills.postgres.blockers import Blockers
-from dagster_backfills.postgres.connection import connect
+from dagster_backfills.postgres.connection import backend_pid, connect
 from dagster_backfills.state import project_file
 
 Connection = psycopg.Connection[Any]
@@ -190,9 +190,7 @@ def _apply_all(conn: Connection, url: str, pending: list[_Migration], log: Calla
     conn.execute("select set_config('lock_timeout', %s, false)", [_LOCK_TIMEOUT])
     with suppress(psycopg.Error):  # not on every system: end the statement of a caller that was killed
         conn.execute("set client_connection_check_interval = '1s'")
-    row = conn.execute("select pg_backend_pid()").fetchone()
-    assert row is not None
-    with Blockers(url, row[0]) as blockers:
+    with Blockers(url, backend_pid(conn)) as blockers:
         for migration in pending:
             _apply_one(conn, migration, blockers, log)
 
