@@ -20,12 +20,17 @@ Connect = Callable[[], AbstractContextManager[psycopg.Connection]]
 Transaction = Callable[[UUID], Callable[[], None]]
 Result = TypeVar("Result")
 
+# The last four are what the journal's text can be read again by.
 _TUNED = """
     set_config('statement_timeout', %(statement_timeout)s, true),
     set_config('lock_timeout', %(lock_timeout)s, true),
     set_config('work_mem', %(work_mem)s, true),
     set_config('jit', 'off', true),
-    set_config('random_page_cost', %(random_page_cost)s, true)
+    set_config('random_page_cost', %(random_page_cost)s, true),
+    set_config('datestyle', 'ISO', true),
+    set_config('intervalstyle', 'postgres', true),
+    set_config('extra_float_digits', '1', true),
+    set_config('bytea_output', 'hex', true)
 """
 # The wait for a partition's lock is no statement's fault: a role's own time-outs don't end it.
 _PATIENT = "set local statement_timeout = 0; set local lock_timeout = 0"

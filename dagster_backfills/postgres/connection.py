@@ -13,8 +13,8 @@ from psycopg.conninfo import conninfo_to_dict
 
 from dagster_backfills.errors import NotUsableError
 
-# What results, the journal and their reading rely on, whatever the server, the database or the role is set to. Not the
-# search path: names carry their schema, and an application's own triggers may need the path that its database has.
+# What results and their reading rely on, whatever the server, the database or the role is set to. Not the search
+# path: names carry their schema, and an application's own triggers may need the path that its database is set to.
 PINNED: Mapping[str, str] = {
     "client_encoding": "UTF8",
     "datestyle": "ISO, MDY",

@@ -1,6 +1,6 @@
 """What a statement that changes rows writes of them into the journal: their key, and what stood and stands there.
 
-As text and hash of text, which every type has, in the form that each session is pinned to (`postgres.connection`).
+As text and hash of text, which every type has, in the form that a batch's session is pinned to (`session`).
 """
 
 from collections.abc import Sequence
