@@ -20,12 +20,14 @@ from (
     where m.asset = any(:assets::text[])
     union all
     select
-        coalesce(f.partition, ''), null, f.attempts, f.last_seen, f.unit is null,
-        array_position(:assets::text[], f.asset) - 1
+        coalesce(f.partition, '') as partition, null as since, f.attempts, f.last_seen,
+        f.unit is null as whole, array_position(:assets::text[], f.asset) - 1 as number
     from backfill.failures as f
     where f.asset = any(:assets::text[]) and f.resolved_at is null
     union all
-    select u.partition, null, null, null, null, null
+    select
+        u.partition, null as since, null as attempts, null as last_seen,
+        null as whole, null as number
     from backfill.undone as u
     where u.asset = any(:assets::text[])
 ) as w

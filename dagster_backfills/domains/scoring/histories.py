@@ -3,7 +3,7 @@
 Not here: the rules themselves (`rules.py`, `action_rules.py`), and what is done around a day (`day_record.py`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 from functools import partial
 
@@ -24,11 +24,12 @@ _PREFETCH = 2
 
 def write_of(target: Target, weights: Weights, gym: str | None = None) -> Write:
     """What the engine writes of a day of this history: for the members of one gym, or of all."""
-    units, reads, rows = {
+    made: dict[str, tuple[str, str, Callable[[pd.DataFrame], pd.DataFrame]]] = {
         COMMITMENT.asset: ("members_of_day", "features", partial(rules.commitment_scores, weights=weights)),
         CHURN.asset: ("scored_members_of_day", "churn_inputs", rules.churn_risk_scores),
         ACTIONS.asset: ("members_at_risk_of_day", "action_inputs", coach_actions),
-    }[target.asset]
+    }
+    units, reads, rows = made[target.asset]
 
     def compute(conn: psycopg.Connection, days: Sequence[str], members: Sequence[str] | None) -> pd.DataFrame:
         (day,) = days  # each is worked by itself
