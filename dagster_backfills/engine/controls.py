@@ -107,7 +107,7 @@ def read(conn: psycopg.Connection[Any], assets: Sequence[str]) -> list[Control]:
 def change(
     conn: psycopg.Connection[Any], backfill: str, assets: Sequence[str], setting: Setting, by: str
 ) -> None:
-    """Set it, from each run's next batch on, as asked `by`. Raises UserError for an invalid window or zone."""
+    """Set it, from each run's next batch on, as asked `by`. Raises UserError for what can't be set."""
     start, end = setting.hours()
     if setting.zone is not None and not _is_zone(conn, setting.zone):
         raise UserError(f"Postgres knows no time zone {setting.zone!r}.", "Write Europe/Berlin, say.")
