@@ -1,7 +1,7 @@
 """Where each partition of a backfill stands: for people who look, and for names that they type. Only reads."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -53,11 +53,9 @@ def standings(
     told = {str(row.pop("partition")): row for row in said}
     work, missing, found = selection.open_work(conn), set(selection.missing(conn)), []
     for key in selection.every(conn):
-        each = Standing(key, names.get(key), key in missing, more=told.get(key, {}))
-        if key in work:
-            of = work[key]
-            each = replace(each, stale_since=of.stale_since, failed=of.failed, undone=of.undone)
-        found.append(each)
+        of = work.get(key)
+        state = (of.stale_since, of.failed, of.undone) if of else (None, 0, False)
+        found.append(Standing(key, names.get(key), key in missing, *state, told.get(key, {})))
     return found
 
 
