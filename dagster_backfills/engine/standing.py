@@ -54,8 +54,9 @@ def standings(
     work, missing, found = selection.open_work(conn), set(selection.missing(conn)), []
     for key in selection.every(conn):
         of = work.get(key)
-        state = (of.stale_since, of.failed, of.undone) if of else (None, 0, False)
-        found.append(Standing(key, names.get(key), key in missing, *state, told.get(key, {})))
+        since, failed, undone = (of.stale_since, of.failed, of.undone) if of else (None, 0, False)
+        more = told.get(key, {})
+        found.append(Standing(key, names.get(key), key in missing, since, failed, undone, more))
     return found
 
 
