@@ -64,6 +64,7 @@ class Bench:
         url = self.server.url(name)
         apply_migrations(url)
         with psycopg.connect(url, autocommit=True) as conn:
+            conn.execute("set session_replication_role = replica")  # with triggers and foreign keys at rest
             load_progress(conn, size, seed=1)
             conn.execute("vacuum analyze")
         self.writer = as_writer(url)

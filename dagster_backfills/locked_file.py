@@ -1,5 +1,6 @@
 """A lock between processes that the kernel drops when its holder dies. Not for machines that share a disk."""
 
+import fcntl
 import os
 import time
 from collections.abc import Iterator
@@ -20,11 +21,6 @@ class HeldElsewhereError(NotUsableError):
 @contextmanager
 def locked_file(path: Path, patience: float = 0) -> Iterator[None]:
     """Hold the lock of `path`, waiting up to `patience` seconds for it; then `HeldElsewhereError`."""
-    try:
-        import fcntl
-    except ImportError as error:
-        message = "Locks between processes are not supported on this system."
-        raise NotUsableError(message, "Set DATABASE_URL, and run `dagster` itself.") from error
     path.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + patience
     with path.open("a+") as lock:
@@ -44,8 +40,6 @@ def locked_file(path: Path, patience: float = 0) -> Iterator[None]:
 
 def lock_holder(path: Path) -> int | None:
     """The process that holds the lock now, if any. The file stays as it is."""
-    import fcntl
-
     try:
         with path.open() as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -52,6 +52,8 @@ declare
     owner_id constant oid := (select r.oid from pg_roles as r where r.rolname = 'backfills_owner');
     own record;
     statement text;
+    kind text;
+    rights text;
 begin
     for own in
         select n.oid, n.nspname as name, n.nspowner
@@ -85,25 +87,19 @@ begin
         end loop;
         execute format($sql$
             revoke all on schema %1$I from public, backfills_writer, backfills_reader, backfills_enqueuer;
-            revoke all on all tables in schema %1$I
-                from public, backfills_writer, backfills_reader, backfills_enqueuer;
-            revoke all on all sequences in schema %1$I
-                from public, backfills_writer, backfills_reader, backfills_enqueuer;
-            revoke all on all routines in schema %1$I
-                from public, backfills_writer, backfills_reader, backfills_enqueuer;
-
             grant usage on schema %1$I to backfills_writer;
-            grant select, insert, update, delete on all tables in schema %1$I to backfills_writer;
-            grant usage, select on all sequences in schema %1$I to backfills_writer;
-            grant execute on all routines in schema %1$I to backfills_writer;
-
-            alter default privileges for role backfills_owner in schema %1$I
-                grant select, insert, update, delete on tables to backfills_writer;
-            alter default privileges for role backfills_owner in schema %1$I
-                grant usage, select on sequences to backfills_writer;
-            alter default privileges for role backfills_owner in schema %1$I
-                grant execute on routines to backfills_writer;
         $sql$, own.name);
+        for kind, rights in
+            values ('tables', 'select, insert, update, delete'), ('sequences', 'usage, select'), ('routines', 'execute')
+        loop
+            execute format($sql$
+                revoke all on all %2$s in schema %1$I
+                    from public, backfills_writer, backfills_reader, backfills_enqueuer;
+                grant %3$s on all %2$s in schema %1$I to backfills_writer;
+                alter default privileges for role backfills_owner in schema %1$I
+                    grant %3$s on %2$s to backfills_writer;
+            $sql$, own.name, kind, rights);
+        end loop;
         if own.name <> 'dagster' then
             execute format('grant usage on schema %I to backfills_reader', own.name);
         end if;

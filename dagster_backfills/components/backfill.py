@@ -17,7 +17,7 @@ from dagster_backfills.components.partitions import definition_of
 from dagster_backfills.dagster.checks import CheckRule, CheckRules, engine_rules
 from dagster_backfills.dagster.layout import address_of
 from dagster_backfills.dagster.own_resources import resource_keys
-from dagster_backfills.engine.calendar import changed_keys
+from dagster_backfills.engine.calendar import changed_keys, open_key
 from dagster_backfills.engine.compute import compute_of
 from dagster_backfills.engine.declared.declaration import Declaration, TableDeclaration
 from dagster_backfills.engine.declared.validation import named_function
@@ -154,6 +154,18 @@ class Backfill:
         if assets:
             GENERIC.mark(conn, assets=list(assets), partition_keys=list(keys))
 
+    def forget_gone(self, conn: psycopg.Connection[Any]) -> None:
+        """Take away marks, open failures and undoings of what is no partition, nor will be one, and commit."""
+        work = self.selection().open_work(
+            conn
+        )  # before the keys: a new one that is marked is among them then
+        every = self._every(conn)
+        gone = work.keys() - set(every)
+        if isinstance(self.partitions_def, dg.TimeWindowPartitionsDefinition):
+            gone = {key for key in gone if every and key < every[0]}
+        GENERIC.forget(conn, assets=self.assets, partition_keys=list(gone))
+        conn.commit()
+
     def watched(self) -> list[WatchedTable]:
         """The source tables whose changes make partitions stale, in the declaration's order."""
         return [
@@ -213,6 +225,10 @@ class Backfill:
             for name, check in self.declared.check_list.items()
         }
         common, generic = engine_rules(self.assets[0], self.assets[-1], self.declared.fresh_within)
+        cut = self.declared.partitions
+        if cut and cut.calendar:  # what is not over is no partition yet, and can't be late
+            late, now = generic["every late one"], open_key(cut.calendar, cut.timezone)
+            generic["every late one"] = f"select * from ({late}) as l where l.partition < {now}"  # noqa: S608
         for name in common.keys() & declared.keys():
             raise UserError(
                 f"{self.folder / 'defs.yaml'}: every backfill has a check {name!r} already.",

@@ -69,8 +69,8 @@ def build_sensors(backfill: Backfill, job: dg.JobDefinition, asset_job: Any) -> 
                 f"{partitions.name}_sync",
                 partitions,
                 backfill.statements[declared.partitions.keys].sql,
-                # Keys that are seen for the first time are due, where no statement says which are.
-                on_new=None if declared.due else lambda conn, new: backfill.mark(conn, backfill.assets, new),
+                # A key that is seen for the first time is due; what changed while one was gone is forgotten.
+                on_new=lambda conn, new: backfill.mark(conn, backfill.assets, new),
                 resource=backfill.database,
                 assets=backfill.assets,
             )
@@ -78,6 +78,7 @@ def build_sensors(backfill: Backfill, job: dg.JobDefinition, asset_job: Any) -> 
     if sensors or declared.stale_when or declared.due:
 
         def count_due(conn: psycopg.Connection[Any]) -> int:
+            backfill.forget_gone(conn)
             backfill.look(conn)
             return len(backfill.selection().choose(conn, Which.due))
 

@@ -2,12 +2,12 @@
 
 from datetime import datetime, timedelta
 
+_FIRST, _MOST = timedelta(seconds=30), timedelta(hours=1)
 
-def back_off(
-    failures: int, *, first: timedelta = timedelta(seconds=30), most: timedelta = timedelta(hours=1)
-) -> timedelta:
-    """How long to leave alone what has failed `failures` times in a row: doubling, up to `most`."""
-    return min(first * 2 ** min(max(failures - 1, 0), 20), most) if failures else timedelta()
+
+def back_off(failures: int) -> timedelta:
+    """How long to leave alone what has failed `failures` times in a row: twice as long after each, an hour at most."""
+    return min(_FIRST * 2 ** min(failures - 1, 20), _MOST) if failures else timedelta()
 
 
 def is_resting(failures: int, latest: datetime | None, now: datetime) -> bool:

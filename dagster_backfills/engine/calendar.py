@@ -15,6 +15,12 @@ _AT = (
 )
 
 
+def open_key(calendar: str, timezone: str) -> str:
+    """SQL for the key of the time that is not over: Dagster has a partition only of those before it."""
+    zone = sql.Literal(timezone).as_string(None)
+    return _KEYS[calendar].format(at=f"(now() at time zone {zone})")
+
+
 def changed_keys(column: str, calendar: str | None, timezone: str) -> str:
     """SQL for the keys of `changed_rows`. calendar: hourly, daily, weekly or monthly, where the column is a time."""
     key, zone = sql.Identifier("c", column).as_string(None), sql.Literal(timezone).as_string(None)

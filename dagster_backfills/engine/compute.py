@@ -6,6 +6,7 @@ from typing import Any
 import psycopg
 
 from dagster_backfills.engine.model import Compute
+from dagster_backfills.engine.table.arrays import text_array
 
 
 def compute_of(function: Callable[[Any], Any], reads: str, params: Mapping[str, Any]) -> Compute:
@@ -14,7 +15,7 @@ def compute_of(function: Callable[[Any], Any], reads: str, params: Mapping[str, 
     def rows(conn: psycopg.Connection, keys: Sequence[str], units: Sequence[str] | None) -> Any:
         import pandas as pd  # the code location does without
 
-        binds = {**params, "partition_keys": list(keys), "unit_keys": units, "run_id": ""}
+        binds = {**params, "partition_keys": list(keys), "unit_keys": text_array(units), "run_id": ""}
         cursor = conn.execute(reads, binds)
         names = [column.name for column in cursor.description or ()]
         return function(pd.DataFrame(cursor.fetchall(), columns=names))

@@ -82,7 +82,7 @@ class Setting:
     zone: str | None = None
 
     def hours(self) -> tuple[time | None, time | None]:
-        """The window's start and end. Raises UserError for what is none."""
+        """The window's start and end. Raises UserError for anything else."""
         if self.window in (None, "none"):
             return None, None
         try:
@@ -90,7 +90,9 @@ class Setting:
                 time.fromisoformat(text.strip()) for text in self.window.replace("–", "-").split("-")
             )
         except ValueError:
-            raise UserError(f"{self.window!r} is no window.", "Write 22:00-05:00, or none.") from None
+            raise UserError(
+                f"{self.window!r} is not a window of hours.", "Write 22:00-05:00, or none."
+            ) from None
         if start == end:
             raise UserError(f"The window {self.window!r} has no end.", "Write none for all hours.")
         return start, end
@@ -105,7 +107,7 @@ def read(conn: psycopg.Connection[Any], assets: Sequence[str]) -> list[Control]:
 def change(
     conn: psycopg.Connection[Any], backfill: str, assets: Sequence[str], setting: Setting, by: str
 ) -> None:
-    """Set it, from each run's next batch on, as asked `by`. Raises UserError for a window or zone that is none."""
+    """Set it, from each run's next batch on, as asked `by`. Raises UserError for what can't be set."""
     start, end = setting.hours()
     if setting.zone is not None and not _is_zone(conn, setting.zone):
         raise UserError(f"Postgres knows no time zone {setting.zone!r}.", "Write Europe/Berlin, say.")

@@ -14,6 +14,7 @@ from psycopg.types.json import Jsonb
 
 from dagster_backfills.engine.model import WHOLE, Query
 from dagster_backfills.engine.outcome import Counts, Failure
+from dagster_backfills.engine.table.arrays import text_array
 
 
 @dataclass(frozen=True)
@@ -97,14 +98,6 @@ where resolved_at is null and asset = %(asset)s
 """
 _OWNED = " and unit in (select q.unit from ({}) as q)"
 
-_ANY_OPEN = """
-select exists (
-    select from backfill.failures
-    where resolved_at is null and asset = %(asset)s
-        and (partition = any(%(partitions)s::text[]) or (%(whole)s and partition is null))
-)
-"""
-
 # What a partition that was written slice by slice still has open: what this run, or one that it goes on from, could
 # not write stays; older entries are of units that are due no more.
 _RESOLVE_REST = """
@@ -125,14 +118,13 @@ _CLEAR = "select backfill.clear_stale(%(asset)s, %(partitions)s::text[], %(snaps
 
 @dataclass
 class PriorWork:
-    """What earlier tries finished: whole partitions, and how far in the partitions that they left half done.
+    """What earlier tries finished: whole partitions, and how far they came in those that they left half done.
 
-    snapshots: of these, the oldest that a try listed their units by.
+    upto: of these the last unit, and the oldest snapshot that a try listed their units by.
     """
 
     partitions: set[str] = field(default_factory=set)
-    upto: dict[str, str] = field(default_factory=dict)
-    snapshots: dict[str, str] = field(default_factory=dict)
+    upto: dict[str, tuple[str, str]] = field(default_factory=dict)
 
 
 def start(
@@ -157,8 +149,7 @@ def prior_work(conn: psycopg.Connection, run: RunIdentity, assets: Sequence[str]
         if whole:
             prior.partitions.add(partition)
         elif upto is not None:
-            prior.upto[partition] = upto
-            prior.snapshots[partition] = snapshot
+            prior.upto[partition] = upto, snapshot
     conn.commit()
     return prior
 
@@ -213,10 +204,9 @@ def resolve(
 ) -> None:
     """Close the open entries of partitions that have just been written whole, or of some of their units."""
     whole = list(partitions) == [WHOLE]
-    binds = {"asset": asset, "partitions": [] if whole else list(partitions), "whole": whole}
-    # Of a long list of units mostly none has failed: it is not sent then.
-    if units is None or conn.execute(_ANY_OPEN, binds).fetchone() == (True,):
-        conn.execute(*_narrowed(_RESOLVE, {**binds, "units": units}, owned))
+    keys = [] if whole else list(partitions)
+    binds = {"asset": asset, "partitions": keys, "whole": whole, "units": text_array(units)}
+    conn.execute(*_narrowed(_RESOLVE, binds, owned))
 
 
 def resolve_rest(

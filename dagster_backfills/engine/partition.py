@@ -16,7 +16,6 @@ from dagster_backfills.engine.model import Compute
 from dagster_backfills.engine.outcome import Counts
 from dagster_backfills.engine.prefetch import prefetched
 from dagster_backfills.engine.prepared import PreparedWrite
-from dagster_backfills.engine.table.arrays import TextArray
 from dagster_backfills.engine.table.slice import Slice
 from dagster_backfills.engine.units import stream_units
 from dagster_backfills.engine.work import Work
@@ -146,8 +145,8 @@ class SlicedPartition:
                     self._bisect(units, without=(*without, self.work.at))
                 return
             middle = len(units) // 2
-            self._bisect(TextArray(units[:middle]))
-            self._bisect(TextArray(units[middle:]))
+            self._bisect(units[:middle])
+            self._bisect(units[middle:])
 
     def _slice(
         self,

@@ -168,18 +168,13 @@ class Runner:
                 work.partition_failed(keys[0], error, work.unchanged(keys[0]))
 
     def _slices(self, key: str) -> None:
-        prior = self._prior
-        SlicedPartition(
-            self._work, key, self._pause, prior.upto.get(key), prior.snapshots.get(key, "")
-        ).write()
+        SlicedPartition(self._work, key, self._pause, *self._prior.upto.get(key, ())).write()
 
     def _pause(self) -> None:
-        said: list[str | None] = []
-        self._work.session.do(
-            lambda conn: said.append(self._throttle.pause(conn, self._work.size, self._work.written))
-        )
-        if said[-1]:
-            self.log(f"The database was not well ({said[-1]}): the batches are smaller now.")
+        work = self._work
+        trouble = work.session.do(lambda conn: self._throttle.pause(conn, work.size, work.written))
+        if trouble:
+            self.log(f"The database was overloaded ({trouble}): batches are smaller now.")
 
     def _weigh(self, keys: list[str]) -> dict[str, int]:
         work, session = self._work, self._work.session

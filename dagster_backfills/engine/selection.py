@@ -3,13 +3,14 @@
 Not here: how the run works them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import psycopg
+from psycopg.rows import namedtuple_row
 
 from dagster_backfills.errors import UserError, close_to
 from dagster_backfills.postgres.statements import load_statements
@@ -55,42 +56,46 @@ class Selection:
         `due` leaves alone what failed a moment ago. It, and whatever is `automatic`, leaves alone what was undone,
         until its source has changed. Raises UserError for a name that is no partition.
         """
-        every = list(self.every(conn))
-        wanted = self._wanted(conn, which, named, every)
+        every, found = list(self.every(conn)), self.open_work(conn)
+        wanted = self._wanted(conn, which, named, every, found)
         if which is Which.due or automatic:
-            undone = {row[0] for row in GENERIC.undone(conn, assets=list(self.assets))}
-            stale = self._stale(conn) if undone else {}
-            wanted = {
-                key: stale.get(key, first) if key in undone else first
-                for key, first in wanted.items()
-                if key not in undone or key in stale
-            }
+            for key in [key for key in wanted if key in found and found[key].undone]:
+                del wanted[key]
+                if found[key].stale_since:
+                    wanted[key] = found[key].first_stale
         strangers = [key for key in wanted if key not in set(every)] if which is Which.named else []
         if strangers:
             raise UserError(f"There is no partition {strangers[0]!r}.", close_to(strangers[0], every))
         return {key: wanted[key] for key in every if key in wanted}
 
+    def open_work(self, conn: psycopg.Connection[Any]) -> dict[str, Any]:
+        """By partition what there is to do, as the statement of that name gives it."""
+        cursor = conn.cursor(row_factory=namedtuple_row)
+        return {row.partition: row for row in GENERIC.open_work(cursor, assets=list(self.assets))}
+
     def _wanted(
-        self, conn: psycopg.Connection[Any], which: Which, named: Sequence[str], every: Sequence[str]
+        self,
+        conn: psycopg.Connection[Any],
+        which: Which,
+        named: Sequence[str],
+        every: Sequence[str],
+        found: Mapping[str, Any],
     ) -> dict[str, int]:
         if which is Which.all:
             return dict.fromkeys(every, 0)
         if which is Which.named:
             return dict.fromkeys(named, 0)
-        stale = self._stale(conn)
-        failed = {row[0]: row[1:] for row in GENERIC.failed(conn, assets=list(self.assets))}
+        if which is Which.missing:
+            return dict.fromkeys(self.missing(conn), 0)
+        stale = {key: each.first_stale for key, each in found.items() if each.stale_since}
+        failed = {key: each for key, each in found.items() if each.failed}
         if which is Which.stale:
             return stale
         if which is Which.failed:
             return dict.fromkeys(failed, 0)
-        if which is Which.missing:
-            return dict.fromkeys(self.missing(conn), 0)
         if which is Which.needed:
             return dict.fromkeys(failed, 0) | stale | dict.fromkeys(self.missing(conn), 0)
-        resting = {key for key, (_, whole, again) in failed.items() if whole and not again}
-        again = {key: first for key, (first, _, again) in failed.items() if again}
+        again = {key: each.first_failed for key, each in failed.items() if each.again}
         due = again | stale | dict.fromkeys(self.due(conn), 0)
+        resting = {key for key, each in failed.items() if each.whole and not each.again}
         return {key: first for key, first in due.items() if key not in resting}
-
-    def _stale(self, conn: psycopg.Connection[Any]) -> dict[str, int]:
-        return {key: first for key, first, _ in GENERIC.marked(conn, assets=list(self.assets))}

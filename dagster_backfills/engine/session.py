@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 import psycopg
@@ -17,7 +17,8 @@ from dagster_backfills.engine.settings import EngineSettings
 
 Connect = Callable[[], AbstractContextManager[psycopg.Connection]]
 # A transaction's work: given the batch's id, it writes, and returns what is to be done once that is committed.
-Work = Callable[[UUID], Callable[[], None]]
+Transaction = Callable[[UUID], Callable[[], None]]
+Result = TypeVar("Result")
 
 # The last four are what the journal's text can be read again by.
 _TUNED = """
@@ -91,7 +92,7 @@ class Session:
             "lock_timeout": f"{int(settings.lock_timeout * 1000)}",
         }
 
-    def attempt(self, work: Work, *, divisible: bool = False) -> None:
+    def attempt(self, work: Transaction, *, divisible: bool = False) -> None:
         """Run `work` in a transaction and commit. Conflicts and a lost server cost another try, not the batch.
 
         divisible: it can be cut, so that two lost connections are enough to suspect a part of it. Raises
@@ -150,14 +151,16 @@ class Session:
         else:
             self.conn.commit()
 
-    def do(self, work: Callable[[psycopg.Connection], None]) -> None:
-        """The same for what needs nothing done after it."""
+    def do(self, work: Callable[[psycopg.Connection], Result]) -> Result:
+        """The same for what needs nothing done after it; returns what `work` does."""
+        results: list[Result] = []
 
         def once(_: UUID) -> Callable[[], None]:
-            work(self.conn)
-            return _nothing
+            results.append(work(self.conn))
+            return lambda: None
 
         self.attempt(once)
+        return results[-1]
 
     def rollback(self) -> None:
         """End the transaction, whatever its state; a lost connection has none."""
@@ -212,7 +215,3 @@ class Session:
                 if not is_lost(another):
                     raise
                 error = another
-
-
-def _nothing() -> None:
-    pass

@@ -51,7 +51,7 @@ class EngineSettings(BaseModel):
         description="With a transaction open for longer, batches shrink and wait; 0 does not look.",
     )
     max_pause_seconds: float = Field(
-        default=30.0, ge=0, description="The longest wait before a batch for a database that is not well."
+        default=30.0, ge=0, description="The longest wait before a batch for an overloaded database."
     )
     conflict_retries: int = Field(
         default=5,
@@ -61,7 +61,7 @@ class EngineSettings(BaseModel):
     retry_seconds: float = Field(
         default=0.1,
         gt=0,
-        description="Rest before the second try of a batch, or look at a database that is not well; twice as long "
+        description="Rest before the second try of a batch, or look at an overloaded database; twice as long "
         "before each further one.",
     )
     max_retry_seconds: float = Field(

@@ -27,7 +27,7 @@ class BatchSize:
             self.units = self._bounded(self.units * 3 // 2 + 1)
 
     def shrink(self) -> None:
-        """Halve, because the database is not well or a batch was in somebody's way."""
+        """Halve, because the database is overloaded or a batch was in somebody's way."""
         self.units = self._bounded(self.units // 2)
 
     def _bounded(self, units: int) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-from dagster_backfills.engine.selection import GENERIC, Selection, Which
+from dagster_backfills.engine.selection import Selection
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,12 @@ def standings(
     cursor = conn.cursor(row_factory=dict_row)
     said = cursor.execute(status, binds).fetchall() if status else []
     told = {str(row.pop("partition")): row for row in said}
-    standing = {row[0]: row[1:] for row in GENERIC.standing(conn, assets=list(selection.assets))}
-    missing = set(selection.missing(conn))
-    found = []
-    for key in selection.choose(conn, Which.all):
-        stale_since, failed, undone = standing.get(key, (None, 0, False))
+    work, missing, found = selection.open_work(conn), set(selection.missing(conn)), []
+    for key in selection.every(conn):
+        of = work.get(key)
+        since, failed, undone = (of.stale_since, of.failed, of.undone) if of else (None, 0, False)
         more = told.get(key, {})
-        found.append(Standing(key, names.get(key), key in missing, stale_since, failed, undone, more))
+        found.append(Standing(key, names.get(key), key in missing, since, failed, undone, more))
     return found
 
 

@@ -1,4 +1,4 @@
-"""Waiting between batches: while operators want it, and while the database is not well. It never stops a backfill."""
+"""Waiting between batches: while operators want it, and while the database is overloaded. It never stops a backfill."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -39,7 +39,7 @@ class Throttle:
     written: int = 0
 
     def pause(self, conn: psycopg.Connection, size: BatchSize, written: int = 0) -> str | None:
-        """Rest and, while the database is not well, wait with growing steps. Returns the reason it waited."""
+        """Rest and, while the database is overloaded, wait in growing steps. Returns the reason it waited."""
         self._keep_to_controls(conn, size, written)
         self.first = False
         reason = self._trouble(conn)

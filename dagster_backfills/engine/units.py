@@ -8,7 +8,6 @@ from psycopg import sql
 
 from dagster_backfills.engine.prepared import PreparedWrite
 from dagster_backfills.engine.sizing import BatchSize
-from dagster_backfills.engine.table.arrays import TextArray
 from dagster_backfills.engine.table.names import ident
 from dagster_backfills.engine.table.slice import Slice
 
@@ -68,10 +67,10 @@ def stream_units(
             conn.commit()
             slice_ |= dict.fromkeys(key for (key,) in rows if key is not None and key != last)
             if len(slice_) >= size.units:
-                yield TextArray(slice_)
+                yield list(slice_)
                 last, slice_ = next(reversed(slice_)), {}
         if slice_:
-            yield TextArray(slice_)
+            yield list(slice_)
     finally:
         with suppress(psycopg.Error):  # a statement that failed at its commit has left no cursor
             cursor.close()

@@ -4,7 +4,6 @@ Dagster keeps its own tables in the same database as the data, in the schema `da
 """
 
 import os
-import shutil
 from contextlib import suppress
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -23,7 +22,7 @@ _ADVISORY_LOCK = (
     7_204_431_119  # any constant; names "the first creation of Dagster's tables" within a database
 )
 # Comments on the schema, by which a creation that was killed is told from one that is complete.
-_CREATING, _COMPLETE = "Being created by backfills", "Tables of Dagster's own, created by backfills"
+_CREATING, _COMPLETE = "Being created by backfills", "The tables of Dagster, created by backfills"
 
 # Where the data of each day begins, so that Dagster's days do: a code location itself loads without a database.
 # Both are read off the end of an index.
@@ -104,10 +103,7 @@ def _own_home() -> Path:
     if ours.exists() and not (there.is_symlink() and there.readlink() == ours):
         new = there.with_name(f"dagster.yaml.{os.getpid()}")
         new.unlink(missing_ok=True)
-        try:
-            new.symlink_to(ours)
-        except OSError:  # a system without links
-            shutil.copyfile(ours, new)
+        new.symlink_to(ours)
         new.replace(there)
     return home
 
@@ -128,7 +124,7 @@ def _create_tables(url: str, dagster_url: str) -> None:
 
         BatchedPostgresStorage(dagster_url)
         with suppress(psycopg.errors.InsufficientPrivilege):
-            conn.execute(f"comment on schema {_SCHEMA} is '{_COMPLETE.replace(chr(39), chr(39) * 2)}'")
+            conn.execute(f"comment on schema {_SCHEMA} is '{_COMPLETE}'")
 
 
 def _is_settled(conn: psycopg.Connection) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 
 from dagster_backfills.errors import NotUsableError
-from dagster_backfills.postgres.connection import connect
+from dagster_backfills.postgres.connection import backend_pid, connect
 
 # Looked after this often, and taken again where the server ended the session: well within the launcher's patience.
 _EVERY_SECONDS = 5
@@ -70,12 +70,12 @@ class RunLock:
 
     def _hold(self, conn: psycopg.Connection[Any]) -> bool:
         """Keep the lock until `release`; False where the session is not this process's own."""
-        pid = _backend(conn)
+        pid = backend_pid(conn)
         conn.execute(_KEEP)
         if conn.execute(_TAKE, [self._run_id]).fetchone() == (True,) and not self._told.is_set():
             self._say(True)
         while not self._released.wait(_EVERY_SECONDS):
-            if _backend(conn) != pid:
+            if backend_pid(conn) != pid:
                 return False
         return True
 
@@ -88,9 +88,3 @@ class RunLock:
             self._url(), autocommit=True, prepare_threshold=None, application_name="dagster run",
             connect_timeout=5, keepalives_idle=10, keepalives_interval=5, keepalives_count=2, tcp_user_timeout=15_000,
         )  # fmt: skip
-
-
-def _backend(conn: psycopg.Connection[Any]) -> int:
-    row = conn.execute("select pg_backend_pid()").fetchone()
-    assert row is not None
-    return int(row[0])

@@ -75,9 +75,15 @@ def require_session(url: str) -> None:
         )
 
 
+def backend_pid(conn: psycopg.Connection[Any]) -> int:
+    """The process id of the server's backend, as the backend itself says it."""
+    (pid,) = conn.execute(_BACKEND).fetchone() or (0,)
+    return pid
+
+
 def is_pooled(conn: psycopg.Connection[Any]) -> bool:
     """Whether somebody stands between: a pooler answers with a process id that it has made up."""
-    return conn.execute(_BACKEND).fetchone() != (conn.info.backend_pid,)
+    return backend_pid(conn) != conn.info.backend_pid
 
 
 def is_of_row_security(error: psycopg.Error) -> bool:
@@ -115,12 +121,11 @@ def _keeps_sessions(url: str) -> bool:
     first, _ = _open(url, {})
     second, _ = _open(url, {})
     with first, second:
-        own = first.execute(_BACKEND).fetchone()
+        own = backend_pid(first)
         try:
             for _ in range(_TRIES):
                 with second.transaction():
-                    theirs = second.execute(_BACKEND).fetchone()
-                    if theirs == own or first.execute(_BACKEND).fetchone() != own:
+                    if backend_pid(second) == own or backend_pid(first) != own:
                         return False
         except psycopg.errors.ProtocolViolation:  # a pooler that allows no transaction at all
             return False

@@ -20,7 +20,7 @@ from psycopg import sql
 from dagster_backfills.domain_switches import DOMAINS, OPERATIONS, schemas_of, switched_on
 from dagster_backfills.errors import NotUsableError
 from dagster_backfills.postgres.blockers import Blockers
-from dagster_backfills.postgres.connection import connect
+from dagster_backfills.postgres.connection import backend_pid, connect
 from dagster_backfills.state import project_file
 
 Connection = psycopg.Connection[Any]
@@ -82,10 +82,6 @@ class _Migration:
     def digest(self) -> str:
         return sha256(self.text.encode()).hexdigest()
 
-    @property
-    def in_transaction(self) -> bool:
-        return not self.text.startswith("-- transactional: false")
-
 
 def migrations_dir() -> Path:
     """The folder of the schemas' folders."""
@@ -99,7 +95,6 @@ def apply_migrations(
 
     Two callers at once are safe: the second waits and finds nothing left to do. A migration and the note that
     it is applied are one transaction: whatever stops it leaves the database as the migration before made it.
-    One that begins with `-- transactional: false` is a single statement, and must bear being run again.
     One that waits for a lock gives way after a moment and tries again; `log` is told who holds it.
     """
     state = migration_state(url, directory)
@@ -111,9 +106,7 @@ def apply_migrations(
     if not state.pending:
         return []
     with connect(url, autocommit=True) as conn:
-        # Polled, not waited for: building an index concurrently waits for every statement that waits.
-        while conn.execute("select pg_try_advisory_lock(%s)", [_ADVISORY_LOCK]).fetchone() != (True,):
-            time.sleep(0.1)
+        conn.execute("select pg_advisory_lock(%s)", [_ADVISORY_LOCK])
         noted = _noted(conn)
         migrations = _migrations(directory, noted)
         pending = [each for each in migrations if each.id not in noted]
@@ -197,9 +190,7 @@ def _apply_all(conn: Connection, url: str, pending: list[_Migration], log: Calla
     conn.execute("select set_config('lock_timeout', %s, false)", [_LOCK_TIMEOUT])
     with suppress(psycopg.Error):  # not on every system: end the statement of a caller that was killed
         conn.execute("set client_connection_check_interval = '1s'")
-    row = conn.execute("select pg_backend_pid()").fetchone()
-    assert row is not None
-    with Blockers(url, row[0]) as blockers:
+    with Blockers(url, backend_pid(conn)) as blockers:
         for migration in pending:
             _apply_one(conn, migration, blockers, log)
 
@@ -210,11 +201,8 @@ def _apply_one(
     """Apply and note it. `conn` is in autocommit and holds the advisory lock."""
     for attempt in range(1, _LOCK_ATTEMPTS + 1):
         try:
-            if not migration.in_transaction:
-                conn.execute(migration.text)
             with conn.transaction():
-                if migration.in_transaction:
-                    conn.execute(migration.text)
+                conn.execute(migration.text)
                 conn.execute(
                     "insert into backfill.schema_migrations (migration_id, digest) values (%s, %s)",
                     [migration.id, migration.digest],
@@ -234,5 +222,5 @@ def _apply_one(
 def _refused(migration: _Migration, error: psycopg.Error, hint: str) -> MigrationError:
     diagnosis = error.diag
     message = ". ".join(part for part in (diagnosis.message_primary, diagnosis.message_detail) if part)
-    undone = "Nothing of it is applied. " if migration.in_transaction else ""
-    return MigrationError(f"Migration {migration.path.name} failed: {message or error}.", f"{undone}{hint}")
+    said = f"Migration {migration.path.name} failed: {message or error}."
+    return MigrationError(said, f"Nothing of it is applied. {hint}")

@@ -7,6 +7,7 @@ home; then data and programs are placed under `/var/lib`. No permission of a fol
 import hashlib
 import importlib.util
 import os
+import pwd
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -51,8 +52,6 @@ def choose_account(data: Path) -> Account:
     for folder in (data, data.parent):
         if folder.exists() and folder.stat().st_uid != 0:
             return Account(folder.stat().st_uid, folder.stat().st_gid)
-    import pwd
-
     for name in _SERVER_USERS:
         try:
             entry = pwd.getpwnam(name)

@@ -93,9 +93,8 @@ def load_progress(
 ) -> ProgressData:
     """Generate and load, in one transaction, into empty tables; ANALYZE. Returns what was generated.
 
-    Without `realtime` the triggers are kept out of the way, and there are no statistics and no stale marks
-    afterwards, or with `size.gaps` those of a neglected system. With `realtime` the triggers do their work.
-    Raises UserError where the tables have rows.
+    Without `realtime` there are no statistics and no stale marks afterwards, or with `size.gaps` those of a neglected
+    system. Raises UserError where the tables have rows.
     """
     data = generate_progress(size, seed)
     with conn.transaction():
@@ -104,14 +103,11 @@ def load_progress(
                 "The tables of the progress domain have rows; sample data was not loaded.",
                 hint="Load it into an empty database.",
             )
-        if not realtime:
-            _try_to_set_replication_role(conn, "replica")
         for name, table in data.tables.items():
             _copy(conn, name, table)
         for chunk in data.progress_chunks():
             _copy(conn, "user_progress", chunk)
         if not realtime:
-            _try_to_set_replication_role(conn, "origin")
             _forget_statistics(conn)
             if size.gaps:
                 _leave_gaps(conn)
@@ -120,17 +116,8 @@ def load_progress(
     return data
 
 
-def _try_to_set_replication_role(conn: psycopg.Connection[Any], role: str) -> None:
-    """Triggers and foreign keys rest in the role `replica`, which not everyone may take."""
-    try:
-        with conn.transaction():
-            conn.execute("select set_config('session_replication_role', %s, true)", [role])
-    except psycopg.errors.InsufficientPrivilege:
-        pass
-
-
 def _forget_statistics(conn: psycopg.Connection[Any]) -> None:
-    """Where the triggers could not be kept out of the way, what they did is undone."""
+    """What the triggers did is undone."""
     conn.execute("delete from progress.user_progress_stats")
     conn.execute("delete from backfill.stale_marks where asset = any(%s)", [PROGRESS.assets])
 

@@ -113,7 +113,7 @@ def test_migrate_brings_an_empty_database_up_to_date_and_says_what_it_did(cli: C
 def test_an_interrupt_ends_with_130_and_without_a_trace(make_database, number):
     url = make_database(migrated=False)
     query = (
-        "select count(*) from pg_stat_activity where query like '%try_advisory%' and pid <> pg_backend_pid()"
+        "select count(*) from pg_stat_activity where query like '%advisory_lock%' and pid <> pg_backend_pid()"
     )
     with psycopg.connect(url, autocommit=True) as holder:
         holder.execute("select pg_advisory_lock(7204431118)")

@@ -4,6 +4,7 @@ import uuid
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dagster as dg
@@ -14,7 +15,7 @@ from psycopg import sql
 from dagster_backfills.engine.triggers import SourceTriggers, apply, remove
 from dagster_backfills.engine.watched import WatchedTable
 from dagster_backfills.errors import UserError
-from dagster_backfills_tests.components.adopting import catalog, load, query, written
+from dagster_backfills_tests.components.adopting import adopter, catalog, load, query, written
 
 TABLES = """
 create schema shop;
@@ -314,3 +315,33 @@ attributes:
     apply(shop, [SourceTriggers(table) for table in backfill.watched()])
     shop.execute("insert into shop.orders (id, day) values (1, '2026-03-01')")
     assert marked(shop) == ["2026-03-01"]
+
+
+def test_a_day_that_is_not_over_is_not_late_and_one_before_the_first_is_forgotten(
+    shop: psycopg.Connection, database_url: str, tmp_path: Path
+) -> None:
+    defs = """type: dagster_backfills.PostgresBackfill
+attributes:
+  partitions: {daily: "2026-01-01"}
+  stale_when: {shop.orders: day}
+  tables: [{table: shop.days, partition_column: day}]
+"""
+    shop.execute("create table shop.days (day date primary key, orders bigint)")
+    rows = "select day, count(*) as orders from shop.orders where day = any(:partition_keys::date[]) group by day"
+    backfill = load(written(tmp_path, "days", defs, f"-- name: days\n{rows};\n"))
+    apply(shop, [SourceTriggers(table) for table in backfill.watched()])
+    shop.execute(
+        "insert into shop.orders (id, day) values (1, '2025-12-31'), (2, '2026-01-01'),"
+        " (3, (now() at time zone 'UTC')::date)"
+    )
+    shop.execute("update backfill.stale_marks set marked_at = now() - interval '1 hour'")
+    with adopter(backfill, database_url) as days:
+        assert days.settle() == 1
+        assert (
+            query(shop, "select distinct partition from backfill.stale_marks where partition <= '2026-01-01'")
+            == []
+        )
+        assert query(shop, "select count(distinct partition) from backfill.stale_marks") == [1]
+        assert query(shop, "select day::text from shop.days") == ["2026-01-01"]
+        [fresh] = backfill.rules.judge(SimpleNamespace(**days.resources), {"fresh"})
+    assert fresh.passed

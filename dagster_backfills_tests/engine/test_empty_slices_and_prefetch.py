@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from dagster_backfills.engine.model import Compute
-from dagster_backfills.engine.table.arrays import TextArray
+from dagster_backfills.engine.table.arrays import text_array
 from dagster_backfills.errors import UserError
 from dagster_backfills_tests.engine.running import computed, fill, ledger_of, opened, run, units_of
 
@@ -166,7 +166,7 @@ ODD = ["", " ", "a,b", '"', "\\", '\\"', "{}", "NULL", "null", "é中", "a\nb", 
 @pytest.mark.parametrize("keys", [[], ["x"], ODD])
 def test_a_text_array_arrives_as_it_is(conn: psycopg.Connection, keys: list[str]) -> None:
     for statement in ("select %s::text[]", "select array_cat(%s, '{}'::text[])"):
-        assert conn.execute(statement, [TextArray(keys)]).fetchone() == (keys,)
+        assert conn.execute(statement, [text_array(keys)]).fetchone() == (keys,)
 
 
 def test_the_rest_between_two_batches_is_kept_between_slices_of_one_partition_too(database_url, conn):

@@ -137,16 +137,6 @@ def test_one_killed_before_it_is_noted_as_applied_is_undone_and_applied_again(ur
     assert tables(url) >= {"first", "second"}
 
 
-def test_one_without_a_transaction_may_build_an_index_concurrently_while_another_caller_waits(url, folder):
-    sql = "-- transactional: false\ncreate index concurrently if not exists first_id_idx on first (id);\n"
-    (folder / "0002_index.sql").write_text(sql)
-    both = [apply_in_a_process(url, folder) for _ in range(2)]
-    assert sorted(process.communicate()[0].strip() for process in both) == ["", "0001_first 0002_index"]
-    with psycopg.connect(url) as conn:
-        valid = conn.execute("select indisvalid from pg_index where indexrelid = 'first_id_idx'::regclass")
-        assert valid.fetchone() == (True,)
-
-
 def test_one_that_waits_for_a_table_lets_others_pass_and_gets_its_turn(url, folder, monkeypatch):
     monkeypatch.setattr(migrations, "_LOCK_TIMEOUT", "200ms")
     apply_migrations(url, folder)

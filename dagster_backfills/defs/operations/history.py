@@ -31,7 +31,7 @@ def copy_runs(conn: psycopg.Connection, instance: dg.DagsterInstance, page: int 
 
     One transaction, all of it or nothing: the newest change that is copied says where the next copy begins.
     """
-    (newest,) = conn.execute(STATEMENTS["watermark"]).fetchone() or (None,)
+    newest = STATEMENTS.watermark(conn)
     since = dg.RunsFilter(updated_after=newest.astimezone(UTC) - _OVERLAP) if newest else dg.RunsFilter()
     pages = _pages(instance, since, page)
     written = sum(conn.execute(STATEMENTS["store_runs"], _columns(records)).rowcount for records in pages)
@@ -41,7 +41,7 @@ def copy_runs(conn: psycopg.Connection, instance: dg.DagsterInstance, page: int 
 
 def forget_runs(conn: psycopg.Connection, days: int) -> int:
     """Remove the runs that have not changed for so many days, and return how many. None with 0."""
-    removed = conn.execute(STATEMENTS["forget_runs"], {"days": days}).rowcount if days else 0
+    removed = STATEMENTS.forget_runs(conn, days=days) if days else 0
     conn.commit()
     return removed
 

@@ -14,8 +14,7 @@ def thin_event_log(conn: psycopg.Connection, days: int, rows: int = _ROWS) -> in
     """
     position, removed = 0, 0
     while True:
-        binds = {"position": position, "days": days, "rows": rows}
-        reached, gone = conn.execute(STATEMENTS["thin_event_log"], binds).fetchone() or (None, 0)
+        reached, gone = STATEMENTS.thin_event_log(conn, position=position, days=days, rows=rows)
         if reached is None:
             return removed
         position, removed = reached, removed + gone

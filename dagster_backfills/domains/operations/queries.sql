@@ -1,4 +1,4 @@
--- name: watermark
+-- name: watermark$
 select max(seen_at) from operations.job_runs;
 
 -- name: store_runs
@@ -22,7 +22,7 @@ where
     (excluded.outcome, excluded.started_at, excluded.ended_at, excluded.seen_at)
     and j.seen_at <= excluded.seen_at;
 
--- name: forget_runs
+-- name: forget_runs!
 delete from operations.job_runs as j where j.seen_at < now() - make_interval(days => :days::integer);
 
 -- name: outcomes_by_day
@@ -81,7 +81,7 @@ select distinct f.run_id
 from backfill.failures as f
 where f.run_id = any(:run_ids::text[]) and f.attempts = 1 and f.resolved_at is null;
 
--- name: thin_event_log
+-- name: thin_event_log^
 -- A page of the instance's event log in the order of its ids, which is that of time but for a few: what runs that have
 -- ended logged longer ago goes, an asset's history stays, since Dagster knows from it which partitions there are.
 with page as materialized (

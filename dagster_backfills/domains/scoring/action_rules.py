@@ -1,6 +1,6 @@
 """Which action a coach should take for a member, and its words. Pure functions on frames; no database."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -27,8 +27,9 @@ RULES = (
     ActionRule("investigate_issue", "medium", "Find out what keeps a member away", "commitment_below_40"),
     ActionRule("follow_up", "low", "Follow up with a member at risk", None),
 )
-_LEVELS = ("none", "low", "medium", "high")
-_COLUMNS = ("member_id", "coach_id", "commitment_score", "churn_risk_score", "churn_risk_level")
+_COLUMNS = ["member_id", "coach_id", "commitment_score", "churn_risk_score", "churn_risk_level"]
+_WORDED_BY = ["rule", "commitment_score", "churn_risk_score", "churn_risk_level", "days_since_last_visit"]
+_WORDS = ["type", "priority", "title", "description", "reason_codes"]
 
 
 def coach_actions(pairs: pd.DataFrame) -> pd.DataFrame:
@@ -37,20 +38,13 @@ def coach_actions(pairs: pd.DataFrame) -> pd.DataFrame:
     `pairs` has one row a member and coach: `member_id`, `coach_id`, `commitment_score`, `churn_risk_score`,
     `churn_risk_level`, `days_since_last_visit` (missing: never visited, which is longer ago than any limit).
     """
-    rule = _first_rule(pairs)
-    fits = rule >= 0
-    pairs, rule = pairs.loc[fits].reset_index(drop=True), rule[fits]
-    worded = _texts(pairs, rule)
-    columns = {
-        "type": np.array([r.type for r in RULES], dtype=object)[rule],
-        "priority": np.array([r.priority for r in RULES], dtype=object)[rule],
-        "title": np.array([r.title for r in RULES], dtype=object)[rule],
-        "description": worded["description"],
-        "reason_codes": worded["reason_codes"],
-    }
-    kept = {name: pairs[name] for name in _COLUMNS}
-    texts = {name: pd.array(values, dtype="str") for name, values in columns.items()}
-    return pd.DataFrame({**kept, **texts, "days_since_last_visit": pairs["days_since_last_visit"]})
+    pairs = pairs.assign(rule=_first_rule(pairs))
+    pairs = pairs[pairs["rule"] >= 0]
+    # Few combinations of numbers occur, so that each is put into words once.
+    different = pairs[_WORDED_BY].drop_duplicates()
+    words = [_words(*each) for each in different.itertuples(index=False)]
+    worded = different.join(pd.DataFrame(words, index=different.index, columns=_WORDS, dtype="str"))
+    return pairs.merge(worded, how="left", on=_WORDED_BY)[[*_COLUMNS, *_WORDS, "days_since_last_visit"]]
 
 
 def _first_rule(pairs: pd.DataFrame) -> np.ndarray:
@@ -69,22 +63,11 @@ def _first_rule(pairs: pd.DataFrame) -> np.ndarray:
     return np.where(level == "none", -1, np.select(fits, range(len(RULES)), default=-1))
 
 
-def _texts(pairs: pd.DataFrame, rule: np.ndarray) -> dict[str, np.ndarray]:
-    """Descriptions and reason codes. Few combinations of numbers occur, so each is put into words once."""
-    never = pairs["days_since_last_visit"].isna().to_numpy()
-    last = np.where(never, -1, pairs["days_since_last_visit"].fillna(0).to_numpy(dtype="int64"))
-    level = np.searchsorted(np.array(sorted(_LEVELS)), pairs["churn_risk_level"].to_numpy(dtype=str))
-    commitment, risk = pairs["commitment_score"].to_numpy(), pairs["churn_risk_score"].to_numpy()
-    key = (((last + 1) * 101 + commitment) * 101 + risk) * len(_LEVELS) + level
-    key = key * len(RULES) + rule
-    _, first, inverse = np.unique(key, return_index=True, return_inverse=True)
-    described, codes = np.empty(len(first), dtype=object), np.empty(len(first), dtype=object)
-    names = sorted(_LEVELS)
-    for at, row in enumerate(first):
-        numbers = int(commitment[row]), int(risk[row]), names[level[row]]
-        described[at] = describe(*numbers, None if never[row] else int(last[row]))
-        codes[at] = reason_codes(RULES[rule[row]], names[level[row]], bool(never[row]))
-    return {"description": described[inverse], "reason_codes": codes[inverse]}
+def _words(rule: int, commitment: int, risk: int, level: str, last: Any) -> tuple[str, ...]:
+    """What is said of a pair with these numbers, in the order of `_WORDS`."""
+    found, days = RULES[rule], None if pd.isna(last) else int(last)
+    said = describe(commitment, risk, level, days), reason_codes(found, level, never=days is None)
+    return found.type, found.priority, found.title, *said
 
 
 def describe(commitment: int, risk: int, level: str, last: int | None) -> str:
@@ -98,7 +81,7 @@ def describe(commitment: int, risk: int, level: str, last: int | None) -> str:
     return f"{seen}; commitment {commitment} of 100, churn risk {risk} of 100 ({level})."
 
 
-def reason_codes(rule: ActionRule, level: str, never: bool) -> str:
+def reason_codes(rule: ActionRule, level: str, *, never: bool) -> str:
     """The reasons as a Postgres array literal, such as `{high_risk,no_visit_in_14_days}`."""
     codes = [f"{level}_risk", "never_visited" if never and rule is RULES[0] else rule.code]
     return "{" + ",".join(c for c in codes if c) + "}"

@@ -8,23 +8,36 @@ from typing import Literal
 from dagster_backfills.domains.scoring.tables import ACTIONS, CHURN, COMMITMENT
 from dagster_backfills.engine.back_off import back_off, is_resting
 
-Outcome = Literal["running", "complete", "partial", "failed"]
+Outcome = Literal["missing", "running", "complete", "partial", "failed"]
 
 
 @dataclass(frozen=True)
 class DayState:
-    """One row of `scoring.chain_days`: how one asset stands on one day."""
+    """One row of `scoring.chain_days`: how one asset stands on one day; `missing` where there is none."""
 
     asset: str
     day: date
-    run_id: str
-    outcome: Outcome
-    reason: str | None
-    expected: int
-    done: int
-    failed: int
-    started_at: datetime
-    finished_at: datetime | None
+    run_id: str = ""
+    outcome: Outcome = "missing"
+    reason: str | None = None
+    expected: int | None = None
+    done: int | None = None
+    failed: int | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+    def __str__(self) -> str:
+        if self.outcome in ("missing", "running"):
+            return self.outcome
+        failed = f", {self.failed:,} failed" if self.failed else ""
+        return f"{self.outcome}: {self.done:,} of {self.expected:,}{failed}"
+
+    def rests_on(self, upstream: "DayState | None") -> bool:
+        """Whether it began when the link before had finished as it stands now."""
+        if upstream is None:
+            return True
+        begun, finished = self.started_at, upstream.finished_at
+        return begun is not None and finished is not None and begun >= finished
 
 
 @dataclass(frozen=True)
@@ -75,23 +88,18 @@ def judge(step: ChainStep, day: date, now: datetime, states: States, ended: RunS
     upstream = states.get((step.after, day)) if step.after else None
     if own is not None and _alive(own, ended):
         return Decision(day)
-    if step.after is not None:
-        held = _held(step.after, upstream, ended)
-        if held is not None:
-            return Decision(day, reason=held)
-        assert upstream is not None and upstream.finished_at is not None
-        if own is not None and own.outcome == "complete" and own.started_at >= upstream.finished_at:
-            return Decision(day)
-    elif own is not None and own.outcome == "complete":
+    if step.after is not None and (held := _held(step.after, upstream, ended)):
+        return Decision(day, reason=held)
+    settled = own if own is not None and own.rests_on(upstream) else None
+    if settled is not None and settled.outcome == "complete":
         return Decision(day)
     if now < step.opens_at(day):
         return Decision(day, reason=f"waits for {step.opens:%H:%M} UTC of {day + timedelta(days=1)}")
     if own is not None and died(own, ended):
         return Decision(day, run_key=f"{step.asset}:{day}:{own.run_id}")
-    if own is not None and (upstream is None or own.started_at >= upstream.finished_at):  # type: ignore[operator]
-        return Decision(
-            day, reason=f"{step.asset} {_ended(own, ended)}: run it again once the cause is mended"
-        )
+    if settled is not None:
+        again = f"{step.asset} {_ended(settled, ended)}: run it again once the cause is mended"
+        return Decision(day, reason=again)
     return Decision(day, run_key=f"{step.asset}:{day}:{upstream.run_id if upstream else 'first'}")
 
 

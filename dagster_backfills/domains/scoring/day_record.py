@@ -4,8 +4,8 @@ Not here: the work itself, which is the engine's, and what the rows hold.
 """
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,8 @@ from psycopg import sql
 from dagster_backfills.domains.scoring import days
 from dagster_backfills.domains.scoring.days import Coverage
 from dagster_backfills.domains.scoring.reporting import WHAT, closing_line, day_metadata
+from dagster_backfills.domains.scoring.statements import STATEMENTS
+from dagster_backfills.domains.scoring.tables import ACTIONS, CHURN, COMMITMENT
 from dagster_backfills.engine.ledger import RunIdentity
 from dagster_backfills.engine.model import Target
 from dagster_backfills.engine.outcome import Outcome
@@ -49,7 +51,7 @@ class DayRecord:
     def around(self, day: str, run: RunIdentity, work: Callable[[RunIdentity], Outcome]) -> dict[str, Any]:
         """Work one day and record how it went; where it fails, say so."""
         asset = self.target.asset
-        with self.connect() as conn, days.day_lock(conn, asset, day, self.info):
+        with self._session() as conn, days.day_lock(conn, asset, day, self.info):
             began = time.monotonic()
             try:
                 outcome = work(self._take(conn, day, run))
@@ -61,17 +63,31 @@ class DayRecord:
                 self._record_failure(day, run.run_id, reason)
                 raise
 
+    @contextmanager
+    def _session(self) -> Iterator[psycopg.Connection]:
+        """In autocommit: no transaction stays open while the engine works."""
+        with self.connect() as conn:
+            conn.autocommit = True
+            yield conn
+
     def _take(self, conn: psycopg.Connection, day: str, run: RunIdentity) -> RunIdentity:
         """Enter the run as the day's worker; it goes on from an attempt of its own that rests on the same."""
         asset = self.target.asset
-        root, resumes = days.start_day(conn, asset, day, run.run_id, self.gym, self.own_runs)
+        root, resumes = STATEMENTS.start_day(
+            conn, asset=asset, day=day, run_id=run.run_id, gym=self.gym, own_runs=list(self.own_runs)
+        )
         if resumes:
             self.info(f"{asset} {day}: going on where an earlier attempt of this run stopped.")
         # The engine looks for prior work by the step's name: with the basis in it, it finds none of another basis.
-        basis = self.basis or days.upstream_of(conn, asset, day)
+        basis = self.basis or self._upstream(conn, day)
         return RunIdentity(
             run.run_id, f"{run.step}[{day}] on {basis}", root, resumes, started_by=run.started_by
         )
+
+    def _upstream(self, conn: psycopg.Connection, day: str) -> str:
+        """Which computation of the link before, for the day, the rows rest on."""
+        before = {CHURN.asset: COMMITMENT.asset, ACTIONS.asset: CHURN.asset}[self.target.asset]
+        return STATEMENTS.upstream_of_day(conn, asset=before, day=day) or f"no {before}"
 
     def _finish(
         self, conn: psycopg.Connection, day: str, run_id: str, outcome: Outcome, seconds: float
@@ -83,35 +99,47 @@ class DayRecord:
         coverage = replace(coverage, failed=max(coverage.failed, failed))
         failure = outcome.failed.get(day)
         if failure is not None:
-            days.finish_day(conn, asset, day, run_id, "failed", failure.message, coverage)
+            self._enter(conn, day, run_id, "failed", failure.message, coverage)
             self.error(f"[JOB FAILURE] {asset} {day}: {failure.message}, {seconds:.1f} s")
             return {}
         verdict, reason = coverage.verdict(self.max_failed_percent, WHAT[asset])
-        if verdict == "complete" and self.gym is not None and not days.has_one_set_of_weights(conn, day):
+        if verdict == "complete" and self.gym is not None and STATEMENTS.weights_of_day(conn, day=day) > 1:
             verdict, reason = "partial", "other gyms were scored under other weights: run the whole day"
-        days.finish_day(conn, asset, day, run_id, verdict, reason, coverage)
+        self._enter(conn, day, run_id, verdict, reason, coverage)
         self.info(f"[JOB SUCCESS] {closing_line(asset, day, counts, coverage, seconds)}")
         if reason:
             self.warn(f"{asset} {day} is partial and holds the chain: {reason}.")
         return day_metadata(conn, asset, day, coverage) | {"outcome": verdict, "seconds": round(seconds, 3)}
+
+    def _enter(
+        self,
+        conn: psycopg.Connection,
+        day: str,
+        run_id: str,
+        outcome: str,
+        reason: str | None,
+        coverage: Coverage,
+    ) -> None:
+        """How the day ended."""
+        STATEMENTS.finish_day(
+            conn, asset=self.target.asset, day=day, run_id=run_id, outcome=outcome, reason=reason, **vars(coverage)
+        )  # fmt: skip
 
     def _tell_planner(self, conn: psycopg.Connection, inserted: int, last: bool) -> None:
         self.unknown_rows += inserted
         if self.unknown_rows >= (_ANALYZE_ROWS if last else _ANALYZE_RANGE_ROWS):
             table = sql.Identifier(*self.target.schema_and_table)
             conn.execute(sql.SQL("analyze {} (day, member_id)").format(table))
-            conn.commit()
             self.unknown_rows = 0
 
     def _record_failure(self, day: str, run_id: str, reason: str) -> None:
         """As well as it can be: where the database is away, the row stays `running` and its run's end tells."""
         asset = self.target.asset
         try:
-            with self.connect() as conn:
+            with self._session() as conn:
                 coverage = Coverage(0, 0, 0)
                 with suppress(psycopg.ProgrammingError):  # a table that is missing may be what failed
                     coverage = days.coverage_of(conn, asset, day)
-                conn.rollback()
-                days.finish_day(conn, asset, day, run_id, "failed", reason[:1000], coverage)
+                self._enter(conn, day, run_id, "failed", reason[:1000], coverage)
         except Exception as error:
             self.warn(f"{asset} {day}: the failure could not be recorded: {error}")

@@ -53,7 +53,7 @@ class Explanation:
 
 def explain(conn: psycopg.Connection, member: str, day: date, weights: Weights) -> Explanation:
     """Run the rules for one member. Raises UserError for an unknown member, or one that can't be scored."""
-    about = conn.execute(STATEMENTS["member_for_explanation"], {"member": member, "day": day}).fetchone()
+    about = STATEMENTS.member_for_explanation(conn, member=member, day=day)
     if about is None:
         raise UserError(
             f"There is no member {member!r}.",
@@ -68,15 +68,16 @@ def explain(conn: psycopg.Connection, member: str, day: date, weights: Weights) 
         raise UserError(
             f"Member {member!r} can't be scored: {problem}.", hint="Correct it in scoring.members."
         )
-    row = rules.commitment_scores(frame, weights).iloc[0]
+    scores = rules.commitment_scores(frame, weights)
+    risk = rules.churn_risk_scores(scores.assign(commitment_score=scores["score"]))
+    row, churn = scores.iloc[0], risk.iloc[0]
     seen: dict[str, Any] = {k: _plain(v) for k, v in frame.iloc[0].items()}
-    churn = _churn(row)
     because = _because(seen)
     factors = [
         Factor(name, int(row[name]), part / UNIT, because[name])
         for name, part in zip(_FACTORS, weights.parts, strict=True)
     ]
-    action, why = _action(row, churn)
+    action, why = _action(risk)
     return Explanation(
         member=member,
         name=name,
@@ -90,8 +91,8 @@ def explain(conn: psycopg.Connection, member: str, day: date, weights: Weights) 
         band=str(row["band"]),
         velocity_per_week=float(row["velocity_per_week"]),
         flags=[flag for flag in rules.FLAGS if row[flag]],
-        churn_level=churn[0],
-        churn_score=churn[1],
+        churn_level=str(churn["level"]),
+        churn_score=int(churn["score"]),
         action=action,
         action_because=why,
         coaches=list(coaches),
@@ -143,28 +144,12 @@ def _because(f: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _churn(row: Any) -> tuple[str, int]:
-    frame = pd.DataFrame({"member_id": ["m"], "commitment_score": [int(row["score"])]})
-    frame["days_since_last_visit"] = pd.array([row["days_since_last_visit"]], dtype="Int64")
-    risk = rules.churn_risk_scores(frame).iloc[0]
-    return str(risk["level"]), int(risk["score"])
-
-
-def _action(row: Any, churn: tuple[str, int]) -> tuple[str | None, str]:
+def _action(risk: pd.DataFrame) -> tuple[str | None, str]:
     """The action's type and its reasons, or None and why there is none."""
-    pairs = pd.DataFrame(
-        {
-            "member_id": ["m"],
-            "coach_id": ["c"],
-            "commitment_score": [int(row["score"])],
-            "churn_risk_score": [churn[1]],
-            "churn_risk_level": [churn[0]],
-        }
-    )
-    pairs["days_since_last_visit"] = pd.array([row["days_since_last_visit"]], dtype="Int64")
-    result = coach_actions(pairs)
+    pairs = risk.rename(columns={"score": "churn_risk_score", "level": "churn_risk_level"})
+    result = coach_actions(pairs.assign(coach_id="any"))
     if result.empty:
-        at_risk = churn[0] != "none"
+        at_risk = risk["level"].iloc[0] != "none"
         return None, "no rule fits" if at_risk else "the member is not at risk"
     chosen = result.iloc[0]
     number = [rule.type for rule in RULES].index(chosen["type"]) + 1

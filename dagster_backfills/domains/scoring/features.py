@@ -10,7 +10,7 @@ import psycopg
 import pyarrow as pa
 
 from dagster_backfills.domains.scoring.statements import STATEMENTS
-from dagster_backfills.engine.table.arrays import TextArray
+from dagster_backfills.engine.table.arrays import text_array
 
 _TEXT = ("member_id", "coach_id", "churn_risk_level")
 _MAY_BE_MISSING = ("expected_hundredths", "days_since_last_visit")
@@ -44,7 +44,7 @@ def read_frame(
         f"array_agg(q.{c})" if c in _TEXT else f"array_send(array_agg(coalesce(q.{c}, {_MISSING})::bigint))"
         for c in names
     )
-    binds: Mapping[str, Any] = {"day": day, "members": TextArray(members), "due_only": due_only}
+    binds: Mapping[str, Any] = {"day": day, "members": text_array(members), "due_only": due_only}
     with conn.cursor(binary=True) as cursor:
         cursor.execute(f"select {arrays} from (\n{STATEMENTS[name]}\n) as q", binds, prepare=False)  # noqa: S608
         row = cursor.fetchone()

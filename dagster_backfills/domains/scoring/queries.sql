@@ -128,7 +128,17 @@ where
     r.day = :day::date and r.level <> 'none' and r.member_id = any(:members::text[])
     and m.status = 'active';
 
--- name: start_day
+-- name: utc_now$
+select clock_timestamp();
+
+-- name: take_day$
+-- Held by the session; whoever comes second gets false.
+select pg_try_advisory_lock(hashtext(:name), :day::date - date '2000-01-01');
+
+-- name: leave_day
+select pg_advisory_unlock(hashtext(:name), :day::date - date '2000-01-01');
+
+-- name: start_day^
 -- A run takes a day. What it goes on from is answered: an attempt of its own, or of the runs that it is the automatic
 -- retry of. Since any other attempt visits may have come and members changed, so that the day starts anew.
 with before as (
@@ -162,13 +172,13 @@ select
     exists(select 1 from before) as resumes
 from taken as t;
 
--- name: upstream_of_day
+-- name: upstream_of_day$
 -- One computation of a link for a day.
 select c.asset || ' of run ' || c.run_id || ' ' || coalesce(c.finished_at, c.started_at)::text as basis
 from scoring.chain_days as c
 where c.asset = :asset and c.day = :day::date;
 
--- name: weights_of_day
+-- name: weights_of_day$
 -- Under how many sets of weights the day's commitment scores were made.
 select count(distinct s.weights_version) as sets
 from scoring.commitment_scores as s
@@ -185,7 +195,7 @@ set
     finished_at = clock_timestamp()
 where asset = :asset and day = :day::date and run_id = :run_id;
 
--- name: coverage_of_commitment_scores
+-- name: coverage_of_commitment_scores^
 -- Members that are due on the day, those that have their row, and those whose failure is in the ledger.
 with due as (
     select m.id
@@ -208,7 +218,7 @@ left join backfill.failures as f
         f.asset = 'scoring/commitment_scores' and f.partition = (:day::date)::text and f.unit = d.id
         and f.resolved_at is null;
 
--- name: coverage_of_churn_risk_scores
+-- name: coverage_of_churn_risk_scores^
 select
     count(*) as expected,
     count(r.member_id) as done,
@@ -222,33 +232,26 @@ left join backfill.failures as f
         and f.resolved_at is null
 where s.day = :day::date;
 
--- name: coverage_of_coach_actions
+-- name: coverage_of_coach_actions^
 -- Coaches with an active member at risk are due; a coach is done unless one of those members failed.
-with due as (
-    select distinct c.coach_id
-    from scoring.churn_risk_scores as r
-    inner join scoring.members as m on r.member_id = m.id and m.status = 'active'
-    inner join scoring.member_coaches as c on r.member_id = c.member_id
-    where r.day = :day::date and r.level <> 'none'
-),
-
-failed as (
-    select distinct c.coach_id
-    from backfill.failures as f
-    inner join scoring.churn_risk_scores as r on r.day = :day::date and f.unit = r.member_id
-    inner join scoring.members as m on r.member_id = m.id and m.status = 'active'
-    inner join scoring.member_coaches as c on r.member_id = c.member_id
-    where
-        f.asset = 'scoring/coach_actions' and f.partition = (:day::date)::text and f.resolved_at is null
-        and r.level <> 'none'
-)
-
 select
     count(*) as expected,
-    count(*) - count(f.coach_id) as done,
-    count(f.coach_id) as failed
-from due as d
-left join failed as f on d.coach_id = f.coach_id;
+    count(*) filter (where not c.has_failed) as done,
+    count(*) filter (where c.has_failed) as failed
+from (
+    select
+        mc.coach_id,
+        bool_or(f.unit is not null) as has_failed
+    from scoring.churn_risk_scores as r
+    inner join scoring.members as m on r.member_id = m.id and m.status = 'active'
+    inner join scoring.member_coaches as mc on r.member_id = mc.member_id
+    left join backfill.failures as f
+        on
+            f.asset = 'scoring/coach_actions' and f.partition = (:day::date)::text and f.unit = r.member_id
+            and f.resolved_at is null
+    where r.day = :day::date and r.level <> 'none'
+    group by mc.coach_id
+) as c;
 
 -- name: chain_days
 -- Where the chain stands on some days.
@@ -267,36 +270,48 @@ from scoring.chain_days as c
 where c.day between :first_day::date and :last_day::date
 order by c.day, c.asset;
 
--- name: commitment_summary
-select
-    s.band,
-    count(*) as members,
-    avg(s.score) as mean_score
+-- name: scored_before$
+select exists(select 1 from scoring.chain_days as c where c.day < :day::date);
+
+-- name: summary_of_commitment_scores$
+select json_strip_nulls(json_build_object(
+    'members_scored', count(*),
+    'band_low', count(*) filter (where s.band = 'low'),
+    'band_moderate', count(*) filter (where s.band = 'moderate'),
+    'band_good', count(*) filter (where s.band = 'good'),
+    'band_high', count(*) filter (where s.band = 'high'),
+    'mean_score', round(avg(s.score), 2)
+))
 from scoring.commitment_scores as s
-where s.day = :day::date
-group by s.band;
+where s.day = :day::date;
 
--- name: churn_summary
-select
-    r.level,
-    count(*) as members,
-    avg(r.score) as mean_score
+-- name: summary_of_churn_risk_scores$
+select json_strip_nulls(json_build_object(
+    'members_scored', count(*),
+    'risk_none', count(*) filter (where r.level = 'none'),
+    'risk_low', count(*) filter (where r.level = 'low'),
+    'risk_medium', count(*) filter (where r.level = 'medium'),
+    'risk_high', count(*) filter (where r.level = 'high'),
+    'mean_score', round(avg(r.score), 2)
+))
 from scoring.churn_risk_scores as r
-where r.day = :day::date
-group by r.level;
+where r.day = :day::date;
 
--- name: actions_summary
--- Actions by type, and over all (no type) the coaches that have any.
-select
-    a.type,
-    count(*) as actions,
-    count(distinct a.coach_id) as coaches
+-- name: summary_of_coach_actions$
+-- With the types that occur.
+select json_strip_nulls(json_build_object(
+    'actions', count(*),
+    'coaches_with_actions', count(distinct a.coach_id),
+    'actions_check_in', nullif(count(*) filter (where a.type = 'check_in'), 0),
+    'actions_contact_member', nullif(count(*) filter (where a.type = 'contact_member'), 0),
+    'actions_follow_up', nullif(count(*) filter (where a.type = 'follow_up'), 0),
+    'actions_investigate_issue', nullif(count(*) filter (where a.type = 'investigate_issue'), 0),
+    'actions_send_campaign', nullif(count(*) filter (where a.type = 'send_campaign'), 0)
+))
 from scoring.coach_actions as a
-where a.day = :day::date
-group by grouping sets ((a.type), ())
-order by a.type nulls last;
+where a.day = :day::date;
 
--- name: commitment_out_of_range
+-- name: commitment_out_of_range$
 -- Rows whose score or factors lie outside 0 to 100, or whose band is not that of their score.
 select count(*) as bad
 from scoring.commitment_scores as s
@@ -311,7 +326,7 @@ where
         end
     );
 
--- name: churn_out_of_range
+-- name: churn_out_of_range$
 -- Rows whose score lies outside 0 to 100, or whose commitment is no longer that of the day.
 select count(*) as bad
 from scoring.churn_risk_scores as r
@@ -320,7 +335,7 @@ where
     r.day = :day::date
     and (r.score not between 0 and 100 or r.commitment_score is distinct from s.score);
 
--- name: duplicate_actions
+-- name: duplicate_actions$
 select count(*) as bad
 from (
     select 1
@@ -330,7 +345,7 @@ from (
     having count(*) > 1
 ) as twice;
 
--- name: coach_coverage
+-- name: coach_coverage^
 -- Active members at risk, and those of them that no coach looks after.
 select
     count(*) as at_risk,
@@ -341,7 +356,7 @@ from scoring.churn_risk_scores as r
 inner join scoring.members as m on r.member_id = m.id and m.status = 'active'
 where r.day = :day::date and r.level <> 'none';
 
--- name: mean_scores
+-- name: mean_scores^
 -- The mean score of a day and of the newest day before it, over members that have both.
 select
     avg(s.score) as mean,
@@ -354,7 +369,7 @@ inner join scoring.commitment_scores as b
         and b.day = (select max(e.day) from scoring.commitment_scores as e where e.day < :day::date)
 where s.day = :day::date;
 
--- name: member_for_explanation
+-- name: member_for_explanation^
 -- Who a member is, the score that the history holds for the day, and its coaches.
 select
     concat_ws(' ', m.first_name, m.last_name) as name,

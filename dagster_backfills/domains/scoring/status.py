@@ -17,32 +17,11 @@ _FIRST = "select min(day) from scoring.chain_days"
 
 
 @dataclass(frozen=True)
-class AssetDay:
-    """How one asset stands on one day; `outcome` is `missing` where no run has touched it."""
-
-    asset: str
-    outcome: str
-    expected: int | None
-    done: int | None
-    failed: int | None
-    reason: str | None
-    run_id: str | None
-    started_at: datetime | None
-    finished_at: datetime | None
-
-    def __str__(self) -> str:
-        if self.expected is None or self.outcome == "running":
-            return self.outcome
-        failed = f", {self.failed:,} failed" if self.failed else ""
-        return f"{self.outcome}: {self.done:,} of {self.expected:,}{failed}"
-
-
-@dataclass(frozen=True)
 class ChainDay:
     """One day with its links in the chain's order."""
 
     day: date
-    links: tuple[AssetDay, ...]
+    links: tuple[DayState, ...]
 
     @property
     def missing(self) -> bool:
@@ -63,7 +42,7 @@ def chain_of(conn: psycopg.Connection, newest: date, days: int) -> list[ChainDay
     """The last `days` days up to `newest`, newest first."""
     wanted, states = last_days(conn, newest, days)
     return [
-        ChainDay(day, tuple(_link(t.asset, states.get((t.asset, day))) for t in CHAIN))
+        ChainDay(day, tuple(states.get((t.asset, day), DayState(t.asset, day)) for t in CHAIN))
         for day in reversed(wanted)
     ]
 
@@ -103,19 +82,3 @@ def day_of(text: str | None) -> date:
             "A day can be scored once it is over (UTC).",
         )
     return day
-
-
-def _link(asset: str, state: DayState | None) -> AssetDay:
-    if state is None:
-        return AssetDay(asset, "missing", *[None] * 7)
-    return AssetDay(
-        asset,
-        state.outcome,
-        state.expected,
-        state.done,
-        state.failed,
-        state.reason,
-        state.run_id,
-        state.started_at,
-        state.finished_at,
-    )

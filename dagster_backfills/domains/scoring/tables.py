@@ -51,6 +51,6 @@ class DaySlice(Address):
 def write_of(target: Target, weights: Weights, gym: str | None = None) -> Write:
     """What the engine writes of a day of this history, for the members of one gym or of all."""
     # The rules compute with pandas, which a run loads and the code location does not.
-    from dagster_backfills.domains.scoring.histories import history_of
+    from dagster_backfills.domains.scoring import histories
 
-    return history_of(target, weights).write(gym)
+    return histories.write_of(target, weights, gym)

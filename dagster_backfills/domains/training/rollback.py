@@ -43,31 +43,31 @@ class Preview:
 
 def preview(conn: psycopg.Connection[Any], backfill_id: str | None) -> Preview:
     """Counts for one backfill, or with None for every incomplete record. Raises UserError for an unknown backfill."""
-    if backfill_id is not None:
-        binds = {"backfill_id": backfill_id, "asset": COMPLETIONS}
-        known = conn.execute(_STATEMENTS["known_backfill"], binds).fetchone()
-        if known is None or not known[0]:
-            raise UserError(
-                f"There is no backfill {backfill_id!r} that has written completion records.",
-                hint=_hint([row[0] for row in conn.execute(_STATEMENTS["backfills"], {"shown": 5})]),
-            )
-    rows = conn.execute(_STATEMENTS["preview"], {"backfill_id": backfill_id}).fetchall()
+    known = backfill_id is None or _STATEMENTS.known_backfill(
+        conn, backfill_id=backfill_id, asset=COMPLETIONS
+    )
+    if not known:
+        raise UserError(
+            f"There is no backfill {backfill_id!r} that has written completion records.",
+            hint=_hint([row[0] for row in _STATEMENTS.backfills(conn, shown=5)]),
+        )
+    found = Preview(_STATEMENTS.preview(conn, backfill_id=backfill_id))
     conn.commit()
-    return Preview([(row[0], row[1], row[2]) for row in rows])
+    return found
 
 
 def tell_planner(conn: psycopg.Connection[Any]) -> None:
     """Take statistics: right behind a backfill the planner believes in few records, and a batch would read them all."""
-    conn.execute(_STATEMENTS["take_statistics"])
+    _STATEMENTS.take_statistics(conn)
     conn.commit()
 
 
 def remove_batch(conn: psycopg.Connection[Any], organizations: Sequence[str], backfill_id: str | None) -> int:
     """Remove what there is to remove of these organizations, in one transaction. Returns the records removed."""
-    binds = {"asset": COMPLETIONS, "organizations": list(organizations), "backfill_id": backfill_id}
+    keys = list(organizations)
     with conn.transaction():
-        conn.execute(_STATEMENTS["lock_organizations"], binds)
-        return conn.execute(_STATEMENTS["remove_records"], binds).rowcount
+        _STATEMENTS.lock_organizations(conn, asset=COMPLETIONS, organizations=keys)
+        return _STATEMENTS.remove_records(conn, organizations=keys, backfill_id=backfill_id)
 
 
 def _hint(recent: Sequence[str]) -> str:

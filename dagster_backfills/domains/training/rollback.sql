@@ -32,7 +32,7 @@ where
     and c.completed_at is null
     and (:backfill_id::text is null or c.backfill_id = :backfill_id::text);
 
--- name: known_backfill
+-- name: known_backfill$
 -- Whether anything is known of a backfill by that id: a record of it, or a run that wrote.
 select
     exists (

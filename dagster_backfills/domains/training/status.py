@@ -19,7 +19,7 @@ ASSETS = ["training/employee_training_video_completions", "training/organization
 
 def missing_records(conn: psycopg.Connection[Any], organization_id: str | None = None) -> dict[str, int]:
     """How many records each organization lacks, or the one of that id. Raises UserError where there is none such."""
-    rows = conn.execute(STATEMENTS["missing_records"], {"organization": organization_id}).fetchall()
+    rows = STATEMENTS.missing_records(conn, organization=organization_id)
     if organization_id is not None and not rows:
         raise UserError(f"There is no organization {organization_id!r}.", hint=_hint(conn, organization_id))
     return dict(rows)
@@ -27,7 +27,7 @@ def missing_records(conn: psycopg.Connection[Any], organization_id: str | None =
 
 def _hint(conn: psycopg.Connection[Any], wanted: str) -> str:
     """Organizations that come close, by id or name."""
-    names = conn.execute(STATEMENTS["organization_names"]).fetchall()
+    names = STATEMENTS.organization_names(conn)
     by_spelling = {spelling.casefold(): (key, name) for key, name in names for spelling in (key, name)}
     close = get_close_matches(wanted.casefold(), by_spelling, n=3, cutoff=0.6)
     suggestions = dict.fromkeys("{} ({})".format(*by_spelling[each]) for each in close)
@@ -38,7 +38,5 @@ def _hint(conn: psycopg.Connection[Any], wanted: str) -> str:
 
 def run_totals(conn: psycopg.Connection[Any], run_id: str) -> dict[str, Any]:
     """What a run has done so far: organizations, members, records created and already there, failures, seconds."""
-    binds = {"run_id": run_id, "assets": ASSETS, "completions": ASSETS[0]}
-    row = conn.cursor(row_factory=dict_row).execute(STATEMENTS["run_totals"], binds).fetchone()
-    assert row is not None
-    return row
+    cursor = conn.cursor(row_factory=dict_row)
+    return STATEMENTS.run_totals(cursor, run_id=run_id, assets=ASSETS, completions=ASSETS[0])

@@ -16,7 +16,7 @@ select
 from training.organizations as o
 order by o.id;
 
--- name: run_totals
+-- name: run_totals^
 -- What one run did, over all its batches. `records_present`: the records that its organizations have now.
 with done as (
     select distinct p.partition

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dagster_backfills.engine.table.address import Address
+from dagster_backfills.engine.table.arrays import text_array
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Slice:
         """The binds of the source and of the slice. `by_label`: the keys by what the table calls its partitions."""
         other = {label: key for label, key in (by_label or {}).items() if label != key}
         return {
-            "unit_keys": self.units,
+            "unit_keys": text_array(self.units),
             "run_id": self.run_id,
             "journal_id": self.journal_id,
             # Nothing where the two are the same.

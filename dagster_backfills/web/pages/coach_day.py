@@ -5,7 +5,7 @@ from pathlib import Path
 
 from starlette.responses import Response
 
-from dagster_backfills.domains.scoring.done import mark_done, mark_open
+from dagster_backfills.domains.scoring.statements import STATEMENTS
 from dagster_backfills.postgres.statements import load_statements
 from dagster_backfills.web.pages.visit import Visit, act, go_to, listed, page, readable
 from dagster_backfills.web.refusals import Refused, not_found
@@ -39,7 +39,7 @@ def done(visit: Visit) -> Response:
     """Tick an action off."""
     day, member, coach = _action(visit)
     with visit.database() as conn:
-        mark_done(conn, day, member, coach, visit.who.name)
+        STATEMENTS.mark_done(conn, day=day, member=member, coach=coach, done_by=visit.who.name)
     return _back(visit, day, coach)
 
 
@@ -47,7 +47,7 @@ def reopen(visit: Visit) -> Response:
     """It was not done after all."""
     day, member, coach = _action(visit)
     with visit.database() as conn:
-        mark_open(conn, day, member, coach)
+        STATEMENTS.mark_open(conn, day=day, member=member, coach=coach)
     return _back(visit, day, coach)
 
 

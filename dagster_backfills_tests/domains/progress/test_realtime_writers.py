@@ -91,7 +91,7 @@ def test_a_question_added_to_a_module_that_is_being_moved_marks_where_the_module
     assert marked(school) == {"c2"}
 
 
-def test_a_cohort_deleted_while_a_question_is_added_leaves_no_mark(school, database_url):
+def test_a_cohort_is_deleted_once_whoever_adds_a_question_to_it_is_through(school, database_url):
     with psycopg.connect(database_url) as author, psycopg.connect(database_url) as admin:
         author.execute("insert into progress.questions values ('new', 'm1')")
         delete = "delete from progress.cohorts where id = 'c1'"
@@ -99,4 +99,5 @@ def test_a_cohort_deleted_while_a_question_is_added_leaves_no_mark(school, datab
         author.commit()
         waiting.result()
         admin.commit()
-    assert marked(school) == set()
+    assert school.execute("select id from progress.cohorts").fetchall() == [("c2",)]
+    assert school.execute("select id from progress.questions").fetchall() == [("q4",)]

@@ -143,7 +143,7 @@ def test_the_demo_has_every_kind_of_gap(conn):
         }
 
 
-def test_a_role_that_may_not_switch_triggers_off_ends_with_the_same_tables(conn):
+def test_a_role_that_is_no_superuser_loads_them_too(conn):
     role = sql.Identifier(f"loader_{conn.info.dbname}")
     conn.execute(sql.SQL("create role {}").format(role))
     try:

@@ -35,6 +35,29 @@ def test_organizations_become_partitions_and_cease_to_be(training):
     assert deleted.partition_keys == ["org_gone"]
 
 
+def test_what_is_kept_of_an_organization_that_is_gone_goes_with_the_next_tick(training):
+    for organization in ("org_1", "org_2"):
+        training.add_organization(organization)
+        training.conn.execute(
+            "insert into backfill.failures (run_id, asset, partition, error_class, message)"
+            " values ('r', 'training/organization_training_progress', %s, 'DataError', 'broken')",
+            [organization],
+        )
+    training.conn.execute("delete from training.organizations where id = 'org_1'")
+    _tick(training, training_completions_refresh)
+    assert training.due == {"org_2"}
+    assert [partition for partition, *_ in training.failures()] == ["org_2"]
+
+
+def test_an_organization_that_comes_back_is_due(training):
+    training.add_organization("org_1", ["mem_1"])
+    training.fill()
+    assert training.due == training.uncounted == set()
+    training.instance.delete_dynamic_partition("training_organizations", "org_1")
+    _tick(training, training_organizations_sync)
+    assert training.due == training.uncounted == {"org_1"}
+
+
 def test_nothing_due_launches_nothing(training):
     assert _tick(training, training_completions_refresh).skip_message
     training.add_organization("org_1", ["mem_1"])

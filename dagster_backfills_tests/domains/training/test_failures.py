@@ -113,14 +113,6 @@ def test_the_failures_of_a_deleted_member_go_with_the_next_run(school, refuse):
     assert all(each.passed for each in school.check().values())
 
 
-def test_the_failures_of_a_deleted_organization_go_with_it(school, refuse):
-    refuse("mem_13")
-    school.fill()
-    school.conn.execute("delete from training.organizations where id = 'org_1'")
-    assert school.failures() == []
-    assert "org_1" not in school.due | school.uncounted
-
-
 def test_an_organization_that_cannot_be_counted_fails_alone(school):
     school.conn.execute(
         "alter table training.organization_training_progress add constraint no_org_1 check (organization_id <> 'org_1')"

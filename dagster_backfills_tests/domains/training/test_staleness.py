@@ -119,9 +119,8 @@ def test_a_member_who_is_deleted_is_counted_out(school):
     assert school.progress("org_1") == (1, 3, 0, 0)
 
 
-def test_an_organization_that_is_deleted_leaves_no_mark_and_no_progress(school):
+def test_an_organization_that_is_deleted_leaves_no_progress_and_is_not_counted(school):
     school.conn.execute("delete from training.organizations where id = 'org_1'")
-    assert "org_1" not in school.due | school.uncounted
     assert school.progress("org_1") is None
     assert school.fill().success
 

@@ -230,28 +230,11 @@ begin
 end
 $$;
 
--- Both levels of these cohorts are stale. A cohort that is being deleted, as its rows cascade, is left alone.
+-- Both levels of these cohorts are stale.
 create function progress.mark_cohorts_stale(cohort_ids text[]) returns void
-language plpgsql
-as $$
-declare
-    present text[];
-begin
-    present := array(select c.id from progress.cohorts as c where c.id = any(mark_cohorts_stale.cohort_ids));
-    if cardinality(present) > 0 then
-        perform backfill.mark_stale('progress/user_progress_stats', present);
-        perform backfill.mark_stale('progress/cohort_stats', present);
-    end if;
-end
-$$;
-
--- Take away the marks of those of these cohorts, or of all, that are gone.
-create function progress.forget_marks(cohort_ids text[]) returns void
 language sql as $$
-    delete from backfill.stale_marks as m
-    where m.asset in ('progress/user_progress_stats', 'progress/cohort_stats')
-        and (forget_marks.cohort_ids is null or m.partition = any(forget_marks.cohort_ids))
-        and not exists (select from progress.cohorts as c where c.id = m.partition);
+    select backfill.mark_stale(a, mark_cohorts_stale.cohort_ids)
+    from unnest(array['progress/user_progress_stats', 'progress/cohort_stats']) as a
 $$;
 
 -- What each change of a source leads to. The students whose own row is concerned are recomputed here, and their cohorts
@@ -316,19 +299,14 @@ begin
             case when o.deleted_at is null then o.cohort_id end
             is distinct from case when n.deleted_at is null then n.cohort_id end;
 
-    -- Cohorts: a new one is computed even when it is empty, one that goes takes its marks along. By then the cascade has
-    -- waited for everyone who was changing something in it: they hold a student of it or a class.
+    -- Cohorts: a new one is computed even when it is empty.
     when 'cohorts INSERT' then
         cohorts := array(select n.id from new_rows as n);
-    when 'cohorts DELETE' then
-        perform progress.forget_marks(array(select o.id from old_rows as o));
     when 'cohorts UPDATE' then
-        perform progress.forget_marks(array(select o.id from old_rows as o));
         cohorts := array(select n.id from new_rows as n except select o.id from old_rows as o);
 
     -- `truncate` fires no row triggers and cascades to every table below.
     else
-        perform progress.forget_marks(null);
         if tg_table_name = 'user_progress' then
             perform progress.refresh_user_stats(array(select u.id from progress.users as u where u.deleted_at is null));
         end if;
@@ -344,21 +322,19 @@ begin
     if cardinality(moved) > 0 then
         perform progress.write_user_stats(moved);
     end if;
-    if cardinality(cohorts) > 0 then
-        perform progress.mark_cohorts_stale(cohorts);
-    end if;
+    perform progress.mark_cohorts_stale(cohorts);
     return null;
 end
 $$;
 
 select backfill.add_triggers('progress.user_progress', 'progress.sources_changed', '{insert, update, delete, truncate}');
 select backfill.add_triggers('progress.users', 'progress.sources_changed', '{insert, update, delete, truncate}');
-select backfill.add_triggers('progress.cohorts', 'progress.sources_changed', '{insert, update, delete, truncate}');
+select backfill.add_triggers('progress.cohorts', 'progress.sources_changed', '{insert, update, truncate}');
 select backfill.add_triggers('progress.classes', 'progress.sources_changed', '{truncate}');
 select backfill.add_triggers('progress.modules', 'progress.sources_changed', '{truncate}');
 select backfill.add_triggers('progress.questions', 'progress.sources_changed', '{truncate}');
 
--- Classes, modules, questions: the cohort's totals change. A row that goes because its parent goes finds no cohort
+-- Classes, modules, questions: the cohort's totals change. A row that goes because its parent goes may find no cohort
 -- any more; the parent's own trigger has marked it. The parents are locked level by level, so that a class or module
 -- that is just being moved leads to the cohort where it arrives. Called with the column that holds the parent.
 create function progress.content_changed() returns trigger

@@ -164,21 +164,11 @@ begin
 
     -- `truncate` fires no row triggers and cascades to every table below.
     else
-        delete from backfill.stale_marks as m
-        where m.asset in ('training/employee_training_video_completions', 'training/organization_training_progress')
-            and not exists (select from training.organizations as o where o.id = m.partition);
         counted := array(select o.id from training.organizations as o);
     end case;
 
-    -- An organization that is being deleted, as its rows cascade, is left alone.
-    lacking := array(select o.id from training.organizations as o where o.id = any(lacking));
-    counted := array(select o.id from training.organizations as o where o.id = any(lacking || counted));
-    if cardinality(lacking) > 0 then
-        perform backfill.mark_stale('training/employee_training_video_completions', lacking);
-    end if;
-    if cardinality(counted) > 0 then
-        perform backfill.mark_stale('training/organization_training_progress', counted);
-    end if;
+    perform backfill.mark_stale('training/employee_training_video_completions', lacking);
+    perform backfill.mark_stale('training/organization_training_progress', lacking || counted);
     return null;
 end
 $$;
@@ -189,33 +179,6 @@ select backfill.add_triggers('training.training_videos', 'training.sources_chang
 select backfill.add_triggers(
     'training.employee_training_video_completions', 'training.sources_changed', '{insert, update, delete, truncate}'
 );
-
--- A deleted organization takes its marks and its open failures along: at commit, when the marks of everyone who was
--- still changing something below it can be seen.
-create function training.organization_deleted() returns trigger
-language plpgsql
-security definer
-set search_path = pg_catalog, pg_temp
-set row_security = off
-as $$
-begin
-    if exists (select from training.organizations as o where o.id = old.id) then
-        return null;
-    end if;
-    delete from backfill.stale_marks
-    where asset in ('training/employee_training_video_completions', 'training/organization_training_progress')
-        and partition = old.id;
-    update backfill.failures set resolved_at = clock_timestamp()
-    where asset in ('training/employee_training_video_completions', 'training/organization_training_progress')
-        and partition = old.id
-        and resolved_at is null;
-    return null;
-end
-$$;
-
-create constraint trigger organization_deleted after delete on training.organizations
-deferrable initially deferred
-for each row execute function training.organization_deleted();
 
 -- The state of every organization, from the records themselves.
 create view training.organization_status as
