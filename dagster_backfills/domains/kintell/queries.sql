@@ -315,8 +315,8 @@ batch as (
         failed_rows, seconds
     )
     select
-        id, 'import', :attempt, :first_row, :last_row, :byte_from, :byte_to, :inserted, :updated, :skipped, :failed,
-        :seconds
+        id, 'import' as activity, :attempt, :first_row, :last_row, :byte_from, :byte_to, :inserted, :updated, :skipped,
+        :failed, :seconds
     from moved
 )
 select status, processed_rows, failed_rows from moved;

@@ -87,7 +87,8 @@ with accounted as (
 insert into kintell.backfill_job_batches (
     job_id, activity, attempt, first_row, last_row, inserted_rows, updated_rows, skipped_rows, failed_rows, seconds
 )
-select id, 'replay', :attempt, :first_row, :last_row, :inserted, :updated, :skipped, :failed, 0
+select
+    id, 'replay' as activity, :attempt, :first_row, :last_row, :inserted, :updated, :skipped, :failed, 0 as seconds
 from accounted;
 
 -- name: rollback_preview^
