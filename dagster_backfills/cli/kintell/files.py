@@ -16,9 +16,8 @@ from dagster_backfills.cli.kintell.show import show_verdict
 from dagster_backfills.cli.launch import launch
 from dagster_backfills.cli.output import Json, print_json, print_table, say
 from dagster_backfills.domains.kintell.after.error_file import stream_errors, write_error_file
-from dagster_backfills.domains.kintell.file.dialect import ReadAs, to_plain_csv
-from dagster_backfills.domains.kintell.file.files import open_file
-from dagster_backfills.domains.kintell.file.mapping import mapped_header
+from dagster_backfills.domains.kintell.file.dialect import ReadAs
+from dagster_backfills.domains.kintell.file.mapping import opened
 
 
 def errors(
@@ -89,8 +88,7 @@ def missing_users(
 
     read_as = ReadAs(**options.reading(sheet, encoding, maps))
     with database() as conn:
-        source = to_plain_csv(open_file(options.there(file), KintellSettings().allowed), read_as)
-        found = preflight(conn, source, mapped_header(conn, source, read_as))
+        found = preflight(conn, *opened(conn, options.there(file), KintellSettings().allowed, read_as))
     if json:
         users = [{"email": email, "role": role} for email, role in found.missing]
         print_json({"missing": found.missing_count, "users": users})

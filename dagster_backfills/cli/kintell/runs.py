@@ -18,9 +18,9 @@ from dagster_backfills.cli.kintell import options
 from dagster_backfills.cli.kintell.show import show_job
 from dagster_backfills.cli.launch import launch
 from dagster_backfills.cli.output import duration, say
-from dagster_backfills.domains.kintell.file.dialect import ReadAs, to_plain_csv
-from dagster_backfills.domains.kintell.file.files import open_file
-from dagster_backfills.domains.kintell.file.mapping import mapped_header
+from dagster_backfills.domains.kintell.after.error_file import rejected_rows
+from dagster_backfills.domains.kintell.file.dialect import ReadAs
+from dagster_backfills.domains.kintell.file.mapping import opened
 from dagster_backfills.domains.kintell.importing.account import ImportJob, load_job
 from dagster_backfills.errors import UserError
 from dagster_backfills.names import the_one
@@ -28,10 +28,6 @@ from dagster_backfills.postgres.embedded import resolve_database_url
 
 LOOKED_AT = 1024 * 1024  # bytes of a converted file, for its header
 _JOBS = "select id, file_name from kintell.backfill_jobs order by created_at desc"
-_FIRST = """
-    select row_number, error_message from kintell.backfill_row_errors
-    where job_id = %s and resolved_at is null order by row_number limit 1
-"""
 _OF_RUN = """
     select id, status, total_rows, processed_rows, failed_rows, rows_per_second
     from kintell.backfill_job_history where run_id = %s order by started_at desc nulls last limit 1
@@ -66,11 +62,9 @@ def readable(
         raise UserError(f"There is no --on-duplicate {on_duplicate}.", "Choose skip, update or error.")
     read_as = options.reading(sheet, encoding, maps)
     config = {"on_duplicate": on_duplicate, "file": options.there(file), **read_as}
-    asked = ReadAs(**read_as)
     with database() as conn:
-        source = open_file(config["file"], KintellSettings().allowed)
-        beginning = to_plain_csv(source, asked, most=LOOKED_AT)
-        say(f"Recognized: {mapped_header(conn, beginning, asked)}")
+        _, header = opened(conn, config["file"], KintellSettings().allowed, ReadAs(**read_as), LOOKED_AT)
+        say(f"Recognized: {header}")
     return config
 
 
@@ -98,7 +92,7 @@ def import_and_show(config: dict[str, Any], json: bool) -> None:
     show_job(job, json)
     if job.failed_rows and not json:
         with database() as conn:
-            row = conn.execute(_FIRST, [job.id]).fetchone()
+            row = next(rejected_rows(conn, job.id), None)
         first = f" The first: row {row[0]:,}: {row[1]}" if row else ""
         say(
             f"{job.failed_rows:,} rows were rejected.{first}",
@@ -110,13 +104,13 @@ def import_and_show(config: dict[str, Any], json: bool) -> None:
 def say_how_to_go_on(job: ImportJob | None) -> None:
     """After an interrupt: how far the import is, and the command that continues it."""
     if job is None:
-        say("Nothing was imported. To begin again, give the same command.")
+        say("Nothing was imported. To start over, run the same command again.")
     elif job.status == "completed":
         say(f"Job {job.id} was completed before: {job.progress}.")
     else:
         say(
             f"Job {job.id} is {job.status} after {job.progress}; they stay.",
-            f"To go on: backfills kintell resume {job.id}",
+            f"To continue: backfills kintell resume {job.id}",
         )
 
 

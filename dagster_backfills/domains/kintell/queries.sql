@@ -4,12 +4,7 @@
 select count(*) from kintell.users;
 
 -- name: all_users
--- Id and address of every user, some thousand in a row of the result; ids are 32 hexadecimal digits.
-select string_agg(encode(uuid_send(u.id), 'hex') || u.email, chr(10))
-from (
-    select id, email, row_number() over () / 5000 as part from kintell.users where position(chr(10) in email) = 0
-) as u
-group by u.part;
+select email, uuid_send(id) as id from kintell.users;
 
 -- name: find_users
 select distinct on (wanted.email) wanted.email, uuid_send(u.id) as id
@@ -27,11 +22,13 @@ on conflict (lower(email)) do nothing;
 -- One registration of a content at a time, to the end of the transaction.
 select pg_advisory_xact_lock(hashtext('kintell.backfill_jobs'), hashtext(:sha256::text))::text;
 
--- name: job_by_content^
--- The newest job of a content that still counts: unfinished first, else finished.
-select id, status
+-- name: job_by_content$
+-- The newest job of a content that still counts: an unfinished one first, else, where it is asked for, a finished one.
+select id
 from kintell.backfill_jobs
-where file_sha256 = :sha256 and sheet = :sheet and status in ('pending', 'running', 'paused', 'failed', 'completed')
+where file_sha256 = :sha256
+    and sheet = :sheet
+    and (status in ('pending', 'running', 'paused', 'failed') or (:finished and status = 'completed'))
 order by status = 'completed', created_at desc
 limit 1;
 
@@ -83,22 +80,19 @@ limit :most;
 -- Claims are decided one at a time, to the end of the transaction.
 select pg_advisory_xact_lock(hashtext('kintell.claims'))::text;
 
--- name: claim_state^
--- Without a lock: a suspended worker may hold the row.
-select
-    status,
-    activity,
-    attempt,
-    run_id,
-    rollback_started_at is not null as rolling_back,
-    coalesce(heartbeat_at > clock_timestamp() - make_interval(secs => :lease), false) as fresh,
-    extract(epoch from clock_timestamp() - heartbeat_at)::float8 as heartbeat_age
-from kintell.backfill_jobs
-where id = :job;
-
--- name: try_hold$
--- Held by the worker's own connection for as long as it lives: free means that no worker is there.
-select pg_try_advisory_lock(hashtext('kintell.job'), hashtext(:job::text));
+-- name: heartbeat_age$
+-- Seconds since whoever holds the job gave a sign of life; no row where the lease is over, or the claim's connection. It
+-- locks nothing: a suspended worker may hold the row.
+select extract(epoch from clock_timestamp() - heartbeat_at)::float8
+from kintell.backfill_jobs as j
+where id = :job
+    and activity is not null
+    and heartbeat_at > clock_timestamp() - make_interval(secs => :lease)
+    and exists (
+        select from pg_stat_activity
+        where datname = current_database()
+            and application_name like 'kintell ' || j.id || ' ' || j.attempt || ' claim%'
+    );
 
 -- name: running_elsewhere$
 select count(*)
@@ -147,11 +141,16 @@ set
     heartbeat_at = clock_timestamp()
 where id = :job and attempt = :attempt;
 
--- name: lock_batch$
-select pg_advisory_xact_lock(hashtext(:job::text), :number::integer)::text;
+-- name: begin_turn$
+-- Held by a batch from before the next is handed out until it has ended.
+select pg_advisory_lock(hashtext(:job::text), :number::integer)::text;
 
--- name: await_batch$
+-- name: await_turn$
+-- Until the batch of that number has ended. Postgres does the waiting, so that it sees any deadlock.
 select pg_advisory_xact_lock_shared(hashtext(:job::text), :number::integer)::text;
+
+-- name: end_turn$
+select pg_advisory_unlock(hashtext(:job::text), :number::integer);
 
 -- name: next_event_position$
 select nextval('kintell.event_position');
@@ -275,48 +274,52 @@ returning d.row_number;
 copy kintell.backfill_row_errors (job_id, row_number, error_message, row_values, replayable)
 from stdin (format "binary");
 
--- name: add_batch!
-insert into kintell.backfill_job_batches (
-    job_id, activity, attempt, first_row, last_row, byte_from, byte_to, inserted_rows, updated_rows, skipped_rows,
-    failed_rows, seconds
-)
-values (
-    :job, :activity, :attempt, :first_row, :last_row, :byte_from, :byte_to, :inserted, :updated, :skipped, :failed,
-    :seconds
-);
-
 -- name: move_checkpoint^
 -- The fence and the account in one: nothing is written unless the attempt holds the job and stands where it thinks.
-update kintell.backfill_jobs
-set
-    processed_rows = processed_rows + :rows,
-    inserted_rows = inserted_rows + :inserted,
-    updated_rows = updated_rows + :updated,
-    skipped_rows = skipped_rows + :skipped,
-    failed_rows = failed_rows + :failed,
-    last_processed_row = last_processed_row + :rows,
-    checkpoint_offset = :byte_to,
-    heartbeat_at = clock_timestamp(),
-    status = case when too_many.reason is null then status else 'failed' end,
-    error_message = too_many.reason
-from (
-    select case
-        when b.failed_rows + :failed > :max_errors::bigint
-            then 'Stopped: ' || (b.failed_rows + :failed) || ' rows were rejected, max_errors is ' || :max_errors::bigint
-        when b.processed_rows + :rows >= least(1000, b.total_rows)
-            and (b.failed_rows + :failed)::float8 / nullif(b.processed_rows + :rows, 0) > :max_error_ratio::float8
-            then 'Stopped: ' || (b.failed_rows + :failed) || ' of ' || (b.processed_rows + :rows)
-                || ' rows were rejected, max_error_ratio is ' || :max_error_ratio::float8
-    end as reason
-    from kintell.backfill_jobs as b
-    where b.id = :job
-) as too_many
-where id = :job
-    and attempt = :attempt
-    and status = 'running'
-    and checkpoint_offset = :byte_from
-    and last_processed_row = :first_row - 1
-returning status, processed_rows, failed_rows;
+with moved as (
+    update kintell.backfill_jobs
+    set
+        processed_rows = processed_rows + :rows,
+        inserted_rows = inserted_rows + :inserted,
+        updated_rows = updated_rows + :updated,
+        skipped_rows = skipped_rows + :skipped,
+        failed_rows = failed_rows + :failed,
+        last_processed_row = last_processed_row + :rows,
+        checkpoint_offset = :byte_to,
+        heartbeat_at = clock_timestamp(),
+        status = case when too_many.reason is null then status else 'failed' end,
+        error_message = too_many.reason
+    from (
+        select case
+            when b.failed_rows + :failed > :max_errors::bigint
+                then 'Stopped: ' || (b.failed_rows + :failed) || ' rows were rejected, max_errors is '
+                    || :max_errors::bigint
+            when b.processed_rows + :rows >= least(1000, b.total_rows)
+                and (b.failed_rows + :failed)::float8 / nullif(b.processed_rows + :rows, 0) > :max_error_ratio::float8
+                then 'Stopped: ' || (b.failed_rows + :failed) || ' of ' || (b.processed_rows + :rows)
+                    || ' rows were rejected, max_error_ratio is ' || :max_error_ratio::float8
+        end as reason
+        from kintell.backfill_jobs as b
+        where b.id = :job
+    ) as too_many
+    where id = :job
+        and attempt = :attempt
+        and status = 'running'
+        and checkpoint_offset = :byte_from
+        and last_processed_row = :first_row - 1
+    returning id, status, processed_rows, failed_rows
+),
+batch as (
+    insert into kintell.backfill_job_batches (
+        job_id, activity, attempt, first_row, last_row, byte_from, byte_to, inserted_rows, updated_rows, skipped_rows,
+        failed_rows, seconds
+    )
+    select
+        id, 'import' as activity, :attempt, :first_row, :last_row, :byte_from, :byte_to, :inserted, :updated, :skipped,
+        :failed, :seconds
+    from moved
+)
+select status, processed_rows, failed_rows from moved;
 
 -- name: complete_job!
 update kintell.backfill_jobs

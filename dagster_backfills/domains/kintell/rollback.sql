@@ -72,16 +72,24 @@ set error_message = new.message
 from unnest(:rows::bigint[], :messages::text[]) as new (row_number, message)
 where e.job_id = :job and e.row_number = new.row_number and e.error_message <> new.message;
 
--- name: account_replay^
-update kintell.backfill_jobs
-set
-    failed_rows = failed_rows - (:inserted + :updated + :skipped),
-    inserted_rows = inserted_rows + :inserted,
-    updated_rows = updated_rows + :updated,
-    skipped_rows = skipped_rows + :skipped,
-    heartbeat_at = clock_timestamp()
-where id = :job and attempt = :attempt and activity = 'replay'
-returning failed_rows;
+-- name: account_replay!
+with accounted as (
+    update kintell.backfill_jobs
+    set
+        failed_rows = failed_rows - (:inserted + :updated + :skipped),
+        inserted_rows = inserted_rows + :inserted,
+        updated_rows = updated_rows + :updated,
+        skipped_rows = skipped_rows + :skipped,
+        heartbeat_at = clock_timestamp()
+    where id = :job and attempt = :attempt and activity = 'replay'
+    returning id
+)
+insert into kintell.backfill_job_batches (
+    job_id, activity, attempt, first_row, last_row, inserted_rows, updated_rows, skipped_rows, failed_rows, seconds
+)
+select
+    id, 'replay' as activity, :attempt, :first_row, :last_row, :inserted, :updated, :skipped, :failed, 0 as seconds
+from accounted;
 
 -- name: rollback_preview^
 -- What a rollback would do: sessions it removes, former versions it restores, and what it keeps as it was edited since.

@@ -1,12 +1,9 @@
 """An attempt at a job within a worker, and how it ended. Not here: writing that down."""
 
-import threading
 import time
 import traceback
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
-from uuid import UUID
 
 from pydantic import BaseModel
 
@@ -22,12 +19,11 @@ from dagster_backfills.environment import BadSetting
 from dagster_backfills.redact import redact
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Attempt:
     """A claimed job within this worker. `stopped_at`: since when it is cancelled or lost, and counts for nothing."""
 
     job: Job
-    claimed_at: float
     stopped_at: float | None = None
     reported_at: float = 0.0
 
@@ -68,32 +64,6 @@ class Result:
         return self.attempt.job
 
 
-class HeldAttempts:
-    """What a worker holds, shared by its threads."""
-
-    def __init__(self) -> None:
-        self._held: dict[UUID, Attempt] = {}
-        self._lock = threading.Lock()
-
-    def __len__(self) -> int:
-        return len(self._held)
-
-    def add(self, attempts: Iterable[Attempt]) -> None:
-        with self._lock:
-            self._held.update((a.job.id, a) for a in attempts)
-
-    def remove(self, attempts: Iterable[Attempt]) -> None:
-        """Forget these; a later attempt at the same job stays."""
-        with self._lock:
-            for attempt in attempts:
-                if self._held.get(attempt.job.id) is attempt:
-                    del self._held[attempt.job.id]
-
-    def all(self) -> list[Attempt]:
-        with self._lock:
-            return list(self._held.values())
-
-
 def as_output(result: Any) -> dict[str, Any] | None:
     """A handler's result as JSON's own types. Raises PermanentJobError for what can't be an output."""
     if result is None or isinstance(result, dict):
@@ -108,12 +78,8 @@ def as_output(result: Any) -> dict[str, Any] | None:
 def failure_of(error: BaseException) -> AttemptFailure:
     """The record of an exception: its kind, message and trace, with secrets taken out."""
     trace = "".join(traceback.format_exception(error))
-    if isinstance(error, JobError):
+    if isinstance(error, JobError | UnknownJobType | InvalidJobInput):
         kind, retryable = error.kind, error.retryable
-    elif isinstance(error, UnknownJobType):
-        kind, retryable, trace = "unknown_type", error.retryable, ""
-    elif isinstance(error, InvalidJobInput):
-        kind, retryable = "invalid_input", False
     elif isinstance(error, BadSetting):
         kind, retryable = "configuration", False
     else:

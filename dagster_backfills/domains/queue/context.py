@@ -1,6 +1,7 @@
 """What a handler is given: its input, a way to report progress, and the order to stop."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 from uuid import UUID
 
@@ -10,17 +11,15 @@ Report = Callable[[int | None, str | None], bool]
 Input = TypeVar("Input")
 
 
+@dataclass(slots=True)
 class JobContext(Generic[Input]):
     """One attempt as its handler sees it. `input` is the type's model, or a dict for a type without one."""
 
-    __slots__ = ("_report", "attempt", "id", "input", "job_type")
-
-    def __init__(self, job_id: UUID, job_type: str, attempt: int, input_data: Input, report: Report) -> None:
-        self.id = job_id
-        self.job_type = job_type
-        self.attempt = attempt
-        self.input = input_data
-        self._report = report
+    id: UUID
+    job_type: str
+    attempt: int
+    input: Input
+    _report: Report
 
     def progress(self, percentage: float | None, message: str | None = None) -> None:
         """Show how far the work is, 0 to 100, or None where only the message is new.

@@ -34,6 +34,8 @@ class JobCancelled(Exception):
 class UnknownJobType(UserError):
     """A type that no handler is registered for. `retryable`: its module may be what can't be used now."""
 
+    kind = "unknown_type"
+
     def __init__(self, message: str, hint: str = "", *, retryable: bool = False) -> None:
         super().__init__(message, hint)
         self.retryable = retryable
@@ -41,3 +43,6 @@ class UnknownJobType(UserError):
 
 class InvalidJobInput(UserError):
     """An input that does not fit its type. The message names every field that is wrong."""
+
+    kind = "invalid_input"
+    retryable = False

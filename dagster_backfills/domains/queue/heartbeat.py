@@ -9,7 +9,7 @@ from uuid import UUID
 import psycopg
 
 from dagster_backfills.domains.queue import queue
-from dagster_backfills.domains.queue.attempts import HeldAttempts
+from dagster_backfills.domains.queue.attempts import Attempt
 from dagster_backfills.domains.queue.connection import Connection, WorkerEnds
 
 _LOOK_AGAIN = 0.1
@@ -22,7 +22,7 @@ class Heartbeat(threading.Thread):
     Any login may notify: a notice makes this look at the table, at most ten times a second, and is believed nothing.
     """
 
-    def __init__(self, url: str, name: str, held: HeldAttempts, wake: Callable[[], None]) -> None:
+    def __init__(self, url: str, name: str, held: set[Attempt], wake: Callable[[], None]) -> None:
         super().__init__(name="jobs-heartbeat", daemon=True)
         self._ending = threading.Event()
         self._connection = Connection(url, f"{name} heartbeat", self._ending, ("jobs_new", "jobs_cancelled"))
@@ -63,7 +63,7 @@ class Heartbeat(threading.Thread):
                 self._wake()
 
     def _stop_all_but(self, ask: Ask, conn: psycopg.Connection) -> None:
-        ours = [a for a in self._held.all() if not a.stopped]
+        ours = [a for a in self._held.copy() if not a.stopped]
         kept = ask(conn, [a.job for a in ours]) if ours else set()
         lost = [a for a in ours if a.job.id not in kept]
         for attempt in lost:

@@ -18,6 +18,7 @@ from psycopg.types.json import Jsonb
 
 from dagster_backfills.domains.queue.errors import InvalidJobInput
 from dagster_backfills.domains.queue.registry import JobType, Registry, background_job_types, fields_of
+from dagster_backfills.domains.queue.schemas import storable
 from dagster_backfills.postgres.statements import load_statements
 from dagster_backfills.postgres.values import show_every_value
 
@@ -81,7 +82,7 @@ def enqueue(
     registry = registry or background_job_types()
     registry.get(job_type).parse(input_data or {})
     for step in then:
-        registry.get(step.job_type).check_step(step.input_data)
+        registry.get(step.job_type).parse(step.input_data, partial=True)
     values = {
         "job_type": job_type, "input_data": Jsonb(input_data or {}), "priority": priority, "run_after": run_after,
         "unique_key": unique_key, "max_retries": max_retries,
@@ -134,7 +135,7 @@ def report_progress(
     conn: psycopg.Connection, job: Job, percentage: int | None, message: str | None
 ) -> str | None:
     """`processing` where it was accepted, `cancelled`, or None where the attempt does not hold the job any more."""
-    said = {"percentage": percentage, "message": message and _storable(message)}
+    said = {"percentage": percentage, "message": message and storable(message)}
     status: str | None = STATEMENTS.report_progress(conn, job_id=job.id, attempt=job.attempt, **said)
     return status
 
@@ -149,7 +150,7 @@ def fail(
     conn: psycopg.Connection, job: Job, kind: str, message: str, trace: str, retryable: bool
 ) -> str | None:
     """`pending` where a retry follows, `failed` where none does, None where the attempt lost the job."""
-    said = {"kind": kind, "message": _storable(message), "trace": _storable(trace), "retryable": retryable}
+    said = {"kind": kind, "message": storable(message), "trace": storable(trace), "retryable": retryable}
     status: str | None = STATEMENTS.fail(conn, job_id=job.id, attempt=job.attempt, **said)
     return status
 
@@ -217,11 +218,6 @@ def _ids(held: Sequence[Job]) -> dict[str, Any]:
     return {"ids": [j.id for j in held], "attempts": [j.attempt for j in held]}
 
 
-def _storable(text: str) -> str:
-    """Text that Postgres takes: no NUL, and no half of a surrogate pair."""
-    return text.replace("\0", "").encode("utf-8", "replace").decode()
-
-
 @contextmanager
 def _clear_errors() -> Iterator[None]:
     """What the database refuses of an input, or JSON can't hold, as errors that a person can mend."""
@@ -233,4 +229,4 @@ def _clear_errors() -> Iterator[None]:
         hint = "The database has to be told: backfills queue types --register."
         raise InvalidJobInput(f"{said}.", hint if said.startswith("Unknown") else "") from None
     except (RecursionError, TypeError, ValueError) as error:
-        raise InvalidJobInput(f"The input is no JSON: {error}.") from None
+        raise InvalidJobInput(f"The input is not JSON: {error}.") from None

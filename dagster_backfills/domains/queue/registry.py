@@ -34,8 +34,9 @@ class JobType:
     max_retries: int = 3
     observed: bool = False
 
-    def parse(self, input_data: Any) -> Any:
-        """The input as its model; the plain dict for a type that has none.
+    def parse(self, input_data: Any, *, partial: bool = False) -> Any:
+        """The input as its model; the plain dict for a type that has none. `partial`: what is not there may come from
+        the step before.
 
         Raises InvalidJobInput, naming the fields.
         """
@@ -44,20 +45,9 @@ class JobType:
         try:
             return self.input_model.model_validate(input_data)
         except ValidationError as error:
-            raise self._invalid(describe(error)) from None
-
-    def check_step(self, input_data: dict[str, Any]) -> None:
-        """Raises InvalidJobInput for a field that is wrong; one that is not there may come from the step before."""
-        try:
-            if self.input_model is not None:
-                self.input_model.model_validate(input_data)
-        except ValidationError as error:
-            if wrong := describe(error, missing=False):
-                raise self._invalid(wrong) from None
-
-    def _invalid(self, wrong: str) -> InvalidJobInput:
-        fields = ", ".join(self.input_model.model_fields) if self.input_model else ""
-        return InvalidJobInput(f"{self.name}: {wrong}.", hint=f"Fields: {fields}.")
+            if wrong := describe(error, missing=not partial):
+                fields = f"Fields: {', '.join(self.input_model.model_fields)}."
+                raise InvalidJobInput(f"{self.name}: {wrong}.", fields) from None
 
 
 def job_type(

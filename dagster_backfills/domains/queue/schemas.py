@@ -5,12 +5,12 @@ from typing import Annotated, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 
-def _storable(value: object) -> object:
-    """Text without what Postgres's JSON can't hold: NUL, and halves of surrogate pairs."""
-    return value.replace("\0", "").encode("utf-8", "replace").decode() if isinstance(value, str) else value
+def storable(text: str) -> str:
+    """Text without what Postgres can't hold: NUL, and halves of surrogate pairs."""
+    return text.replace("\0", "").encode("utf-8", "replace").decode()
 
 
-Said = Annotated[str, BeforeValidator(_storable)]
+Said = Annotated[str, BeforeValidator(lambda said: storable(said) if isinstance(said, str) else said)]
 Text = Annotated[Said, StringConstraints(strip_whitespace=True, min_length=1)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 

@@ -4,6 +4,8 @@ import queue as queues
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 
 from dagster_backfills.domains.queue.attempts import Attempt, AttemptFailure, Result, as_output, failure_of
 from dagster_backfills.domains.queue.context import JobContext
@@ -12,6 +14,15 @@ from dagster_backfills.domains.queue.process import run_in_process
 from dagster_backfills.domains.queue.registry import Registry
 
 Report = Callable[[Attempt, int | None, str | None], bool]
+
+
+@dataclass
+class _Place:
+    """Where a thread works: at which attempt, whether in a process, and whether another thread is there by now."""
+
+    attempt: Attempt | None = None
+    in_process: bool = False
+    abandoned: bool = False
 
 
 class HandlerThreads:
@@ -27,7 +38,7 @@ class HandlerThreads:
         self.grace = grace
         self._registry, self._report, self._done = registry, report, done
         self._inbox: queues.SimpleQueue[Attempt | None] = queues.SimpleQueue()
-        self._threads = [self._new_thread() for _ in range(size)]
+        self._places = [self._new_place() for _ in range(size)]
 
     @property
     def waiting(self) -> int:
@@ -37,7 +48,7 @@ class HandlerThreads:
     @property
     def busy(self) -> bool:
         """Whether a handler runs right now."""
-        return any(thread.attempt is not None for thread in self._threads)
+        return any(place.attempt is not None for place in self._places)
 
     def put(self, attempts: list[Attempt]) -> None:
         """Let these be run as threads become free."""
@@ -47,40 +58,46 @@ class HandlerThreads:
     def take_back(self) -> list[Attempt]:
         """Everything that no thread has taken yet."""
         back: list[Attempt] = []
-        while True:
-            try:
-                attempt = self._inbox.get_nowait()
-            except queues.Empty:
-                return back
-            if attempt is not None:
+        with suppress(queues.Empty):
+            while attempt := self._inbox.get_nowait():
                 back.append(attempt)
+        return back
 
     def replace_deaf(self) -> None:
         """Leave threads alone that do not see that their job was cancelled, and start others in their place."""
-        for n, thread in enumerate(self._threads):
-            attempt = thread.attempt
-            if attempt is None or attempt.stopped_at is None or thread.in_process:
+        for n, place in enumerate(self._places):
+            attempt = place.attempt
+            if attempt is None or attempt.stopped_at is None or place.in_process:
                 continue
             if time.monotonic() - attempt.stopped_at > self.grace:
-                thread.abandoned = True
-                self._threads[n] = self._new_thread()
+                place.abandoned = True
+                self._places[n] = self._new_place()
                 self._done(Result(attempt))
 
     def close(self) -> None:
         """Let every thread end once it is free."""
-        for _ in self._threads:
+        for _ in self._places:
             self._inbox.put(None)
 
-    def _new_thread(self) -> "_HandlerThread":
-        thread = _HandlerThread(self._inbox, self._run, self._done)
-        thread.start()
-        return thread
+    def _new_place(self) -> _Place:
+        place = _Place()
+        threading.Thread(target=self._serve, args=[place], name="jobs-handler", daemon=True).start()
+        return place
 
-    def _run(self, attempt: Attempt, thread: "_HandlerThread") -> Result:
+    def _serve(self, place: _Place) -> None:
+        while (attempt := self._inbox.get()) is not None:
+            place.in_process, place.attempt = False, attempt
+            result = self._run(attempt, place)
+            if place.abandoned:
+                return
+            self._done(result)
+            place.attempt = None
+
+    def _run(self, attempt: Attempt, place: _Place) -> Result:
         if attempt.stopped:
             return Result(attempt)
         try:
-            found = self._handle(attempt, thread)
+            found = self._handle(attempt, place)
             return (
                 Result(attempt, failure=found)
                 if isinstance(found, AttemptFailure)
@@ -92,7 +109,7 @@ class HandlerThreads:
         except (Exception, SystemExit) as error:
             return Result(attempt, failure=failure_of(error))
 
-    def _handle(self, attempt: Attempt, thread: "_HandlerThread") -> dict | AttemptFailure | None:
+    def _handle(self, attempt: Attempt, place: _Place) -> dict | AttemptFailure | None:
         job = attempt.job
         kind = self._registry.get(job.job_type)
         if isinstance(job.input_data, str):
@@ -105,29 +122,6 @@ class HandlerThreads:
             return self._report(attempt, percentage, message)
 
         if kind.isolation == "process":
-            thread.in_process = True
+            place.in_process = True
             return run_in_process(kind, attempt, report, lambda: self.grace)
         return as_output(kind.handler(JobContext(job.id, job.job_type, job.attempt, given, report)))
-
-
-class _HandlerThread(threading.Thread):
-    def __init__(
-        self,
-        inbox: "queues.SimpleQueue[Attempt | None]",
-        run: Callable[[Attempt, "_HandlerThread"], Result],
-        done: Callable[[Result], None],
-    ) -> None:
-        super().__init__(name="jobs-handler", daemon=True)
-        self._inbox, self._run_one, self._done = inbox, run, done
-        self.attempt: Attempt | None = None
-        self.in_process = False
-        self.abandoned = False
-
-    def run(self) -> None:
-        while (attempt := self._inbox.get()) is not None:
-            self.in_process, self.attempt = False, attempt
-            result = self._run_one(attempt, self)
-            if self.abandoned:
-                return
-            self._done(result)
-            self.attempt = None

@@ -18,7 +18,7 @@ from uuid import uuid4
 import psycopg
 
 from dagster_backfills.domains.queue import queue
-from dagster_backfills.domains.queue.attempts import Attempt, HeldAttempts, Result
+from dagster_backfills.domains.queue.attempts import Attempt, Result
 from dagster_backfills.domains.queue.connection import Connection, WorkerEnds
 from dagster_backfills.domains.queue.heartbeat import Heartbeat
 from dagster_backfills.domains.queue.registry import Registry
@@ -85,7 +85,7 @@ class Worker:
         self._stopping = threading.Event()
         self._inbox: queues.SimpleQueue[Message] = queues.SimpleQueue()
         self._untold: deque[Result] = deque()
-        self._held = HeldAttempts()
+        self._held: set[Attempt] = set()  # the heartbeat looks at it too
         self._connection = Connection(url, self.name, self._stopping)
         self._heartbeat = Heartbeat(url, self.name, self._held, self._wake)
         self._threads = HandlerThreads(
@@ -144,8 +144,8 @@ class Worker:
         jobs = self._connection.call(lambda conn: queue.claim(conn, self.name, room), give_up_after=time_left)
         if jobs:
             self._claimed_at, self._ended = time.monotonic(), 0
-            attempts = [Attempt(job, self._claimed_at) for job in jobs]
-            self._held.add(attempts)
+            attempts = [Attempt(job) for job in jobs]
+            self._held.update(attempts)
             self._threads.put(attempts)
         return len(jobs)
 
@@ -155,13 +155,13 @@ class Worker:
         self.tally.given_back += self._connection.call(
             lambda conn: queue.give_back(conn, [a.job for a in waiting])
         )
-        self._held.remove(waiting)
+        self._held.difference_update(waiting)
 
     def _take_in(self, wait: float) -> None:
         """Write down what the handlers have said, waiting for the first word so long."""
         said: list[Message] = []
         with suppress(queues.Empty):
-            said.append(self._inbox.get(timeout=wait) if wait > 0 else self._inbox.get_nowait())
+            said.append(self._inbox.get(timeout=wait))
             while True:
                 said.append(self._inbox.get_nowait())
         for message in said:
@@ -170,7 +170,7 @@ class Worker:
         results = [m for m in said if isinstance(m, Result)]
         if results:
             record(self._connection, results)
-            self._held.remove(r.attempt for r in results)
+            self._held.difference_update(r.attempt for r in results)
             self._ended += len(results)
             self._untold.extend(results)
 
@@ -218,7 +218,7 @@ class Worker:
         self._threads.grace = 0
         with suppress(psycopg.Error, WorkerEnds):
             self._take_in(0)
-        for attempt in self._held.all():
+        for attempt in self._held.copy():
             attempt.stop()
         self._threads.close()
         deadline = time.monotonic() + _END_SECONDS

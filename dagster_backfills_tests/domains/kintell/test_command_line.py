@@ -190,7 +190,7 @@ def test_an_interrupted_import_says_how_far_it_is_and_how_to_go_on(call, conn, t
     ).fetchone()
     assert (run.returncode, status) == (INTERRUPTED, "paused"), said
     assert f"Job {job} is paused after {done:,} of 20,000 rows" in said
-    assert f"To go on: backfills kintell resume {job}\n" in said
+    assert f"To continue: backfills kintell resume {job}\n" in said
     assert json.loads(call("resume", str(job), "--json")[1])["inserted_rows"] == 20_000
 
 

@@ -132,9 +132,9 @@ def test_a_header_alone_is_an_import_of_nothing(bring):
         (b"session_id,date\n1,2\n", "lacks the required columns session_type, participant_email"),
         (good(1).replace(b"rating", b"date", 1), "has the column date more than once"),
         (b"\0\0\0\0PNG" * 20, "NUL byte"),
-        (b"\xff" + good(1), "not UTF-8"),
-        (b"x" * 17_000_000, "no CSV file"),
-        (good(1) + b"y" * 17_000_000, "no CSV file"),
+        (b"\xff" + good(1), "Undecodable byte 0xff.*CSV UTF-8"),
+        (b"x" * 17_000_000, "not a CSV file"),
+        (good(1) + b"y" * 17_000_000, "not a CSV file"),
         (b'"session_id' + good(1), "Unterminated quote"),
     ],
     ids=[

@@ -93,7 +93,7 @@ def test_an_error_file_of_mapped_headers_comes_back_as_it_went(place, bring, con
 @pytest.mark.parametrize(
     ("maps", "message"),
     [
-        (["Kennung=sesion_id"], "There is no column sesion_id to map Kennung to; session_id comes closest"),
+        (["Kennung=sesion_id"], "There is no column sesion_id to map Kennung to; `session_id` comes closest"),
         (["Kennung=xyz"], "There is no column xyz to map Kennung to The columns: session_id, "),
         (["Kennung"], "Kennung maps nothing"),
         (["=session_id"], "=session_id maps nothing"),

@@ -150,12 +150,15 @@ def test_nats_dying_in_the_middle_loses_and_doubles_nothing(
     monkeypatch.setattr(outbox, "ACK_SECONDS", 4.0)  # for answers that never come
     imported([row(i) for i in range(3000)])
 
-    def die(done):
-        if done.events == 1000:
+    def take_and_die(connection, most):
+        events = take(connection, most)
+        if waiting(conn) == 2000:
             nats_server.process.kill()
+        return events
 
-    with pytest.raises(NatsUnavailable):
-        publish_waiting(database_url, nats_server.url, STREAM, on_progress=die)
+    with monkeypatch.context() as patched, pytest.raises(NatsUnavailable):
+        patched.setattr(outbox, "take", take_and_die)
+        publish_waiting(database_url, nats_server.url, STREAM)
     nats_server.process.wait()
     nats_server.start()
     publish_waiting(database_url, nats_server.url, STREAM)
@@ -164,9 +167,13 @@ def test_nats_dying_in_the_middle_loses_and_doubles_nothing(
 
 
 @needs_nats
-def test_a_rollback_publishes_for_each_event_that_had_gone_out(imported, conn, database_url, nats_server):
+def test_a_rollback_publishes_for_each_event_that_had_gone_out(
+    imported, conn, database_url, nats_server, monkeypatch
+):
     job = imported([row(i) for i in range(20)])
-    publish_waiting(database_url, nats_server.url, STREAM, most=8)
+    with monkeypatch.context() as patched:
+        patched.setattr(outbox, "take", lambda conn, _: take(conn, 8) if waiting(conn) == 20 else [])
+        publish_waiting(database_url, nats_server.url, STREAM)
     assert waiting(conn) == 12
     roll_back(database_url, job.id)
     publish_waiting(database_url, nats_server.url, STREAM)

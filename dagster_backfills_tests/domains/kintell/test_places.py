@@ -65,7 +65,7 @@ def test_what_lies_elsewhere_is_refused_before_anything_is_opened(folders, url):
     allowed = [str(inside), "memory://box", "sftp://trusted/box", "http://trusted/box"]
     with socket.create_server(("127.0.0.1", 0)) as server:
         names = {"in": inside, "out": outside, "port": server.getsockname()[1]}
-        with pytest.raises(FileError, match=r"not in an allowed|chains|no parts of a URL|is relative"):
+        with pytest.raises(FileError, match=r"not in an allowed|chains|or .. segments|is relative"):
             open_file(url.format(**names), allowed)
         server.settimeout(0)
         with pytest.raises(BlockingIOError):

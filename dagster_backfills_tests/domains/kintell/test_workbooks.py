@@ -155,7 +155,7 @@ def test_of_several_sheets_with_data_the_one_that_is_named_is_read(put, conn, tm
 
 
 def test_a_sheet_or_an_encoding_that_means_nothing_is_refused(put):
-    with pytest.raises(FileError, match="is no workbook: it has no sheet S"):
+    with pytest.raises(FileError, match="is not a workbook: it has no sheet S"):
         to_plain_csv(put(b"a,b\n"), ReadAs(sheet="S"))
     with pytest.raises(FileError, match="is a workbook: it has no encoding"):
         to_plain_csv(put(workbook([["a"]])), ReadAs(encoding="UTF-8"))

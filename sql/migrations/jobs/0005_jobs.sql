@@ -3,25 +3,18 @@
 comment on schema jobs is
 'Domain 4: the queue of background jobs.';
 
--- Ids in the order of time, so that the newest rows lie together in every index. Postgres has such from version 18 on.
-do $$
-begin
-    if current_setting('server_version_num')::integer >= 180000 then
-        create function jobs.new_id() returns uuid language sql volatile parallel safe as 'select uuidv7()';
-    else
-        create function jobs.new_id() returns uuid language sql volatile parallel safe as $body$
-            select encode(
-                set_byte(
-                    overlay(
-                        uuid_send(gen_random_uuid())
-                        placing substring(int8send((extract(epoch from clock_timestamp()) * 1000)::bigint) from 3)
-                        from 1 for 6
-                    ), 6, 112 + (random() * 15)::integer
-                ), 'hex'
-            )::uuid
-        $body$;
-    end if;
-end
+-- Ids in the order of time (UUIDs of version 7), so that the newest rows lie together in every index.
+create function jobs.new_id() returns uuid
+language sql volatile parallel safe as $$
+    select encode(
+        set_byte(
+            overlay(
+                uuid_send(gen_random_uuid())
+                placing substring(int8send((extract(epoch from clock_timestamp()) * 1000)::bigint) from 3)
+                from 1 for 6
+            ), 6, 112 + (random() * 15)::integer
+        ), 'hex'
+    )::uuid
 $$;
 
 create table jobs.queue_settings (
@@ -431,12 +424,7 @@ begin
             return made.id;
         end if;
     end loop;
-    insert into jobs.job_queue (job_id, job_type, priority, run_after, created_at)
-    values (made.id, $1, $3, later, made.created_at);
-    if later is null then
-        perform pg_notify('jobs_new', '');
-    end if;
-    perform jobs.announce(array[made.id], 'pending');
+    perform jobs.put_in_queue(array[made.id], later);
     return made.id;
 end
 $$;
@@ -685,22 +673,24 @@ begin
         updated_at = clock_timestamp()
     where b.id = job.id;
     if again then
-        insert into jobs.job_queue (job_id, job_type, priority, run_after, created_at)
-        values (job.id, job.job_type, job.priority, next_time, job.created_at);
+        perform jobs.put_in_queue(array[job.id], next_time);
+        return 'pending';
     end if;
-    perform jobs.announce(array[job.id], case when again then 'pending' else 'failed' end);
-    return case when again then 'pending' else 'failed' end;
+    perform jobs.announce(array[job.id], 'failed');
+    return 'failed';
 end
 $$;
 
--- Put jobs that are pending again into the queue, due at once, and tell of it. Returns how many.
-create function jobs.queue_again(ids uuid[]) returns integer
+-- Put pending jobs into the queue, due at once or later, and tell of it. Returns how many.
+create function jobs.put_in_queue(ids uuid[], later timestamptz default null) returns integer
 language plpgsql as $$
 begin
     if cardinality(ids) > 0 then
-        insert into jobs.job_queue (job_id, job_type, priority, created_at)
-        select b.id, b.job_type, b.priority, b.created_at from jobs.background_jobs as b where b.id = any(ids);
-        perform pg_notify('jobs_new', '');
+        insert into jobs.job_queue (job_id, job_type, priority, run_after, created_at)
+        select b.id, b.job_type, b.priority, later, b.created_at from jobs.background_jobs as b where b.id = any(ids);
+        if later is null then
+            perform pg_notify('jobs_new', '');
+        end if;
         perform jobs.announce(ids, 'pending');
     end if;
     return cardinality(ids);
@@ -728,7 +718,7 @@ begin
         returning b.id
     )
     select coalesce(array_agg(f.id), '{}') into given from freed as f;
-    return jobs.queue_again(given);
+    return jobs.put_in_queue(given);
 end
 $$;
 
@@ -780,7 +770,7 @@ begin
         coalesce(array_agg(f.id) filter (where f.status = 'failed'), '{}')
     into back, failed from freed as f;
     perform jobs.announce(failed, 'failed');
-    return jobs.queue_again(back) + cardinality(failed);
+    return jobs.put_in_queue(back) + cardinality(failed);
 end
 $$;
 
@@ -832,7 +822,7 @@ begin
         returning b.id
     )
     select coalesce(array_agg(f.id), '{}') into again from freed as f;
-    return jobs.queue_again(again);
+    return jobs.put_in_queue(again);
 end
 $$;
 

@@ -13,14 +13,12 @@ import psycopg
 from dagster_backfills.domains.kintell.file.columns import MESSAGE, OURS, RAW, ROW
 from dagster_backfills.domains.kintell.file.header import Header
 from dagster_backfills.domains.kintell.importing.account import ImportJob, load_job
+from dagster_backfills.domains.kintell.rows.messages import Reject
 from dagster_backfills.domains.kintell.rows.verdict import SHOWN_KINDS, ErrorKinds, FrequentError
 from dagster_backfills.domains.kintell.statements import statements
 
-# Number, message and fields of a row, and whether it could be split; if not, its whole text is the only field.
-RejectedRow = tuple[int, str, list[str], bool]
 
-
-def error_lines(header: Header, errors: Iterable[RejectedRow]) -> Iterator[str]:
+def error_lines(header: Header, rejects: Iterable[Reject]) -> Iterator[str]:
     """CSV text in the file's own dialect: its columns, without those of an earlier error file, and ours. A row that is
     not split stands in `_error_raw` alone, so that it can't be taken for a good one."""
     keep = [i for i, name in enumerate(header.names) if name not in OURS]
@@ -31,7 +29,7 @@ def error_lines(header: Header, errors: Iterable[RejectedRow]) -> Iterator[str]:
     form: Any = {"delimiter": header.form.delimiter, "lineterminator": "\r\n"}
     writer = csv.writer(buffer, quoting=csv.QUOTE_NONNUMERIC, **form)
     csv.writer(buffer, **form).writerow([*(header.columns[i] for i in keep), ROW, MESSAGE, RAW])
-    for row, message, values, split in errors:
+    for row, message, values, split in rejects:
         fields = dict(enumerate(values)) if split else {raw: values[0]}
         writer.writerow([*(fields.get(i, "") for i in keep), row, message, fields.get(raw, "")])
         if buffer.tell() > 65536:
@@ -41,11 +39,11 @@ def error_lines(header: Header, errors: Iterable[RejectedRow]) -> Iterator[str]:
     yield buffer.getvalue()
 
 
-def rejected_rows(conn: psycopg.Connection, job: UUID) -> Iterator[RejectedRow]:
+def rejected_rows(conn: psycopg.Connection, job: UUID) -> Iterator[Reject]:
     """A job's open errors in the file's order; they stay with the server until they are asked for."""
     with conn.transaction(), conn.cursor(name="kintell_errors") as cursor:
         cursor.itersize = 2000
-        yield from cursor.execute(statements().errors.sql, {"job": job})
+        yield from map(Reject._make, cursor.execute(statements().errors.sql, {"job": job}))
 
 
 def frequent_errors(conn: psycopg.Connection, job: UUID, most: int = SHOWN_KINDS) -> list[FrequentError]:

@@ -7,21 +7,21 @@ Every cell is text and stays it when it is edited: no program makes a date or a 
 import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import openpyxl
 import psycopg
 from openpyxl.cell import WriteOnlyCell
 from openpyxl.styles import Font, PatternFill
 
-from dagster_backfills.domains.kintell.after.error_file import RejectedRow, rejected_rows
+from dagster_backfills.domains.kintell.after.error_file import rejected_rows
 from dagster_backfills.domains.kintell.after.suggestions import close_users, suggested, unknown_addresses
 from dagster_backfills.domains.kintell.file.columns import MESSAGE, OURS, RAW, ROW, SUGGESTION
 from dagster_backfills.domains.kintell.importing.account import ImportJob
-from dagster_backfills.domains.kintell.rows.messages import blamed
+from dagster_backfills.domains.kintell.rows.messages import Reject, blamed
 from dagster_backfills.domains.kintell.statements import statements
 from dagster_backfills.errors import UserError
 
@@ -38,7 +38,7 @@ _MARKED = PatternFill("solid", fgColor="FFF2CC")
 _BOLD = Font(bold=True)
 
 
-def write_error_workbook(conn: psycopg.Connection, job: ImportJob, path: Path) -> int:
+def write_error_workbook(conn: psycopg.Connection, job: ImportJob, file: Path | IO[bytes]) -> int:
     """Write the workbook and return the number of its rows. Raises UserError for more than a sheet holds."""
     rows = int(statements().count_errors(conn, job=job.id))
     if rows > MOST_ROWS:
@@ -70,26 +70,19 @@ def write_error_workbook(conn: psycopg.Connection, job: ImportJob, path: Path) -
             )
             raw = "" if split else values[0]
             sheet.append([*cells, number, *(_cell(sheet, text) for text in (message, guesses, raw))])
-    book.save(path)
+    book.save(file)
     return rows
 
 
 def workbook_in_pieces(conn: psycopg.Connection, job: ImportJob) -> Iterator[bytes]:
     """The workbook for whoever sends it on. It is whole before this returns: what is wrong can still be said."""
-    with ExitStack() as kept:
-        file = kept.enter_context(tempfile.NamedTemporaryFile(suffix=".xlsx"))
-        write_error_workbook(conn, job, Path(file.name))
-        kept.pop_all()
-    return _pieces(file)
+    file = tempfile.TemporaryFile()  # noqa: SIM115  (it ends with its reader)
+    write_error_workbook(conn, job, file)
+    file.seek(0)
+    return iter(partial(file.read, 65536), b"")
 
 
-def _pieces(file: Any) -> Iterator[bytes]:
-    with file:
-        while piece := file.read(65536):
-            yield piece
-
-
-def _in_parts(conn: psycopg.Connection, job: ImportJob) -> Iterator[list[RejectedRow]]:
+def _in_parts(conn: psycopg.Connection, job: ImportJob) -> Iterator[list[Reject]]:
     rows = rejected_rows(conn, job.id)
     while part := list(islice(rows, _AT_ONCE)):
         yield part

@@ -7,8 +7,8 @@ import psycopg
 
 from dagster_backfills.domains.kintell.file.reader import Block
 from dagster_backfills.domains.kintell.importing.account import ImportJob, load_job
-from dagster_backfills.domains.kintell.importing.claims import LEASE_SECONDS, Claim
-from dagster_backfills.domains.kintell.importing.writer import ImportRules, add_batch, store_sessions
+from dagster_backfills.domains.kintell.importing.claims import Claim
+from dagster_backfills.domains.kintell.importing.writer import ImportRules, store_sessions
 from dagster_backfills.domains.kintell.rows.batches import Batch, prepare
 from dagster_backfills.domains.kintell.rows.seen import SettledIds
 from dagster_backfills.domains.kintell.rows.users import Users
@@ -32,14 +32,14 @@ def replay(
     *,
     create_missing_users: bool = False,
     run_id: str | None = None,
-    lease: float = LEASE_SECONDS,
 ) -> Replayed:
     """Judge the open rejected rows again and import those that are good now. Each batch is one transaction, and a
     row that was imported is no longer open: an interrupted replay is simply started again."""
-    with Claim(url, job, "replay", run_id=run_id, lease=lease) as claim, claim.connect() as conn:
+    with Claim(url, job, "replay", run_id=run_id) as claim, claim.connect() as conn:
         found = load_job(conn, job)
         rules = ImportRules(found.on_duplicate, frozenset(found.header.positions), again=True)
         users = Users(conn)
+        statements().create_stage(conn)
         tried = imported = after = 0
         while True:
             rows = list(statements().open_errors(conn, job=job, after_row=after, most=BATCH))
@@ -70,15 +70,16 @@ def _batch(
 
 
 def _write(conn: psycopg.Connection, claim: Claim, batch: Batch, rules: ImportRules) -> int:
-    sql = statements()
     with conn.transaction():
         written = store_sessions(conn, claim.job, batch, rules, careful=True)
         rejects = {reject.row_number: reject.message for reject in [*batch.rejects, *written.refused]}
         good = [number for number in batch.sessions["row_number"].to_list() if number not in rejects]
-        sql.resolve_errors(conn, job=claim.job, rows=good)
-        sql.reword_errors(conn, job=claim.job, rows=list(rejects), messages=list(rejects.values()))
-        if sql.account_replay(conn, job=claim.job, attempt=claim.attempt, **written.counts) is None:
-            raise claim.lost(conn)
+        statements().resolve_errors(conn, job=claim.job, rows=good)
+        statements().reword_errors(conn, job=claim.job, rows=list(rejects), messages=list(rejects.values()))
         written.failed = len(rejects)
-        add_batch(conn, claim, batch, written, 0.0)
+        span = {"first_row": batch.block.first_row, "last_row": batch.block.last_row}
+        if not statements().account_replay(
+            conn, job=claim.job, attempt=claim.attempt, **span, **written.counts
+        ):
+            raise claim.lost(conn)
     return len(good)

@@ -1,6 +1,5 @@
 """Rolling an import back: removing what it inserted, restoring what it rewrote, keeping what was edited since."""
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from uuid import UUID
@@ -8,12 +7,11 @@ from uuid import UUID
 import psycopg
 
 from dagster_backfills.domains.kintell.importing.account import ImportJob, load_job
-from dagster_backfills.domains.kintell.importing.claims import LEASE_SECONDS, Claim
-from dagster_backfills.domains.kintell.importing.importer import passes
+from dagster_backfills.domains.kintell.importing.claims import Claim
+from dagster_backfills.domains.kintell.importing.importer import until_it_passes
 from dagster_backfills.domains.kintell.statements import statements
 
 BATCH = 10_000
-TRIES = 5
 
 
 @dataclass(frozen=True)
@@ -39,40 +37,42 @@ def roll_back(
     job: UUID,
     *,
     run_id: str | None = None,
-    lease: float = LEASE_SECONDS,
     on_progress: Callable[[int, int], None] = lambda removed, restored: None,
 ) -> ImportJob:
     """Roll an import back in batches, each one transaction. One that was interrupted goes on where it stopped."""
-    with Claim(url, job, "rollback", run_id=run_id, lease=lease) as claim:
-        tries = 0
-        while True:
-            try:
-                with claim.connect() as conn:
-                    _roll_back(conn, claim, on_progress)
-                    return load_job(conn, job)
-            except psycopg.Error as error:
-                tries += 1
-                if tries == TRIES or not passes(error):
-                    raise
-                time.sleep(tries)
+    done = 0
+    with Claim(url, job, "rollback", run_id=run_id) as claim:
+
+        def go_on() -> ImportJob:
+            nonlocal done
+            with claim.connect() as conn:
+                for removed, restored in _roll_back(conn, claim):
+                    done += removed + restored
+                    on_progress(removed, restored)
+                return load_job(conn, job)
+
+        return until_it_passes(go_on, lambda: done)
 
 
-def _roll_back(conn: psycopg.Connection, claim: Claim, on_progress: Callable[[int, int], None]) -> None:
-    sql, job = statements(), claim.job
+def _roll_back(conn: psycopg.Connection, claim: Claim) -> Iterator[tuple[int, int]]:
+    """Roll back what is left. Yields how many sessions each batch has removed and restored."""
+    job = claim.job
     for ids in _in_batches(conn, job, "inserted"):
         with conn.transaction():
-            upto = sql.hold_publisher(conn)
-            position = sql.next_event_position(conn)
-            removed = sql.remove_sessions(conn, job=job, ids=ids, sending_upto=upto, position=position)
+            upto = statements().hold_publisher(conn)
+            position = statements().next_event_position(conn)
+            removed = statements().remove_sessions(
+                conn, job=job, ids=ids, sending_upto=upto, position=position
+            )
             _account(conn, claim, removed=removed)
-        on_progress(removed, 0)
+        yield removed, 0
     for ids in _in_batches(conn, job, "rewritten"):
         with conn.transaction():
-            restored = sql.restore_sessions(conn, job=job, ids=ids)
+            restored = statements().restore_sessions(conn, job=job, ids=ids)
             _account(conn, claim, restored=restored)
-        on_progress(0, restored)
+        yield 0, restored
     keeps = preview_rollback(conn, job, 0).keeps
-    if not sql.finish_rollback(conn, job=job, attempt=claim.attempt, kept=keeps):
+    if not statements().finish_rollback(conn, job=job, attempt=claim.attempt, kept=keeps):
         raise claim.lost(conn)
 
 

@@ -5,7 +5,6 @@ JetStream refuses a second copy however much later it comes; the message id catc
 """
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -43,51 +42,34 @@ class Published:
     busy: bool = False
 
 
-def publish_waiting(
-    url: str,
-    nats_url: str,
-    stream: str,
-    *,
-    most: int | None = None,
-    on_progress: Callable[[Published], None] = lambda _: None,
-) -> Published:
-    """Send what waits in the outbox, at most `most` events. Raises `NatsUnavailable`; what was stored until then
-    is noted, and the rest waits. With another publisher at work nothing is done, and `busy` says so."""
+def publish_waiting(url: str, nats_url: str, stream: str) -> Published:
+    """Send what waits in the outbox. Raises `NatsUnavailable`; what was stored until then is noted, and the rest waits.
+    With another publisher at work nothing is done, and `busy` says so."""
     with connect(url, autocommit=True, application_name="kintell-publisher") as conn:
         if not statements().try_publisher(conn):
             return Published(busy=True)
         if not statements().count_waiting(conn, most=1):
             return Published()
         try:
-            return asyncio.run(_publish(conn, nats_url, stream, most, on_progress))
+            return asyncio.run(_publish(conn, nats_url, stream))
         except NatsUnavailable as error:
             statements().note_publish_error(conn, error=error.message)
             raise
 
 
-async def _publish(
-    conn: psycopg.Connection,
-    nats_url: str,
-    stream: str,
-    most: int | None,
-    on_progress: Callable[[Published], None],
-) -> Published:
+async def _publish(conn: psycopg.Connection, nats_url: str, stream: str) -> Published:
     done = Published()
     connection = await connect_to_nats(nats_url)
     try:
         jetstream = connection.jetstream(timeout=ACK_SECONDS)
         await ensure_stream(jetstream, stream)
-        while most is None or done.events < most:
-            events = take(conn, BATCH if most is None else min(BATCH, most - done.events))
-            if not events:
-                break
+        while events := take(conn, BATCH):
             stored, again, problem = await _send(jetstream, stream, events)
             statements().mark_published(conn, positions=stored)
             done.events += len(stored)
             done.again += again
             if problem:
                 raise NatsUnavailable(f"{done.events} events were stored, then NATS refused: {problem}")
-            on_progress(done)
         statements().note_published(conn)
         return done
     finally:

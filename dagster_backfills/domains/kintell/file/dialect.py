@@ -92,7 +92,7 @@ def to_plain_csv(
     source: SourceFile | PlainCsv, read_as: ReadAs | None = None, most: int = MAX_COPY_BYTES
 ) -> PlainCsv:
     """Recognize the form, and convert where that is needed; of a copy, `most` bytes or little more. Raises `FileError`
-    for what is no table, or may be one in more than one way."""
+    for what is not a table, or can be read as one in several ways."""
     if isinstance(source, PlainCsv):
         return source
     read_as = read_as or ReadAs()
@@ -108,15 +108,17 @@ def to_plain_csv(
     check_is_text(source.name, start)
     if read_as.sheet:
         raise FileError(
-            f"{source.name} is no workbook: it has no sheet {read_as.sheet}", hint="Leave it out."
+            f"{source.name} is not a workbook: it has no sheet {read_as.sheet}", hint="Leave it out."
         )
     form = Form(encoding=codec_of(source.name, start, read_as.encoding), compressed=compressed)
+    if form.encoding == UTF_8 and not read_as.encoding:
+        check_encoding(source.name, next(_read(source, compressed), b""))
     if form == Form():
-        if not read_as.encoding:
-            with source.open() as handle:
-                check_encoding(source.name, handle.read(PIECE))
         return PlainCsv(source, form)
-    return PlainCsv(source, form, _converted(source, _as_utf8(source, form, bool(read_as.encoding)), most))
+    pieces = _read(source, compressed)
+    if form.encoding != UTF_8:
+        pieces = decoded(source.name, pieces, form.encoding)
+    return PlainCsv(source, form, _converted(source, pieces, most))
 
 
 def _of_workbook(source: SourceFile, read_as: ReadAs, start: bytes, most: int) -> PlainCsv:
@@ -150,17 +152,6 @@ def _converted(source: SourceFile, pieces: Iterator[bytes], most: int) -> IO[byt
     except OSError as error:
         raise FileError(f"{source.name} can't be converted to plain CSV in {folder}: {error}") from error
     return copy
-
-
-def _as_utf8(source: SourceFile, form: Form, named: bool) -> Iterator[bytes]:
-    pieces = _read(source, form.compressed)
-    if form.encoding != UTF_8:
-        yield from decoded(source.name, pieces, form.encoding)
-        return
-    for number, piece in enumerate(pieces):
-        if not number and not named:
-            check_encoding(source.name, piece)
-        yield piece
 
 
 def _read(source: SourceFile, compressed: bool) -> Iterator[bytes]:

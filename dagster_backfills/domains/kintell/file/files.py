@@ -5,7 +5,6 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import unquote
@@ -49,7 +48,9 @@ def place_of(url: str) -> Place:
             f"{url} can't be opened: :: chains one place to another", hint="Give the file itself."
         )
     if {".", ".."} & set(re.split(r"[/\\\\?#]", unquote(path))):
-        raise FileError(f"{url} can't be opened: . and .. are no parts of a URL", hint="Write it out.")
+        raise FileError(
+            f"{url} can't be opened: a URL may not contain . or .. segments", hint="Write it out."
+        )
     return Place(scheme, path)
 
 
@@ -150,12 +151,7 @@ class SourceFile:
     def open(self, offset: int = 0) -> IO[bytes]:
         """The file's bytes from `offset` on; one seek, no reading of what comes before."""
         with readable(self.url):
-            opened = (
-                Path(self.path).open
-                if self.is_local
-                else partial(self.fs.open, self.path, block_size=READ_AHEAD)
-            )
-            handle: Any = opened(mode="rb")
+            handle: Any = self.fs.open(self.path, "rb", block_size=READ_AHEAD)
             handle.seek(offset)
         return handle
 

@@ -69,7 +69,7 @@ def check_is_text(name: str, beginning: bytes) -> None:
 
 
 def check_is_workbook(source: SourceFile) -> None:
-    """Raise `FileError` for a zip archive that is no workbook."""
+    """Raise `FileError` for a zip archive that is not a workbook."""
     try:
         with source.open() as handle, zipfile.ZipFile(handle) as archive:
             names = archive.namelist()

@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from functools import cached_property
 from typing import NoReturn
 
@@ -15,8 +14,8 @@ from dagster_backfills.domains.kintell.file.columns import (
     REQUIRED,
     Mapped,
     Mapper,
+    closest,
     column_name,
-    unmapped,
 )
 from dagster_backfills.domains.kintell.file.dialect import (
     DELIMITERS,
@@ -28,8 +27,6 @@ from dagster_backfills.domains.kintell.file.dialect import (
 from dagster_backfills.domains.kintell.file.encodings import HOW
 from dagster_backfills.domains.kintell.file.files import FileError, SourceFile
 from dagster_backfills.domains.kintell.file.records import (
-    INVISIBLE,
-    NUL,
     NotCsv,
     as_text,
     clean,
@@ -94,7 +91,7 @@ class Header:
 
 @dataclass(frozen=True)
 class _Reading:
-    """The header row as it is with one delimiter."""
+    """The header row as it is with one delimiter, its fields trimmed."""
 
     delimiter: str
     fields: list[str]
@@ -115,7 +112,7 @@ class _Reading:
         return f"with {delimiter_name(self.delimiter)} {len(self.fields)} columns: {shown[:200]}"
 
 
-def read_header(source: SourceFile | PlainCsv, mapper: Mapper = unmapped) -> Header:
+def read_header(source: SourceFile | PlainCsv, mapper: Mapper = lambda _: Mapped()) -> Header:
     """Recognize the file and read its header row; `mapper` says what was said of such headers. Raises `FileError` where
     there is none, where it lacks or repeats a column that counts, and where it can be read in two ways."""
     plain = to_plain_csv(source)
@@ -128,8 +125,7 @@ def read_header(source: SourceFile | PlainCsv, mapper: Mapper = unmapped) -> Hea
     meant = _meant(plain, readings, sep)
     _check(plain, meant)
     form = replace(plain.form, delimiter=meant.delimiter, sep_line=bool(sep))
-    columns = tuple(clean(name).strip() for name in meant.fields)
-    return Header(columns, form, start + meant.end, meant.mapped)
+    return Header(tuple(meant.fields), form, start + meant.end, meant.mapped)
 
 
 def _head(plain: PlainCsv) -> tuple[bytes, str, int, bool]:
@@ -155,7 +151,7 @@ def _first(plain: PlainCsv, head: bytes, delimiter: str, at_end: bool) -> _Readi
     try:
         for _, end, fields, problem in records(head, delimiter, at_end):
             if problem or not is_blank(fields):
-                return _Reading(delimiter, fields, problem, end)
+                return _Reading(delimiter, [clean(field).strip() for field in fields], problem, end)
     except NotCsv as error:
         raise FileError(f"{plain.name}: {error}") from None
     return None
@@ -182,52 +178,37 @@ def _meant(plain: PlainCsv, readings: list[_Reading], sep: str) -> _Reading:
 
 
 def _check(plain: PlainCsv, header: _Reading) -> None:
-    if header.problem == NUL:
-        raise FileError(f"{plain.name}: the header row has a NUL byte; this is no CSV file")
-    if header.problem and header.problem.startswith("Undecodable"):
+    if header.problem:
         raise FileError(
-            f"{plain.name}: the header row is not UTF-8",
+            f"{plain.name}: the header row can't be read: {header.problem}",
             hint=f"Save it as CSV UTF-8, or name its encoding: {HOW}.",
         )
-    if header.problem:
-        raise FileError(f"{plain.name}: the header row can't be read: {header.problem}")
     _check_mapped(plain, header)
     if not header.whole:
         _refuse_missing(plain, header)
     for name in KNOWN:
-        same = [
-            text.strip(INVISIBLE)
-            for text, named in zip(header.fields, header.names, strict=True)
-            if named == name
-        ]
+        same = [text for text, named in zip(header.fields, header.names, strict=True) if named == name]
         if len(same) > 1:
             raise FileError(f"{plain.name} has the column {name} more than once: {', '.join(same)}")
 
 
 def _check_mapped(plain: PlainCsv, header: _Reading) -> None:
-    there = {column_name(text): text.strip(INVISIBLE) for text in header.fields}
-    for name in header.mapped.columns:
+    there = {column_name(text): text for text in header.fields}
+    for name, column in header.mapped.columns.items():
         if name not in there:
-            near = get_close_matches(name, there, 1)
             raise FileError(
-                f"{plain.name} has no header {name}, which is to be {header.mapped.columns[name]}"
-                + (f"; `{there[near[0]]}` comes closest" if near else ""),
+                f"{plain.name} has no header {name}, which is to be {column}{closest(name, there)}",
                 hint=f"Its header row has: {', '.join(header.fields)[:300]}",
             )
 
 
 def _refuse_missing(plain: PlainCsv, header: _Reading) -> NoReturn:
     missing = [name for name in REQUIRED if name not in header.names]
-    others = {
-        name: text.strip(INVISIBLE)
-        for name, text in zip(header.names, header.fields, strict=True)
-        if name not in KNOWN
-    }
-    near = {name: get_close_matches(name, others, 1) for name in missing}
-    closest = [f"`{others[found[0]]}` comes closest to {name}" for name, found in near.items() if found]
+    there = zip(header.names, header.fields, strict=True)
+    others = {name: text for name, text in there if name not in KNOWN}
+    near = "".join(f"{found} to {name}" for name in missing if (found := closest(name, others)))
     raise FileError(
-        f"{plain.name} lacks the required column{'s' * (len(missing) > 1)} {', '.join(missing)}"
-        + "".join(f"; {text}" for text in closest),
+        f"{plain.name} lacks the required column{'s' * (len(missing) > 1)} {', '.join(missing)}{near}",
         hint=f"Its header row has: {', '.join(header.fields)[:300]}. To say which header is a column: "
         f'--map "HEADER={missing[0]}", or `mapping` in the job\'s configuration.',
     )

@@ -2,13 +2,13 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from difflib import get_close_matches
 
 import psycopg
 from psycopg.types.json import Jsonb
 
-from dagster_backfills.domains.kintell.file.columns import KNOWN, LEFT_OUT, Mapped, column_name
-from dagster_backfills.domains.kintell.file.dialect import PlainCsv, ReadAs
+from dagster_backfills.domains.kintell.file.columns import KNOWN, LEFT_OUT, Mapped, closest, column_name
+from dagster_backfills.domains.kintell.file.dialect import MAX_COPY_BYTES, PlainCsv, ReadAs, to_plain_csv
+from dagster_backfills.domains.kintell.file.files import open_file
 from dagster_backfills.domains.kintell.file.header import Header, read_header
 from dagster_backfills.domains.kintell.statements import statements
 from dagster_backfills.errors import UserError
@@ -33,16 +33,22 @@ def checked(pairs: Mapping[str, str]) -> dict[str, str]:
     for header, column in pairs.items():
         target = column_name(column) or LEFT_OUT
         if target not in (*KNOWN, LEFT_OUT):
-            near = get_close_matches(target, KNOWN, 1)
             raise UserError(
-                f"There is no column {column} to map {header} to"
-                + "".join(f"; {n} comes closest" for n in near),
+                f"There is no column {column} to map {header} to{closest(target, {name: name for name in KNOWN})}",
                 hint=f"The columns: {', '.join(KNOWN)}. An empty one leaves the header out.",
             )
         if target in mapping.values() and target != LEFT_OUT:
             raise UserError(f"{column} is mapped more than once", hint="One header stands for it.")
         mapping[column_name(header)] = target
     return mapping
+
+
+def opened(
+    conn: psycopg.Connection, url: str, allowed: list[str], read_as: ReadAs, most: int = MAX_COPY_BYTES
+) -> tuple[PlainCsv, Header]:
+    """The file at `url` as plain CSV (of a converted one `most` bytes or little more), and its header."""
+    plain = to_plain_csv(open_file(url, allowed), read_as, most)
+    return plain, mapped_header(conn, plain, read_as)
 
 
 def mapped_header(conn: psycopg.Connection, plain: PlainCsv, read_as: ReadAs) -> Header:

@@ -74,7 +74,7 @@ def records(data: bytes, delimiter: str, at_end: bool) -> Iterator[Record]:
 def _check_lines(lines: list[bytes], left: int) -> None:
     if max(left, max(map(len, lines), default=0)) > MAX_RECORD_BYTES:
         raise NotCsv(
-            f"a line goes on for more than {MAX_RECORD_BYTES // 1024 // 1024} MB; this is no CSV file"
+            f"a line goes on for more than {MAX_RECORD_BYTES // 1024 // 1024} MB; this is not a CSV file"
         )
 
 

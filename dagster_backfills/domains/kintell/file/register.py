@@ -1,9 +1,7 @@
 """Taking a file in: its digest, its header, its row count, and what a look at it says beforehand."""
 
 import hashlib
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -26,7 +24,20 @@ from dagster_backfills.errors import UserError
 SAMPLE_ROWS = 1000
 LISTED = 1000  # missing users that a listing names; all of them are counted
 READ_ROWS = 20_000
-LOOKERS = 2
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What an import would meet. `sample_errors`: (row, message) among the first thousand rows. `missing`: (address,
+    role) of users that do not exist, the first thousand; `missing_count` all. `recognized`: what the file was taken
+    for."""
+
+    sample_rows: int
+    sample_errors: list[tuple[int, str]]
+    missing: list[tuple[str, str]]
+    missing_count: int
+    recognized: str
+    rows: int
 
 
 @dataclass(frozen=True)
@@ -36,6 +47,7 @@ class FileContent:
     header: Header
     sha256: str
     stamp: str
+    preflight: Preflight
 
 
 @dataclass(frozen=True)
@@ -45,21 +57,20 @@ class Registered:
 
     job: UUID
     existing: bool
-    status: str
-    preflight: "Preflight"
+    preflight: Preflight
 
 
-def survey(conn: psycopg.Connection, source: SourceFile, read_as: ReadAs) -> "tuple[FileContent, Preflight]":
+def survey(conn: psycopg.Connection, source: SourceFile, read_as: ReadAs) -> FileContent:
     """Digest the file, count its rows and look at them. Raises `FileError` where it can't be read as CSV."""
     stamp, plain = source.stamp(), to_plain_csv(source, read_as)
     header, digest = mapped_header(conn, plain, read_as), hashlib.sha256()
     with plain.open() as handle:
         digest.update(handle.read(header.data_offset))
-    found = look_at(conn, header, read_blocks(plain, header, header.data_offset, 1, READ_ROWS, digest))
+    found = preflight(conn, plain, header, digest)
     sha256 = source.sha256() if plain.copy else digest.hexdigest()
     if source.stamp() != stamp:
         raise FileError(f"{source.url} was changed while it was read", hint="Wait until it is complete.")
-    return FileContent(header, sha256, stamp), found
+    return FileContent(header, sha256, stamp, found)
 
 
 def register(
@@ -79,16 +90,18 @@ def register(
     duplicates otherwise, or reads the file otherwise.
     """
     source, read_as = open_file(url, allowed), read_as or ReadAs()
-    content, looked = survey(conn, source, read_as)
-    header = content.header
+    content = survey(conn, source, read_as)
+    header, found = content.header, content.preflight
     with conn.transaction():
         statements().lock_content(conn, sha256=content.sha256)
-        found = statements().job_by_content(conn, sha256=content.sha256, sheet=header.form.sheet)
-        if found and (once or found[1] != "completed"):
-            job = load_job(conn, found[0])
+        there = statements().job_by_content(
+            conn, sha256=content.sha256, sheet=header.form.sheet, finished=once
+        )
+        if there:
+            job = load_job(conn, there)
             if job.status != "completed":
                 _check_same(job, on_duplicate, header, read_as)
-            return Registered(job.id, True, job.status, looked)
+            return Registered(job.id, True, found)
         if read_as.mapping:
             remember(conn, header)
         made = statements().register_job(
@@ -105,12 +118,12 @@ def register(
             encoding=read_as.encoding,
             mapping=Jsonb(dict(header.mapped.columns)),
             on_duplicate=on_duplicate,
-            total_rows=looked.rows,
+            total_rows=found.rows,
             data_offset=header.data_offset,
-            missing=looked.missing_count,
+            missing=found.missing_count,
             run_id=run_id,
         )
-    return Registered(made, False, "pending", looked)
+    return Registered(made, False, found)
 
 
 def _check_same(job: ImportJob, on_duplicate: str, header: Header, read_as: ReadAs) -> None:
@@ -125,55 +138,21 @@ def _check_same(job: ImportJob, on_duplicate: str, header: Header, read_as: Read
     )
 
 
-@dataclass(frozen=True)
-class Preflight:
-    """What an import would meet. `sample_errors`: (row, message) among the first thousand rows from the
-    checkpoint on. `missing`: (address, role) of users that do not exist, the first thousand; `missing_count` all.
-    `recognized`: what the file was taken for."""
-
-    sample_rows: int
-    sample_errors: list[tuple[int, str]]
-    missing: list[tuple[str, str]]
-    missing_count: int
-    recognized: str = ""
-    rows: int = 0
-
-
-def look_at(conn: psycopg.Connection, header: Header, blocks: Iterator[Block]) -> Preflight:
-    """Judge a sample of the rows, and look up the users of all of them, of two blocks while the next is read."""
+def preflight(
+    conn: psycopg.Connection, plain: PlainCsv, header: Header, digest: "hashlib._Hash | None" = None
+) -> Preflight:
+    """Judge a sample of the rows, and look up the users of all of them. With `digest`, the rows' bytes go into it."""
     users = Users(conn)
     rows, sampled, errors, missing = 0, 0, [], dict[str, str]()
-    under_way: deque[Future[list[tuple[str, str]]]] = deque()
-
-    def note(found: list[tuple[str, str]]) -> None:
-        for email, role in found:
+    for block in read_blocks(plain, header, header.data_offset, 1, READ_ROWS, digest):
+        rows += len(block)
+        if not sampled and len(block):
+            sampled = min(len(block), SAMPLE_ROWS)
+            errors = _sample_errors(block, users)
+        for email, role in _missing_in(block, users):
             missing.setdefault(email, role)
-
-    with ThreadPoolExecutor(LOOKERS, thread_name_prefix="kintell-looker") as lookers:
-        for block in blocks:
-            rows += len(block)
-            if not sampled and len(block):
-                sampled = min(len(block), SAMPLE_ROWS)
-                errors = _sample_errors(block, users)
-            if len(under_way) == LOOKERS:
-                note(under_way.popleft().result())
-            under_way.append(lookers.submit(_missing_in, block, users))
-        for looked in under_way:
-            note(looked.result())
     found = list(missing.items())
     return Preflight(sampled, sorted(errors), found[:LISTED], len(found), str(header), rows)
-
-
-def preflight(
-    conn: psycopg.Connection,
-    source: SourceFile | PlainCsv,
-    header: Header,
-    offset: int | None = None,
-    first_row: int = 1,
-) -> Preflight:
-    """Judge a sample, and look for missing users in all rows from `offset` on."""
-    start = header.data_offset if offset is None else offset
-    return look_at(conn, header, read_blocks(source, header, start, first_row, READ_ROWS))
 
 
 def _sample_errors(block: Block, users: Users) -> list[tuple[int, str]]:
@@ -184,19 +163,11 @@ def _sample_errors(block: Block, users: Users) -> list[tuple[int, str]]:
     return [(row, text) for row, (text, _) in block.broken.items() if row <= last] + bad.rows()
 
 
-def _missing_in(block: Block, users: Users) -> list[tuple[str, str]]:
-    return missing_in(block.frame(ADDRESSES), users).rows()
-
-
-def missing_in(rows: pl.DataFrame, users: Users) -> pl.DataFrame:
-    """`email`, `role` of the valid addresses in rows as read that belong to no user."""
-
-    unknown = pl.concat(_unknown(rows, role, users) for role in ROLES)
-    unknown = unknown.unique("email", keep="first", maintain_order=True)
-    valid = [bool(email) and is_address(email) for email in unknown["email"]]
-    return unknown.filter(pl.Series(valid, dtype=pl.Boolean))
-
-
-def _unknown(rows: pl.DataFrame, role: str, users: Users) -> pl.DataFrame:
-    emails = rows[f"{role}_email"].str.to_lowercase()
-    return pl.DataFrame({"email": emails.filter(users.ids(emails).is_null())}).with_columns(role=pl.lit(role))
+def _missing_in(block: Block, users: Users) -> Iterator[tuple[str, str]]:
+    """Address and role of the valid addresses in a block that belong to no user."""
+    rows = block.frame(ADDRESSES)
+    for role in ROLES:
+        emails = rows[f"{role}_email"].str.to_lowercase().unique(maintain_order=True)
+        yield from (
+            (email, role) for email in emails.filter(users.ids(emails).is_null()) if is_address(email)
+        )

@@ -151,12 +151,12 @@ class Sheet:
 def open_sheet(source: SourceFile, wanted: str) -> Iterator[Sheet]:
     """The sheet `wanted`, or the only visible one that has data. Raises `FileError` where there is none, or more than
     one, and for a workbook that can't be read or was made to harm."""
-    with source.open() as handle, in_words(source.name):
+    with source.open() as handle, _file_errors(source.name):
         yield _chosen(Workbook(handle, source.name), wanted)
 
 
 @contextmanager
-def in_words(name: str) -> Iterator[None]:
+def _file_errors(name: str) -> Iterator[None]:
     """Whatever openpyxl, the zip or the XML complains of is the file's fault, and said so."""
     try:
         with warnings.catch_warnings():

@@ -11,9 +11,14 @@ from psycopg.rows import class_row
 from dagster_backfills.domains.kintell.file.columns import Mapped
 from dagster_backfills.domains.kintell.file.dialect import Form, ReadAs
 from dagster_backfills.domains.kintell.file.header import Header
-from dagster_backfills.domains.kintell.importing.claims import check_claimable
 from dagster_backfills.domains.kintell.statements import statements
 from dagster_backfills.errors import UserError
+
+CLAIMABLE = {
+    "import": ("pending", "running", "paused", "failed"),
+    "replay": ("completed", "failed", "paused", "cancelled"),
+    "rollback": ("completed", "failed", "paused", "cancelled"),
+}
 
 
 @dataclass(frozen=True)
@@ -71,8 +76,14 @@ class ImportJob:
 
     def check_claimable(self, activity: str) -> None:
         """Raise `UserError` where the job is not in a state to be imported, replayed or rolled back."""
-        rolling_back = self.rollback_started_at is not None
-        check_claimable(self.id, activity, self.status, rolling_back=rolling_back)
+        if self.rollback_started_at and activity != "rollback":
+            raise UserError(f"Job {self.id} is being rolled back", hint="Its rollback can be resumed.")
+        if self.status in CLAIMABLE[activity]:
+            return
+        if activity == "rollback" and self.status == "running":
+            raise UserError(f"Job {self.id} is running", hint="Cancel it first.")
+        verb = {"import": "resumed", "replay": "replayed", "rollback": "rolled back"}[activity]
+        raise UserError(f"Job {self.id} is {self.status} and can't be {verb}")
 
     @property
     def progress(self) -> str:
@@ -113,10 +124,9 @@ class ImportJob:
 def load_job(conn: psycopg.Connection, job: UUID | str) -> ImportJob:
     """The job with this id. Raises `UserError` where there is none."""
     try:
-        wanted = UUID(str(job))
+        found = _jobs(conn, UUID(str(job)), 1)
     except ValueError:
-        raise UserError(f"{job} is no job id", hint="`backfills kintell status` lists the jobs.") from None
-    found = _jobs(conn, wanted, 1)
+        found = []
     if not found:
         raise UserError(f"There is no import job {job}", hint="`backfills kintell status` lists the jobs.")
     return found[0]

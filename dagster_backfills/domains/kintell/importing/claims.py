@@ -1,16 +1,19 @@
 """Who may write to an import job: one attempt at a time, fenced, found dead by its heartbeat.
 
-A claim raises the job's attempt; every write is conditional on it. The worker's own connection holds an advisory
-lock as long as it lives, so that a killed worker is known to be dead at once, a suspended one after its lease.
+A claim raises the job's attempt; every write is conditional on it. The claim's connection has the attempt in its name,
+so that a killed worker is known to be dead at once, a suspended one after its lease.
 """
 
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from uuid import UUID
 
 import psycopg
 
+from dagster_backfills.domains.kintell.importing.account import load_job
 from dagster_backfills.domains.kintell.statements import statements
 from dagster_backfills.engine.failures import describe
 from dagster_backfills.errors import UserError
@@ -20,11 +23,6 @@ from dagster_backfills.redact import redact
 LEASE_SECONDS = 60.0
 MAX_IMPORTS = 4
 PATIENCE_SECONDS = 2.0
-CLAIMABLE = {
-    "import": ("pending", "running", "paused", "failed"),
-    "replay": ("completed", "failed", "paused", "cancelled"),
-    "rollback": ("completed", "failed", "paused", "cancelled"),
-}
 
 
 class JobBusy(UserError):
@@ -35,7 +33,7 @@ class TooManyImports(UserError):
     """As many imports as may run side by side are running."""
 
 
-class ClaimLost(Exception):
+class ClaimLost(UserError):
     """Another attempt has the job now, or it was paused or cancelled: this worker may write nothing more."""
 
     def __init__(self, message: str, status: str) -> None:
@@ -43,19 +41,7 @@ class ClaimLost(Exception):
         self.status = status
 
 
-def check_claimable(job: UUID, activity: str, status: str, *, rolling_back: bool) -> None:
-    """Raise `UserError` where a job is not in a state for this."""
-    if rolling_back and activity != "rollback":
-        raise UserError(f"Job {job} is being rolled back", hint="Its rollback can be resumed.")
-    if status in CLAIMABLE[activity]:
-        return
-    if activity == "rollback" and status == "running":
-        raise UserError(f"Job {job} is running", hint="Cancel it first.")
-    verb = {"import": "resumed", "replay": "replayed", "rollback": "rolled back"}[activity]
-    raise UserError(f"Job {job} is {status} and can't be {verb}")
-
-
-def connect(url: str, name: str, lease: float = LEASE_SECONDS) -> psycopg.Connection:
+def connect(url: str, name: str, lease: float) -> psycopg.Connection:
     """A worker's connection. A cut one is noticed; one that sits in a transaction past the lease is ended."""
     conn = connection.connect(
         url,
@@ -99,12 +85,12 @@ class Claim:
         self._beating = threading.Thread(target=self._beat, name="kintell-heartbeat", daemon=True)
         self._beating.start()
 
-    def _name(self, attempt: object) -> str:
-        return f"kintell {self.job} {attempt}"
+    def _name(self) -> str:
+        return f"kintell {self.job} {self.attempt}"
 
     def connect(self) -> psycopg.Connection:
         """Another connection of this worker, ended with it when a later attempt takes the job over."""
-        return connect(self.url, self._name(self.attempt), self.lease)
+        return connect(self.url, self._name(), self.lease)
 
     def _take_patiently(self, run_id: str | None, max_imports: int) -> None:
         """The connection of a worker that was just killed may take a moment to end."""
@@ -118,74 +104,58 @@ class Claim:
                 time.sleep(0.05)
 
     def _take(self, run_id: str | None, max_imports: int) -> None:
-        sql, conn = statements(), self._conn
+        conn, mine = self._conn, {"job": self.job, "lease": self.lease}
         with conn.transaction():
-            sql.lock_claims(conn)
-            state = sql.claim_state(conn, job=self.job, lease=self.lease)
-            if state is None:
-                raise UserError(
-                    f"There is no import job {self.job}", hint="`backfills kintell status` lists the jobs."
-                )
-            status, held, attempt, holder, rolling_back, fresh, age = state
-            check_claimable(self.job, self.activity, status, rolling_back=rolling_back)
-            alone = sql.try_hold(conn, job=str(self.job))
-            if not alone and held and fresh:
+            statements().lock_claims(conn)
+            job = load_job(conn, self.job)
+            job.check_claimable(self.activity)
+            if (age := statements().heartbeat_age(conn, **mine)) is not None:
                 raise JobBusy(
-                    f"Job {self.job} is held by attempt {attempt} ({held}), heartbeat {age:.0f} s ago",
-                    hint=f"It goes on in run {holder}." if holder else "",
+                    f"Job {job.id} is held by attempt {job.attempt} ({job.activity}), heartbeat {age:.0f} s ago",
+                    hint=f"It continues in run {job.run_id}." if job.run_id else "",
                 )
-            if (
-                self.activity == "import"
-                and sql.running_elsewhere(conn, job=self.job, lease=self.lease) >= max_imports
-            ):
-                raise TooManyImports(
-                    f"{max_imports} imports are running; job {self.job} waits for one to end"
-                )
-            sql.end_other_workers(conn, job=str(self.job))
-            taken = sql.claim(
+            if self.activity == "import" and statements().running_elsewhere(conn, **mine) >= max_imports:
+                raise TooManyImports(f"{max_imports} imports are running; job {job.id} waits for one to end")
+            statements().end_other_workers(conn, job=job.id)
+            taken = statements().claim(
                 conn,
-                job=self.job,
+                job=job.id,
                 activity=self.activity,
                 run_id=run_id,
-                seen_attempt=attempt,
-                seen_status=status,
+                seen_attempt=job.attempt,
+                seen_status=job.status,
             )
             if taken is None:
-                raise JobBusy(f"Job {self.job} has changed in this moment", hint="Try again.")
+                raise JobBusy(f"Job {job.id} was changed just now", hint="Try again.")
             self.attempt = taken
-        conn.execute("select set_config('application_name', %s, false)", [self._name(self.attempt)])
-        self._hold(alone)
-
-    def _hold(self, held: bool) -> None:
-        for _ in range(100):
-            if held or statements().try_hold(self._conn, job=str(self.job)):
-                return
-            time.sleep(0.05)
+            conn.execute("select set_config('application_name', %s, false)", [f"{self._name()} claim"])
 
     def _beat(self) -> None:
         while not self._done.wait(self.lease / 6):
-            try:
-                if self._conn.closed:
-                    self._conn = self.connect()
-                    statements().try_hold(self._conn, job=str(self.job))
-                if not statements().beat(self._conn, job=self.job, attempt=self.attempt):
+            with suppress(psycopg.Error):
+                if not self._say(statements().beat):
                     return
-            except psycopg.Error:
-                self._conn.close()
+
+    def _say(self, statement: Callable[..., int], **values: object) -> int:
+        """Tell the database something of this attempt, on a connection that comes back once it was cut."""
+        try:
+            if self._conn.closed:
+                self._conn = connect(self.url, f"{self._name()} claim", self.lease)
+            return statement(self._conn, job=self.job, attempt=self.attempt, **values)
+        except psycopg.Error:
+            self._conn.close()
+            raise
 
     def why_lost(self, conn: psycopg.Connection) -> ClaimLost | None:
         """Why this attempt may not write any more; None where it still may."""
-        with conn.cursor() as cursor:
-            status, attempt, activity = cursor.execute(
-                "select status, attempt, activity from kintell.backfill_jobs where id = %s", [self.job]
-            ).fetchone() or ("gone", 0, None)
-        if attempt != self.attempt:
+        job = load_job(conn, self.job)
+        if job.attempt != self.attempt:
             return ClaimLost(
-                f"attempt {attempt} has taken job {self.job} over from attempt {self.attempt}", "lost"
+                f"attempt {job.attempt} has taken job {job.id} over from attempt {self.attempt}", "lost"
             )
-        if self.activity == "import" and status != "running":
-            return ClaimLost(f"job {self.job} is {status}", status)
-        return None if activity else ClaimLost(f"job {self.job} is no longer held", "lost")
+        if self.activity == "import" and job.status != "running":
+            return ClaimLost(f"job {job.id} is {job.status}", job.status)
+        return None if job.activity else ClaimLost(f"job {job.id} is no longer held", "lost")
 
     def lost(self, conn: psycopg.Connection) -> ClaimLost:
         """The same, where it is known that it may not."""
@@ -202,17 +172,11 @@ class Claim:
         self._beating.join(timeout=5)
         interrupted = error is not None and not isinstance(error, Exception)
         ending = {"ending": "paused" if interrupted else "failed", "message": _message(error)}
-        try:
-            try:
-                statements().release(self._conn, job=self.job, attempt=self.attempt, **ending)
-            except psycopg.Error:
-                self._conn.close()
-                self._conn = self.connect()
-                statements().release(self._conn, job=self.job, attempt=self.attempt, **ending)
-        except psycopg.Error:
-            pass  # the server is away: the lease ends it
-        finally:
-            self._conn.close()
+        for _ in range(2):
+            with suppress(psycopg.Error):  # where the server is away, the lease ends it
+                self._say(statements().release, **ending)
+                break
+        self._conn.close()
 
 
 def _message(error: BaseException | None) -> str:

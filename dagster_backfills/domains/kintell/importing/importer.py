@@ -7,6 +7,7 @@ way and start again from the checkpoint in the database. Not here: Dagster, and 
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import TypeVar
 from uuid import UUID
 
 import psycopg
@@ -16,7 +17,7 @@ from dagster_backfills.domains.kintell.file.files import FileError, SourceFile, 
 from dagster_backfills.domains.kintell.file.reader import read_blocks
 from dagster_backfills.domains.kintell.importing.account import ImportJob, load_job
 from dagster_backfills.domains.kintell.importing.claims import Claim, ClaimLost
-from dagster_backfills.domains.kintell.importing.options import MAX_BATCH_ROWS, Options, Progress
+from dagster_backfills.domains.kintell.importing.options import Options, Progress
 from dagster_backfills.domains.kintell.importing.pipeline import WRITERS, Writers
 from dagster_backfills.domains.kintell.importing.writer import ImportRules, OutOfTurn, Written, refuses_rows
 from dagster_backfills.domains.kintell.rows.batches import Batch, prepare
@@ -25,6 +26,9 @@ from dagster_backfills.domains.kintell.rows.users import Users
 from dagster_backfills.domains.kintell.statements import statements
 from dagster_backfills.engine.failures import ErrorClass, classify
 from dagster_backfills.redact import redact
+
+T = TypeVar("T")
+RETRY_SECONDS = 300.0  # without progress, after which an unreachable database ends the run
 
 
 def run_import(
@@ -40,15 +44,13 @@ def run_import(
     """Import a registered job from where it stands, and return it as it is then: completed, or failed, paused or
     cancelled. Raises `FileError` for a file that can't be read or has changed, `JobBusy`, `TooManyImports`, and
     `ClaimLost` where another attempt has taken over."""
-    with Claim(
-        url, job, "import", run_id=run_id, lease=options.lease, max_imports=options.max_imports
-    ) as claim:
+    with Claim(url, job, "import", run_id=run_id, lease=options.lease) as claim:
         with claim.connect() as conn:
             found = load_job(conn, job)
             source = open_unchanged(found, allowed)
         try:
-            plain = to_plain_csv(source, found.read_as)
-            _Import(claim, source, plain, options, on_progress, on_trouble).until_done()
+            work = _Import(claim, to_plain_csv(source, found.read_as), options, on_progress)
+            until_it_passes(work.run_from_checkpoint, lambda: work.done_here, on_trouble)
         except ClaimLost as lost:
             if lost.status == "lost":
                 raise
@@ -60,6 +62,24 @@ def passes(error: BaseException) -> bool:
     """Whether the same again may go well: the server was away, or another transaction was in the way."""
     passing = classify(error) in (ErrorClass.CONNECTION, ErrorClass.CONFLICT)
     return passing or isinstance(error, OutOfTurn | psycopg.errors.LockNotAvailable)
+
+
+def until_it_passes(
+    work: Callable[[], T], done: Callable[[], int], on_trouble: Callable[[str], None] = lambda _: None
+) -> T:
+    """What `work` returns, which is begun again while its trouble passes, but not for long without more `done`."""
+    before, since, waits = done(), time.monotonic(), 0.25
+    while True:
+        try:
+            return work()
+        except (OutOfTurn, psycopg.Error) as error:
+            if done() > before:
+                before, since, waits = done(), time.monotonic(), 0.25
+            if not passes(error) or time.monotonic() - since > RETRY_SECONDS:
+                raise
+            on_trouble(f"{type(error).__name__}: {redact(str(error))}; starting again from the checkpoint")
+        time.sleep(waits)
+        waits = min(waits * 2, 15.0)
 
 
 def open_unchanged(job: ImportJob, allowed: list[str]) -> SourceFile:
@@ -79,35 +99,13 @@ def open_unchanged(job: ImportJob, allowed: list[str]) -> SourceFile:
 @dataclass
 class _Import:
     claim: Claim
-    source: SourceFile
     plain: PlainCsv
     options: Options
     on_progress: Callable[[Progress], None]
-    on_trouble: Callable[[str], None]
     done_here: int = 0
     total: int = 0
     careful_upto: int = 0
     began: float = field(default_factory=time.monotonic)
-
-    def until_done(self) -> None:
-        """Run from the checkpoint, again and again while trouble passes, until the job is settled."""
-        last_progress, waits = time.monotonic(), 0.25
-        while True:
-            before = self.done_here
-            try:
-                return self.run_from_checkpoint()
-            except (OutOfTurn, psycopg.Error) as error:
-                if not passes(error):
-                    raise
-                self.on_trouble(
-                    f"{type(error).__name__}: {redact(str(error))}; starting again from the checkpoint"
-                )
-                if self.done_here > before:
-                    last_progress, waits = time.monotonic(), 0.25
-                if time.monotonic() - last_progress > self.options.retry_for:
-                    raise
-            time.sleep(waits)
-            waits = min(waits * 2, 15.0)
 
     def run_from_checkpoint(self) -> None:
         with self.claim.connect() as conn:
@@ -122,16 +120,15 @@ class _Import:
                 self.options.max_errors,
                 self.options.max_error_ratio,
             )
-            with Writers(self.claim, rules) as writers:
+            with Writers(self.claim, rules, self.careful_upto) as writers:
                 self.drive(writers, self.prepared(conn, job))
             self.finish(conn, job)
 
     def prepared(self, conn: psycopg.Connection, job: ImportJob) -> Iterator[Batch]:
         """Batches from the checkpoint on, in the file's order."""
         users, seen = Users(conn), SettledIds(conn, job.id, WRITERS)
-        rows = max(1, min(self.options.batch_rows, MAX_BATCH_ROWS))
-        blocks = read_blocks(self.plain, job.header, job.checkpoint_offset, job.last_processed_row + 1, rows)
-        for block in blocks:
+        begin, first_row, rows = job.checkpoint_offset, job.last_processed_row + 1, self.options.batch_rows
+        for block in read_blocks(self.plain, job.header, begin, first_row, rows):
             yield prepare(
                 block,
                 users,
@@ -142,18 +139,13 @@ class _Import:
 
     def drive(self, writers: Writers, batches: Iterator[Batch]) -> None:
         try:
-            for batch in batches:
-                if not writers.free():
-                    self.note(writers.oldest())
-                writers.submit(batch, careful=batch.block.first_row <= self.careful_upto)
-            while writers.pending():
-                self.note(writers.oldest())
+            for written in writers.written(batches):
+                self.note(written)
         except psycopg.Error as error:
-            failed_at = writers.failed_at or 0
-            if failed_at <= self.careful_upto or not refuses_rows(error):
+            if writers.failed_at <= self.careful_upto or not refuses_rows(error):
                 raise
             # Rows that Postgres refuses: the same batch again, and this time each of them stands alone.
-            self.careful_upto = failed_at
+            self.careful_upto = writers.failed_at
             raise OutOfTurn(str(error).splitlines()[0]) from error
 
     def note(self, written: Written) -> None:
@@ -167,7 +159,8 @@ class _Import:
             raise ClaimLost(f"job {self.claim.job} is {written.status}", written.status)
 
     def finish(self, conn: psycopg.Connection, job: ImportJob) -> None:
-        if self.source.stamp() != job.file_stamp and self.source.sha256() != job.file_sha256:
+        source = self.plain.given
+        if source.stamp() != job.file_stamp and source.sha256() != job.file_sha256:
             raise FileError(f"{job.file_url} was changed while it was imported", hint="Roll the job back.")
         if not statements().complete_job(conn, job=job.id, attempt=self.claim.attempt):
-            raise self.claim.why_lost(conn) or RuntimeError(f"job {job.id} could not be completed")
+            raise self.claim.lost(conn)

@@ -2,22 +2,20 @@
 
 from dataclasses import dataclass
 
-from dagster_backfills.domains.kintell.importing.claims import LEASE_SECONDS, MAX_IMPORTS
+from dagster_backfills.domains.kintell.importing.claims import LEASE_SECONDS
 
 MAX_BATCH_ROWS = 50_000
 
 
 @dataclass(frozen=True)
 class Options:
-    """How to import. `retry_for`: seconds without progress after which an unreachable database ends the run."""
+    """How to import."""
 
     batch_rows: int = 20_000
     max_errors: int | None = None
     max_error_ratio: float | None = None
     create_missing_users: bool = False
     lease: float = LEASE_SECONDS
-    max_imports: int = MAX_IMPORTS
-    retry_for: float = 300.0
 
 
 @dataclass(frozen=True)

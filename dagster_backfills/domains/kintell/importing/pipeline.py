@@ -1,10 +1,10 @@
 """Two connections that write batches side by side and commit in the file's order. Not here: what a transaction does."""
 
-import threading
 from collections import deque
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
-from uuid import UUID
 
 import psycopg
 
@@ -17,85 +17,56 @@ WRITERS = 2
 
 
 class Writers:
-    """Two connections that write batches side by side; results come back in the file's order."""
+    """Two connections and a thread each. Batches up to row `careful_upto` are written carefully. `failed_at`: the last
+    row of the batch that failed first."""
 
-    def __init__(self, claim: Claim, rules: ImportRules) -> None:
-        self.claim, self.rules = claim, rules
-        self.turns = _Turns(claim.job)
-        self.number = 0
-        self.failed_at: int | None = None
-        self.inflight: deque[tuple[int, Future[Written]]] = deque()
-        self.connections: deque[psycopg.Connection] = deque()
+    def __init__(self, claim: Claim, rules: ImportRules, careful_upto: int) -> None:
+        self.claim, self.rules, self.careful_upto = claim, rules, careful_upto
+        self.failed_at = 0
+        self._under_way: deque[tuple[int, Future[Written]]] = deque()
+        self._idle: deque[psycopg.Connection] = deque()
 
     def __enter__(self) -> "Writers":
-        self.connections.extend(self.claim.connect() for _ in range(WRITERS))
-        self.pool = ThreadPoolExecutor(WRITERS, thread_name_prefix="kintell-writer")
+        for _ in range(WRITERS):
+            self._idle.append(self.claim.connect())
+            statements().create_stage(self._idle[-1])
+        self._pool = ThreadPoolExecutor(WRITERS, thread_name_prefix="kintell-writer")
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.pool.shutdown(wait=True, cancel_futures=True)
-        for conn in self.connections:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        for conn in self._idle:
             conn.close()
 
-    def free(self) -> bool:
-        return len(self.inflight) < WRITERS
+    def written(self, batches: Iterable[Batch]) -> Iterator[Written]:
+        """Write these; what became of each, in their order. Where one failed, the others are waited for first."""
+        for number, batch in enumerate(batches):
+            if len(self._under_way) == WRITERS:
+                yield self._oldest()
+            conn = self._idle.popleft()
+            statements().begin_turn(conn, job=self.claim.job, number=number)
+            self._under_way.append(
+                (batch.block.last_row, self._pool.submit(self._write, conn, batch, number))
+            )
+        while self._under_way:
+            yield self._oldest()
 
-    def pending(self) -> bool:
-        return bool(self.inflight)
-
-    def submit(self, batch: Batch, *, careful: bool) -> None:
-        future = self.pool.submit(self._write, batch, self.number, careful)
-        self.inflight.append((batch.block.last_row, future))
-        self.number += 1
-
-    def _write(self, batch: Batch, number: int, careful: bool) -> Written:
-        conn = self.connections.popleft()
+    def _write(self, conn: psycopg.Connection, batch: Batch, number: int) -> Written:
+        job, careful = self.claim.job, batch.block.first_row <= self.careful_upto
+        in_turn = partial(statements().await_turn, conn, job=job, number=number - 1)
         try:
             with conn.transaction():
-                self.turns.begin(conn, number)
-                in_turn = partial(self.turns.wait, conn, number)
                 return write_import_batch(conn, self.claim, batch, self.rules, in_turn, careful=careful)
         finally:
-            self.turns.begun(number)
-            self.connections.append(conn)
+            with suppress(psycopg.Error):
+                statements().end_turn(conn, job=job, number=number)
+            self._idle.append(conn)
 
-    def oldest(self) -> Written:
-        """The result of the oldest batch under way. Where it failed, the others are waited for first."""
-        last_row, future = self.inflight.popleft()
+    def _oldest(self) -> Written:
+        last_row, future = self._under_way.popleft()
         try:
             return future.result()
         except BaseException:
             self.failed_at = last_row
-            self.pool.shutdown(wait=True, cancel_futures=True)
+            self._pool.shutdown(wait=True, cancel_futures=True)
             raise
-
-
-class _Turns:
-    """The order of commits. A batch's number is its place in it."""
-
-    def __init__(self, job: UUID) -> None:
-        self._job = str(job)
-        self._begun: dict[int, threading.Event] = {}
-        self._guard = threading.Lock()
-
-    def _event(self, number: int) -> threading.Event:
-        with self._guard:
-            return self._begun.setdefault(number, threading.Event())
-
-    def begun(self, number: int) -> None:
-        """The batch has its place, or never will: whoever waits for it may go on."""
-        self._event(number).set()
-
-    def begin(self, conn: psycopg.Connection, number: int) -> None:
-        """To be called first in the batch's transaction, which holds its place until it ends."""
-        statements().lock_batch(conn, job=self._job, number=number)
-        self.begun(number)
-
-    def wait(self, conn: psycopg.Connection, number: int) -> None:
-        """Until the batch before has ended. The waiting is Postgres's, so that it sees any deadlock."""
-        if number == 0:
-            return
-        self._event(number - 1).wait()
-        statements().await_batch(conn, job=self._job, number=number - 1)
-        with self._guard:
-            self._begun.pop(number - 2, None)

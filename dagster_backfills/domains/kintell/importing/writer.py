@@ -11,8 +11,8 @@ import psycopg
 from polars import selectors
 
 from dagster_backfills.domains.kintell.importing.claims import Claim
-from dagster_backfills.domains.kintell.rows.batches import Batch, Reject
-from dagster_backfills.domains.kintell.rows.messages import Message
+from dagster_backfills.domains.kintell.rows.batches import Batch
+from dagster_backfills.domains.kintell.rows.messages import Message, Reject
 from dagster_backfills.domains.kintell.statements import statements
 from dagster_backfills.engine.failures import ErrorClass, classify, describe
 from dagster_backfills.errors import UserError
@@ -106,33 +106,18 @@ def write_import_batch(
         byte_from=batch.block.byte_from,
         byte_to=batch.block.byte_to,
         first_row=batch.block.first_row,
+        last_row=batch.block.last_row,
         max_errors=rules.max_errors,
         max_error_ratio=rules.max_error_ratio,
+        seconds=time.monotonic() - began,
         **written.counts,
     )
     if moved is None:
         raise claim.why_lost(conn) or OutOfTurn(
             f"rows from {batch.block.first_row} on wait for those before them"
         )
-    add_batch(conn, claim, batch, written, time.monotonic() - began)
     written.status, written.processed_rows, written.failed_rows = moved
     return written
-
-
-def add_batch(conn: psycopg.Connection, claim: Claim, batch: Batch, written: Written, seconds: float) -> None:
-    """The batch's own line in the account."""
-    statements().add_batch(
-        conn,
-        job=claim.job,
-        activity=claim.activity,
-        attempt=claim.attempt,
-        first_row=batch.block.first_row,
-        last_row=batch.block.last_row,
-        byte_from=batch.block.byte_from,
-        byte_to=batch.block.byte_to,
-        seconds=seconds,
-        **written.counts,
-    )
 
 
 def store_sessions(
@@ -143,7 +128,7 @@ def store_sessions(
     With `careful` in halves and halves of halves, each under a savepoint, until the rows that Postgres refuses stand
     alone. Raises `AllRefused` where those are too many in a row, and nothing else bounds them.
     """
-    written, pieces, in_a_row = Written(), [with_positions(batch)], 0
+    written, pieces, in_a_row = Written(), [batch.sessions], 0
     if careful:
         conn.execute("set constraints all immediate")  # what waits for the commit would fail all of it
     while pieces:
@@ -171,20 +156,8 @@ def store_sessions(
     return written
 
 
-def with_positions(batch: Batch) -> pl.DataFrame:
-    """The batch's sessions with the place of each one's event."""
-    position = pl.int_range(pl.len(), dtype=pl.Int64) + batch.position
-    return batch.sessions.with_columns(position.alias("event_position"))
-
-
 def stage(conn: psycopg.Connection, rows: pl.DataFrame) -> None:
-    """Rows in the connection's temporary table, to the end of the transaction."""
-    statements().create_stage(conn)
-    copy_stage(conn, rows)
-
-
-def copy_stage(conn: psycopg.Connection, rows: pl.DataFrame) -> None:
-    """COPY rows into that table, in its order of columns. Binary columns are UUIDs."""
+    """COPY rows into the connection's temporary table, to the end of the transaction. Binary columns are UUIDs."""
     text = rows.with_columns(selectors.binary().bin.encode("hex")).write_csv(include_header=False)
     with conn.cursor().copy(statements().copy_stage.sql) as copy:
         copy.write(text)
@@ -195,15 +168,15 @@ def _settle(
 ) -> Written:
     """Insert those rows that are new, and deal with the others as the rules say."""
     stage(conn, frame)
-    sql, numbers = statements(), frame["row_number"]
+    numbers = frame["row_number"]
     span = {"job": job, "first_row": numbers.item(0), "last_row": numbers.item(-1)}
-    inserted = sql.insert_sessions(conn, **span)
+    inserted = statements().insert_sessions(conn, **span)
     if inserted == frame.height:
         return Written(inserted=inserted)
-    there = list(sql.staged_but_not_inserted(conn, **span))
+    there = list(statements().staged_but_not_inserted(conn, **span))
     others = {session_id for _, session_id, own in there if not own}
     if not (rules.again and rules.on_duplicate == "error"):
-        others = {found for (found,) in sql.claim_ids(conn, job=job, ids=sorted(others))}
+        others = {found for (found,) in statements().claim_ids(conn, job=job, ids=sorted(others))}
     refused = [_refusal(batch, n, Message.TWICE.about(i)) for n, i, _ in there if i not in others]
     rows = [n for n, session_id, _ in there if session_id in others]
     if rules.on_duplicate == "error":
@@ -211,7 +184,9 @@ def _settle(
         return Written(inserted=inserted, refused=refused)
     updated = 0
     if rules.on_duplicate == "update":
-        updated = len(list(sql.update_sessions(conn, job=job, rows=rows, columns=list(rules.columns))))
+        updated = len(
+            list(statements().update_sessions(conn, job=job, rows=rows, columns=list(rules.columns)))
+        )
     return Written(inserted=inserted, updated=updated, skipped=len(rows) - updated, refused=refused)
 
 
@@ -225,4 +200,4 @@ def _store_rejects(conn: psycopg.Connection, job: UUID, rejects: list[Reject]) -
     with conn.cursor().copy(statements().copy_row_errors.sql) as copy:
         copy.set_types(["uuid", "int8", "text", "text[]", "bool"])
         for reject in rejects:
-            copy.write_row((job, reject.row_number, reject.message, reject.values, reject.replayable))
+            copy.write_row((job, *reject))

@@ -5,6 +5,7 @@ here: when a value is bad (`rules`), and what is wrong with a row as a whole (`f
 import re
 from collections.abc import Callable, Mapping
 from enum import Enum
+from typing import NamedTuple
 
 from dagster_backfills.domains.kintell.file.columns import KNOWN
 from dagster_backfills.domains.kintell.rows.values import (
@@ -42,6 +43,16 @@ class Message(Enum):
     def about(self, value: str) -> str:
         """The message about a value."""
         return f"{self.says}: {shown_text(value)}"
+
+
+class Reject(NamedTuple):
+    """A row that is not imported. `values` are its fields as they stood in the file; of one that is not `replayable`,
+    which could not be split or decoded, its whole text is the only one."""
+
+    row_number: int
+    message: str
+    values: list[str]
+    replayable: bool
 
 
 NOT_FOUND = {"participant": Message.NO_PARTICIPANT, "volunteer": Message.NO_VOLUNTEER}

@@ -29,8 +29,8 @@ def text_rows() -> pa.DataFrameSchema:
 def session_rows() -> pa.DataFrameSchema:
     """Rows that will be written: typed as `kintell.kintell_sessions` has them, users resolved to ids.
 
-    `row_number` counts rows of the file from 1. Ids are UUIDs of 16 bytes. `scheduled_at` is UTC;
-    `duration_minutes` is positive. `rating`, `feedback_text` and `language_level` may be null.
+    The columns of `import_stage`. `row_number` counts rows of the file from 1. Ids are UUIDs of 16 bytes.
+    `scheduled_at` is UTC; `duration_minutes` is positive. `rating`, `feedback_text` and `language_level` may be null.
     """
 
     types: dict[str, Any] = {
@@ -45,6 +45,7 @@ def session_rows() -> pa.DataFrameSchema:
         "rating": pl.Int16,
         "feedback_text": pl.String,
         "language_level": pl.String,
+        "event_position": pl.Int64,
     }
     rules = [
         pl.exclude("rating", "feedback_text", "language_level").is_not_null(),

@@ -6,7 +6,6 @@ different ids among n share one with a probability of about n² / 2⁶⁵, one i
 """
 
 from collections import deque
-from typing import Protocol
 from uuid import UUID
 
 import numpy as np
@@ -14,16 +13,6 @@ import polars as pl
 import psycopg
 
 from dagster_backfills.domains.kintell.statements import statements
-
-
-class Seen(Protocol):
-    """The ids that rows before have, as far as they are good."""
-
-    def add(self, ids: pl.Series) -> None: ...
-
-    def contains(self, ids: pl.Series, good: pl.Series) -> pl.Series:
-        """A boolean for each of `ids`. `good` says which rows will be written, and so be judged by the database."""
-        ...
 
 
 class SettledIds:
@@ -37,6 +26,7 @@ class SettledIds:
         self._last.append(ids)
 
     def contains(self, ids: pl.Series, good: pl.Series) -> pl.Series:
+        """A boolean for each of `ids`. `good` says which rows will be written, and so be judged by the database."""
         bad = ids.filter(~good).unique().to_list()
         settled = [found for (found,) in statements().settled_ids(self._conn, job=self._job, ids=bad)]
         known = pl.concat([pl.Series(settled, dtype=pl.String), *self._last])
@@ -56,6 +46,9 @@ class SeenIds:
         hashes, known = _hashes(ids), self._hashes
         at = np.searchsorted(known, hashes)
         return pl.Series(known[np.minimum(at, len(known) - 1)] == hashes if len(known) else at > 0)
+
+
+Seen = SettledIds | SeenIds
 
 
 def _hashes(ids: pl.Series) -> np.ndarray:

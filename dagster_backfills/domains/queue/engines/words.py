@@ -29,25 +29,9 @@ LEAD = re.compile(
 )
 WORD = re.compile(r"[a-z][a-z'-]+")
 
-# That a sentence does not end with.
-ABBREVIATIONS = [
-    "mr",
-    "mrs",
-    "ms",
-    "dr",
-    "st",
-    "inc",
-    "ltd",
-    "co",
-    "vs",
-    "e.g",
-    "i.e",
-    "fig",
-    "approx",
-    "a.m",
-    "p.m",
-]
-
+_ABBREVIATIONS = """
+mr mrs ms dr st inc ltd co vs e.g i.e fig approx a.m p.m
+"""
 _ACTION = """
 add adjust allow apply ask assign attach begin bring call carry change check choose clean clear click close collect
 confirm connect contact continue count cover create cut dispose document do double drain dry empty enter explain fill
@@ -63,5 +47,6 @@ so we you they he she i our your their his her us will would can could should mu
 here have has had all any each every when while what which who how up out into over about after before next now just
 also very let finally
 """
+ABBREVIATIONS = _ABBREVIATIONS.split()  # that a sentence does not end with
 ACTION = frozenset(_ACTION.split())
 PLAIN = frozenset(_PLAIN.split())
