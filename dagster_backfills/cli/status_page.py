@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-from dagster_backfills.cli.instance import InstanceState, read_instance
+from dagster_backfills.cli.instance import InstanceState, ended_among, read_instance
 from dagster_backfills.cli.overview import Overview, overviews
 from dagster_backfills.domains.scoring.chain import newest_day
 from dagster_backfills.domains.scoring.status import chain_of
@@ -41,7 +41,7 @@ def look(conn: psycopg.Connection[Any], url: str, *, ticks: bool = True) -> Stat
         at=datetime.now(UTC),
         server=f"PostgreSQL {conn.info.server_version // 10000}, database {conn.info.dbname}",
         backfills=overviews(conn),
-        running=_rows(conn, "running"),
+        running=_running(conn, asked=not dagster.problem),
         held=_rows(conn, "held"),
         imports=_rows(conn, "imports") if _has(conn, "kintell") else [],
         queue=_rows(conn, "queue") if _has(conn, "jobs") else [],
@@ -53,6 +53,13 @@ def look(conn: psycopg.Connection[Any], url: str, *, ticks: bool = True) -> Stat
 
 def _rows(conn: psycopg.Connection[Any], name: str) -> list[dict[str, Any]]:
     return conn.cursor(row_factory=dict_row).execute(_STATEMENTS[name]).fetchall()
+
+
+def _running(conn: psycopg.Connection[Any], *, asked: bool) -> list[dict[str, Any]]:
+    """Runs whose account is open. asked: Dagster can be asked which of them have ended."""
+    found = _rows(conn, "running")
+    ended = ended_among([each["run_id"] for each in found]) if found and asked else set()
+    return [each for each in found if each["run_id"] not in ended]
 
 
 def _has(conn: psycopg.Connection[Any], schema: str) -> bool:

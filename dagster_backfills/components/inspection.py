@@ -35,6 +35,8 @@ def inspect(backfill: Backfill, conn: psycopg.Connection[Any]) -> None:
     for source, watched in zip(declared.stale_when, backfill.watched(), strict=True):
         with located(places.of("stale_when", source)):
             watched.check(conn)
+            if declared.stale_by == "look":
+                watched.require_rows(conn)
     conn.rollback()
 
 
@@ -60,7 +62,10 @@ def _inspect_rows(
     write = backfill.write(table, {"backfill_id": ""})
     with located(backfill.statements[table.statement].place):
         address = address_of(write.target, there, backfill.partitions_def, [])
-        if not isinstance(write.source, Compute):
+        if isinstance(write.source, Compute):
+            reads = Query(backfill.statements[table.statement].sql, {"backfill_id": ""})
+            columns_of(conn, reads, table.asset, address)
+        else:
             PreparedWrite.open(conn, write, address, 0, [WHOLE], table=there)
     if write.units is not None and table.units_statement is not None:
         units = Query(f"select q.partition, q.unit from ({write.units.sql}\n) as q", write.units.params)  # noqa: S608

@@ -64,7 +64,7 @@ def partition_sync_sensor(
     def sync(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         known = context.instance.get_dynamic_partitions(str(partitions_def.name))
         with getattr(context.resources, resource).connect() as conn:
-            source = [str(row[0]) for row in conn.execute(statement(), {})]
+            source = [str(row[0]) for row in conn.execute(statement(), {}) if row[0] is not None]
             diff = diff_partitions(source, known)
             if diff.missing and on_new is not None:
                 on_new(conn, diff.missing)

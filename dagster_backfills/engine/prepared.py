@@ -78,8 +78,8 @@ class PreparedWrite:
                 self._plan(self._staged(conn, source.data))
             except psycopg.DataError as error:
                 raise UserError(
-                    f"Asset {self.asset}: the frame has a partition or unit that is none: {error.diag.message_primary} "
-                    f"({error.diag.context})."
+                    f"Asset {self.asset}: the frame has a partition or a unit that is not valid: "
+                    f"{error.diag.message_primary} ({error.diag.context})."
                 ) from error
         elif isinstance(source, Query) and self.merge is None:
             self._plan(columns_of(conn, source, self.asset, self.address))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from decimal import Decimal
 from functools import partial
+from json import dumps
 from math import isfinite
 from typing import Any, TypeVar
 
@@ -67,6 +68,12 @@ def plain(value: Any) -> Any:
     if isinstance(value, float | Decimal) and isfinite(value):
         return int(value) if isinstance(value, Decimal) and value == int(value) else float(value)
     return str(value)
+
+
+def in_words(value: Any) -> str:
+    """The value in a line of text: null, true and lists as JSON writes them."""
+    value = plain(value)
+    return value if isinstance(value, str) else dumps(value, ensure_ascii=False)
 
 
 def show_every_value(context: AdaptContext) -> None:

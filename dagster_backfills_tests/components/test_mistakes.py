@@ -93,6 +93,24 @@ MISTAKES: dict[str, tuple[Change, str, str]] = {
         "defs.yaml, line 5: `stale_when`: 'a b c' names no table",
         "",
     ),
+    "a query that gives all partitions": (
+        ("where m.gym_id = any(:partition_keys::uuid[]) and (", "where ("),
+        "queries.sql, line 7: statement 'member_months' gives the rows of all partitions, whichever are written.",
+        "gym_id = any(:partition_keys)",
+    ),
+    "a query that gives all units": (
+        ("(:unit_keys::uuid[] is null or m.id = any(:unit_keys::uuid[]))", "true"),
+        "queries.sql, line 7: statement 'member_months' gives the rows of all units, whichever are written.",
+        "member_id = any(:unit_keys)",
+    ),
+    "a frame that knows of no partition": (
+        (
+            "      unit: member_id\n      partition_column: gym_id",
+            "      compute: builtins:id\n      reads: member_months",
+        ),
+        "defs.yaml, line 8: `compute` needs `partition_column`.",
+        "",
+    ),
     "a function that is none": (
         ("  schedule:", "  report: no.such:function\n  schedule:"),
         "defs.yaml, line 11: 'no.such:function' can't be loaded: No module named 'no'",
@@ -150,6 +168,30 @@ IN_THE_DATABASE: dict[str, tuple[Change, str, str]] = {
         "queries.sql, line 17: the statement is not valid: column a.nobody does not exist",
         "",
     ),
+    "a constant that is none": (
+        ("count(*) as visits", "'many'::integer as visits"),
+        "queries.sql, line 7: The query of asset attendance/member_months is not valid: invalid input syntax for type "
+        'integer: "many"',
+        "",
+    ),
+    "a constant of a check that is none": (
+        ("select a.member_id from", "select 'soon'::date from"),
+        'queries.sql, line 17: the statement is not valid: invalid input syntax for type date: "soon"',
+        "",
+    ),
+    "a frame's statement that is no SQL": (
+        (
+            "      unit: member_id\n",
+            "      compute: builtins:id\n      reads: visitors\n",
+        ),
+        "queries.sql, line 20: The query of asset attendance/member_months is not valid: column m.nobody",
+        "",
+    ),
+    "a look at what has no rows": (
+        ("stale_when: {public.members: gym_id", "stale_by: look\n  stale_when: {public.seen: gym_id"),
+        "defs.yaml, line 6: stale_when public.seen: a view or a foreign table does not tell which of its rows are new.",
+        "Name a statement with `due` instead.",
+    ),
     "a trigger that can't be made": (
         ("public.members: gym_id", "public.members: gymid"),
         "defs.yaml, line 5: stale_when public.members: column c.gymid does not exist",
@@ -179,8 +221,13 @@ def test_a_mistake_that_the_database_sees_is_named_with_its_file_and_line(
     conn: psycopg.Connection, tmp_path: Path, change: Change, message: str, hint: str
 ) -> None:
     conn.execute(GYM + MONTHS)
+    conn.execute("create view public.seen as select * from public.members")
     conn.autocommit = False
     folder = copied(tmp_path, "member_months", change)
+    with (folder / "queries.sql").open("a") as queries:
+        queries.write(
+            "-- name: visitors\nselect m.nobody from public.members as m where gym_id = any(:partition_keys)"
+        )
     with pytest.raises(UserError) as raised:
         inspect(declared(folder), conn)
     assert f"{folder}/{message}" in raised.value.message
