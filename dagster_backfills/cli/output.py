@@ -72,8 +72,9 @@ def print_table(
 ) -> None:
     """A table on a terminal; in a pipe one line a row, values separated by tabs, headers first.
 
-    On a terminal a row is one line. Columns of `ids` (unless some are very long), of numbers and times are never cut
-    off: texts give way, then the last columns do. `wide` shows all of it. `fold`: texts are the point, and take as many lines as they need.
+    On a terminal a row is one line. Columns of `ids` (but for very long ones), of numbers and times are never cut off:
+    texts give way, then the last columns do. `wide` shows all of it. `fold`: texts are the point, and take as many
+    lines as they need.
     `limit`: at most so many rows; with None a screen of them on a terminal.
     """
     found = list(rows)

@@ -22,10 +22,12 @@ from dagster_backfills.identity import system_user
 from dagster_backfills.names import counted
 from dagster_backfills.postgres.migrations import require_migrations
 
+# Not an undo, which is meant by its id alone: one that was killed is given again in the same words.
 _LAST = """
-    select run_id from backfill.batches
-    where asset = any(%s) and rows_inserted + rows_updated + rows_deleted > 0
-    order by committed_at desc limit 1
+    select b.run_id from backfill.batches as b
+    inner join backfill.runs as r on b.run_id = r.run_id and b.step = r.step
+    where b.asset = any(%s) and b.rows_inserted + b.rows_updated + b.rows_deleted > 0 and r.undoes is null
+    order by b.committed_at desc limit 1
 """
 
 

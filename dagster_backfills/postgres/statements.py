@@ -48,7 +48,7 @@ class Statement:
     def check(self, conn: psycopg.Connection[Any], **binds: Any) -> None:
         """Raise UserError, with its place, where the database would not run it. It is planned, not run."""
         try:
-            conn.execute(f"explain {self.sql}", binds)
+            conn.execute(f"explain {self.sql}", binds, prepare=True)  # which takes one statement, not several
         except NOT_VALID as error:
             said = f"{self.place}: the statement is not valid: {error.diag.message_primary or error}."
             raise UserError(said) from error

@@ -6,8 +6,10 @@ import psycopg
 import pytest
 
 from dagster_backfills.components.backfill import Backfill
+from dagster_backfills.components.inspection import inspect
 from dagster_backfills.components.loading import declared
 from dagster_backfills.components.planning import explain_unit, plan_backfill
+from dagster_backfills.dagster.own_resources import database_resources
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.engine.selection import Which
 from dagster_backfills.engine.triggers import SourceTriggers, apply
@@ -120,3 +122,28 @@ def test_a_table_that_is_no_partition_s_is_missing_until_it_has_been_written(
         a.refresh("missing")
         assert [str(each) for each in backfill.standings(c, a.instance)] == ["up to date"]
     assert query(conn, 'select count(*)::int from shop."Umsätze je Tag"') == [3]
+
+
+@pytest.mark.parametrize(("column", "right"), [("region", False), ("day", True)])
+def test_a_calendar_is_read_off_a_time_alone(
+    conn: psycopg.Connection, tmp_path: Path, column: str, right: bool
+) -> None:
+    """A trigger that casts a text to a time would refuse the application's own rows."""
+    conn.execute(TABLES + 'alter table shop."Order" add day date; alter table shop.totals add day date')
+    conn.autocommit = False
+    text = DEFS.replace("{keys: regions}", "{daily: '2026-01-01'}").replace("orders_regions", column)
+    backfill = declared(written(tmp_path, "days", text, QUERIES))
+    if right:
+        inspect(backfill, conn)
+    else:
+        with pytest.raises(UserError, match="column 'region' is text, no date and no point in time"):
+            inspect(backfill, conn)
+
+
+def test_the_environment_s_settings_hold_for_a_declaration_s_own_resources(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("BACKFILLS_BATCH_UNITS", "7")
+    monkeypatch.setenv("BACKFILLS_JOURNAL", "0")
+    manager = database_resources.__wrapped__()["backfills_postgres_io_manager"]
+    assert (manager.batch_units, manager.journal) == (7, False)

@@ -16,7 +16,7 @@ from dagster_backfills.postgres.table_names import quoted, split_table
 from dagster_backfills.yaml_mistakes import Places, name_of
 
 _ROWS = frozenset({"partition_keys", "unit_keys", "window_start", "window_end", "run_id", "backfill_id"})
-_OF_COMPUTED = _ROWS - {"window_start", "window_end"}
+_OF_COMPUTED = _ROWS - {"window_start", "window_end"}  # as of what no calendar cuts
 _OF_PARTITIONS = frozenset({"partition_keys", "window_start", "window_end"})
 _OF_ASSETS = frozenset({"assets", "seconds"})
 _NOTHING: frozenset[str] = frozenset()
@@ -119,11 +119,13 @@ def named_statements(declared: Declaration) -> Iterator[tuple[str, Path_, frozen
     if declared.partitions is not None and declared.partitions.keys is not None:
         yield declared.partitions.keys, ("partitions", "keys"), _NOTHING
     for number, table in enumerate(declared.tables):
-        computed = table.compute is not None
-        name, given = ("reads", _OF_COMPUTED) if computed else ("query", _ROWS)
-        yield table.statement, ("tables", number, name), given
+        given = _ROWS if declared.partitions and declared.partitions.calendar else _OF_COMPUTED
+        if table.compute is None:
+            yield table.statement, ("tables", number, "query"), given
+        else:
+            yield table.statement, ("tables", number, "reads"), _OF_COMPUTED
         if table.units_statement is not None:
-            yield table.units_statement, ("tables", number, "units"), _ROWS
+            yield table.units_statement, ("tables", number, "units"), given
     for attribute in ("due", "missing", "status"):
         value = getattr(declared, attribute)
         if value is not None:
