@@ -11,7 +11,8 @@ from dagster_backfills_tests.components.applications import COMPLIANCE
 from dagster_backfills_tests.e2e.own_project import OwnProject, make_project
 from dagster_backfills_tests.e2e.pages import Reader
 
-# The project's environment is made with the built wheel, and finds the project. The first `check` finds what is still to be filled in.
+# The project's environment is made with the built wheel, and finds the project. The first `check` finds what is still
+# to be filled in.
 READER = Reader(
     instead={"pip install dagster-backfills": lambda: "", "pip install --editable .": lambda: ""},
     ends={"backfills check": None, "backfills check member_months": 2},
