@@ -1,4 +1,4 @@
-"""Which of some things a person means: by its id, by how the id begins, or by its name."""
+"""Which of some things a person means: by its id, by how the id begins, or by its name. And how many, in words."""
 
 import unicodedata
 from collections.abc import Mapping
@@ -46,6 +46,11 @@ def fold(text: str) -> str:
 def labelled(key: str, name: str | None) -> str:
     """A key, and its name where it has one."""
     return f"{key} ({name})" if name else key
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 run`, `2 runs`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _listed(found: list[str], there: Mapping[str, str | None]) -> str:

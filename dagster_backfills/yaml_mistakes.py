@@ -86,7 +86,7 @@ def mistake(error: ValidationError, model: type[BaseModel], places: Places) -> U
     if first["type"] == "extra_forbidden":
         known = _attributes(model, path[:-1])
         return UserError(f"{where}: there is no attribute `{name_of(path)}`.", close_to(str(path[-1]), known))
-    words = first["msg"].removeprefix("Value error, ")
+    words = first["msg"].removeprefix("Value error, ").rstrip(".")
     if first["type"] in ("dict_type", "model_type"):
         words = f"there is {_kind(first['input'])} where lines of `name: value` belong"
     return UserError(f"{where}: `{name_of(path)}`: {words}." if path else f"{where}: {words}.")

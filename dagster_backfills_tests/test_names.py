@@ -3,7 +3,7 @@
 import pytest
 
 from dagster_backfills.errors import UserError
-from dagster_backfills.names import the_one
+from dagster_backfills.names import counted, the_one
 
 THERE = {
     "c-1": "Autumn 50% intake",
@@ -54,3 +54,7 @@ def test_where_none_does_what_comes_close_is_named_or_what_there_is():
         the_one("", {"a": None}, "cohort")
     with pytest.raises(UserError, match=r"`backfills list` has them"):
         the_one("???", THERE, "cohort", "`backfills list` has them.")
+
+
+def test_one_is_one_and_the_rest_are_several() -> None:
+    assert [counted(n, "run") for n in (0, 1, 2, 1_000)] == ["0 runs", "1 run", "2 runs", "1,000 runs"]

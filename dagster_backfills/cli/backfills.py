@@ -17,7 +17,7 @@ import typer
 from dagster_backfills.cli.launch import launch
 from dagster_backfills.cli.scoring.days import Scoring
 from dagster_backfills.components.backfill import Backfill
-from dagster_backfills.components.loading import backfill_named, declared_by_name
+from dagster_backfills.components.loading import declared, declared_by_name
 from dagster_backfills.components.planning import explain_unit, plan_backfill
 from dagster_backfills.dagster.project import project_defs, project_module
 from dagster_backfills.dagster.resource import PostgresResource
@@ -102,6 +102,9 @@ class Declared:
 
     def choose(self, conn: psycopg.Connection[Any], which: Which, wanted: Sequence[str]) -> list[str]:
         """The keys of the partitions that are meant. Raises UserError for one that there is not."""
+        if not wanted:
+            self.backfill.look(conn)
+            conn.commit()
         with self._instance() as instance:
             found = list(self.backfill.selection(instance).choose(conn, Which.all if wanted else which))
         if set(wanted) <= set(found):
@@ -153,14 +156,20 @@ def the_name(name: str) -> str:
 def named(name: str, verb: str) -> Named:
     """The backfill that is meant. Raises UserError where there is none, or the verb is nothing for it."""
     found = the_name(name)
+    folders = declared_by_name(project_defs(Path.cwd()))
+    if found in folders:  # before ours: a project may have a `queue` of its own
+        return Declared(declared(folders[found]))
     if found in ELSEWHERE:
         own = ELSEWHERE[found]
         raise UserError(
             f"There is no {verb!r} for {found} as a whole.", f"Its own: {own.get(verb, own['help'])}"
         )
-    if found == "scoring":
-        return Scoring()
-    return Declared(backfill_named(found))
+    return Scoring()
+
+
+def is_elsewhere(found: str) -> bool:
+    """Whether it is one of ours that is no backfill of partitions."""
+    return found in ELSEWHERE and found not in declared_by_name(project_defs(Path.cwd()))
 
 
 def which_of(which: Which | None, partitions: Sequence[str] | None) -> Which:

@@ -18,6 +18,7 @@ from dagster_backfills.engine.results import RESULTS
 from dagster_backfills.errors import UserError
 from dagster_backfills.identity import system_user
 from dagster_backfills.instance.launching import open_instance
+from dagster_backfills.names import counted
 
 
 def pause(name: Name) -> None:
@@ -81,7 +82,10 @@ def cancel(name: Name, yes: Yes = False, json: Json = False) -> None:
         backfills, runs = _found(instance, backfill, writing)
         ids = [*(each.backfill_id for each in backfills), *(run.run_id for run in runs)]
         if ids:
-            confirm(f"Stop {len(runs)} runs and {len(backfills)} backfills of {backfill.name}?", yes)
+            of = " and ".join(
+                counted(len(each), noun) for each, noun in ((runs, "run"), (backfills, "backfill")) if each
+            )
+            confirm(f"Stop {of} of {backfill.name}?", yes)
             domains = audit.domains_of(list(backfill.assets))
             audit.record(conn, audit.Entry(system_user(), "cancel", backfill.name, domains, "done", ids))
             conn.commit()

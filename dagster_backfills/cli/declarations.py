@@ -13,7 +13,7 @@ from dagster_backfills.components.inspection import inspect
 from dagster_backfills.components.loading import declared, declared_by_name, declared_folders, describe
 from dagster_backfills.dagster.catalog import FILE
 from dagster_backfills.dagster.cataloguing import as_text
-from dagster_backfills.dagster.project import project_defs
+from dagster_backfills.dagster.project import defs_to_write_in, project_defs
 from dagster_backfills.engine.declared.draft import Draft, DraftParams
 from dagster_backfills.engine.table.catalog import read_table
 from dagster_backfills.engine.triggers import SourceTriggers, apply, remove
@@ -33,8 +33,11 @@ def new(
     ] = "",
 ) -> None:
     """Look at a table, and write the defs.yaml and queries.sql of a backfill that fills it. Says what to fill in."""
-    if not name.isidentifier():
-        raise UserError(f"{name!r} can't be a backfill's name.", "Use letters, digits and underscores.")
+    if not (name.isascii() and name.isidentifier()):
+        raise UserError(
+            f"{name!r} can't be a backfill's name.", "Use letters (a to z), digits and underscores."
+        )
+    folder = defs_to_write_in(Path.cwd()) / name
     try:
         schema, relation = split_table(table)
     except ValueError as error:
@@ -42,7 +45,6 @@ def new(
     params = DraftParams(table=table, partition_column=partition_column or None, unit=unit or None)
     with database_of(None) as conn:
         draft = Draft.of_table(name, params, read_table(conn, schema, relation))
-    folder = project_defs(Path.cwd()) / name
     todo = draft.write(folder)
     say(
         f"Wrote {folder / 'defs.yaml'} and {folder / 'queries.sql'}.",

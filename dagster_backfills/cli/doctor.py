@@ -19,6 +19,7 @@ from dagster_backfills.components.loading import declared_folders
 from dagster_backfills.dagster.project import project_defs
 from dagster_backfills.domain_switches import switched_off
 from dagster_backfills.errors import UserError
+from dagster_backfills.names import counted
 
 
 def doctor(json: Json = False) -> None:
@@ -34,7 +35,8 @@ def doctor(json: Json = False) -> None:
             [(each.level.value, each.check, each.found, each.advice) for each in findings],
             fold=True,
         )
-        say(f"{errors} errors, {warnings} warnings." if errors or warnings else "All is well.")
+        said = f"{counted(errors, 'error')}, {counted(warnings, 'warning')}."
+        say(said if errors or warnings else "All is well.")
     if errors:
         raise typer.Exit(FAILURES)
 
@@ -101,7 +103,7 @@ def daemon(state: InstanceState) -> Finding:
         return Finding.error(
             "daemon", f"{heard}: nothing ticks, nothing queued starts.", "Start it: backfills up"
         )
-    queue = f"{state.runs_started:,} runs at work, {state.runs_queued:,} queued"
+    queue = f"{counted(state.runs_started, 'run')} at work, {state.runs_queued:,} queued"
     return Finding.ok("daemon", f"{heard}; {queue}.")
 
 

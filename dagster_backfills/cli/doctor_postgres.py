@@ -81,7 +81,9 @@ def server(row: dict[str, Any]) -> Iterator[Finding]:
 
 def session(conn: Connection) -> Iterator[Finding]:
     """Poolers that keep no session are an error of connecting."""
-    between = "A pooler stands between, and keeps sessions." if is_pooled(conn) else "Nobody stands between."
+    between = (
+        "A pooler stands between, and keeps sessions." if is_pooled(conn) else "No pooler stands between."
+    )
     if _STATEMENTS.replication_role(conn) == "replica":
         found = "session_replication_role is replica: no trigger runs, no foreign key is checked."
         yield Finding.error("session", found, f"alter role {conn.info.user} reset session_replication_role")

@@ -10,6 +10,8 @@ from dagster_backfills.cli.backfills import Declared, Name, named
 from dagster_backfills.cli.output import Json, print_fields, print_json, print_table, say
 from dagster_backfills.engine.explain import Explained, Explanation
 from dagster_backfills.errors import UserError
+from dagster_backfills.names import counted
+from dagster_backfills.postgres.values import in_words
 
 
 def explain_(
@@ -38,7 +40,7 @@ def explain_(
 
 
 def _show(explanation: Explanation) -> None:
-    say(f"{explanation.unit} in {', '.join(explanation.partitions) or 'no partition'}")
+    say(_heading(explanation))
     for table in explanation.tables:
         print_fields([("table", table.asset), *_rows(table)])
         if table.changes:
@@ -52,7 +54,10 @@ def _show(explanation: Explanation) -> None:
                 ids=["run"],
             )
     for failure in explanation.failures:
-        say(f"Failed, {failure['attempts']} times: {failure['message']}")
+        what = failure["unit"] or failure["partition"] or "all of it"
+        say(
+            f"{failure['asset']}: {what} failed, {counted(failure['attempts'], 'time')}: {failure['message']}"
+        )
     for stale in explanation.stale:
         say(
             f"{stale['asset']} is stale for {stale['partition'] or 'all of it'}, since {stale['since']:%Y-%m-%d %H:%M}."
@@ -63,6 +68,13 @@ def _show(explanation: Explanation) -> None:
         )
 
 
+def _heading(explanation: Explanation) -> str:
+    unit, partitions = explanation.unit, explanation.partitions
+    if partitions == [unit]:
+        return f"Partition {unit}" if unit else "All of it"
+    return f"{unit} in {', '.join(key or 'all of it' for key in partitions) or 'no partition'}"
+
+
 def _rows(table: Explained) -> list[tuple[str, str | None]]:
     rows = [("is", _text(row)) for row in table.rows] or [("is", "no row")]
     if table.now is not None:
@@ -71,4 +83,4 @@ def _rows(table: Explained) -> list[tuple[str, str | None]]:
 
 
 def _text(row: Mapping[str, Any] | None) -> str | None:
-    return None if row is None else ", ".join(f"{name}={value}" for name, value in row.items())
+    return None if row is None else ", ".join(f"{name}={in_words(value)}" for name, value in row.items())

@@ -7,7 +7,7 @@ import psycopg
 import typer
 from psycopg.rows import dict_row
 
-from dagster_backfills.cli.backfills import named, the_name
+from dagster_backfills.cli.backfills import is_elsewhere, named, the_name
 from dagster_backfills.cli.database import glance
 from dagster_backfills.cli.output import Json, Limit, Wide, print_json, print_table, say
 from dagster_backfills.redact import redact
@@ -50,11 +50,14 @@ def failures(
 ) -> None:
     """What could not be written, with the database's own message, the newest first; and how to try it again."""
     found = the_name(name) if name else ""
-    ours = None if found in ("", *_ELSEWHERE) else named(found, "failures")
+    elsewhere = found if is_elsewhere(found) else ""
+    ours = named(found, "failures") if found and not elsewhere else None
     connection: AbstractContextManager[psycopg.Connection[Any]] = ours.connect() if ours else glance()
     binds = {"all": resolved, "assets": ours.assets if ours else None}
     with connection as conn:
-        entries = conn.cursor(row_factory=dict_row).execute(_ELSEWHERE.get(found, _LEDGER), binds).fetchall()
+        entries = (
+            conn.cursor(row_factory=dict_row).execute(_ELSEWHERE.get(elsewhere, _LEDGER), binds).fetchall()
+        )
     if json:
         print_json(entries[:limit])
         return
@@ -67,5 +70,5 @@ def failures(
     headers = [column.replace("_", " ") for column in columns]
     print_table(headers, rows, limit=limit, ids=["job", "partition", "unit"], wide=wide)
     if not resolved:
-        again = _MENDED_BY.get(found) or f"backfills run {found or 'NAME'} --which failed"
+        again = _MENDED_BY.get(elsewhere) or f"backfills run {found or 'NAME'} --which failed"
         say(f"To try again, once the cause is mended: {again}")

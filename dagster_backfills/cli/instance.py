@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -72,6 +73,13 @@ def read_instance(url: str, ticks: bool = True) -> InstanceState:
             )
     except Exception as error:  # whatever is wrong with Dagster, the page on the data is still worth having
         return InstanceState(problem=redact(explain(error)[1]))
+
+
+def ended_among(run_ids: Sequence[str]) -> set[str]:
+    """Those of these runs that have ended, as Dagster has it: who was killed could not close an account."""
+    with open_instance() as instance:
+        found = instance.get_runs(dg.RunsFilter(run_ids=list(run_ids)))
+        return {run.run_id for run in found if run.is_finished}
 
 
 def require_instance(url: str) -> None:

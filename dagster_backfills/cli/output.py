@@ -21,6 +21,7 @@ from dagster_backfills.postgres.values import DistantTime, LongInterval, plain
 
 _GAP = 2  # between two columns
 _LEAST = 16  # of a text that is cut off
+_LONGEST_ID = 48
 _ENDLESS = 1_000_000
 _TIME = re.compile(r"–|\d{4}-\d\d-\d\d( \d\d:\d\d)?")
 
@@ -71,8 +72,9 @@ def print_table(
 ) -> None:
     """A table on a terminal; in a pipe one line a row, values separated by tabs, headers first.
 
-    On a terminal a row is one line. Columns of `ids`, of numbers and times are never cut off: texts give way, then
-    the last columns do. `wide` shows all of it. `fold`: texts are the point, and take as many lines as they need.
+    On a terminal a row is one line. Columns of `ids` (but for very long ones), of numbers and times are never cut off:
+    texts give way, then the last columns do. `wide` shows all of it. `fold`: texts are the point, and take as many
+    lines as they need.
     `limit`: at most so many rows; with None a screen of them on a terminal.
     """
     found = list(rows)
@@ -105,7 +107,7 @@ def fitted(
     cells = [[" ".join(_cell(value).split()) for value in row] for row in rows]
     columns = list(zip(headers, *cells, strict=True))
     numeric = [bool(cells) and all(_is_number(cell) for cell in column[1:]) for column in columns]
-    ided = [header in ids for header in headers]
+    ided = [column[0] in ids and max(map(cell_len, column)) <= _LONGEST_ID for column in columns]
     firm = [
         number or one or all(map(_TIME.fullmatch, column[1:]))
         for number, one, column in zip(numeric, ided, columns, strict=True)

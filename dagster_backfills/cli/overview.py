@@ -15,8 +15,9 @@ from dagster_backfills.cli.errors import explain
 from dagster_backfills.cli.output import Json, Wide, print_json, print_table, say
 from dagster_backfills.components.loading import declared, declared_by_name
 from dagster_backfills.dagster.project import project_defs
-from dagster_backfills.engine.standing import Standing, counted, next_of
-from dagster_backfills.names import fold, the_one
+from dagster_backfills.engine.controls import read
+from dagster_backfills.engine.standing import Standing, counts_of, next_of
+from dagster_backfills.names import counted, fold, the_one
 from dagster_backfills.redact import redact
 
 # Each domain that is no declaration has a view of this name and with these columns in its schema.
@@ -57,7 +58,7 @@ def _declared(name: str, folder: Path) -> Overview:
     with each.connect() as conn:
         found = each.standings(conn, more=False)
     dynamic = each.backfill.declared.partitions and each.backfill.declared.partitions.dynamic
-    counts = counted(found)
+    counts = counts_of(found)
     up_to_date = counts["all"] - counts["needed"]
     oldest = min((standing.stale_since for standing in found if standing.stale_since), default=None)
     return Overview(
@@ -100,6 +101,7 @@ def show_partitions(
     """The partitions, or those that a filter leaves, the newest first."""
     with backfill.connect() as conn:
         every = backfill.standings(conn)
+        controls = read(conn, backfill.assets)
     found = [each for each in reversed(every) if fold(text) in fold(_words(each))]
     if text and not found:
         the_one(text, {each.partition: each.name for each in every}, "partition")
@@ -109,16 +111,16 @@ def show_partitions(
         return
     if found:
         _print(found, limit, wide)
-    say(summary(backfill.name, every))
+    say(summary(backfill.name, every), *(f"{each.waits}." for each in controls if each.waits))
 
 
 def summary(name: str, found: Sequence[Standing]) -> str:
     """How many there are, how many need a backfill and why, and which is the next."""
     needed = next_of(list(found))
-    said = f"{name}: {len(found):,} partitions, {len(needed):,} need a backfill"
+    said = f"{name}: {counted(len(found), 'partition')}, {len(needed):,} need{'s' * (len(needed) == 1)} a backfill"
     if not needed:
         return f"{said}."
-    counts = counted(found)
+    counts = counts_of(found)
     named = f" ({needed[0].name})" if needed[0].name else ""
     return (
         f"{said}: {counts['missing']:,} missing, {counts['stale']:,} stale, {counts['failed']:,} failed. "

@@ -10,6 +10,7 @@ from dagster_backfills.cli.errors import FAILURES
 from dagster_backfills.cli.output import Json, Limit, Wide, duration, print_json, print_table, say
 from dagster_backfills.dagster.plan_report import COUNTED, by_partition, by_table, examples, failures
 from dagster_backfills.engine.plan import Report
+from dagster_backfills.names import counted
 
 
 def plan(
@@ -40,20 +41,16 @@ def plan(
 
 def show(report: Report, kept: str = "unchanged", limit: int | None = None, wide: bool = False) -> None:
     """The report in tables. `kept`: what rows that stay are called."""
-    counted = [kept if name == "unchanged" else name.replace("_", " ") for name in COUNTED]
+    headers = [kept if name == "unchanged" else name.replace("_", " ") for name in COUNTED]
     if not report.assets:
         say("Nothing to do.")
         return
-    _table(["table", *counted], by_table(report), "", limit, wide)
-    _table(["table", "partition", *counted], by_partition(report), "by partition", limit, wide)
+    _table(["table", *headers], by_table(report), "", limit, wide)
+    _table(["table", "partition", *headers], by_partition(report), "by partition", limit, wide)
     _table(["table", "partition", "unit", "message"], failures(report), "would fail", limit, wide)
     _table(["change", "table", "partition", "before", "after"], examples(report), "examples", limit, wide)
     estimate = report.estimate
-    of = (
-        f"by {estimate.runs} earlier run{'s' if estimate.runs > 1 else ''}"
-        if estimate.runs
-        else "by what this took"
-    )
+    of = f"by {counted(estimate.runs, 'earlier run')}" if estimate.runs else "by what this took"
     say(
         f"It would take {duration(estimate.seconds)} ({duration(estimate.low)} to {duration(estimate.high)}, {of})."
     )

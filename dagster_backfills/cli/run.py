@@ -9,10 +9,12 @@ from dagster_backfills.cli.backfills import Declared, Name, Named, Partitions, W
 from dagster_backfills.cli.errors import FAILURES, OK
 from dagster_backfills.cli.output import Json, Yes, confirm, print_json, print_table, say
 from dagster_backfills.cli.overview import summary
+from dagster_backfills.engine.controls import read
 from dagster_backfills.engine.declared.validation import named_function
 from dagster_backfills.engine.results import RESULTS
 from dagster_backfills.engine.selection import Which
 from dagster_backfills.engine.standing import next_of
+from dagster_backfills.names import counted
 from dagster_backfills.redact import redact
 
 
@@ -31,6 +33,7 @@ def run_(
     with backfill.connect() as conn:
         keys = backfill.choose(conn, chosen, partition or [])
         found = backfill.standings(conn)
+        held = [control.waits for control in read(conn, backfill.assets) if control.waits]
     if limit:
         keys = [each.partition for each in next_of(found) if each.partition in keys][:limit]
     if not json:
@@ -40,7 +43,8 @@ def run_(
         if json:
             print_json({"runs": [], "partitions": 0, "tables": [], "failures": [], "report": {}})
         return
-    confirm(f"Write {len(keys):,} partition{'s' if len(keys) > 1 else ''} of {backfill.name}?", yes)
+    say(*(f"The run will wait: {why}." for why in held))
+    confirm(f"Write {counted(len(keys), 'partition')} of {backfill.name}?", yes)
     by_name = bool(partition or limit) or not isinstance(backfill, Declared)
     runs = backfill.launch(Which.named if by_name else chosen, keys if by_name else [])
     failures = _tell(backfill, [run for run, _ in runs], len(keys), json)

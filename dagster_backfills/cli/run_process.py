@@ -106,6 +106,7 @@ class RunProcess:
         if not run.is_finished:
             message = f"The process of this run ended by itself (code {self._process.returncode})."
             self._instance.report_run_failed(run, message)
+            say(message)
             run = self._run()
         if run.status.value == "SUCCESS":
             self._log.unlink(missing_ok=True)

@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.text import Text
 
 from dagster_backfills.cli import overview
-from dagster_backfills.cli.backfills import named, the_name
+from dagster_backfills.cli.backfills import is_elsewhere, named, the_name
 from dagster_backfills.cli.database import glance, looks
 from dagster_backfills.cli.errors import explain
 from dagster_backfills.cli.kintell.commands import status as show_imports
@@ -63,9 +63,10 @@ def status(
     """What is up to date, missing, stale, failed and running; of one backfill, how each of its partitions stands."""
     if name:
         name = the_name(name)
-    if name == "kintell":
+    elsewhere = is_elsewhere(name)
+    if elsewhere and name == "kintell":
         show_imports(text, most=limit or 20, wide=wide, json=json)
-    elif name == "queue":
+    elif elsewhere:
         show_queue(status="failed" if failed else "", job_type=text, limit=limit, wide=wide, json=json)
     elif name:
         overview.show_partitions(named(name, "status"), text, needs_backfill, failed, limit, wide, json)

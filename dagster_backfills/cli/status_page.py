@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 
-from dagster_backfills.cli.instance import InstanceState, read_instance
+from dagster_backfills.cli.instance import InstanceState, ended_among, read_instance
 from dagster_backfills.cli.overview import Overview, overviews
 from dagster_backfills.domains.scoring.chain import newest_day
 from dagster_backfills.domains.scoring.status import chain_of
@@ -40,7 +40,7 @@ def look(conn: psycopg.Connection[Any], url: str, *, ticks: bool = True) -> Stat
         at=datetime.now(UTC),
         server=f"PostgreSQL {conn.info.server_version // 10000}, database {conn.info.dbname}",
         backfills=overviews(conn),
-        running=_STATEMENTS.running.dicts(conn),
+        running=_running(conn, asked=not dagster.problem),
         held=_STATEMENTS.held.dicts(conn),
         imports=_STATEMENTS.imports.dicts(conn) if _has(conn, "kintell") else [],
         queue=_STATEMENTS.queue.dicts(conn) if _has(conn, "jobs") else [],
@@ -48,6 +48,13 @@ def look(conn: psycopg.Connection[Any], url: str, *, ticks: bool = True) -> Stat
         failures=_STATEMENTS.failures.dicts(conn),
         dagster=dagster,
     )
+
+
+def _running(conn: psycopg.Connection[Any], *, asked: bool) -> list[dict[str, Any]]:
+    """Runs whose account is open. asked: Dagster can be asked which of them have ended."""
+    found = _STATEMENTS.running.dicts(conn)
+    ended = ended_among([each["run_id"] for each in found]) if found and asked else set()
+    return [each for each in found if each["run_id"] not in ended]
 
 
 def _has(conn: psycopg.Connection[Any], schema: str) -> bool:

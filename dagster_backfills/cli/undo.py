@@ -1,13 +1,14 @@
 """`backfills undo NAME`: what a run changed is put back, but for what was changed since. Dry unless told otherwise."""
 
 import re
+from pathlib import Path
 from typing import Annotated, Any
 from uuid import uuid4
 
 import psycopg
 import typer
 
-from dagster_backfills.cli.backfills import Declared, named
+from dagster_backfills.cli.backfills import Declared, named, names
 from dagster_backfills.cli.errors import FAILURES
 from dagster_backfills.cli.output import Json, Limit, Wide, print_json, say
 from dagster_backfills.cli.plan import show
@@ -19,6 +20,7 @@ from dagster_backfills.engine.selection import Which
 from dagster_backfills.engine.undo import find, preview, undo, undo_identity
 from dagster_backfills.errors import UserError
 from dagster_backfills.identity import system_user
+from dagster_backfills.names import counted
 from dagster_backfills.postgres.migrations import require_migrations
 
 
@@ -39,7 +41,8 @@ def undo_(
     json: Json = False,
 ) -> None:
     """Remove what a run added and put back what it changed or removed; rows that were changed since are kept."""
-    backfill = None if re.fullmatch("[0-9a-f-]*", what) else _declared(what)
+    is_run = re.fullmatch("[0-9a-f-]*", what) and what not in names(Path.cwd())
+    backfill = None if is_run else _declared(what)
     postgres = backfill.postgres if backfill else PostgresResource()
     require_migrations(postgres.libpq_url)
     settings = engine_settings()
@@ -59,8 +62,10 @@ def undo_(
         if json:
             print_json({"undoes": undoing.run_id, "dry_run": True, **report.as_json()})
         else:
+            say(f"To be undone: run {undoing.run_id}{', which is an undo itself' * undoing.redoes}.")
             show(report, "kept, changed since", limit, wide)
-            say("Nothing was done. Do it: add --yes.")
+            if report.assets:
+                say("Nothing was done. Do it: add --yes.")
         raise typer.Exit(FAILURES if report.failures else 0)
     identity = undo_identity(undoing, str(uuid4()), started_by=system_user())
     runner = Runner(postgres.connect, identity, settings, say)
@@ -87,7 +92,7 @@ def _tell(undone: str, runner: Runner, json: bool) -> list[Any]:
     else:
         for asset, n in totals.items():
             say(
-                f"{asset}: {n.deleted:,} rows removed, {n.inserted:,} put back, {n.updated:,} restored, "
+                f"{asset}: {counted(n.deleted, 'row')} removed, {n.inserted:,} put back, {n.updated:,} restored, "
                 f"{n.unchanged:,} kept because they were changed since."
             )
         say(f"To take this back: backfills undo {run_id} --yes")

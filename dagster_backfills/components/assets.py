@@ -13,7 +13,7 @@ from dagster_backfills.dagster.failures import without_retry
 from dagster_backfills.engine.declared.declaration import TableDeclaration
 from dagster_backfills.engine.declared.validation import named_function
 from dagster_backfills.engine.model import WHOLE
-from dagster_backfills.postgres.table_names import is_named, split_table
+from dagster_backfills.postgres.table_names import asset_path, is_named, split_table
 
 
 def build_assets(backfill: Backfill) -> dg.AssetsDefinition:
@@ -24,7 +24,7 @@ def build_assets(backfill: Backfill) -> dg.AssetsDefinition:
         name=backfill.name,
         outs={name: _asset_out(backfill, table) for name, table in tables.items()},
         internal_asset_deps=dict(zip(tables, _dependencies(backfill), strict=True)),
-        deps=[dg.AssetKey(split_table(source)) for source in backfill.sources],
+        deps=[dg.AssetKey(asset_path(source)) for source in backfill.sources],
         can_subset=True,
         partitions_def=backfill.partitions_def,
         backfill_policy=dg.BackfillPolicy.single_run(),
@@ -111,7 +111,7 @@ def _text(backfill: Backfill, table: TableDeclaration) -> str:
 
 def _dependencies(backfill: Backfill) -> list[set[dg.AssetKey]]:
     """By table: the sources and the tables before it that its statements name. The first has what none names."""
-    named = {source: dg.AssetKey(split_table(source)) for source in backfill.sources}
+    named = {source: dg.AssetKey(asset_path(source)) for source in backfill.sources}
     unnamed, found = set(named.values()), []
     for table in backfill.declared.tables:
         text = _text(backfill, table)

@@ -142,7 +142,7 @@ class Backfill:
         """Of partitions that are rows, by key, the oldest first: what stands behind the key in its statement."""
         cut = self.declared.partitions
         rows = self.statements[cut.keys](conn, **self._binds) if cut and cut.keys else []
-        return {str(key): str(name[0]) if any(name[:1]) else None for key, *name in rows}
+        return {str(key): str(name[0]) if any(name[:1]) else None for key, *name in rows if key is not None}
 
     def add_partitions(self, instance: dg.DagsterInstance, keys: Sequence[str]) -> None:
         """Make keys known to Dagster, where the partitions are rows."""
@@ -174,11 +174,10 @@ class Backfill:
         ]
 
     def look(self, conn: psycopg.Connection[Any]) -> None:
-        """Mark what has changed in the sources, where no trigger does, and commit."""
+        """Mark what has changed in the sources, where no trigger does, in the transaction that `conn` is in."""
         if self.declared.stale_by == "look":
             for table in self.watched():
                 table.look(conn)
-            conn.commit()
 
     def _stale_keys(self, by: str) -> str:
         """SQL for the keys of the partitions that `changed_rows` are of."""
@@ -194,14 +193,17 @@ class Backfill:
 
     def _given(self, conn: psycopg.Connection[Any], name: str) -> Sequence[str]:
         """The keys that a statement gives."""
-        return [str(row[0]) for row in self.statements[name](conn, **self._binds)]
+        return [str(row[0]) for row in self.statements[name](conn, **self._binds) if row[0] is not None]
 
     def _unmaterialized(
         self, conn: psycopg.Connection[Any], instance: dg.DagsterInstance | None
     ) -> Sequence[str]:
-        if self.partitions_def is None or instance is None:
+        if instance is None:
             return []
-        there = instance.get_materialized_partitions(dg.AssetKey(self.assets[0].split("/")))
+        asset = dg.AssetKey(self.assets[0].split("/"))
+        if self.partitions_def is None:
+            return [] if instance.get_latest_materialization_event(asset) else [WHOLE]
+        there = instance.get_materialized_partitions(asset)
         return [key for key in self._every(conn) if key not in there]
 
     @property

@@ -3,6 +3,7 @@
 Each is named with its file and line. A run looks before it writes, and `backfills check` whenever it is asked.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -15,6 +16,7 @@ from dagster_backfills.engine.described import columns_of
 from dagster_backfills.engine.model import WHOLE, Compute, Query
 from dagster_backfills.engine.prepared import PreparedWrite
 from dagster_backfills.engine.table.catalog import Table, read_table
+from dagster_backfills.engine.watched import WatchedTable
 from dagster_backfills.errors import UserError, located
 from dagster_backfills.yaml_mistakes import Places
 
@@ -30,12 +32,31 @@ def inspect(backfill: Backfill, conn: psycopg.Connection[Any]) -> None:
     for number, table in enumerate(declared.tables):
         _inspect_rows(backfill, conn, table, _inspect_table(conn, table, places, number))
     for name, path, _ in named_statements(declared):
+        statement = backfill.statements[name]
+        if path == ("status",):
+            statement = replace(statement, sql=f"select q.partition from ({statement.sql}\n) as q")  # noqa: S608
         if path[0] != "tables":
-            backfill.statements[name].check(conn, assets=backfill.assets, seconds=0)
+            statement.check(conn, assets=backfill.assets, seconds=0)
     for source, watched in zip(declared.stale_when, backfill.watched(), strict=True):
         with located(places.of("stale_when", source)):
             watched.check(conn)
+            _require_time(backfill, conn, watched)
+            if declared.stale_by == "look":
+                watched.require_rows(conn)
     conn.rollback()
+
+
+def _require_time(backfill: Backfill, conn: psycopg.Connection[Any], watched: WatchedTable) -> None:
+    """Raise UserError where a calendar is to be read off something else: a trigger would refuse each row for it."""
+    cut = backfill.declared.partitions
+    if cut is None or cut.calendar is None or watched.by in backfill.statements:
+        return
+    column = read_table(conn, watched.schema, watched.name).column(watched.by)
+    if column.base_type not in ("date", "timestamp", "timestamptz"):
+        raise UserError(
+            f"stale_when {watched.source}: column {watched.by!r} is {column.type}, no date and no point in time.",
+            hint="Name one that is, or a statement that gives the keys of `changed_rows`.",
+        )
 
 
 def _inspect_table(
@@ -60,7 +81,10 @@ def _inspect_rows(
     write = backfill.write(table, {"backfill_id": ""})
     with located(backfill.statements[table.statement].place):
         address = address_of(write.target, there, backfill.partitions_def, [])
-        if not isinstance(write.source, Compute):
+        if isinstance(write.source, Compute):
+            reads = Query(backfill.statements[table.statement].sql, {"backfill_id": ""})
+            columns_of(conn, reads, table.asset, address)
+        else:
             PreparedWrite.open(conn, write, address, 0, [WHOLE], table=there)
     if write.units is not None and table.units_statement is not None:
         units = Query(f"select q.partition, q.unit from ({write.units.sql}\n) as q", write.units.params)  # noqa: S608

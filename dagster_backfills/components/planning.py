@@ -14,6 +14,7 @@ from dagster_backfills.components.backfill import Backfill
 from dagster_backfills.dagster.io_manager import engine_settings
 from dagster_backfills.dagster.jobs import Plan, plan_job
 from dagster_backfills.engine.explain import Explanation, explain
+from dagster_backfills.engine.model import Compute
 from dagster_backfills.engine.plan import Report, combined, plan
 from dagster_backfills.engine.selection import Which
 from dagster_backfills.engine.session import Connect
@@ -32,6 +33,7 @@ def plan_backfill(
     """What a run of the backfill over these partitions would do. Raises UserError for one that there is not."""
     settings = engine_settings()
     with connect() as conn:
+        backfill.look(conn)  # as the run would; nothing of it is kept
         chosen = backfill.selection(instance).choose(conn, which, partitions)
         work = []
         for first in sorted(set(chosen.values())):
@@ -49,9 +51,18 @@ def plan_backfill(
 def explain_unit(backfill: Backfill, conn: psycopg.Connection[Any], unit: str) -> Explanation:
     """What is known of a unit or a partition of the backfill. Raises UserError where that is nothing."""
     keys = list(backfill.selection().choose(conn, Which.all))
-    explanation = explain(conn, backfill.parts(conn, keys), unit, keys)
+    parts = backfill.parts(conn, keys)
+    try:
+        explanation = explain(conn, parts, unit, keys)
+    except psycopg.DataError:
+        # Its query fails over it, so that nobody can ask what it gives; the ledger says why.
+        conn.rollback()
+        nothing = Compute(lambda *_: None)
+        unasked = [replace(part, write=replace(part.write, source=nothing)) for part in parts]
+        explanation = explain(conn, unasked, unit, keys)
     conn.rollback()
-    if not explanation.is_known and unit not in keys:
+    known = explanation.is_known or any(table.changes for table in explanation.tables)
+    if not known and unit not in keys:
         raise UserError(
             f"Nothing of {backfill.name} is called {unit!r}.",
             hint="Give a unit as the declaration's `unit` column has it, or a partition's key.",

@@ -14,6 +14,7 @@ from dagster_backfills.dagster.failures import without_retry
 from dagster_backfills.dagster.jobs import Refresh, refresh_job
 from dagster_backfills.engine.declared.declaration import Schedule
 from dagster_backfills.engine.selection import Which
+from dagster_backfills.names import counted
 
 _OF_AUTOMATION = {"dagster/schedule_name", "dagster/sensor_name"}
 
@@ -49,12 +50,13 @@ def _keys(backfill: Backfill, context: dg.OpExecutionContext, config: Refresh, p
     with without_retry(), backfill.connect(context) as conn:
         inspect(backfill, conn)
         backfill.look(conn)
+        conn.commit()
         selection = backfill.selection(context.instance)
         chosen = selection.choose(conn, config.which, config.partitions, automatic=automatic)
         conn.commit()
     keys = [key for key, first in chosen.items() if first == position]
     backfill.add_partitions(context.instance, keys)
-    context.log.info(f"{len(keys):,} partitions to write ({config.which.value}).")
+    context.log.info(f"{counted(len(keys), 'partition')} to write ({config.which.value}).")
     return keys
 
 
@@ -80,6 +82,7 @@ def build_sensors(backfill: Backfill, job: dg.JobDefinition, asset_job: Any) -> 
         def count_due(conn: psycopg.Connection[Any]) -> int:
             backfill.forget_gone(conn)
             backfill.look(conn)
+            conn.commit()
             return len(backfill.selection().choose(conn, Which.due))
 
         sensors.append(

@@ -48,7 +48,7 @@ def partition_sync_sensor(
     def sync(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         known = set(context.instance.get_dynamic_partitions(str(partitions_def.name)))
         with getattr(context.resources, resource).connect() as conn:
-            source = [str(row[0]) for row in conn.execute(statement, {})]
+            source = [str(row[0]) for row in conn.execute(statement, {}) if row[0] is not None]
             missing, gone = [key for key in source if key not in known], sorted(known.difference(source))
             if missing and on_new is not None:
                 on_new(conn, missing)

@@ -7,8 +7,10 @@ from functools import cache
 
 import dagster as dg
 
-from dagster_backfills.dagster.io_manager import PostgresIOManager
+from dagster_backfills.dagster.io_manager import VARIABLES, PostgresIOManager
 from dagster_backfills.dagster.resource import PostgresResource
+from dagster_backfills.engine.settings import EngineSettings
+from dagster_backfills.environment import usable_from_environment
 
 
 def resource_keys(variable: str | None) -> tuple[str, str]:
@@ -25,4 +27,5 @@ def database_resources(variable: str | None = None) -> dict[str, object]:
     """
     postgres = PostgresResource(url=dg.EnvVar(variable)) if variable else PostgresResource()
     database, io_manager = resource_keys(variable)
-    return {database: postgres, io_manager: PostgresIOManager(postgres=postgres)}
+    settings = usable_from_environment(EngineSettings, VARIABLES)
+    return {database: postgres, io_manager: PostgresIOManager(postgres=postgres, **settings)}

@@ -8,6 +8,7 @@ import dagster as dg
 from dagster_backfills.dagster.tables import markdown
 from dagster_backfills.engine.plan import Report
 from dagster_backfills.names import labelled
+from dagster_backfills.postgres.values import in_words
 
 _LISTED = 50
 _LONGEST = 80
@@ -45,7 +46,7 @@ def by_table(report: Report) -> list[list[Any]]:
     return [[a, *(getattr(report.total(a), name) for name in COUNTED)] for a in report.assets]
 
 
-def by_partition(report: Report, listed: int = _LISTED) -> list[list[Any]]:
+def by_partition(report: Report) -> list[list[Any]]:
     """Counts of the partitions of which something would change or fail, those with most of it first."""
     found = [
         [asset, key or "–", *(getattr(count, name) for name in COUNTED)]
@@ -53,7 +54,7 @@ def by_partition(report: Report, listed: int = _LISTED) -> list[list[Any]]:
         for key, count in report.counts[asset].items()
         if count.changed or count.failed_units
     ]
-    return sorted(found, key=lambda row: -(row[2] + row[3] + row[4] + row[6]))[:listed]
+    return sorted(found, key=lambda row: -(row[2] + row[3] + row[4] + row[6]))
 
 
 def examples(report: Report) -> list[list[Any]]:
@@ -61,9 +62,9 @@ def examples(report: Report) -> list[list[Any]]:
     return [[e.change, e.asset, e.partition or "–", _row(e.before), _row(e.after)] for e in report.examples]
 
 
-def failures(report: Report, listed: int = _LISTED) -> list[list[Any]]:
+def failures(report: Report) -> list[list[Any]]:
     """What could not be written, with the database's message."""
-    return [[f.asset, f.partition or "–", f.unit or "–", f.message] for f in report.failures[:listed]]
+    return [[f.asset, f.partition or "–", f.unit or "–", f.message] for f in report.failures]
 
 
 def _bars(rows: Sequence[Sequence[Any]]) -> dg.MetadataValue:
@@ -78,9 +79,10 @@ def _row(row: dict[str, Any] | None) -> str:
 
 
 def _short(value: Any) -> str:
-    text = f"{value}"
+    text = in_words(value)
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
 
-def _table(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> dg.MetadataValue:
-    return dg.MetadataValue.md(markdown(headers, rows))
+def _table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> dg.MetadataValue:
+    more = f"\n\nThe first {_LISTED} of {len(rows):,}." if len(rows) > _LISTED else ""
+    return dg.MetadataValue.md(markdown(headers, rows[:_LISTED]) + more)

@@ -22,9 +22,25 @@ OURS = Path(dagster_backfills.__file__).parent / "defs"
 
 
 def project_defs(start: Path) -> Path:
-    """The folder of definitions of the Dagster project that `start` is in; of this package, where it is in none."""
+    """The folder of definitions of the Dagster project that `start` is in; of this package, where it is in none.
+
+    What they import from their project can be imported from here on.
+    """
+    project_module(start)
     found = _project(start)
     return found[0] if found else OURS
+
+
+def defs_to_write_in(start: Path) -> Path:
+    """The same for whoever puts something there: it may not be made yet. Raises UserError outside of a project."""
+    found = _project(start)
+    if found is None:
+        raise UserError(
+            f"{start} is in no Dagster project: no pyproject.toml here or above names, as `root_module` below "
+            "[tool.dg.project], a package that is there.",
+            "Go to your project's folder. How to begin one: docs/how-to/your-own-backfill.md",
+        )
+    return found[0]
 
 
 def project_module(start: Path) -> str | None:
@@ -47,9 +63,10 @@ def _project(start: Path) -> tuple[Path, Path, str] | None:
             project = said.get("tool", {}).get("dg", {}).get("project", {})
             if module := project.get("root_module"):
                 for root in (folder / "src", folder):
-                    defs = root / module.replace(".", "/") / "defs"
-                    if defs.is_dir():
-                        return defs, root, project.get("code_location_target_module", f"{module}.definitions")
+                    package = root / module.replace(".", "/")
+                    if package.is_dir():
+                        target = project.get("code_location_target_module", f"{module}.definitions")
+                        return package / "defs", root, target
     return None
 
 

@@ -6,6 +6,7 @@ Here it is read and set. Not here: that a run keeps to it (`throttle`).
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import time
+from math import inf
 from typing import Any
 
 import psycopg
@@ -97,6 +98,14 @@ class Setting:
             raise UserError(f"The window {self.window!r} has no end.", "Write none for all hours.")
         return start, end
 
+    def refuse_no_numbers(self) -> None:
+        """Raise UserError for a speed that is none: it would be waited for without end."""
+        for what, value in (("rest", self.rest_seconds), ("rows a second", self.rows_per_second)):
+            if value is not None and not 0 <= value < inf:
+                raise UserError(
+                    f"{what}: {value:g} can't be set.", "Give a number from 0 on; 0 takes it away."
+                )
+
 
 def read(conn: psycopg.Connection[Any], assets: Sequence[str]) -> list[Control]:
     """What is set of the backfills that write these assets."""
@@ -109,6 +118,7 @@ def change(
 ) -> None:
     """Set it, from each run's next batch on, as asked `by`. Raises UserError for what can't be set."""
     start, end = setting.hours()
+    setting.refuse_no_numbers()
     if setting.zone is not None and not _is_zone(conn, setting.zone):
         raise UserError(f"Postgres knows no time zone {setting.zone!r}.", "Write Europe/Berlin, say.")
     binds = {

@@ -1,5 +1,7 @@
 """The columns that a query gives, found without running it. Not here: what they are written to (`prepared`)."""
 
+import re
+
 import psycopg
 from psycopg import sql
 
@@ -8,6 +10,9 @@ from dagster_backfills.engine.table.address import Address
 from dagster_backfills.engine.table.slice import Slice
 from dagster_backfills.errors import UserError
 from dagster_backfills.postgres.connection import is_of_row_security
+from dagster_backfills.postgres.statements import NOT_VALID
+
+_LINE = re.compile(r"^LINE \d+: +(.+?) *$", re.M)
 
 
 def columns_of(conn: psycopg.Connection, query: Query, asset: str, address: Address) -> list[str]:
@@ -22,9 +27,9 @@ def columns_of(conn: psycopg.Connection, query: Query, asset: str, address: Addr
             f"The query of asset {asset} is refused: {error.diag.message_primary}.",
             hint="Connect as a role that may read its tables.",
         ) from error
-    except (psycopg.ProgrammingError, KeyError) as error:
+    except (*NOT_VALID, KeyError) as error:
         raise UserError(
-            f"The query of asset {asset} is not valid: {error}",
+            f"The query of asset {asset} is not valid: {_said(error)}.",
             hint="It can bind :partition_keys, :unit_keys, :window_start, :window_end, :run_id and its own params.",
         ) from error
     names = [column.name for column in cursor.description or ()]
@@ -36,3 +41,10 @@ def columns_of(conn: psycopg.Connection, query: Query, asset: str, address: Addr
             )
         names.remove(PARTITION)
     return names
+
+
+def _said(error: Exception) -> str:
+    """What is wrong, and the text at fault where the database shows it."""
+    primary = error.diag.message_primary if isinstance(error, psycopg.Error) else None
+    at = _LINE.search(str(error))
+    return f"{primary or error}, in `{at[1]}`" if at else f"{primary or error}"

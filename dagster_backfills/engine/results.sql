@@ -38,10 +38,15 @@ order by r.started_at desc
 limit :max_rows;
 
 -- name: last_change$
--- The run that changed these tables last.
+-- The run that changed these tables last. Not an undo, which is meant by its id alone: one that was killed is given again
+-- in the same words.
 select b.run_id
 from backfill.batches as b
-where b.asset = any(:assets::text[]) and b.rows_inserted + b.rows_updated + b.rows_deleted > 0
+inner join backfill.runs as r on b.run_id = r.run_id and b.step = r.step
+where
+    b.asset = any(:assets::text[])
+    and b.rows_inserted + b.rows_updated + b.rows_deleted > 0
+    and r.undoes is null
 order by b.committed_at desc
 limit 1;
 

@@ -60,7 +60,7 @@ def standings(
     return found
 
 
-def counted(found: Sequence[Standing]) -> dict[str, int]:
+def counts_of(found: Sequence[Standing]) -> dict[str, int]:
     """How many there are, how many need a backfill, and for which reason."""
     return {
         "all": len(found),

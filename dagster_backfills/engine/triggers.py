@@ -30,7 +30,8 @@ _CHANGED = {
     "delete": "select * from old_rows",
 }
 _KEYS = """with changed_rows as ({changed})
-            select distinct k::text from ({select}) as q (k) where k is not null"""
+            select distinct k::text from ({select}
+            ) as q (k) where k is not null"""
 # No row is left to ask: all that has ever been written.
 _WRITTEN = """select distinct k from backfill.batches as b cross join unnest(b.partitions) as k
             where b.asset = any({assets}::text[])"""

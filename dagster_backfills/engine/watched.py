@@ -18,16 +18,17 @@ _HALF = 2**31
 _POSITIONS = """
 select
     pg_snapshot_xmin(pg_current_snapshot())::text::bigint,
-    (select p.position::text::bigint from backfill.source_positions as p where p.backfill = %s and p.source = %s),
-    (
-        select bool_and(c.relkind in ('r', 'p', 'm')) from pg_class as c
-        where c.oid = to_regclass(%s) or c.oid in (select t.relid from pg_partition_tree(to_regclass(%s)) as t)
-    )
+    (select p.position::text::bigint from backfill.source_positions as p where p.backfill = %s and p.source = %s)
+"""
+_HAVE_ROWS = """
+select bool_and(c.relkind in ('r', 'p', 'm')) from pg_class as c
+where c.oid = to_regclass(%(table)s) or c.oid in (select t.relid from pg_partition_tree(to_regclass(%(table)s)) as t)
 """
 # A row of a transaction that was under way at the last look, or began after it. Two numbers of 32 bits are compared.
 _SINCE = "age(s.xmin) between 0 and age({position}::xid)"
 _MARK = """with changed_rows as (select s.* from {table} as s where {since}),
-keys as (select array_agg(distinct k::text) as keys from ({select}) as q (k) where k is not null)
+keys as (select array_agg(distinct k::text) as keys from ({select}
+) as q (k) where k is not null)
 select count(backfill.mark_stale(a, keys.keys)), max(cardinality(keys.keys)) from keys, unnest({assets}::text[]) as a
 where keys.keys is not null"""
 _KEEP = """
@@ -61,31 +62,34 @@ class WatchedTable:
 
     def check(self, conn: psycopg.Connection[Any]) -> None:
         """Raise UserError where changes would fail on it: the keys are asked of no row, as a trigger would ask."""
-        probe = sql.SQL("with changed_rows as (select * from {} limit 0) select k::text from ({}) as q (k)")
+        probe = sql.SQL("with changed_rows as (select * from {} limit 0) select k::text from ({}\n) as q (k)")
         try:
             with conn.transaction(force_rollback=True):
                 conn.execute("set local search_path = pg_catalog")
                 conn.execute(probe.format(self.table, sql.SQL(self.select)))
         except psycopg.Error as error:
             raise UserError(
-                f"stale_when {self.source}: {error.diag.message_primary or error}",
+                f"stale_when {self.source}: {error.diag.message_primary or error}.",
                 hint=f"{self.by!r} must be a column of it, or a statement that gives the keys of `changed_rows` and "
                 "names each other table with its schema.",
             ) from error
+
+    def require_rows(self, conn: psycopg.Connection[Any]) -> None:
+        """Raise UserError for what has no rows of its own, that would tell their transactions: a view, say."""
+        if conn.execute(_HAVE_ROWS, {"table": self.table.as_string(None)}).fetchone() == (False,):
+            raise UserError(
+                f"stale_when {self.source}: a view or a foreign table does not tell which of its rows are new.",
+                hint="Name a statement with `due` instead.",
+            )
 
     def look(self, conn: psycopg.Connection[Any]) -> int:
         """Mark what has changed since the last look; at the first look, everything. Returns how many partitions.
 
         In the transaction that `conn` is in. Raises UserError for what has no transactions: a view, a foreign table.
         """
+        self.require_rows(conn)
         name = [self.backfill, self.source]
-        relation = self.table.as_string(None)
-        now, last, rows = conn.execute(_POSITIONS, [*name, relation, relation]).fetchone() or (0, None, None)
-        if rows is False:
-            raise UserError(
-                f"stale_when {self.source}: a view or a foreign table does not tell which of its rows are new.",
-                hint="Name a statement with `due` instead.",
-            )
+        now, last = conn.execute(_POSITIONS, name).fetchone() or (0, None)
         # A position of this server's future came with a restored dump.
         since: sql.Composable = sql.SQL("true")
         if last is not None and now - _HALF < last <= now:

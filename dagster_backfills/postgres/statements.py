@@ -23,6 +23,8 @@ _TOKEN = re.compile(
     r"""|::|:=|(?<![\w\])]):(?P<bind>[A-Za-z_]\w*)|%""",
     re.S,
 )
+# What a statement is refused with by whoever plans it: its names, its grammar, a constant that is no date.
+NOT_VALID = (psycopg.ProgrammingError, psycopg.DataError, psycopg.NotSupportedError)
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,9 @@ class Statement:
     def check(self, conn: psycopg.Connection[Any], **binds: Any) -> None:
         """Raise UserError, with its place, where the database would not run it. It is planned, not run."""
         try:
-            conn.execute(f"explain {self.sql}", binds)
-        except psycopg.ProgrammingError as error:
-            said = f"{self.place}: the statement is not valid: {error.diag.message_primary}."
+            conn.execute(f"explain {self.sql}", binds, prepare=True)  # which takes one statement, not several
+        except NOT_VALID as error:
+            said = f"{self.place}: the statement is not valid: {error.diag.message_primary or error}."
             raise UserError(said) from error
 
     def __call__(self, conn: Any, **binds: Any) -> Any:

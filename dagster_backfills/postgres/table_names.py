@@ -2,7 +2,15 @@
 
 import re
 
+from sqlalchemy.dialects import postgresql
+
 _TABLE = re.compile(r'^(?:(?P<schema>"[^"]+"|[\w$]+)\.)?(?P<name>"[^"]+"|[\w$]+)$')
+_PREPARER = postgresql.dialect(paramstyle="named").identifier_preparer
+
+
+def quoted(name: str) -> str:
+    """A name as SQL has it for people: in quotes where it needs them, `"memberId"` or `"order"`."""
+    return str(_PREPARER.quote(name))
 
 
 def split_table(text: str) -> tuple[str, str]:
@@ -13,6 +21,11 @@ def split_table(text: str) -> tuple[str, str]:
             f'{text!r} names no table; write schema.table, or schema."Table" where it needs quotes'
         )
     return (found["schema"] or "public").strip('"'), found["name"].strip('"')
+
+
+def asset_path(table: str) -> list[str]:
+    """The table's key as an asset: Dagster's names have letters (a to z), digits and underscores alone."""
+    return [re.sub(r"[^A-Za-z0-9_]", "_", part) for part in split_table(table)]
 
 
 def is_named(table: str, text: str) -> bool:

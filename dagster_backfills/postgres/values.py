@@ -88,6 +88,12 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no number of JSON's")
 
 
+def in_words(value: Any) -> str:
+    """The value in a line of text: null, true and lists as JSON writes them."""
+    value = plain(value)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
 def show_every_value(context: AdaptContext) -> None:
     """Have this connection or cursor load every value that a table may hold."""
     for name, loader in _LOADERS.items():

@@ -76,7 +76,7 @@ class Actions:
     def undo(self, name: str, run_id: str, partitions: Sequence[str], who: str) -> str:
         """Queue the run that undoes it; returns its id."""
         if self.backfill(name).declared.database:
-            raise Refused(400, f"{name} has a database of its own.", f"backfills undo {run_id}")
+            raise Refused(400, f"{name} has a database of its own.", f"backfills undo {name} {run_id}")
         config = {"run": run_id, "partitions": list(partitions), "dry_run": False}
         return self.runs.submit("undo_run", config, who)
 

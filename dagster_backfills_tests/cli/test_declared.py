@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from dagster_backfills.cli.errors import OK, USAGE
+from dagster_backfills.dagster.project import OURS
 from dagster_backfills_tests.components.adopting import catalog, copied
 from dagster_backfills_tests.components.applications import COMPLIANCE, GYM, MONTHS
 
@@ -30,10 +31,10 @@ def project(tmp_path: Path) -> Path:
 def run(project: Path, database_url: str) -> Run:
     script = str(Path(sys.executable).with_name("backfills"))
 
-    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+    def call(*arguments: str, folder: Path = project) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [script, *arguments],
-            cwd=project,
+            cwd=folder,
             env={
                 "DATABASE_URL": database_url,
                 "PATH": "",
@@ -95,6 +96,48 @@ def test_a_draft_of_a_camel_case_table_quotes_what_needs_it(
     text = (project / "completions" / "queries.sql").read_text()
     assert '    "completedAt",  -- timestamp(3) without time zone\n' in text
     assert 'relation "fill_in"' in run("check").stderr
+
+
+def test_a_draft_of_names_that_sql_and_yaml_mistake_is_still_read_by_both(
+    run: Run, project: Path, conn: psycopg.Connection
+) -> None:
+    conn.execute(
+        'create table public."Order Items" ("order" text, "on" date, "a""b" text, primary key ("order"))'
+    )
+    done = run(
+        "new", "items", "--table", 'public."Order Items"', "--partition-column", "order", "--unit", "on"
+    )
+    assert done.returncode == OK, done.stderr
+    text = (project / "items" / "queries.sql").read_text()
+    assert '    "order",  -- text\n    "on",  -- date\n    "a""b"  -- text\n' in text
+    (table,) = yaml.safe_load((project / "items" / "defs.yaml").read_text())["attributes"]["tables"]
+    assert table == {
+        "table": 'public."Order Items"', "query": "Order_Items", "unit": "on", "partition_column": "order",
+    }  # fmt: skip
+    assert 'relation "fill_in" does not exist' in run("check").stderr
+
+
+def test_a_draft_of_a_table_without_a_key_says_so(run: Run, project: Path, conn: psycopg.Connection) -> None:
+    conn.execute("create table public.log (at timestamptz)")
+    assert run("new", "log", "--table", "public.log").returncode == OK
+    assert "-- Its rows can't be told apart" in (project / "log" / "queries.sql").read_text()
+
+
+def test_the_first_draft_of_a_project_makes_its_folder_and_none_is_written_elsewhere(
+    run: Run, project: Path, conn: psycopg.Connection
+) -> None:
+    conn.execute(MONTHS)
+    project.rmdir()
+    done = run("new", "months", "--table", "attendance.member_months", folder=project.parent)
+    assert done.returncode == OK, done.stderr
+    assert (project / "months" / "defs.yaml").is_file()
+    (project.parents[2] / "pyproject.toml").unlink()
+    lost = run("new", "years", "--table", "attendance.member_months")
+    assert lost.returncode == USAGE
+    assert (
+        f"{project} is in no Dagster project" in lost.stderr and "Go to your project's folder" in lost.stderr
+    )
+    assert not (OURS / "years").exists()
 
 
 def test_a_table_that_is_none_is_told_with_what_comes_close(run: Run, conn: psycopg.Connection) -> None:
@@ -205,3 +248,13 @@ def test_the_verbs_are_those_of_every_backfill(run: Run, project: Path, conn: ps
     assert undone.returncode == OK, undone.stderr
     assert conn.execute("select count(*) from attendance.member_months").fetchone() == (0,)
     assert "There is no backfill 'scoring'" in run("status", "scoring").stderr
+
+
+def test_a_backfill_may_have_a_name_that_one_of_ours_has(
+    run: Run, project: Path, conn: psycopg.Connection
+) -> None:
+    conn.execute(GYM + MONTHS)
+    copied(project, "member_months").rename(project / "queue")
+    assert "Nothing of queue has failed." in run("failures", "queue").stderr
+    assert "queue: not paused, rests 2 s" in run("throttle", "queue", "--rest", "2").stderr
+    assert [each["missing"] for each in json.loads(run("status", "queue", "--json").stdout)] == [True, True]

@@ -70,7 +70,7 @@ def test_a_server_that_is_gone_is_one_line_and_the_rest_is_still_looked_at(cli: 
     assert lines["python"][0] == "ok"
     assert lines["inbox"][0] == "error"
     assert "migrations" not in lines
-    assert done.stderr == "2 errors, 1 warnings.\n"
+    assert done.stderr == "2 errors, 1 warning.\n"
 
 
 def test_a_wrong_password_is_said_and_not_shown(cli: Cli, tmp_path: Path):

@@ -180,7 +180,8 @@ def test_a_run_whose_process_was_killed_has_failed(instance):
     launched = Launched("working_job", seconds=600)
     run = launched.running(instance)
     launched.worker().kill()
-    assert launched.end()[0] == 1
+    code, _, said = launched.end()
+    assert code == 1 and "The process of this run ended by itself (code -9)." in said
     assert status(instance, run) == "FAILURE"
 
 

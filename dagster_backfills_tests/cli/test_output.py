@@ -62,3 +62,17 @@ def test_a_person_decides(monkeypatch, capsys, answer, agrees):
             output.confirm("Do it?", yes=False)
         assert raised.value.exit_code == 130
         assert "Nothing was done." in capsys.readouterr().err
+
+
+def test_a_very_long_key_is_cut_off_before_all_other_columns_are() -> None:
+    def shown(key: str) -> tuple[list[str], list[str]]:
+        table, absent = output.fitted(["partition", "state"], [[key, "up to date"]], "", ["partition"], 80)
+        return [str(column.header) for column in table.columns], absent
+
+    assert shown("k" * 300) == (["partition", "state"], [])
+    assert (
+        output.fitted(["partition", "note"], [["k" * 40, "n" * 60]], "", ["partition"], 80)[0]
+        .columns[0]
+        .width
+        == 40
+    )

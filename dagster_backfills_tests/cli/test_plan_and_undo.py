@@ -38,7 +38,7 @@ def test_a_backfill_is_planned_run_and_undone(cli: Cli, school: psycopg.Connecti
                    " where member_id = 'a1' and video_id = 'sat-1'")  # fmt: skip
     (run,) = school.execute("select run_id from backfill.runs limit 1").fetchone() or ("",)
 
-    assert run in cli("undo", "training_completions").stdout + cli("undo", "training", "--json").stdout
+    assert f"To be undone: run {run}.\n" in cli("undo", "training_completions").stderr
     others = cli("undo", "progress_stats", run)
     assert others.returncode == 2 and "has written nothing of progress_stats" in others.stderr
     dry = cli("undo", run[:8])
@@ -50,6 +50,9 @@ def test_a_backfill_is_planned_run_and_undone(cli: Cli, school: psycopg.Connecti
         "removed": 7, "put_back": 0, "restored": 0, "kept": 1,
     }  # fmt: skip
     assert school.execute(RECORDS).fetchone() == (1,)
+    assert f"run {done['run_id']}, which is an undo itself." in cli("undo", done["run_id"]).stderr
+    again = cli("undo", "training_completions")  # of the same run, not of its undo
+    assert f"To be undone: run {run}.\n" in again.stderr and "\t0\t0\t0\t1\t0" in again.stdout, again
     assert json.loads(cli("undo", done["run_id"], "--yes", "--json").stdout)["failures"] == []
     assert school.execute(RECORDS).fetchone() == (8,)
 
@@ -74,8 +77,19 @@ def test_a_backfill_is_explained_paused_and_slowed_down(cli: Cli, school: psycop
     nobody = cli("explain", "training_completions", "nobody")
     assert nobody.returncode == 2 and "Nothing of training_completions is called 'nobody'." in nobody.stderr
     assert "paused" in cli("pause", "training_completions").stderr
+    waits = "training_completions is paused; go on with: backfills resume training_completions."
+    assert waits in cli("status", "training_completions").stderr
+    assert f"The run will wait: {waits}" in cli("run", "training_completions").stderr
     slower = cli("throttle", "training_completions", "--rest", "2", "--window", "22:00-05:00")
     assert "rests 2 s" in slower.stderr and "22:00 to 05:00 (UTC)" in slower.stderr
     assert "paused, rests 2 s" in cli("status", "--no-ticks").stdout
     assert "not paused" in cli("resume", "training_completions").stderr
     assert cli("throttle", "training_completions").returncode == 2
+
+
+def test_a_run_that_changed_nothing_is_undone_by_doing_nothing(cli: Cli, conn: psycopg.Connection) -> None:
+    conn.execute(
+        "insert into backfill.runs (run_id, root_run_id, assets, partitions) values ('fade', 'fade', '{}', 0)"
+    )
+    dry = cli("undo", "fade")
+    assert dry.returncode == 0 and dry.stderr.endswith("Nothing to do.\n"), dry.stderr

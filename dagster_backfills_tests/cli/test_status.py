@@ -18,6 +18,7 @@ from dagster_backfills.cli.instance import InstanceState, Tick, read_instance, r
 from dagster_backfills.cli.status import remarks, sections
 from dagster_backfills.cli.status_page import StatusPage, look
 from dagster_backfills.instance.dagster_home import dagster_environment
+from dagster_backfills.instance.launching import CODE_LOCATION, create_run, open_instance
 from dagster_backfills.postgres.embedded import EmbeddedServer
 from dagster_backfills_tests.cli.conftest import SCRIPT, Cli
 
@@ -117,6 +118,17 @@ def test_ticks_name_every_schedule_and_sensor_with_its_next_time(instance_url: s
         "progress_stats_refresh", "sensor", True, "30 s", None, None, "", ""
     )
     assert read_instance(instance_url, ticks=False).daemon_works
+
+
+def test_a_run_that_was_killed_is_not_at_work(conn: psycopg.Connection, instance_url: str):
+    with open_instance() as instance:
+        run = create_run(instance, CODE_LOCATION, "refresh_progress_stats", {}, {})
+        run_at_work(conn)
+        conn.execute("delete from backfill.batches")
+        conn.execute("update backfill.runs set run_id = %s", [run.run_id])
+        assert [each["run_id"] for each in look(conn, instance_url, ticks=False).running] == [run.run_id]
+        instance.report_run_failed(run)
+    assert look(conn, instance_url, ticks=False).running == []
 
 
 def test_what_is_turned_off_in_the_ui_has_no_next_tick(instance_url: str):

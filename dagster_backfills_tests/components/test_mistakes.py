@@ -1,10 +1,7 @@
 """Declarations with a mistake: one clear message each, with file and line, before anything is written."""
 
-import subprocess
-import sys
 from pathlib import Path
 
-import dagster as dg
 import psycopg
 import pytest
 
@@ -15,10 +12,7 @@ from dagster_backfills_tests.components.adopting import (
     EXAMPLES,
     adopter,
     copied,
-    project_in,
     query,
-    said_of,
-    written,
 )
 from dagster_backfills_tests.components.applications import GYM, MONTHS
 from dagster_backfills_tests.dagster.storing import said
@@ -93,6 +87,24 @@ MISTAKES: dict[str, tuple[Change, str, str]] = {
         "defs.yaml, line 5: `stale_when`: 'a b c' names no table",
         "",
     ),
+    "a query that gives all partitions": (
+        ("where m.gym_id = any(:partition_keys::uuid[]) and (", "where ("),
+        "queries.sql, line 7: statement 'member_months' gives the rows of all partitions, whichever are written.",
+        "gym_id = any(:partition_keys)",
+    ),
+    "a query that gives all units": (
+        ("(:unit_keys::uuid[] is null or m.id = any(:unit_keys::uuid[]))", "true"),
+        "queries.sql, line 7: statement 'member_months' gives the rows of all units, whichever are written.",
+        "member_id = any(:unit_keys)",
+    ),
+    "a frame that knows of no partition": (
+        (
+            "      unit: member_id\n      partition_column: gym_id",
+            "      compute: builtins:id\n      reads: member_months",
+        ),
+        "defs.yaml, line 8: `compute` needs `partition_column`.",
+        "",
+    ),
     "a function that is none": (
         ("  schedule:", "  report: no.such:function\n  schedule:"),
         "defs.yaml, line 11: 'no.such:function' can't be loaded: No module named 'no'",
@@ -150,6 +162,46 @@ IN_THE_DATABASE: dict[str, tuple[Change, str, str]] = {
         "queries.sql, line 17: the statement is not valid: column a.nobody does not exist",
         "",
     ),
+    "a constant that is none": (
+        ("count(*) as visits", "'many'::integer as visits"),
+        "queries.sql, line 7: The query of asset attendance/member_months is not valid: invalid input syntax for type "
+        'integer: "many"',
+        "",
+    ),
+    "a constant of a check that is none": (
+        ("select a.member_id from", "select 'soon'::date from"),
+        'queries.sql, line 17: the statement is not valid: invalid input syntax for type date: "soon"',
+        "",
+    ),
+    "a frame's statement that is no SQL": (
+        (
+            "      unit: member_id\n",
+            "      compute: builtins:id\n      reads: visitors\n",
+        ),
+        "queries.sql, line 20: The query of asset attendance/member_months is not valid: column m.nobody",
+        "",
+    ),
+    "a look at what has no rows": (
+        ("stale_when: {public.members: gym_id", "stale_by: look\n  stale_when: {public.seen: gym_id"),
+        "defs.yaml, line 6: stale_when public.seen: a view or a foreign table does not tell which of its rows are new.",
+        "Name a statement with `due` instead.",
+    ),
+    "a query without the partition": (
+        ("select m.gym_id, m.id as member_id,", "select m.id as member_id,"),
+        "queries.sql, line 7: The source of attendance.member_months does not give 'gym_id', by which its rows are "
+        "told apart; it gives member_id, month, visits.",
+        "",
+    ),
+    "several statements in place of one": (
+        ("from public.gyms order by id;", "from public.gyms; delete from public.gyms;"),
+        "queries.sql, line 1: the statement is not valid: cannot insert multiple commands into a prepared statement.",
+        "",
+    ),
+    "a status without the partition": (
+        ("  schedule:", "  status: gyms\n  schedule:"),
+        "queries.sql, line 1: the statement is not valid: column q.partition does not exist.",
+        "",
+    ),
     "a trigger that can't be made": (
         ("public.members: gym_id", "public.members: gymid"),
         "defs.yaml, line 5: stale_when public.members: column c.gymid does not exist",
@@ -179,8 +231,13 @@ def test_a_mistake_that_the_database_sees_is_named_with_its_file_and_line(
     conn: psycopg.Connection, tmp_path: Path, change: Change, message: str, hint: str
 ) -> None:
     conn.execute(GYM + MONTHS)
+    conn.execute("create view public.seen as select * from public.members")
     conn.autocommit = False
     folder = copied(tmp_path, "member_months", change)
+    with (folder / "queries.sql").open("a") as queries:
+        queries.write(
+            "-- name: visitors\nselect m.nobody from public.members as m where gym_id = any(:partition_keys)"
+        )
     with pytest.raises(UserError) as raised:
         inspect(declared(folder), conn)
     assert f"{folder}/{message}" in raised.value.message
@@ -202,99 +259,3 @@ def test_a_run_looks_before_it_writes(conn: psycopg.Connection, database_url: st
     with adopter(declared(copied(tmp_path, "member_months", change)), database_url) as a:
         assert message in said(a.refresh("all", expect=False))
     assert query(conn, "select count(*) from attendance.member_months") == [0]
-
-
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project with one good declaration; returns its folder of definitions."""
-    monkeypatch.syspath_prepend(str(tmp_path))
-    return project_in(tmp_path)
-
-
-def loaded(project: Path) -> dict[str, str]:
-    """By asset what is said of it, as Dagster's own loader has it."""
-    return said_of(dg.load_from_defs_folder(path_within_project=project))
-
-
-@pytest.mark.parametrize(
-    "name", ["an unknown attribute", "several kinds of partitions", "an unknown statement"]
-)
-def test_one_bad_declaration_does_not_take_the_others_down(project: Path, name: str) -> None:
-    change, message, _ = MISTAKES[name]
-    copied(project, "member_months", change)
-    there = loaded(project)
-    assert "kintell/users" in there
-    assert message in there["member_months_declaration"]
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (("30 1 * * *", "30 1 * *"), "Dagster refuses it: Found invalid cron schedule '30 1 * *'"),
-        (("unit: member_id", "owners: [nobody]"), "Dagster refuses it: Invalid owner 'nobody'"),
-        (
-            ("every_visitor_has_a_month: v", "every visitor: v"),
-            'every visitor" is not a valid name in Dagster',
-        ),
-        (("every_visitor_has_a_month: v", "fresh: v"), "every backfill has a check 'fresh' already"),
-    ],
-    ids=["a cron expression", "an owner", "the name of a check", "the name of a check of every backfill"],
-)
-def test_what_dagster_refuses_does_not_take_the_others_down_either(
-    project: Path, change: Change, message: str
-) -> None:
-    copied(project, "member_months", change)
-    there = loaded(project)
-    assert "kintell/users" in there
-    assert message in there["member_months_declaration"]
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (("schedule", "name: another\n  schedule"), "table kintell.users is another declaration's already"),
-        (("kintell.users", "kintell.userss"), "the name 'again' is another declaration's already"),
-    ],
-    ids=["the same table", "the same name"],
-)
-def test_two_backfills_do_not_share_a_table_or_a_name(project: Path, change: Change, message: str) -> None:
-    text = (EXAMPLES / "kintell_users" / "defs.yaml").read_text().replace(*change)
-    queries = (EXAMPLES / "kintell_users" / "queries.sql").read_text()
-    written(project, "again", text, queries)
-    if "name" in message and "table" not in message:
-        (project / "kintell_users" / "defs.yaml").write_text(
-            (project / "kintell_users" / "defs.yaml")
-            .read_text()
-            .replace("attributes:", "attributes:\n  name: again")
-        )
-    there = loaded(project)
-    assert len(there) == 2
-    [said_of_it] = [text for name, text in there.items() if name.endswith("_declaration")]
-    assert message in said_of_it
-
-
-@pytest.mark.e2e
-@pytest.mark.parametrize(
-    "command", [("dg", "check", "defs"), ("dagster", "definitions", "validate")], ids=" ".join
-)
-def test_a_check_of_the_definitions_fails_for_a_bad_declaration(
-    project: Path, command: tuple[str, ...], database_url: str
-) -> None:
-    def check() -> subprocess.CompletedProcess[str]:
-        script = str(Path(sys.executable).with_name(command[0]))
-        module = ["-m", f"{project.parent.name}.definitions"] if command[0] == "dagster" else []
-        return subprocess.run(
-            [script, *command[1:], *module],
-            cwd=project.parents[1],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    good = check()
-    assert good.returncode == 0, good.stdout + good.stderr
-    change, message, _ = MISTAKES["an unknown statement"]
-    copied(project, "member_months", change)
-    bad = check()
-    assert bad.returncode != 0
-    assert message[:80] in " ".join((bad.stdout + bad.stderr).split())

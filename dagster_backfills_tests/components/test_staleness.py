@@ -282,7 +282,8 @@ attributes:
   tables: [{{table: shop.totals, partition_column: day}}]
 """
     backfill = load(
-        written(tmp_path, "totals", defs, "-- name: totals\nselect 1;\n"), stale_when={"shop.orders": "at"}
+        written(tmp_path, "totals", defs, "-- name: totals\nselect :partition_keys;\n"),
+        stale_when={"shop.orders": "at"},
     )
     [table] = backfill.watched()
     calendar = definition(start_date=start, timezone=zone)
@@ -311,7 +312,7 @@ attributes:
   stale_when: {shop.orders: day}
   tables: [{table: shop.totals, partition_column: day}]
 """
-    backfill = load(written(tmp_path, "totals", defs, "-- name: totals\nselect 1;\n"))
+    backfill = load(written(tmp_path, "totals", defs, "-- name: totals\nselect :partition_keys;\n"))
     apply(shop, [SourceTriggers(table) for table in backfill.watched()])
     shop.execute("insert into shop.orders (id, day) values (1, '2026-03-01')")
     assert marked(shop) == ["2026-03-01"]

@@ -11,9 +11,10 @@ from dagster_backfills_tests.components.applications import COMPLIANCE
 from dagster_backfills_tests.e2e.own_project import OwnProject, make_project
 from dagster_backfills_tests.e2e.pages import Reader
 
-# The project's environment is made with the built wheel. The first `check` finds what is still to be filled in.
+# The project's environment is made with the built wheel, and finds the project. The first `check` finds what is still
+# to be filled in.
 READER = Reader(
-    instead={"pip install dagster-backfills": lambda: ""},
+    instead={"pip install dagster-backfills": lambda: "", "pip install --editable .": lambda: ""},
     ends={"backfills check": None, "backfills check member_months": 2},
 )
 
@@ -28,7 +29,7 @@ def test_the_page_from_an_empty_folder_to_the_first_materialization(
     project: OwnProject, project_root: Path
 ) -> None:
     done = list(READER.follow(project_root / "docs" / "how-to" / "your-own-backfill.md", project))
-    assert len(done) == 15
+    assert len(done) == 16
 
 
 @pytest.mark.e2e

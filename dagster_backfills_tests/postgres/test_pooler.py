@@ -152,5 +152,5 @@ def test_a_session_without_a_pooler_is_known_as_such(database_url):
     with connect(database_url) as conn:
         assert not is_pooled(conn)
     assert [each.found for each in doctor_postgres.examine(database_url) if each.check == "session"] == [
-        "Nobody stands between."
+        "No pooler stands between."
     ]

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from dagster_backfills.engine.model import Mode, Target
-from dagster_backfills.postgres.table_names import split_table
+from dagster_backfills.postgres.table_names import asset_path, split_table
 
 CALENDARS = ("hourly", "daily", "weekly", "monthly")
 
@@ -131,7 +131,7 @@ class TableDeclaration(_Words):
     @property
     def asset(self) -> str:
         """The asset's key as a path."""
-        return self.asset_key or "/".join(split_table(self.table))
+        return self.asset_key or "/".join(asset_path(self.table))
 
     def target(self, *, partitioned: bool) -> Target:
         return Target(

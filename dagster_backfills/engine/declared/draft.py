@@ -4,16 +4,18 @@ A draft can't run: its statements read a table of the name `fill_in`, so that no
 person has said what the table holds.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import yaml
 from pydantic import BaseModel, ConfigDict
 
 from dagster_backfills.engine.table.catalog import Table
 from dagster_backfills.errors import UserError
 from dagster_backfills.postgres.statements import load_statements
-from dagster_backfills.postgres.table_names import split_table
+from dagster_backfills.postgres.table_names import quoted, split_table
 
 
 class DraftParams(BaseModel):
@@ -64,31 +66,41 @@ class Draft:
         yield from ("type: dagster_backfills.PostgresBackfill", "attributes:")
         if cut:
             yield f"  partitions: {{keys: {self.name}_keys}}"
-        yield from ("  tables:", f"    - table: {self.params.table}")
-        yield from ([f"      unit: {unit}"] if unit else [])
-        yield from ([f"      partition_column: {cut}"] if cut else [])
+        yield from ("  tables:", f"    - table: {_scalar(self.params.table)}")
+        yield from (
+            [f"      query: {self._query}"] if self._query != split_table(self.params.table)[1] else []
+        )
+        yield from ([f"      unit: {_scalar(unit)}"] if unit else [])
+        yield from ([f"      partition_column: {_scalar(cut)}"] if cut else [])
+
+    @property
+    def _query(self) -> str:
+        """The table's name, as far as a statement can have it."""
+        return re.sub(r"\W", "_", split_table(self.params.table)[1])
 
     def _queries(self) -> Iterator[str]:
-        cut, unit, rows = self.params.partition_column, self.params.unit, split_table(self.params.table)[1]
-        inside = [f"{_quoted(cut)} = any(:partition_keys::{self._type(cut)}[])"] if cut else []
+        cut, unit, rows = self.params.partition_column, self.params.unit, self._query
+        inside = [f"{quoted(cut)} = any(:partition_keys::{self._type(cut)}[])"] if cut else []
         if cut:
             yield from (f"-- name: {self.name}_keys", "-- Every partition, the oldest first.")
-            yield from (f"select distinct {_quoted(cut)} from fill_in order by 1;", "")  # noqa: S608
+            yield from (f"select distinct {quoted(cut)} from fill_in order by 1;", "")  # noqa: S608
         if unit:
             yield from (f"-- name: {rows}_units", "-- All that is due, by partition.")
-            yield f"select {_quoted(cut) if cut else chr(39) * 2} as partition, {_quoted(unit)} as unit"
+            yield f"select {quoted(cut) if cut else chr(39) * 2} as partition, {quoted(unit)} as unit"
             yield from _from(inside)
             yield ""
             bind = f":unit_keys::{self._type(unit)}[]"
-            inside = [*inside, f"({bind} is null or {_quoted(unit)} = any({bind}))"]
+            inside = [*inside, f"({bind} is null or {quoted(unit)} = any({bind}))"]
         yield from (f"-- name: {rows}", "-- All rows that the table is to have.")
         if self.key:
             yield f"-- A row is told apart by {', '.join(self.key)}."
+        elif self.columns:
+            yield "-- Its rows can't be told apart: give it a primary key, or write it with `mode: replace`."
         yield "select"
         names = list(self.columns) or [name for name in (cut, unit) if name] or ["every_column"]
         for number, name in enumerate(names, 1):
             kind = f"  -- {self.columns[name]}" if name in self.columns else ""
-            yield f"    {_quoted(name)}{',' if number < len(names) else ''}{kind}"
+            yield f"    {quoted(name)}{',' if number < len(names) else ''}{kind}"
         yield from _from(inside)
 
     def _type(self, column: str) -> str:
@@ -100,5 +112,6 @@ def _from(conditions: list[str]) -> Iterator[str]:
     yield f"from fill_in{where};"
 
 
-def _quoted(name: str) -> str:
-    return name if name.isidentifier() and name == name.lower() else f'"{name}"'
+def _scalar(text: str) -> str:
+    """As YAML reads it again as a text."""
+    return yaml.safe_dump(text, width=1_000, allow_unicode=True).splitlines()[0]

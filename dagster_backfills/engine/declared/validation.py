@@ -9,13 +9,15 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
-from dagster_backfills.engine.declared.declaration import Declaration
+from dagster_backfills.engine.declared.declaration import Declaration, TableDeclaration
 from dagster_backfills.errors import UserError, close_to
 from dagster_backfills.postgres.statements import Statement, load_statements
-from dagster_backfills.postgres.table_names import split_table
+from dagster_backfills.postgres.table_names import quoted, split_table
 from dagster_backfills.yaml_mistakes import Places, name_of
 
 _ROWS = frozenset({"partition_keys", "unit_keys", "window_start", "window_end", "run_id", "backfill_id"})
+_OF_COMPUTED = _ROWS - {"window_start", "window_end"}  # as of what no calendar cuts
+_OF_PARTITIONS = frozenset({"partition_keys", "window_start", "window_end"})
 _OF_ASSETS = frozenset({"assets", "seconds"})
 _NOTHING: frozenset[str] = frozenset()
 Path_ = tuple[str | int, ...]
@@ -37,6 +39,8 @@ def validate(declared: Declaration, folder: Path) -> Mapping[str, Statement]:
                 hint=close_to(unknown[0], allowed),
             )
     _check_tables(declared, places)
+    for table in declared.tables:
+        _check_binds(table, statements[table.statement], cut=declared.partitions is not None)
     for source, by in declared.stale_when.items():
         if by in statements and statements[by].binds:
             raise UserError(
@@ -58,6 +62,11 @@ def _check_tables(declared: Declaration, places: Places) -> None:
         seen.add(names)
         if table.compute is not None:
             named_function(table.compute, at("compute"))
+        if table.compute is not None and declared.partitions is not None and table.partition_column is None:
+            raise UserError(
+                f"{at('compute')}: `compute` needs `partition_column`.",
+                hint="A table without the partition's column is written by a query, which gives `partition`.",
+            )
         if table.partition_column is not None and declared.partitions is None:
             raise UserError(
                 f"{at('partition_column')}: `partition_column` without `partitions`.",
@@ -77,6 +86,21 @@ def _check_tables(declared: Declaration, places: Places) -> None:
             )
 
 
+def _check_binds(table: TableDeclaration, statement: Statement, *, cut: bool) -> None:
+    """A batch is some partitions, or some units of one: a statement that does not ask which gives it all rows."""
+    if cut and statement.binds.isdisjoint(_OF_PARTITIONS):
+        raise UserError(
+            f"{statement.place}: statement {statement.name!r} gives the rows of all partitions, whichever are written.",
+            hint=f"Let it bind them: where {quoted(table.partition_column or 'partition')} = any(:partition_keys)",
+        )
+    if table.unit is not None and "unit_keys" not in statement.binds:
+        raise UserError(
+            f"{statement.place}: statement {statement.name!r} gives the rows of all units, whichever are written.",
+            hint=f"Let it bind them: and (:unit_keys::text[] is null or {quoted(table.unit)} = any(:unit_keys)); "
+            "or leave `unit` out.",
+        )
+
+
 def named_function(path: str, where: str) -> Callable[..., Any]:
     """The function that `package.module:function` names."""
     try:
@@ -86,7 +110,7 @@ def named_function(path: str, where: str) -> Callable[..., Any]:
         return found
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(
-            f"{where}: {path!r} can't be loaded: {error}", "Write package.module:function."
+            f"{where}: {path!r} can't be loaded: {error}.", "Write package.module:function."
         ) from error
 
 
@@ -95,9 +119,13 @@ def named_statements(declared: Declaration) -> Iterator[tuple[str, Path_, frozen
     if declared.partitions is not None and declared.partitions.keys is not None:
         yield declared.partitions.keys, ("partitions", "keys"), _NOTHING
     for number, table in enumerate(declared.tables):
-        yield table.statement, ("tables", number, "reads" if table.compute else "query"), _ROWS
+        given = _ROWS if declared.partitions and declared.partitions.calendar else _OF_COMPUTED
+        if table.compute is None:
+            yield table.statement, ("tables", number, "query"), given
+        else:
+            yield table.statement, ("tables", number, "reads"), _OF_COMPUTED
         if table.units_statement is not None:
-            yield table.units_statement, ("tables", number, "units"), _ROWS
+            yield table.units_statement, ("tables", number, "units"), given
     for attribute in ("due", "missing", "status"):
         value = getattr(declared, attribute)
         if value is not None:

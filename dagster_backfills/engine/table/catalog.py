@@ -141,7 +141,7 @@ def read_table(conn: psycopg.Connection, schema: str, name: str) -> Table:
     if not columns:
         raise UserError(
             f"Table {schema}.{name} does not exist in database {database!r}.",
-            hint=f"{_similar(conn, schema, name)} Tables come from migrations, not from here: create it, or run "
+            hint=f"{_similar(conn, schema, name)}Tables come from migrations, not from here: create it, or run "
             "`backfills migrate` where it is one of this package.",
         )
     keys = tuple(tuple(row[1]) for row in conn.execute(_KEYS, {"relation": relation}))
@@ -152,4 +152,4 @@ def _similar(conn: psycopg.Connection, schema: str, name: str) -> str:
     """Words that name tables which come close; nothing where none does."""
     there = [row[0] for row in conn.execute(_TABLES)]
     words = close_to(f"{schema}.{name}", there)
-    return words if words.startswith("Did") else ""
+    return f"{words} " if words.startswith("Did") else ""

@@ -92,6 +92,15 @@ class Merge(Pieces):
                 f"({', '.join(columns)}), so that its rows can't be told apart.",
                 hint="Add a primary key in a migration, return the key's columns, or write with mode 'replace'.",
             )
+        by = target.partition_by or {}
+        needed = [*([by] if isinstance(by, str) else by.values()), *key]
+        for column in needed:
+            if column not in columns:
+                raise UserError(
+                    f"The source of {name} does not give {column!r}, by which its rows are told apart; it gives "
+                    f"{', '.join(columns)}.",
+                    hint="Let it give each column of the partition and of the key.",
+                )
         if target.unit is not None:
             table.column(target.unit)
         return cls(table, address, target, tuple(columns), key, journaled)

@@ -14,7 +14,19 @@ _SEEN = "backfill seen"  # the row version that the statement's snapshot has
 _NOTHING = sql.SQL("")
 _POINTS_IN_TIME = {"timestamp", "timestamptz"}
 # No equality of their own, or one that takes different values for the same.
-_COMPARED_AS_TEXT = {"json", "xml", "citext", "point", "line", "lseg", "box", "path", "polygon", "circle"}
+_COMPARED_AS_TEXT = {
+    "json",
+    "jsonpath",
+    "xml",
+    "citext",
+    "point",
+    "line",
+    "lseg",
+    "box",
+    "path",
+    "polygon",
+    "circle",
+}
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from dagster_backfills.domains.training.status import missing_records, run_totals
 from dagster_backfills.engine.results import RESULTS
 from dagster_backfills.engine.selection import Which
-from dagster_backfills.engine.standing import counted
+from dagster_backfills.engine.standing import counts_of
 from dagster_backfills.web.actions import Actions, postgres_of
 from dagster_backfills.web.api.calls import Answer, Body, Operation, camel
 from dagster_backfills.web.call import Call
@@ -143,7 +143,7 @@ def status(call: Call) -> Any:
     """How many partitions need work, and the newest runs."""
     backfill = call.actions.backfill(call.path("name"))
     with postgres_of(backfill).connect() as conn:
-        counts = counted(backfill.standings(conn, call.actions.runs.instance, more=False))
+        counts = counts_of(backfill.standings(conn, call.actions.runs.instance, more=False))
         runs = RESULTS.newest_runs.dicts(conn, assets=backfill.assets, max_rows=20)
     return {
         "name": backfill.name,

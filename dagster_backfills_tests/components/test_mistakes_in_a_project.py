@@ -1,0 +1,107 @@
+"""Mistakes within a project: a declaration with one takes no other down, and whoever checks the definitions is told."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from dagster_backfills_tests.components.adopting import EXAMPLES, copied, project_in, said_of, written
+from dagster_backfills_tests.components.test_mistakes import MISTAKES, Change
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with one good declaration; returns its folder of definitions."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return project_in(tmp_path)
+
+
+def loaded(project: Path) -> dict[str, str]:
+    """By asset what is said of it, as Dagster's own loader has it."""
+    return said_of(dg.load_from_defs_folder(path_within_project=project))
+
+
+@pytest.mark.parametrize(
+    "name", ["an unknown attribute", "several kinds of partitions", "an unknown statement"]
+)
+def test_one_bad_declaration_does_not_take_the_others_down(project: Path, name: str) -> None:
+    change, message, _ = MISTAKES[name]
+    copied(project, "member_months", change)
+    there = loaded(project)
+    assert "kintell/users" in there
+    assert message in there["member_months_declaration"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("30 1 * * *", "30 1 * *"), "Dagster refuses it: Found invalid cron schedule '30 1 * *'"),
+        (("unit: member_id", "owners: [nobody]"), "Dagster refuses it: Invalid owner 'nobody'"),
+        (
+            ("every_visitor_has_a_month: v", "every visitor: v"),
+            'every visitor" is not a valid name in Dagster',
+        ),
+        (("every_visitor_has_a_month: v", "fresh: v"), "every backfill has a check 'fresh' already"),
+    ],
+    ids=["a cron expression", "an owner", "the name of a check", "the name of a check of every backfill"],
+)
+def test_what_dagster_refuses_does_not_take_the_others_down_either(
+    project: Path, change: Change, message: str
+) -> None:
+    copied(project, "member_months", change)
+    there = loaded(project)
+    assert "kintell/users" in there
+    assert message in there["member_months_declaration"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("schedule", "name: another\n  schedule"), "table kintell.users is another declaration's already"),
+        (("kintell.users", "kintell.userss"), "the name 'again' is another declaration's already"),
+    ],
+    ids=["the same table", "the same name"],
+)
+def test_two_backfills_do_not_share_a_table_or_a_name(project: Path, change: Change, message: str) -> None:
+    text = (EXAMPLES / "kintell_users" / "defs.yaml").read_text().replace(*change)
+    queries = (EXAMPLES / "kintell_users" / "queries.sql").read_text()
+    written(project, "again", text, queries)
+    if "name" in message and "table" not in message:
+        (project / "kintell_users" / "defs.yaml").write_text(
+            (project / "kintell_users" / "defs.yaml")
+            .read_text()
+            .replace("attributes:", "attributes:\n  name: again")
+        )
+    there = loaded(project)
+    assert len(there) == 2
+    [said_of_it] = [text for name, text in there.items() if name.endswith("_declaration")]
+    assert message in said_of_it
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(
+    "command", [("dg", "check", "defs"), ("dagster", "definitions", "validate")], ids=" ".join
+)
+def test_a_check_of_the_definitions_fails_for_a_bad_declaration(
+    project: Path, command: tuple[str, ...], database_url: str
+) -> None:
+    def check() -> subprocess.CompletedProcess[str]:
+        script = str(Path(sys.executable).with_name(command[0]))
+        module = ["-m", f"{project.parent.name}.definitions"] if command[0] == "dagster" else []
+        return subprocess.run(
+            [script, *command[1:], *module],
+            cwd=project.parents[1],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    good = check()
+    assert good.returncode == 0, good.stdout + good.stderr
+    change, message, _ = MISTAKES["an unknown statement"]
+    copied(project, "member_months", change)
+    bad = check()
+    assert bad.returncode != 0
+    assert message[:80] in " ".join((bad.stdout + bad.stderr).split())
