@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +12,10 @@ import yaml
 from dagster_backfills.cli.errors import OK, USAGE
 from dagster_backfills_tests.components.adopting import catalog, copied
 from dagster_backfills_tests.components.applications import COMPLIANCE, GYM, MONTHS
+from dagster_backfills_tests.programs import SCRIPT
+from dagster_backfills_tests.programs import run as program
+
+pytestmark = pytest.mark.programs
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -28,23 +31,8 @@ def project(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(project: Path, database_url: str) -> Run:
-    script = str(Path(sys.executable).with_name("backfills"))
-
-    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [script, *arguments],
-            cwd=project,
-            env={
-                "DATABASE_URL": database_url,
-                "PATH": "",
-                "HOME": str(project),
-            },
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    return call
+    environment = {"DATABASE_URL": database_url, "PATH": "", "HOME": str(project)}
+    return lambda *arguments: program([SCRIPT, *arguments], cwd=project, env=environment)
 
 
 def test_a_draft_is_written_from_the_table_and_says_what_to_fill_in(
