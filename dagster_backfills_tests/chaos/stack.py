@@ -22,7 +22,6 @@ import psutil
 import psycopg
 from psycopg import sql
 
-from benchmarks.servers import daemon_program
 from dagster_backfills.instance.dagster_home import with_search_path
 from dagster_backfills.postgres.embedded import EmbeddedServer
 from dagster_backfills_tests.chaos.clock import Clock, remove_remains
@@ -41,7 +40,6 @@ _HASTE = {
     "free_slots_after_run_end_seconds: 60": "free_slots_after_run_end_seconds: 5",
     "max_concurrent_runs: 6": "max_concurrent_runs: 3",
 }
-_IMPATIENCE = {"sensors": 5}
 _QUIET_POSTGRES = {
     "fsync": "off",
     "shared_buffers": "128MB",
@@ -319,4 +317,4 @@ def running_stack(
 
 
 def daemon_command(home: Path) -> list[str]:
-    return [*daemon_program(_IMPATIENCE), "run", "-w", str(home / "workspace.yaml")]
+    return [str(BIN / "dagster-daemon"), "run", "-w", str(home / "workspace.yaml")]
