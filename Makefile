@@ -27,8 +27,8 @@ dev: install  ## the same, then the Dagster UI and daemon on that data
 test: install  ## the whole test suite
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-quick: install  ## the tests that start no process of Dagster's
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not chaos and not e2e"
+quick: install  ## the tests that start no process: no command line, no server but Postgres
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not chaos and not e2e and not programs"
 
 check: install  ## lint, format, types, SQL
 	$(BIN)/ruff check .

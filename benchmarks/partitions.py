@@ -60,8 +60,8 @@ class Measured:
 class Bench:
     """One benchmark's server, data and figures."""
 
-    def __init__(self, root: Path, partitions: int, backfill_interval: float | None) -> None:
-        self.root, self.partitions, self.interval = root, partitions, backfill_interval
+    def __init__(self, root: Path, partitions: int) -> None:
+        self.root, self.partitions = root, partitions
         self.server = EmbeddedServer(root / "state")
         self.queries = load_statements(Path(__file__).with_suffix(".sql"))
         self.keys = [f"cohort-{n:05}" for n in range(partitions)]
@@ -101,9 +101,7 @@ class Bench:
         # Dagster's own storage class needs the driver that it is written for to be named.
         url = self.server.url(database).replace("postgresql://", "postgresql+psycopg2://")
         environment = {"DATABASE_URL": as_writer(self.server.url()), "DAGSTER_POSTGRES_URL": url}
-        with dagster_servers(
-            home, MODULE, environment, working_directory=ROOT, backfill_interval=self.interval
-        ) as webserver:
+        with dagster_servers(home, MODULE, environment, working_directory=ROOT) as webserver:
             ui = Backfills(webserver)
             # They would compute what is missing before anybody can launch it.
             for sensor in ("progress_stats_refresh", "progress_cohorts_sync"):
@@ -210,7 +208,7 @@ def main(arguments: list[str]) -> None:
     options = _options().parse_args(arguments)
     root = Path(tempfile.mkdtemp(prefix="bench-partitions-"))
     root.chmod(0o755)  # the server may have to run as another user
-    bench = Bench(root, options.partitions, options.backfill_interval)
+    bench = Bench(root, options.partitions)
     try:
         bench.prepare()
         print(f"{'seconds':42}" + "".join(f"{column:>12}" for column in _COLUMNS), flush=True)
@@ -228,9 +226,6 @@ def _options() -> argparse.ArgumentParser:
     parser.add_argument("--partitions", type=int, default=10_000, help="cohorts in all")
     parser.add_argument("--some", type=int, default=1_000, help="cohorts to compare with Dagster's defaults")
     parser.add_argument("--no-default", action="store_true", help="leave Dagster's defaults out")
-    parser.add_argument(
-        "--backfill-interval", type=float, help="for tests: the daemon's pause, 30 s by default"
-    )
     return parser
 
 

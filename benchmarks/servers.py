@@ -69,11 +69,28 @@ class Webserver:
 
 
 _IMPATIENT_DAEMON = """
-import sys
-from dagster._daemon import cli, controller
-controller.DEFAULT_DAEMON_INTERVAL_SECONDS = float(sys.argv.pop(1))
+import json, sys
+from dagster._core.remote_representation.external import RemoteSensor
+from dagster._daemon import cli, controller, sensor
+from dagster_backfills.instance import run_launcher
+haste = json.loads(sys.argv.pop(1))
+controller.DEFAULT_DAEMON_INTERVAL_SECONDS = haste.get("backfills", controller.DEFAULT_DAEMON_INTERVAL_SECONDS)
+run_launcher.GRACE_SECONDS = haste.get("grace", run_launcher.GRACE_SECONDS)
+if "sensors" in haste:
+    sensor.MIN_INTERVAL_LOOP_TIME = haste["sensors"]
+    RemoteSensor.min_interval_seconds = property(lambda self: haste["sensors"])
 cli.main()
 """
+
+
+def daemon_program(haste: Mapping[str, float] | None = None) -> list[str]:
+    """The daemon, which tests need not wait for as long as an installation does: seconds, Dagster's or ours without.
+
+    `backfills` and `sensors` are those between two looks at them, `grace` those that a started run's lock may be free.
+    """
+    if not haste:
+        return [str(Path(sys.executable).with_name("dagster-daemon"))]
+    return [sys.executable, "-c", _IMPATIENT_DAEMON, json.dumps(dict(haste))]
 
 
 @contextmanager
@@ -83,25 +100,22 @@ def dagster_servers(
     environment: Mapping[str, str],
     *,
     working_directory: Path,
-    backfill_interval: float | None = None,
+    haste: Mapping[str, float] | None = None,
     code_server: tuple[str, int] | None = None,
 ) -> Iterator[Webserver]:
     """Start both on `home` (which has its `dagster.yaml`) with the code location `module`; stop both at the end.
 
-    `code_server` is the host and port of one that serves the module; without it they start their own.
-
-    `backfill_interval` is for tests, which need not wait the half minute between two looks at the backfills.
+    `code_server` is the host and port of one that serves the module; without it they start their own. `haste` is the
+    daemon's.
     """
     port = free_port()
     env = {**os.environ, "DAGSTER_HOME": str(home), **environment}
     target = ["-m", module, "-d", str(working_directory)]
     if code_server is not None:
         target = ["-w", str(_workspace(home, module, *code_server))]
-    bin_dir = Path(sys.executable).parent
-    webserver = [str(bin_dir / "dagster-webserver"), "-h", "127.0.0.1", "-p", str(port), *target]
-    daemon = [str(bin_dir / "dagster-daemon"), "run", *target]
-    if backfill_interval is not None:
-        daemon = [sys.executable, "-c", _IMPATIENT_DAEMON, str(backfill_interval), "run", *target]
+    program = str(Path(sys.executable).with_name("dagster-webserver"))
+    webserver = [program, "-h", "127.0.0.1", "-p", str(port), *target]
+    daemon = [*daemon_program(haste), "run", *target]
     logs = [home / "webserver.log", home / "daemon.log"]
     processes = [
         _start(command, log, env, working_directory)
@@ -162,14 +176,13 @@ def _wait_until_ready(
 
 
 def _stop(processes: list[Any]) -> None:
-    """End each process group, code servers and what they run included: asked first, and then made to."""
-    for how in (signal.SIGTERM, signal.SIGKILL):
-        for process in processes:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, how)
-        deadline = time.monotonic() + 3
-        while any(_lives(process) for process in processes) and time.monotonic() < deadline:
-            time.sleep(0.1)
+    """End each process group, code servers and what they run included. Nobody needs what they would still write."""
+    for process in processes:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while any(_lives(process) for process in processes) and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def _lives(process: subprocess.Popen[bytes]) -> bool:

@@ -10,15 +10,21 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import psycopg
 import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 from psycopg import sql
 
 from dagster_backfills.postgres.embedded import EmbeddedServer
 from dagster_backfills.postgres.migrations import apply_migrations
 
+# Each of the many processes that tests start would compile everything anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 # A test's data need not survive a power cut.
 _FAST = {
     "fsync": "off",
@@ -56,6 +62,34 @@ _MEMORY = Path("/dev/shm")
 _MEMORY_NEEDED = 2_000_000_000
 
 
+# What is given by these is a process.
+_PROGRAMS = {"cli", "nats_server", "nursery", "soffice"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what has a process from a fixture; and files that take long come first, or one would be left at the end."""
+    for item in items:
+        if _PROGRAMS & set(getattr(item, "fixturenames", ())):
+            item.add_marker("programs")
+    slow = {item.path for item in items if item.get_closest_marker("e2e")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.fixture(autouse=True)
+def _a_test_that_starts_a_process_is_marked(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or `make quick` would have it, where this is looked at. The session's fixtures have started theirs by now."""
+
+    def refuse(*args: object, **named: object) -> None:
+        raise AssertionError("Mark this test `programs`, or `e2e`: it starts a process.")
+
+    if "not programs" in request.config.option.markexpr:
+        monkeypatch.setattr(subprocess.Popen, "__init__", refuse)
+        monkeypatch.setattr(BaseProcess, "start", refuse)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _session_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A state folder of the session's own, and none of the developer's variables."""
@@ -68,6 +102,22 @@ def _session_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("BACKFILLS_HOME", str(state))
         yield server
     undertaker.communicate()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _dagsters_migrations_are_read_once() -> Iterator[None]:
+    """Each new instance, of which most tests have one, would read ninety files only to note the last one's name."""
+    read, known = ScriptDirectory.from_config, dict[str | None, ScriptDirectory]()
+
+    def read_once(config: Config) -> ScriptDirectory:
+        where = config.get_main_option("script_location")
+        if where not in known:
+            known[where] = read(config)
+        return known[where]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ScriptDirectory, "from_config", read_once)
+        yield
 
 
 def _server_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

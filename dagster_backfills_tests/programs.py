@@ -12,6 +12,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -20,10 +23,12 @@ SCRIPT = str(Path(sys.executable).parent / "backfills")
 _LIBRARIES = [
     "dagster",
     "dagster._cli.api",
+    "dagster._core.definitions.antlr_asset_selection.antlr_asset_selection",
     "dagster_postgres",
     "psycopg",
     "rich.console",
     "rich.table",
+    "sqlglot",
     "typer",
 ]
 _FORKS = multiprocessing.get_context("forkserver")
@@ -34,36 +39,70 @@ def run(
     command: Sequence[str],
     *,
     env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
     input: str = "",
     timeout: float | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """As `subprocess.run` with `capture_output`, for `backfills …` and `python -m …`."""
     with TemporaryDirectory() as folder:
-        streams = [str(Path(folder, name)) for name in ("stdin", "stdout", "stderr")]
-        Path(streams[0]).write_text(input)
-        environment = dict(os.environ if env is None else env)
-        process = _FORKS.Process(target=_work, args=(list(command), environment, str(Path.cwd()), streams))
-        process.start()
+        streams = [Path(folder, name) for name in ("stdin", "stdout", "stderr")]
+        streams[0].write_text(input)
+        opened = [os.open(streams[0], os.O_RDONLY)]
+        opened += [os.open(stream, os.O_WRONLY | os.O_APPEND | os.O_CREAT) for stream in streams[1:]]
+        code = start(command, opened, env=env, cwd=cwd).wait(timeout)
+        said, errors = (stream.read_text() for stream in streams[1:])
+        return subprocess.CompletedProcess(command, code, said, errors)
+
+
+@dataclass(frozen=True)
+class Program:
+    """One that was started."""
+
+    command: Sequence[str]
+    process: BaseProcess
+
+    @property
+    def pid(self) -> int:
+        assert self.process.pid
+        return self.process.pid
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its exit code. It is killed if it takes longer, or the wait ends otherwise."""
         try:
-            process.join(timeout)
-            if process.exitcode is None:
-                raise subprocess.TimeoutExpired(command, timeout or 0)
+            self.process.join(timeout)
+            if self.process.exitcode is None:
+                raise subprocess.TimeoutExpired(self.command, timeout or 0)
         finally:
-            process.kill()
-            process.join()
-        said, errors = (Path(stream).read_text() for stream in streams[1:])
-        return subprocess.CompletedProcess(command, process.exitcode, said, errors)
+            self.process.kill()
+            self.process.join()
+        return self.process.exitcode
 
 
-def _work(command: list[str], environment: dict[str, str], folder: str, streams: list[str]) -> None:
+def start(
+    command: Sequence[str],
+    streams: Sequence[int],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> Program:
+    """Start it on these files as its standard input, output and errors, which become its own."""
+    handed = [Connection(stream) for stream in streams]
+    environment, folder = dict(os.environ if env is None else env), str(cwd or Path.cwd())
+    process = _FORKS.Process(target=_work, args=(list(command), environment, folder, handed))
+    process.start()
+    for each in handed:
+        each.close()
+    return Program(command, process)
+
+
+def _work(command: list[str], environment: dict[str, str], folder: str, streams: list[Connection]) -> None:
     os.environ.clear()
     os.environ.update(environment)
     time.tzset()
     os.chdir(folder)
     for number, stream in enumerate(streams):
-        opened = os.open(stream, os.O_WRONLY | os.O_APPEND | os.O_CREAT if number else os.O_RDONLY)
-        os.dup2(opened, number)
-        os.close(opened)
+        os.dup2(stream.fileno(), number)
+        stream.close()
     sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w", buffering=1)  # noqa: SIM115
     # What the program starts by itself it starts as ever.
     multiprocessing.set_start_method(None, force=True)

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from signal import SIGINT
 
+from dagster_backfills_tests.programs import SCRIPT, Program, start
+
 
 def bare(text: str) -> str:
     """The text without what makes it bold, or moves the cursor."""
@@ -35,10 +37,14 @@ def on_a_terminal(
     variables = {
         name: value for name, value in (env or os.environ).items() if name not in ("COLUMNS", "LINES")
     }
-    process = subprocess.Popen(
-        command, stdin=child, stdout=child, stderr=child, cwd=cwd,
-        env=variables | {"TERM": "xterm", "NO_COLOR": "1"}, start_new_session=True,
-    )  # fmt: skip
+    variables |= {"TERM": "xterm", "NO_COLOR": "1"}
+    process: Program | subprocess.Popen[bytes]
+    if command[0] == SCRIPT and not endless:
+        process = start(command, [os.dup(child) for _ in range(3)], env=variables, cwd=cwd)
+    else:
+        process = subprocess.Popen(
+            command, stdin=child, stdout=child, stderr=child, cwd=cwd, env=variables, start_new_session=True
+        )
     os.close(child)
     os.write(parent, answer.encode())
     shown = b""
@@ -48,7 +54,7 @@ def on_a_terminal(
         except OSError:  # how a terminal says that no one writes to it any more
             break
         if endless and re.search(r"\w{3}", bare(shown.decode(errors="ignore"))):
-            process.send_signal(SIGINT)
+            os.kill(process.pid, SIGINT)
             endless = False
     os.close(parent)
     # An interrupt may cut a character in two.

@@ -237,6 +237,7 @@ def test_workspace_and_project_file_name_the_same_location(project_root: Path) -
     assert "dagster" not in tool
 
 
+@pytest.mark.programs
 def test_importing_the_location_loads_no_data_library_and_opens_no_connection(project_root: Path) -> None:
     code = (
         "import sys, dagster_backfills.definitions as d; d.defs();"
@@ -275,6 +276,7 @@ def test_the_location_loads_every_way_that_dagster_offers(
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.programs
 def test_a_load_does_not_bury_what_is_said_under_warnings_of_dagsters_own() -> None:
     load = "import warnings; warnings.simplefilter('always'); from dagster_backfills.definitions import defs; defs()"
     done = subprocess.run([sys.executable, "-c", load], capture_output=True, text=True, check=True)

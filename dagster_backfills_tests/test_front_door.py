@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 import dagster_backfills
 from dagster_backfills import JobContext, JobError, PermanentJobError, PostgresBackfill, job_type
 from dagster_backfills.components import postgres_backfill
@@ -27,6 +29,7 @@ def test_the_names_are_the_same_objects_wherever_they_stand() -> None:
     assert not hasattr(dagster_backfills, "postgres_backfil")
 
 
+@pytest.mark.programs
 def test_each_is_loaded_when_it_is_asked_for() -> None:
     done = subprocess.run([sys.executable, "-c", _LOADED], capture_output=True, text=True, check=True)
     before, dagster_came_with_a_job_type = json.loads(done.stdout)

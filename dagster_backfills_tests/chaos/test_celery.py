@@ -26,7 +26,7 @@ from dagster_backfills_tests.chaos.lan import Lan, lan_of
 from dagster_backfills_tests.chaos.stack import ROOT, environment, free_port
 from dagster_backfills_tests.e2e.chain import ASSETS, worked_before
 from dagster_backfills_tests.e2e.graphql import finished_backfill, launch_backfill, wait_for
-from dagster_backfills_tests.haste import hurried
+from dagster_backfills_tests.haste import HASTE, MONITORING, hurried
 
 pytest.importorskip("dagster_celery", reason="the extra `celery` is not installed")
 from celery import Celery
@@ -149,8 +149,7 @@ def stack(server, broker, lan, tmp_path):
     home.mkdir()
     make = [sys.executable, str(ROOT / "deploy" / "celery" / "instance.py")]
     settings = subprocess.run(make, capture_output=True, text=True, check=True).stdout
-    haste = {"poll_interval_seconds: 30": "poll_interval_seconds: 3"}
-    (home / "dagster.yaml").write_text(hurried(settings, haste))
+    (home / "dagster.yaml").write_text(hurried(settings, MONITORING))
     with psycopg.connect(server, autocommit=True) as conn:
         conn.execute("create schema dagster")
         # The chain would send a worker to the newest day, as soon as there is a daemon.
@@ -158,7 +157,7 @@ def stack(server, broker, lan, tmp_path):
     env = environment(server, home) | {"CELERY_BROKER_URL": broker, "SCORING_CATCH_UP_DAYS": "1"}
     workers = Workers(env, tmp_path, lan)
     with dagster_servers(
-        home, "dagster_backfills.definitions", env, working_directory=ROOT, backfill_interval=1
+        home, "dagster_backfills.definitions", env, working_directory=ROOT, haste=HASTE
     ) as webserver:
         yield webserver, workers
         for name in list(workers.processes):

@@ -9,6 +9,8 @@ import pytest
 from dagster_backfills_tests.chaos import clock
 from dagster_backfills_tests.chaos.clock import Clock
 
+pytestmark = pytest.mark.programs
+
 PROGRAM = """
 import sys, threading, time
 for wait in (time.sleep, threading.Event().wait):

@@ -24,7 +24,7 @@ from dagster_backfills_tests.engine.running import by_unit, computed, fill, open
 from dagster_backfills_tests.engine.test_plan import EVERYTHING, planned
 from dagster_backfills_tests.engine.undoing import tables
 
-pytestmark = [pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.programs, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,9 @@ import typer
 
 from dagster_backfills.cli.app import COMMANDS, found_at
 from dagster_backfills_tests.cli.conftest import SCRIPT, Cli, eventually
+from dagster_backfills_tests.programs import run
+
+pytestmark = pytest.mark.programs
 
 # In place of the shell that is around the test.
 _NO_SHELL = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
@@ -47,9 +50,9 @@ def test_a_domains_commands_load_dagster_and_data_libraries_only_when_they_work(
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_of_the_table_is_there_and_explains_itself(cli: Cli, name: str):
+def test_every_command_of_the_table_is_there_and_explains_itself(name: str):
     assert isinstance(found_at(COMMANDS[name][0]), typer.Typer)
-    done = cli(name, "--help")
+    done = run([SCRIPT, name, "--help"])
     assert done.returncode == 0
     assert done.stdout.startswith(f"Usage: backfills {name} ")
     assert "--install-completion" not in done.stdout

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +13,10 @@ from dagster_backfills.cli.errors import OK, USAGE
 from dagster_backfills.dagster.project import OURS
 from dagster_backfills_tests.components.adopting import catalog, copied
 from dagster_backfills_tests.components.applications import COMPLIANCE, GYM, MONTHS
+from dagster_backfills_tests.programs import SCRIPT
+from dagster_backfills_tests.programs import run as program
+
+pytestmark = pytest.mark.programs
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -29,21 +32,10 @@ def project(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(project: Path, database_url: str) -> Run:
-    script = str(Path(sys.executable).with_name("backfills"))
+    environment = {"DATABASE_URL": database_url, "PATH": "", "HOME": str(project)}
 
     def call(*arguments: str, folder: Path = project) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [script, *arguments],
-            cwd=folder,
-            env={
-                "DATABASE_URL": database_url,
-                "PATH": "",
-                "HOME": str(project),
-            },
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        return program([SCRIPT, *arguments], cwd=folder, env=environment)
 
     return call
 

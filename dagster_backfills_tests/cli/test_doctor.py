@@ -264,6 +264,7 @@ def test_a_nats_that_is_away_is_an_error(monkeypatch: Patch):
     assert "hidden" not in found
 
 
+@pytest.mark.programs
 @needs_nats
 def test_a_nats_that_serves_is_well(tmp_path: Path, monkeypatch: Patch):
     server = Nats(tmp_path)

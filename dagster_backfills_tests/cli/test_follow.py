@@ -50,6 +50,7 @@ def test_in_a_pipe_there_is_a_line_for_what_has_changed_and_nothing_on_stdout(ru
     assert (step.name, step.done, step.total) == ("a/table", 100, 100)
 
 
+@pytest.mark.programs
 def test_on_a_terminal_there_is_a_bar(run, database_url):
     parent, child = pty.openpty()
     env = os.environ | {"TERM": "xterm-256color", "COLUMNS": "200"}

@@ -200,6 +200,7 @@ def watching(url: str, *options: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.programs
 def test_watch_in_a_pipe_gives_a_line_a_look_until_it_is_interrupted(
     conn: psycopg.Connection, database_url: str
 ):
@@ -216,6 +217,7 @@ def test_watch_in_a_pipe_gives_a_line_a_look_until_it_is_interrupted(
     assert all(json.loads(line) for line in rest.splitlines())
 
 
+@pytest.mark.programs
 def test_watch_waits_for_a_database_that_is_away(
     conn: psycopg.Connection, database_url: str, server_url: str
 ):
@@ -236,6 +238,7 @@ def test_watch_waits_for_a_database_that_is_away(
     assert process.returncode == 130
 
 
+@pytest.mark.programs
 def test_watch_keeps_the_embedded_server_that_it_started_until_it_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -258,6 +261,7 @@ def test_watch_keeps_the_embedded_server_that_it_started_until_it_ends(
         server.delete()
 
 
+@pytest.mark.programs
 def test_watch_on_a_terminal_is_a_screen_of_its_own_that_ctrl_c_leaves(database_url: str):
     process, terminal = pty.fork()
     if process == 0:

@@ -20,6 +20,7 @@ import pytest
 from dagster_backfills.identity import USER_TAG, system_user
 from dagster_backfills.postgres.embedded import EmbeddedServer
 from dagster_backfills_tests.cli.conftest import SCRIPT, eventually
+from dagster_backfills_tests.programs import run
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
 
@@ -77,7 +78,7 @@ class Up:
             return json.load(answer)["data"]
 
     def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([SCRIPT, *arguments], env=self.env, capture_output=True, text=True, check=False)
+        return run([SCRIPT, *arguments], env=self.env)
 
     def processes(self) -> list[psutil.Process]:
         """Every process that has this state folder in its environment, Postgres included."""
@@ -104,13 +105,7 @@ def test_up_serves_everything_and_down_leaves_nothing_running(state: Path):
     demo = up.cli("demo", "--serve", "--port", str(up.port))
     assert (demo.returncode, "Choose another" in demo.stderr) == (2, True)
     other = {"BACKFILLS_HOME": str(state.with_name("other"))}
-    taken = subprocess.run(
-        [SCRIPT, "up", "--port", str(up.port)],
-        env=up.env | other,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    taken = run([SCRIPT, "up", "--port", str(up.port)], env=up.env | other)
     assert (taken.returncode, "Choose another" in taken.stderr) == (2, True)
     assert up.cli("migrate", "--status").returncode == 0
 
@@ -134,12 +129,14 @@ def test_up_serves_everything_and_down_leaves_nothing_running(state: Path):
     assert run_id in [run["runId"] for run in shown["runsOrError"]["results"]]
 
     # What the UI launches carries the name of whoever sits here, whatever it is sent along with.
-    run = {
+    launch = {
         "selector": {**job, "pipelineName": None, "jobName": JOB},
         "runConfigData": "{}",
         "mode": "default",
     }
-    by_hand = up.ask(LAUNCH_RUN, run=run | {"executionMetadata": {"tags": [{"key": USER_TAG, "value": "x"}]}})
+    by_hand = up.ask(
+        LAUNCH_RUN, run=launch | {"executionMetadata": {"tags": [{"key": USER_TAG, "value": "x"}]}}
+    )
     tags = up.ask(TAGS, id=by_hand["launchRun"]["run"]["runId"])["runOrError"]["tags"]
     assert {"key": USER_TAG, "value": system_user()} in tags
     with pytest.raises(urllib.error.HTTPError, match="403"):
@@ -184,10 +181,7 @@ def test_a_look_leaves_no_server_running_that_it_had_to_start(tmp_path: Path):
     env = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
 
     def call(*arguments: str) -> subprocess.CompletedProcess[str]:
-        variables = env | {"BACKFILLS_HOME": str(tmp_path)}
-        return subprocess.run(
-            [SCRIPT, *arguments], env=variables, capture_output=True, text=True, check=False
-        )
+        return run([SCRIPT, *arguments], env=env | {"BACKFILLS_HOME": str(tmp_path)})
 
     try:
         refused = call("status")

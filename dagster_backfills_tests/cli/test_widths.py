@@ -149,6 +149,7 @@ follow_run(sys.argv[1], "r", lambda: next(ends), lambda conn, run: [part], poll=
 """
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_bar_keeps_them_too(width: int, database_url: str) -> None:
     code, shown = on_a_terminal(width, sys.executable, "-c", FOLLOW, database_url)
@@ -156,6 +157,7 @@ def test_a_bar_keeps_them_too(width: int, database_url: str) -> None:
     assert "1,234,567 of 5,000,000 units, 12,345/s, 1 h 02 min left, 1,234 failed" in shown
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize("width", WIDTHS)
 def test_the_page_fits_a_real_terminal(width: int, full: psycopg.Connection) -> None:
     code, shown = on_a_terminal(width, SCRIPT, "status", "--no-ticks")

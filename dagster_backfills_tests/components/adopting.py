@@ -139,7 +139,7 @@ class Adopter:
 @contextmanager
 def adopter(backfill: Backfill, url: str, **settings: Any) -> Iterator[Adopter]:
     """settings: of the engine."""
-    with dg.instance_for_test() as instance:
+    with dg.DagsterInstance.ephemeral() as instance:
         yield Adopter(backfill, url, instance, **settings)
 
 

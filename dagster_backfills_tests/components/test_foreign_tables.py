@@ -24,6 +24,8 @@ from dagster_backfills_tests.conftest import new_database
 from dagster_backfills_tests.dagster.storing import said, versions
 from dagster_backfills_tests.e2e.graphql import wait_for
 
+pytestmark = pytest.mark.programs
+
 DUE = """
 -- name: gyms_that_differ
 select g.id from public.gyms as g

@@ -60,6 +60,7 @@ def wait_until(conn: psycopg.Connection, text: str, expected: Any) -> None:
 # ---- killed, and two at once
 
 
+@pytest.mark.programs
 def test_a_run_that_is_killed_within_a_batch_leaves_none_of_it_and_the_next_does_the_rest(
     compliance: psycopg.Connection, database_url: str
 ) -> None:
@@ -97,6 +98,7 @@ def test_a_run_that_is_killed_within_a_batch_leaves_none_of_it_and_the_next_does
     )  # what had been committed was not written again
 
 
+@pytest.mark.programs
 def test_two_runs_at_once_write_every_row_once(compliance: psycopg.Connection, database_url: str) -> None:
     compliance.execute(MEMBERS.format(count=60))
     both = [started(database_url, "training_completions") for _ in range(2)]
@@ -228,7 +230,7 @@ def test_a_declaration_writes_to_the_database_that_it_names(
     monkeypatch.setenv("REPORTING_URL", other)
     monkeypatch.setenv("DATABASE_URL", "postgresql://127.0.0.1:1/nowhere")
     backfill = load(EXAMPLES / "member_months", database="REPORTING_URL")
-    with psycopg.connect(other, autocommit=True) as reporting, dg.instance_for_test() as instance:
+    with psycopg.connect(other, autocommit=True) as reporting, dg.DagsterInstance.ephemeral() as instance:
         reporting.execute(GYM + MONTHS)
         job = definitions_of(backfill).get_repository_def().get_job("refresh_member_months")
         assert job.execute_in_process(instance=instance, run_config={"which": "all"}).success

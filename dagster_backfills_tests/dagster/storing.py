@@ -1,6 +1,7 @@
 """Materializing assets into a test's own database, and reading what Dagster has recorded of it."""
 
 from collections import Counter
+from functools import cache
 from typing import Any
 
 import dagster as dg
@@ -23,8 +24,12 @@ def resources(url: str, **settings: Any) -> dict[str, Any]:
 def materialize(
     url: str, *assets: Any, keys: tuple[str, str] | None = None, expect: bool = True, **options: Any
 ) -> dg.ExecuteInProcessResult:
-    """Materialize assets; `keys` is the first and the last partition of a range that one run is for."""
+    """Materialize assets; `keys` is the first and the last partition of a range that one run is for.
+
+    Without an `instance`, in one that all tests have who ask it nothing.
+    """
     settings = options.pop("settings", {})
+    options.setdefault("instance", _anybodys_instance())
     if keys is not None:
         options["tags"] = {**options.get("tags", {}), FIRST: keys[0], LAST: keys[1]}
     result = dg.materialize(
@@ -33,6 +38,11 @@ def materialize(
     if expect and not result.success:
         raise AssertionError(failure_text(result))
     return result
+
+
+@cache
+def _anybodys_instance() -> dg.DagsterInstance:
+    return dg.DagsterInstance.ephemeral()
 
 
 def failure_text(result: dg.ExecuteInProcessResult) -> str:

@@ -133,6 +133,7 @@ def test_no_other_module_names_what_dagster_does_not_publish(project_root: Path)
     assert found == {"dagster/private.py"}
 
 
+@pytest.mark.programs
 def test_the_location_loads_where_every_private_module_is_away(project_root: Path) -> None:
     hidden = "\n".join(
         [

@@ -53,7 +53,7 @@ class TestPartitions:
             )),
             partitions_def=definition,
         )  # fmt: skip
-        with dg.instance_for_test() as instance:
+        with dg.DagsterInstance.ephemeral() as instance:
             instance.add_dynamic_partitions("parts", ["x", "y"])
             materialize(database_url, asset, partition_key="y", instance=instance)
         assert rows(conn, table) == [("y", 1, "Y")]

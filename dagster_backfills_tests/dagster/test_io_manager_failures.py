@@ -181,7 +181,7 @@ def test_a_run_that_goes_on_from_another_does_the_rest_and_reports_all(database_
         if "p007" in keys:
             raise RuntimeError("the rules are broken")
 
-    with dg.instance_for_test() as instance:
+    with dg.DagsterInstance.ephemeral() as instance:
         job = dg.Definitions(
             assets=[stats("unit", computed(breaks))],
             resources=resources(database_url, batch_units=4, target_seconds=0),

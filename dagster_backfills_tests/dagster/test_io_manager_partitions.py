@@ -64,7 +64,7 @@ class TestTwoOutputs:
     def test_a_retry_goes_on_with_the_output_that_was_not_written(self, database_url, conn, tables):
         conn.execute("alter table t.second add constraint nothing_yet check (id < 0)")
         both = self.two(pd.DataFrame({"part": ["a"], "id": [1]}), pd.DataFrame({"part": ["a"], "id": [2]}))
-        with dg.instance_for_test() as instance:
+        with dg.DagsterInstance.ephemeral() as instance:
             failed = materialize(database_url, both, instance=instance, expect=False)
             assert not failed.success and rows(conn, "t.second") == []
             conn.execute("alter table t.second drop constraint nothing_yet")
@@ -135,7 +135,7 @@ class TestNoneAskedFor:
         def reader(before: pd.DataFrame) -> None:
             got.append(before)
 
-        with dg.instance_for_test() as instance:
+        with dg.DagsterInstance.ephemeral() as instance:
             instance.add_dynamic_partitions("kinds", ["eu"])
             [key, *_] = definition.get_partition_keys(dynamic_partitions_store=instance)
             materialize(database_url, reader, kinds, selection=[reader], partition_key=key, instance=instance)

@@ -183,7 +183,7 @@ class TestOddNames:
         def reader(context, given: pd.DataFrame) -> None:
             assert given["v"].tolist() == [f"it is {key}"]
 
-        with dg.instance_for_test() as instance:
+        with dg.DagsterInstance.ephemeral() as instance:
             instance.add_dynamic_partitions("odd", [key, "other"])
             materialize(database_url, asset, partition_key="other", instance=instance)
             result = materialize(database_url, asset, reader, partition_key=key, instance=instance)

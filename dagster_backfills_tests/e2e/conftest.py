@@ -13,7 +13,8 @@ from benchmarks.servers import Webserver, dagster_servers
 from dagster_backfills.instance.dagster_home import with_search_path
 from dagster_backfills_tests.conftest import new_database
 from dagster_backfills_tests.e2e.graphql import LOCATION
-from dagster_backfills_tests.haste import hurried
+from dagster_backfills_tests.e2e.own_project import make_environment
+from dagster_backfills_tests.haste import HASTE, MONITORING, hurried
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,10 @@ def instance_environment(database_url: str, home: Path) -> dict[str, str]:
 
 
 class StackFactory(Protocol):
-    """Starts a stack on a database of its own, with every table and no rows.
+    """Starts a stack on a database of its own, with every table (unless `migrated` is false) and no rows.
 
     module: the code location. fill: what is in the database before anything looks at it. variables: more of the
-    processes' environment. backfill_interval, monitoring_interval: seconds between two looks of the daemon, where a
-    test need not wait as long as an installation does.
+    processes' environment. The daemon looks oftener than an installation's.
     """
 
     def __call__(
@@ -54,8 +54,7 @@ class StackFactory(Protocol):
         *,
         fill: Callable[[psycopg.Connection], None] | None = None,
         variables: Mapping[str, str] | None = None,
-        backfill_interval: float | None = None,
-        monitoring_interval: int | None = None,
+        migrated: bool = True,
     ) -> AbstractContextManager[Stack]: ...
 
 
@@ -69,32 +68,30 @@ def start_stack(
         *,
         fill: Callable[[psycopg.Connection], None] | None = None,
         variables: Mapping[str, str] | None = None,
-        backfill_interval: float | None = None,
-        monitoring_interval: int | None = None,
+        migrated: bool = True,
     ) -> Iterator[Stack]:
         home = tmp_path_factory.mktemp("dagster_home")
-        haste = {}
-        if monitoring_interval is not None:
-            haste["poll_interval_seconds: 30"] = f"poll_interval_seconds: {monitoring_interval}"
-        (home / "dagster.yaml").write_text(hurried((project_root / "dagster.yaml").read_text(), haste))
-        with new_database(server_url, template) as database_url:
+        (home / "dagster.yaml").write_text(hurried((project_root / "dagster.yaml").read_text(), MONITORING))
+        with new_database(server_url, template if migrated else "template1") as database_url:
             if fill is not None:
                 with psycopg.connect(database_url, autocommit=True) as conn:
                     fill(conn)
             environment = {**instance_environment(database_url, home), **(variables or {})}
             with dagster_servers(
-                home,
-                module,
-                environment,
-                working_directory=project_root,
-                backfill_interval=backfill_interval,
+                home, module, environment, working_directory=project_root, haste=HASTE
             ) as webserver:
                 yield Stack(webserver, home, environment, database_url)
 
     return start
 
 
+@pytest.fixture(scope="session")
+def adopters_environment(tmp_path_factory: pytest.TempPathFactory, project_root: Path) -> Path:
+    """A virtual environment with the wheel, to be copied."""
+    return make_environment(tmp_path_factory.mktemp("adopter"), project_root)
+
+
 @pytest.fixture(scope="module")
 def stack(start_stack: StackFactory) -> Iterator[Stack]:
-    with start_stack(backfill_interval=2) as started:
+    with start_stack() as started:
         yield started

@@ -29,6 +29,8 @@ _PARTITIONS = """query($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) 
     materializedPartitions failedPartitions unmaterializedPartitions materializingPartitions } } } } }"""
 _RUNS = """query($filter: RunsFilter) { runsOrError(filter: $filter) { ... on Runs { results {
   runId status jobName tags { key value } } } } }"""
+_START_SENSOR = """mutation($sensor: SensorSelector!) { startSensor(sensorSelector: $sensor) {
+  ... on Sensor { sensorState { status } } } }"""
 _CHECKS = """query($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode {
   assetChecksOrError { ... on AssetChecks { checks { name executionForLatestMaterialization {
     status evaluation { success description } } } } } } } }"""
@@ -41,7 +43,7 @@ def wait_for(what: str, condition: Callable[[], Any], timeout: float = 120) -> A
         answer = condition()
         if answer:
             return answer
-        time.sleep(0.5)
+        time.sleep(0.2)
     raise AssertionError(f"waited {timeout:.0f} s in vain for {what}")
 
 
@@ -98,6 +100,13 @@ def partition_keys(webserver: Webserver, asset: str) -> set[str]:
 
 def runs(webserver: Webserver, **run_filter: Any) -> list[dict[str, Any]]:
     return webserver.ask(_RUNS, filter=run_filter)["runsOrError"]["results"]
+
+
+def start_sensor(webserver: Webserver, name: str) -> None:
+    """Switch it on again."""
+    sensor = {"repositoryLocationName": LOCATION, "repositoryName": REPOSITORY, "sensorName": name}
+    state = webserver.ask(_START_SENSOR, sensor=sensor)["startSensor"]["sensorState"]
+    assert state["status"] == "RUNNING"
 
 
 def check_results(webserver: Webserver, asset: str) -> dict[str, bool | None]:

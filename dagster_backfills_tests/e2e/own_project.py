@@ -4,10 +4,11 @@ Of what is installed here it has the engine's dependencies, and none of the libr
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,16 +132,22 @@ class OwnProject:
             _stop(processes)
 
 
-def make_project(root: Path, checkout: Path, database_url: str, extra: Sequence[str] = ()) -> OwnProject:
-    """Build the wheel, install it into an environment of its own, and make an empty project beside it."""
+def make_environment(root: Path, checkout: Path) -> Path:
+    """Build the wheel, and install it into an environment of its own."""
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(root / "wheel")]
     subprocess.run(build, cwd=checkout, check=True, capture_output=True)
     [wheel] = (root / "wheel").glob("*.whl")
     environment = root / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment)], check=True)
-    [site] = environment.glob("lib/python*/site-packages")
     install = [sys.executable, "-m", "pip", "--python", str(environment / "bin" / "python"), "install", "-q"]
     subprocess.run([*install, "--no-deps", "--no-index", str(wheel)], check=True, capture_output=True)
+    return environment
+
+
+def make_project(root: Path, made: Path, database_url: str) -> OwnProject:
+    """An empty project, with a copy of the environment that was made beside it."""
+    environment = shutil.copytree(made, root / "venv", symlinks=True)
+    [site] = environment.glob("lib/python*/site-packages")
     project = OwnProject(root / "ours", environment / "bin", database_url)
     project.defs.mkdir(parents=True)
     # What the wheel depends on is here already: a path behind its own, whose `.pth` files count for nothing.

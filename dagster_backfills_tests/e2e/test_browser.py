@@ -45,7 +45,7 @@ _REPORT = """mutation($events: ReportRunlessAssetEventsParams!) { reportRunlessA
 @pytest.fixture(scope="module")
 def school(start_stack: StackFactory) -> Iterator[Stack]:
     """The real stack on cohorts that have no statistics yet, and that nothing computes before the browser does."""
-    with start_stack(MODULE, fill=_fill, backfill_interval=1) as started:
+    with start_stack(MODULE, fill=_fill) as started:
         web = started.webserver
         wait_for("the cohorts' partitions", lambda: partition_keys(web, ASSET) == set(TERMS))
         _report_students(web)

@@ -16,7 +16,7 @@ ASSET = ASSETS[0]
 TODAY = datetime.now(UTC).date()
 DAY = TODAY - timedelta(days=30)
 MEMBERS = 20
-# One member a batch, and two seconds for each while `crawl` has a row: forty in all, where a run may take twenty, and
+# One member a batch, and a second for each while `crawl` has a row: twenty in all, where a run may take twelve, and
 # a retry, which may take no longer, needs few.
 SLOW = {
     "SCORING_BATCH_MEMBERS": "1",
@@ -25,7 +25,7 @@ SLOW = {
     "SCORING_CATCH_UP_DAYS": "1",
 }
 _CRAWL = """
-create table public.crawl as select 2 as seconds;
+create table public.crawl as select 1 as seconds;
 create function public.crawl() returns trigger language plpgsql as $$ begin
   perform pg_sleep(seconds) from public.crawl;
   return new;
@@ -48,19 +48,19 @@ def _fill(conn: psycopg.Connection) -> None:
 
 @pytest.fixture(scope="module")
 def slow(start_stack: StackFactory) -> Iterator[Stack]:
-    with start_stack(fill=_fill, variables=SLOW, monitoring_interval=2) as started:
+    with start_stack(fill=_fill, variables=SLOW) as started:
         yield started
 
 
 def test_run_monitoring_ends_a_run_that_takes_too_long_and_the_next_does_what_is_missing(slow: Stack) -> None:
-    tags = {"dagster/partition": DAY.isoformat(), "dagster/max_runtime": "20"}
+    tags = {"dagster/partition": DAY.isoformat(), "dagster/max_runtime": "12"}
     first = launch_job(slow.webserver, "commitment_scores_job", tags)
     ended = wait_for(
         "the end of the run",
         lambda: next((r["status"] for r in runs(slow.webserver, runIds=[first]) if _over(r["status"])), None),
     )
     assert ended == "FAILURE"
-    for told in ("exceeding maximum runtime of 20 seconds", f"[JOB FAILURE] {ASSET} {DAY}"):
+    for told in ("exceeding maximum runtime of 12 seconds", f"[JOB FAILURE] {ASSET} {DAY}"):
         wait_for(told, lambda told=told: any(told in line for line in messages(slow.webserver, first)))
     with slow.connect() as conn:
         [(kept,)] = conn.execute(

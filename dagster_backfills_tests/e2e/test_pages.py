@@ -20,8 +20,8 @@ READER = Reader(
 
 
 @pytest.fixture
-def project(tmp_path: Path, project_root: Path, make_database: Callable[..., str]) -> OwnProject:
-    return make_project(tmp_path, project_root, make_database(migrated=False))
+def project(tmp_path: Path, adopters_environment: Path, make_database: Callable[..., str]) -> OwnProject:
+    return make_project(tmp_path, adopters_environment, make_database(migrated=False))
 
 
 @pytest.mark.e2e

@@ -8,14 +8,16 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from benchmarks.backfills import Backfills
 from dagster_backfills_tests.e2e.conftest import Stack
 from dagster_backfills_tests.e2e.graphql import (
+    LOCATION,
     check_results,
     finished_backfill,
-    launch_backfill,
     partition_keys,
     partition_states,
     runs,
+    start_sensor,
     wait_for,
 )
 
@@ -25,6 +27,7 @@ ASSETS = ["progress/user_progress_stats", "progress/cohort_stats"]
 ODD = ["with, comma", 'it\'s "quoted"', "100%/é中文", "sp ace", "x" * 500]
 PLAIN = [f"cohort-{number:02}" for number in range(8)]
 COHORTS = PLAIN + ODD
+BAD = [PLAIN[4], ODD[1]]
 
 
 @pytest.fixture(scope="module")
@@ -76,41 +79,59 @@ def test_new_cohorts_become_partitions_and_are_computed_without_anyone_asking(sc
     assert {run["jobName"] for run in runs(web)} >= {"refresh_progress_stats"}
 
 
-def test_only_the_failed_partition_is_failed_and_its_retry_mends_it(school: Stack) -> None:
-    web, bad = school.webserver, ODD[1]
+def test_only_the_failed_partitions_are_failed_and_only_they_are_retried(school: Stack) -> None:
+    web, ui = school.webserver, Backfills(school.webserver)
+    ui.stop_sensor("progress_stats_refresh")  # it would be first
     with school.connect() as conn:
         conn.execute(
             "create function public.refuse() returns trigger language plpgsql as $$ begin"
-            " if new.cohort_id = 'it''s \"quoted\"' then raise exception 'this cohort is refused'; end if;"
-            " return new; end $$"
+            " if new.cohort_id in (select cohort_id from public.refused) then"
+            " raise exception 'this cohort is refused'; end if; return new; end $$"
         )
+        conn.execute("create table public.refused as select unnest(%s::text[]) as cohort_id", [BAD])
         conn.execute(
             "create trigger refuse before insert or update on progress.cohort_stats"
             " for each row execute function public.refuse()"
         )
         conn.execute("delete from progress.cohort_stats")
-    backfill = launch_backfill(web, ASSETS, COHORTS)
+    backfill = ui.launch(ASSETS, COHORTS)
     status = wait_for("the backfill", lambda: finished_backfill(web, backfill), timeout=240)
     assert status == "COMPLETED_FAILED"
-    assert _averages(school) == dict.fromkeys(set(COHORTS) - {bad}, 50)
+    total = len(COHORTS)
+    assert ui.status(backfill)["assets"] == {ASSETS[0]: (total, total, 0), ASSETS[1]: (total, total - 2, 2)}
+    assert [run["status"] for run in ui.runs_of(backfill)] == ["FAILURE"]
+    assert _averages(school) == dict.fromkeys(set(COHORTS) - set(BAD), 50)
     # The students' rows were right before, and still are.
-    for asset, failed in zip(ASSETS, [set(), {bad}], strict=True):
+    for asset, failed in zip(ASSETS, [set(), set(BAD)], strict=True):
         states = partition_states(web, asset)
         assert states["failed"] == failed
         assert states["materialized"] == set(COHORTS) - failed
+        assert not states["materializing"]
     with school.connect() as conn:
         entry = conn.execute(
             "select asset, partition, unit, message from backfill.failures where resolved_at is null"
         )
-        assert entry.fetchall() == [("progress/cohort_stats", bad, None, "this cohort is refused")]
+        assert sorted(entry.fetchall()) == [
+            ("progress/cohort_stats", bad, None, "this cohort is refused") for bad in sorted(BAD)
+        ]
+    named = ui.launch_job("refresh_progress_stats", LOCATION, {"which": "named", "partitions": COHORTS[::4]})
+    wait_for("a run over some, of which one fails again", lambda: ui.run(named)["endTime"])
+    assert ui.run(named)["status"] == "FAILURE"
+    assert partition_states(web, ASSETS[1])["failed"] == set(BAD)
+
+    with school.connect() as conn:
         conn.execute("drop trigger refuse on progress.cohort_stats")
-    retry = launch_backfill(web, ASSETS, sorted(partition_states(web, ASSETS[1])["failed"]))
+    retry = ui.retry_failed(backfill)
     assert wait_for("the retry", lambda: finished_backfill(web, retry), timeout=240) == "COMPLETED_SUCCESS"
+    assert ui.status(retry)["assets"] == {ASSETS[1]: (2, 2, 0)}
+    retried = [run["tags"]["dagster/asset_partition_range_start"] for run in ui.runs_of(retry)]
+    assert sorted(retried) == sorted(BAD)
     assert _averages(school) == dict.fromkeys(COHORTS, 50)
     assert partition_states(web, ASSETS[1])["failed"] == set()
     with school.connect() as conn:
         resolved = conn.execute("select count(*) from backfill.failures where resolved_at is null").fetchone()
         assert resolved == (0,)
+    start_sensor(web, "progress_stats_refresh")
 
 
 def test_saved_progress_is_in_the_cohort_soon_and_the_checks_pass_by_themselves(school: Stack) -> None:

@@ -16,7 +16,7 @@ from dagster_backfills_tests.cli.test_launch import LAUNCH, LOCATION
 from dagster_backfills_tests.conftest import new_database
 from dagster_backfills_tests.e2e.conftest import Stack, instance_environment
 from dagster_backfills_tests.e2e.graphql import REPOSITORY, messages, runs, wait_for
-from dagster_backfills_tests.haste import hurried
+from dagster_backfills_tests.haste import HASTE, MONITORING, hurried
 
 # Of this machine, but not by a name that says so: in compose it is another container's.
 HOST = "127.0.0.2"
@@ -34,8 +34,7 @@ _AGAIN = """mutation($id: String!) { launchRunReexecution(
 def stack(server_url, template, project_root, tmp_path_factory) -> Iterator[Stack]:
     """As compose has it: the webserver and the daemon know of a code server that is a service of its own."""
     home, port = tmp_path_factory.mktemp("dagster_home"), free_port()
-    haste = {"poll_interval_seconds: 30": "poll_interval_seconds: 2"}
-    (home / "dagster.yaml").write_text(hurried((project_root / "dagster.yaml").read_text(), haste))
+    (home / "dagster.yaml").write_text(hurried((project_root / "dagster.yaml").read_text(), MONITORING))
     code = [sys.executable, "-m", "dagster", "code-server", "start", "-h", HOST, "-p", str(port)]
     with new_database(server_url, template) as url:
         env = instance_environment(url, home) | {"BACKFILLS_HOME": str(home / "state")}
@@ -58,7 +57,7 @@ def stack(server_url, template, project_root, tmp_path_factory) -> Iterator[Stac
             ready = lambda: subprocess.run(health, capture_output=True, check=False).returncode == 0  # noqa: E731
             wait_for("the code server", ready, timeout=300)
             with dagster_servers(
-                home, LOCATION, env, working_directory=project_root, code_server=(HOST, port)
+                home, LOCATION, env, working_directory=project_root, code_server=(HOST, port), haste=HASTE
             ) as webserver:
                 yield Stack(webserver, home, env, url)
         finally:
@@ -92,7 +91,7 @@ def test_a_reload_of_the_code_leaves_a_run_alone_and_a_kill_is_noticed(stack: St
     assert ui.ask(_RELOAD, name=LOCATION)["reloadRepositoryLocation"]["loadStatus"] == "LOADED"
     before = looks(stack, run_id)
     wait_for(
-        "ten looks of run monitoring",
+        "ten looks of run monitoring, a second apart: twice as long as a lock may be missing",
         lambda: looks(stack, run_id) > before + 10 or status(ui, run_id) != "STARTED",
         timeout=300,
     )

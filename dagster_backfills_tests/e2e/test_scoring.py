@@ -67,7 +67,7 @@ def _fill(conn: psycopg.Connection) -> None:
 @pytest.fixture(scope="module")
 def gym(start_stack: StackFactory) -> Iterator[Stack]:
     # Of the days that the daemon finds missing, two are enough here.
-    with start_stack(fill=_fill, variables={"SCORING_CATCH_UP_DAYS": "2"}, backfill_interval=5) as started:
+    with start_stack(fill=_fill, variables={"SCORING_CATCH_UP_DAYS": "2"}) as started:
         yield started
 
 

@@ -20,6 +20,7 @@ from dagster_backfills_tests.e2e.graphql import (
     partition_keys,
     partition_states,
     runs,
+    start_sensor,
     wait_for,
 )
 from dagster_backfills_tests.e2e.pages import Reader
@@ -31,8 +32,6 @@ _HERE = {"repositoryLocationName": LOCATION, "repositoryName": REPOSITORY}
 _SELECTOR = {**_HERE, "sensorName": SENSOR}
 _STOP = """mutation($sensor: String!, $schedule: String!) {
   stopSensor(id: $sensor) { __typename } stopRunningSchedule(id: $schedule) { __typename } }"""
-_START = """mutation($sensor: SensorSelector!) { startSensor(sensorSelector: $sensor) {
-  ... on Sensor { sensorState { status } } } }"""
 _STATES = """query($sensor: SensorSelector!, $schedule: ScheduleSelector!) {
   sensorOrError(sensorSelector: $sensor) { ... on Sensor { state: sensorState { id status } } }
   scheduleOrError(scheduleSelector: $schedule) { ... on Schedule { state: scheduleState { id status } } } }"""
@@ -69,7 +68,7 @@ class Tutorial:
         wait_for("its runs", lambda: not runs(self.web, statuses=["QUEUED", "STARTING", "STARTED"]))
 
     def switch_on(self) -> None:
-        assert self.web.ask(_START, sensor=_SELECTOR)["startSensor"]["sensorState"]["status"] == "RUNNING"
+        start_sensor(self.web, SENSOR)
 
     def materialize_all(self) -> None:
         backfill = launch_backfill(self.web, [ASSET], sorted(partition_keys(self.web, ASSET)))

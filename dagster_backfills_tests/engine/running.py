@@ -1,5 +1,7 @@
 """A small world for the engine: parts with units in a source table, and the two tables that are computed from it."""
 
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +17,7 @@ from dagster_backfills.engine.outcome import Outcome
 from dagster_backfills.engine.runner import Runner
 from dagster_backfills.engine.settings import EngineSettings
 from dagster_backfills.engine.table.address import ByValue
+from dagster_backfills_tests.programs import start
 
 SCHEMA = """
 create schema t;
@@ -139,3 +142,18 @@ def ledger_of(conn: psycopg.Connection) -> list[tuple[Any, ...]]:
         "select asset, partition, unit, error_class, message, attempts from backfill.failures"
         " where resolved_at is null order by 1, 2, 3"
     ).fetchall()
+
+
+def killed(worker: str, arguments: Sequence[str], seconds: float | None) -> bool:
+    """Start a process of this folder and kill it so long after it is ready. True where it had not finished by then."""
+    command = [sys.executable, "-m", f"{__package__}.{worker}", *arguments]
+    read, write = os.pipe()
+    started = start(command, [os.open(os.devnull, os.O_RDONLY), write, os.dup(2)])
+    with os.fdopen(read) as said:
+        assert said.readline() == "ready\n"
+        if seconds is not None:
+            time.sleep(seconds)
+            started.process.kill()
+        finished = said.read() == "done\n"
+    started.wait()
+    return not finished

@@ -3,8 +3,6 @@
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -15,21 +13,19 @@ import pytest
 from dagster_backfills.engine.ledger import RunIdentity
 from dagster_backfills.postgres.embedded import EmbeddedServer
 from dagster_backfills.postgres.migrations import apply_migrations
-from dagster_backfills_tests.engine.running import by_unit, computed, fill, ledger_of, run, totals, units_of
+from dagster_backfills_tests.engine.running import (
+    by_unit,
+    computed,
+    fill,
+    killed,
+    ledger_of,
+    run,
+    totals,
+    units_of,
+)
 
 KILLS = 35
 PARTS, UNITS, LARGE = 60, 50, 400
-
-
-def killed_worker(url, number, root, keys, seconds):
-    """Start a try of the run and kill it after a while. True where it had not finished by then."""
-    command = [sys.executable, "-m", "dagster_backfills_tests.engine.worker", url, f"run-{number}", root]
-    worker = subprocess.Popen([*command, *keys], stdout=subprocess.PIPE, text=True)
-    assert worker.stdout is not None and worker.stdout.readline() == "ready\n"
-    if seconds is not None:
-        time.sleep(seconds)
-        worker.kill()
-    return worker.communicate()[0] != "done\n"
 
 
 def disturb(conn):
@@ -61,6 +57,7 @@ def assert_complete(conn):
     ).fetchone() == (UNITS + LARGE - 1,)
 
 
+@pytest.mark.programs
 def test_runs_that_are_killed_again_and_again_end_like_undisturbed_ones(database_url, conn):
     keys = fill(conn, parts=PARTS, units=UNITS)
     conn.execute(
@@ -75,7 +72,7 @@ def test_runs_that_are_killed_again_and_again_end_like_undisturbed_ones(database
     while True:
         seconds = moments.uniform(0.0, 0.3) if kills < KILLS else None
         tries += 1
-        if killed_worker(database_url, tries, f"root-{finished}", keys, seconds):
+        if killed("worker", [database_url, f"run-{tries}", f"root-{finished}", *keys], seconds):
             kills += 1
             continue
         assert_complete(conn)
@@ -237,6 +234,7 @@ class TestLostConnections:
             run(database_url, [computed(cut)], keys, connect=connect, reconnect_seconds=0.3)
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize("how", ["fast", "immediate"])
 def test_the_server_is_restarted_in_the_middle(tmp_path_factory, how):
     import signal

@@ -1,27 +1,17 @@
 """Undos that are killed again and again: the next try goes on, and ends with what stood before."""
 
 import random
-import subprocess
-import sys
-import time
+
+import pytest
 
 from dagster_backfills.engine.ledger import RunIdentity
-from dagster_backfills_tests.engine.running import by_unit, fill, run, totals
+from dagster_backfills_tests.engine.running import by_unit, fill, killed, run, totals
 from dagster_backfills_tests.engine.undoing import tables
+
+pytestmark = pytest.mark.programs
 
 KILLS = 30
 PARTS, UNITS = 40, 50
-
-
-def killed_undo(url, run_id, name, root, seconds):
-    """Start a try and kill it after a while. True where it had not finished by then."""
-    command = [sys.executable, "-m", "dagster_backfills_tests.engine.undo_worker", url, run_id, name, root]
-    worker = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert worker.stdout is not None and worker.stdout.readline() == "ready\n"
-    if seconds is not None:
-        time.sleep(seconds)
-        worker.kill()
-    return worker.communicate()[0] != "done\n"
 
 
 def test_an_undo_that_is_killed_again_and_again_ends_like_an_undisturbed_one(database_url, conn):
@@ -37,7 +27,8 @@ def test_an_undo_that_is_killed_again_and_again_ends_like_an_undisturbed_one(dat
         while True:
             tries += 1
             seconds = moments.uniform(0.0, 0.3) if kills < KILLS else None
-            if not killed_undo(database_url, f"run-{rounds}", f"undo-{tries}", f"root-{rounds}", seconds):
+            this_try = [database_url, f"run-{rounds}", f"undo-{tries}", f"root-{rounds}"]
+            if not killed("undo_worker", this_try, seconds):
                 break
             kills += 1
         assert tables(conn) == before

@@ -12,7 +12,9 @@ import psycopg
 import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
+from typer.testing import CliRunner
 
+from dagster_backfills.cli.app import app
 from dagster_backfills_tests.cli.conftest import user_of
 from dagster_backfills_tests.conftest import new_database
 from dagster_backfills_tests.programs import SCRIPT, run
@@ -91,8 +93,11 @@ def guard(
         def make(migrated: bool = True) -> Guarded:
             url = stack.enter_context(new_database(server_url, template if migrated else "template1"))
             home = tmp_path_factory.mktemp("home")
-            env = os.environ | {"DATABASE_URL": url, "BACKFILLS_HOME": str(home)}
-            run([SCRIPT, "migrate", "--roles"], env=env).check_returncode()
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv("DATABASE_URL", url)
+                patch.setenv("BACKFILLS_HOME", str(home))
+                done = CliRunner().invoke(app, ["migrate", "--roles"])
+            assert done.exit_code == 0, done.output
             logins = {role: stack.enter_context(_login(url, role)) for role in ROLES}
             assert conninfo_to_dict(url)["user"] not in logins.values()
             return Guarded(url, logins, home)

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -130,7 +130,7 @@ class Deployment:
             process = self.processes[service]
             assert process.poll() is None, f"{service} ended ({process.returncode}): {self.log(service)}"
             assert time.monotonic() < deadline, f"{service}: {done.stderr[-2000:]}\n{self.log(service)}"
-            time.sleep(1)
+            time.sleep(0.2)
 
     def listening(self, service: str) -> set[str]:
         """The addresses that the service's processes accept TCP connections at."""
@@ -149,13 +149,12 @@ class Deployment:
         return "build" not in self.compose["services"][service]
 
     def stop(self) -> None:
-        for process in reversed(self.processes.values()):
-            family = [psutil.Process(process.pid)] if process.poll() is None else []
-            family += [child for parent in family for child in parent.children(recursive=True)]
-            process.terminate()
-            _, alive = psutil.wait_procs(family, timeout=20)
-            for each in alive:
+        parents = [psutil.Process(each.pid) for each in self.processes.values() if each.poll() is None]
+        families = parents + [child for parent in parents for child in parent.children(recursive=True)]
+        for each in families:
+            with suppress(psutil.NoSuchProcess):
                 each.kill()
+        for process in self.processes.values():
             process.wait()
 
 

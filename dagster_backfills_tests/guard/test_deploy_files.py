@@ -22,6 +22,7 @@ def compose(project_root: Path) -> dict[str, Any]:
     return yaml.safe_load((project_root / "deploy" / "compose.yaml").read_text())
 
 
+@pytest.mark.programs
 def test_the_compose_file_fits_the_compose_specification(project_root: Path) -> None:
     checker = str(Path(sys.executable).with_name("check-jsonschema"))
     done = subprocess.run(
@@ -48,6 +49,7 @@ def test_only_the_proxy_is_reachable_from_outside(compose: dict[str, Any]) -> No
     assert compose["networks"]["inside"]["internal"] is True
 
 
+@pytest.mark.programs
 def test_secrets_are_files_and_each_service_has_its_own_only(
     compose: dict[str, Any], project_root: Path, tmp_path: Path
 ) -> None:
@@ -71,6 +73,7 @@ def test_secrets_are_files_and_each_service_has_its_own_only(
         assert (project_root / "deploy" / file).is_file()
 
 
+@pytest.mark.programs
 def test_secrets_that_are_there_stay_and_nobody_else_enters_their_folder(
     project_root: Path, tmp_path: Path
 ) -> None:
@@ -235,6 +238,7 @@ def audit(project_root: Path, url: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+@pytest.mark.programs
 def test_the_audit_tells_clean_from_vulnerable(project_root: Path, advisories: StandIn) -> None:
     clean = audit(project_root, advisories.url)
     assert clean.returncode == 0, clean.stderr
@@ -254,6 +258,7 @@ def test_the_audit_tells_clean_from_vulnerable(project_root: Path, advisories: S
     assert "hatchling" in vulnerable.stderr and "PYSEC-1, mended in 999.0" in vulnerable.stderr
 
 
+@pytest.mark.programs
 def test_the_audit_that_could_not_ask_says_so_and_is_no_success(project_root: Path) -> None:
     done = audit(project_root, "http://127.0.0.1:1")
     assert done.returncode == 3

@@ -85,6 +85,7 @@ def test_every_function_with_its_owners_rights_has_a_search_path_that_nobody_can
     }
 
 
+@pytest.mark.programs
 def test_applying_the_roles_again_changes_nothing_and_takes_back_what_was_granted_by_hand(
     guarded: Guarded,
 ) -> None:
@@ -107,6 +108,7 @@ def test_applying_the_roles_again_changes_nothing_and_takes_back_what_was_grante
         assert sorted(conn.execute(rights, every).fetchall()) == before
 
 
+@pytest.mark.programs
 def test_nobody_else_may_apply_them(guarded: Guarded) -> None:
     done = guarded.backfills("reader", "migrate", "--roles")
     assert done.returncode == 3
@@ -114,6 +116,7 @@ def test_nobody_else_may_apply_them(guarded: Guarded) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.programs
 def test_the_owners_login_sets_up_an_empty_database(server_url: str, template: str, guard) -> None:
     guarded = guard(False)
     with guarded.connect() as conn:
@@ -274,6 +277,7 @@ def test_statistics_are_taken_where_postgres_lets_the_writer(guarded: Guarded) -
         assert bool(notices) == (conn.info.server_version < 170000)
 
 
+@pytest.mark.programs
 def test_the_doctor_finds_nothing_wrong_in_what_the_writer_may_not_see(guarded: Guarded) -> None:
     done = guarded.backfills("writer", "doctor", "--json")
     findings = {each["check"]: each["level"] for each in json.loads(done.stdout)["findings"]}

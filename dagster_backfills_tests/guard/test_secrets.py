@@ -248,6 +248,7 @@ def test_a_file_that_can_not_be_read_is_named(tmp_path: Path) -> None:
             read_secret_files({"DATABASE_URL_FILE": str(tmp_path / file)})
 
 
+@pytest.mark.programs
 def test_a_program_is_started_with_the_secrets_and_its_own_options(tmp_path: Path) -> None:
     (tmp_path / "url").write_text("postgresql://u@h/db\n")
     env = {k: v for k, v in os.environ.items() if k != "DATABASE_URL"} | {

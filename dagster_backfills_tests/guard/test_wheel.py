@@ -12,6 +12,8 @@ from packaging.requirements import Requirement
 
 from dagster_backfills.domain_switches import LIBRARIES
 
+pytestmark = pytest.mark.programs
+
 _LOOK = """
 import dagster_backfills
 from dagster_backfills.definitions import defs

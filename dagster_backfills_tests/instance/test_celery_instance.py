@@ -3,7 +3,10 @@
 import subprocess
 import sys
 
+import pytest
 import yaml
+
+pytestmark = pytest.mark.programs
 
 
 def test_runs_go_to_celery_and_all_else_stays_as_it_is(project_root):

@@ -58,6 +58,7 @@ def test_dagster_keeps_its_tables_in_a_schema_of_the_same_database(own: str):
         assert cursor.fetchone() == (0,)
 
 
+@pytest.mark.programs
 def test_processes_that_come_first_together_make_one_whole_instance(own: str):
     started = [
         subprocess.Popen([sys.executable, "-c", PREPARE], stdout=subprocess.PIPE, text=True) for _ in range(3)

@@ -87,6 +87,7 @@ def lose_sessions(conn) -> None:
     )
 
 
+@pytest.mark.programs
 def test_a_run_lives_until_its_process_is_killed(instance, impatient):
     run_id = dg.DagsterRun("waiting").run_id
     with subprocess.Popen([sys.executable, "-c", WORK, run_id]) as process:

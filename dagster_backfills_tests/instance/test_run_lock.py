@@ -19,7 +19,10 @@ from dagster_backfills_tests.cli.conftest import eventually
 
 PGBOUNCER = shutil.which("pgbouncer")
 HELD = "select count(*) from pg_locks where locktype = 'advisory'"
-pytestmark = pytest.mark.skipif(PGBOUNCER is None, reason="pgbouncer is not installed")
+pytestmark = [
+    pytest.mark.programs,
+    pytest.mark.skipif(PGBOUNCER is None, reason="pgbouncer is not installed"),
+]
 
 
 @pytest.fixture

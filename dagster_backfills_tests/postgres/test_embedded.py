@@ -18,6 +18,8 @@ from dagster_backfills.errors import NotUsableError
 from dagster_backfills.postgres import placement
 from dagster_backfills.postgres.embedded import EmbeddedServer, resolve_database_url
 
+pytestmark = pytest.mark.programs
+
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 START = "import sys; from pathlib import Path; from dagster_backfills.postgres.embedded import *; "
 NOBODY = 65534

@@ -80,6 +80,7 @@ def shown(url, home, *command):
     return json.loads(done.stdout)
 
 
+@pytest.mark.programs
 def test_import_training_queue_status_and_doctor_say_and_do_the_same(calm_and_hostile, tmp_path):
     calm, hostile = calm_and_hostile
     expected = imported(calm, tmp_path)

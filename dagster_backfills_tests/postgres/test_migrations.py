@@ -91,6 +91,7 @@ def test_what_is_missing_is_named_together_with_the_command_that_mends_it(url):
     require_migrations(url)
 
 
+@pytest.mark.programs
 def test_two_processes_at_once_apply_everything_once(url, folder):
     (folder / "0002_slow.sql").write_text("select pg_sleep(1); create table second (id int);")
     both = [apply_in_a_process(url, folder) for _ in range(2)]
@@ -113,6 +114,7 @@ def test_one_that_fails_leaves_nothing_of_itself_and_the_error_names_file_and_ca
     assert apply_migrations(url, folder) == ["0002_bad", "0003_later"]
 
 
+@pytest.mark.programs
 def test_one_killed_while_it_works_is_applied_whole_by_the_next(url, folder):
     (folder / "0002_killed.sql").write_text("create table second (id int); select pg_sleep(600);")
     process = apply_in_a_process(url, folder)
@@ -124,6 +126,7 @@ def test_one_killed_while_it_works_is_applied_whole_by_the_next(url, folder):
     assert tables(url) >= {"first", "second"}
 
 
+@pytest.mark.programs
 def test_one_killed_before_it_is_noted_as_applied_is_undone_and_applied_again(url, folder):
     apply_migrations(url, folder)
     (folder / "0002_killed.sql").write_text("create table second (id int);")

@@ -30,7 +30,10 @@ from dagster_backfills.postgres.migrations import apply_migrations
 from dagster_backfills.samples.training import generate_training, load_training
 
 PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
-pytestmark = pytest.mark.skipif(PGBOUNCER is None, reason="pgbouncer is not installed")
+pytestmark = [
+    pytest.mark.programs,
+    pytest.mark.skipif(PGBOUNCER is None, reason="pgbouncer is not installed"),
+]
 TABLES = "select count(*) from pg_tables where schemaname = %s"
 
 

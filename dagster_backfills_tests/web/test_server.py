@@ -23,6 +23,8 @@ from dagster_backfills_tests.web.conftest import SECRETS, bearer, left_behind, w
 from dagster_backfills_tests.web.documented import is_as_documented
 from dagster_backfills_tests.web.test_jobs import JOB
 
+pytestmark = pytest.mark.programs
+
 DOCUMENT = "docs/how-to/from-your-application.md"
 
 

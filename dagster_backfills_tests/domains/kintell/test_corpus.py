@@ -116,7 +116,7 @@ def test_what_libreoffice_writes_is_recognized_or_named(place, tmp_path):
     made = next(made for made in FILES if made.program == "Excel, ids with zeros")
     place(made)
     for form, expected in LIBREOFFICE.items():
-        profile = f"-env:UserInstallation=file://{tmp_path}/profile"
+        profile = f"-env:UserInstallation=file://{tmp_path.parent}/libreoffice"
         command = ["soffice", profile, "--headless", "--convert-to", form, "--outdir", tmp_path / "out"]
         subprocess.run([*command, tmp_path / made.name], check=True, capture_output=True, timeout=120)
         ending = form.partition(":")[0]

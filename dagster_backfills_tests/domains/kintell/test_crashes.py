@@ -16,6 +16,8 @@ from dagster_backfills.postgres.migrations import apply_migrations
 from dagster_backfills_tests.domains.kintell.sample import add_users, mixed_rows, row, state, write_csv
 from dagster_backfills_tests.domains.kintell.workers import Nursery
 
+pytestmark = pytest.mark.programs
+
 ROWS, BATCH = 2000, 25
 UNDISTURBED = pytest.StashKey[list]()
 

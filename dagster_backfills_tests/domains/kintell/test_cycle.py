@@ -50,11 +50,11 @@ LATER = "s-000005"  # mended in the second round
 
 @pytest.fixture
 def soffice(tmp_path):
-    """Open a file in LibreOffice and save it in another format; returns the new one."""
+    """Open a file in LibreOffice and save it in another format; returns the new one. All tests have one profile."""
 
     def convert(path: Path, to: str, opened_as: str = "") -> Path:
         out = path.parent / f"saved-{path.stem}"
-        profile = f"-env:UserInstallation=file://{tmp_path}/profile"
+        profile = f"-env:UserInstallation=file://{tmp_path.parent}/libreoffice"
         command = [SOFFICE, profile, "--headless", "--convert-to", to, "--outdir", out, path]
         command += [f"--infilter={opened_as}"] if opened_as else []
         subprocess.run(command, check=True, capture_output=True, timeout=300)

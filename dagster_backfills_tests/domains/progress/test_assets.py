@@ -55,7 +55,7 @@ def sources(conn):
 
 @pytest.fixture
 def instance():
-    with dg.instance_for_test() as made:
+    with dg.DagsterInstance.ephemeral() as made:
         made.add_dynamic_partitions("progress_cohorts", KEYS)
         yield made
 

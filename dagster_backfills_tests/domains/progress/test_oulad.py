@@ -3,18 +3,20 @@
 The expected values come from the files, by neither the SQL of the assets nor the tests' plain reference.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import namedtuple_row
 
 from dagster_backfills.components.assets import build_assets
 from dagster_backfills.components.refresh import build_job
 from dagster_backfills.defs.progress.declared import PROGRESS
+from dagster_backfills_tests.conftest import new_database
 from dagster_backfills_tests.dagster.storing import materialize, resources
 from dagster_backfills_tests.domains.progress.oulad import load_oulad, oulad_folder
 
@@ -96,8 +98,22 @@ def assert_equal(actual: "pd.DataFrame", wanted: "pd.DataFrame") -> None:
     pd.testing.assert_frame_equal(actual, wanted, check_dtype=False)
 
 
-def test_the_files_are_loaded_whole(conn, folder):
-    load_oulad(conn, folder)
+@pytest.fixture(scope="module")
+def loaded(server_url: str, template: str, folder: Path) -> Iterator[str]:
+    """A database that has the files, to be cloned."""
+    with new_database(server_url, template) as url:
+        with psycopg.connect(url, autocommit=True) as conn:
+            load_oulad(conn, folder)
+        yield url
+
+
+@pytest.fixture
+def database_url(server_url: str, loaded: str) -> Iterator[str]:
+    with new_database(server_url, str(conninfo_to_dict(loaded)["dbname"])) as url:
+        yield url
+
+
+def test_the_files_are_loaded_whole(conn):
     counts = {
         table: conn.execute(f"select count(*) from progress.{table}").fetchone()[0]  # noqa: S608
         for table in ("schools", "cohorts", "users", "questions", "user_progress", "user_progress_stats")
@@ -112,9 +128,12 @@ def test_the_files_are_loaded_whole(conn, folder):
     }
 
 
-def test_real_submissions_saved_with_the_triggers_on_give_every_students_statistics(conn, folder, expected):
-    load_oulad(conn, folder, realtime=True)
-    assert_equal(stored(conn, "user_progress_stats", USER_COLUMNS), expected[0])
+def test_real_submissions_saved_with_the_triggers_on_give_every_students_statistics(
+    make_database, folder, expected
+):
+    with psycopg.connect(make_database(), autocommit=True) as conn:
+        load_oulad(conn, folder, realtime=True)
+        assert_equal(stored(conn, "user_progress_stats", USER_COLUMNS), expected[0])
 
 
 def run_the_job(url: str, keys: list[str]) -> None:
@@ -140,9 +159,8 @@ def materialize_the_assets(url: str, keys: list[str]) -> None:
 
 @pytest.mark.parametrize("backfill", [run_the_job, materialize_the_assets])
 def test_a_full_backfill_of_real_data_gives_the_statistics_that_pandas_computes(
-    conn, database_url, folder, expected, backfill: Callable[[str, list[str]], None]
+    conn, database_url, expected, backfill: Callable[[str, list[str]], None]
 ):
-    load_oulad(conn, folder)
     keys = [key for (key,) in conn.execute("select id from progress.cohorts")]
     backfill(database_url, keys)
     assert_equal(stored(conn, "user_progress_stats", USER_COLUMNS), expected[0])

@@ -15,6 +15,8 @@ from dagster_backfills_tests.domains.queue.runs import PARTS
 from dagster_backfills_tests.domains.queue.stand_ins import Mux, StandIn, serving
 from dagster_backfills_tests.domains.queue.test_engines import needs_espeak
 from dagster_backfills_tests.e2e.conftest import instance_environment
+from dagster_backfills_tests.e2e.graphql import wait_for
+from dagster_backfills_tests.haste import HASTE
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -56,16 +58,25 @@ def test_a_whole_chain_on_real_speech(server_url, template, project_root, tmp_pa
                 [Jsonb({"audio_url": (media / "training.wav").as_uri()}), Jsonb(steps)],
             ).fetchone()
             with dagster_servers(
-                home, "dagster_backfills.definitions", environment, working_directory=project_root
+                home,
+                "dagster_backfills.definitions",
+                environment,
+                working_directory=project_root,
+                haste=HASTE,
             ) as webserver:
                 jobs = _wait_for_the_chain(conn)
-                seen = webserver.ask(OBSERVATIONS)["assetOrError"]["assetObservations"]
+                told = {("job_id", str(j["id"])) for j in jobs}
+                # The run records what a job made just after the job is completed.
+                wait_for("what the jobs made", lambda: told <= _observed(webserver))
         assert [j["job_type"] for j in jobs] == ["transcription", "sop_generation", "mux_upload"]
         assert jobs[0]["id"] == row[0] and [j["parent_id"] for j in jobs] == [None, row[0], jobs[1]["id"]]
         _assert_results(*(j["output_data"] for j in jobs))
         assert mux.film == b"film " * 1000
-        texts = {(e["label"], e.get("text")) for o in seen for e in o["metadataEntries"]}
-        assert {("job_id", str(j["id"])) for j in jobs} <= texts
+
+
+def _observed(webserver):
+    seen = webserver.ask(OBSERVATIONS)["assetOrError"]["assetObservations"]
+    return {(e["label"], e.get("text")) for o in seen for e in o["metadataEntries"]}
 
 
 def _wait_for_the_chain(conn):
@@ -75,8 +86,6 @@ def _wait_for_the_chain(conn):
         jobs = [queue.rows(conn, "one_job", job_id=i[0])[0] for i in ids]
         assert not [j["error_data"] for j in jobs if j["status"] == "failed"]
         if len(jobs) == 3 and all(j["status"] == "completed" for j in jobs):
-            # The run records what a job made just after the job is completed.
-            time.sleep(3)
             return jobs
         assert time.monotonic() < deadline, [(j["job_type"], j["status"]) for j in jobs]
         time.sleep(0.5)

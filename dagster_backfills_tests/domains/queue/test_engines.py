@@ -39,6 +39,7 @@ def _assert_heard(output):
     assert " ".join(s.text for s in output.segments) == output.transcript
 
 
+@pytest.mark.programs
 @needs_espeak
 def test_spoken_words_come_back_as_text_with_segments(spoken):
     output, seen = run("transcription", {"audio_url": spoken.as_uri()})
@@ -47,6 +48,7 @@ def test_spoken_words_come_back_as_text_with_segments(spoken):
     assert seen[-1][0] > 20
 
 
+@pytest.mark.programs
 @needs_espeak
 def test_other_formats_than_wav_are_heard_too(spoken, folder):
     import av

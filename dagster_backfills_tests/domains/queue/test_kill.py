@@ -16,6 +16,8 @@ from dagster_backfills.postgres.migrations import apply_migrations
 from dagster_backfills_tests.domains.queue.test_worker import until
 from dagster_backfills_tests.domains.queue.worker_process import TYPES
 
+pytestmark = pytest.mark.programs
+
 _AUDIT = """
 create table ends (job_id uuid, status text, attempt integer);
 create function write_end() returns trigger language plpgsql as

@@ -119,6 +119,7 @@ def test_a_run_works_off_ones_own_types_shows_their_results_and_logs_the_problem
     assert any(f"The module {BROKEN} of QUEUE_HANDLERS can't be used" in line for line in logged)
 
 
+@pytest.mark.programs
 def test_the_command_lists_types_with_their_fields_and_registers_them(jobs_db, db, monkeypatch):
     monkeypatch.setenv("DATABASE_URL", jobs_db)
     monkeypatch.setenv("QUEUE_HANDLERS", OWN)

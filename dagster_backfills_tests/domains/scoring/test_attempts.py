@@ -161,6 +161,7 @@ def test_a_gym_that_is_scored_under_other_weights_than_the_rest_leaves_the_day_p
     assert gyms.rows(STATE, COMMITMENT, DAY)[0][0] == "complete"
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize("table", TABLES)
 def test_the_retry_of_a_run_that_was_killed_goes_on_where_that_stopped(
     gyms: Gyms, score: Score, retry: Retry, database_url: str, project_root: Path, table: str
@@ -186,6 +187,7 @@ def test_the_retry_of_a_run_that_was_killed_goes_on_where_that_stopped(
     assert gyms.rows(WORKED, asset) == [(12,)]  # no member was worked twice
 
 
+@pytest.mark.programs
 def test_a_run_that_is_ended_for_its_length_says_so_and_its_retry_does_what_is_missing(
     gyms: Gyms, retry: Retry, database_url: str, project_root: Path
 ) -> None:

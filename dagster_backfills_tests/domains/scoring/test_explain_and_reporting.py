@@ -134,6 +134,7 @@ def test_sample_data_is_the_same_for_the_same_seed_and_loaded_once(conn: psycopg
 WRONG = {"SCORING_WEIGHTS": "1,2", "SCORING_MAX_RUNTIME_SECONDS": "soon", "SCORING_FIRST_DAY": "2024-02-30"}
 
 
+@pytest.mark.programs
 def test_wrong_settings_keep_no_definition_from_loading(project_root: Path) -> None:
     loaded = subprocess.run(
         [sys.executable, "-c", "from dagster_backfills.definitions import defs; defs().get_repository_def()"],

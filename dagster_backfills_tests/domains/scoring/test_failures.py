@@ -122,6 +122,7 @@ def test_a_second_run_for_a_day_waits_for_the_first(database_url: str) -> None:
         ]
 
 
+@pytest.mark.programs
 def test_two_runs_at_once_for_one_day_make_one_set_of_rows(
     gyms: Gyms, score: Score, database_url: str, project_root: Path
 ) -> None:

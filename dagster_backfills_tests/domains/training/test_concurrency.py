@@ -68,6 +68,7 @@ def _running(school, **settings) -> Iterator[threading.Thread]:
         assert not thread.is_alive()
 
 
+@pytest.mark.programs
 def test_after_a_kill_in_the_middle_nothing_is_lost_and_nothing_done_twice(school, make_connection):
     with _held_up(make_connection, "mem_3a"):
         worker = subprocess.Popen(

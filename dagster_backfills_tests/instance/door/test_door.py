@@ -17,6 +17,8 @@ from dagster_backfills_tests.instance.door.asking import (
 )
 from dagster_backfills_tests.instance.door.conftest import Served, headers
 
+pytestmark = pytest.mark.e2e
+
 TRAINING, PROGRESS = "training/completions", "progress/stats"
 AGAIN = """mutation($again: ReexecutionParams!) { launchRunReexecution(reexecutionParams: $again) {
   __typename ... on LaunchRunSuccess { run { runId } } ... on Error { message } } }"""

@@ -8,6 +8,8 @@ from dagster_backfills.roles import Right
 from dagster_backfills_tests.instance.door.asking import LAUNCH, run_of, written
 from dagster_backfills_tests.instance.door.conftest import Served
 
+pytestmark = pytest.mark.e2e
+
 MUTATIONS = create_schema().graphql_schema.mutation_type.fields
 
 

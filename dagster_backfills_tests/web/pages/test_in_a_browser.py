@@ -35,9 +35,8 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
-def browser(served: str) -> Iterator[Any]:
-    """One browser; its pages know the server's address."""
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -45,10 +44,17 @@ def browser(served: str) -> Iterator[Any]:
         started = playwright.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
         )
-        context = started.new_context(base_url=served)
-        context.set_default_timeout(_PATIENCE)
-        yield context
+        yield started
         started.close()
+
+
+@pytest.fixture
+def browser(chromium: Any, served: str) -> Iterator[Any]:
+    """A browser that has seen nothing yet; its pages know the server's address."""
+    context = chromium.new_context(base_url=served)
+    context.set_default_timeout(_PATIENCE)
+    yield context
+    context.close()
 
 
 def opened(browser: Any, address: str) -> Any:
