@@ -61,8 +61,7 @@ def explain_unit(backfill: Backfill, conn: psycopg.Connection[Any], unit: str) -
         unasked = [replace(part, write=replace(part.write, source=nothing)) for part in parts]
         explanation = explain(conn, unasked, unit, keys)
     conn.rollback()
-    known = explanation.is_known or any(table.changes for table in explanation.tables)
-    if not known and unit not in keys:
+    if not explanation.is_known and unit not in keys:
         raise UserError(
             f"Nothing of {backfill.name} is called {unit!r}.",
             hint="Give a unit as the declaration's `unit` column has it, or a partition's key.",

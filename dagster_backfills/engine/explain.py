@@ -33,6 +33,14 @@ where b.asset = %(asset)s and j.key = %(key)s::text[]
 order by j.id desc
 limit {most}
 """
+_GONE = """
+select distinct j.key
+from backfill.batches as b
+inner join backfill.journal_entries as j on b.journal_id = j.journal_id
+where b.asset = %(asset)s and j.key[{place}] = %(unit)s
+    and (%(partitions)s::text[] = '{{}}' or b.partitions && %(partitions)s::text[])
+limit {most}
+"""
 _OPEN = """
 select f.asset, f.partition, f.unit, f.message, f.attempts, f.last_seen
 from backfill.failures as f
@@ -77,7 +85,8 @@ class Explanation:
     @property
     def is_known(self) -> bool:
         """Whether anything of it is there."""
-        return bool(self.failures or self.stale or self.undone or any(t.rows or t.now for t in self.tables))
+        of_tables = any(t.rows or t.now or t.changes for t in self.tables)
+        return bool(self.failures or self.stale or self.undone or of_tables)
 
 
 @dataclass(frozen=True)
@@ -141,8 +150,8 @@ def _explained(
 ) -> Explained:
     rows = _rows(conn, part, unit, whole=whole)
     keys = [row["key"] for row in rows if row["key"] is not None]
-    if not keys and part.table.identity == (part.column(whole=whole),):
-        keys = [[unit]]  # of a row that is gone
+    if not keys:
+        keys = _keys_of_the_gone(conn, part, unit, partitions, whole=whole)
     return Explained(
         part.write.target.asset,
         [row["row"] for row in rows],
@@ -162,6 +171,20 @@ def _rows(conn: psycopg.Connection[Any], part: Part, unit: str, *, whole: bool) 
         most=sql.SQL(f"{_MOST}"),
     )
     return conn.cursor(row_factory=dict_row).execute(statement, {"unit": unit}).fetchall()
+
+
+def _keys_of_the_gone(
+    conn: psycopg.Connection[Any], part: Part, unit: str, partitions: Sequence[str], *, whole: bool
+) -> list[list[str]]:
+    """The keys of rows that are there no more, as the journal has them, where the unit is of the key."""
+    column, identity = part.column(whole=whole), part.table.identity
+    if column not in identity:
+        return []
+    statement = sql.SQL(_GONE).format(
+        place=sql.SQL(f"{identity.index(column) + 1}"), most=sql.SQL(f"{_MOST}")
+    )
+    binds = {"asset": part.write.target.asset, "partitions": list(partitions), "unit": unit}
+    return [key for (key,) in conn.execute(statement, binds)]
 
 
 def _computed(

@@ -70,7 +70,7 @@ class Shape:
         gone = [name for name in self.columns if name not in now]
         other = [name for name in now if name in self.columns and now[name] != self.columns[name]]
         said = [f"{what} {', '.join(names)}" for what, names in
-                (("has now", more), ("lacks", gone), ("has another type for", other)) if names]  # fmt: skip
+                (("now has", more), ("lacks", gone), ("has another type for", other)) if names]  # fmt: skip
         if said or list(now) != list(self.columns):
             raise UserError(
                 f"Table {self.schema}.{self.name} was altered since: it {'; '.join(said) or 'has another order'}.",

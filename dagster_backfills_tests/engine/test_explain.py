@@ -49,3 +49,17 @@ def test_a_partition_and_a_row_that_is_gone(database_url, conn):
         ("back", "one", "deleted"), ("one", None, "inserted"),
     ]  # fmt: skip
     assert not explained(conn, "nobody", keys).is_known
+
+
+def test_a_row_of_a_composite_key_is_found_in_the_journal_when_it_is_gone(database_url, conn):
+    keys = fill(conn, parts=1, units=2)
+    conn.execute("alter table t.units drop constraint units_pkey, add primary key (part, unit)")
+    run(database_url, [by_unit, totals], keys, RunIdentity("one"))
+    conn.execute("delete from t.source where unit = 'p001-u0002'")
+    run(database_url, [by_unit, totals], keys, RunIdentity("two"))
+    gone = explained(conn, "p001-u0002", keys)
+    assert gone.is_known
+    assert gone.tables[0].rows == []
+    assert [(c["run_id"], c["change"]) for c in gone.tables[0].changes] == [
+        ("two", "deleted"), ("one", "inserted"),
+    ]  # fmt: skip

@@ -1,0 +1,138 @@
+"""A run that is undone, and each of its tables as a write of the engine, whose units are rows by their entries.
+
+Not here: which run that is (`undo`), and how the rows are changed (`table/restore`).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+
+from dagster_backfills.engine.journal import Shape
+from dagster_backfills.engine.model import Query, Target, Write
+from dagster_backfills.engine.outcome import Counts
+from dagster_backfills.engine.prepared import PreparedWrite
+from dagster_backfills.engine.rehearsal import Example
+from dagster_backfills.engine.table.address import ByQuery
+from dagster_backfills.engine.table.catalog import read_table
+from dagster_backfills.engine.table.restore import Restore
+from dagster_backfills.engine.table.slice import Slice
+
+# A unit is a row: how far the last of its entries is from here, so that the last come first, and the first of them.
+_END = 2**63 - 1
+_UNITS = """
+select j.partition, lpad((9223372036854775807 - max(j.id))::text, 19, '0') || '-' || min(j.id) as unit
+from backfill.batches as b
+inner join backfill.journal_entries as j on b.journal_id = j.journal_id
+where b.run_id = %(undone)s and b.asset = any(%(assets)s::text[]) and j.partition = any(%(partition_keys)s::text[])
+group by b.asset, j.partition, j.key
+"""
+_KEY = """
+select j.key from backfill.journal_entries as j
+where j.chunk = any(%(chunks)s::bigint[]) and j.id = any(%(entries)s::bigint[]) limit 1
+"""
+# What could not be written stays in the ledger: a row that is taken back is not written either.
+_OWN_FAILURES = """
+select f.unit from backfill.failures as f where f.run_id in (select r.run_id from backfill.runs as r where undoes <> '')
+"""
+_SETTLE = "select backfill.clear_stale(%(asset)s, %(keys)s::text[], '1:1:')"
+_UNDONE = """
+insert into backfill.undone (asset, partition, run_id)
+select %(asset)s, k, %(run_id)s from unnest(%(keys)s::text[]) as k
+on conflict (asset, partition) do update set run_id = excluded.run_id, undone_at = clock_timestamp()
+"""
+_STALE = "select backfill.mark_stale(%(asset)s, %(keys)s::text[])"
+
+
+@dataclass(frozen=True)
+class Undoing:
+    """A run that is to be undone: its tables and its partitions, the last ones first.
+
+    redoes: the run was an undo itself, so that what comes back is what automation may go on with.
+    unfinished: its account is open: it is at work, or was killed.
+    """
+
+    run_id: str
+    shapes: dict[str, list[Shape]]
+    partitions: list[str]
+    redoes: bool
+    unfinished: bool
+
+    def prepare(self, run_id: str) -> Callable[[psycopg.Connection[Any]], list[PreparedWrite]]:
+        """The writes that undo it, in the name of a run. Raises UserError for a table that was altered since."""
+
+        def prepared(conn: psycopg.Connection[Any]) -> list[PreparedWrite]:
+            return [UndoWrite.of(conn, self, asset, run_id) for asset in self.shapes]
+
+        return prepared
+
+
+@dataclass
+class UndoWrite(PreparedWrite):
+    """One table of a run, back to what stood before."""
+
+    undoing: Undoing = field(kw_only=True)
+    run_id: str = field(kw_only=True)
+
+    @classmethod
+    def of(cls, conn: psycopg.Connection[Any], undoing: Undoing, asset: str, run_id: str) -> "UndoWrite":
+        """Raises UserError where the table was altered since."""
+        shapes = undoing.shapes[asset]
+        shape = shapes[0]
+        table = read_table(conn, shape.schema, shape.name)
+        for each in shapes:
+            each.refuse_altered(table)
+        target = Target(asset, unit="entry", table=(shape.schema, shape.name), touched=shape.touched)
+        units = Query(_UNITS, {"undone": undoing.run_id, "assets": list(undoing.shapes)})
+        write = Write(target, Query(""), units=units, owned=Query(_OWN_FAILURES))
+        by = ByQuery("partition")
+        return cls(write, table, by, "", journals=True, undoing=undoing, run_id=run_id)
+
+    def attach(self, conn: psycopg.Connection[Any]) -> None:
+        """Nothing is needed."""
+
+    def run(self, conn: psycopg.Connection[Any], slice_: Slice) -> dict[str, Counts]:
+        counts = {key: Counts() for key in slice_.keys}
+        units = slice_.units
+        self._binds = {
+            **slice_.binds(self.address), "undone": self.undoing.run_id, "asset": self.asset,
+            **_binds([] if units is None else units),
+        }  # fmt: skip
+        statement = self._restore.statement(slices=units is not None)
+        for key, given, inserted, updated, deleted, _ in conn.execute(statement, self._binds, prepare=False):
+            kept = given - inserted - updated - deleted
+            counts[key].add(Counts(inserted, updated, kept, deleted))
+        return counts
+
+    def kept_examples(self, conn: psycopg.Connection[Any], room: int) -> list[Example]:
+        """Rows of the last slice that stay because they were changed since: as they were before the run, and now."""
+        statement = self._restore.kept(slices=bool(self._binds["entries"]))
+        rows = conn.execute(statement, {**self._binds, "room": room}, prepare=False)
+        return [Example.of(self, key, "kept", before, after) for key, before, after in rows]
+
+    def settle(self, conn: psycopg.Connection[Any], keys: Sequence[str], *, whole: bool) -> None:
+        """Take away the marks that these very changes have made; leave the partitions alone from now on, or, where they
+        are again what a run had left, look at them once more."""
+        binds = {"asset": self.asset, "keys": list(keys), "run_id": self.run_id}
+        conn.execute(_SETTLE, binds)
+        if whole:
+            conn.execute(_STALE if self.undoing.redoes else _UNDONE, binds)
+
+    def name_of(self, conn: psycopg.Connection[Any], unit: str) -> str:
+        row = conn.execute(_KEY, _binds([unit])).fetchone()
+        return ", ".join(row[0]) if row else unit
+
+    @property
+    def _restore(self) -> Restore:
+        return Restore(self.table, self.write.target.touched)
+
+
+def _binds(units: Sequence[str]) -> dict[str, list[int]]:
+    """The last and the first entry of each row, and the rows of the journal that they lie in."""
+    entries = [
+        entry
+        for last, first in (unit.split("-") for unit in units)
+        for entry in (_END - int(last), int(first))
+    ]
+    return {"entries": entries, "chunks": sorted({entry >> 20 for entry in entries})}
