@@ -86,9 +86,13 @@ def _definitions(module: str) -> dg.Definitions:
 
 
 class Runs:
-    """Runs in the instance's queue, where the daemon starts them. For processes that stay, from any thread."""
+    """Runs in the instance's queue, where the daemon starts them. For processes that stay, from any thread.
 
-    def __init__(self) -> None:
+    module: the code location whose jobs are run.
+    """
+
+    def __init__(self, module: str = CODE_LOCATION) -> None:
+        self.module = module
         self._lock = threading.Lock()
         self._instance: dg.DagsterInstance | None = None
         # Whether a run is under way is looked up and decided by one thread at a time.
@@ -107,9 +111,9 @@ class Runs:
     ) -> str:
         """Queue a run of a job, and return its id. Nothing is waited for. `who` is kept with the run."""
         with self._lock:  # Definitions are loaded once
-            load_job(CODE_LOCATION, job)
+            load_job(self.module, job)
         told = {**(tags or {}), LAUNCHED_BY: who, **user_tags(who)}
-        run = create_run(self.instance, CODE_LOCATION, job, config or {}, told)
+        run = create_run(self.instance, self.module, job, config or {}, told)
         # The queue asks the workspace for nothing but the headers of a request of the UI's.
         no_workspace: Any = None
         self.instance.submit_run(run.run_id, no_workspace)

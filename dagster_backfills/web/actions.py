@@ -4,19 +4,20 @@ All are functions that may wait for the database: a coroutine calls them in a th
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from dagster_backfills.components.backfill import Backfill
-from dagster_backfills.components.loading import backfill_named, declared, declared_folders
+from dagster_backfills.components.loading import backfill_named, declared, declared_by_name, declared_folders
 from dagster_backfills.components.planning import plan_backfill
 from dagster_backfills.dagster.io_manager import engine_settings
-from dagster_backfills.dagster.project import project_defs
+from dagster_backfills.dagster.project import project_defs, project_module
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.engine.plan import Report
 from dagster_backfills.engine.selection import Which
 from dagster_backfills.engine.undo import find, preview
 from dagster_backfills.errors import UserError
-from dagster_backfills.instance.launching import Runs
+from dagster_backfills.instance.launching import CODE_LOCATION, Runs
 from dagster_backfills.postgres.embedded import resolve_database_url
 from dagster_backfills.web.database import Database
 from dagster_backfills.web.import_actions import ImportActions
@@ -30,21 +31,27 @@ class Actions:
     """All of them. Those of imports and of background jobs have files of their own."""
 
     def __init__(self, settings: Settings, database: Database) -> None:
-        self.settings, self.database, self.runs = settings, database, Runs()
+        self.settings, self.database = settings, database
+        self.runs = Runs(project_module(Path.cwd()) or CODE_LOCATION)
         self.uploads = Uploads(settings.spool, settings.limits)
         self.imports = ImportActions(settings, database, self.runs)
         self.queue = QueueActions(database, self.runs)
 
     def backfills(self) -> list[Backfill]:
-        """The project's declared backfills."""
-        from_here = project_defs(Path.cwd())
-        return [declared(folder) for folder in declared_folders(from_here)]
+        """The project's declared backfills. One with a mistake is left out; asked for by its name, it says so."""
+        found = []
+        for folder in declared_folders(project_defs(Path.cwd())):
+            with suppress(UserError):
+                found.append(declared(folder))
+        return found
 
     def backfill(self, name: str) -> Backfill:
-        """One by its name. Raises `Refused` (404) where there is none."""
+        """One by its name. Raises `Refused` where there is none (404), or it has a mistake (409)."""
         try:
             return backfill_named(name, Path.cwd())
         except UserError as error:
+            if name in declared_by_name(project_defs(Path.cwd())):
+                raise Refused(409, f"{error}", error.hint) from None
             raise Refused(404, f"There is no backfill {name!r}.", error.hint) from None
 
     def launch(self, name: str, who: str, which: Which = Which.needed, partitions: Sequence[str] = ()) -> str:
