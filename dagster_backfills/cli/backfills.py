@@ -17,7 +17,7 @@ import typer
 from dagster_backfills.cli.launch import launch
 from dagster_backfills.cli.scoring.days import Scoring
 from dagster_backfills.components.backfill import Backfill
-from dagster_backfills.components.loading import declared, declared_by_name
+from dagster_backfills.components.loading import declared, declared_by_name, postgres_of
 from dagster_backfills.components.planning import explain_unit, plan_backfill
 from dagster_backfills.dagster.project import project_defs, project_module
 from dagster_backfills.dagster.resource import PostgresResource
@@ -27,7 +27,6 @@ from dagster_backfills.engine.standing import Standing
 from dagster_backfills.errors import UserError
 from dagster_backfills.instance.launching import open_instance
 from dagster_backfills.names import the_one
-from dagster_backfills.postgres.embedded import resolve_database_url
 from dagster_backfills.postgres.migrations import require_migrations
 from dagster_backfills.postgres.values import show_every_value
 
@@ -86,7 +85,7 @@ class Declared:
     @cached_property
     def postgres(self) -> PostgresResource:
         """Its database, migrated."""
-        postgres = PostgresResource(url=resolve_database_url(self.backfill.declared.database))
+        postgres = postgres_of(self.backfill)
         require_migrations(postgres.libpq_url)
         return postgres
 

@@ -12,8 +12,10 @@ from dagster_backfills.components.postgres_backfill import read
 from dagster_backfills.dagster import cataloguing
 from dagster_backfills.dagster.cataloguing import Described
 from dagster_backfills.dagster.project import OURS, load_from_defs_folder, project_defs
+from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.domain_switches import switched_off
 from dagster_backfills.errors import UserError, close_to
+from dagster_backfills.postgres.embedded import resolve_database_url
 
 
 @cache
@@ -55,6 +57,11 @@ def backfill_named(name: str, start: Path | None = None) -> Backfill:
     if folder is None:
         raise UserError(f"There is no backfill {name!r} in {defs}.", close_to(name, found))
     return declared(folder)
+
+
+def postgres_of(backfill: Backfill) -> PostgresResource:
+    """The backfill's database: DATABASE_URL's, or the one of the variable that its declaration names."""
+    return PostgresResource(url=resolve_database_url(backfill.declared.database))
 
 
 def describe(conn: psycopg.Connection[Any], defs: Path) -> Described:

@@ -8,17 +8,21 @@ from contextlib import suppress
 from pathlib import Path
 
 from dagster_backfills.components.backfill import Backfill
-from dagster_backfills.components.loading import backfill_named, declared, declared_by_name, declared_folders
+from dagster_backfills.components.loading import (
+    backfill_named,
+    declared,
+    declared_by_name,
+    declared_folders,
+    postgres_of,
+)
 from dagster_backfills.components.planning import plan_backfill
 from dagster_backfills.dagster.io_manager import engine_settings
 from dagster_backfills.dagster.project import project_defs, project_module
-from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.engine.plan import Report
 from dagster_backfills.engine.selection import Which
 from dagster_backfills.engine.undo import find, preview
 from dagster_backfills.errors import UserError
 from dagster_backfills.instance.launching import CODE_LOCATION, Runs
-from dagster_backfills.postgres.embedded import resolve_database_url
 from dagster_backfills.web.database import Database
 from dagster_backfills.web.import_actions import ImportActions
 from dagster_backfills.web.queue_actions import QueueActions
@@ -86,8 +90,3 @@ class Actions:
             raise Refused(400, f"{name} has a database of its own.", f"backfills undo {name} {run_id}")
         config = {"run": run_id, "partitions": list(partitions), "dry_run": False}
         return self.runs.submit("undo_run", config, who)
-
-
-def postgres_of(backfill: Backfill) -> PostgresResource:
-    """The backfill's database."""
-    return PostgresResource(url=resolve_database_url(backfill.declared.database))

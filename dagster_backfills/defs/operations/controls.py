@@ -5,11 +5,10 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field, field_validator
 
-from dagster_backfills.components.loading import backfill_named
+from dagster_backfills.components.loading import backfill_named, postgres_of
 from dagster_backfills.dagster.cause import started_by
 from dagster_backfills.dagster.failures import without_retry
 from dagster_backfills.dagster.jobs import one_step_job
-from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.engine.controls import Setting, change, read
 from dagster_backfills.errors import UserError
 
@@ -41,14 +40,12 @@ class ControlConfig(dg.Config):
     "Pause a backfill, let it go on, or set how fast it may go and at what hours.",
     step="set_controls",
 )
-def control_backfill(
-    context: dg.OpExecutionContext, config: ControlConfig, postgres: PostgresResource
-) -> None:
+def control_backfill(context: dg.OpExecutionContext, config: ControlConfig) -> None:
     """Set it, from each run's next batch on."""
     setting = Setting(**config.model_dump(exclude={"backfill"}))
     with without_retry():
         backfill = backfill_named(config.backfill, Path.cwd())
-        with postgres.connect() as conn:
+        with postgres_of(backfill).connect() as conn:
             change(conn, backfill.name, backfill.assets, setting, started_by(context.run.tags))
             controls = read(conn, backfill.assets)
     context.add_output_metadata({name: f"{value}" for name, value in vars(controls[0]).items()})

@@ -9,11 +9,12 @@ import dagster as dg
 from pydantic import Field
 from starlette.concurrency import run_in_threadpool
 
+from dagster_backfills.components.loading import postgres_of
 from dagster_backfills.domains.training.status import missing_records, run_totals
 from dagster_backfills.engine.results import RESULTS
 from dagster_backfills.engine.selection import Which
 from dagster_backfills.engine.standing import counts_of
-from dagster_backfills.web.actions import Actions, postgres_of
+from dagster_backfills.web.actions import Actions
 from dagster_backfills.web.api.calls import Answer, Body, Operation, camel
 from dagster_backfills.web.call import Call
 from dagster_backfills.web.database import Database
