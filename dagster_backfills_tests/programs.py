@@ -100,6 +100,7 @@ def _work(command: list[str], environment: dict[str, str], folder: str, streams:
     os.environ.update(environment)
     time.tzset()
     os.chdir(folder)
+    sys.path[:0] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
     for number, stream in enumerate(streams):
         os.dup2(stream.fileno(), number)
         stream.close()
