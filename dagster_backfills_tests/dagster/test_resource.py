@@ -51,7 +51,8 @@ def test_nothing_that_a_borrower_sets_reaches_the_next(database_url):
         assert conn.execute("select 1").fetchone() == (1,)
         found = conn.execute(
             "select current_setting('datestyle'), current_setting('statement_timeout'), to_regclass('pg_temp.mine'),"
-            " (select count(*) from pg_locks where locktype = 'advisory'),"
+            " (select count(*) from pg_locks as l where l.locktype = 'advisory' and l.database ="
+            "  (select d.oid from pg_database as d where d.datname = current_database())),"
             " (select count(*) from pg_listening_channels())"
         )
         assert found.fetchone() == ("ISO, MDY", "0", None, 0, 0)

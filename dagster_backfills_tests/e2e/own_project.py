@@ -102,6 +102,8 @@ class OwnProject:
     @contextmanager
     def servers(self) -> Iterator[Webserver]:
         """The project's own UI and daemon, without which Dagster as it comes launches nothing."""
+        # By one process first: three at once would make Dagster's storage in each other's way.
+        self.run("dagster", "instance", "migrate")
         port, log = free_port(), self.folder / "webserver.log"
         command = [
             str(self.bin / "dagster-webserver"),
