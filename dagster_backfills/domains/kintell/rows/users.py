@@ -23,19 +23,21 @@ class Users:
 
     def __init__(self, conn: psycopg.Connection) -> None:
         self._conn = conn
-        self._held: dict[str, bytes] = {}
-        if statements().count_users(conn) <= MAX_IN_MEMORY:
-            everybody = conn.execute(statements().all_users.sql, binary=True)
-            self._held = {email.lower(): user for email, user in everybody}
+        few = statements().count_users(conn) <= MAX_IN_MEMORY
+        everybody = conn.execute(statements().all_users.sql, binary=True).fetchall() if few else []
+        self._held = _frame(everybody).with_columns(pl.col("email").str.to_lowercase())
 
     def ids(self, emails: pl.Series) -> pl.Series:
         """The id (16 bytes) of the user that each lower-cased address belongs to; null where there is none."""
-        wanted, held = emails.to_list(), self._held
-        unknown = {email for email in wanted if email is not None and email not in held}
-        asked = dict(self._asked(unknown)) if unknown else {}
-        return pl.Series([held.get(email) or asked.get(email) for email in wanted], dtype=pl.Binary)
+        wanted = emails.alias("email").to_frame()
+        found = wanted.join(self._held, on="email", how="left", maintain_order="left")["id"]
+        unknown = emails.filter(found.is_null()).drop_nulls().unique().to_list()
+        if unknown:
+            asked = wanted.join(_frame(self._asked(unknown)), on="email", how="left", maintain_order="left")
+            found = found.zip_with(found.is_not_null(), asked["id"])
+        return found
 
-    def _asked(self, emails: set[str]) -> list[tuple[str, bytes]]:
+    def _asked(self, emails: list[str]) -> list[tuple[str, bytes]]:
         """Users that an application stored, in Unicode's decomposed form too: files have the composed one."""
         spelled = [(email, email) for email in emails]
         spelled += [(e, normalize("NFD", e)) for e in emails if not e.isascii()]
@@ -46,6 +48,10 @@ class Users:
         """Make users with a name taken from the address; addresses that exist by now are left alone."""
         names = [name_from_address(email) for email in emails]
         statements().create_users(self._conn, emails=emails, names=names, role=role)
+
+
+def _frame(users: list[tuple[str, bytes]]) -> pl.DataFrame:
+    return pl.DataFrame(users, schema={"email": pl.String, "id": pl.Binary}, orient="row")
 
 
 def resolve(judged: pl.DataFrame, users: Users) -> pl.DataFrame:
