@@ -167,7 +167,6 @@ def _missing_in(block: Block, users: Users) -> Iterator[tuple[str, str]]:
     """Address and role of the valid addresses in a block that belong to no user."""
     rows = block.frame(ADDRESSES)
     for role in ROLES:
-        emails = rows[f"{role}_email"].str.to_lowercase().unique(maintain_order=True)
-        yield from (
-            (email, role) for email in emails.filter(users.ids(emails).is_null()) if is_address(email)
-        )
+        emails = rows[f"{role}_email"].str.to_lowercase()
+        unknown = emails.filter(users.ids(emails).is_null()).unique(maintain_order=True)
+        yield from ((email, role) for email in unknown if is_address(email))

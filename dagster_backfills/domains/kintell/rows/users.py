@@ -12,6 +12,7 @@ from dagster_backfills.domains.kintell.rows.values import name_from_address
 from dagster_backfills.domains.kintell.statements import statements
 
 MAX_IN_MEMORY = 500_000
+_SEED = 1
 
 
 class Users:
@@ -25,17 +26,28 @@ class Users:
         self._conn = conn
         few = statements().count_users(conn) <= MAX_IN_MEMORY
         everybody = conn.execute(statements().all_users.sql, binary=True).fetchall() if few else []
-        self._held = _frame(everybody).with_columns(pl.col("email").str.to_lowercase())
+        email = pl.col("email").str.to_lowercase()
+        # In the order of a hash of the address, by which an address is found much faster than by a join.
+        self._held = _frame(everybody).with_columns(email, hash=email.hash(_SEED)).sort("hash")
 
     def ids(self, emails: pl.Series) -> pl.Series:
         """The id (16 bytes) of the user that each lower-cased address belongs to; null where there is none."""
-        wanted = emails.alias("email").to_frame()
-        found = wanted.join(self._held, on="email", how="left", maintain_order="left")["id"]
+        found = self._known(emails)
         unknown = emails.filter(found.is_null()).drop_nulls().unique().to_list()
         if unknown:
-            asked = wanted.join(_frame(self._asked(unknown)), on="email", how="left", maintain_order="left")
-            found = found.zip_with(found.is_not_null(), asked["id"])
+            asked = _frame(self._asked(unknown))
+            joined = pl.DataFrame({"email": emails}).join(
+                asked, on="email", how="left", maintain_order="left"
+            )
+            found = found.zip_with(found.is_not_null(), joined["id"])
         return found
+
+    def _known(self, emails: pl.Series) -> pl.Series:
+        if not len(self._held):
+            return pl.repeat(None, len(emails), dtype=pl.Binary, eager=True)
+        places = self._held["hash"].search_sorted(emails.hash(_SEED)).clip(0, len(self._held) - 1)
+        there = self._held[places]
+        return there.select(pl.when(pl.col("email") == emails).then("id")).to_series()
 
     def _asked(self, emails: list[str]) -> list[tuple[str, bytes]]:
         """Users that an application stored, in Unicode's decomposed form too: files have the composed one."""
