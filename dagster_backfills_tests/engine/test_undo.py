@@ -98,7 +98,7 @@ def test_a_row_that_cannot_be_put_back_costs_itself_and_is_named(database_url, c
 
 
 @pytest.mark.parametrize("alter, said", [
-    ("add column w int", "has now w"),
+    ("add column w int", "now has w"),
     ("drop column v", "lacks v"),
     ("alter column v type bigint", "another type for v"),
     ("drop constraint units_pkey", "not its key"),
