@@ -156,14 +156,14 @@ class Backfill:
 
     def forget_gone(self, conn: psycopg.Connection[Any]) -> None:
         """Take away marks, open failures and undoings of what is no partition, nor will be one, and commit."""
-        work = self.selection().open_work(
-            conn
-        )  # before the keys: a new one that is marked is among them then
-        every = self._every(conn)
-        gone = work.keys() - set(every)
-        if isinstance(self.partitions_def, dg.TimeWindowPartitionsDefinition):
-            gone = {key for key in gone if every and key < every[0]}
-        GENERIC.forget(conn, assets=self.assets, partition_keys=list(gone))
+        # Before the keys: a new one that is marked is among them then.
+        work = self.selection().open_work(conn)
+        if work:
+            every = self._every(conn)
+            gone = work.keys() - set(every)
+            if isinstance(self.partitions_def, dg.TimeWindowPartitionsDefinition):
+                gone = {key for key in gone if every and key < every[0]}
+            GENERIC.forget(conn, assets=self.assets, partition_keys=list(gone))
         conn.commit()
 
     def watched(self) -> list[WatchedTable]:

@@ -50,7 +50,7 @@ def plan_backfill(
 
 def explain_unit(backfill: Backfill, conn: psycopg.Connection[Any], unit: str) -> Explanation:
     """What is known of a unit or a partition of the backfill. Raises UserError where that is nothing."""
-    keys = list(backfill.selection().choose(conn, Which.all))
+    keys = list(backfill.selection().every(conn))
     parts = backfill.parts(conn, keys)
     try:
         explanation = explain(conn, parts, unit, keys)

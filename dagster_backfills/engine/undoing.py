@@ -21,6 +21,9 @@ from dagster_backfills.engine.table.slice import Slice
 
 # A unit is a row: how far the last of its entries is from here, so that the last come first, and the first of them.
 _END = 2**63 - 1
+_CHUNK_BITS = (
+    20  # of an entry's id, as the view `backfill.journal_entries` makes it: its place in the journal's row
+)
 _UNITS = """
 select j.partition, lpad((9223372036854775807 - max(j.id))::text, 19, '0') || '-' || min(j.id) as unit
 from backfill.batches as b
@@ -135,4 +138,4 @@ def _binds(units: Sequence[str]) -> dict[str, list[int]]:
         for last, first in (unit.split("-") for unit in units)
         for entry in (_END - int(last), int(first))
     ]
-    return {"entries": entries, "chunks": sorted({entry >> 20 for entry in entries})}
+    return {"entries": entries, "chunks": sorted({entry >> _CHUNK_BITS for entry in entries})}
