@@ -80,8 +80,9 @@ JOBS = {
     "churn_risk_scores_job",
     "clean_up_background_jobs",
     "coach_actions_job",
-    "control_backfill",
     "commitment_scores_job",
+    "control_progress_stats",
+    "control_training_completions",
     "drain_background_jobs",
     "import_kintell_sessions",
     "materialize_daily_session_summary",
@@ -103,7 +104,8 @@ JOBS = {
     "score_one_gym",
     "scoring_chain_job",
     "thin_dagster_event_log",
-    "undo_run",
+    "undo_progress_stats",
+    "undo_training_completions",
 }
 SCHEDULES = {
     "clean_up_background_jobs_daily",

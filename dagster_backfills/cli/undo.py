@@ -5,16 +5,15 @@ from pathlib import Path
 from typing import Annotated, Any
 from uuid import uuid4
 
-import psycopg
 import typer
 
 from dagster_backfills.cli.backfills import Declared, named, names
 from dagster_backfills.cli.errors import FAILURES
 from dagster_backfills.cli.output import Json, Limit, Wide, print_json, say
 from dagster_backfills.cli.plan import show
+from dagster_backfills.components.undoing import run_to_undo
 from dagster_backfills.dagster.io_manager import engine_settings
 from dagster_backfills.dagster.resource import PostgresResource
-from dagster_backfills.engine.results import RESULTS
 from dagster_backfills.engine.runner import Runner
 from dagster_backfills.engine.selection import Which
 from dagster_backfills.engine.undo import find, preview, undo, undo_identity
@@ -47,14 +46,11 @@ def undo_(
     require_migrations(postgres.libpq_url)
     settings = engine_settings()
     with postgres.connect() as conn:
-        run = run or (_last_of(conn, backfill) if backfill else what)
-        keys = backfill.choose(conn, Which.named, partition) if backfill and partition else partition or []
-        undoing = find(conn, run, keys)
-    if backfill and undoing.shapes and undoing.shapes.keys().isdisjoint(backfill.assets):
-        raise UserError(
-            f"Run {undoing.run_id} has written nothing of {backfill.name}.",
-            f"To undo it all the same: backfills undo {undoing.run_id}",
-        )
+        if backfill:
+            keys = backfill.choose(conn, Which.named, partition) if partition else []
+            undoing = run_to_undo(backfill.backfill, conn, run, keys)
+        else:
+            undoing = find(conn, run or what, partition or [])
     if undoing.unfinished:
         say(f"Run {undoing.run_id} has not finished, or died: what it commits from now on is not undone.")
     if not yes:
@@ -107,13 +103,3 @@ def _declared(name: str) -> Declared:
             f"Mend the source, and score the day anew: backfills run {backfill.name} -p DAY",
         )
     return backfill
-
-
-def _last_of(conn: psycopg.Connection[Any], backfill: Declared) -> str:
-    run_id = RESULTS.last_change(conn, assets=backfill.assets)
-    if run_id is None:
-        raise UserError(
-            f"No run has changed anything of {backfill.name}.",
-            f"What one would change: backfills plan {backfill.name}",
-        )
-    return str(run_id)

@@ -238,7 +238,7 @@ class Backfill:
             )
         statements = {name: statement.sql for name, statement in self.statements.items()} | generic
         return CheckRules(
-            f"{self.group}_checks",
+            f"{self.name}_checks",
             common | declared,
             statements,
             self._binds,

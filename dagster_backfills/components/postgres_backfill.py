@@ -7,9 +7,11 @@ from pydantic import BaseModel, ValidationError, field_validator
 
 from dagster_backfills.components.assets import build_assets, build_views
 from dagster_backfills.components.backfill import Backfill
+from dagster_backfills.components.controlling import build_control_job
 from dagster_backfills.components.partitions import definition_of
 from dagster_backfills.components.planning import build_plan_job
 from dagster_backfills.components.refresh import build_job, build_schedules, build_sensors
+from dagster_backfills.components.undoing import build_undo_job
 from dagster_backfills.dagster.mistaken import Mistaken, in_place_of, take
 from dagster_backfills.dagster.own_resources import database_resources
 from dagster_backfills.engine.declared.declaration import Declaration, Partitions
@@ -108,7 +110,13 @@ def definitions_of(backfill: Backfill) -> dg.Definitions:
     return dg.Definitions(
         assets=[build_assets(backfill), *build_views(backfill)],
         asset_checks=[backfill.rules.definition()],
-        jobs=[job, asset_job, build_plan_job(backfill)],
+        jobs=[
+            job,
+            asset_job,
+            build_plan_job(backfill),
+            build_undo_job(backfill),
+            build_control_job(backfill),
+        ],
         sensors=build_sensors(backfill, job, asset_job),
         schedules=build_schedules(backfill, job),
         resources={} if backfill.declared.resources else database_resources(backfill.declared.database),

@@ -49,19 +49,22 @@ def one_step_job(
     description: str,
     *,
     step: str,
+    name: str | None = None,
     out: dg.Out | None = None,
+    resources: AbstractSet[str] = frozenset(),
     hooks: AbstractSet[dg.HookDefinition] = frozenset(),
     tags: Mapping[str, str] | None = None,
 ) -> Callable[[Callable[..., Any]], dg.JobDefinition]:
-    """Make a function a job of its name, whose one step, `step`, is described by the function's docstring.
+    """Turns a function into a job with one step, named `step` and described by the function's docstring.
 
-    The launchpad asks for the fields of the function's `config`, if it takes one.
+    The launchpad asks for the fields of the function's `config`, if it has that parameter. name: the job's name, by
+    default the function's. resources: keys of resources that the function takes from its context.
     """
 
     def make(function: Callable[..., Any]) -> dg.JobDefinition:
         asks = function.__annotations__.get("config")
-        op = dg.op(name=step, out=out or dg.Out(dg.Nothing))(function)
-        return _job(function.__name__, domain, description, [op], asks, hooks, tags)
+        op = dg.op(name=step, out=out or dg.Out(dg.Nothing), required_resource_keys=set(resources))(function)
+        return _job(name or function.__name__, domain, description, [op], asks, hooks, tags)
 
     return make
 
@@ -116,15 +119,14 @@ def plan_job(
 
     plan: makes the report, with the resource `database`, and raises UserError for a partition that there is not.
     """
-
-    @dg.op(
-        name=f"plan_{name}_partitions",
-        description="Say what a run would do, by doing it and rolling back.",
-        required_resource_keys={database},
-    )
-    def rehearse(context: dg.OpExecutionContext, config: Plan) -> dg.Output[None]:
-        with without_retry():
-            return dg.Output(None, metadata=report_metadata(plan(context, config)))
-
     description = f"What a run of {name} would change, counted row by row. Nothing is written."
-    return _job(f"plan_{name}", group, description, [rehearse], Plan)
+
+    @one_step_job(
+        group, description, name=f"plan_{name}", step=f"plan_{name}_partitions", resources={database}
+    )
+    def rehearse(context: dg.OpExecutionContext, config: Plan) -> None:
+        """Say what a run would do, by doing it and rolling back."""
+        with without_retry():
+            context.add_output_metadata(report_metadata(plan(context, config)))
+
+    return rehearse

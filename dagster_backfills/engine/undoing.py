@@ -3,8 +3,8 @@
 Not here: which run that is (`undo`), and how the rows are changed (`table/restore`).
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import psycopg
@@ -61,6 +61,10 @@ class Undoing:
     partitions: list[str]
     redoes: bool
     unfinished: bool
+
+    def only(self, assets: Collection[str]) -> "Undoing":
+        """The same run, restricted to these of its tables."""
+        return replace(self, shapes={asset: each for asset, each in self.shapes.items() if asset in assets})
 
     def prepare(self, run_id: str) -> Callable[[psycopg.Connection[Any]], list[PreparedWrite]]:
         """The writes that undo it, in the name of a run. Raises UserError for a table that was altered since."""

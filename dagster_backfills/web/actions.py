@@ -16,11 +16,12 @@ from dagster_backfills.components.loading import (
     postgres_of,
 )
 from dagster_backfills.components.planning import plan_backfill
+from dagster_backfills.components.undoing import run_to_undo
 from dagster_backfills.dagster.io_manager import engine_settings
 from dagster_backfills.dagster.project import project_defs, project_module
 from dagster_backfills.engine.plan import Report
 from dagster_backfills.engine.selection import Which
-from dagster_backfills.engine.undo import find, preview
+from dagster_backfills.engine.undo import preview
 from dagster_backfills.errors import UserError
 from dagster_backfills.instance.launching import CODE_LOCATION, Runs
 from dagster_backfills.web.database import Database
@@ -74,19 +75,14 @@ class Actions:
         return plan_backfill(backfill, connect, which, partitions, instance=self.runs.instance)
 
     def preview_undo(self, name: str, run_id: str, partitions: Sequence[str]) -> tuple[str, Report]:
-        """The run, and what undoing it would do. Raises `Refused` where it wrote other tables than the backfill's."""
+        """The run's whole id, and what undoing it would do to the backfill's tables."""
         backfill = self.backfill(name)
         connect = postgres_of(backfill).connect
         with connect() as conn:
-            undoing = find(conn, run_id, partitions)
-        if strange := set(undoing.shapes) - set(backfill.assets):
-            raise Refused(409, f"Run {undoing.run_id} wrote {min(strange)}, which is not of {name}.")
-        settings = engine_settings()
-        return undoing.run_id, preview(connect, undoing, settings)
+            undoing = run_to_undo(backfill, conn, run_id, partitions)
+        return undoing.run_id, preview(connect, undoing, engine_settings())
 
     def undo(self, name: str, run_id: str, partitions: Sequence[str], who: str) -> str:
         """Queue the run that undoes it; returns its id."""
-        if self.backfill(name).declared.database:
-            raise Refused(400, f"{name} has a database of its own.", f"backfills undo {name} {run_id}")
         config = {"run": run_id, "partitions": list(partitions), "dry_run": False}
-        return self.runs.submit("undo_run", config, who)
+        return self.runs.submit(f"undo_{name}", config, who)

@@ -140,9 +140,9 @@ def test_a_range_of_partitions_is_judged_once(instance: dg.DagsterInstance, data
 def test_every_job_that_writes_what_is_checked_judges_itself() -> None:
     location = defs()
     written = {
-        "refresh_progress_stats": "progress_checks",
-        "refresh_training_completions": "training_checks",
-        "rollback_training_backfill": "training_checks",
+        "refresh_progress_stats": "progress_stats_checks",
+        "refresh_training_completions": "training_completions_checks",
+        "rollback_training_backfill": "training_completions_checks",
         "rollback_kintell_import": "kintell_checks",
         "replay_kintell_errors": "kintell_checks",
         "publish_kintell_events": "kintell_checks",

@@ -205,7 +205,7 @@ def test_bars_begin_where_the_data_does_and_runs_say_no_path(
         ("import_kintell_sessions", "{}", "give either `file`"),
         ("import_kintell_sessions", '{"file": "a.csv", "batch_rows": 0}', "batch_rows"),
         ("refresh_progress_stats", '{"which": "named"}', "give `partitions` with `which: named`"),
-        ("control_backfill", '{"backfill": "trainin"}', "Did you mean training_completions?"),
+        ("control_training_completions", '{"paused": 7}', "paused"),
     ],
 )
 def test_what_a_launchpad_is_given_wrong_is_refused_before_the_launch(

@@ -3,19 +3,16 @@
 A domain is what a job's tag says, else the groups of its assets. Where that can't be told, it counts as all.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
-import yaml
 
 from dagster_backfills.instance.door.mutations import DOMAIN_TAG, RIGHT_TAG
 from dagster_backfills.roles import Right
 
 Domains = frozenset[str] | None  # None: not known, and so all
-# The domains of the runs whose ids begin so; none where there is no such run.
-OfRuns = Callable[[str], Iterable[str]]
 
 
 @dataclass(frozen=True)
@@ -37,10 +34,10 @@ _NOTHING = Target("", frozenset())
 
 
 class Targets:
-    """Looks them up in a request's workspace (`context`), and undone runs with `of_runs`."""
+    """Looks them up in a request's workspace (`context`)."""
 
-    def __init__(self, context: Any, of_runs: OfRuns) -> None:
-        self.context, self.of_runs = context, of_runs
+    def __init__(self, context: Any) -> None:
+        self.context = context
 
     def of(self, arguments: Mapping[str, Any]) -> Target:
         """The target of a mutation with these arguments, as GraphQL has read them."""
@@ -67,7 +64,7 @@ class Targets:
         keys += [dg.AssetKey(check["assetKey"]["path"]) for check in chosen.get("assetCheckSelection") or ()]
         job = chosen.get("jobName") or chosen.get("pipelineName") or ""
         where = chosen["repositoryLocationName"], chosen["repositoryName"]
-        return self._of_job(*where, job, keys, params.get("runConfigData"))
+        return self._of_job(*where, job, keys)
 
     def _of_backfill_params(self, params: Mapping[str, Any]) -> Target:
         by_assets = [each["assetKey"] for each in params.get("partitionsByAssets") or () if each]
@@ -90,7 +87,7 @@ class Targets:
             where = run.remote_job_origin.repository_origin
             keys = [*(run.asset_selection or ()), *(c.asset_key for c in run.asset_check_selection or ())]
             location = where.code_location_origin.location_name
-            target = self._of_job(location, where.repository_name, run.job_name, keys, run.run_config)
+            target = self._of_job(location, where.repository_name, run.job_name, keys)
         elif backfill is not None and backfill.asset_selection:
             target = self._of_assets(backfill.asset_selection)
         elif backfill is not None and backfill.partition_set_origin is not None:
@@ -107,9 +104,7 @@ class Targets:
         jobs = [s.job_name for s in there.get_partition_sets() if s.name == name] if there else []
         return self._of_job(location, repository, jobs[0], []) if jobs else Target(name, None)
 
-    def _of_job(
-        self, location: str, repository: str, job: str, keys: list[dg.AssetKey], config: Any = None
-    ) -> Target:
+    def _of_job(self, location: str, repository: str, job: str, keys: list[dg.AssetKey]) -> Target:
         """Of a job, or of some of its assets. Its tags are those of its definition, whatever the request says."""
         there = self._repository(location, repository)
         if there is None or not there.has_job(job):
@@ -117,8 +112,6 @@ class Targets:
         tags = there.get_full_job(job).tags
         right = Right[tags.get(RIGHT_TAG, "look")]
         domain = tags.get(DOMAIN_TAG)
-        if right is Right.undo and domain == "operations":
-            return Target(job, frozenset(self.of_runs(_undone(config))) or None, right)
         target = self._of_assets(keys or ([] if domain else there.get_asset_keys_in_job(job)))
         domains = (target.domains or frozenset()) | ({domain} if domain else frozenset())
         unknown = target.domains is None or not domains
@@ -135,16 +128,6 @@ class Targets:
             return None
         there = self.context.get_code_location(location)
         return there.get_repository(name) if there.has_repository(name) else None
-
-
-def _undone(config: Any) -> str:
-    """The run that a run of `undo_run` is told to undo."""
-    try:
-        given = yaml.safe_load(config) if isinstance(config, str) else config
-    except yaml.YAMLError:
-        return ""
-    run = given.get("run") if isinstance(given, Mapping) else None
-    return run if isinstance(run, str) else ""
 
 
 def _texts(arguments: Any) -> Iterable[str]:

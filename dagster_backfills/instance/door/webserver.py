@@ -30,9 +30,6 @@ from dagster_backfills.roles import ROLES_VARIABLE, Right, read_roles
 
 _IDENTITY = "backfills.identity"
 _FOR_PROBES = "/server_info"  # versions, and nothing else
-_OF_RUNS = """
-select distinct split_part(a, '/', 1) from backfill.runs, unnest(assets) as a where starts_with(run_id, %s)
-"""
 
 
 @dataclass
@@ -119,7 +116,7 @@ class _Identified:
 def _guarded(name: str, resolve: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
     async def guarded(root: Any, info: Any, **arguments: Any) -> Any:
         request: Request = info.context.source
-        target = Targets(info.context, _domains_of_runs).of(arguments)
+        target = Targets(info.context).of(arguments)
         asked = _Asked(request.scope[_IDENTITY], name, target, RIGHTS.get(name))
         refusal = _of_another_site(request) or asked.refusal()
         if refusal:
@@ -211,10 +208,3 @@ def _is_error(answer: Any) -> bool:
 
 def _kind(answer: Any) -> str:
     return getattr(getattr(answer, "_meta", None), "name", "")
-
-
-def _domains_of_runs(run_id: str) -> list[str]:
-    if not run_id:
-        return []
-    with connect(resolve_database_url()) as conn:
-        return [row[0] for row in conn.execute(_OF_RUNS, [run_id])]

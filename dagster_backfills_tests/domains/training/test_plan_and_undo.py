@@ -4,7 +4,7 @@ import dagster as dg
 
 from dagster_backfills.components.postgres_backfill import definitions_of
 from dagster_backfills.components.refresh import build_job
-from dagster_backfills.defs.operations.undo import undo_run
+from dagster_backfills.components.undoing import build_undo_job
 from dagster_backfills.defs.training.declared import COMPLETIONS, TRAINING
 from dagster_backfills.engine.selection import Which
 
@@ -20,7 +20,7 @@ def written(training):
 
 
 def undo(training, **config):
-    return undo_run.execute_in_process(
+    return build_undo_job(TRAINING).execute_in_process(
         run_config=config, instance=training.instance, resources=training.resources, raise_on_error=False
     )
 
@@ -59,7 +59,8 @@ def test_the_plan_says_what_the_job_then_does(training):
 
 def test_an_undone_organization_is_left_alone_until_it_changes(training):
     filled(training)
-    dry = undo(training, run=written(training))
+    dry = undo(training)  # the last run that changed anything
+    assert metadata(dry)["undoes"] == written(training)
     assert metadata(dry)["deleted"] == 11 and len(training.records("a")) == 6
     done = metadata(undo(training, run=written(training), dry_run=False))
     assert (done["removed"], done["kept_changed_since"]) == (11, 0)
@@ -88,4 +89,7 @@ def test_a_schedule_leaves_an_undone_organization_alone_and_whoever_asks_gets_it
 def test_a_run_that_there_is_not_fails_with_words(training):
     failed = undo(training, run="nobody's", dry_run=False)
     assert not failed.success
-    assert "No run begins with" in failed.failure_data_for_node("undo_the_run").user_failure_data.description
+    assert (
+        "No run begins with"
+        in failed.failure_data_for_node("undo_a_run_of_training_completions").user_failure_data.description
+    )

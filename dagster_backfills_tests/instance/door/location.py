@@ -1,4 +1,4 @@
-"""A location of two domains, with a job of one of them and one that undoes runs."""
+"""A location of two domains, with jobs of one of them: one that launches work and one that undoes it."""
 
 import dagster as dg
 
@@ -30,26 +30,12 @@ def nobodys() -> None:
     work()
 
 
-class Undo(dg.Config):
-    run: str
-
-
-@dg.op
-def undo_it(config: Undo) -> None:
-    pass
-
-
-@dg.config_mapping
-def _flat(config: Undo) -> dict[str, object]:
-    return {"ops": {"undo_it": {"config": {"run": config.run}}}}
-
-
-@dg.job(config=_flat, tags={"backfills/domain": "operations", "backfills/right": "undo"})
-def undo_run() -> None:
-    undo_it()
+@dg.job(tags={"backfills/domain": "training", "backfills/right": "undo"})
+def undo_training() -> None:
+    work()
 
 
 defs = dg.Definitions(
     assets=[completions, stats],
-    jobs=[refresh_training, nobodys, undo_run, dg.define_asset_job("fill_stats", [stats])],
+    jobs=[refresh_training, nobodys, undo_training, dg.define_asset_job("fill_stats", [stats])],
 )
