@@ -57,7 +57,7 @@ def test_a_unit_that_costs_the_connection_is_in_the_ledger_and_all_else_is_writt
     assert sorted(outcome.done) == keys and not outcome.failed
     [entry] = ledger_of(conn)
     assert entry[:4] == ("t/units", "p002", BAD, "CostsConnectionError")
-    assert "connection was lost each of 3 times" in entry[4]
+    assert "connection was lost on each of 3 attempts" in entry[4]
     assert len(units_of(conn)) == 47 and BAD not in units_of(conn)
     # Twice the partition, and slices of 16, 8, 4 and 2 units; three times the unit; and the first one.
     assert connections.count == 2 + 2 * 4 + 3 + 1

@@ -86,7 +86,7 @@ class TestFresh:
             return pd.DataFrame({"part": ["other"], "unit": ["p001-u0001"], "v": [1]})
 
         write = replace(computed(nothing), source=Compute(stray))
-        with pytest.raises(UserError, match="a row for partition 'other' came"):
+        with pytest.raises(UserError, match="returned a row of partition 'other'"):
             run(database_url, [write], keys)
         assert units_of(conn) == {}
 
@@ -98,7 +98,7 @@ class TestFresh:
 
         run(database_url, [replace(computed(nothing), source=Compute(twice))], keys)
         assert units_of(conn) == {}
-        assert "more than one row" in ledger_of(conn)[0][4]
+        assert "duplicate rows" in ledger_of(conn)[0][4]
 
 
 class TestPrefetch:

@@ -112,7 +112,7 @@ def test_a_partition_fails_with_both_tables_when_its_second_one_does(database_ur
     assert list(outcome.failed) == ["p002"] and outcome.failed["p002"].asset == "t/parts"
     assert conn.execute("select count(*) from t.units where part = 'p002'").fetchone() == (0,)
     assert outcome.counts["t/units"].keys() == outcome.counts["t/parts"].keys() == {"p001", "p003", "p004"}
-    assert outcome.stood == {}
+    assert outcome.intact == {}
 
 
 def test_a_first_table_that_was_right_before_stands_when_the_second_one_fails(database_url, conn):
@@ -121,7 +121,7 @@ def test_a_first_table_that_was_right_before_stands_when_the_second_one_fails(da
     conn.execute("alter table t.parts add check (part <> 'p002')")
     outcome = run(database_url, [by_part, totals], keys)
     assert list(outcome.failed) == ["p002"]
-    assert outcome.stood == {"t/units": {"p002": Counts(unchanged=3)}}
+    assert outcome.intact == {"t/units": {"p002": Counts(unchanged=3)}}
 
 
 def test_a_first_table_in_slices_stands_when_the_second_one_fails(database_url, conn):
@@ -130,7 +130,7 @@ def test_a_first_table_in_slices_stands_when_the_second_one_fails(database_url, 
     conn.execute("alter table t.parts add check (part <> 'p001')")
     outcome = run(database_url, [by_unit, totals], keys, batch_units=3)
     assert outcome.failed["p001"].asset == "t/parts" and len(units_of(conn)) == 8
-    assert outcome.stood == {"t/units": {"p001": Counts(inserted=8, failed_units=1)}}
+    assert outcome.intact == {"t/units": {"p001": Counts(inserted=8, failed_units=1)}}
 
 
 def test_finding_one_bad_partition_takes_two_tries_for_each_halving(database_url, conn):

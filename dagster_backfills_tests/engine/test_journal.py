@@ -136,7 +136,7 @@ def test_old_entries_are_forgotten_some_at_a_time_and_younger_ones_stay(database
     conn.execute("update backfill.batches set committed_at = now() - interval '31 days'")
     run(database_url, [by_part], keys[3:])
     with opened(database_url) as other:
-        assert list(journal.prune(other, at_once=2)) == [10, 5]
+        assert list(journal.prune(other, limit=2)) == [10, 5]
         assert list(journal.prune(other)) == []
     assert {entry[1] for entry in entries(conn)} == {"p004"}
     assert conn.execute("select count(journal) from backfill.batches").fetchone() == (1,)

@@ -173,12 +173,12 @@ class TestThrottle:
             units = size()
             asked = []
 
-            def trouble(connection, look=throttle._trouble):
+            def overload(connection, look=throttle._overload):
                 asked.append(look(connection))
                 if len(asked) == 2:
                     old.rollback()
                 return asked[-1]
 
-            throttle._trouble = trouble
+            throttle._overload = overload
             assert "oldest transaction" in throttle.pause(own, units)
             assert asked[-1] is None and units.units == 50

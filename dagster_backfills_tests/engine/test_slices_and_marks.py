@@ -198,7 +198,7 @@ def test_the_oldest_list_of_several_tries_counts(conn):
             [name, upto, snapshot],
         )
     prior = ledger.prior_work(conn, run_of, ["t/units"])
-    assert prior.upto == {"p001": ("b", "999:999:")}
+    assert prior.reached == {"p001": ("b", "999:999:")}
 
 
 class TestMarksOfTheRunsOwnWrites:

@@ -81,7 +81,7 @@ def test_some_partitions_are_undone_and_the_others_stay(database_url, conn):
     assert conn.execute("select asset, partition from backfill.undone order by 1").fetchall() == [
         ("t/parts", "p002"), ("t/units", "p002"),
     ]  # fmt: skip
-    with pytest.raises(UserError, match="no partition 'p003'"):
+    with pytest.raises(UserError, match="did not write partition 'p003'"):
         undone(database_url, "one", ["p003"])
 
 
@@ -101,7 +101,7 @@ def test_a_row_that_cannot_be_put_back_costs_itself_and_is_named(database_url, c
     ("add column w int", "now has w"),
     ("drop column v", "lacks v"),
     ("alter column v type bigint", "another type for v"),
-    ("drop constraint units_pkey", "not its key"),
+    ("drop constraint units_pkey", "no longer its key"),
 ])  # fmt: skip
 def test_a_table_that_was_altered_since_is_an_error_before_anything_is_changed(
     database_url, conn, alter, said
@@ -124,9 +124,9 @@ def test_a_run_that_there_is_not_and_one_without_a_journal_are_refused(database_
         keys,
         RunIdentity("one"),
     )
-    with pytest.raises(UserError, match=r"changed 2 rows of t/units of which the journal says nothing"):
+    with pytest.raises(UserError, match=r"changed 2 rows of t/units that are not in the journal"):
         undone(database_url, "one")
-    with pytest.raises(UserError, match="No run begins with 'two'"):
+    with pytest.raises(UserError, match="No run ID begins with 'two'"):
         undone(database_url, "two")
 
 

@@ -88,4 +88,6 @@ def test_a_schedule_leaves_an_undone_organization_alone_and_whoever_asks_gets_it
 def test_a_run_that_there_is_not_fails_with_words(training):
     failed = undo(training, run="nobody's", dry_run=False)
     assert not failed.success
-    assert "No run begins with" in failed.failure_data_for_node("undo_the_run").user_failure_data.description
+    assert (
+        "No run ID begins with" in failed.failure_data_for_node("undo_the_run").user_failure_data.description
+    )
