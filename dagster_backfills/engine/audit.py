@@ -1,6 +1,6 @@
 """The audit log: append-only rows of `backfill.audit`. Not here: authorization (`instance/door`, `web/auth`)."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
@@ -53,6 +53,6 @@ def latest(conn: psycopg.Connection[Any], limit: int, who: str | None = None) ->
     return conn.cursor(row_factory=dict_row).execute(_LATEST, binds).fetchall()
 
 
-def domains_of(assets: Sequence[str]) -> list[str]:
+def domains_of(assets: Iterable[str]) -> list[str]:
     """Returns the domains of asset paths: `progress` for `progress/cohort_stats`."""
     return sorted({asset.split("/")[0] for asset in assets})

@@ -109,8 +109,9 @@ class SlicedPartition:
 
     def _rehearse(self, slices: list[list[str]]) -> None:
         """Writes all slices and the remaining tables in one transaction, each after a savepoint."""
-        self.counts = {}
-        self.work.forget_failures(self.key)
+        outcome = self.work.outcome
+        self.counts = {}  # a lost connection repeats this
+        outcome.unit_failures = [f for f in outcome.unit_failures if f.partition != self.key]
         with self.work.session.holding():
             for slice_ in slices:
                 self._bisect(slice_, whole=True)

@@ -68,16 +68,18 @@ class Runner:
         def prepare(conn: psycopg.Connection) -> list[PreparedWrite]:
             return [
                 PreparedWrite.open(
-                    conn, write, addresses[write.target.asset], number, keys, journal=self._journals(write)
+                    conn,
+                    write,
+                    addresses[write.target.asset],
+                    number,
+                    keys,
+                    # A rehearsal reads its examples from the journal before it rolls back.
+                    journal=self.rehearsal is not None or (self.settings.journal and write.target.journal),
                 )
                 for number, write in enumerate(writes)
             ]
 
         yield from self.run_prepared(prepare, keys)
-
-    def _journals(self, write: Write) -> bool:
-        """A rehearsal always journals: it reads its examples from the journal before rolling back."""
-        return self.rehearsal is not None or (self.settings.journal and write.target.journal)
 
     def run_prepared(
         self, prepare: Callable[[psycopg.Connection], list[PreparedWrite]], keys: Sequence[str]

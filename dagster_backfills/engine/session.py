@@ -129,11 +129,11 @@ class Session:
             return committed()
 
     @contextmanager
-    def holding(self) -> Iterator[bool]:
+    def holding(self) -> Iterator[None]:
         """In a rehearsal, keeps one transaction open so that later work sees earlier work; rolls it back at the end."""
         self._held = self.rehearses
         try:
-            yield self._held
+            yield
         finally:
             self._held = False
             if self.rehearses:

@@ -15,7 +15,7 @@ _POLL_SECONDS = 1.0  # how often to read the controls while waiting
 _HEALTH = """
 select
     (select count(*) from pg_stat_activity
-        where wait_event_type = 'Lock' and application_name <> %(application)s) as lock_waiters,
+        where wait_event_type = 'Lock' and application_name <> 'dagster_backfills') as lock_waiters,
     (select coalesce(max(pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn)), 0)
         from pg_stat_replication) as replica_lag_bytes,
     (select coalesce(extract(epoch from max(clock_timestamp() - xact_start)), 0) from pg_stat_activity
@@ -28,12 +28,11 @@ where not pg_is_in_recovery()
 class Throttle:
     """Called before each batch: obeys the controls of these assets, then checks the database's load.
 
-    application: the `application_name` of our own sessions. first: no batch was written yet. log: receives the reason
-    for waiting. written: rows changed by the run at the last call.
+    first: no batch was written yet. log: receives the reason for waiting. written: rows changed by the run at the last
+    call.
     """
 
     settings: EngineSettings
-    application: str = "dagster_backfills"
     first: bool = True
     assets: Sequence[str] = ()
     log: Callable[[str], None] = lambda line: None
@@ -93,7 +92,7 @@ class Throttle:
         }
         if not any(limits.values()):
             return None
-        row = conn.execute(_HEALTH, {"application": self.application}).fetchone()
+        row = conn.execute(_HEALTH).fetchone()
         conn.commit()
         for (name, limit), value in zip(limits.items(), row or (0, 0, 0), strict=True):
             if limit and value > limit:

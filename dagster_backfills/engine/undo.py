@@ -93,8 +93,10 @@ def preview(
     """Returns what an undo would do. `unchanged` counts the rows that it would keep because they have changed since."""
     if not undoing.shapes:
         return Report.nothing()
-    prepare = undoing.prepare("")
-    return rehearse(connect, settings, log, lambda runner: runner.run_prepared(prepare, undoing.partitions))
+    return rehearse(
+        connect, settings, log,
+        lambda runner: runner.run_prepared(lambda conn: undoing.writes(conn, ""), undoing.partitions),
+    )  # fmt: skip
 
 
 def undo(runner: Runner, undoing: Undoing) -> Iterator[list[str]]:
@@ -103,7 +105,7 @@ def undo(runner: Runner, undoing: Undoing) -> Iterator[list[str]]:
     runner: its `run_identity` must come from `undo_identity`. undoing: the result of `find`.
     """
     identity = runner.run_identity
-    domains = audit.domains_of(list(undoing.shapes))
+    domains = audit.domains_of(undoing.shapes)
     entry = audit.Entry(identity.started_by, "undo", undoing.run_id, domains, "started", [identity.run_id])
     with runner.connect() as conn:
         conn.execute(_CLOSE, identity.binds)
@@ -111,7 +113,8 @@ def undo(runner: Runner, undoing: Undoing) -> Iterator[list[str]]:
         conn.commit()
     try:
         if undoing.shapes:
-            yield from runner.run_prepared(undoing.prepare(identity.run_id), undoing.partitions)
+            run_id = identity.run_id
+            yield from runner.run_prepared(lambda conn: undoing.writes(conn, run_id), undoing.partitions)
         else:  # the undone run changed nothing; record this run anyway
             with runner.connect() as conn:
                 ledger.start(conn, identity, [], 0, None)

@@ -3,7 +3,7 @@
 Not here: finding the run (`undo`), the SQL that restores rows (`table/restore`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,16 +62,9 @@ class Undoing:
     redoes: bool
     unfinished: bool
 
-    def prepare(self, run_id: str) -> Callable[[psycopg.Connection[Any]], list[PreparedWrite]]:
-        """Returns a function that makes the writes for the undo `run_id`.
-
-        The function raises UserError if a table was altered since the run.
-        """
-
-        def prepared(conn: psycopg.Connection[Any]) -> list[PreparedWrite]:
-            return [UndoWrite.of(conn, self, asset, run_id) for asset in self.shapes]
-
-        return prepared
+    def writes(self, conn: psycopg.Connection[Any], run_id: str) -> list[PreparedWrite]:
+        """Makes the writes for the undo `run_id`. Raises UserError if a table was altered since the run."""
+        return [UndoWrite.of(conn, self, asset, run_id) for asset in self.shapes]
 
 
 @dataclass

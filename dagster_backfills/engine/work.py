@@ -84,8 +84,8 @@ class Work:
         the one that its units were listed with.
         """
         began = time.monotonic()
-        begun = self.begin(keys)
-        snapshot = snapshot or begun
+        batch_snapshot = self.begin(keys)
+        snapshot = snapshot or batch_snapshot
         counts = self.batch_counts = dict[str, dict[str, Counts]]()
         for write in self.writes:
             # Cleared before the write, so that marks made by the write itself stay.
@@ -127,10 +127,6 @@ class Work:
         if self.rehearsal is not None:
             return sum(f.asset == write.asset and f.partition == key for f in self.outcome.unit_failures)
         return ledger.resolve_rest(self.session.conn, self.run, write.asset, key, write.write.owned)
-
-    def forget_failures(self, key: str) -> None:
-        """Discards a partition's failures before its rehearsal is repeated."""
-        self.outcome.unit_failures = [f for f in self.outcome.unit_failures if f.partition != key]
 
     def progressed(self, counts: Iterable[Counts]) -> None:
         """Call after a batch of rows was committed."""
