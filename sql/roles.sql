@@ -1,17 +1,17 @@
--- Who may do what. Four roles without a login, to be granted to logins:
+-- Privileges. Four NOLOGIN roles, to be granted to logins:
 --
---   backfills_owner     owns every schema; migrations run as it. Nothing else does.
---   backfills_writer    what runs, the daemon, the webserver and the command line use: reads the sources, writes the
---                       results and Dagster's own tables. No DDL, no foreign schema.
---   backfills_reader    dashboards: the views and the results. Not the sources, the queue's contents, imported rows.
---   backfills_enqueuer  applications: may call jobs.enqueue_background_job, and read jobs.my_jobs, its own jobs.
+--   backfills_owner     owns every schema. For migrations only.
+--   backfills_writer    for runs, the daemon, the webserver and the command line: reads the sources, writes the results
+--                       and Dagster's own tables. No DDL and no other schemas.
+--   backfills_reader    for dashboards: reads views and results, but not the sources, queued jobs or imported rows.
+--   backfills_enqueuer  for applications: calls jobs.enqueue_background_job and reads its own jobs in jobs.my_jobs.
 --
--- Run it as a superuser, or a role that may create roles and owns what is there: psql "$ADMIN_URL" -f sql/roles.sql,
--- or `backfills migrate --roles`. It may be run again at any time, and should be after an upgrade: tables of later
--- migrations are the writer's by default, but what the reader sees is named here. Who has been given something else
--- in these schemas by hand loses it if it is one of the four roles, and keeps it otherwise.
+-- Run it with `backfills migrate --roles` or psql "$ADMIN_URL" -f sql/roles.sql, as a superuser or as a role that may
+-- create roles and owns the existing objects. Run it again after an upgrade: the writer has access to new tables by
+-- default, but the reader's tables are listed here. Privileges that were granted by hand to one of the four roles in
+-- these schemas are revoked; those of other roles stay.
 --
--- docs/how-to/secure.md has the logins.
+-- For logins see docs/how-to/secure.md.
 
 begin;
 
@@ -28,25 +28,25 @@ begin
             execute format('create role %I nologin', new_role);
         end if;
     end loop;
-    -- A role that may create roles, but is no superuser, must be a member to hand over what it owns.
+    -- Unless it is a superuser, the current role must be a member of the new owner to transfer ownership.
     if not pg_has_role(current_user, 'backfills_owner', 'usage') then
         execute format('grant backfills_owner to %I', current_user);
     end if;
     execute format('grant connect, create on database %I to backfills_owner', current_database());
-    -- Batches are prepared in temporary tables.
+    -- Batches use temporary tables.
     execute format('grant connect, temporary on database %I to backfills_writer', current_database());
     execute format('grant connect on database %I to backfills_reader, backfills_enqueuer', current_database());
 end
 $$;
 
--- Postgres 15 says so by itself; a database that came from an older one does not.
+-- The default since Postgres 15, but not in a database that was upgraded from an older version.
 revoke create on schema public from public;
 
--- Postgres lets everybody execute a new function, which only this, for all schemas of the role, takes back.
+-- By default everybody may execute new functions. That can be revoked only for all schemas of a role at once.
 alter default privileges for role backfills_owner revoke execute on functions from public;
 
--- What is owned by whoever ran the migrations so far is handed over: a function that runs with its owner's rights must not
--- run with a superuser's. Then everything is granted anew, so that nothing is left of what an earlier version granted.
+-- Transfers ownership of existing objects, so that no `security definer` function runs as a superuser. Then revokes all
+-- privileges and grants them again, so that grants of earlier versions do not remain.
 do $$
 declare
     owner_id constant oid := (select r.oid from pg_roles as r where r.rolname = 'backfills_owner');
@@ -69,7 +69,7 @@ begin
             where c.relnamespace = own.oid
                 and c.relkind in ('r', 'p', 'v', 'm', 'S', 'f')
                 and c.relowner <> owner_id
-                -- A column's sequence goes with its table.
+                -- A column's sequence changes owner with its table.
                 and not (c.relkind = 'S' and exists (
                     select from pg_depend as d
                     where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype in ('a', 'i')
@@ -107,7 +107,7 @@ begin
 end
 $$;
 
--- The writer reads what belongs to the applications and to the operators, and does not write it.
+-- The writer may only read the tables of applications and operators.
 do $$
 declare
     source text;
@@ -123,18 +123,18 @@ begin
             execute format('revoke insert, update, delete on %s from backfills_writer', to_regclass(source));
         end if;
     end loop;
-    -- The record of who asked for what is only added to; when, and by which login, is not the writer's to say.
+    -- The audit log is append-only, and the writer can't set its time and login.
     if to_regclass('backfill.audit') is not null then
         revoke insert, update, delete on backfill.audit from backfills_writer;
         grant insert (request, who, action, domains, target, outcome, runs, detail) on backfill.audit
         to backfills_writer;
     end if;
-    -- A member's newest scores stand on the member's row.
+    -- The newest scores are stored in the member's row.
     if to_regclass('scoring.members') is not null then
         grant update (commitment_score, commitment_band, commitment_day) on scoring.members to backfills_writer;
         grant update (churn_risk_score, churn_risk_level, churn_risk_day) on scoring.members to backfills_writer;
     end if;
-    -- Statistics of what was just written. Before Postgres 17 only an owner may take them; there autovacuum does, later.
+    -- For ANALYZE after a run. Before Postgres 17 only the owner may run it, so there it is left to autovacuum.
     if current_setting('server_version_num')::integer >= 170000 then
         if to_regclass('scoring.commitment_scores') is not null then
             execute 'grant maintain on scoring.commitment_scores, scoring.churn_risk_scores, scoring.coach_actions'
@@ -147,7 +147,7 @@ begin
 end
 $$;
 
--- The reader: every view but the applications', and the tables of results.
+-- The reader: result tables, and all views except those listed.
 do $$
 declare
     shown text;

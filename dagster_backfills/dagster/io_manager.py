@@ -186,13 +186,13 @@ class _Storing:
             dg.AssetMaterialization(
                 asset.split("/"),
                 partition=None if key == WHOLE else key,
-                metadata=partition_metadata(outcome.stands(asset, key), mode, partitioned=key != WHOLE)
+                metadata=partition_metadata(outcome.counts_of(asset, key), mode, partitioned=key != WHOLE)
                 | ({"name": name} if (name := self.names.get(key)) else {})
-                | outcome.said.get(key, {}),
+                | outcome.reported.get(key, {}),
             )
             for asset, mode in self.modes.items()
             for key in keys
-            if (key != WHOLE or self.own is None) and outcome.is_right(asset, key)
+            if (key != WHOLE or self.own is None) and outcome.is_complete(asset, key)
         ]
 
     def _describe(self, outcome: Outcome, reporter: Reporter) -> None:

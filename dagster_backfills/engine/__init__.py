@@ -1,4 +1,4 @@
-"""Units worked set-based, in batches that commit one by one; what fails stands alone in the ledger.
+"""The backfill engine: set-based batches, one transaction each. A unit that fails is isolated in the failure ledger.
 
-Knows Postgres and nothing of Dagster: the I/O manager brings the two together.
+It depends on Postgres and not on Dagster. The I/O manager (`dagster/io_manager`) connects the two.
 """

@@ -1,6 +1,6 @@
-"""Who asked for what: rows of `backfill.audit`, which nobody can change. Not here: who may."""
+"""The audit log: append-only rows of `backfill.audit`. Not here: authorization (`instance/door`, `web/auth`)."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
@@ -12,7 +12,7 @@ _RECORD = """
 insert into backfill.audit (request, who, action, domains, target, outcome, runs, detail)
 values (%(request)s, %(who)s, %(action)s, %(domains)s, %(target)s, %(outcome)s, %(runs)s, %(detail)s)
 """
-# The last word on each request, the newest first.
+# The latest entry of each request, newest first.
 _LATEST = """
 select * from (
     select distinct on (a.request) a.at, a.who, a.login, a.action, a.domains, a.target, a.outcome, a.runs, a.detail
@@ -26,7 +26,10 @@ order by latest.at desc limit %(limit)s
 
 @dataclass(frozen=True)
 class Entry:
-    """A request: `domains` None where they are not known; `outcome` started, done, failed or refused."""
+    """One audit entry. Entries of one request share `request`; a request that starts and ends has two.
+
+    domains: None if unknown. outcome: `started`, `done`, `failed` or `refused`.
+    """
 
     who: str
     action: str
@@ -39,17 +42,17 @@ class Entry:
 
 
 def record(conn: psycopg.Connection[Any], entry: Entry) -> None:
-    """Write it, in the caller's transaction."""
+    """Insert the entry in the caller's transaction."""
     domains = None if entry.domains is None else sorted(entry.domains)
     conn.execute(_RECORD, {**vars(entry), "domains": domains, "runs": list(entry.runs)})
 
 
 def latest(conn: psycopg.Connection[Any], limit: int, who: str | None = None) -> list[dict[str, Any]]:
-    """What was asked for, the newest first, each with the last that is known of it."""
+    """Returns the latest entry of each request, newest first. who: only this user's requests."""
     binds = {"limit": limit, "who": who}
     return conn.cursor(row_factory=dict_row).execute(_LATEST, binds).fetchall()
 
 
-def domains_of(assets: Sequence[str]) -> list[str]:
-    """The domains of assets by their names: `progress/cohort_stats` is of `progress`."""
+def domains_of(assets: Iterable[str]) -> list[str]:
+    """Returns the domains of asset paths: `progress` for `progress/cohort_stats`."""
     return sorted({asset.split("/")[0] for asset in assets})

@@ -1,4 +1,4 @@
-"""How long to leave alone what has failed, so that it is tried again and not over and over."""
+"""Exponential back-off between retries."""
 
 from datetime import datetime, timedelta
 
@@ -6,10 +6,10 @@ _FIRST, _MOST = timedelta(seconds=30), timedelta(hours=1)
 
 
 def back_off(failures: int) -> timedelta:
-    """How long to leave alone what has failed `failures` times in a row: twice as long after each, an hour at most."""
+    """Returns the delay after `failures` consecutive failures: 30 seconds, doubled each time, at most an hour."""
     return min(_FIRST * 2 ** min(failures - 1, 20), _MOST) if failures else timedelta()
 
 
 def is_resting(failures: int, latest: datetime | None, now: datetime) -> bool:
-    """Whether it is too early to try again. A latest failure still to come was dated by a clock that was wrong."""
+    """Whether it is too early to retry. A failure dated in the future (a wrong clock) does not delay the retry."""
     return latest is not None and timedelta() <= now - latest < back_off(failures)

@@ -1,4 +1,4 @@
-"""The keys of the partitions that changed rows lie in, as SQL: the same that Dagster gives a calendar's partitions."""
+"""SQL that computes the partition keys of changed rows, formatted as Dagster formats time-partition keys."""
 
 from psycopg import sql
 
@@ -8,7 +8,7 @@ _KEYS = {
     "weekly": "to_char({at} - make_interval(days => extract(dow from {at})::integer), 'YYYY-MM-DD')",
     "monthly": "to_char({at}, 'YYYY-MM-01')",
 }
-# A date is what the calendar on the wall shows; a point in time is read off the clock there.
+# A date is used as it is. A timestamp is converted to the calendar's time zone.
 _AT = (
     "(case when pg_typeof({column}) = 'date'::regtype then {column}::timestamp"
     " else {column}::timestamptz at time zone {zone} end)"
@@ -16,13 +16,16 @@ _AT = (
 
 
 def open_key(calendar: str, timezone: str) -> str:
-    """SQL for the key of the time that is not over: Dagster has a partition only of those before it."""
+    """Returns SQL for the key of the current, unfinished period. Dagster's partitions end before it."""
     zone = sql.Literal(timezone).as_string(None)
     return _KEYS[calendar].format(at=f"(now() at time zone {zone})")
 
 
 def changed_keys(column: str, calendar: str | None, timezone: str) -> str:
-    """SQL for the keys of `changed_rows`. calendar: hourly, daily, weekly or monthly, where the column is a time."""
+    """Returns SQL that selects the partition keys of `changed_rows`.
+
+    calendar: `hourly`, `daily`, `weekly` or `monthly` if the column is a date or time; None if it holds the key itself.
+    """
     key, zone = sql.Identifier("c", column).as_string(None), sql.Literal(timezone).as_string(None)
     if calendar:
         key = _KEYS[calendar].format(at=_AT.format(column=key, zone=zone))

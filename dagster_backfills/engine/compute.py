@@ -1,4 +1,4 @@
-"""A pure function from the frame of a statement to the frame of the rows, as the engine computes batch by batch."""
+"""A `Compute` source made of a statement and a pure function from data frame to data frame."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,10 +10,13 @@ from dagster_backfills.engine.table.arrays import text_array
 
 
 def compute_of(function: Callable[[Any], Any], reads: str, params: Mapping[str, Any]) -> Compute:
-    """Rows that the function makes of what the statement `reads` gives for a batch's partitions and units."""
+    """Returns a source that runs the statement `reads` for each batch and passes the resulting frame to `function`.
+
+    function: takes a pandas DataFrame and returns the rows to write. params: values for the statement's own binds.
+    """
 
     def rows(conn: psycopg.Connection, keys: Sequence[str], units: Sequence[str] | None) -> Any:
-        import pandas as pd  # the code location does without
+        import pandas as pd  # slow to import; code locations do not need it
 
         binds = {**params, "partition_keys": list(keys), "unit_keys": text_array(units), "run_id": ""}
         cursor = conn.execute(reads, binds)

@@ -1,6 +1,6 @@
-"""What operators have set of a backfill: pause, rest, rows a second, and the hours in which it may write.
+"""Operator controls of a backfill: pause, rest between batches, rate limit and write window. Reads and sets them.
 
-Here it is read and set. Not here: that a run keeps to it (`throttle`).
+Not here: their enforcement in a run (`throttle`).
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from psycopg.rows import class_row
 from dagster_backfills.engine import audit
 from dagster_backfills.errors import UserError
 
-# A window that goes over midnight is one whose end comes before its start.
+# A window that crosses midnight ends before it starts.
 _READ = """
 select
     backfill, paused, rest_seconds, rows_per_second, window_start, window_end, zone,
@@ -29,7 +29,7 @@ select
 from backfill.controls
 where assets && %(assets)s::text[]
 """
-# What is null stays as it is, and 0 takes it away.
+# Null leaves a value unchanged; 0 removes it.
 _SET = """
 insert into backfill.controls as c (
     backfill, assets, paused, rest_seconds, rows_per_second, window_start, window_end, zone
@@ -51,7 +51,7 @@ set assets = excluded.assets,
 
 @dataclass(frozen=True)
 class Control:
-    """What is set of one backfill. `closed`: it is not the hour in which it may write."""
+    """The controls of one backfill. closed: the current time is outside its write window."""
 
     backfill: str
     paused: bool
@@ -64,17 +64,20 @@ class Control:
 
     @property
     def waits(self) -> str | None:
-        """Why nothing may be written now."""
+        """Why the backfill may not write now; None if it may."""
         if self.paused:
-            return f"{self.backfill} is paused; go on with: backfills resume {self.backfill}"
+            return f"{self.backfill} is paused; resume it with: backfills resume {self.backfill}"
         if self.closed:
-            return f"{self.backfill} may write from {self.window_start:%H:%M} to {self.window_end:%H:%M} ({self.zone})"
+            return (
+                f"{self.backfill} may write only from {self.window_start:%H:%M} to {self.window_end:%H:%M} "
+                f"({self.zone})"
+            )
         return None
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What is to be set; None leaves it as it is, 0 takes it away. window: `22:00-05:00`, or `none`."""
+    """A change of controls. None leaves a value unchanged; 0 removes it. window: `22:00-05:00`, or `none`."""
 
     paused: bool | None = None
     rest_seconds: float | None = None
@@ -83,7 +86,7 @@ class Setting:
     zone: str | None = None
 
     def hours(self) -> tuple[time | None, time | None]:
-        """The window's start and end. Raises UserError for anything else."""
+        """Returns the window's start and end; (None, None) for no window. Raises UserError if it can't be parsed."""
         if self.window in (None, "none"):
             return None, None
         try:
@@ -92,23 +95,24 @@ class Setting:
             )
         except ValueError:
             raise UserError(
-                f"{self.window!r} is not a window of hours.", "Write 22:00-05:00, or none."
+                f"{self.window!r} is not a time window.", "Write it as 22:00-05:00, or none."
             ) from None
         if start == end:
-            raise UserError(f"The window {self.window!r} has no end.", "Write none for all hours.")
+            raise UserError(
+                f"The window {self.window!r} is empty: it starts and ends at the same time.",
+                "Write none to allow all hours.",
+            )
         return start, end
 
-    def refuse_no_numbers(self) -> None:
-        """Raise UserError for a speed that is none: it would be waited for without end."""
-        for what, value in (("rest", self.rest_seconds), ("rows a second", self.rows_per_second)):
+    def check_numbers(self) -> None:
+        """Raises UserError for a negative, infinite or NaN value: a run would wait for it forever."""
+        for name, value in (("rest", self.rest_seconds), ("rows per second", self.rows_per_second)):
             if value is not None and not 0 <= value < inf:
-                raise UserError(
-                    f"{what}: {value:g} can't be set.", "Give a number from 0 on; 0 takes it away."
-                )
+                raise UserError(f"{name}: {value:g} is out of range.", "Give 0 or more; 0 removes the limit.")
 
 
 def read(conn: psycopg.Connection[Any], assets: Sequence[str]) -> list[Control]:
-    """What is set of the backfills that write these assets."""
+    """Returns the controls of every backfill that writes one of these assets."""
     cursor = conn.cursor(row_factory=class_row(Control))
     return cursor.execute(_READ, {"assets": list(assets)}).fetchall()
 
@@ -116,22 +120,27 @@ def read(conn: psycopg.Connection[Any], assets: Sequence[str]) -> list[Control]:
 def change(
     conn: psycopg.Connection[Any], backfill: str, assets: Sequence[str], setting: Setting, by: str
 ) -> None:
-    """Set it, from each run's next batch on, as asked `by`. Raises UserError for what can't be set."""
+    """Applies a setting, records it in the audit log and commits. Runs obey it from their next batch.
+
+    by: the user to record. Raises UserError for an invalid value.
+    """
     start, end = setting.hours()
-    setting.refuse_no_numbers()
+    setting.check_numbers()
     if setting.zone is not None and not _is_zone(conn, setting.zone):
-        raise UserError(f"Postgres knows no time zone {setting.zone!r}.", "Write Europe/Berlin, say.")
+        raise UserError(
+            f"Postgres does not know the time zone {setting.zone!r}.", "Use a name such as Europe/Berlin."
+        )
     binds = {
         **vars(setting), "backfill": backfill, "assets": list(assets), "window_given": setting.window is not None,
         "window_start": start, "window_end": end,
     }  # fmt: skip
     conn.execute(_SET, binds)
-    said = ", ".join(f"{name} = {value}" for name, value in vars(setting).items() if value is not None)
-    entry = audit.Entry(by, "control", backfill, audit.domains_of(assets), "done", detail=said)
+    detail = ", ".join(f"{name} = {value}" for name, value in vars(setting).items() if value is not None)
+    entry = audit.Entry(by, "control", backfill, audit.domains_of(assets), "done", detail=detail)
     audit.record(conn, entry)
     conn.commit()
 
 
 def _is_zone(conn: psycopg.Connection[Any], zone: str) -> bool:
-    known = conn.execute("select count(*) from pg_timezone_names where name = %s", [zone]).fetchone()
-    return known != (0,)
+    row = conn.execute("select count(*) from pg_timezone_names where name = %s", [zone]).fetchone()
+    return row != (0,)

@@ -1,6 +1,7 @@
-"""Why a row is as it is: the row, what would be computed for it now, which runs changed it, what is stale or failed.
+"""Explains the rows of one unit (a member, a user) or one partition.
 
-Of one unit (a member, a user) or of one partition. Only reads; the computing is rolled back.
+Shows the stored rows, what the query returns for them now, the runs that changed them, and stale or failed entries.
+Read-only.
 """
 
 from collections.abc import Sequence
@@ -18,9 +19,9 @@ from dagster_backfills.engine.table.entries import key_text
 from dagster_backfills.engine.table.names import ident
 from dagster_backfills.engine.table.slice import Slice
 
-_MOST = 20
+_LIMIT = 20
 _ROWS = """
-select {key} as key, to_jsonb(t) as row from {table} as t where {column}::text = %(unit)s limit {most}
+select {key} as key, to_jsonb(t) as row from {table} as t where {column}::text = %(unit)s limit {limit}
 """
 _CHANGES = """
 select b.run_id, r.undoes, b.committed_at, to_jsonb(j.before::{table}) as before,
@@ -31,15 +32,15 @@ inner join backfill.runs as r on b.run_id = r.run_id and b.step = r.step
 where b.asset = %(asset)s and j.key = %(key)s::text[]
     and (%(partitions)s::text[] = '{{}}' or b.partitions && %(partitions)s::text[])
 order by j.id desc
-limit {most}
+limit {limit}
 """
-_GONE = """
+_DELETED_KEYS = """
 select distinct j.key
 from backfill.batches as b
 inner join backfill.journal_entries as j on b.journal_id = j.journal_id
 where b.asset = %(asset)s and j.key[{place}] = %(unit)s
     and (%(partitions)s::text[] = '{{}}' or b.partitions && %(partitions)s::text[])
-limit {most}
+limit {limit}
 """
 _OPEN = """
 select f.asset, f.partition, f.unit, f.message, f.attempts, f.last_seen
@@ -60,9 +61,10 @@ where u.asset = any(%(assets)s) and u.partition = any(%(partitions)s) order by u
 
 @dataclass(frozen=True)
 class Explained:
-    """One table's rows of the unit. `now`: what its query gives for them; None where that can't be asked.
+    """One table's part of an explanation.
 
-    changes: by which runs, the last one first, with what stood before each.
+    rows: the stored rows. now: the rows that the query returns now; None if it can't be run for a single unit.
+    changes: the runs that changed the rows, newest first, with the row before each change.
     """
 
     asset: str
@@ -73,7 +75,7 @@ class Explained:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Everything that is known of one unit or partition."""
+    """Everything that is known about one unit or partition."""
 
     unit: str
     partitions: list[str]
@@ -84,21 +86,21 @@ class Explanation:
 
     @property
     def is_known(self) -> bool:
-        """Whether anything of it is there."""
-        of_tables = any(t.rows or t.now or t.changes for t in self.tables)
-        return bool(self.failures or self.stale or self.undone or of_tables)
+        """Whether anything was found."""
+        in_tables = any(t.rows or t.now or t.changes for t in self.tables)
+        return bool(self.failures or self.stale or self.undone or in_tables)
 
 
 @dataclass(frozen=True)
 class Part:
-    """One table of a backfill, and where its partitions lie."""
+    """One table of a backfill: its write, its columns and keys, and how it is partitioned."""
 
     write: Write
     table: Table
     address: Address
 
     def column(self, *, whole: bool) -> str | None:
-        """The column that holds the unit, or the whole partition's key."""
+        """The column that holds the unit, or with `whole` the partition key; None if there is none."""
         by = self.write.target.partition_by
         return (by if isinstance(by, str) else None) if whole else self.write.target.unit
 
@@ -106,7 +108,7 @@ class Part:
 def explain(
     conn: psycopg.Connection[Any], parts: Sequence[Part], unit: str, keys: Sequence[str]
 ) -> Explanation:
-    """Explain a unit, or a partition where it is one of `keys`. The transaction is the caller's."""
+    """Explains a unit, or a partition if `unit` is one of the partition `keys`. Runs in the caller's transaction."""
     whole = unit in keys
     partitions = [unit] if whole else _partitions_of(conn, parts, unit, keys)
     binds = {
@@ -126,23 +128,23 @@ def explain(
 def _partitions_of(
     conn: psycopg.Connection[Any], parts: Sequence[Part], unit: str, keys: Sequence[str]
 ) -> list[str]:
-    """The partitions that a unit is in, by its rows, and by the statements that list the units."""
-    found: dict[str, None] = {}
+    """The partitions that a unit belongs to, by its stored rows and by the statements that list units."""
+    partitions: dict[str, None] = {}
     for part in parts:
         column, by = part.column(whole=False), part.column(whole=True)
         if column is not None and by is not None:
             statement = sql.SQL("select distinct {}::text from {} as t where {}::text = %(unit)s").format(
                 ident("t", by), part.table.relation, ident("t", column)
             )
-            found |= dict.fromkeys(row[0] for row in conn.execute(statement, {"unit": unit}))
+            partitions |= dict.fromkeys(row[0] for row in conn.execute(statement, {"unit": unit}))
         units = part.write.units
         if units is not None:
             statement = sql.SQL(
                 "select distinct q.partition::text from (\n{}\n) as q where q.unit::text = %(unit)s"
             ).format(sql.SQL(units.sql))
             binds = {**Slice(keys, [unit]).binds(part.address), "unit": unit, **units.params}
-            found |= dict.fromkeys(row[0] for row in conn.execute(statement, binds))
-    return [key for key in found if key in set(keys)]
+            partitions |= dict.fromkeys(row[0] for row in conn.execute(statement, binds))
+    return [key for key in partitions if key in set(keys)]
 
 
 def _explained(
@@ -151,7 +153,7 @@ def _explained(
     rows = _rows(conn, part, unit, whole=whole)
     keys = [row["key"] for row in rows if row["key"] is not None]
     if not keys:
-        keys = _keys_of_the_gone(conn, part, unit, partitions, whole=whole)
+        keys = _deleted_keys(conn, part, unit, partitions, whole=whole)
     return Explained(
         part.write.target.asset,
         [row["row"] for row in rows],
@@ -168,20 +170,20 @@ def _rows(conn: psycopg.Connection[Any], part: Part, unit: str, *, whole: bool) 
         key=key_text(part.table, "t") if part.table.identity else sql.SQL("null::text[]"),
         table=part.table.relation,
         column=ident("t", column),
-        most=sql.SQL(f"{_MOST}"),
+        limit=sql.SQL(f"{_LIMIT}"),
     )
     return conn.cursor(row_factory=dict_row).execute(statement, {"unit": unit}).fetchall()
 
 
-def _keys_of_the_gone(
+def _deleted_keys(
     conn: psycopg.Connection[Any], part: Part, unit: str, partitions: Sequence[str], *, whole: bool
 ) -> list[list[str]]:
-    """The keys of rows that are there no more, as the journal has them, where the unit is of the key."""
+    """The keys of deleted rows, from the journal. Only if the unit's column is part of the key."""
     column, identity = part.column(whole=whole), part.table.identity
     if column not in identity:
         return []
-    statement = sql.SQL(_GONE).format(
-        place=sql.SQL(f"{identity.index(column) + 1}"), most=sql.SQL(f"{_MOST}")
+    statement = sql.SQL(_DELETED_KEYS).format(
+        place=sql.SQL(f"{identity.index(column) + 1}"), limit=sql.SQL(f"{_LIMIT}")
     )
     binds = {"asset": part.write.target.asset, "partitions": list(partitions), "unit": unit}
     return [key for (key,) in conn.execute(statement, binds)]
@@ -194,7 +196,7 @@ def _computed(
     if not isinstance(source, Query) or not partitions or not (whole or part.write.target.unit):
         return None
     statement = sql.SQL("select * from (\n{}\n) as q limit {}").format(
-        sql.SQL(source.sql), sql.SQL(f"{_MOST}")
+        sql.SQL(source.sql), sql.SQL(f"{_LIMIT}")
     )
     slice_ = Slice(partitions, None if whole else [unit])
     binds = {**slice_.binds(part.address), **source.params}
@@ -204,6 +206,6 @@ def _computed(
 def _changes(
     conn: psycopg.Connection[Any], part: Part, key: list[str], partitions: Sequence[str]
 ) -> list[dict[str, Any]]:
-    statement = sql.SQL(_CHANGES).format(table=part.table.relation, most=sql.SQL(f"{_MOST}"))
+    statement = sql.SQL(_CHANGES).format(table=part.table.relation, limit=sql.SQL(f"{_LIMIT}"))
     binds = {"asset": part.write.target.asset, "partitions": list(partitions), "key": key}
     return conn.cursor(row_factory=dict_row).execute(statement, binds).fetchall()

@@ -1,7 +1,7 @@
-"""The journal: what stood before, for each row that a batch changed, in the batch's own transaction.
+"""The journal: the previous version of each row that a batch changed, written in the batch's own transaction.
 
-Its entries are written by the statements that change the rows (`table/merge`). Here: which table they are of, how
-they are read again, and how long they are kept. Not here: what is made of them (`undo`).
+The statements that change the rows write its entries (`table/merge`). This module describes the table that entries
+belong to, and prunes old entries. Not here: restoring rows (`undo`).
 """
 
 import secrets
@@ -15,19 +15,19 @@ from dagster_backfills.engine.table.catalog import Table
 from dagster_backfills.errors import UserError
 
 KEEP_DAYS = 30
-_PRUNED_AT_ONCE = 1_000  # rows of up to four megabytes
+_PRUNE_LIMIT = 1_000  # journal rows per transaction, of up to four megabytes each
 
 _EXPIRED = """
 select b.batch_id, b.asset, b.journal_id from backfill.batches as b
 where b.journal_id is not null and b.committed_at < now() - make_interval(days => %(days)s)
 order by b.committed_at limit 1
 """
-_FORGET = """
+_DELETE = """
 delete from backfill.journal where ctid = any(array(
-    select j.ctid from backfill.journal as j where j.journal_id = %(journal_id)s limit %(at_once)s
+    select j.ctid from backfill.journal as j where j.journal_id = %(journal_id)s limit %(limit)s
 )) returning cardinality(keys)
 """
-_FORGOTTEN = """
+_MARK_PRUNED = """
 update backfill.batches set journal_id = null, journal = null
 where batch_id = %(batch_id)s and asset = %(asset)s
 """
@@ -35,9 +35,9 @@ where batch_id = %(batch_id)s and asset = %(asset)s
 
 @dataclass(frozen=True)
 class Shape:
-    """The table that entries are of, as it was when they were written: how its rows are told apart and compared.
+    """The table that journal entries belong to, as it was when they were written: its columns and its key.
 
-    touched: the column that is no difference in itself.
+    touched: the column that each write sets to now; it is ignored when rows are compared.
     """
 
     schema: str
@@ -52,51 +52,55 @@ class Shape:
         return cls(table.schema, table.name, columns, table.identity, touched)
 
     @classmethod
-    def read(cls, noted: Mapping[str, Any]) -> "Shape":
-        columns = {name: kind for name, kind in noted["columns"]}
-        return cls(noted["schema"], noted["name"], columns, tuple(noted["key"]), noted["touched"])
+    def from_json(cls, data: Mapping[str, Any]) -> "Shape":
+        columns = {name: kind for name, kind in data["columns"]}
+        return cls(data["schema"], data["name"], columns, tuple(data["key"]), data["touched"])
 
-    def note(self) -> dict[str, Any]:
-        """The same as JSON, whose objects have no order."""
+    def as_json(self) -> dict[str, Any]:
+        """JSON for `backfill.batches.journal`. Columns are a list because their order matters."""
         return {
             "schema": self.schema, "name": self.name, "key": list(self.key), "touched": self.touched,
             "columns": [[name, kind] for name, kind in self.columns.items()],
         }  # fmt: skip
 
-    def refuse_altered(self, table: Table) -> None:
-        """Raise UserError where the table's columns are no more those that the entries have."""
+    def check_unaltered(self, table: Table) -> None:
+        """Raises UserError if the table's columns or key have changed since the entries were written."""
         now = {column.name: column.type for column in table.columns}
-        more = [name for name in now if name not in self.columns]
-        gone = [name for name in self.columns if name not in now]
-        other = [name for name in now if name in self.columns and now[name] != self.columns[name]]
-        said = [f"{what} {', '.join(names)}" for what, names in
-                (("now has", more), ("lacks", gone), ("has another type for", other)) if names]  # fmt: skip
-        if said or list(now) != list(self.columns):
+        added = [name for name in now if name not in self.columns]
+        dropped = [name for name in self.columns if name not in now]
+        retyped = [name for name in now if name in self.columns and now[name] != self.columns[name]]
+        changes = [f"{what} {', '.join(names)}" for what, names in
+                   (("now has", added), ("lacks", dropped), ("has another type for", retyped)) if names]  # fmt: skip
+        if changes or list(now) != list(self.columns):
             raise UserError(
-                f"Table {self.schema}.{self.name} was altered since: it {'; '.join(said) or 'has another order'}.",
-                hint="What stood before does not fit it any more; nothing was changed. Alter it back, or mend by hand.",
+                f"Table {self.schema}.{self.name} was altered since the run: "
+                f"it {'; '.join(changes) or 'has its columns in another order'}.",
+                hint="The journal's rows no longer fit the table; nothing was changed. "
+                "Alter the table back, or restore the rows by hand.",
             )
         if table.identity != self.key:
             raise UserError(
-                f"Table {self.schema}.{self.name} was altered since: ({', '.join(self.key)}) is not its key any more.",
-                hint="Rows can't be found again without it, and nothing was changed.",
+                f"Table {self.schema}.{self.name} was altered since the run: "
+                f"({', '.join(self.key)}) is no longer its key.",
+                hint="The journal's rows can't be found without it; nothing was changed.",
             )
 
 
 def new_id() -> int:
-    """A number for one batch's entries for one table."""
+    """Returns a random ID for one batch's journal entries of one table."""
     return secrets.randbits(62)
 
 
-def prune(
-    conn: psycopg.Connection[Any], days: int = KEEP_DAYS, at_once: int = _PRUNED_AT_ONCE
-) -> Iterator[int]:
-    """Forget entries of batches older than so many days, some at a time; yields how many after each commit."""
+def prune(conn: psycopg.Connection[Any], days: int = KEEP_DAYS, limit: int = _PRUNE_LIMIT) -> Iterator[int]:
+    """Deletes the journal of batches older than `days`, `limit` journal rows per transaction.
+
+    Yields the number of deleted entries after each commit. A run whose journal was pruned can't be undone.
+    """
     while (expired := conn.execute(_EXPIRED, {"days": days}).fetchone()) is not None:
         batch_id, asset, journal_id = expired
-        gone = conn.execute(_FORGET, {"journal_id": journal_id, "at_once": at_once}).fetchall()
-        if len(gone) < at_once:
-            conn.execute(_FORGOTTEN, {"batch_id": batch_id, "asset": asset})
+        deleted = conn.execute(_DELETE, {"journal_id": journal_id, "limit": limit}).fetchall()
+        if len(deleted) < limit:
+            conn.execute(_MARK_PRUNED, {"batch_id": batch_id, "asset": asset})
         conn.commit()
-        yield sum(entries for (entries,) in gone)
+        yield sum(entries for (entries,) in deleted)
     conn.commit()

@@ -1,4 +1,4 @@
-"""The failure ledger and the account of batches: tables `backfill.failures`, `backfill.batches`, `backfill.runs`.
+"""The engine's records: `backfill.runs`, `backfill.batches` and the failure ledger `backfill.failures`.
 
 Everything about a batch is written in the batch's own transaction.
 """
@@ -19,9 +19,10 @@ from dagster_backfills.engine.table.arrays import text_array
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """Which Dagster run and step this is, and which run it goes on from (`resumes`: that run's root).
+    """Identifies the Dagster run and step that the engine works for.
 
-    undoes: the run that this one undoes. started_by: who launched it, or what.
+    root_run_id: the first run of a chain of retries; by default this run. resumes: skip what runs with the same root
+    have finished. undoes: the run that this run undoes. started_by: the user, schedule or sensor that launched it.
     """
 
     run_id: str
@@ -53,12 +54,12 @@ update backfill.runs set outcome = %(outcome)s, finished_at = clock_timestamp()
 where run_id = %(run_id)s and step = %(step)s
 """
 
-# What earlier tries of this step finished of these assets, and of all of them: another output of the step has its own
-# account. Tries are the same run's own (a retried step), or all of its root's.
+# What earlier attempts of this step finished, for exactly these assets: each output of a step is recorded separately.
+# An attempt is an earlier try of the same run (a retried step) or, if the run resumes, any run with the same root.
 _FINISHED = """
 select
     p.partition,
-    -- In the order that units are worked in, whatever the database's own.
+    -- Units are processed in the order of this collation, whatever the database's default is.
     max(b.units_upto collate "C"),
     count(distinct b.asset) filter (where b.units_upto is null) = cardinality(%(assets)s::text[]),
     (array_agg(b.snapshot::text order by pg_snapshot_xmin(b.snapshot), pg_snapshot_xmax(b.snapshot)))[1]
@@ -98,8 +99,8 @@ where resolved_at is null and asset = %(asset)s
 """
 _OWNED = " and unit in (select q.unit from ({}) as q)"
 
-# What a partition that was written slice by slice still has open: what this run, or one that it goes on from, could
-# not write stays; older entries are of units that are due no more.
+# Open entries of a partition that was written slice by slice. Failures of this run and of runs with the same root stay
+# open. Older entries belong to units that are no longer due.
 _RESOLVE_REST = """
 update backfill.failures as f set resolved_at = clock_timestamp()
 where f.resolved_at is null and f.asset = %(asset)s and f.partition is not distinct from %(partition)s
@@ -118,38 +119,39 @@ _CLEAR = "select backfill.clear_stale(%(asset)s, %(partitions)s::text[], %(snaps
 
 @dataclass
 class PriorWork:
-    """What earlier tries finished: whole partitions, and how far they came in those that they left half done.
+    """What earlier attempts finished.
 
-    upto: of these the last unit, and the oldest snapshot that a try listed their units by.
+    partitions: the finished ones. reached: for each unfinished partition the last unit written, and the oldest snapshot
+    that an attempt listed its units with.
     """
 
     partitions: set[str] = field(default_factory=set)
-    upto: dict[str, tuple[str, str]] = field(default_factory=dict)
+    reached: dict[str, tuple[str, str]] = field(default_factory=dict)
 
 
 def start(
     conn: psycopg.Connection, run: RunIdentity, assets: Sequence[str], partitions: int, units: int | None
 ) -> None:
-    """Open the run's account, or the same again for a step that is tried again."""
+    """Inserts the run's row, or reopens it for a retried step. units: the total, if known."""
     binds = {"assets": list(assets), "partitions": partitions, "units": units}
     conn.execute(_START, {**run.binds, **binds})
 
 
 def finish(conn: psycopg.Connection, run: RunIdentity, outcome: str) -> None:
-    """Close the run's account: `succeeded`, `failed` or `interrupted`."""
+    """Closes the run's row and commits. outcome: `succeeded`, `failed` or `interrupted`."""
     conn.execute(_FINISH, {**run.binds, "outcome": outcome})
     conn.commit()
 
 
 def prior_work(conn: psycopg.Connection, run: RunIdentity, assets: Sequence[str]) -> PriorWork:
-    """What of these assets need not be written again."""
+    """Returns what earlier attempts have written of these assets, so that it is not written again."""
     prior = PriorWork()
     binds = {**run.binds, "assets": list(dict.fromkeys(assets))}
     for partition, upto, whole, snapshot in conn.execute(_FINISHED, binds):
         if whole:
             prior.partitions.add(partition)
         elif upto is not None:
-            prior.upto[partition] = upto, snapshot
+            prior.reached[partition] = upto, snapshot
     conn.commit()
     return prior
 
@@ -169,7 +171,11 @@ def record_batch(
     journal_id: int | None = None,
     journal: Mapping[str, Any] | None = None,
 ) -> None:
-    """Account for one asset's share of a batch."""
+    """Records one asset's part of a batch.
+
+    units_upto: the last unit, for a slice of a partition. journal_id, journal: the batch's journal entries and the
+    table they belong to (`Shape.as_json`).
+    """
     conn.execute(
         _BATCH,
         {**run.binds, **vars(counts), "batch_id": batch_id, "asset": asset, "partitions": list(partitions),
@@ -179,19 +185,19 @@ def record_batch(
 
 
 def batch_is_recorded(conn: psycopg.Connection, batch_id: UUID) -> bool:
-    """Whether a batch whose commit was cut off had been committed after all."""
+    """Whether the batch was committed. For a connection that was lost during the commit."""
     row = conn.execute("select 1 from backfill.batches where batch_id = %s limit 1", [batch_id]).fetchone()
     conn.commit()
     return row is not None
 
 
 def record_failure(conn: psycopg.Connection, run: RunIdentity, failure: Failure) -> None:
-    """Enter a failing unit, or count one more attempt where it is entered already."""
+    """Adds a failure to the ledger; if it has an open entry, updates that and counts one more attempt."""
     conn.execute(_FAILED, {**run.binds, **vars(failure)})
 
 
 def clear_stale(conn: psycopg.Connection, asset: str, partitions: Sequence[str], snapshot: str) -> None:
-    """Take away the marks of changes that a computation with this snapshot has seen."""
+    """Deletes stale marks of changes that are visible to this snapshot."""
     conn.execute(_CLEAR, {"asset": asset, "partitions": list(partitions), "snapshot": snapshot})
 
 
@@ -202,7 +208,10 @@ def resolve(
     units: Sequence[str] | None = None,
     owned: Query | None = None,
 ) -> None:
-    """Close the open entries of partitions that have just been written whole, or of some of their units."""
+    """Resolves open failures of partitions that were just written whole, or of some of their units.
+
+    owned: resolves only units that this query lists.
+    """
     whole = list(partitions) == [WHOLE]
     keys = [] if whole else list(partitions)
     binds = {"asset": asset, "partitions": keys, "whole": whole, "units": text_array(units)}
@@ -212,7 +221,10 @@ def resolve(
 def resolve_rest(
     conn: psycopg.Connection, run: RunIdentity, asset: str, partition: str, owned: Query | None = None
 ) -> int:
-    """Close what is left of a partition whose slices are all through. Returns how many units of it failed."""
+    """Resolves failures of units that are no longer due, after a partition's last slice.
+
+    Returns the number of units that remain failed.
+    """
     binds = {"asset": asset, "partition": partition or None, "root": run.root}
     conn.execute(*_narrowed(_RESOLVE_REST, binds, owned))
     row = conn.execute(*_narrowed(_OPEN_UNITS, binds, owned)).fetchone()
@@ -222,7 +234,7 @@ def resolve_rest(
 def _narrowed(
     statement: str, binds: dict[str, Any], owned: Query | None
 ) -> tuple[sql.Composed, dict[str, Any]]:
-    """A statement on entries, and its binds, for the units that a write is about."""
+    """Restricts a statement on failures to the units that the query `owned` lists."""
     text = sql.SQL(statement)
     if owned is None:
         return sql.Composed([text]), binds

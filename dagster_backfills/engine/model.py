@@ -1,4 +1,4 @@
-"""What is written where: the nouns of the engine. Not here: what came of it (`outcome`); SQL, connections."""
+"""The engine's input: sources of rows, target tables, and sets of writes. Not here: results (`outcome`)."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from dagster_backfills.engine.table.address import Address
 
 Mode = Literal["upsert", "insert_missing", "replace"]
-WHOLE = ""  # the one "partition" of an asset that has none
-PARTITION = "partition"  # the column in which a source gives the partition, where its table has none for it
-# An asset's metadata, and the field of its target that each entry gives.
+WHOLE = ""  # the key of an unpartitioned asset's only partition
+PARTITION = "partition"  # the source's column for the partition key, if the table does not store it
+# By metadata key of an asset: the `Target` field that it sets.
 _METADATA = {
     "partition_expr": "partition_by",
     "unit_column": "unit",
@@ -35,14 +35,14 @@ _METADATA = {
 
 @dataclass(frozen=True)
 class Query:
-    """A SELECT that the database computes; no row of it crosses the wire.
+    """Rows that a SELECT returns. They are computed and written inside the database.
 
-    `sql` has psycopg's named binds (`%(name)s`). The engine binds `partition_keys` (`text[]`), `unit_keys`
-    (`text[]`, or null for every unit of those partitions), for a time-partitioned table `window_start` and
-    `window_end` (`timestamptz`), and the Dagster run's `run_id`. `params` binds the rest.
-
-    only_missing: nearly all of its rows are not in the table, because it has looked itself. Then `insert_missing` does
-        not look for each once more; one that is there stays as it is all the same.
+    sql: the statement, with psycopg's named parameters (`%(name)s`). The engine binds `partition_keys` (`text[]`),
+        `unit_keys` (`text[]`, or null for all units of these partitions), `run_id` (the Dagster run) and, for a
+        time-partitioned table, `window_start` and `window_end` (`timestamptz`).
+    params: values for all other parameters.
+    only_missing: the statement itself leaves out nearly all rows that exist. `insert_missing` then does not look up
+        each row first. A row that exists is left unchanged in any case.
     """
 
     sql: str
@@ -52,14 +52,12 @@ class Query:
 
 @dataclass(frozen=True)
 class Compute:
-    """Rows that Python rules compute from what they read: called once a batch, on the batch's connection.
+    """Rows that a Python function computes, once per batch.
 
-    The function takes the connection, the partition keys and the unit keys (None: every unit), and returns a
-    pandas DataFrame or an Arrow table.
-
-    prefetch: so many of a large partition's next slices are computed while the last one is written, each on a
-        connection and thread of its own. Only where the caller keeps other writers of the partition away until
-        it is done: what they wrote meanwhile would be overwritten by what was computed before.
+    function: takes the batch's connection, the partition keys and the unit keys (None for all units); returns a pandas
+        DataFrame or an Arrow table.
+    prefetch: the number of slices of a large partition to compute ahead, each on its own connection and thread. Use it
+        only if no other writer can change the partition meanwhile: its changes would be overwritten with older values.
     """
 
     function: Callable[[psycopg.Connection, Sequence[str], Sequence[str] | None], "pd.DataFrame | pa.Table"]
@@ -68,7 +66,7 @@ class Compute:
 
 @dataclass(frozen=True)
 class Frame:
-    """Rows that are there: a pandas DataFrame or an Arrow table, brought in by COPY."""
+    """Rows that are already in memory, as a pandas DataFrame or an Arrow table. Loaded with COPY."""
 
     data: "pd.DataFrame | pa.Table"
 
@@ -78,22 +76,22 @@ Source = Query | Compute | Frame
 
 @dataclass(frozen=True)
 class Target:
-    """A table and how an asset is laid out in it. The asset's key is its address.
+    """The table that an asset is stored in, and how it is written.
 
-    asset: the asset's key as a path, `schema/table`.
-    partition_by: the column that holds the partition key; for several dimensions, a mapping of dimension to
-        column; None for an asset without partitions.
-    unit: the column that holds the unit within a partition (one member, one user), where single rows may fail
-        without failing their partition.
-    mode: `upsert` rewrites a row only where it differs and deletes the slice's rows that are gone;
-        `insert_missing` adds what is missing and touches nothing else; `replace` writes the slice anew.
-    key: the columns that make a row unique; by default the table's primary key, or the unique constraint that
-        the source has all columns of.
-    table: where it is not the asset's own address: `schema.table`, or the two apart where a name has a dot.
-    partition_in_query: the table has no column for the partition; the query gives it beside each row, as `partition`.
-        Counts and failures go by it. Rows are inserted and updated, and never deleted: no row says whose it is.
-    touched: the column, if the table has it, that each write of a row sets to now, and that is no difference in itself.
-    journal: what stood before is kept, so that a run can be undone; where the table has a key without nulls.
+    asset: the asset key as a path, `schema/table`.
+    partition_by: the column that stores the partition key; for a multi-partitioned asset, a mapping of dimension to
+        column; None for an unpartitioned asset.
+    unit: the column that stores the unit within a partition (a member, a user). Units fail individually, without
+        failing their partition.
+    mode: `upsert` updates rows that differ, inserts new ones and deletes those that the source no longer returns;
+        `insert_missing` only inserts missing rows; `replace` deletes the partition's rows and inserts all again.
+    key: the columns that identify a row; by default the primary key or another unique constraint whose columns the
+        source returns.
+    table: `schema.table`, or a pair of both names; by default derived from the asset key.
+    partition_in_query: the table does not store the partition; the query returns it with each row, as `partition`.
+        Rows are then inserted and updated but never deleted.
+    touched: the column, if the table has it, that each write of a row sets to now. It is ignored in comparisons.
+    journal: keep the previous version of each changed row, so that a run can be undone. Needs a key without nulls.
     """
 
     asset: str
@@ -115,7 +113,7 @@ class Target:
         return schema.rpartition("/")[2] or "public", table
 
     def metadata(self) -> dict[str, Any]:
-        """The same as asset metadata, from which `from_metadata` reads it: what is not as usual, and the mode."""
+        """Returns the mode and all non-default fields as asset metadata. `from_metadata` is the inverse."""
         entries: dict[str, Any] = {"write_mode": self.mode}
         for name, field_name in _METADATA.items():
             value = getattr(self, field_name)
@@ -127,14 +125,14 @@ class Target:
     def __post_init__(self) -> None:
         if self.mode not in get_args(Mode):
             raise UserError(
-                f"Asset {self.asset}: there is no write mode {self.mode!r}.",
+                f"Asset {self.asset}: unknown write mode {self.mode!r}.",
                 hint=f"Choose one of {', '.join(get_args(Mode))}.",
             )
         if self.partition_in_query and (self.mode == "replace" or self.partition_by is not None):
             raise UserError(
-                f"Asset {self.asset}: a table without the partition's column can't be written with "
-                + ("mode 'replace'." if self.mode == "replace" else "`partition_by` at the same time."),
-                hint="Write it with 'upsert' or 'insert_missing', or name the column that holds the partition.",
+                f"Asset {self.asset}: `partition_in_query` can't be combined with "
+                + ("mode 'replace'." if self.mode == "replace" else "`partition_by`."),
+                hint="Use mode 'upsert' or 'insert_missing', or name the column that stores the partition.",
             )
 
     @classmethod
@@ -145,12 +143,12 @@ class Target:
 
 @dataclass(frozen=True)
 class Write:
-    """One table's share of a batch.
+    """One table to write, and the source of its rows.
 
-    units: lists the partition and unit of every row due (`partition, unit`).
-    owned: lists the units (`unit`) that the write is about, due or not, where these are not all of its partition: of
-        what is in the ledger it resolves theirs alone.
-    address: where its rows lie, where these are not all rows of a partition.
+    units: returns `partition` and `unit` of all rows that are due.
+    owned: returns the units (`unit`) that this write is responsible for, if not all of the partition. It resolves
+        failures of these units only.
+    address: selects the rows that the write owns, if not all rows of the partition.
     """
 
     target: Target
@@ -162,20 +160,20 @@ class Write:
 
 @dataclass(frozen=True)
 class WriteSet:
-    """Writes that belong together: each batch commits all of them in one transaction, in this order.
+    """Writes that belong together. Each batch writes all of them in one transaction, in this order.
 
-    A partition that is worked unit by unit writes the tables that have units first, and the others at its end.
+    A partition that is written unit by unit writes the tables with units first, and the other tables at its end.
 
-    keys: the partitions to work, for a run that is given its partitions rather than launched for them.
-    names: finds by partitions' keys the names that people know them by.
-    partitions_def: with `keys`, Dagster's definition of those partitions, where it takes that to find their rows: a
-        calendar's windows say.
-    batch_seconds: what a batch should take, where the rows are such that nobody waits for them and longer batches are
-        cheaper. It only lengthens the I/O manager's `target_seconds`.
-    settings: how the engine works the set, where not as the I/O manager is configured.
-    around: works each partition by itself, in order, and does what is to be done before and after: locks, a record.
-        It is given the partition's key, the run's identity and the work, which it calls with the identity to work
-        under; it returns what is to be reported of the partition beside the counts.
+    keys: the partitions to write, if the run itself was not launched for partitions.
+    names: returns display names by partition key.
+    partitions_def: with `keys`, Dagster's definition of these partitions, if it is needed to find their rows (time
+        windows, for example).
+    batch_seconds: target duration of a batch, if longer batches are cheaper and nobody waits for the rows. It can only
+        raise the I/O manager's `target_seconds`.
+    settings: engine settings to use instead of the I/O manager's.
+    around: a wrapper that is called for each partition separately, for example to take locks or keep records. It gets
+        the partition key, the run's identity and a function that writes the partition, and must call that function
+        with the identity to use. It returns metadata to report with the partition's counts.
     """
 
     writes: Sequence[Write]

@@ -1,4 +1,4 @@
-"""What a run did: rows by asset and partition, and what could not be written."""
+"""The result of a run: row counts by asset and partition, and failures."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass
 class Counts:
-    """Rows of one asset, in one partition or in all."""
+    """Row counts of one asset, for one partition or several."""
 
     inserted: int = 0
     updated: int = 0
@@ -24,7 +24,7 @@ class Counts:
 
     @classmethod
     def sum(cls, counts: Iterable["Counts"]) -> "Counts":
-        """All of these together."""
+        """Returns the sum of all these counts."""
         total = cls()
         for count in counts:
             total.add(count)
@@ -36,13 +36,13 @@ class Counts:
 
     @property
     def rows(self) -> int:
-        """Rows of the slice that the source gave and that are in the table now."""
+        """Rows that the source returned and that are now in the table."""
         return self.inserted + self.updated + self.unchanged
 
 
 @dataclass(frozen=True)
 class Failure:
-    """One entry of the ledger: a unit, or with `unit` None a partition, that could not be written."""
+    """A unit that could not be written, or a whole partition if `unit` is None."""
 
     asset: str
     partition: str | None
@@ -54,10 +54,12 @@ class Failure:
 
 @dataclass
 class Outcome:
-    """What a run of the engine did. `counts` by asset and partition; partitions in the order they finished.
+    """The result of one run of the engine. It grows while the run is in progress.
 
-    `batches` were committed; `attempts` counts the transactions that were tried for them. `said` is what a set's
-    `around` gave of its partitions. `stood` counts tables that are right in a partition which failed with a later one.
+    done: finished partitions, in that order, failed ones too. resumed: partitions that an earlier attempt had finished.
+    failed: the failed partitions. counts: row counts by asset and partition. reported: metadata that `WriteSet.around`
+    returned, by partition. intact: for failed partitions, counts of the tables that are correct nevertheless.
+    batches: committed batches. attempts: transactions started for them.
     """
 
     done: list[str] = field(default_factory=list)
@@ -65,19 +67,19 @@ class Outcome:
     failed: dict[str, Failure] = field(default_factory=dict)
     unit_failures: list[Failure] = field(default_factory=list)
     counts: dict[str, dict[str, Counts]] = field(default_factory=dict)
-    said: dict[str, dict[str, Any]] = field(default_factory=dict)
-    stood: dict[str, dict[str, Counts]] = field(default_factory=dict)
+    reported: dict[str, dict[str, Any]] = field(default_factory=dict)
+    intact: dict[str, dict[str, Counts]] = field(default_factory=dict)
     batches: int = 0
     attempts: int = 0
     seconds: float = 0.0
 
-    def is_right(self, asset: str, partition: str) -> bool:
-        """Whether the table's rows of a finished partition are what they should be."""
-        return partition not in self.failed or partition in self.stood.get(asset, {})
+    def is_complete(self, asset: str, partition: str) -> bool:
+        """Whether the table holds the correct rows of a finished partition."""
+        return partition not in self.failed or partition in self.intact.get(asset, {})
 
-    def stands(self, asset: str, partition: str) -> Counts | None:
-        """The counts of a partition that is right; None where an earlier try of the run has written it."""
-        return (self.stood if partition in self.failed else self.counts).get(asset, {}).get(partition)
+    def counts_of(self, asset: str, partition: str) -> Counts | None:
+        """Returns the counts of a complete partition; None if an earlier attempt of the run wrote it."""
+        return (self.intact if partition in self.failed else self.counts).get(asset, {}).get(partition)
 
     def of(self, asset: str, partition: str) -> Counts:
         return self.counts.setdefault(asset, {}).setdefault(partition, Counts())

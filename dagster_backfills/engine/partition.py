@@ -1,4 +1,4 @@
-"""One partition cut into slices of its units, each durable: for one that is large, or has a bad unit in it."""
+"""Writes one partition in slices of its units, each committed separately: for large partitions and bad units."""
 
 import time
 from collections.abc import Callable, Generator
@@ -23,10 +23,10 @@ from dagster_backfills.engine.work import Work
 
 @dataclass
 class SlicedPartition:
-    """Slice by slice the tables that have units, then the set's other tables and the account.
+    """Writes the tables with units slice by slice, then the set's other tables and the partition's record.
 
-    pause: is called between two slices.
-    after: the unit up to which an earlier try of the run has come; snapshot: by which its units were first listed.
+    pause: called between slices.
+    after: the last unit that an earlier attempt of the run wrote. snapshot: the one that attempt listed the units with.
     """
 
     work: Work
@@ -39,22 +39,22 @@ class SlicedPartition:
     def __post_init__(self) -> None:
         self._empty: set[str] = set()
         session, sliced = self.work.session, self.work.sliced
-        # What is written at the end reads the slices, which a rehearsal has not committed by then.
-        self._together = session.rehearses and len(sliced) < len(self.work.writes)
+        # The tables written at the end read the slices. A rehearsal commits none, so it needs one transaction for all.
+        self._one_transaction = session.rehearses and len(sliced) < len(self.work.writes)
 
     def write(self) -> None:
-        """Write the partition; units that can't be written are in the ledger, and don't fail it."""
+        """Writes the partition. Units that can't be written go to the failure ledger and don't fail the partition."""
         session = self.work.session
         try:
             self._all_slices()
-            if not self._together:
+            if not self._one_transaction:
                 session.attempt(self._complete)
         except Exception as error:
-            if not self.work.stands_alone(error):
+            if not self.work.can_bisect(error):
                 raise
-            # The slices are committed: where all of them are through, it is another table that failed.
-            kept = {} if self.work.at in self.work.sliced else self._with_failed_units()
-            self.work.partition_failed(self.key, error, kept)
+            # If a table without units failed, all slices were committed, so the tables with units are correct.
+            intact = {} if self.work.current in self.work.sliced else self._with_failed_units()
+            self.work.partition_failed(self.key, error, intact)
 
     def _with_failed_units(self) -> dict[str, Counts]:
         failed = [f.asset for f in self.work.outcome.unit_failures if f.partition == self.key]
@@ -75,19 +75,19 @@ class SlicedPartition:
                     raise CostsConnectionError(f"its units can't be listed: {error}") from error
 
     def _slices(self) -> bool:
-        """The slices from behind `after` on. False where the list of units is gone, with its connection."""
+        """Writes the slices after the unit `after`. Returns False if the connection with the cursor was lost."""
         session, sliced = self.work.session, self.work.sliced
         listed_on = session.conn
-        # Looked at once. Should a row come in between, its key refuses the COPY, and that slice is merged.
+        # Checked once. If another session inserts a row meanwhile, the COPY hits its key and that slice is merged.
         self._empty = {w.asset for w in sliced if w.is_empty(session.conn, [self.key], self.after)}
         source = sliced[0].write.source
         width = source.prefetch if isinstance(source, Compute) and len(sliced) == 1 else 0
-        # Before the units are listed: a change that the list doesn't know must keep its mark.
+        # Taken before the units are listed: a change that the list does not include must keep its stale mark.
         self.snapshot = self.snapshot or session.snapshot()
         session.conn.commit()
-        session.tune(session.conn)  # for the transaction that sorts them
+        session.tune(session.conn)  # for the transaction that sorts the units
         units = stream_units(session.conn, sliced, self.key, self.after, self.work.size)
-        if self._together:
+        if self._one_transaction:
             self._rehearse(list(units))
             return True
         slices: Generator[tuple[list[str], Any]] = ((slice_, None) for slice_ in units)
@@ -108,9 +108,10 @@ class SlicedPartition:
         return source.function(conn, [self.key], units)
 
     def _rehearse(self, slices: list[list[str]]) -> None:
-        """All slices and the end in one transaction, each behind a savepoint."""
-        self.counts = {}
-        self.work.forget_failures(self.key)
+        """Writes all slices and the remaining tables in one transaction, each after a savepoint."""
+        outcome = self.work.outcome
+        self.counts = {}  # a lost connection repeats this
+        outcome.unit_failures = [f for f in outcome.unit_failures if f.partition != self.key]
         with self.work.session.holding():
             for slice_ in slices:
                 self._bisect(slice_, whole=True)
@@ -124,9 +125,9 @@ class SlicedPartition:
         whole: bool = False,
         without: tuple[PreparedWrite, ...] = (),
     ) -> None:
-        """Write a slice, and on bad data halve it. The halves are merged: it is the merge that names what is bad.
+        """Writes a slice and bisects it on bad data. The halves are always merged, because a merge reports the bad row.
 
-        without: tables in which the unit has failed, in a rehearsal of tables that are written apart.
+        without: in a table-by-table rehearsal, the tables that the unit has failed in already.
         """
         empty = self._empty if whole else set()
         try:
@@ -137,12 +138,12 @@ class SlicedPartition:
             )
             self.work.size.took(len(units), time.monotonic() - began)
         except Exception as error:
-            if not self.work.stands_alone(error):
+            if not self.work.can_bisect(error):
                 raise
             if len(units) == 1:
                 self.work.unit_failed(self.key, units[0], error)
-                if self.work.rehearsal is not None and self.work.rehearsal.apart:
-                    self._bisect(units, without=(*without, self.work.at))
+                if self.work.rehearsal is not None and self.work.rehearsal.table_by_table:
+                    self._bisect(units, without=(*without, self.work.current))
                 return
             middle = len(units) // 2
             self._bisect(units[:middle])

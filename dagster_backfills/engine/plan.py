@@ -1,6 +1,6 @@
-"""What a run would do, found by doing it and rolling back: counts, failures, examples, and how long it would take.
+"""Plans a run by executing it and rolling back: row counts, failures, examples and the estimated duration.
 
-Not here: how a run is rehearsed (`runner`, `session`), nor how a report is shown.
+Not here: how a rehearsal runs (`runner`, `session`) or how a report is shown (`cli/plan`, `dagster/plan_report`).
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,12 +14,12 @@ import psycopg
 from dagster_backfills.engine.ledger import RunIdentity
 from dagster_backfills.engine.model import Write
 from dagster_backfills.engine.outcome import Counts, Failure, Outcome
-from dagster_backfills.engine.rehearsal import Example, Rehearsal, chosen_of
+from dagster_backfills.engine.rehearsal import Example, Rehearsal, pick_examples
 from dagster_backfills.engine.runner import Connect, Runner
 from dagster_backfills.engine.settings import EngineSettings
 from dagster_backfills.engine.table.address import Address
 
-# Seconds a row of the last runs, apart for batches that changed rows and for those that found all as it was.
+# Seconds per row of the latest runs, separately for batches that changed rows and batches that changed none.
 _HISTORY = """
 with batches as (
     select
@@ -44,9 +44,9 @@ limit 40
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds that the run would take, and the range that its forerunners took for so many rows.
+    """The estimated duration of a run in seconds, with a range from earlier runs scaled to this number of rows.
 
-    runs: how many of these there were; 0 where the time is that of the plan itself.
+    runs: the number of earlier runs; 0 if the estimate is the duration of the plan itself.
     """
 
     seconds: float
@@ -57,7 +57,10 @@ class Estimate:
 
 @dataclass
 class Report:
-    """What a run would do. `counts` by asset and partition; `names` are partitions'; `seconds` took finding it out."""
+    """What a run would do.
+
+    counts: by asset and partition. seconds: duration of the plan. names: display names of partitions.
+    """
 
     assets: Sequence[str]
     counts: dict[str, dict[str, Counts]]
@@ -65,28 +68,26 @@ class Report:
     examples: list[Example]
     estimate: Estimate
     seconds: float
-    said: dict[str, Any] = field(default_factory=dict)
     names: Mapping[str, str | None] = field(default_factory=dict)
 
     @classmethod
     def nothing(cls) -> "Report":
-        """Of a run that finds nothing to do."""
+        """Returns the report of a run with nothing to do."""
         return cls([], {}, [], [], Estimate(0, 0, 0, 0), 0)
 
     def total(self, asset: str | None = None) -> Counts:
-        """Of one asset, or of all."""
+        """Returns the counts of one asset, or of all."""
         assets = self.assets if asset is None else [asset]
         return Counts.sum(count for a in assets for count in self.counts.get(a, {}).values())
 
     @property
     def changes(self) -> int:
-        """Rows that would be changed."""
+        """The number of rows that would change."""
         return self.total().changed
 
     def as_json(self) -> dict[str, Any]:
-        """The whole as plain data."""
+        """Returns the report as JSON-serializable data."""
         return {
-            **self.said,
             "changes": self.changes,
             "total": {asset: asdict(self.total(asset)) for asset in self.assets},
             "partitions": {
@@ -101,7 +102,7 @@ class Report:
 
 
 def combined(reports: Sequence[Report]) -> Report:
-    """Several plans as one, each of other partitions."""
+    """Merges the reports of plans over different partitions."""
     whole = Report.nothing()
     if len(reports) == 1:
         return reports[0]
@@ -112,11 +113,11 @@ def combined(reports: Sequence[Report]) -> Report:
                 whole.counts.setdefault(asset, {}).setdefault(key, Counts()).add(count)
         whole.failures += report.failures
         whole.seconds += report.seconds
-    whole.examples = chosen_of(example for report in reports for example in report.examples)
-    of = [report.estimate for report in reports]
+    whole.examples = pick_examples(example for report in reports for example in report.examples)
+    estimates = [report.estimate for report in reports]
     whole.estimate = Estimate(
-        sum(e.seconds for e in of), sum(e.low for e in of), sum(e.high for e in of),
-        min((e.runs for e in of), default=0),
+        sum(e.seconds for e in estimates), sum(e.low for e in estimates), sum(e.high for e in estimates),
+        min((e.runs for e in estimates), default=0),
     )  # fmt: skip
     return whole
 
@@ -129,18 +130,24 @@ def plan(
     settings: EngineSettings | None = None,
     log: Callable[[str], None] = lambda line: None,
     *,
-    apart: bool = False,
+    table_by_table: bool = False,
 ) -> Report:
-    """What a run over these partitions would do. Nothing of it is kept. Raises what a run would raise.
+    """Returns what a run over the partitions `keys` would do. Every change is rolled back.
 
-    apart: the run writes table after table, a partition at a time, and each reads the one before. Here a batch of
-    units goes through all of them in one transaction, so that what is read is there.
+    connect: gives a connection. writes: the tables, in the order of the run. addresses: by asset, how its table is
+    partitioned. log: receives log lines. table_by_table: the run writes one table after the other, and each reads the
+    one before. The plan then writes every batch of units to all tables in one transaction, so that each table sees the
+    rows of the one before.
+
+    Raises whatever the run would raise.
     """
-    around = _by_itself if apart else None
-    return rehearse(connect, settings, log, lambda runner: runner.run(writes, addresses, keys, around), apart)
+    around = _one_partition if table_by_table else None
+    return rehearse(
+        connect, settings, log, lambda runner: runner.run(writes, addresses, keys, around), table_by_table
+    )
 
 
-def _by_itself(key: str, run: RunIdentity, work: Callable[[RunIdentity], Outcome]) -> dict[str, Any]:
+def _one_partition(key: str, run: RunIdentity, work: Callable[[RunIdentity], Outcome]) -> dict[str, Any]:
     work(run)
     return {}
 
@@ -150,10 +157,10 @@ def rehearse(
     settings: EngineSettings | None,
     log: Callable[[str], None],
     run: Callable[[Runner], Iterable[list[str]]],
-    apart: bool = False,
+    table_by_table: bool = False,
 ) -> Report:
-    """Run a rehearsal to its end and say what it has shown."""
-    rehearsal = Rehearsal(apart)
+    """Executes `run` with a runner that commits nothing, and returns what it would have done."""
+    rehearsal = Rehearsal(table_by_table)
     runner = Runner(
         connect, RunIdentity(str(uuid4())), settings or EngineSettings(), log, rehearsal=rehearsal
     )
@@ -162,15 +169,15 @@ def rehearse(
     outcome = runner.outcome
     failures = [*outcome.failed.values(), *outcome.unit_failures]
     with connect() as conn:
-        estimate = estimated(conn, outcome)
+        estimate = estimate_from_history(conn, outcome)
         conn.rollback()
     return Report(
         list(outcome.counts), outcome.counts, failures, rehearsal.examples(), estimate, outcome.seconds
     )
 
 
-def estimated(conn: psycopg.Connection[Any], outcome: Outcome) -> Estimate:
-    """How long a run takes whose rehearsal came out so, by the account of earlier batches."""
+def estimate_from_history(conn: psycopg.Connection[Any], outcome: Outcome) -> Estimate:
+    """Estimates a run's duration from its rehearsal and from the recorded durations of earlier batches."""
     rates: dict[bool, list[float]] = {}
     for writes, rate in conn.execute(_HISTORY, {"assets": list(outcome.counts)}):
         rates.setdefault(writes, []).append(rate)
@@ -179,7 +186,7 @@ def estimated(conn: psycopg.Connection[Any], outcome: Outcome) -> Estimate:
     rows = rows_by_kind(outcome.counts)
     known = {kind: rates.get(kind) or rates[not kind] for kind in rows}
     runs = max(map(len, rates.values()))
-    spread = 2.0 if runs < 3 else 1.0  # of one or two runs nobody knows how much they differ
+    spread = 2.0 if runs < 3 else 1.0  # one or two runs say little about the variance
 
     def seconds(of: Callable[[list[float]], float]) -> float:
         return sum(rows[kind] * of(known[kind]) for kind in rows)
@@ -188,7 +195,7 @@ def estimated(conn: psycopg.Connection[Any], outcome: Outcome) -> Estimate:
 
 
 def rows_by_kind(counts: Mapping[str, Mapping[str, Counts]]) -> dict[bool, int]:
-    """Rows in partitions of which something would be changed (True), and in those that are as they should be."""
+    """Counts the rows of partitions that would change (True) and of partitions that would not (False)."""
     rows = {True: 0, False: 0}
     for by_partition in counts.values():
         for count in by_partition.values():

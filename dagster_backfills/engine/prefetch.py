@@ -1,7 +1,7 @@
-"""Rows of the next slices, computed while the last one's are written: a connection and a thread each.
+"""Computes the rows of the next slices while the current one is written, each on its own connection and thread.
 
-It saves time alone. What it could not compute, for whatever reason, is computed again in the batch's own
-transaction, where errors have their class.
+Only an optimization: a slice whose prefetch fails for any reason is computed again in the batch's own transaction,
+which classifies the error.
 """
 
 from collections import deque
@@ -21,13 +21,14 @@ Rows = Callable[[psycopg.Connection, list[str]], Any]
 def prefetched(
     connect: Connect, width: int, units: Iterator[list[str]], rows: Rows
 ) -> Generator[tuple[list[str], Any]]:
-    """Each slice of `units` with its rows, up to `width` computed at once; with None where that could not be done.
+    """Yields each slice of `units` with its rows, or with None if they could not be computed.
 
-    Used by one thread, and closed by it: nobody waits for what is being computed then.
+    width: the number of slices to compute concurrently. The generator must be used and closed by one thread. Closing it
+    cancels the computations in progress.
     """
     connections: list[psycopg.Connection] = []
     idle: SimpleQueue[psycopg.Connection] = SimpleQueue()
-    under_way: deque[tuple[list[str], Future[Any] | None]] = deque()
+    pending: deque[tuple[list[str], Future[Any] | None]] = deque()
 
     def compute(slice_: list[str]) -> Any:
         conn = idle.get()
@@ -41,25 +42,25 @@ def prefetched(
             idle.put(conn)
 
     def first() -> tuple[list[str], Any]:
-        slice_, future = under_way.popleft()
+        slice_, future = pending.popleft()
         return slice_, future and future.result()
 
     with ExitStack() as stack:
-        with suppress(Exception):  # fewer do as well, and none: the batches' own connection is what counts
+        with suppress(Exception):  # fewer connections are fine, and so is none
             for _ in range(width):
                 connections.append(stack.enter_context(connect()))
                 idle.put(connections[-1])
         pool = stack.enter_context(ThreadPoolExecutor(width, "backfill prefetch"))
         try:
             for slice_ in units:
-                under_way.append((slice_, pool.submit(compute, slice_) if connections else None))
-                if len(under_way) > width:
+                pending.append((slice_, pool.submit(compute, slice_) if connections else None))
+                if len(pending) > width:
                     yield first()
-            while under_way:
+            while pending:
                 yield first()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-            if under_way:
+            if pending:
                 for conn in connections:
                     with suppress(psycopg.Error):
                         conn.cancel_safe(timeout=5)

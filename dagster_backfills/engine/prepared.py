@@ -1,4 +1,4 @@
-"""A write made ready to run: its table read, its source's columns known, its statements composed."""
+"""A write that is ready to run: its table and its source's columns are known and its statements are composed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ from dagster_backfills.errors import UserError
 
 
 class DuplicateKeyError(ValueError):
-    """The source gives two rows for one row of the table, or one without its key."""
+    """The source returned two rows with the same key, or a row with a null in its key."""
 
 
 @dataclass
 class PreparedWrite:
-    """One write of a set. `stage` is the temporary table that its frames pass through."""
+    """One write of a set. stage: the temporary table that its frames are loaded into. journals: write the journal."""
 
     write: Write
     table: Table
@@ -41,9 +41,9 @@ class PreparedWrite:
 
     @property
     def unit(self) -> str | None:
-        """The unit's column, where the write has units: single rows of a partition that may fail alone."""
-        named = self.write.units is not None or isinstance(self.write.source, Frame)
-        return self.write.target.unit if named else None
+        """The unit's column, if the partition can be written unit by unit."""
+        can_list_units = self.write.units is not None or isinstance(self.write.source, Frame)
+        return self.write.target.unit if can_list_units else None
 
     @classmethod
     def open(
@@ -57,53 +57,57 @@ class PreparedWrite:
         journal: bool = True,
         table: Table | None = None,
     ) -> "PreparedWrite":
-        """Read the table, if it is not given, and check the write against it. Raises UserError where they don't fit."""
+        """Reads the table from the catalog (unless given) and prepares the write.
+
+        number: the write's position in its set. keys: the partitions of the run. Raises UserError if the source does
+        not fit the table.
+        """
         table = table or read_table(conn, *write.target.schema_and_table)
         stage = f"backfill_stage_{number}"
         prepared = cls(write, table, address, stage, journals=journal and bool(table.identity))
         prepared.attach(conn)
         if isinstance(write.source, Frame):
-            prepared.refuse_strangers(conn, keys)
+            prepared.check_partitions(conn, keys)
         return prepared
 
     def attach(self, conn: psycopg.Connection) -> None:
-        """What a new connection needs before the first batch: the frame in its stage, the columns known."""
+        """Prepares a new connection for the first batch: stages the frame and finds the source's columns."""
         source = self.write.source
         if not isinstance(source, Query) and not self.address.stored:
             raise UserError(
-                f"Asset {self.asset}: its table has no column for the partition, so that a query must give its rows."
+                f"Asset {self.asset}: its table does not store the partition, so its source must be a query."
             )
         if isinstance(source, Frame):
             try:
                 self._plan(self._staged(conn, source.data))
             except psycopg.DataError as error:
                 raise UserError(
-                    f"Asset {self.asset}: the frame has a partition or a unit that is not valid: "
+                    f"Asset {self.asset}: the frame has an invalid partition or unit: "
                     f"{error.diag.message_primary} ({error.diag.context})."
                 ) from error
         elif isinstance(source, Query) and self.merge is None:
             self._plan(columns_of(conn, source, self.asset, self.address))
 
     def detach(self, conn: psycopg.Connection) -> None:
-        """Give back what `attach` took."""
+        """Drops what `attach` created."""
         if not isinstance(self.write.source, Query):
             conn.execute(sql.SQL("drop table if exists pg_temp.{}").format(ident(self.stage)), {})
 
-    def refuse_strangers(self, conn: psycopg.Connection, keys: Sequence[str]) -> None:
-        """Raise UserError for a frame's rows that are in none of the partitions being written."""
+    def check_partitions(self, conn: psycopg.Connection, keys: Sequence[str]) -> None:
+        """Raises UserError if the frame has rows outside the run's partitions."""
         statement = sql.SQL(
             "select count(*), min({label}) from pg_temp.{stage} as s where ({inside}) is not true"
         ).format(label=self.address.label("s"), stage=ident(self.stage), inside=self.address.predicate("s"))
         count, example = conn.execute(statement, self.address.binds(keys)).fetchone() or (0, None)
         if count:
-            where = "without a partition" if example is None else f"of other partitions, {example!r} for one"
+            where = "in no partition" if example is None else f"in other partitions, such as {example!r}"
             raise UserError(
                 f"Asset {self.asset}: {count:,} rows of the frame are {where}; nothing was written.",
-                hint="Return the rows of the partitions that the run is for.",
+                hint="Return only rows of the run's partitions.",
             )
 
     def units(self) -> Query | None:
-        """The statement that lists partition and unit of what is due; for a frame, its own rows."""
+        """The query that lists partition and unit of all due rows. For a frame it reads the staged rows."""
         if self.write.units is not None or self.unit is None:
             return self.write.units
         statement = sql.SQL(
@@ -117,7 +121,7 @@ class PreparedWrite:
         return Query(statement.as_string(None))
 
     def run(self, conn: psycopg.Connection, slice_: Slice) -> dict[str, Counts]:
-        """Write the slice and return what changed, by partition."""
+        """Writes the slice in the current transaction and returns counts by partition."""
         source, keys, sliced = self.write.source, slice_.keys, slice_.units is not None
         if isinstance(source, Compute):
             computed = slice_.computed
@@ -134,38 +138,38 @@ class PreparedWrite:
             selected: sql.Composable = sql.SQL(source.sql)
         else:
             selected = self._staged_slice(sliced)
-        merge, looked = self._merge, isinstance(source, Query) and source.only_missing
+        merge, only_missing = self._merge, isinstance(source, Query) and source.only_missing
         counts: dict[str, Counts] = {key: Counts() for key in keys}
         for statement in (
             merge.clear(units=sliced),
-            merge.statement(selected, units=sliced, only_missing=looked),
+            merge.statement(selected, units=sliced, only_missing=only_missing),
         ):
             if statement is not None:
-                # Planned for its binds each time. Not by `plan_cache_mode`, which would also plan every single
-                # look-up of a foreign key anew, and triple the time of an insert.
+                # Unprepared, so that it is planned for these parameters. `plan_cache_mode` would also re-plan every
+                # foreign key check and triple the time of an insert.
                 for label, *numbers, bad_key in conn.execute(statement, binds, prepare=False):
                     self._add(counts, by_label.get(label), label, numbers, bad_key)
         return counts
 
     def settle(self, conn: psycopg.Connection, keys: Sequence[str], *, whole: bool) -> None:
-        """What is to be done once all writes of the batch are; `whole`: with it the partitions are through."""
+        """Hook that runs after all writes of a batch. whole: the batch completes the partitions."""
 
-    def kept_examples(self, conn: psycopg.Connection, room: int) -> list[Any]:
-        """Examples of rows that the last slice left alone for what was done to them; only of an undo."""
+    def kept_examples(self, conn: psycopg.Connection, limit: int) -> list[Any]:
+        """Hook of an undo: examples of rows in the last slice that it keeps because they have changed since."""
         return []
 
     def name_of(self, conn: psycopg.Connection, unit: str) -> str:
-        """What the ledger calls a unit."""
+        """The unit's name in the failure ledger."""
         return unit
 
     def is_empty(self, conn: psycopg.Connection, keys: Sequence[str], after: str | None = None) -> bool:
-        """Whether what is computed for the partition, behind the unit `after`, is all new to the table."""
+        """Whether the table has no rows of the partition (after the unit `after`), so that COPY can load it."""
         if not isinstance(self.write.source, Compute) or len(keys) != 1:
             return False
         return is_empty(conn, self.table, self.address, keys[0], self.unit, after)
 
     def _copy_into(self, conn: psycopg.Connection, data: Any, slice_: Slice) -> int | None:
-        """COPY rows that are thought to be new. None where the merge is to have its say, and its own errors."""
+        """Loads new rows with COPY. Returns None if a merge is needed, for example to report which row is bad."""
         from dagster_backfills.engine.table.frames import frame_columns  # loads pandas and Arrow
 
         names, arrays = frame_columns(data, self.table)
@@ -183,16 +187,16 @@ class PreparedWrite:
         if bad_key is not None:
             names = ", ".join(self._merge.key)
             raise DuplicateKeyError(
-                f"Asset {self.asset} gives more than one row, or an empty key, for ({names}) = {bad_key}"
+                f"Asset {self.asset} returns duplicate rows, or a null in the key, for ({names}) = {bad_key}"
             )
         if key is None:
             written = ", ".join(map(repr, list(counts)[:3])) + (", …" if len(counts) > 3 else "")
             raise UserError(
-                f"Asset {self.asset}: a row for partition {label!r} came while only {written} were being written.",
-                hint="Let the asset's query bind :partition_keys, or its frame hold only its own rows.",
+                f"Asset {self.asset} returned a row of partition {label!r}, but the batch writes only {written}.",
+                hint="Filter the asset's query by :partition_keys, or return only the batch's rows in its frame.",
             )
-        given, inserted, updated, deleted = numbers
-        counts[key].add(Counts(inserted, updated, max(given - inserted - updated, 0), deleted))
+        source_rows, inserted, updated, deleted = numbers
+        counts[key].add(Counts(inserted, updated, max(source_rows - inserted - updated, 0), deleted))
 
     @property
     def _merge(self) -> Merge:
@@ -216,7 +220,7 @@ class PreparedWrite:
         return stage_frame(conn, data, self.table, self.stage, typed)
 
     def _staged_slice(self, sliced: bool) -> sql.Composable:
-        """The staged rows of the slice: a frame may hold several batches' worth, a computed one holds its own."""
+        """Selects the slice's rows from the stage: a `Frame` may cover several batches, a `Compute` only its own."""
         rows: sql.Composed = sql.SQL("select {} from pg_temp.{} as s").format(
             columns("s", self._merge.columns), ident(self.stage)
         )

@@ -1,6 +1,6 @@
-"""What a run is asked that is only a rehearsal: rows of each kind of change, before and after, while they are there.
+"""Collects example rows of a rehearsal, before and after each kind of change, before its transactions roll back.
 
-The run's own transactions, each rolled back at its end (`session`). Not here: what is said of them (`plan`).
+Not here: rolling back (`session`), the report (`plan`).
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,17 +19,17 @@ Change = Literal["inserted", "updated", "deleted"]
 EXAMPLES = 20
 _Row = dict[str, Any] | None
 
-_OF_KIND: Mapping[Change, str] = {
+_CONDITIONS: Mapping[Change, str] = {
     "inserted": "j.before is null",
     "updated": "j.before is not null and j.after is not null",
     "deleted": "j.before is not null and j.after is null",
 }
-_LOOK = """
+_EXAMPLES = """
 select j.partition, to_jsonb(j.before::{table}), to_jsonb(t)
 from (
     select j.* from backfill.journal_entries as j
     where j.journal_id = %(journal_id)s and {kind}
-    order by j.id limit %(room)s
+    order by j.id limit %(limit)s
 ) as j
 left join {table} as t on {same}
 """
@@ -37,7 +37,7 @@ left join {table} as t on {same}
 
 @dataclass(frozen=True)
 class Example:
-    """One row that would be changed. `before` is None where there is none, `after` where none is left."""
+    """One row that would change. `before` is None for an inserted row, `after` for a deleted one."""
 
     asset: str
     partition: str
@@ -47,7 +47,7 @@ class Example:
 
     @classmethod
     def of(cls, write: PreparedWrite, partition: str, change: str, before: _Row, after: _Row) -> "Example":
-        """Of a row that was changed, the columns that differ come first, so that a narrow terminal shows them."""
+        """Makes an example. Columns that differ come first, so that a narrow terminal shows them."""
         if before and after:
             old, new, touched = before, after, write.write.target.touched
             names = sorted(new, key=lambda name: (name == touched, old.get(name) == new[name]))
@@ -57,49 +57,49 @@ class Example:
 
 @dataclass
 class Rehearsal:
-    """Gathers examples of a rehearsed run, by asset and kind of change.
+    """Collects examples of a rehearsed run, by asset and kind of change.
 
-    apart: the run writes its tables one after the other, so that a unit that fails in one is tried in the others.
+    table_by_table: the real run writes one table after the other, so a unit that fails in one is still tried in others.
     """
 
-    apart: bool = False
+    table_by_table: bool = False
     found: dict[tuple[str, str], list[Example]] = field(default_factory=dict)
 
-    def look(
+    def collect(
         self,
         conn: psycopg.Connection[Any],
         write: PreparedWrite,
         journal_id: int,
         counts: Mapping[str, Counts],
     ) -> None:
-        """Take examples from what a statement has just done, of the kinds that are not seen often enough."""
+        """Collects examples of a statement's changes from its journal entries, up to twenty of each kind."""
         total = Counts.sum(counts.values())
-        for change, kind in _OF_KIND.items():
-            found = self.found.setdefault((write.asset, change), [])
-            if not getattr(total, change) or len(found) >= EXAMPLES:
+        for change, condition in _CONDITIONS.items():
+            examples = self.found.setdefault((write.asset, change), [])
+            if not getattr(total, change) or len(examples) >= EXAMPLES:
                 continue
-            statement = sql.SQL(_LOOK).format(
+            statement = sql.SQL(_EXAMPLES).format(
                 table=write.table.relation,
-                kind=sql.SQL(kind),
+                kind=sql.SQL(condition),
                 same=same_key(write.table, "t", "j"),
             )
-            binds = {"journal_id": journal_id, "room": EXAMPLES - len(found)}
+            binds = {"journal_id": journal_id, "limit": EXAMPLES - len(examples)}
             for partition, before, after in conn.execute(statement, binds, prepare=False):
                 rows = before, None if change == "deleted" else after
-                found.append(Example.of(write, partition, change, *rows))
+                examples.append(Example.of(write, partition, change, *rows))
 
         kept = self.found.setdefault((write.asset, "kept"), [])
         if total.unchanged and len(kept) < EXAMPLES:
             kept += write.kept_examples(conn, EXAMPLES - len(kept))
 
     def examples(self) -> list[Example]:
-        return chosen_of(example for found in self.found.values() for example in found)
+        return pick_examples(example for examples in self.found.values() for example in examples)
 
 
-def chosen_of(examples: Iterable[Example]) -> list[Example]:
-    """Up to twenty, of each table and kind as many as of the others where there are so many."""
+def pick_examples(examples: Iterable[Example]) -> list[Example]:
+    """Picks up to twenty examples, spread evenly over tables and kinds of change."""
     by_kind: dict[tuple[str, str], list[Example]] = {}
     for example in examples:
         by_kind.setdefault((example.asset, example.change), []).append(example)
-    turns = [row for rows in zip_longest(*by_kind.values()) for row in rows if row is not None]
-    return sorted(turns[:EXAMPLES], key=lambda example: (example.change, example.asset))
+    interleaved = [row for rows in zip_longest(*by_kind.values()) for row in rows if row is not None]
+    return sorted(interleaved[:EXAMPLES], key=lambda example: (example.change, example.asset))

@@ -1,6 +1,4 @@
-"""What became of runs, by the engine's own account: how far they are, what they wrote, and what they
-could not write.
-"""
+"""Queries on the results of runs: progress, rows written, open failures."""
 
 from pathlib import Path
 

@@ -1,7 +1,7 @@
--- What became of runs, by the engine's own account. Each statement runs in psql; nothing is written.
+-- Results of runs, from the engine's own records. Each statement is read-only and also runs in psql.
 
 -- name: tables
--- What they wrote, by table in the order in which that began.
+-- Rows written by table, in the order in which the tables were first written.
 select
     b.asset as "table",
     (
@@ -22,14 +22,14 @@ group by b.asset
 order by min(b.committed_at), b.asset;
 
 -- name: failures
--- What they could not write and nobody has since, the first first.
+-- Open failures of these runs, oldest first.
 select f.asset, f.partition, f.unit, f.message, f.attempts
 from backfill.failures as f
 where f.run_id = any(:run_ids::text[]) and f.resolved_at is null
 order by f.first_seen, f.id;
 
 -- name: newest_runs
--- The newest runs that wrote these tables.
+-- The newest runs over these tables.
 select
     r.run_id, r.outcome, r.partitions, r.units, r.started_at, r.finished_at, r.undoes
 from backfill.runs as r
@@ -38,8 +38,8 @@ order by r.started_at desc
 limit :max_rows;
 
 -- name: last_change$
--- The run that changed these tables last. Not an undo, which is meant by its id alone: one that was killed is given again
--- in the same words.
+-- The run that last changed these tables. Undo runs are excluded: they must be named by ID, so that repeating the
+-- command after a killed undo resumes it.
 select b.run_id
 from backfill.batches as b
 inner join backfill.runs as r on b.run_id = r.run_id and b.step = r.step
@@ -51,13 +51,13 @@ order by b.committed_at desc
 limit 1;
 
 -- name: unfinished
--- Runs that write these tables, and have not said that they ended.
+-- Runs over these tables that have not finished.
 select r.run_id
 from backfill.runs as r
 where r.finished_at is null and r.assets && :assets::text[];
 
 -- name: steps
--- How far the steps of a run are.
+-- Progress of a run, by step.
 select
     p.step, array_to_string(p.assets, ', ') as assets, p.partitions_total, p.partitions_done, p.units_total,
     p.units_done, p.failures, p.units_per_second, p.time_left

@@ -1,4 +1,7 @@
-"""The one batch loop: size, write, account, commit; bisect what fails. Not here: transactions and tries (`session`)."""
+"""The batch loop: sizes, writes and commits batches, and bisects those that fail.
+
+Not here: transactions and retries (`session`).
+"""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,11 +29,12 @@ __all__ = ["Connect", "Runner"]
 
 @dataclass
 class Runner:
-    """Writes a set of tables, partition by partition. `outcome` grows while `run` is iterated.
+    """Writes a set of tables, partition by partition. Iterate over `run`; `outcome` grows as it proceeds.
 
-    connect: gives a connection in no transaction.
-    log: takes one line for people to read.
-    rehearsal: nothing is kept, each transaction is rolled back at its end; this is shown what is in it.
+    connect: returns a connection (a context manager) that is in no transaction.
+    run_identity: the run to record the work under.
+    log: receives log lines.
+    rehearsal: if given, every transaction is rolled back after this object has collected examples from it.
     """
 
     connect: Connect
@@ -49,33 +53,38 @@ class Runner:
         keys: Sequence[str],
         around: Around | None = None,
     ) -> Iterator[list[str]]:
-        """Work `keys` in order, yielding those that finished, batch by batch, written or failed.
+        """Writes the partitions `keys` in order. Yields the partitions of each finished batch, including failed ones.
 
-        `addresses`: how the partitions lie in each asset's table. Raises UserError for what no batch could get
-        past, and psycopg.Error where the server stays away.
+        writes: the tables, in the order in which each batch writes them. addresses: by asset, how its table is
+        partitioned. around: see `WriteSet`.
+
+        Units and partitions that can't be written do not raise: they are in the failure ledger and in `outcome`. Raises
+        UserError for an error that every batch would meet, and psycopg.Error if the server stays unreachable.
         """
         if around is not None:
-            yield from self._each(writes, addresses, keys, around)
+            yield from self._one_by_one(writes, addresses, keys, around)
             return
 
         def prepare(conn: psycopg.Connection) -> list[PreparedWrite]:
             return [
                 PreparedWrite.open(
-                    conn, write, addresses[write.target.asset], number, keys, journal=self._journals(write)
+                    conn,
+                    write,
+                    addresses[write.target.asset],
+                    number,
+                    keys,
+                    # A rehearsal reads its examples from the journal before it rolls back.
+                    journal=self.rehearsal is not None or (self.settings.journal and write.target.journal),
                 )
                 for number, write in enumerate(writes)
             ]
 
         yield from self.run_prepared(prepare, keys)
 
-    def _journals(self, write: Write) -> bool:
-        """A rehearsal finds its examples there, and leaves nothing in it."""
-        return self.rehearsal is not None or (self.settings.journal and write.target.journal)
-
     def run_prepared(
         self, prepare: Callable[[psycopg.Connection], list[PreparedWrite]], keys: Sequence[str]
     ) -> Iterator[list[str]]:
-        """The same for writes that `prepare` makes of a connection."""
+        """Like `run`, with writes that `prepare` returns for a connection."""
         began = time.monotonic()
         with Session(self.connect, self.settings, self.log, rehearses=self.rehearsal is not None) as session:
             prepared = prepare(session.conn)
@@ -102,10 +111,10 @@ class Runner:
                 self.outcome.seconds += time.monotonic() - began
                 self._close(outcome)
 
-    def _each(
+    def _one_by_one(
         self, writes: Sequence[Write], addresses: dict[str, Address], keys: Sequence[str], around: Around
     ) -> Iterator[list[str]]:
-        """Every partition by itself, with what is done around it."""
+        """Writes each partition separately, inside its call of `around`."""
         for key in keys:
 
             def work(identity: RunIdentity, key: str = key) -> Outcome:
@@ -113,7 +122,7 @@ class Runner:
                     pass
                 return self.outcome
 
-            self.outcome.said[key] = around(key, self.run_identity, work)
+            self.outcome.reported[key] = around(key, self.run_identity, work)
             yield [key]
 
     def _all(self, keys: list[str]) -> Iterator[list[str]]:
@@ -121,9 +130,9 @@ class Runner:
         weights = self._weigh(keys)
         self.units_total = sum(weights.values()) if weights else None
         assets = [write.asset for write in work.writes]
-        # A rehearsal writes nothing, and what is undone is what somebody may have paused for it.
-        heeded = assets if self.rehearsal is None and work.run.undoes is None else []
-        self._throttle = Throttle(self.settings, assets=heeded, log=self.log)
+        # A rehearsal changes nothing, and an undo must work while the backfill is paused: neither obeys the controls.
+        controlled = assets if self.rehearsal is None and work.run.undoes is None else []
+        self._throttle = Throttle(self.settings, assets=controlled, log=self.log)
         self._prior = ledger.PriorWork()
         if self.rehearsal is None:
             work.session.do(lambda conn: ledger.start(conn, work.run, assets, len(keys), self.units_total))
@@ -132,7 +141,7 @@ class Runner:
         if resumed:
             self.outcome.resumed += resumed
             self.log(
-                f"{len(resumed):,} of {len(keys):,} partitions were finished by an earlier try of this run."
+                f"{len(resumed):,} of {len(keys):,} partitions were finished by an earlier attempt of this run."
             )
             self.units_done += sum(weights.get(key, 0) for key in resumed)
             yield resumed
@@ -144,10 +153,10 @@ class Runner:
             yield batch
 
     def _batch(self, keys: list[str], weights: dict[str, int]) -> None:
-        """Write whole partitions in one transaction; on bad data, halve them until the bad one stands alone."""
+        """Writes whole partitions in one transaction, and bisects them on bad data until the bad one is isolated."""
         work = self._work
         weight = sum(max(weights.get(key, 0), 1) for key in keys)
-        if len(keys) == 1 and work.sliced and (keys[0] in self._prior.upto or weight > work.size.units):
+        if len(keys) == 1 and work.sliced and (keys[0] in self._prior.reached or weight > work.size.units):
             return self._slices(keys[0])
         try:
             began = time.monotonic()
@@ -156,25 +165,25 @@ class Runner:
             work.session.attempt(lambda batch_id: work.write(batch_id, keys, units), divisible=divisible)
             work.size.took(weight, time.monotonic() - began)
         except Exception as error:
-            if not work.stands_alone(error):
+            if not work.can_bisect(error):
                 raise
             if len(keys) > 1:
                 middle = len(keys) // 2
                 self._batch(keys[:middle], weights)
                 self._batch(keys[middle:], weights)
-            elif work.at in work.sliced:
+            elif work.current in work.sliced:
                 self._slices(keys[0])
             else:
                 work.partition_failed(keys[0], error, work.unchanged(keys[0]))
 
     def _slices(self, key: str) -> None:
-        SlicedPartition(self._work, key, self._pause, *self._prior.upto.get(key, ())).write()
+        SlicedPartition(self._work, key, self._pause, *self._prior.reached.get(key, ())).write()
 
     def _pause(self) -> None:
         work = self._work
-        trouble = work.session.do(lambda conn: self._throttle.pause(conn, work.size, work.written))
-        if trouble:
-            self.log(f"The database was overloaded ({trouble}): batches are smaller now.")
+        reason = work.session.do(lambda conn: self._throttle.pause(conn, work.size, work.written))
+        if reason:
+            self.log(f"The database was overloaded ({reason}): batches are smaller now.")
 
     def _weigh(self, keys: list[str]) -> dict[str, int]:
         work, session = self._work, self._work.session
@@ -184,9 +193,9 @@ class Runner:
         try:
             return count_units(session.conn, work.sliced[0], keys)
         except Exception as error:
-            if not work.stands_alone(error):
+            if not work.can_bisect(error):
                 raise
-            session.rollback()  # it is of one partition, and that one fails by itself
+            session.rollback()  # one partition's units can't be listed; that partition will fail on its own
             return {}
 
     def _close(self, outcome: str) -> None:
@@ -199,4 +208,4 @@ class Runner:
                 write.detach(session.conn)
             session.conn.commit()
         except psycopg.Error as error:
-            self.log(f"The run's account could not be closed: {error}")
+            self.log(f"The run's record could not be closed: {error}")

@@ -1,6 +1,6 @@
-"""Which partitions of a backfill a run works: stale, missing, failed, due, all, or those that are named.
+"""Selects the partitions that a run processes: stale, missing, failed, due, all, or named ones.
 
-Not here: how the run works them.
+Not here: processing them (`runner`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +19,7 @@ GENERIC = load_statements(Path(__file__).with_name("selection.sql"))
 
 
 class Which(Enum):
-    """Which partitions a run works. Dagster's config goes by the names, so these are as they are written there."""
+    """Which partitions a run processes. The member names are the values in Dagster's run config."""
 
     due = "due"
     needed = "needed"
@@ -32,10 +32,10 @@ class Which(Enum):
 
 @dataclass(frozen=True)
 class Selection:
-    """How a backfill's partitions are found.
+    """Finds the partitions of one backfill.
 
-    assets: its tables' assets, in its order. every: gives all keys, the oldest first. due: gives keys that are due
-    although nothing has marked them. missing: gives the keys that have never been written.
+    assets: the backfill's assets, in the order of its tables. every: returns all partition keys, oldest first. due:
+    returns keys that are due although they are not marked stale. missing: returns keys that were never written.
     """
 
     assets: Sequence[str]
@@ -51,35 +51,38 @@ class Selection:
         *,
         automatic: bool = False,
     ) -> dict[str, int]:
-        """The keys to work, in order, each with the position of the first table that has to be written.
+        """Returns the partition keys to process, in order, each with the index of the first table to write.
 
-        `due` leaves alone what failed a moment ago. It, and whatever is `automatic`, leaves alone what was undone,
-        until its source has changed. Raises UserError for a name that is no partition.
+        named: the keys, for `Which.named`. automatic: a schedule or sensor asks. An automatic or `due` selection skips
+        undone partitions until their sources change; `due` also skips partitions that failed recently. Raises UserError
+        for a named key that does not exist.
         """
-        every, found = list(self.every(conn)), self.open_work(conn)
-        wanted = self._wanted(conn, which, named, every, found)
+        every = list(self.every(conn))
+        needs_open_work = automatic or which not in (Which.all, Which.named, Which.missing)
+        open_work = self.open_work(conn) if needs_open_work else {}
+        chosen = self._chosen(conn, which, named, every, open_work)
         if which is Which.due or automatic:
-            for key in [key for key in wanted if key in found and found[key].undone]:
-                del wanted[key]
-                if found[key].stale_since:
-                    wanted[key] = found[key].first_stale
-        strangers = [key for key in wanted if key not in set(every)] if which is Which.named else []
-        if strangers:
-            raise UserError(f"There is no partition {strangers[0]!r}.", close_to(strangers[0], every))
-        return {key: wanted[key] for key in every if key in wanted}
+            for key in [key for key in chosen if key in open_work and open_work[key].undone]:
+                del chosen[key]
+                if open_work[key].stale_since:
+                    chosen[key] = open_work[key].first_stale
+        unknown = [key for key in chosen if key not in set(every)] if which is Which.named else []
+        if unknown:
+            raise UserError(f"There is no partition {unknown[0]!r}.", close_to(unknown[0], every))
+        return {key: chosen[key] for key in every if key in chosen}
 
     def open_work(self, conn: psycopg.Connection[Any]) -> dict[str, Any]:
-        """By partition what there is to do, as the statement of that name gives it."""
+        """Returns the rows of the query `open_work` by partition: stale marks, open failures, undone partitions."""
         cursor = conn.cursor(row_factory=namedtuple_row)
         return {row.partition: row for row in GENERIC.open_work(cursor, assets=list(self.assets))}
 
-    def _wanted(
+    def _chosen(
         self,
         conn: psycopg.Connection[Any],
         which: Which,
         named: Sequence[str],
         every: Sequence[str],
-        found: Mapping[str, Any],
+        open_work: Mapping[str, Any],
     ) -> dict[str, int]:
         if which is Which.all:
             return dict.fromkeys(every, 0)
@@ -87,15 +90,15 @@ class Selection:
             return dict.fromkeys(named, 0)
         if which is Which.missing:
             return dict.fromkeys(self.missing(conn), 0)
-        stale = {key: each.first_stale for key, each in found.items() if each.stale_since}
-        failed = {key: each for key, each in found.items() if each.failed}
+        stale = {key: each.first_stale for key, each in open_work.items() if each.stale_since}
+        failed = {key: each for key, each in open_work.items() if each.failed}
         if which is Which.stale:
             return stale
         if which is Which.failed:
             return dict.fromkeys(failed, 0)
         if which is Which.needed:
             return dict.fromkeys(failed, 0) | stale | dict.fromkeys(self.missing(conn), 0)
-        again = {key: each.first_failed for key, each in failed.items() if each.again}
-        due = again | stale | dict.fromkeys(self.due(conn), 0)
-        resting = {key for key, each in failed.items() if each.whole and not each.again}
-        return {key: first for key, first in due.items() if key not in resting}
+        retried = {key: each.first_failed for key, each in failed.items() if each.retry_due}
+        due = retried | stale | dict.fromkeys(self.due(conn), 0)
+        backing_off = {key for key, each in failed.items() if each.whole and not each.retry_due}
+        return {key: first for key, first in due.items() if key not in backing_off}

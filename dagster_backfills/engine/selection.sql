@@ -1,8 +1,9 @@
--- Which partitions of a declared backfill need work, whatever its tables. In psql: \set assets … and go.
+-- Partitions of a declared backfill that need work. To run a statement in psql, set its parameters: \set assets …
 
 -- name: open_work
--- Partitions that are stale, have something in the ledger, or were undone. Tables are numbered in the backfill's order, the
--- first that is concerned. `again`: what failed of late waits twice as long after each try, an hour at most.
+-- Partitions that are stale, have open failures, or were undone. first_stale, first_failed: the index of the first such
+-- table in the backfill's order. whole: the partition failed as a whole. retry_due: the exponential back-off since the
+-- last failure (an hour at most) is over.
 select
     w.partition,
     min(w.since) as stale_since,
@@ -10,7 +11,7 @@ select
     count(w.attempts) as failed,
     min(w.number) filter (where w.attempts is not null) as first_failed,
     bool_or(w.whole) as whole,
-    max(w.last_seen + least(interval '1 hour', interval '30 seconds' * 2 ^ least(w.attempts, 12))) <= now() as again,
+    max(w.last_seen + least(interval '1 hour', interval '30 seconds' * 2 ^ least(w.attempts, 12))) <= now() as retry_due,
     bool_or(w.attempts is null and w.since is null) as undone
 from (
     select
@@ -34,12 +35,12 @@ from (
 group by w.partition;
 
 -- name: mark
--- Make partitions stale for each of these tables.
+-- Marks partitions stale for each of these tables.
 select backfill.mark_stale(a, :partition_keys::text[])
 from unnest(:assets::text[]) as a;
 
 -- name: forget!
--- What is kept of these partitions, which are no more.
+-- Removes stale marks and undo records of deleted partitions, and resolves their failures.
 with marks as (
     delete from backfill.stale_marks as m
     where m.asset = any(:assets::text[]) and m.partition = any(:partition_keys::text[])
@@ -54,7 +55,7 @@ update backfill.failures as f set resolved_at = clock_timestamp()
 where f.resolved_at is null and f.asset = any(:assets::text[]) and f.partition = any(:partition_keys::text[]);
 
 -- name: open_failures
--- What could not be written, with the database's own message.
+-- Open failures with the database's message, newest first.
 select
     coalesce(f.unit, f.partition, 'the table') as failed,
     f.partition,
@@ -68,7 +69,7 @@ where f.asset = any(:assets::text[]) and f.resolved_at is null
 order by f.last_seen desc, f.id;
 
 -- name: late
--- Partitions that have waited for longer than automation should take.
+-- Partitions that have been stale for longer than :seconds.
 select
     s.partition,
     min(s.since) as stale_since

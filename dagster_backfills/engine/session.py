@@ -1,4 +1,4 @@
-"""One connection and one transaction at a time: committed, tried again, or given up. Not here: what is in it."""
+"""The engine's connection: runs transactions, retries conflicts, reconnects. Not here: what they do (`work`)."""
 
 import random
 import time
@@ -16,11 +16,11 @@ from dagster_backfills.engine.failures import CostsConnectionError, ErrorClass, 
 from dagster_backfills.engine.settings import EngineSettings
 
 Connect = Callable[[], AbstractContextManager[psycopg.Connection]]
-# A transaction's work: given the batch's id, it writes, and returns what is to be done once that is committed.
+# The body of a transaction. It gets the batch's ID and returns a function to call after the commit.
 Transaction = Callable[[UUID], Callable[[], None]]
 Result = TypeVar("Result")
 
-# The last four are what the journal's text can be read again by.
+# The last four pin the text format of values, so that the journal's text can be parsed again.
 _TUNED = """
     set_config('statement_timeout', %(statement_timeout)s, true),
     set_config('lock_timeout', %(lock_timeout)s, true),
@@ -32,20 +32,20 @@ _TUNED = """
     set_config('extra_float_digits', '1', true),
     set_config('bytea_output', 'hex', true)
 """
-# The wait for a partition's lock is no statement's fault: a role's own time-outs don't end it.
-_PATIENT = "set local statement_timeout = 0; set local lock_timeout = 0"
+# Waiting for a partition's lock has no time limit, whatever timeouts the role has.
+_NO_TIMEOUTS = "set local statement_timeout = 0; set local lock_timeout = 0"
 _TUNE = f"select {_TUNED}"
 _BEGIN = f"select backfill.begin_batch(%(assets)s::text[], %(partitions)s::text[])::text, {_TUNED}"
 
 
 @dataclass
 class Session:
-    """The engine's connection, for the time of one run.
+    """The engine's connection during one run. Use it as a context manager.
 
-    attached: is called on each new connection, before anything else.
-    conflicted: is called when another transaction was in the way of this one.
-    losses: connections lost since a batch of rows was committed.
-    rehearses: nothing is kept: each transaction is rolled back where it would be committed.
+    attached: called with each new connection, before its first use.
+    conflicted: called after a conflict with another transaction.
+    losses: connections lost since the last committed batch of rows.
+    rehearses: roll back every transaction instead of committing it.
     """
 
     connect: Connect
@@ -66,21 +66,21 @@ class Session:
         self._stack.__exit__(*error)
 
     def begin(self, assets: list[str], partitions: list[str]) -> str:
-        """Take the partitions' locks, then the time-outs, and return the snapshot that staleness is cleared by."""
-        self.conn.execute(_PATIENT)
+        """Locks the partitions, then sets the timeouts. Returns the snapshot to clear stale marks with."""
+        self.conn.execute(_NO_TIMEOUTS)
         binds = {"assets": assets, "partitions": partitions, **self._tuning()}
         row = self.conn.execute(_BEGIN, binds).fetchone()
         assert row is not None
         return row[0]
 
     def snapshot(self) -> str:
-        """What the session would see now."""
+        """Returns the current snapshot."""
         row = self.conn.execute("select pg_current_snapshot()::text").fetchone()
         assert row is not None
         return row[0]
 
     def tune(self, conn: psycopg.Connection) -> None:
-        """Time-outs and the planner's settings, for the transaction that `conn` is in."""
+        """Applies timeouts and planner settings to the current transaction of `conn`."""
         conn.execute(_TUNE, self._tuning())
 
     def _tuning(self) -> dict[str, str]:
@@ -93,10 +93,10 @@ class Session:
         }
 
     def attempt(self, work: Transaction, *, divisible: bool = False) -> None:
-        """Run `work` in a transaction and commit. Conflicts and a lost server cost another try, not the batch.
+        """Runs `work` in a transaction and commits. Retries after conflicts and lost connections.
 
-        divisible: it can be cut, so that two lost connections are enough to suspect a part of it. Raises
-        CostsConnectionError where the connection is lost at each try, and what else it was that the last try met.
+        divisible: the batch can be bisected, so two lost connections are enough to suspect one of its units. Raises
+        CostsConnectionError if every attempt loses the connection; otherwise the last attempt's error.
         """
         retries = self.settings.conflict_retries
         conflicts = losses = 0
@@ -110,13 +110,13 @@ class Session:
                 kind = classify(error)
                 if kind is ErrorClass.CONNECTION:
                     if self._held:
-                        raise  # what was held is gone with it
+                        raise  # the held transaction is lost with the connection
                     losses += 1
-                    if self._recorded_after_all(batch_id, error):
+                    if self._was_committed(batch_id, error):
                         return committed()
                     if losses > (min(retries, 1) if divisible else retries):
                         raise CostsConnectionError(
-                            f"the connection was lost each of {losses} times that this was tried: {error}"
+                            f"the connection was lost on each of {losses} attempts: {error}"
                         ) from error
                     continue
                 self.rollback()
@@ -124,16 +124,16 @@ class Session:
                 if kind is not ErrorClass.CONFLICT or conflicts > retries:
                     raise
                 self.conflicted()
-                self._rest(conflicts)
+                self._sleep(conflicts)
                 continue
             return committed()
 
     @contextmanager
-    def holding(self) -> Iterator[bool]:
-        """In a rehearsal, what is done meanwhile sees what was done before it; all of it is rolled back at the end."""
+    def holding(self) -> Iterator[None]:
+        """In a rehearsal, keeps one transaction open so that later work sees earlier work; rolls it back at the end."""
         self._held = self.rehearses
         try:
-            yield self._held
+            yield
         finally:
             self._held = False
             if self.rehearses:
@@ -152,7 +152,7 @@ class Session:
             self.conn.commit()
 
     def do(self, work: Callable[[psycopg.Connection], Result]) -> Result:
-        """The same for what needs nothing done after it; returns what `work` does."""
+        """Like `attempt`, for work with nothing to do after the commit. Returns the result of `work`."""
         results: list[Result] = []
 
         def once(_: UUID) -> Callable[[], None]:
@@ -163,32 +163,32 @@ class Session:
         return results[-1]
 
     def rollback(self) -> None:
-        """End the transaction, whatever its state; a lost connection has none."""
+        """Rolls back the transaction, whatever its state. Ignores a lost connection."""
         with suppress(psycopg.Error):
             if self.conn.info.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:
-                # Whatever interrupted us left a statement without its answer: such a connection takes no other.
+                # An interrupt left a statement running. The connection can't be used for another one.
                 self.conn.cancel_safe(timeout=5)
-                self._open_again()
+                self._reconnect()
             if self._held and self.conn.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
                 self.conn.execute("rollback to savepoint backfill_rehearsed")
             else:
                 self.conn.rollback()
 
     def recover(self, error: BaseException) -> None:
-        """Connect again after a rest. Raises `error` where too many losses have followed each other."""
+        """Reconnects after a pause. Raises `error` after too many consecutive losses."""
         self.losses += 1
         if self.losses > self.settings.max_losses_in_a_row:
             raise error
-        self.log("The connection to Postgres was lost; trying again.")
-        self._rest(self.losses)
-        self._open_again()
+        self.log("The connection to Postgres was lost; reconnecting.")
+        self._sleep(self.losses)
+        self._reconnect()
 
-    def _rest(self, tries: int) -> None:
-        """Twice as long after each try, and never quite as long as somebody else."""
+    def _sleep(self, tries: int) -> None:
+        """Exponential back-off with jitter."""
         seconds = min(self.settings.retry_seconds * 2.0 ** (tries - 1), self.settings.max_retry_seconds)
         time.sleep(seconds * random.uniform(0.5, 1.5))
 
-    def _open_again(self) -> None:
+    def _reconnect(self) -> None:
         deadline = time.monotonic() + self.settings.reconnect_seconds
         for tries in count(1):
             try:
@@ -201,17 +201,17 @@ class Session:
                 return
             except Exception as error:
                 if not is_lost(error) or time.monotonic() > deadline:
-                    self.losses = self.settings.max_losses_in_a_row  # nobody waits for it once more
+                    self.losses = self.settings.max_losses_in_a_row  # callers must not try to reconnect again
                     raise
-                self._rest(tries)
+                self._sleep(tries)
 
-    def _recorded_after_all(self, batch_id: UUID, error: BaseException) -> bool:
-        """Connect again, and see whether the commit had reached the server, and only its answer was lost."""
+    def _was_committed(self, batch_id: UUID, error: BaseException) -> bool:
+        """Reconnects and checks whether the batch was committed before the connection was lost."""
         while True:
             self.recover(error)
             try:
                 return ledger.batch_is_recorded(self.conn, batch_id)
-            except psycopg.Error as another:
-                if not is_lost(another):
+            except psycopg.Error as next_error:
+                if not is_lost(next_error):
                     raise
-                error = another
+                error = next_error

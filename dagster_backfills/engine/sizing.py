@@ -1,4 +1,4 @@
-"""Batches of partitions, sized by what the last ones took. Pure: no clock and no database."""
+"""Batch sizes that adapt to the duration of earlier batches. Pure functions: no clock, no database."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from dagster_backfills.engine.settings import EngineSettings
 
 @dataclass
 class BatchSize:
-    """Units in the next batch: grows slowly towards the target duration, shrinks at once."""
+    """The number of units in the next batch. It grows slowly toward the target duration and shrinks immediately."""
 
     settings: EngineSettings
     units: int = 0
@@ -17,7 +17,7 @@ class BatchSize:
         self.units = self._bounded(self.settings.batch_units)
 
     def took(self, units: int, seconds: float) -> None:
-        """Learn from a batch that committed. One far below the size says little about it, and grows nothing."""
+        """Adapts the size to the duration of a committed batch. A much smaller batch does not make it grow."""
         target = self.settings.target_seconds
         if not target:
             return
@@ -27,7 +27,7 @@ class BatchSize:
             self.units = self._bounded(self.units * 3 // 2 + 1)
 
     def shrink(self) -> None:
-        """Halve, because the database is overloaded or a batch was in somebody's way."""
+        """Halves the size, because the database is overloaded or a batch had a conflict."""
         self.units = self._bounded(self.units // 2)
 
     def _bounded(self, units: int) -> int:
@@ -35,18 +35,19 @@ class BatchSize:
 
 
 def batches(keys: Sequence[str], weights: Mapping[str, int], size: BatchSize) -> Iterator[list[str]]:
-    """Cut `keys`, in their order, into batches of about `size` units, reading the size anew for each batch.
+    """Splits `keys`, in order, into batches of about `size` units. Reads the size again for each batch.
 
-    A partition without a weight counts as one unit. One that is heavier than the size is a batch by itself.
+    weights: units by partition. A partition without a weight counts as one unit. A partition that is larger than the
+    size becomes a batch of its own.
     """
     batch: list[str] = []
-    held = 0
+    units = 0
     for key in keys:
         weight = max(weights.get(key, 0), 1)
-        if batch and held + weight > size.units:
+        if batch and units + weight > size.units:
             yield batch
-            batch, held = [], 0
+            batch, units = [], 0
         batch.append(key)
-        held += weight
+        units += weight
     if batch:
         yield batch

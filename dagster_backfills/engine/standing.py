@@ -1,4 +1,4 @@
-"""Where each partition of a backfill stands: for people who look, and for names that they type. Only reads."""
+"""The status of each partition of a backfill: missing, stale, failed, undone or up to date. Read-only."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +13,10 @@ from dagster_backfills.engine.selection import Selection
 
 @dataclass(frozen=True)
 class Standing:
-    """One partition. `failed`: its open entries in the ledger; `more`: what else is told of it."""
+    """The status of one partition.
+
+    name: its display name. failed: its number of open failures. more: columns of the backfill's own status query.
+    """
 
     partition: str
     name: str | None = None
@@ -28,13 +31,13 @@ class Standing:
         return bool(self.missing or self.stale_since or self.failed)
 
     def __str__(self) -> str:
-        said = [
+        words = [
             "missing" if self.missing else "",
             "stale" if self.stale_since else "",
             f"{self.failed:,} failed" if self.failed else "",
             "undone" if self.undone else "",
         ]
-        return ", ".join(filter(None, said)) or "up to date"
+        return ", ".join(filter(None, words)) or "up to date"
 
 
 def standings(
@@ -44,36 +47,38 @@ def standings(
     status: str | None,
     binds: Mapping[str, Any],
 ) -> list[Standing]:
-    """Every partition, in the backfill's order: the oldest first.
+    """Returns the status of every partition, oldest first.
 
-    names: what people know them by, by key. status: a query that tells more of each, as `partition` and whatever else.
+    names: display names by key. status: a query that returns `partition` and further columns to show. binds: its
+    parameters.
     """
     cursor = conn.cursor(row_factory=dict_row)
-    said = cursor.execute(status, binds).fetchall() if status else []
-    told = {str(row.pop("partition")): row for row in said}
-    work, missing, found = selection.open_work(conn), set(selection.missing(conn)), []
+    rows = cursor.execute(status, binds).fetchall() if status else []
+    more = {str(row.pop("partition")): row for row in rows}
+    open_work, missing, partitions = selection.open_work(conn), set(selection.missing(conn)), []
     for key in selection.every(conn):
-        of = work.get(key)
-        since, failed, undone = (of.stale_since, of.failed, of.undone) if of else (None, 0, False)
-        more = told.get(key, {})
-        found.append(Standing(key, names.get(key), key in missing, since, failed, undone, more))
-    return found
+        work = open_work.get(key)
+        since, failed, undone = (work.stale_since, work.failed, work.undone) if work else (None, 0, False)
+        partitions.append(
+            Standing(key, names.get(key), key in missing, since, failed, undone, more.get(key, {}))
+        )
+    return partitions
 
 
-def counts_of(found: Sequence[Standing]) -> dict[str, int]:
-    """How many there are, how many need a backfill, and for which reason."""
+def counts_of(partitions: Sequence[Standing]) -> dict[str, int]:
+    """Counts all partitions, those that need a backfill, and the reasons."""
     return {
-        "all": len(found),
-        "needed": sum(each.needs_backfill for each in found),
-        "missing": sum(each.missing for each in found),
-        "stale": sum(bool(each.stale_since) for each in found),
-        "failed": sum(bool(each.failed) for each in found),
+        "all": len(partitions),
+        "needed": sum(each.needs_backfill for each in partitions),
+        "missing": sum(each.missing for each in partitions),
+        "stale": sum(bool(each.stale_since) for each in partitions),
+        "failed": sum(bool(each.failed) for each in partitions),
     }
 
 
-def next_of(found: list[Standing]) -> list[Standing]:
-    """Those that need a backfill, in the order in which to work them: missing ones, the longest stale, failed ones."""
-    needed = [each for each in found if each.needs_backfill]
+def next_of(partitions: list[Standing]) -> list[Standing]:
+    """Returns the partitions that need a backfill: missing ones first, then stale ones by age, then failed ones."""
+    needed = [each for each in partitions if each.needs_backfill]
     missing = [each for each in needed if each.missing]
     stale = sorted((e for e in needed if not e.missing and e.stale_since), key=lambda each: each.stale_since)  # type: ignore[arg-type,return-value]
     return [*missing, *stale, *(each for each in needed if not each.missing and not each.stale_since)]

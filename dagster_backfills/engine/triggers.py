@@ -1,7 +1,7 @@
-"""Triggers that mark partitions stale when a source table changes: their DDL, whether they are there, their removal.
+"""Triggers that mark partitions stale when a source table changes: creates, checks and removes them.
 
-A trigger runs once a statement, over the changed rows, with its owner's rights: whoever writes the source needs no
-right on anything of ours. Not here: what is done about what is stale.
+The trigger function runs once per statement with its owner's privileges, so writers of the source table need no
+privileges on our tables. Not here: processing stale partitions (`selection`, `runner`).
 """
 
 import hashlib
@@ -21,7 +21,7 @@ _EVENTS = {
     "delete": "\nreferencing old table as old_rows",
     "truncate": "",
 }
-# Rows that an update leaves as they were are no change. They are compared as text: not every type has an equality.
+# Rows that an update leaves unchanged don't count. They are compared as text because some types have no equality.
 _CHANGED = {
     "insert": "select * from new_rows",
     "update": """select o.* from old_rows as o where not exists (select from new_rows as n where n::text = o::text)
@@ -32,7 +32,7 @@ _CHANGED = {
 _KEYS = """with changed_rows as ({changed})
             select distinct k::text from ({select}
             ) as q (k) where k is not null"""
-# No row is left to ask: all that has ever been written.
+# TRUNCATE leaves no rows to read keys from: all partitions that were ever written become stale.
 _WRITTEN = """select distinct k from backfill.batches as b cross join unnest(b.partitions) as k
             where b.asset = any({assets}::text[])"""
 _FUNCTION = """create or replace function {function}() returns trigger
@@ -62,22 +62,22 @@ where t.tgrelid = to_regclass(%s) and t.tgenabled in ('O', 'A') and t.tgname = a
 
 @dataclass(frozen=True)
 class SourceTriggers:
-    """The triggers of one backfill on one of its source tables."""
+    """The triggers of one backfill on one source table."""
 
     watched: WatchedTable
 
     @property
     def names(self) -> dict[str, str]:
-        """By event."""
-        return {event: _fitting(f"backfills_{self.watched.backfill}", f"_{event}") for event in _EVENTS}
+        """Trigger names by event."""
+        return {event: _short_name(f"backfills_{self.watched.backfill}", f"_{event}") for event in _EVENTS}
 
     @property
     def function(self) -> sql.Identifier:
-        return sql.Identifier("backfill", _fitting(f"{self.watched.backfill} of {self.watched.source}"))
+        return sql.Identifier("backfill", _short_name(f"{self.watched.backfill} of {self.watched.source}"))
 
     @property
     def body(self) -> str:
-        """What the function does."""
+        """The body of the trigger function."""
         assets = sql.Literal(list(self.watched.assets)).as_string(None)
         branches = []
         for number, event in enumerate(_EVENTS):
@@ -92,7 +92,7 @@ class SourceTriggers:
         return _BODY.format(branches="\n    ".join(branches), assets=assets)
 
     def create(self) -> str:
-        """The DDL that makes them, or makes them anew."""
+        """Returns the DDL that creates or replaces the triggers and their function."""
         parts = [sql.SQL(_FUNCTION).format(function=self.function, body=sql.Literal(self.body))]
         parts += [
             sql.SQL(_TRIGGER).format(
@@ -107,47 +107,50 @@ class SourceTriggers:
         return "\n\n".join(part.as_string(None) for part in parts)
 
     def drop(self) -> str:
-        """The DDL that takes them away without a trace."""
-        gone = [
+        """Returns the DDL that drops the triggers and their function."""
+        statements = [
             sql.SQL("drop trigger if exists {} on {};").format(sql.Identifier(name), self.watched.table)
             for name in self.names.values()
         ]
-        gone.append(sql.SQL("drop function if exists {}();").format(self.function))
-        return "\n".join(part.as_string(None) for part in gone)
+        statements.append(sql.SQL("drop function if exists {}();").format(self.function))
+        return "\n".join(statement.as_string(None) for statement in statements)
 
     def present(self, conn: psycopg.Connection[Any]) -> bool:
-        """Whether all of them are there, enabled, and as they would be made now."""
+        """Whether all triggers exist, are enabled, and have the current function body."""
         row = conn.execute(
             _PRESENT, [self.watched.table.as_string(None), list(self.names.values()), self.body]
         ).fetchone()
         return row == (len(_EVENTS),)
 
 
-def apply(conn: psycopg.Connection[Any], wanted: Sequence[SourceTriggers]) -> None:
-    """Make all of these in one transaction. Raises UserError, and nothing is made, where one can't be."""
-    for triggers in wanted:
+def apply(conn: psycopg.Connection[Any], sources: Sequence[SourceTriggers]) -> None:
+    """Creates or replaces all these triggers in one transaction.
+
+    Raises UserError, with nothing created, if the role or a table does not allow it.
+    """
+    for triggers in sources:
         triggers.watched.check(conn)
     with conn.transaction():
-        for triggers in wanted:
+        for triggers in sources:
             try:
                 conn.execute(triggers.create())
             except (psycopg.ProgrammingError, psycopg.NotSupportedError) as error:
                 raise UserError(
-                    f"The triggers on {triggers.watched.source} can't be made: {error.diag.message_primary}.",
-                    hint="Let the table's owner run what `backfills triggers` prints, or declare `stale_by: look`; "
-                    "for a view or a foreign table, `due`.",
+                    f"The triggers on {triggers.watched.source} can't be created: {error.diag.message_primary}.",
+                    hint="Ask the table's owner to run the SQL that `backfills triggers` prints, or declare "
+                    "`stale_by: look`. For a view or a foreign table, declare `due`.",
                 ) from error
 
 
-def remove(conn: psycopg.Connection[Any], gone: Sequence[SourceTriggers]) -> None:
-    """Take all of these away again."""
+def remove(conn: psycopg.Connection[Any], sources: Sequence[SourceTriggers]) -> None:
+    """Drops all these triggers in one transaction."""
     with conn.transaction():
-        for triggers in gone:
+        for triggers in sources:
             conn.execute(triggers.drop())
 
 
-def _fitting(name: str, suffix: str = "") -> str:
-    """A name of at most 63 bytes that is still one of its own."""
+def _short_name(name: str, suffix: str = "") -> str:
+    """The name, shortened with a hash if it exceeds Postgres's 63 bytes."""
     whole = name + suffix
     if len(whole.encode()) <= 63:
         return whole

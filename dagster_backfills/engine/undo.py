@@ -1,7 +1,7 @@
-"""Undoing a run by its journal: what it added is removed, what it changed or removed is put back, if it is still so.
+"""Undoes a run by its journal: deletes rows that it inserted, restores rows that it updated or deleted.
 
-A run of the engine like any other, over writes whose source is the journal: batches, resumption, account, ledger and
-its own journal follow. Not here: these writes (`undoing`).
+Rows that have changed since the run are kept. An undo is an ordinary engine run whose source is the journal, so it has
+batches, resumption, records and a journal of its own. Not here: its writes (`undoing`).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -36,7 +36,7 @@ _ORDER = "select a from backfill.runs, unnest(assets) with ordinality as u (a, n
 _PARTITIONS = """
 select p from backfill.batches, unnest(partitions) as p where run_id = %s group by p order by max(committed_at) desc, p
 """
-# An undo of the same run that was killed leaves its account open.
+# A killed undo of the same run leaves its record open.
 _CLOSE = """
 update backfill.runs set outcome = 'interrupted', finished_at = clock_timestamp()
 where undoes = %(undoes)s and run_id <> %(run_id)s and finished_at is null
@@ -44,35 +44,43 @@ where undoes = %(undoes)s and run_id <> %(run_id)s and finished_at is null
 
 
 def find(conn: psycopg.Connection[Any], run_id: str, partitions: Sequence[str] = ()) -> Undoing:
-    """The run of this id, or of an id that begins so. Raises UserError where it can't be undone, or not there."""
-    found = {row[0]: row[1:] for row in conn.execute(_RUNS, {"run_id": run_id})} if run_id else {}
-    if len(found) != 1:
+    """Finds the run to undo by its ID or a unique prefix of it.
+
+    partitions: undo only these. Raises UserError if there is no such run, if it did not write one of the partitions, or
+    if changes of it are not in the journal.
+    """
+    matches = {row[0]: row[1:] for row in conn.execute(_RUNS, {"run_id": run_id})} if run_id else {}
+    if len(matches) != 1:
         latest = ", ".join(row[0] for row in conn.execute(_LATEST))
-        what = f"{len(found)} runs begin" if found else "No run begins"
+        what = f"{len(matches)} run IDs begin" if matches else "No run ID begins"
         raise UserError(
-            f"{what} with {run_id!r}.", f"The latest are {latest}." if latest else "Nothing has run."
+            f"{what} with {run_id!r}.", f"The latest runs are {latest}." if latest else "There are no runs."
         )
-    ((run_id, (undoes, unfinished)),) = found.items()
+    ((run_id, (undoes, unfinished)),) = matches.items()
     written: dict[str, list[Shape]] = {}
-    for asset, noted, rows in conn.execute(_WRITTEN, [run_id]):
-        if noted is None:
+    for asset, shape, rows in conn.execute(_WRITTEN, [run_id]):
+        if shape is None:
             raise UserError(
-                f"Run {run_id} changed {rows:,} rows of {asset} of which the journal says nothing.",
-                hint="It was switched off for that table, the table has no key, or its days are over.",
+                f"Run {run_id} changed {rows:,} rows of {asset} that are not in the journal.",
+                hint="The journal was disabled for the table, the table has no key, or the entries were pruned.",
             )
-        written.setdefault(asset, []).append(Shape.read(noted))
+        written.setdefault(asset, []).append(Shape.from_json(shape))
     order = [row[0] for row in conn.execute(_ORDER, [run_id])]
-    there = [row[0] for row in conn.execute(_PARTITIONS, [run_id])]
-    strangers = [key for key in partitions if key not in there]
-    if strangers:
-        raise UserError(f"Run {run_id} has written no partition {strangers[0]!r}.", _some(there))
+    run_partitions = [row[0] for row in conn.execute(_PARTITIONS, [run_id])]
+    unknown = [key for key in partitions if key not in run_partitions]
+    if unknown:
+        more = ", …" if len(run_partitions) > 5 else ""
+        raise UserError(
+            f"Run {run_id} did not write partition {unknown[0]!r}.",
+            f"It wrote {', '.join(run_partitions[:5])}{more}.",
+        )
     redoes = False
     while undoes is not None:
         redoes = not redoes
         undoes = (conn.execute(_UNDOES, [undoes]).fetchone() or (None,))[0]
     conn.rollback()
     shapes = {asset: written[asset] for asset in reversed(order) if asset in written}
-    chosen = [key for key in there if not partitions or key in partitions]
+    chosen = [key for key in run_partitions if not partitions or key in partitions]
     return Undoing(run_id, shapes, chosen, redoes, unfinished)
 
 
@@ -82,34 +90,40 @@ def preview(
     settings: EngineSettings | None = None,
     log: Callable[[str], None] = lambda line: None,
 ) -> Report:
-    """What undoing would do; `unchanged` are rows that are kept, because they were changed since."""
+    """Returns what an undo would do. `unchanged` counts the rows that it would keep because they have changed since."""
     if not undoing.shapes:
         return Report.nothing()
-    prepare = undoing.prepare("")
-    return rehearse(connect, settings, log, lambda runner: runner.run_prepared(prepare, undoing.partitions))
+    return rehearse(
+        connect, settings, log,
+        lambda runner: runner.run_prepared(lambda conn: undoing.writes(conn, ""), undoing.partitions),
+    )  # fmt: skip
 
 
 def undo(runner: Runner, undoing: Undoing) -> Iterator[list[str]]:
-    """Undo it, yielding the partitions that are through. The runner's identity says what is undone: `undo_identity`."""
+    """Undoes a run and yields the partitions of each finished batch. Records it in the audit log.
+
+    runner: its `run_identity` must come from `undo_identity`. undoing: the result of `find`.
+    """
     identity = runner.run_identity
-    domains = audit.domains_of(list(undoing.shapes))
-    asked = audit.Entry(identity.started_by, "undo", undoing.run_id, domains, "started", [identity.run_id])
+    domains = audit.domains_of(undoing.shapes)
+    entry = audit.Entry(identity.started_by, "undo", undoing.run_id, domains, "started", [identity.run_id])
     with runner.connect() as conn:
         conn.execute(_CLOSE, identity.binds)
-        audit.record(conn, asked)
+        audit.record(conn, entry)
         conn.commit()
     try:
         if undoing.shapes:
-            yield from runner.run_prepared(undoing.prepare(identity.run_id), undoing.partitions)
-        else:  # of a run that changed nothing there is an account all the same
+            run_id = identity.run_id
+            yield from runner.run_prepared(lambda conn: undoing.writes(conn, run_id), undoing.partitions)
+        else:  # the undone run changed nothing; record this run anyway
             with runner.connect() as conn:
                 ledger.start(conn, identity, [], 0, None)
                 ledger.finish(conn, identity, "succeeded")
     except Exception as error:
         with suppress(psycopg.Error, UserError):
-            _record(runner, replace(asked, outcome="failed", detail=f"{error}"))
+            _record(runner, replace(entry, outcome="failed", detail=f"{error}"))
         raise
-    _record(runner, replace(asked, outcome="done"))
+    _record(runner, replace(entry, outcome="done"))
 
 
 def _record(runner: Runner, entry: audit.Entry) -> None:
@@ -121,9 +135,5 @@ def _record(runner: Runner, entry: audit.Entry) -> None:
 def undo_identity(
     undoing: Undoing, run_id: str, root_run_id: str = "", *, resumes: bool = False, started_by: str = ""
 ) -> RunIdentity:
-    """The identity of a run that undoes another."""
+    """Returns the identity of a run that undoes another. For the arguments see `RunIdentity`."""
     return RunIdentity(run_id, "undo", root_run_id, resumes, undoing.run_id, started_by)
-
-
-def _some(there: Sequence[str]) -> str:
-    return f"It has written {', '.join(there[:5])}{', …' if len(there) > 5 else ''}."

@@ -1,9 +1,9 @@
-"""A run that is undone, and each of its tables as a write of the engine, whose units are rows by their entries.
+"""The writes of an undo: one for each table of the undone run. Their units are rows, identified by journal entries.
 
-Not here: which run that is (`undo`), and how the rows are changed (`table/restore`).
+Not here: finding the run (`undo`), the SQL that restores rows (`table/restore`).
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,11 +19,11 @@ from dagster_backfills.engine.table.catalog import read_table
 from dagster_backfills.engine.table.restore import Restore
 from dagster_backfills.engine.table.slice import Slice
 
-# A unit is a row: how far the last of its entries is from here, so that the last come first, and the first of them.
+# A unit is a row. Its key is the ID of its last journal entry, subtracted from this number so that the latest changes
+# are undone first, and the ID of its first entry.
 _END = 2**63 - 1
-_CHUNK_BITS = (
-    20  # of an entry's id, as the view `backfill.journal_entries` makes it: its place in the journal's row
-)
+# The low bits of an entry's ID (see the view `backfill.journal_entries`): its position in the row of the journal.
+_CHUNK_BITS = 20
 _UNITS = """
 select j.partition, lpad((9223372036854775807 - max(j.id))::text, 19, '0') || '-' || min(j.id) as unit
 from backfill.batches as b
@@ -35,7 +35,7 @@ _KEY = """
 select j.key from backfill.journal_entries as j
 where j.chunk = any(%(chunks)s::bigint[]) and j.id = any(%(entries)s::bigint[]) limit 1
 """
-# What could not be written stays in the ledger: a row that is taken back is not written either.
+# An undo resolves only failures of undo runs. Rows that it removes do not resolve the failures of other runs.
 _OWN_FAILURES = """
 select f.unit from backfill.failures as f where f.run_id in (select r.run_id from backfill.runs as r where undoes <> '')
 """
@@ -50,10 +50,10 @@ _STALE = "select backfill.mark_stale(%(asset)s, %(keys)s::text[])"
 
 @dataclass(frozen=True)
 class Undoing:
-    """A run that is to be undone: its tables and its partitions, the last ones first.
+    """A run to undo, with its tables and partitions, latest first.
 
-    redoes: the run was an undo itself, so that what comes back is what automation may go on with.
-    unfinished: its account is open: it is at work, or was killed.
+    redoes: the run is itself an undo, so undoing it restores rows that automation may refresh again.
+    unfinished: the run's record is open: it is still running, or was killed.
     """
 
     run_id: str
@@ -66,30 +66,26 @@ class Undoing:
         """The same run, restricted to these of its tables."""
         return replace(self, shapes={asset: each for asset, each in self.shapes.items() if asset in assets})
 
-    def prepare(self, run_id: str) -> Callable[[psycopg.Connection[Any]], list[PreparedWrite]]:
-        """The writes that undo it, in the name of a run. Raises UserError for a table that was altered since."""
-
-        def prepared(conn: psycopg.Connection[Any]) -> list[PreparedWrite]:
-            return [UndoWrite.of(conn, self, asset, run_id) for asset in self.shapes]
-
-        return prepared
+    def writes(self, conn: psycopg.Connection[Any], run_id: str) -> list[PreparedWrite]:
+        """Makes the writes for the undo `run_id`. Raises UserError if a table was altered since the run."""
+        return [UndoWrite.of(conn, self, asset, run_id) for asset in self.shapes]
 
 
 @dataclass
 class UndoWrite(PreparedWrite):
-    """One table of a run, back to what stood before."""
+    """Restores one table of a run."""
 
     undoing: Undoing = field(kw_only=True)
     run_id: str = field(kw_only=True)
 
     @classmethod
     def of(cls, conn: psycopg.Connection[Any], undoing: Undoing, asset: str, run_id: str) -> "UndoWrite":
-        """Raises UserError where the table was altered since."""
+        """Makes the write. Raises UserError if the table was altered since the run."""
         shapes = undoing.shapes[asset]
         shape = shapes[0]
         table = read_table(conn, shape.schema, shape.name)
         for each in shapes:
-            each.refuse_altered(table)
+            each.check_unaltered(table)
         target = Target(asset, unit="entry", table=(shape.schema, shape.name), touched=shape.touched)
         units = Query(_UNITS, {"undone": undoing.run_id, "assets": list(undoing.shapes)})
         write = Write(target, Query(""), units=units, owned=Query(_OWN_FAILURES))
@@ -97,7 +93,7 @@ class UndoWrite(PreparedWrite):
         return cls(write, table, by, "", journals=True, undoing=undoing, run_id=run_id)
 
     def attach(self, conn: psycopg.Connection[Any]) -> None:
-        """Nothing is needed."""
+        """Does nothing: there is no frame to stage and no query to plan."""
 
     def run(self, conn: psycopg.Connection[Any], slice_: Slice) -> dict[str, Counts]:
         counts = {key: Counts() for key in slice_.keys}
@@ -107,20 +103,20 @@ class UndoWrite(PreparedWrite):
             **_binds([] if units is None else units),
         }  # fmt: skip
         statement = self._restore.statement(slices=units is not None)
-        for key, given, inserted, updated, deleted, _ in conn.execute(statement, self._binds, prepare=False):
-            kept = given - inserted - updated - deleted
+        for key, rows, inserted, updated, deleted, _ in conn.execute(statement, self._binds, prepare=False):
+            kept = rows - inserted - updated - deleted
             counts[key].add(Counts(inserted, updated, kept, deleted))
         return counts
 
-    def kept_examples(self, conn: psycopg.Connection[Any], room: int) -> list[Example]:
-        """Rows of the last slice that stay because they were changed since: as they were before the run, and now."""
+    def kept_examples(self, conn: psycopg.Connection[Any], limit: int) -> list[Example]:
+        """Rows of the last slice that are kept because they have changed since: before the run, and now."""
         statement = self._restore.kept(slices=bool(self._binds["entries"]))
-        rows = conn.execute(statement, {**self._binds, "room": room}, prepare=False)
+        rows = conn.execute(statement, {**self._binds, "limit": limit}, prepare=False)
         return [Example.of(self, key, "kept", before, after) for key, before, after in rows]
 
     def settle(self, conn: psycopg.Connection[Any], keys: Sequence[str], *, whole: bool) -> None:
-        """Take away the marks that these very changes have made; leave the partitions alone from now on, or, where they
-        are again what a run had left, look at them once more."""
+        """Clears stale marks that the undo's own changes made. Then records the partitions as undone, so that
+        automation skips them; or, if the undo of an undo restored them, marks them stale."""
         binds = {"asset": self.asset, "keys": list(keys), "run_id": self.run_id}
         conn.execute(_SETTLE, binds)
         if whole:
@@ -136,7 +132,7 @@ class UndoWrite(PreparedWrite):
 
 
 def _binds(units: Sequence[str]) -> dict[str, list[int]]:
-    """The last and the first entry of each row, and the rows of the journal that they lie in."""
+    """The first and last entry of each unit, and the rows of the journal that contain them."""
     entries = [
         entry
         for last, first in (unit.split("-") for unit in units)

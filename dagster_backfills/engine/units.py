@@ -1,4 +1,4 @@
-"""The units of partitions: how many there are, and their keys in order, a slice at a time."""
+"""Counts the units of partitions, and streams their keys in order, slice by slice."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -18,24 +18,25 @@ def _binds(write: PreparedWrite, keys: Sequence[str]) -> dict[str, object]:
 
 
 def count_units(conn: psycopg.Connection, write: PreparedWrite, keys: Sequence[str]) -> dict[str, int]:
-    """Units that are due, by partition."""
+    """Returns the number of due units by partition; empty if the write lists no units."""
     units = write.units()
     if units is None or not keys:
         return {}
     statement = sql.SQL("select q.partition::text, count(*) from (\n{}\n) as q group by 1").format(
         sql.SQL(units.sql)
     )
-    counted: dict[str, int] = dict(conn.execute(statement, _binds(write, keys)).fetchall())
+    counts: dict[str, int] = dict(conn.execute(statement, _binds(write, keys)).fetchall())
     conn.commit()
-    return counted
+    return counts
 
 
 def stream_units(
     conn: psycopg.Connection, writes: Sequence[PreparedWrite], key: str, after: str | None, size: BatchSize
 ) -> Iterator[list[str]]:
-    """Keys of the units that are due or may be in a table, from behind `after` on, in slices of the current size.
+    """Yields slices of unit keys, in order, starting after `after`: units that are due and units stored in the tables.
 
-    A cursor that outlives its transaction holds them on the server: neither this process nor a snapshot has to.
+    size: read again for each slice. A cursor WITH HOLD keeps the keys on the server, so they occupy neither this
+    process's memory nor a snapshot.
     """
     parts: list[sql.Composable] = []
     binds: dict[str, object] = {"after": after}
@@ -52,7 +53,7 @@ def stream_units(
                 )
             )
         binds |= _binds(write, [key])
-    # Sorted they come twice in a row, and are told apart here: a DISTINCT would put all of them into a hash before.
+    # Duplicates are adjacent after the sort and are removed below. DISTINCT would first hash all units.
     statement = sql.SQL(
         'select u.unit collate "C" from (\n{}\n) as u '
         'where %(after)s::text is null or u.unit collate "C" > %(after)s order by 1'
@@ -72,5 +73,5 @@ def stream_units(
         if slice_:
             yield list(slice_)
     finally:
-        with suppress(psycopg.Error):  # a statement that failed at its commit has left no cursor
+        with suppress(psycopg.Error):  # if the commit failed, the cursor does not exist
             cursor.close()

@@ -1,7 +1,7 @@
-"""A source table whose changes make partitions stale, and following it without triggers, by its rows' transactions.
+"""A source table whose changes make partitions stale; detects changed rows by their transaction ID (`xmin`).
 
-Every row says which transaction wrote it. Those that were written since the last look are the changed ones, whoever
-wrote them and however. Not seen: rows that are deleted. Not here: triggers, and what is done about what is stale.
+Each row stores the ID of the transaction that wrote it. Rows written since the last look are the changed ones. Deleted
+rows are not detected. Not here: triggers (`triggers`), processing stale partitions (`selection`, `runner`).
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from psycopg import sql
 
 from dagster_backfills.errors import UserError
 
-# A transaction's number in a row has 32 bits: beyond half of them, older and newer can't be told apart.
+# `xmin` has 32 bits and wraps around. Over a distance of more than 2^31, older and newer are indistinguishable.
 _HALF = 2**31
 _POSITIONS = """
 select
@@ -24,14 +24,14 @@ _HAVE_ROWS = """
 select bool_and(c.relkind in ('r', 'p', 'm')) from pg_class as c
 where c.oid = to_regclass(%(table)s) or c.oid in (select t.relid from pg_partition_tree(to_regclass(%(table)s)) as t)
 """
-# A row of a transaction that was under way at the last look, or began after it. Two numbers of 32 bits are compared.
+# Rows written by transactions that were in progress at the last look, or began after it. Compares 32-bit IDs.
 _SINCE = "age(s.xmin) between 0 and age({position}::xid)"
 _MARK = """with changed_rows as (select s.* from {table} as s where {since}),
 keys as (select array_agg(distinct k::text) as keys from ({select}
 ) as q (k) where k is not null)
 select count(backfill.mark_stale(a, keys.keys)), max(cardinality(keys.keys)) from keys, unnest({assets}::text[]) as a
 where keys.keys is not null"""
-_KEEP = """
+_SAVE_POSITION = """
 insert into backfill.source_positions (backfill, source, position) values (%s, %s, %s::text::xid8)
 on conflict (backfill, source) do update set position = excluded.position, looked_at = clock_timestamp()
 """
@@ -41,8 +41,8 @@ on conflict (backfill, source) do update set position = excluded.position, looke
 class WatchedTable:
     """One source table of one backfill.
 
-    select: SQL that gives the partitions' keys of the rows in `changed_rows`, and has no binds. assets: what is stale
-    then. by: how the select is named where it stands, for messages.
+    select: SQL without parameters that returns the partition keys of the rows in `changed_rows`. assets: the assets to
+    mark stale. by: the column or statement that the declaration names, for error messages.
     """
 
     backfill: str
@@ -61,7 +61,7 @@ class WatchedTable:
         return sql.Identifier(self.schema, self.name)
 
     def check(self, conn: psycopg.Connection[Any]) -> None:
-        """Raise UserError where changes would fail on it: the keys are asked of no row, as a trigger would ask."""
+        """Raises UserError if the select is invalid. It is run over no rows, with a trigger's search path."""
         probe = sql.SQL("with changed_rows as (select * from {} limit 0) select k::text from ({}\n) as q (k)")
         try:
             with conn.transaction(force_rollback=True):
@@ -75,26 +75,27 @@ class WatchedTable:
             ) from error
 
     def require_rows(self, conn: psycopg.Connection[Any]) -> None:
-        """Raise UserError for what has no rows of its own, that would tell their transactions: a view, say."""
+        """Raises UserError for a view or a foreign table: their rows have no `xmin`."""
         if conn.execute(_HAVE_ROWS, {"table": self.table.as_string(None)}).fetchone() == (False,):
             raise UserError(
-                f"stale_when {self.source}: a view or a foreign table does not tell which of its rows are new.",
-                hint="Name a statement with `due` instead.",
+                f"stale_when {self.source}: new rows of a view or a foreign table can't be detected.",
+                hint="Declare a statement with `due` instead.",
             )
 
     def look(self, conn: psycopg.Connection[Any]) -> int:
-        """Mark what has changed since the last look; at the first look, everything. Returns how many partitions.
+        """Marks partitions of rows that changed since the last look stale; at the first look, of all rows.
 
-        In the transaction that `conn` is in. Raises UserError for what has no transactions: a view, a foreign table.
+        Runs in the current transaction. Returns the number of partitions. Raises UserError for a view or a foreign
+        table.
         """
         self.require_rows(conn)
         name = [self.backfill, self.source]
         now, last = conn.execute(_POSITIONS, name).fetchone() or (0, None)
-        # A position of this server's future came with a restored dump.
+        # A position ahead of this server comes from a restored dump. It is ignored.
         since: sql.Composable = sql.SQL("true")
         if last is not None and now - _HALF < last <= now:
             since = sql.SQL(_SINCE).format(position=sql.Literal(str(last % 2**32)))
         parts = {"table": self.table, "since": since, "select": sql.SQL(self.select)}
-        found = conn.execute(sql.SQL(_MARK).format(**parts, assets=sql.Literal(list(self.assets)))).fetchone()
-        conn.execute(_KEEP, [*name, now])
-        return (found[1] or 0) if found else 0
+        row = conn.execute(sql.SQL(_MARK).format(**parts, assets=sql.Literal(list(self.assets)))).fetchone()
+        conn.execute(_SAVE_POSITION, [*name, now])
+        return (row[1] or 0) if row else 0

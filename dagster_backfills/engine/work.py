@@ -1,4 +1,4 @@
-"""What the parts of a run share, and the transactions they are made of: rows, account and ledger together."""
+"""The state of a run and its transactions. Each one writes rows, batch records and the failure ledger together."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -22,7 +22,7 @@ from dagster_backfills.engine.table.slice import Slice
 
 @dataclass
 class Work:
-    """One run at work. `at` is the write that was tried last."""
+    """One run in progress. current: the write that was attempted last."""
 
     session: Session
     writes: list[PreparedWrite]
@@ -33,40 +33,40 @@ class Work:
     rehearsal: Rehearsal | None = None
 
     def __post_init__(self) -> None:
-        self.at = self.writes[0]
-        self.written = 0  # rows changed by batches that are committed
+        self.current = self.writes[0]
+        self.written = 0  # rows changed by committed batches
         self.refusals = Refusals(self.session.settings.max_failures_in_a_row)
-        self.tried: dict[str, dict[str, Counts]] = {}  # of the batch at work, by asset
-        self._of_rows: set[tuple[str, str]] = set()
-        self._journal: dict[str, int] = {}  # of the batch at work, by asset
+        self.batch_counts: dict[str, dict[str, Counts]] = {}  # of the current batch, by asset
+        self._caused_by_rows: set[tuple[str, str]] = set()  # assets and SQLSTATEs
+        self._journal_ids: dict[str, int] = {}  # of the current batch, by asset
         self._shapes = {
-            write.asset: Shape.of(write.table, write.write.target.touched).note()
+            write.asset: Shape.of(write.table, write.write.target.touched).as_json()
             for write in self.writes
             if write.journals
         }
 
     @property
     def sliced(self) -> list[PreparedWrite]:
-        """The writes that a partition can be cut into units of, if the first of them lists its units."""
+        """The writes that can be done unit by unit; none unless the first of them lists its units."""
         sliced = [write for write in self.writes if write.unit is not None]
         return sliced if sliced and sliced[0].units() is not None else []
 
     def begin(self, keys: list[str]) -> str:
-        """Open a batch's transaction and return its snapshot."""
-        self.at = self.writes[0]
+        """Starts a batch's transaction and returns its snapshot."""
+        self.current = self.writes[0]
         self.outcome.attempts += 1
-        self._journal = {}
+        self._journal_ids = {}
         return self.session.begin([write.asset for write in self.writes], keys)
 
     def run_write(self, write: PreparedWrite, slice_: Slice) -> dict[str, Counts]:
-        """Write it in the batch's transaction, in the run's name."""
-        self.at = write
+        """Executes one write in the batch's transaction and returns counts by partition."""
+        self.current = write
         journal_id = new_id() if write.journals else None
         counts = write.run(self.session.conn, replace(slice_, run_id=self.run.run_id, journal_id=journal_id))
         if journal_id is not None:
-            self._journal[write.asset] = journal_id
+            self._journal_ids[write.asset] = journal_id
             if self.rehearsal is not None:
-                self.rehearsal.look(self.session.conn, write, journal_id, counts)
+                self.rehearsal.collect(self.session.conn, write, journal_id, counts)
         return counts
 
     def write(
@@ -77,17 +77,18 @@ class Work:
         slices: dict[str, Counts] | None = None,
         snapshot: str = "",
     ) -> Callable[[], None]:
-        """Whole partitions, in one transaction.
+        """Writes whole partitions in one transaction. Returns the function to call after the commit.
 
-        slices: of a partition whose units are written already, their counts by asset; snapshot: by which these units
-        were listed. What is left of it are the other tables, and the ledger.
+        units: the number of units, for the batch record. slices: for a partition that was written unit by unit, the
+        counts of its slices by asset. Then only the tables without units and the ledger remain to be written. snapshot:
+        the one that its units were listed with.
         """
         began = time.monotonic()
-        begun = self.begin(keys)
-        snapshot = snapshot or begun
-        counts = self.tried = dict[str, dict[str, Counts]]()
+        batch_snapshot = self.begin(keys)
+        snapshot = snapshot or batch_snapshot
+        counts = self.batch_counts = dict[str, dict[str, Counts]]()
         for write in self.writes:
-            # Before it computes: what it marks as it writes is another computation's.
+            # Cleared before the write, so that marks made by the write itself stay.
             ledger.clear_stale(self.session.conn, write.asset, keys, snapshot)
             if slices is not None and write in self.sliced:
                 last = Counts(failed_units=self.resolve_rest(write, keys[0]))
@@ -118,80 +119,77 @@ class Work:
         ledger.record_batch(
             self.session.conn, self.run, batch_id, asset, keys, counts,
             units=units, seconds=time.monotonic() - began, snapshot=snapshot,
-            units_upto=units_upto, journal_id=self._journal.get(asset), journal=self._shapes.get(asset),
+            units_upto=units_upto, journal_id=self._journal_ids.get(asset), journal=self._shapes.get(asset),
         )  # fmt: skip
 
     def resolve_rest(self, write: PreparedWrite, key: str) -> int:
-        """Close what is left in the ledger of a partition that is through. Returns how many units of it failed."""
+        """Resolves outdated failures of a finished partition. Returns the number of units that remain failed."""
         if self.rehearsal is not None:
             return sum(f.asset == write.asset and f.partition == key for f in self.outcome.unit_failures)
         return ledger.resolve_rest(self.session.conn, self.run, write.asset, key, write.write.owned)
 
-    def forget_failures(self, key: str) -> None:
-        """Begin a partition's rehearsal anew."""
-        self.outcome.unit_failures = [f for f in self.outcome.unit_failures if f.partition != key]
-
     def progressed(self, counts: Iterable[Counts]) -> None:
-        """A batch of rows is committed."""
+        """Call after a batch of rows was committed."""
         self.session.losses = 0
         for count in counts:
             self.refusals.wrote(count)
             self.written += count.changed
 
     def finished(self, keys: list[str], counts: dict[str, dict[str, Counts]]) -> None:
-        """Partitions are committed."""
+        """Call after whole partitions were committed."""
         self.outcome.batches += 1
         for asset, by_partition in counts.items():
             for key, value in by_partition.items():
                 self.outcome.of(asset, key).add(value)
         self.outcome.done += keys
 
-    def stands_alone(self, error: BaseException) -> bool:
-        """Whether a batch that raised this is cut in two: not where it is raised over no unit at all as well."""
-        if not failures.stands_alone(error):
+    def can_bisect(self, error: BaseException) -> bool:
+        """Whether to bisect a batch that raised this error. Not if the same error is raised without any unit."""
+        if not failures.can_bisect(error):
             return False
         state = error.sqlstate if isinstance(error, psycopg.Error) else None
-        if state and failures.is_unusual(error) and (self.at.asset, state) not in self._of_rows:
-            if self._nothing_raises() == state:
+        if state and failures.is_unusual(error) and (self.current.asset, state) not in self._caused_by_rows:
+            if self._error_without_rows() == state:
                 return False
-            self._of_rows.add((self.at.asset, state))
+            self._caused_by_rows.add((self.current.asset, state))
         return True
 
-    def _nothing_raises(self) -> str | None:
-        """SQLSTATE of what the write that failed raises over no partition and no unit; nothing of it is kept."""
-        write, conn = self.at, self.session.conn
+    def _error_without_rows(self) -> str | None:
+        """Runs the failed write for no partition and no unit, and returns the SQLSTATE that it raises. Rolls back."""
+        write, conn = self.current, self.session.conn
         try:
             self.session.begin([write.asset], [])
             write.run(conn, Slice([], [] if write in self.sliced else None, self.run.run_id))
             ledger.clear_stale(conn, write.asset, [], "1:1:")
         except psycopg.Error as error:
             return error.sqlstate
-        except Exception:  # a rule that can't do with nothing says nothing of the error
+        except Exception:  # Python code may fail on empty input; that explains nothing
             return None
         finally:
             self.session.rollback()
         return None
 
-    def partition_failed(self, key: str, error: BaseException, kept: Mapping[str, Counts]) -> None:
-        """Enter it. kept: tables that are right in the partition although it failed, with their counts."""
-        self.outcome.failed[key] = self._enter(key, None, error)
-        for asset, counts in kept.items():
-            self.outcome.stood.setdefault(asset, {})[key] = counts
+    def partition_failed(self, key: str, error: BaseException, intact: Mapping[str, Counts]) -> None:
+        """Records a failed partition. intact: counts of the tables that are correct nevertheless."""
+        self.outcome.failed[key] = self._record_failure(key, None, error)
+        for asset, counts in intact.items():
+            self.outcome.intact.setdefault(asset, {})[key] = counts
 
     def unchanged(self, key: str) -> dict[str, Counts]:
-        """Of the batch that failed over this partition: the tables before the one at fault that were right before it.
+        """After a failed batch, the counts of tables before the failed one that the batch did not change.
 
-        What it changed in others is rolled back with it.
+        These tables are correct. Changes in other tables were rolled back.
         """
-        before = self.writes[: self.writes.index(self.at)]
-        tried = {write.asset: self.tried[write.asset][key] for write in before if write.asset in self.tried}
-        return {asset: counts for asset, counts in tried.items() if not counts.changed}
+        before = [write.asset for write in self.writes[: self.writes.index(self.current)]]
+        counts = {asset: self.batch_counts[asset][key] for asset in before if asset in self.batch_counts}
+        return {asset: count for asset, count in counts.items() if not count.changed}
 
     def unit_failed(self, key: str, unit: str, error: BaseException) -> None:
-        self.outcome.unit_failures.append(self._enter(key, self.at.name_of(self.session.conn, unit), error))
+        name = self.current.name_of(self.session.conn, unit)
+        self.outcome.unit_failures.append(self._record_failure(key, name, error))
 
-    def _enter(self, key: str, unit: str | None, error: BaseException) -> Failure:
-        failure = Failure(self.at.asset, None if key == WHOLE else key, unit, *describe(error))
+    def _record_failure(self, key: str, unit: str | None, error: BaseException) -> Failure:
+        failure = Failure(self.current.asset, None if key == WHOLE else key, unit, *describe(error))
         if self.rehearsal is None:
             self.session.do(lambda conn: ledger.record_failure(conn, self.run, failure))
         what = f"partition {key!r}" if key != WHOLE else "the table"

@@ -68,7 +68,7 @@ def test_a_draft_is_written_from_the_table_and_says_what_to_fill_in(
         },
     }
     text = queries.read_text()
-    assert "-- A row is told apart by member_id, month." in text
+    assert "-- The key of a row is member_id, month." in text
     assert "    month,  -- date\n" in text and "any(:partition_keys::uuid[])" in text
     checked = run("check", "months")
     assert checked.returncode == USAGE
@@ -112,7 +112,7 @@ def test_a_draft_of_names_that_sql_and_yaml_mistake_is_still_read_by_both(
 def test_a_draft_of_a_table_without_a_key_says_so(run: Run, project: Path, conn: psycopg.Connection) -> None:
     conn.execute("create table public.log (at timestamptz)")
     assert run("new", "log", "--table", "public.log").returncode == OK
-    assert "-- Its rows can't be told apart" in (project / "log" / "queries.sql").read_text()
+    assert "-- The table has no key" in (project / "log" / "queries.sql").read_text()
 
 
 def test_the_first_draft_of_a_project_makes_its_folder_and_none_is_written_elsewhere(

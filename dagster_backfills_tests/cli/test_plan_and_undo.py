@@ -67,7 +67,7 @@ def test_what_is_not_there_is_said(cli: Cli, school: psycopg.Connection) -> None
         and "org_a (A)" in stranger.stderr
     )
     gone = cli("undo", "0000")
-    assert gone.returncode == 2 and "No run begins with '0000'." in gone.stderr
+    assert gone.returncode == 2 and "No run ID begins with '0000'." in gone.stderr
 
 
 def test_a_backfill_is_explained_paused_and_slowed_down(cli: Cli, school: psycopg.Connection) -> None:
@@ -77,7 +77,7 @@ def test_a_backfill_is_explained_paused_and_slowed_down(cli: Cli, school: psycop
     nobody = cli("explain", "training_completions", "nobody")
     assert nobody.returncode == 2 and "Nothing of training_completions is called 'nobody'." in nobody.stderr
     assert "paused" in cli("pause", "training_completions").stderr
-    waits = "training_completions is paused; go on with: backfills resume training_completions."
+    waits = "training_completions is paused; resume it with: backfills resume training_completions."
     assert waits in cli("status", "training_completions").stderr
     assert f"The run will wait: {waits}" in cli("run", "training_completions").stderr
     slower = cli("throttle", "training_completions", "--rest", "2", "--window", "22:00-05:00")

@@ -164,10 +164,8 @@ def test_that_a_foreign_table_can_be_neither_looked_at_nor_watched_is_said_with_
 ) -> None:
     with adopter(load(EXAMPLES / "member_months", stale_by="look"), database_url) as a:
         result = a.refresh("all", expect=False)
-        assert "a foreign table does not tell which of its rows are new. Name a statement with `due`" in said(
-            result
-        )
-        with pytest.raises(UserError, match=r"The triggers on public\.members can't be made") as raised:
+        assert "a foreign table can't be detected. Declare a statement with `due`" in said(result)
+        with pytest.raises(UserError, match=r"The triggers on public\.members can't be created") as raised:
             apply(conn, a.triggers())
     assert "`due`" in raised.value.hint
     assert query(conn, "select count(*) from attendance.member_months") == [0]

@@ -43,24 +43,24 @@ MISTAKES: dict[str, tuple[Change, str, str]] = {
     ),
     "an unknown statement": (
         ("{every_visitor_has_a_month: visitors_without_month}", "{every_visitor_has_a_month: visitors}"),
-        "defs.yaml, line 10: `checks.every_visitor_has_a_month` is the statement 'visitors', and there is none of that "
-        "name.",
+        "defs.yaml, line 10: `checks.every_visitor_has_a_month` names the statement 'visitors', which does not "
+        "exist.",
         "Did you mean visitors_without_month?",
     ),
     "no statement of the table's name": (
         ("-- name: member_months\n", "-- name: months\n"),
-        "defs.yaml, line 7: `tables[0].query` is the statement 'member_months', and there is none of that name.",
+        "defs.yaml, line 7: `tables[0].query` names the statement 'member_months', which does not exist.",
         "months?",
     ),
     "an unknown bind": (
         ("any(:unit_keys::uuid[])", "any(:unit_key::uuid[])"),
-        "queries.sql, line 7: statement 'member_months' binds :unit_key, which nothing gives.",
+        "queries.sql, line 7: statement 'member_months' binds :unit_key, which has no value here.",
         "Did you mean unit_keys",
     ),
     "a table twice": (
         (TABLE, TABLE + "      partition_column: gym_id\n" + TABLE),
         "defs.yaml, line 9: table attendance.member_months is listed twice.",
-        "Keep one.",
+        "Remove one.",
     ),
     "no table name": (
         ("attendance.member_months", "attendance member_months"),
@@ -89,12 +89,12 @@ MISTAKES: dict[str, tuple[Change, str, str]] = {
     ),
     "a query that gives all partitions": (
         ("where m.gym_id = any(:partition_keys::uuid[]) and (", "where ("),
-        "queries.sql, line 7: statement 'member_months' gives the rows of all partitions, whichever are written.",
+        "queries.sql, line 7: statement 'member_months' does not filter by partition, so it returns all rows.",
         "gym_id = any(:partition_keys)",
     ),
     "a query that gives all units": (
         ("(:unit_keys::uuid[] is null or m.id = any(:unit_keys::uuid[]))", "true"),
-        "queries.sql, line 7: statement 'member_months' gives the rows of all units, whichever are written.",
+        "queries.sql, line 7: statement 'member_months' does not filter by unit, so it returns all units.",
         "member_id = any(:unit_keys)",
     ),
     "a frame that knows of no partition": (
@@ -142,8 +142,8 @@ IN_THE_DATABASE: dict[str, tuple[Change, str, str]] = {
     ),
     "a query without the key": (
         (", date_trunc('month', a.activity_date)::date as month,", ","),
-        "queries.sql, line 7: Table attendance.member_months has no unique constraint on columns that the asset gives "
-        "(gym_id, member_id, visits)",
+        "queries.sql, line 7: Table attendance.member_months has no unique constraint on columns that the asset "
+        "returns (gym_id, member_id, visits)",
         "return the key's columns",
     ),
     "an unknown table in a query": (
@@ -183,13 +183,13 @@ IN_THE_DATABASE: dict[str, tuple[Change, str, str]] = {
     ),
     "a look at what has no rows": (
         ("stale_when: {public.members: gym_id", "stale_by: look\n  stale_when: {public.seen: gym_id"),
-        "defs.yaml, line 6: stale_when public.seen: a view or a foreign table does not tell which of its rows are new.",
-        "Name a statement with `due` instead.",
+        "defs.yaml, line 6: stale_when public.seen: new rows of a view or a foreign table can't be detected.",
+        "Declare a statement with `due` instead.",
     ),
     "a query without the partition": (
         ("select m.gym_id, m.id as member_id,", "select m.id as member_id,"),
-        "queries.sql, line 7: The source of attendance.member_months does not give 'gym_id', by which its rows are "
-        "told apart; it gives member_id, month, visits.",
+        "queries.sql, line 7: The source of attendance.member_months does not return 'gym_id', which identifies its "
+        "rows; it returns member_id, month, visits.",
         "",
     ),
     "several statements in place of one": (

@@ -200,13 +200,13 @@ def test_whoever_does_not_own_the_table_is_told_what_to_do_instead(shop: psycopg
     )
     try:
         shop.execute(sql.SQL("set role {}").format(role))
-        with pytest.raises(UserError, match=r"The triggers on shop\.orders can't be made: ") as raised:
+        with pytest.raises(UserError, match=r"The triggers on shop\.orders can't be created: ") as raised:
             apply(shop, [SourceTriggers(watched())])
     finally:
         shop.execute("reset role")
         shop.execute(sql.SQL("drop owned by {0}; drop role {0}").format(role))
     assert raised.value.hint.startswith(
-        "Let the table's owner run what `backfills triggers` prints, or declare"
+        "Ask the table's owner to run the SQL that `backfills triggers` prints, or declare"
     )
     assert query(shop, "select count(*) from pg_proc where pronamespace = 'backfill'::regnamespace"
                        " and proname = 'totals of shop.orders'") == [0]  # fmt: skip
@@ -256,7 +256,7 @@ def test_a_position_from_another_server_counts_for_nothing(shop: psycopg.Connect
 
 def test_a_view_can_t_be_looked_at_and_says_what_to_do(shop: psycopg.Connection) -> None:
     shop.execute("create view shop.seen as select * from shop.orders")
-    with pytest.raises(UserError, match="Name a statement with `due` instead"):
+    with pytest.raises(UserError, match="Declare a statement with `due` instead"):
         watched(name="seen").look(shop)
 
 

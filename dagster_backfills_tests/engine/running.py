@@ -1,4 +1,4 @@
-"""A small world for the engine: parts with units in a source table, and the two tables that are computed from it."""
+"""A small database for engine tests: a source table of parts with units, and two tables computed from it."""
 
 import os
 import sys
@@ -43,7 +43,7 @@ totals = Write(Target("t/parts", "part"), Query(PARTS))
 
 
 def computed(before: Callable[[psycopg.Connection, Sequence[str], Sequence[str] | None], None]) -> Write:
-    """The units, computed in Python; `before` is called in each batch's transaction, ahead of its statement."""
+    """A write of units, computed in Python. `before` is called in each batch's transaction, before its statement."""
 
     def function(conn: psycopg.Connection, keys: Sequence[str], units: Sequence[str] | None) -> Any:
         import pandas as pd
@@ -56,7 +56,7 @@ def computed(before: Callable[[psycopg.Connection, Sequence[str], Sequence[str] 
 
 
 def fill(conn: psycopg.Connection, parts: int, units: int) -> list[str]:
-    """Parts `p000`…, each with its units; returns the parts."""
+    """Creates the tables and parts `p001`…, each with its units. Returns the parts."""
     conn.execute(SCHEMA)
     conn.execute(
         "insert into t.source select format('p%%s', lpad(p::text, 3, '0')),"

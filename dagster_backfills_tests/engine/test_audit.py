@@ -1,4 +1,4 @@
-"""The record of who asked for what: controls and undos enter themselves, and nobody changes what is entered."""
+"""The audit log: controls and undos are recorded, and nobody can change an entry."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from dagster_backfills.engine.controls import Setting, change
 from dagster_backfills.errors import UserError
 
 
-def test_the_last_word_on_each_request_is_listed_the_newest_request_first(conn: psycopg.Connection) -> None:
+def test_the_latest_entry_of_each_request_is_listed_newest_request_first(conn: psycopg.Connection) -> None:
     first = audit.Entry("olga", "launchRun", "job", {"training"}, "started")
     audit.record(conn, first)
     audit.record(conn, audit.Entry("vera", "wipeAssets", "x", None, "refused", detail="may not"))
@@ -32,16 +32,20 @@ def test_the_last_word_on_each_request_is_listed_the_newest_request_first(conn: 
     "statement",
     ["update backfill.audit set who = 'me'", "delete from backfill.audit", "truncate backfill.audit"],
 )
-def test_not_even_its_owner_changes_what_is_entered(conn: psycopg.Connection, statement: str) -> None:
+def test_not_even_the_owner_can_change_audit_entries(conn: psycopg.Connection, statement: str) -> None:
     audit.record(conn, audit.Entry("olga", "pause", "x", None, "done"))
     conn.commit()
-    with pytest.raises(InsufficientPrivilege, match=r"backfill\.audit: rows are only ever added"):
+    with pytest.raises(
+        InsufficientPrivilege, match=r"backfill\.audit is not allowed: the table is append-only"
+    ):
         conn.execute(statement)
     conn.rollback()
     assert [e["who"] for e in audit.latest(conn, 10)] == ["olga"]
 
 
-def test_what_is_set_is_entered_with_who_set_it_and_what_is_refused_is_not(conn: psycopg.Connection) -> None:
+def test_a_change_of_controls_is_audited_with_its_user_and_a_rejected_one_is_not(
+    conn: psycopg.Connection,
+) -> None:
     change(conn, "parts", ["made/parts"], Setting(paused=True, rest_seconds=2), "alice@host")
     with pytest.raises(UserError):
         change(conn, "parts", ["made/parts"], Setting(zone="Nowhere"), "alice@host")

@@ -1,4 +1,4 @@
-"""What operators set of a backfill holds from its next batch on, and loses nothing."""
+"""Operator controls apply from the next batch on, and lose no committed work."""
 
 import time
 
@@ -29,8 +29,8 @@ def set_of(url, **setting):
 
 @pytest.mark.parametrize("number", [-1.0, float("nan"), float("inf")])
 @pytest.mark.parametrize("name", ["rest_seconds", "rows_per_second"])
-def test_a_speed_that_is_none_is_refused(database_url, conn, name, number):
-    with pytest.raises(UserError, match="can't be set"):
+def test_a_negative_or_non_finite_speed_is_rejected(database_url, conn, name, number):
+    with pytest.raises(UserError, match="is out of range"):
         set_of(database_url, **{name: number})
     assert read(conn, ASSETS) == []
 
@@ -42,7 +42,7 @@ def until(condition):
         time.sleep(0.02)
 
 
-def test_a_paused_backfill_keeps_what_is_committed_writes_nothing_more_and_goes_on(database_url, conn):
+def test_a_paused_run_keeps_committed_batches_and_continues_after_resume(database_url, conn):
     keys, lines = fill(conn, parts=10, units=5), []
 
     def pause_once(connection, part_keys, units):
@@ -57,7 +57,7 @@ def test_a_paused_backfill_keeps_what_is_committed_writes_nothing_more_and_goes_
     assert units_of(conn) == written
     set_of(database_url, paused=False)
     assert thread.result().total("t/units").inserted == 50
-    assert lines[1:] == ["Going on."]
+    assert lines[1:] == ["Resuming."]
 
 
 def test_a_partition_is_paused_between_its_slices(database_url, conn):
@@ -74,7 +74,7 @@ def test_a_partition_is_paused_between_its_slices(database_url, conn):
     assert thread.result().total("t/units").inserted == 20
 
 
-def test_a_window_that_is_closed_is_waited_for_and_one_over_midnight_is_open_at_night(database_url, conn):
+def test_a_run_waits_for_its_write_window_and_a_window_may_cross_midnight(database_url, conn):
     keys, lines = fill(conn, parts=1, units=2), []
     conn.execute(
         "insert into backfill.controls (backfill, assets, window_start, window_end) select 'parts', %s,"
@@ -83,12 +83,12 @@ def test_a_window_that_is_closed_is_waited_for_and_one_over_midnight_is_open_at_
     )
     thread = InThread(database_url, [by_unit], keys, log=lines.append)
     until(lambda: lines)
-    assert "parts may write from" in lines[0] and units_of(conn) == {}
+    assert "parts may write only from" in lines[0] and units_of(conn) == {}
     conn.execute("update backfill.controls set window_start = window_end, window_end = window_start")
     assert thread.result().total("t/units").inserted == 2
 
 
-def test_rest_and_rows_a_second_shape_the_batches_to_come(database_url, conn, monkeypatch):
+def test_rest_and_rate_limit_apply_to_the_next_batches(database_url, conn, monkeypatch):
     keys, slept = fill(conn, parts=1, units=12), []
     clock = [0.0]
     monkeypatch.setattr("dagster_backfills.engine.throttle.time.monotonic", lambda: clock[0])
@@ -118,7 +118,7 @@ def test_an_undo_does_not_wait_for_a_paused_backfill(database_url, conn):
     assert units_of(conn) == {}
 
 
-def test_what_is_not_said_stays_and_what_is_none_is_refused(database_url, conn):
+def test_omitted_settings_stay_and_invalid_ones_are_rejected(database_url, conn):
     set_of(database_url, window="22:00–05:00", zone="Europe/Berlin", rest_seconds=2)
     set_of(database_url, paused=True)
     (control,) = read(conn, ["t/parts"])

@@ -1,4 +1,4 @@
-"""What costs the connection each time is found like other bad units, in a bounded number of tries with rests."""
+"""A unit that kills the connection is isolated like other bad units, in a bounded number of attempts with back-off."""
 
 import time
 from types import SimpleNamespace
@@ -28,7 +28,7 @@ HURRIED = {"conflict_retries": 2, "retry_seconds": 0.001, "max_retry_seconds": 0
 
 @pytest.fixture
 def connections(database_url):
-    """A function that connects, and counts how often it did."""
+    """A connect function that counts its calls."""
 
     def connect():
         connect.count += 1
@@ -48,7 +48,7 @@ def a_backend_that_dies(conn, when):
     )
 
 
-def test_a_unit_that_costs_the_connection_is_in_the_ledger_and_all_else_is_written(
+def test_a_unit_that_kills_the_connection_is_isolated_and_all_others_are_written(
     database_url, conn, connections
 ):
     keys = fill(conn, parts=3, units=16)
@@ -57,13 +57,15 @@ def test_a_unit_that_costs_the_connection_is_in_the_ledger_and_all_else_is_writt
     assert sorted(outcome.done) == keys and not outcome.failed
     [entry] = ledger_of(conn)
     assert entry[:4] == ("t/units", "p002", BAD, "CostsConnectionError")
-    assert "connection was lost each of 3 times" in entry[4]
+    assert "connection was lost on each of 3 attempts" in entry[4]
     assert len(units_of(conn)) == 47 and BAD not in units_of(conn)
     # Twice the partition, and slices of 16, 8, 4 and 2 units; three times the unit; and the first one.
     assert connections.count == 2 + 2 * 4 + 3 + 1
 
 
-def test_so_is_one_in_a_partition_that_is_cut_into_slices_from_the_start(database_url, conn, connections):
+def test_a_unit_that_kills_the_connection_is_isolated_in_a_sliced_partition_too(
+    database_url, conn, connections
+):
     keys = fill(conn, parts=2, units=64)
     a_backend_that_dies(conn, f"new.unit = '{BAD}'")
     outcome = run(database_url, [by_unit, totals], keys, connect=connections, batch_units=16, **HURRIED)
@@ -72,7 +74,7 @@ def test_so_is_one_in_a_partition_that_is_cut_into_slices_from_the_start(databas
     assert connections.count == 2 * 4 + 3 + 1
 
 
-def test_a_partition_that_costs_the_connection_fails_alone(database_url, conn, connections):
+def test_a_partition_that_kills_the_connection_fails_alone(database_url, conn, connections):
     keys = fill(conn, parts=8, units=4)
     a_backend_that_dies(conn, f"new.unit = '{BAD}' or new.part = 'p002'")
     outcome = run(database_url, [by_part, totals], keys, connect=connections, **HURRIED)
@@ -81,7 +83,7 @@ def test_a_partition_that_costs_the_connection_fails_alone(database_url, conn, c
     assert connections.count == 2 * 3 + 3 + 1
 
 
-def test_a_partition_whose_list_of_units_costs_the_connection_fails_alone(database_url, conn, connections):
+def test_a_partition_whose_unit_list_kills_the_connection_fails_alone(database_url, conn, connections):
     keys = fill(conn, parts=3, units=8)
     conn.execute("update t.source set v = '5000' where part = 'p002' and unit like '%3'")
     a_backend_that_dies(conn, "false")
@@ -94,7 +96,7 @@ def test_a_partition_whose_list_of_units_costs_the_connection_fails_alone(databa
     assert connections.count == 3 + 1
 
 
-def test_where_everything_costs_the_connection_the_run_ends(database_url, conn, connections):
+def test_the_run_ends_if_every_batch_kills_the_connection(database_url, conn, connections):
     keys = fill(conn, parts=2, units=64)
     a_backend_that_dies(conn, "true")
     with pytest.raises(psycopg.Error) as caught:
@@ -107,7 +109,7 @@ def test_where_everything_costs_the_connection_the_run_ends(database_url, conn, 
     assert units_of(conn) == {}
 
 
-def test_after_each_loss_the_rest_is_twice_as_long_up_to_its_ceiling(
+def test_the_delay_doubles_after_each_lost_connection_up_to_its_maximum(
     database_url, conn, connections, monkeypatch
 ):
     rests = []
@@ -123,8 +125,8 @@ def test_after_each_loss_the_rest_is_twice_as_long_up_to_its_ceiling(
     assert rests == [0.1, 0.2, 0.4, 0.8, 0.8, 0.8]
 
 
-def test_a_commit_that_ends_the_losses_starts_the_count_anew(database_url, conn, connections):
-    """Each of these slices loses the connection once: more often in all than a run may in a row."""
+def test_a_commit_resets_the_count_of_lost_connections(database_url, conn, connections):
+    """Each slice loses the connection once, in total more often than a run may in a row."""
     keys = fill(conn, parts=1, units=40)
     seen = set()
 

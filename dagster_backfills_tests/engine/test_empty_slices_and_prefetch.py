@@ -1,4 +1,4 @@
-"""Slices that their table has no row of, and slices that are prefetched: the same rows as by the plain way."""
+"""COPY into empty slices, and prefetched slices: both write the same rows as a plain merge."""
 
 import threading
 from dataclasses import replace
@@ -18,7 +18,7 @@ def nothing(conn, keys, units):
 
 
 def watch(conn):
-    """Record the statements that insert rows into the table."""
+    """Records the statements that insert rows into the table."""
     conn.execute("create table t.statements (text text)")
     conn.execute(
         "create function t.note() returns trigger language plpgsql as $$"
@@ -37,7 +37,7 @@ def prefetched(write, width=2):
 
 class TestFresh:
     @pytest.mark.parametrize("batch_units", [2, 100])
-    def test_rows_that_are_all_new_are_copied_and_counted(self, database_url, conn, batch_units):
+    def test_new_rows_are_copied_and_counted(self, database_url, conn, batch_units):
         keys = fill(conn, parts=1, units=5)
         watch(conn)
         outcome = run(database_url, [computed(nothing)], keys, batch_units=batch_units)
@@ -47,7 +47,7 @@ class TestFresh:
         assert (counts.inserted, counts.updated, counts.unchanged, counts.deleted) == (5, 0, 0, 0)
 
     @pytest.mark.parametrize("batch_units", [2, 100])
-    def test_where_the_table_has_rows_they_are_merged(self, database_url, conn, batch_units):
+    def test_rows_are_merged_if_the_table_has_rows(self, database_url, conn, batch_units):
         keys = fill(conn, parts=1, units=5)
         conn.execute("insert into t.units values ('p001', 'p001-u0001', 0), ('p001', 'gone', 0)")
         outcome = run(database_url, [computed(nothing)], keys, batch_units=batch_units)
@@ -55,7 +55,7 @@ class TestFresh:
         counts = outcome.of("t/units", "p001")
         assert (counts.inserted, counts.updated, counts.deleted) == (4, 1, 1)
 
-    def test_a_row_that_comes_in_between_is_merged(self, database_url, conn):
+    def test_a_concurrently_inserted_row_is_merged(self, database_url, conn):
         keys = fill(conn, parts=1, units=6)
         came = []
 
@@ -68,7 +68,7 @@ class TestFresh:
         assert outcome.of("t/units", "p001").updated == 1 and not outcome.unit_failures
 
     @pytest.mark.parametrize("batch_units", [4, 100])
-    def test_a_unit_that_the_table_refuses_stands_alone_with_the_databases_message(
+    def test_a_unit_that_the_table_rejects_is_isolated_with_the_databases_message(
         self, database_url, conn, batch_units
     ):
         keys = fill(conn, parts=1, units=10)
@@ -79,18 +79,18 @@ class TestFresh:
         assert (asset, part, unit, error_class) == ("t/units", "p001", "p001-u0007", "CheckViolation")
         assert "units_v_check" in message
 
-    def test_rows_of_another_partition_are_refused(self, database_url, conn):
+    def test_rows_of_another_partition_are_rejected(self, database_url, conn):
         keys = fill(conn, parts=1, units=3)
 
         def stray(connection, part_keys, units):
             return pd.DataFrame({"part": ["other"], "unit": ["p001-u0001"], "v": [1]})
 
         write = replace(computed(nothing), source=Compute(stray))
-        with pytest.raises(UserError, match="a row for partition 'other' came"):
+        with pytest.raises(UserError, match="returned a row of partition 'other'"):
             run(database_url, [write], keys)
         assert units_of(conn) == {}
 
-    def test_two_rows_for_one_are_refused_and_named(self, database_url, conn):
+    def test_duplicate_rows_are_rejected_and_named(self, database_url, conn):
         keys = fill(conn, parts=1, units=1)
 
         def twice(connection, part_keys, units):
@@ -98,11 +98,11 @@ class TestFresh:
 
         run(database_url, [replace(computed(nothing), source=Compute(twice))], keys)
         assert units_of(conn) == {}
-        assert "more than one row" in ledger_of(conn)[0][4]
+        assert "duplicate rows" in ledger_of(conn)[0][4]
 
 
 class TestPrefetch:
-    def test_slices_are_computed_on_other_connections_and_give_the_same_rows(self, database_url, conn):
+    def test_prefetched_slices_give_the_same_rows_on_other_connections(self, database_url, conn):
         keys = fill(conn, parts=1, units=20)
         threads = set()
 
@@ -115,7 +115,7 @@ class TestPrefetch:
         counted = conn.execute("select sum(units), count(units_upto) from backfill.batches").fetchone()
         assert counted == (20, 7)
 
-    def test_what_can_not_be_computed_ahead_is_computed_in_its_batch(self, database_url, conn):
+    def test_a_slice_that_can_not_be_prefetched_is_computed_in_its_batch(self, database_url, conn):
         keys = fill(conn, parts=1, units=9)
         cut = []
 
@@ -128,7 +128,7 @@ class TestPrefetch:
         assert cut and outcome.done == keys and not outcome.unit_failures
         assert len(units_of(conn)) == 9
 
-    def test_where_no_connection_is_to_be_had_for_it_the_rows_come_all_the_same(self, database_url, conn):
+    def test_without_connections_for_prefetching_the_rows_are_still_written(self, database_url, conn):
         keys = fill(conn, parts=1, units=9)
         opened_before = []
 
@@ -141,7 +141,7 @@ class TestPrefetch:
         outcome = run(database_url, [prefetched(computed(nothing))], keys, connect=connect, batch_units=2)
         assert outcome.done == keys and len(units_of(conn)) == 9
 
-    def test_a_bad_unit_stands_alone(self, database_url, conn):
+    def test_a_bad_unit_is_isolated(self, database_url, conn):
         keys = fill(conn, parts=1, units=9)
         conn.execute("update t.source set v = 'no number' where unit = 'p001-u0004'")
         run(database_url, [prefetched(computed(nothing))], keys, batch_units=3)
@@ -164,12 +164,12 @@ ODD = ["", " ", "a,b", '"', "\\", '\\"', "{}", "NULL", "null", "é中", "a\nb", 
 
 
 @pytest.mark.parametrize("keys", [[], ["x"], ODD])
-def test_a_text_array_arrives_as_it_is(conn: psycopg.Connection, keys: list[str]) -> None:
+def test_a_text_array_arrives_unchanged(conn: psycopg.Connection, keys: list[str]) -> None:
     for statement in ("select %s::text[]", "select array_cat(%s, '{}'::text[])"):
         assert conn.execute(statement, [text_array(keys)]).fetchone() == (keys,)
 
 
-def test_the_rest_between_two_batches_is_kept_between_slices_of_one_partition_too(database_url, conn):
+def test_the_delay_between_batches_applies_to_slices_of_a_partition_too(database_url, conn):
     keys = fill(conn, parts=1, units=6)
     run(database_url, [computed(nothing)], keys, batch_units=2, delay_seconds=0.2)
     gaps = conn.execute(
@@ -179,7 +179,7 @@ def test_the_rest_between_two_batches_is_kept_between_slices_of_one_partition_to
     assert [gap is None or gap >= 0.2 for (gap,) in gaps] == [True] * 3
 
 
-def test_a_second_run_writes_what_differs_and_counts_the_rest(database_url, conn):
+def test_a_second_run_writes_only_differences_and_counts_unchanged_rows(database_url, conn):
     keys = fill(conn, parts=1, units=12)
     write = prefetched(computed(nothing))
     run(database_url, [write], keys, batch_units=3)

@@ -1,4 +1,4 @@
-"""An error is judged by where it arose: one SQLSTATE is a row's here, and the statement's or the server's there."""
+"""Errors are classified by origin: the same SQLSTATE may come from a row, from our statement or from the server."""
 
 import threading
 from contextlib import contextmanager
@@ -43,7 +43,7 @@ def raised(conn, statement):
     "state", ["42501", "AP001", "53100", "25006", "57P01", "08006", "XX001", "42P01", "0A000", "57014"]
 )
 @pytest.mark.parametrize("write", [by_unit, by_part])
-def test_whatever_state_an_applications_trigger_raises_costs_its_row_alone(database_url, conn, state, write):
+def test_a_trigger_that_raises_any_sqlstate_fails_only_its_row(database_url, conn, state, write):
     keys = fill(conn, parts=4, units=6)
     a_trigger(conn, f"raise exception 'under legal hold' using errcode = '{state}'")
     outcome = run(database_url, [write, totals], keys)
@@ -64,7 +64,7 @@ def test_whatever_state_an_applications_trigger_raises_costs_its_row_alone(datab
         ("perform to_tsquery('a &')", 'no operand in tsquery: "a &"'),
     ],
 )
-def test_a_trigger_that_breaks_on_one_row_costs_that_row(database_url, conn, body, message):
+def test_a_trigger_error_on_one_row_fails_only_that_row(database_url, conn, body, message):
     keys = fill(conn, parts=4, units=6)
     a_trigger(conn, body)
     run(database_url, [by_unit], keys)
@@ -81,7 +81,7 @@ def test_a_trigger_that_breaks_on_one_row_costs_that_row(database_url, conn, bod
         ("length(repeat(s.v, 1 << 29))", "xyz"),  # 54000
     ],
 )
-def test_a_value_that_the_query_itself_cant_handle_costs_its_unit(database_url, conn, cast, value):
+def test_a_value_that_the_query_can_not_handle_fails_only_its_unit(database_url, conn, cast, value):
     keys = fill(conn, parts=4, units=6)
     conn.execute("update t.source set v = %s where unit = %s", [value, BAD])
     query = UNITS.replace("s.v::int", f"case when s.v ~ '^[0-9]+$' then s.v::int else {cast} end")
@@ -91,7 +91,7 @@ def test_a_value_that_the_query_itself_cant_handle_costs_its_unit(database_url, 
     assert len(units_of(conn)) == 23
 
 
-def test_a_row_that_a_policy_refuses_costs_that_row(database_url, conn):
+def test_a_row_that_a_policy_rejects_fails_alone(database_url, conn):
     keys = fill(conn, parts=4, units=6)
     conn.execute(
         "alter table t.units enable row level security;"
@@ -105,7 +105,7 @@ def test_a_row_that_a_policy_refuses_costs_that_row(database_url, conn):
 
 @contextmanager
 def as_writer(url, conn, rights="select, insert, update, delete"):
-    """Connections as a role without a superuser's rights: these on the tables, all of the engine's own."""
+    """Connections of an ordinary role with these privileges on the tables and all on the engine's schema."""
     role = f"writer_{conn.info.dbname}"
     conn.execute(f"create role {role}")
     conn.execute(
@@ -126,7 +126,7 @@ def as_writer(url, conn, rights="select, insert, update, delete"):
         conn.execute(f"drop owned by {role}; drop role {role}")
 
 
-def test_a_right_that_our_own_statement_lacks_stops_at_once(database_url, conn):
+def test_a_privilege_that_our_own_statement_lacks_stops_the_run(database_url, conn):
     keys = fill(conn, parts=4, units=6)
     with (
         as_writer(database_url, conn, "select, update, delete") as connect,
@@ -136,7 +136,7 @@ def test_a_right_that_our_own_statement_lacks_stops_at_once(database_url, conn):
     assert ledger_of(conn) == []
 
 
-def test_a_right_that_the_engines_own_functions_lack_stops_at_once(database_url, conn):
+def test_a_privilege_that_the_engines_functions_lack_stops_the_run(database_url, conn):
     keys = fill(conn, parts=4, units=6)
     with as_writer(database_url, conn) as connect:
         conn.execute(f"revoke delete on backfill.stale_marks from writer_{conn.info.dbname}")
@@ -145,8 +145,8 @@ def test_a_right_that_the_engines_own_functions_lack_stops_at_once(database_url,
     assert ledger_of(conn) == [] and units_of(conn) == {}
 
 
-def test_a_feature_that_the_statement_lacks_whatever_its_rows_stops_at_once(database_url, conn):
-    """0A000 as for a NaN, but over no unit as well: a trigger for the statement that refuses it."""
+def test_an_unsupported_feature_of_the_statement_itself_stops_the_run(database_url, conn):
+    """SQLSTATE 0A000, as for a NaN, but raised by a statement-level trigger, even without any unit."""
     keys = fill(conn, parts=4, units=6)
     conn.execute(
         "create function t.never() returns trigger language plpgsql as"
@@ -159,7 +159,7 @@ def test_a_feature_that_the_statement_lacks_whatever_its_rows_stops_at_once(data
 
 
 @pytest.mark.parametrize("body", ["perform * from t.nowhere", "raise exception 'never'"])
-def test_a_trigger_that_refuses_every_row_ends_the_run_after_so_many(database_url, conn, body):
+def test_a_trigger_that_rejects_every_row_ends_the_run_at_the_limit(database_url, conn, body):
     keys = fill(conn, parts=40, units=8)
     a_trigger(conn, body, when="true")
     with pytest.raises(UserError, match=r"20 failures in a row.*no row was written in between") as caught:
@@ -169,7 +169,7 @@ def test_a_trigger_that_refuses_every_row_ends_the_run_after_so_many(database_ur
     assert conn.execute("select outcome from backfill.runs").fetchone() == ("failed",)
 
 
-def test_a_trigger_that_breaks_for_every_row_while_the_run_goes_on_ends_it_too(database_url, conn):
+def test_a_trigger_that_breaks_during_the_run_ends_it_at_the_limit(database_url, conn):
     keys = fill(conn, parts=10, units=8)
     a_trigger(conn, "perform * from t.nowhere", when="new.part > 'p003'")
     with pytest.raises(UserError, match="20 failures in a row"):
@@ -177,7 +177,7 @@ def test_a_trigger_that_breaks_for_every_row_while_the_run_goes_on_ends_it_too(d
     assert len(units_of(conn)) == 24 and len(ledger_of(conn)) == 20
 
 
-def test_many_rows_side_by_side_that_break_a_constraint_end_nothing(database_url, conn):
+def test_many_adjacent_constraint_violations_do_not_end_the_run(database_url, conn):
     keys = fill(conn, parts=10, units=8)
     conn.execute("update t.source set v = '5000' where part between 'p004' and 'p008'")
     outcome = run(database_url, [by_unit], keys, batch_units=8, max_failures_in_a_row=20)
@@ -185,7 +185,7 @@ def test_many_rows_side_by_side_that_break_a_constraint_end_nothing(database_url
     assert len(units_of(conn)) == 40
 
 
-def test_a_statement_that_somebody_cancels_ends_the_run_and_is_no_rows_fault(database_url, conn):
+def test_a_cancelled_statement_ends_the_run_and_fails_no_row(database_url, conn):
     keys = fill(conn, parts=2, units=4)
     a_trigger(conn, "perform pg_sleep(600)", when="true")
     asleep = "select pid from pg_stat_activity where datname = current_database() and wait_event = 'PgSleep'"
@@ -202,7 +202,7 @@ def test_a_statement_that_somebody_cancels_ends_the_run_and_is_no_rows_fault(dat
     assert ledger_of(conn) == []
 
 
-def test_a_units_list_that_one_partition_breaks_costs_that_partition(database_url, conn):
+def test_a_unit_list_that_one_partition_breaks_fails_that_partition(database_url, conn):
     keys = fill(conn, parts=4, units=6)
     conn.execute("update t.source set v = 'x' where unit = %s", [BAD])
     due = Query(
@@ -234,13 +234,13 @@ def test_a_units_list_that_one_partition_breaks_costs_that_partition(database_ur
         ("select 'PL/pgSQL function' from t.nowhere", "42P01", FATAL),
     ],
 )
-def test_each_statement_has_its_class(database_url, conn, statement, state, expected):
+def test_each_error_has_its_class(database_url, conn, statement, state, expected):
     fill(conn, parts=1, units=1)
     error = raised(conn, statement)
     assert (error.sqlstate, classify(error)) == (state, expected), error
 
 
-def test_a_session_that_is_ended_is_lost_whatever_it_was_doing(database_url, conn):
+def test_a_terminated_session_counts_as_a_lost_connection(database_url, conn):
     with psycopg.connect(database_url, autocommit=True) as other:
         with pytest.raises(psycopg.Error) as caught:
             other.execute("do $$ begin perform pg_terminate_backend(pg_backend_pid()), pg_sleep(30); end $$")
@@ -250,7 +250,7 @@ def test_a_session_that_is_ended_is_lost_whatever_it_was_doing(database_url, con
         assert classify(caught.value) is LOST
 
 
-def test_a_full_disk_stops_at_once(database_url, conn):
+def test_a_full_disk_stops_the_run(database_url, conn):
     keys = fill(conn, parts=2, units=2)
     seen = []
 

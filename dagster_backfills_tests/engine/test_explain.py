@@ -1,4 +1,4 @@
-"""A unit explained: its row, what its query gives, which runs changed it, what is stale, failed and undone."""
+"""Explaining a unit: its row, its query's current result, runs that changed it, stale, failed and undone entries."""
 
 from dagster_backfills.engine.explain import Part, explain
 from dagster_backfills.engine.ledger import RunIdentity
@@ -16,7 +16,7 @@ def explained(conn, unit, keys):
     return explain(conn, parts, unit, keys)
 
 
-def test_a_units_row_its_runs_and_what_stood_before(database_url, conn):
+def test_explain_shows_a_units_row_its_runs_and_previous_versions(database_url, conn):
     keys = fill(conn, parts=2, units=2)
     run(database_url, [by_unit, totals], keys, RunIdentity("one"))
     conn.execute("update t.source set v = '9' where unit = 'p002-u0001'")
@@ -37,7 +37,7 @@ def test_a_units_row_its_runs_and_what_stood_before(database_url, conn):
     assert [(s["asset"], s["partition"]) for s in found.stale] == [("t/units", "p002")]
 
 
-def test_a_partition_and_a_row_that_is_gone(database_url, conn):
+def test_explain_shows_a_partition_and_a_deleted_row(database_url, conn):
     keys = fill(conn, parts=2, units=2)
     run(database_url, [by_unit, totals], keys, RunIdentity("one"))
     undone(database_url, "one", ["p001"], name="back")
@@ -51,7 +51,7 @@ def test_a_partition_and_a_row_that_is_gone(database_url, conn):
     assert not explained(conn, "nobody", keys).is_known
 
 
-def test_a_row_of_a_composite_key_is_found_in_the_journal_when_it_is_gone(database_url, conn):
+def test_a_deleted_row_with_a_composite_key_is_found_in_the_journal(database_url, conn):
     keys = fill(conn, parts=1, units=2)
     conn.execute("alter table t.units drop constraint units_pkey, add primary key (part, unit)")
     run(database_url, [by_unit, totals], keys, RunIdentity("one"))

@@ -1,4 +1,4 @@
-"""What fails stands alone: by every cause that a database knows, as a unit and as a whole partition."""
+"""Failures are isolated to units or partitions, for every kind of database error."""
 
 from contextlib import contextmanager
 
@@ -69,7 +69,7 @@ TIMEOUTS = {"statement_timeout": 2.0, "lock_timeout": 0.1}
 
 
 @pytest.mark.parametrize("cause", CAUSES)
-def test_a_bad_unit_is_alone_in_the_ledger_and_its_partition_is_done(database_url, conn, cause):
+def test_only_a_bad_unit_is_in_the_ledger_and_its_partition_is_done(database_url, conn, cause):
     keys = fill(conn, parts=5, units=8)
     settings = TIMEOUTS | ({"statement_timeout": 0.2} if cause is a_statement_timeout else {})
     with cause(conn, database_url) as message:
@@ -89,7 +89,7 @@ def test_a_bad_unit_is_alone_in_the_ledger_and_its_partition_is_done(database_ur
 
 
 @pytest.mark.parametrize("cause", CAUSES)
-def test_a_bad_partition_is_the_only_one_that_fails_and_nothing_of_it_is_written(database_url, conn, cause):
+def test_only_a_bad_partition_fails_and_nothing_of_it_is_written(database_url, conn, cause):
     keys = fill(conn, parts=5, units=8)
     settings = TIMEOUTS | ({"statement_timeout": 0.2} if cause is a_statement_timeout else {})
     with cause(conn, database_url) as message:
@@ -105,35 +105,35 @@ def test_a_bad_partition_is_the_only_one_that_fails_and_nothing_of_it_is_written
     assert ledger_of(conn) == [] and len(units_of(conn)) == 40
 
 
-def test_a_partition_fails_with_both_tables_when_its_second_one_does(database_url, conn):
+def test_a_failure_of_the_second_table_rolls_back_the_first_one(database_url, conn):
     keys = fill(conn, parts=4, units=3)
     conn.execute("update t.source set v = '-100' where part = 'p002'")
     outcome = run(database_url, [by_part, totals], keys)
     assert list(outcome.failed) == ["p002"] and outcome.failed["p002"].asset == "t/parts"
     assert conn.execute("select count(*) from t.units where part = 'p002'").fetchone() == (0,)
     assert outcome.counts["t/units"].keys() == outcome.counts["t/parts"].keys() == {"p001", "p003", "p004"}
-    assert outcome.stood == {}
+    assert outcome.intact == {}
 
 
-def test_a_first_table_that_was_right_before_stands_when_the_second_one_fails(database_url, conn):
+def test_an_unchanged_first_table_counts_as_intact_when_the_second_one_fails(database_url, conn):
     keys = fill(conn, parts=4, units=3)
     run(database_url, [by_part], ["p002"])
     conn.execute("alter table t.parts add check (part <> 'p002')")
     outcome = run(database_url, [by_part, totals], keys)
     assert list(outcome.failed) == ["p002"]
-    assert outcome.stood == {"t/units": {"p002": Counts(unchanged=3)}}
+    assert outcome.intact == {"t/units": {"p002": Counts(unchanged=3)}}
 
 
-def test_a_first_table_in_slices_stands_when_the_second_one_fails(database_url, conn):
+def test_a_sliced_first_table_counts_as_intact_when_the_second_one_fails(database_url, conn):
     keys = fill(conn, parts=1, units=9)
     conn.execute("update t.source set v = '5000' where unit = 'p001-u0004'")
     conn.execute("alter table t.parts add check (part <> 'p001')")
     outcome = run(database_url, [by_unit, totals], keys, batch_units=3)
     assert outcome.failed["p001"].asset == "t/parts" and len(units_of(conn)) == 8
-    assert outcome.stood == {"t/units": {"p001": Counts(inserted=8, failed_units=1)}}
+    assert outcome.intact == {"t/units": {"p001": Counts(inserted=8, failed_units=1)}}
 
 
-def test_finding_one_bad_partition_takes_two_tries_for_each_halving(database_url, conn):
+def test_isolating_a_bad_partition_takes_two_attempts_per_halving(database_url, conn):
     keys = fill(conn, parts=64, units=1)
     conn.execute("update t.source set v = '5000' where part = 'p037'")
     outcome = run(database_url, [by_part], keys)
@@ -142,7 +142,7 @@ def test_finding_one_bad_partition_takes_two_tries_for_each_halving(database_url
     assert conn.execute("select count(*) from backfill.batches").fetchone() == (6,)
 
 
-def test_finding_one_bad_unit_is_as_cheap(database_url, conn):
+def test_isolating_a_bad_unit_takes_two_attempts_per_halving(database_url, conn):
     keys = fill(conn, parts=1, units=64)
     conn.execute("update t.source set v = '5000' where unit = 'p001-u0037'")
     outcome = run(database_url, [by_unit, totals], keys)
@@ -165,7 +165,7 @@ def test_several_bad_units_are_each_named(database_url, conn):
     }
 
 
-def test_a_bad_unit_keeps_the_row_that_it_had(database_url, conn):
+def test_a_bad_unit_keeps_its_existing_row(database_url, conn):
     keys = fill(conn, parts=1, units=5)
     run(database_url, [by_unit], keys)
     conn.execute("update t.source set v = case when unit = 'p001-u0003' then '5000' else '7' end")
@@ -173,7 +173,7 @@ def test_a_bad_unit_keeps_the_row_that_it_had(database_url, conn):
     assert sorted(units_of(conn).values()) == [3, 7, 7, 7, 7]
 
 
-def test_a_unit_that_is_due_no_more_leaves_the_ledger(database_url, conn):
+def test_the_failure_of_a_unit_that_is_no_longer_due_is_resolved(database_url, conn):
     keys = fill(conn, parts=1, units=5)
     conn.execute("update t.source set v = '5000' where unit in ('p001-u0002', 'p001-u0003')")
     run(database_url, [by_unit, totals], keys)
@@ -183,7 +183,7 @@ def test_a_unit_that_is_due_no_more_leaves_the_ledger(database_url, conn):
     assert [entry[2] for entry in ledger_of(conn)] == ["p001-u0003"]
 
 
-def test_a_large_partition_is_cut_into_slices_that_are_each_durable(database_url, conn):
+def test_a_large_partition_is_written_in_slices_that_commit_separately(database_url, conn):
     keys = fill(conn, parts=2, units=50)
     conn.execute("insert into t.units values ('p001', 'p001-gone', 1), ('p002', 'p002-gone', 1)")
     outcome = run(database_url, [by_unit, totals], keys, batch_units=20)
@@ -199,7 +199,7 @@ def test_a_large_partition_is_cut_into_slices_that_are_each_durable(database_url
 @pytest.mark.parametrize(
     "error", [ValueError("a bad row"), KeyError("unknown category"), ZeroDivisionError()]
 )
-def test_a_rule_that_fails_on_one_unit_fails_that_unit(database_url, conn, error):
+def test_a_python_error_on_one_unit_fails_only_that_unit(database_url, conn, error):
     def rule(connection, part_keys, units):
         if units is None or BAD in units:
             raise error
@@ -218,7 +218,7 @@ def test_when_everything_fails_every_partition_is_in_the_ledger(database_url, co
     assert [entry[1] for entry in ledger_of(conn)] == keys
 
 
-def test_what_no_batch_could_get_past_stops_at_once(database_url, conn):
+def test_an_error_that_every_batch_would_meet_stops_the_run(database_url, conn):
     keys = fill(conn, parts=4, units=2)
     nowhere = computed(lambda connection, part_keys, units: connection.execute("select from t.nowhere"))
     with pytest.raises(psycopg.errors.UndefinedTable, match="nowhere"):
@@ -227,7 +227,7 @@ def test_what_no_batch_could_get_past_stops_at_once(database_url, conn):
     assert conn.execute("select outcome from backfill.runs").fetchone() == ("failed",)
 
 
-def test_a_query_for_the_wrong_partition_stops_at_once(database_url, conn):
+def test_a_query_that_returns_another_partition_stops_the_run(database_url, conn):
     keys = fill(conn, parts=2, units=2)
     stray = Write(Target("t/units", "part"), Query("select 'p999' as part, 'u' as unit, 1 as v"))
     with pytest.raises(UserError, match="'p999'"):
@@ -250,7 +250,7 @@ def test_a_query_for_the_wrong_partition_stops_at_once(database_url, conn):
         "k" * 500,
     ],
 )
-def test_odd_partition_and_unit_keys(database_url, conn, key):
+def test_partition_and_unit_keys_may_contain_any_characters(database_url, conn, key):
     fill(conn, parts=1, units=1)
     conn.execute("insert into t.source values (%s, %s, '1'), (%s, %s, '5000')", [key, key, key, f"bad {key}"])
     outcome = run(database_url, [by_unit, totals], ["p001", key], batch_units=1)
@@ -262,8 +262,8 @@ def test_odd_partition_and_unit_keys(database_url, conn, key):
     assert ledger_of(conn) == [] and again.of("t/units", key).inserted == 1
 
 
-def test_units_that_are_found_by_a_statement_of_another_order_are_all_written(database_url, conn):
-    """Slices go by the bytes of the keys, whatever the database's collation."""
+def test_all_units_are_written_whatever_the_databases_collation(database_url, conn):
+    """Slices are ordered by the bytes of the keys, whatever the database's collation."""
     fill(conn, parts=1, units=1)
     keys = ["Zebra", "apple", "Äpfel", "_x", "1", "z", "É", "e", "E"]
     for key in keys:

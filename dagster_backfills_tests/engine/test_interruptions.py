@@ -1,4 +1,4 @@
-"""Killed workers, lost connections, a server that restarts: the next try goes on, and ends with the same tables."""
+"""Killed workers, lost connections, server restarts: the next attempt resumes and ends with the same tables."""
 
 import os
 import random
@@ -29,13 +29,13 @@ PARTS, UNITS, LARGE = 60, 50, 400
 
 
 def disturb(conn):
-    """Tables as an older run has left them: a row that is gone, one that differs, and most that are missing."""
+    """Tables as an older run left them: one row to delete, one to update, and most rows missing."""
     conn.execute("truncate t.units, t.parts, backfill.runs, backfill.failures cascade")
     conn.execute("insert into t.units values ('p003', 'gone', 1), ('p007', 'p007-x0100', 1)")
 
 
 def assert_complete(conn):
-    """The tables are those of an undisturbed run, the bad unit is in the ledger, and nothing was done twice."""
+    """Asserts the tables of an undisturbed run, the bad unit in the ledger, and no work done twice."""
     assert units_of(conn) == dict(
         conn.execute("select unit, v::int from t.source where v <> '5000'").fetchall()
     )
@@ -58,7 +58,7 @@ def assert_complete(conn):
 
 
 @pytest.mark.programs
-def test_runs_that_are_killed_again_and_again_end_like_undisturbed_ones(database_url, conn):
+def test_repeatedly_killed_runs_end_like_undisturbed_ones(database_url, conn):
     keys = fill(conn, parts=PARTS, units=UNITS)
     conn.execute(
         "insert into t.source select 'p007', format('p007-x%%s', lpad(n::text, 4, '0')), n %% 900"
@@ -82,7 +82,7 @@ def test_runs_that_are_killed_again_and_again_end_like_undisturbed_ones(database
         disturb(conn)
 
 
-def test_a_run_of_its_own_does_everything_again(database_url, conn):
+def test_a_run_that_does_not_resume_starts_from_scratch(database_url, conn):
     keys = fill(conn, parts=3, units=2)
     run(database_url, [by_unit], keys, RunIdentity("one", root_run_id="one", resumes=True))
     assert run(database_url, [by_unit], keys, RunIdentity("two")).resumed == []
@@ -93,7 +93,7 @@ def test_a_run_of_its_own_does_everything_again(database_url, conn):
     assert run(database_url, [by_unit], keys, RunIdentity("four", root_run_id="one")).resumed == []
 
 
-def test_a_resumed_partition_keeps_the_failures_of_the_try_before_in_the_ledger(database_url, conn):
+def test_a_resumed_partition_keeps_the_failures_of_the_earlier_attempt(database_url, conn):
     keys = fill(conn, parts=1, units=10)
     conn.execute("update t.source set v = '5000' where unit = 'p001-u0002'")
 
@@ -121,7 +121,7 @@ def test_a_resumed_partition_keeps_the_failures_of_the_try_before_in_the_ledger(
     assert len(units_of(conn)) == 9
 
 
-def test_a_run_interrupted_in_the_middle_of_a_statement_ends_it_and_closes_its_account(database_url, conn):
+def test_a_run_interrupted_during_a_statement_cancels_it_and_closes_its_record(database_url, conn):
     keys = fill(conn, parts=1, units=1)
     conn.execute(
         "create function t.crawl() returns trigger language plpgsql as"
@@ -159,7 +159,7 @@ def test_a_run_interrupted_in_the_middle_of_a_statement_ends_it_and_closes_its_a
 
 
 class TestLostConnections:
-    def test_a_batch_whose_connection_is_cut_is_done_on_the_next_one(self, database_url, conn):
+    def test_a_batch_whose_connection_is_lost_is_retried_on_a_new_one(self, database_url, conn):
         keys = fill(conn, parts=6, units=5)
         cut = []
 
@@ -177,7 +177,7 @@ class TestLostConnections:
             3,
         )
 
-    def test_a_slice_whose_connection_is_cut_goes_on_from_there(self, database_url, conn):
+    def test_a_sliced_partition_resumes_after_a_lost_connection(self, database_url, conn):
         keys = fill(conn, parts=1, units=20)
         calls = []
 
@@ -190,7 +190,7 @@ class TestLostConnections:
         assert outcome.of("t/units", "p001").inserted == 20
         assert len(calls) == 6
 
-    def test_a_commit_whose_answer_is_lost_is_not_done_twice(self, database_url, conn):
+    def test_a_commit_whose_response_is_lost_is_not_repeated(self, database_url, conn):
         keys = fill(conn, parts=2, units=3)
         commits = []
 
@@ -215,7 +215,7 @@ class TestLostConnections:
             2,
         )
 
-    def test_a_server_that_stays_away_is_waited_for_and_then_named(self, database_url, conn):
+    def test_a_server_that_stays_unreachable_raises_its_error_after_the_timeout(self, database_url, conn):
         keys = fill(conn, parts=1, units=1)
         connections = []
 
@@ -236,7 +236,7 @@ class TestLostConnections:
 
 @pytest.mark.programs
 @pytest.mark.parametrize("how", ["fast", "immediate"])
-def test_the_server_is_restarted_in_the_middle(tmp_path_factory, how):
+def test_a_run_survives_a_restart_of_the_server(tmp_path_factory, how):
     import signal
 
     import psutil

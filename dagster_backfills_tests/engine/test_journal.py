@@ -1,4 +1,4 @@
-"""The journal: what stood before is there exactly, in each mode and of each type, and nothing of unchanged rows."""
+"""The journal has exact previous versions of changed rows, for each mode and type, and no entries of unchanged rows."""
 
 import uuid
 
@@ -48,7 +48,7 @@ def entries(conn):
     ).fetchall()
 
 
-def test_inserted_rows_cost_a_key_and_changed_ones_have_what_stood_before(database_url, conn):
+def test_inserted_rows_journal_a_key_and_changed_rows_their_previous_version(database_url, conn):
     keys = fill(conn, parts=2, units=2)
     conn.execute("insert into t.units values ('p001', 'p001-u0001', 7), ('p002', 'gone', 9)")
     run(database_url, [by_part, totals], keys)
@@ -77,14 +77,14 @@ def test_every_mode_journals(database_url, conn, mode):
     assert [entry[3:] for entry in entries(conn) if entry[2] == ["p001-u0002"]] == [(None, True)]
 
 
-def test_rows_that_are_copied_into_an_empty_slice_are_journaled(database_url, conn):
+def test_rows_copied_into_an_empty_slice_are_journaled(database_url, conn):
     keys = fill(conn, parts=1, units=5)
     run(database_url, [computed(lambda *_: None)], keys, batch_units=2)
     assert sorted(entry[2][0] for entry in entries(conn)) == [f"p001-u000{n}" for n in range(1, 6)]
     assert conn.execute("select count(distinct journal_id) from backfill.journal").fetchone() == (3,)
 
 
-def test_a_table_whose_journal_is_off_or_that_has_no_key_has_no_entries(database_url, conn):
+def test_a_table_without_journal_or_key_has_no_entries(database_url, conn):
     keys = fill(conn, parts=1, units=2)
     run(database_url, [Write(Target("t/units", "part", journal=False), Query(UNITS))], keys)
     conn.execute("create table t.keyless (part text, unit text, v int)")
@@ -94,7 +94,7 @@ def test_a_table_whose_journal_is_off_or_that_has_no_key_has_no_entries(database
     assert conn.execute("select count(*) from t.keyless").fetchone() == (2,)
 
 
-def test_entries_go_by_the_partitions_key_and_not_by_its_columns_spelling(database_url, conn):
+def test_entries_have_the_partition_key_and_not_the_columns_spelling_of_it(database_url, conn):
     part = str(uuid.uuid4())
     conn.execute("create schema t; create table t.rows (part uuid, id int primary key)")
     write = Write(
@@ -106,7 +106,7 @@ def test_entries_go_by_the_partitions_key_and_not_by_its_columns_spelling(databa
     assert [entry[1] for entry in entries(conn)] == [part.upper()]
 
 
-def test_what_stood_before_is_exact_for_every_type(database_url, conn):
+def test_previous_versions_are_exact_for_every_type(database_url, conn):
     conn.execute(
         "create schema t; create type t.pair as (n numeric, s text);"
         " create type t.mood as enum ('so so', 'fine'); create domain t.percent as numeric check (value <= 100)"
@@ -130,19 +130,19 @@ def test_what_stood_before_is_exact_for_every_type(database_url, conn):
     assert conn.execute(same).fetchall() == [(True,)]
 
 
-def test_old_entries_are_forgotten_some_at_a_time_and_younger_ones_stay(database_url, conn):
+def test_old_entries_are_pruned_in_portions_and_newer_ones_stay(database_url, conn):
     keys = fill(conn, parts=4, units=5)
     run(database_url, [by_part], keys[:3])
     conn.execute("update backfill.batches set committed_at = now() - interval '31 days'")
     run(database_url, [by_part], keys[3:])
     with opened(database_url) as other:
-        assert list(journal.prune(other, at_once=2)) == [10, 5]
+        assert list(journal.prune(other, limit=2)) == [10, 5]
         assert list(journal.prune(other)) == []
     assert {entry[1] for entry in entries(conn)} == {"p004"}
     assert conn.execute("select count(journal) from backfill.batches").fetchone() == (1,)
 
 
-def test_a_partitions_entries_lie_together_up_to_some_megabytes(database_url, conn):
+def test_a_partitions_entries_share_journal_rows_up_to_a_size_limit(database_url, conn):
     keys = fill(conn, parts=1, units=12)
     conn.execute("alter table t.units add large text")
     conn.execute(

@@ -1,4 +1,4 @@
-"""A plan says what the next run does, row by row, and leaves nothing behind."""
+"""A plan predicts the next run row by row and leaves nothing behind."""
 
 import threading
 from dataclasses import asdict
@@ -52,7 +52,7 @@ def outcome_failures(outcome):
     return failures([*outcome.failed.values(), *outcome.unit_failures])
 
 
-def test_a_plan_counts_each_change_shows_some_and_leaves_nothing_behind(database_url, conn):
+def test_a_plan_counts_changes_shows_examples_and_leaves_nothing_behind(database_url, conn):
     keys = fill(conn, parts=2, units=3)
     conn.execute(
         "insert into t.units values ('p001', 'p001-u0001', 7), ('p002', 'gone', 9), ('p002', 'p002-u0001', 1);"
@@ -75,7 +75,7 @@ def test_a_plan_counts_each_change_shows_some_and_leaves_nothing_behind(database
     assert counts(report) == counts(run(database_url, [by_unit, totals], keys))
 
 
-def test_of_a_changed_row_the_columns_that_differ_come_first(database_url, conn):
+def test_the_columns_that_differ_come_first_in_an_example(database_url, conn):
     keys = fill(conn, parts=1, units=1)
     conn.execute("insert into t.parts values ('p001', 5, 0)")
     [example] = planned(database_url, [totals], keys).examples
@@ -84,7 +84,7 @@ def test_of_a_changed_row_the_columns_that_differ_come_first(database_url, conn)
     assert [name for name, _ in shown[0]] == [name for name, _ in shown[1]]
 
 
-def test_examples_are_twenty_at_most_and_of_each_kind(database_url, conn):
+def test_there_are_at_most_twenty_examples_with_every_kind_of_change(database_url, conn):
     keys = fill(conn, parts=3, units=100)
     conn.execute("insert into t.units select 'p003', 'gone' || n, n from generate_series(1, 50) as n")
     conn.execute("insert into t.units values ('p003', 'p003-u0002', 99)")
@@ -93,7 +93,7 @@ def test_examples_are_twenty_at_most_and_of_each_kind(database_url, conn):
     assert len(kinds) == 20 and kinds.count("updated") == 1 and {*kinds} == {"inserted", "updated", "deleted"}
 
 
-def test_slices_and_what_is_written_at_the_end_are_planned_as_one(database_url, conn):
+def test_slices_and_the_tables_after_them_are_planned_in_one_transaction(database_url, conn):
     keys = fill(conn, parts=1, units=20)
     conn.execute("update t.source set v = '5000' where unit = 'p001-u0007'")
     report = planned(database_url, [by_unit, totals], keys, batch_units=3)
@@ -104,7 +104,7 @@ def test_slices_and_what_is_written_at_the_end_are_planned_as_one(database_url, 
     assert failures(report.failures) == outcome_failures(outcome)
 
 
-def test_nobody_is_notified_and_a_killed_plan_leaves_nothing(database_url, conn):
+def test_a_plan_sends_no_notification_and_leaves_nothing_when_killed(database_url, conn):
     keys = fill(conn, parts=2, units=3)
     conn.execute(
         "create function t.tell() returns trigger language plpgsql as"
@@ -123,7 +123,7 @@ def test_nobody_is_notified_and_a_killed_plan_leaves_nothing(database_url, conn)
     assert conn.execute(EVERYTHING).fetchone() == before
 
 
-def test_a_plan_beside_an_application_and_a_run_harms_neither(database_url, conn):
+def test_a_plan_does_not_disturb_a_concurrent_application_and_run(database_url, conn):
     keys = fill(conn, parts=20, units=10)
     stop = threading.Event()
     errors = []
@@ -164,7 +164,7 @@ ROWS = st.dictionaries(st.integers(0, 30), st.sampled_from(["1", "2", "5000", "x
     mode=st.sampled_from(["upsert", "insert_missing", "replace"]), with_units=st.booleans(),
     with_totals=st.booleans(), stored=st.booleans(), size=st.sampled_from([1, 3, 1000]),
 )  # fmt: skip
-def test_on_quiet_data_a_plan_equals_the_next_run(
+def test_without_concurrent_changes_a_plan_equals_the_next_run(
     database_url, conn, source, there, mode, with_units, with_totals, stored, size
 ):
     conn.execute("drop schema if exists t cascade")

@@ -1,4 +1,4 @@
-"""How large a batch is, what an error means, and when the engine waits."""
+"""Batch sizes, error classes, and pauses for an overloaded database."""
 
 import threading
 
@@ -28,41 +28,41 @@ def size(**settings):
 
 
 class TestSize:
-    def test_a_fast_batch_lets_it_grow_by_half(self):
+    def test_a_fast_batch_grows_the_size_by_half(self):
         units = size()
         units.took(100, 0.2)
         assert units.units == 151
 
-    def test_a_slow_batch_shrinks_it_to_the_target_at_once(self):
+    def test_a_slow_batch_shrinks_the_size_to_the_target_at_once(self):
         units = size()
         units.took(100, 10.0)
         assert units.units == 10
 
-    def test_a_batch_near_the_target_changes_nothing(self):
+    def test_a_batch_near_the_target_leaves_the_size(self):
         units = size()
         units.took(100, 0.9)
         units.took(100, 1.9)
         assert units.units == 100
 
-    def test_a_batch_far_below_the_size_grows_nothing(self):
+    def test_a_batch_far_below_the_size_does_not_grow_it(self):
         units = size()
         units.took(3, 0.01)
         assert units.units == 100
 
-    def test_without_a_target_it_stays(self):
+    def test_without_a_target_the_size_stays(self):
         units = size(target_seconds=0)
         units.took(100, 60)
         assert units.units == 100
 
     @given(st.lists(st.tuples(st.integers(1, 2000), st.floats(0.0001, 500)) | st.none(), max_size=60))
-    def test_it_stays_between_floor_and_ceiling(self, history):
+    def test_the_size_stays_between_minimum_and_maximum(self, history):
         units = size()
         for batch in history:
             units.shrink() if batch is None else units.took(*batch)
             assert 2 <= units.units <= 1000
 
     @given(st.lists(st.integers(0, 300), max_size=80), st.integers(1, 400))
-    def test_batches_are_the_keys_in_their_order_and_no_heavier_than_the_size(self, weights, units):
+    def test_batches_keep_the_order_of_keys_and_do_not_exceed_the_size(self, weights, units):
         keys = [str(n) for n in range(len(weights))]
         by_key = dict(zip(keys, weights, strict=True))
         cut = list(batches(keys, by_key, size(batch_units=units, max_batch_units=400, min_batch_units=1)))
@@ -99,10 +99,10 @@ class TestClasses:
             (NotImplementedError("x"), ErrorClass.FATAL),
         ],
     )
-    def test_what_an_error_means(self, error, expected):
+    def test_an_error_is_classified(self, error, expected):
         assert classify(error) is expected
 
-    def test_a_frame_that_its_schema_refuses_is_bad_data(self):
+    def test_a_frame_that_its_schema_rejects_is_bad_data(self):
         import pandas as pd
         import pandera.pandas as pa
 
@@ -112,7 +112,7 @@ class TestClasses:
             )
         assert classify(refused.value) is ErrorClass.DATA
 
-    def test_the_message_is_the_databases_own_with_its_detail(self, conn):
+    def test_the_message_includes_the_databases_detail(self, conn):
         conn.execute("create temporary table once (id int primary key)")
         conn.execute("insert into once values (1)")
         with pytest.raises(psycopg.Error) as error:
@@ -125,9 +125,7 @@ class TestClasses:
 
 
 class TestThrottle:
-    def test_it_pauses_while_sessions_wait_for_locks_and_not_for_as_many_as_are_allowed(
-        self, database_url, conn
-    ):
+    def test_it_pauses_while_more_sessions_than_allowed_wait_for_locks(self, database_url, conn):
         keys = fill(conn, parts=2, units=2)
         with psycopg.connect(database_url) as holder:
             holder.execute("select pg_advisory_lock(1)")
@@ -148,7 +146,7 @@ class TestThrottle:
         for thread in waiting:
             thread.join()
 
-    def test_an_old_transaction_makes_it_pause_and_shrink_but_not_stop(self, database_url, conn):
+    def test_an_old_transaction_makes_batches_pause_and_shrink_but_not_stop(self, database_url, conn):
         keys = fill(conn, parts=2, units=2)
         lines = []
         with psycopg.connect(database_url) as old:
@@ -165,7 +163,7 @@ class TestThrottle:
         assert outcome.done == keys
         assert any("seconds of the oldest transaction, more than" in line for line in lines)
 
-    def test_it_goes_on_as_soon_as_the_trouble_is_over(self, database_url, conn):
+    def test_it_continues_as_soon_as_the_overload_is_over(self, database_url, conn):
         with psycopg.connect(database_url) as old, psycopg.connect(database_url) as own:
             old.execute("select 1")
             conn.execute("select pg_sleep(0.2)")
@@ -173,12 +171,12 @@ class TestThrottle:
             units = size()
             asked = []
 
-            def trouble(connection, look=throttle._trouble):
+            def overload(connection, look=throttle._overload):
                 asked.append(look(connection))
                 if len(asked) == 2:
                     old.rollback()
                 return asked[-1]
 
-            throttle._trouble = trouble
+            throttle._overload = overload
             assert "oldest transaction" in throttle.pause(own, units)
             assert asked[-1] is None and units.units == 50

@@ -1,4 +1,4 @@
-"""Units that are added while a partition is worked in slices: each has its row or a mark, whenever it came."""
+"""Units that are added while a partition is written in slices: each ends with its row or a stale mark."""
 
 import threading
 import time
@@ -36,12 +36,12 @@ def add(conn, *units):
 
 
 def around(number):
-    """Units before, among and behind those that there are, so that no slice's end is favoured."""
+    """Adds units before, among and after the existing ones, to cover every position relative to slices."""
     return [f"p001-a{number}", f"p001-u0003-{number}", f"p001-z{number}"]
 
 
 def assert_none_is_lost(conn, added, tables=("units",)):
-    """Every added unit has its row in each table, or its partition is due."""
+    """Asserts that every added unit has its row in each table, or its partition is stale."""
     due = {row[0] for row in conn.execute("select asset from backfill.stale where partition = 'p001'")}
     for table in tables:
         there = {
@@ -52,7 +52,7 @@ def assert_none_is_lost(conn, added, tables=("units",)):
 
 @pytest.fixture
 def holder(database_url):
-    """Another run's transaction, which holds the partition's lock."""
+    """Another run's transaction that holds the partition's lock."""
     with psycopg.connect(database_url) as other:
         other.execute(LOCK)
         yield other
@@ -91,8 +91,8 @@ def test_units_added_while_slices_are_written(database_url, conn, width):
     assert_none_is_lost(conn, added)
 
 
-def test_units_added_while_a_small_partition_with_a_bad_unit_is_cut(database_url, conn):
-    """Another run gets the lock between the try of the whole partition and its first slice."""
+def test_units_added_while_a_small_partition_with_a_bad_unit_is_bisected(database_url, conn):
+    """Another run gets the lock between the attempt of the whole partition and its first slice."""
     keys = fill(conn, parts=1, units=6)
     conn.execute("update t.source set v = '5000' where unit = 'p001-u0005'")
     waiting = []
@@ -112,7 +112,7 @@ def test_units_added_while_a_small_partition_with_a_bad_unit_is_cut(database_url
 
 
 class InLock:
-    """A thread that takes the partition's lock when it can, and holds it until it is told to release it."""
+    """A thread that takes the partition's lock as soon as possible and holds it until released."""
 
     def __init__(self, url):
         self.held, self.release = threading.Event(), threading.Event()
@@ -132,7 +132,7 @@ def wait_for(condition):
         time.sleep(0.01)
 
 
-def test_units_added_before_a_resumed_run_goes_on(database_url, conn):
+def test_units_added_before_a_run_resumes(database_url, conn):
     keys = fill(conn, parts=1, units=10)
 
     class Killed(BaseException):
@@ -156,7 +156,7 @@ def test_units_added_before_a_resumed_run_goes_on(database_url, conn):
     assert_none_is_lost(conn, around(1))
 
 
-def test_units_added_before_the_list_is_read_again_on_a_new_connection(database_url, conn):
+def test_units_added_before_the_units_are_listed_again_on_a_new_connection(database_url, conn):
     keys = fill(conn, parts=1, units=12)
     calls = []
 
@@ -171,7 +171,7 @@ def test_units_added_before_the_list_is_read_again_on_a_new_connection(database_
     assert_none_is_lost(conn, around(1))
 
 
-def test_units_of_several_tables_that_list_different_ones(database_url, conn, holder):
+def test_units_of_several_tables_with_different_units(database_url, conn, holder):
     keys = fill(conn, parts=1, units=10)
     conn.execute("create table t.copies (part text, unit text primary key, v int)")
     odd = Query(
@@ -186,8 +186,8 @@ def test_units_of_several_tables_that_list_different_ones(database_url, conn, ho
     assert_none_is_lost(conn, around(1), ("units", "copies"))
 
 
-def test_the_oldest_list_of_several_tries_counts(conn):
-    """Snapshots are numbers, and '1000:…' sorts before '999:…' as text."""
+def test_the_oldest_snapshot_of_several_attempts_counts(conn):
+    """Snapshots compare as numbers: as text '1000:…' would sort before '999:…'."""
     run_of = RunIdentity("two", root_run_id="one", resumes=True)
     for name, snapshot, upto in (("one", "999:999:", "a"), ("two", "1000:1000:", "b")):
         identity = RunIdentity(name, root_run_id="one")
@@ -198,11 +198,11 @@ def test_the_oldest_list_of_several_tries_counts(conn):
             [name, upto, snapshot],
         )
     prior = ledger.prior_work(conn, run_of, ["t/units"])
-    assert prior.upto == {"p001": ("b", "999:999:")}
+    assert prior.reached == {"p001": ("b", "999:999:")}
 
 
 class TestMarksOfTheRunsOwnWrites:
-    """An application's trigger marks what depends on a table, whoever writes that."""
+    """An application's trigger marks a dependent table stale, whoever writes."""
 
     @pytest.fixture
     def keys(self, conn):
@@ -218,15 +218,15 @@ class TestMarksOfTheRunsOwnWrites:
     def stale(self, conn):
         return conn.execute("select asset, partition from backfill.stale order by 1, 2").fetchall()
 
-    def test_are_cleared_where_the_same_batch_computes_what_depends_on_it(self, database_url, conn, keys):
+    def test_are_cleared_if_the_same_batch_computes_the_dependent_table(self, database_url, conn, keys):
         run(database_url, [by_unit, totals], keys)
         assert self.stale(conn) == []
 
-    def test_stay_where_it_does_not(self, database_url, conn, keys):
+    def test_stay_if_it_does_not(self, database_url, conn, keys):
         run(database_url, [by_unit], keys)
         assert self.stale(conn) == [("t/parts", "p001"), ("t/parts", "p002")]
 
-    def test_stay_where_it_has_computed_that_before(self, database_url, conn, keys):
+    def test_stay_if_it_has_computed_the_dependent_table_before(self, database_url, conn, keys):
         run(database_url, [totals, by_unit], keys)
         assert self.stale(conn) == [("t/parts", "p001"), ("t/parts", "p002")]
 

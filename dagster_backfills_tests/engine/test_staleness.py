@@ -1,4 +1,4 @@
-"""Which changes a run has seen, which rows it may overwrite, and who waits for whom: with two connections at once."""
+"""Stale marks, overwrites and locks with two concurrent connections."""
 
 import psycopg
 import pytest
@@ -25,7 +25,7 @@ def stale(conn):
 
 
 class TestMarks:
-    def test_what_was_marked_before_the_run_is_cleared(self, database_url, conn):
+    def test_a_mark_made_before_the_run_is_cleared(self, database_url, conn):
         keys = fill(conn, parts=2, units=2)
         for part in (*keys, "p001", "elsewhere"):
             mark(conn, part)
@@ -34,7 +34,7 @@ class TestMarks:
         run(database_url, [by_unit, totals], keys)
         assert stale(conn) == [("t/parts", "elsewhere", 1), ("t/units", "elsewhere", 1)]
 
-    def test_what_is_marked_while_the_batch_computes_stays(self, database_url, conn):
+    def test_a_mark_made_while_the_batch_computes_stays(self, database_url, conn):
         keys = fill(conn, parts=2, units=2)
         for part in keys:
             mark(conn, part)
@@ -81,7 +81,7 @@ class TestMarks:
 
 
 class TestNewerRows:
-    """The run blocks on a row that another transaction is writing; that commits; the run goes on."""
+    """The run waits for a row that another transaction is writing. That commits, and the run continues."""
 
     @pytest.fixture
     def other(self, database_url):
@@ -93,7 +93,7 @@ class TestNewerRows:
         wait_until_blocked(conn)
         return thread
 
-    def test_an_update_that_commits_meanwhile_is_not_overwritten(self, database_url, conn, other):
+    def test_a_concurrent_update_is_not_overwritten(self, database_url, conn, other):
         fill(conn, parts=1, units=3)
         conn.execute("insert into t.units select part, unit, 0 from t.source")
         other.execute("update t.units set v = 777 where unit = 'p001-u0002'")
@@ -103,7 +103,7 @@ class TestNewerRows:
         assert units_of(conn) == {"p001-u0001": 1, "p001-u0002": 777, "p001-u0003": 3}
         assert outcome.of("t/units", "p001").updated == 2
 
-    def test_nor_is_one_of_a_savepoint(self, database_url, conn, other):
+    def test_a_concurrent_update_in_a_savepoint_is_not_overwritten(self, database_url, conn, other):
         fill(conn, parts=1, units=3)
         conn.execute("insert into t.units select part, unit, 0 from t.source")
         with other.transaction():
@@ -114,7 +114,7 @@ class TestNewerRows:
         thread.result()
         assert units_of(conn)["p001-u0002"] == 777
 
-    def test_an_update_that_is_rolled_back_is_no_obstacle(self, database_url, conn, other):
+    def test_a_concurrent_update_that_is_rolled_back_is_ignored(self, database_url, conn, other):
         fill(conn, parts=1, units=3)
         conn.execute("insert into t.units select part, unit, 0 from t.source")
         other.execute("update t.units set v = 777 where unit = 'p001-u0002'")
@@ -123,7 +123,7 @@ class TestNewerRows:
         thread.result()
         assert sorted(units_of(conn).values()) == [1, 2, 3]
 
-    def test_an_insert_that_commits_meanwhile_is_not_overwritten(self, database_url, conn, other):
+    def test_a_concurrently_inserted_row_is_not_overwritten(self, database_url, conn, other):
         fill(conn, parts=1, units=3)
         other.execute("insert into t.units values ('p001', 'p001-u0002', 777)")
         thread = self.start(database_url, conn)
@@ -132,7 +132,7 @@ class TestNewerRows:
         assert units_of(conn)["p001-u0002"] == 777
         assert outcome.of("t/units", "p001").inserted == 2 and not outcome.unit_failures
 
-    def test_a_row_that_was_to_go_and_is_written_meanwhile_stays(self, database_url, conn, other):
+    def test_a_concurrently_updated_row_is_not_deleted(self, database_url, conn, other):
         fill(conn, parts=1, units=1)
         conn.execute("insert into t.units values ('p001', 'left', 1), ('p001', 'came back', 1)")
         other.execute("update t.units set v = 777 where unit = 'came back'")
@@ -141,7 +141,7 @@ class TestNewerRows:
         thread.result()
         assert units_of(conn) == {"p001-u0001": 1, "came back": 777}
 
-    def test_a_row_that_is_deleted_meanwhile_is_no_error(self, database_url, conn, other):
+    def test_a_concurrently_deleted_row_is_not_an_error(self, database_url, conn, other):
         fill(conn, parts=1, units=3)
         conn.execute("insert into t.units select part, unit, 0 from t.source")
         other.execute("delete from t.units where unit = 'p001-u0002'")
@@ -150,7 +150,7 @@ class TestNewerRows:
         thread.result()
         assert units_of(conn) == {"p001-u0001": 1, "p001-u0003": 3}
 
-    def test_rows_written_long_before_are_overwritten_even_when_frozen(self, database_url, conn):
+    def test_old_and_frozen_rows_are_overwritten(self, database_url, conn):
         fill(conn, parts=1, units=3)
         conn.execute("insert into t.units select part, unit, 0 from t.source")
         conn.execute("vacuum freeze t.units")
@@ -159,7 +159,7 @@ class TestNewerRows:
 
 
 class TestLocks:
-    def test_a_partition_has_one_writer_at_a_time_however_long_that_takes(self, database_url, conn):
+    def test_a_partition_has_one_writer_at_a_time_without_a_timeout(self, database_url, conn):
         fill(conn, parts=1, units=2)
         with psycopg.connect(database_url) as other:
             other.execute("select backfill.lock_partitions('t/units', array['p001'])")
@@ -169,13 +169,13 @@ class TestLocks:
             other.commit()
         assert thread.result().of("t/units", "p001").inserted == 2
 
-    def test_other_partitions_go_on(self, database_url, conn):
+    def test_other_partitions_are_not_blocked(self, database_url, conn):
         fill(conn, parts=2, units=2)
         with psycopg.connect(database_url) as other:
             other.execute("select backfill.lock_partitions('t/units', array['p001'])")
             assert run(database_url, [by_unit], ["p002"]).done == ["p002"]
 
-    def test_two_runs_over_the_same_partitions_end_with_the_rows_of_one(self, database_url, conn):
+    def test_two_concurrent_runs_end_with_the_rows_of_one(self, database_url, conn):
         keys = fill(conn, parts=30, units=20)
         threads = [
             InThread(database_url, [by_unit, totals], keys[first:last], batch_units=50)
@@ -187,7 +187,7 @@ class TestLocks:
         assert len(units_of(conn)) == 600
         assert conn.execute("select count(*), min(total), max(total) from t.parts").fetchone() == (30, 20, 20)
 
-    def test_a_deadlock_costs_another_try_and_nothing_else(self, database_url, conn):
+    def test_a_deadlock_is_retried(self, database_url, conn):
         fill(conn, parts=1, units=2)
         conn.execute("insert into t.units select part, unit, 0 from t.source")
         with psycopg.connect(database_url) as other:

@@ -1,4 +1,4 @@
-"""Where the partitions of a declared backfill stand, and which is the next to be worked."""
+"""The status of a declared backfill's partitions, and which ones are next."""
 
 import psycopg
 import pytest
@@ -21,7 +21,7 @@ NAMES = {
 
 @pytest.fixture
 def cohorts(conn: psycopg.Connection) -> psycopg.Connection:
-    """Five cohorts in two schools, computed and fresh; made one day after another in the order of NAMES."""
+    """Five up-to-date cohorts in two schools, created on consecutive days in the order of NAMES."""
     conn.execute("insert into progress.schools values ('s1', 'Élan'), ('s2', 'Board')")
     for day, (cohort, (school, name)) in enumerate(NAMES.items(), start=1):
         conn.execute(
@@ -52,7 +52,7 @@ def chosen(conn: psycopg.Connection, which: Which) -> list[str]:
     return list(PROGRESS.selection().choose(conn, which))
 
 
-def test_every_partition_is_there_the_oldest_first_with_its_name_and_what_the_declaration_says_of_it(cohorts):
+def test_every_partition_is_listed_oldest_first_with_its_name_and_status_columns(cohorts):
     found = PROGRESS.standings(cohorts)
     assert [each.partition for each in found] == list(NAMES)
     assert [each.name for each in found] == [name for _, name in NAMES.values()]
@@ -68,11 +68,11 @@ def test_every_partition_is_there_the_oldest_first_with_its_name_and_what_the_de
     assert first.name == "Autumn 50% intake" and not first.more
 
 
-def test_nothing_is_next_where_everything_is_computed(cohorts):
+def test_nothing_is_next_if_everything_is_up_to_date(cohorts):
     assert next_of(PROGRESS.standings(cohorts)) == []
 
 
-def test_missing_ones_are_next_then_the_longest_stale_then_what_failed(cohorts):
+def test_missing_partitions_are_next_then_the_longest_stale_then_failed_ones(cohorts):
     mark(cohorts, "c-1", "2025-02-03")
     mark(cohorts, "c-2", "2025-02-02")
     mark(cohorts, "c-4", "2025-02-01")
@@ -82,7 +82,7 @@ def test_missing_ones_are_next_then_the_longest_stale_then_what_failed(cohorts):
     assert order == ["c-3", "c-4", "c-2", "c-1", "odd, 'id' /%_ ö"]
 
 
-def test_cohorts_are_chosen_by_what_they_need(cohorts):
+def test_cohorts_are_selected_by_their_status(cohorts):
     mark(cohorts, "c-4", "2025-02-02")
     mark(cohorts, "c-2", "2025-02-03")
     forget(cohorts, "odd, 'id' /%_ ö", "c-3")
@@ -93,7 +93,7 @@ def test_cohorts_are_chosen_by_what_they_need(cohorts):
     assert str(stand(cohorts)["c-4"]) == "stale" and str(stand(cohorts)["c-3"]) == "missing"
 
 
-def test_what_is_open_in_the_ledger_counts_and_what_was_undone_is_said(cohorts):
+def test_open_failures_are_counted_and_undone_partitions_are_shown(cohorts):
     cohorts.execute(ENTRY, ["progress/cohort_stats", "c-4", None, None])
     cohorts.execute(ENTRY, ["progress/user_progress_stats", "c-2", "u1", None])
     cohorts.execute(ENTRY, ["progress/user_progress_stats", "c-2", "u2", None])

@@ -1,4 +1,4 @@
-"""Undoing a run: what it did is as before, what was changed since is kept and named, and an undo is a run itself."""
+"""Undo: changes are reverted, rows changed since are kept and reported, and an undo is itself a run."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -49,7 +49,7 @@ def test_a_run_is_undone_redone_and_undone_again(database_url, conn, size):
     ]  # fmt: skip
 
 
-def test_what_was_changed_since_is_kept_and_shown(database_url, conn):
+def test_rows_changed_since_the_run_are_kept_and_shown(database_url, conn):
     keys = fill(conn, parts=1, units=4)
     disturb(conn)
     run(database_url, [by_unit], keys, RunIdentity("one"))
@@ -66,14 +66,14 @@ def test_what_was_changed_since_is_kept_and_shown(database_url, conn):
     ]
 
 
-def test_a_run_that_changed_nothing_is_undone_too_and_that_again(database_url, conn):
+def test_a_run_that_changed_nothing_can_be_undone_repeatedly(database_url, conn):
     keys = fill(conn, parts=1, units=0)
     run(database_url, [by_unit], keys, RunIdentity("one"))
     assert total(undone(database_url, "one", name="back")) == total(undone(database_url, "back")) == {}
     assert conn.execute("select count(*) from backfill.runs where outcome = 'succeeded'").fetchone() == (3,)
 
 
-def test_some_partitions_are_undone_and_the_others_stay(database_url, conn):
+def test_only_the_given_partitions_are_undone(database_url, conn):
     keys = fill(conn, parts=2, units=2)
     run(database_url, [by_unit, totals], keys, RunIdentity("one"))
     undone(database_url, "one", ["p002"])
@@ -81,12 +81,12 @@ def test_some_partitions_are_undone_and_the_others_stay(database_url, conn):
     assert conn.execute("select asset, partition from backfill.undone order by 1").fetchall() == [
         ("t/parts", "p002"), ("t/units", "p002"),
     ]  # fmt: skip
-    with pytest.raises(UserError, match="no partition 'p003'"):
+    with pytest.raises(UserError, match="did not write partition 'p003'"):
         undone(database_url, "one", ["p003"])
 
 
 @pytest.mark.parametrize("size", [1, 1000])
-def test_a_row_that_cannot_be_put_back_costs_itself_and_is_named(database_url, conn, size):
+def test_a_row_that_can_not_be_restored_fails_alone(database_url, conn, size):
     keys = fill(conn, parts=1, units=3)
     run(database_url, [by_unit], keys, RunIdentity("one"))
     conn.execute(
@@ -101,11 +101,9 @@ def test_a_row_that_cannot_be_put_back_costs_itself_and_is_named(database_url, c
     ("add column w int", "now has w"),
     ("drop column v", "lacks v"),
     ("alter column v type bigint", "another type for v"),
-    ("drop constraint units_pkey", "not its key"),
+    ("drop constraint units_pkey", "no longer its key"),
 ])  # fmt: skip
-def test_a_table_that_was_altered_since_is_an_error_before_anything_is_changed(
-    database_url, conn, alter, said
-):
+def test_a_table_altered_since_the_run_is_an_error_before_any_change(database_url, conn, alter, said):
     keys = fill(conn, parts=1, units=2)
     run(database_url, [by_unit, totals], keys, RunIdentity("one"))
     conn.execute(f"alter table t.units {alter}")
@@ -116,7 +114,7 @@ def test_a_table_that_was_altered_since_is_an_error_before_anything_is_changed(
     assert conn.execute("select count(*) from backfill.runs").fetchone() == (1,)
 
 
-def test_a_run_that_there_is_not_and_one_without_a_journal_are_refused(database_url, conn):
+def test_an_unknown_run_and_one_without_a_journal_are_rejected(database_url, conn):
     keys = fill(conn, parts=1, units=2)
     run(
         database_url,
@@ -124,13 +122,13 @@ def test_a_run_that_there_is_not_and_one_without_a_journal_are_refused(database_
         keys,
         RunIdentity("one"),
     )
-    with pytest.raises(UserError, match=r"changed 2 rows of t/units of which the journal says nothing"):
+    with pytest.raises(UserError, match=r"changed 2 rows of t/units that are not in the journal"):
         undone(database_url, "one")
-    with pytest.raises(UserError, match="No run begins with 'two'"):
+    with pytest.raises(UserError, match="No run ID begins with 'two'"):
         undone(database_url, "two")
 
 
-def test_marks_that_an_undo_makes_are_its_own_and_later_ones_stay(database_url, conn):
+def test_an_undo_clears_its_own_stale_marks_and_not_later_ones(database_url, conn):
     keys = fill(conn, parts=2, units=4)
     run(database_url, [by_unit, totals], keys, RunIdentity("one"))
     conn.execute(
@@ -150,7 +148,7 @@ def test_marks_that_an_undo_makes_are_its_own_and_later_ones_stay(database_url, 
     assert {row[0] for row in conn.execute("select partition from backfill.undone")} == {"p002"}
 
 
-def test_columns_that_the_database_fills_come_back_as_they_were(database_url, conn):
+def test_generated_columns_are_restored(database_url, conn):
     conn.execute(
         "create schema t; create table t.rows (id bigint generated always as identity primary key, part text,"
         " unit text, v int, twice int generated always as (v * 2) stored, updated_at timestamptz default now(),"
@@ -169,7 +167,7 @@ def test_columns_that_the_database_fills_come_back_as_they_were(database_url, co
     assert before
 
 
-def test_a_row_that_moved_to_another_partition_is_back_in_its_own(database_url, conn):
+def test_a_row_that_moved_to_another_partition_is_moved_back(database_url, conn):
     keys = fill(conn, parts=2, units=2)
     conn.execute("insert into t.units values ('p001', 'p002-u0001', 9)")
     before = tables(conn)
@@ -179,7 +177,7 @@ def test_a_row_that_moved_to_another_partition_is_back_in_its_own(database_url, 
         assert tables(conn) == before
 
 
-def test_two_undos_at_once_and_one_after_them_end_like_one(database_url, conn):
+def test_concurrent_and_repeated_undos_end_like_one(database_url, conn):
     keys = fill(conn, parts=10, units=10)
     disturb(conn)
     before = tables(conn)
@@ -210,8 +208,8 @@ def rows(conn):
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(steps=STEPS)
-def test_after_runs_edits_and_undos_every_row_is_where_the_account_says(database_url, conn, steps):
-    """A model: each run's changes, key by key; an undo takes back those whose row is as the run had left it."""
+def test_after_runs_edits_and_undos_every_row_matches_a_model(database_url, conn, steps):
+    """The model keeps each run's changes by key. An undo reverts those whose row is still as the run left it."""
     conn.execute("drop schema if exists t cascade")
     conn.execute("truncate backfill.runs, backfill.failures, backfill.journal cascade")
     fill(conn, parts=0, units=0)

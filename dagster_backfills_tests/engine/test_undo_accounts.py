@@ -1,4 +1,4 @@
-"""What an undo leaves in the ledger, in the accounts of runs, and in the record of who asked for what."""
+"""The records of an undo: failure ledger, run records and audit log."""
 
 import pytest
 
@@ -13,7 +13,7 @@ def outcomes(conn):
     return dict(conn.execute("select run_id, outcome from backfill.runs where undoes is not null").fetchall())
 
 
-def test_a_unit_that_could_not_be_written_is_still_so_when_the_run_is_undone(database_url, conn):
+def test_undoing_a_run_does_not_resolve_its_failures(database_url, conn):
     keys = fill(conn, parts=1, units=3)
     conn.execute("update t.source set v = '5000' where unit = 'p001-u0002'")
     run(database_url, [by_unit], keys, RunIdentity("one"), batch_units=1)
@@ -22,7 +22,7 @@ def test_a_unit_that_could_not_be_written_is_still_so_when_the_run_is_undone(dat
     assert still_open == [("p001-u0002",)]
 
 
-def test_a_row_that_could_not_be_taken_back_is_done_with_by_the_next_undo(database_url, conn):
+def test_the_next_undo_resolves_the_failures_of_an_earlier_undo(database_url, conn):
     keys = fill(conn, parts=1, units=2)
     run(database_url, [by_unit], keys, RunIdentity("one"))
     conn.execute(
@@ -36,7 +36,7 @@ def test_a_row_that_could_not_be_taken_back_is_done_with_by_the_next_undo(databa
     assert conn.execute(failures).fetchall() == [("p001-u0001", False)]
 
 
-def test_the_account_of_an_undo_that_was_killed_is_closed_by_the_next(database_url, conn):
+def test_the_next_undo_closes_the_record_of_a_killed_undo(database_url, conn):
     keys = fill(conn, parts=1, units=2)
     run(database_url, [by_unit], keys, RunIdentity("one"))
     conn.execute(
@@ -47,7 +47,7 @@ def test_the_account_of_an_undo_that_was_killed_is_closed_by_the_next(database_u
     assert outcomes(conn) == {"killed": "interrupted", "again": "succeeded"}
 
 
-def test_who_asked_for_an_undo_reads_how_it_ended(database_url, conn):
+def test_the_audit_log_shows_how_an_undo_ended(database_url, conn):
     keys = fill(conn, parts=1, units=2)
     run(database_url, [by_unit], keys, RunIdentity("one"))
     undone(database_url, "one", name="back")

@@ -1,4 +1,4 @@
-"""Undos that are killed again and again: the next try goes on, and ends with what stood before."""
+"""Repeatedly killed undos: the next attempt resumes and ends with the original rows."""
 
 import random
 
@@ -14,7 +14,7 @@ KILLS = 30
 PARTS, UNITS = 40, 50
 
 
-def test_an_undo_that_is_killed_again_and_again_ends_like_an_undisturbed_one(database_url, conn):
+def test_a_repeatedly_killed_undo_ends_like_an_undisturbed_one(database_url, conn):
     keys = fill(conn, parts=PARTS, units=UNITS)
     conn.execute("insert into t.units select 'p001', 'gone' || n, n from generate_series(1, 300) as n")
     conn.execute("update t.source set v = '1' where unit = 'p002-u0001'")

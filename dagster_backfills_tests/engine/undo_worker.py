@@ -1,4 +1,4 @@
-"""An undo in a process of its own, for tests that kill it: `python -m … URL RUN_ID NAME ROOT`."""
+"""Undoes a run in a separate process, for tests that kill it: `python -m … URL RUN_ID NAME ROOT`."""
 
 import sys
 

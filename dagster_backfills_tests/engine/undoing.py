@@ -1,4 +1,4 @@
-"""Undoing runs in the engine's small world."""
+"""Helpers that undo runs and plan undos in the test database of `running`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +15,7 @@ from dagster_backfills_tests.engine.running import opened
 
 
 def undone(url: str, run_id: str, partitions: Sequence[str] = (), name: str = "", **settings: Any) -> Outcome:
-    """Undo a run; `name` is the undo's own id."""
+    """Undoes a run. name: the undo's own run ID."""
     with opened(url) as conn:
         undoing = find(conn, run_id, partitions)
     engine = EngineSettings(**{"target_seconds": 0, **settings})
@@ -27,7 +27,7 @@ def undone(url: str, run_id: str, partitions: Sequence[str] = (), name: str = ""
 
 
 def previewed(url: str, run_id: str, partitions: Sequence[str] = (), **settings: Any) -> Report:
-    """What undoing a run would do."""
+    """Returns the report of an undo that is rolled back."""
     with opened(url) as conn:
         undoing = find(conn, run_id, partitions)
     return preview(lambda: opened(url), undoing, EngineSettings(**{"target_seconds": 0, **settings}))

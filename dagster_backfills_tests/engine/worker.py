@@ -1,4 +1,4 @@
-"""A run of the engine in a process of its own, for tests that kill it: `python -m … URL RUN_ID ROOT KEY…`."""
+"""Runs the engine in a separate process, for tests that kill it: `python -m … URL RUN_ID ROOT KEY…`."""
 
 import sys
 

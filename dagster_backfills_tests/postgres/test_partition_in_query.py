@@ -89,5 +89,5 @@ def test_a_query_that_gives_no_partition_is_refused_before_anything_is_written(
     result = materialize(
         url, badges("upsert", _BADGES.replace("as partition", "as org")), keys=("a", "b"), expect=False
     )
-    assert "gives no column 'partition'; it gives org, memberId, points" in said(result)
+    assert "returns no column 'partition'; it returns org, memberId, points" in said(result)
     assert rows(conn, '"Badge"') == []

@@ -75,7 +75,7 @@ def test_a_backfill_is_planned_run_watched_and_undone(doors, organizations):
         (f"{TRAINING}/run", {"which": "some"}, 422, "which"),
         (f"{TRAINING}/plan", {"which": "named"}, 422, "no partition is"),
         (f"{TRAINING}/plan", {"which": "all", "partitions": ["o1"]}, 422, "exclude each other"),
-        (f"{TRAINING}/undo", {"runId": "nothing"}, 400, "No run begins"),
+        (f"{TRAINING}/undo", {"runId": "nothing"}, 400, "No run ID begins"),
         ("/api/training/backfill", {"organizationId": "nowhere"}, 404, "nowhere"),
     ],
 )

@@ -1,5 +1,5 @@
--- What could not be written, with the database's own message, the newest first. Without a unit: all of the partition.
--- Mend the cause, then: backfills run BACKFILL --which failed
+-- Open failures with the database's message, newest first. If unit is null, the whole partition failed.
+-- Fix the cause, then: backfills run BACKFILL --which failed
 select
     f.asset,
     f.partition,

@@ -1,4 +1,4 @@
--- The last runs of all backfills: how far, how fast, how long still. Units are members, students.
+-- The latest runs of all backfills: progress, speed, time left. Units are members or students, for example.
 select
     assets,
     run_id,

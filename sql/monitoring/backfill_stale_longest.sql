@@ -1,5 +1,5 @@
--- What has waited longest to be computed, and how many changes wait. More than a few minutes: automation is off, or its
--- runs fail (backfill_open_failures.sql).
+-- The partitions that have been stale longest, with the number of changes. If it is more than a few minutes, automation
+-- is off or its runs fail (backfill_open_failures.sql).
 select
     s.asset,
     s.partition,

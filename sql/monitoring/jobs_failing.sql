@@ -1,5 +1,5 @@
--- Jobs that failed for good or are on their second retry, grouped by what their last error says.
--- Mend the cause, then: backfills queue retry --type TYPE
+-- Jobs that have failed or are on their second or a later retry, grouped by their latest error.
+-- Fix the cause, then: backfills queue retry --type TYPE
 select
     f.job_type,
     f.last_kind,

@@ -1,5 +1,5 @@
--- Pending jobs that are not in the queue, and so would never run. No row is right; a row here is an error.
--- Mend: insert the row into jobs.job_queue, or cancel the job.
+-- Pending jobs that are missing from the queue and would never run. Should be empty.
+-- Fix: insert the row into jobs.job_queue, or cancel the job.
 select
     b.id,
     b.job_type,

@@ -1,6 +1,6 @@
--- Jobs that are due and wait for longer than ten minutes, or are at work past their lease, the longest first.
--- Waiting: does a drain_background_jobs run work? Is the daemon up? Past its lease: the next worker, or the sensor's next
--- tick, takes the job back by itself; a row that stays here says that neither runs.
+-- Jobs that have been due for more than ten minutes or are processing past their lease, longest first. If jobs are due:
+-- is a drain_background_jobs run in progress, and is the daemon up? A job past its lease returns to the queue with the
+-- next worker or the sensor's next tick; if it stays here, neither is running.
 select
     s.id,
     s.job_type,

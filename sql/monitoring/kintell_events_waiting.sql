@@ -1,4 +1,4 @@
--- Events that wait for NATS, and what went wrong last.
+-- Events that wait to be published to NATS, and the publisher's last error.
 select
     w.waiting,
     w.oldest,

@@ -1,4 +1,4 @@
--- What is wrong with the rejected rows of the last week's imports, without the values, the most frequent first.
+-- The errors of rejected rows in the last week's imports, without values, most frequent first.
 select e.job_id, kinds.kind, count(*) as rejected_rows, min(e.row_number) as first_row
 from kintell.backfill_row_errors as e
 inner join kintell.backfill_jobs as j on e.job_id = j.id

@@ -1,4 +1,4 @@
--- Whom the workers of imports wait for.
+-- The sessions that import workers wait for.
 select
     waiting.pid,
     waiting.application_name as worker,

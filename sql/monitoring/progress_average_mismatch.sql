@@ -1,6 +1,6 @@
--- Cohorts that are not stale, and whose row does not follow from the rows of their students: the average is the mean
--- over active students of 100 * interacted / total, rounded half up. No row is right; a row here is an error.
--- Mend: backfills run progress_stats -p COHORT_ID
+-- Cohorts that are not stale although their row does not match their students' rows: the average should be the mean of
+-- 100 * interacted / total over active students, rounded half up. Should be empty.
+-- Fix: backfills run progress_stats -p COHORT_ID
 select
     w.cohort_id,
     c.name as cohort_name,

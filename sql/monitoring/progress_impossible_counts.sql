@@ -1,5 +1,5 @@
--- Students with more questions interacted or mastered than the cohort has: a progress row names one of the cohort's
--- classes, and a question of another. The sources are to be mended, not the statistics.
+-- Students with more questions interacted or mastered than the cohort has. The cause is a progress row with a class of
+-- the cohort and a question of another one. Fix the source tables, not the statistics.
 select
     s.cohort_id,
     c.name as cohort_name,

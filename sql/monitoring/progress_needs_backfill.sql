@@ -1,5 +1,5 @@
--- Cohorts that need a backfill, and why. No row: everything is computed and fresh.
--- Mend: backfills run progress_stats
+-- Cohorts that need a backfill, and why. Empty if everything is up to date.
+-- Fix: backfills run progress_stats
 select
     school_name,
     cohort_name,

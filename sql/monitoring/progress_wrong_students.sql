@@ -1,5 +1,5 @@
--- Students whose row is missing, left over or in the wrong cohort, one row a student.
--- Mend: backfills run progress_stats --which missing
+-- Students whose row is missing, left over or in the wrong cohort, one row per student.
+-- Fix: backfills run progress_stats --which missing
 select
     coalesce(u.id, s.user_id) as user_id,
     coalesce(u.cohort_id, s.cohort_id) as cohort_id,

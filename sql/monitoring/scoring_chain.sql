@@ -1,4 +1,4 @@
--- Where the chain stands: the last 14 days, one row a day and asset, newest first, and why one is not complete.
+-- The daily chain of the last 14 days, one row per day and asset, newest first, with the reason if it is not complete.
 select
     c.day,
     c.asset,

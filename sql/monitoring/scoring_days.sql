@@ -1,4 +1,4 @@
--- Each of the last 30 scored days: members, mean score, the share in each band, members at high risk, actions.
+-- The last 30 scored days: members, mean score, share of each band, members at high risk, actions.
 select
     s.day,
     count(*) as members,

@@ -1,4 +1,4 @@
--- Active members at medium or high risk, as of the newest scored day, that no coach looks after, by gym.
+-- Active members without a coach at medium or high risk as of the newest scored day, by gym.
 select
     m.gym_id,
     r.level,

@@ -1,4 +1,4 @@
--- The backfills whose records are still there: what a rollback of each would remove and keep.
+-- Backfills that have records left, with the number that a rollback would remove and keep.
 select
     c.backfill_id,
     min(c.created_at) as began,

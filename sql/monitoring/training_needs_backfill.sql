@@ -1,4 +1,4 @@
--- Organizations with missing records, changed counts or failed members; the oldest first.
+-- Organizations with missing records, changed counts or failed members, oldest first.
 select
     organization_id,
     organization_name,

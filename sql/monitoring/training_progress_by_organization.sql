@@ -1,4 +1,4 @@
--- What a progress chart shows, the least advanced first.
+-- Progress by organization as charts show it, lowest first.
 select
     o.id as organization_id,
     o.name as organization_name,

@@ -1,9 +1,9 @@
--- progress.user_progress in 64 parts by the hash of the student, for hundreds of millions of rows and more. Not a
--- migration: run it once, when docs/scale.md says so. Everything else goes on as it was: the key, the foreign keys, the
--- triggers and all statements are the same.
+-- Partitions progress.user_progress into 64 parts by the hash of the student, for hundreds of millions of rows. Not a
+-- migration: run it once, when docs/scale.md recommends it. The key, foreign keys, triggers and all statements stay the
+-- same.
 --
--- It copies the table in one transaction and locks it meanwhile: saving progress waits, reading the statistics does
--- not. It needs room for a second copy. Undo: before `drop table progress.user_progress_whole`, rename back.
+-- It copies the table in one transaction and locks it meanwhile: saving progress waits, reading statistics does not. It
+-- needs disk space for a second copy. To undo it, rename progress.user_progress_whole back before dropping it.
 --
 --     psql "$DATABASE_URL" -v ON_ERROR_STOP=1 -f sql/scale/partition_user_progress.sql
 begin;
@@ -11,7 +11,7 @@ set local lock_timeout = '5s';
 set local maintenance_work_mem = '1GB';
 lock table progress.user_progress in access exclusive mode;
 
--- What hangs on the table, to be made again on the new one.
+-- Constraints, indexes, triggers and privileges of the table, to be recreated on the new one.
 create temporary table hanging on commit drop as
 select
     1 as turn,
@@ -86,4 +86,4 @@ $$;
 commit;
 
 analyze progress.user_progress;
--- When all is seen to be well: drop table progress.user_progress_whole;
+-- After verifying the result: drop table progress.user_progress_whole;

@@ -24,4 +24,4 @@ def plan_days(
         return Report.nothing()
     writes = [write_of(target, settings.parsed_weights, gym) for target in CHAIN]
     addresses: dict[str, Address] = {target.asset: DaySlice(gym) for target in CHAIN}
-    return plan(connect, writes, addresses, days, settings.engine(), log, apart=True)
+    return plan(connect, writes, addresses, days, settings.engine(), log, table_by_table=True)

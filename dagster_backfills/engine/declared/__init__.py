@@ -1,4 +1,4 @@
-"""A backfill as somebody declares it in a `defs.yaml` and a `queries.sql`: its words, its mistakes, its first draft.
+"""A backfill declared in `defs.yaml` and `queries.sql`: its attributes, their validation, and a generated draft.
 
-Read `declaration`, then `validation`, then `draft`. Not here: what Dagster makes of it (`components/`).
+Start with `declaration`. Not here: the Dagster definitions built from it (`components/`).
 """

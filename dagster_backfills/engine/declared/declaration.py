@@ -1,6 +1,6 @@
-"""What a declaration says: the attributes of a `defs.yaml`, with their rules. Not here: what is built of them.
+"""The attributes of a `defs.yaml` and their rules. Not here: the definitions built from them (`components/`).
 
-The text below each attribute is its help: in `dg list components`, in editors, in the reference.
+The text below each attribute is its help in `dg list components`, in editors and in the reference.
 """
 
 from collections.abc import Mapping
@@ -14,30 +14,30 @@ from dagster_backfills.postgres.table_names import asset_path, split_table
 CALENDARS = ("hourly", "daily", "weekly", "monthly")
 
 
-class _Words(BaseModel):
+class _Attributes(BaseModel):
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
-class Partitions(_Words):
-    """How the tables are partitioned. One of: a statement's rows, a calendar with its first date, or fixed keys."""
+class Partitions(_Attributes):
+    """How the tables are partitioned: by the rows of a statement, by a calendar, or by fixed keys."""
 
     keys: str | None = None
-    """The statement that gives every key, the oldest first, followed by the name that people know it by, if there is
-    one: partitions are rows."""
+    """The statement that returns every partition key, oldest first, and optionally a display name as its second
+    column."""
     dynamic: str | None = None
-    """With `keys`: Dagster's name for the set; by default the backfill's name."""
+    """With `keys`: the name of Dagster's dynamic partitions definition; by default the backfill's name."""
     hourly: str | None = None
-    """The first hour, as 2026-01-31-00:00."""
+    """Hourly partitions; the first hour, such as 2026-01-31-00:00."""
     daily: str | None = None
-    """The first day, as 2026-01-31."""
+    """Daily partitions; the first day, such as 2026-01-31."""
     weekly: str | None = None
-    """A day in the first week."""
+    """Weekly partitions; a day in the first week."""
     monthly: str | None = None
-    """A day in the first month."""
+    """Monthly partitions; a day in the first month."""
     timezone: str = "UTC"
-    """Of a calendar: where its days begin."""
+    """The time zone of calendar partitions."""
     static: list[str] | None = None
-    """The keys themselves."""
+    """Fixed partition keys."""
 
     @model_validator(mode="after")
     def _one_kind(self) -> "Partitions":
@@ -46,56 +46,57 @@ class Partitions(_Words):
         if len(chosen) != 1:
             raise ValueError(f"give one of {', '.join(kinds)}; not {' and '.join(chosen) or 'none'}")
         if self.dynamic is not None and self.keys is None:
-            raise ValueError("`dynamic` needs `keys`, the statement that gives them")
+            raise ValueError("`dynamic` needs `keys`, the statement that returns them")
         if self.static == []:
             raise ValueError("`static` has no key")
         return self
 
     @property
     def calendar(self) -> str | None:
-        """Which calendar it is, if it is one."""
+        """The calendar, for calendar partitions: `hourly`, `daily`, `weekly` or `monthly`."""
         return next((kind for kind in CALENDARS if getattr(self, kind) is not None), None)
 
 
-class TableDeclaration(_Words):
+class TableDeclaration(_Attributes):
     """One table that the backfill fills."""
 
     table: str
-    """The table: schema.table, or schema."Table" where its name needs quotes."""
+    """The table: schema.table, or schema."Table" if the name needs quotes."""
     query: str | None = None
-    """The statement that gives its rows; by default the one of the table's name."""
+    """The statement that returns the rows; by default the statement with the table's name."""
     compute: str | None = None
-    """In place of `query`: package.module:function, which makes the rows' frame of `reads`' frame."""
+    """Instead of `query`: package.module:function. It gets the data frame of `reads` and returns the rows as one."""
     reads: str | None = None
-    """With `compute`: the statement that gives its frame."""
+    """With `compute`: the statement whose rows the function gets."""
     unit: str | None = None
-    """A column that holds a part of the partition, such as a member's id: a part that fails does not fail the others,
-    and large partitions are split."""
+    """A column that divides a partition into units, such as a member's ID. A unit that fails does not fail the others,
+    and large partitions are split into batches of units."""
     units: str | None = None
-    """With `unit`: the statement that lists `partition` and `unit` of all that is due; by default the query's name with
-    `_units`."""
+    """With `unit`: the statement that returns `partition` and `unit` of all rows that are due; by default named like
+    the query with `_units` appended."""
     mode: Mode = "upsert"
-    """upsert: rewrite what differs, delete what is gone; insert_missing: add, touch nothing else; replace: write each
-    partition anew."""
+    """upsert: insert new rows, update rows that differ, delete rows that the query no longer returns; insert_missing:
+    only insert missing rows; replace: delete a partition's rows and insert all again."""
     key: list[str] | None = None
-    """What makes a row unique; by default the primary key."""
+    """The columns that identify a row; by default the primary key."""
     partition_column: str | None = None
-    """The column that holds the partition. Left out where the table has none: then the query gives `partition` beside
-    each row, and nothing is ever deleted."""
+    """The column that stores the partition. Omit it if the table has none: the query must then return `partition` with
+    each row, and rows are never deleted."""
     touched: str = "updated_at"
     """A column that each write of a row sets to now."""
     journal: bool = True
-    """Keep the previous version of each row that is changed, so that a run can be undone."""
+    """Keep the previous version of each changed row, so that a run can be undone."""
     only_missing: bool = False
-    """With insert_missing: the query itself leaves out rows that exist already."""
+    """With insert_missing: the query itself leaves out existing rows."""
     asset_key: str | None = None
-    """The asset's key, schema/table, where it is not the table's: for columns of a table that is a source elsewhere."""
+    """The asset key, schema/table, if it differs from the table's name: for columns of a table that is a source of
+    other assets."""
     description: str | None = None
-    """For the catalog."""
+    """The asset's description."""
     owners: list[str] = []
-    """team:… or e-mail addresses, for the catalog."""
+    """The asset's owners: team:… or email addresses."""
     tags: dict[str, str] = {}
-    """For the catalog."""
+    """The asset's tags."""
 
     @field_validator("table")
     @classmethod
@@ -106,31 +107,31 @@ class TableDeclaration(_Words):
     @model_validator(mode="after")
     def _whole(self) -> "TableDeclaration":
         if self.query is not None and self.compute is not None:
-            raise ValueError("give `query`, or `compute` with `reads`")
+            raise ValueError("give `query`, or `compute` with `reads`, not both")
         if (self.compute is None) != (self.reads is None):
             raise ValueError("`compute` and `reads` go together")
         if self.units is not None and self.unit is None:
-            raise ValueError("`units` lists the values of `unit`, a column; give both")
+            raise ValueError("`units` needs `unit`, the column whose values it lists")
         return self
 
     @property
     def qualified(self) -> str:
-        """schema.table, without quotes."""
+        """The table as schema.table, without quotes."""
         return ".".join(split_table(self.table))
 
     @property
     def statement(self) -> str:
-        """The statement that gives the rows, or what `compute` makes them of."""
+        """The name of the statement that returns the rows, or the input of `compute`."""
         return self.query or self.reads or split_table(self.table)[1]
 
     @property
     def units_statement(self) -> str | None:
-        """The statement that lists the units."""
+        """The name of the statement that lists the units."""
         return self.units or (f"{self.statement}_units" if self.unit is not None else None)
 
     @property
     def asset(self) -> str:
-        """The asset's key as a path."""
+        """The asset key as a path."""
         return self.asset_key or "/".join(asset_path(self.table))
 
     def target(self, *, partitioned: bool) -> Target:
@@ -147,21 +148,21 @@ class TableDeclaration(_Words):
         )
 
 
-class Check(_Words):
-    """A rule that must hold: its statement gives the rows that break it."""
+class Check(_Attributes):
+    """An asset check: its statement returns the rows that violate the rule."""
 
     query: str
     """The statement."""
     table: str | None = None
-    """The table that it is shown at; by default the first."""
+    """The table whose asset shows the check; by default the first."""
     warn: bool = False
-    """Warn only."""
+    """Report violations as a warning, not an error."""
     description: str | None = None
-    """The rule in a sentence."""
+    """The check's description."""
 
 
-class Resources(_Words):
-    """The project's own resources; the backfill then brings none."""
+class Resources(_Attributes):
+    """The project's own resources; the backfill then defines none."""
 
     database: str
     """The key of a PostgresResource."""
@@ -169,67 +170,66 @@ class Resources(_Words):
     """The key of a PostgresIOManager."""
 
 
-class Schedule(_Words):
-    """When the backfill runs by itself."""
+class Schedule(_Attributes):
+    """The backfill's schedule."""
 
     cron: str
-    """In cron's notation."""
+    """The cron expression."""
     timezone: str = "UTC"
-    """Of the cron expression."""
+    """The time zone of the cron expression."""
     name: str | None = None
-    """By default the backfill's name with `_schedule`."""
+    """The schedule's name; by default the backfill's name with `_schedule` appended."""
 
 
-class Declaration(_Words):
-    """The whole declaration."""
+class Declaration(_Attributes):
+    """The attributes of a backfill."""
 
     tables: list[TableDeclaration]
     """The tables, in the order in which each batch writes them."""
     name: str = ""
-    """By default the folder's."""
+    """The backfill's name; by default the folder's name."""
     group: str = ""
-    """Of the assets; by default the folder's name."""
+    """The asset group; by default the folder's name."""
     partitions: Partitions | None = None
-    """How the tables are partitioned; without it, each is one whole."""
+    """How the tables are partitioned; by default they are not."""
     sources: list[str] = []
-    """The tables that are read, besides those of `stale_when`: upstream in the lineage."""
+    """Further tables that the statements read, besides those of `stale_when`: upstream in the lineage."""
     stale_when: dict[str, str] = {}
-    """By source table: its column that holds the partition's key, or the statement that gives the keys of
-    `changed_rows`."""
+    """Source tables whose changes make partitions stale. By table: the column that stores the partition key, or the
+    statement that returns the keys of `changed_rows`."""
     stale_by: Literal["triggers", "look"] = "triggers"
-    """How changes are noticed. triggers: as they are made, once `backfills triggers` has been applied; look: by the
-    refresh sensor, which reads the sources for rows written since its last look."""
+    """How changes of source tables are detected. triggers: immediately, once `backfills triggers` has been applied;
+    look: by the refresh sensor, which reads the rows written since its last tick and can't see deletions."""
     due: str | None = None
-    """The statement that gives keys which have to be written although no trigger has marked them."""
+    """The statement that returns keys of partitions that must be written although they are not marked stale."""
     missing: str | None = None
-    """The statement that gives keys which lack rows, for a run over what is missing; by default that of `due`, else
-    what Dagster has no materialization of."""
+    """The statement that returns keys of partitions that lack rows; by default that of `due`, else the partitions
+    without a materialization in Dagster."""
     status: str | None = None
-    """The statement that says more of each partition, for `backfills status`: `partition`, and whatever is worth
-    seeing."""
+    """The statement that returns `partition` and further columns to show in `backfills status`."""
     report: str | None = None
-    """package.module:function of a connection and a run's id that gives metadata of what the run did: an observation of
-    the last table."""
+    """package.module:function. It gets a connection and a run ID and returns metadata, which becomes an observation of
+    the last table's asset."""
     checks: dict[str, str | Check] = {}
-    """By name: the statement, or more of it."""
+    """Asset checks by name: the statement that returns violations, or its attributes."""
     schedule: str | Schedule | None = None
-    """A cron expression (UTC), or more of it."""
+    """A cron expression (UTC), or a schedule's attributes."""
     batch_seconds: float = Field(default=0.0, ge=0)
-    """How long a batch should take, where a longer one pays off."""
+    """Target duration of a batch in seconds, if longer batches are faster overall."""
     fresh_within: int = Field(default=600, gt=0)
-    """Seconds after which what is stale fails a check."""
+    """Seconds after which a stale partition fails a check."""
     fresh_hours: float | None = Field(default=None, gt=0)
-    """Hours after which tables that nothing has written count as overdue in the catalog."""
+    """Hours after the last materialization when the catalog shows the assets as overdue."""
     views: list[str] = []
-    """Views of the tables that are read elsewhere: downstream in the lineage."""
+    """Views of the tables: downstream in the lineage."""
     owners: list[str] = []
-    """team:… or e-mail addresses, of tables that name none of their own."""
+    """team:… or email addresses: the owners of tables that declare none."""
     tags: dict[str, str] = {}
-    """For the catalog, of every table."""
+    """Tags of every asset."""
     database: str | None = None
-    """The environment variable with the database's URL, where it is not DATABASE_URL."""
+    """The environment variable that holds the database URL; by default DATABASE_URL."""
     resources: Resources | None = None
-    """The project's own resources, in place of ours."""
+    """The project's own resources to use instead of the backfill's."""
 
     @field_validator("sources", "stale_when")
     @classmethod
@@ -240,7 +240,7 @@ class Declaration(_Words):
 
     @property
     def check_list(self) -> Mapping[str, Check]:
-        """The checks by name, each with all that is said of it."""
+        """The checks by name, in their long form."""
         return {
             name: Check(query=check) if isinstance(check, str) else check
             for name, check in self.checks.items()

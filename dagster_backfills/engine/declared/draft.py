@@ -1,7 +1,7 @@
-"""The first draft of a declaration, from what is known of its table: a `defs.yaml` and a `queries.sql`.
+"""Generates a draft of a declaration from its table: a `defs.yaml` and a `queries.sql`.
 
-A draft can't run: its statements read a table of the name `fill_in`, so that nothing is written, or deleted, before a
-person has said what the table holds.
+A draft can't run, because its statements read from a placeholder table `fill_in`. Nothing can be written or deleted
+before somebody has completed them.
 """
 
 import re
@@ -19,21 +19,21 @@ from dagster_backfills.postgres.table_names import quoted, split_table
 
 
 class DraftParams(BaseModel):
-    """What `backfills new` and `dg scaffold defs dagster_backfills.PostgresBackfill` ask for."""
+    """The parameters of `backfills new` and `dg scaffold defs dagster_backfills.PostgresBackfill`."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     table: str
     """The table to fill: schema.table, or schema."Table"."""
     partition_column: str | None = None
-    """Its column that holds the partition, if any."""
+    """The column that stores the partition, if any."""
     unit: str | None = None
-    """Its column that holds a part of a partition, a member's id say."""
+    """The column that divides a partition into units, such as a member's ID."""
 
 
 @dataclass(frozen=True)
 class Draft:
-    """A declaration without its statements' sense. columns: the table's, with their types, where it was looked at."""
+    """A draft. columns, key: the table's columns with their types and its key, if the table was read."""
 
     name: str
     params: DraftParams
@@ -42,7 +42,7 @@ class Draft:
 
     @classmethod
     def of_table(cls, name: str, params: DraftParams, table: Table) -> "Draft":
-        """Of a table that is there. Raises UserError for a column that it has not."""
+        """Makes a draft for an existing table. Raises UserError for an unknown column."""
         for column in (params.partition_column, params.unit):
             if column is not None:
                 table.column(column)
@@ -50,11 +50,14 @@ class Draft:
         return cls(name, params, columns, table.keys[0] if table.keys else ())
 
     def write(self, folder: Path) -> list[str]:
-        """Write both files; returns what is to be filled in, with its place. Raises UserError for a file there."""
+        """Writes both files. Returns the statements to complete, each with its file and line.
+
+        Raises UserError if a file exists.
+        """
         texts = {folder / "defs.yaml": self._defs(), folder / "queries.sql": self._queries()}
         for file in texts:
             if file.exists():
-                raise UserError(f"{file} is there already.", "Give the backfill another name.")
+                raise UserError(f"{file} already exists.", "Give the backfill another name.")
         folder.mkdir(parents=True, exist_ok=True)
         for file, lines in texts.items():
             file.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -75,27 +78,27 @@ class Draft:
 
     @property
     def _query(self) -> str:
-        """The table's name, as far as a statement can have it."""
+        """The table's name as a valid statement name."""
         return re.sub(r"\W", "_", split_table(self.params.table)[1])
 
     def _queries(self) -> Iterator[str]:
         cut, unit, rows = self.params.partition_column, self.params.unit, self._query
         inside = [f"{quoted(cut)} = any(:partition_keys::{self._type(cut)}[])"] if cut else []
         if cut:
-            yield from (f"-- name: {self.name}_keys", "-- Every partition, the oldest first.")
+            yield from (f"-- name: {self.name}_keys", "-- Every partition, oldest first.")
             yield from (f"select distinct {quoted(cut)} from fill_in order by 1;", "")  # noqa: S608
         if unit:
-            yield from (f"-- name: {rows}_units", "-- All that is due, by partition.")
+            yield from (f"-- name: {rows}_units", "-- The units of each partition.")
             yield f"select {quoted(cut) if cut else chr(39) * 2} as partition, {quoted(unit)} as unit"
             yield from _from(inside)
             yield ""
             bind = f":unit_keys::{self._type(unit)}[]"
             inside = [*inside, f"({bind} is null or {quoted(unit)} = any({bind}))"]
-        yield from (f"-- name: {rows}", "-- All rows that the table is to have.")
+        yield from (f"-- name: {rows}", "-- All rows that the table should have.")
         if self.key:
-            yield f"-- A row is told apart by {', '.join(self.key)}."
+            yield f"-- The key of a row is {', '.join(self.key)}."
         elif self.columns:
-            yield "-- Its rows can't be told apart: give it a primary key, or write it with `mode: replace`."
+            yield "-- The table has no key: give it a primary key, or use `mode: replace`."
         yield "select"
         names = list(self.columns) or [name for name in (cut, unit) if name] or ["every_column"]
         for number, name in enumerate(names, 1):
@@ -113,5 +116,5 @@ def _from(conditions: list[str]) -> Iterator[str]:
 
 
 def _scalar(text: str) -> str:
-    """As YAML reads it again as a text."""
+    """The text as a YAML scalar, quoted if necessary."""
     return yaml.safe_dump(text, width=1_000, allow_unicode=True).splitlines()[0]

@@ -1,6 +1,6 @@
-"""Mistakes in a declaration that can be seen without a database, each named with its file and line.
+"""Validates a declaration without a database. Errors name the file and line.
 
-Not here: whether its tables and columns are there (`components/inspection`).
+Not here: whether its tables and columns exist (`components/inspection`).
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -16,7 +16,7 @@ from dagster_backfills.postgres.table_names import quoted, split_table
 from dagster_backfills.yaml_mistakes import Places, name_of
 
 _ROWS = frozenset({"partition_keys", "unit_keys", "window_start", "window_end", "run_id", "backfill_id"})
-_OF_COMPUTED = _ROWS - {"window_start", "window_end"}  # as of what no calendar cuts
+_WITHOUT_WINDOW = _ROWS - {"window_start", "window_end"}  # for `compute`, and without a calendar
 _OF_PARTITIONS = frozenset({"partition_keys", "window_start", "window_end"})
 _OF_ASSETS = frozenset({"assets", "seconds"})
 _NOTHING: frozenset[str] = frozenset()
@@ -24,18 +24,18 @@ Path_ = tuple[str | int, ...]
 
 
 def validate(declared: Declaration, folder: Path) -> Mapping[str, Statement]:
-    """The statements of the folder's `.sql` files. Raises UserError for the first mistake."""
+    """Checks a declaration and returns the statements of its folder's `.sql` files. Raises UserError for a mistake."""
     statements, places = _statements(folder), Places(folder / "defs.yaml")
     for value, path, allowed in named_statements(declared):
         if value not in statements:
             raise UserError(
-                f"{places.of(*path)}: `{name_of(path)}` is the statement {value!r}, and there is none of that name.",
-                hint=close_to(value, statements) + f" Statements stand in {folder / 'queries.sql'}.",
+                f"{places.of(*path)}: `{name_of(path)}` names the statement {value!r}, which does not exist.",
+                hint=close_to(value, statements) + f" Statements are read from {folder / 'queries.sql'}.",
             )
         unknown = sorted(statements[value].binds - allowed)
         if unknown:
             raise UserError(
-                f"{statements[value].place}: statement {value!r} binds :{unknown[0]}, which nothing gives.",
+                f"{statements[value].place}: statement {value!r} binds :{unknown[0]}, which has no value here.",
                 hint=close_to(unknown[0], allowed),
             )
     _check_tables(declared, places)
@@ -44,7 +44,8 @@ def validate(declared: Declaration, folder: Path) -> Mapping[str, Statement]:
     for source, by in declared.stale_when.items():
         if by in statements and statements[by].binds:
             raise UserError(
-                f"{statements[by].place}: {by!r} is run over the changed rows of {source} and can bind nothing."
+                f"{statements[by].place}: statement {by!r} can't bind parameters: it runs over the changed rows of "
+                f"{source}."
             )
     if declared.report is not None:
         named_function(declared.report, places.of("report"))
@@ -53,61 +54,63 @@ def validate(declared: Declaration, folder: Path) -> Mapping[str, Statement]:
 
 def _check_tables(declared: Declaration, places: Places) -> None:
     if not declared.tables:
-        raise UserError(f"{places.of('tables')}: no table is named.", "Name what the backfill fills.")
+        raise UserError(
+            f"{places.of('tables')}: there are no tables.", "Name the tables that the backfill fills."
+        )
     seen = set()
     for number, table in enumerate(declared.tables):
         at, names = partial(places.of, "tables", number), split_table(table.table)
         if names in seen:
-            raise UserError(f"{at('table')}: table {table.table} is listed twice.", "Keep one.")
+            raise UserError(f"{at('table')}: table {table.table} is listed twice.", "Remove one.")
         seen.add(names)
         if table.compute is not None:
             named_function(table.compute, at("compute"))
         if table.compute is not None and declared.partitions is not None and table.partition_column is None:
             raise UserError(
                 f"{at('compute')}: `compute` needs `partition_column`.",
-                hint="A table without the partition's column is written by a query, which gives `partition`.",
+                hint="A table without a partition column must be written by a query that returns `partition`.",
             )
         if table.partition_column is not None and declared.partitions is None:
             raise UserError(
                 f"{at('partition_column')}: `partition_column` without `partitions`.",
-                hint="Say how the tables are partitioned, or leave the column out.",
+                hint="Declare `partitions`, or remove `partition_column`.",
             )
         if table.mode == "replace" and declared.partitions is not None and table.partition_column is None:
             raise UserError(
                 f"{at('mode')}: `replace` needs `partition_column`.",
-                hint="That column says which rows to replace. Without it, use `upsert`.",
+                hint="The column determines which rows to replace. Without it, use `upsert`.",
             )
     for name, check in declared.check_list.items():
         if check.table is not None and split_table(check.table) not in seen:
             raise UserError(
-                f"{places.of('checks', name, 'table')}: check {name!r} is of {check.table}, which the backfill does "
+                f"{places.of('checks', name, 'table')}: check {name!r} is for {check.table}, which the backfill does "
                 "not fill.",
                 hint=close_to(check.table, [table.table for table in declared.tables]),
             )
 
 
 def _check_binds(table: TableDeclaration, statement: Statement, *, cut: bool) -> None:
-    """A batch is some partitions, or some units of one: a statement that does not ask which gives it all rows."""
+    """Raises UserError for a statement that returns all rows, whatever partitions or units the batch is for."""
     if cut and statement.binds.isdisjoint(_OF_PARTITIONS):
         raise UserError(
-            f"{statement.place}: statement {statement.name!r} gives the rows of all partitions, whichever are written.",
-            hint=f"Let it bind them: where {quoted(table.partition_column or 'partition')} = any(:partition_keys)",
+            f"{statement.place}: statement {statement.name!r} does not filter by partition, so it returns all rows.",
+            hint=f"Add a filter: where {quoted(table.partition_column or 'partition')} = any(:partition_keys)",
         )
     if table.unit is not None and "unit_keys" not in statement.binds:
         raise UserError(
-            f"{statement.place}: statement {statement.name!r} gives the rows of all units, whichever are written.",
-            hint=f"Let it bind them: and (:unit_keys::text[] is null or {quoted(table.unit)} = any(:unit_keys)); "
-            "or leave `unit` out.",
+            f"{statement.place}: statement {statement.name!r} does not filter by unit, so it returns all units.",
+            hint=f"Add a filter: and (:unit_keys::text[] is null or {quoted(table.unit)} = any(:unit_keys)); "
+            "or remove `unit`.",
         )
 
 
 def named_function(path: str, where: str) -> Callable[..., Any]:
-    """The function that `package.module:function` names."""
+    """Imports the function `package.module:function`. Raises UserError, with the place `where`, if it can't."""
     try:
-        found = resolve_name(path)
-        if not callable(found):
-            raise ValueError("it is no function")
-        return found
+        function = resolve_name(path)
+        if not callable(function):
+            raise ValueError("it is not a function")
+        return function
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(
             f"{where}: {path!r} can't be loaded: {error}.", "Write package.module:function."
@@ -115,17 +118,17 @@ def named_function(path: str, where: str) -> Callable[..., Any]:
 
 
 def named_statements(declared: Declaration) -> Iterator[tuple[str, Path_, frozenset[str]]]:
-    """Every statement that the declaration names, where, and what it may bind."""
+    """Yields the name of every statement in the declaration, the attribute's path, and the parameters it may bind."""
     if declared.partitions is not None and declared.partitions.keys is not None:
         yield declared.partitions.keys, ("partitions", "keys"), _NOTHING
     for number, table in enumerate(declared.tables):
-        given = _ROWS if declared.partitions and declared.partitions.calendar else _OF_COMPUTED
+        allowed = _ROWS if declared.partitions and declared.partitions.calendar else _WITHOUT_WINDOW
         if table.compute is None:
-            yield table.statement, ("tables", number, "query"), given
+            yield table.statement, ("tables", number, "query"), allowed
         else:
-            yield table.statement, ("tables", number, "reads"), _OF_COMPUTED
+            yield table.statement, ("tables", number, "reads"), _WITHOUT_WINDOW
         if table.units_statement is not None:
-            yield table.units_statement, ("tables", number, "units"), given
+            yield table.units_statement, ("tables", number, "units"), allowed
     for attribute in ("due", "missing", "status"):
         value = getattr(declared, attribute)
         if value is not None:
@@ -139,6 +142,6 @@ def _statements(folder: Path) -> dict[str, Statement]:
     if not files:
         raise UserError(
             f"{folder} has no queries.sql.",
-            hint="Write the statements that the declaration names into it, each behind `-- name: …`.",
+            hint="Write the declaration's statements into it, each after a line `-- name: …`.",
         )
     return dict(load_statements(*files).by_name)

@@ -1,4 +1,4 @@
-"""Where a partition's rows are in a table: the predicate of a slice, and the partition that a row belongs to."""
+"""How a table is partitioned: SQL that selects the rows of partitions, and SQL for the partition of a row."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,33 +14,33 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Address(Protocol):
-    """How a table is partitioned."""
+    """How a table is partitioned. SQL expressions refer to the table by an alias."""
 
     def binds(self, keys: Sequence[str]) -> dict[str, Any]:
-        """The binds that a slice of these partitions needs."""
+        """The parameters that the SQL needs for these partitions."""
         ...
 
     def predicate(self, alias: str) -> sql.Composable:
-        """True for the rows of the slice."""
+        """A condition that is true for rows of these partitions."""
         ...
 
     def label(self, alias: str) -> sql.Composable:
-        """The partition of a row, as text: its key, or what `keys_by_label` knows the key by."""
+        """A row's partition as text: its key, or a label that `keys_by_label` maps to the key."""
         ...
 
     @property
     def stored(self) -> bool:
-        """Whether the table says which partition a row is of; else only the source's rows do."""
+        """Whether the table stores the partition of a row. If not, only the source's rows tell it."""
         return True
 
     def candidates(self, alias: str) -> sql.Composable:
-        """True for the rows of the slice, and maybe for more of its partitions: what a long list can afford to ask."""
+        """A cheaper condition for listing units: true for rows of these partitions and possibly for others."""
         return self.predicate(alias)
 
 
 @dataclass(frozen=True)
 class Whole(Address):
-    """No partitions: the slice is the table."""
+    """An unpartitioned table."""
 
     def binds(self, keys: Sequence[str]) -> dict[str, Any]:
         return {}
@@ -54,9 +54,9 @@ class Whole(Address):
 
 @dataclass(frozen=True)
 class ByQuery(Address):
-    """The table does not hold the partition: the source gives it beside each row, in the column `column`.
+    """The table does not store the partition. The source returns it with each row, in the column `column`.
 
-    `windows` gives start and end of a partition in time.
+    windows: start and end by partition key, for time partitions.
     """
 
     column: str
@@ -81,7 +81,7 @@ class ByQuery(Address):
 
 @dataclass(frozen=True)
 class ByValue(Address):
-    """One column holds the partition key, as text or as what the key casts to (a uuid, a number)."""
+    """One column stores the partition key, as text or as another type that the key casts to (a uuid, a number)."""
 
     column: str
     type: str
@@ -90,7 +90,7 @@ class ByValue(Address):
         return {"partition_keys": list(keys)}
 
     def predicate(self, alias: str) -> sql.Composable:
-        # The cast stands on the keys' side, so that an index on the column serves.
+        # The keys are cast, not the column, so that an index on the column can be used.
         return sql.SQL("{} = any(%(partition_keys)s::text[]::{}[])").format(
             ident(alias, self.column), type_name(self.type)
         )
@@ -101,10 +101,10 @@ class ByValue(Address):
 
 @dataclass(frozen=True)
 class ByWindow(Address):
-    """A point in time, or a date, lies in the partition's window: from its start up to its end, without it.
+    """One column stores a time or date. A row belongs to the partition whose window contains it, end excluded.
 
-    `windows` gives start and end of a partition key. In a column of type `date` they are those points' dates, in
-    the time zone that the points are given in.
+    windows: start and end by partition key. For a `date` column they are reduced to their dates, in the time zone of
+    the given values.
     """
 
     column: str
@@ -129,7 +129,7 @@ class ByWindow(Address):
         return point.date() if self.type == "date" else point
 
     def _in(self, alias: str, text: str) -> sql.Composable:
-        # The windows are in order and do not overlap: the only one that can hold the value is found by bisection.
+        # The windows are sorted and do not overlap, so width_bucket finds the only one that may contain the value.
         return sql.SQL(text).format(
             column=ident(alias, self.column),
             type=type_name(self.type),
@@ -154,9 +154,10 @@ class ByWindow(Address):
 
 @dataclass(frozen=True)
 class ByDimensions(Address):
-    """Several dimensions, a column each. `parts` gives a partition key's value in each dimension.
+    """A multi-partitioned table with one column per dimension.
 
-    The dimensions' values are bound as `<dimension>_keys`, of equal length: one combination a position.
+    columns, types: by dimension. parts: by partition key, the key's value in each dimension. The values are bound as
+    arrays `<dimension>_keys` of equal length, with one partition at each position.
     """
 
     columns: Mapping[str, str]
@@ -168,7 +169,7 @@ class ByDimensions(Address):
         return {"partition_keys": list(keys), **values}
 
     def combinations(self) -> sql.Composable:
-        """The slice's combinations as rows: `key`, and each dimension under its own name."""
+        """The partitions as rows: `key`, and one column for each dimension."""
         arrays = [sql.SQL("{}::text[]").format(sql.Placeholder(f"{d}_keys")) for d in self.columns]
         return sql.SQL("unnest(%(partition_keys)s::text[], {}) as w (key, {})").format(
             sql.SQL(", ").join(arrays), sql.SQL(", ").join(ident(d) for d in self.columns)
@@ -192,7 +193,7 @@ class ByDimensions(Address):
 
 
 def keys_by_label(conn: psycopg.Connection, address: Address, keys: Sequence[str]) -> dict[str, str]:
-    """The partition keys by what `label` says of their rows, where that is the key as its column spells it."""
+    """Returns partition keys by label. They differ if the column's type formats the key differently (a uuid, say)."""
     if isinstance(address, ByValue) and address.type != "text":
         statement = sql.SQL(
             "select k::{}::text, k from unnest(%(partition_keys)s::text[]) as k",

@@ -1,4 +1,4 @@
-"""Tables as the catalog has them: columns, types, keys. Nothing is created here: tables come from migrations."""
+"""Reads tables from Postgres's catalog: columns, types and keys. Not here: creating tables (migrations)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ select
     a.attgenerated <> '' or a.attidentity <> '' as managed,
     col_description(a.attrelid, a.attnum),
     coalesce(b.typname, t.typname),
-    -- A cast to varchar(3) cuts what is longer without a word; without the length, the assignment refuses it.
+    -- A cast to varchar(3) silently truncates longer values. Without the length, the assignment rejects them.
     case coalesce(b.typname, t.typname)
         when 'bpchar' then 'bpchar'
         when '_bpchar' then 'bpchar[]'
@@ -65,11 +65,12 @@ where c.relkind in ('r', 'p', 'v', 'm', 'f') and (n.nspname !~ '^pg_' and n.nspn
 
 @dataclass(frozen=True)
 class Column:
-    """One column. `managed`: the database fills it (identity or generated).
+    """One column.
 
-    base_type: the type's short name, of a domain the one below it. cast: what a value is cast to before it is
-    compared and written; the column's own length limits are left for the assignment to enforce. generated: nobody
-    can write it; always: nobody can update it.
+    managed: the database fills it (identity or generated). base_type: the short name of its type; for a domain, of the
+    underlying type. cast: the type that values are cast to before they are compared and written, without the length
+    limit, which the assignment enforces. generated: can't be written. always: `generated always as identity`, can't be
+    updated.
     """
 
     name: str
@@ -85,7 +86,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """One table with its columns in order and its unique keys, the primary key first."""
+    """One table: its columns in order, and its unique keys with the primary key first."""
 
     database: str
     schema: str
@@ -99,34 +100,36 @@ class Table:
 
     @property
     def relation(self) -> psycopg.sql.Identifier:
-        """Its name in a statement that is run with binds."""
+        """The table's name, for statements that are executed with parameters."""
         return ident(self.schema, self.name)
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """The unique key that tells every row apart, since none of its columns is ever null; () where there is none."""
+        """The first unique key whose columns are all not null, or ()."""
         return next((key for key in self.keys if all(self.column(n).not_null for n in key)), ())
 
     def column(self, name: str) -> Column:
-        """The column of that name. Raises UserError where there is none."""
+        """Returns the column of that name. Raises UserError if there is none."""
         for column in self.columns:
             if column.name == name:
                 return column
         raise UserError(
             f"Table {self.schema}.{self.name} has no column {name!r}; "
             f"it has {', '.join(c.name for c in self.columns)}.",
-            hint=close_to(name, [c.name for c in self.columns])
-            + " Columns come from migrations, not from here.",
+            hint=close_to(name, [c.name for c in self.columns]) + " Add columns in a migration.",
         )
 
     def key_among(self, available: Sequence[str], declared: Sequence[str] | None) -> tuple[str, ...]:
-        """The unique key that rows with these columns are told apart by; () where there is none."""
+        """Returns the key that identifies rows: the declared one, or the first unique key within the available columns.
+
+        Returns () if there is none. Raises UserError if the declared columns have no unique constraint.
+        """
         if declared is not None:
             if not any(set(key) == set(declared) for key in self.keys):
                 raise UserError(
                     f"Table {self.schema}.{self.name} has no unique constraint on ({', '.join(declared)}).",
-                    hint="The key must be a unique constraint: "
-                    + ("; ".join(f"({', '.join(key)})" for key in self.keys) or "the table has none")
+                    hint="Its unique constraints: "
+                    + ("; ".join(f"({', '.join(key)})" for key in self.keys) or "none")
                     + ".",
                 )
             return tuple(declared)
@@ -134,22 +137,21 @@ class Table:
 
 
 def read_table(conn: psycopg.Connection, schema: str, name: str) -> Table:
-    """Read one table from the catalog. Raises UserError, naming the migrations, where it does not exist."""
+    """Reads one table from the catalog. Raises UserError if it does not exist."""
     relation = psycopg.sql.Identifier(schema, name).as_string(conn)
     columns = tuple(Column(*row) for row in conn.execute(_COLUMNS, {"relation": relation}))
     database = conn.info.dbname
     if not columns:
         raise UserError(
             f"Table {schema}.{name} does not exist in database {database!r}.",
-            hint=f"{_similar(conn, schema, name)}Tables come from migrations, not from here: create it, or run "
-            "`backfills migrate` where it is one of this package.",
+            hint=f"{_similar(conn, schema, name)}Create it in a migration, or run `backfills migrate` if it belongs "
+            "to this package.",
         )
     keys = tuple(tuple(row[1]) for row in conn.execute(_KEYS, {"relation": relation}))
     return Table(database, schema, name, columns, keys)
 
 
 def _similar(conn: psycopg.Connection, schema: str, name: str) -> str:
-    """Words that name tables which come close; nothing where none does."""
-    there = [row[0] for row in conn.execute(_TABLES)]
-    words = close_to(f"{schema}.{name}", there)
-    return f"{words} " if words.startswith("Did") else ""
+    """A hint that names similar tables, or an empty string."""
+    hint = close_to(f"{schema}.{name}", [row[0] for row in conn.execute(_TABLES)])
+    return f"{hint} " if hint.startswith("Did") else ""

@@ -1,6 +1,6 @@
-"""Rows for a slice that the table has none of: COPY straight into the table, without a stage and without a merge.
+"""Loads rows into an empty slice with COPY directly into the table, without staging and merging.
 
-It is refused where the merge would do anything else than insert, or where it can't be told beforehand.
+Refused if the merge might do anything but insert.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ def is_empty(
     unit: str | None = None,
     after: str | None = None,
 ) -> bool:
-    """Whether a table has no row of this partition, in units behind `after` where that is given."""
+    """Whether the table has no rows of this partition; with `after`, none in later units."""
     behind: sql.Composable = sql.SQL("")
     if unit is not None and after is not None:
         behind = sql.SQL(' and {}::text collate "C" > %(after)s').format(ident("t", unit))
@@ -46,7 +46,11 @@ def copy_into(
     arrays: "Sequence[pa.Array | pa.ChunkedArray]",
     slice_: Slice,
 ) -> int | None:
-    """COPY the rows of one partition; returns how many. None, with nothing written, where a merge is needed."""
+    """Loads the rows of one partition and returns their number. Returns None, with nothing written, if a merge is
+    needed.
+
+    by: the column that stores the partition. arrays: the columns of the rows, in the order of `merge.columns`.
+    """
     from dagster_backfills.engine.table.frames import copy_rows  # loads pandas and Arrow
 
     if not isinstance(by, str) or by not in merge.columns or merge.touches or not merge.key:
@@ -63,13 +67,13 @@ def copy_into(
             return None
         copied = copy_rows(conn, into, arrays)
         if merge.journaled and _journal(conn, merge, slice_) != copied:
-            raise psycopg.Rollback  # somebody else's are among them: the merge tells them apart
+            raise psycopg.Rollback  # another session has inserted rows meanwhile, so a merge is needed
         return copied
     return None
 
 
 def _journal(conn: psycopg.Connection, merge: Merge, slice_: Slice) -> int:
-    """Enter all rows of a slice that had none; returns how many they are now."""
+    """Journals all rows of the slice, which was empty before, and returns their number."""
     statement = sql.SQL(
         "with inserted as (select %(key)s as label{} from {} as t where {})\n{}\nreturning cardinality(keys)"
     ).format(
@@ -83,7 +87,7 @@ def _journal(conn: psycopg.Connection, merge: Merge, slice_: Slice) -> int:
 
 
 def _all_of(conn: psycopg.Connection, merge: Merge, by: str, values: Any, key: str) -> bool:
-    """Whether all rows belong to the partition, as the table itself tells its partitions apart."""
+    """Whether all rows belong to the partition, by the table's own partitioning."""
     distinct = values.unique()
     if len(distinct) != 1 or not distinct[0].is_valid:
         return False

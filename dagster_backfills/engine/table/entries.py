@@ -1,6 +1,6 @@
-"""What a statement that changes rows writes of them into the journal: their key, and what stood and stands there.
+"""SQL for journal entries: a changed row's key, its previous version, and a hash of its new version.
 
-As text and hash of text, which every type has, in the form that a batch's session is pinned to (`session`).
+Versions are text, which every type supports, in the format that `session` pins.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from dagster_backfills.engine.table.catalog import Table
 from dagster_backfills.engine.table.names import columns, ident, type_name
 
 KEY, BEFORE, AFTER = "backfill key", "backfill before", "backfill after"
-# Rows of a partition lie together in one row of the journal, until they have four megabytes (64 bytes are the least).
+# One journal row holds many entries of a partition, up to about four megabytes (counting 64 bytes overhead per entry).
 _WRITTEN = """
 insert into backfill.journal (journal_id, partition, keys, befores, afters)
 select %(journal_id)s::bigint, coalesce(l.key, w.label, ''), w.keys, w.befores, w.afters
@@ -31,14 +31,14 @@ left join unnest(%(journal_labels)s::text[], %(journal_keys)s::text[]) as l (lab
 
 
 def key_text(table: Table, alias: str) -> sql.Composed:
-    """The columns that tell a row apart, as an array of text."""
+    """The key columns of a row as a text array."""
     return sql.SQL("array[{}]").format(
         sql.SQL(", ").join(sql.SQL("{}::text").format(ident(alias, name)) for name in table.identity)
     )
 
 
 def same_key(table: Table, row: str, entry: str) -> sql.Composed:
-    """Whether a row is the one that an entry is of. The entry's side is cast, so that the key's index serves."""
+    """Joins a table's row and an entry by key. The entry's key is cast, so that the table's index can be used."""
     return sql.SQL(" and ").join(
         sql.SQL("{} = {}[{}]::{}").format(
             ident(row, name), ident(entry, "key"), sql.SQL(f"{n}"), type_name(table.column(name).cast)
@@ -48,20 +48,20 @@ def same_key(table: Table, row: str, entry: str) -> sql.Composed:
 
 
 def content(table: Table, touched: str, alias: str) -> sql.Composed:
-    """A hash of the row, but for the column that each write sets to now."""
+    """A hash of the row without the column that each write sets to now."""
     names = [column.name for column in table.columns if column.name != touched]
     return sql.SQL('hashtextextended(row({})::text collate "C", 0)').format(columns(alias, names))
 
 
-def standing(alias: str) -> sql.Composed:
-    """The whole row as text that its own type reads again."""
+def row_text(alias: str) -> sql.Composed:
+    """The whole row as text that can be cast back to the table's row type."""
     return sql.SQL("({}.*)::text").format(ident(alias))
 
 
 def entry(
     table: Table, touched: str, *, key: str = "t", before: sql.Composable | None = None, after: str = ""
 ) -> sql.Composed:
-    """What a statement returns of a row for the journal. `key` and `after` are aliases; without `after` it is gone."""
+    """Columns of a RETURNING clause for the journal. key, after: aliases; without `after` the row was deleted."""
     return sql.SQL("{} as {}, {} as {}, {} as {}").format(
         key_text(table, key),
         ident(KEY),
@@ -73,7 +73,7 @@ def entry(
 
 
 def write_entries(relations: Sequence[str]) -> sql.Composed:
-    """The entries of what these relations return, each with its `label`, under the partition that this stands for."""
+    """An INSERT into the journal of the entries that these relations return, each row with its partition's `label`."""
     rows = [
         sql.SQL("select label, {}::text, {}, {} from {}").format(
             ident(KEY), ident(BEFORE), ident(AFTER), sql.Identifier(relation)
@@ -84,5 +84,5 @@ def write_entries(relations: Sequence[str]) -> sql.Composed:
 
 
 def names(alias: str = "") -> sql.Composed:
-    """The columns that `entry` has made."""
+    """The columns that `entry` returns."""
     return columns(alias, (KEY, BEFORE, AFTER))

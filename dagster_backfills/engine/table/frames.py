@@ -1,6 +1,6 @@
-"""Frames on their way into the stage: their values as Postgres reads them from CSV, and the COPY.
+"""Loads pandas and Arrow frames with COPY: converts their values to CSV that Postgres can read.
 
-A module of its own, since pandas and Arrow are loaded with it: whoever writes frames imports it when it comes to that.
+A separate module because it imports pandas and Arrow. Import it only where a frame is written.
 """
 
 import json
@@ -30,12 +30,11 @@ def stage_frame(
     name: str,
     typed: Collection[str] = (),
 ) -> list[str]:
-    """COPY a frame that is meant for `table` into the temporary table `name`, replacing what that held.
+    """Loads a frame for `table` into the temporary table `name`, which it replaces. Returns the column names.
 
-    It holds text, so that a value which its column can't take fails in the merge, where the batch can be bisected down
-    to its row, and not in the COPY, where all would fail. Only the columns that rows are found by, `typed` (partition
-    and unit), have their own types, for they must compare as they will be stored.
-    Returns the columns' names. Raises UserError for a frame that does not fit the table.
+    The columns of the temporary table are text. An invalid value then fails in the merge, which can be bisected down to
+    the row, and not in the COPY, which would fail as a whole. Only the columns `typed` (partition and unit) have their
+    real types, because rows are selected by them. Raises UserError if the frame does not fit the table.
     """
     names, arrays = frame_columns(data, table)
     conn.execute(sql.SQL("drop table if exists pg_temp.{}").format(ident(name)), {})
@@ -52,7 +51,7 @@ def stage_frame(
 def copy_rows(
     conn: psycopg.Connection, into: sql.Composed, arrays: Sequence[pa.Array | pa.ChunkedArray]
 ) -> int:
-    """Run a COPY of CSV with these columns; returns the number of rows."""
+    """Executes a COPY of CSV with these columns and returns the number of rows."""
     rows = pa.table(list(arrays), names=[str(n) for n in range(len(arrays))])
     options = csv.WriteOptions(include_header=False)
     with conn.cursor() as cursor, cursor.copy(into, {}) as copy:
@@ -64,16 +63,19 @@ def copy_rows(
 
 
 def frame_columns(data: Any, table: Table) -> tuple[list[str], list[pa.Array | pa.ChunkedArray]]:
-    """The frame's columns as arrays that CSV has a form for. A pandas index is no column."""
+    """Returns the names of the frame's columns, and the columns as arrays that can be written as CSV.
+
+    Ignores a pandas index. Raises UserError if the frame does not fit the table.
+    """
     if not isinstance(data, pa.Table | pd.DataFrame):
         raise UserError(
             f"An asset can't return {type(data).__name__}.",
-            hint="Return a Query, a WriteSet, a pandas DataFrame, an Arrow table, or None where it wrote by itself.",
+            hint="Return a Query, a WriteSet, a pandas DataFrame, an Arrow table, or None if it wrote the rows itself.",
         )
     names = [str(name) for name in (data.column_names if isinstance(data, pa.Table) else data.columns)]
     if not names:
         raise UserError(
-            "The frame has no columns.", hint="Return the columns of the table, with no rows if need be."
+            "The frame has no columns.", hint="Return the table's columns, even if there are no rows."
         )
     arrays = []
     for position, name in enumerate(names):
@@ -83,9 +85,9 @@ def frame_columns(data: Any, table: Table) -> tuple[list[str], list[pa.Array | p
 
 
 def text_array(values: pd.Series | pa.ChunkedArray, column: Column) -> pa.Array | pa.ChunkedArray:
-    """The values as an array that CSV has a form for. Missing values (None, NaN, NaT, NA) are null.
+    """Returns the values as an array that can be written as CSV. Missing values (None, NaN, NaT, NA) become null.
 
-    Raises UserError for a NUL character, which Postgres can't hold.
+    Raises UserError for a NUL character, which Postgres can't store.
     """
     array = _arrow(values, column)
     if types.is_dictionary(array.type):
@@ -104,7 +106,7 @@ def _arrow(values: Any, column: Column) -> Any:
     if not isinstance(values, pd.Series):
         return values
     if values.dtype == object and any(not isinstance(v, str) for v in values if not _is_missing(v)):
-        # Arrow would guess one type for all of them, and give each record the fields of all others.
+        # Arrow would infer one type for all values and give each record the fields of all others.
         return _texts(values, column)
     return pa.array(values, from_pandas=True)
 
@@ -121,7 +123,7 @@ def _is_missing(value: Any) -> bool:
 
 
 def _json(value: Any) -> str:
-    # A string is JSON already, as it would be in SQL.
+    # A string counts as JSON text, as it does in SQL.
     return value if isinstance(value, str) else json.dumps(_plain(value), default=str, ensure_ascii=False)
 
 
@@ -130,7 +132,7 @@ def _plain(value: Any) -> Any:
 
 
 def _text(value: Any) -> str:
-    """One value in Postgres's own input form."""
+    """One value in Postgres's input syntax."""
     value = _plain(value)
     if isinstance(value, list | tuple | set | frozenset):
         return "{" + ",".join(_element(v) for v in value) + "}"
@@ -144,7 +146,7 @@ def _text(value: Any) -> str:
 
 
 def _element(value: Any) -> str:
-    """One element of an array literal; arrays within are not quoted."""
+    """One element of an array literal. Nested arrays are not quoted."""
     if _is_missing(value):
         return "NULL"
     if isinstance(value, list | tuple) or hasattr(value, "tolist"):
@@ -158,6 +160,6 @@ def _refuse_nul(array: Any, column: Column) -> None:
     if pc.any(has_nul).as_py():
         raise UserError(
             f"Column {column.name!r} has a NUL character in row {pc.index(has_nul, True).as_py()} of the frame; "
-            "Postgres can't hold it.",
-            hint="Remove it before the frame is returned.",
+            "Postgres can't store it.",
+            hint="Remove it before returning the frame.",
         )

@@ -1,4 +1,4 @@
-"""What the statements of a merge are made of: its table's names, types and comparisons, as SQL. No statement here."""
+"""SQL fragments for merge statements: names, casts and comparisons of one table. Not here: the statements (`merge`)."""
 
 from dataclasses import dataclass
 
@@ -7,13 +7,13 @@ from psycopg import sql
 from dagster_backfills.engine.model import Target
 from dagster_backfills.engine.table.address import Address
 from dagster_backfills.engine.table.catalog import Table
-from dagster_backfills.engine.table.entries import BEFORE, entry, names, standing
+from dagster_backfills.engine.table.entries import BEFORE, entry, names, row_text
 from dagster_backfills.engine.table.names import columns, ident, type_name
 
-_SEEN = "backfill seen"  # the row version that the statement's snapshot has
+_SEEN = "backfill seen"  # the ctid of the row version that the statement has read
 _NOTHING = sql.SQL("")
 _POINTS_IN_TIME = {"timestamp", "timestamptz"}
-# No equality of their own, or one that takes different values for the same.
+# Types with no equality operator, or with one that treats different values as equal.
 _COMPARED_AS_TEXT = {
     "json",
     "jsonpath",
@@ -31,7 +31,7 @@ _COMPARED_AS_TEXT = {
 
 @dataclass(frozen=True)
 class Pieces:
-    """One table, how it is partitioned, and the columns that a source gives for it."""
+    """Fragments for one table. columns: those that the source returns. key: those that identify a row."""
 
     table: Table
     address: Address
@@ -46,17 +46,18 @@ class Pieces:
 
     @property
     def values(self) -> list[str]:
-        """The columns that make a row differ."""
+        """The columns that are compared to find changed rows."""
         return [n for n in self.set_columns if n != self.target.touched]
 
     @property
     def touches(self) -> bool:
+        """Whether writes set the `touched` column to now."""
         return self.target.touched not in self.columns and any(
             c.name == self.target.touched and c.base_type in _POINTS_IN_TIME for c in self.table.columns
         )
 
     def typed(self, source: sql.Composable) -> sql.Composed:
-        """The source's rows in the target's types, so that they compare as they will be stored."""
+        """Casts the source's rows to the table's types, so that they are compared as they would be stored."""
         casts = [
             sql.SQL("q.{c}::{t} as {c}").format(c=ident(n), t=type_name(self.table.column(n).cast))
             for n in self.columns
@@ -66,9 +67,9 @@ class Pieces:
         return sql.SQL("select {} from (\n{}\n) as q").format(sql.SQL(", ").join(casts), source)
 
     def named(self, *, units: bool) -> dict[str, sql.Composable]:
-        """The pieces by name. units: of the slice only the units in the bind `unit_keys`.
+        """Returns the fragments by name. units: restrict the slice to the units in the parameter `unit_keys`.
 
-        `s` are the source's rows, `o` those that stand there, `c` what differs, `g` what goes, `t` what is changed.
+        Aliases: `s` the source's rows, `o` existing rows, `c` changed rows, `g` rows to delete, `t` the table written.
         """
         stored, label = self.address.stored, self.address.label
         touched = [self.target.touched] if self.touches else []
@@ -90,7 +91,7 @@ class Pieces:
             "s_label": label("s"),
             "t_label": label("t"),
             "updated_label": label("t" if stored else "c"),
-            # What a new row tells of its partition: itself, or the key by which the source knows that.
+            # The new row's partition; if the table does not store it, the key to look it up in the source.
             "new_label": sql.SQL("{} as label").format(label("t")) if stored else columns("t", self.key),
             "o_inside": self.inside("o", units),
             "t_inside": self.inside("t", units),
@@ -100,22 +101,22 @@ class Pieces:
             "set": sql.SQL(", ").join(assignments),
             "s_row": self._row("s"),
             "c_row": self._row("c"),
-            "before": self._if_journaled(sql.SQL(", {} as {}").format(standing("o"), before)),
+            "before": self._if_journaled(sql.SQL(", {} as {}").format(row_text("o"), before)),
             "o_before": self._if_journaled(sql.SQL(", o.{}").format(before)),
             "entry": self._if_journaled(sql.SQL(", ") + names("t")),
             "new_entry": self.entry(after="t"),
             "updated_entry": self.entry(before=ident("c", BEFORE), after="t"),
-            "gone_entry": self.entry(before=standing("t")),
+            "gone_entry": self.entry(before=row_text("t")),
         }
 
     def entry(self, *, before: sql.Composable | None = None, after: str = "") -> sql.Composable:
-        """What a statement returns of a row `t` for the journal, behind a comma; nothing where there is none."""
+        """Columns for the journal in a RETURNING clause, after a comma; empty without a journal."""
         return self._if_journaled(
             sql.SQL(", ") + entry(self.table, self.target.touched, before=before, after=after)
         )
 
     def inside(self, alias: str, units: bool) -> sql.Composable:
-        """Whether a row is of the slice."""
+        """A condition that is true for rows of the slice."""
         inside = self.address.predicate(alias)
         if not units or self.target.unit is None:
             return inside

@@ -1,4 +1,4 @@
-"""Names and types in statements that run with binds: a percent sign in them is doubled, as psycopg wants it."""
+"""Names and types for statements that are executed with parameters: psycopg needs a percent sign in them doubled."""
 
 from collections.abc import Iterable
 
@@ -6,7 +6,7 @@ from psycopg import sql
 
 
 def ident(*names: str) -> sql.Identifier:
-    """An identifier, qualified where there are several names. Only for statements that are run with binds."""
+    """A quoted identifier, qualified if there are several names. Only for statements executed with parameters."""
     return sql.Identifier(*(name.replace("%", "%%") for name in names))
 
 
@@ -16,5 +16,5 @@ def type_name(name: str) -> sql.SQL:
 
 
 def columns(alias: str, names: Iterable[str]) -> sql.Composed:
-    """The columns of one relation, as a list; without an alias, by their names alone."""
+    """A comma-separated list of columns, qualified with the alias unless it is empty."""
     return sql.SQL(", ").join(ident(alias, name) if alias else ident(name) for name in names)

@@ -1,4 +1,4 @@
-"""What one statement of a batch writes of a table, and the binds that it is told by."""
+"""The part of a table that one statement of a batch writes, and the statement's parameters."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from dagster_backfills.engine.table.arrays import text_array
 
 @dataclass(frozen=True)
 class Slice:
-    """Whole partitions, or some units of one.
+    """Whole partitions, or some units of one partition.
 
-    units: None for all of them. empty: the table had none of the rows when last looked at. computed: the rows, where
-    they are there already. journal_id: the number of the entries in the journal, where the write journals.
+    units: None for whole partitions. empty: the table had no rows of the slice when it was last checked. computed: the
+    rows, if they were prefetched. journal_id: the ID for the journal entries, if the write journals.
     """
 
     keys: Sequence[str]
@@ -24,13 +24,13 @@ class Slice:
     journal_id: int | None = None
 
     def binds(self, address: Address, by_label: Mapping[str, str] | None = None) -> dict[str, Any]:
-        """The binds of the source and of the slice. `by_label`: the keys by what the table calls its partitions."""
+        """Returns the parameters for the source and the slice. by_label: partition keys by label (`keys_by_label`)."""
         other = {label: key for label, key in (by_label or {}).items() if label != key}
         return {
             "unit_keys": text_array(self.units),
             "run_id": self.run_id,
             "journal_id": self.journal_id,
-            # Nothing where the two are the same.
+            # Only labels that differ from their key.
             "journal_labels": list(other),
             "journal_keys": list(other.values()),
             **address.binds(self.keys),

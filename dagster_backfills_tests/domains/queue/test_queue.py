@@ -218,7 +218,7 @@ def test_a_job_that_ends_every_worker_fails_in_the_end(db, registry):
 def test_the_state_machine_refuses_what_is_not_a_step(db, registry):
     job_id = queue.enqueue(db, "noop", registry=registry)
     finish = "update jobs.background_jobs set status = 'completed', completed_at = now(), progress_percentage = 100"
-    with pytest.raises(psycopg.errors.CheckViolation, match="pending, which can't become completed"):
+    with pytest.raises(psycopg.errors.CheckViolation, match="pending and can't become completed"):
         db.execute(finish)
     with pytest.raises(psycopg.errors.CheckViolation, match="attempt"):
         db.execute("update jobs.background_jobs set attempt = 5")

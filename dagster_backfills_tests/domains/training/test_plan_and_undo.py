@@ -90,6 +90,6 @@ def test_a_run_that_there_is_not_fails_with_words(training):
     failed = undo(training, run="nobody's", dry_run=False)
     assert not failed.success
     assert (
-        "No run begins with"
+        "No run ID begins with"
         in failed.failure_data_for_node("undo_a_run_of_training_completions").user_failure_data.description
     )

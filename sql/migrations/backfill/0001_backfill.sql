@@ -1,10 +1,8 @@
--- The engine's own tables: what each run did, what failed, what went stale.
--- One schema a domain; this one belongs to the engine and is shared by all of them.
+-- The engine's own schema, shared by all domains. Each domain has a schema of its own.
 
 comment on schema backfill is
-'The engine''s own: what each run did, what failed, what went stale.';
+'The engine''s records: runs, batches, failures, stale marks and the journal.';
 
--- One row a step of a Dagster run that wrote through the engine.
 create table backfill.runs (
     run_id text not null,
     step text not null default '',
@@ -15,18 +13,17 @@ create table backfill.runs (
     started_at timestamptz not null default clock_timestamp(),
     finished_at timestamptz,
     outcome text not null default 'running' check (outcome in ('running', 'succeeded', 'failed', 'interrupted')),
-    undoes text,  -- the run that this one undoes
-    started_by text not null default '',  -- a person, or the schedule or sensor
+    undoes text,  -- the run that this run undoes
+    started_by text not null default '',  -- a user, schedule or sensor
     primary key (run_id, step),
     check ((outcome = 'running') = (finished_at is null))
 );
 comment on table backfill.runs is
-'One row a step of a run that wrote through the engine, with its outcome.';
+'Runs of the engine, one row per step of a Dagster run, with its outcome.';
 create index runs_root_run_id_idx on backfill.runs (root_run_id);
 create index runs_started_at_idx on backfill.runs (started_at);
 
--- One row a committed batch and asset, written by the transaction that wrote the batch's rows.
--- A batch holds whole partitions, or (`units_upto` set) a slice of one partition up to that unit.
+-- A batch covers whole partitions or, if `units_upto` is set, a slice of one partition that ends with this unit.
 create table backfill.batches (
     batch_id uuid not null,
     asset text not null,
@@ -43,19 +40,18 @@ create table backfill.batches (
     failures integer not null default 0,
     seconds double precision not null,
     committed_at timestamptz not null default clock_timestamp(),
-    journal_id bigint,  -- null where nothing was journaled
-    journal jsonb,  -- of which table the journal's entries are, and how to read them
+    journal_id bigint,  -- null if nothing was journaled
+    journal jsonb,  -- the table that the journal entries belong to: its columns and its key
     primary key (batch_id, asset),
     foreign key (run_id, step) references backfill.runs on delete cascade
 );
 create unique index batches_journal_id_idx on backfill.batches (journal_id) where journal_id is not null;
 create index batches_asset_idx on backfill.batches (asset, committed_at);
 comment on table backfill.batches is
-'One row a committed batch and asset, written by the transaction that wrote the batch''s rows.';
+'Committed batches, one row per batch and asset, inserted in the transaction that wrote the batch''s rows.';
 create index batches_run_id_idx on backfill.batches (run_id, step);
 
--- The failure ledger: one open row a failing unit, resolved by the unit's next success.
--- `unit` is null where the partition itself failed.
+-- `unit` is null if the whole partition failed.
 create table backfill.failures (
     id bigint generated always as identity primary key,
     run_id text not null,
@@ -71,13 +67,13 @@ create table backfill.failures (
     resolved_at timestamptz
 );
 comment on table backfill.failures is
-'The failure ledger: one open row a unit that could not be written, resolved by its next success.';
+'The failure ledger: one open row per unit that could not be written. Its next success resolves the row.';
 create unique index failures_open_idx on backfill.failures (asset, partition, unit) nulls not distinct
 where resolved_at is null;
 create index failures_run_id_idx on backfill.failures (run_id);
 
--- Staleness: one row a change and partition, written in the transaction that made the change. Rows are only
--- ever added by the change and removed by a recomputation that saw it, so that marking never waits for a lock.
+-- Inserted in the transaction that made the change, and deleted by a recomputation that saw it. Marks are never
+-- updated, so marking never waits for a lock.
 create table backfill.stale_marks (
     asset text not null,
     partition text not null,
@@ -85,7 +81,7 @@ create table backfill.stale_marks (
     xid xid8 not null default pg_current_xact_id()
 );
 comment on table backfill.stale_marks is
-'One row a change that no computation has seen yet, and the partition that it concerns.';
+'Changes that no computation has seen yet, one row per change and partition.';
 create index stale_marks_partition_idx on backfill.stale_marks (asset, partition);
 
 create view backfill.stale as
@@ -97,7 +93,7 @@ select
 from backfill.stale_marks
 group by asset, partition;
 comment on view backfill.stale is
-'The stale partitions: since when, and by how many changes.';
+'Stale partitions, with the time of the oldest change and the number of changes.';
 
 create function backfill.mark_stale(asset text, partitions text[]) returns void
 language sql as $$
@@ -107,8 +103,8 @@ language sql as $$
     where p is not null
 $$;
 
--- Statement-level triggers on a table, one for each of these events, that call a function once with all rows that a
--- statement changed: `old_rows`, `new_rows`, or both.
+-- Creates a statement-level trigger for each event. The handler runs once per statement and reads the changed rows from
+-- the transition tables `old_rows` and `new_rows`.
 create function backfill.add_triggers(source regclass, handler text, events text[], variadic arguments text[] default '{}')
 returns void
 language plpgsql as $$
@@ -131,9 +127,9 @@ begin
 end
 $$;
 
--- What stood before: for each row that a run changed its key, its content then, and what the run left of it. It is
--- written by the statement that changes the rows, kept for a month, and what `backfills undo` goes by.
--- A row of this table has the entries of many rows side by side, so that an inserted row costs some fifteen bytes.
+-- `backfills undo` restores rows from it. The statement that changes rows also inserts their entries, which are kept
+-- for a month. One row of this table holds the entries of many rows in arrays, so that an entry of an inserted row
+-- takes about fifteen bytes.
 create table backfill.journal (
     id bigint generated always as identity primary key,
     journal_id bigint not null,
@@ -144,11 +140,12 @@ create table backfill.journal (
 );
 create index journal_journal_id_idx on backfill.journal (journal_id);
 comment on table backfill.journal is
-'What stood before: the rows of a partition that a batch changed, up to four megabytes of them a row.';
+'Previous versions of the rows that batches changed, for undo. Each row holds up to four megabytes of entries.';
 
--- `before` is the row as text of its own type, null where there was none. `after` is a hash of what the run left, null
--- where it left none. `key` is the text of the columns that `batches.journal` names. The planner takes an array that is
--- unnested for ten rows, and joins by loops; subscripts it takes for a thousand.
+-- `before` is the row as text that can be cast to its row type, null for an inserted row. `after` is a hash of the row
+-- that the run left, null for a deleted row. `key` has the columns that `batches.journal` names, as text.
+-- generate_subscripts is there for the planner, which expects a thousand rows of it; for unnest alone it expects ten
+-- and chooses nested loops.
 create view backfill.journal_entries as
 select
     (j.id << 20) + e.n as id,
@@ -167,9 +164,8 @@ cross join lateral (
         generate_subscripts(j.keys, 1) as n
 ) as e;
 comment on view backfill.journal_entries is
-'The journal, one row a row that a batch changed, in the order in which they were changed.';
+'Journal entries, one row per changed row, in the order of the changes.';
 
--- Partitions that were undone: automation leaves them alone until their source changes, or somebody asks for them.
 create table backfill.undone (
     asset text not null,
     partition text not null,
@@ -178,12 +174,12 @@ create table backfill.undone (
     primary key (asset, partition)
 );
 comment on table backfill.undone is
-'Partitions whose last run was undone, which automation leaves alone until their source changes.';
+'Partitions whose last run was undone. Automation skips them until their source changes.';
 
--- Marks that a computation with this snapshot took into account. A mark from a later transaction stays. Those of
--- this very transaction are seen by what it computes from now on: it clears before it computes. A mark whose
--- transaction lies in this server's future came with a restored dump, and counts as seen. A partition that is written
--- is undone no more.
+-- Deletes the marks of changes that a computation with this snapshot has seen. Marks of later transactions stay. Marks
+-- of the current transaction are deleted too: it calls this function before it computes. A mark with a transaction ID
+-- in this server's future comes from a restored dump and counts as seen. Also deletes the undo records of the
+-- partitions, because they are written again.
 create function backfill.clear_stale(asset text, partitions text[], snapshot pg_snapshot) returns bigint
 language sql as $$
     delete from backfill.undone as u
@@ -202,8 +198,8 @@ language sql as $$
     select count(*) from cleared
 $$;
 
--- One writer a partition at a time: held to the end of the transaction. Partitions share 512 slots an asset, so
--- that a batch of any width holds a bounded number of locks; taken in order, so that two batches can't deadlock.
+-- Allows one writer per partition, until the end of the transaction. An asset's partitions share 512 advisory locks, so
+-- that a large batch holds a bounded number of locks. Locking in order prevents deadlocks between batches.
 create function backfill.lock_partitions(asset text, partitions text[]) returns void
 language plpgsql as $$
 declare
@@ -215,8 +211,7 @@ begin
 end
 $$;
 
--- How a batch begins: the locks of its partitions, for each asset that it writes, and then the snapshot from which
--- on it sees everything. Returns the snapshot.
+-- Begins a batch: locks its partitions for each asset, and then takes and returns a snapshot.
 create function backfill.begin_batch(assets text[], partitions text[]) returns pg_snapshot
 language plpgsql as $$
 declare
@@ -229,7 +224,6 @@ begin
 end
 $$;
 
--- What a run has done so far, how fast, and how long it will take.
 create view backfill.run_progress as
 select
     r.run_id,
@@ -260,9 +254,9 @@ left join lateral (
     where bb.run_id = r.run_id and bb.step = r.step
 ) as b on true;
 comment on view backfill.run_progress is
-'How far each run is, how fast, and how long it will take.';
+'Progress of each run: partitions and units done, rows written, speed and remaining time.';
 
--- What operators may turn of a backfill while it works. Runs read it between two batches.
+-- Runs read it between two batches.
 create table backfill.controls (
     backfill text primary key,
     assets text[] not null,
@@ -278,10 +272,9 @@ create table backfill.controls (
 );
 
 comment on table backfill.controls is
-'What operators have set of a backfill: whether it is paused, how fast it may go, and at what hours.';
+'Operators'' controls of a backfill: pause, rest between batches, rate limit and write window.';
 
--- How far the sources of declared backfills have been looked through, where no trigger tells of their changes: all rows
--- of transactions before `position` are known.
+-- For backfills without triggers on their sources. All rows of transactions before `position` have been seen.
 create table backfill.source_positions (
     backfill text not null,
     source text not null,
@@ -290,11 +283,11 @@ create table backfill.source_positions (
     primary key (backfill, source)
 );
 comment on table backfill.source_positions is
-'By backfill and source table: the oldest transaction that the last look may not have seen. Written by the refresh
-sensor of backfills that are declared with `stale_by: look`.';
+'Per backfill and source table: the oldest transaction that the last look may not have seen. Written by the refresh
+sensor of backfills with `stale_by: look`.';
 
--- Who asked for what: one row when it is let in or refused, another when it has ended. Nobody changes a row, its owner
--- neither; when it was written, and by which login, is not the writer's to say (`sql/roles.sql`).
+-- A request inserts one row when it is accepted or refused, and another when it ends. Nobody can change a row, not even
+-- the table's owner. Writers can't set `at` and `login` (`sql/roles.sql`).
 create table backfill.audit (
     id bigint generated always as identity primary key,
     at timestamptz not null default clock_timestamp(),
@@ -302,7 +295,7 @@ create table backfill.audit (
     request uuid not null,
     who text not null,
     action text not null,
-    domains text[],  -- null: not known, and so all
+    domains text[],  -- null: unknown, counts as all
     target text not null,
     outcome text not null check (outcome in ('started', 'done', 'failed', 'refused')),
     runs text[] not null default '{}',
@@ -311,17 +304,17 @@ create table backfill.audit (
 create index audit_request_idx on backfill.audit (request);
 create index audit_at_idx on backfill.audit (at);
 comment on table backfill.audit is
-'Who launched, undid, paused or changed what, and who was refused it. Rows are added and never changed.';
-comment on column backfill.audit.request is 'The same for all rows of one request.';
+'The audit log: who launched, undid, paused or changed what, and who was refused. Append-only.';
+comment on column backfill.audit.request is 'The ID that all rows of one request share.';
 comment on column backfill.audit.who is
-'The user that the proxy named, or the system''s user and host: alice@host.';
-comment on column backfill.audit.action is 'The mutation of Dagster''s, or the command.';
-comment on column backfill.audit.runs is 'Ids of the runs and backfills that came of it.';
+'The user from the proxy, or the operating system''s user and host: alice@host.';
+comment on column backfill.audit.action is 'The Dagster GraphQL mutation, or the command.';
+comment on column backfill.audit.runs is 'IDs of the runs and backfills that the request started.';
 
 create function backfill.refuse_change() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
-    raise exception '% of %.%: rows are only ever added', tg_op, tg_table_schema, tg_table_name
+    raise exception '% of %.% is not allowed: the table is append-only', tg_op, tg_table_schema, tg_table_name
         using errcode = 'insufficient_privilege';
 end
 $$;

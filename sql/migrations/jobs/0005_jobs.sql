@@ -1,9 +1,7 @@
--- Domain 4: the background job queue. Tables and constraints, the state machine, and putting work in.
-
 comment on schema jobs is
-'Domain 4: the queue of background jobs.';
+'The background job queue.';
 
--- Ids in the order of time (UUIDs of version 7), so that the newest rows lie together in every index.
+-- Returns a version 7 UUID. They increase over time, so that the newest rows are next to each other in every index.
 create function jobs.new_id() returns uuid
 language sql volatile parallel safe as $$
     select encode(
@@ -27,10 +25,10 @@ create table jobs.queue_settings (
     keep_finished interval not null default '30 days'
 );
 comment on table jobs.queue_settings is
-'What operators may turn: the lease, the back-off of retries, what counts as stuck. One row.';
+'Operators'' settings: lease, retry back-off, retention, and when a job counts as stuck. A single row.';
 insert into jobs.queue_settings default values;
 
--- The kinds of work. `input_fields` maps each field that a type knows to its JSON type; null takes anything.
+-- input_fields: the JSON type of each allowed field; null allows any fields.
 create table jobs.job_types (
     job_type text primary key check (job_type ~ '^[a-z][a-z0-9_]*$'),
     input_fields jsonb check (jsonb_typeof(input_fields) = 'object'),
@@ -39,7 +37,7 @@ create table jobs.job_types (
     max_retries integer not null default 3 check (max_retries >= 0)
 );
 comment on table jobs.job_types is
-'The types of jobs that may be enqueued, with their limits and the inputs that they ask for.';
+'Job types that can be enqueued, with their input fields and default retries.';
 insert into jobs.job_types (job_type, input_fields, required_fields, output_fields) values
 (
     'transcription',
@@ -60,8 +58,8 @@ insert into jobs.job_types (job_type, input_fields, required_fields, output_fiel
     '{asset_id,playback_id,status}'
 );
 
--- No foreign key to job_types: every enqueue would lock the type's row, and a type that is withdrawn while its
--- jobs wait must let them fail with a message. Enqueueing checks the type.
+-- There is no foreign key to job_types: each enqueue would lock the type's row, and pending jobs of a removed type must
+-- still fail with a message. The enqueue functions check the type.
 create table jobs.background_jobs (
     id uuid primary key default jobs.new_id(),
     job_type text not null,
@@ -89,7 +87,7 @@ create table jobs.background_jobs (
     started_at timestamptz,
     completed_at timestamptz,
     updated_at timestamptz not null default clock_timestamp(),
-    -- Whose job it is: the login that enqueued it, which no SET ROLE changes.
+    -- The owner: the login that enqueued the job. SET ROLE does not change it.
     enqueued_by text default session_user,
     check (retry_count <= max_retries),
     constraint finished_jobs_have_an_end check (
@@ -102,31 +100,31 @@ create table jobs.background_jobs (
     constraint completed_jobs_are_whole check (status != 'completed' or progress_percentage = 100)
 );
 comment on table jobs.background_jobs is
-'One row a background job: its state, input, output, errors, owner and retries.';
-comment on column jobs.background_jobs.job_type is 'The kind of work.';
-comment on column jobs.background_jobs.status is 'pending, processing, completed, failed or cancelled.';
-comment on column jobs.background_jobs.priority is '1 goes first.';
-comment on column jobs.background_jobs.input_data is 'What the work is given.';
-comment on column jobs.background_jobs.output_data is 'Its result.';
-comment on column jobs.background_jobs.error_data is 'What went wrong, the last 50 attempts.';
-comment on column jobs.background_jobs.retry_count is 'Retries so far, of `max_retries`.';
-comment on column jobs.background_jobs.run_after is 'Not before this time.';
-comment on column jobs.background_jobs.claimed_by is 'The worker that holds it.';
-comment on column jobs.background_jobs.heartbeat_at is 'The worker''s last sign of life.';
-comment on column jobs.background_jobs.then_steps is 'Jobs that follow on completion.';
--- A cancelled job frees its key: the work was called off, and may be asked for again.
+'Background jobs with their status, input, output, errors, owner and retries.';
+comment on column jobs.background_jobs.job_type is 'The job type.';
+comment on column jobs.background_jobs.status is '`pending`, `processing`, `completed`, `failed` or `cancelled`.';
+comment on column jobs.background_jobs.priority is '1 (first) to 10 (last).';
+comment on column jobs.background_jobs.input_data is 'The input.';
+comment on column jobs.background_jobs.output_data is 'The result.';
+comment on column jobs.background_jobs.error_data is 'The errors of the last 50 failed attempts.';
+comment on column jobs.background_jobs.retry_count is 'Retries so far, at most `max_retries`.';
+comment on column jobs.background_jobs.run_after is 'The job does not start before this time.';
+comment on column jobs.background_jobs.claimed_by is 'The worker that holds the job.';
+comment on column jobs.background_jobs.heartbeat_at is 'The last heartbeat of the worker.';
+comment on column jobs.background_jobs.then_steps is 'The jobs to enqueue on completion.';
+-- A cancelled job frees its key, so that the work can be enqueued again.
 create unique index background_jobs_unique_key_idx on jobs.background_jobs (job_type, unique_key)
 where unique_key is not null and status != 'cancelled';
 create index background_jobs_parent_id_idx on jobs.background_jobs (parent_id) where parent_id is not null;
--- The jobs at work. Its condition is not the status, lest the planner take it for a fence, which must go by the id.
+-- For processing jobs. The condition is not on the status, so that the planner does not use this index for updates that
+-- are fenced by status; these must use the ID.
 create index background_jobs_claimed_by_idx on jobs.background_jobs (claimed_by) where claimed_by is not null;
 create index background_jobs_failed_idx on jobs.background_jobs (job_type, completed_at) where status = 'failed';
 create index background_jobs_completed_at_idx on jobs.background_jobs (completed_at) where completed_at is not null;
 create index background_jobs_created_at_idx on jobs.background_jobs using brin (created_at);
 
--- What is claimed from: one narrow row for each pending job. `run_after` is null once the job is due, so that a
--- claim walks due jobs only, in their order, however many wait for later. A row whose job is not pending (or gone) is
--- dropped by the claim that meets it, and so a foreign key, which would cost every enqueue, guards nothing.
+-- `run_after` is null once the job is due, so that a claim scans due jobs only, in order, however many are scheduled. A
+-- claim deletes rows whose job is no longer pending, so a foreign key would add cost to every enqueue without need.
 create table jobs.job_queue (
     job_id uuid primary key,
     job_type text not null,
@@ -135,22 +133,22 @@ create table jobs.job_queue (
     created_at timestamptz not null
 ) with (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 2000);
 comment on table jobs.job_queue is
-'What is claimed from: one narrow row a pending job.';
+'The queue that workers claim from, one narrow row per pending job.';
 create index job_queue_due_idx on jobs.job_queue (priority, created_at, job_id) where run_after is null;
 create index job_queue_later_idx on jobs.job_queue (run_after) where run_after is not null;
 
--- The state machine. A new attempt begins with a claim, and with nothing else. The condition stands in the trigger's
--- own WHEN, so that a step that is allowed calls no function.
+-- The state machine: rejects invalid status changes, and new attempts that are not claims. The condition is in the
+-- trigger's WHEN clause, so that a valid change calls no function.
 create function jobs.refuse_step() returns trigger
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
     if new.status != old.status then
-        raise exception 'Job % is %, which can''t become % (attempt % to %)',
+        raise exception 'Job % is % and can''t become % (attempt % to %)',
             old.id, old.status, new.status, old.attempt, new.attempt using errcode = 'check_violation';
     end if;
-    raise exception 'Job %: a new attempt begins with a claim only (attempt % to % while %)',
+    raise exception 'Job %: only a claim starts a new attempt (attempt % to % while %)',
         old.id, old.attempt, new.attempt, old.status using errcode = 'check_violation';
 end
 $$;
@@ -166,8 +164,8 @@ for each row when (
 )
 execute function jobs.refuse_step();
 
--- Channel jobs_new: work is due (payload: nothing). jobs_cancelled: a job's id, for the worker that holds it.
--- jobs_changed: {"id", "status", "progress"} of a job, or {"status", "count"} where one statement changed many.
+-- Channels: jobs_new, when a job is due (empty payload); jobs_cancelled, with a job's ID, for the worker that holds it;
+-- jobs_changed, with {"id", "status", "progress"}, or {"status", "count"} if one statement changed many jobs.
 create function jobs.announce(ids uuid[], status text) returns void
 language plpgsql as $$
 begin
@@ -180,8 +178,8 @@ begin
 end
 $$;
 
--- What of this JSON can't be read outside of Postgres, field by field; null where all can. Numbers end where a double
--- does; parsers give up on nesting somewhere from 200 levels on.
+-- Returns which fields of this JSON other parsers can't read, or null: numbers beyond a double's range, and deep
+-- nesting (parsers fail somewhere beyond 200 levels).
 create function jobs.unreadable_fields(given jsonb) returns text
 language sql immutable parallel safe as $$
     select string_agg(
@@ -196,7 +194,7 @@ language sql immutable parallel safe as $$
         or jsonb_path_exists(f.value, 'strict $.** ? (@.type() == "number" && @.abs() > 1.7e308)')
 $$;
 
--- What is wrong with the fields of an input. `inherited` has those that come from the steps before.
+-- Returns what is wrong with the fields of an input, or null. inherited: fields that come from earlier steps.
 create function jobs.fields_problem(kind jobs.job_types, given jsonb, inherited jsonb) returns text
 language sql stable as $$
     select coalesce(jobs.unreadable_fields(given), (
@@ -219,7 +217,7 @@ language sql stable as $$
     ))
 $$;
 
--- What is wrong with an input for this type, as one sentence; null where nothing is.
+-- Returns what is wrong with an input for this job type, in one sentence, or null.
 create function jobs.input_problem(wanted text, input_data jsonb) returns text
 language plpgsql stable as $$
 declare
@@ -237,7 +235,7 @@ begin
 end
 $$;
 
--- What is wrong with how a job is to be run; null where nothing is.
+-- Returns what is wrong with a job's priority or retries, or null.
 create function jobs.settings_problem(job_type text, priority integer, max_retries integer) returns text
 language sql immutable parallel safe as $$
     select case
@@ -247,7 +245,7 @@ language sql immutable parallel safe as $$
     end
 $$;
 
--- What is wrong with one step by itself, or by what it can take from the steps before; null where nothing is.
+-- Returns what is wrong with one step, given the fields that it inherits from earlier steps, or null.
 create function jobs.step_problem(step jsonb, inherited jsonb) returns text
 language plpgsql stable as $$
 declare
@@ -279,9 +277,9 @@ begin
 end
 $$;
 
--- Steps that follow on completion: [{"job_type", "input_data", "priority", "max_retries"}, …]. A field of a step
--- that its input does not give comes from the output of the step before, then from that step's input. Returns what
--- is wrong, where that can be known before anything has run; null where nothing is.
+-- Returns what is wrong with the steps to enqueue on completion, as far as it can be known in advance, or null. Steps:
+-- [{"job_type", "input_data", "priority", "max_retries"}, …]. A field that a step's input_data lacks is taken from the
+-- output of the previous step, or else from that step's input.
 create function jobs.steps_problem(first_type text, first_input jsonb, steps jsonb) returns text
 language plpgsql stable as $$
 declare
@@ -297,7 +295,7 @@ begin
         return format('%s: then_steps may have 100 steps, not %s', first_type, jsonb_array_length(steps));
     end if;
     for step in select s from jsonb_array_elements(steps) as s loop
-        -- What may come from before: only that a field is there counts, not its value.
+        -- Fields that a step may inherit. Only their existence matters, not their values.
         select given || coalesce(jsonb_object_agg(f, 1), '{}') into given
         from jobs.job_types as t cross join unnest(t.output_fields) as f where t.job_type = before;
         problem := jobs.step_problem(step, given);
@@ -313,8 +311,8 @@ begin
 end
 $$;
 
--- Many jobs of one type and settings, one for each input, in that order. Returns their ids, in that order.
--- All or none. A unique key belongs to one job and so not here: see enqueue_background_job.
+-- Enqueues one job for each input, all with the same type and settings. All or none. Returns their IDs in the order of
+-- the inputs. For a unique key see enqueue_background_job.
 create function jobs.enqueue_background_jobs(
     job_type text,
     inputs jsonb[],
@@ -363,10 +361,9 @@ begin
 end
 $$;
 
--- One job. With a `unique_key` it is idempotent: the id of the job of this type that has the key comes back, be it
--- waiting, at work, completed or failed. Raises invalid_parameter_value, naming the field, where the input does not
--- fit the type, or what is to follow can't. With its owner's rights: who may execute it may put work in, and needs no
--- more. A parent must be a job that the caller may see.
+-- Enqueues one job and returns its ID. With a `unique_key` it is idempotent: if a job of this type has the key and is
+-- not cancelled, its ID is returned. Raises invalid_parameter_value, naming the field, for an invalid input or step.
+-- `security definer`: callers need only the privilege to execute it. The parent must be a job that the caller may read.
 create function jobs.enqueue_background_job(
     job_type text,
     input_data jsonb default '{}',
@@ -405,7 +402,7 @@ begin
     if problem is not null then
         raise exception '%', problem using errcode = 'invalid_parameter_value';
     end if;
-    -- Where the key's holder is cancelled or removed between the two statements, the next round inserts.
+    -- If the job with the key is cancelled or deleted between the two statements, the next iteration inserts.
     loop
         insert into jobs.background_jobs as b (
             job_type, input_data, priority, run_after, unique_key, max_retries, user_id, company_id, training_id,
@@ -429,11 +426,10 @@ begin
 end
 $$;
 
--- Domain 4: a job's life from claim to end. Every function that a worker calls is fenced: it accepts only the
--- attempt that holds the job, and only while that attempt's lease lasts.
+-- Functions for workers. Each is fenced: it accepts only the attempt that holds the job, and only during its lease.
 
--- Claim up to `max_jobs` due jobs for this worker: priority 1 first, then the oldest. Rows that another claim has
--- locked are passed over. Jobs whose time has come become due first.
+-- Claims up to `max_jobs` due jobs for this worker: priority 1 first, then the oldest. Skips rows that another claim
+-- has locked. Scheduled jobs whose time has come become due first.
 create function jobs.claim_jobs(worker text, max_jobs integer) returns table (
     id uuid, job_type text, priority smallint, attempt integer, retry_count integer, max_retries integer,
     input_data jsonb, created_at timestamptz
@@ -486,17 +482,17 @@ begin
 end
 $$;
 
--- Attempts that were heard of before this have lost their lease.
+-- Attempts whose last heartbeat is before this time have lost their lease.
 create function jobs.oldest_heartbeat() returns timestamptz
 language sql volatile as $$
     select clock_timestamp() - s.lease from jobs.queue_settings as s
 $$;
 
--- In the functions below that fence many attempts at once, `case` keeps the planner from thinking that hardly any job
--- is `processing` and so from looking through them all, once for each attempt: it must go from each attempt to its job.
+-- In the functions below, `case` hides the condition on the status from the planner. It would otherwise expect hardly
+-- any `processing` jobs and scan all of them for each attempt, instead of looking up each attempt's job by ID.
 
--- Renew the leases of these attempts. Returns the jobs that the worker still holds; the others were cancelled or lost.
--- A row that is being completed at this moment is passed over: waiting for it, in no order, could deadlock.
+-- Renews the leases of these attempts. Returns the jobs that the worker still holds; the others were cancelled or lost.
+-- Skips a row that is being completed at the same time, because waiting for it could deadlock.
 create function jobs.renew_leases(ids uuid[], attempts integer[]) returns setof uuid
 language plpgsql
 set enable_seqscan = off
@@ -521,8 +517,8 @@ begin
 end
 $$;
 
--- Progress of one attempt; a percentage of null leaves the one that is there. Returns the job's status: `processing`
--- where it was accepted, `cancelled` where the job was cancelled; null where the attempt does not hold the job any more.
+-- Saves the progress of one attempt; a null percentage leaves the current one. Returns `processing` if it was accepted,
+-- `cancelled` if the job was cancelled, and null if the attempt no longer holds the job.
 create function jobs.report_progress(
     job_id uuid, attempt integer, percentage integer, message text
 ) returns text
@@ -551,8 +547,8 @@ begin
 end
 $$;
 
--- The input of a step that follows: what the step gives, else the known fields from the output before, else from the
--- input before.
+-- Returns the input of the next step: its own input_data, completed with known fields of the previous step's output,
+-- and then of its input.
 create function jobs.next_input(step jsonb, input_data jsonb, output_data jsonb) returns jsonb
 language sql stable as $$
     select coalesce(
@@ -564,8 +560,8 @@ language sql stable as $$
     ) || coalesce(step -> 'input_data', '{}')
 $$;
 
--- Complete many attempts in one statement, and start what follows each, which belongs to whoever enqueued the first of
--- the chain. Returns the jobs that were accepted.
+-- Completes many attempts in one statement and enqueues their next steps, which keep the owner of the chain's first
+-- job. Returns the jobs that were accepted.
 create function jobs.complete_jobs(ids uuid[], attempts integer[], outputs jsonb[]) returns setof uuid
 language plpgsql
 set enable_seqscan = off
@@ -622,15 +618,15 @@ begin
 end
 $$;
 
--- How long to wait before retry number `retry` (from 1): doubling from `retry_base` up to `retry_cap`, times 0.5 to 1.5
--- at random, so that jobs that failed together do not come back together.
+-- Returns the delay before retry number `retry` (from 1): exponential back-off from `retry_base` to `retry_cap`, with a
+-- jitter of 50 to 150 percent.
 create function jobs.retry_delay(retry integer) returns interval
 language sql volatile as $$
     select least(s.retry_cap, s.retry_base * power(2, least(retry, 30) - 1)) * (0.5 + random())
     from jobs.queue_settings as s
 $$;
 
--- The record of one failed attempt within error_data; the newest 50 are kept.
+-- Appends a failed attempt to error_data, which keeps the newest 50.
 create function jobs.add_error(errors jsonb, attempt integer, kind text, message text, trace text) returns jsonb
 language sql volatile as $$
     select jsonb_path_query_array(e, '$[last - 49 to last]')
@@ -642,8 +638,8 @@ language sql volatile as $$
     ) as grown
 $$;
 
--- One attempt failed. Returns `pending` where a retry follows, `failed` where none is left or none would help; null
--- where the attempt does not hold the job any more.
+-- Records a failed attempt. Returns `pending` if it will be retried, `failed` if not, and null if the attempt no longer
+-- holds the job.
 create function jobs.fail_job(
     job_id uuid, attempt integer, kind text, message text, trace text default '', retryable boolean default true
 ) returns text
@@ -681,7 +677,7 @@ begin
 end
 $$;
 
--- Put pending jobs into the queue, due at once or later, and tell of it. Returns how many.
+-- Puts pending jobs into the queue, due now or later, and notifies. Returns their number.
 create function jobs.put_in_queue(ids uuid[], later timestamptz default null) returns integer
 language plpgsql as $$
 begin
@@ -697,7 +693,7 @@ begin
 end
 $$;
 
--- Give these attempts back, due at once and with no retry spent. Returns how many were.
+-- Returns these attempts' jobs to the queue, due now, without counting a retry. Returns their number.
 create function jobs.give_back_jobs(ids uuid[], attempts integer[]) returns integer
 language plpgsql
 set enable_seqscan = off
@@ -722,7 +718,7 @@ begin
 end
 $$;
 
--- Give back everything that this worker holds, as it ends. Returns how many.
+-- Returns all jobs that this worker holds to the queue. Returns their number.
 create function jobs.give_back_all_jobs(worker text) returns integer
 language sql as $$
     select jobs.give_back_jobs(array_agg(b.id), array_agg(b.attempt))
@@ -731,8 +727,8 @@ language sql as $$
     having count(*) > 0
 $$;
 
--- Take back the jobs whose lease is over. No retry is spent, but a job that lost `max_lost_leases` workers fails: it
--- may be what ends them. Returns how many were taken back.
+-- Returns jobs with an expired lease to the queue, without counting a retry. A job that has lost `max_lost_leases`
+-- workers fails, because it may be what kills them. Returns the number of jobs.
 create function jobs.take_back_expired_jobs(max_jobs integer default 1000) returns integer
 language plpgsql as $$
 #variable_conflict use_column
@@ -756,7 +752,7 @@ begin
         set status = case when j.hopeless then 'failed' else 'pending' end,
             error_data = jobs.add_error(
                 b.error_data, b.attempt, 'lease_lost',
-                format('Worker %s held the job and was not heard of after %s', b.claimed_by, b.heartbeat_at), ''
+                format('Worker %s held the job and sent no heartbeat after %s', b.claimed_by, b.heartbeat_at), ''
             ),
             completed_at = case when j.hopeless then clock_timestamp() end,
             run_after = case when j.hopeless then b.run_after else clock_timestamp() end,
@@ -774,8 +770,8 @@ begin
 end
 $$;
 
--- Cancel a job that waits or is at work. Returns its status before; one that has ended stays as it is.
--- Null: no such job.
+-- Cancels a pending or processing job. Returns its previous status; a finished job stays as it is. Returns null if
+-- there is no such job.
 create function jobs.cancel_job(job_id uuid, reason text default null) returns text
 language plpgsql as $$
 declare
@@ -783,7 +779,7 @@ declare
 begin
     select b.status into before from jobs.background_jobs as b where b.id = cancel_job.job_id for update;
     if before in ('pending', 'processing') then
-        -- A claim that has locked the queue's row right now will find the job cancelled, and drop it.
+        -- A claim that has locked the queue's row will find the job cancelled and delete the row.
         delete from jobs.job_queue as q
         where q.job_id in (
             select l.job_id from jobs.job_queue as l where l.job_id = cancel_job.job_id for update skip locked
@@ -802,7 +798,7 @@ begin
 end
 $$;
 
--- Retry failed jobs by hand, with all their retries anew: these ones, or all of a type. Returns how many.
+-- Retries failed jobs, these or all of a type, with their retry count reset. Returns their number.
 create function jobs.retry_failed_jobs(ids uuid[] default null, wanted_type text default null) returns integer
 language plpgsql as $$
 #variable_conflict use_column
@@ -810,7 +806,7 @@ declare
     again uuid[];
 begin
     if ids is null and wanted_type is null then
-        raise exception 'Say which failed jobs to retry: their ids or their type'
+        raise exception 'Give the IDs or the type of the failed jobs to retry'
             using errcode = 'invalid_parameter_value';
     end if;
     with freed as (
@@ -826,8 +822,8 @@ begin
 end
 $$;
 
--- Remove up to `max_jobs` jobs that ended more than `older_than` ago (`keep_finished` where null). Returns how many;
--- call again until it returns 0.
+-- Deletes up to `max_jobs` jobs that ended more than `older_than` ago (by default `keep_finished`). Returns their
+-- number; repeat until it returns 0.
 create function jobs.clean_up_background_jobs(
     older_than interval default null, max_jobs integer default 10000
 ) returns integer
@@ -846,7 +842,7 @@ language sql as $$
     select count(*)::integer from removed
 $$;
 
--- Domain 4: what operators look at.
+-- Views for operators.
 
 create view jobs.stuck_jobs as
 select
@@ -864,7 +860,7 @@ from jobs.background_jobs as b
 cross join jobs.queue_settings as s
 where b.claimed_by is not null and b.status = 'processing' and b.heartbeat_at < now() - s.lease;
 comment on view jobs.stuck_jobs is
-'Jobs that wait for too long though they are due, or are at work past their lease.';
+'Jobs that have been due for too long, or are processing past their lease.';
 
 create view jobs.active_jobs as
 select
@@ -878,7 +874,7 @@ from (
 ) as a
 inner join jobs.background_jobs as b on b.id = a.id;
 comment on view jobs.active_jobs is
-'Jobs at work and due, the ones at work first.';
+'Jobs that are processing or pending.';
 
 create view jobs.average_durations as
 select
@@ -891,7 +887,7 @@ from jobs.background_jobs as b
 where b.status = 'completed' and b.completed_at > now() - interval '30 days'
 group by b.job_type;
 comment on view jobs.average_durations is
-'Seconds from start to end of the jobs that completed within 30 days, by type.';
+'Durations of the jobs that completed in the last 30 days, by type.';
 
 create view jobs.repeatedly_failing_jobs as
 select
@@ -904,7 +900,7 @@ from (
 ) as r
 inner join jobs.background_jobs as b on b.id = r.id;
 comment on view jobs.repeatedly_failing_jobs is
-'Jobs that failed for good or are on their second retry or a later one, with the last error.';
+'Jobs that have failed or are on their second or a later retry, with the latest error.';
 
 create view jobs.queue_metrics as
 select
@@ -953,9 +949,9 @@ left join (
     group by b.job_type
 ) as f on f.job_type = t.job_type;
 comment on view jobs.queue_metrics is
-'The queue by type: depth, age, what ended in the last hour, mean duration over the last day.';
+'Metrics by job type: queue depth and age, jobs ended in the last hour, mean duration over the last day.';
 
--- The domain in one row, in the columns that every domain's overview has.
+-- Every domain has an overview with these columns.
 create view jobs.overview as
 select
     'jobs' as of_what,
@@ -967,11 +963,10 @@ select
     null::timestamptz as oldest_stale
 from jobs.background_jobs as j;
 comment on view jobs.overview is
-'The domain in one row, for backfills status.';
+'Summary of the domain for `backfills status`. A single row.';
 
--- Domain 4: applications put work in and follow it without any right on the tables (`enqueuer` of sql/roles.sql).
-
--- A login's own jobs. `security_barrier`: no condition of a query on it sees another's row.
+-- For applications without privileges on the tables (role `enqueuer` of sql/roles.sql). `security_barrier` keeps the
+-- conditions of a query from seeing other logins' rows.
 create view jobs.my_jobs with (security_barrier) as
 select
     b.id, b.job_type, b.status, b.priority, b.user_id, b.company_id, b.training_id, b.input_data, b.output_data,
@@ -981,4 +976,4 @@ from jobs.background_jobs as b
 where b.enqueued_by = session_user;
 
 comment on view jobs.my_jobs is
-'The jobs that the login who asks has enqueued: what an application sees of the queue.';
+'The jobs that the current login has enqueued, for applications.';

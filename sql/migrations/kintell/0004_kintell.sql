@@ -1,7 +1,5 @@
--- Domain 3: historical session import from CSV. Tables of the domain, and the account of each import.
-
 comment on schema kintell is
-'Domain 3: historical sessions imported from CSV, with their events.';
+'Sessions imported from CSV files and workbooks, and their events.';
 
 create table kintell.users (
     id uuid primary key default gen_random_uuid(),
@@ -10,23 +8,23 @@ create table kintell.users (
     role text not null
 );
 comment on table kintell.users is
-'The people that sessions name, by e-mail address.';
+'Participants and volunteers, identified by email address.';
 create unique index users_lower_email_key on kintell.users (lower(email));
 
--- The account of one import. Counters and position move only in the transaction that writes the rows they count.
+-- Counters and position are updated in the transaction that writes the rows they count.
 create table kintell.backfill_jobs (
     id uuid primary key default gen_random_uuid(),
     status text not null default 'pending'
     check (status in ('pending', 'running', 'completed', 'failed', 'paused', 'cancelled', 'rolled_back')),
 
-    -- The file, as it was when it was registered.
+    -- The file when it was registered.
     file_name text not null,
     file_url text not null,
     file_size bigint not null check (file_size >= 0),
     file_sha256 text not null check (file_sha256 ~ '^[0-9a-f]{64}$'),
     file_stamp text not null,
     columns text[] not null,
-    -- What the file was recognized as, or said to be. All but plain UTF-8 is read from a plain copy.
+    -- The file's detected or given format. Files other than plain UTF-8 are read from a converted copy.
     delimiter text not null default ',' check (char_length(delimiter) = 1),
     recognized text not null default '',
     sheet text not null default '',
@@ -34,7 +32,7 @@ create table kintell.backfill_jobs (
     mapping jsonb not null default '{}',
     on_duplicate text not null default 'skip' check (on_duplicate in ('skip', 'update', 'error')),
 
-    -- The account.
+    -- Row counts.
     total_rows bigint not null check (total_rows >= 0),
     processed_rows bigint not null default 0,
     inserted_rows bigint not null default 0 check (inserted_rows >= 0),
@@ -43,11 +41,11 @@ create table kintell.backfill_jobs (
     failed_rows bigint not null default 0 check (failed_rows >= 0),
     missing_users bigint not null default 0 check (missing_users >= 0),
 
-    -- The checkpoint: rows up to this one are committed, and the next one starts at this byte.
+    -- The checkpoint: the last committed row, and the byte offset of the next one.
     last_processed_row bigint not null default 0,
     checkpoint_offset bigint not null,
 
-    -- The claim. A worker may write only while the attempt is its own.
+    -- The claim. A worker may write only while this is its attempt.
     attempt integer not null default 0,
     activity text check (activity in ('import', 'replay', 'rollback')),
     heartbeat_at timestamptz,
@@ -59,7 +57,7 @@ create table kintell.backfill_jobs (
     started_at timestamptz,
     completed_at timestamptz,
 
-    -- The undoing.
+    -- The rollback.
     rollback_started_at timestamptz,
     rolled_back_at timestamptz,
     removed_rows bigint not null default 0,
@@ -72,19 +70,18 @@ create table kintell.backfill_jobs (
     constraint completed_means_all check (status <> 'completed' or processed_rows = total_rows),
     constraint completed_has_its_time check (status <> 'completed' or completed_at is not null),
     constraint running_is_claimed check (status <> 'running' or activity is not null),
-    -- Of a plain copy: it may lie past the size of the file as it was given.
+    -- No upper bound: for a converted copy the offset may exceed the original file's size.
     constraint checkpoint_not_before_file check (checkpoint_offset >= 0)
 );
 comment on table kintell.backfill_jobs is
-'One row an import: the file, the account, the checkpoint, the claim, the undoing.';
--- One unfinished job a content, or sheet of it: starting a file twice continues it.
+'Import jobs: file, row counts, checkpoint, claim and rollback of each.';
+-- One unfinished job per file content and sheet: starting a file again continues its job.
 create unique index backfill_jobs_open_content_key on kintell.backfill_jobs (file_sha256, sheet)
 where status in ('pending', 'running', 'paused');
 create index backfill_jobs_content_idx on kintell.backfill_jobs (file_sha256);
 create index backfill_jobs_created_at_idx on kintell.backfill_jobs (created_at);
 create index backfill_jobs_held_idx on kintell.backfill_jobs (heartbeat_at) where activity is not null;
 
--- What people said that headers stand for, by the set of their names.
 create table kintell.header_mappings (
     headers_sha256 bytea primary key,
     headers text[] not null,
@@ -93,7 +90,7 @@ create table kintell.header_mappings (
     mapped_at timestamptz not null default clock_timestamp()
 );
 comment on table kintell.header_mappings is
-'Which column each header of a file stands for, as a person said; used again for files with the same set of headers.';
+'Column mappings that users have chosen for file headers. Reused for files with the same set of headers.';
 
 create function kintell.check_job_status() returns trigger
 language plpgsql
@@ -118,8 +115,8 @@ for each row when (old.status is distinct from new.status) execute function kint
 
 create table kintell.kintell_sessions (
     id uuid primary key default gen_random_uuid(),
-    -- Compared byte by byte: many times faster than by the rules of a language, and an import can tell from the first
-    -- and the last id of a batch that none of them is there.
+    -- Collation "C" compares bytes: much faster, and an import can tell from a batch's first and last ID that none of
+    -- its IDs exists.
     external_session_id text collate "C" not null unique check (octet_length(external_session_id) between 1 and 1000),
     session_type text not null check (session_type in ('language', 'mentorship')),
     participant_id uuid not null references kintell.users,
@@ -130,38 +127,36 @@ create table kintell.kintell_sessions (
     rating smallint check (rating between 1 and 5),
     feedback_text text,
     language_level text check (language_level in ('A1', 'A2', 'B1', 'B2', 'C1', 'C2')),
-    backfill_job_id uuid,  -- of kintell.backfill_jobs: looked up once a statement
+    backfill_job_id uuid,  -- references kintell.backfill_jobs; checked by a trigger once per statement
     created_at timestamptz not null default now(),
     updated_at timestamptz not null default now()
 );
 comment on table kintell.kintell_sessions is
-'Sessions, one row each, from applications and from imports.';
+'Sessions from applications and from imports.';
 comment on column kintell.kintell_sessions.external_session_id is
-'The session''s id in the file: a session is imported once.';
-comment on column kintell.kintell_sessions.session_type is 'language or mentorship.';
-comment on column kintell.kintell_sessions.participant_id is 'Who took part, found by e-mail address.';
-comment on column kintell.kintell_sessions.volunteer_id is 'Who volunteered, found by e-mail address.';
-comment on column kintell.kintell_sessions.scheduled_at is 'When it began.';
-comment on column kintell.kintell_sessions.completed_at is 'When it ended; null while it has not.';
-comment on column kintell.kintell_sessions.duration_minutes is 'As the file or the application says.';
-comment on column kintell.kintell_sessions.rating is '1 to 5; null without one.';
-comment on column kintell.kintell_sessions.language_level is 'A1 to C2; null without one.';
+'The session''s ID in the file. Unique, so that a session is imported once.';
+comment on column kintell.kintell_sessions.session_type is '`language` or `mentorship`.';
+comment on column kintell.kintell_sessions.participant_id is 'The participant, matched by email address.';
+comment on column kintell.kintell_sessions.volunteer_id is 'The volunteer, matched by email address.';
+comment on column kintell.kintell_sessions.scheduled_at is 'Start of the session.';
+comment on column kintell.kintell_sessions.completed_at is 'End of the session; null until it has ended.';
+comment on column kintell.kintell_sessions.duration_minutes is 'Duration as given by the file or the application.';
+comment on column kintell.kintell_sessions.rating is '1 to 5, or null.';
+comment on column kintell.kintell_sessions.language_level is 'A1 to C2, or null.';
 comment on column kintell.kintell_sessions.backfill_job_id is
-'The import that wrote it last; null for the application''s own.';
+'The import that last wrote the session; null if an application created it.';
 create index kintell_sessions_participant_id_idx on kintell.kintell_sessions (participant_id);
 create index kintell_sessions_volunteer_id_idx on kintell.kintell_sessions (volunteer_id);
--- Hardly two sessions begin at the same moment: looking for equal ones each time a page is full is in vain.
+-- Start times are nearly unique, so deduplication would only cost time.
 create index kintell_sessions_scheduled_at_idx on kintell.kintell_sessions (scheduled_at)
 with (deduplicate_items = off);
--- A job's rows lie together: a summary of each stretch of the table finds them as fast, and costs next to nothing to
--- keep.
+-- A job's rows are stored next to each other, so a BRIN index is as fast and cheap to maintain.
 create index kintell_sessions_backfill_job_id_idx on kintell.kintell_sessions
 using brin (backfill_job_id uuid_minmax_multi_ops) with (autosummarize = on);
 
--- In which of a file's columns a session differs from what an import would make of it. Optional columns count where the
--- file has them. What an update rewrites goes by it, and what a dry run counts.
+-- Used by updates and dry runs. Optional columns count only if the file has them.
 create function kintell.changed_columns(
-    there kintell.kintell_sessions,
+    existing kintell.kintell_sessions,
     session_type text,
     participant_id uuid,
     volunteer_id uuid,
@@ -174,29 +169,29 @@ create function kintell.changed_columns(
 ) returns text[]
 language sql immutable
 return array_remove(array[
-    case when (there).session_type <> session_type then 'session_type' end,
-    case when (there).participant_id <> participant_id then 'participant_email' end,
-    case when (there).volunteer_id <> volunteer_id then 'volunteer_email' end,
+    case when (existing).session_type <> session_type then 'session_type' end,
+    case when (existing).participant_id <> participant_id then 'participant_email' end,
+    case when (existing).volunteer_id <> volunteer_id then 'volunteer_email' end,
     case
-        when (there).scheduled_at <> scheduled_at then 'date'
-        when (there).completed_at is distinct from scheduled_at then 'completed_at'
+        when (existing).scheduled_at <> scheduled_at then 'date'
+        when (existing).completed_at is distinct from scheduled_at then 'completed_at'
     end,
-    case when (there).duration_minutes <> duration_minutes then 'duration_min' end,
-    case when 'rating' = any(columns) and (there).rating is distinct from rating then 'rating' end,
+    case when (existing).duration_minutes <> duration_minutes then 'duration_min' end,
+    case when 'rating' = any(columns) and (existing).rating is distinct from rating then 'rating' end,
     case
-        when 'feedback_text' = any(columns) and (there).feedback_text is distinct from feedback_text
+        when 'feedback_text' = any(columns) and (existing).feedback_text is distinct from feedback_text
             then 'feedback_text'
     end,
     case
-        when 'language_level' = any(columns) and (there).language_level is distinct from language_level
+        when 'language_level' = any(columns) and (existing).language_level is distinct from language_level
             then 'language_level'
     end
 ], null);
 comment on function kintell.changed_columns is
-'The columns of a file in which a session differs from what an import would make of it.';
+'The file columns in which an existing session differs from the imported values.';
 
--- Whoever edits a session is seen to have done so, which is what a rollback goes by. A statement that sets
--- updated_at itself (the rollback, giving a session its old version back) is taken at its word.
+-- Sets updated_at on every update, because a rollback detects edits by it. A statement that sets updated_at itself (the
+-- rollback, when it restores a previous version) is left alone.
 create function kintell.touch_session() returns trigger
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -211,8 +206,8 @@ $$;
 create trigger touch_session before update on kintell.kintell_sessions
 for each row execute function kintell.touch_session();
 
--- A day's summary goes stale with any change to its sessions, whoever makes it. Its key is the date in ISO's form,
--- whatever the session that wrote it is set to; a day's text is made once, and not for each of its sessions.
+-- Any change of sessions makes their days' summaries stale. Partition keys are ISO dates whatever the session's
+-- DateStyle is. Each distinct day is converted to text once.
 create function kintell.mark_summary_days() returns trigger
 language plpgsql security definer
 set datestyle = 'ISO, MDY'
@@ -253,7 +248,7 @@ create table kintell.backfill_job_batches (
     primary key (job_id, batch_no)
 );
 comment on table kintell.backfill_job_batches is
-'One row a committed batch of an import: which rows and bytes of the file, and what became of them.';
+'Committed batches of imports, with the rows and bytes of the file and the row counts of each.';
 
 create table kintell.backfill_row_errors (
     job_id uuid not null references kintell.backfill_jobs on delete cascade,
@@ -266,9 +261,9 @@ create table kintell.backfill_row_errors (
     primary key (job_id, row_number)
 );
 comment on table kintell.backfill_row_errors is
-'Rejected rows as they stood in the file. Open until a replay imports them.';
+'Rejected rows of imports. Open until a replay imports them.';
 comment on column kintell.backfill_row_errors.row_values is
-'The fields as they stood in the file; of a row that is not replayable, its whole text as the only one.';
+'The fields as in the file. For a row that can''t be replayed, a single element with the row''s text.';
 
 create table kintell.backfill_job_updates (
     job_id uuid not null references kintell.backfill_jobs on delete cascade,
@@ -278,7 +273,7 @@ create table kintell.backfill_job_updates (
     primary key (job_id, session_id)
 );
 comment on table kintell.backfill_job_updates is
-'What a session was before an import rewrote it, for the rollback.';
+'Sessions before an import updated them, for its rollback.';
 
 create view kintell.sessions_of_jobs as
 select backfill_job_id as job_id, id, external_session_id, 'inserted' as was, updated_at <> created_at as edited
@@ -289,13 +284,11 @@ select u.job_id, s.id, s.external_session_id, 'rewritten' as was, u.updated_at <
 from kintell.backfill_job_updates as u
 inner join kintell.kintell_sessions as s on u.session_id = s.id;
 comment on view kintell.sessions_of_jobs is
-'What each import inserted and rewrote, and whether it was edited since: a rollback keeps that.';
+'Sessions that each import inserted or updated. A rollback keeps those that were edited since.';
 
--- Events wait here in the order of `position` until they are stored in JetStream. Each batch takes one value
--- of the sequence, which is a room for 100,000 events.
+-- Each batch takes one value of the sequence, which reserves positions for 100,000 events.
 create sequence kintell.event_position as bigint increment by 100000;
--- An event holds what it will say in columns of its own, as the session was when it came about; the view below puts
--- that into the form in which it is sent.
+-- Holds the session's values at the time of the event. The view event_payloads builds the messages.
 create table kintell.event_outbox (
     session_id uuid not null,
     event_type text not null check (event_type in ('kintell.session.completed', 'kintell.session.rolled_back')),
@@ -315,7 +308,7 @@ create table kintell.event_outbox (
     primary key (session_id, event_type)
 );
 comment on table kintell.event_outbox is
-'Events in their order, until they are stored in JetStream.';
+'The outbox: events in order of `position`, to be stored in JetStream.';
 create index event_outbox_waiting_idx on kintell.event_outbox (position) where published_at is null;
 
 create view kintell.event_payloads as
@@ -351,9 +344,9 @@ select
     end as payload
 from kintell.event_outbox;
 comment on view kintell.event_payloads is
-'Events in the form in which they are sent.';
+'Events with their message payloads.';
 
--- The publisher's own mark: events up to this position may have left, although nobody noted it yet.
+-- sending_upto: events up to this position may have been sent although `published_at` is not set yet.
 create table kintell.event_publisher (
     only_one boolean primary key default true check (only_one),
     sending_upto bigint not null default 0,
@@ -362,10 +355,9 @@ create table kintell.event_publisher (
     last_published_at timestamptz
 );
 comment on table kintell.event_publisher is
-'The publisher''s own mark: how far events may have left, and its last error. One row.';
+'The state of the event publisher: how far events may have been sent, and its last error. A single row.';
 insert into kintell.event_publisher default values;
 
--- Asset kintell/daily_session_summary.
 create table kintell.daily_session_summary (
     day date primary key,
     sessions bigint not null check (sessions > 0),
@@ -380,14 +372,14 @@ create table kintell.daily_session_summary (
     updated_at timestamptz not null default now()
 );
 comment on table kintell.daily_session_summary is
-'One row a day (UTC) that has sessions. The asset of the same name.';
+'Session statistics, one row per UTC day with sessions. The table of the asset of the same name.';
 comment on column kintell.daily_session_summary.day is 'The UTC day, which is the partition.';
-comment on column kintell.daily_session_summary.sessions is 'Sessions that began on the day.';
-comment on column kintell.daily_session_summary.participants is 'Different people who took part.';
-comment on column kintell.daily_session_summary.volunteers is 'Different volunteers.';
-comment on column kintell.daily_session_summary.total_minutes is 'Of all sessions together.';
+comment on column kintell.daily_session_summary.sessions is 'Sessions that started on the day.';
+comment on column kintell.daily_session_summary.participants is 'Number of distinct participants.';
+comment on column kintell.daily_session_summary.volunteers is 'Number of distinct volunteers.';
+comment on column kintell.daily_session_summary.total_minutes is 'Total duration of the sessions.';
 comment on column kintell.daily_session_summary.rated_sessions is 'Sessions with a rating.';
-comment on column kintell.daily_session_summary.average_rating is 'Of those; null without any.';
+comment on column kintell.daily_session_summary.average_rating is 'Average of the ratings; null if there are none.';
 comment on column kintell.daily_session_summary.updated_at is 'When the row last changed.';
 
 create view kintell.backfill_job_history as
@@ -423,7 +415,7 @@ left join lateral (
     where bb.job_id = j.id and bb.activity = 'import'
 ) as b on true;
 comment on view kintell.backfill_job_history is
-'Every import: how far, how fast, how many rows rejected, how long.';
+'All imports with progress, speed, error rate and duration.';
 
 create view kintell.unaccounted_jobs as
 select j.id, j.status, j.failed_rows, e.open_errors, j.inserted_rows, b.inserted_in_batches, j.created_at
@@ -438,7 +430,7 @@ cross join lateral (
 ) as b
 where j.activity is null and (j.failed_rows <> e.open_errors or j.inserted_rows <> b.inserted_in_batches);
 comment on view kintell.unaccounted_jobs is
-'Jobs at rest whose counters differ from the rows that are there. None is good.';
+'Inactive jobs whose counters differ from the stored rows. Empty unless data is damaged.';
 
 create view kintell.backfill_daily_summary as
 select
@@ -456,7 +448,7 @@ select
 from kintell.backfill_jobs
 group by 1;
 comment on view kintell.backfill_daily_summary is
-'Imports by the UTC day of their registration.';
+'Imports by UTC day of registration.';
 
 create view kintell.sessions_per_date as
 select
@@ -470,9 +462,9 @@ select
 from kintell.kintell_sessions
 group by 1;
 comment on view kintell.sessions_per_date is
-'Sessions by UTC day, counted at the moment of asking.';
+'Sessions by UTC day, computed when queried.';
 
--- The domain in one row, in the columns that every domain's overview has.
+-- Every domain has an overview with these columns.
 create view kintell.overview as
 select
     'imports' as of_what,
@@ -484,19 +476,18 @@ select
     null::timestamptz as oldest_stale
 from kintell.backfill_jobs as j;
 comment on view kintell.overview is
-'The domain in one row, for backfills status.';
+'Summary of the domain for `backfills status`. A single row.';
 
--- Ids of a job's file that were in the database before it: skipped, updated or refused. Those that it inserted need no
--- line here, as they are its sessions.
+-- IDs that the job inserted are not included: its sessions show them.
 create table kintell.backfill_job_claims (
     job_id uuid not null references kintell.backfill_jobs on delete cascade,
     external_session_id text not null,
     primary key (job_id, external_session_id)
 );
 comment on table kintell.backfill_job_claims is
-'Ids of an import''s file that were in the database before it: skipped, updated or refused.';
+'Session IDs of an import''s file that already existed: skipped, updated or rejected.';
 
--- All rows of an import have one job, which is looked up once a statement, not once a row.
+-- Checks the reference to the job once per statement instead of once per row.
 create function kintell.check_session_jobs() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -515,7 +506,7 @@ end
 $$;
 select backfill.add_triggers('kintell.kintell_sessions', 'kintell.check_session_jobs', '{insert, update}');
 
--- Who removes a job has its row locked by now, and so sees the sessions of whoever held it.
+-- The delete has locked the job's row, so it sees the sessions of every transaction that held the row.
 create function kintell.keep_job_of_sessions() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin

@@ -1,6 +1,4 @@
--- What operators look back on: every run of the Dagster instance, and what was done by day, in all domains.
-
--- One row a run. Dagster's own tables may lie in another database and are cleaned up; this is the lasting account.
+-- Dagster's own tables may be in another database and are pruned. This table keeps the history of runs.
 create table operations.job_runs (
     run_id text primary key,
     root_run_id text not null,
@@ -18,17 +16,16 @@ create index job_runs_created_at_idx on operations.job_runs (created_at);
 create index job_runs_ended_at_idx on operations.job_runs (ended_at);
 create index job_runs_seen_at_idx on operations.job_runs (seen_at);
 
-comment on schema operations is 'The history of runs and of what was written, in all domains.';
-comment on table operations.job_runs is 'One row a run of the Dagster instance, kept though Dagster forgets the run.';
-comment on column operations.job_runs.root_run_id is 'The first run of a chain of retries; the run itself otherwise.';
+comment on schema operations is 'The history of runs and of rows written, for all domains.';
+comment on table operations.job_runs is 'Runs of the Dagster instance, kept after Dagster has deleted the run.';
+comment on column operations.job_runs.root_run_id is 'The first run of a chain of retries; otherwise the run itself.';
 comment on column operations.job_runs.job is
-'Name of the job; `materialize` with the groups of assets where the run belongs to no job.';
+'The job''s name, or `materialize` with the asset groups if the run belongs to no job.';
 comment on column operations.job_runs.started_by is
-'What launched it: a schedule, a sensor, a backfill, the command line or a person.';
-comment on column operations.job_runs.partitions is 'The partition, or the first and last of the range, that was asked for.';
-comment on column operations.job_runs.seen_at is 'When Dagster changed the run last, as far as it is copied.';
+'What launched the run: a schedule, a sensor, a backfill, the command line or a user.';
+comment on column operations.job_runs.partitions is 'The partition, or the first and last one of a range.';
+comment on column operations.job_runs.seen_at is 'Dagster''s last update of the run that is copied here.';
 
--- Ended runs by UTC day of their end.
 create view operations.job_days as
 select
     (r.ended_at at time zone 'UTC')::date as day,
@@ -45,9 +42,8 @@ from operations.job_runs as r
 where r.ended_at is not null
 group by 1, 2;
 comment on view operations.job_days is
-'Outcomes and durations of runs by job and UTC day of their end. A run that never started has no duration.';
+'Outcomes and durations of finished runs by job and UTC end date. A run that never started has no duration.';
 
--- What the engine wrote, by UTC day of the batch.
 create view operations.backfill_days as
 select
     (b.committed_at at time zone 'UTC')::date as day,
@@ -62,9 +58,9 @@ select
     sum(b.seconds) as busy_seconds
 from backfill.batches as b
 group by 1, 2, 3;
-comment on view operations.backfill_days is 'Batches, units, rows and failing units by asset and UTC day, in all domains.';
+comment on view operations.backfill_days is
+'Batches, units, rows and failed units by asset and UTC date of the batch, for all domains.';
 
--- What is broken now, with the job whose run said so last.
 create view operations.open_failures as
 select
     f.asset,
@@ -80,4 +76,5 @@ select
 from backfill.failures as f
 left join operations.job_runs as r on r.run_id = f.run_id
 where f.resolved_at is null;
-comment on view operations.open_failures is 'Units that could not be written and have not been since, with the last run and its job.';
+comment on view operations.open_failures is
+'Open failures: units that could not be written, with the latest run and its job.';

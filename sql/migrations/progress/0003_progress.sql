@@ -1,7 +1,5 @@
--- Domain 2: precomputed cohort and user statistics.
-
 comment on schema progress is
-'Domain 2: statistics of students and cohorts.';
+'Precomputed statistics of students and cohorts.';
 
 -- Source tables.
 create table progress.schools (
@@ -17,7 +15,7 @@ create table progress.cohorts (
     created_at timestamptz not null default now()
 );
 comment on table progress.cohorts is
-'Source: cohorts, the partitions of this domain.';
+'Source: cohorts. Each is a partition.';
 create index cohorts_school_id_idx on progress.cohorts (school_id);
 create table progress.users (
     id text primary key,
@@ -27,7 +25,7 @@ create table progress.users (
     deleted_at timestamptz
 );
 comment on table progress.users is
-'Source: students; one with deleted_at has left.';
+'Source: students. A student with `deleted_at` has left.';
 create index users_cohort_id_idx on progress.users (cohort_id, id) where deleted_at is null;
 create index users_cohort_id_all_idx on progress.users (cohort_id);
 create table progress.classes (
@@ -35,21 +33,21 @@ create table progress.classes (
     cohort_id text not null references progress.cohorts on delete cascade
 );
 comment on table progress.classes is
-'Source: the classes of a cohort.';
+'Source: classes of cohorts.';
 create index classes_cohort_id_idx on progress.classes (cohort_id);
 create table progress.modules (
     id text primary key,
     class_id text not null references progress.classes on delete cascade
 );
 comment on table progress.modules is
-'Source: the modules of a class.';
+'Source: modules of classes.';
 create index modules_class_id_idx on progress.modules (class_id);
 create table progress.questions (
     id text primary key,
     module_id text not null references progress.modules on delete cascade
 );
 comment on table progress.questions is
-'Source: the questions of a module.';
+'Source: questions of modules.';
 create index questions_module_id_idx on progress.questions (module_id);
 create table progress.user_progress (
     user_id text not null references progress.users on delete cascade,
@@ -62,11 +60,11 @@ create table progress.user_progress (
     primary key (user_id, question_id)
 );
 comment on table progress.user_progress is
-'Source: one row an answer of a student to a question.';
+'Source: students'' answers, one row per student and question.';
 create index user_progress_class_id_idx on progress.user_progress (class_id);
 create index user_progress_question_id_idx on progress.user_progress (question_id);
 
--- Targets. Fill factors leave room on the page, so that a rewritten row stays on it (a HOT update).
+-- Targets. Low fill factors leave room for HOT updates.
 create table progress.user_progress_stats (
     user_id text primary key references progress.users on delete cascade,
     cohort_id text not null references progress.cohorts on delete cascade,
@@ -77,16 +75,16 @@ create table progress.user_progress_stats (
     updated_at timestamptz not null default now()
 ) with (fillfactor = 45);
 comment on table progress.user_progress_stats is
-'One row an active student: what it has answered and mastered. The asset of the same name.';
+'Statistics of active students, one row per student. The table of the asset of the same name.';
 comment on column progress.user_progress_stats.user_id is 'The student.';
 comment on column progress.user_progress_stats.cohort_id is 'The student''s cohort, which is the partition.';
 comment on column progress.user_progress_stats.questions_interacted is
 'Questions with a selected or eliminated option.';
 comment on column progress.user_progress_stats.questions_mastered is 'Questions that the student has mastered.';
 comment on column progress.user_progress_stats.total_questions is 'Questions of the cohort''s classes.';
-comment on column progress.user_progress_stats.last_activity_at is 'The newest attempt; null without any.';
+comment on column progress.user_progress_stats.last_activity_at is 'The latest attempt; null if there is none.';
 comment on column progress.user_progress_stats.updated_at is 'When the row last changed.';
--- The dashboard's read: the students of a cohort, one indexed range.
+-- For the dashboard: the students of a cohort.
 create index user_progress_stats_cohort_id_idx on progress.user_progress_stats (cohort_id, user_id);
 
 create table progress.cohort_stats (
@@ -98,30 +96,28 @@ create table progress.cohort_stats (
     updated_at timestamptz not null default now()
 ) with (fillfactor = 45);
 comment on table progress.cohort_stats is
-'One row a cohort: students, questions and the mean of their completion. The asset of the same name.';
+'Statistics of cohorts, one row per cohort. The table of the asset of the same name.';
 comment on column progress.cohort_stats.cohort_id is 'The cohort, which is the partition.';
 comment on column progress.cohort_stats.total_students is 'Active students.';
 comment on column progress.cohort_stats.total_questions is 'Questions of the cohort''s classes.';
 comment on column progress.cohort_stats.total_modules is 'Modules of the cohort''s classes.';
 comment on column progress.cohort_stats.average_completion is
-'Mean of its students'' completion in whole percent, rounded half up.';
+'Mean completion of the active students in whole percent, rounded half up.';
 comment on column progress.cohort_stats.updated_at is 'When the row last changed.';
 
--- Domain 2, real time: statement-level triggers that keep a student's own statistics right in the transaction that
--- saved the progress, and mark the cohorts whose statistics a change made stale.
---
--- The trigger functions run with their owner's rights (`security definer`, fixed search path): an application role
--- needs no right on the statistics or on the schema `backfill`.
+-- Real-time updates: statement-level triggers update a student's statistics in the transaction that saves progress, and
+-- mark the cohorts whose statistics a change made stale. The trigger functions are `security definer`, so application
+-- roles need no privileges on the statistics or on the schema `backfill`.
 
--- Recompute the rows of these users from the sources; the caller holds the users' rows. One statement whatever the
--- number of users. Rows are written in key order, as a batch writes them, and only where they differ: the comparison
--- is made in the `on conflict` clause, on the newest version of the row, after waiting for whoever is writing it.
+-- Recomputes the rows of these users. The caller holds locks on the users' rows. Rows are written in key order, as
+-- batches write them, and only if they differ. The comparison is in the `on conflict` clause, so that it uses the
+-- latest version of a row after waiting for a concurrent writer.
 create function progress.write_user_stats(user_ids text[]) returns void
 language plpgsql
 set plan_cache_mode = 'auto'
 as $$
 begin
-    -- A student's own save takes the cached plan, index lookups throughout. A bulk load is planned for its size.
+    -- Few students: use the cached plan with index lookups. A bulk load is planned for its size.
     if cardinality(user_ids) <= 100 then
         set local plan_cache_mode = 'force_generic_plan';
     else
@@ -183,8 +179,8 @@ begin
             count(*) filter (where own.is_mastered) as mastered,
             max(own.last_attempt_at) as last_activity_at
         from (
-            -- `offset 0`: a student's rows are found by student. By class they would be those of the whole class,
-            -- for each student, which is what the planner chooses for tables that it has no statistics of.
+            -- `offset 0` forces a lookup by student. For tables without statistics the planner would look up by class,
+            -- and read the rows of whole classes for each student.
             select up.class_id, up.selected_options, up.eliminated_options, up.is_mastered, up.last_attempt_at
             from progress.user_progress as up
             where up.user_id = st.id
@@ -213,9 +209,9 @@ begin
 end
 $$;
 
--- The same, safe beside other transactions that save for the same users: the first holds their rows until it ends,
--- and the next computes in a statement of its own, whose snapshot (read committed) sees what the first one saved.
--- The lock is compatible with the foreign keys' own.
+-- Like write_user_stats, but safe with concurrent transactions for the same users: it locks the users' rows first, and
+-- then computes in a new statement whose snapshot (read committed) includes what a concurrent transaction saved. The
+-- lock does not conflict with those of foreign key checks.
 create function progress.refresh_user_stats(user_ids text[]) returns void
 language plpgsql
 as $$
@@ -230,15 +226,15 @@ begin
 end
 $$;
 
--- Both levels of these cohorts are stale.
+-- Marks both assets stale for these cohorts.
 create function progress.mark_cohorts_stale(cohort_ids text[]) returns void
 language sql as $$
     select backfill.mark_stale(a, mark_cohorts_stale.cohort_ids)
     from unnest(array['progress/user_progress_stats', 'progress/cohort_stats']) as a
 $$;
 
--- What each change of a source leads to. The students whose own row is concerned are recomputed here, and their cohorts
--- marked: whoever writes a row also leaves a mark, since a batch may have seen newer totals.
+-- Handles changes of source tables: recomputes the rows of the students concerned, and marks their cohorts stale. The
+-- mark is needed for students as well, because a concurrent batch may have read other totals.
 create function progress.sources_changed() returns trigger
 language plpgsql
 security definer
@@ -246,12 +242,12 @@ set search_path = pg_catalog, pg_temp
 set row_security = off
 as $$
 declare
-    saved text[];  -- students of whose progress something that counts has changed
-    moved text[];  -- students who came, left, or are of another cohort now
+    saved text[];  -- students with a relevant change of progress
+    moved text[];  -- students who joined, left or changed cohort
     cohorts text[];
 begin
     case tg_table_name || ' ' || tg_op
-    -- Progress. Saving the same answer again changes nothing.
+    -- Saving the same answer again is not a change.
     when 'user_progress INSERT' then
         saved := array(select distinct n.user_id from new_rows as n);
     when 'user_progress DELETE' then
@@ -277,7 +273,7 @@ begin
             )
         );
 
-    -- Students: a new one has zeros at once, one who left has no row, one who moved is counted in the other cohort.
+    -- A new student gets a row of zeros, one who left loses the row, and one who moved counts in the new cohort.
     when 'users INSERT' then
         moved := array(select n.id from new_rows as n where n.deleted_at is null);
         cohorts := array(select distinct n.cohort_id from new_rows as n where n.deleted_at is null);
@@ -299,13 +295,13 @@ begin
             case when o.deleted_at is null then o.cohort_id end
             is distinct from case when n.deleted_at is null then n.cohort_id end;
 
-    -- Cohorts: a new one is computed even when it is empty.
+    -- A new cohort is computed even if it is empty.
     when 'cohorts INSERT' then
         cohorts := array(select n.id from new_rows as n);
     when 'cohorts UPDATE' then
         cohorts := array(select n.id from new_rows as n except select o.id from old_rows as o);
 
-    -- `truncate` fires no row triggers and cascades to every table below.
+    -- TRUNCATE has no transition tables and cascades to all dependent tables.
     else
         if tg_table_name = 'user_progress' then
             perform progress.refresh_user_stats(array(select u.id from progress.users as u where u.deleted_at is null));
@@ -334,9 +330,9 @@ select backfill.add_triggers('progress.classes', 'progress.sources_changed', '{t
 select backfill.add_triggers('progress.modules', 'progress.sources_changed', '{truncate}');
 select backfill.add_triggers('progress.questions', 'progress.sources_changed', '{truncate}');
 
--- Classes, modules, questions: the cohort's totals change. A row that goes because its parent goes may find no cohort
--- any more; the parent's own trigger has marked it. The parents are locked level by level, so that a class or module
--- that is just being moved leads to the cohort where it arrives. Called with the column that holds the parent.
+-- Handles changes of classes, modules and questions, which change a cohort's totals. A row that was deleted by a
+-- cascade may no longer have a cohort; its parent's trigger has marked that. Parents are locked level by level, so that
+-- a class or module that is being moved leads to its new cohort. The argument is the parent's column.
 create function progress.content_changed() returns trigger
 language plpgsql
 security definer
@@ -374,12 +370,10 @@ select backfill.add_triggers('progress.classes', 'progress.content_changed', '{i
 select backfill.add_triggers('progress.modules', 'progress.content_changed', '{insert, update, delete}', 'class_id');
 select backfill.add_triggers('progress.questions', 'progress.content_changed', '{insert, update, delete}', 'module_id');
 
--- Domain 2, what people and programs read: the status of every cohort, and the dashboard's two reads.
-
--- One row a cohort. `students` are the active ones; `students_with_stats` those of them that have a row in this
--- cohort; `leftover_stats` are rows of nobody who is an active student of the cohort. `is_missing`: the cohort or a
--- student has no row, or a row is left over; `stale_since`: the oldest change that no computation has seen. Either
--- means `needs_backfill`. Each part is a range of an index per cohort, so that one cohort costs the time of one.
+-- students: active students. students_with_stats: those with a row in this cohort. leftover_stats: rows that belong to
+-- no active student of the cohort. is_missing: the cohort or a student has no row, or there are leftover rows.
+-- stale_since: the oldest change that no computation has seen. needs_backfill: missing or stale. Each part is an index
+-- range scan per cohort, so that the status of one cohort is fast.
 create view progress.cohort_status as
 select
     c.id as cohort_id,
@@ -428,9 +422,9 @@ cross join lateral (
         or s.stats <> u.students_with_stats as is_missing
 ) as w;
 comment on view progress.cohort_status is
-'Every cohort: whether statistics are missing or stale, and since when.';
+'Status of every cohort: whether its statistics are missing, or since when they are stale.';
 
--- A cohort for the dashboard: one lookup by key. The names cost their own lookup only where they are asked for.
+-- The planner drops the joins of names that a query does not select.
 create view progress.cohort_dashboard as
 select
     cs.cohort_id,
@@ -445,9 +439,8 @@ from progress.cohort_stats as cs
 left join progress.cohorts as c on c.id = cs.cohort_id
 left join progress.schools as sc on sc.id = c.school_id;
 comment on view progress.cohort_dashboard is
-'A cohort for the dashboard: one lookup by key.';
+'Cohort statistics for the dashboard: one lookup by key.';
 
--- Its students: one range of an index. `completion` is rounded half up to a whole percent.
 create view progress.student_dashboard as
 select
     s.cohort_id,
@@ -465,10 +458,10 @@ select
 from progress.user_progress_stats as s
 left join progress.users as u on u.id = s.user_id;
 comment on view progress.student_dashboard is
-'The students of a cohort for the dashboard: one range of an index.';
+'The students of a cohort for the dashboard: one index range. `completion` is in whole percent, rounded half up.';
 
--- The quotient of the sums, since all students of a cohort have one total: the mean, without rounding in between. Counted
--- once, also where statistics from before the first fill promise a single cohort.
+-- The mean without intermediate rounding is the quotient of sums, because all students of a cohort have the same total.
+-- `materialized` keeps the planner from counting once per cohort if its statistics predate the first fill.
 create view progress.wrong_averages as
 with students as materialized (
     select
@@ -501,4 +494,4 @@ where
         where k.asset in ('progress/user_progress_stats', 'progress/cohort_stats') and k.partition = c.cohort_id
     );
 comment on view progress.wrong_averages is
-'Cohorts that are not stale, and whose row is not the mean of their students, rounded half up, or not their number.';
+'Cohorts that are not stale although their average or their number of students is wrong. Empty unless data is damaged.';

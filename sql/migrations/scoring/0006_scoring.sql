@@ -1,7 +1,5 @@
--- Domain 5: commitment, churn risk and coach actions, one row a member and day.
-
 comment on schema scoring is
-'Domain 5: commitment, churn risk and coach actions by day.';
+'Daily commitment scores, churn risk scores and coach actions.';
 
 -- Source tables.
 create table scoring.gyms (
@@ -18,38 +16,37 @@ create table scoring.members (
     status text not null,
     joined_date date not null,
     expected_visits_per_week numeric(6, 2),
-    -- The newest day's values, kept by triggers on the history tables below.
+    -- The newest day's values, updated by triggers on the history tables below.
     commitment_score smallint,
     commitment_band text,
     commitment_day date,
     churn_risk_score smallint,
     churn_risk_level text,
     churn_risk_day date
--- A day rewrites each row twice, and makes it longer: with less room many a second one would find its page full, and
--- have to be entered into the indexes again.
+-- Each day updates a row twice and makes it longer. The low fill factor leaves room for HOT updates.
 ) with (fillfactor = 40);
 comment on table scoring.members is
-'Source: members of a gym, with the visits that are expected of them.';
-comment on column scoring.members.expected_visits_per_week is 'The member''s own goal; null without one.';
-comment on column scoring.members.commitment_score is 'Of the newest day that is scored.';
-comment on column scoring.members.churn_risk_score is 'Of the newest day that is judged.';
+'Source: members of gyms.';
+comment on column scoring.members.expected_visits_per_week is 'The member''s own goal, or null.';
+comment on column scoring.members.commitment_score is 'The score of the newest scored day.';
+comment on column scoring.members.churn_risk_score is 'The score of the newest scored day.';
 create index members_gym_id_idx on scoring.members (gym_id, id) where status = 'active';
--- Where the days that can be scored begin.
+-- To find the first day that can be scored.
 create index members_joined_date_idx on scoring.members (joined_date);
 create table scoring.visits (
     member_id text not null references scoring.members on delete cascade,
     visited_on date not null
 );
 comment on table scoring.visits is
-'Source: one row a visit.';
--- The feature query walks this index alone, in order: a member's visits by day, no sort and no heap.
+'Source: visits, one row each.';
+-- The feature query is an index-only scan in this order: a member's visits by day.
 create index visits_member_id_visited_on_idx on scoring.visits (member_id, visited_on);
 create table scoring.coaches (
     id text primary key,
     gym_id text not null references scoring.gyms
 );
 comment on table scoring.coaches is
-'Source: coaches of a gym.';
+'Source: coaches of gyms.';
 create index coaches_gym_id_idx on scoring.coaches (gym_id);
 create table scoring.member_coaches (
     coach_id text not null references scoring.coaches on delete cascade,
@@ -57,12 +54,12 @@ create table scoring.member_coaches (
     primary key (member_id, coach_id)
 );
 comment on table scoring.member_coaches is
-'Source: which coaches a member has.';
+'Source: assignments of members to coaches.';
 create index member_coaches_coach_id_idx on scoring.member_coaches (coach_id);
 
--- Targets. The day leads each primary key: a day's rows are written side by side at the right edge of the index,
--- and one member's history is one probe a day. No foreign key to members: its check would lock and rewrite every
--- member row for every history row. A trigger on members removes the history of a member that is deleted.
+-- Targets. Primary keys start with the day, so that a day's rows are appended to the index; a member's history is one
+-- lookup per day. There is no foreign key to members, because its check would lock and rewrite the member's row for
+-- every history row. A trigger on members deletes the history of a deleted member.
 create table scoring.commitment_scores (
     day date not null,
     member_id text not null,
@@ -86,19 +83,19 @@ create table scoring.commitment_scores (
     primary key (day, member_id)
 );
 comment on table scoring.commitment_scores is
-'One row a day and member: the score, its factors and the weights used. The asset of the same name.';
-comment on column scoring.commitment_scores.day is 'The day as of which it is scored, which is the partition.';
+'Commitment scores with their factors, one row per day and member. The table of the asset of the same name.';
+comment on column scoring.commitment_scores.day is 'The day that the score is as of, which is the partition.';
 comment on column scoring.commitment_scores.score is
 '0 to 100: the weighted sum of the four factors, times the time decay.';
 comment on column scoring.commitment_scores.attendance_decay is 'Factor, 0 to 100.';
 comment on column scoring.commitment_scores.missed_sessions is 'Factor, 0 to 100.';
 comment on column scoring.commitment_scores.time_gaps is 'Factor, 0 to 100.';
 comment on column scoring.commitment_scores.decline_velocity is 'Factor, 0 to 100.';
-comment on column scoring.commitment_scores.time_decay is '0 to 1, by the days since the last visit.';
-comment on column scoring.commitment_scores.velocity_per_week is 'Change of visits a week.';
-comment on column scoring.commitment_scores.days_since_last_visit is 'Null for who never came.';
-comment on column scoring.commitment_scores.band is 'low, moderate, good or high.';
-comment on column scoring.commitment_scores.weights_version is 'The weights that it was scored by.';
+comment on column scoring.commitment_scores.time_decay is 'Multiplier, 0 to 1, by days since the last visit.';
+comment on column scoring.commitment_scores.velocity_per_week is 'Change in visits per week.';
+comment on column scoring.commitment_scores.days_since_last_visit is 'Null if the member has never visited.';
+comment on column scoring.commitment_scores.band is '`low`, `moderate`, `good` or `high`.';
+comment on column scoring.commitment_scores.weights_version is 'The version of the weights used.';
 
 create table scoring.churn_risk_scores (
     day date not null,
@@ -111,11 +108,12 @@ create table scoring.churn_risk_scores (
     primary key (day, member_id)
 );
 comment on table scoring.churn_risk_scores is
-'One row a day and member: risk of leaving, its level and reasons. The asset of the same name.';
-comment on column scoring.churn_risk_scores.day is 'The day as of which it is judged, which is the partition.';
-comment on column scoring.churn_risk_scores.level is 'none, low, medium or high.';
-comment on column scoring.churn_risk_scores.score is '0 to 100; higher is likelier to leave.';
-comment on column scoring.churn_risk_scores.commitment_score is 'The day''s commitment score that it was made from.';
+'Churn risk scores, one row per day and member. The table of the asset of the same name.';
+comment on column scoring.churn_risk_scores.day is 'The day that the score is as of, which is the partition.';
+comment on column scoring.churn_risk_scores.level is '`none`, `low`, `medium` or `high`.';
+comment on column scoring.churn_risk_scores.score is '0 to 100; a higher score means a higher risk.';
+comment on column scoring.churn_risk_scores.commitment_score is
+'The day''s commitment score that the risk is based on.';
 
 create table scoring.coach_actions (
     day date not null,
@@ -135,16 +133,17 @@ create table scoring.coach_actions (
     primary key (day, member_id, coach_id)
 );
 comment on table scoring.coach_actions is
-'One row a day, member and coach: what to do, how urgent and why. The asset of the same name.';
-comment on column scoring.coach_actions.day is 'The day as of which it is due, which is the partition.';
-comment on column scoring.coach_actions.coach_id is 'Who is to act.';
-comment on column scoring.coach_actions.type is 'What to do.';
-comment on column scoring.coach_actions.priority is 'low, medium or high.';
-comment on column scoring.coach_actions.reason_codes is 'Why, for programs; `description` is for people.';
--- A coach's list of a day.
+'Recommended actions for coaches, one row per day, member and coach. The table of the asset of the same name.';
+comment on column scoring.coach_actions.day is 'The day that the action is for, which is the partition.';
+comment on column scoring.coach_actions.coach_id is 'The coach who should act.';
+comment on column scoring.coach_actions.type is 'The kind of action.';
+comment on column scoring.coach_actions.priority is '`low`, `medium` or `high`.';
+comment on column scoring.coach_actions.reason_codes is
+'Machine-readable reasons; `description` is the text for people.';
+-- For a coach's list of the day.
 create index coach_actions_coach_id_day_idx on scoring.coach_actions (coach_id, day);
 
--- What a coach has done stands beside the action, so that computing a day again leaves it alone.
+-- A separate table, so that recomputing a day does not affect it.
 create table scoring.coach_actions_done (
     day date not null,
     member_id text not null,
@@ -154,16 +153,14 @@ create table scoring.coach_actions_done (
     primary key (day, member_id, coach_id)
 );
 comment on table scoring.coach_actions_done is
-'One row a coach action that somebody has ticked off: who, and when.';
+'Coach actions that somebody has marked as done.';
 
--- Where the chain stands: one row an asset and day, written by the run that works the day.
 create table scoring.chain_days (
     asset text not null,
     day date not null,
     run_id text not null,
-    -- The first attempt of those that go on from each other, and the gym where only one was asked for.
-    root_run_id text not null,
-    gym text,
+    root_run_id text not null,  -- the first of the attempts that resume each other
+    gym text,  -- set if the run was for a single gym
     outcome text not null check (outcome in ('running', 'complete', 'partial', 'failed')),
     reason text,
     expected bigint not null default 0,
@@ -175,14 +172,13 @@ create table scoring.chain_days (
     check ((outcome = 'running') = (finished_at is null))
 );
 comment on table scoring.chain_days is
-'Where the chain stands: one row an asset and day, written by the run that works the day.';
+'Status of the daily chain, one row per asset and day, updated by the run that computes the day.';
 create index chain_days_day_idx on scoring.chain_days (day);
 
--- The newest day's values on the member row. An older day never overwrites a newer one, and a value that is
--- there already is not written again. Rows are looked for only between the first and the last member that was written:
--- a batch is a stretch of members, and without its ends each one would read the whole table. EXECUTE plans for this
--- stretch and the size of this batch, not for those of the first one.
--- Called with the three columns of the member's row, and the two of the history beside its day that fill them.
+-- Copies the newest day's values to the member row. An older day never overwrites a newer one, and equal values are not
+-- written. The range condition on member IDs keeps each batch from scanning the whole table, because a batch is a range
+-- of members. EXECUTE plans for this range and batch size, not for those of the first call.
+-- Arguments: three columns of the member row, and the two history columns to copy (with the day).
 create function scoring.keep_newest() returns trigger
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -223,8 +219,8 @@ select backfill.add_triggers(
     'churn_risk_score', 'churn_risk_level', 'churn_risk_day', 'score', 'level'
 );
 
--- A member that is deleted takes its history along: one probe a day through the primary keys.
--- The days between are counted without a time zone, in which a midnight may be missing.
+-- Deletes the history of deleted members, with one lookup per day in each primary key. The series of days has no time
+-- zone, because a time zone may skip a midnight.
 create function scoring.forget_members() returns trigger
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -245,7 +241,7 @@ $$;
 create trigger forget_history after delete on scoring.members
 referencing old table as gone for each statement execute function scoring.forget_members();
 
--- The last seven days that are over, for the page over all domains: a day is up to date when all three are complete.
+-- A day is up to date when all three assets are complete.
 create view scoring.overview as
 select
     'days of the last week' as of_what,
@@ -265,12 +261,12 @@ from (
     group by ago.days
 ) as d;
 comment on view scoring.overview is
-'The domain in one row, for backfills status: the days of the last week.';
+'Summary of the domain for `backfills status`: the last seven days. A single row.';
 
--- Who is due for scoring as of a day, said once: active members who had joined by then, or had a visit by then.
--- Inlined where it is used, so that the visits are looked for only where the joining date does not tell.
+-- Active members who had joined or visited by that day. The planner inlines the function, so that visits are looked up
+-- only if the joining date does not decide.
 create function scoring.is_due(status text, joined_date date, day date, visited boolean) returns boolean
 language sql immutable parallel safe
 return status = 'active' and (joined_date <= day or visited);
 comment on function scoring.is_due(text, date, date, boolean) is
-'Whether a member is scored as of a day; visited: whether it has a visit up to that day.';
+'Whether a member is scored as of a day. visited: whether the member has a visit up to that day.';

@@ -1,7 +1,5 @@
--- Domain 1: completion records of training videos, one for each member and video, and what is derived from them.
-
 comment on schema training is
-'Domain 1: completion records of members and training videos.';
+'Completion records, one per member and training video, and the progress derived from them.';
 
 -- Source tables.
 create table training.organizations (
@@ -10,7 +8,7 @@ create table training.organizations (
     created_at timestamptz not null default now()
 );
 comment on table training.organizations is
-'Source: organizations, the partitions of this domain.';
+'Source: organizations. Each is a partition.';
 create index organizations_created_at_idx on training.organizations (created_at, id);
 
 create table training.members (
@@ -20,12 +18,13 @@ create table training.members (
     role text not null default 'member',
     deactivated boolean not null default false,
     created_at timestamptz not null default now(),
-    -- What a completion record refers to, so that it follows its member into another organization.
+    -- Referenced by completion records, so that they follow their member into another organization.
     unique (id, organization_id)
 );
 comment on table training.members is
-'Source: members of an organization.';
-comment on column training.members.deactivated is 'Such a member is due no record, and counts in no progress.';
+'Source: members of organizations.';
+comment on column training.members.deactivated is
+'Deactivated members need no completion records and do not count toward progress.';
 create index members_organization_id_idx on training.members (organization_id, id) include (deactivated);
 
 create table training.training_videos (
@@ -50,21 +49,21 @@ create table training.employee_training_video_completions (
     on update cascade on delete cascade
 ) with (fillfactor = 90);
 comment on table training.employee_training_video_completions is
-'One row a member and training video. The asset of the same name.';
-comment on column training.employee_training_video_completions.member_id is 'Whose record it is.';
+'Completion records, one row per member and training video. The table of the asset of the same name.';
+comment on column training.employee_training_video_completions.member_id is 'The member.';
 comment on column training.employee_training_video_completions.video_id is 'The training video.';
 comment on column training.employee_training_video_completions.created_at is
-'When the record was made, not when the video was seen.';
+'When the record was created, not when the video was watched.';
 comment on column training.employee_training_video_completions.organization_id is
-'The member''s organization, which is the partition. Kept right by the foreign key; filled in where left out.';
+'The member''s organization, which is the partition. Filled by a trigger if omitted; updated by the foreign key.';
 comment on column training.employee_training_video_completions.completed_at is 'Null until the member has finished.';
 comment on column training.employee_training_video_completions.backfill_id is
-'The backfill that created the record: Dagster''s backfill, else the run. Null for the application''s own.';
--- An organization's records, which lie together: its count is one short scan.
+'The Dagster backfill, or else the run, that created the record. Null for records that the application created.';
+-- To count an organization's records, which are stored next to each other.
 create index employee_training_video_completions_organization_id_idx
 on training.employee_training_video_completions (organization_id);
--- Finds a backfill's records, for its rollback. They lie together too, so that a summary of each stretch of pages is
--- enough, and it costs next to nothing to keep.
+-- To find a backfill's records for its rollback. They are stored next to each other, so a BRIN index is enough and is
+-- cheap to maintain.
 create index employee_training_video_completions_backfill_id_idx on training.employee_training_video_completions
 using brin (backfill_id text_bloom_ops (n_distinct_per_range = 500)) with (pages_per_range = 64, autosummarize = on);
 
@@ -77,15 +76,15 @@ create table training.organization_training_progress (
     updated_at timestamptz not null default now()
 ) with (fillfactor = 70);
 comment on table training.organization_training_progress is
-'What a progress chart reads. Counts members who are not deactivated, and their records.';
+'Progress by organization, for charts. Counts members who are not deactivated, and their records.';
 comment on column training.organization_training_progress.members is 'Members who are not deactivated.';
-comment on column training.organization_training_progress.records is 'Their records, completed or not.';
+comment on column training.organization_training_progress.records is 'Records of these members, completed or not.';
 comment on column training.organization_training_progress.completed is 'Records with a `completed_at`.';
 comment on column training.organization_training_progress.updated_at is 'When the row last changed.';
 comment on column training.organization_training_progress.percent is
 '100 × completed / records, rounded half up to a whole percent; 0 without records.';
 
--- A record of the application's own need not say the organization.
+-- Applications may insert records without the organization.
 create function training.fill_in_organization() returns trigger
 language plpgsql
 security definer
@@ -106,8 +105,8 @@ $$;
 create trigger fill_in_organization before insert on training.employee_training_video_completions
 for each row when (new.organization_id is null) execute function training.fill_in_organization();
 
--- Domain 1, staleness: a statement-level trigger that marks the organizations whose records or progress a change made
--- stale. It runs with its owner's rights, so that an application role needs no right on the schema `backfill`.
+-- Marks the organizations whose records or progress a change made stale. Runs with its owner's privileges, so that
+-- application roles need none on the schema `backfill`.
 create function training.sources_changed() returns trigger
 language plpgsql
 security definer
@@ -116,15 +115,15 @@ set row_security = off
 as $$
 declare
     lacking text[];  -- organizations that may lack records
-    counted text[];  -- organizations whose counts alone have changed
+    counted text[];  -- organizations of which only the counts have changed
 begin
     case tg_table_name || ' ' || tg_op
-    -- A new organization is worked even when it has no members: it has its row in the progress table.
+    -- A new organization needs a row in the progress table even if it has no members.
     when 'organizations INSERT' then
         lacking := array(select n.id from new_rows as n);
 
-    -- Members. One who joins, comes back or moves needs records in the organization that has it now; one who joins,
-    -- comes, goes or moves changes the counts. A changed name, role or address changes nothing.
+    -- A member who joins, is reactivated or moves needs records in the new organization. A member who joins, is
+    -- reactivated, leaves or moves changes the counts. Other columns don't matter.
     when 'members INSERT' then
         lacking := array(select distinct n.organization_id from new_rows as n where not n.deactivated);
     when 'members DELETE' then
@@ -140,15 +139,14 @@ begin
             case when not o.deactivated then o.organization_id end
             is distinct from case when not n.deactivated then n.organization_id end;
 
-    -- Videos: a new one is due for everybody, and one that is gone has taken its records along.
+    -- A new video is due for everybody. A deleted video has deleted its records (cascade).
     when 'training_videos INSERT' then
         lacking := array(select o.id from training.organizations as o where exists (select from new_rows));
     when 'training_videos DELETE' then
         counted := array(select o.id from training.organizations as o where exists (select from old_rows));
 
-    -- Records, whoever adds them. A backfill that counts them in the same transaction clears the mark again; one that
-    -- does not, or that dies between the two, leaves it. A record that is deleted is not asked back here: a rollback
-    -- that removes it means it.
+    -- Any change of records changes the counts. A backfill that updates the counts in the same transaction clears the
+    -- mark. A deleted record does not count as lacking, because a rollback deletes records intentionally.
     when 'employee_training_video_completions INSERT' then
         counted := array(select distinct n.organization_id from new_rows as n);
     when 'employee_training_video_completions DELETE' then
@@ -162,7 +160,7 @@ begin
             where (o.member_id, o.completed_at is null) is distinct from (n.member_id, n.completed_at is null)
         );
 
-    -- `truncate` fires no row triggers and cascades to every table below.
+    -- TRUNCATE has no transition tables and cascades to all dependent tables.
     else
         counted := array(select o.id from training.organizations as o);
     end case;
@@ -180,7 +178,6 @@ select backfill.add_triggers(
     'training.employee_training_video_completions', 'training.sources_changed', '{insert, update, delete, truncate}'
 );
 
--- The state of every organization, from the records themselves.
 create view training.organization_status as
 select
     o.id as organization_id,
@@ -232,10 +229,9 @@ left join lateral (
 ) as s on true
 left join training.organization_training_progress as p on p.organization_id = o.id;
 comment on view training.organization_status is
-'Every organization: which records are missing, and since when its progress is stale.';
+'Status of every organization, computed from its records: members, records, missing records, failures, staleness.';
 
--- How many of an organization's records are completed, without a look at each of them: a backfill creates records that
--- are not, and so does not fill it.
+-- To count completed records. A backfill creates incomplete ones, so it does not have to maintain this index.
 create index employee_training_video_completions_completed_idx
 on training.employee_training_video_completions (organization_id)
 where completed_at is not null;
