@@ -1,9 +1,9 @@
-"""Data backfills into Postgres that are planned, launched, watched and undone through Dagster.
+"""Plan, launch, watch and undo data backfills into Postgres through Dagster.
 
-What others build on is imported from here. `PostgresBackfill` is what `dg` and a `defs.yaml` find;
-`load_from_defs_folder` loads a project in which one bad `defs.yaml` takes no other down. `job_type` and `JobContext`
-make a kind of background job, which raises `JobError` or `PermanentJobError`. Each is loaded when it is asked for, so
-that a command which needs no Dagster loads none.
+This is the public API. `PostgresBackfill` is the component that `dg` and a `defs.yaml` refer to.
+`load_from_defs_folder` loads a project in which a mistake in one `defs.yaml` does not affect the others. `job_type`
+and `JobContext` define a background job type, whose handler raises `JobError` or `PermanentJobError`. Names are
+imported lazily, so that a command that does not need Dagster does not load it.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""The code location: everything below `defs/`, without the domains that are switched off, each run in one process."""
+"""The code location: everything below `defs/` except disabled domains. Each run executes in one process."""
 
 import warnings
 from pathlib import Path
@@ -15,7 +15,7 @@ from dagster_backfills.domain_switches import switched_off
 @dg.definitions
 def defs() -> dg.Definitions:
     with warnings.catch_warnings():
-        # What Dagster calls beta is chosen, and pinned: said at each load, it would bury all else.
+        # We use beta features on purpose and pin Dagster's version. Their warnings would repeat at every load.
         for kind in (dg.BetaWarning, dg.PreviewWarning):
             warnings.simplefilter("ignore", kind)
         return _loaded()
@@ -27,13 +27,13 @@ def _loaded() -> dg.Definitions:
     with mistakes_set_aside():
         loaded = dg.Definitions.merge(*(tree.build_defs(entry) for entry in entries))
     everything = with_sources(loaded, catalog_of(OURS)).map_asset_specs(func=_with_owner)
-    # The database does the work: a process a step would cost five seconds each and save nothing.
-    around = dg.Definitions(jobs=[_observing(everything)], executor=dg.in_process_executor)
-    return dg.Definitions.merge(everything, around)
+    # The database does the work. A process per step would cost five seconds each and gain nothing.
+    shared = dg.Definitions(jobs=[_observation_job(everything)], executor=dg.in_process_executor)
+    return dg.Definitions.merge(everything, shared)
 
 
-def _observing(everything: dg.Definitions) -> Any:
-    """A job for what the automation does by itself, every hour: look at all that others fill."""
+def _observation_job(everything: dg.Definitions) -> Any:
+    """A job that observes all observable assets at once. The automation sensor does the same every hour."""
     observed = [
         key
         for asset in everything.assets or ()
@@ -43,13 +43,13 @@ def _observing(everything: dg.Definitions) -> Any:
     return dg.define_asset_job(
         "observe_sources",
         selection=dg.AssetSelection.assets(*observed),
-        description="Look at the tables, files and queues that others fill: rows, and when they changed last.",
+        description="Observe all source tables, files and queues: row counts and the time of the last change.",
         tags={"backfills/domain": "operations"},
     )
 
 
 def _with_owner(spec: dg.AssetSpec) -> dg.AssetSpec:
-    """Each domain is a team's, and its assets are found by its tag."""
+    """The asset owned by its domain's team and tagged with its domain."""
     domain = spec.key.path[0]
     return spec.replace_attributes(
         owners=spec.owners or [f"team:{domain}"], tags={"backfills/domain": domain, **spec.tags}
@@ -57,6 +57,6 @@ def _with_owner(spec: dg.AssetSpec) -> dg.AssetSpec:
 
 
 def _is_loaded(entry: Path, off: frozenset[str]) -> bool:
-    """Whether an entry of `defs/` is loaded: what begins with a domain's name is the domain's."""
+    """Whether to load an entry of `defs/`. An entry belongs to the domain whose name it starts with."""
     is_code = entry.is_dir() or entry.suffix == ".py"
     return is_code and not entry.name.startswith("_") and entry.stem.partition("_")[0] not in off

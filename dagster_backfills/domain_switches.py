@@ -1,4 +1,4 @@
-"""Which of the five domains are switched on: what is migrated, loaded and shown. Not here: what they are."""
+"""Which of the five domains are enabled. Only enabled domains are migrated, loaded and shown."""
 
 import logging
 import os
@@ -10,24 +10,24 @@ from dagster_backfills.state import in_checkout
 
 VARIABLE = "BACKFILLS_DOMAINS"
 DOMAINS = ("training", "progress", "kintell", "queue", "scoring")
-# The history of the instance's runs, and word of failed ones: with any of the others, or by itself.
+# Run history and failure notifications. Enabled with any other domain, or alone.
 OPERATIONS = "operations"
-SCHEMAS = {"queue": "jobs"}  # of the others by their name
-_WHAT = {"web": "`backfills serve`"}
-# What a domain imports beyond the engine's dependencies: the package's extra of its name.
+SCHEMAS = {"queue": "jobs"}  # the other domains' schemas have the domain's name
+_LABELS = {"web": "`backfills serve`"}
+# Modules that a domain imports beyond the base dependencies. The extra with the domain's name installs them.
 LIBRARIES = {
     "kintell": ("email_validator", "nats", "openpyxl", "pandera", "polars"),
     "queue": ("mux_python", "openai"),
     "scoring": ("pandera",),
-    "web": ("python_multipart",),  # no domain: `backfills serve`
+    "web": ("python_multipart",),  # not a domain, but the extra of `backfills serve`
 }
 
 
 def switched_on(environment: Mapping[str, str] | None = None) -> tuple[str, ...]:
-    """The domains that `BACKFILLS_DOMAINS` names, with commas between them, or `all`, or `none`.
+    """The enabled domains: `BACKFILLS_DOMAINS` is a comma-separated list, `all` or `none`.
 
-    Without it all in a checkout, and none where the package is installed into a project of somebody else's. Raises
-    UserError for one that there is not.
+    The default is all domains in a checkout and none where the package is installed into another project. Raises
+    UserError for an unknown domain.
     """
     every = (*DOMAINS, OPERATIONS)
     given = (os.environ if environment is None else environment).get(VARIABLE, "").strip()
@@ -41,44 +41,45 @@ def switched_on(environment: Mapping[str, str] | None = None) -> tuple[str, ...]
 
 
 def switched_off(environment: Mapping[str, str] | None = None) -> frozenset[str]:
-    """The others, and those whose libraries are not installed.
+    """The disabled domains, and those whose libraries are not installed.
 
-    A bad setting switches nothing off. It and a missing library are logged: they must not keep a location from loading.
+    An invalid setting disables nothing. Invalid settings and missing libraries are logged, so that the code location
+    still loads.
     """
     every, log = (*DOMAINS, OPERATIONS), logging.getLogger("dagster.backfills")
     try:
         on = switched_on(environment)
     except UserError as error:
-        log.error("%s All are loaded.", error)
+        log.error("%s Loading all domains.", error)
         on = every
     unusable = {domain for domain in on if lacking(domain)}
     for domain in sorted(unusable):
-        log.error("%s It is left out.", lacking(domain))
+        log.error("%s The domain is not loaded.", lacking(domain))
     return frozenset(every) - frozenset(on) | unusable
 
 
 def lacking(domain: str) -> str:
-    """What a domain lacks to be used, and where it comes from; nothing where it lacks nothing."""
+    """A message that names the domain's missing libraries and their extra; empty if none is missing."""
     missing = [name for name in LIBRARIES.get(domain, ()) if find_spec(name) is None]
     if not missing:
         return ""
     return (
-        f"{_WHAT.get(domain, f'The domain {domain}')} lacks libraries ({', '.join(missing)}): "
-        f"pip install 'dagster-backfills[{domain}]'."
+        f"{_LABELS.get(domain, f'The domain {domain}')} needs libraries that are not installed "
+        f"({', '.join(missing)}): pip install 'dagster-backfills[{domain}]'."
     )
 
 
 def library_of_domain(module: str | None) -> str:
-    """What to say where a module can't be imported that a domain needs; nothing of any other."""
+    """The `lacking` message of the domain that needs this missing module; empty for any other module."""
     name = (module or "").partition(".")[0]
     return next((lacking(domain) for domain, names in LIBRARIES.items() if name in names), "")
 
 
 def require_libraries() -> None:
-    """Raise NotUsableError unless every domain that is switched on has what it needs."""
+    """Raise NotUsableError unless the libraries of every enabled domain are installed."""
     for domain in switched_on():
-        if said := lacking(domain):
-            raise NotUsableError(said)
+        if message := lacking(domain):
+            raise NotUsableError(message)
 
 
 def schemas_of(domains: Iterable[str]) -> frozenset[str]:

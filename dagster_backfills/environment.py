@@ -1,6 +1,6 @@
-"""Settings from environment variables, for models whose fields are numbers and texts: one variable a field.
+"""Settings from environment variables: one variable for each field of a pydantic model of numbers and strings.
 
-A bad one never keeps the definitions from loading: it counts as none given there, and a run says which it is.
+An invalid variable never keeps the definitions from loading. It is ignored there, and a run fails with its name.
 """
 
 import os
@@ -13,20 +13,20 @@ from dagster_backfills.errors import UserError
 
 
 class BadSetting(UserError):
-    """A variable that can't be what it is set to."""
+    """An environment variable has an invalid value."""
 
 
-def _listed(given: object) -> object:
-    return [part.strip() for part in given.split(",") if part.strip()] if isinstance(given, str) else given
+def _split(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
-Listed = BeforeValidator(_listed)  # of a field with several values: a text has commas between them
+Listed = BeforeValidator(_split)  # for list fields: splits a string at commas
 
 
 def from_environment(
     model: type[BaseModel], prefix: str, environment: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """The fields whose variables `PREFIX_FIELD` are set. Raises BadSetting that names the first that is wrong."""
+    """The fields whose variables `PREFIX_FIELD` are set. Raises BadSetting for the first invalid variable."""
     given = _given(model, prefix, environment)
     try:
         checked = model.model_validate(given)
@@ -43,7 +43,7 @@ def from_environment(
 def usable_from_environment(
     model: type[BaseModel], prefix: str, environment: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """The same without those that are wrong: what definitions are loaded with."""
+    """The same without invalid variables, for loading definitions."""
     usable: dict[str, Any] = {}
     for field, text in _given(model, prefix, environment).items():
         try:
@@ -55,5 +55,5 @@ def usable_from_environment(
 
 def _given(model: type[BaseModel], prefix: str, environment: Mapping[str, str] | None) -> dict[str, str]:
     environment = os.environ if environment is None else environment
-    named = {field: environment.get(prefix + field.upper(), "").strip() for field in model.model_fields}
-    return {field: text for field, text in named.items() if text}
+    texts = {field: environment.get(prefix + field.upper(), "").strip() for field in model.model_fields}
+    return {field: text for field, text in texts.items() if text}

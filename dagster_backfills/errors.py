@@ -1,4 +1,4 @@
-"""Errors that a person can mend: raised anywhere, turned into words and an exit code by the command line."""
+"""Errors that the user can fix. Any layer raises them; the command line prints them and sets the exit code."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -6,9 +6,9 @@ from difflib import get_close_matches
 
 
 class UserError(Exception):
-    """A request that can't be met as it stands: an unknown unit, an option that makes no sense.
+    """An invalid request, such as an unknown unit or contradictory options.
 
-    `message` says what is wrong and where, in one sentence; `hint` says what to do about it.
+    `message` says in one sentence what is wrong and where. `hint` says how to fix it.
     """
 
     def __init__(self, message: str, hint: str = "") -> None:
@@ -21,13 +21,13 @@ class UserError(Exception):
 
 
 class NotUsableError(UserError):
-    """The request is fine, but the server, the database or this machine can't serve it now."""
+    """The request is valid, but the server, the database or this machine can't serve it now."""
 
 
-def close_to(wanted: str, there: Iterable[str]) -> str:
-    """Words for a hint: what comes close to a name that is none, or what there is."""
-    names = sorted(there)
-    close = get_close_matches(wanted, names, n=3, cutoff=0.5)
+def close_to(name: str, known: Iterable[str]) -> str:
+    """A hint for an unknown name: the known names most similar to it, or all known names."""
+    names = sorted(known)
+    close = get_close_matches(name, names, n=3, cutoff=0.5)
     if close:
         return f"Did you mean {', '.join(close)}?"
     return f"There are {', '.join(names)}." if names else "There are none."
@@ -35,7 +35,7 @@ def close_to(wanted: str, there: Iterable[str]) -> str:
 
 @contextmanager
 def located(where: str) -> Iterator[None]:
-    """A UserError that is raised within gets its place: a file and line, say."""
+    """Prefix the message of a UserError raised in the block with `where`, for example a file and line."""
     try:
         yield
     except UserError as error:

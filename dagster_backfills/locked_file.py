@@ -1,4 +1,4 @@
-"""A lock between processes that the kernel drops when its holder dies. Not for machines that share a disk."""
+"""A lock between processes of one machine. The kernel releases it when its holder dies."""
 
 import fcntl
 import os
@@ -11,16 +11,16 @@ from dagster_backfills.errors import NotUsableError
 
 
 class HeldElsewhereError(NotUsableError):
-    """Another process has the lock; `pid` is its process id, as far as it is known."""
+    """Another process holds the lock. `pid` is its process ID, or None if unknown."""
 
     def __init__(self, path: Path, pid: int | None) -> None:
-        super().__init__(f"Process {pid or '(unknown)'} holds {path}.", "End it if it hangs.")
+        super().__init__(f"Process {pid or '(unknown)'} holds the lock {path}.", "Stop it if it hangs.")
         self.pid = pid
 
 
 @contextmanager
 def locked_file(path: Path, patience: float = 0) -> Iterator[None]:
-    """Hold the lock of `path`, waiting up to `patience` seconds for it; then `HeldElsewhereError`."""
+    """Hold the lock on `path`. Raises HeldElsewhereError if it is not free within `patience` seconds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + patience
     with path.open("a+") as lock:
@@ -39,7 +39,7 @@ def locked_file(path: Path, patience: float = 0) -> Iterator[None]:
 
 
 def lock_holder(path: Path) -> int | None:
-    """The process that holds the lock now, if any. The file stays as it is."""
+    """The process ID of the current lock holder, if any. Does not change the file."""
     try:
         with path.open() as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)

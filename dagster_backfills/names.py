@@ -1,4 +1,4 @@
-"""Which of some things a person means: by its id, by how the id begins, or by its name. And how many, in words."""
+"""Resolving what a user typed (an ID, a unique prefix of an ID, or a name), and wording counts and labels."""
 
 import unicodedata
 from collections.abc import Mapping
@@ -6,45 +6,48 @@ from difflib import get_close_matches
 
 from dagster_backfills.errors import UserError
 
-_NAMED = 5
+_LISTED = 5
 
 
-def the_one(wanted: str, there: Mapping[str, str | None], what: str, hint: str = "") -> str:
-    """The id that is meant, of ids and their names (None where there are none).
+def the_one(text: str, known: Mapping[str, str | None], what: str, hint: str = "") -> str:
+    """The ID that `text` refers to. `known` maps each ID to its name, or to None.
 
-    Raises UserError where several fit, naming them, and where none does, naming what comes close.
+    Tries the ID, the name, a prefix of the ID and a prefix of the name. Raises UserError if several IDs match, listing
+    them, or if none matches, listing similar ones.
     """
-    folded = fold(wanted)
-    ways = (
-        (each for each in there if each == wanted),
-        (each for each, name in there.items() if name and folded == fold(name)),
-        (each for each in there if wanted and each.startswith(wanted)),
-        (each for each, name in there.items() if wanted and fold(name or "").startswith(folded)),
+    folded = fold(text)
+    candidates = (
+        (each for each in known if each == text),
+        (each for each, name in known.items() if name and folded == fold(name)),
+        (each for each in known if text and each.startswith(text)),
+        (each for each, name in known.items() if text and fold(name or "").startswith(folded)),
     )
-    for way in ways:
-        found = list(way)
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise UserError(f"{len(found):,} {what}s fit {wanted!r}.", f"Say which: {_listed(found, there)}.")
+    for candidate in candidates:
+        matches = list(candidate)
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            raise UserError(
+                f"{len(matches):,} {what}s match {text!r}.", f"Choose one: {_listed(matches, known)}."
+            )
     by_spelling: dict[str, str] = {}
-    for each, name in there.items():
+    for each, name in known.items():
         by_spelling |= {fold(name or each): each, fold(each): each}
-    close = [by_spelling[each] for each in get_close_matches(folded, by_spelling, n=_NAMED, cutoff=0.5)]
+    close = [by_spelling[each] for each in get_close_matches(folded, by_spelling, n=_LISTED, cutoff=0.5)]
     if close:
-        hint = f"Did you mean {_listed(list(dict.fromkeys(close)), there)}?"
+        hint = f"Did you mean {_listed(list(dict.fromkeys(close)), known)}?"
     elif not hint:
-        hint = f"There are {_listed(list(there), there)}." if there else "There are none."
-    raise UserError(f"There is no {what} {wanted!r}.", hint)
+        hint = f"There are {_listed(list(known), known)}." if known else "There are none."
+    raise UserError(f"There is no {what} {text!r}.", hint)
 
 
 def fold(text: str) -> str:
-    """The text without its case, in any alphabet."""
+    """The text normalized and case-folded, for comparison in any alphabet."""
     return unicodedata.normalize("NFC", text).casefold()
 
 
 def labelled(key: str, name: str | None) -> str:
-    """A key, and its name where it has one."""
+    """A key, followed by its name if it has one."""
     return f"{key} ({name})" if name else key
 
 
@@ -53,6 +56,6 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def _listed(found: list[str], there: Mapping[str, str | None]) -> str:
-    said = [labelled(each, there[each]) for each in found[:_NAMED]]
-    return ", ".join(said) + (", …" if len(found) > _NAMED else "")
+def _listed(keys: list[str], names: Mapping[str, str | None]) -> str:
+    labels = [labelled(key, names[key]) for key in keys[:_LISTED]]
+    return ", ".join(labels) + (", …" if len(keys) > _LISTED else "")

@@ -1,4 +1,4 @@
-"""The one place where secrets are taken out of text before it is stored, logged, sent or shown. Not here: the text."""
+"""Removes secrets from text before it is stored, logged, sent or shown."""
 
 import os
 import re
@@ -14,12 +14,12 @@ _SECRET_NAME = re.compile(
     r"(?:^|_)(?:key|pwd|pass|auth|authorization|dsn|signature|sig|cookie|private)s?(?:_|$)",
     re.IGNORECASE,
 )
-# A variable of such a name says where the secret lies, or what shape it has, or where the shell is.
+# Exceptions: variables with these names hold a location, a limit or the shell's working directory.
 _NO_SECRET = re.compile(
     r"^(?:OLD)?PWD$|_(?:FILE|PATH|DIR|URL|HOST|SOCK|TTL|SECONDS|LIMIT|MAX)$", re.IGNORECASE
 )
 _SHORTEST = 6
-# The shapes of well-known keys: model APIs, code hosts, chat, clouds, payment, mail, registries, NATS seeds.
+# Formats of well-known keys: model APIs, code hosts, chat, clouds, payment, mail, registries, NATS seeds.
 _KEYS = (
     r"\b(?:sk|pk|rk|whsec|gh[opsur]|github_pat|xox[abeprs]|xapp|glpat|hf|npm|pypi|dckr_pat|dop_v1|shp(?:at|ss)|ya29)"
     r"[-_.][A-Za-z0-9_-]{8,}",
@@ -37,12 +37,12 @@ _PATTERNS = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
         *((key, MASK) for key in _KEYS),
-        # user:password@; the user's name stays, and the word itself, as hints have it.
+        # user:password@. The user name stays, and so does the literal word "password", which hints contain.
         (r"(\w+:/{0,2}[^\s:/@'\"]*:)(?!password@)[^\s@]+(?=@)", rf"\1{MASK}"),
-        # token@, as NATS and code hosts take it; a database's user alone is none.
+        # token@, as NATS and code hosts accept it. A Postgres user name without a password is not a secret.
         (r"(?i)(?<=://)(?<!postgres://)(?<!postgresql://)[^\s:/@'\"?#]+(?=@)", MASK),
         (r"(?i)\b(bearer|basic|token)\s+[A-Za-z0-9._~+/=-]{8,}", rf"\1 {MASK}"),
-        # The path of a webhook is the secret: Slack, Discord, Teams, Google Chat.
+        # A webhook's path is its secret: Slack, Discord, Teams, Google Chat.
         (r"(?i)(hooks\.slack(?:-gov)?\.com|discord(?:app)?\.com/api/webhooks|[\w.-]*webhook\.office\.com)/[^\s'\"<>]+",
          rf"\1/{MASK}"),
         (r"(?i)(?<![A-Za-z0-9])((?:sig|key|code)=)(?!\*\*\*)[A-Za-z0-9%._~+/=-]{8,}", rf"\1{MASK}"),
@@ -53,13 +53,13 @@ _PATTERNS = tuple(
 
 
 def redact(text: str, environment: Mapping[str, str] | None = None) -> str:
-    """`text` without the secrets of the environment, and without whatever looks like one.
+    """`text` with secrets masked.
 
-    Those are the values of variables that are named as secrets, what stands before the @ of a URL, bearer tokens,
-    webhooks, signatures, and keys of well-known shapes.
+    Masks the values of environment variables whose names suggest a secret, credentials in URLs, bearer tokens, webhook
+    paths, signatures, and keys in well-known formats.
     """
-    own = tuple(os.environ.items()) if environment is None else tuple(environment.items())
-    for value in _secrets(own):
+    variables = tuple((os.environ if environment is None else environment).items())
+    for value in _secrets(variables):
         text = text.replace(value, MASK)
     for pattern, replacement in _PATTERNS:
         text = pattern.sub(replacement, text)
@@ -68,20 +68,20 @@ def redact(text: str, environment: Mapping[str, str] | None = None) -> str:
 
 @lru_cache(maxsize=4)
 def _secrets(items: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
-    """The values that must never be shown, the longest first, as they are and as URLs have them."""
-    found: set[str] = set()
+    """The secret values, both plain and percent-encoded, longest first."""
+    secrets: set[str] = set()
     for name, value in items:
         if "://" in value:
-            found |= _in_url(value)
-        secret = _SECRET_NAME.search(name) and not _NO_SECRET.search(name)
-        if (secret or (name in SECRETS and "://" not in value)) and len(value.strip()) >= _SHORTEST:
-            found.add(value.strip())
-    found |= {form for value in found for form in (unquote(value), quote(value, safe=""))}
-    return tuple(sorted(found, key=len, reverse=True))
+            secrets |= _in_url(value)
+        suspicious = _SECRET_NAME.search(name) and not _NO_SECRET.search(name)
+        if (suspicious or (name in SECRETS and "://" not in value)) and len(value.strip()) >= _SHORTEST:
+            secrets.add(value.strip())
+    secrets |= {form for value in secrets for form in (unquote(value), quote(value, safe=""))}
+    return tuple(sorted(secrets, key=len, reverse=True))
 
 
 def _in_url(value: str) -> set[str]:
-    """A URL's password, or the token in its place, unless it is the user's name too and so no secret."""
+    """The password or token in a URL. A password that equals the user name does not count as a secret."""
     try:
         parts = urlsplit(value)
         user, password = parts.username or "", parts.password or ""

@@ -1,4 +1,4 @@
-"""What each user may do, by domain, from a file in TOML. Not here: who the user is (`identity`).
+"""Authorization: each user's right in each domain, read from a TOML file. Not here: authentication (`identity`).
 
 [users.olga]
 "*" = "admin"
@@ -19,11 +19,11 @@ from dagster_backfills.errors import NotUsableError
 from dagster_backfills.identity import Identity
 
 ROLES_VARIABLE = "BACKFILLS_ROLES"
-EVERY = "*"  # of a domain's rights: those in all that are not named
+EVERY = "*"  # the right in all domains that are not listed
 
 
 class Right(IntEnum):
-    """Each includes those before it."""
+    """Each right includes those before it."""
 
     look = 0
     launch = 1
@@ -33,20 +33,20 @@ class Right(IntEnum):
 
 @dataclass(frozen=True)
 class Roles:
-    """By user and by group: the right in each domain. Who is named nowhere may look."""
+    """The right in each domain, by user and by group. A user who is not listed has the right `look`."""
 
     users: Mapping[str, Mapping[str, Right]] = field(default_factory=dict)
     groups: Mapping[str, Mapping[str, Right]] = field(default_factory=dict)
     anybody: Right = Right.look
 
     def may(self, who: Identity, right: Right, domains: Collection[str] | None) -> bool:
-        """Whether `who` has this right in each of the domains; None stands for what is not known, and so for all."""
-        return all(self._right(who, domain) >= right for domain in (domains or self._named()))
+        """Whether `who` has this right in each of the domains. None means unknown and requires it in all domains."""
+        return all(self._right(who, domain) >= right for domain in (domains or self._listed()))
 
-    def _named(self) -> set[str]:
-        """All domains, as far as rights can differ among them."""
-        given = (*self.users.values(), *self.groups.values())
-        return {EVERY, *(domain for rights in given for domain in rights)}
+    def _listed(self) -> set[str]:
+        """The domains that the file lists, and `*` for all others."""
+        listed = (*self.users.values(), *self.groups.values())
+        return {EVERY, *(domain for rights in listed for domain in rights)}
 
     def _right(self, who: Identity, domain: str) -> Right:
         given = [self.users.get(who.user, {}), *(self.groups.get(group, {}) for group in who.groups)]
@@ -58,29 +58,29 @@ ALL_MAY_ALL = Roles(anybody=Right.admin)
 
 
 def read_roles(path: str) -> Roles:
-    """The file's roles; without a file, whoever comes in may do everything. Raises NotUsableError for a bad file."""
+    """The roles in a file. Without a file, everyone may do everything. Raises NotUsableError for an invalid file."""
     if not path:
         return ALL_MAY_ALL
     try:
-        written = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise _unusable(path, f"{why}") from error
-    strangers = set(written) - {"users", "groups"}
-    if strangers:
-        raise _unusable(path, f"[{min(strangers)}] is neither users nor groups")
-    users, groups = (_section(path, kind, written.get(kind, {})) for kind in ("users", "groups"))
+    unknown = set(document) - {"users", "groups"}
+    if unknown:
+        raise _unusable(path, f"[{min(unknown)}] is neither users nor groups")
+    users, groups = (_section(path, kind, document.get(kind, {})) for kind in ("users", "groups"))
     return Roles(users, groups)
 
 
-def _section(path: str, kind: str, written: Any) -> dict[str, dict[str, Right]]:
+def _section(path: str, kind: str, section: Any) -> dict[str, dict[str, Right]]:
     rights: dict[str, dict[str, Right]] = {}
-    for name, domains in (written if isinstance(written, dict) else {kind: written}).items():
+    for name, domains in (section if isinstance(section, dict) else {kind: section}).items():
         if not isinstance(domains, dict):
-            raise _unusable(path, f"{kind}.{name} is no table of domains")
+            raise _unusable(path, f"{kind}.{name} is not a table of domains")
         for domain, right in domains.items():
             if not isinstance(right, str) or right not in Right.__members__:
-                raise _unusable(path, f"{kind}.{name}: {domain} = {right!r} is no right")
+                raise _unusable(path, f"{kind}.{name}: {domain} = {right!r} is not a right")
             rights.setdefault(name, {})[domain] = Right[right]
     return rights
 
@@ -88,5 +88,5 @@ def _section(path: str, kind: str, written: Any) -> dict[str, dict[str, Right]]:
 def _unusable(path: str, why: str) -> NotUsableError:
     return NotUsableError(
         f"{ROLES_VARIABLE} names {path}, which can't be used: {why}.",
-        f'Write [users.NAME] or [groups.NAME], below it DOMAIN = "{"|".join(Right.__members__)}".',
+        f'Write [users.NAME] or [groups.NAME], and below it DOMAIN = "{"|".join(Right.__members__)}".',
     )

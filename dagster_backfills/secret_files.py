@@ -1,6 +1,6 @@
-"""Secrets from files, as containers are given them: `DATABASE_URL_FILE` names a file that holds `DATABASE_URL`.
+"""Secrets from files, as containers mount them: `DATABASE_URL_FILE` names a file with the value of `DATABASE_URL`.
 
-Not here: what the secrets are for, and keeping them out of what is logged.
+Not here: keeping secrets out of logs (`redact`).
 """
 
 from collections.abc import MutableMapping
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dagster_backfills.errors import NotUsableError
 
-# Every variable that holds a secret, or a URL with one in it.
+# All variables that hold a secret, or a URL that contains one.
 SECRETS = (
     "BACKFILLS_PROXY_SECRET",
     "BACKFILLS_TOKENS",
@@ -27,9 +27,9 @@ SECRETS = (
 
 
 def read_secret_files(environment: MutableMapping[str, str]) -> None:
-    """Set each secret that is not set, or empty, from the file that its `…_FILE` names, without the last line end.
+    """Set each unset or empty secret from the file that its `…_FILE` variable names, without trailing line breaks.
 
-    Raises NotUsableError, naming the variable and the file, where the file can't be read.
+    Raises NotUsableError, naming the variable and the file, if a file can't be read.
     """
     for name in SECRETS:
         file = environment.get(f"{name}_FILE", "").strip()
@@ -39,5 +39,5 @@ def read_secret_files(environment: MutableMapping[str, str]) -> None:
             environment[name] = Path(file).read_text(encoding="utf-8").rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not text"
-            hint = f"Give this user the right to read it, or set {name}."
+            hint = f"Let this user read the file, or set {name}."
             raise NotUsableError(f"{name}_FILE names {file}, which can't be read: {reason}.", hint) from error

@@ -1,4 +1,4 @@
-"""Mistakes in a `defs.yaml` in words, each with its file and line. Not here: what it may say (its pydantic models)."""
+"""Error messages for mistakes in a `defs.yaml`, each with file and line. Not here: the schema (its pydantic models)."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from dagster_backfills.errors import UserError, close_to
 
 @dataclass(frozen=True)
 class Places:
-    """The places of one `defs.yaml`: of what is below its `attributes`, or else."""
+    """Finds the line of each attribute of a `defs.yaml`. Paths are relative to the keys in `below`."""
 
     file: Path
     below: tuple[str, ...] = ("attributes",)
@@ -26,17 +26,17 @@ class Places:
         return next(yaml.compose_all(self.file.read_text(encoding="utf-8")), None)
 
     def of(self, *path: str | int) -> str:
-        """The file, and the line of an attribute: `of("tables", 0, "query")`; else of what it would be in."""
+        """The file and line of an attribute, as in `of("tables", 0, "query")`, or of its nearest existing parent."""
         node, line = self._root, None
         for step in (*self.below, *path):
-            found = _step(node, step)
-            if found is None:
+            child = _child(node, step)
+            if child is None:
                 break
-            line, node = found
+            line, node = child
         return f"{self.file}" if line is None else f"{self.file}, line {line}"
 
 
-def _step(node: yaml.Node | None, step: str | int) -> tuple[int, yaml.Node] | None:
+def _child(node: yaml.Node | None, step: str | int) -> tuple[int, yaml.Node] | None:
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             if key.value == str(step):
@@ -47,12 +47,12 @@ def _step(node: yaml.Node | None, step: str | int) -> tuple[int, yaml.Node] | No
 
 
 def name_of(path: Sequence[str | int]) -> str:
-    """The attribute as people write it: `tables[0].query`."""
+    """The attribute's path as text: `tables[0].query`."""
     return "".join(f"[{s}]" if isinstance(s, int) else f".{s}" for s in path).lstrip(".")
 
 
 class Document(BaseModel):
-    """What a document of a `defs.yaml` says to Dagster, whatever its component is."""
+    """One YAML document of a `defs.yaml`, with the keys that Dagster allows for any component."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -64,31 +64,34 @@ class Document(BaseModel):
 
 
 def documents(file: Path) -> list[Document]:
-    """What stands in a `defs.yaml`. Raises UserError, with file and line, for what Dagster could make nothing of."""
+    """The documents of a `defs.yaml`. Raises UserError, with file and line, if Dagster could not load them."""
     try:
-        found = list(yaml.safe_load_all(file.read_text(encoding="utf-8")))
+        contents = list(yaml.safe_load_all(file.read_text(encoding="utf-8")))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
-        where, said = f"{file}, line {mark.line + 1}" if mark else f"{file}", getattr(error, "problem", error)
-        raise UserError(f"{where}: this is no YAML: {said}.") from error
+        where, reason = (
+            f"{file}, line {mark.line + 1}" if mark else f"{file}",
+            getattr(error, "problem", error),
+        )
+        raise UserError(f"{where}: this is not valid YAML: {reason}.") from error
     try:
-        return [Document.model_validate(each) for each in found or [None]]
+        return [Document.model_validate(each) for each in contents or [None]]
     except ValidationError as error:
         raise mistake(error, Document, Places(file, below=())) from error
 
 
 def mistake(error: ValidationError, model: type[BaseModel], places: Places) -> UserError:
-    """What the schema says against a declaration, in words: of an attribute that there is not, else the first thing."""
+    """A UserError for a validation error: for the first unknown attribute if there is one, else for the first error."""
     errors = error.errors()
     first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
-    path = tuple(step for step in first["loc"] if _stands(step, first["loc"]))
+    path = tuple(step for step in first["loc"] if _is_in_file(step, first["loc"]))
     where = places.of(*path)
     if first["type"] == "extra_forbidden":
         known = _attributes(model, path[:-1])
         return UserError(f"{where}: there is no attribute `{name_of(path)}`.", close_to(str(path[-1]), known))
     words = first["msg"].removeprefix("Value error, ").rstrip(".")
     if first["type"] in ("dict_type", "model_type"):
-        words = f"there is {_kind(first['input'])} where lines of `name: value` belong"
+        words = f"expected lines of `name: value`, found {_kind(first['input'])}"
     return UserError(f"{where}: `{name_of(path)}`: {words}." if path else f"{where}: {words}.")
 
 
@@ -98,7 +101,7 @@ def _kind(value: Any) -> str:
 
 
 def lenient(model: type[BaseModel]) -> type[BaseModel]:
-    """The same model, that is empty in place of raising: one mistake must not take the whole project down."""
+    """The same model, except that invalid input gives an empty instance: one mistake must not stop the project."""
 
     def or_empty(cls: type[BaseModel], value: Any, handler: Callable[[Any], Any]) -> Any:
         try:
@@ -110,13 +113,13 @@ def lenient(model: type[BaseModel]) -> type[BaseModel]:
     return create_model(model.__name__, __base__=model, __doc__=model.__doc__, __validators__=wrapped)
 
 
-def _stands(step: str | int, path: tuple[str | int, ...]) -> bool:
-    """Whether a step of pydantic's stands in the file: the names of its choices of types don't."""
+def _is_in_file(step: str | int, path: tuple[str | int, ...]) -> bool:
+    """Whether a step of pydantic's error location is in the file. The names of union members are not."""
     return isinstance(step, int) or step not in ("str", "Check", "Schedule", "list[str]") or step == path[0]
 
 
 def _attributes(model: type[BaseModel], path: tuple[str | int, ...]) -> list[str]:
-    """The attributes that there are at a place."""
+    """The attributes that the model allows at this path."""
     for step in path:
         field = model.model_fields.get(str(step))
         inner = [kind for kind in _kinds(field.annotation) if issubclass(kind, BaseModel)] if field else []
@@ -125,7 +128,7 @@ def _attributes(model: type[BaseModel], path: tuple[str | int, ...]) -> list[str
 
 
 def _kinds(annotation: Any) -> Iterator[type]:
-    """The classes in an annotation: of `list[Table] | None`, Table and None's."""
+    """The classes in an annotation: Table and NoneType for `list[Table] | None`."""
     arguments = getattr(annotation, "__args__", ())
     if isinstance(annotation, type) and not arguments:
         yield annotation

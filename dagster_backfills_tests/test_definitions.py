@@ -136,7 +136,7 @@ def location() -> dg.Definitions:
     return defs()
 
 
-def test_the_location_holds_these_assets_checks_jobs_schedules_and_sensors(location: dg.Definitions) -> None:
+def test_the_location_has_these_assets_checks_jobs_schedules_and_sensors(location: dg.Definitions) -> None:
     repository = location.get_repository_def()
     graph = location.resolve_asset_graph()
     made = graph.materializable_asset_keys | graph.observable_asset_keys | graph.external_asset_keys
@@ -151,14 +151,14 @@ def test_the_location_holds_these_assets_checks_jobs_schedules_and_sensors(locat
     assert {sensor.name for sensor in repository.sensor_defs} == SENSORS
 
 
-def test_an_assets_key_is_its_tables_address_and_its_group_the_schema(location: dg.Definitions) -> None:
+def test_an_assets_key_is_its_table_and_its_group_the_schema(location: dg.Definitions) -> None:
     graph = location.resolve_asset_graph()
     for node in graph.asset_nodes:
         assert len(node.key.path) == 2
         assert node.group_name == node.key.path[0]
 
 
-def test_the_lineage_is_one_picture_and_the_queue_of_jobs_another(location: dg.Definitions) -> None:
+def test_all_assets_but_the_job_queue_are_connected_in_the_lineage(location: dg.Definitions) -> None:
     graph = location.resolve_asset_graph()
     parts: list[set[str]] = []
     left = {node.key: node.parent_keys | node.child_keys for node in graph.asset_nodes}
@@ -176,7 +176,7 @@ def test_the_lineage_is_one_picture_and_the_queue_of_jobs_another(location: dg.D
     ]
 
 
-def test_whatever_is_no_view_is_kept_up_to_date_or_looked_at_and_a_view_says_that_it_is_one(
+def test_every_asset_is_automated_or_observed_or_a_view(
     location: dg.Definitions,
 ) -> None:
     graph, repository = location.resolve_asset_graph(), location.get_repository_def()
@@ -190,7 +190,7 @@ def test_whatever_is_no_view_is_kept_up_to_date_or_looked_at_and_a_view_says_tha
             assert node.automation_condition or node.key in attended, node.key
 
 
-def test_every_launchpad_is_flat_and_says_of_each_field_what_it_is(location: dg.Definitions) -> None:
+def test_every_launchpad_is_flat_and_describes_each_field(location: dg.Definitions) -> None:
     repository = location.get_repository_def()
     for job in map(repository.get_job, JOBS):
         if not job.config_mapping:
@@ -202,13 +202,13 @@ def test_every_launchpad_is_flat_and_says_of_each_field_what_it_is(location: dg.
             assert field.description and "SHAPE" not in kind and kind != "SELECTOR", (job.name, name)
 
 
-def test_everything_that_ticks_is_on_without_anyone_turning_it_on(location: dg.Definitions) -> None:
+def test_every_schedule_and_sensor_is_running_by_default(location: dg.Definitions) -> None:
     repository = location.get_repository_def()
     assert {s.default_status for s in repository.sensor_defs} == {dg.DefaultSensorStatus.RUNNING}
     assert {s.default_status for s in repository.schedule_defs} == {dg.DefaultScheduleStatus.RUNNING}
 
 
-def test_what_schedules_launch_is_a_valid_configuration(location: dg.Definitions, database_url: str) -> None:
+def test_schedules_launch_runs_with_valid_configuration(location: dg.Definitions, database_url: str) -> None:
     repository = location.get_repository_def()
     given = {"postgres": PostgresResource(url=database_url)}  # scoring asks it what day it is
     for schedule in repository.schedule_defs:
@@ -279,7 +279,7 @@ def test_the_location_loads_every_way_that_dagster_offers(
 
 
 @pytest.mark.programs
-def test_a_load_does_not_bury_what_is_said_under_warnings_of_dagsters_own() -> None:
+def test_loading_emits_no_beta_or_preview_warnings() -> None:
     load = "import warnings; warnings.simplefilter('always'); from dagster_backfills.definitions import defs; defs()"
     done = subprocess.run([sys.executable, "-c", load], capture_output=True, text=True, check=True)
     assert "BetaWarning" not in done.stderr and "PreviewWarning" not in done.stderr

@@ -28,20 +28,20 @@ THERE = {
         ("y", "y-5"),
     ],
 )
-def test_an_id_its_beginning_or_a_name_in_any_case_is_enough(wanted, meant):
+def test_an_id_a_prefix_of_it_or_a_name_in_any_case_is_enough(wanted, meant):
     assert the_one(wanted, THERE, "cohort") == meant
 
 
-def test_where_several_fit_they_are_named():
+def test_an_ambiguous_name_lists_the_matches():
     with pytest.raises(UserError) as error:
         the_one("autumn", THERE, "cohort")
-    assert error.value.message == "2 cohorts fit 'autumn'."
-    assert error.value.hint == "Say which: c-1 (Autumn 50% intake), c-12 (autumn_evening)."
-    with pytest.raises(UserError, match="Say which"):
+    assert error.value.message == "2 cohorts match 'autumn'."
+    assert error.value.hint == "Choose one: c-1 (Autumn 50% intake), c-12 (autumn_evening)."
+    with pytest.raises(UserError, match="Choose one"):
         the_one("same", {"a": "Same", "b": "same"}, "cohort")
 
 
-def test_where_none_does_what_comes_close_is_named_or_what_there_is():
+def test_an_unknown_name_suggests_similar_or_known_ones():
     with pytest.raises(
         UserError, match=r"There is no cohort 'zulo'. Did you mean odd, 'id' /%_ ö \(Zulu\)\?"
     ):
@@ -56,5 +56,5 @@ def test_where_none_does_what_comes_close_is_named_or_what_there_is():
         the_one("???", THERE, "cohort", "`backfills list` has them.")
 
 
-def test_one_is_one_and_the_rest_are_several() -> None:
+def test_counted_uses_the_singular_for_one_only() -> None:
     assert [counted(n, "run") for n in (0, 1, 2, 1_000)] == ["0 runs", "1 run", "2 runs", "1,000 runs"]

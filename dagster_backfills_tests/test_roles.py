@@ -22,7 +22,7 @@ progress = "launch"
 """
 
 
-def test_a_right_is_the_most_of_what_user_and_groups_are_given(tmp_path: Path) -> None:
+def test_the_highest_right_of_the_user_and_its_groups_counts(tmp_path: Path) -> None:
     (tmp_path / "roles.toml").write_text(FILE)
     roles = read_roles(str(tmp_path / "roles.toml"))
     tim, member = Identity("tim", ("crew",)), Identity("nobody", ("crew", "others"))
@@ -43,14 +43,14 @@ def test_a_right_is_the_most_of_what_user_and_groups_are_given(tmp_path: Path) -
         assert roles.may(who, right, domains) == may, (who, right, domains)
 
 
-def test_what_is_not_known_needs_the_right_in_every_domain_that_the_file_names(tmp_path: Path) -> None:
+def test_an_unknown_domain_needs_the_right_in_every_listed_domain(tmp_path: Path) -> None:
     (tmp_path / "roles.toml").write_text('[users.olga]\n"*" = "launch"\ntraining = "look"\n')
     roles = read_roles(str(tmp_path / "roles.toml"))
     assert roles.may(Identity("olga"), Right.launch, ["progress"])
     assert not roles.may(Identity("olga"), Right.launch, None)
 
 
-def test_the_file_in_the_documentation_says_what_is_said_of_it(tmp_path: Path, project_root: Path) -> None:
+def test_the_documented_roles_file_grants_what_the_docs_say(tmp_path: Path, project_root: Path) -> None:
     page = (project_root / "docs" / "how-to" / "secure.md").read_text()
     block = page[page.index("    [users.olga]") :].partition("\n\n| right")[0]
     (tmp_path / "roles.toml").write_text(dedent(block))
@@ -60,7 +60,7 @@ def test_the_file_in_the_documentation_says_what_is_said_of_it(tmp_path: Path, p
     assert not roles.may(Identity("tina", ("trainers",)), Right.undo, ["progress"])
 
 
-def test_without_a_file_whoever_comes_in_may_do_everything() -> None:
+def test_without_a_file_everyone_may_do_everything() -> None:
     assert read_roles("").may(Identity("anybody"), Right.admin, None)
 
 
@@ -70,14 +70,16 @@ def test_without_a_file_whoever_comes_in_may_do_everything() -> None:
         (None, "No such file"),
         ("users = [", "Invalid value"),
         ("[people.olga]", r"\[people\] is neither users nor groups"),
-        ('[users]\nolga = "admin"', "users.olga is no table of domains"),
-        ('users = "all"', "users.users is no table"),
-        ('[users.olga]\n"*" = "root"', r"users.olga: \* = 'root' is no right"),
-        ('[users.olga]\n"*" = 3', r"users.olga: \* = 3 is no right"),
-        ('[users.olga]\n"*" = ["undo"]', r"users.olga: \* = \['undo'\] is no right"),
+        ('[users]\nolga = "admin"', "users.olga is not a table of domains"),
+        ('users = "all"', "users.users is not a table"),
+        ('[users.olga]\n"*" = "root"', r"users.olga: \* = 'root' is not a right"),
+        ('[users.olga]\n"*" = 3', r"users.olga: \* = 3 is not a right"),
+        ('[users.olga]\n"*" = ["undo"]', r"users.olga: \* = \['undo'\] is not a right"),
     ],
 )
-def test_a_file_that_is_wrong_says_where(tmp_path: Path, text: str | None, why: str) -> None:
+def test_an_invalid_file_is_refused_with_the_place_of_the_mistake(
+    tmp_path: Path, text: str | None, why: str
+) -> None:
     if text is not None:
         (tmp_path / "roles.toml").write_text(text)
     with pytest.raises(NotUsableError, match=why) as raised:

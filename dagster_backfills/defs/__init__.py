@@ -1,1 +1,1 @@
-"""One folder a domain, and the resources that they share. No domain imports another."""
+"""One folder per domain, and the resources that they share. No domain imports another."""

@@ -1,4 +1,4 @@
-"""What every domain uses: the database, the I/O manager that assets are stored with, and the automation."""
+"""Shared by all domains: the database, the I/O manager and the automation sensor."""
 
 import dagster as dg
 
@@ -16,7 +16,7 @@ def resources() -> dg.Definitions:
         target=dg.AssetSelection.all(include_sources=True) | dg.AssetSelection.all_asset_checks(),
         default_status=dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=30,
-        description="Runs the periodic checks, and whatever else has an automation condition.",
+        description="Runs the periodic checks, and everything else that has an automation condition.",
     )
     return dg.Definitions(
         sensors=[automation],

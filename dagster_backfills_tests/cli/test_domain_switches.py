@@ -94,7 +94,10 @@ def test_a_domain_whose_library_is_not_there_is_left_out_and_says_so(
 ) -> None:
     monkeypatch.setitem(LIBRARIES, "scoring", ("pandera", "no_such_library"))
     assert groups() == {"backfill", "operations", "training", "progress", "kintell", "jobs"}
-    said = "The domain scoring lacks libraries (no_such_library): pip install 'dagster-backfills[scoring]'."
-    assert said in caplog.text
+    message = (
+        "The domain scoring needs libraries that are not installed (no_such_library): "
+        "pip install 'dagster-backfills[scoring]'."
+    )
+    assert message in caplog.text
     [finding] = doctor_machine.domains()
-    assert (finding.level.value, finding.found) == ("error", said)
+    assert (finding.level.value, finding.found) == ("error", message)

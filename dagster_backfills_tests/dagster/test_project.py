@@ -20,15 +20,15 @@ from dagster_backfills_tests.components.adopting import EXAMPLES, copied, projec
 GOOD = (EXAMPLES / "member_months" / "defs.yaml").read_text()
 OF = "type: dagster_backfills.PostgresBackfill\n"
 UNREADABLE = {
-    "a syntax error": (OF + "attributes:\n  tables: [{table: x.y}\n", "line 4: this is no YAML: "),
-    "a tab": (OF + "attributes:\n\ttables: []\n", "line 3: this is no YAML: found character '\\t'"),
+    "a syntax error": (OF + "attributes:\n  tables: [{table: x.y}\n", "line 4: this is not valid YAML: "),
+    "a tab": (OF + "attributes:\n\ttables: []\n", "line 3: this is not valid YAML: found character '\\t'"),
     "attributes that are a list": (
         OF + "attributes:\n  - table: x.y\n",
-        "line 2: `attributes`: there is a list where lines of `name: value` belong.",
+        "line 2: `attributes`: expected lines of `name: value`, found a list.",
     ),
     "attributes that are a text": (
         OF + "attributes: tables\n",
-        "line 2: `attributes`: there is 'tables' where lines of `name: value` belong.",
+        "line 2: `attributes`: expected lines of `name: value`, found 'tables'.",
     ),
     "an unknown component": (
         GOOD.replace("PostgresBackfill", "PostgresBackfil"),
@@ -55,8 +55,8 @@ UNREADABLE = {
         GOOD.replace("attributes:", "atributes:"),
         "line 3: there is no attribute `atributes`. Did you mean attributes?",
     ),
-    "nothing at all": ("", "defs.yaml: there is nothing where lines of `name: value` belong."),
-    "a list": ("- type: x\n", "defs.yaml: there is a list where lines of `name: value` belong."),
+    "nothing at all": ("", "defs.yaml: expected lines of `name: value`, found nothing."),
+    "a list": ("- type: x\n", "defs.yaml: expected lines of `name: value`, found a list."),
 }
 
 
@@ -151,4 +151,4 @@ def test_a_bad_file_of_this_package_takes_no_other_down(tmp_path: Path, project_
     there = set(done.stdout.split())
     assert {"training_declaration", "training_rollback_jobs_declaration"} <= there, done.stderr[-3000:]
     assert "progress/cohort_stats" in there
-    assert re.search(rf"{file}, line \d+: this is no YAML", done.stderr)
+    assert re.search(rf"{file}, line \d+: this is not valid YAML", done.stderr)

@@ -61,7 +61,7 @@ def test_a_declaration_is_scaffolded_and_materialized_in_a_project_of_ones_own(p
         ["kintell", "missing-users", "sessions.csv"],
         ["demo"],
     ):  # says which extra it is, and does nothing
-        assert "lacks libraries (" in project.run("backfills", *command, expect=3)
+        assert "needs libraries that are not installed (" in project.run("backfills", *command, expect=3)
     project.run("dg", "check", "yaml")
     with psycopg.connect(project.database_url, autocommit=True) as conn:
         made = query(
