@@ -18,7 +18,7 @@ from dagster_backfills.domains.kintell.file.files import FileError, open_file, o
 from dagster_backfills.domains.kintell.file.register import Preflight, register
 from dagster_backfills.domains.kintell.importing.account import ImportJob, load_job, set_status
 from dagster_backfills.domains.kintell.importing.importer import open_unchanged
-from dagster_backfills.domains.kintell.statements import statements
+from dagster_backfills.domains.kintell.statements import STATEMENTS
 from dagster_backfills.errors import UserError
 from dagster_backfills.instance.launching import Runs
 from dagster_backfills.web.database import Database
@@ -199,7 +199,7 @@ def _still_there(job: ImportJob, kintell: KintellSettings) -> bool:
 def _relocate(conn: psycopg.Connection[Any], job: ImportJob, url: str, kintell: KintellSettings) -> None:
     """Have a job go on with the same content at another place."""
     source = open_file(url, kintell.allowed)
-    moved = statements().relocate_job(
+    moved = STATEMENTS.relocate_job(
         conn, job=job.id, url=source.url, stamp=source.stamp(), sha256=job.file_sha256
     )
     if moved is None:

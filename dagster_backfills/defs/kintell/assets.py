@@ -13,7 +13,7 @@ from dagster_backfills.dagster.sources import observed_tables
 from dagster_backfills.defs.kintell.reporting import SESSIONS
 from dagster_backfills.defs.kintell.resources import VARIABLES, KintellSettings, SummaryDays
 from dagster_backfills.domains.kintell.file.inbox import list_inbox
-from dagster_backfills.domains.kintell.statements import statements
+from dagster_backfills.domains.kintell.statements import STATEMENTS
 from dagster_backfills.engine.model import Query, Target, Write, WriteSet
 from dagster_backfills.environment import from_environment, usable_from_environment
 from dagster_backfills.redact import redact
@@ -126,7 +126,7 @@ kintell_tables = observed_tables(
 def event_stream(postgres: PostgresResource) -> Iterator[dg.ObserveResult]:
     """When an event was stored last, how many wait for it, and what was in the way."""
     with postgres.connect() as conn:
-        last, waiting, error = statements().publishing(conn)
+        last, waiting, error = STATEMENTS.publishing(conn)
         conn.commit()
     seen: dict[str, Any] = {"events_waiting": waiting}
     if last:
@@ -145,7 +145,7 @@ views = [
 def daily_summary_write() -> Write:
     """What a day's summary is computed from. Raises UserError for a `KINTELL_FIRST_DAY` that is no day."""
     from_environment(SummaryDays, VARIABLES)
-    return Write(DAILY_SUMMARY, Query(statements()["daily_session_summary"]))
+    return Write(DAILY_SUMMARY, Query(STATEMENTS["daily_session_summary"]))
 
 
 @dg.asset(
@@ -155,7 +155,7 @@ def daily_summary_write() -> Write:
     partitions_def=days,
     backfill_policy=dg.BackfillPolicy.single_run(),
     deps=[SESSIONS],
-    code_version=code_version(statements()["daily_session_summary"]),
+    code_version=code_version(STATEMENTS["daily_session_summary"]),
     metadata={
         **DAILY_SUMMARY.metadata(),
         **CATALOG.metadata(

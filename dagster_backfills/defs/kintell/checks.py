@@ -5,7 +5,7 @@ from typing import Any
 from dagster_backfills.dagster.checks import CheckRule, CheckRules
 from dagster_backfills.defs.kintell.reporting import SESSIONS
 from dagster_backfills.domains.kintell.importing.claims import LEASE_SECONDS
-from dagster_backfills.domains.kintell.statements import statements
+from dagster_backfills.domains.kintell.statements import STATEMENTS
 
 EVENTS_WITHIN_SECONDS = 600
 _ASSET = "/".join(SESSIONS.path)
@@ -31,7 +31,7 @@ _RULES = {
 RULES = CheckRules(
     "kintell_checks",
     _RULES,
-    statements(),
+    STATEMENTS,
     {"lease": LEASE_SECONDS, "seconds": EVENTS_WITHIN_SECONDS},
     every_minutes=5,
     needs=frozenset({"kintell"}),

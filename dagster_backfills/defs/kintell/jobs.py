@@ -13,7 +13,7 @@ from dagster_backfills.defs.kintell.reporting import SHOWN, import_materializati
 from dagster_backfills.defs.kintell.resources import KintellSettings
 from dagster_backfills.domains.kintell.importing.account import load_job
 from dagster_backfills.domains.kintell.importing.claims import ClaimLost
-from dagster_backfills.domains.kintell.statements import statements
+from dagster_backfills.domains.kintell.statements import STATEMENTS
 from dagster_backfills.engine.model import WriteSet
 
 
@@ -108,7 +108,7 @@ def publish_kintell_events(
 def refresh_daily_session_summary(context: dg.OpExecutionContext, postgres: PostgresResource) -> WriteSet:
     """Find the days whose sessions changed and summarize them."""
     with postgres.connect() as conn:
-        days = [row[0] for row in statements().stale_days(conn)]
+        days = [row[0] for row in STATEMENTS.stale_days(conn)]
         conn.commit()
     context.log.info(f"{len(days):,} days to summarize.")
     return WriteSet([daily_summary_write()], keys=days)

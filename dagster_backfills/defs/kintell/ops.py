@@ -26,7 +26,7 @@ from dagster_backfills.domains.kintell.file.files import open_file
 from dagster_backfills.domains.kintell.importing.account import ImportJob, load_job
 from dagster_backfills.domains.kintell.importing.claims import TooManyImports
 from dagster_backfills.domains.kintell.importing.options import Progress
-from dagster_backfills.domains.kintell.statements import statements
+from dagster_backfills.domains.kintell.statements import STATEMENTS
 
 LOG_SECONDS = 2.0
 
@@ -71,7 +71,7 @@ class Import:
         """The job of the run that this one retries, if its file is still what it was: it need not be read again."""
         run = self.context.run
         earlier = [each for each in (run.parent_run_id, run.root_run_id) if each]
-        found = statements().job_of_runs(conn, run_ids=earlier) if earlier else None
+        found = STATEMENTS.job_of_runs(conn, run_ids=earlier) if earlier else None
         if found is None:
             return None
         job = load_job(conn, found)
@@ -178,7 +178,7 @@ class Import:
         if job.failed_rows:
             url = self.kintell.error_file(job.id)
             write_error_file(conn, job.id, url)
-            statements().set_error_file(conn, job=job.id, url=url)
+            STATEMENTS.set_error_file(conn, job=job.id, url=url)
             job = load_job(conn, job.id)
         materialization = import_materialization(conn, job)
         self.context.log_event(materialization)

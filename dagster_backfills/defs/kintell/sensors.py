@@ -14,7 +14,7 @@ from dagster_backfills.defs.kintell.jobs import (
 )
 from dagster_backfills.defs.kintell.resources import KintellSettings
 from dagster_backfills.domains.kintell.file.inbox import Arrival, list_inbox, settle
-from dagster_backfills.domains.kintell.statements import statements
+from dagster_backfills.domains.kintell.statements import STATEMENTS
 
 
 @dg.sensor(
@@ -52,11 +52,11 @@ def _request(arrival: Arrival) -> dg.RunRequest:
 def _events_due(conn: psycopg.Connection) -> int:
     if not KintellSettings().nats:
         return 0
-    return int(statements().count_waiting(conn, most=10_000))
+    return int(STATEMENTS.count_waiting(conn, most=10_000))
 
 
 def _days_due(conn: psycopg.Connection) -> int:
-    return int(statements().count_stale_days(conn))
+    return int(STATEMENTS.count_stale_days(conn))
 
 
 kintell_events = refresh_sensor("kintell_events", publish_kintell_events, _events_due, what="events waiting")

@@ -12,7 +12,7 @@ from dagster_backfills.domains.kintell.file.register import register
 from dagster_backfills.domains.kintell.importing.account import load_job
 from dagster_backfills.domains.kintell.importing.importer import Options, run_import
 from dagster_backfills.domains.kintell.rows.messages import Message, blamed, messages
-from dagster_backfills.domains.kintell.statements import statements
+from dagster_backfills.domains.kintell.statements import STATEMENTS
 from dagster_backfills_tests.domains.kintell.sample import add_users, csv_text, row
 
 BAD = [
@@ -212,7 +212,7 @@ def test_however_many_users_are_alike_an_address_is_compared_with_few(conn):
         "insert into kintell.users (email, name, role)"
         " select 'mar' || n || '@example.com', 'Mar', 'participant' from generate_series(1, 300) as n"
     )
-    (near,) = [emails for _, emails in statements().near_users(conn, emails=["mar@example.com"])]
+    (near,) = [emails for _, emails in STATEMENTS.near_users(conn, emails=["mar@example.com"])]
     assert (len(near), max(map(len, near))) == (50, len("mar50@example.com"))
 
 

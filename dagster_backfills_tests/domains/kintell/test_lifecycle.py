@@ -13,7 +13,7 @@ from dagster_backfills.domains.kintell.importing.account import load_job, set_st
 from dagster_backfills.domains.kintell.importing.claims import Claim
 from dagster_backfills.domains.kintell.importing.importer import Options, run_import
 from dagster_backfills.domains.kintell.rows.dry_run import validate
-from dagster_backfills.domains.kintell.statements import statements
+from dagster_backfills.domains.kintell.statements import STATEMENTS
 from dagster_backfills.errors import UserError
 from dagster_backfills_tests.domains.kintell.sample import (
     COLUMNS,
@@ -175,7 +175,7 @@ def test_a_rollback_finds_its_events_by_their_key_where_none_was_known_to_wait(s
     conn.execute("analyze kintell.event_outbox")
     ids = [id for (id,) in conn.execute("select id from kintell.kintell_sessions")]
     binds = {"job": job.id, "ids": ids, "sending_upto": 0, "position": 0}
-    plan = "\n".join(line for (line,) in conn.execute(f"explain {statements().remove_sessions.sql}", binds))
+    plan = "\n".join(line for (line,) in conn.execute(f"explain {STATEMENTS.remove_sessions.sql}", binds))
     assert "event_outbox_pkey" in plan
     assert "event_outbox_waiting_idx" not in plan
 

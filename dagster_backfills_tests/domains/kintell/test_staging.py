@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from dagster_backfills.domains.kintell.file.register import register
 from dagster_backfills.domains.kintell.importing.importer import Options, run_import
 from dagster_backfills.domains.kintell.importing.writer import stage
-from dagster_backfills.domains.kintell.statements import statements
+from dagster_backfills.domains.kintell.statements import STATEMENTS
 from dagster_backfills_tests.domains.kintell.sample import add_users, row, write_csv
 
 COLUMNS = {
@@ -48,7 +48,7 @@ ROW = st.tuples(
 
 @pytest.fixture
 def table(conn):
-    statements().create_stage(conn)
+    STATEMENTS.create_stage(conn)
     conn.execute("set datestyle = 'German'")
     return conn
 

@@ -61,10 +61,10 @@ def _work(what: dict[str, Any], out: int) -> None:
 def _nurse() -> None:
     import pyarrow  # noqa: F401
 
-    from dagster_backfills.domains.kintell import statements
     from dagster_backfills.domains.kintell.rows import rules, schemas
+    from dagster_backfills.domains.kintell.statements import STATEMENTS
 
-    statements.statements()
+    assert STATEMENTS.by_name
     schemas.text_rows(), schemas.session_rows()
     rules.is_address("someone@example.com")
     print("ready", flush=True)  # noqa: T201

@@ -15,7 +15,7 @@ from dagster_backfills.domains.kintell.file.header import Header
 from dagster_backfills.domains.kintell.importing.account import ImportJob, load_job
 from dagster_backfills.domains.kintell.rows.messages import Reject
 from dagster_backfills.domains.kintell.rows.verdict import SHOWN_KINDS, ErrorKinds, FrequentError
-from dagster_backfills.domains.kintell.statements import statements
+from dagster_backfills.domains.kintell.statements import STATEMENTS
 
 
 def error_lines(header: Header, rejects: Iterable[Reject]) -> Iterator[str]:
@@ -43,7 +43,7 @@ def rejected_rows(conn: psycopg.Connection, job: UUID) -> Iterator[Reject]:
     """A job's open errors in the file's order; they stay with the server until they are asked for."""
     with conn.transaction(), conn.cursor(name="kintell_errors") as cursor:
         cursor.itersize = 2000
-        yield from map(Reject._make, cursor.execute(statements().errors.sql, {"job": job}))
+        yield from map(Reject._make, cursor.execute(STATEMENTS.errors.sql, {"job": job}))
 
 
 def frequent_errors(conn: psycopg.Connection, job: UUID, most: int = SHOWN_KINDS) -> list[FrequentError]:
@@ -64,7 +64,7 @@ def write_error_file(conn: psycopg.Connection, job: UUID, url: str) -> int:
     when the new one is complete. Where there is anything but ASCII it begins with a byte-order mark, without which
     spreadsheets take UTF-8 for something else, and save it so."""
     found = load_job(conn, job)
-    beyond = statements().errors_beyond_ascii(conn, job=job) or not "".join(found.columns).isascii()
+    beyond = STATEMENTS.errors_beyond_ascii(conn, job=job) or not "".join(found.columns).isascii()
     fs, path = fsspec.core.url_to_fs(url)
     parent = path.rsplit("/", 1)[0]
     if parent and parent != path:
@@ -75,4 +75,4 @@ def write_error_file(conn: psycopg.Connection, job: UUID, url: str) -> int:
         for text in stream_errors(conn, found):
             out.write(text.encode())
     fs.mv(partial, path)
-    return int(statements().count_errors(conn, job=job))
+    return int(STATEMENTS.count_errors(conn, job=job))

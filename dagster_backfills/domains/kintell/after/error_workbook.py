@@ -22,7 +22,7 @@ from dagster_backfills.domains.kintell.after.suggestions import close_users, sug
 from dagster_backfills.domains.kintell.file.columns import MESSAGE, OURS, RAW, ROW, SUGGESTION
 from dagster_backfills.domains.kintell.importing.account import ImportJob
 from dagster_backfills.domains.kintell.rows.messages import Reject, blamed
-from dagster_backfills.domains.kintell.statements import statements
+from dagster_backfills.domains.kintell.statements import STATEMENTS
 from dagster_backfills.errors import UserError
 
 WORKBOOK = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
@@ -40,7 +40,7 @@ _BOLD = Font(bold=True)
 
 def write_error_workbook(conn: psycopg.Connection, job: ImportJob, file: Path | IO[bytes]) -> int:
     """Write the workbook and return the number of its rows. Raises UserError for more than a sheet holds."""
-    rows = int(statements().count_errors(conn, job=job.id))
+    rows = int(STATEMENTS.count_errors(conn, job=job.id))
     if rows > MOST_ROWS:
         raise UserError(f"{rows:,} rejected rows do not fit a sheet.", "Write them as CSV: -o FILE.csv")
     book = openpyxl.Workbook(write_only=True)

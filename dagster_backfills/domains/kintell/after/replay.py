@@ -12,7 +12,7 @@ from dagster_backfills.domains.kintell.importing.writer import ImportRules, stor
 from dagster_backfills.domains.kintell.rows.batches import Batch, prepare
 from dagster_backfills.domains.kintell.rows.seen import SettledIds
 from dagster_backfills.domains.kintell.rows.users import Users
-from dagster_backfills.domains.kintell.statements import statements
+from dagster_backfills.domains.kintell.statements import STATEMENTS
 
 BATCH = 5_000
 
@@ -39,10 +39,10 @@ def replay(
         found = load_job(conn, job)
         rules = ImportRules(found.on_duplicate, frozenset(found.header.positions), again=True)
         users = Users(conn)
-        statements().create_stage(conn)
+        STATEMENTS.create_stage(conn)
         tried = imported = after = 0
         while True:
-            rows = list(statements().open_errors(conn, job=job, after_row=after, most=BATCH))
+            rows = list(STATEMENTS.open_errors(conn, job=job, after_row=after, most=BATCH))
             if not rows:
                 return Replayed(tried, imported, load_job(conn, job))
             batch = _batch(conn, found, rows, users, create_missing_users)
@@ -65,7 +65,7 @@ def _batch(
         users,
         SettledIds(conn, job.id, 0),
         create_missing_users=create_missing_users,
-        position=statements().next_event_position(conn),
+        position=STATEMENTS.next_event_position(conn),
     )
 
 
@@ -74,11 +74,11 @@ def _write(conn: psycopg.Connection, claim: Claim, batch: Batch, rules: ImportRu
         written = store_sessions(conn, claim.job, batch, rules, careful=True)
         rejects = {reject.row_number: reject.message for reject in [*batch.rejects, *written.refused]}
         good = [number for number in batch.sessions["row_number"].to_list() if number not in rejects]
-        statements().resolve_errors(conn, job=claim.job, rows=good)
-        statements().reword_errors(conn, job=claim.job, rows=list(rejects), messages=list(rejects.values()))
+        STATEMENTS.resolve_errors(conn, job=claim.job, rows=good)
+        STATEMENTS.reword_errors(conn, job=claim.job, rows=list(rejects), messages=list(rejects.values()))
         written.failed = len(rejects)
         span = {"first_row": batch.block.first_row, "last_row": batch.block.last_row}
-        if not statements().account_replay(
+        if not STATEMENTS.account_replay(
             conn, job=claim.job, attempt=claim.attempt, **span, **written.counts
         ):
             raise claim.lost(conn)

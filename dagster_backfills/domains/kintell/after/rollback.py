@@ -9,7 +9,7 @@ import psycopg
 from dagster_backfills.domains.kintell.importing.account import ImportJob, load_job
 from dagster_backfills.domains.kintell.importing.claims import Claim
 from dagster_backfills.domains.kintell.importing.importer import until_it_passes
-from dagster_backfills.domains.kintell.statements import statements
+from dagster_backfills.domains.kintell.statements import STATEMENTS
 
 BATCH = 10_000
 
@@ -27,8 +27,8 @@ class Preview:
 def preview_rollback(conn: psycopg.Connection, job: UUID, listed: int = 100) -> Preview:
     """What a rollback would do now. Changes nothing."""
     load_job(conn, job)
-    removes, restores, keeps = statements().rollback_preview(conn, job=job)
-    kept = [row[0] for row in statements().kept_sessions(conn, job=job, most=listed)]
+    removes, restores, keeps = STATEMENTS.rollback_preview(conn, job=job)
+    kept = [row[0] for row in STATEMENTS.kept_sessions(conn, job=job, most=listed)]
     return Preview(removes, restores, keeps, kept)
 
 
@@ -59,32 +59,30 @@ def _roll_back(conn: psycopg.Connection, claim: Claim) -> Iterator[tuple[int, in
     job = claim.job
     for ids in _in_batches(conn, job, "inserted"):
         with conn.transaction():
-            upto = statements().hold_publisher(conn)
-            position = statements().next_event_position(conn)
-            removed = statements().remove_sessions(
-                conn, job=job, ids=ids, sending_upto=upto, position=position
-            )
+            upto = STATEMENTS.hold_publisher(conn)
+            position = STATEMENTS.next_event_position(conn)
+            removed = STATEMENTS.remove_sessions(conn, job=job, ids=ids, sending_upto=upto, position=position)
             _account(conn, claim, removed=removed)
         yield removed, 0
     for ids in _in_batches(conn, job, "rewritten"):
         with conn.transaction():
-            restored = statements().restore_sessions(conn, job=job, ids=ids)
+            restored = STATEMENTS.restore_sessions(conn, job=job, ids=ids)
             _account(conn, claim, restored=restored)
         yield 0, restored
     keeps = preview_rollback(conn, job, 0).keeps
-    if not statements().finish_rollback(conn, job=job, attempt=claim.attempt, kept=keeps):
+    if not STATEMENTS.finish_rollback(conn, job=job, attempt=claim.attempt, kept=keeps):
         raise claim.lost(conn)
 
 
 def _in_batches(conn: psycopg.Connection, job: UUID, was: str) -> Iterator[list[UUID]]:
     """The ids. They are asked for once: a cursor that is held keeps them past the batches' transactions."""
     with conn.cursor(name="sessions_to_roll_back", withhold=True) as cursor:
-        cursor.execute(statements().sessions_to_roll_back.sql, {"job": job, "was": was})
+        cursor.execute(STATEMENTS.sessions_to_roll_back.sql, {"job": job, "was": was})
         while ids := [row[0] for row in cursor.fetchmany(BATCH)]:
             yield ids
 
 
 def _account(conn: psycopg.Connection, claim: Claim, *, removed: int = 0, restored: int = 0) -> None:
     counts = {"removed": removed, "restored": restored}
-    if statements().account_rollback(conn, job=claim.job, attempt=claim.attempt, **counts) is None:
+    if STATEMENTS.account_rollback(conn, job=claim.job, attempt=claim.attempt, **counts) is None:
         raise claim.lost(conn)

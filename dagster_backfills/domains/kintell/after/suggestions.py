@@ -7,7 +7,7 @@ import psycopg
 
 from dagster_backfills.domains.kintell.file.columns import ADDRESSES
 from dagster_backfills.domains.kintell.rows.messages import blamed
-from dagster_backfills.domains.kintell.statements import statements
+from dagster_backfills.domains.kintell.statements import STATEMENTS
 
 CLEARLY_CLOSER = 0.02
 
@@ -32,7 +32,7 @@ def close_users(conn: psycopg.Connection, addresses: Collection[str]) -> dict[st
     """By address of nobody's the user's that comes closest: of the same domain, or of the same name elsewhere.
     None where several come about as close."""
     found = {}
-    for address, near in statements().near_users(conn, emails=sorted(set(addresses))):
+    for address, near in STATEMENTS.near_users(conn, emails=sorted(set(addresses))):
         spelled = {email.lower(): email for email in near}
         close = get_close_matches(address, spelled, n=2, cutoff=0.85)
         ratios = [SequenceMatcher(None, each, address).ratio() for each in close]

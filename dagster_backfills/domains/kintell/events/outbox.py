@@ -15,7 +15,7 @@ import nats.js.errors
 import psycopg
 from nats.js.api import StreamConfig
 
-from dagster_backfills.domains.kintell.statements import statements
+from dagster_backfills.domains.kintell.statements import STATEMENTS
 from dagster_backfills.errors import NotUsableError
 from dagster_backfills.postgres.connection import connect
 from dagster_backfills.redact import redact
@@ -46,14 +46,14 @@ def publish_waiting(url: str, nats_url: str, stream: str) -> Published:
     """Send what waits in the outbox. Raises `NatsUnavailable`; what was stored until then is noted, and the rest waits.
     With another publisher at work nothing is done, and `busy` says so."""
     with connect(url, autocommit=True, application_name="kintell-publisher") as conn:
-        if not statements().try_publisher(conn):
+        if not STATEMENTS.try_publisher(conn):
             return Published(busy=True)
-        if not statements().count_waiting(conn, most=1):
+        if not STATEMENTS.count_waiting(conn, most=1):
             return Published()
         try:
             return asyncio.run(_publish(conn, nats_url, stream))
         except NatsUnavailable as error:
-            statements().note_publish_error(conn, error=error.message)
+            STATEMENTS.note_publish_error(conn, error=error.message)
             raise
 
 
@@ -65,12 +65,12 @@ async def _publish(conn: psycopg.Connection, nats_url: str, stream: str) -> Publ
         await ensure_stream(jetstream, stream)
         while events := take(conn, BATCH):
             stored, again, problem = await _send(jetstream, stream, events)
-            statements().mark_published(conn, positions=stored)
+            STATEMENTS.mark_published(conn, positions=stored)
             done.events += len(stored)
             done.again += again
             if problem:
                 raise NatsUnavailable(f"{done.events} events were stored, then NATS refused: {problem}")
-        statements().note_published(conn)
+        STATEMENTS.note_published(conn)
         return done
     finally:
         await connection.close()
@@ -132,10 +132,10 @@ def take(conn: psycopg.Connection, most: int) -> list[tuple[int, str, str, str]]
     """The next events. It is noted that they may leave before they do: a rollback that takes sessions back in
     the meantime then announces that, instead of deleting events that are on their way."""
     with conn.transaction():
-        statements().lock_publisher(conn)
-        events = list(statements().waiting_events(conn, most=most))
+        STATEMENTS.lock_publisher(conn)
+        events = list(STATEMENTS.waiting_events(conn, most=most))
         if events:
-            statements().announce_sending(conn, upto=events[-1][0])
+            STATEMENTS.announce_sending(conn, upto=events[-1][0])
     return events
 
 

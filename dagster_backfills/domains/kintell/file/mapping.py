@@ -10,7 +10,7 @@ from dagster_backfills.domains.kintell.file.columns import KNOWN, LEFT_OUT, Mapp
 from dagster_backfills.domains.kintell.file.dialect import MAX_COPY_BYTES, PlainCsv, ReadAs, to_plain_csv
 from dagster_backfills.domains.kintell.file.files import open_file
 from dagster_backfills.domains.kintell.file.header import Header, read_header
-from dagster_backfills.domains.kintell.statements import statements
+from dagster_backfills.domains.kintell.statements import STATEMENTS
 from dagster_backfills.errors import UserError
 
 
@@ -62,7 +62,7 @@ def mapped_header(conn: psycopg.Connection, plain: PlainCsv, read_as: ReadAs) ->
 def remember(conn: psycopg.Connection, header: Header) -> None:
     """Keep what was said about these headers for the next file that has the same."""
     if header.mapped.columns:
-        statements().remember_mapping(
+        STATEMENTS.remember_mapping(
             conn,
             digest=_digest(header.columns),
             headers=list(header.columns),
@@ -71,7 +71,7 @@ def remember(conn: psycopg.Connection, header: Header) -> None:
 
 
 def _recall(conn: psycopg.Connection, headers: Sequence[str]) -> Mapped:
-    found = statements().mapping_of_headers(conn, digest=_digest(headers))
+    found = STATEMENTS.mapping_of_headers(conn, digest=_digest(headers))
     return Mapped(found[0], f"as remembered since {found[1]}, from {found[2]}") if found else Mapped()
 
 

@@ -18,7 +18,7 @@ from dagster_backfills.domains.kintell.file.reader import Block, read_blocks
 from dagster_backfills.domains.kintell.importing.account import ImportJob, load_job
 from dagster_backfills.domains.kintell.rows.rules import error_message, is_address, judge
 from dagster_backfills.domains.kintell.rows.users import Users, resolve
-from dagster_backfills.domains.kintell.statements import statements
+from dagster_backfills.domains.kintell.statements import STATEMENTS
 from dagster_backfills.errors import UserError
 
 SAMPLE_ROWS = 1000
@@ -93,10 +93,8 @@ def register(
     content = survey(conn, source, read_as)
     header, found = content.header, content.preflight
     with conn.transaction():
-        statements().lock_content(conn, sha256=content.sha256)
-        there = statements().job_by_content(
-            conn, sha256=content.sha256, sheet=header.form.sheet, finished=once
-        )
+        STATEMENTS.lock_content(conn, sha256=content.sha256)
+        there = STATEMENTS.job_by_content(conn, sha256=content.sha256, sheet=header.form.sheet, finished=once)
         if there:
             job = load_job(conn, there)
             if job.status != "completed":
@@ -104,7 +102,7 @@ def register(
             return Registered(job.id, True, found)
         if read_as.mapping:
             remember(conn, header)
-        made = statements().register_job(
+        made = STATEMENTS.register_job(
             conn,
             file_name=source.name,
             file_url=source.url,

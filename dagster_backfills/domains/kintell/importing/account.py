@@ -11,7 +11,7 @@ from psycopg.rows import class_row
 from dagster_backfills.domains.kintell.file.columns import Mapped
 from dagster_backfills.domains.kintell.file.dialect import Form, ReadAs
 from dagster_backfills.domains.kintell.file.header import Header
-from dagster_backfills.domains.kintell.statements import statements
+from dagster_backfills.domains.kintell.statements import STATEMENTS
 from dagster_backfills.errors import UserError
 
 CLAIMABLE = {
@@ -139,7 +139,7 @@ def list_jobs(conn: psycopg.Connection, most: int = 20) -> list[ImportJob]:
 
 def _jobs(conn: psycopg.Connection, job: UUID | None, most: int) -> list[ImportJob]:
     with conn.cursor(row_factory=class_row(ImportJob)) as cursor:
-        return cursor.execute(statements().jobs.sql, {"job": job, "most": most}).fetchall()
+        return cursor.execute(STATEMENTS.jobs.sql, {"job": job, "most": most}).fetchall()
 
 
 def set_status(conn: psycopg.Connection, job: UUID | str, verb: str) -> ImportJob:
@@ -149,7 +149,7 @@ def set_status(conn: psycopg.Connection, job: UUID | str, verb: str) -> ImportJo
         "cancel": ("cancelled", ["pending", "running", "paused", "failed"]),
     }[verb]
     found = load_job(conn, job)
-    changed: Any = statements().set_status(conn, job=found.id, status=status, from_status=allowed)
+    changed: Any = STATEMENTS.set_status(conn, job=found.id, status=status, from_status=allowed)
     now = load_job(conn, job)
     if not changed:
         doing = f"{now.status}, {now.activity} going on" if now.activity else now.status

@@ -14,7 +14,7 @@ from uuid import UUID
 import psycopg
 
 from dagster_backfills.domains.kintell.importing.account import load_job
-from dagster_backfills.domains.kintell.statements import statements
+from dagster_backfills.domains.kintell.statements import STATEMENTS
 from dagster_backfills.engine.failures import describe
 from dagster_backfills.errors import UserError
 from dagster_backfills.postgres import connection
@@ -106,18 +106,18 @@ class Claim:
     def _take(self, run_id: str | None, max_imports: int) -> None:
         conn, mine = self._conn, {"job": self.job, "lease": self.lease}
         with conn.transaction():
-            statements().lock_claims(conn)
+            STATEMENTS.lock_claims(conn)
             job = load_job(conn, self.job)
             job.check_claimable(self.activity)
-            if (age := statements().heartbeat_age(conn, **mine)) is not None:
+            if (age := STATEMENTS.heartbeat_age(conn, **mine)) is not None:
                 raise JobBusy(
                     f"Job {job.id} is held by attempt {job.attempt} ({job.activity}), heartbeat {age:.0f} s ago",
                     hint=f"It continues in run {job.run_id}." if job.run_id else "",
                 )
-            if self.activity == "import" and statements().running_elsewhere(conn, **mine) >= max_imports:
+            if self.activity == "import" and STATEMENTS.running_elsewhere(conn, **mine) >= max_imports:
                 raise TooManyImports(f"{max_imports} imports are running; job {job.id} waits for one to end")
-            statements().end_other_workers(conn, job=job.id)
-            taken = statements().claim(
+            STATEMENTS.end_other_workers(conn, job=job.id)
+            taken = STATEMENTS.claim(
                 conn,
                 job=job.id,
                 activity=self.activity,
@@ -133,7 +133,7 @@ class Claim:
     def _beat(self) -> None:
         while not self._done.wait(self.lease / 6):
             with suppress(psycopg.Error):
-                if not self._say(statements().beat):
+                if not self._say(STATEMENTS.beat):
                     return
 
     def _say(self, statement: Callable[..., int], **values: object) -> int:
@@ -174,7 +174,7 @@ class Claim:
         ending = {"ending": "paused" if interrupted else "failed", "message": _message(error)}
         for _ in range(2):
             with suppress(psycopg.Error):  # where the server is away, the lease ends it
-                self._say(statements().release, **ending)
+                self._say(STATEMENTS.release, **ending)
                 break
         self._conn.close()
 

@@ -23,7 +23,7 @@ from dagster_backfills.domains.kintell.importing.writer import ImportRules, OutO
 from dagster_backfills.domains.kintell.rows.batches import Batch, prepare
 from dagster_backfills.domains.kintell.rows.seen import SettledIds
 from dagster_backfills.domains.kintell.rows.users import Users
-from dagster_backfills.domains.kintell.statements import statements
+from dagster_backfills.domains.kintell.statements import STATEMENTS
 from dagster_backfills.engine.failures import ErrorClass, classify
 from dagster_backfills.redact import redact
 
@@ -134,7 +134,7 @@ class _Import:
                 users,
                 seen,
                 create_missing_users=self.options.create_missing_users,
-                position=statements().next_event_position(conn),
+                position=STATEMENTS.next_event_position(conn),
             )
 
     def drive(self, writers: Writers, batches: Iterator[Batch]) -> None:
@@ -162,5 +162,5 @@ class _Import:
         source = self.plain.given
         if source.stamp() != job.file_stamp and source.sha256() != job.file_sha256:
             raise FileError(f"{job.file_url} was changed while it was imported", hint="Roll the job back.")
-        if not statements().complete_job(conn, job=job.id, attempt=self.claim.attempt):
+        if not STATEMENTS.complete_job(conn, job=job.id, attempt=self.claim.attempt):
             raise self.claim.lost(conn)

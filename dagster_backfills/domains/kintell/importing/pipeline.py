@@ -11,7 +11,7 @@ import psycopg
 from dagster_backfills.domains.kintell.importing.claims import Claim
 from dagster_backfills.domains.kintell.importing.writer import ImportRules, Written, write_import_batch
 from dagster_backfills.domains.kintell.rows.batches import Batch
-from dagster_backfills.domains.kintell.statements import statements
+from dagster_backfills.domains.kintell.statements import STATEMENTS
 
 WRITERS = 2
 
@@ -29,7 +29,7 @@ class Writers:
     def __enter__(self) -> "Writers":
         for _ in range(WRITERS):
             self._idle.append(self.claim.connect())
-            statements().create_stage(self._idle[-1])
+            STATEMENTS.create_stage(self._idle[-1])
         self._pool = ThreadPoolExecutor(WRITERS, thread_name_prefix="kintell-writer")
         return self
 
@@ -44,7 +44,7 @@ class Writers:
             if len(self._under_way) == WRITERS:
                 yield self._oldest()
             conn = self._idle.popleft()
-            statements().begin_turn(conn, job=self.claim.job, number=number)
+            STATEMENTS.begin_turn(conn, job=self.claim.job, number=number)
             self._under_way.append(
                 (batch.block.last_row, self._pool.submit(self._write, conn, batch, number))
             )
@@ -53,13 +53,13 @@ class Writers:
 
     def _write(self, conn: psycopg.Connection, batch: Batch, number: int) -> Written:
         job, careful = self.claim.job, batch.block.first_row <= self.careful_upto
-        in_turn = partial(statements().await_turn, conn, job=job, number=number - 1)
+        in_turn = partial(STATEMENTS.await_turn, conn, job=job, number=number - 1)
         try:
             with conn.transaction():
                 return write_import_batch(conn, self.claim, batch, self.rules, in_turn, careful=careful)
         finally:
             with suppress(psycopg.Error):
-                statements().end_turn(conn, job=job, number=number)
+                STATEMENTS.end_turn(conn, job=job, number=number)
             self._idle.append(conn)
 
     def _oldest(self) -> Written:

@@ -13,7 +13,7 @@ from polars import selectors
 from dagster_backfills.domains.kintell.importing.claims import Claim
 from dagster_backfills.domains.kintell.rows.batches import Batch
 from dagster_backfills.domains.kintell.rows.messages import Message, Reject
-from dagster_backfills.domains.kintell.statements import statements
+from dagster_backfills.domains.kintell.statements import STATEMENTS
 from dagster_backfills.engine.failures import ErrorClass, classify, describe
 from dagster_backfills.errors import UserError
 
@@ -98,7 +98,7 @@ def write_import_batch(
     written.failed = len(batch.rejects) + len(written.refused)
     _store_rejects(conn, claim.job, [*batch.rejects, *written.refused])
     in_turn()
-    moved = statements().move_checkpoint(
+    moved = STATEMENTS.move_checkpoint(
         conn,
         job=claim.job,
         attempt=claim.attempt,
@@ -159,7 +159,7 @@ def store_sessions(
 def stage(conn: psycopg.Connection, rows: pl.DataFrame) -> None:
     """COPY rows into the connection's temporary table, to the end of the transaction. Binary columns are UUIDs."""
     text = rows.with_columns(selectors.binary().bin.encode("hex")).write_csv(include_header=False)
-    with conn.cursor().copy(statements().copy_stage.sql) as copy:
+    with conn.cursor().copy(STATEMENTS.copy_stage.sql) as copy:
         copy.write(text)
 
 
@@ -170,13 +170,13 @@ def _settle(
     stage(conn, frame)
     numbers = frame["row_number"]
     span = {"job": job, "first_row": numbers.item(0), "last_row": numbers.item(-1)}
-    inserted = statements().insert_sessions(conn, **span)
+    inserted = STATEMENTS.insert_sessions(conn, **span)
     if inserted == frame.height:
         return Written(inserted=inserted)
-    there = list(statements().staged_but_not_inserted(conn, **span))
+    there = list(STATEMENTS.staged_but_not_inserted(conn, **span))
     others = {session_id for _, session_id, own in there if not own}
     if not (rules.again and rules.on_duplicate == "error"):
-        others = {found for (found,) in statements().claim_ids(conn, job=job, ids=sorted(others))}
+        others = {found for (found,) in STATEMENTS.claim_ids(conn, job=job, ids=sorted(others))}
     refused = [_refusal(batch, n, Message.TWICE.about(i)) for n, i, _ in there if i not in others]
     rows = [n for n, session_id, _ in there if session_id in others]
     if rules.on_duplicate == "error":
@@ -184,9 +184,7 @@ def _settle(
         return Written(inserted=inserted, refused=refused)
     updated = 0
     if rules.on_duplicate == "update":
-        updated = len(
-            list(statements().update_sessions(conn, job=job, rows=rows, columns=list(rules.columns)))
-        )
+        updated = len(list(STATEMENTS.update_sessions(conn, job=job, rows=rows, columns=list(rules.columns))))
     return Written(inserted=inserted, updated=updated, skipped=len(rows) - updated, refused=refused)
 
 
@@ -197,7 +195,7 @@ def _refusal(batch: Batch, row: int, message: str) -> Reject:
 def _store_rejects(conn: psycopg.Connection, job: UUID, rejects: list[Reject]) -> None:
     if not rejects:
         return
-    with conn.cursor().copy(statements().copy_row_errors.sql) as copy:
+    with conn.cursor().copy(STATEMENTS.copy_row_errors.sql) as copy:
         copy.set_types(["uuid", "int8", "text", "text[]", "bool"])
         for reject in rejects:
             copy.write_row((job, *reject))

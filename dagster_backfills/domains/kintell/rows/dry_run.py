@@ -17,7 +17,7 @@ from dagster_backfills.domains.kintell.rows.messages import Message, Reject, sho
 from dagster_backfills.domains.kintell.rows.seen import SeenIds
 from dagster_backfills.domains.kintell.rows.users import Users
 from dagster_backfills.domains.kintell.rows.verdict import Example, ImportPreview
-from dagster_backfills.domains.kintell.statements import statements
+from dagster_backfills.domains.kintell.statements import STATEMENTS
 
 
 def validate(
@@ -52,7 +52,7 @@ def _rejects(
 ) -> Iterator[Reject]:
     """Judge the file block by block for the verdict. Yields its rejected rows."""
     users, seen = Users(conn), SeenIds()
-    statements().create_stage(conn)
+    STATEMENTS.create_stage(conn)
     for block in read_blocks(source, header, header.data_offset, 1, 20_000):
         # The connection's temporary table is all that a batch writes to, and it is empty after it.
         with conn.transaction():
@@ -70,7 +70,7 @@ def _compare(
     """Count the batch against the sessions that are there. Returns its rejected rows."""
     stage(conn, batch.sessions)
     span = {"first_row": batch.block.first_row, "last_row": batch.block.last_row}
-    there = statements().staged_changes(conn, columns=columns, **span)
+    there = STATEMENTS.staged_changes(conn, columns=columns, **span)
     verdict.new += batch.sessions.height - len(there)
     if verdict.on_duplicate == "error":
         ids = dict(batch.sessions.select("row_number", "external_session_id").iter_rows())
@@ -78,7 +78,7 @@ def _compare(
         return sorted([*batch.rejects, *taken])
     wanted = verdict.add_there(there)
     if wanted:
-        for row, session_id, column, *values in statements().change_values(conn, rows=list(wanted)):
+        for row, session_id, column, *values in STATEMENTS.change_values(conn, rows=list(wanted)):
             if column in wanted[row]:
                 before, after = (value if value is None else shown_text(value) for value in values)
                 verdict.changes[column].examples.append(Example(row, session_id, before, after))

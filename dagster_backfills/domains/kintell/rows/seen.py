@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 import psycopg
 
-from dagster_backfills.domains.kintell.statements import statements
+from dagster_backfills.domains.kintell.statements import STATEMENTS
 
 
 class SettledIds:
@@ -28,7 +28,7 @@ class SettledIds:
     def contains(self, ids: pl.Series, good: pl.Series) -> pl.Series:
         """A boolean for each of `ids`. `good` says which rows will be written, and so be judged by the database."""
         bad = ids.filter(~good).unique().to_list()
-        settled = [found for (found,) in statements().settled_ids(self._conn, job=self._job, ids=bad)]
+        settled = [found for (found,) in STATEMENTS.settled_ids(self._conn, job=self._job, ids=bad)]
         known = pl.concat([pl.Series(settled, dtype=pl.String), *self._last])
         return ids.is_in(known.implode())
 

@@ -9,7 +9,7 @@ from dagster_backfills.domains.kintell.file.columns import ROLES
 from dagster_backfills.domains.kintell.rows.messages import NOT_FOUND
 from dagster_backfills.domains.kintell.rows.rules import about
 from dagster_backfills.domains.kintell.rows.values import name_from_address
-from dagster_backfills.domains.kintell.statements import statements
+from dagster_backfills.domains.kintell.statements import STATEMENTS
 
 MAX_IN_MEMORY = 500_000
 _SEED = 1
@@ -24,8 +24,8 @@ class Users:
 
     def __init__(self, conn: psycopg.Connection) -> None:
         self._conn = conn
-        few = statements().count_users(conn) <= MAX_IN_MEMORY
-        everybody = conn.execute(statements().all_users.sql, binary=True).fetchall() if few else []
+        few = STATEMENTS.count_users(conn) <= MAX_IN_MEMORY
+        everybody = conn.execute(STATEMENTS.all_users.sql, binary=True).fetchall() if few else []
         email = pl.col("email").str.to_lowercase()
         # In the order of a hash of the address, by which an address is found much faster than by a join.
         self._held = _frame(everybody).with_columns(email, hash=email.hash(_SEED)).sort("hash")
@@ -54,12 +54,12 @@ class Users:
         spelled = [(email, email) for email in emails]
         spelled += [(e, normalize("NFD", e)) for e in emails if not e.isascii()]
         given, asked = zip(*spelled, strict=True)
-        return list(statements().find_users(self._conn, emails=list(given), spelled=list(asked)))
+        return list(STATEMENTS.find_users(self._conn, emails=list(given), spelled=list(asked)))
 
     def create(self, emails: list[str], role: str) -> None:
         """Make users with a name taken from the address; addresses that exist by now are left alone."""
         names = [name_from_address(email) for email in emails]
-        statements().create_users(self._conn, emails=emails, names=names, role=role)
+        STATEMENTS.create_users(self._conn, emails=emails, names=names, role=role)
 
 
 def _frame(users: list[tuple[str, bytes]]) -> pl.DataFrame:
