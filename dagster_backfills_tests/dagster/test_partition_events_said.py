@@ -133,10 +133,11 @@ def test_an_asset_that_is_written_with_another_has_what_was_said_of_it(
     }
 
 
-@pytest.mark.parametrize("count", [499, 500])
+@pytest.mark.parametrize("count", [49, 50])
 def test_a_wide_run_on_dagsters_own_storage_says_once_what_it_waits_for(
-    database_url: str, conn: Any, count: int
+    database_url: str, conn: Any, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
+    monkeypatch.setattr("dagster_backfills.dagster.partition_events._WIDE", 50)
     conn.execute("create schema t; create table t.items (part text primary key)")
     keys = [f"k{number:03}" for number in range(count)]
 
@@ -147,8 +148,8 @@ def test_a_wide_run_on_dagsters_own_storage_says_once_what_it_waits_for(
     def items() -> Query:
         return Query("select k as part from unnest(%(partition_keys)s::text[]) as k")
 
-    with dg.instance_for_test() as instance:
+    with dg.DagsterInstance.ephemeral() as instance:
         result = materialize(database_url, items, keys=(keys[0], keys[-1]), instance=instance)
         said = [entry.user_message for entry in instance.all_logs(result.run_id)]
-    notes = [text for text in said if "announced by itself before the run starts, 10 s or so" in text]
-    assert len(notes) == (1 if count == 500 else 0)
+    notes = [text for text in said if "announced by itself before the run starts, 1 s or so" in text]
+    assert len(notes) == (1 if count == 50 else 0)

@@ -30,7 +30,7 @@ files = st.lists(st.tuples(st.integers(0, 12), changes), max_size=15).map(
 )
 modes = st.sampled_from(["skip", "update", "error"])
 few = settings(
-    max_examples=15,
+    max_examples=8,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -104,6 +104,7 @@ def loaded(server_url: str, template: str, folder: Path) -> Iterator[str]:
     with new_database(server_url, template) as url:
         with psycopg.connect(url, autocommit=True) as conn:
             load_oulad(conn, folder)
+            conn.execute("analyze")
         yield url
 
 

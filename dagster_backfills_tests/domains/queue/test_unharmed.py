@@ -80,7 +80,7 @@ for each row when (new.output_data ? 'odd') execute function odd()
 
 def test_a_time_limit_of_the_roles_ends_one_job_and_not_the_worker(jobs_db, db, work_off):
     name = sql.Identifier(db.info.dbname)
-    db.execute(sql.SQL("alter database {} set statement_timeout = '3s'").format(name))
+    db.execute(sql.SQL("alter database {} set statement_timeout = '1s'").format(name))
     db.execute("update jobs.queue_settings set lease = '60 seconds'")
     db.execute(_WHEN_STORED.format("perform pg_sleep(60);"))
     status, _, message = _last_error(db, work_off({"odd": 1}))

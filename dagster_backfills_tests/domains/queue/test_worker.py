@@ -13,7 +13,7 @@ from dagster_backfills.domains.queue import queue
 from dagster_backfills.domains.queue.registry import JobType, Registry
 from dagster_backfills.domains.queue.worker import Worker, WorkerOptions
 
-QUICK = WorkerOptions(concurrency=4, idle_seconds=0.5, max_seconds=60, poll_seconds=0.1, grace_seconds=0.3)
+QUICK = WorkerOptions(concurrency=4, idle_seconds=0.1, max_seconds=60, poll_seconds=0.1, grace_seconds=0.3)
 
 
 def _row(db, job_id):
@@ -228,8 +228,9 @@ def test_a_worker_ends_when_its_time_is_up_though_work_waits(jobs_db, db, regist
     assert {_row(db, i)["status"] for i in ids} == {"pending"}
 
 
-def test_long_jobs_that_were_claimed_behind_short_ones_are_left_to_others(jobs_db, db, registry):
-    queue.enqueue_many(db, "noop", [{}] * 3000, priority=1, registry=registry)
+def test_long_jobs_that_were_claimed_behind_short_ones_are_left_to_others(jobs_db, db, registry, monkeypatch):
+    monkeypatch.setattr("dagster_backfills.domains.queue.worker._WAITS_TOO_LONG", 0.5)
+    queue.enqueue_many(db, "noop", [{}] * 1000, priority=1, registry=registry)
     queue.enqueue_many(db, "wait_process", [{}] * 50, registry=registry)
     with working(jobs_db, registry, concurrency=2):
         count = "select count(*) from jobs.background_jobs where job_type = 'wait_process' and status = 'processing'"
