@@ -67,7 +67,7 @@ def main() -> int:
 
 def table(reports: list[tuple[list[Fault], Report | str]]) -> str:
     """Markdown: a row a storm, a column a domain."""
-    head = ["fault", *CHECKS, "whole again"]
+    head = ["fault", *CHECKS, "recovered"]
     lines = [f"| {' | '.join(head)} |", f"| {' | '.join('---' for _ in head)} |"]
     for faults, report in reports:
         if isinstance(report, str):
@@ -93,7 +93,7 @@ def _ending(report: Report) -> str:
     if report.broken:
         return f"no: {', '.join(report.broken)}"
     if report.by_itself is not None:
-        return f"by itself, {report.by_itself:.0f} s"
+        return f"automatically, {report.by_itself:.0f} s"
     return "by command: " + ", ".join(sorted({" ".join(c.split()[:2]) for c in report.commands}))
 
 

@@ -189,7 +189,7 @@ def _no_clock(postgres: Postgres) -> str:
 
 FAULTS = [
     Fault("runs", "SIGKILL of runs", kill_runs, "workers"),
-    Fault("workers", "SIGKILL of whoever works background jobs", kill_workers, "workers"),
+    Fault("workers", "SIGKILL of a queue worker", kill_workers, "workers"),
     Fault("code-server", "SIGKILL of the code server", kill_code_server, "services"),
     Fault(
         "code-machine",
@@ -204,6 +204,6 @@ FAULTS = [
     Fault("connections", "connections cut", cut_connections, "server"),
     Fault("disk", "no room in the Postgres volume", fill_disk, "disk", _no_volume),
     Fault("nats", "NATS away", nats_away, "nats", _no_nats),
-    Fault("controls", "a backfill paused or slowed down, and let go", steer, "controls"),
-    Fault("clock", "clock set (+1 day, -1 day, +1 h, -10 min, right again)", set_clock, "clock", _no_clock),
+    Fault("controls", "a backfill paused or throttled, then resumed", steer, "controls"),
+    Fault("clock", "clock set (+1 day, -1 day, +1 h, -10 min, correct again)", set_clock, "clock", _no_clock),
 ]
