@@ -1,5 +1,6 @@
 """Errors that a person can mend: raised anywhere, turned into words and an exit code by the command line."""
 
+from bisect import bisect
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -24,13 +25,15 @@ class NotUsableError(UserError):
     """The request is fine, but the server, the database or this machine can't serve it now."""
 
 
-def close_to(wanted: str, there: Iterable[str]) -> str:
-    """Words for a hint: what comes close to a name that is none, or what there is."""
-    names = sorted(there)
-    close = get_close_matches(wanted, names, n=3, cutoff=0.5)
+def close_to(name: str, known: Iterable[str]) -> str:
+    """A hint for an unknown name: the known names most similar to it, or up to twenty known names."""
+    names = sorted(known)
+    at = bisect(names, name)  # compares only neighbours: comparing 100,000 names would take many seconds
+    close = get_close_matches(name, names[max(at - 500, 0) : at + 500], n=3, cutoff=0.5)
     if close:
         return f"Did you mean {', '.join(close)}?"
-    return f"There are {', '.join(names)}." if names else "There are none."
+    more = f" and {len(names) - 20:,} more" if len(names) > 20 else ""
+    return f"There are {', '.join(names[:20])}{more}." if names else "There are none."
 
 
 @contextmanager
