@@ -1,5 +1,6 @@
 """Errors that the user can fix. Any layer raises them; the command line prints them and sets the exit code."""
 
+from bisect import bisect
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -25,12 +26,14 @@ class NotUsableError(UserError):
 
 
 def close_to(name: str, known: Iterable[str]) -> str:
-    """A hint for an unknown name: the known names most similar to it, or all known names."""
+    """A hint for an unknown name: the known names most similar to it, or up to twenty known names."""
     names = sorted(known)
-    close = get_close_matches(name, names, n=3, cutoff=0.5)
+    at = bisect(names, name)  # compares only neighbours: comparing 100,000 names would take many seconds
+    close = get_close_matches(name, names[max(at - 500, 0) : at + 500], n=3, cutoff=0.5)
     if close:
         return f"Did you mean {', '.join(close)}?"
-    return f"There are {', '.join(names)}." if names else "There are none."
+    more = f" and {len(names) - 20:,} more" if len(names) > 20 else ""
+    return f"There are {', '.join(names[:20])}{more}." if names else "There are none."
 
 
 @contextmanager

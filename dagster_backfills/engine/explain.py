@@ -19,9 +19,8 @@ from dagster_backfills.engine.table.entries import key_text
 from dagster_backfills.engine.table.names import ident
 from dagster_backfills.engine.table.slice import Slice
 
-_LIMIT = 20
 _ROWS = """
-select {key} as key, to_jsonb(t) as row from {table} as t where {column}::text = %(unit)s limit {limit}
+select {key} as key, to_jsonb(t) as row from {table} as t where {column}::text = %(unit)s limit 20
 """
 _CHANGES = """
 select b.run_id, r.undoes, b.committed_at, to_jsonb(j.before::{table}) as before,
@@ -32,7 +31,7 @@ inner join backfill.runs as r on b.run_id = r.run_id and b.step = r.step
 where b.asset = %(asset)s and j.key = %(key)s::text[]
     and (%(partitions)s::text[] = '{{}}' or b.partitions && %(partitions)s::text[])
 order by j.id desc
-limit {limit}
+limit 20
 """
 _DELETED_KEYS = """
 select distinct j.key
@@ -40,7 +39,7 @@ from backfill.batches as b
 inner join backfill.journal_entries as j on b.journal_id = j.journal_id
 where b.asset = %(asset)s and j.key[{place}] = %(unit)s
     and (%(partitions)s::text[] = '{{}}' or b.partitions && %(partitions)s::text[])
-limit {limit}
+limit 20
 """
 _OPEN = """
 select f.asset, f.partition, f.unit, f.message, f.attempts, f.last_seen
@@ -114,11 +113,11 @@ def explain(
     binds = {
         "assets": [part.write.target.asset for part in parts], "unit": unit, "partitions": partitions
     }  # fmt: skip
-    cursor = conn.cursor(row_factory=dict_row)
+    cursor, explainer = conn.cursor(row_factory=dict_row), _Explainer(conn, unit, partitions, whole)
     return Explanation(
         unit,
         partitions,
-        [_explained(conn, part, unit, partitions, whole=whole) for part in parts],
+        [explainer.explained(part) for part in parts],
         cursor.execute(_OPEN, binds).fetchall(),
         cursor.execute(_STALE, binds).fetchall(),
         cursor.execute(_UNDONE, binds).fetchall(),
@@ -147,65 +146,56 @@ def _partitions_of(
     return [key for key in partitions if key in set(keys)]
 
 
-def _explained(
-    conn: psycopg.Connection[Any], part: Part, unit: str, partitions: Sequence[str], *, whole: bool
-) -> Explained:
-    rows = _rows(conn, part, unit, whole=whole)
-    keys = [row["key"] for row in rows if row["key"] is not None]
-    if not keys:
-        keys = _deleted_keys(conn, part, unit, partitions, whole=whole)
-    return Explained(
-        part.write.target.asset,
-        [row["row"] for row in rows],
-        _computed(conn, part, unit, partitions, whole=whole),
-        [change for key in keys for change in _changes(conn, part, key, partitions)],
-    )
+@dataclass(frozen=True)
+class _Explainer:
+    """Explains a unit, or with `whole` a partition, table by table. Lists have at most twenty entries."""
 
+    conn: psycopg.Connection[Any]
+    unit: str
+    partitions: list[str]
+    whole: bool
 
-def _rows(conn: psycopg.Connection[Any], part: Part, unit: str, *, whole: bool) -> list[dict[str, Any]]:
-    column = part.column(whole=whole)
-    if column is None:
-        return []
-    statement = sql.SQL(_ROWS).format(
-        key=key_text(part.table, "t") if part.table.identity else sql.SQL("null::text[]"),
-        table=part.table.relation,
-        column=ident("t", column),
-        limit=sql.SQL(f"{_LIMIT}"),
-    )
-    return conn.cursor(row_factory=dict_row).execute(statement, {"unit": unit}).fetchall()
+    def explained(self, part: Part) -> Explained:
+        rows = self._rows(part)
+        keys = [row["key"] for row in rows if row["key"] is not None] or self._deleted_keys(part)
+        return Explained(
+            part.write.target.asset,
+            [row["row"] for row in rows],
+            self._computed(part),
+            [change for key in keys for change in self._changes(part, key)],
+        )
 
+    def _rows(self, part: Part) -> list[dict[str, Any]]:
+        column = part.column(whole=self.whole)
+        if column is None:
+            return []
+        statement = sql.SQL(_ROWS).format(
+            key=key_text(part.table, "t") if part.table.identity else sql.SQL("null::text[]"),
+            table=part.table.relation,
+            column=ident("t", column),
+        )
+        return self._fetch(statement, {"unit": self.unit})
 
-def _deleted_keys(
-    conn: psycopg.Connection[Any], part: Part, unit: str, partitions: Sequence[str], *, whole: bool
-) -> list[list[str]]:
-    """The keys of deleted rows, from the journal. Only if the unit's column is part of the key."""
-    column, identity = part.column(whole=whole), part.table.identity
-    if column not in identity:
-        return []
-    statement = sql.SQL(_DELETED_KEYS).format(
-        place=sql.SQL(f"{identity.index(column) + 1}"), limit=sql.SQL(f"{_LIMIT}")
-    )
-    binds = {"asset": part.write.target.asset, "partitions": list(partitions), "unit": unit}
-    return [key for (key,) in conn.execute(statement, binds)]
+    def _deleted_keys(self, part: Part) -> list[list[str]]:
+        """The keys of deleted rows, from the journal. Only if the unit's column is part of the key."""
+        column, identity = part.column(whole=self.whole), part.table.identity
+        if column not in identity:
+            return []
+        statement = sql.SQL(_DELETED_KEYS).format(place=sql.SQL(f"{identity.index(column) + 1}"))
+        binds = {"asset": part.write.target.asset, "partitions": self.partitions, "unit": self.unit}
+        return [key for (key,) in self.conn.execute(statement, binds)]
 
+    def _computed(self, part: Part) -> list[dict[str, Any]] | None:
+        source = part.write.source
+        if not isinstance(source, Query) or not self.partitions or not (self.whole or part.write.target.unit):
+            return None
+        slice_ = Slice(self.partitions, None if self.whole else [self.unit])
+        statement = sql.SQL("select * from (\n{}\n) as q limit 20").format(sql.SQL(source.sql))
+        return self._fetch(statement, {**slice_.binds(part.address), **source.params})
 
-def _computed(
-    conn: psycopg.Connection[Any], part: Part, unit: str, partitions: Sequence[str], *, whole: bool
-) -> list[dict[str, Any]] | None:
-    source = part.write.source
-    if not isinstance(source, Query) or not partitions or not (whole or part.write.target.unit):
-        return None
-    statement = sql.SQL("select * from (\n{}\n) as q limit {}").format(
-        sql.SQL(source.sql), sql.SQL(f"{_LIMIT}")
-    )
-    slice_ = Slice(partitions, None if whole else [unit])
-    binds = {**slice_.binds(part.address), **source.params}
-    return conn.cursor(row_factory=dict_row).execute(statement, binds, prepare=False).fetchall()
+    def _changes(self, part: Part, key: list[str]) -> list[dict[str, Any]]:
+        binds = {"asset": part.write.target.asset, "partitions": self.partitions, "key": key}
+        return self._fetch(sql.SQL(_CHANGES).format(table=part.table.relation), binds)
 
-
-def _changes(
-    conn: psycopg.Connection[Any], part: Part, key: list[str], partitions: Sequence[str]
-) -> list[dict[str, Any]]:
-    statement = sql.SQL(_CHANGES).format(table=part.table.relation, limit=sql.SQL(f"{_LIMIT}"))
-    binds = {"asset": part.write.target.asset, "partitions": list(partitions), "key": key}
-    return conn.cursor(row_factory=dict_row).execute(statement, binds).fetchall()
+    def _fetch(self, statement: sql.Composed, binds: dict[str, Any]) -> list[dict[str, Any]]:
+        return self.conn.cursor(row_factory=dict_row).execute(statement, binds, prepare=False).fetchall()

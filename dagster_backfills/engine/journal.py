@@ -5,11 +5,12 @@ belong to, and prunes old entries. Not here: restoring rows (`undo`).
 """
 
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import psycopg
+from pydantic import TypeAdapter
 
 from dagster_backfills.engine.table.catalog import Table
 from dagster_backfills.errors import UserError
@@ -42,36 +43,24 @@ class Shape:
 
     schema: str
     name: str
-    columns: Mapping[str, str]
+    columns: tuple[tuple[str, str], ...]  # names and types
     key: tuple[str, ...]
     touched: str
 
     @classmethod
     def of(cls, table: Table, touched: str) -> "Shape":
-        columns = {column.name: column.type for column in table.columns}
+        columns = tuple((column.name, column.type) for column in table.columns)
         return cls(table.schema, table.name, columns, table.identity, touched)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Shape":
-        columns = {name: kind for name, kind in data["columns"]}
-        return cls(data["schema"], data["name"], columns, tuple(data["key"]), data["touched"])
-
-    def as_json(self) -> dict[str, Any]:
-        """JSON for `backfill.batches.journal`. Columns are a list because their order matters."""
-        return {
-            "schema": self.schema, "name": self.name, "key": list(self.key), "touched": self.touched,
-            "columns": [[name, kind] for name, kind in self.columns.items()],
-        }  # fmt: skip
 
     def check_unaltered(self, table: Table) -> None:
         """Raises UserError if the table's columns or key have changed since the entries were written."""
-        now = {column.name: column.type for column in table.columns}
-        added = [name for name in now if name not in self.columns]
-        dropped = [name for name in self.columns if name not in now]
-        retyped = [name for name in now if name in self.columns and now[name] != self.columns[name]]
+        before, now = dict(self.columns), {column.name: column.type for column in table.columns}
+        added = [name for name in now if name not in before]
+        dropped = [name for name in before if name not in now]
+        retyped = [name for name in now if name in before and now[name] != before[name]]
         changes = [f"{what} {', '.join(names)}" for what, names in
                    (("now has", added), ("lacks", dropped), ("has another type for", retyped)) if names]  # fmt: skip
-        if changes or list(now) != list(self.columns):
+        if changes or list(now) != list(before):
             raise UserError(
                 f"Table {self.schema}.{self.name} was altered since the run: "
                 f"it {'; '.join(changes) or 'has its columns in another order'}.",
@@ -84,6 +73,9 @@ class Shape:
                 f"({', '.join(self.key)}) is no longer its key.",
                 hint="The journal's rows can't be found without it; nothing was changed.",
             )
+
+
+SHAPE = TypeAdapter(Shape)  # for JSON in `backfill.batches.journal`
 
 
 def new_id() -> int:

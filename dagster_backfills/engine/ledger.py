@@ -174,7 +174,7 @@ def record_batch(
     """Records one asset's part of a batch.
 
     units_upto: the last unit, for a slice of a partition. journal_id, journal: the batch's journal entries and the
-    table they belong to (`Shape.as_json`).
+    table they belong to (`journal.Shape`).
     """
     conn.execute(
         _BATCH,

@@ -63,7 +63,7 @@ class Rehearsal:
     """
 
     table_by_table: bool = False
-    found: dict[tuple[str, str], list[Example]] = field(default_factory=dict)
+    collected: dict[tuple[str, str], list[Example]] = field(default_factory=dict)
 
     def collect(
         self,
@@ -75,7 +75,7 @@ class Rehearsal:
         """Collects examples of a statement's changes from its journal entries, up to twenty of each kind."""
         total = Counts.sum(counts.values())
         for change, condition in _CONDITIONS.items():
-            examples = self.found.setdefault((write.asset, change), [])
+            examples = self.collected.setdefault((write.asset, change), [])
             if not getattr(total, change) or len(examples) >= EXAMPLES:
                 continue
             statement = sql.SQL(_EXAMPLES).format(
@@ -88,12 +88,12 @@ class Rehearsal:
                 rows = before, None if change == "deleted" else after
                 examples.append(Example.of(write, partition, change, *rows))
 
-        kept = self.found.setdefault((write.asset, "kept"), [])
+        kept = self.collected.setdefault((write.asset, "kept"), [])
         if total.unchanged and len(kept) < EXAMPLES:
             kept += write.kept_examples(conn, EXAMPLES - len(kept))
 
     def examples(self) -> list[Example]:
-        return pick_examples(example for examples in self.found.values() for example in examples)
+        return pick_examples(example for examples in self.collected.values() for example in examples)
 
 
 def pick_examples(examples: Iterable[Example]) -> list[Example]:

@@ -78,7 +78,8 @@ def counts_of(partitions: Sequence[Standing]) -> dict[str, int]:
 
 def next_of(partitions: list[Standing]) -> list[Standing]:
     """Returns the partitions that need a backfill: missing ones first, then stale ones by age, then failed ones."""
-    needed = [each for each in partitions if each.needs_backfill]
-    missing = [each for each in needed if each.missing]
-    stale = sorted((e for e in needed if not e.missing and e.stale_since), key=lambda each: each.stale_since)  # type: ignore[arg-type,return-value]
-    return [*missing, *stale, *(each for each in needed if not each.missing and not each.stale_since)]
+    return sorted((each for each in partitions if each.needs_backfill), key=_priority)
+
+
+def _priority(each: Standing) -> tuple[Any, ...]:
+    return (0,) if each.missing else (1, each.stale_since) if each.stale_since else (2,)

@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 
 from dagster_backfills.engine import audit, ledger
-from dagster_backfills.engine.journal import Shape
+from dagster_backfills.engine.journal import SHAPE, Shape
 from dagster_backfills.engine.ledger import RunIdentity
 from dagster_backfills.engine.plan import Report, rehearse
 from dagster_backfills.engine.runner import Connect, Runner
@@ -64,7 +64,7 @@ def find(conn: psycopg.Connection[Any], run_id: str, partitions: Sequence[str] =
                 f"Run {run_id} changed {rows:,} rows of {asset} that are not in the journal.",
                 hint="The journal was disabled for the table, the table has no key, or the entries were pruned.",
             )
-        written.setdefault(asset, []).append(Shape.from_json(shape))
+        written.setdefault(asset, []).append(SHAPE.validate_python(shape))
     order = [row[0] for row in conn.execute(_ORDER, [run_id])]
     run_partitions = [row[0] for row in conn.execute(_PARTITIONS, [run_id])]
     unknown = [key for key in partitions if key not in run_partitions]

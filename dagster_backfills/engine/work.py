@@ -9,7 +9,7 @@ import psycopg
 
 from dagster_backfills.engine import failures, ledger
 from dagster_backfills.engine.failures import Refusals, describe
-from dagster_backfills.engine.journal import Shape, new_id
+from dagster_backfills.engine.journal import SHAPE, Shape, new_id
 from dagster_backfills.engine.ledger import RunIdentity
 from dagster_backfills.engine.model import WHOLE
 from dagster_backfills.engine.outcome import Counts, Failure, Outcome
@@ -40,7 +40,7 @@ class Work:
         self._caused_by_rows: set[tuple[str, str]] = set()  # assets and SQLSTATEs
         self._journal_ids: dict[str, int] = {}  # of the current batch, by asset
         self._shapes = {
-            write.asset: Shape.of(write.table, write.write.target.touched).as_json()
+            write.asset: SHAPE.dump_python(Shape.of(write.table, write.write.target.touched), mode="json")
             for write in self.writes
             if write.journals
         }

@@ -65,16 +65,16 @@ class Draft:
         return [f"{statement.place}: {statement.name}" for statement in written]
 
     def _defs(self) -> Iterator[str]:
-        cut, unit = self.params.partition_column, self.params.unit
+        by, unit = self.params.partition_column, self.params.unit
         yield from ("type: dagster_backfills.PostgresBackfill", "attributes:")
-        if cut:
+        if by:
             yield f"  partitions: {{keys: {self.name}_keys}}"
         yield from ("  tables:", f"    - table: {_scalar(self.params.table)}")
         yield from (
             [f"      query: {self._query}"] if self._query != split_table(self.params.table)[1] else []
         )
         yield from ([f"      unit: {_scalar(unit)}"] if unit else [])
-        yield from ([f"      partition_column: {_scalar(cut)}"] if cut else [])
+        yield from ([f"      partition_column: {_scalar(by)}"] if by else [])
 
     @property
     def _query(self) -> str:
@@ -82,14 +82,14 @@ class Draft:
         return re.sub(r"\W", "_", split_table(self.params.table)[1])
 
     def _queries(self) -> Iterator[str]:
-        cut, unit, rows = self.params.partition_column, self.params.unit, self._query
-        inside = [f"{quoted(cut)} = any(:partition_keys::{self._type(cut)}[])"] if cut else []
-        if cut:
+        by, unit, rows = self.params.partition_column, self.params.unit, self._query
+        inside = [f"{quoted(by)} = any(:partition_keys::{self._type(by)}[])"] if by else []
+        if by:
             yield from (f"-- name: {self.name}_keys", "-- Every partition, oldest first.")
-            yield from (f"select distinct {quoted(cut)} from fill_in order by 1;", "")  # noqa: S608
+            yield from (f"select distinct {quoted(by)} from fill_in order by 1;", "")  # noqa: S608
         if unit:
             yield from (f"-- name: {rows}_units", "-- The units of each partition.")
-            yield f"select {quoted(cut) if cut else chr(39) * 2} as partition, {quoted(unit)} as unit"
+            yield f"select {quoted(by) if by else chr(39) * 2} as partition, {quoted(unit)} as unit"
             yield from _from(inside)
             yield ""
             bind = f":unit_keys::{self._type(unit)}[]"
@@ -100,7 +100,7 @@ class Draft:
         elif self.columns:
             yield "-- The table has no key: give it a primary key, or use `mode: replace`."
         yield "select"
-        names = list(self.columns) or [name for name in (cut, unit) if name] or ["every_column"]
+        names = list(self.columns) or [name for name in (by, unit) if name] or ["every_column"]
         for number, name in enumerate(names, 1):
             kind = f"  -- {self.columns[name]}" if name in self.columns else ""
             yield f"    {quoted(name)}{',' if number < len(names) else ''}{kind}"

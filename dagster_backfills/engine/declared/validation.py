@@ -15,12 +15,12 @@ from dagster_backfills.postgres.statements import Statement, load_statements
 from dagster_backfills.postgres.table_names import quoted, split_table
 from dagster_backfills.yaml_mistakes import Places, name_of
 
-_ROWS = frozenset({"partition_keys", "unit_keys", "window_start", "window_end", "run_id", "backfill_id"})
-_WITHOUT_WINDOW = _ROWS - {"window_start", "window_end"}  # for `compute`, and without a calendar
-_OF_PARTITIONS = frozenset({"partition_keys", "window_start", "window_end"})
-_OF_ASSETS = frozenset({"assets", "seconds"})
-_NOTHING: frozenset[str] = frozenset()
-Path_ = tuple[str | int, ...]
+_ROW_BINDS = frozenset({"partition_keys", "unit_keys", "window_start", "window_end", "run_id", "backfill_id"})
+_COMPUTE_BINDS = _ROW_BINDS - {"window_start", "window_end"}  # for `compute`, and without a calendar
+_PARTITION_BINDS = frozenset({"partition_keys", "window_start", "window_end"})
+_ASSET_BINDS = frozenset({"assets", "seconds"})
+_NO_BINDS: frozenset[str] = frozenset()
+AttributePath = tuple[str | int, ...]
 
 
 def validate(declared: Declaration, folder: Path) -> Mapping[str, Statement]:
@@ -40,7 +40,7 @@ def validate(declared: Declaration, folder: Path) -> Mapping[str, Statement]:
             )
     _check_tables(declared, places)
     for table in declared.tables:
-        _check_binds(table, statements[table.statement], cut=declared.partitions is not None)
+        _check_binds(table, statements[table.statement], partitioned=declared.partitions is not None)
     for source, by in declared.stale_when.items():
         if by in statements and statements[by].binds:
             raise UserError(
@@ -89,9 +89,9 @@ def _check_tables(declared: Declaration, places: Places) -> None:
             )
 
 
-def _check_binds(table: TableDeclaration, statement: Statement, *, cut: bool) -> None:
+def _check_binds(table: TableDeclaration, statement: Statement, *, partitioned: bool) -> None:
     """Raises UserError for a statement that returns all rows, whatever partitions or units the batch is for."""
-    if cut and statement.binds.isdisjoint(_OF_PARTITIONS):
+    if partitioned and statement.binds.isdisjoint(_PARTITION_BINDS):
         raise UserError(
             f"{statement.place}: statement {statement.name!r} does not filter by partition, so it returns all rows.",
             hint=f"Add a filter: where {quoted(table.partition_column or 'partition')} = any(:partition_keys)",
@@ -117,24 +117,24 @@ def named_function(path: str, where: str) -> Callable[..., Any]:
         ) from error
 
 
-def named_statements(declared: Declaration) -> Iterator[tuple[str, Path_, frozenset[str]]]:
+def named_statements(declared: Declaration) -> Iterator[tuple[str, AttributePath, frozenset[str]]]:
     """Yields the name of every statement in the declaration, the attribute's path, and the parameters it may bind."""
     if declared.partitions is not None and declared.partitions.keys is not None:
-        yield declared.partitions.keys, ("partitions", "keys"), _NOTHING
+        yield declared.partitions.keys, ("partitions", "keys"), _NO_BINDS
     for number, table in enumerate(declared.tables):
-        allowed = _ROWS if declared.partitions and declared.partitions.calendar else _WITHOUT_WINDOW
+        allowed = _ROW_BINDS if declared.partitions and declared.partitions.calendar else _COMPUTE_BINDS
         if table.compute is None:
             yield table.statement, ("tables", number, "query"), allowed
         else:
-            yield table.statement, ("tables", number, "reads"), _WITHOUT_WINDOW
+            yield table.statement, ("tables", number, "reads"), _COMPUTE_BINDS
         if table.units_statement is not None:
             yield table.units_statement, ("tables", number, "units"), allowed
     for attribute in ("due", "missing", "status"):
         value = getattr(declared, attribute)
         if value is not None:
-            yield value, (attribute,), _OF_ASSETS
+            yield value, (attribute,), _ASSET_BINDS
     for name, check in declared.check_list.items():
-        yield check.query, ("checks", name), _OF_ASSETS
+        yield check.query, ("checks", name), _ASSET_BINDS
 
 
 def _statements(folder: Path) -> dict[str, Statement]:

@@ -12,9 +12,9 @@ from dagster_backfills.engine.table.entries import write_entries
 Parts = Sequence[tuple[str, sql.Composable]]
 
 # If these were inlined, the planner would estimate their joins at one row and choose nested loops.
-_MATERIALIZED = ("source", "changed", "leaving", "entries", "net", "compared")
+_MATERIALIZED = ("source", "changed", "obsolete", "entries", "net", "compared")
 # By name of a part that changes rows (and returns the `label` of each): the counter that its rows add to.
-_COUNTED = {"updated": "0, 0, count(*), 0", "inserted": "0, count(*), 0, 0", "gone": "0, 0, 0, count(*)"}
+_COUNTED = {"updated": "0, 0, count(*), 0", "inserted": "0, count(*), 0, 0", "deleted": "0, 0, 0, count(*)"}
 
 
 def common_tables(parts: Parts) -> sql.Composed:

@@ -22,29 +22,29 @@ select row({s_key})::text as key from source as s group by {s_key} having count(
 # Rows that are new or differ, with the row version in the table. Ordered by key, so that two writers of the same rows
 # lock them in the same order.
 _CHANGED = """
-select s.*, o.{seen}{o_before} from source as s
-left join (select o.*, o.ctid as {seen}{before} from {t} as o) as o on {o_is_s}
-where o.{seen} is null or {differs}
+select s.*, o.{ctid}{o_before} from source as s
+left join (select o.*, o.ctid as {ctid}{before} from {t} as o) as o on {o_is_s}
+where o.{ctid} is null or {differs}
 order by {s_key}"""
 # A slice of units is small compared to its partition, so each row is looked up by key. The LIMIT keeps the planner from
 # reading the whole partition for each slice.
 _CHANGED_OF_UNITS = """
-select s.*, o.{seen}{o_before} from source as s
-left join lateral (select o.*, o.ctid as {seen}{before} from {t} as o where {o_is_s} limit 1) as o on true
-where o.{seen} is null or {differs}
+select s.*, o.{ctid}{o_before} from source as s
+left join lateral (select o.*, o.ctid as {ctid}{before} from {t} as o where {o_is_s} limit 1) as o on true
+where o.{ctid} is null or {differs}
 order by {s_key}"""
 # Updates only the row version that this statement has read. A row that another transaction has written since is newer
 # and is left alone: its new version has another ctid, which an update that waited for the row checks again.
 _UPDATED = """
-update {t} as t set {set} from changed as c where t.ctid = c.{seen} and {t_is_c}
+update {t} as t set {set} from changed as c where t.ctid = c.{ctid} and {t_is_c}
 returning {updated_label} as label{updated_entry}"""
-_NEW = "select {c_row} from changed as c where c.{seen} is null"
-_LEAVING = """
-select {o_key}, o.ctid as {seen} from {t} as o
+_NEW = "select {c_row} from changed as c where c.{ctid} is null"
+_OBSOLETE = """
+select {o_key}, o.ctid as {ctid} from {t} as o
 where {o_inside} and not exists (select from source as s where {o_is_s})"""
-_GONE = """
-delete from {t} as t using leaving as g where t.ctid = g.{seen} and {t_is_g}
-returning {t_label} as label{gone_entry}"""
+_DELETED = """
+delete from {t} as t using obsolete as g where t.ctid = g.{ctid} and {t_is_g}
+returning {t_label} as label{deleted_entry}"""
 # The sort separates lookup and insert. If the statement was planned while the table was empty, each lookup scans the
 # table, and must not scan the rows that this statement inserts. Inserting in key order prevents deadlocks.
 _MISSING = """
@@ -53,7 +53,7 @@ order by {s_key}"""
 _ALL = "select {s_row} from source as s order by {s_key}"
 _ON_CONFLICT = "on conflict ({key}) do nothing returning {new_label}{new_entry}"
 _BY_SOURCE = "select {s_label} as label{entry} from new as t inner join source as s on {t_is_s}"
-_CLEARED = "delete from {t} as t where {t_inside} returning {t_label} as label{gone_entry}"
+_CLEARED = "delete from {t} as t where {t_inside} returning {t_label} as label{deleted_entry}"
 _REPLACED = """
 insert into {t} as t ({into}) select {s_row} from ({source}) as s returning {t_label} as label{new_entry}"""
 
@@ -118,7 +118,7 @@ class Merge(Pieces):
             texts |= {"bad_key": _BAD_KEY, "changed": _CHANGED_OF_UNITS if units else _CHANGED}
             texts |= self._inserted(_NEW)
             if self.address.stored:
-                texts |= {"leaving": _LEAVING, "gone": _GONE}
+                texts |= {"obsolete": _OBSOLETE, "deleted": _DELETED}
             if self.values:
                 texts["updated"] = _UPDATED
         source_rows = sql.SQL("select {}, count(*), 0, 0, 0 from source as s group by 1").format(
@@ -128,7 +128,7 @@ class Merge(Pieces):
 
     def clear(self, *, units: bool) -> sql.Composed | None:
         """Returns the statement to execute first: for `replace`, it deletes the slice's rows. None for other modes."""
-        return self._counted({"gone": _CLEARED}, units) if self.target.mode == "replace" else None
+        return self._counted({"deleted": _CLEARED}, units) if self.target.mode == "replace" else None
 
     def _inserted(self, selected: str) -> dict[str, str]:
         """The parts that insert the selected rows and return the partition of each."""

@@ -10,7 +10,7 @@ from dagster_backfills.engine.table.catalog import Table
 from dagster_backfills.engine.table.entries import BEFORE, entry, names, row_text
 from dagster_backfills.engine.table.names import columns, ident, type_name
 
-_SEEN = "backfill seen"  # the ctid of the row version that the statement has read
+_CTID = "backfill ctid"  # the ctid of the row version that the statement has read
 _NOTHING = sql.SQL("")
 _POINTS_IN_TIME = {"timestamp", "timestamptz"}
 # Types with no equality operator, or with one that treats different values as equal.
@@ -80,7 +80,7 @@ class Pieces:
         before = ident(BEFORE)
         return {
             "t": self.table.relation,
-            "seen": ident(_SEEN),
+            "ctid": ident(_CTID),
             "key": columns("", self.key),
             "s_key": columns("s", self.key),
             "o_key": columns("o", self.key),
@@ -106,7 +106,7 @@ class Pieces:
             "entry": self._if_journaled(sql.SQL(", ") + names("t")),
             "new_entry": self.entry(after="t"),
             "updated_entry": self.entry(before=ident("c", BEFORE), after="t"),
-            "gone_entry": self.entry(before=row_text("t")),
+            "deleted_entry": self.entry(before=row_text("t")),
         }
 
     def entry(self, *, before: sql.Composable | None = None, after: str = "") -> sql.Composable:

@@ -40,7 +40,7 @@ _COMPARED = {
     "compared": """
     select l.*,
         case
-            when l.now is not distinct from l.back then 'already'
+            when l.now is not distinct from l.back then 'restored'
             when l.now is distinct from l.after then 'kept'
             when l.back is null then 'deleted'
             when l.now is null then 'inserted'
@@ -49,7 +49,7 @@ _COMPARED = {
     from (
         select
             n.*,
-            t.ctid as seen,
+            t.ctid as ctid_seen,
             case when t.ctid is not null then {current} end as current,
             case when t.ctid is not null then {now} end as now,
             case when n.before is not null then {back} end as back
@@ -59,11 +59,11 @@ _COMPARED = {
     ) as l""",
 }
 _CHANGES = {
-    "gone": """
-    delete from {t} as t using compared as l where l.verdict = 'deleted' and t.ctid = l.seen and {same}
-    returning l.label, {gone}""",
+    "deleted": """
+    delete from {t} as t using compared as l where l.verdict = 'deleted' and t.ctid = l.ctid_seen and {same}
+    returning l.label, {deleted}""",
     "updated": """
-    update {t} as t set {set} from compared as l where l.verdict = 'updated' and t.ctid = l.seen and {same}
+    update {t} as t set {set} from compared as l where l.verdict = 'updated' and t.ctid = l.ctid_seen and {same}
     returning l.label, {updated}""",
     "new": """
     insert into {t} as t ({columns}) overriding system value
@@ -72,7 +72,7 @@ _CHANGES = {
     on conflict do nothing returning {new}""",
     "inserted": "select l.label, {entry} from new as t inner join compared as l on {key} = l.key",
 }
-_ROWS = "select label, count(*), 0, 0, 0 from compared where verdict <> 'already' group by label"
+_ROWS = "select label, count(*), 0, 0, 0 from compared where verdict <> 'restored' group by label"
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Restore:
             ),
             "columns": columns("", [c.name for c in writable]),
             "values": columns("w", [c.name for c in writable]),
-            "gone": entry(table, self.touched, before=row_text("t")),
+            "deleted": entry(table, self.touched, before=row_text("t")),
             "updated": entry(table, self.touched, before=ident("l", "current"), after="t"),
             "new": entry(table, self.touched, after="t"),
             "entry": names("t"),

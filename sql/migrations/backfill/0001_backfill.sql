@@ -272,7 +272,7 @@ create table backfill.controls (
 );
 
 comment on table backfill.controls is
-'Operators'' controls of a backfill: pause, rest between batches, rate limit and write window.';
+'Operators'' controls for each backfill: pause, rest between batches, rate limit and write window.';
 
 -- For backfills without triggers on their sources. All rows of transactions before `position` have been seen.
 create table backfill.source_positions (

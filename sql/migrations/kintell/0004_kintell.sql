@@ -372,7 +372,7 @@ create table kintell.daily_session_summary (
     updated_at timestamptz not null default now()
 );
 comment on table kintell.daily_session_summary is
-'Session statistics, one row per UTC day with sessions. The table of the asset of the same name.';
+'Session statistics, one row per UTC day with sessions.';
 comment on column kintell.daily_session_summary.day is 'The UTC day, which is the partition.';
 comment on column kintell.daily_session_summary.sessions is 'Sessions that started on the day.';
 comment on column kintell.daily_session_summary.participants is 'Number of distinct participants.';
@@ -430,7 +430,7 @@ cross join lateral (
 ) as b
 where j.activity is null and (j.failed_rows <> e.open_errors or j.inserted_rows <> b.inserted_in_batches);
 comment on view kintell.unaccounted_jobs is
-'Inactive jobs whose counters differ from the stored rows. Empty unless data is damaged.';
+'Inactive jobs whose counters differ from the stored rows. Should be empty.';
 
 create view kintell.backfill_daily_summary as
 select

@@ -75,7 +75,7 @@ create table progress.user_progress_stats (
     updated_at timestamptz not null default now()
 ) with (fillfactor = 45);
 comment on table progress.user_progress_stats is
-'Statistics of active students, one row per student. The table of the asset of the same name.';
+'Statistics of active students, one row per student.';
 comment on column progress.user_progress_stats.user_id is 'The student.';
 comment on column progress.user_progress_stats.cohort_id is 'The student''s cohort, which is the partition.';
 comment on column progress.user_progress_stats.questions_interacted is
@@ -96,7 +96,7 @@ create table progress.cohort_stats (
     updated_at timestamptz not null default now()
 ) with (fillfactor = 45);
 comment on table progress.cohort_stats is
-'Statistics of cohorts, one row per cohort. The table of the asset of the same name.';
+'Statistics of cohorts, one row per cohort.';
 comment on column progress.cohort_stats.cohort_id is 'The cohort, which is the partition.';
 comment on column progress.cohort_stats.total_students is 'Active students.';
 comment on column progress.cohort_stats.total_questions is 'Questions of the cohort''s classes.';
@@ -494,4 +494,4 @@ where
         where k.asset in ('progress/user_progress_stats', 'progress/cohort_stats') and k.partition = c.cohort_id
     );
 comment on view progress.wrong_averages is
-'Cohorts that are not stale although their average or their number of students is wrong. Empty unless data is damaged.';
+'Cohorts that are not stale although their average or their number of students is wrong. Should be empty.';

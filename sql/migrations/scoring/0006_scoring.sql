@@ -83,7 +83,7 @@ create table scoring.commitment_scores (
     primary key (day, member_id)
 );
 comment on table scoring.commitment_scores is
-'Commitment scores with their factors, one row per day and member. The table of the asset of the same name.';
+'Commitment scores with their factors, one row per day and member.';
 comment on column scoring.commitment_scores.day is 'The day that the score is as of, which is the partition.';
 comment on column scoring.commitment_scores.score is
 '0 to 100: the weighted sum of the four factors, times the time decay.';
@@ -108,7 +108,7 @@ create table scoring.churn_risk_scores (
     primary key (day, member_id)
 );
 comment on table scoring.churn_risk_scores is
-'Churn risk scores, one row per day and member. The table of the asset of the same name.';
+'Churn risk scores, one row per day and member.';
 comment on column scoring.churn_risk_scores.day is 'The day that the score is as of, which is the partition.';
 comment on column scoring.churn_risk_scores.level is '`none`, `low`, `medium` or `high`.';
 comment on column scoring.churn_risk_scores.score is '0 to 100; a higher score means a higher risk.';
@@ -133,7 +133,7 @@ create table scoring.coach_actions (
     primary key (day, member_id, coach_id)
 );
 comment on table scoring.coach_actions is
-'Recommended actions for coaches, one row per day, member and coach. The table of the asset of the same name.';
+'Recommended actions for coaches, one row per day, member and coach.';
 comment on column scoring.coach_actions.day is 'The day that the action is for, which is the partition.';
 comment on column scoring.coach_actions.coach_id is 'The coach who should act.';
 comment on column scoring.coach_actions.type is 'The kind of action.';

@@ -49,7 +49,7 @@ create table training.employee_training_video_completions (
     on update cascade on delete cascade
 ) with (fillfactor = 90);
 comment on table training.employee_training_video_completions is
-'Completion records, one row per member and training video. The table of the asset of the same name.';
+'Completion records, one row per member and training video.';
 comment on column training.employee_training_video_completions.member_id is 'The member.';
 comment on column training.employee_training_video_completions.video_id is 'The training video.';
 comment on column training.employee_training_video_completions.created_at is

@@ -1,0 +1,21 @@
+"""Hints of errors."""
+
+from dagster_backfills.errors import close_to
+
+
+def test_a_hint_names_similar_names_or_all_names() -> None:
+    assert close_to("colour", ["color", "size", "colours"]) == "Did you mean colours, color?"
+    assert close_to("xyz", ["color", "size"]) == "There are color, size."
+    assert close_to("xyz", []) == "There are none."
+
+
+def test_a_hint_for_one_of_many_names_is_short_and_compares_only_its_neighbours(monkeypatch) -> None:
+    names = [f"cohort-{n:06}" for n in range(100_000)]
+    assert close_to("xyz", names).endswith(", cohort-000019 and 99,980 more.")
+    compared = []
+    monkeypatch.setattr(
+        "dagster_backfills.errors.get_close_matches",
+        lambda name, some, **_: compared.extend(some) or some[:1],
+    )
+    assert close_to("cohort-050000x", names).startswith("Did you mean cohort-0")
+    assert len(compared) == 1000 and "cohort-050000" in compared
