@@ -73,7 +73,7 @@ def test_list_and_show_tell_what_became_of_a_job(command, db, registry):
     shown = json.loads(command("show", str(job_id), "--json").stdout)
     assert shown["input_data"] == {"a": 1} and shown["error_data"][0]["kind"] == "network"
     assert "the line is dead" in command("show", str(job_id)).stdout
-    assert "is not a job's id" in command("show", "the newest", code=2).stderr
+    assert "is not a job ID" in command("show", "the newest", code=2).stderr
     assert json.loads(command("show", str(job_id)[:13], "--json").stdout) == shown
     assert "There is no job" in command("show", "00000000-0000-0000-0000-000000000000", code=2).stderr
     assert "no status 'gone'" in command("list", "--status", "gone", code=2).stderr
@@ -83,14 +83,14 @@ def test_cancel_and_retry(command, db, registry):
     waits, failed = (queue.enqueue(db, "noop", priority=p, registry=registry) for p in (5, 1))
     queue.fail(db, queue.claim(db, "w", 1)[0], "x", "x", "", False)
     assert "cancelled (it was pending)" in command("cancel", str(waits), "--reason", "no use").stderr
-    assert "it is cancelled already" in command("cancel", str(waits), code=1).stderr
+    assert "it is already cancelled" in command("cancel", str(waits), code=1).stderr
     assert _job(db, waits)["progress_message"] == "no use"
-    assert "Say which" in command("retry", code=2).stderr
-    assert "1 jobs wait again" in command("retry", str(failed)).stderr
+    assert "Specify which failed jobs" in command("retry", code=2).stderr
+    assert "1 jobs queued again" in command("retry", str(failed)).stderr
     assert _job(db, failed)["status"] == "pending"
     queue.fail(db, queue.claim(db, "w", 1)[0], "x", "x", "", False)
     assert "There is no one to ask" in command("retry", "--type", "noop", code=2).stderr
-    assert "1 jobs wait again" in command("retry", "--type", "noop", "--yes").stderr
+    assert "1 jobs queued again" in command("retry", "--type", "noop", "--yes").stderr
     assert "No job of type echo has failed" in command("retry", "--type", "echo").stderr
 
 
@@ -105,7 +105,7 @@ def test_the_failed_jobs_of_a_type_that_was_withdrawn_can_still_be_found(command
     queue.fail(db, queue.claim(db, "w", 1)[0], "x", "the line is dead", "", False)
     db.execute("delete from jobs.job_types where job_type = 'noop'")
     assert "the line is dead" in command("list", "--type", "noop").stdout
-    assert "1 jobs wait again" in command("retry", "--type", "noop", "--yes").stderr
+    assert "1 jobs queued again" in command("retry", "--type", "noop", "--yes").stderr
 
 
 def test_values_that_python_has_not_are_shown_as_postgres_writes_them(command, db, registry):
@@ -131,7 +131,9 @@ def test_clean_up_asks_first_and_removes_what_ended_long_ago(command, db, regist
     db.execute(
         "update jobs.background_jobs set completed_at = now() - interval '40 days' where completed_at > 'epoch'"
     )
-    assert "There is no one to ask" in command("clean-up", code=2).stderr
+    assert "finished more than 30 days ago? There is no one to ask" in command("clean-up", code=2).stderr
+    db.execute("update jobs.queue_settings set keep_finished = interval '36 hours'")
+    assert "finished more than 1.5 days ago? " in command("clean-up", code=2).stderr
     assert "0 jobs removed" in command("clean-up", "--days", "50", "--yes").stderr
     assert "2 jobs removed" in command("clean-up", "--yes").stderr
 
@@ -190,7 +192,7 @@ def test_the_live_table_shows_every_active_job(db, registry):
         console.print(table(queue.rows(db, "active_jobs", max_rows=10), queue.rows(db, "metrics"), 160))
     shown = captured.get()
     assert "processing" in shown and "pending" in shown and "at [it]" in shown
-    assert "1 wait, 0 for later" in shown
+    assert "1 waiting, 0 scheduled" in shown
 
 
 def test_the_live_table_has_whole_ids_and_rows_of_one_line_at_80_columns(db, registry):

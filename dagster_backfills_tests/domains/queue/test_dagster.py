@@ -100,7 +100,7 @@ def test_a_run_is_launched_while_work_waits_and_a_further_one_when_it_waits_long
     due, oldest, active, launched
 ):
     policy = DrainPolicy(max_runs=2, further_run_after_seconds=20)
-    assert policy.runs_to_launch(due, oldest, active) == launched
+    assert policy.should_launch(due, oldest, active) == launched
 
 
 def test_the_sensor_asks_for_a_run_while_work_waits(jobs_db, db, registry, instance, monkeypatch):

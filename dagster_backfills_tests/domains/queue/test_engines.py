@@ -66,7 +66,7 @@ def test_other_formats_than_wav_are_heard_too(spoken, folder):
 def test_what_is_no_recording_is_refused_for_good(folder):
     for content in (b"", b"this is text", b"RIFF\0\0\0\0WAVEfmt "):
         (folder / "x.wav").write_bytes(content)
-        with pytest.raises(PermanentJobError, match=r"can't be decoded|empty|no sound"):
+        with pytest.raises(PermanentJobError, match=r"can't be decoded|empty|no audio"):
             run("transcription", {"audio_url": (folder / "x.wav").as_uri()})
 
 
@@ -198,7 +198,7 @@ def test_without_credentials_mux_is_a_clear_permanent_failure(monkeypatch):
 
 def test_a_film_that_mux_can_not_use_is_permanent(mux, folder):
     (folder / "a.mp4").write_bytes(b"not a film")
-    with pytest.raises(PermanentJobError, match=r"Mux can't use the film: The input is no film\."):
+    with pytest.raises(PermanentJobError, match=r"Mux can't process the video: The input is no film\."):
         run("mux_upload", {"video_url": (folder / "a.mp4").as_uri()})
 
 
@@ -206,7 +206,7 @@ def test_a_film_that_mux_can_not_use_is_permanent(mux, folder):
 def test_muxs_refusals_are_retried_only_where_that_may_help(mux, folder, status, retryable):
     mux.failures = [status]
     (folder / "a.mp4").write_bytes(b"film")
-    with pytest.raises(JobError, match=f"Mux answered {status}") as failed:
+    with pytest.raises(JobError, match=f"Mux returned status {status}") as failed:
         run("mux_upload", {"video_url": (folder / "a.mp4").as_uri()})
     assert failed.value.retryable is retryable
 
@@ -214,7 +214,7 @@ def test_muxs_refusals_are_retried_only_where_that_may_help(mux, folder, status,
 def test_wrong_credentials_are_permanent(mux, folder, monkeypatch):
     monkeypatch.setenv("MUX_TOKEN_SECRET", "another")
     (folder / "a.mp4").write_bytes(b"film")
-    with pytest.raises(PermanentJobError, match="Mux answered 401"):
+    with pytest.raises(PermanentJobError, match="Mux returned status 401"):
         run("mux_upload", {"video_url": (folder / "a.mp4").as_uri()})
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from dagster_backfills.domains.queue import media
 from dagster_backfills.domains.queue.errors import JobError, PermanentJobError
-from dagster_backfills.domains.queue.media import ForbiddenLocation, TooLarge, fetched
+from dagster_backfills.domains.queue.media import ForbiddenLocation, TooLarge, open_media
 from dagster_backfills.domains.queue.settings import MediaRules
 from dagster_backfills.errors import UserError
 
@@ -78,13 +78,13 @@ def _rules(site, **more):
 
 
 def _get(url, rules):
-    with fetched(url, rules) as file:
+    with open_media(url, rules) as file:
         return file.read()
 
 
 def test_media_is_streamed_from_an_allowed_host_with_progress(site):
     seen = []
-    with fetched(
+    with open_media(
         f"{site.url}/a.wav?x=1", _rules(site), lambda done, total: seen.append((done, total))
     ) as file:
         assert file.read() == BODY
@@ -93,9 +93,9 @@ def test_media_is_streamed_from_an_allowed_host_with_progress(site):
 
 def test_the_temporary_file_has_no_name_so_that_nothing_can_be_left_behind(site, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    with fetched(f"{site.url}/a.wav?x=1", _rules(site)) as file:
+    with open_media(f"{site.url}/a.wav?x=1", _rules(site)) as file:
         assert list(tmp_path.iterdir()) == [] and file.read(5) == b"sound"
-    with pytest.raises(RuntimeError), fetched(f"{site.url}/a.wav?x=1", _rules(site)):
+    with pytest.raises(RuntimeError), open_media(f"{site.url}/a.wav?x=1", _rules(site)):
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
 

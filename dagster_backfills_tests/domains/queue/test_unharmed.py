@@ -61,7 +61,7 @@ def test_a_chain_that_can_not_be_made_fails_its_own_job_alone(db, work_off, step
 
     status, kind, message = _last_error(db, work_off(prepare=put_past_the_checks))
     assert (status, kind) == ("failed", "invalid_output")
-    assert message.startswith("The job is done, but its end can't be stored: ")
+    assert message.startswith("The handler finished, but its result can't be stored: ")
 
 
 def test_an_output_over_a_limit_of_the_servers_is_not_sent_again_and_again(db, work_off):
@@ -118,7 +118,7 @@ def test_a_row_that_can_not_be_read_fails_alone_and_can_be_shown(jobs_db, db, od
     assert _row(db, ids[1])["attempt"] == 1 and len(_row(db, ids[1])["input_data"]) > 3000
 
 
-def test_nobody_stops_a_job_by_a_notice(jobs_db, db, registry, status_of):
+def test_a_forged_notification_does_not_stop_a_job(jobs_db, db, registry, status_of):
     with working(jobs_db, registry) as worker:
         job_id = queue.enqueue(db, "wait", registry=registry)
         until(lambda: _row(db, job_id)["progress_percentage"] == 10)
@@ -128,7 +128,7 @@ def test_nobody_stops_a_job_by_a_notice(jobs_db, db, registry, status_of):
             )
         other = queue.enqueue(db, "noop", registry=registry)
         until(lambda: status_of(other) == "completed")
-        until(lambda: worker._heartbeat._looked_at > 0)
+        until(lambda: worker._heartbeat._checked_at > 0)
         assert (status_of(job_id), _row(db, job_id)["attempt"], worker.tally.stopped) == ("processing", 1, 0)
         queue.cancel(db, job_id)
         until(lambda: worker.tally.stopped == 1)

@@ -155,7 +155,7 @@ def test_a_gym_that_is_scored_under_other_weights_than_the_rest_leaves_the_day_p
     assert gyms.rows(STATE, COMMITMENT, DAY)[0][0] == "complete"
     score(assets.commitment_scores, gym="g2", weights="1,0,0,0")
     assert gyms.rows("select outcome, reason from scoring.chain_days") == [
-        ("partial", "other gyms were scored under other weights: run the whole day")
+        ("partial", "other gyms were scored with other weights: run the whole day")
     ]
     score(assets.commitment_scores, weights="1,0,0,0")
     assert gyms.rows(STATE, COMMITMENT, DAY)[0][0] == "complete"

@@ -93,7 +93,7 @@ def test_a_schedule_whose_clock_is_ahead_asks_for_no_day_that_is_not_over(databa
     tomorrow = datetime.now(UTC).replace(hour=2, minute=0) + timedelta(days=1)
     requests, reason = scheduled(database_url, tomorrow)
     assert requests == []
-    assert reason.startswith(f"{datetime.now(UTC).date()} is not over: by the database's clock it is ")
+    assert reason.startswith(f"{datetime.now(UTC).date()} has not ended: the database's time is ")
 
 
 def test_runs_of_the_chain_are_ended_after_ten_minutes_and_not_retried_for_bad_data(
@@ -160,7 +160,7 @@ def test_a_failed_upstream_holds_the_chain_and_a_new_run_releases_it(gyms: Gyms,
     )
     asked, reason = chain.tick(sensors.churn_risk_after_commitment, 4)
     assert asked == []
-    assert reason.endswith("run it again once the cause is mended")
+    assert reason.endswith("fix the cause, then run it again")
     assert chain.launch("churn_risk_scores_job", requests)
     released, _ = chain.tick(sensors.coach_actions_after_churn_risk, 4, 30)
     assert [r.partition_key for r in released] == ["2026-06-30"]
@@ -174,7 +174,7 @@ def test_an_upstream_whose_process_died_holds_the_chain(gyms: Gyms, chain: Chain
     )
     assert chain.tick(sensors.churn_risk_after_commitment, 5) == (
         [],
-        "2026-06-30: held: scoring/commitment_scores was not finished, run gone ended as UNKNOWN",
+        "2026-06-30: held: scoring/commitment_scores did not finish, run gone ended as UNKNOWN",
     )
 
 
