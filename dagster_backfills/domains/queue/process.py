@@ -157,9 +157,9 @@ def child(connection: Connection) -> None:
 
 
 def _handle(job: dict[str, Any], report: Report) -> Any:
-    given = _import(job["model"]).model_validate(job["input"]) if job["model"] else job["input"]
+    input_data = _import(job["model"]).model_validate(job["input"]) if job["model"] else job["input"]
     return _import(job["handler"])(
-        JobContext(UUID(job["id"]), job["job_type"], job["attempt"], given, report)
+        JobContext(UUID(job["id"]), job["job_type"], job["attempt"], input_data, report)
     )
 
 

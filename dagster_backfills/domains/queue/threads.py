@@ -114,7 +114,7 @@ class HandlerThreads:
             raise InvalidJobInput(
                 f"{kind.name}: the input can't be read: it is nested too deeply, or a number has too many digits."
             )
-        given = kind.parse(job.input_data)
+        input_data = kind.parse(job.input_data)
 
         def report(percentage: int | None, message: str | None) -> bool:
             return self._report(attempt, percentage, message)
@@ -122,4 +122,4 @@ class HandlerThreads:
         if kind.isolation == "process":
             slot.in_process = True
             return run_in_process(kind, attempt, report, lambda: self.grace)
-        return as_output(kind.handler(JobContext(job.id, job.job_type, job.attempt, given, report)))
+        return as_output(kind.handler(JobContext(job.id, job.job_type, job.attempt, input_data, report)))

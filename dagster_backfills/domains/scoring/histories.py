@@ -32,7 +32,7 @@ def write_of(target: Target, weights: Weights, gym: str | None = None) -> Write:
     units, features, rule = sources[target.asset]
 
     def compute(conn: psycopg.Connection, days: Sequence[str], members: Sequence[str] | None) -> pd.DataFrame:
-        (day,) = days  # each day is a batch of its own
+        (day,) = days  # the engine processes each day separately
         if members is None:  # the whole day, if it is small
             due = conn.execute(STATEMENTS[units], {"partition_keys": [day], "gym": gym})
             members = [unit for _, unit in due]

@@ -88,7 +88,7 @@ def test_a_bad_answer_is_retried_and_says_what_was_wrong(api, change, said):
 @pytest.mark.parametrize(
     ("statuses", "retryable"), [([500, 500], True), ([429, 429], True), ([400], False), ([404], False)]
 )
-def test_the_apis_refusals_are_retried_only_where_that_may_help(api, statuses, retryable):
+def test_api_errors_are_retried_only_if_a_retry_may_help(api, statuses, retryable):
     api.failures = statuses
     with pytest.raises(JobError, match=f"The API returned status {statuses[0]}") as failed:
         openai_api.sop_with_api(GIVEN)
@@ -121,7 +121,7 @@ def _heard(text, duration, **more):
 
 
 @pytest.mark.parametrize("name", ["recording", "download.php", "sound.MP3", "x.bin", "a.aac"])
-def test_a_recording_is_named_by_what_it_is(api, folder, name):
+def test_a_recording_is_sent_with_the_extension_of_its_format(api, folder, name):
     api.answers = [_heard("Hello.", 1.5)]
     (folder / name).write_bytes(_recording(1.5))
     output, _ = run("transcription", {"audio_url": (folder / name).as_uri()})
@@ -153,7 +153,7 @@ def test_a_recording_over_the_apis_limit_is_sent_in_parts_cut_where_it_is_quiet(
     assert any(message == "594 seconds transcribed" for _, message in seen)
 
 
-def test_a_format_that_the_api_does_not_take_is_converted(api, folder):
+def test_a_format_that_the_api_does_not_accept_is_converted(api, folder):
     import av
 
     (folder / "a.wav").write_bytes(_recording(3))
@@ -176,7 +176,7 @@ def test_a_format_that_the_api_does_not_take_is_converted(api, folder):
         ("a.xyz", 1, "does not accept the recording.s format"),
     ],
 )
-def test_without_the_packages_the_limit_and_what_to_do_are_named(api, folder, monkeypatch, name, size, said):
+def test_without_the_speech_packages_the_error_says_what_to_do(api, folder, monkeypatch, name, size, said):
     monkeypatch.setattr(sound, "find_spec", lambda name: None)
     (folder / name).write_bytes(bytes(size * 1024 * 1024))
     with pytest.raises(PermanentJobError, match=rf"{said}.*pip install 'dagster-backfills\[speech\]'"):
@@ -203,7 +203,7 @@ def test_a_server_with_a_smaller_limit_names_the_setting(api, folder, monkeypatc
         (_heard("x", 2.0, segments=[{"start": 5, "end": 1, "text": "late"}]), (2.0, 2.0, "late")),
     ],
 )
-def test_an_answer_that_lacks_something_or_oversteps_is_made_the_best_of(api, folder, answer, expected):
+def test_missing_and_out_of_range_values_in_an_answer_are_corrected(api, folder, answer, expected):
     api.answers = [answer]
     (folder / "a.wav").write_bytes(_recording(2))
     output, _ = run("transcription", {"audio_url": (folder / "a.wav").as_uri()})
@@ -214,7 +214,7 @@ def test_an_answer_that_lacks_something_or_oversteps_is_made_the_best_of(api, fo
 @pytest.mark.parametrize(
     "answer", [{"text": "x", "duration": "long"}, {"text": 7}, {"segments": [{"text": ["a"]}]}]
 )
-def test_a_transcript_that_is_none_is_retried_and_says_what_was_wrong(api, folder, answer):
+def test_an_invalid_transcript_is_retried_with_a_reason(api, folder, answer):
     api.answers = [answer]
     (folder / "a.wav").write_bytes(_recording(2))
     with pytest.raises(JobError, match="The API's answer is not valid: field ") as failed:
@@ -237,12 +237,12 @@ _TEXT = json.dumps(ANSWER)
         f"  {_TEXT}",
     ],
 )
-def test_an_answer_within_a_fence_or_behind_thoughts_is_read(api, content):
+def test_json_is_read_from_a_code_fence_and_after_reasoning(api, content):
     api.answers = [content]
     assert run("sop_generation", GIVEN.model_dump())[0].key_points == ANSWER["key_points"]
 
 
-def test_an_answer_that_speaks_of_thoughts_and_fences_stays_whole(api):
+def test_an_answer_that_mentions_reasoning_and_fences_is_not_cut(api):
     points = ["Write </think> last.", "Use ``` fences.", *ANSWER["key_points"][2:]]
     api.answers = [json.dumps(ANSWER | {"key_points": points})]
     assert run("sop_generation", GIVEN.model_dump())[0].key_points == points

@@ -27,7 +27,7 @@ def _job(db, job_id):
     return queue.rows(db, "one_job", job_id=job_id)[0]
 
 
-def test_a_job_is_put_in_with_all_that_may_be_said(command, db):
+def test_a_job_can_be_enqueued_with_every_option(command, db):
     arguments = ["--input", '{"audio_url": "file:///a.wav"}', "--priority", "2", "--unique-key", "k1"]
     arguments += ["--then", 'sop_generation={"title": "Fire"}', "--company-id", "org_1", "--max-retries", "7"]
     job_id = command("enqueue", "transcription", *arguments).stdout.strip()
@@ -57,13 +57,13 @@ def test_a_job_is_put_in_with_all_that_may_be_said(command, db):
         (["transcription", "--input", '{"audio_url": "x"}', "--priority", "11"], "priority"),
     ],
 )
-def test_what_can_not_be_is_one_clear_error_and_nothing_is_put_in(command, db, arguments, said):
+def test_invalid_arguments_give_one_clear_error_and_enqueue_nothing(command, db, arguments, said):
     done = command("enqueue", *arguments, code=2)
     assert said in done.stderr and "Traceback" not in done.stderr
     assert db.execute("select count(*) from jobs.background_jobs").fetchone() == (0,)
 
 
-def test_list_and_show_tell_what_became_of_a_job(command, db, registry):
+def test_list_and_show_display_the_outcome_of_a_job(command, db, registry):
     job_id = queue.enqueue(db, "noop", {"a": 1}, registry=registry)
     queue.fail(db, queue.claim(db, "w", 1)[0], "network", "the line is dead", "", False)
     queue.enqueue(db, "echo", registry=registry)
@@ -95,12 +95,12 @@ def test_cancel_and_retry(command, db, registry):
 
 
 @pytest.mark.parametrize("arguments", [["retry", "--type"], ["list", "--type"], ["enqueue"]])
-def test_a_type_that_is_none_is_an_error_that_names_what_comes_close(command, db, arguments):
+def test_an_unknown_type_is_an_error_that_suggests_similar_names(command, db, arguments):
     said = command(*arguments, "mux_uplod", code=2).stderr
     assert "mux_uplod" in said and "Did you mean mux_upload? Known: " in said
 
 
-def test_the_failed_jobs_of_a_type_that_was_withdrawn_can_still_be_found(command, db, registry):
+def test_failed_jobs_of_an_unregistered_type_can_be_listed_and_retried(command, db, registry):
     queue.enqueue(db, "noop", registry=registry)
     queue.fail(db, queue.claim(db, "w", 1)[0], "x", "the line is dead", "", False)
     db.execute("delete from jobs.job_types where job_type = 'noop'")
@@ -108,7 +108,7 @@ def test_the_failed_jobs_of_a_type_that_was_withdrawn_can_still_be_found(command
     assert "1 jobs queued again" in command("retry", "--type", "noop", "--yes").stderr
 
 
-def test_values_that_python_has_not_are_shown_as_postgres_writes_them(command, db, registry):
+def test_values_that_python_can_not_represent_are_shown_as_postgres_prints_them(command, db, registry):
     new = "insert into jobs.background_jobs (job_type, run_after, created_at, input_data) values ('noop', %s, %s, %s)"
     big = '{"n": 1' + "0" * 5000 + "}"
     db.execute(new, ["infinity", "-infinity", "{}"])
@@ -138,7 +138,7 @@ def test_clean_up_asks_first_and_removes_what_ended_long_ago(command, db, regist
     assert "2 jobs removed" in command("clean-up", "--yes").stderr
 
 
-def test_watch_tells_every_change_until_all_is_done(jobs_db, db, registry, monkeypatch):
+def test_watch_prints_every_change_until_no_job_is_active(jobs_db, db, registry, monkeypatch):
     monkeypatch.setenv("DATABASE_URL", jobs_db)
     job_id = queue.enqueue(db, "noop", registry=registry)
     command = [SCRIPT, "queue", "watch", "--until-done"]

@@ -63,13 +63,13 @@ def test_the_setting_adds_types_to_the_three_and_a_broken_module_takes_nothing_d
         ("not a name", "No module named 'not a name'"),
     ],
 )
-def test_a_module_that_is_none_is_one_clear_problem(module, said):
+def test_an_invalid_module_is_one_clear_problem(module, said):
     registry = background_job_types({"QUEUE_HANDLERS": f"{module},{OWN}"})
     assert said in registry.problems[module]
     assert {kind.name for kind in registry} == {*THREE, "make_invoice", "write_letter"}
 
 
-def test_a_chain_of_ones_own_types_runs_in_a_process_and_a_thread(own, db):
+def test_a_chain_of_custom_types_runs_in_a_process_and_a_thread(own, db):
     given = {"customer": "Acme", "lines": [100, 250]}
     first = queue.enqueue(db, "make_invoice", given, then=[Step("write_letter", {})])
     Worker(own, background_job_types(), QUICK).run()
@@ -81,7 +81,7 @@ def test_a_chain_of_ones_own_types_runs_in_a_process_and_a_thread(own, db):
     assert row == ({"text": "Dear Acme, you owe 350."},)
 
 
-def test_python_and_sql_refuse_alike_what_does_not_fit_a_type_of_ones_own(own, db):
+def test_python_and_sql_reject_the_same_inputs_of_a_custom_type(own, db):
     for given, said in [
         ({"customer": "A"}, "field lines"),
         ({"customer": 1, "lines": [1]}, "field customer"),
@@ -107,7 +107,7 @@ def test_a_job_whose_module_can_not_be_imported_is_retried_and_says_why(own, db)
         queue.enqueue(db, "of_the_broken")
 
 
-def test_a_run_works_off_ones_own_types_shows_their_results_and_logs_the_problem(own, db):
+def test_a_run_processes_custom_types_shows_their_results_and_logs_problems(own, db):
     queue.enqueue(db, "make_invoice", {"customer": "Acme", "lines": [1]})
     queue.enqueue(db, "write_letter", {"customer": "Acme", "total": 1})
     config = {"idle_seconds": 1}

@@ -111,7 +111,7 @@ def test_missed_days_are_launched_oldest_first_and_each_under_one_key() -> None:
     assert waits is None
 
 
-def test_the_newest_day_is_not_missed_before_two() -> None:
+def test_the_newest_day_is_not_missed_before_two_o_clock() -> None:
     days = due_days(DAY, 3)
     states = state(COMMITMENT.asset, day=days[0]) | state(COMMITMENT.asset, day=days[1])
     assert missed(days, states, at(1, 59), True, never_ended) == (

@@ -27,7 +27,7 @@ def metadata(result: dg.ExecuteInProcessResult, asset: str) -> dict[str, object]
     return {name: value.value for name, value in event.metadata.items()}
 
 
-def test_each_day_shows_its_numbers_and_what_is_of_today(
+def test_metadata_has_each_days_numbers_and_names_the_current_values(
     gyms: Gyms, score: Score, capsys: pytest.CaptureFixture[str]
 ) -> None:
     gyms.member("regular", *range(0, 101, 2), coaches=("c1",))
@@ -90,7 +90,7 @@ def test_an_explanation_of_a_day_without_visits_and_of_a_new_member(gyms: Gyms) 
     assert new.factors[3].because == "only 3 visits in total, too few for a trend"
 
 
-def test_who_can_not_be_explained_is_told_why(gyms: Gyms) -> None:
+def test_explaining_an_unknown_or_invalid_member_is_a_clear_error(gyms: Gyms) -> None:
     gyms.member("no goal", 1, per_week=-1)
     with pytest.raises(UserError, match="There is no member 'nobody'"):
         explain(gyms.conn, "nobody", DAY, Weights())
@@ -135,7 +135,7 @@ WRONG = {"SCORING_WEIGHTS": "1,2", "SCORING_MAX_RUNTIME_SECONDS": "soon", "SCORI
 
 
 @pytest.mark.programs
-def test_wrong_settings_keep_no_definition_from_loading(project_root: Path) -> None:
+def test_invalid_settings_do_not_prevent_definitions_from_loading(project_root: Path) -> None:
     loaded = subprocess.run(
         [sys.executable, "-c", "from dagster_backfills.definitions import defs; defs().get_repository_def()"],
         cwd=project_root, env={**os.environ, **WRONG}, capture_output=True, text=True, check=False,
@@ -157,7 +157,7 @@ def test_a_run_under_a_wrong_setting_names_it(
     assert f"{name} is '{WRONG[name]}': " in str(raised.value.__cause__)
 
 
-def test_what_is_needed_at_load_is_the_setting_where_that_is_right() -> None:
+def test_a_setting_needed_at_load_falls_back_to_its_default_if_invalid() -> None:
     environment = WRONG | {"SCORING_MAX_RUNTIME_SECONDS": "60"}
     assert setting_at_load("max_runtime_seconds", environment) == 60
     assert setting_at_load("max_runtime_seconds", WRONG) == 600

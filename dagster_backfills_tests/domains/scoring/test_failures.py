@@ -86,7 +86,7 @@ def test_a_missing_table_fails_the_run_and_the_day_says_why(gyms: Gyms, score: S
 
 
 @pytest.mark.parametrize("whose", ["pid = pg_backend_pid()", "application_name = 'dagster_backfills'"])
-def test_a_connection_that_is_cut_costs_another_try(gyms: Gyms, score: Score, whose: str) -> None:
+def test_a_lost_connection_is_retried(gyms: Gyms, score: Score, whose: str) -> None:
     """Cut is the connection that writes; or all that the run has, with the day's lock among them."""
     healthy(gyms, 12)
     gyms.conn.execute("create sequence written")
@@ -167,7 +167,7 @@ def test_checks_find_rows_that_the_rules_did_not_make(gyms: Gyms, score: Score) 
     assert found.message == "1 rows"
 
 
-def test_the_planner_is_told_of_a_day_with_many_new_rows(
+def test_a_day_with_many_new_rows_is_analyzed(
     gyms: Gyms, score: Score, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dagster_backfills.domains.scoring.day_record._ANALYZE_ROWS", 3)

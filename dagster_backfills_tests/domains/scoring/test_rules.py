@@ -194,7 +194,7 @@ def test_an_action_quotes_its_numbers_and_carries_reason_codes() -> None:
     ]
 
 
-def test_a_goal_below_nothing_or_without_a_number_is_named_as_a_problem() -> None:
+def test_a_negative_or_nan_goal_is_reported_as_a_problem() -> None:
     frame = features([ago(1), ago(1, per_week=Fraction(2)), ago(1), ago(1)])
     frame.loc[[0, 2, 3], "expected_hundredths"] = [0, -150, rules.NOT_A_NUMBER]
     assert dict(rules.problems(frame)) == {
@@ -205,7 +205,7 @@ def test_a_goal_below_nothing_or_without_a_number_is_named_as_a_problem() -> Non
         rules.commitment_scores(frame)
 
 
-def test_a_goal_of_nothing_counts_as_none() -> None:
+def test_a_goal_of_zero_counts_as_no_goal() -> None:
     frame = features([ago(*days) for days in ([1, 9, 30], [40], [])] * 2)
     frame.loc[:2, "expected_hundredths"] = 0
     scores = rules.commitment_scores(frame).drop(columns="member_id")

@@ -122,7 +122,7 @@ def _segments(answer: _Transcription, start: float, end: float) -> list[Segment]
     return segments
 
 
-def sop_with_api(given: SopInput) -> SopAnswer:
+def sop_with_api(sop_input: SopInput) -> SopAnswer:
     """Generate the SOP with `JOBS_SOP_MODEL` (default gpt-4o-mini), using a JSON schema.
 
     Raises JobError, which is retried, if the answer does not match the schema.
@@ -130,15 +130,15 @@ def sop_with_api(given: SopInput) -> SopAnswer:
     import openai
 
     schema = {"name": "sop", "strict": True, "schema": _strict(SopAnswer.model_json_schema())}
-    lines = given.transcript
-    if given.segments:
-        lines = "\n".join(f"[{s.start:g}-{s.end:g}] {s.text}" for s in given.segments)
+    lines = sop_input.transcript
+    if sop_input.segments:
+        lines = "\n".join(f"[{s.start:g}-{s.end:g}] {s.text}" for s in sop_input.segments)
     with _as_job_errors(openai), _client(openai) as client:
         answer = client.chat.completions.create(
             model=EngineRules.from_environment().sop_model,
             messages=[
-                {"role": "system", "content": _TASK.format(duration=given.duration)},
-                {"role": "user", "content": f"Title: {given.title}\n\n{lines}"},
+                {"role": "system", "content": _TASK.format(duration=sop_input.duration)},
+                {"role": "user", "content": f"Title: {sop_input.title}\n\n{lines}"},
             ],
             response_format={"type": "json_schema", "json_schema": schema},
         )

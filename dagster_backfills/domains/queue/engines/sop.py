@@ -42,12 +42,12 @@ class _Sentence:
     end: float
 
 
-def sop_embedded(given: SopInput) -> SopAnswer:
+def sop_embedded(sop_input: SopInput) -> SopAnswer:
     """Generate chapters, steps and key points from the transcript's own sentences.
 
     Raises PermanentJobError if it has fewer than five different sentences.
     """
-    sentences = _sentences(given)
+    sentences = _sentences(sop_input)
     if len(sentences) < _MIN_POINTS:
         raise PermanentJobError(
             f"The transcript has {len(sentences)} sentences; a procedure needs at least {_MIN_POINTS}.",
@@ -57,22 +57,24 @@ def sop_embedded(given: SopInput) -> SopAnswer:
     chapters = [
         Chapter(title=_title(g), start=_round_down(g[0].start), end=_round_down(g[-1].end)) for g in groups
     ]
-    chapters = _contiguous(chapters, given.duration)
+    chapters = _contiguous(chapters, sop_input.duration)
     points = _key_points(sentences)
     return SopAnswer(
-        chapters=chapters, sop_markdown=_markdown(given.title, chapters, groups, points), key_points=points
+        chapters=chapters,
+        sop_markdown=_markdown(sop_input.title, chapters, groups, points),
+        key_points=points,
     )
 
 
-def _sentences(given: SopInput) -> list[_Sentence]:
+def _sentences(sop_input: SopInput) -> list[_Sentence]:
     """The sentences with their times: interpolated within each segment, or within the whole if there are none."""
     segments = [
-        (s.text, s.start, min(s.end, given.duration))
-        for s in given.segments or []
-        if s.start < given.duration
+        (s.text, s.start, min(s.end, sop_input.duration))
+        for s in sop_input.segments or []
+        if s.start < sop_input.duration
     ]
     if not segments:
-        segments = [(given.transcript, 0.0, given.duration)]
+        segments = [(sop_input.transcript, 0.0, sop_input.duration)]
     text, marks = "", []
     for words, start, end in segments:
         marks.append((len(text), start))
