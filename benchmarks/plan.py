@@ -19,7 +19,7 @@ from uuid import uuid4
 import dagster as dg
 import psycopg
 
-from benchmarks.progress import STATEMENTS, Bench
+from benchmarks.progress import BENCHMARK, STATEMENTS, Bench
 from dagster_backfills.components.planning import plan_backfill
 from dagster_backfills.dagster.layout import address_of
 from dagster_backfills.defs.progress.declared import PROGRESS
@@ -28,7 +28,6 @@ from dagster_backfills.engine.plan import Report
 from dagster_backfills.engine.runner import Runner
 from dagster_backfills.engine.selection import Which
 from dagster_backfills.engine.table.catalog import read_table
-from dagster_backfills.samples.progress import BENCHMARK
 
 
 class Rehearsals:

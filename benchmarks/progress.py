@@ -24,12 +24,13 @@ from dagster_backfills.instance.dagster_home import with_search_path
 from dagster_backfills.postgres.embedded import EmbeddedServer
 from dagster_backfills.postgres.migrations import apply_migrations
 from dagster_backfills.postgres.statements import load_statements
-from dagster_backfills.samples.progress import BENCHMARK, load_progress
+from dagster_backfills.samples.progress import load_progress
 from dagster_backfills.samples.progress_rows import ProgressSize
 
 ROOT = Path(__file__).resolve().parents[1]
 STATEMENTS = load_statements(Path(__file__).with_suffix(".sql"))
 JOB = "refresh_progress_stats"
+BENCHMARK = ProgressSize(schools=100, cohorts=2_000, users=200_000, progress=5_000_000, questions=150)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Sample rows on their way into a table. Not here: what rows there are."""
+"""Load sample rows into tables."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ def load_rows(
     columns: Sequence[str],
     rows: Iterable[Sequence[Any]],
 ) -> None:
-    """COPY the rows, whose values are in the order of `columns`."""
+    """COPY rows into a table. Their values are in the order of `columns`."""
     into = sql.SQL("copy {} ({}) from stdin").format(table, sql.SQL(", ").join(map(sql.Identifier, columns)))
     with conn.cursor() as cursor, cursor.copy(into) as copy:
         for row in rows:
@@ -21,7 +21,7 @@ def load_rows(
 
 
 def has_rows(conn: psycopg.Connection[Any], *tables: sql.Identifier) -> bool:
-    """Whether any of the tables has a row."""
+    """Whether any of the tables has rows."""
     return any(
         conn.execute(sql.SQL("select from {} limit 1").format(table)).fetchone() is not None
         for table in tables

@@ -49,7 +49,7 @@ SURNAMES = [
     "Özdemir", "Papadopoulou", "Patel", "Rossi", "Schmidt-Weiß", "Singh", "Smith", "Šimić", "Trần", "van den Berg",
     "Yılmaz", "Zhang", "Коваленко", "Παππάς", "לוי", "العلي", "शर्मा", "ใจดี", "佐藤", "王", "김", "Հակոբյան",
 ]  # fmt: skip
-# Valid ids that have broken programs elsewhere; the last has 500 characters.
+# Valid IDs that often break programs; the last has 500 characters.
 ODD_IDS = [
     "cohort, part 2",
     "50% / evening",

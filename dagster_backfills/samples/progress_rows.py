@@ -1,9 +1,10 @@
-"""The shapes of the sample data: who is where, and who has answered how many of which questions.
+"""Generate realistic rows for the progress domain from a seed.
 
-Everything is drawn for whole tables at once. Not here: names, loading.
+Random numbers are drawn for whole tables at once. Not here: names (`progress_names`), loading (`progress`).
 """
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -18,8 +19,9 @@ Numbers = np.ndarray[Any, Any]
 
 
 _NOW = int(datetime(2025, 9, 1, tzinfo=UTC).timestamp())
-DAY = 86_400
-# What a student has chosen and crossed out, as Postgres arrays; an untouched question has neither.
+_DAY = 86_400
+_CHUNK_ROWS = 100_000
+# Selected and eliminated options, as Postgres arrays. An untouched question has neither.
 _SELECTED = ["{}", "{a}", "{b}", "{c}", "{d}", "{a,c}", "{b,d}", '{"none of these, or all"}']
 _ELIMINATED = ["{}", "{a}", "{b,c}", "{a,c,d}"]
 
@@ -28,9 +30,10 @@ _ELIMINATED = ["{}", "{a}", "{b,c}", "{a,c,d}"]
 class ProgressSize:
     """How much to generate.
 
-    `progress` rows in all, nearly all of them of active students. `questions` is the mean of a cohort; students
-    times questions must leave room for the rows. The first `odd_ids` cohorts but one have odd, valid ids.
-    `gaps`: leave the statistics as a neglected system would, instead of none at all.
+    progress: the total number of progress rows, nearly all of active students.
+    questions: mean number of questions per cohort. Students times questions must exceed `progress`.
+    odd_ids: how many cohorts, from the second on, have unusual but valid IDs.
+    gaps: leave incomplete statistics, instead of none.
     """
 
     schools: int
@@ -43,12 +46,11 @@ class ProgressSize:
 
 
 @dataclass(frozen=True)
-class ProgressPlan:
-    """Who has answered how many of which questions, by position in the small tables."""
+class ProgressData:
+    """Generated rows: `tables` has the small tables by name. The arrays define the progress rows, by position."""
 
-    user_ids: pa.Array
-    question_ids: pa.Array
-    class_ids: pa.Array
+    seed: int
+    tables: dict[str, pa.Table]
     class_of_question: Numbers
     rows_of_user: Numbers
     first_question: Numbers
@@ -56,7 +58,18 @@ class ProgressPlan:
     start: Numbers
     joined: Numbers
 
-    def chunk(self, rng: np.random.Generator, number: int, chunks: int) -> pa.Table:
+    def progress_chunks(self) -> Iterator[pa.Table]:
+        """The progress rows, earlier attempts first, so that a student's rows are scattered over the table.
+
+        Columns are those of `progress.user_progress`. Options are Postgres array literals.
+        """
+        chunks = max(1, -(-int(self.rows_of_user.sum()) // _CHUNK_ROWS))
+        rng = np.random.default_rng([self.seed, 2])
+        for number in range(chunks):
+            yield self._chunk(rng, number, chunks)
+
+    def _chunk(self, rng: np.random.Generator, number: int, chunks: int) -> pa.Table:
+        ids = {name: table["id"].combine_chunks() for name, table in self.tables.items()}
         begin = self.rows_of_user * number // chunks
         rows = self.rows_of_user * (number + 1) // chunks - begin
         user = np.repeat(np.arange(len(rows)), rows)
@@ -70,13 +83,13 @@ class ProgressPlan:
         at = self.joined[user] + (done * (_NOW - self.joined[user])).astype(np.int64)
         return pa.table(
             {
-                "user_id": self.user_ids.take(pa.array(user)),
-                "question_id": self.question_ids.take(pa.array(question)),
-                "class_id": self.class_ids.take(pa.array(self.class_of_question[question])),
+                "user_id": ids["users"].take(pa.array(user)),
+                "question_id": ids["questions"].take(pa.array(question)),
+                "class_id": ids["classes"].take(pa.array(self.class_of_question[question])),
                 "selected_options": pa.array(_SELECTED).take(pa.array(selected)),
                 "eliminated_options": pa.array(_ELIMINATED).take(pa.array(eliminated)),
                 "is_mastered": pa.array((selected > 0) & (rng.random(len(user)) < 0.55)),
-                # A question that was opened and left has no attempt, in half of the cases.
+                # Half of the untouched questions have no attempt.
                 "last_attempt_at": pa.array(at, mask=untouched & (nth % 2 == 0)).cast(
                     pa.timestamp("s", "UTC")
                 ),
@@ -84,27 +97,45 @@ class ProgressPlan:
         )
 
 
-def schools(size: ProgressSize) -> pa.Table:
+def generate_progress(size: ProgressSize, seed: int) -> ProgressData:
+    """Generate rows, which depend only on size and seed. Raises ValueError if `size.progress` is too large."""
+    rng = np.random.default_rng([seed, 1])
+    cohorts, started = _cohorts(rng, size)
+    content, class_of_question, questions_of_cohort = _content(rng, size, cohorts["id"])
+    users, cohort_of_user, is_deleted = _users(rng, size, cohorts["id"], started)
     names = [_numbered(SCHOOLS, number) for number in range(size.schools)]
-    return pa.table({"id": _ids("sch", size.schools), "name": names})
+    schools = pa.table({"id": _ids("sch", size.schools), "name": names})
+    questions = questions_of_cohort[cohort_of_user]
+    return ProgressData(
+        seed,
+        # In this order, so that the triggers on users find the questions.
+        {"schools": schools, "cohorts": cohorts, **content, "users": users},
+        class_of_question,
+        _rows_of_user(rng, size.progress, questions, is_deleted),
+        first_question=(np.cumsum(questions_of_cohort) - questions_of_cohort)[cohort_of_user],
+        questions=questions,
+        # Four in five start with the first question.
+        start=rng.integers(0, np.maximum(questions, 1)) * (rng.random(size.users) < 0.2),
+        joined=started[cohort_of_user] + rng.integers(0, 30 * _DAY, size.users),
+    )
 
 
-def cohorts(rng: np.random.Generator, size: ProgressSize) -> tuple[pa.Table, Numbers]:
-    """Cohorts, oldest first, and when each began (seconds). A few have ids that are odd, but valid."""
+def _cohorts(rng: np.random.Generator, size: ProgressSize) -> tuple[pa.Table, Numbers]:
+    """Cohorts, oldest first, and the start of each in seconds. A few have unusual but valid IDs."""
     ids = _ids("coh", size.cohorts).to_pylist()
     odd = ODD_IDS[: max(min(size.odd_ids, size.cohorts - 1), 0)]
     ids[1 : 1 + len(odd)] = odd
-    began = np.sort(rng.integers(_NOW - 3 * 365 * DAY, _NOW - 40 * DAY, size.cohorts))
-    names = _cohort_names(began.tolist())
+    started = np.sort(rng.integers(_NOW - 3 * 365 * _DAY, _NOW - 40 * _DAY, size.cohorts))
+    names = _cohort_names(started.tolist())
     schools = _ids("sch", size.schools).take(pa.array(rng.integers(0, size.schools, size.cohorts)))
-    created = pa.array(began).cast(pa.timestamp("s", "UTC"))
-    return pa.table({"id": ids, "school_id": schools, "name": names, "created_at": created}), began
+    created = pa.array(started).cast(pa.timestamp("s", "UTC"))
+    return pa.table({"id": ids, "school_id": schools, "name": names, "created_at": created}), started
 
 
-def _cohort_names(began: list[int]) -> list[str]:
-    """Subject and term; the second of the same is group 2."""
+def _cohort_names(started: list[int]) -> list[str]:
+    """Subject and term; a second cohort with the same name becomes group 2."""
     names, groups = [], Counter[str]()
-    for number, second in enumerate(began):
+    for number, second in enumerate(started):
         date = datetime.fromtimestamp(second, UTC)
         name = f"{SUBJECTS[number % len(SUBJECTS)]}, {TERMS[(date.month - 1) // 3]} {date.year}"
         groups[name] += 1
@@ -112,29 +143,24 @@ def _cohort_names(began: list[int]) -> list[str]:
     return names
 
 
-@dataclass(frozen=True)
-class CourseContent:
-    """Classes, modules and questions, the questions of a cohort lying together."""
+def _content(
+    rng: np.random.Generator, size: ProgressSize, cohort_ids: pa.ChunkedArray
+) -> tuple[dict[str, pa.Table], Numbers, Numbers]:
+    """Classes, modules and questions, each question's class, and the number of questions per cohort.
 
-    tables: dict[str, pa.Table]
-    class_of_question: Numbers
-    first_question: Numbers
-    questions_of_cohort: Numbers
+    A cohort has 1 to 6 classes with 1 to 7 modules each. One cohort in twenty has classes but no questions.
+    """
 
-
-def content(rng: np.random.Generator, size: ProgressSize, cohort_ids: pa.ChunkedArray) -> CourseContent:
-    """1 to 6 classes a cohort, of 1 to 7 modules each. A cohort in twenty has classes but no question yet."""
-
-    def children(parents: int, most: int) -> Numbers:
-        return np.repeat(np.arange(parents), rng.integers(1, most + 1, parents))
+    def children(parents: int, maximum: int) -> Numbers:
+        return np.repeat(np.arange(parents), rng.integers(1, maximum + 1, parents))
 
     cohort_of_class = children(size.cohorts, 6)
     class_of_module = children(len(cohort_of_class), 7)
     cohort_of_module = cohort_of_class[class_of_module]
     modules = np.bincount(cohort_of_module, minlength=size.cohorts)
-    wanted = size.questions * rng.lognormal(-0.08, 0.4, size.cohorts) / modules
-    wanted[np.arange(size.cohorts) % 20 == 9] = 0
-    per_module = rng.poisson(wanted[cohort_of_module])
+    mean = size.questions * rng.lognormal(-0.08, 0.4, size.cohorts) / modules
+    mean[np.arange(size.cohorts) % 20 == 9] = 0
+    per_module = rng.poisson(mean[cohort_of_module])
     module_of_question = np.repeat(np.arange(len(class_of_module)), per_module)
     questions = np.bincount(cohort_of_module[module_of_question], minlength=size.cohorts)
 
@@ -150,21 +176,20 @@ def content(rng: np.random.Generator, size: ProgressSize, cohort_ids: pa.Chunked
             }
         ),
     }
-    class_of_question = class_of_module[module_of_question]
-    return CourseContent(tables, class_of_question, np.cumsum(questions) - questions, questions)
+    return tables, class_of_module[module_of_question], questions
 
 
-def users(
-    rng: np.random.Generator, size: ProgressSize, cohort_ids: pa.ChunkedArray, began: Numbers
+def _users(
+    rng: np.random.Generator, size: ProgressSize, cohort_ids: pa.ChunkedArray, started: Numbers
 ) -> tuple[pa.Table, Numbers, Numbers]:
-    """Users, the cohort's position of each, and who is deleted. Cohort sizes are skewed; one in fifteen is empty."""
+    """Users, the position of each one's cohort, and who is deleted. Cohort sizes are skewed; one in 15 is empty."""
     weight = rng.lognormal(0, 1, size.cohorts)
     weight[np.arange(size.cohorts) % 15 == 7] = 0
     cohort_of_user = rng.choice(size.cohorts, size.users, p=weight / weight.sum())
     is_deleted = rng.random(size.users) < 0.08
     given = pa.array(GIVEN_NAMES).take(pa.array(rng.integers(0, len(GIVEN_NAMES), size.users)))
     surname = pa.array(SURNAMES).take(pa.array(rng.integers(0, len(SURNAMES), size.users)))
-    since = began[cohort_of_user]
+    since = started[cohort_of_user]
     deleted_at = since + (rng.random(size.users) * (_NOW - since)).astype(np.int64)
     ids = _ids("usr", size.users)
     users = pa.table(
@@ -179,11 +204,11 @@ def users(
     return users, cohort_of_user, is_deleted
 
 
-def rows_of_user(rng: np.random.Generator, total: int, questions: Numbers, is_deleted: Numbers) -> Numbers:
-    """How many questions each has opened: a fifth none, the others anything up to all; `total` together."""
+def _rows_of_user(rng: np.random.Generator, total: int, questions: Numbers, is_deleted: Numbers) -> Numbers:
+    """How many questions each user has opened, `total` together: a fifth of the users none, the others up to all."""
     if total > questions.sum():
         raise ValueError(
-            f"{total:,} progress rows don't fit: students and questions give {questions.sum():,}."
+            f"{total:,} progress rows don't fit: students times questions is {questions.sum():,}."
         )
     share = rng.beta(1.1, 1.6, len(questions)) * (rng.random(len(questions)) >= 0.2)
     share = np.where(is_deleted, share * 0.3, share)
@@ -197,7 +222,7 @@ def rows_of_user(rng: np.random.Generator, total: int, questions: Numbers, is_de
         else:
             high = middle
     rows = np.floor(np.minimum(share * low, 1) * questions).astype(np.int64)
-    # What is left is a row each for those with the most room, and then whatever room there is.
+    # Distribute the remainder, starting with the users who have the most unopened questions.
     while (missing := total - int(rows.sum())) > 0:
         room = np.argsort(rows - questions, kind="stable")[:missing]
         rows[room] += rows[room] < questions[room]

@@ -1,8 +1,10 @@
-"""Three jobs for the demonstration: transcripts that become procedures, by the engine that needs no account."""
+"""Demo data of the queue: three `sop_generation` jobs."""
 
 import psycopg
+from psycopg import sql
 
 from dagster_backfills.domains.queue.queue import enqueue_many
+from dagster_backfills.samples.loading import has_rows
 
 _STEPS = {
     "Starting the boiler": (
@@ -21,9 +23,8 @@ _STEPS = {
 
 
 def load_demo(conn: psycopg.Connection) -> str:
-    """Enqueue them where the queue has never had a job; says what is there."""
-    row = conn.execute("select count(*) from jobs.background_jobs").fetchone()
-    if row and row[0]:
-        return f"{row[0]:,} background jobs are there already."
+    """Enqueue the jobs if the queue is empty. Returns a message."""
+    if has_rows(conn, sql.Identifier("jobs", "background_jobs")):
+        return "The tables of the queue domain have rows: no sample data was loaded."
     inputs = [{"title": title, "transcript": text, "duration": 90.0} for title, text in _STEPS.items()]
     return f"Enqueued {len(enqueue_many(conn, 'sop_generation', inputs))} background jobs."

@@ -1,4 +1,4 @@
-"""Sample gyms, members and visits with real-looking habits, gaps and mistakes. Not here: the benchmark's millions."""
+"""Demo data of scoring: gyms, members and visits with realistic habits, gaps and errors."""
 
 import random
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,7 +9,7 @@ import psycopg
 from psycopg import sql
 
 from dagster_backfills.domains.scoring.chain import newest_day
-from dagster_backfills.samples.loading import load_rows
+from dagster_backfills.samples.loading import has_rows, load_rows
 
 _FIRST = ("Ada", "Ben", "Chloé", "Dmitri", "Emeka", "Farah", "Grete", "Hiro", "Inés", "Jonas", "Kofi", "Lena")
 _LAST = ("Abara", "Brandt", "Costa", "Dahl", "Evers", "Fonseca", "Grün", "Haas", "Ito", "Jensen", "Kowalski")
@@ -18,7 +18,7 @@ _MEMBER = ("id", "gym_id", "first_name", "last_name", "status", "joined_date", "
 
 @dataclass(frozen=True)
 class ScoringSize:
-    """How much: the last gym has no coach, and the first coach of all has no member."""
+    """How much to generate. The last gym has no coaches, and the first coach has no members."""
 
     gyms: int = 6
     members: int = 1_500
@@ -30,7 +30,7 @@ DEMO = ScoringSize()
 
 @dataclass(frozen=True)
 class _Habit:
-    """Days between visits, when the last one was, and how many there are."""
+    """Days between visits, days since the last visit, and number of visits."""
 
     gap: float
     last: int
@@ -48,19 +48,20 @@ _HABITS = (
 
 
 def load_demo(conn: psycopg.Connection) -> str:
-    """Fill the source tables up to yesterday where they are empty; says what is there."""
+    """Load the demo data if there are no members. Returns a message."""
     newest = newest_day(datetime.now(UTC).date())
-    row = conn.execute("select count(*) from scoring.members").fetchone()
-    if row and row[0]:
-        return f"{row[0]:,} members are there already."
+    if has_rows(conn, sql.Identifier("scoring", "members")):
+        return "The tables of the scoring domain have rows: no sample data was loaded."
     load_sample(conn, newest)
-    return f"{DEMO.members:,} members in {DEMO.gyms} gyms with their visits up to {newest}; 2 of them can't be scored."
+    return (
+        f"Loaded {DEMO.members:,} members of {DEMO.gyms} gyms, with visits up to {newest}; 2 can't be scored."
+    )
 
 
 def load_sample(conn: psycopg.Connection, newest: date, size: ScoringSize = DEMO, seed: int = 5) -> None:
-    """Fill the source tables, which must be empty, with visits up to `newest`; in one transaction.
+    """Load the source tables, which must be empty, with visits up to `newest`, in one transaction.
 
-    Two members can't be scored: their own goal of visits is below 0. Some have left, and some visits lie ahead.
+    Two members can't be scored: their goal is negative. Some members have left, and some visits are in the future.
     """
     rng = random.Random(seed)
     gyms = [f"gym_{n:03}" for n in range(1, size.gyms + 1)]
@@ -106,11 +107,11 @@ def _pairs(
     members: Iterable[tuple[tuple[object, ...], _Habit]],
     coaches: Sequence[tuple[str, str]],
 ) -> Iterator[tuple[str, object]]:
-    """Each member has a coach of its gym, some have two; where the gym has none, neither has the member."""
+    """Assign one coach of the gym to each member, and two to some. In a gym without coaches, members have none."""
     of_gym: dict[object, list[str]] = {}
     for coach, gym in coaches:
         of_gym.setdefault(gym, []).append(coach)
     for row, _ in members:
-        known = of_gym.get(row[1], [])
-        for coach in rng.sample(known, min(len(known), 2 if rng.random() < 0.1 else 1)):
+        available = of_gym.get(row[1], [])
+        for coach in rng.sample(available, min(len(available), 2 if rng.random() < 0.1 else 1)):
             yield coach, row[0]

@@ -1,7 +1,4 @@
-"""Sample data of the training domain for the demo: organizations of very different sizes, with real-looking gaps.
-
-Generated from a seed and loaded by COPY. Not here: creating the records that are missing.
-"""
+"""Demo data of the training domain: organizations of very different sizes, with realistic gaps in their records."""
 
 import random
 from collections.abc import Iterator
@@ -45,7 +42,7 @@ _BEGAN = datetime(2023, 3, 1, 8, tzinfo=UTC)
 
 COMPLETIONS = "employee_training_video_completions"
 Row = tuple[Any, ...]
-# Rows of each table, in the order of its columns.
+# Rows by table, with values in the order of COLUMNS.
 TrainingData = dict[str, list[Row]]
 
 COLUMNS = {
@@ -59,10 +56,10 @@ COLUMNS = {
 
 
 def generate_training(organizations: int = 60, members: int = 4_000, seed: int = 1) -> TrainingData:
-    """The same rows for the same arguments.
+    """Generate rows, which depend only on the arguments.
 
-    A few organizations have most of the members, some have none. An older one has records up to the day that the
-    last videos came or that somebody last ran a script; a third of them, the newest, has none at all.
+    A few organizations have most of the members, and some have none. Older organizations have records for the first
+    three to five videos; the newest third has none.
     """
     rng = random.Random(seed)
     data: TrainingData = {table: [] for table in COLUMNS}
@@ -91,7 +88,7 @@ def generate_training(organizations: int = 60, members: int = 4_000, seed: int =
 def _records(
     rng: random.Random, organization: str, member: str, joined: datetime, videos: int, diligence: float
 ) -> Iterator[Row]:
-    """One member's records of the first `videos` videos; who completes one tends to complete the next."""
+    """One member's records of the first `videos` videos. A member who completes one often completes the next."""
     going = rng.random() < diligence
     at = joined
     for video, _ in _VIDEOS[:videos]:
@@ -101,14 +98,14 @@ def _records(
 
 
 def load_training(conn: psycopg.Connection[Any], data: TrainingData) -> None:
-    """Load into empty tables, in one transaction. The triggers mark every organization as due."""
+    """Load the rows into empty tables in one transaction. The triggers mark all organizations as stale."""
     with conn.transaction():
         for table, columns in COLUMNS.items():
             load_rows(conn, sql.Identifier("training", table), columns, data[table])
 
 
 def load_demo(conn: psycopg.Connection[Any]) -> str:
-    """Load the demo's data, where the domain has none, and say in a sentence what was done."""
+    """Load the demo data if the domain's tables are empty. Returns a message."""
     if has_rows(conn, *(sql.Identifier("training", table) for table in COLUMNS)):
         return "The tables of the training domain have rows: no sample data was loaded."
     data = generate_training()

@@ -108,7 +108,7 @@ def _read(conn: psycopg.Connection[Any], told: set[UUID | None], since: datetime
     ids = {job for job in told if job}
     more: list[dict[str, Any]] = []
     if None in told:
-        changed = queue.rows(conn, "ended_or_at_work", since=since, max_rows=_MANY)
+        changed = queue.rows(conn, "recently_changed_jobs", since=since, max_rows=_MANY)
         ids |= {row["id"] for row in changed}
         more = [RELOAD]  # pending ones may be among them, and are too many to tell one by one
     return [*jobs_of(conn, ids), *more]
@@ -117,5 +117,5 @@ def _read(conn: psycopg.Connection[Any], told: set[UUID | None], since: datetime
 def jobs_of(conn: psycopg.Connection[Any], ids: Iterable[UUID]) -> list[dict[str, Any]]:
     """These jobs as they are, the oldest first."""
     wanted = list(ids)
-    found = queue.some_jobs(conn, len(wanted), ids=wanted)
+    found = queue.list_jobs(conn, len(wanted), ids=wanted)
     return found[::-1]

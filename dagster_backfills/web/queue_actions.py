@@ -86,6 +86,6 @@ class QueueActions:
         with self.runs.one_at_a_time:
             active, policy = self.runs.unfinished(DRAIN, {}), DrainPolicy.from_environment()
             due = sum(waiting.values())
-            if not policy.runs_to_launch(due, work["oldest_seconds"], int(active is not None)):
+            if not policy.should_launch(due, work["oldest_seconds"], int(active is not None)):
                 return active, waiting
             return self.runs.submit(DRAIN, {"concurrency": policy.concurrency}, who), waiting

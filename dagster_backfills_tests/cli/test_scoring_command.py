@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from dagster_backfills.cli.app import found_at
 from dagster_backfills.cli.scoring import commands
-from dagster_backfills.cli.scoring.days import stretches
+from dagster_backfills.cli.scoring.days import date_ranges
 from dagster_backfills.errors import UserError
 from dagster_backfills_tests.domains.scoring.conftest import Gyms
 
@@ -47,8 +47,8 @@ def test_a_day_is_run_explained_and_shown(gyms: Gyms) -> None:
     explained = json.loads(call("explain", "a", "--json").stdout)
     assert (explained["score"], explained["stored"], explained["action"]) == (15, 15, "contact_member")
     shown = call("explain", "a").stdout
-    assert "25\t35.00%\t1 visits in the last 30 days, 4 in the 30 before" in shown
-    assert "commitment score\t15 (low); 15 is stored" in shown
+    assert "25\t35.00%\t1 visits in the last 30 days, 4 in the 30 days before" in shown
+    assert "commitment score\t15 (low); stored: 15" in shown
     lines = call("status", "--limit", "2").stdout.splitlines()
     assert lines[0] == "partition\tstate\tcommitment scores\tchurn risk scores\tcoach actions\tremark"
     assert lines[1].startswith(
@@ -98,7 +98,7 @@ def test_days_are_planned_as_they_are_run(gyms: Gyms) -> None:
         (["explain", "nobody"], "There is no member 'nobody'"),
     ],
 )
-def test_a_request_that_makes_no_sense_is_refused_in_words(arguments: list[str], words: str) -> None:
+def test_invalid_requests_are_rejected_with_a_message(arguments: list[str], words: str) -> None:
     result = call(*arguments)
     assert isinstance(result.exception, UserError)
     assert words in str(result.exception)
@@ -120,9 +120,9 @@ def test_what_failed_is_scored_again_day_by_day(gyms: Gyms) -> None:
     ]
 
 
-def test_days_are_retried_in_stretches() -> None:
+def test_days_are_retried_in_date_ranges() -> None:
     def day(n: int) -> date:
         return date(2026, 2, 27) + timedelta(days=n)
 
-    assert stretches([day(5), day(0), day(1), day(2)]) == [(day(0), day(2)), (day(5), day(5))]
-    assert stretches([]) == []
+    assert date_ranges([day(5), day(0), day(1), day(2)]) == [(day(0), day(2)), (day(5), day(5))]
+    assert date_ranges([]) == []

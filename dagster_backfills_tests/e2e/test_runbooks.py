@@ -180,7 +180,7 @@ def test_the_runbook_of_background_jobs(
     assert (
         done['backfills queue cancel ID --reason "wrong file"'].printed.rstrip().endswith("(it was pending).")
     )
-    assert "1 jobs wait again." in done["backfills queue retry ID"].printed
+    assert "1 jobs queued again." in done["backfills queue retry ID"].printed
     assert "make_invoice" in done["backfills queue types"].printed
     assert only(db, "select count(*) from jobs.job_types where job_type = 'make_invoice'") == 1
     assert only(db, "select lease = '2 minutes' from jobs.queue_settings") is True

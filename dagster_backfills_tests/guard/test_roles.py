@@ -11,7 +11,7 @@ import pytest
 from psycopg import errors
 from psycopg.types.json import Jsonb
 
-from dagster_backfills.domains.training.rollback import tell_planner
+from dagster_backfills.domains.training.rollback import analyze
 from dagster_backfills.postgres.migrations import apply_roles
 from dagster_backfills_tests.domains.kintell.sample import add_users, row, write_csv
 from dagster_backfills_tests.guard.conftest import ROLES, SOURCES, Guarded
@@ -273,7 +273,7 @@ def test_statistics_are_taken_where_postgres_lets_the_writer(guarded: Guarded) -
         notices: list[str] = []
         conn.add_notice_handler(lambda notice: notices.append(notice.message_primary or ""))
         conn.execute("analyze scoring.commitment_scores (day, member_id)")
-        tell_planner(conn)
+        analyze(conn)
         assert bool(notices) == (conn.info.server_version < 170000)
 
 

@@ -1,1 +1,1 @@
-"""`backfills queue`: what background jobs have beyond the verbs of every backfill."""
+"""`backfills queue`: commands for background jobs."""

@@ -1,4 +1,4 @@
-"""What `backfills queue watch` shows. Not here: the other commands."""
+"""Output of `backfills queue watch`: a live table, or JSON lines in a pipe."""
 
 import sys
 from datetime import UTC, datetime
@@ -16,14 +16,14 @@ from dagster_backfills.domains.queue.notices import job_of
 from dagster_backfills.postgres.values import DistantTime
 
 _REDRAW_SECONDS = 0.5
-_REMEMBERED = 10_000
-# What a line in a pipe has of a job, and of a type of which many have changed, by its name there.
+_MAX_REMEMBERED = 10_000
+# Keys and columns of a JSON line: of one job, and of a type if many of its jobs changed at once.
 _JOB = {"id": "id", "status": "status", "progress": "progress_percentage", "message": "progress_message"}
 _TYPE = {name: name for name in ("job_type", "waiting", "scheduled", "processing")}
 
 
 def watch_jobs(conn: psycopg.Connection, *, until_done: bool, limit: int) -> None:
-    """Show the active jobs until Ctrl-C, or until there are none. The connection must be in autocommit."""
+    """Show active jobs until Ctrl-C, or with `until_done` until there are none. Needs an autocommit connection."""
     conn.execute("listen jobs_changed")
     if sys.stdout.isatty():
         _live(conn, until_done, limit)
@@ -46,36 +46,33 @@ def _lines(conn: psycopg.Connection, until_done: bool) -> None:
     ended = False
     shown: dict[Any, dict[str, Any]] = {}
     while not ended:
-        # Once no job is active, one more look brings the changes that led to it.
+        # Once no job is active, one more pass prints the changes that led to it.
         ended = until_done and not queue.rows(conn, "active_jobs", max_rows=1)
-        told = {job_of(notice.payload) for notice in conn.notifies(timeout=_REDRAW_SECONDS)}
-        jobs = [row for job in told if job for row in queue.rows(conn, "one_job", job_id=job)]
-        types = queue.rows(conn, "metrics") if None in told else []
-        found = [*((row, _JOB) for row in jobs), *((row, _TYPE) for row in types)]
-        for row, columns in found:
+        changed = {job_of(notice.payload) for notice in conn.notifies(timeout=_REDRAW_SECONDS)}
+        jobs = [row for job in changed if job for row in queue.rows(conn, "one_job", job_id=job)]
+        types = queue.rows(conn, "metrics") if None in changed else []
+        for row, columns in [*((row, _JOB) for row in jobs), *((row, _TYPE) for row in types)]:
             line = {name: row[column] for name, column in columns.items()}
             key = line.get("id") or line.get("job_type")
             if shown.get(key) != line:
                 shown[key] = line
                 typer.echo(json_line(line))
-        if len(shown) > _REMEMBERED:
+        if len(shown) > _MAX_REMEMBERED:
             shown.clear()
 
 
 def table(active: list[dict[str, Any]], metrics: list[dict[str, Any]], width: int) -> Group:
-    """The active jobs, and below them how the queue stands."""
+    """The active jobs, and a summary of the queue below them."""
     now, rows = datetime.now(UTC), []
     for row in active:
-        at_work = row["status"] == "processing"
-        since = row["started_at"] if at_work else row["run_after"] or row["created_at"]
-        lasts = since if isinstance(since, DistantTime) else abs(now - since)
-        progress = f"{row['progress_percentage']}%" if at_work else None
-        said = row["progress_message"] or ("later" if since > now else "")
-        rows.append((row["id"], row["job_type"], row["status"], progress, lasts, said, row["priority"]))
+        processing = row["status"] == "processing"
+        since = row["started_at"] if processing else row["run_after"] or row["created_at"]
+        elapsed = since if isinstance(since, DistantTime) else abs(now - since)
+        progress = f"{row['progress_percentage']}%" if processing else None
+        message = row["progress_message"] or ("scheduled" if since > now else "")
+        rows.append((row["id"], row["job_type"], row["status"], progress, elapsed, message, row["priority"]))
     headers = ["job", "type", "status", "progress", "for", "message", "priority"]
     waiting, scheduled = sum(m["waiting"] for m in metrics), sum(m["scheduled"] for m in metrics)
     done, failed = sum(m["completed_last_hour"] for m in metrics), sum(m["failed_last_hour"] for m in metrics)
-    summary = (
-        f"{waiting:,} wait, {scheduled:,} for later; in the last hour {done:,} completed, {failed:,} failed"
-    )
+    summary = f"{waiting:,} waiting, {scheduled:,} scheduled; in the last hour: {done:,} completed, {failed:,} failed"
     return Group(fitted(headers, rows, "", ["job"], width)[0], Text(summary))

@@ -1,1 +1,1 @@
-"""`backfills scoring`: what scoring has beyond the verbs of every backfill."""
+"""`backfills scoring`: commands that only scoring has."""

@@ -1,4 +1,4 @@
-"""Scoring as the verbs know it: a backfill whose partitions are days and whose run is the whole chain of a day."""
+"""Scoring as a backfill of the command line: its partitions are days, and a run computes the whole chain."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from dagster_backfills.cli.launch import launch
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.domains.scoring.plan import plan_days
 from dagster_backfills.domains.scoring.settings import settings_from
-from dagster_backfills.domains.scoring.status import ChainDay, choose, day_of, every_day
+from dagster_backfills.domains.scoring.status import ChainDay, choose, every_day, parse_day
 from dagster_backfills.domains.scoring.tables import CHAIN
 from dagster_backfills.engine.plan import Report
 from dagster_backfills.engine.selection import Which
@@ -22,7 +22,7 @@ JOB = "scoring_chain_job"
 
 
 class Scoring:
-    """All three links of each day, in a row."""
+    """All three assets of each day, in sequence."""
 
     name = "scoring"
     job = JOB
@@ -35,11 +35,11 @@ class Scoring:
             yield conn
 
     def standings(self, conn: psycopg.Connection[Any]) -> list[Standing]:
-        """Every day, the oldest first."""
+        """All days, oldest first."""
         return [_standing(day) for day in every_day(conn)]
 
     def choose(self, conn: psycopg.Connection[Any], which: Which, wanted: Sequence[str]) -> list[str]:
-        """The days that are meant. Raises UserError for one that can't be scored."""
+        """Select days by name or status. Raises UserError for a day that can't be scored."""
         return choose(conn, which, wanted)
 
     def plan(self, which: Which, keys: Sequence[str], log: Any, gym: str | None = None) -> Report:
@@ -48,9 +48,9 @@ class Scoring:
         return plan_days(PostgresResource().connect, days, settings_from(), log, gym)
 
     def launch(self, which: Which, keys: Sequence[str]) -> list[tuple[str, int]]:
-        """Score these days, a run for each stretch of them; each run's id and exit code."""
+        """Score these days, one run per range of consecutive days. Returns each run's ID and exit code."""
         done = []
-        for first, last in stretches({day_of(key) for key in keys}):
+        for first, last in date_ranges({parse_day(key) for key in keys}):
             tags = {"dagster/partition": f"{first}"}
             if first != last:
                 tags = {
@@ -68,12 +68,12 @@ def _standing(day: ChainDay) -> Standing:
     )
 
 
-def stretches(days: Iterable[date]) -> list[tuple[date, date]]:
-    """First and last of each row of days without a gap, the oldest first."""
-    found: list[tuple[date, date]] = []
+def date_ranges(days: Iterable[date]) -> list[tuple[date, date]]:
+    """The first and last day of each range of consecutive days, oldest first."""
+    ranges: list[tuple[date, date]] = []
     for day in sorted(days):
-        if found and day - found[-1][1] == timedelta(days=1):
-            found[-1] = (found[-1][0], day)
+        if ranges and day - ranges[-1][1] == timedelta(days=1):
+            ranges[-1] = (ranges[-1][0], day)
         else:
-            found.append((day, day))
-    return found
+            ranges.append((day, day))
+    return ranges

@@ -1,4 +1,4 @@
-"""What must hold for the queue."""
+"""Asset checks of the queue."""
 
 from dagster_backfills.dagster.checks import CheckRule, CheckRules
 from dagster_backfills.defs.queue.assets import KEY
@@ -9,12 +9,12 @@ _RULES = {
     "no_stuck_jobs": CheckRule(
         _ASSET,
         "stuck_jobs",
-        "No job waits for more than ten minutes though it is due, and none is at work past its lease.",
+        "No due job has waited for more than ten minutes, and no job is processing with an expired lease.",
     ),
     "no_type_fails_repeatedly": CheckRule(
         _ASSET,
         "types_failing",
-        "No type has three or more jobs that failed for good within a day and were not retried since.",
+        "No job type has three or more jobs that failed within the last day and have not been retried.",
         warns=True,
     ),
 }

@@ -1,4 +1,4 @@
-"""The runs that work the queue off and clean it up. Not here: when they start."""
+"""Dagster jobs that process the queue and clean it up. Not here: the sensor that launches runs (`sensors`)."""
 
 from datetime import timedelta
 
@@ -17,27 +17,28 @@ from dagster_backfills.redact import redact
 
 
 class DrainConfig(dg.Config):
-    """How one run works."""
+    """How a run processes the queue."""
 
-    concurrency: int = Field(default=4, ge=1, description="Jobs at work at the same time.")
+    concurrency: int = Field(default=4, ge=1, description="Jobs processed concurrently.")
     idle_seconds: float = Field(
-        default=30.0, ge=0, description="How long the queue must stay empty before the run ends."
+        default=30.0, ge=0, description="The run ends once the queue is empty this long."
     )
-    max_seconds: float = Field(
-        default=3600.0, gt=0, description="The run ends after this long at the latest."
-    )
+    max_seconds: float = Field(default=3600.0, gt=0, description="Maximum duration of the run.")
 
 
 @one_step_job(
     "jobs",
-    "Works off the background jobs, many in one run.",
+    "Processes background jobs, many in one run.",
     step="work_off_background_jobs",
     hooks=RULES.after(),
 )
 def drain_background_jobs(
     context: dg.OpExecutionContext, config: DrainConfig, postgres: PostgresResource
 ) -> None:
-    """Claim and run jobs until the queue stays empty or the time is up. Ended early, it gives its jobs back."""
+    """Process jobs until the queue stays empty or the time limit is reached.
+
+    If the run is terminated, its unfinished jobs return to the queue.
+    """
     registry = background_job_types()
     observed = {kind.name for kind in registry if kind.observed}
     for problem in registry.problems.values():
@@ -50,13 +51,13 @@ def drain_background_jobs(
                 context.log.info(f"{job.job_type} {job.id} completed")
                 context.log_event(result_observation(result))
         elif result.status != "stopped":
-            reason = result.failure.message if result.failure else "its attempt came to its end too late"
+            reason = result.failure.message if result.failure else "the attempt no longer held the job"
             context.log.warning(f"{job.job_type} {job.id} {result.status}, attempt {job.attempt}: {reason}")
 
     options, name = WorkerOptions(**config.model_dump()), f"run {context.run_id}"
     tally = Worker(postgres.libpq_url, registry, options, name=name, on_result=on_result).run()
     context.log.info(
-        f"{tally.completed} jobs completed, {tally.retried} to be retried, {tally.failed} failed"
+        f"{tally.completed} jobs completed, {tally.retried} will be retried, {tally.failed} failed"
     )
     context.add_output_metadata(
         {
@@ -78,16 +79,17 @@ class CleanUpConfig(dg.Config):
     days: float = Field(
         default=0.0,
         ge=0,
-        description="Jobs that ended longer ago are removed; 0: as jobs.queue_settings says, 30 days at first.",
+        description="Remove jobs that finished more than this many days ago. 0 uses jobs.queue_settings "
+        "(30 days unless changed).",
     )
-    batch: int = Field(default=10_000, ge=1, description="Jobs a transaction.")
+    batch: int = Field(default=10_000, ge=1, description="Jobs removed per transaction.")
 
 
-@one_step_job("jobs", "Removes background jobs that ended long ago.", step="remove_old_background_jobs")
+@one_step_job("jobs", "Removes background jobs that finished long ago.", step="remove_old_background_jobs")
 def clean_up_background_jobs(
     context: dg.OpExecutionContext, config: CleanUpConfig, postgres: PostgresResource
 ) -> None:
-    """Remove jobs that ended long ago, a batch a transaction, and take back what dead workers held."""
+    """Remove old finished jobs in batches, and reclaim jobs whose lease has expired."""
     removed = 0
     with postgres.connect() as conn:
         for count in queue.clean_up(conn, timedelta(days=config.days) if config.days else None, config.batch):
@@ -95,7 +97,7 @@ def clean_up_background_jobs(
             removed += count
         taken_back = queue.take_back_expired(conn)
         conn.commit()
-    context.log.info(f"{removed} jobs removed, {taken_back} taken back")
+    context.log.info(f"{removed} jobs removed, {taken_back} reclaimed from dead workers")
     context.add_output_metadata({"removed": removed, "taken_back": taken_back})
 
 
@@ -103,5 +105,5 @@ clean_up_daily = daily(
     "03:30",
     "clean_up_background_jobs_daily",
     clean_up_background_jobs,
-    "removes background jobs that ended long ago.",
+    "removes background jobs that finished long ago.",
 )

@@ -1,4 +1,4 @@
-"""When the queue gets a run. Not here: what the run does."""
+"""The sensor that launches runs for the queue."""
 
 import dagster as dg
 
@@ -13,7 +13,8 @@ from dagster_backfills.domains.queue.settings import DrainPolicy
     job=drain_background_jobs,
     minimum_interval_seconds=5,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Launches drain_background_jobs while background jobs wait, in at most JOBS_MAX_RUNS runs at a time.",
+    description="Launches drain_background_jobs while background jobs are due, with at most JOBS_MAX_RUNS "
+    "concurrent runs.",
 )
 def background_jobs_waiting(
     context: dg.SensorEvaluationContext, postgres: PostgresResource
@@ -26,6 +27,6 @@ def background_jobs_waiting(
     filters = dg.RunsFilter(job_name=drain_background_jobs.name, statuses=UNFINISHED)
     active = context.instance.get_runs_count(filters)
     due, oldest = work["due"], work["oldest_seconds"]
-    if not policy.runs_to_launch(due, oldest, active):
-        return dg.SkipReason(f"{due} jobs wait, the oldest for {oldest:.0f} s; {active} runs at work.")
+    if not policy.should_launch(due, oldest, active):
+        return dg.SkipReason(f"{due} jobs due, the oldest for {oldest:.0f} s; {active} runs active.")
     return dg.RunRequest(run_config={"concurrency": policy.concurrency})

@@ -1,4 +1,4 @@
-"""The three histories as assets, a partition a day. What they hold is in `histories.py`."""
+"""The three history tables as assets with daily partitions. Not here: their content (`domains.scoring.histories`)."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -34,7 +34,7 @@ member_scores = observed_tables(
             deps=[["scoring", "commitment_scores"], ["scoring", "churn_risk_scores"]],
             group_name="scoring",
             kinds={"postgres", "table"},
-            description="The newest day's score and risk on the member's own row, kept by triggers on the histories.",
+            description="The newest day's score and risk on each member's row, kept up to date by triggers.",
             metadata=CATALOG.metadata("scoring.members", ON_MEMBER, list(ON_MEMBER)),
         )
     ],
@@ -71,18 +71,18 @@ def _history(target: Target, upstream: Sequence[str], description: str) -> dg.As
 commitment_scores = _history(
     COMMITMENT,
     ["members", "visits"],
-    "One row an active member and day: the commitment score as of that day, its four factors, time decay, velocity, "
-    "risk flags and band. The newest day's score stands on the member too.",
+    "One row per active member and day: the commitment score as of that day, its four factors, time decay, velocity, "
+    "risk flags and band. The newest day's score is also stored in scoring.members.",
 )
 churn_risk_scores = _history(
     CHURN,
     ["commitment_scores", "members"],
-    "One row an active member and day: churn risk level and score, from the commitment score of that day.",
+    "One row per active member and day: churn risk level and score, computed from the day's commitment score.",
 )
 coach_actions = _history(
     ACTIONS,
     ["churn_risk_scores", "members", "member_coaches"],
-    "At most one row a member, coach and day: what the coach should do about a member at risk, and why.",
+    "At most one row per member, coach and day: the action to take for a member at risk, and the reasons.",
 )
 
 
@@ -94,7 +94,7 @@ def day_by_day(
     target: Target,
     gym: str | None = None,
 ) -> WriteSet:
-    """The history's rows of these days, of all members or one gym's; each day by itself, oldest first, and recorded."""
+    """Write the history for these days, of all members or one gym's. Each day is processed separately, oldest first."""
     record = DayRecord(
         target,
         connect=postgres.connect,
@@ -117,6 +117,6 @@ def day_by_day(
 
 
 def _own_runs(run: dg.DagsterRun) -> list[str]:
-    """The run, and those that Dagster by itself has launched it in place of: a person's re-execution starts anew."""
-    before = (run.root_run_id, run.parent_run_id) if "dagster/retry_number" in run.tags else ()
-    return [run.run_id, *(each for each in before if each)]
+    """This run, and the runs that it automatically retries. A manual re-execution does not count as a retry."""
+    retried = (run.root_run_id, run.parent_run_id) if "dagster/retry_number" in run.tags else ()
+    return [run.run_id, *(each for each in retried if each)]

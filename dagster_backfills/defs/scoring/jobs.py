@@ -1,4 +1,4 @@
-"""The jobs that work a day: one an asset for the chain, one for all three in a row, and the schedule at 02:00."""
+"""Scoring jobs: one for each asset of the chain, one for all three in sequence, and the daily schedule."""
 
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def run_tags() -> dict[str, str]:
-    """Of a daily run: its end after a time, and another try where the process died; not where the data was bad."""
+    """Tags of a daily run: its maximum runtime, and retries if the process dies, but not if the data is bad."""
     return {
         "backfills/domain": "scoring",
         "dagster/max_runtime": str(setting_at_load("max_runtime_seconds")),
@@ -42,10 +42,16 @@ def _job(name: str, targets: list[Target], description: str) -> "UnresolvedAsset
     )
 
 
-commitment_scores_job = _job("commitment_scores_job", [COMMITMENT], "Commitment scores of a day.")
-churn_risk_scores_job = _job("churn_risk_scores_job", [CHURN], "Churn risk of a day, after commitment.")
-coach_actions_job = _job("coach_actions_job", [ACTIONS], "Coach actions of a day, after churn risk.")
-scoring_chain_job = _job("scoring_chain_job", list(CHAIN), "All three of a day in a row, without the gates.")
+commitment_scores_job = _job("commitment_scores_job", [COMMITMENT], "Computes commitment scores of a day.")
+churn_risk_scores_job = _job(
+    "churn_risk_scores_job", [CHURN], "Computes churn risk of a day from its commitment scores."
+)
+coach_actions_job = _job(
+    "coach_actions_job", [ACTIONS], "Creates coach actions of a day from its churn risk."
+)
+scoring_chain_job = _job(
+    "scoring_chain_job", list(CHAIN), "Computes all three assets of a day in sequence, at any time of day."
+)
 
 
 def _plan(context: dg.OpExecutionContext, config: Plan) -> Report:
@@ -63,17 +69,17 @@ plan_scoring = plan_job("scoring", "scoring", "postgres", _plan)
     cron_schedule="0 2 * * *",
     execution_timezone="UTC",
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="02:00 UTC: commitment scores of the day that is over. The sensors start what follows.",
+    description="02:00 UTC: commitment scores of the previous day. Sensors launch the later steps of the chain.",
 )
 def daily_scoring_schedule(
     context: dg.ScheduleEvaluationContext, postgres: PostgresResource
 ) -> dg.RunRequest | dg.SkipReason:
-    """The day before the tick: its last visit is in. A missed tick is caught up with its own day."""
+    """Score the day before the tick's scheduled time, so that a late tick still scores its own day."""
     newest = newest_day(context.scheduled_execution_time.date())
     with postgres.connect() as conn:
         now = utc_now(conn)
     if newest_day(now.date()) < newest:
-        return dg.SkipReason(f"{newest} is not over: by the database's clock it is {now:%Y-%m-%d %H:%M} UTC.")
+        return dg.SkipReason(f"{newest} has not ended: the database's time is {now:%Y-%m-%d %H:%M} UTC.")
     day = newest.isoformat()
     return dg.RunRequest(
         run_key=f"{COMMITMENT.asset}:{day}", partition_key=day, tags={"scoring/trigger": "schedule"}

@@ -1,6 +1,6 @@
-"""One gym's members alone, as of a day: the three histories in a row, as steps of a job with two fields.
+"""The job that scores one gym's members for a day: the three histories in sequence, with two config fields.
 
-Dagster lets no job of partitioned assets have a launchpad of its own: it would ask for the gym once a step.
+It is made of ops, since a job of partitioned assets can't have a config mapping: it would ask for the gym in each step.
 """
 
 import dagster as dg
@@ -18,16 +18,16 @@ from dagster_backfills.errors import UserError
 
 
 class GymDay(dg.Config):
-    """Whose members, as of which day."""
+    """Which gym's members to score, for which day."""
 
-    gym: str = Field(description="The gym's id.")
+    gym: str = Field(description="The gym's ID.")
     day: str = Field(
-        description="The day, as 2026-01-31. It stays partial until all members have been scored."
+        description="The day, such as 2026-01-31. It remains partial until all members have been scored."
     )
 
     @field_validator("day")
     @classmethod
-    def _is_one(cls, day: str) -> str:
+    def _can_be_scored(cls, day: str) -> str:
         if not scoring_days.has_partition_key(day):
             first, last = scoring_days.get_first_partition_key(), scoring_days.get_last_partition_key()
             raise ValueError(f"{day!r} can't be scored: the days are {first} to {last}")
@@ -35,19 +35,19 @@ class GymDay(dg.Config):
 
 
 def gym_job(*targets: Target) -> dg.JobDefinition:
-    """The job for some of the histories, in their order."""
+    """The job for the given histories, in this order."""
     steps = [_step(target) for target in targets]
 
     @dg.job(
-        description="Scores of one gym's members, as of a day.",
+        description="Scores the members of one gym for a day.",
         config=flat(GymDay, *(step.name for step in steps)),
         executor_def=dg.in_process_executor,
         tags=run_tags(),
     )
     def score_one_gym() -> None:
-        before = steps[0]()
+        previous = steps[0]()
         for step in steps[1:]:
-            before = step(before)
+            previous = step(previous)
 
     return score_one_gym
 
@@ -57,7 +57,7 @@ def _step(target: Target) -> dg.OpDefinition:
         name=f"one_gym_{target.asset.rpartition('/')[2]}",
         ins={"before": dg.In(dg.Nothing)},
         out=dg.Out(io_manager_key="io_manager"),
-        description=f"{target.asset} of the gym's members.",
+        description=f"Writes {target.asset} for the gym's members.",
     )
     def score(
         context: dg.OpExecutionContext,
@@ -70,7 +70,7 @@ def _step(target: Target) -> dg.OpDefinition:
             conn.rollback()
         with without_retry():
             if known is None:
-                raise UserError(f"There is no gym {config.gym!r}.", "Give the id of a row of scoring.gyms.")
+                raise UserError(f"There is no gym {config.gym!r}.", "Pass an ID from scoring.gyms.")
         return day_by_day(context, [config.day], postgres, scoring_settings, target, config.gym)
 
     return score

@@ -1,4 +1,4 @@
-"""The days that are scored. A day can be scored once it is over, so that all its visits are in."""
+"""Daily partitions of the scoring assets. A day can be scored once it has ended, when it has all its visits."""
 
 import dagster as dg
 

@@ -1,13 +1,13 @@
-"""The resource of this domain: its settings, read from the environment when a run or a sensor starts."""
+"""The domain's settings as a resource, read from the environment when a run or sensor tick starts."""
 
 import dagster as dg
 
 from dagster_backfills.domains.scoring.settings import ScoringSettings, settings_from
 
 
-@dg.resource(description="What of scoring is configured, by variables `SCORING_…`.")
+@dg.resource(description="Settings of scoring, from environment variables `SCORING_…`.")
 def scoring_settings() -> ScoringSettings:
-    """Raises UserError that names the variable that is wrong."""
+    """Raises UserError, naming the invalid variable."""
     return settings_from()
 
 

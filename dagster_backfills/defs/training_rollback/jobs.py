@@ -10,7 +10,7 @@ from dagster_backfills.dagster.jobs import one_step_job
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.dagster.tables import table
 from dagster_backfills.defs.training.declared import COMPLETIONS, PROGRESS, TRAINING
-from dagster_backfills.domains.training.rollback import Preview, preview, remove_batch, tell_planner
+from dagster_backfills.domains.training.rollback import Preview, analyze, preview, remove_batch
 from dagster_backfills.engine.model import WriteSet
 
 _LISTED = 50
@@ -57,7 +57,7 @@ def rollback_training_backfill(
             f"{'; a dry run, so nothing is removed' if config.dry_run else ''}."
         )
         if not config.dry_run:
-            tell_planner(conn)
+            analyze(conn)
             for batch in plan.batches():
                 removed += remove_batch(conn, batch, backfill_id)
                 organizations += batch

@@ -1,20 +1,20 @@
-"""Thinning the instance's event log. Not here: when, and where the log is."""
+"""Thin out Dagster's event log. Not here: the schedule, and the connection to Dagster's storage."""
 
 import psycopg
 
 from dagster_backfills.domains.operations.statements import STATEMENTS
 
-_ROWS = 10_000  # a transaction, so that nobody waits
+_ROWS = 10_000  # per transaction, to keep transactions short
 
 
 def thin_event_log(conn: psycopg.Connection, days: int, rows: int = _ROWS) -> int:
-    """Remove what ended runs logged more than `days` days ago and is no asset's history; returns how many entries.
+    """Delete events of finished runs that are older than `days` days, except asset events. Returns how many.
 
-    `conn` is in autocommit and finds Dagster's tables. What is cut off goes on when it is called again.
+    `conn` must be in autocommit, with Dagster's tables on its search path. The function may be interrupted at any time.
     """
     position, removed = 0, 0
     while True:
-        reached, gone = STATEMENTS.thin_event_log(conn, position=position, days=days, rows=rows)
+        reached, deleted = STATEMENTS.thin_event_log(conn, position=position, days=days, rows=rows)
         if reached is None:
             return removed
-        position, removed = reached, removed + gone
+        position, removed = reached, removed + deleted

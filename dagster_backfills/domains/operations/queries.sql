@@ -26,7 +26,7 @@ where
 delete from operations.job_runs as j where j.seen_at < now() - make_interval(days => :days::integer);
 
 -- name: outcomes_by_day
--- Runs of the last days by outcome, days without a run included, oldest first.
+-- Runs of the last days by outcome, including days without runs, oldest first.
 select
     d.day::date as day,
     coalesce(sum(j.succeeded), 0)::bigint as succeeded,
@@ -38,7 +38,7 @@ group by d.day
 order by d.day;
 
 -- name: durations_by_job
--- The jobs of the last days, the one that took the most time in all first.
+-- Jobs of the last days, by total duration, longest first.
 select
     r.job,
     count(*) as runs,
@@ -68,7 +68,7 @@ group by b.domain
 order by b.domain;
 
 -- name: failing_units
--- What a run could not write and nobody has written since, the first few of them.
+-- The first open failures of a run, and their total number.
 select f.asset, f.partition, f.unit, f.message, count(*) over () as total
 from backfill.failures as f
 where f.run_id = :run_id and f.resolved_at is null
@@ -76,14 +76,14 @@ order by f.id
 limit :shown;
 
 -- name: runs_with_new_failures
--- Of these runs, those that left units behind which had not failed before: what fails again is no news.
+-- Those of the given runs with open failures of units that had not failed before.
 select distinct f.run_id
 from backfill.failures as f
 where f.run_id = any(:run_ids::text[]) and f.attempts = 1 and f.resolved_at is null;
 
 -- name: thin_event_log^
--- A page of the instance's event log in the order of its ids, which is that of time but for a few: what runs that have
--- ended logged longer ago goes, an asset's history stays, since Dagster knows from it which partitions there are.
+-- Thin out one page of Dagster's event log, in order of ID, which is nearly chronological. Deletes old events of finished
+-- runs, but keeps asset events: Dagster derives the materialized partitions from them.
 with page as materialized (
     select
         l.id,

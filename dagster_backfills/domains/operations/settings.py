@@ -1,4 +1,4 @@
-"""How long records of runs are kept, from the environment."""
+"""Retention of run records, read from environment variables."""
 
 from collections.abc import Mapping
 
@@ -9,7 +9,7 @@ from dagster_backfills.environment import from_environment
 
 
 class Retention(BaseModel):
-    """Days; 0 is for ever. Each field is read from the variable of its name in capitals."""
+    """Retention in days; 0 keeps records forever. Each field is read from the variable of its name in capitals."""
 
     job_history_keep_days: int = Field(default=730, ge=0)
     event_log_keep_days: int = Field(default=90, ge=0)
@@ -17,5 +17,5 @@ class Retention(BaseModel):
 
 
 def retention(environment: Mapping[str, str] | None = None) -> Retention:
-    """What is configured. Raises UserError for what is no number of days."""
+    """Read the settings. Raises UserError for an invalid number of days."""
     return Retention(**from_environment(Retention, "", environment))

@@ -1,4 +1,4 @@
-"""The domain's named SQL statements."""
+"""The named statements of `queries.sql`."""
 
 from pathlib import Path
 

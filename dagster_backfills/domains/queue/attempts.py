@@ -1,4 +1,4 @@
-"""An attempt at a job within a worker, and how it ended. Not here: writing that down."""
+"""A worker's attempt at a job, and its result. Not here: storing the result (`results`)."""
 
 import time
 import traceback
@@ -21,7 +21,10 @@ from dagster_backfills.redact import redact
 
 @dataclass(slots=True, eq=False)
 class Attempt:
-    """A claimed job within this worker. `stopped_at`: since when it is cancelled or lost, and counts for nothing."""
+    """A job that this worker has claimed.
+
+    `stopped_at`: when the worker learned that the job was cancelled or its lease lost. The result is then discarded.
+    """
 
     job: Job
     stopped_at: float | None = None
@@ -32,14 +35,14 @@ class Attempt:
         return self.stopped_at is not None
 
     def stop(self) -> None:
-        """The job was cancelled or lost."""
+        """Mark the attempt as cancelled or lost."""
         if self.stopped_at is None:
             self.stopped_at = time.monotonic()
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptFailure:
-    """Why an attempt failed, free of secrets."""
+    """Why an attempt failed. Secrets have been removed."""
 
     kind: str
     message: str
@@ -49,9 +52,9 @@ class AttemptFailure:
 
 @dataclass(slots=True)
 class Result:
-    """How an attempt ended: with an output, a failure, or neither where it was stopped.
+    """How an attempt ended: with an output or a failure, or with neither if it was stopped.
 
-    `status` is what the database made of it; `lost` where the attempt did not hold the job any more.
+    `status` is set once the result is stored; `lost` means that the attempt no longer held the job.
     """
 
     attempt: Attempt
@@ -65,7 +68,7 @@ class Result:
 
 
 def as_output(result: Any) -> dict[str, Any] | None:
-    """A handler's result as JSON's own types. Raises PermanentJobError for what can't be an output."""
+    """Convert a handler's return value to a JSON object. Raises PermanentJobError if that is not possible."""
     if result is None or isinstance(result, dict):
         return result
     if isinstance(result, BaseModel):
@@ -76,7 +79,7 @@ def as_output(result: Any) -> dict[str, Any] | None:
 
 
 def failure_of(error: BaseException) -> AttemptFailure:
-    """The record of an exception: its kind, message and trace, with secrets taken out."""
+    """Describe an exception by kind, message and trace, with secrets removed."""
     trace = "".join(traceback.format_exception(error))
     if isinstance(error, JobError | UnknownJobType | InvalidJobInput):
         kind, retryable = error.kind, error.retryable

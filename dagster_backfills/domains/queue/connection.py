@@ -1,4 +1,4 @@
-"""A worker's connection, which comes back by itself after the server went away."""
+"""A worker's database connection, which reconnects by itself."""
 
 import threading
 import time
@@ -14,27 +14,27 @@ from dagster_backfills.postgres.connection import connect
 from dagster_backfills.postgres.values import show_every_value
 
 T = TypeVar("T")
-_MOST_LOSSES = 3
+_MAX_LOST_CONNECTIONS = 3
 
 
-class WorkerEnds(Exception):
-    """The worker ends while the server is away."""
+class WorkerStopping(Exception):
+    """The worker was told to stop while it waited to reconnect."""
 
 
 class Connection:
     """One autocommit connection, used by one thread."""
 
-    def __init__(self, url: str, name: str, ending: threading.Event, listen: tuple[str, ...] = ()) -> None:
-        self._url, self._name, self._ending, self._listen = url, name, ending, listen
+    def __init__(self, url: str, name: str, stopping: threading.Event, listen: tuple[str, ...] = ()) -> None:
+        self._url, self._name, self._stopping, self._listen = url, name, stopping, listen
         self._conn: psycopg.Connection | None = None
 
     def call(self, work: Callable[[psycopg.Connection], T], *, give_up_after: float | None = None) -> T:
-        """`work` with a live connection; again, with a new one, where the server went away or another was in the way.
+        """Call `work` with a live connection. Reconnect and retry on connection errors; retry on conflicts.
 
-        Raises WorkerEnds when the worker ends meanwhile; the last error after `give_up_after` seconds, or where the
-        server takes each new connection and `work` costs it, three times in a row: then it is the work.
+        Raises WorkerStopping if the worker stops meanwhile. Raises the last error after `give_up_after` seconds, or
+        once `work` has lost three connections that had opened successfully: then `work` is the likely cause.
         """
-        begun, pause, losses = time.monotonic(), 0.05, 0
+        started, pause, lost = time.monotonic(), 0.05, 0
         while True:
             connected = False
             try:
@@ -45,18 +45,18 @@ class Connection:
                 kind = classify(error)
                 if kind not in (ErrorClass.CONNECTION, ErrorClass.CONFLICT):
                     raise
-                losses += connected and kind is ErrorClass.CONNECTION
-                late = give_up_after is not None and time.monotonic() - begun > give_up_after
-                if late or losses >= _MOST_LOSSES:
+                lost += connected and kind is ErrorClass.CONNECTION
+                late = give_up_after is not None and time.monotonic() - started > give_up_after
+                if late or lost >= _MAX_LOST_CONNECTIONS:
                     raise
                 if kind is ErrorClass.CONNECTION:
                     self.close()
-            if self._ending.wait(pause):
-                raise WorkerEnds
+            if self._stopping.wait(pause):
+                raise WorkerStopping
             pause = min(2.0, pause * 2 + 0.05)
 
     def close(self) -> None:
-        """Close the connection, and cancel what an interruption left under way on it. The next call opens another."""
+        """Close the connection, cancelling a statement that was interrupted. The next call opens a new one."""
         conn, self._conn = self._conn, None
         if conn is None:
             return

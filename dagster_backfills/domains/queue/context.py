@@ -1,4 +1,4 @@
-"""What a handler is given: its input, a way to report progress, and the order to stop."""
+"""What a handler receives: the job's input and a way to report progress, which also tells it to stop."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ Input = TypeVar("Input")
 
 @dataclass(slots=True)
 class JobContext(Generic[Input]):
-    """One attempt as its handler sees it. `input` is the type's model, or a dict for a type without one."""
+    """One attempt as its handler sees it. `input` is an instance of the type's model, or a dict if it has none."""
 
     id: UUID
     job_type: str
@@ -22,10 +22,10 @@ class JobContext(Generic[Input]):
     _report: Report
 
     def progress(self, percentage: float | None, message: str | None = None) -> None:
-        """Show how far the work is, 0 to 100, or None where only the message is new.
+        """Report progress from 0 to 100, or None to change only the message.
 
-        Raises JobCancelled where the job is not wanted any more.
+        Raises JobCancelled if the job was cancelled or the attempt has lost it.
         """
-        whole = None if percentage is None else max(0, min(100, int(percentage)))
-        if not self._report(whole, message):
+        percent = None if percentage is None else max(0, min(100, int(percentage)))
+        if not self._report(percent, message):
             raise JobCancelled(f"Job {self.id} was cancelled")

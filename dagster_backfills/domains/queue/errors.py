@@ -1,10 +1,10 @@
-"""How a handler says what went wrong. Not here: what becomes of the job, which the database decides."""
+"""Errors that a handler raises. Whether the job is then retried is decided in the database."""
 
 from dagster_backfills.errors import UserError
 
 
 class JobError(Exception):
-    """An attempt that failed, with a `kind` for the record. It is retried while retries are left."""
+    """An attempt failed. The job is retried while it has retries left. `kind` is stored in `error_data`."""
 
     kind = "error"
     retryable = True
@@ -15,24 +15,24 @@ class JobError(Exception):
 
 
 class PermanentJobError(JobError):
-    """An attempt that no retry would help: a bad input, missing credentials, a forbidden address."""
+    """A failure that a retry would not fix: invalid input, missing credentials, a forbidden URL."""
 
     kind = "permanent"
     retryable = False
 
 
-def refused(status: int, message: str, *, kind: str, hint: str = "") -> JobError:
-    """An HTTP answer that is none of success. Another attempt may help where the server is busy, or broken."""
-    passes = status in (408, 409, 425, 429) or status >= 500
-    return (JobError if passes else PermanentJobError)(message, kind=kind, hint=hint)
+def http_error(status: int, message: str, *, kind: str, hint: str = "") -> JobError:
+    """The error for an HTTP status: retryable if the server is busy or broken, else permanent."""
+    retryable = status in (408, 409, 425, 429) or status >= 500
+    return (JobError if retryable else PermanentJobError)(message, kind=kind, hint=hint)
 
 
 class JobCancelled(Exception):
-    """Raised by a progress report once the job was cancelled, or its attempt lost the job."""
+    """Raised by a progress report once the job was cancelled, or once the attempt has lost it."""
 
 
 class UnknownJobType(UserError):
-    """A type that no handler is registered for. `retryable`: its module may be what can't be used now."""
+    """No handler is registered for the type. `retryable`: a module failed to load, and may be the one that has it."""
 
     kind = "unknown_type"
 
@@ -42,7 +42,7 @@ class UnknownJobType(UserError):
 
 
 class InvalidJobInput(UserError):
-    """An input that does not fit its type. The message names every field that is wrong."""
+    """The input does not match the type's model. The message names every invalid field."""
 
     kind = "invalid_input"
     retryable = False

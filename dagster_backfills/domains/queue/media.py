@@ -1,4 +1,4 @@
-"""Fetching media from allowed places only, within limits, into a file that has no name and so is always removed."""
+"""Download media, from allowed locations only and within limits, to an anonymous temporary file."""
 
 import http.client
 import ipaddress
@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
-from dagster_backfills.domains.queue.errors import JobError, PermanentJobError, refused
+from dagster_backfills.domains.queue.errors import JobError, PermanentJobError, http_error
 from dagster_backfills.domains.queue.settings import MediaRules
 
 _CHUNK = 1024 * 1024
-_REDIRECTS = 5
+_MAX_REDIRECTS = 5
 _PORTS = {"http": 80, "https": 443}
 Progress = Callable[[int, int | None], None]
 
 
 class ForbiddenLocation(PermanentJobError):
-    """The address is not one that media may come from."""
+    """The URL is not an allowed media location."""
 
     kind = "forbidden_location"
 
@@ -36,10 +36,10 @@ class TooLarge(PermanentJobError):
 
 
 @contextmanager
-def fetched(url: str, rules: MediaRules, progress: Progress | None = None) -> Iterator[IO[bytes]]:
-    """The media as an open file, at its beginning. `progress` gets the bytes so far and in all, where that is known.
+def open_media(url: str, rules: MediaRules, progress: Progress | None = None) -> Iterator[IO[bytes]]:
+    """Open the media at `url` as a file. `progress` receives the bytes downloaded, and the total if known.
 
-    Raises ForbiddenLocation, TooLarge, PermanentJobError where no retry would help, else JobError.
+    Raises ForbiddenLocation, TooLarge or another PermanentJobError if a retry would not help, else JobError.
     """
     parts = _split(url)
     if parts.scheme == "file":
@@ -55,11 +55,11 @@ def fetched(url: str, rules: MediaRules, progress: Progress | None = None) -> It
 def _split(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
-        parts.port  # noqa: B018 (raises for a port that is none)
+        parts.port  # noqa: B018 (raises ValueError for an invalid port)
     except ValueError:
-        raise ForbiddenLocation("The media's URL can't be read.") from None
+        raise ForbiddenLocation("The media URL is not valid.") from None
     if parts.username or parts.password:
-        raise ForbiddenLocation("A media URL must not hold a user name or password.")
+        raise ForbiddenLocation("A media URL must not contain a user name or password.")
     return parts
 
 
@@ -72,17 +72,15 @@ def _local(parts: SplitResult, rules: MediaRules) -> Iterator[IO[bytes]]:
     except (OSError, RuntimeError, ValueError):
         path = None
     if path is None or not any(path.is_relative_to(folder.resolve()) for folder in rules.folders):
-        # One message for both, so that nobody can learn which files exist elsewhere.
-        raise ForbiddenLocation(
-            "The file does not exist in a folder that media may come from (JOBS_MEDIA_FOLDERS)."
-        )
+        # The same message in both cases, so that it does not reveal which files exist elsewhere.
+        raise ForbiddenLocation("The file does not exist in an allowed media folder (JOBS_MEDIA_FOLDERS).")
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    found = os.fstat(descriptor)
-    if not stat.S_ISREG(found.st_mode):
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
-        raise ForbiddenLocation("The media's path is not a regular file.")
+        raise ForbiddenLocation("The media path is not a regular file.")
     with os.fdopen(descriptor, "rb") as file:
-        if found.st_size > rules.max_bytes:
+        if status.st_size > rules.max_bytes:
             raise TooLarge(_too_large(rules))
         yield file
 
@@ -90,9 +88,9 @@ def _local(parts: SplitResult, rules: MediaRules) -> Iterator[IO[bytes]]:
 def _download(url: str, rules: MediaRules, file: IO[bytes], progress: Progress) -> None:
     deadline = time.monotonic() + rules.max_seconds
     try:
-        for _ in range(_REDIRECTS + 1):
+        for _ in range(_MAX_REDIRECTS + 1):
             connection, target = _connect(url, rules, deadline)
-            sock = connection.sock  # the connection forgets it once the answer has begun
+            sock = connection.sock  # getresponse() clears the attribute
             try:
                 headers = {
                     "User-Agent": "dagster-backfills",
@@ -104,30 +102,30 @@ def _download(url: str, rules: MediaRules, file: IO[bytes], progress: Progress) 
                 if response.status == 200:
                     return _stream(response, rules, file, progress, deadline, sock)
                 if response.status not in (301, 302, 303, 307, 308):
-                    message = f"The media's server answered {response.status}."
-                    raise refused(response.status, message, kind="not_available")
+                    message = f"The media server returned status {response.status}."
+                    raise http_error(response.status, message, kind="not_available")
                 url = urljoin(url, response.getheader("Location") or "")
             finally:
                 connection.close()
     except TimeoutError:
         _left(deadline)
-        raise JobError("The media's server stopped sending.", kind="network") from None
+        raise JobError("The media server stopped sending.", kind="network") from None
     except (OSError, http.client.HTTPException) as error:
         raise JobError(
-            f"The media could not be fetched: {error or type(error).__name__}.", kind="network"
+            f"The media could not be downloaded: {error or type(error).__name__}.", kind="network"
         ) from None
-    raise PermanentJobError(f"The media's address redirects more than {_REDIRECTS} times.", kind="network")
+    raise PermanentJobError(f"The media URL redirects more than {_MAX_REDIRECTS} times.", kind="network")
 
 
 def _connect(url: str, rules: MediaRules, deadline: float) -> tuple[http.client.HTTPConnection, str]:
-    """A connection to the address that was checked, and no other, whatever the name resolves to later."""
+    """Connect to an address that has been checked. The host name is resolved once, against DNS rebinding."""
     parts = _split(url)
     if parts.scheme not in rules.schemes:
         allowed = ", ".join(sorted(rules.schemes))
-        raise ForbiddenLocation(f"Media may not come by {parts.scheme or 'no scheme'} (allowed: {allowed}).")
+        raise ForbiddenLocation(f"A media URL can't use {parts.scheme or 'no scheme'} (allowed: {allowed}).")
     host, port = (parts.hostname or "").rstrip("."), parts.port or _PORTS[parts.scheme]
     if not _is_listed(host, port, parts.scheme, (*rules.hosts, *rules.private_hosts)):
-        raise ForbiddenLocation(f"Media may not come from {host}:{port} (see JOBS_MEDIA_HOSTS).")
+        raise ForbiddenLocation(f"Media from {host}:{port} is not allowed (see JOBS_MEDIA_HOSTS).")
     private = _is_listed(host, port, parts.scheme, rules.private_hosts)
     connection = http.client.HTTPConnection(host, port, timeout=_left(deadline))
     connection.sock = _open(_addresses(host, port, private=private), deadline)
@@ -152,17 +150,17 @@ def _is_listed(host: str, port: int, scheme: str, listed: tuple[str, ...]) -> bo
 
 def _addresses(host: str, port: int, *, private: bool) -> list[tuple[int, tuple]]:
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        resolved = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        raise JobError(f"The name {host} does not resolve.", kind="network") from None
-    for _, _, _, _, address in found:
+        raise JobError(f"The host name {host} can't be resolved.", kind="network") from None
+    for _, _, _, _, address in resolved:
         if not private and not is_public(str(address[0])):
             raise ForbiddenLocation(f"{host} resolves to a private address (see JOBS_MEDIA_PRIVATE_HOSTS).")
-    return [(int(family), address) for family, _, _, _, address in found]
+    return [(int(family), address) for family, _, _, _, address in resolved]
 
 
 def is_public(address: str) -> bool:
-    """Whether an address lies in the public Internet, also one that carries an IPv4 address within IPv6."""
+    """Whether an address is public. An IPv4 address embedded in an IPv6 address is checked as well."""
     ip = ipaddress.ip_address(address.split("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
         inner = ip.ipv4_mapped or ip.sixtofour
@@ -174,7 +172,7 @@ def is_public(address: str) -> bool:
 
 
 def _open(addresses: list[tuple[int, tuple]], deadline: float) -> socket.socket:
-    last: OSError = OSError("it has no address")
+    last: OSError = OSError("the host has no address")
     for family, address in addresses:
         sock = socket.socket(family, socket.SOCK_STREAM)
         sock.settimeout(_left(deadline))
@@ -202,7 +200,7 @@ def _stream(
     done = 0
     while True:
         sock.settimeout(_left(deadline))
-        # read1 returns what has come, so that a server that trickles can't hold a chunk past the deadline
+        # read1 does not wait for a full chunk: with a slow server, read would block past the deadline.
         chunk = response.read1(_CHUNK)
         if not chunk:
             break
@@ -212,13 +210,13 @@ def _stream(
         file.write(chunk)
         progress(done, total)
     if total is not None and done < total:
-        raise JobError(f"The media ended after {done} of {total} bytes.", kind="network")
+        raise JobError(f"The download ended after {done} of {total} bytes.", kind="network")
 
 
 def _left(deadline: float) -> float:
     left = deadline - time.monotonic()
     if left <= 0:
-        raise JobError("The media was not fetched within JOBS_MEDIA_MAX_SECONDS.", kind="too_slow")
+        raise JobError("The download took longer than JOBS_MEDIA_MAX_SECONDS.", kind="too_slow")
     return min(30.0, left)
 
 

@@ -1,11 +1,11 @@
-"""What the database notifies of a changed job. Every login may notify: a notice says only where to look."""
+"""Notifications about changed jobs. Any role may send one, so a notification only says which job to read."""
 
 import json
 from uuid import UUID
 
 
 def job_of(payload: str) -> UUID | None:
-    """The job that a notice tells of; None where it tells of many, or is anybody's."""
+    """The job that a notification is about. None if it covers many jobs, or is not in our format."""
     try:
         return UUID(json.loads(payload)["id"])
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):

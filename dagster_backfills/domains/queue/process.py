@@ -1,7 +1,7 @@
-"""Running a handler in a process of its own, which can be ended whatever it does: both sides of the conversation.
+"""Run a handler in its own process, which can always be killed. This module is both the parent and the child.
 
-The child (`python -m` of this module) is sent the job, and sends progress and the result, each as JSON: whatever it
-has read, nothing that it says is code here. It ends with its parent: then nobody is left to hear the result.
+The parent sends the job to the child (`python -m` of this module), which sends back progress and the result. Messages
+are JSON, so that a compromised child can't run code in the parent. The child exits when its parent does.
 """
 
 import importlib
@@ -33,10 +33,10 @@ _TICK = 0.1
 def run_in_process(
     kind: JobType, attempt: Attempt, report: Report, grace: Callable[[], float]
 ) -> dict[str, Any] | AttemptFailure | None:
-    """The handler's output, or how it failed.
+    """Run the handler and return its output, or how it failed.
 
-    Raises JobCancelled once the job was cancelled or lost: after the handler gave up, or after `grace()` seconds, when
-    the process is ended with all that it started.
+    Raises JobCancelled if the job was cancelled or lost: once the handler has stopped, or after `grace()` seconds, when
+    the process and its children are killed.
     """
     ours, theirs = Pipe()
     with ours, tempfile.TemporaryFile() as errors:
@@ -47,16 +47,16 @@ def run_in_process(
                 pass_fds=[theirs.fileno()], start_new_session=True,
             )  # fmt: skip
         try:
-            return _Conversation(kind, attempt, process, ours, report, grace).run(errors)
+            return _Child(kind, attempt, process, ours, report, grace).run(errors)
         finally:
             with suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)  # with all that it started
+                os.killpg(process.pid, signal.SIGKILL)  # including its children
             process.wait()
 
 
 @dataclass
-class _Conversation:
-    """The messages between a worker and one child."""
+class _Child:
+    """One child process, as the worker sees it."""
 
     kind: JobType
     attempt: Attempt
@@ -65,20 +65,20 @@ class _Conversation:
     report: Report
     grace: Callable[[], float]
     answer: dict[str, Any] | None = None
-    told_at: float = 0.0
+    cancel_sent_at: float = 0.0
 
     def run(self, errors: IO[bytes]) -> dict[str, Any] | AttemptFailure | None:
         self._send(self._task())
         deadline = time.monotonic() + self.kind.timeout if self.kind.timeout else float("inf")
-        with suppress(EOFError, OSError):  # the child has ended, with an answer or without
+        with suppress(EOFError, OSError):  # the child has exited, with or without an answer
             while self.answer is None:
                 if self.connection.poll(_TICK):
-                    self._hear(json.loads(self.connection.recv_bytes()))
-                self._stop_if_told()
+                    self._receive(json.loads(self.connection.recv_bytes()))
+                self._cancel_if_stopped()
                 if time.monotonic() > deadline:
                     seconds = self.kind.timeout
                     return AttemptFailure(
-                        "timeout", f"Not done after {seconds:g} seconds; it was ended.", "", True
+                        "timeout", f"The handler timed out after {seconds:g} seconds.", "", True
                     )
         return self._result(errors)
 
@@ -89,20 +89,20 @@ class _Conversation:
             "handler": _path(handler), "model": _path(model) if model else None,
         }  # fmt: skip
 
-    def _hear(self, message: dict[str, Any]) -> None:
+    def _receive(self, message: dict[str, Any]) -> None:
         if "progress" in message:
             self.report(message["progress"], message["message"])
         else:
             self.answer = message
 
-    def _stop_if_told(self) -> None:
+    def _cancel_if_stopped(self) -> None:
         if not self.attempt.stopped:
             return
-        if not self.told_at:
-            self.told_at = time.monotonic()
+        if not self.cancel_sent_at:
+            self.cancel_sent_at = time.monotonic()
             self._send("cancel")
-        elif time.monotonic() - self.told_at > self.grace():
-            raise JobCancelled("The handler did not stop by itself and was ended")
+        elif time.monotonic() - self.cancel_sent_at > self.grace():
+            raise JobCancelled("The handler did not stop when cancelled and was killed")
 
     def _result(self, errors: IO[bytes]) -> dict[str, Any] | AttemptFailure | None:
         if self.answer is None:
@@ -123,26 +123,26 @@ class _Conversation:
             self.connection.send_bytes(json.dumps(message).encode())
 
 
-def _path(thing: Any) -> str:
-    return f"{thing.__module__}:{thing.__qualname__}"
+def _path(handler_or_model: Any) -> str:
+    return f"{handler_or_model.__module__}:{handler_or_model.__qualname__}"
 
 
-def _named(path: str) -> Any:
+def _import(path: str) -> Any:
     module, _, name = path.partition(":")
     return getattr(importlib.import_module(module), name)
 
 
 def child(connection: Connection) -> None:
-    """Run the handler that the first message names."""
-    os.set_inheritable(connection.fileno(), False)  # what it starts is not to keep the conversation open
+    """Run the handler that the parent's first message names."""
+    os.set_inheritable(connection.fileno(), False)  # or the handler's own children would keep it open
     job = json.loads(connection.recv_bytes())
     cancelled, lock = threading.Event(), threading.Lock()
     threading.Thread(target=_listen, args=(connection, cancelled), daemon=True).start()
 
     def send(message: dict[str, Any]) -> None:
-        said = json.dumps(message).encode()
+        data = json.dumps(message).encode()
         with lock:
-            connection.send_bytes(said)
+            connection.send_bytes(data)
 
     def report(percentage: int | None, message: str | None) -> bool:
         send({"progress": percentage, "message": message})
@@ -157,8 +157,10 @@ def child(connection: Connection) -> None:
 
 
 def _handle(job: dict[str, Any], report: Report) -> Any:
-    given = _named(job["model"]).model_validate(job["input"]) if job["model"] else job["input"]
-    return _named(job["handler"])(JobContext(UUID(job["id"]), job["job_type"], job["attempt"], given, report))
+    input_data = _import(job["model"]).model_validate(job["input"]) if job["model"] else job["input"]
+    return _import(job["handler"])(
+        JobContext(UUID(job["id"]), job["job_type"], job["attempt"], input_data, report)
+    )
 
 
 def _listen(connection: Connection, cancelled: threading.Event) -> None:

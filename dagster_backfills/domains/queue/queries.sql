@@ -48,6 +48,9 @@ select jobs.clean_up_background_jobs(:older_than, :max_jobs);
 -- name: lease_seconds$
 select extract(epoch from s.lease)::double precision from jobs.queue_settings as s;
 
+-- name: keep_days$
+select extract(epoch from s.keep_finished)::double precision / 86400 from jobs.queue_settings as s;
+
 -- name: one_job
 select
     b.id, b.job_type, b.status, b.priority, b.user_id, b.company_id, b.training_id, b.input_data, b.output_data,
@@ -58,7 +61,7 @@ from jobs.background_jobs as b
 where b.id = :job_id;
 
 -- name: jobs_between
--- Jobs whose ids begin alike: a prefix is a range of them.
+-- Jobs whose IDs share a prefix, given as a range of IDs.
 select b.id from jobs.background_jobs as b where b.id between :first and :last order by b.id limit 6;
 
 -- name: active_jobs
@@ -90,7 +93,7 @@ from (
 select s.id, s.job_type, s.status, s.since, s.reason, s.claimed_by from jobs.stuck_jobs as s order by s.since limit 100;
 
 -- name: types_failing
--- Types of which so many jobs have failed within the window, with the newest error.
+-- Job types with at least :many failed jobs within the window, with the newest error.
 select
     b.job_type, count(*) as failed, max(b.completed_at) as latest,
     (array_agg(b.error_data -> -1 ->> 'message' order by b.completed_at desc))[1] as message
@@ -126,8 +129,8 @@ set input_fields = excluded.input_fields, required_fields = excluded.required_fi
     output_fields = excluded.output_fields, max_retries = excluded.max_retries
 returning t.job_type;
 
--- name: some_jobs
--- The newest jobs, of these ids, this state, this type, this owner; the next page is what was made before `before`.
+-- name: list_jobs
+-- The newest jobs by ID, status, type or owner. For the next page, pass the last row's created_at as `before`.
 select
     b.id, b.job_type, b.status, b.priority, b.user_id, b.company_id, b.training_id, b.progress_percentage,
     b.progress_message, b.retry_count, b.max_retries, b.created_at, b.run_after, b.started_at, b.completed_at,
@@ -149,8 +152,8 @@ from jobs.job_queue as q
 where (q.run_after is null or q.run_after <= now()) and q.job_type = any(:job_types::text[])
 group by q.job_type;
 
--- name: ended_or_at_work
--- The jobs that a statement over many may have changed: those at work, and those that have ended since.
+-- name: recently_changed_jobs
+-- Jobs that a bulk statement may have changed: those in progress, and those that have ended since :since.
 (
     select b.id from jobs.background_jobs as b
     where b.claimed_by is not null and b.status = 'processing'

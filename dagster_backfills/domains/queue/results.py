@@ -1,4 +1,4 @@
-"""Writing down how attempts ended, many in one statement. Not here: what becomes of a failed job."""
+"""Store the results of attempts, many in one statement. Whether a failed job is retried is decided in the database."""
 
 from collections.abc import Sequence
 
@@ -10,14 +10,14 @@ from dagster_backfills.domains.queue.connection import Connection
 from dagster_backfills.engine.failures import ErrorClass, classify, describe
 from dagster_backfills.redact import redact
 
-# What an output may raise on its way to the database.
-_REFUSALS = (psycopg.Error, TypeError, ValueError, RecursionError)
+# Errors that an output can cause when it is stored.
+_STORE_ERRORS = (psycopg.Error, TypeError, ValueError, RecursionError)
 
 
-def record(connection: Connection, results: Sequence[Result]) -> None:
-    """Write these down and set their `status`. One that can't be written fails alone.
+def store_results(connection: Connection, results: Sequence[Result]) -> None:
+    """Store the results and set their `status`. If one can't be stored, only its own job fails.
 
-    Raises what is wrong with the database itself.
+    Raises errors of the database itself.
     """
     done: list[Result] = []
     failed: list[Result] = []
@@ -36,22 +36,22 @@ def _complete(connection: Connection, results: Sequence[Result]) -> None:
     pairs = [(r.job, r.output) for r in results]
     try:
         accepted = connection.call(lambda conn: queue.complete(conn, pairs))
-    except _REFUSALS as error:
+    except _STORE_ERRORS as error:
         if isinstance(error, psycopg.Error) and classify(error) is ErrorClass.FATAL:
             raise
         if len(results) > 1:
             for result in results:
                 _complete(connection, [result])
         else:
-            _fail_refused(connection, results[0], error)
+            _fail_unstorable(connection, results[0], error)
         return
     for result in results:
         result.status = "completed" if result.job.id in accepted else "lost"
 
 
-def _fail_refused(connection: Connection, result: Result, error: Exception) -> None:
-    """The output, or what is to follow, can't be stored. Another attempt may give one that can."""
-    message = redact(f"The job is done, but its end can't be stored: {describe(error)[2]}")
+def _fail_unstorable(connection: Connection, result: Result, error: Exception) -> None:
+    """Fail an attempt whose output or next step can't be stored. Another attempt may produce a valid one."""
+    message = redact(f"The handler finished, but its result can't be stored: {describe(error)[2]}")
     result.failure = AttemptFailure("invalid_output", message, failure_of(error).trace, retryable=True)
     _fail(connection, result)
 
@@ -68,5 +68,5 @@ def _fail(connection: Connection, result: Result) -> None:
     except psycopg.Error as error:
         if classify(error) is ErrorClass.FATAL:
             raise
-        status = None  # its lease ends, and the job is taken back
+        status = None  # the lease will expire, and the job be reclaimed
     result.status = {"pending": "retried", "failed": "failed"}.get(status or "", "lost")  # type: ignore[assignment]

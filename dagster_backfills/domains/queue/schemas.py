@@ -1,4 +1,4 @@
-"""What goes into and comes out of each kind of work. Not here: how the work is done."""
+"""Inputs and outputs of the built-in job types. Not here: the handlers (`handlers`)."""
 
 from typing import Annotated, Self
 
@@ -6,54 +6,54 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 
 
 def storable(text: str) -> str:
-    """Text without what Postgres can't hold: NUL, and halves of surrogate pairs."""
+    """Remove what Postgres can't store in text: NUL characters and unpaired surrogates."""
     return text.replace("\0", "").encode("utf-8", "replace").decode()
 
 
-Said = Annotated[str, BeforeValidator(lambda said: storable(said) if isinstance(said, str) else said)]
-Text = Annotated[Said, StringConstraints(strip_whitespace=True, min_length=1)]
+StorableText = Annotated[str, BeforeValidator(lambda v: storable(v) if isinstance(v, str) else v)]
+Text = Annotated[StorableText, StringConstraints(strip_whitespace=True, min_length=1)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Strict(BaseModel):
-    """A model that knows its fields and takes no others."""
+    """A model that rejects unknown fields."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 class Segment(Strict):
-    """A stretch of speech; `start` and `end` in seconds from the beginning of the recording."""
+    """A segment of speech. `start` and `end` are in seconds from the beginning of the recording."""
 
     start: Seconds
     end: Seconds
-    text: Said
+    text: StorableText
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
         if self.end < self.start:
-            raise ValueError(f"end ({self.end}) lies before start ({self.start})")
+            raise ValueError(f"end ({self.end}) is before start ({self.start})")
         return self
 
 
 class TranscriptionInput(Strict):
-    """`audio_url`: where the recording is; `language`: ISO 639-1, empty to let the engine decide."""
+    """`audio_url` is the recording's URL; `language` an ISO 639-1 code, or empty to let the engine detect it."""
 
     audio_url: Text
     language: str | None = None
 
 
 class TranscriptionOutput(Strict):
-    """`duration` in seconds. The transcript is the segments' text in one string."""
+    """`transcript` is the text of all segments; `duration` is in seconds."""
 
-    transcript: Said
+    transcript: StorableText
     segments: list[Segment]
     duration: Seconds
-    language: Said
+    language: StorableText
     engine: str
 
 
 class SopInput(Strict):
-    """`duration` in seconds; `segments`, where known, give the chapters their exact times."""
+    """`duration` is in seconds. With `segments`, the chapters get exact times."""
 
     title: Text
     transcript: Text
@@ -62,7 +62,7 @@ class SopInput(Strict):
 
 
 class Chapter(Strict):
-    """A part of the recording under one topic, in seconds."""
+    """A part of the recording on one topic; times are in seconds."""
 
     title: Text
     start: Seconds
@@ -70,49 +70,49 @@ class Chapter(Strict):
 
 
 class SopAnswer(Strict):
-    """What an engine must answer, whichever it is."""
+    """The answer that every SOP engine must return."""
 
     chapters: list[Chapter] = Field(min_length=1)
     sop_markdown: Text
     key_points: list[Text] = Field(min_length=5, max_length=7)
 
     def problems(self, duration: float) -> list[str]:
-        """What no field's own rule can say: chapters inside the duration and in order, steps that are numbered."""
-        found = []
-        before = 0.0
+        """Checks across fields: chapters in order and within the duration, a heading, and numbered steps."""
+        problems = []
+        previous_end = 0.0
         for number, chapter in enumerate(self.chapters, 1):
             if chapter.end > duration:
-                found.append(
-                    f"chapter {number} ends at {chapter.end:g} s, after the recording's {duration:g} s"
+                problems.append(
+                    f"chapter {number} ends at {chapter.end:g} s, after the end of the recording ({duration:g} s)"
                 )
             if chapter.end <= chapter.start:
-                found.append(f"chapter {number} ends at {chapter.end:g} s, not after its start")
-            if chapter.start < before:
-                found.append(f"chapter {number} starts at {chapter.start:g} s, inside the one before")
-            before = chapter.end
+                problems.append(f"chapter {number} ends at {chapter.end:g} s, not after its start")
+            if chapter.start < previous_end:
+                problems.append(f"chapter {number} starts at {chapter.start:g} s, within the previous one")
+            previous_end = chapter.end
         lines = [line.strip() for line in self.sop_markdown.splitlines()]
         if not any(line.startswith("1. ") for line in lines):
-            found.append("sop_markdown has no numbered steps")
+            problems.append("sop_markdown has no numbered steps")
         if not any(line.startswith("#") for line in lines):
-            found.append("sop_markdown has no heading")
-        return found
+            problems.append("sop_markdown has no heading")
+        return problems
 
 
 class SopOutput(SopAnswer):
-    """The answer with its title, and the engine that gave it."""
+    """The answer with the recording's title and the engine's name."""
 
     title: Text
     engine: str
 
 
 class MuxInput(Strict):
-    """`video_url`: where the film is."""
+    """`video_url` is the video's URL."""
 
     video_url: Text
 
 
 class MuxOutput(Strict):
-    """Mux's ids of the asset and of its public playback; `status` is Mux's own word, `ready`."""
+    """IDs of the Mux asset and its public playback. `status` is Mux's status of the asset, `ready`."""
 
     asset_id: str
     playback_id: str | None

@@ -1,5 +1,6 @@
-"""What the environment says about runs, media and engines, read when it is needed; and how many runs that makes.
-Not here: the queue's own settings, which are in the database.
+"""Settings of runs, media and engines, read from environment variables at each use.
+
+Not here: settings of the queue itself (table `jobs.queue_settings`).
 """
 
 import os
@@ -25,43 +26,43 @@ class _Settings(BaseModel):
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
-        """As the variables say. Raises BadSetting that names the one that is wrong."""
+        """Read the settings. Raises BadSetting, naming the invalid variable."""
         return cls(**from_environment(cls, cls.prefix, environment))
 
 
 class DrainPolicy(_Settings):
-    """How many runs work the queue off: `JOBS_MAX_RUNS` and so on."""
+    """How many runs process the queue: `JOBS_MAX_RUNS` and so on."""
 
-    max_runs: int = Field(default=2, ge=1, description="Runs side by side.")
+    max_runs: int = Field(default=2, ge=1, description="Maximum number of concurrent runs.")
     further_run_after_seconds: float = Field(
-        default=20.0, ge=0, description="A further run starts beside another once a job has waited so long."
+        default=20.0, ge=0, description="Launch another run once a job has waited this long."
     )
-    concurrency: int = Field(default=4, ge=1, description="Jobs side by side in one run.")
+    concurrency: int = Field(default=4, ge=1, description="Jobs processed concurrently in one run.")
 
-    def runs_to_launch(self, due: int, oldest_seconds: float, active: int) -> int:
-        """How many runs to launch now: 0 or 1, so that what the last one launched does is seen first."""
+    def should_launch(self, due: int, oldest_seconds: float, active: int) -> bool:
+        """Whether to launch a run: one at a time, so that each takes effect before the next is launched."""
         if due == 0 or active >= self.max_runs:
-            return 0
-        return int(active == 0 or oldest_seconds >= self.further_run_after_seconds)
+            return False
+        return active == 0 or oldest_seconds >= self.further_run_after_seconds
 
 
 class MediaRules(_Settings):
-    """Where media may come from, and how much of it: `JOBS_MEDIA_HOSTS` and so on."""
+    """Allowed locations and limits of media downloads: `JOBS_MEDIA_HOSTS` and so on."""
 
     prefix: ClassVar[str] = "JOBS_MEDIA_"
     schemes: Annotated[frozenset[Literal["http", "https"]], Listed] = frozenset({"https"})
     hosts: Annotated[tuple[Host, ...], Listed] = Field(
         default=(),
-        description="Exact names, `*.example.com`, or `name:port`; one without a port means the scheme's own.",
+        description="Host names, `*.example.com` or `name:port`; without a port, the scheme's default port.",
     )
     private_hosts: Annotated[tuple[Host, ...], Listed] = Field(
-        default=(), description="Hosts that may have a private address; no other may."
+        default=(), description="Allowed hosts that may have a private address."
     )
     folders: Annotated[tuple[Path, ...], Listed] = Field(
-        default=(), description="What `file:` URLs may name."
+        default=(), description="Folders allowed in `file:` URLs."
     )
-    max_mb: float = Field(default=2048, gt=0, description="The largest download, in megabytes.")
-    max_seconds: float = Field(default=900, gt=0, description="The longest download.")
+    max_mb: float = Field(default=2048, gt=0, description="Maximum size of a download, in megabytes.")
+    max_seconds: float = Field(default=900, gt=0, description="Maximum duration of a download.")
 
     @property
     def max_bytes(self) -> int:
@@ -69,17 +70,21 @@ class MediaRules(_Settings):
 
 
 class EngineRules(_Settings):
-    """Which engine does which work, and its limits: `JOBS_SOP_ENGINE` and so on."""
+    """Engines and their limits: `JOBS_SOP_ENGINE` and so on."""
 
     transcription_engine: Engine = Field(
-        default_factory=_engine_by_key, description="Unset: openai where OPENAI_API_KEY is set."
+        default_factory=_engine_by_key,
+        description="Defaults to openai if OPENAI_API_KEY is set, else embedded.",
     )
-    sop_engine: Engine = Field(default_factory=_engine_by_key, description="Likewise.")
+    sop_engine: Engine = Field(
+        default_factory=_engine_by_key,
+        description="Defaults to openai if OPENAI_API_KEY is set, else embedded.",
+    )
     transcription_model: str = "whisper-1"
     transcription_max_mb: float = Field(
-        default=25, gt=0, description="What the API takes of one recording, in megabytes: OpenAI's limit."
+        default=25, gt=0, description="The API's limit for one file, in megabytes. The default is OpenAI's."
     )
     sop_model: str = "gpt-4o-mini"
-    api_timeout_seconds: float = Field(default=600, gt=0, description="One call of the API.")
-    mux_poll_seconds: float = Field(default=5, gt=0, description="How often Mux is asked for an asset.")
-    mux_wait_seconds: float = Field(default=7200, gt=0, description="For how long.")
+    api_timeout_seconds: float = Field(default=600, gt=0, description="Timeout of one API call.")
+    mux_poll_seconds: float = Field(default=5, gt=0, description="Interval between status checks at Mux.")
+    mux_wait_seconds: float = Field(default=7200, gt=0, description="Maximum wait for Mux, per step.")

@@ -1,4 +1,4 @@
-"""The threads that run handlers, so many side by side. Not here: which job comes next."""
+"""A pool of threads that run handlers. Not here: claiming jobs (`worker`)."""
 
 import queue as queues
 import threading
@@ -17,8 +17,8 @@ Report = Callable[[Attempt, int | None, str | None], bool]
 
 
 @dataclass
-class _Place:
-    """Where a thread works: at which attempt, whether in a process, and whether another thread is there by now."""
+class _Slot:
+    """One slot of the pool: its current attempt. `abandoned`: another thread has taken over the slot."""
 
     attempt: Attempt | None = None
     in_process: bool = False
@@ -26,10 +26,10 @@ class _Place:
 
 
 class HandlerThreads:
-    """`size` threads that take attempts from one queue and hand on their results.
+    """`size` threads that take attempts from one queue and pass their results to `done`.
 
-    A thread whose handler goes on for `grace` seconds after its job was cancelled is left alone and replaced; what it
-    does counts for nothing.
+    A thread whose handler is still running `grace` seconds after its job was cancelled is abandoned and replaced. Its
+    result is discarded.
     """
 
     def __init__(
@@ -38,90 +38,88 @@ class HandlerThreads:
         self.grace = grace
         self._registry, self._report, self._done = registry, report, done
         self._inbox: queues.SimpleQueue[Attempt | None] = queues.SimpleQueue()
-        self._places = [self._new_place() for _ in range(size)]
+        self._slots = [self._new_slot() for _ in range(size)]
 
     @property
     def waiting(self) -> int:
-        """Attempts that no thread has taken yet."""
+        """The number of attempts that no thread has started."""
         return self._inbox.qsize()
 
     @property
     def busy(self) -> bool:
-        """Whether a handler runs right now."""
-        return any(place.attempt is not None for place in self._places)
+        """Whether a handler is running."""
+        return any(slot.attempt is not None for slot in self._slots)
 
     def put(self, attempts: list[Attempt]) -> None:
-        """Let these be run as threads become free."""
+        """Queue attempts for the next free threads."""
         for attempt in attempts:
             self._inbox.put(attempt)
 
     def take_back(self) -> list[Attempt]:
-        """Everything that no thread has taken yet."""
-        back: list[Attempt] = []
+        """Remove and return the attempts that no thread has started."""
+        attempts: list[Attempt] = []
         with suppress(queues.Empty):
             while attempt := self._inbox.get_nowait():
-                back.append(attempt)
-        return back
+                attempts.append(attempt)
+        return attempts
 
-    def replace_deaf(self) -> None:
-        """Leave threads alone that do not see that their job was cancelled, and start others in their place."""
-        for n, place in enumerate(self._places):
-            attempt = place.attempt
-            if attempt is None or attempt.stopped_at is None or place.in_process:
+    def replace_unresponsive(self) -> None:
+        """Abandon threads whose handler ignores a cancellation, and start new ones in their place."""
+        for n, slot in enumerate(self._slots):
+            attempt = slot.attempt
+            if attempt is None or attempt.stopped_at is None or slot.in_process:
                 continue
             if time.monotonic() - attempt.stopped_at > self.grace:
-                place.abandoned = True
-                self._places[n] = self._new_place()
+                slot.abandoned = True
+                self._slots[n] = self._new_slot()
                 self._done(Result(attempt))
 
     def close(self) -> None:
-        """Let every thread end once it is free."""
-        for _ in self._places:
+        """Let each thread exit once it is free."""
+        for _ in self._slots:
             self._inbox.put(None)
 
-    def _new_place(self) -> _Place:
-        place = _Place()
-        threading.Thread(target=self._serve, args=[place], name="jobs-handler", daemon=True).start()
-        return place
+    def _new_slot(self) -> _Slot:
+        slot = _Slot()
+        threading.Thread(target=self._serve, args=[slot], name="jobs-handler", daemon=True).start()
+        return slot
 
-    def _serve(self, place: _Place) -> None:
+    def _serve(self, slot: _Slot) -> None:
         while (attempt := self._inbox.get()) is not None:
-            place.in_process, place.attempt = False, attempt
-            result = self._run(attempt, place)
-            if place.abandoned:
+            slot.in_process, slot.attempt = False, attempt
+            result = self._run(attempt, slot)
+            if slot.abandoned:
                 return
             self._done(result)
-            place.attempt = None
+            slot.attempt = None
 
-    def _run(self, attempt: Attempt, place: _Place) -> Result:
+    def _run(self, attempt: Attempt, slot: _Slot) -> Result:
         if attempt.stopped:
             return Result(attempt)
         try:
-            found = self._handle(attempt, place)
-            return (
-                Result(attempt, failure=found)
-                if isinstance(found, AttemptFailure)
-                else Result(attempt, found)
-            )
+            output = self._handle(attempt, slot)
+            if isinstance(output, AttemptFailure):
+                return Result(attempt, failure=output)
+            return Result(attempt, output)
         except JobCancelled as error:
             return Result(attempt) if attempt.stopped else Result(attempt, failure=failure_of(error))
-        # A handler of somebody's own may call sys.exit(): that ends its job and not the thread.
+        # sys.exit() in a handler ends the job, not the thread.
         except (Exception, SystemExit) as error:
             return Result(attempt, failure=failure_of(error))
 
-    def _handle(self, attempt: Attempt, place: _Place) -> dict | AttemptFailure | None:
+    def _handle(self, attempt: Attempt, slot: _Slot) -> dict | AttemptFailure | None:
         job = attempt.job
         kind = self._registry.get(job.job_type)
         if isinstance(job.input_data, str):
             raise InvalidJobInput(
-                f"{kind.name}: the input can't be read: it is nested too deep, or has a number of too many digits."
+                f"{kind.name}: the input can't be read: it is nested too deeply, or a number has too many digits."
             )
-        given = kind.parse(job.input_data)
+        input_data = kind.parse(job.input_data)
 
         def report(percentage: int | None, message: str | None) -> bool:
             return self._report(attempt, percentage, message)
 
         if kind.isolation == "process":
-            place.in_process = True
+            slot.in_process = True
             return run_in_process(kind, attempt, report, lambda: self.grace)
-        return as_output(kind.handler(JobContext(job.id, job.job_type, job.attempt, given, report)))
+        return as_output(kind.handler(JobContext(job.id, job.job_type, job.attempt, input_data, report)))

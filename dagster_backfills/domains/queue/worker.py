@@ -1,7 +1,6 @@
-"""The worker: one loop that claims jobs, hands them to threads, and writes their results down.
+"""The worker: one loop that claims jobs, passes them to threads, and stores their results.
 
-Two connections: this loop's, and the heartbeat's. What becomes of a job is the database's decision; this module only
-brings it there.
+It has two connections: this loop's and the heartbeat's. All state changes of a job are decided in the database.
 """
 
 import os
@@ -19,23 +18,23 @@ import psycopg
 
 from dagster_backfills.domains.queue import queue
 from dagster_backfills.domains.queue.attempts import Attempt, Result
-from dagster_backfills.domains.queue.connection import Connection, WorkerEnds
+from dagster_backfills.domains.queue.connection import Connection, WorkerStopping
 from dagster_backfills.domains.queue.heartbeat import Heartbeat
 from dagster_backfills.domains.queue.registry import Registry
-from dagster_backfills.domains.queue.results import record
+from dagster_backfills.domains.queue.results import store_results
 from dagster_backfills.domains.queue.threads import HandlerThreads
 
 _PREFETCH_SECONDS = 0.5
-_WAITS_TOO_LONG = 2.0
-_REPORT_EVERY = 0.1
-_END_SECONDS = 10.0
-# A handler's progress, or its result; None only wakes the loop.
+_MAX_PREFETCH_AGE = 2.0
+_REPORT_INTERVAL = 0.1
+_SHUTDOWN_SECONDS = 10.0
+# A handler's progress or result; None only wakes the loop.
 Message = tuple[Attempt, int | None, str | None] | Result | None
 
 
 @dataclass(frozen=True)
 class WorkerOptions:
-    """Seconds where nothing else is said. `prefetch`: the most short jobs that are claimed ahead."""
+    """Durations are in seconds. `prefetch` limits how many short jobs are claimed ahead."""
 
     concurrency: int = 4
     idle_seconds: float = 30.0
@@ -48,7 +47,7 @@ class WorkerOptions:
 
 @dataclass
 class Tally:
-    """What a worker did. `lost`: attempts whose end came too late to count. `stopped`: cancelled while at work."""
+    """What a worker did. `lost`: attempts that no longer held their job when they ended. `stopped`: cancelled ones."""
 
     completed: int = 0
     failed: int = 0
@@ -60,14 +59,14 @@ class Tally:
     by_type: dict[str, int] = field(default_factory=dict)
 
     def count(self, result: Result) -> None:
-        """Count one attempt's end."""
+        """Count one result."""
         setattr(self, result.status, getattr(self, result.status) + 1)
         if result.status == "completed":
             self.by_type[result.job.job_type] = self.by_type.get(result.job.job_type, 0) + 1
 
 
 class Worker:
-    """One process's worth of work on the queue. `run` returns when the queue stayed empty or the time is up."""
+    """Processes jobs until the queue has stayed empty or the time limit is reached."""
 
     def __init__(
         self,
@@ -84,63 +83,63 @@ class Worker:
         self._url, self._on_result = url, on_result
         self._stopping = threading.Event()
         self._inbox: queues.SimpleQueue[Message] = queues.SimpleQueue()
-        self._untold: deque[Result] = deque()
-        self._held: set[Attempt] = set()  # the heartbeat looks at it too
+        self._unreported: deque[Result] = deque()
+        self._held: set[Attempt] = set()  # shared with the heartbeat
         self._connection = Connection(url, self.name, self._stopping)
         self._heartbeat = Heartbeat(url, self.name, self._held, self._wake)
         self._threads = HandlerThreads(
             self.options.concurrency, registry, self._report, self._inbox.put, self.options.grace_seconds
         )
         self._ended = 0  # since the last claim
-        self._begun = self._claimed_at = time.monotonic()
+        self._started = self._claimed_at = time.monotonic()
 
     def stop(self) -> None:
-        """Ask the worker to end now and give back what it holds. May be called from any thread."""
+        """Ask the worker to stop now and return its jobs to the queue. May be called from any thread."""
         self._stopping.set()
         self._wake()
 
     def run(self) -> Tally:
-        """Work. Whatever ends it, an exception that a signal raised included, its jobs go back to the queue."""
-        self._begun = time.monotonic()
+        """Process jobs. However it ends, also by an exception from a signal handler, jobs return to the queue."""
+        self._started = time.monotonic()
         self._heartbeat.start()
         try:
-            with suppress(WorkerEnds):
+            with suppress(WorkerStopping):
                 self._work()
                 self._finish_running()
         finally:
             self._shut_down()
-            self.tally.seconds = time.monotonic() - self._begun
-        self._tell()
+            self.tally.seconds = time.monotonic() - self._started
+        self._report_results()
         return self.tally
 
     def _work(self) -> None:
-        busy_at = self._begun
+        busy_at = self._started
         while not self._stopping.is_set():
             if self._heartbeat.error is not None:
                 raise self._heartbeat.error
-            self._threads.replace_deaf()
+            self._threads.replace_unresponsive()
             claimed = self._claim()
             now = time.monotonic()
             if claimed or len(self._held):
                 busy_at = now
-            left = min(busy_at + self.options.idle_seconds, self._begun + self.options.max_seconds) - now
+            left = min(busy_at + self.options.idle_seconds, self._started + self.options.max_seconds) - now
             if left <= 0:
                 return
-            self._take_in(0 if claimed else min(self.options.poll_seconds, left))
-            self._tell()
+            self._process_messages(0 if claimed else min(self.options.poll_seconds, left))
+            self._report_results()
 
     def _claim(self) -> int:
-        """Claim what can start now, and half a second's work ahead, going by the jobs since the last claim."""
+        """Claim jobs for free threads, and half a second's work ahead at the rate since the last claim."""
         concurrency, now = self.options.concurrency, time.monotonic()
         since = max(now - self._claimed_at, 0.001)
-        if since > _WAITS_TOO_LONG and self._threads.waiting:
+        if since > _MAX_PREFETCH_AGE and self._threads.waiting:
             self._give_back_waiting()
         ahead = min(self.options.prefetch, int(self._ended * _PREFETCH_SECONDS / since))
-        wanted = max(concurrency, ahead)
-        if len(self._held) >= concurrency and len(self._held) > wanted // 2:
+        target = max(concurrency, ahead)
+        if len(self._held) >= concurrency and len(self._held) > target // 2:
             return 0
-        room = wanted - len(self._held)
-        time_left = self._begun + self.options.max_seconds - now
+        room = target - len(self._held)
+        time_left = self._started + self.options.max_seconds - now
         jobs = self._connection.call(lambda conn: queue.claim(conn, self.name, room), give_up_after=time_left)
         if jobs:
             self._claimed_at, self._ended = time.monotonic(), 0
@@ -150,32 +149,32 @@ class Worker:
         return len(jobs)
 
     def _give_back_waiting(self) -> None:
-        """Leave to other workers what this one claimed ahead, for jobs take longer than those before."""
+        """Return the jobs that were claimed ahead, for other workers: the current jobs take longer than expected."""
         waiting = self._threads.take_back()
         self.tally.given_back += self._connection.call(
             lambda conn: queue.give_back(conn, [a.job for a in waiting])
         )
         self._held.difference_update(waiting)
 
-    def _take_in(self, wait: float) -> None:
-        """Write down what the handlers have said, waiting for the first word so long."""
-        said: list[Message] = []
+    def _process_messages(self, wait: float) -> None:
+        """Store the progress and results of the handlers. Wait up to `wait` seconds for the first message."""
+        messages: list[Message] = []
         with suppress(queues.Empty):
-            said.append(self._inbox.get(timeout=wait))
+            messages.append(self._inbox.get(timeout=wait))
             while True:
-                said.append(self._inbox.get_nowait())
-        for message in said:
+                messages.append(self._inbox.get_nowait())
+        for message in messages:
             if isinstance(message, tuple):
-                self._record_progress(*message)
-        results = [m for m in said if isinstance(m, Result)]
+                self._store_progress(*message)
+        results = [m for m in messages if isinstance(m, Result)]
         if results:
-            record(self._connection, results)
+            store_results(self._connection, results)
             self._held.difference_update(r.attempt for r in results)
             self._ended += len(results)
-            self._untold.extend(results)
+            self._unreported.extend(results)
 
-    def _record_progress(self, attempt: Attempt, percentage: int | None, message: str | None) -> None:
-        """Progress that can't be written is no reason to end anything."""
+    def _store_progress(self, attempt: Attempt, percentage: int | None, message: str | None) -> None:
+        """Store progress. Database errors are ignored: the job goes on without it."""
         with suppress(psycopg.Error):
             status = self._connection.call(
                 lambda conn: queue.report_progress(conn, attempt.job, percentage, message), give_up_after=0
@@ -184,9 +183,9 @@ class Worker:
                 attempt.stop()
 
     def _report(self, attempt: Attempt, percentage: int | None, message: str | None) -> bool:
-        """Pass progress on, at most ten times a second a job. False: the job was cancelled or lost."""
+        """Queue progress, at most ten times a second for each job. Returns False if the job was cancelled or lost."""
         now = time.monotonic()
-        if not attempt.stopped and (now - attempt.reported_at >= _REPORT_EVERY or percentage == 100):
+        if not attempt.stopped and (now - attempt.reported_at >= _REPORT_INTERVAL or percentage == 100):
             attempt.reported_at = now
             self._inbox.put((attempt, percentage, message))
         return not attempt.stopped
@@ -194,40 +193,43 @@ class Worker:
     def _wake(self) -> None:
         self._inbox.put(None)
 
-    def _tell(self) -> None:
-        while self._untold:
-            result = self._untold.popleft()
+    def _report_results(self) -> None:
+        while self._unreported:
+            result = self._unreported.popleft()
             self.tally.count(result)
             if self._on_result is not None:
                 self._on_result(result)
 
     def _finish_running(self) -> None:
-        """The time is up, or the queue is empty: let what runs come to its end, for a while."""
+        """Wait up to `finish_seconds` for running handlers, once the queue is empty or the time is up."""
         self._threads.take_back()
         deadline = time.monotonic() + self.options.finish_seconds
         while self._threads.busy and time.monotonic() < deadline and not self._stopping.is_set():
-            self._take_in(0.1)
-            self._tell()
+            self._process_messages(0.1)
+            self._report_results()
 
     def _shut_down(self) -> None:
-        """Write down what has ended, stop the rest and give it back, on a new connection whatever the old one does."""
+        """Store finished results, stop the other jobs and return them to the queue.
+
+        Uses a new connection, since the old one may be broken or busy.
+        """
         self._stopping.set()
         self._connection.close()
         self._connection = Connection(self._url, f"{self.name} end", self._stopping)
         self._threads.take_back()
         self._threads.grace = 0
-        with suppress(psycopg.Error, WorkerEnds):
-            self._take_in(0)
+        with suppress(psycopg.Error, WorkerStopping):
+            self._process_messages(0)
         for attempt in self._held.copy():
             attempt.stop()
         self._threads.close()
-        deadline = time.monotonic() + _END_SECONDS
+        deadline = time.monotonic() + _SHUTDOWN_SECONDS
         while self._threads.busy and time.monotonic() < deadline:
             time.sleep(0.02)
-        with suppress(psycopg.Error, WorkerEnds):
-            self._take_in(0)
-        with suppress(psycopg.Error, WorkerEnds):
+        with suppress(psycopg.Error, WorkerStopping):
+            self._process_messages(0)
+        with suppress(psycopg.Error, WorkerStopping):
             self.tally.given_back += self._connection.call(lambda conn: queue.give_back_all(conn, self.name))
         self._connection.close()
-        self._heartbeat.end()
-        self._heartbeat.join(_END_SECONDS)
+        self._heartbeat.stop()
+        self._heartbeat.join(_SHUTDOWN_SECONDS)

@@ -1,19 +1,21 @@
-"""The chain's order and its gates: what may start now, and in words why not. Pure: clock and database are given."""
+"""The order of the scoring chain, and its gates: which step may start for which day, or the reason why not.
+
+Pure functions: clock, states and run statuses are passed in.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Literal
 
 from dagster_backfills.domains.scoring.tables import ACTIONS, CHURN, COMMITMENT
-from dagster_backfills.engine.back_off import back_off, is_resting
 
 Outcome = Literal["missing", "running", "complete", "partial", "failed"]
 
 
 @dataclass(frozen=True)
 class DayState:
-    """One row of `scoring.chain_days`: how one asset stands on one day; `missing` where there is none."""
+    """State of one asset on one day: a row of `scoring.chain_days`, or `missing` if there is none."""
 
     asset: str
     day: date
@@ -32,24 +34,24 @@ class DayState:
         failed = f", {self.failed:,} failed" if self.failed else ""
         return f"{self.outcome}: {self.done:,} of {self.expected:,}{failed}"
 
-    def rests_on(self, upstream: "DayState | None") -> bool:
-        """Whether it began when the link before had finished as it stands now."""
+    def is_newer_than(self, upstream: "DayState | None") -> bool:
+        """Whether it started after the upstream step had finished."""
         if upstream is None:
             return True
-        begun, finished = self.started_at, upstream.finished_at
-        return begun is not None and finished is not None and begun >= finished
+        started, finished = self.started_at, upstream.finished_at
+        return started is not None and finished is not None and started >= finished
 
 
 @dataclass(frozen=True)
 class ChainStep:
-    """A link of the chain: not before `opens` (UTC, on the morning after the day), and after `after`."""
+    """A step of the chain. It starts at `opens` (UTC, on the following day) at the earliest, and after `after`."""
 
     asset: str
     opens: time
     after: str | None
 
     def opens_at(self, day: date) -> datetime:
-        """The moment from which the day may be worked."""
+        """The earliest start for a day."""
         return datetime.combine(day + timedelta(days=1), self.opens, tzinfo=UTC)
 
 
@@ -57,89 +59,66 @@ COMMITMENT_STEP = ChainStep(COMMITMENT.asset, time(2), None)
 CHURN_STEP = ChainStep(CHURN.asset, time(3), COMMITMENT.asset)
 ACTIONS_STEP = ChainStep(ACTIONS.asset, time(4), CHURN.asset)
 
-_SCHEDULE_IS_FIRST = timedelta(minutes=1)
+_AFTER_SCHEDULE = timedelta(minutes=1)  # at 02:00 the schedule launches the run
 
 States = Mapping[tuple[str, date], DayState]
-RunStatus = Callable[[str], str | None]  # of a run that has ended: how; None while it goes on
+RunStatus = Callable[[str], str | None]  # the final status of a run, None while it is unfinished
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What is to be done for one day: `launch` with a run key, or a reason not to (None: nothing to say)."""
+    """Decision for one day: launch a run with `run_key`, or don't, with a reason unless it is done or running."""
 
     day: date
     run_key: str | None = None
     reason: str | None = None
 
 
-@dataclass(frozen=True)
-class Tries:
-    """A step's runs for a day: one that has not ended, and how many of the newest failed, one after the other."""
-
-    on_its_way: str | None = None
-    failures: int = 0
-    last_failed: str | None = None
-    ended_at: datetime | None = None
-
-
-def judge(step: ChainStep, day: date, now: datetime, states: States, ended: RunStatus) -> Decision:
-    """Whether a step may start for a day."""
+def decide(step: ChainStep, day: date, now: datetime, states: States, final_status: RunStatus) -> Decision:
+    """Decide whether to start a step for a day."""
     own = states.get((step.asset, day))
     upstream = states.get((step.after, day)) if step.after else None
-    if own is not None and _alive(own, ended):
+    if own is not None and _is_running(own, final_status):
         return Decision(day)
-    if step.after is not None and (held := _held(step.after, upstream, ended)):
-        return Decision(day, reason=held)
-    settled = own if own is not None and own.rests_on(upstream) else None
-    if settled is not None and settled.outcome == "complete":
+    if step.after is not None and (reason := _not_ready(step.after, upstream, final_status)):
+        return Decision(day, reason=reason)
+    current = own if own is not None and own.is_newer_than(upstream) else None
+    if current is not None and current.outcome == "complete":
         return Decision(day)
     if now < step.opens_at(day):
         return Decision(day, reason=f"waits for {step.opens:%H:%M} UTC of {day + timedelta(days=1)}")
-    if own is not None and died(own, ended):
+    if own is not None and was_killed(own, final_status):
         return Decision(day, run_key=f"{step.asset}:{day}:{own.run_id}")
-    if settled is not None:
-        again = f"{step.asset} {_ended(settled, ended)}: run it again once the cause is mended"
-        return Decision(day, reason=again)
+    if current is not None:
+        return Decision(
+            day, reason=f"{step.asset} {_result(current, final_status)}: fix the cause, then run it again"
+        )
     return Decision(day, run_key=f"{step.asset}:{day}:{upstream.run_id if upstream else 'first'}")
 
 
-def died(state: DayState, ended: RunStatus) -> bool:
-    """Whether the run was killed, or ended after its time: it could not say how the day went, so it is tried again."""
-    return state.outcome == "running" and ended(state.run_id) == "FAILURE"
+def was_killed(state: DayState, final_status: RunStatus) -> bool:
+    """Whether the run failed without recording a result, so that it should be retried: it was killed or timed out."""
+    return state.outcome == "running" and final_status(state.run_id) == "FAILURE"
 
 
-def after_pause(verdict: Decision, tries: Tries, now: datetime) -> Decision:
-    """A launch, put off while a run is on its way, and for a growing pause after runs that failed."""
-    if tries.on_its_way is not None:
-        return Decision(verdict.day, reason=f"waits for run {tries.on_its_way[:8]}, which is on its way")
-    if tries.last_failed is None:
-        return verdict
-    if is_resting(tries.failures, tries.ended_at, now):
-        pause = back_off(tries.failures)
-        return Decision(
-            verdict.day, reason=f"the last {tries.failures} runs died: the next try is {pause} after the last"
-        )
-    return replace(verdict, run_key=f"{verdict.run_key}:after {tries.last_failed}")
+def _is_running(state: DayState, final_status: RunStatus) -> bool:
+    return state.outcome == "running" and final_status(state.run_id) is None
 
 
-def _alive(state: DayState, ended: RunStatus) -> bool:
-    return state.outcome == "running" and ended(state.run_id) is None
-
-
-def _held(asset: str, state: DayState | None, ended: RunStatus) -> str | None:
-    """Why the step after `asset` may not start; None where it may."""
+def _not_ready(asset: str, state: DayState | None, final_status: RunStatus) -> str | None:
+    """The reason why the step after `asset` may not start, or None."""
     if state is None:
         return f"waits for {asset}, which has not run for this day"
     if state.outcome == "complete":
         return None
-    if _alive(state, ended):
-        return f"waits for {asset}, which run {state.run_id[:8]} is working"
-    return f"held: {asset} {_ended(state, ended)}"
+    if _is_running(state, final_status):
+        return f"waits for {asset}, which is running in run {state.run_id[:8]}"
+    return f"held: {asset} {_result(state, final_status)}"
 
 
-def _ended(state: DayState, ended: RunStatus) -> str:
+def _result(state: DayState, final_status: RunStatus) -> str:
     if state.outcome == "running":
-        return f"was not finished, run {state.run_id[:8]} ended as {ended(state.run_id)}"
+        return f"did not finish, run {state.run_id[:8]} ended as {final_status(state.run_id)}"
     return f"is {state.outcome} ({state.reason or 'no reason recorded'}), run {state.run_id[:8]}"
 
 
@@ -154,23 +133,21 @@ def due_days(newest: date, days: int) -> list[date]:
 
 
 def missed(
-    days: Sequence[date], states: States, now: datetime, known: bool, ended: RunStatus
+    days: Sequence[date], states: States, now: datetime, has_history: bool, final_status: RunStatus
 ) -> tuple[list[Decision], str | None]:
-    """First-link days that no run has touched or whose run died: one launch each.
+    """Launches of commitment scores for days that have no run or whose run was killed; or a reason to wait.
 
-    `known`: whether anything was scored before these days. Before the first day ever scored, none is missed.
+    `has_history`: whether any earlier day was scored. If not, days before the first scored day are not missed.
     """
-    touched = {day: states[COMMITMENT.asset, day] for day in days if (COMMITMENT.asset, day) in states}
-    start = days[0] if known else min(touched, default=days[-1])
-    absent = [day for day in days if day >= start and (day not in touched or died(touched[day], ended))]
-    due = [day for day in absent if now >= COMMITMENT_STEP.opens_at(day) + _SCHEDULE_IS_FIRST]
+    started = {day: states[COMMITMENT.asset, day] for day in days if (COMMITMENT.asset, day) in states}
+    first = days[0] if has_history else min(started, default=days[-1])
+    missing = [
+        day for day in days if day >= first and (day not in started or was_killed(started[day], final_status))
+    ]
+    due = [day for day in missing if now >= COMMITMENT_STEP.opens_at(day) + _AFTER_SCHEDULE]
     if due:
-        return [
-            Decision(
-                day, run_key=f"{COMMITMENT.asset}:{day}:{touched[day].run_id if day in touched else 'missed'}"
-            )
-            for day in due
-        ], None
-    if absent:
-        return [], f"{absent[0]}: waits for 02:00 UTC of {absent[0] + timedelta(days=1)}"
+        keys = {day: started[day].run_id if day in started else "missed" for day in due}
+        return [Decision(day, run_key=f"{COMMITMENT.asset}:{day}:{key}") for day, key in keys.items()], None
+    if missing:
+        return [], f"{missing[0]}: waits for 02:00 UTC of {missing[0] + timedelta(days=1)}"
     return [], None

@@ -1,4 +1,4 @@
-"""Why one member has the score it has: the rules run on it alone, with the numbers that they saw. Writes nothing."""
+"""Explain one member's score: apply the rules to this member alone, and return their inputs. Writes nothing."""
 
 from dataclasses import dataclass
 from datetime import date
@@ -19,7 +19,7 @@ _FACTORS = ("attendance_decay", "missed_sessions", "time_gaps", "decline_velocit
 
 @dataclass(frozen=True)
 class Factor:
-    """One factor: 0 to 100, its weight (1 is all), and the numbers behind it in words."""
+    """One factor: its value from 0 to 100, its weight (all sum to 1), and the numbers behind it."""
 
     name: str
     value: int
@@ -29,7 +29,7 @@ class Factor:
 
 @dataclass(frozen=True)
 class Explanation:
-    """A member as of a day. `stored` is the score that the history holds, None where it holds none."""
+    """A member's score as of a day. `stored` is the score in `scoring.commitment_scores`, if there is one."""
 
     member: str
     name: str
@@ -52,12 +52,12 @@ class Explanation:
 
 
 def explain(conn: psycopg.Connection, member: str, day: date, weights: Weights) -> Explanation:
-    """Run the rules for one member. Raises UserError for an unknown member, or one that can't be scored."""
+    """Apply the rules to one member. Raises UserError if the member is unknown or can't be scored."""
     about = STATEMENTS.member_for_explanation(conn, member=member, day=day)
     if about is None:
         raise UserError(
             f"There is no member {member!r}.",
-            hint="Give the id of a row of scoring.members. For a day: backfills status scoring DAY",
+            hint="Pass an ID from scoring.members. For a day: backfills status scoring DAY",
         )
     name, status, stored, coaches = about
     try:
@@ -71,8 +71,8 @@ def explain(conn: psycopg.Connection, member: str, day: date, weights: Weights) 
     scores = rules.commitment_scores(frame, weights)
     risk = rules.churn_risk_scores(scores.assign(commitment_score=scores["score"]))
     row, churn = scores.iloc[0], risk.iloc[0]
-    seen: dict[str, Any] = {k: _plain(v) for k, v in frame.iloc[0].items()}
-    because = _because(seen)
+    features: dict[str, Any] = {k: _to_python(v) for k, v in frame.iloc[0].items()}
+    because = _because(features)
     factors = [
         Factor(name, int(row[name]), part / UNIT, because[name])
         for name, part in zip(_FACTORS, weights.parts, strict=True)
@@ -83,7 +83,7 @@ def explain(conn: psycopg.Connection, member: str, day: date, weights: Weights) 
         name=name,
         day=day,
         status=status,
-        features=seen,
+        features=features,
         factors=factors,
         weighted_sum=round(sum(f.value * f.weight for f in factors), 4),
         time_decay=float(row["time_decay"]),
@@ -100,16 +100,16 @@ def explain(conn: psycopg.Connection, member: str, day: date, weights: Weights) 
     )
 
 
-def _plain(value: Any) -> Any:
+def _to_python(value: Any) -> Any:
     return None if pd.isna(value) else value.item() if hasattr(value, "item") else value
 
 
 def _because(f: dict[str, Any]) -> dict[str, str]:
-    """The numbers behind each factor, in words."""
+    """The numbers behind each factor, as text."""
     if not f["visits"]:
-        return dict.fromkeys(_FACTORS, "no visit at all")
+        return dict.fromkeys(_FACTORS, "no visits")
     if f["joined_days"] >= 60:
-        attendance = f"{f['v30']} visits in the last 30 days, {f['v60']} in the 30 before"
+        attendance = f"{f['v30']} visits in the last 30 days, {f['v60']} in the 30 days before"
     else:
         half = f["joined_days"] // 2
         first = f["visits"] - f["second_half_visits"]
@@ -120,22 +120,22 @@ def _because(f: dict[str, Any]) -> dict[str, str]:
     if f["expected_hundredths"]:
         goal, source = f["expected_hundredths"] / 100, "the member's own goal"
     elif f["visits"] >= 2:
-        goal, source = f["visits"] * 7 / max(f["span_days"], 7), "its average so far"
+        goal, source = f["visits"] * 7 / max(f["span_days"], 7), "the member's average"
     else:
-        goal, source = 2.0, "assumed"
+        goal, source = 2.0, "the default"
     missed = (
-        f"{f['v30']} visits in the last 30 days, {goal * 30 / 7:.1f} expected ({goal:.2f} a week, {source})"
+        f"{f['v30']} visits in the last 30 days, {goal * 30 / 7:.1f} expected ({goal:.2f} per week, {source})"
     )
     average = f["span_days"] / (f["visits"] - 1) if f["visits"] > 1 else None
     gaps = (
         f"a single visit, {f['days_since_last']} days ago"
         if average is None
-        else f"average gap {average:.1f} days, the widest {f['max_gap']}, last visit {f['days_since_last']} days ago"
+        else f"average gap {average:.1f} days, largest gap {f['max_gap']}, last visit {f['days_since_last']} days ago"
     )
-    trend = f"{f['v30']}, {f['v60']} and {f['v90']} visits in the last three times 30 days"
+    trend = f"{f['v30']}, {f['v60']} and {f['v90']} visits in the last three 30-day periods, newest first"
     if f["visits"] < 4:
-        trend = f"only {f['visits']} visits in all, too few for a trend"
-    halved = ", halved for an absence over 14 days" if f["days_since_last"] > 14 else ""
+        trend = f"only {f['visits']} visits in total, too few for a trend"
+    halved = ", halved for an absence of more than 14 days" if f["days_since_last"] > 14 else ""
     return {
         "attendance_decay": attendance,
         "missed_sessions": missed + halved,
@@ -145,12 +145,12 @@ def _because(f: dict[str, Any]) -> dict[str, str]:
 
 
 def _action(risk: pd.DataFrame) -> tuple[str | None, str]:
-    """The action's type and its reasons, or None and why there is none."""
+    """The action's type and its reason, or None and the reason why there is no action."""
     pairs = risk.rename(columns={"score": "churn_risk_score", "level": "churn_risk_level"})
     result = coach_actions(pairs.assign(coach_id="any"))
     if result.empty:
         at_risk = risk["level"].iloc[0] != "none"
-        return None, "no rule fits" if at_risk else "the member is not at risk"
+        return None, "no rule matches" if at_risk else "the member is not at risk"
     chosen = result.iloc[0]
     number = [rule.type for rule in RULES].index(chosen["type"]) + 1
-    return str(chosen["type"]), f"rule {number} of {len(RULES)} fits first: {chosen['reason_codes'][1:-1]}"
+    return str(chosen["type"]), f"rule {number} of {len(RULES)} matches: {chosen['reason_codes'][1:-1]}"

@@ -1,4 +1,7 @@
-"""Reading frames out of Postgres: one row of arrays, a fraction of what rows as tuples cost. No rules here."""
+"""Read frames from Postgres as one row of arrays, which is far cheaper than one tuple per row.
+
+Not here: the rules (`rules`, `action_rules`).
+"""
 
 from collections.abc import Mapping, Sequence
 from datetime import date
@@ -14,7 +17,7 @@ from dagster_backfills.engine.table.arrays import text_array
 
 _TEXT = ("member_id", "coach_id", "churn_risk_level")
 _MAY_BE_MISSING = ("expected_hundredths", "days_since_last_visit")
-# The columns of each statement that feeds the rules.
+# Columns of each statement that the rules read.
 COLUMNS = {
     "features": (
         "member_id", "joined_days", "expected_hundredths", "visits", "v30", "v60", "v90", "second_half_visits",
@@ -25,8 +28,8 @@ COLUMNS = {
         "member_id", "coach_id", "commitment_score", "churn_risk_score", "churn_risk_level", "days_since_last_visit",
     ),
 }  # fmt: skip
-_MISSING = -(2**62)  # stands for NULL on the way
-_HEADER_BYTES = 20  # of a binary array with one dimension: dimensions, flags, type, length, lower bound
+_MISSING = -(2**62)  # represents NULL in transfer
+_HEADER_BYTES = 20  # header of a one-dimensional binary array: dimensions, flags, type, length, lower bound
 
 
 def read_frame(
@@ -34,12 +37,12 @@ def read_frame(
 ) -> pd.DataFrame:
     """Run a named statement for `members` as of `day`, and return its rows as a frame.
 
-    `due_only` leaves out members that are not scored as of the day: those who have left, or joined later.
+    `due_only` excludes members who are not scored for the day: they have left or joined later.
 
-    Raises psycopg.Error for data that it can't compute with, such as an infinite joining date.
+    Raises psycopg.Error for values that Postgres can't compute with, such as an infinite joining date.
     """
     names = COLUMNS[name]
-    # A number's array comes as Postgres sends it, which NumPy reads as it is.
+    # Numeric arrays are transferred in Postgres's binary format, which NumPy reads directly.
     arrays = ", ".join(
         f"array_agg(q.{c})" if c in _TEXT else f"array_send(array_agg(coalesce(q.{c}, {_MISSING})::bigint))"
         for c in names
@@ -64,7 +67,7 @@ def _column(name: str, value: Any) -> Any:
 
 
 def _numbers(array: bytes | None) -> np.ndarray:
-    """The elements of a `bigint[]` without NULLs, each after its length in four bytes."""
+    """Parse a binary `bigint[]` without NULLs: each element follows its four-byte length."""
     if array is None:
         return np.empty(0, dtype="int64")
     elements = np.frombuffer(array, dtype=[("length", ">i4"), ("value", ">i8")], offset=_HEADER_BYTES)

@@ -1,6 +1,6 @@
-"""What is written of the three histories: who is due, what is read of them, the pure function that makes the rows.
+"""How each history table is computed: its members, the statement that reads their features, the rule function.
 
-Not here: the rules themselves (`rules.py`, `action_rules.py`), and what is done around a day (`day_record.py`).
+Not here: the rules (`rules`, `action_rules`), locking and recording a day (`day_record`).
 """
 
 from collections.abc import Callable, Sequence
@@ -18,26 +18,26 @@ from dagster_backfills.domains.scoring.tables import ACTIONS, CHURN, COMMITMENT,
 from dagster_backfills.domains.scoring.weights import Weights
 from dagster_backfills.engine.model import Compute, Query, Target, Write
 
-# Batches of members read while another is written. The day's lock keeps other runs of the day away.
+# Batches computed ahead while another is written. The day's lock excludes other runs of the day.
 _PREFETCH = 2
 
 
 def write_of(target: Target, weights: Weights, gym: str | None = None) -> Write:
-    """What the engine writes of a day of this history: for the members of one gym, or of all."""
-    made: dict[str, tuple[str, str, Callable[[pd.DataFrame], pd.DataFrame]]] = {
+    """The engine's write of this history for a day, for the members of one gym or of all."""
+    sources: dict[str, tuple[str, str, Callable[[pd.DataFrame], pd.DataFrame]]] = {
         COMMITMENT.asset: ("members_of_day", "features", partial(rules.commitment_scores, weights=weights)),
         CHURN.asset: ("scored_members_of_day", "churn_inputs", rules.churn_risk_scores),
         ACTIONS.asset: ("members_at_risk_of_day", "action_inputs", coach_actions),
     }
-    units, reads, rows = made[target.asset]
+    units, features, rule = sources[target.asset]
 
     def compute(conn: psycopg.Connection, days: Sequence[str], members: Sequence[str] | None) -> pd.DataFrame:
-        (day,) = days  # each is worked by itself
-        if members is None:  # of a whole day, which is small then
+        (day,) = days  # the engine processes each day separately
+        if members is None:  # the whole day, if it is small
             due = conn.execute(STATEMENTS[units], {"partition_keys": [day], "gym": gym})
             members = [unit for _, unit in due]
-        frame = read_frame(conn, reads, date.fromisoformat(day), members)
-        return schemas.checked(target.asset, rows(frame)).assign(day=day)
+        frame = read_frame(conn, features, date.fromisoformat(day), members)
+        return schemas.validated(target.asset, rule(frame)).assign(day=day)
 
     return Write(
         target,

@@ -1,4 +1,4 @@
-"""Which columns the scores are made of, by table and column: Python's rules make them, so that no SQL says it."""
+"""Column lineage of the scoring tables. It is declared because Python computes them, so it can't be read from SQL."""
 
 _SCORES, _RISKS, _MEMBERS = "scoring.commitment_scores", "scoring.churn_risk_scores", "scoring.members"
 _VISITS = ("scoring.visits.visited_on", f"{_MEMBERS}.joined_date")
@@ -40,7 +40,7 @@ LINEAGE: dict[str, dict[str, tuple[str, ...]]] = {
         "days_since_last_visit": (f"{_RISKS}.days_since_last_visit",),
     },
 }
-# On the member's own row, of the newest day.
+# Columns of `scoring.members` with the newest day's values.
 ON_MEMBER = {
     **{f"commitment_{name}": (f"{_SCORES}.{name}",) for name in ("score", "band", "day")},
     **{f"churn_risk_{name}": (f"{_RISKS}.{name}",) for name in ("score", "level", "day")},

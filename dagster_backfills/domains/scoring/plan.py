@@ -1,6 +1,6 @@
-"""What scoring some days would change: the chain's tables as one set of the engine's, each day by itself.
+"""Plan the scoring of days: the engine plans the chain's tables as one set, for each day separately.
 
-Exact over several days: what a day's rows are made of holds nothing that another day's scoring writes.
+The result is exact over several days, since no day's rows depend on another day's scores.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ def plan_days(
     log: Callable[[str], None] = lambda line: None,
     gym: str | None = None,
 ) -> Report:
-    """What a run of the chain over these days would do, for the members of one gym or of all."""
+    """What a run of the chain for these days would change, for the members of one gym or of all."""
     if not days:
         return Report.nothing()
     writes = [write_of(target, settings.parsed_weights, gym) for target in CHAIN]

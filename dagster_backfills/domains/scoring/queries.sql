@@ -1,5 +1,5 @@
 -- name: members_of_day
--- Who is scored as of a day, of one gym or of all.
+-- Members who are scored for a day, of one gym or of all.
 select
     d.day::text as partition,
     m.id as unit
@@ -13,14 +13,14 @@ where
     and (:gym::text is null or m.gym_id = :gym);
 
 -- name: members_of_gym
--- Whose failures a run for one gym may resolve.
+-- Members whose failures a run for one gym may resolve.
 select m.id as unit
 from scoring.members as m
 where m.gym_id = :gym;
 
 -- name: scored_members_of_day
--- Whose churn risk is looked at: members with a commitment score of the day. Those who have left since are left out
--- batch by batch: a join over all members would take longer than the rest of the list.
+-- Members to compute churn risk for: those with a commitment score on this day. Members who have left are filtered out
+-- batch by batch, since a join with all members would take longer than the rest of this query.
 select
     s.day::text as partition,
     s.member_id as unit
@@ -30,8 +30,8 @@ where
     and (:gym::text is null or s.member_id in (select m.id from scoring.members as m where m.gym_id = :gym));
 
 -- name: members_at_risk_of_day
--- Whose coaches may have something to do: members at risk. Those who have left, or have no coach, are left out batch
--- by batch.
+-- Members at risk, whose coaches may get an action. Members who have left or have no coach are filtered out batch by
+-- batch.
 select
     r.day::text as partition,
     r.member_id as unit
@@ -41,13 +41,13 @@ where
     and (:gym::text is null or r.member_id in (select m.id from scoring.members as m where m.gym_id = :gym));
 
 -- name: features
--- What the rules need of each member as of a day, one row a member: counts of visits by window, the first and the
--- last visit, the widest gap and the sum of squared gaps. Visits after the day are not seen. With `due_only`, none for
--- members that are not scored as of the day.
+-- Features of members as of a day, one row per member: visit counts by window, days between first and last visit, the
+-- largest gap and the sum of squared gaps. Later visits are ignored. `due_only` excludes members who are not scored for
+-- the day.
 select
     m.id as member_id,
     greatest(:day::date - m.joined_date, 0) as joined_days,
-    -- A goal that is not a number comes out as 1,000,000, which no number of the column gives.
+    -- NaN becomes 1,000,000, which is beyond the column's range.
     case
         when m.expected_visits_per_week = 'NaN' then 1000000 else (m.expected_visits_per_week * 100)::integer
     end as expected_hundredths,
@@ -87,8 +87,8 @@ where
     and (not :due_only::boolean or scoring.is_due(m.status, m.joined_date, :day::date, f.visits > 0));
 
 -- name: churn_inputs
--- What churn risk is made of: the commitment scores of the day, of active members. They are looked up one by one
--- (OFFSET keeps it so): joined, the whole table would be read for every batch.
+-- Inputs of churn risk: the day's commitment scores of active members. OFFSET 0 forces a lookup of each member by key;
+-- a plain join would read the whole table for every batch.
 select
     s.member_id,
     s.score as commitment_score,
@@ -103,7 +103,7 @@ cross join lateral (
 where s.day = :day::date and s.member_id = any(:members::text[]) and m.status = 'active';
 
 -- name: action_inputs
--- Each coach's active members at risk on the day; members and coaches looked up one by one, too.
+-- Each coach's active members at risk on the day. OFFSET 0 forces lookups by key, as above.
 select
     r.member_id,
     c.coach_id,
@@ -132,15 +132,15 @@ where
 select clock_timestamp();
 
 -- name: take_day$
--- Held by the session; whoever comes second gets false.
+-- Session-level lock. Returns false if another session holds it.
 select pg_try_advisory_lock(hashtext(:name), :day::date - date '2000-01-01');
 
 -- name: leave_day
 select pg_advisory_unlock(hashtext(:name), :day::date - date '2000-01-01');
 
 -- name: start_day^
--- A run takes a day. What it goes on from is answered: an attempt of its own, or of the runs that it is the automatic
--- retry of. Since any other attempt visits may have come and members changed, so that the day starts anew.
+-- Record that a run works on the day. It may resume an earlier attempt of its own, or of the runs that it automatically
+-- retries (`own_runs`). Any other attempt may have seen other visits and members, so the day is then scored anew.
 with before as (
     select c.root_run_id
     from scoring.chain_days as c
@@ -173,13 +173,13 @@ select
 from taken as t;
 
 -- name: upstream_of_day$
--- One computation of a link for a day.
+-- Identifies the computation of an asset for a day.
 select c.asset || ' of run ' || c.run_id || ' ' || coalesce(c.finished_at, c.started_at)::text as basis
 from scoring.chain_days as c
 where c.asset = :asset and c.day = :day::date;
 
 -- name: weights_of_day$
--- Under how many sets of weights the day's commitment scores were made.
+-- Number of distinct weights among the day's commitment scores.
 select count(distinct s.weights_version) as sets
 from scoring.commitment_scores as s
 where s.day = :day::date;
@@ -196,7 +196,7 @@ set
 where asset = :asset and day = :day::date and run_id = :run_id;
 
 -- name: coverage_of_commitment_scores^
--- Members that are due on the day, those that have their row, and those whose failure is in the ledger.
+-- Members who are due on the day, those who have a row, and those with an open failure in the ledger.
 with due as (
     select m.id
     from scoring.members as m
@@ -254,7 +254,7 @@ from (
 ) as c;
 
 -- name: chain_days
--- Where the chain stands on some days.
+-- States of the chain's assets in a range of days.
 select
     c.asset,
     c.day,
@@ -298,7 +298,7 @@ from scoring.churn_risk_scores as r
 where r.day = :day::date;
 
 -- name: summary_of_coach_actions$
--- With the types that occur.
+-- Only action types that occur are included.
 select json_strip_nulls(json_build_object(
     'actions', count(*),
     'coaches_with_actions', count(distinct a.coach_id),
@@ -312,7 +312,7 @@ from scoring.coach_actions as a
 where a.day = :day::date;
 
 -- name: commitment_out_of_range$
--- Rows whose score or factors lie outside 0 to 100, or whose band is not that of their score.
+-- Rows with a score or factor outside 0 to 100, or with the wrong band for the score.
 select count(*) as bad
 from scoring.commitment_scores as s
 where
@@ -327,7 +327,7 @@ where
     );
 
 -- name: churn_out_of_range$
--- Rows whose score lies outside 0 to 100, or whose commitment is no longer that of the day.
+-- Rows with a score outside 0 to 100, or with a commitment score that differs from the day's.
 select count(*) as bad
 from scoring.churn_risk_scores as r
 left join scoring.commitment_scores as s on s.day = :day::date and r.member_id = s.member_id
@@ -346,7 +346,7 @@ from (
 ) as twice;
 
 -- name: coach_coverage^
--- Active members at risk, and those of them that no coach looks after.
+-- Active members at risk, and how many of them have no coach.
 select
     count(*) as at_risk,
     count(*) filter (
@@ -357,7 +357,7 @@ inner join scoring.members as m on r.member_id = m.id and m.status = 'active'
 where r.day = :day::date and r.level <> 'none';
 
 -- name: mean_scores^
--- The mean score of a day and of the newest day before it, over members that have both.
+-- The mean score of a day and of the latest earlier day, over the members who have both.
 select
     avg(s.score) as mean,
     avg(b.score) as mean_before,
@@ -370,7 +370,7 @@ inner join scoring.commitment_scores as b
 where s.day = :day::date;
 
 -- name: member_for_explanation^
--- Who a member is, the score that the history holds for the day, and its coaches.
+-- A member's name, status, stored score for the day, and coaches.
 select
     concat_ws(' ', m.first_name, m.last_name) as name,
     m.status,
@@ -386,7 +386,7 @@ from scoring.members as m
 where m.id = :member;
 
 -- name: mark_done!
--- Of an action that there is. Done twice is done once, by the first.
+-- Mark an existing action as done. If it is already done, the first mark is kept.
 insert into scoring.coach_actions_done (day, member_id, coach_id, done_by)
 select a.day, a.member_id, a.coach_id, :done_by
 from scoring.coach_actions as a
@@ -398,7 +398,7 @@ delete from scoring.coach_actions_done as d
 where d.day = :day::date and d.member_id = :member and d.coach_id = :coach;
 
 -- name: failed_units
--- Members of a day that could not be written, why, and in which run.
+-- Open failures of a day's members, with message and run.
 select f.unit as failed, f.partition, f.message, f.run_id
 from backfill.failures as f
 where f.asset = :asset and f.partition = :day and f.unit is not null and f.resolved_at is null

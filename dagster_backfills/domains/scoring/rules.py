@@ -1,7 +1,7 @@
-"""The scoring rules as pure functions on frames with one row a member, in whole-number arithmetic.
+"""The scoring rules as pure functions on frames with one row per member, in integer arithmetic.
 
-Every quotient is rounded half up from its numerator and denominator, so that no floating error decides a tie.
-Not here: where the numbers come from (`queries.sql`) and where they go (`assets.py`).
+Quotients are rounded half up from numerator and denominator, so that ties don't depend on floating-point errors.
+Not here: reading the features (`features`, `queries.sql`) and storing the scores (`histories`).
 """
 
 import numpy as np
@@ -18,41 +18,41 @@ FLAGS = (
     "declining_frequency",
 )
 NEVER_VISITED_CHURN = 85
-NO_NUMBER = 1_000_000  # what stands in `expected_hundredths` for a goal that is none; a real one is below
+NOT_A_NUMBER = 1_000_000  # represents NaN in `expected_hundredths`; real goals are smaller
 _GOAL = "expected_visits_per_week must be 0 or more"
-_LAST_STEP = 26  # from here on 1.2^step × 1 exceeds 100
+_MAX_STEP = 26  # from this step on, 1.2^step exceeds 100
 
 
 def half_up(numerator: np.ndarray, denominator: np.ndarray | int) -> np.ndarray:
-    """numerator / denominator, rounded half up. The denominator is above 0."""
+    """numerator / denominator, rounded half up. The denominator must be positive."""
     return (2 * numerator + denominator) // (2 * denominator)
 
 
 def problems(features: pd.DataFrame) -> pd.Series:
-    """What makes a member unfit for scoring, by member id; empty where all are fit."""
+    """Members who can't be scored, with the reason, by member ID."""
     goal = features.set_index("member_id")["expected_hundredths"]
-    bad = goal[(goal < 0) | (goal >= NO_NUMBER)]
-    return bad.map(lambda h: f"{_GOAL}, is {'not a number' if h >= NO_NUMBER else f'{h / 100:g}'}")
+    bad = goal[(goal < 0) | (goal >= NOT_A_NUMBER)]
+    return bad.map(lambda h: f"{_GOAL}, is {'not a number' if h >= NOT_A_NUMBER else f'{h / 100:g}'}")
 
 
 def attendance_decay(f: pd.DataFrame) -> np.ndarray:
-    """Visits of the last 30 days against the 30 before; for a new member, those of its second half."""
+    """Visits in the last 30 days relative to the 30 days before; for a new member, second half relative to first."""
     v30, v60, second = (f[c].to_numpy() for c in ("v30", "v60", "second_half_visits"))
     first = f["visits"].to_numpy() - second
     bonus = np.where(v30 >= 8, 20, np.where(v30 >= 4, 10, 0))
     kept = np.minimum(100, half_up(100 * v30, np.maximum(v60, 1))) + bonus
-    settled = np.minimum(100, np.where(v60 == 0, 15 * v30, kept))
-    grown = half_up(100 * second, np.maximum(first, 1))
-    new = np.minimum(100, np.where(first == 0, 10 * v30, grown))
-    return np.where(f["joined_days"].to_numpy() >= 60, settled, new)
+    established = np.minimum(100, np.where(v60 == 0, 15 * v30, kept))
+    ratio = half_up(100 * second, np.maximum(first, 1))
+    new = np.minimum(100, np.where(first == 0, 10 * v30, ratio))
+    return np.where(f["joined_days"].to_numpy() >= 60, established, new)
 
 
 def missed_sessions(f: pd.DataFrame) -> np.ndarray:
-    """Visits of the last 30 days against those expected; halved where the last visit is over 14 days ago."""
+    """Visits in the last 30 days relative to those expected; halved if the last visit was over 14 days ago."""
     v30, visits, span, last = (f[c].to_numpy() for c in ("v30", "visits", "span_days", "days_since_last"))
     own = f["expected_hundredths"].to_numpy(dtype="float64", na_value=np.nan)
-    # Expected in 30 days = 30 × numerator ÷ denominator: from the member, from its history, or 2 a week.
-    has_own, has_history = own > 0, visits >= 2  # an own goal of 0 is none
+    # Expected in 30 days = 30 × numerator ÷ denominator: the member's goal, its average, or 2 per week.
+    has_own, has_history = own > 0, visits >= 2  # a goal of 0 counts as none
     numerator = np.where(has_own, np.nan_to_num(own, nan=1).astype("int64"), np.where(has_history, visits, 2))
     denominator = np.where(has_own, 700, np.where(has_history, np.maximum(span, 7), 7))
     top, bottom = 100 * v30 * denominator, 30 * numerator
@@ -61,7 +61,7 @@ def missed_sessions(f: pd.DataFrame) -> np.ndarray:
 
 
 def time_gaps(f: pd.DataFrame) -> np.ndarray:
-    """The average gap, less for long gaps and a long absence; a single visit goes by its age alone."""
+    """By the average gap between visits, minus points for long gaps and a long absence; a single visit by its age."""
     visits, span, widest, last = (
         f[c].to_numpy() for c in ("visits", "span_days", "max_gap", "days_since_last")
     )
@@ -85,7 +85,7 @@ def time_gaps(f: pd.DataFrame) -> np.ndarray:
 
 
 def doubled_velocity(f: pd.DataFrame) -> np.ndarray:
-    """Twice the velocity in visits per 30 days, which is whole. Fewer than 4 visits tell nothing: 0."""
+    """Twice the velocity in visits per 30 days, so that it is an integer. 0 with fewer than 4 visits."""
     v30, v60, v90 = (f[c].to_numpy() for c in ("v30", "v60", "v90"))
     averaged = (f["joined_days"].to_numpy() >= 90) & (v60 > 0) & (v90 > 0)
     doubled = np.where(averaged, v30 - v90, 2 * (v30 - v60))
@@ -93,12 +93,12 @@ def doubled_velocity(f: pd.DataFrame) -> np.ndarray:
 
 
 def decay_hundredths(last: np.ndarray) -> np.ndarray:
-    """The time decay in hundredths: 1 up to a day after the last visit, then 0.018 less a day, at least 0."""
+    """The time decay in hundredths: 1 until one day after the last visit, then 0.018 less per day, at least 0."""
     return half_up(np.clip(1000 - 18 * (last - 1), 0, 1000), 10)
 
 
 def flags(f: pd.DataFrame, doubled: np.ndarray) -> dict[str, np.ndarray]:
-    """The six risk flags. A member that never visited has no recent visit, but no gap either."""
+    """The six risk flags. A member who never visited has no recent visits, but no gap either."""
     visits, last = f["visits"].to_numpy(), f["days_since_last"].to_numpy()
     v30, v60, joined = f["v30"].to_numpy(), f["v60"].to_numpy(), f["joined_days"].to_numpy()
     gaps, squares, span = visits - 1, f["gap_squares"].to_numpy(), f["span_days"].to_numpy()
@@ -106,7 +106,7 @@ def flags(f: pd.DataFrame, doubled: np.ndarray) -> dict[str, np.ndarray]:
         "no_recent_visits": (visits == 0) | (last > 14),
         "rapid_decline": (v60 > 0) & (2 * v30 < v60),
         "large_gap": (visits > 0) & ((f["max_gap"].to_numpy() > 21) | (last > 21)),
-        # Population variance of the gaps above 50, without a division.
+        # Population variance of the gaps > 50, without a division.
         "inconsistent_pattern": (gaps > 0) & (gaps * squares - span * span > 50 * gaps * gaps),
         "new_member_low_attendance": (joined < 30) & (v30 < 2),
         "declining_frequency": 10 * doubled < -43,
@@ -119,13 +119,15 @@ def band(score: np.ndarray) -> np.ndarray:
 
 
 def commitment_scores(features: pd.DataFrame, weights: Weights = Weights()) -> pd.DataFrame:  # noqa: B008
-    """The history rows of `scoring.commitment_scores` without their day, one a row of `features`.
+    """The rows of `scoring.commitment_scores` without their day, one for each row of `features`.
 
-    `features` has `member_id` and whole numbers: `joined_days` (days since joining, 0 for a later joining
-    date), `expected_hundredths` (the goal in hundredths of a visit a week; missing or 0: none), `visits`, `v30`, `v60`,
-    `v90`, `second_half_visits`, `span_days` (first to last visit), `days_since_last`, `max_gap` and `gap_squares`;
-    those about visits are 0 where there is none. Factors are rounded first and weighed then, so that a stored
-    row can be recomputed from its own columns. Raises ValueError that names the first member who can't be scored.
+    `features` has `member_id` and integers: `joined_days` (days since joining, 0 for a later joining date),
+    `expected_hundredths` (the goal in hundredths of a visit per week; missing or 0 if none), `visits`, `v30`, `v60`,
+    `v90`, `second_half_visits`, `span_days` (first to last visit), `days_since_last`, `max_gap` and `gap_squares`. All
+    counts are 0 for a member without visits.
+
+    Factors are rounded before they are weighted, so that a stored score can be recomputed from its own row.
+    Raises ValueError, naming the first member who can't be scored.
     """
     for member, problem in problems(features).items():
         raise ValueError(f"Member {member!r} can't be scored: {problem}.")
@@ -158,25 +160,25 @@ def commitment_scores(features: pd.DataFrame, weights: Weights = Weights()) -> p
 
 
 def churn_table() -> np.ndarray:
-    """Churn risk by 14-day steps since the last visit (0 … 26) and by 100 − commitment (0 … 100)."""
+    """Churn risk by 14-day steps since the last visit (0 to 26), and by 100 − commitment (0 to 100)."""
     return np.array(
         [
             [min(100, (2 * gap * 6**step + 5**step) // (2 * 5**step)) for gap in range(101)]
-            for step in range(_LAST_STEP + 1)
+            for step in range(_MAX_STEP + 1)
         ]
     )
 
 
 def churn_risk_scores(commitment: pd.DataFrame) -> pd.DataFrame:
-    """The history rows of `scoring.churn_risk_scores` without their day.
+    """The rows of `scoring.churn_risk_scores` without their day.
 
-    `commitment` has `member_id`, `commitment_score` and `days_since_last_visit` (missing: never visited).
+    `commitment` has `member_id`, `commitment_score` and `days_since_last_visit` (missing if never visited).
     """
     score = commitment["commitment_score"].to_numpy()
     never = commitment["days_since_last_visit"].isna().to_numpy()
     last = commitment["days_since_last_visit"].fillna(0).to_numpy(dtype="int64")
     level = np.array(["high", "medium", "low", "none"])[np.searchsorted([20, 60, 79], score, side="left")]
-    risk = churn_table()[np.minimum(last // 14, _LAST_STEP), 100 - score]
+    risk = churn_table()[np.minimum(last // 14, _MAX_STEP), 100 - score]
     return pd.DataFrame(
         {
             "member_id": commitment["member_id"],

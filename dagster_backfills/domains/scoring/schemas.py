@@ -1,4 +1,4 @@
-"""What a frame must look like before it goes to the database. The rules make it so; this is the proof, each batch."""
+"""Schemas of the frames that are written to the database. Each batch is validated against them."""
 
 from functools import cache
 
@@ -11,8 +11,8 @@ from dagster_backfills.domains.scoring.rules import FLAGS
 _FACTORS = ("attendance_decay", "missed_sessions", "time_gaps", "decline_velocity")
 
 
-def checked(asset: str, frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame itself, or ValueError that says which column broke which rule."""
+def validated(asset: str, frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the frame. Raises ValueError, naming the column, if it is not valid."""
     try:
         return schema(asset).validate(frame)
     except SchemaError as error:
@@ -21,7 +21,7 @@ def checked(asset: str, frame: pd.DataFrame) -> pd.DataFrame:
 
 @cache
 def schema(asset: str) -> DataFrameSchema:
-    """The schema of an asset's frame, by `schema/table`."""
+    """The schema of an asset's frame."""
     points = Column(int, Check.in_range(0, 100))
     since = Column("Int64", Check.ge(0), nullable=True)
     key = {"member_id": Column(str)}

@@ -1,14 +1,14 @@
-"""The weights of the four factors, exact. Not here: where they are configured, and what they weigh."""
+"""Exact weights of the four factors. Not here: their configuration (`settings`)."""
 
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
-UNIT = 10_000  # a weight of 1; weights are whole multiples of 1/UNIT, so that sums and ties are exact
+UNIT = 10_000  # represents a weight of 1. Weights are multiples of 1/UNIT, so that sums and ties are exact.
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights of the factors in ten-thousandths, each 0 or more, summing to 10,000."""
+    """Weights in ten-thousandths, each 0 or more, with a sum of 10,000."""
 
     attendance_decay: int = 3_500
     missed_sessions: int = 2_500
@@ -22,17 +22,17 @@ class Weights:
 
     @property
     def parts(self) -> tuple[int, int, int, int]:
-        """In the order attendance decay, missed sessions, time gaps, decline velocity."""
+        """The weights of attendance decay, missed sessions, time gaps and decline velocity, in this order."""
         return self.attendance_decay, self.missed_sessions, self.time_gaps, self.decline_velocity
 
     @property
     def version(self) -> str:
-        """What a history row records: the weights themselves in percent, such as `35-25-25-15`."""
+        """The value of `weights_version`: the weights in percent, such as `35-25-25-15`."""
         return "-".join(f"{(Decimal(p) * 100 / UNIT).normalize():f}" for p in self.parts)
 
     @classmethod
     def parse(cls, text: str) -> "Weights":
-        """Four decimals with commas between them, such as `0.35,0.25,0.25,0.15`; at most four places each."""
+        """Parse four comma-separated decimals with at most four places, such as `0.35,0.25,0.25,0.15`."""
         try:
             scaled = [Decimal(part.strip()) * UNIT for part in text.split(",")]
             whole = [int(s) for s in scaled]
@@ -40,7 +40,7 @@ class Weights:
             scaled, whole = [], []
         if len(whole) != 4 or any(s != w for s, w in zip(scaled, whole, strict=True)):
             raise ValueError(
-                f"scoring weights {text!r} are not four decimals with at most four places and commas between "
-                "them, such as 0.35,0.25,0.25,0.15"
+                f"scoring weights {text!r} are not four comma-separated decimals with at most four places, "
+                "such as 0.35,0.25,0.25,0.15"
             )
         return cls(*whole)

@@ -1,6 +1,6 @@
-"""Undoing one backfill: removing the records that it created and that nobody has completed since.
+"""Roll back one backfill: remove the records that it created and that have not been completed since.
 
-It can be repeated, and one that was cut off goes on where it stopped. Not here: the run, and the progress that follows.
+A rollback can be repeated, and resumes where an interrupted one stopped. Not here: the run (`defs.training_rollback`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,12 +18,12 @@ from dagster_backfills.postgres.statements import load_statements
 
 _STATEMENTS = load_statements(Path(__file__).with_name("rollback.sql"))
 COMPLETIONS = ASSETS[0]
-_BATCH_RECORDS = 20_000  # a second's work; an organization is never cut
+_BATCH_RECORDS = 20_000  # takes about a second; an organization is never split
 
 
 @dataclass(frozen=True)
 class Preview:
-    """What a rollback would do: organizations with their records to remove and to keep, the oldest first."""
+    """What a rollback would do: organizations, oldest first, with the number of records to remove and to keep."""
 
     organizations: Sequence[tuple[str, int, int]]
 
@@ -36,34 +36,36 @@ class Preview:
         return sum(keep for _, _, keep in self.organizations)
 
     def batches(self) -> Iterator[list[str]]:
-        """Ids of the organizations that lose records, as many at a time as are a batch."""
-        losses = {organization: remove for organization, remove, _ in self.organizations if remove}
-        return batches(list(losses), losses, BatchSize(EngineSettings(batch_units=_BATCH_RECORDS)))
+        """IDs of the organizations with records to remove, in batches."""
+        sizes = {organization: remove for organization, remove, _ in self.organizations if remove}
+        return batches(list(sizes), sizes, BatchSize(EngineSettings(batch_units=_BATCH_RECORDS)))
 
 
 def preview(conn: psycopg.Connection[Any], backfill_id: str | None) -> Preview:
-    """Counts for one backfill, or with None for every incomplete record. Raises UserError for an unknown backfill."""
-    known = backfill_id is None or _STATEMENTS.known_backfill(
+    """Preview the rollback of one backfill, or with None of all incomplete records.
+
+    Raises UserError for an unknown backfill.
+    """
+    if backfill_id is not None and not _STATEMENTS.known_backfill(
         conn, backfill_id=backfill_id, asset=COMPLETIONS
-    )
-    if not known:
+    ):
         raise UserError(
             f"There is no backfill {backfill_id!r} that has written completion records.",
             hint=_hint([row[0] for row in _STATEMENTS.backfills(conn, shown=5)]),
         )
-    found = Preview(_STATEMENTS.preview(conn, backfill_id=backfill_id))
+    result = Preview(_STATEMENTS.preview(conn, backfill_id=backfill_id))
     conn.commit()
-    return found
+    return result
 
 
-def tell_planner(conn: psycopg.Connection[Any]) -> None:
-    """Take statistics: right behind a backfill the planner believes in few records, and a batch would read them all."""
-    _STATEMENTS.take_statistics(conn)
+def analyze(conn: psycopg.Connection[Any]) -> None:
+    """Update statistics. Right after a backfill they are outdated, and each batch would read the whole table."""
+    _STATEMENTS.analyze(conn)
     conn.commit()
 
 
 def remove_batch(conn: psycopg.Connection[Any], organizations: Sequence[str], backfill_id: str | None) -> int:
-    """Remove what there is to remove of these organizations, in one transaction. Returns the records removed."""
+    """Remove the incomplete records of these organizations in one transaction. Returns the number removed."""
     keys = list(organizations)
     with conn.transaction():
         _STATEMENTS.lock_organizations(conn, asset=COMPLETIONS, organizations=keys)
@@ -72,5 +74,5 @@ def remove_batch(conn: psycopg.Connection[Any], organizations: Sequence[str], ba
 
 def _hint(recent: Sequence[str]) -> str:
     if not recent:
-        return "No record was created by a backfill, or all of these are rolled back."
-    return f"The last that have records are {', '.join(recent)}."
+        return "No backfill has created records, or all of them have been rolled back."
+    return f"The latest backfills with records are {', '.join(recent)}."

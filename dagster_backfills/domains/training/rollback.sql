@@ -1,8 +1,8 @@
--- Undoing a backfill: what it created and nobody has completed since. Each statement runs in psql.
--- `backfill_id` null means every incomplete record, whoever created it.
+-- Roll back a backfill: its records that have not been completed since. Each statement runs in psql.
+-- `backfill_id` null means all incomplete records.
 
 -- name: preview
--- What a rollback removes and keeps, by organization, the oldest first.
+-- Records that a rollback removes and keeps, by organization, oldest first.
 select
     c.organization_id,
     count(*) filter (where c.completed_at is null) as remove,
@@ -13,17 +13,16 @@ where :backfill_id::text is null or c.backfill_id = :backfill_id::text
 group by c.organization_id, o.created_at
 order by o.created_at, c.organization_id;
 
--- name: take_statistics!
--- Where the role may not (before Postgres 17 only the owner may), that is a warning, and autovacuum takes them, later.
+-- name: analyze!
+-- Without the privilege (before Postgres 17: ownership) this only gives a warning; autovacuum will analyze it later.
 analyze (skip_locked) training.employee_training_video_completions (member_id, completed_at, backfill_id);
 
 -- name: lock_organizations
--- No backfill writes these organizations until the transaction ends.
+-- Locks out backfills of these organizations until the transaction ends.
 select backfill.lock_partitions(:asset::text, :organizations::text[]);
 
 -- name: remove_records!
--- Remove the incomplete records of the organizations. One that is being completed at this moment is waited for, and
--- stays.
+-- Remove the organizations' incomplete records. A record that another transaction is completing is kept.
 delete from training.employee_training_video_completions as c
 using training.members as m
 where
@@ -33,7 +32,7 @@ where
     and (:backfill_id::text is null or c.backfill_id = :backfill_id::text);
 
 -- name: known_backfill$
--- Whether anything is known of a backfill by that id: a record of it, or a run that wrote.
+-- Whether a backfill with this ID exists: it has created a record, or has a run.
 select
     exists (
         select 1 from training.employee_training_video_completions as c
@@ -45,7 +44,7 @@ select
     );
 
 -- name: backfills
--- The backfills that created records which are still there, the newest first.
+-- Backfills whose records still exist, newest first.
 select c.backfill_id
 from training.employee_training_video_completions as c
 where c.backfill_id is not null

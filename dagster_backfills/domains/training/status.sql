@@ -1,7 +1,7 @@
--- What people ask about the training domain. Each statement runs in psql; nothing is written.
+-- Status queries of the training domain. Each statement runs in psql; nothing is written.
 
 -- name: missing_records
--- How many records each organization lacks, or the one that is named.
+-- Number of missing records by organization, of all or one.
 select
     s.organization_id,
     s.missing
@@ -9,7 +9,7 @@ from training.organization_status as s
 where :organization::text is null or s.organization_id = :organization::text;
 
 -- name: organization_names
--- Ids and names, to tell which one was meant.
+-- IDs and names, for suggestions when an ID is unknown.
 select
     o.id,
     o.name
@@ -17,7 +17,7 @@ from training.organizations as o
 order by o.id;
 
 -- name: run_totals^
--- What one run did, over all its batches. `records_present`: the records that its organizations have now.
+-- Totals of one run over all its batches. `present`: the records that its organizations have now.
 with done as (
     select distinct p.partition
     from backfill.batches as b
@@ -58,7 +58,7 @@ select
     ), 0)::double precision as seconds;
 
 -- name: run_organizations
--- The organizations that a run worked, the largest first: what its picture shows.
+-- Organizations that a run processed, largest first: the data of its chart.
 select
     o.id as organization_id,
     o.name as organization_name,
@@ -82,7 +82,7 @@ order by p.members desc, o.created_at, o.id
 limit :shown::integer;
 
 -- name: run_failures
--- What a run could not write, with the database's own message.
+-- Open failures of a run, with the database's message.
 select
     f.partition as organization_id,
     o.name as organization_name,

@@ -112,7 +112,7 @@ def listed(call: Call, wanted: Chosen) -> Any:
     """The newest background jobs; `next` is what `before` is to be for those behind them."""
     binds = wanted.model_dump(exclude={"limit"}) | call.who.mine
     with call.database() as conn:
-        found = queue.some_jobs(conn, wanted.limit, **binds)
+        found = queue.list_jobs(conn, wanted.limit, **binds)
     more = found[-1]["created_at"] if len(found) == wanted.limit else None
     return {"jobs": [camel(row) for row in found], "next": more}
 
@@ -173,7 +173,7 @@ def _look(database: Database, who: Identity, wanted: list[UUID] | None) -> list[
             found = [
                 row
                 for status in ("processing", "pending")
-                for row in queue.some_jobs(conn, _FOLLOWED, status=status, **who.mine)
+                for row in queue.list_jobs(conn, _FOLLOWED, status=status, **who.mine)
             ]
     return [row for row in found if who.owns(row)]
 

@@ -42,7 +42,7 @@ def test_runs_are_copied_once_and_followed_to_their_end(location: Location, conn
     assert row == ("working_job", "sensor s", "p", True)
 
 
-def test_what_dagster_forgets_is_kept(location: Location, conn: psycopg.Connection) -> None:
+def test_runs_deleted_from_dagster_are_kept(location: Location, conn: psycopg.Connection) -> None:
     run = location.run()
     copy_runs(conn, location.instance)
     location.instance.delete_run(run)
@@ -82,7 +82,7 @@ def test_how_long_runs_are_kept_is_a_number_of_days() -> None:
             retention({"JOB_HISTORY_KEEP_DAYS": wrong})
 
 
-def test_a_copy_that_is_cut_off_leaves_nothing_half(database_url: str, location: Location) -> None:
+def test_an_interrupted_copy_is_rolled_back(database_url: str, location: Location) -> None:
     runs = {location.run() for _ in range(3)}
     with psycopg.connect(database_url) as conn:
         conn.execute(

@@ -78,7 +78,7 @@ def test_slack_is_told_in_its_own_markup(webhook: Webhook, location: Location) -
     assert f"• progress/cohort_stats c1 a &lt;b&gt; {run[:8]}: bad &amp; worse" in said
 
 
-def test_units_that_a_run_leaves_behind_are_told_of_once(webhook: Webhook, location: Location) -> None:
+def test_new_unit_failures_of_a_run_are_notified_once(webhook: Webhook, location: Location) -> None:
     location.run(left="before anyone asked")
     ticks = Ticks({"NOTIFY_SLACK_WEBHOOK_URL": webhook.url}, location)
     assert ticks.tick() == QUIET
@@ -108,9 +108,7 @@ def test_a_failed_run_and_one_with_units_are_one_message(webhook: Webhook, locat
     ]
 
 
-def test_what_could_not_be_delivered_is_told_later_and_then_once(
-    webhook: Webhook, location: Location
-) -> None:
+def test_an_undelivered_notification_is_sent_later_exactly_once(webhook: Webhook, location: Location) -> None:
     ticks = Ticks({"NOTIFY_SLACK_WEBHOOK_URL": webhook.url}, location)
     location.run(fail="first")
     webhook.status = 503
@@ -140,14 +138,14 @@ def test_a_mail_server_that_refuses_is_tried_again(
     assert len(inbox.received) == 1
 
 
-def test_a_run_that_is_tried_again_by_itself_is_no_news(webhook: Webhook, location: Location) -> None:
+def test_a_run_that_is_retried_automatically_is_not_notified(webhook: Webhook, location: Location) -> None:
     ticks = Ticks({"NOTIFY_SLACK_WEBHOOK_URL": webhook.url}, location)
     location.instance.add_run_tags(location.run(fail="its process died"), {"dagster/will_retry": "true"})
     assert ticks.tick() == "Runs reported: 0; being retried: 1."
     assert webhook.taken == []
 
 
-def test_a_bad_night_is_one_message_of_bounded_size() -> None:
+def test_many_failures_give_one_message_of_bounded_size() -> None:
     runs = [FailedRun(str(n), "job", None, ("x" * 5000,), (), None) for n in range(60)]
     message = message_of(runs)
     assert message.subject == "[JOB FAILURE] 60 runs"
@@ -157,12 +155,12 @@ def test_a_bad_night_is_one_message_of_bounded_size() -> None:
     assert "And 50 more runs." in message.text()
 
 
-def test_a_partition_key_with_line_breaks_makes_no_header() -> None:
+def test_line_breaks_in_a_partition_key_do_not_inject_headers() -> None:
     message = message_of([FailedRun("r", "job", "a\r\nBcc: all@example.test", (), (), None)])
     assert message.subject == "[JOB FAILURE] job a Bcc: all@example.test"
 
 
-def test_nobody_is_told_of_anything_unless_they_ask() -> None:
+def test_notifications_are_off_by_default() -> None:
     assert failure_sensors({}) == []
     assert failure_sensors({"NOTIFY_EMAIL_TO": " , ", "NOTIFY_SLACK_WEBHOOK_URL": " "}) == []
 
@@ -191,6 +189,6 @@ COMPLETE = {"NOTIFY_EMAIL_TO": "a@b.test", "NOTIFY_EMAIL_FROM": "c@b.test", "NOT
         ({"NOTIFY_SLACK_WEBHOOK_URL": "hooks.slack.example"}, "NOTIFY_SLACK_WEBHOOK_URL is no URL"),
     ],
 )
-def test_half_a_configuration_is_refused_by_name(environment: dict[str, str], named: str) -> None:
+def test_an_incomplete_configuration_is_rejected_by_name(environment: dict[str, str], named: str) -> None:
     with pytest.raises(UserError, match=named):
         channels_from(environment)

@@ -12,10 +12,9 @@ from psycopg import sql
 from psycopg.rows import namedtuple_row
 
 from dagster_backfills.defs.progress.declared import PROGRESS
-from dagster_backfills.errors import UserError
-from dagster_backfills.samples.progress import DEMO, ProgressData, generate_progress, load_demo, load_progress
+from dagster_backfills.samples.progress import DEMO, load_demo, load_progress
 from dagster_backfills.samples.progress_names import ODD_IDS
-from dagster_backfills.samples.progress_rows import ProgressSize
+from dagster_backfills.samples.progress_rows import ProgressData, ProgressSize, generate_progress
 from dagster_backfills_tests.domains.progress.reference import (
     cohort_stats,
     read_sources,
@@ -165,8 +164,7 @@ def test_a_role_that_is_no_superuser_loads_them_too(conn):
 
 def test_tables_with_rows_are_left_alone(conn: psycopg.Connection):
     conn.execute("insert into progress.schools values ('mine', 'Mine')")
-    with pytest.raises(UserError, match="sample data was not loaded"):
-        load_progress(conn, SMALL, seed=7)
+    assert load_demo(conn) == "The tables of the progress domain have rows: no sample data was loaded."
     assert conn.execute("select count(*) from progress.schools").fetchone() == (1,)
 
 

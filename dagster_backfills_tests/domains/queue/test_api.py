@@ -68,14 +68,14 @@ def test_a_procedure_through_the_api_is_asked_for_by_schema(api):
     [
         (
             {"chapters": [{"title": "x", "start": 0, "end": 96}]},
-            "chapter 1 ends at 96 s, after the recording's 95.4",
+            r"chapter 1 ends at 96 s, after the end of the recording \(95.4 s\)",
         ),
         ({"chapters": []}, "field chapters"),
         ({"key_points": ["one"]}, "field key_points"),
         ({"key_points": ["p"] * 8}, "field key_points"),
         ({"sop_markdown": "# No steps"}, "no numbered steps"),
         ({"more": 1}, "field more"),
-        (None, "field the whole"),
+        (None, r"field \(root\)"),
     ],
 )
 def test_a_bad_answer_is_retried_and_says_what_was_wrong(api, change, said):
@@ -88,16 +88,16 @@ def test_a_bad_answer_is_retried_and_says_what_was_wrong(api, change, said):
 @pytest.mark.parametrize(
     ("statuses", "retryable"), [([500, 500], True), ([429, 429], True), ([400], False), ([404], False)]
 )
-def test_the_apis_refusals_are_retried_only_where_that_may_help(api, statuses, retryable):
+def test_api_errors_are_retried_only_if_a_retry_may_help(api, statuses, retryable):
     api.failures = statuses
-    with pytest.raises(JobError, match=f"The API answered {statuses[0]}") as failed:
+    with pytest.raises(JobError, match=f"The API returned status {statuses[0]}") as failed:
         openai_api.sop_with_api(GIVEN)
     assert failed.value.retryable is retryable
 
 
 def test_a_wrong_key_is_permanent_and_a_missing_one_names_the_variable(api, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-another-key")
-    with pytest.raises(PermanentJobError, match="answered 401"):
+    with pytest.raises(PermanentJobError, match="returned status 401"):
         openai_api.sop_with_api(GIVEN)
     monkeypatch.delenv("OPENAI_API_KEY")
     monkeypatch.setenv("JOBS_SOP_ENGINE", "openai")
@@ -121,7 +121,7 @@ def _heard(text, duration, **more):
 
 
 @pytest.mark.parametrize("name", ["recording", "download.php", "sound.MP3", "x.bin", "a.aac"])
-def test_a_recording_is_named_by_what_it_is(api, folder, name):
+def test_a_recording_is_sent_with_the_extension_of_its_format(api, folder, name):
     api.answers = [_heard("Hello.", 1.5)]
     (folder / name).write_bytes(_recording(1.5))
     output, _ = run("transcription", {"audio_url": (folder / name).as_uri()})
@@ -129,13 +129,13 @@ def test_a_recording_is_named_by_what_it_is(api, folder, name):
 
 
 @pytest.mark.parametrize(
-    ("begins", "ending"),
+    ("begins", "extension"),
     [(b"ID3\4", "mp3"), (b"\xff\xfb\x90", "mp3"), (b"OggS", "ogg"), (b"fLaC", "flac"), (b"\0\0\0\x20ftypM4A ", "m4a"),
      (b"\0\0\0\x20ftypisom", "mp4"), (b"\x1aE\xdf\xa3", "webm"), (b"RIFF\0\0\0\0WAVEfmt ", "wav"), (b"what", "")],
 )  # fmt: skip
-def test_a_format_is_known_by_how_the_file_begins(begins, ending):
+def test_a_format_is_detected_by_its_magic_bytes(begins, extension):
     file = io.BytesIO(begins + bytes(20))
-    assert sound.ending_of(file) == ending and file.tell() == 0
+    assert sound.extension_of(file) == extension and file.tell() == 0
 
 
 def test_a_recording_over_the_apis_limit_is_sent_in_parts_cut_where_it_is_quiet(api, folder):
@@ -150,10 +150,10 @@ def test_a_recording_over_the_apis_limit_is_sent_in_parts_cut_where_it_is_quiet(
     # Silent within the ten seconds before 600: from 594 to 595, where the second part begins.
     assert 595.0 <= second.start <= 596.0 and round(second.end - second.start, 2) == 1.0
     assert output.duration == pytest.approx(second.start - 1 + 306.0) and len(api.bodies) == 2
-    assert any(message == "594 seconds heard" for _, message in seen)
+    assert any(message == "594 seconds transcribed" for _, message in seen)
 
 
-def test_a_format_that_the_api_does_not_take_is_converted(api, folder):
+def test_a_format_that_the_api_does_not_accept_is_converted(api, folder):
     import av
 
     (folder / "a.wav").write_bytes(_recording(3))
@@ -172,11 +172,11 @@ def test_a_format_that_the_api_does_not_take_is_converted(api, folder):
 @pytest.mark.parametrize(
     ("name", "size", "said"),
     [
-        ("a.mp3", 27, r"27\.0 MB and the API takes 25 \(JOBS_TRANSCRIPTION_MAX_MB\)"),
-        ("a.xyz", 1, "format is none"),
+        ("a.mp3", 27, r"27\.0 MB; the limit is 25 MB \(JOBS_TRANSCRIPTION_MAX_MB\)"),
+        ("a.xyz", 1, "does not accept the recording.s format"),
     ],
 )
-def test_without_the_packages_the_limit_and_what_to_do_are_named(api, folder, monkeypatch, name, size, said):
+def test_without_the_speech_packages_the_error_says_what_to_do(api, folder, monkeypatch, name, size, said):
     monkeypatch.setattr(sound, "find_spec", lambda name: None)
     (folder / name).write_bytes(bytes(size * 1024 * 1024))
     with pytest.raises(PermanentJobError, match=rf"{said}.*pip install 'dagster-backfills\[speech\]'"):
@@ -187,7 +187,7 @@ def test_without_the_packages_the_limit_and_what_to_do_are_named(api, folder, mo
 def test_a_server_with_a_smaller_limit_names_the_setting(api, folder, monkeypatch):
     monkeypatch.setenv("JOBS_TRANSCRIPTION_MAX_MB", "2048")
     (folder / "a.mp3").write_bytes(b"ID3" + bytes(27 * 1024 * 1024))
-    with pytest.raises(PermanentJobError, match=r"answered 413: .*Set JOBS_TRANSCRIPTION_MAX_MB"):
+    with pytest.raises(PermanentJobError, match=r"returned status 413: .*Set JOBS_TRANSCRIPTION_MAX_MB"):
         run("transcription", {"audio_url": (folder / "a.mp3").as_uri()})
 
 
@@ -203,7 +203,7 @@ def test_a_server_with_a_smaller_limit_names_the_setting(api, folder, monkeypatc
         (_heard("x", 2.0, segments=[{"start": 5, "end": 1, "text": "late"}]), (2.0, 2.0, "late")),
     ],
 )
-def test_an_answer_that_lacks_something_or_oversteps_is_made_the_best_of(api, folder, answer, expected):
+def test_missing_and_out_of_range_values_in_an_answer_are_corrected(api, folder, answer, expected):
     api.answers = [answer]
     (folder / "a.wav").write_bytes(_recording(2))
     output, _ = run("transcription", {"audio_url": (folder / "a.wav").as_uri()})
@@ -214,10 +214,10 @@ def test_an_answer_that_lacks_something_or_oversteps_is_made_the_best_of(api, fo
 @pytest.mark.parametrize(
     "answer", [{"text": "x", "duration": "long"}, {"text": 7}, {"segments": [{"text": ["a"]}]}]
 )
-def test_a_transcript_that_is_none_is_retried_and_says_what_was_wrong(api, folder, answer):
+def test_an_invalid_transcript_is_retried_with_a_reason(api, folder, answer):
     api.answers = [answer]
     (folder / "a.wav").write_bytes(_recording(2))
-    with pytest.raises(JobError, match="The API's answer does not fit: field ") as failed:
+    with pytest.raises(JobError, match="The API's answer is not valid: field ") as failed:
         run("transcription", {"audio_url": (folder / "a.wav").as_uri()})
     assert failed.value.retryable and failed.value.kind == "bad_answer"
 
@@ -237,12 +237,12 @@ _TEXT = json.dumps(ANSWER)
         f"  {_TEXT}",
     ],
 )
-def test_an_answer_within_a_fence_or_behind_thoughts_is_read(api, content):
+def test_json_is_read_from_a_code_fence_and_after_reasoning(api, content):
     api.answers = [content]
     assert run("sop_generation", GIVEN.model_dump())[0].key_points == ANSWER["key_points"]
 
 
-def test_an_answer_that_speaks_of_thoughts_and_fences_stays_whole(api):
+def test_an_answer_that_mentions_reasoning_and_fences_is_not_cut(api):
     points = ["Write </think> last.", "Use ``` fences.", *ANSWER["key_points"][2:]]
     api.answers = [json.dumps(ANSWER | {"key_points": points})]
     assert run("sop_generation", GIVEN.model_dump())[0].key_points == points

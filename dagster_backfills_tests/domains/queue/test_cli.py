@@ -27,7 +27,7 @@ def _job(db, job_id):
     return queue.rows(db, "one_job", job_id=job_id)[0]
 
 
-def test_a_job_is_put_in_with_all_that_may_be_said(command, db):
+def test_a_job_can_be_enqueued_with_every_option(command, db):
     arguments = ["--input", '{"audio_url": "file:///a.wav"}', "--priority", "2", "--unique-key", "k1"]
     arguments += ["--then", 'sop_generation={"title": "Fire"}', "--company-id", "org_1", "--max-retries", "7"]
     job_id = command("enqueue", "transcription", *arguments).stdout.strip()
@@ -57,13 +57,13 @@ def test_a_job_is_put_in_with_all_that_may_be_said(command, db):
         (["transcription", "--input", '{"audio_url": "x"}', "--priority", "11"], "priority"),
     ],
 )
-def test_what_can_not_be_is_one_clear_error_and_nothing_is_put_in(command, db, arguments, said):
+def test_invalid_arguments_give_one_clear_error_and_enqueue_nothing(command, db, arguments, said):
     done = command("enqueue", *arguments, code=2)
     assert said in done.stderr and "Traceback" not in done.stderr
     assert db.execute("select count(*) from jobs.background_jobs").fetchone() == (0,)
 
 
-def test_list_and_show_tell_what_became_of_a_job(command, db, registry):
+def test_list_and_show_display_the_outcome_of_a_job(command, db, registry):
     job_id = queue.enqueue(db, "noop", {"a": 1}, registry=registry)
     queue.fail(db, queue.claim(db, "w", 1)[0], "network", "the line is dead", "", False)
     queue.enqueue(db, "echo", registry=registry)
@@ -73,7 +73,7 @@ def test_list_and_show_tell_what_became_of_a_job(command, db, registry):
     shown = json.loads(command("show", str(job_id), "--json").stdout)
     assert shown["input_data"] == {"a": 1} and shown["error_data"][0]["kind"] == "network"
     assert "the line is dead" in command("show", str(job_id)).stdout
-    assert "is not a job's id" in command("show", "the newest", code=2).stderr
+    assert "is not a job ID" in command("show", "the newest", code=2).stderr
     assert json.loads(command("show", str(job_id)[:13], "--json").stdout) == shown
     assert "There is no job" in command("show", "00000000-0000-0000-0000-000000000000", code=2).stderr
     assert "no status 'gone'" in command("list", "--status", "gone", code=2).stderr
@@ -83,32 +83,32 @@ def test_cancel_and_retry(command, db, registry):
     waits, failed = (queue.enqueue(db, "noop", priority=p, registry=registry) for p in (5, 1))
     queue.fail(db, queue.claim(db, "w", 1)[0], "x", "x", "", False)
     assert "cancelled (it was pending)" in command("cancel", str(waits), "--reason", "no use").stderr
-    assert "it is cancelled already" in command("cancel", str(waits), code=1).stderr
+    assert "it is already cancelled" in command("cancel", str(waits), code=1).stderr
     assert _job(db, waits)["progress_message"] == "no use"
-    assert "Say which" in command("retry", code=2).stderr
-    assert "1 jobs wait again" in command("retry", str(failed)).stderr
+    assert "Specify which failed jobs" in command("retry", code=2).stderr
+    assert "1 jobs queued again" in command("retry", str(failed)).stderr
     assert _job(db, failed)["status"] == "pending"
     queue.fail(db, queue.claim(db, "w", 1)[0], "x", "x", "", False)
     assert "There is no one to ask" in command("retry", "--type", "noop", code=2).stderr
-    assert "1 jobs wait again" in command("retry", "--type", "noop", "--yes").stderr
+    assert "1 jobs queued again" in command("retry", "--type", "noop", "--yes").stderr
     assert "No job of type echo has failed" in command("retry", "--type", "echo").stderr
 
 
 @pytest.mark.parametrize("arguments", [["retry", "--type"], ["list", "--type"], ["enqueue"]])
-def test_a_type_that_is_none_is_an_error_that_names_what_comes_close(command, db, arguments):
+def test_an_unknown_type_is_an_error_that_suggests_similar_names(command, db, arguments):
     said = command(*arguments, "mux_uplod", code=2).stderr
     assert "mux_uplod" in said and "Did you mean mux_upload? Known: " in said
 
 
-def test_the_failed_jobs_of_a_type_that_was_withdrawn_can_still_be_found(command, db, registry):
+def test_failed_jobs_of_an_unregistered_type_can_be_listed_and_retried(command, db, registry):
     queue.enqueue(db, "noop", registry=registry)
     queue.fail(db, queue.claim(db, "w", 1)[0], "x", "the line is dead", "", False)
     db.execute("delete from jobs.job_types where job_type = 'noop'")
     assert "the line is dead" in command("list", "--type", "noop").stdout
-    assert "1 jobs wait again" in command("retry", "--type", "noop", "--yes").stderr
+    assert "1 jobs queued again" in command("retry", "--type", "noop", "--yes").stderr
 
 
-def test_values_that_python_has_not_are_shown_as_postgres_writes_them(command, db, registry):
+def test_values_that_python_can_not_represent_are_shown_as_postgres_prints_them(command, db, registry):
     new = "insert into jobs.background_jobs (job_type, run_after, created_at, input_data) values ('noop', %s, %s, %s)"
     big = '{"n": 1' + "0" * 5000 + "}"
     db.execute(new, ["infinity", "-infinity", "{}"])
@@ -131,12 +131,14 @@ def test_clean_up_asks_first_and_removes_what_ended_long_ago(command, db, regist
     db.execute(
         "update jobs.background_jobs set completed_at = now() - interval '40 days' where completed_at > 'epoch'"
     )
-    assert "There is no one to ask" in command("clean-up", code=2).stderr
+    assert "finished more than 30 days ago? There is no one to ask" in command("clean-up", code=2).stderr
+    db.execute("update jobs.queue_settings set keep_finished = interval '36 hours'")
+    assert "finished more than 1.5 days ago? " in command("clean-up", code=2).stderr
     assert "0 jobs removed" in command("clean-up", "--days", "50", "--yes").stderr
     assert "2 jobs removed" in command("clean-up", "--yes").stderr
 
 
-def test_watch_tells_every_change_until_all_is_done(jobs_db, db, registry, monkeypatch):
+def test_watch_prints_every_change_until_no_job_is_active(jobs_db, db, registry, monkeypatch):
     monkeypatch.setenv("DATABASE_URL", jobs_db)
     job_id = queue.enqueue(db, "noop", registry=registry)
     command = [SCRIPT, "queue", "watch", "--until-done"]
@@ -190,7 +192,7 @@ def test_the_live_table_shows_every_active_job(db, registry):
         console.print(table(queue.rows(db, "active_jobs", max_rows=10), queue.rows(db, "metrics"), 160))
     shown = captured.get()
     assert "processing" in shown and "pending" in shown and "at [it]" in shown
-    assert "1 wait, 0 for later" in shown
+    assert "1 waiting, 0 scheduled" in shown
 
 
 def test_the_live_table_has_whole_ids_and_rows_of_one_line_at_80_columns(db, registry):

@@ -51,7 +51,7 @@ def _observations(instance):
     return [r.asset_observation for r in found]
 
 
-def test_a_run_works_the_queue_off_and_records_media_results_as_observations(defs, instance, db):
+def test_a_run_processes_the_queue_and_records_media_results_as_observations(defs, instance, db):
     job_id = queue.enqueue(
         db, "sop_generation", {"title": "Boiler", "transcript": TRANSCRIPT, "duration": 30}
     )
@@ -96,11 +96,9 @@ def test_terminating_the_run_gives_its_jobs_back(defs, instance, db, monkeypatch
     ("due", "oldest", "active", "launched"),
     [(0, 0, 0, 0), (1, 0, 0, 1), (500, 5, 1, 0), (500, 60, 1, 1), (500, 60, 2, 0), (0, 0, 1, 0)],
 )
-def test_a_run_is_launched_while_work_waits_and_a_further_one_when_it_waits_long(
-    due, oldest, active, launched
-):
+def test_a_run_is_launched_while_jobs_are_due_and_another_if_they_wait_long(due, oldest, active, launched):
     policy = DrainPolicy(max_runs=2, further_run_after_seconds=20)
-    assert policy.runs_to_launch(due, oldest, active) == launched
+    assert policy.should_launch(due, oldest, active) == launched
 
 
 def test_the_sensor_asks_for_a_run_while_work_waits(jobs_db, db, registry, instance, monkeypatch):
@@ -124,13 +122,13 @@ def test_the_sensor_asks_for_a_run_while_work_waits(jobs_db, db, registry, insta
     assert isinstance(tick(), dg.RunRequest), "a dead worker's job is work again"
 
 
-def test_a_number_that_is_none_is_a_clear_error(monkeypatch):
+def test_an_invalid_number_in_a_setting_is_a_clear_error(monkeypatch):
     monkeypatch.setenv("JOBS_MAX_RUNS", "many")
     with pytest.raises(UserError, match="JOBS_MAX_RUNS is 'many'"):
         DrainPolicy.from_environment()
 
 
-def test_the_queue_is_observed_with_its_figures(defs, instance, db, registry):
+def test_observations_of_the_queue_have_its_metrics(defs, instance, db, registry):
     queue.enqueue_many(db, "noop", [{}] * 3, registry=registry)
     queue.complete(db, [(queue.claim(db, "w", 1)[0], None)])
     observing = dg.define_asset_job("observing", dg.AssetSelection.assets(assets.KEY))

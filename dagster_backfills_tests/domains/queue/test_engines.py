@@ -50,7 +50,7 @@ def test_spoken_words_come_back_as_text_with_segments(spoken):
 
 @pytest.mark.programs
 @needs_espeak
-def test_other_formats_than_wav_are_heard_too(spoken, folder):
+def test_formats_other_than_wav_are_transcribed(spoken, folder):
     import av
 
     path = folder / "spoken.mp4"
@@ -63,10 +63,10 @@ def test_other_formats_than_wav_are_heard_too(spoken, folder):
     _assert_heard(output)
 
 
-def test_what_is_no_recording_is_refused_for_good(folder):
+def test_a_file_that_is_not_a_recording_fails_permanently(folder):
     for content in (b"", b"this is text", b"RIFF\0\0\0\0WAVEfmt "):
         (folder / "x.wav").write_bytes(content)
-        with pytest.raises(PermanentJobError, match=r"can't be decoded|empty|no sound"):
+        with pytest.raises(PermanentJobError, match=r"can't be decoded|empty|no audio"):
             run("transcription", {"audio_url": (folder / "x.wav").as_uri()})
 
 
@@ -89,7 +89,7 @@ def _silence() -> bytes:
     return target.getvalue()
 
 
-def test_silence_is_no_transcript(folder):
+def test_a_silent_recording_fails(folder):
     (folder / "silence.wav").write_bytes(_silence())
     with pytest.raises(PermanentJobError, match="No speech"):
         run("transcription", {"audio_url": (folder / "silence.wav").as_uri()})
@@ -124,7 +124,7 @@ def test_the_embedded_engine_makes_a_valid_procedure_of_the_transcripts_own_sent
     assert "Welcome" not in output.sop_markdown
 
 
-def test_sentences_end_where_a_reader_would_say_so():
+def test_text_is_split_into_sentences():
     text = "Dr. Who came. See fig. 3 now. It has 3.5 bar, approx. Five is too much! Is No. 5 on? He said no. He left"
     assert sop.split_sentences(text + ".\n\nAt 9 a.m. Monday it ends") == [
         "Dr. Who came.", "See fig. 3 now.", "It has 3.5 bar, approx. Five is too much!", "Is No. 5 on?", "He said no.",
@@ -148,7 +148,7 @@ def test_segments_give_the_chapters_their_times():
     assert [c.start for c in chapters] == pytest.approx([0, 40, 50], abs=0.6)
 
 
-def test_a_transcript_that_is_too_short_is_refused_for_good():
+def test_a_transcript_that_is_too_short_fails_permanently():
     with pytest.raises(PermanentJobError, match="2 sentences; a procedure needs at least 5"):
         sop.sop_embedded(SopInput(title="t", transcript="Open it. Close it.", duration=3))
     with pytest.raises(PermanentJobError, match="1 different sentences"):
@@ -196,17 +196,17 @@ def test_without_credentials_mux_is_a_clear_permanent_failure(monkeypatch):
         run("mux_upload", {"video_url": "file:///nowhere.mp4"})
 
 
-def test_a_film_that_mux_can_not_use_is_permanent(mux, folder):
+def test_a_video_that_mux_can_not_process_fails_permanently(mux, folder):
     (folder / "a.mp4").write_bytes(b"not a film")
-    with pytest.raises(PermanentJobError, match=r"Mux can't use the film: The input is no film\."):
+    with pytest.raises(PermanentJobError, match=r"Mux can't process the video: The input is no film\."):
         run("mux_upload", {"video_url": (folder / "a.mp4").as_uri()})
 
 
 @pytest.mark.parametrize(("status", "retryable"), [(503, True), (429, True), (403, False)])
-def test_muxs_refusals_are_retried_only_where_that_may_help(mux, folder, status, retryable):
+def test_mux_errors_are_retried_only_if_a_retry_may_help(mux, folder, status, retryable):
     mux.failures = [status]
     (folder / "a.mp4").write_bytes(b"film")
-    with pytest.raises(JobError, match=f"Mux answered {status}") as failed:
+    with pytest.raises(JobError, match=f"Mux returned status {status}") as failed:
         run("mux_upload", {"video_url": (folder / "a.mp4").as_uri()})
     assert failed.value.retryable is retryable
 
@@ -214,11 +214,11 @@ def test_muxs_refusals_are_retried_only_where_that_may_help(mux, folder, status,
 def test_wrong_credentials_are_permanent(mux, folder, monkeypatch):
     monkeypatch.setenv("MUX_TOKEN_SECRET", "another")
     (folder / "a.mp4").write_bytes(b"film")
-    with pytest.raises(PermanentJobError, match="Mux answered 401"):
+    with pytest.raises(PermanentJobError, match="Mux returned status 401"):
         run("mux_upload", {"video_url": (folder / "a.mp4").as_uri()})
 
 
-def test_the_engine_that_is_asked_for_must_exist(monkeypatch):
+def test_an_unknown_engine_is_a_clear_error(monkeypatch):
     monkeypatch.setenv("JOBS_SOP_ENGINE", "magic")
     with pytest.raises(BadSetting, match="JOBS_SOP_ENGINE is 'magic': Input should be 'openai'") as failed:
         run("sop_generation", GIVEN.model_dump())

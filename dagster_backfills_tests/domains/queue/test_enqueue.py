@@ -39,7 +39,7 @@ def test_a_unique_key_under_concurrent_enqueues_makes_one_job(jobs_db, registry)
 
 
 @pytest.mark.parametrize("end", ["pending", "processing", "completed", "failed"])
-def test_a_unique_key_finds_its_job_whatever_became_of_it(db, registry, end):
+def test_a_unique_key_returns_its_job_also_after_it_has_ended(db, registry, end):
     first = queue.enqueue(db, "noop", unique_key="k", registry=registry)
     if end != "pending":
         job = queue.claim(db, "w", 1)[0]
@@ -185,7 +185,7 @@ def test_a_chain_that_can_not_work_is_refused_at_once(db):
         ({"job_type": "mux_upload", "run_after": "now"}, "a step has no run_after"),
     ],
 )
-def test_a_step_that_could_not_follow_is_refused_at_the_door(db, step, said):
+def test_a_step_that_could_never_run_is_rejected_when_enqueued(db, step, said):
     with pytest.raises(psycopg.errors.InvalidParameterValue, match=said):
         db.execute(
             "select jobs.enqueue_background_job('transcription', %s, then_steps => %s)",
@@ -194,7 +194,7 @@ def test_a_step_that_could_not_follow_is_refused_at_the_door(db, step, said):
     assert db.execute("select count(*) from jobs.background_jobs").fetchone() == (0,)
 
 
-def test_a_second_step_is_judged_by_what_the_first_leaves(db):
+def test_a_second_step_is_validated_against_the_output_of_the_first(db):
     first = Step("sop_generation", {"title": "Fire drill"})
     with pytest.raises(
         InvalidJobInput, match=r"mux_upload \(a step of transcription\): field video_url is required"
@@ -236,12 +236,12 @@ _UNREADABLE = [
         "enqueue_background_jobs('sop_generation', array[%s::jsonb])",
     ],
 )
-def test_json_that_no_program_reads_is_refused_naming_the_field(db, text, said, call):
+def test_json_beyond_common_limits_is_rejected_naming_the_field(db, text, said, call):
     with pytest.raises(psycopg.errors.InvalidParameterValue, match=f"sop_generation: {said}"):
         db.execute("select jobs." + call, [text])
 
 
-def test_such_json_is_refused_of_a_type_without_fields_and_of_a_step_as_well(db, registry):
+def test_json_beyond_common_limits_is_rejected_for_untyped_inputs_and_steps(db, registry):
     with pytest.raises(psycopg.errors.InvalidParameterValue, match="echo: field a holds a number"):
         db.execute("""select jobs.enqueue_background_job('echo', '{"a": 1e400}')""")
     with pytest.raises(
@@ -253,7 +253,7 @@ def test_such_json_is_refused_of_a_type_without_fields_and_of_a_step_as_well(db,
         )
 
 
-def test_what_json_can_not_hold_is_refused_by_name_from_python(db, registry):
+def test_values_that_json_can_not_represent_are_rejected_in_python(db, registry):
     deep: list = []
     for _ in range(5000):
         deep = [deep]
@@ -265,7 +265,7 @@ def test_what_json_can_not_hold_is_refused_by_name_from_python(db, registry):
 @pytest.mark.parametrize(
     "call", ["enqueue_background_job('noop', ", "enqueue_background_jobs('noop', '{}', "]
 )
-def test_retries_and_priorities_that_can_not_be_are_refused_in_words(db, call):
+def test_invalid_retries_and_priorities_are_rejected_with_a_message(db, call):
     with pytest.raises(
         psycopg.errors.InvalidParameterValue, match="noop: max_retries must be 0 or more, not -1"
     ):
@@ -276,7 +276,7 @@ def test_retries_and_priorities_that_can_not_be_are_refused_in_words(db, call):
         db.execute(f"select jobs.{call} priority => null)")
 
 
-def test_a_time_before_all_times_means_now(db, registry):
+def test_run_after_minus_infinity_means_now(db, registry):
     job_id = db.execute("select jobs.enqueue_background_job('noop', run_after => '-infinity')").fetchone()[0]
     assert _row(db, job_id)["run_after"] is None
     [noop] = [m for m in queue.rows(db, "metrics") if m["job_type"] == "noop"]

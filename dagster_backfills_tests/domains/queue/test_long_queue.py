@@ -24,7 +24,7 @@ def _fill(db, registry, count):
 
 
 @pytest.mark.parametrize("analyzed", [True, False])
-def test_many_jobs_that_wait_now_or_for_later_do_not_slow_a_claim(db, registry, analyzed):
+def test_many_due_and_scheduled_jobs_do_not_slow_a_claim(db, registry, analyzed):
     _fill(db, registry, 100)
     queue.claim(db, "w", 10)
     short = _pages(db, "claim", worker="w", max_jobs=10)
@@ -35,7 +35,7 @@ def test_many_jobs_that_wait_now_or_for_later_do_not_slow_a_claim(db, registry, 
     assert _pages(db, "claim", worker="w", max_jobs=10) < 2 * short + 50
 
 
-def test_the_plan_of_a_claim_is_a_walk_along_the_index_of_due_jobs(db, registry):
+def test_a_claim_scans_the_index_of_due_jobs(db, registry):
     _fill(db, registry, MANY)
     plan = db.execute(
         "explain (analyze, costs off, timing off, format json) select q.job_id from jobs.job_queue as q"
@@ -46,7 +46,7 @@ def test_the_plan_of_a_claim_is_a_walk_along_the_index_of_due_jobs(db, registry)
 
 
 @pytest.mark.parametrize("statement", ["complete", "renew", "give_back"])
-def test_the_fence_goes_from_each_attempt_to_its_job_and_not_through_all(db, registry, statement):
+def test_fenced_statements_look_up_each_job_by_key(db, registry, statement):
     _fill(db, registry, MANY)
     jobs = queue.claim(db, "w", 50)
     values = {"ids": [j.id for j in jobs], "attempts": [j.attempt for j in jobs]}

@@ -9,7 +9,7 @@ import pytest
 
 from dagster_backfills.domains.queue import media
 from dagster_backfills.domains.queue.errors import JobError, PermanentJobError
-from dagster_backfills.domains.queue.media import ForbiddenLocation, TooLarge, fetched
+from dagster_backfills.domains.queue.media import ForbiddenLocation, TooLarge, open_media
 from dagster_backfills.domains.queue.settings import MediaRules
 from dagster_backfills.errors import UserError
 
@@ -78,13 +78,13 @@ def _rules(site, **more):
 
 
 def _get(url, rules):
-    with fetched(url, rules) as file:
+    with open_media(url, rules) as file:
         return file.read()
 
 
 def test_media_is_streamed_from_an_allowed_host_with_progress(site):
     seen = []
-    with fetched(
+    with open_media(
         f"{site.url}/a.wav?x=1", _rules(site), lambda done, total: seen.append((done, total))
     ) as file:
         assert file.read() == BODY
@@ -93,9 +93,9 @@ def test_media_is_streamed_from_an_allowed_host_with_progress(site):
 
 def test_the_temporary_file_has_no_name_so_that_nothing_can_be_left_behind(site, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    with fetched(f"{site.url}/a.wav?x=1", _rules(site)) as file:
+    with open_media(f"{site.url}/a.wav?x=1", _rules(site)) as file:
         assert list(tmp_path.iterdir()) == [] and file.read(5) == b"sound"
-    with pytest.raises(RuntimeError), fetched(f"{site.url}/a.wav?x=1", _rules(site)):
+    with pytest.raises(RuntimeError), open_media(f"{site.url}/a.wav?x=1", _rules(site)):
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
 
@@ -115,13 +115,13 @@ def test_the_temporary_file_has_no_name_so_that_nothing_can_be_left_behind(site,
         "http://127.0.0.1:99999/a.wav",
     ],
 )
-def test_any_other_place_is_refused_for_good(site, url):
+def test_other_locations_fail_permanently(site, url):
     with pytest.raises(ForbiddenLocation) as refused:
         _get(url, _rules(site))
     assert not refused.value.retryable and "secret" not in str(refused.value)
 
 
-def test_a_name_that_resolves_to_a_private_address_is_refused_unless_it_is_said(site):
+def test_a_host_with_a_private_address_is_rejected_unless_it_is_configured(site):
     url = f"http://localhost:{site.server_port}/a.wav?x=1"
     with pytest.raises(ForbiddenLocation, match="private address"):
         _get(url, _rules(site, hosts=(f"localhost:{site.server_port}",)))
@@ -148,7 +148,7 @@ def test_a_name_that_resolves_to_a_private_address_is_refused_unless_it_is_said(
         "::",
     ],
 )
-def test_private_addresses_are_known_in_every_dress(address):
+def test_private_addresses_are_recognized_in_every_notation(address):
     assert not media.is_public(address)
 
 
@@ -173,7 +173,7 @@ def test_the_address_that_was_checked_is_the_one_that_is_used(site, monkeypatch)
     assert asked == ["media.example"]
 
 
-def test_a_redirect_is_followed_to_allowed_places_only(site):
+def test_a_redirect_is_followed_to_allowed_locations_only(site):
     site.targets = {
         "ok": "/a.wav?x=1",
         "private": f"http://localhost:{site.server_port}/a.wav?x=1",
@@ -190,14 +190,14 @@ def test_a_redirect_is_followed_to_allowed_places_only(site):
         _get(f"{site.url}/to/round", rules)
 
 
-def test_what_is_too_large_is_refused_by_its_announcement_and_by_its_size(site):
+def test_a_file_that_is_too_large_is_rejected_by_its_content_length_and_by_its_size(site):
     with pytest.raises(TooLarge):
         _get(f"{site.url}/a.wav?x=1", _rules(site, max_mb=1000 / 2**20))
     with pytest.raises(TooLarge, match="JOBS_MEDIA_MAX_MB"):
         _get(f"{site.url}/endless", _rules(site))
 
 
-def test_what_takes_too_long_is_given_up(site):
+def test_a_download_that_takes_too_long_is_aborted(site):
     with pytest.raises(JobError, match="JOBS_MEDIA_MAX_SECONDS"):
         _get(f"{site.url}/trickle", _rules(site, max_seconds=0.5))
 
@@ -205,18 +205,18 @@ def test_what_takes_too_long_is_given_up(site):
 @pytest.mark.parametrize(
     ("path", "retryable"), [("503", True), ("429", True), ("404", False), ("403", False)]
 )
-def test_a_servers_refusal_is_retried_only_where_that_may_help(site, path, retryable):
+def test_http_errors_are_retried_only_if_a_retry_may_help(site, path, retryable):
     with pytest.raises(JobError, match=path) as refused:
         _get(f"{site.url}/{path}", _rules(site))
     assert refused.value.retryable is retryable
 
 
-def test_a_download_that_breaks_off_is_an_error_and_no_short_file(site):
+def test_an_interrupted_download_is_an_error_and_not_a_short_file(site):
     with pytest.raises(JobError, match="9 of 1000 bytes"):
         _get(f"{site.url}/short", _rules(site))
 
 
-def test_a_server_that_is_away_is_a_failure_to_retry(site):
+def test_an_unreachable_server_is_a_retryable_failure(site):
     site.shutdown()
     site.server_close()
     with pytest.raises(JobError) as failed:

@@ -46,7 +46,7 @@ def test_the_setting_adds_types_to_the_three_and_a_broken_module_takes_nothing_d
     assert {kind.name for kind in registry} == {*THREE, "make_invoice", "write_letter"}
     assert list(registry.problems) == [BROKEN]
     assert registry.problems[BROKEN] == (
-        f"The module {BROKEN} of QUEUE_HANDLERS can't be used: "
+        f"The module {BROKEN} in QUEUE_HANDLERS can't be loaded: "
         "ModuleNotFoundError: No module named 'a_package_that_is_not_there'."
     )
 
@@ -54,19 +54,22 @@ def test_the_setting_adds_types_to_the_three_and_a_broken_module_takes_nothing_d
 @pytest.mark.parametrize(
     ("module", "said"),
     [
-        (f"{HERE}.clash", "its type mux_upload is one of dagster_backfills.domains.queue.handlers already"),
-        (HERE, "it has no function with @job_type"),
+        (
+            f"{HERE}.clash",
+            "its job type mux_upload is already defined in dagster_backfills.domains.queue.handlers",
+        ),
+        (HERE, "it has no function decorated with @job_type"),
         ("nowhere.at_all", "No module named 'nowhere'"),
         ("not a name", "No module named 'not a name'"),
     ],
 )
-def test_a_module_that_is_none_is_one_clear_problem(module, said):
+def test_an_invalid_module_is_one_clear_problem(module, said):
     registry = background_job_types({"QUEUE_HANDLERS": f"{module},{OWN}"})
     assert said in registry.problems[module]
     assert {kind.name for kind in registry} == {*THREE, "make_invoice", "write_letter"}
 
 
-def test_a_chain_of_ones_own_types_runs_in_a_process_and_a_thread(own, db):
+def test_a_chain_of_custom_types_runs_in_a_process_and_a_thread(own, db):
     given = {"customer": "Acme", "lines": [100, 250]}
     first = queue.enqueue(db, "make_invoice", given, then=[Step("write_letter", {})])
     Worker(own, background_job_types(), QUICK).run()
@@ -78,7 +81,7 @@ def test_a_chain_of_ones_own_types_runs_in_a_process_and_a_thread(own, db):
     assert row == ({"text": "Dear Acme, you owe 350."},)
 
 
-def test_python_and_sql_refuse_alike_what_does_not_fit_a_type_of_ones_own(own, db):
+def test_python_and_sql_reject_the_same_inputs_of_a_custom_type(own, db):
     for given, said in [
         ({"customer": "A"}, "field lines"),
         ({"customer": 1, "lines": [1]}, "field customer"),
@@ -104,7 +107,7 @@ def test_a_job_whose_module_can_not_be_imported_is_retried_and_says_why(own, db)
         queue.enqueue(db, "of_the_broken")
 
 
-def test_a_run_works_off_ones_own_types_shows_their_results_and_logs_the_problem(own, db):
+def test_a_run_processes_custom_types_shows_their_results_and_logs_problems(own, db):
     queue.enqueue(db, "make_invoice", {"customer": "Acme", "lines": [1]})
     queue.enqueue(db, "write_letter", {"customer": "Acme", "total": 1})
     config = {"idle_seconds": 1}
@@ -116,7 +119,7 @@ def test_a_run_works_off_ones_own_types_shows_their_results_and_logs_the_problem
     [observation] = [e for e in result.all_events if e.event_type_value == "ASSET_OBSERVATION"]
     metadata = observation.event_specific_data.asset_observation.metadata
     assert (metadata["job_type"].value, metadata["total"].value) == ("make_invoice", 1)
-    assert any(f"The module {BROKEN} of QUEUE_HANDLERS can't be used" in line for line in logged)
+    assert any(f"The module {BROKEN} in QUEUE_HANDLERS can't be loaded" in line for line in logged)
 
 
 @pytest.mark.programs
@@ -126,13 +129,13 @@ def test_the_command_lists_types_with_their_fields_and_registers_them(jobs_db, d
     before = {line["type"]: line for line in json.loads(_command("types", "--json").stdout)}
     assert before["make_invoice"] == {
         "type": "make_invoice", "fields": "customer: string, lines: array, note?: string", "retries": 5,
-        "runs in": "process", "handler": f"{OWN}.make_invoice", "database": "does not know it",
+        "runs in": "process", "handler": f"{OWN}.make_invoice", "database": "not registered",
     }  # fmt: skip
-    assert before["noop"]["handler"] == "none here" and before["transcription"]["database"] == "knows it"
+    assert before["noop"]["handler"] == "none here" and before["transcription"]["database"] == "registered"
     refused = _command("enqueue", "make_invoice", "--input", '{"customer": "A", "lines": [1]}', code=2).stderr
     assert "backfills queue types --register" in refused
     after = _command("types", "--register").stdout
-    assert "make_invoice" in after and "does not know it" not in after
+    assert "make_invoice" in after and "not registered" not in after
     _command("enqueue", "make_invoice", "--input", '{"customer": "A", "lines": [1]}')
     monkeypatch.setenv("QUEUE_HANDLERS", BROKEN)
     assert "a_package_that_is_not_there" in _command("types", code=1).stderr

@@ -26,7 +26,7 @@ def test_priority_one_goes_first_and_then_the_oldest(db, registry):
     assert queue.claim(db, "w", 1) == []
 
 
-def test_a_batch_holds_the_first_in_order_and_comes_in_order(db, registry):
+def test_a_claimed_batch_has_the_first_jobs_in_order(db, registry):
     ids = [queue.enqueue(db, "noop", priority=10 - i, registry=registry) for i in range(9)]
     assert [j.id for j in queue.claim(db, "w", 4)] == ids[:4:-1]
 
@@ -50,7 +50,7 @@ def test_a_claim_that_is_rolled_back_leaves_the_jobs_waiting(jobs_db, registry):
         assert len(queue.claim(conn, "w", 5)) == 1
 
 
-def test_a_job_for_later_is_not_claimed_before_its_time(db, registry):
+def test_a_scheduled_job_is_not_claimed_early(db, registry):
     later = queue.enqueue(db, "noop", run_after=datetime.now(UTC) + timedelta(hours=1), registry=registry)
     past = queue.enqueue(db, "noop", run_after=datetime.now(UTC) - timedelta(hours=1), registry=registry)
     assert [j.id for j in queue.claim(db, "w", 5)] == [past]
@@ -95,7 +95,7 @@ def test_a_renewed_lease_is_not_taken_back(db, registry):
     assert queue.take_back_expired(db) == 0
 
 
-def test_completing_many_is_all_that_are_held_and_no_other(db, registry):
+def test_completing_many_jobs_completes_only_those_that_are_held(db, registry):
     queue.enqueue_many(db, "noop", [{}] * 5, registry=registry)
     jobs = queue.claim(db, "w", 5)
     queue.cancel(db, jobs[2].id)
@@ -105,7 +105,7 @@ def test_completing_many_is_all_that_are_held_and_no_other(db, registry):
     assert queue.complete(db, [(j, None) for j in jobs]) == set()
 
 
-def test_retries_wait_longer_each_time_and_end(db, registry):
+def test_each_retry_waits_longer_and_retries_run_out(db, registry):
     db.execute("update jobs.queue_settings set retry_base = '10 seconds', retry_cap = '60 seconds'")
     job_id = queue.enqueue(db, "noop", max_retries=4, registry=registry)
     delays = []
@@ -194,7 +194,7 @@ def test_a_job_cancelled_while_a_claim_takes_it_is_not_run(jobs_db, registry):
         assert canceller.execute("select count(*) from jobs.job_queue").fetchone() == (0,)
 
 
-def test_what_is_given_back_is_due_at_once_and_keeps_its_place(db, registry):
+def test_returned_jobs_are_due_at_once_and_keep_their_place(db, registry):
     ids = [queue.enqueue(db, "noop", registry=registry) for _ in range(3)]
     held = queue.claim(db, "w", 2)
     assert queue.give_back(db, held) == 2
@@ -203,7 +203,7 @@ def test_what_is_given_back_is_due_at_once_and_keeps_its_place(db, registry):
     assert [(j.attempt, j.retry_count) for j in again] == [(2, 0), (2, 0), (1, 0)]
 
 
-def test_a_job_that_ends_every_worker_fails_in_the_end(db, registry):
+def test_a_job_that_kills_every_worker_finally_fails(db, registry):
     db.execute("update jobs.queue_settings set max_lost_leases = 3")
     job_id = queue.enqueue(db, "noop", registry=registry)
     for _ in range(3):
@@ -215,7 +215,7 @@ def test_a_job_that_ends_every_worker_fails_in_the_end(db, registry):
     assert row["retry_count"] == 0
 
 
-def test_the_state_machine_refuses_what_is_not_a_step(db, registry):
+def test_invalid_status_transitions_are_rejected(db, registry):
     job_id = queue.enqueue(db, "noop", registry=registry)
     finish = "update jobs.background_jobs set status = 'completed', completed_at = now(), progress_percentage = 100"
     with pytest.raises(psycopg.errors.CheckViolation, match="pending and can't become completed"):

@@ -53,7 +53,7 @@ def work_off(jobs_db, db):
         {"input_data": {}},
     ],
 )
-def test_a_chain_that_can_not_be_made_fails_its_own_job_alone(db, work_off, step):
+def test_a_next_step_that_can_not_be_created_fails_only_its_own_job(db, work_off, step):
     def put_past_the_checks(job_id):
         db.execute(
             "update jobs.background_jobs set then_steps = %s where id = %s", [json.dumps([step]), job_id]
@@ -61,10 +61,10 @@ def test_a_chain_that_can_not_be_made_fails_its_own_job_alone(db, work_off, step
 
     status, kind, message = _last_error(db, work_off(prepare=put_past_the_checks))
     assert (status, kind) == ("failed", "invalid_output")
-    assert message.startswith("The job is done, but its end can't be stored: ")
+    assert message.startswith("The handler finished, but its result can't be stored: ")
 
 
-def test_an_output_over_a_limit_of_the_servers_is_not_sent_again_and_again(db, work_off):
+def test_an_output_over_a_server_limit_is_not_resent_endlessly(db, work_off):
     db.execute("create index on jobs.background_jobs ((output_data ->> 'long'))")
     long = "".join(random.Random(1).choices(string.printable[:90], k=20_000))
     status, kind, message = _last_error(db, work_off({"long": long}))
@@ -78,7 +78,7 @@ for each row when (new.output_data ? 'odd') execute function odd()
 """
 
 
-def test_a_time_limit_of_the_roles_ends_one_job_and_not_the_worker(jobs_db, db, work_off):
+def test_a_statement_timeout_of_the_role_fails_one_job_and_not_the_worker(jobs_db, db, work_off):
     name = sql.Identifier(db.info.dbname)
     db.execute(sql.SQL("alter database {} set statement_timeout = '1s'").format(name))
     db.execute("update jobs.queue_settings set lease = '60 seconds'")
@@ -87,7 +87,7 @@ def test_a_time_limit_of_the_roles_ends_one_job_and_not_the_worker(jobs_db, db, 
     assert status == "failed" and "statement timeout" in message
 
 
-def test_an_output_that_costs_the_connection_each_time_is_given_up(db, work_off):
+def test_an_output_that_always_breaks_the_connection_fails_its_job(db, work_off):
     db.execute(_WHEN_STORED.format("perform pg_terminate_backend(pg_backend_pid());"))
     status, kind, message = _last_error(db, work_off({"odd": 1}))
     assert (status, kind) == ("failed", "invalid_output") and "terminat" in message
@@ -103,7 +103,7 @@ def test_an_error_that_an_application_raises_for_one_job_costs_that_job(db, work
     "odd",
     ['{"title": "a", "transcript": "b", "duration": 1e5000}', '{"title": ' + "[" * 3000 + "]" * 3000 + "}"],
 )
-def test_a_row_that_can_not_be_read_fails_alone_and_can_be_shown(jobs_db, db, odd):
+def test_a_row_that_can_not_be_read_fails_only_its_job_and_can_be_shown(jobs_db, db, odd):
     given = {
         "title": "a",
         "transcript": "Open it. Close it. Lock it. Sign it. Send it. Go home.",
@@ -118,7 +118,7 @@ def test_a_row_that_can_not_be_read_fails_alone_and_can_be_shown(jobs_db, db, od
     assert _row(db, ids[1])["attempt"] == 1 and len(_row(db, ids[1])["input_data"]) > 3000
 
 
-def test_nobody_stops_a_job_by_a_notice(jobs_db, db, registry, status_of):
+def test_a_forged_notification_does_not_stop_a_job(jobs_db, db, registry, status_of):
     with working(jobs_db, registry) as worker:
         job_id = queue.enqueue(db, "wait", registry=registry)
         until(lambda: _row(db, job_id)["progress_percentage"] == 10)
@@ -128,14 +128,14 @@ def test_nobody_stops_a_job_by_a_notice(jobs_db, db, registry, status_of):
             )
         other = queue.enqueue(db, "noop", registry=registry)
         until(lambda: status_of(other) == "completed")
-        until(lambda: worker._heartbeat._looked_at > 0)
+        until(lambda: worker._heartbeat._checked_at > 0)
         assert (status_of(job_id), _row(db, job_id)["attempt"], worker.tally.stopped) == ("processing", 1, 0)
         queue.cancel(db, job_id)
         until(lambda: worker.tally.stopped == 1)
 
 
 @pytest.mark.parametrize(("told", "stored"), [(None, 30), (150, 100), (-5, 0), (40, 40)])
-def test_progress_is_stored_and_told_alike(jobs_db, db, registry, told, stored):
+def test_stored_progress_and_its_notification_agree(jobs_db, db, registry, told, stored):
     job_id = queue.enqueue(db, "noop", registry=registry)
     job = queue.claim(db, "w", 1)[0]
     queue.report_progress(db, job, 30, "begun")

@@ -96,7 +96,7 @@ def test_a_type_that_the_worker_does_not_know_fails_at_once_and_says_so(jobs_db,
     assert job["error_data"][0]["message"].startswith("Unknown job type: elsewhere. Known: crash, ")
 
 
-def test_an_input_that_came_in_past_the_checks_fails_for_good_naming_the_field(jobs_db, db):
+def test_an_invalid_input_that_bypassed_validation_fails_permanently_naming_the_field(jobs_db, db):
     from dagster_backfills.domains.queue.registry import background_job_types
 
     job_id = queue.enqueue(db, "transcription", {"audio_url": "file:///x.wav"})
@@ -141,7 +141,7 @@ def _ended(pid_file) -> bool:
     return False
 
 
-def test_a_process_that_takes_too_long_is_ended(jobs_db, db, registry, tmp_path):
+def test_a_process_that_exceeds_its_timeout_is_killed(jobs_db, db, registry, tmp_path):
     pid_file = tmp_path / "pid"
     job_id = queue.enqueue(db, "slow_process", {"pid_file": str(pid_file)}, max_retries=0, registry=registry)
     Worker(jobs_db, registry, QUICK).run()
@@ -161,7 +161,7 @@ def test_cancel_stops_a_handler_at_its_next_progress_report(jobs_db, db, registr
     assert (row["status"], row["attempt"], row["error_data"]) == ("cancelled", 1, None)
 
 
-def test_a_process_that_ignores_its_cancellation_is_ended_and_the_others_go_on(
+def test_a_process_that_ignores_its_cancellation_is_killed_and_the_others_continue(
     jobs_db, db, registry, tmp_path
 ):
     pid_file = tmp_path / "pid"
@@ -176,7 +176,7 @@ def test_a_process_that_ignores_its_cancellation_is_ended_and_the_others_go_on(
     assert _row(db, deaf)["status"] == "cancelled"
 
 
-def test_a_thread_that_ignores_its_cancellation_is_left_alone_and_replaced(jobs_db, db, registry, tmp_path):
+def test_a_thread_that_ignores_its_cancellation_is_abandoned_and_replaced(jobs_db, db, registry, tmp_path):
     files = [tmp_path / str(n) for n in range(2)]
     with working(jobs_db, registry, concurrency=2) as worker:
         deaf = [queue.enqueue(db, "deaf", {"pid_file": str(f)}, registry=registry) for f in files]
@@ -228,8 +228,8 @@ def test_a_worker_ends_when_its_time_is_up_though_work_waits(jobs_db, db, regist
     assert {_row(db, i)["status"] for i in ids} == {"pending"}
 
 
-def test_long_jobs_that_were_claimed_behind_short_ones_are_left_to_others(jobs_db, db, registry, monkeypatch):
-    monkeypatch.setattr("dagster_backfills.domains.queue.worker._WAITS_TOO_LONG", 0.5)
+def test_long_jobs_that_were_prefetched_are_returned_for_other_workers(jobs_db, db, registry, monkeypatch):
+    monkeypatch.setattr("dagster_backfills.domains.queue.worker._MAX_PREFETCH_AGE", 0.5)
     queue.enqueue_many(db, "noop", [{}] * 1000, priority=1, registry=registry)
     queue.enqueue_many(db, "wait_process", [{}] * 50, registry=registry)
     with working(jobs_db, registry, concurrency=2):
@@ -257,7 +257,7 @@ def test_an_error_whose_text_holds_a_secret_is_stored_without_it(jobs_db, db, re
             assert secret not in stored
 
 
-def test_a_worker_goes_on_after_its_connections_were_cut(jobs_db, db, registry):
+def test_a_worker_reconnects_after_its_connections_were_cut(jobs_db, db, registry):
     with working(jobs_db, registry) as worker:
         first = queue.enqueue(db, "noop", registry=registry)
         until(lambda: _row(db, first)["status"] == "completed")

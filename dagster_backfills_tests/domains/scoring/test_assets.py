@@ -96,7 +96,7 @@ def test_edge_cases_of_visits_and_joining_give_the_scores_of_the_reference(gyms:
     assert commitments(gyms) == expected
 
 
-def test_whoever_joins_and_visits_only_after_the_day_is_not_scored_as_of_it(gyms: Gyms, score: Score) -> None:
+def test_members_who_joined_after_the_day_are_not_scored_for_it(gyms: Gyms, score: Score) -> None:
     gyms.member("later", -3, joined=-1)
     gyms.member("there", 1)
     assert score().success
@@ -104,7 +104,7 @@ def test_whoever_joins_and_visits_only_after_the_day_is_not_scored_as_of_it(gyms
 
 
 @pytest.mark.parametrize("batch", [1, 100])
-def test_a_score_goes_when_its_member_turns_out_to_have_joined_later(
+def test_a_score_is_removed_if_the_joining_date_is_corrected_to_a_later_day(
     gyms: Gyms, score: Score, batch: int
 ) -> None:
     gyms.member("later", joined=3)
@@ -206,7 +206,7 @@ def test_an_unknown_gym_fails_before_anything_is_written(gyms: Gyms, score: Scor
 
 
 @pytest.mark.parametrize("batch_members", [1, 50])
-def test_what_a_member_who_left_was_scored_is_kept(gyms: Gyms, score: Score, batch_members: int) -> None:
+def test_past_scores_of_members_who_left_are_kept(gyms: Gyms, score: Score, batch_members: int) -> None:
     gyms.member("a", 16, 30, coaches=("c1",))
     gyms.member("b", 16, 30, coaches=("c1",))
     score()
@@ -217,7 +217,7 @@ def test_what_a_member_who_left_was_scored_is_kept(gyms: Gyms, score: Score, bat
 
 
 @pytest.mark.parametrize("batch_members", [1, 50])
-def test_who_leaves_before_the_next_link_is_in_it_no_more_and_nobody_of_another_gym(
+def test_members_who_have_left_and_members_of_other_gyms_are_excluded(
     gyms: Gyms, score: Score, batch_members: int
 ) -> None:
     for name, gym in (("a", "g1"), ("b", "g1"), ("c", "g2")):
@@ -242,7 +242,7 @@ def test_a_deleted_member_takes_its_history_along(gyms: Gyms, score: Score) -> N
         assert gyms.rows(f"select distinct member_id from scoring.{table}") == [("a",)]  # noqa: S608
 
 
-def test_a_gym_without_coaches_and_a_coach_without_members_are_no_trouble(gyms: Gyms, score: Score) -> None:
+def test_gyms_without_coaches_and_coaches_without_members_are_handled(gyms: Gyms, score: Score) -> None:
     gyms.member("a", 16, 30, gym="without")
     gyms.coach("idle", "other")
     result = score()

@@ -91,7 +91,7 @@ SCORES = "select distinct score, weights_version from scoring.commitment_scores 
 
 
 @pytest.mark.parametrize("change", [visits_arrive, members_change, weights_change])
-def test_a_failed_day_that_is_run_again_is_new_from_its_first_member_on(
+def test_a_failed_day_that_is_run_again_is_scored_from_the_start(
     gyms: Gyms, score: Score, change: Callable[[Gyms], dict[str, object]]
 ) -> None:
     alike(gyms, 60)
@@ -135,7 +135,9 @@ def test_a_retry_under_other_weights_starts_anew(gyms: Gyms, score: Score, retry
     assert [version for _, version in gyms.rows(SCORES, DAY)] == ["0-100-0-0"]
 
 
-def test_a_persons_re_execution_of_a_failed_run_starts_anew(gyms: Gyms, score: Score, retry: Retry) -> None:
+def test_a_manual_re_execution_of_a_failed_run_starts_from_scratch(
+    gyms: Gyms, score: Score, retry: Retry
+) -> None:
     alike(gyms, 60)
     fail_at(gyms, "commitment_scores", "m040")
     score(assets.commitment_scores, **IN_TENS)
@@ -145,9 +147,7 @@ def test_a_persons_re_execution_of_a_failed_run_starts_anew(gyms: Gyms, score: S
     assert len(gyms.rows(SCORES, DAY)) == 1
 
 
-def test_a_gym_that_is_scored_under_other_weights_than_the_rest_leaves_the_day_partial(
-    gyms: Gyms, score: Score
-) -> None:
+def test_a_gym_scored_with_other_weights_leaves_the_day_partial(gyms: Gyms, score: Score) -> None:
     gyms.member("a", 16, 35, gym="g1")
     gyms.member("b", 16, 35, gym="g2")
     score(assets.commitment_scores)
@@ -155,7 +155,7 @@ def test_a_gym_that_is_scored_under_other_weights_than_the_rest_leaves_the_day_p
     assert gyms.rows(STATE, COMMITMENT, DAY)[0][0] == "complete"
     score(assets.commitment_scores, gym="g2", weights="1,0,0,0")
     assert gyms.rows("select outcome, reason from scoring.chain_days") == [
-        ("partial", "other gyms were scored under other weights: run the whole day")
+        ("partial", "other gyms were scored with other weights: run the whole day")
     ]
     score(assets.commitment_scores, weights="1,0,0,0")
     assert gyms.rows(STATE, COMMITMENT, DAY)[0][0] == "complete"
@@ -163,7 +163,7 @@ def test_a_gym_that_is_scored_under_other_weights_than_the_rest_leaves_the_day_p
 
 @pytest.mark.programs
 @pytest.mark.parametrize("table", TABLES)
-def test_the_retry_of_a_run_that_was_killed_goes_on_where_that_stopped(
+def test_the_retry_of_a_killed_run_resumes_where_it_stopped(
     gyms: Gyms, score: Score, retry: Retry, database_url: str, project_root: Path, table: str
 ) -> None:
     healthy(gyms, 12)

@@ -1,19 +1,20 @@
-"""The gates as pure judgement: what waits, what is held and why, what is launched, under a clock that is given."""
+"""The chain's decisions: which step waits, is held or is launched, at a given time."""
 
 from datetime import UTC, date, datetime, timedelta
+from types import SimpleNamespace
 
+import dagster as dg
 import pytest
 
+from dagster_backfills.defs.scoring.sensors import defer
 from dagster_backfills.domains.scoring.chain import (
     ACTIONS_STEP,
     CHURN_STEP,
     DayState,
     Decision,
     Outcome,
-    Tries,
-    after_pause,
+    decide,
     due_days,
-    judge,
     missed,
 )
 from dagster_backfills.domains.scoring.days import Coverage
@@ -42,14 +43,14 @@ def never_ended(run_id: str) -> str | None:
 
 
 def test_churn_risk_waits_for_a_day_that_no_run_has_touched() -> None:
-    verdict = judge(CHURN_STEP, DAY, at(5), {}, never_ended)
-    assert verdict.run_key is None
-    assert verdict.reason == "waits for scoring/commitment_scores, which has not run for this day"
+    decision = decide(CHURN_STEP, DAY, at(5), {}, never_ended)
+    assert decision.run_key is None
+    assert decision.reason == "waits for scoring/commitment_scores, which has not run for this day"
 
 
 def test_churn_risk_waits_while_the_commitment_run_works() -> None:
-    verdict = judge(CHURN_STEP, DAY, at(5), state(COMMITMENT.asset, "running"), never_ended)
-    assert verdict.reason == "waits for scoring/commitment_scores, which run run-1 is working"
+    decision = decide(CHURN_STEP, DAY, at(5), state(COMMITMENT.asset, "running"), never_ended)
+    assert decision.reason == "waits for scoring/commitment_scores, which is running in run run-1"
 
 
 @pytest.mark.parametrize(
@@ -57,59 +58,60 @@ def test_churn_risk_waits_while_the_commitment_run_works() -> None:
 )
 def test_a_step_waits_for_its_hour_and_then_starts(step: object, upstream: str, hour: int) -> None:
     states = state(upstream)
-    early = judge(step, DAY, at(hour - 1, 59), states, never_ended)  # type: ignore[arg-type]
+    early = decide(step, DAY, at(hour - 1, 59), states, never_ended)  # type: ignore[arg-type]
     assert (early.run_key, early.reason) == (None, f"waits for {hour:02}:00 UTC of 2026-07-01")
-    on_time = judge(step, DAY, at(hour), states, never_ended)  # type: ignore[arg-type]
+    on_time = decide(step, DAY, at(hour), states, never_ended)  # type: ignore[arg-type]
     assert on_time.run_key is not None
 
 
 @pytest.mark.parametrize("outcome", ["partial", "failed"])
 def test_a_partial_or_failed_upstream_holds_the_chain_and_says_why(outcome: Outcome) -> None:
     states = state(COMMITMENT.asset, outcome, reason="12 of 10 members failed")
-    verdict = judge(CHURN_STEP, DAY, at(5), states, never_ended)
-    assert verdict.run_key is None
+    decision = decide(CHURN_STEP, DAY, at(5), states, never_ended)
+    assert decision.run_key is None
     assert (
-        verdict.reason == f"held: scoring/commitment_scores is {outcome} (12 of 10 members failed), run run-1"
+        decision.reason
+        == f"held: scoring/commitment_scores is {outcome} (12 of 10 members failed), run run-1"
     )
 
 
 def test_an_upstream_whose_run_died_holds_the_chain_and_says_so() -> None:
-    verdict = judge(CHURN_STEP, DAY, at(5), state(COMMITMENT.asset, "running"), lambda run: "FAILURE")
-    assert verdict.reason == "held: scoring/commitment_scores was not finished, run run-1 ended as FAILURE"
+    decision = decide(CHURN_STEP, DAY, at(5), state(COMMITMENT.asset, "running"), lambda run: "FAILURE")
+    assert decision.reason == "held: scoring/commitment_scores did not finish, run run-1 ended as FAILURE"
 
 
 def test_a_day_that_is_done_is_left_alone_until_its_upstream_is_done_again() -> None:
     states = state(COMMITMENT.asset) | state(CHURN.asset, began=at(3))
-    assert judge(CHURN_STEP, DAY, at(5), states, never_ended).run_key is None
+    assert decide(CHURN_STEP, DAY, at(5), states, never_ended).run_key is None
     repaired = state(COMMITMENT.asset, began=at(6), run="run-2") | state(CHURN.asset, began=at(3))
     assert (
-        judge(CHURN_STEP, DAY, at(7), repaired, never_ended).run_key
+        decide(CHURN_STEP, DAY, at(7), repaired, never_ended).run_key
         == "scoring/churn_risk_scores:2026-06-30:run-2"
     )
 
 
 def test_a_step_that_failed_itself_is_not_started_over_and_over() -> None:
     states = state(COMMITMENT.asset) | state(CHURN.asset, "failed", began=at(3), reason="boom")
-    verdict = judge(CHURN_STEP, DAY, at(5), states, never_ended)
-    assert verdict.run_key is None
-    assert "is failed (boom)" in (verdict.reason or "")
+    decision = decide(CHURN_STEP, DAY, at(5), states, never_ended)
+    assert decision.run_key is None
+    assert "is failed (boom)" in (decision.reason or "")
 
 
 def test_a_step_that_is_being_worked_is_not_started_again() -> None:
     states = state(CHURN.asset) | state(ACTIONS.asset, "running", began=at(4))
-    assert judge(ACTIONS_STEP, DAY, at(5), states, never_ended).run_key is None
+    assert decide(ACTIONS_STEP, DAY, at(5), states, never_ended).run_key is None
 
 
 def test_missed_days_are_launched_oldest_first_and_each_under_one_key() -> None:
     days = due_days(DAY, 4)
     states = state(COMMITMENT.asset, day=days[0])
-    verdicts, waits = missed(days, states, at(2, 1), False, never_ended)
-    assert [v.day for v in verdicts] == days[1:]
-    assert len({v.run_key for v in verdicts}) == 3
+    decisions, waits = missed(days, states, at(2, 1), False, never_ended)
+    assert [v.day for v in decisions] == days[1:]
+    assert len({v.run_key for v in decisions}) == 3
     assert waits is None
 
 
-def test_the_newest_day_is_not_missed_before_two() -> None:
+def test_the_newest_day_is_not_missed_before_two_o_clock() -> None:
     days = due_days(DAY, 3)
     states = state(COMMITMENT.asset, day=days[0]) | state(COMMITMENT.asset, day=days[1])
     assert missed(days, states, at(1, 59), True, never_ended) == (
@@ -125,36 +127,55 @@ def test_a_new_installation_starts_with_the_newest_day_and_not_with_a_week() -> 
 
 
 def test_a_day_that_failed_is_not_missed() -> None:
-    verdicts, _ = missed([DAY], state(COMMITMENT.asset, "failed"), at(3), True, never_ended)
-    assert verdicts == []
+    decisions, _ = missed([DAY], state(COMMITMENT.asset, "failed"), at(3), True, never_ended)
+    assert decisions == []
 
 
 def test_a_day_whose_run_was_killed_is_launched_again_and_one_that_was_cancelled_is_not() -> None:
     states = state(COMMITMENT.asset, "running")
-    (verdict,), _ = missed([DAY], states, at(3), True, lambda run: "FAILURE")
-    assert verdict.run_key == "scoring/commitment_scores:2026-06-30:run-1"
+    (decision,), _ = missed([DAY], states, at(3), True, lambda run: "FAILURE")
+    assert decision.run_key == "scoring/commitment_scores:2026-06-30:run-1"
     assert missed([DAY], states, at(3), True, lambda run: "CANCELED")[0] == []
     states = state(COMMITMENT.asset) | state(CHURN.asset, "running", began=at(3))
-    assert judge(CHURN_STEP, DAY, at(4), states, lambda run: "FAILURE").run_key is not None
-    assert judge(CHURN_STEP, DAY, at(4), states, lambda run: "CANCELED").run_key is None
-    assert judge(CHURN_STEP, DAY, at(4), states, never_ended).run_key is None
+    assert decide(CHURN_STEP, DAY, at(4), states, lambda run: "FAILURE").run_key is not None
+    assert decide(CHURN_STEP, DAY, at(4), states, lambda run: "CANCELED").run_key is None
+    assert decide(CHURN_STEP, DAY, at(4), states, never_ended).run_key is None
 
 
-def test_a_launch_waits_longer_after_each_run_that_died_and_has_a_key_of_its_own() -> None:
-    launch, died = Decision(DAY, run_key="key"), Tries(failures=3, last_failed="run-3", ended_at=at(3))
-    assert after_pause(launch, Tries(), at(3)) == launch
-    waiting = after_pause(launch, died, at(3, 1))
+class RunRecords:
+    """An instance with runs of one day: their statuses, the newest first, all updated at the same time."""
+
+    def __init__(self, *statuses: str, updated: datetime = TWO) -> None:
+        runs = [
+            SimpleNamespace(status=dg.DagsterRunStatus[status], run_id=f"run-{n}")
+            for n, status in zip(range(len(statuses), 0, -1), statuses, strict=True)
+        ]
+        self.records = [SimpleNamespace(dagster_run=run, update_timestamp=updated) for run in runs]
+
+    def get_run_records(self, filters: dg.RunsFilter, limit: int) -> list[SimpleNamespace]:
+        assert (filters.job_name, filters.tags) == ("job", {"dagster/partition": "2026-06-30"})
+        return self.records[:limit]
+
+
+def deferred(runs: RunRecords, now: datetime) -> Decision:
+    return defer(Decision(DAY, run_key="key"), runs, "job", now)  # type: ignore[arg-type]
+
+
+def test_a_launch_is_deferred_longer_after_each_failed_run_and_has_a_run_key_of_its_own() -> None:
+    assert deferred(RunRecords(), at(3)).run_key == "key"
+    failed = RunRecords("FAILURE", "FAILURE", "FAILURE", "SUCCESS", updated=at(3))
+    waiting = deferred(failed, at(3, 1))
     assert (waiting.run_key, waiting.reason) == (
         None,
-        "the last 3 runs died: the next try is 0:02:00 after the last",
+        "the last 3 runs failed: the next starts 0:02:00 after the last",
     )
-    assert after_pause(launch, died, at(3, 2)).run_key == "key:after run-3"
-    assert after_pause(launch, Tries(on_its_way="run-4"), at(3)).run_key is None
+    assert deferred(failed, at(3, 2)).run_key == "key:after run-4"
+    unfinished = deferred(RunRecords("QUEUED", "FAILURE"), at(3))
+    assert (unfinished.run_key, unfinished.reason) == (None, "waits for run run-2, which is unfinished")
 
 
-def test_a_clock_that_was_ahead_when_the_last_run_died_delays_nothing() -> None:
-    tomorrow = Tries(failures=3, last_failed="run-3", ended_at=at(3, day=2))
-    assert after_pause(Decision(DAY, run_key="key"), tomorrow, at(3)).run_key is not None
+def test_a_last_failure_dated_in_the_future_does_not_defer_a_launch() -> None:
+    assert deferred(RunRecords("FAILURE", updated=at(3, day=2)), at(3)).run_key is not None
 
 
 @pytest.mark.parametrize(
@@ -170,4 +191,4 @@ def test_a_clock_that_was_ahead_when_the_last_run_died_delays_nothing() -> None:
 def test_a_day_is_complete_with_few_recorded_failures_and_partial_with_more(
     coverage: Coverage, outcome: str, reason: str | None
 ) -> None:
-    assert coverage.verdict(1.0, "members") == (outcome, reason)
+    assert coverage.outcome(1.0, "members") == (outcome, reason)

@@ -27,7 +27,7 @@ def metadata(result: dg.ExecuteInProcessResult, asset: str) -> dict[str, object]
     return {name: value.value for name, value in event.metadata.items()}
 
 
-def test_each_day_shows_its_numbers_and_what_is_of_today(
+def test_metadata_has_each_days_numbers_and_names_the_current_values(
     gyms: Gyms, score: Score, capsys: pytest.CaptureFixture[str]
 ) -> None:
     gyms.member("regular", *range(0, 101, 2), coaches=("c1",))
@@ -38,7 +38,7 @@ def test_each_day_shows_its_numbers_and_what_is_of_today(
     assert expected.items() <= commitment.items()
     assert {"failures": 0, "rows_inserted": 2, "dagster/partition_row_count": 2}.items() <= commitment.items()
     assert str(commitment["as_of"]).startswith(
-        "2026-06-30. Visits are those up to the day. Status, joining date and"
+        "2026-06-30. Visits are counted up to the day. Status, joining date and"
     )
     assert {"risk_none": 1, "risk_high": 1, "mean_score": 54.0}.items() <= metadata(
         result, "churn_risk_scores"
@@ -69,13 +69,13 @@ def test_an_explanation_has_the_numbers_behind_each_factor(gyms: Gyms, score: Sc
         ("time_gaps", 20, 0.25),
         ("decline_velocity", 20, 0.15),
     ]
-    assert e.factors[0].because == "1 visits in the last 30 days, 4 in the 30 before"
-    assert "3.8 expected (0.88 a week, its average so far), halved" in e.factors[1].because
-    assert "average gap 10.0 days, the widest 19, last visit 16 days ago" in e.factors[2].because
+    assert e.factors[0].because == "1 visits in the last 30 days, 4 in the 30 days before"
+    assert "3.8 expected (0.88 per week, the member's average), halved" in e.factors[1].because
+    assert "average gap 10.0 days, largest gap 19, last visit 16 days ago" in e.factors[2].because
     assert (e.weighted_sum, e.time_decay, e.score, e.band, e.stored) == (20.0, 0.73, 15, "low", 15)
     assert e.flags == ["no_recent_visits", "rapid_decline", "declining_frequency"]
     assert (e.churn_level, e.churn_score, e.action, e.coaches) == ("high", 100, "contact_member", ["c1"])
-    assert e.action_because == "rule 1 of 5 fits first: high_risk,no_visit_in_14_days"
+    assert e.action_because == "rule 1 of 5 matches: high_risk,no_visit_in_14_days"
 
 
 def test_an_explanation_of_a_day_without_visits_and_of_a_new_member(gyms: Gyms) -> None:
@@ -83,14 +83,14 @@ def test_an_explanation_of_a_day_without_visits_and_of_a_new_member(gyms: Gyms) 
     gyms.member("new", 1, 3, 12, joined=20, per_week=2)
     never = explain(gyms.conn, "never", DAY, Weights())
     assert (never.score, never.churn_score, never.stored) == (0, 85, None)
-    assert {f.because for f in never.factors} == {"no visit at all"}
+    assert {f.because for f in never.factors} == {"no visits"}
     new = explain(gyms.conn, "new", DAY, Weights())
     assert new.factors[0].because == "joined 20 days ago: 2 visits in the last 10 days, 1 before"
     assert "the member's own goal" in new.factors[1].because
-    assert new.factors[3].because == "only 3 visits in all, too few for a trend"
+    assert new.factors[3].because == "only 3 visits in total, too few for a trend"
 
 
-def test_who_can_not_be_explained_is_told_why(gyms: Gyms) -> None:
+def test_explaining_an_unknown_or_invalid_member_is_a_clear_error(gyms: Gyms) -> None:
     gyms.member("no goal", 1, per_week=-1)
     with pytest.raises(UserError, match="There is no member 'nobody'"):
         explain(gyms.conn, "nobody", DAY, Weights())
@@ -120,8 +120,8 @@ def test_the_overview_counts_days(gyms: Gyms, score: Score) -> None:
 
 
 def test_sample_data_is_the_same_for_the_same_seed_and_loaded_once(conn: psycopg.Connection) -> None:
-    assert load_demo(conn).startswith(f"{DEMO.members:,} members in")
-    assert load_demo(conn) == f"{DEMO.members:,} members are there already."
+    assert load_demo(conn).startswith(f"Loaded {DEMO.members:,} members of ")
+    assert load_demo(conn) == "The tables of the scoring domain have rows: no sample data was loaded."
     everything = "select md5(string_agg(v::text, ',' order by v::text)) from scoring.visits as v"
     digests = []
     for _ in range(2):
@@ -135,7 +135,7 @@ WRONG = {"SCORING_WEIGHTS": "1,2", "SCORING_MAX_RUNTIME_SECONDS": "soon", "SCORI
 
 
 @pytest.mark.programs
-def test_wrong_settings_keep_no_definition_from_loading(project_root: Path) -> None:
+def test_invalid_settings_do_not_prevent_definitions_from_loading(project_root: Path) -> None:
     loaded = subprocess.run(
         [sys.executable, "-c", "from dagster_backfills.definitions import defs; defs().get_repository_def()"],
         cwd=project_root, env={**os.environ, **WRONG}, capture_output=True, text=True, check=False,
@@ -157,7 +157,7 @@ def test_a_run_under_a_wrong_setting_names_it(
     assert f"{name} is '{WRONG[name]}': " in str(raised.value.__cause__)
 
 
-def test_what_is_needed_at_load_is_the_setting_where_that_is_right() -> None:
+def test_a_setting_needed_at_load_falls_back_to_its_default_if_invalid() -> None:
     environment = WRONG | {"SCORING_MAX_RUNTIME_SECONDS": "60"}
     assert setting_at_load("max_runtime_seconds", environment) == 60
     assert setting_at_load("max_runtime_seconds", WRONG) == 600

@@ -86,7 +86,7 @@ def test_a_missing_table_fails_the_run_and_the_day_says_why(gyms: Gyms, score: S
 
 
 @pytest.mark.parametrize("whose", ["pid = pg_backend_pid()", "application_name = 'dagster_backfills'"])
-def test_a_connection_that_is_cut_costs_another_try(gyms: Gyms, score: Score, whose: str) -> None:
+def test_a_lost_connection_is_retried(gyms: Gyms, score: Score, whose: str) -> None:
     """Cut is the connection that writes; or all that the run has, with the day's lock among them."""
     healthy(gyms, 12)
     gyms.conn.execute("create sequence written")
@@ -118,7 +118,7 @@ def test_a_second_run_for_a_day_waits_for_the_first(database_url: str) -> None:
         with day_lock(second, "scoring/coach_actions", "2026-06-30", release):
             pass
         assert said == [
-            "scoring/coach_actions 2026-06-30: another run is working this day; waiting until it is done."
+            "scoring/coach_actions 2026-06-30: another run is processing this day; waiting for it to finish."
         ]
 
 
@@ -150,7 +150,7 @@ def test_a_moved_distribution_is_a_warning(gyms: Gyms, score: Score) -> None:
     steady = check_results(score(assets.commitment_scores))["commitment_scores.distribution_is_steady"]
     assert not steady.passed
     assert steady.severity == dg.AssetCheckSeverity.WARN
-    assert "points against 2026-06-12 over the same members" in (steady.description or "")
+    assert "points compared with 2026-06-12 for the same members" in (steady.description or "")
 
 
 def test_checks_find_rows_that_the_rules_did_not_make(gyms: Gyms, score: Score) -> None:
@@ -159,15 +159,15 @@ def test_checks_find_rows_that_the_rules_did_not_make(gyms: Gyms, score: Score) 
     gyms.conn.execute("update scoring.commitment_scores set score = 99 where member_id = 'm000'")
     results = check_results(score(assets.churn_risk_scores, assets.coach_actions))
     assert all(result.passed for name, result in results.items() if "in_range" in name)
-    from dagster_backfills.defs.scoring.checks import _none_bad
+    from dagster_backfills.defs.scoring.checks import _count_is_zero
     from dagster_backfills.domains.scoring.settings import ScoringSettings
 
-    found = _none_bad("commitment_out_of_range", "rows")(gyms.conn, DAY.isoformat(), ScoringSettings())
+    found = _count_is_zero("commitment_out_of_range", "rows")(gyms.conn, DAY.isoformat(), ScoringSettings())
     assert found is not None
-    assert found.what == "1 rows"
+    assert found.message == "1 rows"
 
 
-def test_the_planner_is_told_of_a_day_with_many_new_rows(
+def test_a_day_with_many_new_rows_is_analyzed(
     gyms: Gyms, score: Score, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dagster_backfills.domains.scoring.day_record._ANALYZE_ROWS", 3)

@@ -65,7 +65,9 @@ def test_an_explanation_says_why_such_a_member_can_not_be_scored(gyms: Gyms, cha
 
 
 @pytest.mark.parametrize("change", CAN)
-def test_dates_beyond_pythons_and_a_goal_of_nothing_are_scored(gyms: Gyms, score: Score, change: str) -> None:
+def test_dates_beyond_pythons_range_and_a_goal_of_zero_are_scored(
+    gyms: Gyms, score: Score, change: str
+) -> None:
     with_odd(gyms, change)
     assert score(assets.commitment_scores).success
     assert gyms.rows(LEDGER) == []
@@ -73,7 +75,7 @@ def test_dates_beyond_pythons_and_a_goal_of_nothing_are_scored(gyms: Gyms, score
     assert explain(gyms.conn, "odd", DAY, Weights()).features["visits"] == CAN[change]
 
 
-def test_who_never_visited_has_been_away_for_ever(gyms: Gyms, score: Score) -> None:
+def test_a_member_who_never_visited_counts_as_absent_the_longest(gyms: Gyms, score: Score) -> None:
     gyms.member("never", coaches=("c1",), joined=1)
     assert score(day=DAY - timedelta(days=1)).success
     assert gyms.rows("select type, priority, reason_codes from scoring.coach_actions") == [

@@ -93,7 +93,7 @@ def something_happens(gyms: Gyms, chance: random.Random) -> None:
             gyms.conn.execute("update scoring.members set joined_date = %s where id = %s", [DAYS[1], member])
 
 
-def test_on_quiet_data_the_plan_is_the_account_of_the_next_run(gyms: Gyms, score: Score, plan) -> None:
+def test_without_concurrent_changes_the_plan_equals_the_next_run(gyms: Gyms, score: Score, plan) -> None:
     """First time, again, and after changes; batches of all sizes; members that fail in any of the tables; one gym."""
     chance = random.Random(5)
     gyms.conn.execute(
@@ -144,7 +144,7 @@ def test_a_later_table_is_planned_over_what_the_earlier_one_would_write(gyms: Gy
         assert (report.estimate.runs, report.estimate.low > 0) == (0, True)
 
 
-def test_a_plan_waits_for_no_run_of_the_day_and_keeps_none_waiting(
+def test_a_plan_neither_waits_for_runs_of_the_day_nor_blocks_them(
     gyms: Gyms, score: Score, plan, database_url: str
 ) -> None:
     healthy(gyms, 3)

@@ -194,9 +194,9 @@ def test_an_action_quotes_its_numbers_and_carries_reason_codes() -> None:
     ]
 
 
-def test_a_goal_below_nothing_or_without_a_number_is_named_as_a_problem() -> None:
+def test_a_negative_or_nan_goal_is_reported_as_a_problem() -> None:
     frame = features([ago(1), ago(1, per_week=Fraction(2)), ago(1), ago(1)])
-    frame.loc[[0, 2, 3], "expected_hundredths"] = [0, -150, rules.NO_NUMBER]
+    frame.loc[[0, 2, 3], "expected_hundredths"] = [0, -150, rules.NOT_A_NUMBER]
     assert dict(rules.problems(frame)) == {
         "m2": "expected_visits_per_week must be 0 or more, is -1.5",
         "m3": "expected_visits_per_week must be 0 or more, is not a number",
@@ -205,7 +205,7 @@ def test_a_goal_below_nothing_or_without_a_number_is_named_as_a_problem() -> Non
         rules.commitment_scores(frame)
 
 
-def test_a_goal_of_nothing_counts_as_none() -> None:
+def test_a_goal_of_zero_counts_as_no_goal() -> None:
     frame = features([ago(*days) for days in ([1, 9, 30], [40], [])] * 2)
     frame.loc[:2, "expected_hundredths"] = 0
     scores = rules.commitment_scores(frame).drop(columns="member_id")
@@ -226,7 +226,7 @@ def test_empty_frames_give_empty_results() -> None:
     )
     assert churn.empty
     pairs = churn.assign(coach_id="c", churn_risk_level="low", churn_risk_score=0)
-    assert schemas.checked("scoring/coach_actions", coach_actions(pairs)).empty
+    assert schemas.validated("scoring/coach_actions", coach_actions(pairs)).empty
 
 
 def test_weights_must_sum_to_one() -> None:
@@ -237,5 +237,5 @@ def test_weights_must_sum_to_one() -> None:
     with pytest.raises(ValueError, match="0 or more"):
         Weights.parse("-0.1,0.6,0.25,0.25")
     for text in ("", "1", "a,b,c,d", "0.35,0.25,0.25", "0.33333,0.16667,0.25,0.25", "nan,0,0,1", "inf,0,0,1"):
-        with pytest.raises(ValueError, match="four decimals"):
+        with pytest.raises(ValueError, match="four comma-separated decimals"):
             Weights.parse(text)

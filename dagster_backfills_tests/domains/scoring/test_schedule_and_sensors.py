@@ -80,7 +80,7 @@ def scheduled(url: str, at: datetime) -> tuple[list[dg.RunRequest], str]:
     return list(data.run_requests or []), data.skip_message or ""
 
 
-def test_the_schedule_at_two_asks_for_the_day_that_is_over(database_url: str) -> None:
+def test_the_schedule_at_two_launches_the_previous_day(database_url: str) -> None:
     (request,) = scheduled(database_url, MORNING + timedelta(hours=2))[0]
     assert (request.partition_key, request.run_key) == ("2026-06-30", "scoring/commitment_scores:2026-06-30")
     assert jobs.daily_scoring_schedule.cron_schedule == "0 2 * * *"
@@ -89,11 +89,11 @@ def test_the_schedule_at_two_asks_for_the_day_that_is_over(database_url: str) ->
     assert request.partition_key == "2026-07-03"
 
 
-def test_a_schedule_whose_clock_is_ahead_asks_for_no_day_that_is_not_over(database_url: str) -> None:
+def test_a_schedule_whose_clock_is_ahead_does_not_launch_an_unfinished_day(database_url: str) -> None:
     tomorrow = datetime.now(UTC).replace(hour=2, minute=0) + timedelta(days=1)
     requests, reason = scheduled(database_url, tomorrow)
     assert requests == []
-    assert reason.startswith(f"{datetime.now(UTC).date()} is not over: by the database's clock it is ")
+    assert reason.startswith(f"{datetime.now(UTC).date()} has not ended: the database's time is ")
 
 
 def test_runs_of_the_chain_are_ended_after_ten_minutes_and_not_retried_for_bad_data(
@@ -160,7 +160,7 @@ def test_a_failed_upstream_holds_the_chain_and_a_new_run_releases_it(gyms: Gyms,
     )
     asked, reason = chain.tick(sensors.churn_risk_after_commitment, 4)
     assert asked == []
-    assert reason.endswith("run it again once the cause is mended")
+    assert reason.endswith("fix the cause, then run it again")
     assert chain.launch("churn_risk_scores_job", requests)
     released, _ = chain.tick(sensors.coach_actions_after_churn_risk, 4, 30)
     assert [r.partition_key for r in released] == ["2026-06-30"]
@@ -174,11 +174,11 @@ def test_an_upstream_whose_process_died_holds_the_chain(gyms: Gyms, chain: Chain
     )
     assert chain.tick(sensors.churn_risk_after_commitment, 5) == (
         [],
-        "2026-06-30: held: scoring/commitment_scores was not finished, run gone ended as UNKNOWN",
+        "2026-06-30: held: scoring/commitment_scores did not finish, run gone ended as UNKNOWN",
     )
 
 
-def test_days_that_went_by_while_nothing_was_up_are_caught_up(gyms: Gyms, chain: Chain) -> None:
+def test_days_missed_during_downtime_are_caught_up(gyms: Gyms, chain: Chain) -> None:
     gyms.member("a", 1)
     chain.launch("commitment_scores_job", [request(DAY - timedelta(days=3))])
     requests, _ = chain.tick(sensors.missed_scoring_days, 9)
@@ -189,7 +189,7 @@ def test_days_that_went_by_while_nothing_was_up_are_caught_up(gyms: Gyms, chain:
     assert [r.partition_key for r in caught_up] == ["2026-06-27", "2026-06-28", "2026-06-29", "2026-06-30"]
 
 
-def test_a_day_whose_run_is_on_its_way_is_not_asked_for_again(gyms: Gyms, chain: Chain) -> None:
+def test_a_day_with_an_unfinished_run_is_not_launched_again(gyms: Gyms, chain: Chain) -> None:
     job = chain.definitions().resolve_job_def("commitment_scores_job")
     chain.instance.create_run_for_job(
         job, tags={"dagster/partition": "2026-06-30"}, status=dg.DagsterRunStatus.STARTED
@@ -198,7 +198,7 @@ def test_a_day_whose_run_is_on_its_way_is_not_asked_for_again(gyms: Gyms, chain:
 
 
 @pytest.mark.parametrize("entered", [True, False])
-def test_a_day_whose_run_was_killed_is_asked_for_again_under_a_new_key(
+def test_a_day_whose_run_was_killed_is_launched_again_with_a_new_run_key(
     gyms: Gyms, chain: Chain, entered: bool
 ) -> None:
     gyms.member("a", 1)

@@ -26,7 +26,7 @@ def _tick(training, sensor):
         return sensor.evaluate_tick(context)
 
 
-def test_organizations_become_partitions_and_cease_to_be(training):
+def test_partitions_follow_the_organizations(training):
     training.add_organization("org_new", day=2)
     training.add_organization("org_old", day=1)
     training.instance.add_dynamic_partitions("training_organizations", ["org_gone"])
@@ -35,7 +35,7 @@ def test_organizations_become_partitions_and_cease_to_be(training):
     assert deleted.partition_keys == ["org_gone"]
 
 
-def test_what_is_kept_of_an_organization_that_is_gone_goes_with_the_next_tick(training):
+def test_the_state_of_a_deleted_organization_is_removed_at_the_next_tick(training):
     for organization in ("org_1", "org_2"):
         training.add_organization(organization)
         training.conn.execute(
@@ -121,7 +121,7 @@ def test_each_run_of_the_job_is_judged_however_soon_it_follows_another(training)
     assert second["every_member_has_its_records"] == [True] * first["fresh"] + [False] * first["fresh"]
 
 
-def test_an_evaluation_tells_its_run(training):
+def test_a_check_evaluation_names_its_run(training):
     training.add_organization("org_1", ["mem_1"])
     run_id = training.fill().run_id
     key = dg.AssetCheckKey(dg.AssetKey(PROGRESS.asset.split("/")), "fresh")

@@ -11,7 +11,7 @@ def school(training):
     return training
 
 
-def test_a_member_that_a_trigger_refuses_costs_exactly_that_member(school, refuse):
+def test_a_member_rejected_by_a_trigger_fails_alone(school, refuse):
     refuse("mem_13")
     result = school.materialize("org_1", "org_2")
     assert result.success
@@ -33,7 +33,7 @@ def test_a_member_that_a_constraint_refuses_is_in_the_ledger_with_the_databases_
     assert len(school.records("org_2")) == 15 and len(school.records("org_1")) == 18
 
 
-def test_a_lock_that_never_comes_free_costs_exactly_its_member(school, make_connection):
+def test_a_lock_that_is_never_released_fails_only_its_member(school, make_connection):
     school.settings = {"lock_timeout": 0.2}
     holder = make_connection()
     holder.execute("begin")

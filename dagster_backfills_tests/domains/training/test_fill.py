@@ -43,7 +43,7 @@ def test_a_second_run_creates_nothing_and_touches_no_record(training):
     assert _report(training)["records_already_there"] == 3
 
 
-def test_a_deactivated_member_gets_none_and_keeps_those_there_are(training):
+def test_a_deactivated_member_gets_no_new_records_and_keeps_existing_ones(training):
     training.add_organization("org_1", ["mem_1", "mem_2"])
     training.add_member("org_1", "mem_3", deactivated=True)
     training.materialize("org_1")
@@ -104,7 +104,7 @@ def test_organizations_are_worked_oldest_first(training):
     assert worked == [("z_first",), ("a_second",), ("b_third",)]
 
 
-def test_ids_with_commas_quotes_spaces_slashes_and_other_letters_are_ids_like_any(training):
+def test_ids_may_contain_commas_quotes_spaces_slashes_and_non_ascii_letters(training):
     for organization in ODD_IDS:
         training.add_organization(organization, [f"mem {organization}"])
     result = training.fill(which="all")

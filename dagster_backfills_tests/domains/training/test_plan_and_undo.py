@@ -86,7 +86,7 @@ def test_a_schedule_leaves_an_undone_organization_alone_and_whoever_asks_gets_it
     assert training.rows("select count(*) from backfill.undone") == [(0,)]
 
 
-def test_a_run_that_there_is_not_fails_with_words(training):
+def test_undoing_an_unknown_run_fails_with_a_message(training):
     failed = undo(training, run="nobody's", dry_run=False)
     assert not failed.success
     assert (

@@ -56,7 +56,7 @@ def test_it_removes_what_that_backfill_created_and_is_incomplete(school):
     assert len(school.records("org_3")) == 3
 
 
-def test_the_planner_knows_the_records_before_they_are_removed(school):
+def test_the_table_is_analyzed_before_records_are_removed(school):
     """Or it takes them for few, and each batch reads the whole table."""
     known = "select count(*) from pg_stats where tablename = 'employee_training_video_completions'"
     school.roll_back(backfill=school.runs["first"])
@@ -112,7 +112,7 @@ def test_a_record_that_is_completed_after_the_preview_stays(school, make_connect
     assert school.records("org_2") == {("mem_2a", "sat-1")}
 
 
-def test_it_goes_batch_by_batch_each_of_them_for_good(school, monkeypatch, make_connection):
+def test_each_batch_of_a_rollback_is_committed(school, monkeypatch, make_connection):
     monkeypatch.setattr(rollback, "_BATCH_RECORDS", 1)
     with make_connection() as conn:
         batches = list(preview(conn, school.runs["first"]).batches())
@@ -171,7 +171,7 @@ def test_the_undone_records_are_reported_on_their_asset(school):
     assert record.asset_observation.metadata["records_removed"].value == 11
 
 
-def test_batches_hold_whole_organizations_and_only_those_that_lose_something():
+def test_batches_never_split_an_organization_and_skip_those_without_removals():
     plan = Preview([("a", 15_000, 0), ("b", 0, 7), ("c", 6_000, 1), ("d", 50_000, 0), ("e", 1, 0)])
     assert list(plan.batches()) == [["a"], ["c"], ["d"], ["e"]]
     assert (plan.remove, plan.keep) == (71_001, 8)

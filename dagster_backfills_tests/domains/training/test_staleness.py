@@ -90,7 +90,7 @@ def test_saving_a_completion_again_marks_nothing(school):
     assert school.uncounted == set()
 
 
-def test_what_does_not_concern_the_records_marks_nothing(school):
+def test_irrelevant_changes_mark_nothing(school):
     school.conn.execute("update training.members set role = 'admin', user_email = 'x@example.org'")
     school.conn.execute("update training.organizations set name = 'New name'")
     school.conn.execute("update training.training_videos set title = 'New title'")
@@ -139,7 +139,7 @@ def test_a_record_of_the_applications_own_needs_no_organization_and_is_counted(s
     ) == [("org_1", None)]
 
 
-def test_a_record_of_nobody_is_refused(school):
+def test_a_record_without_a_member_is_rejected(school):
     with pytest.raises(psycopg.errors.ForeignKeyViolation, match="there is no member 'nobody'"):
         school.conn.execute(
             "insert into training.employee_training_video_completions (member_id, video_id)"

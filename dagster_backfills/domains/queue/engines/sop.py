@@ -1,6 +1,7 @@
-"""A procedure out of a transcript without an account: sentences are chosen, never invented.
+"""Generate an SOP from a transcript offline, by extracting sentences. No text is invented.
 
-Chapters break where the words change (a fall of similarity between neighbouring stretches) or a speaker says so.
+A chapter starts where the vocabulary changes (low similarity between neighbouring windows of sentences), or where the
+speaker announces a new topic.
 """
 
 import math
@@ -16,16 +17,16 @@ from dagster_backfills.domains.queue.engines.words import (
     DUTY,
     GREETING,
     LEAD,
-    PLAIN,
+    STOP_WORDS,
     TURN,
     WORD,
 )
 from dagster_backfills.domains.queue.errors import PermanentJobError
 from dagster_backfills.domains.queue.schemas import Chapter, SopAnswer, SopInput
 
-_FEWEST_POINTS, _MOST_POINTS, _MOST_CHAPTERS = 5, 7, 12
-_STRETCH = 3
-# After . ! or ? and before a capital or a digit, but not after an abbreviation, nor within "No. 5".
+_MIN_POINTS, _MAX_POINTS, _MAX_CHAPTERS = 5, 7, 12
+_WINDOW = 3  # sentences
+# After . ! or ? and before a capital or a digit, but not after an abbreviation or within "No. 5".
 _SENTENCE_END = re.compile(
     "".join(rf"(?<!(?i:\b{re.escape(each)}\.))" for each in ABBREVIATIONS)
     + r"(?<!(?i:\bno\.(?=\s\d)))(?<=[.!?])\s+(?=[\"'(]?[A-Z0-9])|\n\s*\n"
@@ -33,101 +34,108 @@ _SENTENCE_END = re.compile(
 
 
 @dataclass(frozen=True)
-class _Said:
-    """A sentence with its time, in seconds."""
+class _Sentence:
+    """A sentence with its times, in seconds."""
 
     text: str
     start: float
     end: float
 
 
-def sop_embedded(given: SopInput) -> SopAnswer:
-    """Chapters, steps and key points from the transcript's own sentences.
+def sop_embedded(sop_input: SopInput) -> SopAnswer:
+    """Generate chapters, steps and key points from the transcript's own sentences.
 
-    Raises PermanentJobError where it has fewer than five sentences.
+    Raises PermanentJobError if it has fewer than five different sentences.
     """
-    said = _sentences(given)
-    if len(said) < _FEWEST_POINTS:
+    sentences = _sentences(sop_input)
+    if len(sentences) < _MIN_POINTS:
         raise PermanentJobError(
-            f"The transcript has {len(said)} sentences; a procedure needs at least {_FEWEST_POINTS}.",
+            f"The transcript has {len(sentences)} sentences; a procedure needs at least {_MIN_POINTS}.",
             kind="too_short",
         )
-    groups = _by_topic(said)
-    chapters = [Chapter(title=_title(g), start=_cut(g[0].start), end=_cut(g[-1].end)) for g in groups]
-    chapters = _side_by_side(chapters, given.duration)
-    points = _key_points(said)
+    groups = _by_topic(sentences)
+    chapters = [
+        Chapter(title=_title(g), start=_round_down(g[0].start), end=_round_down(g[-1].end)) for g in groups
+    ]
+    chapters = _contiguous(chapters, sop_input.duration)
+    points = _key_points(sentences)
     return SopAnswer(
-        chapters=chapters, sop_markdown=_markdown(given.title, chapters, groups, points), key_points=points
+        chapters=chapters,
+        sop_markdown=_markdown(sop_input.title, chapters, groups, points),
+        key_points=points,
     )
 
 
-def _sentences(given: SopInput) -> list[_Said]:
-    """The sentences, each once, timed by its segment, or by its place where there are no segments."""
-    stretches = [
-        (s.text, s.start, min(s.end, given.duration))
-        for s in given.segments or []
-        if s.start < given.duration
+def _sentences(sop_input: SopInput) -> list[_Sentence]:
+    """The sentences with their times: interpolated within each segment, or within the whole if there are none."""
+    segments = [
+        (s.text, s.start, min(s.end, sop_input.duration))
+        for s in sop_input.segments or []
+        if s.start < sop_input.duration
     ]
-    if not stretches:
-        stretches = [(given.transcript, 0.0, given.duration)]
+    if not segments:
+        segments = [(sop_input.transcript, 0.0, sop_input.duration)]
     text, marks = "", []
-    for words, start, end in stretches:
+    for words, start, end in segments:
         marks.append((len(text), start))
         text += words.strip() + " "
         marks.append((len(text) - 1, end))
-    found, at = [], 0
+    sentences, at = [], 0
     for sentence in split_sentences(text):
         begin = max(text.find(sentence, at), at)
         at = begin + len(sentence)
         if WORD.search(sentence.lower()):
-            found.append(_Said(" ".join(sentence.split()), _time_at(marks, begin), _time_at(marks, at)))
-    return found
+            sentences.append(
+                _Sentence(" ".join(sentence.split()), _time_at(marks, begin), _time_at(marks, at))
+            )
+    return sentences
 
 
 def split_sentences(text: str) -> list[str]:
-    """The text's sentences, without what stands between them."""
+    """Split text into sentences, without the whitespace between them."""
     return [s.strip() for s in _SENTENCE_END.split(text) if s.strip()]
 
 
-def _time_at(marks: list[tuple[int, float]], place: int) -> float:
-    before = max((m for m in marks if m[0] <= place), default=marks[0])
-    after = min((m for m in marks if m[0] >= place), default=marks[-1])
-    share = (place - before[0]) / (after[0] - before[0]) if after[0] > before[0] else 0.0
+def _time_at(marks: list[tuple[int, float]], position: int) -> float:
+    before = max((m for m in marks if m[0] <= position), default=marks[0])
+    after = min((m for m in marks if m[0] >= position), default=marks[-1])
+    share = (position - before[0]) / (after[0] - before[0]) if after[0] > before[0] else 0.0
     return before[1] + share * (after[1] - before[1])
 
 
-def _by_topic(said: list[_Said]) -> list[list[_Said]]:
-    words = [_content(s.text) for s in said]
-    depth = {n: _change(words, n) for n in range(2, len(said) - 1)}
+def _by_topic(sentences: list[_Sentence]) -> list[list[_Sentence]]:
+    words = [_content(s.text) for s in sentences]
+    depth = {n: _dissimilarity(words, n) for n in range(2, len(sentences) - 1)}
     mean = sum(depth.values()) / len(depth) if depth else 0.0
     spread = math.sqrt(sum((d - mean) ** 2 for d in depth.values()) / len(depth)) if depth else 0.0
-    worth = {n: d + (1.0 if TURN.match(said[n].text) else 0.0) for n, d in depth.items()}
+    scores = {n: d + (1.0 if TURN.match(sentences[n].text) else 0.0) for n, d in depth.items()}
     cuts: list[int] = []
-    for n in sorted(worth, key=lambda n: (-worth[n], n)):
-        if len(cuts) + 1 >= min(_MOST_CHAPTERS, len(said) // 2):
+    for n in sorted(scores, key=lambda n: (-scores[n], n)):
+        if len(cuts) + 1 >= min(_MAX_CHAPTERS, len(sentences) // 2):
             break
-        if worth[n] > mean + max(spread, 0.1) and all(abs(n - c) >= 2 for c in cuts):
+        if scores[n] > mean + max(spread, 0.1) and all(abs(n - c) >= 2 for c in cuts):
             cuts.append(n)
-    bounds = [0, *sorted(cuts), len(said)]
-    return [said[a:b] for a, b in pairwise(bounds)]
+    bounds = [0, *sorted(cuts), len(sentences)]
+    return [sentences[a:b] for a, b in pairwise(bounds)]
 
 
-def _change(words: list[Counter[str]], n: int) -> float:
-    """How little the sentences before `n` share with those from `n` on: 0 to 1."""
-    before = sum(words[max(0, n - _STRETCH) : n], Counter())
-    after = sum(words[n : n + _STRETCH], Counter())
+def _dissimilarity(words: list[Counter[str]], n: int) -> float:
+    """1 minus the cosine similarity of the sentences before `n` and those from `n` on."""
+    before = sum(words[max(0, n - _WINDOW) : n], Counter())
+    after = sum(words[n : n + _WINDOW], Counter())
     product = sum(before[w] * after[w] for w in before)
     size = math.sqrt(sum(v * v for v in before.values()) * sum(v * v for v in after.values()))
     return 1.0 - (product / size if size else 0.0)
 
 
 def _content(text: str) -> Counter[str]:
-    found = WORD.findall(text.lower())
-    return Counter(w[:-1] if w.endswith("s") and len(w) > 3 else w for w in found if w not in PLAIN)
+    """The words of a sentence without stop words and the plural s."""
+    words = WORD.findall(text.lower())
+    return Counter(w[:-1] if w.endswith("s") and len(w) > 3 else w for w in words if w not in STOP_WORDS)
 
 
-def _title(group: list[_Said]) -> str:
-    """The two words or pairs of words that the group says most often, or how it begins."""
+def _title(group: list[_Sentence]) -> str:
+    """The two most frequent terms of the group, or the beginning of its first sentence."""
     kept: list[str] = []
     for term in _terms(group):
         if not any(term in k or k in term for k in kept):
@@ -136,66 +144,69 @@ def _title(group: list[_Said]) -> str:
     return name[:1].upper() + name[1:]
 
 
-def _terms(group: list[_Said]) -> list[str]:
-    """What is said more than once, the most telling first: a pair of words counts twice."""
+def _terms(group: list[_Sentence]) -> list[str]:
+    """The terms that occur more than once, the best first. A pair of words counts twice."""
     singles: Counter[str] = Counter()
     pairs: Counter[str] = Counter()
-    for said in group:
-        words = WORD.findall(said.text.lower())
-        good = [w not in PLAIN | ACTION and len(w) > 2 for w in words]
-        singles.update(w for w, fits in zip(words, good, strict=True) if fits)
-        pairs.update(f"{words[n]} {words[n + 1]}" for n in range(len(words) - 1) if good[n] and good[n + 1])
-    worth = {**{p: 2 * count for p, count in pairs.items() if count > 1}, **singles}
-    return sorted((t for t in worth if worth[t] > 1), key=lambda term: -worth[term])
+    for sentence in group:
+        words = WORD.findall(sentence.text.lower())
+        is_topic = [w not in STOP_WORDS | ACTION and len(w) > 2 for w in words]
+        singles.update(w for w, topic in zip(words, is_topic, strict=True) if topic)
+        pairs.update(" ".join(words[n : n + 2]) for n in range(len(words) - 1) if all(is_topic[n : n + 2]))
+    scores = {**{p: 2 * count for p, count in pairs.items() if count > 1}, **singles}
+    return sorted((t for t in scores if scores[t] > 1), key=lambda term: -scores[term])
 
 
-def _ranks(words: list[Counter[str]]) -> list[float]:
-    """How much each sentence says of what the transcript is about, 0 to 1: words of several sentences, not of all."""
-    among = Counter(w for sentence in words for w in sentence)
-    worth = [
-        sum(among[w] * math.log(1 + len(words) / among[w]) for w in sentence) / (3 + len(sentence))
+def _scores(words: list[Counter[str]]) -> list[float]:
+    """How central each sentence is, 0 to 1: it has words that occur in several sentences, but not in all."""
+    occurrences = Counter(w for sentence in words for w in sentence)
+    scores = [
+        sum(occurrences[w] * math.log(1 + len(words) / occurrences[w]) for w in sentence)
+        / (3 + len(sentence))
         for sentence in words
     ]
-    most = max(worth, default=0.0) or 1.0
-    return [each / most for each in worth]
+    highest = max(scores, default=0.0) or 1.0
+    return [score / highest for score in scores]
 
 
-def _side_by_side(chapters: list[Chapter], duration: float) -> list[Chapter]:
-    """Chapters from 0 to the end, each starting where the one before ends, none empty."""
-    starts = [0.0, *(c.start for c in chapters[1:]), _cut(duration)]
+def _contiguous(chapters: list[Chapter], duration: float) -> list[Chapter]:
+    """Extend the chapters so that they cover the recording without gaps. Empty ones are dropped."""
+    starts = [0.0, *(c.start for c in chapters[1:]), _round_down(duration)]
     kept = [(c, a) for c, a, b in zip(chapters, starts, starts[1:], strict=False) if b - a > 0.01]
-    ends = [a for _, a in kept[1:]] + [_cut(duration)]
+    ends = [a for _, a in kept[1:]] + [_round_down(duration)]
     return [Chapter(title=c.title, start=a, end=e) for (c, a), e in zip(kept, ends, strict=True)]
 
 
-def _cut(seconds: float) -> float:
+def _round_down(seconds: float) -> float:
     return math.floor(seconds * 100) / 100 if seconds >= 0.01 else seconds
 
 
-def _key_points(said: list[_Said]) -> list[str]:
-    """The five to seven sentences that a text ranking puts first, in the order they were said."""
-    scores = _ranks([_content(s.text) for s in said])
-    count = max(_FEWEST_POINTS, min(_MOST_POINTS, len(said) // 3))
+def _key_points(sentences: list[_Sentence]) -> list[str]:
+    """The five to seven sentences with the highest scores, in their original order."""
+    scores = [
+        score + _bonus(s.text)
+        for score, s in zip(_scores([_content(s.text) for s in sentences]), sentences, strict=True)
+    ]
+    count = max(_MIN_POINTS, min(_MAX_POINTS, len(sentences) // 3))
     chosen: list[int] = []
-    worth = [score + _usefulness(s.text) for score, s in zip(scores, said, strict=True)]
-    for n in sorted(range(len(said)), key=lambda n: (-worth[n], n)):
-        if len(chosen) < count and said[n].text not in {said[c].text for c in chosen}:
+    for n in sorted(range(len(sentences)), key=lambda n: (-scores[n], n)):
+        if len(chosen) < count and sentences[n].text not in {sentences[c].text for c in chosen}:
             chosen.append(n)
-    if len(chosen) < _FEWEST_POINTS:
+    if len(chosen) < _MIN_POINTS:
         raise PermanentJobError(
-            f"The transcript has {len(chosen)} different sentences; a procedure needs at least {_FEWEST_POINTS}.",
+            f"The transcript has {len(chosen)} different sentences; a procedure needs at least {_MIN_POINTS}.",
             kind="too_short",
         )
-    return [said[n].text for n in sorted(chosen)]
+    return [sentences[n].text for n in sorted(chosen)]
 
 
-def _usefulness(text: str) -> float:
-    """What a sentence of this kind is worth beside its rank: a duty more, a greeting or an announcement less."""
+def _bonus(text: str) -> float:
+    """Added to a sentence's score: more for an obligation, less for a greeting or an announcement."""
     return 0.1 * bool(DUTY.search(text)) - bool(GREETING.search(text)) - bool(ANNOUNCEMENT.search(text))
 
 
 def _is_step(text: str) -> bool:
-    """Whether a sentence tells someone to do something: an order, at its start or after a condition, or a duty."""
+    """Whether a sentence is an instruction: an obligation, or an imperative at its start or after a condition."""
     if ANNOUNCEMENT.search(text):
         return False
     openings = [LEAD.sub("", text), *(part.strip() for part in text.split(",")[1:])]
@@ -203,21 +214,19 @@ def _is_step(text: str) -> bool:
     return bool(DUTY.search(text)) or any(w is not None and w.group() in ACTION for w in words)
 
 
-def _markdown(title: str, chapters: list[Chapter], groups: list[list[_Said]], points: list[str]) -> str:
-    lines = [f"# {_plain(title)}", ""]
+def _markdown(title: str, chapters: list[Chapter], groups: list[list[_Sentence]], points: list[str]) -> str:
+    lines = [f"# {_escaped(title)}", ""]
     for number, (chapter, group) in enumerate(zip(chapters, groups, strict=False), 1):
-        steps = [s.text for s in group if _is_step(s.text)] or [group[0].text]
-        lines += [f"## {number}. {_plain(chapter.title)} ({_clock(chapter.start)}–{_clock(chapter.end)})", ""]
-        lines += [
-            f"{n}. {_plain(LEAD.sub('', step)[:1].upper() + LEAD.sub('', step)[1:])}"
-            for n, step in enumerate(steps, 1)
-        ]
+        steps = [LEAD.sub("", s.text) for s in group if _is_step(s.text)] or [LEAD.sub("", group[0].text)]
+        times = f"{_clock(chapter.start)}–{_clock(chapter.end)}"
+        lines += [f"## {number}. {_escaped(chapter.title)} ({times})", ""]
+        lines += [f"{n}. {_escaped(step[:1].upper() + step[1:])}" for n, step in enumerate(steps, 1)]
         lines.append("")
-    return "\n".join([*lines, "## Key points", "", *(f"- {_plain(p)}" for p in points), ""])
+    return "\n".join([*lines, "## Key points", "", *(f"- {_escaped(p)}" for p in points), ""])
 
 
-def _plain(text: str) -> str:
-    """Text that Markdown shows as it is."""
+def _escaped(text: str) -> str:
+    """Text with Markdown's special characters escaped."""
     return re.sub(r"([\\`*_\[\]<>#])", r"\\\1", " ".join(text.split()))
 
 

@@ -1,6 +1,6 @@
-"""Recordings as sound: their format, their samples, and cutting them into parts. Not here: what is said in them.
+"""Detect a recording's format, decode it, and split it into parts. Decoding needs PyAV (extra `speech`).
 
-Decoding needs PyAV, of the extra `speech`.
+Not here: transcription (`speech`, `openai_api`).
 """
 
 import io
@@ -14,13 +14,13 @@ import numpy as np
 from dagster_backfills.domains.queue.errors import PermanentJobError
 
 RATE = 16_000
-_LONGEST_SECONDS = 6 * 3600
-# Containers of one recording. A playlist would have the decoder open what it names, from anywhere.
+_MAX_SECONDS = 6 * 3600
+# Single-file containers only: a playlist would make the decoder open arbitrary files and URLs.
 _FORMATS = (
     "wav,w64,aiff,au,flac,mp3,ogg,aac,amr,caf,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,asf,mpegts,mpeg,flv"
 )
-# How a file begins, from which byte on, and the name's ending that an API knows it by.
-_BEGINNINGS = (
+# Offset, magic bytes, and the file name extension that an API identifies the format by.
+_SIGNATURES = (
     (0, b"fLaC", "flac"),
     (0, b"OggS", "ogg"),
     (0, b"ID3", "mp3"),
@@ -34,22 +34,22 @@ _BEGINNINGS = (
 )
 
 
-def ending_of(file: IO[bytes]) -> str:
-    """The ending that names the file's format, by how it begins; empty where that says nothing."""
+def extension_of(file: IO[bytes]) -> str:
+    """The extension for the file's format, by its magic bytes; empty if unknown."""
     head = file.read(16)
     file.seek(0)
-    return next((ending for at, mark, ending in _BEGINNINGS if head[at:].startswith(mark)), "")
+    return next((name for at, magic, name in _SIGNATURES if head[at:].startswith(magic)), "")
 
 
 def can_decode() -> bool:
-    """Whether the packages to decode a recording are there."""
+    """Whether the packages for decoding are installed."""
     return find_spec("av") is not None
 
 
 def samples(file: IO[bytes]) -> Iterator[Any]:
-    """The recording as 16-bit mono samples at `RATE`, in NumPy arrays as they are decoded.
+    """Decode the recording to 16-bit mono samples at `RATE`; yields NumPy arrays.
 
-    Raises PermanentJobError where it can't be decoded, is empty, or is longer than six hours.
+    Raises PermanentJobError if it can't be decoded, is empty, or is longer than six hours.
     """
     import av
 
@@ -58,14 +58,14 @@ def samples(file: IO[bytes]) -> Iterator[Any]:
         options = {"format_whitelist": _FORMATS, "protocol_whitelist": "pipe"}
         with av.open(file, mode="r", metadata_errors="ignore", options=options) as container:
             if not container.streams.audio:
-                raise PermanentJobError("The recording has no sound track.", kind="undecodable")
+                raise PermanentJobError("The recording has no audio track.", kind="undecodable")
             resampler = av.AudioResampler(format="s16", layout="mono", rate=RATE)
             for frame in _frames(container):
                 for part in resampler.resample(frame):
-                    found = part.to_ndarray().reshape(-1)
-                    count += found.size
-                    yield found
-                if count > _LONGEST_SECONDS * RATE:
+                    array = part.to_ndarray().reshape(-1)
+                    count += array.size
+                    yield array
+                if count > _MAX_SECONDS * RATE:
                     raise PermanentJobError("The recording is longer than six hours.", kind="too_large")
     except av.error.FFmpegError as error:
         raise PermanentJobError(
@@ -76,29 +76,29 @@ def samples(file: IO[bytes]) -> Iterator[Any]:
 
 
 def parts(file: IO[bytes], seconds: float) -> Iterator[tuple[float, IO[bytes]]]:
-    """The recording in WAV files of at most so many seconds, each with its start, cut where it is quietest."""
-    longest, start = int(seconds * RATE), 0
-    gathered: list[Any] = []
+    """Split the recording into WAV files of at most `seconds`, cut where it is quietest; yields start and file."""
+    max_size, start = int(seconds * RATE), 0
+    buffer: list[Any] = []
     size = 0
-    for found in samples(file):
-        gathered.append(found)
-        size += found.size
-        while size >= longest:
-            whole = np.concatenate(gathered)
-            cut = _quiet_place(whole[:longest])
+    for array in samples(file):
+        buffer.append(array)
+        size += array.size
+        while size >= max_size:
+            whole = np.concatenate(buffer)
+            cut = _quietest(whole[:max_size])
             yield start / RATE, _wav(whole[:cut])
-            gathered, size, start = [whole[cut:]], size - cut, start + cut
+            buffer, size, start = [whole[cut:]], size - cut, start + cut
     if size:
-        yield start / RATE, _wav(np.concatenate(gathered))
+        yield start / RATE, _wav(np.concatenate(buffer))
 
 
 def _frames(container: Any) -> Iterator[Any]:
     yield from container.decode(audio=0)
-    yield None  # what the resampler still has
+    yield None  # flushes the resampler
 
 
-def _quiet_place(sound: Any) -> int:
-    """Where to cut: the quietest tenth of a second within the last ten (or the last half)."""
+def _quietest(sound: Any) -> int:
+    """The quietest tenth of a second within the last ten seconds (or the last half, if shorter)."""
     step = RATE // 10
     tail = min(10 * RATE, sound.size // 2) // step * step
     loudness = np.abs(sound[sound.size - tail :].astype(np.int32)).reshape(-1, step).sum(axis=1)

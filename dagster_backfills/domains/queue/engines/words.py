@@ -1,15 +1,15 @@
-"""The words that the embedded engine tells steps, turns and content by. English."""
+"""English word lists and patterns by which the embedded engine recognizes steps, topics and stop words."""
 
 import re
 
-# A sentence that opens a new subject.
+# Opens a new topic.
 TURN = re.compile(
     r"^(?:(?:and|so|ok|okay|now|then)[, ]+)*"
     r"(next|now|finally|lastly|let's|let us (?:look|turn|move)|moving on|we (?:now )?turn to|"
     r"(?:the|our) (?:next|second|third|fourth|last|final) (?:part|topic|section|chapter|subject))\b",
     re.IGNORECASE,
 )
-# One that says only that, and is no step.
+# Announces a topic, and is not a step.
 ANNOUNCEMENT = re.compile(
     r"\b(let us|let's|we|i) (?:(?:will|now|shall|are going to|want to) )*(look|turn|talk|begin|start|move|discuss)\b",
     re.IGNORECASE,
@@ -22,7 +22,7 @@ DUTY = re.compile(
     r"remember to|required)\b",
     re.IGNORECASE,
 )
-# What comes before a step's own words.
+# Connectives before a step's imperative.
 LEAD = re.compile(
     r"^(?:(?:and|so|ok|okay|now|then|next|first|second|third|finally|lastly|after that|please)[, ]+)+",
     re.IGNORECASE,
@@ -41,12 +41,12 @@ push put raise read record release remove repeat replace report reset return rev
 send set sign stand start stay stop store submit switch take tell test tidy tighten touch turn unplug update use verify
 wait walk warn wash watch wear wipe write
 """
-_PLAIN = """
+_STOP_WORDS = """
 the a an and or but of to in on at by for with from is are was were be been it its this that these those as if then than
 so we you they he she i our your their his her us will would can could should must may might do does did not no there
 here have has had all any each every when while what which who how up out into over about after before next now just
 also very let finally
 """
-ABBREVIATIONS = _ABBREVIATIONS.split()  # that a sentence does not end with
+ABBREVIATIONS = _ABBREVIATIONS.split()  # their full stop does not end a sentence
 ACTION = frozenset(_ACTION.split())
-PLAIN = frozenset(_PLAIN.split())
+STOP_WORDS = frozenset(_STOP_WORDS.split())

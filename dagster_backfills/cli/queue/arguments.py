@@ -1,4 +1,4 @@
-"""What a person gives to `backfills queue`: a job's id or type, an input as JSON, a step that follows."""
+"""Parse arguments of `backfills queue`: job IDs, job types, JSON inputs and following steps."""
 
 import re
 import sys
@@ -15,18 +15,18 @@ from dagster_backfills.names import the_one
 from dagster_backfills.postgres.values import json_object
 
 
-def job_id_of(conn: psycopg.Connection[Any], text: str) -> UUID:
-    """The job whose id this is, or begins so."""
+def parse_job_id(conn: psycopg.Connection[Any], text: str) -> UUID:
+    """The job with this ID or unique prefix of an ID. Raises UserError if there is none."""
     digits = text.replace("-", "").casefold()
     if not re.fullmatch("[0-9a-f]{1,32}", digits):
-        raise UserError(f"{text!r} is not a job's id.", "An id looks like 018f4e2a-….")
+        raise UserError(f"{text!r} is not a job ID.", "A job ID looks like 018f4e2a-….")
     between = {"first": UUID(digits.ljust(32, "0")), "last": UUID(digits.ljust(32, "f"))}
-    found = {str(row["id"]): None for row in queue.rows(conn, "jobs_between", **between)}
-    return UUID(the_one(text.casefold(), found, "job", "backfills queue list shows those there are."))
+    matches = {str(row["id"]): None for row in queue.rows(conn, "jobs_between", **between)}
+    return UUID(the_one(text.casefold(), matches, "job", "To list the jobs: backfills queue list"))
 
 
-def require_type(conn: psycopg.Connection[Any], job_type: str) -> None:
-    """Raises UserError for a type that the database does not know and has no job of."""
+def check_type(conn: psycopg.Connection[Any], job_type: str) -> None:
+    """Raises UserError for a type that is not registered in the database and has no jobs."""
     known = [row["job_type"] for row in queue.rows(conn, "known_types")]
     if not job_type or job_type in known:
         return
@@ -34,8 +34,8 @@ def require_type(conn: psycopg.Connection[Any], job_type: str) -> None:
         raise UserError(f"There is no job type {job_type!r}.", known_hint(job_type, known))
 
 
-def object_of(text: str, option: str) -> dict[str, Any]:
-    """An option's JSON object, which may lie in a file."""
+def parse_object(text: str, option: str) -> dict[str, Any]:
+    """Parse an option's JSON object; @FILE reads it from a file, @- from standard input."""
     try:
         if text.startswith("@"):
             text = sys.stdin.read() if text == "@-" else Path(text[1:]).read_text(encoding="utf-8")
@@ -46,6 +46,6 @@ def object_of(text: str, option: str) -> dict[str, Any]:
     return json_object(text, option)
 
 
-def step_of(text: str) -> queue.Step:
-    job_type, _, given = text.partition("=")
-    return queue.Step(job_type, object_of(given or "{}", f"--then {job_type}"))
+def parse_step(text: str) -> queue.Step:
+    job_type, _, input_data = text.partition("=")
+    return queue.Step(job_type, parse_object(input_data or "{}", f"--then {job_type}"))
