@@ -93,6 +93,14 @@ def test_cohorts_are_selected_by_their_status(cohorts):
     assert str(stand(cohorts)["c-4"]) == "stale" and str(stand(cohorts)["c-3"]) == "missing"
 
 
+def test_all_named_and_missing_partitions_are_selected_without_reading_open_work(cohorts):
+    cohorts.execute("alter table backfill.undone rename to hidden")
+    assert chosen(cohorts, Which.all) == list(NAMES) and chosen(cohorts, Which.missing) == []
+    assert list(PROGRESS.selection().choose(cohorts, Which.named, ["c-2"])) == ["c-2"]
+    with pytest.raises(psycopg.errors.UndefinedTable, match="undone"):
+        chosen(cohorts, Which.needed)
+
+
 def test_open_failures_are_counted_and_undone_partitions_are_shown(cohorts):
     cohorts.execute(ENTRY, ["progress/cohort_stats", "c-4", None, None])
     cohorts.execute(ENTRY, ["progress/user_progress_stats", "c-2", "u1", None])
