@@ -35,9 +35,9 @@ def audit(lock_files: list[str], options: list[str]) -> int:
         return _say(3, f"Not audited: the advisory service could not be reached ({last}).")
     skipped = [each for each in packages if "skip_reason" in each]
     for each in packages:
-        for found in each.get("vulns", []):
-            fixed = ", ".join(found["fix_versions"]) or "no version yet"
-            _say(1, f"{each['name']} {each['version']}: {found['id']}, fixed in {fixed}")
+        for advisory in each.get("vulns", []):
+            fixed = ", ".join(advisory["fix_versions"]) or "no version yet"
+            _say(1, f"{each['name']} {each['version']}: {advisory['id']}, fixed in {fixed}")
     if any(each.get("vulns") for each in packages):
         return 1
     if skipped or not packages:

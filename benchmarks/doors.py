@@ -94,18 +94,18 @@ class Load:
 
     async def follow(self) -> set[str]:
         """One event stream. Returns the jobs whose end it received."""
-        told: set[str] = set()
+        ended: set[str] = set()
         async with self.client.stream("GET", "/api/jobs/events") as stream:
             async for line in stream.aiter_lines():
                 if line.startswith("data: "):
                     change = json.loads(line[6:])
                     if change.get("status") == "cancelled":
-                        told.add(change["id"])
-                if time.monotonic() > self.until + 1 and told >= self.cancelled:
+                        ended.add(change["id"])
+                if time.monotonic() > self.until + 1 and ended >= self.cancelled:
                     break
                 if time.monotonic() > self.until + 30:
                     break
-        return told
+        return ended
 
     async def run(self, polling: int, following: int) -> list[set[str]]:
         followers = [asyncio.create_task(self.follow()) for _ in range(following)]
@@ -124,18 +124,18 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--polling", type=int, default=100)
     parser.add_argument("--following", type=int, default=20)
-    given = parser.parse_args()
+    options = parser.parse_args()
     with database(resolve_database_url(), migrated=True) as url, served(as_writer(url)) as (address, pid):
-        load = Load(address, given.seconds)
-        told = asyncio.run(load.run(given.polling, given.following))
+        load = Load(address, options.seconds)
+        received = asyncio.run(load.run(options.polling, options.following))
         memory = Path(f"/proc/{pid}/status").read_text().split("VmHWM:")[1].split()[0]
     times = sorted(load.times)
-    lost = sum(len(load.cancelled - each) for each in told)
+    lost = sum(len(load.cancelled - each) for each in received)
     print(
-        f"{len(times):,} responses to {given.polling} clients: median {statistics.median(times) * 1000:.0f} ms, "
+        f"{len(times):,} responses to {options.polling} clients: median {statistics.median(times) * 1000:.0f} ms, "
         f"95 % within {times[int(len(times) * 0.95)] * 1000:.0f} ms; {load.failed} failed"
     )
-    print(f"{len(load.cancelled):,} jobs ended; {len(told)} event streams missed {lost} events in total")
+    print(f"{len(load.cancelled):,} jobs ended; {len(received)} event streams missed {lost} events in total")
     print(f"peak memory of the server: {int(memory) // 1024:,} MB")
 
 

@@ -171,7 +171,7 @@ SYSTEMS: dict[str, tuple[Callable[[str, int, int], tuple[float, float]], tuple[i
 
 def compare(server: str, count: int) -> dict[str, dict[str, float]]:
     """Jobs per second of each system with its best setting, each measured in a separate process."""
-    found = {}
+    results = {}
     for name, (_, settings) in SYSTEMS.items():
         rates = []
         for setting in settings:
@@ -191,8 +191,8 @@ def compare(server: str, count: int) -> dict[str, dict[str, float]]:
             rates.append({**json.loads(out.splitlines()[-1]), "setting": setting})
             print(f"  {name:18} setting {setting:5}: {rates[-1]['work']:9,.0f} jobs/s processed")
         best = max(rates, key=lambda r: r["work"])
-        found[name] = {**best, "enqueue": max(r["enqueue"] for r in rates)}
-    return found
+        results[name] = {**best, "enqueue": max(r["enqueue"] for r in rates)}
+    return results
 
 
 def one(server: str, name: str, setting: int, count: int) -> dict[str, float]:
@@ -206,7 +206,7 @@ def latency(server: str, samples: int) -> list[float]:
     """Milliseconds from the call of `enqueue` to the handler's first line, with an idle worker."""
     started: list[float] = []
     registry = Registry([JobType("noop", lambda job: started.append(time.perf_counter()))])
-    found = []
+    milliseconds = []
     with database(server, migrated=True) as url, psycopg.connect(as_writer(url), autocommit=True) as conn:
         worker = Worker(as_writer(url), registry, WorkerOptions(idle_seconds=600, poll_seconds=5))
         thread = threading.Thread(target=worker.run)
@@ -217,11 +217,11 @@ def latency(server: str, samples: int) -> list[float]:
             queue.enqueue(conn, "noop", registry=registry)
             while len(started) <= n:
                 time.sleep(0.0005)
-            found.append((started[n] - begun) * 1000)
+            milliseconds.append((started[n] - begun) * 1000)
             time.sleep(0.02)
         worker.stop()
         thread.join()
-    return found
+    return milliseconds
 
 
 def claims(server: str, waiting: int) -> tuple[float, float, str]:
@@ -261,22 +261,22 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=300)
     parser.add_argument("--server", default="")
     parser.add_argument("--one", nargs=2)
-    given = parser.parse_args()
-    server = given.server or resolve_database_url()
-    if given.one:
-        print(json.dumps(one(server, given.one[0], int(given.one[1]), given.jobs)))
+    options = parser.parse_args()
+    server = options.server or resolve_database_url()
+    if options.one:
+        print(json.dumps(one(server, options.one[0], int(options.one[1]), options.jobs)))
         return
-    print(f"{given.jobs:,} no-op jobs, one worker process")
-    rates = compare(server, given.jobs)
+    print(f"{options.jobs:,} no-op jobs, one worker process")
+    rates = compare(server, options.jobs)
     print(f"\n{'system':20}{'enqueue/s':>12}{'processed/s':>14}{'setting':>9}")
     for name, rate in rates.items():
         print(f"{name:20}{rate['enqueue']:12,.0f}{rate['work']:14,.0f}{rate['setting']:9}")
-    times = sorted(latency(server, given.samples))
+    times = sorted(latency(server, options.samples))
     p99 = times[int(len(times) * 0.99) - 1]
     print(f"\nenqueue to start, idle worker: median {statistics.median(times):.1f} ms, p99 {p99:.1f} ms")
-    short, long, plan = claims(server, given.waiting)
+    short, long, plan = claims(server, options.waiting)
     print(
-        f"claim of 100: {short:.1f} ms with 1,000 due; {long:.1f} ms with {given.waiting:,} due and as many for later"
+        f"claim of 100: {short:.1f} ms with 1,000 due; {long:.1f} ms with {options.waiting:,} due and as many for later"
     )
     print(plan)
     own = rates["dagster_backfills"]

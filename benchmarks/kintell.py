@@ -54,9 +54,9 @@ def main() -> None:
 
 def with_server(folder: Path, then: Callable[[str], None]) -> None:
     """Call `then` with the URL of an embedded server, or BENCH_DATABASE_URL, which must name an empty database."""
-    given = os.environ.get("BENCH_DATABASE_URL")
-    if given:
-        then(given)
+    url = os.environ.get("BENCH_DATABASE_URL")
+    if url:
+        then(url)
         return
     from dagster_backfills.postgres.embedded import EmbeddedServer
 
@@ -78,7 +78,7 @@ def compare(url: str, folder: Path, arguments: argparse.Namespace) -> None:
         add_users(conn)
         version = conn.info.server_version // 10000
     print(f"{rows:,} rows ({bad:,} bad), {path.stat().st_size / 1e6:.0f} MB, Postgres {version}")
-    found: dict[str, dict[str, Any]] = {}
+    results: dict[str, dict[str, Any]] = {}
     writer = as_writer(url)
     ways: dict[str, Callable[[], dict[str, Any]]] = {
         "floor": lambda: floor(writer, path),
@@ -99,8 +99,8 @@ def compare(url: str, folder: Path, arguments: argparse.Namespace) -> None:
             conn.execute("checkpoint")
         result = {"rows": rows, **ways[way]()}
         show(way, result)
-        found[way] = better(found.get(way, result), result)
-    summary(found, rows)
+        results[way] = better(results.get(way, result), result)
+    summary(results, rows)
 
 
 def better(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
@@ -122,22 +122,22 @@ def show(way: str, result: dict[str, Any]) -> None:
     )
 
 
-def summary(found: dict[str, dict[str, Any]], rows: int) -> None:
+def summary(results: dict[str, dict[str, Any]], rows: int) -> None:
     out: dict[str, Any] = {"rows": rows}
-    for way, result in found.items():
+    for way, result in results.items():
         if "seconds" in result and way != "resume":
             out[f"rows_per_second_{way}"] = round(result["rows"] / result["seconds"])
-    ours = found.get("import", {})
+    ours = results.get("import", {})
     for way in ("floor", "sql", "dlt", "to_sql"):
-        other = found.get(way, {})
+        other = results.get(way, {})
         if "seconds" in other and "seconds" in ours:
             out[f"ratio_to_{way}"] = round(
                 (ours["seconds"] / ours["rows"]) / (other["seconds"] / other["rows"]), 3
             )
     if "peak_mb" in ours:
         out["peak_mb"] = round(ours["peak_mb"])
-    if "resume" in found:
-        out["resume_seconds"] = round(found["resume"]["seconds"], 2)
+    if "resume" in results:
+        out["resume_seconds"] = round(results["resume"]["seconds"], 2)
     print(json.dumps(out))
 
 
@@ -241,12 +241,12 @@ def _tcp_url(url: str) -> str:
     """The URL in the form that dlt can parse: it requires a host, so a socket folder goes into the query string."""
     from psycopg.conninfo import conninfo_to_dict
 
-    given = conninfo_to_dict(url)
-    host = str(given.get("host", "localhost"))
-    login = f"{given.get('user', 'postgres')}:{given.get('password') or 'unused'}"
+    parts = conninfo_to_dict(url)
+    host = str(parts.get("host", "localhost"))
+    login = f"{parts.get('user', 'postgres')}:{parts.get('password') or 'unused'}"
     place = host if not host.startswith("/") else "localhost"
     tail = f"?host={host}" if host.startswith("/") else ""
-    return f"postgresql://{login}@{place}:{given.get('port') or 5432}/{given.get('dbname')}{tail}"
+    return f"postgresql://{login}@{place}:{parts.get('port') or 5432}/{parts.get('dbname')}{tail}"
 
 
 def _columns(path: Path) -> list[str]:

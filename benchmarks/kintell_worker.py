@@ -20,8 +20,8 @@ def main() -> None:
     defs()
     what, url, file, batch_rows = sys.argv[1:]
     idle = _memory("VmRSS")
-    found = {"import": whole, "pause": paused, "resume": resumed}[what](url, file, int(batch_rows))
-    print(json.dumps({**found, "peak_mb": _memory("VmHWM") - idle}))
+    result = {"import": whole, "pause": paused, "resume": resumed}[what](url, file, int(batch_rows))
+    print(json.dumps({**result, "peak_mb": _memory("VmHWM") - idle}))
 
 
 def whole(url: str, file: str, batch_rows: int) -> dict[str, object]:
@@ -36,13 +36,13 @@ def whole(url: str, file: str, batch_rows: int) -> dict[str, object]:
 
     began, cpu, folder = time.monotonic(), time.process_time(), str(Path(file).parent)
     with psycopg.connect(url, autocommit=True) as conn:
-        found = register(conn, file, [folder])
+        registration = register(conn, file, [folder])
     registered = time.monotonic()
-    done = run_import(url, found.job, Options(batch_rows=batch_rows), [folder])
+    done = run_import(url, registration.job, Options(batch_rows=batch_rows), [folder])
     seconds = time.monotonic() - began
     note = (
         f"{done.inserted_rows:,} sessions, {done.failed_rows:,} rejected, {done.status}; register and preflight "
-        f"{registered - began:.1f} s ({found.preflight.missing_count} users missing), "
+        f"{registered - began:.1f} s ({registration.preflight.missing_count} users missing), "
         f"worker's CPU {time.process_time() - cpu:.1f} s"
     )
     return {"seconds": seconds, "note": note}

@@ -118,8 +118,8 @@ class Bench:
         backfill_id = ui.launch(ASSETS, keys)
 
         def over() -> bool:
-            found = ui.runs_of(backfill_id)
-            return len(found) == runs and all(run["endTime"] for run in found)
+            started = ui.runs_of(backfill_id)
+            return len(started) == runs and all(run["endTime"] for run in started)
 
         wait_until(over, f"{runs} runs over {len(keys):,} partitions", seconds=1800)
         wait_until(
@@ -129,16 +129,16 @@ class Bench:
             every=0.1,
         )
         total = time.time() - launched
-        found = sorted(ui.runs_of(backfill_id), key=lambda run: run["endTime"])
-        last, enqueued = found[-1], ui.enqueued_at(found[-1]["runId"])
+        finished = sorted(ui.runs_of(backfill_id), key=lambda run: run["endTime"])
+        last, enqueued = finished[-1], ui.enqueued_at(finished[-1]["runId"])
         return Measured(
             total=total,
-            noticing=min(run["creationTime"] for run in found) - launched,
+            noticing=min(run["creationTime"] for run in finished) - launched,
             announcing=enqueued - last["creationTime"],
             starting=last["startTime"] - enqueued,
             running=last["endTime"] - last["startTime"],
-            runs=len(found),
-            failed_runs=sum(run["status"] != "SUCCESS" for run in found),
+            runs=len(finished),
+            failed_runs=sum(run["status"] != "SUCCESS" for run in finished),
         )
 
     def scattered(self, ui: Backfills) -> float:

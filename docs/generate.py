@@ -68,11 +68,13 @@ def command_line() -> Iterator[str]:
 def _command(name: str, command: Any) -> Iterator[str]:
     yield f"## `{name}`\n"
     yield f"{' '.join((command.help or '').split())}\n"
-    shown = [
+    parameters = [
         each for each in command.params if each.name not in ("help", "install_completion", "show_completion")
     ]
-    if shown:
-        yield from _table(["argument or option", "meaning", "default"], [_parameter(each) for each in shown])
+    if parameters:
+        yield from _table(
+            ["argument or option", "meaning", "default"], [_parameter(each) for each in parameters]
+        )
     for sub in getattr(command, "commands", {}).values():
         yield from _command(f"{name} {sub.name}", sub)
 
@@ -160,11 +162,11 @@ def tables(conn: psycopg.Connection[Any]) -> Iterator[str]:
             columns = cursor.execute(_COLUMNS, [each["oid"]]).fetchall()
             yield from _table(
                 ["column", "type", "", "meaning"],
-                [(f"`{c['name']}`", c["type"], _remark(c, each["is_view"]), c["comment"]) for c in columns],
+                [(f"`{c['name']}`", c["type"], _note(c, each["is_view"]), c["comment"]) for c in columns],
             )
 
 
-def _remark(column: dict[str, Any], is_view: bool) -> str:
+def _note(column: dict[str, Any], is_view: bool) -> str:
     if column["is_key"]:
         return "key"
     return "may be null" if column["nullable"] and not is_view else ""
@@ -189,11 +191,11 @@ def main() -> None:
         try:
             apply_migrations(server.url())
             with psycopg.connect(server.url(), autocommit=True) as conn:
-                made = pages(conn)
+                generated = pages(conn)
         finally:
             server.delete()
     REFERENCE.mkdir(exist_ok=True)
-    for name, text in made.items():
+    for name, text in generated.items():
         (REFERENCE / name).write_text(text)
         sys.stdout.write(f"docs/reference/{name}\n")
 
