@@ -84,10 +84,9 @@ cli.main()
 
 
 def daemon_program(haste: Mapping[str, float] | None = None) -> list[str]:
-    """The command that starts the daemon, optionally with shorter intervals for tests.
+    """The command that starts the daemon, for tests with shorter intervals in seconds than an installation's.
 
-    `haste` holds seconds: `backfills` and `sensors` are the intervals at which the daemon checks these, `grace` is how
-    long the lock of a started run may be free. Missing values keep Dagster's or our default.
+    `backfills` and `sensors` are those between two looks at them, `grace` those that a started run's lock may be free.
     """
     if not haste:
         return [str(Path(sys.executable).with_name("dagster-daemon"))]
@@ -104,10 +103,10 @@ def dagster_servers(
     haste: Mapping[str, float] | None = None,
     code_server: tuple[str, int] | None = None,
 ) -> Iterator[Webserver]:
-    """Start a webserver and a daemon with the code location `module`, and stop both at the end.
+    """Start a webserver and a daemon on `home` (with a `dagster.yaml`) for `module`, and stop both at the end.
 
-    `home` must contain the `dagster.yaml`. `code_server` is the host and port of a code server for the module;
-    without it, both start their own. `haste` is passed to the daemon.
+    `code_server` is the host and port of one that serves the module; without it they start their own. `haste` is the
+    daemon's.
     """
     port = free_port()
     env = {**os.environ, "DAGSTER_HOME": str(home), **environment}
@@ -177,7 +176,7 @@ def _wait_until_ready(
 
 
 def _stop(processes: list[Any]) -> None:
-    """Kill each process group, including code servers and runs. Their remaining output is not needed."""
+    """End each process group, code servers and what they run included. Nobody needs what they would still write."""
     for process in processes:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
