@@ -1,12 +1,12 @@
-# Two commands do everything on a machine with Python 3.11 or newer: `make demo` and `make test`.
-# The first interpreter that is new enough; a name on the PATH may be there and not work.
+# On a machine with Python 3.11, 3.12 or 3.13, `make demo` and `make test` need nothing else.
+# PYTHON is the first supported interpreter that works; one that is on the PATH may still be broken.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 
-help:  ## this list
+help:  ## show this list
 	@grep -hE '^[a-z-]+%?:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
 
 $(VENV)/.locked: requirements-dev.lock pyproject.toml
@@ -16,45 +16,45 @@ $(VENV)/.locked: requirements-dev.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-install: $(VENV)/.locked  ## the virtual environment, from the lock file
+install: $(VENV)/.locked  ## create the virtual environment from the lock file
 
-demo: install  ## embedded Postgres, sample data, every backfill, status before and after
+demo: install  ## run every backfill on sample data in an embedded Postgres; show the status before and after
 	$(BIN)/backfills demo
 
-dev: install  ## the same, then the Dagster UI and daemon on that data
+dev: install  ## run the demo, then serve the Dagster UI and daemon
 	$(BIN)/backfills demo --serve
 
-test: install  ## the whole test suite
+test: install  ## run the whole test suite
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-quick: install  ## the tests that start no process: no command line, no server but Postgres
+quick: install  ## run the tests that start no process other than Postgres
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not chaos and not e2e and not programs"
 
-check: install  ## lint, format, types, SQL
+check: install  ## check lint, format, types and SQL
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/sqlfluff lint sql dagster_backfills
 
-audit: install  ## known vulnerabilities of the locked packages (needs the Internet)
+audit: install  ## check the locked packages for known vulnerabilities (needs the Internet)
 	$(BIN)/python .ci/audit.py requirements.lock requirements-dev.lock
 
-# A storm takes one and a half to four minutes on two quiet cores: half an hour for all twelve, a quarter of an hour for one
-# a kind of fault (make chaos STORMS=--by-kind). The table comes last.
-chaos: install  ## the fault suite: a storm for each fault, over all domains; 35 minutes
+# A storm takes one and a half to four minutes on two idle cores: half an hour for all twelve, or a quarter of an hour with
+# one storm per kind of fault (make chaos STORMS=--by-kind). The table is printed last.
+chaos: install  ## inject each fault into all domains; takes 35 minutes
 	$(BIN)/python -m pytest -m chaos dagster_backfills_tests/chaos
 	$(BIN)/python -m dagster_backfills_tests.chaos $(STORMS)
 
-bench-%: install  ## one benchmark: progress, partitions, …
+bench-%: install  ## run one benchmark: progress, partitions, …
 	$(BIN)/python -m benchmarks.$*
 
-reference: install  ## docs/reference/ from the code
+reference: install  ## generate docs/reference/ from the code
 	$(BIN)/python -m docs.generate
 
-screenshots: install  ## the tutorial's pictures, taken by the browser test (needs chromium)
+screenshots: install  ## take the pictures of the documentation with the browser tests (needs chromium)
 	BACKFILLS_SCREENSHOTS=docs/images $(BIN)/python -m pytest dagster_backfills_tests/e2e/test_browser.py dagster_backfills_tests/e2e/test_catalog.py
 
-lock:  ## resolve the lock files again (needs uv)
+lock:  ## regenerate the lock files (needs uv)
 	uv pip compile --universal --no-strip-extras --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command 'make lock' --quiet pyproject.toml --extra all -o requirements.lock
 	uv pip compile --universal --no-strip-extras --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command 'make lock' --quiet pyproject.toml --extra all --extra embedded --extra speech --extra celery --group dev -c requirements.lock -o requirements-dev.lock
 	uv pip compile --universal --no-strip-extras --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --custom-compile-command 'make lock' --quiet pyproject.toml --extra all --extra k8s -c requirements.lock -o requirements-k8s.lock

@@ -1,6 +1,6 @@
-"""Known vulnerabilities of what the lock files name, by pip-audit and OSV's advisories.
+"""Checks the packages in the lock files for known vulnerabilities, with pip-audit and OSV's advisories.
 
-Ends with 0: none known. 1: some, which are printed. 3: the advisories could not be asked, which says nothing.
+Exit codes: 0: none known. 1: some known, which are printed. 3: the advisories could not be queried.
 """
 
 import json
@@ -18,7 +18,7 @@ def audit(lock_files: list[str], options: list[str]) -> int:
         "--format",
         "json",
     ]
-    # The lock files name everything there is, with hashes: nothing is resolved, nothing downloaded.
+    # The lock files are complete and contain hashes, so nothing is resolved or downloaded.
     command += [
         "--disable-pip",
         "--require-hashes",
@@ -32,17 +32,17 @@ def audit(lock_files: list[str], options: list[str]) -> int:
         packages = json.loads(done.stdout)["dependencies"]
     except (ValueError, KeyError):
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        return _say(3, f"Not audited: the advisory service could not be asked ({last}).")
+        return _say(3, f"Not audited: the advisory service could not be reached ({last}).")
     skipped = [each for each in packages if "skip_reason" in each]
     for each in packages:
-        for found in each.get("vulns", []):
-            fixed = ", ".join(found["fix_versions"]) or "no version yet"
-            _say(1, f"{each['name']} {each['version']}: {found['id']}, mended in {fixed}")
+        for advisory in each.get("vulns", []):
+            fixed = ", ".join(advisory["fix_versions"]) or "no version yet"
+            _say(1, f"{each['name']} {each['version']}: {advisory['id']}, fixed in {fixed}")
     if any(each.get("vulns") for each in packages):
         return 1
     if skipped or not packages:
         return _say(3, f"Not audited: {len(skipped)} of {len(packages)} packages, {skipped[:1]}.")
-    return _say(0, f"{len(packages)} packages audited; no vulnerability is known.")
+    return _say(0, f"{len(packages)} packages audited; no known vulnerabilities.")
 
 
 def _say(code: int, text: str) -> int:

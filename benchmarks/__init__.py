@@ -1,1 +1,1 @@
-"""Benchmarks, one module each; run as `python -m benchmarks.<name>`. The last line printed is one JSON object."""
+"""Benchmarks, one per module: `python -m benchmarks.<name>`. All but `doors` print JSON as their last line."""

@@ -1,8 +1,8 @@
-"""A declaration over somebody else's table: a million users copied, and then found unchanged by looking and by merging.
+"""Measures a declaration over an application's table: copying a million users, then finding that nothing has changed.
 
-Case C of the examples as it stands (`examples/kintell_users`), through the engine and without Dagster: the first copy;
-one look at the unchanged source, as the refresh sensor has it each half minute; and a whole run over it, as the
-schedule has it each night. Prints a table, then one JSON object.
+Uses `examples/kintell_users` through the engine, without Dagster: the first copy; one scan of the unchanged source,
+as the refresh sensor does every half minute; and a complete run over it, as the schedule does every night. Prints a
+table, then one JSON object.
 """
 
 import argparse
@@ -71,7 +71,7 @@ def _measure(url: str, users: int) -> dict[str, Any]:
         conn.execute(_TABLE)
         conn.execute(_ROWS, [users])
         conn.execute("vacuum analyze public.users")
-        _look(writer, backfill)  # the first look marks all
+        _look(writer, backfill)  # the first scan marks everything
         copy, inserted = _run(writer, backfill)
         conn.execute("vacuum analyze kintell.users")
         looks = min(_seconds(lambda: _look(writer, backfill)) for _ in range(3))
@@ -98,7 +98,7 @@ def _look(url: str, backfill: Backfill) -> None:
 
 
 def _run(url: str, backfill: Backfill) -> tuple[float, int]:
-    """Seconds, and rows written."""
+    """Run the backfill. Returns the seconds, and the number of rows written."""
 
     @contextmanager
     def connect() -> Iterator[psycopg.Connection[Any]]:

@@ -1,4 +1,4 @@
-"""What the UI asks for around a backfill: launch, states of the partitions, runs, retry. Over GraphQL, no more."""
+"""A GraphQL client for backfills, with the requests that the UI makes: launch, states of partitions, runs, retry."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -81,7 +81,7 @@ _STOP_SENSOR = """mutation ($id: String!) {
 
 @dataclass(frozen=True)
 class Counts:
-    """Partitions of one asset by state, as its page shows them."""
+    """Number of partitions of one asset by state, as its page shows them."""
 
     total: int
     materialized: int
@@ -90,27 +90,27 @@ class Counts:
 
 
 class Timeout(RuntimeError):
-    """Something did not come about in time."""
+    """A condition was not reached in time."""
 
 
 class Backfills:
-    """A user of the UI, with a webserver in place of a mouse."""
+    """Does what a user of the UI does, through the webserver's GraphQL API."""
 
     def __init__(self, webserver: Webserver) -> None:
         self._ask = webserver.ask
 
     def launch(self, assets: Sequence[str], partitions: Sequence[str]) -> str:
-        """Start a backfill of `partitions` of `assets` ("a/b"); returns its id."""
+        """Start a backfill of `partitions` of `assets` ("a/b"). Returns its ID."""
         params = {"assetSelection": [_key(asset) for asset in assets], "partitionNames": list(partitions)}
         return self._launched(self._ask(_LAUNCH, params=params)["launchPartitionBackfill"])
 
     def retry_failed(self, backfill_id: str) -> str:
-        """The backfill page's "re-execute from failure"; returns the new backfill's id."""
+        """The backfill page's "re-execute from failure". Returns the new backfill's ID."""
         params = {"parentRunId": backfill_id, "strategy": "FROM_FAILURE"}
         return self._launched(self._ask(_RETRY, params=params)["reexecutePartitionBackfill"])
 
     def launch_job(self, job: str, module: str, run_config: Any) -> str:
-        """Start one run of `job`, a location's name being its module's; returns the run's id."""
+        """Start one run of `job` in the code location `module`. Returns the run's ID."""
         selector = {
             "repositoryLocationName": module,
             "repositoryName": "__repository__",
@@ -137,7 +137,7 @@ class Backfills:
         return {name.removesuffix("Partitions"): set(keys) for name, keys in answer.items()}
 
     def status(self, backfill_id: str) -> dict[str, Any]:
-        """`status`, and per asset ("a/b") the partitions targeted, materialized, failed."""
+        """The backfill's `status`, and for each asset ("a/b") the partitions targeted, materialized and failed."""
         answer = self._ask(_BACKFILL, id=backfill_id)["partitionBackfillOrError"]
         rows = (answer["assetBackfillData"] or {}).get("assetBackfillStatuses", [])
         return {
@@ -160,11 +160,11 @@ class Backfills:
         return self._runs({"runIds": [run_id]})[0]
 
     def enqueued_at(self, run_id: str) -> float:
-        """When its planned partitions had been written and it came into the queue."""
+        """When the run was enqueued, after its planned partitions had been written."""
         return self._ask(_ENQUEUED, id=run_id)["runOrError"]["stats"]["enqueuedTime"]
 
     def stop_sensor(self, name: str) -> None:
-        """Turn the sensor off. Raises KeyError where there is none of that name."""
+        """Turn the sensor off. Raises KeyError if it does not exist."""
         sensors = {
             sensor["name"]: sensor["id"]
             for entry in self._ask(_SENSORS)["workspaceOrError"]["locationEntries"]
@@ -187,11 +187,11 @@ class Backfills:
 
 
 def wait_until(reached: Callable[[], bool], what: str, *, seconds: float, every: float = 0.5) -> float:
-    """Ask `reached` until it says so; returns the seconds that took."""
+    """Call `reached` until it returns true. Returns the seconds that this took."""
     began = time.monotonic()
     while not reached():
         if time.monotonic() - began > seconds:
-            raise Timeout(f"{what}: not within {seconds:.0f} s")
+            raise Timeout(f"{what}: not reached within {seconds:.0f} s")
         time.sleep(every)
     return time.monotonic() - began
 

@@ -1,6 +1,6 @@
-"""`backfills serve` with a hundred clients that poll and twenty that follow, while jobs come and go, for a minute.
+"""Load test of `backfills serve`: a hundred polling clients and twenty event streams while jobs come and go.
 
-Prints how long an answer took, and what was lost: a request without an answer, a job whose end a follower was not told.
+Prints the response times, and what was lost: failed requests, and events that a stream did not receive.
 
     python -m benchmarks.doors --seconds 60
 """
@@ -30,7 +30,7 @@ JOB = {"jobType": "sop_generation", "inputData": {"title": "T", "transcript": "O
 
 @contextmanager
 def served(url: str) -> Iterator[tuple[str, int]]:
-    """The server's address and its process."""
+    """Start the server. Yields its address and process ID."""
     port = free_port()
     with tempfile.TemporaryDirectory() as home:
         environment = os.environ | {
@@ -60,7 +60,7 @@ def served(url: str) -> Iterator[tuple[str, int]]:
 
 
 class Load:
-    """What was asked, how long it took, what was told."""
+    """The clients: they make the requests, and record response times, failures and received events."""
 
     def __init__(self, address: str, seconds: float) -> None:
         self.client = httpx.AsyncClient(
@@ -74,7 +74,7 @@ class Load:
         self.newest = ""
 
     async def write(self) -> None:
-        """A job comes and goes, ten times a second."""
+        """Enqueue a job and cancel it, ten times a second."""
         while time.monotonic() < self.until:
             job = (await self.client.post("/api/jobs", json=JOB)).json()["id"]
             self.newest = job
@@ -83,7 +83,7 @@ class Load:
             self.cancelled.add(job)
 
     async def poll(self) -> None:
-        """One client: asks, rests a second, asks again."""
+        """One client that requests the newest job once a second."""
         while time.monotonic() < self.until:
             if self.newest:
                 began = time.monotonic()
@@ -93,25 +93,25 @@ class Load:
             await asyncio.sleep(1)
 
     async def follow(self) -> set[str]:
-        """One follower; the jobs that it was told have ended."""
-        told: set[str] = set()
+        """One event stream. Returns the jobs whose end it received."""
+        ended: set[str] = set()
         async with self.client.stream("GET", "/api/jobs/events") as stream:
             async for line in stream.aiter_lines():
                 if line.startswith("data: "):
                     change = json.loads(line[6:])
                     if change.get("status") == "cancelled":
-                        told.add(change["id"])
-                if time.monotonic() > self.until + 1 and told >= self.cancelled:
+                        ended.add(change["id"])
+                if time.monotonic() > self.until + 1 and ended >= self.cancelled:
                     break
                 if time.monotonic() > self.until + 30:
                     break
-        return told
+        return ended
 
     async def run(self, polling: int, following: int) -> list[set[str]]:
         followers = [asyncio.create_task(self.follow()) for _ in range(following)]
         await asyncio.sleep(1)
         await asyncio.gather(self.write(), *[self.poll() for _ in range(polling)])
-        # A last change, by which followers see that it is over.
+        # A last change lets the streams notice that the test is over.
         await asyncio.sleep(2)
         job = (await self.client.post("/api/jobs", json=JOB)).json()["id"]
         await self.client.post(f"/api/jobs/{job}/cancel")
@@ -124,19 +124,19 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--polling", type=int, default=100)
     parser.add_argument("--following", type=int, default=20)
-    given = parser.parse_args()
+    options = parser.parse_args()
     with database(resolve_database_url(), migrated=True) as url, served(as_writer(url)) as (address, pid):
-        load = Load(address, given.seconds)
-        told = asyncio.run(load.run(given.polling, given.following))
+        load = Load(address, options.seconds)
+        received = asyncio.run(load.run(options.polling, options.following))
         memory = Path(f"/proc/{pid}/status").read_text().split("VmHWM:")[1].split()[0]
     times = sorted(load.times)
-    lost = sum(len(load.cancelled - each) for each in told)
+    lost = sum(len(load.cancelled - each) for each in received)
     print(
-        f"{len(times):,} answers to {given.polling} clients: median {statistics.median(times) * 1000:.0f} ms, "
+        f"{len(times):,} responses to {options.polling} clients: median {statistics.median(times) * 1000:.0f} ms, "
         f"95 % within {times[int(len(times) * 0.95)] * 1000:.0f} ms; {load.failed} failed"
     )
-    print(f"{len(load.cancelled):,} jobs ended, of which {len(told)} followers were not told {lost} times")
-    print(f"memory of the server: {int(memory) // 1024:,} MB at most")
+    print(f"{len(load.cancelled):,} jobs ended; {len(received)} event streams missed {lost} events in total")
+    print(f"peak memory of the server: {int(memory) // 1024:,} MB")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""The job queue against PgQueuer and Procrastinate: the same server, durability and number of no-op jobs, one worker
-process each. Then what the others are not asked: latency with an idle worker, and claims from a long queue.
+"""Compares the job queue with PgQueuer and Procrastinate: same server, same durability, same number of no-op jobs, one
+worker process each. Then measures our queue alone: latency with an idle worker, and claims from a long queue.
 
-Each rival runs at the best of several settings. All tables are logged and `synchronous_commit` is on.
+The best of several settings counts for each system. All tables are logged and `synchronous_commit` is on.
 """
 
 import argparse
@@ -32,7 +32,7 @@ BATCH = 1000
 
 @contextmanager
 def database(server: str, *, migrated: bool) -> Iterator[str]:
-    """A database of its own on the server; dropped at the end."""
+    """Create a database on the server, and drop it at the end."""
     name = f"bench_{uuid4().hex[:10]}"
     head, _, tail = server.partition("?")
     url = f"{head.rsplit('/', 1)[0]}/{name}" + (f"?{tail}" if tail else "")
@@ -49,12 +49,12 @@ def database(server: str, *, migrated: bool) -> Iterator[str]:
 
 
 def _typical(times: list[float]) -> float:
-    """Seconds for all batches, each taken as long as the median one: a disturbed batch does not count."""
+    """The median batch's seconds times the number of batches, so that a disturbed batch does not count."""
     return statistics.median(times) * len(times)
 
 
 def ours(url: str, count: int, setting: int) -> tuple[float, float]:
-    """Seconds to enqueue, and from the first claim to the last completion."""
+    """Seconds to enqueue all jobs, and from the first claim to the last completion."""
     writer = as_writer(url)
     with psycopg.connect(writer, autocommit=True) as conn:
         times = []
@@ -90,7 +90,7 @@ def ours(url: str, count: int, setting: int) -> tuple[float, float]:
 
 
 def pgqueuer(url: str, count: int, setting: int) -> tuple[float, float]:
-    """PgQueuer with asyncpg and uvloop, `setting` its batch size, its tables durable (its default)."""
+    """PgQueuer with asyncpg and uvloop. `setting` is its batch size. Its tables are durable (its default)."""
     import asyncpg
     import uvloop
     from pgqueuer import PgQueuer
@@ -129,7 +129,7 @@ def pgqueuer(url: str, count: int, setting: int) -> tuple[float, float]:
 
 
 def procrastinate(url: str, count: int, setting: int) -> tuple[float, float]:
-    """Procrastinate with psycopg, `setting` its concurrency."""
+    """Procrastinate with psycopg. `setting` is its concurrency."""
     from procrastinate import App, PsycopgConnector
 
     async def run() -> tuple[float, float]:
@@ -170,8 +170,8 @@ SYSTEMS: dict[str, tuple[Callable[[str, int, int], tuple[float, float]], tuple[i
 
 
 def compare(server: str, count: int) -> dict[str, dict[str, float]]:
-    """Jobs a second of each system, at the best of its settings, each in a process of its own."""
-    found = {}
+    """Jobs per second of each system with its best setting, each measured in a separate process."""
+    results = {}
     for name, (_, settings) in SYSTEMS.items():
         rates = []
         for setting in settings:
@@ -189,10 +189,10 @@ def compare(server: str, count: int) -> dict[str, dict[str, float]]:
                 [*command, "--server", server], check=True, capture_output=True, text=True
             ).stdout
             rates.append({**json.loads(out.splitlines()[-1]), "setting": setting})
-            print(f"  {name:18} setting {setting:5}: {rates[-1]['work']:9,.0f} jobs/s worked off")
+            print(f"  {name:18} setting {setting:5}: {rates[-1]['work']:9,.0f} jobs/s processed")
         best = max(rates, key=lambda r: r["work"])
-        found[name] = {**best, "enqueue": max(r["enqueue"] for r in rates)}
-    return found
+        results[name] = {**best, "enqueue": max(r["enqueue"] for r in rates)}
+    return results
 
 
 def one(server: str, name: str, setting: int, count: int) -> dict[str, float]:
@@ -203,10 +203,10 @@ def one(server: str, name: str, setting: int, count: int) -> dict[str, float]:
 
 
 def latency(server: str, samples: int) -> list[float]:
-    """Milliseconds from before `enqueue` is called to the handler's first line, the worker being idle."""
+    """Milliseconds from the call of `enqueue` to the handler's first line, with an idle worker."""
     started: list[float] = []
     registry = Registry([JobType("noop", lambda job: started.append(time.perf_counter()))])
-    found = []
+    milliseconds = []
     with database(server, migrated=True) as url, psycopg.connect(as_writer(url), autocommit=True) as conn:
         worker = Worker(as_writer(url), registry, WorkerOptions(idle_seconds=600, poll_seconds=5))
         thread = threading.Thread(target=worker.run)
@@ -217,15 +217,15 @@ def latency(server: str, samples: int) -> list[float]:
             queue.enqueue(conn, "noop", registry=registry)
             while len(started) <= n:
                 time.sleep(0.0005)
-            found.append((started[n] - begun) * 1000)
+            milliseconds.append((started[n] - begun) * 1000)
             time.sleep(0.02)
         worker.stop()
         thread.join()
-    return found
+    return milliseconds
 
 
 def claims(server: str, waiting: int) -> tuple[float, float, str]:
-    """Milliseconds of a claim of 100 with 1,000 and with `waiting` due jobs (and as many for later); the plan."""
+    """Milliseconds to claim 100 jobs with 1,000 and with `waiting` due jobs (and as many for later); the query plan."""
     with database(server, migrated=True) as url, psycopg.connect(as_writer(url), autocommit=True) as conn:
         queue.enqueue_many(conn, "noop", [{}] * 1000, registry=NOOP)
         short = _claim_ms(conn)
@@ -254,29 +254,29 @@ def _claim_ms(conn: psycopg.Connection) -> float:
 
 
 def main() -> None:
-    """Print the tables; the last line is one JSON object."""
+    """Print the tables, and as the last line one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=20_000)
     parser.add_argument("--waiting", type=int, default=100_000)
     parser.add_argument("--samples", type=int, default=300)
     parser.add_argument("--server", default="")
     parser.add_argument("--one", nargs=2)
-    given = parser.parse_args()
-    server = given.server or resolve_database_url()
-    if given.one:
-        print(json.dumps(one(server, given.one[0], int(given.one[1]), given.jobs)))
+    options = parser.parse_args()
+    server = options.server or resolve_database_url()
+    if options.one:
+        print(json.dumps(one(server, options.one[0], int(options.one[1]), options.jobs)))
         return
-    print(f"{given.jobs:,} no-op jobs, one worker process")
-    rates = compare(server, given.jobs)
-    print(f"\n{'system':20}{'enqueue/s':>12}{'worked off/s':>14}{'setting':>9}")
+    print(f"{options.jobs:,} no-op jobs, one worker process")
+    rates = compare(server, options.jobs)
+    print(f"\n{'system':20}{'enqueue/s':>12}{'processed/s':>14}{'setting':>9}")
     for name, rate in rates.items():
         print(f"{name:20}{rate['enqueue']:12,.0f}{rate['work']:14,.0f}{rate['setting']:9}")
-    times = sorted(latency(server, given.samples))
+    times = sorted(latency(server, options.samples))
     p99 = times[int(len(times) * 0.99) - 1]
     print(f"\nenqueue to start, idle worker: median {statistics.median(times):.1f} ms, p99 {p99:.1f} ms")
-    short, long, plan = claims(server, given.waiting)
+    short, long, plan = claims(server, options.waiting)
     print(
-        f"a claim of 100: {short:.1f} ms with 1,000 due; {long:.1f} ms with {given.waiting:,} due, as many for later"
+        f"claim of 100: {short:.1f} ms with 1,000 due; {long:.1f} ms with {options.waiting:,} due and as many for later"
     )
     print(plan)
     own = rates["dagster_backfills"]

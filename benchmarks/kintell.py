@@ -1,10 +1,10 @@
-"""The session import against other ways to bring the same file in: `make bench-kintell`.
+"""Compares the session import with other ways to load the same file: `make bench-kintell`.
 
     python -m benchmarks.kintell [--rows 1000000] [--ways floor,sql,dlt,to_sql,import,resume] [--repeat 2]
 
-Each way has a fresh table and the same server, one after the other, and all of them again: a machine has slow moments,
-and the best try of each counts. The statement and the import run as a deployment does, with the rights of
-`backfills_writer`. The last line is one JSON object.
+The ways run one after the other on the same server, each into an empty table. All of them are repeated, and the best
+time of each counts, because a machine has slow moments. The SQL statement and the import run like a deployment, with
+the privileges of `backfills_writer`. The last line is one JSON object.
 """
 
 import argparse
@@ -34,14 +34,14 @@ SETTINGS = {
     "checkpoint_timeout": "15min",
 }
 WAYS = ("floor", "sql", "dlt", "to_sql", "import", "resume")
-TO_SQL_ROWS = 100_000  # it is so slow that a part must do
+TO_SQL_ROWS = 100_000  # to_sql is so slow that only a part of the file is loaded
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--ways", default=",".join(WAYS))
-    parser.add_argument("--repeat", type=int, default=2, help="Tries of each; the best counts.")
+    parser.add_argument("--repeat", type=int, default=2, help="Repetitions of each; the best one counts.")
     parser.add_argument("--batch-rows", type=int, default=20_000)
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="bench-kintell-"))
@@ -53,10 +53,10 @@ def main() -> None:
 
 
 def with_server(folder: Path, then: Callable[[str], None]) -> None:
-    """A server of the benchmark's own, unless BENCH_DATABASE_URL names an empty database."""
-    given = os.environ.get("BENCH_DATABASE_URL")
-    if given:
-        then(given)
+    """Call `then` with the URL of an embedded server, or BENCH_DATABASE_URL, which must name an empty database."""
+    url = os.environ.get("BENCH_DATABASE_URL")
+    if url:
+        then(url)
         return
     from dagster_backfills.postgres.embedded import EmbeddedServer
 
@@ -78,7 +78,7 @@ def compare(url: str, folder: Path, arguments: argparse.Namespace) -> None:
         add_users(conn)
         version = conn.info.server_version // 10000
     print(f"{rows:,} rows ({bad:,} bad), {path.stat().st_size / 1e6:.0f} MB, Postgres {version}")
-    found: dict[str, dict[str, Any]] = {}
+    results: dict[str, dict[str, Any]] = {}
     writer = as_writer(url)
     ways: dict[str, Callable[[], dict[str, Any]]] = {
         "floor": lambda: floor(writer, path),
@@ -99,12 +99,12 @@ def compare(url: str, folder: Path, arguments: argparse.Namespace) -> None:
             conn.execute("checkpoint")
         result = {"rows": rows, **ways[way]()}
         show(way, result)
-        found[way] = better(found.get(way, result), result)
-    summary(found, rows)
+        results[way] = better(results.get(way, result), result)
+    summary(results, rows)
 
 
 def better(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """The faster of two tries, with the larger peak of both."""
+    """The faster of two results, with the higher peak memory of both."""
     best = min(one, other, key=lambda result: result.get("seconds", 0.0))
     peaks = [result["peak_mb"] for result in (one, other) if "peak_mb" in result]
     return {**best, "peak_mb": max(peaks)} if peaks else best
@@ -122,22 +122,22 @@ def show(way: str, result: dict[str, Any]) -> None:
     )
 
 
-def summary(found: dict[str, dict[str, Any]], rows: int) -> None:
+def summary(results: dict[str, dict[str, Any]], rows: int) -> None:
     out: dict[str, Any] = {"rows": rows}
-    for way, result in found.items():
+    for way, result in results.items():
         if "seconds" in result and way != "resume":
             out[f"rows_per_second_{way}"] = round(result["rows"] / result["seconds"])
-    ours = found.get("import", {})
+    ours = results.get("import", {})
     for way in ("floor", "sql", "dlt", "to_sql"):
-        other = found.get(way, {})
+        other = results.get(way, {})
         if "seconds" in other and "seconds" in ours:
             out[f"ratio_to_{way}"] = round(
                 (ours["seconds"] / ours["rows"]) / (other["seconds"] / other["rows"]), 3
             )
     if "peak_mb" in ours:
         out["peak_mb"] = round(ours["peak_mb"])
-    if "resume" in found:
-        out["resume_seconds"] = round(found["resume"]["seconds"], 2)
+    if "resume" in results:
+        out["resume_seconds"] = round(results["resume"]["seconds"], 2)
     print(json.dumps(out))
 
 
@@ -148,7 +148,7 @@ def _statement(name: str) -> str:
 
 
 def floor(url: str, path: Path) -> dict[str, Any]:
-    """psql's \\copy into a table of texts, unlogged and without any constraint."""
+    """psql's \\copy into a table of texts, unlogged and without constraints."""
     with psycopg.connect(url, autocommit=True) as conn:
         conn.execute(_statement("raw_table"))
     began = time.monotonic()
@@ -158,7 +158,7 @@ def floor(url: str, path: Path) -> dict[str, Any]:
 
 def _copy_raw(url: str, path: Path) -> None:
     header = path.open(encoding="utf-8").readline().count(",")
-    # Ragged rows stop COPY; whoever goes this way must take them out before.
+    # COPY fails on rows with a wrong number of columns, so remove them first.
     clean = path.with_suffix(".clean.csv")
     if not clean.exists():
         with (
@@ -183,7 +183,7 @@ def _copy_raw(url: str, path: Path) -> None:
 
 
 def make_target(conn: psycopg.Connection) -> None:
-    """A table like that of the sessions, with its keys and indexes."""
+    """Create a copy of the sessions table, with its keys and indexes."""
     conn.execute("create table bench.sessions (like kintell.kintell_sessions including all)")
     for column in ("participant_id", "volunteer_id"):
         add_key = sql.SQL("alter table bench.sessions add foreign key ({}) references kintell.users")
@@ -192,21 +192,21 @@ def make_target(conn: psycopg.Connection) -> None:
 
 
 def insert_select(url: str, path: Path) -> dict[str, Any]:
-    """The floor, then one statement that validates, joins the users twice and inserts; same keys and indexes."""
+    """The floor, then one statement that validates, joins the users twice and inserts. Same keys and indexes."""
     with psycopg.connect(url, autocommit=True) as conn:
         conn.execute(_statement("raw_table"))
     began = time.monotonic()
     _copy_raw(url, path)
     with psycopg.connect(url, autocommit=True) as conn:
         conn.execute("analyze bench.raw")
-        # The planner takes a row that passes all checks for a rare one, and would look users up one by one.
+        # The planner underestimates the rows that pass all checks, and would look users up one by one.
         conn.execute("set enable_nestloop = off")
         done = conn.execute(_statement("insert_select")).rowcount
     return {"seconds": time.monotonic() - began, "note": f"{done:,} sessions"}
 
 
 def dlt_append(url: str, path: Path, folder: Path) -> dict[str, Any]:
-    """dlt's append of the same texts: no checks, no keys."""
+    """dlt appends the same texts, without checks and keys."""
     try:
         import dlt
         import pyarrow.csv
@@ -238,15 +238,15 @@ def dlt_append(url: str, path: Path, folder: Path) -> dict[str, Any]:
 
 
 def _tcp_url(url: str) -> str:
-    """dlt's own parser of URLs wants a host; a socket folder goes into the query."""
+    """The URL in the form that dlt can parse: it requires a host, so a socket folder goes into the query string."""
     from psycopg.conninfo import conninfo_to_dict
 
-    given = conninfo_to_dict(url)
-    host = str(given.get("host", "localhost"))
-    login = f"{given.get('user', 'postgres')}:{given.get('password') or 'unused'}"
+    parts = conninfo_to_dict(url)
+    host = str(parts.get("host", "localhost"))
+    login = f"{parts.get('user', 'postgres')}:{parts.get('password') or 'unused'}"
     place = host if not host.startswith("/") else "localhost"
     tail = f"?host={host}" if host.startswith("/") else ""
-    return f"postgresql://{login}@{place}:{given.get('port') or 5432}/{given.get('dbname')}{tail}"
+    return f"postgresql://{login}@{place}:{parts.get('port') or 5432}/{parts.get('dbname')}{tail}"
 
 
 def _columns(path: Path) -> list[str]:
@@ -255,11 +255,11 @@ def _columns(path: Path) -> list[str]:
 
 def _copy_raw_clean(path: Path) -> None:
     if not path.with_suffix(".clean.csv").exists():
-        raise SystemExit("the floor comes first: --ways floor,…")
+        raise SystemExit("run the floor first: --ways floor,…")
 
 
 def to_sql(url: str, path: Path) -> dict[str, Any]:
-    """pandas' DataFrame.to_sql of the texts."""
+    """pandas' DataFrame.to_sql on the texts."""
     import pandas as pd
     from sqlalchemy import create_engine
 
@@ -272,12 +272,12 @@ def to_sql(url: str, path: Path) -> dict[str, Any]:
 
 
 def this_import(url: str, path: Path, batch_rows: int) -> dict[str, Any]:
-    """Register, preflight and import with everything on, in a worker process of its own."""
+    """Register, preflight and import with everything on, in a separate worker process."""
     return _worker("import", url, str(path), str(batch_rows))
 
 
 def resume(url: str, path: Path, batch_rows: int) -> dict[str, Any]:
-    """An import that was paused after nine tenths of the file: how long until a new worker is at its next batch."""
+    """Pause an import after nine tenths of the file; measure how long a new worker takes to reach the next batch."""
     _worker("pause", url, str(path), str(batch_rows))
     return _worker("resume", url, str(path), str(batch_rows))
 

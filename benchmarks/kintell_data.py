@@ -1,4 +1,4 @@
-"""The file and the users of the import's benchmark, the same for the same seed."""
+"""Generates the file and the users for the import benchmark, reproducibly by seed."""
 
 import random
 from datetime import UTC, datetime, timedelta
@@ -17,7 +17,7 @@ FEEDBACK = (
 
 
 def write_file(path: Path, rows: int, seed: int = 1) -> int:
-    """Write `rows` sessions; 2 % are bad, in every way that a row can be. Returns how many are bad."""
+    """Write `rows` sessions, of which 2 % have an error, of every kind. Returns the number of bad rows."""
     rng, bad = random.Random(seed), 0
     start = datetime(2022, 1, 1, tzinfo=UTC)
     with path.open("w", encoding="utf-8", newline="") as out:
@@ -65,7 +65,7 @@ def _spoil(values: list[str], how: int) -> None:
 
 
 def add_users(conn: psycopg.Connection) -> None:
-    """200,000 users, half of them participants."""
+    """Insert 200,000 users, half of them participants."""
     conn.execute(
         """
         insert into kintell.users (email, name, role)

@@ -1,4 +1,4 @@
--- The SQL way: everything in one statement over the raw text. Good rows become sessions; bad ones are passed by.
+-- The import in plain SQL: one statement over the raw text. Valid rows become sessions; bad ones are skipped.
 
 -- name: raw_table
 create unlogged table bench.raw (
@@ -42,7 +42,7 @@ insert into bench.sessions (
     rating, feedback_text, language_level
 )
 select
-    -- Rising ids as cheap as they can be had: a library's call for each costs more than the rest of its row.
+    -- Ascending IDs by the cheapest expression: a library call per row would cost more than the rest of the row.
     (
         lpad(to_hex((extract(epoch from now()) * 1000)::bigint), 12, '0')
         || '70008000'

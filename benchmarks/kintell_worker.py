@@ -1,8 +1,8 @@
-"""The worker of the import's benchmark, a process of its own: what a run of Dagster does, without the run.
+"""The worker process of the import benchmark: does what a Dagster run does, without Dagster.
 
     python -m benchmarks.kintell_worker import|pause|resume URL FILE BATCH_ROWS
 
-Prints what it found as JSON.
+Prints the measurements as JSON.
 """
 
 import json
@@ -20,13 +20,15 @@ def main() -> None:
     defs()
     what, url, file, batch_rows = sys.argv[1:]
     idle = _memory("VmRSS")
-    found = {"import": whole, "pause": paused, "resume": resumed}[what](url, file, int(batch_rows))
-    print(json.dumps({**found, "peak_mb": _memory("VmHWM") - idle}))
+    result = {"import": whole, "pause": paused, "resume": resumed}[what](url, file, int(batch_rows))
+    print(json.dumps({**result, "peak_mb": _memory("VmHWM") - idle}))
 
 
 def whole(url: str, file: str, batch_rows: int) -> dict[str, object]:
-    """Register, preflight and import the file, with everything on. Libraries are loaded before the clock starts, as
-    for the other ways."""
+    """Register, preflight and import the file, with everything on.
+
+    As for the other ways, libraries are loaded before the clock starts.
+    """
     import pandera.polars  # noqa: F401
 
     from dagster_backfills.domains.kintell.file.register import register
@@ -34,20 +36,20 @@ def whole(url: str, file: str, batch_rows: int) -> dict[str, object]:
 
     began, cpu, folder = time.monotonic(), time.process_time(), str(Path(file).parent)
     with psycopg.connect(url, autocommit=True) as conn:
-        found = register(conn, file, [folder])
+        registration = register(conn, file, [folder])
     registered = time.monotonic()
-    done = run_import(url, found.job, Options(batch_rows=batch_rows), [folder])
+    done = run_import(url, registration.job, Options(batch_rows=batch_rows), [folder])
     seconds = time.monotonic() - began
     note = (
         f"{done.inserted_rows:,} sessions, {done.failed_rows:,} rejected, {done.status}; register and preflight "
-        f"{registered - began:.1f} s ({found.preflight.missing_count} users missing), "
+        f"{registered - began:.1f} s ({registration.preflight.missing_count} users missing), "
         f"worker's CPU {time.process_time() - cpu:.1f} s"
     )
     return {"seconds": seconds, "note": note}
 
 
 def paused(url: str, file: str, batch_rows: int) -> dict[str, object]:
-    """Import nine tenths of the file, and pause."""
+    """Import nine tenths of the file, then pause."""
     from dagster_backfills.domains.kintell.file.register import register
     from dagster_backfills.domains.kintell.importing.account import load_job, set_status
     from dagster_backfills.domains.kintell.importing.importer import Options, Progress, run_import
@@ -65,8 +67,9 @@ def paused(url: str, file: str, batch_rows: int) -> dict[str, object]:
 
 
 def resumed(url: str, file: str, batch_rows: int) -> dict[str, object]:
-    """Go on with the paused job: seconds from the import's beginning until the rows of the first batch are judged, and
-    until it is committed. What loading the libraries takes is said apart."""
+    """Resume the paused job. Measures the seconds from the start of the import until the rows of the first batch are
+    checked, and until the batch is committed. The time to load libraries is reported separately.
+    """
     from dagster_backfills.domains.kintell.importing import importer
     from dagster_backfills.domains.kintell.importing.account import list_jobs
     from dagster_backfills.domains.kintell.rows import batches, schemas
@@ -78,7 +81,7 @@ def resumed(url: str, file: str, batch_rows: int) -> dict[str, object]:
         first.setdefault("begun", time.monotonic() - began)
         return judge(rows)
 
-    batches.judge = begin  # the first batch has been read and parsed
+    batches.judge = begin  # called when the first batch has been read and parsed
     with psycopg.connect(url, autocommit=True) as conn:
         job = list_jobs(conn, 1)[0]
     loading = time.monotonic()
@@ -92,7 +95,7 @@ def resumed(url: str, file: str, batch_rows: int) -> dict[str, object]:
         on_progress=lambda _: first.setdefault("committed", time.monotonic() - began),
     )
     note = (
-        f"until the first rows after {job.last_processed_row:,} are judged; committed after "
+        f"until the first rows after {job.last_processed_row:,} are checked; committed after "
         f"{first['committed']:.2f} s; libraries {began - loading:.2f} s before; {done.status}"
     )
     return {"seconds": first["begun"], "note": note}

@@ -1,7 +1,7 @@
-"""Wide backfills: 10,000 cohorts launched through GraphQL, three failing; a retry; 1,000 scattered; Dagster's defaults.
+"""Measures wide backfills: 10,000 cohorts with three failing, a retry, 1,000 scattered cohorts, Dagster's defaults.
 
-A webserver and a daemon run the project's code location on an embedded Postgres of the benchmark's own. Cohorts
-are small, since what is measured is what Dagster does around the work. Prints a table, then one JSON object.
+A webserver and a daemon run the project's code location on an embedded Postgres; backfills are launched through
+GraphQL. Cohorts are small, because Dagster's overhead is measured. Prints a table, then one JSON object.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from dagster_backfills.postgres.statements import load_statements
 MODULE = "dagster_backfills.definitions"
 ASSETS = ["progress/user_progress_stats", "progress/cohort_stats"]
 ROOT = Path(__file__).resolve().parents[1]
-# What a newcomer has: Dagster's own Postgres storage and no setting but a start time-out that 1,000 need not hit.
+# Dagster's own Postgres storage with its defaults, except a start time-out that 1,000 partitions do not exceed.
 DEFAULTS = """
 storage: {postgres: {postgres_url: {env: DAGSTER_POSTGRES_URL}}}
 run_monitoring: {enabled: true, start_timeout_seconds: 1800}
@@ -42,10 +42,11 @@ _COLUMNS = ("noticing", "announcing", "starting", "running", "total")
 
 @dataclass(frozen=True)
 class Measured:
-    """Seconds of one backfill: `total` from the click until every partition is shown as done or failed.
+    """Seconds of one backfill: `total` from the launch until every partition is shown as done or failed.
 
-    Of that, `noticing` is up to the daemon, which looks at backfills every 30 s; `announcing` is one planned
-    event a partition; `starting` the run's process; `running` the work and its events. Those of the last run.
+    It consists of `noticing` (the daemon looks at backfills every 30 s), `announcing` (one planned event per
+    partition), `starting` (the run's process) and `running` (the work and its events). With several runs, these are
+    the last run's.
     """
 
     total: float
@@ -58,7 +59,7 @@ class Measured:
 
 
 class Bench:
-    """One benchmark's server, data and figures."""
+    """The server and the data of the benchmark."""
 
     def __init__(self, root: Path, partitions: int) -> None:
         self.root, self.partitions = root, partitions
@@ -86,7 +87,7 @@ class Bench:
             return row[0] if row else None
 
     def load(self) -> None:
-        """The data, past the triggers: as a database looks that has had no statistics so far."""
+        """Load the data with triggers disabled, as in a database that has no statistics yet."""
         with self.connect() as conn:
             conn.execute("set session_replication_role = replica")
             for name in ("load_cohorts", "load_students", "load_answers"):
@@ -98,12 +99,12 @@ class Bench:
         home = self.root / database
         home.mkdir()
         (home / "dagster.yaml").write_text(settings)
-        # Dagster's own storage class needs the driver that it is written for to be named.
+        # Dagster's own storage class needs its driver in the URL.
         url = self.server.url(database).replace("postgresql://", "postgresql+psycopg2://")
         environment = {"DATABASE_URL": as_writer(self.server.url()), "DAGSTER_POSTGRES_URL": url}
         with dagster_servers(home, MODULE, environment, working_directory=ROOT) as webserver:
             ui = Backfills(webserver)
-            # They would compute what is missing before anybody can launch it.
+            # These sensors would compute what is missing before the benchmark launches it.
             for sensor in ("progress_stats_refresh", "progress_cohorts_sync"):
                 ui.stop_sensor(sensor)
             os.environ.update(environment)
@@ -112,13 +113,13 @@ class Bench:
             yield ui
 
     def backfill(self, ui: Backfills, keys: list[str], runs: int = 1) -> Measured:
-        """Launch `keys` of both assets and wait until each is reported."""
+        """Launch `keys` of both assets, and wait until every partition is reported."""
         launched = time.time()
         backfill_id = ui.launch(ASSETS, keys)
 
         def over() -> bool:
-            found = ui.runs_of(backfill_id)
-            return len(found) == runs and all(run["endTime"] for run in found)
+            started = ui.runs_of(backfill_id)
+            return len(started) == runs and all(run["endTime"] for run in started)
 
         wait_until(over, f"{runs} runs over {len(keys):,} partitions", seconds=1800)
         wait_until(
@@ -128,20 +129,20 @@ class Bench:
             every=0.1,
         )
         total = time.time() - launched
-        found = sorted(ui.runs_of(backfill_id), key=lambda run: run["endTime"])
-        last, enqueued = found[-1], ui.enqueued_at(found[-1]["runId"])
+        finished = sorted(ui.runs_of(backfill_id), key=lambda run: run["endTime"])
+        last, enqueued = finished[-1], ui.enqueued_at(finished[-1]["runId"])
         return Measured(
             total=total,
-            noticing=min(run["creationTime"] for run in found) - launched,
+            noticing=min(run["creationTime"] for run in finished) - launched,
             announcing=enqueued - last["creationTime"],
             starting=last["startTime"] - enqueued,
             running=last["endTime"] - last["startTime"],
-            runs=len(found),
-            failed_runs=sum(run["status"] != "SUCCESS" for run in found),
+            runs=len(finished),
+            failed_runs=sum(run["status"] != "SUCCESS" for run in finished),
         )
 
     def scattered(self, ui: Backfills) -> float:
-        """Recompute every tenth cohort, all stale, in one run; seconds from the click to its end."""
+        """Recompute every tenth cohort, all stale, in one run. Returns the seconds from the launch to its end."""
         self.execute("mark_scattered_stale", cohorts=self.partitions)
         began = time.monotonic()
         config = {"which": "stale"}
@@ -153,9 +154,9 @@ class Bench:
         return seconds
 
 
-def _expect(found: object, wanted: object, what: str) -> None:
-    if found != wanted:
-        raise SystemExit(f"{what}: {_short(found)}, expected {_short(wanted)}")
+def _expect(actual: object, expected: object, what: str) -> None:
+    if actual != expected:
+        raise SystemExit(f"{what}: {_short(actual)}, expected {_short(expected)}")
 
 
 def _short(value: object) -> str:
@@ -172,7 +173,7 @@ def _check_states(ui: Backfills, keys: list[str], failed: list[str]) -> None:
 
 
 def batched(bench: Bench, some: int) -> tuple[float, dict[str, Measured]]:
-    """The project's own settings: everything, with three failing; those three again; scattered ones; a few."""
+    """With the project's settings: all cohorts with three failing, a retry of these, scattered ones, a few."""
     with bench.ui("dagster_batched", (ROOT / "dagster.yaml").read_text()) as ui:
         bench.load()
         bench.execute("break_cohorts", broken=bench.broken)
@@ -181,7 +182,7 @@ def batched(bench: Bench, some: int) -> tuple[float, dict[str, Measured]]:
         _check_states(ui, bench.keys, bench.broken)
 
         bench.execute("mend_cohorts")
-        retry = _shown("those 3 again, the last run", bench.backfill(ui, bench.broken, runs=3))
+        retry = _shown("retry of these 3, the last run", bench.backfill(ui, bench.broken, runs=3))
         _expect((retry.runs, retry.failed_runs), (3, 0), "runs and failed runs of the retry")
         _check_states(ui, bench.keys, [])
         _expect(bench.execute("cohorts_without_stats"), 0, "cohorts without statistics")
@@ -197,7 +198,7 @@ def batched(bench: Bench, some: int) -> tuple[float, dict[str, Measured]]:
 
 
 def default(bench: Bench, some: int) -> Measured:
-    """Dagster as it comes, on the same data."""
+    """With Dagster's defaults, on the same data."""
     with bench.ui("dagster_default", DEFAULTS) as ui:
         measured = _shown(f"{some:,} cohorts, Dagster's defaults", bench.backfill(ui, bench.keys[:some]))
         _expect(measured.failed_runs, 0, "failed runs")
@@ -223,9 +224,9 @@ def main(arguments: list[str]) -> None:
 
 def _options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--partitions", type=int, default=10_000, help="cohorts in all")
+    parser.add_argument("--partitions", type=int, default=10_000, help="total number of cohorts")
     parser.add_argument("--some", type=int, default=1_000, help="cohorts to compare with Dagster's defaults")
-    parser.add_argument("--no-default", action="store_true", help="leave Dagster's defaults out")
+    parser.add_argument("--no-default", action="store_true", help="skip Dagster's defaults")
     return parser
 
 
@@ -249,7 +250,7 @@ def _figures(scattered: float, ours: dict[str, Measured], stock: Measured | None
     if stock:
         figures["seconds_1k_default"] = stock.total
         figures["ratio_to_default"] = some.total / stock.total
-        # Without the up to 30 s until the daemon looks, which are luck, and the same for both.
+        # Without the up to 30 s until the daemon notices the backfill, which are random and the same for both.
         figures["ratio_to_default_once_noticed"] = (some.total - some.noticing) / (
             stock.total - stock.noticing
         )

@@ -1,4 +1,4 @@
--- The data of the partitions benchmark: many small cohorts.
+-- Data for the partitions benchmark: many small cohorts.
 
 -- name: load_cohorts
 -- :cohorts cohorts, each with a class, a module and three questions.
@@ -31,7 +31,7 @@ select 'question-' || n || '-' || q, 'module-' || n
 from generate_series(0, :cohorts - 1) as n, generate_series(0, 2) as q;
 
 -- name: load_students
--- Three students a cohort; the n-th has answered some of the first n questions.
+-- Three students per cohort; the n-th student has answered some of the first n questions.
 insert into progress.users (id, cohort_id, name, email)
 select
     'user-' || n || '-' || s,
@@ -55,7 +55,7 @@ from generate_series(0, :cohorts - 1) as n, generate_series(0, 2) as s, generate
 where q < s;
 
 -- name: make_breakable
--- Writing the statistics of the cohorts in `benchmark_broken` fails, as a constraint of theirs would.
+-- Makes writes of statistics fail for the cohorts in `benchmark_broken`, like a violated constraint.
 create table public.benchmark_broken (cohort_id text primary key);
 grant select on public.benchmark_broken to public;
 create function public.refuse_broken() returns trigger
@@ -78,7 +78,7 @@ select unnest(:broken::text[]);
 truncate public.benchmark_broken;
 
 -- name: mark_scattered_stale
--- Every tenth of :cohorts cohorts.
+-- Marks every tenth of :cohorts cohorts.
 select backfill.mark_stale('progress/cohort_stats', array(
     select 'cohort-' || to_char(n, 'FM00000')
     from generate_series(0, :cohorts - 1) as n

@@ -1,7 +1,7 @@
-"""A plan against the run that it foretells: progress statistics of every cohort, nothing there yet, then all there.
+"""Compares a plan with the run that it predicts: progress statistics of every cohort, first empty, then complete.
 
-The same statements, once rolled back and once committed, by the engine in this process, in turn. Prints a table with
-how far the estimates were off, then one JSON object.
+The engine executes the same statements in this process, alternately rolled back and committed. Prints a table with the
+errors of the estimates, then one JSON object.
 """
 
 import argparse
@@ -47,7 +47,7 @@ class Rehearsals:
         return report, time.monotonic() - began
 
     def run(self) -> tuple[dict[str, Any], float]:
-        """Counts of all cohorts, and seconds."""
+        """Run all cohorts. Returns the counts, and the seconds."""
         began = time.monotonic()
         with self.connect() as conn:
             keys = list(PROGRESS.selection().choose(conn, Which.all))
@@ -67,7 +67,7 @@ class Rehearsals:
 
 
 def compare(owner: str, rehearsals: Rehearsals, rounds: int) -> dict[str, float]:
-    """The better of each counts; the plan must have said what the run did."""
+    """Measure plans and runs; the best of each counts. The plan's counts must equal the run's."""
     plans, runs, again_plans, again_runs, errors = [], [], [], [], []
     with psycopg.connect(owner, autocommit=True) as conn:
         for number in range(1, rounds + 1):

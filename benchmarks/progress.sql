@@ -1,7 +1,7 @@
--- The statements of the benchmark of progress statistics.
+-- Statements of the progress benchmark.
 
 -- name: bare!
--- With the memory that the engine gives its own statements.
+-- Uses the same work_mem as the engine.
 begin;
 set local work_mem = '64MB';
 insert into progress.user_progress_stats as s (
@@ -71,7 +71,7 @@ select
     );
 
 -- name: last_step_seconds
--- From the first step's start to the last one's end: the second finds that nothing is left to do.
+-- From the first step's start to the last step's end; the second step finds nothing left to do.
 select extract(epoch from max(e.timestamp) - min(e.timestamp))
 from dagster.event_logs as e
 where e.dagster_event_type in ('STEP_START', 'STEP_SUCCESS')
@@ -80,7 +80,7 @@ order by max(e.id) desc
 limit 1;
 
 -- name: some_cohorts
--- Of the middle of the cohorts by students, where most are.
+-- Cohorts of about the median size, by number of students.
 select cohort_id
 from (
     select cohort_id, row_number() over (order by count(*), cohort_id) as place, count(*) over () as cohorts
@@ -92,7 +92,7 @@ order by abs(place - cohorts / 2), cohort_id
 limit :count;
 
 -- name: batches_of_last_run
--- Milliseconds of each batch, with both of its tables.
+-- Milliseconds of each batch, including both tables.
 select max(b.seconds) * 1000
 from backfill.batches as b
 where b.run_id = (select r.run_id from backfill.runs as r order by r.started_at desc limit 1)

@@ -1,8 +1,8 @@
-"""Scoring: the whole chain for one day against its bare feature query in psql, the same day again, and a year of days.
+"""Compares the scoring chain of one day with its feature query in psql; measures the same day again, and a year.
 
-An embedded Postgres of the benchmark's own holds the sample data, with Dagster's storage beside it. An asset's time is
-its step's, in this process. The year is one run of the three assets over a range of days, as a backfill launches it.
-Prints a table, then one JSON object.
+An embedded Postgres holds the sample data and Dagster's storage. An asset's time is that of its step, in this
+process. The year is one run of the three assets over a range of days, as a backfill launches it. Prints a table, then
+one JSON object.
 """
 
 import argparse
@@ -38,7 +38,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NEWEST = date(2026, 6, 30)
 CHAIN = [assets.commitment_scores, assets.churn_risk_scores, assets.coach_actions]
 
-# About 30 visits a member: half come often, a third weekly, some seldom; a tenth have stopped.
+# About 30 visits per member: half come often, a third weekly, some seldom; a tenth have stopped.
 _DATA = """
 select setseed(0.42);
 insert into scoring.gyms select 'gym_' || lpad(g::text, 4, '0'), 'Gym ' || g from generate_series(1, 500) as g;
@@ -72,8 +72,10 @@ drop table habits;
 
 @contextmanager
 def scratch_server() -> Iterator[tuple[str, str]]:
-    """A server's URLs, for its administrator and for the role that deployments run as, with every table, and Dagster's
-    environment on it. However it ends, the server goes with it."""
+    """Start a migrated server with Dagster's storage, and delete it at the end.
+
+    Yields its URLs for the administrator and for the role that deployments use.
+    """
     folder = Path(tempfile.mkdtemp(prefix="bench-scoring-"))
     folder.chmod(0o755)  # the server may have to run as another user
     server = EmbeddedServer(folder / "state")
@@ -92,7 +94,7 @@ def scratch_server() -> Iterator[tuple[str, str]]:
 
 
 def fill(url: str, members: int) -> int:
-    """Empty the source tables and fill them; returns the number of visits."""
+    """Empty and refill the source tables. Returns the number of visits."""
     text = _DATA.replace("%%", "%").format(members=members, newest=NEWEST)
     with psycopg.connect(url, autocommit=True) as conn:
         conn.execute(
@@ -110,7 +112,7 @@ def fill(url: str, members: int) -> int:
 
 
 def bare_query(url: str, day: date) -> float:
-    """Seconds that psql takes for the feature query over all members, its rows sent and thrown away."""
+    """Seconds that psql takes for the feature query over all members, with its rows transferred and discarded."""
     sql = STATEMENTS["features"].replace("m.id = any(%(members)s::text[])", "true")
     sql = re.sub(r"%\(day\)s::date", f"date '{day}'", sql).replace("%(due_only)s::boolean", "true")
     command = [psql(), url, "-XAtq", "-c", "set jit = off", "-c", f"copy ({sql}) to stdout"]
@@ -120,7 +122,7 @@ def bare_query(url: str, day: date) -> float:
 
 
 def run(url: str, chosen: list[dg.AssetsDefinition], first: date, last: date) -> float:
-    """Seconds that the steps of one run of these assets over a range of days take."""
+    """Seconds of the steps of one run of these assets over a range of days."""
     postgres = PostgresResource(url=url)
     resources = {
         "postgres": postgres,
@@ -144,27 +146,27 @@ def run(url: str, chosen: list[dg.AssetsDefinition], first: date, last: date) ->
 
 
 def chain(url: str, day: date) -> list[float]:
-    """Seconds of each asset, one run each as the chain has it."""
+    """Seconds of each asset, with one run per asset as in the chain."""
     return [run(url, [asset], day, day) for asset in CHAIN]
 
 
 def warm_up(url: str, writer: str) -> None:
-    """Load what Python loads once a process, with one small day: a run in production pays that before it starts."""
+    """Score one small day to load Python modules, which a production run does before its step starts."""
     fill(url, 50)
     chain(writer, NEWEST)
 
 
 def one_day(url: str, writer: str, members: int) -> dict[str, float]:
-    """The chain of a new day and of the same day again, against the bare query before and after them."""
+    """The chain for a new day and for the same day again, compared with the plain query before and after them."""
     visits = fill(url, members)
     print(f"{members:,} members, {visits:,} visits, one day", flush=True)
-    bare_query(writer, NEWEST)  # the cache is warm for both
+    bare_query(writer, NEWEST)  # warms the cache for both
     bare = bare_query(writer, NEWEST)
     seconds = chain(writer, NEWEST)
     again = chain(writer, NEWEST)
     bare = (bare + bare_query(writer, NEWEST)) / 2
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    rows = [("bare feature query", bare), *zip((a.key.path[-1] for a in CHAIN), seconds, strict=True)]
+    rows = [("plain feature query", bare), *zip((a.key.path[-1] for a in CHAIN), seconds, strict=True)]
     rows += [("the whole chain", sum(seconds)), ("the same day again", sum(again))]
     for name, value in rows:
         print(f"{name:22} {value:8.1f} s   {value / bare:5.2f} ×", flush=True)
@@ -182,7 +184,7 @@ def one_day(url: str, writer: str, members: int) -> dict[str, float]:
 
 
 def many_days(url: str, writer: str, members: int, days: int) -> dict[str, float]:
-    """One backfill of a range of days."""
+    """Seconds of one backfill over a range of days."""
     visits = fill(url, members)
     seconds = run(writer, CHAIN, NEWEST - timedelta(days=days - 1), NEWEST)
     print(f"{days} days of {members:,} members, {visits:,} visits: {seconds:.1f} s", flush=True)
@@ -204,9 +206,9 @@ def main(arguments: list[str]) -> None:
 def _options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scoring", description=__doc__)
     parser.add_argument(
-        "--members", type=int, default=1_000_000, help="members of the one day; 0 leaves it out"
+        "--members", type=int, default=1_000_000, help="members for the single day; 0 skips it"
     )
-    parser.add_argument("--days", type=int, default=365, help="days of the backfill; 0 leaves it out")
+    parser.add_argument("--days", type=int, default=365, help="days of the backfill; 0 skips it")
     parser.add_argument("--year-members", type=int, default=10_000, help="members of the backfill")
     return parser
 

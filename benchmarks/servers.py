@@ -1,6 +1,6 @@
-"""What a benchmark runs on: the role that deployments run as, and a webserver and a daemon spoken to through GraphQL.
+"""Servers for benchmarks and tests: a login with the role of deployments, and a webserver and a daemon with GraphQL.
 
-Not here: what is launched in them, and the data.
+Not here: what is launched on them, and the data.
 """
 
 import json
@@ -25,13 +25,13 @@ import psycopg
 from dagster_backfills.postgres.migrations import apply_roles
 
 _LOGIN = "bench_writer"
-_PASSWORD = secrets.token_hex(16)  # the login stays on a server that is not the benchmark's own
+_PASSWORD = secrets.token_hex(16)  # random, because the login stays on a server that is not embedded
 
 
 def as_writer(url: str) -> str:
-    """The URL of a migrated database for a login with the rights of `backfills_writer`, as deployments have it.
+    """Return a migrated database's URL for a login with the privileges of `backfills_writer`, as in a deployment.
 
-    `url` is its administrator's. Dagster's own tables, in their schema, may be made by the login too.
+    `url` is the administrator's. The login may also create Dagster's own tables, in their schema.
     """
     with psycopg.connect(url, autocommit=True) as conn:
         conn.execute("create schema if not exists dagster")
@@ -46,17 +46,17 @@ def as_writer(url: str) -> str:
 
 
 class ServerFailed(RuntimeError):
-    """A process ended before it answered; the message has the end of its log."""
+    """A process exited before it answered. The message contains the end of its log."""
 
 
 @dataclass(frozen=True)
 class Webserver:
-    """GraphQL of a running webserver."""
+    """GraphQL client of a running webserver."""
 
     url: str
 
     def ask(self, query: str, **variables: Any) -> dict[str, Any]:
-        """The `data` of the answer; errors are raised."""
+        """Return the `data` of the response. Raises RuntimeError for GraphQL errors."""
         body = json.dumps({"query": query, "variables": variables}).encode()
         request = urllib.request.Request(
             f"{self.url}/graphql", data=body, headers={"Content-Type": "application/json"}
@@ -84,7 +84,7 @@ cli.main()
 
 
 def daemon_program(haste: Mapping[str, float] | None = None) -> list[str]:
-    """The daemon, which tests need not wait for as long as an installation does: seconds, Dagster's or ours without.
+    """The command that starts the daemon, for tests with shorter intervals in seconds than an installation's.
 
     `backfills` and `sensors` are those between two looks at them, `grace` those that a started run's lock may be free.
     """
@@ -103,7 +103,7 @@ def dagster_servers(
     haste: Mapping[str, float] | None = None,
     code_server: tuple[str, int] | None = None,
 ) -> Iterator[Webserver]:
-    """Start both on `home` (which has its `dagster.yaml`) with the code location `module`; stop both at the end.
+    """Start a webserver and a daemon on `home` (with a `dagster.yaml`) for `module`, and stop both at the end.
 
     `code_server` is the host and port of one that serves the module; without it they start their own. `haste` is the
     daemon's.
@@ -130,7 +130,7 @@ def dagster_servers(
 
 
 def _workspace(home: Path, name: str, host: str, port: int) -> Path:
-    """The file that compose's `workspace.yaml` is, for this machine."""
+    """Write a workspace file like that of Compose, for this machine."""
     file = home / "workspace.yaml"
     server = {"host": host, "port": port, "location_name": name}
     file.write_text(json.dumps({"load_from": [{"grpc_server": server}]}))
@@ -186,7 +186,7 @@ def _stop(processes: list[Any]) -> None:
 
 
 def _lives(process: subprocess.Popen[bytes]) -> bool:
-    """Whether anything of the group is left. The leader is collected, or it would count as long as we live."""
+    """Whether any process of the group is left. Reaps the leader first, because a zombie would count."""
     process.poll()
     try:
         os.killpg(process.pid, 0)

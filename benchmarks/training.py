@@ -1,8 +1,7 @@
-"""Completion records: 10,000 organizations, a million members, five videos; against one `INSERT … SELECT` in psql.
+"""Compares completion records of 10,000 organizations, a million members and five videos with `INSERT … SELECT`.
 
-The step runs as Dagster runs it, over every partition, with a Dagster instance in Postgres, in a process of its
-own whose memory is measured: without the journal, with it, and again, when there is nothing to do. Prints a table,
-then one JSON object.
+Dagster executes the step over every partition, with its instance in Postgres, in a separate process whose memory is
+measured: without the journal, with it, and once more when there is nothing to do. Prints a table, then one JSON object.
 """
 
 import argparse
@@ -55,7 +54,7 @@ def _measure(url: str, state: Path, options: argparse.Namespace) -> dict[str, An
     writer = as_writer(url)
     environment = _environment(writer, state)
     tries = []
-    for _ in range(options.repeat):  # in turn, so that a slow moment of the machine meets both
+    for _ in range(options.repeat):  # alternate, so that a slow moment of the machine affects both
         _start_again(url)
         bare_seconds = _bare(writer)
         _start_again(url)
@@ -98,7 +97,7 @@ def _load(url: str, options: argparse.Namespace) -> None:
 
 
 def _bare(url: str) -> float:
-    """Seconds of the one statement on an empty table, in psql."""
+    """Seconds that the single statement takes in psql, on an empty table."""
     began = time.monotonic()
     command = [
         "psql",
@@ -135,7 +134,7 @@ def _run(environment: dict[str, str], which: str) -> dict[str, Any]:
 
 
 def _work(which: str) -> dict[str, Any]:
-    """In a process of its own: one run; seconds of its step and of the engine in it, and the process's peak memory."""
+    """Execute one run, in the separate process. Returns the seconds of its step and of the engine, and peak memory."""
     import dagster as dg
 
     from dagster_backfills.definitions import defs
@@ -184,9 +183,9 @@ def _one(url: str, name: str) -> Any:
     return row[0] if row else None
 
 
-def _expect(found: object, wanted: object, what: str) -> None:
-    if found != wanted:
-        raise SystemExit(f"{what}: {found!r}, expected {wanted!r}")
+def _expect(actual: object, expected: object, what: str) -> None:
+    if actual != expected:
+        raise SystemExit(f"{what}: {actual!r}, expected {expected!r}")
 
 
 def _print(figures: dict[str, Any]) -> None:
@@ -199,7 +198,7 @@ def _options() -> argparse.ArgumentParser:
     parser.add_argument("--organizations", type=int, default=10_000)
     parser.add_argument("--members", type=int, default=1_000_000)
     parser.add_argument("--videos", type=int, default=5)
-    parser.add_argument("--repeat", type=int, default=2, help="Tries of each; the best counts.")
+    parser.add_argument("--repeat", type=int, default=2, help="Repetitions of each; the best one counts.")
     parser.add_argument("--worker", choices=["all", "due"], help=argparse.SUPPRESS)
     return parser
 

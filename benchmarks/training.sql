@@ -1,4 +1,4 @@
--- The data of the training benchmark, and the statement that it is measured against.
+-- Data for the training benchmark, and the statement that it is compared with.
 
 -- name: load_videos
 insert into training.training_videos (id, title, position)
@@ -18,7 +18,7 @@ from generate_series(1, :organizations::integer) as n;
 
 -- name: load_members
 -- Skewed: a few organizations have hundreds of times as many members as most. One member in thirty-one is deactivated.
--- Ids are as random as those of the source system.
+-- IDs are random, like those of the source system.
 insert into training.members (id, organization_id, user_email, deactivated)
 select
     'mem_' || substr(md5('member ' || n), 1, 16),
@@ -32,7 +32,7 @@ select
 from generate_series(1, :members::integer) as n;
 
 -- name: bare
--- What someone would type into psql.
+-- The statement that someone would type into psql.
 insert into training.employee_training_video_completions (organization_id, member_id, video_id, backfill_id)
 select
     m.organization_id,

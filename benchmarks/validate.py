@@ -1,7 +1,7 @@
-"""`dagster definitions validate` on this project against an empty one of the same shape, in turn.
+"""Compares `dagster definitions validate` on this project with an empty project of the same structure.
 
-The empty project has a `defs` folder without definitions. Seconds are of processor time, of all the processes that the
-command starts: they vary less than the clock's. Prints a table, then one JSON object.
+The empty project has a `defs` folder without definitions. Times are CPU seconds of all processes that the command
+starts, because these vary less than elapsed time. Prints a table, then one JSON object.
 """
 
 import argparse
@@ -27,7 +27,7 @@ _EMPTY = {
 
 def _cpu_seconds(project: Path, module: str, home: Path) -> float:
     command = [sys.executable, "-m", "dagster", "definitions", "validate", "-m", module]
-    # Dagster runs on its own files here: the database's start is no part of what is compared.
+    # Dagster uses its file storage here, so that starting a database is not measured.
     environment = {**os.environ, "DAGSTER_HOME": str(home), "PYTHONPATH": str(project)}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)

@@ -1,11 +1,11 @@
 #!/bin/sh
-# Makes the secrets of compose.yaml in the folder `secrets` beside it, or in the folder that is given: random passwords,
-# and a certificate that browsers do not trust, to be replaced by a real one. What is there already stays as it is.
-# Users of the UI are added by hand: docs/how-to/secure.md.
+# Creates the secrets of compose.yaml in the folder `secrets` next to it, or in the folder given as argument: random
+# passwords, and a self-signed certificate, which you should replace with a trusted one. Existing files are kept.
+# Add the UI's users by hand: docs/how-to/secure.md.
 set -eu
 folder=${1:-$(dirname "$0")/secrets}
 mkdir -p "$folder"
-# Only this user enters the folder; the containers' users read the files, which are mounted one by one.
+# Only this user can enter the folder. The files are mounted one by one, and the containers' users must be able to read them.
 chmod 700 "$folder"
 cd "$folder"
 umask 022
@@ -38,14 +38,14 @@ password | keep jobs_token
 keep doors_tokens <<EOF
 [{"name": "admin", "token": "$(password)", "scopes": ["imports", "jobs", "backfills"]}]
 EOF
-# The same as nginx's, which reads no secret but in its own words.
+# The same secret as an nginx directive, because nginx can't read a secret from a plain file.
 keep proxy_secret_header <<EOF
 proxy_set_header X-Proxy-Secret "$(cat proxy_secret)";
 EOF
 if [ ! -s proxy_tls_key ]; then
     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 90 -subj /CN=localhost \
         -addext subjectAltName=DNS:localhost,IP:127.0.0.1 -keyout proxy_tls_key -out proxy_tls_certificate 2>/dev/null
-    # openssl makes it readable to this user only; the proxy's user is another.
+    # openssl makes it readable for this user only, but the proxy runs as another user.
     chmod 644 proxy_tls_key
 fi
 touch proxy_viewers proxy_operators

@@ -1,7 +1,7 @@
-"""A page of the docs as a test: its files are written, its commands and statements run, what they print is looked for.
+"""Executes a page of the documentation: writes its files, runs its commands and statements, and compares their output.
 
-Blocks of a page: `console` has commands after `$ ` and what they print, `sh` commands alone, `sql` statements for psql.
-Any other is a file, and SQL too where the name of a file stands before it.
+Blocks of a page: `console` holds commands after `$ ` and the lines they print, `sh` only commands, `sql` statements.
+Any other block is a file, whose name must precede it. An `sql` block preceded by a file name is a file too.
 """
 
 import re
@@ -18,12 +18,12 @@ _SNIPPET = re.compile(
     r"|`(?P<inline>(?:backfills|psql|select|update|delete)\s[^`]+)`",
     re.M | re.S,
 )
-_PROGRAMS = {"backfills", "dagster", "dg", "pip", "psql"}  # whatever begins otherwise is a statement
+_PROGRAMS = {"backfills", "dagster", "dg", "pip", "psql"}  # a snippet that begins otherwise is a statement
 _FILE = re.compile(r"`([\w./]+\.\w+)`:\s*\Z")
 
 
 class Place(Protocol):
-    """Where a page is followed: its files lie in `folder`, its database is `database_url`."""
+    """Where a page is executed: the folder for its files, and its database."""
 
     @property
     def folder(self) -> Path: ...
@@ -32,12 +32,12 @@ class Place(Protocol):
     def database_url(self) -> str: ...
 
     def run(self, *command: str, expect: int | None = 0) -> str:
-        """Run a program; returns what it says. Raises AssertionError where it ends otherwise than with `expect`."""
+        """Run a program. Returns its output. Raises AssertionError if its exit code is not `expect`."""
         ...
 
 
 class Done(NamedTuple):
-    """A command or a statement as the page has it, and what it printed: of a statement the rows."""
+    """A command or statement as on the page, with its output, and the rows of a statement."""
 
     what: str
     printed: str
@@ -46,11 +46,11 @@ class Done(NamedTuple):
 
 @dataclass(frozen=True)
 class Reader:
-    """How a page is followed.
+    """Executes pages.
 
-    instead: what is done in place of a command; it returns what the command would print. fill: gives a snippet values
-    for its placeholders, or None to leave it out. ends: commands that end with another exit code than 0. inline: what
-    is code within a sentence is run too, once. exact: figures are those of the page, not any figures.
+    instead: functions to call instead of commands; they return the output. fill: replaces a snippet's placeholders, or
+    returns None to skip it. ends: commands with an exit code other than 0 (None: any). inline: also run each inline
+    command once. exact: numbers in the output must equal those on the page.
     """
 
     instead: Mapping[str, Callable[[], str]] = field(default_factory=dict)
@@ -60,7 +60,7 @@ class Reader:
     exact: bool = True
 
     def follow(self, page: Path, place: Place) -> Iterator[Done]:
-        """Do what the page says, in its order."""
+        """Execute the page from top to bottom."""
         text, seen = page.read_text(), set[str]()
         for snippet in _SNIPPET.finditer(text):
             kind, body, inline = snippet["kind"], snippet["body"], " ".join((snippet["inline"] or "").split())
@@ -71,7 +71,7 @@ class Reader:
             elif kind == "console":
                 for command, printed in _commands(body):
                     for done in self._do(command, place):
-                        self._look(done, printed)
+                        self._compare(done, printed)
                         yield done
             elif kind == "sh":
                 for command in re.sub(r"\\\n\s*", "", body).splitlines():
@@ -98,17 +98,17 @@ class Reader:
         else:
             yield Done(what, place.run(*words, expect=self.ends.get(what, 0)), [])
 
-    def _look(self, done: Done, wanted: list[str]) -> None:
-        """Each line of the page among the lines that were printed, in order; `…` stands for anything."""
+    def _compare(self, done: Done, expected: list[str]) -> None:
+        """Assert that the page's lines are among the printed lines, in order; `…` matches anything."""
         lines = iter(done.printed.splitlines())
-        for line in wanted:
+        for line in expected:
             pattern = ".*".join(map(re.escape, self._plain(line).split("…")))
             assert any(re.fullmatch(pattern, self._plain(each)) for each in lines), (
-                f"$ {done.what}\n{done.printed}\n--- has no line, in its place, like\n{line}"
+                f"$ {done.what}\n{done.printed}\n--- does not contain, at this point, a line like\n{line}"
             )
 
     def _plain(self, line: str) -> str:
-        """Without the lengths of lines and gaps, which depend on what is in a table; all figures alike unless exact."""
+        """The line with normalized rules and gaps, whose lengths depend on the data; numbers replaced unless exact."""
         plain = re.sub("─+", "─", " ".join(line.split()))
         return plain if self.exact else re.sub(r"\d+(?:[.,]\d+)*", "0", plain)
 

@@ -1,4 +1,4 @@
-"""Every command and every file of the pages for adopters, followed in a project of their own."""
+"""Executes the how-tos on your own backfill and your own tables, in a new project with the built wheel."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +11,8 @@ from dagster_backfills_tests.components.applications import COMPLIANCE
 from dagster_backfills_tests.e2e.own_project import OwnProject, make_project
 from dagster_backfills_tests.e2e.pages import Reader
 
-# The project's environment is made with the built wheel, and finds the project. The first `check` finds what is still
-# to be filled in.
+# The project's environment already contains the built wheel and the project. The first `check` reports what must still
+# be filled in.
 READER = Reader(
     instead={"pip install dagster-backfills": lambda: "", "pip install --editable .": lambda: ""},
     ends={"backfills check": None, "backfills check member_months": 2},
@@ -25,15 +25,13 @@ def project(tmp_path: Path, adopters_environment: Path, make_database: Callable[
 
 
 @pytest.mark.e2e
-def test_the_page_from_an_empty_folder_to_the_first_materialization(
-    project: OwnProject, project_root: Path
-) -> None:
+def test_the_page_on_your_own_backfill_works(project: OwnProject, project_root: Path) -> None:
     done = list(READER.follow(project_root / "docs" / "how-to" / "your-own-backfill.md", project))
     assert len(done) == 16
 
 
 @pytest.mark.e2e
-def test_the_page_on_tables_as_they_are(project: OwnProject, project_root: Path) -> None:
+def test_the_page_on_your_own_tables_works(project: OwnProject, project_root: Path) -> None:
     project.run("backfills", "migrate")
     with psycopg.connect(project.database_url, autocommit=True) as conn:
         conn.execute(COMPLIANCE)

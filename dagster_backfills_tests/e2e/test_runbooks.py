@@ -1,4 +1,4 @@
-"""Every command and statement of the runbooks and of two how-tos, run on the sample data, and what they must show."""
+"""Executes every command and statement of the runbooks and of two how-tos on sample data, and checks the results."""
 
 import re
 import shutil
@@ -32,7 +32,7 @@ Values = Mapping[str, str | Callable[[str], str]]
 def checkout(
     server_url: str, template: str, project_root: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Checkout]:
-    """All sample data on one database, and nothing computed yet."""
+    """A database with all sample data, of which nothing has been computed yet."""
     folder = tmp_path_factory.mktemp("checkout")
     (folder / "sql").symlink_to(project_root / "sql")
     with new_database(server_url, template) as url:
@@ -50,7 +50,7 @@ def db(checkout: Checkout) -> Iterator[psycopg.Connection]:
 
 
 def filled(values: Values) -> Callable[[str], str]:
-    """Placeholders of a snippet replaced; a value may depend on the snippet."""
+    """Return a function that replaces the placeholders of a snippet. A value may depend on the snippet."""
 
     def fill(snippet: str) -> str:
         for name, value in values.items():
@@ -71,7 +71,7 @@ def follow(
     ends: Mapping[str, int | None] | None = None,
     inline: bool = True,
 ) -> dict[str, Done]:
-    """What each snippet of the page printed the last time; and each of the operators' queries that it names runs."""
+    """Execute the page and the monitoring queries that it names. Returns each snippet's last result."""
     instead = {'eval "$(backfills env)"': str}
     reader = Reader(instead=instead, fill=filled(values), ends=ends or {}, inline=inline)
     done = {each.what: each for each in reader.follow(root / page, checkout)}
@@ -79,7 +79,7 @@ def follow(
     with psycopg.connect(checkout.database_url) as conn:
         for name in re.findall(r"\b\w+\.sql\b", text):
             conn.execute((root / "sql" / "monitoring" / name).read_text())
-    # Of the domain's own, the page names all; those of every backfill (`backfill_…`) as it needs them.
+    # The page must name all queries of its own domain; queries for every backfill (`backfill_…`) are optional.
     named = set(re.findall(r"\b(?!backfill_)\w+\.sql\b", text))
     prefix = {found.split("_")[0] for found in named}
     files = {file.name for each in prefix for file in (root / "sql" / "monitoring").glob(f"{each}_*.sql")}
@@ -93,12 +93,14 @@ def only(conn: psycopg.Connection, query: str, *binds: Any) -> Any:
 
 
 def one(done: Mapping[str, Done], *words: str) -> Done:
-    """The snippet that has these words."""
+    """The only snippet that contains all of these words."""
     [found] = [each for what, each in done.items() if all(word in what for word in words)]
     return found
 
 
-def test_the_runbook_of_training(checkout: Checkout, db: psycopg.Connection, project_root: Path) -> None:
+def test_the_runbook_of_training_works(
+    checkout: Checkout, db: psycopg.Connection, project_root: Path
+) -> None:
     records = "select count(*) from training.employee_training_video_completions where completed_at is null"
     before = only(db, records)
     organization = only(db, "select id from training.organizations order by created_at limit 1")
@@ -112,7 +114,9 @@ def test_the_runbook_of_training(checkout: Checkout, db: psycopg.Connection, pro
     assert only(db, records) == before
 
 
-def test_the_runbook_of_progress(checkout: Checkout, db: psycopg.Connection, project_root: Path) -> None:
+def test_the_runbook_of_progress_works(
+    checkout: Checkout, db: psycopg.Connection, project_root: Path
+) -> None:
     stuck = psycopg.connect(checkout.database_url)
     stuck.execute("select now()")
     values = {
@@ -136,14 +140,14 @@ def test_the_runbook_of_progress(checkout: Checkout, db: psycopg.Connection, pro
         raise psycopg.Rollback
 
 
-def test_the_runbook_of_scoring(checkout: Checkout, db: psycopg.Connection, project_root: Path) -> None:
+def test_the_runbook_of_scoring_works(checkout: Checkout, db: psycopg.Connection, project_root: Path) -> None:
     day = newest_day(datetime.now(UTC).date()).isoformat()
     scored = "select min(member_id) from scoring.commitment_scores"
     values = {
         "2026-06-30": day, "GYM": "gym_001", "MEMBER": lambda _: only(db, scored),
         "day < …": f"day < '{day}'",
     }  # fmt: skip
-    # Two members can't be scored.
+    # Exit code 1, because two members can't be scored.
     ends = {
         "backfills run scoring -p 2026-06-30": 1, "backfills run scoring --which failed": 1,
         "backfills scoring gym GYM --date 2026-06-30": None,
@@ -154,7 +158,7 @@ def test_the_runbook_of_scoring(checkout: Checkout, db: psycopg.Connection, proj
     assert only(db, "select count(distinct day) from scoring.commitment_scores") == 1
 
 
-def test_the_runbook_of_background_jobs(
+def test_the_runbook_of_background_jobs_works(
     checkout: Checkout, db: psycopg.Connection, project_root: Path
 ) -> None:
     waiting = "select id::text from jobs.background_jobs where status = 'pending' order by id limit 1"
@@ -186,9 +190,9 @@ def test_the_runbook_of_background_jobs(
     assert only(db, "select lease = '2 minutes' from jobs.queue_settings") is True
 
 
-def test_the_runbook_of_imports(checkout: Checkout, db: psycopg.Connection, project_root: Path) -> None:
+def test_the_runbook_of_imports_works(checkout: Checkout, db: psycopg.Connection, project_root: Path) -> None:
     def registered(name: str, status: str) -> str:
-        """A job of another file, as if its worker had been killed, or it never had one."""
+        """Register a job for another file, in the state after its worker was killed, or before it had one."""
         file = write_csv(checkout.folder / f"{name}.csv", [row(len(name), **USERS)])
         job = register(db, str(file), [str(checkout.folder)]).job
         db.execute(
@@ -228,7 +232,9 @@ def test_the_runbook_of_imports(checkout: Checkout, db: psycopg.Connection, proj
     assert done
 
 
-def test_the_page_on_plan_and_undo(checkout: Checkout, db: psycopg.Connection, project_root: Path) -> None:
+def test_the_page_on_plan_and_undo_works(
+    checkout: Checkout, db: psycopg.Connection, project_root: Path
+) -> None:
     db.execute("delete from progress.cohort_stats")
     checkout.run("backfills", "run", "progress_stats")
     run = "select run_id from backfill.batches where asset ~ '^progress/' order by committed_at desc limit 1"
@@ -237,12 +243,12 @@ def test_the_page_on_plan_and_undo(checkout: Checkout, db: psycopg.Connection, p
     }  # fmt: skip
     done = follow("docs/how-to/plan-and-undo.md", checkout, project_root, values, inline=False)
     assert "Nothing was done." in done["backfills undo progress_stats"].printed
-    # The run was undone, and for the one cohort that was taken back.
+    # The run was undone; then the undo was undone for one cohort.
     assert only(db, "select count(*) < 40 from progress.cohort_stats") is True
     assert only(db, "select count(*) from progress.cohort_stats where cohort_id = %s", COHORT) == 1
 
 
-def test_the_page_on_how_it_stands(checkout: Checkout, project_root: Path) -> None:
+def test_the_page_on_monitoring_works(checkout: Checkout, project_root: Path) -> None:
     checkout.run("backfills", "run", "progress_stats")
     values = {"NAME": "progress_stats", "TEXT": "coh"}
     done = follow("docs/how-to/see.md", checkout, project_root, values, inline=False)

@@ -1,4 +1,4 @@
-"""The tutorial, command by command, on what `make dev` starts; what people do in the UI is asked of the webserver."""
+"""Executes the tutorial on what `make dev` starts. Steps in the UI are done through the webserver's GraphQL API."""
 
 import os
 import re
@@ -39,7 +39,7 @@ _STALE = "select stale_since is not null from progress.cohort_status where cohor
 
 
 class Tutorial:
-    """The second terminal, and the browser."""
+    """The reader's second terminal and browser."""
 
     def __init__(self, folder: Path, state: Path) -> None:
         self.state, self.place = state, Checkout(folder, variables={"BACKFILLS_HOME": str(state)})
@@ -58,7 +58,7 @@ class Tutorial:
         return ""
 
     def switch_off(self) -> None:
-        """The sensor, and what would compute everything if it is half past one; and see that no run is at work."""
+        """Stop the sensor, and the nightly schedule, in case it is half past one; wait until no run is active."""
         schedule = {**_HERE, "scheduleName": "nightly_progress_stats"}
         found = self.web.ask(_STATES, sensor=_SELECTOR, schedule=schedule)
         sensor, nightly = (found[each]["state"] for each in ("sensorOrError", "scheduleOrError"))
@@ -96,7 +96,7 @@ def tutorial(tmp_path: Path) -> Iterator[Tutorial]:
     EmbeddedServer(found.state).delete()
 
 
-def test_the_tutorial_is_followed_to_the_letter(tutorial: Tutorial, project_root: Path) -> None:
+def test_the_tutorial_works(tutorial: Tutorial, project_root: Path) -> None:
     page = project_root / "docs" / "tutorial.md"
     text = page.read_text()
     assert re.search(
@@ -110,7 +110,7 @@ def test_the_tutorial_is_followed_to_the_letter(tutorial: Tutorial, project_root
         },
         exact=False,
     )
-    # What is done in the UI, behind the command or the statement that begins so.
+    # Steps in the UI, to be done after the command or statement that begins with the key.
     clicks: dict[str, Callable[[], None]] = {
         "backfills status progress_stats histor": tutorial.switch_off,
         "alter table progress.cohort_stats add": tutorial.materialize_all,

@@ -1,20 +1,20 @@
-"""Prints the project's `dagster.yaml` with runs on Celery workers: one source for all that they have in common."""
+"""Prints the project's `dagster.yaml`, changed to run on Celery workers, so that common settings exist only once."""
 
 import sys
 from pathlib import Path
 
 STOCK = """run_launcher:
-  # Runs are processes on the code server's machine; the work is done by Postgres, not by them.
-  # Dagster's default, and run monitoring finds a run whose process nobody sees any more by the lock that it held.
+  # Each run is a process on the code server's machine; Postgres does the actual work. This is Dagster's default
+  # launcher, extended so that run monitoring detects a dead process by the lock that it no longer holds.
   module: dagster_backfills.instance.run_launcher
   class: WatchedRunLauncher
 """
 CELERY = """run_launcher:
-  # Runs are tasks of Celery workers, on as many machines as there are. The broker is CELERY_BROKER_URL's.
+  # Each run is a task of a Celery worker, on any of the machines. CELERY_BROKER_URL names the broker.
   module: dagster_backfills.instance.celery.launcher
   class: WatchedCeleryRunLauncher
 """
-# What the database bears is the limit then, not one machine's memory: two connections a run.
+# With several machines, the database's connections are the limit (a few for each run), not one machine's memory.
 MORE = {
     "    max_concurrent_runs: 6\n": "    max_concurrent_runs: 32\n",
     "        limit: 4\n": "        limit: 24\n",
@@ -22,11 +22,11 @@ MORE = {
 
 
 def instance(stock: str) -> str:
-    """The settings for Celery, from the project's own. Raises ValueError where these have changed."""
+    """Return the settings for Celery, given the project's. Raises ValueError if the parts to replace have changed."""
     text = stock
     for old, new in {STOCK: CELERY, **MORE}.items():
         if old not in text:
-            raise ValueError(f"dagster.yaml has no {old!r} any more: adapt deploy/celery/instance.py")
+            raise ValueError(f"dagster.yaml does not contain {old!r}: update deploy/celery/instance.py")
         text = text.replace(old, new, 1)
     return text
 

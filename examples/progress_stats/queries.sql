@@ -37,7 +37,7 @@ cross join lateral (
 ) as q;
 
 -- name: cohorts_of_users
--- Where they are, and where they were.
+-- The users' current cohorts, and the cohorts in which they were last counted.
 select c."cohortId" from changed_rows as c
 union all
 select s.cohort_id from changed_rows as c inner join stats.students as s on c."_id" = s.user_id;
