@@ -19,8 +19,9 @@ from dagster_backfills.domains.scoring.chain import (
     missed,
     newest_day,
 )
-from dagster_backfills.domains.scoring.days import last_days, scored_before, utc_now
+from dagster_backfills.domains.scoring.days import last_days, utc_now
 from dagster_backfills.domains.scoring.settings import ScoringSettings
+from dagster_backfills.domains.scoring.statements import STATEMENTS
 from dagster_backfills.engine.back_off import back_off, is_resting
 
 _ENDED = {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
@@ -76,7 +77,7 @@ def _sensor(
         with postgres.connect() as conn:
             now = utc_now(conn)
             days, states = last_days(conn, newest_day(now.date()), scoring_settings.catch_up_days)
-            has_history = scored_before(conn, days[0])
+            has_history = STATEMENTS.scored_before(conn, day=days[0])
         if step.after is None:
             decisions, waits = missed(days, states, now, has_history, final_status)
             idle = waits or f"No day is missing up to {days[-1]}."

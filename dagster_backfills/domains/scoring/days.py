@@ -78,8 +78,3 @@ def last_days(conn: psycopg.Connection, newest: date, count: int) -> tuple[list[
     with conn.cursor(row_factory=class_row(DayState)) as cursor:
         rows = STATEMENTS.chain_days(cursor, first_day=days[0], last_day=days[-1])
     return days, {(state.asset, state.day): state for state in rows}
-
-
-def scored_before(conn: psycopg.Connection, day: date) -> bool:
-    """Whether any run has started for an earlier day."""
-    return STATEMENTS.scored_before(conn, day=day)

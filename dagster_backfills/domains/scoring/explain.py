@@ -14,8 +14,6 @@ from dagster_backfills.domains.scoring.statements import STATEMENTS
 from dagster_backfills.domains.scoring.weights import UNIT, Weights
 from dagster_backfills.errors import UserError
 
-_FACTORS = ("attendance_decay", "missed_sessions", "time_gaps", "decline_velocity")
-
 
 @dataclass(frozen=True)
 class Factor:
@@ -75,7 +73,7 @@ def explain(conn: psycopg.Connection, member: str, day: date, weights: Weights) 
     because = _because(features)
     factors = [
         Factor(name, int(row[name]), part / UNIT, because[name])
-        for name, part in zip(_FACTORS, weights.parts, strict=True)
+        for name, part in zip(rules.FACTORS, weights.parts, strict=True)
     ]
     action, why = _action(risk)
     return Explanation(
@@ -107,7 +105,7 @@ def _to_python(value: Any) -> Any:
 def _because(f: dict[str, Any]) -> dict[str, str]:
     """The numbers behind each factor, as text."""
     if not f["visits"]:
-        return dict.fromkeys(_FACTORS, "no visits")
+        return dict.fromkeys(rules.FACTORS, "no visits")
     if f["joined_days"] >= 60:
         attendance = f"{f['v30']} visits in the last 30 days, {f['v60']} in the 30 days before"
     else:

@@ -271,6 +271,7 @@ where c.day between :first_day::date and :last_day::date
 order by c.day, c.asset;
 
 -- name: scored_before$
+-- Whether a run has started for any earlier day.
 select exists(select 1 from scoring.chain_days as c where c.day < :day::date);
 
 -- name: summary_of_commitment_scores$

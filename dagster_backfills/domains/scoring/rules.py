@@ -9,6 +9,7 @@ import pandas as pd
 
 from dagster_backfills.domains.scoring.weights import UNIT, Weights
 
+FACTORS = ("attendance_decay", "missed_sessions", "time_gaps", "decline_velocity")
 FLAGS = (
     "no_recent_visits",
     "rapid_decline",

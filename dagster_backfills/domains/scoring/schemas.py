@@ -6,9 +6,7 @@ import pandas as pd
 from pandera.errors import SchemaError
 from pandera.pandas import Check, Column, DataFrameSchema
 
-from dagster_backfills.domains.scoring.rules import FLAGS
-
-_FACTORS = ("attendance_decay", "missed_sessions", "time_gaps", "decline_velocity")
+from dagster_backfills.domains.scoring.rules import FACTORS, FLAGS
 
 
 def validated(asset: str, frame: pd.DataFrame) -> pd.DataFrame:
@@ -29,7 +27,7 @@ def schema(asset: str) -> DataFrameSchema:
         "scoring/commitment_scores": {
             **key,
             "score": points,
-            **dict.fromkeys(_FACTORS, points),
+            **dict.fromkeys(FACTORS, points),
             "time_decay": Column(float, Check.in_range(0, 1)),
             "velocity_per_week": Column(float),
             "days_since_last_visit": since,

@@ -1,4 +1,4 @@
-"""A Dagster instance of the test's own, runs in it, and the peers that notifications go to: SMTP and HTTP, for real."""
+"""A Dagster instance with runs, and real local SMTP and HTTP servers that receive notifications."""
 
 import json
 import socket
@@ -34,7 +34,7 @@ class Work(dg.Config):
 
 @dg.op
 def work(context: dg.OpExecutionContext, config: Work, postgres: PostgresResource) -> None:
-    """Fail with these words, and two units in the ledger; or be done but for the unit `left`."""
+    """Fail with this message and two units in the ledger, or succeed except for the unit `left`."""
     units = [f"{unit} {context.run_id[:8]}" for unit in ("a <b>", "ü")] if config.fail else [config.left]
     with postgres.connect() as conn:
         for unit in filter(None, units):
@@ -79,7 +79,7 @@ def location(database_url: str, instance: dg.DagsterInstance) -> Location:
 
 @dataclass
 class Inbox:
-    """What the mail server has received; it refuses everything while `refuses` is set."""
+    """The messages that the mail server has received. While `refuses` is set, it rejects all."""
 
     received: list[Envelope] = field(default_factory=list)
     refuses: bool = False
@@ -104,7 +104,7 @@ def free_port() -> int:
 
 
 class StartTls(Controller):
-    """TLS once it is asked for."""
+    """TLS by STARTTLS."""
 
     tls: ssl.SSLContext | None = None
 
@@ -155,7 +155,7 @@ def smtp(
 
 @dataclass
 class Webhook:
-    """A server that answers as Slack's webhooks do, and the bodies that it took."""
+    """A server that answers like Slack's webhooks, and records the request bodies."""
 
     url: str = ""
     taken: list[dict[str, Any]] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""The history of runs: copied whole, kept, counted by job and day, and shown in the daily report."""
+"""The run history: copied completely, kept, counted by job and day, and shown in the daily report."""
 
 from datetime import UTC, date, datetime, timedelta
 

@@ -1,4 +1,4 @@
-"""Word of failed runs, from the sensor's tick to a real SMTP server and a real HTTP server in Slack's place."""
+"""Notifications of failed runs, from the sensor's tick to a real SMTP server and a fake Slack webhook."""
 
 from email import message_from_bytes, policy
 
@@ -16,7 +16,7 @@ QUIET = "No run has failed, and none has left a unit behind."
 
 
 class Ticks:
-    """A sensor's ticks, as the daemon makes them: the cursor is kept unless a tick fails."""
+    """Evaluates a sensor like the daemon: the cursor is stored unless a tick fails."""
 
     def __init__(self, environment: dict[str, str], location: Location) -> None:
         (self.sensor,) = failure_sensors(environment)

@@ -1,4 +1,4 @@
-"""What the queue's tests share: a registry of harmless types, and settings that make them quick."""
+"""Fixtures of the queue's tests: a registry of harmless types, and settings that make them fast."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ def registry() -> Registry:
 
 @pytest.fixture
 def jobs_db(database_url: str) -> str:
-    """A database that knows the harmless types, with short leases and quick retries."""
+    """A database with the harmless types registered, short leases and quick retries."""
     with psycopg.connect(database_url, autocommit=True) as conn:
         conn.execute("update jobs.queue_settings set lease = '3 seconds', retry_base = '0 seconds'")
         for kind in harmless_types():

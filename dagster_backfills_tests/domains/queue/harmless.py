@@ -1,4 +1,4 @@
-"""Kinds of work that only tests do. They stand in a module, since a process imports its handler by name."""
+"""Job types for tests. They are in a module of their own, since a child process imports its handler by name."""
 
 import os
 import threading
@@ -25,7 +25,7 @@ def wait_for_cancel(job):
 
 
 def ignore_cancel(job):
-    """Deaf to everything that can be ignored; says its process id first."""
+    """Writes its process ID, then ignores every signal that can be ignored."""
     import signal
 
     if threading.current_thread() is threading.main_thread():

@@ -1,4 +1,4 @@
-"""Running a handler as a worker does, on inputs that the tests of the engines share."""
+"""Run a handler as a worker does, and inputs shared by the engine tests."""
 
 from uuid import uuid4
 
@@ -21,7 +21,7 @@ GIVEN = SopInput(title="Boiler *room*", transcript=" ".join(PARTS), duration=95.
 
 
 def run(job_type, input_data):
-    """The handler as a worker runs it; its output and the progress it reported."""
+    """Run the handler; returns its output and the progress that it reported."""
     kind, seen = background_job_types().get(job_type), []
     context = JobContext(
         uuid4(), job_type, 1, kind.parse(input_data), lambda p, m: seen.append((p, m)) or True

@@ -1,4 +1,4 @@
-"""Mux and an OpenAI-compatible API on this machine: the few endpoints that are used, answered as the real ones do."""
+"""Local fakes of Mux and of an OpenAI-compatible API: the endpoints that are used, with realistic answers."""
 
 import base64
 import json
@@ -11,7 +11,7 @@ from typing import Any
 
 
 class StandIn(ThreadingHTTPServer):
-    """A server that remembers what it was asked. `failures`: status codes to answer with first."""
+    """A server that records its requests. `failures`: status codes to return first."""
 
     daemon_threads = True
 
@@ -65,7 +65,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class Mux(_Handler):
-    """Direct uploads and assets. An asset is ready when it was asked for twice after its file came."""
+    """Direct uploads and assets. An asset becomes ready at the second request after its file was uploaded."""
 
     def do_POST(self):
         if (body := self._begin()) is None:
@@ -115,7 +115,7 @@ class Mux(_Handler):
 
 
 class OpenAI(_Handler):
-    """Transcriptions and chat completions; answers what `answers` has next.
+    """Transcriptions and chat completions; returns the items of `answers` in order.
 
     A recording is judged as OpenAI does it: by its size, and by the ending of its name.
     """

@@ -1,4 +1,4 @@
-"""Any API that speaks OpenAI's, over a real socket: what it is sent, and what is made of whatever it answers."""
+"""The OpenAI-compatible engines over a real socket: the requests they send, and how they handle any answer."""
 
 import io
 import json
@@ -106,7 +106,7 @@ def test_a_wrong_key_is_permanent_and_a_missing_one_names_the_variable(api, monk
 
 
 def _recording(seconds: float, rate: int = 16_000) -> bytes:
-    """A tone that is silent in each fifth second."""
+    """A tone with one second of silence in every five."""
     t = np.arange(int(seconds * rate))
     tone = (8000 * np.sin(t / 20) * (t // rate % 5 != 4)).astype(np.int16)
     target = io.BytesIO()

@@ -1,4 +1,4 @@
-"""`backfills queue` as a person types it."""
+"""The commands of `backfills queue`."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Speech in, a procedure out and a film at Mux: through the sensor and the daemon, by the database alone."""
+"""A whole chain from speech to an SOP and a Mux upload, with sensor and daemon, controlled through the database."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""The three kinds of work, each through its own client over a real socket, or embedded."""
+"""The engines of the three job types: through their client libraries over a real socket, or embedded."""
 
 import io
 import shutil

@@ -1,4 +1,4 @@
-"""What may be put in, and what follows: keys, inputs, chains. Whatever could stop a worker is refused at the door."""
+"""Enqueueing: unique keys, inputs and chains. Anything that could stop a worker is rejected."""
 
 import threading
 

@@ -1,4 +1,4 @@
-"""Nothing is lost and nothing is done twice: workers ended and suspended at random, the server restarted."""
+"""No job is lost or done twice when workers are killed or suspended, or the server is restarted."""
 
 import random
 import signal

@@ -1,4 +1,4 @@
-"""A long queue costs a worker no more than a short one: counted in pages of the database read, not in time."""
+"""A long queue costs a worker no more than a short one, measured in database pages read."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -10,7 +10,7 @@ MANY = 20_000
 
 
 def _pages(db, statement, **values) -> int:
-    """The pages that a statement of queries.sql touches, functions that it calls included."""
+    """The pages that a statement of queries.sql reads, including the functions that it calls."""
     sql = "explain (analyze, buffers, format json) " + queue.STATEMENTS[statement]
     plan = db.execute(sql, values).fetchone()[0][0]["Plan"]
     return plan["Shared Hit Blocks"] + plan["Shared Read Blocks"]

@@ -1,4 +1,4 @@
-"""Where media may come from, over real sockets on this machine."""
+"""Allowed media locations and limits, over real local sockets."""
 
 import threading
 import time
@@ -160,7 +160,7 @@ def test_public_addresses_are_public(address):
 
 
 def test_the_address_that_was_checked_is_the_one_that_is_used(site, monkeypatch):
-    """A name that answers with a public address first and a private one later gains nothing: it is asked once."""
+    """The host name is resolved only once, so DNS rebinding to a private address has no effect."""
     asked = []
 
     def resolve(host, port, **kwargs):

@@ -1,4 +1,4 @@
-"""Types of one's own, in modules that QUEUE_HANDLERS names: they have what the three have."""
+"""Custom job types in modules listed in QUEUE_HANDLERS: they work like the built-in ones."""
 
 import json
 
@@ -23,7 +23,7 @@ THREE = {"transcription", "sop_generation", "mux_upload"}
 
 @pytest.fixture
 def own(jobs_db, db, monkeypatch):
-    """The setting, and the database told of the types."""
+    """QUEUE_HANDLERS is set, and the types are registered in the database."""
     monkeypatch.setenv("QUEUE_HANDLERS", f" {OWN} , {BROKEN}")
     monkeypatch.setenv("DATABASE_URL", jobs_db)
     for kind in background_job_types():

@@ -1,4 +1,4 @@
-"""The queue as the database keeps it: order, fence, keys, retries, cancel, chain."""
+"""The queue's SQL functions: order, fencing, unique keys, retries, cancellation and chains."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4

@@ -1,4 +1,4 @@
-"""Whatever one job, one notice or one row brings along, the worker and the other jobs go on."""
+"""No single job, notification or row can stop the worker or other jobs."""
 
 import json
 import random
@@ -28,7 +28,7 @@ def _last_error(db, job_id):
 
 @pytest.fixture
 def work_off(jobs_db, db):
-    """Works off an odd job of type `echo` among good ones, which must all complete; returns the odd one's id."""
+    """Process an unusual `echo` job among normal ones, which must all complete. Returns the ID of the unusual job."""
 
     def run(odd_output=None, prepare=lambda job_id: None):
         registry = Registry(

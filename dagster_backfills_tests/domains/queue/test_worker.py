@@ -1,4 +1,4 @@
-"""The worker in this process: what it does with each way a handler may end."""
+"""The worker, run in this process: how it handles every way a handler can end."""
 
 import os
 import threading
@@ -29,7 +29,7 @@ def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
 
 @contextmanager
 def working(url, registry, **options):
-    """A worker at work in a thread; ended at the end."""
+    """A worker running in a thread, stopped at the end of the block."""
     worker = Worker(url, registry, WorkerOptions(**{**vars(QUICK), "idle_seconds": 60, **options}))
     thread = threading.Thread(target=worker.run)
     thread.start()

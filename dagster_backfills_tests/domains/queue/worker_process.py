@@ -1,4 +1,4 @@
-"""A worker in a process of its own, for tests that end, suspend or cut it: `python -m … URL LONGEST_SECONDS`."""
+"""A worker in its own process, for tests that kill or suspend it: `python -m … URL MAX_SECONDS`."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ def nap(job):
 
 
 def wait_for_file(job):
-    """Says that it has begun, then waits for the file that lets it end."""
+    """Report the start, then wait for the file that lets it finish."""
     Path(job.input["begun"]).write_text(str(os.getpid()))
     while not Path(job.input["end"]).exists():
         time.sleep(0.02)

@@ -1,4 +1,4 @@
-"""A gym's data in few words, and the scoring assets run against the test's own database."""
+"""Helpers that create gym data, and run the scoring assets against the test's database."""
 
 import subprocess
 import sys
@@ -24,7 +24,7 @@ ALL = [assets.commitment_scores, assets.churn_risk_scores, assets.coach_actions]
 
 @dataclass
 class Gyms:
-    """Puts rows into the source tables."""
+    """Inserts rows into the source tables."""
 
     conn: psycopg.Connection
 
@@ -147,12 +147,12 @@ def check_results(result: dg.ExecuteInProcessResult) -> dict[str, dg.AssetCheckE
 
 
 def healthy(gyms: Gyms, count: int) -> list[str]:
-    """Members whom nothing is wrong with."""
+    """Insert valid members."""
     return [gyms.member(f"m{n:03}", 16, 30 + n, 44 + n, coaches=("c1",)) for n in range(count)]
 
 
 def slow_run(url: str, table: str, root: Path) -> subprocess.Popen[bytes]:
-    """A run in a process of its own, one member a batch and slow."""
+    """A slow run in its own process, with one member per batch."""
     command = [
         sys.executable,
         "-m",

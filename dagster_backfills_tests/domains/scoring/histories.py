@@ -1,4 +1,4 @@
-"""Generated members, and their features counted in plain Python. The same counts as `queries.sql` makes."""
+"""Generated members, and their features computed in plain Python, as `queries.sql` does."""
 
 from datetime import date, timedelta
 from fractions import Fraction

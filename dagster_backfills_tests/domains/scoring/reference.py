@@ -1,4 +1,4 @@
-"""The scoring rules once more, a member at a time in exact fractions, sentence by sentence. Plain, not fast."""
+"""Reference implementation of the scoring rules: one member at a time, in exact fractions."""
 
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -19,7 +19,7 @@ class Member:
 
 @dataclass
 class Known:
-    """What is known of a member on a day: its visits up to that day, oldest first, and counts of them."""
+    """A member's data as of a day: visits up to that day, oldest first, and their counts."""
 
     day: date
     joined_on: date
@@ -112,7 +112,7 @@ def time_gaps(k: Known) -> Fraction:
 
 
 def velocity(k: Known) -> Fraction:
-    """Per 30 days. Fewer than 4 visits tell nothing of a trend."""
+    """Per 30 days; 0 with fewer than 4 visits."""
     if len(k.visits) < 4:
         return Fraction(0)
     v30, v60, v90 = k.between(30, 0), k.between(60, 30), k.between(90, 60)

@@ -1,4 +1,4 @@
-"""A run of one scoring asset in a process of its own, slow enough to be killed or met. See `test_failures.py`."""
+"""A slow run of one scoring asset in its own process, for tests that kill it or run beside it."""
 
 import sys
 from datetime import date
@@ -9,7 +9,7 @@ from dagster_backfills_tests.domains.scoring.conftest import ALL, resources_of
 
 
 def main(url: str, asset: str, day: str) -> None:
-    """One member a batch, with a rest after each."""
+    """One member per batch, with a pause after each."""
     chosen = next(a for a in ALL if a.key.path[-1] == asset)
     dg.materialize(
         [chosen],

@@ -1,4 +1,4 @@
-"""The three histories against real Postgres: what is written, for whom, and what happens when it is done again."""
+"""The three history assets on real Postgres: which rows are written, and what a second run changes."""
 
 from datetime import date, timedelta
 from fractions import Fraction

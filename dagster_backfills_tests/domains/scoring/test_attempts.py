@@ -1,4 +1,4 @@
-"""From which earlier attempt at a day one goes on, and that no day is ever half old and half new."""
+"""Which earlier attempts at a day are resumed, so that no day mixes old and new scores."""
 
 import signal
 import time
@@ -58,7 +58,7 @@ def alike(gyms: Gyms, count: int) -> None:
 
 
 def fail_at(gyms: Gyms, table: str, member: str) -> None:
-    """Somebody cancels the statement at this member, which is no fault of the member's."""
+    """The statement is cancelled at this member, which is not the member's fault."""
     gyms.conn.execute(
         "create function public.cancelled() returns trigger language plpgsql as $$ begin"
         " perform pg_cancel_backend(pg_backend_pid()), pg_sleep(10); return new; end $$"
@@ -191,7 +191,7 @@ def test_the_retry_of_a_killed_run_resumes_where_it_stopped(
 def test_a_run_that_is_ended_for_its_length_says_so_and_its_retry_does_what_is_missing(
     gyms: Gyms, retry: Retry, database_url: str, project_root: Path
 ) -> None:
-    """`dagster/max_runtime` ends a run by an interrupt, which is what comes here."""
+    """Raised here as the interrupt by which `dagster/max_runtime` ends a run."""
     healthy(gyms, 12)
     with slow_run(database_url, "commitment_scores", project_root) as process:
         while gyms.rows(BATCHES, COMMITMENT)[0][0] < 3:

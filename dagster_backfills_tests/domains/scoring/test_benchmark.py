@@ -1,4 +1,4 @@
-"""The benchmark at a small size: it says what it measured, and its server goes with it, however it ends."""
+"""The benchmark at a small size: it prints its results, and always stops its server."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What people see of a day: metadata, the closing lines, the explanation of one member, the settings."""
+"""Metadata and log lines of a day, the explanation of a member, and the settings."""
 
 import os
 import subprocess

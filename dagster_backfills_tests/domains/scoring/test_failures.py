@@ -1,4 +1,4 @@
-"""Broken members, killed runs, two runs for one day: what is lost (nothing) and what people are told."""
+"""Invalid members, killed runs and concurrent runs of a day: nothing is lost, and the failures are reported."""
 
 import time
 from pathlib import Path
@@ -87,7 +87,7 @@ def test_a_missing_table_fails_the_run_and_the_day_says_why(gyms: Gyms, score: S
 
 @pytest.mark.parametrize("whose", ["pid = pg_backend_pid()", "application_name = 'dagster_backfills'"])
 def test_a_lost_connection_is_retried(gyms: Gyms, score: Score, whose: str) -> None:
-    """Cut is the connection that writes; or all that the run has, with the day's lock among them."""
+    """Terminate the writing connection, or all connections of the run, including the one with the day's lock."""
     healthy(gyms, 12)
     gyms.conn.execute("create sequence written")
     gyms.conn.execute(

@@ -1,4 +1,4 @@
-"""A member whose own goal is not a number costs that member, and not the day."""
+"""A member whose goal is NaN fails alone."""
 
 from dagster_backfills_tests.domains.scoring.conftest import Gyms, Score
 

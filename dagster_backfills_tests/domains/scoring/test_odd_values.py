@@ -1,4 +1,4 @@
-"""Values that Postgres has and Python has not, wherever a member may have them: they cost that member at most."""
+"""Values of a member that Postgres can store and Python can't represent: at most this member fails."""
 
 from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""Scoring's plan: what the next run of the chain does, day by day and table by table, and nothing left behind."""
+"""The plan of scoring: the changes of the next run, by day and table, without side effects."""
 
 import random
 from dataclasses import asdict
@@ -65,7 +65,7 @@ def told(report):
 
 
 def done(gyms: Gyms, run_id: str):
-    """The same by the account of a run."""
+    """The same, as recorded by a run."""
     counts = {(asset, key): tuple(map(int, numbers)) for asset, key, *numbers in gyms.rows(ACCOUNT, run_id)}
     return {key: n for key, n in counts.items() if any(n)}, set(gyms.rows(REFUSED, run_id))
 

@@ -1,4 +1,4 @@
-"""The chain from tick to tick under a clock of the test's own: what starts, what waits, what is held and released."""
+"""Ticks of the schedule and sensors at simulated times: which steps start, wait, are held and are released."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A small world of organizations in a real database, and the domain's runs on an instance of the test's own."""
+"""Helpers that create organizations in a real database, and run the domain's jobs on the test's own instance."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -170,7 +170,7 @@ def training(database_url: str, conn: psycopg.Connection[Any], instance: dg.Dags
 
 @pytest.fixture
 def refuse(conn: psycopg.Connection[Any]) -> Callable[[str], None]:
-    """A function that makes the database refuse any record of a member."""
+    """A function that makes the database reject all records of a member."""
 
     def refuse(member: str) -> None:
         conn.execute(

@@ -1,4 +1,4 @@
-"""What happens without anyone asking: partitions, refreshing, checks."""
+"""Automation: partitions, refreshing and checks."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -1,4 +1,4 @@
-"""A kill in the middle, two runs at once, and members that come and go while a run works."""
+"""Killed runs, concurrent runs, and members that change during a run."""
 
 import subprocess
 import sys
@@ -35,7 +35,7 @@ def _wait_until(condition, what: str, seconds: float = 120) -> None:
 
 @contextmanager
 def _held_up(make_connection, member: str) -> Iterator[Callable[[], None]]:
-    """Whoever comes to this member waits, until what is given is called or the block is left."""
+    """Block writes for this member until the yielded function is called or the block is left."""
     holder = make_connection()
     holder.execute("begin")
     holder.execute("select from training.members where id = %s for update", [member])
@@ -57,7 +57,7 @@ def _alone(school, work: Callable[[Any], Any]) -> Any:
 
 @contextmanager
 def _running(school, **settings) -> Iterator[threading.Thread]:
-    """A run in a thread, which is over when the block is left."""
+    """A run in a thread, which is finished when the block is left."""
     school.settings = {"lock_timeout": 60.0, **settings}
     thread = threading.Thread(target=_alone, args=[school, lambda world: world.fill(which="all")])
     thread.start()

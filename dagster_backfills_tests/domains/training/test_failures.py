@@ -1,4 +1,4 @@
-"""One member that fails costs exactly that member; and the ledger and the checks name it."""
+"""A member that fails, fails alone; the ledger and the checks name it."""
 
 import pytest
 

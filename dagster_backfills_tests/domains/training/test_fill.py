@@ -1,4 +1,4 @@
-"""Creating records: what is created, what is left alone, and who is told."""
+"""Creating records: which are created, which are not touched, and what is reported."""
 
 import dagster as dg
 import pytest

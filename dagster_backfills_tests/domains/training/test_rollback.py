@@ -1,4 +1,4 @@
-"""Undoing one backfill: its incomplete records and nothing else; a dry run unless told otherwise."""
+"""Rolling back one backfill: it removes only its incomplete records, and is a dry run by default."""
 
 import dagster as dg
 import pytest
@@ -57,7 +57,7 @@ def test_it_removes_what_that_backfill_created_and_is_incomplete(school):
 
 
 def test_the_table_is_analyzed_before_records_are_removed(school):
-    """Or it takes them for few, and each batch reads the whole table."""
+    """Otherwise the planner expects few records, and each batch reads the whole table."""
     known = "select count(*) from pg_stats where tablename = 'employee_training_video_completions'"
     school.roll_back(backfill=school.runs["first"])
     assert school.rows(known) == [(0,)]

@@ -1,4 +1,4 @@
-"""What a change makes stale: the organizations that it concerns, and no other; and what is then done about it."""
+"""Which organizations a change makes stale, and how they are refreshed."""
 
 import psycopg
 import pytest
@@ -195,7 +195,7 @@ def test_truncating_the_records_leaves_the_count_stale(school):
 
 
 def test_records_of_a_backfill_that_dies_before_it_counts_them_leave_the_count_due(school):
-    """In slices, each durable, records come before their count; nobody need retry the run that made them."""
+    """Records are committed before they are counted, so a run that dies in between leaves the count due."""
     school.conn.execute("delete from training.employee_training_video_completions where member_id = 'mem_1a'")
     school.conn.execute("truncate backfill.stale_marks")
     school.conn.execute(

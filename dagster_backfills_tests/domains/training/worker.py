@@ -1,4 +1,4 @@
-"""A process of its own that fills every organization in small batches, for the tests that kill it."""
+"""Fills all organizations in small batches in its own process, for tests that kill it."""
 
 import sys
 
