@@ -49,8 +49,8 @@ def whole(url: str, file: str, batch_rows: int) -> dict[str, object]:
 def paused(url: str, file: str, batch_rows: int) -> dict[str, object]:
     """Import nine tenths of the file, and pause."""
     from dagster_backfills.domains.kintell.file.register import register
-    from dagster_backfills.domains.kintell.importing.account import load_job, set_status
     from dagster_backfills.domains.kintell.importing.importer import Options, Progress, run_import
+    from dagster_backfills.domains.kintell.importing.jobs import load_job, set_status
 
     folder, began = str(Path(file).parent), time.monotonic()
     with psycopg.connect(url, autocommit=True) as conn:
@@ -68,7 +68,7 @@ def resumed(url: str, file: str, batch_rows: int) -> dict[str, object]:
     """Go on with the paused job: seconds from the import's beginning until the rows of the first batch are judged, and
     until it is committed. What loading the libraries takes is said apart."""
     from dagster_backfills.domains.kintell.importing import importer
-    from dagster_backfills.domains.kintell.importing.account import list_jobs
+    from dagster_backfills.domains.kintell.importing.jobs import list_jobs
     from dagster_backfills.domains.kintell.rows import batches, schemas
 
     first: dict[str, float] = {}
