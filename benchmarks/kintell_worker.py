@@ -51,8 +51,8 @@ def whole(url: str, file: str, batch_rows: int) -> dict[str, object]:
 def paused(url: str, file: str, batch_rows: int) -> dict[str, object]:
     """Import nine tenths of the file, then pause."""
     from dagster_backfills.domains.kintell.file.register import register
-    from dagster_backfills.domains.kintell.importing.account import load_job, set_status
     from dagster_backfills.domains.kintell.importing.importer import Options, Progress, run_import
+    from dagster_backfills.domains.kintell.importing.jobs import load_job, set_status
 
     folder, began = str(Path(file).parent), time.monotonic()
     with psycopg.connect(url, autocommit=True) as conn:
@@ -71,7 +71,7 @@ def resumed(url: str, file: str, batch_rows: int) -> dict[str, object]:
     checked, and until the batch is committed. The time to load libraries is reported separately.
     """
     from dagster_backfills.domains.kintell.importing import importer
-    from dagster_backfills.domains.kintell.importing.account import list_jobs
+    from dagster_backfills.domains.kintell.importing.jobs import list_jobs
     from dagster_backfills.domains.kintell.rows import batches, schemas
 
     first: dict[str, float] = {}

@@ -1,6 +1,8 @@
-"""Hints of errors."""
+"""The text of errors that users can fix, and their hints."""
 
-from dagster_backfills.errors import close_to
+import pytest
+
+from dagster_backfills.errors import UserError, close_to
 
 
 def test_a_hint_names_similar_names_or_all_names() -> None:
@@ -19,3 +21,15 @@ def test_a_hint_for_one_of_many_names_is_short_and_compares_only_its_neighbours(
     )
     assert close_to("cohort-050000x", names).startswith("Did you mean cohort-0")
     assert len(compared) == 1000 and "cohort-050000" in compared
+
+
+@pytest.mark.parametrize(
+    ("message", "hint", "text"),
+    [
+        ("There is no job 7", "List the jobs.", "There is no job 7. List the jobs."),
+        ("There is no job 7.", "List the jobs.", "There is no job 7. List the jobs."),
+        ("There is no job 7", "", "There is no job 7"),
+    ],
+)
+def test_a_message_and_its_hint_are_two_sentences(message, hint, text):
+    assert str(UserError(message, hint)) == text

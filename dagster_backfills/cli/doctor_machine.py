@@ -131,7 +131,7 @@ def inbox() -> Iterator[Finding]:
     for problem in found.problems:
         yield Finding.warning("inbox", f"Not imported: {problem}", "Rename the file, or take it away.")
     if not found.problems:
-        yield Finding.ok("inbox", f"{url}: {len(found.arrivals):,} files")
+        yield Finding.ok("inbox", f"{url}: {len(found.files):,} files")
 
 
 def notifications() -> Iterator[Finding]:

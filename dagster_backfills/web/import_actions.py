@@ -13,11 +13,11 @@ from pydantic import ValidationError
 
 from dagster_backfills.defs.kintell.config import ImportSessions
 from dagster_backfills.defs.kintell.resources import KintellSettings
-from dagster_backfills.domains.kintell.after.rollback import Preview, preview_rollback
+from dagster_backfills.domains.kintell.after.rollback import RollbackPreview, preview_rollback
 from dagster_backfills.domains.kintell.file.files import FileError, open_file, open_place, place_of
 from dagster_backfills.domains.kintell.file.register import Preflight, register
-from dagster_backfills.domains.kintell.importing.account import ImportJob, load_job, set_status
 from dagster_backfills.domains.kintell.importing.importer import open_unchanged
+from dagster_backfills.domains.kintell.importing.jobs import ImportJob, load_job, set_status
 from dagster_backfills.domains.kintell.statements import STATEMENTS
 from dagster_backfills.errors import UserError
 from dagster_backfills.instance.launching import Runs
@@ -118,7 +118,7 @@ class ImportActions:
         config = {"create_missing_users": create_missing_users}
         return self._after(job, "replay", "replay_kintell_errors", config, who)
 
-    def preview_rollback(self, job: str) -> tuple[ImportJob, Preview]:
+    def preview_rollback(self, job: str) -> tuple[ImportJob, RollbackPreview]:
         """What a rollback would remove, restore and keep."""
         with self.database() as conn:
             found = self.find(conn, job)

@@ -6,7 +6,7 @@ from starlette.responses import StreamingResponse
 
 from dagster_backfills.domains.kintell.after.error_file import stream_errors
 from dagster_backfills.domains.kintell.after.error_workbook import WORKBOOK, workbook_in_pieces
-from dagster_backfills.domains.kintell.importing.account import ImportJob
+from dagster_backfills.domains.kintell.importing.jobs import ImportJob
 from dagster_backfills.web.database import Database
 
 CSV = "text/csv"

@@ -102,7 +102,7 @@ def test_rejected_rows_are_replayed_and_the_import_rolled_back(doors, conn):
 def test_an_import_is_paused_and_cancelled_where_its_state_allows_that(doors):
     job = send(doors, csv_text([row(1)])).json()["jobId"]
     refused = doors.post(f"/import/backfill/{job}/pause", headers=bearer("imports"))
-    assert (refused.status_code, refused.json()["hint"]) == (409, "Only running can.")
+    assert (refused.status_code, refused.json()["hint"]) == (409, "Only running jobs can.")
     cancelled = doors.post(f"/import/backfill/{job}/cancel", headers=bearer("imports"))
     assert (cancelled.status_code, cancelled.json()["status"]) == (200, "cancelled")
     assert doors.post(f"/import/backfill/{job}/resume", headers=bearer("imports")).status_code == 409

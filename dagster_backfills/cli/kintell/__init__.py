@@ -1,1 +1,1 @@
-"""`backfills kintell`: what imports have beyond the verbs of every backfill."""
+"""`backfills kintell`: commands for session imports."""

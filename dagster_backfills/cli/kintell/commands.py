@@ -1,4 +1,4 @@
-"""`backfills kintell`: an import's whole life. Thin: what takes time is a Dagster run that is started and followed."""
+"""`backfills kintell`: commands for the whole life of an import. Long operations are Dagster runs that they follow."""
 
 from dataclasses import asdict
 from typing import Annotated
@@ -7,13 +7,13 @@ import typer
 
 from dagster_backfills.cli.database import database
 from dagster_backfills.cli.kintell import files, options
-from dagster_backfills.cli.kintell.options import limits
-from dagster_backfills.cli.kintell.runs import find, find_job, import_and_show, readable, waiting
+from dagster_backfills.cli.kintell.options import limit_config
+from dagster_backfills.cli.kintell.runs import file_config, find, find_job, import_and_show, wait_for_run
 from dagster_backfills.cli.kintell.show import show_job, show_jobs
 from dagster_backfills.cli.launch import launch
 from dagster_backfills.cli.output import Json, Wide, Yes, confirm, print_json, say
 from dagster_backfills.domains.kintell.file.columns import KNOWN
-from dagster_backfills.domains.kintell.importing.account import list_jobs, set_status
+from dagster_backfills.domains.kintell.importing.jobs import list_jobs, set_status
 
 app = typer.Typer(no_args_is_help=True, help="Historical sessions from CSV files and workbooks.")
 app.command()(files.validate)
@@ -35,9 +35,9 @@ def start(
     rollback_on_failure: options.RollBack = False,
     json: Json = False,
 ) -> None:
-    """Import a file. One that was begun before goes on where it stopped."""
-    config = limits(batch_rows, max_errors, max_error_ratio, create_missing_users, rollback_on_failure)
-    import_and_show(config | readable(file, on_duplicate, sheet, encoding, maps), json)
+    """Import a file. An unfinished import of the same file is resumed."""
+    config = limit_config(batch_rows, max_errors, max_error_ratio, create_missing_users, rollback_on_failure)
+    import_and_show(config | file_config(file, on_duplicate, sheet, encoding, maps), json)
 
 
 @app.command()
@@ -50,12 +50,12 @@ def resume(
     rollback_on_failure: options.RollBack = False,
     json: Json = False,
 ) -> None:
-    """Start or continue a job that is pending, paused, failed, or whose worker is dead."""
-    # What imports is loaded where one is about to begin.
+    """Start or resume a job that is pending, paused or failed, or whose worker is dead."""
+    # The importer is slow to load, and most commands do not need it.
     from dagster_backfills.defs.kintell.resources import KintellSettings
     from dagster_backfills.domains.kintell.importing.importer import open_unchanged
 
-    config = limits(batch_rows, max_errors, max_error_ratio, create_missing_users, rollback_on_failure)
+    config = limit_config(batch_rows, max_errors, max_error_ratio, create_missing_users, rollback_on_failure)
     found = find_job(job, "import")
     open_unchanged(found, KintellSettings().allowed)
     import_and_show({"job": str(found.id), **config}, json)
@@ -63,12 +63,12 @@ def resume(
 
 @app.command()
 def status(
-    job: Annotated[str, typer.Argument(metavar="[JOB]", help="One job; the newest without it.")] = "",
+    job: Annotated[str, typer.Argument(metavar="[JOB]", help="Show one job. Default: list the newest.")] = "",
     most: Annotated[int, typer.Option(help="How many jobs.")] = 20,
     wide: Wide = False,
     json: Json = False,
 ) -> None:
-    """The jobs, newest first: how far, how many rows, how many rejected."""
+    """List the jobs, newest first, with their progress and rejected rows."""
     if job:
         show_job(find_job(job), json)
         return
@@ -79,30 +79,30 @@ def status(
 
 @app.command()
 def pause(job: options.JobId, json: Json = False) -> None:
-    """Stop a running job at once; `resume` goes on."""
+    """Stop a running job immediately. `resume` continues it."""
     _set_status(job, "pause", json)
 
 
 @app.command()
 def cancel(job: options.JobId, json: Json = False) -> None:
-    """Stop a job for good. What it has imported stays, until it is rolled back."""
+    """Stop a job for good. Imported sessions stay unless the job is rolled back."""
     _set_status(job, "cancel", json)
 
 
 @app.command()
 def replay(job: options.JobId, create_missing_users: options.MakeUsers = False, json: Json = False) -> None:
-    """Try a job's rejected rows again, after their cause was removed. No file is needed."""
-    found = find_job(job, "replay")
-    config = {"job": str(found.id), "create_missing_users": create_missing_users}
-    _, code = launch("replay_kintell_errors", config, watch=waiting)
-    now = find_job(str(found.id))
-    show_job(now, json)
+    """Import a job's rejected rows again, after their cause was fixed. The file is not needed."""
+    before = find_job(job, "replay")
+    config = {"job": str(before.id), "create_missing_users": create_missing_users}
+    _, code = launch("replay_kintell_errors", config, watch=wait_for_run)
+    after = find_job(str(before.id))
+    show_job(after, json)
     say(
-        f"{found.failed_rows - now.failed_rows:,} of {found.failed_rows:,} rejected rows were imported, "
-        f"{now.failed_rows:,} are still rejected."
+        f"{before.failed_rows - after.failed_rows:,} of {before.failed_rows:,} rejected rows were imported, "
+        f"{after.failed_rows:,} are still rejected."
     )
-    if now.failed_rows:
-        say(f"What is wrong with them: backfills kintell errors {now.id} -o FILE")
+    if after.failed_rows:
+        say(f"To see the errors: backfills kintell errors {after.id} -o FILE")
     raise typer.Exit(code)
 
 
@@ -110,35 +110,37 @@ def replay(job: options.JobId, create_missing_users: options.MakeUsers = False, 
 def rollback(
     job: options.JobId,
     execute: Annotated[
-        bool, typer.Option("--execute/--dry-run", help="Roll the import back, or only say what would happen.")
+        bool, typer.Option("--execute/--dry-run", help="Roll back, or only show what would happen.")
     ] = False,
     yes: Yes = False,
     json: Json = False,
 ) -> None:
-    """Remove what a job inserted, restore what it rewrote, keep what was edited since. A dry run unless --execute."""
-    # The importer's parts come with it, which the other commands need not load.
+    """Remove sessions a job inserted, restore those it updated, keep those edited since. Dry run unless --execute."""
+    # The rollback imports the importer, which is slow to load.
     from dagster_backfills.domains.kintell.after.rollback import preview_rollback
 
     found = find_job(job, "rollback")
     with database() as conn:
         preview = preview_rollback(conn, found.id)
-    counts = f"{preview.removes:,} sessions to remove, {preview.restores:,} to restore, {preview.keeps:,} to keep, "
+    counts = (
+        f"{preview.removes:,} sessions to remove, {preview.restores:,} to restore, {preview.keeps:,} to keep "
+    )
     say(f"{counts}because they were edited since.", *(f"kept: {session}" for session in preview.kept))
     if not execute:
-        say("A dry run: nothing was changed. To roll the import back, add --execute.")
+        say("Dry run: nothing was changed. To roll the import back, add --execute.")
         if json:
             print_json({**asdict(preview), "dry_run": True})
         return
     confirm(f"Roll back job {found.id}?", yes)
     config = {"job": str(found.id), "dry_run": False}
-    _, code = launch("rollback_kintell_import", config, watch=waiting)
+    _, code = launch("rollback_kintell_import", config, watch=wait_for_run)
     show_job(find_job(job), json)
     raise typer.Exit(code)
 
 
 @app.command()
 def template() -> None:
-    """An example file, to begin with."""
+    """Print an example file."""
     typer.echo(",".join(KNOWN))
     typer.echo(
         "KS-0001,Language Connect,participant@example.com,volunteer@example.com,2024-01-15T10:00:00Z,60,5,"

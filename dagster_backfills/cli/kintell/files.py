@@ -1,4 +1,4 @@
-"""What is asked of a file, and of the rows of it that were rejected: `validate`, `errors`, `missing-users`."""
+"""The commands about files and rejected rows: `validate`, `errors`, `missing-users`."""
 
 import shutil
 import sys
@@ -11,22 +11,22 @@ import typer
 from dagster_backfills.cli.database import database
 from dagster_backfills.cli.errors import FAILURES
 from dagster_backfills.cli.kintell import options
-from dagster_backfills.cli.kintell.runs import find, readable, verdict_of, waiting
-from dagster_backfills.cli.kintell.show import show_verdict
+from dagster_backfills.cli.kintell.runs import file_config, find, preview_of_run, wait_for_run
+from dagster_backfills.cli.kintell.show import show_preview
 from dagster_backfills.cli.launch import launch
 from dagster_backfills.cli.output import Json, print_json, print_table, say
 from dagster_backfills.domains.kintell.after.error_file import stream_errors, write_error_file
-from dagster_backfills.domains.kintell.file.dialect import ReadAs
-from dagster_backfills.domains.kintell.file.mapping import opened
+from dagster_backfills.domains.kintell.file.dialect import ReadOptions
+from dagster_backfills.domains.kintell.file.mapping import open_with_header
 
 
 def errors(
     job: options.JobId,
-    output: Annotated[str, typer.Option("--output", "-o", help="The file to write; stdout without it.")] = "",
+    output: Annotated[str, typer.Option("--output", "-o", help="The file to write. Default: stdout.")] = "",
 ) -> None:
-    """The rejected rows, each with its number and what is wrong: fix them and send the file in again.
+    """Write the rejected rows with their numbers and errors. Fix them and import the file again.
 
-    CSV, or with an output that ends in .xlsx a workbook: failing cells marked, and what may have been meant.
+    Writes CSV, or a workbook with highlighted cells and suggestions if the output ends in .xlsx.
     """
     with database() as conn:
         found = find(conn, job)
@@ -35,12 +35,12 @@ def errors(
                 sys.stdout.write(text)
             return
         if output.lower().endswith(".xlsx"):
-            # openpyxl is loaded for whoever wants a workbook.
+            # Only workbooks need openpyxl.
             from dagster_backfills.domains.kintell.after.error_workbook import write_error_workbook
 
             rows = write_error_workbook(conn, found, Path(output))
         else:
-            rows = write_error_file(conn, found.id, options.place(output))
+            rows = write_error_file(conn, found.id, options.absolute_location(output))
         say(f"{rows:,} rejected rows in {output}")
 
 
@@ -51,27 +51,27 @@ def validate(
     maps: options.Maps = None,
     on_duplicate: options.Duplicates = "skip",
     output: Annotated[
-        str, typer.Option("--output", "-o", help="Write the rows that would be rejected here.")
+        str, typer.Option("--output", "-o", help="Write the rows that would be rejected to this file.")
     ] = "",
     json: Json = False,
 ) -> None:
-    """Judge every row of a file and write nothing to the database."""
-    config = {"dry_run": True} | readable(file, on_duplicate, sheet, encoding, maps)
-    run_id, code = launch("import_kintell_sessions", config, watch=waiting)
-    verdict = verdict_of(run_id)
-    if code or verdict is None:
+    """Validate every row of a file and write nothing to the database."""
+    config = {"dry_run": True} | file_config(file, on_duplicate, sheet, encoding, maps)
+    run_id, code = launch("import_kintell_sessions", config, watch=wait_for_run)
+    preview = preview_of_run(run_id)
+    if code or preview is None:
         raise typer.Exit(code or FAILURES)
     if output:
         with (
-            fsspec.open(verdict["error_file"], "rb") as data,
-            fsspec.open(options.place(output), "wb") as out,
+            fsspec.open(preview["error_file"], "rb") as data,
+            fsspec.open(options.absolute_location(output), "wb") as out,
         ):
             shutil.copyfileobj(data, out)
     if json:
-        print_json(verdict)
+        print_json(preview)
     else:
-        show_verdict(verdict)
-    raise typer.Exit(FAILURES if verdict["failed"] else 0)
+        show_preview(preview)
+    raise typer.Exit(FAILURES if preview["failed"] else 0)
 
 
 def missing_users(
@@ -81,14 +81,16 @@ def missing_users(
     maps: options.Maps = None,
     json: Json = False,
 ) -> None:
-    """The addresses of a file that belong to no user."""
-    # What reads files is loaded here, for the same reason.
+    """List the addresses in a file that belong to no user."""
+    # The file reader is slow to load.
     from dagster_backfills.defs.kintell.resources import KintellSettings
     from dagster_backfills.domains.kintell.file.register import preflight
 
-    read_as = ReadAs(**options.reading(sheet, encoding, maps))
+    read_as = ReadOptions(**options.read_config(sheet, encoding, maps))
     with database() as conn:
-        found = preflight(conn, *opened(conn, options.there(file), KintellSettings().allowed, read_as))
+        found = preflight(
+            conn, *open_with_header(conn, options.existing_location(file), KintellSettings().allowed, read_as)
+        )
     if json:
         users = [{"email": email, "role": role} for email, role in found.missing]
         print_json({"missing": found.missing_count, "users": users})

@@ -1,6 +1,6 @@
-"""Runs that `backfills kintell` starts and follows to their end: the job that is meant, how far it is, what came of it.
+"""Finds the job that a command refers to, and follows the runs that `backfills kintell` starts.
 
-Not here: the commands, how a job looks.
+Not here: the commands (`commands`, `files`), the output of a job (`show`).
 """
 
 import time
@@ -19,14 +19,14 @@ from dagster_backfills.cli.kintell.show import show_job
 from dagster_backfills.cli.launch import launch
 from dagster_backfills.cli.output import duration, say
 from dagster_backfills.domains.kintell.after.error_file import rejected_rows
-from dagster_backfills.domains.kintell.file.dialect import ReadAs
-from dagster_backfills.domains.kintell.file.mapping import opened
-from dagster_backfills.domains.kintell.importing.account import ImportJob, load_job
+from dagster_backfills.domains.kintell.file.dialect import ReadOptions
+from dagster_backfills.domains.kintell.file.mapping import open_with_header
+from dagster_backfills.domains.kintell.importing.jobs import ImportJob, load_job
 from dagster_backfills.errors import UserError
 from dagster_backfills.names import the_one
 from dagster_backfills.postgres.embedded import resolve_database_url
 
-LOOKED_AT = 1024 * 1024  # bytes of a converted file, for its header
+HEADER_BYTES = 1024 * 1024  # enough of a converted file to read its header
 _JOBS = "select id, file_name from kintell.backfill_jobs order by created_at desc"
 _OF_RUN = """
     select id, status, total_rows, processed_rows, failed_rows, rows_per_second
@@ -36,7 +36,7 @@ _HINT = "`backfills kintell status` lists the jobs."
 
 
 def find(conn: psycopg.Connection[Any], job: str) -> ImportJob:
-    """The job whose id or file this is, or begins so."""
+    """The job with this ID or file name, or a unique prefix of it."""
     names = {str(row[0]): row[1] for row in conn.execute(_JOBS)}
     return load_job(
         conn, the_one(job.casefold() if job.casefold() in names else job, names, "import job", _HINT)
@@ -44,7 +44,7 @@ def find(conn: psycopg.Connection[Any], job: str) -> ImportJob:
 
 
 def find_job(job: str, activity: str | None = None) -> ImportJob:
-    """The job; with `activity`, if it is in a state for that: no run is launched to learn that it is not."""
+    """Like `find`, and with `activity` check that the job's status allows it, before a run is launched."""
     with database() as conn:
         found = find(conn, job)
     if activity:
@@ -52,107 +52,108 @@ def find_job(job: str, activity: str | None = None) -> ImportJob:
     return found
 
 
-def readable(
+def file_config(
     file: str, on_duplicate: str, sheet: str, encoding: str, maps: list[str] | None
 ) -> dict[str, Any]:
-    """What a run is told of a file that is there, may be read and has a header. Says what it is taken for."""
+    """The run configuration for a file. Checks that it can be read and has a header, and prints its format."""
     from dagster_backfills.defs.kintell.resources import KintellSettings
 
     if on_duplicate not in ("skip", "update", "error"):
-        raise UserError(f"There is no --on-duplicate {on_duplicate}.", "Choose skip, update or error.")
-    read_as = options.reading(sheet, encoding, maps)
-    config = {"on_duplicate": on_duplicate, "file": options.there(file), **read_as}
+        raise UserError(f"Unknown --on-duplicate {on_duplicate}.", "Choose skip, update or error.")
+    read_as = options.read_config(sheet, encoding, maps)
+    config = {"on_duplicate": on_duplicate, "file": options.existing_location(file), **read_as}
     with database() as conn:
-        _, header = opened(conn, config["file"], KintellSettings().allowed, ReadAs(**read_as), LOOKED_AT)
+        _, header = open_with_header(
+            conn, config["file"], KintellSettings().allowed, ReadOptions(**read_as), HEADER_BYTES
+        )
         say(f"Recognized: {header}")
     return config
 
 
 def import_and_show(config: dict[str, Any], json: bool) -> None:
-    """Import in a run, and show the job when it has ended."""
-    seen: dict[str, str] = {}
+    """Launch an import, follow its run, and show the job when it ends."""
+    launched: dict[str, str] = {}
 
     def watch(run_id: str, ended: Callable[[], bool]) -> None:
-        seen["run"] = run_id
+        launched["run"] = run_id
         say(f"Run {run_id}")
         follow_run(resolve_database_url(), run_id, ended, read_import)
 
-    def find() -> ImportJob | None:
+    def imported() -> ImportJob | None:
         with database() as conn:
-            return newest_job_of_run(conn, seen.get("run", ""), config.get("job"), config.get("file"))
+            return newest_job_of_run(conn, launched.get("run", ""), config.get("job"), config.get("file"))
 
     try:
         _, code = launch("import_kintell_sessions", config, watch=watch)
     except KeyboardInterrupt:
-        say_how_to_go_on(find())
+        say_how_to_resume(imported())
         raise
-    job = find()
+    job = imported()
     if job is None:
         raise typer.Exit(code)
     show_job(job, json)
     if job.failed_rows and not json:
         with database() as conn:
             row = next(rejected_rows(conn, job.id), None)
-        first = f" The first: row {row[0]:,}: {row[1]}" if row else ""
+        first = f" The first is row {row[0]:,}: {row[1]}" if row else ""
         say(
             f"{job.failed_rows:,} rows were rejected.{first}",
-            f"All: backfills kintell errors {job.id} -o FILE",
+            f"To see all: backfills kintell errors {job.id} -o FILE",
         )
     raise typer.Exit(code or (FAILURES if job.failed_rows or job.status != "completed" else 0))
 
 
-def say_how_to_go_on(job: ImportJob | None) -> None:
-    """After an interrupt: how far the import is, and the command that continues it."""
+def say_how_to_resume(job: ImportJob | None) -> None:
+    """After an interrupt, print the import's progress and the command that resumes it."""
     if job is None:
-        say("Nothing was imported. To start over, run the same command again.")
+        say("Nothing was imported. To start again, repeat the command.")
     elif job.status == "completed":
-        say(f"Job {job.id} was completed before: {job.progress}.")
+        say(f"Job {job.id} had already completed: {job.progress}.")
     else:
         say(
-            f"Job {job.id} is {job.status} after {job.progress}; they stay.",
+            f"Job {job.id} is {job.status} after {job.progress}. Imported rows are kept.",
             f"To continue: backfills kintell resume {job.id}",
         )
 
 
-def waiting(run_id: str, ended: Callable[[], bool]) -> None:
-    """Wait for a run of which there is nothing to see."""
+def wait_for_run(run_id: str, ended: Callable[[], bool]) -> None:
+    """Wait for a run without progress to show."""
     say(f"Run {run_id}")
     while not ended():
         time.sleep(0.2)
 
 
 def read_import(conn: psycopg.Connection[Any], run_id: str) -> list[PartProgress]:
-    """The job that a run works on, if it has one by now."""
-    found: list[Any] = conn.cursor(row_factory=namedtuple_row).execute(_OF_RUN, [run_id]).fetchall()
+    """The progress of the job that a run works on, if it has registered one."""
+    rows: list[Any] = conn.cursor(row_factory=namedtuple_row).execute(_OF_RUN, [run_id]).fetchall()
     return [
-        PartProgress(str(row.id), row.status, row.processed_rows, row.total_rows, _words(row))
-        for row in found
+        PartProgress(str(row.id), row.status, row.processed_rows, row.total_rows, _words(row)) for row in rows
     ]
 
 
 def _words(row: Any) -> str:
-    waiting = row.total_rows - row.processed_rows
+    remaining = row.total_rows - row.processed_rows
     rate = f", {row.rows_per_second:,.0f}/s" if row.rows_per_second else ""
-    left = f", {duration(waiting / float(row.rows_per_second))} left" if waiting and rate else ""
+    left = f", {duration(remaining / float(row.rows_per_second))} left" if remaining and rate else ""
     return f"{row.processed_rows:,} of {row.total_rows:,} rows{rate}{left}, {row.failed_rows:,} rejected"
 
 
 def newest_job_of_run(
     conn: psycopg.Connection[Any], run_id: str, job: str | None, file: str | None
 ) -> ImportJob | None:
-    """The job that a run worked on; for a run that found nothing to do, the one that has its file."""
+    """The job that a run worked on. If the run had nothing to do, the newest job with its file."""
     row = conn.execute(_OF_RUN, [run_id]).fetchone()
     if row is None and not job and file:
         row = conn.execute(
             "select id from kintell.backfill_jobs where file_url = %s order by created_at desc limit 1",
             [file],
         ).fetchone()
-    found = row[0] if row else job
-    return load_job(conn, found) if found else None
+    job_id = row[0] if row else job
+    return load_job(conn, job_id) if job_id else None
 
 
-def verdict_of(run_id: str) -> dict[str, Any] | None:
-    """What a dry run found, as its run has it."""
+def preview_of_run(run_id: str) -> dict[str, Any] | None:
+    """The result of a dry run, from the metadata of its run."""
     import dagster as dg
 
     with dg.DagsterInstance.get() as instance:

@@ -1,4 +1,4 @@
-"""How an import job looks on the terminal, in a pipe and as JSON."""
+"""Prints import jobs and previews, as text or JSON."""
 
 from dataclasses import asdict
 from typing import Any
@@ -6,31 +6,31 @@ from typing import Any
 from dagster_backfills.cli.database import database
 from dagster_backfills.cli.output import print_fields, print_json, print_table, say
 from dagster_backfills.domains.kintell.after.error_file import frequent_errors
-from dagster_backfills.domains.kintell.importing.account import ImportJob
+from dagster_backfills.domains.kintell.importing.jobs import ImportJob
 
 
-def doing(job: ImportJob) -> str:
-    """The status, and what goes on beside it."""
+def status_text(job: ImportJob) -> str:
+    """The status, with a running replay or rollback."""
     return f"{job.status} ({job.activity})" if job.activity and job.activity != "import" else job.status
 
 
-def plain(job: ImportJob) -> dict[str, Any]:
-    """A job for programs."""
+def as_dict(job: ImportJob) -> dict[str, Any]:
+    """The job as JSON-compatible data."""
     return {name: value for name, value in asdict(job).items() if name not in ("file_stamp", "delimiter")}
 
 
 def show_job(job: ImportJob, json: bool) -> None:
-    """One job with all that is known of it, and its most frequent errors."""
+    """Print all details of a job and its most frequent errors."""
     with database() as conn:
         errors = [asdict(error) for error in frequent_errors(conn, job.id)]
     if json:
-        print_json(plain(job) | {"frequent_errors": errors})
+        print_json(as_dict(job) | {"frequent_errors": errors})
         return
     lines = [
         ("job", job.id),
         ("file", job.file_url),
         ("recognized", job.recognized),
-        ("status", doing(job)),
+        ("status", status_text(job)),
         ("processed", job.progress),
         ("inserted", job.inserted_left),
         ("updated", job.updated_left),
@@ -50,40 +50,40 @@ def show_job(job: ImportJob, json: bool) -> None:
 
 
 def show_frequent(errors: list[dict[str, Any]]) -> None:
-    """The most frequent errors, with the first row of each."""
+    """Print the most frequent errors, with the first row of each."""
     if errors:
-        told = [(each["error"], each["rows"], each["row"], each["value"]) for each in errors]
-        print_table(["error", "rows", "first row", "its value"], told, title="most frequent errors")
+        rows = [(each["error"], each["rows"], each["row"], each["value"]) for each in errors]
+        print_table(["error", "rows", "first row", "its value"], rows, title="most frequent errors")
 
 
-def show_verdict(verdict: dict[str, Any]) -> None:
-    """What an import would do, as a dry run found it."""
+def show_preview(preview: dict[str, Any]) -> None:
+    """Print the result of a dry run."""
     names = ["total", "new", "changed", "same", "failed", "missing_users"]
     shown = ["rows", "new", "changed", "the same", "rejected", "missing users"]
-    print_table(shown, [[verdict[name] for name in names]])
-    if verdict["changes"]:
-        told = [
+    print_table(shown, [[preview[name] for name in names]])
+    if preview["changes"]:
+        examples = [
             (name, change["sessions"], example["session_id"], example["before"], example["after"])
-            for name, change in verdict["changes"].items()
+            for name, change in preview["changes"].items()
             for example in change["examples"]
         ]
-        print_table(["column", "changed", "for example", "before", "after"], told, ids=["for example"])
-        if verdict["on_duplicate"] == "skip":
-            say("Changed sessions are kept as they are; --on-duplicate update rewrites them.")
-    show_frequent(verdict["frequent_errors"])
-    if verdict["errors"]:
-        print_table(["row", "error"], verdict["errors"][:10], title="the first rejected rows", fold=True)
+        print_table(["column", "changed", "for example", "before", "after"], examples, ids=["for example"])
+        if preview["on_duplicate"] == "skip":
+            say("Changed sessions will not be updated. Use --on-duplicate update to update them.")
+    show_frequent(preview["frequent_errors"])
+    if preview["errors"]:
+        print_table(["row", "error"], preview["errors"][:10], title="the first rejected rows", fold=True)
 
 
 def show_jobs(jobs: list[ImportJob], json: bool, wide: bool = False) -> None:
-    """One line a job."""
+    """Print one line per job."""
     if json:
-        print_json([plain(job) for job in jobs])
+        print_json([as_dict(job) for job in jobs])
         return
     print_table(
         ["job", "file", "status", "rejected", "rows", "processed", "inserted", "updated", "skipped", "created"],
         [
-            (j.id, j.file_name, doing(j), j.failed_rows, j.total_rows, j.processed_rows, j.inserted_left,
+            (j.id, j.file_name, status_text(j), j.failed_rows, j.total_rows, j.processed_rows, j.inserted_left,
              j.updated_left, j.skipped_rows, j.created_at)
             for j in jobs
         ],

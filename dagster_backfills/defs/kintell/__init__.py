@@ -1,1 +1,1 @@
-"""Historical session import from CSV: files, rules, jobs, events. Nothing here is used by another domain."""
+"""Dagster definitions of the historical session import: assets, jobs, sensors, checks, resources."""

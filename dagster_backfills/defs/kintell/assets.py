@@ -1,4 +1,4 @@
-"""From files to events: the inbox, the sessions that imports write, what follows from them, and who reads it."""
+"""The assets from files to events: the inbox, the tables that imports write, the daily summary, the event stream."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,8 +22,8 @@ CATALOG = catalog_of(Path(__file__).parent)
 DAILY_SUMMARY = Target("kintell/daily_session_summary", partition_by="day")
 INBOX, STREAM = dg.AssetKey(["kintell", "inbox"]), dg.AssetKey(["kintell", "event_stream"])
 _TABLE = "kintell.kintell_sessions"
-# By column of the sessions, the columns of the file that it is made of.
-_OF_FILE = {
+# The file's columns that each column of the sessions is derived from.
+_FROM_FILE = {
     "external_session_id": ["session_id"],
     "session_type": ["session_type"],
     "participant_id": ["participant_email"],
@@ -35,8 +35,8 @@ _OF_FILE = {
     "feedback_text": ["feedback_text"],
     "language_level": ["language_level"],
 }
-_FILE_COLUMNS = dict.fromkeys(source for sources in _OF_FILE.values() for source in sources)
-_OF_SESSIONS = {
+_FILE_COLUMNS = dict.fromkeys(source for sources in _FROM_FILE.values() for source in sources)
+_FROM_SESSIONS = {
     "day": ["scheduled_at"],
     "sessions": ["id"],
     "language_sessions": ["session_type"],
@@ -56,8 +56,8 @@ days = dg.DailyPartitionsDefinition(
 
 
 def _uri(field: str) -> dict[str, Any]:
-    said = usable_from_environment(KintellSettings, VARIABLES).get(field, "")
-    return {"dagster/uri": said.rpartition("@")[2]} if said else {}
+    url = usable_from_environment(KintellSettings, VARIABLES).get(field, "")
+    return {"dagster/uri": url.rpartition("@")[2]} if url else {}
 
 
 @dg.multi_observable_source_asset(
@@ -68,7 +68,7 @@ def _uri(field: str) -> dict[str, Any]:
             automation_condition=periodically("7 * * * *"),
             group_name="kintell",
             kinds={"csv", "file"},
-            description="Files of sessions, from the inbox (KINTELL_INBOX) or named by whoever starts an import.",
+            description="Session files: new files in the inbox (KINTELL_INBOX), and files named when an import starts.",
             metadata={
                 **_uri("inbox"),
                 "dagster/column_schema": dg.TableSchema(
@@ -79,13 +79,12 @@ def _uri(field: str) -> dict[str, Any]:
     ],
 )
 def inbox(kintell: KintellSettings) -> Iterator[dg.ObserveResult]:
-    """How many files lie in the inbox, and what is wrong with those that can't be imported."""
+    """Count the files in the inbox and those that can't be imported."""
     listing = list_inbox(kintell.inbox_url) if kintell.inbox_url else None
+    metadata: dict[str, Any] = {"inbox": "KINTELL_INBOX is not set."}
     if listing is not None:
-        metadata = {"files": len(listing.arrivals), "not_importable": len(listing.problems)}
-        yield dg.ObserveResult(INBOX, metadata=metadata)
-    else:
-        yield dg.ObserveResult(INBOX, metadata={"inbox": "KINTELL_INBOX is not set: files are named."})
+        metadata = {"files": len(listing.files), "not_importable": len(listing.problems)}
+    yield dg.ObserveResult(INBOX, metadata=metadata)
 
 
 kintell_tables = observed_tables(
@@ -96,10 +95,10 @@ kintell_tables = observed_tables(
             deps=[INBOX, ["kintell", "users"]],
             lineage={
                 column: [f"kintell/inbox.{source}" for source in sources]
-                for column, sources in _OF_FILE.items()
+                for column, sources in _FROM_FILE.items()
             },
-            description="Sessions, one row each. Written by applications and by imports; each import reports its "
-            "outcome here.",
+            description="One row per session, written by applications and by imports. Each import reports its result "
+            "here.",
         ),
         CATALOG.spec("kintell.backfill_jobs", deps=[INBOX]),
         CATALOG.spec("kintell.backfill_row_errors", deps=[INBOX, ["kintell", "backfill_jobs"]]),
@@ -118,22 +117,22 @@ kintell_tables = observed_tables(
             group_name="kintell",
             kinds={"nats", "stream"},
             description="Events of completed and rolled-back sessions in NATS JetStream, for other services. The "
-            "sensor kintell_events has them sent as they come.",
+            "sensor kintell_events publishes waiting events.",
             metadata=_uri("nats_url"),
         )
     ],
 )
 def event_stream(postgres: PostgresResource) -> Iterator[dg.ObserveResult]:
-    """When an event was stored last, how many wait for it, and what was in the way."""
+    """Report when events were last published, how many are waiting, and the last error."""
     with postgres.connect() as conn:
         last, waiting, error = STATEMENTS.publishing(conn)
         conn.commit()
-    seen: dict[str, Any] = {"events_waiting": waiting}
+    metadata: dict[str, Any] = {"events_waiting": waiting}
     if last:
-        seen["dagster/last_updated_timestamp"] = dg.MetadataValue.timestamp(last)
+        metadata["dagster/last_updated_timestamp"] = dg.MetadataValue.timestamp(last)
     if error:
-        seen["last_error"] = redact(error)
-    yield dg.ObserveResult(STREAM, metadata=seen)
+        metadata["last_error"] = redact(error)
+    yield dg.ObserveResult(STREAM, metadata=metadata)
 
 
 views = [
@@ -143,7 +142,7 @@ views = [
 
 
 def daily_summary_write() -> Write:
-    """What a day's summary is computed from. Raises UserError for a `KINTELL_FIRST_DAY` that is no day."""
+    """The write of the daily summary. Raises `UserError` if `KINTELL_FIRST_DAY` is not a date."""
     from_environment(SummaryDays, VARIABLES)
     return Write(DAILY_SUMMARY, Query(STATEMENTS["daily_session_summary"]))
 
@@ -162,14 +161,14 @@ def daily_summary_write() -> Write:
             "kintell.daily_session_summary",
             {
                 column: [f"{_TABLE}.{source}" for source in sources]
-                for column, sources in _OF_SESSIONS.items()
+                for column, sources in _FROM_SESSIONS.items()
             },
         ),
         **code_here("daily_session_summary"),
     },
     description=(
-        "One row a day (UTC) that has sessions: how many, of which type, by how many people, how long, how rated. "
-        "Days that an import or anyone else touched are computed again by refresh_daily_session_summary."
+        "One row per day (UTC) with sessions: their number by type, participants, volunteers, duration and rating. "
+        "The job refresh_daily_session_summary recomputes days whose sessions changed."
     ),
 )
 def daily_session_summary() -> WriteSet:

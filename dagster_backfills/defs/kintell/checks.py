@@ -1,4 +1,4 @@
-"""What must hold of imports and events: the account adds up, no worker is dead, no event is stuck."""
+"""Checks of imports and events: counters match the rows, no worker is dead, no event is stuck."""
 
 from typing import Any
 
@@ -12,18 +12,18 @@ _ASSET = "/".join(SESSIONS.path)
 
 
 def _no_events(resources: Any) -> str | None:
-    return None if resources.kintell.nats else "NATS is not configured; events wait."
+    return None if resources.kintell.nats else "NATS is not configured, so events wait."
 
 
 _RULES = {
     "imports_add_up": CheckRule(
-        _ASSET, "unaccounted_jobs", "A job's counters are those of its rejected rows and batches."
+        _ASSET, "unaccounted_jobs", "Each job's counters match its rejected rows and batches."
     ),
-    "no_dead_imports": CheckRule(_ASSET, "dead_imports", "Whoever holds a job gives a sign of life."),
+    "no_dead_imports": CheckRule(_ASSET, "dead_imports", "Each running job has a recent heartbeat."),
     "events_leave": CheckRule(
         _ASSET,
         "events_waiting_long",
-        f"No event waits for longer than {EVENTS_WITHIN_SECONDS // 60} minutes.",
+        f"No event waits longer than {EVENTS_WITHIN_SECONDS // 60} minutes.",
         warns=True,
         needless=_no_events,
     ),

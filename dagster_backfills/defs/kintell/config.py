@@ -1,17 +1,17 @@
-"""What the launchpad asks for. Not here: what is done with it."""
+"""The run configuration of the import's jobs, as shown in Dagster's Launchpad."""
 
 from enum import Enum
 
 import dagster as dg
 from pydantic import Field, model_validator
 
-from dagster_backfills.domains.kintell.file.dialect import ReadAs
+from dagster_backfills.domains.kintell.file.dialect import ReadOptions
 from dagster_backfills.domains.kintell.importing.claims import LEASE_SECONDS
 from dagster_backfills.domains.kintell.importing.options import MAX_BATCH_ROWS, Options
 
 
 class OnDuplicate(Enum):
-    """What happens to a row whose session is in the database. Dagster takes an enumeration's names."""
+    """What to do with a row whose session exists. Dagster's config uses the names of an enum, not its values."""
 
     skip = "skip"
     update = "update"
@@ -19,31 +19,31 @@ class OnDuplicate(Enum):
 
 
 class ImportSessions(dg.Config):
-    """One import: a new file, or a job that goes on."""
+    """Configuration of an import: a file to start with, or a job to resume."""
 
     file: str = Field(
         default="",
         description="The CSV or workbook: a path or an fsspec URL (s3://…, gs://…) in an allowed location.",
     )
-    sheet: str = Field(default="", description="The workbook's sheet, where more than one has data.")
+    sheet: str = Field(default="", description="The workbook's sheet, if more than one has data.")
     encoding: str = Field(
-        default="", description="The file's encoding, where it is not UTF-8: windows-1252, say."
+        default="", description="The file's encoding, if it is not UTF-8: for example windows-1252."
     )
     mapping: dict[str, str] = Field(
         default={},
-        description="Which column a header stands for: {Kennung: session_id}; an empty one leaves the header out. "
+        description="Columns by header: {Kennung: session_id}. An empty column ignores the header. "
         "Remembered for files with the same headers.",
     )
-    job: str = Field(default="", description="The id of a job to resume, instead of a file.")
+    job: str = Field(default="", description="The ID of a job to resume, instead of a file.")
     on_duplicate: OnDuplicate = Field(
         default=OnDuplicate.skip,
-        description="A session that is in the database already: skip it, update it, or reject the row (error).",
+        description="If the session exists already: skip the row, update the session, or reject the row (error).",
     )
     batch_rows: int = Field(
         default=20_000,
         ge=1,
         le=MAX_BATCH_ROWS,
-        description="Rows a transaction. A batch has 4 MB of file at most.",
+        description="Rows per transaction. A batch never exceeds 4 MB of the file.",
     )
     max_errors: int | None = Field(
         default=None, ge=0, description="Stop the job when more rows than this are rejected."
@@ -52,30 +52,30 @@ class ImportSessions(dg.Config):
         default=None,
         ge=0,
         le=1,
-        description="Stop the job when a larger share of its rows is rejected; judged from 1,000 rows on.",
+        description="Stop the job when a larger share of its rows is rejected. Checked after 1,000 rows.",
     )
     rollback_on_failure: bool = Field(
         default=False,
-        description="Roll back a job that max_errors or max_error_ratio stopped, instead of keeping it.",
+        description="If max_errors or max_error_ratio stops the job, roll it back instead of keeping its sessions.",
     )
     create_missing_users: bool = Field(
-        default=False, description="Create users for unknown addresses, with a name taken from the address."
+        default=False, description="Create users for unknown addresses, with a name derived from the address."
     )
-    dry_run: bool = Field(default=False, description="Check every row and write nothing to the database.")
+    dry_run: bool = Field(default=False, description="Validate every row and write nothing to the database.")
     once: bool = Field(default=False, description="Do nothing if this content has been imported before.")
     lease_seconds: float = Field(
         default=LEASE_SECONDS,
         gt=0,
-        description="Seconds without a heartbeat after which a worker counts as dead.",
+        description="Seconds without a heartbeat after which a worker is considered dead.",
     )
 
-    def read_as(self) -> ReadAs:
-        return ReadAs(self.sheet, self.encoding, self.mapping)
+    def read_as(self) -> ReadOptions:
+        return ReadOptions(self.sheet, self.encoding, self.mapping)
 
     @model_validator(mode="after")
     def _one_source(self) -> "ImportSessions":
         if bool(self.file) == bool(self.job):
-            raise ValueError("give either `file`, to start, or `job`, to resume")
+            raise ValueError("set either `file` (to start an import) or `job` (to resume one)")
         return self
 
     def options(self) -> Options:
@@ -89,14 +89,14 @@ class ImportSessions(dg.Config):
 
 
 class RollBackImport(dg.Config):
-    """Rolling a job back."""
+    """Configuration of a rollback."""
 
-    job: str = Field(description="The job's id.")
-    dry_run: bool = Field(default=True, description="Only say what would be removed, restored and kept.")
+    job: str = Field(description="The job's ID.")
+    dry_run: bool = Field(default=True, description="Only count the sessions to remove, restore and keep.")
 
 
 class Replay(dg.Config):
-    """Another try for a job's rejected rows."""
+    """Configuration of a replay of rejected rows."""
 
-    job: str = Field(description="The job's id.")
+    job: str = Field(description="The job's ID.")
     create_missing_users: bool = Field(default=False, description="Create users for unknown addresses.")

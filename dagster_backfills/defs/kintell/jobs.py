@@ -1,4 +1,4 @@
-"""The jobs of the import: starting and resuming, rolling back, replaying, publishing, summarizing days."""
+"""The jobs: import or resume, roll back, replay rejected rows, publish events, summarize days."""
 
 import dagster as dg
 
@@ -8,11 +8,11 @@ from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.defs.kintell.assets import DAILY_SUMMARY, daily_summary_write
 from dagster_backfills.defs.kintell.checks import RULES
 from dagster_backfills.defs.kintell.config import ImportSessions, Replay, RollBackImport
-from dagster_backfills.defs.kintell.ops import Import, connected, publish
+from dagster_backfills.defs.kintell.ops import ImportRun, autocommit_connection, publish
 from dagster_backfills.defs.kintell.reporting import SHOWN, import_materialization
 from dagster_backfills.defs.kintell.resources import KintellSettings
-from dagster_backfills.domains.kintell.importing.account import load_job
 from dagster_backfills.domains.kintell.importing.claims import ClaimLost
+from dagster_backfills.domains.kintell.importing.jobs import load_job
 from dagster_backfills.domains.kintell.statements import STATEMENTS
 from dagster_backfills.engine.model import WriteSet
 
@@ -30,14 +30,14 @@ def import_kintell_sessions(
     postgres: PostgresResource,
     kintell: KintellSettings,
 ) -> None:
-    """Register the file, import it from its job's checkpoint to its end, report, publish."""
+    """Register the file, import it from the job's checkpoint, report the result and publish its events."""
     with without_retry(ClaimLost):
-        Import(context, config, postgres, kintell).run()
+        ImportRun(context, config, postgres, kintell).run()
 
 
 @one_step_job(
     "kintell",
-    "Roll one import back. A dry run unless dry_run is false.",
+    "Roll one import back. A dry run, unless dry_run is false.",
     step="roll_back_sessions",
     hooks=RULES.after(),
     tags={"backfills/right": "undo"},
@@ -45,11 +45,11 @@ def import_kintell_sessions(
 def rollback_kintell_import(
     context: dg.OpExecutionContext, config: RollBackImport, postgres: PostgresResource
 ) -> None:
-    """Remove what a job inserted, restore what it rewrote, keep what was edited since."""
-    # Here and below, what works on rows is loaded by the run and not by the code location.
+    """Remove sessions that the job inserted, restore those it updated, keep those edited since."""
+    # Imported here, as in the jobs below, because a code location does not need it.
     from dagster_backfills.domains.kintell.after.rollback import preview_rollback, roll_back
 
-    with without_retry(ClaimLost), connected(postgres) as conn:
+    with without_retry(ClaimLost), autocommit_connection(postgres) as conn:
         job = load_job(conn, config.job)
         preview = preview_rollback(conn, job.id)
         context.add_output_metadata(
@@ -58,7 +58,7 @@ def rollback_kintell_import(
         )
         context.log.info(
             f"{preview.removes:,} sessions to remove, {preview.restores:,} to restore, {preview.keeps:,} to keep"
-            f"{'; a dry run, so nothing is changed' if config.dry_run else ''}."
+            f"{' (dry run, nothing was changed)' if config.dry_run else ''}."
         )
         if config.dry_run:
             return
@@ -73,12 +73,12 @@ def rollback_kintell_import(
         context.log_event(import_materialization(conn, done))
 
 
-@one_step_job("kintell", "Try a job's rejected rows again.", step="replay_errors", hooks=RULES.after())
+@one_step_job("kintell", "Import a job's rejected rows again.", step="replay_errors", hooks=RULES.after())
 def replay_kintell_errors(context: dg.OpExecutionContext, config: Replay, postgres: PostgresResource) -> None:
-    """Import a job's rejected rows that are good by now; no file is needed."""
+    """Import those of a job's rejected rows that are good now. The file is not needed."""
     from dagster_backfills.domains.kintell.after.replay import replay
 
-    with without_retry(ClaimLost), connected(postgres) as conn:
+    with without_retry(ClaimLost), autocommit_connection(postgres) as conn:
         job = load_job(conn, config.job)
         done = replay(
             postgres.libpq_url,
@@ -88,7 +88,7 @@ def replay_kintell_errors(context: dg.OpExecutionContext, config: Replay, postgr
         )
         context.log_event(import_materialization(conn, done.job))
     context.add_output_metadata({"tried": done.tried, "imported": done.imported})
-    context.log.info(f"{done.imported:,} of {done.tried:,} rejected rows are imported now.")
+    context.log.info(f"Imported {done.imported:,} of {done.tried:,} rejected rows.")
 
 
 @one_step_job("kintell", "Send waiting events to NATS JetStream.", step="publish_outbox", hooks=RULES.after())
@@ -96,12 +96,12 @@ def publish_kintell_events(
     context: dg.OpExecutionContext, postgres: PostgresResource, kintell: KintellSettings
 ) -> None:
     """Send waiting events to NATS JetStream, in order."""
-    publish(context, postgres, kintell, must=True)
+    publish(context, postgres, kintell, required=True)
 
 
 @one_step_job(
     "kintell",
-    "Summarize the days whose sessions changed, in one run.",
+    "Summarize all days whose sessions changed, in one run.",
     step="summarize_stale_days",
     out=dg.Out(io_manager_key="io_manager"),
 )
@@ -110,13 +110,13 @@ def refresh_daily_session_summary(context: dg.OpExecutionContext, postgres: Post
     with postgres.connect() as conn:
         days = [row[0] for row in STATEMENTS.stale_days(conn)]
         conn.commit()
-    context.log.info(f"{len(days):,} days to summarize.")
+    context.log.info(f"Days to summarize: {len(days):,}.")
     return WriteSet([daily_summary_write()], keys=days)
 
 
 materialize_daily_session_summary = dg.define_asset_job(
     "materialize_daily_session_summary",
     selection=dg.AssetSelection.assets(DAILY_SUMMARY.asset.split("/")),
-    description="Summarize chosen days.",
+    description="Summarize selected days.",
     tags={"backfills/domain": "kintell"},
 )

@@ -1,7 +1,7 @@
-"""What an import's run does: register, import, report, publish. Thin: the work is done elsewhere.
+"""The step of an import run: register, import, report, publish. Not here: how each of them works (`domains`).
 
-All of it is one step, and what it goes by is in the database: a retry finds its job wherever it runs. What reads
-files, judges rows and speaks NATS is imported by the functions that call it: a code location needs none of that.
+The run has a single step whose state is in the database, so a retry finds its job on any machine. The modules that read
+files, validate rows and connect to NATS are imported inside functions, because a code location does not need them.
 """
 
 import time
@@ -18,13 +18,13 @@ from dagster_backfills.defs.kintell.config import ImportSessions
 from dagster_backfills.defs.kintell.reporting import (
     import_materialization,
     preflight_metadata,
-    verdict_metadata,
+    preview_metadata,
 )
 from dagster_backfills.defs.kintell.resources import KintellSettings
 from dagster_backfills.domains.kintell.after.error_file import write_error_file
 from dagster_backfills.domains.kintell.file.files import open_file
-from dagster_backfills.domains.kintell.importing.account import ImportJob, load_job
 from dagster_backfills.domains.kintell.importing.claims import TooManyImports
+from dagster_backfills.domains.kintell.importing.jobs import ImportJob, load_job
 from dagster_backfills.domains.kintell.importing.options import Progress
 from dagster_backfills.domains.kintell.statements import STATEMENTS
 
@@ -32,16 +32,16 @@ LOG_SECONDS = 2.0
 
 
 @contextmanager
-def connected(postgres: PostgresResource) -> Iterator[psycopg.Connection]:
-    """A connection on which each statement is its own transaction."""
+def autocommit_connection(postgres: PostgresResource) -> Iterator[psycopg.Connection]:
+    """A connection on which each statement commits by itself."""
     with postgres.connect() as conn:
         conn.autocommit = True
         yield conn
 
 
 @dataclass
-class Import:
-    """One run, and what it was given. `next_log`: progress is logged every other second."""
+class ImportRun:
+    """One import run. `next_log`: the time at which progress may be logged again."""
 
     context: dg.OpExecutionContext
     config: ImportSessions
@@ -52,8 +52,8 @@ class Import:
     def run(self) -> None:
         if self.config.dry_run:
             return self.dry_run()
-        with connected(self.postgres) as conn:
-            job = self.retried_job(conn) or self.job(conn)
+        with autocommit_connection(self.postgres) as conn:
+            job = self.retried_job(conn) or self.find_job(conn)
         if job is None:
             return None
         if job.status != "completed":
@@ -63,26 +63,26 @@ class Import:
 
             self.context.log.warning(f"{job.error_message}. Rolling back.")
             roll_back(self.postgres.libpq_url, job.id, run_id=self.context.run_id)
-        with connected(self.postgres) as conn:
+        with autocommit_connection(self.postgres) as conn:
             self.report(conn, job)
-        publish(self.context, self.postgres, self.kintell, must=False)
+        publish(self.context, self.postgres, self.kintell, required=False)
 
     def retried_job(self, conn: psycopg.Connection) -> ImportJob | None:
-        """The job of the run that this one retries, if its file is still what it was: it need not be read again."""
+        """The job of the run that this run retries, if its file has not changed. The file is not registered again."""
         run = self.context.run
-        earlier = [each for each in (run.parent_run_id, run.root_run_id) if each]
-        found = STATEMENTS.job_of_runs(conn, run_ids=earlier) if earlier else None
-        if found is None:
+        earlier_runs = [run_id for run_id in (run.parent_run_id, run.root_run_id) if run_id]
+        job_id = STATEMENTS.job_of_runs(conn, run_ids=earlier_runs) if earlier_runs else None
+        if job_id is None:
             return None
-        job = load_job(conn, found)
+        job = load_job(conn, job_id)
         if self.config.job:
             return job if self.config.job == str(job.id) else None
         source = open_file(self.config.file, self.kintell.allowed)
         same = (job.file_url, job.file_stamp) == (source.url, source.stamp())
         return job if same and job.status not in ("cancelled", "rolled_back") else None
 
-    def job(self, conn: psycopg.Connection) -> ImportJob | None:
-        """The job to work on; None for content that was imported before."""
+    def find_job(self, conn: psycopg.Connection) -> ImportJob | None:
+        """The job to resume, or a new job for the file. None if its content was imported before."""
         job = load_job(conn, self.config.job) if self.config.job else self.registered_job(conn)
         if job is None:
             return None
@@ -98,7 +98,7 @@ class Import:
     def registered_job(self, conn: psycopg.Connection) -> ImportJob | None:
         from dagster_backfills.domains.kintell.file.register import register
 
-        found = register(
+        registration = register(
             conn,
             self.config.file,
             self.kintell.allowed,
@@ -107,21 +107,21 @@ class Import:
             once=self.config.once,
             run_id=self.context.run_id,
         )
-        job = load_job(conn, found.job)
-        if found.existing and job.status == "completed":
-            self.context.log.info(f"This content was imported by job {job.id}; nothing to do.")
+        job, checks = load_job(conn, registration.job), registration.preflight
+        if registration.existing and job.status == "completed":
+            self.context.log.info(f"This content was already imported by job {job.id}. Nothing to do.")
             return None
-        self.context.add_output_metadata(preflight_metadata(found.preflight))
-        if found.preflight.missing_count and not self.config.create_missing_users:
+        self.context.add_output_metadata(preflight_metadata(checks))
+        if checks.missing_count and not self.config.create_missing_users:
             self.context.log.warning(
-                f"{found.preflight.missing_count:,} users are missing; their rows will be rejected."
+                f"{checks.missing_count:,} users are missing; their rows will be rejected."
             )
         return job
 
     def import_(self, job: ImportJob) -> ImportJob:
         from dagster_backfills.domains.kintell.importing.importer import run_import
 
-        said = False
+        waiting = False
         while True:
             try:
                 return run_import(
@@ -134,12 +134,12 @@ class Import:
                     on_trouble=self.context.log.warning,
                 )
             except TooManyImports as error:
-                if not said:
+                if not waiting:
                     self.context.log.info(str(error))
-                said = True
+                waiting = True
                 time.sleep(LOG_SECONDS)
             except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
-                with connected(self.postgres) as conn:
+                with autocommit_connection(self.postgres) as conn:
                     self.context.log.info(f"Job {job.id} is {load_job(conn, job.id).status}.")
                 raise
 
@@ -152,12 +152,12 @@ class Import:
         from dagster_backfills.domains.kintell.rows.dry_run import validate
 
         url = self.kintell.error_file(f"dry-run-{self.context.run_id}")
-        # With a byte-order mark, as spreadsheets want it: whether one is needed is known at the end.
+        # Always with a byte-order mark for spreadsheet programs: whether it is needed is only known at the end.
         with (
-            connected(self.postgres) as conn,
+            autocommit_connection(self.postgres) as conn,
             fsspec.open(url, "w", encoding="utf-8-sig", newline="", auto_mkdir=True) as errors,
         ):
-            verdict = validate(
+            preview = validate(
                 conn,
                 self.config.file,
                 self.kintell.allowed,
@@ -165,15 +165,15 @@ class Import:
                 read_as=self.config.read_as(),
                 error_file=errors,
             )
-        self.context.add_output_metadata(verdict_metadata(verdict, url))
+        self.context.add_output_metadata(preview_metadata(preview, url))
         self.context.log.info(
-            f"{verdict.recognized}. "
-            f"{verdict.new:,} new, {verdict.changed:,} changed, {verdict.same:,} the same, "
-            f"{verdict.failed:,} would be rejected."
+            f"{preview.recognized}. "
+            f"{preview.new:,} new, {preview.changed:,} changed, {preview.same:,} the same, "
+            f"{preview.failed:,} would be rejected."
         )
 
     def report(self, conn: psycopg.Connection, job: ImportJob) -> None:
-        """Write the error file and report the outcome; a job that was stopped fails the run."""
+        """Write the error file and report the result. Fails the run if the job failed or was rolled back."""
         job = load_job(conn, job.id)
         if job.failed_rows:
             url = self.kintell.error_file(job.id)
@@ -192,21 +192,21 @@ class Import:
 
 
 def publish(
-    context: dg.OpExecutionContext, postgres: PostgresResource, kintell: KintellSettings, *, must: bool
+    context: dg.OpExecutionContext, postgres: PostgresResource, kintell: KintellSettings, *, required: bool
 ) -> None:
-    """Drain the outbox. Where NATS can't be reached events wait, and only with `must` that is a failure."""
+    """Publish all waiting events. If NATS is unreachable they wait; with `required`, the run fails."""
     from dagster_backfills.domains.kintell.events.outbox import NatsUnavailable, publish_waiting
 
     if not kintell.nats:
-        context.log.info("KINTELL_NATS_URL is not set; events wait.")
+        context.log.info("KINTELL_NATS_URL is not set, so events wait.")
         return
     try:
         done = publish_waiting(postgres.libpq_url, kintell.nats, kintell.stream_name)
     except NatsUnavailable as error:
-        if must:
+        if required:
             raise dg.Failure(str(error), allow_retries=False) from error
         context.log.warning(f"{error} Events wait.")
         return
     if done.busy:
         context.log.info("Another publisher is at work.")
-    context.add_output_metadata({"events": done.events, "stored before": done.again})
+    context.add_output_metadata({"events": done.events, "stored before": done.already_stored})

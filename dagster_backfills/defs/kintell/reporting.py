@@ -1,4 +1,4 @@
-"""How an import looks in Dagster: metadata of its steps and the materialization of its outcome."""
+"""Metadata and materializations of imports, as shown in Dagster."""
 
 from collections.abc import Iterable
 from dataclasses import astuple
@@ -9,8 +9,8 @@ import psycopg
 
 from dagster_backfills.dagster.tables import markdown
 from dagster_backfills.domains.kintell.after.error_file import frequent_errors
-from dagster_backfills.domains.kintell.importing.account import ImportJob
-from dagster_backfills.domains.kintell.rows.verdict import FrequentError, ImportPreview
+from dagster_backfills.domains.kintell.importing.jobs import ImportJob
+from dagster_backfills.domains.kintell.rows.preview import FrequentError, ImportPreview
 
 if TYPE_CHECKING:
     from dagster_backfills.domains.kintell.file.register import Preflight
@@ -31,28 +31,28 @@ def _frequent(errors: Iterable[FrequentError]) -> dg.MetadataValue:
     return _table([astuple(error) for error in errors], kinds)
 
 
-def preview_table(verdict: ImportPreview) -> str:
-    """What an import would make of the sessions, and in which columns those that are there differ."""
-    changed = "changed: rewritten" if verdict.on_duplicate == "update" else "changed: kept as they are"
+def preview_table(preview: ImportPreview) -> str:
+    """A Markdown table of what an import would do, and of the columns in which existing sessions differ."""
+    changed = "changed: rewritten" if preview.on_duplicate == "update" else "changed: kept as they are"
     counts = {
-        "new": verdict.new,
-        changed: verdict.changed,
-        "the same": verdict.same,
-        "rejected": verdict.failed,
+        "new": preview.new,
+        changed: preview.changed,
+        "the same": preview.same,
+        "rejected": preview.failed,
     }
     text = markdown(["sessions", "rows"], list(counts.items()))
-    if verdict.changes:
-        told = [
+    if preview.changes:
+        examples = [
             (name, change.sessions, example.session_id, example.before or "–", example.after or "–")
-            for name, change in verdict.changes.items()
+            for name, change in preview.changes.items()
             for example in change.examples
         ]
-        text += "\n\n" + markdown(["column", "changed", "for example", "before", "after"], told)
+        text += "\n\n" + markdown(["column", "changed", "for example", "before", "after"], examples)
     return text
 
 
 def preflight_metadata(found: "Preflight") -> dict[str, Any]:
-    """Missing users (the first of them) and what is wrong in the sample."""
+    """The format, the missing users and the errors in the sample."""
     return {
         "recognized": found.recognized,
         "missing users": found.missing_count,
@@ -64,7 +64,7 @@ def preflight_metadata(found: "Preflight") -> dict[str, Any]:
 
 
 def import_materialization(conn: psycopg.Connection, job: ImportJob) -> dg.AssetMaterialization:
-    """The outcome of an import: counts, the ten most frequent errors, where the error file is."""
+    """The result of an import: counters, the ten most frequent errors, the error file."""
     metadata: dict[str, Any] = {
         "job": str(job.id),
         "status": job.status,
@@ -85,18 +85,18 @@ def import_materialization(conn: psycopg.Connection, job: ImportJob) -> dg.Asset
     return dg.AssetMaterialization(SESSIONS, description=f"{job.file_name}: {job.outcome}", metadata=metadata)
 
 
-def verdict_metadata(verdict: ImportPreview, error_file: str) -> dict[str, Any]:
-    """What a dry run found; `verdict` has it for programs."""
+def preview_metadata(preview: ImportPreview, error_file: str) -> dict[str, Any]:
+    """The result of a dry run. The entry `verdict` has it for programs."""
     return {
-        "verdict": dg.MetadataValue.json(verdict.plain() | {"error_file": error_file}),
-        "preview": dg.MetadataValue.md(preview_table(verdict)),
-        "recognized": verdict.recognized,
-        "rows": verdict.total,
-        "new": verdict.new,
-        "duplicates": verdict.duplicates,
-        "changed": verdict.changed,
-        "would be rejected": verdict.failed,
-        "frequent errors": _frequent(verdict.frequent()),
-        "first rejected rows": _table(verdict.errors[:SHOWN], {"row": "int", "error": "string"}),
-        "missing users": len(verdict.missing),
+        "verdict": dg.MetadataValue.json(preview.plain() | {"error_file": error_file}),
+        "preview": dg.MetadataValue.md(preview_table(preview)),
+        "recognized": preview.recognized,
+        "rows": preview.total,
+        "new": preview.new,
+        "duplicates": preview.duplicates,
+        "changed": preview.changed,
+        "would be rejected": preview.failed,
+        "frequent errors": _frequent(preview.frequent()),
+        "first rejected rows": _table(preview.errors[:SHOWN], {"row": "int", "error": "string"}),
+        "missing users": len(preview.missing),
     }

@@ -1,4 +1,4 @@
-"""Where files may lie, where they arrive, where events go, where days begin: the domain's settings."""
+"""The domain's settings: allowed locations, inbox, uploads, error files, NATS, first day of the summary."""
 
 from datetime import date
 from pathlib import Path
@@ -14,69 +14,69 @@ VARIABLES = "KINTELL_"
 
 
 class SummaryDays(BaseModel):
-    """Which days can be summarized: `KINTELL_FIRST_DAY`."""
+    """The days that can be summarized."""
 
-    first_day: date = Field(default=date(2000, 1, 1), description="By itself long before any session.")
+    first_day: date = Field(default=date(2000, 1, 1), description="The first day that can be summarized.")
 
 
 class KintellSettings(dg.ConfigurableResource):
-    """What is left empty comes from the field's variable, `KINTELL_INBOX` say, at the moment that it is needed: no
-    definition holds the password of NATS. Where that is silent, from the default."""
+    """An empty field is read from its environment variable (such as `KINTELL_INBOX`) when it is used, so that no
+    definition holds the NATS password. If the variable is not set either, the default applies."""
 
     allowed_locations: str = Field(
         default="",
         description="Folders and fsspec URLs that files may be imported from, separated by commas. "
-        "By default the working directory. The inbox is always allowed.",
+        "Default: the working directory. The inbox is always allowed.",
     )
     inbox: str = Field(
-        default="", description="A folder or fsspec URL; new files in it are imported. By default none."
+        default="", description="Folder or fsspec URL whose new files are imported. Default: none."
     )
     uploads: str = Field(
         default="",
-        description="Folder or fsspec URL where uploaded files are kept; always allowed. By default a folder of "
-        "the project's own.",
+        description="Folder or fsspec URL for uploaded files. Always allowed. Default: a folder in the project's "
+        "state directory.",
     )
     error_files: str = Field(
         default="",
-        description="Folder or fsspec URL that error files are written to. By default a folder of the project's own.",
+        description="Folder or fsspec URL for error files. Default: a folder in the project's state directory.",
     )
-    nats_url: str = Field(default="", description="The NATS server. By default none: events wait.")
-    stream: str = Field(default="", description="The JetStream stream. By default KINTELL.")
+    nats_url: str = Field(default="", description="The NATS server. Default: none, so events wait.")
+    stream: str = Field(default="", description="The JetStream stream. Default: KINTELL.")
 
     @property
     def allowed(self) -> list[str]:
-        """Where files may lie. Raises `FileError` for a location that is none."""
-        given = self._said("allowed_locations", str(Path.cwd())).split(",")
+        """The locations that files may be imported from. Raises `FileError` for an invalid one."""
+        given = self._value("allowed_locations", str(Path.cwd())).split(",")
         locations = [_place("allowed_locations", each) for each in given if each.strip()]
         return [*locations, *filter(None, [self.inbox_url, self.uploads_url])]
 
     @property
     def uploads_url(self) -> str:
-        """Where uploads are kept. Raises `FileError` for a relative path."""
-        return _place("uploads", self._said("uploads", str(state_dir() / "kintell" / "uploads")))
+        """The folder for uploads. Raises `FileError` for a relative path."""
+        return _place("uploads", self._value("uploads", str(state_dir() / "kintell" / "uploads")))
 
     @property
     def inbox_url(self) -> str:
-        """The inbox, the same for every process; empty without one. Raises `FileError` for a relative path."""
-        given = self._said("inbox")
+        """The inbox, or an empty string. Raises `FileError` for a relative path."""
+        given = self._value("inbox")
         return _place("inbox", given) if given else ""
 
     @property
     def nats(self) -> str:
-        return self._said("nats_url")
+        return self._value("nats_url")
 
     @property
     def stream_name(self) -> str:
-        return self._said("stream", "KINTELL")
+        return self._value("stream", "KINTELL")
 
     def error_file(self, job: object) -> str:
-        """Where the error file of a job goes. Raises `FileError` for a relative path."""
-        folder = self._said("error_files", str(state_dir() / "kintell" / "errors"))
+        """The location of a job's error file. Raises `FileError` for a relative path."""
+        folder = self._value("error_files", str(state_dir() / "kintell" / "errors"))
         return f"{_place('error_files', folder).rstrip('/')}/{job}.csv"
 
-    def _said(self, field: str, default: str = "") -> str:
-        said: str = getattr(self, field) or from_environment(type(self), VARIABLES).get(field, default)
-        return said
+    def _value(self, field: str, default: str = "") -> str:
+        value: str = getattr(self, field) or from_environment(type(self), VARIABLES).get(field, default)
+        return value
 
 
 def _place(field: str, given: str) -> str:

@@ -1,4 +1,4 @@
-"""What starts by itself: imports of new files, publishing of events, summaries of changed days."""
+"""The sensors: import new files, publish waiting events, summarize days whose sessions changed."""
 
 import json
 
@@ -13,7 +13,7 @@ from dagster_backfills.defs.kintell.jobs import (
     refresh_daily_session_summary,
 )
 from dagster_backfills.defs.kintell.resources import KintellSettings
-from dagster_backfills.domains.kintell.file.inbox import Arrival, list_inbox, settle
+from dagster_backfills.domains.kintell.file.inbox import InboxFile, complete_files, list_inbox
 from dagster_backfills.domains.kintell.statements import STATEMENTS
 
 
@@ -32,20 +32,21 @@ def kintell_inbox(
     listing = list_inbox(inbox)
     for problem in listing.problems:
         context.log.warning(f"Not imported: {problem}")
-    ready, after = settle(listing.arrivals, json.loads(context.cursor or "{}"))
-    cursor = json.dumps(after)
-    if not ready:
+    complete, next_cursor = complete_files(listing.files, json.loads(context.cursor or "{}"))
+    cursor = json.dumps(next_cursor)
+    if not complete:
         context.update_cursor(cursor)
-        told = " ".join(f"Not imported: {problem}" for problem in listing.problems[:3])
-        return dg.SkipReason(f"No new file among the {len(after)} in the inbox is complete. {told}".rstrip())
-    return dg.SensorResult(run_requests=[_request(arrival) for arrival in ready], cursor=cursor)
+        problems = " ".join(f"Not imported: {problem}" for problem in listing.problems[:3])
+        reason = f"No new file among the {len(next_cursor)} in the inbox is complete. {problems}"
+        return dg.SkipReason(reason.rstrip())
+    return dg.SensorResult(run_requests=[_request(file) for file in complete], cursor=cursor)
 
 
-def _request(arrival: Arrival) -> dg.RunRequest:
+def _request(file: InboxFile) -> dg.RunRequest:
     return dg.RunRequest(
-        run_key=f"{arrival.url}|{arrival.stamp}",
-        run_config={"file": arrival.url, "once": True},
-        tags={"kintell/file": arrival.url.rpartition("/")[2][-200:]},
+        run_key=f"{file.url}|{file.stamp}",
+        run_config={"file": file.url, "once": True},
+        tags={"kintell/file": file.url.rpartition("/")[2][-200:]},
     )
 
 
@@ -55,15 +56,11 @@ def _events_due(conn: psycopg.Connection) -> int:
     return int(STATEMENTS.count_waiting(conn, most=10_000))
 
 
-def _days_due(conn: psycopg.Connection) -> int:
-    return int(STATEMENTS.count_stale_days(conn))
-
-
 kintell_events = refresh_sensor("kintell_events", publish_kintell_events, _events_due, what="events waiting")
 kintell_summary_refresh = refresh_sensor(
     "kintell_summary_refresh",
     refresh_daily_session_summary,
-    _days_due,
+    STATEMENTS.count_stale_days,
     what="days with changed sessions",
     asset_job=materialize_daily_session_summary,
 )

@@ -1,7 +1,7 @@
--- Statements of the outbox, of the daily summary and of the checks.
+-- Statements of the outbox, the daily summary and the checks.
 
 -- name: try_publisher$
--- One publisher at a time, for as long as its connection lives: events leave in order.
+-- Session-level lock: a single publisher sends events, in order. Returns false if another session holds it.
 select pg_try_advisory_lock(hashtext('kintell.event_publisher'), 0);
 
 -- name: count_waiting$
@@ -11,7 +11,7 @@ select count(*) from (select 1 from kintell.event_outbox where published_at is n
 select sending_upto from kintell.event_publisher for update;
 
 -- name: waiting_events
--- The next events to send. Those of one job are in the file's order; a batch commits only after the one before it.
+-- The next events to send. A job's events are in file order, because a batch commits after the previous one.
 select position, id::text, event_type, payload::text
 from kintell.event_payloads
 where published_at is null
@@ -27,7 +27,7 @@ set published_at = clock_timestamp()
 where position = any(:positions::bigint[]) and published_at is null;
 
 -- name: publishing^
--- How the publisher stands: what it has sent last, what waits, and what was in its way.
+-- The publisher's state: the last publication, the number of waiting events, the last error.
 select
     p.last_published_at,
     (select count(*) from kintell.event_outbox as e where e.published_at is null) as waiting,
@@ -41,16 +41,16 @@ update kintell.event_publisher set last_published_at = clock_timestamp(), last_e
 update kintell.event_publisher set last_error = :error, last_error_at = clock_timestamp();
 
 -- name: stale_days
--- Days whose sessions have changed since they were summarized, with how long ago.
+-- Days whose sessions changed since they were summarized.
 select partition from backfill.stale where asset = 'kintell/daily_session_summary' order by partition;
 
 -- name: count_stale_days$
 select count(distinct partition) from backfill.stale_marks where asset = 'kintell/daily_session_summary';
 
 -- name: daily_session_summary
--- One row a day (UTC) that has sessions.
+-- One row per day (UTC) that has sessions.
 select
-    wanted.day,
+    requested.day,
     count(*) as sessions,
     count(*) filter (where s.session_type = 'language') as language_sessions,
     count(*) filter (where s.session_type = 'mentorship') as mentorship_sessions,
@@ -60,25 +60,25 @@ select
     round(avg(s.duration_minutes), 2) as average_duration_minutes,
     count(s.rating) as rated_sessions,
     round(avg(s.rating), 2) as average_rating
-from (select distinct k::date as day from unnest(:partition_keys::text[]) as k) as wanted
+from (select distinct k::date as day from unnest(:partition_keys::text[]) as k) as requested
 inner join kintell.kintell_sessions as s
-    on s.scheduled_at >= wanted.day::timestamp at time zone 'UTC'
-        and s.scheduled_at < (wanted.day + 1)::timestamp at time zone 'UTC'
-group by wanted.day;
+    on s.scheduled_at >= requested.day::timestamp at time zone 'UTC'
+        and s.scheduled_at < (requested.day + 1)::timestamp at time zone 'UTC'
+group by requested.day;
 
 -- name: dead_imports
--- Jobs whose worker no longer answers: `backfills kintell resume JOB` takes them over.
+-- Jobs whose worker has stopped its heartbeat. `backfills kintell resume JOB` takes them over.
 select id, file_name, activity, attempt, heartbeat_at, run_id
 from kintell.backfill_jobs
 where activity is not null and heartbeat_at < clock_timestamp() - make_interval(secs => :lease)
 order by heartbeat_at;
 
 -- name: unaccounted_jobs
--- Jobs whose counters differ from the rows that are there.
+-- Jobs whose counters do not match their rows.
 select id, failed_rows, open_errors, inserted_rows, inserted_in_batches from kintell.unaccounted_jobs order by created_at;
 
 -- name: events_waiting_long
--- Events that should have left by now.
+-- Events that have been waiting too long.
 select e.position, e.event_type, e.session_id, e.created_at, p.last_error
 from kintell.event_outbox as e
 cross join kintell.event_publisher as p

@@ -1,4 +1,4 @@
--- Statements of the session import. Each runs as it stands in psql, with its binds given as variables.
+-- Statements of the session import. Each can be run in psql with its binds as variables.
 
 -- name: count_users$
 select count(*) from kintell.users;
@@ -7,10 +7,11 @@ select count(*) from kintell.users;
 select email, uuid_send(id) as id from kintell.users;
 
 -- name: find_users
-select distinct on (wanted.email) wanted.email, uuid_send(u.id) as id
-from unnest(:emails::text[], :spelled::text[]) as wanted (email, spelled)
-inner join kintell.users as u on lower(u.email) = lower(wanted.spelled)
-order by wanted.email, wanted.spelled = wanted.email desc;
+-- A user for each address, found by its own spelling or by another one.
+select distinct on (requested.email) requested.email, uuid_send(u.id) as id
+from unnest(:emails::text[], :spelled::text[]) as requested (email, spelled)
+inner join kintell.users as u on lower(u.email) = lower(requested.spelled)
+order by requested.email, requested.spelled = requested.email desc;
 
 -- name: create_users!
 insert into kintell.users (email, name, role)
@@ -19,11 +20,11 @@ from unnest(:emails::text[], :names::text[]) as new (email, name)
 on conflict (lower(email)) do nothing;
 
 -- name: lock_content$
--- One registration of a content at a time, to the end of the transaction.
+-- Transaction-level lock: the same content is registered by one session at a time.
 select pg_advisory_xact_lock(hashtext('kintell.backfill_jobs'), hashtext(:sha256::text))::text;
 
 -- name: job_by_content$
--- The newest job of a content that still counts: an unfinished one first, else, where it is asked for, a finished one.
+-- The newest unfinished job with this content; else, if `finished`, the newest completed one.
 select id
 from kintell.backfill_jobs
 where file_sha256 = :sha256
@@ -43,7 +44,7 @@ set headers = excluded.headers, mapping = excluded.mapping, mapped_by = default,
 where known.mapping is distinct from excluded.mapping;
 
 -- name: job_of_runs$
--- The job that the first of these runs worked on, or registered.
+-- The newest job that one of these runs registered or worked on.
 select id from kintell.backfill_jobs where run_id = any(:run_ids::text[]) order by created_at desc limit 1;
 
 -- name: register_job$
@@ -58,14 +59,14 @@ values (
 returning id;
 
 -- name: relocate_job$
--- The same content lies elsewhere now. A job that somebody works on keeps its place.
+-- Point the job to another copy of the same file, unless a worker holds the job.
 update kintell.backfill_jobs
 set file_url = :url, file_stamp = :stamp
 where id = :job and file_sha256 = :sha256 and activity is null
 returning id;
 
 -- name: jobs
--- The newest, or the one of that id.
+-- One job by ID, or the newest jobs.
 select
     id, status, file_name, file_url, file_size, file_sha256, file_stamp, columns, delimiter, recognized, sheet,
     encoding, mapping, on_duplicate, total_rows, processed_rows, inserted_rows, updated_rows, skipped_rows, failed_rows,
@@ -77,12 +78,12 @@ order by created_at desc
 limit :most;
 
 -- name: lock_claims$
--- Claims are decided one at a time, to the end of the transaction.
+-- Transaction-level lock: one claim is made at a time.
 select pg_advisory_xact_lock(hashtext('kintell.claims'))::text;
 
 -- name: heartbeat_age$
--- Seconds since whoever holds the job gave a sign of life; no row where the lease is over, or the claim's connection. It
--- locks nothing: a suspended worker may hold the row.
+-- Seconds since the holder's last heartbeat. No row if its lease has expired or the claim's connection is gone. Takes no
+-- row lock, because a suspended worker may hold one.
 select extract(epoch from clock_timestamp() - heartbeat_at)::float8
 from kintell.backfill_jobs as j
 where id = :job
@@ -103,7 +104,7 @@ where activity = 'import'
     and heartbeat_at > clock_timestamp() - make_interval(secs => :lease);
 
 -- name: end_other_workers$
--- Connections of earlier attempts: whatever they have open is rolled back, so that nothing waits for them.
+-- Terminate the connections of earlier attempts, so that their open transactions release their locks.
 select count(pg_terminate_backend(pid))
 from pg_stat_activity
 where datname = current_database()
@@ -132,7 +133,7 @@ set heartbeat_at = clock_timestamp()
 where id = :job and attempt = :attempt and activity is not null;
 
 -- name: release!
--- Whatever ended an attempt, its job does not stay `running` with nobody at work.
+-- However an attempt ended, its job does not stay `running`.
 update kintell.backfill_jobs
 set
     status = case when status = 'running' then :ending::text else status end,
@@ -142,11 +143,11 @@ set
 where id = :job and attempt = :attempt;
 
 -- name: begin_turn$
--- Held by a batch from before the next is handed out until it has ended.
+-- Each batch holds the lock of its number, from before the next batch starts until its own transaction has ended.
 select pg_advisory_lock(hashtext(:job::text), :number::integer)::text;
 
 -- name: await_turn$
--- Until the batch of that number has ended. Postgres does the waiting, so that it sees any deadlock.
+-- Wait until the batch with this number has ended. Waiting in Postgres lets it detect deadlocks.
 select pg_advisory_xact_lock_shared(hashtext(:job::text), :number::integer)::text;
 
 -- name: end_turn$
@@ -175,7 +176,7 @@ create temporary table if not exists import_stage (
 copy pg_temp.import_stage from stdin (format csv);
 
 -- name: insert_sessions$
--- The staged rows of a range that are new, and an event for each.
+-- Insert the new rows of a range of staged rows, with an event for each.
 with new as (
     insert into kintell.kintell_sessions (
         id, external_session_id, session_type, participant_id, volunteer_id, scheduled_at, completed_at,
@@ -217,7 +218,7 @@ events as (
 select count(*) from new;
 
 -- name: staged_but_not_inserted
--- Rows whose id is taken, and whether by a session of the same job.
+-- Staged rows whose ID exists already, and whether a session of the same job has it.
 select s.row_number, s.external_session_id, coalesce(k.backfill_job_id = :job::uuid, false) as own
 from import_stage as s
 left join kintell.kintell_sessions as k on s.external_session_id = k.external_session_id
@@ -226,16 +227,15 @@ where s.row_number between :first_row and :last_row
 order by s.row_number;
 
 -- name: claim_ids
--- Ids that the job meets for the first time.
+-- Claim IDs of existing sessions for the job. Returns those that it had not claimed before.
 insert into kintell.backfill_job_claims (job_id, external_session_id)
-select :job::uuid, taken.id
-from unnest(:ids::text[]) as taken (id)
+select :job::uuid, claimed.id
+from unnest(:ids::text[]) as claimed (id)
 on conflict do nothing
 returning external_session_id;
 
 -- name: update_sessions
--- Sessions that were there and differ: their former self is kept, then they are rewritten. A column that the file
--- does not have is left as it is.
+-- Update existing sessions that differ, after storing their previous version. Columns that the file lacks are unchanged.
 with differing as (
     select k.id, s.row_number, to_jsonb(k) as previous, clock_timestamp() as changed_at
     from import_stage as s
@@ -275,7 +275,7 @@ copy kintell.backfill_row_errors (job_id, row_number, error_message, row_values,
 from stdin (format "binary");
 
 -- name: move_checkpoint^
--- The fence and the account in one: nothing is written unless the attempt holds the job and stands where it thinks.
+-- Fence and counters in one statement: nothing is written unless the attempt holds the job at the expected checkpoint.
 with moved as (
     update kintell.backfill_jobs
     set
@@ -327,7 +327,7 @@ set status = 'completed', completed_at = clock_timestamp(), activity = null, hea
 where id = :job and attempt = :attempt and status = 'running';
 
 -- name: set_status!
--- Pause and cancel: the worker's next batch finds that the job is no longer running, and nothing of it is written.
+-- Pause or cancel. The worker's next batch finds that the job is no longer running and is rolled back.
 update kintell.backfill_jobs
 set status = :status, activity = null
 where id = :job and status = any(:from_status::text[]) and coalesce(activity, 'import') = 'import';
@@ -336,7 +336,7 @@ where id = :job and status = any(:from_status::text[]) and coalesce(activity, 'i
 update kintell.backfill_jobs set error_file = :url where id = :job;
 
 -- name: settled_ids
--- Those of the ids that rows of the job before have: its sessions, and its claims on sessions of others.
+-- The IDs that earlier rows of the job have: its own sessions and its claims on existing ones.
 select external_session_id
 from kintell.kintell_sessions
 where external_session_id = any(:ids::text[]) and backfill_job_id = :job
@@ -346,7 +346,7 @@ from kintell.backfill_job_claims
 where external_session_id = any(:ids::text[]) and job_id = :job;
 
 -- name: staged_changes
--- The staged rows of a range whose session is there, and in which columns it differs, by the rule of an update.
+-- The staged rows of a range whose session exists, with the columns that an update would change.
 select
     s.row_number,
     kintell.changed_columns(
@@ -359,7 +359,7 @@ where s.row_number between :first_row and :last_row
 order by s.row_number;
 
 -- name: change_values
--- What staged rows would change, as people write it: before and after, a line for each value.
+-- The values before and after an update, as they are written in a file: one line per value.
 select s.row_number, s.external_session_id, v.name, v.before, v.after
 from import_stage as s
 inner join kintell.kintell_sessions as k on s.external_session_id = k.external_session_id

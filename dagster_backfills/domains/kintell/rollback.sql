@@ -1,47 +1,47 @@
--- Statements for what comes after an import: error files, replay, rollback.
+-- Statements of error files, replays and rollbacks.
 
 -- name: errors
--- Open rejected rows, in the file's order.
+-- Open rejected rows in file order.
 select row_number, error_message, row_values, replayable
 from kintell.backfill_row_errors
 where job_id = :job and resolved_at is null
 order by row_number;
 
 -- name: near_users
--- By address users' addresses that may be meant: of the same domain with the same beginning or the same end of the name,
--- or of the same name elsewhere. Of each the 50 nearest in length, as comparing them costs more than finding them.
-with wanted as (
+-- Similar users' addresses for each address: in the same domain with the same beginning or end of the name, or with the
+-- same name in another domain. At most the 50 nearest in length, because comparing them is expensive.
+with requested as (
     select email, split_part(email, '@', 1) as name, split_part(email, '@', 2) as domain
-    from unnest(:emails::text[]) as w (email)
+    from unnest(:emails::text[]) as r (email)
 ),
 people as (
     select email, split_part(lower(email), '@', 1) as name, split_part(lower(email), '@', 2) as domain
     from kintell.users
 ),
 near as (
-    select w.email as wanted, p.email
-    from wanted as w inner join people as p on w.domain = p.domain and left(w.name, 3) = left(p.name, 3)
+    select r.email as requested, p.email
+    from requested as r inner join people as p on r.domain = p.domain and left(r.name, 3) = left(p.name, 3)
     union
-    select w.email as wanted, p.email
-    from wanted as w inner join people as p on w.domain = p.domain and right(w.name, 3) = right(p.name, 3)
+    select r.email as requested, p.email
+    from requested as r inner join people as p on r.domain = p.domain and right(r.name, 3) = right(p.name, 3)
     union
-    select w.email as wanted, p.email
-    from wanted as w inner join people as p on w.name = p.name
-    where w.name <> ''
+    select r.email as requested, p.email
+    from requested as r inner join people as p on r.name = p.name
+    where r.name <> ''
 ),
 ranked as (
     select
-        wanted,
+        requested,
         email,
-        row_number() over (partition by wanted order by abs(length(email) - length(wanted)), email) as place
+        row_number() over (partition by requested order by abs(length(email) - length(requested)), email) as place
     from near
 )
-select wanted, array_agg(email) as emails from ranked where place <= 50 group by wanted;
+select requested, array_agg(email) as emails from ranked where place <= 50 group by requested;
 
 -- name: count_errors$
 select count(*) from kintell.backfill_row_errors where job_id = :job and resolved_at is null;
 
--- name: errors_beyond_ascii$
+-- name: has_non_ascii_errors$
 select count(*) > 0
 from (
     select 1
@@ -51,10 +51,10 @@ from (
         and octet_length(error_message || array_to_string(row_values, ''))
         <> char_length(error_message || array_to_string(row_values, ''))
     limit 1
-) as found;
+) as non_ascii;
 
 -- name: open_errors
--- The next rejected rows that a replay may import.
+-- The next open rejected rows that can be replayed.
 select row_number, row_values, error_message
 from kintell.backfill_row_errors
 where job_id = :job and row_number > :after_row and replayable and resolved_at is null
@@ -92,7 +92,7 @@ select
 from accounted;
 
 -- name: rollback_preview^
--- What a rollback would do: sessions it removes, former versions it restores, and what it keeps as it was edited since.
+-- What a rollback would do: sessions to remove, to restore to their previous version, and to keep as edited since.
 select
     count(*) filter (where was = 'inserted' and not edited) as removes,
     count(*) filter (where was = 'rewritten' and not edited) as restores,
@@ -101,7 +101,7 @@ from kintell.sessions_of_jobs
 where job_id = :job;
 
 -- name: kept_sessions
--- Sessions of the job that were edited since, which a rollback keeps.
+-- Sessions that a rollback keeps, because they were edited since the import.
 select external_session_id
 from kintell.sessions_of_jobs
 where job_id = :job and edited
@@ -109,20 +109,20 @@ order by external_session_id
 limit :most;
 
 -- name: hold_publisher$
--- No event is sent while a rollback decides which ones have gone out.
+-- Blocks the publisher while a rollback determines which events may have been sent.
 select sending_upto from kintell.event_publisher for share;
 
 -- name: sessions_to_roll_back
--- What a rollback removes (`was` is `inserted`), in the order in which it lies, or gives its former version back.
+-- The sessions that a rollback removes (`was` is `inserted`) or restores (`rewritten`).
 select id
 from kintell.sessions_of_jobs
 where job_id = :job and was = :was and not edited;
 
 -- name: remove_sessions$
--- A batch of the job's own sessions. Events that still wait are taken back; for one that may have gone out, another
--- says that the session is gone. The events are found by their key alone: right behind an import the planner may believe
--- that few wait, and would go through all of them for each session.
-with doomed as (
+-- Remove a batch of the job's own sessions. Waiting events are deleted; for events that may have been sent, a
+-- `rolled_back` event is added. Events are looked up by key only: right after an import the planner may underestimate the
+-- number of waiting events and would scan all of them for each session.
+with locked as (
     select id
     from kintell.kintell_sessions
     where id = any(:ids::uuid[]) and updated_at = created_at
@@ -131,25 +131,25 @@ with doomed as (
 ),
 removed as (
     delete from kintell.kintell_sessions as s
-    using doomed as d
-    where s.id = d.id
+    using locked as l
+    where s.id = l.id
     returning s.id
 ),
-told as materialized (
+events_of_removed as materialized (
     select
         e.session_id,
         e.event_type,
         e.position,
         e.external_session_id,
-        e.published_at is not null or e.position <= :sending_upto as gone_out
+        e.published_at is not null or e.position <= :sending_upto as maybe_sent
     from removed as r
     inner join kintell.event_outbox as e on r.id = e.session_id and e.event_type = 'kintell.session.completed'
     where e.job_id = :job
 ),
-taken_back as (
+unsent as (
     delete from kintell.event_outbox as e
-    using told as t
-    where e.session_id = t.session_id and e.event_type = t.event_type and not t.gone_out
+    using events_of_removed as r
+    where e.session_id = r.session_id and e.event_type = r.event_type and not r.maybe_sent
 ),
 events as (
     insert into kintell.event_outbox (session_id, event_type, position, id, job_id, external_session_id)
@@ -160,13 +160,13 @@ events as (
         gen_random_uuid() as event_id,
         :job::uuid as job_id,
         external_session_id
-    from told
-    where gone_out
+    from events_of_removed
+    where maybe_sent
 )
 select count(*) from removed;
 
 -- name: restore_sessions$
--- A batch of the sessions that the job rewrote, given their former version back.
+-- Restore the previous version of a batch of sessions that the job updated.
 with due as (
     select u.session_id, u.previous, u.updated_at
     from kintell.backfill_job_updates as u

@@ -10,7 +10,7 @@ from uuid import UUID
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from dagster_backfills.domains.kintell.importing.account import ImportJob, list_jobs
+from dagster_backfills.domains.kintell.importing.jobs import ImportJob, list_jobs
 from dagster_backfills.web.api.calls import JSON, Answer, Body, Operation, Query, parsed
 from dagster_backfills.web.call import Call
 from dagster_backfills.web.limits import form_of, json_body

@@ -9,7 +9,7 @@ from typing import Any
 
 from dagster_backfills.domains.kintell.file.files import FileError
 from dagster_backfills.domains.kintell.rows.dry_run import validate
-from dagster_backfills.domains.kintell.rows.verdict import ImportPreview
+from dagster_backfills.domains.kintell.rows.preview import ImportPreview
 
 _AT_ONCE = threading.BoundedSemaphore(2)
 _REMEMBERED = 100

@@ -8,8 +8,8 @@ from uuid import UUID
 from starlette.responses import Response
 
 from dagster_backfills.domains.kintell.after.error_workbook import WORKBOOK
-from dagster_backfills.domains.kintell.importing.account import ImportJob
 from dagster_backfills.domains.kintell.importing.claims import LEASE_SECONDS
+from dagster_backfills.domains.kintell.importing.jobs import ImportJob
 from dagster_backfills.errors import UserError
 from dagster_backfills.postgres.statements import load_statements
 from dagster_backfills.web.pages.visit import Visit, act, go_to, listed, page, readable

@@ -110,7 +110,7 @@ def test_an_import_that_is_rolled_back_is_not_shown_as_rows_inserted(call, impor
 
 def test_pause_and_cancel_say_what_is_not_possible(call, imported):
     job = imported([row(1, rating="9")], max_errors=0)
-    with pytest.raises(UserError, match="it can't be paused"):
+    with pytest.raises(UserError, match="and can't be paused"):
         call("pause", str(job.id))
     assert json.loads(call("cancel", str(job.id), "--json")[1])["status"] == "cancelled"
     with pytest.raises(UserError, match="There is no import job 'nonsense'"):
@@ -203,9 +203,9 @@ def test_a_job_from_validation_to_rollback(call, conn, tmp_path):
     assert (tmp_path / "rejected.csv").read_text().count("_error_row") == 1
     code, _ = call("start", "a.csv")
     rejected = call.said[-1].splitlines()
-    assert rejected[-2].startswith("5 rows were rejected. The first: row ")
+    assert rejected[-2].startswith("5 rows were rejected. The first is row ")
     job = json.loads(call("status", "a.csv", "--json")[1])
-    assert rejected[-1] == f"All: backfills kintell errors {job['id']} -o FILE"
+    assert rejected[-1] == f"To see all: backfills kintell errors {job['id']} -o FILE"
     assert (code, job["status"], job["inserted_rows"], job["failed_rows"]) == (1, "completed", 36, 5)
     code, out = call("replay", job["id"], "--create-missing-users", "--json")
     assert (code, json.loads(out)["inserted_rows"], json.loads(out)["failed_rows"]) == (0, 38, 3)

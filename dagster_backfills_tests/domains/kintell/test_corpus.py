@@ -15,7 +15,7 @@ from dagster_backfills.domains.kintell.file.header import read_header
 from dagster_backfills.domains.kintell.file.reader import read_blocks
 from dagster_backfills.domains.kintell.file.register import register
 from dagster_backfills.domains.kintell.importing.importer import Options, run_import
-from dagster_backfills.domains.kintell.rows.rules import error_message, judge
+from dagster_backfills.domains.kintell.rows.rules import error_message, validate_values
 from dagster_backfills_tests.domains.kintell.corpus import Made, corpus, truth
 from dagster_backfills_tests.domains.kintell.sample import state
 
@@ -48,7 +48,7 @@ def read(source):
     plain = to_plain_csv(source)
     header = read_header(plain)
     frame = pl.concat(block.frame() for block in read_blocks(plain, header, header.data_offset, 1, 1000))
-    bad = judge(frame).select(error_message()).to_series().is_not_null()
+    bad = validate_values(frame).select(error_message()).to_series().is_not_null()
     rows = [list(row) for row in frame.select(KNOWN).iter_rows()]
     return rows, [row for row, is_bad in zip(rows, bad, strict=True) if not is_bad]
 

@@ -10,8 +10,8 @@ import psycopg
 import pytest
 
 from dagster_backfills.domains.kintell.file.register import register
-from dagster_backfills.domains.kintell.importing.account import load_job, set_status
 from dagster_backfills.domains.kintell.importing.importer import Options, run_import
+from dagster_backfills.domains.kintell.importing.jobs import load_job, set_status
 from dagster_backfills.postgres.migrations import apply_migrations
 from dagster_backfills_tests.domains.kintell.sample import add_users, mixed_rows, row, state, write_csv
 from dagster_backfills_tests.domains.kintell.workers import Nursery
@@ -119,7 +119,7 @@ def test_a_worker_suspended_past_its_lease_writes_nothing_when_it_wakes(
     wait_until(lambda: rows_done(url, job) > 800)
     os.kill(sleeper, signal.SIGCONT)
     assert nursery.outcome(heir) == "completed"
-    assert "ClaimLost: attempt 2 has taken job" in nursery.outcome(sleeper)
+    assert "ClaimLost: attempt 2 took job" in nursery.outcome(sleeper)
     assert outcome(url) == undisturbed
 
 

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dagster_backfills.domains.kintell.after.error_file import stream_errors
-from dagster_backfills.domains.kintell.file.dialect import ReadAs
+from dagster_backfills.domains.kintell.file.dialect import ReadOptions
 from dagster_backfills.domains.kintell.file.register import register
 from dagster_backfills.domains.kintell.importing.importer import Options, run_import
 from dagster_backfills.domains.kintell.rows.dry_run import validate
@@ -45,7 +45,7 @@ def bring(conn, database_url, tmp_path):
     def run(data):
         path = tmp_path / "any.csv"
         path.write_bytes(data)
-        job = register(conn, str(path), [str(tmp_path)], read_as=ReadAs(encoding="UTF-8")).job
+        job = register(conn, str(path), [str(tmp_path)], read_as=ReadOptions(encoding="UTF-8")).job
         done = run_import(database_url, job, Options(batch_rows=3), [str(tmp_path)])
         return done, "".join(stream_errors(conn, done))
 

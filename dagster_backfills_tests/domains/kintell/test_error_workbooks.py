@@ -7,11 +7,11 @@ import pytest
 
 from dagster_backfills.domains.kintell.after import error_workbook
 from dagster_backfills.domains.kintell.after.error_workbook import write_error_workbook
-from dagster_backfills.domains.kintell.after.suggestions import close_users, suggested
+from dagster_backfills.domains.kintell.after.suggestions import closest_users, suggest
 from dagster_backfills.domains.kintell.file.register import register
-from dagster_backfills.domains.kintell.importing.account import load_job
 from dagster_backfills.domains.kintell.importing.importer import Options, run_import
-from dagster_backfills.domains.kintell.rows.messages import Message, blamed, messages
+from dagster_backfills.domains.kintell.importing.jobs import load_job
+from dagster_backfills.domains.kintell.rows.messages import Message, failing_columns, messages
 from dagster_backfills.domains.kintell.statements import STATEMENTS
 from dagster_backfills_tests.domains.kintell.sample import add_users, csv_text, row
 
@@ -52,7 +52,7 @@ def table(path):
 
 
 def fix(book, to):
-    """Do what is suggested, in the cells, as a person would."""
+    """Do what is suggest, in the cells, as a person would."""
     found = openpyxl.load_workbook(book)
     sheet = found.active
     at = {cell.value: cell.column for cell in sheet[1]}
@@ -174,12 +174,12 @@ def test_no_text_comes_back_altered(imported, conn, tmp_path, text):
     ],
 )
 def test_a_suggestion_is_made_only_where_there_is_one_reading(message, fields, guess):
-    assert suggested(message, fields, {}) == guess
+    assert suggest(message, fields, {}) == guess
 
 
 def test_of_two_addresses_the_one_that_the_message_quotes_is_to_blame():
     fields = {"participant_email": "ada@x.org", "volunteer_email": "Nobody"}
-    assert list(blamed("Invalid email format: Nobody; Invalid rating: 9", fields)) == [
+    assert list(failing_columns("Invalid email format: Nobody; Invalid rating: 9", fields)) == [
         "volunteer_email",
         "rating",
     ]
@@ -188,7 +188,7 @@ def test_of_two_addresses_the_one_that_the_message_quotes_is_to_blame():
 def test_a_semicolon_in_a_value_ends_no_message():
     fields = {"participant_email": "ada@x.org", "volunteer_email": "bob; carol"}
     message = "Invalid email format: bob; carol; Invalid rating: 9"
-    assert list(blamed(message, fields)) == ["volunteer_email", "rating"]
+    assert list(failing_columns(message, fields)) == ["volunteer_email", "rating"]
 
 
 def test_users_that_come_close_are_of_the_same_domain_or_name(conn):
@@ -200,7 +200,7 @@ def test_users_that_come_close_are_of_the_same_domain_or_name(conn):
         "nobody@else.net",
         "participant9@example.com",
     ]
-    found = close_users(conn, wanted)
+    found = closest_users(conn, wanted)
     assert found == {
         "volunter3@example.com": "Volunteer3@example.com",
         "participant1@example.org": "Participant1@example.com",
@@ -219,7 +219,7 @@ def test_however_many_users_are_alike_an_address_is_compared_with_few(conn):
 def test_of_more_addresses_than_can_be_misspelled_the_others_are_not_looked_up(
     workbook, conn, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(error_workbook, "MOST_LOOKED_UP", 0)
+    monkeypatch.setattr(error_workbook, "MAX_LOOKED_UP", 0)
     job = conn.execute("select id from kintell.backfill_jobs").fetchone()[0]
     write_error_workbook(conn, load_job(conn, job), tmp_path / "again.xlsx")
     assert [r["_error_suggestion"].value for r in table(tmp_path / "again.xlsx")][:2] == [
@@ -229,8 +229,8 @@ def test_of_more_addresses_than_can_be_misspelled_the_others_are_not_looked_up(
 
 
 @pytest.mark.parametrize("message", Message)
-def test_every_message_blames_its_column_and_ends_where_the_next_begins(message):
-    about = message.about("x")
-    assert blamed(about, {message.column: "x"}) == {message.column: message}
-    assert messages(f"{about}; {Message.RATING.about('9')}") == [about, "Invalid rating: 9"]
-    assert messages(f"Invalid rating: 9; {about}") == ["Invalid rating: 9", about]
+def test_every_message_is_attributed_to_its_column_and_split_from_the_next(message):
+    text = message.with_value("x")
+    assert failing_columns(text, {message.column: "x"}) == {message.column: message}
+    assert messages(f"{text}; {Message.RATING.with_value('9')}") == [text, "Invalid rating: 9"]
+    assert messages(f"Invalid rating: 9; {text}") == ["Invalid rating: 9", text]

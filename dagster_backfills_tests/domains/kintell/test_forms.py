@@ -8,7 +8,7 @@ import zipfile
 import pandas as pd
 import pytest
 
-from dagster_backfills.domains.kintell.file.dialect import ReadAs, to_plain_csv
+from dagster_backfills.domains.kintell.file.dialect import ReadOptions, to_plain_csv
 from dagster_backfills.domains.kintell.file.files import FileError, open_file
 from dagster_backfills.domains.kintell.file.header import read_header
 from dagster_backfills.domains.kintell.file.inbox import list_inbox
@@ -32,7 +32,7 @@ def put(tmp_path, monkeypatch):
 
 
 def feedback(source, encoding):
-    plain = to_plain_csv(source, ReadAs(encoding=encoding))
+    plain = to_plain_csv(source, ReadOptions(encoding=encoding))
     header = read_header(plain)
     (block,) = read_blocks(plain, header, header.data_offset, 1, 100)
     return block.frame()["feedback_text"].to_list(), str(header), block.broken
@@ -44,7 +44,7 @@ def test_bytes_that_are_not_utf_8_are_asked_about_with_both_readings(put, packed
     with pytest.raises(FileError) as caught:
         to_plain_csv(put(gzip.compress(data) if packed else data))
     assert caught.value.message == (
-        "any.csv does not say in which encoding it is: it reads `Zo\\xeb` as UTF-8, `Zoë` as windows-1252"
+        "The encoding of any.csv is ambiguous: it reads `Zo\\xeb` as UTF-8, `Zoë` as windows-1252"
     )
     assert "--encoding" in caught.value.hint
     assert "windows-1252" in caught.value.hint
@@ -73,7 +73,8 @@ def test_one_damaged_line_costs_itself(put):
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
 def test_utf_16_without_a_mark_is_asked_about(put, encoding):
     with pytest.raises(
-        FileError, match=f"`session_id.* as {encoding.upper()} Name it .*: {encoding.upper()}, say"
+        FileError,
+        match=f"`session_id.* as {encoding.upper()}. Name the encoding, for example {encoding.upper()} ",
     ):
         to_plain_csv(put(TEXT.encode(encoding)))
 
@@ -98,13 +99,13 @@ CONTRADICTIONS = {
 @pytest.mark.parametrize(("data", "named", "message"), CONTRADICTIONS.values(), ids=CONTRADICTIONS)
 def test_an_encoding_that_the_file_contradicts_is_refused(put, data, named, message):
     with pytest.raises(FileError, match=message):
-        to_plain_csv(put(data), ReadAs(encoding=named))
+        to_plain_csv(put(data), ReadOptions(encoding=named))
 
 
 def test_a_named_encoding_is_kept_with_the_job(put, conn, database_url, tmp_path):
     add_users(conn)
     source = put(TEXT.encode("cp1252"))
-    job = register(conn, source.url, [str(tmp_path)], read_as=ReadAs(encoding="windows-1252")).job
+    job = register(conn, source.url, [str(tmp_path)], read_as=ReadOptions(encoding="windows-1252")).job
     done = run_import(database_url, job, Options(batch_rows=1), [str(tmp_path)])
     assert (done.inserted_rows, done.recognized) == (3, "CSV with commas, windows-1252")
     assert state(conn)["sessions"][0][8] == "Zoë was très bien"
@@ -187,4 +188,4 @@ def test_a_document_that_is_a_folder_is_named(put, tmp_path):
 def test_what_lies_beside_an_open_workbook_is_no_file_of_the_inbox(put, tmp_path):
     put(b"owner", "~$book.xlsx")
     put(b"a,b", "book.csv")
-    assert [arrival.url for arrival in list_inbox(str(tmp_path)).arrivals] == [str(tmp_path / "book.csv")]
+    assert [arrival.url for arrival in list_inbox(str(tmp_path)).files] == [str(tmp_path / "book.csv")]

@@ -9,9 +9,9 @@ from dagster_backfills.domains.kintell.after.rollback import preview_rollback, r
 from dagster_backfills.domains.kintell.file.files import FileError, open_file
 from dagster_backfills.domains.kintell.file.header import read_header
 from dagster_backfills.domains.kintell.file.register import preflight, register
-from dagster_backfills.domains.kintell.importing.account import load_job, set_status
 from dagster_backfills.domains.kintell.importing.claims import Claim
 from dagster_backfills.domains.kintell.importing.importer import Options, run_import
+from dagster_backfills.domains.kintell.importing.jobs import load_job, set_status
 from dagster_backfills.domains.kintell.rows.dry_run import validate
 from dagster_backfills.domains.kintell.statements import STATEMENTS
 from dagster_backfills.errors import UserError
@@ -248,7 +248,7 @@ def test_a_cancelled_job_stays_cancelled(conn, database_url, tmp_path):
     assert set_status(conn, job, "cancel").status == "cancelled"
     with pytest.raises(UserError, match="is cancelled and can't be resumed"):
         run_import(database_url, job, Options(), [str(tmp_path)])
-    with pytest.raises(UserError, match="it can't be paused"):
+    with pytest.raises(UserError, match="and can't be paused"):
         set_status(conn, job, "pause")
 
 

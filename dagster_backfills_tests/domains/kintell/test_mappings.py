@@ -3,9 +3,9 @@
 import pytest
 
 from dagster_backfills.domains.kintell.after.error_file import stream_errors
-from dagster_backfills.domains.kintell.file.dialect import ReadAs
+from dagster_backfills.domains.kintell.file.dialect import ReadOptions
 from dagster_backfills.domains.kintell.file.files import FileError
-from dagster_backfills.domains.kintell.file.mapping import given_pairs
+from dagster_backfills.domains.kintell.file.mapping import parse_pairs
 from dagster_backfills.domains.kintell.file.register import register
 from dagster_backfills.domains.kintell.importing.importer import Options, run_import
 from dagster_backfills.domains.kintell.rows.dry_run import validate
@@ -33,7 +33,7 @@ def place(conn, tmp_path):
 @pytest.fixture
 def bring(conn, database_url, tmp_path):
     def run(url, *maps):
-        job = register(conn, url, [str(tmp_path)], read_as=ReadAs(mapping=given_pairs(maps))).job
+        job = register(conn, url, [str(tmp_path)], read_as=ReadOptions(mapping=parse_pairs(maps))).job
         return run_import(database_url, job, Options(), [str(tmp_path)])
 
     return run
@@ -65,7 +65,7 @@ def test_another_set_of_headers_is_not_mapped(place, bring):
 
 
 def test_a_dry_run_remembers_nothing(place, bring, conn, tmp_path):
-    said = ReadAs(mapping=given_pairs(MAPS))
+    said = ReadOptions(mapping=parse_pairs(MAPS))
     assert validate(conn, place(), [str(tmp_path)], read_as=said).new == 2
     with pytest.raises(FileError, match="lacks the required columns"):
         bring(place())
@@ -94,11 +94,11 @@ def test_an_error_file_of_mapped_headers_comes_back_as_it_went(place, bring, con
     ("maps", "message"),
     [
         (["Kennung=sesion_id"], "There is no column sesion_id to map Kennung to; `session_id` comes closest"),
-        (["Kennung=xyz"], "There is no column xyz to map Kennung to The columns: session_id, "),
-        (["Kennung"], "Kennung maps nothing"),
-        (["=session_id"], "=session_id maps nothing"),
+        (["Kennung=xyz"], "There is no column xyz to map Kennung to. The columns: session_id, "),
+        (["Kennung"], "Kennung is not a mapping. Use"),
+        (["=session_id"], "=session_id is not a mapping"),
         (["a=date", "b=date"], "date is mapped more than once"),
-        (["Kenung=session_id"], "has no header kenung, which is to be session_id; `Kennung` comes closest"),
+        (["Kenung=session_id"], "has no header kenung to map to session_id; `Kennung` comes closest"),
         (["Kennung=date"], "lacks the required columns|has the column date more than once: Kennung, date"),
     ],
 )

@@ -8,8 +8,8 @@ import pytest
 from dagster_backfills.domains.kintell.after.error_file import write_error_file
 from dagster_backfills.domains.kintell.file.files import FileError
 from dagster_backfills.domains.kintell.file.register import register
-from dagster_backfills.domains.kintell.importing.account import set_status
 from dagster_backfills.domains.kintell.importing.importer import Options, run_import
+from dagster_backfills.domains.kintell.importing.jobs import set_status
 from dagster_backfills_tests.domains.kintell.sample import add_users, csv_text, mixed_rows, state, write_csv
 
 s3fs = pytest.importorskip("s3fs", reason="the optional package s3fs is not installed")

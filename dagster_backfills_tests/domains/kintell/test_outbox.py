@@ -12,7 +12,7 @@ import pytest
 
 from dagster_backfills.domains.kintell.after.rollback import roll_back
 from dagster_backfills.domains.kintell.events import outbox
-from dagster_backfills.domains.kintell.events.outbox import NatsUnavailable, publish_waiting, take
+from dagster_backfills.domains.kintell.events.outbox import NatsUnavailable, next_events, publish_waiting
 from dagster_backfills.domains.kintell.file.register import register
 from dagster_backfills.domains.kintell.importing.importer import Options, run_import
 from dagster_backfills_tests.domains.kintell.sample import add_users, row, write_csv
@@ -123,11 +123,11 @@ def test_an_event_published_again_is_stored_once_even_past_the_duplicate_window(
     before = nats_server.stored()
     conn.execute("update kintell.event_outbox set published_at = null")
     again = publish_waiting(database_url, nats_server.url, STREAM)
-    assert (again.events, again.again) == (50, 50)
+    assert (again.events, again.already_stored) == (50, 50)
     time.sleep(0.5)
     conn.execute("update kintell.event_outbox set published_at = null")
     again = publish_waiting(database_url, nats_server.url, STREAM)
-    assert (again.events, again.again) == (50, 50)
+    assert (again.events, again.already_stored) == (50, 50)
     assert nats_server.stored() == before
 
 
@@ -151,13 +151,13 @@ def test_nats_dying_in_the_middle_loses_and_doubles_nothing(
     imported([row(i) for i in range(3000)])
 
     def take_and_die(connection, most):
-        events = take(connection, most)
+        events = next_events(connection, most)
         if waiting(conn) == 2000:
             nats_server.process.kill()
         return events
 
     with monkeypatch.context() as patched, pytest.raises(NatsUnavailable):
-        patched.setattr(outbox, "take", take_and_die)
+        patched.setattr(outbox, "next_events", take_and_die)
         publish_waiting(database_url, nats_server.url, STREAM)
     nats_server.process.wait()
     nats_server.start()
@@ -172,7 +172,9 @@ def test_a_rollback_publishes_for_each_event_that_had_gone_out(
 ):
     job = imported([row(i) for i in range(20)])
     with monkeypatch.context() as patched:
-        patched.setattr(outbox, "take", lambda conn, _: take(conn, 8) if waiting(conn) == 20 else [])
+        patched.setattr(
+            outbox, "next_events", lambda conn, _: next_events(conn, 8) if waiting(conn) == 20 else []
+        )
         publish_waiting(database_url, nats_server.url, STREAM)
     assert waiting(conn) == 12
     roll_back(database_url, job.id)
@@ -188,7 +190,7 @@ def test_a_rollback_publishes_for_each_event_that_had_gone_out(
 
 def test_events_on_their_way_are_not_deleted_by_a_rollback(imported, conn, database_url):
     job = imported([row(i) for i in range(6)])
-    assert len(take(conn, 2)) == 2
+    assert len(next_events(conn, 2)) == 2
     roll_back(database_url, job.id)
     left = conn.execute(
         "select event_type, count(*) from kintell.event_outbox group by 1 order by 1"

@@ -9,8 +9,8 @@ from dagster_backfills.domains.kintell.file.dialect import to_plain_csv
 from dagster_backfills.domains.kintell.file.files import FileError, open_file
 from dagster_backfills.domains.kintell.file.header import read_header
 from dagster_backfills.domains.kintell.file.register import register
-from dagster_backfills.domains.kintell.importing.account import load_job
 from dagster_backfills.domains.kintell.importing.importer import Options, run_import
+from dagster_backfills.domains.kintell.importing.jobs import load_job
 from dagster_backfills.domains.kintell.rows.dry_run import validate
 from dagster_backfills_tests.domains.kintell.sample import COLUMNS, csv_text, row, state
 

@@ -1,4 +1,4 @@
-"""Where files may lie: judged before anything is opened. And what else lies in an inbox."""
+"""Where files may lie: validated before anything is opened. And what else lies in an inbox."""
 
 import os
 import socket
@@ -101,7 +101,7 @@ def inbox(folders):
 
 def test_a_file_that_cannot_be_imported_costs_itself(inbox):
     found = list_inbox(str(inbox))
-    assert [arrival.url for arrival in found.arrivals] == [str(inbox / "a.csv"), str(inbox / "a::b.csv")]
+    assert [arrival.url for arrival in found.files] == [str(inbox / "a.csv"), str(inbox / "a::b.csv")]
     (problem,) = found.problems
     assert "caf\ufffd.csv is not UTF-8" in problem
 

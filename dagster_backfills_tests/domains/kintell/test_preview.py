@@ -6,7 +6,7 @@ from dagster_backfills.domains.kintell.after.error_file import frequent_errors
 from dagster_backfills.domains.kintell.file.register import register
 from dagster_backfills.domains.kintell.importing.importer import Options, run_import
 from dagster_backfills.domains.kintell.rows.dry_run import validate
-from dagster_backfills.domains.kintell.rows.verdict import Example, FrequentError
+from dagster_backfills.domains.kintell.rows.preview import Example, FrequentError
 from dagster_backfills_tests.domains.kintell.sample import (
     COLUMNS,
     add_users,

@@ -143,7 +143,7 @@ def test_what_a_csv_writer_wrote_is_read_back_from_every_record_on(
     expected = [(n, each) for n, each in enumerate((r for r in rows if not is_blank(r)), 1)]
     assert list(rows_of(read)) == expected
     header = read_header(read)
-    assert (header.columns, header.form.delimiter) == (COLUMNS, delimiter)
+    assert (header.columns, header.format.delimiter) == (COLUMNS, delimiter)
     for block in read_blocks(read, header, header.data_offset, 1, 1):
         assert list(rows_of(read, block.byte_from, block.first_row)) == expected[block.first_row - 1 :]
         assert list(rows_of(read, block.byte_to, block.last_row + 1, 2)) == expected[block.last_row :]
@@ -196,7 +196,7 @@ def test_a_record_is_too_long_wherever_a_reading_begins(source, monkeypatch):
 
 def test_quotes_in_hopeless_disorder_are_an_error_of_the_file_and_cost_no_endless_work(source):
     data = csv_text([]).encode() + b'a","\n' * (2 * MAX_RECORD_BYTES // 5)
-    with pytest.raises(FileError, match="quotes are in disorder"):
+    with pytest.raises(FileError, match="too many quotes are never closed"):
         list(rows_of(source(data)))
 
 

@@ -5,8 +5,8 @@ import pytest
 from dagster_backfills.domains.kintell.after.replay import replay
 from dagster_backfills.domains.kintell.file.register import register
 from dagster_backfills.domains.kintell.importing import writer
-from dagster_backfills.domains.kintell.importing.account import load_job
 from dagster_backfills.domains.kintell.importing.importer import Options, run_import
+from dagster_backfills.domains.kintell.importing.jobs import load_job
 from dagster_backfills_tests.domains.kintell.sample import add_users, row, write_csv
 
 

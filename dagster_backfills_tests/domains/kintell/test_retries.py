@@ -52,7 +52,7 @@ def test_it_finds_its_job_and_goes_on_without_reading_the_file_again(run, conn, 
     assert not first.success
     assert job_row(conn) == [("failed", 1, 0, 0, first.run_id, False)]
     conn.execute("alter table kintell.hidden rename to event_outbox")
-    monkeypatch.setattr(register, "survey", None)
+    monkeypatch.setattr(register, "scan_file", None)
     second = run(config, first.run_id)
     assert second.success
     assert job_row(conn) == [("completed", 2, 180, 20, second.run_id, True)]

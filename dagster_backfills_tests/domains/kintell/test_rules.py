@@ -8,18 +8,18 @@ import pytest
 from email_validator import EmailNotValidError, validate_email
 
 from dagster_backfills.domains.kintell.file.columns import KNOWN
-from dagster_backfills.domains.kintell.rows.rules import error_message, judge
+from dagster_backfills.domains.kintell.rows.rules import error_message, validate_values
 from dagster_backfills.domains.kintell.rows.schemas import text_rows
 from dagster_backfills.domains.kintell.rows.values import name_from_address
 from dagster_backfills_tests.domains.kintell.sample import row
 
 
-def judged(rows):
+def validated(rows):
     frame = pl.DataFrame(
         [{name: r[name].strip() for name in KNOWN} for r in rows], schema=dict.fromkeys(KNOWN, pl.String)
     )
     frame = frame.with_columns(pl.int_range(pl.len(), dtype=pl.Int64).alias("row"))
-    return judge(text_rows().validate(frame)).with_columns(error=error_message())
+    return validate_values(text_rows().validate(frame)).with_columns(error=error_message())
 
 
 def library_says(value):
@@ -61,7 +61,7 @@ def addresses(rng, n):
 def test_addresses_are_judged_as_the_library_judges_them():
     values = addresses(random.Random(7), 8000)
     found = (
-        judged([row(1, participant_email=value) for value in values])["participant_email_error"]
+        validated([row(1, participant_email=value) for value in values])["participant_email_error"]
         .is_null()
         .to_list()
     )
@@ -90,7 +90,7 @@ def test_dates_are_judged_as_the_library_judges_them():
         "0001-01-01",
         "9999-12-31T23:59:59Z",
     ]
-    found = judged([row(1, date=value) for value in values])["scheduled_at"].to_list()
+    found = validated([row(1, date=value) for value in values])["scheduled_at"].to_list()
     expected = [library_date(value) for value in values]
     assert sum(each is not None for each in expected) > 2000
     assert [(v, a, b) for v, a, b in zip(values, found, expected, strict=True) if a != b] == []
@@ -130,11 +130,11 @@ def test_dates_are_judged_as_the_library_judges_them():
     ],
 )
 def test_each_rule_has_its_message(changes, message):
-    assert judged([row(1, **changes)])["error"].to_list() == [message]
+    assert validated([row(1, **changes)])["error"].to_list() == [message]
 
 
 def test_good_values_are_taken_in_every_form_that_is_allowed():
-    found = judged(
+    found = validated(
         [
             row(1, session_type=" LANGUAGE connect ", language_level="c2", rating="", duration_min=" 007 "),
             row(
@@ -152,7 +152,7 @@ def test_good_values_are_taken_in_every_form_that_is_allowed():
 
 
 def test_local_parts_of_64_octets_and_offsets_of_hours_and_minutes_are_taken():
-    found = judged(
+    found = validated(
         [
             row(1, participant_email="x" * 64 + "@ex.org", date="2024-05-01T10:00:00+05:45"),
             row(2, participant_email="ü" * 32 + "@ex.org", date="2024-05-01T10:00:00-0930"),

@@ -1,7 +1,7 @@
 import polars as pl
 import pytest
 
-from dagster_backfills.domains.kintell.rows.users import MAX_IN_MEMORY, Users
+from dagster_backfills.domains.kintell.rows.users import MAX_CACHED, Users
 
 
 def test_each_of_many_users_is_found_and_nobody_else(conn, monkeypatch):
@@ -17,8 +17,8 @@ def test_each_of_many_users_is_found_and_nobody_else(conn, monkeypatch):
     asked = [f"user{n}@example.com" for n in range(-5000, 35_001)] + ["", None]
     users = Users(conn)
     assert users.ids(pl.Series(asked, dtype=pl.String)).to_list() == [ids.get(email) for email in asked]
-    monkeypatch.setattr(f"{Users.__module__}.MAX_IN_MEMORY", len(stored) - 1)
-    assert len(stored) < MAX_IN_MEMORY
+    monkeypatch.setattr(f"{Users.__module__}.MAX_CACHED", len(stored) - 1)
+    assert len(stored) < MAX_CACHED
     few = [*asked[4990:5100], asked[-3]]
     assert Users(conn).ids(pl.Series(few, dtype=pl.String)).to_list() == [ids.get(email) for email in few]
 
@@ -34,7 +34,7 @@ def test_one_user_is_found_and_so_is_nobody_where_there_is_none(conn):
 
 @pytest.mark.parametrize("held", [0, 1000])
 def test_a_user_that_an_application_stored_decomposed_is_found(conn, monkeypatch, held):
-    monkeypatch.setattr("dagster_backfills.domains.kintell.rows.users.MAX_IN_MEMORY", held)
+    monkeypatch.setattr("dagster_backfills.domains.kintell.rows.users.MAX_CACHED", held)
     insert = "insert into kintell.users (email, name, role) values (%s, 'x', 'participant') returning uuid_send(id)"
     (made,) = conn.execute(insert, ["Ju\u0308rgen@example.com"]).fetchone()
     found = Users(conn).ids(pl.Series(["j\u00fcrgen@example.com", "jurgen@example.com"]))

@@ -10,7 +10,7 @@ import pytest
 from dagster_backfills.domains.kintell.file import archive
 from dagster_backfills.domains.kintell.file import workbook as reading
 from dagster_backfills.domains.kintell.file.cells import cell_text
-from dagster_backfills.domains.kintell.file.dialect import ReadAs, to_plain_csv
+from dagster_backfills.domains.kintell.file.dialect import ReadOptions, to_plain_csv
 from dagster_backfills.domains.kintell.file.files import FileError, open_file
 from dagster_backfills.domains.kintell.file.register import register
 from dagster_backfills.domains.kintell.importing.importer import Options, run_import
@@ -79,7 +79,7 @@ def bring(put, conn, database_url, tmp_path):
 
 
 def plain(source, **said):
-    with to_plain_csv(source, ReadAs(**said)).open() as handle:
+    with to_plain_csv(source, ReadOptions(**said)).open() as handle:
         return handle.read().decode()
 
 
@@ -124,7 +124,7 @@ def test_what_a_spreadsheet_could_not_compute_or_has_rounded_is_rejected_and_tol
         (3, "Invalid feedback text: #NOT CALCULATED!"),
         (4, "Invalid rating: #NOT CALCULATED!"),
     ]
-    assert job.recognized.endswith("1 number of more than 15 digits, rounded before (first: A3)")
+    assert job.recognized.endswith("1 number of more than 15 digits, rounded by the spreadsheet (first: A3)")
 
 
 def test_of_a_formula_its_last_value_counts(put):
@@ -137,14 +137,12 @@ def test_of_several_sheets_with_data_the_one_that_is_named_is_read(put, conn, tm
     add_users(conn)
     data = workbook(texts(row(1)), more={"Other": texts(row(2), row(3)), "Blank": []})
     source = put(data)
-    with pytest.raises(
-        FileError, match="has 2 sheets with data: Sessions, Other Name the one that is meant: --sheet"
-    ):
+    with pytest.raises(FileError, match=r"has 2 sheets with data: Sessions, Other. Choose one: --sheet"):
         to_plain_csv(source)
-    with pytest.raises(FileError, match="has no sheet Third It has: Sessions, Other, Blank"):
-        to_plain_csv(source, ReadAs(sheet="Third"))
+    with pytest.raises(FileError, match=r"has no sheet Third. It has: Sessions, Other, Blank"):
+        to_plain_csv(source, ReadOptions(sheet="Third"))
     first, other = (
-        register(conn, source.url, [str(tmp_path)], read_as=ReadAs(sheet=name))
+        register(conn, source.url, [str(tmp_path)], read_as=ReadOptions(sheet=name))
         for name in ("sessions", "Other")
     )
     totals = conn.execute(
@@ -156,9 +154,9 @@ def test_of_several_sheets_with_data_the_one_that_is_named_is_read(put, conn, tm
 
 def test_a_sheet_or_an_encoding_that_means_nothing_is_refused(put):
     with pytest.raises(FileError, match="is not a workbook: it has no sheet S"):
-        to_plain_csv(put(b"a,b\n"), ReadAs(sheet="S"))
+        to_plain_csv(put(b"a,b\n"), ReadOptions(sheet="S"))
     with pytest.raises(FileError, match="is a workbook: it has no encoding"):
-        to_plain_csv(put(workbook([["a"]])), ReadAs(encoding="UTF-8"))
+        to_plain_csv(put(workbook([["a"]])), ReadOptions(encoding="UTF-8"))
 
 
 def test_an_unfinished_job_goes_on_as_it_began(put, conn, tmp_path):
@@ -168,7 +166,7 @@ def test_an_unfinished_job_goes_on_as_it_began(put, conn, tmp_path):
     with pytest.raises(
         UserError, match="imports this content with the file as CSV with commas, UTF-8 and is pending"
     ):
-        register(conn, source.url, [str(tmp_path)], read_as=ReadAs(encoding="windows-1252"))
+        register(conn, source.url, [str(tmp_path)], read_as=ReadOptions(encoding="windows-1252"))
 
 
 def of_parts(data, **replaced):
@@ -186,11 +184,11 @@ GOOD = xml_workbook(texts(row(1)), shared=True)
 HOSTILE = {
     "entities in the sheet": (
         package("<sheetData/>", before=DTD),
-        "XML in it that no spreadsheet program writes",
+        "contains XML that no spreadsheet program writes",
     ),
     "entities in another encoding": (
         of_parts(GOOD, sheet1=f'<?xml version="1.0" encoding="utf-16"?>{DTD}<a/>'.encode("utf-16")),
-        "XML in it that no spreadsheet program writes",
+        "contains XML that no spreadsheet program writes",
     ),
     "entities in the texts": (of_parts(GOOD, sharedStrings=DTD + "<sst/>"), "no spreadsheet program writes"),
     "entities in the book": (of_parts(GOOD, workbook=DTD + "<workbook/>"), "no spreadsheet program writes"),
@@ -217,7 +215,7 @@ HOSTILE = {
     "no cells": (workbook([]), "is empty: none of its sheets has data"),
     "strict": (
         package("<sheetData/>", namespace="http://purl.oclc.org/ooxml/spreadsheetml/main"),
-        "has no cells that can be read Save it as Excel Workbook .*not as Strict Open XML",
+        "has no cells that can be read. Save it as Excel Workbook .*not as Strict Open XML",
     ),
     "a strict sheet": (
         of_parts(GOOD, sheet1='<worksheet xmlns="http://purl.oclc.org/ooxml/spreadsheetml/main"/>'),
@@ -239,7 +237,7 @@ def test_a_hostile_or_damaged_workbook_is_refused_in_a_sentence(put, data, messa
 )
 def test_a_part_that_unpacks_to_more_than_its_limit_is_refused(put, monkeypatch, module, limit):
     monkeypatch.setattr(module, limit, 100)
-    with pytest.raises(FileError, match="has more than 0 MB when it is unpacked"):
+    with pytest.raises(FileError, match="has more than 0 MB when unpacked"):
         to_plain_csv(put(GOOD))
 
 

@@ -9,8 +9,8 @@ from uuid import UUID
 import psycopg
 
 from dagster_backfills.domains.kintell.file.register import register
-from dagster_backfills.domains.kintell.importing.account import ImportJob
 from dagster_backfills.domains.kintell.importing.importer import run_import
+from dagster_backfills.domains.kintell.importing.jobs import ImportJob
 from dagster_backfills.domains.kintell.importing.options import Options
 from dagster_backfills.domains.queue import queue
 from dagster_backfills.domains.scoring.action_rules import RULES, describe

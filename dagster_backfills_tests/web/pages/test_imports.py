@@ -122,7 +122,7 @@ def test_what_can_no_longer_be_done_is_said_with_its_code(
     job = imported(conn, database_url, tmp_path / "x.csv", [row(1)])
     page = Page(pages.post(f"/imports/{job.id}/cancel"))
     assert page.status == 409
-    assert f"Job {job.id} is completed: it can't be cancelled" in page.main
+    assert f"Job {job.id} is completed and can't be cancelled" in page.main
 
 
 def test_a_worker_that_is_silent_is_told_of_and_its_import_can_be_resumed(

@@ -1,4 +1,4 @@
-"""The error file of a job: rejected rows as they stood, with their number and what is wrong. Streamed."""
+"""Streams the error file of a job: its rejected rows as they were in the file, with row number and message."""
 
 import codecs
 import csv
@@ -12,23 +12,23 @@ import psycopg
 
 from dagster_backfills.domains.kintell.file.columns import MESSAGE, OURS, RAW, ROW
 from dagster_backfills.domains.kintell.file.header import Header
-from dagster_backfills.domains.kintell.importing.account import ImportJob, load_job
+from dagster_backfills.domains.kintell.importing.jobs import ImportJob, load_job
 from dagster_backfills.domains.kintell.rows.messages import Reject
-from dagster_backfills.domains.kintell.rows.verdict import SHOWN_KINDS, ErrorKinds, FrequentError
+from dagster_backfills.domains.kintell.rows.preview import SHOWN_KINDS, ErrorKinds, FrequentError
 from dagster_backfills.domains.kintell.statements import STATEMENTS
 
 
-def error_lines(header: Header, rejects: Iterable[Reject]) -> Iterator[str]:
-    """CSV text in the file's own dialect: its columns, without those of an earlier error file, and ours. A row that is
-    not split stands in `_error_raw` alone, so that it can't be taken for a good one."""
+def error_csv(header: Header, rejects: Iterable[Reject]) -> Iterator[str]:
+    """The error file as CSV with the file's delimiter: its columns, without those of an earlier error file, and ours.
+    A row that could not be split is only in `_error_raw`, so that it can't be mistaken for a good row."""
     keep = [i for i, name in enumerate(header.names) if name not in OURS]
     raw = header.positions.get(RAW, len(header.columns))
     buffer = io.StringIO()
-    # CRLF, as RFC 4180 has it; a writer that ends lines otherwise leaves a lone CR in a field unquoted. Texts are
-    # quoted, as a spreadsheet may take commas and semicolons alike for delimiters.
-    form: Any = {"delimiter": header.form.delimiter, "lineterminator": "\r\n"}
-    writer = csv.writer(buffer, quoting=csv.QUOTE_NONNUMERIC, **form)
-    csv.writer(buffer, **form).writerow([*(header.columns[i] for i in keep), ROW, MESSAGE, RAW])
+    # CRLF as in RFC 4180: with another line terminator, `csv` leaves a lone CR in a field unquoted. Texts are quoted
+    # because a spreadsheet may treat both commas and semicolons as delimiters.
+    dialect: Any = {"delimiter": header.format.delimiter, "lineterminator": "\r\n"}
+    writer = csv.writer(buffer, quoting=csv.QUOTE_NONNUMERIC, **dialect)
+    csv.writer(buffer, **dialect).writerow([*(header.columns[i] for i in keep), ROW, MESSAGE, RAW])
     for row, message, values, split in rejects:
         fields = dict(enumerate(values)) if split else {raw: values[0]}
         writer.writerow([*(fields.get(i, "") for i in keep), row, message, fields.get(raw, "")])
@@ -40,7 +40,7 @@ def error_lines(header: Header, rejects: Iterable[Reject]) -> Iterator[str]:
 
 
 def rejected_rows(conn: psycopg.Connection, job: UUID) -> Iterator[Reject]:
-    """A job's open errors in the file's order; they stay with the server until they are asked for."""
+    """A job's open errors in file order, streamed by a server-side cursor."""
     with conn.transaction(), conn.cursor(name="kintell_errors") as cursor:
         cursor.itersize = 2000
         yield from map(Reject._make, cursor.execute(STATEMENTS.errors.sql, {"job": job}))
@@ -48,31 +48,31 @@ def rejected_rows(conn: psycopg.Connection, job: UUID) -> Iterator[Reject]:
 
 def frequent_errors(conn: psycopg.Connection, job: UUID, most: int = SHOWN_KINDS) -> list[FrequentError]:
     """The most frequent kinds of a job's open errors, each with its first row as an example."""
-    found = ErrorKinds()
+    kinds = ErrorKinds()
     for number, message, *_ in rejected_rows(conn, job):
-        found.add_messages(number, message)
-    return found.frequent(most)
+        kinds.add_messages(number, message)
+    return kinds.frequent(most)
 
 
 def stream_errors(conn: psycopg.Connection, job: ImportJob) -> Iterator[str]:
-    """The error file's text, a piece at a time."""
-    return error_lines(job.header, rejected_rows(conn, job.id))
+    """The error file's text, in pieces."""
+    return error_csv(job.header, rejected_rows(conn, job.id))
 
 
 def write_error_file(conn: psycopg.Connection, job: UUID, url: str) -> int:
-    """Write the error file to a path or fsspec URL and return the number of its rows. What was there is replaced
-    when the new one is complete. Where there is anything but ASCII it begins with a byte-order mark, without which
-    spreadsheets take UTF-8 for something else, and save it so."""
-    found = load_job(conn, job)
-    beyond = STATEMENTS.errors_beyond_ascii(conn, job=job) or not "".join(found.columns).isascii()
+    """Write the error file to a path or fsspec URL and return the number of its rows. An existing file is replaced when
+    the new one is complete. With non-ASCII text, it begins with a byte-order mark: without one, spreadsheet programs
+    open UTF-8 in another encoding and save the wrong characters."""
+    imported = load_job(conn, job)
+    non_ascii = STATEMENTS.has_non_ascii_errors(conn, job=job) or not "".join(imported.columns).isascii()
     fs, path = fsspec.core.url_to_fs(url)
     parent = path.rsplit("/", 1)[0]
     if parent and parent != path:
         fs.makedirs(parent, exist_ok=True)
     partial: Any = f"{path}.partial"
     with fs.open(partial, "wb") as out:
-        out.write(codecs.BOM_UTF8 if beyond else b"")
-        for text in stream_errors(conn, found):
+        out.write(codecs.BOM_UTF8 if non_ascii else b"")
+        for text in stream_errors(conn, imported):
             out.write(text.encode())
     fs.mv(partial, path)
     return int(STATEMENTS.count_errors(conn, job=job))

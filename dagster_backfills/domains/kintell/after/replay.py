@@ -1,4 +1,4 @@
-"""Importing a job's rejected rows again, from the database alone, after their cause was removed."""
+"""Replays a job's rejected rows from the database, after their cause was fixed. The file is not needed."""
 
 from dataclasses import dataclass
 from uuid import UUID
@@ -6,8 +6,8 @@ from uuid import UUID
 import psycopg
 
 from dagster_backfills.domains.kintell.file.reader import Block
-from dagster_backfills.domains.kintell.importing.account import ImportJob, load_job
 from dagster_backfills.domains.kintell.importing.claims import Claim
+from dagster_backfills.domains.kintell.importing.jobs import ImportJob, load_job
 from dagster_backfills.domains.kintell.importing.writer import ImportRules, store_sessions
 from dagster_backfills.domains.kintell.rows.batches import Batch, prepare
 from dagster_backfills.domains.kintell.rows.seen import SettledIds
@@ -18,8 +18,8 @@ BATCH = 5_000
 
 
 @dataclass(frozen=True)
-class Replayed:
-    """`tried` rejected rows, of which `imported` are sessions now or settled as duplicates."""
+class ReplayResult:
+    """`tried` rejected rows. `imported` of them were inserted, updated, or skipped as duplicates."""
 
     tried: int
     imported: int
@@ -32,20 +32,20 @@ def replay(
     *,
     create_missing_users: bool = False,
     run_id: str | None = None,
-) -> Replayed:
-    """Judge the open rejected rows again and import those that are good now. Each batch is one transaction, and a
-    row that was imported is no longer open: an interrupted replay is simply started again."""
+) -> ReplayResult:
+    """Validate the open rejected rows again and import those that are good now. Each batch is one transaction, and an
+    imported row is no longer open, so an interrupted replay can simply be started again."""
     with Claim(url, job, "replay", run_id=run_id) as claim, claim.connect() as conn:
-        found = load_job(conn, job)
-        rules = ImportRules(found.on_duplicate, frozenset(found.header.positions), again=True)
+        replayed = load_job(conn, job)
+        rules = ImportRules(replayed.on_duplicate, frozenset(replayed.header.positions), is_replay=True)
         users = Users(conn)
         STATEMENTS.create_stage(conn)
         tried = imported = after = 0
         while True:
             rows = list(STATEMENTS.open_errors(conn, job=job, after_row=after, most=BATCH))
             if not rows:
-                return Replayed(tried, imported, load_job(conn, job))
-            batch = _batch(conn, found, rows, users, create_missing_users)
+                return ReplayResult(tried, imported, load_job(conn, job))
+            batch = _batch(conn, replayed, rows, users, create_missing_users)
             imported += _write(conn, claim, batch, rules)
             tried += len(rows)
             after = rows[-1][0]
@@ -71,15 +71,13 @@ def _batch(
 
 def _write(conn: psycopg.Connection, claim: Claim, batch: Batch, rules: ImportRules) -> int:
     with conn.transaction():
-        written = store_sessions(conn, claim.job, batch, rules, careful=True)
-        rejects = {reject.row_number: reject.message for reject in [*batch.rejects, *written.refused]}
+        result = store_sessions(conn, claim.job, batch, rules, isolate=True)
+        rejects = {reject.row_number: reject.message for reject in [*batch.rejects, *result.refused]}
         good = [number for number in batch.sessions["row_number"].to_list() if number not in rejects]
         STATEMENTS.resolve_errors(conn, job=claim.job, rows=good)
         STATEMENTS.reword_errors(conn, job=claim.job, rows=list(rejects), messages=list(rejects.values()))
-        written.failed = len(rejects)
+        result.failed = len(rejects)
         span = {"first_row": batch.block.first_row, "last_row": batch.block.last_row}
-        if not STATEMENTS.account_replay(
-            conn, job=claim.job, attempt=claim.attempt, **span, **written.counts
-        ):
+        if not STATEMENTS.account_replay(conn, job=claim.job, attempt=claim.attempt, **span, **result.counts):
             raise claim.lost(conn)
     return len(good)

@@ -1,4 +1,4 @@
-"""Rolling an import back: removing what it inserted, restoring what it rewrote, keeping what was edited since."""
+"""Rolls an import back: removes sessions it inserted, restores sessions it updated, keeps sessions edited since."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -6,17 +6,17 @@ from uuid import UUID
 
 import psycopg
 
-from dagster_backfills.domains.kintell.importing.account import ImportJob, load_job
 from dagster_backfills.domains.kintell.importing.claims import Claim
-from dagster_backfills.domains.kintell.importing.importer import until_it_passes
+from dagster_backfills.domains.kintell.importing.importer import retry_transient
+from dagster_backfills.domains.kintell.importing.jobs import ImportJob, load_job
 from dagster_backfills.domains.kintell.statements import STATEMENTS
 
 BATCH = 10_000
 
 
 @dataclass(frozen=True)
-class Preview:
-    """Sessions that a rollback removes, restores and keeps. `kept`: external ids of the first that it keeps."""
+class RollbackPreview:
+    """The sessions that a rollback removes, restores and keeps. `kept` lists the external IDs of the first it keeps."""
 
     removes: int
     restores: int
@@ -24,12 +24,12 @@ class Preview:
     kept: list[str]
 
 
-def preview_rollback(conn: psycopg.Connection, job: UUID, listed: int = 100) -> Preview:
-    """What a rollback would do now. Changes nothing."""
+def preview_rollback(conn: psycopg.Connection, job: UUID, listed: int = 100) -> RollbackPreview:
+    """Count what a rollback would do now. Changes nothing."""
     load_job(conn, job)
     removes, restores, keeps = STATEMENTS.rollback_preview(conn, job=job)
     kept = [row[0] for row in STATEMENTS.kept_sessions(conn, job=job, most=listed)]
-    return Preview(removes, restores, keeps, kept)
+    return RollbackPreview(removes, restores, keeps, kept)
 
 
 def roll_back(
@@ -39,11 +39,11 @@ def roll_back(
     run_id: str | None = None,
     on_progress: Callable[[int, int], None] = lambda removed, restored: None,
 ) -> ImportJob:
-    """Roll an import back in batches, each one transaction. One that was interrupted goes on where it stopped."""
+    """Roll an import back in batches of one transaction each. An interrupted rollback continues where it stopped."""
     done = 0
     with Claim(url, job, "rollback", run_id=run_id) as claim:
 
-        def go_on() -> ImportJob:
+        def continue_rollback() -> ImportJob:
             nonlocal done
             with claim.connect() as conn:
                 for removed, restored in _roll_back(conn, claim):
@@ -51,17 +51,19 @@ def roll_back(
                     on_progress(removed, restored)
                 return load_job(conn, job)
 
-        return until_it_passes(go_on, lambda: done)
+        return retry_transient(continue_rollback, lambda: done)
 
 
 def _roll_back(conn: psycopg.Connection, claim: Claim) -> Iterator[tuple[int, int]]:
-    """Roll back what is left. Yields how many sessions each batch has removed and restored."""
+    """Roll back the remaining sessions. Yields the number removed and restored by each batch."""
     job = claim.job
     for ids in _in_batches(conn, job, "inserted"):
         with conn.transaction():
-            upto = STATEMENTS.hold_publisher(conn)
+            sending_upto = STATEMENTS.hold_publisher(conn)
             position = STATEMENTS.next_event_position(conn)
-            removed = STATEMENTS.remove_sessions(conn, job=job, ids=ids, sending_upto=upto, position=position)
+            removed = STATEMENTS.remove_sessions(
+                conn, job=job, ids=ids, sending_upto=sending_upto, position=position
+            )
             _account(conn, claim, removed=removed)
         yield removed, 0
     for ids in _in_batches(conn, job, "rewritten"):
@@ -75,7 +77,7 @@ def _roll_back(conn: psycopg.Connection, claim: Claim) -> Iterator[tuple[int, in
 
 
 def _in_batches(conn: psycopg.Connection, job: UUID, was: str) -> Iterator[list[UUID]]:
-    """The ids. They are asked for once: a cursor that is held keeps them past the batches' transactions."""
+    """Batches of session IDs from one query: a cursor WITH HOLD outlives the transactions of the batches."""
     with conn.cursor(name="sessions_to_roll_back", withhold=True) as cursor:
         cursor.execute(STATEMENTS.sessions_to_roll_back.sql, {"job": job, "was": was})
         while ids := [row[0] for row in cursor.fetchmany(BATCH)]:

@@ -1,7 +1,7 @@
-"""Moving events from the outbox to NATS JetStream: in order, in batches, each stored once. Not here: their making.
+"""Publishes events from the outbox to NATS JetStream: in order, in batches, exactly once. Not here: creating events.
 
-Each event has a subject of its own, and is sent with the expectation that nothing was stored under it, so that
-JetStream refuses a second copy however much later it comes; the message id catches those that come at once.
+Each event has its own subject and is sent with an expected last sequence of 0, so JetStream rejects a second copy
+however late it arrives. The message ID catches duplicates within JetStream's deduplication window.
 """
 
 import asyncio
@@ -27,29 +27,30 @@ SUBJECTS = "kintell.session.>"
 
 
 class NatsUnavailable(NotUsableError):
-    """NATS can't be reached or does not take events now; they wait. The message is stored and logged: no secrets."""
+    """NATS is unreachable or rejects events; they wait. The message is redacted because it is stored and logged."""
 
     def __init__(self, message: str) -> None:
         super().__init__(redact(message))
 
 
 @dataclass
-class Published:
-    """Events that are stored in JetStream now; `again` of them had been stored before."""
+class PublishResult:
+    """The number of events stored in JetStream; `already_stored` of them had been stored before. `busy`: another
+    publisher is at work."""
 
     events: int = 0
-    again: int = 0
+    already_stored: int = 0
     busy: bool = False
 
 
-def publish_waiting(url: str, nats_url: str, stream: str) -> Published:
-    """Send what waits in the outbox. Raises `NatsUnavailable`; what was stored until then is noted, and the rest waits.
-    With another publisher at work nothing is done, and `busy` says so."""
+def publish_waiting(url: str, nats_url: str, stream: str) -> PublishResult:
+    """Publish all waiting events, unless another publisher is at work. Raises `NatsUnavailable`. Events stored before
+    the error are marked as published, the others wait."""
     with connect(url, autocommit=True, application_name="kintell-publisher") as conn:
         if not STATEMENTS.try_publisher(conn):
-            return Published(busy=True)
+            return PublishResult(busy=True)
         if not STATEMENTS.count_waiting(conn, most=1):
-            return Published()
+            return PublishResult()
         try:
             return asyncio.run(_publish(conn, nats_url, stream))
         except NatsUnavailable as error:
@@ -57,17 +58,17 @@ def publish_waiting(url: str, nats_url: str, stream: str) -> Published:
             raise
 
 
-async def _publish(conn: psycopg.Connection, nats_url: str, stream: str) -> Published:
-    done = Published()
+async def _publish(conn: psycopg.Connection, nats_url: str, stream: str) -> PublishResult:
+    done = PublishResult()
     connection = await connect_to_nats(nats_url)
     try:
         jetstream = connection.jetstream(timeout=ACK_SECONDS)
         await ensure_stream(jetstream, stream)
-        while events := take(conn, BATCH):
-            stored, again, problem = await _send(jetstream, stream, events)
+        while events := next_events(conn, BATCH):
+            stored, already_stored, problem = await _send(jetstream, stream, events)
             STATEMENTS.mark_published(conn, positions=stored)
             done.events += len(stored)
-            done.again += again
+            done.already_stored += already_stored
             if problem:
                 raise NatsUnavailable(f"{done.events} events were stored, then NATS refused: {problem}")
         STATEMENTS.note_published(conn)
@@ -77,23 +78,22 @@ async def _publish(conn: psycopg.Connection, nats_url: str, stream: str) -> Publ
 
 
 async def connect_to_nats(nats_url: str) -> Any:
-    """A connection that is closed by whoever has it. Raises `NatsUnavailable`."""
+    """Open a connection; the caller closes it. Raises `NatsUnavailable`."""
 
-    async def quiet(_: Exception) -> None:
-        """What goes wrong is raised where it matters."""
+    async def ignore(_: Exception) -> None:
+        """Errors are raised by the calls that fail."""
 
     if not _is_url(nats_url):
-        # Before the client says what it could not read of it, which may be the password.
+        # The client's own error could contain the password.
         raise NatsUnavailable("KINTELL_NATS_URL is not a URL like nats://user:password@host:4222.")
     try:
-        # A connection that breaks stays broken: what was under way fails, and goes again in order.
+        # No reconnect: events in flight fail and are sent again in order.
         return await nats.connect(
-            nats_url, allow_reconnect=False, connect_timeout=5, max_reconnect_attempts=1, error_cb=quiet
+            nats_url, allow_reconnect=False, connect_timeout=5, max_reconnect_attempts=1, error_cb=ignore
         )
     except (OSError, TimeoutError, nats.errors.Error) as error:
-        raise NatsUnavailable(
-            f"NATS at {_host(nats_url)} does not answer: {error or type(error).__name__}"
-        ) from error
+        host = nats_url.rsplit("@", 1)[-1].removeprefix("nats://")
+        raise NatsUnavailable(f"NATS at {host} does not answer: {error or type(error).__name__}") from error
 
 
 def _is_url(nats_url: str) -> bool:
@@ -104,12 +104,8 @@ def _is_url(nats_url: str) -> bool:
         return False
 
 
-def _host(nats_url: str) -> str:
-    return nats_url.rsplit("@", 1)[-1].removeprefix("nats://")
-
-
 async def ensure_stream(jetstream: Any, stream: str) -> None:
-    """Make the stream where there is none; one that an operator made is left as it is."""
+    """Create the stream if it does not exist. An existing stream is left unchanged."""
     try:
         try:
             await jetstream.stream_info(stream)
@@ -128,9 +124,9 @@ async def ensure_stream(jetstream: Any, stream: str) -> None:
         raise NatsUnavailable(f"Stream {stream} can't be used: {error or type(error).__name__}") from error
 
 
-def take(conn: psycopg.Connection, most: int) -> list[tuple[int, str, str, str]]:
-    """The next events. It is noted that they may leave before they do: a rollback that takes sessions back in
-    the meantime then announces that, instead of deleting events that are on their way."""
+def next_events(conn: psycopg.Connection, most: int) -> list[tuple[int, str, str, str]]:
+    """The next events to send. Their highest position is recorded first, so that a concurrent rollback publishes
+    `rolled_back` events instead of deleting events that are being sent."""
     with conn.transaction():
         STATEMENTS.lock_publisher(conn)
         events = list(STATEMENTS.waiting_events(conn, most=most))
@@ -142,8 +138,8 @@ def take(conn: psycopg.Connection, most: int) -> list[tuple[int, str, str, str]]
 async def _send(
     jetstream: Any, stream: str, events: list[tuple[int, str, str, str]]
 ) -> tuple[list[int], int, str | None]:
-    """Send in order without waiting for each; returns positions that are stored, how many were so before, and
-    the first problem."""
+    """Send the events in order without waiting for each acknowledgement. Returns the stored positions, how many of them
+    had been stored before, and the first problem."""
 
     async def send(event_id: str, event_type: str, payload: str) -> Any:
         headers = {
@@ -153,14 +149,14 @@ async def _send(
         }
         return await jetstream.publish(f"{event_type}.{event_id}", payload.encode(), headers=headers)
 
-    # Tasks start in the order in which they are made, and each hands its message over before it waits.
+    # Tasks start in the order of their creation, and each writes its message before it first awaits a reply.
     outcomes = await asyncio.gather(*(send(*rest) for _, *rest in events), return_exceptions=True)
-    stored, again, problem = [], 0, None
+    stored, already_stored, problem = [], 0, None
     for (position, *_), outcome in zip(events, outcomes, strict=True):
-        was_there = getattr(outcome, "err_code", None) == WRONG_LAST_SEQUENCE
-        if isinstance(outcome, BaseException) and not was_there:
+        is_duplicate = getattr(outcome, "err_code", None) == WRONG_LAST_SEQUENCE
+        if isinstance(outcome, BaseException) and not is_duplicate:
             problem = problem or str(outcome) or type(outcome).__name__
         else:
             stored.append(position)
-            again += was_there or bool(getattr(outcome, "duplicate", None))
-    return stored, again, problem
+            already_stored += is_duplicate or bool(getattr(outcome, "duplicate", None))
+    return stored, already_stored, problem

@@ -1,4 +1,4 @@
-"""A zip of XML, as a workbook is one, read guardedly: both can be made to explode. Not here: what the XML means."""
+"""Reads the zip of XML files that a workbook is, with limits against zip and XML bombs. Not here: the XML's meaning."""
 
 import io
 import zipfile
@@ -13,7 +13,7 @@ AS_CSV = "Save the sheet as CSV UTF-8."
 
 
 class Archive(zipfile.ZipFile):
-    """A zip of whose parts each has a limit, and is read guardedly by whoever opens it."""
+    """A zip file that limits the unpacked size of each part and opens parts as `GuardedPart`."""
 
     def __init__(self, handle: IO[bytes], file: str) -> None:
         super().__init__(handle)
@@ -22,17 +22,17 @@ class Archive(zipfile.ZipFile):
     def open(self, name: Any, *args: Any, **named: Any) -> Any:
         return self.open_part(getattr(name, "filename", name), MAX_PART_BYTES)
 
-    def open_part(self, name: str, most: int) -> "Guarded":
+    def open_part(self, name: str, most: int) -> "GuardedPart":
         if self.getinfo(name).file_size > most:
             raise FileError(
-                f"{self._file}: its part {name} has more than {most // 1024**2:,} MB when it is unpacked",
+                f"{self._file}: its part {name} has more than {most // 1024**2:,} MB when unpacked",
                 AS_CSV,
             )
-        return Guarded(super().open(name), self._file)
+        return GuardedPart(super().open(name), self._file)
 
 
-class Guarded(io.RawIOBase):
-    """A part's XML, which must be UTF-8 without a DTD, and have a tag every few megabytes."""
+class GuardedPart(io.RawIOBase):
+    """A part's XML. It must be UTF-8, have no DTD, and have a tag at least every few megabytes."""
 
     def __init__(self, part: Any, name: str) -> None:
         self._part, self._name = part, name
@@ -42,12 +42,12 @@ class Guarded(io.RawIOBase):
         if size < 0:
             return b"".join(iter(lambda: self.read(PIECE), b""))
         data: bytes = self._part.read(min(size, PIECE))
-        seen = self._before + data
-        if b"<!DOCTYPE" in seen or b"<!ENTITY" in seen or b"\0" in data:
-            raise FileError(f"{self._name} has XML in it that no spreadsheet program writes", AS_CSV)
+        window = self._before + data
+        if b"<!DOCTYPE" in window or b"<!ENTITY" in window or b"\0" in data:
+            raise FileError(f"{self._name} contains XML that no spreadsheet program writes", AS_CSV)
         tag = data.rfind(b"<")
         self._run = self._run + len(data) if tag < 0 else len(data) - tag
         if self._run > MAX_CELL_BYTES:
             raise FileError(f"{self._name} has a cell of more than {MAX_CELL_BYTES // 1024**2} MB", AS_CSV)
-        self._before = seen[-16:]
+        self._before = window[-16:]
         return data

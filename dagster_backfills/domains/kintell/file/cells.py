@@ -1,7 +1,7 @@
-"""A workbook's cell as the text that a person sees in it, where that is what the value is. Pure; no I/O.
+"""Converts a workbook's cell to text. Pure; no I/O.
 
-Dates are ISO 8601; numbers are their digits, whatever the format rounds away or puts between them. A format that makes
-an id of a number (`00000`, `"KS-"0000`, `000-0000`) is followed. What is wrong with a cell begins with `#`.
+Dates become ISO 8601. Numbers become plain digits, without the rounding or grouping of their format. Only a format that
+turns a number into an ID (`00000`, `"KS-"0000`, `000-0000`) is applied. The text of an unusable cell begins with `#`.
 """
 
 import datetime as dt
@@ -11,7 +11,7 @@ from typing import Any
 
 EXACT = (
     10**15
-)  # a spreadsheet keeps 15 digits of a number and makes the others 0; other programs write all of them
+)  # spreadsheet programs keep 15 digits and replace the others by 0; other programs write all digits
 ROUNDED = "#ROUNDED!"
 NOT_CALCULATED = "#NOT CALCULATED!"
 _ESCAPED = re.compile(r"_x00([01][0-9A-Fa-f]|5[Ff])_")
@@ -20,7 +20,7 @@ _QUOTED = re.compile(r'"([^"]*)"|\\(.)|_.|\*.|\[[^\]]*\]')
 
 
 def cell_text(value: Any, number_format: str) -> str:
-    """The text of a cell's value (openpyxl's: text, number, date, boolean or None)."""
+    """The text of a cell's value as openpyxl returns it: text, number, date, boolean or None."""
     if value is None:
         return ""
     if isinstance(value, str):
@@ -47,7 +47,7 @@ def _number(value: float, number_format: str) -> str:
 
 @lru_cache(maxsize=1000)
 def _mask(number_format: str) -> tuple[str, ...]:
-    """The digits' places (`0`, `#`) and literal texts of a format that makes an id of a number; nothing for others."""
+    """The digit placeholders (`0`, `#`) and literals (`=text`) of a format that makes an ID of a number, or nothing."""
     section, parts, at = number_format.split(";")[0], list[str](), 0
     while at < len(section):
         if literal := _QUOTED.match(section, at):
@@ -65,7 +65,7 @@ def _mask(number_format: str) -> tuple[str, ...]:
 
 
 def _masked(whole: int, mask: tuple[str, ...]) -> str:
-    """The number's digits in their places, from the right; the first place takes all that are left."""
+    """Fill the placeholders with the number's digits from the right. The first one takes all remaining digits."""
     digits, out = list(str(whole)), list[str]()
     first = next(place for place, part in enumerate(mask) if part in ("0", "#"))
     for place in range(len(mask) - 1, -1, -1):

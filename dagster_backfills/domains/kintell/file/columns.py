@@ -1,4 +1,4 @@
-"""The columns that a file may have, and which of them a header names. Pure. Not here: reading the header row."""
+"""The columns of an import file, and matching headers to them. Pure. Not here: reading the header row (`header`)."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -11,16 +11,16 @@ REQUIRED = ("session_id", "session_type", "participant_email", "volunteer_email"
 OPTIONAL = ("rating", "feedback_text", "language_level")
 KNOWN = REQUIRED + OPTIONAL
 ROLES = ("participant", "volunteer")
-ADDRESSES = ("participant_email", "volunteer_email")  # of the roles
+ADDRESSES = ("participant_email", "volunteer_email")  # in the order of ROLES
 # The columns that an error file adds.
 ROW, MESSAGE, RAW = "_error_row", "_error_message", "_error_raw"
-SUGGESTION = "_error_suggestion"  # in a workbook
+SUGGESTION = "_error_suggestion"  # only in a workbook
 OURS = (ROW, MESSAGE, SUGGESTION, RAW)
-LEFT_OUT = "-"  # what a header stands for that a person leaves out
+LEFT_OUT = "-"  # the column of a header that the user mapped to nothing
 
 
 def column_name(header: str) -> str:
-    """The name that a header stands for: `Session Id`, `session-id` and `SessionId` are `session_id`."""
+    """The normalized name of a header: `Session Id`, `session-id` and `SessionId` become `session_id`."""
     name = header.strip(INVISIBLE)
     plain, split = (
         re.sub(r"[\s_-]+", "_", text.lower()) for text in (name, re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name))
@@ -29,20 +29,20 @@ def column_name(header: str) -> str:
 
 
 @dataclass(frozen=True)
-class Mapped:
-    """What a person said that headers stand for, by their names. `origin`: when that was said."""
+class HeaderMapping:
+    """The user's mapping from normalized header names to columns. `origin` tells people where it comes from."""
 
     columns: Mapping[str, str] = field(default_factory=dict)
     origin: str = ""
 
     def names(self, headers: Sequence[str]) -> tuple[str, ...]:
-        """What the headers stand for."""
+        """The column of each header, or its normalized name."""
         return tuple(self.columns.get(name, name) for name in map(column_name, headers))
 
 
-Mapper = Callable[[Sequence[str]], Mapped]
+MappingLookup = Callable[[Sequence[str]], HeaderMapping]
 
 
-def closest(name: str, there: Mapping[str, str]) -> str:
-    """`; X comes closest`, of texts by their names; nothing where none does."""
-    return "".join(f"; `{there[near]}` comes closest" for near in get_close_matches(name, there, 1))
+def closest_match(name: str, known: Mapping[str, str]) -> str:
+    """`; X comes closest` for the closest of the known names, shown as its text. Empty if none is close."""
+    return "".join(f"; `{known[match]}` comes closest" for match in get_close_matches(name, known, 1))

@@ -1,8 +1,7 @@
-"""What a file is given as, and bringing every form into one: plain UTF-8 CSV that can be read from any byte.
+"""Detects a file's format and converts it to plain UTF-8 CSV that can be read from any byte offset.
 
-A UTF-8 file is read where it lies. Workbooks, other encodings and gzip are converted into an unnamed temporary file,
-which is gone with its last reader. The same bytes always convert to the same copy, so that an offset in it holds for
-every attempt.
+A UTF-8 file is read in place. Workbooks, other encodings and gzip files are converted to an unnamed temporary file that
+disappears when it is closed. The conversion is deterministic, so a checkpoint's offset is valid for every attempt.
 """
 
 import gzip
@@ -17,8 +16,8 @@ from typing import IO, cast
 from dagster_backfills.domains.kintell.file.encodings import (
     UTF_8,
     check_encoding,
-    codec_of,
-    decoded,
+    decode_to_utf8,
+    detect_encoding,
 )
 from dagster_backfills.domains.kintell.file.files import FileError, SourceFile
 from dagster_backfills.domains.kintell.file.formats import (
@@ -39,8 +38,8 @@ DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "pipes"}
 
 
 @dataclass(frozen=True)
-class ReadAs:
-    """What a person says about a file: the workbook's sheet, the encoding, which header is which column."""
+class ReadOptions:
+    """The user's options for reading a file: the workbook's sheet, the encoding, the mapping of headers to columns."""
 
     sheet: str = ""
     encoding: str = ""
@@ -48,9 +47,9 @@ class ReadAs:
 
 
 @dataclass(frozen=True)
-class Form:
-    """What a file was recognized as; its text is for people: `CSV with semicolons, UTF-16, gzip`. A `sheet` makes it a
-    workbook. `notes`: what there is to know of its values."""
+class FileFormat:
+    """A file's detected format, shown to users as `CSV with semicolons, UTF-16, gzip`. A workbook has a `sheet`, and
+    `notes` about its values."""
 
     delimiter: str = ","
     encoding: str = UTF_8
@@ -72,30 +71,30 @@ def delimiter_name(delimiter: str) -> str:
 
 
 class PlainCsv:
-    """A file as plain UTF-8 CSV: itself, or its converted `copy`. Offsets and `size` are of the plain text."""
+    """A file as plain UTF-8 CSV: the source itself or its converted `copy`. `size` and offsets refer to that text."""
 
-    def __init__(self, given: SourceFile, form: Form, copy: IO[bytes] | None = None) -> None:
-        self.given, self.form, self.copy = given, form, copy
-        self.name, self.url = given.name, given.url
-        self.size = copy.tell() if copy else given.size
+    def __init__(self, source: SourceFile, format: FileFormat, copy: IO[bytes] | None = None) -> None:
+        self.source, self.format, self.copy = source, format, copy
+        self.name, self.url = source.name, source.url
+        self.size = copy.tell() if copy else source.size
 
     def open(self, offset: int = 0) -> IO[bytes]:
-        """The bytes from `offset` on; one seek, no reading of what comes before."""
+        """Open the text at `offset`, by seeking."""
         return (
             cast("IO[bytes]", io.BufferedReader(_Copy(self.copy, offset)))
             if self.copy
-            else self.given.open(offset)
+            else self.source.open(offset)
         )
 
 
 def to_plain_csv(
-    source: SourceFile | PlainCsv, read_as: ReadAs | None = None, most: int = MAX_COPY_BYTES
+    source: SourceFile | PlainCsv, read_as: ReadOptions | None = None, most: int = MAX_COPY_BYTES
 ) -> PlainCsv:
-    """Recognize the form, and convert where that is needed; of a copy, `most` bytes or little more. Raises `FileError`
-    for what is not a table, or can be read as one in several ways."""
+    """Detect the format and convert the file if needed, the copy only up to about `most` bytes. Raises `FileError` if
+    the file is not a table or is ambiguous."""
     if isinstance(source, PlainCsv):
         return source
-    read_as = read_as or ReadAs()
+    read_as = read_as or ReadOptions()
     with source.open() as handle:
         start = handle.read(BEGINNING)
     compressed = start.startswith(GZIP)
@@ -104,25 +103,25 @@ def to_plain_csv(
     if start.startswith((ZIP, OLE)):
         if compressed:
             raise FileError(f"{source.name} is a workbook or an archive in a gzip file", hint=UNPACK)
-        return _of_workbook(source, read_as, start, most)
+        return _convert_workbook(source, read_as, start, most)
     check_is_text(source.name, start)
     if read_as.sheet:
         raise FileError(
             f"{source.name} is not a workbook: it has no sheet {read_as.sheet}", hint="Leave it out."
         )
-    form = Form(encoding=codec_of(source.name, start, read_as.encoding), compressed=compressed)
-    if form.encoding == UTF_8 and not read_as.encoding:
+    format = FileFormat(encoding=detect_encoding(source.name, start, read_as.encoding), compressed=compressed)
+    if format.encoding == UTF_8 and not read_as.encoding:
         check_encoding(source.name, next(_read(source, compressed), b""))
-    if form == Form():
-        return PlainCsv(source, form)
+    if format == FileFormat():
+        return PlainCsv(source, format)
     pieces = _read(source, compressed)
-    if form.encoding != UTF_8:
-        pieces = decoded(source.name, pieces, form.encoding)
-    return PlainCsv(source, form, _converted(source, pieces, most))
+    if format.encoding != UTF_8:
+        pieces = decode_to_utf8(source.name, pieces, format.encoding)
+    return PlainCsv(source, format, _write_copy(source, pieces, most))
 
 
-def _of_workbook(source: SourceFile, read_as: ReadAs, start: bytes, most: int) -> PlainCsv:
-    # A library that only workbooks need, and that takes as long to load as the rest of the reader.
+def _convert_workbook(source: SourceFile, read_as: ReadOptions, start: bytes, most: int) -> PlainCsv:
+    # Only workbooks need openpyxl, which takes as long to import as the rest of the reader.
     from dagster_backfills.domains.kintell.file.workbook import as_csv, open_sheet
 
     if start.startswith(OLE):
@@ -131,11 +130,11 @@ def _of_workbook(source: SourceFile, read_as: ReadAs, start: bytes, most: int) -
     if read_as.encoding:
         raise FileError(f"{source.name} is a workbook: it has no encoding", hint="Leave it out.")
     with open_sheet(source, read_as.sheet) as sheet:
-        copy = _converted(source, as_csv(sheet.rows()), most)
-        return PlainCsv(source, Form(sheet=sheet.name, notes=sheet.notes), copy)
+        copy = _write_copy(source, as_csv(sheet.rows()), most)
+        return PlainCsv(source, FileFormat(sheet=sheet.name, notes=sheet.notes), copy)
 
 
-def _converted(source: SourceFile, pieces: Iterator[bytes], most: int) -> IO[bytes]:
+def _write_copy(source: SourceFile, pieces: Iterator[bytes], most: int) -> IO[bytes]:
     folder = state_dir() / "kintell"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -143,9 +142,7 @@ def _converted(source: SourceFile, pieces: Iterator[bytes], most: int) -> IO[byt
         for piece in pieces:
             copy.write(piece)
             if copy.tell() > MAX_COPY_BYTES:
-                raise FileError(
-                    f"{source.name} has more than {MAX_COPY_BYTES // 1024**3} GB when it is unpacked"
-                )
+                raise FileError(f"{source.name} has more than {MAX_COPY_BYTES // 1024**3} GB when unpacked")
             if copy.tell() > most:
                 break
         copy.flush()
@@ -169,7 +166,7 @@ def _read(source: SourceFile, compressed: bool) -> Iterator[bytes]:
 
 
 class _Copy(io.RawIOBase):
-    """A reader with a place of its own in a file that others may read at the same time."""
+    """A reader with its own position in a file that other readers share."""
 
     def __init__(self, file: IO[bytes], offset: int) -> None:
         self._file, self._at = file, offset

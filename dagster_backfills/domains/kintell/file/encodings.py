@@ -1,4 +1,4 @@
-"""In which encoding a file is: what its bytes say for sure, what a person says, and asking where neither does."""
+"""Detects a file's encoding from its bytes or the user's option, and asks the user if it is ambiguous."""
 
 import codecs
 import re
@@ -17,16 +17,16 @@ SAVE_AS = "Save it as CSV UTF-8."
 HOW = "--encoding NAME, or `encoding` in the job's configuration"
 
 
-def codec_of(name: str, beginning: bytes, named: str) -> str:
-    """The file's encoding: as its byte-order mark has it, as it is `named`, else UTF-8. Raises `FileError` where these
-    contradict each other, for a name that Python does not know, and for UTF-16 without a mark."""
+def detect_encoding(name: str, beginning: bytes, named: str) -> str:
+    """The file's encoding: from its byte-order mark, else as `named` by the user, else UTF-8. Raises `FileError` if the
+    mark and the name contradict each other, for an unknown name, and for UTF-16 without a mark."""
     if beginning.startswith(_UTF_32) and not _canonical(named).startswith("utf-32"):
         raise FileError(f"{name} is UTF-32", hint=SAVE_AS)
     marked = next((encoding for mark, encoding in _MARKS if beginning.startswith(mark)), "")
     if named and not _canonical(named):
         raise FileError(
             f"There is no encoding {named}",
-            hint="Some that there are: UTF-8, UTF-16-LE, windows-1252, ISO-8859-15.",
+            hint="Examples: UTF-8, UTF-16-LE, windows-1252, ISO-8859-15.",
         )
     if not named:
         return marked or _without_mark(name, beginning)
@@ -38,7 +38,7 @@ def codec_of(name: str, beginning: bytes, named: str) -> str:
 
 
 def _canonical(named: str) -> str:
-    """Python's name of a text encoding; nothing where it has none."""
+    """Python's name of a text encoding, empty if it is unknown."""
     try:
         return codecs.lookup(named).name if isinstance("".encode(named), bytes) else ""
     except (LookupError, ValueError, UnicodeError):
@@ -46,18 +46,18 @@ def _canonical(named: str) -> str:
 
 
 def _without_mark(name: str, beginning: bytes) -> str:
-    """UTF-8, unless every other byte is a NUL."""
+    """UTF-8, unless the alternating NUL bytes of UTF-16 are found."""
     for at, encoding in ((1, "UTF-16-LE"), (0, "UTF-16-BE")):
         pairs = beginning[: len(beginning) // 2 * 2]
         if len(pairs) >= 16 and pairs[at::2].count(0) > len(pairs) * 0.4 and not pairs[1 - at :: 2].count(0):
             text = pairs.decode(encoding, "replace").splitlines()[0]
-            _ask(name, encoding, [("UTF-8", _seen(pairs[: 2 * _SHOWN])), (encoding, text[:_SHOWN])])
+            _refuse(name, encoding, [("UTF-8", _printable(pairs[: 2 * _SHOWN])), (encoding, text[:_SHOWN])])
     return UTF_8
 
 
 def check_encoding(name: str, beginning: bytes) -> None:
-    """Raise `FileError` where the file's beginning has more than one line that is not UTF-8, and none beyond ASCII that
-    is: one damaged line costs itself, but here every name with an accent would cost its row."""
+    """Raise `FileError` if the beginning has several lines that are not UTF-8 and no valid non-ASCII character. The
+    file has another encoding, and every row with an accent would be rejected. A single damaged line costs one row."""
     try:
         codecs.getincrementaldecoder("utf-8")().decode(beginning)
         return
@@ -68,30 +68,30 @@ def check_encoding(name: str, beginning: bytes) -> None:
         return
     begin = re.search(_WORD + rb"*\Z", beginning[max(0, at - _SHOWN) : at])
     word = beginning[at - len(begin[0]) if begin else at :][:_SHOWN]
-    found = re.match(_WORD + rb"+", word)
-    seen = found[0] if found else word[:1]
-    readings = [(UTF_8, _seen(seen)), (_LIKELY, seen.decode(_LIKELY, "backslashreplace"))]
-    _ask(name, _LIKELY, readings, " With UTF-8, rows that have such bytes are rejected.")
+    match = re.match(_WORD + rb"+", word)
+    sample = match[0] if match else word[:1]
+    readings = [(UTF_8, _printable(sample)), (_LIKELY, sample.decode(_LIKELY, "backslashreplace"))]
+    _refuse(name, _LIKELY, readings, " With UTF-8, rows that have such bytes are rejected.")
 
 
-def _seen(data: bytes) -> str:
+def _printable(data: bytes) -> str:
     return data.decode(errors="backslashreplace").replace("\0", "\\x00")[:_SHOWN]
 
 
-def _ask(name: str, likely: str, readings: list[tuple[str, str]], more: str = "") -> NoReturn:
+def _refuse(name: str, likely: str, readings: list[tuple[str, str]], more: str = "") -> NoReturn:
     shown = ", ".join(f"`{text}` as {encoding}" for encoding, text in readings)
     raise FileError(
-        f"{name} does not say in which encoding it is: it reads {shown}",
-        hint=f"Name it ({HOW}): {likely}, say.{more}",
+        f"The encoding of {name} is ambiguous: it reads {shown}",
+        hint=f"Name the encoding, for example {likely} ({HOW}).{more}",
     )
 
 
-def decoded(name: str, pieces: Iterator[bytes], encoding: str) -> Iterator[bytes]:
-    """The file as UTF-8. Raises `FileError` for bytes that the encoding does not have, and for a file that is UTF-8
-    by all appearances and said to be something else."""
+def decode_to_utf8(name: str, pieces: Iterator[bytes], encoding: str) -> Iterator[bytes]:
+    """Decode the file and encode it as UTF-8. Raises `FileError` for bytes that are invalid in the encoding, and for a
+    file that is valid UTF-8 although another encoding was named."""
     utf_8, is_utf_8, first_odd, done = codecs.getincrementaldecoder("utf-8")(), True, b"", 0
 
-    def looked_at() -> Iterator[bytes]:
+    def inspected() -> Iterator[bytes]:
         nonlocal is_utf_8, first_odd, done
         for piece in pieces:
             done += len(piece)
@@ -104,7 +104,7 @@ def decoded(name: str, pieces: Iterator[bytes], encoding: str) -> Iterator[bytes
             yield piece
 
     try:
-        for text in codecs.iterdecode(looked_at(), encoding):
+        for text in codecs.iterdecode(inspected(), encoding):
             yield text.encode()
     except UnicodeError as error:
         where = f"among the first {done:,} bytes"

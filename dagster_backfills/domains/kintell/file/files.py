@@ -1,4 +1,4 @@
-"""The file of an import: where it may lie, how it is opened, what it contains (digest). Not here: its records."""
+"""Locates and opens import files in allowed locations, local or remote, and computes their digest. Not here: CSV."""
 
 import hashlib
 import re
@@ -13,7 +13,7 @@ import fsspec
 
 from dagster_backfills.errors import UserError
 
-READ_AHEAD = 4 * 1024 * 1024  # bytes of an object in a store; some file systems would keep 50 MB
+READ_AHEAD = 4 * 1024 * 1024  # bytes; some fsspec file systems would buffer 50 MB by default
 
 
 class FileError(UserError):
@@ -22,7 +22,7 @@ class FileError(UserError):
 
 @dataclass(frozen=True)
 class Place:
-    """Where a file or folder lies: on this machine (`scheme` is `file`, `path` absolute) or in a store."""
+    """The location of a file or folder: local (`scheme` is `file`, `path` absolute) or in a store."""
 
     scheme: str
     path: str
@@ -36,8 +36,8 @@ class Place:
 
 
 def place_of(url: str) -> Place:
-    """What a path or an fsspec URL names. Opens nothing; links are followed. Raises `FileError` for what may name
-    something else than it seems to."""
+    """Parse a path or an fsspec URL and resolve symbolic links. Opens nothing. Raises `FileError` for a URL that may
+    refer to another place than it appears to."""
     found = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", url)
     scheme = found[1].lower() if found else "file"
     if scheme in ("file", "local"):
@@ -45,11 +45,11 @@ def place_of(url: str) -> Place:
     path = url[found.end() if found else 0 :].strip("/")
     if "::" in url:
         raise FileError(
-            f"{url} can't be opened: :: chains one place to another", hint="Give the file itself."
+            f"{url} can't be opened: :: chains several file systems", hint="Use the URL of the file itself."
         )
     if {".", ".."} & set(re.split(r"[/\\\\?#]", unquote(path))):
         raise FileError(
-            f"{url} can't be opened: a URL may not contain . or .. segments", hint="Write it out."
+            f"{url} can't be opened: a URL may not contain . or .. segments", hint="Use the full URL."
         )
     return Place(scheme, path)
 
@@ -63,8 +63,8 @@ def _local_path(url: str, path: str) -> str:
     given = Path(path).expanduser()
     if not given.is_absolute():
         raise FileError(
-            f"{url} is relative: it would be another place for each process",
-            hint="Give an absolute path, or a URL.",
+            f"{url} is relative: each process would resolve it differently",
+            hint="Use an absolute path or a URL.",
         )
     try:
         return str(given.resolve())
@@ -73,15 +73,15 @@ def _local_path(url: str, path: str) -> str:
 
 
 def open_file(url: str, allowed: list[str]) -> "SourceFile":
-    """The file at `url` (an absolute path or an fsspec URL), if it lies below one of the `allowed` locations.
+    """The file at `url` (an absolute path or an fsspec URL), if it is inside one of the `allowed` locations.
 
-    That is judged first: nothing else is opened, connected to, or said about.
+    This is checked first, so that nothing outside them is opened, connected to or disclosed.
     """
     place = place_of(url)
     if not any(_is_below(place, place_of(location)) for location in allowed):
         raise FileError(
             f"{url} is not in an allowed location",
-            hint=f"Allowed: {', '.join(allowed) or 'none'}. KINTELL_ALLOWED_LOCATIONS says which, with commas.",
+            hint=f"Allowed: {', '.join(allowed) or 'none'}. Set KINTELL_ALLOWED_LOCATIONS, separated by commas.",
         )
     fs, path = open_place(place)
     with readable(url, local=place.is_local):
@@ -89,7 +89,7 @@ def open_file(url: str, allowed: list[str]) -> "SourceFile":
     if info["type"] == "directory":
         raise FileError(
             f"{url} is a folder",
-            hint="Give a file in it. Export a document of Apple's Numbers as CSV (UTF-8).",
+            hint="Use a file in it. Export an Apple Numbers document as CSV (UTF-8).",
         )
     if info["type"] != "file":
         raise FileError(f"{url} is not a file")
@@ -102,7 +102,7 @@ def _is_below(place: Place, root: Place) -> bool:
 
 
 def open_place(place: Place) -> tuple[Any, str]:
-    """The file system of a place that was judged, and the path in it."""
+    """The fsspec file system of a place that has been checked, and the path in it."""
     if place.is_local:
         return fsspec.filesystem("file"), place.path
     with readable(place, local=False):
@@ -111,8 +111,7 @@ def open_place(place: Place) -> tuple[Any, str]:
 
 @contextmanager
 def readable(what: object, *, local: bool = True) -> Iterator[None]:
-    """What keeps a file or a place from being read, as `FileError`. Each kind of store has errors of its own, for
-    credentials and connections say."""
+    """Turn errors of file systems into `FileError`. Remote stores also raise exception types of their own."""
     try:
         yield
     except FileNotFoundError as error:
@@ -130,7 +129,7 @@ def readable(what: object, *, local: bool = True) -> Iterator[None]:
 
 
 class SourceFile:
-    """A file that lies where it may. `url` opens it again, `size` is in bytes."""
+    """A file in an allowed location. `url` can be used to open it again; `size` is in bytes."""
 
     def __init__(self, fs: Any, path: str, place: Place, size: int) -> None:
         self.fs, self.path, self.is_local, self.size = fs, path, place.is_local, size
@@ -138,10 +137,8 @@ class SourceFile:
         self.name = path.rstrip("/").rsplit("/", 1)[-1]
 
     def stamp(self) -> str:
-        """Changes when the file does, and costs no reading: inode and times, or the object store's tag.
-
-        Local: the kernel's change time too, which no one can set back.
-        """
+        """A stamp that changes when the file does, obtained without reading it: inode, size, mtime and ctime of a local
+        file (no program can set ctime back), or the tag of an object store."""
         self.fs.invalidate_cache(self.path)
         if self.is_local:
             stat = Path(self.path).stat()
@@ -149,14 +146,14 @@ class SourceFile:
         return str(self.fs.ukey(self.path))
 
     def open(self, offset: int = 0) -> IO[bytes]:
-        """The file's bytes from `offset` on; one seek, no reading of what comes before."""
+        """Open the file at `offset`, by seeking."""
         with readable(self.url):
             handle: Any = self.fs.open(self.path, "rb", block_size=READ_AHEAD)
             handle.seek(offset)
         return handle
 
     def sha256(self) -> str:
-        """The digest of the whole content."""
+        """The digest of the whole file."""
         digest = hashlib.sha256()
         with self.open() as handle:
             while piece := handle.read(1 << 20):

@@ -1,4 +1,4 @@
-"""Files that are no table: told apart by how they begin, each with a sentence on what to do."""
+"""Recognizes unsupported file formats by their first bytes, and tells the user what to do instead."""
 
 import re
 import zipfile
@@ -11,11 +11,11 @@ ZIP = b"PK\x03\x04"
 OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 
 SAVE_AS = "Open it in the program that it comes from, and save it as .xlsx or as CSV UTF-8."
-UNPACK = "Unpack it, and send the file that is in it."
+UNPACK = "Unpack it and send the file inside."
 EXPORT = "Export the data from where it comes from, as CSV UTF-8 or .xlsx."
 
 _BINARY = r"[\0-\x08\x0e-\x1f\x80-\xff]"
-# How each begins, what it is, what to do.
+# How the file begins (regular expression), what it is, what to do.
 _BEGINNINGS: tuple[tuple[str, str, str], ...] = (
     (r"%PDF", "a PDF", EXPORT),
     (r"\x89PNG|\xff\xd8\xff|GIF8|II\*\0|MM\0\*|BM.{4}\0\0\0\0|RIFF.{4}WEBP", "an image", EXPORT),
@@ -62,14 +62,14 @@ _ODS = b"application/vnd.oasis.opendocument.spreadsheet"
 
 
 def check_is_text(name: str, beginning: bytes) -> None:
-    """Raise `FileError` for a file that begins as something else than text in rows."""
+    """Raise `FileError` if the file begins like a format other than delimited text."""
     for pattern, what, hint in _PATTERNS:
         if pattern.match(beginning):
             _refuse(name, what, hint)
 
 
 def check_is_workbook(source: SourceFile) -> None:
-    """Raise `FileError` for a zip archive that is not a workbook."""
+    """Raise `FileError` if a zip archive is not a workbook."""
     try:
         with source.open() as handle, zipfile.ZipFile(handle) as archive:
             names = archive.namelist()
@@ -91,7 +91,7 @@ def check_is_workbook(source: SourceFile) -> None:
 
 
 def refuse_ole(source: SourceFile) -> NoReturn:
-    """Say which of the old or encrypted documents it is: all of them begin alike."""
+    """Raise `FileError` for an old or encrypted Office document, which all begin with the same bytes."""
     rest, found = b"", set()
     with source.open() as handle:
         while piece := handle.read(1 << 20):

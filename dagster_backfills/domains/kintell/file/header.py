@@ -1,4 +1,4 @@
-"""The header row: which of the ways to split it is meant, and which columns it names. Not here: the rows."""
+"""Reads the header row: determines the delimiter and matches headers to columns. Not here: the rows (`reader`)."""
 
 import re
 from dataclasses import dataclass, field, replace
@@ -12,14 +12,14 @@ from dagster_backfills.domains.kintell.file.columns import (
     OURS,
     RAW,
     REQUIRED,
-    Mapped,
-    Mapper,
-    closest,
+    HeaderMapping,
+    MappingLookup,
+    closest_match,
     column_name,
 )
 from dagster_backfills.domains.kintell.file.dialect import (
     DELIMITERS,
-    Form,
+    FileFormat,
     PlainCsv,
     delimiter_name,
     to_plain_csv,
@@ -34,7 +34,7 @@ from dagster_backfills.domains.kintell.file.records import (
     records,
 )
 
-NOT_REPAIRED = "Row was not repaired: it stands in _error_raw"
+NOT_REPAIRED = "Row was not repaired: it is only in _error_raw"
 
 _MARK = b"\xef\xbb\xbf"
 _SEP_LINE = re.compile(rb'\s*"?sep=([!-/:;<=>?@\[\\\]^`{|}~\t])"?[ ]*(?:[\r\n]+|$)', re.IGNORECASE)
@@ -42,45 +42,45 @@ _SEP_LINE = re.compile(rb'\s*"?sep=([!-/:;<=>?@\[\\\]^`{|}~\t])"?[ ]*(?:[\r\n]+|
 
 @dataclass(frozen=True)
 class Header:
-    """The columns of a file as it writes them, trimmed, its form, and where the first row begins."""
+    """A file's headers, trimmed, with its format, the offset of its first row and the user's mapping."""
 
     columns: tuple[str, ...]
-    form: Form = field(default_factory=Form)
+    format: FileFormat = field(default_factory=FileFormat)
     data_offset: int = 0
-    mapped: Mapped = field(default_factory=Mapped)
+    mapping: HeaderMapping = field(default_factory=HeaderMapping)
 
     def __str__(self) -> str:
-        """The form and the mapping, for people."""
-        said = [
+        """The format and the mapping, for people."""
+        mapped = [
             f"{name} {f'is {column}' if column != LEFT_OUT else 'is left out'}"
             for name in self.columns
-            if (column := self.mapped.columns.get(column_name(name)))
+            if (column := self.mapping.columns.get(column_name(name)))
         ]
-        return f"{self.form}; {self.mapped.origin}: {', '.join(said)}" if said else str(self.form)
+        return f"{self.format}; {self.mapping.origin}: {', '.join(mapped)}" if mapped else str(self.format)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """What the columns stand for."""
-        return self.mapped.names(self.columns)
+        """The column of each header, or its normalized name."""
+        return self.mapping.names(self.columns)
 
     @cached_property
     def positions(self) -> dict[str, int]:
-        """Where the columns that mean something stand."""
+        """The indexes of the columns that are used."""
         return {name: self.names.index(name) for name in (*KNOWN, RAW, MESSAGE) if name in self.names}
 
     @cached_property
     def width(self) -> int:
-        """The columns up to the last one with a name: a spreadsheet's trailing delimiters are no columns."""
+        """The number of columns up to the last one with a name: spreadsheets add trailing delimiters."""
         return max((at + 1 for at, name in enumerate(self.names) if name), default=0)
 
     def broken(self, fields: list[str], record: bytes) -> tuple[str, str] | None:
-        """What is wrong with a row as a whole, and its text. Fields of trailing columns without a name must be empty;
-        a row of an error file that stands in `_error_raw` and nowhere else was not repaired."""
+        """The error of a whole row, with its text, or None. Fields in trailing columns without a name must be empty. A
+        row of an error file that is only in `_error_raw` was not repaired."""
         filled = [at for at, value in enumerate(fields) if value.strip()]
-        found = len(fields) if len(fields) > len(self.columns) else max(filled, default=0) + 1
-        if len(fields) < self.width or found > self.width:
+        width = len(fields) if len(fields) > len(self.columns) else max(filled, default=0) + 1
+        if len(fields) < self.width or width > self.width:
             return (
-                f"Expected {self.width} columns, found {max(found, min(len(fields), self.width))}",
+                f"Expected {self.width} columns, found {max(width, min(len(fields), self.width))}",
                 as_text(record),
             )
         raw, message = (self.positions.get(name) for name in (RAW, MESSAGE))
@@ -90,21 +90,21 @@ class Header:
 
 
 @dataclass(frozen=True)
-class _Reading:
-    """The header row as it is with one delimiter, its fields trimmed."""
+class _Candidate:
+    """The header row as split by one delimiter, with trimmed fields."""
 
     delimiter: str
     fields: list[str]
     problem: str | None
     end: int
-    mapped: Mapped = field(default_factory=Mapped)
+    mapping: HeaderMapping = field(default_factory=HeaderMapping)
 
     @property
     def names(self) -> tuple[str, ...]:
-        return () if self.problem else self.mapped.names(self.fields)
+        return () if self.problem else self.mapping.names(self.fields)
 
     @property
-    def whole(self) -> bool:
+    def complete(self) -> bool:
         return all(name in self.names for name in REQUIRED)
 
     def __str__(self) -> str:
@@ -112,79 +112,80 @@ class _Reading:
         return f"with {delimiter_name(self.delimiter)} {len(self.fields)} columns: {shown[:200]}"
 
 
-def read_header(source: SourceFile | PlainCsv, mapper: Mapper = lambda _: Mapped()) -> Header:
-    """Recognize the file and read its header row; `mapper` says what was said of such headers. Raises `FileError` where
-    there is none, where it lacks or repeats a column that counts, and where it can be read in two ways."""
+def read_header(source: SourceFile | PlainCsv, lookup: MappingLookup = lambda _: HeaderMapping()) -> Header:
+    """Detect the format and read the header row. `lookup` returns the mapping for its headers. Raises `FileError` if
+    there is no header row, if it lacks a required column or repeats a known one, or if it is ambiguous."""
     plain = to_plain_csv(source)
-    head, sep, start, at_end = _head(plain)
-    readings = [
-        replace(reading, mapped=mapper(reading.fields)) for reading in _readings(plain, head, sep, at_end)
+    head, sep, start, at_end = _read_head(plain)
+    candidates = [
+        replace(each, mapping=lookup(each.fields)) for each in _candidates(plain, head, sep, at_end)
     ]
-    if not readings:
+    if not candidates:
         raise FileError(f"{plain.name} is empty", hint=f"It needs a header row: {','.join(KNOWN)}")
-    meant = _meant(plain, readings, sep)
-    _check(plain, meant)
-    form = replace(plain.form, delimiter=meant.delimiter, sep_line=bool(sep))
-    return Header(tuple(meant.fields), form, start + meant.end, meant.mapped)
+    chosen = _choose(plain, candidates, sep)
+    _check(plain, chosen)
+    format = replace(plain.format, delimiter=chosen.delimiter, sep_line=bool(sep))
+    return Header(tuple(chosen.fields), format, start + chosen.end, chosen.mapping)
 
 
-def _head(plain: PlainCsv) -> tuple[bytes, str, int, bool]:
-    """The file's beginning with the whole header row, without byte-order marks and a `sep=` line: the bytes, that
-    line's delimiter, where they begin, and whether they are all."""
+def _read_head(plain: PlainCsv) -> tuple[bytes, str, int, bool]:
+    """Read the beginning of the file, up to the end of the header row at least, without byte-order marks and a `sep=`
+    line. Returns the bytes, that line's delimiter, their offset, and whether they reach the end of the file."""
     with plain.open() as handle:
-        head, wanted = b"", 65536
+        head, size = b"", 65536
         while True:
-            head += handle.read(wanted - len(head))
-            at_end = len(head) >= plain.size or len(head) < wanted
+            head += handle.read(size - len(head))
+            at_end = len(head) >= plain.size or len(head) < size
             start = 0
             while head.startswith(_MARK, start):
                 start += len(_MARK)
             sep = _SEP_LINE.match(head, start)
             start = sep.end() if sep else start
-            if at_end or all(_first(plain, head[start:], d, False) for d in DELIMITERS):
+            if at_end or all(_first_record(plain, head[start:], d, False) for d in DELIMITERS):
                 return head[start:], sep.group(1).decode() if sep else "", start, at_end
-            wanted *= 2
+            size *= 2
 
 
-def _first(plain: PlainCsv, head: bytes, delimiter: str, at_end: bool) -> _Reading | None:
-    """The first record that is not blank; None where there is none, or where it may go on."""
+def _first_record(plain: PlainCsv, head: bytes, delimiter: str, at_end: bool) -> _Candidate | None:
+    """The first record that is not blank. None if there is none, or if it may continue after `head`."""
     try:
         for _, end, fields, problem in records(head, delimiter, at_end):
             if problem or not is_blank(fields):
-                return _Reading(delimiter, [clean(field).strip() for field in fields], problem, end)
+                return _Candidate(delimiter, [clean(field).strip() for field in fields], problem, end)
     except NotCsv as error:
         raise FileError(f"{plain.name}: {error}") from None
     return None
 
 
-def _readings(plain: PlainCsv, head: bytes, sep: str, at_end: bool) -> list[_Reading]:
-    wanted = [","] if plain.form.sheet else dict.fromkeys([*sep, *DELIMITERS])
-    found = (_first(plain, head, delimiter, at_end) for delimiter in wanted)
-    return [reading for reading in found if reading]
+def _candidates(plain: PlainCsv, head: bytes, sep: str, at_end: bool) -> list[_Candidate]:
+    delimiters = [","] if plain.format.sheet else dict.fromkeys([*sep, *DELIMITERS])
+    split = (_first_record(plain, head, delimiter, at_end) for delimiter in delimiters)
+    return [candidate for candidate in split if candidate]
 
 
-def _meant(plain: PlainCsv, readings: list[_Reading], sep: str) -> _Reading:
-    """The reading that finds the columns. With none, the nearest; with two that contradict each other, an error."""
-    whole = [reading for reading in readings if reading.whole]
-    if sep and whole and whole[0] is not readings[0]:
+def _choose(plain: PlainCsv, candidates: list[_Candidate], sep: str) -> _Candidate:
+    """The candidate with all required columns, else the one with most known columns. Raises `FileError` if the `sep=`
+    line contradicts the header row."""
+    complete = [candidate for candidate in candidates if candidate.complete]
+    if sep and complete and complete[0] is not candidates[0]:
         raise FileError(
             f"{plain.name} can be read in two ways: its sep= line and its header row differ",
-            hint=f"{readings[0]} … or {whole[0]} …. Take the sep= line out, or put the right one in.",
+            hint=f"{candidates[0]} … or {complete[0]} …. Remove or correct the sep= line.",
         )
-    if whole:
-        return whole[0]
-    known = {*KNOWN, *(name for reading in readings for name in reading.mapped.columns)}
-    return max(readings, key=lambda reading: (len(known & set(reading.names)), len(reading.fields)))
+    if complete:
+        return complete[0]
+    known = {*KNOWN, *(name for each in candidates for name in each.mapping.columns)}
+    return max(candidates, key=lambda each: (len(known & set(each.names)), len(each.fields)))
 
 
-def _check(plain: PlainCsv, header: _Reading) -> None:
+def _check(plain: PlainCsv, header: _Candidate) -> None:
     if header.problem:
         raise FileError(
             f"{plain.name}: the header row can't be read: {header.problem}",
             hint=f"Save it as CSV UTF-8, or name its encoding: {HOW}.",
         )
-    _check_mapped(plain, header)
-    if not header.whole:
+    _check_mapping(plain, header)
+    if not header.complete:
         _refuse_missing(plain, header)
     for name in KNOWN:
         same = [text for text, named in zip(header.fields, header.names, strict=True) if named == name]
@@ -192,23 +193,23 @@ def _check(plain: PlainCsv, header: _Reading) -> None:
             raise FileError(f"{plain.name} has the column {name} more than once: {', '.join(same)}")
 
 
-def _check_mapped(plain: PlainCsv, header: _Reading) -> None:
-    there = {column_name(text): text for text in header.fields}
-    for name, column in header.mapped.columns.items():
-        if name not in there:
+def _check_mapping(plain: PlainCsv, header: _Candidate) -> None:
+    headers = {column_name(text): text for text in header.fields}
+    for name, column in header.mapping.columns.items():
+        if name not in headers:
             raise FileError(
-                f"{plain.name} has no header {name}, which is to be {column}{closest(name, there)}",
+                f"{plain.name} has no header {name} to map to {column}{closest_match(name, headers)}",
                 hint=f"Its header row has: {', '.join(header.fields)[:300]}",
             )
 
 
-def _refuse_missing(plain: PlainCsv, header: _Reading) -> NoReturn:
+def _refuse_missing(plain: PlainCsv, header: _Candidate) -> NoReturn:
     missing = [name for name in REQUIRED if name not in header.names]
-    there = zip(header.names, header.fields, strict=True)
-    others = {name: text for name, text in there if name not in KNOWN}
-    near = "".join(f"{found} to {name}" for name in missing if (found := closest(name, others)))
+    named = zip(header.names, header.fields, strict=True)
+    others = {name: text for name, text in named if name not in KNOWN}
+    near = "".join(f"{match} to {name}" for name in missing if (match := closest_match(name, others)))
     raise FileError(
         f"{plain.name} lacks the required column{'s' * (len(missing) > 1)} {', '.join(missing)}{near}",
-        hint=f"Its header row has: {', '.join(header.fields)[:300]}. To say which header is a column: "
+        hint=f"Its header row has: {', '.join(header.fields)[:300]}. To map a header to a column: "
         f'--map "HEADER={missing[0]}", or `mapping` in the job\'s configuration.',
     )

@@ -1,4 +1,4 @@
-"""Which files of the inbox are new and complete. A pure diff; the listing stands beside it."""
+"""Lists the inbox and finds files that are new and complete."""
 
 from dataclasses import dataclass, field
 
@@ -8,7 +8,7 @@ UNFINISHED = (".partial", ".part", ".tmp", ".crdownload", ".filepart")
 
 
 @dataclass(frozen=True)
-class Arrival:
+class InboxFile:
     """A file in the inbox; `stamp` changes when the file does."""
 
     url: str
@@ -16,19 +16,16 @@ class Arrival:
 
 
 @dataclass
-class Listing:
-    """The files in the inbox, and why others there can't be imported."""
+class InboxListing:
+    """The files in the inbox, and the reasons why others can't be imported."""
 
-    arrivals: list[Arrival] = field(default_factory=list)
+    files: list[InboxFile] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
 
-def list_inbox(url: str) -> Listing:
-    """What lies in the inbox itself, by name. Hidden files, links, what a spreadsheet program puts beside an
-    open workbook (`~$…`), and files named as unfinished are none.
-
-    Raises `FileError` where the folder can't be listed.
-    """
+def list_inbox(url: str) -> InboxListing:
+    """The files directly in the inbox, by name. Skips hidden files, links, lock files of spreadsheet programs (`~$…`)
+    and unfinished downloads. Raises `FileError` if the folder can't be listed."""
     place = place_of(url)
     fs, path = open_place(place)
     fs.invalidate_cache()
@@ -37,9 +34,9 @@ def list_inbox(url: str) -> Listing:
             entries = sorted(fs.ls(path, detail=True), key=lambda each: each["name"])
     except FileError as error:
         if not place.is_local and isinstance(error.__cause__, FileNotFoundError):
-            return Listing()  # a store has no empty folders
-        raise FileError(error.message, "Create it, or correct KINTELL_INBOX or its rights.") from error
-    found = Listing()
+            return InboxListing()  # an object store has no empty folders
+        raise FileError(error.message, "Create it, or correct KINTELL_INBOX or its permissions.") from error
+    listing = InboxListing()
     for info in entries:
         name = info["name"].rstrip("/").rsplit("/", 1)[-1]
         if (
@@ -49,23 +46,23 @@ def list_inbox(url: str) -> Listing:
         ):
             try:
                 source = open_file(f"{str(place).rstrip('/')}/{name}", [url])
-                found.arrivals.append(Arrival(source.url, source.stamp()))
+                listing.files.append(InboxFile(source.url, source.stamp()))
             except (FileError, OSError) as error:
-                found.problems.append(str(error))
-    return found
+                listing.problems.append(str(error))
+    return listing
 
 
-def settle(
-    listing: list[Arrival], before: dict[str, list[str]]
-) -> tuple[list[Arrival], dict[str, list[str]]]:
-    """Files that are new and have stood still since the last look, and what to remember: stamp and state by URL."""
-    ready, after = [], {}
-    for arrival in listing:
-        stamp, state = before.get(arrival.url, ["", ""])
-        if stamp != arrival.stamp:
+def complete_files(
+    files: list[InboxFile], cursor: dict[str, list[str]]
+) -> tuple[list[InboxFile], dict[str, list[str]]]:
+    """The files that are new and have not changed since the last check, and the next cursor: stamp and state by URL."""
+    complete, next_cursor = [], {}
+    for file in files:
+        stamp, state = cursor.get(file.url, ["", ""])
+        if stamp != file.stamp:
             state = "growing"
         elif state == "growing":
-            ready.append(arrival)
+            complete.append(file)
             state = "taken"
-        after[arrival.url] = [arrival.stamp, state]
-    return ready, after
+        next_cursor[file.url] = [file.stamp, state]
+    return complete, next_cursor

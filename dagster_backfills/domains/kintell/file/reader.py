@@ -1,4 +1,4 @@
-"""Streaming the rows of a CSV file in blocks, from any byte where a row begins. Not here: what the values mean."""
+"""Streams the rows of a CSV file in blocks, from any byte offset where a row begins. Not here: validation (`rows`)."""
 
 import hashlib
 from bisect import bisect_left
@@ -20,10 +20,10 @@ CHUNK_BYTES = 1024 * 1024
 
 @dataclass
 class Block:
-    """Rows `first_row` to `last_row` of a file (1 is the row after the header; blank lines have no number).
+    """Rows `first_row` to `last_row` of a file. Row 1 is the first after the header; blank lines are not counted.
 
-    `values` has the fields of those that could be split, as they stand, one row after the other; `numbers` says which
-    these are. `broken` has the others: what is wrong with each, and its whole text. `byte_to` is where the next begins.
+    `values` has the unchanged fields of all rows that could be split, row after row, and `numbers` their row numbers.
+    `broken` has the error and the whole text of every other row. `byte_to` is the offset of the next block.
     """
 
     header: Header
@@ -39,14 +39,14 @@ class Block:
         return self.last_row - self.first_row + 1
 
     def values_of(self, number: int) -> list[str]:
-        """The fields of a row that could be split, as they stand in the file."""
+        """The unchanged fields of a row that could be split."""
         width = len(self.header.columns)
         at = bisect_left(self.numbers, number) * width
         return self.values[at : at + width]
 
     def frame(self, only: Sequence[str] = KNOWN) -> pl.DataFrame:
-        """`row` (its number) and the known columns of the rows that could be split, as trimmed text in NFC. A column
-        that the file does not have, or that is not in `only`, is empty."""
+        """The rows that could be split: `row` (its number) and the known columns as trimmed text in NFC. Columns that
+        the file lacks, or that are not in `only`, are empty."""
         columns = [pl.Series("row", self.numbers, pl.Int64)]
         for name in KNOWN:
             at = self.header.positions.get(name) if name in only else None
@@ -65,13 +65,13 @@ def read_blocks(
     max_rows: int,
     digest: "hashlib._Hash | None" = None,
 ) -> Iterator[Block]:
-    """Blocks of at most `max_rows` rows from byte `offset` to the end of the file, in order; one without any stands
-    for a long stretch of blank lines.
+    """Yield blocks of at most `max_rows` rows, in order, from byte `offset` to the end of the file. A long run of blank
+    lines gives a block without rows.
 
     Memory does not depend on the file's size: a block has about 4 MB, unless a single record is larger.
-    With `digest`, every byte read goes into it.
+    With `digest`, every byte read is added to it.
     """
-    plain, gathered = to_plain_csv(source), _Gathered(header, offset, first_row)
+    plain, builder = to_plain_csv(source), _BlockBuilder(header, offset, first_row)
     with plain.open(offset) as handle:
         data, position = b"", offset
         while position < plain.size:
@@ -80,32 +80,32 @@ def read_blocks(
             )
             at_end, end = position + len(data) >= plain.size, 0
             try:
-                for begin, end, fields, problem in records(data, header.form.delimiter, at_end):
-                    gathered.add(fields, problem, data, begin, end)
-                    if gathered.row - gathered.first_row == max_rows:
-                        yield gathered.block(position + end)
+                for begin, end, fields, problem in records(data, header.format.delimiter, at_end):
+                    builder.add(fields, problem, data, begin, end)
+                    if builder.row - builder.first_row == max_rows:
+                        yield builder.block(position + end)
             except NotCsv as error:
                 raise FileError(
-                    f"{plain.name}: after byte {position}, row {gathered.row:,}, {error}"
+                    f"{plain.name}: after byte {position}, row {builder.row:,}, {error}"
                 ) from None
             data, position = data[end:], plain.size if at_end else position + end
-            due = at_end or position - gathered.byte_from >= MAX_BLOCK_BYTES
-            if due and position > gathered.byte_from:
-                yield gathered.block(position)
+            due = at_end or position - builder.byte_from >= MAX_BLOCK_BYTES
+            if due and position > builder.byte_from:
+                yield builder.block(position)
 
 
 def _read(plain: PlainCsv, handle: IO[bytes], size: int, digest: "hashlib._Hash | None") -> bytes:
     with readable(plain.url):
         data = handle.read(size)
     if not data:
-        raise FileError(f"{plain.url} ended before its {plain.size} bytes; it was cut while it was read")
+        raise FileError(f"{plain.url} ended before its {plain.size} bytes: it was truncated while being read")
     if digest is not None:
         digest.update(data)
     return data
 
 
-class _Gathered:
-    """Rows on their way to becoming a block. `row` is the number that the next one gets."""
+class _BlockBuilder:
+    """Collects rows for the next block. `row` is the number of the next row."""
 
     def __init__(self, header: Header, offset: int, first_row: int) -> None:
         self.header, self.byte_from, self.first_row, self.row = header, offset, first_row, first_row
@@ -115,23 +115,23 @@ class _Gathered:
         self.plain_width = header.width if plain else -1
 
     def add(self, fields: list[str], problem: str | None, data: bytes, begin: int, end: int) -> None:
-        """Take a record, unless it is blank. One that is not plainly of the right width is looked at."""
+        """Add a record, unless it is blank. A record without the usual width is checked."""
         if is_blank(fields):
             return
         if not problem and len(fields) == self.plain_width:
             self.values += fields
-        elif found := (problem, fields[0]) if problem else self.header.broken(fields, data[begin:end]):
-            self.broken[self.row] = found
+        elif error := (problem, fields[0]) if problem else self.header.broken(fields, data[begin:end]):
+            self.broken[self.row] = error
         else:
             self.values += [*fields, *[""] * (len(self.header.columns) - len(fields))]
         self.row += 1
 
     def block(self, byte_to: int) -> Block:
-        """What has been gathered, up to this byte; what comes next is another block."""
+        """Return the collected rows, up to this offset, and start the next block."""
         numbers: Sequence[int] = range(self.first_row, self.row)
         if self.broken:
             numbers = [number for number in numbers if number not in self.broken]
         last, begin = self.row - 1, self.byte_from
-        made = Block(self.header, numbers, self.values, self.broken, self.first_row, last, begin, byte_to)
+        block = Block(self.header, numbers, self.values, self.broken, self.first_row, last, begin, byte_to)
         self.first_row, self.byte_from, self.values, self.broken = self.row, byte_to, [], {}
-        return made
+        return block

@@ -1,4 +1,4 @@
-"""Taking a file in: its digest, its header, its row count, and what a look at it says beforehand."""
+"""Registers a file as an import job: digest, header, row count and preflight checks."""
 
 import hashlib
 from collections.abc import Iterator
@@ -10,27 +10,26 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from dagster_backfills.domains.kintell.file.columns import ADDRESSES, ROLES
-from dagster_backfills.domains.kintell.file.dialect import PlainCsv, ReadAs, to_plain_csv
+from dagster_backfills.domains.kintell.file.dialect import PlainCsv, ReadOptions, to_plain_csv
 from dagster_backfills.domains.kintell.file.files import FileError, SourceFile, open_file
 from dagster_backfills.domains.kintell.file.header import Header
 from dagster_backfills.domains.kintell.file.mapping import mapped_header, remember
 from dagster_backfills.domains.kintell.file.reader import Block, read_blocks
-from dagster_backfills.domains.kintell.importing.account import ImportJob, load_job
-from dagster_backfills.domains.kintell.rows.rules import error_message, is_address, judge
+from dagster_backfills.domains.kintell.importing.jobs import ImportJob, load_job
+from dagster_backfills.domains.kintell.rows.rules import error_message, is_address, validate_values
 from dagster_backfills.domains.kintell.rows.users import Users, resolve
 from dagster_backfills.domains.kintell.statements import STATEMENTS
 from dagster_backfills.errors import UserError
 
 SAMPLE_ROWS = 1000
-LISTED = 1000  # missing users that a listing names; all of them are counted
+LISTED = 1000  # missing users that are listed; all of them are counted
 READ_ROWS = 20_000
 
 
 @dataclass(frozen=True)
 class Preflight:
-    """What an import would meet. `sample_errors`: (row, message) among the first thousand rows. `missing`: (address,
-    role) of users that do not exist, the first thousand; `missing_count` all. `recognized`: what the file was taken
-    for."""
+    """Problems found before the import. `sample_errors`: (row, message) in the first thousand rows. `missing`: (email,
+    role) of the first thousand missing users; `missing_count` counts all. `recognized`: the detected format."""
 
     sample_rows: int
     sample_errors: list[tuple[int, str]]
@@ -42,7 +41,7 @@ class Preflight:
 
 @dataclass(frozen=True)
 class FileContent:
-    """What a file contains, found in one pass."""
+    """The content of a file, from one pass over it."""
 
     header: Header
     sha256: str
@@ -51,26 +50,25 @@ class FileContent:
 
 
 @dataclass(frozen=True)
-class Registered:
-    """A job for the file. `existing`: it was there before, unfinished or (with `once`) in whatever state.
-    `preflight` is of the whole file."""
+class Registration:
+    """The job of a file. `existing`: it had been registered before and is unfinished, or completed (with `once`)."""
 
     job: UUID
     existing: bool
     preflight: Preflight
 
 
-def survey(conn: psycopg.Connection, source: SourceFile, read_as: ReadAs) -> FileContent:
-    """Digest the file, count its rows and look at them. Raises `FileError` where it can't be read as CSV."""
+def scan_file(conn: psycopg.Connection, source: SourceFile, read_as: ReadOptions) -> FileContent:
+    """Compute the digest, read the header and run the preflight. Raises `FileError` if the file is not readable CSV."""
     stamp, plain = source.stamp(), to_plain_csv(source, read_as)
     header, digest = mapped_header(conn, plain, read_as), hashlib.sha256()
     with plain.open() as handle:
         digest.update(handle.read(header.data_offset))
-    found = preflight(conn, plain, header, digest)
+    checks = preflight(conn, plain, header, digest)
     sha256 = source.sha256() if plain.copy else digest.hexdigest()
     if source.stamp() != stamp:
-        raise FileError(f"{source.url} was changed while it was read", hint="Wait until it is complete.")
-    return FileContent(header, sha256, stamp, found)
+        raise FileError(f"{source.url} changed while it was being read", hint="Wait until it is complete.")
+    return FileContent(header, sha256, stamp, checks)
 
 
 def register(
@@ -79,30 +77,31 @@ def register(
     allowed: list[str],
     *,
     on_duplicate: str = "skip",
-    read_as: ReadAs | None = None,
+    read_as: ReadOptions | None = None,
     once: bool = False,
     run_id: str | None = None,
-) -> Registered:
-    """Make a job for the file at `url`, or find the unfinished one that its content has.
+) -> Registration:
+    """Create a job for the file at `url`, or return the unfinished job with the same content.
 
-    With `once`, a content that has been imported is not registered again. A mapping of columns that is given is
-    remembered for files with the same headers. Raises `FileError`, and `UserError` where the unfinished job deals with
-    duplicates otherwise, or reads the file otherwise.
+    With `once`, content that has been imported is not registered again. A given mapping is remembered for files with
+    the same headers. Raises `FileError`, and `UserError` if the unfinished job has other options.
     """
-    source, read_as = open_file(url, allowed), read_as or ReadAs()
-    content = survey(conn, source, read_as)
-    header, found = content.header, content.preflight
+    source, read_as = open_file(url, allowed), read_as or ReadOptions()
+    content = scan_file(conn, source, read_as)
+    header, checks = content.header, content.preflight
     with conn.transaction():
         STATEMENTS.lock_content(conn, sha256=content.sha256)
-        there = STATEMENTS.job_by_content(conn, sha256=content.sha256, sheet=header.form.sheet, finished=once)
-        if there:
-            job = load_job(conn, there)
+        existing = STATEMENTS.job_by_content(
+            conn, sha256=content.sha256, sheet=header.format.sheet, finished=once
+        )
+        if existing:
+            job = load_job(conn, existing)
             if job.status != "completed":
-                _check_same(job, on_duplicate, header, read_as)
-            return Registered(job.id, True, found)
+                _check_same_options(job, on_duplicate, header, read_as)
+            return Registration(job.id, True, checks)
         if read_as.mapping:
             remember(conn, header)
-        made = STATEMENTS.register_job(
+        created = STATEMENTS.register_job(
             conn,
             file_name=source.name,
             file_url=source.url,
@@ -110,36 +109,36 @@ def register(
             file_sha256=content.sha256,
             file_stamp=content.stamp,
             columns=list(header.columns),
-            delimiter=header.form.delimiter,
+            delimiter=header.format.delimiter,
             recognized=str(header),
-            sheet=header.form.sheet,
+            sheet=header.format.sheet,
             encoding=read_as.encoding,
-            mapping=Jsonb(dict(header.mapped.columns)),
+            mapping=Jsonb(dict(header.mapping.columns)),
             on_duplicate=on_duplicate,
-            total_rows=found.rows,
+            total_rows=checks.rows,
             data_offset=header.data_offset,
-            missing=found.missing_count,
+            missing=checks.missing_count,
             run_id=run_id,
         )
-    return Registered(made, False, found)
+    return Registration(created, False, checks)
 
 
-def _check_same(job: ImportJob, on_duplicate: str, header: Header, read_as: ReadAs) -> None:
-    now = f"on_duplicate = {job.on_duplicate}"
+def _check_same_options(job: ImportJob, on_duplicate: str, header: Header, read_as: ReadOptions) -> None:
+    existing = f"on_duplicate = {job.on_duplicate}"
     if job.on_duplicate == on_duplicate:
-        now = f"the file as {job.recognized}"
+        existing = f"the file as {job.recognized}"
         if (job.header.names, job.encoding) == (header.names, read_as.encoding):
             return
     raise UserError(
-        f"Job {job.id} imports this content with {now} and is {job.status}",
-        hint="Resume it as it is, or cancel it first.",
+        f"Job {job.id} imports this content with {existing} and is {job.status}",
+        hint="Resume it with these options, or cancel it first.",
     )
 
 
 def preflight(
     conn: psycopg.Connection, plain: PlainCsv, header: Header, digest: "hashlib._Hash | None" = None
 ) -> Preflight:
-    """Judge a sample of the rows, and look up the users of all of them. With `digest`, the rows' bytes go into it."""
+    """Validate the first rows and look up the users of all rows. With `digest`, the rows' bytes are added to it."""
     users = Users(conn)
     rows, sampled, errors, missing = 0, 0, [], dict[str, str]()
     for block in read_blocks(plain, header, header.data_offset, 1, READ_ROWS, digest):
@@ -149,20 +148,20 @@ def preflight(
             errors = _sample_errors(block, users)
         for email, role in _missing_in(block, users):
             missing.setdefault(email, role)
-    found = list(missing.items())
-    return Preflight(sampled, sorted(errors), found[:LISTED], len(found), str(header), rows)
+    users_missing = list(missing.items())
+    return Preflight(sampled, sorted(errors), users_missing[:LISTED], len(users_missing), str(header), rows)
 
 
 def _sample_errors(block: Block, users: Users) -> list[tuple[int, str]]:
     last = block.first_row + SAMPLE_ROWS - 1
     rows = block.frame().filter(pl.col("row") <= last)
-    judged = resolve(judge(rows), users).with_columns(error=error_message())
-    bad = judged.filter(pl.col("error").is_not_null()).select("row", "error")
+    validated = resolve(validate_values(rows), users).with_columns(error=error_message())
+    bad = validated.filter(pl.col("error").is_not_null()).select("row", "error")
     return [(row, text) for row, (text, _) in block.broken.items() if row <= last] + bad.rows()
 
 
 def _missing_in(block: Block, users: Users) -> Iterator[tuple[str, str]]:
-    """Address and role of the valid addresses in a block that belong to no user."""
+    """Yield (address, role) for the valid addresses in a block that belong to no user."""
     rows = block.frame(ADDRESSES)
     for role in ROLES:
         emails = rows[f"{role}_email"].str.to_lowercase()

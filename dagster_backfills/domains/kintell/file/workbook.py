@@ -1,6 +1,6 @@
-"""A workbook's sheet as CSV, row by row: openpyxl reads it. Not here: how a cell looks, what the rows mean.
+"""Streams a workbook's sheet as CSV, using openpyxl's parser. Not here: converting cells to text (`cells`).
 
-What is kept in memory is one row of the sheet and the workbook's table of texts.
+Memory holds one row of the sheet and the workbook's shared strings.
 """
 
 import csv
@@ -18,21 +18,21 @@ from openpyxl.utils import get_column_letter
 from openpyxl.worksheet._reader import FORMULA_TAG, ROW_TAG, WorkSheetParser
 from openpyxl.xml.constants import SHARED_STRINGS, SHEET_MAIN_NS
 
-from dagster_backfills.domains.kintell.file.archive import AS_CSV, PIECE, Archive, Guarded
+from dagster_backfills.domains.kintell.file.archive import AS_CSV, PIECE, Archive, GuardedPart
 from dagster_backfills.domains.kintell.file.cells import NOT_CALCULATED, ROUNDED, cell_text
 from dagster_backfills.domains.kintell.file.files import FileError, SourceFile
 
 MAX_SHEET_BYTES = 4 * 1024**3
 MAX_TEXTS_BYTES = 256 * 1024**2
 MAX_ROWS, MAX_COLUMNS = 1_048_576, 16_384
-MAX_ELEMENTS = 8 * MAX_COLUMNS  # of a row or a text
+MAX_ELEMENTS = 8 * MAX_COLUMNS  # per row or text
 SHEET_DATA, TEXT_ITEM, RUN, TEXT = (f"{{{SHEET_MAIN_NS}}}{tag}" for tag in ("sheetData", "si", "r", "t"))
 STRICT = "Save it as Excel Workbook (.xlsx), not as Strict Open XML, or as CSV UTF-8."
 
 
 class Workbook:
-    """A workbook's parts that its sheets need: texts, formats, the names of the sheets. openpyxl reads the small ones;
-    its own reader of sheets goes through each once more and keeps what is left of each row."""
+    """The parts of a workbook that its sheets need: shared strings, formats, names. openpyxl reads the small ones.
+    Its own sheet class is not used: it scans each sheet an extra time and keeps remnants of each row."""
 
     def __init__(self, handle: IO[bytes], file: str) -> None:
         self.file = file
@@ -51,7 +51,7 @@ class Workbook:
         self.texts = self._texts(part.PartName.lstrip("/")) if part else []
 
     def _texts(self, part: str) -> list[str]:
-        """The workbook's table of texts. How a word is pronounced is no part of it."""
+        """The shared strings, without phonetic hints."""
         texts, root, elements = list[str](), None, 0
         for event, element in iterparse(
             self._archive.open_part(part, MAX_TEXTS_BYTES), events=("start", "end")
@@ -67,7 +67,7 @@ class Workbook:
                 elements = 0
         return texts
 
-    def open_sheet(self, part: str) -> Guarded:
+    def open_sheet(self, part: str) -> GuardedPart:
         return self._archive.open_part(part, MAX_SHEET_BYTES)
 
     def parser(self) -> Any:
@@ -84,7 +84,7 @@ class Workbook:
 
 
 class Sheet:
-    """A sheet that is being read, and what there is to say of its cells."""
+    """A sheet, with notes about the cells that have been read."""
 
     def __init__(self, book: Workbook, name: str, visible: bool, part: str) -> None:
         self._book, self.name, self.visible, self._part = book, name, visible, part
@@ -96,10 +96,10 @@ class Sheet:
         if not self.rounded:
             return ()
         numbers = f"{self.rounded:,} number{'s' * (self.rounded > 1)} of more than 15 digits"
-        return (f"{numbers}, rounded before (first: {self.first_rounded})",)
+        return (f"{numbers}, rounded by the spreadsheet (first: {self.first_rounded})",)
 
     def rows(self) -> Iterator[list[str]]:
-        """The rows that have something to be seen, as texts."""
+        """Yield the texts of each row that is not blank."""
         parser = self._book.parser()
         data, elements = None, 0
         for event, element in iterparse(self._book.open_sheet(self._part), events=("start", "end")):
@@ -112,7 +112,7 @@ class Sheet:
                 if row := self._row(parser, element):
                     yield row
                 if data is not None:
-                    data.clear()  # else what is left of each row stays
+                    data.clear()  # drop the finished row elements
                 elements = 0
             elif element.tag == SHEET_DATA:
                 return
@@ -148,16 +148,16 @@ class Sheet:
 
 
 @contextmanager
-def open_sheet(source: SourceFile, wanted: str) -> Iterator[Sheet]:
-    """The sheet `wanted`, or the only visible one that has data. Raises `FileError` where there is none, or more than
-    one, and for a workbook that can't be read or was made to harm."""
+def open_sheet(source: SourceFile, name: str) -> Iterator[Sheet]:
+    """Open the sheet with this name, or the only visible sheet that has data. Raises `FileError` if there is no such
+    sheet or more than one, and for a damaged or malicious workbook."""
     with source.open() as handle, _file_errors(source.name):
-        yield _chosen(Workbook(handle, source.name), wanted)
+        yield _select_sheet(Workbook(handle, source.name), name)
 
 
 @contextmanager
 def _file_errors(name: str) -> Iterator[None]:
-    """Whatever openpyxl, the zip or the XML complains of is the file's fault, and said so."""
+    """Turn every error of openpyxl, the zip or the XML parser into `FileError`."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -173,7 +173,7 @@ def _file_errors(name: str) -> Iterator[None]:
 
 
 def as_csv(rows: Iterable[list[str]]) -> Iterator[bytes]:
-    """The rows as CSV with commas, each as wide as the first at least, some thousand at a time."""
+    """The rows as comma-separated CSV, in pieces. Each row is padded to the width of the first."""
     buffer, width = io.StringIO(), 0
     writer = csv.writer(buffer, lineterminator="\r\n")
     for row in rows:
@@ -186,14 +186,14 @@ def as_csv(rows: Iterable[list[str]]) -> Iterator[bytes]:
     yield buffer.getvalue().encode()
 
 
-def _chosen(book: Workbook, wanted: str) -> Sheet:
+def _select_sheet(book: Workbook, name: str) -> Sheet:
     if not book.sheets:
         raise FileError(f"{book.file} has no sheets that can be read", STRICT)
-    if wanted:
-        named = [sheet for sheet in book.sheets if sheet.name.strip().lower() == wanted.strip().lower()]
+    if name:
+        named = [sheet for sheet in book.sheets if sheet.name.strip().lower() == name.strip().lower()]
         if not named:
             names = ", ".join(sheet.name for sheet in book.sheets)
-            raise FileError(f"{book.file} has no sheet {wanted}", hint=f"It has: {names}")
+            raise FileError(f"{book.file} has no sheet {name}", hint=f"It has: {names}")
         return named[0]
     filled = [sheet for sheet in book.sheets if sheet.visible and next(sheet.rows(), None)]
     if not filled:
@@ -202,6 +202,6 @@ def _chosen(book: Workbook, wanted: str) -> Sheet:
         names = ", ".join(sheet.name for sheet in filled)
         raise FileError(
             f"{book.file} has {len(filled)} sheets with data: {names}",
-            hint="Name the one that is meant: --sheet NAME, or `sheet` in the job's configuration.",
+            hint="Choose one: --sheet NAME, or `sheet` in the job's configuration.",
         )
     return filled[0]

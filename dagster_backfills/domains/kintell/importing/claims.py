@@ -1,7 +1,7 @@
-"""Who may write to an import job: one attempt at a time, fenced, found dead by its heartbeat.
+"""Claims on import jobs: one attempt at a time per job, fenced by its attempt number and kept alive by a heartbeat.
 
-A claim raises the job's attempt; every write is conditional on it. The claim's connection has the attempt in its name,
-so that a killed worker is known to be dead at once, a suspended one after its lease.
+A claim increments the job's attempt, and every write is conditional on that number. The claim's connection carries the
+attempt in its application_name: a killed worker is detected at once, a suspended one when its lease expires.
 """
 
 import threading
@@ -13,7 +13,7 @@ from uuid import UUID
 
 import psycopg
 
-from dagster_backfills.domains.kintell.importing.account import load_job
+from dagster_backfills.domains.kintell.importing.jobs import load_job
 from dagster_backfills.domains.kintell.statements import STATEMENTS
 from dagster_backfills.engine.failures import describe
 from dagster_backfills.errors import UserError
@@ -22,7 +22,7 @@ from dagster_backfills.redact import redact
 
 LEASE_SECONDS = 60.0
 MAX_IMPORTS = 4
-PATIENCE_SECONDS = 2.0
+CLAIM_RETRY_SECONDS = 2.0
 
 
 class JobBusy(UserError):
@@ -30,11 +30,11 @@ class JobBusy(UserError):
 
 
 class TooManyImports(UserError):
-    """As many imports as may run side by side are running."""
+    """The maximum number of concurrent imports is running."""
 
 
 class ClaimLost(UserError):
-    """Another attempt has the job now, or it was paused or cancelled: this worker may write nothing more."""
+    """Another attempt took the job over, or it was paused or cancelled. This worker may not write any more."""
 
     def __init__(self, message: str, status: str) -> None:
         super().__init__(message)
@@ -42,7 +42,7 @@ class ClaimLost(UserError):
 
 
 def connect(url: str, name: str, lease: float) -> psycopg.Connection:
-    """A worker's connection. A cut one is noticed; one that sits in a transaction past the lease is ended."""
+    """A worker's connection. It detects a broken network; Postgres ends it if a transaction idles past the lease."""
     conn = connection.connect(
         url,
         autocommit=True,
@@ -61,7 +61,7 @@ def connect(url: str, name: str, lease: float) -> psycopg.Connection:
 
 
 class Claim:
-    """The right to write to `job`, from `attempt` on. A context: leaving it releases the job."""
+    """The right to write to `job` as `attempt`. A context manager that releases the job on exit."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class Claim:
         self.attempt = 0
         self._conn = connect(url, f"kintell-claim {job}", lease)
         try:
-            self._take_patiently(run_id, max_imports)
+            self._claim_with_retries(run_id, max_imports)
         except BaseException:
             self._conn.close()
             raise
@@ -89,35 +89,35 @@ class Claim:
         return f"kintell {self.job} {self.attempt}"
 
     def connect(self) -> psycopg.Connection:
-        """Another connection of this worker, ended with it when a later attempt takes the job over."""
+        """Open another connection for this worker. A later attempt that takes the job over terminates it."""
         return connect(self.url, self._name(), self.lease)
 
-    def _take_patiently(self, run_id: str | None, max_imports: int) -> None:
-        """The connection of a worker that was just killed may take a moment to end."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
+    def _claim_with_retries(self, run_id: str | None, max_imports: int) -> None:
+        """Retry briefly: the connection of a worker that was just killed takes a moment to close."""
+        deadline = time.monotonic() + CLAIM_RETRY_SECONDS
         while True:
             try:
-                return self._take(run_id, max_imports)
+                return self._claim(run_id, max_imports)
             except JobBusy:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.05)
 
-    def _take(self, run_id: str | None, max_imports: int) -> None:
-        conn, mine = self._conn, {"job": self.job, "lease": self.lease}
+    def _claim(self, run_id: str | None, max_imports: int) -> None:
+        conn, binds = self._conn, {"job": self.job, "lease": self.lease}
         with conn.transaction():
             STATEMENTS.lock_claims(conn)
             job = load_job(conn, self.job)
             job.check_claimable(self.activity)
-            if (age := STATEMENTS.heartbeat_age(conn, **mine)) is not None:
+            if (age := STATEMENTS.heartbeat_age(conn, **binds)) is not None:
                 raise JobBusy(
                     f"Job {job.id} is held by attempt {job.attempt} ({job.activity}), heartbeat {age:.0f} s ago",
                     hint=f"It continues in run {job.run_id}." if job.run_id else "",
                 )
-            if self.activity == "import" and STATEMENTS.running_elsewhere(conn, **mine) >= max_imports:
+            if self.activity == "import" and STATEMENTS.running_elsewhere(conn, **binds) >= max_imports:
                 raise TooManyImports(f"{max_imports} imports are running; job {job.id} waits for one to end")
             STATEMENTS.end_other_workers(conn, job=job.id)
-            taken = STATEMENTS.claim(
+            attempt = STATEMENTS.claim(
                 conn,
                 job=job.id,
                 activity=self.activity,
@@ -125,19 +125,19 @@ class Claim:
                 seen_attempt=job.attempt,
                 seen_status=job.status,
             )
-            if taken is None:
-                raise JobBusy(f"Job {job.id} was changed just now", hint="Try again.")
-            self.attempt = taken
+            if attempt is None:
+                raise JobBusy(f"Job {job.id} was changed by someone else just now", hint="Try again.")
+            self.attempt = attempt
             conn.execute("select set_config('application_name', %s, false)", [f"{self._name()} claim"])
 
     def _beat(self) -> None:
         while not self._done.wait(self.lease / 6):
             with suppress(psycopg.Error):
-                if not self._say(STATEMENTS.beat):
+                if not self._execute(STATEMENTS.beat):
                     return
 
-    def _say(self, statement: Callable[..., int], **values: object) -> int:
-        """Tell the database something of this attempt, on a connection that comes back once it was cut."""
+    def _execute(self, statement: Callable[..., int], **values: object) -> int:
+        """Run a statement about this attempt. The claim's connection is reopened if it was broken."""
         try:
             if self._conn.closed:
                 self._conn = connect(self.url, f"{self._name()} claim", self.lease)
@@ -147,18 +147,18 @@ class Claim:
             raise
 
     def why_lost(self, conn: psycopg.Connection) -> ClaimLost | None:
-        """Why this attempt may not write any more; None where it still may."""
+        """Why this attempt may not write any more, or None if it still may."""
         job = load_job(conn, self.job)
         if job.attempt != self.attempt:
             return ClaimLost(
-                f"attempt {job.attempt} has taken job {job.id} over from attempt {self.attempt}", "lost"
+                f"attempt {job.attempt} took job {job.id} over from attempt {self.attempt}", "lost"
             )
         if self.activity == "import" and job.status != "running":
             return ClaimLost(f"job {job.id} is {job.status}", job.status)
         return None if job.activity else ClaimLost(f"job {job.id} is no longer held", "lost")
 
     def lost(self, conn: psycopg.Connection) -> ClaimLost:
-        """The same, where it is known that it may not."""
+        """Like `why_lost`, for callers whose conditional write has already failed."""
         return self.why_lost(conn) or ClaimLost(f"job {self.job} is no longer held", "lost")
 
     def __enter__(self) -> "Claim":
@@ -167,14 +167,14 @@ class Claim:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Release the job. An import that was under way is paused by an interrupt, and failed by anything else."""
+        """Release the job. A running import becomes `paused` after an interrupt, `failed` after anything else."""
         self._done.set()
         self._beating.join(timeout=5)
         interrupted = error is not None and not isinstance(error, Exception)
         ending = {"ending": "paused" if interrupted else "failed", "message": _message(error)}
         for _ in range(2):
-            with suppress(psycopg.Error):  # where the server is away, the lease ends it
-                self._say(STATEMENTS.release, **ending)
+            with suppress(psycopg.Error):  # if the server is unreachable, the lease expires instead
+                self._execute(STATEMENTS.release, **ending)
                 break
         self._conn.close()
 

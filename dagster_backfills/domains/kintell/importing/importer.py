@@ -1,7 +1,7 @@
-"""An import from its checkpoint to its end: read, prepare, write with two connections, commit in order.
+"""Runs an import from its checkpoint to the end of the file: read, validate, write on two connections, commit in order.
 
-Every trouble that may pass (a cut connection, a restarted server, a deadlock) has one remedy: drop what is under
-way and start again from the checkpoint in the database. Not here: Dagster, and what a row must be.
+Every transient error (lost connection, server restart, deadlock) is handled in one way: discard the batches in flight
+and start again from the checkpoint in the database. Not here: Dagster (`defs`), validation of rows (`rows`).
 """
 
 import time
@@ -15,11 +15,16 @@ import psycopg
 from dagster_backfills.domains.kintell.file.dialect import PlainCsv, to_plain_csv
 from dagster_backfills.domains.kintell.file.files import FileError, SourceFile, open_file
 from dagster_backfills.domains.kintell.file.reader import read_blocks
-from dagster_backfills.domains.kintell.importing.account import ImportJob, load_job
 from dagster_backfills.domains.kintell.importing.claims import Claim, ClaimLost
+from dagster_backfills.domains.kintell.importing.jobs import ImportJob, load_job
 from dagster_backfills.domains.kintell.importing.options import Options, Progress
 from dagster_backfills.domains.kintell.importing.pipeline import WRITERS, Writers
-from dagster_backfills.domains.kintell.importing.writer import ImportRules, OutOfTurn, Written, refuses_rows
+from dagster_backfills.domains.kintell.importing.writer import (
+    BatchResult,
+    ImportRules,
+    OutOfTurn,
+    is_row_error,
+)
 from dagster_backfills.domains.kintell.rows.batches import Batch, prepare
 from dagster_backfills.domains.kintell.rows.seen import SettledIds
 from dagster_backfills.domains.kintell.rows.users import Users
@@ -28,7 +33,7 @@ from dagster_backfills.engine.failures import ErrorClass, classify
 from dagster_backfills.redact import redact
 
 T = TypeVar("T")
-RETRY_SECONDS = 300.0  # without progress, after which an unreachable database ends the run
+RETRY_SECONDS = 300.0  # give up after this long without progress
 
 
 def run_import(
@@ -41,16 +46,16 @@ def run_import(
     on_progress: Callable[[Progress], None] = lambda _: None,
     on_trouble: Callable[[str], None] = lambda _: None,
 ) -> ImportJob:
-    """Import a registered job from where it stands, and return it as it is then: completed, or failed, paused or
-    cancelled. Raises `FileError` for a file that can't be read or has changed, `JobBusy`, `TooManyImports`, and
-    `ClaimLost` where another attempt has taken over."""
+    """Import a registered job from its checkpoint. Returns the job, which is then completed, failed, paused or
+    cancelled. Raises `FileError` if the file can't be read or has changed, `JobBusy`, `TooManyImports`, and
+    `ClaimLost` if another attempt took the job over."""
     with Claim(url, job, "import", run_id=run_id, lease=options.lease) as claim:
         with claim.connect() as conn:
-            found = load_job(conn, job)
-            source = open_unchanged(found, allowed)
+            registered = load_job(conn, job)
+            source = open_unchanged(registered, allowed)
         try:
-            work = _Import(claim, to_plain_csv(source, found.read_as), options, on_progress)
-            until_it_passes(work.run_from_checkpoint, lambda: work.done_here, on_trouble)
+            work = _Import(claim, to_plain_csv(source, registered.read_as), options, on_progress)
+            retry_transient(work.run_from_checkpoint, lambda: work.rows_done, on_trouble)
         except ClaimLost as lost:
             if lost.status == "lost":
                 raise
@@ -58,32 +63,32 @@ def run_import(
             return load_job(conn, job)
 
 
-def passes(error: BaseException) -> bool:
-    """Whether the same again may go well: the server was away, or another transaction was in the way."""
-    passing = classify(error) in (ErrorClass.CONNECTION, ErrorClass.CONFLICT)
-    return passing or isinstance(error, OutOfTurn | psycopg.errors.LockNotAvailable)
+def is_transient(error: BaseException) -> bool:
+    """Whether a retry may succeed: the server was unreachable, or another transaction was in the way."""
+    transient = classify(error) in (ErrorClass.CONNECTION, ErrorClass.CONFLICT)
+    return transient or isinstance(error, OutOfTurn | psycopg.errors.LockNotAvailable)
 
 
-def until_it_passes(
+def retry_transient(
     work: Callable[[], T], done: Callable[[], int], on_trouble: Callable[[str], None] = lambda _: None
 ) -> T:
-    """What `work` returns, which is begun again while its trouble passes, but not for long without more `done`."""
-    before, since, waits = done(), time.monotonic(), 0.25
+    """Run `work`, and run it again after transient errors until `done()` stands still for `RETRY_SECONDS`."""
+    before, since, delay = done(), time.monotonic(), 0.25
     while True:
         try:
             return work()
         except (OutOfTurn, psycopg.Error) as error:
             if done() > before:
-                before, since, waits = done(), time.monotonic(), 0.25
-            if not passes(error) or time.monotonic() - since > RETRY_SECONDS:
+                before, since, delay = done(), time.monotonic(), 0.25
+            if not is_transient(error) or time.monotonic() - since > RETRY_SECONDS:
                 raise
             on_trouble(f"{type(error).__name__}: {redact(str(error))}; starting again from the checkpoint")
-        time.sleep(waits)
-        waits = min(waits * 2, 15.0)
+        time.sleep(delay)
+        delay = min(delay * 2, 15.0)
 
 
 def open_unchanged(job: ImportJob, allowed: list[str]) -> SourceFile:
-    """The job's file, if it still is what was registered. Its bytes are read only where its stamp has changed."""
+    """Open the job's file. Raises `FileError` if its content has changed; it is read only if its stamp differs."""
     source = open_file(job.file_url, allowed)
     same = source.size == job.file_size and (
         source.stamp() == job.file_stamp or source.sha256() == job.file_sha256
@@ -91,7 +96,7 @@ def open_unchanged(job: ImportJob, allowed: list[str]) -> SourceFile:
     if not same:
         raise FileError(
             f"{job.file_url} has changed since job {job.id} was registered (SHA-256 {job.file_sha256[:12]}…)",
-            hint="Put the former file back and resume, or cancel the job and start the new file.",
+            hint="Put the original file back and resume the job, or cancel it and start the new file.",
         )
     return source
 
@@ -102,9 +107,9 @@ class _Import:
     plain: PlainCsv
     options: Options
     on_progress: Callable[[Progress], None]
-    done_here: int = 0
+    rows_done: int = 0  # by this attempt
     total: int = 0
-    careful_upto: int = 0
+    isolate_upto: int = 0
     began: float = field(default_factory=time.monotonic)
 
     def run_from_checkpoint(self) -> None:
@@ -120,12 +125,12 @@ class _Import:
                 self.options.max_errors,
                 self.options.max_error_ratio,
             )
-            with Writers(self.claim, rules, self.careful_upto) as writers:
+            with Writers(self.claim, rules, self.isolate_upto) as writers:
                 self.drive(writers, self.prepared(conn, job))
             self.finish(conn, job)
 
     def prepared(self, conn: psycopg.Connection, job: ImportJob) -> Iterator[Batch]:
-        """Batches from the checkpoint on, in the file's order."""
+        """Batches from the checkpoint on, in file order."""
         users, seen = Users(conn), SettledIds(conn, job.id, WRITERS)
         begin, first_row, rows = job.checkpoint_offset, job.last_processed_row + 1, self.options.batch_rows
         for block in read_blocks(self.plain, job.header, begin, first_row, rows):
@@ -139,27 +144,25 @@ class _Import:
 
     def drive(self, writers: Writers, batches: Iterator[Batch]) -> None:
         try:
-            for written in writers.written(batches):
-                self.note(written)
+            for result in writers.write(batches):
+                self.report(result)
         except psycopg.Error as error:
-            if writers.failed_at <= self.careful_upto or not refuses_rows(error):
+            if writers.failed_at <= self.isolate_upto or not is_row_error(error):
                 raise
-            # Rows that Postgres refuses: the same batch again, and this time each of them stands alone.
-            self.careful_upto = writers.failed_at
+            # Postgres rejected a row: retry from the checkpoint, and this time isolate the rows it rejects.
+            self.isolate_upto = writers.failed_at
             raise OutOfTurn(str(error).splitlines()[0]) from error
 
-    def note(self, written: Written) -> None:
-        rows = written.inserted + written.updated + written.skipped + written.failed
-        self.done_here += rows
-        seconds = max(time.monotonic() - self.began, 1e-6)
-        rate = self.done_here / seconds
-        left = (self.total - written.processed_rows) / rate if rate else 0.0
-        self.on_progress(Progress(written.processed_rows, self.total, written.failed_rows, rate, left))
-        if written.status != "running":
-            raise ClaimLost(f"job {self.claim.job} is {written.status}", written.status)
+    def report(self, result: BatchResult) -> None:
+        self.rows_done += sum(result.counts.values())
+        rate = self.rows_done / max(time.monotonic() - self.began, 1e-6)
+        left = (self.total - result.processed_rows) / rate if rate else 0.0
+        self.on_progress(Progress(result.processed_rows, self.total, result.failed_rows, rate, left))
+        if result.status != "running":
+            raise ClaimLost(f"job {self.claim.job} is {result.status}", result.status)
 
     def finish(self, conn: psycopg.Connection, job: ImportJob) -> None:
-        source = self.plain.given
+        source = self.plain.source
         if source.stamp() != job.file_stamp and source.sha256() != job.file_sha256:
             raise FileError(f"{job.file_url} was changed while it was imported", hint="Roll the job back.")
         if not STATEMENTS.complete_job(conn, job=job.id, attempt=self.claim.attempt):

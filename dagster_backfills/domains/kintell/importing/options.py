@@ -1,4 +1,4 @@
-"""What an import is told, and what it says of its progress: light, so that the jobs' configuration can name it."""
+"""Options and progress of an import. Imports little, because every code location loads it."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ MAX_BATCH_ROWS = 50_000
 
 @dataclass(frozen=True)
 class Options:
-    """How to import."""
+    """Options of one import attempt."""
 
     batch_rows: int = 20_000
     max_errors: int | None = None
@@ -20,7 +20,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Progress:
-    """After a committed batch. `rows_per_second` and `seconds_left` are of this attempt."""
+    """Progress after a committed batch. `rows_per_second` and `seconds_left` are based on this attempt."""
 
     processed: int
     total: int

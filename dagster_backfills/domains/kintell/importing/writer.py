@@ -1,4 +1,4 @@
-"""One batch, one transaction: sessions, rejected rows, events and the job's position. Not here: what goes in."""
+"""Writes one batch in one transaction: sessions, rejected rows, events and the checkpoint. Not here: validation."""
 
 import time
 from collections.abc import Callable
@@ -17,22 +17,20 @@ from dagster_backfills.domains.kintell.statements import STATEMENTS
 from dagster_backfills.engine.failures import ErrorClass, classify, describe
 from dagster_backfills.errors import UserError
 
-MAX_REFUSED = (
-    500  # rows in a row that Postgres refuses, before the table and not the rows are held to be at fault
-)
+MAX_REFUSED = 500  # consecutive rows rejected by Postgres, after which the table is assumed to be at fault
 
 
 class OutOfTurn(Exception):
-    """The batch before this one did not commit, so this one may not either."""
+    """The previous batch did not commit, so this one must not commit either."""
 
 
 class AllRefused(UserError):
-    """Postgres refuses row after row: a trigger or constraint of the table's, rather than the rows."""
+    """Postgres rejects row after row: a trigger or constraint on the table is at fault, not the rows."""
 
 
 @dataclass
-class Written:
-    """What became of a batch, and the job's status after it."""
+class BatchResult:
+    """The counts of a batch, the rows that Postgres rejected, and the job's status after the batch."""
 
     inserted: int = 0
     updated: int = 0
@@ -43,8 +41,8 @@ class Written:
     failed_rows: int = 0
     refused: list[Reject] = field(default_factory=list)
 
-    def add(self, part: "Written") -> None:
-        """Take in what became of a part of the batch."""
+    def add(self, part: "BatchResult") -> None:
+        """Add the result of a part of the batch."""
         self.inserted += part.inserted
         self.updated += part.updated
         self.skipped += part.skipped
@@ -52,29 +50,28 @@ class Written:
 
     @property
     def counts(self) -> dict[str, int]:
-        """The batch's part of the account."""
+        """What the batch adds to the job's counters."""
         return {name: getattr(self, name) for name in ("inserted", "updated", "skipped", "failed")}
 
 
 @dataclass(frozen=True)
 class ImportRules:
-    """How an import deals with duplicates and errors. `columns` are those of the file."""
+    """How an import handles duplicates and errors. `columns` are the columns of the file."""
 
     on_duplicate: str
     columns: frozenset[str]
     max_errors: int | None = None
     max_error_ratio: float | None = None
-    again: bool = False  # a replay: a row that was refused for its id is not its own duplicate
+    is_replay: bool = False  # a row that was rejected for its ID is not a duplicate of itself
 
     @property
-    def bounded(self) -> bool:
-        """Whether the job itself stops at too many errors."""
+    def limits_errors(self) -> bool:
+        """Whether the job stops by itself after too many errors."""
         return self.max_errors is not None or self.max_error_ratio is not None
 
 
-def refuses_rows(error: BaseException) -> bool:
-    """Whether rows of the batch are at fault: each of them is then to stand alone. Waiting for a lock too long is
-    nobody's fault."""
+def is_row_error(error: BaseException) -> bool:
+    """Whether the batch's data caused the error, so that its bad rows should be isolated. A lock timeout is none."""
     return classify(error) is ErrorClass.DATA and not isinstance(error, psycopg.errors.LockNotAvailable)
 
 
@@ -83,21 +80,21 @@ def write_import_batch(
     claim: Claim,
     batch: Batch,
     rules: ImportRules,
-    in_turn: Callable[[], None],
+    await_turn: Callable[[], None],
     *,
-    careful: bool,
-) -> Written:
-    """Write a batch of the file and move the job's checkpoint past it, in the transaction that is open; `in_turn`
-    returns when those before it are committed.
+    isolate: bool,
+) -> BatchResult:
+    """Write a batch and move the job's checkpoint past it, in the open transaction. `await_turn` blocks until the
+    previous batch has ended.
 
-    Raises `ClaimLost` where the job is no longer this attempt's, `OutOfTurn` where the batch before failed, and
-    Postgres's own errors. With `careful`, a row that Postgres refuses is rejected alone.
+    Raises `ClaimLost` if this attempt no longer holds the job, `OutOfTurn` if the previous batch failed, and psycopg
+    errors. With `isolate`, rows that Postgres rejects become rejected rows and the rest of the batch is written.
     """
     began = time.monotonic()
-    written = store_sessions(conn, claim.job, batch, rules, careful=careful)
-    written.failed = len(batch.rejects) + len(written.refused)
-    _store_rejects(conn, claim.job, [*batch.rejects, *written.refused])
-    in_turn()
+    result = store_sessions(conn, claim.job, batch, rules, isolate=isolate)
+    result.failed = len(batch.rejects) + len(result.refused)
+    _store_rejects(conn, claim.job, [*batch.rejects, *result.refused])
+    await_turn()
     moved = STATEMENTS.move_checkpoint(
         conn,
         job=claim.job,
@@ -110,85 +107,91 @@ def write_import_batch(
         max_errors=rules.max_errors,
         max_error_ratio=rules.max_error_ratio,
         seconds=time.monotonic() - began,
-        **written.counts,
+        **result.counts,
     )
     if moved is None:
         raise claim.why_lost(conn) or OutOfTurn(
-            f"rows from {batch.block.first_row} on wait for those before them"
+            f"rows from {batch.block.first_row} on wait for the rows before them"
         )
-    written.status, written.processed_rows, written.failed_rows = moved
-    return written
+    result.status, result.processed_rows, result.failed_rows = moved
+    return result
 
 
 def store_sessions(
-    conn: psycopg.Connection, job: UUID, batch: Batch, rules: ImportRules, *, careful: bool
-) -> Written:
-    """Insert the batch's sessions with their events, and settle those that are there already.
+    conn: psycopg.Connection, job: UUID, batch: Batch, rules: ImportRules, *, isolate: bool
+) -> BatchResult:
+    """Insert the batch's sessions with their events, and apply `on_duplicate` to sessions that already exist.
 
-    With `careful` in halves and halves of halves, each under a savepoint, until the rows that Postgres refuses stand
-    alone. Raises `AllRefused` where those are too many in a row, and nothing else bounds them.
+    With `isolate`, the batch is bisected, each part under a savepoint, until the rows that Postgres rejects are found.
+    Raises `AllRefused` for too many of them in a row, unless the job limits its errors itself.
     """
-    written, pieces, in_a_row = Written(), [batch.sessions], 0
-    if careful:
-        conn.execute("set constraints all immediate")  # what waits for the commit would fail all of it
+    result, pieces, in_a_row = BatchResult(), [batch.sessions], 0
+    if isolate:
+        conn.execute("set constraints all immediate")  # a deferred constraint would fail the whole commit
     while pieces:
         rows = pieces.pop()
         if not rows.height:
             continue
         try:
-            with conn.transaction() if careful else nullcontext():
-                written.add(_settle(conn, job, rules, batch, rows))
+            with conn.transaction() if isolate else nullcontext():
+                result.add(_store(conn, job, rules, batch, rows))
             in_a_row = 0
         except psycopg.Error as error:
-            if not careful or not refuses_rows(error):
+            if not isolate or not is_row_error(error):
                 raise
             if rows.height > 1:
                 middle = rows.height // 2
                 pieces += [rows[middle:], rows[:middle]]
                 continue
             in_a_row, row, message = in_a_row + 1, rows["row_number"].item(), describe(error)[2]
-            if in_a_row > MAX_REFUSED and not rules.bounded:
+            if in_a_row > MAX_REFUSED and not rules.limits_errors:
                 raise AllRefused(
-                    f"Postgres refuses one row after another, {MAX_REFUSED} up to row {row}: {message}",
-                    "Mend the trigger or constraint and go on; --max-errors N has them rejected one by one.",
+                    f"Postgres rejected {MAX_REFUSED} rows in a row, up to row {row}: {message}",
+                    "Fix the trigger or constraint and resume the job, or use --max-errors N to reject the rows.",
                 ) from error
-            written.refused.append(_refusal(batch, row, message))
-    return written
+            result.refused.append(_reject(batch, row, message))
+    return result
 
 
 def stage(conn: psycopg.Connection, rows: pl.DataFrame) -> None:
-    """COPY rows into the connection's temporary table, to the end of the transaction. Binary columns are UUIDs."""
+    """COPY rows into the connection's temporary table, which is emptied on commit. Binary columns are UUIDs."""
     text = rows.with_columns(selectors.binary().bin.encode("hex")).write_csv(include_header=False)
     with conn.cursor().copy(STATEMENTS.copy_stage.sql) as copy:
         copy.write(text)
 
 
-def _settle(
+def _store(
     conn: psycopg.Connection, job: UUID, rules: ImportRules, batch: Batch, frame: pl.DataFrame
-) -> Written:
-    """Insert those rows that are new, and deal with the others as the rules say."""
+) -> BatchResult:
+    """Insert new rows, and apply `on_duplicate` to sessions that exist already."""
     stage(conn, frame)
     numbers = frame["row_number"]
     span = {"job": job, "first_row": numbers.item(0), "last_row": numbers.item(-1)}
     inserted = STATEMENTS.insert_sessions(conn, **span)
     if inserted == frame.height:
-        return Written(inserted=inserted)
-    there = list(STATEMENTS.staged_but_not_inserted(conn, **span))
-    others = {session_id for _, session_id, own in there if not own}
-    if not (rules.again and rules.on_duplicate == "error"):
-        others = {found for (found,) in STATEMENTS.claim_ids(conn, job=job, ids=sorted(others))}
-    refused = [_refusal(batch, n, Message.TWICE.about(i)) for n, i, _ in there if i not in others]
-    rows = [n for n, session_id, _ in there if session_id in others]
+        return BatchResult(inserted=inserted)
+    existing = list(STATEMENTS.staged_but_not_inserted(conn, **span))
+    duplicates = {session_id for _, session_id, own in existing if not own}
+    if not (rules.is_replay and rules.on_duplicate == "error"):
+        duplicates = {
+            session_id for (session_id,) in STATEMENTS.claim_ids(conn, job=job, ids=sorted(duplicates))
+        }
+    refused = [
+        _reject(batch, n, Message.REPEATED_ID.with_value(i)) for n, i, _ in existing if i not in duplicates
+    ]
+    rows = [n for n, session_id, _ in existing if session_id in duplicates]
     if rules.on_duplicate == "error":
-        refused += [_refusal(batch, n, Message.SAME_KEY.about(i)) for n, i, _ in there if i in others]
-        return Written(inserted=inserted, refused=refused)
+        refused += [
+            _reject(batch, n, Message.EXISTING_ID.with_value(i)) for n, i, _ in existing if i in duplicates
+        ]
+        return BatchResult(inserted=inserted, refused=refused)
     updated = 0
     if rules.on_duplicate == "update":
         updated = len(list(STATEMENTS.update_sessions(conn, job=job, rows=rows, columns=list(rules.columns))))
-    return Written(inserted=inserted, updated=updated, skipped=len(rows) - updated, refused=refused)
+    return BatchResult(inserted=inserted, updated=updated, skipped=len(rows) - updated, refused=refused)
 
 
-def _refusal(batch: Batch, row: int, message: str) -> Reject:
+def _reject(batch: Batch, row: int, message: str) -> Reject:
     return Reject(row, message.replace("\0", ""), batch.block.values_of(row), True)
 
 

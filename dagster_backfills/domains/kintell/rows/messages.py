@@ -1,5 +1,5 @@
-"""Every message about a value of a row: how it begins, which column it blames, and what may be suggested instead. Not
-here: when a value is bad (`rules`), and what is wrong with a row as a whole (`file`).
+"""Every message about a value: its text, the column it is about, and how to suggest a correction. Not here: when a
+value is invalid (`rules`), and errors of a whole row (`file`).
 """
 
 import re
@@ -16,11 +16,11 @@ from dagster_backfills.domains.kintell.rows.values import (
     guess_session_type,
 )
 
-SHOWN = 200  # characters of a value that a message quotes
+SHOWN = 200  # characters of a value quoted in a message
 
 
 class Message(Enum):
-    """One message. The value that it quotes stands behind a colon; `suggest` makes a guess of that."""
+    """One message: `prefix`, then a colon and the invalid value. `suggest` guesses the intended value."""
 
     MISSING_ID = "Missing session_id", "session_id"
     INVALID_ID = "Invalid session_id", "session_id"
@@ -34,20 +34,20 @@ class Message(Enum):
     RATING = "Invalid rating", "rating", guess_number
     FEEDBACK = "Invalid feedback text", "feedback_text"
     LANGUAGE_LEVEL = "Invalid language level", "language_level", guess_level
-    TWICE = "Duplicate session_id in file", "session_id"
-    SAME_KEY = "Duplicate key value violates unique constraint", "session_id"
+    REPEATED_ID = "Duplicate session_id in file", "session_id"
+    EXISTING_ID = "Duplicate key value violates unique constraint", "session_id"
 
-    def __init__(self, says: str, column: str, suggest: Callable[[str], str] = lambda _: "") -> None:
-        self.says, self.column, self.suggest = says, column, suggest
+    def __init__(self, prefix: str, column: str, suggest: Callable[[str], str] = lambda _: "") -> None:
+        self.prefix, self.column, self.suggest = prefix, column, suggest
 
-    def about(self, value: str) -> str:
-        """The message about a value."""
-        return f"{self.says}: {shown_text(value)}"
+    def with_value(self, value: str) -> str:
+        """The full message for a value."""
+        return f"{self.prefix}: {shown_text(value)}"
 
 
 class Reject(NamedTuple):
-    """A row that is not imported. `values` are its fields as they stood in the file; of one that is not `replayable`,
-    which could not be split or decoded, its whole text is the only one."""
+    """A rejected row. `values` are its fields as they were in the file. A row that could not be split or decoded is not
+    `replayable`, and its whole text is the only value."""
 
     row_number: int
     message: str
@@ -56,32 +56,33 @@ class Reject(NamedTuple):
 
 
 NOT_FOUND = {"participant": Message.NO_PARTICIPANT, "volunteer": Message.NO_VOLUNTEER}
-# Where the next of a row's messages begins: a value may have a semicolon too.
-_BEGINNINGS = [each.says + ": " * (each is not Message.MISSING_ID) for each in Message]
+# Splits only before the beginning of a message, because a quoted value may contain a semicolon too.
+_BEGINNINGS = [each.prefix + ": " * (each is not Message.MISSING_ID) for each in Message]
 _NEXT = re.compile(f"; (?={'|'.join(map(re.escape, _BEGINNINGS))})")
 
 
 def messages(joined: str) -> list[str]:
-    """A row's messages, one by one."""
+    """The joined messages of a row as a list."""
     return _NEXT.split(joined)
 
 
-def kind_of(message: str) -> str:
-    """A message without the value that it quotes."""
+def message_kind(message: str) -> str:
+    """A message without its value."""
     return message.split(": ", 1)[0]
 
 
-def blamed(joined: str, fields: Mapping[str, str]) -> dict[str, Message]:
-    """The columns whose values a row's messages are about, in the file's usual order."""
-    found: dict[str, Message] = {}
+def failing_columns(joined: str, fields: Mapping[str, str]) -> dict[str, Message]:
+    """The columns that a row's messages are about, in template order, each with its message."""
+    columns: dict[str, Message] = {}
     for part in messages(joined):
-        told = [each for each in Message if part.startswith(each.says)]
-        said = part.partition(": ")[2].casefold()
-        named = [each for each in told if said and fields.get(each.column, "").strip().casefold() == said]
-        found |= {each.column: each for each in named or told}
-    return {name: found[name] for name in KNOWN if name in found}
+        candidates = [each for each in Message if part.startswith(each.prefix)]
+        value = part.partition(": ")[2].casefold()
+        # Both address columns share a message: prefer the column that has the quoted value.
+        exact = [m for m in candidates if value and fields.get(m.column, "").strip().casefold() == value]
+        columns |= {each.column: each for each in exact or candidates}
+    return {name: columns[name] for name in KNOWN if name in columns}
 
 
 def shown_text(value: str) -> str:
-    """A value as messages quote it: a long one is cut."""
+    """A value as quoted in messages. Long values are truncated."""
     return value if len(value.encode()) <= SHOWN else value[:SHOWN] + "…"

@@ -1,6 +1,6 @@
-"""What each value of a row may be, and the message where it is not. Pure: frames in, frames out, no database.
+"""Validation of each value of a row, with its message. Pure: frames in, frames out, no database.
 
-Fast paths judge what is plainly right; everything else is judged, value by value, by a library made for it:
+Vectorized fast paths accept ordinary values. Every other value is validated one at a time by a library:
 `email_validator` for addresses (no DNS), `datetime.fromisoformat` for dates.
 """
 
@@ -24,69 +24,69 @@ from dagster_backfills.domains.kintell.rows.values import (
 
 MAX_ID_BYTES = 1000
 MAX_LOCAL_OCTETS = 64
-# What stands in a cell that a spreadsheet could not compute (in any language), and in one that it altered.
+# The content of a cell that a spreadsheet could not compute (in any language), or that it altered.
 CELL_ERROR = r"^#(?:N/A|NV|ROUNDED! .*|NOT CALCULATED!|[\p{Lu}0/.]{3,20}[!?])$"
-# The order in which a row's messages are joined.
+# In this order a row's messages are joined.
 ERROR_COLUMNS = (*(f"{name}_error" for name in KNOWN), "duplicate_error")
 
 RESERVED_DOMAIN = r"(?i)[@.](?:arpa|invalid|local|localhost|onion|test|example|alt)$"
-# Dates that polars reads as fast as it is asked; `datetime.fromisoformat` has the others.
+# Dates that polars parses correctly. The others go through `datetime.fromisoformat`.
 PLAIN_DATE = r"^[1-9][0-9]{3}-[0-9]{2}-[0-9]{2}(?:[T ][0-9]{2}:[0-9]{2}:[0-5][0-9]Z?)?$"
 
 
-def judge(rows: pl.DataFrame) -> pl.DataFrame:
-    """Every value of every row: the typed columns of `kintell_sessions` (null where a value is bad) and the
-    messages `session_id_error` … `language_level_error` (null where it is good)."""
+def validate_values(rows: pl.DataFrame) -> pl.DataFrame:
+    """Validate every value. Returns the typed columns of `kintell_sessions` (null for an invalid value) and the
+    messages `session_id_error` … `language_level_error` (null for a valid value)."""
     good = rows.select(
         "row",
         pl.col("session_id").alias("external_session_id"),
-        _of_each(rows["session_type"], to_session_type, pl.String),
+        _map_distinct(rows["session_type"], to_session_type, pl.String),
         pl.col("participant_email").str.to_lowercase(),
         pl.col("volunteer_email").str.to_lowercase(),
-        _dates(rows["date"]).alias("scheduled_at"),
-        _of_each(rows["duration_min"], to_minutes, pl.Int32).alias("duration_minutes"),
-        _of_each(rows["rating"], to_rating, pl.Int16),
+        _parse_dates(rows["date"]).alias("scheduled_at"),
+        _map_distinct(rows["duration_min"], to_minutes, pl.Int32).alias("duration_minutes"),
+        _map_distinct(rows["rating"], to_rating, pl.Int16),
         pl.when(pl.col("feedback_text") != "").then(pl.col("feedback_text")),
-        _of_each(rows["language_level"], to_level, pl.String),
+        _map_distinct(rows["language_level"], to_level, pl.String),
     )
     bad = {
         Message.SESSION_TYPE: good["session_type"].is_null(),
-        Message.PARTICIPANT_ADDRESS: ~_are_addresses(rows["participant_email"]),
-        Message.VOLUNTEER_ADDRESS: ~_are_addresses(rows["volunteer_email"]),
+        Message.PARTICIPANT_ADDRESS: ~_are_valid_addresses(rows["participant_email"]),
+        Message.VOLUNTEER_ADDRESS: ~_are_valid_addresses(rows["volunteer_email"]),
         Message.DATE: good["scheduled_at"].is_null(),
         Message.DURATION: good["duration_minutes"].is_null(),
         Message.RATING: good["rating"].is_null() & (rows["rating"] != ""),
         Message.FEEDBACK: rows["feedback_text"].str.contains(CELL_ERROR),
         Message.LANGUAGE_LEVEL: good["language_level"].is_null() & (rows["language_level"] != ""),
     }
-    told = [
-        pl.when(where).then(about(message, pl.col(message.column))).alias(f"{message.column}_error")
+    messages = [
+        pl.when(where).then(message_with(message, pl.col(message.column))).alias(f"{message.column}_error")
         for message, where in bad.items()
     ]
-    return good.hstack(rows.select(_id_error(), *told, pl.lit(None, pl.String).alias("duplicate_error")))
+    return good.hstack(rows.select(_id_error(), *messages, pl.lit(None, pl.String).alias("duplicate_error")))
 
 
-def _of_each(values: pl.Series, rule: Callable[[str], Any], kind: Any) -> pl.Series:
-    """What the rule makes of each value; it is asked once for those that are alike, of which there are few."""
+def _map_distinct(values: pl.Series, rule: Callable[[str], Any], kind: Any) -> pl.Series:
+    """Apply the rule to each value. It is called once per distinct value, of which there are few."""
     distinct = values.unique().drop_nulls()
-    made = pl.Series([rule(value) for value in distinct], dtype=kind)
-    return values.replace_strict(distinct, made, default=None, return_dtype=kind)
+    results = pl.Series([rule(value) for value in distinct], dtype=kind)
+    return values.replace_strict(distinct, results, default=None, return_dtype=kind)
 
 
 def _id_error() -> pl.Expr:
-    id_, too_long = pl.col("session_id"), Message.INVALID_ID.about(f"longer than {MAX_ID_BYTES} bytes")
+    id_, too_long = pl.col("session_id"), Message.INVALID_ID.with_value(f"longer than {MAX_ID_BYTES} bytes")
     return (
-        pl.when(id_ == "").then(pl.lit(Message.MISSING_ID.says))
+        pl.when(id_ == "").then(pl.lit(Message.MISSING_ID.prefix))
         .when(id_.str.len_bytes() > MAX_ID_BYTES).then(pl.lit(too_long))
-        .when(id_.str.contains(CELL_ERROR)).then(about(Message.INVALID_ID, id_))
+        .when(id_.str.contains(CELL_ERROR)).then(message_with(Message.INVALID_ID, id_))
         .alias("session_id_error")
     )  # fmt: skip
 
 
-def about(message: Message, value: pl.Expr) -> pl.Expr:
-    """`Message.about`, of each value."""
+def message_with(message: Message, value: pl.Expr) -> pl.Expr:
+    """`Message.with_value` as an expression."""
     cut = pl.when(value.str.len_bytes() <= SHOWN).then(value).otherwise(value.str.head(SHOWN) + pl.lit("…"))
-    return pl.lit(f"{message.says}: ") + cut
+    return pl.lit(f"{message.prefix}: ") + cut
 
 
 def is_bad() -> pl.Expr:
@@ -95,25 +95,25 @@ def is_bad() -> pl.Expr:
 
 
 def error_message() -> pl.Expr:
-    """All messages of a row, joined; null for a good row."""
+    """All messages of a row, joined, or null for a good row."""
     joined = pl.concat_str(ERROR_COLUMNS, separator="; ", ignore_nulls=True)
     return pl.when(joined != "").then(joined)
 
 
-def _are_addresses(values: pl.Series) -> pl.Series:
+def _are_valid_addresses(values: pl.Series) -> pl.Series:
     plain = (
         (values.str.len_bytes() <= 64)
         & values.str.contains(PLAIN_ADDRESS)
         & ~values.str.contains(RESERVED_DOMAIN)
     )
     others = pl.select(pl.when(~plain).then(values)).to_series()
-    return plain | _of_each(others, is_address, pl.Boolean).fill_null(False)
+    return plain | _map_distinct(others, is_address, pl.Boolean).fill_null(False)
 
 
 @lru_cache(maxsize=10_000)
 def is_address(value: str) -> bool:
-    """Whether the library takes it for an address that mail could be sent to, and its local part is one that RFC 5321
-    allows (which the library leaves to strict mode). `.test` domains are addresses."""
+    """Whether the library accepts the address and its local part is within RFC 5321's limit, which the library only
+    enforces in strict mode. `.test` domains are valid."""
     try:
         validate_email(value, check_deliverability=False, test_environment=True)
     except EmailNotValidError:
@@ -121,13 +121,13 @@ def is_address(value: str) -> bool:
     return len(value.rpartition("@")[0].encode()) <= MAX_LOCAL_OCTETS
 
 
-def _dates(values: pl.Series) -> pl.Series:
-    """Dates as UTC date-times of microseconds; null where a value is none."""
-    # A day alone gets the time that it lacks, a date-time loses its Z.
+def _parse_dates(values: pl.Series) -> pl.Series:
+    """Parse dates to UTC date-times with microseconds, null for an invalid date."""
+    # Add midnight to a date without a time, and drop the Z of a date-time.
     text = (values.str.head(19).str.replace("T", " ", literal=True) + " 00:00:00").str.head(19)
     plain = text.str.to_datetime("%Y-%m-%d %H:%M:%S", time_unit="us", strict=False).dt.replace_time_zone(
         "UTC"
     )
-    found = pl.select(pl.when(values.str.contains(PLAIN_DATE)).then(plain)).to_series()
-    others = pl.select(pl.when(found.is_null()).then(values)).to_series()
-    return pl.select(pl.coalesce(found, _of_each(others, to_utc, found.dtype))).to_series()
+    parsed = pl.select(pl.when(values.str.contains(PLAIN_DATE)).then(plain)).to_series()
+    others = pl.select(pl.when(parsed.is_null()).then(values)).to_series()
+    return pl.select(pl.coalesce(parsed, _map_distinct(others, to_utc, parsed.dtype))).to_series()

@@ -1,4 +1,4 @@
-"""Pandera schemas of the frames that cross a border: texts out of the file, sessions into Postgres."""
+"""Pandera schemas of the frames read from the file and written to Postgres."""
 
 from functools import lru_cache
 from typing import Any
@@ -13,12 +13,12 @@ from dagster_backfills.domains.kintell.rows.values import LEVELS, MAX_DURATION, 
 UUID_BYTES = 16
 
 
-# What must hold of the values is one check a frame: one a column costs more than the columns.
+# Each frame has one check for all values: a check per column costs more than processing the columns.
 
 
 @lru_cache(maxsize=1)
 def text_rows() -> pa.DataFrameSchema:
-    """Rows as read: `row` (index in the block) and every known column as text, none of it null."""
+    """Rows as read: `row` (its number in the file) and every known column as text, never null."""
     columns = {"row": pa.Column(pl.Int64, nullable=True)}
     columns |= {name: pa.Column(pl.String, nullable=True) for name in KNOWN}
     rules = [pl.col("row") >= 0, pl.col(KNOWN).is_not_null()]
@@ -27,10 +27,10 @@ def text_rows() -> pa.DataFrameSchema:
 
 @lru_cache(maxsize=1)
 def session_rows() -> pa.DataFrameSchema:
-    """Rows that will be written: typed as `kintell.kintell_sessions` has them, users resolved to ids.
+    """Rows to write, in the columns of `import_stage`, with users resolved to IDs.
 
-    The columns of `import_stage`. `row_number` counts rows of the file from 1. Ids are UUIDs of 16 bytes.
-    `scheduled_at` is UTC; `duration_minutes` is positive. `rating`, `feedback_text` and `language_level` may be null.
+    `row_number` is the row's number in the file, from 1. IDs are UUIDs of 16 bytes. `scheduled_at` is UTC.
+    `rating`, `feedback_text` and `language_level` may be null.
     """
 
     types: dict[str, Any] = {

@@ -1,8 +1,8 @@
-"""Which session ids a file has had, as far as the worker knows it. Not here: what happens to a second occurrence.
+"""Detects session IDs that occurred earlier in the file. Not here: how a repeated ID is handled (`batches`).
 
-An import asks the database, whose unique index has every id that it settled; it knows only its last batches by
-itself, those that may not be committed yet. A dry run writes nothing that it could ask, and keeps hashes: two
-different ids among n share one with a probability of about n² / 2⁶⁵, one in four hundred thousand for ten million.
+An import relies on the database's unique index, and keeps only the IDs of its last batches in memory, because those may
+not be committed yet. A dry run writes nothing, so it keeps a hash of every ID. The probability that two of n different
+IDs share a hash is about n² / 2⁶⁵: one in four hundred thousand for ten million rows.
 """
 
 from collections import deque
@@ -16,7 +16,7 @@ from dagster_backfills.domains.kintell.statements import STATEMENTS
 
 
 class SettledIds:
-    """Ids that a job has settled: those of its last `batches` batches, and for bad rows whatever the database has."""
+    """IDs that an import has processed: from memory for the last `batches` batches, from the database for bad rows."""
 
     def __init__(self, conn: psycopg.Connection, job: UUID, batches: int) -> None:
         self._conn, self._job = conn, job
@@ -26,15 +26,15 @@ class SettledIds:
         self._last.append(ids)
 
     def contains(self, ids: pl.Series, good: pl.Series) -> pl.Series:
-        """A boolean for each of `ids`. `good` says which rows will be written, and so be judged by the database."""
+        """A boolean for each ID. `good` marks rows that will be written: the database detects their duplicates."""
         bad = ids.filter(~good).unique().to_list()
-        settled = [found for (found,) in STATEMENTS.settled_ids(self._conn, job=self._job, ids=bad)]
+        settled = [session_id for (session_id,) in STATEMENTS.settled_ids(self._conn, job=self._job, ids=bad)]
         known = pl.concat([pl.Series(settled, dtype=pl.String), *self._last])
         return ids.is_in(known.implode())
 
 
 class SeenIds:
-    """All ids so far, as hashes of 8 bytes each, in their order."""
+    """All IDs so far, as sorted 8-byte hashes."""
 
     def __init__(self) -> None:
         self._hashes = np.empty(0, np.uint64)

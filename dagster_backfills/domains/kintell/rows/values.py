@@ -1,6 +1,6 @@
-"""What a value may be, one at a time, and what a bad one may have been meant to be. Pure.
+"""Parsers for single values, and guesses at what an invalid value was meant to be. Pure.
 
-A guess is for a person to take or leave: no import goes by it. It is empty where there is none.
+A parser returns None for an invalid value. A guess is only a suggestion in the error workbook, empty if there is none.
 """
 
 import re
@@ -11,23 +11,23 @@ SESSION_TYPES = {"language connect": "language", "mentorship": "mentorship"}
 LEVELS = ("A1", "A2", "B1", "B2", "C1", "C2")
 MAX_DURATION = 2**31 - 1
 MAX_DIGITS = 18
-# Plain addresses only, of at most 64 bytes: no label or local part can be too long. Reserved domains
-# (`.local` and the like) are left to the library.
+# Ordinary addresses. Used for at most 64 bytes, so no label or local part is too long. Reserved domains (`.local`) are
+# left to the library.
 PLAIN_ADDRESS = (
     r"^[A-Za-z0-9]+(?:[._+-][A-Za-z0-9]+)*@"
     r"(?:[A-Za-z0-9]+(?:-[A-Za-z0-9]+)*\.)+[A-Za-z]{2,}$"
 )
-# ISO 8601 has hours and minutes here; Python would take minutes over 59, and seconds too.
+# A UTC offset of hours and minutes, as in ISO 8601. Python also accepts seconds, and minutes over 59.
 OFFSET = r"[+-](?:[01][0-9]|2[0-3])(?::?[0-5][0-9])?"
 
 
 def to_session_type(value: str) -> str | None:
-    """In any case, with any white space between the words: a no-break space looks like the other one."""
+    """Ignores case and accepts any white space between the words, such as a no-break space."""
     return SESSION_TYPES.get(" ".join(value.lower().split()))
 
 
 def to_minutes(value: str) -> int | None:
-    """Digits alone: no sign, no fraction, no exponent."""
+    """Accepts digits only: no sign, no fraction, no exponent."""
     minutes = int(value) if value.isascii() and value.isdigit() and len(value) <= MAX_DIGITS else 0
     return minutes if 1 <= minutes <= MAX_DURATION else None
 
@@ -41,7 +41,7 @@ def to_level(value: str) -> str | None:
 
 
 def to_utc(value: str) -> datetime | None:
-    """An ISO 8601 date or date-time in UTC (no zone means UTC); None where it is none."""
+    """Parse an ISO 8601 date or date-time to UTC. No zone means UTC."""
     day, _, clock = value.upper().replace(" ", "T").partition("T")
     offset = re.search(r"[+-].*", clock)
     known = not offset or re.fullmatch(OFFSET, offset[0])
@@ -55,7 +55,7 @@ def to_utc(value: str) -> datetime | None:
 
 
 def name_from_address(address: str) -> str:
-    """A name for a user of whom only the address is known: `ana.maria-lopez@…` is `Ana Maria Lopez`."""
+    """A user's name derived from the address: `ana.maria-lopez@…` gives `Ana Maria Lopez`."""
     local = address.partition("@")[0].partition("+")[0]
     for mark in "._-":
         local = local.replace(mark, " ")
@@ -69,9 +69,9 @@ def guess_session_type(value: str) -> str:
 
 
 def guess_address(value: str) -> str:
-    """One with `(at)` for its sign, white space in it, angle brackets around it, or something behind it."""
-    mended = re.sub(r"\s+|^<|[>,;.]+$", "", re.sub(r"(?i)\s*[([]at[)\]]\s*", "@", value))
-    return mended if mended != value and re.match(PLAIN_ADDRESS, mended) else ""
+    """Repairs `(at)`, white space, angle brackets and trailing punctuation."""
+    repaired = re.sub(r"\s+|^<|[>,;.]+$", "", re.sub(r"(?i)\s*[([]at[)\]]\s*", "@", value))
+    return repaired if repaired != value and re.match(PLAIN_ADDRESS, repaired) else ""
 
 
 def guess_level(value: str) -> str:
@@ -79,13 +79,13 @@ def guess_level(value: str) -> str:
 
 
 def guess_number(value: str) -> str:
-    """One with a fraction of nothing, or with its unit."""
-    found = re.match(r"([0-9]+)(?:[.,]0+)?\s*(?:/\s*5|min\.?|minutes?|stars?)?$", value)
-    return found[1] if found and found[1] != value and int(found[1]) else ""
+    """Drops a zero fraction or a unit: `45.0`, `45 min`, `4/5`."""
+    match = re.match(r"([0-9]+)(?:[.,]0+)?\s*(?:/\s*5|min\.?|minutes?|stars?)?$", value)
+    return match[1] if match and match[1] != value and int(match[1]) else ""
 
 
 def guess_date(value: str) -> str:
-    """Day and month exchanged, or a date with its year last, where it can be read in one way only."""
+    """Swaps day and month, or moves a year from the end to the front, if only one reading is possible."""
     iso = re.match(r"([0-9]{4})-([0-9]{2})-([0-9]{2})(.*)$", value)
     if iso and int(iso[2]) > 12 >= int(iso[3]) > 0:
         return f"{iso[1]}-{iso[3]}-{iso[2]}{iso[4]}"

@@ -1,4 +1,4 @@
-"""What an import of a file would do, counted batch by batch. Not here: reading the file, asking the database."""
+"""Counts what an import of a file would do. Not here: reading the file and comparing sessions (`dry_run`)."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any
 
-from dagster_backfills.domains.kintell.rows.messages import NOT_FOUND, kind_of, messages
+from dagster_backfills.domains.kintell.rows.messages import NOT_FOUND, message_kind, messages
 
 SHOWN_ERRORS = 100
 SHOWN_EXAMPLES = 3
@@ -15,7 +15,7 @@ SHOWN_KINDS = 10
 
 @dataclass(frozen=True)
 class FrequentError:
-    """A kind of message, in how many rows it stands, and the first of them as an example."""
+    """A kind of message, the number of rows that have it, and the first of them as an example."""
 
     error: str
     rows: int
@@ -26,7 +26,7 @@ class FrequentError:
 
 @dataclass(frozen=True)
 class Example:
-    """One value that an update would change."""
+    """A value that an update would change."""
 
     row: int
     session_id: str
@@ -36,7 +36,7 @@ class Example:
 
 @dataclass
 class Change:
-    """How many sessions differ in a column, and the first of them."""
+    """The number of sessions that differ in a column, with examples."""
 
     sessions: int = 0
     examples: list[Example] = field(default_factory=list)
@@ -44,25 +44,25 @@ class Change:
 
 @dataclass
 class ErrorKinds:
-    """`kinds` counts messages without their values, by rows; `firsts` has the first row of each."""
+    """Rows per kind of message. `kinds` counts rows by message without value; `firsts` has each first row."""
 
     kinds: Counter[str] = field(default_factory=Counter)
     firsts: dict[str, tuple[int, str]] = field(default_factory=dict)
 
     def add_messages(self, number: int, joined: str) -> list[str]:
-        """Count the messages of a row. Returns the first of each kind."""
-        parts = {kind_of(part): part for part in reversed(messages(joined))}
+        """Count the messages of a row. Returns one message of each kind."""
+        parts = {message_kind(part): part for part in reversed(messages(joined))}
         self.kinds.update(parts.keys())
         for kind, part in parts.items():
             self.firsts.setdefault(kind, (number, part))
         return list(parts.values())
 
     def frequent(self, most: int = SHOWN_KINDS) -> list[FrequentError]:
-        """The most frequent kinds of messages."""
+        """The most frequent kinds of messages, most frequent first."""
         ordered = sorted(self.kinds.items(), key=lambda each: (-each[1], each[0]))[:most]
-        found = [(kind, rows, *self.firsts[kind]) for kind, rows in ordered]
+        examples = [(kind, rows, *self.firsts[kind]) for kind, rows in ordered]
         return [
-            FrequentError(kind, rows, row, part[len(kind) + 2 :], part) for kind, rows, row, part in found
+            FrequentError(kind, rows, row, part[len(kind) + 2 :], part) for kind, rows, row, part in examples
         ]
 
 
@@ -70,9 +70,8 @@ class ErrorKinds:
 class ImportPreview(ErrorKinds):
     """What an import of the file would do.
 
-    Of the sessions that are there already, `duplicates`, `changed` differ from the file, in the columns of `changes`.
-    `errors` are the first hundred rejected rows (row, message); `missing` the roles by address of users that do not
-    exist.
+    `duplicates` counts existing sessions; `changed` of them differ from the file, in the columns of `changes`. `errors`
+    has the first hundred rejected rows (row, message). `missing` maps addresses of missing users to their roles.
     """
 
     on_duplicate: str = "skip"
@@ -91,36 +90,33 @@ class ImportPreview(ErrorKinds):
     def same(self) -> int:
         return self.duplicates - self.changed
 
-    def add_there(self, there: Iterable[tuple[int, list[str]]]) -> dict[int, list[str]]:
-        """Count sessions that are there, by row and the columns in which they differ. Returns the rows, and their
-        columns, of which values are wanted as examples."""
-        wanted: dict[int, list[str]] = {}
-        for row, columns in there:
+    def add_existing(self, existing: Iterable[tuple[int, list[str]]]) -> dict[int, list[str]]:
+        """Count existing sessions, given as row and differing columns. Returns, by row, the columns whose values are
+        to be added as examples."""
+        examples: dict[int, list[str]] = {}
+        for row, columns in existing:
             self.duplicates += 1
             self.changed += bool(columns)
             for column in columns:
                 change = self.changes.setdefault(column, Change())
                 change.sessions += 1
                 if change.sessions <= SHOWN_EXAMPLES:
-                    wanted.setdefault(row, []).append(column)
-        return wanted
+                    examples.setdefault(row, []).append(column)
+        return examples
 
     def add_rejected(self, rejected: Iterable[tuple[int, str]]) -> None:
-        """Count rejected rows: their numbers and messages."""
+        """Count rejected rows, given as number and message."""
         for number, message in rejected:
             self.failed += 1
             if len(self.errors) < SHOWN_ERRORS:
                 self.errors.append((number, message))
             for part in self.add_messages(number, message):
-                self._note_missing(part)
-
-    def _note_missing(self, part: str) -> None:
-        for role, told in NOT_FOUND.items():
-            if part.startswith(told.says):
-                self.missing.setdefault(part.split(": ", 1)[1], role)
+                for role, message_type in NOT_FOUND.items():
+                    if part.startswith(message_type.prefix):
+                        self.missing.setdefault(part.split(": ", 1)[1], role)
 
     def plain(self) -> dict[str, Any]:
-        """All but the seconds, for programs; of the missing users the first thousand."""
+        """Everything but `seconds` as JSON-compatible data, with the first thousand missing users."""
         counts = ("on_duplicate", "total", "new", "duplicates", "changed", "same", "failed")
         return {
             "recognized": self.recognized,

@@ -1,4 +1,4 @@
-"""An import job as the database accounts for it: reading it, registering it. Not here: who may write to it."""
+"""Import jobs in the database: reading them, pausing and cancelling them. Not here: claiming a job (`claims`)."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,8 +8,8 @@ from uuid import UUID
 import psycopg
 from psycopg.rows import class_row
 
-from dagster_backfills.domains.kintell.file.columns import Mapped
-from dagster_backfills.domains.kintell.file.dialect import Form, ReadAs
+from dagster_backfills.domains.kintell.file.columns import HeaderMapping
+from dagster_backfills.domains.kintell.file.dialect import FileFormat, ReadOptions
 from dagster_backfills.domains.kintell.file.header import Header
 from dagster_backfills.domains.kintell.statements import STATEMENTS
 from dagster_backfills.errors import UserError
@@ -23,7 +23,7 @@ CLAIMABLE = {
 
 @dataclass(frozen=True)
 class ImportJob:
-    """One row of `kintell.backfill_jobs`, at the time of reading."""
+    """One row of `kintell.backfill_jobs`, as it was when it was read."""
 
     id: UUID
     status: str
@@ -65,17 +65,17 @@ class ImportJob:
 
     @property
     def header(self) -> Header:
-        """The file's header as it was registered; `data_offset` is where the checkpoint stands."""
-        form = Form(self.delimiter, sheet=self.sheet)
-        return Header(tuple(self.columns), form, self.checkpoint_offset, Mapped(self.mapping))
+        """The file's header as registered. `data_offset` is the offset of the checkpoint."""
+        format = FileFormat(self.delimiter, sheet=self.sheet)
+        return Header(tuple(self.columns), format, self.checkpoint_offset, HeaderMapping(self.mapping))
 
     @property
-    def read_as(self) -> ReadAs:
-        """What the file was taken for, so that it is read in the same way again."""
-        return ReadAs(self.sheet, self.encoding, self.mapping)
+    def read_as(self) -> ReadOptions:
+        """The options the file was read with, so that every attempt reads it in the same way."""
+        return ReadOptions(self.sheet, self.encoding, self.mapping)
 
     def check_claimable(self, activity: str) -> None:
-        """Raise `UserError` where the job is not in a state to be imported, replayed or rolled back."""
+        """Raise `UserError` if the job's status does not allow this activity: import, replay or rollback."""
         if self.rollback_started_at and activity != "rollback":
             raise UserError(f"Job {self.id} is being rolled back", hint="Its rollback can be resumed.")
         if self.status in CLAIMABLE[activity]:
@@ -87,53 +87,53 @@ class ImportJob:
 
     @property
     def progress(self) -> str:
-        """How far the import is, in words."""
+        """Processed rows as text, for people."""
         percent = 100 * self.processed_rows / self.total_rows if self.total_rows else 100.0
         return f"{self.processed_rows:,} of {self.total_rows:,} rows ({percent:.1f} %)"
 
     @property
     def counts(self) -> dict[str, int]:
-        """The account, by name; of a job that is rolled back, what is left of it."""
+        """The row counters by name. Rolled-back sessions are no longer counted as inserted or updated."""
         names = ("total", "processed", "inserted", "updated", "skipped", "failed")
-        left = {"inserted_rows": self.inserted_left, "updated_rows": self.updated_left}
-        return {f"{name}_rows": getattr(self, f"{name}_rows") for name in names} | left
+        remaining = {"inserted_rows": self.inserted_left, "updated_rows": self.updated_left}
+        return {f"{name}_rows": getattr(self, f"{name}_rows") for name in names} | remaining
 
     @property
     def inserted_left(self) -> int:
-        """Inserted sessions that a rollback has not removed."""
+        """Inserted sessions that no rollback has removed."""
         return self.inserted_rows - self.removed_rows
 
     @property
     def updated_left(self) -> int:
-        """Rewritten sessions that a rollback has not given their former version back."""
+        """Updated sessions that no rollback has restored."""
         return self.updated_rows - self.restored_rows
 
     @property
     def undone(self) -> dict[str, int]:
-        """What a rollback has done so far."""
+        """The counters of the job's rollback."""
         return {"removed": self.removed_rows, "restored": self.restored_rows, "kept": self.kept_rows}
 
     @property
     def outcome(self) -> str:
-        """What became of it, in words."""
+        """The result as text, for people."""
         if self.rollback_started_at:
             return f"{self.status}: " + ", ".join(f"{count:,} {name}" for name, count in self.undone.items())
         return f"{self.inserted_rows:,} inserted, {self.failed_rows:,} rejected, {self.status}"
 
 
 def load_job(conn: psycopg.Connection, job: UUID | str) -> ImportJob:
-    """The job with this id. Raises `UserError` where there is none."""
+    """The job with this ID. Raises `UserError` if there is none."""
     try:
-        found = _jobs(conn, UUID(str(job)), 1)
+        jobs = _jobs(conn, UUID(str(job)), 1)
     except ValueError:
-        found = []
-    if not found:
+        jobs = []
+    if not jobs:
         raise UserError(f"There is no import job {job}", hint="`backfills kintell status` lists the jobs.")
-    return found[0]
+    return jobs[0]
 
 
 def list_jobs(conn: psycopg.Connection, most: int = 20) -> list[ImportJob]:
-    """The newest jobs."""
+    """The newest jobs, newest first."""
     return _jobs(conn, None, most)
 
 
@@ -143,15 +143,17 @@ def _jobs(conn: psycopg.Connection, job: UUID | None, most: int) -> list[ImportJ
 
 
 def set_status(conn: psycopg.Connection, job: UUID | str, verb: str) -> ImportJob:
-    """Pause or cancel a job, at once. Raises `UserError` where its status does not allow that."""
+    """Pause or cancel a job immediately. Raises `UserError` if its status does not allow it."""
     status, allowed = {
         "pause": ("paused", ["running"]),
         "cancel": ("cancelled", ["pending", "running", "paused", "failed"]),
     }[verb]
-    found = load_job(conn, job)
-    changed: Any = STATEMENTS.set_status(conn, job=found.id, status=status, from_status=allowed)
-    now = load_job(conn, job)
+    job_id = load_job(conn, job).id
+    changed: Any = STATEMENTS.set_status(conn, job=job_id, status=status, from_status=allowed)
+    current = load_job(conn, job_id)
     if not changed:
-        doing = f"{now.status}, {now.activity} going on" if now.activity else now.status
-        raise UserError(f"Job {job} is {doing}: it can't be {status}", hint=f"Only {', '.join(allowed)} can.")
-    return now
+        state = f"{current.status} ({current.activity} in progress)" if current.activity else current.status
+        raise UserError(
+            f"Job {job} is {state} and can't be {status}", hint=f"Only {', '.join(allowed)} jobs can."
+        )
+    return current
