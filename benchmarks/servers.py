@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,10 +70,16 @@ class Webserver:
 
 _IMPATIENT_DAEMON = """
 import json, sys
+from sqlalchemy import pool
+haste = json.loads(sys.argv.pop(1))
+class Kept(pool.QueuePool):
+    def __init__(self, creator, **named):
+        super().__init__(creator, **named, pool_size=2, max_overflow=-1, pre_ping=True)
+if haste.get("sessions"):
+    pool.NullPool = Kept
 from dagster._core.remote_representation.external import RemoteSensor
 from dagster._daemon import cli, controller, sensor
 from dagster_backfills.instance import run_launcher
-haste = json.loads(sys.argv.pop(1))
 controller.DEFAULT_DAEMON_INTERVAL_SECONDS = haste.get("backfills", controller.DEFAULT_DAEMON_INTERVAL_SECONDS)
 run_launcher.GRACE_SECONDS = haste.get("grace", run_launcher.GRACE_SECONDS)
 if "sensors" in haste:
@@ -87,6 +93,7 @@ def daemon_program(haste: Mapping[str, float] | None = None) -> list[str]:
     """The command that starts the daemon, for tests with shorter intervals in seconds than an installation's.
 
     `backfills` and `sensors` are those between two looks at them, `grace` those that a started run's lock may be free.
+    With `sessions` (1) its sessions in Postgres are kept for the next look: making them anew is a third of its work.
     """
     if not haste:
         return [str(Path(sys.executable).with_name("dagster-daemon"))]
@@ -102,11 +109,12 @@ def dagster_servers(
     working_directory: Path,
     haste: Mapping[str, float] | None = None,
     code_server: tuple[str, int] | None = None,
+    start: Callable[[list[str], Path, Mapping[str, str], Path], Any] | None = None,
 ) -> Iterator[Webserver]:
     """Start a webserver and a daemon on `home` (with a `dagster.yaml`) for `module`, and stop both at the end.
 
     `code_server` is the host and port of one that serves the module; without it they start their own. `haste` is the
-    daemon's.
+    daemon's. `start` starts a command with its log, environment and folder, where that is not by a new interpreter.
     """
     port = free_port()
     env = {**os.environ, "DAGSTER_HOME": str(home), **environment}
@@ -118,7 +126,7 @@ def dagster_servers(
     daemon = [*daemon_program(haste), "run", *target]
     logs = [home / "webserver.log", home / "daemon.log"]
     processes = [
-        _start(command, log, env, working_directory)
+        (start or _start)(command, log, env, working_directory)
         for command, log in zip([webserver, daemon], logs, strict=True)
     ]
     try:
@@ -126,7 +134,7 @@ def dagster_servers(
         _wait_until_ready(answers, processes, logs)
         yield answers
     finally:
-        _stop(processes)
+        stop_groups(processes)
 
 
 def _workspace(home: Path, name: str, host: str, port: int) -> Path:
@@ -175,7 +183,7 @@ def _wait_until_ready(
     raise ServerFailed(f"not ready after {timeout} s:\n" + "\n".join(log.read_text()[-1500:] for log in logs))
 
 
-def _stop(processes: list[Any]) -> None:
+def stop_groups(processes: list[Any]) -> None:
     """End each process group, code servers and what they run included. Nobody needs what they would still write."""
     for process in processes:
         with suppress(ProcessLookupError):

@@ -73,7 +73,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if _PROGRAMS & set(getattr(item, "fixturenames", ())):
             item.add_marker("programs")
     slow = {item.path for item in items if item.get_closest_marker("e2e")}
-    items.sort(key=lambda item: item.path not in slow)
+    processes = {item.path for item in items if item.get_closest_marker("programs")}
+    items.sort(key=lambda item: (item.path not in slow, item.path not in processes))
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 # Seconds of the daemon, of whose sensors each tick costs something; and run monitoring's, which are in the settings.
-HASTE = {"backfills": 1, "sensors": 5, "grace": 5}
+HASTE = {"backfills": 1, "sensors": 5, "grace": 5, "sessions": 1}
 MONITORING = {"poll_interval_seconds: 30": "poll_interval_seconds: 1"}
 
 

@@ -22,9 +22,13 @@ SCRIPT = str(Path(sys.executable).parent / "backfills")
 # They read nothing of the environment when they are imported, and start no thread.
 _LIBRARIES = [
     "dagster",
+    "dagster._cli",
     "dagster._cli.api",
+    "dagster._daemon.cli",
+    "dagster._grpc.server",
     "dagster._core.definitions.antlr_asset_selection.antlr_asset_selection",
     "dagster_postgres",
+    "dagster_webserver.cli",
     "psycopg",
     "rich.console",
     "rich.table",
@@ -66,6 +70,13 @@ class Program:
         assert self.process.pid
         return self.process.pid
 
+    @property
+    def returncode(self) -> int | None:
+        return self.process.exitcode
+
+    def poll(self) -> int | None:
+        return self.process.exitcode
+
     def wait(self, timeout: float | None = None) -> int:
         """Its exit code. It is killed if it takes longer, or the wait ends otherwise."""
         try:
@@ -84,18 +95,37 @@ def start(
     *,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
+    own_group: bool = False,
 ) -> Program:
-    """Start it on these files as its standard input, output and errors, which become its own."""
+    """Start it on these files as its standard input, output and errors, which become its own.
+
+    `own_group`: it leads a process group, so that it can be ended with all that it has started.
+    """
     handed = [Connection(stream) for stream in streams]
     environment, folder = dict(os.environ if env is None else env), str(cwd or Path.cwd())
-    process = _FORKS.Process(target=_work, args=(list(command), environment, folder, handed))
+    process = _FORKS.Process(target=_work, args=(list(command), environment, folder, handed, own_group))
     process.start()
     for each in handed:
         each.close()
     return Program(command, process)
 
 
-def _work(command: list[str], environment: dict[str, str], folder: str, streams: list[Connection]) -> None:
+def start_server(command: Sequence[str], log: Path, env: Mapping[str, str], cwd: Path) -> Program:
+    """Start one of Dagster's servers, which writes to `log`, in a process group of its own."""
+    streams = [os.open(os.devnull, os.O_RDONLY)]
+    streams += [os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND) for _ in range(2)]
+    return start(command, streams, env=env, cwd=cwd, own_group=True)
+
+
+def _work(
+    command: list[str],
+    environment: dict[str, str],
+    folder: str,
+    streams: list[Connection],
+    own_group: bool,
+) -> None:
+    if own_group:
+        os.setpgid(0, 0)
     os.environ.clear()
     os.environ.update(environment)
     time.tzset()
@@ -114,9 +144,22 @@ def _work(command: list[str], environment: dict[str, str], folder: str, streams:
             sys.argv = command
             main()
         else:
-            python, option, module, *arguments = command
-            assert (python, option) == (sys.executable, "-m"), command
-            sys.argv = [module, *arguments]
-            runpy.run_module(module, run_name="__main__", alter_sys=True)
+            _run(*command)
     finally:
         atexit._run_exitfuncs()
+
+
+def _run(program: str, *arguments: str) -> None:
+    """A module or a text that the interpreter is given, or a script."""
+    sys.argv = [program, *arguments]
+    if program != sys.executable:
+        runpy.run_path(program, run_name="__main__")
+        return
+    option, code, *rest = arguments
+    if option == "-m":
+        sys.argv = [code, *rest]
+        runpy.run_module(code, run_name="__main__", alter_sys=True)
+    else:
+        assert option == "-c", arguments
+        sys.argv = ["-c", *rest]
+        exec(code, {"__name__": "__main__"})

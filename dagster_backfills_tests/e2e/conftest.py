@@ -1,5 +1,8 @@
 """A real webserver and daemon on the project's own instance settings, for whole runs as the UI launches them."""
 
+import os
+import socket
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -9,12 +12,13 @@ from typing import Protocol
 import psycopg
 import pytest
 
-from benchmarks.servers import Webserver, dagster_servers
+from benchmarks.servers import ServerFailed, Webserver, dagster_servers, free_port, stop_groups
 from dagster_backfills.instance.dagster_home import with_search_path
 from dagster_backfills_tests.conftest import new_database
-from dagster_backfills_tests.e2e.graphql import LOCATION
+from dagster_backfills_tests.e2e.graphql import LOCATION, wait_for
 from dagster_backfills_tests.e2e.own_project import make_environment
 from dagster_backfills_tests.haste import HASTE, MONITORING, hurried
+from dagster_backfills_tests.programs import Program, start_server
 
 
 @dataclass(frozen=True)
@@ -77,12 +81,44 @@ def start_stack(
                 with psycopg.connect(database_url, autocommit=True) as conn:
                     fill(conn)
             environment = {**instance_environment(database_url, home), **(variables or {})}
-            with dagster_servers(
-                home, module, environment, working_directory=project_root, haste=HASTE
-            ) as webserver:
+            with swift_servers(home, module, environment, project_root) as webserver:
                 yield Stack(webserver, home, environment, database_url)
 
     return start
+
+
+@contextmanager
+def swift_servers(
+    home: Path, module: str, environment: Mapping[str, str], folder: Path
+) -> Iterator[Webserver]:
+    """One code server for the webserver and the daemon; all of it forked, and so are the runs."""
+    host, port = "127.0.0.1", free_port()
+    code = [sys.executable, "-m", "dagster_backfills_tests.code_server", "api", "grpc", "-m", module]
+    command = [*code, "-d", str(folder), "-h", host, "-p", str(port)]
+    env = {**os.environ, "DAGSTER_HOME": str(home), **environment}
+    with ended_at_last(start_server(command, home / "code_server.log", env, folder)) as code_server:
+
+        def answers() -> bool:
+            if code_server.poll() is not None:
+                raise ServerFailed((home / "code_server.log").read_text()[-3000:])
+            with socket.socket() as probe:
+                return not probe.connect_ex((host, port))
+
+        wait_for("the code server", answers, timeout=300)
+        with dagster_servers(
+            home, module, environment, working_directory=folder, haste=HASTE, code_server=(host, port),
+            start=start_server,
+        ) as webserver:  # fmt: skip
+            yield webserver
+
+
+@contextmanager
+def ended_at_last(program: Program) -> Iterator[Program]:
+    """It, and at the end its whole group, which is killed."""
+    try:
+        yield program
+    finally:
+        stop_groups([program])
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.servers import ServerFailed, Webserver, _start, _stop, free_port
+from benchmarks.servers import ServerFailed, Webserver, _start, free_port, stop_groups
 from dagster_backfills.domain_switches import LIBRARIES
 from dagster_backfills_tests.e2e.graphql import wait_for
 
@@ -131,7 +131,7 @@ class OwnProject:
             wait_for("the webserver", ready, 240)
             yield answers
         finally:
-            _stop(processes)
+            stop_groups(processes)
 
 
 def make_environment(root: Path, checkout: Path) -> Path:

@@ -1,0 +1,48 @@
+"""`dagster api grpc`, whose runs are forked from a process that has loaded Dagster and the code, instead of spawned.
+
+Each run is a process of its own as ever, with the environment and the log of its code server, and in its group. Not
+for a test of how a run's process begins.
+"""
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from multiprocessing import forkserver, util
+from typing import Any
+
+from dagster._cli import main
+
+
+def _fork(_: str, arguments: Sequence[str], passed: Sequence[int]) -> int:
+    """In place of a fresh interpreter, one that has imported what this one has, and none of its open files."""
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        kept = sorted({0, 1, 2, *passed})
+        for below, above in zip(kept, [*kept[1:], os.sysconf("SC_OPEN_MAX")], strict=True):
+            os.closerange(below + 1, above)
+        exec(arguments[-1], {})
+    finally:
+        os._exit(0)
+
+
+def fork_runs(module: str) -> None:
+    """From now on what this process would spawn is forked."""
+    import_module(module)
+    context = multiprocessing.get_context
+    util.spawnv_passfds = _fork  # type: ignore[attr-defined]
+    multiprocessing.set_forkserver_preload([])
+    forkserver.ensure_running()
+
+    def forked(method: str | None = None) -> Any:
+        return context("forkserver" if method == "spawn" else method)
+
+    multiprocessing.get_context = forked  # type: ignore[assignment]
+
+
+if __name__ == "__main__":
+    fork_runs(sys.argv[sys.argv.index("-m") + 1])
+    main()
