@@ -1,6 +1,7 @@
 """Running the embedded server's programs: making its data, starting it. Not: whether that is called for."""
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -62,8 +63,10 @@ class Launcher:
         """Start the server and wait until it accepts connections; `settings` override its configuration."""
         folder = placement.prepare_socket_dir(self._home, self._account)
         overrides = "".join(f" -c {name}={value}" for name, value in settings.items())
+        # pg_ctl puts both paths between double quotes in a shell command; it leaves out a PGDATA.
+        log = re.sub(r'["$`\\]', r"\\\g<0>", str(self._log))
         self._run(
-            *("pg_ctl", "start", "--wait", "--timeout", seconds, "-D", self._data, "-l", self._log),
+            *("pg_ctl", "start", "--wait", "--timeout", seconds, "-l", log),
             *("-o", f"-p {placement.PORT} -k {folder}{overrides}"),
         )
 
@@ -77,7 +80,7 @@ class Launcher:
             text=True,
             errors="replace",
             cwd="/",
-            env=env | {"LC_ALL": "C"},
+            env=env | {"LC_ALL": "C", "PGDATA": str(self._data)},
             check=False,
             **self._account.subprocess_options,
         )

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,15 @@ NOBODY = 65534
 
 
 @pytest.fixture
+def tmp_path(_session_state: Path) -> Iterator[Path]:
+    """Where the session's own server lies: in memory, where there is enough of it."""
+    folder = Path(tempfile.mkdtemp(dir=_session_state))
+    folder.chmod(0o711)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
 def state(tmp_path: Path) -> Iterator[Path]:
     state = tmp_path / ".backfills"
     yield state
@@ -33,9 +43,9 @@ def state(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def pristine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def pristine(_session_state: Path) -> Iterator[Path]:
     """Data as the first start makes it, to be copied: making it takes a second or more."""
-    server = EmbeddedServer(tmp_path_factory.mktemp("pristine"))
+    server = EmbeddedServer(Path(tempfile.mkdtemp(dir=_session_state)))
     server.start()
     server.stop()
     yield server.data
@@ -201,7 +211,7 @@ def test_a_server_that_can_not_start_says_why_and_where_its_log_is(server: Embed
     assert str(server.log) in str(raised.value)
 
 
-@pytest.mark.parametrize("name", ["long-" * 40, "two words, a comma", "ไทย 'quoted' %41 \"twice\""])
+@pytest.mark.parametrize("name", ["long-" * 40, "two words, a comma", "ไทย 'quoted' %41 \"twice\" $5`\\"])
 def test_the_path_of_the_project_may_be_long_or_odd(tmp_path: Path, name: str):
     state = tmp_path / name / ".backfills"
     server = EmbeddedServer(state)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
@@ -36,16 +37,31 @@ def settings(folder: Path, **changes: object) -> Settings:
     return Settings(**given)  # type: ignore[arg-type]
 
 
+@pytest.fixture(autouse=True)
+def quick_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An application that ends waits for its listener to look up."""
+    monkeypatch.setattr("dagster_backfills.web.events._LOOK_SECONDS", 0.05)
+
+
+@contextmanager
+def environment_of_a_server(database_url: str, folder: Path) -> Iterator[Path]:
+    """A database with users in it, and folders of its own, in this process's environment."""
+    with psycopg.connect(database_url, autocommit=True) as conn:
+        add_users(conn)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DATABASE_URL", database_url)
+        patch.setenv("KINTELL_UPLOADS", str(folder / "uploads"))
+        patch.setenv("KINTELL_ERROR_FILES", str(folder / "errors"))
+        patch.setenv("KINTELL_ALLOWED_LOCATIONS", str(folder / "allowed"))
+        patch.setenv("BACKFILLS_HOME", str(folder / "home"))
+        yield folder
+
+
 @pytest.fixture
-def place(conn: psycopg.Connection, database_url: str, tmp_path: Path, monkeypatch) -> Path:
-    """The environment of a server: a database with users in it, and folders of its own."""
-    add_users(conn)
-    monkeypatch.setenv("DATABASE_URL", database_url)
-    monkeypatch.setenv("KINTELL_UPLOADS", str(tmp_path / "uploads"))
-    monkeypatch.setenv("KINTELL_ERROR_FILES", str(tmp_path / "errors"))
-    monkeypatch.setenv("KINTELL_ALLOWED_LOCATIONS", str(tmp_path / "allowed"))
-    monkeypatch.setenv("BACKFILLS_HOME", str(tmp_path / "home"))
-    return tmp_path
+def place(database_url: str, tmp_path: Path) -> Iterator[Path]:
+    """The environment of a server, of the test's own."""
+    with environment_of_a_server(database_url, tmp_path) as folder:
+        yield folder
 
 
 @pytest.fixture

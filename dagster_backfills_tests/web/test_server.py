@@ -1,105 +1,52 @@
-"""The real server over real sockets: followers, lines that are cut, bodies without end, the document's own commands."""
+"""The real server over real sockets: followers, lines that are cut, bodies without end."""
 
 import contextlib
 import json
-import os
 import re
-import shutil
 import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
 
 import httpx
 import pytest
 
-from dagster_backfills_tests.domains.kintell.sample import csv_text, mixed_rows, row, write_csv
-from dagster_backfills_tests.programs import SCRIPT
-from dagster_backfills_tests.web.conftest import SECRETS, bearer, left_behind, work_off_runs
+from dagster_backfills_tests.conftest import new_database
+from dagster_backfills_tests.domains.kintell.sample import csv_text, row
+from dagster_backfills_tests.web.conftest import (
+    SECRETS,
+    environment_of_a_server,
+    left_behind,
+)
 from dagster_backfills_tests.web.documented import is_as_documented
+from dagster_backfills_tests.web.serving import Server, serving, wait_for
 from dagster_backfills_tests.web.test_jobs import JOB
 
 pytestmark = pytest.mark.programs
 
-DOCUMENT = "docs/how-to/from-your-application.md"
+
+@pytest.fixture(scope="module")
+def database_url(server_url: str, template: str) -> Iterator[str]:
+    with new_database(server_url, template) as url:
+        yield url
 
 
-@dataclass
-class Server:
-    port: int
-    log: Path
-    pid: int
-
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def most_memory(self) -> int:
-        """The most bytes that it has held so far."""
-        found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{self.pid}/status").read_text())
-        assert found
-        return int(found[1]) * 1024
-
-    def client(self, scope: str) -> httpx.Client:
-        return httpx.Client(base_url=self.address, headers=bearer(scope), timeout=60)
-
-    def send(self, head: str, *pieces: bytes) -> bytes:
-        """These bytes, whatever they are, and then silence; what comes back until the server hangs up."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=30) as line:
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                line.sendall(head.replace("\n", "\r\n").encode())
-                for piece in pieces:
-                    line.sendall(piece)
-                line.shutdown(socket.SHUT_WR)
-            found = b""
-            with contextlib.suppress(ConnectionResetError):
-                while data := line.recv(65536):
-                    found += data
-            return found
+@pytest.fixture(scope="module")
+def place(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with environment_of_a_server(database_url, tmp_path_factory.mktemp("server")) as folder:
+        yield folder
 
 
-@pytest.fixture
-def server(place: Path, conn, request: pytest.FixtureRequest) -> Iterator[Server]:
-    """`backfills serve` with these tokens, from this folder."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    tokens = [{"name": "tests", "token": SECRETS[s], "scopes": [s]} for s in ("imports", "backfills")]
-    environment = os.environ | {
-        "BACKFILLS_TOKENS": json.dumps(tokens), "JOBS_TOKEN": SECRETS["jobs"], "CRON_SECRET": SECRETS["cron"],
-        "BACKFILLS_WEB_UPLOAD_BYTES": str(getattr(request, "param", 2_000_000)),
-        "BACKFILLS_WEB_REQUESTS_PER_SECOND": "500",
-    }  # fmt: skip
-    log = place / "serve.log"
-    with log.open("w") as out:
-        process = subprocess.Popen(
-            [SCRIPT, "serve", "--port", str(port)], env=environment, cwd=place, stdout=out, stderr=out
-        )
-    try:
-        found = Server(port, log, process.pid)
-        deadline = time.monotonic() + 120
-        while True:
-            with contextlib.suppress(httpx.TransportError):
-                httpx.get(f"{found.address}/health", timeout=30)
-                break
-            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
-            time.sleep(0.2)
-        yield found
-    finally:
-        process.terminate()
-        process.wait(30)
+@pytest.fixture(autouse=True)
+def nothing_is_left_of_other_tests(conn) -> None:
+    """They share the server and its database."""
+    conn.execute("truncate jobs.background_jobs, kintell.backfill_jobs cascade")
 
 
-def wait_for(what, patience=30):
-    deadline = time.monotonic() + patience
-    while not (found := what()):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    return found
+@pytest.fixture(scope="module")
+def server(place: Path, request: pytest.FixtureRequest) -> Iterator[Server]:
+    with serving(place, getattr(request, "param", 2_000_000)) as made:
+        yield made
 
 
 def events(response: httpx.Response) -> Iterator[tuple[str, dict]]:
@@ -109,6 +56,18 @@ def events(response: httpx.Response) -> Iterator[tuple[str, dict]]:
             name = line.removeprefix("event: ")
         elif line.startswith("data: "):
             yield name, json.loads(line.removeprefix("data: "))
+
+
+def test_followers_whose_database_went_away_are_told_to_look_again(server, conn):
+    with server.client("jobs") as client, client.stream("GET", "/api/jobs/events") as stream:
+        told = events(stream)
+        wait_for(lambda: conn.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity"
+            " where application_name = 'backfills serve: events' and query ilike '%%jobs_changed%%'"
+        ).fetchone())  # fmt: skip
+        assert next(told)[0] == "reload"
+        job = client.post("/api/jobs", json=JOB).json()["id"]
+        assert next(data["id"] for name, data in told if name == "job") == job
 
 
 def test_followers_are_told_of_every_change_until_their_jobs_have_ended(server, conn):
@@ -139,19 +98,8 @@ def test_followers_are_told_of_every_change_until_their_jobs_have_ended(server, 
             assert [name for name, _ in told][-2:] == ["job", "end"]
 
 
-def test_followers_whose_database_went_away_are_told_to_look_again(server, conn):
-    with server.client("jobs") as client, client.stream("GET", "/api/jobs/events") as stream:
-        told = events(stream)
-        wait_for(lambda: conn.execute(
-            "select pg_terminate_backend(pid) from pg_stat_activity"
-            " where application_name = 'backfills serve: events' and query ilike '%%jobs_changed%%'"
-        ).fetchone())  # fmt: skip
-        assert next(told)[0] == "reload"
-        job = client.post("/api/jobs", json=JOB).json()["id"]
-        assert next(data["id"] for name, data in told if name == "job") == job
-
-
 def test_a_line_that_is_cut_keeps_what_came_and_nothing_else(server, place):
+    before = left_behind(place)
     with server.client("imports") as client:
         said = {"fileName": "a.csv", "size": 100_000}
         at = client.post("/import/backfill/uploads", json=said).headers["Location"]
@@ -165,7 +113,7 @@ def test_a_line_that_is_cut_keeps_what_came_and_nothing_else(server, place):
         client.delete(at)
     head = form_head(server, "Content-Length: 100000")
     server.send(head, FILE_PART, b"x" * 40_000)
-    wait_for(lambda: left_behind(place) == [])
+    wait_for(lambda: left_behind(place) == before)
 
 
 FILE_PART = b'--B\r\nContent-Disposition: form-data; name="file"; filename="a.csv"\r\n\r\n'
@@ -184,11 +132,11 @@ def form_head(server: Server, length: str) -> str:
      ("Content-Length: 10", b"400"), ("Content-Length: -1", b"400")],
 )  # fmt: skip
 def test_a_body_without_end_is_ended(server, place, length, code):
-    chunked = "chunked" in length
+    before, chunked = left_behind(place), "chunked" in length
     pieces = [FILE_PART, *[b"x" * 100_000] * 60]
     sent = [b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces] if chunked else pieces
     assert server.send(form_head(server, length), *sent).startswith(b"HTTP/1.1 " + code)
-    wait_for(lambda: left_behind(place) == [])
+    wait_for(lambda: left_behind(place) == before)
 
 
 def test_many_may_poll_while_a_file_is_taken_in(server, place):
@@ -208,20 +156,6 @@ def test_many_may_poll_while_a_file_is_taken_in(server, place):
     assert not re.search("|".join(SECRETS.values()), server.log.read_text())
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="/proc tells of memory on Linux only")
-@pytest.mark.parametrize("server", [60_000_000], indirect=True)
-def test_a_large_file_is_not_held_in_memory(server, place):
-    content = b"no column of ours\n" + b"x" * 50_000_000
-    with server.client("imports") as client:
-        client.post("/import/backfill/start", files={"file": ("small.csv", b"none\n")})
-        before = server.most_memory()
-        at = client.post("/import/backfill/uploads", json={"fileName": "a.csv", "size": len(content)})
-        assert client.put(at.headers["Location"], content=content).json()["offset"] == len(content)
-        refused = client.post("/import/backfill/start", files={"file": ("a.csv", content)})
-        assert refused.status_code == 422
-        assert server.most_memory() - before < 25_000_000
-
-
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="/proc tells of open files on Linux only")
 def test_a_forms_file_comes_in_where_other_uploads_lie(server, place):
     """And not in `/tmp`, which a container has in memory."""
@@ -238,64 +172,15 @@ def test_a_forms_file_comes_in_where_other_uploads_lie(server, place):
         wait_for(spooled)
 
 
-# ---- what the document says ---------------------------------------------------------------------------------
-
-
-def blocks(project_root: Path, language: str) -> list[str]:
-    text = (project_root / DOCUMENT).read_text()
-    return re.findall(rf"```{language}\n(.*?)```", text, re.S)
-
-
-def environment(server: Server) -> dict[str, str]:
-    return {**os.environ, "BACKFILLS": server.address} | {
-        f"{scope.upper()}_TOKEN": secret for scope, secret in SECRETS.items()
-    } | {"CRON_SECRET": SECRETS["cron"]}  # fmt: skip
-
-
-@pytest.mark.e2e
-def test_the_commands_of_the_document_do_what_it_says(server, place, project_root, conn):
-    write_csv(place / "sessions.csv", mixed_rows(30))
-    conn.execute("insert into training.organizations values ('org_1', 'One')")
-    [script] = blocks(project_root, "sh")
-    for number, command in enumerate(script.split("\n\n")):
-        # Each is a shell of its own, which knows what those before it have set.
-        text = f". ./state\n{command}\ndeclare -p JOB UPLOAD AT SIZE RUN >state 2>/dev/null || true"
-        (place / "state").touch()
-        done = subprocess.run(
-            ["bash", "-eo", "pipefail", "-c", text],
-            cwd=place,
-            env=environment(server),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, f"{number}: {command}\n{done.stdout}{done.stderr}"
-        if "cron" not in command:
-            work_off_runs()
-
-
-@pytest.mark.parametrize("language", ["python", "js"])
-@pytest.mark.e2e
-def test_the_clients_of_the_document_put_a_job_in_and_follow_it(server, place, project_root, language, conn):
-    program = {"python": sys.executable, "js": shutil.which("node")}[language]
-    if program is None:
-        pytest.skip("Node is not installed.")
-    [text] = blocks(project_root, language)
-    file = place / f"client.{'mjs' if language == 'js' else 'py'}"
-    file.write_text(text)
-    client = subprocess.Popen(
-        [program, str(file)],
-        env=environment(server),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    wait_for(lambda: conn.execute("select 1 from jobs.background_jobs").fetchone())
-    with server.client("jobs") as http:
-        http.post("/api/jobs/process")
-    work_off_runs()
-    out, errors = client.communicate(timeout=60)
-    assert client.returncode == 0, errors
-    lines = out.splitlines()
-    assert lines[0].startswith("pending"), out
-    assert lines[-1].startswith("completed 100"), out
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="/proc tells of memory on Linux only")
+@pytest.mark.parametrize("server", [60_000_000], indirect=True)
+def test_a_large_file_is_not_held_in_memory(server, place):
+    content = b"no column of ours\n" + b"x" * 50_000_000
+    with server.client("imports") as client:
+        client.post("/import/backfill/start", files={"file": ("small.csv", b"none\n")})
+        before = server.most_memory()
+        at = client.post("/import/backfill/uploads", json={"fileName": "a.csv", "size": len(content)})
+        assert client.put(at.headers["Location"], content=content).json()["offset"] == len(content)
+        refused = client.post("/import/backfill/start", files={"file": ("a.csv", content)})
+        assert refused.status_code == 422
+        assert server.most_memory() - before < 25_000_000

@@ -180,7 +180,7 @@ def webhook() -> Iterator[Webhook]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
     hook.url = f"http://127.0.0.1:{server.server_port}/services/T0/B0/planted-secret"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     yield hook
     server.shutdown()
     server.server_close()

@@ -24,7 +24,7 @@ class StandIn(ThreadingHTTPServer):
 
 @contextmanager
 def serving(server: StandIn) -> Iterator[StandIn]:
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     try:
         yield server
     finally:

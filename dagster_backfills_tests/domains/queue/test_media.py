@@ -66,7 +66,7 @@ def site():
     server.daemon_threads = True
     server.url = f"http://127.0.0.1:{server.server_port}"
     server.place = f"127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     yield server
     server.shutdown()
     server.server_close()
