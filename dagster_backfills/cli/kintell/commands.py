@@ -56,9 +56,9 @@ def resume(
     from dagster_backfills.domains.kintell.importing.importer import open_unchanged
 
     config = limit_config(batch_rows, max_errors, max_error_ratio, create_missing_users, rollback_on_failure)
-    found = find_job(job, "import")
-    open_unchanged(found, KintellSettings().allowed)
-    import_and_show({"job": str(found.id), **config}, json)
+    import_job = find_job(job, "import")
+    open_unchanged(import_job, KintellSettings().allowed)
+    import_and_show({"job": str(import_job.id), **config}, json)
 
 
 @app.command()
@@ -119,9 +119,9 @@ def rollback(
     # The rollback imports the importer, which is slow to load.
     from dagster_backfills.domains.kintell.after.rollback import preview_rollback
 
-    found = find_job(job, "rollback")
+    import_job = find_job(job, "rollback")
     with database() as conn:
-        preview = preview_rollback(conn, found.id)
+        preview = preview_rollback(conn, import_job.id)
     counts = (
         f"{preview.removes:,} sessions to remove, {preview.restores:,} to restore, {preview.keeps:,} to keep "
     )
@@ -131,8 +131,8 @@ def rollback(
         if json:
             print_json({**asdict(preview), "dry_run": True})
         return
-    confirm(f"Roll back job {found.id}?", yes)
-    config = {"job": str(found.id), "dry_run": False}
+    confirm(f"Roll back job {import_job.id}?", yes)
+    config = {"job": str(import_job.id), "dry_run": False}
     _, code = launch("rollback_kintell_import", config, watch=wait_for_run)
     show_job(find_job(job), json)
     raise typer.Exit(code)

@@ -29,18 +29,18 @@ def errors(
     Writes CSV, or a workbook with highlighted cells and suggestions if the output ends in .xlsx.
     """
     with database() as conn:
-        found = find(conn, job)
+        import_job = find(conn, job)
         if not output:
-            for text in stream_errors(conn, found):
+            for text in stream_errors(conn, import_job):
                 sys.stdout.write(text)
             return
         if output.lower().endswith(".xlsx"):
             # Only workbooks need openpyxl.
             from dagster_backfills.domains.kintell.after.error_workbook import write_error_workbook
 
-            rows = write_error_workbook(conn, found, Path(output))
+            rows = write_error_workbook(conn, import_job, Path(output))
         else:
-            rows = write_error_file(conn, found.id, options.absolute_location(output))
+            rows = write_error_file(conn, import_job.id, options.absolute_location(output))
         say(f"{rows:,} rejected rows in {output}")
 
 
@@ -88,14 +88,14 @@ def missing_users(
 
     read_as = ReadOptions(**options.read_config(sheet, encoding, maps))
     with database() as conn:
-        found = preflight(
+        checks = preflight(
             conn, *open_with_header(conn, options.existing_location(file), KintellSettings().allowed, read_as)
         )
     if json:
-        users = [{"email": email, "role": role} for email, role in found.missing]
-        print_json({"missing": found.missing_count, "users": users})
+        users = [{"email": email, "role": role} for email, role in checks.missing]
+        print_json({"missing": checks.missing_count, "users": users})
         return
-    if found.missing:
-        print_table(["email", "role"], found.missing, ids=["email"])
-    shown = f", the first {len(found.missing):,} above" if found.missing_count > len(found.missing) else ""
-    say(f"{found.missing_count:,} users are missing{shown}.")
+    if checks.missing:
+        print_table(["email", "role"], checks.missing, ids=["email"])
+    shown = f", the first {len(checks.missing):,} above" if checks.missing_count > len(checks.missing) else ""
+    say(f"{checks.missing_count:,} users are missing{shown}.")

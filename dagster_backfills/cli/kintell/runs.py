@@ -46,10 +46,10 @@ def find(conn: psycopg.Connection[Any], job: str) -> ImportJob:
 def find_job(job: str, activity: str | None = None) -> ImportJob:
     """Like `find`, and with `activity` check that the job's status allows it, before a run is launched."""
     with database() as conn:
-        found = find(conn, job)
+        import_job = find(conn, job)
     if activity:
-        found.check_claimable(activity)
-    return found
+        import_job.check_claimable(activity)
+    return import_job
 
 
 def file_config(

@@ -51,15 +51,15 @@ def preview_table(preview: ImportPreview) -> str:
     return text
 
 
-def preflight_metadata(found: "Preflight") -> dict[str, Any]:
+def preflight_metadata(checks: "Preflight") -> dict[str, Any]:
     """The format, the missing users and the errors in the sample."""
     return {
-        "recognized": found.recognized,
-        "missing users": found.missing_count,
-        "first missing users": _table(found.missing[:SHOWN], {"email": "string", "role": "string"}),
-        "sample rows": found.sample_rows,
-        "bad rows in sample": len(found.sample_errors),
-        "first bad rows": _table(found.sample_errors[:SHOWN], {"row": "int", "error": "string"}),
+        "recognized": checks.recognized,
+        "missing users": checks.missing_count,
+        "first missing users": _table(checks.missing[:SHOWN], {"email": "string", "role": "string"}),
+        "sample rows": checks.sample_rows,
+        "bad rows in sample": len(checks.sample_errors),
+        "first bad rows": _table(checks.sample_errors[:SHOWN], {"row": "int", "error": "string"}),
     }
 
 

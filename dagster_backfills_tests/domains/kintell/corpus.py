@@ -1,5 +1,5 @@
-"""Files as programs in use write them, with what they contain. Where a program is at hand it writes; else its habits
-are followed: delimiter, quoting, encoding, line ends, headers, and what it adds before and behind the table."""
+"""Files as common programs write them, with their expected rows. Files are written by the program itself if available,
+else its habits are imitated: delimiter, quoting, encoding, line breaks, headers, and text around the table."""
 
 import csv
 import datetime as dt

@@ -1,4 +1,4 @@
-"""Files and users that the tests of the import share."""
+"""Files and users shared by the tests of the import."""
 
 import csv
 import io

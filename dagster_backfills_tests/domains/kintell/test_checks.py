@@ -1,4 +1,4 @@
-"""Each check of the domain passes on what imports leave, and fails when its rule is broken."""
+"""Each check passes after an import and fails when its rule is broken."""
 
 import dagster as dg
 import pytest
@@ -54,7 +54,7 @@ def test_all_checks_pass_after_an_import(check):
         "update kintell.backfill_job_batches set inserted_rows = inserted_rows - 1 where first_row = 1",
     ],
 )
-def test_an_account_that_differs_from_its_rows_is_found(check, conn, job, breach):
+def test_counters_that_do_not_match_the_rows_fail_the_check(check, conn, job, breach):
     conn.execute(breach)
     result = check()["imports_add_up"]
     assert not result.passed
@@ -62,7 +62,7 @@ def test_an_account_that_differs_from_its_rows_is_found(check, conn, job, breach
     assert str(job.id) in str(result.metadata)
 
 
-def test_a_dead_worker_is_found(check, conn, job):
+def test_a_dead_worker_fails_the_check(check, conn, job):
     conn.execute(
         "update kintell.backfill_jobs set activity = 'replay', heartbeat_at = clock_timestamp() - interval '2 minutes'"
     )
@@ -73,7 +73,7 @@ def test_a_dead_worker_is_found(check, conn, job):
     assert check()["no_dead_imports"].passed
 
 
-def test_events_that_do_not_leave_are_a_warning_where_nats_is_configured(check, conn):
+def test_events_that_wait_too_long_are_a_warning_if_nats_is_configured(check, conn):
     conn.execute("update kintell.event_outbox set created_at = now() - interval '11 minutes'")
     result = check()["events_leave"]
     assert not result.passed
@@ -83,9 +83,7 @@ def test_events_that_do_not_leave_are_a_warning_where_nats_is_configured(check, 
     assert check()["events_leave"].passed
 
 
-def test_the_stream_says_what_waits_for_it_when_it_got_the_last_event_and_what_was_in_the_way(
-    database_url, conn, job
-):
+def test_the_stream_reports_waiting_events_the_last_publication_and_the_last_error(database_url, conn, job):
     (waiting,) = conn.execute("select count(*) from kintell.event_outbox").fetchone()
     conn.execute("update kintell.event_publisher set last_published_at = now(), last_error = 'no servers'")
     definitions = dg.Definitions(

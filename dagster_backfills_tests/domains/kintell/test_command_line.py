@@ -1,4 +1,4 @@
-"""The commands, each against a real database; those that take time start a real run."""
+"""The commands, against a real database and with real runs."""
 
 import codecs
 import json
@@ -72,7 +72,7 @@ def test_status_errors_and_the_preview_of_a_rollback_read_the_database(call, imp
     assert json.loads(call("rollback", str(job.id), "--json")[1])["removes"] == 45
 
 
-def test_a_job_is_known_by_how_its_id_begins_and_by_its_file(call, imported):
+def test_a_job_is_found_by_a_prefix_of_its_id_and_by_its_file_name(call, imported):
     job = imported(mixed_rows(50))
     for known in (str(job.id), str(job.id)[:8], str(job.id).upper(), "a.csv", "A"):
         assert json.loads(call("status", known, "--json")[1])["id"] == str(job.id)
@@ -91,7 +91,7 @@ def test_a_job_shows_its_most_frequent_errors_with_a_row_and_its_value(call, imp
     ]
 
 
-def test_an_error_file_with_more_than_ascii_begins_with_a_byte_order_mark(call, imported, tmp_path):
+def test_an_error_file_with_non_ascii_text_begins_with_a_byte_order_mark(call, imported, tmp_path):
     for name in ("Ana", "Añá"):
         job = str(imported([row(1), row(2, rating="9", feedback_text=name)]).id)
         call("errors", job, "-o", "out.csv")
@@ -108,7 +108,7 @@ def test_an_import_that_is_rolled_back_is_not_shown_as_rows_inserted(call, impor
     assert "removed\t40\n" in out
 
 
-def test_pause_and_cancel_say_what_is_not_possible(call, imported):
+def test_pausing_or_cancelling_a_finished_job_is_a_clear_error(call, imported):
     job = imported([row(1, rating="9")], max_errors=0)
     with pytest.raises(UserError, match="and can't be paused"):
         call("pause", str(job.id))
@@ -133,9 +133,7 @@ def test_pause_and_cancel_say_what_is_not_possible(call, imported):
         (".", "is a folder"),
     ],
 )
-def test_what_is_wrong_with_a_file_is_said_before_a_run_is_launched(
-    call, tmp_path, monkeypatch, command, file, said
-):
+def test_a_file_is_checked_before_a_run_is_launched(call, tmp_path, monkeypatch, command, file, said):
     (tmp_path / "bad.csv").write_text("a,b\n1,2\n")
     monkeypatch.setattr("dagster_backfills.cli.run_process.run_job", None)
     with pytest.raises(UserError, match=said) as caught:
@@ -144,9 +142,7 @@ def test_what_is_wrong_with_a_file_is_said_before_a_run_is_launched(
     assert (code, "\n" in message) == (USAGE, False)
 
 
-def test_what_is_wrong_with_a_job_is_said_before_a_run_is_launched(
-    call, conn, imported, tmp_path, monkeypatch
-):
+def test_a_job_is_checked_before_a_run_is_launched(call, conn, imported, tmp_path, monkeypatch):
     monkeypatch.setattr("dagster_backfills.cli.run_process.run_job", None)
     job = imported([row(1), row(2, rating="9")])
     with pytest.raises(UserError, match="is completed and can't be resumed"):
@@ -163,7 +159,7 @@ def test_what_is_wrong_with_a_job_is_said_before_a_run_is_launched(
 
 @pytest.mark.e2e
 @pytest.mark.timeout(600)
-def test_an_interrupted_import_says_how_far_it_is_and_how_to_go_on(call, conn, tmp_path):
+def test_an_interrupted_import_shows_its_progress_and_how_to_resume(call, conn, tmp_path):
     write_csv(tmp_path / "a.csv", [row(i) for i in range(20_000)])
     # As on a terminal: who started the tests may have had interrupts ignored, which children inherit.
     main = (
@@ -221,7 +217,7 @@ def test_a_job_from_validation_to_rollback(call, conn, tmp_path):
 
 @pytest.mark.e2e
 @pytest.mark.timeout(600)
-def test_a_sheet_with_other_headers_is_named_mapped_said_and_imported(call, tmp_path):
+def test_a_named_sheet_with_mapped_headers_is_imported_and_its_format_shown(call, tmp_path):
     rows = [list(row(n).values()) for n in range(3)]
     header = ["Kennung", *list(COLUMNS)[1:]]
     data = workbook([header, *rows], more={"Notes": [["call them"]]})

@@ -1,4 +1,4 @@
-"""Files of common programs, with known contents: nearly all are recognized, none is misread."""
+"""Files of common programs: nearly all are recognized, none is misread."""
 
 import shutil
 import subprocess
@@ -80,7 +80,7 @@ def test_at_least_19_in_20_are_recognized_and_none_is_misread(place):
 
 
 @pytest.mark.parametrize("program", WHOLE_WAY)
-def test_a_file_of_each_kind_goes_the_whole_way(place, conn, database_url, tmp_path, program):
+def test_a_file_of_each_program_is_imported(place, conn, database_url, tmp_path, program):
     made: Made = next(made for made in FILES if made.program == program)
     for n in range(len(made.rows)):
         for role in ("participant", "volunteer"):
@@ -112,7 +112,7 @@ LIBREOFFICE = {
 
 @pytest.mark.e2e
 @pytest.mark.skipif(not shutil.which("soffice"), reason="LibreOffice is not installed")
-def test_what_libreoffice_writes_is_recognized_or_named(place, tmp_path):
+def test_files_written_by_libreoffice_are_recognized_or_refused_by_name(place, tmp_path):
     made = next(made for made in FILES if made.program == "Excel, ids with zeros")
     place(made)
     for form, expected in LIBREOFFICE.items():

@@ -1,4 +1,4 @@
-"""What a dead, suspended or second worker, a cut connection and a restarted server leave behind: nothing."""
+"""Dead, suspended and concurrent workers, broken connections and server restarts lose and repeat nothing."""
 
 import os
 import random
@@ -73,7 +73,7 @@ def undisturbed(prepared, tmp_path, request):
 
 
 @pytest.mark.timeout(600)
-def test_a_worker_killed_at_random_moments_leaves_what_an_undisturbed_one_leaves(
+def test_a_worker_killed_at_random_moments_leaves_the_same_result_as_an_undisturbed_one(
     prepared, undisturbed, nursery, tmp_path
 ):
     rng, kills, positions = random.Random(20240229), 0, set()
@@ -98,7 +98,9 @@ def test_a_worker_killed_at_random_moments_leaves_what_an_undisturbed_one_leaves
     assert len(positions) > 5
 
 
-def test_of_two_workers_on_one_job_one_goes_on_and_the_other_stops(prepared, undisturbed, nursery, tmp_path):
+def test_with_two_workers_on_one_job_one_continues_and_the_other_stops(
+    prepared, undisturbed, nursery, tmp_path
+):
     url, job = prepared()
     pids = [nursery.start(url, job, tmp_path, batch_rows=BATCH) for _ in range(2)]
     endings = sorted(nursery.outcome(pid) for pid in pids)
@@ -123,7 +125,7 @@ def test_a_worker_suspended_past_its_lease_writes_nothing_when_it_wakes(
     assert outcome(url) == undisturbed
 
 
-def test_a_suspended_worker_is_left_alone_within_its_lease(prepared, nursery, tmp_path):
+def test_a_suspended_worker_keeps_its_job_until_its_lease_expires(prepared, nursery, tmp_path):
     url, job = prepared()
     sleeper = nursery.start(url, job, tmp_path, batch_rows=BATCH, lease=60.0)
     wait_until(lambda: rows_done(url, job) > 50)
@@ -134,7 +136,7 @@ def test_a_suspended_worker_is_left_alone_within_its_lease(prepared, nursery, tm
     assert nursery.outcome(sleeper) == "completed"
 
 
-def test_cut_connections_are_made_anew(prepared, undisturbed, nursery, tmp_path):
+def test_broken_connections_are_reopened(prepared, undisturbed, nursery, tmp_path):
     url, job = prepared()
     pid = nursery.start(url, job, tmp_path, batch_rows=BATCH)
     with psycopg.connect(url, autocommit=True) as conn:
@@ -148,7 +150,7 @@ def test_cut_connections_are_made_anew(prepared, undisturbed, nursery, tmp_path)
     assert outcome(url) == undisturbed
 
 
-def test_a_paused_job_moves_no_further_and_is_resumed(prepared, undisturbed, nursery, tmp_path):
+def test_a_paused_job_makes_no_progress_until_it_is_resumed(prepared, undisturbed, nursery, tmp_path):
     url, job = prepared()
     pid = nursery.start(url, job, tmp_path, batch_rows=BATCH)
     wait_until(lambda: rows_done(url, job) > 300)
@@ -160,9 +162,7 @@ def test_a_paused_job_moves_no_further_and_is_resumed(prepared, undisturbed, nur
     assert outcome(url) == undisturbed
 
 
-def test_two_imports_of_the_same_sessions_end_without_waiting_for_each_other_forever(
-    make_database, nursery, tmp_path
-):
+def test_two_imports_of_the_same_sessions_do_not_deadlock(make_database, nursery, tmp_path):
     url = make_database()
     forward = write_csv(tmp_path / "forward.csv", [row(i) for i in range(ROWS)])
     backward = write_csv(tmp_path / "backward.csv", [row(i) for i in reversed(range(ROWS))])
@@ -177,7 +177,7 @@ def test_two_imports_of_the_same_sessions_end_without_waiting_for_each_other_for
         assert conn.execute("select count(*) from kintell.event_outbox").fetchone() == (ROWS,)
 
 
-def test_a_server_that_restarts_in_the_middle_is_waited_for(tmp_path_factory, tmp_path):
+def test_an_import_survives_a_server_restart(tmp_path_factory, tmp_path):
     from dagster_backfills.postgres.embedded import EmbeddedServer
 
     server = EmbeddedServer(tmp_path_factory.mktemp("restarting"))

@@ -1,4 +1,4 @@
-"""The whole way as a person goes it: import, rejected rows, LibreOffice, mended, sent back, until none is left."""
+"""The cycle of a user: import, correct the rejected rows in LibreOffice, import again, until none is left."""
 
 import shutil
 import subprocess
@@ -130,7 +130,9 @@ def go_round(conn, first, bring, mended, tmp_path, write, save):
 
 @needs_soffice
 @pytest.mark.parametrize("form", [COMMAS, SEMICOLONS, UTF_16], ids=["commas", "semicolons", "UTF-16"])
-def test_the_csv_opened_mended_and_saved_in_libreoffice(conn, first, bring, soffice, tmp_path, form):
+def test_the_csv_error_file_corrected_in_libreoffice_can_be_imported(
+    conn, first, bring, soffice, tmp_path, form
+):
     def write(job, name):
         path = tmp_path / f"{name}.csv"
         write_error_file(conn, job.id, str(path))
@@ -167,7 +169,7 @@ def workbook(conn, tmp_path):
 
 @needs_soffice
 @pytest.mark.parametrize("form", [COMMAS, SEMICOLONS, UTF_16], ids=["commas", "semicolons", "UTF-16"])
-def test_the_workbook_mended_and_saved_as_csv_in_libreoffice(
+def test_the_error_workbook_corrected_and_saved_as_csv_in_libreoffice_can_be_imported(
     conn, first, bring, soffice, tmp_path, workbook, form
 ):
     def save(path, *, all_of_it):
@@ -179,7 +181,7 @@ def test_the_workbook_mended_and_saved_as_csv_in_libreoffice(
 
 @needs_soffice
 @pytest.mark.parametrize("through_libreoffice", [False, True])
-def test_the_workbook_mended_and_sent_back_as_it_is(
+def test_the_corrected_error_workbook_can_be_imported_as_it_is(
     conn, first, bring, soffice, tmp_path, workbook, through_libreoffice
 ):
     def save(path, *, all_of_it):

@@ -1,4 +1,4 @@
-"""The error file sent back: what was not fixed is rejected again, and nothing is ever imported altered, or lost."""
+"""Importing an error file: uncorrected rows are rejected again, and no row is altered or lost."""
 
 import csv
 import io
@@ -62,7 +62,9 @@ def rows_of(text, delimiter=","):
     st.sampled_from([b"\n", b"\r\n", b"\r"]),
     st.sampled_from([b",", b";"]),
 )
-def test_sent_back_unchanged_it_is_rejected_again_and_comes_back_the_same(bring, conn, lines, end, delimiter):
+def test_an_unchanged_error_file_is_rejected_again_and_gives_the_same_error_file(
+    bring, conn, lines, end, delimiter
+):
     conn.execute("truncate kintell.backfill_jobs, kintell.kintell_sessions, kintell.event_outbox cascade")
     data = end.join([HEADER, *lines, b""])
     first, text = bring(data.replace(b",", delimiter))
@@ -76,7 +78,7 @@ def test_sent_back_unchanged_it_is_rejected_again_and_comes_back_the_same(bring,
     assert again.failed_rows == len(rows)
 
 
-def test_a_row_that_can_not_be_split_stands_whole_and_alone(bring, conn):
+def test_a_row_that_cannot_be_split_is_whole_in_error_raw_and_nowhere_else(bring, conn):
     columns = [*COLUMNS[:7], "language_level", "feedback_text"]
     long = (
         csv_text([row(1, feedback_text="Helpful")], columns).split("\n")[1] + ", but please never before nine"
@@ -94,20 +96,20 @@ def test_a_row_that_can_not_be_split_stands_whole_and_alone(bring, conn):
     assert (job.inserted_rows, job.failed_rows) == (0, 1)
 
 
-def test_bytes_that_are_no_text_can_be_made_out_in_the_error_file(bring):
+def test_undecodable_bytes_are_escaped_in_the_error_file(bring):
     _, text = bring(HEADER + b"\n" + GOOD + b"caf\xe9\n" + GOOD + b"\0\n")
     assert [each["_error_raw"][-4:] for each in rows_of(text)] == ["\\xe9", "\\x00"]
     assert rows_of(text)[0]["_error_raw"] == GOOD.decode() + "caf\\xe9"
 
 
-def test_its_columns_filled_in_a_row_imports_whatever_is_left_in_the_others(bring, conn):
+def test_a_row_with_its_columns_filled_in_is_imported_and_our_columns_are_ignored(bring, conn):
     _, text = bring(HEADER + b"\n" + GOOD + b",surplus\n")
     fixed = [{**each, **row(1)} for each in rows_of(text)]
     job, _ = bring(csv_text(fixed, list(fixed[0])).encode())
     assert (job.inserted_rows, job.failed_rows) == (1, 0)
 
 
-def test_a_row_half_filled_in_keeps_its_text_in_the_next_error_file(bring):
+def test_a_partly_repaired_row_keeps_its_raw_text_in_the_next_error_file(bring):
     _, text = bring(HEADER + b"\n" + GOOD + b",surplus\n")
     half = [{**each, "session_id": "s-9"} for each in rows_of(text)]
     _, text = bring(csv_text(half, list(half[0])).encode())

@@ -1,4 +1,4 @@
-"""Errors as a workbook: marked cells, messages, suggestions; and sent back, fixed or not, however it was saved."""
+"""The error workbook: highlighted cells, messages, suggestions, and importing it again."""
 
 import subprocess
 
@@ -79,7 +79,7 @@ def test_each_failing_cell_is_marked_with_its_message_and_a_suggestion_beside_it
     assert rows[2]["date"].value == "2024-25-12T10:00:00Z"
 
 
-def test_fixed_and_sent_back_it_imports_and_what_is_not_fixed_is_rejected_again(
+def test_corrected_rows_of_the_workbook_are_imported_and_the_others_rejected_again(
     workbook, imported, conn, tmp_path
 ):
     fix(workbook, tmp_path / "fixed.xlsx")
@@ -95,7 +95,9 @@ def test_fixed_and_sent_back_it_imports_and_what_is_not_fixed_is_rejected_again(
 
 @pytest.mark.e2e
 @pytest.mark.parametrize("saved", ["csv", "csv:44,34,76,1,,0,false,true", "csv:59,34,0,1"])
-def test_libreoffice_may_save_it_in_between(workbook, imported, tmp_path, saved, request):
+def test_the_workbook_can_be_saved_by_libreoffice_before_it_is_imported(
+    workbook, imported, tmp_path, saved, request
+):
     """As CSV of its own; in UTF-8, as shown; with semicolons, in the system's encoding."""
     office = next((p for p in ("/usr/bin/soffice", "/usr/bin/libreoffice") if subprocess.run(
         ["test", "-x", p]).returncode == 0), None)  # fmt: skip
@@ -114,7 +116,7 @@ def test_libreoffice_may_save_it_in_between(workbook, imported, tmp_path, saved,
     assert (done.inserted_rows, done.failed_rows) == (4, 1)
 
 
-def test_a_formula_in_the_file_stays_a_text(imported, conn, tmp_path):
+def test_a_formula_in_the_file_stays_text_in_the_workbook(imported, conn, tmp_path):
     path = tmp_path / "sessions.csv"
     path.write_text(csv_text([row(1, session_type="=1+1", feedback_text='=cmd|"/c calc"!A1')]))
     write_error_workbook(conn, imported(path), tmp_path / "errors.xlsx")
@@ -137,7 +139,7 @@ def test_a_formula_in_the_file_stays_a_text(imported, conn, tmp_path):
     ],
     ids=["bell", "escape", "line ends", "long", "no character", "zeros", "exponent", "letters"],
 )
-def test_no_text_comes_back_altered(imported, conn, tmp_path, text):
+def test_no_text_is_altered_by_the_workbook(imported, conn, tmp_path, text):
     path = tmp_path / "sessions.csv"
     path.write_text(csv_text([row(1, rating="9", feedback_text=text)]), newline="")
     write_error_workbook(conn, imported(path), tmp_path / "errors.xlsx")
@@ -173,11 +175,11 @@ def test_no_text_comes_back_altered(imported, conn, tmp_path, text):
         ),
     ],
 )
-def test_a_suggestion_is_made_only_where_there_is_one_reading(message, fields, guess):
+def test_a_suggestion_is_made_only_if_it_is_unambiguous(message, fields, guess):
     assert suggest(message, fields, {}) == guess
 
 
-def test_of_two_addresses_the_one_that_the_message_quotes_is_to_blame():
+def test_an_address_message_is_attributed_to_the_column_with_the_quoted_value():
     fields = {"participant_email": "ada@x.org", "volunteer_email": "Nobody"}
     assert list(failing_columns("Invalid email format: Nobody; Invalid rating: 9", fields)) == [
         "volunteer_email",
@@ -185,13 +187,13 @@ def test_of_two_addresses_the_one_that_the_message_quotes_is_to_blame():
     ]
 
 
-def test_a_semicolon_in_a_value_ends_no_message():
+def test_a_semicolon_in_a_value_does_not_split_a_message():
     fields = {"participant_email": "ada@x.org", "volunteer_email": "bob; carol"}
     message = "Invalid email format: bob; carol; Invalid rating: 9"
     assert list(failing_columns(message, fields)) == ["volunteer_email", "rating"]
 
 
-def test_users_that_come_close_are_of_the_same_domain_or_name(conn):
+def test_suggested_users_have_the_same_domain_or_name(conn):
     add_users(conn)
     # To the last of these, seven come as close as each other.
     wanted = [
@@ -207,7 +209,7 @@ def test_users_that_come_close_are_of_the_same_domain_or_name(conn):
     }
 
 
-def test_however_many_users_are_alike_an_address_is_compared_with_few(conn):
+def test_an_address_is_compared_with_a_limited_number_of_similar_users(conn):
     conn.execute(
         "insert into kintell.users (email, name, role)"
         " select 'mar' || n || '@example.com', 'Mar', 'participant' from generate_series(1, 300) as n"
@@ -216,9 +218,7 @@ def test_however_many_users_are_alike_an_address_is_compared_with_few(conn):
     assert (len(near), max(map(len, near))) == (50, len("mar50@example.com"))
 
 
-def test_of_more_addresses_than_can_be_misspelled_the_others_are_not_looked_up(
-    workbook, conn, tmp_path, monkeypatch
-):
+def test_users_are_looked_up_for_a_limited_number_of_unknown_addresses(workbook, conn, tmp_path, monkeypatch):
     monkeypatch.setattr(error_workbook, "MAX_LOOKED_UP", 0)
     job = conn.execute("select id from kintell.backfill_jobs").fetchone()[0]
     write_error_workbook(conn, load_job(conn, job), tmp_path / "again.xlsx")

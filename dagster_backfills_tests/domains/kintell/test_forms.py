@@ -1,4 +1,4 @@
-"""Encodings that nobody can tell are asked for; files that are no table at all are named, with what to do."""
+"""Ambiguous encodings and other file formats are refused with a hint."""
 
 import gzip
 import io
@@ -39,7 +39,7 @@ def feedback(source, encoding):
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_bytes_that_are_not_utf_8_are_asked_about_with_both_readings(put, packed):
+def test_an_ambiguous_encoding_is_refused_with_both_readings(put, packed):
     data = TEXT.encode("cp1252")
     with pytest.raises(FileError) as caught:
         to_plain_csv(put(gzip.compress(data) if packed else data))
@@ -53,25 +53,25 @@ def test_bytes_that_are_not_utf_8_are_asked_about_with_both_readings(put, packed
 @pytest.mark.parametrize(
     "name", ["windows-1252", "ISO-8859-15", "latin-1", "UTF-16-LE", "cp850", "UTF-32-BE"]
 )
-def test_a_named_encoding_is_read_and_said(put, name):
+def test_a_named_encoding_is_used_and_shown(put, name):
     values, said, _ = feedback(put(TEXT.encode(name)), name)
     assert values[:2] == ["Zoë was très bien", "Müßig"]
     assert said == f"CSV with commas, {name}"
 
 
-def test_named_utf_8_rejects_the_rows_that_are_not(put):
+def test_with_utf_8_named_rows_that_are_not_utf_8_are_rejected(put):
     values, _, broken = feedback(put(TEXT.encode("cp1252")), "utf8")
     assert [list(broken), len(values)] == [[1, 2], 1]
     assert broken[1][0].startswith("Undecodable byte 0xeb")
 
 
-def test_one_damaged_line_costs_itself(put):
+def test_one_damaged_line_is_rejected_alone(put):
     values, _, broken = feedback(put(TEXT.encode().replace("ü".encode(), b"\xfc")), "")
     assert [list(broken), len(values)] == [[2], 2]
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
-def test_utf_16_without_a_mark_is_asked_about(put, encoding):
+def test_utf_16_without_a_byte_order_mark_is_refused_with_a_hint(put, encoding):
     with pytest.raises(
         FileError,
         match=f"`session_id.* as {encoding.upper()}. Name the encoding, for example {encoding.upper()} ",
@@ -165,7 +165,7 @@ NO_TABLES = {
 
 
 @pytest.mark.parametrize(("data", "message"), NO_TABLES.values(), ids=NO_TABLES)
-def test_what_is_no_table_is_named_with_what_to_do(put, data, message):
+def test_other_file_formats_are_refused_by_name_with_a_hint(put, data, message):
     with pytest.raises(FileError, match=message) as caught:
         read_header(put(data))
     assert caught.value.hint
@@ -174,18 +174,18 @@ def test_what_is_no_table_is_named_with_what_to_do(put, data, message):
 @pytest.mark.parametrize(
     "header", ["[session_id],[session_type]", "{id},b", "BMW,b", "ORC_id,b", "ID;Participant", "PAR1,b"]
 )
-def test_a_header_that_begins_like_another_format_is_a_header(put, header):
+def test_a_header_that_begins_like_another_format_is_accepted(put, header):
     with pytest.raises(FileError, match="lacks the required columns"):
         read_header(put(header.encode() + b"\n1,2\n"))
 
 
-def test_a_document_that_is_a_folder_is_named(put, tmp_path):
+def test_an_apple_document_that_is_a_folder_is_refused_with_a_hint(put, tmp_path):
     (tmp_path / "sessions.numbers").mkdir()
     with pytest.raises(FileError, match=r"is a folder.* Export"):
         open_file(str(tmp_path / "sessions.numbers"), [str(tmp_path)])
 
 
-def test_what_lies_beside_an_open_workbook_is_no_file_of_the_inbox(put, tmp_path):
+def test_the_inbox_ignores_lock_files_of_open_workbooks(put, tmp_path):
     put(b"owner", "~$book.xlsx")
     put(b"a,b", "book.csv")
     assert [arrival.url for arrival in list_inbox(str(tmp_path)).files] == [str(tmp_path / "book.csv")]

@@ -1,4 +1,4 @@
-"""Files as they come: each gives the right row errors or one clear file error, and nothing half written."""
+"""Malformed files: each gives the right row errors or one clear file error, and nothing half written."""
 
 import os
 import sys
@@ -33,13 +33,13 @@ def errors(conn):
     return [(e[0], e[1]) for e in state(conn)["errors"]]
 
 
-def test_a_byte_order_mark_is_no_part_of_the_header(bring):
+def test_a_byte_order_mark_is_not_part_of_the_header(bring):
     assert bring(b"\xef\xbb\xbf" + good(1, 2)).inserted_rows == 2
 
 
 @pytest.mark.parametrize("line_break", [b"\r\n", b"\r", b"\n"])
 @pytest.mark.parametrize("last", [True, False])
-def test_line_breaks_of_every_kind(bring, conn, line_break, last):
+def test_every_kind_of_line_break_ends_a_row(bring, conn, line_break, last):
     data = good(1, 4, 5).replace(b"\n", line_break)
     job = bring(data if last else data.removesuffix(line_break))
     assert (job.inserted_rows, job.failed_rows) == (3, 0)
@@ -52,20 +52,20 @@ def test_embedded_line_breaks_and_quotes_are_kept(bring, conn):
     assert conn.execute(SESSIONS).fetchone()[8] == text
 
 
-def test_blank_lines_are_no_rows(bring, conn):
+def test_blank_lines_are_not_rows(bring, conn):
     data = good(1) + b"\n  \n\r\n" + good(2, rating="9").split(b"\n", 1)[1] + b"\n\n"
     assert bring(data).total_rows == 2
     assert errors(conn) == [(2, "Invalid rating: 9")]
 
 
-def test_a_field_of_a_megabyte(bring, conn):
+def test_a_field_of_a_megabyte_is_imported(bring, conn):
     assert bring(good(1, 2, feedback_text="words " * 200_000)).inserted_rows == 2
     assert conn.execute("select max(length(feedback_text)) from kintell.kintell_sessions").fetchone() == (
         1_199_999,
     )
 
 
-def test_nul_and_latin_1_bytes_cost_their_own_rows(bring, conn):
+def test_rows_with_nul_or_latin_1_bytes_are_rejected_alone(bring, conn):
     lines = good(1, 2, 3, 4, feedback_text="FEEDBACK").split(b"\n")
     lines[2] = lines[2].replace(b"FEEDBACK", b"a\0b")
     lines[3] = lines[3].replace(b"FEEDBACK", "é".encode("latin-1"))
@@ -76,7 +76,7 @@ def test_nul_and_latin_1_bytes_cost_their_own_rows(bring, conn):
     assert [e[3] for e in state(conn)["errors"]] == [False, False]
 
 
-def test_ragged_rows(bring, conn):
+def test_ragged_rows_are_rejected(bring, conn):
     lines = good(1, 2, 3).split(b"\n")
     lines[1] += b",surplus"
     lines[2] = lines[2].rsplit(b",", 1)[0]
@@ -90,7 +90,7 @@ def test_an_unterminated_quote_at_the_end_costs_one_row(bring, conn):
     assert errors(conn) == [(3, "Unterminated quote")]
 
 
-def test_text_after_a_quote_and_quotes_within_text(bring, conn):
+def test_text_after_a_closing_quote_is_rejected_and_quotes_within_text_are_kept(bring, conn):
     lines = good(1, 2, feedback_text="FEEDBACK").split(b"\n")
     lines[1] = lines[1].replace(b"FEEDBACK", b'"a"b')
     lines[2] = lines[2].replace(b"FEEDBACK", b'5" wide')
@@ -99,20 +99,20 @@ def test_text_after_a_quote_and_quotes_within_text(bring, conn):
     assert conn.execute(SESSIONS).fetchone()[8] == '5" wide'
 
 
-def test_a_formula_is_a_text_like_any_other(bring, conn):
+def test_a_formula_is_imported_as_text(bring, conn):
     job = bring(good(1, feedback_text='=HYPERLINK("http://x")') + good(2, rating="=1+1").split(b"\n", 1)[1])
     assert (job.inserted_rows, errors(conn)) == (1, [(2, "Invalid rating: =1+1")])
     assert conn.execute(SESSIONS).fetchone()[8] == '=HYPERLINK("http://x")'
 
 
-def test_columns_in_another_order_with_others_between(bring, conn):
+def test_columns_may_be_in_any_order_with_unknown_ones_between(bring, conn):
     columns = ["x", *reversed(COLUMNS), "y", "x"]
     data = csv_text([{**row(1), "x": "1", "y": "2"}], columns).encode()
     assert bring(data).inserted_rows == 1
     assert conn.execute(SESSIONS).fetchone()[0] == "s-000001"
 
 
-def test_ten_thousand_columns(bring, conn):
+def test_a_file_with_ten_thousand_columns_is_imported(bring, conn):
     extra = [f"c{i}" for i in range(10_000)]
     data = csv_text([row(1), row(2, rating="9")], [*extra[:5000], *COLUMNS, *extra[5000:]]).encode()
     job = bring(data)
@@ -120,7 +120,7 @@ def test_ten_thousand_columns(bring, conn):
     assert len(state(conn)["errors"][0][2]) == 10_009
 
 
-def test_a_header_alone_is_an_import_of_nothing(bring):
+def test_a_file_with_only_a_header_is_a_completed_import_of_no_rows(bring):
     assert bring(",".join(COLUMNS).encode()).status == "completed"
 
 
@@ -186,7 +186,7 @@ def test_a_file_in_an_object_store_is_read_from_there(conn, database_url):
     store.rm("/kintell-bucket", recursive=True)
 
 
-def test_a_store_without_its_package_is_one_clear_error_and_hinders_no_other_file(tmp_path, monkeypatch):
+def test_a_store_without_its_package_is_a_clear_error_and_does_not_affect_other_files(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "s3fs", None)
     url = "s3://bucket/a.csv"
     with pytest.raises(FileError, match="a package for it is missing") as caught:

@@ -63,7 +63,7 @@ def test_importing_a_file_twice_changes_nothing(start, conn):
     assert (after["sessions"], after["events"]) == (before["sessions"], before["events"])
 
 
-def test_duplicates_are_updated_where_asked_and_only_where_they_differ(start, conn):
+def test_with_update_only_sessions_that_differ_are_updated(start, conn):
     start([row(i) for i in range(60)])
     job = start(
         [row(i, rating="4" if i < 10 else row(i)["rating"]) for i in range(70)], on_duplicate="update"
@@ -73,21 +73,21 @@ def test_duplicates_are_updated_where_asked_and_only_where_they_differ(start, co
     assert {s[7] for s in state(conn)["sessions"][:10]} == {4}
 
 
-def test_duplicates_are_rejected_where_asked(start, conn):
+def test_with_error_duplicates_are_rejected(start, conn):
     start([row(i) for i in range(10)])
     job = start([row(i) for i in range(12)], on_duplicate="error", name="again.csv")
     assert (job.inserted_rows, job.failed_rows) == (2, 10)
     assert state(conn)["errors"][0][1] == "Duplicate key value violates unique constraint: s-000000"
 
 
-def test_a_row_reports_all_that_is_wrong_with_it(start, conn):
+def test_a_row_reports_all_of_its_errors(start, conn):
     start([row(1, session_type="x", participant_email="y", rating="0", duration_min="ten")])
     assert state(conn)["errors"][0][1] == (
         "Unknown session type: x; Invalid email format: y; Invalid duration: ten; Invalid rating: 0"
     )
 
 
-def test_missing_users_are_made_where_asked(start, conn):
+def test_missing_users_are_created_on_request(start, conn):
     rows = [row(i, participant_email="Ana.maria-lopez@example.com") for i in range(60)]
     job = start(rows, create_missing_users=True)
     assert job.inserted_rows == 60
@@ -95,7 +95,7 @@ def test_missing_users_are_made_where_asked(start, conn):
     assert made == [("ana.maria-lopez@example.com", "Ana Maria Lopez", "participant")]
 
 
-def test_a_job_that_goes_wrong_stops_and_keeps_what_it_did(start, conn):
+def test_a_job_over_its_error_limit_stops_and_keeps_its_sessions(start, conn):
     job = start([row(i, rating="9" if i % 2 else "") for i in range(200)], max_errors=30)
     assert job.status == "failed"
     assert "max_errors is 30" in job.error_message
@@ -103,7 +103,7 @@ def test_a_job_that_goes_wrong_stops_and_keeps_what_it_did(start, conn):
     assert job.processed_rows == job.inserted_rows + job.failed_rows
 
 
-def test_a_row_that_only_postgres_refuses_is_rejected_alone(start, conn):
+def test_a_row_that_only_postgres_rejects_is_rejected_alone(start, conn):
     conn.execute("alter table kintell.kintell_sessions add check (feedback_text <> 'refuse me')")
     rows = [row(i, **({"feedback_text": "refuse me"} if i in (7, 8, 60) else {})) for i in range(100)]
     job = start(rows)
@@ -129,7 +129,7 @@ def refuse(conn, code, deferred):
 
 @pytest.mark.parametrize("code", ["P0001", "AP001", "42501", "23514", "0A000"])
 @pytest.mark.parametrize("deferred", [False, True])
-def test_a_row_that_a_trigger_of_the_application_refuses_is_rejected_alone(start, conn, code, deferred):
+def test_a_row_that_an_application_trigger_rejects_is_rejected_alone(start, conn, code, deferred):
     refuse(conn, code, deferred)
     rows = [row(i, **({"feedback_text": "refuse me"} if i in (7, 60) else {})) for i in range(100)]
     job = start(rows)
@@ -137,7 +137,7 @@ def test_a_row_that_a_trigger_of_the_application_refuses_is_rejected_alone(start
     assert [e[:2] for e in state(conn)["errors"]] == [(8, "not this one"), (61, "not this one")]
 
 
-def test_what_no_row_is_to_blame_for_fails_the_job_and_it_can_be_resumed(start, conn):
+def test_an_error_not_caused_by_a_row_fails_the_job_which_can_be_resumed(start, conn):
     conn.execute("alter table kintell.event_outbox rename to hidden")
     with pytest.raises(psycopg.errors.UndefinedTable):
         start([row(i) for i in range(100)])
@@ -165,7 +165,7 @@ def test_an_import_that_ends_in_any_way_is_not_left_running(start, conn, error, 
     assert (job.status, job.inserted_rows, job.attempt) == ("completed", 100, 2)
 
 
-def test_an_import_whose_connections_are_cut_as_it_fails_is_not_left_running(start, conn):
+def test_an_import_whose_connections_break_as_it_fails_is_not_left_running(start, conn):
     def stop(progress):
         conn.execute(
             "select pg_terminate_backend(pid) from pg_stat_activity"
@@ -188,7 +188,7 @@ def test_a_file_that_is_gone_fails_a_job_whose_worker_died(conn, database_url, t
     assert conn.execute("select status, activity from kintell.backfill_jobs").fetchone() == ("failed", None)
 
 
-def test_users_that_are_removed_during_an_import_are_missed(start, conn):
+def test_users_deleted_during_an_import_are_reported_as_missing(start, conn):
     def remove(progress):
         conn.execute("delete from kintell.users where email = 'Volunteer4@example.com'")
 
@@ -215,12 +215,12 @@ def test_a_session_has_a_job_and_a_job_with_sessions_stays(start, conn):
     conn.execute("delete from kintell.backfill_jobs")
 
 
-def test_an_empty_selection_of_rows_is_a_completed_job(start):
+def test_an_import_without_rows_completes(start):
     assert start([]).status == "completed"
 
 
 @pytest.mark.parametrize("mode", ["skip", "update", "error"])
-def test_a_second_occurrence_is_known_batches_later_whatever_became_of_the_first(start, conn, mode):
+def test_a_repeated_id_is_detected_batches_later_whatever_happened_to_the_first(start, conn, mode):
     start([row(0)], name="before.csv")
     rows = [row(i) for i in range(60)]
     rows[50] = row(0, rating="3")  # its first is another import's session
@@ -242,7 +242,7 @@ def test_ids_that_repeat_in_the_next_batch_do_not_make_writers_wait_for_each_oth
     assert (job.inserted_rows, job.failed_rows) == (20, 20)
 
 
-def test_ids_in_every_script_and_order_are_known_again(start, conn):
+def test_repeated_ids_in_any_script_and_order_are_detected(start, conn):
     ids = ["z", "Z", "a", "Ä", "ä", "é", "-1", "10", "9", " x y ", "中", "🙂", "~", "ID_1", "id-1"]
     assert start([row(n, session_id=i) for n, i in enumerate(ids)]).inserted_rows == len(ids)
     between = [*reversed(ids), "m", "\U0010ffff", "!"]

@@ -75,7 +75,7 @@ def test_the_launchpad_takes_one_flat_config(definitions):
         validate_run_config(job, {"file": "a.csv", "batch_rows": 0, "nonsense": 1})
 
 
-def test_an_import_reports_its_outcome_and_the_days_it_touched_follow(run, conn, tmp_path):
+def test_an_import_reports_its_result_and_the_changed_days_are_summarized(run, conn, tmp_path):
     path = write_csv(tmp_path / "a.csv", mixed_rows(120))
     result = run("import_kintell_sessions", {"file": str(path)})
     job, status, inserted, failed, run_id, error_file, missing = job_row(conn)
@@ -99,7 +99,7 @@ def test_an_import_reports_its_outcome_and_the_days_it_touched_follow(run, conn,
     assert conn.execute("select count(*) from backfill.stale").fetchone() == (0,)
 
 
-def test_each_import_is_judged_by_its_own_run(run, conn, tmp_path):
+def test_each_import_run_reports_its_own_checks(run, conn, tmp_path):
     runs = [
         run(
             "import_kintell_sessions", {"file": str(write_csv(tmp_path / f"{n}.csv", mixed_rows(20 + n)))}
@@ -114,7 +114,7 @@ def test_each_import_is_judged_by_its_own_run(run, conn, tmp_path):
         assert [(each.passed, each.metadata["run"].value) for each in found] == [(True, id_) for id_ in runs]
 
 
-def test_a_rollback_takes_the_summaries_with_it(run, conn, tmp_path):
+def test_a_rollback_updates_the_daily_summary(run, conn, tmp_path):
     path = write_csv(tmp_path / "a.csv", [row(i) for i in range(50)])
     run("import_kintell_sessions", {"file": str(path)})
     run("refresh_daily_session_summary")
@@ -143,7 +143,7 @@ def test_a_job_that_was_stopped_fails_its_run_with_its_reason_and_is_resumed(run
     assert job_row(conn)[1:4] == ("completed", 180, 20)
 
 
-def test_a_stopped_job_is_rolled_back_where_asked(run, conn, tmp_path):
+def test_a_stopped_job_is_rolled_back_on_request(run, conn, tmp_path):
     path = write_csv(tmp_path / "a.csv", mixed_rows(200))
     config = {"file": str(path), "batch_rows": 50, "max_errors": 7, "rollback_on_failure": True}
     assert not run("import_kintell_sessions", config, raises=False).success
@@ -159,7 +159,7 @@ def test_a_dry_run_writes_nothing(run, conn, tmp_path):
     assert conn.execute("select count(*) from kintell.event_outbox").fetchone() == (0,)
 
 
-def test_a_dry_run_shows_as_a_table_what_is_new_and_what_changes(run, conn, tmp_path):
+def test_a_dry_run_shows_new_and_changed_sessions_in_a_table(run, conn, tmp_path):
     path = write_csv(tmp_path / "a.csv", [row(i, feedback_text="so") for i in range(4)])
     run("import_kintell_sessions", {"file": str(path)})
     rows = [row(1, feedback_text="a|b\nc"), row(2, feedback_text="so"), row(5), row(6, rating="9")]
@@ -191,7 +191,7 @@ def test_a_replay_reports_what_it_imported(run, conn, tmp_path):
     assert job_row(conn)[2:4] == (2, 0)
 
 
-def test_a_bad_file_fails_with_one_clear_sentence(run, conn, tmp_path):
+def test_a_bad_file_fails_the_run_with_one_clear_sentence(run, conn, tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("a,b\n1,2\n")
     result = run("import_kintell_sessions", {"file": str(path)}, raises=False)
@@ -200,7 +200,7 @@ def test_a_bad_file_fails_with_one_clear_sentence(run, conn, tmp_path):
     assert job_row(conn) is None
 
 
-def test_a_file_that_stands_still_in_the_inbox_is_imported_once(run, conn, tmp_path, definitions):
+def test_a_file_in_the_inbox_is_imported_once_it_stops_changing(run, conn, tmp_path, definitions):
     inbox = tmp_path / "inbox"
     inbox.mkdir()
     settings = KintellSettings(inbox=str(inbox), allowed_locations=str(tmp_path))

@@ -40,7 +40,7 @@ def start(conn, database_url, tmp_path):
     return run
 
 
-def test_the_error_file_fixed_and_sent_in_again_imports_its_rows(start, conn, tmp_path):
+def test_the_corrected_error_file_imports_its_rows(start, conn, tmp_path):
     job = start([{**r, "notes": "kept, as is"} for r in mixed_rows(100)], columns=[*COLUMNS, "notes"])
     path = tmp_path / "errors" / "rejected.csv"
     assert write_error_file(conn, job.id, str(path)) == job.failed_rows == 10
@@ -54,7 +54,7 @@ def test_the_error_file_fixed_and_sent_in_again_imports_its_rows(start, conn, tm
     assert "".join(stream_errors(conn, again)).count("_error_row") == 1
 
 
-def test_a_replay_imports_what_is_good_now_and_keeps_the_account(start, conn, database_url):
+def test_a_replay_imports_rows_that_are_good_now_and_updates_the_counters(start, conn, database_url):
     job = start(mixed_rows(200))
     conn.execute(
         "insert into kintell.users (email, name, role) values ('nobody@example.com', 'x', 'participant')"
@@ -66,7 +66,7 @@ def test_a_replay_imports_what_is_good_now_and_keeps_the_account(start, conn, da
     assert replay(database_url, job.id).imported == 0
 
 
-def test_a_replay_can_make_the_missing_users(start, conn, database_url):
+def test_a_replay_can_create_the_missing_users(start, conn, database_url):
     job = start(
         [row(i, participant_email="new.one@example.com", rating="7" if i == 3 else "") for i in range(10)]
     )
@@ -78,7 +78,7 @@ def test_a_replay_can_make_the_missing_users(start, conn, database_url):
     ).fetchall() == [("Invalid rating: 7",)]
 
 
-def test_a_replayed_second_occurrence_stays_rejected(start, conn, database_url):
+def test_a_replayed_row_with_a_repeated_id_stays_rejected(start, conn, database_url):
     job = start([row(1), row(2), row(1)])
     assert replay(database_url, job.id).imported == 0
     assert state(conn)["errors"][0][1] == "Duplicate session_id in file: s-000001"
@@ -119,7 +119,7 @@ def test_a_rollback_keeps_and_reports_what_was_edited_since(start, conn, databas
     assert [s[0] for s in conn.execute(SESSIONS)] == ["s-000000", "s-000001"]
 
 
-def test_an_interrupted_rollback_goes_on(start, conn, database_url, monkeypatch):
+def test_an_interrupted_rollback_is_resumed(start, conn, database_url, monkeypatch):
     job = start([row(i) for i in range(100)])
     monkeypatch.setattr("dagster_backfills.domains.kintell.after.rollback.BATCH", 30)
 
@@ -136,7 +136,7 @@ def test_an_interrupted_rollback_goes_on(start, conn, database_url, monkeypatch)
 
 
 @pytest.mark.parametrize("rewrites", [False, True])
-def test_what_is_edited_while_a_rollback_runs_is_kept(start, conn, database_url, monkeypatch, rewrites):
+def test_sessions_edited_during_a_rollback_are_kept(start, conn, database_url, monkeypatch, rewrites):
     if rewrites:
         start([row(i, rating="3") for i in range(6)], name="first.csv")
     job = start([row(i, rating="5") for i in range(6)], on_duplicate="update")
@@ -161,7 +161,7 @@ def test_what_is_edited_while_a_rollback_runs_is_kept(start, conn, database_url,
     assert edited == [(5,)]
 
 
-def test_a_rollback_finds_its_events_by_their_key_where_none_was_known_to_wait(start, conn):
+def test_a_rollback_looks_events_up_by_key_even_with_outdated_statistics(start, conn):
     """The index of those that wait holds a whole import by then: minutes for each batch."""
     job = start([row(i) for i in range(25)])
     conn.execute(
@@ -180,7 +180,7 @@ def test_a_rollback_finds_its_events_by_their_key_where_none_was_known_to_wait(s
     assert "event_outbox_waiting_idx" not in plan
 
 
-def test_events_that_went_out_are_taken_back_by_another(start, conn, database_url):
+def test_a_rollback_adds_an_event_for_each_event_already_published(start, conn, database_url):
     job = start([row(i) for i in range(3)])
     conn.execute(
         "update kintell.event_outbox set published_at = now() where external_session_id = 's-000001'"
@@ -196,7 +196,7 @@ def test_events_that_went_out_are_taken_back_by_another(start, conn, database_ur
     ]
 
 
-def test_a_dry_run_judges_everything_and_writes_nothing(start, conn, tmp_path):
+def test_a_dry_run_validates_every_row_and_writes_nothing(start, conn, tmp_path):
     start([row(i) for i in range(20)], name="first.csv")
     before = state(conn)
     path = write_csv(tmp_path / "next.csv", mixed_rows(100))
@@ -221,7 +221,7 @@ def test_preflight_names_bad_sample_rows_and_missing_users(start, conn, tmp_path
     assert register(conn, str(path), [str(tmp_path)]).preflight == found
 
 
-def test_a_file_that_changed_is_refused_and_the_former_one_taken(start, conn, database_url, tmp_path):
+def test_a_changed_file_is_refused_and_the_original_accepted(start, conn, database_url, tmp_path):
     path = write_csv(tmp_path / "a.csv", [row(i) for i in range(50)])
     job = register(conn, str(path), [str(tmp_path)]).job
     good = path.read_text()
@@ -265,7 +265,7 @@ def test_a_resume_reads_the_file_from_the_checkpoint_only(start, conn, database_
     assert (done.status, done.failed_rows, done.attempt) == ("completed", 100, 2)
 
 
-def test_the_database_refuses_an_account_that_does_not_add_up(start, conn):
+def test_the_database_rejects_counters_that_do_not_add_up(start, conn):
     import psycopg
 
     job = start([row(1)])
@@ -275,7 +275,7 @@ def test_the_database_refuses_an_account_that_does_not_add_up(start, conn):
         conn.execute("update kintell.backfill_jobs set status = 'running', activity = 'import'")
 
 
-def test_at_most_so_many_imports_run_side_by_side(conn, database_url, tmp_path):
+def test_the_number_of_concurrent_imports_is_limited(conn, database_url, tmp_path):
     from dagster_backfills.domains.kintell.importing.claims import TooManyImports
 
     jobs = [

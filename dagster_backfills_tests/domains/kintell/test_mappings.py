@@ -1,4 +1,4 @@
-"""A header that says something else is mapped: as given, and from then on for files with the same headers."""
+"""Mapping headers to columns: given by the user, and remembered for files with the same headers."""
 
 import pytest
 
@@ -43,9 +43,7 @@ def ids(conn):
     return [session[0] for session in state(conn)["sessions"]]
 
 
-def test_a_given_mapping_is_used_said_and_remembered_for_the_same_set_of_headers(
-    place, bring, conn, tmp_path
-):
+def test_a_given_mapping_is_used_shown_and_remembered_for_the_same_headers(place, bring, conn, tmp_path):
     assert bring(place(), *MAPS).recognized == f"CSV with commas, UTF-8; as given: {SAID}"
     turned = ",".join(reversed(GERMAN.split(",")))
     lines = [",".join(reversed(list(row(n).values()))) for n in (3, 5)]
@@ -71,7 +69,7 @@ def test_a_dry_run_remembers_nothing(place, bring, conn, tmp_path):
         bring(place())
 
 
-def test_a_mapping_that_is_given_anew_replaces_the_remembered_one(place, bring, conn):
+def test_a_new_mapping_replaces_the_remembered_one(place, bring, conn):
     header = ",".join(COLUMNS).replace("feedback_text", "Notiz")
     rows = [row(1, feedback_text="kept")]
     bring(place(header, rows), "Notiz=feedback_text")
@@ -81,7 +79,7 @@ def test_a_mapping_that_is_given_anew_replaces_the_remembered_one(place, bring, 
     assert third.recognized.endswith("Notiz is left out")
 
 
-def test_an_error_file_of_mapped_headers_comes_back_as_it_went(place, bring, conn, tmp_path):
+def test_an_error_file_keeps_mapped_headers_and_can_be_imported(place, bring, conn, tmp_path):
     done = bring(place(rows=[row(1), row(2, rating="9")]), *MAPS)
     text = "".join(stream_errors(conn, done))
     assert text.startswith(GERMAN)
@@ -102,7 +100,7 @@ def test_an_error_file_of_mapped_headers_comes_back_as_it_went(place, bring, con
         (["Kennung=date"], "lacks the required columns|has the column date more than once: Kennung, date"),
     ],
 )
-def test_a_mapping_that_fits_nothing_is_refused_with_what_comes_close(place, bring, maps, message):
+def test_an_invalid_mapping_is_refused_with_the_closest_match(place, bring, maps, message):
     with pytest.raises(UserError, match=message):
         bring(place(), *maps)
 

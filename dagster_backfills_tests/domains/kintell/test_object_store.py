@@ -45,7 +45,7 @@ def store(monkeypatch):
     s3fs.S3FileSystem.clear_instance_cache()
 
 
-def test_an_import_from_s3_leaves_what_one_from_a_folder_leaves(
+def test_an_import_from_s3_gives_the_same_result_as_one_from_a_folder(
     store, conn, database_url, make_database, tmp_path
 ):
     import psycopg
@@ -92,12 +92,12 @@ def test_an_object_that_was_replaced_is_refused(store, conn, database_url):
         ("s3://sessions/inbox", "not a file"),
     ],
 )
-def test_what_is_no_object_of_an_allowed_location_is_refused(store, conn, url, message):
+def test_objects_outside_the_allowed_locations_are_refused(store, conn, url, message):
     with pytest.raises(FileError, match=message):
         register(conn, url, ALLOWED)
 
 
-def test_a_store_that_takes_no_one_in_is_a_clear_error(store, conn, monkeypatch, tmp_path):
+def test_a_store_that_denies_access_is_a_clear_error(store, conn, monkeypatch, tmp_path):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):

@@ -1,4 +1,4 @@
-"""Events against a real nats-server."""
+"""Publishing events to a real nats-server."""
 
 import asyncio
 import json
@@ -132,7 +132,7 @@ def test_an_event_published_again_is_stored_once_even_past_the_duplicate_window(
 
 
 @needs_nats
-def test_events_wait_while_nats_is_away(imported, conn, database_url, nats_server):
+def test_events_wait_while_nats_is_unreachable(imported, conn, database_url, nats_server):
     nats_server.stop()
     assert imported([row(i) for i in range(300)]).status == "completed"
     with pytest.raises(NatsUnavailable, match="does not answer"):
@@ -144,7 +144,7 @@ def test_events_wait_while_nats_is_away(imported, conn, database_url, nats_serve
 
 
 @needs_nats
-def test_nats_dying_in_the_middle_loses_and_doubles_nothing(
+def test_no_event_is_lost_or_duplicated_when_nats_dies(
     imported, conn, database_url, nats_server, monkeypatch
 ):
     monkeypatch.setattr(outbox, "ACK_SECONDS", 4.0)  # for answers that never come
@@ -167,7 +167,7 @@ def test_nats_dying_in_the_middle_loses_and_doubles_nothing(
 
 
 @needs_nats
-def test_a_rollback_publishes_for_each_event_that_had_gone_out(
+def test_a_rollback_publishes_an_event_for_each_published_one(
     imported, conn, database_url, nats_server, monkeypatch
 ):
     job = imported([row(i) for i in range(20)])
@@ -188,7 +188,7 @@ def test_a_rollback_publishes_for_each_event_that_had_gone_out(
     ]
 
 
-def test_events_on_their_way_are_not_deleted_by_a_rollback(imported, conn, database_url):
+def test_a_rollback_does_not_delete_events_that_are_being_sent(imported, conn, database_url):
     job = imported([row(i) for i in range(6)])
     assert len(next_events(conn, 2)) == 2
     roll_back(database_url, job.id)
@@ -198,7 +198,7 @@ def test_events_on_their_way_are_not_deleted_by_a_rollback(imported, conn, datab
     assert left == [("kintell.session.completed", 2), ("kintell.session.rolled_back", 2)]
 
 
-def test_one_publisher_works_at_a_time(imported, conn, database_url):
+def test_only_one_publisher_works_at_a_time(imported, conn, database_url):
     imported([row(1)])
     with psycopg.connect(database_url, autocommit=True) as other:
         other.execute("select pg_advisory_lock(hashtext('kintell.event_publisher'), 0)")

@@ -1,4 +1,4 @@
-"""Files as people and their programs make them: each is read for what it is, or refused in a sentence."""
+"""Files as people and programs write them: each is read correctly or refused with a clear message."""
 
 import codecs
 import gzip
@@ -55,14 +55,14 @@ def errors(conn):
     return [(error[0], error[1]) for error in state(conn)["errors"]]
 
 
-def test_rows_of_nothing_but_delimiters_are_no_rows(bring, conn):
+def test_rows_with_only_delimiters_are_skipped(bring, conn):
     text = "\r\n".join([HEADER, line("a"), ",,,,,,,,", line("b", rating="9"), *[" , ,,,,,,,\u200b"] * 3, ""])
     job = bring(text)
     assert (job.total_rows, job.inserted_rows, errors(conn)) == (2, 1, [(2, "Invalid rating: 9")])
 
 
 @pytest.mark.parametrize("blanks", [b"\r\n" * 1500, BLANKS, b"," * 8 + b"\n" + BLANKS])
-def test_a_stretch_of_blank_lines_is_passed_and_the_checkpoint_moves(bring, conn, monkeypatch, blanks):
+def test_the_checkpoint_moves_past_a_long_run_of_blank_lines(bring, conn, monkeypatch, blanks):
     monkeypatch.setattr("dagster_backfills.domains.kintell.file.reader.MAX_BLOCK_BYTES", 500_000)
     rows = [line(name).encode() + b"\r\n" for name in "abc"]
     job = bring(HEADER.encode() + b"\r\n" + rows[0] + blanks + rows[1] + rows[2] + blanks)
@@ -87,7 +87,7 @@ def test_a_stretch_of_blank_lines_is_passed_and_the_checkpoint_moves(bring, conn
     ],
     ids=["cr cr lf", "odd header", "mixed", "cr", "ctrl-z", "ctrl-z after the row"],
 )
-def test_any_mix_of_line_ends_ends_a_row_and_is_no_part_of_a_value(bring, conn, text):
+def test_any_mix_of_line_breaks_ends_a_row_and_is_not_part_of_a_value(bring, conn, text):
     job = bring(text)
     assert (ids(conn), job.failed_rows) == (["a", "b"], 0)
     assert {session[9] for session in state(conn)["sessions"]} == {None}
@@ -106,7 +106,7 @@ def test_a_header_cut_by_a_line_end_gives_ragged_rows_and_no_session(bring, conn
     assert errors(conn) == [(1, "Expected 7 columns, found 3"), (2, "Expected 7 columns, found 9")]
 
 
-def test_invisible_characters_are_no_part_of_a_value(bring, conn):
+def test_invisible_characters_are_not_part_of_a_value(bring, conn):
     bring(
         "\n".join(
             [
@@ -124,7 +124,7 @@ def test_invisible_characters_are_no_part_of_a_value(bring, conn):
     assert errors(conn) == [(6, "Duplicate session_id in file: n5")]
 
 
-def test_an_address_is_the_same_composed_decomposed_and_in_capitals(bring, conn):
+def test_an_address_matches_in_nfc_nfd_and_upper_case(bring, conn):
     names = ("j\u00fcrgen", "ju\u0308rgen", "J\u00dcRGEN", "JU\u0308RGEN")
     rows = [line(f"u{n}", participant_email=f"{name}@example.com") for n, name in enumerate(names)]
     job = bring("\n".join([HEADER, *rows]), create_missing_users=True)
@@ -132,7 +132,7 @@ def test_an_address_is_the_same_composed_decomposed_and_in_capitals(bring, conn)
     assert conn.execute("select count(*) from kintell.users").fetchone() == (3,)
 
 
-def test_words_that_other_programs_take_for_nothing_are_text(bring, conn):
+def test_words_that_other_programs_read_as_null_are_text(bring, conn):
     words = ["NULL", "N/A", "None", "nan", "-", "\\N", "007", "1E5", "true"]
     bring("\n".join([HEADER, *(line(word, feedback_text=word) for word in words)]))
     assert {(s[0], s[8]) for s in state(conn)["sessions"]} == {(word, word) for word in words}
@@ -164,7 +164,7 @@ FORMS = {
 
 
 @pytest.mark.parametrize(("made", "recognized"), FORMS.values(), ids=FORMS)
-def test_every_form_is_recognized_said_and_resumed_from_its_checkpoint(
+def test_every_format_is_recognized_shown_and_resumed_from_its_checkpoint(
     bring, conn, database_url, tmp_path, made, recognized
 ):
     rows = [line(f"\u00fc{n:02}", rating="5" if n % 2 else "9") for n in range(20)]
@@ -186,7 +186,7 @@ def test_headers_are_matched_in_any_case_with_spaces_and_hyphens(bring, conn):
     assert [(s[0], s[8]) for s in state(conn)["sessions"]] == [("a", "kept")]
 
 
-def test_an_update_takes_the_columns_that_a_header_in_other_words_has(bring, conn, database_url, tmp_path):
+def test_an_update_uses_columns_whose_headers_are_spelled_differently(bring, conn, database_url, tmp_path):
     bring(f"{HEADER}\n{line('a', rating='2')}\n")
     path = tmp_path / "other.csv"
     path.write_text(f"{HEADER.replace('rating', 'Rating')}\n{line('a', rating='5')}\n")
@@ -195,7 +195,7 @@ def test_an_update_takes_the_columns_that_a_header_in_other_words_has(bring, con
     assert state(conn)["sessions"][0][7] == 5
 
 
-def test_trailing_delimiters_without_a_name_are_no_columns_and_hide_no_value(bring, conn):
+def test_trailing_delimiters_are_not_columns_but_values_in_them_are_errors(bring, conn):
     bring(
         "\n".join(
             [
@@ -235,7 +235,9 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("data", "message"), REFUSED.values(), ids=REFUSED)
-def test_what_is_no_such_table_is_refused_in_a_sentence(tmp_path, monkeypatch, data, message):
+def test_a_file_that_is_not_a_session_table_is_refused_with_a_clear_message(
+    tmp_path, monkeypatch, data, message
+):
     monkeypatch.setenv("BACKFILLS_HOME", str(tmp_path / "home"))
     (tmp_path / "any.csv").write_bytes(data.encode() if isinstance(data, str) else data)
     with pytest.raises(FileError, match=message):

@@ -1,4 +1,4 @@
-"""Where files may lie: validated before anything is opened. And what else lies in an inbox."""
+"""Allowed locations, checked before anything is opened, and unusable files in the inbox."""
 
 import os
 import socket
@@ -60,7 +60,7 @@ def folders(tmp_path):
         "",
     ],
 )
-def test_what_lies_elsewhere_is_refused_before_anything_is_opened(folders, url):
+def test_files_outside_the_allowed_locations_are_refused_before_anything_is_opened(folders, url):
     inside, outside = folders
     allowed = [str(inside), "memory://box", "sftp://trusted/box", "http://trusted/box"]
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -72,7 +72,7 @@ def test_what_lies_elsewhere_is_refused_before_anything_is_opened(folders, url):
             server.accept()
 
 
-def test_what_lies_below_an_allowed_location_is_opened_however_it_is_written(folders):
+def test_files_in_an_allowed_location_are_opened_however_the_path_is_written(folders):
     inside, _ = folders
     write_csv(inside / "a::b.csv", [row(1)])
     write_csv(inside / "%2e%2e.csv", [row(1)])
@@ -99,14 +99,14 @@ def inbox(folders):
     return inside
 
 
-def test_a_file_that_cannot_be_imported_costs_itself(inbox):
+def test_a_file_that_cannot_be_imported_does_not_affect_the_others(inbox):
     found = list_inbox(str(inbox))
     assert [arrival.url for arrival in found.files] == [str(inbox / "a.csv"), str(inbox / "a::b.csv")]
     (problem,) = found.problems
     assert "caf\ufffd.csv is not UTF-8" in problem
 
 
-def test_the_sensor_starts_the_others_and_names_it(inbox):
+def test_the_sensor_imports_the_others_and_names_the_bad_file(inbox):
     settings, cursor, said = KintellSettings(inbox=str(inbox)), None, []
     for _ in range(3):
         context = dg.build_sensor_context(cursor=cursor, resources={"kintell": settings})
@@ -122,7 +122,7 @@ def test_the_sensor_starts_the_others_and_names_it(inbox):
     assert all("is not UTF-8" in message for message in said)
 
 
-def test_the_doctor_names_it_too(inbox, monkeypatch):
+def test_the_doctor_names_the_bad_file(inbox, monkeypatch):
     monkeypatch.setenv("KINTELL_INBOX", str(inbox))
     found = list(doctor_machine.inbox())
     assert {finding.level.value for finding in found} == {"warning"}
@@ -130,7 +130,7 @@ def test_the_doctor_names_it_too(inbox, monkeypatch):
 
 
 @pytest.mark.parametrize("variable", ["KINTELL_INBOX", "KINTELL_ALLOWED_LOCATIONS", "KINTELL_ERROR_FILES"])
-def test_a_relative_place_is_refused_as_it_would_be_another_for_each_process(variable, monkeypatch, tmp_path):
+def test_a_relative_location_is_refused(variable, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "files").mkdir()
     monkeypatch.setenv(variable, "files")
@@ -143,6 +143,6 @@ def test_a_relative_place_is_refused_as_it_would_be_another_for_each_process(var
     assert [settings.inbox_url, settings.allowed, settings.error_file("x")]
 
 
-def test_a_home_is_no_relative_place(monkeypatch, tmp_path):
+def test_a_path_in_the_home_directory_is_not_relative(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert place_of("~/files").path == str(tmp_path / "files")

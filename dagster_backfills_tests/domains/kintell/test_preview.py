@@ -1,4 +1,4 @@
-"""What a dry run says before anything is written: new, changed and same sessions, and what would be rejected."""
+"""The preview of a dry run: new, changed, unchanged and rejected rows."""
 
 import pytest
 
@@ -54,7 +54,7 @@ EDITED = {
 }
 
 
-def test_each_column_in_which_a_session_differs_is_counted_with_what_was_and_will_be(bring, look, conn):
+def test_each_changed_column_is_counted_with_values_before_and_after(bring, look, conn):
     rows = [row(i) for i in range(20)]
     bring(rows)
     before = state(conn)
@@ -79,7 +79,7 @@ def test_each_column_in_which_a_session_differs_is_counted_with_what_was_and_wil
 
 
 @pytest.mark.parametrize("column", EDITED)
-def test_what_the_preview_counts_is_what_an_update_rewrites(bring, look, column):
+def test_an_update_changes_exactly_what_the_preview_counted(bring, look, column):
     rows = [row(i) for i in range(12)]
     bring(rows)
     changed = [row(i, **{column: EDITED[column]}) for i in range(12)]
@@ -97,22 +97,20 @@ def test_a_column_that_the_file_lacks_changes_nothing(bring, look):
     assert (found.same, found.changes) == (12, {})
 
 
-def test_at_most_three_examples_of_a_column_are_shown_however_many_batches_there_are(
-    bring, look, monkeypatch
-):
+def test_at_most_three_examples_per_column_are_shown(bring, look, monkeypatch):
     bring([row(i) for i in range(50)])
     found = look([row(i, duration_min="7") for i in range(50)])
     assert found.changes["duration_min"].sessions == 50
     assert [each.row for each in found.changes["duration_min"].examples] == [1, 2, 3]
 
 
-def test_with_duplicates_refused_none_of_them_counts_as_changed(bring, look):
+def test_with_error_no_duplicate_counts_as_changed(bring, look):
     bring([row(i) for i in range(5)])
     found = look([row(i, rating="1") for i in range(8)], on_duplicate="error")
     assert (found.new, found.failed, found.changed, found.duplicates) == (3, 5, 0, 0)
 
 
-def test_the_most_frequent_errors_are_the_same_before_and_after_each_with_its_first_row(bring, look, conn):
+def test_the_most_frequent_errors_are_the_same_in_the_preview_and_after_the_import(bring, look, conn):
     bring([])
     rows = [row(1), row(2, rating="9; Or so"), row(3, rating="6", duration_min="x"), row(4, session_id="")]
     expected = [

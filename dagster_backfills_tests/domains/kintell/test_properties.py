@@ -1,4 +1,4 @@
-"""What holds of any file."""
+"""Properties that hold for any file."""
 
 import csv
 import io
@@ -67,7 +67,7 @@ def test_every_row_is_accounted_for(bring, conn, rows, mode, batch_rows):
 
 @few
 @given(files)
-def test_the_outcome_does_not_depend_on_the_size_of_batches(bring, conn, rows):
+def test_the_result_does_not_depend_on_the_batch_size(bring, conn, rows):
     outcomes = []
     for batch_rows in (1, 3, 1000):
         bring.clear()
@@ -90,7 +90,7 @@ def test_importing_a_file_twice_changes_nothing(bring, conn, rows, mode):
 
 @few
 @given(files)
-def test_the_rejected_rows_fixed_import(bring, conn, rows):
+def test_corrected_rows_are_imported(bring, conn, rows):
     bring.clear()
     job = bring(rows)
     rejected = list(csv.DictReader(io.StringIO("".join(stream_errors(conn, job)))))
@@ -111,7 +111,7 @@ def test_a_rollback_restores_the_tables_exactly(bring, conn, database_url, first
     assert conn.execute(WHOLE).fetchall() == before
 
 
-def test_a_session_edited_by_anyone_is_seen_to_have_been(conn, bring):
+def test_any_edit_of_a_session_is_detected(conn, bring):
     bring([row(1)])
     before = conn.execute("select updated_at from kintell.kintell_sessions").fetchone()
     conn.execute("update kintell.kintell_sessions set rating = 1")

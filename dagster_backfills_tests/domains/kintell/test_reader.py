@@ -1,4 +1,4 @@
-"""The one reader: what it finds in bytes, and that it finds the same from any record on, in pieces of any size."""
+"""The CSV reader gives the right records, from any record on and with chunks of any size."""
 
 import csv
 import io
@@ -99,7 +99,7 @@ def rows_of(source, offset=None, first_row=1, max_rows=20_000):
 @example(b'a,"b\nc",d\r"x"y,1\n\n"open,2\n3')
 @example(b'"a"\r\n"b"\r')
 @example(b'a","\na","\na","\n')
-def test_the_reading_agrees_with_one_character_by_character(data):
+def test_the_reader_agrees_with_a_character_by_character_parser(data):
     assert found(data) == slowly(data.decode())
 
 
@@ -127,7 +127,7 @@ def test_records_do_not_depend_on_where_the_bytes_are_cut(data, step):
     st.booleans(),
     st.integers(1, 4),
 )
-def test_what_a_csv_writer_wrote_is_read_back_from_every_record_on(
+def test_csv_output_is_read_back_from_any_record_on(
     source, monkeypatch, rows, delimiter, end, quoting, mark, chunk
 ):
     out = io.StringIO()
@@ -152,7 +152,7 @@ def test_what_a_csv_writer_wrote_is_read_back_from_every_record_on(
 
 @often
 @given(soup, st.integers(1, 3))
-def test_a_reading_resumed_at_any_block_gives_the_same_rows(source, data, max_rows):
+def test_reading_resumed_at_any_block_gives_the_same_rows(source, data, max_rows):
     read = source((",".join(COLUMNS) + "\n").encode() + data)
     whole = list(rows_of(read))
     header = read_header(read)
@@ -168,7 +168,7 @@ def test_an_unterminated_quote_costs_its_own_row_only():
     ]
 
 
-def test_a_quote_that_never_closes_costs_its_row_and_no_more_memory_than_a_record_may_have(source):
+def test_an_unclosed_quote_costs_one_row_and_limited_memory(source):
     line = ",".join(row(1).values()) + "\n"
     data = csv_text([]) + 's-0,"open\n' + line * (12 * MAX_RECORD_BYTES // len(line) // 4)
     read = source(data.encode())
@@ -184,7 +184,7 @@ def test_a_quote_that_never_closes_costs_its_row_and_no_more_memory_than_a_recor
     assert peak < 20 * MAX_RECORD_BYTES
 
 
-def test_a_record_is_too_long_wherever_a_reading_begins(source, monkeypatch):
+def test_a_record_is_too_long_wherever_reading_begins(source, monkeypatch):
     text = "x" * 1000 + "\n"
     long = csv_text([row(1, feedback_text=text * (MAX_RECORD_BYTES // len(text) + 1)), row(2)])
     fits = csv_text([row(1, feedback_text=text * (MAX_RECORD_BYTES // len(text) - 1)), row(2)])
@@ -194,13 +194,13 @@ def test_a_record_is_too_long_wherever_a_reading_begins(source, monkeypatch):
         assert [n for n, _ in rows_of(source(fits.encode()))] == [1, 2]
 
 
-def test_quotes_in_hopeless_disorder_are_an_error_of_the_file_and_cost_no_endless_work(source):
+def test_too_many_unclosed_quotes_are_an_error_of_the_file(source):
     data = csv_text([]).encode() + b'a","\n' * (2 * MAX_RECORD_BYTES // 5)
     with pytest.raises(FileError, match="too many quotes are never closed"):
         list(rows_of(source(data)))
 
 
-def test_long_stretches_of_blank_lines_are_passed_block_by_block(source, monkeypatch):
+def test_long_runs_of_blank_lines_are_skipped_block_by_block(source, monkeypatch):
     monkeypatch.setattr(reader, "CHUNK_BYTES", 100)
     monkeypatch.setattr(reader, "MAX_BLOCK_BYTES", 1000)
     blank = b"\r\n, ,\n\xc2\xa0\n\xe2\x80\x8b\n" * 500
@@ -215,7 +215,7 @@ def test_long_stretches_of_blank_lines_are_passed_block_by_block(source, monkeyp
     assert max(b.byte_to - b.byte_from for b in blocks) < 2000
 
 
-def test_values_are_trimmed_and_composed_in_the_frame_and_left_alone_in_the_row(source):
+def test_values_are_normalized_in_the_frame_and_unchanged_in_the_row(source):
     changed = row(1, session_id="\ufeff e\u0301 ", feedback_text="\u00a0a \u200d b\u200b", rating=" 5\t")
     read = source(csv_text([changed]).encode())
     (block,) = read_blocks(read, read_header(read), read_header(read).data_offset, 1, 10)

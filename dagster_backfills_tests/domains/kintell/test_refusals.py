@@ -1,4 +1,4 @@
-"""Postgres refusing row after row: the table is at fault, and an import is not to try each of millions alone."""
+"""If Postgres rejects row after row, the table is at fault and the import stops."""
 
 import pytest
 
@@ -30,7 +30,7 @@ def job(conn, tmp_path, broken):
     return register(conn, str(write_csv(tmp_path / "a.csv", rows)), [str(tmp_path)]).job
 
 
-def test_a_table_that_refuses_every_row_stops_the_import_which_goes_on_when_it_is_mended(
+def test_a_table_that_rejects_every_row_fails_the_import_which_resumes_once_it_is_fixed(
     job, conn, database_url, tmp_path
 ):
     with pytest.raises(writer.AllRefused, match="one row after another, 500 up to row 501: no rate for this"):
@@ -42,16 +42,14 @@ def test_a_table_that_refuses_every_row_stops_the_import_which_goes_on_when_it_i
     assert run_import(database_url, job, Options(), [str(tmp_path)]).inserted_rows == 700
 
 
-def test_with_a_limit_of_the_jobs_own_each_row_is_rejected_alone(job, database_url, tmp_path):
+def test_with_an_error_limit_each_row_is_rejected_alone(job, database_url, tmp_path):
     done = run_import(database_url, job, Options(max_errors=700), [str(tmp_path)])
     assert (done.status, done.failed_rows) == ("completed", 700)
     with pytest.raises(writer.AllRefused):
         replay(database_url, job)
 
 
-def test_as_long_as_some_rows_are_taken_the_others_are_rejected_however_many(
-    conn, database_url, tmp_path, broken
-):
+def test_if_some_rows_are_accepted_any_number_of_others_is_rejected(conn, database_url, tmp_path, broken):
     rows = [row(i, rating="5" if i % 400 == 0 else "") for i in range(900)]
     found = register(conn, str(write_csv(tmp_path / "a.csv", rows)), [str(tmp_path)]).job
     done = run_import(database_url, found, Options(), [str(tmp_path)])

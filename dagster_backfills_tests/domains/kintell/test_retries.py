@@ -1,4 +1,4 @@
-"""A run that is tried again elsewhere: nothing but the database and the file is left of the first."""
+"""A run retried on another machine has only the database and the file of the first run."""
 
 import shutil
 from pathlib import Path
@@ -45,7 +45,7 @@ def job_row(conn):
     ).fetchall()
 
 
-def test_it_finds_its_job_and_goes_on_without_reading_the_file_again(run, conn, tmp_path, monkeypatch):
+def test_a_retried_run_resumes_its_job_without_registering_the_file_again(run, conn, tmp_path, monkeypatch):
     config = {"file": str(write_csv(tmp_path / "a.csv", mixed_rows(200)))}
     conn.execute("alter table kintell.event_outbox rename to hidden")
     first = run(config)
@@ -59,7 +59,7 @@ def test_it_finds_its_job_and_goes_on_without_reading_the_file_again(run, conn, 
 
 
 @pytest.mark.parametrize("resumed", [False, True])
-def test_what_is_left_after_the_import_is_done_then(run, conn, tmp_path, resumed, monkeypatch):
+def test_a_retried_run_finishes_the_steps_after_the_import(run, conn, tmp_path, resumed, monkeypatch):
     config = {"file": str(write_csv(tmp_path / "a.csv", mixed_rows(200)))}
     if resumed:
         job = register.register(conn, config["file"], [str(tmp_path)]).job
@@ -76,7 +76,7 @@ def test_what_is_left_after_the_import_is_done_then(run, conn, tmp_path, resumed
     assert event.run_id == second.run_id
 
 
-def test_another_file_by_then_is_an_import_of_its_own(run, conn, tmp_path):
+def test_a_retried_run_with_a_changed_file_starts_a_new_import(run, conn, tmp_path):
     path = write_csv(tmp_path / "a.csv", mixed_rows(20))
     (tmp_path / "errors").write_text("no folder")
     first = run({"file": str(path)})

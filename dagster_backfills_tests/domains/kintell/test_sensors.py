@@ -1,4 +1,4 @@
-"""The sensors, ticked as the daemon ticks them, and the step that publishes while NATS comes and goes."""
+"""The sensors, evaluated as by the daemon, and publishing while NATS goes down and comes back."""
 
 import dagster as dg
 import pytest
@@ -59,7 +59,7 @@ def publishing(run, monkeypatch):  # noqa: F811
 
 
 @needs_nats
-def test_a_publishing_run_fails_while_nats_is_gone_and_the_next_one_goes_on(
+def test_a_publishing_run_fails_while_nats_is_down_and_the_next_one_succeeds(
     publishing,
     imported,  # noqa: F811
     conn,

@@ -1,4 +1,4 @@
-"""What is staged is what the frame had, and ids of any look are known again."""
+"""Staged values are those of the frame, and existing IDs of any form are detected."""
 
 from datetime import UTC, datetime
 from uuid import UUID
@@ -63,11 +63,11 @@ def staged(conn, rows):
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(ROW, max_size=20))
-def test_every_value_arrives_as_it_was(table, rows):
+def test_every_staged_value_arrives_unchanged(table, rows):
     assert staged(table, rows) == rows
 
 
-def test_ids_of_any_look_are_known_again(conn, database_url, tmp_path):
+def test_existing_ids_of_any_form_are_detected(conn, database_url, tmp_path):
     add_users(conn)
     ids = ['a"b', "a\\b", "{a}", "a,b", "'a'", "null", "é\u202e", "a\nb", "\\", '"']
     for name, inserted, skipped in (("a.csv", len(ids), 0), ("b.csv", 0, len(ids))):

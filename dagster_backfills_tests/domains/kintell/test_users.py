@@ -4,7 +4,7 @@ import pytest
 from dagster_backfills.domains.kintell.rows.users import MAX_CACHED, Users
 
 
-def test_each_of_many_users_is_found_and_nobody_else(conn, monkeypatch):
+def test_each_of_many_users_is_found_and_unknown_addresses_are_not(conn, monkeypatch):
     conn.execute(
         "insert into kintell.users (email, name, role)"
         " select 'User' || n || '@example.com', 'User', 'participant' from generate_series(1, 30000) as n"
@@ -23,7 +23,7 @@ def test_each_of_many_users_is_found_and_nobody_else(conn, monkeypatch):
     assert Users(conn).ids(pl.Series(few, dtype=pl.String)).to_list() == [ids.get(email) for email in few]
 
 
-def test_one_user_is_found_and_so_is_nobody_where_there_is_none(conn):
+def test_lookups_work_with_one_user_and_with_none(conn):
     assert Users(conn).ids(pl.Series(["a@example.com"])).to_list() == [None]
     conn.execute("insert into kintell.users (email, name, role) values ('a@example.com', 'A', 'participant')")
     conn.execute("commit")
@@ -33,7 +33,7 @@ def test_one_user_is_found_and_so_is_nobody_where_there_is_none(conn):
 
 
 @pytest.mark.parametrize("held", [0, 1000])
-def test_a_user_that_an_application_stored_decomposed_is_found(conn, monkeypatch, held):
+def test_a_user_stored_in_nfd_is_found(conn, monkeypatch, held):
     monkeypatch.setattr("dagster_backfills.domains.kintell.rows.users.MAX_CACHED", held)
     insert = "insert into kintell.users (email, name, role) values (%s, 'x', 'participant') returning uuid_send(id)"
     (made,) = conn.execute(insert, ["Ju\u0308rgen@example.com"]).fetchone()

@@ -1,4 +1,4 @@
-"""A workbook is read as a person sees it, with the one reader; what can't be, is said; a hostile one costs nothing."""
+"""Workbooks are read as the user sees them. Unusable cells are reported, hostile workbooks refused."""
 
 import datetime as dt
 import io
@@ -52,7 +52,7 @@ SHOWN = [
 
 
 @pytest.mark.parametrize(("value", "number_format", "text"), SHOWN)
-def test_a_cell_is_the_text_that_a_person_sees(value, number_format, text):
+def test_a_cell_becomes_the_text_that_the_user_sees(value, number_format, text):
     assert cell_text(value, number_format) == text
 
 
@@ -91,7 +91,7 @@ def errors(conn):
     return [(error[0], error[1]) for error in state(conn)["errors"]]
 
 
-def test_a_workbook_is_imported_said_and_resumed_from_its_checkpoint(
+def test_a_workbook_is_imported_shown_and_resumed_from_its_checkpoint(
     bring, put, conn, database_url, tmp_path
 ):
     rows = [row(n, rating="5" if n % 2 else "9", feedback_text='two\nlines, "quoted"') for n in range(20)]
@@ -105,7 +105,7 @@ def test_a_workbook_is_imported_said_and_resumed_from_its_checkpoint(
     assert register(conn, done.file_url, [str(tmp_path)], once=True).job == job.id
 
 
-def test_numbers_and_dates_are_sessions_and_empty_rows_are_none(bring, conn):
+def test_numbers_and_dates_are_imported_and_empty_rows_skipped(bring, conn):
     typed = [7, *list(row(1).values())[1:4], dt.datetime(2024, 1, 15, 10), 45.0, 5, None, "b1"]
     job = bring(workbook([COLUMNS, typed, [], ["", " "], []], formats={1: "00000", 5: "dd.mm.yyyy"}))
     assert (job.total_rows, job.failed_rows) == (1, 0)
@@ -114,7 +114,7 @@ def test_numbers_and_dates_are_sessions_and_empty_rows_are_none(bring, conn):
     assert start == dt.datetime(2024, 1, 15, 10, tzinfo=dt.UTC)
 
 
-def test_what_a_spreadsheet_could_not_compute_or_has_rounded_is_rejected_and_told(bring, conn):
+def test_uncomputed_and_rounded_cells_are_rejected_and_noted(bring, conn):
     given = [list(row(n).values()) for n in range(5)]
     given[0][0], given[1][0], given[2][7], given[3][6] = "#REF!", 1.25e18, "=1+1", "=1+1"
     job = bring(workbook([COLUMNS, *given]))
@@ -127,13 +127,13 @@ def test_what_a_spreadsheet_could_not_compute_or_has_rounded_is_rejected_and_tol
     assert job.recognized.endswith("1 number of more than 15 digits, rounded by the spreadsheet (first: A3)")
 
 
-def test_of_a_formula_its_last_value_counts(put):
+def test_a_formula_is_read_as_its_last_value(put):
     cells = '<c r="A1" t="str"><f>UPPER("x")</f><v>X</v></c><c r="B1"><f>6*7</f><v>42</v></c>'
     empty = '<c r="C1" t="str"><f>""</f><v></v></c><c r="D1" t="e"><f>1/0</f><v>#DIV/0!</v></c>'
     assert plain(put(package(f"<sheetData><row>{cells}{empty}</row></sheetData>"))) == "X,42,,#DIV/0!\r\n"
 
 
-def test_of_several_sheets_with_data_the_one_that_is_named_is_read(put, conn, tmp_path):
+def test_the_named_sheet_is_read_if_several_have_data(put, conn, tmp_path):
     add_users(conn)
     data = workbook(texts(row(1)), more={"Other": texts(row(2), row(3)), "Blank": []})
     source = put(data)
@@ -152,14 +152,14 @@ def test_of_several_sheets_with_data_the_one_that_is_named_is_read(put, conn, tm
     assert "s-000001" in plain(put(workbook(texts(row(1)), more={"Other": [["x"]]}, hidden=True)))
 
 
-def test_a_sheet_or_an_encoding_that_means_nothing_is_refused(put):
+def test_a_sheet_of_a_csv_or_an_encoding_of_a_workbook_is_refused(put):
     with pytest.raises(FileError, match="is not a workbook: it has no sheet S"):
         to_plain_csv(put(b"a,b\n"), ReadOptions(sheet="S"))
     with pytest.raises(FileError, match="is a workbook: it has no encoding"):
         to_plain_csv(put(workbook([["a"]])), ReadOptions(encoding="UTF-8"))
 
 
-def test_an_unfinished_job_goes_on_as_it_began(put, conn, tmp_path):
+def test_an_unfinished_job_refuses_other_options(put, conn, tmp_path):
     add_users(conn)
     source = put(",".join(COLUMNS).encode() + b"\n", "plain.csv")
     register(conn, source.url, [str(tmp_path)])
@@ -226,7 +226,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize(("data", "message"), HOSTILE.values(), ids=HOSTILE)
-def test_a_hostile_or_damaged_workbook_is_refused_in_a_sentence(put, data, message):
+def test_a_hostile_or_damaged_workbook_is_refused_with_a_clear_message(put, data, message):
     with pytest.raises(FileError, match=message):
         to_plain_csv(put(data))
 

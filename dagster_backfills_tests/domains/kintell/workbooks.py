@@ -1,4 +1,4 @@
-"""Workbooks for tests: by openpyxl, and by hand where it matters what stands in the XML."""
+"""Workbooks for tests: made by openpyxl, or from XML where its details matter."""
 
 import io
 import zipfile

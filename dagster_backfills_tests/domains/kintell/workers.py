@@ -1,4 +1,4 @@
-"""Import workers as processes of their own, to be killed, stopped and woken by tests.
+"""Import workers as separate processes that tests can kill, stop and continue.
 
 Run as a module it is a nursery: it imports what a worker needs, then forks one for each line it is given.
 """

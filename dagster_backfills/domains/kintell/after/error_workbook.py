@@ -94,7 +94,7 @@ def _fits_cell(text: str) -> bool:
 
 
 def _escape(text: str) -> str:
-    return _ESCAPED.sub(lambda found: f"_x{ord(found[0]):04X}_", text)
+    return _ESCAPED.sub(lambda match: f"_x{ord(match[0]):04X}_", text)
 
 
 def _cell(sheet: Any, text: str, *, bad: bool = False, font: Font | None = None) -> Any:

@@ -24,7 +24,7 @@ def cell_text(value: Any, number_format: str) -> str:
     if value is None:
         return ""
     if isinstance(value, str):
-        return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), value) if "_x00" in value else value
+        return _ESCAPED.sub(lambda match: chr(int(match[1], 16)), value) if "_x00" in value else value
     if isinstance(value, bool):
         return "TRUE" if value else "FALSE"
     if isinstance(value, int | float):

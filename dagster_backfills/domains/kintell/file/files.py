@@ -38,11 +38,11 @@ class Place:
 def place_of(url: str) -> Place:
     """Parse a path or an fsspec URL and resolve symbolic links. Opens nothing. Raises `FileError` for a URL that may
     refer to another place than it appears to."""
-    found = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", url)
-    scheme = found[1].lower() if found else "file"
+    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", url)
+    scheme = match[1].lower() if match else "file"
     if scheme in ("file", "local"):
-        return Place("file", _local_path(url, url[found.end() :] if found else url))
-    path = url[found.end() if found else 0 :].strip("/")
+        return Place("file", _local_path(url, url[match.end() :] if match else url))
+    path = url[match.end() if match else 0 :].strip("/")
     if "::" in url:
         raise FileError(
             f"{url} can't be opened: :: chains several file systems", hint="Use the URL of the file itself."

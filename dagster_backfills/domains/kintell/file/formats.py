@@ -92,13 +92,13 @@ def check_is_workbook(source: SourceFile) -> None:
 
 def refuse_ole(source: SourceFile) -> NoReturn:
     """Raise `FileError` for an old or encrypted Office document, which all begin with the same bytes."""
-    rest, found = b"", set()
+    rest, kinds = b"", set()
     with source.open() as handle:
         while piece := handle.read(1 << 20):
             rest = rest[-64:] + piece
-            found |= {name for name, *_ in _IN_OLE if name.encode("utf-16-le") in rest}
+            kinds |= {name for name, *_ in _IN_OLE if name.encode("utf-16-le") in rest}
     for name, what, hint in _IN_OLE:
-        if name in found:
+        if name in kinds:
             _refuse(source.name, what, hint)
     _refuse(source.name, "an old document of Microsoft Office", SAVE_AS)
 

@@ -71,7 +71,7 @@ class ImportRules:
 
 
 def is_row_error(error: BaseException) -> bool:
-    """Whether the batch's data caused the error, so that its bad rows should be isolated. A lock timeout is none."""
+    """Whether the batch's data caused the error, so that its bad rows should be isolated. Not for a lock timeout."""
     return classify(error) is ErrorClass.DATA and not isinstance(error, psycopg.errors.LockNotAvailable)
 
 
