@@ -3,6 +3,7 @@
 Nothing of it outlives the session, however that ends, and nothing of the developer's own is touched.
 """
 
+import gc
 import os
 import subprocess
 import sys
@@ -75,6 +76,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     slow = {item.path for item in items if item.get_closest_marker("e2e")}
     processes = {item.path for item in items if item.get_closest_marker("programs")}
     items.sort(key=lambda item: (item.path not in slow, item.path not in processes))
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported stays: the garbage collector need not look through it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

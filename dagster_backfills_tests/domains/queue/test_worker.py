@@ -228,8 +228,7 @@ def test_a_worker_ends_when_its_time_is_up_though_work_waits(jobs_db, db, regist
     assert {_row(db, i)["status"] for i in ids} == {"pending"}
 
 
-def test_long_jobs_that_were_prefetched_are_returned_for_other_workers(jobs_db, db, registry, monkeypatch):
-    monkeypatch.setattr("dagster_backfills.domains.queue.worker._MAX_PREFETCH_AGE", 0.5)
+def test_long_jobs_that_were_prefetched_are_returned_for_other_workers(jobs_db, db, registry):
     queue.enqueue_many(db, "noop", [{}] * 1000, priority=1, registry=registry)
     queue.enqueue_many(db, "wait_process", [{}] * 50, registry=registry)
     with working(jobs_db, registry, concurrency=2):
