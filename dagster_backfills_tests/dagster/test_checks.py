@@ -36,7 +36,7 @@ def _rules() -> CheckRules:
                 "many",
                 "There are few.",
                 warns=True,
-                needless=lambda resources: "Nobody counts." if resources.switch.off else None,
+                skip_reason=lambda resources: "Nobody counts." if resources.switch.off else None,
             ),
         },
         statements,
@@ -116,7 +116,7 @@ def test_a_rule_that_need_not_be_asked_says_why(
 
 def test_a_range_of_partitions_is_judged_once(instance: dg.DagsterInstance, database_url: str) -> None:
     calls: list[int] = []
-    rule = CheckRule("t/numbers", "x", "…", needless=lambda resources: calls.append(1))  # type: ignore[func-returns-value]
+    rule = CheckRule("t/numbers", "x", "…", skip_reason=lambda resources: calls.append(1))  # type: ignore[func-returns-value]
     rules = CheckRules("one", {SMALL: rule}, {"x": "select 1 where false"}, {})
 
     @dg.asset(

@@ -110,8 +110,8 @@ def test_an_output_whose_partitions_can_not_be_narrowed_keeps_them() -> None:
 def test_a_step_that_tells_nothing_of_its_outputs_costs_what_was_said_and_no_more() -> None:
     key = dg.AssetKey("x")
     assert private.step_of(object()) is None
-    assert private.makes(object(), key) is False
-    assert private.said_of(object(), key) == {} and private.said_of_output(object(), key) == {}
+    assert private.is_output_of(object(), key) is False
+    assert private.asset_metadata(object(), key) == {} and private.output_metadata(object(), key) == {}
 
 
 def test_where_dev_starts_its_webserver_in_another_way_it_starts_its_own_and_says_so(
@@ -119,7 +119,7 @@ def test_where_dev_starts_its_webserver_in_another_way_it_starts_its_own_and_say
 ) -> None:
     dev = importlib.import_module("dagster._cli.dev")
     monkeypatch.delattr(dev, "open_ipc_subprocess")
-    with pytest.warns(UserWarning, match="The UI knows no users"):
+    with pytest.warns(UserWarning, match="The UI does not authenticate users"):
         private.replace_webserver_of_dev("mine")
     assert not hasattr(dev, "open_ipc_subprocess")
 

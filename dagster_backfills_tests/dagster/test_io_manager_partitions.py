@@ -265,7 +265,7 @@ class TestColumnsThatTellKeysApart:
             return Query(f"select k::{type_} as part from unnest(%(partition_keys)s::text[]) as k")  # noqa: S608
 
         result = materialize(database_url, kinds, partition_key=twins[0], expect=False)
-        assert "are the same in column 'part'" in said(result) and repr(twins[1]) in said(result)
+        assert "have the same value in column 'part'" in said(result) and repr(twins[1]) in said(result)
         assert rows(conn, "t.kinds") == []
 
 
@@ -280,4 +280,4 @@ def test_partitions_are_not_loaded_of_a_table_that_does_not_hold_them(database_u
 
     key = PLACES.get_partition_keys()[0]
     result = materialize(database_url, reader, upstream, selection=[reader], partition_key=key, expect=False)
-    assert "t.items does not hold the partition of a row" in said(result)
+    assert "t.items has no partition column" in said(result)

@@ -265,7 +265,7 @@ class TestLoading:
         def reader(given: dict) -> None: ...
 
         result = materialize(database_url, reader, days, selection=[reader], expect=False)
-        assert "asks for dict" in said(result)
+        assert "can't be loaded as dict" in said(result)
 
     def test_scattered_partitions_of_several_dimensions(self, database_url, conn):
         conn.execute(

@@ -150,5 +150,5 @@ def test_a_wide_run_on_dagsters_own_storage_says_once_what_it_waits_for(
     with dg.instance_for_test() as instance:
         result = materialize(database_url, items, keys=(keys[0], keys[-1]), instance=instance)
         said = [entry.user_message for entry in instance.all_logs(result.run_id)]
-    notes = [text for text in said if "announced by itself before the run starts, 10 s or so" in text]
+    notes = [text for text in said if "one by one before the run starts, which takes about 10 s" in text]
     assert len(notes) == (1 if count == 500 else 0)

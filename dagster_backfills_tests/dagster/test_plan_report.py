@@ -16,7 +16,7 @@ def test_tables_that_are_cut_say_of_how_many() -> None:
     metadata = report_metadata(report(1_200))
     for name in ("by_partition", "failures", "changes"):
         lines = metadata[name].md_str.splitlines()
-        assert (len(lines), lines[-1]) == (54, "The first 50 of 1,200."), name
+        assert (len(lines), lines[-1]) == (54, "Showing the first 50 of 1,200."), name
     assert len(report_metadata(report(50))["by_partition"].md_str.splitlines()) == 52
 
 

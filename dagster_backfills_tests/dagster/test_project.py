@@ -33,7 +33,7 @@ UNREADABLE = {
     "an unknown component": (
         GOOD.replace("PostgresBackfill", "PostgresBackfil"),
         "line 2: there is no component `dagster_backfills.PostgresBackfil`: module 'dagster_backfills' has no "
-        "attribute 'PostgresBackfil'. `dg list components` shows what there is",
+        "attribute 'PostgresBackfil'. `dg list components` lists them",
     ),
     "an unknown module": (
         GOOD.replace("dagster_backfills.", "backfills."),
@@ -41,7 +41,7 @@ UNREADABLE = {
     ),
     "what is no component": (
         GOOD.replace("PostgresBackfill", "JobError"),
-        "line 2: there is no component `dagster_backfills.JobError`: it is something else.",
+        "line 2: there is no component `dagster_backfills.JobError`: it is not a component class.",
     ),
     "a component without a module": (
         GOOD.replace("dagster_backfills.PostgresBackfill", "PostgresBackfill"),
@@ -124,12 +124,12 @@ def test_where_dagster_has_moved_its_loader_a_good_project_loads_and_a_bad_file_
         raise ImportError(f"no {name}")
 
     monkeypatch.setattr(private_loader, "importlib", SimpleNamespace(import_module=moved))
-    with pytest.warns(UserWarning, match="takes all others down"):
+    with pytest.warns(UserWarning, match="keeps all from loading"):
         assert "kintell/users" in said_of(
             dagster_backfills.load_from_defs_folder(path_within_project=project)
         )
     bad(project, "[")
-    with pytest.warns(UserWarning, match="takes all others down"), pytest.raises(Exception, match="root"):
+    with pytest.warns(UserWarning, match="keeps all from loading"), pytest.raises(Exception, match="root"):
         dagster_backfills.load_from_defs_folder(path_within_project=project)
 
 

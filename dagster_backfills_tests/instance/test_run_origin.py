@@ -24,7 +24,7 @@ def test_a_run_has_its_location_where_that_can_be_said(monkeypatch, there):
 
 def test_a_process_that_can_not_be_asked_for_is_an_error_with_a_way_out(monkeypatch):
     monkeypatch.delattr("dagster._grpc.types.ExecuteRunArgs")
-    with pytest.raises(NotUsableError, match="Launch the job in its UI"):
+    with pytest.raises(NotUsableError, match="Launch the job in the UI"):
         command_of_run("a run", None)
 
 

@@ -178,9 +178,11 @@ def test_while_it_gives_way_it_says_who_is_in_the_way(url, folder, monkeypatch):
         holder.execute("select * from first")
         with pytest.raises(MigrationError) as raised:
             apply_migrations(url, folder, said.append)
-        holders = f"held by process {holder.info.backend_pid} (postgres, nightly report, idle in transaction"
+        holders = (
+            f"locked by process {holder.info.backend_pid} (postgres, nightly report, idle in transaction"
+        )
     [line] = said
-    assert line.startswith("0002_alter.sql gives way and tries again.") and holders in line
+    assert line.startswith("0002_alter.sql could not get its locks and will be retried.") and holders in line
     assert holders in raised.value.hint
 
 
@@ -222,6 +224,6 @@ def test_one_that_was_changed_after_it_had_been_applied_is_refused(url, folder):
     (folder / "0001_first.sql").write_text("create table another (id int);")
     (folder / "0002_next.sql").write_text("create table second (id int);")
     assert migration_state(url, folder).changed == ["0001_first"]
-    with pytest.raises(MigrationError, match="0001_first is not the one that was applied"):
+    with pytest.raises(MigrationError, match="0001_first has changed since the migration was applied"):
         apply_migrations(url, folder)
     assert not tables(url) & {"another", "second"}

@@ -1,4 +1,4 @@
-"""What operators can set for a declared backfill from Dagster: pause, rest, rows a second, hours."""
+"""The job that sets a declared backfill's controls: pause, rest between batches, rows per second, hours."""
 
 from pathlib import Path
 
@@ -14,16 +14,16 @@ from dagster_backfills.errors import UserError
 
 
 class ControlConfig(dg.Config):
-    """What to set; what is left out stays as it is."""
+    """The controls to set. Controls that are not given stay unchanged."""
 
-    backfill: str = Field(description="The backfill's name: training_completions, progress_stats, …")
-    paused: bool | None = Field(default=None, description="true: write nothing more; false: go on.")
-    rest_seconds: float | None = Field(default=None, description="Between two batches; 0: none.")
-    rows_per_second: float | None = Field(default=None, description="Rows changed a second; 0: no limit.")
+    backfill: str = Field(description="The backfill's name, for example training_completions.")
+    paused: bool | None = Field(default=None, description="true: stop writing; false: resume.")
+    rest_seconds: float | None = Field(default=None, description="Pause between batches; 0: no pause.")
+    rows_per_second: float | None = Field(default=None, description="Limit of changed rows; 0: no limit.")
     window: str | None = Field(
-        default=None, description="Hours in which it may write, 22:00-05:00; none: all."
+        default=None, description="Hours in which the backfill may write, as in 22:00-05:00; none: all."
     )
-    zone: str | None = Field(default=None, description="The window's time zone.")
+    zone: str | None = Field(default=None, description="The time zone of `window`.")
 
     @field_validator("backfill")
     @classmethod
@@ -37,11 +37,11 @@ class ControlConfig(dg.Config):
 
 @one_step_job(
     "operations",
-    "Pause a backfill, let it go on, or set how fast it may go and at what hours.",
+    "Pause or resume a backfill, or limit its speed and its hours.",
     step="set_controls",
 )
 def control_backfill(context: dg.OpExecutionContext, config: ControlConfig) -> None:
-    """Set it, from each run's next batch on."""
+    """Set the controls. Active runs apply them from their next batch on."""
     setting = Setting(**config.model_dump(exclude={"backfill"}))
     with without_retry():
         backfill = backfill_named(config.backfill, Path.cwd())

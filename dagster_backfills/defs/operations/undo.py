@@ -1,4 +1,4 @@
-"""Undoing a run from Dagster: a dry run unless it is told otherwise, with the report as metadata."""
+"""The job that undoes a run. By default a dry run, whose report is metadata of the step."""
 
 from typing import Any
 
@@ -18,22 +18,22 @@ from dagster_backfills.engine.undo import find, preview, undo, undo_identity
 class Undo(dg.Config):
     """What to undo."""
 
-    run: str = Field(description="The run's id, or its first characters.")
+    run: str = Field(description="The ID of the run, or a unique prefix of it.")
     partitions: list[str] = Field(
-        default=[], description="Only these partitions; without any, everything that it wrote."
+        default=[], description="The partitions to undo. Empty: everything that the run wrote."
     )
-    dry_run: bool = Field(default=True, description="Only say what would be removed, put back and kept.")
+    dry_run: bool = Field(default=True, description="Only report what would be deleted, restored and kept.")
 
 
 @one_step_job(
     "operations",
-    "Undo a run of any backfill: what it added is removed, what it changed is put back, what was changed since is "
-    "kept. A dry run unless `dry_run` is false.",
+    "Undo a run of any backfill: delete the rows that it inserted and restore those that it updated or deleted. Rows "
+    "that have changed since are kept. A dry run unless `dry_run` is false.",
     step="undo_the_run",
     tags={"backfills/right": "undo"},
 )
 def undo_run(context: dg.OpExecutionContext, config: Undo, postgres: PostgresResource) -> None:
-    """Say what undoing the run changes and keeps; unless it is a dry run, do it, batch by batch."""
+    """Report what undoing the run would change. Unless it is a dry run, undo it, batch by batch."""
     with without_retry():
         settings = engine_settings()
         with postgres.connect() as conn:
@@ -63,7 +63,7 @@ def _metadata(runner: Runner) -> dict[str, Any]:
     if failed:
         first = failed[0]
         raise dg.Failure(
-            f"{len(failed):,} rows could not be put back; the first, {first.unit or first.partition!r} "
+            f"{len(failed):,} rows could not be restored. The first, {first.unit or first.partition!r} "
             f"of {first.asset}: {first.message}",
             allow_retries=False,
         )

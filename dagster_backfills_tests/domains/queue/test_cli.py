@@ -45,7 +45,7 @@ def test_a_job_is_put_in_with_all_that_may_be_said(command, db):
         (["nope"], "Unknown job type: nope. Known: mux_upload, sop_generation, transcription."),
         (["transcription"], "field audio_url: field required"),
         (["transcription", "--input", "{"], "--input is not JSON"),
-        (["transcription", "--input", '{"audio_url": NaN}'], "NaN is no number of JSON's"),
+        (["transcription", "--input", '{"audio_url": NaN}'], "NaN is not a JSON number"),
         (["transcription", "--input", "[" * 100_000], "--input is not JSON"),
         (["transcription", "--input", "@/nowhere.json"], "--input names /nowhere.json, which can't be read"),
         (["transcription", "--input", "@/bin/sh"], "--input is not JSON"),
