@@ -123,7 +123,7 @@ def test_in_session_mode_everything_works_and_dagsters_tables_lie_in_their_schem
 
 @pytest.mark.parametrize("mode", ["transaction", "statement"])
 @pytest.mark.parametrize("order", ["server_round_robin = 0", "server_round_robin = 1"])
-def test_where_no_session_is_kept_the_first_command_says_so_and_nothing_is_written(
+def test_without_session_mode_the_first_command_fails_and_nothing_is_written(
     make_database, reachable, mode, order
 ):
     direct = make_database(migrated=False)
@@ -149,7 +149,7 @@ def test_a_setting_in_the_url_that_a_pooler_refuses_is_named(database_url, reach
     assert finding.advice == "Leave options out of the URL, or set it for the role: alter role … set …"
 
 
-def test_a_session_without_a_pooler_is_known_as_such(database_url):
+def test_a_direct_connection_is_not_taken_for_a_pooled_one(database_url):
     with connect(database_url) as conn:
         assert not is_pooled(conn)
     assert [each.found for each in doctor_postgres.examine(database_url) if each.check == "session"] == [

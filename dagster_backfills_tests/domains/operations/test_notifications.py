@@ -39,7 +39,7 @@ class Ticks:
         return data.skip_message or ""
 
 
-def test_a_failed_run_of_any_job_is_told_by_mail_with_its_units_and_a_link(
+def test_a_failed_run_of_any_job_is_mailed_with_its_units_and_a_link(
     smtp: tuple[Inbox, dict[str, str]], location: Location
 ) -> None:
     inbox, environment = smtp
@@ -63,7 +63,7 @@ def test_a_failed_run_of_any_job_is_told_by_mail_with_its_units_and_a_link(
     assert "ValueError: postgresql://me:***@host/db <is> away" in plain
 
 
-def test_slack_is_told_in_its_own_markup(webhook: Webhook, location: Location) -> None:
+def test_slack_messages_use_slacks_markup(webhook: Webhook, location: Location) -> None:
     ticks = Ticks(
         {"NOTIFY_SLACK_WEBHOOK_URL": webhook.url, "DAGSTER_WEBSERVER_URL": "http://ui.test"}, location
     )
@@ -78,7 +78,7 @@ def test_slack_is_told_in_its_own_markup(webhook: Webhook, location: Location) -
     assert f"• progress/cohort_stats c1 a &lt;b&gt; {run[:8]}: bad &amp; worse" in said
 
 
-def test_units_that_a_run_leaves_behind_are_told_of_once(webhook: Webhook, location: Location) -> None:
+def test_failed_units_of_a_successful_run_are_reported_once(webhook: Webhook, location: Location) -> None:
     location.run(left="before anyone asked")
     ticks = Ticks({"NOTIFY_SLACK_WEBHOOK_URL": webhook.url}, location)
     assert ticks.tick() == QUIET
@@ -108,9 +108,7 @@ def test_a_failed_run_and_one_with_units_are_one_message(webhook: Webhook, locat
     ]
 
 
-def test_what_could_not_be_delivered_is_told_later_and_then_once(
-    webhook: Webhook, location: Location
-) -> None:
+def test_an_undelivered_message_is_sent_later_and_only_once(webhook: Webhook, location: Location) -> None:
     ticks = Ticks({"NOTIFY_SLACK_WEBHOOK_URL": webhook.url}, location)
     location.run(fail="first")
     webhook.status = 503
@@ -126,7 +124,7 @@ def test_what_could_not_be_delivered_is_told_later_and_then_once(
     assert ["first" in block["text"]["text"] for block in body["blocks"]] == [True, False]
 
 
-def test_a_mail_server_that_refuses_is_tried_again(
+def test_a_message_that_the_mail_server_refused_is_sent_again(
     smtp: tuple[Inbox, dict[str, str]], location: Location
 ) -> None:
     inbox, environment = smtp
@@ -140,7 +138,7 @@ def test_a_mail_server_that_refuses_is_tried_again(
     assert len(inbox.received) == 1
 
 
-def test_a_run_that_is_tried_again_by_itself_is_no_news(webhook: Webhook, location: Location) -> None:
+def test_a_run_that_will_be_retried_is_not_reported(webhook: Webhook, location: Location) -> None:
     ticks = Ticks({"NOTIFY_SLACK_WEBHOOK_URL": webhook.url}, location)
     location.instance.add_run_tags(location.run(fail="its process died"), {"dagster/will_retry": "true"})
     assert ticks.tick() == "Runs reported: 0; being retried: 1."
@@ -162,7 +160,7 @@ def test_a_partition_key_with_line_breaks_makes_no_header() -> None:
     assert message.subject == "[JOB FAILURE] job a Bcc: all@example.test"
 
 
-def test_nobody_is_told_of_anything_unless_they_ask() -> None:
+def test_without_configured_channels_there_are_no_sensors() -> None:
     assert failure_sensors({}) == []
     assert failure_sensors({"NOTIFY_EMAIL_TO": " , ", "NOTIFY_SLACK_WEBHOOK_URL": " "}) == []
 
@@ -191,6 +189,8 @@ COMPLETE = {"NOTIFY_EMAIL_TO": "a@b.test", "NOTIFY_EMAIL_FROM": "c@b.test", "NOT
         ({"NOTIFY_SLACK_WEBHOOK_URL": "hooks.slack.example"}, "NOTIFY_SLACK_WEBHOOK_URL is not a URL"),
     ],
 )
-def test_half_a_configuration_is_refused_by_name(environment: dict[str, str], named: str) -> None:
+def test_an_incomplete_configuration_is_refused_with_the_variable(
+    environment: dict[str, str], named: str
+) -> None:
     with pytest.raises(UserError, match=named):
         channels_from(environment)
