@@ -94,7 +94,7 @@ def session(conn: Connection) -> Iterator[Finding]:
 def migrations(url: str) -> Iterator[Finding]:
     state = migration_state(url)
     if state.changed:
-        advice = "Restore the file; what is to change goes into a new migration."
+        advice = "Restore the file and put the change into a new migration."
         yield Finding.error("migrations", f"{state.changed[0]} was changed after it was applied.", advice)
     elif state.pending:
         more = f" and {len(state.pending) - 1} more" if len(state.pending) > 1 else ""

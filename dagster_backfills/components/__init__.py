@@ -1,12 +1,12 @@
-"""The component `PostgresBackfill`: what Dagster makes of a declared backfill. Wiring; what it wires is elsewhere.
+"""The component `PostgresBackfill`, which turns a declared backfill into Dagster definitions.
 
-What a declaration says stands in `engine/declared/`. Here, from the bottom up:
+The schema of a declaration is in `engine/declared/`. Here, each module uses those above it:
 
-    partitions          the declared partitions as Dagster has them
-    backfill            one declaration at work: its writes, partitions, standings, rules
-    inspection          its mistakes that only the database sees
+    partitions          Dagster's definition of the declared partitions
+    backfill            one declaration with its statements: writes, partitions, standings, rules
+    inspection          mistakes that only the database can reveal
     assets              the assets and views
-    refresh, planning   the job that finds work, sensors and schedule; the job that plans
-    postgres_backfill   the component, which puts all of these together
-    loading             declarations for commands and pages, outside of Dagster's loading
+    refresh, planning   the job that writes due partitions, its sensors and schedule; the job that plans
+    postgres_backfill   the component, which combines all of these
+    loading             loading declarations for commands and web pages, outside of Dagster
 """

@@ -1,4 +1,4 @@
-"""The assets of a declared backfill: one step for all its tables, so that a batch writes them in one transaction."""
+"""The assets of a declared backfill. One step writes all its tables, so that each batch is one transaction."""
 
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
@@ -8,7 +8,7 @@ import dagster as dg
 
 from dagster_backfills.components.backfill import Backfill
 from dagster_backfills.components.inspection import inspect
-from dagster_backfills.dagster.catalog import catalog_of, code_references, code_version
+from dagster_backfills.dagster.catalog import Catalog, catalog_of, code_references, code_version
 from dagster_backfills.dagster.failures import without_retry
 from dagster_backfills.engine.declared.declaration import TableDeclaration
 from dagster_backfills.engine.declared.validation import named_function
@@ -17,7 +17,7 @@ from dagster_backfills.postgres.table_names import asset_path, is_named, split_t
 
 
 def build_assets(backfill: Backfill) -> dg.AssetsDefinition:
-    """An asset a table."""
+    """One asset per table, all written by one step."""
     tables = dict(zip(output_names(backfill), backfill.declared.tables, strict=True))
 
     @dg.multi_asset(
@@ -37,22 +37,22 @@ def build_assets(backfill: Backfill) -> dg.AssetsDefinition:
         keys = list(context.partition_keys) if backfill.partitions_def else [WHOLE]
         with without_retry(), backfill.connect(context) as conn:
             inspect(backfill, conn)
-            # Tables that are made of those being written, and are not written with them, are stale from now on: before
-            # the first row is there, so that a run that dies leaves none of them wrongly fresh.
-            after = list(tables)[list(tables).index(next(iter(chosen))) :]
-            backfill.mark(conn, [tables[name].asset for name in after if name not in chosen], keys)
+            # Downstream tables that this run does not write become stale. They are marked before the first row is
+            # written, so that a run that dies leaves none of them wrongly fresh.
+            downstream = list(tables)[list(tables).index(next(iter(chosen))) :]
+            backfill.mark(conn, [tables[name].asset for name in downstream if name not in chosen], keys)
             conn.commit()
         value: Any = backfill.write_set(list(chosen.values()), context.run)
         for name in chosen:
             yield dg.Output(value, name)
-            value = None  # the first has all of it
+            value = None  # the first output writes all tables
         yield from observed(backfill, context)
 
     return written
 
 
 def observed(backfill: Backfill, context: Any) -> Iterator[dg.AssetObservation]:
-    """What the declared report says of the run, once its rows are written; nothing where it says nothing."""
+    """An observation with the metadata that the declared report function returns, if any. Call it after writing."""
     if backfill.declared.report is None:
         return
     report = named_function(backfill.declared.report, backfill.name)
@@ -64,7 +64,7 @@ def observed(backfill: Backfill, context: Any) -> Iterator[dg.AssetObservation]:
 
 
 def output_names(backfill: Backfill) -> list[str]:
-    """The names of the tables' outputs: what Dagster allows of their own; with the schema where two are the same."""
+    """The names of the tables' outputs, with characters that Dagster allows; with the schema if two are the same."""
     keys = [asset.split("/") for asset in backfill.assets]
     last = [key[-1] for key in keys]
     full = ["_".join(key) if last.count(key[-1]) > 1 else key[-1] for key in keys]
@@ -72,7 +72,7 @@ def output_names(backfill: Backfill) -> list[str]:
 
 
 def _asset_out(backfill: Backfill, table: TableDeclaration) -> dg.AssetOut:
-    declared, catalog = backfill.declared, catalog_of(backfill.folder)
+    declared, catalog = backfill.declared, _catalog(backfill)
     statement, hours = backfill.statements[table.statement], declared.fresh_hours
     return dg.AssetOut(
         key=table.asset.split("/"),
@@ -94,8 +94,8 @@ def _asset_out(backfill: Backfill, table: TableDeclaration) -> dg.AssetOut:
 
 
 def build_views(backfill: Backfill) -> Sequence[dg.AssetSpec]:
-    """The views that are read of the tables: computed whenever they are asked."""
-    catalog, declared = catalog_of(backfill.folder), backfill.declared
+    """The assets of the declared views."""
+    catalog, declared = _catalog(backfill), backfill.declared
     names = [".".join(split_table(view)) for view in declared.views]
     return [
         catalog.spec(name, database=declared.database, owners=declared.owners, tags=declared.tags)
@@ -103,19 +103,24 @@ def build_views(backfill: Backfill) -> Sequence[dg.AssetSpec]:
     ]
 
 
+def _catalog(backfill: Backfill) -> Catalog:
+    """The catalog of the backfill's folder. It describes DATABASE_URL, so it is empty for any other database."""
+    return Catalog({}) if backfill.declared.database else catalog_of(backfill.folder)
+
+
 def _text(backfill: Backfill, table: TableDeclaration) -> str:
-    """Everything that says what the table's rows are."""
+    """The SQL and the function name that determine the table's rows."""
     names = [name for name in (table.statement, table.units_statement, table.compute) if name is not None]
     return "\n".join(backfill.statements[n].sql if n in backfill.statements else n for n in names)
 
 
 def _dependencies(backfill: Backfill) -> list[set[dg.AssetKey]]:
-    """By table: the sources and the tables before it that its statements name. The first has what none names."""
-    named = {source: dg.AssetKey(asset_path(source)) for source in backfill.sources}
-    unnamed, found = set(named.values()), []
+    """For each table, the sources and earlier tables that its statements name. The first table gets unused sources."""
+    upstream = {source: dg.AssetKey(asset_path(source)) for source in backfill.sources}
+    sources, dependencies = set(upstream.values()), []
     for table in backfill.declared.tables:
         text = _text(backfill, table)
-        found.append({key for name, key in named.items() if is_named(name, text)})
-        named[table.table] = dg.AssetKey(table.asset.split("/"))
-    found[0] |= unnamed.difference(*found)
-    return found
+        dependencies.append({key for name, key in upstream.items() if is_named(name, text)})
+        upstream[table.table] = dg.AssetKey(table.asset.split("/"))
+    dependencies[0] |= sources.difference(*dependencies)
+    return dependencies

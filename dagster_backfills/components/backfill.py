@@ -1,6 +1,6 @@
-"""One declared backfill at work: its statements, what it writes, which partitions, and what must hold of it.
+"""One declared backfill with its statements: its writes, its partitions and its check rules.
 
-Not here: the Dagster definitions that are made of it (`assets`, `refresh`, `planning`).
+Not here: the Dagster definitions built from it (`assets`, `refresh`, `planning`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -42,7 +42,7 @@ class Backfill:
     statements: Mapping[str, Statement]
     folder: Path
 
-    # ---- where it lies ----------------------------------------------------------------------------------------
+    # ---- names and resources ----------------------------------------------------------------------------------
 
     @cached_property
     def partitions_def(self) -> dg.PartitionsDefinition | None:
@@ -50,22 +50,22 @@ class Backfill:
 
     @property
     def assets(self) -> list[str]:
-        """The assets' keys as paths, in the order of the tables."""
+        """The asset keys as paths, in the order of the tables."""
         return [table.asset for table in self.declared.tables]
 
     @property
     def sources(self) -> list[str]:
-        """The tables that are read and not written here."""
+        """The tables that the backfill reads but does not write."""
         return list(dict.fromkeys([*self.declared.sources, *self.declared.stale_when]))
 
     @property
     def job(self) -> str:
-        """The name of the job that finds scattered work by itself."""
+        """The name of the refresh job, which selects its partitions itself."""
         return f"refresh_{self.name}"
 
     @property
     def database(self) -> str:
-        """The key of the resource that is the database."""
+        """The key of the database resource."""
         own = self.declared.resources
         return own.database if own else resource_keys(self.declared.database)[0]
 
@@ -76,21 +76,21 @@ class Backfill:
         return own.io_manager if own else resource_keys(self.declared.database)[1]
 
     def connect(self, context: Any) -> AbstractContextManager[psycopg.Connection[Any]]:
-        """A connection from the resource of a run or a sensor."""
+        """A connection from the database resource of a run or a sensor."""
         return getattr(context.resources, self.database).connect()
 
-    # ---- what is written --------------------------------------------------------------------------------------
+    # ---- writes -----------------------------------------------------------------------------------------------
 
     @property
     def queries(self) -> dict[str, str]:
-        """By table the SQL that gives its rows; none of a table that Python computes."""
+        """The SQL that computes each table's rows, except for tables that Python computes."""
         tables = [table for table in self.declared.tables if table.compute is None]
         return {table.qualified: self.statements[table.statement].sql for table in tables}
 
     def write_set(
         self, tables: Sequence[TableDeclaration], run: dg.DagsterRun, keys: Sequence[str] | None = None
     ) -> WriteSet:
-        """What the engine is to do for these tables, in the name of this run."""
+        """The engine's input for writing these tables in this run."""
         params = {"backfill_id": run.tags.get("dagster/backfill") or run.root_run_id or run.run_id}
         return WriteSet(
             [self.write(table, params) for table in tables],
@@ -111,7 +111,7 @@ class Backfill:
         )
 
     def parts(self, conn: psycopg.Connection[Any], keys: Sequence[str], first: int = 0) -> list[Part]:
-        """The writes from the first of these tables on, with their tables and addresses, outside of any run."""
+        """The writes of the tables from index `first` on, with tables and addresses, for use outside of a run."""
         writes = [self.write(table, {"backfill_id": ""}) for table in self.declared.tables[first:]]
         tables = [read_table(conn, *write.target.schema_and_table) for write in writes]
         return [
@@ -119,50 +119,53 @@ class Backfill:
             for write, table in zip(writes, tables, strict=True)
         ]
 
-    # ---- which partitions -------------------------------------------------------------------------------------
+    # ---- partitions -------------------------------------------------------------------------------------------
 
     def selection(self, instance: dg.DagsterInstance | None = None) -> Selection:
-        """How partitions are found. What is missing is known to Dagster, where no statement of the backfill says it."""
-        due, lacking = self.declared.due, self.declared.missing or self.declared.due
+        """The selection of partitions. Without a statement for missing ones, they are the unmaterialized ones."""
+        due, missing = self.declared.due, self.declared.missing or self.declared.due
         return Selection(
             self.assets,
-            self._every,
-            lambda conn: self._given(conn, due) if due else [],
-            lambda conn: self._given(conn, lacking) if lacking else self._unmaterialized(conn, instance),
+            self._all_keys,
+            lambda conn: self._keys_from(conn, due) if due else [],
+            lambda conn: self._keys_from(conn, missing) if missing else self._unmaterialized(conn, instance),
         )
 
     def standings(
         self, conn: psycopg.Connection[Any], instance: dg.DagsterInstance | None = None, *, more: bool = True
     ) -> list[Standing]:
-        """Where every partition stands, the oldest first. Without `more`, the declared `status` is not asked."""
+        """The standing of every partition, oldest first. `more` adds the columns of the declared `status` statement."""
         status = self.statements[self.declared.status].sql if self.declared.status and more else None
         return standings(conn, self.selection(instance), self.names(conn), status, self._binds)
 
     def names(self, conn: psycopg.Connection[Any]) -> dict[str, str | None]:
-        """Of partitions that are rows, by key, the oldest first: what stands behind the key in its statement."""
+        """The names of dynamic partitions by key, oldest first: the second column of their statement, if any."""
         cut = self.declared.partitions
         rows = self.statements[cut.keys](conn, **self._binds) if cut and cut.keys else []
         return {str(key): str(name[0]) if any(name[:1]) else None for key, *name in rows if key is not None}
 
     def add_partitions(self, instance: dg.DagsterInstance, keys: Sequence[str]) -> None:
-        """Make keys known to Dagster, where the partitions are rows."""
+        """Add keys to Dagster's dynamic partitions; does nothing for other partitions."""
         if isinstance(self.partitions_def, dg.DynamicPartitionsDefinition):
             instance.add_dynamic_partitions(str(self.partitions_def.name), list(keys))
 
     def mark(self, conn: psycopg.Connection[Any], assets: Sequence[str], keys: Sequence[str]) -> None:
-        """Make partitions of these tables stale."""
+        """Mark partitions of these assets as stale."""
         if assets:
             GENERIC.mark(conn, assets=list(assets), partition_keys=list(keys))
 
     def forget_gone(self, conn: psycopg.Connection[Any]) -> None:
-        """Take away marks, open failures and undoings of what is no partition, nor will be one, and commit."""
-        # Before the keys: a new one that is marked is among them then.
+        """Delete stale marks and undo records, and resolve failures, of partitions that no longer exist, and commit.
+
+        Time windows in the future are kept.
+        """
+        # Read the open work before the keys: a partition that is added and marked in between must not count as gone.
         work = self.selection().open_work(conn)
         if work:
-            every = self._every(conn)
-            gone = work.keys() - set(every)
+            keys = self._all_keys(conn)
+            gone = work.keys() - set(keys)
             if isinstance(self.partitions_def, dg.TimeWindowPartitionsDefinition):
-                gone = {key for key in gone if every and key < every[0]}
+                gone = {key for key in gone if keys and key < keys[0]}
             GENERIC.forget(conn, assets=self.assets, partition_keys=list(gone))
         conn.commit()
 
@@ -174,25 +177,25 @@ class Backfill:
         ]
 
     def look(self, conn: psycopg.Connection[Any]) -> None:
-        """Mark what has changed in the sources, where no trigger does, in the transaction that `conn` is in."""
+        """With `stale_by: look`, compare the sources with the last look and mark changes, in `conn`'s transaction."""
         if self.declared.stale_by == "look":
             for table in self.watched():
                 table.look(conn)
 
     def _stale_keys(self, by: str) -> str:
-        """SQL for the keys of the partitions that `changed_rows` are of."""
+        """SQL for the partition keys of the rows in `changed_rows`."""
         cut = self.declared.partitions
         if by in self.statements:
             return self.statements[by].sql.replace("%%", "%")
         return changed_keys(by, cut.calendar, cut.timezone) if cut else "select '' from changed_rows limit 1"
 
-    def _every(self, conn: psycopg.Connection[Any]) -> Sequence[str]:
+    def _all_keys(self, conn: psycopg.Connection[Any]) -> Sequence[str]:
         if isinstance(self.partitions_def, dg.DynamicPartitionsDefinition):
             return list(self.names(conn))
         return list(self.partitions_def.get_partition_keys()) if self.partitions_def else [WHOLE]
 
-    def _given(self, conn: psycopg.Connection[Any], name: str) -> Sequence[str]:
-        """The keys that a statement gives."""
+    def _keys_from(self, conn: psycopg.Connection[Any], name: str) -> Sequence[str]:
+        """The keys that a statement returns."""
         return [str(row[0]) for row in self.statements[name](conn, **self._binds) if row[0] is not None]
 
     def _unmaterialized(
@@ -203,19 +206,19 @@ class Backfill:
         asset = dg.AssetKey(self.assets[0].split("/"))
         if self.partitions_def is None:
             return [] if instance.get_latest_materialization_event(asset) else [WHOLE]
-        there = instance.get_materialized_partitions(asset)
-        return [key for key in self._every(conn) if key not in there]
+        materialized = instance.get_materialized_partitions(asset)
+        return [key for key in self._all_keys(conn) if key not in materialized]
 
     @property
     def _binds(self) -> dict[str, Any]:
-        """What statements about the backfill as a whole may bind."""
+        """The binds of statements about the whole backfill."""
         return {"assets": self.assets, "seconds": self.declared.fresh_within}
 
-    # ---- what must hold of it ---------------------------------------------------------------------------------
+    # ---- checks -----------------------------------------------------------------------------------------------
 
     @cached_property
     def rules(self) -> CheckRules:
-        """The declared checks, and the two that hold for every backfill."""
+        """The declared checks, and the two that every backfill has."""
         asset_of = {split_table(table.table): table.asset for table in self.declared.tables}
         declared = {
             name: CheckRule(
@@ -228,13 +231,13 @@ class Backfill:
         }
         common, generic = engine_rules(self.assets[0], self.assets[-1], self.declared.fresh_within)
         cut = self.declared.partitions
-        if cut and cut.calendar:  # what is not over is no partition yet, and can't be late
+        if cut and cut.calendar:  # a window that is not over yet is not a partition and can't be late
             late, now = generic["every late one"], open_key(cut.calendar, cut.timezone)
             generic["every late one"] = f"select * from ({late}) as l where l.partition < {now}"  # noqa: S608
         for name in common.keys() & declared.keys():
             raise UserError(
-                f"{self.folder / 'defs.yaml'}: every backfill has a check {name!r} already.",
-                hint="Give yours another name.",
+                f"{self.folder / 'defs.yaml'}: every backfill already has a check {name!r}.",
+                hint="Choose another name for yours.",
             )
         statements = {name: statement.sql for name, statement in self.statements.items()} | generic
         return CheckRules(

@@ -1,6 +1,6 @@
-"""Mistakes in a declaration that only its database can see: tables, columns, keys, statements. Nothing is written.
+"""Checks of a declaration against its database: tables, columns, keys and statements. Nothing is written.
 
-Each is named with its file and line. A run looks before it writes, and `backfills check` whenever it is asked.
+Each mistake is reported with its file and line. Runs do this before they write, and `backfills check` on request.
 """
 
 from dataclasses import replace
@@ -22,12 +22,13 @@ from dagster_backfills.yaml_mistakes import Places
 
 
 def inspect(backfill: Backfill, conn: psycopg.Connection[Any]) -> None:
-    """Look at everything that the declaration names. Raises UserError for the first mistake."""
+    """Check everything that the declaration refers to. Raises UserError for the first mistake."""
     declared, places = backfill.declared, Places(backfill.folder / "defs.yaml")
     if conn.execute("select to_regclass('backfill.source_positions')").fetchone() == (None,):
         url = f"DATABASE_URL=${declared.database} " if declared.database else ""
         raise UserError(
-            f"Database {conn.info.dbname!r} lacks the engine's tables.", f"Run: {url}backfills migrate"
+            f"Database {conn.info.dbname!r} does not have the engine's tables.",
+            f"Run: {url}backfills migrate",
         )
     for number, table in enumerate(declared.tables):
         _inspect_rows(backfill, conn, table, _inspect_table(conn, table, places, number))
@@ -47,15 +48,15 @@ def inspect(backfill: Backfill, conn: psycopg.Connection[Any]) -> None:
 
 
 def _require_time(backfill: Backfill, conn: psycopg.Connection[Any], watched: WatchedTable) -> None:
-    """Raise UserError where a calendar is to be read off something else: a trigger would refuse each row for it."""
+    """Raise UserError if a calendar's keys are derived from a column that is no time: each row's trigger would fail."""
     cut = backfill.declared.partitions
     if cut is None or cut.calendar is None or watched.by in backfill.statements:
         return
     column = read_table(conn, watched.schema, watched.name).column(watched.by)
     if column.base_type not in ("date", "timestamp", "timestamptz"):
         raise UserError(
-            f"stale_when {watched.source}: column {watched.by!r} is {column.type}, no date and no point in time.",
-            hint="Name one that is, or a statement that gives the keys of `changed_rows`.",
+            f"stale_when {watched.source}: column {watched.by!r} is {column.type}, not a date or timestamp.",
+            hint="Name a date or timestamp column, or a statement that returns the keys of `changed_rows`.",
         )
 
 
@@ -63,29 +64,29 @@ def _inspect_table(
     conn: psycopg.Connection[Any], table: TableDeclaration, places: Places, number: int
 ) -> Table:
     with located(places.of("tables", number, "table")):
-        there = read_table(conn, *table.target(partitioned=False).schema_and_table)
+        actual = read_table(conn, *table.target(partitioned=False).schema_and_table)
     for attribute, names in (
         ("partition_column", [table.partition_column]), ("unit", [table.unit]), ("key", table.key or [])
     ):  # fmt: skip
         with located(places.of("tables", number, attribute)):
             for name in filter(None, names):
-                there.column(name)
+                actual.column(name)
     with located(places.of("tables", number, "key")):
-        there.key_among((), table.key)
-    return there
+        actual.key_among((), table.key)
+    return actual
 
 
 def _inspect_rows(
-    backfill: Backfill, conn: psycopg.Connection[Any], table: TableDeclaration, there: Table
+    backfill: Backfill, conn: psycopg.Connection[Any], table: TableDeclaration, actual: Table
 ) -> None:
     write = backfill.write(table, {"backfill_id": ""})
     with located(backfill.statements[table.statement].place):
-        address = address_of(write.target, there, backfill.partitions_def, [])
+        address = address_of(write.target, actual, backfill.partitions_def, [])
         if isinstance(write.source, Compute):
             reads = Query(backfill.statements[table.statement].sql, {"backfill_id": ""})
             columns_of(conn, reads, table.asset, address)
         else:
-            PreparedWrite.open(conn, write, address, 0, [WHOLE], table=there)
+            PreparedWrite.open(conn, write, address, 0, [WHOLE], table=actual)
     if write.units is not None and table.units_statement is not None:
         units = Query(f"select q.partition, q.unit from ({write.units.sql}\n) as q", write.units.params)  # noqa: S608
         with located(backfill.statements[table.units_statement].place):

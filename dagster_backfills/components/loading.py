@@ -1,4 +1,4 @@
-"""Reading declarations outside of Dagster's own loading: for commands, tests and what a domain adds to its own."""
+"""Loading declarations outside of Dagster: for commands, tests and the domains' own code."""
 
 from collections import ChainMap
 from functools import cache
@@ -20,7 +20,7 @@ from dagster_backfills.postgres.embedded import resolve_database_url
 
 @cache
 def declared(folder: Path) -> Backfill:
-    """The backfill that a folder declares. Raises UserError where there is none, or it has a mistake."""
+    """The backfill that a folder declares. Raises UserError if there is none or the declaration has a mistake."""
     file = folder / "defs.yaml"
     if not file.is_file():
         raise UserError(f"{folder} declares no backfill: it has no defs.yaml.")
@@ -28,7 +28,7 @@ def declared(folder: Path) -> Backfill:
 
 
 def declared_folders(defs: Path) -> list[Path]:
-    """The folders below one of definitions that declare a backfill, but for those of domains that are switched off."""
+    """The folders below a definitions folder that declare a backfill, except those of disabled domains."""
     off = switched_off() if defs == OURS else frozenset()
     files = [
         file
@@ -39,32 +39,32 @@ def declared_folders(defs: Path) -> list[Path]:
 
 
 def declared_by_name(defs: Path) -> dict[str, Path]:
-    """The same folders by their backfills' names. One with a mistake has its folder's."""
-    found = {}
+    """The same folders by backfill name. A declaration with a mistake is listed by its folder's name."""
+    folders = {}
     for folder in declared_folders(defs):
         try:
-            found[read(folder / "defs.yaml").name or folder.name] = folder
+            folders[read(folder / "defs.yaml").name or folder.name] = folder
         except UserError:
-            found[folder.name] = folder
-    return found
+            folders[folder.name] = folder
+    return folders
 
 
 def backfill_named(name: str, start: Path | None = None) -> Backfill:
-    """The project's backfill of that name or folder. Raises UserError where there is none, or it has a mistake."""
+    """The project's backfill with this name or folder name. Raises UserError if there is none or it has a mistake."""
     defs = project_defs(start or Path.cwd())
-    found = declared_by_name(defs)
-    folder = found.get(name) or {each.name: each for each in found.values()}.get(name)
+    folders = declared_by_name(defs)
+    folder = folders.get(name) or {each.name: each for each in folders.values()}.get(name)
     if folder is None:
-        raise UserError(f"There is no backfill {name!r} in {defs}.", close_to(name, found))
+        raise UserError(f"There is no backfill {name!r} in {defs}.", close_to(name, folders))
     return declared(folder)
 
 
 def postgres_of(backfill: Backfill) -> PostgresResource:
-    """The backfill's database: DATABASE_URL's, or the one of the variable that its declaration names."""
+    """The backfill's database: the one whose URL is in the variable that the declaration names, or in DATABASE_URL."""
     return PostgresResource(url=resolve_database_url(backfill.declared.database))
 
 
 def describe(conn: psycopg.Connection[Any], defs: Path) -> Described:
-    """Every table and view that the definitions below a folder name, as the database has it now."""
+    """Describe every table and view that the definitions in a folder refer to, as the database has it now."""
     queries = ChainMap(*(declared(folder).queries for folder in declared_folders(defs)))
     return cataloguing.describe(conn, load_from_defs_folder(path_within_project=defs), queries)

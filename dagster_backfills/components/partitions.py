@@ -1,4 +1,4 @@
-"""Declared partitions as Dagster has them."""
+"""Dagster's definition of declared partitions."""
 
 import dagster as dg
 
@@ -13,7 +13,7 @@ _CALENDARS = {
 
 
 def definition_of(declared: Partitions, name: str) -> dg.PartitionsDefinition:
-    """Their definition. name: what a set of rows is called that has no name of its own."""
+    """The partitions definition. name: the default name of dynamic partitions."""
     if declared.keys is not None:
         return dg.DynamicPartitionsDefinition(name=declared.dynamic or name)
     if declared.static is not None:

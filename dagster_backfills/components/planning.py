@@ -1,6 +1,6 @@
-"""The plan of a declared backfill: which partitions, and what a run of them would do; and what is known of one unit.
+"""The plan of a declared backfill (what a run would change) and the explanation of one of its units.
 
-Not here: how either is found (`engine/plan`, `engine/explain`), nor how it looks (`dagster/plan_report`).
+Not here: computing them (`engine/plan`, `engine/explain`) and formatting them (`dagster/plan_report`).
 """
 
 from collections.abc import Callable, Sequence
@@ -30,14 +30,14 @@ def plan_backfill(
     instance: dg.DagsterInstance | None = None,
     log: Callable[[str], None] = lambda line: None,
 ) -> Report:
-    """What a run of the backfill over these partitions would do. Raises UserError for one that there is not."""
+    """Plan a run of the backfill over these partitions. Raises UserError for an unknown partition."""
     settings = engine_settings()
     with connect() as conn:
-        backfill.look(conn)  # as the run would; nothing of it is kept
+        backfill.look(conn)  # as a run would; rolled back below
         chosen = backfill.selection(instance).choose(conn, which, partitions)
         work = []
         for first in sorted(set(chosen.values())):
-            keys = [key for key, f in chosen.items() if f == first]
+            keys = [key for key, position in chosen.items() if position == first]
             work.append((keys, backfill.parts(conn, keys, first)))
         names = backfill.names(conn)
         conn.rollback()
@@ -49,22 +49,22 @@ def plan_backfill(
 
 
 def explain_unit(backfill: Backfill, conn: psycopg.Connection[Any], unit: str) -> Explanation:
-    """What is known of a unit or a partition of the backfill. Raises UserError where that is nothing."""
+    """Explain a unit or partition of the backfill. Raises UserError if nothing is known about it."""
     keys = list(backfill.selection().every(conn))
     parts = backfill.parts(conn, keys)
     try:
         explanation = explain(conn, parts, unit, keys)
     except psycopg.DataError:
-        # Its query fails over it, so that nobody can ask what it gives; the ledger says why.
+        # The query fails for this unit, so its rows can't be computed. The ledger has the reason.
         conn.rollback()
-        nothing = Compute(lambda *_: None)
-        unasked = [replace(part, write=replace(part.write, source=nothing)) for part in parts]
-        explanation = explain(conn, unasked, unit, keys)
+        no_rows = Compute(lambda *_: None)
+        without_query = [replace(part, write=replace(part.write, source=no_rows)) for part in parts]
+        explanation = explain(conn, without_query, unit, keys)
     conn.rollback()
     if not explanation.is_known and unit not in keys:
         raise UserError(
-            f"Nothing of {backfill.name} is called {unit!r}.",
-            hint="Give a unit as the declaration's `unit` column has it, or a partition's key.",
+            f"{backfill.name} has no unit or partition {unit!r}.",
+            hint="Give a value of the declaration's `unit` column, or a partition key.",
         )
     return explanation
 

@@ -1,4 +1,4 @@
-"""The component: a declaration in, Dagster definitions out."""
+"""The component `PostgresBackfill`: builds Dagster definitions from a declaration."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from dagster_backfills.components.partitions import definition_of
 from dagster_backfills.components.planning import build_plan_job
 from dagster_backfills.components.refresh import build_job, build_schedules, build_sensors
 from dagster_backfills.components.undoing import build_undo_job
-from dagster_backfills.dagster.mistaken import Mistaken, in_place_of, take
+from dagster_backfills.dagster.mistaken import Mistaken, claim, in_place_of
 from dagster_backfills.dagster.own_resources import database_resources
 from dagster_backfills.engine.declared.declaration import Declaration, Partitions
 from dagster_backfills.engine.declared.draft import Draft, DraftParams
@@ -24,7 +24,7 @@ TYPE = "dagster_backfills.PostgresBackfill"
 
 
 class DraftScaffolder(dg.Scaffolder[DraftParams]):
-    """Writes a draft for `dg scaffold defs`, from its parameters alone: it asks no database."""
+    """Writes a draft declaration for `dg scaffold defs` from its parameters, without connecting to a database."""
 
     @classmethod
     def get_scaffold_params(cls) -> type[DraftParams]:
@@ -36,11 +36,11 @@ class DraftScaffolder(dg.Scaffolder[DraftParams]):
 
 @dg.scaffold_with(DraftScaffolder)
 class PostgresBackfill(dg.Component, Declaration, dg.Resolvable):
-    """Fill tables in Postgres, partition by partition, from the statements of the `queries.sql` beside it.
+    """Fill Postgres tables, partition by partition, from the statements in the `queries.sql` beside the `defs.yaml`.
 
-    What follows from it: the assets with their partitions and lineage, a job that finds scattered work by itself,
-    sensors that sync partitions and refresh what is stale, checks, a schedule, and the engine's batches, ledger and
-    account under all of them.
+    Provides the assets with their partitions and lineage, a job that writes due partitions, a job that plans, sensors
+    that sync partitions and refresh stale ones, checks and a schedule. The engine writes in batches and records
+    every batch and every failure.
     """
 
     @field_validator("partitions")
@@ -49,14 +49,17 @@ class PostgresBackfill(dg.Component, Declaration, dg.Resolvable):
         try:
             if value is not None:
                 definition_of(value, "any")
-        except Exception as error:  # dates, zones and keys: by Dagster's rules
+        except Exception as error:  # Dagster validates dates, time zones and keys
             raise ValueError(" ".join(str(error).split())) from error
         return value
 
     @classmethod
     def get_model_cls(cls) -> type[BaseModel]:
         model = lenient(cls.model())
-        for name, field in model.model_fields.items():  # of those with a default, Dagster drops the help
+        for (
+            name,
+            field,
+        ) in model.model_fields.items():  # Dagster drops the descriptions of fields with a default
             field.description = cls.model_fields[name].description
         model.model_rebuild(force=True)
         return model
@@ -79,32 +82,31 @@ class PostgresBackfill(dg.Component, Declaration, dg.Resolvable):
         folder = Path(context.path)
         try:
             backfill = self.at(folder)
-            # What no other backfill of the project may have.
-            own = [f"the name {backfill.name!r}", *(f"table {table.qualified}" for table in self.tables)]
+            unique = [f"the name {backfill.name!r}", *(f"table {table.qualified}" for table in self.tables)]
             if isinstance(backfill.partitions_def, dg.DynamicPartitionsDefinition):
-                own.append(f"the set of partitions {backfill.partitions_def.name!r}")
-            take(context.component_tree, f"{folder / 'defs.yaml'}", own)
+                unique.append(f"the set of partitions {backfill.partitions_def.name!r}")
+            claim(context.component_tree, f"{folder / 'defs.yaml'}", unique)
             return definitions_of(backfill)
         except UserError as error:
             return in_place_of(folder, error)
-        except Exception as error:  # what Dagster refuses, a name or a cron expression say
-            said = f"{folder / 'defs.yaml'}: Dagster refuses it: {' '.join(str(error).split())}"
-            return in_place_of(folder, UserError(said))
+        except Exception as error:  # Dagster rejects, for example, a name or a cron expression
+            message = f"{folder / 'defs.yaml'}: Dagster rejects it: {' '.join(str(error).split())}"
+            return in_place_of(folder, UserError(message))
 
     def at(self, folder: Path) -> Backfill:
-        """The backfill of this declaration, with the statements of its folder. Raises UserError for a mistake."""
+        """The backfill of this declaration, with the statements in its folder. Raises UserError for a mistake."""
         name, group = self.name or folder.name, self.group or folder.name
         return Backfill(self, name, group, validate(self, folder), folder)
 
 
 def definitions_of(backfill: Backfill) -> dg.Definitions:
-    """Its assets, checks, jobs, sensors and schedule, and its resources unless the project has them."""
+    """The backfill's assets, checks, jobs, sensors and schedule, and its resources unless the project has its own."""
     job = build_job(backfill)
-    # For partitions that somebody chooses. By it Dagster knows which assets the sensors keep up to date.
+    # For chosen partitions. Dagster shows the sensors as the assets' automation because of this job's selection.
     asset_job = dg.define_asset_job(
         f"materialize_{backfill.name}",
         selection=dg.AssetSelection.assets(*(asset.split("/") for asset in backfill.assets)),
-        description=f"Write chosen partitions of {backfill.name}, with its checks.",
+        description=f"Write chosen partitions of {backfill.name} and run its checks.",
         tags={"backfills/domain": backfill.group},
     )
     return dg.Definitions(
@@ -124,7 +126,7 @@ def definitions_of(backfill: Backfill) -> dg.Definitions:
 
 
 def read(file: Path) -> PostgresBackfill:
-    """The declaration in a `defs.yaml`. Raises UserError, with file and line, for one that is none."""
+    """The declaration in a `defs.yaml`. Raises UserError, with file and line, if it is invalid."""
     for document in documents(file):
         if document.type == TYPE:
             try:

@@ -1,4 +1,4 @@
-"""What keeps a declared backfill up to date: the job that finds scattered work, the sensors and the schedule for it."""
+"""Automation of a declared backfill: the job that writes the partitions that need it, its sensors and its schedule."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -16,21 +16,21 @@ from dagster_backfills.engine.declared.declaration import Schedule
 from dagster_backfills.engine.selection import Which
 from dagster_backfills.names import counted
 
-_OF_AUTOMATION = {"dagster/schedule_name", "dagster/sensor_name"}
+_AUTOMATION_TAGS = {"dagster/schedule_name", "dagster/sensor_name"}
 
 
 def build_job(backfill: Backfill) -> dg.JobDefinition:
-    """The job for work that lies scattered: repairs, what is stale, what is new. Its launchpad is flat."""
+    """The job that selects the partitions that need writing (failed, stale, missing) and writes them in one run."""
     ops = [_op(backfill, position, name) for position, name in enumerate(output_names(backfill))]
     return refresh_job(backfill.job, backfill.name, backfill.group, ops, backfill.rules.after())
 
 
 def _op(backfill: Backfill, position: int, name: str) -> dg.OpDefinition:
-    """The step for partitions of which the tables from this one on need work: those before it are as they are."""
+    """The step for partitions that need this table and those after it written, but none before it."""
 
     @dg.op(
         name=f"write_{name}",
-        description="Find the partitions and write them, reporting each by itself.",
+        description="Select the partitions and write them. Each is reported as soon as it is written.",
         out=dg.Out(io_manager_key=backfill.io_manager),
         required_resource_keys={backfill.database},
     )
@@ -45,8 +45,8 @@ def _op(backfill: Backfill, position: int, name: str) -> dg.OpDefinition:
 
 def _keys(backfill: Backfill, context: dg.OpExecutionContext, config: Refresh, position: int) -> list[str]:
     if position and config.which not in (Which.due, Which.needed, Which.stale):
-        return []  # all that is asked for is written from its first table on
-    automatic = not _OF_AUTOMATION.isdisjoint(context.run.tags)
+        return []  # other selections write each partition from the first table on
+    automatic = not _AUTOMATION_TAGS.isdisjoint(context.run.tags)
     with without_retry(), backfill.connect(context) as conn:
         inspect(backfill, conn)
         backfill.look(conn)
@@ -61,7 +61,7 @@ def _keys(backfill: Backfill, context: dg.OpExecutionContext, config: Refresh, p
 
 
 def build_sensors(backfill: Backfill, job: dg.JobDefinition, asset_job: Any) -> list[dg.SensorDefinition]:
-    """One that syncs partitions which are rows, and one that runs the job while something is due."""
+    """A sensor that syncs dynamic partitions, and one that runs the job while partitions are due."""
     partitions, declared = backfill.partitions_def, backfill.declared
     sensors = []
     if isinstance(partitions, dg.DynamicPartitionsDefinition):
@@ -71,7 +71,7 @@ def build_sensors(backfill: Backfill, job: dg.JobDefinition, asset_job: Any) -> 
                 f"{partitions.name}_sync",
                 partitions,
                 backfill.statements[declared.partitions.keys].sql,
-                # A key that is seen for the first time is due; what changed while one was gone is forgotten.
+                # A new key is due. A key that returns has lost its marks while it was gone, so it is marked too.
                 on_new=lambda conn, new: backfill.mark(conn, backfill.assets, new),
                 resource=backfill.database,
                 assets=backfill.assets,
@@ -113,6 +113,7 @@ def build_schedules(backfill: Backfill, job: dg.JobDefinition) -> Sequence[dg.Sc
             execution_timezone=schedule.timezone,
             run_config={"which": "needed" if calendar else "all"},
             default_status=dg.DefaultScheduleStatus.RUNNING,
-            description=f"Writes {'what needs it' if calendar else 'everything'}; what is right is not rewritten.",
+            description=f"Writes {'the partitions that need it' if calendar else 'all partitions'}. "
+            "Rows that are already correct are not rewritten.",
         )
     ]

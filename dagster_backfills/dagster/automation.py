@@ -1,4 +1,4 @@
-"""What keeps partitions and their contents up to date without anyone asking: sensors."""
+"""Sensors that keep dynamic partitions and their contents up to date."""
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -31,17 +31,17 @@ def partition_sync_sensor(
     resource: str = "postgres",
     assets: Sequence[str] | None = None,
 ) -> dg.SensorDefinition:
-    """A sensor that keeps `partitions_def` the same as the rows of `statement`, one key a row, oldest first.
+    """A sensor that syncs `partitions_def` with the keys that `statement` returns, one key per row, oldest first.
 
-    on_new: is told of keys, in a transaction, before they become partitions. assets: whose partitions they are, for
-    the catalog.
+    on_new: called with new keys, in a transaction, before they become partitions. assets: the assets that Dagster
+    shows the sensor with.
     """
 
     @dg.sensor(
         name=name,
         minimum_interval_seconds=30,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description=f"Keeps the partitions {partitions_def.name!r} the same as their rows in Postgres.",
+        description=f"Adds and removes {partitions_def.name!r} partitions so that they match their rows in Postgres.",
         required_resource_keys={resource},
         asset_selection=assets,
     )
@@ -59,14 +59,14 @@ def partition_sync_sensor(
         if gone:
             requests.append(partitions_def.build_delete_request(gone))
         if not requests:
-            return dg.SkipReason(f"All {len(source):,} partitions are there.")
+            return dg.SkipReason(f"All {len(source):,} partitions match their rows.")
         return dg.SensorResult(dynamic_partitions_requests=requests)
 
     return sync
 
 
 def failed_in_a_row(records: Sequence[dg.RunRecord]) -> list[dg.RunRecord]:
-    """Of runs, the newest first: the newest ones, as far as they all have failed."""
+    """The newest consecutive failed runs. `records` must be sorted newest first."""
     return list(takewhile(lambda record: record.dagster_run.status == dg.DagsterRunStatus.FAILURE, records))
 
 
@@ -79,10 +79,11 @@ def refresh_sensor(
     resource: str = "postgres",
     asset_job: "UnresolvedAssetJobDefinition | None" = None,
 ) -> dg.SensorDefinition:
-    """A sensor that runs `job` while `due` counts work: one run at a time, and bounded when runs fail.
+    """A sensor that runs `job` while `due` returns more than zero: one run at a time, backing off after failures.
 
-    The run finds its own work when it starts, so that a tick needs no list and two ticks no agreement. asset_job: of
-    the assets that `job`, which is of ops, keeps up to date. It is never launched here; by it the catalog knows.
+    The run selects its own partitions when it starts, so ticks need no coordination. asset_job: a job that selects the
+    assets which `job`, an op job, writes. It is never launched here. Dagster shows the sensor as the assets' automation
+    because of its selection.
     """
 
     @dg.sensor(
@@ -107,8 +108,8 @@ def refresh_sensor(
         failed = failed_in_a_row(instance.get_run_records(dg.RunsFilter(job_name=job.name), limit=12))
         if failed and is_resting(len(failed), failed[0].create_timestamp, datetime.now(UTC)):
             return dg.SkipReason(
-                f"{count:,} {what}, but the last {len(failed)} runs of {job.name} failed: the next try comes "
-                f"{back_off(len(failed))} after the last."
+                f"{count:,} {what}, but the last {len(failed)} runs of {job.name} failed. The next run starts "
+                f"{back_off(len(failed))} after the last one."
             )
         return dg.RunRequest(job_name=job.name, tags={"backfills/reason": f"{count} {what}"})
 

@@ -1,7 +1,7 @@
-"""What Dagster's catalog says of tables before anything has run: what they are, their columns, where these come from.
+"""Asset metadata of tables that Dagster shows before anything has run: descriptions, columns and column lineage.
 
-The words are the database's own. They stand in a `catalog.json` beside the definitions, so that a code location loads
-without a database; `backfills catalog` writes it (`cataloguing`).
+It comes from the database's comments and is stored in a `catalog.json` beside the definitions, so that a code location
+loads without a database. `backfills catalog` writes the file (`cataloguing`).
 """
 
 import hashlib
@@ -20,15 +20,16 @@ import dagster as dg
 from dagster_backfills.engine.table.catalog import Table
 
 FILE = "catalog.json"
-_COMPUTED = "A view: computed whenever it is read, so that nothing has to keep it up to date."
-FROM = "from"  # of a column in the file: the columns that it is made of
+OTHER_DATABASE = "database_url_variable"  # metadata of an asset whose declaration has its own `database`
+_COMPUTED = "A view: computed whenever it is read, so it is always up to date."
+FROM = "from"  # key of a column in the file: its source columns
 Lineage = Mapping[str, Iterable[str]]
 Columns = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
 class Catalog:
-    """Tables as a `catalog.json` has them, by schema.table. A table that it lacks has its name alone."""
+    """The tables of a `catalog.json`, by schema.table. Of an unknown table, only the name is known."""
 
     tables: Mapping[str, Mapping[str, Any]]
 
@@ -40,25 +41,27 @@ class Catalog:
         *,
         database: str | None = None,
     ) -> dict[str, Any]:
-        """The table's entries.
+        """The table's asset metadata.
 
-        lineage: by column those that it is made of, as schema.table.column, where the file does not say it.
-        columns: those that the asset is of, where it is not all.
-        database: the environment variable with its URL, where that is not DATABASE_URL.
+        lineage: the source columns of each column, as schema.table.column. Replaces the file's.
+        columns: the asset's columns, if it does not have all of the table's.
+        database: the environment variable with the database's URL, if it is not DATABASE_URL.
         """
-        found: dict[str, Any] = {"dagster/table_name": table}
+        metadata: dict[str, Any] = {"dagster/table_name": table}
+        if database:
+            metadata[OTHER_DATABASE] = database
         if address := _address(table, database):
-            found["dagster/uri"] = dg.MetadataValue.url(address)
+            metadata["dagster/uri"] = dg.MetadataValue.url(address)
         known = self.tables.get(table, {}).get("columns", {})
-        known = {name: said for name, said in known.items() if columns is None or name in columns}
+        known = {name: column for name, column in known.items() if columns is None or name in columns}
         if known:
-            found["dagster/column_schema"] = _schema(known)
-        made_of = lineage or {name: said[FROM] for name, said in known.items() if FROM in said}
-        if made_of:
-            found["dagster/column_lineage"] = dg.TableColumnLineage(
-                {name: [_source(each) for each in sources] for name, sources in made_of.items()}
+            metadata["dagster/column_schema"] = _schema(known)
+        lineage = lineage or {name: column[FROM] for name, column in known.items() if FROM in column}
+        if lineage:
+            metadata["dagster/column_lineage"] = dg.TableColumnLineage(
+                {name: [_source(each) for each in sources] for name, sources in lineage.items()}
             )
-        return found
+        return metadata
 
     def description(self, table: str) -> str | None:
         """The comment on the table."""
@@ -67,25 +70,25 @@ class Catalog:
     def spec(
         self, table: str, lineage: Lineage | None = None, *, database: str | None = None, **more: Any
     ) -> dg.AssetSpec:
-        """A table or view that something else than Dagster fills. A view depends on what it reads."""
-        said, schema = self.tables.get(table, {}), table.partition(".")[0]
-        is_view = said.get("kind") == "view"
-        given: dict[str, Any] = {
-            "deps": [name.split(".", 1) for name in said.get("reads", ())],
-            "description": " ".join(filter(None, [said.get("description"), _COMPUTED if is_view else ""]))
+        """The asset of a table or view that Dagster does not fill. A view depends on the tables that it reads."""
+        known, schema = self.tables.get(table, {}), table.partition(".")[0]
+        is_view = known.get("kind") == "view"
+        attributes: dict[str, Any] = {
+            "deps": [name.split(".", 1) for name in known.get("reads", ())],
+            "description": " ".join(filter(None, [known.get("description"), _COMPUTED if is_view else ""]))
             or None,
             "group_name": schema,
-            "kinds": {"postgres", said.get("kind", "table")},
+            "kinds": {"postgres", known.get("kind", "table")},
             "is_virtual": is_view,
             **more,
         }
         metadata = self.metadata(table, lineage, database=database)
-        return dg.AssetSpec(table.split(".", 1), metadata=metadata, **given)
+        return dg.AssetSpec(table.split(".", 1), metadata=metadata, **attributes)
 
 
 @cache
 def catalog_of(folder: Path) -> Catalog:
-    """The catalog of a folder of definitions or of the nearest above it; an empty one where there is none."""
+    """The catalog in a folder of definitions or in the nearest parent that has one, else an empty one."""
     for place in (folder, *list(folder.parents)[:3]):
         if (place / FILE).is_file():
             return Catalog(json.loads((place / FILE).read_text(encoding="utf-8")))
@@ -93,14 +96,14 @@ def catalog_of(folder: Path) -> Catalog:
 
 
 def table_metadata(table: Table) -> dict[str, Any]:
-    """The entries of a table as the database has it now, not as the file says."""
+    """A table's metadata as read from the database now, not from the file."""
     return {"dagster/table_name": table.qualified, "dagster/column_schema": _schema(columns_of(table))}
 
 
 def columns_of(table: Table) -> dict[str, dict[str, Any]]:
-    """What the file says of each column."""
+    """A table's columns, as the file stores them."""
     return {
-        column.name: without_nothing(
+        column.name: without_empty(
             {
                 "type": column.type,
                 "not_null": column.not_null,
@@ -112,25 +115,25 @@ def columns_of(table: Table) -> dict[str, dict[str, Any]]:
     }
 
 
-def without_nothing(said: Mapping[str, Any]) -> dict[str, Any]:
-    """Of entries, those with something in them."""
-    return {name: value for name, value in said.items() if value}
+def without_empty(entries: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries whose value is not empty."""
+    return {name: value for name, value in entries.items() if value}
 
 
 def code_version(*parts: str | Path) -> str:
-    """Short, and another one whenever a text or a file among these is."""
+    """A short hash of texts and file contents."""
     texts = [part.read_text(encoding="utf-8") if isinstance(part, Path) else part for part in parts]
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:12]
 
 
 def code_here(label: str) -> dict[str, Any]:
-    """The same for code that stands where this is called."""
+    """The code reference to the line that calls this."""
     caller = sys._getframe(1)
     return code_references([(Path(caller.f_code.co_filename), caller.f_lineno, label)])
 
 
 def code_references(places: Sequence[tuple[Path, int, str]]) -> dict[str, Any]:
-    """Where its code stands: files with lines and what stands there."""
+    """Code references metadata: file, line and label of each place."""
     references: list[Any] = [
         dg.LocalFileCodeReference(file_path=f"{file}", line_number=line, label=label)
         for file, line, label in places
@@ -139,7 +142,7 @@ def code_references(places: Sequence[tuple[Path, int, str]]) -> dict[str, Any]:
 
 
 def _source(text: str) -> dg.TableColumnDep:
-    """A column that another is made of: schema.table.column, or asset/key.column."""
+    """A source column, written as schema.table.column or asset/key.column."""
     table, _, column = text.rpartition(".")
     return dg.TableColumnDep(table.split("/") if "/" in table else table.split(".", 1), column)
 
@@ -149,19 +152,19 @@ def _schema(columns: Columns) -> dg.TableSchema:
         [
             dg.TableColumn(
                 name,
-                said["type"],
-                description=said.get("description"),
+                column["type"],
+                description=column.get("description"),
                 constraints=dg.TableColumnConstraints(
-                    nullable=not said.get("not_null", False), unique=said.get("unique", False)
+                    nullable=not column.get("not_null", False), unique=column.get("unique", False)
                 ),
             )
-            for name, said in columns.items()
+            for name, column in columns.items()
         ]
     )
 
 
 def _address(table: str, database: str | None) -> str | None:
-    """The table's URI, without a user or a password; none where no server is named by host."""
+    """The table's URI, without user and password; None if the URL names no single host."""
     url = urlsplit(os.environ.get(database or "DATABASE_URL", "").strip())
     if not url.hostname or "," in url.netloc:
         return None

@@ -1,7 +1,7 @@
--- What the database knows of a table or view, beside its columns and keys.
+-- Descriptions of tables and views, besides their columns and keys.
 
 -- name: relation^
--- Kind and comment, and of a view the tables and views that it reads.
+-- Kind and comment; for a view also its definition and the tables and views that it reads.
 select
     case c.relkind when 'v' then 'view' when 'm' then 'view' else 'table' end as kind,
     obj_description(c.oid, 'pg_class') as description,

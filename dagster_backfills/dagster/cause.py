@@ -1,6 +1,6 @@
-"""Who or what launched a run, from its tags, and what it failed of.
+"""Who or what launched a run, read from its tags, and why it failed.
 
-Not here: how the tags come there (`instance/door`, `cli/run_process`).
+Not here: setting the tags (`instance/door`, `cli/run_process`).
 """
 
 from collections.abc import Mapping
@@ -12,12 +12,12 @@ from dagster_backfills.identity import USER_TAG
 
 
 def started_by(tags: Mapping[str, str]) -> str:
-    """The person; where there is none, the schedule, sensor or backfill."""
+    """The user who launched the run; else the schedule, sensor or backfill that did."""
     return tags.get(USER_TAG) or cause_of(tags)
 
 
 def cause_of(tags: Mapping[str, str]) -> str:
-    """The nearest cause; for what a person launched alone, that person if he is known."""
+    """The backfill, sensor or schedule that launched the run; else the user, or "person" if the user is unknown."""
     for tag, what in (
         ("dagster/backfill", "backfill"),
         ("dagster/sensor_name", "sensor"),
@@ -29,7 +29,7 @@ def cause_of(tags: Mapping[str, str]) -> str:
 
 
 def reason_of(error: Any, user_failure: Any = None) -> str:
-    """What is at the bottom of a failure: Dagster wraps what goes wrong while an output is stored."""
+    """The root cause of a failure. Dagster wraps errors that are raised while an output is stored."""
     if user_failure is not None and user_failure.description:
         return str(user_failure.description)
     while error is not None and error.cause is not None:
@@ -38,7 +38,7 @@ def reason_of(error: Any, user_failure: Any = None) -> str:
 
 
 def failed_steps(instance: dg.DagsterInstance, run_id: str, most: int | None = None) -> list[tuple[str, str]]:
-    """The steps of a run that failed, and what each failed of, as far as it is said."""
+    """The failed steps of a run with their reasons. Steps without a reason are left out."""
     failure = dg.DagsterEventType.STEP_FAILURE
     records = instance.get_records_for_run(run_id, of_type=failure, limit=most).records
     events = [record.event_log_entry.get_dagster_event() for record in records]

@@ -1,8 +1,8 @@
-"""What must hold of a domain's tables: rules, a statement each that gives the rows which break it. None is a pass.
+"""Asset checks from rules. Each rule is a statement that returns the rows which break it; no rows is a pass.
 
-A run that writes judges itself: by the check's own step in a run of assets, by a hook in a run of a job, or where the
-assets could not all be written. A periodic run is the net, for runs that were killed and for rules on time that passes.
-Each statement is about the whole table and is run once a run, however many partitions that had.
+A run of assets evaluates the checks in their own step. A hook evaluates them in a run of an op job, and in a run of
+assets that could not all be written. A periodic run covers killed runs and rules that depend on the time. Each
+statement covers the whole table and runs once per run, however many partitions the run has.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,21 +23,21 @@ _SHOWN = 20
 
 @dataclass(frozen=True)
 class CheckRule:
-    """One rule: the asset that it is shown at, its statement's name, and what it says.
+    """One rule: the asset that it belongs to, its statement's name and its description.
 
-    needless: looks at the run's resources and says why the rule need not be asked, if so.
+    skip_reason: given the run's resources, returns why the rule passes without running its statement, or None.
     """
 
     asset: str
     statement: str
-    says: str
+    description: str
     warns: bool = False
-    needless: Callable[[Any], str | None] = lambda resources: None
+    skip_reason: Callable[[Any], str | None] = lambda resources: None
 
 
 @dataclass(frozen=True)
 class CheckRules:
-    """The rules of one domain by the names of their checks. The resources `database` and those of `needs` are used."""
+    """The rules of one domain, by check name. Requires the resource `database` and those in `needs`."""
 
     name: str
     rules: Mapping[str, CheckRule]
@@ -49,7 +49,7 @@ class CheckRules:
     names: Callable[[psycopg.Connection[Any]], Mapping[str, str | None]] = lambda conn: {}
 
     def definition(self) -> dg.AssetChecksDefinition:
-        """The rules as checks of their assets."""
+        """The rules as asset checks."""
 
         @dg.multi_asset_check(
             name=self.name,
@@ -57,7 +57,7 @@ class CheckRules:
                 dg.AssetCheckSpec(
                     name=name,
                     asset=rule.asset.split("/"),
-                    description=rule.says,
+                    description=rule.description,
                     automation_condition=periodically(f"*/{self.every_minutes} * * * *"),
                 )
                 for name, rule in self.rules.items()
@@ -67,37 +67,37 @@ class CheckRules:
         )
         def checks(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
             chosen = {key.name for key in context.selected_asset_check_keys}
-            yield from self.judge(context.resources, chosen)
+            yield from self.evaluate(context.resources, chosen)
 
         return checks
 
     def after(self) -> set[dg.HookDefinition]:
-        """Hooks for the step of a job that writes: judged at its end, whether it succeeded or failed."""
+        """Hooks for the writing step of an op job: evaluate the checks when the step has succeeded or failed."""
         return {self._hook(dg.success_hook, "after"), *self.after_failure()}
 
     def after_failure(self) -> set[dg.HookDefinition]:
-        """A hook for assets: where they could not all be written, the checks' own step is left out."""
+        """A hook for assets: when their step fails, Dagster skips the checks' own step."""
         return {self._hook(dg.failure_hook, "after_failure")}
 
     def _hook(self, kind: Any, when: str) -> dg.HookDefinition:
-        made: dg.HookDefinition = kind(
+        hook: dg.HookDefinition = kind(
             name=f"{self.name}_{when}", required_resource_keys={self.database, *self.needs}
-        )(self._judge_in_hook)
-        return made
+        )(self._evaluate_in_hook)
+        return hook
 
-    def judge(self, resources: Any, chosen: set[str] | None = None) -> Iterator[dg.AssetCheckResult]:
-        """The results of all rules, or of those chosen."""
+    def evaluate(self, resources: Any, chosen: set[str] | None = None) -> Iterator[dg.AssetCheckResult]:
+        """The results of all rules, or of the chosen ones."""
         with getattr(resources, self.database).connect() as conn:
             for name, rule in self.rules.items():
                 if chosen is None or name in chosen:
-                    yield self._check(conn, name, rule, rule.needless(resources))
+                    yield self._check(conn, name, rule, rule.skip_reason(resources))
 
     def _check(
-        self, conn: psycopg.Connection[Any], name: str, rule: CheckRule, needless: str | None
+        self, conn: psycopg.Connection[Any], name: str, rule: CheckRule, skip_reason: str | None
     ) -> dg.AssetCheckResult:
-        """Run the statement and pass if it gives no row; else fail, with the count and the first rows as a table."""
+        """Run the statement. Pass if it returns no rows; else fail with the count and the first rows as a table."""
         rows: list[dict[str, Any]] = []
-        if not needless:
+        if not skip_reason:
             cursor = conn.cursor(row_factory=dict_row)
             rows = cursor.execute(self.statements[rule.statement], self.binds).fetchall()
         if rows and (names := self.names(conn)):
@@ -111,16 +111,16 @@ class CheckRules:
             check_name=name,
             passed=not rows,
             severity=dg.AssetCheckSeverity.WARN if rule.warns else dg.AssetCheckSeverity.ERROR,
-            description=f"Broken by {len(rows):,}: {rule.says} {named(rows)}"
+            description=f"Broken by {len(rows):,}: {rule.description} {first_rows(rows)}"
             if rows
-            else needless or rule.says,
-            metadata={**metadata, **linked(rows)},
+            else skip_reason or rule.description,
+            metadata={**metadata, **run_links(rows)},
         )
 
-    def _judge_in_hook(self, context: dg.HookContext) -> None:
-        for result in self.judge(context.resources):
+    def _evaluate_in_hook(self, context: dg.HookContext) -> None:
+        for result in self.evaluate(context.resources):
             assert result.asset_key is not None and result.check_name is not None
-            # Such a run has planned no check, which an evaluation of its own would need.
+            # The run has no planned check that an evaluation in the run could belong to.
             context.instance.report_runless_asset_event(
                 dg.AssetCheckEvaluation(
                     asset_key=result.asset_key,
@@ -134,48 +134,48 @@ class CheckRules:
 
 
 def periodically(cron: str) -> dg.AutomationCondition[Any]:
-    """At each tick of the cron expression. Not `on_cron`, which waits until all that is upstream has been updated."""
+    """True at each tick of the cron expression. Unlike `on_cron`, does not wait for upstream assets to be updated."""
     tick: Any = dg.AutomationCondition.cron_tick_passed(cron)
     return tick & ~dg.AutomationCondition.in_progress()
 
 
 def _with_name(row: Mapping[str, Any], names: Mapping[str, str | None]) -> dict[str, Any]:
-    """The row, and behind a partition's key its name."""
-    found: dict[str, Any] = {}
+    """The row, with the partition's name inserted after its key."""
+    extended: dict[str, Any] = {}
     for column, value in row.items():
-        found[column] = value
+        extended[column] = value
         if isinstance(value, str) and names.get(value):
-            found["name"] = names[value]
-    return found
+            extended["name"] = names[value]
+    return extended
 
 
-def named(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The first of the rows by their first column, `name`, and the reason if they have a `message` or a `reason`."""
+def first_rows(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The first rows as text: the first column, then `name` and `message` or `reason` if the rows have them."""
     if not rows:
         return ""
-    first = ", ".join(labelled(f"{next(iter(row.values()))}", _words(row)) for row in rows[:5])
+    first = ", ".join(labelled(f"{next(iter(row.values()))}", _details(row)) for row in rows[:5])
     return f"First: {first}{', …' if len(rows) > 5 else '.'}"
 
 
-def _words(row: Mapping[str, Any]) -> str:
-    said = " ".join(str(row.get("message") or row.get("reason") or "").split())[:200]
-    return ": ".join(filter(None, [row.get("name"), said]))
+def _details(row: Mapping[str, Any]) -> str:
+    reason = " ".join(str(row.get("message") or row.get("reason") or "").split())[:200]
+    return ": ".join(filter(None, [row.get("name"), reason]))
 
 
-def linked(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """A link to each of the runs that the rows name as `run_id`, and to no more than a few."""
+def run_links(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Links to the first few distinct runs in the rows' `run_id`."""
     runs = list(dict.fromkeys(row["run_id"] for row in rows if row.get("run_id")))[:3]
     names = ["failed_in_run", *(f"failed_in_run_{number}" for number in range(2, len(runs) + 1))]
     return {name: dg.MetadataValue.dagster_run(run) for name, run in zip(names, runs, strict=False)}
 
 
 def engine_rules(first: str, last: str, seconds: int) -> tuple[dict[str, CheckRule], dict[str, str]]:
-    """The two rules that hold for every backfill, at its first and last asset; and their statements."""
-    waits = f"No partition waits longer than {seconds // 60} minutes to be written."
+    """The two rules of every backfill, on its first and last asset, and their statements."""
+    fresh = f"No partition has waited longer than {seconds // 60} minutes to be written."
     rules = {
         "no_open_failures": CheckRule(
-            first, "every failure", "Every partition and every unit could be written."
+            first, "every failure", "No partition and no unit has an unresolved failure."
         ),
-        "fresh": CheckRule(last, "every late one", waits, warns=True),
+        "fresh": CheckRule(last, "every late one", fresh, warns=True),
     }
     return rules, {"every failure": GENERIC["open_failures"], "every late one": GENERIC["late"]}

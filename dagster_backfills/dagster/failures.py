@@ -1,4 +1,4 @@
-"""What a person can mend, as a run of Dagster's says it."""
+"""Turning errors that the user must fix into Dagster failures."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,9 +11,9 @@ from dagster_backfills.redact import redact
 
 @contextmanager
 def without_retry(*also: type[Exception]) -> Iterator[None]:
-    """A UserError within is a failure with the same words, and no retry follows it. So is one of `also`."""
-    mended: tuple[type[Exception], ...] = (UserError, *also)
+    """Raise a UserError, or an error of the types in `also`, as a `Failure` with the same text that is not retried."""
+    permanent: tuple[type[Exception], ...] = (UserError, *also)
     try:
         yield
-    except mended as error:
+    except permanent as error:
         raise dg.Failure(redact(str(error)), allow_retries=False) from error

@@ -1,4 +1,4 @@
-"""The Postgres I/O manager: an asset says what a table holds, this says how it gets there and comes back."""
+"""The Postgres I/O manager: writes assets' outputs to their tables through the engine, and loads them as inputs."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -36,42 +36,42 @@ from dagster_backfills.engine.table.catalog import Table, read_table
 from dagster_backfills.environment import from_environment
 from dagster_backfills.errors import UserError
 
-VARIABLES = "BACKFILLS_"  # what the environment variables of the engine's settings begin with
+VARIABLES = "BACKFILLS_"  # prefix of the environment variables of the engine's settings
 
 
 def engine_settings() -> EngineSettings:
-    """The engine's settings as the environment has them. Raises UserError that names a variable that is wrong."""
+    """The engine's settings from the environment. Raises UserError that names an invalid variable."""
     return EngineSettings(**from_environment(EngineSettings, VARIABLES))
 
 
 class PostgresIOManager(EngineSettings, dg.ConfigurableIOManager):
-    """Stores what an asset returns in the table that its key names, and loads it again by partition and column.
+    """Stores an asset's output in the table that the asset key names, and loads it by partition and column.
 
     An asset returns a `Query` (computed and written inside the database), a pandas DataFrame or an Arrow table
-    (COPY, then the same merge), a `Compute` (Python rules on each batch), a `WriteSet` (several tables in the
-    same batches), or None where it wrote by itself. Asset metadata: `partition_expr` (the column of the
+    (COPY, then the same merge), a `Compute` (Python rules applied to each batch), a `WriteSet` (several tables in the
+    same batches), or None if it has written its rows itself. Asset metadata: `partition_expr` (the column of the
     partition key), `write_mode` (`upsert`, `insert_missing`, `replace`), `key_columns`, `unit_column`, `table`,
     `journal`.
 
-    Good partitions are reported as their batches finish. At the end, partitions that could not be written make
-    the step fail with one `Failure` that lists them; rows of single units that could not are in the ledger.
+    Partitions are reported as materialized as soon as their batch is committed. If some can't be written, the step
+    fails at the end with one `Failure` that lists them. Units that can't be written are recorded in the ledger.
 
-    An input is loaded as a pandas DataFrame, an Arrow table or a SQLAlchemy Select, by its annotation; for the
-    partitions asked for, and the `columns` that the input's metadata names.
+    The input's annotation decides whether it is loaded as a pandas DataFrame, an Arrow table or a SQLAlchemy Select.
+    It has the requested partitions, and only the `columns` that the input's metadata names, if any.
 
-    Every number of the engine is a field. A deployment sets it by a variable, `BACKFILLS_BATCH_UNITS` say, and a
-    run by its own configuration.
+    Every engine setting is a field. Set it for a deployment with an environment variable, such as
+    `BACKFILLS_BATCH_UNITS`, or for one run in the run's configuration.
     """
 
     postgres: dg.ResourceDependency[PostgresResource]
     retry_wait_seconds: float = Field(
         default=30.0,
         ge=0,
-        description="After the server stayed away that long: seconds to the step's next try.",
+        description="Seconds to wait before the step is retried, after the connection to the server was lost.",
     )
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        """Raises UserError that names a variable of the environment that is wrong."""
+        """Raises UserError that names an invalid environment variable."""
         engine_settings()
 
     def settings(self, write_set: WriteSet) -> EngineSettings:
@@ -85,24 +85,24 @@ class PostgresIOManager(EngineSettings, dg.ConfigurableIOManager):
     def handle_output(self, context: dg.OutputContext, obj: Any) -> Iterator[Any]:  # type: ignore[override]
         if obj is None:
             if context.has_asset_key and context.has_asset_partitions:
-                narrow_to_unreported(context)  # written, and reported, with another output's
+                narrow_to_unreported(context)  # written and reported together with another output
             return
         try:
             with without_retry():
                 yield from _Storing(self, context, _write_set(context, obj)).events()
         except Exception as error:
             if is_lost(error):
-                # The engine has waited for the server already; a later try goes on where this one stopped.
+                # The engine has already waited for the server. The retried step resumes where this one stopped.
                 raise dg.RetryRequested(max_retries=3, seconds_to_wait=self.retry_wait_seconds) from error
             if not isinstance(error, psycopg.Error):
                 raise
             _, state, message = describe(error)
             raise dg.Failure(
-                f"Postgres refuses: {message} (SQLSTATE {state})", allow_retries=False
+                f"Postgres refused: {message} (SQLSTATE {state})", allow_retries=False
             ) from error
 
     def load_input(self, context: dg.InputContext) -> Any:
-        # Frames and SQLAlchemy, which few runs and no code location need.
+        # Imports pandas and SQLAlchemy, which loading a code location and most runs do not need.
         from dagster_backfills.dagster.load import load_rows
 
         with without_retry():
@@ -114,8 +114,8 @@ def _write_set(context: dg.OutputContext, obj: Any) -> WriteSet:
         return obj
     if not context.has_asset_key:
         raise UserError(
-            f"Output {context.name!r} of {context.op_def.name} is not an asset, so it names no table.",
-            hint="Return a WriteSet whose targets name their tables, or give the op another I/O manager.",
+            f"Output {context.name!r} of {context.op_def.name} is not an asset, so its table is unknown.",
+            hint="Return a WriteSet whose targets name their tables, or use another I/O manager for the op.",
         )
     target = Target.from_metadata("/".join(context.asset_key.path), context.definition_metadata or {})
     source = obj if isinstance(obj, Query | Compute | Frame) else Frame(obj)
@@ -124,7 +124,7 @@ def _write_set(context: dg.OutputContext, obj: Any) -> WriteSet:
 
 @dataclass
 class _Storing:
-    """One output on its way into Postgres."""
+    """Stores one output."""
 
     manager: PostgresIOManager
     context: dg.OutputContext
@@ -141,7 +141,7 @@ class _Storing:
 
     def events(self) -> Iterator[Any]:
         if not self.keys or not self.write_set.writes:
-            self.context.log.info("No partition is due: nothing to write.")
+            self.context.log.info("No partition is due. Nothing to write.")
             return
         if self.own is not None and (
             note := stock_storage_note(self.context.step_context.instance, len(self.keys))
@@ -155,19 +155,19 @@ class _Storing:
         )
         with self.manager.postgres.connect() as conn:
             self.names = self.write_set.names(conn)
-            # The others are read at the end: if one is missing, `around` is to see and record it.
+            # Tables with an address of their own are read at the end, so that `around` records a missing one.
             self._read_tables(conn, [w for w in self.write_set.writes if w.address is None])
             addresses = {
                 w.target.asset: w.address or self._address(conn, w.target) for w in self.write_set.writes
             }
         if self.own is None and self.keys != [WHOLE]:
-            # Dagster has announced nothing for a run that finds its partitions itself.
+            # Dagster has planned no materializations for a run that selects its partitions itself.
             announce_partitions(self.context, [dg.AssetKey(a.split("/")) for a in self.modes], self.keys)
         progress = ProgressLog(len(self.keys), self.context.log.info)
         reporter = Reporter(self.context)
         for finished in runner.run(self.write_set.writes, addresses, self.keys, self.write_set.around):
-            made = self._materializations(runner.outcome, finished)
-            yield from reporter.report(made, failing=bool(runner.outcome.failed))
+            materializations = self._materializations(runner.outcome, finished)
+            yield from reporter.report(materializations, failing=bool(runner.outcome.failed))
             progress.step(len(finished), runner)
         self.context.log.info(progress.line(runner))
         if runner.outcome.failed:
@@ -181,7 +181,7 @@ class _Storing:
         return address
 
     def _materializations(self, outcome: Outcome, keys: Sequence[str]) -> list[dg.AssetMaterialization]:
-        """Of every asset of the set, for partitions that are right now. What has no partitions, Dagster reports."""
+        """The materializations of each asset's written partitions. Dagster reports the unpartitioned asset itself."""
         return [
             dg.AssetMaterialization(
                 asset.split("/"),
@@ -196,7 +196,7 @@ class _Storing:
         ]
 
     def _describe(self, outcome: Outcome, reporter: Reporter) -> None:
-        """Totals and columns, once for each asset: ten thousand times they would be most of what a run writes."""
+        """Add totals and columns once per asset. Added to every partition, they would outweigh all other events."""
         if self.own is None:
             return
         with self.manager.postgres.connect() as conn:
@@ -221,17 +221,17 @@ class _Storing:
         keys = list(self.context.asset_partition_keys)
         if len(keys) < 2 or self.partitions_def is None:
             return keys
-        # In the definition's own order (the oldest first), which a set of keys has lost.
-        asked = set(keys)
-        every = self.partitions_def.get_partition_keys(
+        # Restore the definition's order (oldest first), which `asset_partition_keys` does not keep.
+        requested = set(keys)
+        all_keys = self.partitions_def.get_partition_keys(
             dynamic_partitions_store=self.context.step_context.instance
         )
-        ordered = [key for key in every if key in asked]
-        return ordered if len(ordered) == len(asked) else keys
+        ordered = [key for key in all_keys if key in requested]
+        return ordered if len(ordered) == len(requested) else keys
 
 
 def run_identity(context: dg.OutputContext) -> RunIdentity:
-    """The run and step, and what they go on from: a run that Dagster retried, or one re-executed from failure."""
+    """The run and step, and whether they resume an earlier run: as a retry, or re-executed from failure."""
     run = context.step_context.dagster_run
     resumes = run.tags.get("dagster/is_resume_retry") == "true" or "dagster/retry_number" in run.tags
     return RunIdentity(

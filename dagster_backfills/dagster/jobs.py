@@ -1,6 +1,6 @@
-"""Jobs as every domain has them: in one process, and with a flat launchpad. Not here: what they do.
+"""Builders for jobs that run in one process and have a flat launchpad.
 
-A backfill has two of them, with one question: which partitions. One writes them, one plans.
+A backfill has two of them, one that writes partitions and one that plans. Both ask which partitions.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,15 +22,15 @@ class Refresh(dg.Config):
 
     which: Which = Field(
         default=Which.due,
-        description="due: stale, missing or failed, except those that failed a moment ago; needed: stale, missing or "
-        "failed; stale; missing; failed; all; named: those in `partitions`.",
+        description="due: stale, missing or failed, except partitions that failed recently; needed: stale, missing "
+        "or failed; stale; missing; failed; all; named: the keys in `partitions`.",
     )
     partitions: list[str] = Field(default=[], description="Partition keys, with `which: named`.")
 
     @model_validator(mode="after")
     def _named(self) -> "Refresh":
         if (self.which is Which.named) != bool(self.partitions):
-            raise ValueError("give `partitions` with `which: named`, and only then")
+            raise ValueError("set `partitions` if and only if `which` is `named`")
         return self
 
 
@@ -39,8 +39,8 @@ class Plan(Refresh):
 
     which: Which = Field(
         default=Which.needed,
-        description="needed: stale, missing or failed; due: what automation would write; stale; missing; failed; all; "
-        "named: those in `partitions`.",
+        description="needed: stale, missing or failed; due: the partitions that automation would write; stale; "
+        "missing; failed; all; named: the keys in `partitions`.",
     )
 
 
@@ -55,16 +55,16 @@ def one_step_job(
     hooks: AbstractSet[dg.HookDefinition] = frozenset(),
     tags: Mapping[str, str] | None = None,
 ) -> Callable[[Callable[..., Any]], dg.JobDefinition]:
-    """Turns a function into a job with one step, named `step` and described by the function's docstring.
+    """Make the decorated function a job with one step, named `step` and described by the function's docstring.
 
-    The launchpad asks for the fields of the function's `config`, if it has that parameter. name: the job's name, by
-    default the function's. resources: keys of resources that the function takes from its context.
+    The launchpad has the fields of the function's `config` parameter, if it has one. name: the job's name, by default
+    the function's. resources: keys of resources that the function takes from its context.
     """
 
     def make(function: Callable[..., Any]) -> dg.JobDefinition:
-        asks = function.__annotations__.get("config")
+        config = function.__annotations__.get("config")
         op = dg.op(name=step, out=out or dg.Out(dg.Nothing), required_resource_keys=set(resources))(function)
-        return _job(name or function.__name__, domain, description, [op], asks, hooks, tags)
+        return _job(name or function.__name__, domain, description, [op], config, hooks, tags)
 
     return make
 
@@ -74,14 +74,14 @@ def _job(
     domain: str,
     description: str,
     ops: Sequence[dg.OpDefinition],
-    asks: type[dg.Config] | None = None,
+    config: type[dg.Config] | None = None,
     hooks: AbstractSet[dg.HookDefinition] = frozenset(),
     tags: Mapping[str, str] | None = None,
 ) -> dg.JobDefinition:
-    """Steps that do not wait for each other, each with the configuration that `asks` describes."""
+    """A job of independent steps, each with the fields of `config` as its configuration."""
     return dg.GraphDefinition(name, node_defs=ops).to_job(
         description=description,
-        config=flat(asks, *(op.name for op in ops)) if asks else None,
+        config=flat(config, *(op.name for op in ops)) if config else None,
         executor_def=dg.in_process_executor,
         tags={"backfills/domain": domain, **(tags or {})},
         hooks=hooks,
@@ -89,7 +89,7 @@ def _job(
 
 
 def daily(at: str, name: str, job: Any, description: str) -> dg.ScheduleDefinition:
-    """A schedule for every day at this time (UTC), switched on from the start."""
+    """A schedule that runs the job every day at this time (UTC). It is running by default."""
     hour, minute = map(int, at.split(":"))
     return dg.ScheduleDefinition(
         name=name,
@@ -104,28 +104,27 @@ def daily(at: str, name: str, job: Any, description: str) -> dg.ScheduleDefiniti
 def refresh_job(
     job: str, name: str, group: str, ops: Sequence[dg.OpDefinition], hooks: AbstractSet[dg.HookDefinition]
 ) -> dg.JobDefinition:
-    """The job that writes whatever needs it: steps that take a Refresh, and do not wait for each other.
-
-    A partition that can't be filled holds up nobody's counts.
+    """The job that writes the selected partitions. Its steps take a Refresh and are independent, so that a partition
+    that fails in one does not hold up the others.
     """
-    description = f"Write the partitions of {name} that need it, however scattered, in one run."
+    description = f"Write the partitions of {name} that need it, wherever they are, in one run."
     return _job(job, group, description, ops, Refresh, hooks)
 
 
 def plan_job(
     name: str, group: str, database: str, plan: Callable[[dg.OpExecutionContext, Plan], Report]
 ) -> dg.JobDefinition:
-    """The job that plans a backfill: nothing is written, the report is metadata of its step.
+    """The job that plans a backfill. It writes nothing; the report is metadata of its step.
 
-    plan: makes the report, with the resource `database`, and raises UserError for a partition that there is not.
+    plan: makes the report, using the resource `database`. Raises UserError for an unknown partition.
     """
-    description = f"What a run of {name} would change, counted row by row. Nothing is written."
+    description = f"Count exactly which rows a run of {name} would change. Nothing is written."
 
     @one_step_job(
         group, description, name=f"plan_{name}", step=f"plan_{name}_partitions", resources={database}
     )
     def rehearse(context: dg.OpExecutionContext, config: Plan) -> None:
-        """Say what a run would do, by doing it and rolling back."""
+        """Compute what a run would change, by executing it and rolling back."""
         with without_retry():
             context.add_output_metadata(report_metadata(plan(context, config)))
 

@@ -1,4 +1,4 @@
-"""What a job's launchpad asks for: the fields of one model, flat. What is wrong with them refuses the launch."""
+"""Flat job configuration: the launchpad shows the fields of one model, and invalid values prevent the launch."""
 
 from typing import Any
 
@@ -7,17 +7,17 @@ from pydantic import ValidationError
 
 
 def flat(model: type[dg.Config], *ops: str) -> Any:
-    """The configuration of a job: the model's fields, which each of these ops is given."""
+    """A config mapping that passes the model's fields to each of these ops."""
 
-    def spread(config: Any) -> dict[str, Any]:
-        given = config.model_dump(mode="json", exclude_none=True)
-        return {"ops": {op: {"config": given} for op in ops}}
+    def to_op_config(config: Any) -> dict[str, Any]:
+        values = config.model_dump(mode="json", exclude_none=True)
+        return {"ops": {op: {"config": values} for op in ops}}
 
-    spread.__annotations__["config"] = model
-    return dg.config_mapping(spread)
+    to_op_config.__annotations__["config"] = model
+    return dg.config_mapping(to_op_config)
 
 
 def in_words(error: ValidationError) -> str:
-    """What is wrong with a model's fields, as people read it."""
-    wrong = ((each["loc"], each["msg"].removeprefix("Value error, ")) for each in error.errors())
-    return "; ".join(": ".join(filter(None, [".".join(map(str, where)), said])) for where, said in wrong)
+    """The validation errors as one line of text, each with its field."""
+    errors = ((each["loc"], each["msg"].removeprefix("Value error, ")) for each in error.errors())
+    return "; ".join(": ".join(filter(None, [".".join(map(str, loc)), text])) for loc, text in errors)

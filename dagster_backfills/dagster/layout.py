@@ -1,4 +1,4 @@
-"""How a Dagster partitions definition lies in a table: the one place that says what a key is in its column."""
+"""How a Dagster partitions definition maps to a table: which column values belong to which partition key."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
@@ -14,7 +14,7 @@ from dagster_backfills.engine.table.names import type_name
 from dagster_backfills.errors import UserError
 
 _POINTS_IN_TIME = {"timestamp", "timestamptz"}
-_TEXT = {"text", "varchar"}  # holds every key as it is
+_TEXT = {"text", "varchar"}  # can hold any key unchanged
 _TWINS = """
 select array_agg(k order by k) from unnest(%(keys)s::text[]) as k group by k::{type} having count(*) > 1 limit 1
 """
@@ -25,7 +25,7 @@ def address_of(
 ) -> Address:
     """The address of an asset's partitions in its table.
 
-    Raises UserError where the asset is partitioned and does not say by which column, or the other way round.
+    Raises UserError if the asset's partitions definition and its metadata do not match.
     """
     by = target.partition_by
     if target.partition_in_query:
@@ -35,9 +35,9 @@ def address_of(
     if by is None:
         if partitions_def is not None:
             raise UserError(
-                f"Asset {target.asset} is partitioned, and its metadata does not say by which column.",
-                hint="Give it the metadata entry `partition_expr`: the column, or a mapping of dimension to column; or "
-                "`partition_in_query`, where the table has none and the query gives it.",
+                f"Asset {target.asset} is partitioned, but its metadata names no partition column.",
+                hint="Set the metadata entry `partition_expr` to the column, or to a mapping of dimension to column. "
+                "If the table has no such column, set `partition_in_query` and let the query return it.",
             )
         return Whole()
     if isinstance(by, Mapping):
@@ -45,8 +45,8 @@ def address_of(
     column = table.column(by)
     if isinstance(partitions_def, dg.MultiPartitionsDefinition):
         raise UserError(
-            f"Asset {target.asset} has several dimensions of partitions, and its metadata names one column.",
-            hint="Let `partition_expr` be a mapping of dimension to column.",
+            f"Asset {target.asset} has several partition dimensions, but its metadata names one column.",
+            hint="Set `partition_expr` to a mapping of dimension to column.",
         )
     if isinstance(partitions_def, dg.TimeWindowPartitionsDefinition):
         if column.base_type in _POINTS_IN_TIME:
@@ -62,13 +62,13 @@ def _window(definition: dg.TimeWindowPartitionsDefinition, key: str) -> tuple[da
 
 
 def _days(asset: str, definition: dg.TimeWindowPartitionsDefinition, key: str) -> tuple[datetime, datetime]:
-    """A window of whole days. Raises UserError for a shorter one: the day is all that a date column can hold."""
+    """A time window in whole days. Raises UserError for a window shorter than a day, which dates can't represent."""
     start, end = _window(definition, key)
-    # By the clock on the wall, so that the day on which it is set forward has its 24 hours too.
+    # Compare local times: on the day that daylight saving time starts, they still differ by 24 hours.
     if end.replace(tzinfo=None) - start.replace(tzinfo=None) < timedelta(hours=23):
         raise UserError(
-            f"Asset {asset}: partition {key!r} is shorter than a day, and its column is a date.",
-            hint="Give the partition a timestamptz column (one dimension), or a text column that holds its key.",
+            f"Asset {asset}: partition {key!r} is shorter than a day, but its column is a date.",
+            hint="Use a timestamptz column (with one dimension), or a text column that holds the key.",
         )
     return start, end
 
@@ -84,8 +84,8 @@ def _by_dimensions(
     for dimension, column in columns.items():
         if column.base_type in _POINTS_IN_TIME:
             raise UserError(
-                f"Asset {target.asset}: dimension {dimension!r} lies in {column.name!r}, a point in time.",
-                hint="Give that dimension a date column (its window's first day) or a text column (its key).",
+                f"Asset {target.asset}: the column {column.name!r} of dimension {dimension!r} is {column.type}.",
+                hint="Use a date column (the window's first day) or a text column (the key) for the dimension.",
             )
     definitions = {}
     if isinstance(partitions_def, dg.MultiPartitionsDefinition):
@@ -95,7 +95,7 @@ def _by_dimensions(
         if not isinstance(key, dg.MultiPartitionKey) or set(key.keys_by_dimension) != set(by):
             raise UserError(
                 f"Asset {target.asset}: partition {key!r} does not have the dimensions {', '.join(by)}.",
-                hint="Let `partition_expr` name every dimension of the asset's partitions.",
+                hint="Map every dimension of the asset's partitions to a column in `partition_expr`.",
             )
         parts[str(key)] = {
             d: _value(target.asset, columns[d], definitions.get(d), part)
@@ -105,7 +105,7 @@ def _by_dimensions(
 
 
 def _value(asset: str, column: Column, definition: dg.PartitionsDefinition | None, part: str) -> str:
-    """What stands in a dimension's column: the key, or in a date column a time window's first day."""
+    """The value in a dimension's column: the key, or the first day of a time window if it is a date column."""
     if isinstance(definition, dg.TimeWindowPartitionsDefinition) and column.base_type == "date":
         return _days(asset, definition, part)[0].date().isoformat()
     return part
@@ -118,9 +118,9 @@ def refuse_twins(
     partitions_def: dg.PartitionsDefinition | None,
     instance: dg.DagsterInstance,
 ) -> None:
-    """Raise UserError where two of the definition's keys are one value in their column ('1' and '01' in a number).
+    """Raise UserError if two partition keys give the same column value, such as '1' and '01' in a number column.
 
-    Each would overwrite the other's rows. Windows of time are not asked about: `address_of` refuses theirs.
+    Each would overwrite the other's rows. Time windows are not checked here: `address_of` rejects such windows.
     """
     by = target.partition_by
     definitions: dict[str | None, dg.PartitionsDefinition | None] = {None: partitions_def}
@@ -138,14 +138,14 @@ def refuse_twins(
         statement = sql.SQL(_TWINS).format(type=type_name(column.cast))
         for (twins,) in conn.execute(statement, {"keys": castable}):
             raise UserError(
-                f"Asset {target.asset}: partitions {twins[0]!r} and {twins[1]!r} are the same in column "
+                f"Asset {target.asset}: partitions {twins[0]!r} and {twins[1]!r} have the same value in column "
                 f"{column.name!r} ({column.type}).",
-                hint="Give the table a text column for the partition, or remove one of the two.",
+                hint="Use a text column for the partition, or remove one of the two.",
             )
 
 
 def _castable(conn: psycopg.Connection, column: Column, keys: list[str]) -> list[str]:
-    """The keys that the column can hold. Of the others each run says itself what is wrong with them."""
+    """The keys that the column can hold. A run of any other key fails with its own error."""
     statement = sql.SQL("select count(k::{}) from unnest(%s::text[]) as k").format(type_name(column.cast))
     try:
         with conn.transaction():

@@ -1,4 +1,4 @@
-"""Loading an upstream table: the partitions and columns asked for, as a frame or as a Select still to be run."""
+"""Loading partitions and columns of an upstream table, as a frame or as a Select to be executed later."""
 
 import re
 from collections.abc import Sequence
@@ -25,21 +25,21 @@ _BIND = re.compile(r"(?<!%)%\(([^)]*)\)s")
 def load_rows(context: dg.InputContext, postgres: PostgresResource) -> Any:
     """A pandas DataFrame (the default), an Arrow table or a SQLAlchemy Select, by the input's annotation."""
     select = _select(context, postgres)
-    wanted = context.dagster_type.typing_type
-    if wanted is Select:
+    annotation = context.dagster_type.typing_type
+    if annotation is Select:
         return select
-    if wanted in (pd.DataFrame, pa.Table, Any) or not isinstance(wanted, type):
+    if annotation in (pd.DataFrame, pa.Table, Any) or not isinstance(annotation, type):
         with postgres.engine.connect() as conn:
             frame = _frame(conn.execute(select), [column.type for column in select.selected_columns])
-        return pa.Table.from_pandas(frame, preserve_index=False) if wanted is pa.Table else frame
+        return pa.Table.from_pandas(frame, preserve_index=False) if annotation is pa.Table else frame
     raise UserError(
-        f"Input {context.name!r} asks for {wanted.__name__}, which a table can't be loaded as.",
+        f"Input {context.name!r}: a table can't be loaded as {annotation.__name__}.",
         hint="Annotate it as pandas.DataFrame, pyarrow.Table or sqlalchemy.Select.",
     )
 
 
 def _frame(result: Any, types: Sequence[Any]) -> pd.DataFrame:
-    """The rows with exact numbers: whole ones stay whole beside a null, and decimals stay decimals."""
+    """The rows with exact numbers: integer columns with nulls stay integers, and decimals stay decimals."""
     names, fetched = list(result.keys()), result.fetchall()
     frame = pd.DataFrame(index=range(len(fetched)))
     for position, (name, type_) in enumerate(zip(names, types, strict=True)):
@@ -68,15 +68,15 @@ def _select(context: dg.InputContext, postgres: PostgresResource) -> Select[Any]
         address = address_of(target, table, context.asset_partitions_def, keys)
         if not address.stored:
             raise UserError(
-                f"Input {context.name!r}: {table.qualified} does not hold the partition of a row.",
-                hint="Load it in an asset without partitions, as a whole.",
+                f"Input {context.name!r}: {table.qualified} has no partition column.",
+                hint="Load the whole table, in an asset without partitions.",
             )
         selected = selected.where(_within(address, keys))
     return selected
 
 
 def _within(address: Address, keys: Sequence[str]) -> TextClause:
-    """The rows of these partitions, by their writer's own predicate, with binds as SQLAlchemy spells them."""
+    """The WHERE clause for these partitions: the writer's own predicate, with its binds in SQLAlchemy's syntax."""
     binds, names = address.binds(keys), dict[str, str]()
 
     def named(bind: re.Match[str]) -> str:
@@ -84,5 +84,5 @@ def _within(address: Address, keys: Sequence[str]) -> TextClause:
 
     predicate = address.predicate(_ALIAS).as_string().replace(":", "\\:")
     clause = text(_BIND.sub(named, predicate).replace("%%", "%"))
-    # Without a type: SQLAlchemy would cast a point in time to one without its zone.
+    # NullType, because SQLAlchemy would cast a timestamptz to a timestamp without time zone.
     return clause.bindparams(*(bindparam(name, binds[bind], NullType()) for bind, name in names.items()))

@@ -1,6 +1,6 @@
-"""A declaration with a mistake: what stands for it, so that the project's others go on; and names that two can't have.
+"""A placeholder for a declaration with a mistake, so that the project's others still load; and duplicate names.
 
-Whoever checks (`dg check defs`, `dagster definitions validate`) is given the error itself.
+`dg check defs` and `dagster definitions validate` raise the error instead.
 """
 
 import logging
@@ -15,11 +15,11 @@ import dagster as dg
 from dagster_backfills.errors import UserError
 
 _CHECKS = (["check", "defs"], ["definitions", "validate"])
-_taken: tuple[Any, dict[str, str]] = (None, {})  # of the project that is being loaded
+_taken: tuple[Any, dict[str, str]] = (None, {})  # the project that is being loaded, and its names by owner
 
 
 class Mistaken(dg.Component):
-    """Stands for a declaration that can't be loaded: one asset that says why, and fails when it is asked for."""
+    """Replaces a declaration that can't be loaded by one asset that describes the mistake and fails if materialized."""
 
     def __init__(self, error: UserError) -> None:
         self.error = error
@@ -29,18 +29,18 @@ class Mistaken(dg.Component):
 
 
 def in_place_of(place: Path, error: UserError) -> dg.Definitions:
-    """What stands for a declaration, or for code that needs it. Raises the error where definitions are checked."""
+    """The placeholder for a declaration or for code that needs it. Raises the error if definitions are checked."""
     if sys.argv[1:3] in _CHECKS:
         raise error
     parts = place.with_suffix("").parts
     below = parts[::-1].index("defs") if "defs" in parts else 1
     name = re.sub(r"\W", "_", "_".join(parts[-below:]))
-    logging.getLogger("dagster.backfills").error("%s is left out: %s", name, error)
+    logging.getLogger("dagster.backfills").error("%s is not loaded: %s", name, error)
 
     @dg.asset(
         name=f"{name}_declaration",
         group_name="mistaken_backfills",
-        description=f"`{name}` is left out because its declaration has a mistake: {error}",
+        description=f"`{name}` is not loaded because its declaration has a mistake: {error}",
         metadata={"mistake": str(error)},
         kinds={"postgres"},
     )
@@ -50,18 +50,17 @@ def in_place_of(place: Path, error: UserError) -> dg.Definitions:
     return dg.Definitions(assets=[declaration])
 
 
-def take(tree: Any, owner: str, things: Sequence[str]) -> None:
-    """Take these for one declaration of a project. Raises UserError for the first that another has."""
+def claim(tree: Any, owner: str, claims: Sequence[str]) -> None:
+    """Claim names and tables for one declaration of a project. Raises UserError if another declaration has one."""
     global _taken
     if _taken[0] is not tree:
         _taken = (tree, {})
     taken = _taken[1]
-    for thing in things:
-        other = taken.get(thing, owner)
+    for each in claims:
+        other = taken.get(each, owner)
         if other != owner:
             raise UserError(
-                f"{owner}: {thing} is another declaration's already: {other}.",
-                hint="Two backfills that write the same table would undo each other's work. Where a name is taken, "
-                "choose another.",
+                f"{owner}: {each} is already used by another declaration: {other}.",
+                hint="Choose another name. Two backfills can't write the same table: each would overwrite the other.",
             )
-    taken.update(dict.fromkeys(things, owner))
+    taken.update(dict.fromkeys(claims, owner))

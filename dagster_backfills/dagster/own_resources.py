@@ -1,6 +1,6 @@
-"""The database and the I/O manager that declared backfills bring along, under keys of their own.
+"""The database resource and the I/O manager of declared backfills, under keys of their own.
 
-A project's own `postgres` and `io_manager` are not touched.
+A project's own `postgres` and `io_manager` are not replaced.
 """
 
 from functools import cache
@@ -14,16 +14,16 @@ from dagster_backfills.environment import usable_from_environment
 
 
 def resource_keys(variable: str | None) -> tuple[str, str]:
-    """The keys of the database's resource and of its I/O manager."""
+    """The keys of the database resource and of its I/O manager."""
     name = f"backfills_{(variable or 'postgres').lower()}"
     return name, f"{name}_io_manager"
 
 
 @cache
 def database_resources(variable: str | None = None) -> dict[str, object]:
-    """The resources for the database that an environment variable names; by default DATABASE_URL.
+    """The resources for the database whose URL is in an environment variable, by default DATABASE_URL.
 
-    The same objects each time: several backfills of one code location share them.
+    Cached, because the backfills of a code location share them.
     """
     postgres = PostgresResource(url=dg.EnvVar(variable)) if variable else PostgresResource()
     database, io_manager = resource_keys(variable)

@@ -1,7 +1,7 @@
 """Reporting many materialized partitions as one batch, from inside an I/O manager or an op.
 
-Not here: deciding which partitions are good, and what leans on names that Dagster does not publish (`private`).
-Where one of those is missing, partitions are reported one by one through `context.log_event`.
+If this Dagster lacks one of the non-public names that this needs, partitions are reported one by one through
+`context.log_event`. Not here: those names (`private`), and which partitions were written.
 """
 
 import logging
@@ -18,36 +18,35 @@ from dagster_backfills.dagster import private
 Context = dg.OutputContext | dg.OpExecutionContext | dg.AssetExecutionContext
 
 _WIDE = 500
-_ANNOUNCED_IN = 0.02  # seconds a partition, as measured with the stock storage in Postgres
-# By step, of each of its outputs that a Reporter has reported partitions of: those that are left for Dagster.
+_ANNOUNCED_IN = 0.02  # seconds per partition, measured with the stock storage in Postgres
+# By step and output asset: the partitions that Dagster is still to report. Only outputs that a Reporter has reported.
 _LEFT: WeakKeyDictionary[Any, dict[dg.AssetKey, set[str]]] = WeakKeyDictionary()
 
 
 class Reporter:
-    """Reports batches of materializations, each in one write for each asset.
+    """Reports batches of materializations, with one write per asset and batch.
 
-    Call `report` once for each batch that is done, as `yield from reporter.report(…)`, in a generator `handle_output`
-    or in the body of a generator op.
+    Call `report` once for each finished batch, as `yield from reporter.report(…)`, in a generator `handle_output` or
+    in the body of a generator op.
 
-    Every partition is reported exactly once: when `handle_output` returns, Dagster reports those partitions of
-    the output that were not reported here; when it raises, none. Should nothing be left for it, the last
-    materialization is kept back for Dagster to report with its metadata, since an output with no partition left
-    would be taken for an unpartitioned one. As a consequence `context.asset_partition_keys` shrinks: read it
-    before the first call. The same holds for the other outputs of the step whose materializations come here, if
-    their `handle_output` calls `narrow_to_unreported`.
+    Every partition is reported exactly once. When `handle_output` returns, Dagster reports the output's partitions
+    that were not reported here; when it raises, Dagster reports none. If no partition is left, the last
+    materialization is held back for Dagster to report with its metadata, because Dagster would treat an output
+    without partitions as unpartitioned. `context.asset_partition_keys` therefore shrinks: read it before the first
+    call. The same applies to other outputs of the step whose materializations are reported here, if their
+    `handle_output` calls `narrow_to_unreported`.
 
-    The events say what Dagster's own would: the metadata that the asset's code gave for its output, for the asset
-    and for the partition, the tags and the data version that it gave with its `Output`, code version, input
-    provenance and partition dimensions. Of another output of the step they say what was known when they were
-    written: not yet what its own `Output` carries. They are written in batches where `DAGSTER_EVENT_BATCH_SIZE` is
-    set in the environment.
+    The events have the same content as Dagster's own: the metadata that the asset's code added for its output, for the
+    asset and for the partition, the tags and data version of its `Output`, code version, input provenance and
+    partition dimensions. Events for another output of the step lack what its own `Output` will carry. They are
+    written in batches if `DAGSTER_EVENT_BATCH_SIZE` is set in the environment.
     """
 
     def __init__(self, context: Context) -> None:
         self._context: Any = context
         self._step: Any = private.step_of(context)
         self._batches = self._step is not None and private.EVENTS
-        # Of each output of the step that is reported here: the partitions that are left for Dagster.
+        # By output asset: the partitions that Dagster is still to report.
         self._left = _LEFT.setdefault(self._step, {}) if self._batches else {}
         self._keys: list[str] = []
         self._own: dg.AssetKey | None = None
@@ -61,9 +60,9 @@ class Reporter:
     def report(
         self, materializations: Sequence[dg.AssetMaterialization], *, failing: bool = False
     ) -> list[dg.DagsterEvent]:
-        """Write a batch; the events, for Dagster. Each asset's come after those of the assets before it.
+        """Write a batch and return its events for Dagster, in the order of the assets.
 
-        failing: `handle_output` is going to raise, so that nothing is left for Dagster to report.
+        failing: `handle_output` is going to raise, so Dagster will report nothing.
         """
         by_asset: dict[dg.AssetKey, list[dg.AssetMaterialization]] = {}
         for materialization in materializations:
@@ -74,23 +73,23 @@ class Reporter:
                 for materialization in group:
                     self._context.log_event(materialization)
                 continue
-            if self._keys and not failing and private.makes(self._step, asset_key):
+            if self._keys and not failing and private.is_output_of(self._step, asset_key):
                 group = self._shared_with_dagster(asset_key, group)
             events += self._write(asset_key, group)
         return events
 
     def describe(self, asset_key: dg.AssetKey, metadata: Mapping[str, Any]) -> None:
-        """Add `metadata` to what Dagster is left to report of an asset that is another output of the step."""
+        """Add `metadata` to the materializations that Dagster will report for another output asset of the step."""
         for partition in self._left.get(asset_key, ()):
             self._step.add_asset_metadata(metadata, asset_key, partition)
 
     def _as_dagster_would(self, made: dg.AssetMaterialization) -> dg.AssetMaterialization:
-        """With what the asset's code has said, which goes before or after what is said here as it does in Dagster."""
+        """Merge in the metadata that the asset's code has added, with Dagster's precedence."""
         key, step = made.asset_key, self._step
-        if step is None or not private.makes(step, key):
+        if step is None or not private.is_output_of(step, key):
             return made
-        before = self._context.output_metadata if key == self._own else private.said_of_output(step, key)
-        after = {**private.said_of(step, key), **private.said_of(step, key, made.partition)}
+        before = self._context.output_metadata if key == self._own else private.output_metadata(step, key)
+        after = {**private.asset_metadata(step, key), **private.asset_metadata(step, key, made.partition)}
         if not before and not after:
             return made
         metadata = {**before, **made.metadata, **after}
@@ -101,17 +100,17 @@ class Reporter:
     def _shared_with_dagster(
         self, asset_key: dg.AssetKey, group: list[dg.AssetMaterialization]
     ) -> list[dg.AssetMaterialization]:
-        """Take the partitions out of what Dagster will report itself; return those to report here."""
+        """Exclude the partitions from those that Dagster will report; return the materializations to report here."""
         left = self._left.setdefault(asset_key, set(self._keys))
         left -= {each.partition for each in group if each.partition is not None}
-        last, kept_back = group[-1], False
+        last, held_back = group[-1], False
         if not left and last.partition is not None:
             left.add(last.partition)
-            # Dagster's own would lose a description and tags, so that partition is reported twice instead.
-            kept_back = not (last.description or last.tags)
+            # Dagster's event would lack the description and tags, so such a partition is reported twice.
+            held_back = not (last.description or last.tags)
         if asset_key == self._own and not narrow_to_unreported(self._context):
-            kept_back = False
-        if not kept_back:
+            held_back = False
+        if not held_back:
             return group
         self._step.add_asset_metadata(last.metadata, asset_key, last.partition)
         return group[:-1]
@@ -137,7 +136,7 @@ class Reporter:
 
 
 def narrow_to_unreported(context: dg.OutputContext) -> bool:
-    """Leave Dagster those partitions of the output that have not been reported here in the course of its step."""
+    """Narrow the output to the partitions that no Reporter has reported in this step, for Dagster to report."""
     step = private.step_of(context)
     left = _LEFT.get(step, {}).get(context.asset_key) if step is not None else None
     return left is not None and private.narrow(
@@ -148,10 +147,10 @@ def narrow_to_unreported(context: dg.OutputContext) -> bool:
 def announce_partitions(
     context: Context, asset_keys: Sequence[dg.AssetKey], partition_keys: Sequence[str]
 ) -> None:
-    """Let Dagster know that this run will materialize `partition_keys` of each of `asset_keys`.
+    """Record that this run will materialize `partition_keys` of each of `asset_keys`.
 
-    For a run that finds its partitions itself: Dagster has announced none for it. Announced partitions are
-    shown as in progress; those that have no materialization when the run fails are shown as failed.
+    For a run that selects its partitions itself, for which Dagster has planned none. The UI shows planned partitions
+    as in progress, and those without a materialization when the run fails as failed.
     """
     step = private.step_of(context)
     if step is not None and private.EVENTS:
@@ -159,26 +158,26 @@ def announce_partitions(
 
 
 def stock_storage_note(instance: dg.DagsterInstance, partitions: int) -> str:
-    """What is to be said of a wide run where Dagster's own storage writes its events one by one; else nothing."""
+    """A log message for a wide run on Dagster's own storage, which writes planned events one by one; else empty."""
     if partitions < _WIDE or type(instance.event_log_storage).__module__.startswith("dagster_backfills."):
         return ""
     return (
-        f"{partitions:,} partitions: with Dagster's own storage each is announced by itself before the run starts, "
-        f"{partitions * _ANNOUNCED_IN:,.0f} s or so. Where that is too long, name BatchedPostgresStorage of "
+        f"Dagster's own storage records the {partitions:,} partitions one by one before the run starts, which takes "
+        f"about {partitions * _ANNOUNCED_IN:,.0f} s. To shorten that, use BatchedPostgresStorage of "
         "dagster_backfills.instance.storage in dagster.yaml."
     )
 
 
 def _store(step: Any, events: Sequence[dg.DagsterEvent]) -> None:
-    """Store events together. Past the step's own log, which would print a line for each of ten thousand."""
+    """Store events as one batch. Bypasses the step's log, which would print a line for every partition."""
     for event, of_batch in zip(events, private.batch_of(str(uuid.uuid4()), len(events)), strict=True):
         step.instance.report_dagster_event(event, step.run_id, logging.DEBUG, batch_metadata=of_batch)
 
 
 def _output_being_stored(name: str) -> dg.Output[Any] | None:
-    """What the asset's code returned, on its way to the I/O manager. Dagster hands over its value and metadata alone.
+    """The `Output` that the asset's code returned. Dagster passes only its value and metadata to the I/O manager.
 
-    Found where it is held: by whoever called `handle_output`. None where nobody there holds it.
+    Searches the local variables of Dagster's frames on the call stack. Returns None if it is not there.
     """
     frame = sys._getframe(1)
     while frame is not None and (up := frame.f_back) is not None:

@@ -1,4 +1,4 @@
-"""A plan's report as Dagster's metadata: numbers, and tables in Markdown."""
+"""A plan's report as Dagster metadata: numbers, and tables in Markdown."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -31,44 +31,44 @@ def report_metadata(report: Report) -> dict[str, Any]:
         ),
     }
     if report.failures:
-        found = _named(failures(report), 1, report)
-        metadata["failures"] = _table(["table", "partition", "unit", "message"], found)
+        rows = _named(failures(report), 1, report)
+        metadata["failures"] = _table(["table", "partition", "unit", "message"], rows)
     return metadata
 
 
 def _named(rows: Iterable[list[Any]], at: int, report: Report) -> list[list[Any]]:
-    """The rows, with the name beside the key of the partition."""
+    """The rows, with the partition's name added to its key in column `at`."""
     return [[*row[:at], labelled(row[at], report.names.get(row[at])), *row[at + 1 :]] for row in rows]
 
 
 def by_table(report: Report) -> list[list[Any]]:
-    """Counts of each table."""
+    """Row counts per table."""
     return [[a, *(getattr(report.total(a), name) for name in COUNTED)] for a in report.assets]
 
 
 def by_partition(report: Report) -> list[list[Any]]:
-    """Counts of the partitions of which something would change or fail, those with most of it first."""
-    found = [
+    """Row counts per partition with changes or failures, largest first."""
+    rows = [
         [asset, key or "–", *(getattr(count, name) for name in COUNTED)]
         for asset in report.assets
         for key, count in report.counts[asset].items()
         if count.changed or count.failed_units
     ]
-    return sorted(found, key=lambda row: -(row[2] + row[3] + row[4] + row[6]))
+    return sorted(rows, key=lambda row: -(row[2] + row[3] + row[4] + row[6]))
 
 
 def examples(report: Report) -> list[list[Any]]:
-    """Rows before and after; of one that is changed, the columns that differ come first."""
+    """Example rows before and after. In an updated row, the changed columns come first."""
     return [[e.change, e.asset, e.partition or "–", _row(e.before), _row(e.after)] for e in report.examples]
 
 
 def failures(report: Report) -> list[list[Any]]:
-    """What could not be written, with the database's message."""
+    """Partitions and units that could not be written, with the database's message."""
     return [[f.asset, f.partition or "–", f.unit or "–", f.message] for f in report.failures]
 
 
 def _bars(rows: Sequence[Sequence[Any]]) -> dg.MetadataValue:
-    """Changes by partition, as bars: Dagster plots numbers of assets only, and a plan says nothing of an asset."""
+    """A text bar chart of changes per partition. Dagster plots only asset metadata, and a plan has no asset event."""
     changes = [(f"{row[0]} {row[1]}", row[2] + row[3] + row[4]) for row in rows]
     most = max((number for _, number in changes), default=0) or 1
     return _table(["partition", "changes", ""], [[k, n, "█" * -(-n * _BAR // most)] for k, n in changes])
@@ -84,5 +84,5 @@ def _short(value: Any) -> str:
 
 
 def _table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> dg.MetadataValue:
-    more = f"\n\nThe first {_LISTED} of {len(rows):,}." if len(rows) > _LISTED else ""
+    more = f"\n\nShowing the first {_LISTED} of {len(rows):,}." if len(rows) > _LISTED else ""
     return dg.MetadataValue.md(markdown(headers, rows[:_LISTED]) + more)

@@ -1,6 +1,6 @@
-"""The names that Dagster does not publish, each at one place, with what happens where one of them is missing.
+"""All uses of Dagster's non-public names, each with a fallback for Dagster versions that lack it.
 
-Listed for readers in `docs/private-names.md`. Not here: what anything is used for.
+`docs/private-names.md` lists them.
 """
 
 import importlib
@@ -17,7 +17,7 @@ import dagster as dg
 
 from dagster_backfills.errors import NotUsableError
 
-if TYPE_CHECKING:  # types alone: nothing happens where they are missing
+if TYPE_CHECKING:  # used as types only, so they need no fallback
     from dagster._core.definitions.unresolved_asset_job_definition import (
         UnresolvedAssetJobDefinition as UnresolvedAssetJobDefinition,
     )
@@ -35,7 +35,7 @@ try:
     EVENTS: Any = True
 except ImportError as missing:
     warnings.warn(
-        f"Partitions are reported one by one: this Dagster has moved a name ({missing}).", stacklevel=2
+        f"Partitions are reported one by one: this Dagster version lacks a name ({missing}).", stacklevel=2
     )
     EVENTS = False
 
@@ -50,13 +50,14 @@ try:
     TAGS: Any = True
 except (ImportError, AttributeError) as missing:
     warnings.warn(
-        f"Materializations carry no data version: this Dagster has moved a name ({missing}).", stacklevel=2
+        f"Materializations carry no data version: this Dagster version lacks a name ({missing}).",
+        stacklevel=2,
     )
     TAGS = False
 
 
 def step_of(context: Any) -> Any | None:
-    """The running step; None outside of one (a context built by a test), and where it can't be had."""
+    """The running step's context. None if there is none, as in a test, or if it is not accessible."""
     if isinstance(context, dg.OutputContext):
         return getattr(context, "_step_context", None)
     try:
@@ -66,7 +67,7 @@ def step_of(context: Any) -> Any | None:
 
 
 def materialized(step: Any, materialization: dg.AssetMaterialization) -> dg.DagsterEvent:
-    """The event that Dagster makes of a materialization, without storing it. Needs `EVENTS`."""
+    """The event that Dagster would store for a materialization. Does not store it. Needs `EVENTS`."""
     return dg.DagsterEvent(
         event_type_value=dg.DagsterEventType.ASSET_MATERIALIZATION.value,
         job_name=step.job_name,
@@ -81,22 +82,22 @@ def materialized(step: Any, materialization: dg.AssetMaterialization) -> dg.Dags
 
 
 def planned(step: Any, asset_key: dg.AssetKey, partition: str) -> dg.DagsterEvent:
-    """The event that says that a run will materialize a partition, without storing it. Needs `EVENTS`."""
+    """The event that a run is going to materialize a partition. Does not store it. Needs `EVENTS`."""
     data = AssetMaterializationPlannedData(asset_key, partition=partition, partitions_subset=None)
     return dg.DagsterEvent.build_asset_materialization_planned_event(step.job_name, step.step.key, data)
 
 
 def batch_of(batch_id: str, total: int) -> Iterator[Any]:
-    """What tells the event log that so many events, one after the other, are to be stored together."""
+    """Batch metadata for `total` consecutive events, which makes the event log store them together."""
     return (DagsterEventBatchMetadata(batch_id, number == total) for number in range(1, total + 1))
 
 
 def version_tags(step: Any, asset_key: dg.AssetKey, given: Any | None) -> Mapping[str, str]:
-    """What Dagster tags the asset's own materializations with; nothing for one that the step does not make.
+    """The data version tags that Dagster gives the asset's materializations; none if the step has no such output.
 
-    given: the data version that the asset's code gave with its output.
+    given: the data version that the asset's code set on its output.
     """
-    if not TAGS or not step.is_external_input_asset_version_info_loaded or not makes(step, asset_key):
+    if not TAGS or not step.is_external_input_asset_version_info_loaded or not is_output_of(step, asset_key):
         return {}
     if asset_key not in step.job_def.asset_layer.executable_asset_keys:
         return {}
@@ -109,7 +110,7 @@ def version_tags(step: Any, asset_key: dg.AssetKey, given: Any | None) -> Mappin
 
 
 def dimension_tags(partition: str | None) -> Mapping[str, str]:
-    """The tags of a partition of several dimensions."""
+    """The tags for the dimensions of a multi-dimensional partition."""
     if not TAGS or not isinstance(partition, dg.MultiPartitionKey):
         return {}
     return {
@@ -117,19 +118,19 @@ def dimension_tags(partition: str | None) -> Mapping[str, str]:
     }
 
 
-def makes(step: Any, asset_key: dg.AssetKey) -> bool:
+def is_output_of(step: Any, asset_key: dg.AssetKey) -> bool:
     """Whether the asset is an output of the step."""
     return asset_key in getattr(step, "get_output_asset_keys", tuple)()
 
 
-def said_of(step: Any, asset_key: dg.AssetKey, partition: str | None = None) -> Mapping[str, Any]:
-    """What the asset's code has said with `add_asset_metadata`."""
-    said = getattr(step, "get_asset_metadata", None)
-    return (said(asset_key, partition) if said else None) or {}
+def asset_metadata(step: Any, asset_key: dg.AssetKey, partition: str | None = None) -> Mapping[str, Any]:
+    """The metadata that the asset's code has added with `add_asset_metadata`."""
+    getter = getattr(step, "get_asset_metadata", None)
+    return (getter(asset_key, partition) if getter else None) or {}
 
 
-def said_of_output(step: Any, asset_key: dg.AssetKey) -> Mapping[str, Any]:
-    """What the asset's code has said of another output of the step with `add_output_metadata`."""
+def output_metadata(step: Any, asset_key: dg.AssetKey) -> Mapping[str, Any]:
+    """The metadata that the asset's code has added with `add_output_metadata` to another output of the step."""
     try:
         return step.get_output_metadata(step.assets_def.get_output_name_for_asset_key(asset_key)) or {}
     except AttributeError:
@@ -139,7 +140,9 @@ def said_of_output(step: Any, asset_key: dg.AssetKey) -> Mapping[str, Any]:
 def evaluated(
     instance: dg.DagsterInstance, key: dg.AssetKey, partition: str, result: dg.AssetCheckResult, name: str
 ) -> dg.AssetCheckEvaluation:
-    """The evaluation of a check of one partition; by the materialization that it is of, Dagster takes it as current."""
+    """The evaluation of a check for one partition. It refers to the latest materialization, so Dagster shows it as
+    current.
+    """
     records = instance.fetch_materializations(
         dg.AssetRecordsFilter(asset_key=key, asset_partitions=[partition]), limit=1
     ).records
@@ -164,7 +167,7 @@ def evaluated(
 
 
 def next_tick(cron: str | Sequence[str], timezone: str | None, now: datetime) -> datetime | None:
-    """When the daemon starts a schedule next; None where it can't be told."""
+    """The next time that the daemon starts a schedule; None if this Dagster version lacks the name for it."""
     try:
         from dagster._utils.schedules import schedule_execution_time_iterator
     except ImportError:
@@ -174,7 +177,7 @@ def next_tick(cron: str | Sequence[str], timezone: str | None, now: datetime) ->
 
 
 def narrow(context: Any, partition_keys: Sequence[str]) -> bool:
-    """Make `partition_keys` the output's only partitions; False, and no change, where that does not take."""
+    """Make `partition_keys` the output's only partitions. Returns False, without a change, if that has no effect."""
     before = getattr(context, "_asset_partitions_subset", None)
     definition = context.asset_partitions_def
     context._asset_partitions_subset = definition.empty_subset().with_partition_keys(partition_keys)
@@ -185,7 +188,7 @@ def narrow(context: Any, partition_keys: Sequence[str]) -> bool:
 
 
 def event_log_url(instance: dg.DagsterInstance) -> str | None:
-    """Where the instance's event log is, as libpq reads it; None where that is not in Postgres."""
+    """The libpq URL of the instance's event log; None if it is not in Postgres."""
     url: str | None = getattr(instance.event_log_storage, "postgres_url", None)
     if url is None:
         return None
@@ -195,12 +198,15 @@ def event_log_url(instance: dg.DagsterInstance) -> str | None:
 
 
 def replace_webserver_of_dev(module: str) -> None:
-    """Have `dagster dev`, in this process, start this module where it would start its webserver."""
+    """Make `dagster dev`, in this process, start this module instead of `dagster_webserver`."""
     try:
         dev = importlib.import_module("dagster._cli.dev")
         start = dev.open_ipc_subprocess
     except (ImportError, AttributeError) as missing:
-        warnings.warn(f"The UI knows no users: this Dagster has moved a name ({missing}).", stacklevel=2)
+        warnings.warn(
+            f"The UI does not authenticate users: this Dagster version lacks a name ({missing}).",
+            stacklevel=2,
+        )
         return
 
     def started(command: Sequence[str], **settings: Any) -> Any:
@@ -210,7 +216,7 @@ def replace_webserver_of_dev(module: str) -> None:
 
 
 def health_answers() -> tuple[Any, Any] | None:
-    """The answer to run monitoring and its statuses; None where this Dagster has moved them: it is not answered."""
+    """Run monitoring's result class and status enum; None if this Dagster version lacks them."""
     try:
         from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
     except ImportError:
@@ -219,9 +225,9 @@ def health_answers() -> tuple[Any, Any] | None:
 
 
 def origin_in_location(location: str, repository: str, job: str) -> Any | None:
-    """A job as the webserver and the daemon know it: such a run is on the Timeline and can be re-executed.
+    """The origin of a job in its code location. Runs that have it are on the Timeline and can be re-executed.
 
-    None where this Dagster has moved a name: the run is then one without a location.
+    None if this Dagster version lacks a name; the run then belongs to no code location.
     """
     try:
         from dagster._core.remote_origin import (
@@ -235,11 +241,11 @@ def origin_in_location(location: str, repository: str, job: str) -> Any | None:
 
 
 def command_of_run(run_id: str, job_code_origin: Any) -> list[str]:
-    """`dagster api execute_run`, which works on a run that is recorded, in the instance of DAGSTER_HOME."""
+    """The command `dagster api execute_run`, which executes a recorded run in the instance of DAGSTER_HOME."""
     try:
         from dagster._grpc.types import ExecuteRunArgs
     except ImportError as error:
-        message = "This Dagster can't be asked to work on a run."
-        raise NotUsableError(message, "Launch the job in its UI: backfills up") from error
+        message = "This Dagster version can't execute a recorded run from the command line."
+        raise NotUsableError(message, "Launch the job in the UI: backfills up") from error
     request = dg.serialize_value(ExecuteRunArgs(job_code_origin, run_id, None))
     return [sys.executable, "-m", "dagster", "api", "execute_run", request]

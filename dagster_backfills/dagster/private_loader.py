@@ -1,4 +1,4 @@
-"""Dagster's loader of definitions, by names that it does not publish: as in `private`, for loading alone."""
+"""Uses of non-public names of Dagster's definitions loader. Not here: all other non-public names (`private`)."""
 
 import importlib
 import warnings
@@ -11,14 +11,17 @@ import dagster as dg
 
 
 @contextmanager
-def standing_in(instead: Callable[[Path, Exception], dg.Component | None]) -> Iterator[None]:
-    """While this lasts, Dagster takes what `instead` gives for a file or folder that it can't load; None raises."""
+def replacing_broken(replacement: Callable[[Path, Exception], dg.Component | None]) -> Iterator[None]:
+    """In this block, Dagster loads `replacement(path, error)` for a file or folder that fails to load.
+
+    If that is None, the error is raised.
+    """
     try:
         loader = importlib.import_module("dagster.components.core.decl")
         stock, wrapped = loader.build_filesystem_component_decl_from_context, loader.ComponentLoaderDecl
     except (ImportError, AttributeError) as missing:
-        said = f"A mistaken defs.yaml takes all others down: this Dagster has moved a name ({missing})."
-        warnings.warn(said, stacklevel=2)
+        message = f"A mistake in one defs.yaml keeps all from loading: this Dagster version lacks a name ({missing})."
+        warnings.warn(message, stacklevel=2)
         yield
         return
 
@@ -26,7 +29,7 @@ def standing_in(instead: Callable[[Path, Exception], dg.Component | None]) -> It
         try:
             return stock(context)
         except Exception as error:
-            component = instead(context.path, error)
+            component = replacement(context.path, error)
             if component is None:
                 raise
             return wrapped(context=context, loc=context.component_loc, component_node_fn=lambda _: component)

@@ -1,6 +1,6 @@
-"""The Dagster project around a folder: where its definitions stand, which module has them, and loading them.
+"""The Dagster project that contains a folder: its definitions folder, its module, and loading its definitions.
 
-Not here: which of them are declared backfills (`components/loading`).
+Not here: finding declared backfills in it (`components/loading`).
 """
 
 import os
@@ -14,7 +14,7 @@ import dagster as dg
 
 import dagster_backfills
 from dagster_backfills.dagster.mistaken import Mistaken
-from dagster_backfills.dagster.private_loader import standing_in
+from dagster_backfills.dagster.private_loader import replacing_broken
 from dagster_backfills.errors import UserError, located
 from dagster_backfills.yaml_mistakes import Places, documents
 
@@ -22,33 +22,33 @@ OURS = Path(dagster_backfills.__file__).parent / "defs"
 
 
 def project_defs(start: Path) -> Path:
-    """The folder of definitions of the Dagster project that `start` is in; of this package, where it is in none.
+    """The definitions folder of the Dagster project that contains `start`; this package's if there is none.
 
-    What they import from their project can be imported from here on.
+    Adds the project to the import path.
     """
     project_module(start)
-    found = _project(start)
-    return found[0] if found else OURS
+    project = _project(start)
+    return project[0] if project else OURS
 
 
 def defs_to_write_in(start: Path) -> Path:
-    """The same for whoever puts something there: it may not be made yet. Raises UserError outside of a project."""
-    found = _project(start)
-    if found is None:
+    """The definitions folder for writing a new file. It may not exist yet. Raises UserError outside of a project."""
+    project = _project(start)
+    if project is None:
         raise UserError(
-            f"{start} is in no Dagster project: no pyproject.toml here or above names, as `root_module` below "
-            "[tool.dg.project], a package that is there.",
-            "Go to your project's folder. How to begin one: docs/how-to/your-own-backfill.md",
+            f"{start} is not in a Dagster project: no pyproject.toml in it or in a parent folder has a "
+            "[tool.dg.project] section whose `root_module` is an existing package.",
+            "Change to your project's folder. To create a project, see docs/how-to/your-own-backfill.md",
         )
-    return found[0]
+    return project[0]
 
 
 def project_module(start: Path) -> str | None:
-    """The module of that project's definitions, importable from here on; None where they are this package's."""
-    found = _project(start)
-    if found is None or found[0] == OURS:
+    """The module of the project's definitions, after adding it to the import path; None for this package's own."""
+    project = _project(start)
+    if project is None or project[0] == OURS:
         return None
-    _, root, module = found
+    _, root, module = project
     if str(root) not in sys.path:
         sys.path.insert(0, str(root))
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
@@ -56,11 +56,11 @@ def project_module(start: Path) -> str | None:
 
 
 def _project(start: Path) -> tuple[Path, Path, str] | None:
-    """The project's definitions, the folder that they are imported from, and their module, by its `pyproject.toml`."""
+    """The project's definitions folder, its import root and its definitions module, from its `pyproject.toml`."""
     for folder in (start, *start.parents):
         if (folder / "pyproject.toml").is_file():
-            said = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))
-            project = said.get("tool", {}).get("dg", {}).get("project", {})
+            settings = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))
+            project = settings.get("tool", {}).get("dg", {}).get("project", {})
             if module := project.get("root_module"):
                 for root in (folder / "src", folder):
                     package = root / module.replace(".", "/")
@@ -71,23 +71,23 @@ def _project(start: Path) -> tuple[Path, Path, str] | None:
 
 
 def load_from_defs_folder(*, path_within_project: Path) -> dg.Definitions:
-    """As Dagster's own of this name, but a `defs.yaml` that it can't load takes no other down."""
+    """Like `dagster.load_from_defs_folder`, but a `defs.yaml` that can't be loaded does not affect the others."""
     with mistakes_set_aside():
         return dg.ComponentTree.for_project(path_within_project).build_defs()
 
 
 def mistakes_set_aside() -> AbstractContextManager[None]:
-    """While this lasts, Dagster loads something that says the mistake in place of a `defs.yaml` that it can't load.
+    """In this block, Dagster loads a `Mistaken` component for a `defs.yaml` or code that it can't load.
 
-    And in place of code that can't be imported for it. What is wrong in its attributes, its component says itself.
+    Not here: mistakes in the attributes, which the component itself reports.
     """
-    return standing_in(_instead)
+    return replacing_broken(_replacement)
 
 
-def _instead(path: Path, error: Exception) -> dg.Component | None:
+def _replacement(path: Path, error: Exception) -> dg.Component | None:
     if not isinstance(error, UserError):
-        found = [_mistake_in(file) for file in path.glob("defs.y*ml")]
-        return Mistaken(found[0]) if found and found[0] else None
+        mistakes = [_mistake_in(file) for file in path.glob("defs.y*ml")]
+        return Mistaken(mistakes[0]) if mistakes and mistakes[0] else None
     return Mistaken(error)
 
 
@@ -104,11 +104,11 @@ def _mistake_in(file: Path) -> UserError | None:
 def _require_component(name: str) -> None:
     module, _, rest = name.rpartition(".")
     if module.startswith("."):
-        return  # from the file's own place: the project's code, which says itself what it lacks
+        return  # relative to the file: Dagster's own error for the project's code is clear
     try:
-        found = resolve_name(f"{module}:{rest}")
-        if not (isinstance(found, type) and issubclass(found, dg.Component)):
-            raise ValueError("it is something else")
+        component = resolve_name(f"{module}:{rest}")
+        if not (isinstance(component, type) and issubclass(component, dg.Component)):
+            raise ValueError("it is not a component class")
     except (ImportError, AttributeError, ValueError) as error:
-        hint = "`dg list components` shows what there is. Ours is dagster_backfills.PostgresBackfill."
+        hint = "`dg list components` lists them. This package's is dagster_backfills.PostgresBackfill."
         raise UserError(f"there is no component `{name}`: {error}.", hint) from error

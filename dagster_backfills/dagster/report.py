@@ -1,4 +1,4 @@
-"""What a run of the engine tells its readers, as Dagster metadata. Nothing is written or decided here."""
+"""Dagster metadata, the failure message and log lines for a run of the engine."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -14,16 +14,16 @@ from dagster_backfills.engine.runner import Runner
 from dagster_backfills.names import labelled
 
 _LOG_EVERY_SECONDS = 5.0
-_LISTED = 50  # failing partitions named in a message; the ledger has them all
+_LISTED = 50  # failed partitions listed in the metadata; the ledger has all
 
 
 def partition_metadata(counts: Counts | None, mode: Mode, *, partitioned: bool) -> dict[str, Any]:
-    """Rows of one partition; nothing for a partition that an earlier try of the run has written.
+    """The row counts of one partition. None means that an earlier attempt of the run wrote it.
 
-    How many rows the partition has is known where its source gave them all: not of what `insert_missing` adds to.
+    The partition's total row count is unknown with `insert_missing`, whose source returns only new rows.
     """
     if counts is None:
-        return {"written_by": "an earlier try of this run"}
+        return {"written_by": "an earlier attempt of this run"}
     entries: dict[str, Any] = {}
     if mode != "insert_missing":
         entries["dagster/partition_row_count" if partitioned else "dagster/row_count"] = counts.rows
@@ -34,7 +34,7 @@ def partition_metadata(counts: Counts | None, mode: Mode, *, partitioned: bool) 
 
 
 def run_metadata(outcome: Outcome, asset: str) -> dict[str, Any]:
-    """Totals of one asset over the whole run."""
+    """One asset's totals for the whole run."""
     return {
         "run_partitions": len(outcome.done) + len(outcome.resumed),
         **_rows(outcome.total(asset), "run_rows"),
@@ -50,7 +50,7 @@ def _rows(counts: Counts, prefix: str) -> dict[str, int]:
 
 
 def failure_of(outcome: Outcome, total: int, names: Mapping[str, str | None]) -> dg.Failure:
-    """The one failure of a step whose partitions could not all be written. It is not retried: data is bad."""
+    """The failure of a step some of whose partitions could not be written. Not retried, because the data is invalid."""
     failures = list(outcome.failed.items())
     shown = "; ".join(f"{labelled(repr(key), names.get(key))}: {f.message}" for key, f in failures[:5])
     more = f"; and {len(failures) - 5:,} more" if len(failures) > 5 else ""
@@ -62,8 +62,8 @@ def failure_of(outcome: Outcome, total: int, names: Mapping[str, str | None]) ->
     ]
     return dg.Failure(
         description=(
-            f"{len(failures):,} of {total:,} partitions could not be written ({shown}{more}). The others are done. "
-            "Fix the cause, then relaunch the failed partitions; `backfills failures` lists them all."
+            f"{len(failures):,} of {total:,} partitions could not be written ({shown}{more}). The others are written. "
+            "Fix the cause, then relaunch the failed partitions. `backfills failures` lists them all."
         ),
         metadata={"failed_partitions": len(failures), "failures": table(listed)},
         allow_retries=False,
@@ -72,7 +72,7 @@ def failure_of(outcome: Outcome, total: int, names: Mapping[str, str | None]) ->
 
 @dataclass
 class ProgressLog:
-    """One line for the log now and then: how far, how fast, how long still."""
+    """Logs a progress line every few seconds: progress, speed and time left."""
 
     total: int
     log: Callable[[str], None]
@@ -87,7 +87,7 @@ class ProgressLog:
             self.log(self.line(runner))
 
     def line(self, runner: Runner) -> str:
-        """The time left goes by units where they are counted: partitions differ in size."""
+        """The progress line. Estimates the time left from units if they are counted, as partitions differ in size."""
         outcome = runner.outcome
         seconds = time.monotonic() - self.began
         written = Counts()
@@ -101,7 +101,7 @@ class ProgressLog:
             f"{self.done:,} of {self.total:,} partitions ({int(100 * share)} %), "
             f"{written.inserted:,} rows inserted, {written.updated:,} updated, {written.unchanged:,} unchanged, "
             f"{written.deleted:,} deleted, {len(outcome.failed):,} partitions and "
-            f"{len(outcome.unit_failures):,} single units failed; "
+            f"{len(outcome.unit_failures):,} units failed; "
             f"{self.done / max(seconds, 0.001):,.0f} partitions/s"
             + (f", about {left:,.0f} s left" if self.done < self.total else f", {seconds:,.1f} s")
         )

@@ -1,4 +1,4 @@
-"""Connections to the database that everything here writes to. Not here: how a session is made (`connection`)."""
+"""The database as a Dagster resource. Not here: session settings (`postgres/connection`)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,42 +17,42 @@ if TYPE_CHECKING:
 
 
 class PostgresResource(dg.ConfigurableResource):
-    """Where connections come from. Each is a session of its own: nothing that a borrower sets outlives its use.
+    """Opens connections to a Postgres database. Each is a new session, so session settings never leak.
 
-    `url` is a libpq URL. Empty means `DATABASE_URL` from the environment, and where that is empty too, the
-    embedded server of this checkout.
+    `url` is a libpq URL. If it is empty, the environment's `DATABASE_URL` is used, or the embedded server if that is
+    empty too.
     """
 
     url: str = ""
 
     @cached_property
     def engine(self) -> "Engine":
-        """The same for who works with SQLAlchemy."""
+        """A SQLAlchemy engine whose connections are opened the same way."""
         from sqlalchemy import NullPool, create_engine
 
-        # libpq reads the URL: it knows forms that SQLAlchemy does not, several hosts or a service name say.
+        # libpq parses the URL, because it accepts forms that SQLAlchemy does not: several hosts, a service name.
         return create_engine(
             "postgresql+psycopg://", creator=lambda: connect(self.libpq_url), poolclass=NullPool
         )
 
     @cached_property
     def libpq_url(self) -> str:
-        """The URL that connections are made with."""
+        """The URL that connections are opened with."""
         return checked_url(self.url, "The database's URL") if self.url else resolve_database_url()
 
     @contextmanager
     def connect(self) -> Iterator[psycopg.Connection]:
-        """A psycopg connection, in no transaction. What is not committed is rolled back.
+        """A psycopg connection, not in a transaction. Uncommitted changes are rolled back when the block ends.
 
-        Raises NotUsableError where row-level security would hide rows of a table that is read.
+        Raises NotUsableError if row-level security would hide rows of a table that is read.
         """
         conn = connect(self.libpq_url)
         try:
             yield conn
         except Exception as error:
-            for said in (error, error.__cause__):
-                if isinstance(said, psycopg.Error) and is_of_row_security(said):
-                    raise rows_hidden(f"{said.diag.message_primary}", conn.info.user) from error
+            for each in (error, error.__cause__):
+                if isinstance(each, psycopg.Error) and is_of_row_security(each):
+                    raise rows_hidden(f"{each.diag.message_primary}", conn.info.user) from error
             raise
         finally:
             conn.close()

@@ -1,6 +1,6 @@
-"""Tables that are read and that nothing here fills: in the lineage with their columns, and looked at now and then.
+"""Source tables, read by backfills and filled elsewhere: their assets in the lineage, and hourly observations.
 
-Not here: what is known of them without a look (`catalog`).
+Not here: their descriptions and columns (`catalog`).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,45 +11,46 @@ from typing import Any
 import dagster as dg
 import psycopg
 
-from dagster_backfills.dagster.catalog import Catalog
+from dagster_backfills.dagster.catalog import OTHER_DATABASE, Catalog
 from dagster_backfills.dagster.checks import periodically
 from dagster_backfills.postgres.statements import load_statements
 
 _STATEMENTS = load_statements(Path(__file__).with_name("sources.sql"))
 _CHANGED = "dagster/last_updated_timestamp"
-# Every batch is entered in it, in the transaction of its rows: it stands behind all that the engine writes.
+# The engine inserts a row for every batch, in the batch's transaction, so all tables that it writes are upstream.
 _ACCOUNT = "backfill.batches"
 
 
-def with_sources(defs: dg.Definitions, catalog: Catalog, *, database: str = "postgres") -> dg.Definitions:
-    """The definitions, and an asset for each table and view of the catalog that they read and do not have.
+def with_sources(defs: dg.Definitions, catalog: Catalog) -> dg.Definitions:
+    """The definitions, plus an asset for each table and view of the catalog that their assets read.
 
-    database: the key of the resource that is the database.
+    The catalog describes DATABASE_URL. Tables that are read from another database get no asset.
     """
     specs = list(specs_of(defs))
-    there, found = {spec.key for spec in specs}, list[dg.AssetSpec]()
+    known, added = {spec.key for spec in specs}, list[dg.AssetSpec]()
     written: dict[str, Any] = {"deps": [spec.key for spec in specs if "write_mode" in spec.metadata]}
-    while new := {dep.asset_key for spec in specs for dep in spec.deps} - there:
-        there |= new
+    specs = [spec for spec in specs if OTHER_DATABASE not in spec.metadata]
+    while new := {dep.asset_key for spec in specs for dep in spec.deps} - known:
+        known |= new
         tables = sorted(".".join(key.path) for key in new)
         specs = [
             catalog.spec(table, **(written if table == _ACCOUNT else {}))
             for table in tables
             if table in catalog.tables
         ]
-        found += specs
-    around: list[Any] = [spec for spec in found if spec.is_virtual]
-    plain = [spec for spec in found if not spec.is_virtual]
-    apart = {
-        "source_tables": [spec for spec in plain if not spec.deps],
-        "account_tables": [spec for spec in plain if spec.deps],
+        added += specs
+    tables_only = [spec for spec in added if not spec.is_virtual]
+    observed = {
+        "source_tables": [spec for spec in tables_only if not spec.deps],
+        "account_tables": [spec for spec in tables_only if spec.deps],
     }
-    around += [observed_tables(name, group, database) for name, group in apart.items() if group]
-    return dg.Definitions.merge(defs, dg.Definitions(assets=around))
+    assets: list[Any] = [spec for spec in added if spec.is_virtual]
+    assets += [observed_tables(name, group) for name, group in observed.items() if group]
+    return dg.Definitions.merge(defs, dg.Definitions(assets=assets))
 
 
 def specs_of(defs: dg.Definitions) -> Iterator[dg.AssetSpec]:
-    """Of all assets."""
+    """The specs of all assets."""
     for asset in defs.assets or ():
         if isinstance(asset, dg.AssetSpec):
             yield asset
@@ -57,10 +58,8 @@ def specs_of(defs: dg.Definitions) -> Iterator[dg.AssetSpec]:
             yield from asset.specs
 
 
-def observed_tables(
-    name: str, specs: Sequence[dg.AssetSpec], database: str = "postgres"
-) -> dg.AssetsDefinition:
-    """Tables that something else than Dagster fills, looked at once an hour: rows, changes, the time of the last."""
+def observed_tables(name: str, specs: Sequence[dg.AssetSpec]) -> dg.AssetsDefinition:
+    """Observable assets for tables of DATABASE_URL that Dagster does not fill. They are observed once an hour."""
     tables = {spec.key: str(spec.metadata["dagster/table_name"]) for spec in specs}
     hourly = periodically("7 * * * *")
 
@@ -68,40 +67,40 @@ def observed_tables(
         name=name,
         specs=[spec.replace_attributes(automation_condition=hourly) for spec in specs],
         can_subset=True,
-        required_resource_keys={database},
-        description="How many rows the tables have and when they changed last, by Postgres' own statistics.",
+        required_resource_keys={"postgres"},
+        description="Row counts and the time of the last change, from Postgres' statistics.",
     )
     def observe(context: dg.AssetExecutionContext) -> Iterator[dg.ObserveResult]:
-        with getattr(context.resources, database).connect() as conn:
-            # In the order of the specs: Dagster wants what is upstream first.
+        with context.resources.postgres.connect() as conn:
+            # In the order of the specs, because Dagster requires upstream assets first.
             for key in [each for each in tables if each in context.selected_asset_keys]:
-                seen = look(conn, tables[key], _newest(context.instance, key))
-                if seen:
-                    yield dg.ObserveResult(key, metadata=seen)
+                metadata = statistics(conn, tables[key], _latest_observation(context.instance, key))
+                if metadata:
+                    yield dg.ObserveResult(key, metadata=metadata)
 
     return observe
 
 
-def look(conn: psycopg.Connection[Any], table: str, before: Mapping[str, Any]) -> dict[str, Any]:
-    """What Postgres' statistics say of a table: nothing is read of the table itself.
+def statistics(conn: psycopg.Connection[Any], table: str, previous: Mapping[str, Any]) -> dict[str, Any]:
+    """Observation metadata of a table, from Postgres' statistics. Does not read the table itself.
 
-    before: what the last look said. Where the count of changes is another one, the table has changed since.
+    previous: the previous observation's metadata. If the number of changed rows differs, the table has changed since.
     """
     schema, _, name = table.partition(".")
     row = _STATEMENTS.statistics(conn, schema=schema, name=name)
     if row is None:
         return {}
     rows, changes = row
-    seen: dict[str, Any] = {"rows_changed": changes}
-    if rows >= 0:  # below: the table has never been analyzed
-        seen["dagster/row_count"] = rows
-    changed = datetime.now(UTC).timestamp() if before and before.get("rows_changed") != changes else None
-    if last := changed or before.get(_CHANGED):
-        seen[_CHANGED] = dg.MetadataValue.timestamp(last)
-    return seen
+    metadata: dict[str, Any] = {"rows_changed": changes}
+    if rows >= 0:  # negative: the table has never been analyzed
+        metadata["dagster/row_count"] = rows
+    changed = previous and previous.get("rows_changed") != changes
+    if last := datetime.now(UTC).timestamp() if changed else previous.get(_CHANGED):
+        metadata[_CHANGED] = dg.MetadataValue.timestamp(last)
+    return metadata
 
 
-def _newest(instance: dg.DagsterInstance, key: dg.AssetKey) -> dict[str, Any]:
+def _latest_observation(instance: dg.DagsterInstance, key: dg.AssetKey) -> dict[str, Any]:
     records = instance.fetch_observations(key, limit=1).records
     observation = records[0].asset_observation if records else None
     return {name: value.value for name, value in observation.metadata.items()} if observation else {}

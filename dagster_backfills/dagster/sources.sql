@@ -1,8 +1,8 @@
--- What is known of tables without reading them. Each statement runs in psql: \set schema, \set name and go.
+-- Postgres' statistics of tables. To run a statement in psql, set its variables with \set schema and \set name.
 
 -- name: statistics^
--- Rows as the last ANALYZE counted them, and how many have been inserted, updated and deleted since the statistics
--- began; of a partitioned table, its parts' together.
+-- The row count estimated by the last ANALYZE, and the number of rows inserted, updated and deleted since the
+-- statistics were last reset. For a partitioned table, the sums over its partitions.
 select
     sum(c.reltuples)::bigint as rows,
     coalesce(sum(s.n_tup_ins + s.n_tup_upd + s.n_tup_del), 0)::bigint as changes

@@ -1,4 +1,4 @@
-"""Rows as a table in an event's metadata: Dagster's own, or one in Markdown, in whose cells more may stand."""
+"""Tables in event metadata: Dagster's own table type, or Markdown."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -7,16 +7,16 @@ import dagster as dg
 
 
 def table(rows: Iterable[Mapping[str, Any]]) -> dg.MetadataValue:
-    """At least one row. What a row lacks is null in it; what Dagster has no type for stands as text."""
-    given = list(rows)
-    columns = dict.fromkeys(name for row in given for name in row)
+    """A Dagster table of at least one row. Missing values are null; values of other types are converted to text."""
+    records = list(rows)
+    columns = dict.fromkeys(name for row in records for name in row)
     return dg.MetadataValue.table(
-        [dg.TableRecord({name: _plain(row.get(name)) for name in columns}) for row in given]
+        [dg.TableRecord({name: _plain(row.get(name)) for name in columns}) for row in records]
     )
 
 
 def markdown(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Whole numbers have their thousands apart; what stands in a cell can't end it."""
+    """A Markdown table. Integers get thousands separators, and characters that would end a cell are escaped."""
     cells = [headers, ["---"] * len(headers), *([_cell(value) for value in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 

@@ -1,6 +1,6 @@
-"""The environment of every Dagster process that this project starts. Not here: what `dagster.yaml` says.
+"""The environment of the Dagster processes that this project starts.
 
-Dagster keeps its own tables in the same database as the data, in the schema `dagster`, unless told otherwise.
+By default, Dagster's own tables are in the data's database, in the schema `dagster`.
 """
 
 import os
@@ -18,14 +18,12 @@ from dagster_backfills.postgres.url import checked_url
 from dagster_backfills.state import project_file, state_dir
 
 _SCHEMA = "dagster"
-_ADVISORY_LOCK = (
-    7_204_431_119  # any constant; names "the first creation of Dagster's tables" within a database
-)
-# Comments on the schema, by which a creation that was killed is told from one that is complete.
+_ADVISORY_LOCK = 7_204_431_119  # an arbitrary constant, for "creating Dagster's tables" within a database
+# Comments on the schema that distinguish an interrupted creation from a complete one.
 _CREATING, _COMPLETE = "Being created by backfills", "The tables of Dagster, created by backfills"
 
-# Where the data of each day begins, so that Dagster's days do: a code location itself loads without a database.
-# Both are read off the end of an index.
+# The first day of each domain's data, for its daily partitions. Passed as variables, because a code location loads
+# without a database. Each query reads one index entry.
 _FIRST = {
     "SCORING_FIRST_DAY": "select min(joined_date) from scoring.members",
     "KINTELL_FIRST_DAY": "select (min(scheduled_at) at time zone 'UTC')::date from kintell.kintell_sessions",
@@ -35,30 +33,30 @@ _FIRST = {
 def dagster_environment() -> dict[str, str]:
     """The variables that make `dagster`, its daemon and its runs use this project's instance and database.
 
-    Starts the embedded server if need be and creates Dagster's tables. What the user has set is left as it is, and an
-    instance of the user's own, which stores elsewhere, is given no tables.
+    Starts the embedded server if needed and creates Dagster's tables, unless the user's own instance stores them
+    elsewhere. Variables that the user has set keep their values.
     """
     return {
         **first_days(resolve_database_url()),
         "DATABASE_URL": resolve_database_url(),
         **({"DAGSTER_POSTGRES_URL": dagster_database_url()} if stores_in_postgres_here() else {}),
         "DAGSTER_HOME": os.environ.get("DAGSTER_HOME", "").strip() or str(_own_home()),
-        # The materializations of a wide run are written in batches: 1,000 in about a second, not half a minute.
+        # Dagster writes materializations in batches of this size: 1,000 take about a second instead of half a minute.
         "DAGSTER_EVENT_BATCH_SIZE": os.environ.get("DAGSTER_EVENT_BATCH_SIZE", "").strip() or "1000",
     }
 
 
 def stores_in_postgres_here() -> bool:
-    """Whether the instance has our storage: it is ours, or the `dagster.yaml` of `DAGSTER_HOME` names it."""
+    """Whether the instance uses our storage: it is ours, or the `dagster.yaml` in `DAGSTER_HOME` names it."""
     given = os.environ.get("DAGSTER_HOME", "").strip()
     file = Path(given) / "dagster.yaml"
     return not (given and file.is_file()) or "dagster_backfills.instance.storage" in file.read_text("utf-8")
 
 
 def dagster_database_url() -> str:
-    """Where Dagster keeps its own tables: `DAGSTER_POSTGRES_URL`, else a schema of the data's database.
+    """The URL of Dagster's own tables: `DAGSTER_POSTGRES_URL`, else the schema `dagster` in the data's database.
 
-    Starts the embedded server if need be and creates the schema with its tables.
+    Starts the embedded server and creates the schema with its tables if needed.
     """
     given = os.environ.get("DAGSTER_POSTGRES_URL", "").strip()
     if given:
@@ -70,7 +68,7 @@ def dagster_database_url() -> str:
 
 
 def with_search_path(url: str, schema: str) -> str:
-    """The same database as a `postgresql://` URL, good for psycopg2 and SQLAlchemy, whose tables are `schema`'s."""
+    """A `postgresql://` URL of the same database with `schema` as search path, for psycopg2 and SQLAlchemy."""
     given = {name: str(value) for name, value in conninfo_to_dict(url).items()}
     given["options"] = f"{given.get('options', '')} -csearch_path={schema}".strip()
     user, password, name = (quote(given.pop(key, ""), safe="") for key in ("user", "password", "dbname"))
@@ -79,42 +77,42 @@ def with_search_path(url: str, schema: str) -> str:
 
 
 def first_days(url: str) -> dict[str, str]:
-    """The variables that say so, of data that there is; what the user has set is left as it is."""
-    wanted = {name: query for name, query in _FIRST.items() if not os.environ.get(name, "").strip()}
-    found: dict[str, str] = {}
-    if not wanted:
-        return found
+    """Variables with the first day of each domain's data. Leaves out those that the user has set."""
+    unset = {name: query for name, query in _FIRST.items() if not os.environ.get(name, "").strip()}
+    days: dict[str, str] = {}
+    if not unset:
+        return days
     with suppress(psycopg.Error), connect(url, autocommit=True) as conn:
-        for name, query in wanted.items():
-            # The table may not be there, or not be this role's to read.
+        for name, query in unset.items():
+            # The table may be missing or not readable for this role.
             with suppress(psycopg.Error):
                 row = conn.execute(query).fetchone()
                 day = row[0] if row else None
                 if isinstance(day, date) and day < datetime.now(UTC).date():
-                    found[name] = day.isoformat()
-    return found
+                    days[name] = day.isoformat()
+    return days
 
 
 def _own_home() -> Path:
-    """A Dagster home whose `dagster.yaml` is always the project's current one."""
-    home, ours = state_dir() / "dagster_home", project_file("dagster.yaml")
+    """A Dagster home whose `dagster.yaml` links to the project's."""
+    home, target = state_dir() / "dagster_home", project_file("dagster.yaml")
     home.mkdir(parents=True, exist_ok=True)
-    there = home / "dagster.yaml"
-    if ours.exists() and not (there.is_symlink() and there.readlink() == ours):
-        new = there.with_name(f"dagster.yaml.{os.getpid()}")
+    link = home / "dagster.yaml"
+    if target.exists() and not (link.is_symlink() and link.readlink() == target):
+        new = link.with_name(f"dagster.yaml.{os.getpid()}")
         new.unlink(missing_ok=True)
-        new.symlink_to(ours)
-        new.replace(there)
+        new.symlink_to(target)
+        new.replace(link)
     return home
 
 
 def _create_tables(url: str, dagster_url: str) -> None:
-    """Create the schema and Dagster's tables in it, once and whole, however many processes come first."""
+    """Create the schema with Dagster's tables, unless it exists. Safe for concurrent processes and interruptions."""
     with connect(url, autocommit=True) as conn:
-        if _is_settled(conn):
+        if _is_created(conn):
             return
         conn.execute("select pg_advisory_lock(%s)", [_ADVISORY_LOCK])
-        if _is_settled(conn):
+        if _is_created(conn):
             return
         with conn.transaction():
             conn.execute(f"drop schema if exists {_SCHEMA} cascade")
@@ -127,8 +125,8 @@ def _create_tables(url: str, dagster_url: str) -> None:
             conn.execute(f"comment on schema {_SCHEMA} is '{_COMPLETE}'")
 
 
-def _is_settled(conn: psycopg.Connection) -> bool:
-    """Whether the schema is there, unless a creation of it was cut short. One that others made is theirs."""
+def _is_created(conn: psycopg.Connection) -> bool:
+    """Whether the schema exists and its creation was not interrupted. A schema that we did not create counts."""
     row = conn.execute(
         "select obj_description(oid, 'pg_namespace') from pg_namespace where nspname = %s", [_SCHEMA]
     ).fetchone()

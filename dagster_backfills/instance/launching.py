@@ -1,6 +1,6 @@
-"""Recording a run of a job of the code location as the location's own, and handing it to the daemon's queue.
+"""Launching runs: recording a run of a code location's job and submitting it to the daemon's queue.
 
-Not here: who asks for it, and following it to its end.
+Not here: waiting for the run to end.
 """
 
 import importlib
@@ -22,19 +22,19 @@ from dagster_backfills.errors import UserError
 from dagster_backfills.identity import user_tags
 from dagster_backfills.instance.dagster_home import dagster_environment
 
-CODE_LOCATION = "dagster_backfills.definitions"  # its name too, in every workspace.yaml
+CODE_LOCATION = "dagster_backfills.definitions"  # the module, and the location's name in every workspace.yaml
 LAUNCHED_BY = "backfills/launched_by"
-DAEMON_SILENT_SECONDS = 120  # the daemon writes every half minute
+DAEMON_SILENT_SECONDS = 120  # the daemon writes a heartbeat every 30 seconds
 
 
 def open_instance() -> dg.DagsterInstance:
-    """The instance of this project's environment, which whoever opens it closes."""
+    """Open the instance of this project's environment. The caller must dispose of it."""
     os.environ.update(dagster_environment())
     return dg.DagsterInstance.get()
 
 
 def daemon_heard(instance: dg.DagsterInstance) -> datetime | None:
-    """When the daemon last gave a sign of life; None where it never did."""
+    """The time of the daemon's latest heartbeat; None if there is none."""
     stamps = [beat.timestamp for beat in instance.get_daemon_heartbeats().values()]
     return datetime.fromtimestamp(max(stamps), UTC) if stamps else None
 
@@ -46,9 +46,9 @@ def create_run(
     run_config: Mapping[str, Any],
     tags: Mapping[str, str],
 ) -> dg.DagsterRun:
-    """Record a run of a job of the code location in `module`, as the location's own.
+    """Record a run of a job of the code location in `module`, so that it belongs to that location.
 
-    Raises UserError for an unknown job or a configuration that the job does not take.
+    Raises UserError for an unknown job or an invalid configuration.
     """
     job = load_job(module, job_name)
     arguments: Any = (module, job_name)
@@ -62,15 +62,15 @@ def create_run(
         )
     except dg.DagsterInvalidConfigError as error:
         raise UserError(str(error)) from error
-    except dg.DagsterUserCodeExecutionError as error:  # a field whose value the job's own model refuses
+    except dg.DagsterUserCodeExecutionError as error:  # raised when the job's config model rejects a value
         if not isinstance(error.__cause__, ValidationError):
             raise
         raise UserError(f"{job_name}: {in_words(error.__cause__)}.") from error
 
 
 def load_job(module: str, job_name: str) -> dg.JobDefinition:
-    """A job of the code location in `module`. Dagster calls this again in each process that works on its run."""
-    with warnings.catch_warnings():  # Dagster's own, about what is in beta
+    """A job of the code location in `module`. Dagster calls this again in each process that executes its run."""
+    with warnings.catch_warnings():  # Dagster's beta warnings
         warnings.simplefilter("ignore")
         definitions = _definitions(module)
         jobs = sorted(job.name for job in definitions.resolve_all_job_defs())
@@ -81,12 +81,12 @@ def load_job(module: str, job_name: str) -> dg.JobDefinition:
 
 @cache
 def _definitions(module: str) -> dg.Definitions:
-    found: dg.Definitions = importlib.import_module(module).defs()
-    return found
+    definitions: dg.Definitions = importlib.import_module(module).defs()
+    return definitions
 
 
 class Runs:
-    """Runs in the instance's queue, where the daemon starts them. For processes that stay, from any thread.
+    """Submits runs to the instance's queue, from which the daemon starts them. For servers; thread-safe.
 
     module: the code location whose jobs are run.
     """
@@ -95,12 +95,12 @@ class Runs:
         self.module = module
         self._lock = threading.Lock()
         self._instance: dg.DagsterInstance | None = None
-        # Whether a run is under way is looked up and decided by one thread at a time.
+        # Held while checking for an unfinished run and submitting a new one.
         self.one_at_a_time = threading.Lock()
 
     @property
     def instance(self) -> dg.DagsterInstance:
-        """The instance of this project's environment, opened when it is first asked for."""
+        """The instance of this project's environment, opened at first use."""
         with self._lock:
             if self._instance is None:
                 self._instance = open_instance()
@@ -109,36 +109,36 @@ class Runs:
     def submit(
         self, job: str, config: Mapping[str, Any] | None, who: str, tags: Mapping[str, str] | None = None
     ) -> str:
-        """Queue a run of a job, and return its id. Nothing is waited for. `who` is kept with the run."""
-        with self._lock:  # Definitions are loaded once
+        """Queue a run of a job and return its ID without waiting. `who` is recorded in the run's tags."""
+        with self._lock:  # so that only one thread loads the definitions
             load_job(self.module, job)
-        told = {**(tags or {}), LAUNCHED_BY: who, **user_tags(who)}
-        run = create_run(self.instance, self.module, job, config or {}, told)
-        # The queue asks the workspace for nothing but the headers of a request of the UI's.
+        run_tags = {**(tags or {}), LAUNCHED_BY: who, **user_tags(who)}
+        run = create_run(self.instance, self.module, job, config or {}, run_tags)
+        # Submitting uses the workspace only for the headers of UI requests.
         no_workspace: Any = None
         self.instance.submit_run(run.run_id, no_workspace)
         return run.run_id
 
     def once(self, job: str, config: Mapping[str, Any] | None, who: str, tags: Mapping[str, str]) -> str:
-        """Queue a run of a job, unless one with these tags is under way already; returns its id."""
+        """Queue a run of a job, unless an unfinished one has these tags. Returns the ID of either."""
         with self.one_at_a_time:
             return self.unfinished(job, tags) or self.submit(job, config, who, tags)
 
     def unfinished(self, job: str, tags: Mapping[str, str]) -> str | None:
-        """A run of the job (of any where that is empty) with these tags that waits or works."""
+        """The ID of an unfinished run of the job with these tags. An empty `job` means any job."""
         filters = dg.RunsFilter(job_name=job or None, tags=dict(tags), statuses=UNFINISHED)
-        found = self.instance.get_runs(filters, limit=1)
-        return found[0].run_id if found else None
+        runs = self.instance.get_runs(filters, limit=1)
+        return runs[0].run_id if runs else None
 
     def find(self, run_id: str) -> dg.DagsterRun:
-        """A run as it is now. Raises UserError where there is none."""
+        """A run in its current state. Raises UserError if it does not exist."""
         run = self.instance.get_run_by_id(run_id)
         if run is None:
             raise UserError(f"There is no run {run_id}.")
         return run
 
     def close(self) -> None:
-        """Let go of the instance."""
+        """Dispose of the instance."""
         with self._lock:
             if self._instance is not None:
                 self._instance.dispose()

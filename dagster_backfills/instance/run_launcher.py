@@ -1,8 +1,8 @@
-"""Dagster's own run launcher, made to notice that a run's process is gone. Not here: launching and cancelling.
+"""Dagster's default run launcher, extended to detect that a run's process is gone.
 
-The stock launcher leaves that to the code server that started the process. When both are killed at once, by the end
-of their machine say, nobody is left to tell, and the run would count as started for ever: its slots stay taken, and
-a sensor that waits for it waits for ever. A code server that was reloaded doesn't know its earlier runs, which live.
+The stock launcher relies on the code server that started the process. If both are killed at once, as when their machine
+fails, the run would count as started forever, keep its concurrency slots and block sensors that wait for it. A reloaded
+code server, on the other hand, does not know its earlier runs, which are alive.
 """
 
 import time
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 else:
     RunLauncher = object
 
-# A process whose connection was lost (the server was restarted) takes its lock again within about half of this.
+# A process that loses its connection, as when the server restarts, takes its lock again within about half of this.
 GRACE_SECONDS = 60
 
 
 class HealthByLock(RunLauncher):
-    """For a launcher: a started run is lost when nobody has held its lock for a while. When in doubt, it lives."""
+    """A launcher mixin: a started run is lost if its lock has been free for a while. In doubt, it counts as alive."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -34,23 +34,23 @@ class HealthByLock(RunLauncher):
         return health_answers() is not None
 
     def check_run_worker_health(self, run: dg.DagsterRun) -> "CheckRunHealthResult":
-        words = health_answers()
-        assert words is not None
-        result, status = words
-        # Gone while the database is asked: an answer that doesn't come ends a row of looks.
+        answers = health_answers()
+        assert answers is not None
+        result, status = answers
+        # Removed during the query, so that a failed query restarts the grace period.
         since = self._missing_since.pop(run.run_id, time.monotonic())
         storage = self._instance.run_storage
         if not isinstance(storage, LockedRunStorage):
-            return result(status.RUNNING, "this instance's storage has no locks of runs")
+            return result(status.RUNNING, "this instance's storage has no run locks")
         if storage.is_lock_held(run.run_id):
             return result(status.RUNNING)
-        if not storage.is_told_by_lock(run.run_id):
-            return result(status.RUNNING, "whether its process lives is not known")
+        if not storage.has_lock(run.run_id):
+            return result(status.RUNNING, "it is unknown whether its process is alive")
         if time.monotonic() - since >= GRACE_SECONDS:
-            return result(status.NOT_FOUND, "its process is gone: nobody holds its lock")
+            return result(status.NOT_FOUND, "its process is gone: nothing holds its lock")
         self._missing_since[run.run_id] = since
-        return result(status.RUNNING, "its process may have to connect again")
+        return result(status.RUNNING, "its process may be reconnecting")
 
 
 class WatchedRunLauncher(HealthByLock, dg.DefaultRunLauncher):
-    """Launches like `DefaultRunLauncher`; run monitoring learns from it which started runs are still worked on."""
+    """Launches like `DefaultRunLauncher`, and lets run monitoring detect runs whose process is gone."""

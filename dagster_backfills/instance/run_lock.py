@@ -1,7 +1,7 @@
-"""A run's sign of life: an advisory lock in Dagster's database, which its process holds for as long as it lives.
+"""A run's liveness lock: an advisory lock in Dagster's database that the run's process holds while it is alive.
 
-The server lets go of it when the process is gone, whatever killed it and wherever it worked, and anybody may ask.
-Not here: what follows from the answer (`run_launcher`).
+The server releases it when the process is gone, for whatever reason and on whatever machine. Not here: handling lost
+runs (`run_launcher`).
 """
 
 import threading
@@ -13,17 +13,17 @@ import psycopg
 from dagster_backfills.errors import NotUsableError
 from dagster_backfills.postgres.connection import backend_pid, connect
 
-# Looked after this often, and taken again where the server ended the session: well within the launcher's patience.
+# The session is checked this often and the lock taken again if it is lost, well within the launcher's grace period.
 _EVERY_SECONDS = 5
 _FIRST_SECONDS = 10
-# An idle session stays; a machine that vanished is noticed by the server in a minute, not in two hours.
+# Keeps the idle session, and lets the server detect a vanished machine within a minute instead of two hours.
 _KEEP = """
     set idle_session_timeout = 0;
     set tcp_keepalives_idle = 30;
     set tcp_keepalives_interval = 10;
     set tcp_keepalives_count = 3
 """
-# Shared, since nothing is kept out by it: who takes it again need not wait for what is left of a lost session.
+# A shared lock: it excludes nobody, so a reconnecting process need not wait for its lost session to end.
 _TAKE = "select pg_try_advisory_lock_shared(hashtextextended('dagster run ' || %s, 0))"
 HELD = """
     with wanted as (select hashtextextended('dagster run ' || :run_id, 0) as key)
@@ -37,21 +37,21 @@ HELD = """
 
 
 class RunLock:
-    """Held by this process from `take` to `release`, through lost connections too: a thread with a connection."""
+    """Holds the lock from `take` to `release` in a background thread, which reconnects if the connection is lost."""
 
-    def __init__(self, url: Callable[[], str], run_id: str, tell: Callable[[bool], object]) -> None:
-        """`tell(held)` is called when the lock is first taken, and with False where it turns out to be nobody's."""
-        self._url, self._run_id, self._tell = url, run_id, tell
-        self._told, self._released = threading.Event(), threading.Event()
+    def __init__(self, url: Callable[[], str], run_id: str, report: Callable[[bool], object]) -> None:
+        """`report(True)` is called when the lock is first held, `report(False)` if a pooler makes that impossible."""
+        self._url, self._run_id, self._report = url, run_id, report
+        self._reported, self._released = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._keep, name=f"lock of run {run_id}", daemon=True)
 
     def take(self) -> None:
-        """Return when the lock is held; after some seconds also without, while it is still tried for."""
+        """Wait until the lock is held, but only for some seconds. The thread keeps trying after that."""
         self._thread.start()
-        self._told.wait(_FIRST_SECONDS)
+        self._reported.wait(_FIRST_SECONDS)
 
     def release(self) -> None:
-        """Let go of the lock."""
+        """Release the lock."""
         self._released.set()
         self._thread.join(_FIRST_SECONDS)
 
@@ -60,28 +60,28 @@ class RunLock:
             try:
                 with self._connect() as conn:
                     if not self._hold(conn):
-                        self._say(False)
+                        self._set_reported(False)
                         return
-            except NotUsableError:  # a pooler that shares its sessions
-                self._say(False)
+            except NotUsableError:  # a pooler that shares server sessions between clients
+                self._set_reported(False)
                 return
             except Exception:
                 self._released.wait(_EVERY_SECONDS)
 
     def _hold(self, conn: psycopg.Connection[Any]) -> bool:
-        """Keep the lock until `release`; False where the session is not this process's own."""
+        """Hold the lock until `release`. Returns False if the session is shared by a pooler."""
         pid = backend_pid(conn)
         conn.execute(_KEEP)
-        if conn.execute(_TAKE, [self._run_id]).fetchone() == (True,) and not self._told.is_set():
-            self._say(True)
+        if conn.execute(_TAKE, [self._run_id]).fetchone() == (True,) and not self._reported.is_set():
+            self._set_reported(True)
         while not self._released.wait(_EVERY_SECONDS):
             if backend_pid(conn) != pid:
                 return False
         return True
 
-    def _say(self, held: bool) -> None:
-        self._tell(held)
-        self._told.set()
+    def _set_reported(self, held: bool) -> None:
+        self._report(held)
+        self._reported.set()
 
     def _connect(self) -> psycopg.Connection[Any]:
         return connect(

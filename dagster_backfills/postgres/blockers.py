@@ -1,7 +1,4 @@
-"""Who holds the locks that a connection waits for, seen from another connection while it waits.
-
-Not here: what becomes of the one or the other.
-"""
+"""Finding the sessions that block a connection waiting for a lock, from a second connection."""
 
 import threading
 from contextlib import suppress
@@ -10,7 +7,7 @@ import psycopg
 
 from dagster_backfills.postgres.connection import connect
 
-_LOOK_SECONDS = 0.2
+_POLL_SECONDS = 0.2
 _BLOCKERS = """
 select
     a.pid,
@@ -25,12 +22,12 @@ order by a.xact_start nulls last, a.pid
 
 
 class Blockers:
-    """Looks while it is open, in a thread of its own. `pid`: of the backend that may have to wait."""
+    """While open, polls for sessions that block the backend `pid`, in a thread of its own."""
 
     def __init__(self, url: str, pid: int) -> None:
         self._url, self._pid = url, pid
         self._seen, self._done = "", threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread = threading.Thread(target=self._poll, daemon=True)
 
     def __enter__(self) -> "Blockers":
         self._thread.start()
@@ -41,14 +38,14 @@ class Blockers:
         self._thread.join()
 
     def take(self) -> str:
-        """Whoever was seen to be in the way since the last time, in words; empty for nobody."""
+        """A description of the sessions last seen blocking since the previous call; empty if there were none."""
         seen, self._seen = self._seen, ""
         return seen
 
-    def _look(self) -> None:
-        # Where no further connection is to be had, it stays unknown who it was.
+    def _poll(self) -> None:
+        # If no second connection can be opened, the blockers stay unknown.
         with suppress(psycopg.Error), connect(self._url, autocommit=True) as conn:
-            while not self._done.wait(_LOOK_SECONDS):
+            while not self._done.wait(_POLL_SECONDS):
                 rows = conn.execute(_BLOCKERS, [self._pid]).fetchall()
                 if rows:
                     self._seen = "; ".join(

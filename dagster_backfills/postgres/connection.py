@@ -1,6 +1,6 @@
-"""Opening a connection: the one place where the product does, and where a session is made the same everywhere.
+"""Opening connections. All connections are opened here, so that every session has the same settings.
 
-Not here: where the database is (`url`, `embedded`), and what one piece of work sets for its own transaction.
+Not here: finding the database (`url`, `embedded`).
 """
 
 from collections.abc import Mapping
@@ -13,8 +13,8 @@ from psycopg.conninfo import conninfo_to_dict
 
 from dagster_backfills.errors import NotUsableError
 
-# What results and their reading rely on, whatever the server, the database or the role is set to. Not the search
-# path: names carry their schema, and an application's own triggers may need the path that its database is set to.
+# Settings that results and their parsing depend on, whatever the server, database or role is configured with. Not the
+# search path: our SQL qualifies names, and an application's triggers may need the database's own path.
 PINNED: Mapping[str, str] = {
     "client_encoding": "UTF8",
     "datestyle": "ISO, MDY",
@@ -28,7 +28,7 @@ PINNED: Mapping[str, str] = {
     "quote_all_identifiers": "off",
     "xmloption": "content",
     "default_transaction_isolation": "read committed",
-    # Rows that a policy hides are an error, not rows that are not there.
+    # A query that a row-level security policy would filter fails instead.
     "row_security": "off",
 }
 _DEFAULTS = {"application_name": "dagster_backfills", "connect_timeout": 10}
@@ -37,9 +37,9 @@ _TRIES = 5
 
 
 def pin(settings: Mapping[str, str] = PINNED) -> str:
-    """The statement that sets these for a session, and returns the process id of its server's backend.
+    """A statement that applies these settings to a session and returns the backend's process ID.
 
-    By statement, not as the startup parameter `options`: poolers refuse that, or drop it without a word.
+    The startup parameter `options` is not used because poolers reject it or silently drop it.
     """
     calls = (
         sql.SQL("pg_catalog.set_config({}, {}, false)").format(name, value)
@@ -49,9 +49,9 @@ def pin(settings: Mapping[str, str] = PINNED) -> str:
 
 
 def connect(url: str, *, autocommit: bool = False, **options: Any) -> psycopg.Connection[Any]:
-    """A connection to `url` with its session pinned. `options` are libpq's, and win over the URL's.
+    """Connect to `url` and apply the pinned settings. `options` are libpq options that override the URL's.
 
-    Raises NotUsableError where a pooler in between does not keep a session.
+    Raises NotUsableError if a pooler in between does not support sessions.
     """
     conn, pooled = _open(url, options)
     try:
@@ -66,35 +66,38 @@ def connect(url: str, *, autocommit: bool = False, **options: Any) -> psycopg.Co
 
 @cache
 def require_session(url: str) -> None:
-    """Raise NotUsableError unless the pooler behind `url` gives each client a server's connection of its own."""
+    """Raise NotUsableError unless the pooler at `url` gives each client a server connection of its own."""
     if not _keeps_sessions(url):
         raise NotUsableError(
-            f"The pooler at {_place(url)} hands its connections on after each transaction.",
-            "Locks, temporary tables, cursors and LISTEN need a session: use its session mode"
-            " (PgBouncer: pool_mode = session), or Postgres' own address.",
+            f"The pooler at {_host_and_port(url)} is in transaction or statement mode, not in session mode.",
+            "Locks, temporary tables, cursors and LISTEN need a session. Use session mode"
+            " (PgBouncer: pool_mode = session), or connect to Postgres directly.",
         )
 
 
 def backend_pid(conn: psycopg.Connection[Any]) -> int:
-    """The process id of the server's backend, as the backend itself says it."""
+    """The process ID of the server's backend, as the backend itself reports it."""
     (pid,) = conn.execute(_BACKEND).fetchone() or (0,)
     return pid
 
 
 def is_pooled(conn: psycopg.Connection[Any]) -> bool:
-    """Whether somebody stands between: a pooler answers with a process id that it has made up."""
+    """Whether there is a pooler in between. Poolers send clients a process ID of their own."""
     return backend_pid(conn) != conn.info.backend_pid
 
 
 def is_of_row_security(error: psycopg.Error) -> bool:
-    """Whether Postgres refused to leave out what a policy hides. By who says it: its words may be in any language."""
+    """Whether Postgres refused a query because a row-level security policy would hide rows.
+
+    Checks the source function, because the message may be translated.
+    """
     return error.diag.source_function == "check_enable_rls"
 
 
 def rows_hidden(what: str, user: str) -> NotUsableError:
-    """The error of a role that may not see all rows, with what to do about it.
+    """The error for a role that may not see all rows.
 
-    A policy for the role does not help: nobody can tell what it leaves out.
+    The hint is BYPASSRLS. A policy for the role would not help, because it could still hide rows.
     """
     return NotUsableError(
         f"Row-level security hides rows from {user}: {what}.",
@@ -117,7 +120,7 @@ def _open(url: str, options: Mapping[str, Any]) -> tuple[psycopg.Connection[Any]
 
 
 def _keeps_sessions(url: str) -> bool:
-    """Tried: of two clients at once, the second must not get what the first has, nor the first something else."""
+    """Test with two clients whether each keeps its own backend while the other runs transactions."""
     first, _ = _open(url, {})
     second, _ = _open(url, {})
     with first, second:
@@ -127,11 +130,11 @@ def _keeps_sessions(url: str) -> bool:
                 with second.transaction():
                     if backend_pid(second) == own or backend_pid(first) != own:
                         return False
-        except psycopg.errors.ProtocolViolation:  # a pooler that allows no transaction at all
+        except psycopg.errors.ProtocolViolation:  # statement mode, which allows no transactions
             return False
     return True
 
 
-def _place(url: str) -> str:
+def _host_and_port(url: str) -> str:
     given = conninfo_to_dict(url)
     return f"{given.get('host', 'localhost')}:{given.get('port', 5432)}"

@@ -1,6 +1,7 @@
-"""The embedded Postgres server, for whoever has no `DATABASE_URL`: found or started, shared, recovered.
+"""The embedded Postgres server, used when `DATABASE_URL` is not set.
 
-Any process may start it and any number may use it; nothing but `stop` ends it. Not here: where its files lie.
+The first process that needs it starts it. All processes share it, and it runs until `stop`. Not here: the locations
+of its files (`placement`).
 """
 
 import os
@@ -30,20 +31,23 @@ _STOP_SECONDS = 120
 
 
 def resolve_database_url(variable: str | None = None) -> str:
-    """What a declaration's variable holds, or `DATABASE_URL`; else the embedded server's, started if need be."""
+    """The URL in `variable` or in `DATABASE_URL`. If `DATABASE_URL` is empty, starts the embedded server if needed.
+
+    Raises NotUsableError if `variable` is given but empty, or if the URL is invalid.
+    """
     name = variable or "DATABASE_URL"
-    given = os.environ.get(name, "").strip()
-    if given:
-        return checked_url(given, name)
+    url = os.environ.get(name, "").strip()
+    if url:
+        return checked_url(url, name)
     if variable:
-        raise NotUsableError(f"{variable} is not set, and a declaration names it as its database's URL.")
+        raise NotUsableError(f"{variable} is not set, but a declaration names it as its database's URL.")
     server = EmbeddedServer(state_dir())
     server.start()
     return server.url()
 
 
 class EmbeddedServer:
-    """The Postgres server with its data in `<state>/postgres`. `settings` override its configuration file."""
+    """The Postgres server whose data is in `<state>/postgres`. `settings` override its configuration file."""
 
     def __init__(self, state: Path, settings: Mapping[str, str] | None = None) -> None:
         self._state = state
@@ -51,7 +55,7 @@ class EmbeddedServer:
 
     @property
     def home(self) -> Path:
-        """The folder of the data and the log; elsewhere than below `state` where a link there says so."""
+        """The folder of the data and the log. `<state>/postgres` may be a link to it."""
         return (self._state / "postgres").resolve()
 
     @property
@@ -63,12 +67,12 @@ class EmbeddedServer:
         return self.home / "server.log"
 
     def url(self, database: str = DATABASE) -> str:
-        """The libpq URL, good for psycopg 2 and 3 and SQLAlchemy, whether or not the server runs."""
+        """The server's URL, for psycopg 2 and 3 and SQLAlchemy, whether or not the server is running."""
         host = quote(str(placement.socket_dir(self.home)), safe="/")
         return f"postgresql://postgres@/{quote(database, safe='')}?host={host}&port={placement.PORT}"
 
     def is_running(self) -> bool:
-        """Whether it accepts connections now."""
+        """Whether the server accepts connections now."""
         try:
             status = (self.data / "postmaster.pid").read_text().splitlines()[7:8]
         except FileNotFoundError:
@@ -83,7 +87,7 @@ class EmbeddedServer:
             return probe.connect_ex(str(address)) == 0
 
     def start(self) -> bool:
-        """Start it unless it runs, making the data at first. True where this call is what started it."""
+        """Start the server unless it is running, creating its data first if needed. Returns whether it was started."""
         if self.is_running():
             return False
         with self._locked():
@@ -98,7 +102,7 @@ class EmbeddedServer:
             return True
 
     def stop(self) -> bool:
-        """Stop it cleanly. Transactions in progress are rolled back. False where it did not run."""
+        """Stop the server cleanly, rolling back open transactions. Returns whether it was running."""
         if not self.data.exists():
             return False
         with self._locked():
@@ -110,14 +114,16 @@ class EmbeddedServer:
                 postmaster.send_signal(how)
                 deadline = time.monotonic() + _STOP_SECONDS
                 while time.monotonic() < deadline:
-                    # Not Process.wait(): where nobody reaps the orphans of a container, a zombie stays.
+                    # Not Process.wait(): in a container without an init process, a zombie remains.
                     if not _works_in(postmaster, self.data):
                         return True
                     time.sleep(0.02)
-        raise NotUsableError(f"Postgres (process {postmaster.pid}) does not stop.", f"Its log is {self.log}.")
+        raise NotUsableError(
+            f"Postgres (process {postmaster.pid}) did not stop.", f"See its log, {self.log}."
+        )
 
     def delete(self) -> None:
-        """Stop it and remove everything that it wrote."""
+        """Stop the server and delete all its files."""
         self.stop()
         home, link = self.home, self._state / "postgres"
         shutil.rmtree(placement.socket_dir(home), ignore_errors=True)
@@ -126,7 +132,7 @@ class EmbeddedServer:
         (self._state / "postgres.lock").unlink(missing_ok=True)
 
     def _wait_for_running_server(self) -> bool:
-        """True once it accepts connections; false when no server process is there (any more)."""
+        """Wait while a server process is starting. Returns True once it accepts connections, False if it is gone."""
         deadline = time.monotonic() + _START_SECONDS
         while self._postmaster() is not None:
             if self.is_running():
@@ -138,7 +144,7 @@ class EmbeddedServer:
         return False
 
     def _postmaster(self) -> "psutil.Process | None":
-        """The server process, if it lives. A process id that is someone else's by now does not count."""
+        """The server process, if it is alive. Checks that its process ID has not been reused."""
         import psutil
 
         try:
@@ -148,7 +154,7 @@ class EmbeddedServer:
             return None
 
     def _clear_remains(self) -> None:
-        """End backends that outlived a killed server and would keep a new one out; drop its pid file."""
+        """Stop backends that outlived a killed server, which would block a new one, and delete its PID file."""
         if not self.data.exists():
             return
         import psutil
@@ -162,12 +168,12 @@ class EmbeddedServer:
         (self.data / "postmaster.pid").unlink(missing_ok=True)
 
     def _locked(self) -> AbstractContextManager[None]:
-        """One process at a time starts or stops it."""
+        """The lock for starting and stopping the server."""
         return locked_file(self._state / "postgres.lock", _START_SECONDS + _STOP_SECONDS)
 
 
 def _works_in(process: "psutil.Process", data: Path) -> bool:
-    """Whether this is a living Postgres process of that data: each has it as its working directory."""
+    """Whether this is a live Postgres process of that data directory, which is the working directory of each."""
     import psutil
 
     try:

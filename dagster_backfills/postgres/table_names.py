@@ -1,4 +1,4 @@
-"""Tables as people and statements name them: `training.members`, `public."Member"`."""
+"""Parsing and quoting table names as written in SQL: `training.members`, `public."Member"`."""
 
 import re
 
@@ -9,27 +9,27 @@ _PREPARER = postgresql.dialect(paramstyle="named").identifier_preparer
 
 
 def quoted(name: str) -> str:
-    """A name as SQL has it for people: in quotes where it needs them, `"memberId"` or `"order"`."""
+    """A name as an SQL identifier, quoted only if necessary: `"memberId"`, `"order"`."""
     return str(_PREPARER.quote(name))
 
 
 def split_table(text: str) -> tuple[str, str]:
-    """Schema and name of a table as SQL writes it: `training.members`, `public."Member"`."""
-    found = _TABLE.match(text.strip())
-    if not found:
+    """The schema and name of a table as written in SQL. The default schema is `public`."""
+    match = _TABLE.match(text.strip())
+    if not match:
         raise ValueError(
-            f'{text!r} names no table; write schema.table, or schema."Table" where it needs quotes'
+            f'{text!r} is not a table name; write schema.table, or schema."Table" if it needs quotes'
         )
-    return (found["schema"] or "public").strip('"'), found["name"].strip('"')
+    return (match["schema"] or "public").strip('"'), match["name"].strip('"')
 
 
 def asset_path(table: str) -> list[str]:
-    """The table's key as an asset: Dagster's names have letters (a to z), digits and underscores alone."""
+    """The table's asset key. Dagster allows only ASCII letters, digits and underscores."""
     return [re.sub(r"[^A-Za-z0-9_]", "_", part) for part in split_table(table)]
 
 
 def is_named(table: str, text: str) -> bool:
-    """Whether SQL names the table, with its schema or, in `public`, without."""
+    """Whether the SQL text names the table. The schema may be omitted if it is `public`."""
     schema, name = split_table(table)
     quoted = rf'("{re.escape(name)}"|\b{re.escape(name)}\b)'
     qualified = rf'("{re.escape(schema)}"|\b{re.escape(schema)}\b)\.{quoted}'

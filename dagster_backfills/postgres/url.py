@@ -1,4 +1,4 @@
-"""Telling a URL that names no database, before libpq quotes it, password and all. Not here: where it comes from."""
+"""Validating database URLs, so that libpq's error messages, which contain the password, are never shown."""
 
 import re
 
@@ -14,11 +14,11 @@ _HINT = (
 
 
 def checked_url(url: str, name: str = "DATABASE_URL") -> str:
-    """`url`, if libpq can read it. Raises NotUsableError that says what is wrong and nothing of what stands there."""
-    wrong = _fault(re.sub(r"^(postgres(?:ql)?)\+\w+://", r"\1://", url))
-    if wrong:
-        # Without the cause, whose message has the URL in it.
-        raise NotUsableError(f"{name} is not a connection URL.", f"{wrong} {_HINT}") from None
+    """`url`, if libpq can parse it. Raises NotUsableError with the reason, but without any part of the URL."""
+    fault = _fault(re.sub(r"^(postgres(?:ql)?)\+\w+://", r"\1://", url))
+    if fault:
+        # Without the cause, whose message contains the URL.
+        raise NotUsableError(f"{name} is not a connection URL.", f"{fault} {_HINT}") from None
     return url
 
 
@@ -26,9 +26,9 @@ def _fault(url: str) -> str:
     try:
         given = conninfo_to_dict(url)
     except (psycopg.Error, UnicodeError, ValueError):
-        return "It can't be read."
+        return "It can't be parsed."
     ports = str(given.get("port") or "").split(",")
     if not all(port == "" or port.isdecimal() for port in ports):
         return "Its port is not a number."
-    # One that begins with it is an abstract socket.
+    # A host that starts with @ is an abstract socket.
     return "Its host has an @ in it." if "@" in str(given.get("host") or "")[1:] else ""

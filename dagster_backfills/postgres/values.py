@@ -1,5 +1,5 @@
-"""Values that Postgres has and Python has not, for whoever only shows them: endless and very distant times, long
-intervals, JSON that no parser reads. Not for computing: there such a value must be an error. And JSON, to and fro.
+"""Loading and formatting values for display, including Postgres values that Python can't represent: infinite and very
+distant times, long intervals, and JSON that Python can't parse. Computations must raise an error for such values.
 """
 
 import json
@@ -20,7 +20,7 @@ from dagster_backfills.errors import UserError
 
 
 class _Distant:
-    """Shown as Postgres writes it; compared as the nearest value that Python has."""
+    """Shown as Postgres writes it; compares as the nearest value that Python can represent."""
 
     written: str
 
@@ -28,7 +28,7 @@ class _Distant:
         return self.written
 
     def isoformat(self, *_: Any, **__: Any) -> str:
-        """What Postgres writes, whatever form is asked for."""
+        """Postgres' text, whatever the arguments."""
         return self.written
 
 
@@ -36,27 +36,27 @@ _Value = TypeVar("_Value", bound=_Distant)
 
 
 class DistantTime(_Distant, datetime):
-    """A time before the year 1 or after 9999, or without end."""
+    """A timestamp before the year 1 or after 9999, or infinity."""
 
     def astimezone(self, tz: Any = None) -> "DistantTime":
-        """Itself: it has no other zone."""
+        """Returns itself, because it can't be converted."""
         return self
 
 
 class DistantDate(_Distant, date):
-    """A date before the year 1 or after 9999, or without end."""
+    """A date before the year 1 or after 9999, or infinity."""
 
 
 class LongInterval(_Distant, timedelta):
-    """An interval beyond Python's own, of 2.7 million years."""
+    """An interval beyond the range of Python's timedelta, 2.7 million years."""
 
 
 class UnreadableJson(str):
-    """JSON as Postgres writes it, with a number or a nesting that Python's parser refuses."""
+    """JSON as Postgres writes it, with a number or nesting depth that Python's parser can't read."""
 
 
 def plain(value: Any) -> Any:
-    """The value in JSON's own types, for an answer or a line of output."""
+    """The value in types that JSON has."""
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, dict):
@@ -73,29 +73,29 @@ def plain(value: Any) -> Any:
 
 
 def json_object(text: str | bytes, what: str) -> dict[str, Any]:
-    """What somebody wrote, as a JSON object. Raises UserError, which calls it `what`, where it is none."""
-    example = 'Write it so: {"field": "value"}'
+    """Parse user input as a JSON object. Raises UserError, which calls the input `what`, if it is not one."""
+    example = 'For example: {"field": "value"}'
     try:
-        found = json.loads(text, parse_constant=_refuse_constant)
+        parsed = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{what} is not JSON: {error}.", example) from None
-    if not isinstance(found, dict):
+    if not isinstance(parsed, dict):
         raise UserError(f"{what} must be a JSON object.", example)
-    return found
+    return parsed
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number of JSON's")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def in_words(value: Any) -> str:
-    """The value in a line of text: null, true and lists as JSON writes them."""
+    """The value as one line of text. Null, booleans, lists and objects are written as JSON."""
     value = plain(value)
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def show_every_value(context: AdaptContext) -> None:
-    """Have this connection or cursor load every value that a table may hold."""
+    """Make this connection or cursor load every value that Postgres can store."""
     for name, loader in _LOADERS.items():
         context.adapters.register_loader(name, loader)
 
@@ -118,29 +118,29 @@ def _interval(text: str) -> LongInterval:
     return _written(LongInterval(nearest.days, nearest.seconds, nearest.microseconds), text)
 
 
-def _written(found: _Value, text: str) -> _Value:
-    found.written = text
-    return found
+def _written(value: _Value, text: str) -> _Value:
+    value.written = text
+    return value
 
 
-def _or(usual: type[Loader], otherwise: Callable[[str], Any]) -> type[Loader]:
-    """A loader that falls back on `otherwise` for what the usual one refuses."""
+def _with_fallback(loader: type[Loader], fallback: Callable[[str], Any]) -> type[Loader]:
+    """A loader that calls `fallback` with the text of values that `loader` can't load."""
 
-    class Fallback(usual):  # type: ignore[misc, valid-type]
+    class FallbackLoader(loader):  # type: ignore[misc, valid-type]
         def load(self, data: Buffer) -> Any:
             try:
                 return super().load(data)
             except (psycopg.DataError, ValueError, RecursionError, OverflowError):
-                return otherwise(bytes(data).decode())
+                return fallback(bytes(data).decode())
 
-    return Fallback
+    return FallbackLoader
 
 
 _LOADERS: dict[str, type[Loader]] = {
-    "date": _or(times.DateLoader, _date),
-    "timestamp": _or(times.TimestampLoader, _time),
-    "timestamptz": _or(times.TimestamptzLoader, partial(_time, zone=UTC)),
-    "interval": _or(times.IntervalLoader, _interval),
-    "json": _or(JsonLoader, UnreadableJson),
-    "jsonb": _or(JsonbLoader, UnreadableJson),
+    "date": _with_fallback(times.DateLoader, _date),
+    "timestamp": _with_fallback(times.TimestampLoader, _time),
+    "timestamptz": _with_fallback(times.TimestamptzLoader, partial(_time, zone=UTC)),
+    "interval": _with_fallback(times.IntervalLoader, _interval),
+    "json": _with_fallback(JsonLoader, UnreadableJson),
+    "jsonb": _with_fallback(JsonbLoader, UnreadableJson),
 }

@@ -127,7 +127,8 @@ def test_the_first_draft_of_a_project_makes_its_folder_and_none_is_written_elsew
     lost = run("new", "years", "--table", "attendance.member_months")
     assert lost.returncode == USAGE
     assert (
-        f"{project} is in no Dagster project" in lost.stderr and "Go to your project's folder" in lost.stderr
+        f"{project} is not in a Dagster project" in lost.stderr
+        and "Change to your project's folder" in lost.stderr
     )
     assert not (OURS / "years").exists()
 

@@ -88,7 +88,7 @@ def test_a_wrong_password_is_said_and_not_shown(cli: Cli, tmp_path: Path):
     finally:
         server.delete()
     assert done.returncode == 1
-    assert "refuses the password of 'careful'" in done.stdout
+    assert "rejected the password of 'careful'" in done.stdout
     assert "mistaken" not in done.stdout + done.stderr
 
 

@@ -66,7 +66,7 @@ def test_a_wrong_password_is_said_to_be_wrong_and_never_shown(cli: Cli, tmp_path
             rules.write_text(f"local all careful scram-sha-256\n{rules.read_text()}")
             conn.execute("select pg_reload_conf()")
         url = user_of(server.url(), "careful", "wr0ng&pass")
-        assert "refuses the password of 'careful'. Check DATABASE_URL." in message(cli, url)
+        assert "rejected the password of 'careful'. Check DATABASE_URL." in message(cli, url)
         done = cli("--debug", "migrate", env={"DATABASE_URL": url})
         assert "Traceback" in done.stderr
         assert "wr0ng" not in done.stderr

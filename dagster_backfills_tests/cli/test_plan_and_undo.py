@@ -75,7 +75,9 @@ def test_a_backfill_is_explained_paused_and_slowed_down(cli: Cli, school: psycop
     assert explained["partitions"] == ["org_a"]
     assert [row["video_id"] for row in explained["tables"][0]["now"]] == ["sat-1", "sat-2"]
     nobody = cli("explain", "training_completions", "nobody")
-    assert nobody.returncode == 2 and "Nothing of training_completions is called 'nobody'." in nobody.stderr
+    assert (
+        nobody.returncode == 2 and "training_completions has no unit or partition 'nobody'." in nobody.stderr
+    )
     assert "paused" in cli("pause", "training_completions").stderr
     waits = "training_completions is paused; resume it with: backfills resume training_completions."
     assert waits in cli("status", "training_completions").stderr

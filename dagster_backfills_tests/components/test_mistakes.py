@@ -64,7 +64,7 @@ MISTAKES: dict[str, tuple[Change, str, str]] = {
     ),
     "no table name": (
         ("attendance.member_months", "attendance member_months"),
-        "defs.yaml, line 7: `tables[0].table`: 'attendance member_months' names no table",
+        "defs.yaml, line 7: `tables[0].table`: 'attendance member_months' is not a table name",
         "",
     ),
     "a day that is none": (
@@ -84,7 +84,7 @@ MISTAKES: dict[str, tuple[Change, str, str]] = {
     ),
     "a source that names no table": (
         ("{public.members: gym_id", "{a b c: gym_id"),
-        "defs.yaml, line 5: `stale_when`: 'a b c' names no table",
+        "defs.yaml, line 5: `stale_when`: 'a b c' is not a table name",
         "",
     ),
     "a query that gives all partitions": (

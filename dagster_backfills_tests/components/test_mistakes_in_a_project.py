@@ -41,13 +41,13 @@ def test_one_bad_declaration_does_not_take_the_others_down(project: Path, name: 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("30 1 * * *", "30 1 * *"), "Dagster refuses it: Found invalid cron schedule '30 1 * *'"),
-        (("unit: member_id", "owners: [nobody]"), "Dagster refuses it: Invalid owner 'nobody'"),
+        (("30 1 * * *", "30 1 * *"), "Dagster rejects it: Found invalid cron schedule '30 1 * *'"),
+        (("unit: member_id", "owners: [nobody]"), "Dagster rejects it: Invalid owner 'nobody'"),
         (
             ("every_visitor_has_a_month: v", "every visitor: v"),
             'every visitor" is not a valid name in Dagster',
         ),
-        (("every_visitor_has_a_month: v", "fresh: v"), "every backfill has a check 'fresh' already"),
+        (("every_visitor_has_a_month: v", "fresh: v"), "every backfill already has a check 'fresh'"),
     ],
     ids=["a cron expression", "an owner", "the name of a check", "the name of a check of every backfill"],
 )
@@ -60,8 +60,11 @@ def test_what_dagster_refuses_does_not_take_the_others_down_either(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("schedule", "name: another\n  schedule"), "table kintell.users is another declaration's already"),
-        (("kintell.users", "kintell.userss"), "the name 'again' is another declaration's already"),
+        (
+            ("schedule", "name: another\n  schedule"),
+            "table kintell.users is already used by another declaration",
+        ),
+        (("kintell.users", "kintell.userss"), "the name 'again' is already used by another declaration"),
     ],
     ids=["the same table", "the same name"],
 )

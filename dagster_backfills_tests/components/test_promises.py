@@ -248,7 +248,9 @@ def test_a_database_without_the_engines_tables_is_told_how_it_gets_them(
     backfill = load(EXAMPLES / "member_months", database="REPORTING_URL")
     with adopter(backfill, empty) as a:
         told = said(a.refresh("all", expect=False))
-    assert told.endswith("lacks the engine's tables. Run: DATABASE_URL=$REPORTING_URL backfills migrate")
+    assert told.endswith(
+        "does not have the engine's tables. Run: DATABASE_URL=$REPORTING_URL backfills migrate"
+    )
 
 
 # ---- computed in Python

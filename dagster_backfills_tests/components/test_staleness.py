@@ -344,5 +344,5 @@ attributes:
         )
         assert query(shop, "select count(distinct partition) from backfill.stale_marks") == [1]
         assert query(shop, "select day::text from shop.days") == ["2026-01-01"]
-        [fresh] = backfill.rules.judge(SimpleNamespace(**days.resources), {"fresh"})
+        [fresh] = backfill.rules.evaluate(SimpleNamespace(**days.resources), {"fresh"})
     assert fresh.passed

@@ -105,7 +105,7 @@ def test_a_unit_is_explained_although_its_query_fails_over_it_or_its_row_is_gone
             failed = explain_unit(totals, c, "1")
             assert [f["message"] for f in failed.failures] == ["division by zero"]
             assert [row["ratio"] for row in failed.tables[0].rows] == [10] and failed.tables[0].now is None
-            with pytest.raises(UserError, match="Nothing of totals is called 'nobody'"):
+            with pytest.raises(UserError, match="totals has no unit or partition 'nobody'"):
                 explain_unit(totals, c, "nobody")
 
 
@@ -136,7 +136,7 @@ def test_a_calendar_is_read_off_a_time_alone(
     if right:
         inspect(backfill, conn)
     else:
-        with pytest.raises(UserError, match="column 'region' is text, no date and no point in time"):
+        with pytest.raises(UserError, match="column 'region' is text, not a date or timestamp"):
             inspect(backfill, conn)
 
 

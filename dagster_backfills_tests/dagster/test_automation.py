@@ -49,7 +49,7 @@ def tick(database_url, instance):
 
 
 class TestPartitionSync:
-    def test_new_rows_become_partitions_and_gone_ones_are_removed(self, tick, conn, instance):
+    def test_partitions_are_added_and_removed_with_their_rows(self, tick, conn, instance):
         conn.execute("create schema t; create table t.parts (id text, created int)")
         conn.execute("insert into t.parts values ('young', 2), ('old, \"odd\"', 1), ('kept', 3)")
         instance.add_dynamic_partitions("parts", ["kept", "gone"])
@@ -57,13 +57,13 @@ class TestPartitionSync:
         added, removed = result.dynamic_partitions_requests
         assert added.partition_keys == ['old, "odd"', "young"] and removed.partition_keys == ["gone"]
 
-    def test_where_nothing_changed_the_tick_is_skipped(self, tick, conn, instance):
+    def test_a_tick_without_changes_is_skipped(self, tick, conn, instance):
         conn.execute("create schema t; create table t.parts (id text, created int)")
         conn.execute("insert into t.parts values ('a', 1)")
         instance.add_dynamic_partitions("parts", ["a"])
-        assert "All 1 partitions are there" in tick(sync).skip_message
+        assert "All 1 partitions match their rows" in tick(sync).skip_message
 
-    def test_thousands_come_in_one_tick(self, tick, conn):
+    def test_one_tick_adds_thousands_of_partitions(self, tick, conn):
         conn.execute("create schema t; create table t.parts (id text, created int)")
         conn.execute("insert into t.parts select n::text, n from generate_series(1, 10000) n")
         [request] = tick(sync).dynamic_partitions_requests
@@ -76,20 +76,20 @@ class TestRefresh:
         conn.execute("create schema t; create table t.due (id int)")
         conn.execute("insert into t.due values (1), (2)")
 
-    def test_work_starts_a_run_that_says_why(self, tick, due):
+    def test_due_work_starts_a_run_tagged_with_the_reason(self, tick, due):
         [request] = tick(refresher).run_requests
         assert request.tags["backfills/reason"] == "2 due parts"
 
-    def test_no_work_starts_none(self, tick, due, conn):
+    def test_no_run_starts_without_due_work(self, tick, due, conn):
         conn.execute("truncate t.due")
         assert tick(refresher).skip_message == "There are no due parts."
 
     @pytest.mark.parametrize("status", [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTED])
-    def test_one_run_at_a_time(self, tick, due, instance, status):
+    def test_only_one_run_is_active_at_a_time(self, tick, due, instance, status):
         run = instance.create_run_for_job(refresh, status=status)
         assert run.run_id in tick(refresher).skip_message
 
-    def test_a_run_of_another_job_is_no_obstacle(self, tick, due, instance):
+    def test_a_run_of_another_job_does_not_block(self, tick, due, instance):
         @dg.job
         def other():
             work()
@@ -97,25 +97,25 @@ class TestRefresh:
         instance.create_run_for_job(other, status=dg.DagsterRunStatus.STARTED)
         assert tick(refresher).run_requests
 
-    def test_a_run_that_failed_a_moment_ago_is_waited_after(self, tick, due, instance):
+    def test_the_sensor_backs_off_after_a_failed_run(self, tick, due, instance):
         instance.create_run_for_job(refresh, status=dg.DagsterRunStatus.FAILURE)
         assert "the last 1 runs of refresh failed" in tick(refresher).skip_message
 
-    def test_a_success_after_it_ends_the_wait(self, tick, due, instance):
+    def test_a_success_ends_the_back_off(self, tick, due, instance):
         instance.create_run_for_job(refresh, status=dg.DagsterRunStatus.FAILURE)
         instance.create_run_for_job(refresh, status=dg.DagsterRunStatus.SUCCESS)
         assert tick(refresher).run_requests
 
 
 class TestBackOff:
-    def test_a_failure_that_a_wrong_clock_dated_tomorrow_is_not_waited_after(self):
+    def test_a_failure_dated_in_the_future_does_not_cause_back_off(self):
         now = datetime(2026, 7, 1, tzinfo=UTC)
         assert is_resting(1, now - timedelta(seconds=29), now)
         assert not is_resting(1, now - timedelta(seconds=30), now)
         assert not is_resting(1, now + timedelta(days=1), now)
         assert not is_resting(0, None, now)
 
-    def test_it_doubles_up_to_an_hour(self):
+    def test_the_back_off_doubles_up_to_an_hour(self):
         waits = [back_off(n) for n in (0, 1, 2, 3, 50)]
         assert waits == [
             timedelta(), timedelta(seconds=30), timedelta(seconds=60), timedelta(seconds=120), timedelta(hours=1),

@@ -12,19 +12,24 @@ from dagster_backfills.components.assets import build_assets, build_views
 from dagster_backfills.components.loading import describe
 from dagster_backfills.components.postgres_backfill import PostgresBackfill, definitions_of
 from dagster_backfills.dagster.catalog import Catalog, catalog_of
-from dagster_backfills.dagster.cataloguing import as_text
-from dagster_backfills.dagster.sources import look, with_sources
+from dagster_backfills.dagster.cataloguing import _table_names, as_text
+from dagster_backfills.dagster.resource import PostgresResource
+from dagster_backfills.dagster.sources import statistics, with_sources
 
 DEFS = Path(dagster_backfills.__file__).parent / "defs"
 
 
-def test_the_catalog_is_what_the_database_says(database_url: str) -> None:
+def with_postgres(defs: dg.Definitions) -> dg.Definitions:
+    return dg.Definitions.merge(defs, dg.Definitions(resources={"postgres": PostgresResource()}))
+
+
+def test_the_catalog_matches_the_database(database_url: str) -> None:
     with psycopg.connect(database_url) as conn:
         now = as_text(describe(conn, DEFS))
     assert (DEFS / "catalog.json").read_text() == now, "write it anew: backfills catalog"
 
 
-def test_a_columns_lineage_is_read_off_the_declared_statement_and_off_views() -> None:
+def test_column_lineage_is_derived_from_declared_statements_and_views() -> None:
     tables = catalog_of(DEFS).tables
     stats = tables["progress.cohort_stats"]["columns"]
     assert "progress.user_progress_stats.questions_interacted" in stats["average_completion"]["from"]
@@ -36,7 +41,7 @@ def test_a_columns_lineage_is_read_off_the_declared_statement_and_off_views() ->
                 assert name in tables[table]["columns"], source
 
 
-def test_a_project_of_ones_own_has_its_tables_described_by_the_same_means(
+def test_a_users_project_gets_descriptions_lineage_and_source_assets(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "shop" / "defs" / "totals"
@@ -69,9 +74,7 @@ def test_a_project_of_ones_own_has_its_tables_described_by_the_same_means(
         {"sources": ["shop.sales"], "views": ["shop.best"], "owners": ["team:shop"], "fresh_hours": 3,
          "tables": [{"table": 'shop."Totals"'}]}
     ).at(folder)  # fmt: skip
-    graph = with_sources(
-        definitions_of(declared), Catalog(described), database=declared.database
-    ).resolve_asset_graph()
+    graph = with_sources(with_postgres(definitions_of(declared)), Catalog(described)).resolve_asset_graph()
     totals, sales, best = (graph.get(dg.AssetKey(["shop", name])) for name in ("Totals", "sales", "best"))
     columns = {c.name: c for c in totals.metadata["dagster/column_schema"].columns}
     assert (columns["amount"].description, columns["amount"].type) == ("In cents.", "bigint")
@@ -86,20 +89,20 @@ def test_a_project_of_ones_own_has_its_tables_described_by_the_same_means(
     assert best.parent_keys == {totals.key}
 
 
-def test_a_look_at_a_table_tells_rows_and_when_they_changed_and_reads_none_of_them(database_url: str) -> None:
+def test_an_observation_has_row_counts_and_the_time_of_the_last_change(database_url: str) -> None:
     with psycopg.connect(database_url, autocommit=True) as conn:
         conn.execute("create table public.looked_at (id integer)")
         conn.execute("insert into looked_at select generate_series(1, 30)")
         conn.execute("analyze looked_at")
         conn.execute("select pg_stat_force_next_flush()")
-        first = look(conn, "public.looked_at", {})
+        first = statistics(conn, "public.looked_at", {})
         assert first == {"rows_changed": 30, "dagster/row_count": 30}
-        assert look(conn, "public.looked_at", first) == first
-        assert "dagster/last_updated_timestamp" in look(conn, "public.looked_at", {"rows_changed": 12})
-        assert look(conn, "public.not_there", {}) == {}
+        assert statistics(conn, "public.looked_at", first) == first
+        assert "dagster/last_updated_timestamp" in statistics(conn, "public.looked_at", {"rows_changed": 12})
+        assert statistics(conn, "public.not_there", {}) == {}
 
 
-def test_the_address_of_a_table_is_in_the_database_that_its_declaration_names(
+def test_a_tables_uri_is_in_the_database_that_its_declaration_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://me:secret@app.test/app")
@@ -114,3 +117,25 @@ def test_the_address_of_a_table_is_in_the_database_that_its_declaration_names(
         (table,), (view,) = build_assets(backfill).specs, build_views(backfill)
         assert table.metadata["dagster/uri"].value == f"{start}?table=shop.totals"
         assert view.metadata["dagster/uri"].value == f"{start}?table=shop.best"
+
+
+def test_tables_of_another_database_get_nothing_from_the_catalog_of_database_url(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://app.test/app")
+    monkeypatch.setenv("REPORTS_URL", "postgresql://reports.test/reports")
+    described = {
+        table: {"kind": "table", "description": "Of the application.", "columns": {"id": {"type": "integer"}}}
+        for table in ("shop.totals", "shop.sales")
+    }
+    (tmp_path / "catalog.json").write_text(as_text(described))
+    (tmp_path / "queries.sql").write_text("-- name: totals\nselect id from shop.sales;\n")
+    given = {"tables": [{"table": "shop.totals"}], "sources": ["shop.sales"]}
+    for database, is_known in ((None, True), ("REPORTS_URL", False)):
+        backfill = PostgresBackfill.model_validate({**given, "database": database}).at(tmp_path)
+        defs = with_sources(with_postgres(definitions_of(backfill)), catalog_of(tmp_path))
+        graph = defs.resolve_asset_graph()
+        totals, sales = (graph.get(dg.AssetKey(["shop", name])) for name in ("totals", "sales"))
+        assert ("dagster/column_schema" in totals.metadata, totals.description is not None) == (is_known,) * 2
+        assert (sales.is_observable, "dagster/uri" in sales.metadata) == (is_known,) * 2
+        assert ("shop.sales" in set(_table_names(defs))) == is_known

@@ -36,7 +36,7 @@ def _rules() -> CheckRules:
                 "many",
                 "There are few.",
                 warns=True,
-                needless=lambda resources: "Nobody counts." if resources.switch.off else None,
+                skip_reason=lambda resources: "Nobody counts." if resources.switch.off else None,
             ),
         },
         statements,
@@ -87,7 +87,7 @@ def _run(
     )
 
 
-def test_each_run_is_judged_however_soon_it_follows_another(
+def test_every_run_evaluates_the_checks_even_in_quick_succession(
     instance: dg.DagsterInstance, database_url: str, table: None
 ) -> None:
     runs = [_run(instance, database_url, n).run_id for n in (1, 10, 2)]
@@ -97,14 +97,14 @@ def test_each_run_is_judged_however_soon_it_follows_another(
     assert "Broken by 1: No number is large. First: 10." in (made[1].description or "")
 
 
-def test_a_run_that_failed_is_judged_by_what_it_left(
+def test_a_failed_run_evaluates_the_checks_on_what_it_wrote(
     instance: dg.DagsterInstance, database_url: str, table: None
 ) -> None:
     assert not _run(instance, database_url, 10, fail=True).success
     assert [each.passed for each in _evaluations(instance, SMALL)] == [False]
 
 
-def test_a_rule_that_need_not_be_asked_says_why(
+def test_a_skipped_rule_passes_with_its_reason(
     instance: dg.DagsterInstance, database_url: str, table: None
 ) -> None:
     _run(instance, database_url, 1, 2, 3, 4, off=True)
@@ -114,9 +114,11 @@ def test_a_rule_that_need_not_be_asked_says_why(
     assert (second.passed, second.severity) == (False, dg.AssetCheckSeverity.WARN)
 
 
-def test_a_range_of_partitions_is_judged_once(instance: dg.DagsterInstance, database_url: str) -> None:
+def test_the_checks_run_once_for_a_range_of_partitions(
+    instance: dg.DagsterInstance, database_url: str
+) -> None:
     calls: list[int] = []
-    rule = CheckRule("t/numbers", "x", "…", needless=lambda resources: calls.append(1))  # type: ignore[func-returns-value]
+    rule = CheckRule("t/numbers", "x", "…", skip_reason=lambda resources: calls.append(1))  # type: ignore[func-returns-value]
     rules = CheckRules("one", {SMALL: rule}, {"x": "select 1 where false"}, {})
 
     @dg.asset(
@@ -137,7 +139,7 @@ def test_a_range_of_partitions_is_judged_once(instance: dg.DagsterInstance, data
     assert [each.passed for each in _evaluations(instance, SMALL)] == [True]
 
 
-def test_every_job_that_writes_what_is_checked_judges_itself() -> None:
+def test_every_job_that_writes_checked_assets_evaluates_their_checks() -> None:
     location = defs()
     written = {
         "refresh_progress_stats": "progress_stats_checks",

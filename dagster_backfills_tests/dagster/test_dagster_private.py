@@ -75,14 +75,14 @@ def test_without_the_tags_partitions_are_reported_together_and_without_a_version
     assert tags["c"]["dagster/code_version"] == "7"  # Dagster's own
 
 
-def test_the_next_tick_is_the_schedules_own(without: Any) -> None:
+def test_next_tick_agrees_with_the_schedule(without: Any) -> None:
     now = datetime(2024, 1, 1, 12, tzinfo=UTC)
     assert private.next_tick("30 1 * * *", "UTC", now) == datetime(2024, 1, 2, 1, 30, tzinfo=UTC)
     without("dagster._utils.schedules")
     assert private.next_tick("30 1 * * *", "UTC", now) is None
 
 
-def test_a_check_of_a_day_is_told_without_its_materialization(without: Any) -> None:
+def test_a_partition_check_can_be_reported_without_a_materialization(without: Any) -> None:
     result = dg.AssetCheckResult(passed=False, severity=dg.AssetCheckSeverity.WARN, description="two members")
     key = dg.AssetKey(["scoring", "commitment_scores"])
     with dg.DagsterInstance.ephemeral() as instance:
@@ -98,7 +98,7 @@ def test_a_check_of_a_day_is_told_without_its_materialization(without: Any) -> N
     assert (bare.target_materialization_data, bare.passed, bare.partition) == (None, False, "2024-01-01")
 
 
-def test_an_output_whose_partitions_can_not_be_narrowed_keeps_them() -> None:
+def test_an_output_that_can_not_be_narrowed_keeps_its_partitions() -> None:
     class Another:
         asset_partitions_def = dg.StaticPartitionsDefinition(["a", "b"])
         asset_partition_keys = ("a", "b")  # from wherever this Dagster has them
@@ -107,24 +107,24 @@ def test_an_output_whose_partitions_can_not_be_narrowed_keeps_them() -> None:
     assert Another.asset_partition_keys == ("a", "b")
 
 
-def test_a_step_that_tells_nothing_of_its_outputs_costs_what_was_said_and_no_more() -> None:
+def test_a_step_without_metadata_methods_loses_only_that_metadata() -> None:
     key = dg.AssetKey("x")
     assert private.step_of(object()) is None
-    assert private.makes(object(), key) is False
-    assert private.said_of(object(), key) == {} and private.said_of_output(object(), key) == {}
+    assert private.is_output_of(object(), key) is False
+    assert private.asset_metadata(object(), key) == {} and private.output_metadata(object(), key) == {}
 
 
-def test_where_dev_starts_its_webserver_in_another_way_it_starts_its_own_and_says_so(
+def test_if_dev_starts_its_webserver_differently_a_warning_says_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     dev = importlib.import_module("dagster._cli.dev")
     monkeypatch.delattr(dev, "open_ipc_subprocess")
-    with pytest.warns(UserWarning, match="The UI knows no users"):
+    with pytest.warns(UserWarning, match="The UI does not authenticate users"):
         private.replace_webserver_of_dev("mine")
     assert not hasattr(dev, "open_ipc_subprocess")
 
 
-def test_no_other_module_names_what_dagster_does_not_publish(project_root: Path) -> None:
+def test_only_the_private_modules_use_non_public_names_of_dagster(project_root: Path) -> None:
     found = {
         str(path.relative_to(project_root / "dagster_backfills"))
         for path in (project_root / "dagster_backfills").rglob("*.py")
@@ -134,7 +134,7 @@ def test_no_other_module_names_what_dagster_does_not_publish(project_root: Path)
 
 
 @pytest.mark.programs
-def test_the_location_loads_where_every_private_module_is_away(project_root: Path) -> None:
+def test_the_location_loads_without_any_private_module_of_dagster(project_root: Path) -> None:
     hidden = "\n".join(
         [
             "import sys, builtins",

@@ -233,7 +233,7 @@ class TestEmpty:
         assert "no columns" in said(result)
         assert len(rows(conn, table)) == 1
 
-    def test_none_means_that_the_asset_wrote_by_itself(self, database_url, conn, table):
+    def test_none_means_that_the_asset_has_written_its_rows_itself(self, database_url, conn, table):
         conn.execute("insert into t.items values ('a', 1, 'own')")
         result = materialize(database_url, items(lambda: None, metadata={}))
         assert rows(conn, table) == [("a", 1, "own")]
@@ -241,7 +241,7 @@ class TestEmpty:
 
 
 class TestWriters:
-    def test_two_writers_of_two_slices_at_once(self, database_url, conn, table):
+    def test_two_runs_write_two_partitions_concurrently(self, database_url, conn, table):
         """The second writes its slice while the first one's transaction is still open."""
         finished = []
 

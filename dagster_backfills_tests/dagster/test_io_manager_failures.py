@@ -211,7 +211,7 @@ def test_a_run_that_goes_on_from_another_does_the_rest_and_reports_all(database_
     assert done == [(key < "p007", key) for key in KEYS]
 
 
-def test_a_lost_server_is_a_retry_and_not_a_failure(database_url, conn, server_url):
+def test_a_lost_connection_requests_a_retry_of_the_step(database_url, conn, server_url):
     fill(conn, parts=12, units=2)
     name = conn.info.dbname
 
@@ -244,7 +244,7 @@ def test_a_read_only_server_is_named_once(database_url, conn):
     assert "read-only" in said(result)
 
 
-def test_a_right_that_is_missing_is_named(database_url, conn, server_url):
+def test_a_missing_privilege_is_named(database_url, conn, server_url):
     fill(conn, parts=1, units=1)
     conn.execute("create role reader login") if not conn.execute(
         "select from pg_roles where rolname = 'reader'"

@@ -18,7 +18,7 @@ from dagster_backfills_tests.dagster.storing import (
 
 
 class TestWriteModes:
-    def test_where_nothing_differs_nothing_is_written(self, database_url, conn):
+    def test_unchanged_rows_are_not_written(self, database_url, conn):
         conn.execute(
             "create schema t; create table t.items (id int primary key, v text, n numeric, j json, a text[],"
             " updated_at timestamptz not null default now())"
@@ -57,7 +57,7 @@ class TestWriteModes:
             True,
         )
 
-    def test_insert_missing_touches_nothing_that_is_there(self, database_url, conn, table):
+    def test_insert_missing_changes_no_existing_row(self, database_url, conn, table):
         conn.execute("insert into t.items values ('a', 1, 'old'), ('a', 9, 'not in the source')")
         before = set(versions(conn, table))
         asset = items(
@@ -73,7 +73,7 @@ class TestWriteModes:
         # It has three rows, which nobody has counted.
         assert "dagster/partition_row_count" not in metadata(result, "t/items", "a")
 
-    def test_a_query_that_has_looked_itself_touches_nothing_either(self, database_url, conn, table):
+    def test_a_query_that_returns_only_missing_rows_changes_no_existing_row(self, database_url, conn, table):
         conn.execute("insert into t.items values ('a', 1, 'old')")
         before = set(versions(conn, table))
         asset = items(
@@ -237,11 +237,11 @@ class TestRefused:
         asset = items(lambda: Query("select * from t.items where part = %(organisation)s"), metadata={})
         assert "organisation" in said(materialize(database_url, asset, expect=False))
 
-    def test_something_that_is_no_frame_is_refused(self, database_url, table):
+    def test_an_output_that_is_not_a_frame_is_refused(self, database_url, table):
         result = materialize(database_url, items(lambda: [1, 2], metadata={}), expect=False)
         assert "can't return list" in said(result)
 
-    def test_a_value_longer_than_its_column_is_an_error_and_not_cut(self, database_url, conn):
+    def test_a_value_longer_than_its_column_is_an_error_and_is_not_truncated(self, database_url, conn):
         conn.execute("create schema t; create table t.items (id int primary key, v varchar(3), c char(3))")
         asset = items(lambda: Query("select 1 as id, 'abcdef' as v, 'abcdef' as c"), metadata={})
         result = materialize(database_url, asset, expect=False)

@@ -116,7 +116,7 @@ class TestNoneAskedFor:
         ],
         ids=["static", "dynamic", "daily", "daily in text", "hourly", "multi", "hourly multi"],
     )  # fmt: skip
-    def test_an_input_of_no_partition_is_no_row(self, database_url, conn, definition, column, expr):
+    def test_an_input_without_partitions_is_empty(self, database_url, conn, definition, column, expr):
         conn.execute(f"create schema t; create table t.kinds ({column}, n int)")
         conn.execute("insert into t.kinds (n) values (1), (2)")
         # Rows of partitions too, not only such as no partition has.
@@ -254,7 +254,7 @@ class TestColumnsThatTellKeysApart:
             ("char(3)", ["a", "a "]),
         ],
     )
-    def test_keys_that_are_one_value_in_their_column_are_refused(self, database_url, conn, type_, twins):
+    def test_keys_with_the_same_column_value_are_refused(self, database_url, conn, type_, twins):
         conn.execute(f"create schema t; create table t.kinds (part {type_} primary key)")
         definition = dg.StaticPartitionsDefinition(["no such value", *twins] if type_ == "int" else twins)
 
@@ -265,11 +265,11 @@ class TestColumnsThatTellKeysApart:
             return Query(f"select k::{type_} as part from unnest(%(partition_keys)s::text[]) as k")  # noqa: S608
 
         result = materialize(database_url, kinds, partition_key=twins[0], expect=False)
-        assert "are the same in column 'part'" in said(result) and repr(twins[1]) in said(result)
+        assert "have the same value in column 'part'" in said(result) and repr(twins[1]) in said(result)
         assert rows(conn, "t.kinds") == []
 
 
-def test_partitions_are_not_loaded_of_a_table_that_does_not_hold_them(database_url, conn):
+def test_partitions_can_not_be_loaded_from_a_table_without_a_partition_column(database_url, conn):
     conn.execute("create schema t; create table t.items (id int primary key)")
     upstream = dg.AssetSpec(
         ["t", "items"], partitions_def=PLACES, metadata={"partition_in_query": True}
@@ -280,4 +280,4 @@ def test_partitions_are_not_loaded_of_a_table_that_does_not_hold_them(database_u
 
     key = PLACES.get_partition_keys()[0]
     result = materialize(database_url, reader, upstream, selection=[reader], partition_key=key, expect=False)
-    assert "t.items does not hold the partition of a row" in said(result)
+    assert "t.items has no partition column" in said(result)

@@ -236,7 +236,7 @@ class TestLoading:
     def test_all_partitions_for_an_asset_without_any(self, database_url, days):
         assert len(self.read(database_url, days, pd.DataFrame)) == 20
 
-    def test_only_the_columns_that_are_asked_for(self, database_url, days):
+    def test_only_the_requested_columns_are_loaded(self, database_url, days):
         frame = self.read(database_url, days, pd.DataFrame, partition="2024-01-03", columns=["n", "amount"])
         assert list(frame.columns) == ["n", "amount"]
 
@@ -244,7 +244,7 @@ class TestLoading:
         table = self.read(database_url, days, pa.Table, partition="2024-01-03", columns=["n"])
         assert sorted(table.column("n").to_pylist()) == [1, 2]
 
-    def test_a_select_that_the_asset_goes_on_with(self, database_url, conn, days):
+    def test_a_select_that_the_asset_extends(self, database_url, conn, days):
         from sqlalchemy import create_engine
 
         chosen = self.read(database_url, days, Select, partition="2024-01-03")
@@ -260,12 +260,12 @@ class TestLoading:
         result = materialize(database_url, reader, days, selection=[reader], expect=False)
         assert "t.days has no column 'nope'" in said(result)
 
-    def test_a_type_that_a_table_is_not(self, database_url, days):
+    def test_an_unsupported_input_type_is_named(self, database_url, days):
         @dg.asset(ins={"given": dg.AssetIn(key=days.key)})
         def reader(given: dict) -> None: ...
 
         result = materialize(database_url, reader, days, selection=[reader], expect=False)
-        assert "asks for dict" in said(result)
+        assert "can't be loaded as dict" in said(result)
 
     def test_scattered_partitions_of_several_dimensions(self, database_url, conn):
         conn.execute(

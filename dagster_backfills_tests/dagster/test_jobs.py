@@ -18,7 +18,7 @@ def greet(context: dg.OpExecutionContext, config: Greeting) -> None:
     context.add_output_metadata({"greeted": config.name})
 
 
-def test_a_function_is_a_job_whose_launchpad_asks_for_its_fields_alone() -> None:
+def test_a_decorated_function_is_a_job_with_a_flat_launchpad() -> None:
     result = greet.execute_in_process(run_config={"name": "Ada"})
     assert heard == ["Ada"]
     (output,) = (event for event in result.all_events if event.is_successful_output)
@@ -27,7 +27,7 @@ def test_a_function_is_a_job_whose_launchpad_asks_for_its_fields_alone() -> None
     assert not [event for event in result.all_events if event.is_handled_output]
 
 
-def test_the_job_and_its_step_say_what_they_do() -> None:
+def test_the_job_and_its_step_have_descriptions() -> None:
     assert (greet.name, greet.description, greet.nodes[0].definition.description) == (
         "greet", "Greets somebody.", "Say hello.",
     )  # fmt: skip

@@ -7,7 +7,7 @@ import pytest
 from dagster_backfills.locked_file import HeldElsewhereError, lock_holder, locked_file
 
 
-def test_its_holder_is_told_while_it_is_held(tmp_path):
+def test_the_lock_holder_is_known_while_the_lock_is_held(tmp_path):
     path = tmp_path / "folder" / "a.lock"
     assert lock_holder(path) is None
     assert not path.exists()
@@ -19,7 +19,7 @@ def test_its_holder_is_told_while_it_is_held(tmp_path):
     assert lock_holder(path) is None
 
 
-def test_asking_writes_nothing(tmp_path):
+def test_querying_the_holder_does_not_change_the_file(tmp_path):
     path = tmp_path / "precious"
     path.write_text("x" * 1700)
     path.chmod(0o400)

@@ -201,7 +201,7 @@ def test_several_assets_in_one_call_each_keep_their_own_last_event(instance: dg.
         assert latest.asset_materialization.partition == "r"
 
 
-def test_a_run_that_finds_its_partitions_itself_shows_exactly_those_that_failed(
+def test_a_run_that_selects_its_own_partitions_shows_exactly_the_failed_ones(
     instance: dg.DagsterInstance,
 ) -> None:
     keys = [f"c{n:02}" for n in range(12)]

@@ -59,7 +59,7 @@ def _said(result: dg.ExecuteInProcessResult) -> dict[str | None, Any]:
 
 
 @pytest.mark.parametrize("batch", [1, 2, 100])
-def test_every_partition_of_a_range_has_all_that_its_code_said(
+def test_every_partition_of_a_range_has_the_metadata_of_its_code(
     database_url: str, table: None, batch: int
 ) -> None:
     settings = {"batch_units": batch, "max_batch_units": batch, "target_seconds": 0}
@@ -85,7 +85,7 @@ def test_every_partition_of_a_range_has_all_that_its_code_said(
         assert made.metadata["rows_inserted"].value == 1
 
 
-def test_it_is_what_dagster_itself_would_say(database_url: str, table: None) -> None:
+def test_the_metadata_equals_dagsters_own(database_url: str, table: None) -> None:
     ours = materialize(database_url, _asset("io_manager"), keys=("a", "e"))
     asset = dg.with_resources(
         [_asset("stock")], {"stock": dg.IOManagerDefinition.hardcoded_io_manager(Stock())}
@@ -94,7 +94,9 @@ def test_it_is_what_dagster_itself_would_say(database_url: str, table: None) -> 
     assert _said(ours) == _said(stock)
 
 
-def test_partitions_reported_before_a_failure_have_it_too(database_url: str, conn: Any, table: None) -> None:
+def test_partitions_reported_before_a_failure_have_the_metadata_too(
+    database_url: str, conn: Any, table: None
+) -> None:
     conn.execute("alter table t.items add constraint no_c check (part <> 'c')")
     settings = {"batch_units": 1, "target_seconds": 0}
     result = materialize(database_url, _asset("io_manager"), keys=("a", "e"), settings=settings, expect=False)
@@ -109,7 +111,7 @@ def test_partitions_reported_before_a_failure_have_it_too(database_url: str, con
     assert {tags["dagster/data_version"] for _, tags in said.values()} == {"mine"}
 
 
-def test_an_asset_that_is_written_with_another_has_what_was_said_of_it(
+def test_an_asset_written_with_another_has_its_own_metadata(
     database_url: str, conn: Any, table: None
 ) -> None:
     conn.execute("create table t.totals (part text primary key, n int)")
@@ -134,7 +136,7 @@ def test_an_asset_that_is_written_with_another_has_what_was_said_of_it(
 
 
 @pytest.mark.parametrize("count", [49, 50])
-def test_a_wide_run_on_dagsters_own_storage_says_once_what_it_waits_for(
+def test_a_wide_run_on_stock_storage_logs_once_why_it_starts_slowly(
     database_url: str, conn: Any, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
     monkeypatch.setattr("dagster_backfills.dagster.partition_events._WIDE", 50)
@@ -151,5 +153,5 @@ def test_a_wide_run_on_dagsters_own_storage_says_once_what_it_waits_for(
     with dg.DagsterInstance.ephemeral() as instance:
         result = materialize(database_url, items, keys=(keys[0], keys[-1]), instance=instance)
         said = [entry.user_message for entry in instance.all_logs(result.run_id)]
-    notes = [text for text in said if "announced by itself before the run starts, 1 s or so" in text]
+    notes = [text for text in said if "one by one before the run starts, which takes about 1 s" in text]
     assert len(notes) == (1 if count == 50 else 0)

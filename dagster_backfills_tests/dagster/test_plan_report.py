@@ -12,15 +12,15 @@ def report(partitions: int) -> Report:
     return Report(["t/x"], {"t/x": counts}, failures, [], Estimate(0, 0, 0, 0), 0)
 
 
-def test_tables_that_are_cut_say_of_how_many() -> None:
+def test_truncated_tables_state_the_total() -> None:
     metadata = report_metadata(report(1_200))
     for name in ("by_partition", "failures", "changes"):
         lines = metadata[name].md_str.splitlines()
-        assert (len(lines), lines[-1]) == (54, "The first 50 of 1,200."), name
+        assert (len(lines), lines[-1]) == (54, "Showing the first 50 of 1,200."), name
     assert len(report_metadata(report(50))["by_partition"].md_str.splitlines()) == 52
 
 
-def test_the_command_line_is_given_every_partition() -> None:
+def test_the_command_line_gets_every_partition() -> None:
     assert len(by_partition(report(1_200))) == 1_200
 
 

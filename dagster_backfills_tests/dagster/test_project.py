@@ -33,7 +33,7 @@ UNREADABLE = {
     "an unknown component": (
         GOOD.replace("PostgresBackfill", "PostgresBackfil"),
         "line 2: there is no component `dagster_backfills.PostgresBackfil`: module 'dagster_backfills' has no "
-        "attribute 'PostgresBackfil'. `dg list components` shows what there is",
+        "attribute 'PostgresBackfil'. `dg list components` lists them",
     ),
     "an unknown module": (
         GOOD.replace("dagster_backfills.", "backfills."),
@@ -41,7 +41,7 @@ UNREADABLE = {
     ),
     "what is no component": (
         GOOD.replace("PostgresBackfill", "JobError"),
-        "line 2: there is no component `dagster_backfills.JobError`: it is something else.",
+        "line 2: there is no component `dagster_backfills.JobError`: it is not a component class.",
     ),
     "a component without a module": (
         GOOD.replace("dagster_backfills.PostgresBackfill", "PostgresBackfill"),
@@ -73,7 +73,7 @@ def bad(project: Path, text: str, folder: str = "months") -> Path:
 
 
 @pytest.mark.parametrize(("text", "message"), UNREADABLE.values(), ids=UNREADABLE)
-def test_a_file_that_dagster_cannot_load_takes_no_other_down_and_says_what_is_wrong_where(
+def test_a_file_that_dagster_can_not_load_is_replaced_by_its_error_and_the_others_load(
     project: Path, text: str, message: str
 ) -> None:
     folder = bad(project, text)
@@ -88,13 +88,13 @@ def test_a_file_that_dagster_cannot_load_takes_no_other_down_and_says_what_is_wr
 @pytest.mark.parametrize(
     ("text", "message"), [case for case in UNREADABLE.values() if OF in case[0] and case[0] != GOOD]
 )
-def test_commands_say_the_same(project: Path, text: str, message: str) -> None:
+def test_commands_report_the_same_mistake(project: Path, text: str, message: str) -> None:
     with pytest.raises(UserError) as raised:
         declared(bad(project, text))
     assert message in str(raised.value)
 
 
-def test_two_bad_files_deeper_down_and_of_one_name_are_told_apart(project: Path) -> None:
+def test_two_bad_files_with_the_same_folder_name_get_different_assets(project: Path) -> None:
     for above in ("north", "south"):
         bad(project, "[", f"{above}/months")
     copied(project / "north", "member_months")
@@ -117,24 +117,24 @@ def test_a_project_without_a_mistake_is_loaded_as_dagster_loads_it(project: Path
     assert said_of(ours) == said_of(dg.load_from_defs_folder(path_within_project=project))
 
 
-def test_where_dagster_has_moved_its_loader_a_good_project_loads_and_a_bad_file_takes_it_down(
+def test_without_the_private_loader_a_good_project_loads_and_a_bad_file_fails_it(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def moved(name: str) -> None:
         raise ImportError(f"no {name}")
 
     monkeypatch.setattr(private_loader, "importlib", SimpleNamespace(import_module=moved))
-    with pytest.warns(UserWarning, match="takes all others down"):
+    with pytest.warns(UserWarning, match="keeps all from loading"):
         assert "kintell/users" in said_of(
             dagster_backfills.load_from_defs_folder(path_within_project=project)
         )
     bad(project, "[")
-    with pytest.warns(UserWarning, match="takes all others down"), pytest.raises(Exception, match="root"):
+    with pytest.warns(UserWarning, match="keeps all from loading"), pytest.raises(Exception, match="root"):
         dagster_backfills.load_from_defs_folder(path_within_project=project)
 
 
 @pytest.mark.e2e
-def test_a_bad_file_of_this_package_takes_no_other_down(tmp_path: Path, project_root: Path) -> None:
+def test_a_bad_file_of_this_package_does_not_affect_the_others(tmp_path: Path, project_root: Path) -> None:
     """In a copy of it, as somebody would edit it; the code beside that needs the declaration is left out too."""
     shutil.copytree(project_root / "dagster_backfills", tmp_path / "dagster_backfills")
     shutil.copy(project_root / "pyproject.toml", tmp_path)

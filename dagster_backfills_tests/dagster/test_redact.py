@@ -56,12 +56,12 @@ ENVIRONMENT = {
         ("-----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----", "MIIE"),
     ],
 )
-def test_a_secret_is_taken_out_wherever_it_stands(text, secret):
+def test_a_secret_is_masked_wherever_it_is(text, secret):
     told = redact(text, ENVIRONMENT)
     assert secret not in told and MASK in told
 
 
-def test_what_is_no_secret_stays():
+def test_text_without_secrets_is_unchanged():
     text = (
         "somebody at /home/somebody: abc, the key word is missing; token expired; see https://host/path?page=2; "
         "postgresql://app@db/prod as postgres; write "
@@ -70,12 +70,12 @@ def test_what_is_no_secret_stays():
     assert redact(text, ENVIRONMENT) == text
 
 
-def test_what_nats_says_is_stored_and_logged_without_the_token():
+def test_messages_of_nats_are_stored_and_logged_without_the_token():
     error = NatsUnavailable("NATS at x does not answer: nats://s3cr3tT0ken@nats.internal:4222 refused")
     assert "s3cr3tT0ken" not in f"{error} {error.message}" and "***@nats.internal" in error.message
 
 
-def test_the_folder_that_a_shell_is_in_is_no_secret():
+def test_the_shells_working_directory_is_not_a_secret():
     environment = {"PWD": "/srv/imports", "OLDPWD": "/srv", "DB_PWD": "hunter2hunter2"}
     assert redact("/srv/imports/a.csv", environment) == "/srv/imports/a.csv"
     assert redact("it is hunter2hunter2", environment) == "it is ***"

@@ -9,7 +9,7 @@ from dagster_backfills.engine.table.address import ByValue
 from dagster_backfills_tests.engine.running import by_unit, fill, opened
 
 
-def test_progress_goes_by_units_where_partitions_differ_in_size(conn, database_url):
+def test_progress_is_computed_from_units_if_they_are_counted(conn, database_url):
     """The first of three partitions has nine units of eleven: with it written, 81 % are done, not 33 %."""
     fill(conn, 3, 1)
     conn.execute("insert into t.source select 'p001', 'u' || n, n from generate_series(1, 8) as n")

@@ -36,7 +36,7 @@ def test_what_is_not_committed_is_rolled_back_and_the_next_user_starts_clean(dat
         assert conn.execute("select count(*) from t").fetchone() == (0,)
 
 
-def test_nothing_that_a_borrower_sets_reaches_the_next(database_url):
+def test_session_settings_do_not_leak_to_the_next_connection(database_url):
     postgres = PostgresResource(url=database_url)
     with postgres.connect() as conn:
         conn.autocommit = True
@@ -59,7 +59,7 @@ def test_nothing_that_a_borrower_sets_reaches_the_next(database_url):
         assert conn.info.transaction_status == psycopg.pq.TransactionStatus.INTRANS
 
 
-def test_a_connection_that_the_server_closed_is_no_burden_to_the_next(database_url):
+def test_a_connection_closed_by_the_server_does_not_affect_the_next(database_url):
     postgres = PostgresResource(url=database_url)
     with pytest.raises(psycopg.OperationalError), postgres.connect() as conn:
         with psycopg.connect(database_url, autocommit=True) as other:
@@ -69,7 +69,7 @@ def test_a_connection_that_the_server_closed_is_no_burden_to_the_next(database_u
         assert conn.execute("select 1").fetchone() == (1,)
 
 
-def test_connections_go_when_they_are_given_back(database_url):
+def test_connections_are_closed_at_the_end_of_their_block(database_url):
     postgres = PostgresResource(url=database_url)
 
     @dg.asset

@@ -5,7 +5,7 @@ from datetime import date
 from dagster_backfills.dagster.tables import markdown, table
 
 
-def test_a_row_that_lacks_a_column_is_null_in_it() -> None:
+def test_a_missing_column_of_a_row_is_null() -> None:
     found = table([{"partition": "p1"}, {"partition": "p2", "name": "Second"}])
     assert [dict(record.data) for record in found.records] == [
         {"partition": "p1", "name": None},
@@ -13,12 +13,12 @@ def test_a_row_that_lacks_a_column_is_null_in_it() -> None:
     ]
 
 
-def test_what_dagster_has_no_type_for_stands_as_text() -> None:
+def test_values_without_a_dagster_type_become_text() -> None:
     (record,) = table([{"day": date(2026, 1, 31), "rows": 3, "rate": 0.5, "done": True, "by": None}]).records
     assert record.data == {"day": "2026-01-31", "rows": 3, "rate": 0.5, "done": True, "by": None}
 
 
-def test_what_stands_in_a_cell_ends_neither_cell_nor_row() -> None:
+def test_cell_text_can_not_end_the_cell_or_the_row() -> None:
     assert markdown(["unit", "rows"], [["a|b\nc", 1234]]).splitlines() == [
         "| unit | rows |",
         "| --- | --- |",

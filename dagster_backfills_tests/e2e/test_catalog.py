@@ -204,7 +204,11 @@ def test_bars_begin_where_the_data_does_and_runs_say_no_path(
     [
         ("import_kintell_sessions", "{}", "set either `file`"),
         ("import_kintell_sessions", '{"file": "a.csv", "batch_rows": 0}', "batch_rows"),
-        ("refresh_progress_stats", '{"which": "named"}', "give `partitions` with `which: named`"),
+        (
+            "refresh_progress_stats",
+            '{"which": "named"}',
+            "set `partitions` if and only if `which` is `named`",
+        ),
         ("control_training_completions", '{"paused": 7}', "paused"),
     ],
 )

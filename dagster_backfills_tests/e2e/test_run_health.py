@@ -106,7 +106,7 @@ def test_a_reload_of_the_code_leaves_a_run_alone_and_a_kill_is_noticed(stack: St
     for each in (process.parent(), process):
         each.kill()
     wait_for("the run's failure", lambda: status(ui, run_id) == "FAILURE", timeout=300)
-    assert any("nobody holds its lock" in line for line in messages(ui, run_id))
+    assert any("nothing holds its lock" in line for line in messages(ui, run_id))
 
 
 def test_a_run_of_the_command_line_is_the_locations_and_can_be_executed_again(stack: Stack):

@@ -210,11 +210,11 @@ def test_a_batch_that_postgres_refuses_leaves_nothing_of_it(storages: Any) -> No
     assert _rows(batched, "asset_keys") == []
 
 
-def test_todays_dagster_has_the_shape_that_batching_needs() -> None:
+def test_the_installed_dagster_has_the_signatures_that_batching_needs() -> None:
     assert module.shape_differs(PostgresEventLogStorage) == []
 
 
-def test_a_dagster_of_another_shape_writes_as_it_always_did_and_says_so(
+def test_with_changed_signatures_events_are_written_one_by_one_with_a_warning(
     make_database: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(module._EXPECTED, "store_asset_event", ("event", "event_id", "shard"))  # type: ignore[index]

@@ -16,7 +16,7 @@ from psycopg import sql
 from dagster_backfills.instance import run_launcher, run_lock
 from dagster_backfills.instance.dagster_home import with_search_path
 from dagster_backfills.instance.run_launcher import WatchedRunLauncher
-from dagster_backfills.instance.storage.runs import NOT_TOLD, TOLD
+from dagster_backfills.instance.storage.runs import LOCK_HELD, NO_LOCK
 from dagster_backfills_tests.chaos.stack import free_port
 from dagster_backfills_tests.cli.conftest import eventually
 
@@ -88,7 +88,7 @@ def lose_sessions(conn) -> None:
 
 
 @pytest.mark.programs
-def test_a_run_lives_until_its_process_is_killed(instance, impatient):
+def test_a_run_is_healthy_until_its_process_is_killed(instance, impatient):
     run_id = dg.DagsterRun("waiting").run_id
     with subprocess.Popen([sys.executable, "-c", WORK, run_id]) as process:
         try:
@@ -108,7 +108,7 @@ def test_a_process_that_lost_its_connection_takes_the_lock_again(instance, conn,
     assert health(instance, run) == WorkerStatus.RUNNING
 
 
-def test_a_lock_that_is_missing_for_a_moment_proves_nothing(instance, conn, monkeypatch):
+def test_a_briefly_missing_lock_does_not_mean_that_the_run_is_lost(instance, conn, monkeypatch):
     run = started(instance)
     lose_sessions(conn)
     looks = [health(instance, run) for _ in range(3)]
@@ -117,7 +117,7 @@ def test_a_lock_that_is_missing_for_a_moment_proves_nothing(instance, conn, monk
     assert health(instance, run) == WorkerStatus.NOT_FOUND
 
 
-def test_a_look_that_gets_no_answer_ends_the_row(instance, conn, monkeypatch):
+def test_a_failed_status_check_restarts_the_grace_period(instance, conn, monkeypatch):
     monkeypatch.setattr("dagster_postgres.utils.calculate_delay", lambda **_: 0.01)  # between its five tries
     run = started(instance)
     name = sql.Identifier(conn.info.dbname)
@@ -133,7 +133,7 @@ def test_a_look_that_gets_no_answer_ends_the_row(instance, conn, monkeypatch):
 
 
 @pytest.mark.parametrize("end", ["RUN_SUCCESS", "RUN_FAILURE", "RUN_CANCELED"])
-def test_the_lock_is_let_go_of_when_the_run_ends(instance, conn, end):
+def test_the_lock_is_released_when_the_run_ends(instance, conn, end):
     run = started(instance)
     assert conn.execute(HELD).fetchone() == (1,)
     kind = dg.DagsterEventType[end]
@@ -141,7 +141,7 @@ def test_the_lock_is_let_go_of_when_the_run_ends(instance, conn, end):
     eventually(lambda: conn.execute(HELD).fetchone() == (0,), 60)
 
 
-def test_a_code_server_that_was_started_anew_proves_nothing(instance, impatient):
+def test_a_restarted_code_server_does_not_mean_that_the_run_is_lost(instance, impatient):
     where = json.dumps({"host": "127.0.0.1", "port": free_port()})
     run = instance.create_run_for_job(
         nothing, tags={GRPC_INFO_TAG: where}, status=dg.DagsterRunStatus.STARTED
@@ -150,7 +150,7 @@ def test_a_code_server_that_was_started_anew_proves_nothing(instance, impatient)
     assert health(instance, started(instance, tags={GRPC_INFO_TAG: where})) == WorkerStatus.RUNNING
 
 
-def test_a_tag_that_names_a_file_is_not_looked_at_and_the_file_stays(instance, impatient, tmp_path):
+def test_a_tag_that_names_a_file_is_ignored_and_the_file_stays(instance, impatient, tmp_path):
     file = tmp_path / "precious"
     file.write_text("x" * 1700)
     for host in (os.uname().nodename, "another.machine"):
@@ -159,7 +159,7 @@ def test_a_tag_that_names_a_file_is_not_looked_at_and_the_file_stays(instance, i
     assert file.read_text() == "x" * 1700
 
 
-def test_a_run_made_of_one_that_died_is_not_taken_for_it(instance, conn, impatient, quick):
+def test_a_retry_of_a_lost_run_is_not_taken_for_it(instance, conn, impatient, quick):
     dead = started(instance)
     instance.run_storage._locks.pop(dead.run_id).release()
     assert health(instance, dead) == WorkerStatus.NOT_FOUND
@@ -167,7 +167,7 @@ def test_a_run_made_of_one_that_died_is_not_taken_for_it(instance, conn, impatie
     assert health(instance, again) == WorkerStatus.RUNNING
 
 
-def test_an_instance_with_another_storage_finds_no_run_dead(tmp_path, impatient):
+def test_with_another_storage_no_run_is_reported_lost(tmp_path, impatient):
     overrides = {"run_launcher": SETTINGS["run_launcher"]}
     with dg.DagsterInstance.local_temp(str(tmp_path), overrides=overrides) as stock:
         run = stock.create_run_for_job(nothing, status=dg.DagsterRunStatus.STARTED)
@@ -175,15 +175,15 @@ def test_an_instance_with_another_storage_finds_no_run_dead(tmp_path, impatient)
         assert health(stock, run) == WorkerStatus.RUNNING
 
 
-def test_the_runs_log_says_whether_it_will_be_noticed(instance):
+def test_the_runs_log_says_whether_its_process_is_monitored(instance):
     run = started(instance)
     said = [
         entry.message for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
     ]
-    assert TOLD in said[-1] and NOT_TOLD not in said[-1]
+    assert LOCK_HELD in said[-1] and NO_LOCK not in said[-1]
 
 
-def test_the_question_sees_the_lock_of_every_run_and_of_no_other(instance, conn):
+def test_the_query_finds_the_lock_of_exactly_its_run(instance, conn):
     for number in range(50):
         run_id = f"run {number}"
         conn.execute("select pg_advisory_lock_shared(hashtextextended('dagster run ' || %s, 0))", [run_id])

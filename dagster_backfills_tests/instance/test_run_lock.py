@@ -75,7 +75,7 @@ def test_behind_a_pooler_in_session_mode_the_lock_is_held(pooled, conn):
     assert told == [True]
 
 
-def test_behind_a_pooler_in_transaction_mode_it_is_said_that_nobody_can_tell(pooled, conn):
+def test_behind_a_pooler_in_transaction_mode_the_run_is_reported_as_unmonitored(pooled, conn):
     told = []
     with pooled("transaction") as url:
         RunLock(lambda: url, "a run", told.append).take()
@@ -83,7 +83,7 @@ def test_behind_a_pooler_in_transaction_mode_it_is_said_that_nobody_can_tell(poo
         assert conn.execute(HELD).fetchone() == (0,)
 
 
-def test_a_session_that_changes_hands_later_takes_back_what_was_said(pooled, conn, monkeypatch):
+def test_a_session_that_a_pooler_shares_later_revokes_the_report(pooled, conn, monkeypatch):
     monkeypatch.setattr(run_lock, "_EVERY_SECONDS", 0.05)
     told = []
     with pooled("transaction") as url:

@@ -12,7 +12,7 @@ LOCATION = "dagster_backfills_tests.cli.location"
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_a_run_has_its_location_where_that_can_be_said(monkeypatch, there):
+def test_a_run_belongs_to_its_code_location_if_dagster_allows_it(monkeypatch, there):
     if not there:
         monkeypatch.delattr("dagster._core.remote_origin.RegisteredCodeLocationOrigin")
     with dg.DagsterInstance.ephemeral() as instance:
@@ -22,13 +22,13 @@ def test_a_run_has_its_location_where_that_can_be_said(monkeypatch, there):
     assert (run.remote_job_origin is not None) == there
 
 
-def test_a_process_that_can_not_be_asked_for_is_an_error_with_a_way_out(monkeypatch):
+def test_if_a_run_can_not_be_executed_the_error_has_an_alternative(monkeypatch):
     monkeypatch.delattr("dagster._grpc.types.ExecuteRunArgs")
-    with pytest.raises(NotUsableError, match="Launch the job in its UI"):
+    with pytest.raises(NotUsableError, match="Launch the job in the UI"):
         command_of_run("a run", None)
 
 
-def test_a_launcher_that_can_not_answer_says_so_to_run_monitoring(monkeypatch):
+def test_a_launcher_without_the_health_types_does_not_support_health_checks(monkeypatch):
     assert WatchedRunLauncher().supports_check_run_worker_health
     monkeypatch.delattr("dagster._core.launcher.WorkerStatus")
     assert not WatchedRunLauncher().supports_check_run_worker_health

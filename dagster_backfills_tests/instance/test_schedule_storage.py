@@ -46,12 +46,12 @@ def stored(instance: dg.DagsterInstance, **data: float | str) -> SensorInstigato
 
 
 @pytest.mark.parametrize("field", ["last_tick_timestamp", "last_tick_start_timestamp"])
-def test_a_tick_that_is_still_to_come_is_forgotten_and_the_cursor_is_not(instance, field):
+def test_a_tick_in_the_future_is_ignored_and_the_cursor_is_kept(instance, field):
     data = stored(instance, **{field: time.time() + DAY})
     assert (data.last_tick_timestamp, data.last_tick_start_timestamp, data.cursor) == (None, None, "kept")
 
 
-def test_a_tick_of_the_past_is_known_as_it_is(instance):
+def test_a_tick_in_the_past_is_unchanged(instance):
     then = time.time() - 5
     data = stored(instance, last_tick_timestamp=then, last_tick_start_timestamp=then)
     assert (data.last_tick_timestamp, data.last_tick_start_timestamp) == (then, then)

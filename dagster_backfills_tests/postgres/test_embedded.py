@@ -187,7 +187,7 @@ def test_an_initdb_that_was_killed_half_way_is_begun_anew(server: EmbeddedServer
     assert not server.data.with_suffix(".new").exists()
 
 
-def test_a_dead_holder_of_the_lock_holds_up_no_one(state: Path):
+def test_the_lock_of_a_dead_process_is_free(state: Path):
     held = "with EmbeddedServer(Path(sys.argv[1]))._locked(): os.kill(os.getpid(), 9)"
     killed = subprocess.run([sys.executable, "-c", f"import os; {START}\n{held}", str(state)], check=False)
     assert killed.returncode == -signal.SIGKILL
@@ -250,7 +250,7 @@ def test_without_the_package_of_the_server_the_error_says_what_to_set(state: Pat
         EmbeddedServer(state).start()
 
 
-def test_the_given_url_wins_and_starts_nothing(state: Path, monkeypatch):
+def test_a_given_url_is_used_and_no_server_is_started(state: Path, monkeypatch):
     monkeypatch.setenv("BACKFILLS_HOME", str(state))
     monkeypatch.setenv("DATABASE_URL", "postgresql://someone@elsewhere/db")
     assert resolve_database_url() == "postgresql://someone@elsewhere/db"

@@ -82,7 +82,7 @@ def test_a_database_that_is_up_to_date_is_only_read(url, folder):
             conn.execute("drop owned by only_reads_it; drop role only_reads_it")
 
 
-def test_what_is_missing_is_named_together_with_the_command_that_mends_it(url):
+def test_a_missing_migration_is_named_with_the_command_that_applies_it(url):
     with pytest.raises(MigrationError) as raised:
         require_migrations(url)
     assert "lacks migration 0001_backfill" in str(raised.value)
@@ -140,7 +140,7 @@ def test_one_killed_before_it_is_noted_as_applied_is_undone_and_applied_again(ur
     assert tables(url) >= {"first", "second"}
 
 
-def test_one_that_waits_for_a_table_lets_others_pass_and_gets_its_turn(url, folder, monkeypatch):
+def test_a_migration_that_waits_for_a_table_does_not_block_others_and_is_retried(url, folder, monkeypatch):
     monkeypatch.setattr(migrations, "_LOCK_TIMEOUT", "200ms")
     apply_migrations(url, folder)
     (folder / "0002_alter.sql").write_text("alter table first add column name text;")
@@ -156,7 +156,7 @@ def test_one_that_waits_for_a_table_lets_others_pass_and_gets_its_turn(url, fold
     assert migration_state(url, folder).pending == []
 
 
-def test_a_lock_that_is_never_given_up_ends_in_an_error(url, folder, monkeypatch):
+def test_a_lock_that_is_never_released_ends_in_an_error(url, folder, monkeypatch):
     monkeypatch.setattr(migrations, "_LOCK_TIMEOUT", "50ms")
     monkeypatch.setattr(migrations, "_LOCK_ATTEMPTS", 2)
     apply_migrations(url, folder)
@@ -168,7 +168,7 @@ def test_a_lock_that_is_never_given_up_ends_in_an_error(url, folder, monkeypatch
     assert apply_migrations(url, folder) == ["0002_alter"]
 
 
-def test_while_it_gives_way_it_says_who_is_in_the_way(url, folder, monkeypatch):
+def test_while_retrying_it_logs_the_sessions_that_hold_the_locks(url, folder, monkeypatch):
     monkeypatch.setattr(migrations, "_LOCK_TIMEOUT", "2s")
     monkeypatch.setattr(migrations, "_LOCK_ATTEMPTS", 2)
     apply_migrations(url, folder)
@@ -178,14 +178,16 @@ def test_while_it_gives_way_it_says_who_is_in_the_way(url, folder, monkeypatch):
         holder.execute("select * from first")
         with pytest.raises(MigrationError) as raised:
             apply_migrations(url, folder, said.append)
-        holders = f"held by process {holder.info.backend_pid} (postgres, nightly report, idle in transaction"
+        holders = (
+            f"locked by process {holder.info.backend_pid} (postgres, nightly report, idle in transaction"
+        )
     [line] = said
-    assert line.startswith("0002_alter.sql gives way and tries again.") and holders in line
+    assert line.startswith("0002_alter.sql could not get its locks and will be retried.") and holders in line
     assert holders in raised.value.hint
 
 
 @pytest.mark.parametrize("name", ["jobs", "training", "backfill"])
-def test_a_schema_of_somebody_elses_is_said_before_anything_is_changed(url, name):
+def test_a_foreign_schema_of_the_same_name_is_refused_before_anything_is_changed(url, name):
     with psycopg.connect(url, autocommit=True) as conn:
         conn.execute(
             f"create schema {name}; create table {name}.orders (id int); create view {name}.v as select 1"
@@ -222,6 +224,6 @@ def test_one_that_was_changed_after_it_had_been_applied_is_refused(url, folder):
     (folder / "0001_first.sql").write_text("create table another (id int);")
     (folder / "0002_next.sql").write_text("create table second (id int);")
     assert migration_state(url, folder).changed == ["0001_first"]
-    with pytest.raises(MigrationError, match="0001_first is not the one that was applied"):
+    with pytest.raises(MigrationError, match="0001_first has changed since the migration was applied"):
         apply_migrations(url, folder)
     assert not tables(url) & {"another", "second"}

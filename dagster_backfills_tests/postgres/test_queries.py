@@ -53,8 +53,8 @@ def test_a_statement_knows_its_line(path: Path) -> None:
     assert places == [f"{path}, line {line}" for line in (3, 12, 15)]
 
 
-def test_a_name_that_stands_twice_is_refused(tmp_path: Path) -> None:
+def test_a_duplicate_statement_name_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "twice.sql"
     file.write_text("-- name: a\nselect 1;\n-- name: a\nselect 2;\n")
-    with pytest.raises(UserError, match=r"twice\.sql, line 3: there is a statement 'a' already"):
+    with pytest.raises(UserError, match=r"twice\.sql, line 3: there is already a statement 'a'"):
         load_statements(file).by_name  # noqa: B018

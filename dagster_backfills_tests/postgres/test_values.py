@@ -36,7 +36,7 @@ def odd_conn(conn: psycopg.Connection) -> psycopg.Connection:
 
 
 @pytest.mark.parametrize(("kind", "text"), ODD)
-def test_a_value_that_python_has_not_is_shown_as_postgres_writes_it(odd_conn, capsys, kind, text):
+def test_a_value_that_python_can_not_represent_is_shown_as_postgres_writes_it(odd_conn, capsys, kind, text):
     row = odd_conn.execute(f"select '{text}'::{kind}, array['{text}'::{kind}]").fetchone()
     value, values = row
     assert str(value) == text and [str(v) for v in values] == [text]
@@ -45,7 +45,7 @@ def test_a_value_that_python_has_not_is_shown_as_postgres_writes_it(odd_conn, ca
     assert capsys.readouterr().out.splitlines()[1] == text
 
 
-def test_usual_values_are_pythons_own(odd_conn):
+def test_ordinary_values_load_as_usual(odd_conn):
     row = odd_conn.execute(
         """select '2026-05-07 12:00+00'::timestamptz, '2026-05-07'::date, '1 day'::interval, '{"a": [1]}'::jsonb"""
     ).fetchone()
@@ -53,13 +53,13 @@ def test_usual_values_are_pythons_own(odd_conn):
     assert [type(value) for value in row] == [datetime, date, timedelta, dict]
 
 
-def test_a_distant_time_is_compared_as_the_nearest_there_is(odd_conn):
+def test_a_distant_time_compares_as_the_nearest_representable_one(odd_conn):
     late, early = odd_conn.execute("select 'infinity'::timestamptz, '-infinity'::timestamptz").fetchone()
     now = datetime.now(UTC)
     assert early < now < late and sorted([late, now, early]) == [early, now, late]
     assert duration(late - now).endswith("min") and late.astimezone(UTC) is late
 
 
-def test_without_it_such_a_value_stays_an_error_to_compute_with(conn):
+def test_without_the_loaders_such_a_value_raises_an_error(conn):
     with pytest.raises(psycopg.DataError):
         conn.execute("select 'infinity'::timestamptz").fetchone()

@@ -25,7 +25,7 @@ _RULES = {
         "events_waiting_long",
         f"No event waits longer than {EVENTS_WITHIN_SECONDS // 60} minutes.",
         warns=True,
-        needless=_no_events,
+        skip_reason=_no_events,
     ),
 }
 RULES = CheckRules(

@@ -1,1 +1,1 @@
-"""What operators see over all domains: the history of runs, and word of the ones that failed."""
+"""Operations across all domains: run history, failure notifications, controls and undo."""

@@ -1,4 +1,4 @@
-"""How a message reaches people: e-mail by SMTP, Slack by a webhook. Set up from the environment, absent without it."""
+"""Notification channels: e-mail through SMTP and Slack through a webhook, configured by environment variables."""
 
 import json
 import smtplib
@@ -23,12 +23,12 @@ _PORTS = {"SSL": 465, "STARTTLS": 587, "NONE": 25}
 
 
 class NotSentError(Exception):
-    """The message did not get through; the sensor's next tick tries again. The text names no secret."""
+    """A message could not be delivered. The sensor's next tick tries again. The text contains no secret."""
 
 
 @dataclass(frozen=True)
 class Email:
-    """An SMTP server and who writes to whom. `security` is SSL, STARTTLS or NONE."""
+    """An SMTP server, the sender and the recipients. `security` is SSL, STARTTLS or NONE."""
 
     to: tuple[str, ...]
     sender: str
@@ -51,7 +51,9 @@ class Email:
                     server.login(self.user or self.sender, self.password)
                 server.send_message(mail)
         except (OSError, smtplib.SMTPException) as error:
-            raise NotSentError(f"{self.host}:{self.port} did not take the e-mail: {_why(error)}") from None
+            raise NotSentError(
+                f"{self.host}:{self.port} did not accept the e-mail: {_reason(error)}"
+            ) from None
 
     def _connect(self) -> smtplib.SMTP:
         context = ssl.create_default_context()
@@ -65,7 +67,7 @@ class Email:
 
 @dataclass(frozen=True)
 class Slack:
-    """An incoming webhook. Its address is a secret: whoever has it can write to the channel."""
+    """An incoming webhook. Its URL is a secret, because anyone who has it can post to the channel."""
 
     webhook: str = field(repr=False)
     name: str = "slack"
@@ -79,63 +81,62 @@ class Slack:
         try:
             urllib.request.urlopen(request, timeout=_TIMEOUT).close()
         except urllib.error.HTTPError as error:
-            said = error.read(200).decode(errors="replace").strip()
-            raise NotSentError(f"Slack's webhook answered {error.code}: {said or error.reason}") from None
+            body = error.read(200).decode(errors="replace").strip()
+            raise NotSentError(f"Slack's webhook answered {error.code}: {body or error.reason}") from None
         except OSError as error:
-            raise NotSentError(f"Slack's webhook does not answer: {_why(error)}") from None
+            raise NotSentError(f"Slack's webhook does not answer: {_reason(error)}") from None
 
 
 Channel = Email | Slack
 
 
 class NotificationSettings(dg.ConfigurableResource):
-    """Who is told of failed runs, and how: each field by its variable, `NOTIFY_EMAIL_TO` say."""
+    """Channels for failure notifications. Each field is set by a variable, for example `NOTIFY_EMAIL_TO`."""
 
-    email_to: str = Field(
-        default="", description="Turns on e-mail: addresses, separated by commas. Empty: none."
-    )
-    email_from: str = Field(default="", description="Who writes.")
+    email_to: str = Field(default="", description="E-mail recipients, separated by commas. Empty: no e-mail.")
+    email_from: str = Field(default="", description="The sender's address.")
     smtp_host: str = Field(default="", description="The SMTP server.")
     smtp_security: str = Field(default="SSL", description="SSL, STARTTLS or NONE.")
-    smtp_port: str = Field(default="", description="Empty: 465, 587 or 25, by the security.")
-    smtp_user: str = Field(default="", description="Empty: `email_from`, where there is a password.")
+    smtp_port: str = Field(default="", description="Empty: 465, 587 or 25, depending on `smtp_security`.")
+    smtp_user: str = Field(default="", description="Empty: `email_from`. Used only with a password.")
     smtp_password: str = Field(default="", description="Empty: no login.", repr=False)
     slack_webhook_url: str = Field(
-        default="", description="Turns on Slack: an incoming webhook. Empty: none.", repr=False
+        default="", description="The URL of an incoming webhook. Empty: no Slack messages.", repr=False
     )
 
     @classmethod
     def from_variables(cls, environment: Mapping[str, str]) -> "NotificationSettings":
-        """With the variables that are set, whose values are fetched when a sensor ticks."""
-        given = from_environment(cls, VARIABLES, environment)
-        return cls(**{field: dg.EnvVar(_variable(field)) for field in given})
+        """The settings as references to the variables that are set. Their values are read when a sensor ticks."""
+        fields = from_environment(cls, VARIABLES, environment)
+        return cls(**{field: dg.EnvVar(_variable(field)) for field in fields})
 
     def channel(self, name: str) -> Channel:
-        """The channel of that name. Raises UserError that names the variable that is missing or wrong."""
+        """The channel with this name. Raises UserError that names a missing or invalid variable."""
         return self._email() if name == "email" else self._slack()
 
     def _slack(self) -> Slack:
         webhook = self.slack_webhook_url.strip()
         if not webhook.startswith(("https://", "http://")):
             raise UserError(
-                "NOTIFY_SLACK_WEBHOOK_URL is no URL.", "Copy it from Slack's page of the webhook."
+                "NOTIFY_SLACK_WEBHOOK_URL is not a URL.", "Copy it from the webhook's page in Slack."
             )
         return Slack(webhook)
 
     def _email(self) -> Email:
-        absent = [_variable(field) for field in ("email_from", "smtp_host") if not getattr(self, field)]
-        if absent:
+        missing = [_variable(field) for field in ("email_from", "smtp_host") if not getattr(self, field)]
+        if missing:
             raise UserError(
-                f"NOTIFY_EMAIL_TO is set, and {', '.join(absent)} not.", "Set them, or unset NOTIFY_EMAIL_TO."
+                f"NOTIFY_EMAIL_TO is set, but not {', '.join(missing)}.",
+                "Set what is missing, or unset NOTIFY_EMAIL_TO.",
             )
         if self.smtp_security not in _PORTS or (self.smtp_port and not self.smtp_port.isdecimal()):
             raise UserError(
                 f"NOTIFY_SMTP_SECURITY is {self.smtp_security!r} and NOTIFY_SMTP_PORT is {self.smtp_port!r}.",
-                "The first is SSL, STARTTLS or NONE, the port a number or unset.",
+                "Set the first to SSL, STARTTLS or NONE, and the port to a number, or unset the port.",
             )
         if self.smtp_password and self.smtp_security == "NONE":
             raise UserError(
-                "NOTIFY_SMTP_PASSWORD would be sent in the clear.",
+                "NOTIFY_SMTP_PASSWORD would be sent unencrypted.",
                 "Set NOTIFY_SMTP_SECURITY to SSL or STARTTLS.",
             )
         return Email(
@@ -149,25 +150,25 @@ class NotificationSettings(dg.ConfigurableResource):
         )
 
 
-def asked_for(environment: Mapping[str, str]) -> list[str]:
-    """The names of the channels that are set up, rightly or not."""
-    given = from_environment(NotificationSettings, VARIABLES, environment)
-    asks = {"email": "email_to", "slack": "slack_webhook_url"}
-    return [name for name, field in asks.items() if given.get(field, "").strip(" ,")]
+def enabled_channels(environment: Mapping[str, str]) -> list[str]:
+    """The names of the channels that the environment enables, even if their settings are invalid."""
+    settings = from_environment(NotificationSettings, VARIABLES, environment)
+    switches = {"email": "email_to", "slack": "slack_webhook_url"}
+    return [name for name, field in switches.items() if settings.get(field, "").strip(" ,")]
 
 
 def channels_from(environment: Mapping[str, str]) -> list[Channel]:
-    """The channels that are set up. Raises UserError that names the variable that is missing or wrong."""
+    """The enabled channels. Raises UserError that names a missing or invalid variable."""
     settings = NotificationSettings(**from_environment(NotificationSettings, VARIABLES, environment))
-    return [settings.channel(name) for name in asked_for(environment)]
+    return [settings.channel(name) for name in enabled_channels(environment)]
 
 
 def _variable(field_name: str) -> str:
     return f"{VARIABLES}{field_name.upper()}"
 
 
-def _why(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     if isinstance(error, smtplib.SMTPResponseException):
-        said = error.smtp_error
-        return f"{error.smtp_code} {said.decode(errors='replace') if isinstance(said, bytes) else said}"
+        text = error.smtp_error
+        return f"{error.smtp_code} {text.decode(errors='replace') if isinstance(text, bytes) else text}"
     return str(getattr(error, "reason", "") or error) or type(error).__name__

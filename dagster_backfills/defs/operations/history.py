@@ -1,4 +1,4 @@
-"""Copying the instance's runs into `operations.job_runs`. Not here: what is made of them (`reporting`)."""
+"""Copying the instance's runs into `operations.job_runs`. Not here: reports on them (`reporting`)."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -10,7 +10,7 @@ import psycopg
 from dagster_backfills.dagster.cause import cause_of
 from dagster_backfills.domains.operations.statements import STATEMENTS
 
-# A run is looked at again this long after it was copied: its change may have been committed late.
+# Runs changed up to this long before the newest copied change are read again, because changes may be committed late.
 _OVERLAP = timedelta(hours=1)
 _PAGE = 1000
 _OUTCOMES = {
@@ -27,9 +27,9 @@ _OUTCOMES = {
 
 
 def copy_runs(conn: psycopg.Connection, instance: dg.DagsterInstance, page: int = _PAGE) -> int:
-    """Bring `operations.job_runs` up to date with the instance and return how many rows were new or differed.
+    """Copy new and changed runs into `operations.job_runs` and return the number of rows written.
 
-    One transaction, all of it or nothing: the newest change that is copied says where the next copy begins.
+    One transaction, because the newest copied change is the watermark from which the next copy starts.
     """
     newest = STATEMENTS.watermark(conn)
     since = dg.RunsFilter(updated_after=newest.astimezone(UTC) - _OVERLAP) if newest else dg.RunsFilter()
@@ -39,8 +39,8 @@ def copy_runs(conn: psycopg.Connection, instance: dg.DagsterInstance, page: int 
     return written
 
 
-def forget_runs(conn: psycopg.Connection, days: int) -> int:
-    """Remove the runs that have not changed for so many days, and return how many. None with 0."""
+def delete_runs(conn: psycopg.Connection, days: int) -> int:
+    """Delete the runs that have not changed for `days` days and return their number. With 0, deletes none."""
     removed = STATEMENTS.forget_runs(conn, days=days) if days else 0
     conn.commit()
     return removed
@@ -78,7 +78,7 @@ def _time(seconds: float | None) -> datetime | None:
 
 
 def job_of(run: dg.DagsterRun) -> str:
-    """The job's name; for a run that was put together from assets, their groups."""
+    """The job's name. For a run of selected assets, "materialize" and their groups."""
     if not run.job_name.startswith("__"):
         return run.job_name
     chosen = run.asset_selection or {check.asset_key for check in run.asset_check_selection or ()}
@@ -87,7 +87,7 @@ def job_of(run: dg.DagsterRun) -> str:
 
 
 def partitions_of(tags: Mapping[str, str]) -> str | None:
-    """The partition of a run, or its range."""
+    """The run's partition or partition range."""
     start = tags.get("dagster/asset_partition_range_start")
     if start is None:
         return tags.get("dagster/partition")

@@ -1,4 +1,4 @@
-"""What a notification says of failed runs, and of units left behind. Not here: how it is sent, and when (`sensors`)."""
+"""The text of notifications about failed runs and failed units. Not here: sending (`channels`, `sensors`)."""
 
 import html
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ from psycopg.rows import class_row
 from dagster_backfills.dagster.cause import failed_steps
 from dagster_backfills.defs.operations.history import job_of, partitions_of
 from dagster_backfills.domains.operations.statements import STATEMENTS
+from dagster_backfills.names import counted
 from dagster_backfills.redact import redact
 
 SHOWN_UNITS = 10
@@ -22,7 +23,7 @@ _LONGEST_SUBJECT = 120
 
 @dataclass(frozen=True)
 class FailingUnit:
-    """One unit that a run could not write, with the database's words; `total` counts all of the run's."""
+    """A unit that a run could not write, with the database's message. `total` counts the run's failed units."""
 
     asset: str
     partition: str | None
@@ -37,7 +38,7 @@ class FailingUnit:
 
 @dataclass(frozen=True)
 class FailedRun:
-    """A run in the words of its notification: one that failed, or (`whole` is false) one whose units did."""
+    """A failed run, or (if `whole` is false) a successful run with failed units, as shown in a notification."""
 
     run_id: str
     job: str
@@ -56,34 +57,34 @@ class FailedRun:
         if self.whole:
             return "failed."
         total = self.units[0].total if self.units else 0
-        return f"is done but for {total:,} unit{'' if total == 1 else 's'}."
+        return f"succeeded, but {counted(total, 'unit')} failed."
 
     @property
     def items(self) -> list[str]:
-        """The failing units, and how many more there are than are shown."""
-        left_out = self.units[0].total - len(self.units) if self.units else 0
-        more = [f"and {left_out:,} more: backfills failures"] if left_out else []
+        """The first failed units, and the number of those not shown."""
+        hidden = self.units[0].total - len(self.units) if self.units else 0
+        more = [f"and {hidden:,} more: backfills failures"] if hidden else []
         return [*map(str, self.units), *more]
 
 
 @dataclass(frozen=True)
 class Message:
-    """One notification: of one failed run, or of several at once."""
+    """A notification about one or several failed runs."""
 
     subject: str
     runs: tuple[FailedRun, ...]
     more_runs: int = 0
 
     def text(self) -> str:
-        """For people whose mail shows no HTML."""
+        """The plain-text body."""
         return "\n\n".join([*map(_text, self.runs), *self._more()]) + "\n"
 
     def html(self) -> str:
-        """The same with links and lists."""
+        """The HTML body."""
         return "<br>".join([*map(_html, self.runs), *self._more()])
 
     def slack(self) -> dict[str, Any]:
-        """The body of a request to a Slack webhook."""
+        """The request body for a Slack webhook."""
         sections = [*map(_mrkdwn, self.runs), *self._more()]
         blocks = [{"type": "section", "text": {"type": "mrkdwn", "text": text[:3000]}} for text in sections]
         return {"text": _escaped(self.subject), "blocks": blocks}
@@ -99,23 +100,23 @@ def failed_run(
     event: dg.DagsterEvent,
     ui: str,
 ) -> FailedRun:
-    """Gather what is known: the steps' own errors from the event log, the failing units from the ledger.
+    """Collect the run's step errors from the event log and its failed units from the ledger.
 
-    event: the run's last change of status.
+    event: the run's last status change.
     """
     binds = {"run_id": run.run_id, "shown": SHOWN_UNITS}
     cursor = conn.cursor(row_factory=class_row(FailingUnit))
     units = cursor.execute(STATEMENTS["failing_units"], binds).fetchall()
     conn.commit()
-    said = [reason for _, reason in failed_steps(instance, run.run_id, 5)]
+    reasons = [reason for _, reason in failed_steps(instance, run.run_id, 5)]
     whole = event.event_type is dg.DagsterEventType.RUN_FAILURE
-    if whole and not said:
-        said = [event.message or "No reason was given."]
+    if whole and not reasons:
+        reasons = [event.message or "No reason was recorded."]
     return FailedRun(
         run.run_id,
         job_of(run),
         partitions_of(run.tags),
-        tuple(dict.fromkeys(_short(each) for each in said)),
+        tuple(dict.fromkeys(_short(reason) for reason in reasons)),
         tuple(units),
         f"{ui.rstrip('/')}/runs/{run.run_id}" if ui else None,
         whole,
@@ -123,7 +124,7 @@ def failed_run(
 
 
 def message_of(runs: Sequence[FailedRun]) -> Message:
-    """One message for all of them: a night in which everything fails is one mail and not a hundred."""
+    """One message for all of the runs, so that many failures do not send many messages."""
     title = runs[0].title if len(runs) == 1 else f"{len(runs):,} runs"
     kind = "JOB FAILURE" if any(run.whole for run in runs) else "FAILED UNITS"
     subject = " ".join(f"[{kind}] {title}".split())[:_LONGEST_SUBJECT]
@@ -138,7 +139,7 @@ def _short(text: str) -> str:
 def _text(run: FailedRun) -> str:
     lines = [f"{run.title} {run.outcome}", *run.reasons]
     if run.items:
-        lines += ["Failing units:", *(f"- {item}" for item in run.items)]
+        lines += ["Failed units:", *(f"- {item}" for item in run.items)]
     return "\n".join([*lines, f"Run {run.run_id}" + (f": {run.link}" if run.link else "")])
 
 
@@ -160,5 +161,5 @@ def _mrkdwn(run: FailedRun) -> str:
 
 
 def _escaped(text: str) -> str:
-    """The three characters that mean something in Slack's messages."""
+    """The text with Slack's three control characters escaped."""
     return html.escape(text, quote=False)

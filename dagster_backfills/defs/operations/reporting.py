@@ -1,4 +1,4 @@
-"""What the history of runs looks like to people: the daily report's figures and tables. The UI charts the figures."""
+"""The daily report on runs: figures, which the UI plots, and tables."""
 
 from datetime import date
 from typing import Any
@@ -14,7 +14,7 @@ _OUTCOMES = ("succeeded", "failed", "cancelled")
 
 
 def report(conn: psycopg.Connection, until: date, days: int = DAYS) -> dict[str, Any]:
-    """The last `days` UTC days up to `until` as metadata: figures of the last day, tables of all."""
+    """Metadata for the `days` UTC days up to `until`: figures for the last day, tables for all days."""
     binds = {"until": until, "days": days}
     by_day, by_job, by_domain = (
         _rows(conn, name, binds) for name in ("outcomes_by_day", "durations_by_job", "written_by_domain")
@@ -33,6 +33,6 @@ def report(conn: psycopg.Connection, until: date, days: int = DAYS) -> dict[str,
 
 
 def _rows(conn: psycopg.Connection, name: str, binds: dict[str, Any]) -> list[dict[str, Any]]:
-    """The statement's rows, with seconds to the hundredth."""
+    """The statement's rows, with numbers rounded to two decimals."""
     rows = conn.cursor(row_factory=dict_row).execute(STATEMENTS[name], binds)
     return [{key: round(v, 2) if isinstance(v, float) else v for key, v in row.items()} for row in rows]

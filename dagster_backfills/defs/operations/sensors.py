@@ -1,4 +1,4 @@
-"""When people are told: a sensor a channel, whose cursor moves on once a message has been delivered."""
+"""Failure notification sensors: one per channel. The cursor advances only after a message has been delivered."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import dagster as dg
 
 from dagster_backfills.dagster.resource import PostgresResource
-from dagster_backfills.defs.operations.channels import NotificationSettings, asked_for
+from dagster_backfills.defs.operations.channels import NotificationSettings, enabled_channels
 from dagster_backfills.defs.operations.notifications import failed_run, message_of
 from dagster_backfills.domains.operations.statements import STATEMENTS
 
@@ -23,9 +23,9 @@ def notification_sensors() -> dg.Definitions:
 
 
 def failure_sensors(environment: Mapping[str, str]) -> list[dg.SensorDefinition]:
-    """A sensor for each channel that the environment asks for; none without. A tick says what is wrong with it."""
-    ui = environment.get("DAGSTER_WEBSERVER_URL", "").strip()  # where people open it, for links
-    return [_failure_sensor(name, ui) for name in asked_for(environment)]
+    """A sensor for each channel that the environment enables. Invalid settings fail its ticks."""
+    ui = environment.get("DAGSTER_WEBSERVER_URL", "").strip()  # for links in messages
+    return [_failure_sensor(name, ui) for name in enabled_channels(environment)]
 
 
 def _failure_sensor(name: str, ui: str) -> dg.SensorDefinition:
@@ -34,43 +34,42 @@ def _failure_sensor(name: str, ui: str) -> dg.SensorDefinition:
         minimum_interval_seconds=30,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=(
-            f"Reports by {name} the failed runs of every job, and the units that a run has left behind, with a "
-            "link. What could not be delivered is sent again at the next tick."
+            f"Sends failed runs of all jobs, and failed units of successful runs, to {name} with links. A message "
+            "that could not be delivered is sent again at the next tick."
         ),
     )
-    def tell(
+    def notify(
         context: dg.SensorEvaluationContext, postgres: PostgresResource, notifications: NotificationSettings
     ) -> dg.SkipReason:
         instance, channel = context.instance, notifications.channel(name)
         if context.cursor is None:
-            # What failed before anyone asked to be told is history.
+            # Runs that ended before notifications were enabled are not reported.
             context.update_cursor(f"{_newest(instance, _FAILED)} {_newest(instance, _DONE)}")
             return dg.SkipReason("From now on, failed runs and units are reported.")
         failed_upto, done_upto = map(int, context.cursor.split())
         failed = _changes(instance, _FAILED, failed_upto)
         done = _changes(instance, _DONE, done_upto)
-        told = []
+        reported = []
         with postgres.connect() as conn:
             binds = {"run_ids": [record.run_id for record in done]}
-            left_units = {row[0] for row in conn.execute(STATEMENTS["runs_with_new_failures"], binds)}
-            for record in [*failed, *(record for record in done if record.run_id in left_units)]:
+            with_failed_units = {row[0] for row in conn.execute(STATEMENTS["runs_with_new_failures"], binds)}
+            for record in [*failed, *(record for record in done if record.run_id in with_failed_units)]:
                 run = instance.get_run_by_id(record.run_id)
                 if run is None or run.tags.get("dagster/will_retry") == "true":
                     continue
                 event = record.event_log_entry.get_dagster_event()
-                told.append(failed_run(conn, instance, run, event, ui))
-        if told:
-            channel.send(message_of(told))
+                reported.append(failed_run(conn, instance, run, event, ui))
+        if reported:
+            channel.send(message_of(reported))
         failed_upto = failed[-1].storage_id if failed else failed_upto
         done_upto = done[-1].storage_id if done else done_upto
         context.update_cursor(f"{failed_upto} {done_upto}")
-        if not failed and not told:
-            return dg.SkipReason("No run has failed, and none has left a unit behind.")
-        return dg.SkipReason(
-            f"Runs reported: {len(told):,}; being retried: {len(failed) + len(left_units) - len(told):,}."
-        )
+        if not failed and not reported:
+            return dg.SkipReason("No run has failed, and no unit has failed.")
+        retried = len(failed) + len(with_failed_units) - len(reported)
+        return dg.SkipReason(f"Runs reported: {len(reported):,}; being retried: {retried:,}.")
 
-    return tell
+    return notify
 
 
 def _newest(instance: dg.DagsterInstance, kind: dg.DagsterEventType) -> int:
@@ -81,7 +80,7 @@ def _newest(instance: dg.DagsterInstance, kind: dg.DagsterEventType) -> int:
 def _changes(
     instance: dg.DagsterInstance, kind: dg.DagsterEventType, after: int
 ) -> Sequence[dg.EventLogRecord]:
-    """The next runs that came to this end, the oldest first."""
+    """The next runs that ended with this status, oldest first."""
     return instance.fetch_run_status_changes(
         dg.RunStatusChangeRecordsFilter(kind, after_storage_id=after),  # type: ignore[arg-type]
         limit=_MOST_AT_ONCE,

@@ -1,1 +1,1 @@
-"""Precomputed statistics: what each student has done, and each cohort's average of it."""
+"""Precomputed statistics: each student's progress, and each cohort's average."""

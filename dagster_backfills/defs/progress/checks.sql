@@ -1,7 +1,7 @@
--- What must hold of the progress statistics. Each statement gives the cohorts that break the rule; none is good.
+-- Checks of the progress statistics. Each statement returns the cohorts that break the rule; no rows is a pass.
 
 -- name: incomplete_cohorts
--- Cohorts without their row, without a row for every active student, or with rows of others.
+-- Cohorts without a row, without a row for every active student, or with rows of others.
 select
     cohort_id,
     students,
@@ -12,7 +12,7 @@ where is_missing
 order by created_at, cohort_id;
 
 -- name: out_of_range
--- More questions answered or mastered than there are, an average above 100, or statistics of a later time than now.
+-- Cohorts with a student who has more questions answered or mastered than exist, or with an average above 100.
 select distinct s.cohort_id
 from progress.user_progress_stats as s
 where s.questions_interacted > s.total_questions or s.questions_mastered > s.total_questions
@@ -23,7 +23,7 @@ where c.average_completion > 100
 order by cohort_id;
 
 -- name: wrong_averages
--- Cohorts whose average is not the mean of their students. Those that a change has made stale are left out: they are due.
+-- Cohorts whose average is not the mean of their students. Stale cohorts are excluded, because they are due anyway.
 select
     w.cohort_id,
     w.average_completion,

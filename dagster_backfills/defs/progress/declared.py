@@ -1,4 +1,4 @@
-"""The declaration of this folder, for what reads its tables' names and statements."""
+"""This folder's declaration, for code that needs its table names and statements."""
 
 from pathlib import Path
 

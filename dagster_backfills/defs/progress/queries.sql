@@ -1,8 +1,8 @@
--- What the progress assets hold. Each statement runs in psql: \set partition_keys, \set unit_keys and go.
+-- Statements of the progress assets. To run one in psql, set its variables with \set partition_keys, \set unit_keys.
 
 -- name: user_progress_stats
--- One row an active student of the cohorts. Interacted: a progress row in one of the cohort's classes with any
--- selected or eliminated option. No progress at all is zeros.
+-- One row per active student of the cohorts. Interacted: a progress row in one of the cohort's classes with any
+-- selected or eliminated option. A student without progress has zeros.
 with answers as (
     select
         u.id as user_id,
@@ -39,14 +39,14 @@ from answers as a
 left join questions as q on a.cohort_id = q.cohort_id;
 
 -- name: user_progress_stats_units
--- The students that are due a row, by cohort.
+-- The active students, by cohort.
 select u.cohort_id as partition, u.id as unit
 from progress.users as u
 where u.deleted_at is null and u.cohort_id = any(:partition_keys::text[]);
 
 -- name: cohort_stats
--- One row a cohort. The average is over its active students, of 100 × interacted / total questions, rounded half
--- up in whole numbers, so that no floating-point error decides a half.
+-- One row per cohort. The average over its active students of 100 × interacted / total questions, rounded half up in
+-- integer arithmetic to avoid floating-point errors.
 with cohorts as (
     select c.id as cohort_id
     from progress.cohorts as c
@@ -81,25 +81,25 @@ left join students as s on c.cohort_id = s.cohort_id
 left join content as t on c.cohort_id = t.cohort_id;
 
 -- name: cohort_keys
--- Every cohort with its name, the oldest first: the partitions.
+-- The partitions: every cohort with its name, oldest first.
 select c.id, c.name
 from progress.cohorts as c
 order by c.created_at, c.id;
 
 -- name: cohorts_without_stats
--- Cohorts that have never been computed: due, although no change has marked them.
+-- Cohorts that have never been computed. They are due even if no change has marked them.
 select c.id
 from progress.cohorts as c
 where not exists (select 1 from progress.cohort_stats as s where s.cohort_id = c.id);
 
 -- name: cohorts_lacking_rows
--- Cohorts without their row, without a row for every active student, or with rows of others.
+-- Cohorts without a row, without a row for every active student, or with rows of others.
 select cohort_id
 from progress.cohort_status
 where is_missing;
 
 -- name: cohort_states
--- What is worth seeing of every cohort.
+-- The status columns of every cohort.
 select
     s.cohort_id as partition,
     s.school_name as school,

@@ -10,7 +10,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from dagster_backfills.dagster import private
-from dagster_backfills.dagster.checks import linked, named
+from dagster_backfills.dagster.checks import first_rows, run_links
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.dagster.tables import table
 from dagster_backfills.defs.scoring.partitions import scoring_days
@@ -80,8 +80,8 @@ def check_result(results: Mapping[str, Finding | None]) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         passed=not findings,
         severity=dg.AssetCheckSeverity.WARN if warn else dg.AssetCheckSeverity.ERROR,
-        description=(f"{description}. {named(units)}" if units else description) or None,
-        metadata={**metadata, **linked(units)},
+        description=(f"{description}. {first_rows(units)}" if units else description) or None,
+        metadata={**metadata, **run_links(units)},
     )
 
 

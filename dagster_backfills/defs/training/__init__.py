@@ -1,1 +1,1 @@
-"""Completion records: one for each member of an organization and each training video, and the progress made of them."""
+"""Completion records for each member of an organization and each training video, and the resulting progress."""

@@ -1,11 +1,11 @@
--- What must hold of the training records. Each statement gives the organizations that break the rule; none is good.
--- They are planned right after the first fill, when the statistics may still say that the tables are empty: what is
--- counted is counted by index for one member or organization at a time, since a join to a count of everything may then
--- be planned as a loop that counts everything again for each row.
+-- Checks of the training records. Each statement returns the organizations that break the rule; no rows is a pass.
+-- They run right after the first fill, when the statistics may still say that the tables are empty. Therefore they
+-- count by index for one member or organization at a time. A join with a full count could be planned as a nested loop
+-- that repeats the count for each row.
 
 -- name: organizations_lacking_records
--- Organizations with fewer records than members who are not deactivated × videos, and the members that failed. One that
--- a change has made stale a moment ago is left out: it is due.
+-- Organizations with fewer records than non-deactivated members × videos, and the members that failed. Organizations
+-- that have recently become stale are excluded, because they are due anyway.
 with lacking as (
     select
         m.organization_id,
@@ -57,7 +57,7 @@ where
 order by f.partition is null, o.created_at, o.id;
 
 -- name: wrong_progress
--- Organizations whose progress row is missing or not what their records say. A stale one is due, and left out.
+-- Organizations whose progress row is missing or differs from their records. Stale ones are excluded: they are due.
 select
     s.organization_id,
     p.members,

@@ -1,4 +1,4 @@
-"""The declaration of this folder, for what the domain adds to it."""
+"""This folder's declaration, for the domain's own code."""
 
 from pathlib import Path
 

@@ -1,10 +1,9 @@
--- What the training assets hold, and which organizations are due. Each statement runs in psql:
--- \set partition_keys, \set unit_keys and go.
+-- Statements of the training assets. To run one in psql, set its variables with \set partition_keys, \set unit_keys.
 
 -- name: missing_completions
--- The records that members of the organizations lack: one for each member who is not deactivated and each video. An
--- organization with as many records of such members as members × videos lacks none, since a member has at most one for
--- each video; only where it has fewer are its members looked at, one by one.
+-- The missing records of the organizations: one for each non-deactivated member and each video. An organization whose
+-- members have as many records as members × videos lacks none, because a member has at most one record per video. Only
+-- if it has fewer are its members checked one by one.
 with lacking as materialized (
     select o.id
     from training.organizations as o
@@ -44,7 +43,7 @@ where
     < (select count(*) from training.training_videos);
 
 -- name: members_due_records
--- The members who are due records, by organization.
+-- The non-deactivated members, by organization.
 select
     m.organization_id as partition,
     m.id as unit
@@ -52,9 +51,9 @@ from training.members as m
 where m.organization_id = any(:partition_keys::text[]) and not m.deactivated;
 
 -- name: organization_progress
--- One row an organization: its members who are not deactivated, their records, how many of these are completed, and
--- that as a percentage, rounded half up in whole numbers, so that no floating-point error decides a half. All are
--- counted in the indexes by organization, and those of deactivated members taken off.
+-- One row per organization: its non-deactivated members, their records, how many of these are completed, and that share
+-- in percent, rounded half up in integer arithmetic to avoid floating-point errors. All records are counted in the
+-- indexes by organization, and those of deactivated members are subtracted.
 with counted as (
     select
         o.id as organization_id,
@@ -103,25 +102,25 @@ select
 from counted as c;
 
 -- name: organization_keys
--- Every organization with its name, the oldest first: the partitions.
+-- The partitions: every organization with its name, oldest first.
 select o.id, o.name
 from training.organizations as o
 order by o.created_at, o.id;
 
 -- name: organizations_without_progress
--- Organizations that have never been counted: due, although no change has marked them.
+-- Organizations that have never been counted. They are due even if no change has marked them.
 select o.id
 from training.organizations as o
 where not exists (select 1 from training.organization_training_progress as p where p.organization_id = o.id);
 
 -- name: organizations_lacking_rows
--- Organizations without a progress row, or with a member who lacks a record.
+-- Organizations without a progress row, or with missing records.
 select s.organization_id
 from training.organization_status as s
 where s.missing > 0 or not s.has_progress;
 
 -- name: organization_states
--- What is worth seeing of every organization, counted from the records themselves.
+-- The status columns of every organization, counted from its records.
 select
     s.organization_id as partition,
     s.members,

@@ -1,4 +1,4 @@
-"""What a run did and where its organizations stand, as numbers and tables. Nothing is decided here."""
+"""Dagster metadata of a training run: its totals, its largest organizations and its first failures."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ _SHOWN = 20
 
 
 def run_metadata(conn: psycopg.Connection[Any], run_id: str) -> dict[str, Any]:
-    """The totals, the largest organizations and the first failures as Dagster metadata; nothing for no work."""
+    """The run's metadata. Empty if the run processed no organization."""
     totals = run_totals(conn, run_id)
     if not totals["organizations"]:
         return {}

@@ -1,4 +1,4 @@
-"""The job that undoes one backfill: a dry run unless it is told otherwise. What it removes is told by the domain."""
+"""The job that rolls back one backfill, by default as a dry run. Not here: which records it deletes (the domain)."""
 
 from typing import Any
 
@@ -17,26 +17,27 @@ _LISTED = 50
 
 
 class RollBackRecords(dg.Config):
-    """What to undo. Exactly one of `backfill` and `remove_all_incomplete`."""
+    """What to roll back. Exactly one of `backfill` and `remove_all_incomplete` must be set."""
 
     backfill: str = Field(
-        default="", description="The backfill: Dagster's backfill id, or the id of a run that was none's."
+        default="",
+        description="The ID of the Dagster backfill, or of the run if it was not launched by a backfill.",
     )
-    dry_run: bool = Field(default=True, description="Only say what would be removed and kept.")
+    dry_run: bool = Field(default=True, description="Only report how many records would be removed and kept.")
     remove_all_incomplete: bool = Field(
-        default=False, description="Remove every record that is not completed, whoever created it."
+        default=False, description="Remove all records that are not completed, whatever created them."
     )
 
     @model_validator(mode="after")
     def _one_of_them(self) -> "RollBackRecords":
         if bool(self.backfill) == self.remove_all_incomplete:
-            raise ValueError("give either `backfill` or `remove_all_incomplete: true`")
+            raise ValueError("set either `backfill` or `remove_all_incomplete: true`")
         return self
 
 
 @one_step_job(
     "training",
-    "Undo one backfill: remove the records that it created and that nobody has completed since.",
+    "Roll back one backfill: remove the records that it created, except those that have been completed since.",
     step="remove_records",
     out=dg.Out(io_manager_key="io_manager"),
     hooks=TRAINING.rules.after(),
@@ -45,8 +46,8 @@ class RollBackRecords(dg.Config):
 def rollback_training_backfill(
     context: dg.OpExecutionContext, config: RollBackRecords, postgres: PostgresResource
 ) -> dg.Output[WriteSet]:
-    """Say what the rollback removes and keeps; unless it is a dry run, remove it, batch by batch, and count the
-    progress of the organizations that lost records."""
+    """Report what the rollback removes and keeps. Unless it is a dry run, remove the records, batch by batch, and
+    recompute the progress of the organizations that lost records."""
     backfill_id = config.backfill or None
     removed, organizations = 0, list[str]()
     with postgres.connect() as conn:
@@ -54,7 +55,7 @@ def rollback_training_backfill(
             plan = preview(conn, backfill_id)
         context.log.info(
             f"{plan.remove:,} records to remove, {plan.keep:,} to keep because they have been completed since"
-            f"{'; a dry run, so nothing is removed' if config.dry_run else ''}."
+            f"{'. This is a dry run: nothing is removed' if config.dry_run else ''}."
         )
         if not config.dry_run:
             analyze(conn)
@@ -68,7 +69,7 @@ def rollback_training_backfill(
 
 
 def _report(plan: Preview, *, dry_run: bool, removed: int) -> dict[str, Any]:
-    """Counts of the whole, and by organization for the first ones."""
+    """The totals, and a table of the first organizations."""
     metadata: dict[str, Any] = {
         "dry_run": dry_run,
         "records_to_remove": plan.remove,

@@ -1,4 +1,4 @@
-"""Runs on several machines: Celery's app for the workers, and the launcher that hands runs to them.
+"""Runs on several machines: the Celery app for the workers, and the run launcher that sends runs to them.
 
-Needs the extra `celery`; nothing else imports this package.
+Requires the extra `celery`. No other package imports this one.
 """

@@ -1,4 +1,4 @@
-"""dagster-celery's run launcher, made to notice that a worker is gone. Not here: what the workers do with a run."""
+"""dagster-celery's run launcher, extended to detect lost workers."""
 
 from typing import Any
 
@@ -9,10 +9,10 @@ from dagster_backfills.instance.run_launcher import HealthByLock
 
 
 class WatchedCeleryRunLauncher(HealthByLock, CeleryRunLauncher):
-    """Launches like `CeleryRunLauncher`; a run whose worker was killed is reported lost, and so is retried.
+    """Launches like `CeleryRunLauncher`, and reports runs whose worker was killed as lost, so that they are retried.
 
-    The stock launcher goes by the result that the worker has left, which says `STARTED` for ever where nobody is
-    left to change it. A worker that does not answer may live; a run's lock tells.
+    The stock launcher checks Celery's result, which stays `STARTED` forever if the worker dies. The run's advisory
+    lock shows whether the worker is alive, even if it does not respond.
     """
 
     def __init__(self, **given: Any) -> None:
@@ -24,5 +24,5 @@ class WatchedCeleryRunLauncher(HealthByLock, CeleryRunLauncher):
 
     @property
     def supports_resume_run(self) -> bool:
-        # A run that died is launched anew, as a run of its own, which goes on from what is committed.
+        # A lost run is retried as a new run, which resumes from what was committed.
         return False

@@ -1,4 +1,4 @@
-"""`dagster-webserver` with the same options, behind the door."""
+"""`dagster-webserver` with the same options, and with authentication and authorization."""
 
 import os
 
@@ -9,7 +9,7 @@ from dagster_backfills.roles import ROLES_VARIABLE, read_roles
 
 
 def main() -> None:
-    """Serve until interrupted. Raises NotUsableError for roles that can't be read."""
+    """Serve until interrupted. Raises NotUsableError for an invalid roles file."""
     read_roles(os.environ.get(ROLES_VARIABLE, ""))
     vars(app)["DagsterWebserver"] = Door
     cli.main()

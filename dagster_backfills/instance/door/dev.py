@@ -1,4 +1,4 @@
-"""`python -m dagster`, whose `dev` starts the webserver behind the door."""
+"""`python -m dagster`, whose `dev` command starts the webserver with authentication and authorization."""
 
 import runpy
 

@@ -1,4 +1,4 @@
-"""What right each of Dagster's mutations needs. One that is not here is refused: a new release may bring some."""
+"""The right that each of Dagster's GraphQL mutations needs. Unlisted ones, as of a newer Dagster, are refused."""
 
 from collections.abc import Mapping
 
@@ -6,7 +6,7 @@ from dagster_backfills.roles import Right
 
 _RIGHTS = {
     Right.look: "logTelemetry setNuxSeen",
-    # What may be done again, or stopped, and loses nothing. A job may ask for more: its tag RIGHT_TAG.
+    # Repeatable or stoppable, and without loss of data. A job can require a higher right with its tag RIGHT_TAG.
     Right.launch: """
         launchRun launchPipelineExecution launchMultipleRuns launchRunReexecution launchPipelineReexecution
         terminateRun terminatePipelineExecution terminateRuns
@@ -15,7 +15,7 @@ _RIGHTS = {
         startSensor stopSensor resetSensor setSensorCursor sensorDryRun
         addDynamicPartition reportRunlessAssetEvents reportAssetCheckEvaluations
     """,
-    # What removes history, or concerns the whole instance.
+    # Deletes history or affects the whole instance.
     Right.admin: """
         deleteRun deletePipelineRun wipeAssets deleteDynamicPartitions
         reloadWorkspace reloadRepositoryLocation shutdownRepositoryLocation
@@ -25,5 +25,5 @@ _RIGHTS = {
 }
 RIGHTS: Mapping[str, Right] = {name: right for right, names in _RIGHTS.items() for name in names.split()}
 
-# On a job: its domain, and the right that launching it needs where that is more than `launch`.
+# Tags of a job: its domain, and the right needed to launch it if that is higher than `launch`.
 DOMAIN_TAG, RIGHT_TAG = "backfills/domain", "backfills/right"

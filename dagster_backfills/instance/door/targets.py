@@ -1,6 +1,6 @@
-"""What a mutation is about: the domains of its jobs and assets. Not here: who may do it.
+"""The target of a mutation: the domains of the jobs and assets that it affects. Not here: authorization (`roles`).
 
-A domain is what a job's tag says, else the groups of its assets. Where that can't be told, it counts as all.
+A job's domain is in its tag; otherwise its domains are its assets' groups. Unknown domains require the right in all.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,35 +12,35 @@ import dagster as dg
 from dagster_backfills.instance.door.mutations import DOMAIN_TAG, RIGHT_TAG
 from dagster_backfills.roles import Right
 
-Domains = frozenset[str] | None  # None: not known, and so all
+Domains = frozenset[str] | None  # None: unknown, which counts as all
 
 
 @dataclass(frozen=True)
 class Target:
-    """What is said of it, its domains, and the right that it needs beyond the mutation's own."""
+    """A target's description, its domains, and the right that it needs in addition to the mutation's."""
 
-    words: str
+    description: str
     domains: Domains
     right: Right = Right.look
 
     def __add__(self, other: "Target") -> "Target":
         known = self.domains is not None and other.domains is not None
         domains = (self.domains or frozenset()) | (other.domains or frozenset()) if known else None
-        words = ", ".join(filter(None, (self.words, other.words)))
-        return Target(words, domains, max(self.right, other.right))
+        description = ", ".join(filter(None, (self.description, other.description)))
+        return Target(description, domains, max(self.right, other.right))
 
 
 _NOTHING = Target("", frozenset())
 
 
 class Targets:
-    """Looks them up in a request's workspace (`context`)."""
+    """Determines targets from a request's workspace (`context`)."""
 
     def __init__(self, context: Any) -> None:
         self.context = context
 
     def of(self, arguments: Mapping[str, Any]) -> Target:
-        """The target of a mutation with these arguments, as GraphQL has read them."""
+        """The target of a mutation with these parsed GraphQL arguments."""
         match arguments:
             case {"executionParams": {} as params}:
                 return self._of_launch(params)
@@ -79,7 +79,7 @@ class Targets:
         )
 
     def _of_id(self, run_id: str) -> Target:
-        """Of a run or a backfill; ids of the two can't be confused."""
+        """The target of a run or backfill ID. The two kinds of ID are distinct."""
         instance: dg.DagsterInstance = self.context.instance
         run, backfill = instance.get_run_by_id(run_id), instance.get_backfill(run_id)
         target = Target(run_id, None)
@@ -100,22 +100,22 @@ class Targets:
         return Target(run_id, target.domains, target.right)
 
     def _of_partition_set(self, location: str, repository: str, name: str) -> Target:
-        there = self._repository(location, repository)
-        jobs = [s.job_name for s in there.get_partition_sets() if s.name == name] if there else []
+        found = self._repository(location, repository)
+        jobs = [s.job_name for s in found.get_partition_sets() if s.name == name] if found else []
         return self._of_job(location, repository, jobs[0], []) if jobs else Target(name, None)
 
     def _of_job(self, location: str, repository: str, job: str, keys: list[dg.AssetKey]) -> Target:
-        """Of a job, or of some of its assets. Its tags are those of its definition, whatever the request says."""
-        there = self._repository(location, repository)
-        if there is None or not there.has_job(job):
+        """The target of a job or of some of its assets. Reads the definition's tags, not the request's."""
+        found = self._repository(location, repository)
+        if found is None or not found.has_job(job):
             return Target(job, None)
-        tags = there.get_full_job(job).tags
+        tags = found.get_full_job(job).tags
         right = Right[tags.get(RIGHT_TAG, "look")]
         domain = tags.get(DOMAIN_TAG)
-        target = self._of_assets(keys or ([] if domain else there.get_asset_keys_in_job(job)))
+        target = self._of_assets(keys or ([] if domain else found.get_asset_keys_in_job(job)))
         domains = (target.domains or frozenset()) | ({domain} if domain else frozenset())
         unknown = target.domains is None or not domains
-        return Target(target.words if keys else job, None if unknown else domains, right)
+        return Target(target.description if keys else job, None if unknown else domains, right)
 
     def _of_assets(self, keys: Iterable[dg.AssetKey]) -> Target:
         graph, keys = self.context.asset_graph, list(keys)
@@ -126,12 +126,12 @@ class Targets:
     def _repository(self, location: str, name: str) -> Any | None:
         if not self.context.has_code_location(location):
             return None
-        there = self.context.get_code_location(location)
-        return there.get_repository(name) if there.has_repository(name) else None
+        code_location = self.context.get_code_location(location)
+        return code_location.get_repository(name) if code_location.has_repository(name) else None
 
 
 def _texts(arguments: Any) -> Iterable[str]:
-    """What a person would know a request by: the names in its arguments."""
+    """All values in a request's arguments, as its description."""
     if isinstance(arguments, Mapping):
         for value in arguments.values():
             yield from _texts(value)

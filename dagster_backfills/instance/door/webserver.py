@@ -1,6 +1,6 @@
-"""Dagster's webserver with a door: it knows who asks, lets through what that one may do, and notes it.
+"""Dagster's webserver with authentication, authorization of mutations, and an audit log.
 
-Not here: what a mutation needs (`mutations`), what it is about (`targets`), who may (`roles`).
+Not here: the right that a mutation needs (`mutations`), its target (`targets`), users' rights (`roles`).
 """
 
 import os
@@ -29,12 +29,12 @@ from dagster_backfills.postgres.embedded import resolve_database_url
 from dagster_backfills.roles import ROLES_VARIABLE, Right, read_roles
 
 _IDENTITY = "backfills.identity"
-_FOR_PROBES = "/server_info"  # versions, and nothing else
+_FOR_PROBES = "/server_info"  # open to anyone; returns only versions
 
 
 @dataclass
 class _Launch:
-    """What is launched for whom while a mutation runs: its runs and backfills carry the user's tags."""
+    """The user of a running mutation, and the IDs of the runs and backfills that it launches."""
 
     user: str
     ids: list[str] = field(default_factory=list)
@@ -44,7 +44,7 @@ _LAUNCH: ContextVar[_Launch | None] = ContextVar("launch", default=None)
 
 
 class Door(DagsterWebserver[Any, Any]):
-    """The webserver, every one of whose mutations is asked about first."""
+    """The webserver, which authorizes every mutation."""
 
     def __init__(self, process_context: Any, *arguments: Any, **named: Any) -> None:
         super().__init__(process_context, *arguments, **named)
@@ -54,7 +54,7 @@ class Door(DagsterWebserver[Any, Any]):
         return [Middleware(_Identified, prefix=self._app_path_prefix), *super().build_middleware()]
 
     def build_graphql_schema(self) -> Any:
-        # The resolver is where GraphQL has read everything: aliases, fragments, variables, operations by name.
+        # Guard the resolvers: there GraphQL has resolved aliases, fragments, variables and named operations.
         schema = super().build_graphql_schema()
         for name, mutation in schema.graphql_schema.mutation_type.fields.items():
             if RIGHTS.get(name) is not Right.look:
@@ -72,7 +72,7 @@ class Door(DagsterWebserver[Any, Any]):
 
 
 def _stamp_launches(instance: dg.DagsterInstance) -> None:
-    """From now on each run and backfill that a mutation stores in this process carries the user's tags."""
+    """Add the user's tags to each run and backfill that a mutation stores in this process."""
     storage = instance.run_storage
     add_run, add_backfill = storage.add_run, storage.add_backfill
 
@@ -92,20 +92,20 @@ def _stamp_launches(instance: dg.DagsterInstance) -> None:
 
 
 class _Identified:
-    """Finds out who asks, and refuses whoever is not who he says."""
+    """Middleware that authenticates requests and refuses those that can't be authenticated."""
 
     def __init__(self, app: ASGIApp, prefix: str) -> None:
         self.app, self.open = app, f"{prefix}{_FOR_PROBES}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket") and scope["path"] != self.open:
-            asking = HTTPConnection(scope)
-            client = asking.client.host if asking.client else None
+            connection = HTTPConnection(scope)
+            client = connection.client.host if connection.client else None
             try:
                 secret = os.environ.get(SECRET_VARIABLE, "")
-                scope[_IDENTITY] = identify(asking.headers, secret, client)
+                scope[_IDENTITY] = identify(connection.headers, secret, client)
             except ForgedError as error:
-                if scope["type"] == "websocket":  # closed before it is accepted: 403
+                if scope["type"] == "websocket":  # closing before accepting gives status 403
                     await send({"type": "websocket.close", "code": 1008})
                 else:
                     await JSONResponse({"error": str(error)}, status_code=403)(scope, receive, send)
@@ -117,44 +117,44 @@ def _guarded(name: str, resolve: Callable[..., Any]) -> Callable[..., Awaitable[
     async def guarded(root: Any, info: Any, **arguments: Any) -> Any:
         request: Request = info.context.source
         target = Targets(info.context).of(arguments)
-        asked = _Asked(request.scope[_IDENTITY], name, target, RIGHTS.get(name))
-        refusal = _of_another_site(request) or asked.refusal()
+        change = _Change(request.scope[_IDENTITY], name, target, RIGHTS.get(name))
+        refusal = _cross_site_refusal(request) or change.refusal()
         if refusal:
-            asked.note("refused", refusal)
+            change.record("refused", refusal)
             types = [of.name for of in getattr(get_named_type(info.return_type), "types", ())]
             if "UnauthorizedError" in types:
                 return GrapheneUnauthorizedError(refusal)
             raise GraphQLError(refusal)
-        return await asked.answered(partial(resolve, root, info, **arguments))
+        return await change.execute(partial(resolve, root, info, **arguments))
 
     return guarded
 
 
 async def _reported(request: Request, endpoint: Callable[[Request], Awaitable[Response]]) -> Response:
-    """What a program reports of an asset, which the body may name: it needs the right in all domains."""
+    """Handle an external asset report. Its body may name any asset, so it needs the right in all domains."""
     target = Target(request.url.path, None)
-    asked = _Asked(
+    change = _Change(
         request.scope[_IDENTITY], endpoint.__name__.removesuffix("_endpoint"), target, Right.launch
     )
-    refusal = _of_another_site(request) or asked.refusal()
+    refusal = _cross_site_refusal(request) or change.refusal()
     if refusal:
-        asked.note("refused", refusal)
+        change.record("refused", refusal)
         return JSONResponse({"error": refusal}, status_code=403)
-    response: Response = await asked.answered(partial(endpoint, request))
+    response: Response = await change.execute(partial(endpoint, request))
     return response
 
 
-def _of_another_site(request: Request) -> str:
-    """Browsers ask by themselves what any page tells them to, in links and forms. None of those sends JSON."""
+def _cross_site_refusal(request: Request) -> str:
+    """Why a request that another site's page may have triggered is refused. Links and forms can't send JSON."""
     kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if request.method == "POST" and kind == "application/json":
         return ""
-    return "What changes something is asked for by POST, as application/json."
+    return "Requests that change something must use POST with the content type application/json."
 
 
 @dataclass
-class _Asked:
-    """A request that would change something, its verdict, and the record of both."""
+class _Change:
+    """A request that would change something: its authorization, its execution and its audit entries."""
 
     who: Identity
     action: str
@@ -163,48 +163,48 @@ class _Asked:
 
     def __post_init__(self) -> None:
         self.entry = audit.Entry(
-            self.who.user, self.action, self.target.words, self.target.domains, "started"
+            self.who.user, self.action, self.target.description, self.target.domains, "started"
         )
 
     def refusal(self) -> str:
-        """Why it is refused; empty where it is not."""
+        """The reason for refusing the request; empty if it is allowed."""
         if self.right is None:
-            return f"{self.action} is not known to this door, and nobody may ask for it."
+            return f"{self.action} is not a known mutation, so nobody may use it."
         needed, domains = max(self.right, self.target.right), self.target.domains
         if read_roles(os.environ.get(ROLES_VARIABLE, "")).may(self.who, needed, domains):
             return ""
         where = ", ".join(sorted(domains)) if domains else "all domains"
         return f"{self.who.user} may not {self.action}: it needs the right {needed.name} in {where}."
 
-    async def answered(self, answer: Callable[[], Any]) -> Any:
-        """What is answered. That it starts is noted before anything is done, and then how it ended."""
-        self.note("started")
+    async def execute(self, handler: Callable[[], Any]) -> Any:
+        """Execute the request and return its response. Records that it starts before it does, and then its outcome."""
+        self.record("started")
         launch = _Launch(self.who.user)
         token = _LAUNCH.set(launch)
         try:
-            given = answer()
-            given = await given if isawaitable(given) else given
+            response = handler()
+            response = await response if isawaitable(response) else response
         except Exception as error:
-            self.note("failed", type(error).__name__, launch.ids)
+            self.record("failed", type(error).__name__, launch.ids)
             raise
         finally:
             _LAUNCH.reset(token)
-        self.note("failed" if _is_error(given) else "done", _kind(given), launch.ids)
-        return given
+        self.record("failed" if _is_error(response) else "done", _kind(response), launch.ids)
+        return response
 
-    def note(self, outcome: str, detail: str = "", runs: list[str] | None = None) -> None:
+    def record(self, outcome: str, detail: str = "", runs: list[str] | None = None) -> None:
         with connect(resolve_database_url()) as conn:
             audit.record(conn, replace(self.entry, outcome=outcome, detail=detail, runs=runs or []))
             conn.commit()
 
 
-def _is_error(answer: Any) -> bool:
-    if isinstance(answer, Response):
-        return answer.status_code >= 400
-    # One kind of answer that is an error has not that interface: a configuration that is none.
-    meta = getattr(answer, "_meta", None)
-    return GrapheneError in getattr(meta, "interfaces", ()) or _kind(answer).endswith("Invalid")
+def _is_error(response: Any) -> bool:
+    if isinstance(response, Response):
+        return response.status_code >= 400
+    # The type for an invalid run configuration does not implement the error interface.
+    meta = getattr(response, "_meta", None)
+    return GrapheneError in getattr(meta, "interfaces", ()) or _kind(response).endswith("Invalid")
 
 
-def _kind(answer: Any) -> str:
-    return getattr(getattr(answer, "_meta", None), "name", "")
+def _kind(response: Any) -> str:
+    return getattr(getattr(response, "_meta", None), "name", "")

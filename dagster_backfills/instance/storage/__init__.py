@@ -1,4 +1,4 @@
-"""What `dagster.yaml` names as the instance's storage."""
+"""The instance's storage classes, as named in `dagster.yaml`."""
 
 from dagster_backfills.instance.storage.event_log import BatchedEventLogStorage
 from dagster_backfills.instance.storage.storage import BatchedPostgresStorage

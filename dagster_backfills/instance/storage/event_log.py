@@ -1,9 +1,8 @@
-"""The event log that writes a run's planned partitions together. Not here: which events a run has.
+"""An event log storage that writes a run's planned partitions in one batch.
 
-Dagster writes one planned event for each partition before a run may start, each in transactions of its own;
-ten thousand of them outlast the time that a run is given to start. Materializations it writes in batches itself.
-The signatures of the methods that are used are compared with what this was written for: where Dagster has changed one,
-events are written as they always were.
+Before a run starts, Dagster writes a planned event for each partition, each in its own transactions. For ten thousand
+partitions that exceeds the start timeout. Materializations are already batched by Dagster itself. If the signature of
+a Dagster method that is used here has changed, events are written as in the stock storage.
 """
 
 import inspect
@@ -27,7 +26,7 @@ _EXPECTED: Mapping[str, tuple[str, ...]] = {
 
 
 def shape_differs(storage: type) -> list[str]:
-    """The methods of the stock class that are missing or take other parameters than this was written for."""
+    """The methods of the stock class that are missing or have other parameters than expected."""
 
     def parameters(name: str) -> tuple[str, ...] | None:
         method = getattr(storage, name, None)
@@ -37,9 +36,9 @@ def shape_differs(storage: type) -> list[str]:
 
 
 class BatchedEventLogStorage(PostgresEventLogStorage):
-    """Dagster's own Postgres event log, writing a batch's planned partitions in one statement.
+    """Dagster's Postgres event log, except that planned partitions of a batch are inserted with one statement.
 
-    It leaves in the database what the stock class leaves after storing the same events one by one.
+    The result in the database is the same as storing the events one by one with the stock class.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -48,13 +47,13 @@ class BatchedEventLogStorage(PostgresEventLogStorage):
         self._together = not changed
         if changed:
             warnings.warn(
-                f"Wide backfills start slowly: this Dagster's event log has changed {', '.join(changed)},"
-                " so planned partitions are written one by one",
+                f"Runs of many partitions start slowly: this Dagster version has changed {', '.join(changed)} of its"
+                " event log, so planned partitions are written one by one",
                 stacklevel=2,
             )
 
     def store_event_batch(self, events: Sequence[dg.EventLogEntry]) -> None:
-        """Store `events` in their order; those that are no planned partitions go to the stock class."""
+        """Store `events` in their order. Events other than planned partitions are stored by the stock class."""
         if not self._together:
             super().store_event_batch(events)
             return
@@ -62,12 +61,12 @@ class BatchedEventLogStorage(PostgresEventLogStorage):
             if planned:
                 self._store_planned(list(neighbours))
                 continue
-            # One asset at a time: of several, the stock class would enter the last one alone in `asset_keys`.
+            # One asset at a time, because the stock class would update only the last one in `asset_keys`.
             for _, group in groupby(neighbours, key=lambda event: event.get_dagster_event().asset_key):
                 super().store_event_batch(list(group))
 
     def prepare_insert_event_batch(self, events: Sequence[dg.EventLogEntry]) -> Any:
-        """The stock statement's rows, as an array a column: a bind a value costs SQLAlchemy more than Postgres."""
+        """The stock insert with one array per column: a bind per value costs SQLAlchemy more time than Postgres."""
         if not self._together:
             return super().prepare_insert_event_batch(events)
         table = super().prepare_insert_event_batch(events[:1]).table
@@ -79,7 +78,7 @@ class BatchedEventLogStorage(PostgresEventLogStorage):
         insert = self.prepare_insert_event_batch(events)
         with self.run_connection(events[0].run_id) as conn:
             ids = [row[0] for row in conn.execute(insert.returning(insert.table.c.id))]
-        # `asset_keys` holds the newest event of an asset: earlier ones would only be overwritten.
+        # `asset_keys` has only the newest event of each asset, so the earlier ones need not be stored there.
         newest = {
             event.get_dagster_event().asset_key: (event, event_id)
             for event, event_id in zip(events, ids, strict=True)

@@ -1,7 +1,7 @@
-"""Dagster's storage of runs, made to know whether a run's process lives. Not here: the lock that tells.
+"""Dagster's run storage, extended to know whether a run's process is alive. Not here: the lock (`run_lock`).
 
-A run's own process is the one that says that the run has started, whoever launched it: it takes the lock before that
-is written, and says so in the run's log. Only of a run that has said so the lock's absence means anything.
+A run's own process reports that the run has started. Before that is stored, it takes the lock and logs that in the
+run's events. A missing lock is meaningful only for runs with that event.
 """
 
 from datetime import datetime
@@ -14,14 +14,14 @@ from sqlalchemy import make_url, text
 
 from dagster_backfills.instance.run_lock import HELD, RunLock
 
-# By these words in a run's log: a tag would be inherited by the run that is made of it.
-TOLD = "This process holds a lock while it lives: run monitoring will notice if it dies."
-NOT_TOLD = "Run monitoring can't tell whether this process lives: a pooler shares its sessions with others."
-_OVER = (dg.DagsterEventType.RUN_SUCCESS, dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.RUN_CANCELED)
+# Events and not tags, because a run that retries this one would inherit its tags.
+LOCK_HELD = "This process holds a lock while it is alive, so run monitoring detects if it dies."
+NO_LOCK = "Run monitoring can't detect whether this process is alive, because a pooler shares its sessions."
+_ENDED = (dg.DagsterEventType.RUN_SUCCESS, dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.RUN_CANCELED)
 
 
 class LockedRunStorage(PostgresRunStorage):
-    """As the stock one, but the process of a run holds a lock from the run's start to its end."""
+    """Like the stock storage, but a run's process holds a lock from the run's start to its end."""
 
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
@@ -34,7 +34,7 @@ class LockedRunStorage(PostgresRunStorage):
         if event.event_type == dg.DagsterEventType.RUN_START and run_id not in self._locks:
             self._take_lock(run_id, event.job_name)
         super().handle_run_event(run_id, event, update_timestamp)
-        if event.event_type in _OVER and run_id in self._locks:
+        if event.event_type in _ENDED and run_id in self._locks:
             self._locks.pop(run_id).release()
 
     def dispose(self) -> None:
@@ -47,22 +47,22 @@ class LockedRunStorage(PostgresRunStorage):
         with self.connect() as conn:
             return bool(conn.execute(text(HELD), {"run_id": run_id}).scalar())
 
-    def is_told_by_lock(self, run_id: str) -> bool:
-        """Whether the run's process has said that it holds the lock, and has not taken that back."""
+    def has_lock(self, run_id: str) -> bool:
+        """Whether the run's process has reported that it holds the lock, and has not revoked that."""
         engine_events = self._instance.all_logs(run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
         messages = [entry.dagster_event.message for entry in engine_events if entry.dagster_event]
-        return TOLD in messages and NOT_TOLD not in messages
+        return LOCK_HELD in messages and NO_LOCK not in messages
 
     def _take_lock(self, run_id: str, job_name: str) -> None:
-        def tell(held: bool) -> None:
-            message = TOLD if held else NOT_TOLD
+        def report(held: bool) -> None:
+            message = LOCK_HELD if held else NO_LOCK
             self._instance.report_engine_event(message, run_id=run_id, job_name=job_name)
 
-        self._locks[run_id] = RunLock(self._conninfo, run_id, tell)
+        self._locks[run_id] = RunLock(self._conninfo, run_id, report)
         self._locks[run_id].take()
 
     def _conninfo(self) -> str:
-        # The lock lies in the database, whatever schema Dagster's tables lie in.
+        # Advisory locks belong to the database, so the schema of Dagster's tables does not matter.
         plain = make_url(self.postgres_url).set(drivername="postgresql")
         url = plain.difference_update_query(["plugin", "options"]).render_as_string(hide_password=False)
         return make_conninfo(url, password=self._tokens.get_token()) if self._tokens else url

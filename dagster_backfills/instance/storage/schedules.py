@@ -1,8 +1,7 @@
-"""Dagster's storage of schedules and sensors, made to bear a clock that was set back.
+"""Dagster's storage of schedules and sensors, made tolerant of a clock that was set back.
 
-The daemon lets a sensor rest for its interval after its last tick. Where a clock that was a day ahead has dated that
-tick, the sensor would rest for a day, however often the daemon is started again, and only SQL could help.
-Not here: when ticks are due.
+The daemon evaluates a sensor again when its interval has passed since its last tick. If the clock was a day ahead at
+that tick, the sensor would pause for a day, even if the daemon is restarted, and only SQL could fix it.
 """
 
 import time
@@ -19,7 +18,7 @@ _LAST_TICKS = ("last_tick_timestamp", "last_tick_start_timestamp")
 
 
 class ScheduleStorage(PostgresScheduleStorage):
-    """As the stock one, but a sensor's last tick is never one that is still to come."""
+    """Like the stock storage, but ignores a sensor's last tick if its time is in the future."""
 
     def all_instigator_state(self, *args: Any, **kwargs: Any) -> "Sequence[InstigatorState]":
         return [_without_future(state) for state in super().all_instigator_state(*args, **kwargs)]
@@ -30,7 +29,7 @@ class ScheduleStorage(PostgresScheduleStorage):
 
 
 def _without_future(state: "InstigatorState") -> "InstigatorState":
-    # A sensor's data alone has these; of a Dagster that has renamed them, ticks stay as they are.
+    # Only sensors have these fields. If another Dagster version has renamed them, ticks are left unchanged.
     data: Any = state.instigator_data
     ticks = [name for name in _LAST_TICKS if getattr(data, name, None)]
     if not any(getattr(data, name) > time.time() + _MACHINES_DIFFER_SECONDS for name in ticks):

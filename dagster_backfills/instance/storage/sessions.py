@@ -1,7 +1,7 @@
-"""Pinning the sessions of Dagster's own storage, and placing its tables, by a plugin that its URL names.
+"""Applying our session settings and the search path to the sessions of Dagster's own storage, by a SQLAlchemy plugin.
 
-Not by the startup parameter `options`, which is where a URL says `search_path`: poolers refuse it, or drop it, and
-the tables would come to lie in another schema. Not here: what is pinned (`lib.postgres.connection`).
+The startup parameter `options`, in which a URL usually has the `search_path`, is not used. Poolers reject or drop it,
+and then the tables would be in another schema. Not here: the settings (`postgres/connection`).
 """
 
 import re
@@ -18,23 +18,23 @@ _SEARCH_PATH = re.compile(r"(?:-c\s*|--)search_path=((?:\\.|\S)*)")
 
 
 def with_tested_driver(url: str) -> str:
-    """The URL, with psycopg2 where it names no driver.
+    """The URL, with psycopg2 as driver if it names none.
 
-    `dagster-postgres` is written for psycopg2 (its `NOTIFY` with a bind is a syntax error on psycopg 3), and
-    SQLAlchemy takes that for a plain `postgresql://` only up to 2.0.
+    `dagster-postgres` requires psycopg2, because its `NOTIFY` with a bind is a syntax error on psycopg 3. SQLAlchemy
+    uses psycopg2 by default only up to version 2.0.
     """
     scheme, separator, rest = url.partition("://")
     return f"postgresql+psycopg2{separator}{rest}" if scheme in ("postgresql", "postgres") else url
 
 
 def pinned_url(url: str) -> str:
-    """The URL, with its driver, made so that every engine of it pins its sessions."""
+    """The URL with driver and plugin, so that every engine created from it pins its sessions."""
     driven = make_url(with_tested_driver(url))
     return driven.update_query_dict({"plugin": _NAME}).render_as_string(hide_password=False)
 
 
 class PinnedSessions(CreateEnginePlugin):
-    """What SQLAlchemy asks when an engine is made of such a URL."""
+    """The plugin that SQLAlchemy calls when it creates an engine from such a URL."""
 
     def __init__(self, url: URL, kwargs: dict[str, Any]) -> None:
         super().__init__(url, kwargs)
@@ -43,17 +43,17 @@ class PinnedSessions(CreateEnginePlugin):
         self._settings = {**PINNED, **({"search_path": re.sub(r"\\(.)", r"\1", path[1])} if path else {})}
 
     def update_url(self, url: URL) -> URL:
-        """The URL for the driver: without the plugin's name, and without what is set by statement instead."""
+        """The URL for the driver, without the plugin's name and the search path."""
         rest = _SEARCH_PATH.sub("", _options(url)).strip()
         without = url.difference_update_query(["plugin", "options"])
         return without.update_query_dict({"options": rest}) if rest else without
 
     def engine_created(self, engine: Engine) -> None:
-        # First of all: SQLAlchemy then asks which schema is the default.
+        # Before other listeners, because SQLAlchemy then queries the default schema.
         event.listen(engine, "connect", self._pin, insert=True)
 
     def _pin(self, connection: Any, _: object) -> None:
-        connection.autocommit = True  # a rollback would take the settings back
+        connection.autocommit = True  # a rollback would revert the settings
         with connection.cursor() as cursor:
             cursor.execute(pin(self._settings))
             backend = cursor.fetchone()[0]

@@ -1,6 +1,6 @@
-"""The instance's storage: Dagster's own for Postgres, with the batching event log, and runs that show life.
+"""The instance's storage: Dagster's Postgres storage with the batching event log and the run liveness locks.
 
-Not here: the project's own tables, which live in another schema and, if wanted, another database.
+Not here: the project's own tables, which are in other schemas, possibly of another database.
 """
 
 import os
@@ -20,11 +20,11 @@ BATCH_SIZE_VARIABLE = "DAGSTER_EVENT_BATCH_SIZE"
 
 
 class BatchedPostgresStorage(DagsterPostgresStorage):
-    """Runs, events, schedules and sensors in one Postgres database, events written in batches.
+    """Runs, events, schedules and sensors in one Postgres database, with events written in batches.
 
-    Dagster batches nothing unless `DAGSTER_EVENT_BATCH_SIZE` is set in the environment of whoever writes:
-    the daemon and the webserver write a run's planned partitions, the run's own process its materializations.
-    Each of them loads this class first, which puts `event_batch_size` there if the variable is not set.
+    Dagster batches events only in processes with `DAGSTER_EVENT_BATCH_SIZE` in their environment. The daemon and the
+    webserver write a run's planned partitions, and the run's process its materializations. All of them load this
+    class first, which sets the variable to `event_batch_size` if it is not set.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class BatchedPostgresStorage(DagsterPostgresStorage):
 
 
 def _url(config_value: Mapping[str, Any]) -> str:
-    """What the configuration names; where it names nothing, the project's own, so that bare `dagster` works too."""
+    """The configured URL. The default is the project's own, so that `dagster` also works without our commands."""
     if config_value.get("postgres_url") or config_value.get("postgres_db"):
         return pg_url_from_config(config_value)
     from dagster_backfills.instance.dagster_home import dagster_database_url

@@ -9,7 +9,7 @@ import pytest
 from dagster_backfills.dagster.cause import cause_of, started_by
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.defs.operations.assets import job_runs
-from dagster_backfills.defs.operations.history import copy_runs, forget_runs, job_of
+from dagster_backfills.defs.operations.history import copy_runs, delete_runs, job_of
 from dagster_backfills.defs.operations.reporting import report
 from dagster_backfills.domains.operations.settings import retention
 from dagster_backfills.errors import UserError
@@ -63,7 +63,7 @@ def test_runs_are_forgotten_after_two_years_or_as_long_as_is_asked_for(
             [days, run],
         )
     conn.commit()
-    assert forget_runs(conn, 0) == 0 and outcomes(conn) == {old: "succeeded", older: "failed"}
+    assert delete_runs(conn, 0) == 0 and outcomes(conn) == {old: "succeeded", older: "failed"}
     resources = {"postgres": PostgresResource(url=location.url)}
     result = dg.materialize([job_runs], instance=location.instance, resources=resources)
     (event,) = result.get_asset_materialization_events()

@@ -12,7 +12,7 @@ from dagster_backfills.defs.operations.sensors import failure_sensors
 from dagster_backfills.errors import UserError
 from dagster_backfills_tests.domains.operations.conftest import Inbox, Location, Webhook
 
-QUIET = "No run has failed, and none has left a unit behind."
+QUIET = "No run has failed, and no unit has failed."
 
 
 class Ticks:
@@ -39,7 +39,7 @@ class Ticks:
         return data.skip_message or ""
 
 
-def test_a_failed_run_of_any_job_is_told_by_mail_with_its_units_and_a_link(
+def test_a_failed_run_of_any_job_is_mailed_with_its_units_and_a_link(
     smtp: tuple[Inbox, dict[str, str]], location: Location
 ) -> None:
     inbox, environment = smtp
@@ -63,7 +63,7 @@ def test_a_failed_run_of_any_job_is_told_by_mail_with_its_units_and_a_link(
     assert "ValueError: postgresql://me:***@host/db <is> away" in plain
 
 
-def test_slack_is_told_in_its_own_markup(webhook: Webhook, location: Location) -> None:
+def test_slack_messages_use_slacks_markup(webhook: Webhook, location: Location) -> None:
     ticks = Ticks(
         {"NOTIFY_SLACK_WEBHOOK_URL": webhook.url, "DAGSTER_WEBSERVER_URL": "http://ui.test"}, location
     )
@@ -90,7 +90,7 @@ def test_new_unit_failures_of_a_run_are_notified_once(webhook: Webhook, location
     (body,) = webhook.taken
     assert body["text"] == "[FAILED UNITS] working_job"
     assert body["blocks"][0]["text"]["text"].splitlines() == [
-        f"*working_job* is done but for 1 unit. Run {run}",
+        f"*working_job* succeeded, but 1 unit failed. Run {run}",
         "• progress/cohort_stats c1 learner &lt;9&gt;: bad &amp; worse",
     ]
 
@@ -104,7 +104,7 @@ def test_a_failed_run_and_one_with_units_are_one_message(webhook: Webhook, locat
     assert body["text"] == "[JOB FAILURE] 2 runs"
     assert [block["text"]["text"].split("*")[2].split(".")[0] for block in body["blocks"]] == [
         " failed",
-        " is done but for 1 unit",
+        " succeeded, but 1 unit failed",
     ]
 
 
@@ -124,14 +124,14 @@ def test_an_undelivered_notification_is_sent_later_exactly_once(webhook: Webhook
     assert ["first" in block["text"]["text"] for block in body["blocks"]] == [True, False]
 
 
-def test_a_mail_server_that_refuses_is_tried_again(
+def test_a_message_that_the_mail_server_refused_is_sent_again(
     smtp: tuple[Inbox, dict[str, str]], location: Location
 ) -> None:
     inbox, environment = smtp
     ticks = Ticks(environment, location)
     location.run(fail="once")
     inbox.refuses = True
-    with pytest.raises(NotSentError, match="did not take the e-mail: 451 Not now"):
+    with pytest.raises(NotSentError, match="did not accept the e-mail: 451 Not now"):
         ticks.tick()
     inbox.refuses = False
     ticks.tick()
@@ -182,11 +182,11 @@ COMPLETE = {"NOTIFY_EMAIL_TO": "a@b.test", "NOTIFY_EMAIL_FROM": "c@b.test", "NOT
 @pytest.mark.parametrize(
     ("environment", "named"),
     [
-        ({"NOTIFY_EMAIL_TO": "a@b.test"}, "NOTIFY_EMAIL_FROM, NOTIFY_SMTP_HOST not"),
+        ({"NOTIFY_EMAIL_TO": "a@b.test"}, "but not NOTIFY_EMAIL_FROM, NOTIFY_SMTP_HOST"),
         (COMPLETE | {"NOTIFY_SMTP_SECURITY": "PLAIN"}, "SSL, STARTTLS or NONE"),
-        (COMPLETE | {"NOTIFY_SMTP_PORT": "smtp"}, "the port a number"),
-        (COMPLETE | {"NOTIFY_SMTP_SECURITY": "NONE", "NOTIFY_SMTP_PASSWORD": "x"}, "in the clear"),
-        ({"NOTIFY_SLACK_WEBHOOK_URL": "hooks.slack.example"}, "NOTIFY_SLACK_WEBHOOK_URL is no URL"),
+        (COMPLETE | {"NOTIFY_SMTP_PORT": "smtp"}, "the port to a number"),
+        (COMPLETE | {"NOTIFY_SMTP_SECURITY": "NONE", "NOTIFY_SMTP_PASSWORD": "x"}, "sent unencrypted"),
+        ({"NOTIFY_SLACK_WEBHOOK_URL": "hooks.slack.example"}, "NOTIFY_SLACK_WEBHOOK_URL is not a URL"),
     ],
 )
 def test_an_incomplete_configuration_is_rejected_by_name(environment: dict[str, str], named: str) -> None:

@@ -112,7 +112,7 @@ def test_names_stand_beside_ids_in_what_a_run_and_its_checks_say(database_url, c
     listed = failed.step_failure_data.user_failure_data.metadata["failures"].records
     assert [(each.data["partition"], each.data["name"]) for each in listed] == [("empty", "The empty")]
     at = SimpleNamespace(postgres=PostgresResource(url=database_url))
-    [open_ones] = PROGRESS.rules.judge(at, {"no_open_failures"})
+    [open_ones] = PROGRESS.rules.evaluate(at, {"no_open_failures"})
     assert "First: empty (The empty: new row" in (open_ones.description or "")
     [record] = open_ones.metadata["first_breaches"].records
     assert list(record.data)[:3] == ["failed", "name", "partition"] and record.data["name"] == "The empty"

@@ -45,7 +45,7 @@ def test_a_job_can_be_enqueued_with_every_option(command, db):
         (["nope"], "Unknown job type: nope. Known: mux_upload, sop_generation, transcription."),
         (["transcription"], "field audio_url: field required"),
         (["transcription", "--input", "{"], "--input is not JSON"),
-        (["transcription", "--input", '{"audio_url": NaN}'], "NaN is no number of JSON's"),
+        (["transcription", "--input", '{"audio_url": NaN}'], "NaN is not a JSON number"),
         (["transcription", "--input", "[" * 100_000], "--input is not JSON"),
         (["transcription", "--input", "@/nowhere.json"], "--input names /nowhere.json, which can't be read"),
         (["transcription", "--input", "@/bin/sh"], "--input is not JSON"),

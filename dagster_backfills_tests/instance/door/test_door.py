@@ -62,7 +62,7 @@ def test_a_probe_may_ask_for_the_version_and_no_more(served: Served) -> None:
     assert served.client.get("/server_info/x").status_code == 403
 
 
-def test_a_websocket_of_a_stranger_is_closed(served: Served) -> None:
+def test_an_unauthenticated_websocket_is_closed(served: Served) -> None:
     with pytest.raises(WebSocketDisconnect), served.client.websocket_connect("/graphql", ["graphql-ws"]):
         pass
 
@@ -78,7 +78,7 @@ def test_a_websocket_takes_no_mutation(served: Served) -> None:
     assert served.launched() == before
 
 
-def test_who_looks_sees_the_pages(served: Served) -> None:
+def test_a_user_with_the_right_look_sees_the_pages(served: Served) -> None:
     assert served.client.get("/runs", headers=headers("vera")).status_code == 200
     assert served.ask("vera", "{ instance { id } }").data["instance"]["id"]
 
@@ -86,7 +86,7 @@ def test_who_looks_sees_the_pages(served: Served) -> None:
 # ---- what carries the name
 
 
-def test_a_run_carries_the_name_of_who_launched_it_whatever_the_request_says(served: Served) -> None:
+def test_a_run_has_the_tags_of_the_user_who_launched_it_whatever_the_request_says(served: Served) -> None:
     run_id = launch(served, "olga", job="refresh_training", dagster__user="vera", user="vera", mine="kept")
     tags = served.instance.get_run_by_id(run_id).tags  # type: ignore[union-attr]
     assert (tags["dagster/user"], tags["user"], tags["mine"]) == ("olga", "olga", "kept")
@@ -97,7 +97,7 @@ def test_a_run_carries_the_name_of_who_launched_it_whatever_the_request_says(ser
     assert started["request"] == done["request"]
 
 
-def test_a_backfill_carries_it_too(served: Served) -> None:
+def test_a_backfill_has_the_tags_of_the_user_who_launched_it(served: Served) -> None:
     answer = served.ask("olga", BACKFILL, backfill=backfill_of(TRAINING, dagster__user="vera"))
     backfill_id = answer.data["launchPartitionBackfill"]["backfillId"]
     tags = served.instance.get_backfill(backfill_id).tags  # type: ignore[union-attr]
@@ -105,7 +105,7 @@ def test_a_backfill_carries_it_too(served: Served) -> None:
     assert served.rows()[-1]["runs"] == [backfill_id]
 
 
-def test_who_launches_again_what_another_launched_signs_himself(served: Served) -> None:
+def test_a_reexecuted_run_has_the_tags_of_the_user_who_reexecutes_it(served: Served) -> None:
     run_id = launch(served, "olga", job="refresh_training")
     again = {"parentRunId": run_id, "strategy": "ALL_STEPS", "useParentRunTags": True}
     answer = served.ask("tina", AGAIN, "trainers", again=again)
@@ -113,7 +113,7 @@ def test_who_launches_again_what_another_launched_signs_himself(served: Served) 
     assert tags["dagster/user"] == "tina"
 
 
-def test_who_repeats_a_backfill_of_another_signs_himself(served: Served) -> None:
+def test_a_reexecuted_backfill_has_the_tags_of_the_user_who_reexecutes_it(served: Served) -> None:
     first = served.ask("olga", BACKFILL, backfill=backfill_of(TRAINING)).data["launchPartitionBackfill"]
     backfill = served.instance.get_backfill(first["backfillId"])
     assert backfill is not None
@@ -126,14 +126,16 @@ def test_who_repeats_a_backfill_of_another_signs_himself(served: Served) -> None
     assert repeated.tags["dagster/user"] == "tina"
 
 
-def test_an_answer_that_is_an_error_is_noted_as_failed(served: Served) -> None:
+def test_an_error_response_is_recorded_as_failed(served: Served) -> None:
     answer = served.ask("olga", LAUNCH, run=run_of("refresh_training", config={"ops": {"none": {}}}))
     assert answer.data["launchRun"]["__typename"] == "RunConfigValidationInvalid"
     assert served.rows()[-1]["outcome"] == "failed"
     assert served.rows()[-1]["runs"] == []
 
 
-def test_nothing_is_launched_that_can_not_be_noted(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_launched_if_it_can_not_be_recorded(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = served.launched()
     monkeypatch.setenv("DATABASE_URL", "postgresql://127.0.0.1:9/none")
     assert served.ask("olga", LAUNCH, run=run_of("refresh_training")).errors
@@ -191,7 +193,7 @@ def test_launching_an_undo_job_needs_the_right_to_undo_in_its_domain(served: Ser
 # ---- how it is asked
 
 
-def test_each_mutation_of_a_document_is_asked_about_whatever_its_name_there(served: Served) -> None:
+def test_each_mutation_of_a_document_is_authorized_whatever_its_alias(served: Served) -> None:
     before = served.launched()
     query = """
       mutation Other { setNuxSeen }
@@ -212,7 +214,7 @@ def test_each_mutation_of_a_document_is_asked_about_whatever_its_name_there(serv
     assert served.launched() == before + 1
 
 
-def test_several_documents_at_once_are_none(served: Served) -> None:
+def test_batched_documents_execute_nothing(served: Served) -> None:
     before = served.launched()
     body = [{"query": LAUNCH, "variables": {"run": run_of("refresh_training")}}]
     with pytest.raises(AttributeError):  # Dagster knows no batches
@@ -235,7 +237,7 @@ def test_a_mutation_in_a_link_or_a_form_is_refused(served: Served, kind: str) ->
     assert served.launched() == before
 
 
-def test_what_a_program_reports_of_an_asset_needs_the_right_everywhere(served: Served) -> None:
+def test_external_asset_reports_need_the_right_in_all_domains(served: Served) -> None:
     path = f"/report_asset_materialization/{TRAINING}"
     assert served.client.post(path, json={}, headers=headers("tina", "trainers")).status_code == 403
     assert served.client.post(path, json={}, headers=headers("lena")).status_code == 200
