@@ -6,8 +6,10 @@ for a test of what a program imports, or of one that is interrupted: such a test
 
 import atexit
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import time
@@ -17,7 +19,9 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
+RUN = [sys.executable, "-m", "dagster", "api"]
 SCRIPT = str(Path(sys.executable).parent / "backfills")
 # They read nothing of the environment when they are imported, and start no thread.
 _LIBRARIES = [
@@ -89,21 +93,62 @@ class Program:
         return self.process.exitcode
 
 
+class Child:
+    """A run that a program has started, in place of what `subprocess.Popen` gives."""
+
+    def __init__(self, program: Program) -> None:
+        self.pid, self._program = program.pid, program
+
+    @property
+    def returncode(self) -> int | None:
+        return self._program.returncode
+
+    def poll(self) -> int | None:
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._program.process.join(timeout)
+        if self.returncode is None:
+            raise subprocess.TimeoutExpired(self._program.command, timeout or 0)
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+class _Popen(subprocess.Popen):
+    """Runs that a program starts are forked as well; anything else is started as ever."""
+
+    def __new__(cls, command: Any, *rest: Any, **options: Any) -> Any:
+        if list(command[:4]) != RUN:
+            return super().__new__(cls)
+        log = options["stdout"].fileno()
+        streams = [os.open(os.devnull, os.O_RDONLY), os.dup(log), os.dup(log)]
+        return Child(start(command, streams, env=options.get("env"), own_session=True))
+
+
 def start(
     command: Sequence[str],
     streams: Sequence[int],
     *,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
-    own_group: bool = False,
+    own_session: bool = False,
 ) -> Program:
     """Start it on these files as its standard input, output and errors, which become its own.
 
-    `own_group`: it leads a process group, so that it can be ended with all that it has started.
+    `own_session`: it leads a session, so that it can be ended with all that it has started.
     """
     handed = [Connection(stream) for stream in streams]
     environment, folder = dict(os.environ if env is None else env), str(cwd or Path.cwd())
-    process = _FORKS.Process(target=_work, args=(list(command), environment, folder, handed, own_group))
+    server = multiprocessing.forkserver._forkserver
+    server.ensure_running()
+    arguments = (list(command), environment, folder, handed, own_session, server._forkserver_address)
+    process = _FORKS.Process(target=_work, args=arguments)
     process.start()
     for each in handed:
         each.close()
@@ -111,10 +156,10 @@ def start(
 
 
 def start_server(command: Sequence[str], log: Path, env: Mapping[str, str], cwd: Path) -> Program:
-    """Start one of Dagster's servers, which writes to `log`, in a process group of its own."""
+    """Start one of Dagster's servers, which writes to `log`, in a session of its own."""
     streams = [os.open(os.devnull, os.O_RDONLY)]
     streams += [os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND) for _ in range(2)]
-    return start(command, streams, env=env, cwd=cwd, own_group=True)
+    return start(command, streams, env=env, cwd=cwd, own_session=True)
 
 
 def _work(
@@ -122,10 +167,11 @@ def _work(
     environment: dict[str, str],
     folder: str,
     streams: list[Connection],
-    own_group: bool,
+    own_session: bool,
+    address: str,
 ) -> None:
-    if own_group:
-        os.setpgid(0, 0)
+    if own_session:
+        os.setsid()
     os.environ.clear()
     os.environ.update(environment)
     time.tzset()
@@ -141,7 +187,10 @@ def _work(
         if command[0] == SCRIPT:
             from dagster_backfills.cli import main
 
-            sys.argv = command
+            # Its runs are forked from where it was.
+            server = multiprocessing.forkserver._forkserver
+            server._forkserver_address, server.ensure_running = address, lambda: None
+            sys.argv, subprocess.Popen = command, _Popen
             main()
         else:
             _run(*command)
