@@ -61,9 +61,7 @@ def identify(headers: Mapping[str, str], secret: str, client: str | None) -> Ide
     user, presented = _text(headers.get(USER_HEADER, "")), headers.get(SECRET_HEADER, "")
     if not secret:
         if user or presented:
-            raise ForgedError(
-                "The request names a user, but no proxy is configured.", f"Set {SECRET_VARIABLE}."
-            )
+            raise ForgedError("The request names a user, but no proxy is set up.", f"Set {SECRET_VARIABLE}.")
         if not is_local(headers, client):
             raise ForgedError(
                 "Without a proxy, only this machine may connect, through the name localhost.",
@@ -73,9 +71,7 @@ def identify(headers: Mapping[str, str], secret: str, client: str | None) -> Ide
     if not hmac.compare_digest(presented.encode(), secret.encode()):
         raise ForgedError("The request did not come through the proxy.", "Use the proxy's address.")
     if not user:
-        raise ForgedError(
-            "The proxy sent no user name.", f"Configure the proxy to set the header {USER_HEADER}."
-        )
+        raise ForgedError("The proxy sent no user name.", f"Let the proxy set the header {USER_HEADER}.")
     groups = (group.strip() for group in _text(headers.get(GROUPS_HEADER, "")).split(","))
     return Identity(user, tuple(group for group in groups if group))
 

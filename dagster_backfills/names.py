@@ -23,13 +23,11 @@ def the_one(text: str, known: Mapping[str, str | None], what: str, hint: str = "
         (each for each, name in known.items() if text and fold(name or "").startswith(folded)),
     )
     for candidate in candidates:
-        matches = list(candidate)
-        if len(matches) == 1:
-            return matches[0]
-        if matches:
-            raise UserError(
-                f"{len(matches):,} {what}s match {text!r}.", f"Choose one: {_listed(matches, known)}."
-            )
+        ids = list(candidate)
+        if len(ids) == 1:
+            return ids[0]
+        if ids:
+            raise UserError(f"{len(ids):,} {what}s match {text!r}.", f"Choose one: {_listed(ids, known)}.")
     by_spelling: dict[str, str] = {}
     for each, name in known.items():
         by_spelling |= {fold(name or each): each, fold(each): each}

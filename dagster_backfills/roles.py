@@ -54,13 +54,10 @@ class Roles:
         return max(self.anybody, *rights)
 
 
-ALL_MAY_ALL = Roles(anybody=Right.admin)
-
-
 def read_roles(path: str) -> Roles:
     """The roles in a file. Without a file, everyone may do everything. Raises NotUsableError for an invalid file."""
     if not path:
-        return ALL_MAY_ALL
+        return Roles(anybody=Right.admin)
     try:
         document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

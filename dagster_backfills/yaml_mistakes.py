@@ -69,11 +69,8 @@ def documents(file: Path) -> list[Document]:
         contents = list(yaml.safe_load_all(file.read_text(encoding="utf-8")))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
-        where, reason = (
-            f"{file}, line {mark.line + 1}" if mark else f"{file}",
-            getattr(error, "problem", error),
-        )
-        raise UserError(f"{where}: this is not valid YAML: {reason}.") from error
+        where = f"{file}, line {mark.line + 1}" if mark else f"{file}"
+        raise UserError(f"{where}: this is not valid YAML: {getattr(error, 'problem', error)}.") from error
     try:
         return [Document.model_validate(each) for each in contents or [None]]
     except ValidationError as error:
@@ -101,7 +98,7 @@ def _kind(value: Any) -> str:
 
 
 def lenient(model: type[BaseModel]) -> type[BaseModel]:
-    """The same model, except that invalid input gives an empty instance: one mistake must not stop the project."""
+    """The same model, but invalid input gives an empty instance: one mistake must not stop the project."""
 
     def or_empty(cls: type[BaseModel], value: Any, handler: Callable[[Any], Any]) -> Any:
         try:

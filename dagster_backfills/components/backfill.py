@@ -155,16 +155,13 @@ class Backfill:
             GENERIC.mark(conn, assets=list(assets), partition_keys=list(keys))
 
     def forget_gone(self, conn: psycopg.Connection[Any]) -> None:
-        """Delete stale marks and undo records, and resolve failures, of partitions that no longer exist, and commit.
-
-        Time windows in the future are kept.
-        """
+        """Delete stale marks and undo records, and resolve failures, of partitions that no longer exist, and commit."""
         # Read the open work before the keys: a partition that is added and marked in between must not count as gone.
         work = self.selection().open_work(conn)
         if work:
             keys = self._all_keys(conn)
             gone = work.keys() - set(keys)
-            if isinstance(self.partitions_def, dg.TimeWindowPartitionsDefinition):
+            if isinstance(self.partitions_def, dg.TimeWindowPartitionsDefinition):  # keep future windows
                 gone = {key for key in gone if keys and key < keys[0]}
             GENERIC.forget(conn, assets=self.assets, partition_keys=list(gone))
         conn.commit()

@@ -62,13 +62,11 @@ def describe(conn: psycopg.Connection[Any], defs: dg.Definitions, queries: Mappi
 def as_text(described: Described) -> str:
     """The file's text, with one column per line for readable diffs."""
     tables = []
-    for name, entry in described.items():
+    for table, entry in described.items():
         head = [f"    {json.dumps(key)}: {_json(value)}," for key, value in entry.items() if key != "columns"]
-        columns = [
-            f"      {json.dumps(column)}: {_json(value)}" for column, value in entry["columns"].items()
-        ]
+        columns = [f"      {json.dumps(name)}: {_json(value)}" for name, value in entry["columns"].items()]
         lines = [*head, '    "columns": {', ",\n".join(columns), "    }"]
-        tables.append(f"  {json.dumps(name)}: {{\n" + "\n".join(lines) + "\n  }")
+        tables.append(f"  {json.dumps(table)}: {{\n" + "\n".join(lines) + "\n  }")
     return "{\n" + ",\n".join(tables) + "\n}\n"
 
 

@@ -104,9 +104,7 @@ def daily(at: str, name: str, job: Any, description: str) -> dg.ScheduleDefiniti
 def refresh_job(
     job: str, name: str, group: str, ops: Sequence[dg.OpDefinition], hooks: AbstractSet[dg.HookDefinition]
 ) -> dg.JobDefinition:
-    """The job that writes the selected partitions. Its steps take a Refresh and are independent, so that a partition
-    that fails in one does not hold up the others.
-    """
+    """The job that writes the selected partitions. Its steps take a Refresh and do not wait for each other."""
     description = f"Write the partitions of {name} that need it, wherever they are, in one run."
     return _job(job, group, description, ops, Refresh, hooks)
 

@@ -50,8 +50,7 @@ try:
     TAGS: Any = True
 except (ImportError, AttributeError) as missing:
     warnings.warn(
-        f"Materializations carry no data version: this Dagster version lacks a name ({missing}).",
-        stacklevel=2,
+        f"Materializations have no data version: this Dagster lacks a name ({missing}).", stacklevel=2
     )
     TAGS = False
 
@@ -140,9 +139,7 @@ def output_metadata(step: Any, asset_key: dg.AssetKey) -> Mapping[str, Any]:
 def evaluated(
     instance: dg.DagsterInstance, key: dg.AssetKey, partition: str, result: dg.AssetCheckResult, name: str
 ) -> dg.AssetCheckEvaluation:
-    """The evaluation of a check for one partition. It refers to the latest materialization, so Dagster shows it as
-    current.
-    """
+    """The evaluation of a check for one partition, on its latest materialization, so Dagster shows it as current."""
     records = instance.fetch_materializations(
         dg.AssetRecordsFilter(asset_key=key, asset_partitions=[partition]), limit=1
     ).records

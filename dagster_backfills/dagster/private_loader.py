@@ -12,10 +12,7 @@ import dagster as dg
 
 @contextmanager
 def replacing_broken(replacement: Callable[[Path, Exception], dg.Component | None]) -> Iterator[None]:
-    """In this block, Dagster loads `replacement(path, error)` for a file or folder that fails to load.
-
-    If that is None, the error is raised.
-    """
+    """In this block, Dagster loads `replacement(path, error)` for what fails to load. If that is None, it raises."""
     try:
         loader = importlib.import_module("dagster.components.core.decl")
         stock, wrapped = loader.build_filesystem_component_decl_from_context, loader.ComponentLoaderDecl

@@ -87,18 +87,12 @@ def is_pooled(conn: psycopg.Connection[Any]) -> bool:
 
 
 def is_of_row_security(error: psycopg.Error) -> bool:
-    """Whether Postgres refused a query because a row-level security policy would hide rows.
-
-    Checks the source function, because the message may be translated.
-    """
+    """Whether a row-level security policy would hide rows. Tests the source function: messages may be translated."""
     return error.diag.source_function == "check_enable_rls"
 
 
 def rows_hidden(what: str, user: str) -> NotUsableError:
-    """The error for a role that may not see all rows.
-
-    The hint is BYPASSRLS. A policy for the role would not help, because it could still hide rows.
-    """
+    """The error for a role that may not see all rows. A policy for the role would not help: it may still hide rows."""
     return NotUsableError(
         f"Row-level security hides rows from {user}: {what}.",
         f"As an administrator: alter role {sql.Identifier(user).as_string()} bypassrls."

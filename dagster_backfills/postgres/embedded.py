@@ -1,7 +1,6 @@
-"""The embedded Postgres server, used when `DATABASE_URL` is not set.
+"""The embedded Postgres server, used when `DATABASE_URL` is not set. Not here: its files (`placement`).
 
-The first process that needs it starts it. All processes share it, and it runs until `stop`. Not here: the locations
-of its files (`placement`).
+The first process that needs it starts it. All processes share it, and it runs until `stop`.
 """
 
 import os
@@ -31,10 +30,7 @@ _STOP_SECONDS = 120
 
 
 def resolve_database_url(variable: str | None = None) -> str:
-    """The URL in `variable` or in `DATABASE_URL`. If `DATABASE_URL` is empty, starts the embedded server if needed.
-
-    Raises NotUsableError if `variable` is given but empty, or if the URL is invalid.
-    """
+    """The URL in `variable` or in `DATABASE_URL`. If the latter is empty, that of the embedded server, once started."""
     name = variable or "DATABASE_URL"
     url = os.environ.get(name, "").strip()
     if url:

@@ -1,7 +1,6 @@
 """Loading named statements from `.sql` files, with `:bind` variables converted to psycopg's.
 
-A file consists of `-- name: some_name` lines, each followed by a statement. Its statements also run in psql, with
-variables set by `\\set`.
+In a file, a `-- name: some_name` line precedes each statement. The statements also run in psql (`\\set bind …`).
 """
 
 import re

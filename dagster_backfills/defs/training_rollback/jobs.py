@@ -19,10 +19,7 @@ _LISTED = 50
 class RollBackRecords(dg.Config):
     """What to roll back. Exactly one of `backfill` and `remove_all_incomplete` must be set."""
 
-    backfill: str = Field(
-        default="",
-        description="The ID of the Dagster backfill, or of the run if it was not launched by a backfill.",
-    )
+    backfill: str = Field(default="", description="The ID of the Dagster backfill, or of a run without one.")
     dry_run: bool = Field(default=True, description="Only report how many records would be removed and kept.")
     remove_all_incomplete: bool = Field(
         default=False, description="Remove all records that are not completed, whatever created them."
