@@ -33,7 +33,7 @@ def job(conn, tmp_path, broken):
 def test_a_table_that_rejects_every_row_fails_the_import_which_resumes_once_it_is_fixed(
     job, conn, database_url, tmp_path
 ):
-    with pytest.raises(writer.AllRefused, match="one row after another, 500 up to row 501: no rate for this"):
+    with pytest.raises(writer.AllRefused, match="rejected 501 consecutive rows, up to row 501: no rate"):
         run_import(database_url, job, Options(), [str(tmp_path)])
     stopped = load_job(conn, job)
     assert (stopped.status, stopped.processed_rows, stopped.failed_rows) == ("failed", 0, 0)

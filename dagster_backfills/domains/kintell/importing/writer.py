@@ -146,7 +146,7 @@ def store_sessions(
             in_a_row, row, message = in_a_row + 1, rows["row_number"].item(), describe(error)[2]
             if in_a_row > MAX_REFUSED and not rules.limits_errors:
                 raise AllRefused(
-                    f"Postgres rejected {MAX_REFUSED} rows in a row, up to row {row}: {message}",
+                    f"Postgres rejected {in_a_row} consecutive rows, up to row {row}: {message}",
                     "Fix the trigger or constraint and resume the job, or use --max-errors N to reject the rows.",
                 ) from error
             result.refused.append(_reject(batch, row, message))
