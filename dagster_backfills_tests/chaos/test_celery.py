@@ -27,6 +27,7 @@ from dagster_backfills_tests.chaos.stack import ROOT, environment, free_port
 from dagster_backfills_tests.e2e.chain import ASSETS, worked_before
 from dagster_backfills_tests.e2e.graphql import finished_backfill, launch_backfill, wait_for
 from dagster_backfills_tests.haste import HASTE, MONITORING, hurried
+from dagster_backfills_tests.programs import start_server
 
 pytest.importorskip("dagster_celery", reason="the extra `celery` is not installed")
 from celery import Celery
@@ -157,7 +158,7 @@ def stack(server, broker, lan, tmp_path):
     env = environment(server, home) | {"CELERY_BROKER_URL": broker, "SCORING_CATCH_UP_DAYS": "1"}
     workers = Workers(env, tmp_path, lan)
     with dagster_servers(
-        home, "dagster_backfills.definitions", env, working_directory=ROOT, haste=HASTE
+        home, "dagster_backfills.definitions", env, working_directory=ROOT, haste=HASTE, start=start_server
     ) as webserver:
         yield webserver, workers
         for name in list(workers.processes):

@@ -17,6 +17,7 @@ from dagster_backfills_tests.conftest import new_database
 from dagster_backfills_tests.e2e.conftest import Stack, instance_environment
 from dagster_backfills_tests.e2e.graphql import REPOSITORY, messages, runs, wait_for
 from dagster_backfills_tests.haste import HASTE, MONITORING, hurried
+from dagster_backfills_tests.programs import start_server
 
 # Of this machine, but not by a name that says so: in compose it is another container's.
 HOST = "127.0.0.2"
@@ -57,8 +58,9 @@ def stack(server_url, template, project_root, tmp_path_factory) -> Iterator[Stac
             ready = lambda: subprocess.run(health, capture_output=True, check=False).returncode == 0  # noqa: E731
             wait_for("the code server", ready, timeout=300)
             with dagster_servers(
-                home, LOCATION, env, working_directory=project_root, code_server=(HOST, port), haste=HASTE
-            ) as webserver:
+                home, LOCATION, env, working_directory=project_root, code_server=(HOST, port), haste=HASTE,
+                start=start_server,
+            ) as webserver:  # fmt: skip
                 yield Stack(webserver, home, env, url)
         finally:
             end_session_of(code_server, 15, 9)
