@@ -208,7 +208,7 @@ def rows(conn):
     return dict(conn.execute("select unit, v from t.units").fetchall())
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(steps=STEPS)
 def test_after_runs_edits_and_undos_every_row_is_where_the_account_says(database_url, conn, steps):
     """A model: each run's changes, key by key; an undo takes back those whose row is as the run had left it."""
