@@ -158,7 +158,7 @@ def test_a_plan_does_not_disturb_a_concurrent_application_and_run(database_url, 
 ROWS = st.dictionaries(st.integers(0, 30), st.sampled_from(["1", "2", "5000", "x"]), max_size=20)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     source=ROWS, there=st.dictionaries(st.integers(0, 30), st.integers(1, 2), max_size=20),
     mode=st.sampled_from(["upsert", "insert_missing", "replace"]), with_units=st.booleans(),

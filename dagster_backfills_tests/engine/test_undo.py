@@ -206,7 +206,7 @@ def rows(conn):
     return dict(conn.execute("select unit, v from t.units").fetchall())
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(steps=STEPS)
 def test_after_runs_edits_and_undos_every_row_matches_a_model(database_url, conn, steps):
     """The model keeps each run's changes by key. An undo reverts those whose row is still as the run left it."""

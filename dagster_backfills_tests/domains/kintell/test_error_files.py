@@ -56,7 +56,7 @@ def rows_of(text, delimiter=","):
     return list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter))
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(BROKEN | REJECTED, max_size=6),
     st.sampled_from([b"\n", b"\r\n", b"\r"]),

@@ -28,7 +28,7 @@ values = st.text(
 ) | st.text(alphabet='a",;\t\n\r é', max_size=8)
 ends = st.sampled_from(["\n", "\r\n", "\r", "\r\r\n"])
 often = settings(
-    max_examples=300,
+    max_examples=100,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -94,7 +94,7 @@ def rows_of(source, offset=None, first_row=1, max_rows=20_000):
         assert len(block) == len(numbers) <= max_rows
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(soup)
 @example(b'a,"b\nc",d\r"x"y,1\n\n"open,2\n3')
 @example(b'"a"\r\n"b"\r')
@@ -103,7 +103,7 @@ def test_the_reader_agrees_with_a_character_by_character_parser(data):
     assert found(data) == slowly(data.decode())
 
 
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(soup, st.integers(1, 7))
 def test_records_do_not_depend_on_where_the_bytes_are_cut(data, step):
     pieces, at, size = [], 0, step

@@ -61,7 +61,7 @@ def staged(conn, rows):
         return [tuple(v.bytes if isinstance(v, UUID) else v for v in values) for values in found]
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(ROW, max_size=20))
 def test_every_staged_value_arrives_unchanged(table, rows):
     assert staged(table, rows) == rows

@@ -177,7 +177,7 @@ def connections(make_database: Callable[..., str]) -> Iterator[list[psycopg.Conn
         conn.close()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes=st.lists(st.one_of(change, change, change, end), min_size=5, max_size=40))
 def test_touched_students_are_right_and_changed_cohorts_marked_after_every_commit(connections, changes):
     watcher, *sessions = connections

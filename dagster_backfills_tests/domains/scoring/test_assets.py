@@ -21,7 +21,7 @@ def commitments(gyms: Gyms, day: date = DAY) -> dict[str, int]:
     return dict(gyms.rows("select member_id, score from scoring.commitment_scores where day = %s", day))
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(population=st.lists(members(), min_size=1, max_size=6))
 def test_the_feature_query_counts_what_plain_python_counts(
     conn: psycopg.Connection, population: list[reference.Member]

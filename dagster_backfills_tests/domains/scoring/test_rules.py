@@ -25,7 +25,7 @@ def scored(population: list[reference.Member], weights: Weights = Weights()) -> 
 
 
 # Scoring a frame costs the same for one member as for thirty.
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(members(), min_size=1, max_size=30))
 def test_vectorized_commitment_scores_equal_the_reference(population: list[reference.Member]) -> None:
     assert scored(population) == [reference.commitment(member, DAY) for member in population]
