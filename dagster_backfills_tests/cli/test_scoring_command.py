@@ -98,7 +98,7 @@ def test_days_are_planned_as_they_are_run(gyms: Gyms) -> None:
         (["explain", "nobody"], "There is no member 'nobody'"),
     ],
 )
-def test_a_request_that_makes_no_sense_is_refused_in_words(arguments: list[str], words: str) -> None:
+def test_an_invalid_request_is_refused_with_a_message(arguments: list[str], words: str) -> None:
     result = call(*arguments)
     assert isinstance(result.exception, UserError)
     assert words in str(result.exception)

@@ -89,7 +89,7 @@ def test_cancel_and_retry(command, db, registry):
     assert "1 jobs wait again" in command("retry", str(failed)).stderr
     assert _job(db, failed)["status"] == "pending"
     queue.fail(db, queue.claim(db, "w", 1)[0], "x", "x", "", False)
-    assert "There is no one to ask" in command("retry", "--type", "noop", code=2).stderr
+    assert "Input is not a terminal" in command("retry", "--type", "noop", code=2).stderr
     assert "1 jobs wait again" in command("retry", "--type", "noop", "--yes").stderr
     assert "No job of type echo has failed" in command("retry", "--type", "echo").stderr
 
@@ -131,7 +131,7 @@ def test_clean_up_asks_first_and_removes_what_ended_long_ago(command, db, regist
     db.execute(
         "update jobs.background_jobs set completed_at = now() - interval '40 days' where completed_at > 'epoch'"
     )
-    assert "There is no one to ask" in command("clean-up", code=2).stderr
+    assert "Input is not a terminal" in command("clean-up", code=2).stderr
     assert "0 jobs removed" in command("clean-up", "--days", "50", "--yes").stderr
     assert "2 jobs removed" in command("clean-up", "--yes").stderr
 
