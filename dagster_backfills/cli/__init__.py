@@ -1,4 +1,4 @@
-"""The command `backfills`: launches and reads Dagster runs, and starts what they need. No rule of a domain is here."""
+"""The `backfills` command: starts services, launches Dagster runs and shows their results. No domain logic here."""
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The commands of `backfills` and where each is found. A module is loaded when its command is called, not before."""
+"""The table of `backfills` commands. A command's module is imported only when the command is called."""
 
 import os
 import signal
@@ -10,48 +10,54 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-# Where each is found below this package, a function or a group of them, and what it does.
+# Command name: its function or Typer group (module:name in this package) and its help text.
 COMMANDS: dict[str, tuple[str, str]] = {
-    "demo": ("demo:demo", "Sample data, every backfill, status before and after."),
-    "up": ("up:up", "Start everything: Postgres if need be, the Dagster UI, its daemon."),
-    "serve": ("serve:serve", "HTTP for programs, and pages for people without a shell."),
-    "down": ("up:down", "Stop what `up` started, and the embedded Postgres."),
-    "migrate": ("migrate:migrate", "Bring the database up to date."),
-    "list": ("overview:list_", "Every backfill, and how it stands."),
-    "status": ("status:status", "One page over all backfills, or how each partition of one stands."),
-    "doctor": ("doctor:doctor", "Check Python, Postgres, Dagster, NATS and the inbox; say what to do."),
-    "plan": ("plan:plan", "What a run of a backfill would change, with nothing written."),
-    "run": ("run:run_", "Write what a backfill needs, or the partitions that are named."),
-    "undo": ("undo:undo_", "Put back what a run changed; dry unless told otherwise."),
-    "failures": ("failures:failures", "What could not be written, and why."),
-    "explain": ("explain:explain_", "Why a unit's row is as it is, and which runs made it so."),
-    "pause": ("controls:pause", "Write nothing more of a backfill until it is resumed."),
-    "resume": ("controls:resume", "Let a paused backfill go on."),
-    "throttle": ("controls:throttle", "How fast a backfill may go, and at what hours."),
-    "cancel": ("controls:cancel", "Stop the runs of a backfill; what they committed stays."),
-    "audit": ("audit:audit", "Who launched, undid, paused or changed what."),
-    "webserver": ("programs:webserver_app", "Dagster's UI, which knows who asks."),
-    "training": ("training:app", "Completion records of members: rollback."),
-    "kintell": ("kintell.commands:app", "Sessions from CSV files: start, resume, errors, replay, rollback."),
-    "queue": ("queue.commands:app", "The background queue: enqueue, list, watch, cancel, retry."),
-    "scoring": ("scoring.commands:app", "Members' daily scores: one gym alone."),
-    "new": ("declarations:new", "The first draft of a backfill, from the table that it is to fill."),
-    "check": ("declarations:check", "Look for mistakes in the declarations, in files and database."),
-    "catalog": ("declarations:catalog", "What the database says of the tables, for Dagster's catalog."),
+    "demo": ("demo:demo", "Load sample data, run every backfill, show the status before and after."),
+    "up": ("up:up", "Start Postgres (if embedded), the Dagster UI and the Dagster daemon."),
+    "serve": ("serve:serve", "Serve the HTTP API and the web pages."),
+    "down": ("up:down", "Stop what `up` started, and the embedded Postgres server."),
+    "migrate": ("migrate:migrate", "Apply pending database migrations."),
+    "list": ("overview:list_", "List all backfills and their state."),
+    "status": ("status:status", "Show the status of all backfills, or of each partition of one."),
+    "doctor": ("doctor:doctor", "Check Python, Postgres, Dagster, NATS and the inbox; suggest fixes."),
+    "plan": ("plan:plan", "Show what a run would change, without writing anything."),
+    "run": ("run:run_", "Backfill the partitions that need it, or the ones you name."),
+    "undo": ("undo:undo_", "Revert what a run changed. A dry run unless --yes is given."),
+    "failures": ("failures:failures", "List what could not be written, and why."),
+    "explain": (
+        "explain:explain_",
+        "Explain a unit's row: its state, its query, the runs that changed it.",
+    ),
+    "pause": ("controls:pause", "Pause a backfill: it writes nothing until it is resumed."),
+    "resume": ("controls:resume", "Resume a paused backfill."),
+    "throttle": ("controls:throttle", "Limit how fast a backfill writes, and during which hours."),
+    "cancel": ("controls:cancel", "Cancel a backfill's runs. Committed batches stay."),
+    "audit": ("audit:audit", "List who launched, undid, paused or changed what."),
+    "webserver": ("programs:webserver_app", "Start the Dagster UI with authentication and roles."),
+    "training": ("training:app", "Members' completion records: rollback."),
+    "kintell": (
+        "kintell.commands:app",
+        "Session imports from CSV files: start, resume, errors, replay, rollback.",
+    ),
+    "queue": ("queue.commands:app", "Background jobs: enqueue, list, watch, cancel, retry."),
+    "scoring": ("scoring.commands:app", "Members' daily scores: score a single gym."),
+    "new": ("declarations:new", "Draft a backfill declaration from its target table."),
+    "check": ("declarations:check", "Check the backfill declarations against the database."),
+    "catalog": ("declarations:catalog", "Write table and column metadata for Dagster's catalog."),
     "triggers": (
         "declarations:triggers",
-        "Triggers that tell of changes in a backfill's sources: print, apply, remove.",
+        "Print, apply or remove the triggers on source tables.",
     ),
-    "exec": ("programs:exec_app", "Another program, with the secrets that files hold."),
-    "env": ("programs:env", 'Variables for a shell: eval "$(backfills env)".'),
+    "exec": ("programs:exec_app", "Run a program with the secrets that ..._FILE variables point to."),
+    "env": ("programs:env", 'Print environment variables for a shell: eval "$(backfills env)".'),
 }
 
 DEBUG_VARIABLE = "BACKFILLS_DEBUG"
-COMPLETE_VARIABLE = "_BACKFILLS_COMPLETE"  # set by what a shell has of Typer's
+COMPLETE_VARIABLE = "_BACKFILLS_COMPLETE"  # set by Typer's shell completion script
 
 
 class _Lazy(TyperCommand):
-    """Stands for a command until it is called: knows its name and its help, and loads the rest then."""
+    """A placeholder with a command's name and help. Imports the command when it is called."""
 
     def __init__(self, name: str, where: str, help: str) -> None:
         super().__init__(name, callback=None, help=help, short_help=help)
@@ -64,17 +70,17 @@ class _Lazy(TyperCommand):
 
 
 def found_at(where: str) -> typer.Typer:
-    """What a command's place in the table names: a group as it is, a function as its only command."""
-    found = resolve_name(f"dagster_backfills.cli.{where}")
-    app = found if isinstance(found, typer.Typer) else typer.Typer()
-    if app is not found:
-        app.command()(found)
-    app.rich_markup_mode, app._add_completion = None, False  # completion is the whole program's
+    """Import a command: a Typer group is returned as it is, a function becomes the only command of a new one."""
+    target = resolve_name(f"dagster_backfills.cli.{where}")
+    app = target if isinstance(target, typer.Typer) else typer.Typer()
+    if app is not target:
+        app.command()(target)
+    app.rich_markup_mode, app._add_completion = None, False  # only the root command installs completion
     return app
 
 
 class _Commands(TyperGroup):
-    """The table above as a group of commands."""
+    """The group of all commands in the table."""
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
@@ -85,21 +91,21 @@ class _Commands(TyperGroup):
 app = typer.Typer(cls=_Commands, no_args_is_help=True, rich_markup_mode=None)
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(requested: bool) -> None:
+    if requested:
         typer.echo("backfills " + metadata.version("dagster-backfills"))
         raise typer.Exit
 
 
 @app.callback(
     help="Backfills into Postgres, run by Dagster.",
-    epilog="Ends with 0: done. 1: finished, but some units failed. 2: the request was wrong. "
-    "3: server or environment is not usable. 70: a bug. 130: interrupted.",
+    epilog="Exit codes: 0 done. 1 finished, but some units failed. 2 invalid request. "
+    "3 server or environment not usable. 70 a bug. 130 interrupted.",
 )
 def _root(
-    debug: Annotated[bool, typer.Option("--debug", help="Show the trace of an error.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the version and end.")
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the version and exit.")
     ] = False,
 ) -> None:
     if debug:
@@ -107,11 +113,11 @@ def _root(
 
 
 def run() -> NoReturn:
-    """Run the command line and exit with one of the codes of `cli.errors`."""
+    """Run the command line and exit with one of the codes in `cli.errors`."""
     from dagster_backfills.cli import errors
     from dagster_backfills.secret_files import read_secret_files
 
-    treat_endings_as_interrupts()
+    treat_termination_as_interrupt()
     try:
         read_secret_files(os.environ)
         command = typer.main.get_command(app)
@@ -126,7 +132,7 @@ def run() -> NoReturn:
     sys.exit(code)
 
 
-def treat_endings_as_interrupts() -> None:
-    """Make SIGTERM and SIGHUP what Ctrl-C is, so that whatever was started is ended in good order."""
-    for ending in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
-        signal.signal(ending, signal.default_int_handler)
+def treat_termination_as_interrupt() -> None:
+    """Handle SIGTERM and SIGHUP like Ctrl-C, so that child processes are shut down cleanly."""
+    for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+        signal.signal(number, signal.default_int_handler)

@@ -1,4 +1,4 @@
-"""`backfills audit`: who asked for what, the newest first."""
+"""`backfills audit`: the audit log, newest first."""
 
 import sys
 from typing import Annotated, Any
@@ -11,18 +11,18 @@ from dagster_backfills.engine.audit import latest
 
 
 def audit(
-    who: Annotated[str | None, typer.Option(help="Only what this user asked for.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many, at most.")] = 20,
+    who: Annotated[str | None, typer.Option(help="Only requests of this user.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number of entries.")] = 20,
     json: Json = False,
 ) -> None:
-    """Who launched, undid, paused or changed what, and who was refused it."""
+    """List who launched, undid, paused or changed what, and whose requests were refused."""
     with database() as conn:
         entries = latest(conn, limit, who)
     if json:
         print_json(entries)
         return
     if not entries:
-        say("Nobody has asked for anything yet.")
+        say(f"No requests{f' by {who}' if who else ''} have been recorded.")
         return
     if sys.stdout.isatty():
         for entry in entries:
@@ -42,7 +42,7 @@ def audit(
 
 
 def _lines(entry: dict[str, Any]) -> list[str]:
-    """One request for a person: who and what, and below it of what."""
+    """An entry as shown on a terminal: who did what, then its target and details."""
     head = (
         f"{entry['at'].astimezone():%Y-%m-%d %H:%M:%S}  {entry['who']}  {entry['action']}: {entry['outcome']}"
     )

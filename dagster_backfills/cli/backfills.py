@@ -1,6 +1,6 @@
-"""The backfills by name, and what the verbs ask of each: a declared one here, scoring beside its own words.
+"""Finding a backfill by name, and what `run`, `plan`, `undo` and the like need from it.
 
-Not here: what a verb shows.
+Not here: scoring's implementation (`cli.scoring.days`), and output.
 """
 
 from collections.abc import Iterator, Sequence
@@ -34,16 +34,16 @@ if TYPE_CHECKING:
     from dagster_backfills.engine.explain import Explanation
     from dagster_backfills.engine.plan import Report
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The backfill, as `backfills list` has it.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The backfill's name, as in `backfills list`.")]
 Partitions = Annotated[
     list[str] | None,
     typer.Option(
-        "--partition", "-p", metavar="KEY", help="Only this one: its key, how it begins, or its name. May be repeated."
+        "--partition", "-p", metavar="KEY", help="Only this partition: its key, a prefix, or its name. Repeatable."
     ),
 ]  # fmt: skip
-Whiches = Annotated[Which | None, typer.Option(help="Which partitions; by default those that need it.")]
+Whiches = Annotated[Which | None, typer.Option(help="Which partitions. Default: those that need a backfill.")]
 
-# What is no backfill of partitions has words of its own for some of the verbs.
+# These have no partitions. They have commands of their own for some of the verbs.
 ELSEWHERE = {
     "kintell": {
         "run": "backfills kintell start FILE",
@@ -66,7 +66,7 @@ ELSEWHERE = {
 
 @dataclass(frozen=True)
 class Declared:
-    """A declared backfill."""
+    """A backfill declared in a defs.yaml."""
 
     backfill: Backfill
 
@@ -84,7 +84,7 @@ class Declared:
 
     @cached_property
     def postgres(self) -> PostgresResource:
-        """Its database, migrated."""
+        """The backfill's database. Raises UserError if migrations are pending."""
         postgres = postgres_of(self.backfill)
         require_migrations(postgres.libpq_url)
         return postgres
@@ -99,20 +99,20 @@ class Declared:
         with self._instance() as instance:
             return self.backfill.standings(conn, instance, more=more)
 
-    def choose(self, conn: psycopg.Connection[Any], which: Which, wanted: Sequence[str]) -> list[str]:
-        """The keys of the partitions that are meant. Raises UserError for one that there is not."""
-        if not wanted:
+    def choose(self, conn: psycopg.Connection[Any], which: Which, partitions: Sequence[str]) -> list[str]:
+        """The keys of the given partitions, or of `which`. Raises UserError if a partition is unknown."""
+        if not partitions:
             self.backfill.look(conn)
             conn.commit()
         with self._instance() as instance:
-            found = list(self.backfill.selection(instance).choose(conn, Which.all if wanted else which))
-        if set(wanted) <= set(found):
-            return list(dict.fromkeys(wanted)) or found
+            keys = list(self.backfill.selection(instance).choose(conn, Which.all if partitions else which))
+        if set(partitions) <= set(keys):
+            return list(dict.fromkeys(partitions)) or keys
         names = {each.partition: each.name for each in self.standings(conn, more=False)}
-        return list(dict.fromkeys(the_one(each, names, "partition") for each in wanted))
+        return list(dict.fromkeys(the_one(each, names, "partition") for each in partitions))
 
     def launch(self, which: Which, keys: Sequence[str]) -> list[tuple[str, int]]:
-        """Run its job; the run's id and the exit code."""
+        """Run the backfill's job. Returns the run's ID and the exit code."""
         config = {"which": which.value, "partitions": list(keys)}
         return [launch(self.job, config, module=project_module(Path.cwd()) or "")]
 
@@ -127,7 +127,7 @@ class Declared:
 
     @contextmanager
     def _instance(self) -> Iterator[dg.DagsterInstance | None]:
-        """Dagster's instance, where only that knows what is missing."""
+        """The Dagster instance, opened only if the declaration has no query for missing partitions."""
         if self.backfill.declared.missing or self.backfill.declared.due:
             yield None
             return
@@ -139,7 +139,7 @@ Named = Declared | Scoring
 
 
 def names(start: Path) -> list[str]:
-    """Every backfill of the project."""
+    """The names of all backfills in the project."""
     off = ("scoring", *ELSEWHERE) if project_module(start) else switched_off()
     return [
         *sorted(declared_by_name(project_defs(start))),
@@ -148,33 +148,34 @@ def names(start: Path) -> list[str]:
 
 
 def the_name(name: str) -> str:
-    """The name of the backfill that is meant. Raises UserError where there is none."""
+    """Resolve a name or a unique prefix to a backfill's name. Raises UserError if there is none."""
     return the_one(name, dict.fromkeys(names(Path.cwd())), "backfill")
 
 
 def named(name: str, verb: str) -> Named:
-    """The backfill that is meant. Raises UserError where there is none, or the verb is nothing for it."""
-    found = the_name(name)
+    """Find a backfill by name or prefix. Raises UserError if there is none, or if it does not support the verb."""
+    full_name = the_name(name)
     folders = declared_by_name(project_defs(Path.cwd()))
-    if found in folders:  # before ours: a project may have a `queue` of its own
-        return Declared(declared(folders[found]))
-    if found in ELSEWHERE:
-        own = ELSEWHERE[found]
+    if full_name in folders:  # takes precedence: a project may declare its own `queue`
+        return Declared(declared(folders[full_name]))
+    if full_name in ELSEWHERE:
+        commands = ELSEWHERE[full_name]
         raise UserError(
-            f"There is no {verb!r} for {found} as a whole.", f"Its own: {own.get(verb, own['help'])}"
+            f"{verb!r} is not available for {full_name}.",
+            f"Use its own command: {commands.get(verb, commands['help'])}",
         )
     return Scoring()
 
 
-def is_elsewhere(found: str) -> bool:
-    """Whether it is one of ours that is no backfill of partitions."""
-    return found in ELSEWHERE and found not in declared_by_name(project_defs(Path.cwd()))
+def is_elsewhere(name: str) -> bool:
+    """Whether this is the `kintell` or `queue` domain, which have no partitions."""
+    return name in ELSEWHERE and name not in declared_by_name(project_defs(Path.cwd()))
 
 
 def which_of(which: Which | None, partitions: Sequence[str] | None) -> Which:
-    """What `--which` and `--partition` say together."""
+    """Combine `--which` and `--partition`. Raises UserError if they contradict each other."""
     if partitions and which not in (None, Which.named):
-        raise UserError("--partition and --which exclude each other.", "Give one of them.")
+        raise UserError("--partition and --which can't be used together.", "Use one of them.")
     if which is Which.named and not partitions:
-        raise UserError("--which named names no partition.", "Name them: --partition KEY")
+        raise UserError("--which named needs partitions.", "Name them: --partition KEY")
     return Which.named if partitions else which or Which.needed

@@ -1,4 +1,4 @@
-"""A process that a command starts, in a session of its own. Ctrl-C is for the command alone, which ends the other."""
+"""Child processes in their own session. Ctrl-C reaches only the command, which then stops the child."""
 
 import os
 import signal
@@ -10,21 +10,21 @@ from typing import Any
 
 
 def start_child(command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
-    """Start `command` with an empty stdin, open to SIGINT whatever this process does about it."""
+    """Start `command` with an empty stdin and SIGINT enabled, even if this process ignores SIGINT."""
     return subprocess.Popen(
         command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=_listen_to_interrupts, **options
     )
 
 
-def interrupt_child(child: subprocess.Popen[bytes], patience: float) -> None:
-    """Tell it to end in good order, and wait so many seconds for it."""
+def interrupt_child(child: subprocess.Popen[bytes], timeout: float) -> None:
+    """Send SIGINT and wait up to `timeout` seconds for the child to end."""
     with suppress(ProcessLookupError, subprocess.TimeoutExpired):
         child.send_signal(signal.SIGINT)
-        child.wait(patience)
+        child.wait(timeout)
 
 
 def end_session_of(child: subprocess.Popen[bytes], *numbers: int) -> None:
-    """Send each signal to whatever is left of its session, until nothing is, ten seconds apart."""
+    """Send each signal to the child's session, ten seconds apart, until no process is left."""
     for number in numbers:
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:

@@ -1,7 +1,4 @@
-"""`backfills pause`, `resume`, `throttle` and `cancel`: whether a backfill writes, how fast, and at what hours.
-
-None of them takes anything back: what is committed stays.
-"""
+"""`backfills pause`, `resume`, `throttle` and `cancel`. None of them reverts anything: committed batches stay."""
 
 from collections.abc import Collection
 from typing import Annotated, Any
@@ -22,35 +19,35 @@ from dagster_backfills.names import counted
 
 
 def pause(name: Name) -> None:
-    """Write nothing more of a backfill, from each of its runs' next batch on, until it is resumed."""
+    """Pause a backfill until it is resumed. Running runs stop before their next batch."""
     _set(name, "pause", Setting(paused=True))
 
 
 def resume(name: Name) -> None:
-    """Let a paused backfill go on."""
+    """Resume a paused backfill."""
     _set(name, "resume", Setting(paused=False))
 
 
 def throttle(
     name: Name,
-    rest: Annotated[float | None, typer.Option(min=0, help="Seconds between two batches; 0: none.")] = None,
+    rest: Annotated[float | None, typer.Option(min=0, help="Seconds between batches. 0: no wait.")] = None,
     rows_per_second: Annotated[
-        float | None, typer.Option(min=0, help="Rows changed a second, on average; 0: as fast as it goes.")
+        float | None, typer.Option(min=0, help="Maximum average rows changed per second. 0: no limit.")
     ] = None,
     window: Annotated[
-        str | None, typer.Option(help="Hours in which it may write, 22:00-05:00; none: all.")
+        str | None, typer.Option(help="Hours in which it may write, such as 22:00-05:00. none: any hour.")
     ] = None,
-    zone: Annotated[str | None, typer.Option(help="The window's time zone, Europe/Berlin say.")] = None,
+    zone: Annotated[str | None, typer.Option(help="Time zone of the window, such as Europe/Berlin.")] = None,
 ) -> None:
-    """Set how fast a backfill may go and when, from each of its runs' next batch on."""
+    """Limit how fast a backfill writes and when. Takes effect before each run's next batch."""
     setting = Setting(rest_seconds=rest, rows_per_second=rows_per_second, window=window, zone=zone)
     if setting == Setting():
-        raise UserError("Nothing is to be set.", "Give --rest, --rows-per-second, --window or --zone.")
+        raise UserError("There is nothing to set.", "Use --rest, --rows-per-second, --window or --zone.")
     _set(name, "throttle", setting)
 
 
 def _set(name: str, verb: str, setting: Setting) -> None:
-    """Set it, and say what is set now."""
+    """Save the setting and print the settings now in force."""
     backfill = named(name, verb)
     with backfill.connect() as conn:
         change(conn, backfill.name, backfill.assets, setting, system_user())
@@ -60,36 +57,36 @@ def _set(name: str, verb: str, setting: Setting) -> None:
 
 
 def _described(control: Control) -> str:
-    """What is set, in a sentence."""
-    said = ["paused" if control.paused else "not paused"]
+    """The settings in a sentence."""
+    parts = ["paused" if control.paused else "not paused"]
     if control.rest_seconds:
-        said.append(f"rests {control.rest_seconds:g} s between batches")
+        parts.append(f"waits {control.rest_seconds:g} s between batches")
     if control.rows_per_second:
-        said.append(f"changes {control.rows_per_second:g} rows a second at most")
+        parts.append(f"changes at most {control.rows_per_second:g} rows per second")
     if control.window_start is not None and control.window_end is not None:
         hours = f"{control.window_start:%H:%M} to {control.window_end:%H:%M} ({control.zone})"
-        said.append(f"writes from {hours}{', which is not now' if control.closed else ''}")
-    return f"{control.backfill}: {', '.join(said)}."
+        parts.append(f"writes only from {hours}{', which is not now' if control.closed else ''}")
+    return f"{control.backfill}: {', '.join(parts)}."
 
 
 def cancel(name: Name, yes: Yes = False, json: Json = False) -> None:
-    """Stop the runs of a backfill, queued or at work, and Dagster's backfills of it. What is committed stays."""
+    """Cancel a backfill's queued and running runs, and its Dagster backfills. Committed batches stay."""
     backfill = named(name, "cancel")
     with open_instance() as instance, backfill.connect() as conn:
-        # Runs put together in some other way are known by what they write.
+        # Runs of other jobs are recognized by the tables that they write.
         writing = {row[0] for row in RESULTS.unfinished(conn, assets=list(backfill.assets))}
         conn.rollback()
-        backfills, runs = _found(instance, backfill, writing)
+        backfills, runs = _unfinished(instance, backfill, writing)
         ids = [*(each.backfill_id for each in backfills), *(run.run_id for run in runs)]
         if ids:
             of = " and ".join(
                 counted(len(each), noun) for each, noun in ((runs, "run"), (backfills, "backfill")) if each
             )
-            confirm(f"Stop {of} of {backfill.name}?", yes)
+            confirm(f"Cancel {of} of {backfill.name}?", yes)
             domains = audit.domains_of(list(backfill.assets))
             audit.record(conn, audit.Entry(system_user(), "cancel", backfill.name, domains, "done", ids))
             conn.commit()
-        # The daemon would launch more.
+        # First the backfills: the daemon would launch more runs.
         for each in backfills:
             instance.update_backfill(each.with_status(type(each.status)["CANCELING"]))
         for run in runs:
@@ -99,18 +96,18 @@ def cancel(name: Name, yes: Yes = False, json: Json = False) -> None:
             {"backfills": [each.backfill_id for each in backfills], "runs": [run.run_id for run in runs]}
         )
     elif not ids:
-        say(f"No run of {backfill.name} is at work or waits.")
+        say(f"{backfill.name} has no queued or running runs.")
     else:
         say(
-            *(f"Backfill {each.backfill_id} launches nothing more." for each in backfills),
-            *(f"Run {run.run_id} is told to stop; what it committed stays." for run in runs),
+            *(f"Backfill {each.backfill_id} will launch no more runs." for each in backfills),
+            *(f"Cancelling run {run.run_id}. Committed batches stay." for run in runs),
         )
 
 
-def _found(
+def _unfinished(
     instance: dg.DagsterInstance, backfill: Named, writing: Collection[str]
 ) -> tuple[list[Any], list[Any]]:
-    """Dagster's backfills of it that have not ended, and its runs."""
+    """The backfill's unfinished Dagster backfills and runs."""
 
     def is_chosen(each: Any) -> bool:
         chosen = {key.to_user_string() for key in each.asset_selection or ()}

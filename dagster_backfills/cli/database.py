@@ -1,4 +1,4 @@
-"""The database for the time of one command; an embedded server where `DATABASE_URL` names no other."""
+"""Database connections for a command. The embedded server is used if `DATABASE_URL` is not set."""
 
 import os
 from collections.abc import Callable, Generator, Iterator
@@ -14,7 +14,7 @@ from dagster_backfills.postgres.values import show_every_value
 from dagster_backfills.state import state_dir
 
 Seen = TypeVar("Seen")
-# Sessions of others, of whatever database.
+# Other client sessions, in any database of the server.
 _OTHERS = (
     "select 1 from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid() limit 1"
 )
@@ -22,7 +22,7 @@ _OTHERS = (
 
 @contextmanager
 def running_postgres() -> Iterator[ExitStack]:
-    """The embedded server, if it is that. One that this starts is stopped at the end: `pop_all` leaves it running."""
+    """Start the embedded server if it is used and not running, and stop it afterwards. `pop_all` keeps it running."""
     with ExitStack() as at_the_end:
         if not os.environ.get("DATABASE_URL", "").strip():
             server = EmbeddedServer(state_dir())
@@ -33,19 +33,19 @@ def running_postgres() -> Iterator[ExitStack]:
 
 @contextmanager
 def glance() -> Iterator[psycopg.Connection[Any]]:
-    """The database for a command that only looks: a server that this starts goes on if others use it by now."""
+    """A connection for a read-only command. A server that it starts keeps running if others connect meanwhile."""
     with running_postgres() as at_the_end, database() as conn:
         try:
             yield conn
         finally:
-            with suppress(psycopg.OperationalError):  # it is away by itself
+            with suppress(psycopg.OperationalError):  # the server has gone away
                 if conn.execute(_OTHERS).fetchone():
                     at_the_end.pop_all()
 
 
 @contextmanager
 def database() -> Iterator[psycopg.Connection[Any]]:
-    """The database, migrated, for the time of one command."""
+    """A connection to DATABASE_URL. Raises UserError if migrations are pending."""
     url = resolve_database_url()
     require_migrations(url)
     with connect(url, autocommit=True, application_name="backfills", connect_timeout=10) as conn:
@@ -55,16 +55,16 @@ def database() -> Iterator[psycopg.Connection[Any]]:
 
 @contextmanager
 def database_of(variable: str | None) -> Iterator[psycopg.Connection[Any]]:
-    """The database that a declaration names, migrated or not; one that it does not name is DATABASE_URL."""
+    """A connection to the database that a declaration names, or else DATABASE_URL. Migrations are not checked."""
     url = resolve_database_url(variable)
     with connect(url, application_name="backfills", connect_timeout=10) as conn:
         yield conn
 
 
-def looks(
-    url: str, look: Callable[[psycopg.Connection[Any]], Seen]
+def poll_database(
+    url: str, read: Callable[[psycopg.Connection[Any]], Seen]
 ) -> Generator[Seen | psycopg.OperationalError, None, None]:
-    """What there is to see, look by look; the error, while the database is away."""
+    """Yield the result of `read` each time, or the error while the database is unavailable. Reconnects by itself."""
     conn = None
     try:
         while True:
@@ -72,7 +72,7 @@ def looks(
                 if conn is None:
                     conn = connect(url, autocommit=True, connect_timeout=5)
                     show_every_value(conn)
-                yield look(conn)
+                yield read(conn)
             except psycopg.OperationalError as error:
                 if conn:
                     conn.close()

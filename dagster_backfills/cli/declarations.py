@@ -1,4 +1,4 @@
-"""`backfills new`, `check`, `triggers` and `catalog`: declarations as files, and what the database says of them."""
+"""`backfills new`, `check`, `triggers` and `catalog`: writing declarations and comparing them with the database."""
 
 import warnings
 from pathlib import Path
@@ -23,19 +23,19 @@ from dagster_backfills.postgres.table_names import split_table
 
 
 def new(
-    name: Annotated[str, typer.Argument(help="The backfill's name, and its folder's.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The name of the backfill and of its folder.")],
     table: Annotated[str, typer.Option(help='The table to fill: schema.table, or schema."Table".')],
     partition_column: Annotated[
-        str, typer.Option(help="Its column that holds the partition, if it is cut into partitions.")
+        str, typer.Option(help="The table's partition column, if it is to be partitioned.")
     ] = "",
     unit: Annotated[
-        str, typer.Option(help="Its column that holds a part of a partition, as a member's id.")
+        str, typer.Option(help="The column that identifies a unit within a partition, such as a member's ID.")
     ] = "",
 ) -> None:
-    """Look at a table, and write the defs.yaml and queries.sql of a backfill that fills it. Says what to fill in."""
+    """Draft the defs.yaml and queries.sql of a backfill for an existing table, and list what is left to fill in."""
     if not (name.isascii() and name.isidentifier()):
         raise UserError(
-            f"{name!r} can't be a backfill's name.", "Use letters (a to z), digits and underscores."
+            f"{name!r} is not a valid backfill name.", "Use letters (a to z), digits and underscores."
         )
     folder = defs_to_write_in(Path.cwd()) / name
     try:
@@ -48,28 +48,29 @@ def new(
     todo = draft.write(folder)
     say(
         f"Wrote {folder / 'defs.yaml'} and {folder / 'queries.sql'}.",
-        "Fill in, in place of the table fill_in:",
+        "Replace the table fill_in by filling in:",
         *(f"  {line}" for line in todo),
-        f"Then look for mistakes: backfills check {name}",
+        f"Then check it: backfills check {name}",
     )
 
 
 def check(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Backfills; all of the project without any.")
+        list[str] | None,
+        typer.Argument(metavar="[NAME]", help="Backfills to check. Default: all in the project."),
     ] = None,
 ) -> None:
-    """Say for each backfill whether its declaration is right; exit code 2 where one is not."""
+    """Check each backfill's declaration. Exits with 2 if one has a mistake."""
     defs, mistakes = project_defs(Path.cwd()), 0
     folders = [_folder(name) for name in names or []] or declared_folders(defs)
     if not folders:
         raise UserError(
-            f"No backfill is declared in {defs}.", "Write one: backfills new NAME --table schema.table"
+            f"No backfill is declared in {defs}.", "Create one: backfills new NAME --table schema.table"
         )
     for folder in folders:
         try:
-            lacking = look(folder)
-            say(f"{folder.name}: right" + (f", but {lacking}" if lacking else ""))
+            missing = missing_triggers(folder)
+            say(f"{folder.name}: ok" + (f", but {missing}" if missing else ""))
         except UserError as error:
             mistakes += 1
             say(f"{folder.name}: {error}")
@@ -78,59 +79,59 @@ def check(
 
 
 def _folder(name: str) -> Path:
-    """The folder of the declaration that is meant. Raises UserError where there is none."""
-    there = declared_by_name(project_defs(Path.cwd()))
-    return there[the_one(name, dict.fromkeys(there), "backfill")]
+    """The folder of a declaration, found by name or prefix. Raises UserError if there is none."""
+    folders = declared_by_name(project_defs(Path.cwd()))
+    return folders[the_one(name, dict.fromkeys(folders), "backfill")]
 
 
-def look(folder: Path) -> str:
-    """What a right declaration lacks, if anything, and what to do. Raises UserError for one with a mistake."""
+def missing_triggers(folder: Path) -> str:
+    """Check a declaration; return a remark if triggers are missing, else "". Raises UserError if it has a mistake."""
     backfill = declared(folder)
     with database_of(backfill.declared.database) as conn:
         inspect(backfill, conn)
-        wanted = backfill.declared.stale_by == "triggers"
-        lacking = [w.source for w in backfill.watched() if wanted and not SourceTriggers(w).present(conn)]
-    if not lacking:
+        watched = backfill.watched() if backfill.declared.stale_by == "triggers" else []
+        missing = [each.source for each in watched if not SourceTriggers(each).present(conn)]
+    if not missing:
         return ""
-    return f"no trigger tells of changes in {', '.join(lacking)}: backfills triggers {backfill.name}"
+    return f"triggers are missing on {', '.join(missing)}: backfills triggers {backfill.name}"
 
 
 def triggers(
-    name: Annotated[str, typer.Argument(help="The backfill.")],
-    apply_: Annotated[bool, typer.Option("--apply", help="Make them, or make them anew.")] = False,
-    remove_: Annotated[bool, typer.Option("--remove", help="Take them away without a trace.")] = False,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The backfill's name, as in `backfills list`.")],
+    apply_: Annotated[bool, typer.Option("--apply", help="Create or replace the triggers.")] = False,
+    remove_: Annotated[bool, typer.Option("--remove", help="Drop the triggers and their functions.")] = False,
 ) -> None:
-    """Print the DDL of the triggers that `stale_when` asks for; with --apply or --remove, run it."""
+    """Print the DDL of the triggers for `stale_when`. With --apply or --remove, create or drop them."""
     if apply_ and remove_:
-        raise UserError("--apply and --remove exclude each other.", "Give one of them.")
+        raise UserError("--apply and --remove can't be used together.", "Use one of them.")
     backfill = declared(_folder(name))
-    wanted = [SourceTriggers(table) for table in backfill.watched()]
-    if not wanted:
+    source_triggers = [SourceTriggers(table) for table in backfill.watched()]
+    if not source_triggers:
         raise UserError(
-            f"{backfill.name} asks for no triggers.", "`stale_when` names the source tables to be followed."
+            f"{backfill.name} has no `stale_when`.", "`stale_when` names the source tables to track."
         )
     if backfill.declared.stale_by != "triggers" and not remove_:
         raise UserError(
-            f"{backfill.name} needs no triggers: it looks at its sources.",
-            "With `stale_by: triggers` it would.",
+            f"{backfill.name} needs no triggers: it polls its source tables.",
+            "To use triggers, set `stale_by: triggers`.",
         )
     if not apply_ and not remove_:
-        typer.echo("\n\n".join(each.create() for each in wanted))
+        typer.echo("\n\n".join(each.create() for each in source_triggers))
         return
     with database_of(backfill.declared.database) as conn:
-        (apply if apply_ else remove)(conn, wanted)
-    sources = ", ".join(each.watched.source for each in wanted)
-    say(f"{'Triggers tell of changes in' if apply_ else 'No trigger of it is left on'} {sources}.")
+        (apply if apply_ else remove)(conn, source_triggers)
+    sources = ", ".join(each.watched.source for each in source_triggers)
+    say(f"Triggers {'created' if apply_ else 'removed'} on {sources}.")
 
 
 def catalog(
     check: Annotated[
-        bool, typer.Option("--check", help="Write nothing; end with 2 if it is out of date.")
+        bool, typer.Option("--check", help="Write nothing. Exit with 2 if the file is out of date.")
     ] = False,
 ) -> None:
-    """Write `catalog.json`: tables, columns, comments and column lineage, for Dagster's catalog."""
+    """Write `catalog.json`: tables, columns, comments and column lineage for Dagster's catalog."""
     folder = project_defs(Path.cwd())
-    with database() as conn, warnings.catch_warnings():  # Dagster's own, about what is in beta
+    with database() as conn, warnings.catch_warnings():  # Dagster's warnings about beta features
         warnings.simplefilter("ignore")
         described = describe(conn, folder)
     file, text = folder / FILE, as_text(described)
@@ -138,6 +139,6 @@ def catalog(
         say(f"{file} is up to date: {len(described)} tables.")
         return
     if check:
-        raise UserError(f"{file} is not what the database says.", hint="Write it anew: backfills catalog")
+        raise UserError(f"{file} does not match the database.", hint="Regenerate it: backfills catalog")
     file.write_text(text, encoding="utf-8")
     say(f"Wrote {file}: {len(described)} tables.")

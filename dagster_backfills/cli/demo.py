@@ -1,4 +1,4 @@
-"""`backfills demo`: everything on sample data, from an empty database to backfills that have run, in one command."""
+"""`backfills demo`: migrates an empty database, loads sample data and runs every backfill."""
 
 import os
 from collections.abc import Callable
@@ -29,17 +29,17 @@ def _kintell() -> None:
 
     with database() as conn:
         if list_jobs(conn, 1) or not demo_file().exists():
-            say("Nothing to import. What was imported before: backfills kintell status")
+            say("Nothing to import. Earlier imports: backfills kintell status")
             return
     allowed = ",".join([*KintellSettings().allowed, str(demo_file().parent)])
     os.environ["KINTELL_ALLOWED_LOCATIONS"] = allowed
     start(str(demo_file()))
 
 
-# The runs of each domain as the command line does them, one by one, on the sample data of `samples/`.
+# The commands to run for each domain, on the sample data of `samples/`.
 DEMONSTRATIONS: dict[str, list[Callable[[], object]]] = {
     "training": [partial(run_, "training_completions", yes=True)],
-    # All of them: what triggers have kept right is reported to Dagster too.
+    # All partitions: those that triggers keep up to date are reported to Dagster too.
     "progress": [partial(run_, "progress_stats", which=Which.all, yes=True)],
     "scoring": [partial(run_, "scoring", yes=True)],
     "kintell": [_kintell, partial(launch, "refresh_daily_session_summary")],
@@ -48,12 +48,12 @@ DEMONSTRATIONS: dict[str, list[Callable[[], object]]] = {
 
 
 def demo(
-    serve: Annotated[bool, typer.Option("--serve", help="Then start the Dagster UI on this data.")] = False,
-    port: Annotated[int, typer.Option(help="Port of the UI.")] = 3000,
-    host: Annotated[str, typer.Option(help="Address of the UI. It asks for no password.")] = "127.0.0.1",
+    serve: Annotated[bool, typer.Option("--serve", help="Start the Dagster UI afterwards.")] = False,
+    port: Annotated[int, typer.Option(help="Port of the Dagster UI.")] = 3000,
+    host: Annotated[str, typer.Option(help="Address of the Dagster UI. There is no password.")] = "127.0.0.1",
     verbose: Verbose = False,
 ) -> None:
-    """Migrate, load sample data where there is none, run every domain's backfill, show the state before and after."""
+    """Migrate, load sample data into empty tables, run every domain's backfill, show the status before and after."""
     os.environ[VARIABLE] = "all"
     require_libraries()
     if serve:
@@ -71,17 +71,17 @@ def demo(
         codes += [_code_of(partial(launch, name)) for name in ("observe_sources", "report_job_history")]
         say("")
         status()
-        say("", "See more: backfills status progress_stats · backfills failures · backfills up")
+        say("", "Next: backfills status progress_stats · backfills failures · backfills up")
         if serve:
             run_dagster(dict(os.environ), host, port, verbose)
-    # The sample data has units that can't be written, to be looked at: that is no failure of the demonstration.
+    # The sample data contains invalid units on purpose. Their failures do not make the demo fail.
     raise typer.Exit(max((code for code in codes if code != FAILURES), default=OK))
 
 
 def _code_of(run: Callable[[], object]) -> int:
-    """The exit code of a command, or of a run that was launched."""
+    """The exit code of a command or a launched run."""
     try:
-        ended = run()
-    except typer.Exit as left:
-        return left.exit_code
-    return ended[1] if isinstance(ended, tuple) else OK
+        result = run()
+    except typer.Exit as exit:
+        return exit.exit_code
+    return result[1] if isinstance(result, tuple) else OK

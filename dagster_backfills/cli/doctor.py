@@ -1,6 +1,6 @@
-"""`backfills doctor`: whether everything that the backfills need is there and well. Starts and changes nothing.
+"""`backfills doctor`: checks everything that backfills depend on. Starts and changes nothing.
 
-Here: the order of the checks, and the look at Dagster: declarations, storage, heartbeat, schedules and sensors.
+Here: the order of the checks, and the checks of declarations, Dagster's daemon, schedules and sensors.
 """
 
 from collections.abc import Iterator
@@ -10,9 +10,9 @@ from pathlib import Path
 import typer
 
 from dagster_backfills.cli import doctor_machine, doctor_postgres
-from dagster_backfills.cli.declarations import look
+from dagster_backfills.cli.declarations import missing_triggers
 from dagster_backfills.cli.errors import FAILURES
-from dagster_backfills.cli.finding import Finding, Level, found_by
+from dagster_backfills.cli.finding import Finding, Level, findings_of
 from dagster_backfills.cli.instance import NOT_YET, InstanceState, Tick, read_instance
 from dagster_backfills.cli.output import Json, duration, print_json, print_table, say
 from dagster_backfills.components.loading import declared_folders
@@ -23,7 +23,7 @@ from dagster_backfills.names import counted
 
 
 def doctor(json: Json = False) -> None:
-    """Check this machine, Postgres, Dagster, NATS and the inbox; say what to do. Exit code 1 if there is an error."""
+    """Check this machine, Postgres, Dagster, NATS and the inbox, and suggest fixes. Exits with 1 on an error."""
     findings = examine()
     errors = sum(each.level is Level.ERROR for each in findings)
     warnings = sum(each.level is Level.WARNING for each in findings)
@@ -35,50 +35,50 @@ def doctor(json: Json = False) -> None:
             [(each.level.value, each.check, each.found, each.advice) for each in findings],
             fold=True,
         )
-        said = f"{counted(errors, 'error')}, {counted(warnings, 'warning')}."
-        say(said if errors or warnings else "All is well.")
+        summary = f"{counted(errors, 'error')}, {counted(warnings, 'warning')}."
+        say(summary if errors or warnings else "No problems found.")
     if errors:
         raise typer.Exit(FAILURES)
 
 
 def examine() -> list[Finding]:
-    """Every check in the order of what depends on what."""
+    """Run every check, dependencies first."""
     off = switched_off()
-    machine = [found for check in doctor_machine.CHECKS for found in found_by(check)]
+    machine = [finding for check in doctor_machine.CHECKS for finding in findings_of(check)]
     url, database = doctor_postgres.database_url()
     if url:
         database += doctor_postgres.examine(url)
     if any(each.check == "postgres" and each.level is Level.ERROR for each in database):
-        dagster = [Finding.warning("dagster", "Not looked at: its tables are in the database.")]
+        dagster = [Finding.warning("dagster", "Not checked: its tables are in the database.")]
     else:
-        dagster = [*found_by(declarations), *found_by(lambda: of_dagster(url), "dagster")]
-    around = [
-        found for domain, check in doctor_machine.NEIGHBOURS if domain not in off for found in found_by(check)
-    ]
-    return [*machine, *database, *dagster, *around]
+        dagster = [*findings_of(declarations), *findings_of(lambda: of_dagster(url), "dagster")]
+    checks = [check for domain, check in doctor_machine.SERVICES if domain not in off]
+    services = [finding for check in checks for finding in findings_of(check)]
+    return [*machine, *database, *dagster, *services]
 
 
 def declarations() -> Iterator[Finding]:
-    """Each declaration of the project that has a mistake or lacks its triggers: what `backfills check` says of it."""
+    """Each declaration that has a mistake or lacks its triggers, as `backfills check` reports it."""
     folders = declared_folders(project_defs(Path.cwd()))
-    right = 0
+    valid = 0
     for folder in folders:
         try:
-            lacking = look(folder)
+            missing = missing_triggers(folder)
         except UserError as error:
             yield Finding.error("declarations", f"{folder.name}: {error.message}", error.hint)
             continue
-        right += not lacking
-        if lacking:
-            said, _, command = lacking.rpartition(": ")
-            yield Finding.warning("declarations", f"{folder.name}: {said}.", f"Make them: {command} --apply")
-    if right == len(folders):
-        said = f"Right: {', '.join(folder.name for folder in folders)}." if folders else "There are none."
-        yield Finding.ok("declarations", said)
+        valid += not missing
+        if missing:
+            remark, _, command = missing.rpartition(": ")
+            message = f"{folder.name}: {remark}."
+            yield Finding.warning("declarations", message, f"Create them: {command} --apply")
+    if valid == len(folders):
+        names = ", ".join(folder.name for folder in folders)
+        yield Finding.ok("declarations", f"Valid: {names}." if folders else "There are none.")
 
 
 def of_dagster(url: str) -> Iterator[Finding]:
-    """Its storage, its daemon, its schedules and sensors."""
+    """Dagster's storage, daemon, schedules and sensors."""
     state = read_instance(url)
     if state.problem:
         level = Finding.warning if state.problem == NOT_YET else Finding.error
@@ -89,34 +89,34 @@ def of_dagster(url: str) -> Iterator[Finding]:
 
 
 def daemon(state: InstanceState) -> Finding:
-    """Silent after it has been heard is an error; a project that never had one may do without."""
+    """A daemon that stopped is an error. One that never ran is a warning: a project may not need it."""
     if state.daemon_seconds is None:
-        return Finding.warning("daemon", "It was never heard of: nothing ticks.", "Start it: backfills up")
+        return Finding.warning("daemon", "It has never run: nothing ticks.", "Start it: backfills up")
     if not state.daemon_works and state.daemon_seconds < 0:
         return Finding.error(
             "daemon",
-            f"The clock was set back by {duration(-state.daemon_seconds)} since it was last heard of.",
-            "Restart dagster-daemon: it rests until the clock has caught up.",
+            f"The clock was set back by {duration(-state.daemon_seconds)} since its last heartbeat.",
+            "Restart dagster-daemon: it waits until the clock has caught up.",
         )
-    heard = f"It was last heard of {duration(max(state.daemon_seconds, 0))} ago"
+    heartbeat = f"Its last heartbeat was {duration(max(state.daemon_seconds, 0))} ago"
     if not state.daemon_works:
         return Finding.error(
-            "daemon", f"{heard}: nothing ticks, nothing queued starts.", "Start it: backfills up"
+            "daemon", f"{heartbeat}: nothing ticks, no queued run starts.", "Start it: backfills up"
         )
-    queue = f"{counted(state.runs_started, 'run')} at work, {state.runs_queued:,} queued"
-    return Finding.ok("daemon", f"{heard}; {queue}.")
+    queue = f"{counted(state.runs_started, 'run')} in progress, {state.runs_queued:,} queued"
+    return Finding.ok("daemon", f"{heartbeat}; {queue}.")
 
 
-def ticks(found: list[Tick]) -> Iterator[Finding]:
-    """Those that fail or are turned off, by name."""
-    failing = [tick for tick in found if tick.result == "failure"]
+def ticks(latest: list[Tick]) -> Iterator[Finding]:
+    """Schedules and sensors that fail or are turned off, by name."""
+    failing = [tick for tick in latest if tick.result == "failure"]
     for tick in failing:
-        said = f"The last tick of {tick.name} failed: {tick.said}"
-        yield Finding.warning("ticks", said, f"See the {tick.kind}'s ticks in the UI.")
-    off = [tick.name for tick in found if not tick.on]
+        message = f"The last tick of {tick.name} failed: {tick.said}"
+        yield Finding.warning("ticks", message, f"See the {tick.kind}'s ticks in the Dagster UI.")
+    off = [tick.name for tick in latest if not tick.on]
     if off:
         yield Finding.warning(
-            "ticks", f"Turned off: {', '.join(off)}.", "Turn them on in the UI, if that is meant."
+            "ticks", f"Turned off: {', '.join(off)}.", "Turn them on in the UI unless this is intended."
         )
     if not failing and not off:
-        yield Finding.ok("ticks", f"All {len(found)} schedules and sensors are on.")
+        yield Finding.ok("ticks", f"All {len(latest)} schedules and sensors are on.")

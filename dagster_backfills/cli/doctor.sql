@@ -11,7 +11,7 @@ select
 select extract(epoch from clock_timestamp())::double precision as seconds;
 
 -- name: connections$
--- Those kept for superusers aside; a role or a database may be allowed fewer.
+-- Without those reserved for superusers. A role or a database may have a lower limit.
 select least(
     current_setting('max_connections')::integer - current_setting('superuser_reserved_connections')::integer,
     (select nullif(r.rolconnlimit, -1) from pg_roles as r where r.rolname = current_user),

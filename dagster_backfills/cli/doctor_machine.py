@@ -1,4 +1,4 @@
-"""The doctor's look at this machine and at the neighbours: Python, folders, NATS, the inbox, notifications."""
+"""Checks of this machine and of the services around it: Python, folders, NATS, the inbox, notifications."""
 
 import os
 import shutil
@@ -46,31 +46,31 @@ def dagster_home() -> Iterator[Finding]:
     home = Path(given).expanduser()
     if not home.is_absolute():
         yield Finding.error(
-            "dagster home", f"DAGSTER_HOME is {given!r}, which is no absolute path.", "Write the whole path."
+            "dagster home", f"DAGSTER_HOME is {given!r}, which is not an absolute path.", "Make it absolute."
         )
     elif not home.is_dir():
-        yield Finding.error("dagster home", f"DAGSTER_HOME is {home}, which is no folder.", "Create it.")
+        yield Finding.error("dagster home", f"DAGSTER_HOME is {home}, which is not a folder.", "Create it.")
     elif not (home / "dagster.yaml").is_file():
-        advice = f"Link it there: ln -s {project_file('dagster.yaml')} {home}"
+        advice = f"Create a link: ln -s {project_file('dagster.yaml')} {home}"
         yield Finding.error(
-            "dagster home", f"{home} has no dagster.yaml: Dagster would keep its runs elsewhere.", advice
+            "dagster home", f"{home} has no dagster.yaml: Dagster would store its runs elsewhere.", advice
         )
     else:
         yield from folder("dagster home", home, "DAGSTER_HOME")
 
 
 def folder(check: str, path: Path, variable: str) -> Iterator[Finding]:
-    """Whether it can be written to, and how full its disk is. One that is not there yet is judged by its parent."""
-    there = next(each for each in (path, *path.parents) if each.exists())
-    if not os.access(there, os.W_OK | os.X_OK):
-        yield Finding.error(check, f"{there} can't be written to.", f"Change its rights, or set {variable}.")
+    """Check that a folder (or its nearest existing parent) is writable and that its disk is not full."""
+    existing = next(each for each in (path, *path.parents) if each.exists())
+    if not os.access(existing, os.W_OK | os.X_OK):
+        yield Finding.error(check, f"{existing} is not writable.", f"Make it so, or set {variable}.")
         return
-    yield disk(check, path, there)
+    yield disk(check, path, existing)
 
 
-def disk(check: str, path: Path, there: Path) -> Finding:
-    """The free space of the disk that `there` is on, as the finding on `path`."""
-    usage = shutil.disk_usage(there)
+def disk(check: str, path: Path, existing: Path) -> Finding:
+    """Check the free space of the disk of `existing`, and report it for `path`."""
+    usage = shutil.disk_usage(existing)
     share = usage.free / usage.total
     found = f"{path}: {usage.free / _GIB:,.1f} GiB free, {share:.0%}"
     if usage.free < _GIB / 4:
@@ -83,8 +83,8 @@ def disk(check: str, path: Path, there: Path) -> Finding:
 def domains() -> Iterator[Finding]:
     on = switched_on()
     lacks = [lacking(domain) for domain in on if lacking(domain)]
-    for said in lacks:
-        yield Finding.error("domains", said, f"Install it, or leave the domain out of {VARIABLE}.")
+    for message in lacks:
+        yield Finding.error("domains", message, f"Install it, or remove the domain from {VARIABLE}.")
     if not lacks:
         yield Finding.ok("domains", f"Switched on: {', '.join(on) or 'none'}.")
 
@@ -94,16 +94,16 @@ def nats() -> Iterator[Finding]:
 
     settings = KintellSettings()
     if not settings.nats:
-        yield Finding.ok("nats", "KINTELL_NATS_URL is not set: events wait in the outbox.")
+        yield Finding.ok("nats", "KINTELL_NATS_URL is not set: events stay in the outbox.")
         return
     import asyncio
 
-    advice = "Start NATS with JetStream, or check KINTELL_NATS_URL. Until then events wait; none is lost."
+    advice = "Start NATS with JetStream, or check KINTELL_NATS_URL. Until then events stay in the outbox."
     try:
         found = asyncio.run(asyncio.wait_for(_ask_nats(settings.nats), _NATS_SECONDS))
-    except Exception as error:  # nats-py raises whatever the socket, TLS or the protocol raised
+    except Exception as error:  # nats-py passes on any error of the socket, TLS or the protocol
         why = " ".join(str(error).split()) or "no answer in time"
-        yield Finding.error("nats", f"{settings.nats} does not serve: {why}", advice)
+        yield Finding.error("nats", f"{settings.nats} is not usable: {why}", advice)
     else:
         yield Finding.ok("nats", f"{settings.nats}: {found}")
 
@@ -125,11 +125,11 @@ def inbox() -> Iterator[Finding]:
 
     url = KintellSettings().inbox_url
     if not url:
-        yield Finding.ok("inbox", "KINTELL_INBOX is not set: imports are started by hand.")
+        yield Finding.ok("inbox", "KINTELL_INBOX is not set: imports are started manually.")
         return
     found = list_inbox(url)
     for problem in found.problems:
-        yield Finding.warning("inbox", f"Not imported: {problem}", "Rename the file, or take it away.")
+        yield Finding.warning("inbox", f"Not imported: {problem}", "Rename or remove the file.")
     if not found.problems:
         yield Finding.ok("inbox", f"{url}: {len(found.files):,} files")
 
@@ -138,10 +138,10 @@ def notifications() -> Iterator[Finding]:
     from dagster_backfills.defs.operations.channels import channels_from
 
     names = [channel.name for channel in channels_from(os.environ)]
-    told = f"Failures are told by {' and '.join(names)}." if names else "Nobody is told of failures."
-    yield Finding.ok("notifications", told)
+    message = f"Failures are sent by {' and '.join(names)}." if names else "Failures are not sent to anyone."
+    yield Finding.ok("notifications", message)
 
 
 CHECKS: list[Check] = [python, dagster_version, state_folder, dagster_home, domains]
-# With the domain that each is for.
-NEIGHBOURS: list[tuple[str, Check]] = [("kintell", nats), ("kintell", inbox), ("operations", notifications)]
+# Each with the domain that needs it.
+SERVICES: list[tuple[str, Check]] = [("kintell", nats), ("kintell", inbox), ("operations", notifications)]

@@ -1,4 +1,4 @@
-"""The one place where an exception becomes words for a person and an exit code. No command prints its own errors."""
+"""Turns any exception into an error message and an exit code. Commands raise; they don't print errors themselves."""
 
 import os
 import sys
@@ -13,15 +13,15 @@ from dagster_backfills.redact import redact
 
 OK = 0
 FAILURES = 1  # finished, but some units (or the run) failed
-USAGE = 2  # the request was wrong
-NOT_USABLE = 3  # the server, the database or this machine can't serve it
-UNEXPECTED = 70  # a mistake in this program
+USAGE = 2  # invalid request
+NOT_USABLE = 3  # the server, the database or this machine is not usable
+UNEXPECTED = 70  # a bug
 INTERRUPTED = 130
-BROKEN_PIPE = 141  # whoever read the output stopped reading
+BROKEN_PIPE = 141  # the reader of stdout closed the pipe
 
 
 def report(error: BaseException, debug: bool = False) -> int:
-    """Say on stderr what is wrong and what to do, and return the exit code. The trace comes with `debug` only."""
+    """Print the error and the hint on stderr, with a traceback if `debug`, and return the exit code."""
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else OK
     if isinstance(error, typer.Exit):
@@ -40,15 +40,15 @@ def report(error: BaseException, debug: bool = False) -> int:
 
 
 def explain(error: BaseException) -> tuple[int, str, str]:
-    """Exit code, what is wrong, and what to do, for any exception."""
+    """The exit code, message and hint for any exception."""
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         return INTERRUPTED, "Interrupted.", ""
     for cause in chain(error):
         if isinstance(cause, UserError):
             code = NOT_USABLE if isinstance(cause, NotUsableError) else USAGE
             return code, cause.message, cause.hint
-        if isinstance(cause, ModuleNotFoundError) and (said := library_of_domain(cause.name)):
-            return NOT_USABLE, said, ""
+        if isinstance(cause, ModuleNotFoundError) and (message := library_of_domain(cause.name)):
+            return NOT_USABLE, message, ""
         if is_of_database(cause):
             return NOT_USABLE, *explain_database(cause)
     if isinstance(error, OSError):
@@ -58,7 +58,7 @@ def explain(error: BaseException) -> tuple[int, str, str]:
     return (
         UNEXPECTED,
         f"Unexpected {type(error).__name__}: {first}",
-        "For the trace, add --debug: backfills --debug …",
+        "For the traceback: backfills --debug …",
     )
 
 

@@ -1,4 +1,4 @@
-"""`backfills explain NAME UNIT`: the unit's rows, what they would be now, which runs changed them, what is wrong."""
+"""`backfills explain NAME UNIT`: a unit's rows, what the query returns now, its changes, failures and staleness."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -16,21 +16,21 @@ from dagster_backfills.postgres.values import in_words
 
 def explain_(
     name: Name,
-    unit: Annotated[str, typer.Argument(help="A unit (a member, a user) or a partition.")],
+    unit: Annotated[str, typer.Argument(metavar="UNIT", help="A unit, such as a member, or a partition.")],
     date: Annotated[
-        str, typer.Option(help="Of scoring: as of this day, YYYY-MM-DD; yesterday without it.")
+        str, typer.Option(help="Scoring only: as of this day, YYYY-MM-DD. Default: yesterday.")
     ] = "",
     json: Json = False,
 ) -> None:
-    """What a unit's row is and would be now, which runs changed it and what stood before, what is stale or failed."""
+    """Show a unit's rows, what the query returns now, which runs changed it, and whether it is stale or failed."""
     backfill = named(name, "explain")
     if not isinstance(backfill, Declared):
-        from dagster_backfills.cli.scoring.commands import explain_member  # it computes, with pandas
+        from dagster_backfills.cli.scoring.commands import explain_member  # imports pandas
 
         explain_member(unit, date, json)
         return
     if date:
-        raise UserError(f"{backfill.name} is not explained as of a day.", "Leave --date out.")
+        raise UserError(f"--date does not apply to {backfill.name}.", "Leave it out.")
     with backfill.connect() as conn:
         explanation = backfill.explain(conn, unit)
     if json:
@@ -45,7 +45,7 @@ def _show(explanation: Explanation) -> None:
         print_fields([("table", table.asset), *_rows(table)])
         if table.changes:
             print_table(
-                ["at", "run", "change", "before", "an undo of"],
+                ["at", "run", "change", "before", "undo of"],
                 [
                     (c["committed_at"], c["run_id"], c["change"], _text(c["before"]), c["undoes"])
                     for c in table.changes
@@ -54,31 +54,32 @@ def _show(explanation: Explanation) -> None:
                 ids=["run"],
             )
     for failure in explanation.failures:
-        what = failure["unit"] or failure["partition"] or "all of it"
+        what = failure["unit"] or failure["partition"] or "the whole table"
         say(
             f"{failure['asset']}: {what} failed, {counted(failure['attempts'], 'time')}: {failure['message']}"
         )
     for stale in explanation.stale:
         say(
-            f"{stale['asset']} is stale for {stale['partition'] or 'all of it'}, since {stale['since']:%Y-%m-%d %H:%M}."
+            f"{stale['asset']}: {stale['partition'] or 'the whole table'} is stale "
+            f"since {stale['since']:%Y-%m-%d %H:%M}."
         )
     for undone in explanation.undone:
         say(
-            f"{undone['asset']} was undone for {undone['partition'] or 'all of it'}, by run {undone['run_id']}."
+            f"{undone['asset']}: {undone['partition'] or 'the whole table'} was undone by run {undone['run_id']}."
         )
 
 
 def _heading(explanation: Explanation) -> str:
     unit, partitions = explanation.unit, explanation.partitions
     if partitions == [unit]:
-        return f"Partition {unit}" if unit else "All of it"
-    return f"{unit} in {', '.join(key or 'all of it' for key in partitions) or 'no partition'}"
+        return f"Partition {unit}" if unit else "The whole table"
+    return f"{unit} in {', '.join(key or 'the whole table' for key in partitions) or 'no partition'}"
 
 
 def _rows(table: Explained) -> list[tuple[str, str | None]]:
-    rows = [("is", _text(row)) for row in table.rows] or [("is", "no row")]
+    rows = [("stored", _text(row)) for row in table.rows] or [("stored", "no row")]
     if table.now is not None:
-        rows += [("its query gives", _text(row)) for row in table.now] or [("its query gives", "no row")]
+        rows += [("query returns", _text(row)) for row in table.now] or [("query returns", "no row")]
     return rows
 
 

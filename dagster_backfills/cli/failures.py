@@ -1,4 +1,4 @@
-"""`backfills failures`: what could not be written, of one backfill or of all."""
+"""`backfills failures`: what could not be written, for one backfill or for all."""
 
 from contextlib import AbstractContextManager
 from typing import Annotated, Any
@@ -19,7 +19,7 @@ from backfill.failures
 where (%(all)s or resolved_at is null) and (%(assets)s::text[] is null or asset = any(%(assets)s))
 order by resolved_at is not null, last_seen desc, id
 """
-# Of what is in no ledger: rejected rows of imports, and jobs.
+# Failures that are not in backfill.failures: rejected rows of imports, and failed background jobs.
 _ELSEWHERE = {
     "kintell": """
         select job_id as job, row_number as row, error_message as message, created_at as last_seen, resolved_at
@@ -35,25 +35,25 @@ _ELSEWHERE = {
     """,
 }
 _HIDDEN = ("first_seen", "error_class", "sqlstate", "run_id")
-_MENDED_BY = {"kintell": "backfills kintell replay JOB", "queue": "backfills queue retry ID"}
+_RETRY_WITH = {"kintell": "backfills kintell replay JOB", "queue": "backfills queue retry ID"}
 
 
 def failures(
     name: Annotated[
         str,
-        typer.Argument(metavar="[NAME]", help="The backfill, as `backfills list` has it; without it, all."),
+        typer.Argument(metavar="[NAME]", help="The backfill's name, as in `backfills list`. Default: all."),
     ] = "",
-    resolved: Annotated[bool, typer.Option("--all", help="Resolved ones too.")] = False,
+    resolved: Annotated[bool, typer.Option("--all", help="Include resolved failures.")] = False,
     limit: Limit = None,
     wide: Wide = False,
     json: Json = False,
 ) -> None:
-    """What could not be written, with the database's own message, the newest first; and how to try it again."""
-    found = the_name(name) if name else ""
-    elsewhere = found if is_elsewhere(found) else ""
-    ours = named(found, "failures") if found and not elsewhere else None
-    connection: AbstractContextManager[psycopg.Connection[Any]] = ours.connect() if ours else glance()
-    binds = {"all": resolved, "assets": ours.assets if ours else None}
+    """List what could not be written, newest first, with the database's message and how to retry."""
+    name = the_name(name) if name else ""
+    elsewhere = name if is_elsewhere(name) else ""
+    backfill = named(name, "failures") if name and not elsewhere else None
+    connection: AbstractContextManager[psycopg.Connection[Any]] = backfill.connect() if backfill else glance()
+    binds = {"all": resolved, "assets": backfill.assets if backfill else None}
     with connection as conn:
         entries = (
             conn.cursor(row_factory=dict_row).execute(_ELSEWHERE.get(elsewhere, _LEDGER), binds).fetchall()
@@ -62,13 +62,13 @@ def failures(
         print_json(entries[:limit])
         return
     if not entries:
-        say(f"Nothing of {found} has failed." if found else "Nothing has failed.")
+        say(f"{name} has no failures." if name else "There are no failures.")
         return
     columns = [each for each in entries[0] if each not in _HIDDEN and (resolved or each != "resolved_at")]
-    told = [each | {"message": each["message"] and redact(each["message"])} for each in entries]
-    rows = [[each[column] for column in columns] for each in told]
+    redacted = [each | {"message": each["message"] and redact(each["message"])} for each in entries]
+    rows = [[each[column] for column in columns] for each in redacted]
     headers = [column.replace("_", " ") for column in columns]
     print_table(headers, rows, limit=limit, ids=["job", "partition", "unit"], wide=wide)
     if not resolved:
-        again = _MENDED_BY.get(elsewhere) or f"backfills run {found or 'NAME'} --which failed"
-        say(f"To try again, once the cause is mended: {again}")
+        retry = _RETRY_WITH.get(elsewhere) or f"backfills run {name or 'NAME'} --which failed"
+        say(f"To retry once the cause is fixed: {retry}")

@@ -1,4 +1,4 @@
-"""What a check of `backfills doctor` found. Not here: the checks."""
+"""Findings of `backfills doctor`. Not here: the checks (`doctor`, `doctor_machine`, `doctor_postgres`)."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from dagster_backfills.redact import redact
 
 
 class Level(StrEnum):
-    """`WARNING`: it works, and will not for ever. `ERROR`: something does not work."""
+    """`WARNING`: works now, but needs attention. `ERROR`: does not work."""
 
     OK = "ok"
     WARNING = "warning"
@@ -18,7 +18,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the doctor's: what was looked at, what it is like, and what to do about it."""
+    """One line of the doctor's table: the check, its result, and what to do about it."""
 
     check: str
     level: Level
@@ -41,8 +41,8 @@ class Finding:
 Check = Callable[[], Iterable[Finding]]
 
 
-def found_by(check: Check, name: str = "") -> list[Finding]:
-    """The findings of a check; an exception of it is a finding too, and hides no other check's."""
+def findings_of(check: Check, name: str = "") -> list[Finding]:
+    """Run a check. An exception becomes a finding, so that the other checks still run."""
     findings: list[Finding] = []
     try:
         findings.extend(check())

@@ -1,6 +1,6 @@
-"""Watching one run from the command line: a bar on a terminal, a line every few seconds elsewhere. Only reads.
+"""Showing a run's progress: bars on a terminal, a line every few seconds elsewhere. Only reads.
 
-What there is to see of a run is a list of `PartProgress`, read from the engine's accounts or from a domain's own.
+A run's progress is a list of `PartProgress`, read from the engine's tables or by a domain's own function.
 """
 
 import os
@@ -16,19 +16,19 @@ from psycopg.rows import namedtuple_row
 from rich.cells import cell_len, set_cell_size
 from rich.progress import BarColumn, Progress, TextColumn
 
-from dagster_backfills.cli.database import looks
+from dagster_backfills.cli.database import poll_database
 from dagster_backfills.cli.output import console, duration, say
 from dagster_backfills.engine.results import RESULTS
 
 _BAR = 8
-_SHORTEST = 6  # of a name that is cut off
+_SHORTEST = 6  # minimum width of a truncated name
 
 
 @dataclass(frozen=True)
 class PartProgress:
-    """How far one part of a run is: `done` of `total` things of some kind, and all of it in words.
+    """The progress of one part of a run: `done` of `total` items, and the same in words.
 
-    `key` tells it from the run's other parts. Where there is little room, the words stay whole and the name gives way.
+    `key` is unique within the run. On a narrow terminal the name is truncated, never the words.
     """
 
     key: str
@@ -41,13 +41,13 @@ class PartProgress:
         return f"{self.name}: {self.words}"
 
     def line(self, width: int) -> str:
-        """Name and words in so many columns."""
+        """Name and words, in at most `width` columns if the words fit."""
         room = width - cell_len(self.words) - 2
         return f"{cut(self.name, room)}: {self.words}" if room >= _SHORTEST else self.words
 
 
 def cut(text: str, width: int) -> str:
-    """The text, its end left out where there is no room for it."""
+    """Truncate the text to `width` columns."""
     return text if cell_len(text) <= width else f"{set_cell_size(text, width - 1).rstrip()}…"
 
 
@@ -55,9 +55,9 @@ Read = Callable[["psycopg.Connection[Any]", str], list[PartProgress]]
 
 
 def read_steps(conn: psycopg.Connection[Any], run_id: str) -> list[PartProgress]:
-    """The steps of a run that works through the engine."""
-    found = conn.cursor(row_factory=namedtuple_row).execute(RESULTS["steps"], {"run_id": run_id}).fetchall()
-    return [_step(row) for row in found]
+    """The steps of a run, as the engine records them."""
+    rows = conn.cursor(row_factory=namedtuple_row).execute(RESULTS["steps"], {"run_id": run_id}).fetchall()
+    return [_step(row) for row in rows]
 
 
 def _step(row: Any) -> PartProgress:
@@ -82,18 +82,18 @@ def follow_run(
     poll: float = 0.5,
     line_every: float = 5.0,
 ) -> list[PartProgress]:
-    """Show how far a run is until `ended()`; return what there was to see then.
+    """Show a run's progress until `ended()` is true. Returns the final progress.
 
-    A database that is away for a moment is waited for: the run does the same.
+    Keeps trying while the database is unavailable, as the run itself does.
     """
     parts: list[PartProgress] = []
     last = False
     show: _Bars | _Lines = _Bars() if sys.stderr.isatty() else _Lines(line_every)
-    with show, closing(looks(url, lambda conn: read(conn, run_id))) as seen:
+    with show, closing(poll_database(url, lambda conn: read(conn, run_id))) as results:
         while not last:
             last = ended()
-            found = next(seen)
-            parts = found if isinstance(found, list) and found else parts
+            result = next(results)
+            parts = result if isinstance(result, list) and result else parts
             show.show(parts, last)
             if not last:
                 time.sleep(poll)
@@ -101,27 +101,27 @@ def follow_run(
 
 
 class _Lines(AbstractContextManager["_Lines"]):
-    """One line a part, when it has changed and the last is some seconds old; one at the end in any case."""
+    """Prints a line for each part that has changed, every few seconds and at the end."""
 
     def __init__(self, every: float) -> None:
         self._every, self._next = every, 0.0
-        self._width = int(os.environ.get("COLUMNS") or 0) or 1_000  # of a pipe that says none
-        self._said: list[str] = []
+        self._width = int(os.environ.get("COLUMNS") or 0) or 1_000  # a pipe has no width
+        self._printed: list[str] = []
 
     def __exit__(self, *error: object) -> None:
-        """All of it is said."""
+        """Nothing to clean up."""
 
     def show(self, parts: list[PartProgress], last: bool) -> None:
         if not last and time.monotonic() < self._next:
             return
         lines = [part.line(self._width) for part in parts]
-        if lines != self._said:
-            say(*(line for line in lines if line not in self._said))
-            self._said, self._next = lines, time.monotonic() + self._every
+        if lines != self._printed:
+            say(*(line for line in lines if line not in self._printed))
+            self._printed, self._next = lines, time.monotonic() + self._every
 
 
 class _Bars(Progress):
-    """One line a part: name, bar, words. The words stay whole: bar, name and elapsed time share what they leave."""
+    """One line per part: name, bar, words. The words are never truncated; the name gets the remaining width."""
 
     def __init__(self) -> None:
         words = TextColumn("{task.fields[state]}", markup=False)

@@ -1,4 +1,4 @@
-"""What the Dagster instance says of itself: its daemon, its queue of runs, its schedules and sensors. Only reads."""
+"""The state of the Dagster instance: daemon, run queue, schedules and sensors. Only reads."""
 
 import os
 import warnings
@@ -29,7 +29,7 @@ NOT_YET = "Dagster has not run on this database yet."
 
 @dataclass(frozen=True)
 class Tick:
-    """A schedule or sensor: whether it is on, when it looked last and looks next, and what came of it."""
+    """A schedule or sensor: whether it is on, its last and next tick, and the last tick's result."""
 
     name: str
     kind: str
@@ -43,7 +43,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class InstanceState:
-    """The instance at one moment. `problem` says why nothing is known, and is empty otherwise."""
+    """A snapshot of the instance. If it could not be read, `problem` says why; otherwise it is empty."""
 
     problem: str = ""
     daemon_heartbeat: datetime | None = None
@@ -58,7 +58,7 @@ class InstanceState:
 
 
 def read_instance(url: str, ticks: bool = True) -> InstanceState:
-    """The state of the instance whose data is in `url`. Creates nothing, and never raises: see `problem`."""
+    """Read the state of the instance stored in `url`. Creates no tables and never raises; errors go to `problem`."""
     try:
         require_instance(url)
         with open_instance() as instance:
@@ -71,19 +71,19 @@ def read_instance(url: str, ticks: bool = True) -> InstanceState:
                 runs_started=_count(instance, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED),
                 ticks=read_ticks(instance, now) if ticks else [],
             )
-    except Exception as error:  # whatever is wrong with Dagster, the page on the data is still worth having
+    except Exception as error:  # if Dagster has a problem, the rest of the status page is still useful
         return InstanceState(problem=redact(explain(error)[1]))
 
 
 def ended_among(run_ids: Sequence[str]) -> set[str]:
-    """Those of these runs that have ended, as Dagster has it: who was killed could not close an account."""
+    """Those of these runs that Dagster knows to have ended. A killed run can't record its own end."""
     with open_instance() as instance:
-        found = instance.get_runs(dg.RunsFilter(run_ids=list(run_ids)))
-        return {run.run_id for run in found if run.is_finished}
+        runs = instance.get_runs(dg.RunsFilter(run_ids=list(run_ids)))
+        return {run.run_id for run in runs if run.is_finished}
 
 
 def require_instance(url: str) -> None:
-    """Raise NotUsableError where Dagster has no tables yet: reading must not be what creates them."""
+    """Raise NotUsableError if Dagster has no tables yet: opening the instance would create them."""
     if os.environ.get("DAGSTER_POSTGRES_URL", "").strip() or not stores_in_postgres_here():
         return
     with connect(url, autocommit=True, connect_timeout=10) as conn:
@@ -92,29 +92,29 @@ def require_instance(url: str) -> None:
 
 
 def read_ticks(instance: dg.DagsterInstance, now: datetime) -> list[Tick]:
-    """Every schedule and sensor of the code location, schedules first."""
+    """All schedules and sensors of the code location, schedules first."""
     repository = _repository()
     states = _states(instance)
     kinds: dict[str, Any] = {"schedule": repository.schedule_defs, "sensor": repository.sensor_defs}
-    found = [
+    ticks = [
         _tick(instance, kind, each, states.get(each.name), now)
         for kind, definitions in kinds.items()
         for each in definitions
     ]
-    return sorted(found, key=lambda tick: (tick.kind, tick.next is None, tick.next or now, tick.name))
+    return sorted(ticks, key=lambda tick: (tick.kind, tick.next is None, tick.next or now, tick.name))
 
 
 @cache
 def _repository() -> dg.RepositoryDefinition:
     from dagster_backfills.definitions import defs
 
-    with warnings.catch_warnings():  # Dagster's own, about what is in beta
+    with warnings.catch_warnings():  # Dagster's warnings about beta features
         warnings.simplefilter("ignore")
         return defs().get_repository_def()
 
 
 def _states(instance: dg.DagsterInstance) -> dict[str, Any]:
-    """What the daemon keeps of each, by name."""
+    """The stored state of each schedule and sensor, by name."""
     return {
         state.instigator_name: state
         for state in instance.all_instigator_state()
@@ -124,10 +124,10 @@ def _states(instance: dg.DagsterInstance) -> dict[str, Any]:
 
 def _tick(instance: dg.DagsterInstance, kind: str, definition: Any, state: Any, now: datetime) -> Tick:
     on = state.is_running if state else definition.default_status.value == "RUNNING"
-    found = instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=1) if state else []
-    last = datetime.fromtimestamp(found[0].timestamp, UTC) if found else None
-    result = found[0].status.value.lower() if found else ""
-    said = _said(found[0]) if found else ""
+    ticks = instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=1) if state else []
+    last = datetime.fromtimestamp(ticks[0].timestamp, UTC) if ticks else None
+    result = ticks[0].status.value.lower() if ticks else ""
+    said = _message(ticks[0]) if ticks else ""
     following: datetime | None
     if kind == "schedule":
         cron = definition.cron_schedule
@@ -140,7 +140,7 @@ def _tick(instance: dg.DagsterInstance, kind: str, definition: Any, state: Any, 
     return Tick(definition.name, kind, on, every, last, following if on else None, result, said)
 
 
-def _said(tick: Any) -> str:
+def _message(tick: Any) -> str:
     if tick.error:
         return redact(" ".join(reason_of(tick.error).split()))
     return tick.skip_reason or ""

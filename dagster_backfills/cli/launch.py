@@ -1,4 +1,4 @@
-"""A run of a job that a command waits for. Light: Dagster is loaded once there is one to run."""
+"""Launching a run and waiting for its end. Imports Dagster only when a run is launched."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,7 +15,7 @@ def launch(
     watch: Watch | None = None,
     module: str = "",
 ) -> tuple[str, int]:
-    """Run a job of the code location, or of the one in `module`, to its end; returns the run's id and the exit code."""
+    """Run a job of the code location `module` (default: this one) to its end. Returns the run's ID and exit code."""
     from dagster_backfills.cli.run_process import run_job
 
     run = run_job(job, config, tags, module=module, watch=watch)

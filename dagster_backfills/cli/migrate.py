@@ -1,4 +1,4 @@
-"""`backfills migrate`: brings the database to the state that this version of the program needs."""
+"""`backfills migrate`: applies the migrations that this version needs."""
 
 from typing import Annotated
 
@@ -8,6 +8,7 @@ from dagster_backfills.cli.errors import FAILURES
 from dagster_backfills.cli.output import Json, print_json, print_table, say
 from dagster_backfills.domain_switches import VARIABLE, switched_off, switched_on
 from dagster_backfills.instance.dagster_home import dagster_database_url, stores_in_postgres_here
+from dagster_backfills.names import counted
 from dagster_backfills.postgres.embedded import resolve_database_url
 from dagster_backfills.postgres.migrations import apply_migrations, apply_roles, migration_state
 
@@ -15,19 +16,19 @@ from dagster_backfills.postgres.migrations import apply_migrations, apply_roles,
 def migrate(
     status: Annotated[
         bool,
-        typer.Option("--status", help="Only show what is applied and what waits. Exit code 1 if any waits."),
+        typer.Option("--status", help="Only list the migrations. Exits with 1 if any is pending."),
     ] = False,
     roles: Annotated[
         bool,
-        typer.Option("--roles", help="Then apply sql/roles.sql: who may do what. Needs an administrator."),
+        typer.Option("--roles", help="Also apply sql/roles.sql (roles and grants). Needs an administrator."),
     ] = False,
     json: Json = False,
 ) -> None:
-    """Apply the migrations that the database lacks. Doing it again, or twice at once, does no harm."""
+    """Apply pending migrations. Safe to repeat and to run twice at the same time."""
     url = resolve_database_url()
     applied = [] if status else apply_migrations(url, log=say)
     if not status and stores_in_postgres_here():
-        # Dagster's own tables, too: what runs later need not be allowed to make any.
+        # This creates Dagster's tables too, so that later commands don't need the right to.
         dagster_database_url()
     if roles and not status:
         apply_roles(url)
@@ -42,16 +43,15 @@ def migrate(
             }
         )
     elif status:
-        rows = [(name, "applied") for name in state.applied] + [(name, "waits") for name in state.pending]
+        rows = [(name, "applied") for name in state.applied] + [(name, "pending") for name in state.pending]
         print_table(["migration", "state"], sorted(rows), ids=["migration"])
     else:
         say(*(f"Applied {name}." for name in applied))
-        said = "1 migration" if len(state.applied) == 1 else f"{len(state.applied)} migrations"
-        say(f"The database is up to date: {said}.")
+        say(f"The database is up to date: {counted(len(state.applied), 'migration')}.")
         if switched_off():
-            on = ", ".join(switched_on()) or "none. A declaration needs none"
-            say(f"Domains that are switched on ({VARIABLE}): {on}.")
+            on = ", ".join(switched_on()) or "none, and declarations need none"
+            say(f"Domains switched on ({VARIABLE}): {on}.")
         if roles:
-            say("The roles are as sql/roles.sql says.")
+            say("Applied sql/roles.sql.")
     if state.pending:
         raise typer.Exit(FAILURES)

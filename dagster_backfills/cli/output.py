@@ -1,4 +1,4 @@
-"""How things look on the terminal and in a pipe: data, tables, questions. Not here: what they say."""
+"""Printing for terminals and pipes: tables, fields, JSON, questions. Not here: the texts themselves."""
 
 import json
 import re
@@ -20,43 +20,43 @@ from dagster_backfills.errors import UserError
 from dagster_backfills.postgres.values import DistantTime, LongInterval, plain
 
 _GAP = 2  # between two columns
-_LEAST = 16  # of a text that is cut off
+_LEAST = 16  # minimum width of a truncated text
 _LONGEST_ID = 48
 _ENDLESS = 1_000_000
 _TIME = re.compile(r"–|\d{4}-\d\d-\d\d( \d\d:\d\d)?")
 
 
 def console(stderr: bool = False) -> Console:
-    """A Rich console: colours and boxes on a terminal, plain lines that are never folded in a pipe."""
+    """A Rich console: colors and boxes on a terminal, plain unwrapped lines in a pipe."""
     stream = sys.stderr if stderr else sys.stdout
     return Console(stderr=stderr, highlight=False, soft_wrap=not stream.isatty())
 
 
 def say(*lines: str) -> None:
-    """Plain lines for a person, on stderr: stdout is for data."""
+    """Print lines for a person on stderr. Stdout is for data."""
     for line in lines:
         typer.echo(line, err=True)
 
 
 def print_json(data: Any) -> None:
-    """`data` as JSON and nothing else on stdout. Times are ISO 8601, durations are seconds.
+    """Print `data` as JSON on stdout. Times are ISO 8601, durations are seconds.
 
-    What JSON has no number for (NaN, an endless time or interval) is a text, as Postgres writes it.
+    Values that JSON has no number for (NaN, infinite times and intervals) become strings, as Postgres writes them.
     """
     typer.echo(json.dumps(plain(data), ensure_ascii=False, indent=2))
 
 
 def json_line(data: Any) -> str:
-    """The same in one line, for a stream of them."""
+    """`data` as JSON on one line, for JSON Lines output."""
     return json.dumps(plain(data), ensure_ascii=False)
 
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else there.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-Wide = Annotated[bool, typer.Option("--wide", help="Every column whole, however long the lines.")]
+Json = Annotated[bool, typer.Option("--json", help="Print only JSON on stdout.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask for confirmation.")]
+Wide = Annotated[bool, typer.Option("--wide", help="Show all columns in full, however long the lines.")]
 Limit = Annotated[
     int | None,
-    typer.Option("--limit", "-n", min=1, help="At most so many; on a terminal a screen without it."),
+    typer.Option("--limit", "-n", min=1, help="Maximum number of rows. Default on a terminal: one screen."),
 ]
 
 
@@ -70,28 +70,27 @@ def print_table(
     wide: bool = False,
     fold: bool = False,
 ) -> None:
-    """A table on a terminal; in a pipe one line a row, values separated by tabs, headers first.
+    """Print a table on a terminal, or tab-separated lines with a header in a pipe.
 
-    On a terminal a row is one line. Columns of `ids` (but for very long ones), of numbers and times are never cut off:
-    texts give way, then the last columns do. `wide` shows all of it. `fold`: texts are the point, and take as many
-    lines as they need.
-    `limit`: at most so many rows; with None a screen of them on a terminal.
+    On a terminal each row is one line. If the table is too wide, texts are truncated first, then the last columns
+    are hidden. Numbers, times and the columns in `ids` (unless very long) are never truncated. `wide` shows everything.
+    `fold` wraps texts instead of truncating them. `limit`: maximum number of rows; None: one screen on a terminal.
     """
-    found = list(rows)
-    shown = found[: limit or max(10, console().height - 6)] if limit or sys.stdout.isatty() else found
+    rows = list(rows)
+    shown = rows[: limit or max(10, console().height - 6)] if limit or sys.stdout.isatty() else rows
     if not sys.stdout.isatty():
         for row in [headers, *([_cell(value) for value in row] for row in shown)]:
             typer.echo("\t".join(" ".join(cell.split()) for cell in row))
         return
     width = _ENDLESS if wide else console().width
-    table, absent = fitted(headers, shown, title, ids, width, fold=fold)
+    table, hidden = fitted(headers, shown, title, ids, width, fold=fold)
     if title:
         typer.echo()
     Console(width=_ENDLESS, highlight=False, soft_wrap=True).print(table)
-    if limit is None and len(shown) < len(found):
-        say(f"{len(shown):,} of {len(found):,} are shown. All: --limit {len(found)}")
-    if absent:
-        say(f"No room for {', '.join(absent)}: --wide")
+    if limit is None and len(shown) < len(rows):
+        say(f"Showing {len(shown):,} of {len(rows):,}. Show all: --limit {len(rows)}")
+    if hidden:
+        say(f"Hidden: {', '.join(hidden)}. Use --wide to show all.")
 
 
 def fitted(
@@ -103,20 +102,20 @@ def fitted(
     *,
     fold: bool = False,
 ) -> tuple[Table, list[str]]:
-    """A table that is so wide at most, and the headers of the columns for which there is no room."""
+    """A table of at most `width` columns of text, and the headers of the columns that had to be hidden."""
     cells = [[" ".join(_cell(value).split()) for value in row] for row in rows]
     columns = list(zip(headers, *cells, strict=True))
     numeric = [bool(cells) and all(_is_number(cell) for cell in column[1:]) for column in columns]
-    ided = [column[0] in ids and max(map(cell_len, column)) <= _LONGEST_ID for column in columns]
-    firm = [
-        number or one or all(map(_TIME.fullmatch, column[1:]))
-        for number, one, column in zip(numeric, ided, columns, strict=True)
+    is_id = [column[0] in ids and max(map(cell_len, column)) <= _LONGEST_ID for column in columns]
+    fixed = [
+        number or id or all(map(_TIME.fullmatch, column[1:]))
+        for number, id, column in zip(numeric, is_id, columns, strict=True)
     ]
-    widths = _widths([max(map(cell_len, column)) for column in columns], firm, ided, width)
+    widths = _widths([max(map(cell_len, column)) for column in columns], fixed, is_id, width)
     table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
     table.pad_edge, table.padding = False, (0, 1, 0, 0)
-    there = [index for index, wide in enumerate(widths) if wide]
-    for index in there:
+    visible = [index for index, column_width in enumerate(widths) if column_width]
+    for index in visible:
         table.add_column(
             headers[index],
             justify="right" if numeric[index] else "left",
@@ -125,28 +124,28 @@ def fitted(
             overflow="fold" if fold else "ellipsis",
         )
     for row in cells:
-        table.add_row(*(Text(row[index]) for index in there))
-    return table, [headers[index] for index, wide in enumerate(widths) if not wide]
+        table.add_row(*(Text(row[index]) for index in visible))
+    return table, [headers[index] for index, column_width in enumerate(widths) if not column_width]
 
 
-def _widths(wanted: list[int], firm: list[bool], ids: list[bool], width: int) -> list[int]:
-    """How wide each column may be, 0 for one that has no room."""
-    widths = [min(each, width) if not ids[index] else each for index, each in enumerate(wanted)]
+def _widths(natural: list[int], fixed: list[bool], ids: list[bool], width: int) -> list[int]:
+    """The width of each column so that all fit into `width`; 0 for a hidden column."""
+    widths = [min(each, width) if not ids[index] else each for index, each in enumerate(natural)]
     while sum(widths) + _GAP * (sum(map(bool, widths)) - 1) > width:
-        soft = [index for index, each in enumerate(widths) if not firm[index] and each > _LEAST]
-        others = [index for index, each in enumerate(widths) if each and not ids[index]]
-        if soft:
-            widths[max(soft, key=lambda index: widths[index])] -= 1
-        elif others:
-            widths[others[-1]] = 0
-            widths = [min(wanted[index], width) if each else 0 for index, each in enumerate(widths)]
+        shrinkable = [index for index, each in enumerate(widths) if not fixed[index] and each > _LEAST]
+        hideable = [index for index, each in enumerate(widths) if each and not ids[index]]
+        if shrinkable:
+            widths[max(shrinkable, key=lambda index: widths[index])] -= 1
+        elif hideable:
+            widths[hideable[-1]] = 0
+            widths = [min(natural[index], width) if each else 0 for index, each in enumerate(widths)]
         else:
             break
     return widths
 
 
 def print_fields(fields: Iterable[tuple[str, Any]]) -> None:
-    """What is known of one thing, a field a line and none cut off; what is not known is left out."""
+    """Print one object, one field per line, without truncation. Fields that are None are left out."""
     known = [(name, _cell(value)) for name, value in fields if value is not None]
     if not sys.stdout.isatty():
         print_table(["field", "value"], known)
@@ -158,11 +157,11 @@ def print_fields(fields: Iterable[tuple[str, Any]]) -> None:
 
 
 def confirm(question: str, yes: bool) -> None:
-    """Return if `--yes` was given or the person agrees; otherwise nothing is done and the command ends."""
+    """Return if `--yes` was given or the user agrees; otherwise end the command."""
     if yes:
         return
     if not sys.stdin.isatty():
-        raise UserError(f"{question} There is no one to ask.", "Add --yes.")
+        raise UserError(f"{question} Input is not a terminal, so you can't be asked.", "Add --yes.")
     if not typer.confirm(question, err=True):
         say("Nothing was done.")
         raise typer.Exit(INTERRUPTED)

@@ -1,5 +1,6 @@
-"""`backfills list` and `backfills status NAME`: how backfills stand, one line each, and how one's partitions do."""
+"""`backfills list` and `backfills status NAME`: one line per backfill, or per partition of one."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,15 +21,16 @@ from dagster_backfills.engine.standing import Standing, counts_of, next_of
 from dagster_backfills.names import counted, fold, the_one
 from dagster_backfills.redact import redact
 
-# Each domain that is no declaration has a view of this name and with these columns in its schema.
+# Domains without a declaration have a view `overview` with these columns in their schema.
 _SCHEMAS = {"scoring": "scoring", "kintell": "kintell", "queue": "jobs"}
 _VIEW = "select of_what, units, up_to_date, missing, stale, failed, oldest_stale from {view}"
+_WHOLE = "the whole table"
 HEADERS = ["backfill", "of", "units", "up to date", "missing", "stale", "failed", "oldest change", "problem"]
 
 
 @dataclass(frozen=True)
 class Overview:
-    """One backfill: its units (cohorts, days, jobs …), and how many of them are in which state."""
+    """One backfill and the number of its units (cohorts, days, jobs …) in each state."""
 
     backfill: str
     of_what: str | None = None
@@ -42,25 +44,25 @@ class Overview:
 
 
 def overviews(conn: psycopg.Connection[Any]) -> list[Overview]:
-    """All of them. One that can't be looked at says why."""
+    """All backfills. If one can't be read, its `problem` says why."""
     folders = declared_by_name(project_defs(Path.cwd()))
-    found = []
+    result = []
     for name in names(Path.cwd()):
         try:
-            found.append(_declared(name, folders[name]) if name in folders else _domain(conn, name))
-        except Exception as error:  # of one declaration: the others are still worth having
-            found.append(Overview(name, problem=redact(explain(error)[1])))
-    return found
+            result.append(_declared(name, folders[name]) if name in folders else _domain(conn, name))
+        except Exception as error:  # the others are still shown
+            result.append(Overview(name, problem=redact(explain(error)[1])))
+    return result
 
 
 def _declared(name: str, folder: Path) -> Overview:
-    each = Declared(declared(folder))
-    with each.connect() as conn:
-        found = each.standings(conn, more=False)
-    dynamic = each.backfill.declared.partitions and each.backfill.declared.partitions.dynamic
-    counts = counts_of(found)
+    backfill = Declared(declared(folder))
+    with backfill.connect() as conn:
+        standings = backfill.standings(conn, more=False)
+    dynamic = (partitions := backfill.backfill.declared.partitions) and partitions.dynamic
+    counts = counts_of(standings)
     up_to_date = counts["all"] - counts["needed"]
-    oldest = min((standing.stale_since for standing in found if standing.stale_since), default=None)
+    oldest = min((each.stale_since for each in standings if each.stale_since), default=None)
     return Overview(
         name,
         dynamic or "partitions",
@@ -79,73 +81,82 @@ def _domain(conn: psycopg.Connection[Any], name: str) -> Overview:
     return Overview(name, **row or {})
 
 
-def rows(found: list[Overview]) -> tuple[list[str], list[list[Any]]]:
-    """Headers and rows of a table of them, without problems where there are none."""
-    columns = len(HEADERS) - (not any(each.problem for each in found))
-    return HEADERS[:columns], [list(asdict(each).values())[:columns] for each in found]
+def rows(backfills: list[Overview]) -> tuple[list[str], list[list[Any]]]:
+    """The headers and rows of the table. Problems have a column only in a pipe, and only if there are any."""
+    with_problems = not sys.stdout.isatty() and any(each.problem for each in backfills)
+    columns = len(HEADERS) - (not with_problems)
+    return HEADERS[:columns], [list(asdict(each).values())[:columns] for each in backfills]
+
+
+def problems(backfills: list[Overview]) -> list[str]:
+    """On a terminal, where a column would not fit: a line for each backfill that can't be read."""
+    if not sys.stdout.isatty():
+        return []
+    return [f"{each.backfill}: {each.problem}" for each in backfills if each.problem]
 
 
 def list_(wide: Wide = False, json: Json = False) -> None:
-    """Every backfill, and how many of its units are up to date, missing, stale and failed."""
+    """List all backfills with the number of units that are up to date, missing, stale and failed."""
     with glance() as conn:
-        found = overviews(conn)
+        backfills = overviews(conn)
     if json:
-        print_json([asdict(each) for each in found])
+        print_json([asdict(each) for each in backfills])
     else:
-        print_table(*rows(found), ids=["backfill"], wide=wide)
+        print_table(*rows(backfills), ids=["backfill"], wide=wide)
+        say(*problems(backfills))
 
 
 def show_partitions(
     backfill: Named, text: str, needed: bool, failed: bool, limit: int | None, wide: bool, json: bool
 ) -> None:
-    """The partitions, or those that a filter leaves, the newest first."""
+    """Show the partitions that match the filters, newest first."""
     with backfill.connect() as conn:
-        every = backfill.standings(conn)
+        standings = backfill.standings(conn)
         controls = read(conn, backfill.assets)
-    found = [each for each in reversed(every) if fold(text) in fold(_words(each))]
-    if text and not found:
-        the_one(text, {each.partition: each.name for each in every}, "partition")
-    found = [each for each in found if (each.needs_backfill or not needed) and (each.failed or not failed)]
+    matches = [each for each in reversed(standings) if fold(text) in fold(_searchable(each))]
+    if text and not matches:
+        the_one(text, {each.partition: each.name for each in standings}, "partition")
+    shown = [each for each in matches if (each.needs_backfill or not needed) and (each.failed or not failed)]
     if json:
-        print_json([_as_json(each) for each in found[:limit]])
+        print_json([_as_json(each) for each in shown[:limit]])
         return
-    if found:
-        _print(found, limit, wide)
-    say(summary(backfill.name, every), *(f"{each.waits}." for each in controls if each.waits))
+    if shown:
+        _print(shown, limit, wide)
+    say(summary(backfill.name, standings), *(f"{each.waits}." for each in controls if each.waits))
 
 
-def summary(name: str, found: Sequence[Standing]) -> str:
-    """How many there are, how many need a backfill and why, and which is the next."""
-    needed = next_of(list(found))
-    said = f"{name}: {counted(len(found), 'partition')}, {len(needed):,} need{'s' * (len(needed) == 1)} a backfill"
+def summary(name: str, standings: Sequence[Standing]) -> str:
+    """How many partitions there are, how many need a backfill and why, and which comes next."""
+    needed = next_of(list(standings))
+    line = f"{name}: {counted(len(standings), 'partition')}, {len(needed):,} need{'s' * (len(needed) == 1)} a backfill"
     if not needed:
-        return f"{said}."
-    counts = counts_of(found)
+        return f"{line}."
+    counts = counts_of(standings)
     named = f" ({needed[0].name})" if needed[0].name else ""
     return (
-        f"{said}: {counts['missing']:,} missing, {counts['stale']:,} stale, {counts['failed']:,} failed. "
-        f"Next: {needed[0].partition or 'all of it'}{named}"
+        f"{line}: {counts['missing']:,} missing, {counts['stale']:,} stale, {counts['failed']:,} failed. "
+        f"Next: {needed[0].partition or _WHOLE}{named}"
     )
 
 
-def _words(each: Standing) -> str:
+def _searchable(each: Standing) -> str:
     return " ".join([each.partition, each.name or "", *(v for v in each.more.values() if isinstance(v, str))])
 
 
 def _as_json(each: Standing) -> dict[str, object]:
-    """All that is known of one, flat."""
-    said = asdict(each)
-    return {**said.pop("more"), **said, "needs_backfill": each.needs_backfill, "state": str(each)}
+    """All fields in one flat object."""
+    fields = asdict(each)
+    return {**fields.pop("more"), **fields, "needs_backfill": each.needs_backfill, "state": str(each)}
 
 
-def _print(found: Sequence[Standing], limit: int | None, wide: bool) -> None:
-    """One line a partition. Without names, or stale ones, there is no column for them."""
-    more, optional = list(found[0].more), ("name", "stale since")
+def _print(standings: Sequence[Standing], limit: int | None, wide: bool) -> None:
+    """One line per partition. The columns `name` and `stale since` are left out if they are empty."""
+    more, optional = list(standings[0].more), ("name", "stale since")
     headers = ["partition", "name", "state", "stale since", *(column.replace("_", " ") for column in more)]
     rows = [
-        [each.partition or "all of it", each.name, str(each), each.stale_since, *map(each.more.get, more)]
-        for each in found
+        [each.partition or _WHOLE, each.name, str(each), each.stale_since, *map(each.more.get, more)]
+        for each in standings
     ]
     columns = [each for each in zip(headers, *rows, strict=True) if each[0] not in optional or any(each[1:])]
-    headers_left, *rows_left = zip(*columns, strict=True)
-    print_table(headers_left, rows_left, limit=limit, ids=["partition"], wide=wide)
+    shown_headers, *shown_rows = zip(*columns, strict=True)
+    print_table(shown_headers, shown_rows, limit=limit, ids=["partition"], wide=wide)

@@ -1,4 +1,4 @@
-"""`backfills plan NAME`: what a run of a backfill would do. Nothing is written, nobody is notified."""
+"""`backfills plan NAME`: what a run would do. Writes nothing and sends no notifications."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -21,10 +21,10 @@ def plan(
     wide: Wide = False,
     json: Json = False,
     fail_on_changes: Annotated[
-        bool, typer.Option("--fail-on-changes", help="End with 1 where a run would change or fail something.")
+        bool, typer.Option("--fail-on-changes", help="Exit with 1 if a run would change or fail something.")
     ] = False,
 ) -> None:
-    """What a run would insert, update, delete and leave, what would fail, and how long it would take."""
+    """Show which rows a run would insert, update, delete or leave, what would fail, and the estimated duration."""
     chosen, backfill = which_of(which, partition), named(name, "plan")
     keys = []
     if partition:
@@ -40,7 +40,7 @@ def plan(
 
 
 def show(report: Report, kept: str = "unchanged", limit: int | None = None, wide: bool = False) -> None:
-    """The report in tables. `kept`: what rows that stay are called."""
+    """Print the report as tables. `kept` is the header of the column `unchanged`."""
     headers = [kept if name == "unchanged" else name.replace("_", " ") for name in COUNTED]
     if not report.assets:
         say("Nothing to do.")
@@ -50,9 +50,10 @@ def show(report: Report, kept: str = "unchanged", limit: int | None = None, wide
     _table(["table", "partition", "unit", "message"], failures(report), "would fail", limit, wide)
     _table(["change", "table", "partition", "before", "after"], examples(report), "examples", limit, wide)
     estimate = report.estimate
-    of = f"by {counted(estimate.runs, 'earlier run')}" if estimate.runs else "by what this took"
+    basis = counted(estimate.runs, "earlier run") if estimate.runs else "this plan's own duration"
     say(
-        f"It would take {duration(estimate.seconds)} ({duration(estimate.low)} to {duration(estimate.high)}, {of})."
+        f"Estimated duration: {duration(estimate.seconds)} ({duration(estimate.low)} to {duration(estimate.high)}), "
+        f"based on {basis}."
     )
 
 

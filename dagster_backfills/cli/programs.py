@@ -1,4 +1,4 @@
-"""`backfills env`, `exec` and `webserver`: other programs, with what they need to know in their environment."""
+"""`backfills env`, `exec` and `webserver`: environment variables and secrets for other programs."""
 
 import os
 import shlex
@@ -18,9 +18,9 @@ webserver_app = typer.Typer()
 
 
 def env() -> None:
-    """Print variables for a shell: eval "$(backfills env)". Starts the embedded Postgres if need be.
+    """Print environment variables for a shell: eval "$(backfills env)". Starts the embedded Postgres if needed.
 
-    Then `dagster`, `dg` and `psql "$DATABASE_URL"` work by hand on what `backfills` works on.
+    With them, `dagster`, `dg` and `psql "$DATABASE_URL"` use the same database and instance as `backfills`.
     """
     lines = [f"export {name}={shlex.quote(value)}" for name, value in dagster_environment().items()]
     if sys.stdout.isatty() and redact("\n".join(lines)) != "\n".join(lines):
@@ -33,7 +33,7 @@ def env() -> None:
 def exec_program(
     command: Annotated[list[str], typer.Argument(help="The program and its arguments.", metavar="PROGRAM …")],
 ) -> None:
-    """Become PROGRAM, with every secret in its environment that a …_FILE variable names: DATABASE_URL_FILE, say."""
+    """Replace this process with PROGRAM, after reading secrets from ..._FILE variables such as DATABASE_URL_FILE."""
     try:
         os.execvp(command[0], command)
     except OSError as error:
@@ -42,10 +42,10 @@ def exec_program(
 
 @webserver_app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def webserver(context: typer.Context) -> None:
-    """Start Dagster's UI, with the options of dagster-webserver, for those who may use it.
+    """Start the Dagster UI with authentication. Accepts the options of dagster-webserver.
 
-    Who asks is what the proxy says (BACKFILLS_PROXY_SECRET); without a proxy, this machine's user and nobody else.
-    What each may do stands in the file that BACKFILLS_ROLES names; without one, everything.
+    Users are authenticated by a proxy (BACKFILLS_PROXY_SECRET). Without one, only this machine's user is let in.
+    The file that BACKFILLS_ROLES names says what each user may do. Without one, everyone may do everything.
     """
     read_roles(os.environ.get(ROLES_VARIABLE, ""))
     os.environ.update(dagster_environment())

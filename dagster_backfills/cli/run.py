@@ -1,4 +1,4 @@
-"""`backfills run NAME`: what needs it, or what is named, in a run of Dagster's that is waited for."""
+"""`backfills run NAME`: runs a backfill in a Dagster run and waits for it."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -23,23 +23,23 @@ def run_(
     partition: Partitions = None,
     which: Whiches = None,
     limit: Annotated[
-        int | None, typer.Option("--limit", "-n", min=1, help="So many of those that need it, the next ones.")
+        int | None, typer.Option("--limit", "-n", min=1, help="Maximum number of partitions to backfill.")
     ] = None,
     yes: Yes = False,
     json: Json = False,
 ) -> None:
-    """Write what is missing, stale or failed, or what is asked for. Exit code 1 where something fails."""
+    """Backfill the missing, stale and failed partitions, or the ones you name. Exits with 1 if something fails."""
     chosen, backfill = which_of(which, partition), named(name, "run")
     with backfill.connect() as conn:
         keys = backfill.choose(conn, chosen, partition or [])
-        found = backfill.standings(conn)
+        standings = backfill.standings(conn)
         held = [control.waits for control in read(conn, backfill.assets) if control.waits]
     if limit:
-        keys = [each.partition for each in next_of(found) if each.partition in keys][:limit]
+        keys = [each.partition for each in next_of(standings) if each.partition in keys][:limit]
     if not json:
-        say(f"Before: {summary(backfill.name, found)}")
+        say(f"Before: {summary(backfill.name, standings)}")
     if not keys:
-        say("Nothing to do: no partition needs it.")
+        say("Nothing to do: no partition needs a backfill.")
         if json:
             print_json({"runs": [], "partitions": 0, "tables": [], "failures": [], "report": {}})
         return
@@ -47,17 +47,17 @@ def run_(
     confirm(f"Write {counted(len(keys), 'partition')} of {backfill.name}?", yes)
     by_name = bool(partition or limit) or not isinstance(backfill, Declared)
     runs = backfill.launch(Which.named if by_name else chosen, keys if by_name else [])
-    failures = _tell(backfill, [run for run, _ in runs], len(keys), json)
+    failures = _show_result(backfill, [run for run, _ in runs], len(keys), json)
     raise typer.Exit(max([*(code for _, code in runs), FAILURES if failures else OK]))
 
 
-def _tell(backfill: Named, runs: Sequence[str], partitions: int, json: bool) -> list[dict[str, Any]]:
-    """What became of it; returns what could not be written."""
+def _show_result(backfill: Named, runs: Sequence[str], partitions: int, json: bool) -> list[dict[str, Any]]:
+    """Print the result of the runs; return what could not be written."""
     with backfill.connect() as conn:
         tables = RESULTS.tables.dicts(conn, run_ids=runs)
         failures = RESULTS.failures.dicts(conn, run_ids=runs)
         report = _report(backfill, conn, runs)
-        found = backfill.standings(conn)
+        standings = backfill.standings(conn)
     if json:
         print_json(
             {"runs": runs, "partitions": partitions, "tables": tables, "failures": failures, "report": report}
@@ -67,7 +67,7 @@ def _tell(backfill: Named, runs: Sequence[str], partitions: int, json: bool) -> 
         print_table(list(tables[0]), [tuple(each.values()) for each in tables], ids=["table"])
     if report:
         say(", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in report.items()) + ".")
-    say(f"After: {summary(backfill.name, found)}")
+    say(f"After: {summary(backfill.name, standings)}")
     if isinstance(backfill, Declared):
         changed = sum(each["inserted"] + each["updated"] + each["deleted"] for each in tables)
         say(*(f"To undo: backfills undo {run}" for run in runs if changed))
@@ -76,19 +76,19 @@ def _tell(backfill: Named, runs: Sequence[str], partitions: int, json: bool) -> 
 
 
 def first_of(failures: Sequence[dict[str, Any]], name: str) -> list[str]:
-    """The first of what could not be written, why, and the command that shows the rest."""
+    """The first failure with its cause, and the command that shows the rest."""
     if not failures:
         return []
     first = failures[0]
     what = " ".join(filter(None, (first["asset"], first["partition"], first["unit"])))
     return [
         f"{len(failures):,} could not be written. The first: {what}: {redact(first['message'])}",
-        f"All of them: backfills failures {name}",
+        f"Show all: backfills failures {name}",
     ]
 
 
 def _report(backfill: Named, conn: Any, runs: Sequence[str]) -> dict[str, float]:
-    """The numbers of the declaration's `report`."""
+    """The numbers that the declaration's `report` function returns."""
     path = backfill.backfill.declared.report if isinstance(backfill, Declared) else None
-    said = named_function(path, "report")(conn, runs[0]) if path else {}
-    return {name: value for name, value in said.items() if isinstance(value, int | float)}
+    report = named_function(path, "report")(conn, runs[0]) if path else {}
+    return {name: value for name, value in report.items() if isinstance(value, int | float)}

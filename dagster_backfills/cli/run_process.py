@@ -1,7 +1,7 @@
-"""A run of the code location from the command line, as a run like all others: the UI shows it.
+"""Executing a Dagster run from the command line. The run is recorded in the instance, so the UI shows it.
 
-It works in a process of its own; this one watches it, cancels it, and sees to it that it ends in the instance as
-well, whatever becomes of the process.
+The run executes in a child process. This process watches it, cancels it, and marks the run as ended in the instance
+even if the child process dies.
 """
 
 import os
@@ -9,9 +9,12 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import dagster as dg
+import psycopg
 from dagster_postgres.utils import DagsterPostgresException
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -23,7 +26,7 @@ from dagster_backfills.cli.output import say
 from dagster_backfills.dagster.cause import failed_steps
 from dagster_backfills.dagster.private import command_of_run
 from dagster_backfills.engine import audit
-from dagster_backfills.errors import NotUsableError
+from dagster_backfills.errors import NotUsableError, UserError
 from dagster_backfills.identity import system_user, user_tags
 from dagster_backfills.instance.launching import CODE_LOCATION, LAUNCHED_BY, create_run, open_instance
 from dagster_backfills.redact import redact
@@ -42,31 +45,44 @@ def run_job(
     module: str = "",
     watch: Watch | None = None,
 ) -> dg.DagsterRun:
-    """Run a job to its end and return the run as the instance has it then.
+    """Run a job to its end and return the finished run.
 
-    `watch(run_id, ended)` is called when the run is known and returns when `ended()` is true; without it the
-    progress is shown on stderr. Ctrl-C cancels the run: it ends as CANCELED and KeyboardInterrupt goes on.
-    Raises UserError for an unknown job or a configuration that the job does not take.
+    `watch(run_id, ended)` is called once the run has been created and must return when `ended()` is true. Without it
+    the progress is shown on stderr. Ctrl-C cancels the run; KeyboardInterrupt is raised again afterwards.
+    Raises UserError for an unknown job or an invalid configuration.
     """
     with open_instance() as instance:
-        told = {**(tags or {}), LAUNCHED_BY: "command line", **user_tags(system_user())}
+        run_tags = {**(tags or {}), LAUNCHED_BY: "command line", **user_tags(system_user())}
         with database() as conn:
-            run = create_run(instance, module or CODE_LOCATION, job_name, run_config or {}, told)
+            run = create_run(instance, module or CODE_LOCATION, job_name, run_config or {}, run_tags)
             domain = run.tags.get("backfills/domain")
             domains = [domain] if domain else None
-            audit.record(
-                conn, audit.Entry(system_user(), "launch", run.job_name, domains, "started", [run.run_id])
-            )
-        with RunProcess(instance, run) as process:
-            if watch is None:
-                follow_run(os.environ["DATABASE_URL"], run.run_id, process.has_ended)
-            else:
-                watch(run.run_id, process.has_ended)
-            return process.finish()
+            entry = audit.Entry(system_user(), "launch", run.job_name, domains, "started", [run.run_id])
+            audit.record(conn, entry)
+        try:
+            with RunProcess(instance, run) as process:
+                if watch is None:
+                    follow_run(os.environ["DATABASE_URL"], run.run_id, process.has_ended)
+                else:
+                    watch(run.run_id, process.has_ended)
+                return process.finish()
+        finally:
+            _record_end(instance, entry)
+
+
+def _record_end(instance: dg.DagsterInstance, entry: audit.Entry) -> None:
+    """Record in the audit log how the launched run ended."""
+    run = instance.get_run_by_id(entry.runs[0])
+    status = run.status.value if run else "deleted"
+    outcome, detail = (
+        ("done", "") if status == "SUCCESS" else ("failed", f"The run ended with status {status}.")
+    )
+    with suppress(psycopg.Error, UserError), database() as conn:  # the run's own result matters more
+        audit.record(conn, replace(entry, outcome=outcome, detail=detail))
 
 
 class RunProcess:
-    """A process in which Dagster works on a run that the instance has recorded."""
+    """The child process that executes a run."""
 
     def __init__(self, instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
         self._instance, self._run_id = instance, run.run_id
@@ -75,7 +91,7 @@ class RunProcess:
         self._next_status = 0.0
 
     def __enter__(self) -> "RunProcess":
-        """Start it. What ends the block early cancels the run."""
+        """Start the process. An exception in the block cancels the run."""
         self._log.parent.mkdir(parents=True, exist_ok=True)
         for old in self._log.parent.glob("*.log"):
             if old.stat().st_mtime < time.time() - _KEEP_LOGS_SECONDS:
@@ -89,7 +105,7 @@ class RunProcess:
             self._cancel()
 
     def has_ended(self) -> bool:
-        """Whether the process has ended. Passes on a cancellation that was asked for in the UI."""
+        """Whether the process has ended. Also interrupts it if the run was cancelled in the UI."""
         if self._process.poll() is not None:
             return True
         if time.monotonic() > self._next_status:
@@ -100,11 +116,11 @@ class RunProcess:
         return False
 
     def finish(self) -> dg.DagsterRun:
-        """The run after its process has ended, ended in the instance too."""
+        """Wait for the process, mark the run as failed if it is still unfinished, and return it."""
         self._process.wait()
         run = self._run()
         if not run.is_finished:
-            message = f"The process of this run ended by itself (code {self._process.returncode})."
+            message = f"The run's process ended unexpectedly (exit code {self._process.returncode})."
             self._instance.report_run_failed(run, message)
             say(message)
             run = self._run()
@@ -113,14 +129,14 @@ class RunProcess:
         else:
             failed = failed_steps(self._instance, self._run_id)
             say(*(f"{step}: {redact(reason)}" for step, reason in failed))
-            say(f"Run {run.run_id} ended as {run.status.value}. Its log: {self._log}")
+            say(f"Run {run.run_id} ended with status {run.status.value}. Log: {self._log}")
         return run
 
     def _cancel(self) -> None:
-        """Cancel the run; if that takes too long, or on a second Ctrl-C, kill its process."""
+        """Cancel the run. Kill its process if that takes too long, or on a second Ctrl-C."""
         try:
             if self._process.poll() is None:
-                say("Cancelling the run. Ctrl-C again ends it at once.")
+                say("Cancelling the run. Press Ctrl-C again to kill it.")
                 self._instance.report_run_canceling(self._run())
                 interrupt_child(self._process, _CANCEL_SECONDS)
         except KeyboardInterrupt:
@@ -134,10 +150,10 @@ class RunProcess:
         try:
             return self._run().status.value in ("CANCELING", "CANCELED")
         except (SQLAlchemyError, DagsterPostgresException):
-            return False  # the database is away for a moment; the run decides what that means for it
+            return False  # the database is unavailable; the run handles that itself
 
     def _run(self) -> dg.DagsterRun:
         run = self._instance.get_run_by_id(self._run_id)
         if run is None:
-            raise NotUsableError(f"Run {self._run_id} was deleted while it worked.")
+            raise NotUsableError(f"Run {self._run_id} was deleted while it was running.")
         return run

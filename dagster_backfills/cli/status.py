@@ -1,4 +1,4 @@
-"""`backfills status`: one page over all backfills, once or again and again; or one of them. Only reads."""
+"""`backfills status`: a page over all backfills, once or repeatedly, or the partitions of one. Only reads."""
 
 import sys
 import time
@@ -15,7 +15,7 @@ from rich.text import Text
 
 from dagster_backfills.cli import overview
 from dagster_backfills.cli.backfills import is_elsewhere, named, the_name
-from dagster_backfills.cli.database import glance, looks
+from dagster_backfills.cli.database import glance, poll_database
 from dagster_backfills.cli.errors import explain
 from dagster_backfills.cli.kintell.commands import status as show_imports
 from dagster_backfills.cli.output import (
@@ -30,7 +30,7 @@ from dagster_backfills.cli.output import (
     say,
 )
 from dagster_backfills.cli.queue.commands import list_ as show_queue
-from dagster_backfills.cli.status_page import StatusPage, look
+from dagster_backfills.cli.status_page import StatusPage, read_page
 from dagster_backfills.postgres.embedded import resolve_database_url
 from dagster_backfills.redact import redact
 
@@ -38,29 +38,29 @@ from dagster_backfills.redact import redact
 def status(
     name: Annotated[
         str,
-        typer.Argument(metavar="[NAME]", help="One backfill, by partition; without it, one page over all."),
+        typer.Argument(metavar="[NAME]", help="A backfill, to show its partitions. Default: all backfills."),
     ] = "",
     text: Annotated[
         str,
-        typer.Argument(metavar="[TEXT]", help="Only partitions whose key or names have it; a type of jobs."),
+        typer.Argument(metavar="[TEXT]", help="Only partitions whose key or name has it; a job type."),
     ] = "",
     needs_backfill: Annotated[
-        bool, typer.Option("--needs-backfill", help="Only what is missing, stale or failed.")
+        bool, typer.Option("--needs-backfill", help="Only partitions that are missing, stale or failed.")
     ] = False,
-    failed: Annotated[bool, typer.Option("--failed", help="Only what has open failures.")] = False,
+    failed: Annotated[bool, typer.Option("--failed", help="Only partitions with open failures.")] = False,
     limit: Limit = None,
     wide: Wide = False,
     json: Annotated[
         bool,
-        typer.Option("--json", help="Print JSON on stdout and nothing else there; with --watch a line each."),
+        typer.Option("--json", help="Print only JSON on stdout; with --watch, one line per page."),
     ] = False,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Look again and again, until Ctrl-C.")] = False,
-    interval: Annotated[float, typer.Option(min=0.2, help="Seconds between two looks of --watch.")] = 2.0,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Refresh until Ctrl-C.")] = False,
+    interval: Annotated[float, typer.Option(min=0.2, help="Seconds between refreshes with --watch.")] = 2.0,
     ticks: Annotated[
-        bool, typer.Option("--ticks/--no-ticks", help="Schedules and sensors; without them it is quicker.")
+        bool, typer.Option("--ticks/--no-ticks", help="Show schedules and sensors. Faster without.")
     ] = True,
 ) -> None:
-    """What is up to date, missing, stale, failed and running; of one backfill, how each of its partitions stands."""
+    """Show what is up to date, missing, stale, failed and running, for all backfills or for each partition of one."""
     if name:
         name = the_name(name)
     elsewhere = is_elsewhere(name)
@@ -74,13 +74,13 @@ def status(
         _watch(json, interval, ticks)
     else:
         with glance() as conn:
-            page = look(conn, resolve_database_url(), ticks=ticks)
+            page = read_page(conn, resolve_database_url(), ticks=ticks)
         print_json(asdict(page)) if json else _print(page, wide)
 
 
 @dataclass(frozen=True)
 class Section:
-    """A table of the page with its heading."""
+    """A table of the page and its title."""
 
     title: str
     headers: Sequence[str]
@@ -89,11 +89,11 @@ class Section:
 
 
 def sections(page: StatusPage) -> Iterator[Section]:
-    """The tables of the page; one without rows is left out, the backfills' aside."""
+    """The tables of the page. Empty ones are left out, except the backfills."""
     yield Section("backfills", *overview.rows(page.backfills), ids=["backfill"])
     busy = [each for each in page.queue if any(value for name, value in each.items() if name != "job_type")]
     chain = {"day": "day", **{link: link for link in list(page.chain[0])[1:]}} if page.chain else {}
-    found = [
+    others = [
         _section("running", page.running, _RUNNING),
         _section("held back", page.held, {"what": "name", "how": "held", "since": "since"}),
         _section("imports", page.imports, _IMPORTS),
@@ -101,7 +101,7 @@ def sections(page: StatusPage) -> Iterator[Section]:
         _section("scoring chain", page.chain, chain),
         _section("open failures", page.failures, _FAILURES),
         Section(
-            "schedules and sensors", ["name", "kind", "next tick", "last tick", "result", "said"],
+            "schedules and sensors", ["name", "kind", "next tick", "last tick", "result", "message"],
             [
                 (
                     tick.name, tick.kind, _when(tick.next, page.at) if tick.on else "off", _when(tick.last, page.at),
@@ -111,10 +111,10 @@ def sections(page: StatusPage) -> Iterator[Section]:
             ],
         ),
     ]  # fmt: skip
-    yield from (section for section in found if section.rows)
+    yield from (section for section in others if section.rows)
 
 
-# What each table shows, by header: a column of the page's rows, or two of which one is a part of the other.
+# For each table, by header: a column of the page's rows, or a pair shown as "done of total".
 _Columns = Mapping[str, str | tuple[str, str]]
 _RUNNING: _Columns = {
     "run": "run_id", "assets": "assets", "partitions": ("partitions_done", "partitions_total"),
@@ -126,8 +126,8 @@ _IMPORTS: _Columns = {
     "rejected": "failed_rows", "rows/s": "rows_per_second", "time left": "time_left", "heartbeat": "silent_for",
 }  # fmt: skip
 _QUEUE: _Columns = {
-    "type": "job_type", "waiting": "waiting", "for later": "scheduled", "at work": "processing",
-    "oldest waits": "oldest_waiting", "done last hour": "completed_last_hour", "failed last hour": "failed_last_hour",
+    "type": "job_type", "waiting": "waiting", "scheduled": "scheduled", "processing": "processing",
+    "oldest waiting": "oldest_waiting", "done last hour": "completed_last_hour", "failed last hour": "failed_last_hour",
 }  # fmt: skip
 _FAILURES: _Columns = {"asset": "asset", "units": "failures", "last": "last_seen", "message": "last_message"}
 
@@ -150,18 +150,18 @@ def _shown(row: Mapping[str, Any], column: str | tuple[str, str]) -> Any:
 
 
 def remarks(page: StatusPage) -> list[str]:
-    """What is to be said about the page in sentences."""
-    lines = []
+    """Remarks below the tables."""
+    lines = overview.problems(page.backfills)
     if page.dagster.problem:
-        lines.append(f"Of Dagster nothing is known: {page.dagster.problem}")
+        lines.append(f"The state of Dagster is unknown: {page.dagster.problem}")
     elif not page.dagster.daemon_works:
-        heard = page.dagster.daemon_seconds
-        ago = "was never heard of" if heard is None else f"was last heard of {duration(heard)} ago"
-        lines.append(f"The daemon {ago}: nothing ticks, nothing queued starts. Start it: backfills up")
+        seconds = page.dagster.daemon_seconds
+        state = "has never run" if seconds is None else f"sent its last heartbeat {duration(seconds)} ago"
+        lines.append(f"The daemon {state}: nothing ticks, no queued run starts. Start it: backfills up")
     if page.dagster.runs_queued or page.dagster.runs_started:
-        lines.append(f"Runs: {page.dagster.runs_started:,} at work, {page.dagster.runs_queued:,} queued.")
+        lines.append(f"Runs: {page.dagster.runs_started:,} in progress, {page.dagster.runs_queued:,} queued.")
     if page.failures:
-        lines.append("See failures: backfills failures · try them again: backfills run NAME --which failed")
+        lines.append("Show failures: backfills failures · retry them: backfills run NAME --which failed")
     return lines
 
 
@@ -175,7 +175,7 @@ def _print(page: StatusPage, wide: bool = False) -> None:
 
 
 def _watch(json: bool, interval: float, ticks: bool) -> None:
-    """Show page after page. A database that is away is waited for. Ctrl-C ends it, wherever it is."""
+    """Refresh the page until Ctrl-C. Keeps trying while the database is unavailable."""
     pages = _pages(interval, ticks)
     if json or not sys.stdout.isatty():
         for page in pages:
@@ -196,26 +196,26 @@ def _watch(json: bool, interval: float, ticks: bool) -> None:
 def _screen(page: StatusPage | str) -> Any:
     if isinstance(page, str):
         return Text(page)
-    head = Text(f"{page.server} · {page.at:%Y-%m-%d %H:%M:%S} UTC · Ctrl-C ends")
+    head = Text(f"{page.server} · {page.at:%Y-%m-%d %H:%M:%S} UTC · Ctrl-C to quit")
     width = console().width
     tables = [fitted(each.headers, each.rows, each.title, each.ids, width)[0] for each in sections(page)]
     return Group(head, Text("\n".join(remarks(page))), *tables)
 
 
 def _pages(interval: float, ticks: bool) -> Iterator[StatusPage | str]:
-    """A page every `interval` seconds, or a line that says why there is none. The first must succeed."""
+    """Yield a page every `interval` seconds, or the error message. The first page must succeed."""
     with glance():
         url = resolve_database_url()
-        for page in looks(url, lambda conn: look(conn, url, ticks=ticks)):
+        for page in poll_database(url, lambda conn: read_page(conn, url, ticks=ticks)):
             if isinstance(page, psycopg.OperationalError):
-                yield f"{datetime.now(UTC):%H:%M:%S} {redact(explain(page)[1])} Trying again."
+                yield f"{datetime.now(UTC):%H:%M:%S} {redact(explain(page)[1])} Retrying."
             else:
                 yield page
             time.sleep(interval)
 
 
 def _when(value: datetime | None, now: datetime) -> str | None:
-    """Relative within an hour, which is what a person wants to know; else the time."""
+    """Relative to now within an hour, otherwise absolute."""
     if value is None:
         return None
     distance = value - now

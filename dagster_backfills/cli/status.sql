@@ -1,5 +1,5 @@
 -- name: running
--- Runs at work, from the account of their batches: how far, how fast, how long yet, and how long silent.
+-- Runs in progress: progress, speed, time left, and time since the last batch.
 select
     p.run_id,
     array_to_string(p.assets, ', ') as assets,
@@ -19,15 +19,15 @@ where p.outcome = 'running'
 order by p.started_at;
 
 -- name: held
--- What operators have set of a backfill, and partitions that were undone, which automation leaves alone.
+-- Settings of pause and throttle, and undone partitions, which automation skips.
 select
     c.backfill as name,
     concat_ws(
         ', ',
         case when c.paused then 'paused' end,
-        'rests ' || c.rest_seconds || ' s',
+        'waits ' || c.rest_seconds || ' s between batches',
         'at most ' || c.rows_per_second || ' rows/s',
-        'writes from ' || to_char(c.window_start, 'HH24:MI') || ' to ' || to_char(c.window_end, 'HH24:MI') || ' '
+        'writes only from ' || to_char(c.window_start, 'HH24:MI') || ' to ' || to_char(c.window_end, 'HH24:MI') || ' '
         || c.zone
     ) as held,
     c.changed_at as since
@@ -36,7 +36,7 @@ where c.paused or c.rest_seconds is not null or c.rows_per_second is not null or
 union all
 select
     u.asset as name,
-    count(*) || case when count(*) = 1 then ' partition' else ' partitions' end || ' undone, left alone' as held,
+    count(*) || case when count(*) = 1 then ' partition' else ' partitions' end || ' undone, skipped by automation' as held,
     max(u.undone_at) as since
 from backfill.undone as u
 group by u.asset

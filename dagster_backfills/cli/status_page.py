@@ -1,4 +1,4 @@
-"""What `backfills status` knows: one look at every backfill and the instance. Not here: how it is shown."""
+"""The data of `backfills status`: all backfills and the Dagster instance. Not here: printing it (`cli.status`)."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,7 +19,7 @@ _STATEMENTS = load_statements(Path(__file__).with_name("status.sql"))
 
 @dataclass(frozen=True)
 class StatusPage:
-    """One look. The lists are rows as the statements of `status.sql` give them."""
+    """A snapshot. The lists hold the rows of the statements in `status.sql`."""
 
     at: datetime
     server: str
@@ -33,14 +33,14 @@ class StatusPage:
     dagster: InstanceState
 
 
-def look(conn: psycopg.Connection[Any], url: str, *, ticks: bool = True) -> StatusPage:
-    """Everything at about the same moment. The connection is in autocommit, and nothing is written."""
+def read_page(conn: psycopg.Connection[Any], url: str, *, ticks: bool = True) -> StatusPage:
+    """Read everything. The connection must be in autocommit mode; nothing is written."""
     dagster = read_instance(url, ticks)
     return StatusPage(
         at=datetime.now(UTC),
         server=f"PostgreSQL {conn.info.server_version // 10000}, database {conn.info.dbname}",
         backfills=overviews(conn),
-        running=_running(conn, asked=not dagster.problem),
+        running=_running(conn, ask_dagster=not dagster.problem),
         held=_STATEMENTS.held.dicts(conn),
         imports=_STATEMENTS.imports.dicts(conn) if _has(conn, "kintell") else [],
         queue=_STATEMENTS.queue.dicts(conn) if _has(conn, "jobs") else [],
@@ -50,20 +50,20 @@ def look(conn: psycopg.Connection[Any], url: str, *, ticks: bool = True) -> Stat
     )
 
 
-def _running(conn: psycopg.Connection[Any], *, asked: bool) -> list[dict[str, Any]]:
-    """Runs whose account is open. asked: Dagster can be asked which of them have ended."""
-    found = _STATEMENTS.running.dicts(conn)
-    ended = ended_among([each["run_id"] for each in found]) if found and asked else set()
-    return [each for each in found if each["run_id"] not in ended]
+def _running(conn: psycopg.Connection[Any], *, ask_dagster: bool) -> list[dict[str, Any]]:
+    """Runs recorded as running, without those that Dagster knows to have ended."""
+    runs = _STATEMENTS.running.dicts(conn)
+    ended = ended_among([each["run_id"] for each in runs]) if runs and ask_dagster else set()
+    return [each for each in runs if each["run_id"] not in ended]
 
 
 def _has(conn: psycopg.Connection[Any], schema: str) -> bool:
-    """Whether the domain's schema was ever made."""
+    """Whether the domain's schema exists."""
     return conn.execute("select to_regnamespace(%s)", [schema]).fetchone() != (None,)
 
 
 def _chain(conn: psycopg.Connection[Any]) -> list[dict[str, Any]]:
-    """The scoring chain of the last days that are over, newest first."""
+    """The scoring chain of the last complete days, newest first."""
     days = chain_of(conn, newest_day(datetime.now(UTC).date()), _CHAIN_DAYS)
     return [
         {"day": each.day, **{link.asset: str(link) for link in each.links}, "remark": each.remark}

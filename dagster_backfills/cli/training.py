@@ -1,4 +1,4 @@
-"""`backfills training rollback`: what nobody has completed is removed. All else is the verbs of every backfill."""
+"""`backfills training rollback`: removes the records that nobody has completed."""
 
 from typing import Annotated, Any
 
@@ -10,36 +10,34 @@ from dagster_backfills.cli.output import Json, Yes, confirm, print_json, say
 from dagster_backfills.domains.training.rollback import preview
 from dagster_backfills.errors import UserError
 
-# With a callback it is a group, of one command too.
-app = typer.Typer(
-    no_args_is_help=True, help="Completion records of members: rollback.", callback=lambda: None
-)
+# The callback makes it a group, although it has only one command.
+app = typer.Typer(no_args_is_help=True, help="Members' completion records: rollback.", callback=lambda: None)
 
 
 @app.command()
 def rollback(
     backfill: Annotated[
-        str, typer.Argument(help="The backfill: Dagster's backfill id, or a run's id.", show_default=False)
+        str, typer.Argument(help="The ID of a Dagster backfill or of a run.", show_default=False)
     ] = "",
     execute: Annotated[
-        bool, typer.Option("--execute/--dry-run", help="Remove the records, or only say how many.")
+        bool, typer.Option("--execute/--dry-run", help="Remove the records, or only count them.")
     ] = False,
     remove_all_incomplete: Annotated[
         bool,
         typer.Option(
-            "--remove-all-incomplete", help="Every record that is not completed, whoever created it."
+            "--remove-all-incomplete", help="Remove every incomplete record, whichever run created it."
         ),
     ] = False,
     yes: Yes = False,
     json: Json = False,
 ) -> None:
-    """Undo one backfill: remove the records that it created and nobody has completed. A dry run unless --execute."""
+    """Remove the records that a backfill created and that nobody has completed. A dry run unless --execute is given."""
     if bool(backfill) == remove_all_incomplete:
         raise UserError(
-            "Nothing says what to undo."
+            "Name the backfill to undo."
             if not backfill
-            else "One backfill and all of them exclude each other.",
-            "Give a backfill's id, or --remove-all-incomplete.",
+            else "A backfill's ID and --remove-all-incomplete can't be used together.",
+            "Use a backfill's ID, or --remove-all-incomplete.",
         )
     with database() as conn:
         plan = preview(conn, backfill or None)
@@ -58,7 +56,7 @@ def rollback(
         result |= {"removed": plan.remove - left, "run_id": run_id}
         say(f"{plan.remove - left:,} records removed.")
     elif not execute:
-        say("A dry run: nothing was removed. To remove them, add --execute.")
+        say("Dry run: nothing was removed. To remove the records, add --execute.")
     if json:
         print_json(result)
     raise typer.Exit(code)

@@ -1,4 +1,4 @@
-"""`backfills undo NAME`: what a run changed is put back, but for what was changed since. Dry unless told otherwise."""
+"""`backfills undo NAME`: reverts what a run changed, except rows changed since. A dry run unless --yes is given."""
 
 import re
 from pathlib import Path
@@ -26,20 +26,20 @@ from dagster_backfills.postgres.migrations import require_migrations
 def undo_(
     what: Annotated[
         str,
-        typer.Argument(metavar="NAME|RUN", help="A backfill, of which the last run is meant; or a run's id."),
+        typer.Argument(metavar="NAME|RUN", help="A backfill, to undo its last run; or the ID of a run."),
     ],
-    run: Annotated[str, typer.Argument(metavar="[RUN]", help="A run's id, or how it begins.")] = "",
+    run: Annotated[str, typer.Argument(metavar="[RUN]", help="The ID of the run, or a prefix of it.")] = "",
     partition: Annotated[
-        list[str] | None, typer.Option("--partition", "-p", help="Only this partition; may be repeated.")
+        list[str] | None, typer.Option("--partition", "-p", help="Only this partition. Repeatable.")
     ] = None,
     limit: Limit = None,
     wide: Wide = False,
     yes: Annotated[
-        bool, typer.Option("--yes", "-y", help="Do it. Without it, only say what it would do.")
+        bool, typer.Option("--yes", "-y", help="Undo the run. Default: only show what would be done.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Remove what a run added and put back what it changed or removed; rows that were changed since are kept."""
+    """Remove the rows a run inserted, and restore those it updated or deleted. Rows changed since are kept."""
     is_run = re.fullmatch("[0-9a-f-]*", what) and what not in names(Path.cwd())
     backfill = None if is_run else _declared(what)
     postgres = backfill.postgres if backfill else PostgresResource()
@@ -52,27 +52,27 @@ def undo_(
         else:
             undoing = find(conn, run or what, partition or [])
     if undoing.unfinished:
-        say(f"Run {undoing.run_id} has not finished, or died: what it commits from now on is not undone.")
+        say(f"Run {undoing.run_id} has not finished, or was killed. Batches that it commits later stay.")
     if not yes:
         report = preview(postgres.connect, undoing, settings, say)
         if json:
             print_json({"undoes": undoing.run_id, "dry_run": True, **report.as_json()})
         else:
-            say(f"To be undone: run {undoing.run_id}{', which is an undo itself' * undoing.redoes}.")
+            say(f"Run to undo: {undoing.run_id}{', itself an undo' * undoing.redoes}.")
             show(report, "kept, changed since", limit, wide)
             if report.assets:
-                say("Nothing was done. Do it: add --yes.")
+                say("Dry run: nothing was changed. To undo the run, add --yes.")
         raise typer.Exit(FAILURES if report.failures else 0)
     identity = undo_identity(undoing, str(uuid4()), started_by=system_user())
     runner = Runner(postgres.connect, identity, settings, say)
     for _ in undo(runner, undoing):
         pass
-    failed = _tell(undoing.run_id, runner, json)
+    failed = _show_result(undoing.run_id, runner, json)
     raise typer.Exit(FAILURES if failed else 0)
 
 
-def _tell(undone: str, runner: Runner, json: bool) -> list[Any]:
-    """What was undone; returns what could not be."""
+def _show_result(undone: str, runner: Runner, json: bool) -> list[Any]:
+    """Print what was undone; return the failures."""
     outcome, run_id = runner.outcome, runner.run_identity.run_id
     failed = [*outcome.failed.values(), *outcome.unit_failures]
     totals = {asset: outcome.total(asset) for asset in outcome.counts}
@@ -91,7 +91,7 @@ def _tell(undone: str, runner: Runner, json: bool) -> list[Any]:
                 f"{asset}: {counted(n.deleted, 'row')} removed, {n.inserted:,} put back, {n.updated:,} restored, "
                 f"{n.unchanged:,} kept because they were changed since."
             )
-        say(f"To take this back: backfills undo {run_id} --yes")
+        say(f"To revert this: backfills undo {run_id} --yes")
     return failed
 
 
@@ -99,7 +99,7 @@ def _declared(name: str) -> Declared:
     backfill = named(name, "undo")
     if not isinstance(backfill, Declared):
         raise UserError(
-            f"Runs of {backfill.name} can't be undone: its tables have no journal, what stood before is not kept.",
-            f"Mend the source, and score the day anew: backfills run {backfill.name} -p DAY",
+            f"Runs of {backfill.name} can't be undone: previous values of its tables are not kept.",
+            f"Fix the source data and score the day again: backfills run {backfill.name} -p DAY",
         )
     return backfill

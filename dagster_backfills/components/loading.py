@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import yaml
 
 from dagster_backfills.components.backfill import Backfill
 from dagster_backfills.components.postgres_backfill import read
@@ -39,14 +40,23 @@ def declared_folders(defs: Path) -> list[Path]:
 
 
 def declared_by_name(defs: Path) -> dict[str, Path]:
-    """The same folders by backfill name. A declaration with a mistake is listed by its folder's name."""
+    """The same folders by backfill name, also of declarations with a mistake. The default is the folder's name."""
     folders = {}
     for folder in declared_folders(defs):
         try:
             folders[read(folder / "defs.yaml").name or folder.name] = folder
         except UserError:
-            folders[folder.name] = folder
+            folders[_name_in(folder / "defs.yaml") or folder.name] = folder
     return folders
+
+
+def _name_in(file: Path) -> str:
+    """The name in a declaration that has a mistake, or "" if it has none that can be read."""
+    try:
+        name = yaml.safe_load(file.read_text(encoding="utf-8"))["attributes"]["name"]
+    except (yaml.YAMLError, KeyError, TypeError):
+        return ""
+    return name if isinstance(name, str) else ""
 
 
 def backfill_named(name: str, start: Path | None = None) -> Backfill:

@@ -47,13 +47,13 @@ def run_to_undo(
     run = run or RESULTS.last_change(conn, assets=backfill.assets) or ""
     if not run:
         raise UserError(
-            f"No run has changed anything of {backfill.name}.",
-            f"What one would change: backfills plan {backfill.name}",
+            f"No run has changed any table of {backfill.name}.",
+            f"To see what a run would change: backfills plan {backfill.name}",
         )
     undoing = find(conn, run, partitions)
     if undoing.shapes and undoing.shapes.keys().isdisjoint(backfill.assets):
         raise UserError(
-            f"Run {undoing.run_id} changed no table of {backfill.name}.",
+            f"Run {undoing.run_id} has not written any table of {backfill.name}.",
             f"To undo it anyway: backfills undo {undoing.run_id}",
         )
     return undoing.only(backfill.assets)

@@ -1,1 +1,1 @@
-"""The doors: HTTP for programs and pages for people, beside Dagster's UI. Thin: what takes time is a Dagster run."""
+"""The HTTP API and the web pages. Both are thin: anything that takes time is launched as a Dagster run."""

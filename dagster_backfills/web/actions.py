@@ -1,6 +1,6 @@
-"""What people and programs do here, for pages and API alike. Each that takes time is a run in Dagster's queue.
+"""The actions behind pages and API. Anything that takes time is queued as a Dagster run.
 
-All are functions that may wait for the database: a coroutine calls them in a thread. `who` is kept with the run.
+All functions may block on the database, so coroutines must call them in a thread. `who` is recorded with the run.
 """
 
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ from dagster_backfills.web.uploads import Uploads
 
 
 class Actions:
-    """All of them. Those of imports and of background jobs have files of their own."""
+    """All actions. Those of imports and background jobs are in modules of their own."""
 
     def __init__(self, settings: Settings, database: Database) -> None:
         self.settings, self.database = settings, database
@@ -43,24 +43,25 @@ class Actions:
         self.queue = QueueActions(database, self.runs)
 
     def backfills(self) -> list[Backfill]:
-        """The project's declared backfills. One with a mistake is left out; asked for by its name, it says so."""
-        found = []
+        """The project's declared backfills, except those with a mistake. `backfill(name)` reports the mistake."""
+        backfills = []
         for folder in declared_folders(project_defs(Path.cwd())):
             with suppress(UserError):
-                found.append(declared(folder))
-        return found
+                backfills.append(declared(folder))
+        return backfills
 
     def backfill(self, name: str) -> Backfill:
-        """One by its name. Raises `Refused` where there is none (404), or it has a mistake (409)."""
+        """Find a backfill by name. Raises `Refused`: 404 if there is none, 409 if its declaration has a mistake."""
         try:
             return backfill_named(name, Path.cwd())
         except UserError as error:
-            if name in declared_by_name(project_defs(Path.cwd())):
+            folders = declared_by_name(project_defs(Path.cwd()))
+            if name in folders or name in {folder.name for folder in folders.values()}:
                 raise Refused(409, f"{error}", error.hint) from None
             raise Refused(404, f"There is no backfill {name!r}.", error.hint) from None
 
     def launch(self, name: str, who: str, which: Which = Which.needed, partitions: Sequence[str] = ()) -> str:
-        """Queue a run of a backfill; returns its id. Raises UserError for a partition that there is not."""
+        """Queue a run of a backfill and return its ID. Raises UserError for an unknown partition."""
         backfill = self.backfill(name)
         if partitions:
             with postgres_of(backfill).connect() as conn:
@@ -69,13 +70,13 @@ class Actions:
         return self.runs.submit(backfill.job, config, who)
 
     def plan(self, name: str, which: Which, partitions: Sequence[str]) -> Report:
-        """What such a run would do. Nothing is written."""
+        """What such a run would do. Writes nothing."""
         backfill = self.backfill(name)
         connect = postgres_of(backfill).connect
         return plan_backfill(backfill, connect, which, partitions, instance=self.runs.instance)
 
     def preview_undo(self, name: str, run_id: str, partitions: Sequence[str]) -> tuple[str, Report]:
-        """The run's whole id, and what undoing it would do to the backfill's tables."""
+        """The run's ID, and what undoing it would do to the backfill's tables."""
         backfill = self.backfill(name)
         connect = postgres_of(backfill).connect
         with connect() as conn:
@@ -83,6 +84,6 @@ class Actions:
         return undoing.run_id, preview(connect, undoing, engine_settings())
 
     def undo(self, name: str, run_id: str, partitions: Sequence[str], who: str) -> str:
-        """Queue the run that undoes it; returns its id."""
+        """Queue a run that undoes it and return that run's ID."""
         config = {"run": run_id, "partitions": list(partitions), "dry_run": False}
         return self.runs.submit(f"undo_{name}", config, who)

@@ -1,4 +1,4 @@
-"""The application: its routes, what they share, and what lives as long as it does."""
+"""The ASGI application: its routes, middleware and shared state."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,7 +23,7 @@ from dagster_backfills.web.settings import Settings
 
 PAGES: list[BaseRoute] = [
     Route("/", lambda _: go_to("/imports")),
-    *files.routes,  # `/imports/files/…` before `/imports/{job}/…`
+    *files.routes,  # `/imports/files/…` must come before `/imports/{job}/…`
     *imports.routes,
     *jobs.routes,
     *progress.routes,
@@ -33,12 +33,12 @@ PAGES: list[BaseRoute] = [
 
 
 def create_app(settings: Settings) -> Starlette:
-    """The application. `app.state` has `actions` and `events`."""
+    """Create the application, with `actions` and `events` in `app.state`."""
     app = Starlette(
         routes=[*document.routes, *PAGES],
         lifespan=_lifespan,
         middleware=[Middleware(Door, settings=settings)],
-        # All other errors reach the door, which answers them the same way.
+        # All other errors reach the middleware, which answers them the same way.
         exception_handlers={HTTPException: refuse},
     )
     database = Database(settings.limits.connections)

@@ -1,6 +1,6 @@
-"""Who asks, and whether they may: bearer tokens, the proxy's users, and whoever sits at this machine.
+"""Authentication and authorization: bearer tokens, users of the proxy, and local users.
 
-Not here: how often (`limits`), and what each route needs (it says so itself, with `require`).
+Not here: rate limits (`limits`), and the scope of each route, which calls `require`.
 """
 
 import hmac
@@ -19,7 +19,7 @@ READING = ("GET", "HEAD", "OPTIONS")
 
 @dataclass(frozen=True)
 class Identity:
-    """Who asks. `scopes`: what for. With an owner, only that owner's jobs are there. `by`: how it was shown."""
+    """An authenticated caller. `by`: how it was authenticated. With an owner, it sees only that owner's jobs."""
 
     name: str
     scopes: frozenset[str]
@@ -32,17 +32,17 @@ class Identity:
 
     @property
     def key(self) -> str:
-        """Tells a token from a person of the same name."""
+        """Unique also if a token and a person have the same name."""
         return f"{self.by}: {self.name}"
 
     @property
     def mine(self) -> dict[str, str]:
-        """The owner whose background jobs alone are there, by column; nothing where all are."""
+        """The owner columns that background jobs must match. Empty: all jobs."""
         given = {"user_id": self.user_id, "company_id": self.company_id}
         return {column: owner for column, owner in given.items() if owner is not None}
 
     def owns(self, job: Mapping[str, object]) -> bool:
-        """Whether a background job is this one's to see and to change."""
+        """Whether the caller may see and change a background job."""
         return self.mine.items() <= job.items()
 
 
@@ -50,7 +50,7 @@ NOBODY = Identity("", frozenset(), "nothing")
 
 
 def identify(request: Request, settings: Settings) -> Identity:
-    """Who asks. Raises `Refused` for a token, or a proxy, that is none."""
+    """Authenticate a request. Raises `Refused` for an unknown token or a request that did not come from the proxy."""
     kind, _, given = request.headers.get("authorization", "").partition(" ")
     if kind.lower() == "bearer":
         return _by_token(given.strip(), settings)
@@ -69,43 +69,43 @@ def identify(request: Request, settings: Settings) -> Identity:
 
 
 def _by_token(given: str, settings: Settings) -> Identity:
-    found = None
-    for token in settings.tokens:  # all are compared, so that the time says nothing
+    match = None
+    for token in settings.tokens:  # compare with all, so that the time reveals nothing
         if hmac.compare_digest(token.token.encode(), given.encode()):
-            found = token
-    if found is None:
-        raise Refused(401, "This token is not known.", "", {"WWW-Authenticate": "Bearer"})
-    return Identity(found.name, found.scopes, "token", found.user_id, found.company_id)
+            match = token
+    if match is None:
+        raise Refused(401, "Unknown token.", "", {"WWW-Authenticate": "Bearer"})
+    return Identity(match.name, match.scopes, "token", match.user_id, match.company_id)
 
 
 def require(request: Request, scope: str, method: str = "") -> None:
-    """Let in who may do that, by the request's method or another. Raises `Refused`: 401 for nobody, 403 for others."""
+    """Require a scope. `method`: instead of the request's own. Raises `Refused`: 401 without identity, else 403."""
     who: Identity = request.state.identity
     method = method or request.method
     if who is NOBODY:
         raise Refused(401, "A token is missing.", "Authorization: Bearer …", {"WWW-Authenticate": "Bearer"})
     if not who.may(scope, method):
-        doing = "read" if method in READING else "change"
-        raise Refused(403, f"{who.name} may not {doing} {scope}.", f"It needs the scope {scope}.")
+        verb = "read" if method in READING else "change"
+        raise Refused(403, f"{who.name} may not {verb} {scope}.", f"This needs the scope {scope}.")
 
 
 def refuse_other_sites(request: Request, who: Identity) -> None:
-    """A browser asks, with a password or from this machine, whatever any page tells it to; but it says whose page."""
+    """Refuse requests that another site made a user's browser send (CSRF)."""
     if request.method in READING or who.by == "token":
         return
     site = request.headers.get("sec-fetch-site", "")
     origin = request.headers.get("origin", "")
     same = not origin or urlsplit(origin).netloc == request.headers.get("host", "")
     if site not in ("", "same-origin", "none") or not same:
-        raise Refused(403, "Another site asked for this.", "Do it on this site's own page.")
+        raise Refused(403, "This request came from another site.", "Use this site's own pages.")
 
 
 def refuse_strangers(request: Request, who: Identity) -> None:
-    """Pages are for people: whoever has a token, or shows nothing, gets none. Who may only look changes nothing.
+    """Refuse pages to tokens and unauthenticated requests, and changes to callers who may only read.
 
-    Routes for programs say themselves what they need.
+    Routes of the API check their own scope.
     """
     if not is_for_programs(request) and who.by not in ("proxy", "this machine"):
-        raise Refused(401, "Pages are for people.", "Ask the proxy's address, with your password.")
+        raise Refused(401, "Pages need a signed-in user.", "Open the proxy's address and sign in.")
     if request.method not in READING and who is not NOBODY and not who.scopes & {*SCOPES}:
-        raise Refused(403, f"{who.name} may look, and change nothing.", "Ask an operator.")
+        raise Refused(403, f"{who.name} may only read.", "Ask an operator to make changes.")

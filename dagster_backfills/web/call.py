@@ -1,4 +1,4 @@
-"""A request that came in: who asks, what stands in its address, and what there is to answer it with."""
+"""A request with its caller, path parameters, actions and database."""
 
 from dataclasses import dataclass
 
@@ -17,8 +17,8 @@ class Call:
 
     @property
     def actions(self) -> Actions:
-        found: Actions = self.request.app.state.actions
-        return found
+        actions: Actions = self.request.app.state.actions
+        return actions
 
     @property
     def database(self) -> Database:
@@ -27,8 +27,8 @@ class Call:
 
     @property
     def who(self) -> Identity:
-        found: Identity = self.request.state.identity
-        return found
+        identity: Identity = self.request.state.identity
+        return identity
 
     def path(self, name: str) -> str:
         return str(self.request.path_params[name])

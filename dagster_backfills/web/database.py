@@ -1,4 +1,4 @@
-"""Connections for requests: a session of its own for each, and so many at once. Not here: how one is made."""
+"""Database connections for requests: one session each, with a limit on their number."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,11 +12,11 @@ from dagster_backfills.postgres.connection import connect
 from dagster_backfills.postgres.embedded import resolve_database_url
 from dagster_backfills.postgres.values import show_every_value
 
-_PATIENCE = 10.0
+_WAIT_SECONDS = 10.0
 
 
 class Database:
-    """`with database() as conn:` gives a pinned connection in autocommit. At most `connections` are open at once."""
+    """`with database() as conn:` opens a connection in autocommit mode. At most `connections` are open at once."""
 
     def __init__(self, connections: int) -> None:
         self._free = BoundedSemaphore(connections)
@@ -27,8 +27,8 @@ class Database:
 
     @contextmanager
     def __call__(self) -> Iterator[psycopg.Connection[Any]]:
-        if not self._free.acquire(timeout=_PATIENCE):
-            raise NotUsableError("Too many requests are at the database.", "Try again in a moment.")
+        if not self._free.acquire(timeout=_WAIT_SECONDS):
+            raise NotUsableError("All database connections are in use.", "Try again in a moment.")
         try:
             with connect(self.url, autocommit=True, application_name="backfills serve") as conn:
                 show_every_value(conn)

@@ -1,6 +1,6 @@
-"""What every request goes through before its route: an id, who asks, how often, how much; and a line in the log.
+"""The middleware of all requests: request ID, authentication, rate and size limits, access log, errors.
 
-Plain ASGI, so that neither uploads nor event streams are gathered on their way.
+Plain ASGI, so that uploads and event streams are not buffered.
 """
 
 import time
@@ -20,8 +20,7 @@ _HEADERS = {
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "same-origin",
 }
-# Guesses of tokens that one address may make in a second.
-_GUESSES = 0.5
+_FAILED_LOGINS_PER_SECOND = 0.5  # from one address
 
 
 class Door:
@@ -31,7 +30,7 @@ class Door:
         self.app, self.settings = app, settings
         self.most = settings.limits.upload_bytes + MULTIPART_EXTRA
         self.asked = Buckets(settings.limits.requests_per_second)
-        self.refused = Buckets(_GUESSES)
+        self.refused = Buckets(_FAILED_LOGINS_PER_SECOND)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -59,8 +58,8 @@ class Door:
             receive = bounded(receive, most, request.headers.get("content-length"))
             await self.app(scope, receive, sent)
         except Exception as error:
-            if status:  # the answer is under way: it can only be cut off
-                LOG.error("%s cut off: %s", request.state.request_id, explained(error)[1])
+            if status:  # the response has started, so it can only be aborted
+                LOG.error("%s aborted: %s", request.state.request_id, explained(error)[1])
                 raise
             await refusal(request, error)(scope, receive, sent)
         finally:
@@ -70,7 +69,7 @@ class Door:
             )  # fmt: skip
 
     def admit(self, request: Request) -> None:
-        """Say who asks, and let it pass. Raises `Refused`."""
+        """Authenticate the request and apply the rate limits. Raises `Refused`."""
         address = request.client.host if request.client else ""
         try:
             who = identify(request, self.settings)

@@ -1,6 +1,6 @@
-"""Changes of background jobs, as they happen: one connection listens, every follower is told.
+"""Live changes of background jobs: one connection listens for notifications and informs all followers.
 
-A notice of the database's says only where to look, so what is told was read. Not here: HTTP (`api/jobs`).
+A notification only names the job, so the job is read before followers are informed. Not here: HTTP (`api/jobs`).
 """
 
 import asyncio
@@ -24,26 +24,26 @@ from dagster_backfills.web.database import Database
 from dagster_backfills.web.refusals import Refused
 
 LOG = logging.getLogger("dagster_backfills.web")
-_LOOK_SECONDS = 0.5
-_WAITING = 1000  # changes that a follower may be behind
-_MANY = 500
-RELOAD: dict[str, Any] = {}  # told where changes may have been missed
+_LISTEN_SECONDS = 0.5
+_MAX_BEHIND = 1000  # changes that a follower may be behind
+_MAX_CHANGES = 500
+RELOAD: dict[str, Any] = {}  # sent instead of a change if changes may have been missed
 
 
 @dataclass(eq=False)
 class Follower:
-    """One who is told. `jobs`: only of these; all where it is empty."""
+    """A subscriber. `jobs`: the jobs to follow; empty means all."""
 
     loop: asyncio.AbstractEventLoop
     jobs: frozenset[UUID] = frozenset()
-    changes: "asyncio.Queue[dict[str, Any]]" = field(default_factory=lambda: asyncio.Queue(_WAITING + 1))
+    changes: "asyncio.Queue[dict[str, Any]]" = field(default_factory=lambda: asyncio.Queue(_MAX_BEHIND + 1))
 
     def tell(self, changes: Iterable[dict[str, Any]]) -> None:
-        """Of those it follows. One who is too far behind is told to look again."""
+        """Queue the changes of followed jobs. If the follower is too far behind, replace them by one RELOAD."""
         for change in changes:
             if change and self.jobs and change["id"] not in self.jobs:
                 continue
-            if self.changes.qsize() >= _WAITING:
+            if self.changes.qsize() >= _MAX_BEHIND:
                 while not self.changes.empty():
                     self.changes.get_nowait()
                 change = RELOAD
@@ -51,12 +51,12 @@ class Follower:
 
 
 class JobEvents:
-    """The listener, for as long as the application runs."""
+    """The listener, which runs as long as the application."""
 
     def __init__(self, database: Database, most: int) -> None:
         self.database, self.most = database, most
         self.listening = False
-        self._followers: WeakSet[Follower] = WeakSet()  # whoever has gone is in it no more
+        self._followers: WeakSet[Follower] = WeakSet()  # ended streams drop out by themselves
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._run, name="jobs-changed", daemon=True)
 
@@ -68,9 +68,9 @@ class JobEvents:
         self._thread.join(timeout=5)
 
     def follow(self, jobs: Iterable[UUID] = ()) -> Follower:
-        """From now on, tell one more. Raises `Refused` where there are too many."""
+        """Add a follower. Raises `Refused` if there are too many."""
         if len(self._followers) >= self.most:
-            raise Refused(503, f"{self.most} follow already.", "Ask for the status instead.")
+            raise Refused(503, f"There are already {self.most} event streams.", "Poll the status instead.")
         follower = Follower(asyncio.get_running_loop(), frozenset(jobs))
         self._followers.add(follower)
         return follower
@@ -83,8 +83,8 @@ class JobEvents:
         while not self._end.is_set():
             try:
                 self._listen()
-            except Exception as error:  # whatever it is, it is tried again
-                LOG.warning("Changes of jobs are not heard: %s", redact(str(error)))
+            except Exception as error:  # retried
+                LOG.warning("Listening for job changes failed, retrying: %s", redact(str(error)))
             self.listening = False
             self._end.wait(2)
 
@@ -95,27 +95,27 @@ class JobEvents:
             self.listening = True
             self._tell([RELOAD])
             while not self._end.is_set():
-                told = {job_of(notice.payload) for notice in conn.notifies(timeout=_LOOK_SECONDS)}
-                if not told or not self._followers:
+                changed = {job_of(notice.payload) for notice in conn.notifies(timeout=_LISTEN_SECONDS)}
+                if not changed or not self._followers:
                     continue
                 now = datetime.now(UTC)
-                self._tell(_read(conn, told, since))
+                self._tell(_read(conn, changed, since))
                 since = now - timedelta(seconds=5)
                 time.sleep(0.05)
 
 
-def _read(conn: psycopg.Connection[Any], told: set[UUID | None], since: datetime) -> list[dict[str, Any]]:
-    ids = {job for job in told if job}
+def _read(conn: psycopg.Connection[Any], changed: set[UUID | None], since: datetime) -> list[dict[str, Any]]:
+    """The changed jobs. None in `changed` stands for many at once, which are looked up by time."""
+    ids = {job for job in changed if job}
     more: list[dict[str, Any]] = []
-    if None in told:
-        changed = queue.rows(conn, "recently_changed_jobs", since=since, max_rows=_MANY)
-        ids |= {row["id"] for row in changed}
-        more = [RELOAD]  # pending ones may be among them, and are too many to tell one by one
+    if None in changed:
+        rows = queue.rows(conn, "recently_changed_jobs", since=since, max_rows=_MAX_CHANGES)
+        ids |= {row["id"] for row in rows}
+        more = [RELOAD]  # pending jobs may have changed too, and are too many to send one by one
     return [*jobs_of(conn, ids), *more]
 
 
 def jobs_of(conn: psycopg.Connection[Any], ids: Iterable[UUID]) -> list[dict[str, Any]]:
-    """These jobs as they are, the oldest first."""
+    """The current state of these jobs, oldest first."""
     wanted = list(ids)
-    found = queue.list_jobs(conn, len(wanted), ids=wanted)
-    return found[::-1]
+    return queue.list_jobs(conn, len(wanted), ids=wanted)[::-1]

@@ -1,4 +1,4 @@
-"""An import's life, as pages and API do it: start, resume, pause, cancel, replay, roll back. Not here: its rows."""
+"""Actions on imports: start, resume, pause, cancel, replay and roll back. Not here: rejected rows (`rejected_rows`)."""
 
 import shutil
 from collections.abc import Iterator, Mapping
@@ -32,7 +32,7 @@ IMPORT = "import_kintell_sessions"
 
 @dataclass(frozen=True)
 class Started:
-    """The job of a file that was sent, and the run that works on it. `existing`: its content was under way before."""
+    """A started import: its job and its run. `existing`: the same content had been sent before."""
 
     job: ImportJob
     run_id: str
@@ -42,63 +42,64 @@ class Started:
 
 @dataclass(frozen=True)
 class ImportActions:
-    """Those of imports. What takes time is queued as a run, one for a job at a time."""
+    """Actions on imports. Anything that takes time is queued as a run, one per job at a time."""
 
     settings: Settings
     database: Database
     runs: Runs
 
     def find(self, conn: psycopg.Connection[Any], job: str) -> ImportJob:
-        """The job. Raises `Refused` (404) where there is none."""
+        """Find a job by ID. Raises `Refused` (404) if there is none."""
         try:
             return load_job(conn, job)
         except UserError:
             raise not_found(f"import job {job}") from None
 
     def start(self, path: Path, name: str, who: str, **options: Any) -> Started:
-        """Keep a file that was sent, register it, and queue its import. `path` is taken, or gone.
+        """Store a received file, register it, and queue its import. `path` is always moved or deleted.
 
-        options: fields of `ImportSessions`. Raises UserError for a file that can't be imported: nothing of it is kept.
+        options: fields of `ImportSessions`. Raises UserError for a file that can't be imported, which is not stored.
         """
         config, kintell = checked_options(options), KintellSettings()
         with _kept(path, name, kintell, self.settings) as kept:
             with self.database() as conn:
-                found = register(
+                registered = register(
                     conn, kept.url, kintell.allowed, on_duplicate=config.pop("on_duplicate", "skip")
                 )
-                kept.taken = not found.existing or not _still_there(load_job(conn, found.job), kintell)
-                if found.existing and kept.taken:
-                    _relocate(conn, load_job(conn, found.job), kept.url, kintell)
-                job = load_job(conn, found.job)
-            return Started(job, self._import(job, who, config), found.existing, found.preflight)
+                job = load_job(conn, registered.job)
+                kept.taken = not registered.existing or not _is_in_place(job, kintell)
+                if registered.existing and kept.taken:
+                    _relocate(conn, job, kept.url, kintell)
+                    job = load_job(conn, registered.job)
+            return Started(job, self._import(job, who, config), registered.existing, registered.preflight)
 
     def resume(
         self, job: str, who: str, path: Path | None = None, name: str = "", **options: Any
     ) -> tuple[ImportJob, str]:
-        """Queue a run that goes on with a job; returns both. With a file, that must be the job's own.
+        """Queue a run that resumes a job; return both. A file that is sent again must have the job's digest.
 
-        `path` is taken where the job's file is no longer in its place.
+        It replaces the job's stored file if that one is gone.
         """
         config, kintell = checked_options(options), KintellSettings()
         config.pop("on_duplicate", None)
         with self.database() as conn:
-            found = self.find(conn, job)
+            import_job = self.find(conn, job)
             with refused_as(409):
-                found.check_claimable("import")
-            if run := self.runs.unfinished("", {TAG: str(found.id)}):
-                raise Refused(409, f"Run {run} works on job {job} already.", "Watch its status.")
+                import_job.check_claimable("import")
+            if run := self.runs.unfinished("", {TAG: str(import_job.id)}):
+                raise Refused(409, f"Run {run} is already working on job {job}.", "Watch its status.")
             if path is None:
-                open_unchanged(found, kintell.allowed)
-            elif digest_of(path) != found.file_sha256:
+                open_unchanged(import_job, kintell.allowed)
+            elif digest_of(path) != import_job.file_sha256:
                 raise Refused(
-                    409, f"This is another file than job {job} was registered with.",
-                    f"Its SHA-256 begins {found.file_sha256[:12]}. To import this one, start it.",
+                    409, f"This is not the file that job {job} was registered with.",
+                    f"Its SHA-256 begins with {import_job.file_sha256[:12]}. For this one, start a new import.",
                 )  # fmt: skip
-            elif not _still_there(found, kintell):
-                with _kept(path, name or found.file_name, kintell, self.settings) as kept:
-                    _relocate(conn, found, kept.url, kintell)
+            elif not _is_in_place(import_job, kintell):
+                with _kept(path, name or import_job.file_name, kintell, self.settings) as kept:
+                    _relocate(conn, import_job, kept.url, kintell)
                     kept.taken = True
-        return found, self._import(found, who, config)
+        return import_job, self._import(import_job, who, config)
 
     def _import(self, job: ImportJob, who: str, config: Mapping[str, Any]) -> str:
         tags = {TAG: str(job.id)}
@@ -107,45 +108,46 @@ class ImportActions:
             return run or self.runs.submit(IMPORT, {"job": str(job.id), **config}, who, tags)
 
     def set_status(self, job: str, verb: str) -> ImportJob:
-        """`pause` stops it at once, to be resumed; `cancel` stops it for good, and what was imported stays."""
+        """`pause` stops a job until it is resumed; `cancel` stops it for good. Imported sessions stay."""
         with self.database() as conn:
             self.find(conn, job)
             with refused_as(409):
                 return set_status(conn, job, verb)
 
     def replay(self, job: str, who: str, *, create_missing_users: bool = False) -> tuple[ImportJob, str]:
-        """Queue another try for a job's rejected rows."""
+        """Queue a run that retries a job's rejected rows."""
         config = {"create_missing_users": create_missing_users}
         return self._after(job, "replay", "replay_kintell_errors", config, who)
 
     def preview_rollback(self, job: str) -> tuple[ImportJob, RollbackPreview]:
         """What a rollback would remove, restore and keep."""
         with self.database() as conn:
-            found = self.find(conn, job)
+            import_job = self.find(conn, job)
             with refused_as(409):
-                found.check_claimable("rollback")
-            return found, preview_rollback(conn, found.id)
+                import_job.check_claimable("rollback")
+            return import_job, preview_rollback(conn, import_job.id)
 
     def rollback(self, job: str, who: str) -> tuple[ImportJob, str]:
-        """Queue the rollback."""
+        """Queue a rollback."""
         return self._after(job, "rollback", "rollback_kintell_import", {"dry_run": False}, who)
 
     def _after(
         self, job: str, activity: str, dagster_job: str, config: Mapping[str, Any], who: str
     ) -> tuple[ImportJob, str]:
         with self.database() as conn:
-            found = self.find(conn, job)
+            import_job = self.find(conn, job)
         with refused_as(409):
-            found.check_claimable(activity)
-        tags = {TAG: str(found.id)}
+            import_job.check_claimable(activity)
+        tags = {TAG: str(import_job.id)}
         with self.runs.one_at_a_time:
             if run := self.runs.unfinished("", tags):
-                raise Refused(409, f"Run {run} works on job {job} already.", "Wait until it has ended.")
-            return found, self.runs.submit(dagster_job, {"job": str(found.id), **config}, who, tags)
+                raise Refused(409, f"Run {run} is already working on job {job}.", "Wait until it has ended.")
+            run_id = self.runs.submit(dagster_job, {"job": str(import_job.id), **config}, who, tags)
+            return import_job, run_id
 
 
 def checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of an import as its run takes them. Raises `Refused` for one that is none."""
+    """Validate the options of an import for its run config. Raises `Refused` for an invalid one."""
     given = {name: value for name, value in options.items() if value not in (None, "")}
     try:
         checked = ImportSessions(**given, job="the one that is registered")
@@ -153,8 +155,8 @@ def checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise Refused(422, f"{field}: {first['msg']}.", "See /openapi.json.") from None
-    found = {name: getattr(checked, name) for name in given}
-    return found | ({"on_duplicate": checked.on_duplicate.value} if "on_duplicate" in found else {})
+    config = {name: getattr(checked, name) for name in given}
+    return config | ({"on_duplicate": checked.on_duplicate.value} if "on_duplicate" in config else {})
 
 
 @dataclass
@@ -165,7 +167,7 @@ class _Kept:
 
 @contextmanager
 def _kept(path: Path, name: str, kintell: KintellSettings, settings: Settings) -> Iterator[_Kept]:
-    """The file moved to where uploads are kept; gone again at the end, unless it was `taken`."""
+    """Move the file to the storage of uploads. It is deleted at the end unless `taken` was set."""
     try:
         name = checked_name(name)
         refuse_bomb(path, settings.limits)
@@ -188,7 +190,7 @@ def _kept(path: Path, name: str, kintell: KintellSettings, settings: Settings) -
                 fs.rm(target.rsplit("/", 1)[0], recursive=True)
 
 
-def _still_there(job: ImportJob, kintell: KintellSettings) -> bool:
+def _is_in_place(job: ImportJob, kintell: KintellSettings) -> bool:
     try:
         open_unchanged(job, kintell.allowed)
     except FileError:
@@ -197,10 +199,10 @@ def _still_there(job: ImportJob, kintell: KintellSettings) -> bool:
 
 
 def _relocate(conn: psycopg.Connection[Any], job: ImportJob, url: str, kintell: KintellSettings) -> None:
-    """Have a job go on with the same content at another place."""
+    """Change where a job's file is stored. The content must be the same."""
     source = open_file(url, kintell.allowed)
     moved = STATEMENTS.relocate_job(
         conn, job=job.id, url=source.url, stamp=source.stamp(), sha256=job.file_sha256
     )
     if moved is None:
-        raise Refused(409, f"Job {job.id} is being worked on.", "Watch its status.")
+        raise Refused(409, f"A run is working on job {job.id}.", "Watch its status.")

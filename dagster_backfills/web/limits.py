@@ -1,4 +1,4 @@
-"""How much a request may bring, and how many one may send. In this process: each process counts for itself."""
+"""Limits on request sizes and rates. Rates are counted per process."""
 
 import time
 from collections import OrderedDict
@@ -17,19 +17,18 @@ SMALL_BODY = 1024 * 1024
 MULTIPART_EXTRA = 64 * 1024
 _REMEMBERED = 10_000
 _BURST_SECONDS = 4
-# Of a form: its fields, and the bytes of each.
-_FIELDS, _FIELD_BYTES = 20, 8 * 1024
+_FORM_FIELDS, _FORM_FIELD_BYTES = 20, 8 * 1024
 
 
 class Buckets:
-    """A bucket of tokens for each name: `rate` a second flow in, four seconds' worth lie in it at most."""
+    """A token bucket for each name: filled with `rate` tokens per second, up to four seconds' worth."""
 
     def __init__(self, rate: float, now: Callable[[], float] = time.monotonic) -> None:
         self.rate, self.burst, self._now = rate, max(1.0, rate * _BURST_SECONDS), now
         self._levels: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, name: str) -> float:
-        """Take one; 0 where there was one, else the seconds until there is."""
+        """Take a token. Returns 0, or the seconds until one is available."""
         now = self._now()
         level, at = self._levels.pop(name, (self.burst, now))
         level = min(self.burst, level + (now - at) * self.rate)
@@ -46,7 +45,7 @@ def too_many(seconds: float) -> Refused:
 
 
 def bounded(receive: Receive, most: int, declared: str | None) -> Receive:
-    """The request's body, cut off with 413 where it is longer than `most` bytes, whatever length was declared."""
+    """Limit the request's body to `most` bytes, whatever length was declared. Raises `Refused` (413) beyond."""
     if declared is not None and (not declared.isdigit() or int(declared) > most):
         raise too_large(most)
     seen = 0
@@ -63,13 +62,13 @@ def bounded(receive: Receive, most: int, declared: str | None) -> Receive:
 
 
 def too_large(most: int) -> Refused:
-    return Refused(413, f"More than {most:,} bytes are not taken here.", "", {"Connection": "close"})
+    return Refused(413, f"The request is larger than {most:,} bytes.", "", {"Connection": "close"})
 
 
 async def json_body(request: Request) -> dict[str, Any]:
-    """The request's body as a JSON object; an empty body is an empty one."""
+    """The request's body as a JSON object. An empty body is an empty object."""
     body = bytearray()
-    async for chunk in request.stream():  # where files are taken, far more may come
+    async for chunk in request.stream():  # routes that also accept files allow larger bodies
         body += chunk
         if len(body) > SMALL_BODY:
             raise too_large(SMALL_BODY)
@@ -78,8 +77,8 @@ async def json_body(request: Request) -> dict[str, Any]:
 
 @asynccontextmanager
 async def form_of(request: Request) -> AsyncIterator[tuple[UploadFile | None, dict[str, str]]]:
-    """A form's `file`, which is on disk unless it is small, and its fields that say something."""
-    limits = {"max_files": 1, "max_fields": _FIELDS, "max_part_size": _FIELD_BYTES}
+    """A form's `file` (spooled to disk unless small) and its non-empty fields."""
+    limits = {"max_files": 1, "max_fields": _FORM_FIELDS, "max_part_size": _FORM_FIELD_BYTES}
     async with request.form(**limits) as form:
         file = form.get("file")
         fields = {name: text.strip() for name, text in form.items() if isinstance(text, str) and text.strip()}

@@ -1,4 +1,4 @@
-"""Background jobs, as pages and API put them in, cancel and retry them, and have them worked off."""
+"""Actions on background jobs: enqueue, cancel, retry and process."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,56 +22,57 @@ DRAIN = "drain_background_jobs"
 
 @dataclass(frozen=True)
 class QueueActions:
-    """A job of another owner's is not there."""
+    """Actions on background jobs. To a caller limited to one owner, other jobs do not exist."""
 
     database: Database
     runs: Runs
 
     def find(self, conn: psycopg.Connection[Any], job: str, who: Identity) -> dict[str, Any]:
-        """Everything about a job. Raises `Refused` (404) where there is none of theirs."""
+        """A job with all columns. Raises `Refused` (404) if there is none that the caller owns."""
         try:
-            found = queue.rows(conn, "one_job", job_id=UUID(job))
+            rows = queue.rows(conn, "one_job", job_id=UUID(job))
         except ValueError:
-            found = []
-        if not found or not who.owns(found[0]):
+            rows = []
+        if not rows or not who.owns(rows[0]):
             raise not_found(f"job {job}")
-        return found[0]
+        return rows[0]
 
     def enqueue(
         self, who: Identity, job_type: str, input_data: dict[str, Any], owner: queue.Owner, **more: Any
     ) -> UUID:
-        """Put one in. `more` is what `queue.enqueue` takes. Raises UserError for an input that does not fit."""
+        """Enqueue a job. `more`: arguments of `queue.enqueue`. Raises UserError for an invalid input."""
         for column, own in who.mine.items():
             if getattr(owner, column) not in (None, own):
-                raise Refused(403, f"{to_camel(column)} is another's.", f"This token puts in jobs of {own}.")
+                message = f"This token may not enqueue jobs for another {to_camel(column)}."
+                raise Refused(403, message, f"Use {own}, or omit it.")
         owner = replace(owner, **who.mine)
         with self.database() as conn:
-            made = queue.enqueue(conn, job_type, input_data, owner=owner, **more)
-            if who.mine and not who.owns(queue.rows(conn, "one_job", job_id=made)[0]):
-                raise Refused(409, "This unique key is taken.", "Choose another.")
-        return made
+            job = queue.enqueue(conn, job_type, input_data, owner=owner, **more)
+            if who.mine and not who.owns(queue.rows(conn, "one_job", job_id=job)[0]):
+                raise Refused(409, "This unique key is already in use.", "Choose another one.")
+        return job
 
     def cancel(self, job: str, who: Identity, reason: str = "") -> dict[str, Any]:
-        """Cancel one that waits or is at work. Raises `Refused` (409) for one that has ended."""
+        """Cancel a pending or processing job. Raises `Refused` (409) if it has ended."""
         with self.database() as conn:
-            found = self.find(conn, job, who)
-            before = queue.cancel(conn, found["id"], reason or None)
+            row = self.find(conn, job, who)
+            before = queue.cancel(conn, row["id"], reason or None)
             if before not in ("pending", "processing"):
-                raise Refused(409, f"Job {job} is {before} already.")
+                raise Refused(409, f"Job {job} is already {before}.")
             return self.find(conn, job, who)
 
     def retry(self, job: str, who: Identity) -> dict[str, Any]:
-        """Try a failed one again, with all its retries. Raises `Refused` (409) for one that has not failed."""
+        """Retry a failed job, with all its retries. Raises `Refused` (409) if it has not failed."""
         with self.database() as conn:
-            found = self.find(conn, job, who)
-            if not queue.retry(conn, [found["id"]]):
-                raise Refused(409, f"Job {job} is {found['status']}: only failed jobs can be retried.")
+            row = self.find(conn, job, who)
+            if not queue.retry(conn, [row["id"]]):
+                raise Refused(409, f"Job {job} is {row['status']}: only failed jobs can be retried.")
             return self.find(conn, job, who)
 
     def process(self, job_types: Sequence[str], who: str) -> tuple[str | None, dict[str, int]]:
-        """See to it that a run works the queue off: the one at work, or a new one where these wait.
+        """Make sure that a run processes the queue: the unfinished one, or a new one if jobs of these types wait.
 
-        Returns the run and how many wait, by type. A run works off whatever waits. Raises UnknownJobType.
+        Returns the run and the number of waiting jobs by type. A run processes all types. Raises UnknownJobType.
         """
         with self.database() as conn:
             known = [row["job_type"] for row in queue.rows(conn, "known_types")]
@@ -79,10 +80,10 @@ class QueueActions:
                 if name not in known:
                     raise UnknownJobType(f"There is no job type {name!r}.", known_hint(name, known))
             queue.take_back_expired(conn)
-            wanted = list(job_types or known)
-            rows = queue.rows(conn, "waiting_by_type", job_types=wanted)
+            types = list(job_types or known)
+            rows = queue.rows(conn, "waiting_by_type", job_types=types)
             [work] = queue.rows(conn, "waiting_work")
-        waiting = dict.fromkeys(wanted, 0) | {row["job_type"]: row["waiting"] for row in rows}
+        waiting = dict.fromkeys(types, 0) | {row["job_type"]: row["waiting"] for row in rows}
         with self.runs.one_at_a_time:
             active, policy = self.runs.unfinished(DRAIN, {}), DrainPolicy.from_environment()
             due = sum(waiting.values())

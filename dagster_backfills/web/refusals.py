@@ -1,7 +1,4 @@
-"""What went wrong as an answer: a code, a sentence, what to do about it, and the request's id.
-
-For programs it is JSON, for people a page.
-"""
+"""Error responses: status code, message, hint and request ID. JSON for the API, HTML for pages."""
 
 import logging
 import traceback
@@ -37,7 +34,7 @@ _CODES: tuple[tuple[type[UserError], int], ...] = (
 
 
 class Refused(UserError):
-    """A request that is answered with an error of this code."""
+    """An error that is answered with this status code."""
 
     def __init__(
         self, status: int, message: str, hint: str = "", headers: Mapping[str, str] | None = None
@@ -48,7 +45,7 @@ class Refused(UserError):
 
 @contextmanager
 def refused_as(status: int) -> Iterator[None]:
-    """A mistake that is raised within is answered with this code, unless it has one of its own."""
+    """Answer a UserError raised within the block with this status code, unless it has one of its own."""
     try:
         yield
     except UserError as error:
@@ -62,34 +59,34 @@ def not_found(what: str) -> Refused:
 
 
 def answer(data: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """Data of ours as JSON: times are ISO 8601, ids are texts."""
+    """A JSON response. Times are ISO 8601, IDs are strings."""
     return JSONResponse(plain(data), status, {"Cache-Control": "no-store", **(headers or {})})
 
 
 def is_for_programs(request: Request) -> bool:
-    """Whether no person's browser asks there for a page."""
+    """Whether this is a request to the API, not to a page."""
     return request.url.path.startswith(_FOR_PROGRAMS)
 
 
 def refusal(request: Request, error: BaseException) -> Response:
-    """The answer to a request that `error` came of."""
+    """The response to a request that raised `error`."""
     status, message, hint, headers = explained(error)
     if status == 500:
         LOG.error("%s", redact("".join(traceback.format_exception(error))))
-    said = {"error": redact(message), "hint": redact(hint), "requestId": request.state.request_id}
+    body = {"error": redact(message), "hint": redact(hint), "requestId": request.state.request_id}
     if is_for_programs(request):
-        return answer(said, status, headers)
-    if isinstance(error, HTTPException):  # its hint is for programs
-        said["hint"] = ""
-    return html(request, "error.html", status, headers, **said)
+        return answer(body, status, headers)
+    if isinstance(error, HTTPException):  # its hint is about the API
+        body["hint"] = ""
+    return html(request, "error.html", status, headers, **body)
 
 
 def explained(error: BaseException) -> tuple[int, str, str, Mapping[str, str]]:
-    """Code, what is wrong, what to do, and headers."""
+    """The status code, message, hint and headers for an exception."""
     if isinstance(error, HTTPException):
         return error.status_code, f"{error.detail.rstrip('.')}.", "See /openapi.json.", error.headers or {}
     if isinstance(error, ClientDisconnect):
-        return 400, "The request ended before its body did.", "Send it again.", {}
+        return 400, "The connection closed before the whole request was received.", "Send it again.", {}
     for cause in chain(error):
         if isinstance(cause, Refused):
             return cause.status, cause.message, cause.hint, cause.headers
@@ -100,8 +97,8 @@ def explained(error: BaseException) -> tuple[int, str, str, Mapping[str, str]]:
             return (400 if isinstance(cause, psycopg.DataError) else 503), message, hint, {}
     return (
         500,
-        "Something unexpected went wrong here.",
-        "Its trace is in the log, with this request's id.",
+        "An unexpected error occurred.",
+        "The traceback is in the server's log, under this request ID.",
         {},
     )
 
@@ -111,5 +108,5 @@ def _code(error: UserError) -> int:
 
 
 async def refuse(request: Request, error: Exception) -> Response:
-    """`refusal`, as Starlette calls it."""
+    """`refusal` with the signature that Starlette needs."""
     return refusal(request, error)

@@ -1,4 +1,4 @@
-"""The rejected rows of an import as a file to be saved, for pages and programs alike."""
+"""Downloading the rejected rows of an import, for pages and API."""
 
 from collections.abc import Callable, Iterator
 
@@ -13,7 +13,7 @@ CSV = "text/csv"
 
 
 def rejected_rows(database: Database, job: ImportJob, kind: str = CSV) -> StreamingResponse:
-    """Those of the job in one of `FORMATS`. Raises UserError for more rows than a sheet holds."""
+    """A job's rejected rows in one of `FORMATS`. Raises UserError if there are more than a worksheet can hold."""
     suffix, write = FORMATS[kind]
     disposition = f'attachment; filename="errors-{job.id}.{suffix}"'
     return StreamingResponse(
@@ -34,7 +34,7 @@ def _workbook(database: Database, job: ImportJob) -> Iterator[bytes]:
         return workbook_in_pieces(conn, job)
 
 
-# The media types that they can be had as, the first by default.
+# By media type, the default first: the file suffix and the function that writes the rows.
 FORMATS: dict[str, tuple[str, Callable[[Database, ImportJob], Iterator[bytes]]]] = {
     CSV: ("csv", _csv),
     WORKBOOK: ("xlsx", _workbook),

@@ -1,4 +1,4 @@
-"""What the doors are told by their environment, read once when they open. Not here: what the domains are told."""
+"""Settings of the HTTP service from environment variables, read once at start. Not here: settings of the domains."""
 
 import json
 import os
@@ -19,7 +19,7 @@ _SHORTEST = 16
 
 
 class Token(BaseModel):
-    """Who a bearer token is, and what it may: a scope, or one with `:read`. With an owner it sees the owner's jobs."""
+    """A bearer token with its scopes (`imports` or `imports:read`). With an owner, it sees only that owner's jobs."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -31,7 +31,7 @@ class Token(BaseModel):
 
 
 class Limits(BaseModel):
-    """BACKFILLS_WEB_…: how much, how fast, how long."""
+    """Limits, from the variables BACKFILLS_WEB_…."""
 
     upload_bytes: int = Field(default=2 * 1024**3, ge=1)
     unpacked_bytes: int = Field(default=8 * 1024**3, ge=1)
@@ -45,8 +45,8 @@ class Limits(BaseModel):
 
 @dataclass(frozen=True)
 class Settings:
-    """`proxy_secret`: what the proxy proves itself with; without one, who comes from this machine is let in.
-    `development`: the schedules may be called by GET."""
+    """`proxy_secret`: the secret that the proxy sends; without one, local requests are let in.
+    `development`: `/api/cron/…` accepts GET."""
 
     tokens: tuple[Token, ...] = ()
     proxy_secret: str = field(default="", repr=False)
@@ -56,7 +56,7 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
-        """Raises UserError that names the variable that is wrong."""
+        """Read the settings. Raises UserError that names an invalid variable."""
         given = os.environ if environment is None else environment
         return cls(
             _tokens(given),
@@ -67,15 +67,15 @@ class Settings:
 
 
 def _secret(given: Mapping[str, str], variable: str) -> str:
-    """Raises UserError for one that is too short to be one."""
+    """Read a secret. Raises UserError if it is too short."""
     found = given.get(variable, "").strip()
     if found and len(found) < _SHORTEST:
-        raise UserError(f"{variable} has fewer than {_SHORTEST} characters.", "openssl rand -hex 24")
+        raise UserError(f"{variable} has fewer than {_SHORTEST} characters.", "Use: openssl rand -hex 24")
     return found
 
 
 def _tokens(given: Mapping[str, str]) -> tuple[Token, ...]:
-    """CRON_SECRET and JOBS_TOKEN, each for one thing; BACKFILLS_TOKENS for all others."""
+    """Tokens from CRON_SECRET and JOBS_TOKEN, which have one scope each, and from BACKFILLS_TOKENS."""
     found: list[dict[str, Any]] = []
     for variable, scope in (("CRON_SECRET", "cron"), ("JOBS_TOKEN", "jobs")):
         if text := _secret(given, variable):
@@ -87,20 +87,20 @@ def _tokens(given: Mapping[str, str]) -> tuple[Token, ...]:
         raise UserError(f"BACKFILLS_TOKENS can't be read: {_reason(error)}.", _EXAMPLE) from None
     known = {*SCOPES, *(f"{scope}:read" for scope in SCOPES)}
     for token in tokens:
-        if strange := token.scopes - known:
+        if unknown := token.scopes - known:
             raise UserError(
-                f"BACKFILLS_TOKENS gives {token.name} the scope {min(strange)!r}.",
-                f"There are {', '.join(sorted(known))}.",
+                f"BACKFILLS_TOKENS gives {token.name} the unknown scope {min(unknown)!r}.",
+                f"The scopes are {', '.join(sorted(known))}.",
             )
     return tokens
 
 
-_EXAMPLE = 'Write it so: [{"name": "crm", "token": "…", "scopes": ["imports", "jobs:read"]}]'
+_EXAMPLE = 'Example: [{"name": "crm", "token": "…", "scopes": ["imports", "jobs:read"]}]'
 
 
 def _reason(error: Exception) -> str:
-    """What is wrong, without quoting a token."""
+    """The error message, without the token itself."""
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
-    return "it is no JSON list"
+    return "it is not a JSON list"

@@ -57,5 +57,5 @@ def test_every_command_that_is_advised_exists(project_root: Path):
 
 
 @pytest.mark.parametrize("command", ["kintell run", "no-such", "queue retry --no-such"])
-def test_a_command_that_there_is_not_is_found_out(command: str):
+def test_an_advised_command_that_does_not_exist_is_detected(command: str):
     assert problem(command.split())

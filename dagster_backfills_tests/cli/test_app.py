@@ -58,7 +58,7 @@ def test_every_command_of_the_table_is_there_and_explains_itself(name: str):
     assert "--install-completion" not in done.stdout
 
 
-def test_a_wrong_command_or_option_ends_with_2_and_says_which(cli: Cli):
+def test_an_unknown_command_or_option_exits_with_2_and_is_named(cli: Cli):
     for arguments, said in (
         (["ip"], "ip"),
         (["migrate", "--statos"], "--statos"),
@@ -70,7 +70,7 @@ def test_a_wrong_command_or_option_ends_with_2_and_says_which(cli: Cli):
         assert done.stdout == ""
 
 
-def test_the_version_is_told_by_the_script_that_is_installed():
+def test_the_installed_script_prints_the_version():
     done = subprocess.run([SCRIPT, "--version"], capture_output=True, text=True, check=True)
     assert done.stdout == f"backfills {metadata.version('dagster-backfills')}\n"
 
@@ -83,13 +83,13 @@ def test_the_version_is_told_by_the_script_that_is_installed():
         ("backfills status --needs", ["--needs-backfill"]),
     ],
 )
-def test_a_shell_completes_commands_their_own_and_options(cli: Cli, typed: str, completed: list[str]):
+def test_a_shell_completes_commands_subcommands_and_options(cli: Cli, typed: str, completed: list[str]):
     words = str(len(typed.split()) - 1)
     env = {"_BACKFILLS_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": words}
     assert cli(env=env).stdout.split() == completed
 
 
-def test_a_shell_is_given_the_script_for_it(cli: Cli):
+def test_the_completion_script_of_a_shell_is_printed(cli: Cli):
     assert "_BACKFILLS_COMPLETE=complete_bash" in cli("--show-completion", "bash", env=_NO_SHELL).stdout
 
 
@@ -113,7 +113,7 @@ def test_migrate_brings_an_empty_database_up_to_date_and_says_what_it_did(cli: C
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_an_interrupt_ends_with_130_and_without_a_trace(make_database, number):
+def test_an_interrupt_exits_with_130_and_without_a_traceback(make_database, number):
     url = make_database(migrated=False)
     query = (
         "select count(*) from pg_stat_activity where query like '%advisory_lock%' and pid <> pg_backend_pid()"
@@ -128,7 +128,7 @@ def test_an_interrupt_ends_with_130_and_without_a_trace(make_database, number):
         assert process.returncode == 130
 
 
-def test_a_reader_that_goes_away_is_no_error(database_url):
+def test_a_closed_pipe_is_not_an_error(database_url):
     env = os.environ | {"DATABASE_URL": database_url}
     process = subprocess.Popen(
         [SCRIPT, "migrate", "--status"], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

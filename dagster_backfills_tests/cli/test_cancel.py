@@ -27,10 +27,10 @@ def school(conn: psycopg.Connection) -> psycopg.Connection:
 
 
 @pytest.mark.e2e
-def test_a_run_at_work_is_stopped_and_who_asked_for_what_is_listed(
+def test_a_running_run_is_cancelled_and_the_audit_lists_each_request_with_its_outcome(
     cli: Cli, school: psycopg.Connection, database_url: str
 ) -> None:
-    assert cli("audit").stderr == "Nobody has asked for anything yet.\n"
+    assert cli("audit").stderr == "No requests have been recorded.\n"
     assert cli("pause", "training_completions").returncode == 0
     command = [SCRIPT, "run", "training_completions", "--yes"]
     env = os.environ | {"DATABASE_URL": database_url}
@@ -38,7 +38,9 @@ def test_a_run_at_work_is_stopped_and_who_asked_for_what_is_listed(
         eventually(lambda: school.execute("select from backfill.runs").fetchone() is not None)
         refused = cli("cancel", "training_completions")
         assert refused.returncode == 2 and "Add --yes" in refused.stderr
-        assert "No run of progress_stats" in cli("cancel", "progress_stats", "--yes").stderr
+        assert (
+            "progress_stats has no queued or running runs." in cli("cancel", "progress_stats", "--yes").stderr
+        )
         told = json.loads(cli("cancel", "training_completions", "--yes", "--json").stdout)
         run.wait()
     [(run_id, started_by, outcome)] = school.execute(
@@ -49,25 +51,28 @@ def test_a_run_at_work_is_stopped_and_who_asked_for_what_is_listed(
     assert school.execute(RECORDS).fetchone() == (0,)
 
     listed = json.loads(cli("audit", "--json").stdout)
-    assert [(e["who"], e["action"], e["target"], e["runs"]) for e in listed] == [
-        (system_user(), "cancel", "training_completions", [run_id]),
-        (system_user(), "launch", "refresh_training_completions", [run_id]),
-        (system_user(), "control", "training_completions", []),
-    ]
-    assert "cancel\ttraining_completions\tdone" in cli("audit", "--limit", "1").stdout
+    assert [(e["who"], e["action"], e["target"], e["runs"], e["outcome"], e["detail"]) for e in listed] == [
+        (
+            system_user(), "launch", "refresh_training_completions", [run_id],
+            "failed", "The run ended with status CANCELED.",
+        ),
+        (system_user(), "cancel", "training_completions", [run_id], "done", ""),
+        (system_user(), "control", "training_completions", [], "done", "paused = True"),
+    ]  # fmt: skip
+    assert "cancel\ttraining_completions\tdone" in cli("audit", "--limit", "2").stdout
     on_a_terminal = subprocess.run(
-        ["script", "-qec", f"{SCRIPT} audit --limit 1", "/dev/null"],
+        ["script", "-qec", f"{SCRIPT} audit --limit 2", "/dev/null"],
         env=env,
         capture_output=True,
         text=True,
         check=True,
     ).stdout.splitlines()
-    assert on_a_terminal[0].endswith(f"  {system_user()}  cancel: done")
-    assert on_a_terminal[1:] == ["    training_completions", f"    runs {run_id}"]
-    assert "Nobody" in cli("audit", "--who", "somebody").stderr
+    assert on_a_terminal[-3].endswith(f"  {system_user()}  cancel: done")
+    assert on_a_terminal[-2:] == ["    training_completions", f"    runs {run_id}"]
+    assert cli("audit", "--who", "somebody").stderr == "No requests by somebody have been recorded.\n"
 
 
-def test_what_waits_is_cancelled_with_dagsters_backfills_and_other_backfills_go_on(
+def test_queued_runs_and_dagster_backfills_are_cancelled_and_other_backfills_continue(
     cli: Cli, school: psycopg.Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", database_url)

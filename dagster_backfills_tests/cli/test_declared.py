@@ -1,6 +1,7 @@
 """`backfills new`, `check` and `triggers`, and the verbs of every backfill, called in an adopter's project."""
 
 import json
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from dagster_backfills_tests.components.adopting import catalog, copied
 from dagster_backfills_tests.components.applications import COMPLIANCE, GYM, MONTHS
 from dagster_backfills_tests.programs import SCRIPT
 from dagster_backfills_tests.programs import run as program
+from dagster_backfills_tests.terminal import on_a_terminal
 
 pytestmark = pytest.mark.programs
 
@@ -90,7 +92,7 @@ def test_a_draft_of_a_camel_case_table_quotes_what_needs_it(
     assert 'relation "fill_in"' in run("check").stderr
 
 
-def test_a_draft_of_names_that_sql_and_yaml_mistake_is_still_read_by_both(
+def test_a_draft_quotes_names_that_sql_or_yaml_would_misread(
     run: Run, project: Path, conn: psycopg.Connection
 ) -> None:
     conn.execute(
@@ -133,12 +135,12 @@ def test_the_first_draft_of_a_project_makes_its_folder_and_none_is_written_elsew
     assert not (OURS / "years").exists()
 
 
-def test_a_table_that_is_none_is_told_with_what_comes_close(run: Run, conn: psycopg.Connection) -> None:
+def test_an_unknown_table_is_named_with_the_closest_match(run: Run, conn: psycopg.Connection) -> None:
     conn.execute(MONTHS)
     done = run("new", "months", "--table", "attendance.member_month")
     assert done.returncode == USAGE
     assert "Did you mean attendance.member_months" in done.stderr
-    assert "can't be a backfill's name" in run("new", "a b", "--table", "x.y").stderr
+    assert "is not a valid backfill name" in run("new", "a b", "--table", "x.y").stderr
 
 
 def test_triggers_are_printed_applied_found_and_removed(
@@ -151,9 +153,9 @@ def test_triggers_are_printed_applied_found_and_removed(
     assert printed.returncode == OK, printed.stderr
     assert printed.stdout.count("create or replace trigger") == 8
     assert catalog(conn, "public", "backfill") == before
-    assert "no trigger tells of changes in public.members, public.member_activities" in run("check").stderr
+    assert "triggers are missing on public.members, public.member_activities" in run("check").stderr
     assert run("triggers", "member_months", "--apply").returncode == OK
-    assert run("check").stderr == "member_months: right\n"
+    assert run("check").stderr == "member_months: ok\n"
     applied = catalog(conn, "public", "backfill")
     assert run("triggers", "member_months", "--remove").returncode == OK
     assert catalog(conn, "public", "backfill") == before
@@ -174,7 +176,19 @@ def test_a_check_names_each_backfill_and_fails_for_one_with_a_mistake(
     assert "Did you mean member_months" in run("triggers", "member_mouths").stderr
 
 
-def test_the_doctor_says_of_declarations_what_a_check_says(
+def test_the_list_shows_below_the_table_why_a_backfill_cannot_be_read(
+    run: Run, project: Path, conn: psycopg.Connection, database_url: str
+) -> None:
+    copied(project, "member_months", ("schedule", "nowhere: 1\n  schedule"))
+    assert "\tproblem\n" in run("list").stdout
+    environment = os.environ | {"DATABASE_URL": database_url}
+    code, shown = on_a_terminal(80, SCRIPT, "list", env=environment, cwd=project)
+    assert code == 0
+    assert [line for line in shown.splitlines() if line.startswith("member_months: ") and "nowhere" in line]
+    assert "problem" not in shown and "--wide" not in shown
+
+
+def test_the_doctor_reports_declarations_as_check_does(
     run: Run, project: Path, conn: psycopg.Connection
 ) -> None:
     def found() -> list[tuple[str, str, str]]:
@@ -187,11 +201,11 @@ def test_the_doctor_says_of_declarations_what_a_check_says(
     [lacking] = found()
     assert lacking == (
         "warning",
-        "member_months: no trigger tells of changes in public.members, public.member_activities.",
-        "Make them: backfills triggers member_months --apply",
+        "member_months: triggers are missing on public.members, public.member_activities.",
+        "Create them: backfills triggers member_months --apply",
     )
     run("triggers", "member_months", "--apply")
-    assert found() == [("ok", "Right: member_months.", "")]
+    assert found() == [("ok", "Valid: member_months.", "")]
     copied(project, "kintell_users")  # over tables that are not there
     [(level, said, _)] = found()
     assert level == "error" and said.startswith("kintell_users: ") and "queries.sql, line 1: " in said
@@ -214,7 +228,7 @@ def defs() -> dg.Definitions:
 
 @pytest.mark.timeout(600)
 @pytest.mark.e2e
-def test_the_verbs_are_those_of_every_backfill(run: Run, project: Path, conn: psycopg.Connection) -> None:
+def test_all_verbs_work_on_a_declared_backfill(run: Run, project: Path, conn: psycopg.Connection) -> None:
     conn.execute(GYM + MONTHS)
     copied(project, "member_months")
     (project.parent / "definitions.py").write_text(DEFINITIONS)
@@ -236,18 +250,18 @@ def test_the_verbs_are_those_of_every_backfill(run: Run, project: Path, conn: ps
     }
     assert "paused" in run("pause", "member_months").stderr
     assert "not paused" in run("resume", "member_months").stderr
-    assert "Nothing of member_months has failed." in run("failures", "member_months").stderr
+    assert "member_months has no failures." in run("failures", "member_months").stderr
     undone = run("undo", "member_months", "--yes", "--json")
     assert undone.returncode == OK, undone.stderr
     assert conn.execute("select count(*) from attendance.member_months").fetchone() == (0,)
     assert "There is no backfill 'scoring'" in run("status", "scoring").stderr
 
 
-def test_a_backfill_may_have_a_name_that_one_of_ours_has(
+def test_a_declared_backfill_may_have_the_name_of_a_builtin_one(
     run: Run, project: Path, conn: psycopg.Connection
 ) -> None:
     conn.execute(GYM + MONTHS)
     copied(project, "member_months").rename(project / "queue")
-    assert "Nothing of queue has failed." in run("failures", "queue").stderr
-    assert "queue: not paused, rests 2 s" in run("throttle", "queue", "--rest", "2").stderr
+    assert "queue has no failures." in run("failures", "queue").stderr
+    assert "queue: not paused, waits 2 s between batches" in run("throttle", "queue", "--rest", "2").stderr
     assert [each["missing"] for each in json.loads(run("status", "queue", "--json").stdout)] == [True, True]

@@ -11,7 +11,7 @@ import pytest
 
 from dagster_backfills.cli import doctor, doctor_machine, doctor_postgres
 from dagster_backfills.cli.doctor import examine
-from dagster_backfills.cli.finding import Finding, Level, found_by
+from dagster_backfills.cli.finding import Finding, Level, findings_of
 from dagster_backfills.cli.instance import InstanceState, Tick
 from dagster_backfills.instance.dagster_home import dagster_environment
 from dagster_backfills.postgres.embedded import EmbeddedServer
@@ -38,7 +38,7 @@ def only(findings: list[Finding] | object) -> tuple[str, str, str]:
     return finding.level.value, finding.found, finding.advice
 
 
-def test_a_migrated_database_without_a_daemon_yet_is_well_but_for_that(cli: Cli):
+def test_a_migrated_database_without_a_daemon_has_only_that_warning(cli: Cli):
     done = cli("doctor", "--json")
     assert done.returncode == 0, done.stdout
     answer = json.loads(done.stdout)
@@ -51,14 +51,14 @@ def test_a_migrated_database_without_a_daemon_yet_is_well_but_for_that(cli: Cli)
     } <= set(levels)  # fmt: skip
 
 
-def test_looking_creates_nothing(conn: psycopg.Connection, database_url: str, monkeypatch: Patch):
+def test_the_doctor_creates_nothing(conn: psycopg.Connection, database_url: str, monkeypatch: Patch):
     monkeypatch.setenv("DATABASE_URL", database_url)
     before = conn.execute("select count(*) from pg_class").fetchone()
     assert of(examine(), "daemon").level is Level.WARNING
     assert conn.execute("select count(*) from pg_class").fetchone() == before
 
 
-def test_a_server_that_is_gone_is_one_line_and_the_rest_is_still_looked_at(cli: Cli):
+def test_an_unreachable_server_is_one_finding_and_the_other_checks_still_run(cli: Cli):
     url = f"postgresql://me:hidden@127.0.0.1:{closed_port()}/db"
     done = cli("doctor", env={"DATABASE_URL": url, "KINTELL_INBOX": "/nonexistent/inbox"})
     assert done.returncode == 1
@@ -73,7 +73,7 @@ def test_a_server_that_is_gone_is_one_line_and_the_rest_is_still_looked_at(cli: 
     assert done.stderr == "2 errors, 1 warning.\n"
 
 
-def test_a_wrong_password_is_said_and_not_shown(cli: Cli, tmp_path: Path):
+def test_a_wrong_password_is_reported_but_not_shown(cli: Cli, tmp_path: Path):
     server = EmbeddedServer(tmp_path)
     try:
         server.start()
@@ -96,7 +96,7 @@ def test_an_embedded_server_that_is_not_running_is_not_started(tmp_path: Path, m
     monkeypatch.setenv("BACKFILLS_HOME", str(tmp_path))
     found = of(examine(), "postgres")
     assert (found.level, found.advice) == (Level.ERROR, "Start it: backfills up. Or set DATABASE_URL.")
-    assert "has not been made yet" in found.found
+    assert "has not been created yet" in found.found
     assert list(tmp_path.iterdir()) == []
 
 
@@ -111,7 +111,7 @@ def test_pending_migrations_are_an_error(make_database: Callable[..., str]):
     assert of(findings, "migrations") == Finding(
         "migrations",
         Level.ERROR,
-        f"0001_backfill and {len(list(migrations_dir().rglob('*.sql'))) - 1} more waits.",
+        f"Pending: 0001_backfill and {len(list(migrations_dir().rglob('*.sql'))) - 1} more.",
         "Run: backfills migrate",
     )
     assert of(findings, "connections").level is Level.OK
@@ -137,9 +137,7 @@ def test_tables_that_hide_rows_from_the_role_are_named(conn: psycopg.Connection,
         conn.execute("drop owned by sees_less; drop role sees_less")
 
 
-def test_a_migration_that_was_changed_later_and_triggers_that_do_not_run_are_errors(
-    conn: psycopg.Connection, database_url: str
-):
+def test_a_changed_migration_and_disabled_triggers_are_errors(conn: psycopg.Connection, database_url: str):
     conn.execute("update backfill.schema_migrations set digest = '' where migration_id = '0001_backfill'")
     conn.execute(f'alter database "{conn.info.dbname}" set session_replication_role = replica')
     findings = doctor_postgres.examine(database_url)
@@ -155,23 +153,23 @@ SERVER = {"version": 160002, "version_name": "16.2", "in_recovery": False, "read
     [
         ({}, "ok", "PostgreSQL 16.2, database d"),
         ({"version": 140010}, "error", "is too old"),
-        ({"version": 190000}, "warning", "is newer than what was tested"),
+        ({"version": 190000}, "warning", "is newer than the tested versions"),
         ({"in_recovery": True}, "error", "is a standby"),
         ({"read_only": True}, "error", "is set to read only"),
     ],
 )
-def test_a_server_that_can_not_serve_is_told_from_one_that_can(change: dict, level: str, said: str):
+def test_an_unsupported_or_read_only_server_is_reported(change: dict, level: str, said: str):
     found = only(doctor_postgres.server(SERVER | {"database": "d"} | change))
     assert found[0] == level
     assert said in found[1]
 
 
 @pytest.mark.parametrize(("available", "level"), [(97, "ok"), (20, "warning")])
-def test_too_few_connections_are_seen_before_they_run_out(available: int, level: str):
+def test_too_few_connections_are_a_warning(available: int, level: str):
     assert only(doctor_postgres.connections(available))[0] == level
 
 
-def test_clocks_that_differ_are_seen_and_a_slow_answer_is_no_difference():
+def test_clock_skew_is_a_warning_but_a_slow_query_is_not():
     assert doctor_postgres.clocks(100.0, 99.0, 101.0).level is Level.OK
     assert doctor_postgres.clocks(110.0, 99.0, 101.0).found == (
         "The database's clock is 10.0 s ahead of this machine's."
@@ -180,12 +178,12 @@ def test_clocks_that_differ_are_seen_and_a_slow_answer_is_no_difference():
     assert doctor_postgres.clocks(105.0, 90.0, 110.0).level is Level.OK
 
 
-def test_dagster_home_is_looked_at(tmp_path: Path, monkeypatch: Patch):
+def test_an_invalid_dagster_home_is_an_error(tmp_path: Path, monkeypatch: Patch):
     def found(home: str) -> tuple[str, str, str]:
         monkeypatch.setenv("DAGSTER_HOME", home)
         return only(doctor_machine.dagster_home())
 
-    assert found("relative")[:2] == ("error", "DAGSTER_HOME is 'relative', which is no absolute path.")
+    assert found("relative")[:2] == ("error", "DAGSTER_HOME is 'relative', which is not an absolute path.")
     assert found(str(tmp_path / "gone"))[0] == "error"
     assert "has no dagster.yaml" in found(str(tmp_path))[1]
     (tmp_path / "dagster.yaml").touch()
@@ -199,7 +197,7 @@ def test_a_folder_that_can_not_be_written_is_an_error(tmp_path: Path, monkeypatc
 
 
 @pytest.mark.parametrize(("free", "level"), [(2**27, "error"), (2**30, "warning"), (2**36, "ok")])
-def test_a_disk_that_fills_up_is_seen(free: int, level: str, tmp_path: Path, monkeypatch: Patch):
+def test_low_disk_space_is_reported(free: int, level: str, tmp_path: Path, monkeypatch: Patch):
     usage = type("Usage", (), {"free": free, "total": 2**37})
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
     assert doctor_machine.disk("data folder", tmp_path, tmp_path).level.value == level
@@ -211,7 +209,7 @@ def test_a_python_that_is_too_new_is_an_error(monkeypatch: Patch):
     assert only(doctor_machine.python())[0] == "error"
 
 
-def test_the_daemon_is_heard_of_or_not(database_url: str, monkeypatch: Patch):
+def test_the_state_of_the_daemon_is_reported(database_url: str, monkeypatch: Patch):
     import dagster as dg
     from dagster._daemon.types import DaemonHeartbeat
 
@@ -229,7 +227,7 @@ def test_the_daemon_is_heard_of_or_not(database_url: str, monkeypatch: Patch):
     assert of(findings, "ticks").level is Level.OK
 
 
-def test_a_dagster_storage_that_is_away_is_an_error(database_url: str, monkeypatch: Patch):
+def test_an_unreachable_dagster_storage_is_an_error(database_url: str, monkeypatch: Patch):
     monkeypatch.setenv("DATABASE_URL", database_url)
     monkeypatch.setenv("DAGSTER_POSTGRES_URL", f"postgresql://me:hidden@127.0.0.1:{closed_port()}/db")
     (finding,) = doctor.of_dagster(database_url)
@@ -249,24 +247,24 @@ def test_ticks_that_fail_or_are_off_are_named():
     assert doctor.daemon(InstanceState(daemon_seconds=3)).level is Level.OK
 
 
-def test_a_daemon_that_rests_because_the_clock_was_set_back_is_an_error():
+def test_a_daemon_that_waits_after_the_clock_was_set_back_is_an_error():
     finding = doctor.daemon(InstanceState(daemon_seconds=-86_400))
     assert finding.level is Level.ERROR
     assert "set back by" in finding.found
     assert "Restart dagster-daemon" in finding.advice
 
 
-def test_a_nats_that_is_away_is_an_error(monkeypatch: Patch):
+def test_an_unreachable_nats_is_an_error(monkeypatch: Patch):
     url = f"nats://me:hidden@127.0.0.1:{closed_port()}"
     monkeypatch.setenv("KINTELL_NATS_URL", url)
     level, found, advice = only(doctor_machine.nats())
-    assert (level, "none is lost" in advice) == ("error", True)
+    assert (level, "stay in the outbox" in advice) == ("error", True)
     assert "hidden" not in found
 
 
 @pytest.mark.programs
 @needs_nats
-def test_a_nats_that_serves_is_well(tmp_path: Path, monkeypatch: Patch):
+def test_a_working_nats_is_ok(tmp_path: Path, monkeypatch: Patch):
     server = Nats(tmp_path)
     server.start()
     try:
@@ -276,35 +274,35 @@ def test_a_nats_that_serves_is_well(tmp_path: Path, monkeypatch: Patch):
         server.stop()
 
 
-def test_a_nats_that_accepts_and_says_nothing_is_not_waited_for(monkeypatch: Patch):
+def test_a_nats_that_does_not_respond_times_out(monkeypatch: Patch):
     monkeypatch.setattr(doctor_machine, "_NATS_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("KINTELL_NATS_URL", f"nats://127.0.0.1:{silent.getsockname()[1]}")
         assert only(doctor_machine.nats())[0] == "error"
 
 
-def test_the_inbox_is_counted_or_missed(tmp_path: Path, monkeypatch: Patch):
+def test_files_in_the_inbox_are_counted_and_a_missing_inbox_is_an_error(tmp_path: Path, monkeypatch: Patch):
     monkeypatch.setenv("KINTELL_INBOX", str(tmp_path))
     (tmp_path / "a.csv").touch()
-    assert only(found_by(doctor_machine.inbox))[:2] == ("ok", f"{tmp_path}: 1 files")
+    assert only(findings_of(doctor_machine.inbox))[:2] == ("ok", f"{tmp_path}: 1 files")
     monkeypatch.setenv("KINTELL_INBOX", str(tmp_path / "gone"))
-    assert only(found_by(doctor_machine.inbox))[0] == "error"
+    assert only(findings_of(doctor_machine.inbox))[0] == "error"
     monkeypatch.setenv("KINTELL_INBOX", "nosuch://bucket")
-    assert only(found_by(doctor_machine.inbox))[0] == "error"
+    assert only(findings_of(doctor_machine.inbox))[0] == "error"
 
 
 def test_half_configured_notifications_are_an_error(monkeypatch: Patch):
-    assert only(found_by(doctor_machine.notifications))[:2] == ("ok", "Nobody is told of failures.")
+    assert only(findings_of(doctor_machine.notifications))[:2] == ("ok", "Failures are not sent to anyone.")
     monkeypatch.setenv("NOTIFY_SLACK_WEBHOOK_URL", "https://hooks.example.test/x")
-    assert only(found_by(doctor_machine.notifications))[1] == "Failures are told by slack."
+    assert only(findings_of(doctor_machine.notifications))[1] == "Failures are sent by slack."
     monkeypatch.setenv("NOTIFY_EMAIL_TO", "a@b.test")
-    assert only(found_by(doctor_machine.notifications))[0] == "error"
+    assert only(findings_of(doctor_machine.notifications))[0] == "error"
 
 
 def test_a_check_that_breaks_is_a_finding_and_shows_no_password():
     def broken_check() -> list[Finding]:
         raise RuntimeError("postgresql://me:hidden@host/db")
 
-    (finding,) = found_by(broken_check)
+    (finding,) = findings_of(broken_check)
     assert (finding.check, finding.level) == ("broken check", Level.ERROR)
     assert "hidden" not in finding.found

@@ -35,7 +35,7 @@ def test_the_location_loads_the_domains_that_are_switched_on(
     assert groups() == loaded
 
 
-def test_a_domain_that_is_none_is_told_with_what_comes_close() -> None:
+def test_an_unknown_domain_is_named_with_the_closest_match() -> None:
     with pytest.raises(UserError, match="there is no domain 'trainning'") as raised:
         switched_on({"BACKFILLS_DOMAINS": "trainning"})
     assert raised.value.hint.startswith("Did you mean training")
@@ -51,17 +51,13 @@ def schemas(url: str) -> set[str]:
         return {row[0] for row in found}
 
 
-def test_only_the_schemas_of_what_is_switched_on_are_made(
-    cli: Cli, make_database: Callable[..., str]
-) -> None:
+def test_only_the_schemas_of_enabled_domains_are_created(cli: Cli, make_database: Callable[..., str]) -> None:
     """One after another, as a company might; what was made stays when a domain is switched off again."""
     environment = {"DATABASE_URL": make_database(migrated=False)}
     engine = cli("migrate", "--roles", env=environment | {"BACKFILLS_DOMAINS": "none"})
     assert engine.returncode == 0, engine.stderr
     assert "The database is up to date: 1 migration.\n" in engine.stderr + engine.stdout
-    assert (
-        "Domains that are switched on (BACKFILLS_DOMAINS): none. A declaration needs none.\n" in engine.stderr
-    )
+    assert "Domains switched on (BACKFILLS_DOMAINS): none, and declarations need none.\n" in engine.stderr
     assert schemas(environment["DATABASE_URL"]) == {"backfill", "dagster"}
     queue = cli("migrate", env=environment | {"BACKFILLS_DOMAINS": "queue"})
     assert "switched on (BACKFILLS_DOMAINS): queue, operations.\n" in queue.stderr
@@ -74,7 +70,7 @@ def test_only_the_schemas_of_what_is_switched_on_are_made(
     assert schemas(environment["DATABASE_URL"]) >= {"training", "progress", "kintell", "jobs", "scoring"}
 
 
-def test_commands_live_without_the_domains(cli: Cli, make_database: Callable[..., str]) -> None:
+def test_commands_work_without_the_domains(cli: Cli, make_database: Callable[..., str]) -> None:
     environment = {"DATABASE_URL": make_database(migrated=False), "BACKFILLS_DOMAINS": "none"}
     assert cli("migrate", env=environment).returncode == 0
     page = cli("status", "--json", env=environment)
@@ -89,7 +85,7 @@ def test_commands_live_without_the_domains(cli: Cli, make_database: Callable[...
     assert (unknown.returncode, "there is no domain 'kintel'" in unknown.stderr) == (2, True)
 
 
-def test_a_domain_whose_library_is_not_there_is_left_out_and_says_so(
+def test_a_domain_without_its_library_is_left_out_with_a_message(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setitem(LIBRARIES, "scoring", ("pandera", "no_such_library"))

@@ -28,7 +28,7 @@ def message(cli: Cli, url: str, *arguments: str) -> str:
     return done.stderr
 
 
-def test_no_server_names_host_and_port_and_how_to_go_on(cli: Cli):
+def test_an_unreachable_server_is_named_with_host_port_and_a_hint(cli: Cli):
     port = closed_port()
     said = message(cli, f"postgresql://me:secret@127.0.0.1:{port}/db")
     assert f"server at 127.0.0.1:{port} does not answer: connection refused." in said
@@ -74,7 +74,7 @@ def test_a_wrong_password_is_said_to_be_wrong_and_never_shown(cli: Cli, tmp_path
         server.delete()
 
 
-def test_a_url_that_is_none_is_not_repeated(cli: Cli):
+def test_an_invalid_url_is_not_repeated(cli: Cli):
     said = message(cli, "postgresql:/me:secret@host/db")
     assert said.startswith("backfills: DATABASE_URL is not a connection URL.")
     assert "secret" not in said
@@ -89,7 +89,7 @@ def test_a_read_only_database_says_so(cli: Cli, make_database):
     assert "Point DATABASE_URL at the primary." in said
 
 
-def test_a_role_without_the_right_is_told_so(cli: Cli, make_database):
+def test_a_missing_privilege_is_reported(cli: Cli, make_database):
     url = make_database(migrated=False)
     with psycopg.connect(url, autocommit=True) as conn:
         conn.execute("create role may_only_look login")
@@ -100,7 +100,7 @@ def test_a_role_without_the_right_is_told_so(cli: Cli, make_database):
     assert "permission denied for database" in said and "sql/roles.sql" in said
 
 
-def test_a_missing_table_leads_to_the_migrations(make_database):
+def test_a_missing_table_hints_at_the_migrations(make_database):
     url = make_database(migrated=False)
     with psycopg.connect(url) as conn, pytest.raises(psycopg.Error) as raised:
         conn.execute("select * from progress.cohort_stats")
@@ -110,7 +110,7 @@ def test_a_missing_table_leads_to_the_migrations(make_database):
 
 
 @pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
-def test_the_drivers_error_is_found_behind_others(driver):
+def test_the_drivers_error_is_found_in_the_chain_of_causes(driver):
     engine = sqlalchemy.create_engine(f"postgresql+{driver}://me:secret@127.0.0.1:{closed_port()}/db")
     with pytest.raises(RuntimeError) as raised:
         try:
@@ -122,13 +122,13 @@ def test_the_drivers_error_is_found_behind_others(driver):
     assert "connection refused" in said
 
 
-def test_psycopg2_is_understood_as_well(database_url):
+def test_errors_of_psycopg2_are_explained_too(database_url):
     with pytest.raises(psycopg2.Error) as raised:
         psycopg2.connect(with_database(database_url, "nothing_here"))
     assert "has no database 'nothing_here'" in explain(raised.value)[1]
 
 
-def test_a_wrong_request_is_not_a_broken_server():
+def test_an_invalid_request_is_not_reported_as_a_server_error():
     assert explain(UserError("No cohort x.", "See: backfills status progress_stats x")) == (
         USAGE,
         "No cohort x.",

@@ -11,19 +11,19 @@ FAILED = """
 """
 
 
-def test_a_backfill_that_there_is_not_is_refused_with_what_comes_close(cli: Cli):
+def test_an_unknown_backfill_is_refused_with_the_closest_match(cli: Cli):
     for command in (["failures"], ["status"], ["plan"], ["run"], ["pause"]):
         done = cli(*command, "progress_stat_s")
         assert (done.returncode, done.stdout) == (2, "")
         assert "There is no backfill 'progress_stat_s'. Did you mean progress_stats?" in done.stderr
 
 
-def test_a_backfill_of_which_nothing_has_failed_is_known_by_how_its_name_begins(cli: Cli):
+def test_a_backfill_without_failures_is_found_by_a_prefix_of_its_name(cli: Cli):
     done = cli("failures", "train")
-    assert (done.returncode, done.stderr) == (0, "Nothing of training_completions has failed.\n")
+    assert (done.returncode, done.stderr) == (0, "training_completions has no failures.\n")
 
 
-def test_the_newest_come_first_and_no_more_than_are_asked_for(cli: Cli, conn):
+def test_failures_are_listed_newest_first_up_to_the_limit(cli: Cli, conn):
     for number in range(3):
         conn.execute(FAILED, [f"gym/visits{number}", "postgresql://me:hidden@host/ is away"])
     conn.execute(FAILED, ["progress/cohort_stats", "no"])
@@ -38,11 +38,11 @@ def test_the_newest_come_first_and_no_more_than_are_asked_for(cli: Cli, conn):
     ]
 
 
-def test_what_has_no_ledger_is_shown_from_where_it_is(cli: Cli, conn):
+def test_failures_of_imports_and_jobs_are_listed_from_their_own_tables(cli: Cli, conn):
     job = "select jobs.enqueue_background_job('transcription', %s)"
     (job_id,) = conn.execute(job, ['{"audio_url": "https://a.test/b"}']).fetchone()
     queue.fail(conn, queue.claim(conn, "w", 1)[0], "x", "no sound", "", False)
     failed = cli("failures", "queue")
     assert failed.stdout.splitlines()[1].split("\t")[:3] == [str(job_id), "transcription", "no sound"]
     assert "backfills queue retry ID" in failed.stderr
-    assert cli("failures", "kintell").stderr == "Nothing of kintell has failed.\n"
+    assert cli("failures", "kintell").stderr == "kintell has no failures.\n"

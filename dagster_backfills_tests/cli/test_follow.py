@@ -38,7 +38,7 @@ def run(conn: psycopg.Connection) -> psycopg.Connection:
     return conn
 
 
-def test_in_a_pipe_there_is_a_line_for_what_has_changed_and_nothing_on_stdout(run, database_url, capfd):
+def test_in_a_pipe_only_changed_lines_are_printed_and_nothing_on_stdout(run, database_url, capfd):
     done = iter([lambda: False, lambda: False, lambda: bool(run.execute(BATCH, ["p2"]))])
     (step,) = follow_run(database_url, "r", lambda: next(done)(), poll=0, line_every=0)
     out, err = capfd.readouterr()
@@ -51,7 +51,7 @@ def test_in_a_pipe_there_is_a_line_for_what_has_changed_and_nothing_on_stdout(ru
 
 
 @pytest.mark.programs
-def test_on_a_terminal_there_is_a_bar(run, database_url):
+def test_on_a_terminal_a_progress_bar_is_shown(run, database_url):
     parent, child = pty.openpty()
     env = os.environ | {"TERM": "xterm-256color", "COLUMNS": "200"}
     done = subprocess.run(
@@ -76,7 +76,7 @@ def test_on_a_terminal_there_is_a_bar(run, database_url):
     assert done.stdout == b""
 
 
-def test_a_database_that_goes_away_is_asked_again(run, database_url):
+def test_following_survives_a_database_outage(run, database_url):
     asked = []
 
     def ended() -> bool:
@@ -94,7 +94,7 @@ def test_a_database_that_goes_away_is_asked_again(run, database_url):
     assert step.done == 50
 
 
-def test_an_import_is_followed_in_the_same_way_with_words_of_its_own(conn, database_url, tmp_path, capfd):
+def test_an_import_is_followed_with_its_own_wording(conn, database_url, tmp_path, capfd):
     add_users(conn)
     file = str(write_csv(tmp_path / "a.csv", mixed_rows(50)))
     run_import(database_url, register(conn, file, [str(tmp_path)]).job, Options(), [str(tmp_path)])

@@ -24,7 +24,7 @@ LAUNCH = f"""
 import json, sys
 from dagster_backfills.cli import app, errors
 from dagster_backfills.cli.launch import launch
-app.treat_endings_as_interrupts()
+app.treat_termination_as_interrupt()
 try:
     run_id, code = launch(sys.argv[1], json.loads(sys.argv[2]), {{"who": sys.argv[3]}}, module="{LOCATION}")
     print(run_id)
@@ -121,13 +121,13 @@ def test_a_run_that_fails_ends_with_1_and_says_what_failed(instance):
     code, _, err = launched.end()
     assert code == 1
     assert "work: It failed on purpose." in err
-    log = re.search(r"ended as FAILURE\. Its log: (.*)", err)
+    log = re.search(r"ended with status FAILURE\. Log: (.*)", err)
     assert log and "It failed on purpose." in Path(log[1]).read_text()
     run = launched.run(instance)
     assert run is not None and run.status.value == "FAILURE"
 
 
-def test_an_unknown_job_is_named_with_those_there_are_and_no_run_is_made(instance):
+def test_an_unknown_job_is_named_with_the_known_ones_and_no_run_is_created(instance):
     before = instance.get_runs_count()
     code, out, err = Launched("no_such_job").end()
     assert (code, out) == (2, "")
@@ -135,7 +135,7 @@ def test_an_unknown_job_is_named_with_those_there_are_and_no_run_is_made(instanc
     assert instance.get_runs_count() == before
 
 
-def test_a_configuration_that_the_job_does_not_take_is_the_callers_mistake(instance):
+def test_an_invalid_configuration_is_a_usage_error(instance):
     before = instance.get_runs_count()
     code, _, err = Launched("working_job", batchez=1).end()
     assert code == 2
@@ -156,7 +156,7 @@ def test_an_interrupt_cancels_the_run(instance, number):
     assert not worker.is_running()
 
 
-def test_a_second_interrupt_ends_even_a_run_that_does_not_listen(instance):
+def test_a_second_interrupt_kills_a_run_that_ignores_the_first(instance):
     launched = Launched("working_job", seconds=600, stubborn=True)
     run = launched.running(instance)
     worker = launched.worker()
@@ -181,7 +181,7 @@ def test_a_run_whose_process_was_killed_has_failed(instance):
     run = launched.running(instance)
     launched.worker().kill()
     code, _, said = launched.end()
-    assert code == 1 and "The process of this run ended by itself (code -9)." in said
+    assert code == 1 and "The run's process ended unexpectedly (exit code -9)." in said
     assert status(instance, run) == "FAILURE"
 
 

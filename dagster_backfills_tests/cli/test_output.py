@@ -12,7 +12,7 @@ from dagster_backfills.cli import output
 from dagster_backfills.errors import UserError
 
 
-def test_json_is_all_of_stdout_and_readable_by_a_program(capsys):
+def test_stdout_is_only_valid_json(capsys):
     moment = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     output.print_json({"ß": [moment, timedelta(minutes=1), Decimal("2"), Decimal("0.5"), None]})
     out, err = capsys.readouterr()
@@ -43,7 +43,7 @@ def test_durations_are_short(seconds, shown):
     assert output.duration(seconds) == shown
 
 
-def test_without_anyone_to_ask_a_confirmation_needs_the_flag(monkeypatch):
+def test_without_a_terminal_a_confirmation_needs_the_flag(monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
     output.confirm("Do it?", yes=True)
     with pytest.raises(UserError, match="--yes"):
@@ -51,7 +51,7 @@ def test_without_anyone_to_ask_a_confirmation_needs_the_flag(monkeypatch):
 
 
 @pytest.mark.parametrize(("answer", "agrees"), [("y\n", True), ("n\n", False), ("\n", False)])
-def test_a_person_decides(monkeypatch, capsys, answer, agrees):
+def test_the_user_confirms_or_declines(monkeypatch, capsys, answer, agrees):
     terminal = io.StringIO(answer)
     terminal.isatty = lambda: True  # type: ignore[method-assign]
     monkeypatch.setattr("sys.stdin", terminal)
@@ -64,7 +64,7 @@ def test_a_person_decides(monkeypatch, capsys, answer, agrees):
         assert "Nothing was done." in capsys.readouterr().err
 
 
-def test_a_very_long_key_is_cut_off_before_all_other_columns_are() -> None:
+def test_a_very_long_key_is_truncated_before_other_columns_are_hidden() -> None:
     def shown(key: str) -> tuple[list[str], list[str]]:
         table, absent = output.fitted(["partition", "state"], [[key, "up to date"]], "", ["partition"], 80)
         return [str(column.header) for column in table.columns], absent

@@ -38,12 +38,12 @@ def test_a_backfill_is_planned_run_and_undone(cli: Cli, school: psycopg.Connecti
                    " where member_id = 'a1' and video_id = 'sat-1'")  # fmt: skip
     (run,) = school.execute("select run_id from backfill.runs limit 1").fetchone() or ("",)
 
-    assert f"To be undone: run {run}.\n" in cli("undo", "training_completions").stderr
+    assert f"Run to undo: {run}.\n" in cli("undo", "training_completions").stderr
     others = cli("undo", "progress_stats", run)
-    assert others.returncode == 2 and "changed no table of progress_stats" in others.stderr
+    assert others.returncode == 2 and "has not written any table of progress_stats" in others.stderr
     dry = cli("undo", run[:8])
     assert dry.returncode == 0, dry.stderr
-    assert "kept, changed since" in dry.stdout and "Nothing was done" in dry.stderr
+    assert "kept, changed since" in dry.stdout and "nothing was changed" in dry.stderr
     assert school.execute(RECORDS).fetchone() == (8,)
     done = json.loads(cli("undo", run, "--yes", "--json").stdout)
     assert done["total"]["training/employee_training_video_completions"] == {
@@ -52,12 +52,12 @@ def test_a_backfill_is_planned_run_and_undone(cli: Cli, school: psycopg.Connecti
     assert school.execute(RECORDS).fetchone() == (1,)
     assert f"run {done['run_id']}, which is an undo itself." in cli("undo", done["run_id"]).stderr
     again = cli("undo", "training_completions")  # of the same run, not of its undo
-    assert f"To be undone: run {run}.\n" in again.stderr and "\t0\t0\t0\t1\t0" in again.stdout, again
+    assert f"Run to undo: {run}.\n" in again.stderr and "\t0\t0\t0\t1\t0" in again.stdout, again
     assert json.loads(cli("undo", done["run_id"], "--yes", "--json").stdout)["failures"] == []
     assert school.execute(RECORDS).fetchone() == (8,)
 
 
-def test_what_is_not_there_is_said(cli: Cli, school: psycopg.Connection) -> None:
+def test_unknown_names_runs_and_partitions_are_refused(cli: Cli, school: psycopg.Connection) -> None:
     unknown = cli("plan", "training_complations")
     assert unknown.returncode == 2 and "Did you mean training_completions?" in unknown.stderr
     stranger = cli("plan", "training_completions", "--partition", "org_c")
@@ -83,8 +83,8 @@ def test_a_backfill_is_explained_paused_and_slowed_down(cli: Cli, school: psycop
     assert waits in cli("status", "training_completions").stderr
     assert f"The run will wait: {waits}" in cli("run", "training_completions").stderr
     slower = cli("throttle", "training_completions", "--rest", "2", "--window", "22:00-05:00")
-    assert "rests 2 s" in slower.stderr and "22:00 to 05:00 (UTC)" in slower.stderr
-    assert "paused, rests 2 s" in cli("status", "--no-ticks").stdout
+    assert "waits 2 s between batches" in slower.stderr and "22:00 to 05:00 (UTC)" in slower.stderr
+    assert "paused, waits 2 s between batches" in cli("status", "--no-ticks").stdout
     assert "not paused" in cli("resume", "training_completions").stderr
     assert cli("throttle", "training_completions").returncode == 2
 

@@ -76,11 +76,11 @@ def test_an_unknown_cohort_and_contradicting_options_are_refused(
     assert "Traceback" not in unknown.stderr
     both = cli("run", "progress_stats", "-p", "c1", "--which", "missing", "--yes")
     assert both.returncode == 2
-    assert "exclude each other" in both.stderr
+    assert "can't be used together" in both.stderr
 
 
 @pytest.mark.e2e
-def test_backfill_everything_computes_all_and_a_failing_one_is_mended_by_retry(
+def test_backfill_everything_computes_all_and_a_retry_fixes_a_failed_one(
     cli: Cli, school: psycopg.Connection
 ) -> None:
     school.execute("alter table progress.cohort_stats add constraint refused check (cohort_id <> 'c2')")
@@ -110,7 +110,9 @@ def test_backfill_everything_computes_all_and_a_failing_one_is_mended_by_retry(
 
 
 @pytest.mark.e2e
-def test_the_next_one_alone_is_worked_missing_before_stale(cli: Cli, school: psycopg.Connection) -> None:
+def test_limit_1_runs_only_the_next_partition_missing_before_stale(
+    cli: Cli, school: psycopg.Connection
+) -> None:
     assert cli("run", "progress_stats", "-p", "c1", "-p", "Cohort 2", "-p", "c4", "--yes").returncode == 0
     school.execute("select backfill.mark_stale('progress/cohort_stats', '{c2}')")
     for cohort in ("c3", "c2"):

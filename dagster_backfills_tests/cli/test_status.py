@@ -16,7 +16,7 @@ import pytest
 from dagster_backfills.cli import instance as instance_module
 from dagster_backfills.cli.instance import InstanceState, Tick, read_instance, read_ticks
 from dagster_backfills.cli.status import remarks, sections
-from dagster_backfills.cli.status_page import StatusPage, look
+from dagster_backfills.cli.status_page import StatusPage, read_page
 from dagster_backfills.instance.dagster_home import dagster_environment
 from dagster_backfills.instance.launching import CODE_LOCATION, create_run, open_instance
 from dagster_backfills.postgres.embedded import EmbeddedServer
@@ -60,7 +60,7 @@ def test_the_page_shows_what_runs_fails_and_waits_in_every_domain(
     conn.execute(
         "select jobs.enqueue_background_job('transcription', %s)", ['{"audio_url": "https://a.test/b"}']
     )
-    page = look(conn, database_url)
+    page = read_page(conn, database_url)
     shown = tables(page)
     assert {row["backfill"] for row in shown["backfills"]} == {
         "queue", "kintell", "progress_stats", "scoring", "training_completions",
@@ -77,22 +77,22 @@ def test_the_page_shows_what_runs_fails_and_waits_in_every_domain(
     assert "imports" not in shown
 
 
-def test_an_import_at_work_is_shown_with_its_rate(conn: psycopg.Connection, database_url: str):
+def test_a_running_import_is_shown_with_its_rate(conn: psycopg.Connection, database_url: str):
     conn.execute(
         "insert into kintell.backfill_jobs (status, file_name, file_url, file_size, file_sha256, file_stamp, columns,"
         " total_rows, processed_rows, inserted_rows, checkpoint_offset, attempt, activity, heartbeat_at,"
         " started_at, last_processed_row) values ('pending', 'f.csv', '/f.csv', 1, repeat('a', 64), 's', '{a}',"
         " 100, 0, 0, 0, 0, null, null, null, 0)"
     )
-    (row,) = tables(look(conn, database_url, ticks=False))["imports"]
+    (row,) = tables(read_page(conn, database_url, ticks=False))["imports"]
     assert (row["file"], row["status"], row["rows"]) == ("f.csv", "pending", "0 of 100")
 
 
-def test_looking_creates_nothing_in_the_database(conn: psycopg.Connection, database_url: str):
-    page = look(conn, database_url)
+def test_status_creates_nothing_in_the_database(conn: psycopg.Connection, database_url: str):
+    page = read_page(conn, database_url)
     assert page.dagster.problem == instance_module.NOT_YET
     assert conn.execute("select to_regnamespace('dagster')").fetchone() == (None,)
-    assert remarks(page) == [f"Of Dagster nothing is known: {instance_module.NOT_YET}"]
+    assert remarks(page) == [f"The state of Dagster is unknown: {instance_module.NOT_YET}"]
 
 
 @pytest.fixture
@@ -120,18 +120,18 @@ def test_ticks_name_every_schedule_and_sensor_with_its_next_time(instance_url: s
     assert read_instance(instance_url, ticks=False).daemon_works
 
 
-def test_a_run_that_was_killed_is_not_at_work(conn: psycopg.Connection, instance_url: str):
+def test_a_killed_run_is_not_shown_as_running(conn: psycopg.Connection, instance_url: str):
     with open_instance() as instance:
         run = create_run(instance, CODE_LOCATION, "refresh_progress_stats", {}, {})
         run_at_work(conn)
         conn.execute("delete from backfill.batches")
         conn.execute("update backfill.runs set run_id = %s", [run.run_id])
-        assert [each["run_id"] for each in look(conn, instance_url, ticks=False).running] == [run.run_id]
+        assert [each["run_id"] for each in read_page(conn, instance_url, ticks=False).running] == [run.run_id]
         instance.report_run_failed(run)
-    assert look(conn, instance_url, ticks=False).running == []
+    assert read_page(conn, instance_url, ticks=False).running == []
 
 
-def test_what_is_turned_off_in_the_ui_has_no_next_tick(instance_url: str):
+def test_a_sensor_turned_off_in_the_ui_has_no_next_tick(instance_url: str):
     import dagster as dg
     from dagster._core.definitions.run_request import InstigatorType
     from dagster._core.remote_origin import (
@@ -156,23 +156,24 @@ def test_what_is_turned_off_in_the_ui_has_no_next_tick(instance_url: str):
     assert ticks["kintell_events"].on
 
 
-def test_a_dagster_that_is_away_takes_nothing_from_the_page(
+def test_the_page_is_shown_without_dagster(
     conn: psycopg.Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("DATABASE_URL", database_url)
     monkeypatch.setenv("DAGSTER_POSTGRES_URL", "postgresql://me:hidden@127.0.0.1:1/none")
-    page = look(conn, database_url)
+    page = read_page(conn, database_url)
     assert len(page.backfills) == 5
     assert "127.0.0.1" in page.dagster.problem
     assert "hidden" not in page.dagster.problem
 
 
-def test_a_silent_daemon_is_said(conn: psycopg.Connection, database_url: str):
-    page = look(conn, database_url, ticks=False)
+def test_a_daemon_without_heartbeat_is_reported(conn: psycopg.Connection, database_url: str):
+    page = read_page(conn, database_url, ticks=False)
     silent = StatusPage(**{**vars(page), "dagster": InstanceState(daemon_seconds=500, runs_queued=3)})
     assert remarks(silent) == [
-        "The daemon was last heard of 8 min 20 s ago: nothing ticks, nothing queued starts. Start it: backfills up",
-        "Runs: 0 at work, 3 queued.",
+        "The daemon sent its last heartbeat 8 min 20 s ago: nothing ticks, no queued run starts. "
+        "Start it: backfills up",
+        "Runs: 0 in progress, 3 queued.",
     ]
 
 
@@ -201,7 +202,7 @@ def watching(url: str, *options: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.programs
-def test_watch_in_a_pipe_gives_a_line_a_look_until_it_is_interrupted(
+def test_watch_in_a_pipe_prints_one_json_line_per_page_until_interrupted(
     conn: psycopg.Connection, database_url: str
 ):
     process = watching(database_url, "--json")
@@ -218,9 +219,7 @@ def test_watch_in_a_pipe_gives_a_line_a_look_until_it_is_interrupted(
 
 
 @pytest.mark.programs
-def test_watch_waits_for_a_database_that_is_away(
-    conn: psycopg.Connection, database_url: str, server_url: str
-):
+def test_watch_survives_a_database_outage(conn: psycopg.Connection, database_url: str, server_url: str):
     name = conn.info.dbname
     process = watching(database_url, "--json")
     assert process.stdout is not None and process.stderr is not None
@@ -228,7 +227,7 @@ def test_watch_waits_for_a_database_that_is_away(
     with psycopg.connect(server_url, autocommit=True) as admin:
         admin.execute(f'alter database "{name}" allow_connections false')
         admin.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", [name])
-        assert "Trying again." in process.stderr.readline()
+        assert "Retrying." in process.stderr.readline()
         admin.execute(f'alter database "{name}" allow_connections true')
     again = datetime.now(UTC).isoformat()
     while json.loads(process.stdout.readline())["at"] < again:
@@ -262,7 +261,7 @@ def test_watch_keeps_the_embedded_server_that_it_started_until_it_ends(
 
 
 @pytest.mark.programs
-def test_watch_on_a_terminal_is_a_screen_of_its_own_that_ctrl_c_leaves(database_url: str):
+def test_watch_on_a_terminal_uses_the_alternate_screen_until_ctrl_c(database_url: str):
     process, terminal = pty.fork()
     if process == 0:
         os.environ |= {"DATABASE_URL": database_url, "TERM": "xterm", "COLUMNS": "120", "LINES": "60"}

@@ -80,7 +80,7 @@ def test_one_organization_then_all_then_the_undo(cli: Cli, school: psycopg.Conne
     )
     dry = cli("training", "rollback", run_id)
     assert dry.returncode == 0, dry.stderr
-    assert "2 records to remove and 2 to keep" in dry.stderr and "dry run" in dry.stderr
+    assert "2 records to remove and 2 to keep" in dry.stderr and "Dry run" in dry.stderr
     assert school.execute("select count(*) from training.employee_training_video_completions").fetchone() == (
         8,
     )
@@ -100,7 +100,7 @@ def test_a_rollback_says_what_it_needs(cli: Cli, school: psycopg.Connection) -> 
 
 
 @pytest.mark.e2e
-def test_a_member_that_fails_is_told_and_can_be_tried_again(cli: Cli, school: psycopg.Connection) -> None:
+def test_a_failed_member_is_reported_and_can_be_retried(cli: Cli, school: psycopg.Connection) -> None:
     school.execute(
         "alter table training.employee_training_video_completions add constraint not_a2 check (member_id <> 'a2')"
     )
@@ -110,7 +110,7 @@ def test_a_member_that_fails_is_told_and_can_be_tried_again(cli: Cli, school: ps
     first, rest = done.stderr.splitlines()[-2:]
     asset = "training/employee_training_video_completions"
     assert first.startswith(f"1 could not be written. The first: {asset} org_a a2: ") and "not_a2" in first
-    assert rest == "All of them: backfills failures training_completions"
+    assert rest == "Show all: backfills failures training_completions"
     failed = cli("status", "training_completions", "--failed")
     assert [line.split("\t")[:3] for line in failed.stdout.splitlines()[1:]] == [
         ["org_a", "Älteste", "missing, stale, 1 failed"]

@@ -64,8 +64,10 @@ class Up:
                 stdout=output,
                 stderr=output,
             )
-        eventually(lambda: self.process.poll() is not None or "Dagster is at" in said.read_text())
-        assert f"Dagster is at http://127.0.0.1:{self.port}. Ctrl-C stops it.\n" in said.read_text()
+        eventually(lambda: self.process.poll() is not None or "Dagster is running at" in said.read_text())
+        assert (
+            f"Dagster is running at http://127.0.0.1:{self.port}. Press Ctrl-C to stop.\n" in said.read_text()
+        )
 
     def ask(self, query: str, headers: dict[str, str] | None = None, **variables: Any) -> dict[str, Any]:
         body = json.dumps({"query": query, "variables": variables}).encode()
@@ -100,7 +102,7 @@ def test_up_serves_everything_and_down_leaves_nothing_running(state: Path):
     up = Up(state)
     second = up.cli("up", "--port", str(free_port()))
     assert second.returncode == 2
-    first = f"`backfills up` runs already (process {up.process.pid}): http://127.0.0.1:{up.port}."
+    first = f"`backfills up` is already running (process {up.process.pid}): http://127.0.0.1:{up.port}."
     assert first in second.stderr
     demo = up.cli("demo", "--serve", "--port", str(up.port))
     assert (demo.returncode, "Choose another" in demo.stderr) == (2, True)
@@ -166,7 +168,7 @@ def test_an_interrupt_stops_all_of_it_and_the_postgres_that_it_started(state: Pa
         up.ask(DAEMONS)
 
 
-def test_a_postgres_that_ran_before_runs_on(state: Path):
+def test_a_postgres_that_was_running_before_keeps_running(state: Path):
     server = EmbeddedServer(state)
     server.start()
     up = Up(state)
@@ -176,7 +178,7 @@ def test_a_postgres_that_ran_before_runs_on(state: Path):
         assert conn.execute("select count(*) from backfill.schema_migrations").fetchone() != (0,)
 
 
-def test_a_look_leaves_no_server_running_that_it_had_to_start(tmp_path: Path):
+def test_a_read_only_command_stops_the_server_that_it_started(tmp_path: Path):
     server = EmbeddedServer(tmp_path)
     env = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
 

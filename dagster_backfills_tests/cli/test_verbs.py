@@ -46,7 +46,7 @@ def samples(server_url: str, template: str):
 
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("name", NAMES)
-def test_no_verb_answers_with_a_trace_or_puts_it_off(
+def test_no_verb_ends_with_a_traceback_or_a_missing_feature(
     name: str, verb: str, samples: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", samples)
@@ -65,7 +65,7 @@ def test_no_verb_answers_with_a_trace_or_puts_it_off(
             assert code == OK, said
 
 
-def test_all_backfills_are_walked(tmp_path, monkeypatch) -> None:
+def test_all_backfills_are_covered(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert sorted(names(tmp_path)) == NAMES
 

@@ -91,19 +91,19 @@ def test_rows_are_one_line_and_ids_are_whole(
     assert NAME in wide or name == "list" or name == "jobs"
 
 
-def test_what_has_no_room_is_named_and_wide_has_it(
+def test_hidden_columns_are_named_and_shown_by_wide(
     screen: Screen, full: psycopg.Connection, capsys: pytest.CaptureFixture[str]
 ) -> None:
     screen(80)
     status.status("progress", limit=1)
     narrow = capsys.readouterr()
-    assert "with stats" not in narrow.out and "with stats, classes: --wide" in narrow.err
+    assert "with stats" not in narrow.out and "with stats, classes. Use --wide to show all." in narrow.err
     status.status("progress", limit=1, wide=True)
     wide = capsys.readouterr()
     assert "with stats" in wide.out and NAME in wide.out and "--wide" not in wide.err
 
 
-def test_a_screen_is_shown_and_how_to_see_the_rest(
+def test_one_screen_of_rows_is_shown_with_a_hint_to_see_the_rest(
     screen: Screen, full: psycopg.Connection, capsys: pytest.CaptureFixture[str]
 ) -> None:
     screen(80)
@@ -114,19 +114,20 @@ def test_a_screen_is_shown_and_how_to_see_the_rest(
         command()
         shown = capsys.readouterr()
         assert shown.out.count("coh_") in (18, 36)
-        assert "18 of 40 are shown. All: --limit 40" in shown.err
+        assert "Showing 18 of 40. Show all: --limit 40" in shown.err
         command(limit=40)
         assert "are shown" not in capsys.readouterr().err
 
 
-def test_texts_give_way_before_numbers_times_and_columns(
+def test_texts_are_truncated_before_columns_are_hidden(
     screen: Screen, capsys: pytest.CaptureFixture[str]
 ) -> None:
     screen(80)
     headers = ["id", "number", "said", "at", "more"]
     output.print_table(headers, [(uuid.uuid4(), 1234567, NAME, None, NAME)], ids=["id"])
     shown = capsys.readouterr()
-    assert "1,234,567" in shown.out and "…" in shown.out and "No room for more: --wide" in shown.err
+    assert "1,234,567" in shown.out and "…" in shown.out
+    assert "Hidden: more. Use --wide to show all." in shown.err
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -151,7 +152,7 @@ follow_run(sys.argv[1], "r", lambda: next(ends), lambda conn, run: [part], poll=
 
 @pytest.mark.programs
 @pytest.mark.parametrize("width", WIDTHS)
-def test_a_bar_keeps_them_too(width: int, database_url: str) -> None:
+def test_a_progress_bar_keeps_them_too(width: int, database_url: str) -> None:
     code, shown = on_a_terminal(width, sys.executable, "-c", FOLLOW, database_url)
     assert code == 0
     assert "1,234,567 of 5,000,000 units, 12,345/s, 1 h 02 min left, 1,234 failed" in shown
@@ -163,6 +164,8 @@ def test_the_page_fits_a_real_terminal(width: int, full: psycopg.Connection) -> 
     code, shown = on_a_terminal(width, SCRIPT, "status", "--no-ticks")
     assert code == 0
     lines = shown.splitlines()
-    said = next(number for number, line in enumerate(lines) if line.startswith(("The daemon", "Of Dagster")))
+    said = next(
+        number for number, line in enumerate(lines) if line.startswith(("The daemon", "The state of Dagster"))
+    )
     assert max(map(cell_len, lines[:said])) <= width
     assert any("pending" in line for line in lines)

@@ -91,5 +91,5 @@ def test_a_run_over_several_backfills_is_undone_only_in_the_jobs_own_tables(appl
 def test_a_run_of_another_backfill_is_refused(application, execute):
     other = execute("refresh_member_months", which="all")
     refused = execute("undo_copies", run=other.run_id, dry_run=False)
-    assert f"Run {other.run_id} changed no table of copies." in message(refused)
+    assert f"Run {other.run_id} has not written any table of copies." in message(refused)
     assert query(application, COUNT.format(MONTHS_TABLE)) != [0]

@@ -69,7 +69,7 @@ def test_a_declaration_is_scaffolded_and_materialized_in_a_project_of_ones_own(p
         )
         assert made == ["backfill"]
         conn.execute(GYM + MONTHS)
-        assert "right, but no trigger tells of changes" in project.run("backfills", "check")
+        assert "ok, but triggers are missing" in project.run("backfills", "check")
         with project.servers() as ui:
             planned = project.run("backfills", "plan", "member_months", "--which", "all", "--json")
             assert '"changes": 3' in planned

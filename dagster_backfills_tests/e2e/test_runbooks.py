@@ -242,7 +242,7 @@ def test_the_page_on_plan_and_undo_works(
         "cohort_17": COHORT, "user_4711": only(db, STUDENT), "4f1c2d3e": lambda _: only(db, run)[:8],
     }  # fmt: skip
     done = follow("docs/how-to/plan-and-undo.md", checkout, project_root, values, inline=False)
-    assert "Nothing was done." in done["backfills undo progress_stats"].printed
+    assert "nothing was changed." in done["backfills undo progress_stats"].printed
     # The run was undone; then the undo was undone for one cohort.
     assert only(db, "select count(*) < 40 from progress.cohort_stats") is True
     assert only(db, "select count(*) from progress.cohort_stats where cohort_id = %s", COHORT) == 1

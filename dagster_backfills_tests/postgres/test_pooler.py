@@ -111,7 +111,7 @@ def test_in_session_mode_everything_works_and_dagsters_tables_lie_in_their_schem
             assert build_job(TRAINING).execute_in_process(instance=instance, resources=resources).success
         assert read_instance(url, ticks=False).problem == ""
         found = {each.check: each for each in doctor_postgres.examine(url)}
-    assert found["session"].found == "A pooler stands between, and keeps sessions."
+    assert found["session"].found == "Connected through a pooler in session mode."
     assert not [each for each in found.values() if each.level is Level.ERROR]
     with psycopg.connect(direct) as conn:
         assert conn.execute(TABLES, ["public"]).fetchone() == (0,)
@@ -153,5 +153,5 @@ def test_a_direct_connection_is_not_taken_for_a_pooled_one(database_url):
     with connect(database_url) as conn:
         assert not is_pooled(conn)
     assert [each.found for each in doctor_postgres.examine(database_url) if each.check == "session"] == [
-        "No pooler stands between."
+        "Connected directly."
     ]

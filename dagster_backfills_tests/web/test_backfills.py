@@ -61,7 +61,7 @@ def test_a_backfill_is_planned_run_watched_and_undone(doors, organizations):
     assert (preview.status_code, organizations()) == (200, 4)
     assert preview.json()["total"]["training/employee_training_video_completions"]["deleted"] == 4
     other = doors.post("/api/backfills/progress_stats/undo", json=undo, headers=HEADERS)
-    assert (other.status_code, "changed no table of progress_stats" in other.text) == (400, True)
+    assert (other.status_code, "has not written any table of progress_stats" in other.text) == (400, True)
     assert doors.post(f"{TRAINING}/undo", json={**undo, "dryRun": False}, headers=HEADERS).status_code == 202
     assert work_off_runs() == ["SUCCESS"]
     assert organizations() == 0
@@ -74,12 +74,12 @@ def test_a_backfill_is_planned_run_watched_and_undone(doors, organizations):
         (f"{TRAINING}/run", {"partitions": ["nowhere"]}, 400, "no partition 'nowhere'"),
         (f"{TRAINING}/run", {"which": "some"}, 422, "which"),
         (f"{TRAINING}/plan", {"which": "named"}, 422, "no partition is"),
-        (f"{TRAINING}/plan", {"which": "all", "partitions": ["o1"]}, 422, "exclude each other"),
+        (f"{TRAINING}/plan", {"which": "all", "partitions": ["o1"]}, 422, "can't be used together"),
         (f"{TRAINING}/undo", {"runId": "nothing"}, 400, "No run ID begins"),
         ("/api/training/backfill", {"organizationId": "nowhere"}, 404, "nowhere"),
     ],
 )
-def test_what_can_not_be_done_is_said_before_a_run_is_launched(doors, organizations, path, body, code, said):
+def test_invalid_requests_are_refused_before_a_run_is_launched(doors, organizations, path, body, code, said):
     refused = doors.post(path, json=body, headers=HEADERS)
     assert (refused.status_code, said in refused.text) == (code, True), refused.text
     assert work_off_runs() == []
@@ -97,7 +97,7 @@ def test_completion_records_are_made_for_one_organization_or_all(doors, organiza
 
 
 @pytest.mark.e2e
-def test_the_chain_is_worked_link_by_link_and_each_answer_counts(doors, conn):
+def test_the_chain_runs_link_by_link_and_each_response_has_its_counts(doors, conn):
     conn.execute("insert into scoring.gyms (id, name) values ('g', 'Gym')")
     conn.execute(
         "insert into scoring.members (id, gym_id, first_name, last_name, status, joined_date) "
@@ -121,7 +121,7 @@ def test_the_chain_is_worked_link_by_link_and_each_answer_counts(doors, conn):
         assert said["duration"] > 0
 
 
-def test_the_chain_is_asked_for_by_post_and_by_get_in_development_alone(doors, open_doors):
+def test_the_chain_accepts_post_and_in_development_also_get(doors, open_doors):
     assert doors.get("/api/cron/coach-actions", headers=bearer("cron")).status_code == 405
     at_home = open_doors(client="10.0.0.9", development=True)
     path = "/api/cron/coach-actions?date=2999-01-01"

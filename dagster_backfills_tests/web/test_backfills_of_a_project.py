@@ -17,7 +17,7 @@ def project(tmp_path, monkeypatch):
     return project_in(folder)
 
 
-def test_a_run_is_of_the_projects_own_location_and_a_mistaken_backfill_takes_no_other_down(
+def test_a_run_uses_the_projects_location_and_a_declaration_with_a_mistake_gets_409_under_each_name(
     project, open_doors
 ):
     copied(project, "member_months", ("schedule", "nowhere: 1\n  schedule"))
@@ -26,6 +26,12 @@ def test_a_run_is_of_the_projects_own_location_and_a_mistaken_backfill_takes_no_
     assert [each["name"] for each in listed] == ["kintell_users"]
     mistaken = doors.get("/api/backfills/member_months/status", headers=HEADERS)
     assert (mistaken.status_code, "nowhere" in mistaken.text) == (409, True)
+    (project / "member_months").rename(project / "another")
+    name = "name: months\n  nowhere: 1\n  schedule"
+    copied(project, "member_months", ("schedule", name)).rename(project / "of_months")
+    for name in ("months", "of_months"):
+        mistaken = doors.get(f"/api/backfills/{name}/status", headers=HEADERS)
+        assert (mistaken.status_code, "nowhere" in mistaken.text) == (409, True)
     queued = doors.post("/api/backfills/kintell_users/run", json={"which": "all"}, headers=HEADERS)
     assert queued.status_code == 202, queued.text
     run = doors.app.state.actions.runs.find(queued.json()["runId"])

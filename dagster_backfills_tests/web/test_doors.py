@@ -20,7 +20,7 @@ EVERY = [
 
 
 @pytest.mark.parametrize(("method", "path"), EVERY)
-def test_nobody_gets_in_without_a_token_nor_with_a_forged_or_anothers_one(doors, method, path):
+def test_requests_without_a_valid_token_and_scope_are_refused(doors, method, path):
     assert doors.request(method, path).status_code == 401
     forged = {"Authorization": f"Bearer {SECRETS['imports']}x"}
     assert doors.request(method, path, headers=forged).status_code == 401
@@ -35,13 +35,13 @@ def test_a_token_that_may_read_changes_nothing(doors):
     assert doors.post(CANCEL, headers=looker).status_code == 403
 
 
-def test_guessing_tokens_is_slowed_down_and_nobody_else_is(doors):
+def test_guessing_tokens_is_rate_limited_without_affecting_others(doors):
     codes = [doors.get(STATUS, headers={"Authorization": f"Bearer {n}"}).status_code for n in range(4)]
     assert codes == [401, 401, 429, 429]
     assert doors.get(STATUS, headers=bearer("imports")).status_code == 404
 
 
-def test_the_proxys_users_are_believed_when_the_proxy_shows_its_secret(open_doors):
+def test_the_proxys_users_are_trusted_only_with_its_secret(open_doors):
     doors = open_doors(client="10.0.0.9", proxy_secret=PROXY_SECRET)
     shown = {"X-Proxy-Secret": PROXY_SECRET, "X-Forwarded-User": "vera"}
     assert doors.get("/import/backfill", headers=shown).status_code == 200
@@ -61,9 +61,7 @@ def test_the_proxys_users_are_believed_when_the_proxy_shows_its_secret(open_door
         ("127.0.0.1", {"X-Forwarded-For": "10.0.0.9"}, 401),
     ],
 )
-def test_whoever_sits_at_the_machine_is_let_in_and_who_only_seems_to_is_not(
-    open_doors, client, headers, code
-):
+def test_local_requests_are_let_in_and_forged_ones_are_not(open_doors, client, headers, code):
     assert open_doors(client=client).get("/import/backfill", headers=headers).status_code == code
 
 
@@ -81,15 +79,15 @@ def test_with_a_proxy_nobody_is_local(open_doors):
         ({"Sec-Fetch-Site": "cross-site"}, 403),
     ],
 )
-def test_what_another_site_makes_a_browser_ask_is_refused(open_doors, headers, code):
+def test_cross_site_requests_are_refused(open_doors, headers, code):
     assert open_doors().post(CANCEL, headers=headers).status_code == code
 
 
-def test_pages_are_not_for_tokens(doors):
+def test_tokens_are_refused_on_pages(doors):
     assert doors.get("/", headers=bearer("imports")).status_code == 401
 
 
-def test_more_requests_than_may_be_are_told_to_wait(open_doors):
+def test_too_many_requests_get_429_with_retry_after(open_doors):
     doors = open_doors(client="10.0.0.9", limits=Limits(requests_per_second=0.5))
     answers = [doors.get("/import/backfill", headers=bearer("imports")) for _ in range(4)]
     assert [each.status_code for each in answers] == [200, 200, 429, 429]
@@ -97,7 +95,7 @@ def test_more_requests_than_may_be_are_told_to_wait(open_doors):
     assert doors.get("/api/jobs", headers=bearer("jobs")).status_code == 200
 
 
-def test_a_bucket_fills_again():
+def test_a_bucket_refills():
     now = [0.0]
     bucket = Buckets(2, lambda: now[0])
     assert [bucket.take("a") for _ in range(9)] == [0] * 8 + [0.5]
@@ -113,7 +111,7 @@ def test_an_answer_and_its_line_in_the_log_have_the_same_id_and_no_secret(doors,
     assert not any(secret in caplog.text for secret in SECRETS.values())
 
 
-def test_what_no_route_has_is_not_found_and_a_wrong_method_is_told(doors):
+def test_an_unknown_path_gets_404_and_a_wrong_method_405(doors):
     assert doors.get("/api/nothing", headers=bearer("jobs")).status_code == 404
     assert doors.put("/api/jobs", headers=bearer("jobs")).status_code == 405
 
@@ -121,7 +119,7 @@ def test_what_no_route_has_is_not_found_and_a_wrong_method_is_told(doors):
 def test_health_says_what_is_wrong_and_no_secret(doors, monkeypatch, database_url):
     degraded = doors.get("/health")
     assert (degraded.status_code, degraded.json()["status"]) == (200, "degraded")
-    assert "Dagster's daemon is silent" in degraded.json()["problems"][-1]
+    assert "The Dagster daemon sends no heartbeats" in degraded.json()["problems"][-1]
     monkeypatch.setenv("DATABASE_URL", "postgresql://user:a-password@127.0.0.1:1/none")
     away = doors.get("/health")
     assert (away.status_code, away.json()["status"]) == (503, "unavailable")
@@ -135,13 +133,13 @@ def test_health_says_what_is_wrong_and_no_secret(doors, monkeypatch, database_ur
     [
         ({"CRON_SECRET": "short"}, "CRON_SECRET has fewer than 16 characters"),
         ({"BACKFILLS_PROXY_SECRET": "short"}, "BACKFILLS_PROXY_SECRET has fewer than 16"),
-        ({"BACKFILLS_TOKENS": "a-token-that-is-no-json"}, "BACKFILLS_TOKENS can't be read: it is no JSON list"),
+        ({"BACKFILLS_TOKENS": "a-token-that-is-no-json"}, "BACKFILLS_TOKENS can't be read: it is not a JSON list"),
         ({"BACKFILLS_TOKENS": '[{"name": "a", "token": "secret", "scopes": []}]'}, "at least 16"),
-        ({"BACKFILLS_TOKENS": '[{"name": "a", "token": "0123456789abcdef", "scopes": ["all"]}]'}, "the scope 'all'"),
+        ({"BACKFILLS_TOKENS": '[{"name": "a", "token": "0123456789abcdef", "scopes": ["all"]}]'}, "scope 'all'"),
         ({"BACKFILLS_WEB_UPLOAD_BYTES": "much"}, "BACKFILLS_WEB_UPLOAD_BYTES is 'much'"),
     ],
 )  # fmt: skip
-def test_a_setting_that_is_wrong_is_named_and_no_secret_quoted(given, said):
+def test_an_invalid_setting_is_named_without_quoting_a_secret(given, said):
     with pytest.raises(UserError, match=said) as caught:
         Settings.from_environment(given)
     assert "secret" not in str(caught.value).replace("CRON_SECRET", "").replace("PROXY_SECRET", "")

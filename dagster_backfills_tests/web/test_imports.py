@@ -58,7 +58,7 @@ def test_a_file_that_is_sent_twice_is_one_job_and_one_run(doors, conn, place):
 
 
 @pytest.mark.e2e
-def test_an_import_is_gone_on_with_by_its_own_file_alone_and_without_one(doors, conn, place):
+def test_an_import_is_resumed_with_its_own_file_or_without_one(doors, conn, place):
     good, bad = csv_text([row(1), row(2)]), csv_text([row(1), row(3)])
     job = send(doors, good).json()["jobId"]
     resume = f"/import/backfill/{job}/resume"
@@ -99,7 +99,7 @@ def test_rejected_rows_are_replayed_and_the_import_rolled_back(doors, conn):
     assert (status["status"], status["message"]) == ("rolled_back", "2 sessions removed, 0 restored, 0 kept.")
 
 
-def test_an_import_is_paused_and_cancelled_where_its_state_allows_that(doors):
+def test_an_import_is_paused_and_cancelled_if_its_state_allows_it(doors):
     job = send(doors, csv_text([row(1)])).json()["jobId"]
     refused = doors.post(f"/import/backfill/{job}/pause", headers=bearer("imports"))
     assert (refused.status_code, refused.json()["hint"]) == (409, "Only running jobs can.")
@@ -110,7 +110,7 @@ def test_an_import_is_paused_and_cancelled_where_its_state_allows_that(doors):
 
 
 @pytest.mark.parametrize("job", ["nonsense", "00000000-0000-0000-0000-000000000000"])
-def test_a_job_that_is_not_there_is_not_found(doors, job):
+def test_an_unknown_import_gets_404(doors, job):
     for method, verb in (("GET", "status"), ("GET", "errors"), ("POST", "cancel"), ("POST", "resume")):
         found = doors.request(method, f"/import/backfill/{job}/{verb}", headers=bearer("imports"))
         assert (found.status_code, set(found.json())) == (404, {"error", "hint", "requestId"})
@@ -125,17 +125,15 @@ def test_a_job_that_is_not_there_is_not_found(doors, job):
         (csv_text([row(1)]), "a.csv", {"batchRows": "0"}, 422, "batch_rows"),
         (csv_text([row(1)]), "a.csv", {"batchRows": "many"}, 422, "batchRows"),
         (csv_text([row(1)]), "a.csv", {"colour": "red"}, 422, "colour"),
-        (csv_text([row(1)]), "../../etc/passwd.csv", {}, 400, "name is none"),
-        (csv_text([row(1)]), "..\\a.csv", {}, 400, "name is none"),
-        (csv_text([row(1)]), ".hidden", {}, 400, "name is none"),
+        (csv_text([row(1)]), "../../etc/passwd.csv", {}, 400, "name is invalid"),
+        (csv_text([row(1)]), "..\\a.csv", {}, 400, "name is invalid"),
+        (csv_text([row(1)]), ".hidden", {}, 400, "name is invalid"),
         (csv_text([row(1)]), "a" * 300, {}, 400, "longer than 200 bytes"),
-        ("x" * 300_001, "a.csv", {}, 413, "More than 300,000 bytes"),
+        ("x" * 300_001, "a.csv", {}, 413, "larger than 300,000 bytes"),
         (gzip.compress(b"x" * 70_000_000), "a.csv.gz", {}, 413, "unpacks to more than"),
     ],
 )
-def test_a_file_that_is_not_taken_is_told_why_and_leaves_nothing(
-    doors, conn, place, text, name, options, code, said
-):
+def test_a_refused_file_gets_a_reason_and_leaves_nothing(doors, conn, place, text, name, options, code, said):
     refused = send(doors, text, name, **options)
     assert (refused.status_code, said in json.dumps(refused.json())) == (code, True), refused.text
     assert left_behind(place) == []

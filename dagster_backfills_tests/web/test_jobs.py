@@ -14,7 +14,7 @@ def enqueue(doors, headers=None, **more):
 
 
 @pytest.mark.e2e
-def test_a_job_is_put_in_listed_shown_and_worked_off_by_a_run(doors):
+def test_a_job_is_enqueued_listed_shown_and_processed_by_a_run(doors):
     made = enqueue(doors, priority=2, userId="u1", uniqueKey="once")
     assert made.status_code == 201
     assert (made.json()["priority"], made.json()["status"]) == (2, "pending")
@@ -28,7 +28,7 @@ def test_a_job_is_put_in_listed_shown_and_worked_off_by_a_run(doors):
     assert (shown["status"], shown["progressPercentage"]) == ("completed", 100)
     assert shown["outputData"]
     idle = doors.post("/api/jobs/process", json={"jobTypes": ["sop_generation"]}, headers=bearer("jobs"))
-    assert (idle.json()["runId"], idle.json()["message"]) == (None, "None of them waits.")
+    assert (idle.json()["runId"], idle.json()["message"]) == (None, "No jobs are waiting.")
 
 
 def test_jobs_are_listed_page_by_page(doors):
@@ -67,13 +67,13 @@ def test_a_job_is_cancelled_and_a_failed_one_retried(doors, conn):
         ({"color": "red"}, 422, "color"),
     ],
 )
-def test_what_is_wrong_with_a_job_is_said_before_it_is_made(doors, more, code, said):
+def test_an_invalid_job_is_refused(doors, more, code, said):
     refused = enqueue(doors, **more)
     assert (refused.status_code, said in refused.text) == (code, True), refused.text
     assert doors.get("/api/jobs", headers=bearer("jobs")).json()["jobs"] == []
 
 
-def test_an_owners_token_sees_and_changes_that_owners_jobs_alone(doors):
+def test_an_owners_token_sees_and_changes_only_that_owners_jobs(doors):
     theirs = enqueue(doors, companyId="other", uniqueKey="taken").json()["id"]
     own = enqueue(doors, ACME).json()
     assert own["companyId"] == "acme"

@@ -58,7 +58,7 @@ def events(response: httpx.Response) -> Iterator[tuple[str, dict]]:
             yield name, json.loads(line.removeprefix("data: "))
 
 
-def test_followers_whose_database_went_away_are_told_to_look_again(server, conn):
+def test_followers_get_reload_after_a_database_outage(server, conn):
     with server.client("jobs") as client, client.stream("GET", "/api/jobs/events") as stream:
         told = events(stream)
         wait_for(lambda: conn.execute(
@@ -70,7 +70,7 @@ def test_followers_whose_database_went_away_are_told_to_look_again(server, conn)
         assert next(data["id"] for name, data in told if name == "job") == job
 
 
-def test_followers_are_told_of_every_change_until_their_jobs_have_ended(server, conn):
+def test_followers_get_every_change_until_their_jobs_have_ended(server, conn):
     with server.client("jobs") as client:
         ids = [client.post("/api/jobs", json=JOB).json()["id"] for _ in range(2)]
         with (
@@ -98,7 +98,7 @@ def test_followers_are_told_of_every_change_until_their_jobs_have_ended(server, 
             assert [name for name, _ in told][-2:] == ["job", "end"]
 
 
-def test_a_line_that_is_cut_keeps_what_came_and_nothing_else(server, place):
+def test_a_lost_connection_keeps_the_bytes_received(server, place):
     before = left_behind(place)
     with server.client("imports") as client:
         said = {"fileName": "a.csv", "size": 100_000}
@@ -131,7 +131,7 @@ def form_head(server: Server, length: str) -> str:
     [("Transfer-Encoding: chunked", b"413"), ("Content-Length: 99999999999", b"413"),
      ("Content-Length: 10", b"400"), ("Content-Length: -1", b"400")],
 )  # fmt: skip
-def test_a_body_without_end_is_ended(server, place, length, code):
+def test_an_endless_body_is_cut_off(server, place, length, code):
     before, chunked = left_behind(place), "chunked" in length
     pieces = [FILE_PART, *[b"x" * 100_000] * 60]
     sent = [b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces] if chunked else pieces
@@ -139,7 +139,7 @@ def test_a_body_without_end_is_ended(server, place, length, code):
     wait_for(lambda: left_behind(place) == before)
 
 
-def test_many_may_poll_while_a_file_is_taken_in(server, place):
+def test_many_clients_can_poll_during_an_upload(server, place):
     with server.client("imports") as client:
         started = client.post("/import/backfill/start", files={"file": ("a.csv", csv_text([row(1)]))})
         is_as_documented(started)
@@ -157,7 +157,7 @@ def test_many_may_poll_while_a_file_is_taken_in(server, place):
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="/proc tells of open files on Linux only")
-def test_a_forms_file_comes_in_where_other_uploads_lie(server, place):
+def test_a_forms_file_is_spooled_to_the_upload_folder(server, place):
     """And not in `/tmp`, which a container has in memory."""
 
     def spooled() -> bool:

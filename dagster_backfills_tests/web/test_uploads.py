@@ -29,7 +29,7 @@ def start(doors, upload_id):
 
 
 @pytest.mark.e2e
-def test_a_file_comes_in_pieces_and_goes_on_where_it_was_cut(doors, conn, place):
+def test_an_upload_in_pieces_continues_after_an_interruption(doors, conn, place):
     upload = begin(doors)
     at, upload_id = upload.headers["Location"], upload.json()["uploadId"]
     assert put(doors, at, 0, TEXT[:10_000]).json()["offset"] == 10_000
@@ -61,7 +61,7 @@ def test_a_file_comes_in_pieces_and_goes_on_where_it_was_cut(doors, conn, place)
         (f"bytes 0-{10**16}/{10**16}", b"x" * 10, 416),
     ],
 )
-def test_a_piece_of_another_length_or_place_than_it_says_is_refused(doors, content_range, data, code):
+def test_a_piece_that_does_not_match_its_range_is_refused(doors, content_range, data, code):
     at = begin(doors, 20).headers["Location"]
     said = bearer("imports") | {"Content-Range": content_range}
     assert doors.put(at, content=data, headers=said).status_code == code
@@ -72,12 +72,12 @@ def test_a_piece_of_another_length_or_place_than_it_says_is_refused(doors, conte
     ("size", "name", "code"),
     [(0, "a.csv", 400), (300_001, "a.csv", 413), (1, "../a.csv", 400), (1, "a\0.csv", 400), ("x", "a.csv", 422)],
 )  # fmt: skip
-def test_an_upload_that_can_not_be_is_not_begun(doors, place, size, name, code):
+def test_an_invalid_upload_is_not_begun(doors, place, size, name, code):
     assert begin(doors, size, name).status_code == code
     assert left_behind(place) == []
 
 
-def test_anothers_upload_is_not_there(doors, open_doors):
+def test_an_upload_of_another_owner_gets_404(doors, open_doors):
     upload = begin(doors).json()["uploadId"]
     local = open_doors()
     for method in ("GET", "PUT", "DELETE"):
@@ -87,7 +87,7 @@ def test_anothers_upload_is_not_there(doors, open_doors):
         assert doors.get(f"{UPLOADS}/{strange}", headers=bearer("imports")).status_code == 404
 
 
-def test_uploads_that_nobody_goes_on_with_are_forgotten_and_so_many_are_kept(open_doors, place):
+def test_abandoned_uploads_are_deleted_and_their_number_is_limited(open_doors, place):
     doors = open_doors(client="10.0.0.9", limits=SMALL.model_copy(update={"uploads_open": 2}))
     first = begin(doors).headers["Location"]
     begin(doors)
@@ -99,7 +99,7 @@ def test_uploads_that_nobody_goes_on_with_are_forgotten_and_so_many_are_kept(ope
     assert len(left_behind(place)) == 2
 
 
-def test_an_upload_is_taken_back(doors, place):
+def test_an_upload_is_deleted(doors, place):
     at = begin(doors).headers["Location"]
     assert doors.delete(at, headers=bearer("imports")).status_code == 204
     assert left_behind(place) == []
@@ -128,7 +128,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE)
-def test_a_form_that_is_none_is_refused_and_leaves_nothing(open_doors, place, conn, body):
+def test_an_invalid_form_is_refused_and_leaves_nothing(open_doors, place, conn, body):
     doors = open_doors(client="10.0.0.9", limits=Limits())
     said = bearer("imports") | {"Content-Type": "multipart/form-data; boundary=B"}
     refused = doors.post("/import/backfill/start", content=body, headers=said)
@@ -137,14 +137,14 @@ def test_a_form_that_is_none_is_refused_and_leaves_nothing(open_doors, place, co
     assert conn.execute("select count(*) from kintell.backfill_jobs").fetchone() == (0,)
 
 
-def test_a_body_that_is_no_small_object_is_refused(doors):
+def test_a_body_that_is_not_a_small_json_object_is_refused(doors):
     jobs = bearer("jobs")
     deep = b"[" * 100_000
     for body, code in ((b"[]", 400), (b"{", 400), (b'{"a": NaN}', 400), (deep, 400), (b"x" * 1_100_000, 413)):
         assert doors.post("/api/jobs", content=body, headers=jobs).status_code == code
 
 
-def test_a_large_body_is_taken_as_a_file_only(open_doors):
+def test_a_large_body_is_accepted_only_for_files(open_doors):
     doors = open_doors(client="10.0.0.9", limits=Limits())
     for path in ("start", "00000000-0000-0000-0000-000000000000/resume", "uploads"):
         at = f"/import/backfill/{path}"

@@ -1,1 +1,1 @@
-"""What programs ask for, by the names that the five systems gave it."""
+"""The HTTP API. Paths and field names are those of the five original systems."""

@@ -1,4 +1,4 @@
-"""`/api/backfills/…`, `/api/runs/…`, `/api/training/backfill`: the verbs of any backfill, and how a run stands."""
+"""`/api/backfills/…`, `/api/runs/…` and `/api/training/backfill`: plan, run, status and undo; a run's status."""
 
 import asyncio
 import time
@@ -21,12 +21,12 @@ from dagster_backfills.web.database import Database
 from dagster_backfills.web.refusals import Refused, answer, refused_as
 
 TRAINING = "training_completions"
-_LOOK_SECONDS = 0.5
-_MOST = 100  # of a run's failures
+_POLL_SECONDS = 0.5
+_MAX_FAILURES = 100
 
 
 class Choice(Body):
-    """Which partitions. `partitions` names them."""
+    """The partitions to work on: by state (`which`) or by key (`partitions`)."""
 
     which: Which | None = None
     partitions: list[str] = Field(default=[])
@@ -34,9 +34,9 @@ class Choice(Body):
     @property
     def chosen(self) -> Which:
         if self.partitions and self.which not in (None, Which.named):
-            raise Refused(422, "partitions and which exclude each other.", "Give one of them.")
+            raise Refused(422, "partitions and which can't be used together.", "Use one of them.")
         if not self.partitions and self.which is Which.named:
-            raise Refused(422, "which is named, and no partition is.", "Give partitions.")
+            raise Refused(422, 'which is "named", but partitions is empty.', "List the keys in partitions.")
         return Which.named if self.partitions else self.which or Which.needed
 
 
@@ -111,7 +111,7 @@ class Run(Answer):
 
 
 class Training(Run):
-    """Once the run has ended, with its numbers."""
+    """The numbers are final once the run has ended."""
 
     organizations: int
     records_missing: int
@@ -124,24 +124,24 @@ class Training(Run):
 
 
 def names(call: Call) -> Any:
-    """The backfills."""
+    """List the backfills."""
     return {"backfills": [{"name": each.name, "tables": each.assets} for each in call.actions.backfills()]}
 
 
-def plan(call: Call, wanted: Choice) -> Any:
-    """What a run would insert, update, delete and leave. Nothing is written."""
-    report = call.actions.plan(call.path("name"), wanted.chosen, wanted.partitions)
+def plan(call: Call, body: Choice) -> Any:
+    """Show what a run would insert, update, delete or leave unchanged. Writes nothing."""
+    report = call.actions.plan(call.path("name"), body.chosen, body.partitions)
     return report.as_json()
 
 
-def run(call: Call, wanted: Choice) -> Any:
+def run(call: Call, body: Choice) -> Any:
     """Launch a run."""
-    run_id = call.actions.launch(call.path("name"), call.who.name, wanted.chosen, wanted.partitions)
-    return said_of(call.database, call.actions.runs.find(run_id))
+    run_id = call.actions.launch(call.path("name"), call.who.name, body.chosen, body.partitions)
+    return run_status(call.database, call.actions.runs.find(run_id))
 
 
 def status(call: Call) -> Any:
-    """How many partitions need work, and the newest runs."""
+    """Show how many partitions need a backfill, and the newest runs."""
     backfill = call.actions.backfill(call.path("name"))
     with postgres_of(backfill).connect() as conn:
         counts = counts_of(backfill.standings(conn, call.actions.runs.instance, more=False))
@@ -154,27 +154,27 @@ def status(call: Call) -> Any:
     }
 
 
-def undo(call: Call, wanted: Undo) -> Any:
-    """What undoing a run would do; with dryRun false, launch the run that does it."""
+def undo(call: Call, body: Undo) -> Any:
+    """Show what undoing a run would do. With dryRun false, launch a run that undoes it."""
     name = call.path("name")
-    run_id, report = call.actions.preview_undo(name, wanted.run_id, wanted.partitions)
-    said = {"undoes": run_id, "dryRun": wanted.dry_run, **report.as_json()}
-    if wanted.dry_run:
-        return answer(said)
-    return {**said, "runId": call.actions.undo(name, run_id, wanted.partitions, call.who.name)}
+    run_id, report = call.actions.preview_undo(name, body.run_id, body.partitions)
+    result = {"undoes": run_id, "dryRun": body.dry_run, **report.as_json()}
+    if body.dry_run:
+        return answer(result)
+    return {**result, "runId": call.actions.undo(name, run_id, body.partitions, call.who.name)}
 
 
-async def train(call: Call, wanted: Train) -> Any:
-    """Completion records of one organization, or of all; with waitSeconds, what came of it."""
-    before = await run_in_threadpool(_missing, call.database, wanted.organization_id)
-    partitions = [wanted.organization_id] if wanted.organization_id else []
+async def train(call: Call, body: Train) -> Any:
+    """Create the completion records of one organization, or of all. With waitSeconds, wait for the result."""
+    before = await run_in_threadpool(_missing, call.database, body.organization_id)
+    partitions = [body.organization_id] if body.organization_id else []
     which = Which.named if partitions else Which.all
     run_id = await run_in_threadpool(call.actions.launch, TRAINING, call.who.name, which, partitions)
-    run = await ended(call.actions, run_id, wanted.wait_seconds)
-    said = await run_in_threadpool(said_of, call.database, run)
+    run = await wait_for_run(call.actions, run_id, body.wait_seconds)
+    result = await run_in_threadpool(run_status, call.database, run)
     missing = {"organizations": len(before), "recordsMissing": sum(before.values())}
     totals = await run_in_threadpool(_totals, call.database, run_id) if run.is_finished else {}
-    return answer({**said, **missing, **totals}, 200 if run.is_finished else 202)
+    return answer({**result, **missing, **totals}, 200 if run.is_finished else 202)
 
 
 def _missing(database: Database, organization_id: str | None) -> dict[str, int]:
@@ -188,24 +188,24 @@ def _totals(database: Database, run_id: str) -> dict[str, Any]:
 
 
 def one_run(call: Call) -> Any:
-    """How a run stands, and what it has changed so far."""
+    """Show a run's status and what it has changed so far."""
     with refused_as(404):
         run = call.actions.runs.find(call.path("run"))
-    return said_of(call.database, run)
+    return run_status(call.database, run)
 
 
-async def ended(actions: Actions, run_id: str, seconds: float) -> dg.DagsterRun:
-    """How a run stands when it has ended, or after so many seconds, of which only some are allowed."""
+async def wait_for_run(actions: Actions, run_id: str, seconds: float) -> dg.DagsterRun:
+    """Wait for a run to end, for at most `seconds` or the configured limit, and return it as it is then."""
     deadline = time.monotonic() + min(seconds, actions.settings.limits.wait_seconds)
     while True:
         run = await run_in_threadpool(actions.runs.find, run_id)
         if run.is_finished or time.monotonic() > deadline:
             return run
-        await asyncio.sleep(_LOOK_SECONDS)
+        await asyncio.sleep(_POLL_SECONDS)
 
 
-def said_of(database: Database, run: dg.DagsterRun) -> dict[str, Any]:
-    """A run, and what it has changed so far."""
+def run_status(database: Database, run: dg.DagsterRun) -> dict[str, Any]:
+    """A run and what it has changed so far, as JSON."""
     with database() as conn:
         tables = RESULTS.tables.dicts(conn, run_ids=[run.run_id])
         failures = RESULTS.failures.dicts(conn, run_ids=[run.run_id])
@@ -216,7 +216,7 @@ def said_of(database: Database, run: dg.DagsterRun) -> dict[str, Any]:
         "finished": run.is_finished,
         "success": run.is_success,
         "tables": [{"asset": each.pop("table"), **each} for each in tables],
-        "failed": failures[:_MOST],
+        "failed": failures[:_MAX_FAILURES],
         "statusUrl": f"/api/runs/{run.run_id}",
     }
 

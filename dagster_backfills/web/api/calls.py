@@ -1,6 +1,6 @@
-"""A route for programs: who may call it, what it takes, and a function that answers. Not here: what is answered.
+"""Routes of the API: required scope, request model, response models and handler. Not here: the handlers.
 
-Each says of itself what `/openapi.json` has of it (`document`).
+`document` builds `/openapi.json` from the routes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,17 +23,17 @@ JSON = "application/json"
 
 
 class Body(BaseModel):
-    """What a request may say, in the applications' spelling. What is not known is refused: it is a slip of the pen."""
+    """A request body in camel case. Unknown fields are refused, because they are probably typing errors."""
 
     model_config = ConfigDict(extra="forbid", alias_generator=to_camel)
 
 
 class Query(Body):
-    """The same in the address, behind a question mark."""
+    """The same for a query string."""
 
 
 class Answer(BaseModel):
-    """What is answered, in the applications' spelling."""
+    """A response body in camel case."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
 
@@ -48,10 +48,10 @@ Model = TypeVar("Model", bound=Body)
 
 
 class Operation(Route):
-    """A route of which `answers` says the data, or the whole response; in a thread, unless it is a coroutine.
+    """A route whose handler `answers` returns the data or a whole response. It runs in a thread unless it is async.
 
-    Its second parameter, if it has one, is a `Body` or a `Query`. `gives`: by code, the usual first, the model of the
-    answer or the media types that it may have; `takes`: by media type, of a body that the function reads itself.
+    The handler's second parameter, if any, is a `Body` or a `Query`. `gives`: response model or media types by status
+    code, the usual one first. `takes`: request models by media type, if the handler reads the body itself.
     """
 
     def __init__(
@@ -74,23 +74,23 @@ class Operation(Route):
     async def _answer(self, request: Request) -> Response:
         if self.scope:
             require(request, self.scope)
-        wanted = [] if self.model is None else [await read(self.model, request)]
+        body = [] if self.model is None else [await read(self.model, request)]
         if iscoroutinefunction(self.answers):
-            found = await self.answers(Call(request), *wanted)
+            result = await self.answers(Call(request), *body)
         else:
-            found = await run_in_threadpool(self.answers, Call(request), *wanted)
-        return found if isinstance(found, Response) else answer(found, next(iter(self.gives)))
+            result = await run_in_threadpool(self.answers, Call(request), *body)
+        return result if isinstance(result, Response) else answer(result, next(iter(self.gives)))
 
 
 async def read(model: type[Body], request: Request) -> Body:
-    """What a request says, as its model."""
+    """Parse a request's query string or body into its model."""
     if issubclass(model, Query):
         return parsed(model, dict(request.query_params))
     return parsed(model, await json_body(request))
 
 
 def parsed(model: type[Model], given: Mapping[str, Any]) -> Model:
-    """Raises `Refused` (422) that names the field that is wrong."""
+    """Validate data against a model. Raises `Refused` (422) that names the invalid field."""
     try:
         return model.model_validate(given)
     except ValidationError as error:
@@ -101,5 +101,5 @@ def parsed(model: type[Model], given: Mapping[str, Any]) -> Model:
 
 
 def camel(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row's names in the applications' spelling."""
+    """A row with its column names in camel case."""
     return {to_camel(name): value for name, value in row.items()}

@@ -1,4 +1,4 @@
-"""`/api/cron/…`: the links of the scoring chain, for whoever schedules them elsewhere. Each waits for its run."""
+"""`/api/cron/…`: the links of the scoring chain, for external schedulers. Each request waits for its run."""
 
 import time
 from datetime import date
@@ -13,7 +13,7 @@ from dagster_backfills.domains.scoring.days import utc_now
 from dagster_backfills.domains.scoring.status import chain_of
 from dagster_backfills.domains.scoring.tables import ACTIONS, CHURN, COMMITMENT
 from dagster_backfills.engine.results import RESULTS
-from dagster_backfills.web.api.backfills import ended
+from dagster_backfills.web.api.backfills import wait_for_run
 from dagster_backfills.web.api.calls import Answer, Operation, Query
 from dagster_backfills.web.auth import require
 from dagster_backfills.web.call import Call
@@ -46,24 +46,24 @@ class Link(Answer):
     actions_created: int | None = None
 
 
-async def link(call: Call, wanted: Day) -> Any:
-    """Work a link of the scoring chain for yesterday, or for `date`, and wait for it.
+async def link(call: Call, query: Day) -> Any:
+    """Run a link of the scoring chain for yesterday, or for `date`, and wait for it.
 
-    200 when it is done, 500 where it failed, 202 while it goes on. By GET in development only.
+    200 if it succeeded, 500 if it failed, 202 if it is still running. GET is for development only.
     """
     if call.request.method == "GET" and not call.actions.settings.development:
-        raise Refused(405, "This is asked for by POST.", "", {"Allow": "POST"})
+        raise Refused(405, "Method not allowed.", "Use POST.", {"Allow": "POST"})
     require(call.request, "cron", "POST")
     actions = call.actions
     asset, job = LINKS[call.request.url.path.rsplit("/", 1)[-1]]
     began = time.monotonic()
-    day = await run_in_threadpool(_day, call.database, wanted.date)
+    day = await run_in_threadpool(_day, call.database, query.date)
     tags = {"dagster/partition": day.isoformat()}
     run_id = await run_in_threadpool(actions.runs.once, job, None, call.who.name, tags)
-    run = await ended(actions, run_id, actions.settings.limits.wait_seconds)
-    said = await run_in_threadpool(_said, call.database, asset, day, run)
+    run = await wait_for_run(actions, run_id, actions.settings.limits.wait_seconds)
+    result = await run_in_threadpool(_result, call.database, asset, day, run)
     code = 200 if run.is_success else 500 if run.is_finished else 202
-    return answer({**said, "duration": round(time.monotonic() - began, 3)}, code)
+    return answer({**result, "duration": round(time.monotonic() - began, 3)}, code)
 
 
 def _day(database: Database, text: str) -> date:
@@ -72,29 +72,29 @@ def _day(database: Database, text: str) -> date:
     try:
         day = date.fromisoformat(text) if text else newest
     except ValueError:
-        raise Refused(422, f"{text[:40]!r} is not a day.", "Write it as YYYY-MM-DD.") from None
+        raise Refused(422, f"{text[:40]!r} is not a date.", "Use YYYY-MM-DD.") from None
     if day > newest:
-        raise Refused(422, f"{day} is not over.", f"The newest day that can be scored is {newest}.")
+        raise Refused(422, f"{day} is not over yet.", f"The latest day that can be scored is {newest}.")
     return day
 
 
-def _said(database: Database, asset: str, day: date, run: dg.DagsterRun) -> dict[str, Any]:
-    """How the day stands by the chain's own record, and what the run wrote."""
+def _result(database: Database, asset: str, day: date, run: dg.DagsterRun) -> dict[str, Any]:
+    """The day's state as the chain records it, and what the run wrote."""
     with database() as conn:
         links = {each.asset: each for each in chain_of(conn, day, 1)[0].links}
         written = {row["table"]: row for row in RESULTS.tables.dicts(conn, run_ids=[run.run_id])}
-    found, rows = links[asset], written.get(asset, {"inserted": 0, "updated": 0})
-    ours = found.run_id == run.run_id
+    state, rows = links[asset], written.get(asset, {"inserted": 0, "updated": 0})
+    by_this_run = state.run_id == run.run_id
     more = {"actionsCreated": rows["inserted"]} if asset == ACTIONS.asset else {}
     return {
         "success": run.is_success,
         "date": day,
         "runId": run.run_id,
         "status": run.status.value.lower(),
-        "processed": (found.done or 0) + (found.failed or 0) if ours else 0,
+        "processed": (state.done or 0) + (state.failed or 0) if by_this_run else 0,
         "updated": rows["inserted"] + rows["updated"],
-        "errors": (found.failed or 0) if ours else 0,
-        "message": (found.reason or "") if ours else "",
+        "errors": (state.failed or 0) if by_this_run else 0,
+        "message": (state.reason or "") if by_this_run else "",
         **more,
     }
 

@@ -1,4 +1,4 @@
-"""`/openapi.json`, made of the routes: paths, what each takes and gives, and the models of both."""
+"""`/openapi.json`, built from the routes: paths, parameters, bodies, responses and their models."""
 
 import re
 from collections.abc import Mapping
@@ -14,8 +14,8 @@ from dagster_backfills.web.api.calls import JSON, Answer, Error, Operation, Quer
 from dagster_backfills.web.auth import READING
 from dagster_backfills.web.call import Call
 
-_ABOUT = """Imports, background jobs, the scoring chain, and the verbs of any backfill. What takes time is a Dagster
-run: the answer names it, and says at once how it stands. Errors are {error, hint, requestId}."""
+_ABOUT = """Imports, background jobs, the scoring chain, and plan, run, status and undo of any backfill. Anything that
+takes time is a Dagster run: the response names it and gives its current status. Errors are {error, hint, requestId}."""
 Schemas = Mapping[Any, Any]  # by model
 
 
@@ -45,18 +45,18 @@ def document() -> dict[str, Any]:
 
 
 def _operation(route: Operation, method: str, schemas: Schemas) -> dict[str, Any]:
-    """One route's part of it."""
-    said = " ".join((getdoc(route.answers) or "").split())
+    """The operation object of one route and method."""
+    summary = " ".join((getdoc(route.answers) or "").split())
     needs = f"{route.scope}:read" if method in READING else route.scope
     query = route.model.model_json_schema() if route.model and issubclass(route.model, Query) else {}
     responses = {
         str(code): {"description": HTTPStatus(code).phrase} | _content(gives, schemas)
         for code, gives in route.gives.items()
     }
-    wrong = {"description": "What is wrong, and what to do about it."} | _content(Error, schemas)
+    error = {"description": "An error, with a hint on how to fix it."} | _content(Error, schemas)
     takes = route.takes if method not in READING else {}
     return {
-        "summary": f"{said} Scope {needs}." if route.scope else said,
+        "summary": f"{summary} Scope: {needs}." if route.scope else summary,
         "parameters": [
             *(
                 {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
@@ -68,26 +68,26 @@ def _operation(route: Operation, method: str, schemas: Schemas) -> dict[str, Any
             ),
         ],
         **({"requestBody": _content(takes, schemas)} if takes else {}),
-        "responses": {**responses, "default": wrong},
+        "responses": {**responses, "default": error},
         **({} if route.scope else {"security": []}),
     }
 
 
-def _content(said: Any, schemas: Schemas) -> dict[str, Any]:
-    """A body or an answer: a model in JSON, or by media type a model, if there is one."""
+def _content(body: Any, schemas: Schemas) -> dict[str, Any]:
+    """The content object of a body: a model as JSON, models by media type, or media types without a model."""
     kinds = (
-        {JSON: said} if isinstance(said, type) else said if isinstance(said, Mapping) else dict.fromkeys(said)
+        {JSON: body} if isinstance(body, type) else body if isinstance(body, Mapping) else dict.fromkeys(body)
     )
-    found = {kind: {"schema": schemas[model]} if model else {} for kind, model in kinds.items()}
-    return {"content": found} if found else {}
+    content = {kind: {"schema": schemas[model]} if model else {} for kind, model in kinds.items()}
+    return {"content": content} if content else {}
 
 
 def openapi(call: Call) -> Any:
-    """This document."""
+    """Return this document."""
     return document()
 
 
-# `/import/backfill/uploads` before `/import/backfill/{job}`.
+# `/import/backfill/uploads` must come before `/import/backfill/{job}`.
 routes: list[Operation] = [
     Operation("/openapi.json", "", openapi, gives={200: Answer}),
     *health.routes, *uploads.routes, *imports.routes, *jobs.routes, *cron.routes, *backfills.routes,

@@ -1,4 +1,4 @@
-"""`/health`: for whoever asks, without a name. It says nothing that is a secret."""
+"""`/health`: needs no authentication, and reveals no secrets."""
 
 import logging
 from datetime import UTC, datetime
@@ -24,29 +24,29 @@ class Health(Answer):
 
 
 def health(call: Call) -> Any:
-    """Whether the doors, the database and Dagster's daemon work.
+    """Report whether this service, the database and the Dagster daemon work.
 
-    `degraded`: what is asked for waits. `unavailable`: nothing can be answered.
+    `degraded`: requests are accepted, but runs wait. `unavailable`: requests fail.
     """
-    status, problems = _look(call.actions, call.request.app.state.events)
+    status, problems = _check(call.actions, call.request.app.state.events)
     body = {"status": status, "service": "backfills", "timestamp": datetime.now(UTC), "problems": problems}
     return answer(body, 503 if status == "unavailable" else 200)
 
 
-def _look(actions: Actions, events: JobEvents) -> tuple[str, list[str]]:
+def _check(actions: Actions, events: JobEvents) -> tuple[str, list[str]]:
     try:
         require_migrations(actions.database.url)
-    except Exception as error:  # whatever it is, nothing works without the database
+    except Exception as error:  # nothing works without the database
         LOG.error("unhealthy: %s", redact(str(error)))
         return "unavailable", [redact(explained(error)[1])]
-    problems = [] if events.listening else ["Changes of jobs are not heard, and followers not told."]
+    problems = [] if events.listening else ["Not listening for job changes: event streams get no updates."]
     try:
         heard = daemon_heard(actions.runs.instance)
         if heard is None or (datetime.now(UTC) - heard).total_seconds() > DAEMON_SILENT_SECONDS:
-            problems.append("Dagster's daemon is silent: what is launched waits until it works.")
+            problems.append("The Dagster daemon sends no heartbeats: launched runs wait until it is running.")
     except Exception as error:
         LOG.error("unhealthy: %s", redact(str(error)))
-        problems.append("Dagster's own tables can't be read: nothing can be launched.")
+        problems.append("Dagster's storage can't be read: no runs can be launched.")
     return ("degraded" if problems else "ok"), problems
 
 

@@ -1,4 +1,4 @@
-"""`/import/backfill/…`: a file is sent, its import watched, stopped, gone on with and rolled back."""
+"""`/import/backfill/…`: starting, watching, stopping, resuming and rolling back imports."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,7 +20,7 @@ from dagster_backfills.web.uploads import Upload
 
 
 class ImportOptions(Body):
-    """How to import. Fields of a form are texts, and read as what they mean."""
+    """Options of an import. In a form all values are strings, which are converted."""
 
     on_duplicate: str | None = None
     create_missing_users: bool | None = None
@@ -48,7 +48,7 @@ class Newest(Query):
 
 
 class Import(Answer):
-    """`successful_rows`: inserted, updated, or skipped as duplicates. `error_file_path`: where its errors are, here."""
+    """`successful_rows`: inserted, updated or skipped as duplicates. `error_file_path`: a path of this API."""
 
     job_id: UUID
     file_name: str
@@ -75,7 +75,7 @@ class SampleError(Answer):
 
 
 class StartedImport(Import):
-    """`existing`: the same content was under way before, and this is its job."""
+    """`existing`: the same content was sent before, and this is its job."""
 
     existing: bool
     sample_errors: list[SampleError]
@@ -94,9 +94,9 @@ class RollbackPlan(Import):
 
 
 def shown(job: ImportJob) -> dict[str, Any]:
-    """A job in the words of the applications."""
+    """A job as the API returns it."""
     done = 100.0 if job.status == "completed" else 0.0
-    said = Import.model_validate(
+    result = Import.model_validate(
         asdict(job)
         | {
             "job_id": job.id,
@@ -108,30 +108,30 @@ def shown(job: ImportJob) -> dict[str, Any]:
             "error_file_path": f"/import/backfill/{job.id}/errors" if job.failed_rows else None,
         }
     )
-    return said.model_dump(by_alias=True)
+    return result.model_dump(by_alias=True)
 
 
 def _message(job: ImportJob) -> str:
     if job.error_message:
         return job.error_message
-    said = {
-        "pending": "It waits for its run to start.",
+    messages = {
+        "pending": "Waiting for its run to start.",
         "running": f"{job.progress} so far.",
-        "paused": f"Stopped at {job.progress}; it can be resumed.",
+        "paused": f"Paused at {job.progress}; it can be resumed.",
         "cancelled": f"Cancelled at {job.progress}.",
         "rolled_back": f"{job.removed_rows:,} sessions removed, {job.restored_rows:,} restored, "
         f"{job.kept_rows:,} kept.",
     }
     rejected = f", {job.failed_rows:,} rejected" if job.failed_rows else ""
-    return said.get(job.status, f"{job.processed_rows:,} rows processed{rejected}.")
+    return messages.get(job.status, f"{job.processed_rows:,} rows processed{rejected}.")
 
 
 async def start(call: Call) -> Any:
-    """Send a file, and have it imported: as a form, or as one that came in pieces."""
+    """Start an import of a file, sent as a form or uploaded in pieces before."""
     imports, uploads = call.actions.imports, call.actions.uploads
     async with _sent(call) as (upload, options):
         if upload is None:
-            raise Refused(400, "No file was sent.", "curl -F file=@sessions.csv …, or give uploadId.")
+            raise Refused(400, "No file was sent.", "Use curl -F file=@sessions.csv …, or uploadId.")
         path = uploads.complete(upload)
         done = await run_in_threadpool(imports.start, path, upload.file_name, call.who.name, **options)
     preflight = done.preflight
@@ -145,7 +145,7 @@ async def start(call: Call) -> Any:
 
 
 async def resume(call: Call) -> Any:
-    """Go on with an import, with its file (of the same digest) or without."""
+    """Resume an import, with or without sending its file again. The file's digest must be the same."""
     imports, uploads = call.actions.imports, call.actions.uploads
     async with _sent(call) as (upload, options):
         file = (uploads.complete(upload), upload.file_name) if upload else ()
@@ -157,73 +157,73 @@ async def resume(call: Call) -> Any:
 
 @asynccontextmanager
 async def _sent(call: Call) -> AsyncIterator[tuple[Upload | None, dict[str, Any]]]:
-    """The file of a request, and the options with it.
+    """The request's file and options.
 
-    What came with the request is gone with it. What came in pieces stays as long as it was not taken.
+    A file in the request itself is removed at the end. One uploaded in pieces is removed only if it was used.
     """
-    request, uploads, came = call.request, call.actions.uploads, None
+    request, uploads, received = call.request, call.actions.uploads, None
     if request.headers.get("content-type", "").startswith("multipart/"):
         async with form_of(request) as (file, fields):
             options = parsed(ImportOptions, fields)
             if file and options.upload_id:
-                raise Refused(400, "A file and uploadId exclude each other.", "Send one of them.")
-            came = await run_in_threadpool(uploads.keep, file, call.who.key) if file else None
+                raise Refused(400, "A file and uploadId can't be used together.", "Send one of them.")
+            received = await run_in_threadpool(uploads.keep, file, call.who.key) if file else None
     else:
         options = parsed(ImportOptions, await json_body(request))
-    upload = uploads.find(options.upload_id, call.who.key) if options.upload_id else came
+    upload = uploads.find(options.upload_id, call.who.key) if options.upload_id else received
     try:
         yield upload, options.model_dump(exclude={"upload_id"}, exclude_none=True)
     finally:
-        if upload and (upload is came or not uploads.part(upload).exists()):
+        if upload and (upload is received or not uploads.part(upload).exists()):
             uploads.remove(upload)
 
 
 def status(call: Call) -> Any:
-    """How far an import is."""
+    """Show an import's progress."""
     with call.database() as conn:
         return shown(call.actions.imports.find(conn, call.path("job")))
 
 
-def newest(call: Call, wanted: Newest) -> Any:
-    """The newest imports."""
+def newest(call: Call, query: Newest) -> Any:
+    """List the newest imports."""
     with call.database() as conn:
-        return {"jobs": [shown(job) for job in list_jobs(conn, min(wanted.limit, 1000))]}
+        return {"jobs": [shown(job) for job in list_jobs(conn, min(query.limit, 1000))]}
 
 
 def errors(call: Call) -> Response:
-    """Its rejected rows, with what is wrong with each; to be mended and sent in again.
+    """Download the rejected rows with their errors, to be corrected and sent again.
 
-    As a workbook by `Accept`, with failing cells marked and suggestions beside them.
+    `Accept` selects CSV or a workbook with marked cells and suggestions.
     """
     with call.database() as conn:
         job = call.actions.imports.find(conn, call.path("job"))
-    asked = [part.split(";")[0].strip() for part in call.request.headers.get("accept", "*/*").split(",")]
-    kind = next((k for k in FORMATS if k in asked), None)
-    if kind is None and not {"*/*", "text/*", ""} & {*asked}:
-        raise Refused(406, "Errors can't be had in this form.", f"There is {', '.join(FORMATS)}.")
+    accepted = [part.split(";")[0].strip() for part in call.request.headers.get("accept", "*/*").split(",")]
+    kind = next((k for k in FORMATS if k in accepted), None)
+    if kind is None and not {"*/*", "text/*", ""} & {*accepted}:
+        raise Refused(406, "Errors are not available in this format.", f"Accept one of {', '.join(FORMATS)}.")
     return rejected_rows(call.database, job, kind or CSV)
 
 
 def pause(call: Call) -> Any:
-    """Stop it at once; it can be resumed."""
+    """Pause an import at once. It can be resumed."""
     return shown(call.actions.imports.set_status(call.path("job"), "pause"))
 
 
 def cancel(call: Call) -> Any:
-    """Stop it for good; what it has imported stays."""
+    """Cancel an import for good. Imported sessions stay."""
     return shown(call.actions.imports.set_status(call.path("job"), "cancel"))
 
 
-def replay(call: Call, wanted: Replay) -> Any:
-    """Try its rejected rows again, after their cause was removed."""
-    create = wanted.create_missing_users
+def replay(call: Call, body: Replay) -> Any:
+    """Retry an import's rejected rows after their cause was fixed."""
+    create = body.create_missing_users
     job, run = call.actions.imports.replay(call.path("job"), call.who.name, create_missing_users=create)
     return {**shown(job), "runId": run}
 
 
-def rollback(call: Call, wanted: Rollback) -> Any:
-    """What rolling it back would do; with dryRun false, do it."""
-    if wanted.dry_run:
+def rollback(call: Call, body: Rollback) -> Any:
+    """Show what rolling back an import would do. With dryRun false, launch the rollback."""
+    if body.dry_run:
         job, preview = call.actions.imports.preview_rollback(call.path("job"))
         return answer({**shown(job), **asdict(preview), "dryRun": True})
     job, run = call.actions.imports.rollback(call.path("job"), call.who.name)

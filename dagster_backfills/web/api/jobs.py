@@ -1,4 +1,4 @@
-"""`/api/jobs/…`: background jobs are put in, listed, shown, cancelled, retried, followed, and worked off."""
+"""`/api/jobs/…`: enqueueing, listing, cancelling, retrying, following and processing background jobs."""
 
 import asyncio
 import json
@@ -21,8 +21,8 @@ from dagster_backfills.web.events import Follower, JobEvents, jobs_of
 from dagster_backfills.web.refusals import Refused, not_found
 
 ENDED = ("completed", "failed", "cancelled")
-_STILL_HERE_SECONDS = 15
-_FOLLOWED = 100
+_KEEP_ALIVE_SECONDS = 15
+_MAX_FOLLOWED = 100
 
 
 class Step(Body):
@@ -43,7 +43,7 @@ class Enqueue(Body):
     then: list[Step] = Field(default=[])
 
 
-class Chosen(Query):
+class Filter(Query):
     status: str | None = None
     job_type: str | None = None
     user_id: str | None = None
@@ -61,7 +61,7 @@ class Cancel(Body):
 
 
 class Job(Answer):
-    """And every other column of a job."""
+    """A job. Responses have all other columns of `jobs.background_jobs` too."""
 
     id: UUID
     job_type: str
@@ -85,7 +85,7 @@ class Jobs(Answer):
 
 
 class Processing(Answer):
-    """The run that works, if there is one."""
+    """The run that processes the queue, if there is one."""
 
     success: bool
     run_id: str | None
@@ -93,115 +93,115 @@ class Processing(Answer):
     message: str
 
 
-def enqueue(call: Call, wanted: Enqueue) -> Any:
-    """Put one in. With uniqueKey, the one that has it is returned and none is made."""
+def enqueue(call: Call, body: Enqueue) -> Any:
+    """Enqueue a job. If a job with the same uniqueKey exists, return that one instead."""
     job = call.actions.queue.enqueue(
         call.who,
-        wanted.job_type,
-        wanted.input_data,
-        owner=queue.Owner(wanted.user_id, wanted.company_id, wanted.training_id),
-        then=[queue.Step(step.job_type, step.input_data) for step in wanted.then],
-        unique_key=wanted.unique_key or None,
-        **wanted.model_dump(include={"priority", "run_after", "max_retries"}),
+        body.job_type,
+        body.input_data,
+        owner=queue.Owner(body.user_id, body.company_id, body.training_id),
+        then=[queue.Step(step.job_type, step.input_data) for step in body.then],
+        unique_key=body.unique_key or None,
+        **body.model_dump(include={"priority", "run_after", "max_retries"}),
     )
     with call.database() as conn:
         return camel(call.actions.queue.find(conn, str(job), call.who))
 
 
-def listed(call: Call, wanted: Chosen) -> Any:
-    """The newest background jobs; `next` is what `before` is to be for those behind them."""
-    binds = wanted.model_dump(exclude={"limit"}) | call.who.mine
+def listed(call: Call, query: Filter) -> Any:
+    """List the newest jobs. Pass `next` as `before` to get the next page."""
+    binds = query.model_dump(exclude={"limit"}) | call.who.mine
     with call.database() as conn:
-        found = queue.list_jobs(conn, wanted.limit, **binds)
-    more = found[-1]["created_at"] if len(found) == wanted.limit else None
-    return {"jobs": [camel(row) for row in found], "next": more}
+        rows = queue.list_jobs(conn, query.limit, **binds)
+    more = rows[-1]["created_at"] if len(rows) == query.limit else None
+    return {"jobs": [camel(row) for row in rows], "next": more}
 
 
 def show(call: Call) -> Any:
-    """Everything about one, its output and its errors."""
+    """Show a job with its output and errors."""
     with call.database() as conn:
         return camel(call.actions.queue.find(conn, call.path("job"), call.who))
 
 
-def cancel(call: Call, wanted: Cancel) -> Any:
-    """Cancel one that waits or is at work."""
-    return camel(call.actions.queue.cancel(call.path("job"), call.who, wanted.reason))
+def cancel(call: Call, body: Cancel) -> Any:
+    """Cancel a pending or processing job."""
+    return camel(call.actions.queue.cancel(call.path("job"), call.who, body.reason))
 
 
 def retry(call: Call) -> Any:
-    """Try one that failed again, with all its retries."""
+    """Retry a failed job, with all its retries."""
     return camel(call.actions.queue.retry(call.path("job"), call.who))
 
 
-def process(call: Call, wanted: Process) -> Any:
-    """Have the queue worked off, if any of these types waits; all of them without jobTypes."""
+def process(call: Call, body: Process) -> Any:
+    """Launch a run that processes the queue if jobs of these types are waiting. Without jobTypes: of any type."""
     if call.who.mine:
-        raise Refused(403, "This token sees one owner's jobs.", "A run works off everybody's.")
-    run, waiting = call.actions.queue.process(wanted.job_types, call.who.name)
-    said = f"Run {run} works them off." if run else "None of them waits."
-    return {"success": True, "runId": run, "waiting": waiting, "message": said}
+        raise Refused(403, "This token is limited to one owner.", "A run processes all owners' jobs.")
+    run, waiting = call.actions.queue.process(body.job_types, call.who.name)
+    message = f"Run {run} processes them." if run else "No jobs are waiting."
+    return {"success": True, "runId": run, "waiting": waiting, "message": message}
 
 
 async def events(call: Call) -> Any:
-    """Changes as server-sent events: `job` with a job's fields, `reload` where some may have been missed.
+    """Stream job changes as server-sent events: `job` with the job's fields, `reload` if some may have been missed.
 
-    With `id`, which may be given again, of these jobs alone; `end` when all of them have ended.
+    With `id` (repeatable), only these jobs are followed, and `end` is sent when all of them have ended.
     """
     try:
-        wanted = [UUID(each) for each in call.request.query_params.getlist("id")]
+        ids = [UUID(each) for each in call.request.query_params.getlist("id")]
     except ValueError:
-        raise not_found("job of this id") from None
-    if len(wanted) > _FOLLOWED:
-        raise Refused(422, f"More than {_FOLLOWED} jobs can't be followed one by one.", "Leave id out.")
+        raise not_found("job with this ID") from None
+    if len(ids) > _MAX_FOLLOWED:
+        raise Refused(422, f"At most {_MAX_FOLLOWED} jobs can be followed by ID.", "Omit id to follow all.")
     database, who = call.database, call.who
-    heard: JobEvents = call.request.app.state.events
-    follower = heard.follow(wanted)  # before the look: whatever changes after it is told
-    there = await run_in_threadpool(_look, database, who, wanted)
-    if len(there) < len(set(wanted)):
-        raise not_found("job of one of these ids")
-    stream = _stream(follower, database, who, there)
+    job_events: JobEvents = call.request.app.state.events
+    follower = job_events.follow(ids)  # before reading the jobs, so that no later change is missed
+    jobs = await run_in_threadpool(_read, database, who, ids)
+    if len(jobs) < len(set(ids)):
+        raise not_found("job with one of these IDs")
+    stream = _stream(follower, database, who, jobs)
     headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
 
 
-def _look(database: Database, who: Identity, wanted: list[UUID] | None) -> list[dict[str, Any]]:
-    """The jobs that are followed, or those at work and waiting, as they are now."""
+def _read(database: Database, who: Identity, ids: list[UUID] | None) -> list[dict[str, Any]]:
+    """The current state of these jobs, or of the processing and pending ones. Only jobs that the caller owns."""
     with database() as conn:
-        if wanted:
-            found = jobs_of(conn, set(wanted))
+        if ids:
+            rows = jobs_of(conn, set(ids))
         else:
-            found = [
+            rows = [
                 row
                 for status in ("processing", "pending")
-                for row in queue.list_jobs(conn, _FOLLOWED, status=status, **who.mine)
+                for row in queue.list_jobs(conn, _MAX_FOLLOWED, status=status, **who.mine)
             ]
-    return [row for row in found if who.owns(row)]
+    return [row for row in rows if who.owns(row)]
 
 
 async def _stream(
-    follower: Follower, database: Database, who: Identity, there: list[dict[str, Any]]
+    follower: Follower, database: Database, who: Identity, jobs: list[dict[str, Any]]
 ) -> AsyncIterator[str]:
-    """First how it stands, then what changes. Ends by itself when all that is followed has ended."""
-    open_ones = set(follower.jobs)
+    """Send the current state, then the changes. Ends when all followed jobs have ended."""
+    unfinished = set(follower.jobs)
     yield "retry: 2000\n\n"
     while True:
-        for job in there:
+        for job in jobs:
             yield _event("job", camel(job))
             if job["status"] in ENDED:
-                open_ones.discard(job["id"])
-        if follower.jobs and not open_ones:
+                unfinished.discard(job["id"])
+        if follower.jobs and not unfinished:
             yield _event("end", {})
             return
-        there = []
+        jobs = []
         try:
-            change = await asyncio.wait_for(follower.changes.get(), _STILL_HERE_SECONDS)
+            change = await asyncio.wait_for(follower.changes.get(), _KEEP_ALIVE_SECONDS)
         except TimeoutError:
-            yield ": still here\n\n"
+            yield ": keep-alive\n\n"
             continue
         if change:
-            there = [change] if who.owns(change) else []
+            jobs = [change] if who.owns(change) else []
         elif follower.jobs:
-            there = await run_in_threadpool(_look, database, who, list(open_ones))
+            jobs = await run_in_threadpool(_read, database, who, list(unfinished))
         else:
             yield _event("reload", {})
 

@@ -1,4 +1,4 @@
-"""`/import/backfill/uploads/…`: a large file in pieces, each of which says where it goes."""
+"""`/import/backfill/uploads/…`: resumable uploads of large files in pieces with a Content-Range."""
 
 import asyncio
 import re
@@ -28,9 +28,9 @@ class Standing(Answer):
     offset: int
 
 
-def begin(call: Call, wanted: Begin) -> Any:
-    """Announce a large file, which then comes in pieces."""
-    upload = call.actions.uploads.begin(wanted.file_name, wanted.size, call.who.key)
+def begin(call: Call, body: Begin) -> Any:
+    """Begin an upload in pieces."""
+    upload = call.actions.uploads.begin(body.file_name, body.size, call.who.key)
     place = f"/import/backfill/uploads/{upload.id}"
     return answer(shown(upload, 0), 201, {"Location": place, "Upload-Offset": "0"})
 
@@ -40,19 +40,19 @@ def shown(upload: Upload, offset: int) -> dict[str, Any]:
 
 
 def stands(call: Call) -> Any:
-    """How many bytes are here; by HEAD the headers alone, Upload-Offset and Upload-Length."""
+    """Show how many bytes have been received. HEAD returns only the headers Upload-Offset and Upload-Length."""
     return _standing(call, _find(call))
 
 
 async def append(call: Call) -> Any:
-    """The next piece. Content-Range says which bytes of how many it is; none means the whole file."""
+    """Send the next piece, with a Content-Range. Without one, the body is the whole file."""
     upload = await run_in_threadpool(_find, call)
     await _append(call.request, call.actions.uploads, upload)
     return _standing(call, upload)
 
 
 def forget(call: Call) -> Any:
-    """Forget it."""
+    """Delete an upload."""
     call.actions.uploads.remove(_find(call))
     return Response(status_code=204)
 
@@ -68,33 +68,35 @@ def _standing(call: Call, upload: Upload) -> Response:
 
 
 async def _append(request: Request, uploads: Uploads, upload: Upload) -> None:
-    """Write what comes to its place. What came before a cut is kept."""
+    """Append the body to the upload. If the connection breaks, the bytes received so far are kept."""
     first, last = _range(request, upload)
     with uploads.appending(upload, first) as file:
         left = last - first + 1
         async for chunk in request.stream():
             if len(chunk) > left:
-                raise Refused(400, "The piece is longer than its Content-Range says.", "Ask where it stands.")
+                raise Refused(400, "The piece exceeds its Content-Range.", "Check the offset with HEAD.")
             left -= len(chunk)
             await asyncio.to_thread(_write, file, chunk)
     if left:
-        raise Refused(400, f"The piece lacks {left:,} bytes.", "Ask where it stands, and go on from there.")
+        raise Refused(400, f"The piece is {left:,} bytes short.", "Continue from the offset: HEAD shows it.")
 
 
 def _write(file: BinaryIO, chunk: bytes) -> None:
     file.write(chunk)
-    file.flush()  # what has come stays, and is told to whoever asks
+    file.flush()  # so that the offset includes it even if the connection breaks
 
 
 def _range(request: Request, upload: Upload) -> tuple[int, int]:
-    """The first byte and the last of a piece; the whole file without a `Content-Range`."""
+    """The first and last byte of the piece. Without a `Content-Range`: of the whole file."""
     given = request.headers.get("content-range")
     if given is None:
         return 0, upload.size - 1
-    found = _RANGE.fullmatch(given.strip())
-    first, last, size = (int(each) for each in found.groups()) if found else (0, -1, -1)
+    match = _RANGE.fullmatch(given.strip())
+    first, last, size = (int(each) for each in match.groups()) if match else (0, -1, -1)
     if size != upload.size or not first <= last < size:
-        raise Refused(416, "This is no part of the upload.", f"Content-Range: bytes FIRST-LAST/{upload.size}")
+        raise Refused(
+            416, "The range is not in the upload.", f"Content-Range: bytes FIRST-LAST/{upload.size}"
+        )
     return first, last
 
 

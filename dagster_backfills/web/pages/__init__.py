@@ -1,1 +1,1 @@
-"""Pages for people: rendered here, readable without JavaScript, live with it. What they change, `actions` does."""
+"""The web pages. They work without JavaScript and update live with it. Changes go through `actions`."""

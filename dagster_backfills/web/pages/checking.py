@@ -1,4 +1,4 @@
-"""Dry runs of files that have come: worked in the background, watched, and remembered until their import starts."""
+"""Dry runs of uploaded files: run in background threads and kept until the import starts."""
 
 import threading
 from collections import OrderedDict
@@ -17,7 +17,7 @@ _REMEMBERED = 100
 
 @dataclass
 class Check:
-    """The dry run of one file. At the end it has a verdict, or the error that there is none for."""
+    """The dry run of one file. When it has ended, it has a verdict or an error."""
 
     size: int
     read: int = 0
@@ -33,37 +33,37 @@ class Check:
     def run(self, database: Callable[[], Any], path: Path) -> None:
         try:
             with _AT_ONCE, database() as conn:
-                found = validate(conn, str(path), [str(path.parent)], on_progress=self._note)
-            self.missing = len(found.missing)
-            found.missing = dict(list(found.missing.items())[:_REMEMBERED])
-            self.verdict = found
-        except Exception as error:  # whoever looks at the page is told
+                verdict = validate(conn, str(path), [str(path.parent)], on_progress=self._on_progress)
+            self.missing = len(verdict.missing)
+            verdict.missing = dict(list(verdict.missing.items())[:_REMEMBERED])
+            self.verdict = verdict
+        except Exception as error:  # shown on the page
             self.error = error
         finally:
             self.ended.set()
 
-    def _note(self, read: int, size: int) -> None:
+    def _on_progress(self, read: int, size: int) -> None:
         self.read, self.size = read, size
 
 
 class Checks:
-    """The newest of them, by the id of the upload. In this process: another one checks the file again."""
+    """The newest checks by upload ID. Kept per process: another process checks the file again."""
 
     def __init__(self) -> None:
         self._by_upload: OrderedDict[str, Check] = OrderedDict()
         self._lock = threading.Lock()
 
     def of(self, upload: str, size: int, database: Callable[[], Any], path: Path) -> Check:
-        """The check of this upload, begun unless it is there; begun anew where it failed, and not of the file."""
+        """The check of an upload. Starts one if there is none, or if the last failed, but not because of the file."""
         with self._lock:
-            found = self._by_upload.get(upload)
-            if found is None or not isinstance(found.error, FileError | None):
-                found = self._by_upload[upload] = Check(size)
-                work = threading.Thread(target=found.run, args=(database, path), name="check", daemon=True)
-                work.start()
+            check = self._by_upload.get(upload)
+            if check is None or not isinstance(check.error, FileError | None):
+                check = self._by_upload[upload] = Check(size)
+                thread = threading.Thread(target=check.run, args=(database, path), name="check", daemon=True)
+                thread.start()
             while len(self._by_upload) > _REMEMBERED:
                 self._by_upload.popitem(last=False)
-        return found
+        return check
 
     def forget(self, upload: str) -> None:
         with self._lock:

@@ -1,4 +1,4 @@
-"""*Coach's day*: the coaches of a day, and one coach's actions with their reasons, done or not."""
+"""*Coach's day*: all coaches with counts of their actions, and one coach's actions to tick off."""
 
 from datetime import date
 from pathlib import Path
@@ -15,7 +15,7 @@ COACHES, ACTIONS = 50, 100
 
 
 def shown(visit: Visit) -> Response:
-    """With `coach`, the actions of that one; else every coach with counts. The newest day, unless one is given."""
+    """All coaches, or with `coach` that coach's actions. The newest day unless `day` is given."""
     coach, after = visit.query("coach"), visit.query("after")
     with visit.database() as conn:
         day = readable(date.fromisoformat, visit.query("day")) or SQL.newest_day(conn)
@@ -28,7 +28,7 @@ def shown(visit: Visit) -> Response:
             raise not_found("such coach")
         [totals] = SQL.totals.dicts(conn, day=day, coach=coach)
         actions = listed(conn, SQL.actions, ACTIONS, after, day=day, coach=coach)
-    # Whoever may start the day's chain may also say what is done.
+    # Ticking off needs the same right as starting the day's chain.
     return visit.show(
         "coach_day.html", day=day, chain=chain, coach=who, totals=totals, actions=actions, after=after,
         may=visit.may("cron"),
@@ -36,7 +36,7 @@ def shown(visit: Visit) -> Response:
 
 
 def done(visit: Visit) -> Response:
-    """Tick an action off."""
+    """Mark an action as done."""
     day, member, coach = _action(visit)
     with visit.database() as conn:
         STATEMENTS.mark_done(conn, day=day, member=member, coach=coach, done_by=visit.who.name)
@@ -44,7 +44,7 @@ def done(visit: Visit) -> Response:
 
 
 def reopen(visit: Visit) -> Response:
-    """It was not done after all."""
+    """Mark an action as open again."""
     day, member, coach = _action(visit)
     with visit.database() as conn:
         STATEMENTS.mark_open(conn, day=day, member=member, coach=coach)
@@ -54,7 +54,7 @@ def reopen(visit: Visit) -> Response:
 def _action(visit: Visit) -> tuple[date, str, str]:
     day = readable(date.fromisoformat, visit.fields.get("day", ""))
     if day is None:
-        raise Refused(400, "The form names no day.")
+        raise Refused(400, "The form has no valid day.")
     return day, visit.fields.get("member", ""), visit.fields.get("coach", "")
 
 

@@ -1,4 +1,4 @@
--- What the page of a coach's day reads.
+-- Queries of the coach's day pages.
 
 -- name: newest_day$
 select max(a.day) from scoring.coach_actions as a;
@@ -9,7 +9,7 @@ from scoring.chain_days as c
 where c.asset = 'scoring/coach_actions' and c.day = :day;
 
 -- name: coaches
--- Every coach with the actions of the day, how urgent they are, and how many are done.
+-- All coaches with the number of their actions on the day: total, high priority, done.
 select
     c.id, g.name as gym, count(a.coach_id) as actions,
     count(a.coach_id) filter (where a.priority = 'high') as high,
@@ -36,7 +36,7 @@ inner join scoring.gyms as g on g.id = c.gym_id
 where c.id = :coach;
 
 -- name: actions
--- A coach's actions of a day: what is urgent first, then who is likeliest to leave.
+-- A coach's actions on a day, by priority and then by churn risk, highest first.
 with ranked as (
     select
         a.day, a.coach_id, a.member_id, a.type, a.priority, a.title, a.description, a.reason_codes,

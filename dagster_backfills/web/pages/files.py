@@ -1,4 +1,4 @@
-"""Files on their way in: dropped, checked by a dry run, and then imported or thrown away."""
+"""Uploaded files: checked by a dry run, then imported or discarded."""
 
 from pathlib import Path
 
@@ -15,26 +15,26 @@ from dagster_backfills.web.pages.checking import CHECKS
 from dagster_backfills.web.pages.visit import Visit, act, go_to, page
 from dagster_backfills.web.uploads import Upload
 
-# A small file is checked by then, so that its page comes whole.
-_PATIENCE = 3.0
+# Long enough to check a small file, so that its page is complete at once.
+_WAIT_SECONDS = 3.0
 
 
 async def receive(request: Request) -> Response:
-    """A file of a form. With JavaScript it comes in pieces instead, and this is not asked."""
+    """Receive a file from a form. With JavaScript it is uploaded in pieces instead."""
     require(request, "imports")
     visit = Visit(request)
     async with form_of(request) as (file, _):
         if file is None:
-            raise UserError("No file was chosen.", "Choose one, and send the form again.")
+            raise UserError("No file was chosen.", "Choose a file and send the form again.")
         upload = await run_in_threadpool(visit.actions.uploads.keep, file, visit.who.key)
     return go_to(f"/imports/files/{upload.id}")
 
 
 def checked(visit: Visit) -> Response:
-    """What an import of the file would do. Nothing is written."""
+    """What an import of the file would do. Writes nothing."""
     upload, path = _find(visit)
     check = CHECKS.of(upload.id, upload.size, visit.database, path)
-    check.ended.wait(_PATIENCE)
+    check.ended.wait(_WAIT_SECONDS)
     if check.error is not None:
         raise _named(check.error, path, upload.file_name)
     return visit.show("file.html", upload=upload, check=check, verdict=check.verdict)
@@ -47,15 +47,15 @@ def _find(visit: Visit) -> tuple[Upload, Path]:
 
 
 def _named(error: Exception, path: Path, name: str) -> Exception:
-    """An error in the file's own name, whatever it is called while it waits here."""
+    """The error with the file's original name instead of its temporary one."""
     if not isinstance(error, FileError):
         return error
-    said = [text.replace(str(path), name).replace(path.name, name) for text in (error.message, error.hint)]
-    return FileError(*said)
+    texts = [text.replace(str(path), name).replace(path.name, name) for text in (error.message, error.hint)]
+    return FileError(*texts)
 
 
 def start(visit: Visit) -> Response:
-    """Import it."""
+    """Start the import."""
     upload, path = _find(visit)
     options = {
         "on_duplicate": visit.fields.get("on_duplicate", "skip"),
@@ -71,7 +71,7 @@ def start(visit: Visit) -> Response:
 
 
 def discard(visit: Visit) -> Response:
-    """Throw it away."""
+    """Delete the uploaded file."""
     upload: Upload = visit.actions.uploads.find(visit.path("upload"), visit.who.key)
     visit.actions.uploads.remove(upload)
     CHECKS.forget(upload.id)

@@ -1,4 +1,4 @@
-"""*Imports*: the list, one import as it goes, its rejected rows, its rollback. Not here: files on their way in."""
+"""*Imports*: the list, one import with its progress and rejected rows, rollback. Not here: uploaded files (`files`)."""
 
 from datetime import datetime, timedelta
 from functools import partial
@@ -23,7 +23,7 @@ _CANCELLABLE = ("pending", "running", "paused", "failed")
 
 
 def overview(visit: Visit) -> Response:
-    """The newest imports, and where a file is dropped."""
+    """The newest imports, and the upload form."""
     with visit.database() as conn:
         jobs = listed(conn, SQL.newest_imports, LISTED, readable(UUID, visit.query("after")))
     under_way = any(job["status"] in ("pending", "running") or job["activity"] for job in jobs.rows)
@@ -44,14 +44,14 @@ def shown(visit: Visit) -> Response:
 
 
 def percent(job: ImportJob) -> int:
-    """Whole percents, 100 only where all is done."""
+    """Progress in whole percent, rounded down."""
     if not job.total_rows:
         return 100 if job.status == "completed" else 0
     return 100 * job.processed_rows // job.total_rows
 
 
 def _silence(job: ImportJob, now: datetime) -> timedelta | None:
-    """How long its worker has given no sign of life, where that is too long."""
+    """The time since the last heartbeat if it exceeds the lease, else None."""
     if not job.activity or not job.heartbeat_at:
         return None
     silent = now - job.heartbeat_at
@@ -63,18 +63,18 @@ def _taking(job: ImportJob, now: datetime) -> timedelta | None:
 
 
 def _can(job: ImportJob, now: datetime) -> set[str]:
-    """The verbs that its state allows."""
+    """The actions that the job's state allows."""
     allowed = {"import": "resume", "replay": "replay", "rollback": "rollback"}
-    resting = not job.activity or _silence(job, now) is not None
-    found = {verb for activity, verb in allowed.items() if resting and _claimable(job, activity)}
-    found -= set() if job.failed_rows else {"replay"}
+    idle = not job.activity or _silence(job, now) is not None
+    verbs = {verb for activity, verb in allowed.items() if idle and _claimable(job, activity)}
+    verbs -= set() if job.failed_rows else {"replay"}
     if job.status == "pending" and now - job.created_at < timedelta(minutes=1):
-        found.discard("resume")  # its run is about to start
+        verbs.discard("resume")  # its run is about to start
     if job.status == "running":
-        found.add("pause")
+        verbs.add("pause")
     if job.status in _CANCELLABLE:
-        found.add("cancel")
-    return found
+        verbs.add("cancel")
+    return verbs
 
 
 def _claimable(job: ImportJob, activity: str) -> bool:
@@ -86,20 +86,20 @@ def _claimable(job: ImportJob, activity: str) -> bool:
 
 
 def errors(visit: Visit, kind: str = CSV) -> Response:
-    """The error file: rejected rows with what is wrong, to be mended and sent back."""
+    """Download the error file: rejected rows with their errors, to be corrected and sent again."""
     with visit.database() as conn:
         job = visit.actions.imports.find(conn, visit.path("job"))
     return rejected_rows(visit.database, job, kind)
 
 
 def rollback_preview(visit: Visit) -> Response:
-    """What a rollback would do, before anything is done."""
+    """What a rollback would do. Writes nothing."""
     job, preview = visit.actions.imports.preview_rollback(visit.path("job"))
     return visit.show("rollback.html", job=job, preview=preview, may=visit.may("imports"))
 
 
 def change(visit: Visit) -> Response:
-    """Do what the form asks for, and show the import as it is then."""
+    """Perform the action of a form and go back to the import."""
     imports, who = visit.actions.imports, visit.who.name
     job, verb = visit.path("job"), visit.path("verb")
     if verb in ("pause", "cancel"):

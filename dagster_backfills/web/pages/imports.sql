@@ -1,4 +1,4 @@
--- What the pages of imports read. A page of a list goes on behind the last row of the one before it.
+-- Queries of the import pages. Lists use keyset pagination: a page starts after the last row of the previous one.
 
 -- name: newest_imports
 select

@@ -1,4 +1,4 @@
-"""*Jobs*: the background queue by state, one state from end to end, one job. What happens shows in every tab."""
+"""*Jobs*: background jobs by state, all jobs of one state, one job."""
 
 from datetime import datetime
 from pathlib import Path
@@ -13,19 +13,19 @@ from dagster_backfills.web.pages.rendering import pretty
 from dagster_backfills.web.pages.visit import Listed, Visit, act, go_to, listed, page, readable
 
 SQL = load_statements(Path(__file__).with_name("jobs.sql"))
-# In the order in which a person looks for them.
+# In the order in which the page shows them.
 STATES = ("processing", "pending", "failed", "completed", "cancelled")
 FIRST_FEW, LISTED = 10, 50
 
 
 def overview(visit: Visit) -> Response:
-    """Every state with its count and its first few jobs; or one state, page by page."""
+    """All states with counts and their first few jobs, or one state page by page."""
     chosen = visit.query("status") if visit.query("status") in STATES else ""
     after = readable(UUID, visit.query("after"))
     at = readable(datetime.fromisoformat, visit.query("at"))
     with visit.database() as conn:
-        found = {row["status"]: row["jobs"] for row in SQL.counts.dicts(conn)}
-        counts = {state: found.get(state, 0) for state in STATES}
+        rows = {row["status"]: row["jobs"] for row in SQL.counts.dicts(conn)}
+        counts = {state: rows.get(state, 0) for state in STATES}
         if chosen:
             jobs = {chosen: _jobs(conn, chosen, LISTED, after, at)}
         else:
@@ -49,7 +49,7 @@ def _jobs(
 
 
 def shown(visit: Visit) -> Response:
-    """One job: how far it is, what it was given, what came out, what went wrong."""
+    """One job: progress, input, output and errors."""
     with visit.database() as conn:
         job = visit.actions.queue.find(conn, visit.path("job"), visit.who)
         steps = SQL.steps.dicts(conn, job=job["id"])
@@ -60,19 +60,19 @@ def shown(visit: Visit) -> Response:
 
 
 def cancel(visit: Visit) -> Response:
-    """Call it off, whether it waits or is at work."""
+    """Cancel a pending or processing job."""
     visit.actions.queue.cancel(visit.path("job"), visit.who)
     return _back(visit)
 
 
 def retry(visit: Visit) -> Response:
-    """Try one that failed again."""
+    """Retry a failed job."""
     visit.actions.queue.retry(visit.path("job"), visit.who)
     return _back(visit)
 
 
 def _back(visit: Visit) -> Response:
-    """To the page that the button was on."""
+    """Redirect to the page that the button was on."""
     back = visit.fields.get("back", "")
     known = ("/jobs", *(f"/jobs?status={state}" for state in STATES))
     return go_to(back if back in known else f"/jobs/{visit.path('job')}")

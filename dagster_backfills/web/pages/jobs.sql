@@ -1,8 +1,8 @@
--- What the pages of background jobs read. Each state is walked by an index of its own, or by the narrow queue; a page
--- goes on behind the last row of the one before it.
+-- Queries of the job pages. Each state has an index of its own; pending jobs are read from the narrow queue table.
+-- Lists use keyset pagination: a page starts after the last row of the previous one.
 
 -- name: counts
--- Jobs of each state; those that ended well or were called off, of the last day.
+-- The number of jobs in each state; completed and cancelled ones of the last 24 hours only.
 select 'processing' as status, count(*) as jobs
 from jobs.background_jobs as b
 where b.claimed_by is not null
@@ -35,8 +35,8 @@ order by b.started_at, b.id
 limit :most;
 
 -- name: pending
--- In the order in which they are taken; those that wait for a time come behind. The last one of the page before may
--- have been taken meanwhile.
+-- In the order in which they are claimed, scheduled ones last. The last job of the previous page may have been claimed
+-- meanwhile, so its position comes from background_jobs.
 with waiting as (
     select q.job_id, q.run_after is not null as later, q.priority, q.created_at
     from jobs.job_queue as q
@@ -61,7 +61,7 @@ inner join jobs.background_jobs as b on b.id = w.job_id and b.status = 'pending'
 order by w.later, w.priority, w.created_at, w.job_id;
 
 -- name: ended
--- The last that ended come first. `at`: when `after` did, which may be at work again.
+-- Most recently ended first. `at`: when job `after` ended; it may have been retried meanwhile.
 select
     b.id, b.job_type, b.status, b.priority, b.progress_percentage, b.progress_message, b.retry_count, b.max_retries,
     b.created_at, b.run_after, b.started_at, b.completed_at, b.error_data -> -1 ->> 'message' as last_error
@@ -77,7 +77,7 @@ order by b.completed_at desc, b.id desc
 limit :most;
 
 -- name: steps
--- The jobs that this one started on completion.
+-- The jobs that this job started on completion.
 select b.id, b.job_type, b.status
 from jobs.background_jobs as b
 where b.parent_id = :job

@@ -1,6 +1,6 @@
-"""*Progress*: cohorts by school with their averages, and a cohort's students. Read only: runs compute them.
+"""*Progress*: cohorts by school with their averages, and a cohort's students. Read-only: runs compute the numbers.
 
-Ids are the source systems' own texts, so they stand in the query of an address, which takes any.
+IDs are arbitrary texts of the source systems, so they are passed in the query string, not in the path.
 """
 
 from pathlib import Path
@@ -16,26 +16,26 @@ SQL = load_statements(Path(__file__).with_name("progress.sql"))
 COHORTS, STUDENTS = 50, 100
 
 
-def cohorts(visit: Visit) -> Response:
-    """Cohorts by school; with `find`, those whose name has it."""
+def overview(visit: Visit) -> Response:
+    """Cohorts by school. With `find`: those whose name contains it."""
     find = visit.query("find")
     with visit.database() as conn:
-        # Folded here and not in SQL: what `lower()` knows of other alphabets depends on the database's locale.
+        # Case is folded here, because `lower()` in SQL depends on the database's locale.
         named = SQL.names.dicts(conn) if find else []
         ids = [row["id"] for row in named if fold(find) in fold(row["name"])] if find else None
-        found = listed(conn, SQL.cohorts, COHORTS, visit.query("after"), ids=ids)
-    return visit.show("cohorts.html", cohorts=found, find=find)
+        cohorts = listed(conn, SQL.cohorts, COHORTS, visit.query("after"), ids=ids)
+    return visit.show("cohorts.html", cohorts=cohorts, find=find)
 
 
 def cohort(visit: Visit) -> Response:
     """One cohort and its students."""
-    wanted = visit.query("id")
+    cohort_id = visit.query("id")
     with visit.database() as conn:
-        found = SQL.cohort.dicts(conn, cohort=wanted)
-        if not found:
+        rows = SQL.cohort.dicts(conn, cohort=cohort_id)
+        if not rows:
             raise not_found("such cohort")
-        students = listed(conn, SQL.students, STUDENTS, visit.query("after"), cohort=wanted)
-    return visit.show("cohort.html", cohort=found[0], students=students)
+        students = listed(conn, SQL.students, STUDENTS, visit.query("after"), cohort=cohort_id)
+    return visit.show("cohort.html", cohort=rows[0], students=students)
 
 
-routes = [page("/progress", cohorts), page("/progress/cohort", cohort)]
+routes = [page("/progress", overview), page("/progress/cohort", cohort)]

@@ -1,7 +1,7 @@
--- What the pages of progress read: computed statistics, a page at a time.
+-- Queries of the progress pages. They read computed statistics, a page at a time.
 
 -- name: cohorts
--- By school and name; averages as they were computed last.
+-- Ordered by school and name, with the averages last computed.
 select
     c.id, c.name, c.school_id, sc.name as school_name, s.total_students, s.total_questions, s.total_modules,
     s.average_completion, s.updated_at,
@@ -43,7 +43,7 @@ left join progress.cohort_stats as s on s.cohort_id = c.id
 where c.id = :cohort;
 
 -- name: students
--- The active ones by name; one whose statistics are not computed yet has none.
+-- Active students by name. Statistics that are not computed yet are null.
 select
     u.id, u.name, s.questions_interacted, s.questions_mastered, s.total_questions, s.last_activity_at,
     round(100.0 * s.questions_interacted / nullif(s.total_questions, 0))::integer as completion

@@ -1,4 +1,4 @@
-"""Pages as HTML, and how numbers, times and words are written in them. Everything that is filled in is escaped."""
+"""Rendering templates to HTML, with filters for numbers, times and durations. Values are escaped."""
 
 import hashlib
 import json
@@ -30,7 +30,7 @@ def html(
     headers: Mapping[str, str] | None = None,
     **context: Any,
 ) -> HTMLResponse:
-    """A page, as the answer to a request."""
+    """Render a template as the response to a request."""
     shared = {"user": request.state.identity.name, "path": request.url.path, "now": datetime.now(UTC)}
     text = _environment().get_template(template).render(**shared, **context)
     return HTMLResponse(text, status, {**_HEADERS, **(headers or {})})
@@ -38,7 +38,7 @@ def html(
 
 @cache
 def _environment() -> Environment:
-    made = Environment(
+    environment = Environment(
         loader=FileSystemLoader(_WEB / "templates"),
         autoescape=True,
         trim_blocks=True,
@@ -46,19 +46,19 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
     )
     filters = (number, moment, breakable, lasting, reference)
-    made.filters.update({each.__name__: each for each in filters})
-    made.globals.update(static_version=_version(), link=link)
-    return made
+    environment.filters.update({each.__name__: each for each in filters})
+    environment.globals.update(static_version=_version(), link=link)
+    return environment
 
 
 def _version() -> str:
-    """Changes when the stylesheet or the script does, so that no browser keeps an old one."""
+    """A hash of the static files, so that browsers don't use outdated ones."""
     files = sorted((_WEB / "static").iterdir())
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
 
 
 def link(path: str, **query: Any) -> str:
-    """An address with those words that are given."""
+    """A URL with those query parameters that have a value."""
     given = {name: value for name, value in query.items() if value not in (None, "")}
     return f"{path}?{urlencode(given)}" if given else path
 
@@ -77,12 +77,12 @@ def moment(value: datetime | None) -> str:
 
 
 def breakable(name: str) -> Markup:
-    """A name that may go on in the next line behind its underscores, where there is little room."""
+    """A name that may wrap after its underscores."""
     return Markup("_<wbr>").join(name.split("_"))
 
 
 def lasting(value: timedelta | float) -> str:
-    """A duration, in its two largest units."""
+    """A duration in its two largest units."""
     seconds = round(value.total_seconds() if isinstance(value, timedelta) else value)
     for name, unit, below, smaller in (("d", 86400, "h", 3600), ("h", 3600, "min", 60), ("min", 60, "s", 1)):
         if seconds >= unit:
@@ -91,12 +91,12 @@ def lasting(value: timedelta | float) -> str:
 
 
 def reference(value: Any) -> str:
-    """The first part of an id, enough to tell it from its neighbours; ids made one after another begin alike."""
+    """The last 8 characters of an ID. The first ones are the same for IDs created at about the same time."""
     return str(value)[-8:]
 
 
 def pretty(value: Any) -> str:
-    """JSON to be read; nothing where there is none."""
+    """Indented JSON, or "" if there is none."""
     if value is None or isinstance(value, str):
         return value or ""
     return json.dumps(value, ensure_ascii=False, indent=2) if value else ""

@@ -1,4 +1,4 @@
-"""What every page shares: a visit, its answer in HTML, and lists that go on behind their last row."""
+"""Shared by all pages: the request, routes, and paginated lists."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,16 +21,16 @@ Value = TypeVar("Value")
 
 @dataclass
 class Visit(Call):
-    """A request of a person's browser. `fields` are those of the form that it sends."""
+    """A page request. `fields`: the fields of a submitted form."""
 
     fields: dict[str, str] = field(default_factory=dict)
 
     def may(self, scope: str) -> bool:
-        """Whether buttons that change something are shown."""
+        """Whether the user may make changes, so that their buttons are shown."""
         return self.who.may(scope, "POST")
 
     def query(self, name: str) -> str:
-        """A word of the address, without the NULs that no text in Postgres has."""
+        """A query parameter, without NUL characters, which Postgres rejects."""
         return self.request.query_params.get(name, "").replace("\0", "").strip()
 
     def show(self, template: str, **context: Any) -> Response:
@@ -39,27 +39,27 @@ class Visit(Call):
 
 @dataclass(frozen=True)
 class Listed:
-    """A page of a list: its rows, whether it is the first, and whether there are more."""
+    """One page of a list: its rows, whether it is the first page, and whether there are more."""
 
     rows: list[dict[str, Any]]
     first: bool
     more: bool
 
     def last(self, column: str) -> Any:
-        """What the next page goes on behind."""
+        """The key after which the next page starts."""
         return self.rows[-1][column] if self.rows else ""
 
 
 def listed(
     conn: psycopg.Connection[Any], statement: Statement, most: int, after: Any, **binds: Any
 ) -> Listed:
-    """At most so many of a statement's rows, from the first on or behind `after`."""
-    found = statement.dicts(conn, after=after or None, most=most + 1, **binds)
-    return Listed(found[:most], not after, len(found) > most)
+    """Up to `most` rows of a statement, from the start or after the key `after`."""
+    rows = statement.dicts(conn, after=after or None, most=most + 1, **binds)
+    return Listed(rows[:most], not after, len(rows) > most)
 
 
 def readable(read: Callable[[str], Value], text: str) -> Value | None:
-    """What stands in an address or a form; None where it can't be read."""
+    """Parse a value from a URL or a form; None if it is invalid."""
     try:
         return read(text)
     except ValueError:
@@ -67,12 +67,12 @@ def readable(read: Callable[[str], Value], text: str) -> Value | None:
 
 
 def go_to(path: str, **query: Any) -> Response:
-    """See there; what was sent is not sent again."""
+    """Redirect after a form, so that reloading does not send it again."""
     return RedirectResponse(link(path, **query), 303)
 
 
 def page(path: str, answers: Callable[[Visit], Response]) -> Route:
-    """A page. `answers` runs in a thread, so it may wait for the database."""
+    """The route of a page. The handler runs in a thread, so it may block on the database."""
 
     async def endpoint(request: Request) -> Response:
         return await run_in_threadpool(answers, Visit(request))
@@ -81,7 +81,7 @@ def page(path: str, answers: Callable[[Visit], Response]) -> Route:
 
 
 def act(path: str, scope: str, answers: Callable[[Visit], Response]) -> Route:
-    """What a page's form asks for, of whoever may change things of this scope."""
+    """The route of a form. Needs the right to change things in this scope."""
 
     async def endpoint(request: Request) -> Response:
         require(request, scope)

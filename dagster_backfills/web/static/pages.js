@@ -1,18 +1,18 @@
-// Pages are whole without this. With it they stay as they are on the server, and files go in pieces.
+// Pages work without this script. It keeps them up to date and uploads files in pieces.
 "use strict";
 
-// --- A page that looks again -------------------------------------------------------------------------------------
-// What may change is marked: `data-live` is exchanged whenever it differs, `data-once` as long as it is empty.
-// `data-every` says how many milliseconds until the next look; where nobody says it, nothing is to come.
+// --- Refreshing the page -----------------------------------------------------------------------------------------
+// Elements with `data-live` are replaced whenever they differ, those with `data-once` only while they are empty.
+// `data-every` is the interval in milliseconds. A page without it is not refreshed.
 
 let timer = 0;
-let looking = false;
+let loading = false;
 let again = false;
 let missed = 0;
 let events = null;
 let followed = false;
 
-function exchange(part, next) {
+function replace(part, next) {
   if ("once" in part.dataset && part.innerHTML.trim()) return;
   for (const open of part.querySelectorAll("details[open][id]")) {
     const same = next.ownerDocument.getElementById(open.id);
@@ -28,28 +28,28 @@ function exchange(part, next) {
   }
 }
 
-async function look() {
+async function reload() {
   clearTimeout(timer);
   if (document.hidden) return;
-  if (looking) {
+  if (loading) {
     again = true;
     return;
   }
-  looking = true;
+  loading = true;
   try {
     const answer = await fetch(location.href, { headers: { Accept: "text/html" } });
     if (!answer.ok) throw new Error(answer.status);
     const next = new DOMParser().parseFromString(await answer.text(), "text/html");
     for (const part of document.querySelectorAll("[data-live], [data-once]")) {
       const same = next.getElementById(part.id);
-      if (same) exchange(part, same);
+      if (same) replace(part, same);
     }
     missed = 0;
   } catch {
     missed += 1;
   }
-  tellWhetherItAnswers();
-  looking = false;
+  showWhetherServerResponds();
+  loading = false;
   plan();
 }
 
@@ -59,36 +59,36 @@ function plan() {
     events?.close();
     return;
   }
-  // Whoever is told of changes looks by himself only to be sure.
+  // With an event stream, polling is only a fallback.
   const wait = again ? 500 : followed ? 15000 : Math.min(...waits) * Math.min(missed + 1, 10);
   again = false;
-  timer = setTimeout(look, wait);
+  timer = setTimeout(reload, wait);
 }
 
-function tellWhetherItAnswers() {
-  const there = document.getElementById("no-answer");
-  if (missed < 3) there?.remove();
-  else if (!there) {
-    const said = document.createElement("p");
-    said.id = "no-answer";
-    said.className = "notice bad";
-    said.setAttribute("role", "status");
-    said.textContent = "The server does not answer. What stands here may be out of date.";
-    document.querySelector("h1").after(said);
+function showWhetherServerResponds() {
+  const existing = document.getElementById("no-answer");
+  if (missed < 3) existing?.remove();
+  else if (!existing) {
+    const notice = document.createElement("p");
+    notice.id = "no-answer";
+    notice.className = "notice bad";
+    notice.setAttribute("role", "status");
+    notice.textContent = "The server is not responding. This page may be out of date.";
+    document.querySelector("h1").after(notice);
   }
 }
 
-// Told of changes of jobs. Only the tab that is seen listens: a browser has few connections for all of them.
+// Follow job changes. Only a visible tab listens, because a browser allows few connections per server.
 function follow() {
   const part = document.querySelector("[data-follow][data-every]");
   if (!part || document.hidden) return;
   const one = part.dataset.follow;
   events = new EventSource(`/api/jobs/events${one ? `?id=${encodeURIComponent(one)}` : ""}`);
   const soon = () => {
-    if (looking) again = true;
+    if (loading) again = true;
     else {
       clearTimeout(timer);
-      timer = setTimeout(look, 250);
+      timer = setTimeout(reload, 250);
     }
   };
   for (const name of ["job", "reload", "end"]) events.addEventListener(name, soon);
@@ -104,16 +104,16 @@ document.addEventListener("visibilitychange", () => {
   followed = false;
   if (document.hidden || !document.querySelector("[data-every]")) return;
   follow();
-  look();
+  reload();
 });
-// Back to a page that the browser kept: it is as old as that.
+// A page restored from the browser's cache is outdated.
 addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
 follow();
 plan();
 
-// --- Files, in pieces --------------------------------------------------------------------------------------------
-// A line that is cut costs one piece: where the file stands is asked, and it goes on from there. Also after the page
-// was closed, if the same file is chosen again.
+// --- Uploading files in pieces -----------------------------------------------------------------------------------
+// After a lost connection the upload continues from the server's offset. So it does after the page was closed, if the
+// same file is chosen again.
 
 const PIECE = 1024 * 1024;
 const UPLOADS = "/import/backfill/uploads";
@@ -124,16 +124,16 @@ async function ask(address, options) {
   const answer = await fetch(address, options);
   if (answer.ok) return answer;
   const body = await answer.json().catch(() => ({}));
-  const said = [body.error || `The server answered ${answer.status}.`, body.hint].filter(Boolean).join(" ");
-  if (answer.status >= 500 || [404, 405, 408, 409, 429].includes(answer.status)) throw new Error(said);
-  throw new Refused(said);
+  const message = [body.error || `The server answered ${answer.status}.`, body.hint].filter(Boolean).join(" ");
+  if (answer.status >= 500 || [404, 405, 408, 409, 429].includes(answer.status)) throw new Error(message);
+  throw new Refused(message);
 }
 
 async function begin(file, remembered) {
   const known = localStorage.getItem(remembered);
   if (known) {
-    const there = await fetch(`${UPLOADS}/${known}`, { method: "HEAD" });
-    if (there.ok) return [known, Number(there.headers.get("Upload-Offset"))];
+    const head = await fetch(`${UPLOADS}/${known}`, { method: "HEAD" });
+    if (head.ok) return [known, Number(head.headers.get("Upload-Offset"))];
   }
   const answer = await ask(UPLOADS, {
     method: "POST",
@@ -145,11 +145,11 @@ async function begin(file, remembered) {
   return [upload, 0];
 }
 
-async function send(file, tell) {
+async function send(file, report) {
   const remembered = `upload ${file.name} ${file.size} ${file.lastModified}`;
   let [upload, at] = await begin(file, remembered);
   for (let tries = 0; at < file.size;) {
-    tell(at);
+    report(at);
     try {
       const end = Math.min(at + PIECE, file.size);
       const range = { "Content-Range": `bytes ${at}-${end - 1}/${file.size}` };
@@ -162,13 +162,13 @@ async function send(file, tell) {
         throw error;
       }
       tries += 1;
-      tell(at, "The line was cut. It goes on by itself.");
+      report(at, "Connection lost. The upload will continue automatically.");
       await new Promise((resolve) => setTimeout(resolve, Math.min(30000, 500 * 2 ** tries)));
-      const there = await fetch(`${UPLOADS}/${upload}`, { method: "HEAD" }).catch(() => null);
-      if (there?.ok) at = Number(there.headers.get("Upload-Offset"));
-      if (there?.status === 404) {
+      const head = await fetch(`${UPLOADS}/${upload}`, { method: "HEAD" }).catch(() => null);
+      if (head?.ok) at = Number(head.headers.get("Upload-Offset"));
+      if (head?.status === 404) {
         localStorage.removeItem(remembered);
-        throw new Refused("What was sent is gone. Send the file again.");
+        throw new Refused("The upload has expired. Send the file again.");
       }
     }
   }
@@ -179,34 +179,34 @@ async function send(file, tell) {
 async function submit(form) {
   const file = form.querySelector("input[type=file]").files[0];
   const sending = form.querySelector(".sending");
-  const said = sending.querySelector("[role=status]");
+  const status = sending.querySelector("[role=status]");
   const button = form.querySelector("button");
-  const tell = (at, trouble) => {
+  const report = (at, problem) => {
     const percent = Math.floor((100 * at) / file.size);
     sending.querySelector("progress").value = percent;
-    said.textContent = trouble || `${percent - (percent % 10)} % sent`;
+    status.textContent = problem || `${percent - (percent % 10)} % sent`;
   };
   button.disabled = true;
   sending.hidden = false;
   try {
-    const upload = await send(file, tell);
+    const upload = await send(file, report);
     location.assign(`/imports/files/${upload}`);
   } catch (error) {
     if (!(error instanceof Refused)) {
-      form.submit(); // whole, as without JavaScript
+      form.submit(); // as a whole, as without JavaScript
       return;
     }
-    said.textContent = error.message;
+    status.textContent = error.message;
     button.disabled = false;
   }
 }
 
-// On the document: a form may come later, with a part that was exchanged.
-function on(names, does) {
+// Listen on the document, because a refresh may replace the form.
+function on(names, handler) {
   for (const name of names) {
     document.addEventListener(name, (event) => {
       const form = event.target.closest?.("form[data-upload]");
-      if (form) does(form, event);
+      if (form) handler(form, event);
     });
   }
 }

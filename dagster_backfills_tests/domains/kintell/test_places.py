@@ -8,7 +8,7 @@ import fsspec
 import pytest
 
 from dagster_backfills.cli import doctor_machine
-from dagster_backfills.cli.finding import found_by
+from dagster_backfills.cli.finding import findings_of
 from dagster_backfills.defs.kintell.resources import KintellSettings
 from dagster_backfills.defs.kintell.sensors import kintell_inbox
 from dagster_backfills.domains.kintell.file.files import FileError, open_file, place_of
@@ -137,7 +137,7 @@ def test_a_relative_location_is_refused(variable, monkeypatch, tmp_path):
     settings = KintellSettings()
     with pytest.raises(FileError, match=f"{variable}: files is relative"):
         [settings.inbox_url, settings.allowed, settings.error_file("x")]
-    (finding,) = found_by(doctor_machine.inbox)
+    (finding,) = findings_of(doctor_machine.inbox)
     assert (finding.level.value == "error") == (variable == "KINTELL_INBOX")
     monkeypatch.setenv(variable, str(tmp_path / "files"))
     assert [settings.inbox_url, settings.allowed, settings.error_file("x")]

@@ -89,7 +89,7 @@ def test_cancel_and_retry(command, db, registry):
     assert "1 jobs queued again" in command("retry", str(failed)).stderr
     assert _job(db, failed)["status"] == "pending"
     queue.fail(db, queue.claim(db, "w", 1)[0], "x", "x", "", False)
-    assert "There is no one to ask" in command("retry", "--type", "noop", code=2).stderr
+    assert "Input is not a terminal" in command("retry", "--type", "noop", code=2).stderr
     assert "1 jobs queued again" in command("retry", "--type", "noop", "--yes").stderr
     assert "No job of type echo has failed" in command("retry", "--type", "echo").stderr
 
@@ -131,7 +131,7 @@ def test_clean_up_asks_first_and_removes_what_ended_long_ago(command, db, regist
     db.execute(
         "update jobs.background_jobs set completed_at = now() - interval '40 days' where completed_at > 'epoch'"
     )
-    assert "finished more than 30 days ago? There is no one to ask" in command("clean-up", code=2).stderr
+    assert "finished more than 30 days ago? Input is not a terminal" in command("clean-up", code=2).stderr
     db.execute("update jobs.queue_settings set keep_finished = interval '36 hours'")
     assert "finished more than 1.5 days ago? " in command("clean-up", code=2).stderr
     assert "0 jobs removed" in command("clean-up", "--days", "50", "--yes").stderr

@@ -33,7 +33,7 @@ def make_app(
     monkeypatch.setenv("KINTELL_ALLOWED_LOCATIONS", str(tmp_path / "allowed"))
     monkeypatch.setenv("BACKFILLS_HOME", str(tmp_path / "home"))
     # A page waits for its check however busy the machine is; without a script nobody looks again.
-    monkeypatch.setattr("dagster_backfills.web.pages.files._PATIENCE", 120.0)
+    monkeypatch.setattr("dagster_backfills.web.pages.files._WAIT_SECONDS", 120.0)
 
     def make(behind_proxy: bool = False) -> Starlette:
         limits, secret = Limits(requests_per_second=1000), SECRET if behind_proxy else ""

@@ -52,7 +52,7 @@ def test_an_action_is_marked_done_and_open_again(pages: TestClient, conn: psycop
     assert "0 of 2 done" in page.main
 
 
-def test_only_an_action_that_there_is_can_be_done(pages: TestClient, conn: psycopg.Connection) -> None:
+def test_an_unknown_action_can_not_be_marked_as_done(pages: TestClient, conn: psycopg.Connection) -> None:
     actions(conn, ["Ada"])
     form = {"day": DAY.isoformat(), "member": "nobody", "coach": "coach-1"}
     pages.post("/coach/done", data=form)
@@ -111,7 +111,7 @@ def test_many_coaches_and_actions_are_walked_page_by_page(
     assert sorted(seen) == sorted(f"M{at}" for at in range(10))
 
 
-def test_hostile_names_are_shown_and_not_obeyed(pages: TestClient, conn: psycopg.Connection) -> None:
+def test_hostile_names_are_escaped(pages: TestClient, conn: psycopg.Connection) -> None:
     actions(conn, [HOSTILE], coach=HOSTILE)
     answer = pages.get("/coach")
     assert HOSTILE not in answer.text
@@ -123,9 +123,7 @@ def test_hostile_names_are_shown_and_not_obeyed(pages: TestClient, conn: psycopg
     assert "1 of 1 done" in Page(pages.post(form.action, data=form.fields)).main
 
 
-def test_who_may_only_look_sees_no_button_and_changes_nothing(
-    looking: TestClient, conn: psycopg.Connection
-) -> None:
+def test_a_viewer_sees_no_buttons_and_changes_nothing(looking: TestClient, conn: psycopg.Connection) -> None:
     actions(conn, ["Ada"])
     page = Page(looking.get("/coach?coach=coach-1"))
     assert [form.method for form in page.forms] == ["get"]
@@ -134,6 +132,6 @@ def test_who_may_only_look_sees_no_button_and_changes_nothing(
     assert conn.execute("select count(*) from scoring.coach_actions_done").fetchone() == (0,)
 
 
-def test_a_coach_that_there_is_not_is_said_so(pages: TestClient) -> None:
+def test_an_unknown_coach_gets_404(pages: TestClient) -> None:
     assert Page(pages.get("/coach?coach=nobody")).status == 404
     assert Page(pages.get("/coach?day=yesterday")).status == 200

@@ -50,7 +50,7 @@ def crawled(pages: TestClient) -> dict[str, Page]:
 
 
 @pytest.mark.usefixtures("whole")
-def test_no_link_and_no_form_leads_nowhere(pages: TestClient) -> None:
+def test_every_link_and_form_has_a_target(pages: TestClient) -> None:
     found = crawled(pages)
     assert len(found) > 20
     for address, page in found.items():
@@ -75,7 +75,7 @@ def test_a_screen_reader_finds_its_way_on_every_page(pages: TestClient) -> None:
 
 
 @pytest.mark.usefixtures("whole")
-def test_pages_without_anything_are_whole_too(pages: TestClient, conn: psycopg.Connection) -> None:
+def test_empty_pages_are_complete(pages: TestClient, conn: psycopg.Connection) -> None:
     conn.execute("truncate kintell.backfill_jobs, jobs.background_jobs, jobs.job_queue, progress.schools,"
                  " scoring.coach_actions, scoring.gyms cascade")  # fmt: skip
     for page in crawled(pages).values():
@@ -88,12 +88,12 @@ def test_an_error_is_a_page_like_any_other(pages: TestClient) -> None:
     assert "/jobs" in page.links
 
 
-def test_whatever_a_person_is_refused_is_said_on_a_page_with_the_requests_id(
+def test_every_refusal_of_a_page_is_a_page_with_the_request_id(
     pages: TestClient, looking: TestClient
 ) -> None:
     for answer in (pages.get("/nothing"), looking.post("/jobs/nope/retry"), looking.put("/jobs")):
         page = Page(answer)
-        assert (page.status, page.all("h1")) == (answer.status_code, ["That did not work"])
+        assert (page.status, page.all("h1")) == (answer.status_code, ["Something went wrong"])
         assert answer.status_code in (403, 404)
         assert answer.headers["x-request-id"] in page.main
         assert "openapi" not in page.main
@@ -126,7 +126,7 @@ def _luminance(colour: str) -> float:
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-def test_who_wants_no_motion_gets_none() -> None:
+def test_reduced_motion_is_respected() -> None:
     text = STYLES.read_text()
     moving = text[text.index("@media (prefers-reduced-motion: no-preference)") :].split("\n}\n")[0]
     assert len(re.findall("transition|animation", text)) == len(re.findall("transition|animation", moving))

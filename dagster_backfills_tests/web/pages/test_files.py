@@ -52,9 +52,7 @@ def test_a_checked_file_becomes_an_import_that_runs_as_was_chosen(
     assert left(tmp_path) == []
 
 
-def test_a_file_that_is_thrown_away_leaves_nothing(
-    pages: TestClient, conn: psycopg.Connection, tmp_path: Path
-) -> None:
+def test_a_discarded_file_leaves_nothing(pages: TestClient, conn: psycopg.Connection, tmp_path: Path) -> None:
     page = send(pages, csv_text([row(1)]))
     assert left(tmp_path)
     page = Page(pages.post(page.form("/discard").action))
@@ -68,7 +66,7 @@ def test_the_same_content_sent_twice_is_one_import(pages: TestClient, conn: psyc
     pages.post(first.form("/start").action)
     again = send(pages, csv_text([row(1)]), "other.csv")
     page = Page(pages.post(again.form("/start").action))
-    assert "This content was sent before" in page.main
+    assert "This file was sent before" in page.main
     assert conn.execute("select count(*) from kintell.backfill_jobs").fetchone() == (1,)
 
 
@@ -83,7 +81,7 @@ def test_no_file_and_an_empty_one_are_refused(pages: TestClient) -> None:
     for files in ({"file": ("", b"")}, {"file": ("empty.csv", b"")}, {"other": ("x.csv", b"a")}):
         page = Page(pages.post("/imports", files=files))
         assert page.status == 400
-        assert page.all("h1") == ["That did not work"]
+        assert page.all("h1") == ["Something went wrong"]
 
 
 def test_many_files_in_one_form_are_refused(pages: TestClient, tmp_path: Path) -> None:
@@ -92,7 +90,7 @@ def test_many_files_in_one_form_are_refused(pages: TestClient, tmp_path: Path) -
     assert left(tmp_path) == []
 
 
-def test_hostile_names_and_values_are_shown_and_not_obeyed(pages: TestClient) -> None:
+def test_hostile_names_and_values_are_escaped(pages: TestClient) -> None:
     answer = pages.post(
         "/imports", files={"file": (HOSTILE.replace("/", ""), csv_text([row(1, rating=HOSTILE)]).encode())}
     )
@@ -100,16 +98,16 @@ def test_hostile_names_and_values_are_shown_and_not_obeyed(pages: TestClient) ->
     assert f"Invalid rating: {HOSTILE}" in Page(answer).main
 
 
-def test_a_file_that_is_gone_is_said_so(pages: TestClient) -> None:
+def test_an_unknown_upload_gets_404(pages: TestClient) -> None:
     assert Page(pages.get("/imports/files/0123")).status == 404
     assert Page(pages.post("/imports/files/0123/start")).status == 404
 
 
-def test_a_form_that_is_endless_is_refused(pages: TestClient) -> None:
+def test_an_endless_form_is_refused(pages: TestClient) -> None:
     assert pages.post("/imports/x/cancel", data={"a": "x" * 20_000}).status_code == 400
 
 
-def test_a_check_that_failed_of_the_database_is_begun_anew_and_one_of_the_file_is_not(
+def test_a_check_is_repeated_after_a_database_error_but_not_after_a_file_error(
     database_url: str, tmp_path: Path
 ) -> None:
     checks, answers = Checks(), [OSError("away"), None, None]

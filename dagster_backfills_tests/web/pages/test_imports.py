@@ -43,7 +43,7 @@ def test_imports_are_listed_newest_first_with_their_counts(
     assert oldest.startswith("old.csv completed 1,200 1,080 120")
 
 
-def test_a_long_list_goes_on_where_the_page_ended(
+def test_a_long_list_is_paginated_without_gaps(
     pages: TestClient, conn: psycopg.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for n in range(5):
@@ -59,9 +59,7 @@ def test_a_long_list_goes_on_where_the_page_ended(
     assert sorted(seen) == [f"{n}.csv" for n in range(5)]
 
 
-def test_a_hostile_file_name_is_shown_and_not_obeyed(
-    pages: TestClient, conn: psycopg.Connection, tmp_path: Path
-) -> None:
+def test_a_hostile_file_name_is_escaped(pages: TestClient, conn: psycopg.Connection, tmp_path: Path) -> None:
     job = registered(conn, tmp_path / "x.csv", [row(1)])
     conn.execute("update kintell.backfill_jobs set file_name = %s", [HOSTILE])
     for address in ("/imports", f"/imports/{job}"):
@@ -116,7 +114,7 @@ def test_a_running_import_is_paused_and_cancelled_from_its_page(
     assert "cancelled" in page.main
 
 
-def test_what_can_no_longer_be_done_is_said_with_its_code(
+def test_an_action_that_is_no_longer_possible_gets_an_error_page(
     pages: TestClient, conn: psycopg.Connection, database_url: str, tmp_path: Path
 ) -> None:
     job = imported(conn, database_url, tmp_path / "x.csv", [row(1)])
@@ -125,17 +123,17 @@ def test_what_can_no_longer_be_done_is_said_with_its_code(
     assert f"Job {job.id} is completed and can't be cancelled" in page.main
 
 
-def test_a_worker_that_is_silent_is_told_of_and_its_import_can_be_resumed(
+def test_an_import_without_heartbeat_is_reported_and_can_be_resumed(
     pages: TestClient, conn: psycopg.Connection, tmp_path: Path
 ) -> None:
     job = registered(conn, tmp_path / "x.csv", [row(n) for n in range(10)])
     running(conn, job, seconds_silent=300)
     page = Page(pages.get(f"/imports/{job}"))
-    assert "no sign of life for 5 min 0 s" in page.main
+    assert "no heartbeat for 5 min 0 s" in page.main
     assert page.form("/resume").method == "post"
     running(conn, job)
     page = Page(pages.get(f"/imports/{job}"))
-    assert "no sign of life" not in page.main
+    assert "no heartbeat" not in page.main
     assert not [form for form in page.forms if form.action.endswith("/resume")]
 
 
@@ -155,7 +153,7 @@ def test_a_rollback_says_first_what_it_would_do(
     assert conn.execute("select count(*) from kintell.kintell_sessions").fetchone() == (20,)
 
 
-def test_who_may_only_look_sees_no_button_and_changes_nothing(
+def test_a_viewer_sees_no_buttons_and_changes_nothing(
     looking: TestClient, conn: psycopg.Connection, tmp_path: Path
 ) -> None:
     job = registered(conn, tmp_path / "x.csv", [row(1)])
@@ -166,7 +164,7 @@ def test_who_may_only_look_sees_no_button_and_changes_nothing(
     assert status(conn, job) == "pending"
 
 
-def test_an_import_that_there_is_not_is_said_so(pages: TestClient) -> None:
+def test_an_unknown_import_gets_404(pages: TestClient) -> None:
     for wanted in ("nope", "00000000-0000-0000-0000-000000000000"):
         page = Page(pages.get(f"/imports/{wanted}"))
         assert page.status == 404

@@ -67,13 +67,11 @@ def test_a_file_is_dropped_checked_started_and_cancelled_while_it_runs(
     browser: Any, conn: psycopg.Connection, database_url: str, tmp_path: Path
 ) -> None:
     page = opened(browser, "/imports")
-    page.get_by_label("A file of sessions").set_input_files(
-        write_csv(tmp_path / "mine.csv", mixed_rows(4000))
-    )
+    page.get_by_label("Session file").set_input_files(write_csv(tmp_path / "mine.csv", mixed_rows(4000)))
     page.get_by_role("button", name="Check the file").click()
     page.get_by_role("heading", name="What an import would do").wait_for()
     page.get_by_role("button", name="Start the import").click()
-    page.get_by_text("It waits for its run to start.").wait_for()
+    page.get_by_text("Waiting for its run to start.").wait_for()
     [(job, place)] = conn.execute("select id, file_url from kintell.backfill_jobs").fetchall()
 
     # Its run begins, and is held up in its middle for as long as somebody else holds what it wants to write.
@@ -104,19 +102,19 @@ def test_an_import_is_watched_to_its_end_and_its_errors_are_fetched(
 ) -> None:
     job = registered(conn, tmp_path / "x.csv", mixed_rows(1200))
     page = opened(browser, f"/imports/{job}")
-    page.get_by_text("It waits for its run to start.").wait_for()
+    page.get_by_text("Waiting for its run to start.").wait_for()
     run_import(database_url, job, Options(), [str(tmp_path)])
     page.locator(".lead .completed").wait_for()  # nobody reloaded it
     assert page.get_by_role("status").first.inner_text().strip() == "completed"
     with page.expect_download() as download:
         page.get_by_role("link", name="Download the error file").click()
     assert "_error_message" in Path(download.value.path()).read_text().splitlines()[0]
-    page.get_by_label("The file, mended").set_input_files(write_csv(tmp_path / "mended.csv", [row(7000)]))
-    page.get_by_role("button", name="Check the mended file").click()
+    page.get_by_label("Corrected file").set_input_files(write_csv(tmp_path / "mended.csv", [row(7000)]))
+    page.get_by_role("button", name="Check the corrected file").click()
     page.get_by_role("heading", name="mended.csv").wait_for()
 
 
-def test_two_tabs_are_in_step_and_a_job_is_cancelled_while_it_works(
+def test_two_tabs_stay_in_sync_and_a_processing_job_is_cancelled(
     browser: Any, conn: psycopg.Connection
 ) -> None:
     one, two = opened(browser, "/jobs"), opened(browser, "/jobs")
@@ -187,13 +185,13 @@ def test_a_coach_marks_an_action_done_and_another_tab_shows_it(
 ) -> None:
     actions(conn, ["Ada", "Ben"])
     one, two = opened(browser, "/coach?coach=coach-1"), opened(browser, "/coach?coach=coach-1")
-    two.get_by_role("button", name="Mark done").first.click()
+    two.get_by_role("button", name="Mark as done").first.click()
     two.get_by_text("1 of 2 done").wait_for()
     one.bring_to_front()
     one.get_by_text("1 of 2 done").wait_for()
 
 
-def test_a_file_whose_line_is_cut_goes_on_where_it_stopped(browser: Any, tmp_path: Path) -> None:
+def test_an_upload_continues_after_a_lost_connection(browser: Any, tmp_path: Path) -> None:
     file = write_csv(tmp_path / "large.csv", [row(n, feedback_text="x" * 400) for n in range(8000)])
     page, cuts, pieces = opened(browser, "/imports"), [0], []
 
@@ -208,7 +206,7 @@ def test_a_file_whose_line_is_cut_goes_on_where_it_stopped(browser: Any, tmp_pat
     page.route(
         "**/import/backfill/uploads/*", lambda r: cut(r) if r.request.method == "PUT" else r.continue_()
     )
-    page.get_by_label("A file of sessions").set_input_files(file)
+    page.get_by_label("Session file").set_input_files(file)
     page.get_by_role("button", name="Check the file").click()
     page.get_by_role("heading", name="What an import would do").wait_for()
     assert cuts == [2]

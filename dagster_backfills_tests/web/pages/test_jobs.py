@@ -23,7 +23,7 @@ def walked(pages: TestClient, address: str) -> list[str]:
 def test_an_empty_queue_says_so(pages: TestClient) -> None:
     page = Page(pages.get("/jobs"))
     assert "There are no jobs." in page.main
-    assert "None is failed." in Page(pages.get("/jobs?status=failed")).main
+    assert "No failed jobs." in Page(pages.get("/jobs?status=failed")).main
 
 
 def test_jobs_are_grouped_by_state_with_counts(pages: TestClient, conn: psycopg.Connection) -> None:
@@ -58,7 +58,7 @@ def test_a_long_list_of_one_state_is_walked_page_by_page(
         assert found == [made[n] for n in (0, 3, 6, 1, 4, 7, 2, 5)]
 
 
-def test_a_job_that_was_taken_meanwhile_does_not_end_the_list(
+def test_a_job_claimed_meanwhile_does_not_end_the_list(
     pages: TestClient, conn: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jobs, "LISTED", 2)
@@ -101,20 +101,20 @@ def test_a_failed_job_is_retried_from_its_page(pages: TestClient, conn: psycopg.
     assert "MediaError https://example.org/a.mp4 is not there (404)." in page.main
     form = page.form("/retry")
     page = Page(pages.post(form.action, data=form.fields))
-    assert "It waits for a worker" in page.main
+    assert "Waiting for a worker" in page.main
 
 
-def test_what_can_no_longer_be_done_is_said_with_its_code(
+def test_an_action_that_is_no_longer_possible_gets_an_error_page(
     pages: TestClient, conn: psycopg.Connection
 ) -> None:
     ids = every_state(conn)
     page = Page(pages.post(f"/jobs/{ids['completed']}/cancel"))
     assert page.status == 409
-    assert "is completed already" in page.main
+    assert "is already completed" in page.main
     assert Page(pages.post(f"/jobs/{ids['pending']}/retry")).status == 409
 
 
-def test_what_follows_a_job_and_what_came_before_it_are_linked(
+def test_the_previous_and_next_jobs_of_a_chain_are_linked(
     pages: TestClient, conn: psycopg.Connection
 ) -> None:
     first = enqueued(conn, then=[queue.Step("mux_upload", {"video_url": "https://example.org/a.mp4"})])
@@ -126,9 +126,7 @@ def test_what_follows_a_job_and_what_came_before_it_are_linked(
     assert f"/jobs/{first}" in Page(pages.get(f"/jobs/{following}")).links
 
 
-def test_hostile_inputs_and_messages_are_shown_and_not_obeyed(
-    pages: TestClient, conn: psycopg.Connection
-) -> None:
+def test_hostile_inputs_and_messages_are_escaped(pages: TestClient, conn: psycopg.Connection) -> None:
     job = enqueued(conn, HOSTILE)
     queue.fail(conn, claimed(conn), HOSTILE, HOSTILE, HOSTILE, False)
     for address in ("/jobs", f"/jobs/{job}"):
@@ -137,9 +135,7 @@ def test_hostile_inputs_and_messages_are_shown_and_not_obeyed(
         assert HOSTILE in Page(answer).main
 
 
-def test_a_button_leads_back_to_its_own_page_and_nowhere_else(
-    pages: TestClient, conn: psycopg.Connection
-) -> None:
+def test_a_button_redirects_only_to_its_own_page(pages: TestClient, conn: psycopg.Connection) -> None:
     for back, then in (
         ("/jobs?status=pending", "/jobs"),
         ("https://example.org/", None),
@@ -150,9 +146,7 @@ def test_a_button_leads_back_to_its_own_page_and_nowhere_else(
         assert answer.headers["location"] == (back if then else f"/jobs/{job}")
 
 
-def test_who_may_only_look_sees_no_button_and_changes_nothing(
-    looking: TestClient, conn: psycopg.Connection
-) -> None:
+def test_a_viewer_sees_no_buttons_and_changes_nothing(looking: TestClient, conn: psycopg.Connection) -> None:
     ids = every_state(conn)
     assert Page(looking.get("/jobs")).forms == []
     assert Page(looking.get(f"/jobs/{ids['failed']}")).forms == []
@@ -162,6 +156,6 @@ def test_who_may_only_look_sees_no_button_and_changes_nothing(
     ).fetchone() == ("pending",)
 
 
-def test_a_job_that_there_is_not_is_said_so(pages: TestClient) -> None:
+def test_an_unknown_job_gets_404(pages: TestClient) -> None:
     for wanted in ("nope", "00000000-0000-0000-0000-000000000000"):
         assert Page(pages.get(f"/jobs/{wanted}")).status == 404

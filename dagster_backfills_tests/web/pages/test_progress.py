@@ -19,7 +19,7 @@ def test_without_cohorts_the_page_says_so(pages: TestClient) -> None:
     assert "There are no cohorts yet." in Page(pages.get("/progress")).main
 
 
-def test_cohorts_stand_under_their_school_with_their_averages(
+def test_cohorts_are_grouped_by_school_with_their_averages(
     pages: TestClient, conn: psycopg.Connection
 ) -> None:
     cohorts(conn, ["Algebra", "Botany"], "West")
@@ -42,7 +42,7 @@ def test_a_cohort_is_found_by_a_part_of_its_name(pages: TestClient, conn: psycop
     assert "Økonomi 50%" in Page(pages.get("/progress", params={"find": "øKON"})).main
     assert "Økonomi 50%" in Page(pages.get("/progress", params={"find": "50%"})).main
     page = Page(pages.get("/progress", params={"find": HOSTILE}))
-    assert f"No cohort’s name has “{HOSTILE}” in it." in page.main
+    assert f"No cohort’s name contains “{HOSTILE}”." in page.main
 
 
 def test_many_cohorts_and_students_are_walked_page_by_page(
@@ -88,7 +88,7 @@ def test_a_cohort_without_students_or_statistics_says_so(pages: TestClient, conn
     conn.execute("insert into progress.schools values ('s', 'S')")
     conn.execute("insert into progress.cohorts (id, school_id, name) values ('c', 's', 'C')")
     page = cohort(pages, "c")
-    assert "not computed yet" in page.main
+    assert "not been computed yet" in page.main
     assert "No active students." in page.main
 
 
@@ -108,6 +108,6 @@ def test_any_id_and_any_name_is_shown_and_linked(
     assert page.rows()[1].startswith(name)
 
 
-def test_a_cohort_that_there_is_not_is_said_so(pages: TestClient) -> None:
+def test_an_unknown_cohort_gets_404(pages: TestClient) -> None:
     assert cohort(pages, "nope").status == 404
     assert cohort(pages, "\0").status == 404
