@@ -32,7 +32,6 @@ def tmp_path(_session_state: Path) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(dir=_session_state))
     folder.chmod(0o711)
     yield folder
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture

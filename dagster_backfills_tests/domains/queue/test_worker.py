@@ -61,12 +61,14 @@ def test_an_idle_worker_is_woken_by_a_new_job(jobs_db, db, registry, status_of):
         until(lambda: status_of(job_id) == "completed")
 
 
+@pytest.mark.programs
 def test_a_handler_in_a_process_returns_its_output(jobs_db, db, registry):
     job_id = queue.enqueue(db, "echo_process", {"a": [1, "ü"]}, registry=registry)
     Worker(jobs_db, registry, QUICK).run()
     assert _row(db, job_id)["output_data"] == {"echo": {"a": [1, "ü"]}}
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize("kind", ["fail", "fail_process"])
 def test_a_failing_handler_is_retried_and_every_attempt_is_on_record(jobs_db, db, registry, kind):
     job_id = queue.enqueue(db, kind, {"message": "broken pipe"}, max_retries=2, registry=registry)
@@ -125,6 +127,7 @@ def test_an_output_that_is_no_json_fails_its_job_and_no_other(jobs_db, db):
     ] * 3
 
 
+@pytest.mark.programs
 def test_a_process_that_crashes_is_a_failed_attempt(jobs_db, db, registry):
     job_id = queue.enqueue(db, "crash", max_retries=1, registry=registry)
     Worker(jobs_db, registry, QUICK).run()
@@ -141,6 +144,7 @@ def _ended(pid_file) -> bool:
     return False
 
 
+@pytest.mark.programs
 def test_a_process_that_exceeds_its_timeout_is_killed(jobs_db, db, registry, tmp_path):
     pid_file = tmp_path / "pid"
     job_id = queue.enqueue(db, "slow_process", {"pid_file": str(pid_file)}, max_retries=0, registry=registry)
@@ -149,6 +153,7 @@ def test_a_process_that_exceeds_its_timeout_is_killed(jobs_db, db, registry, tmp
     assert not pid_file.exists() or _ended(pid_file)
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize("kind", ["wait", "wait_process"])
 def test_cancel_stops_a_handler_at_its_next_progress_report(jobs_db, db, registry, kind, status_of):
     with working(jobs_db, registry) as worker:
@@ -161,6 +166,7 @@ def test_cancel_stops_a_handler_at_its_next_progress_report(jobs_db, db, registr
     assert (row["status"], row["attempt"], row["error_data"]) == ("cancelled", 1, None)
 
 
+@pytest.mark.programs
 def test_a_process_that_ignores_its_cancellation_is_killed_and_the_others_continue(
     jobs_db, db, registry, tmp_path
 ):
@@ -189,6 +195,7 @@ def test_a_thread_that_ignores_its_cancellation_is_abandoned_and_replaced(jobs_d
     assert {_row(db, i)["status"] for i in deaf} == {"cancelled"}
 
 
+@pytest.mark.programs
 def test_stopping_a_worker_gives_its_jobs_back_and_ends_their_processes(jobs_db, db, registry, tmp_path):
     pid_file = tmp_path / "pid"
     with working(jobs_db, registry, concurrency=2):
@@ -228,6 +235,7 @@ def test_a_worker_ends_when_its_time_is_up_though_work_waits(jobs_db, db, regist
     assert {_row(db, i)["status"] for i in ids} == {"pending"}
 
 
+@pytest.mark.programs
 def test_long_jobs_that_were_prefetched_are_returned_for_other_workers(jobs_db, db, registry):
     queue.enqueue_many(db, "noop", [{}] * 1000, priority=1, registry=registry)
     queue.enqueue_many(db, "wait_process", [{}] * 50, registry=registry)
@@ -244,6 +252,7 @@ def test_long_jobs_that_were_prefetched_are_returned_for_other_workers(jobs_db, 
         until(only_what_runs)
 
 
+@pytest.mark.programs
 def test_an_error_whose_text_holds_a_secret_is_stored_without_it(jobs_db, db, registry, monkeypatch):
     monkeypatch.setenv("MUX_TOKEN_SECRET", "correct-horse-battery")
     message = "401 for correct-horse-battery at postgresql://bob:hunter22@db/x, Authorization: Bearer abcdef123456789"
@@ -269,6 +278,7 @@ def test_a_worker_reconnects_after_its_connections_were_cut(jobs_db, db, registr
         assert worker.tally.lost == 0
 
 
+@pytest.mark.programs
 def test_progress_reaches_the_table_while_the_job_runs(jobs_db, db, registry):
     with working(jobs_db, registry), psycopg.connect(jobs_db, autocommit=True) as listener:
         listener.execute("listen jobs_changed")
