@@ -44,7 +44,7 @@ def test_an_ambiguous_encoding_is_refused_with_both_readings(put, packed):
     with pytest.raises(FileError) as caught:
         to_plain_csv(put(gzip.compress(data) if packed else data))
     assert caught.value.message == (
-        "The encoding of any.csv is ambiguous: it reads `Zo\\xeb` as UTF-8, `Zoë` as windows-1252"
+        "any.csv has an ambiguous encoding: it reads `Zo\\xeb` as UTF-8, `Zoë` as windows-1252"
     )
     assert "--encoding" in caught.value.hint
     assert "windows-1252" in caught.value.hint

@@ -81,7 +81,7 @@ def _printable(data: bytes) -> str:
 def _refuse(name: str, likely: str, readings: list[tuple[str, str]], more: str = "") -> NoReturn:
     shown = ", ".join(f"`{text}` as {encoding}" for encoding, text in readings)
     raise FileError(
-        f"The encoding of {name} is ambiguous: it reads {shown}",
+        f"{name} has an ambiguous encoding: it reads {shown}",
         hint=f"Name the encoding, for example {likely} ({HOW}).{more}",
     )
 
