@@ -61,7 +61,7 @@ def test_a_backfill_is_planned_run_watched_and_undone(doors, organizations):
     assert (preview.status_code, organizations()) == (200, 4)
     assert preview.json()["total"]["training/employee_training_video_completions"]["deleted"] == 4
     other = doors.post("/api/backfills/progress_stats/undo", json=undo, headers=HEADERS)
-    assert (other.status_code, "not of progress_stats" in other.text) == (409, True)
+    assert (other.status_code, "not belong to progress_stats" in other.text) == (409, True)
     assert doors.post(f"{TRAINING}/undo", json={**undo, "dryRun": False}, headers=HEADERS).status_code == 202
     assert work_off_runs() == ["SUCCESS"]
     assert organizations() == 0
@@ -73,7 +73,7 @@ def test_a_backfill_is_planned_run_watched_and_undone(doors, organizations):
         ("/api/backfills/nothing/run", {}, 404, "nothing"),
         (f"{TRAINING}/run", {"partitions": ["nowhere"]}, 400, "no partition 'nowhere'"),
         (f"{TRAINING}/run", {"which": "some"}, 422, "which"),
-        (f"{TRAINING}/plan", {"which": "named"}, 422, "no partition is"),
+        (f"{TRAINING}/plan", {"which": "named"}, 422, "partitions is empty"),
         (f"{TRAINING}/plan", {"which": "all", "partitions": ["o1"]}, 422, "can't be used together"),
         (f"{TRAINING}/undo", {"runId": "nothing"}, 400, "No run begins"),
         ("/api/training/backfill", {"organizationId": "nowhere"}, 404, "nowhere"),
