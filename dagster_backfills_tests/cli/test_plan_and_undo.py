@@ -50,7 +50,7 @@ def test_a_backfill_is_planned_run_and_undone(cli: Cli, school: psycopg.Connecti
         "removed": 7, "put_back": 0, "restored": 0, "kept": 1,
     }  # fmt: skip
     assert school.execute(RECORDS).fetchone() == (1,)
-    assert f"run {done['run_id']}, which is an undo itself." in cli("undo", done["run_id"]).stderr
+    assert f"Run to undo: {done['run_id']}, itself an undo." in cli("undo", done["run_id"]).stderr
     again = cli("undo", "training_completions")  # of the same run, not of its undo
     assert f"Run to undo: {run}.\n" in again.stderr and "\t0\t0\t0\t1\t0" in again.stdout, again
     assert json.loads(cli("undo", done["run_id"], "--yes", "--json").stdout)["failures"] == []

@@ -40,7 +40,7 @@ def settings(folder: Path, **changes: object) -> Settings:
 @pytest.fixture(autouse=True)
 def quick_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """An application that ends waits for its listener to look up."""
-    monkeypatch.setattr("dagster_backfills.web.events._LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("dagster_backfills.web.events._LISTEN_SECONDS", 0.05)
 
 
 @contextmanager

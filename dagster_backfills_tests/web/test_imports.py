@@ -64,7 +64,7 @@ def test_an_import_is_resumed_with_its_own_file_or_without_one(doors, conn, plac
     resume = f"/import/backfill/{job}/resume"
     assert send(doors, good, path=resume).status_code == 409  # its run is on its way
     conn.execute("truncate dagster.runs cascade")
-    assert send(doors, bad, path=resume).json()["error"].startswith("This is another file")
+    assert send(doors, bad, path=resume).json()["error"].startswith("This is not the file")
     [kept] = left_behind(place)
     kept.unlink()
     lost = doors.post(resume, headers=bearer("imports"))
