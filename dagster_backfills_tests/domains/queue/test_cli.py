@@ -10,6 +10,8 @@ import pytest
 from dagster_backfills.domains.queue import queue
 from dagster_backfills_tests.programs import SCRIPT, run
 
+pytestmark = pytest.mark.programs
+
 
 @pytest.fixture
 def command(jobs_db, monkeypatch):

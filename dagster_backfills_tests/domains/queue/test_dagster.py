@@ -51,6 +51,7 @@ def _observations(instance):
     return [r.asset_observation for r in found]
 
 
+@pytest.mark.programs
 def test_a_run_processes_the_queue_and_records_media_results_as_observations(defs, instance, db):
     job_id = queue.enqueue(
         db, "sop_generation", {"title": "Boiler", "transcript": TRANSCRIPT, "duration": 30}

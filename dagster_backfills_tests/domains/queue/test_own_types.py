@@ -69,6 +69,7 @@ def test_an_invalid_module_is_one_clear_problem(module, said):
     assert {kind.name for kind in registry} == {*THREE, "make_invoice", "write_letter"}
 
 
+@pytest.mark.programs
 def test_a_chain_of_custom_types_runs_in_a_process_and_a_thread(own, db):
     given = {"customer": "Acme", "lines": [100, 250]}
     first = queue.enqueue(db, "make_invoice", given, then=[Step("write_letter", {})])
@@ -107,6 +108,7 @@ def test_a_job_whose_module_can_not_be_imported_is_retried_and_says_why(own, db)
         queue.enqueue(db, "of_the_broken")
 
 
+@pytest.mark.programs
 def test_a_run_processes_custom_types_shows_their_results_and_logs_problems(own, db):
     queue.enqueue(db, "make_invoice", {"customer": "Acme", "lines": [1]})
     queue.enqueue(db, "write_letter", {"customer": "Acme", "total": 1})

@@ -99,6 +99,7 @@ def test_an_error_that_an_application_raises_for_one_job_costs_that_job(db, work
     assert (status, kind) == ("failed", "invalid_output") and "can't be stored: not this one" in message
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize(
     "odd",
     ['{"title": "a", "transcript": "b", "duration": 1e5000}', '{"title": ' + "[" * 3000 + "]" * 3000 + "}"],
