@@ -94,7 +94,7 @@ def _measure(url: str, users: int) -> dict[str, Any]:
 
 def _look(url: str, backfill: Backfill) -> None:
     with psycopg.connect(url) as conn:
-        backfill.look(conn)
+        backfill.mark_changes(conn)
 
 
 def _run(url: str, backfill: Backfill) -> tuple[float, int]:

@@ -9,7 +9,7 @@ import dagster as dg
 from dagster_backfills.dagster.catalog import catalog_of
 from dagster_backfills.dagster.project import OURS, mistakes_set_aside
 from dagster_backfills.dagster.sources import with_sources
-from dagster_backfills.domain_switches import switched_off
+from dagster_backfills.domain_switches import disabled_domains
 
 
 @dg.definitions
@@ -22,7 +22,7 @@ def defs() -> dg.Definitions:
 
 
 def _loaded() -> dg.Definitions:
-    tree, off = dg.ComponentTree.for_project(OURS), switched_off()
+    tree, off = dg.ComponentTree.for_project(OURS), disabled_domains()
     entries = [at for at in sorted(OURS.iterdir()) if _is_loaded(at, off)] if off else [None]
     with mistakes_set_aside():
         loaded = dg.Definitions.merge(*(tree.build_defs(entry) for entry in entries))

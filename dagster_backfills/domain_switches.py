@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 
-from dagster_backfills.errors import NotUsableError, UserError, close_to
+from dagster_backfills.errors import NotUsableError, UserError, did_you_mean
 from dagster_backfills.state import in_checkout
 
 VARIABLE = "BACKFILLS_DOMAINS"
@@ -23,7 +23,7 @@ LIBRARIES = {
 }
 
 
-def switched_on(environment: Mapping[str, str] | None = None) -> tuple[str, ...]:
+def enabled_domains(environment: Mapping[str, str] | None = None) -> tuple[str, ...]:
     """The enabled domains: `BACKFILLS_DOMAINS` is a comma-separated list, `all` or `none`.
 
     The default is all domains in a checkout and none where the package is installed into another project. Raises
@@ -36,11 +36,11 @@ def switched_on(environment: Mapping[str, str] | None = None) -> tuple[str, ...]
         return every if given == "all" else ()
     named = {name.strip() for name in given.split(",")}
     for name in sorted(named - set(every)):
-        raise UserError(f"{VARIABLE}: there is no domain {name!r}.", close_to(name, every))
+        raise UserError(f"{VARIABLE}: there is no domain {name!r}.", did_you_mean(name, every))
     return tuple(domain for domain in every if domain in named or domain == OPERATIONS)
 
 
-def switched_off(environment: Mapping[str, str] | None = None) -> frozenset[str]:
+def disabled_domains(environment: Mapping[str, str] | None = None) -> frozenset[str]:
     """The disabled domains, and those whose libraries are not installed.
 
     An invalid setting disables nothing. Invalid settings and missing libraries are logged, so that the code location
@@ -48,17 +48,17 @@ def switched_off(environment: Mapping[str, str] | None = None) -> frozenset[str]
     """
     every, log = (*DOMAINS, OPERATIONS), logging.getLogger("dagster.backfills")
     try:
-        on = switched_on(environment)
+        on = enabled_domains(environment)
     except UserError as error:
         log.error("%s Loading all domains.", error)
         on = every
-    unusable = {domain for domain in on if lacking(domain)}
+    unusable = {domain for domain in on if missing_libraries(domain)}
     for domain in sorted(unusable):
-        log.error("%s The domain is not loaded.", lacking(domain))
+        log.error("%s The domain is not loaded.", missing_libraries(domain))
     return frozenset(every) - frozenset(on) | unusable
 
 
-def lacking(domain: str) -> str:
+def missing_libraries(domain: str) -> str:
     """A message that names the domain's missing libraries and their extra; empty if none is missing."""
     missing = [name for name in LIBRARIES.get(domain, ()) if find_spec(name) is None]
     if not missing:
@@ -70,15 +70,15 @@ def lacking(domain: str) -> str:
 
 
 def library_of_domain(module: str | None) -> str:
-    """The `lacking` message of the domain that needs this missing module; empty for any other module."""
+    """The `missing_libraries` message of the domain that needs this missing module; empty for any other module."""
     name = (module or "").partition(".")[0]
-    return next((lacking(domain) for domain, names in LIBRARIES.items() if name in names), "")
+    return next((missing_libraries(domain) for domain, names in LIBRARIES.items() if name in names), "")
 
 
 def require_libraries() -> None:
     """Raise NotUsableError unless the libraries of every enabled domain are installed."""
-    for domain in switched_on():
-        if message := lacking(domain):
+    for domain in enabled_domains():
+        if message := missing_libraries(domain):
             raise NotUsableError(message)
 
 

@@ -26,7 +26,7 @@ class NotUsableError(UserError):
     """The request is valid, but the server, the database or this machine can't serve it now."""
 
 
-def close_to(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A hint for an unknown name: the known names most similar to it, or up to twenty known names."""
     names = sorted(known)
     at = bisect(names, name)  # compares only neighbours: comparing 100,000 names would take many seconds

@@ -9,7 +9,7 @@ from dagster_backfills.errors import UserError
 _LISTED = 5
 
 
-def the_one(text: str, known: Mapping[str, str | None], what: str, hint: str = "") -> str:
+def resolve_name(text: str, known: Mapping[str, str | None], what: str, hint: str = "") -> str:
     """The ID that `text` refers to. `known` maps each ID to its name, or to None.
 
     Tries the ID, the name, a prefix of the ID and a prefix of the name. Raises UserError if several IDs match, listing

@@ -5,7 +5,7 @@
 
 [groups.trainers]
 training = "undo"
-"*" = "look"
+"*" = "view"
 """
 
 import tomllib
@@ -25,7 +25,7 @@ EVERY = "*"  # the right in all domains that are not listed
 class Right(IntEnum):
     """Each right includes those before it."""
 
-    look = 0
+    view = 0
     launch = 1
     undo = 2
     admin = 3
@@ -33,11 +33,11 @@ class Right(IntEnum):
 
 @dataclass(frozen=True)
 class Roles:
-    """The right in each domain, by user and by group. A user who is not listed has the right `look`."""
+    """The right in each domain, by user and by group. A user who is not listed has the right `view`."""
 
     users: Mapping[str, Mapping[str, Right]] = field(default_factory=dict)
     groups: Mapping[str, Mapping[str, Right]] = field(default_factory=dict)
-    anybody: Right = Right.look
+    anybody: Right = Right.view
 
     def may(self, who: Identity, right: Right, domains: Collection[str] | None) -> bool:
         """Whether `who` has this right in each of the domains. None means unknown and requires it in all domains."""
@@ -50,7 +50,7 @@ class Roles:
 
     def _right(self, who: Identity, domain: str) -> Right:
         given = [self.users.get(who.user, {}), *(self.groups.get(group, {}) for group in who.groups)]
-        rights = (each.get(domain, each.get(EVERY, Right.look)) for each in given)
+        rights = (each.get(domain, each.get(EVERY, Right.view)) for each in given)
         return max(self.anybody, *rights)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model, model_validator
 
-from dagster_backfills.errors import UserError, close_to
+from dagster_backfills.errors import UserError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,9 @@ def mistake(error: ValidationError, model: type[BaseModel], places: Places) -> U
     where = places.of(*path)
     if first["type"] == "extra_forbidden":
         known = _attributes(model, path[:-1])
-        return UserError(f"{where}: there is no attribute `{name_of(path)}`.", close_to(str(path[-1]), known))
+        return UserError(
+            f"{where}: there is no attribute `{name_of(path)}`.", did_you_mean(str(path[-1]), known)
+        )
     words = first["msg"].removeprefix("Value error, ").rstrip(".")
     if first["type"] in ("dict_type", "model_type"):
         words = f"expected lines of `name: value`, found {_kind(first['input'])}"

@@ -2,24 +2,24 @@
 
 import pytest
 
-from dagster_backfills.errors import UserError, close_to
+from dagster_backfills.errors import UserError, did_you_mean
 
 
 def test_a_hint_names_similar_names_or_all_names() -> None:
-    assert close_to("colour", ["color", "size", "colours"]) == "Did you mean colours, color?"
-    assert close_to("xyz", ["color", "size"]) == "There are color, size."
-    assert close_to("xyz", []) == "There are none."
+    assert did_you_mean("colour", ["color", "size", "colours"]) == "Did you mean colours, color?"
+    assert did_you_mean("xyz", ["color", "size"]) == "There are color, size."
+    assert did_you_mean("xyz", []) == "There are none."
 
 
 def test_a_hint_for_one_of_many_names_is_short_and_compares_only_its_neighbours(monkeypatch) -> None:
     names = [f"cohort-{n:06}" for n in range(100_000)]
-    assert close_to("xyz", names).endswith(", cohort-000019 and 99,980 more.")
+    assert did_you_mean("xyz", names).endswith(", cohort-000019 and 99,980 more.")
     compared = []
     monkeypatch.setattr(
         "dagster_backfills.errors.get_close_matches",
         lambda name, some, **_: compared.extend(some) or some[:1],
     )
-    assert close_to("cohort-050000x", names).startswith("Did you mean cohort-0")
+    assert did_you_mean("cohort-050000x", names).startswith("Did you mean cohort-0")
     assert len(compared) == 1000 and "cohort-050000" in compared
 
 

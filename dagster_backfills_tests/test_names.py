@@ -3,7 +3,7 @@
 import pytest
 
 from dagster_backfills.errors import UserError
-from dagster_backfills.names import counted, the_one
+from dagster_backfills.names import counted, resolve_name
 
 THERE = {
     "c-1": "Autumn 50% intake",
@@ -29,31 +29,31 @@ THERE = {
     ],
 )
 def test_an_id_a_prefix_of_it_or_a_name_in_any_case_is_enough(wanted, meant):
-    assert the_one(wanted, THERE, "cohort") == meant
+    assert resolve_name(wanted, THERE, "cohort") == meant
 
 
 def test_an_ambiguous_name_lists_the_matches():
     with pytest.raises(UserError) as error:
-        the_one("autumn", THERE, "cohort")
+        resolve_name("autumn", THERE, "cohort")
     assert error.value.message == "2 cohorts match 'autumn'."
     assert error.value.hint == "Choose one: c-1 (Autumn 50% intake), c-12 (autumn_evening)."
     with pytest.raises(UserError, match="Choose one"):
-        the_one("same", {"a": "Same", "b": "same"}, "cohort")
+        resolve_name("same", {"a": "Same", "b": "same"}, "cohort")
 
 
 def test_an_unknown_name_suggests_similar_or_known_ones():
     with pytest.raises(
         UserError, match=r"There is no cohort 'zulo'. Did you mean odd, 'id' /%_ ö \(Zulu\)\?"
     ):
-        the_one("zulo", THERE, "cohort")
+        resolve_name("zulo", THERE, "cohort")
     with pytest.raises(UserError, match=r"Did you mean c-1 \(Autumn 50% intake\)"):
-        the_one("c1", {"c-1": "Autumn 50% intake"}, "cohort")
+        resolve_name("c1", {"c-1": "Autumn 50% intake"}, "cohort")
     with pytest.raises(UserError, match=r"There are c-1 \(Autumn 50% intake\), .*, …\."):
-        the_one("???", THERE, "cohort")
+        resolve_name("???", THERE, "cohort")
     with pytest.raises(UserError, match="There is no cohort ''"):
-        the_one("", {"a": None}, "cohort")
+        resolve_name("", {"a": None}, "cohort")
     with pytest.raises(UserError, match=r"`backfills list` has them"):
-        the_one("???", THERE, "cohort", "`backfills list` has them.")
+        resolve_name("???", THERE, "cohort", "`backfills list` has them.")
 
 
 def test_counted_uses_the_singular_for_one_only() -> None:

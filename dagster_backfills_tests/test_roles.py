@@ -12,7 +12,7 @@ from dagster_backfills.roles import Right, read_roles
 FILE = """
 [users.olga]
 "*" = "admin"
-training = "look"
+training = "view"
 [users.tim]
 training = "undo"
 [users.anna]
@@ -37,14 +37,14 @@ def test_the_highest_right_of_the_user_and_its_groups_counts(tmp_path: Path) -> 
         (Identity("anna"), Right.admin, None, True),
         (Identity("olga"), Right.admin, ["kintell"], True),
         (Identity("olga"), Right.launch, ["training"], False),
-        (Identity("stranger"), Right.look, None, True),
+        (Identity("stranger"), Right.view, None, True),
         (Identity("stranger"), Right.launch, ["progress"], False),
     ]:
         assert roles.may(who, right, domains) == may, (who, right, domains)
 
 
 def test_an_unknown_domain_needs_the_right_in_every_listed_domain(tmp_path: Path) -> None:
-    (tmp_path / "roles.toml").write_text('[users.olga]\n"*" = "launch"\ntraining = "look"\n')
+    (tmp_path / "roles.toml").write_text('[users.olga]\n"*" = "launch"\ntraining = "view"\n')
     roles = read_roles(str(tmp_path / "roles.toml"))
     assert roles.may(Identity("olga"), Right.launch, ["progress"])
     assert not roles.may(Identity("olga"), Right.launch, None)
@@ -84,4 +84,4 @@ def test_an_invalid_file_is_refused_with_the_place_of_the_mistake(
         (tmp_path / "roles.toml").write_text(text)
     with pytest.raises(NotUsableError, match=why) as raised:
         read_roles(str(tmp_path / "roles.toml"))
-    assert "look|launch|undo|admin" in raised.value.hint
+    assert "view|launch|undo|admin" in raised.value.hint

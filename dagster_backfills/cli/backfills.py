@@ -21,12 +21,12 @@ from dagster_backfills.components.loading import declared, declared_by_name, pos
 from dagster_backfills.components.planning import explain_unit, plan_backfill
 from dagster_backfills.dagster.project import project_defs, project_module
 from dagster_backfills.dagster.resource import PostgresResource
-from dagster_backfills.domain_switches import switched_off
+from dagster_backfills.domain_switches import disabled_domains
+from dagster_backfills.engine.partition_status import PartitionStatus
 from dagster_backfills.engine.selection import Which
-from dagster_backfills.engine.standing import Standing
 from dagster_backfills.errors import UserError
 from dagster_backfills.instance.launching import open_instance
-from dagster_backfills.names import the_one
+from dagster_backfills.names import resolve_name
 from dagster_backfills.postgres.migrations import require_migrations
 from dagster_backfills.postgres.values import show_every_value
 
@@ -95,21 +95,23 @@ class Declared:
             show_every_value(conn)
             yield conn
 
-    def standings(self, conn: psycopg.Connection[Any], *, more: bool = True) -> list[Standing]:
+    def partition_statuses(
+        self, conn: psycopg.Connection[Any], *, more: bool = True
+    ) -> list[PartitionStatus]:
         with self._instance() as instance:
-            return self.backfill.standings(conn, instance, more=more)
+            return self.backfill.partition_statuses(conn, instance, more=more)
 
     def choose(self, conn: psycopg.Connection[Any], which: Which, partitions: Sequence[str]) -> list[str]:
         """The keys of the given partitions, or of `which`. Raises UserError if a partition is unknown."""
         if not partitions:
-            self.backfill.look(conn)
+            self.backfill.mark_changes(conn)
             conn.commit()
         with self._instance() as instance:
             keys = list(self.backfill.selection(instance).choose(conn, Which.all if partitions else which))
         if set(partitions) <= set(keys):
             return list(dict.fromkeys(partitions)) or keys
-        names = {each.partition: each.name for each in self.standings(conn, more=False)}
-        return list(dict.fromkeys(the_one(each, names, "partition") for each in partitions))
+        names = {each.partition: each.name for each in self.partition_statuses(conn, more=False)}
+        return list(dict.fromkeys(resolve_name(each, names, "partition") for each in partitions))
 
     def launch(self, which: Which, keys: Sequence[str]) -> list[tuple[str, int]]:
         """Run the backfill's job. Returns the run's ID and the exit code."""
@@ -140,7 +142,7 @@ Named = Declared | Scoring
 
 def names(start: Path) -> list[str]:
     """The names of all backfills in the project."""
-    off = ("scoring", *ELSEWHERE) if project_module(start) else switched_off()
+    off = ("scoring", *ELSEWHERE) if project_module(start) else disabled_domains()
     return [
         *sorted(declared_by_name(project_defs(start))),
         *(name for name in ("scoring", *ELSEWHERE) if name not in off),
@@ -149,7 +151,7 @@ def names(start: Path) -> list[str]:
 
 def the_name(name: str) -> str:
     """Resolve a name or a unique prefix to a backfill's name. Raises UserError if there is none."""
-    return the_one(name, dict.fromkeys(names(Path.cwd())), "backfill")
+    return resolve_name(name, dict.fromkeys(names(Path.cwd())), "backfill")
 
 
 def named(name: str, verb: str) -> Named:

@@ -17,7 +17,7 @@ from dagster_backfills.cli.instance import NOT_YET, InstanceState, Tick, read_in
 from dagster_backfills.cli.output import Json, duration, print_json, print_table, say
 from dagster_backfills.components.loading import declared_folders
 from dagster_backfills.dagster.project import project_defs
-from dagster_backfills.domain_switches import switched_off
+from dagster_backfills.domain_switches import disabled_domains
 from dagster_backfills.errors import UserError
 from dagster_backfills.names import counted
 
@@ -43,7 +43,7 @@ def doctor(json: Json = False) -> None:
 
 def examine() -> list[Finding]:
     """Run every check, dependencies first."""
-    off = switched_off()
+    off = disabled_domains()
     machine = [finding for check in doctor_machine.CHECKS for finding in findings_of(check)]
     url, database = doctor_postgres.database_url()
     if url:

@@ -8,7 +8,7 @@ from importlib.metadata import requires, version
 from pathlib import Path
 
 from dagster_backfills.cli.finding import Check, Finding
-from dagster_backfills.domain_switches import VARIABLE, lacking, switched_on
+from dagster_backfills.domain_switches import VARIABLE, enabled_domains, missing_libraries
 from dagster_backfills.state import project_file, state_dir
 
 _OLDEST, _NEWEST = (3, 11), (3, 13)
@@ -81,8 +81,8 @@ def disk(check: str, path: Path, existing: Path) -> Finding:
 
 
 def domains() -> Iterator[Finding]:
-    on = switched_on()
-    lacks = [lacking(domain) for domain in on if lacking(domain)]
+    on = enabled_domains()
+    lacks = [missing_libraries(domain) for domain in on if missing_libraries(domain)]
     for message in lacks:
         yield Finding.error("domains", message, f"Install it, or remove the domain from {VARIABLE}.")
     if not lacks:

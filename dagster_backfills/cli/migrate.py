@@ -6,7 +6,7 @@ import typer
 
 from dagster_backfills.cli.errors import FAILURES
 from dagster_backfills.cli.output import Json, print_json, print_table, say
-from dagster_backfills.domain_switches import VARIABLE, switched_off, switched_on
+from dagster_backfills.domain_switches import VARIABLE, disabled_domains, enabled_domains
 from dagster_backfills.instance.dagster_home import dagster_database_url, stores_in_postgres_here
 from dagster_backfills.names import counted
 from dagster_backfills.postgres.embedded import resolve_database_url
@@ -39,7 +39,7 @@ def migrate(
                 "applied_now": applied,
                 "applied": state.applied,
                 "pending": state.pending,
-                "domains": switched_on(),
+                "domains": enabled_domains(),
             }
         )
     elif status:
@@ -48,8 +48,8 @@ def migrate(
     else:
         say(*(f"Applied {name}." for name in applied))
         say(f"The database is up to date: {counted(len(state.applied), 'migration')}.")
-        if switched_off():
-            on = ", ".join(switched_on()) or "none, and declarations need none"
+        if disabled_domains():
+            on = ", ".join(enabled_domains()) or "none, and declarations need none"
             say(f"Domains switched on ({VARIABLE}): {on}.")
         if roles:
             say("Applied sql/roles.sql.")

@@ -17,8 +17,8 @@ from dagster_backfills.cli.output import Json, Wide, print_json, print_table, sa
 from dagster_backfills.components.loading import declared, declared_by_name
 from dagster_backfills.dagster.project import project_defs
 from dagster_backfills.engine.controls import read
-from dagster_backfills.engine.standing import Standing, counts_of, next_of
-from dagster_backfills.names import counted, fold, the_one
+from dagster_backfills.engine.partition_status import PartitionStatus, count_by_state, needing_backfill
+from dagster_backfills.names import counted, fold, resolve_name
 from dagster_backfills.redact import redact
 
 # Domains without a declaration have a view `overview` with these columns in their schema.
@@ -58,11 +58,11 @@ def overviews(conn: psycopg.Connection[Any]) -> list[Overview]:
 def _declared(name: str, folder: Path) -> Overview:
     backfill = Declared(declared(folder))
     with backfill.connect() as conn:
-        standings = backfill.standings(conn, more=False)
+        statuses = backfill.partition_statuses(conn, more=False)
     dynamic = (partitions := backfill.backfill.declared.partitions) and partitions.dynamic
-    counts = counts_of(standings)
+    counts = count_by_state(statuses)
     up_to_date = counts["all"] - counts["needed"]
-    oldest = min((each.stale_since for each in standings if each.stale_since), default=None)
+    oldest = min((each.stale_since for each in statuses if each.stale_since), default=None)
     return Overview(
         name,
         dynamic or "partitions",
@@ -111,27 +111,27 @@ def show_partitions(
 ) -> None:
     """Show the partitions that match the filters, newest first."""
     with backfill.connect() as conn:
-        standings = backfill.standings(conn)
+        statuses = backfill.partition_statuses(conn)
         controls = read(conn, backfill.assets)
-    matches = [each for each in reversed(standings) if fold(text) in fold(_searchable(each))]
+    matches = [each for each in reversed(statuses) if fold(text) in fold(_searchable(each))]
     if text and not matches:
-        the_one(text, {each.partition: each.name for each in standings}, "partition")
+        resolve_name(text, {each.partition: each.name for each in statuses}, "partition")
     shown = [each for each in matches if (each.needs_backfill or not needed) and (each.failed or not failed)]
     if json:
         print_json([_as_json(each) for each in shown[:limit]])
         return
     if shown:
         _print(shown, limit, wide)
-    say(summary(backfill.name, standings), *(f"{each.waits}." for each in controls if each.waits))
+    say(summary(backfill.name, statuses), *(f"{each.waits}." for each in controls if each.waits))
 
 
-def summary(name: str, standings: Sequence[Standing]) -> str:
+def summary(name: str, statuses: Sequence[PartitionStatus]) -> str:
     """How many partitions there are, how many need a backfill and why, and which comes next."""
-    needed = next_of(list(standings))
-    line = f"{name}: {counted(len(standings), 'partition')}, {len(needed):,} need{'s' * (len(needed) == 1)} a backfill"
+    needed = needing_backfill(list(statuses))
+    line = f"{name}: {counted(len(statuses), 'partition')}, {len(needed):,} need{'s' * (len(needed) == 1)} a backfill"
     if not needed:
         return f"{line}."
-    counts = counts_of(standings)
+    counts = count_by_state(statuses)
     named = f" ({needed[0].name})" if needed[0].name else ""
     return (
         f"{line}: {counts['missing']:,} missing, {counts['stale']:,} stale, {counts['failed']:,} failed. "
@@ -139,23 +139,23 @@ def summary(name: str, standings: Sequence[Standing]) -> str:
     )
 
 
-def _searchable(each: Standing) -> str:
+def _searchable(each: PartitionStatus) -> str:
     return " ".join([each.partition, each.name or "", *(v for v in each.more.values() if isinstance(v, str))])
 
 
-def _as_json(each: Standing) -> dict[str, object]:
+def _as_json(each: PartitionStatus) -> dict[str, object]:
     """All fields in one flat object."""
     fields = asdict(each)
     return {**fields.pop("more"), **fields, "needs_backfill": each.needs_backfill, "state": str(each)}
 
 
-def _print(standings: Sequence[Standing], limit: int | None, wide: bool) -> None:
+def _print(statuses: Sequence[PartitionStatus], limit: int | None, wide: bool) -> None:
     """One line per partition. The columns `name` and `stale since` are left out if they are empty."""
-    more, optional = list(standings[0].more), ("name", "stale since")
+    more, optional = list(statuses[0].more), ("name", "stale since")
     headers = ["partition", "name", "state", "stale since", *(column.replace("_", " ") for column in more)]
     rows = [
         [each.partition or _WHOLE, each.name, str(each), each.stale_since, *map(each.more.get, more)]
-        for each in standings
+        for each in statuses
     ]
     columns = [each for each in zip(headers, *rows, strict=True) if each[0] not in optional or any(each[1:])]
     shown_headers, *shown_rows = zip(*columns, strict=True)

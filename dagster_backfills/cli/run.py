@@ -11,9 +11,9 @@ from dagster_backfills.cli.output import Json, Yes, confirm, print_json, print_t
 from dagster_backfills.cli.overview import summary
 from dagster_backfills.engine.controls import read
 from dagster_backfills.engine.declared.validation import named_function
+from dagster_backfills.engine.partition_status import needing_backfill
 from dagster_backfills.engine.results import RESULTS
 from dagster_backfills.engine.selection import Which
-from dagster_backfills.engine.standing import next_of
 from dagster_backfills.names import counted
 from dagster_backfills.redact import redact
 
@@ -32,12 +32,12 @@ def run_(
     chosen, backfill = which_of(which, partition), named(name, "run")
     with backfill.connect() as conn:
         keys = backfill.choose(conn, chosen, partition or [])
-        standings = backfill.standings(conn)
+        statuses = backfill.partition_statuses(conn)
         held = [control.waits for control in read(conn, backfill.assets) if control.waits]
     if limit:
-        keys = [each.partition for each in next_of(standings) if each.partition in keys][:limit]
+        keys = [each.partition for each in needing_backfill(statuses) if each.partition in keys][:limit]
     if not json:
-        say(f"Before: {summary(backfill.name, standings)}")
+        say(f"Before: {summary(backfill.name, statuses)}")
     if not keys:
         say("Nothing to do: no partition needs a backfill.")
         if json:
@@ -57,7 +57,7 @@ def _show_result(backfill: Named, runs: Sequence[str], partitions: int, json: bo
         tables = RESULTS.tables.dicts(conn, run_ids=runs)
         failures = RESULTS.failures.dicts(conn, run_ids=runs)
         report = _report(backfill, conn, runs)
-        standings = backfill.standings(conn)
+        statuses = backfill.partition_statuses(conn)
     if json:
         print_json(
             {"runs": runs, "partitions": partitions, "tables": tables, "failures": failures, "report": report}
@@ -67,7 +67,7 @@ def _show_result(backfill: Named, runs: Sequence[str], partitions: int, json: bo
         print_table(list(tables[0]), [tuple(each.values()) for each in tables], ids=["table"])
     if report:
         say(", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in report.items()) + ".")
-    say(f"After: {summary(backfill.name, standings)}")
+    say(f"After: {summary(backfill.name, statuses)}")
     if isinstance(backfill, Declared):
         changed = sum(each["inserted"] + each["updated"] + each["deleted"] for each in tables)
         say(*(f"To undo: backfills undo {run}" for run in runs if changed))

@@ -3,7 +3,7 @@
 The schema of a declaration is in `engine/declared/`. Here, each module uses those above it:
 
     partitions          Dagster's definition of the declared partitions
-    backfill            one declaration with its statements: writes, partitions, standings, rules
+    backfill            one declaration with its statements: writes, partitions, their status, rules
     inspection          mistakes that only the database can reveal
     assets              the assets and views
     refresh, planning   the job that writes due partitions, its sensors and schedule; the job that plans

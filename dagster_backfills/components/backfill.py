@@ -23,8 +23,8 @@ from dagster_backfills.engine.declared.declaration import Declaration, TableDecl
 from dagster_backfills.engine.declared.validation import named_function
 from dagster_backfills.engine.explain import Part
 from dagster_backfills.engine.model import WHOLE, Query, Write, WriteSet
+from dagster_backfills.engine.partition_status import PartitionStatus, partition_statuses
 from dagster_backfills.engine.selection import GENERIC, Selection
-from dagster_backfills.engine.standing import Standing, standings
 from dagster_backfills.engine.table.catalog import read_table
 from dagster_backfills.engine.watched import WatchedTable
 from dagster_backfills.errors import UserError
@@ -131,12 +131,12 @@ class Backfill:
             lambda conn: self._keys_from(conn, missing) if missing else self._unmaterialized(conn, instance),
         )
 
-    def standings(
+    def partition_statuses(
         self, conn: psycopg.Connection[Any], instance: dg.DagsterInstance | None = None, *, more: bool = True
-    ) -> list[Standing]:
-        """The standing of every partition, oldest first. `more` adds the columns of the declared `status` statement."""
+    ) -> list[PartitionStatus]:
+        """The status of every partition, oldest first. `more` adds the columns of the declared `status` statement."""
         status = self.statements[self.declared.status].sql if self.declared.status and more else None
-        return standings(conn, self.selection(instance), self.names(conn), status, self._binds)
+        return partition_statuses(conn, self.selection(instance), self.names(conn), status, self._binds)
 
     def names(self, conn: psycopg.Connection[Any]) -> dict[str, str | None]:
         """The names of dynamic partitions by key, oldest first: the second column of their statement, if any."""
@@ -173,11 +173,11 @@ class Backfill:
             for source, by in self.declared.stale_when.items()
         ]
 
-    def look(self, conn: psycopg.Connection[Any]) -> None:
-        """With `stale_by: look`, compare the sources with the last look and mark changes, in `conn`'s transaction."""
-        if self.declared.stale_by == "look":
+    def mark_changes(self, conn: psycopg.Connection[Any]) -> None:
+        """With `stale_by: polling`, mark what has changed since the last poll, in `conn`'s transaction."""
+        if self.declared.stale_by == "polling":
             for table in self.watched():
-                table.look(conn)
+                table.mark_changes(conn)
 
     def _stale_keys(self, by: str) -> str:
         """SQL for the partition keys of the rows in `changed_rows`."""

@@ -42,7 +42,7 @@ def inspect(backfill: Backfill, conn: psycopg.Connection[Any]) -> None:
         with located(places.of("stale_when", source)):
             watched.check(conn)
             _require_time(backfill, conn, watched)
-            if declared.stale_by == "look":
+            if declared.stale_by == "polling":
                 watched.require_rows(conn)
     conn.rollback()
 

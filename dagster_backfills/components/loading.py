@@ -14,8 +14,8 @@ from dagster_backfills.dagster import cataloguing
 from dagster_backfills.dagster.cataloguing import Described
 from dagster_backfills.dagster.project import OURS, load_from_defs_folder, project_defs
 from dagster_backfills.dagster.resource import PostgresResource
-from dagster_backfills.domain_switches import switched_off
-from dagster_backfills.errors import UserError, close_to
+from dagster_backfills.domain_switches import disabled_domains
+from dagster_backfills.errors import UserError, did_you_mean
 from dagster_backfills.postgres.embedded import resolve_database_url
 
 
@@ -30,7 +30,7 @@ def declared(folder: Path) -> Backfill:
 
 def declared_folders(defs: Path) -> list[Path]:
     """The folders below a definitions folder that declare a backfill, except those of disabled domains."""
-    off = switched_off() if defs == OURS else frozenset()
+    off = disabled_domains() if defs == OURS else frozenset()
     files = [
         file
         for file in sorted(defs.rglob("defs.yaml"))
@@ -65,7 +65,7 @@ def backfill_named(name: str, start: Path | None = None) -> Backfill:
     folders = declared_by_name(defs)
     folder = folders.get(name) or {each.name: each for each in folders.values()}.get(name)
     if folder is None:
-        raise UserError(f"There is no backfill {name!r} in {defs}.", close_to(name, folders))
+        raise UserError(f"There is no backfill {name!r} in {defs}.", did_you_mean(name, folders))
     return declared(folder)
 
 

@@ -33,7 +33,7 @@ def plan_backfill(
     """Plan a run of the backfill over these partitions. Raises UserError for an unknown partition."""
     settings = engine_settings()
     with connect() as conn:
-        backfill.look(conn)  # as a run would; rolled back below
+        backfill.mark_changes(conn)  # as a run would; rolled back below
         chosen = backfill.selection(instance).choose(conn, which, partitions)
         work = []
         for first in sorted(set(chosen.values())):

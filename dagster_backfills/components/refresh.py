@@ -49,7 +49,7 @@ def _keys(backfill: Backfill, context: dg.OpExecutionContext, config: Refresh, p
     automatic = not _AUTOMATION_TAGS.isdisjoint(context.run.tags)
     with without_retry(), backfill.connect(context) as conn:
         inspect(backfill, conn)
-        backfill.look(conn)
+        backfill.mark_changes(conn)
         conn.commit()
         selection = backfill.selection(context.instance)
         chosen = selection.choose(conn, config.which, config.partitions, automatic=automatic)
@@ -81,7 +81,7 @@ def build_sensors(backfill: Backfill, job: dg.JobDefinition, asset_job: Any) -> 
 
         def count_due(conn: psycopg.Connection[Any]) -> int:
             backfill.forget_gone(conn)
-            backfill.look(conn)
+            backfill.mark_changes(conn)
             conn.commit()
             return len(backfill.selection().choose(conn, Which.due))
 

@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import namedtuple_row
 
-from dagster_backfills.errors import UserError, close_to
+from dagster_backfills.errors import UserError, did_you_mean
 from dagster_backfills.postgres.statements import load_statements
 
 GENERIC = load_statements(Path(__file__).with_name("selection.sql"))
@@ -68,7 +68,7 @@ class Selection:
                     chosen[key] = open_work[key].first_stale
         unknown = [key for key in chosen if key not in set(every)] if which is Which.named else []
         if unknown:
-            raise UserError(f"There is no partition {unknown[0]!r}.", close_to(unknown[0], every))
+            raise UserError(f"There is no partition {unknown[0]!r}.", did_you_mean(unknown[0], every))
         return {key: chosen[key] for key in every if key in chosen}
 
     def open_work(self, conn: psycopg.Connection[Any]) -> dict[str, Any]:

@@ -138,7 +138,7 @@ def apply(conn: psycopg.Connection[Any], sources: Sequence[SourceTriggers]) -> N
                 raise UserError(
                     f"The triggers on {triggers.watched.source} can't be created: {error.diag.message_primary}.",
                     hint="Ask the table's owner to run the SQL that `backfills triggers` prints, or declare "
-                    "`stale_by: look`. For a view or a foreign table, declare `due`.",
+                    "`stale_by: polling`. For a view or a foreign table, declare `due`.",
                 ) from error
 
 

@@ -1,6 +1,6 @@
 """A source table whose changes make partitions stale; detects changed rows by their transaction ID (`xmin`).
 
-Each row stores the ID of the transaction that wrote it. Rows written since the last look are the changed ones. Deleted
+Each row stores the ID of the transaction that wrote it. Rows written since the last poll are the changed ones. Deleted
 rows are not detected. Not here: triggers (`triggers`), processing stale partitions (`selection`, `runner`).
 """
 
@@ -24,7 +24,7 @@ _HAVE_ROWS = """
 select bool_and(c.relkind in ('r', 'p', 'm')) from pg_class as c
 where c.oid = to_regclass(%(table)s) or c.oid in (select t.relid from pg_partition_tree(to_regclass(%(table)s)) as t)
 """
-# Rows written by transactions that were in progress at the last look, or began after it. Compares 32-bit IDs.
+# Rows written by transactions that were in progress at the last poll, or began after it. Compares 32-bit IDs.
 _SINCE = "age(s.xmin) between 0 and age({position}::xid)"
 _MARK = """with changed_rows as (select s.* from {table} as s where {since}),
 keys as (select array_agg(distinct k::text) as keys from ({select}
@@ -33,7 +33,7 @@ select count(backfill.mark_stale(a, keys.keys)), max(cardinality(keys.keys)) fro
 where keys.keys is not null"""
 _SAVE_POSITION = """
 insert into backfill.source_positions (backfill, source, position) values (%s, %s, %s::text::xid8)
-on conflict (backfill, source) do update set position = excluded.position, looked_at = clock_timestamp()
+on conflict (backfill, source) do update set position = excluded.position, polled_at = clock_timestamp()
 """
 
 
@@ -82,8 +82,8 @@ class WatchedTable:
                 hint="Declare a statement with `due` instead.",
             )
 
-    def look(self, conn: psycopg.Connection[Any]) -> int:
-        """Marks partitions of rows that changed since the last look stale; at the first look, of all rows.
+    def mark_changes(self, conn: psycopg.Connection[Any]) -> int:
+        """Marks partitions of rows that changed since the last poll stale; at the first poll, of all rows.
 
         Runs in the current transaction. Returns the number of partitions. Raises UserError for a view or a foreign
         table.

@@ -17,7 +17,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from dagster_backfills.domain_switches import DOMAINS, OPERATIONS, schemas_of, switched_on
+from dagster_backfills.domain_switches import DOMAINS, OPERATIONS, enabled_domains, schemas_of
 from dagster_backfills.errors import NotUsableError
 from dagster_backfills.postgres.blockers import Blockers
 from dagster_backfills.postgres.connection import backend_pid, connect
@@ -153,7 +153,7 @@ def _migrations(directory: Path | None, applied: Collection[str]) -> list[_Migra
     root = directory or migrations_dir()
     files = sorted(root.rglob("*.sql"), key=lambda path: path.name)
     migrations = [_Migration(path, path.parent.name if path.parent != root else "") for path in files]
-    disabled = schemas_of({*DOMAINS, OPERATIONS}) - schemas_of(switched_on())
+    disabled = schemas_of({*DOMAINS, OPERATIONS}) - schemas_of(enabled_domains())
     return [each for each in migrations if each.schema not in disabled or each.id in applied]
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from dagster_backfills.cli import doctor_machine
 from dagster_backfills.definitions import defs
-from dagster_backfills.domain_switches import DOMAINS, LIBRARIES, switched_off, switched_on
+from dagster_backfills.domain_switches import DOMAINS, LIBRARIES, disabled_domains, enabled_domains
 from dagster_backfills.errors import UserError
 from dagster_backfills_tests.cli.conftest import Cli
 
@@ -37,10 +37,10 @@ def test_the_location_loads_the_domains_that_are_switched_on(
 
 def test_an_unknown_domain_is_named_with_the_closest_match() -> None:
     with pytest.raises(UserError, match="there is no domain 'trainning'") as raised:
-        switched_on({"BACKFILLS_DOMAINS": "trainning"})
+        enabled_domains({"BACKFILLS_DOMAINS": "trainning"})
     assert raised.value.hint.startswith("Did you mean training")
-    assert switched_off({"BACKFILLS_DOMAINS": "trainning"}) == frozenset()
-    assert switched_on({}) == (*DOMAINS, "operations")
+    assert disabled_domains({"BACKFILLS_DOMAINS": "trainning"}) == frozenset()
+    assert enabled_domains({}) == (*DOMAINS, "operations")
 
 
 def schemas(url: str) -> set[str]:

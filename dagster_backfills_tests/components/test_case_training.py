@@ -10,7 +10,7 @@ from dagster_backfills_tests.components.adopting import EXAMPLES, Adopter, adopt
 from dagster_backfills_tests.components.applications import COMPLIANCE
 
 DUE = """
--- name: lacking
+-- name: missing_libraries
 select m."organizationId" from public."Member" as m
 where not m.deactivated
     and (select count(*) from public."EmployeeTrainingVideoCompletion" as c where c."memberId" = m.id) < 5;
@@ -85,7 +85,7 @@ def test_looking_at_its_rows_keeps_it_filled_without_triggers(
     application: psycopg.Connection, database_url: str
 ) -> None:
     before = catalog(application, "public")
-    with adopter(load(EXAMPLES / "training_completions", stale_by="look"), database_url) as a:
+    with adopter(load(EXAMPLES / "training_completions", stale_by="polling"), database_url) as a:
         follow(a, application)
     assert catalog(application, "public") == before
 
@@ -96,7 +96,9 @@ def test_a_statement_of_what_is_due_keeps_it_filled_without_triggers(
     from dagster_backfills_tests.components.adopting import copied
 
     folder = copied(
-        tmp_path, "training_completions", ('stale_when: {public."Member": organizationId}', "due: lacking")
+        tmp_path,
+        "training_completions",
+        ('stale_when: {public."Member": organizationId}', "due: missing_libraries"),
     )
     (folder / "queries.sql").write_text((folder / "queries.sql").read_text() + DUE)
     before = catalog(application, "public")

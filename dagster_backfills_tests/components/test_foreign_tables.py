@@ -162,7 +162,7 @@ def test_foreign_tables_are_read_and_followed_by_a_statement_of_what_is_due(
 def test_that_a_foreign_table_can_be_neither_looked_at_nor_watched_is_said_with_what_to_do(
     application: psycopg.Connection, conn: psycopg.Connection, database_url: str
 ) -> None:
-    with adopter(load(EXAMPLES / "member_months", stale_by="look"), database_url) as a:
+    with adopter(load(EXAMPLES / "member_months", stale_by="polling"), database_url) as a:
         result = a.refresh("all", expect=False)
         assert "a foreign table can't be detected. Declare a statement with `due`" in said(result)
         with pytest.raises(UserError, match=r"The triggers on public\.members can't be created") as raised:

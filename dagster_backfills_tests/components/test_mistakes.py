@@ -181,8 +181,8 @@ IN_THE_DATABASE: dict[str, tuple[Change, str, str]] = {
         "queries.sql, line 20: The query of asset attendance/member_months is not valid: column m.nobody",
         "",
     ),
-    "a look at what has no rows": (
-        ("stale_when: {public.members: gym_id", "stale_by: look\n  stale_when: {public.seen: gym_id"),
+    "polling of a view": (
+        ("stale_when: {public.members: gym_id", "stale_by: polling\n  stale_when: {public.seen: gym_id"),
         "defs.yaml, line 6: stale_when public.seen: new rows of a view or a foreign table can't be detected.",
         "Declare a statement with `due` instead.",
     ),

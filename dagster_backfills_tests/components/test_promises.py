@@ -198,7 +198,7 @@ def test_a_run_over_an_applications_own_table_is_undone_and_stays_undone(
     compliance: psycopg.Connection, database_url: str
 ) -> None:
     before = versions(compliance, COMPLETIONS)
-    with adopter(load(EXAMPLES / "training_completions", stale_by="look"), database_url) as a:
+    with adopter(load(EXAMPLES / "training_completions", stale_by="polling"), database_url) as a:
         a.settle()
         [run_id] = query(compliance, "select distinct run_id from backfill.batches")
         compliance.execute(

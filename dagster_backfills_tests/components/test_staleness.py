@@ -115,13 +115,13 @@ def test_rows_written_through_a_partitioned_table_are_seen(shop: psycopg.Connect
     assert marked(shop) == ["a", "b"]
     shop.execute("update shop.parted set shop = 'c' where id = 1")  # from one part to another
     assert marked(shop) == ["a", "c"]
-    watched(name="parted").look(shop)
+    watched(name="parted").mark_changes(shop)
     marked(shop)
     shop.execute(
         "insert into shop.parted_a values (3, 'a')"
     )  # a statement on a part is no statement on the whole
     assert marked(shop) == []
-    watched(name="parted").look(shop)
+    watched(name="parted").mark_changes(shop)
     assert marked(shop) == ["a"]
 
 
@@ -155,11 +155,11 @@ def test_an_application_needs_no_right_on_our_schema_and_its_settings_do_no_harm
 def test_a_replicating_session_fires_no_trigger_and_is_seen_by_looking(
     shop: psycopg.Connection, triggers: SourceTriggers
 ) -> None:
-    watched().look(shop)
+    watched().mark_changes(shop)
     shop.execute("set session_replication_role = replica")
     shop.execute("insert into shop.orders (id, shop) values (1, 'a')")
     assert marked(shop) == []
-    assert watched().look(shop) == 1
+    assert watched().mark_changes(shop) == 1
     assert marked(shop) == ["a"]
 
 
@@ -219,45 +219,45 @@ def test_looking_marks_everything_at_first_and_then_only_what_was_written_since(
     shop: psycopg.Connection,
 ) -> None:
     shop.execute("insert into shop.orders (id, shop) select n, 's' || n % 3 from generate_series(1, 30) as n")
-    assert watched().look(shop) == 3
+    assert watched().mark_changes(shop) == 3
     assert marked(shop) == ["s0", "s1", "s2"]
-    assert watched().look(shop) == 0
+    assert watched().mark_changes(shop) == 0
     shop.execute("update shop.orders set note = '1' where id = 4")
-    assert watched().look(shop) == 1
+    assert watched().mark_changes(shop) == 1
     assert marked(shop) == ["s1"]
-    assert watched().look(shop) == 0
+    assert watched().mark_changes(shop) == 0
 
 
 def test_what_was_not_committed_at_the_last_look_is_seen_by_the_next(
     shop: psycopg.Connection, database_url: str
 ) -> None:
-    watched().look(shop)
+    watched().mark_changes(shop)
     with psycopg.connect(database_url) as other:
         other.execute("insert into shop.orders (id, shop) values (1, 'early')")
         with other.transaction():  # rows of a subtransaction have a number of their own
             other.execute("insert into shop.orders (id, shop) values (2, 'inner')")
         shop.execute("insert into shop.orders (id, shop) values (3, 'late')")
-        watched().look(shop)
+        watched().mark_changes(shop)
         assert marked(shop) == ["late"]
         other.commit()
-    watched().look(shop)
+    watched().mark_changes(shop)
     assert {"early", "inner"} <= set(marked(shop))
-    assert watched().look(shop) == 0
+    assert watched().mark_changes(shop) == 0
 
 
 def test_a_position_from_another_server_counts_for_nothing(shop: psycopg.Connection) -> None:
     """A restored dump brings positions of a server that had made more transactions."""
     shop.execute("insert into shop.orders (id, shop) values (1, 'a')")
-    watched().look(shop)
+    watched().mark_changes(shop)
     marked(shop)
     shop.execute("update backfill.source_positions set position = '999999999999'")
-    assert watched().look(shop) == 1
+    assert watched().mark_changes(shop) == 1
 
 
 def test_a_view_can_t_be_looked_at_and_says_what_to_do(shop: psycopg.Connection) -> None:
     shop.execute("create view shop.seen as select * from shop.orders")
     with pytest.raises(UserError, match="Declare a statement with `due` instead"):
-        watched(name="seen").look(shop)
+        watched(name="seen").mark_changes(shop)
 
 
 # ---- calendars --------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ DEFS = """
 type: dagster_backfills.PostgresBackfill
 attributes:
   partitions: {keys: regions}
-  stale_by: look
+  stale_by: polling
   stale_when: {shop."Order": orders_regions}
   tables: [{table: shop.totals, unit: id, partition_column: region}]
 """
@@ -118,9 +118,9 @@ def test_a_table_that_is_no_partition_s_is_missing_until_it_has_been_written(
     assert backfill.assets == ["shop/Ums_tze_je_Tag"]
     connect = PostgresResource(url=database_url).connect
     with adopter(backfill, database_url) as a, connect() as c:
-        assert [each.missing for each in backfill.standings(c, a.instance)] == [True]
+        assert [each.missing for each in backfill.partition_statuses(c, a.instance)] == [True]
         a.refresh("missing")
-        assert [str(each) for each in backfill.standings(c, a.instance)] == ["up to date"]
+        assert [str(each) for each in backfill.partition_statuses(c, a.instance)] == ["up to date"]
     assert query(conn, 'select count(*)::int from shop."Umsätze je Tag"') == [3]
 
 

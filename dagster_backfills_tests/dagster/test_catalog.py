@@ -91,14 +91,14 @@ def test_a_users_project_gets_descriptions_lineage_and_source_assets(
 
 def test_an_observation_has_row_counts_and_the_time_of_the_last_change(database_url: str) -> None:
     with psycopg.connect(database_url, autocommit=True) as conn:
-        conn.execute("create table public.looked_at (id integer)")
-        conn.execute("insert into looked_at select generate_series(1, 30)")
-        conn.execute("analyze looked_at")
+        conn.execute("create table public.polled_at (id integer)")
+        conn.execute("insert into polled_at select generate_series(1, 30)")
+        conn.execute("analyze polled_at")
         conn.execute("select pg_stat_force_next_flush()")
-        first = statistics(conn, "public.looked_at", {})
+        first = statistics(conn, "public.polled_at", {})
         assert first == {"rows_changed": 30, "dagster/row_count": 30}
-        assert statistics(conn, "public.looked_at", first) == first
-        assert "dagster/last_updated_timestamp" in statistics(conn, "public.looked_at", {"rows_changed": 12})
+        assert statistics(conn, "public.polled_at", first) == first
+        assert "dagster/last_updated_timestamp" in statistics(conn, "public.polled_at", {"rows_changed": 12})
         assert statistics(conn, "public.not_there", {}) == {}
 
 

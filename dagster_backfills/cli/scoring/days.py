@@ -14,9 +14,9 @@ from dagster_backfills.domains.scoring.plan import plan_days
 from dagster_backfills.domains.scoring.settings import settings_from
 from dagster_backfills.domains.scoring.status import ChainDay, choose, every_day, parse_day
 from dagster_backfills.domains.scoring.tables import CHAIN
+from dagster_backfills.engine.partition_status import PartitionStatus
 from dagster_backfills.engine.plan import Report
 from dagster_backfills.engine.selection import Which
-from dagster_backfills.engine.standing import Standing
 
 JOB = "scoring_chain_job"
 
@@ -34,7 +34,7 @@ class Scoring:
             conn.autocommit = False
             yield conn
 
-    def standings(self, conn: psycopg.Connection[Any]) -> list[Standing]:
+    def partition_statuses(self, conn: psycopg.Connection[Any]) -> list[PartitionStatus]:
         """All days, oldest first."""
         return [_standing(day) for day in every_day(conn)]
 
@@ -61,9 +61,9 @@ class Scoring:
         return done
 
 
-def _standing(day: ChainDay) -> Standing:
+def _standing(day: ChainDay) -> PartitionStatus:
     links = {link.asset.removeprefix("scoring/"): str(link) for link in day.links}
-    return Standing(
+    return PartitionStatus(
         f"{day.day}", missing=day.missing, failed=day.failed, more={**links, "remark": day.remark}
     )
 

@@ -197,9 +197,9 @@ class Declaration(_Attributes):
     stale_when: dict[str, str] = {}
     """Source tables whose changes make partitions stale. By table: the column that stores the partition key, or the
     statement that returns the keys of `changed_rows`."""
-    stale_by: Literal["triggers", "look"] = "triggers"
+    stale_by: Literal["triggers", "polling"] = "triggers"
     """How changes of source tables are detected. triggers: immediately, once `backfills triggers` has been applied;
-    look: by the refresh sensor, which reads the rows written since its last tick and can't see deletions."""
+    polling: by the refresh sensor, which reads the rows written since its last tick and can't see deletions."""
     due: str | None = None
     """The statement that returns keys of partitions that must be written although they are not marked stale."""
     missing: str | None = None

@@ -10,7 +10,7 @@ from pkgutil import resolve_name
 from typing import Any
 
 from dagster_backfills.engine.declared.declaration import Declaration, TableDeclaration
-from dagster_backfills.errors import UserError, close_to
+from dagster_backfills.errors import UserError, did_you_mean
 from dagster_backfills.postgres.statements import Statement, load_statements
 from dagster_backfills.postgres.table_names import quoted, split_table
 from dagster_backfills.yaml_mistakes import Places, name_of
@@ -30,13 +30,13 @@ def validate(declared: Declaration, folder: Path) -> Mapping[str, Statement]:
         if value not in statements:
             raise UserError(
                 f"{places.of(*path)}: `{name_of(path)}` names the statement {value!r}, which does not exist.",
-                hint=close_to(value, statements) + f" Statements are read from {folder / 'queries.sql'}.",
+                hint=did_you_mean(value, statements) + f" Statements are read from {folder / 'queries.sql'}.",
             )
         unknown = sorted(statements[value].binds - allowed)
         if unknown:
             raise UserError(
                 f"{statements[value].place}: statement {value!r} binds :{unknown[0]}, which has no value here.",
-                hint=close_to(unknown[0], allowed),
+                hint=did_you_mean(unknown[0], allowed),
             )
     _check_tables(declared, places)
     for table in declared.tables:
@@ -85,7 +85,7 @@ def _check_tables(declared: Declaration, places: Places) -> None:
             raise UserError(
                 f"{places.of('checks', name, 'table')}: check {name!r} is for {check.table}, which the backfill does "
                 "not fill.",
-                hint=close_to(check.table, [table.table for table in declared.tables]),
+                hint=did_you_mean(check.table, [table.table for table in declared.tables]),
             )
 
 

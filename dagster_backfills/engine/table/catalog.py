@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import psycopg
 
 from dagster_backfills.engine.table.names import ident
-from dagster_backfills.errors import UserError, close_to
+from dagster_backfills.errors import UserError, did_you_mean
 
 _COLUMNS = """
 select
@@ -116,7 +116,7 @@ class Table:
         raise UserError(
             f"Table {self.schema}.{self.name} has no column {name!r}; "
             f"it has {', '.join(c.name for c in self.columns)}.",
-            hint=close_to(name, [c.name for c in self.columns]) + " Add columns in a migration.",
+            hint=did_you_mean(name, [c.name for c in self.columns]) + " Add columns in a migration.",
         )
 
     def key_among(self, available: Sequence[str], declared: Sequence[str] | None) -> tuple[str, ...]:
@@ -153,5 +153,5 @@ def read_table(conn: psycopg.Connection, schema: str, name: str) -> Table:
 
 def _similar(conn: psycopg.Connection, schema: str, name: str) -> str:
     """A hint that names similar tables, or an empty string."""
-    hint = close_to(f"{schema}.{name}", [row[0] for row in conn.execute(_TABLES)])
+    hint = did_you_mean(f"{schema}.{name}", [row[0] for row in conn.execute(_TABLES)])
     return f"{hint} " if hint.startswith("Did") else ""

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dagster_backfills.roles import Right
 
 _RIGHTS = {
-    Right.look: "logTelemetry setNuxSeen",
+    Right.view: "logTelemetry setNuxSeen",
     # Repeatable or stoppable, and without loss of data. A job can require a higher right with its tag RIGHT_TAG.
     Right.launch: """
         launchRun launchPipelineExecution launchMultipleRuns launchRunReexecution launchPipelineReexecution

@@ -21,7 +21,7 @@ class Target:
 
     description: str
     domains: Domains
-    right: Right = Right.look
+    right: Right = Right.view
 
     def __add__(self, other: "Target") -> "Target":
         known = self.domains is not None and other.domains is not None
@@ -110,7 +110,7 @@ class Targets:
         if found is None or not found.has_job(job):
             return Target(job, None)
         tags = found.get_full_job(job).tags
-        right = Right[tags.get(RIGHT_TAG, "look")]
+        right = Right[tags.get(RIGHT_TAG, "view")]
         domain = tags.get(DOMAIN_TAG)
         target = self._of_assets(keys or ([] if domain else found.get_asset_keys_in_job(job)))
         domains = (target.domains or frozenset()) | ({domain} if domain else frozenset())

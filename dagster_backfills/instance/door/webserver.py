@@ -57,7 +57,7 @@ class Door(DagsterWebserver[Any, Any]):
         # Guard the resolvers: there GraphQL has resolved aliases, fragments, variables and named operations.
         schema = super().build_graphql_schema()
         for name, mutation in schema.graphql_schema.mutation_type.fields.items():
-            if RIGHTS.get(name) is not Right.look:
+            if RIGHTS.get(name) is not Right.view:
                 mutation.resolve = _guarded(name, mutation.resolve)
         return schema
 

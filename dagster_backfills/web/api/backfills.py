@@ -11,9 +11,9 @@ from starlette.concurrency import run_in_threadpool
 
 from dagster_backfills.components.loading import postgres_of
 from dagster_backfills.domains.training.status import missing_records, run_totals
+from dagster_backfills.engine.partition_status import count_by_state
 from dagster_backfills.engine.results import RESULTS
 from dagster_backfills.engine.selection import Which
-from dagster_backfills.engine.standing import counts_of
 from dagster_backfills.web.actions import Actions
 from dagster_backfills.web.api.calls import Answer, Body, Operation, camel
 from dagster_backfills.web.call import Call
@@ -144,7 +144,7 @@ def status(call: Call) -> Any:
     """Show how many partitions need a backfill, and the newest runs."""
     backfill = call.actions.backfill(call.path("name"))
     with postgres_of(backfill).connect() as conn:
-        counts = counts_of(backfill.standings(conn, call.actions.runs.instance, more=False))
+        counts = count_by_state(backfill.partition_statuses(conn, call.actions.runs.instance, more=False))
         runs = RESULTS.newest_runs.dicts(conn, assets=backfill.assets, max_rows=20)
     return {
         "name": backfill.name,

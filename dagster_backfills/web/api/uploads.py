@@ -21,7 +21,7 @@ class Begin(Body):
     size: int
 
 
-class Standing(Answer):
+class PartitionStatus(Answer):
     upload_id: str
     file_name: str
     size: int
@@ -102,10 +102,15 @@ def _range(request: Request, upload: Upload) -> tuple[int, int]:
 
 _UPLOAD = "/import/backfill/uploads/{upload}"
 routes = [
-    Operation("/import/backfill/uploads", "imports", begin, "POST", gives={201: Standing}),
-    Operation(_UPLOAD, "imports", stands, "GET", "HEAD", gives={200: Standing}),
+    Operation("/import/backfill/uploads", "imports", begin, "POST", gives={201: PartitionStatus}),
+    Operation(_UPLOAD, "imports", stands, "GET", "HEAD", gives={200: PartitionStatus}),
     Operation(
-        _UPLOAD, "imports", append, "PUT", gives={200: Standing}, takes={"application/octet-stream": None}
+        _UPLOAD,
+        "imports",
+        append,
+        "PUT",
+        gives={200: PartitionStatus},
+        takes={"application/octet-stream": None},
     ),
     Operation(_UPLOAD, "imports", forget, "DELETE", gives={204: ()}),
 ]

@@ -109,8 +109,8 @@ def test_the_tables_hold_what_was_generated_and_neither_statistics_nor_marks(con
         assert (row["selected_options"] == []) == (generated["selected_options"] == "{}")
     assert not expected
     assert stored_user_stats(conn) == {}
-    assert not any(cohort.stale_since for cohort in PROGRESS.standings(conn))
-    assert sum(cohort.missing for cohort in PROGRESS.standings(conn)) == SMALL.cohorts
+    assert not any(cohort.stale_since for cohort in PROGRESS.partition_statuses(conn))
+    assert sum(cohort.missing for cohort in PROGRESS.partition_statuses(conn)) == SMALL.cohorts
 
 
 def by_key(table: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -120,7 +120,7 @@ def by_key(table: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 def test_loading_with_the_triggers_on_keeps_every_student_right_and_marks_every_cohort(conn):
     load_progress(conn, SMALL, seed=7, realtime=True)
     assert stored_user_stats(conn) == user_stats(read_sources(conn))
-    assert sum(bool(cohort.stale_since) for cohort in PROGRESS.standings(conn)) == SMALL.cohorts
+    assert sum(bool(cohort.stale_since) for cohort in PROGRESS.partition_statuses(conn)) == SMALL.cohorts
 
 
 def test_the_demo_has_every_kind_of_gap(conn):
@@ -155,7 +155,7 @@ def test_a_role_that_is_no_superuser_loads_them_too(conn):
         conn.execute("reset role")
         assert conn.execute("select count(*) from progress.user_progress").fetchone() == (SMALL.progress,)
         assert stored_user_stats(conn) == {}
-        assert not any(cohort.stale_since for cohort in PROGRESS.standings(conn))
+        assert not any(cohort.stale_since for cohort in PROGRESS.partition_statuses(conn))
     finally:
         conn.execute("reset role")
         conn.execute(sql.SQL("drop owned by {}").format(role))

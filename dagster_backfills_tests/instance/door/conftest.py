@@ -22,7 +22,7 @@ LOCATION, REPOSITORY = "door", "__repository__"
 SECRET = "what only the proxy knows"
 ROLES = """
 [users.vera]
-"*" = "look"
+"*" = "view"
 [users.olga]
 "*" = "admin"
 [users.lena]

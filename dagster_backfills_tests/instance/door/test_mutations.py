@@ -22,7 +22,7 @@ def test_every_mutation_of_dagsters_has_a_right_and_no_other_is_named() -> None:
 def test_users_who_may_only_look_are_refused_and_that_is_recorded(served: Served, name: str) -> None:
     before, launched = len(served.rows()), served.launched()
     answer = served.ask("vera", written(name, MUTATIONS[name]))
-    assert answer.refused == (RIGHTS[name] is not Right.look), answer
+    assert answer.refused == (RIGHTS[name] is not Right.view), answer
     assert served.launched() == launched
     noted = [(row["who"], row["action"], row["outcome"]) for row in served.rows()[before:]]
     assert noted == ([("vera", name, "refused")] if answer.refused else [])

@@ -279,12 +279,12 @@ create table backfill.source_positions (
     backfill text not null,
     source text not null,
     position xid8 not null,
-    looked_at timestamptz not null default clock_timestamp(),
+    polled_at timestamptz not null default clock_timestamp(),
     primary key (backfill, source)
 );
 comment on table backfill.source_positions is
-'Per backfill and source table: the oldest transaction that the last look may not have seen. Written by the refresh
-sensor of backfills with `stale_by: look`.';
+'Per backfill and source table: the oldest transaction that the last poll may not have seen. Written by the refresh
+sensor of backfills with `stale_by: polling`.';
 
 -- A request inserts one row when it is accepted or refused, and another when it ends. Nobody can change a row, not even
 -- the table's owner. Writers can't set `at` and `login` (`sql/roles.sql`).

@@ -12,7 +12,7 @@ from dagster_backfills.engine.selection import Selection
 
 
 @dataclass(frozen=True)
-class Standing:
+class PartitionStatus:
     """The status of one partition.
 
     name: its display name. failed: its number of open failures. more: columns of the backfill's own status query.
@@ -40,13 +40,13 @@ class Standing:
         return ", ".join(filter(None, words)) or "up to date"
 
 
-def standings(
+def partition_statuses(
     conn: psycopg.Connection[Any],
     selection: Selection,
     names: Mapping[str, str | None],
     status: str | None,
     binds: Mapping[str, Any],
-) -> list[Standing]:
+) -> list[PartitionStatus]:
     """Returns the status of every partition, oldest first.
 
     names: display names by key. status: a query that returns `partition` and further columns to show. binds: its
@@ -60,12 +60,12 @@ def standings(
         work = open_work.get(key)
         since, failed, undone = (work.stale_since, work.failed, work.undone) if work else (None, 0, False)
         partitions.append(
-            Standing(key, names.get(key), key in missing, since, failed, undone, more.get(key, {}))
+            PartitionStatus(key, names.get(key), key in missing, since, failed, undone, more.get(key, {}))
         )
     return partitions
 
 
-def counts_of(partitions: Sequence[Standing]) -> dict[str, int]:
+def count_by_state(partitions: Sequence[PartitionStatus]) -> dict[str, int]:
     """Counts all partitions, those that need a backfill, and the reasons."""
     return {
         "all": len(partitions),
@@ -76,10 +76,10 @@ def counts_of(partitions: Sequence[Standing]) -> dict[str, int]:
     }
 
 
-def next_of(partitions: list[Standing]) -> list[Standing]:
+def needing_backfill(partitions: list[PartitionStatus]) -> list[PartitionStatus]:
     """Returns the partitions that need a backfill: missing ones first, then stale ones by age, then failed ones."""
     return sorted((each for each in partitions if each.needs_backfill), key=_priority)
 
 
-def _priority(each: Standing) -> tuple[Any, ...]:
+def _priority(each: PartitionStatus) -> tuple[Any, ...]:
     return (0,) if each.missing else (1, each.stale_since) if each.stale_since else (2,)

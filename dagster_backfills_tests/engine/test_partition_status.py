@@ -4,8 +4,8 @@ import psycopg
 import pytest
 
 from dagster_backfills.defs.progress.declared import PROGRESS
+from dagster_backfills.engine.partition_status import PartitionStatus, needing_backfill
 from dagster_backfills.engine.selection import Which
-from dagster_backfills.engine.standing import Standing, next_of
 
 ENTRY = """
     insert into backfill.failures (run_id, asset, partition, unit, error_class, message, resolved_at)
@@ -44,8 +44,8 @@ def forget(conn: psycopg.Connection, *ids: str) -> None:
     conn.execute("delete from progress.cohort_stats where cohort_id = any(%s)", [list(ids)])
 
 
-def stand(conn: psycopg.Connection) -> dict[str, Standing]:
-    return {each.partition: each for each in PROGRESS.standings(conn)}
+def stand(conn: psycopg.Connection) -> dict[str, PartitionStatus]:
+    return {each.partition: each for each in PROGRESS.partition_statuses(conn)}
 
 
 def chosen(conn: psycopg.Connection, which: Which) -> list[str]:
@@ -53,7 +53,7 @@ def chosen(conn: psycopg.Connection, which: Which) -> list[str]:
 
 
 def test_every_partition_is_listed_oldest_first_with_its_name_and_status_columns(cohorts):
-    found = PROGRESS.standings(cohorts)
+    found = PROGRESS.partition_statuses(cohorts)
     assert [each.partition for each in found] == list(NAMES)
     assert [each.name for each in found] == [name for _, name in NAMES.values()]
     assert found[0].more == {
@@ -64,12 +64,12 @@ def test_every_partition_is_listed_oldest_first_with_its_name_and_status_columns
         "classes": 0,
     }
     assert {str(each) for each in found} == {"up to date"}
-    [first, *_] = PROGRESS.standings(cohorts, more=False)
+    [first, *_] = PROGRESS.partition_statuses(cohorts, more=False)
     assert first.name == "Autumn 50% intake" and not first.more
 
 
 def test_nothing_is_next_if_everything_is_up_to_date(cohorts):
-    assert next_of(PROGRESS.standings(cohorts)) == []
+    assert needing_backfill(PROGRESS.partition_statuses(cohorts)) == []
 
 
 def test_missing_partitions_are_next_then_the_longest_stale_then_failed_ones(cohorts):
@@ -78,7 +78,7 @@ def test_missing_partitions_are_next_then_the_longest_stale_then_failed_ones(coh
     mark(cohorts, "c-4", "2025-02-01")
     forget(cohorts, "c-4", "c-3")
     cohorts.execute(ENTRY, ["progress/cohort_stats", "odd, 'id' /%_ ö", None, None])
-    order = [each.partition for each in next_of(PROGRESS.standings(cohorts))]
+    order = [each.partition for each in needing_backfill(PROGRESS.partition_statuses(cohorts))]
     assert order == ["c-3", "c-4", "c-2", "c-1", "odd, 'id' /%_ ö"]
 
 
