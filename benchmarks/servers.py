@@ -90,10 +90,10 @@ cli.main()
 
 
 def daemon_program(haste: Mapping[str, float] | None = None) -> list[str]:
-    """The command that starts the daemon, for tests with shorter intervals in seconds than an installation's.
+    """The command that starts the daemon; for tests, with shorter intervals than the defaults.
 
-    `backfills` and `sensors` are those between two looks at them, `grace` those that a started run's lock may be free.
-    With `sessions` (1) its sessions in Postgres are kept for the next look: making them anew is a third of its work.
+    haste: `backfills` and `sensors` are the seconds between two ticks; `grace` is how long the lock of a started run
+    may be free. `sessions: 1` keeps database sessions between ticks: opening them is a third of the daemon's work.
     """
     if not haste:
         return [str(Path(sys.executable).with_name("dagster-daemon"))]
@@ -113,8 +113,8 @@ def dagster_servers(
 ) -> Iterator[Webserver]:
     """Start a webserver and a daemon on `home` (with a `dagster.yaml`) for `module`, and stop both at the end.
 
-    `code_server` is the host and port of one that serves the module; without it they start their own. `haste` is the
-    daemon's. `start` starts a command with its log, environment and folder, where that is not by a new interpreter.
+    code_server: host and port of a code server for the module. By default, both start their own. haste: see
+    `daemon_program`. start: starts a command, given its log, environment and folder. By default, a new interpreter.
     """
     port = free_port()
     env = {**os.environ, "DAGSTER_HOME": str(home), **environment}
@@ -184,7 +184,7 @@ def _wait_until_ready(
 
 
 def stop_groups(processes: list[Any]) -> None:
-    """End each process group, code servers and what they run included. Nobody needs what they would still write."""
+    """Kill each process group, including code servers and runs."""
     for process in processes:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

@@ -1,7 +1,7 @@
-"""`dagster api grpc`, whose runs are forked from a process that has loaded Dagster and the code, instead of spawned.
+"""`dagster api grpc` that forks its runs from a process that has loaded Dagster and the code, instead of spawning them.
 
-Each run is a process of its own as ever, with the environment and the log of its code server, and in its group. Not
-for a test of how a run's process begins.
+Each run is still a separate process in the code server's group, with its environment and log. Tests of how a run's
+process starts use the real code server.
 """
 
 import multiprocessing
@@ -16,7 +16,7 @@ from dagster._cli import main
 
 
 def _fork(_: str, arguments: Sequence[str], passed: Sequence[int]) -> int:
-    """In place of a fresh interpreter, one that has imported what this one has, and none of its open files."""
+    """Replaces starting a new interpreter: fork this one, and close its open files."""
     pid = os.fork()
     if pid:
         return pid
@@ -30,7 +30,7 @@ def _fork(_: str, arguments: Sequence[str], passed: Sequence[int]) -> int:
 
 
 def fork_runs(module: str) -> None:
-    """From now on what this process would spawn is forked."""
+    """From now on, fork what this process would spawn."""
     import_module(module)
     context = multiprocessing.get_context
     util.spawnv_passfds = _fork  # type: ignore[attr-defined]

@@ -1,6 +1,6 @@
-"""Real Postgres for every test: one server a session, one database a test, cloned from a migrated template.
+"""Real Postgres for every test: one server per session, one database per test, cloned from a migrated template.
 
-Nothing of it outlives the session, however that ends, and nothing of the developer's own is touched.
+Everything is removed when the session ends, even by SIGKILL. The developer's own data and settings are not touched.
 """
 
 import gc
@@ -23,10 +23,10 @@ from psycopg import sql
 from dagster_backfills.postgres.embedded import EmbeddedServer
 from dagster_backfills.postgres.migrations import apply_migrations
 
-# Each of the many processes that tests start would compile everything anew.
+# Otherwise each of the many processes that tests start would compile everything again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
-# A test's data need not survive a power cut.
+# Test data does not have to survive a power failure.
 _FAST = {
     "fsync": "off",
     "synchronous_commit": "off",
@@ -34,7 +34,7 @@ _FAST = {
     "wal_level": "minimal",
     "max_wal_senders": "0",
     "shared_buffers": "128MB",
-    # Whoever needs statistics takes them; a worker a minute for each database is only in the way.
+    # Tests that need statistics run ANALYZE. One worker per minute and database would only slow them down.
     "autovacuum": "off",
     "max_wal_size": "256MB",
 }
@@ -48,7 +48,7 @@ _OWN_VARIABLES = (
     "SCORING_FIRST_DAY",
     "KINTELL_FIRST_DAY",
 )
-# Waits for the end of its input, which comes when the session ends, even by SIGKILL.
+# Waits for the end of its input, which comes when the session ends, even by SIGKILL. Then removes the servers.
 _UNDERTAKER = """
 import shutil, sys
 from pathlib import Path
@@ -58,18 +58,18 @@ for state in sys.argv[1:]:
     EmbeddedServer(Path(state)).delete()
     shutil.rmtree(state, ignore_errors=True)
 """
-# A database is 550 files, which a test makes and removes: in memory in a fifth of the time.
+# Each test creates and deletes a database of 550 files: five times as fast in memory.
 _MEMORY = Path("/dev/shm")
 _MEMORY_NEEDED = 2_000_000_000
 
 
-# What is given by these is a process.
+# Fixtures that start a process.
 _PROGRAMS = {"cli", "nats_server", "nursery", "soffice"}
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what has a process from a fixture; and files that take long come first, or one would be left at the end."""
+    """Mark tests that use a process fixture, and run slow files first, so that none is left alone at the end."""
     for item in items:
         if _PROGRAMS & set(getattr(item, "fixturenames", ())):
             item.add_marker("programs")
@@ -79,7 +79,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What has been imported stays: the garbage collector need not look through it again and again."""
+    """Exclude everything imported so far from garbage collection."""
     gc.collect()
     gc.freeze()
 
@@ -88,7 +88,7 @@ def pytest_collection_finish() -> None:
 def _a_test_that_starts_a_process_is_marked(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Or `make quick` would have it, where this is looked at. The session's fixtures have started theirs by now."""
+    """In `make quick`, fail a test that starts a process without the mark. Session fixtures are not affected."""
 
     def refuse(*args: object, **named: object) -> None:
         raise AssertionError("Mark this test `programs`, or `e2e`: it starts a process.")
@@ -100,7 +100,7 @@ def _a_test_that_starts_a_process_is_marked(
 
 @pytest.fixture(scope="session", autouse=True)
 def _session_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A state folder of the session's own, and none of the developer's variables."""
+    """A state folder for this session, without the developer's environment variables."""
     state, server = tmp_path_factory.mktemp("state"), _server_folder(tmp_path_factory)
     command = [sys.executable, "-c", _UNDERTAKER, str(state), str(server)]
     undertaker = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
@@ -114,7 +114,7 @@ def _session_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _dagsters_migrations_are_read_once() -> Iterator[None]:
-    """Each new instance, of which most tests have one, would read ninety files only to note the last one's name."""
+    """Cache Alembic's scripts: each new Dagster instance reads ninety files just to record the latest revision."""
     read, known = ScriptDirectory.from_config, dict[str | None, ScriptDirectory]()
 
     def read_once(config: Config) -> ScriptDirectory:
@@ -129,7 +129,7 @@ def _dagsters_migrations_are_read_once() -> Iterator[None]:
 
 
 def _server_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """In memory, where there is enough of it and programs may lie there; open to the user that Postgres runs as."""
+    """A folder in memory, if there is enough of it and it allows execution; readable by the user of Postgres."""
     if _MEMORY.is_dir() and os.access(_MEMORY, os.W_OK):
         found = os.statvfs(_MEMORY)
         if found.f_bavail * found.f_frsize > _MEMORY_NEEDED and not found.f_flag & os.ST_NOEXEC:
@@ -141,7 +141,7 @@ def _server_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _environment_is_put_back() -> Iterator[None]:
-    """The command line sets these for the processes that it starts; the next test must not inherit them."""
+    """The command line sets these for the processes that it starts. The next test must not inherit them."""
     before = {name: os.environ.get(name) for name in _OWN_VARIABLES}
     yield
     for name, value in before.items():
@@ -153,7 +153,7 @@ def _environment_is_put_back() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def server_url(_session_state: Path) -> str:
-    """A server's maintenance database: `TEST_DATABASE_URL` where that is set, else an embedded server."""
+    """The URL of the server's maintenance database: `TEST_DATABASE_URL`, or an embedded server."""
     given = os.environ.get("TEST_DATABASE_URL")
     if given:
         return given
@@ -169,7 +169,7 @@ def _database(url: str, name: str) -> str:
 
 @pytest.fixture(scope="session")
 def template(server_url: str) -> Iterator[str]:
-    """The name of a migrated database that tests are cloned from."""
+    """The name of the migrated template database."""
     name = f"template_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(server_url, autocommit=True) as conn:
         conn.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
@@ -181,7 +181,7 @@ def template(server_url: str) -> Iterator[str]:
 
 @contextmanager
 def new_database(server_url: str, template: str) -> Iterator[str]:
-    """A database cloned from `template`, gone at the end; yields its URL."""
+    """Yields the URL of a database cloned from `template`, which is dropped at the end."""
     name = f"test_{uuid.uuid4().hex[:12]}"
     clone = sql.SQL("create database {} template {} strategy file_copy").format(
         sql.Identifier(name), sql.Identifier(template)
@@ -195,7 +195,7 @@ def new_database(server_url: str, template: str) -> Iterator[str]:
 
 @pytest.fixture
 def make_database(server_url: str, template: str) -> Iterator[Callable[..., str]]:
-    """A function that makes a database and returns its URL; `migrated=False` gives an empty one."""
+    """A function that creates a database and returns its URL; without tables if `migrated=False`."""
     with ExitStack() as made:
         yield lambda migrated=True: made.enter_context(
             new_database(server_url, template if migrated else "template1")
@@ -204,13 +204,13 @@ def make_database(server_url: str, template: str) -> Iterator[Callable[..., str]
 
 @pytest.fixture
 def database_url(make_database: Callable[..., str]) -> str:
-    """A migrated, empty database of the test's own."""
+    """The URL of a migrated, empty database for this test."""
     return make_database()
 
 
 @pytest.fixture
 def conn(database_url: str) -> Iterator[psycopg.Connection]:
-    """An autocommit connection to the test's own database."""
+    """An autocommit connection to the test's database."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         yield connection
 

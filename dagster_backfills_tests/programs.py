@@ -1,7 +1,7 @@
-"""The programs that users start, each in a process of its own that need not import Dagster first: it is forked.
+"""Starts the programs that users start, forked from a process that has imported Dagster already.
 
-Environment, folder, streams and exit code are the process's own, and no module of ours is loaded before it begins. Not
-for a test of what a program imports, or of one that is interrupted: such a test starts a real one.
+A forked program has its own environment, working folder, streams and exit code, and imports our modules itself. Tests
+of imports or of interrupts start a real interpreter instead.
 """
 
 import atexit
@@ -23,7 +23,7 @@ from typing import Any
 
 RUN = [sys.executable, "-m", "dagster", "api"]
 SCRIPT = str(Path(sys.executable).parent / "backfills")
-# They read nothing of the environment when they are imported, and start no thread.
+# Importing these reads no environment variables and starts no threads.
 _LIBRARIES = [
     "dagster",
     "dagster._cli",
@@ -51,7 +51,7 @@ def run(
     input: str = "",
     timeout: float | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """As `subprocess.run` with `capture_output`, for `backfills …` and `python -m …`."""
+    """Like `subprocess.run(capture_output=True)`, for `backfills …` and `python -m …`."""
     with TemporaryDirectory() as folder:
         streams = [Path(folder, name) for name in ("stdin", "stdout", "stderr")]
         streams[0].write_text(input)
@@ -64,7 +64,7 @@ def run(
 
 @dataclass(frozen=True)
 class Program:
-    """One that was started."""
+    """A program that was started."""
 
     command: Sequence[str]
     process: BaseProcess
@@ -82,7 +82,7 @@ class Program:
         return self.process.exitcode
 
     def wait(self, timeout: float | None = None) -> int:
-        """Its exit code. It is killed if it takes longer, or the wait ends otherwise."""
+        """Wait for its exit code. Kills it on a timeout or any other exception."""
         try:
             self.process.join(timeout)
             if self.process.exitcode is None:
@@ -94,7 +94,7 @@ class Program:
 
 
 class Child:
-    """A run that a program has started, in place of what `subprocess.Popen` gives."""
+    """A forked run, with the part of the `subprocess.Popen` interface that the command line uses."""
 
     def __init__(self, program: Program) -> None:
         self.pid, self._program = program.pid, program
@@ -121,7 +121,7 @@ class Child:
 
 
 class _Popen(subprocess.Popen):
-    """Runs that a program starts are forked as well; anything else is started as ever."""
+    """Forks the runs that a program starts; starts anything else normally."""
 
     def __new__(cls, command: Any, *rest: Any, **options: Any) -> Any:
         if list(command[:4]) != RUN:
@@ -139,9 +139,9 @@ def start(
     cwd: Path | None = None,
     own_session: bool = False,
 ) -> Program:
-    """Start it on these files as its standard input, output and errors, which become its own.
+    """Start a program with these file descriptors as stdin, stdout and stderr. They are closed here.
 
-    `own_session`: it leads a session, so that it can be ended with all that it has started.
+    own_session: make it a session leader, so that it can be killed with everything that it has started.
     """
     handed = [Connection(stream) for stream in streams]
     environment, folder = dict(os.environ if env is None else env), str(cwd or Path.cwd())
@@ -156,7 +156,7 @@ def start(
 
 
 def start_server(command: Sequence[str], log: Path, env: Mapping[str, str], cwd: Path) -> Program:
-    """Start one of Dagster's servers, which writes to `log`, in a session of its own."""
+    """Start one of Dagster's servers in its own session, with its output in `log`."""
     streams = [os.open(os.devnull, os.O_RDONLY)]
     streams += [os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND) for _ in range(2)]
     return start(command, streams, env=env, cwd=cwd, own_session=True)
@@ -181,13 +181,13 @@ def _work(
         os.dup2(stream.fileno(), number)
         stream.close()
     sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w", buffering=1)  # noqa: SIM115
-    # What the program starts by itself it starts as ever.
+    # Processes that the program starts with multiprocessing are started normally.
     multiprocessing.set_start_method(None, force=True)
     try:
         if command[0] == SCRIPT:
             from dagster_backfills.cli import main
 
-            # Its runs are forked from where it was.
+            # Its runs are forked from the same server.
             server = multiprocessing.forkserver._forkserver
             server._forkserver_address, server.ensure_running = address, lambda: None
             sys.argv, subprocess.Popen = command, _Popen
@@ -199,7 +199,7 @@ def _work(
 
 
 def _run(program: str, *arguments: str) -> None:
-    """A module or a text that the interpreter is given, or a script."""
+    """Run a script, or what follows `python -m` or `python -c`."""
     sys.argv = [program, *arguments]
     if program != sys.executable:
         runpy.run_path(program, run_name="__main__")

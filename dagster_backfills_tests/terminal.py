@@ -1,4 +1,4 @@
-"""A command on a terminal of a certain width, as a person runs it: what it shows, and how it ends."""
+"""Runs a command on a pseudo-terminal of a given width, as a person would."""
 
 import fcntl
 import os
@@ -15,7 +15,7 @@ from dagster_backfills_tests.programs import SCRIPT, Program, start
 
 
 def bare(text: str) -> str:
-    """The text without what makes it bold, or moves the cursor."""
+    """The text without escape sequences."""
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
 
 
@@ -27,9 +27,9 @@ def on_a_terminal(
     answer: str = "",
     endless: bool = False,
 ) -> tuple[int, str]:
-    """Its exit code, and what it shows.
+    """Returns the exit code and the output.
 
-    `answer` is typed beforehand. What is `endless` is ended by Ctrl-C once it shows something.
+    answer: typed in advance. endless: the command does not end by itself; interrupt it once it shows something.
     """
     parent, child = pty.openpty()
     fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
@@ -51,18 +51,18 @@ def on_a_terminal(
     while True:
         try:
             shown += os.read(parent, 65536)
-        except OSError:  # how a terminal says that no one writes to it any more
+        except OSError:  # the terminal is closed: nobody writes to it any more
             break
         if endless and re.search(r"\w{3}", bare(shown.decode(errors="ignore"))):
             os.kill(process.pid, SIGINT)
             endless = False
     os.close(parent)
-    # An interrupt may cut a character in two.
+    # An interrupt may split a character.
     return process.wait(), bare(shown.decode(errors="replace"))
 
 
 def _type_unseen(terminal: int) -> None:
-    """What is typed is not shown, as it would be at a place that depends on when the command reads it."""
+    """Turn echo off: where the input appears would depend on when the command reads it."""
     settings = termios.tcgetattr(terminal)
     settings[3] &= ~termios.ECHO
     termios.tcsetattr(terminal, termios.TCSANOW, settings)

@@ -1,4 +1,4 @@
-"""What the scoring chain believes to have done, for tests in which it has nothing to catch up with."""
+"""Marks days as scored, for tests in which the scoring chain must have nothing to catch up with."""
 
 from collections.abc import Sequence
 from datetime import date
@@ -9,7 +9,7 @@ ASSETS = ["scoring/commitment_scores", "scoring/churn_risk_scores", "scoring/coa
 
 
 def worked_before(conn: psycopg.Connection, days: Sequence[date]) -> None:
-    """Each link of these days is complete, by a run of long ago; there are no rows of theirs."""
+    """Mark every link of these days as completed by an old run, without any rows."""
     conn.execute(
         "insert into scoring.chain_days (asset, day, run_id, root_run_id, outcome, finished_at)"
         " select a, d, 'earlier', 'earlier', 'complete', now() from unnest(%s::text[]) as a, unnest(%s::date[]) as d",

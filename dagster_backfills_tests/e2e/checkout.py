@@ -1,4 +1,4 @@
-"""Where a page about this checkout is followed: at a terminal, in a folder that has the operators' queries."""
+"""Runs the commands of a documentation page on a pseudo-terminal, against this checkout."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ WIDTH = 100
 
 @dataclass
 class Checkout:
-    """The folder, the database, and what else is in the environment. Whoever is asked something says yes."""
+    """The working folder, the database, and further environment variables. Questions are answered with yes."""
 
     folder: Path
     database_url: str = ""

@@ -1,4 +1,4 @@
-"""A real webserver and daemon on the project's own instance settings, for whole runs as the UI launches them."""
+"""Fixtures that start a real webserver and daemon with the project's instance settings."""
 
 import os
 import socket
@@ -23,7 +23,7 @@ from dagster_backfills_tests.programs import Program, start_server
 
 @dataclass(frozen=True)
 class Stack:
-    """The UI, its instance's folder, the environment of its processes, and the database they all use."""
+    """A running webserver, its DAGSTER_HOME, and the environment and database of its processes."""
 
     webserver: Webserver
     home: Path
@@ -35,7 +35,7 @@ class Stack:
 
 
 def instance_environment(database_url: str, home: Path) -> dict[str, str]:
-    """What every process of an instance has in its environment; Dagster's own tables are in the schema `dagster`."""
+    """The environment of an instance's processes. Dagster's own tables are in the schema `dagster`."""
     with psycopg.connect(database_url, autocommit=True) as conn:
         conn.execute("create schema if not exists dagster")
     return {
@@ -46,7 +46,7 @@ def instance_environment(database_url: str, home: Path) -> dict[str, str]:
 
 
 class StackFactory(Protocol):
-    """Starts a stack on a database of its own, with every table (unless `migrated` is false) and no rows.
+    """Starts a stack on a new, empty database, with every table unless `migrated` is false.
 
     module: the code location. fill: what is in the database before anything looks at it. variables: more of the
     processes' environment. The daemon looks oftener than an installation's.
@@ -91,7 +91,7 @@ def start_stack(
 def swift_servers(
     home: Path, module: str, environment: Mapping[str, str], folder: Path
 ) -> Iterator[Webserver]:
-    """One code server for the webserver and the daemon; all of it forked, and so are the runs."""
+    """Start one code server for the webserver and the daemon. All of these and the runs are forked."""
     host, port = "127.0.0.1", free_port()
     code = [sys.executable, "-m", "dagster_backfills_tests.code_server", "api", "grpc", "-m", module]
     command = [*code, "-d", str(folder), "-h", host, "-p", str(port)]
@@ -114,7 +114,7 @@ def swift_servers(
 
 @contextmanager
 def ended_at_last(program: Program) -> Iterator[Program]:
-    """It, and at the end its whole group, which is killed."""
+    """Kill the program and its whole group at the end."""
     try:
         yield program
     finally:
@@ -123,7 +123,7 @@ def ended_at_last(program: Program) -> Iterator[Program]:
 
 @pytest.fixture(scope="session")
 def adopters_environment(tmp_path_factory: pytest.TempPathFactory, project_root: Path) -> Path:
-    """A virtual environment with the wheel, to be copied."""
+    """A virtual environment with the built wheel, to copy."""
     return make_environment(tmp_path_factory.mktemp("adopter"), project_root)
 
 

@@ -1,4 +1,4 @@
-"""What the UI asks of the webserver, in the tests' words."""
+"""The UI's GraphQL requests as functions."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -37,7 +37,7 @@ _CHECKS = """query($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ..
 
 
 def wait_for(what: str, condition: Callable[[], Any], timeout: float = 120) -> Any:
-    """The first true answer of `condition`; an AssertionError that says what was waited for."""
+    """Wait until `condition` returns something true, and return it. Raises AssertionError with `what` on a timeout."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         answer = condition()
@@ -52,7 +52,7 @@ def asset_key(path: str) -> dict[str, list[str]]:
 
 
 def launch_backfill(webserver: Webserver, assets: Sequence[str], partitions: Sequence[str]) -> str:
-    """Launch as the dialog "Materialize selected" does; returns the backfill's id."""
+    """Launch a backfill like the dialog "Materialize selected". Returns its ID."""
     backfill = {
         "assetSelection": [asset_key(asset) for asset in assets],
         "partitionNames": list(partitions),
@@ -64,7 +64,7 @@ def launch_backfill(webserver: Webserver, assets: Sequence[str], partitions: Seq
 
 
 def launch_job(webserver: Webserver, job: str, tags: Mapping[str, str]) -> str:
-    """Launch a job as its launchpad does; returns the run's id."""
+    """Launch a job like its launchpad. Returns the run's ID."""
     run = {
         "selector": {"repositoryLocationName": LOCATION, "repositoryName": REPOSITORY, "jobName": job},
         "executionMetadata": {"tags": [{"key": key, "value": value} for key, value in tags.items()]},
@@ -75,13 +75,13 @@ def launch_job(webserver: Webserver, job: str, tags: Mapping[str, str]) -> str:
 
 
 def messages(webserver: Webserver, run_id: str) -> list[str]:
-    """What the run's page shows, line by line."""
+    """The log messages of a run."""
     events = webserver.ask(_LOGS, id=run_id)["logsForRun"]["events"]
     return [event["message"] for event in events]
 
 
 def finished_backfill(webserver: Webserver, backfill_id: str) -> str | None:
-    """The status of a backfill that has ended, else None."""
+    """The status of a finished backfill, or None."""
     status = webserver.ask(_STATUS, id=backfill_id)["partitionBackfillOrError"]["status"]
     return status if status in {"COMPLETED_SUCCESS", "COMPLETED_FAILED", "FAILED", "CANCELED"} else None
 
@@ -103,14 +103,14 @@ def runs(webserver: Webserver, **run_filter: Any) -> list[dict[str, Any]]:
 
 
 def start_sensor(webserver: Webserver, name: str) -> None:
-    """Switch it on again."""
+    """Turn a sensor on."""
     sensor = {"repositoryLocationName": LOCATION, "repositoryName": REPOSITORY, "sensorName": name}
     state = webserver.ask(_START_SENSOR, sensor=sensor)["startSensor"]["sensorState"]
     assert state["status"] == "RUNNING"
 
 
 def check_results(webserver: Webserver, asset: str) -> dict[str, bool | None]:
-    """Whether each check of the asset passed after its latest materialization; None where it has not run since."""
+    """By check, whether it passed after the latest materialization; None if it has not run since."""
     node = webserver.ask(_CHECKS, key=asset_key(asset))["assetNodeOrError"]
     results: dict[str, bool | None] = {}
     for check in node["assetChecksOrError"]["checks"]:

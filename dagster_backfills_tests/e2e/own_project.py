@@ -1,4 +1,4 @@
-"""A Dagster project of somebody else's: a virtual environment with the built wheel, and nothing of this checkout.
+"""An adopter's Dagster project: a virtual environment with the built wheel, and nothing from this checkout.
 
 Of what is installed here it has the engine's dependencies, and none of the libraries of the extras.
 """
@@ -67,7 +67,7 @@ root_module = "ours"
 
 @dataclass(frozen=True)
 class OwnProject:
-    """The project's folder, its environment's programs, and Dagster as it comes: no line in its dagster.yaml."""
+    """The project's folder and the programs of its environment. Dagster has its default settings."""
 
     folder: Path
     bin: Path
@@ -90,7 +90,7 @@ class OwnProject:
         return self.folder / "src" / "ours" / "defs"
 
     def run(self, *command: str, expect: int | None = 0) -> str:
-        """Run one of the environment's programs in the project's folder; returns what it says."""
+        """Run a program of the environment in the project's folder. Returns its output."""
         done = subprocess.run(
             [str(self.bin / command[0]), *command[1:]],
             cwd=self.folder, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -101,7 +101,7 @@ class OwnProject:
 
     @contextmanager
     def servers(self) -> Iterator[Webserver]:
-        """The project's own UI and daemon, without which Dagster as it comes launches nothing."""
+        """Start the project's own webserver and daemon."""
         # By one process first: three at once would make Dagster's storage in each other's way.
         self.run("dagster", "instance", "migrate")
         port, log = free_port(), self.folder / "webserver.log"
@@ -135,7 +135,7 @@ class OwnProject:
 
 
 def make_environment(root: Path, checkout: Path) -> Path:
-    """Build the wheel, and install it into an environment of its own."""
+    """Build the wheel and install it into a new environment."""
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(root / "wheel")]
     subprocess.run(build, cwd=checkout, check=True, capture_output=True)
     [wheel] = (root / "wheel").glob("*.whl")
@@ -147,7 +147,7 @@ def make_environment(root: Path, checkout: Path) -> Path:
 
 
 def make_project(root: Path, made: Path, database_url: str) -> OwnProject:
-    """An empty project, with a copy of the environment that was made beside it."""
+    """Create an empty project with a copy of the environment."""
     environment = shutil.copytree(made, root / "venv", symlinks=True)
     [site] = environment.glob("lib/python*/site-packages")
     project = OwnProject(root / "ours", environment / "bin", database_url)

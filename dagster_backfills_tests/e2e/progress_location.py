@@ -1,4 +1,4 @@
-"""The progress domain alone, without what starts runs by itself: what runs is what someone launched."""
+"""A code location with only the progress domain, without sensors and schedules."""
 
 import dagster as dg
 

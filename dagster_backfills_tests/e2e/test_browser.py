@@ -1,4 +1,4 @@
-"""A backfill in a real browser: chosen, launched, watched, one cohort failed, mended, launched again, green.
+"""A backfill in a real browser: select, launch, watch, one cohort fails, fix it, launch it again, all green.
 
 With `BACKFILLS_SCREENSHOTS=<folder>` the pictures of the tutorial are taken on the way (`make screenshots`).
 """
@@ -44,7 +44,7 @@ _REPORT = """mutation($events: ReportRunlessAssetEventsParams!) { reportRunlessA
 
 @pytest.fixture(scope="module")
 def school(start_stack: StackFactory) -> Iterator[Stack]:
-    """The real stack on cohorts that have no statistics yet, and that nothing computes before the browser does."""
+    """A stack with cohorts that have no statistics yet, and that nothing but the browser computes."""
     with start_stack(MODULE, fill=_fill) as started:
         web = started.webserver
         wait_for("the cohorts' partitions", lambda: partition_keys(web, ASSET) == set(TERMS))
@@ -77,7 +77,7 @@ def _fill(conn: psycopg.Connection) -> None:
 
 
 def _report_students(webserver: Webserver) -> None:
-    """Triggers keep the students' rows right; Dagster is told, or it would warn of what the cohorts depend on."""
+    """Report the students' rows, which triggers keep up to date, as materialized. Otherwise Dagster shows a warning."""
     events = {
         "eventType": "ASSET_MATERIALIZATION",
         "assetKey": {"path": BEFORE.split("/")},
@@ -104,7 +104,7 @@ def page() -> Iterator[Any]:
 
 @dataclass
 class Screenshots:
-    """Pictures for the documentation, where a folder for them is named."""
+    """Take screenshots for the documentation, if a folder for them is set."""
 
     page: Any
 
@@ -133,7 +133,7 @@ def _launch(dialog: Any) -> None:
 
 
 def _shows(page: Any, web: Webserver, **counts: int) -> None:
-    """Wait until the partitions page itself counts so many."""
+    """Wait until the partitions page shows this count."""
     for state, count in counts.items():
         page.get_by_text(f"{state.capitalize()} ({count})", exact=True).wait_for()
 

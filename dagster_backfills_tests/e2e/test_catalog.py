@@ -1,4 +1,4 @@
-"""What Dagster's UI shows after the demo, asked as the UI asks it.
+"""What Dagster's UI shows after the demo, read through its GraphQL API.
 
 With `BACKFILLS_SCREENSHOTS=<folder>` pictures of it are taken for the docs (`make screenshots`).
 """
@@ -50,7 +50,7 @@ _NO_TABLES = {"kintell/inbox", "kintell/event_stream"}
 
 @pytest.fixture(scope="module")
 def demo(start_stack: StackFactory) -> Iterator[Stack]:
-    """What `backfills demo` makes of an empty database, run twice: whoever has it may have it again."""
+    """A database after running `backfills demo` twice: the demo can be repeated."""
     variables: dict[str, str] = {}
 
     def fill(conn: psycopg.Connection) -> None:
@@ -142,7 +142,7 @@ def test_the_lineage_leads_from_files_to_the_stream_and_from_visits_to_actions(
 
 
 def _verdicts(demo: Stack) -> dict[tuple[str, str], dict[str, Any]]:
-    """By asset and check its evaluation; nothing while the daemon has one of them evaluated anew."""
+    """The evaluations by asset and check; empty while one of them is being evaluated again."""
     found = {
         ("/".join(node["assetKey"]["path"]), check["name"]): check["executionForLatestMaterialization"]
         for node in demo.webserver.ask(_ASSETS)["assetNodes"]

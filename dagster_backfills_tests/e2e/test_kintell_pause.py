@@ -1,4 +1,4 @@
-"""An import that is stopped with the UI's button, and goes on: a real webserver, daemon and run."""
+"""An import that is terminated in the UI and resumed, with a real webserver, daemon and run."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A run that takes longer than `dagster/max_runtime`, under a real daemon: it is ended, and the next goes on."""
+"""A run that exceeds `dagster/max_runtime` under a real daemon: it is terminated, and the next one resumes."""
 
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
@@ -35,7 +35,7 @@ create trigger crawl before insert on scoring.commitment_scores for each row exe
 
 
 def _fill(conn: psycopg.Connection) -> None:
-    """Members, and a chain that has nothing to catch up with."""
+    """Load members, and leave the chain nothing to catch up with."""
     conn.execute("insert into scoring.gyms values ('g', 'Gym')")
     conn.execute(
         "insert into scoring.members (id, gym_id, first_name, last_name, status, joined_date)"

@@ -1,4 +1,4 @@
-"""The wheel in a Dagster project of somebody else's, with Dagster's own storage and launcher."""
+"""The wheel in an adopter's Dagster project, with Dagster's default storage and launcher."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +28,7 @@ def project(tmp_path: Path, adopters_environment: Path, make_database: Callable[
 
 
 def materialize(ui: Webserver, gym: str) -> str:
-    """As the dialog does for one partition; returns the run's status at its end."""
+    """Launch a run of one partition like the dialog. Returns its final status."""
     ui.ask(_ADD, key=gym, repository=_HERE)  # the sensor may have been first
     selection = [{"path": ["attendance", "member_months"]}]
     run = {

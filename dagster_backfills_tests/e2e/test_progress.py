@@ -1,4 +1,4 @@
-"""The progress domain as its users meet it: through the UI's GraphQL, by sensors, and from Dagster's command line."""
+"""The progress domain through the UI's GraphQL, sensors, and Dagster's command line."""
 
 import os
 import subprocess
@@ -32,7 +32,7 @@ BAD = [PLAIN[4], ODD[1]]
 
 @pytest.fixture(scope="module")
 def school(stack: Stack) -> Stack:
-    """Cohorts of three students each; each student has answered one of two questions."""
+    """Insert cohorts of three students each. Each student has answered one of two questions."""
     with stack.connect() as conn:
         conn.execute("insert into progress.schools values ('s', 'School')")
         for cohort in COHORTS:

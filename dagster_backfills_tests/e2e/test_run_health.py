@@ -1,4 +1,4 @@
-"""What the UI does to runs: behind a code server that is reloaded, as compose has it, and from the command line."""
+"""Run monitoring: reloading the code server as in Compose, killed runs, and runs from the command line."""
 
 import json
 import os
