@@ -111,7 +111,7 @@ def ticks(latest: list[Tick]) -> Iterator[Finding]:
     """Schedules and sensors that fail or are turned off, by name."""
     failing = [tick for tick in latest if tick.result == "failure"]
     for tick in failing:
-        message = f"The last tick of {tick.name} failed: {tick.said}"
+        message = f"The last tick of {tick.name} failed: {tick.message}"
         yield Finding.warning("ticks", message, f"See the {tick.kind}'s ticks in the Dagster UI.")
     off = [tick.name for tick in latest if not tick.on]
     if off:

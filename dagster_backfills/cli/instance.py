@@ -38,7 +38,7 @@ class Tick:
     last: datetime | None
     next: datetime | None
     result: str
-    said: str
+    message: str
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def _tick(instance: dg.DagsterInstance, kind: str, definition: Any, state: Any, 
     ticks = instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=1) if state else []
     last = datetime.fromtimestamp(ticks[0].timestamp, UTC) if ticks else None
     result = ticks[0].status.value.lower() if ticks else ""
-    said = _message(ticks[0]) if ticks else ""
+    message = _message(ticks[0]) if ticks else ""
     following: datetime | None
     if kind == "schedule":
         cron = definition.cron_schedule
@@ -137,7 +137,7 @@ def _tick(instance: dg.DagsterInstance, kind: str, definition: Any, state: Any, 
         seconds = definition.minimum_interval_seconds or 30
         every = f"{seconds} s"
         following = max(datetime.fromtimestamp(last.timestamp() + seconds, UTC), now) if last else None
-    return Tick(definition.name, kind, on, every, last, following if on else None, result, said)
+    return Tick(definition.name, kind, on, every, last, following if on else None, result, message)
 
 
 def _message(tick: Any) -> str:

@@ -105,7 +105,7 @@ def sections(page: StatusPage) -> Iterator[Section]:
             [
                 (
                     tick.name, tick.kind, _when(tick.next, page.at) if tick.on else "off", _when(tick.last, page.at),
-                    tick.result, tick.said,
+                    tick.result, tick.message,
                 )
                 for tick in page.dagster.ticks
             ],
