@@ -14,8 +14,12 @@ class Controls(dg.Config):
     """What to set. Omitted fields keep their value."""
 
     paused: bool | None = Field(default=None, description="true: write nothing more; false: resume.")
-    rest_seconds: float | None = Field(default=None, description="Seconds between two batches; 0: none.")
-    rows_per_second: float | None = Field(default=None, description="Rows changed per second; 0: no limit.")
+    rest_seconds: float | None = Field(
+        default=None, ge=0, description="Seconds between two batches; 0: none."
+    )
+    rows_per_second: float | None = Field(
+        default=None, ge=0, description="Rows changed per second; 0: no limit."
+    )
     window: str | None = Field(
         default=None, description="Hours in which runs may write, such as 22:00-05:00; none: all hours."
     )

@@ -209,7 +209,7 @@ def test_bars_begin_where_the_data_does_and_runs_say_no_path(
             '{"which": "named"}',
             "set `partitions` if and only if `which` is `named`",
         ),
-        ("control_training_completions", '{"paused": 7}', "paused"),
+        ("control_training_completions", '{"rest_seconds": -1}', "rest_seconds"),
     ],
 )
 def test_what_a_launchpad_is_given_wrong_is_refused_before_the_launch(
