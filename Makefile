@@ -25,10 +25,10 @@ dev: install  ## run the demo, then serve the Dagster UI and daemon
 	$(BIN)/backfills demo --serve
 
 test: install  ## run the whole test suite
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 quick: install  ## run the tests that start no process other than Postgres
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not chaos and not e2e and not programs"
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not chaos and not e2e and not programs"
 
 check: install  ## check lint, format, types and SQL
 	$(BIN)/ruff check .

@@ -103,7 +103,7 @@ def test_a_tick_names_the_variable_that_is_wrong_and_the_other_channel_works(dat
             pytest.raises(Exception, match="NOTIFY_EMAIL_FROM") as raised,
         ):
             email.evaluate_tick(context)
-        assert "NOTIFY_EMAIL_FROM, NOTIFY_SMTP_HOST not" in f"{raised.value} {raised.value.__cause__}"
+        assert "but not NOTIFY_EMAIL_FROM, NOTIFY_SMTP_HOST" in f"{raised.value} {raised.value.__cause__}"
         with dg.build_sensor_context(instance=instance, resources=given) as context:
             assert "From now on" in (slack.evaluate_tick(context).skip_message or "")
 

@@ -237,7 +237,7 @@ def test_a_socket_folder_that_others_can_enter_is_not_used(tmp_path: Path):
     folder.mkdir()
     folder.chmod(0o777)
     try:
-        with pytest.raises(NotUsableError, match="others can enter"):
+        with pytest.raises(NotUsableError, match="other users can enter it"):
             placement.prepare_socket_dir(home, placement.Account())
     finally:
         folder.rmdir()
