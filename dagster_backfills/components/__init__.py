@@ -6,7 +6,8 @@ The schema of a declaration is in `engine/declared/`. Here, each module uses tho
     backfill            one declaration with its statements: writes, partitions, their status, rules
     inspection          mistakes that only the database can reveal
     assets              the assets and views
-    refresh, planning   the job that writes due partitions, its sensors and schedule; the job that plans
+    refresh             the job that writes partitions, its sensors and its schedule
+    planning, undoing, controlling   the jobs that plan, undo, and set controls
     postgres_backfill   the component, which combines all of these
     loading             loading declarations for commands and web pages, outside of Dagster
 """

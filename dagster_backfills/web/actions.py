@@ -86,4 +86,4 @@ class Actions:
     def undo(self, name: str, run_id: str, partitions: Sequence[str], who: str) -> str:
         """Queue a run that undoes it and return that run's ID."""
         config = {"run": run_id, "partitions": list(partitions), "dry_run": False}
-        return self.runs.submit(f"undo_{name}", config, who)
+        return self.runs.submit(f"undo_{self.backfill(name).name}", config, who)
