@@ -50,7 +50,7 @@ def migrate(
         say(f"The database is up to date: {counted(len(state.applied), 'migration')}.")
         if disabled_domains():
             on = ", ".join(enabled_domains()) or "none, and declarations need none"
-            say(f"Domains switched on ({VARIABLE}): {on}.")
+            say(f"Enabled domains ({VARIABLE}): {on}.")
         if roles:
             say("Applied sql/roles.sql.")
     if state.pending:

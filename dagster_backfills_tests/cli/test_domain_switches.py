@@ -1,4 +1,4 @@
-"""Which domains are switched on: what is loaded, migrated and looked at."""
+"""Enabled domains: what is loaded, migrated and shown."""
 
 import json
 from collections.abc import Callable
@@ -57,10 +57,10 @@ def test_only_the_schemas_of_enabled_domains_are_created(cli: Cli, make_database
     engine = cli("migrate", "--roles", env=environment | {"BACKFILLS_DOMAINS": "none"})
     assert engine.returncode == 0, engine.stderr
     assert "The database is up to date: 1 migration.\n" in engine.stderr + engine.stdout
-    assert "Domains switched on (BACKFILLS_DOMAINS): none, and declarations need none.\n" in engine.stderr
+    assert "Enabled domains (BACKFILLS_DOMAINS): none, and declarations need none.\n" in engine.stderr
     assert schemas(environment["DATABASE_URL"]) == {"backfill", "dagster"}
     queue = cli("migrate", env=environment | {"BACKFILLS_DOMAINS": "queue"})
-    assert "switched on (BACKFILLS_DOMAINS): queue, operations.\n" in queue.stderr
+    assert "Enabled domains (BACKFILLS_DOMAINS): queue, operations.\n" in queue.stderr
     assert schemas(environment["DATABASE_URL"]) == {"backfill", "dagster", "jobs", "operations"}
     again = cli("migrate", "--status", "--json", env=environment | {"BACKFILLS_DOMAINS": "none"})
     assert json.loads(again.stdout) == {
