@@ -120,7 +120,7 @@ class Child:
         self.send_signal(signal.SIGKILL)
 
 
-class _Popen(subprocess.Popen):
+class ForkingPopen(subprocess.Popen):
     """Forks the runs that a program starts; starts anything else normally."""
 
     def __new__(cls, command: Any, *rest: Any, **options: Any) -> Any:
@@ -190,7 +190,7 @@ def _work(
             # Its runs are forked from the same server.
             server = multiprocessing.forkserver._forkserver
             server._forkserver_address, server.ensure_running = address, lambda: None
-            sys.argv, subprocess.Popen = command, _Popen
+            sys.argv, subprocess.Popen = command, ForkingPopen
             main()
         else:
             _run(*command)

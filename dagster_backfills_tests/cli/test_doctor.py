@@ -229,6 +229,7 @@ def test_the_state_of_the_daemon_is_reported(database_url: str, monkeypatch: Pat
 
 def test_an_unreachable_dagster_storage_is_an_error(database_url: str, monkeypatch: Patch):
     monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setattr("dagster_postgres.utils.calculate_delay", lambda **_: 0.01)  # between five attempts
     monkeypatch.setenv("DAGSTER_POSTGRES_URL", f"postgresql://me:hidden@127.0.0.1:{closed_port()}/db")
     (finding,) = doctor.of_dagster(database_url)
     assert finding.level is Level.ERROR

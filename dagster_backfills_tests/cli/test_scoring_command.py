@@ -1,6 +1,7 @@
 """The verbs on scoring as a person types them: days are scored, explained and read back."""
 
 import json
+import subprocess
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from dagster_backfills.cli.scoring import commands
 from dagster_backfills.cli.scoring.days import date_ranges
 from dagster_backfills.errors import UserError
 from dagster_backfills_tests.domains.scoring.conftest import Gyms
+from dagster_backfills_tests.programs import ForkingPopen
 
 YESTERDAY = datetime.now(UTC).date() - timedelta(days=1)
 
@@ -21,6 +23,7 @@ def instance_home(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "dagster.yaml").write_text("")
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setattr(subprocess, "Popen", ForkingPopen)
 
 
 @pytest.fixture
@@ -37,6 +40,7 @@ def call(verb: str, *arguments: str):  # type: ignore[no-untyped-def]
     return CliRunner().invoke(commands.app, [verb, *arguments])
 
 
+@pytest.mark.programs
 def test_a_day_is_run_explained_and_shown(gyms: Gyms) -> None:
     gyms.member("a", 16, 35, 42, 49, 56, coaches=("c1",), day=YESTERDAY)
     gyms.member("b", 1, 3, 5, day=YESTERDAY)
@@ -63,6 +67,7 @@ def test_a_day_is_run_explained_and_shown(gyms: Gyms) -> None:
     assert alone.exit_code == 0, alone.output
 
 
+@pytest.mark.programs
 def test_days_are_planned_as_they_are_run(gyms: Gyms) -> None:
     gyms.member("a", 16, 35, 42, 49, 56, coaches=("c1",), day=YESTERDAY)
     gyms.member("bad", 3, day=YESTERDAY, per_week=-1)
@@ -104,6 +109,7 @@ def test_invalid_requests_are_rejected_with_a_message(arguments: list[str], word
     assert words in str(result.exception)
 
 
+@pytest.mark.programs
 def test_what_failed_is_scored_again_day_by_day(gyms: Gyms) -> None:
     days = [YESTERDAY - timedelta(days=n) for n in (1, 0)]
     gyms.member("a", 16, 35, 42, 49, 56, coaches=("c1",), day=YESTERDAY)

@@ -18,6 +18,7 @@ from dagster_backfills.domains.kintell.importing.importer import Options, run_im
 from dagster_backfills.errors import UserError
 from dagster_backfills_tests.domains.kintell.sample import COLUMNS, add_users, mixed_rows, row, write_csv
 from dagster_backfills_tests.domains.kintell.workbooks import workbook
+from dagster_backfills_tests.programs import ForkingPopen
 
 
 @pytest.fixture
@@ -25,6 +26,7 @@ def call(conn, database_url, tmp_path, monkeypatch):
     """Call a command; returns its exit code and stdout. Errors meant for people are raised."""
     add_users(conn)
     monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setattr(subprocess, "Popen", ForkingPopen)
     monkeypatch.setenv("KINTELL_ALLOWED_LOCATIONS", str(tmp_path))
     monkeypatch.setenv("KINTELL_ERROR_FILES", str(tmp_path / "errors"))
     monkeypatch.chdir(tmp_path)
