@@ -9,8 +9,9 @@ import typer
 from dagster_backfills.cli.database import database, database_of
 from dagster_backfills.cli.errors import USAGE
 from dagster_backfills.cli.output import say
+from dagster_backfills.components.cataloguing import describe
 from dagster_backfills.components.inspection import inspect
-from dagster_backfills.components.loading import declared, declared_by_name, declared_folders, describe
+from dagster_backfills.components.loading import declared, declared_by_name, declared_folders
 from dagster_backfills.dagster.catalog import FILE
 from dagster_backfills.dagster.cataloguing import as_text
 from dagster_backfills.dagster.project import defs_to_write_in, project_defs

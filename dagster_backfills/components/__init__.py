@@ -10,4 +10,5 @@ The schema of a declaration is in `engine/declared/`. Here, each module uses tho
     planning, undoing, controlling   the jobs that plan, undo, and set controls
     postgres_backfill   the component, which combines all of these
     loading             loading declarations for commands and web pages, outside of Dagster
+    cataloguing         the tables of a project, for Dagster's catalog
 """

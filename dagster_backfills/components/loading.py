@@ -1,18 +1,13 @@
 """Loading declarations outside of Dagster: for commands, tests and the domains' own code."""
 
-from collections import ChainMap
 from functools import cache
 from pathlib import Path
-from typing import Any
 
-import psycopg
 import yaml
 
 from dagster_backfills.components.backfill import Backfill
 from dagster_backfills.components.postgres_backfill import read
-from dagster_backfills.dagster import cataloguing
-from dagster_backfills.dagster.cataloguing import Described
-from dagster_backfills.dagster.project import OURS, load_from_defs_folder, project_defs
+from dagster_backfills.dagster.project import OURS, project_defs
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.domain_switches import disabled_domains
 from dagster_backfills.errors import UserError, did_you_mean
@@ -72,9 +67,3 @@ def backfill_named(name: str, start: Path | None = None) -> Backfill:
 def postgres_of(backfill: Backfill) -> PostgresResource:
     """The backfill's database: the one whose URL is in the variable that the declaration names, or in DATABASE_URL."""
     return PostgresResource(url=resolve_database_url(backfill.declared.database))
-
-
-def describe(conn: psycopg.Connection[Any], defs: Path) -> Described:
-    """Describe every table and view that the definitions in a folder refer to, as the database has it now."""
-    queries = ChainMap(*(declared(folder).queries for folder in declared_folders(defs)))
-    return cataloguing.describe(conn, load_from_defs_folder(path_within_project=defs), queries)

@@ -9,7 +9,7 @@ import pytest
 
 import dagster_backfills
 from dagster_backfills.components.assets import build_assets, build_views
-from dagster_backfills.components.loading import describe
+from dagster_backfills.components.cataloguing import describe
 from dagster_backfills.components.postgres_backfill import PostgresBackfill, definitions_of
 from dagster_backfills.dagster.catalog import Catalog, catalog_of
 from dagster_backfills.dagster.cataloguing import _table_names, as_text
