@@ -41,7 +41,7 @@ def test_the_domains_libraries_come_with_extras_only(wheel: Path) -> None:
     always = {each.name for each in required if each.marker is None or each.marker.evaluate({"extra": ""})}
     assert always == {
         "dagster", "dagster-webserver", "dagster-postgres", "dagster-dg-cli", "pandas", "psutil", "psycopg", "pyarrow",
-        "rich", "sqlalchemy", "typer",
+        "pyyaml", "rich", "sqlalchemy", "typer",
     }  # fmt: skip
     for domain, libraries in LIBRARIES.items():
         of_it = {each.name for each in required if each.marker and each.marker.evaluate({"extra": domain})}
