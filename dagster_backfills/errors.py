@@ -1,7 +1,7 @@
 """Errors that the user can fix. Any layer raises them; the command line prints them and sets the exit code."""
 
 from bisect import bisect
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 
@@ -29,12 +29,16 @@ class NotUsableError(UserError):
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A hint for an unknown name: the known names most similar to it, or up to twenty known names."""
     names = sorted(known)
-    at = bisect(names, name)  # compares only neighbours: comparing 100,000 names would take many seconds
-    close = get_close_matches(name, names[max(at - 500, 0) : at + 500], n=3, cutoff=0.5)
-    if close:
+    if close := similar(name, names):
         return f"Did you mean {', '.join(close)}?"
     more = f" and {len(names) - 20:,} more" if len(names) > 20 else ""
     return f"There are {', '.join(names[:20])}{more}." if names else "There are none."
+
+
+def similar(name: str, names: Sequence[str], limit: int = 3) -> list[str]:
+    """The names most similar to `name`, best first. names: sorted."""
+    at = bisect(names, name)  # compares only neighbours: comparing 100,000 names would take many seconds
+    return get_close_matches(name, names[max(at - 500, 0) : at + 500], n=limit, cutoff=0.5)
 
 
 @contextmanager

@@ -2,14 +2,13 @@
 
 import unicodedata
 from collections.abc import Mapping
-from difflib import get_close_matches
 
-from dagster_backfills.errors import UserError
+from dagster_backfills.errors import UserError, similar
 
 _LISTED = 5
 
 
-def resolve_name(text: str, known: Mapping[str, str | None], what: str, hint: str = "") -> str:
+def resolve_id(text: str, known: Mapping[str, str | None], what: str, hint: str = "") -> str:
     """The ID that `text` refers to. `known` maps each ID to its name, or to None.
 
     Tries the ID, the name, a prefix of the ID and a prefix of the name. Raises UserError if several IDs match, listing
@@ -31,7 +30,7 @@ def resolve_name(text: str, known: Mapping[str, str | None], what: str, hint: st
     by_spelling: dict[str, str] = {}
     for each, name in known.items():
         by_spelling |= {fold(name or each): each, fold(each): each}
-    close = [by_spelling[each] for each in get_close_matches(folded, by_spelling, n=_LISTED, cutoff=0.5)]
+    close = [by_spelling[each] for each in similar(folded, sorted(by_spelling), _LISTED)]
     if close:
         hint = f"Did you mean {_listed(list(dict.fromkeys(close)), known)}?"
     elif not hint:

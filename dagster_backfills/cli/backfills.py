@@ -26,7 +26,7 @@ from dagster_backfills.engine.partition_status import PartitionStatus
 from dagster_backfills.engine.selection import Which
 from dagster_backfills.errors import UserError
 from dagster_backfills.instance.launching import open_instance
-from dagster_backfills.names import resolve_name
+from dagster_backfills.names import resolve_id
 from dagster_backfills.postgres.migrations import require_migrations
 from dagster_backfills.postgres.values import show_every_value
 
@@ -111,7 +111,7 @@ class Declared:
         if set(partitions) <= set(keys):
             return list(dict.fromkeys(partitions)) or keys
         names = {each.partition: each.name for each in self.partition_statuses(conn, more=False)}
-        return list(dict.fromkeys(resolve_name(each, names, "partition") for each in partitions))
+        return list(dict.fromkeys(resolve_id(each, names, "partition") for each in partitions))
 
     def launch(self, which: Which, keys: Sequence[str]) -> list[tuple[str, int]]:
         """Run the backfill's job. Returns the run's ID and the exit code."""
@@ -151,7 +151,7 @@ def names(start: Path) -> list[str]:
 
 def the_name(name: str) -> str:
     """Resolve a name or a unique prefix to a backfill's name. Raises UserError if there is none."""
-    return resolve_name(name, dict.fromkeys(names(Path.cwd())), "backfill")
+    return resolve_id(name, dict.fromkeys(names(Path.cwd())), "backfill")
 
 
 def named(name: str, verb: str) -> Named:

@@ -19,7 +19,7 @@ from dagster_backfills.engine.declared.draft import Draft, DraftParams
 from dagster_backfills.engine.table.catalog import read_table
 from dagster_backfills.engine.triggers import SourceTriggers, apply, remove
 from dagster_backfills.errors import UserError
-from dagster_backfills.names import resolve_name
+from dagster_backfills.names import resolve_id
 from dagster_backfills.postgres.table_names import split_table
 
 
@@ -82,7 +82,7 @@ def check(
 def _folder(name: str) -> Path:
     """The folder of a declaration, found by name or prefix. Raises UserError if there is none."""
     folders = declared_by_name(project_defs(Path.cwd()))
-    return folders[resolve_name(name, dict.fromkeys(folders), "backfill")]
+    return folders[resolve_id(name, dict.fromkeys(folders), "backfill")]
 
 
 def missing_triggers(folder: Path) -> str:

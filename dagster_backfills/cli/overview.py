@@ -18,7 +18,7 @@ from dagster_backfills.components.loading import declared, declared_by_name
 from dagster_backfills.dagster.project import project_defs
 from dagster_backfills.engine.controls import read
 from dagster_backfills.engine.partition_status import PartitionStatus, count_by_state, needing_backfill
-from dagster_backfills.names import counted, fold, resolve_name
+from dagster_backfills.names import counted, fold, resolve_id
 from dagster_backfills.redact import redact
 
 # Domains without a declaration have a view `overview` with these columns in their schema.
@@ -115,7 +115,7 @@ def show_partitions(
         controls = read(conn, backfill.assets)
     matches = [each for each in reversed(statuses) if fold(text) in fold(_searchable(each))]
     if text and not matches:
-        resolve_name(text, {each.partition: each.name for each in statuses}, "partition")
+        resolve_id(text, {each.partition: each.name for each in statuses}, "partition")
     shown = [each for each in matches if (each.needs_backfill or not needed) and (each.failed or not failed)]
     if json:
         print_json([_as_json(each) for each in shown[:limit]])

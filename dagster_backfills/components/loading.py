@@ -3,15 +3,14 @@
 from functools import cache
 from pathlib import Path
 
-import yaml
-
 from dagster_backfills.components.backfill import Backfill
-from dagster_backfills.components.postgres_backfill import read
+from dagster_backfills.components.postgres_backfill import TYPE, read
 from dagster_backfills.dagster.project import OURS, project_defs
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.domain_switches import disabled_domains
 from dagster_backfills.errors import UserError, did_you_mean
 from dagster_backfills.postgres.embedded import resolve_database_url
+from dagster_backfills.yaml_mistakes import documents
 
 
 @cache
@@ -48,10 +47,10 @@ def declared_by_name(defs: Path) -> dict[str, Path]:
 def _name_in(file: Path) -> str:
     """The name in a declaration that has a mistake, or "" if it has none that can be read."""
     try:
-        name = yaml.safe_load(file.read_text(encoding="utf-8"))["attributes"]["name"]
-    except (yaml.YAMLError, KeyError, TypeError):
+        names = [(each.attributes or {}).get("name") for each in documents(file) if each.type == TYPE]
+    except UserError:
         return ""
-    return name if isinstance(name, str) else ""
+    return next((name for name in names if isinstance(name, str)), "")
 
 
 def backfill_named(name: str, start: Path | None = None) -> Backfill:

@@ -186,9 +186,7 @@ class _Storing:
             dg.AssetMaterialization(
                 asset.split("/"),
                 partition=None if key == WHOLE else key,
-                metadata=partition_metadata(
-                    outcome.count_by_state(asset, key), mode, partitioned=key != WHOLE
-                )
+                metadata=partition_metadata(outcome.counts_of(asset, key), mode, partitioned=key != WHOLE)
                 | ({"name": name} if (name := self.names.get(key)) else {})
                 | outcome.reported.get(key, {}),
             )

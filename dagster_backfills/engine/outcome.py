@@ -77,7 +77,7 @@ class Outcome:
         """Whether the table holds the correct rows of a finished partition."""
         return partition not in self.failed or partition in self.intact.get(asset, {})
 
-    def count_by_state(self, asset: str, partition: str) -> Counts | None:
+    def counts_of(self, asset: str, partition: str) -> Counts | None:
         """Returns the counts of a complete partition; None if an earlier attempt of the run wrote it."""
         return (self.intact if partition in self.failed else self.counts).get(asset, {}).get(partition)
 

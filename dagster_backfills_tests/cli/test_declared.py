@@ -198,8 +198,8 @@ def test_the_doctor_reports_declarations_as_check_does(
     assert found() == [("ok", "There are none.", "")]
     conn.execute(GYM + MONTHS)
     copied(project, "member_months")
-    [missing_libraries] = found()
-    assert missing_libraries == (
+    [finding] = found()
+    assert finding == (
         "warning",
         "member_months: triggers are missing on public.members, public.member_activities.",
         "Create them: backfills triggers member_months --apply",

@@ -10,7 +10,7 @@ from dagster_backfills_tests.components.adopting import EXAMPLES, Adopter, adopt
 from dagster_backfills_tests.components.applications import COMPLIANCE
 
 DUE = """
--- name: missing_libraries
+-- name: incomplete
 select m."organizationId" from public."Member" as m
 where not m.deactivated
     and (select count(*) from public."EmployeeTrainingVideoCompletion" as c where c."memberId" = m.id) < 5;
@@ -98,7 +98,7 @@ def test_a_statement_of_what_is_due_keeps_it_filled_without_triggers(
     folder = copied(
         tmp_path,
         "training_completions",
-        ('stale_when: {public."Member": organizationId}', "due: missing_libraries"),
+        ('stale_when: {public."Member": organizationId}', "due: incomplete"),
     )
     (folder / "queries.sql").write_text((folder / "queries.sql").read_text() + DUE)
     before = catalog(application, "public")

@@ -135,9 +135,9 @@ def test_every_trigger_function_has_its_own_search_path_and_one_with_its_owners_
         " and p.pronamespace = any('{backfill,training,progress,kintell,jobs,scoring,operations}'::regnamespace[])"
     ).fetchall()
     assert len(found) > 10
-    missing_libraries = [
+    unchecked = [
         name
         for name, definer, config in found
         if "search_path=pg_catalog, pg_temp" not in config or (definer and "row_security=off" not in config)
     ]
-    assert missing_libraries == []
+    assert unchecked == []

@@ -23,7 +23,7 @@ from dagster_backfills.domains.kintell.file.dialect import ReadOptions
 from dagster_backfills.domains.kintell.file.mapping import open_with_header
 from dagster_backfills.domains.kintell.importing.jobs import ImportJob, load_job
 from dagster_backfills.errors import UserError
-from dagster_backfills.names import resolve_name
+from dagster_backfills.names import resolve_id
 from dagster_backfills.postgres.embedded import resolve_database_url
 
 HEADER_BYTES = 1024 * 1024  # enough of a converted file to read its header
@@ -39,7 +39,7 @@ def find(conn: psycopg.Connection[Any], job: str) -> ImportJob:
     """The job with this ID or file name, or a unique prefix of it."""
     names = {str(row[0]): row[1] for row in conn.execute(_JOBS)}
     return load_job(
-        conn, resolve_name(job.casefold() if job.casefold() in names else job, names, "import job", _HINT)
+        conn, resolve_id(job.casefold() if job.casefold() in names else job, names, "import job", _HINT)
     )
 
 

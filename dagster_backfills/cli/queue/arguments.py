@@ -11,7 +11,7 @@ import psycopg
 from dagster_backfills.domains.queue import queue
 from dagster_backfills.domains.queue.registry import known_hint
 from dagster_backfills.errors import UserError
-from dagster_backfills.names import resolve_name
+from dagster_backfills.names import resolve_id
 from dagster_backfills.postgres.values import json_object
 
 
@@ -22,7 +22,7 @@ def parse_job_id(conn: psycopg.Connection[Any], text: str) -> UUID:
         raise UserError(f"{text!r} is not a job ID.", "A job ID looks like 018f4e2a-….")
     between = {"first": UUID(digits.ljust(32, "0")), "last": UUID(digits.ljust(32, "f"))}
     matches = {str(row["id"]): None for row in queue.rows(conn, "jobs_between", **between)}
-    return UUID(resolve_name(text.casefold(), matches, "job", "To list the jobs: backfills queue list"))
+    return UUID(resolve_id(text.casefold(), matches, "job", "To list the jobs: backfills queue list"))
 
 
 def check_type(conn: psycopg.Connection[Any], job_type: str) -> None:

@@ -14,7 +14,7 @@ from dagster_backfills.domains.scoring.explain import Explanation, explain
 from dagster_backfills.domains.scoring.settings import settings_from
 from dagster_backfills.domains.scoring.status import chain_of, parse_day
 from dagster_backfills.engine.selection import Which
-from dagster_backfills.names import resolve_name
+from dagster_backfills.names import resolve_id
 
 # The callback makes this a command group although it has only one command.
 app = typer.Typer(
@@ -37,7 +37,7 @@ def gym(
     date = parse_day(day or None)
     with database() as conn:
         gyms = dict(conn.execute("select id, name from scoring.gyms order by id").fetchall())
-    gym_id = resolve_name(gym, gyms, "gym")
+    gym_id = resolve_id(gym, gyms, "gym")
     if plan:
         report = Scoring().plan(Which.named, [f"{date}"], say, gym_id)
         print_json(report.as_json()) if json else show(report)

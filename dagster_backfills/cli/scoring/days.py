@@ -36,7 +36,7 @@ class Scoring:
 
     def partition_statuses(self, conn: psycopg.Connection[Any]) -> list[PartitionStatus]:
         """All days, oldest first."""
-        return [_standing(day) for day in every_day(conn)]
+        return [_status_of(day) for day in every_day(conn)]
 
     def choose(self, conn: psycopg.Connection[Any], which: Which, wanted: Sequence[str]) -> list[str]:
         """Select days by name or status. Raises UserError for a day that can't be scored."""
@@ -61,7 +61,7 @@ class Scoring:
         return done
 
 
-def _standing(day: ChainDay) -> PartitionStatus:
+def _status_of(day: ChainDay) -> PartitionStatus:
     links = {link.asset.removeprefix("scoring/"): str(link) for link in day.links}
     return PartitionStatus(
         f"{day.day}", missing=day.missing, failed=day.failed, more={**links, "remark": day.remark}

@@ -21,7 +21,7 @@ class Begin(Body):
     size: int
 
 
-class PartitionStatus(Answer):
+class UploadStatus(Answer):
     upload_id: str
     file_name: str
     size: int
@@ -39,16 +39,16 @@ def shown(upload: Upload, offset: int) -> dict[str, Any]:
     return {"uploadId": upload.id, "fileName": upload.file_name, "size": upload.size, "offset": offset}
 
 
-def stands(call: Call) -> Any:
+def status(call: Call) -> Any:
     """Show how many bytes have been received. HEAD returns only the headers Upload-Offset and Upload-Length."""
-    return _standing(call, _find(call))
+    return _status_of(call, _find(call))
 
 
 async def append(call: Call) -> Any:
     """Send the next piece, with a Content-Range. Without one, the body is the whole file."""
     upload = await run_in_threadpool(_find, call)
     await _append(call.request, call.actions.uploads, upload)
-    return _standing(call, upload)
+    return _status_of(call, upload)
 
 
 def forget(call: Call) -> Any:
@@ -61,7 +61,7 @@ def _find(call: Call) -> Upload:
     return call.actions.uploads.find(call.path("upload"), call.who.key)
 
 
-def _standing(call: Call, upload: Upload) -> Response:
+def _status_of(call: Call, upload: Upload) -> Response:
     offset = call.actions.uploads.offset(upload)
     headers = {"Upload-Offset": str(offset), "Upload-Length": str(upload.size)}
     return answer(shown(upload, offset), 200, headers)
@@ -102,14 +102,14 @@ def _range(request: Request, upload: Upload) -> tuple[int, int]:
 
 _UPLOAD = "/import/backfill/uploads/{upload}"
 routes = [
-    Operation("/import/backfill/uploads", "imports", begin, "POST", gives={201: PartitionStatus}),
-    Operation(_UPLOAD, "imports", stands, "GET", "HEAD", gives={200: PartitionStatus}),
+    Operation("/import/backfill/uploads", "imports", begin, "POST", gives={201: UploadStatus}),
+    Operation(_UPLOAD, "imports", status, "GET", "HEAD", gives={200: UploadStatus}),
     Operation(
         _UPLOAD,
         "imports",
         append,
         "PUT",
-        gives={200: PartitionStatus},
+        gives={200: UploadStatus},
         takes={"application/octet-stream": None},
     ),
     Operation(_UPLOAD, "imports", forget, "DELETE", gives={204: ()}),

@@ -181,8 +181,8 @@ def test_an_organization_that_waits_too_long_is_a_warning(training):
     training.conn.execute("update backfill.stale_marks set marked_at = now() - interval '11 minutes'")
     fresh = training.check()["fresh"]
     assert not fresh.passed and fresh.severity is dg.AssetCheckSeverity.WARN
-    missing_libraries = training.check()["every_member_has_its_records"]
-    assert not missing_libraries.passed and "org_1" in missing_libraries.description
+    evaluation = training.check()["every_member_has_its_records"]
+    assert not evaluation.passed and "org_1" in evaluation.description
 
 
 def test_a_wrong_count_is_found(training):
