@@ -58,8 +58,8 @@ def run(
         opened = [os.open(streams[0], os.O_RDONLY)]
         opened += [os.open(stream, os.O_WRONLY | os.O_APPEND | os.O_CREAT) for stream in streams[1:]]
         code = start(command, opened, env=env, cwd=cwd).wait(timeout)
-        said, errors = (stream.read_text() for stream in streams[1:])
-        return subprocess.CompletedProcess(command, code, said, errors)
+        message, errors = (stream.read_text() for stream in streams[1:])
+        return subprocess.CompletedProcess(command, code, message, errors)
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def on_a_terminal(
     while True:
         try:
             shown += os.read(parent, 65536)
-        except OSError:  # the terminal is closed: nobody writes to it any more
+        except OSError:  # the terminal is closed
             break
         if endless and re.search(r"\w{3}", bare(shown.decode(errors="ignore"))):
             os.kill(process.pid, SIGINT)
@@ -62,7 +62,7 @@ def on_a_terminal(
 
 
 def _type_unseen(terminal: int) -> None:
-    """Turn echo off: where the input appears would depend on when the command reads it."""
+    """Turns echo off, because the position of echoed input would depend on when the command reads it."""
     settings = termios.tcgetattr(terminal)
     settings[3] &= ~termios.ECHO
     termios.tcsetattr(terminal, termios.TCSANOW, settings)

@@ -1,4 +1,4 @@
-"""What the code location is made of, so that nothing vanishes unseen, and the files that name it."""
+"""The contents of the code location, so that nothing disappears unnoticed, and the files that name it."""
 
 import subprocess
 import sys
@@ -13,8 +13,8 @@ import yaml
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.definitions import defs
 
-_STUB = "dagster/auto_created_stub_asset"  # what is read and described nowhere
-# What others fill, by schema: source tables, files, views that dashboards read.
+_STUB = "dagster/auto_created_stub_asset"  # read, but without a description
+# Filled elsewhere, by schema: source tables, files, views that dashboards read.
 AROUND = {
     "backfill": {"batches", "failures", "stale_marks"},
     "jobs": {
@@ -169,7 +169,7 @@ def test_all_assets_but_the_job_queue_are_connected_in_the_lineage(location: dg.
             part.add(key.path[0])
             reached |= left.pop(key) & left.keys()
         parts.append(part)
-    # Jobs of the queue come from applications and go to them: no other table is made of theirs.
+    # Jobs of the queue come from applications and return to them: no other table depends on them.
     assert sorted(parts, key=len) == [
         {"jobs"},
         {"backfill", "kintell", "operations", "progress", "scoring", "training"},
@@ -210,7 +210,7 @@ def test_every_schedule_and_sensor_is_running_by_default(location: dg.Definition
 
 def test_schedules_launch_runs_with_valid_configuration(location: dg.Definitions, database_url: str) -> None:
     repository = location.get_repository_def()
-    given = {"postgres": PostgresResource(url=database_url)}  # scoring asks it what day it is
+    given = {"postgres": PostgresResource(url=database_url)}  # scoring reads the current day from it
     for schedule in repository.schedule_defs:
         with (
             dg.instance_for_test() as instance,

@@ -1,4 +1,4 @@
-"""What the package offers to whoever builds on it: by these names, and loaded no sooner than asked for."""
+"""The package's public names, each loaded on first use."""
 
 import json
 import subprocess
@@ -20,7 +20,7 @@ print(json.dumps([before, "dagster" in sys.modules]))
 """
 
 
-def test_the_names_are_the_same_objects_wherever_they_stand() -> None:
+def test_public_names_are_the_same_objects_as_in_their_modules() -> None:
     assert PostgresBackfill is postgres_backfill.PostgresBackfill
     assert (JobContext, job_type) == (context.JobContext, registry.job_type)
     assert (JobError, PermanentJobError) == (errors.JobError, errors.PermanentJobError)
@@ -30,7 +30,7 @@ def test_the_names_are_the_same_objects_wherever_they_stand() -> None:
 
 
 @pytest.mark.programs
-def test_each_is_loaded_when_it_is_asked_for() -> None:
+def test_each_name_is_loaded_on_first_use() -> None:
     done = subprocess.run([sys.executable, "-c", _LOADED], capture_output=True, text=True, check=True)
     before, dagster_came_with_a_job_type = json.loads(done.stdout)
     assert before == ["dagster_backfills"]

@@ -1,4 +1,4 @@
-"""Who sends a request, from its headers and its address."""
+"""The user of a request, from its headers and address."""
 
 import os
 import pwd
@@ -26,7 +26,7 @@ def test_a_request_without_a_user_name_from_the_proxy_is_refused() -> None:
 
 
 def test_user_names_in_headers_are_decoded_as_utf_8() -> None:
-    sent = "Zoë Łuk".encode().decode("latin-1")  # as servers hand headers over
+    sent = "Zoë Łuk".encode().decode("latin-1")  # as servers decode headers
     assert identify({"x-proxy-secret": SECRET, "x-forwarded-user": sent}, SECRET, None).user == "Zoë Łuk"
 
 
@@ -40,7 +40,10 @@ def test_without_a_proxy_a_local_request_is_the_systems_user(host: str) -> None:
     [
         (LOCAL, "192.0.2.7"),
         (LOCAL, None),
-        ({"host": "evil.example:3000"}, "127.0.0.1"),  # a name that a page had bound to this machine
+        (
+            {"host": "evil.example:3000"},
+            "127.0.0.1",
+        ),  # a host name that a website had pointed at this machine
         ({**LOCAL, "x-forwarded-for": "192.0.2.7"}, "127.0.0.1"),
         ({**LOCAL, "x-forwarded-user": "olga"}, "127.0.0.1"),
         ({**LOCAL, "x-proxy-secret": ""} | {"x-proxy-secret": "x"}, "127.0.0.1"),

@@ -1,4 +1,4 @@
-"""Which thing a person means who types an id, how it begins, or a name."""
+"""Resolving an ID, a prefix of an ID, or a name that a user typed."""
 
 import pytest
 

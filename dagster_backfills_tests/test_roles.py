@@ -1,4 +1,4 @@
-"""What each user may do, by domain, from the file."""
+"""Each user's right in each domain, from the file."""
 
 from pathlib import Path
 from textwrap import dedent
@@ -77,7 +77,7 @@ def test_without_a_file_everyone_may_do_everything() -> None:
         ('[users.olga]\n"*" = ["undo"]', r"users.olga: \* = \['undo'\] is not a right"),
     ],
 )
-def test_an_invalid_file_is_refused_with_the_place_of_the_mistake(
+def test_an_invalid_file_is_rejected_with_the_place_of_the_mistake(
     tmp_path: Path, text: str | None, why: str
 ) -> None:
     if text is not None:

@@ -1,4 +1,4 @@
-"""Settings from the environment: every number of the engine; and a bad one, which a run names, stops nothing else."""
+"""Settings from the environment: every number of the engine. A run names an invalid one, and nothing else fails."""
 
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,13 @@ from dagster_backfills.environment import from_environment, usable_from_environm
 from dagster_backfills.errors import UserError
 from dagster_backfills_tests.dagster.storing import failure_text
 
-# Of each number of the engine another value than it has by itself.
+# A value other than the default for each number of the engine.
 OTHERS = {
     name: {str: "7MB", bool: "0"}.get(field.annotation, "7")
     for name, field in EngineSettings.model_fields.items()
 }
 BAD = {
-    "NOTIFY_EMAIL_TO": "a@b.test",  # and nobody to write it
+    "NOTIFY_EMAIL_TO": "a@b.test",  # and no sender
     "NOTIFY_SLACK_WEBHOOK_URL": "no url",
     "BACKFILLS_BATCH_UNITS": "many",
     "BACKFILLS_LOCK_TIMEOUT": "-1",
@@ -46,7 +46,7 @@ def test_every_number_of_the_engine_can_be_set_and_reaches_it() -> None:
     assert settings == {name: text if text == "7MB" else int(text) for name, text in OTHERS.items()}
 
 
-def test_a_field_says_what_it_is_once() -> None:
+def test_each_field_is_described_in_one_place() -> None:
     for name, field in EngineSettings.model_fields.items():
         assert PostgresIOManager.model_fields[name].description == field.description
         assert field.description
@@ -67,7 +67,7 @@ def test_the_definitions_load_whatever_the_settings_are(monkeypatch: pytest.Monk
     assert {"failure_email", "failure_slack"} <= {sensor.name for sensor in location.sensors or ()}
 
 
-def test_a_run_names_the_variable_that_is_wrong(
+def test_a_run_names_the_invalid_variable(
     monkeypatch: pytest.MonkeyPatch, database_url: str, conn: Any
 ) -> None:
     conn.execute("create schema t; create table t.items (id int primary key)")
@@ -83,16 +83,16 @@ def test_a_run_names_the_variable_that_is_wrong(
         return definitions.resolve_job_def("all").execute_in_process(raise_on_error=False)
 
     failed = run()
-    said = failure_text(failed) + "".join(
+    output = failure_text(failed) + "".join(
         str(event.message) + repr(event.event_specific_data) for event in failed.all_events
     )
-    assert not failed.success and "BACKFILLS_BATCH_UNITS is 'many'" in said
+    assert not failed.success and "BACKFILLS_BATCH_UNITS is 'many'" in output
     monkeypatch.setenv("BACKFILLS_BATCH_UNITS", "5")
     assert run().success
     assert conn.execute("select id from t.items").fetchall() == [(1,)]
 
 
-def test_a_tick_names_the_variable_that_is_wrong_and_the_other_channel_works(database_url: str) -> None:
+def test_a_tick_names_the_invalid_variable_and_the_other_channel_works(database_url: str) -> None:
     environment = {"NOTIFY_EMAIL_TO": "a@b.test", "NOTIFY_SLACK_WEBHOOK_URL": "https://hooks.example.test/x"}
     email, slack = failure_sensors(environment)
     settings = NotificationSettings(email_to="a@b.test", slack_webhook_url="https://hooks.example.test/x")
@@ -121,7 +121,7 @@ def test_the_variables_reach_the_sensors_and_no_secret_the_definitions(
         assert built.notifications.slack_webhook_url.endswith("/secret")
 
 
-def test_a_summary_names_the_first_day_that_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_summary_names_the_first_invalid_day(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KINTELL_FIRST_DAY", "2024-02-30")
     with pytest.raises(UserError, match="KINTELL_FIRST_DAY is '2024-02-30'"):
         daily_summary_write()
@@ -142,5 +142,5 @@ def test_every_variable_is_documented(project_root: Path, prefix: str, model: An
     names = [prefix + field.upper() for field in model.model_fields]
     text = (project_root / ".env.example").read_text()
     assert [name for name in names if f"#{name}=" not in text] == []
-    told = (project_root / "docs" / "runbooks" / f"{page}.md").read_text() if page else ""
-    assert not page or [name for name in names if f"`{name}`" not in told] == []
+    output = (project_root / "docs" / "runbooks" / f"{page}.md").read_text() if page else ""
+    assert not page or [name for name in names if f"`{name}`" not in output] == []

@@ -1,4 +1,4 @@
-"""`make chaos`: a storm for each fault, and the table faults × domains. Ends with 1 if anything did not hold.
+"""`make chaos`: runs a storm per fault and prints a table of faults × domains. Exits with 1 if anything is broken.
 
 python -m dagster_backfills_tests.chaos [FAULT …] [--seed N] [--seconds S]
 """
@@ -66,7 +66,7 @@ def main() -> int:
 
 
 def table(reports: list[tuple[list[Fault], Report | str]]) -> str:
-    """Markdown: a row a storm, a column a domain."""
+    """Returns Markdown with one row per storm and one column per domain."""
     head = ["fault", *CHECKS, "recovered"]
     lines = [f"| {' | '.join(head)} |", f"| {' | '.join('---' for _ in head)} |"]
     for faults, report in reports:

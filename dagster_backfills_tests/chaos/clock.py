@@ -1,6 +1,6 @@
-"""A clock that can be set while its processes run: libfaketime's, by a file. The monotonic clock goes on as it does.
+"""A clock that can be set while its processes run: libfaketime reads it from a file. The monotonic clock is unaffected.
 
-Not here: who has it (`stack.py`), and when it is set (`faults.py`).
+Not here: which processes use it (`stack.py`), and when it is set (`faults.py`).
 """
 
 import os
@@ -14,7 +14,7 @@ _SITE = Path(__file__).parent / "clock_site"
 
 
 class Clock:
-    """What all processes with this `environment` take for the time."""
+    """The time that all processes with this `environment` see."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -22,7 +22,7 @@ class Clock:
         self.set(0)
 
     def set(self, offset: int) -> None:
-        """So many seconds ahead of the machine's clock, for everybody within a second."""
+        """Sets the clock to `offset` seconds ahead of the machine's. Takes effect in all processes within a second."""
         new = self._file.with_suffix(".new")
         new.write_text(f"{offset:+d}\n")
         new.replace(self._file)
@@ -36,13 +36,13 @@ class Clock:
             "FAKETIME_TIMESTAMP_FILE": str(self._file),
             "FAKETIME_CACHE_DURATION": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-            "NO_FAKE_STAT": "1",  # files' times are their server's
+            "NO_FAKE_STAT": "1",  # file times come from the file server
             "PYTHONPATH": os.pathsep.join(filter(None, [str(_SITE), os.environ.get("PYTHONPATH")])),
         }
 
 
 def remove_remains() -> None:
-    """What libfaketime leaves of killed processes, and stumbles over when their number is used again."""
+    """Removes what libfaketime leaves behind for killed processes; it fails if their process ID is reused."""
     for file in Path("/dev/shm").glob("*faketime_*"):
         with suppress(OSError, ValueError):
             if not psutil.pid_exists(int(file.name.rpartition("_")[2])):

@@ -1,4 +1,4 @@
-"""What must hold in each domain once a storm is over, and the commands an operator has if it does not.
+"""Invariants of each domain after a storm, and the operator's commands that repair a domain.
 
 Not here: the traffic during a storm, and the faults.
 """
@@ -18,7 +18,7 @@ from dagster_backfills_tests.domains.progress import reference
 
 @dataclass
 class Expected:
-    """What the storm's traffic has put in and Postgres has acknowledged; and what an undisturbed stack makes of it."""
+    """What the storm's traffic wrote and Postgres acknowledged, and the result on an undisturbed stack."""
 
     days: list[date]
     scores: dict[str, list[tuple[Any, ...]]]
@@ -41,7 +41,7 @@ SCORES = {
 
 
 def _count(conn: psycopg.Connection, what: str, statement: str, binds: Any = None) -> list[str]:
-    """A complaint where the statement counts anything."""
+    """Returns a problem if the statement counts more than zero."""
     row = conn.execute(statement, binds).fetchone()
     return [f"{row[0]} {what}"] if row and row[0] else []
 
@@ -206,7 +206,7 @@ def scoring(conn: psycopg.Connection, stack: Stack, expected: Expected) -> list[
         if complete != (3,):
             found.append(f"{day}: {complete and complete[0]} of 3 links complete")
     for table, statement in SCORES.items():
-        # A storm may last past the hour at which the next day is scored.
+        # A storm may run past the hour at which the next day is scored.
         now = conn.execute(statement, [expected.days]).fetchall()
         rows_now, rows_then = Counter(now), Counter(expected.scores[table])
         if rows_now != rows_then:
@@ -216,7 +216,7 @@ def scoring(conn: psycopg.Connection, stack: Stack, expected: Expected) -> list[
 
 
 def instance(conn: psycopg.Connection, stack: Stack, expected: Expected) -> list[str]:
-    """No run is left behind: what was killed has ended for Dagster as well, and what waits does not wait for ever."""
+    """Checks that no run is left over: Dagster has ended the killed runs, and no run stays queued."""
     started = run_pids(conn, "select run_id from dagster.runs where status = 'STARTED'")
     dead = sum(pid not in {process.pid for process in stack.runs()} for pid in started.values())
     rows = conn.execute(
@@ -238,10 +238,10 @@ CHECKS: dict[str, Check] = {
 
 
 def broken(stack: Stack, expected: Expected) -> dict[str, list[str]]:
-    """Complaints by domain; none means that everything holds."""
+    """Problems by domain; empty if there are none."""
     with stack.connect() as conn:
         stale = "select count(*) from backfill.stale_marks where asset like 'progress/%'"
-        if _count(conn, "stale marks", stale):  # what costs most is looked at last
+        if _count(conn, "stale marks", stale):  # the most expensive check is last
             known = {"progress": _engine(conn, "progress")}
             rest = {name: check for name, check in CHECKS.items() if name != "progress"}
         else:
@@ -252,7 +252,7 @@ def broken(stack: Stack, expected: Expected) -> dict[str, list[str]]:
 
 
 def mend(stack: Stack, expected: Expected, domain: str) -> list[str]:
-    """What an operator would run for a domain that does not get well by itself; returns the commands."""
+    """Runs the operator's commands for a domain that does not recover by itself, and returns them."""
     commands: list[list[str]] = []
     with stack.connect() as conn:
         if domain == "training":
@@ -282,7 +282,7 @@ def mend(stack: Stack, expected: Expected, domain: str) -> list[str]:
 
 
 def newest_days(conn: psycopg.Connection) -> list[date]:
-    """The days that the chain looks after in a storm: the two newest whose last link may be worked by now."""
+    """The days that the chain must score in a storm: the two newest ones whose last step may run by now."""
     opens = "select (now() at time zone 'UTC' - %s::interval)::date - 1"
     row = conn.execute(opens, [f"{ACTIONS_STEP.opens:%H:%M}"]).fetchone()
     assert row is not None

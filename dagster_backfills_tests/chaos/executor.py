@@ -1,6 +1,6 @@
-"""`dagster job execute` in processes that have loaded the code already: forked, one for each line of arguments.
+"""`dagster job execute` in forked processes that have already loaded the code: one per line of arguments.
 
-Run as a module it answers each line with the child's process id. The child is a run like any other.
+As a program, it prints the child's process ID for each line. The child is an ordinary run.
 """
 
 import json

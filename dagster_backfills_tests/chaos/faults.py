@@ -1,6 +1,6 @@
-"""The faults: each a strike at the stack, which is over when the function returns.
+"""The faults. Each is a function that disturbs the stack, and the fault is over when it returns.
 
-Not here: when they strike, and what must hold afterwards.
+Not here: their timing (`storm.py`), and the invariants afterwards (`domains.py`).
 """
 
 import random
@@ -48,7 +48,7 @@ def _kill(processes: list[psutil.Process], rng: random.Random, most: int = 1) ->
 
 
 def kill_runs(stack: Stack, rng: random.Random) -> bool:
-    """Mostly such as work, now and then one that is only starting."""
+    """Kills runs: usually working ones, sometimes one that is still starting."""
     runs, working = stack.runs(), set[int]()
     with suppress(psycopg.Error), stack.connect() as conn:
         working = set(run_pids(conn, "select run_id from dagster.runs where status = 'STARTED'").values())
@@ -65,7 +65,7 @@ def kill_code_server(stack: Stack, rng: random.Random) -> bool:
 
 
 def kill_code_server_with_runs(stack: Stack, rng: random.Random) -> bool:
-    """As the end of its machine or container does: whoever could have reported the runs is gone as well."""
+    """Like the loss of its machine or container: the process that would report the runs' end is gone, too."""
     hit = stack.services["code_server"].kill() is not None
     runs = stack.runs()
     return _kill(runs, rng, most=len(runs)) or hit
@@ -76,7 +76,7 @@ def kill_daemon(stack: Stack, rng: random.Random) -> bool:
 
 
 def two_daemons(stack: Stack, rng: random.Random) -> bool:
-    """A second daemon on the same instance, for a while."""
+    """Runs a second daemon on the same instance for a while."""
     if "second_daemon" not in stack.services:
         stack.add("second_daemon", daemon_command(stack.home))
         return True
@@ -95,7 +95,7 @@ def _restart(how: signal.Signals) -> Strike:
 
 
 def cut_connections(stack: Stack, rng: random.Random) -> bool:
-    """Every connection to the database that is not this one, or only those that are in a transaction."""
+    """Terminates every other connection to the database, or only those in a transaction."""
     statement = (
         "select count(pg_terminate_backend(pid)) from pg_stat_activity"
         " where datname = current_database() and pid <> pg_backend_pid() and (%s or xact_start is not null)"
@@ -107,7 +107,7 @@ def cut_connections(stack: Stack, rng: random.Random) -> bool:
 
 
 def fill_disk(stack: Stack, rng: random.Random) -> bool:
-    """No byte left in the volume of Postgres; then somebody makes room. Postgres is started if that stopped it."""
+    """Fills the volume of Postgres, and frees it again. Restarts Postgres if it stopped."""
     volume = stack.postgres.volume
     try:
         volume.fill()
@@ -130,7 +130,7 @@ def nats_away(stack: Stack, rng: random.Random) -> bool:
 
 
 def set_clock(stack: Stack, rng: random.Random) -> bool:
-    """The clock of everything but Postgres and NATS jumps; when the storm is over it is right again."""
+    """Sets the clock of everything except Postgres and NATS. It is corrected when the storm is over."""
     assert stack.clock is not None
     stack.set_clock(rng.choice([offset for offset in _OFFSETS if offset != stack.clock.offset]))
     return True
@@ -151,7 +151,7 @@ _BATCHES = "select count(*) from backfill.batches where asset = any(%s)"
 
 
 def steer(stack: Stack, rng: random.Random) -> bool:
-    """An operator pauses a backfill, or slows it down, and lets it go again. Of a paused one nothing is written."""
+    """Pauses or throttles a backfill, and resumes it. A paused backfill writes nothing."""
     name, assets = rng.choice(list(_DECLARED.items()))
     with stack.connect() as conn:
         if rng.random() < 0.5:
@@ -162,7 +162,7 @@ def steer(stack: Stack, rng: random.Random) -> bool:
             change(conn, name, assets, Setting(rest_seconds=0, rows_per_second=0), "chaos")
             return True
         change(conn, name, assets, Setting(paused=True), "chaos")
-        time.sleep(2)  # who has looked just before has begun its batch by now
+        time.sleep(2)  # a run that read the controls just before has begun its batch by now
         (now,) = conn.execute("select clock_timestamp()").fetchone() or (None,)
         while conn.execute(_OLDER, [now]).fetchone() != (0,):
             time.sleep(0.2)

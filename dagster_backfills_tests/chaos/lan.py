@@ -1,4 +1,4 @@
-"""A network of this test's own: machines are network namespaces, joined by a bridge that leads nowhere else.
+"""A private network for tests: machines are network namespaces, connected by a bridge without an uplink.
 
 Needs root and Linux's `ip` and `nsenter`. Not here: what runs on the machines.
 """
@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-# Set aside for tests between machines (RFC 2544): routed nowhere.
+# Reserved for benchmark tests (RFC 2544): never routed.
 _NETWORK = "198.18.77"
-# Waits for the end of its input, which comes when the test's process ends, even by SIGKILL.
+# Waits for end of file, which comes when the test's process ends, even by SIGKILL.
 _UNDERTAKER = (
     'cat >/dev/null; link=$1; shift; for each; do ip netns delete "$each"; done; ip link delete "$link"'
 )
@@ -21,14 +21,14 @@ _UNDERTAKER = (
 
 @dataclass(frozen=True)
 class Lan:
-    """`address` is this machine's own in it; `addresses` those of the others by name."""
+    """`address`: this machine's own address. `addresses`: those of the other machines, by name."""
 
     address: str
     addresses: dict[str, str] = field(default_factory=dict)
     namespaces: dict[str, str] = field(default_factory=dict)
 
     def on(self, machine: str, command: Sequence[str]) -> list[str]:
-        """The command, to be run on a machine; on this one where there are no others."""
+        """The command that runs `command` on a machine, or on this one if there are no others."""
         if machine not in self.namespaces:
             return list(command)
         return ["nsenter", f"--net=/run/netns/{self.namespaces[machine]}", "--", *command]
@@ -36,7 +36,7 @@ class Lan:
 
 @contextmanager
 def lan_of(machines: Sequence[str]) -> Iterator[Lan]:
-    """Machines that reach this one and each other, gone at the end; loopback and a warning where none can be made."""
+    """Machines that reach this one and each other, removed at the end. Loopback and a warning if none can be made."""
     link = f"bf{os.getpid()}"
     lan = Lan(
         f"{_NETWORK}.1",
@@ -80,7 +80,7 @@ def _build(lan: Lan, link: str) -> None:
         _ip("netns", "add", namespace)
         _ip("link", "add", here, "type", "veth", "peer", "name", "eth0", "netns", namespace)
         _ip("link", "set", here, "master", link, "up")
-        # No route but the one to its neighbours.
+        # The only route is the one to its neighbours.
         _ip("-n", namespace, "address", "add", f"{lan.addresses[name]}/24", "dev", "eth0")
         for device in ("lo", "eth0"):
             _ip("-n", namespace, "link", "set", device, "up")

@@ -1,7 +1,7 @@
-"""Runs on several Celery workers over a real broker: all of them work, and one that is killed costs a retry.
+"""Runs on several Celery workers over a real broker: all of them work, and a killed worker costs one retry.
 
-Each worker is on a machine of its own, as far as the network goes, where this one can make such. The backfill is
-launched as the UI does, through a real webserver and daemon.
+Each worker has its own network namespace, if this machine allows that. The backfill is
+launched like in the UI, through a real webserver and daemon.
 """
 
 import os
@@ -40,7 +40,7 @@ pytestmark = [
     pytest.mark.timeout(600),
     pytest.mark.skipif(REDIS is None, reason="redis-server is not installed"),
 ]
-# Who scores a day stops at its first row until the gate opens.
+# A run stops at its first row until the gate opens.
 GATE = """
     create table gate (closed boolean);
     insert into gate values (true);
@@ -68,7 +68,7 @@ def lan():
 
 @pytest.fixture
 def server(lan, request, tmp_path):
-    """A migrated database that every machine of the network reaches, by TCP where there are several."""
+    """A migrated database that every machine of the network reaches, by TCP if there are several."""
     if not lan.namespaces:
         yield request.getfixturevalue("database_url")
         return
@@ -109,7 +109,7 @@ def broker(lan, tmp_path):
 
 
 class Workers:
-    """Celery workers by name, each a process group of its own."""
+    """Celery workers by name, each in its own process group."""
 
     def __init__(self, env, folder, lan: Lan):
         self.env, self.folder, self.lan, self.processes = env, folder, lan, {}
@@ -130,7 +130,7 @@ class Workers:
             )
 
     def ask(self, what):
-        """What the workers that are up say, by name."""
+        """The answers of the running workers, by name."""
         with Celery(broker=self.env["CELERY_BROKER_URL"]) as app:
             answers = getattr(app.control.inspect(timeout=2), what)() or {}
         return {worker.removesuffix("@test"): answer for worker, answer in answers.items()}
@@ -153,7 +153,7 @@ def stack(server, broker, lan, tmp_path):
     (home / "dagster.yaml").write_text(hurried(settings, MONITORING))
     with psycopg.connect(server, autocommit=True) as conn:
         conn.execute("create schema dagster")
-        # The chain would send a worker to the newest day, as soon as there is a daemon.
+        # The chain would start a run for the newest day as soon as the daemon runs.
         worked_before(conn, [newest_days(conn)[-1] + timedelta(days=n) for n in (0, 1)])
     env = environment(server, home) | {"CELERY_BROKER_URL": broker, "SCORING_CATCH_UP_DAYS": "1"}
     workers = Workers(env, tmp_path, lan)
@@ -165,9 +165,9 @@ def stack(server, broker, lan, tmp_path):
             workers.kill(name)
 
 
-def test_a_backfill_runs_on_all_workers_and_one_that_is_killed_costs_a_retry(stack, server):
+def test_a_backfill_runs_on_all_workers_and_a_killed_worker_costs_one_retry(stack, server):
     webserver, workers = stack
-    # Over a socket of this machine no backend has an address.
+    # Over a Unix socket, backends have no address.
     machines = len(workers.lan.namespaces)
     with psycopg.connect(server, autocommit=True) as conn:
         newest = newest_days(conn)[-1]
@@ -176,7 +176,7 @@ def test_a_backfill_runs_on_all_workers_and_one_that_is_killed_costs_a_retry(sta
         conn.execute(GATE)
         for name in NAMES:
             workers.start(name)
-        # Every second day: neighbours would be one run.
+        # Every second day, because adjacent days would be one run.
         days = [(newest - timedelta(days=2 * n + 3)).isoformat() for n in range(DAYS)]
         wait_for("the workers", lambda: len(workers.ask("ping")) == len(NAMES))
         backfill = launch_backfill(webserver, ASSETS, days)
@@ -206,7 +206,7 @@ def test_a_backfill_runs_on_all_workers_and_one_that_is_killed_costs_a_retry(sta
             [days],
         ).fetchall()
         assert dict(whole) == dict.fromkeys(days, 3)
-        # Each member of a day (those who had joined by then) has one row, and the day's account says so.
+        # Each member who had joined by a day has one row for it, and the day's account agrees.
         each = (
             "select d.expected, d.done, d.failed, count(*), count(distinct s.member_id) from scoring.chain_days d"
             " join scoring.commitment_scores s using (day)"

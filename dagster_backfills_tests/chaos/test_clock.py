@@ -1,4 +1,4 @@
-"""The clock that a storm sets: it jumps in processes that are at work, and their waits last as long as ever."""
+"""The clock that a storm sets jumps in running processes, and does not change how long they wait."""
 
 import os
 import subprocess
@@ -24,7 +24,7 @@ for wait in (time.sleep, threading.Event().wait):
 
 
 @pytest.mark.skipif(clock.LIBRARY is None, reason="libfaketime is not installed (Debian's package faketime)")
-def test_a_clock_that_is_set_jumps_and_waits_go_on(tmp_path):
+def test_a_clock_jumps_in_running_processes_and_waits_keep_their_duration(tmp_path):
     made = Clock(tmp_path / "clock")
     with subprocess.Popen(
         [sys.executable, "-c", PROGRAM],

@@ -1,4 +1,4 @@
-"""Whole Dagster runs killed at random moments: after the next run the tables are those of an undisturbed one.
+"""Whole Dagster runs killed at random moments: after the next run, the tables are those of an undisturbed run.
 
 Each run is a process of `dagster job execute`. `make chaos` runs it.
 """
@@ -22,7 +22,7 @@ from dagster_backfills_tests.chaos.stack import ROOT, environment
 
 KILLS = 30
 SIZE = ProgressSize(schools=2, cohorts=30, users=900, progress=9_000, questions=30)
-# Rows take their time, so that there is something to hit; a run has about three seconds of work.
+# Rows are slow, so that the kill hits work in progress; a run has about three seconds of work.
 SLOW = """
     create function slow() returns trigger language plpgsql as
     $$ begin perform pg_sleep(0.003); return new; end $$;
@@ -40,7 +40,7 @@ pytestmark = [pytest.mark.chaos, pytest.mark.timeout(3600)]
 
 
 class Executor:
-    """Starts whole runs, one after the other, and kills them."""
+    """Starts whole runs one after another, and kills them."""
 
     def __init__(self, env, arguments):
         command = [sys.executable, "-m", "dagster_backfills_tests.chaos.executor"]
@@ -63,7 +63,7 @@ class Executor:
             os.killpg(self.pid, 9)
 
     def code(self):
-        """Waits for the run's end: 0, or -9 where it was killed."""
+        """Waits for the run's end. Returns its exit code: 0, or -9 if it was killed."""
         return int(self.process.stdout.readline())
 
 

@@ -1,6 +1,6 @@
-"""A short storm on the real stack: a run killed, connections cut, a backfill paused; then everything is looked at.
+"""A short storm on the real stack: a killed run, cut connections, a paused backfill; then every invariant is checked.
 
-`make chaos` has more.
+`make chaos` runs more of them.
 """
 
 import tempfile
@@ -16,7 +16,7 @@ CHEAP = ("runs", "connections", "controls")
 
 @pytest.mark.e2e
 @pytest.mark.timeout(600)
-def test_a_killed_run_cut_connections_and_a_pause_leave_everything_whole(folder):
+def test_everything_recovers_from_a_killed_run_cut_connections_and_a_pause(folder):
     ground = Ground.prepare(folder, small=True)
     try:
         faults = [fault for fault in FAULTS if fault.name in CHEAP]
@@ -24,13 +24,13 @@ def test_a_killed_run_cut_connections_and_a_pause_leave_everything_whole(folder)
         assert report.broken == {}
         assert set(report.strikes) == set(CHEAP)
         assert report.strikes["runs"] == 1
-        assert report.commands == []  # all of it got well by itself
+        assert report.commands == []  # all domains recovered by themselves
     finally:
         ground.delete()
 
 
 @pytest.fixture
 def folder():
-    """One that Postgres can enter, which is another user where this one is root; pytest's own are closed to others."""
+    """A folder that Postgres can enter: under root it runs as another user, and pytest's folders are private."""
     with tempfile.TemporaryDirectory(prefix="backfills_chaos_", ignore_cleanup_errors=True) as made:
         yield Path(made)

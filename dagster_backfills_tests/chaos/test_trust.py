@@ -1,4 +1,4 @@
-"""Plan, undo and controls while the server is stopped, crashes, or has no room: what is promised of them holds."""
+"""Plan, undo and controls keep their promises while the server stops, crashes or runs out of disk space."""
 
 import signal
 import tempfile
@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.programs, pytest.mark.timeout(600)]
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[Postgres]:
-    """A server of its own, whose volume can be filled where this machine allows it."""
+    """A separate server, whose volume can be filled if this machine allows that."""
     with tempfile.TemporaryDirectory(prefix="backfills_trust_", ignore_cleanup_errors=True) as folder:
         server = Postgres(Path(folder) / "server")
         server.start()
@@ -48,7 +48,7 @@ def url(postgres: Postgres) -> Iterator[str]:
 
 @dataclass
 class Strike:
-    """A fault, once: the server is restarted, or has no room for three seconds."""
+    """A single fault: the server restarts, or has no disk space for three seconds."""
 
     postgres: Postgres
     kind: str
@@ -74,7 +74,7 @@ class Strike:
         self.over.set()
 
     def calm(self) -> None:
-        """Return when it is over. It must have struck."""
+        """Waits until the fault is over. It must have happened."""
         assert self.struck and self.over.wait(60)
 
 
@@ -85,7 +85,7 @@ def strike(request: pytest.FixtureRequest, postgres: Postgres) -> Strike:
     return Strike(postgres, request.param)
 
 
-def test_a_plan_in_the_middle_of_which_it_strikes_leaves_nothing(url: str, strike: Strike) -> None:
+def test_a_fault_during_a_plan_leaves_nothing_behind(url: str, strike: Strike) -> None:
     with psycopg.connect(url, autocommit=True) as conn:
         keys = fill(conn, parts=6, units=400)
         before = conn.execute(EVERYTHING).fetchone()
@@ -97,7 +97,7 @@ def test_a_plan_in_the_middle_of_which_it_strikes_leaves_nothing(url: str, strik
     try:
         report = planned(url, [computed(striking), totals], keys, batch_units=400)
     except psycopg.Error:
-        report = None  # it says so, and is planned again
+        report = None  # the error says so, and the backfill is planned again
     strike.calm()
     with psycopg.connect(url) as conn:
         assert conn.execute(EVERYTHING).fetchone() == before
@@ -106,9 +106,7 @@ def test_a_plan_in_the_middle_of_which_it_strikes_leaves_nothing(url: str, strik
     assert report.total().inserted == 6 * 400 + 6
 
 
-def test_an_undo_in_the_middle_of_which_it_strikes_ends_like_an_undisturbed_one(
-    url: str, strike: Strike
-) -> None:
+def test_an_undo_with_a_fault_ends_like_an_undisturbed_one(url: str, strike: Strike) -> None:
     with psycopg.connect(url, autocommit=True) as conn:
         keys = fill(conn, parts=12, units=300)
         conn.execute("insert into t.units values ('p002', 'p002-u0001', 7)")
@@ -128,7 +126,7 @@ def test_an_undo_in_the_middle_of_which_it_strikes_ends_like_an_undisturbed_one(
             if not runner.outcome.failed and not runner.outcome.unit_failures:
                 break
         except psycopg.Error:
-            strike.calm()  # a person, or Dagster's retry, comes again
+            strike.calm()  # a person, or Dagster's retry, tries again
         assert tries < 20
     strike.calm()
     with psycopg.connect(url) as conn:
@@ -142,7 +140,7 @@ def test_an_undo_in_the_middle_of_which_it_strikes_ends_like_an_undisturbed_one(
     assert accounted == (12 * 300 - 1, 1, 0)
 
 
-def test_what_is_set_is_set_with_its_record_or_not_at_all(url: str, strike: Strike) -> None:
+def test_a_control_is_set_together_with_its_audit_entry_or_not_at_all(url: str, strike: Strike) -> None:
     with psycopg.connect(url, autocommit=False) as conn:
         change(conn, "parts", ["t/parts"], Setting(rest_seconds=1), "olga")
         strike()

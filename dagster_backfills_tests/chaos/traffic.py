@@ -1,6 +1,6 @@
-"""The application's writes during a storm: members, answers, files, background jobs; each known once acknowledged.
+"""The application's writes during a storm: members, answers, files, background jobs. Acknowledged writes are counted.
 
-Everything is written so that it may be tried again after an answer was lost, as an application would.
+Every write can be repeated if its answer was lost, as an application would.
 """
 
 import random
@@ -22,7 +22,7 @@ _TRANSCRIPT = (
 
 
 class Traffic(threading.Thread):
-    """Writes until it is told to stop."""
+    """Writes until `finish` is called."""
 
     def __init__(self, stack: Stack, expected: Expected, seed: int, files: int, rows: int) -> None:
         super().__init__(daemon=True)
@@ -32,7 +32,7 @@ class Traffic(threading.Thread):
         self.error: BaseException | None = None
 
     def finish(self) -> None:
-        """Stop after what is under way; everything that was begun is acknowledged then."""
+        """Stops once the current writes are acknowledged."""
         self._over.set()
         self.join(120)
         assert not self.is_alive(), "the traffic does not end"
@@ -99,7 +99,7 @@ class Traffic(threading.Thread):
             queue.enqueue(conn, "sop_generation", given, unique_key=f"job-{number}-{n}")
 
     def _file(self, number: int) -> None:
-        """A file for the inbox, complete at once under its name."""
+        """Puts a file into the inbox. It is complete when it appears under its name."""
         rows = mixed_rows(self._rows)
         for entry in rows:
             if entry["session_id"]:

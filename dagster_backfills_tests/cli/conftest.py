@@ -1,4 +1,4 @@
-"""The command line as its users have it: `backfills`, in a process, on a database of the test's own."""
+"""The command `backfills` in a process, on the test's own database."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ def with_database(url: str, name: str) -> str:
 
 
 def eventually(condition: Callable[[], object], patience: float = 600) -> None:
-    """Wait for it. Patience is for a busy machine: the test does not depend on it."""
+    """Waits for a condition. The time limit is long enough for a busy machine; no test depends on it."""
     deadline = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < deadline, "it never happened"
@@ -29,7 +29,7 @@ def eventually(condition: Callable[[], object], patience: float = 600) -> None:
 
 @pytest.fixture
 def cli(database_url: str) -> Cli:
-    """Run `backfills …` on the test's database, or with other variables."""
+    """Runs `backfills …` on the test's database, or with other variables."""
 
     def backfills(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         variables = os.environ | {"DATABASE_URL": database_url} | dict(env or {})

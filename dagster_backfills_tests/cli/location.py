@@ -1,4 +1,4 @@
-"""A code location with jobs that do nothing, slowly, or fail, and account for it like the engine does."""
+"""A code location with jobs that do nothing slowly, or fail, and record it like the engine."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""Every `backfills …` that a message, a hint, a comment or the documentation names is a command that there is."""
+"""Every command `backfills …` in messages, hints, comments and the documentation exists."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ import typer
 
 from dagster_backfills.cli.app import app
 
-# Where a command is written as code or after a colon, and wherever one of the groups of commands is named.
+# Commands in code style or after a colon, and all mentions of a command group.
 _WORDS = r"((?: --?[a-z][a-z-]*| [a-z][a-z-]*)+)"
 _COMMAND = re.compile(rf"""(?:[`"'(:·$\]] ?|^ {{4,}}|^```sh\n|exec (?:code )?)backfills{_WORDS}""", re.M)
 _ANYWHERE = re.compile(rf"\bbackfills(?= (?:training|kintell|queue|scoring) [a-z]){_WORDS}")
@@ -20,12 +20,12 @@ _FILES = ("README.md", "CONTRIBUTING.md", "Makefile", "Dockerfile", ".env.exampl
 def texts(root: Path) -> list[Path]:
     found = [path for folder in _FOLDERS for path in (root / folder).rglob("*")]
     found = [path for path in found if path.suffix in {".py", ".md", ".sql", ".yaml", ".sh", ".template"}]
-    found = [path for path in found if path.name != "generate.py"]  # composes names
+    found = [path for path in found if path.name != "generate.py"]  # composes names at run time
     return [*found, *(root / name for name in _FILES)]
 
 
 def problem(words: list[str]) -> str | None:
-    """What is wrong with a command, in the words of the command line; None where it resolves."""
+    """The command line's error message for a command, or None if the command exists."""
     command = typer.main.get_command(app)
     with command.make_context("backfills", ["--debug"], resilient_parsing=True) as context:
         group = command
@@ -44,7 +44,7 @@ def problem(words: list[str]) -> str | None:
         return f"{unknown[0]} is none of its options" if unknown else None
 
 
-def test_every_command_that_is_advised_exists(project_root: Path):
+def test_every_advised_command_exists(project_root: Path):
     advised: dict[str, str] = {}
     for path in texts(project_root):
         text, name = path.read_text(), path.relative_to(project_root)

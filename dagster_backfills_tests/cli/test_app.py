@@ -1,4 +1,4 @@
-"""The shape of the command line, and what every command has in common."""
+"""The structure of the command line, and properties of all commands."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from dagster_backfills_tests.programs import run
 
 pytestmark = pytest.mark.programs
 
-# In place of the shell that is around the test.
+# Instead of the shell that runs the tests.
 _NO_SHELL = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
 LOADED = """
 import sys
@@ -50,7 +50,7 @@ def test_a_domains_commands_load_dagster_and_data_libraries_only_when_they_work(
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_of_the_table_is_there_and_explains_itself(name: str):
+def test_every_command_of_the_readme_exists_and_has_a_help_text(name: str):
     assert isinstance(found_at(COMMANDS[name][0]), typer.Typer)
     done = run([SCRIPT, name, "--help"])
     assert done.returncode == 0
@@ -59,14 +59,14 @@ def test_every_command_of_the_table_is_there_and_explains_itself(name: str):
 
 
 def test_an_unknown_command_or_option_exits_with_2_and_is_named(cli: Cli):
-    for arguments, said in (
+    for arguments, message in (
         (["ip"], "ip"),
         (["migrate", "--statos"], "--statos"),
         (["up", "--port", "x"], "--port"),
     ):
         done = cli(*arguments)
         assert done.returncode == 2
-        assert said in done.stderr
+        assert message in done.stderr
         assert done.stdout == ""
 
 
@@ -139,7 +139,7 @@ def test_a_closed_pipe_is_not_an_error(database_url):
     assert process.wait() == 141
 
 
-def test_env_gives_a_shell_what_dagster_and_psql_need(cli: Cli, database_url: str, tmp_path):
+def test_env_prints_the_variables_that_dagster_and_psql_need(cli: Cli, database_url: str, tmp_path):
     done = cli("env", env={"BACKFILLS_HOME": str(tmp_path / "it's a home")})
     assert done.returncode == 0
     show = (

@@ -41,12 +41,12 @@ def test_a_running_run_is_cancelled_and_the_audit_lists_each_request_with_its_ou
         assert (
             "progress_stats has no queued or running runs." in cli("cancel", "progress_stats", "--yes").stderr
         )
-        told = json.loads(cli("cancel", "training_completions", "--yes", "--json").stdout)
+        answer = json.loads(cli("cancel", "training_completions", "--yes", "--json").stdout)
         run.wait()
     [(run_id, started_by, outcome)] = school.execute(
         "select run_id, started_by, outcome from backfill.runs"
     ).fetchall()
-    assert told == {"backfills": [], "runs": [run_id]}
+    assert answer == {"backfills": [], "runs": [run_id]}
     assert (run.returncode, outcome, started_by) == (130, "interrupted", system_user())
     assert school.execute(RECORDS).fetchone() == (0,)
 
@@ -97,8 +97,8 @@ def test_queued_runs_and_dagster_backfills_are_cancelled_and_other_backfills_con
                     asset_selection=[dg.AssetKey(asset)],
                 )
             )
-        told = json.loads(cli("cancel", "training_completions", "--yes", "--json").stdout)
-        assert told == {"backfills": ["ours"], "runs": [ours.run_id]}
+        answer = json.loads(cli("cancel", "training_completions", "--yes", "--json").stdout)
+        assert answer == {"backfills": ["ours"], "runs": [ours.run_id]}
         statuses = {run.run_id: run.status.value for run in instance.get_runs()}
         assert statuses == {ours.run_id: "CANCELING", others.run_id: "NOT_STARTED"}
         backfills = {each.backfill_id: each.status.name for each in instance.get_backfills()}

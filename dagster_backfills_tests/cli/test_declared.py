@@ -117,7 +117,7 @@ def test_a_draft_of_a_table_without_a_key_says_so(run: Run, project: Path, conn:
     assert "-- The table has no key" in (project / "log" / "queries.sql").read_text()
 
 
-def test_the_first_draft_of_a_project_makes_its_folder_and_none_is_written_elsewhere(
+def test_the_first_draft_of_a_project_creates_its_folder_and_none_is_written_elsewhere(
     run: Run, project: Path, conn: psycopg.Connection
 ) -> None:
     conn.execute(MONTHS)
@@ -159,7 +159,7 @@ def test_triggers_are_printed_applied_found_and_removed(
     applied = catalog(conn, "public", "backfill")
     assert run("triggers", "member_months", "--remove").returncode == OK
     assert catalog(conn, "public", "backfill") == before
-    conn.execute(printed.stdout)  # what is printed is what is applied
+    conn.execute(printed.stdout)  # the printed statements are the applied ones
     assert catalog(conn, "public", "backfill") == applied
 
 
@@ -206,9 +206,9 @@ def test_the_doctor_reports_declarations_as_check_does(
     )
     run("triggers", "member_months", "--apply")
     assert found() == [("ok", "Valid: member_months.", "")]
-    copied(project, "kintell_users")  # over tables that are not there
-    [(level, said, _)] = found()
-    assert level == "error" and said.startswith("kintell_users: ") and "queries.sql, line 1: " in said
+    copied(project, "kintell_users")  # on tables that do not exist
+    [(level, message, _)] = found()
+    assert level == "error" and message.startswith("kintell_users: ") and "queries.sql, line 1: " in message
 
 
 VISITED = (

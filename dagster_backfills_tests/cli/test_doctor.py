@@ -1,4 +1,4 @@
-"""`backfills doctor`: each thing that can be wrong is said, with what to do, and hides nothing else."""
+"""`backfills doctor`: each problem is reported with a hint, and none hides another."""
 
 import json
 import socket
@@ -121,7 +121,9 @@ def test_tables_that_hide_rows_from_the_role_are_named(conn: psycopg.Connection,
     assert of(doctor_postgres.examine(database_url), "row security").level is Level.OK
     conn.execute("alter table progress.users enable row level security")
     conn.execute("alter table scoring.visits enable row level security")
-    assert of(doctor_postgres.examine(database_url), "row security").level is Level.OK  # a superuser sees all
+    assert (
+        of(doctor_postgres.examine(database_url), "row security").level is Level.OK
+    )  # a superuser sees all rows
     conn.execute("create role sees_less login; grant usage on schema backfill to sees_less")
     conn.execute("grant select on backfill.schema_migrations to sees_less")
     try:
@@ -149,7 +151,7 @@ SERVER = {"version": 160002, "version_name": "16.2", "in_recovery": False, "read
 
 
 @pytest.mark.parametrize(
-    ("change", "level", "said"),
+    ("change", "level", "message"),
     [
         ({}, "ok", "PostgreSQL 16.2, database d"),
         ({"version": 140010}, "error", "is too old"),
@@ -158,10 +160,10 @@ SERVER = {"version": 160002, "version_name": "16.2", "in_recovery": False, "read
         ({"read_only": True}, "error", "is set to read only"),
     ],
 )
-def test_an_unsupported_or_read_only_server_is_reported(change: dict, level: str, said: str):
+def test_an_unsupported_or_read_only_server_is_reported(change: dict, level: str, message: str):
     found = only(doctor_postgres.server(SERVER | {"database": "d"} | change))
     assert found[0] == level
-    assert said in found[1]
+    assert message in found[1]
 
 
 @pytest.mark.parametrize(("available", "level"), [(97, "ok"), (20, "warning")])
@@ -192,7 +194,7 @@ def test_an_invalid_dagster_home_is_an_error(tmp_path: Path, monkeypatch: Patch)
 
 
 def test_a_folder_that_can_not_be_written_is_an_error(tmp_path: Path, monkeypatch: Patch):
-    monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write everywhere
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # root can write everywhere
     assert only(doctor_machine.folder("state folder", tmp_path, "BACKFILLS_HOME"))[0] == "error"
 
 

@@ -28,7 +28,7 @@ def groups() -> set[str]:
         ("trainning", {"backfill", "operations", "training", "progress", "kintell", "jobs", "scoring"}),
     ],
 )
-def test_the_location_loads_the_domains_that_are_switched_on(
+def test_the_location_loads_the_enabled_domains(
     given: str, loaded: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BACKFILLS_DOMAINS", given)
@@ -52,7 +52,7 @@ def schemas(url: str) -> set[str]:
 
 
 def test_only_the_schemas_of_enabled_domains_are_created(cli: Cli, make_database: Callable[..., str]) -> None:
-    """One after another, as a company might; what was made stays when a domain is switched off again."""
+    """Enables domains one after another. A schema stays when its domain is disabled again."""
     environment = {"DATABASE_URL": make_database(migrated=False)}
     engine = cli("migrate", "--roles", env=environment | {"BACKFILLS_DOMAINS": "none"})
     assert engine.returncode == 0, engine.stderr

@@ -1,4 +1,4 @@
-"""Every way in which a server or a database can refuse: one clear message, what to do, no trace, no password."""
+"""Connection and server errors: one clear message with a hint, no traceback, no password."""
 
 import socket
 
@@ -30,15 +30,15 @@ def message(cli: Cli, url: str, *arguments: str) -> str:
 
 def test_an_unreachable_server_is_named_with_host_port_and_a_hint(cli: Cli):
     port = closed_port()
-    said = message(cli, f"postgresql://me:secret@127.0.0.1:{port}/db")
-    assert f"server at 127.0.0.1:{port} does not answer: connection refused." in said
-    assert "unset DATABASE_URL" in said
-    assert "secret" not in said
+    output = message(cli, f"postgresql://me:secret@127.0.0.1:{port}/db")
+    assert f"server at 127.0.0.1:{port} does not answer: connection refused." in output
+    assert "unset DATABASE_URL" in output
+    assert "secret" not in output
 
 
 def test_a_host_that_does_not_exist_is_named(cli: Cli):
-    said = message(cli, "postgresql://me:secret@nowhere.invalid/db")
-    assert "server at nowhere.invalid does not answer" in said
+    output = message(cli, "postgresql://me:secret@nowhere.invalid/db")
+    assert "server at nowhere.invalid does not answer" in output
 
 
 def test_a_missing_socket_is_named(cli: Cli, tmp_path):
@@ -48,8 +48,8 @@ def test_a_missing_socket_is_named(cli: Cli, tmp_path):
 
 
 def test_a_missing_database_is_named(cli: Cli, database_url: str):
-    said = message(cli, with_database(database_url, "nothing_here"))
-    assert "has no database 'nothing_here'." in said
+    output = message(cli, with_database(database_url, "nothing_here"))
+    assert "has no database 'nothing_here'." in output
 
 
 def test_a_missing_role_is_named(cli: Cli, database_url: str):
@@ -75,18 +75,18 @@ def test_a_wrong_password_is_said_to_be_wrong_and_never_shown(cli: Cli, tmp_path
 
 
 def test_an_invalid_url_is_not_repeated(cli: Cli):
-    said = message(cli, "postgresql:/me:secret@host/db")
-    assert said.startswith("backfills: DATABASE_URL is not a connection URL.")
-    assert "secret" not in said
+    output = message(cli, "postgresql:/me:secret@host/db")
+    assert output.startswith("backfills: DATABASE_URL is not a connection URL.")
+    assert "secret" not in output
 
 
 def test_a_read_only_database_says_so(cli: Cli, make_database):
     url = make_database(migrated=False)
     with psycopg.connect(url, autocommit=True) as conn:
         conn.execute(f"alter database {conn.info.dbname} set default_transaction_read_only = on")
-    said = message(cli, url)
-    assert "read-only transaction (25006)" in said
-    assert "Point DATABASE_URL at the primary." in said
+    output = message(cli, url)
+    assert "read-only transaction (25006)" in output
+    assert "Point DATABASE_URL at the primary." in output
 
 
 def test_a_missing_privilege_is_reported(cli: Cli, make_database):
@@ -94,19 +94,19 @@ def test_a_missing_privilege_is_reported(cli: Cli, make_database):
     with psycopg.connect(url, autocommit=True) as conn:
         conn.execute("create role may_only_look login")
         try:
-            said = message(cli, user_of(url, "may_only_look"))
+            output = message(cli, user_of(url, "may_only_look"))
         finally:
             conn.execute("drop role may_only_look")
-    assert "permission denied for database" in said and "sql/roles.sql" in said
+    assert "permission denied for database" in output and "sql/roles.sql" in output
 
 
 def test_a_missing_table_hints_at_the_migrations(make_database):
     url = make_database(migrated=False)
     with psycopg.connect(url) as conn, pytest.raises(psycopg.Error) as raised:
         conn.execute("select * from progress.cohort_stats")
-    code, said, hint = explain(raised.value)
+    code, output, hint = explain(raised.value)
     assert (code, hint) == (NOT_USABLE, "Run: backfills migrate")
-    assert 'relation "progress.cohort_stats" does not exist' in said
+    assert 'relation "progress.cohort_stats" does not exist' in output
 
 
 @pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
@@ -117,9 +117,9 @@ def test_the_drivers_error_is_found_in_the_chain_of_causes(driver):
             engine.connect()
         except sqlalchemy.exc.SQLAlchemyError as error:
             raise RuntimeError("something in between") from error
-    code, said, _ = explain(raised.value)
+    code, output, _ = explain(raised.value)
     assert code == NOT_USABLE
-    assert "connection refused" in said
+    assert "connection refused" in output
 
 
 def test_errors_of_psycopg2_are_explained_too(database_url):

@@ -1,4 +1,4 @@
-"""`backfills failures` with names that there are, and names that there are not."""
+"""`backfills failures` with known and unknown names."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Watching a run: what is shown in a pipe, on a terminal, and while the database is away."""
+"""Following a run: in a pipe, on a terminal, and during a database outage."""
 
 import os
 import pty
@@ -29,7 +29,7 @@ follow_run(sys.argv[1], "r", lambda: next(ends), poll=0.1)
 
 @pytest.fixture
 def run(conn: psycopg.Connection) -> psycopg.Connection:
-    """A run over two partitions of 50 units each, of which one is done."""
+    """A run over two partitions of 50 units each, one of which is done."""
     conn.execute(
         "insert into backfill.runs (run_id, root_run_id, step, assets, partitions, units)"
         " values ('r', 'r', 's', array['a/table'], 2, 100)"
@@ -66,7 +66,7 @@ def test_on_a_terminal_a_progress_bar_is_shown(run, database_url):
     while True:
         try:
             shown += os.read(parent, 65536)
-        except OSError:  # how a terminal says that no one writes to it any more
+        except OSError:  # the terminal is closed
             break
         if len(shown) > 10_000_000:
             break
@@ -101,6 +101,6 @@ def test_an_import_is_followed_with_its_own_wording(conn, database_url, tmp_path
     conn.execute("update kintell.backfill_jobs set run_id = 'r'")
     capfd.readouterr()
     (job,) = follow_run(database_url, "r", lambda: True, read_import)
-    said = capfd.readouterr().err
-    assert said.startswith("completed: 50 of 50 rows, ") and said.endswith("/s, 5 rejected\n")
+    message = capfd.readouterr().err
+    assert message.startswith("completed: 50 of 50 rows, ") and message.endswith("/s, 5 rejected\n")
     assert (job.done, job.total) == (50, 50)

@@ -1,4 +1,4 @@
-"""Runs launched from the command line: recorded, followed, and ended in the instance however their process ends."""
+"""Runs launched from the command line: recorded, followed, and ended in the instance, however their process ends."""
 
 import json
 import os
@@ -33,7 +33,7 @@ except BaseException as error:
     sys.exit(errors.report(error))
 """
 
-# Several processes that load Dagster: seconds on an idle machine, minutes on a busy one.
+# Several processes load Dagster, which takes seconds on an idle machine and minutes on a busy one.
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 
@@ -55,7 +55,7 @@ def instance(variables: dict[str, str]) -> Iterator[dg.DagsterInstance]:
 
 
 class Launched:
-    """`run_job` in a process, as a command would call it."""
+    """`run_job` in a process, called like by a command."""
 
     def __init__(self, job: str, **config: object) -> None:
         run_config = {"ops": {"work": {"config": config}}}
@@ -80,7 +80,7 @@ class Launched:
         return next(iter(instance.get_runs(dg.RunsFilter(tags={"who": self.who}))), None)
 
     def running(self, instance: dg.DagsterInstance) -> dg.DagsterRun:
-        """The run, once its op has begun to work."""
+        """The run, once its op has started."""
 
         def works() -> bool:
             run = self.run(instance)
@@ -110,7 +110,7 @@ def test_a_run_is_recorded_with_its_tags_and_followed_to_its_end(instance):
     assert run is not None
     assert out.strip() == run.run_id
     assert (run.job_name, run.status.value) == ("working_job", "SUCCESS")
-    # As the webserver knows it: that is what a re-execution looks for, and the Timeline.
+    # The location's name in the webserver, which a re-execution and the Timeline need.
     label = {".dagster/repository": f"__repository__@{LOCATION}"}
     assert run.run_id in {found.run_id for found in instance.get_runs(dg.RunsFilter(tags=label))}
     assert not [tag for tag, value in run.tags.items() if "/" in value]
@@ -180,8 +180,8 @@ def test_a_run_whose_process_was_killed_has_failed(instance):
     launched = Launched("working_job", seconds=600)
     run = launched.running(instance)
     launched.worker().kill()
-    code, _, said = launched.end()
-    assert code == 1 and "The run's process ended unexpectedly (exit code -9)." in said
+    code, _, message = launched.end()
+    assert code == 1 and "The run's process ended unexpectedly (exit code -9)." in message
     assert status(instance, run) == "FAILURE"
 
 
@@ -191,7 +191,7 @@ def test_a_run_whose_processes_were_all_killed_is_found_dead_by_run_monitoring(i
     worker = launched.worker()
     launched.process.kill()
     launched.end()
-    # Its own process lives, and may well finish it.
+    # Its own process is alive, and may finish it.
     monkeypatch.setattr(run_launcher, "GRACE_SECONDS", 0)
     check = instance.run_launcher.check_run_worker_health
     assert (status(instance, run), check(run).status.value) == ("STARTED", "RUNNING")

@@ -1,4 +1,4 @@
-"""What a program reads and what a person reads."""
+"""Output for programs and output for people."""
 
 import io
 import json
@@ -21,14 +21,14 @@ def test_stdout_is_only_valid_json(capsys):
     assert err == ""
 
 
-def test_a_table_in_a_pipe_is_one_line_a_row_however_long(capsys):
+def test_a_table_in_a_pipe_has_one_line_per_row_however_long(capsys):
     name = "a\tlong\nname " + "x" * 500
     output.print_table(["name", "count"], [(name, 12345), ("ok", None), ("[bold]", True)])
     lines = capsys.readouterr().out.splitlines()
     assert lines == ["name\tcount", f"a long name {'x' * 500}\t12345", "ok\t–", "[bold]\tyes"]
 
 
-def test_a_table_on_a_terminal_shows_names_as_they_are(capsys, monkeypatch):
+def test_a_table_on_a_terminal_shows_names_unchanged(capsys, monkeypatch):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     output.print_table(["name", "count"], [("[bold]odd[/x]", 12345)])
     assert "[bold]odd[/x]" in (shown := capsys.readouterr().out)

@@ -1,4 +1,4 @@
-"""`backfills plan` and `backfills undo`, as their users type them."""
+"""`backfills plan` and `backfills undo` on a terminal."""
 
 import json
 
@@ -13,7 +13,7 @@ RECORDS = "select count(*) from training.employee_training_video_completions"
 
 @pytest.fixture
 def school(conn: psycopg.Connection) -> psycopg.Connection:
-    """Two organizations, two members each, two videos; no record yet."""
+    """Two organizations with two members each, and two videos. No records yet."""
     conn.execute("insert into training.training_videos values ('sat-1', 'One', 1), ('sat-2', 'Two', 2)")
     conn.execute(
         "insert into training.organizations values ('org_a', 'A', '2024-01-01'), ('org_b', 'B', '2024-01-02');"
@@ -57,7 +57,7 @@ def test_a_backfill_is_planned_run_and_undone(cli: Cli, school: psycopg.Connecti
     assert school.execute(RECORDS).fetchone() == (8,)
 
 
-def test_unknown_names_runs_and_partitions_are_refused(cli: Cli, school: psycopg.Connection) -> None:
+def test_unknown_names_runs_and_partitions_are_rejected(cli: Cli, school: psycopg.Connection) -> None:
     unknown = cli("plan", "training_complations")
     assert unknown.returncode == 2 and "Did you mean training_completions?" in unknown.stderr
     stranger = cli("plan", "training_completions", "--partition", "org_c")

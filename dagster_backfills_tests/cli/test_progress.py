@@ -1,4 +1,4 @@
-"""The verbs on `progress_stats`, `failures` and `list`, as their users type them."""
+"""The verbs on `progress_stats`, `failures` and `list` on a terminal."""
 
 import json
 
@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.timeout(600)]
 
 @pytest.fixture
 def school(conn: psycopg.Connection) -> psycopg.Connection:
-    """Four cohorts with three students each, one of whom has answered one of two questions; no statistics yet."""
+    """Four cohorts with three students each, one of whom has answered one of two questions. No statistics yet."""
     conn.execute("set session_replication_role = replica")
     conn.execute("insert into progress.schools values ('s', 'École'), ('t', 'Other')")
     conn.execute(
@@ -59,7 +59,9 @@ def test_status_shows_what_is_missing_by_name_and_what_is_next(cli: Cli, school:
     assert json.loads(cli("status", "--json").stdout)["backfills"] == list(backfills.values())
 
 
-def test_run_asks_first_and_without_anyone_to_ask_does_nothing(cli: Cli, school: psycopg.Connection) -> None:
+def test_run_asks_for_confirmation_and_does_nothing_without_a_terminal(
+    cli: Cli, school: psycopg.Connection
+) -> None:
     done = cli("run", "progress_stats")
     assert done.returncode == 2
     assert "Write 4 partitions of progress_stats?" in done.stderr
@@ -67,9 +69,7 @@ def test_run_asks_first_and_without_anyone_to_ask_does_nothing(cli: Cli, school:
     assert school.execute("select count(*) from progress.cohort_stats").fetchone() == (0,)
 
 
-def test_an_unknown_cohort_and_contradicting_options_are_refused(
-    cli: Cli, school: psycopg.Connection
-) -> None:
+def test_an_unknown_cohort_and_conflicting_options_are_rejected(cli: Cli, school: psycopg.Connection) -> None:
     unknown = cli("run", "progress_stats", "-p", "c9", "--yes")
     assert unknown.returncode == 2
     assert "'c9'" in unknown.stderr

@@ -1,4 +1,4 @@
-"""The verbs on scoring as a person types them: days are scored, explained and read back."""
+"""The verbs on scoring on a terminal: days are run, explained and shown."""
 
 import json
 import subprocess
@@ -68,7 +68,7 @@ def test_a_day_is_run_explained_and_shown(gyms: Gyms) -> None:
 
 
 @pytest.mark.programs
-def test_days_are_planned_as_they_are_run(gyms: Gyms) -> None:
+def test_the_plan_of_days_equals_their_run(gyms: Gyms) -> None:
     gyms.member("a", 16, 35, 42, 49, 56, coaches=("c1",), day=YESTERDAY)
     gyms.member("bad", 3, day=YESTERDAY, per_week=-1)
     days = [f"{YESTERDAY - timedelta(days=n)}" for n in (1, 0)]
@@ -110,7 +110,7 @@ def test_invalid_requests_are_rejected_with_a_message(arguments: list[str], word
 
 
 @pytest.mark.programs
-def test_what_failed_is_scored_again_day_by_day(gyms: Gyms) -> None:
+def test_failed_members_are_scored_again_day_by_day(gyms: Gyms) -> None:
     days = [YESTERDAY - timedelta(days=n) for n in (1, 0)]
     gyms.member("a", 16, 35, 42, 49, 56, coaches=("c1",), day=YESTERDAY)
     gyms.member("bad", 3, day=YESTERDAY, per_week=-1)

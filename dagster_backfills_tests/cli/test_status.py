@@ -1,4 +1,4 @@
-"""`backfills status`: the page over all backfills, once and again and again."""
+"""`backfills status`: the page of all backfills, once and with `--watch`."""
 
 import json
 import os
@@ -103,7 +103,7 @@ def instance_url(database_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
     return database_url
 
 
-def test_ticks_name_every_schedule_and_sensor_with_its_next_time(instance_url: str):
+def test_ticks_list_every_schedule_and_sensor_with_its_next_time(instance_url: str):
     import dagster as dg
     from dagster._daemon.types import DaemonHeartbeat
 
@@ -213,9 +213,9 @@ def test_watch_in_a_pipe_prints_one_json_line_per_page_until_interrupted(
     while not json.loads(process.stdout.readline())["failures"]:
         pass
     process.send_signal(signal.SIGINT)
-    rest, said = process.communicate()
+    rest, output = process.communicate()
     assert process.returncode == 130
-    assert said == "backfills: Interrupted.\n"
+    assert output == "backfills: Interrupted.\n"
     assert all(json.loads(line) for line in rest.splitlines())
 
 

@@ -1,4 +1,4 @@
-"""The verbs on `training_completions`, as its users type them; and the rollback that training has beyond them."""
+"""The verbs on `training_completions` on a terminal, and training's own rollback."""
 
 import json
 
@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.timeout(600)]
 
 @pytest.fixture
 def school(conn: psycopg.Connection) -> psycopg.Connection:
-    """Two organizations, two members each, two videos; no record yet."""
+    """Two organizations with two members each, and two videos. No records yet."""
     conn.execute("insert into training.training_videos values ('sat-1', 'One', 1), ('sat-2', 'Two', 2)")
     conn.execute(
         "insert into training.organizations values ('org_a', 'Älteste', '2024-01-01'), ('org,b', 'Other', '2024-01-02')"
@@ -24,7 +24,7 @@ def school(conn: psycopg.Connection) -> psycopg.Connection:
     return conn
 
 
-def test_status_lists_the_newest_first_with_names_finds_a_part_of_one_and_refuses_an_unknown_one(
+def test_status_lists_organizations_finds_one_by_part_of_its_name_and_rejects_an_unknown_one(
     cli: Cli, school: psycopg.Connection
 ) -> None:
     listed = cli("status", "training_completions")
@@ -44,7 +44,9 @@ def test_status_lists_the_newest_first_with_names_finds_a_part_of_one_and_refuse
     assert "There is no partition 'org_q'" in unknown.stderr and "org_a (Älteste)" in unknown.stderr
 
 
-def test_run_asks_first_and_refuses_an_unknown_organization(cli: Cli, school: psycopg.Connection) -> None:
+def test_run_asks_for_confirmation_and_rejects_an_unknown_organization(
+    cli: Cli, school: psycopg.Connection
+) -> None:
     asked = cli("run", "training_completions")
     assert asked.returncode == 2
     assert "Write 2 partitions of training_completions?" in asked.stderr and "--yes" in asked.stderr
@@ -56,7 +58,9 @@ def test_run_asks_first_and_refuses_an_unknown_organization(cli: Cli, school: ps
 
 
 @pytest.mark.e2e
-def test_one_organization_then_all_then_the_undo(cli: Cli, school: psycopg.Connection) -> None:
+def test_one_organization_is_filled_then_all_and_the_run_is_undone(
+    cli: Cli, school: psycopg.Connection
+) -> None:
     one = cli("run", "training_completions", "-p", "oth", "--yes", "--json")
     assert one.returncode == 0, one.stderr
     done = json.loads(one.stdout)
@@ -92,7 +96,7 @@ def test_one_organization_then_all_then_the_undo(cli: Cli, school: psycopg.Conne
     ).fetchall() == [("a1", 2), ("a2", 2), ("b1", 2)]
 
 
-def test_a_rollback_says_what_it_needs(cli: Cli, school: psycopg.Connection) -> None:
+def test_a_rollback_without_a_backfill_or_the_flag_is_rejected(cli: Cli, school: psycopg.Connection) -> None:
     nothing = cli("training", "rollback")
     assert nothing.returncode == 2 and "--remove-all-incomplete" in nothing.stderr
     unknown = cli("training", "rollback", "nosuchid")

@@ -52,17 +52,17 @@ def test_no_verb_ends_with_a_traceback_or_a_missing_feature(
     monkeypatch.setenv("DATABASE_URL", samples)
     monkeypatch.setenv("COLUMNS", "80")
     for words, meant in VERBS[verb]:
-        code, said = answer(verb, name, *words)
-        assert said.strip(), (words, code)
-        assert "Traceback" not in said and " yet" not in said, said
-        assert code in (OK, FAILURES, USAGE), said
+        code, text = answer(verb, name, *words)
+        assert text.strip(), (words, code)
+        assert "Traceback" not in text and " yet" not in text, text
+        assert code in (OK, FAILURES, USAGE), text
         if code == USAGE:
-            message, hint = said.split("\n")[-2:]
-            assert message.endswith((".", "?", "'")) and hint, said
+            message, hint = text.split("\n")[-2:]
+            assert message.endswith((".", "?", "'")) and hint, text
         else:
-            assert meant, said
+            assert meant, text
         if meant and name not in ("kintell", "queue"):
-            assert code == OK, said
+            assert code == OK, text
 
 
 def test_all_backfills_are_covered(tmp_path, monkeypatch) -> None:
@@ -71,7 +71,7 @@ def test_all_backfills_are_covered(tmp_path, monkeypatch) -> None:
 
 
 def answer(*words: str) -> tuple[int, str]:
-    """The exit code and all that is said; of an error its message and what to do, in two lines."""
+    """The exit code and the output. An error is two lines: its message and its hint."""
     ended = CliRunner().invoke(app, list(words))
     error = ended.exception
     if error is None or isinstance(error, SystemExit):

@@ -164,8 +164,8 @@ def test_the_page_fits_a_real_terminal(width: int, full: psycopg.Connection) -> 
     code, shown = on_a_terminal(width, SCRIPT, "status", "--no-ticks")
     assert code == 0
     lines = shown.splitlines()
-    said = next(
+    shown = next(
         number for number, line in enumerate(lines) if line.startswith(("The daemon", "The state of Dagster"))
     )
-    assert max(map(cell_len, lines[:said])) <= width
+    assert max(map(cell_len, lines[:shown])) <= width
     assert any("pending" in line for line in lines)

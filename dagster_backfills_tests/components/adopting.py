@@ -1,4 +1,4 @@
-"""An adopter's project in one process: a declaration loaded from its folder, its sensors ticked, its job run."""
+"""A user's project in one process: loads a declaration from its folder, ticks its sensors, runs its job."""
 
 import shutil
 from collections.abc import Iterator
@@ -20,13 +20,13 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
 def load(folder: Path, **attributes: Any) -> Backfill:
-    """The backfill that a folder declares, with these attributes in place of its own."""
+    """Loads the backfill that a folder declares, with these attributes replaced."""
     given = yaml.safe_load((folder / "defs.yaml").read_text())["attributes"]
     return PostgresBackfill.model_validate(given | attributes).at(folder)
 
 
 def written(tmp_path: Path, name: str, defs: str, queries: str) -> Path:
-    """A declaration in a folder of its own."""
+    """Writes a declaration into its own folder."""
     folder = tmp_path / name
     folder.mkdir(parents=True)
     (folder / "defs.yaml").write_text(defs)
@@ -35,7 +35,7 @@ def written(tmp_path: Path, name: str, defs: str, queries: str) -> Path:
 
 
 def copied(tmp_path: Path, example: str, *changes: tuple[str, str]) -> Path:
-    """An example with changes to its texts, each of which must be found in it."""
+    """Copies an example and replaces texts, each of which must occur in it."""
     folder = tmp_path / example
     shutil.copytree(EXAMPLES / example, folder)
     for old, new in changes:
@@ -65,13 +65,13 @@ def project_in(folder: Path) -> Path:
 
 
 def said_of(defs: dg.Definitions) -> dict[str, str]:
-    """By asset its description."""
+    """The description of each asset."""
     graph = defs.resolve_asset_graph()
     return {key.to_user_string(): graph.get(key).description or "" for key in graph.materializable_asset_keys}
 
 
 class Adopter:
-    """One declared backfill at work on one database."""
+    """One declared backfill on one database."""
 
     def __init__(self, backfill: Backfill, url: str, instance: dg.DagsterInstance, **settings: Any) -> None:
         self.backfill, self.instance = backfill, instance
@@ -92,7 +92,7 @@ class Adopter:
         ).get_repository_def()
 
     def refresh(self, which: str = "due", *partitions: str, expect: bool = True) -> dg.ExecuteInProcessResult:
-        """Run the job that finds its partitions itself."""
+        """Runs the refresh job, which selects its own partitions."""
         result = self.repository.get_job(f"refresh_{self.backfill.name}").execute_in_process(
             run_config={"which": which, "partitions": list(partitions)},
             instance=self.instance,
@@ -102,7 +102,7 @@ class Adopter:
         return result
 
     def tick(self) -> int:
-        """Tick every sensor once, and run what they ask for. Returns how many runs that were."""
+        """Ticks every sensor once, and executes the requested runs. Returns their number."""
         runs = 0
         for sensor in self.sensors:
             context = dg.build_sensor_context(
@@ -123,7 +123,7 @@ class Adopter:
         return runs
 
     def settle(self) -> int:
-        """Tick until nothing is due. Returns how many runs that took."""
+        """Ticks until nothing is due. Returns the number of runs."""
         total = 0
         for _ in range(10):
             runs = self.tick()
@@ -144,13 +144,13 @@ def adopter(backfill: Backfill, url: str, **settings: Any) -> Iterator[Adopter]:
 
 
 def query(conn: psycopg.Connection[Any], text: str) -> list[Any]:
-    """The rows of a statement; of one column, its values."""
+    """Returns the rows of a statement, or the values if it has one column."""
     rows = conn.execute(text).fetchall()
     return [row[0] for row in rows] if rows and len(rows[0]) == 1 else rows
 
 
 def catalog(conn: psycopg.Connection[Any], *schemas: str) -> list[Any]:
-    """Everything that stands in these schemas: columns, defaults, constraints, indexes, triggers, rules, policies."""
+    """Returns all objects in these schemas: columns, defaults, constraints, indexes, triggers, rules, policies."""
     return conn.execute(
         """
         select 'column', c.relname::text, a.attname::text || ' ' || format_type(a.atttypid, a.atttypmod),

@@ -1,6 +1,6 @@
-"""Tables of applications as their own teams have made them: names, types, defaults and quirks of real ones."""
+"""Tables of real applications: their names, types, defaults and quirks."""
 
-# A compliance application: CamelCase in `public`, ids by a function, times without a zone.
+# A compliance application: CamelCase in `public`, IDs from a function, times without a zone.
 COMPLIANCE = """
 create function public.prefixed_id(prefix text) returns text language sql volatile as
 $$ select prefix || '_' || substr(md5(random()::text || clock_timestamp()::text), 1, 20) $$;
@@ -32,7 +32,7 @@ insert into public."EmployeeTrainingVideoCompletion" (id, "completedAt", "videoI
 values ('evc_old', '2024-05-02 08:00:00.456', 'sat-1', 'mem_1');
 """
 
-# A learning application's documents, as a connector replicates them; and the tables of results beside them.
+# A learning application's documents, as a connector replicates them, and the result tables next to them.
 LEARNING = """
 create schema learn;
 create table learn.school ("_id" text primary key, "_creationTime" double precision not null, name text);
@@ -88,7 +88,7 @@ insert into public.users (id, email, role, first_name, last_name) values
     ('00000000-0000-0000-0000-000000000002', 'bob@example.org', 'volunteer', 'Bob', null);
 """
 
-# A gym application: uuids, row-level security on every table, a row trigger that keeps `updated_at`.
+# A gym application: UUIDs, row-level security on every table, a row trigger that sets `updated_at`.
 GYM = """
 create table public.gyms (id uuid primary key, name text not null);
 create table public.users (id uuid primary key, gym_id uuid references public.gyms, role text not null);

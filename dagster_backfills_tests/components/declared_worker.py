@@ -1,4 +1,4 @@
-"""A run of an example in a process of its own, for tests that kill it or start two: `python -m … URL EXAMPLE`."""
+"""Runs an example in a separate process, for tests that kill it or start two: `python -m … URL EXAMPLE`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Cases D and E: a gym application with row-level security on every table; scoring's sources, scores back, months."""
+"""Cases D and E: a gym application with row-level security: scoring's sources, scores written back, months."""
 
 import uuid
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from dagster_backfills.components.assets import build_assets
 from dagster_backfills.engine.triggers import apply
 from dagster_backfills_tests.components.adopting import EXAMPLES, Adopter, adopter, load, query
 from dagster_backfills_tests.components.applications import GYM, MONTHS
-from dagster_backfills_tests.dagster.storing import said
+from dagster_backfills_tests.dagster.storing import failure_description
 
 ALPHA, ANN = "a0000000-0000-0000-0000-000000000000", "10000000-0000-0000-0000-000000000001"
 BOB, CID = ANN[:-1] + "2", ANN[:-1] + "3"
@@ -27,7 +27,7 @@ def application(conn: psycopg.Connection) -> psycopg.Connection:
 
 @pytest.fixture
 def gym(application: psycopg.Connection, database_url: str) -> Iterator[dict[str, Adopter]]:
-    """All of case D, with the triggers that it asks for."""
+    """All of case D, with the triggers that it declares."""
     with ExitStack() as stack:
         made = {
             name: stack.enter_context(adopter(load(EXAMPLES / name), database_url))
@@ -99,7 +99,7 @@ def test_the_newest_scores_are_written_back_only_where_they_differ(
     assert query(application, "select count(*) from members where updated_at > '2021-01-01'") == [3]
 
 
-def test_the_lineage_of_all_of_them_has_no_circle(gym: dict[str, Adopter]) -> None:
+def test_the_lineage_of_the_examples_has_no_cycle(gym: dict[str, Adopter]) -> None:
     import dagster as dg
 
     graph = dg.Definitions.merge(
@@ -114,7 +114,9 @@ def test_the_lineage_of_all_of_them_has_no_circle(gym: dict[str, Adopter]) -> No
     }
 
 
-def test_months_of_attendance_are_a_declaration(application: psycopg.Connection, database_url: str) -> None:
+def test_months_of_attendance_are_filled_by_a_declaration(
+    application: psycopg.Connection, database_url: str
+) -> None:
     with adopter(load(EXAMPLES / "member_months"), database_url) as a:
         apply(application, a.triggers())
         assert a.settle() == 1
@@ -127,10 +129,10 @@ def test_months_of_attendance_are_a_declaration(application: psycopg.Connection,
         assert query(application, months) == [(ANN, "2026-01-01", 2), (CID, "2026-01-01", 1)]
 
 
-def test_a_login_that_row_level_security_hides_rows_from_is_told_so(
+def test_a_role_that_row_level_security_hides_rows_from_gets_an_error(
     application: psycopg.Connection, database_url: str
 ) -> None:
-    """Without it, an empty source would look like members who have all gone."""
+    """Without the error, the empty source would look as if all members had left."""
     role = f"login_{uuid.uuid4().hex[:8]}"
     name = sql.Identifier(role)
     application.execute(sql.SQL("create role {} login password 'x'").format(name))
@@ -146,7 +148,9 @@ def test_a_login_that_row_level_security_hides_rows_from_is_told_so(
         own = f"{database_url}{'&' if '?' in database_url else '?'}options=-crole%3D{role}"
         with adopter(load(EXAMPLES / "member_months", partitions={"static": [ALPHA]}), own) as a:
             result = a.refresh("all", expect=False)
-        assert "Row-level security hides rows" in said(result) and "bypassrls" in said(result)
+        assert "Row-level security hides rows" in failure_description(
+            result
+        ) and "bypassrls" in failure_description(result)
         assert query(application, "select count(*) from attendance.member_months") == before
     finally:
         application.execute(sql.SQL("drop owned by {}").format(name))

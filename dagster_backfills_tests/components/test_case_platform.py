@@ -1,4 +1,4 @@
-"""Case C: `kintell.users`, kept the same as a platform's own users."""
+"""Case C: `kintell.users`, kept in sync with a platform's own users."""
 
 import psycopg
 
@@ -9,7 +9,7 @@ from dagster_backfills_tests.dagster.storing import versions
 USERS = "select email, name, role from kintell.users order by email"
 
 
-def test_users_are_copied_and_what_has_not_changed_is_not_written_again(
+def test_users_are_copied_and_unchanged_ones_are_not_written_again(
     conn: psycopg.Connection, database_url: str
 ) -> None:
     conn.execute(PLATFORM)
@@ -34,6 +34,6 @@ def test_new_changed_and_removed_users_are_followed(conn: psycopg.Connection, da
         assert a.settle() == 1
         assert ("bob@example.org", "Bob Ross", "volunteer") in query(conn, USERS)
         conn.execute("delete from public.users where email = 'new@example.org'")
-        assert a.tick() == 0  # a deleted row can't be looked at
-        a.refresh("all")  # as the schedule has it every night
+        assert a.tick() == 0  # polling can't see deleted rows
+        a.refresh("all")  # as the nightly schedule does
         assert [row[0] for row in query(conn, USERS)] == ["Ann@example.org", "bob@example.org"]

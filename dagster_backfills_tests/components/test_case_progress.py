@@ -13,7 +13,7 @@ COHORTS = "select cohort_id, students, questions, average_completion from stats.
 @pytest.fixture
 def application(conn: psycopg.Connection) -> psycopg.Connection:
     conn.execute(LEARNING)
-    conn.execute("set session_replication_role = replica")  # as the connector's sessions are
+    conn.execute("set session_replication_role = replica")  # like the connector's sessions
     return conn
 
 
@@ -48,7 +48,7 @@ def test_documents_become_statistics(application: psycopg.Connection, database_u
     ],
     ids=["an answer", "a question is deleted", "a student is deleted", "a student moves"],
 )
-def test_what_the_connector_rewrites_is_followed(
+def test_rows_that_the_connector_rewrites_are_recomputed(
     application: psycopg.Connection, database_url: str, change: str, students: object, cohorts: object
 ) -> None:
     with adopter(load(EXAMPLES / "progress_stats"), database_url) as a:

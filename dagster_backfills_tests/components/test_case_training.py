@@ -1,4 +1,4 @@
-"""Case A: a compliance application's own table of completions, filled as it is."""
+"""Case A: a compliance application's own table of completions, filled without changes to it."""
 
 from typing import Any
 
@@ -59,7 +59,7 @@ def test_one_organization_can_be_filled_alone(application: psycopg.Connection, d
 
 
 def follow(a: Adopter, conn: psycopg.Connection) -> None:
-    """Fill, add a member, bring one back, and see that each is followed and nothing runs without a reason."""
+    """Fills, adds a member, reactivates one, and checks that each is followed and no run starts without a reason."""
     assert a.settle() == 1
     assert a.tick() == 0
     conn.execute(
@@ -81,16 +81,14 @@ def test_triggers_keep_it_filled(application: psycopg.Connection, database_url: 
         assert catalog(application, "public", "backfill") == before
 
 
-def test_looking_at_its_rows_keeps_it_filled_without_triggers(
-    application: psycopg.Connection, database_url: str
-) -> None:
+def test_polling_keeps_it_filled_without_triggers(application: psycopg.Connection, database_url: str) -> None:
     before = catalog(application, "public")
     with adopter(load(EXAMPLES / "training_completions", stale_by="polling"), database_url) as a:
         follow(a, application)
     assert catalog(application, "public") == before
 
 
-def test_a_statement_of_what_is_due_keeps_it_filled_without_triggers(
+def test_a_due_statement_keeps_it_filled_without_triggers(
     application: psycopg.Connection, database_url: str, tmp_path: Any
 ) -> None:
     from dagster_backfills_tests.components.adopting import copied

@@ -1,4 +1,4 @@
-"""The examples as a whole: what an adopter writes for each case is counted, and is YAML and SQL alone."""
+"""The examples as a whole: each case takes a limited number of lines, all YAML and SQL."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ LINES = {
 
 
 @pytest.mark.parametrize("case", LINES)
-def test_an_adopter_writes_no_more_lines_than_this(case: str) -> None:
+def test_each_example_stays_within_its_number_of_lines(case: str) -> None:
     most, folders = LINES[case]
     files = [path for folder in folders for path in (EXAMPLES / folder).iterdir()]
     assert {path.suffix for path in files} == {".yaml", ".sql"}
@@ -33,7 +33,7 @@ def test_every_example_belongs_to_a_case_and_loads() -> None:
         assert definitions_of(load(EXAMPLES / folder)).resolve_all_job_defs()
 
 
-def test_tables_of_one_name_in_two_schemas_are_two_assets(tmp_path: Path) -> None:
+def test_tables_with_the_same_name_in_two_schemas_are_two_assets(tmp_path: Path) -> None:
     defs = """type: dagster_backfills.PostgresBackfill
 attributes:
   tables: [{table: one.members, query: rows}, {table: two.members, query: rows}]
@@ -43,12 +43,12 @@ attributes:
     assert {node.name for node in build_job(backfill).nodes} == {"write_one_members", "write_two_members"}
 
 
-def test_every_attribute_has_its_help_in_the_schema_that_editors_and_dg_read() -> None:
+def test_every_attribute_has_a_description_in_the_schema_that_editors_and_dg_read() -> None:
     schema = PostgresBackfill.get_model_cls().model_json_schema()
     models = [
         schema,
         *(schema["$defs"][name] for name in ("TableDeclaration", "Partitions", "Check", "Schedule")),
     ]
-    attributes = {name: said for model in models for name, said in model["properties"].items()}
+    attributes = {name: schema for model in models for name, schema in model["properties"].items()}
     assert {"stale_by", "unit", "cron"} <= set(attributes)
-    assert [name for name, said in attributes.items() if not said.get("description")] == []
+    assert [name for name, schema in attributes.items() if not schema.get("description")] == []

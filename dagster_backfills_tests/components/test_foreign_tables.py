@@ -1,4 +1,4 @@
-"""Sources in another database, through `postgres_fdw`: read like any other, followed by a statement of what is due."""
+"""Sources in another database through `postgres_fdw`: read like any other, followed by a `due` statement."""
 
 import ctypes
 import os
@@ -21,7 +21,7 @@ from dagster_backfills_tests.components.adopting import EXAMPLES, adopter, copie
 from dagster_backfills_tests.components.applications import GYM, MONTHS
 from dagster_backfills_tests.components.test_promises import ANN, CID, VISITS
 from dagster_backfills_tests.conftest import new_database
-from dagster_backfills_tests.dagster.storing import said, versions
+from dagster_backfills_tests.dagster.storing import failure_description, versions
 from dagster_backfills_tests.e2e.graphql import wait_for
 
 pytestmark = pytest.mark.programs
@@ -44,7 +44,7 @@ WATCHED = "stale_when: {public.members: gym_id, public.member_activities: gyms_o
 
 PROGRAMS = sorted(
     Path("/usr/lib/postgresql").glob("*/bin")
-)  # Debian's, which have the extensions that ours lacks
+)  # Debian's programs, which have the extensions that the embedded server lacks
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def _answers(url: str) -> bool:
 
 
 def _end_with_us() -> None:
-    """However the tests end."""
+    """Stops the server with the test process, however that ends."""
     ctypes.CDLL(None).prctl(1, signal.SIGQUIT)  # PR_SET_PDEATHSIG
 
 
@@ -117,7 +117,7 @@ def database_url(server: str) -> Iterator[str]:
 
 @pytest.fixture
 def application(conn: psycopg.Connection, server: str) -> Iterator[psycopg.Connection]:
-    """The gym's own database, whose tables the test's database has as foreign ones."""
+    """The gym's own database, whose tables are foreign tables in the test's database."""
     with new_database(server, "template1") as url, psycopg.connect(url, autocommit=True) as theirs:
         theirs.execute(GYM)
         host, port = (query(theirs, f"select current_setting('{name}')")[0] for name in _WHERE)
@@ -138,7 +138,7 @@ def application(conn: psycopg.Connection, server: str) -> Iterator[psycopg.Conne
 _WHERE = ("unix_socket_directories", "port")
 
 
-def test_foreign_tables_are_read_and_followed_by_a_statement_of_what_is_due(
+def test_foreign_tables_are_read_and_followed_by_a_due_statement(
     application: psycopg.Connection, conn: psycopg.Connection, database_url: str, tmp_path: Path
 ) -> None:
     folder = copied(tmp_path, "member_months", (WATCHED, "due: gyms_that_differ"))
@@ -159,12 +159,14 @@ def test_foreign_tables_are_read_and_followed_by_a_statement_of_what_is_due(
         assert (CID, "2026-01-01", 2) in query(conn, VISITS)
 
 
-def test_that_a_foreign_table_can_be_neither_looked_at_nor_watched_is_said_with_what_to_do(
+def test_polling_or_triggers_on_a_foreign_table_give_an_error_with_a_hint(
     application: psycopg.Connection, conn: psycopg.Connection, database_url: str
 ) -> None:
     with adopter(load(EXAMPLES / "member_months", stale_by="polling"), database_url) as a:
         result = a.refresh("all", expect=False)
-        assert "a foreign table can't be detected. Declare a statement with `due`" in said(result)
+        assert "a foreign table can't be detected. Declare a statement with `due`" in failure_description(
+            result
+        )
         with pytest.raises(UserError, match=r"The triggers on public\.members can't be created") as raised:
             apply(conn, a.triggers())
     assert "`due`" in raised.value.hint

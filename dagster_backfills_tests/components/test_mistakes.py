@@ -1,4 +1,4 @@
-"""Declarations with a mistake: one clear message each, with file and line, before anything is written."""
+"""Declarations with a mistake: each gets one clear message with file and line, before anything is written."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from dagster_backfills_tests.components.adopting import (
     query,
 )
 from dagster_backfills_tests.components.applications import GYM, MONTHS
-from dagster_backfills_tests.dagster.storing import said
+from dagster_backfills_tests.dagster.storing import failure_description
 
 Change = tuple[str, str]
 TABLE = "    - table: attendance.member_months\n"
@@ -216,7 +216,7 @@ IN_THE_DATABASE: dict[str, tuple[Change, str, str]] = {
 
 
 @pytest.mark.parametrize(("change", "message", "hint"), MISTAKES.values(), ids=MISTAKES)
-def test_a_mistake_is_named_with_its_file_and_line_without_a_database(
+def test_a_mistake_is_reported_with_its_file_and_line_without_a_database(
     tmp_path: Path, change: Change, message: str, hint: str
 ) -> None:
     folder = copied(tmp_path, "member_months", change)
@@ -227,7 +227,7 @@ def test_a_mistake_is_named_with_its_file_and_line_without_a_database(
 
 
 @pytest.mark.parametrize(("change", "message", "hint"), IN_THE_DATABASE.values(), ids=IN_THE_DATABASE)
-def test_a_mistake_that_the_database_sees_is_named_with_its_file_and_line(
+def test_a_mistake_that_the_database_finds_is_reported_with_its_file_and_line(
     conn: psycopg.Connection, tmp_path: Path, change: Change, message: str, hint: str
 ) -> None:
     conn.execute(GYM + MONTHS)
@@ -247,15 +247,17 @@ def test_a_mistake_that_the_database_sees_is_named_with_its_file_and_line(
 @pytest.mark.parametrize(
     "example", [path.name for path in EXAMPLES.iterdir() if path.name.startswith("member_")]
 )
-def test_a_declaration_without_a_mistake_is_left_in_peace(conn: psycopg.Connection, example: str) -> None:
+def test_a_declaration_without_a_mistake_gets_no_message(conn: psycopg.Connection, example: str) -> None:
     conn.execute(GYM + MONTHS)
     conn.autocommit = False
     inspect(declared(EXAMPLES / example), conn)
 
 
-def test_a_run_looks_before_it_writes(conn: psycopg.Connection, database_url: str, tmp_path: Path) -> None:
+def test_a_run_validates_its_declaration_before_it_writes(
+    conn: psycopg.Connection, database_url: str, tmp_path: Path
+) -> None:
     conn.execute(GYM + MONTHS)
     change, message, _ = IN_THE_DATABASE["a check that is no SQL"]
     with adopter(declared(copied(tmp_path, "member_months", change)), database_url) as a:
-        assert message in said(a.refresh("all", expect=False))
+        assert message in failure_description(a.refresh("all", expect=False))
     assert query(conn, "select count(*) from attendance.member_months") == [0]

@@ -1,4 +1,4 @@
-"""Mistakes within a project: a declaration with one takes no other down, and whoever checks the definitions is told."""
+"""Mistakes within a project: a bad declaration does not affect the others, and checks of the definitions fail."""
 
 import subprocess
 import sys
@@ -13,18 +13,18 @@ from dagster_backfills_tests.components.test_mistakes import MISTAKES, Change
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project with one good declaration; returns its folder of definitions."""
+    """A project with one good declaration. Returns its folder of definitions."""
     monkeypatch.syspath_prepend(str(tmp_path))
     return project_in(tmp_path)
 
 
 def loaded(project: Path) -> dict[str, str]:
-    """By asset what is said of it, as Dagster's own loader has it."""
+    """The description of each asset, loaded by Dagster's own loader."""
     return said_of(dg.load_from_defs_folder(path_within_project=project))
 
 
-def assert_it_alone_is_down(project: Path, change: Change, message: str) -> None:
-    """With this mistake in another declaration, the good one is there, and the other says what is wrong with it."""
+def assert_only_the_bad_one_fails(project: Path, change: Change, message: str) -> None:
+    """Asserts that with this mistake in another declaration, the good one loads and the other shows the mistake."""
     copied(project, "member_months", change)
     there = loaded(project)
     assert "kintell/users" in there
@@ -34,8 +34,8 @@ def assert_it_alone_is_down(project: Path, change: Change, message: str) -> None
 @pytest.mark.parametrize(
     "name", ["an unknown attribute", "several kinds of partitions", "an unknown statement"]
 )
-def test_one_bad_declaration_does_not_take_the_others_down(project: Path, name: str) -> None:
-    assert_it_alone_is_down(project, *MISTAKES[name][:2])
+def test_one_bad_declaration_does_not_affect_the_others(project: Path, name: str) -> None:
+    assert_only_the_bad_one_fails(project, *MISTAKES[name][:2])
 
 
 @pytest.mark.parametrize(
@@ -51,10 +51,10 @@ def test_one_bad_declaration_does_not_take_the_others_down(project: Path, name: 
     ],
     ids=["a cron expression", "an owner", "the name of a check", "the name of a check of every backfill"],
 )
-def test_what_dagster_refuses_does_not_take_the_others_down_either(
+def test_a_declaration_that_dagster_rejects_does_not_affect_the_others(
     project: Path, change: Change, message: str
 ) -> None:
-    assert_it_alone_is_down(project, change, message)
+    assert_only_the_bad_one_fails(project, change, message)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ COUNT = "select count(*) from {}"
 
 @pytest.fixture
 def application(make_database, monkeypatch):
-    """A gym's database that is not DATABASE_URL's."""
+    """A gym's database, other than DATABASE_URL's."""
     url = make_database()
     monkeypatch.setenv("REPORTING_URL", url)
     with psycopg.connect(url, autocommit=True) as conn:
@@ -26,7 +26,7 @@ def application(make_database, monkeypatch):
 
 @pytest.fixture
 def repository(application):
-    """Two backfills of the same months, each into a table of its own."""
+    """Two backfills of the same months, each into its own table."""
     common = {
         "partitions": {"static": [ALPHA]},
         "database": "REPORTING_URL",
@@ -68,7 +68,7 @@ def test_an_invalid_control_fails_the_run_and_says_why(execute, application):
     assert query(application, "select * from backfill.controls") == []
 
 
-def test_a_run_is_undone_in_the_backfills_own_database_once_it_is_no_dry_run(application, execute):
+def test_a_run_is_undone_in_the_backfills_own_database_unless_it_is_a_dry_run(application, execute):
     assert execute("refresh_member_months", which="all").success
     before = query(application, COUNT.format(MONTHS_TABLE))
     assert before != [0]

@@ -1,4 +1,4 @@
-"""What the engine promises, through declarations over tables of strangers: killed, two at once, bad units, undone."""
+"""The engine's promises through declarations over users' own tables: kills, concurrent runs, bad units, undo."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ from dagster_backfills.components.postgres_backfill import definitions_of
 from dagster_backfills_tests.components.adopting import EXAMPLES, adopter, load, query
 from dagster_backfills_tests.components.applications import COMPLIANCE, GYM, MONTHS
 from dagster_backfills_tests.components.test_case_training import FIVE, records
-from dagster_backfills_tests.dagster.storing import said, versions
+from dagster_backfills_tests.dagster.storing import failure_description, versions
 from dagster_backfills_tests.engine.undoing import previewed, undone
 
 COMPLETIONS = 'public."EmployeeTrainingVideoCompletion"'
@@ -41,7 +41,7 @@ def gym(conn: psycopg.Connection) -> psycopg.Connection:
 
 
 def started(url: str, example: str) -> subprocess.Popen[str]:
-    """A run in a process of its own, which is ready and waits for a word."""
+    """A run in a separate process, which is ready and waits for a signal."""
     command = [sys.executable, "-m", "dagster_backfills_tests.components.declared_worker", url, example]
     worker = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -61,7 +61,7 @@ def wait_until(conn: psycopg.Connection, text: str, expected: Any) -> None:
 
 
 @pytest.mark.programs
-def test_a_run_that_is_killed_within_a_batch_leaves_none_of_it_and_the_next_does_the_rest(
+def test_a_run_killed_within_a_batch_leaves_none_of_it_and_the_next_run_does_the_rest(
     compliance: psycopg.Connection, database_url: str
 ) -> None:
     compliance.execute(MEMBERS.format(count=30))
@@ -85,7 +85,7 @@ def test_a_run_that_is_killed_within_a_batch_leaves_none_of_it_and_the_next_does
         there = records(compliance)
         assert "mem_4" not in there
         assert 5 < len(there) < 34 and all(videos == FIVE for videos in there.values())
-        # The server has yet to notice that nobody is there any more.
+        # The server has yet to notice that the client is gone.
         compliance.execute("select pg_terminate_backend(pid) " + waiting)
         wait_until(compliance, "select count(*) " + waiting, [0])
     written = versions(compliance, COMPLETIONS)
@@ -93,9 +93,7 @@ def test_a_run_that_is_killed_within_a_batch_leaves_none_of_it_and_the_next_does
         a.refresh("all")
     assert set(map(tuple, records(compliance).values())) == {tuple(FIVE)}
     assert len(records(compliance)) == 33
-    assert set(written) <= set(
-        versions(compliance, COMPLETIONS)
-    )  # what had been committed was not written again
+    assert set(written) <= set(versions(compliance, COMPLETIONS))  # committed rows were not written again
 
 
 @pytest.mark.programs
@@ -110,7 +108,7 @@ def test_two_runs_at_once_write_every_row_once(compliance: psycopg.Connection, d
     there = records(compliance)
     assert len(there) == 63 and all(videos == FIVE for videos in there.values())
     written = query(compliance, "select sum(rows_inserted)::int from backfill.batches")
-    assert written == [63 * 5 - 1]  # one was there
+    assert written == [63 * 5 - 1]  # one existed already
     assert query(compliance, "select outcome, count(*)::int from backfill.runs group by 1") == [
         ("succeeded", 2)
     ]
@@ -119,7 +117,7 @@ def test_two_runs_at_once_write_every_row_once(compliance: psycopg.Connection, d
 # ---- a bad unit, what differs, what is gone
 
 
-def test_one_bad_unit_costs_itself_alone_and_is_written_once_its_cause_is_gone(
+def test_only_the_bad_unit_fails_and_it_is_written_once_the_cause_is_gone(
     gym: psycopg.Connection, database_url: str
 ) -> None:
     gym.execute("alter table attendance.member_months add constraint few check (visits < 2)")
@@ -135,7 +133,7 @@ def test_one_bad_unit_costs_itself_alone_and_is_written_once_its_cause_is_gone(
 
 
 def test_a_partition_that_can_not_be_written_fails_alone(gym: psycopg.Connection, database_url: str) -> None:
-    """Without units it fails whole; the other is there, and only the failed one is tried again."""
+    """Without units the whole partition fails. The other one is written, and only the failed one is retried."""
     gym.execute("alter table attendance.member_months add constraint few check (visits < 2)")
     table = {"table": "attendance.member_months", "partition_column": "gym_id"}
     with adopter(load(EXAMPLES / "member_months", tables=[table]), database_url) as a:
@@ -150,7 +148,7 @@ def test_a_partition_that_can_not_be_written_fails_alone(gym: psycopg.Connection
     assert query(gym, newest) == [["a0000000-0000-0000-0000-000000000000"]]
 
 
-def test_only_what_differs_is_written_and_what_is_gone_is_deleted(
+def test_only_differing_rows_are_written_and_rows_without_a_source_are_deleted(
     gym: psycopg.Connection, database_url: str
 ) -> None:
     with adopter(load(EXAMPLES / "member_months"), database_url) as a:
@@ -172,10 +170,10 @@ def test_only_what_differs_is_written_and_what_is_gone_is_deleted(
 
 
 @pytest.mark.parametrize("mode", ["upsert", "replace"])
-def test_each_mode_does_to_a_row_of_the_applications_own_what_it_says(
+def test_each_mode_treats_the_applications_own_rows_as_documented(
     gym: psycopg.Connection, database_url: str, mode: str
 ) -> None:
-    """Of the same table, `insert_missing` leaves what the application wrote, and the others put it right."""
+    """On the same table, `insert_missing` keeps the application's values, and the other modes correct them."""
     gym.execute(
         "insert into attendance.member_months values (%s, %s, '2026-01-01', 99)",
         ["a0000000-0000-0000-0000-000000000000", ANN],
@@ -194,7 +192,7 @@ def test_each_mode_does_to_a_row_of_the_applications_own_what_it_says(
 # ---- undone
 
 
-def test_a_run_over_an_applications_own_table_is_undone_and_stays_undone(
+def test_a_run_on_an_applications_own_table_is_undone_and_stays_undone(
     compliance: psycopg.Connection, database_url: str
 ) -> None:
     before = versions(compliance, COMPLETIONS)
@@ -205,17 +203,17 @@ def test_a_run_over_an_applications_own_table_is_undone_and_stays_undone(
             """update public."EmployeeTrainingVideoCompletion" set "completedAt" = now()
             where "memberId" = 'mem_2' and "videoId" = 'sat-2'"""
         )
-        told = previewed(database_url, run_id).total("public/EmployeeTrainingVideoCompletion")
-        assert (told.deleted, told.unchanged) == (13, 1)
+        preview = previewed(database_url, run_id).total("public/EmployeeTrainingVideoCompletion")
+        assert (preview.deleted, preview.unchanged) == (13, 1)
         undone(database_url, run_id)
-        # What the application had, and what a member has done since.
+        # The application's own rows, and what a member has done since.
         assert records(compliance) == {"mem_1": ["sat-1"], "mem_2": ["sat-2"]}
         assert set(before) <= set(versions(compliance, COMPLETIONS))
         assert a.settle() == 0
         compliance.execute("""update public."Member" set role = 'owner' where id = 'mem_4'""")
         assert a.settle() == 1
         assert records(compliance) == {"mem_1": ["sat-1"], "mem_2": ["sat-2"], "mem_4": FIVE}
-        a.refresh("all")  # asked for by a person
+        a.refresh("all")  # requested by a person
         assert records(compliance) == dict.fromkeys(("mem_1", "mem_2", "mem_4"), FIVE)
 
 
@@ -225,7 +223,7 @@ def test_a_run_over_an_applications_own_table_is_undone_and_stays_undone(
 def test_a_declaration_writes_to_the_database_that_it_names(
     conn: psycopg.Connection, make_database: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Through the resources that it brings along: nothing of it is in DATABASE_URL's."""
+    """It uses its own resources. DATABASE_URL's database gets nothing."""
     other = make_database()
     monkeypatch.setenv("REPORTING_URL", other)
     monkeypatch.setenv("DATABASE_URL", "postgresql://127.0.0.1:1/nowhere")
@@ -239,7 +237,7 @@ def test_a_declaration_writes_to_the_database_that_it_names(
     assert query(conn, "select count(*) from backfill.batches") == [0]
 
 
-def test_a_database_without_the_engines_tables_is_told_how_it_gets_them(
+def test_a_database_without_the_engines_tables_gives_an_error_with_a_hint(
     make_database: Any,
 ) -> None:
     empty = make_database(migrated=False)
@@ -247,8 +245,8 @@ def test_a_database_without_the_engines_tables_is_told_how_it_gets_them(
         conn.execute(GYM + MONTHS)
     backfill = load(EXAMPLES / "member_months", database="REPORTING_URL")
     with adopter(backfill, empty) as a:
-        told = said(a.refresh("all", expect=False))
-    assert told.endswith(
+        message = failure_description(a.refresh("all", expect=False))
+    assert message.endswith(
         "does not have the engine's tables. Run: DATABASE_URL=$REPORTING_URL backfills migrate"
     )
 
@@ -260,7 +258,7 @@ def without_single_visits(months: pd.DataFrame) -> pd.DataFrame:
     return months[months["visits"] > 1]
 
 
-def test_rows_may_be_computed_in_python_from_a_statements_frame(
+def test_rows_can_be_computed_in_python_from_a_statements_frame(
     gym: psycopg.Connection, database_url: str
 ) -> None:
     table = {

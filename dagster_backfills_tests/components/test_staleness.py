@@ -1,4 +1,4 @@
-"""How changes in a source table are noticed: by triggers, by looking at its rows; and which partitions they are of."""
+"""How changes in source tables are detected, by triggers and by polling, and which partitions they belong to."""
 
 import uuid
 from collections.abc import Iterator
@@ -45,21 +45,19 @@ def triggers(shop: psycopg.Connection) -> Iterator[SourceTriggers]:
 
 
 def marked(conn: psycopg.Connection) -> list[Any]:
-    """The partitions marked since the last call."""
+    """Returns the partitions marked since the last call."""
     found = query(conn, MARKS)
     conn.execute("delete from backfill.stale_marks")
     return found
 
 
-def test_each_kind_of_change_marks_the_partitions_that_it_is_of(
-    shop: psycopg.Connection, triggers: SourceTriggers
-) -> None:
+def test_each_kind_of_change_marks_its_partitions(shop: psycopg.Connection, triggers: SourceTriggers) -> None:
     shop.execute("insert into shop.orders (id, shop) values (1, 'a'), (2, 'b'), (3, null), (4, 'c')")
     assert marked(shop) == ["a", "b", "c"]
     shop.execute("update shop.orders set shop = 'd' where id = 1")
-    assert marked(shop) == ["a", "d"]  # where it was, and where it is
+    assert marked(shop) == ["a", "d"]  # its old and its new partition
     shop.execute("""update shop.orders set note = '{"x": 1}' where id = 2""")
-    assert marked(shop) == ["b"]  # json has no equality
+    assert marked(shop) == ["b"]  # json has no equality operator
     shop.execute("delete from shop.orders where id = 2")
     assert marked(shop) == ["b"]
 
@@ -75,7 +73,7 @@ def test_a_statement_that_changes_nothing_marks_nothing(
     assert marked(shop) == []
 
 
-def test_what_is_emptied_marks_everything_that_was_ever_written(
+def test_truncating_a_source_marks_every_partition_that_was_ever_written(
     shop: psycopg.Connection, triggers: SourceTriggers
 ) -> None:
     shop.execute(
@@ -104,7 +102,7 @@ def test_a_bulk_load_runs_the_trigger_once_and_marks_each_partition_once(
     ) == [1]
 
 
-def test_rows_written_through_a_partitioned_table_are_seen(shop: psycopg.Connection) -> None:
+def test_rows_written_through_a_partitioned_table_are_detected(shop: psycopg.Connection) -> None:
     shop.execute(
         "create table shop.parted (id bigint, shop text) partition by list (shop);"
         " create table shop.parted_a partition of shop.parted for values in ('a');"
@@ -113,19 +111,19 @@ def test_rows_written_through_a_partitioned_table_are_seen(shop: psycopg.Connect
     apply(shop, [SourceTriggers(watched(name="parted"))])
     shop.execute("insert into shop.parted values (1, 'a'), (2, 'b')")
     assert marked(shop) == ["a", "b"]
-    shop.execute("update shop.parted set shop = 'c' where id = 1")  # from one part to another
+    shop.execute("update shop.parted set shop = 'c' where id = 1")  # from one table partition to another
     assert marked(shop) == ["a", "c"]
     watched(name="parted").mark_changes(shop)
     marked(shop)
     shop.execute(
         "insert into shop.parted_a values (3, 'a')"
-    )  # a statement on a part is no statement on the whole
+    )  # statement triggers of the parent do not fire for a statement on a table partition
     assert marked(shop) == []
     watched(name="parted").mark_changes(shop)
     assert marked(shop) == ["a"]
 
 
-def test_an_application_needs_no_right_on_our_schema_and_its_settings_do_no_harm(
+def test_an_application_needs_no_right_on_our_schema_and_its_settings_have_no_effect(
     shop: psycopg.Connection, triggers: SourceTriggers
 ) -> None:
     by_day = SourceTriggers(watched("select day from changed_rows", backfill="days"))
@@ -152,7 +150,7 @@ def test_an_application_needs_no_right_on_our_schema_and_its_settings_do_no_harm
     assert marked(shop) == ["2026-03-01", "a"]
 
 
-def test_a_replicating_session_fires_no_trigger_and_is_seen_by_looking(
+def test_a_replicating_session_fires_no_trigger_and_is_detected_by_polling(
     shop: psycopg.Connection, triggers: SourceTriggers
 ) -> None:
     watched().mark_changes(shop)
@@ -168,7 +166,7 @@ def test_removing_leaves_no_trace_and_a_changed_declaration_is_noticed(shop: psy
     made = SourceTriggers(watched())
     assert not made.present(shop)
     apply(shop, [made])
-    apply(shop, [made])  # once more does no harm
+    apply(shop, [made])  # removing them again changes nothing
     assert made.present(shop)
     assert not SourceTriggers(watched("select note::text from changed_rows")).present(shop)
     shop.execute("alter table shop.orders disable trigger user")
@@ -178,21 +176,23 @@ def test_removing_leaves_no_trace_and_a_changed_declaration_is_noticed(shop: psy
     assert catalog(shop, "shop", "backfill") == before
 
 
-def test_long_names_stay_apart(shop: psycopg.Connection) -> None:
+def test_triggers_of_tables_with_long_names_get_different_names(shop: psycopg.Connection) -> None:
     both = [SourceTriggers(watched(backfill="b" * 70 + end)) for end in ("1", "2")]
     apply(shop, both)
     assert all(each.present(shop) for each in both)
     assert len(query(shop, "select tgname from pg_trigger where tgrelid = 'shop.orders'::regclass")) == 8
 
 
-def test_a_trigger_that_would_fail_is_refused_and_none_is_made(shop: psycopg.Connection) -> None:
+def test_a_trigger_that_would_fail_is_rejected_and_none_is_created(shop: psycopg.Connection) -> None:
     before = catalog(shop, "shop", "backfill")
     with pytest.raises(UserError, match='column "nope" does not exist'):
         apply(shop, [SourceTriggers(watched()), SourceTriggers(watched("select nope from changed_rows"))])
     assert catalog(shop, "shop", "backfill") == before
 
 
-def test_whoever_does_not_own_the_table_is_told_what_to_do_instead(shop: psycopg.Connection) -> None:
+def test_a_role_that_does_not_own_the_table_gets_an_error_with_the_alternatives(
+    shop: psycopg.Connection,
+) -> None:
     role = sql.Identifier(f"guest_{uuid.uuid4().hex[:8]}")
     shop.execute(sql.SQL("create role {0}; grant usage on schema shop, backfill to {0}").format(role))
     shop.execute(
@@ -215,7 +215,7 @@ def test_whoever_does_not_own_the_table_is_told_what_to_do_instead(shop: psycopg
 # ---- looking ----------------------------------------------------------------------------------------------------
 
 
-def test_looking_marks_everything_at_first_and_then_only_what_was_written_since(
+def test_the_first_poll_marks_everything_and_later_ones_only_what_was_written_since(
     shop: psycopg.Connection,
 ) -> None:
     shop.execute("insert into shop.orders (id, shop) select n, 's' || n % 3 from generate_series(1, 30) as n")
@@ -228,13 +228,13 @@ def test_looking_marks_everything_at_first_and_then_only_what_was_written_since(
     assert watched().mark_changes(shop) == 0
 
 
-def test_what_was_not_committed_at_the_last_look_is_seen_by_the_next(
+def test_rows_uncommitted_at_one_poll_are_detected_by_the_next(
     shop: psycopg.Connection, database_url: str
 ) -> None:
     watched().mark_changes(shop)
     with psycopg.connect(database_url) as other:
         other.execute("insert into shop.orders (id, shop) values (1, 'early')")
-        with other.transaction():  # rows of a subtransaction have a number of their own
+        with other.transaction():  # rows of a subtransaction have their own transaction ID
             other.execute("insert into shop.orders (id, shop) values (2, 'inner')")
         shop.execute("insert into shop.orders (id, shop) values (3, 'late')")
         watched().mark_changes(shop)
@@ -245,8 +245,8 @@ def test_what_was_not_committed_at_the_last_look_is_seen_by_the_next(
     assert watched().mark_changes(shop) == 0
 
 
-def test_a_position_from_another_server_counts_for_nothing(shop: psycopg.Connection) -> None:
-    """A restored dump brings positions of a server that had made more transactions."""
+def test_a_position_from_another_server_is_ignored(shop: psycopg.Connection) -> None:
+    """A restored dump contains positions of a server with higher transaction IDs."""
     shop.execute("insert into shop.orders (id, shop) values (1, 'a')")
     watched().mark_changes(shop)
     marked(shop)
@@ -254,7 +254,7 @@ def test_a_position_from_another_server_counts_for_nothing(shop: psycopg.Connect
     assert watched().mark_changes(shop) == 1
 
 
-def test_a_view_can_t_be_looked_at_and_says_what_to_do(shop: psycopg.Connection) -> None:
+def test_polling_a_view_gives_an_error_with_a_hint(shop: psycopg.Connection) -> None:
     shop.execute("create view shop.seen as select * from shop.orders")
     with pytest.raises(UserError, match="Declare a statement with `due` instead"):
         watched(name="seen").mark_changes(shop)
@@ -273,7 +273,7 @@ CALENDARS = [
 
 
 @pytest.mark.parametrize(("kind", "definition", "start", "zone"), CALENDARS, ids=lambda v: str(v)[:12])
-def test_a_point_in_time_is_of_the_partition_that_dagster_says(
+def test_a_point_in_time_belongs_to_the_same_partition_as_in_dagster(
     shop: psycopg.Connection, tmp_path: Path, kind: str, definition: Any, start: str, zone: str
 ) -> None:
     defs = f"""type: dagster_backfills.PostgresBackfill
@@ -305,7 +305,7 @@ attributes:
         assert shop.execute(statement.format(sql.Literal(n), sql.SQL(table.select))).fetchone() == (expected,)
 
 
-def test_a_date_is_of_its_own_day_in_every_time_zone(shop: psycopg.Connection, tmp_path: Path) -> None:
+def test_a_date_belongs_to_its_own_day_in_every_time_zone(shop: psycopg.Connection, tmp_path: Path) -> None:
     defs = """type: dagster_backfills.PostgresBackfill
 attributes:
   partitions: {daily: "2026-01-01", timezone: America/Los_Angeles}
@@ -318,7 +318,7 @@ attributes:
     assert marked(shop) == ["2026-03-01"]
 
 
-def test_a_day_that_is_not_over_is_not_late_and_one_before_the_first_is_forgotten(
+def test_an_unfinished_day_is_not_overdue_and_marks_before_the_first_day_are_removed(
     shop: psycopg.Connection, database_url: str, tmp_path: Path
 ) -> None:
     defs = """type: dagster_backfills.PostgresBackfill

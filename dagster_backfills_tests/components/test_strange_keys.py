@@ -1,4 +1,4 @@
-"""Partitions with keys as an application has them, and sources that are looked at: planned, explained, followed."""
+"""Partitions with unusual keys, and polled sources: planned, explained, followed."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ attributes:
   stale_when: {shop."Order": orders_regions}
   tables: [{table: shop.totals, unit: id, partition_column: region}]
 """
-# Comments behind what is put into other statements, and signs that mean something there.
+# Comments at the end of embedded statements, and characters that are special there.
 QUERIES = """
 -- name: regions
 select distinct region from shop."Order" order by 1;  -- 100 % of them
@@ -65,7 +65,7 @@ def totals(conn: psycopg.Connection, tmp_path: Path) -> Backfill:
     return declared(written(tmp_path, "totals", DEFS, QUERIES))
 
 
-def test_whatever_stands_in_a_key_is_a_partition_and_null_is_none(
+def test_any_text_can_be_a_partition_key_and_null_is_none(
     totals: Backfill, conn: psycopg.Connection, database_url: str
 ) -> None:
     with adopter(totals, database_url) as a:
@@ -80,7 +80,7 @@ def test_whatever_stands_in_a_key_is_a_partition_and_null_is_none(
     assert query(conn, "select count(*)::int from backfill.stale_marks") == [0]
 
 
-def test_a_plan_looks_at_the_sources_as_the_run_would_and_keeps_nothing_of_it(
+def test_a_plan_polls_the_sources_like_a_run_and_keeps_nothing_of_it(
     totals: Backfill, conn: psycopg.Connection, database_url: str
 ) -> None:
     connect = PostgresResource(url=database_url).connect
@@ -93,7 +93,7 @@ def test_a_plan_looks_at_the_sources_as_the_run_would_and_keeps_nothing_of_it(
         assert plan_backfill(totals, connect, Which.due).changes == 0
 
 
-def test_a_unit_is_explained_although_its_query_fails_over_it_or_its_row_is_gone(
+def test_a_unit_is_explained_even_if_its_query_fails_or_its_row_is_gone(
     totals: Backfill, conn: psycopg.Connection, database_url: str
 ) -> None:
     with adopter(totals, database_url) as a:
@@ -109,7 +109,7 @@ def test_a_unit_is_explained_although_its_query_fails_over_it_or_its_row_is_gone
                 explain_unit(totals, c, "nobody")
 
 
-def test_a_table_that_is_no_partition_s_is_missing_until_it_has_been_written(
+def test_an_unpartitioned_table_is_missing_until_it_has_been_written(
     conn: psycopg.Connection, database_url: str, tmp_path: Path
 ) -> None:
     conn.execute(TABLES + 'create table shop."Umsätze je Tag" (id bigint primary key)')
@@ -125,10 +125,10 @@ def test_a_table_that_is_no_partition_s_is_missing_until_it_has_been_written(
 
 
 @pytest.mark.parametrize(("column", "right"), [("region", False), ("day", True)])
-def test_a_calendar_is_read_off_a_time_alone(
+def test_calendar_partitions_need_a_time_column(
     conn: psycopg.Connection, tmp_path: Path, column: str, right: bool
 ) -> None:
-    """A trigger that casts a text to a time would refuse the application's own rows."""
+    """A trigger that casts text to a time would reject the application's own rows."""
     conn.execute(TABLES + 'alter table shop."Order" add day date; alter table shop.totals add day date')
     conn.autocommit = False
     text = DEFS.replace("{keys: regions}", "{daily: '2026-01-01'}").replace("orders_regions", column)
@@ -140,7 +140,7 @@ def test_a_calendar_is_read_off_a_time_alone(
             inspect(backfill, conn)
 
 
-def test_the_environment_s_settings_hold_for_a_declaration_s_own_resources(
+def test_settings_from_the_environment_apply_to_a_declarations_own_resources(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("BACKFILLS_BATCH_UNITS", "7")

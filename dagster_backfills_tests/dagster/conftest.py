@@ -1,4 +1,4 @@
-"""What the tests of this folder store into and report to."""
+"""The table and the Dagster instance that the tests of this folder write to."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ SETTINGS = "storage: {postgres: {postgres_url: {env: EVENTS_TEST_URL}}}\ntelemet
 
 @pytest.fixture
 def table(conn):
-    """A table `t.items(part, id, v)`, with the key `(part, id)`."""
+    """A table `t.items(part, id, v)` with the key `(part, id)`."""
     conn.execute("create schema t")
     conn.execute("create table t.items (part text, id int, v text, primary key (part, id))")
     return "t.items"
@@ -31,7 +31,7 @@ def _stored_in(url: str, folder: Path, patch: pytest.MonkeyPatch) -> Iterator[dg
 
 @pytest.fixture(scope="session")
 def dagsters_tables(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The name of a database that has them, to be cloned: Dagster takes half a second to make them."""
+    """The name of a template database with Dagster's tables, because creating them takes half a second."""
     folder = tmp_path_factory.mktemp("dagsters_tables")
     with new_database(server_url, "template1") as url:
         with pytest.MonkeyPatch.context() as patch, _stored_in(url, folder, patch):

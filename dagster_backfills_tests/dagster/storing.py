@@ -1,4 +1,4 @@
-"""Materializing assets into a test's own database, and reading what Dagster has recorded of it."""
+"""Materializes assets into a test's database, and reads what Dagster has recorded."""
 
 from collections import Counter
 from functools import cache
@@ -24,9 +24,9 @@ def resources(url: str, **settings: Any) -> dict[str, Any]:
 def materialize(
     url: str, *assets: Any, keys: tuple[str, str] | None = None, expect: bool = True, **options: Any
 ) -> dg.ExecuteInProcessResult:
-    """Materialize assets; `keys` is the first and the last partition of a range that one run is for.
+    """Materializes assets. `keys`: the first and last partition of a run's range.
 
-    Without an `instance`, in one that all tests have who ask it nothing.
+    Without `instance`, uses an instance that all tests share that do not query it.
     """
     settings = options.pop("settings", {})
     options.setdefault("instance", _anybodys_instance())
@@ -46,7 +46,7 @@ def _anybodys_instance() -> dg.DagsterInstance:
 
 
 def failure_text(result: dg.ExecuteInProcessResult) -> str:
-    """What the failing step says: the description of its Failure, or the error."""
+    """The failed step's message: the description of its Failure, or the error."""
     texts = []
     for event in result.all_events:
         if event.is_step_failure:
@@ -56,15 +56,15 @@ def failure_text(result: dg.ExecuteInProcessResult) -> str:
     return "\n".join(texts)
 
 
-def said(result: dg.ExecuteInProcessResult) -> str:
-    """The description of the one Failure that a step failed with."""
+def failure_description(result: dg.ExecuteInProcessResult) -> str:
+    """The description of the only Failure of the run's steps."""
     [event] = [e for e in result.all_events if e.is_step_failure]
     assert event.step_failure_data.user_failure_data is not None, failure_text(result)
     return event.step_failure_data.user_failure_data.description or ""
 
 
 def materialized(result: dg.ExecuteInProcessResult, asset: str) -> Counter[str | None]:
-    """How often each partition of an asset was reported."""
+    """The number of materializations of each partition of an asset."""
     return Counter(m.partition for m in materializations(result, asset))
 
 
@@ -87,12 +87,12 @@ def rows(conn: psycopg.Connection, table: str, order: str = "1") -> list[tuple[A
 
 
 def versions(conn: psycopg.Connection, table: str) -> list[tuple[Any, ...]]:
-    """Where each row's version stands and who wrote it: unchanged as long as nobody writes the row."""
+    """Each row's ctid and xmin, which change only if the row is written."""
     return conn.execute(f"select ctid::text, xmin::text from {table} order by 1").fetchall()  # noqa: S608
 
 
 def open_failures(conn: psycopg.Connection) -> list[tuple[Any, ...]]:
-    """The open entries of the ledger: asset, partition, unit, message, attempts."""
+    """The open failures in the ledger: asset, partition, unit, message, attempts."""
     return conn.execute(
         "select asset, partition, unit, message, attempts from backfill.failures where resolved_at is null"
         " order by asset, partition, unit"

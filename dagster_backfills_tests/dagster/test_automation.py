@@ -1,4 +1,4 @@
-"""Sensors that keep partitions and their contents up to date: what a tick asks for, and when it holds back."""
+"""Sensors that keep partitions up to date: which runs a tick requests, and when it backs off."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -38,7 +38,7 @@ def instance():
 
 @pytest.fixture
 def tick(database_url, instance):
-    """One evaluation of a sensor, against the test's own database and instance."""
+    """Evaluates a sensor once, on the test's database and instance."""
 
     def evaluate(sensor):
         given = {"postgres": PostgresResource(url=database_url)}

@@ -1,4 +1,4 @@
-"""What the catalog says of tables: the database's own words, kept in a file, and the lineage that SQL says."""
+"""The catalog file: the database's comments and column types, and column lineage derived from SQL."""
 
 import json
 from pathlib import Path
@@ -34,8 +34,8 @@ def test_column_lineage_is_derived_from_declared_statements_and_views() -> None:
     stats = tables["progress.cohort_stats"]["columns"]
     assert "progress.user_progress_stats.questions_interacted" in stats["average_completion"]["from"]
     assert tables["progress.cohort_dashboard"]["columns"]["school_name"]["from"] == ["progress.schools.name"]
-    for said in tables.values():
-        for column in said["columns"].values():
+    for table in tables.values():
+        for column in table["columns"].values():
             for source in column.get("from", ()):
                 table, _, name = source.rpartition(".")
                 assert name in tables[table]["columns"], source
@@ -108,10 +108,10 @@ def test_a_tables_uri_is_in_the_database_that_its_declaration_names(
     monkeypatch.setenv("DATABASE_URL", "postgresql://me:secret@app.test/app")
     monkeypatch.setenv("REPORTS_URL", "postgresql://reports.test:6543/reports")
     (tmp_path / "queries.sql").write_text("-- name: totals\nselect 1 as id;\n")
-    said = {"tables": [{"table": "shop.totals"}], "views": ["shop.best"]}
+    catalog = {"tables": [{"table": "shop.totals"}], "views": ["shop.best"]}
     for given, start in (
-        (said, "postgresql://app.test:5432/app"),
-        ({**said, "database": "REPORTS_URL"}, "postgresql://reports.test:6543/reports"),
+        (catalog, "postgresql://app.test:5432/app"),
+        ({**catalog, "database": "REPORTS_URL"}, "postgresql://reports.test:6543/reports"),
     ):
         backfill = PostgresBackfill.model_validate(given).at(tmp_path)
         (table,), (view,) = build_assets(backfill).specs, build_views(backfill)

@@ -1,4 +1,4 @@
-"""Rules: judged in the run that writes, whatever came of it, once a run; and by themselves as checks."""
+"""Check rules: evaluated once in each run that writes, even if it fails, and separately as asset checks."""
 
 from typing import Any
 
@@ -63,7 +63,7 @@ def _job(rules: CheckRules) -> dg.JobDefinition:
 
 
 def _evaluations(instance: dg.DagsterInstance, name: str) -> list[dg.AssetCheckEvaluation]:
-    """The oldest first."""
+    """Evaluations, oldest first."""
     records = instance.event_log_storage.get_asset_check_execution_history(
         dg.AssetCheckKey(KEY, name), limit=99
     )

@@ -1,4 +1,4 @@
-"""Without a name that Dagster does not publish, what leaned on it does what Dagster does, and everything loads."""
+"""If a private name of Dagster is missing, the code that uses it falls back to Dagster's behaviour, and all loads."""
 
 import builtins
 import importlib
@@ -18,7 +18,7 @@ from dagster_backfills_tests.dagster.storing import materializations, materializ
 
 @pytest.fixture
 def without(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Loads the module anew where importing from one of Dagster's own modules fails; restores it at the end."""
+    """Reloads a module while imports from one of Dagster's own modules fail. Restores it at the end."""
     stock = builtins.__import__
 
     def hide(module: str) -> None:
@@ -72,7 +72,7 @@ def test_without_the_tags_partitions_are_reported_together_and_without_a_version
     made = materializations(materialize(database_url, _asset(), keys=("a", "c")), "t/items")
     tags = {str(each.partition): dict(each.tags or {}) for each in made}
     assert (tags["a"], tags["b"]) == ({}, {})
-    assert tags["c"]["dagster/code_version"] == "7"  # Dagster's own
+    assert tags["c"]["dagster/code_version"] == "7"  # Dagster's own method
 
 
 def test_next_tick_agrees_with_the_schedule(without: Any) -> None:
@@ -88,20 +88,20 @@ def test_a_partition_check_can_be_reported_without_a_materialization(without: An
     with dg.DagsterInstance.ephemeral() as instance:
         instance.report_runless_asset_event(dg.AssetMaterialization(key, partition="2024-01-01"))
 
-        def told() -> dg.AssetCheckEvaluation:
+        def evaluation() -> dg.AssetCheckEvaluation:
             return private.evaluated(instance, key, "2024-01-01", result, "covers_all")
 
-        target = told().target_materialization_data
+        target = evaluation().target_materialization_data
         assert target is not None and target.run_id == ""
         without("dagster._core.definitions.asset_checks")
-        bare = told()
+        bare = evaluation()
     assert (bare.target_materialization_data, bare.passed, bare.partition) == (None, False, "2024-01-01")
 
 
-def test_an_output_that_can_not_be_narrowed_keeps_its_partitions() -> None:
+def test_an_output_whose_partitions_can_not_be_restricted_keeps_them() -> None:
     class Another:
         asset_partitions_def = dg.StaticPartitionsDefinition(["a", "b"])
-        asset_partition_keys = ("a", "b")  # from wherever this Dagster has them
+        asset_partition_keys = ("a", "b")  # from wherever this version of Dagster defines them
 
     assert not private.narrow(Another(), ["a"])
     assert Another.asset_partition_keys == ("a", "b")

@@ -1,4 +1,4 @@
-"""Storing what assets return: partitions of every kind, nothing at all, several writers, metadata."""
+"""Storing what assets return: partitions of every kind, empty results, concurrent writers, metadata."""
 
 import dagster as dg
 import pandas as pd
@@ -9,13 +9,13 @@ from dagster_backfills.dagster.io_manager import PostgresIOManager
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.engine.model import Compute, Query, Target, Write, WriteSet
 from dagster_backfills_tests.dagster.storing import (
+    failure_description,
     frame,
     items,
     materialize,
     materialized,
     metadata,
     rows,
-    said,
 )
 
 
@@ -84,7 +84,7 @@ class TestPartitions:
             ("2024-01-01", 1), ("2024-01-02", 2), ("2024-01-03", 1),
         ]  # fmt: skip
 
-    def test_days_whose_keys_are_written_otherwise_than_their_dates(self, database_url, conn):
+    def test_days_whose_keys_have_another_format_than_their_dates(self, database_url, conn):
         conn.execute("create schema t; create table t.daily (day date primary key)")
         asset = dg.asset(
             key_prefix="t", name="daily", metadata={"partition_expr": "day"},
@@ -137,16 +137,16 @@ class TestPartitions:
         for hour in range(2, 8):
             assert metadata(result, "t/events", f"2024-01-01-0{hour}:00")["rows_inserted"] == 6
 
-    def test_an_hour_can_not_lie_in_a_date_column(self, database_url, conn):
+    def test_hours_can_not_be_stored_in_a_date_column(self, database_url, conn):
         conn.execute("create schema t; create table t.events (at date primary key)")
         asset = dg.asset(
             key_prefix="t", name="events", metadata={"partition_expr": "at"},
             partitions_def=dg.HourlyPartitionsDefinition("2024-01-01-00:00"),
         )(lambda: Query("select current_date as at"))  # fmt: skip
         result = materialize(database_url, asset, partition_key="2024-01-01-02:00", expect=False)
-        assert "shorter than a day" in said(result)
+        assert "shorter than a day" in failure_description(result)
 
-    def test_several_dimensions_are_several_columns(self, database_url, conn):
+    def test_each_dimension_of_a_partition_is_a_column(self, database_url, conn):
         conn.execute(
             "create schema t; create table t.multi (day date, region text, n int, primary key (day, region, n))"
         )
@@ -173,7 +173,7 @@ class TestPartitions:
         ]  # fmt: skip
         assert metadata(result, "t/multi", key)["rows_deleted"] == 1
 
-    def test_a_self_dependent_asset_reads_its_day_before(self, database_url, conn):
+    def test_a_self_dependent_asset_reads_its_previous_day(self, database_url, conn):
         conn.execute("create schema t; create table t.sums (day date primary key, total int not null)")
 
         @dg.asset(
@@ -204,7 +204,7 @@ class TestPartitions:
         )(lambda: Query("select k::uuid as org, 1 as n from unnest(%(partition_keys)s::text[]) k"))  # fmt: skip
         result = materialize(database_url, asset, keys=(upper, "not a uuid"), expect=False)
         assert materialized(result, "t/orgs") == {upper: 1}
-        assert "'not a uuid': invalid input syntax for type uuid" in said(result)
+        assert "'not a uuid': invalid input syntax for type uuid" in failure_description(result)
         assert metadata(result, "t/orgs", upper)["rows_inserted"] == 1
 
 
@@ -230,10 +230,10 @@ class TestEmpty:
     def test_a_frame_without_columns_is_refused(self, database_url, conn, table):
         conn.execute("insert into t.items values ('a', 1, 'old')")
         result = materialize(database_url, items(lambda: pd.DataFrame(), metadata={}), expect=False)
-        assert "no columns" in said(result)
+        assert "no columns" in failure_description(result)
         assert len(rows(conn, table)) == 1
 
-    def test_none_means_that_the_asset_has_written_its_rows_itself(self, database_url, conn, table):
+    def test_returning_none_means_that_the_asset_wrote_its_rows_itself(self, database_url, conn, table):
         conn.execute("insert into t.items values ('a', 1, 'own')")
         result = materialize(database_url, items(lambda: None, metadata={}))
         assert rows(conn, table) == [("a", 1, "own")]
@@ -242,7 +242,7 @@ class TestEmpty:
 
 class TestWriters:
     def test_two_runs_write_two_partitions_concurrently(self, database_url, conn, table):
-        """The second writes its slice while the first one's transaction is still open."""
+        """The second run writes its slice while the first one's transaction is still open."""
         finished = []
 
         def slow(connection, keys, units):
@@ -306,7 +306,7 @@ def test_an_arrow_table_is_stored_like_a_frame(database_url, conn, table):
 @pytest.mark.parametrize(
     ("configured", "asked", "target"), [(1.0, 5.0, 5.0), (8.0, 5.0, 8.0), (1.0, 0.0, 1.0), (0.0, 5.0, 0.0)]
 )
-def test_a_set_may_ask_for_longer_batches_and_a_fixed_size_stays(configured, asked, target):
+def test_a_write_set_can_request_longer_batches_and_a_fixed_size_stays(configured, asked, target):
     manager = PostgresIOManager(
         postgres=PostgresResource(url="postgresql:///none"), target_seconds=configured
     )

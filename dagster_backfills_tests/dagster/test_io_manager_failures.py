@@ -1,4 +1,4 @@
-"""Partial failure as Dagster sees it: what is reported, what fails, what a relaunch does, for both assets of a set."""
+"""Partial failures in Dagster: reports, failures and relaunches for both assets of a write set."""
 
 import dagster as dg
 import pandas as pd
@@ -11,12 +11,12 @@ from dagster_backfills.engine.model import Query, Target, Write, WriteSet
 from dagster_backfills_tests.dagster.storing import (
     FIRST,
     LAST,
+    failure_description,
     materialize,
     materialized,
     metadata,
     open_failures,
     resources,
-    said,
 )
 from dagster_backfills_tests.engine.running import DUE, PARTS, UNITS, computed, fill, units_of
 
@@ -24,7 +24,7 @@ KEYS = [f"p{n:03}" for n in range(1, 13)]
 
 
 def stats(unit=None, units_write=None, retries=None):
-    """Two assets of one set, like a domain's."""
+    """Two assets of one write set, like a domain's."""
     targets = Target("t/units", "part", unit=unit), Target("t/parts", "part")
 
     @dg.multi_asset(
@@ -70,7 +70,7 @@ def test_good_partitions_are_reported_once_and_the_failure_lists_just_the_bad(
     good = {key: 1 for key in KEYS if key not in ("p003", "p012")}
     assert materialized(result, "t/units") == good
     assert materialized(result, "t/parts") == good
-    text = said(result)
+    text = failure_description(result)
     assert "2 of 12 partitions could not be written" in text
     assert "'p003': new row for relation \"units\" violates check constraint" in text and "'p012'" in text
     assert all(f"'{key}'" not in text for key in good)
@@ -114,13 +114,13 @@ def test_when_the_last_partition_or_all_fail_nothing_is_reported_for_them(databa
     conn.execute("update t.source set v = '5000'")
     result = materialize(database_url, stats(), keys=(KEYS[0], KEYS[-1]), expect=False)
     assert materialized(result, "t/units") == materialized(result, "t/parts") == {}
-    assert "12 of 12 partitions" in said(result) and "and 7 more" in said(result)
+    assert "12 of 12 partitions" in failure_description(result) and "and 7 more" in failure_description(
+        result
+    )
 
 
 @pytest.mark.parametrize("batch_units", [1, 10_000])
-def test_a_table_that_is_right_is_reported_though_a_later_one_of_its_set_fails(
-    database_url, conn, batch_units
-):
+def test_a_correct_table_is_reported_even_if_a_later_table_of_its_set_fails(database_url, conn, batch_units):
     fill(conn, parts=12, units=2)
     conn.execute("alter table t.parts add check (part not in ('p003', 'p012'))")
     both, last = stats(), KEYS[-1]
@@ -128,14 +128,14 @@ def test_a_table_that_is_right_is_reported_though_a_later_one_of_its_set_fails(
     result = materialize(
         database_url, both, keys=(KEYS[0], last), expect=False, settings={"batch_units": batch_units}
     )
-    # Of p003 the first table's rows were new, and are rolled back with the second one's; those of p012 were there.
+    # For p003 the first table's new rows are rolled back with the second table's. For p012 they existed already.
     assert materialized(result, "t/units") == {key: 1 for key in KEYS if key != "p003"}
     assert materialized(result, "t/parts") == {key: 1 for key in KEYS if key not in ("p003", "p012")}
     assert metadata(result, "t/units", "p012")["rows_unchanged"] == 2
     assert {part for (part,) in conn.execute("select part from t.units")} == set(KEYS) - {"p003"}
 
 
-def test_what_was_done_before_the_run_broke_is_reported(database_url, conn):
+def test_partitions_written_before_the_run_broke_are_reported(database_url, conn):
     fill(conn, parts=12, units=2)
 
     def breaks(connection, keys, units):
@@ -154,7 +154,7 @@ def test_what_was_done_before_the_run_broke_is_reported(database_url, conn):
     assert open_failures(conn) == []
 
 
-def test_a_run_that_is_given_its_keys_reports_each_by_itself(database_url, conn):
+def test_a_run_with_given_keys_reports_each_partition(database_url, conn):
     fill(conn, parts=12, units=2)
     conn.execute("update t.source set v = '5000' where part = 'p004'")
     writes = [Write(Target("t/units", "part"), Query(UNITS)), Write(Target("t/parts", "part"), Query(PARTS))]
@@ -171,10 +171,10 @@ def test_a_run_that_is_given_its_keys_reports_each_by_itself(database_url, conn)
         raise_on_error=False
     )
     assert materialized(result, "t/units") == materialized(result, "t/parts") == {"p002": 1, "p009": 1}
-    assert "1 of 3 partitions" in said(result)
+    assert "1 of 3 partitions" in failure_description(result)
 
 
-def test_a_run_that_goes_on_from_another_does_the_rest_and_reports_all(database_url, conn):
+def test_a_resumed_run_does_the_rest_and_reports_all_partitions(database_url, conn):
     fill(conn, parts=12, units=2)
 
     def breaks(connection, keys, units):
@@ -241,7 +241,7 @@ def test_a_read_only_server_is_named_once(database_url, conn):
     name = conn.info.dbname
     conn.execute(f'alter database "{name}" set default_transaction_read_only = on')
     result = materialize(database_url, stats(), partition_key="p001", expect=False)
-    assert "read-only" in said(result)
+    assert "read-only" in failure_description(result)
 
 
 def test_a_missing_privilege_is_named(database_url, conn, server_url):
@@ -256,10 +256,10 @@ def test_a_missing_privilege_is_named(database_url, conn, server_url):
     except psycopg.OperationalError:
         pytest.skip("this server lets in no other role")
     result = materialize(url, stats(), partition_key="p001", expect=False)
-    assert "permission denied" in said(result)
+    assert "permission denied" in failure_description(result)
 
 
-def test_a_frame_fails_with_its_partition_and_not_with_the_table(database_url, conn):
+def test_a_bad_frame_fails_only_its_partition(database_url, conn):
     conn.execute(
         "create schema t; create table t.items (part text, id int primary key, v int check (v < 10))"
     )
@@ -269,7 +269,7 @@ def test_a_frame_fails_with_its_partition_and_not_with_the_table(database_url, c
     )(lambda: pd.DataFrame({"part": ["a", "b", "c"], "id": [1, 2, 3], "v": ["1", "many", "3"]}))  # fmt: skip
     result = materialize(database_url, asset, keys=("a", "c"), expect=False)
     assert materialized(result, "t/items") == {"a": 1, "c": 1}
-    assert "'b': invalid input syntax for type integer: \"many\"" in said(result)
+    assert "'b': invalid input syntax for type integer: \"many\"" in failure_description(result)
     assert conn.execute("select part from t.items order by 1").fetchall() == [("a",), ("c",)]
 
 

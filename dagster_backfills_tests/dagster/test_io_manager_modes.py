@@ -1,4 +1,4 @@
-"""Storing what assets return: write modes, and what must be refused."""
+"""Storing what assets return: write modes, and invalid requests."""
 
 import dagster as dg
 import pandas as pd
@@ -6,13 +6,13 @@ import pytest
 
 from dagster_backfills.engine.model import Compute, Query
 from dagster_backfills_tests.dagster.storing import (
+    failure_description,
     failure_text,
     frame,
     items,
     materialize,
     metadata,
     rows,
-    said,
     versions,
 )
 
@@ -70,7 +70,7 @@ class TestWriteModes:
         assert before < set(versions(conn, table))
         assert metadata(result, "t/items", "a")["rows_inserted"] == 1
         assert metadata(result, "t/items", "a")["rows_unchanged"] == 1
-        # It has three rows, which nobody has counted.
+        # It has three rows, but the result has no count of them.
         assert "dagster/partition_row_count" not in metadata(result, "t/items", "a")
 
     def test_a_query_that_returns_only_missing_rows_changes_no_existing_row(self, database_url, conn, table):
@@ -88,7 +88,7 @@ class TestWriteModes:
         assert before < set(versions(conn, table))
         assert metadata(result, "t/items", "a")["rows_inserted"] == 1
 
-    def test_replace_needs_no_key_and_writes_the_slice_anew(self, database_url, conn):
+    def test_replace_needs_no_key_and_rewrites_the_slice(self, database_url, conn):
         conn.execute("create schema t; create table t.log (part text, line text)")
         conn.execute("insert into t.log values ('a', 'old'), ('b', 'kept')")
         asset = dg.asset(
@@ -136,7 +136,7 @@ class TestWriteModes:
             ("a", 1, "2 in the batch"), ("b", 1, "2 in the batch"), ("c", 1, "1 in the batch"),
         ]  # fmt: skip
 
-    def test_a_partitioned_table_takes_the_same_writes(self, database_url, conn):
+    def test_a_partitioned_table_is_written_like_any_other(self, database_url, conn):
         conn.execute(
             "create schema t;"
             "create table t.items (part text, id int, v text, primary key (part, id)) partition by list (part);"
@@ -155,15 +155,15 @@ class TestWriteModes:
 
 
 class TestRefused:
-    def test_a_missing_table_is_named_with_the_migrations(self, database_url):
+    def test_a_missing_table_gives_an_error_that_names_the_migrations(self, database_url):
         result = materialize(database_url, items(lambda: frame(), metadata={}), expect=False)
-        assert "Table t.items does not exist" in said(result)
-        assert "backfills migrate" in said(result)
+        assert "Table t.items does not exist" in failure_description(result)
+        assert "backfills migrate" in failure_description(result)
 
     def test_a_missing_column_is_named(self, database_url, table):
         asset = items(lambda: pd.DataFrame({"part": ["a"], "id": [1], "colour": ["red"]}), metadata={})
         result = materialize(database_url, asset, expect=False)
-        assert "t.items has no column 'colour'; it has part, id, v" in said(result)
+        assert "t.items has no column 'colour'; it has part, id, v" in failure_description(result)
 
     def test_a_missing_partition_column_is_named(self, database_url, table):
         asset = items(
@@ -171,32 +171,38 @@ class TestRefused:
             metadata={"partition_expr": "nope"},
             partitions_def=dg.StaticPartitionsDefinition(["a"]),
         )
-        assert "no column 'nope'" in said(materialize(database_url, asset, partition_key="a", expect=False))
+        assert "no column 'nope'" in failure_description(
+            materialize(database_url, asset, partition_key="a", expect=False)
+        )
 
     def test_partitions_without_a_partition_column_are_refused(self, database_url, table):
         asset = items(lambda: frame(), metadata={}, partitions_def=dg.StaticPartitionsDefinition(["a"]))
         result = materialize(database_url, asset, partition_key="a", expect=False)
-        assert "partition_expr" in said(result)
+        assert "partition_expr" in failure_description(result)
 
     def test_a_table_without_a_key_is_refused(self, database_url, conn):
         conn.execute("create schema t; create table t.items (part text, id int, v text)")
         result = materialize(database_url, items(lambda: frame(("a", 1, "x")), metadata={}), expect=False)
-        assert "no unique constraint" in said(result)
+        assert "no unique constraint" in failure_description(result)
 
     def test_a_declared_key_that_is_not_unique_is_refused(self, database_url, table):
         asset = items(lambda: frame(("a", 1, "x")), metadata={"key_columns": ["id"]})
-        assert "no unique constraint on (id)" in said(materialize(database_url, asset, expect=False))
+        assert "no unique constraint on (id)" in failure_description(
+            materialize(database_url, asset, expect=False)
+        )
 
     def test_an_unknown_write_mode_is_refused(self, database_url, table):
         asset = items(lambda: frame(("a", 1, "x")), metadata={"write_mode": "append"})
-        assert "'append'" in said(materialize(database_url, asset, expect=False))
+        assert "'append'" in failure_description(materialize(database_url, asset, expect=False))
 
     def test_a_column_that_the_database_fills_is_refused(self, database_url, conn):
         conn.execute(
             "create schema t; create table t.items (id int generated always as identity primary key, v text)"
         )
         asset = items(lambda: pd.DataFrame({"id": [1], "v": ["x"]}), metadata={})
-        assert "generated by the database" in said(materialize(database_url, asset, expect=False))
+        assert "generated by the database" in failure_description(
+            materialize(database_url, asset, expect=False)
+        )
 
     def test_rows_of_a_frame_outside_of_the_partition_are_refused_and_nothing_is_written(
         self, database_url, conn, table
@@ -206,7 +212,9 @@ class TestRefused:
             partitions_def=dg.StaticPartitionsDefinition(["a", "b"]),
         )
         result = materialize(database_url, asset, partition_key="a", expect=False)
-        assert "2 rows of the frame are" in said(result) and "'b'" in said(result)
+        assert "2 rows of the frame are" in failure_description(result) and "'b'" in failure_description(
+            result
+        )
         assert rows(conn, table) == []
 
     def test_rows_of_a_query_outside_of_the_partition_are_refused(self, database_url, conn, table):
@@ -215,7 +223,7 @@ class TestRefused:
             partitions_def=dg.StaticPartitionsDefinition(["a", "b"]),
         )
         result = materialize(database_url, asset, partition_key="a", expect=False)
-        assert "'b'" in said(result)
+        assert "'b'" in failure_description(result)
         assert rows(conn, table) == []
 
     @pytest.mark.parametrize("existing", [[], [("a", 1, "x")]])
@@ -224,22 +232,22 @@ class TestRefused:
             conn.execute("insert into t.items values (%s, %s, %s)", row)
         asset = items(lambda: frame(("a", 1, "x"), ("a", 1, "y")), metadata={})
         result = materialize(database_url, asset, expect=False)
-        assert "duplicate rows" in said(result) and "(a,1)" in said(result)
+        assert "duplicate rows" in failure_description(result) and "(a,1)" in failure_description(result)
         assert rows(conn, table) == existing
 
-    def test_a_query_with_an_error_is_shown_as_the_database_says_it(self, database_url, table):
+    def test_an_error_in_a_query_is_shown_with_the_databases_message(self, database_url, table):
         result = materialize(
             database_url, items(lambda: Query("select nope from t.items"), metadata={}), expect=False
         )
-        assert "is not valid" in said(result) and "nope" in said(result)
+        assert "is not valid" in failure_description(result) and "nope" in failure_description(result)
 
     def test_a_query_with_an_unknown_bind_is_refused(self, database_url, table):
         asset = items(lambda: Query("select * from t.items where part = %(organisation)s"), metadata={})
-        assert "organisation" in said(materialize(database_url, asset, expect=False))
+        assert "organisation" in failure_description(materialize(database_url, asset, expect=False))
 
     def test_an_output_that_is_not_a_frame_is_refused(self, database_url, table):
         result = materialize(database_url, items(lambda: [1, 2], metadata={}), expect=False)
-        assert "can't return list" in said(result)
+        assert "can't return list" in failure_description(result)
 
     def test_a_value_longer_than_its_column_is_an_error_and_is_not_truncated(self, database_url, conn):
         conn.execute("create schema t; create table t.items (id int primary key, v varchar(3), c char(3))")
@@ -252,4 +260,4 @@ class TestRefused:
         result = materialize(
             database_url, items(lambda: frame(("a", 1, "x"), ("a", 2, "y\0")), metadata={}), expect=False
         )
-        assert "Column 'v' has a NUL character in row 1" in said(result)
+        assert "Column 'v' has a NUL character in row 1" in failure_description(result)

@@ -1,4 +1,4 @@
-"""Every kind of partitions: several outputs of a step, none asked for, and columns that tell their keys apart."""
+"""Every kind of partitions: several outputs of a step, no requested partition, and columns that distinguish keys."""
 
 import dagster as dg
 import pandas as pd
@@ -6,7 +6,13 @@ import pytest
 from dagster._core.definitions.partitions.mapping.partition_mapping import UpstreamPartitionsResult
 
 from dagster_backfills.engine.model import Query
-from dagster_backfills_tests.dagster.storing import materialize, materialized, metadata, rows, said
+from dagster_backfills_tests.dagster.storing import (
+    failure_description,
+    materialize,
+    materialized,
+    metadata,
+    rows,
+)
 
 HOURS = dg.HourlyPartitionsDefinition("2024-01-01-00:00", end_date="2024-01-03-00:00")
 DAYS = dg.DailyPartitionsDefinition("2024-01-01", end_date="2024-02-01")
@@ -15,7 +21,7 @@ DYNAMIC = dg.DynamicPartitionsDefinition(name="kinds")
 
 
 class TestTwoOutputs:
-    """Of one step, each with rows of its own."""
+    """Two outputs of one step, each with its own rows."""
 
     @pytest.fixture
     def tables(self, conn):
@@ -61,7 +67,7 @@ class TestTwoOutputs:
             assert materialized(result, asset) == {"eu": 1, "us": 1}
             assert metadata(result, asset, "us")["rows_inserted"] == 1
 
-    def test_a_retry_goes_on_with_the_output_that_was_not_written(self, database_url, conn, tables):
+    def test_a_retry_continues_with_the_output_that_was_not_written(self, database_url, conn, tables):
         conn.execute("alter table t.second add constraint nothing_yet check (id < 0)")
         both = self.two(pd.DataFrame({"part": ["a"], "id": [1]}), pd.DataFrame({"part": ["a"], "id": [2]}))
         with dg.DagsterInstance.ephemeral() as instance:
@@ -74,7 +80,7 @@ class TestTwoOutputs:
 
 
 class Nothing(dg.PartitionMapping):
-    """Asks for no partition upstream."""
+    """A partition mapping that requests no upstream partition."""
 
     def get_upstream_mapped_partitions_result_for_partitions(
         self,
@@ -119,7 +125,7 @@ class TestNoneAskedFor:
     def test_an_input_without_partitions_is_empty(self, database_url, conn, definition, column, expr):
         conn.execute(f"create schema t; create table t.kinds ({column}, n int)")
         conn.execute("insert into t.kinds (n) values (1), (2)")
-        # Rows of partitions too, not only such as no partition has.
+        # Also rows of partitions, not only rows outside of all partitions.
         value = "'2024-01-01'" if "date" in column or "timestamptz" in column else "'eu'"
         conn.execute(f"update t.kinds set {column.split()[0]} = {value}")  # noqa: S608
         got = []
@@ -143,7 +149,7 @@ class TestNoneAskedFor:
         assert list(got[0].columns)[-1] == "n"
 
     @pytest.mark.parametrize("multi", [False, True])
-    def test_the_first_day_of_a_self_dependent_asset_has_no_day_before(self, database_url, conn, multi):
+    def test_the_first_day_of_a_self_dependent_asset_has_no_previous_day(self, database_url, conn, multi):
         conn.execute("create schema t; create table t.sums (day date, place text, primary key (day, place))")
         conn.execute("insert into t.sums values ('2024-01-01', 'eu'), ('2024-01-09', 'eu')")
         before = dg.TimeWindowPartitionMapping(
@@ -169,7 +175,7 @@ class TestNoneAskedFor:
 
 
 def written_and_read(database_url, conn, definition, expr, select, keys, expected):
-    """Write each key in a run of its own, then load one after the other."""
+    """Writes each key in a separate run, then loads them one by one."""
     got = []
 
     @dg.asset(key_prefix="t", name="kinds", partitions_def=definition, metadata={"partition_expr": expr})
@@ -211,7 +217,7 @@ class TestColumnsThatTellKeysApart:
         )  # fmt: skip
         assert len(rows(conn, "t.kinds")) == 4
 
-    def test_days_written_otherwise_and_places_in_a_date_and_a_text_column(self, database_url, conn):
+    def test_days_in_another_format_and_places_in_a_date_and_a_text_column(self, database_url, conn):
         conn.execute("create schema t; create table t.kinds (d date, place text, primary key (d, place))")
         days = dg.DailyPartitionsDefinition("01.02.2024", fmt="%d.%m.%Y")
         key = dg.MultiPartitionKey({"day": "03.02.2024", "place": "eu"})
@@ -242,7 +248,9 @@ class TestColumnsThatTellKeysApart:
             return Query("select date '2024-01-01' as d, 'us' as place")
 
         result = materialize(database_url, kinds, partition_key=key, expect=False)
-        assert "shorter than a day" in said(result) and "text column" in said(result)
+        assert "shorter than a day" in failure_description(result) and "text column" in failure_description(
+            result
+        )
         assert [place for _, place in rows(conn, "t.kinds")] == ["eu"]
 
     @pytest.mark.parametrize(
@@ -265,7 +273,9 @@ class TestColumnsThatTellKeysApart:
             return Query(f"select k::{type_} as part from unnest(%(partition_keys)s::text[]) as k")  # noqa: S608
 
         result = materialize(database_url, kinds, partition_key=twins[0], expect=False)
-        assert "have the same value in column 'part'" in said(result) and repr(twins[1]) in said(result)
+        assert "have the same value in column 'part'" in failure_description(result) and repr(
+            twins[1]
+        ) in failure_description(result)
         assert rows(conn, "t.kinds") == []
 
 
@@ -280,4 +290,4 @@ def test_partitions_can_not_be_loaded_from_a_table_without_a_partition_column(da
 
     key = PLACES.get_partition_keys()[0]
     result = materialize(database_url, reader, upstream, selection=[reader], partition_key=key, expect=False)
-    assert "t.items has no partition column" in said(result)
+    assert "t.items has no partition column" in failure_description(result)

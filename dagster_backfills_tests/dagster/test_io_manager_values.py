@@ -1,4 +1,4 @@
-"""Values of every type on their way in and out again, odd names everywhere, and loading by partition and column."""
+"""Values of every type are stored and loaded, odd names work everywhere, and loading by partition and column."""
 
 import uuid
 from datetime import UTC, date, datetime, time, timedelta
@@ -13,7 +13,14 @@ from psycopg import sql
 from sqlalchemy import Select, func, select
 
 from dagster_backfills.engine.model import Query
-from dagster_backfills_tests.dagster.storing import materialize, materialized, metadata, rows, said, versions
+from dagster_backfills_tests.dagster.storing import (
+    failure_description,
+    materialize,
+    materialized,
+    metadata,
+    rows,
+    versions,
+)
 
 ODD_NAMES = ["Two Words", 'say "hi"', "it's", "100%", "%(x)s", "{}", "Größe", "数", "select", "a.b"]
 ODD_KEYS = [
@@ -23,7 +30,7 @@ ODD_KEYS = [
 
 
 def sql_path(name):
-    """The `table` entry of a table that is called the same as its schema."""
+    """The `table` entry of a table that has the same name as its schema."""
     return [name, name]
 
 
@@ -54,9 +61,7 @@ class TestTypes:
             ("bigint", [2**62, -1], None),
         ],
     )
-    def test_a_column_of_python_values_is_stored_as_they_are(
-        self, database_url, conn, type_, values, expected
-    ):
+    def test_a_column_of_python_values_is_stored_unchanged(self, database_url, conn, type_, values, expected):
         conn.execute("create schema t; create type t.mood as enum ('happy', 'so so')")
         conn.execute(f"create table t.items (id int primary key, v {type_})")
         conn.execute("set timezone = 'UTC'")
@@ -90,7 +95,7 @@ class TestTypes:
             ("smallint", pd.Series([1, 2], dtype="uint8"), [1, 2]),
         ],
     )  # fmt: skip
-    def test_a_column_of_a_pandas_type_is_stored_as_it_is(self, database_url, conn, type_, series, expected):
+    def test_a_column_of_a_pandas_type_is_stored_unchanged(self, database_url, conn, type_, series, expected):
         conn.execute(f"create schema t; create table t.items (id int primary key, v {type_})")
         conn.execute("set timezone = 'UTC'")
         frame = pd.DataFrame(
@@ -99,7 +104,7 @@ class TestTypes:
         materialize(database_url, dg.asset(key_prefix="t", name="items")(lambda: frame))
         assert [v for _, v in rows(conn, "t.items")] == expected
 
-    def test_arrow_types_are_stored_as_they_are(self, database_url, conn):
+    def test_arrow_types_are_stored_unchanged(self, database_url, conn):
         conn.execute(
             "create schema t; create table t.items (id int primary key, a int[], j jsonb, b bytea, n numeric)"
         )
@@ -117,7 +122,7 @@ class TestTypes:
             (1, [1, 2], {"x": 1, "y": "z"}, b"\x00", Decimal("1.10")), (2, None, None, None, None),
         ]  # fmt: skip
 
-    def test_a_domain_over_json_and_a_change_of_case_are_seen(self, database_url, conn):
+    def test_changes_in_a_domain_over_json_and_in_letter_case_are_detected(self, database_url, conn):
         conn.execute(
             "create schema t; create domain t.doc as json; create table t.items (id int primary key, v t.doc)"
         )
@@ -132,7 +137,7 @@ class TestTypes:
 
 class TestOddNames:
     @pytest.mark.parametrize("name", ODD_NAMES)
-    def test_schemas_tables_columns_and_types_may_be_called_anything(self, database_url, conn, name):
+    def test_schemas_tables_columns_and_types_may_have_any_name(self, database_url, conn, name):
         identifier = sql.Identifier(name)
         conn.execute(sql.SQL("create schema {n}").format(n=identifier))
         conn.execute(
@@ -172,7 +177,7 @@ class TestOddNames:
         materialize(database_url, reader, asset.to_source_assets()[0], partition_key="p")
 
     @pytest.mark.parametrize("key", ODD_KEYS)
-    def test_partition_keys_may_be_called_anything(self, database_url, conn, key):
+    def test_partition_keys_may_be_any_text(self, database_url, conn, key):
         conn.execute("create schema t; create table t.items (part text primary key, v text)")
         definition = dg.DynamicPartitionsDefinition(name="odd")
         asset = dg.asset(
@@ -258,14 +263,14 @@ class TestLoading:
         def reader(given: pd.DataFrame) -> None: ...
 
         result = materialize(database_url, reader, days, selection=[reader], expect=False)
-        assert "t.days has no column 'nope'" in said(result)
+        assert "t.days has no column 'nope'" in failure_description(result)
 
     def test_an_unsupported_input_type_is_named(self, database_url, days):
         @dg.asset(ins={"given": dg.AssetIn(key=days.key)})
         def reader(given: dict) -> None: ...
 
         result = materialize(database_url, reader, days, selection=[reader], expect=False)
-        assert "can't be loaded as dict" in said(result)
+        assert "can't be loaded as dict" in failure_description(result)
 
     def test_scattered_partitions_of_several_dimensions(self, database_url, conn):
         conn.execute(
@@ -329,7 +334,7 @@ class TestLoading:
         materialize(database_url, reader, upstream, selection=[reader])
         assert len(got[0]) == 70000
 
-    def test_values_come_back_as_they_went_in(self, database_url, conn):
+    def test_loaded_values_equal_the_stored_ones(self, database_url, conn):
         conn.execute(
             "create schema t; create type t.mood as enum ('happy');"
             "create table t.items (id int primary key, a int[], j jsonb, b bytea, n numeric, big bigint, m t.mood,"

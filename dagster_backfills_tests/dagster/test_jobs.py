@@ -1,4 +1,4 @@
-"""Jobs that are made of a function, and schedules of a time of day."""
+"""Jobs made from a function, and daily schedules."""
 
 import dagster as dg
 

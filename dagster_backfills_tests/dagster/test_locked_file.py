@@ -1,4 +1,4 @@
-"""The lock that one process of a machine holds: who has it can be asked for, and asking changes nothing."""
+"""A lock between processes of one machine: its holder can be queried, and querying changes nothing."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Materializations reported from inside `handle_output`, compared with those that Dagster reports itself."""
+"""Materializations reported in `handle_output`, compared with those that Dagster reports itself."""
 
 import re
 from collections import Counter
@@ -16,7 +16,7 @@ from dagster_backfills_tests.dagster.storing import COHORTS, RANGE, materializat
 
 
 class Reporter(dg.ConfigurableIOManager):
-    """Reports in batches of `batch`, all but the keys in `bad`, for which it raises at the end."""
+    """Reports partitions in batches of `batch`, except the keys in `bad`, for which it raises at the end."""
 
     batch: int = 4
     bad: list[str] = Field(default_factory=list)
@@ -87,10 +87,10 @@ def _run(
 
 
 def _stored(instance: dg.DagsterInstance, run_id: str) -> list[str]:
-    """The stored entries of a run's materializations, by partition, without what is each run's own."""
+    """The stored entries of a run's materializations by partition, without values that differ between runs."""
     records = instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION).records
     entries = [
-        # The text of a log's line stands in what goes through a log, twice; here it stands in the event alone.
+        # Entries that go through a logger contain the message twice; ours contain it only in the event.
         dg.serialize_value(record.event_log_entry._replace(timestamp=0.0, user_message="")).replace(
             run_id, "the run"
         )
@@ -231,7 +231,7 @@ def test_a_run_that_selects_its_own_partitions_shows_exactly_the_failed_ones(
 
 
 def _shown(instance: dg.DagsterInstance, keys: list[str]) -> dict[str, str | None]:
-    """Each partition's state, as the UI colours it."""
+    """Each partition's state, as in the UI."""
     statuses = instance.get_status_by_partition(dg.AssetKey(["events", "stats"]), keys, COHORTS) or {}
     return {key: status.value if status else None for key, status in statuses.items()}
 

@@ -1,4 +1,4 @@
-"""Assets that one step writes together: all are reported with the first output, and each keeps its own."""
+"""Assets that one step writes together: all are reported with the first output, each with its own values."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ PAIR = (dg.AssetKey(["pair", "rows"]), dg.AssetKey(["pair", "counts"]))
 
 
 class PairReporter(dg.ConfigurableIOManager):
-    """Reports both assets of a step with the first one's output, as a set of tables that is written together."""
+    """Reports both assets of a step with the first output, like a write set."""
 
     ours: bool
     bad: list[str] = Field(default_factory=list)
@@ -83,7 +83,7 @@ def test_other_outputs_of_a_step_are_reported_with_the_first_and_only_once(
     assert [(each.asset_key, dict(each.metadata)["total"].value) for each in described] == [(PAIR[1], 10)]
 
     def comparable(each: dg.AssetMaterialization, run_id: str) -> tuple[Any, ...]:
-        # A run's id is the version of code that has none, and an event's number is that of its row.
+        # Without a code version, Dagster uses the run's ID; an event's number is that of its row.
         tags = {name: value for name, value in (each.tags or {}).items() if "input_event_pointer" not in name}
         hashed = {name for name in tags if "data_version" in name}
         plain = {name: value.replace(run_id, "run") for name, value in tags.items() if name not in hashed}
@@ -108,7 +108,7 @@ def test_other_outputs_of_a_step_are_reported_with_the_first_and_only_once(
     assert made_of == versions
 
 
-def test_after_a_failure_other_outputs_keep_what_was_reported_of_them(instance: dg.DagsterInstance) -> None:
+def test_after_a_failure_other_outputs_keep_their_reported_partitions(instance: dg.DagsterInstance) -> None:
     keys = [f"c{n:02}" for n in range(10)]
     instance.add_dynamic_partitions("events_cohorts", keys)
     assert not _run_pair(instance, keys, ours=True, bad=["c04"]).success

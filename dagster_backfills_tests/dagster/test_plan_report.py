@@ -1,4 +1,4 @@
-"""A plan's report as metadata: what is cut says so, and values read as SQL and JSON write them."""
+"""A plan's report as metadata: truncation is stated, and values are formatted as in SQL and JSON."""
 
 from dagster_backfills.dagster.plan_report import by_partition, examples, report_metadata
 from dagster_backfills.engine.outcome import Counts, Failure
@@ -24,7 +24,7 @@ def test_the_command_line_gets_every_partition() -> None:
     assert len(by_partition(report(1_200))) == 1_200
 
 
-def test_values_read_as_sql_and_json_write_them() -> None:
+def test_values_are_formatted_as_in_sql_and_json() -> None:
     found = report(0)
     found.examples = [
         Example("t/x", "p", "inserted", None, {"a": None, "b": True, "c": {"x": ["ü", 1.5]}, "d": "t"})

@@ -1,4 +1,4 @@
-"""A project's folder of definitions: found, and loaded although a file in it is one that Dagster can't load."""
+"""A project's folder of definitions is found, and loads even if Dagster can't load one of its files."""
 
 import os
 import re
@@ -135,7 +135,7 @@ def test_without_the_private_loader_a_good_project_loads_and_a_bad_file_fails_it
 
 @pytest.mark.e2e
 def test_a_bad_file_of_this_package_does_not_affect_the_others(tmp_path: Path, project_root: Path) -> None:
-    """In a copy of it, as somebody would edit it; the code beside that needs the declaration is left out too."""
+    """In an edited copy of the package, without the code that needs the declaration."""
     shutil.copytree(project_root / "dagster_backfills", tmp_path / "dagster_backfills")
     shutil.copy(project_root / "pyproject.toml", tmp_path)
     file = tmp_path / "dagster_backfills" / "defs" / "training" / "defs.yaml"

@@ -1,4 +1,4 @@
-"""What must never be stored or shown."""
+"""Secrets are never stored or shown."""
 
 import pytest
 
@@ -57,8 +57,8 @@ ENVIRONMENT = {
     ],
 )
 def test_a_secret_is_masked_wherever_it_is(text, secret):
-    told = redact(text, ENVIRONMENT)
-    assert secret not in told and MASK in told
+    redacted = redact(text, ENVIRONMENT)
+    assert secret not in redacted and MASK in redacted
 
 
 def test_text_without_secrets_is_unchanged():

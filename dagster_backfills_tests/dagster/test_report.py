@@ -1,4 +1,4 @@
-"""What a run says of its progress while it works, and of partitions that failed."""
+"""A run's messages about its progress and about failed partitions."""
 
 from dagster_backfills.dagster.report import ProgressLog, failure_of
 from dagster_backfills.engine.ledger import RunIdentity
@@ -10,7 +10,7 @@ from dagster_backfills_tests.engine.running import by_unit, fill, opened
 
 
 def test_progress_is_computed_from_units_if_they_are_counted(conn, database_url):
-    """The first of three partitions has nine units of eleven: with it written, 81 % are done, not 33 %."""
+    """The first of three partitions has nine of eleven units: after it, 81 % are done, not 33 %."""
     fill(conn, 3, 1)
     conn.execute("insert into t.source select 'p001', 'u' || n, n from generate_series(1, 8) as n")
     settings = EngineSettings(target_seconds=0, batch_units=1, min_batch_units=1)

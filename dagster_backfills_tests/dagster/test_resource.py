@@ -1,4 +1,4 @@
-"""The connection of a run: what it reads, what it leaves behind, what it survives."""
+"""A run's connection: its URL, its transactions, its recovery."""
 
 import dagster as dg
 import psycopg
@@ -16,13 +16,13 @@ def connections(url: str) -> int:
         return row[0] if row else 0
 
 
-def test_an_empty_url_means_the_one_in_the_environment(database_url, monkeypatch):
+def test_an_empty_url_means_the_environments(database_url, monkeypatch):
     monkeypatch.setenv("DATABASE_URL", database_url)
     with PostgresResource().connect() as conn:
         assert conn.info.dbname == psycopg.conninfo.conninfo_to_dict(database_url)["dbname"]
 
 
-def test_what_is_not_committed_is_rolled_back_and_the_next_user_starts_clean(database_url):
+def test_uncommitted_work_is_rolled_back_and_the_next_user_starts_clean(database_url):
     postgres = PostgresResource(url=database_url)
     with postgres.connect() as conn:
         conn.execute("create table t (id int)")

@@ -9,7 +9,7 @@ ASSETS = ["scoring/commitment_scores", "scoring/churn_risk_scores", "scoring/coa
 
 
 def worked_before(conn: psycopg.Connection, days: Sequence[date]) -> None:
-    """Mark every link of these days as completed by an old run, without any rows."""
+    """Marks every step of these days as completed by an old run, without any rows."""
     conn.execute(
         "insert into scoring.chain_days (asset, day, run_id, root_run_id, outcome, finished_at)"
         " select a, d, 'earlier', 'earlier', 'complete', now() from unnest(%s::text[]) as a, unnest(%s::date[]) as d",

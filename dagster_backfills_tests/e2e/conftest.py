@@ -48,8 +48,8 @@ def instance_environment(database_url: str, home: Path) -> dict[str, str]:
 class StackFactory(Protocol):
     """Starts a stack on a new, empty database, with every table unless `migrated` is false.
 
-    module: the code location. fill: what is in the database before anything looks at it. variables: more of the
-    processes' environment. The daemon looks oftener than an installation's.
+    module: the code location. fill: inserts data before the servers start. variables: additional environment
+    variables of the processes. The daemon has shorter intervals than in production.
     """
 
     def __call__(

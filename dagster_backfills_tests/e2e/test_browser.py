@@ -1,6 +1,6 @@
 """A backfill in a real browser: select, launch, watch, one cohort fails, fix it, launch it again, all green.
 
-With `BACKFILLS_SCREENSHOTS=<folder>` the pictures of the tutorial are taken on the way (`make screenshots`).
+With `BACKFILLS_SCREENSHOTS=<folder>`, it takes the pictures of the tutorial (`make screenshots`).
 """
 
 import os
@@ -37,14 +37,14 @@ MODULE = "dagster_backfills_tests.e2e.progress_location"
 ASSET, BEFORE = "progress/cohort_stats", "progress/user_progress_stats"
 TERMS = [f"{term}-{year}" for year in (2024, 2025, 2026) for term in ("spring", "summer", "autumn")]
 CHOSEN, BAD = ["spring-2025", "summer-2025", "autumn-2025"], "summer-2025"
-_PATIENCE = 120_000  # milliseconds; for a busy machine, the test does not depend on it
+_PATIENCE = 120_000  # milliseconds, enough for a busy machine; the test does not depend on it
 _REPORT = """mutation($events: ReportRunlessAssetEventsParams!) { reportRunlessAssetEvents(eventParams: $events) {
   __typename } }"""
 
 
 @pytest.fixture(scope="module")
 def school(start_stack: StackFactory) -> Iterator[Stack]:
-    """A stack with cohorts that have no statistics yet, and that nothing but the browser computes."""
+    """A stack with cohorts without statistics, which only the browser's runs compute."""
     with start_stack(MODULE, fill=_fill) as started:
         web = started.webserver
         wait_for("the cohorts' partitions", lambda: partition_keys(web, ASSET) == set(TERMS))
@@ -92,7 +92,7 @@ def page() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        # Chromium's sandbox needs rights that containers lack; it is shown nothing but this machine's own pages.
+        # Chromium's sandbox needs rights that containers lack. It only opens this machine's own pages.
         browser = playwright.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
         )
@@ -111,7 +111,7 @@ class Screenshots:
     def take(self, name: str) -> None:
         folder = os.environ.get("BACKFILLS_SCREENSHOTS")
         if folder:
-            self.page.wait_for_timeout(700)  # what fades in has come
+            self.page.wait_for_timeout(700)  # animations have ended
             self.page.screenshot(path=f"{folder}/{name}.png")
 
 
@@ -171,7 +171,7 @@ def test_cohorts_are_chosen_launched_watched_and_the_failed_one_is_launched_agai
             "select partition, message from backfill.failures where resolved_at is null"
         ).fetchall() == [(BAD, f"the cohort {BAD} is refused")]
 
-    # Both tables in one run, as automation writes them: that the second one fails is not the first one's state.
+    # Both tables in one run, like automation: a failure of the second one does not change the first one's state.
     both = launch_backfill(web, [BEFORE, ASSET], [BAD])
     assert wait_for("both tables", lambda: finished_backfill(web, both), 240) == "COMPLETED_FAILED"
     assert (partition_states(web, BEFORE)["failed"], states()["failed"]) == (set(), {BAD})
@@ -182,7 +182,7 @@ def test_cohorts_are_chosen_launched_watched_and_the_failed_one_is_launched_agai
     dialog = _open_dialog(page)
     dialog.get_by_role("button", name="Failed", exact=True).click()
     dialog.get_by_text("1 partition", exact=False).first.wait_for()
-    page.wait_for_timeout(2000)  # what would warn is asked for by now
+    page.wait_for_timeout(2000)  # warnings would have been loaded by now
     assert not dialog.get_by_text("Upstream data missing").count()
     pictures.take("ui-launch-the-failed-one")
     _launch(dialog)

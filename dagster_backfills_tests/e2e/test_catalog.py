@@ -1,6 +1,6 @@
-"""What Dagster's UI shows after the demo, read through its GraphQL API.
+"""Dagster's UI after the demo, read through its GraphQL API.
 
-With `BACKFILLS_SCREENSHOTS=<folder>` pictures of it are taken for the docs (`make screenshots`).
+With `BACKFILLS_SCREENSHOTS=<folder>`, it takes pictures for the docs (`make screenshots`).
 """
 
 import json
@@ -44,7 +44,7 @@ _PICTURES = {
     "ui-checks": "/assets/scoring/commitment_scores?view=checks&checkDetail=every_active_member_has_a_score",
     "ui-timeline": "/overview/activity/timeline",
 }
-# Others' own, with no rows in Postgres.
+# External assets without rows in Postgres.
 _NO_TABLES = {"kintell/inbox", "kintell/event_stream"}
 
 
@@ -84,7 +84,7 @@ def test_the_demo_has_loaded_and_backfilled_every_domain(demo: Stack) -> None:
         assert conn.execute(counts).fetchall() == [(600, 585, 15)]
 
 
-def test_every_asset_says_what_it_is_who_owns_it_and_what_keeps_it_up_to_date(
+def test_every_asset_has_a_description_owners_and_automation(
     assets: dict[str, dict[str, Any]],
 ) -> None:
     assert len(assets) > 50
@@ -101,7 +101,7 @@ def test_every_asset_says_what_it_is_who_owns_it_and_what_keeps_it_up_to_date(
             assert node["opVersion"] and "dagster/code_references" in labels, key
 
 
-def test_columns_have_the_databases_comments_and_where_they_come_from(
+def test_columns_have_the_databases_comments_and_their_lineage(
     assets: dict[str, dict[str, Any]],
 ) -> None:
     entries = {each["label"]: each for each in assets["progress/cohort_stats"]["metadataEntries"]}
@@ -123,7 +123,7 @@ def test_columns_have_the_databases_comments_and_where_they_come_from(
     }
 
 
-def test_the_lineage_leads_from_files_to_the_stream_and_from_visits_to_actions(
+def test_the_lineage_connects_files_with_the_stream_and_visits_with_actions(
     assets: dict[str, dict[str, Any]],
 ) -> None:
     def upstream(key: str) -> set[str]:
@@ -142,7 +142,7 @@ def test_the_lineage_leads_from_files_to_the_stream_and_from_visits_to_actions(
 
 
 def _verdicts(demo: Stack) -> dict[tuple[str, str], dict[str, Any]]:
-    """The evaluations by asset and check; empty while one of them is being evaluated again."""
+    """The evaluations by asset and check; empty while one of them is being re-evaluated."""
     found = {
         ("/".join(node["assetKey"]["path"]), check["name"]): check["executionForLatestMaterialization"]
         for node in demo.webserver.ask(_ASSETS)["assetNodes"]
@@ -153,7 +153,7 @@ def _verdicts(demo: Stack) -> dict[tuple[str, str], dict[str, Any]]:
     return evaluations if all(evaluations.values()) else {}
 
 
-def test_every_check_has_a_verdict_and_a_warning_names_units_reason_and_run(demo: Stack) -> None:
+def test_every_check_has_a_result_and_a_warning_names_units_reason_and_run(demo: Stack) -> None:
     verdicts = wait_for("the checks' verdicts", lambda: _verdicts(demo))
     assert len(verdicts) == 21
     bad = {name: found for name, found in verdicts.items() if not found["success"]}
@@ -177,7 +177,7 @@ def test_a_check_of_days_is_shown_day_by_day(demo: Stack) -> None:
     assert [each["status"] for each in failed if each["status"] == "FAILED"]
 
 
-def test_bars_begin_where_the_data_does_and_runs_say_no_path(
+def test_partition_bars_begin_with_the_data_and_runs_show_no_path(
     demo: Stack, assets: dict[str, dict[str, Any]]
 ) -> None:
     bars = {key: node["partitionStats"] for key, node in assets.items() if node["partitionStats"]}
@@ -200,7 +200,7 @@ def test_bars_begin_where_the_data_does_and_runs_say_no_path(
 
 
 @pytest.mark.parametrize(
-    ("job", "config", "said"),
+    ("job", "config", "output"),
     [
         ("import_kintell_sessions", "{}", "set either `file`"),
         ("import_kintell_sessions", '{"file": "a.csv", "batch_rows": 0}', "batch_rows"),
@@ -212,14 +212,14 @@ def test_bars_begin_where_the_data_does_and_runs_say_no_path(
         ("control_training_completions", '{"rest_seconds": -1}', "rest_seconds"),
     ],
 )
-def test_what_a_launchpad_is_given_wrong_is_refused_before_the_launch(
-    demo: Stack, job: str, config: str, said: str
+def test_invalid_launchpad_configuration_is_rejected_before_the_launch(
+    demo: Stack, job: str, config: str, output: str
 ) -> None:
     selector = {"repositoryLocationName": LOCATION, "repositoryName": REPOSITORY, "jobName": job}
     before = len(runs(demo.webserver))
     with pytest.raises(urllib.error.HTTPError) as refused:
         demo.webserver.ask(_LAUNCH, run={"selector": selector, "runConfigData": config})
-    assert said in refused.value.read().decode().replace('\\"', '"')
+    assert output in refused.value.read().decode().replace('\\"', '"')
     assert len(runs(demo.webserver)) == before
 
 
@@ -231,7 +231,7 @@ def test_pictures_of_the_catalog(demo: Stack) -> None:
 
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     with sync_playwright() as playwright:
-        # Chromium's sandbox needs rights that containers lack; it is shown nothing but this machine's own pages.
+        # Chromium's sandbox needs rights that containers lack. It only opens this machine's own pages.
         browser = playwright.chromium.launch(
             executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
         )
@@ -239,6 +239,6 @@ def test_pictures_of_the_catalog(demo: Stack) -> None:
         for name, address in _PICTURES.items():
             page.set_viewport_size({"width": 1600, "height": 1300 if "-lineage-" in name else 1000})
             page.goto(f"{demo.webserver.url}{address}")
-            page.wait_for_timeout(15_000)  # every node of a lineage asks for its own state
+            page.wait_for_timeout(15_000)  # every node of a lineage loads its own state
             page.screenshot(path=f"{os.environ['BACKFILLS_SCREENSHOTS']}/{name}.png")
         browser.close()

@@ -39,7 +39,7 @@ def status_of(webserver, run):
     return runs(webserver, runIds=[run])[0]["status"]
 
 
-def test_a_run_stopped_in_the_ui_leaves_a_paused_job_that_ends_as_if_nothing_had_been(start_stack, tmp_path):
+def test_a_run_terminated_in_the_ui_leaves_a_paused_job_that_is_resumed_without_loss(start_stack, tmp_path):
     path = write_csv(tmp_path / "sessions.csv", [row(i) for i in range(ROWS)])
     variables = {"KINTELL_ALLOWED_LOCATIONS": str(tmp_path), "KINTELL_ERROR_FILES": str(tmp_path / "errors")}
     with start_stack(fill=add_users, variables=variables) as stack, stack.connect() as conn:

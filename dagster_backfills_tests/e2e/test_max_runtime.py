@@ -16,8 +16,8 @@ ASSET = ASSETS[0]
 TODAY = datetime.now(UTC).date()
 DAY = TODAY - timedelta(days=30)
 MEMBERS = 20
-# One member a batch, and a second for each while `crawl` has a row: twenty in all, where a run may take twelve, and
-# a retry, which may take no longer, needs few.
+# One member per batch, each takes a second while `crawl` has a row. Twenty in all exceed a run's maximum of twelve
+# seconds. A retry has the same maximum, and needs few.
 SLOW = {
     "SCORING_BATCH_MEMBERS": "1",
     "SCORING_MAX_BATCH_MEMBERS": "1",
@@ -35,7 +35,7 @@ create trigger crawl before insert on scoring.commitment_scores for each row exe
 
 
 def _fill(conn: psycopg.Connection) -> None:
-    """Load members, and leave the chain nothing to catch up with."""
+    """Inserts members, and marks earlier days as scored."""
     conn.execute("insert into scoring.gyms values ('g', 'Gym')")
     conn.execute(
         "insert into scoring.members (id, gym_id, first_name, last_name, status, joined_date)"
@@ -52,7 +52,7 @@ def slow(start_stack: StackFactory) -> Iterator[Stack]:
         yield started
 
 
-def test_run_monitoring_ends_a_run_that_takes_too_long_and_the_next_does_what_is_missing(slow: Stack) -> None:
+def test_run_monitoring_ends_a_run_that_takes_too_long_and_the_next_run_does_the_rest(slow: Stack) -> None:
     tags = {"dagster/partition": DAY.isoformat(), "dagster/max_runtime": "12"}
     first = launch_job(slow.webserver, "commitment_scores_job", tags)
     ended = wait_for(
@@ -60,8 +60,8 @@ def test_run_monitoring_ends_a_run_that_takes_too_long_and_the_next_does_what_is
         lambda: next((r["status"] for r in runs(slow.webserver, runIds=[first]) if _over(r["status"])), None),
     )
     assert ended == "FAILURE"
-    for told in ("exceeding maximum runtime of 12 seconds", f"[JOB FAILURE] {ASSET} {DAY}"):
-        wait_for(told, lambda told=told: any(told in line for line in messages(slow.webserver, first)))
+    for text in ("exceeding maximum runtime of 12 seconds", f"[JOB FAILURE] {ASSET} {DAY}"):
+        wait_for(text, lambda text=text: any(text in line for line in messages(slow.webserver, first)))
     with slow.connect() as conn:
         [(kept,)] = conn.execute(
             "select sum(units) from backfill.batches where run_id = %s", [first]
@@ -78,7 +78,7 @@ def test_run_monitoring_ends_a_run_that_takes_too_long_and_the_next_does_what_is
             "select count(distinct run_id) > 1, sum(units) from backfill.batches"
         ).fetchone()
         scored = conn.execute("select count(*) from scoring.commitment_scores").fetchone()
-    assert worked == (True, MEMBERS)  # no member was worked twice
+    assert worked == (True, MEMBERS)  # no member was processed twice
     assert scored == (MEMBERS,)
 
 

@@ -68,7 +68,7 @@ def _averages(stack: Stack) -> dict[str, int]:
         )
 
 
-def test_new_cohorts_become_partitions_and_are_computed_without_anyone_asking(school: Stack) -> None:
+def test_new_cohorts_become_partitions_and_are_computed_automatically(school: Stack) -> None:
     web = school.webserver
     wait_for("the partitions", lambda: partition_keys(web, ASSETS[0]) == set(COHORTS))
     wait_for("the statistics", lambda: _averages(school) == dict.fromkeys(COHORTS, 50))
@@ -81,7 +81,7 @@ def test_new_cohorts_become_partitions_and_are_computed_without_anyone_asking(sc
 
 def test_only_the_failed_partitions_are_failed_and_only_they_are_retried(school: Stack) -> None:
     web, ui = school.webserver, Backfills(school.webserver)
-    ui.stop_sensor("progress_stats_refresh")  # it would be first
+    ui.stop_sensor("progress_stats_refresh")  # otherwise automation would compute it first
     with school.connect() as conn:
         conn.execute(
             "create function public.refuse() returns trigger language plpgsql as $$ begin"
@@ -101,7 +101,7 @@ def test_only_the_failed_partitions_are_failed_and_only_they_are_retried(school:
     assert ui.status(backfill)["assets"] == {ASSETS[0]: (total, total, 0), ASSETS[1]: (total, total - 2, 2)}
     assert [run["status"] for run in ui.runs_of(backfill)] == ["FAILURE"]
     assert _averages(school) == dict.fromkeys(set(COHORTS) - set(BAD), 50)
-    # The students' rows were right before, and still are.
+    # The students' rows were correct before, and still are.
     for asset, failed in zip(ASSETS, [set(), set(BAD)], strict=True):
         states = partition_states(web, asset)
         assert states["failed"] == failed
@@ -134,7 +134,7 @@ def test_only_the_failed_partitions_are_failed_and_only_they_are_retried(school:
     start_sensor(web, "progress_stats_refresh")
 
 
-def test_saved_progress_is_in_the_cohort_soon_and_the_checks_pass_by_themselves(school: Stack) -> None:
+def test_saved_progress_updates_the_cohort_automatically_and_the_checks_pass(school: Stack) -> None:
     web, cohort = school.webserver, PLAIN[3]
     with school.connect() as conn:
         for number in range(3):

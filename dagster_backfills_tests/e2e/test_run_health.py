@@ -19,7 +19,7 @@ from dagster_backfills_tests.e2e.graphql import REPOSITORY, messages, runs, wait
 from dagster_backfills_tests.haste import HASTE, MONITORING, hurried
 from dagster_backfills_tests.programs import start_server
 
-# Of this machine, but not by a name that says so: in compose it is another container's.
+# This machine, under a name that does not show it: in Compose it is another container.
 HOST = "127.0.0.2"
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 _LAUNCH = """mutation($run: ExecutionParams!) { launchRun(executionParams: $run) {
@@ -33,7 +33,7 @@ _AGAIN = """mutation($id: String!) { launchRunReexecution(
 
 @pytest.fixture(scope="module")
 def stack(server_url, template, project_root, tmp_path_factory) -> Iterator[Stack]:
-    """As compose has it: the webserver and the daemon know of a code server that is a service of its own."""
+    """Like Compose: the webserver and the daemon use a code server that is a separate service."""
     home, port = tmp_path_factory.mktemp("dagster_home"), free_port()
     (home / "dagster.yaml").write_text(hurried((project_root / "dagster.yaml").read_text(), MONITORING))
     code = [sys.executable, "-m", "dagster", "code-server", "start", "-h", HOST, "-p", str(port)]
@@ -71,11 +71,11 @@ def status(webserver: Webserver, run_id: str) -> str:
 
 
 def looks(stack: Stack, run_id: str) -> int:
-    """How often run monitoring has looked at the run."""
+    """The number of health checks of the run by run monitoring."""
     return (stack.home / "daemon.log").read_text().count(f"Checking run {run_id}")
 
 
-def test_a_reload_of_the_code_leaves_a_run_alone_and_a_kill_is_noticed(stack: Stack):
+def test_a_code_reload_does_not_affect_a_run_and_a_kill_is_detected(stack: Stack):
     ui = stack.webserver
     run = {
         "selector": {
@@ -104,14 +104,14 @@ def test_a_reload_of_the_code_leaves_a_run_alone_and_a_kill_is_noticed(stack: St
         if line.startswith("Started process for run (pid: ")
     ]
     process = psutil.Process(pid)
-    # With the server that started it, which otherwise would tell.
+    # Together with the code server that started it, which would report it otherwise.
     for each in (process.parent(), process):
         each.kill()
     wait_for("the run's failure", lambda: status(ui, run_id) == "FAILURE", timeout=300)
     assert any("nothing holds its lock" in line for line in messages(ui, run_id))
 
 
-def test_a_run_of_the_command_line_is_the_locations_and_can_be_executed_again(stack: Stack):
+def test_a_run_from_the_command_line_belongs_to_the_location_and_can_be_re_executed(stack: Stack):
     command = [sys.executable, "-c", LAUNCH, "working_job", "{}", "somebody"]
     done = subprocess.run(
         command, env=os.environ | stack.environment, capture_output=True, text=True, check=False

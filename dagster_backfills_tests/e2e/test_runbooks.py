@@ -32,7 +32,7 @@ Values = Mapping[str, str | Callable[[str], str]]
 def checkout(
     server_url: str, template: str, project_root: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Checkout]:
-    """A database with all sample data, of which nothing has been computed yet."""
+    """A database with all sample data, without any computed rows."""
     folder = tmp_path_factory.mktemp("checkout")
     (folder / "sql").symlink_to(project_root / "sql")
     with new_database(server_url, template) as url:
@@ -98,9 +98,7 @@ def one(done: Mapping[str, Done], *words: str) -> Done:
     return found
 
 
-def test_the_runbook_of_training_works(
-    checkout: Checkout, db: psycopg.Connection, project_root: Path
-) -> None:
+def test_the_training_runbook_works(checkout: Checkout, db: psycopg.Connection, project_root: Path) -> None:
     records = "select count(*) from training.employee_training_video_completions where completed_at is null"
     before = only(db, records)
     organization = only(db, "select id from training.organizations order by created_at limit 1")
@@ -114,9 +112,7 @@ def test_the_runbook_of_training_works(
     assert only(db, records) == before
 
 
-def test_the_runbook_of_progress_works(
-    checkout: Checkout, db: psycopg.Connection, project_root: Path
-) -> None:
+def test_the_progress_runbook_works(checkout: Checkout, db: psycopg.Connection, project_root: Path) -> None:
     stuck = psycopg.connect(checkout.database_url)
     stuck.execute("select now()")
     values = {
@@ -140,7 +136,7 @@ def test_the_runbook_of_progress_works(
         raise psycopg.Rollback
 
 
-def test_the_runbook_of_scoring_works(checkout: Checkout, db: psycopg.Connection, project_root: Path) -> None:
+def test_the_scoring_runbook_works(checkout: Checkout, db: psycopg.Connection, project_root: Path) -> None:
     day = newest_day(datetime.now(UTC).date()).isoformat()
     scored = "select min(member_id) from scoring.commitment_scores"
     values = {
@@ -158,7 +154,7 @@ def test_the_runbook_of_scoring_works(checkout: Checkout, db: psycopg.Connection
     assert only(db, "select count(distinct day) from scoring.commitment_scores") == 1
 
 
-def test_the_runbook_of_background_jobs_works(
+def test_the_background_jobs_runbook_works(
     checkout: Checkout, db: psycopg.Connection, project_root: Path
 ) -> None:
     waiting = "select id::text from jobs.background_jobs where status = 'pending' order by id limit 1"
@@ -190,9 +186,9 @@ def test_the_runbook_of_background_jobs_works(
     assert only(db, "select lease = '2 minutes' from jobs.queue_settings") is True
 
 
-def test_the_runbook_of_imports_works(checkout: Checkout, db: psycopg.Connection, project_root: Path) -> None:
+def test_the_import_runbook_works(checkout: Checkout, db: psycopg.Connection, project_root: Path) -> None:
     def registered(name: str, status: str) -> str:
-        """Register a job for another file, in the state after its worker was killed, or before it had one."""
+        """Registers a job for another file, as after its worker was killed, or before it had one."""
         file = write_csv(checkout.folder / f"{name}.csv", [row(len(name), **USERS)])
         job = register(db, str(file), [str(checkout.folder)]).job
         db.execute(

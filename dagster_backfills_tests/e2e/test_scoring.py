@@ -1,7 +1,7 @@
-"""The scoring chain under a real webserver and daemon: a range of days from the UI, and a morning without anyone.
+"""The scoring chain under a real webserver and daemon: a range of days from the UI, and an automatic morning.
 
-The tests follow one installation through its day and stand in that order. What waits for the clock alone is shown
-in `defs/scoring/test_schedule_and_sensors.py`, where the clock can be moved.
+The tests follow one installation through a day, in this order. What only waits for the clock is tested in
+`domains/scoring/test_schedule_and_sensors.py`, where the clock can be moved.
 """
 
 from collections.abc import Iterator
@@ -37,11 +37,11 @@ def ago(days: int) -> date:
 
 
 RANGE = [ago(n).isoformat() for n in range(25, 20, -1)]
-MISSED = ago(2)  # all its gates are behind it at any time of today
+MISSED = ago(2)  # its gates are all open at any time of today
 
 
 def _fill(conn: psycopg.Connection) -> None:
-    """Twenty members who stop coming one after the other, their coach, and one who joined broken, ten days ago."""
+    """Inserts twenty members who stop coming one by one, their coach, and an invalid one who joined ten days ago."""
     conn.execute("insert into scoring.gyms values ('g', 'Gym')")
     conn.execute("insert into scoring.coaches values ('c', 'g')")
     conn.execute(
@@ -60,26 +60,26 @@ def _fill(conn: psycopg.Connection) -> None:
         " from generate_series(1, 20) as n, generate_series(0, 60) as k",
         [ago(1)],
     )
-    # The last day that was scored before everything was down.
+    # The last day that was scored before the outage.
     worked_before(conn, [ago(3)])
 
 
 @pytest.fixture(scope="module")
 def gym(start_stack: StackFactory) -> Iterator[Stack]:
-    # Of the days that the daemon finds missing, two are enough here.
+    # Two missed days are enough here.
     with start_stack(fill=_fill, variables={"SCORING_CATCH_UP_DAYS": "2"}) as started:
         yield started
 
 
 def materialized_ranges(webserver: Webserver, asset: str) -> list[tuple[str, str]]:
-    """First and last day of each range that the UI shows as materialized."""
+    """The first and last day of each range that the UI shows as materialized."""
     node = webserver.ask(_RANGES, key=asset_key(asset))["assetNodeOrError"]
     ranges = node["assetPartitionStatuses"]["ranges"]
     return [(r["startKey"], r["endKey"]) for r in ranges if r["status"] == "MATERIALIZED"]
 
 
 def skip_reasons(webserver: Webserver, sensor: str) -> list[str]:
-    """What the UI shows beside the sensor's last ticks."""
+    """The skip reasons of the sensor's last ticks, as in the UI."""
     selector = {
         "repositoryName": REPOSITORY,
         "repositoryLocationName": LOCATION,
@@ -96,7 +96,7 @@ def outcomes(stack: Stack, day: date) -> dict[str, str]:
         )
 
 
-def test_a_range_of_days_from_the_ui_is_one_run_oldest_first_each_day_as_of_itself(gym: Stack) -> None:
+def test_a_range_of_days_from_the_ui_is_one_run_that_scores_each_day_as_of_itself(gym: Stack) -> None:
     backfill = launch_backfill(gym.webserver, ASSETS, RANGE)
     ended = wait_for("the backfill", lambda: finished_backfill(gym.webserver, backfill), timeout=600)
     assert ended == "COMPLETED_SUCCESS"
@@ -124,7 +124,7 @@ def test_a_range_of_days_from_the_ui_is_one_run_oldest_first_each_day_as_of_itse
     assert dict(counted) == dict.fromkeys(RANGE, 20)
 
 
-def test_a_day_that_went_by_unseen_is_caught_up_and_being_partial_holds_the_chain(gym: Stack) -> None:
+def test_a_missed_day_is_caught_up_and_holds_the_chain_while_it_is_partial(gym: Stack) -> None:
     commitment, churn = ASSETS[:2]
     wait_for("the missed day", lambda: outcomes(gym, MISSED).get(commitment) == "partial", timeout=600)
     held = f"{MISSED}: held: {commitment} is partial (1 of 21 members failed"
@@ -136,7 +136,7 @@ def test_a_day_that_went_by_unseen_is_caught_up_and_being_partial_holds_the_chai
     assert churn not in outcomes(gym, MISSED)
 
 
-def test_a_repair_releases_the_chain_and_the_sensors_drive_it_to_its_end(gym: Stack) -> None:
+def test_a_repair_releases_the_chain_and_the_sensors_complete_it(gym: Stack) -> None:
     with gym.connect() as conn:
         conn.execute("update scoring.members set expected_visits_per_week = 2 where id = 'broken'")
     launch_backfill(gym.webserver, ASSETS[:1], [MISSED.isoformat()])
@@ -155,7 +155,7 @@ def test_a_repair_releases_the_chain_and_the_sensors_drive_it_to_its_end(gym: St
     }
 
 
-def test_the_members_end_at_their_newest_day(gym: Stack) -> None:
+def test_members_have_the_scores_of_their_newest_day(gym: Stack) -> None:
     with gym.connect() as conn:
         rows = conn.execute(
             "select distinct m.commitment_day = c.newest, m.churn_risk_day = r.newest from scoring.members as m"

@@ -58,7 +58,7 @@ class Tutorial:
         return ""
 
     def switch_off(self) -> None:
-        """Stop the sensor, and the nightly schedule, in case it is half past one; wait until no run is active."""
+        """Stops the sensor and the nightly schedule, which may be due just now, and waits until no run is active."""
         schedule = {**_HERE, "scheduleName": "nightly_progress_stats"}
         found = self.web.ask(_STATES, sensor=_SELECTOR, schedule=schedule)
         sensor, nightly = (found[each]["state"] for each in ("sensorOrError", "scheduleOrError"))

@@ -149,11 +149,11 @@ def killed(worker: str, arguments: Sequence[str], seconds: float | None) -> bool
     command = [sys.executable, "-m", f"{__package__}.{worker}", *arguments]
     read, write = os.pipe()
     started = start(command, [os.open(os.devnull, os.O_RDONLY), write, os.dup(2)])
-    with os.fdopen(read) as said:
-        assert said.readline() == "ready\n"
+    with os.fdopen(read) as pipe:
+        assert pipe.readline() == "ready\n"
         if seconds is not None:
             time.sleep(seconds)
             started.process.kill()
-        finished = said.read() == "done\n"
+        finished = pipe.read() == "done\n"
     started.wait()
     return not finished

@@ -133,7 +133,7 @@ class TestThrottle:
             for thread in waiting:
                 thread.start()
             wait_until_blocked(conn, sessions=2)
-            said = []
+            logged = []
             for allowed in (1, 2, 0):
                 lines: list[str] = []
                 outcome = run(
@@ -141,8 +141,8 @@ class TestThrottle:
                     max_lock_waiters=allowed, max_pause_seconds=0.2,
                 )  # fmt: skip
                 assert outcome.done == keys
-                said.append(any("2 sessions waiting for a lock, more than 1" in line for line in lines))
-            assert said == [True, False, False]
+                logged.append(any("2 sessions waiting for a lock, more than 1" in line for line in lines))
+            assert logged == [True, False, False]
         for thread in waiting:
             thread.join()
 

@@ -97,18 +97,18 @@ def test_a_row_that_can_not_be_restored_fails_alone(database_url, conn, size):
     assert [(f.unit, f.sqlstate) for f in outcome.unit_failures] == [("p001-u0002", "23503")]
 
 
-@pytest.mark.parametrize("alter, said", [
+@pytest.mark.parametrize("alter, message", [
     ("add column w int", "now has w"),
     ("drop column v", "lacks v"),
     ("alter column v type bigint", "another type for v"),
     ("drop constraint units_pkey", "no longer its key"),
 ])  # fmt: skip
-def test_a_table_altered_since_the_run_is_an_error_before_any_change(database_url, conn, alter, said):
+def test_a_table_altered_since_the_run_is_an_error_before_any_change(database_url, conn, alter, message):
     keys = fill(conn, parts=1, units=2)
     run(database_url, [by_unit, totals], keys, RunIdentity("one"))
     conn.execute(f"alter table t.units {alter}")
     before = tables(conn)
-    with pytest.raises(UserError, match=f"altered since.*{said}"):
+    with pytest.raises(UserError, match=f"altered since.*{message}"):
         undone(database_url, "one")
     assert tables(conn) == before
     assert conn.execute("select count(*) from backfill.runs").fetchone() == (1,)

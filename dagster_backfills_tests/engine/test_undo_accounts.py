@@ -55,5 +55,5 @@ def test_the_audit_log_shows_how_an_undo_ended(database_url, conn):
     conn.execute("alter table t.units add note text")
     with pytest.raises(UserError, match="it now has note"):
         undone(database_url, "two", name="refused")
-    said = {entry["target"]: (entry["action"], entry["outcome"]) for entry in audit.latest(conn, 10)}
-    assert said == {"one": ("undo", "done"), "two": ("undo", "failed")}
+    outcomes = {entry["target"]: (entry["action"], entry["outcome"]) for entry in audit.latest(conn, 10)}
+    assert outcomes == {"one": ("undo", "done"), "two": ("undo", "failed")}

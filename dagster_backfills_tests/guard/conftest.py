@@ -1,4 +1,4 @@
-"""A database with the roles of `sql/roles.sql`, and logins of the tests' own in each of them."""
+"""A database with the roles of `sql/roles.sql`, and the tests' own logins in each of them."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ from dagster_backfills_tests.programs import SCRIPT, run
 
 ROLES = ("owner", "writer", "reader", "enqueuer")
 PASSWORD = "pass-of-the-login"
-# What belongs to the applications and to the operators: runs read it.
+# Tables of applications and operators, which runs read.
 SOURCES = {
     "training": ["organizations", "members", "training_videos"],
     "progress": ["schools", "cohorts", "users", "classes", "modules", "questions", "user_progress"],
@@ -32,7 +32,7 @@ SOURCES = {
 
 @dataclass(frozen=True)
 class Guarded:
-    """`admin` is the URL of who set it up; `logins` has a login's name for each role."""
+    """`admin`: the administrator's URL. `logins`: the name of a login for each role."""
 
     admin: str
     logins: dict[str, str]
@@ -45,7 +45,7 @@ class Guarded:
         return psycopg.connect(self.url(role) if role else self.admin, autocommit=True)
 
     def environment(self, role: str) -> dict[str, str]:
-        """What a process of this role has; the embedded server's socket is found through the URL."""
+        """Environment variables of a process with this role. The embedded server's socket is found through the URL."""
         return os.environ | {"DATABASE_URL": self.url(role), "BACKFILLS_HOME": str(self.home)}
 
     def backfills(self, role: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -54,14 +54,14 @@ class Guarded:
 
 @contextmanager
 def _group_roles(admin: str) -> Iterator[None]:
-    """Roles are the whole server's; those that were not there before are gone afterwards."""
+    """Roles belong to the whole server. Removes those that did not exist before."""
     names = [f"backfills_{role}" for role in ROLES]
     find = "select rolname from pg_roles where rolname = any(%s)"
     with psycopg.connect(admin, autocommit=True) as conn:
         before = {row[0] for row in conn.execute(find, [names])}
         yield
         for name in set(names) - before:
-            # Another session's tests on the same server may use them still.
+            # Tests of another session may still use them on the same server.
             with suppress(psycopg.errors.DependentObjectsStillExist, psycopg.errors.UndefinedObject):
                 conn.execute(sql.SQL("drop role if exists {}").format(sql.Identifier(name)))
 
@@ -86,7 +86,7 @@ def _login(admin: str, group: str) -> Iterator[str]:
 def guard(
     server_url: str, template: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[[bool], Guarded]]:
-    """A function that makes such a database, migrated or empty, by `backfills migrate --roles`."""
+    """A function that creates such a database, migrated or empty, with `backfills migrate --roles`."""
     with ExitStack() as stack:
         stack.enter_context(_group_roles(server_url))
 
@@ -107,5 +107,5 @@ def guard(
 
 @pytest.fixture(scope="module")
 def guarded(guard: Callable[[bool], Guarded]) -> Guarded:
-    """One that a module's tests share."""
+    """A guarded database that a module's tests share."""
     return guard(True)

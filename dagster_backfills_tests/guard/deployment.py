@@ -1,6 +1,6 @@
 """The services of `deploy/compose.yaml` as processes on loopback: the same commands, files and health checks.
 
-What differs is said in one table a service: ports, addresses and the folder of the secrets.
+The differences are in one table per service: ports, addresses and the folder of the secrets.
 """
 
 import os
@@ -54,7 +54,7 @@ class Deployment:
         return self.folder / "dagster"
 
     def here(self, service: str, text: str) -> str:
-        """A word of the service's command or environment, as it is on this machine."""
+        """A word of the service's command or environment, adapted to this machine."""
         ports = {
             "4000": "code", "3000": service, "3001": "web", "8222": "nats_http",
             "8443": "viewers", "8444": "operators", "8445": "doors",
@@ -81,7 +81,7 @@ class Deployment:
     def environment(self, service: str) -> dict[str, str]:
         given = self.compose["services"][service].get("environment", {})
         scripts = Path(sys.executable).parent
-        # Nothing of the developer's environment but what a program needs to start.
+        # Only those variables of the developer's environment that a program needs to start.
         return {
             "PATH": f"{scripts}:{os.environ['PATH']}:/usr/sbin",
             "HOME": str(self.folder),
@@ -104,7 +104,7 @@ class Deployment:
             )
 
     def run(self, service: str) -> None:
-        """A service that ends."""
+        """Runs a service to its end."""
         self.start(service)
         assert self.processes.pop(service).wait(300) == 0, self.log(service)
 
@@ -112,7 +112,7 @@ class Deployment:
         return (self.folder / f"{service}.log").read_text(errors="replace")[-4000:]
 
     def health(self, service: str) -> subprocess.CompletedProcess[str]:
-        """The service's health check, once."""
+        """Runs the service's health check once."""
         _, *words = self.compose["services"][service]["healthcheck"]["test"]
         words = [self.here("viewers" if service == "proxy" else service, word) for word in words]
         return subprocess.run(
@@ -133,7 +133,7 @@ class Deployment:
             time.sleep(0.2)
 
     def listening(self, service: str) -> set[str]:
-        """The addresses that the service's processes accept TCP connections at."""
+        """The addresses at which the service's processes accept TCP connections."""
         root = psutil.Process(self.processes[service].pid)
         found = set()
         for process in [root, *root.children(recursive=True)]:
@@ -159,7 +159,7 @@ class Deployment:
 
 
 def prepare(deployment: Deployment, admin: str) -> None:
-    """The secrets, the database with its roles and logins, the instance's folder: what is there before the services."""
+    """Creates what exists before the services: secrets, the database with roles and logins, the instance's folder."""
     root, folder = deployment.root, deployment.folder
     for each in ("dagster", "backfills", "proxy", "nats"):
         (folder / each).mkdir()
@@ -209,7 +209,7 @@ def prepare(deployment: Deployment, admin: str) -> None:
 
 
 def render_proxy(deployment: Deployment) -> list[str]:
-    """nginx's configuration, filled in as its image does, and the arguments that it is started with."""
+    """Writes nginx's configuration like its image does. Returns the arguments to start nginx with."""
     names = deployment.environment("proxy") | {"PROXY_STATE": str(deployment.folder / "proxy")}
     for door, upstream in (("VIEWERS", "webserver-readonly"), ("OPERATORS", "webserver"), ("DOORS", "web")):
         names[f"{door}_LISTEN"] = f"127.0.0.1:{deployment.ports[door.lower()]}"
@@ -219,7 +219,7 @@ def render_proxy(deployment: Deployment) -> list[str]:
     configuration = deployment.folder / "nginx.conf"
     configuration.write_text(filled)
     arguments = [word.replace("/tmp/nginx.conf", str(configuration)) for word in deployment.command("proxy")]
-    # Whoever is root here would have the workers be somebody else, who may not enter this folder.
+    # Started by root, nginx runs its workers as another user, who may not enter this folder.
     return [
         f"{word} user root;" if word == "daemon off;" and os.getuid() == 0 else word for word in arguments
     ]
@@ -239,7 +239,7 @@ def logins_are_gone_afterwards(admin: str) -> Iterator[None]:
 def deployed(
     root: Path, folder: Path, admin: str, more: Mapping[str, str] | None = None
 ) -> Iterator[Deployment]:
-    """All of it, healthy; `admin` is the URL of an empty database."""
+    """Runs all services until they are healthy. `admin`: the URL of an empty database."""
     with ExitStack() as stack:
         stack.enter_context(logins_are_gone_afterwards(admin))
         compose = yaml.safe_load((root / "deploy" / "compose.yaml").read_text())

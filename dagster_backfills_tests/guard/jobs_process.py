@@ -1,6 +1,6 @@
-"""Runs of the code location's jobs in one process, on the instance that the environment names, some of which fail.
+"""Runs jobs of the code location in one process, on the environment's instance; some of them fail.
 
-Standard input has them as JSON: a list of job and run config. Prints each job and whether it succeeded.
+Standard input is JSON: a list of jobs and run configs. Prints each job and whether it succeeded.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The record of who asked for what, and what the writer's login can do to it: add."""
+"""The audit log of requests: the writer's login can only add entries."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from dagster_backfills_tests.guard.conftest import Guarded
 from dagster_backfills_tests.guard.test_roles import refused
 
 
-def test_the_writer_adds_to_the_record_in_its_own_name_and_time(guarded: Guarded) -> None:
+def test_the_writer_adds_entries_with_its_own_name_and_the_servers_time(guarded: Guarded) -> None:
     with guarded.connect("writer") as conn:
         audit.record(conn, audit.Entry("olga", "launchRun", "job", {"training"}, "done", ["r1"]))
         (entry,) = (e for e in audit.latest(conn, 100) if e["runs"] == ["r1"])
@@ -34,7 +34,7 @@ def test_the_writer_adds_to_the_record_in_its_own_name_and_time(guarded: Guarded
         " overriding system value values (1, gen_random_uuid(), 'x', 'x', 'x', 'done')",
     ],
 )
-def test_the_writer_changes_nothing_of_it_nor_says_when_and_by_which_login(
+def test_the_writer_can_not_change_entries_nor_choose_their_time_and_login(
     guarded: Guarded, statement: str
 ) -> None:
     with guarded.connect("writer") as conn:
@@ -42,6 +42,6 @@ def test_the_writer_changes_nothing_of_it_nor_says_when_and_by_which_login(
 
 
 @pytest.mark.parametrize("role", ["reader", "enqueuer"])
-def test_nobody_else_reads_it(guarded: Guarded, role: str) -> None:
+def test_no_other_role_can_read_it(guarded: Guarded, role: str) -> None:
     with guarded.connect(role) as conn:
         refused(conn, "select from backfill.audit")

@@ -1,4 +1,4 @@
-"""Connections are made in one place, which pins their sessions: nobody else calls a driver."""
+"""Connections are opened in one module, which pins their session settings. No other module calls a driver."""
 
 import ast
 from collections.abc import Iterator
@@ -9,13 +9,13 @@ import dagster_backfills
 PACKAGE = Path(dagster_backfills.__file__).parent
 ALLOWED = {
     "postgres/connection.py": {"psycopg.connect"},
-    "dagster/resource.py": {"create_engine"},  # whose creator is the one of `connection`
+    "dagster/resource.py": {"create_engine"},  # its creator function is that of `connection`
 }
 MAKERS = {"connect": {"psycopg", "psycopg2", "Connection", "AsyncConnection"}}
 
 
 def calls(path: Path) -> Iterator[str]:
-    """What the file calls to get a connection."""
+    """The calls in the file that open a connection."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             owner = node.func.value
@@ -30,6 +30,6 @@ def calls(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.connect" for name in node.names if name.name == "connect")
 
 
-def test_nobody_but_the_one_place_opens_a_connection():
+def test_only_one_module_opens_connections():
     found = {str(path.relative_to(PACKAGE)): set(calls(path)) for path in PACKAGE.rglob("*.py")}
     assert {path: made for path, made in found.items() if made} == ALLOWED

@@ -1,4 +1,4 @@
-"""What `deploy/`, the Dockerfile and the lock files say, checked against schemas and against each other."""
+"""`deploy/`, the Dockerfile and the lock files, checked against schemas and against each other."""
 
 import json
 import re
@@ -23,7 +23,7 @@ def compose(project_root: Path) -> dict[str, Any]:
 
 
 @pytest.mark.programs
-def test_the_compose_file_fits_the_compose_specification(project_root: Path) -> None:
+def test_the_compose_file_conforms_to_the_compose_specification(project_root: Path) -> None:
     checker = str(Path(sys.executable).with_name("check-jsonschema"))
     done = subprocess.run(
         [checker, "--builtin-schema", "vendor.compose-spec", str(project_root / "deploy" / "compose.yaml")],
@@ -32,7 +32,7 @@ def test_the_compose_file_fits_the_compose_specification(project_root: Path) -> 
     assert done.returncode == 0, done.stdout
 
 
-def test_every_service_has_limits_and_every_lasting_one_a_health_check(compose: dict[str, Any]) -> None:
+def test_every_service_has_limits_and_every_long_running_one_a_health_check(compose: dict[str, Any]) -> None:
     for name, service in compose["services"].items():
         limits = service["deploy"]["resources"]["limits"]
         assert {"cpus", "memory"} == set(limits), name
@@ -50,7 +50,7 @@ def test_only_the_proxy_is_reachable_from_outside(compose: dict[str, Any]) -> No
 
 
 @pytest.mark.programs
-def test_secrets_are_files_and_each_service_has_its_own_only(
+def test_secrets_are_files_and_each_service_gets_only_its_own(
     compose: dict[str, Any], project_root: Path, tmp_path: Path
 ) -> None:
     services = compose["services"]
@@ -74,9 +74,7 @@ def test_secrets_are_files_and_each_service_has_its_own_only(
 
 
 @pytest.mark.programs
-def test_secrets_that_are_there_stay_and_nobody_else_enters_their_folder(
-    project_root: Path, tmp_path: Path
-) -> None:
+def test_existing_secrets_are_kept_and_their_folder_is_private(project_root: Path, tmp_path: Path) -> None:
     folder = tmp_path / "secrets"
     script = str(project_root / "deploy" / "make-secrets.sh")
     subprocess.run([script, str(folder)], check=True)
@@ -88,7 +86,7 @@ def test_secrets_that_are_there_stay_and_nobody_else_enters_their_folder(
     assert len({first[name] for name in first if name.endswith("_password")}) == 4
 
 
-def test_containers_of_ours_are_not_root_and_can_not_write_to_their_image(
+def test_our_containers_do_not_run_as_root_and_have_read_only_file_systems(
     compose: dict[str, Any], project_root: Path
 ) -> None:
     dockerfile = (project_root / "Dockerfile").read_text()
@@ -99,7 +97,7 @@ def test_containers_of_ours_are_not_root_and_can_not_write_to_their_image(
         assert service["read_only"] is True and service["cap_drop"] == ["ALL"], name
 
 
-def test_what_the_image_is_built_from_is_there_and_not_left_out(project_root: Path) -> None:
+def test_every_file_that_the_image_is_built_from_exists_and_is_not_ignored(project_root: Path) -> None:
     dockerfile = (project_root / "Dockerfile").read_text()
     kept = {line[1:] for line in (project_root / ".dockerignore").read_text().splitlines() if line[:1] == "!"}
     copied = {
@@ -128,7 +126,7 @@ def test_every_locked_package_has_one_version_and_a_hash_and_no_host(project_roo
 # ---- Kubernetes
 
 
-def test_the_instance_on_kubernetes_differs_by_its_launcher_only(project_root: Path) -> None:
+def test_the_instance_on_kubernetes_differs_only_in_its_launcher(project_root: Path) -> None:
     here = yaml.safe_load((project_root / "dagster.yaml").read_text())
     there = yaml.safe_load((project_root / "deploy" / "helm" / "dagster.yaml").read_text())
     assert there.pop("run_launcher")["class"] == "K8sRunLauncher"
@@ -136,7 +134,7 @@ def test_the_instance_on_kubernetes_differs_by_its_launcher_only(project_root: P
     assert there == here
 
 
-# All that the chart's pods have in their environment by themselves and a setting could name.
+# Environment variables that the chart's pods always have, and that a setting could name.
 CHARTS_VARIABLES = {"DAGSTER_HOME", "DAGSTER_K8S_PIPELINE_RUN_NAMESPACE"}
 NO_CLUSTER = {
     "apiVersion": "v1",
@@ -148,7 +146,7 @@ NO_CLUSTER = {
 }
 
 
-def test_a_runs_pod_is_what_the_instance_and_the_charts_values_say(
+def test_a_runs_pod_follows_the_instance_and_the_charts_values(
     project_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from dagster_k8s import K8sRunLauncher
@@ -185,7 +183,7 @@ def test_a_runs_pod_is_what_the_instance_and_the_charts_values_say(
     assert pod.security_context.run_as_non_root and pod.security_context.run_as_user == 10001
     assert container.security_context.capabilities.drop == ["ALL"]
     assert container.resources.limits and job.spec.backoff_limit == 0
-    # Else the code server's resources would be those of runs.
+    # Otherwise runs would get the code server's resources.
     (deployment,) = values["dagster-user-deployments"]["deployments"]
     assert deployment["includeConfigInLaunchedRuns"] == {"enabled": False}
 
@@ -193,11 +191,11 @@ def test_a_runs_pod_is_what_the_instance_and_the_charts_values_say(
 def test_the_charts_pods_can_start_with_the_values_alone(project_root: Path) -> None:
     values = yaml.safe_load((project_root / "deploy" / "helm" / "values.yaml").read_text())
     dockerfile = (project_root / "Dockerfile").read_text()
-    # The image's user owns Dagster's home: what a mount makes would be root's.
+    # The image's user owns Dagster's home; a mount point would belong to root.
     assert f"-o backfills -g backfills {values['global']['dagsterHome']}" in dockerfile
     webserver = values["dagsterWebserver"]
     assert webserver["readinessProbe"]["httpGet"]["port"] == webserver["service"]["port"]
-    # Its key `postgresql-password` is asked for by every pod.
+    # Every pod requires its key `postgresql-password`.
     how_to = (project_root / "docs" / "how-to" / "deploy.md").read_text()
     name = values["global"]["postgresqlSecretName"]
     assert f"create secret generic {name} --from-literal=postgresql-password=" in how_to
@@ -207,7 +205,7 @@ def test_the_charts_pods_can_start_with_the_values_alone(project_root: Path) -> 
 
 
 class Advisories(BaseHTTPRequestHandler):
-    """OSV's one question, answered from `server.known`: advisories by package."""
+    """A stand-in for OSV's query, which answers from `server.known`: advisories by package."""
 
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -239,7 +237,9 @@ def audit(project_root: Path, url: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.programs
-def test_the_audit_tells_clean_from_vulnerable(project_root: Path, advisories: StandIn) -> None:
+def test_the_audit_distinguishes_clean_from_vulnerable_packages(
+    project_root: Path, advisories: StandIn
+) -> None:
     clean = audit(project_root, advisories.url)
     assert clean.returncode == 0, clean.stderr
     assert "packages audited; no known vulnerabilities" in clean.stderr
@@ -259,7 +259,7 @@ def test_the_audit_tells_clean_from_vulnerable(project_root: Path, advisories: S
 
 
 @pytest.mark.programs
-def test_the_audit_that_could_not_ask_says_so_and_is_no_success(project_root: Path) -> None:
+def test_an_audit_without_a_connection_says_so_and_fails(project_root: Path) -> None:
     done = audit(project_root, "http://127.0.0.1:1")
     assert done.returncode == 3
     assert "Not audited" in done.stderr
@@ -268,7 +268,7 @@ def test_the_audit_that_could_not_ask_says_so_and_is_no_success(project_root: Pa
 # ---- the instance
 
 
-def test_the_instance_loads_with_its_limits_and_sends_nothing_home(
+def test_the_instance_loads_with_its_limits_and_telemetry_off(
     project_root: Path, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "dagster.yaml").write_text((project_root / "dagster.yaml").read_text())
@@ -290,7 +290,7 @@ def test_the_instance_loads_with_its_limits_and_sends_nothing_home(
         assert instance.event_log_storage.claim_concurrency_slot(pool, "run-2", "step").is_claimed
 
 
-def test_the_web_pod_is_what_the_charts_pods_are(project_root: Path) -> None:
+def test_the_web_pod_is_configured_like_the_charts_pods(project_root: Path) -> None:
     values = yaml.safe_load((project_root / "deploy" / "helm" / "values.yaml").read_text())
     deployment, service = yaml.safe_load_all((project_root / "deploy" / "helm" / "web.yaml").read_text())
     daemon, pod = values["dagsterDaemon"], deployment["spec"]["template"]["spec"]

@@ -1,4 +1,4 @@
-"""`deploy/`: its services as processes here, and the one door to them, with real HTTP through the real proxy."""
+"""`deploy/`: its services as local processes, and their proxy, with real HTTP through real nginx."""
 
 import ipaddress
 import json
@@ -52,7 +52,7 @@ def trust(deployment: Deployment) -> ssl.SSLContext:
 
 
 class Door:
-    """One of the proxy's two, as somebody with a password, or without."""
+    """A client of one of the proxy's two ports, with or without a password."""
 
     def __init__(self, deployment: Deployment, trust: ssl.SSLContext, door: str, user: str | None) -> None:
         self.port, self._user = deployment.ports[door], user
@@ -112,8 +112,8 @@ def runs(deployment: Deployment) -> int:
     return row[0]
 
 
-def test_every_service_says_when_it_is_not_healthy(deployment: Deployment) -> None:
-    # The fixture has waited until each said that it is. The same checks where nobody listens:
+def test_the_health_check_of_every_service_detects_when_it_is_down(deployment: Deployment) -> None:
+    # The fixture has waited until all checks passed. The same checks without a listening service:
     ports = deployment.ports
     deployment.ports = dict.fromkeys(ports, 9)
     try:
@@ -123,7 +123,7 @@ def test_every_service_says_when_it_is_not_healthy(deployment: Deployment) -> No
         deployment.ports = ports
 
 
-def test_what_runs_listens_on_loopback_only(deployment: Deployment) -> None:
+def test_services_listen_on_loopback_only(deployment: Deployment) -> None:
     for service in ("nats", "code", "webserver", "webserver-readonly", "web", "daemon", "proxy"):
         for address in deployment.listening(service):
             assert ipaddress.ip_address(address.removeprefix("::ffff:")).is_loopback, (service, address)
@@ -139,7 +139,7 @@ PATHS = [
 
 
 def raw(at: Door, request: str) -> int:
-    """The status of a request sent as it stands; 0 where the connection is closed without an answer."""
+    """Sends a request literally. Returns its status, or 0 if the connection is closed without a response."""
     with (
         socket.create_connection(("127.0.0.1", at.port), timeout=60) as plain,
         at.trust.wrap_socket(plain, server_hostname="127.0.0.1") as tls,
@@ -151,7 +151,7 @@ def raw(at: Door, request: str) -> int:
 
 
 @pytest.mark.parametrize("name", DOORS)
-def test_without_a_password_there_is_nothing_but_401(door: Any, name: str) -> None:
+def test_without_a_password_every_request_gets_401(door: Any, name: str) -> None:
     at = door(name)
     for path in PATHS:
         for method in ("GET", "POST", "HEAD", "OPTIONS", "PROPFIND"):
@@ -167,7 +167,7 @@ def test_without_a_password_there_is_nothing_but_401(door: Any, name: str) -> No
         "GET /graphql HTTP/1.0\r\n",
         "CONNECT 127.0.0.1:3000 HTTP/1.1\r\nHost: localhost\r\n",
     ):
-        # /healthz itself answers, and says nothing.
+        # /healthz answers without details.
         allowed = (204,) if trick.startswith("GET /healthz") else (400, 401, 405)
         assert raw(at, f"{trick}Connection: close\r\n\r\n") in allowed, trick
     assert at.client.get("/", auth=("vera", "wrong")).status_code == 401
@@ -178,7 +178,7 @@ def test_without_a_password_there_is_nothing_but_401(door: Any, name: str) -> No
     assert refused.value.response.status_code == 401
 
 
-def test_without_tls_no_password_is_taken(deployment: Deployment) -> None:
+def test_without_tls_no_password_is_accepted(deployment: Deployment) -> None:
     for name in DOORS:
         answer = httpx.get(f"http://127.0.0.1:{deployment.ports[name]}/", auth=USERS[name])
         assert answer.status_code == 400
@@ -196,7 +196,7 @@ def test_a_viewer_sees_everything_and_changes_nothing(deployment: Deployment, do
         answer = viewer.client.post(f"/report_asset_{endpoint}/progress/cohort_stats", json=body)
         assert answer.status_code == 401, answer.text
     assert runs(deployment) == before
-    # The password is good at its own door only.
+    # The password is valid at its own port only.
     assert door("operators", "viewers").client.get("/").status_code == 401
 
 
@@ -213,7 +213,7 @@ def test_an_operators_launch_is_accepted_and_its_run_succeeds(deployment: Deploy
         timeout=400,
     )
     assert status == "SUCCESS"
-    # Whatever another name the request tried to bring along.
+    # Whatever other name the request contains.
     with deployment.connect() as conn:
         tags = "select value from dagster.run_tags where run_id = %s and key = 'dagster/user'"
         assert conn.execute(tags, [run_id]).fetchall() == [("olga",)]
@@ -222,7 +222,7 @@ def test_an_operators_launch_is_accepted_and_its_run_succeeds(deployment: Deploy
 
 
 @pytest.mark.parametrize("service", ["webserver", "webserver-readonly"])
-def test_past_the_proxy_nobody_is_believed(deployment: Deployment, service: str) -> None:
+def test_requests_that_bypass_the_proxy_are_rejected(deployment: Deployment, service: str) -> None:
     before = runs(deployment)
     address = f"http://127.0.0.1:{deployment.ports[service]}"
     for forged in ({}, {"X-Forwarded-User": "olga"}, {"X-Forwarded-User": "olga", "X-Proxy-Secret": "guess"}):
@@ -233,7 +233,7 @@ def test_past_the_proxy_nobody_is_believed(deployment: Deployment, service: str)
 
 
 @pytest.mark.parametrize("name", DOORS)
-def test_subscriptions_come_through_the_proxy(door: Any, name: str) -> None:
+def test_subscriptions_work_through_the_proxy(door: Any, name: str) -> None:
     at = door(name, name)
     with at.socket(origin=f"https://127.0.0.1:{at.port}") as ws:
         assert ws.subprotocol == "graphql-ws"
@@ -263,7 +263,9 @@ def test_a_viewer_launches_nothing_through_a_websocket_either(deployment: Deploy
 
 
 @pytest.mark.parametrize("name", DOORS)
-def test_another_site_can_not_use_a_browsers_password(deployment: Deployment, door: Any, name: str) -> None:
+def test_another_site_can_not_use_a_browsers_saved_password(
+    deployment: Deployment, door: Any, name: str
+) -> None:
     at = door(name, name)
     before = runs(deployment)
     own, foreign = {"Origin": f"https://127.0.0.1:{at.port}"}, {"Origin": "https://elsewhere.example"}
@@ -307,13 +309,13 @@ def test_no_secret_is_in_a_log_or_in_the_database(deployment: Deployment) -> Non
 
 @pytest.fixture
 def programs(deployment: Deployment, trust: ssl.SSLContext) -> Iterator[httpx.Client]:
-    """The third door, as somebody who shows nothing yet."""
+    """A client of the API's port, without credentials."""
     address = f"https://127.0.0.1:{deployment.ports['doors']}"
     with httpx.Client(base_url=address, verify=trust, timeout=120) as client:
         yield client
 
 
-def test_programs_come_in_by_token_and_operators_by_password(
+def test_programs_authenticate_by_token_and_operators_by_password(
     deployment: Deployment, programs: httpx.Client
 ) -> None:
     [admin] = json.loads((deployment.secrets / "doors_tokens").read_text())
@@ -332,7 +334,7 @@ def test_programs_come_in_by_token_and_operators_by_password(
     assert programs.get(launched["statusUrl"], headers=token).json()["success"]
 
 
-def test_nobody_comes_in_by_a_lie_about_who_asks(deployment: Deployment, programs: httpx.Client) -> None:
+def test_forged_identity_headers_are_rejected(deployment: Deployment, programs: httpx.Client) -> None:
     for headers in (
         {}, {"X-Forwarded-User": "olga"}, {"Authorization": "Bearer nothing"}, {"Authorization": "bearer x"},
         {"Authorization": "Bearer x", "X-Forwarded-User": "olga", "X-Forwarded-Role": "operator"},

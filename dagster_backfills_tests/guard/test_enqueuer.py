@@ -1,4 +1,4 @@
-"""What the role of an application that enqueues jobs may do, and see of others' jobs."""
+"""The role of an application that enqueues jobs: what it may do, and which jobs it sees."""
 
 import psycopg
 import pytest
@@ -27,12 +27,12 @@ def test_the_enqueuer_enqueues_and_sees_its_own_jobs_only(guarded: Guarded) -> N
         assert other.execute(
             "select id from jobs.my_jobs where id = any(%s)", [[mine, theirs]]
         ).fetchall() == [(theirs,)]
-        # Another role that it may take on does not make it another: the login counts.
+        # Setting another role changes nothing: the login counts.
         application.execute("set role backfills_enqueuer")
         assert application.execute("select id from jobs.my_jobs").fetchall() == [(mine,)]
 
 
-def test_a_condition_that_tells_what_it_sees_is_not_told_of_others_jobs(guarded: Guarded) -> None:
+def test_a_leaking_condition_is_not_evaluated_on_others_jobs(guarded: Guarded) -> None:
     with guarded.connect("enqueuer") as application, guarded.connect("writer") as other:
         enqueue(application)
         enqueue(other)
@@ -40,15 +40,15 @@ def test_a_condition_that_tells_what_it_sees_is_not_told_of_others_jobs(guarded:
             "create function pg_temp.tell(job_type text, id uuid) returns boolean language plpgsql cost 0.0000001"
             " as $$ begin raise notice '%', id; return true; end $$"
         )
-        told: list[str] = []
-        application.add_notice_handler(lambda notice: told.append(notice.message_primary or ""))
+        message: list[str] = []
+        application.add_notice_handler(lambda notice: message.append(notice.message_primary or ""))
         seen = application.execute(
             "select id::text from jobs.my_jobs where pg_temp.tell(job_type, id)"
         ).fetchall()
-        assert sorted(told) == sorted(row[0] for row in seen)
+        assert sorted(message) == sorted(row[0] for row in seen)
 
 
-def test_what_follows_an_applications_job_is_its_own_too(guarded: Guarded) -> None:
+def test_follow_up_jobs_belong_to_the_application_of_the_first_job(guarded: Guarded) -> None:
     follow = Jsonb([{"job_type": "sop_generation", "input_data": INPUT}])
     with guarded.connect("enqueuer") as application, guarded.connect("writer") as worker:
         worker.execute("delete from jobs.background_jobs")
@@ -62,7 +62,7 @@ def test_what_follows_an_applications_job_is_its_own_too(guarded: Guarded) -> No
         assert seen == [("completed", None), ("pending", first)]
 
 
-def test_the_enqueuer_can_not_hang_its_job_below_anothers(guarded: Guarded) -> None:
+def test_the_enqueuer_can_not_make_its_job_a_child_of_anothers(guarded: Guarded) -> None:
     with guarded.connect("enqueuer") as application, guarded.connect("writer") as other:
         theirs, mine = enqueue(other), enqueue(application)
         with pytest.raises(errors.InvalidParameterValue, match="to be the parent"):
@@ -71,7 +71,7 @@ def test_the_enqueuer_can_not_hang_its_job_below_anothers(guarded: Guarded) -> N
         assert enqueue(other, "parent_id => %s", mine)
 
 
-def test_the_enqueuer_does_nothing_else(guarded: Guarded) -> None:
+def test_the_enqueuer_can_do_nothing_else(guarded: Guarded) -> None:
     with guarded.connect("enqueuer") as conn:
         for name in tables(guarded, "rpvm"):
             if name != "jobs.my_jobs":
@@ -93,7 +93,7 @@ def test_the_enqueuer_does_nothing_else(guarded: Guarded) -> None:
         refused(conn, "select progress.write_user_stats('{}')")
 
 
-def test_an_object_of_ones_own_does_not_stand_in_for_what_the_function_calls(guarded: Guarded) -> None:
+def test_an_object_in_another_schema_does_not_replace_what_the_function_calls(guarded: Guarded) -> None:
     with guarded.connect("enqueuer") as conn:
         conn.execute(
             "create function pg_temp.clock_timestamp() returns timestamptz language plpgsql as"

@@ -1,4 +1,4 @@
-"""The house's floors: who may import whom, where imports may hide, and how long a file may be."""
+"""The layers: which may import which, the number of imports inside functions, and the length of files."""
 
 import ast
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = "dagster_backfills"
-# Each floor knows those below it, and none beside it. Modules at the top of the package are below all.
+# Each layer may import those below it, and not its neighbours. The package's top-level modules are below all.
 FLOORS = [
     ("roots",),
     ("postgres",),
@@ -19,22 +19,22 @@ FLOORS = [
     ("cli",),
 ]
 HEIGHT = {name: height for height, names in enumerate(FLOORS) for name in names}
-# They are found by name, by `dg` and by Python, and load the rest when they are asked to.
+# Entry points for `dg` and for Python, which load other modules on demand.
 FRONT_DOORS = {f"{PACKAGE}/__init__.py", f"{PACKAGE}/definitions.py"}
 WITHOUT_DAGSTER = {"roots", "postgres", "engine", "domains"}
-# Seams: what is heavy, optional or of one system only is imported where it is called. This number only falls.
+# Imports of heavy, optional or platform-specific modules where they are used. This number may only fall.
 IMPORTS_INSIDE_FUNCTIONS = 60
 LINES, TEST_LINES = 250, 350
 
 
 def floor_of(module: str) -> str:
-    """The floor of `dagster_backfills.x.y`, or of a file's path written so."""
+    """The layer of a module's dotted name, `dagster_backfills.x.y`."""
     parts = module.removesuffix(".py").replace("/", ".").split(".")
     return parts[1] if len(parts) > 1 and parts[1] in HEIGHT else "roots"
 
 
 def imported(path: Path) -> Iterator[str]:
-    """Every module that a file imports, wherever in it."""
+    """Every module that a file imports, at the top or inside functions."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -47,17 +47,17 @@ def imported(path: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def imports(project_root: Path) -> dict[str, list[str]]:
-    """What each file of the package imports, by the file's path."""
+    """The imports of each file of the package, by its path."""
     files = sorted((project_root / PACKAGE).rglob("*.py"))
     return {str(path.relative_to(project_root)): list(imported(path)) for path in files}
 
 
-def test_every_folder_of_the_package_is_a_floor(project_root: Path) -> None:
+def test_every_folder_of_the_package_is_a_layer(project_root: Path) -> None:
     folders = {path.parent.name for path in (project_root / PACKAGE).glob("*/__init__.py")}
     assert folders == set(HEIGHT) - {"roots"}
 
 
-def test_no_import_leads_upwards_or_aside(imports: dict[str, list[str]]) -> None:
+def test_no_module_imports_a_higher_or_neighbouring_layer(imports: dict[str, list[str]]) -> None:
     wrong = [
         f"{path} imports {module}"
         for path, modules in imports.items()
@@ -74,7 +74,7 @@ def _may(path: str, module: str) -> bool:
     return own == other or HEIGHT[other] < HEIGHT[own]
 
 
-def test_cores_know_no_dagster(imports: dict[str, list[str]]) -> None:
+def test_the_engine_and_the_domains_do_not_import_dagster(imports: dict[str, list[str]]) -> None:
     wrong = [
         f"{path} imports {module}"
         for path, modules in imports.items()
@@ -94,7 +94,7 @@ def test_imports_inside_functions_are_few(imports: dict[str, list[str]], project
 
 
 def _inside(path: Path) -> set[int]:
-    """The lines on which something is imported within a function."""
+    """The line numbers of imports inside functions."""
     functions = (
         node
         for node in ast.walk(ast.parse(path.read_text()))
@@ -109,7 +109,7 @@ def _inside(path: Path) -> set[int]:
 
 
 @pytest.mark.parametrize(("folder", "most"), [(PACKAGE, LINES), (f"{PACKAGE}_tests", TEST_LINES)])
-def test_no_file_is_longer_than_can_be_read_at_a_sitting(project_root: Path, folder: str, most: int) -> None:
+def test_no_file_is_longer_than_its_limit(project_root: Path, folder: str, most: int) -> None:
     lengths = {
         str(path.relative_to(project_root)): len(path.read_text().splitlines())
         for path in (project_root / folder).rglob("*.py")

@@ -1,4 +1,4 @@
-"""What the daily job removes from Dagster's own tables, and what it leaves."""
+"""The daily job that prunes Dagster's event log: what it removes, and what it keeps."""
 
 from pathlib import Path
 
@@ -15,13 +15,13 @@ def kept(context: dg.AssetExecutionContext) -> None:
 
 
 def removed(instance: dg.DagsterInstance) -> int:
-    """Run the job, its own log apart from the one that it thins."""
+    """Runs the job. Its own log is not in the log that it prunes."""
     op = thin_dagster_event_log.execute_in_process(instance=instance).events_for_node("remove_old_entries")
     (output,) = (event.step_output_data for event in op if event.is_successful_output)
     return output.metadata["rows_removed"].value if "rows_removed" in output.metadata else -1
 
 
-def test_old_log_lines_go_and_every_assets_history_stays(
+def test_old_log_lines_are_removed_and_every_assets_history_is_kept(
     project_root: Path, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "dagster.yaml").write_text((project_root / "dagster.yaml").read_text())
@@ -50,7 +50,7 @@ def test_old_log_lines_go_and_every_assets_history_stays(
         assert after == {run: conn.execute(events, [run]).fetchone() for run in (old, working, new)}
 
 
-def test_a_log_that_is_kept_for_ever_or_elsewhere_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_kept_forever_or_in_another_storage_is_not_pruned(monkeypatch: pytest.MonkeyPatch) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         assert removed(instance) == -1
     monkeypatch.setenv("EVENT_LOG_KEEP_DAYS", "0")

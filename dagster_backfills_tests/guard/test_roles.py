@@ -1,4 +1,4 @@
-"""What each of the four roles may do, and what it is refused, on real connections of real logins."""
+"""What each of the four roles may and may not do, on real connections of real logins."""
 
 import json
 import shutil
@@ -44,7 +44,7 @@ def refused(conn: psycopg.Connection, statement: str, *binds: object) -> None:
 # ---- the whole
 
 
-def test_roles_name_every_schema_that_the_migrations_make(guarded: Guarded) -> None:
+def test_roles_name_every_schema_that_the_migrations_create(guarded: Guarded) -> None:
     with guarded.connect() as conn:
         made = conn.execute(
             "select nspname, pg_get_userbyid(nspowner) from pg_namespace"
@@ -53,7 +53,7 @@ def test_roles_name_every_schema_that_the_migrations_make(guarded: Guarded) -> N
     assert dict(made) == dict.fromkeys(SCHEMAS | {"dagster"}, "backfills_owner")
 
 
-def test_nothing_stays_with_whoever_ran_the_migrations_and_nothing_is_everybodys(guarded: Guarded) -> None:
+def test_the_migrating_login_owns_nothing_and_public_has_no_rights(guarded: Guarded) -> None:
     with guarded.connect() as conn:
         owners = conn.execute(
             "select pg_get_userbyid(relowner) from pg_class where relnamespace = any(%(s)s::regnamespace[])"
@@ -70,7 +70,7 @@ def test_nothing_stays_with_whoever_ran_the_migrations_and_nothing_is_everybodys
         assert everybodys == []
 
 
-def test_every_function_with_its_owners_rights_has_a_search_path_that_nobody_can_add_to(
+def test_every_security_definer_function_has_a_safe_search_path(
     guarded: Guarded,
 ) -> None:
     with guarded.connect() as conn:
@@ -86,7 +86,7 @@ def test_every_function_with_its_owners_rights_has_a_search_path_that_nobody_can
 
 
 @pytest.mark.programs
-def test_applying_the_roles_again_changes_nothing_and_takes_back_what_was_granted_by_hand(
+def test_applying_the_roles_again_changes_nothing_and_revokes_manual_grants(
     guarded: Guarded,
 ) -> None:
     rights = (
@@ -101,7 +101,7 @@ def test_applying_the_roles_again_changes_nothing_and_takes_back_what_was_grante
         conn.execute("grant all on kintell.users to backfills_reader")
         apply_roles(guarded.admin)
         assert sorted(conn.execute(rights, every).fetchall()) == before
-    # An upgrade needs no superuser: the owner's login migrates and applies the roles again.
+    # An upgrade needs no superuser: the owner's login migrates and reapplies the roles.
     done = guarded.backfills("owner", "migrate", "--roles")
     assert done.returncode == 0, done.stderr
     with guarded.connect() as conn:
@@ -109,7 +109,7 @@ def test_applying_the_roles_again_changes_nothing_and_takes_back_what_was_grante
 
 
 @pytest.mark.programs
-def test_nobody_else_may_apply_them(guarded: Guarded) -> None:
+def test_no_other_login_may_apply_them(guarded: Guarded) -> None:
     done = guarded.backfills("reader", "migrate", "--roles")
     assert done.returncode == 3
     assert "refused" in done.stderr or "permission denied" in done.stderr
@@ -129,7 +129,9 @@ def test_the_owners_login_sets_up_an_empty_database(server_url: str, template: s
         assert conn.execute("select count(*) from dagster.runs").fetchone() == (0,)
 
 
-def test_what_a_later_migration_makes_is_the_writers_and_not_the_readers(guarded: Guarded) -> None:
+def test_tables_of_a_later_migration_are_granted_to_the_writer_and_not_to_the_reader(
+    guarded: Guarded,
+) -> None:
     with guarded.connect("owner") as owner:
         owner.execute("create table training.later (id bigint generated always as identity, note text)")
         owner.execute("create function training.later_note() returns text language sql as 'select ''x'''")
@@ -148,7 +150,7 @@ def test_what_a_later_migration_makes_is_the_writers_and_not_the_readers(guarded
 
 
 @pytest.mark.parametrize("role", ["writer", "reader", "enqueuer"])
-def test_nobody_but_the_owner_changes_what_is_there(guarded: Guarded, role: str) -> None:
+def test_only_the_owner_can_alter_objects(guarded: Guarded, role: str) -> None:
     with guarded.connect(role) as conn:
         for schema in (*sorted(SCHEMAS), "dagster", "public"):
             refused(conn, f"create table {schema}.mine (i int)")
@@ -177,7 +179,7 @@ def test_nobody_but_the_owner_changes_what_is_there(guarded: Guarded, role: str)
 # ---- the writer
 
 
-def test_the_writer_does_not_write_what_is_the_applications(guarded: Guarded) -> None:
+def test_the_writer_can_not_write_the_applications_tables(guarded: Guarded) -> None:
     with guarded.connect("writer") as conn:
         for schema, names in SOURCES.items():
             for name in names:
@@ -190,7 +192,7 @@ def test_the_writer_does_not_write_what_is_the_applications(guarded: Guarded) ->
 
 @pytest.fixture(scope="module")
 def sources(guarded: Guarded) -> Guarded:
-    """A little of everything, put there by an administrator."""
+    """Some rows in every source table, inserted by an administrator."""
     with guarded.connect() as conn:
         conn.execute("insert into training.training_videos values ('v1', 'Video', 1), ('v2', 'Video', 2)")
         conn.execute("insert into training.organizations values ('o', 'Organization')")
@@ -268,7 +270,7 @@ def test_every_domain_runs_from_end_to_end_as_the_writer(
     assert set(jobs) <= {row[0] for row in rows}
 
 
-def test_statistics_are_taken_where_postgres_lets_the_writer(guarded: Guarded) -> None:
+def test_tables_are_analyzed_if_postgres_lets_the_writer(guarded: Guarded) -> None:
     with guarded.connect("writer") as conn:
         notices: list[str] = []
         conn.add_notice_handler(lambda notice: notices.append(notice.message_primary or ""))
@@ -278,7 +280,7 @@ def test_statistics_are_taken_where_postgres_lets_the_writer(guarded: Guarded) -
 
 
 @pytest.mark.programs
-def test_the_doctor_finds_nothing_wrong_in_what_the_writer_may_not_see(guarded: Guarded) -> None:
+def test_the_doctor_reports_no_problem_with_tables_that_the_writer_may_not_see(guarded: Guarded) -> None:
     done = guarded.backfills("writer", "doctor", "--json")
     findings = {each["check"]: each["level"] for each in json.loads(done.stdout)["findings"]}
     assert findings["row security"] == findings["migrations"] == "ok", done.stdout
@@ -301,7 +303,7 @@ def test_the_reader_sees_every_view_and_the_results(sources: Guarded) -> None:
             conn.execute(f"select * from {result}").fetchall()  # noqa: S608
 
 
-def test_the_reader_neither_writes_nor_sees_persons_jobs_or_dagsters_own_tables(guarded: Guarded) -> None:
+def test_the_reader_can_not_write_nor_see_personal_data_jobs_or_dagsters_tables(guarded: Guarded) -> None:
     with guarded.connect("reader") as conn:
         for name in SECRET_TO_READERS:
             refused(conn, f"select * from {name}")  # noqa: S608

@@ -1,4 +1,4 @@
-"""Row-level security on the sources: rows that it hides are an error with what to do, never rows that are not there."""
+"""Row-level security on source tables: hidden rows give an error with a hint, and never count as missing."""
 
 import dagster as dg
 import psycopg
@@ -25,7 +25,7 @@ def progress(guard) -> Guarded:
 
 
 def refresh(guarded: Guarded, **options: object) -> bool:
-    """Compute all cohorts as the writer."""
+    """Computes all cohorts as the writer."""
     postgres = PostgresResource(url=guarded.url("writer"))
     resources = {"postgres": postgres, "io_manager": PostgresIOManager(postgres=postgres)}
     config = {"which": "all"}
@@ -36,7 +36,7 @@ def refresh(guarded: Guarded, **options: object) -> bool:
         return done.success
 
 
-def test_a_backfill_that_may_not_see_all_rows_stops_with_one_error_and_changes_nothing(
+def test_a_backfill_with_hidden_source_rows_stops_with_one_error_and_changes_nothing(
     progress: Guarded,
 ) -> None:
     with progress.connect() as conn:
@@ -49,7 +49,7 @@ def test_a_backfill_that_may_not_see_all_rows_stops_with_one_error_and_changes_n
         assert f'alter role "{login}" bypassrls' in str(raised.value)
         assert conn.execute(STATISTICS).fetchone() == before != (0, None)
         assert conn.execute("select count(*) from backfill.failures").fetchone() == (0,)
-        # A policy shows some rows; which it leaves out nobody can tell.
+        # A policy shows some rows, and it is unknown which ones it hides.
         conn.execute("create policy own_rows on progress.users for select using (id < 'm')")
         with pytest.raises(Exception, match="Row-level security hides rows"):
             refresh(progress)
@@ -58,10 +58,10 @@ def test_a_backfill_that_may_not_see_all_rows_stops_with_one_error_and_changes_n
         assert conn.execute(STATISTICS).fetchone() == before
 
 
-def test_a_trigger_that_may_not_see_all_rows_refuses_the_save_and_deletes_nothing(progress: Guarded) -> None:
+def test_a_trigger_with_hidden_rows_rejects_the_write_and_deletes_nothing(progress: Guarded) -> None:
     with progress.connect() as conn:
         before = conn.execute(STATISTICS).fetchone()
-        # Forced on the owner too, as whom the triggers run.
+        # Also forced on the owner, as which the triggers run.
         conn.execute("alter table progress.users enable row level security, force row level security")
         with pytest.raises(psycopg.errors.InsufficientPrivilege, match='policy for table "users"'):
             conn.execute("update progress.user_progress set is_mastered = not is_mastered")

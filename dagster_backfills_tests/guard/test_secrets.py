@@ -1,4 +1,4 @@
-"""A secret planted in every place where one is given is found in none where something is written or shown."""
+"""Secrets are planted in every place that accepts one, and appear nowhere in output, logs or tables."""
 
 import base64
 import json
@@ -33,12 +33,12 @@ PLANTED = {
     "mux": "plantedMux4Rb",
     "smtp": "plantedSmtp5Ym",
 }
-# What a server may answer that has seen the password of HTTP's own kind.
+# A server that received a password by HTTP basic authentication may quote it.
 AS_SENT = base64.b64encode(f"the-id:{PLANTED['mux']}".encode()).decode()
 
 
 class Telltale(BaseHTTPRequestHandler):
-    """Refuses, and quotes what it was sent, as careless servers do."""
+    """Rejects requests and quotes them, as careless servers do."""
 
     def _refuse(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -60,7 +60,7 @@ class Telltale(BaseHTTPRequestHandler):
 
 
 class Planted:
-    """A database with a little work in it, and processes whose environment has the secrets."""
+    """A database with some work to do, and processes with the secrets in their environment."""
 
     def __init__(self, url: str, home: Path, telltale: StandIn) -> None:
         self.url, self.home = url, home
@@ -86,27 +86,27 @@ class Planted:
             "NOTIFY_SMTP_HOST": "127.0.0.1",
             "NOTIFY_SMTP_PASSWORD": PLANTED["smtp"],
         }
-        self.said: dict[str, str] = {}
+        self.outputs: dict[str, str] = {}
 
     def run(self, jobs: list[tuple[str, dict[str, Any]]], more: Mapping[str, str] | None = None) -> list[str]:
-        """The jobs that failed."""
+        """Runs jobs. Returns those that failed."""
         done = run(
             [sys.executable, "-m", "dagster_backfills_tests.guard.jobs_process"],
             input=json.dumps(jobs),
             env=self.environment | dict(more or {}),
         )
-        self.said[f"processes {len(self.said)}"] = done.stdout + done.stderr
+        self.outputs[f"processes {len(self.outputs)}"] = done.stdout + done.stderr
         assert done.returncode == 0, done.stderr[-3000:]
         return [line.split()[0] for line in done.stdout.splitlines() if line.endswith(" False")]
 
     def cli(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
         done = run([SCRIPT, *arguments], env=self.environment | more)
-        self.said[f"command {len(self.said)}"] = done.stdout + done.stderr
+        self.outputs[f"command {len(self.outputs)}"] = done.stdout + done.stderr
         return done
 
     def places(self) -> dict[str, str]:
-        """Everything that has been written or said, by where."""
-        texts = dict(self.said)
+        """Everything that was written or printed, by place."""
+        texts = dict(self.outputs)
         for file in self.home.rglob("*"):
             if file.is_file():
                 texts[str(file)] = file.read_text(errors="replace")
@@ -158,7 +158,7 @@ DRAIN = {"idle_seconds": 1, "max_seconds": 30}
 
 @pytest.mark.timeout(900)
 @pytest.mark.e2e
-def test_no_secret_is_written_by_runs_that_succeed_and_runs_that_fail(planted: Planted) -> None:
+def test_neither_successful_nor_failed_runs_write_a_secret(planted: Planted) -> None:
     file = write_csv(planted.home / "a.csv", [row(n) for n in range(5)])
     imported = {"file": str(file)}
     failed = planted.run(
@@ -196,7 +196,7 @@ BROKEN = [
 
 @pytest.mark.timeout(900)
 @pytest.mark.e2e
-def test_a_broken_url_is_named_and_not_quoted(planted: Planted) -> None:
+def test_an_invalid_url_is_named_and_not_quoted(planted: Planted) -> None:
     secret = "plantedBroken6Hn"
     for url in BROKEN:
         done = planted.cli("status", "training_completions", DATABASE_URL=url.format(secret))
@@ -215,7 +215,7 @@ def test_a_broken_url_is_named_and_not_quoted(planted: Planted) -> None:
     assert planted.found(secret) == []
 
 
-def test_a_url_that_libpq_reads_is_left_as_it_is() -> None:
+def test_a_url_that_libpq_accepts_is_unchanged() -> None:
     for url in (
         "postgresql://u:p%40@h1:1,h2/db?options=-csearch_path%3Dx",
         "postgresql+psycopg2://u:p@h/db",
@@ -241,7 +241,7 @@ def test_a_secret_is_read_from_the_file_that_its_variable_names(tmp_path: Path) 
         assert environment[name] == "given"
 
 
-def test_a_file_that_can_not_be_read_is_named(tmp_path: Path) -> None:
+def test_an_unreadable_secret_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
     for file in ("absent", "binary", "."):
         with pytest.raises(NotUsableError, match="DATABASE_URL_FILE"):
@@ -270,7 +270,7 @@ def test_a_program_is_started_with_the_secrets_and_its_own_options(tmp_path: Pat
     assert "no-such-program" in absent.stderr
 
 
-def test_every_secret_that_the_project_reads_may_come_from_a_file(project_root: Path) -> None:
+def test_every_secret_of_the_project_can_come_from_a_file(project_root: Path) -> None:
     example = (project_root / ".env.example").read_text()
     named = {
         line.split("=")[0].lstrip("#") for line in example.splitlines() if "=" in line and line[:1] == "#"

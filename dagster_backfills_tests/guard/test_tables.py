@@ -1,11 +1,11 @@
-"""Every table of every schema is in one of the lists here, and `sql/roles.sql` grants what its list says."""
+"""Every table of every schema is in one of the lists here, and `sql/roles.sql` grants the rights of its list."""
 
 import psycopg
 import pytest
 
 from dagster_backfills_tests.guard.conftest import SOURCES, Guarded
 
-# What the writer writes and the reader sees: results and accounts, with nothing about single persons but scores.
+# Written by the writer, visible to the reader: results and accounts, without personal data except scores.
 RESULTS = {
     "backfill": ["batches", "runs", "stale_marks"],
     "kintell": ["daily_session_summary"],
@@ -13,7 +13,7 @@ RESULTS = {
     "scoring": ["chain_days", "churn_risk_scores", "coach_actions", "commitment_scores"],
     "training": ["organization_training_progress"],
 }
-# What the writer writes and the reader does not see, and why.
+# Written by the writer, not visible to the reader, with the reason.
 KEPT = {
     "backfill.source_positions": "the refresh sensors' own: how far the sources are looked through",
     "backfill.failures": "messages of the database, which quote rows",
@@ -29,18 +29,18 @@ KEPT = {
     "kintell.backfill_row_errors": "lines of files as they came",
     "kintell.event_outbox": "events with what was imported",
     "kintell.event_publisher": "the publisher's own: how far it is",
-    "kintell.header_mappings": "what people said that the headers of files stand for",
+    "kintell.header_mappings": "the columns that users assigned to headers of files",
     "kintell.kintell_sessions": "who met whom",
     "kintell.users": "names and addresses; imports add users",
     "operations.job_runs": "names of partitions; the views count by day",
     "scoring.coach_actions_done": "who of the coaches did what, and when",
     "training.employee_training_video_completions": "which person has seen what",
 }
-# What migrations write, and everybody else only reads.
+# Written by migrations, read-only for all others.
 NOTED = {"backfill.schema_migrations": "noted"}
-# What the writer reads and adds to, and nobody changes.
+# Append-only for the writer; no role may change rows.
 ADDED_TO = {"backfill.audit": "added to"}
-# What the writer may not change though it may change the row's other columns.
+# Columns that the writer may not change, although it may change others of the row.
 NEWEST_SCORES = "scoring.members"
 
 WHAT_TO_DO = (
@@ -51,7 +51,7 @@ WHAT_TO_DO = (
 
 
 def listed() -> dict[str, str]:
-    """Whose each table is, by its name."""
+    """The list that each table is in, by its name."""
     lists = (("source", SOURCES), ("result", RESULTS))
     found = {f"{schema}.{name}": kind for kind, each in lists for schema in each for name in each[schema]}
     assert not found.keys() & KEPT.keys()
@@ -59,7 +59,7 @@ def listed() -> dict[str, str]:
 
 
 def tables(conn: psycopg.Connection) -> set[str]:
-    """All that the migrations make; what Dagster makes is its own."""
+    """All tables of the migrations, without Dagster's own."""
     rows = conn.execute(
         "select n.nspname || '.' || c.relname from pg_class as c join pg_namespace as n on n.oid = c.relnamespace"
         " where c.relkind in ('r', 'p') and n.nspname !~ '^pg_'"
@@ -69,12 +69,12 @@ def tables(conn: psycopg.Connection) -> set[str]:
 
 
 def unlisted(conn: psycopg.Connection) -> str:
-    """What to do about the tables that nobody has thought of; empty where there are none."""
+    """What to do about tables that are in no list; empty if there are none."""
     missing = ", ".join(sorted(tables(conn) - listed().keys()))
     return missing and WHAT_TO_DO.format(file="guard/test_tables.py", tables=missing)
 
 
-def test_every_table_is_somebodys_and_nobody_elses(guarded: Guarded) -> None:
+def test_every_table_is_in_exactly_one_list(guarded: Guarded) -> None:
     rights = {
         "source": ({"SELECT"}, set()),
         "result": ({"SELECT", "INSERT", "UPDATE", "DELETE"}, {"SELECT"}),
@@ -100,7 +100,7 @@ def test_every_table_is_somebodys_and_nobody_elses(guarded: Guarded) -> None:
         assert (table, "backfills_enqueuer") not in granted
 
 
-def test_rights_on_columns_are_those_on_the_newest_scores_and_on_what_is_added_to(guarded: Guarded) -> None:
+def test_column_rights_exist_only_on_the_newest_scores_and_on_append_only_tables(guarded: Guarded) -> None:
     with guarded.connect() as conn:
         rows = conn.execute(
             "select distinct a.attrelid::regclass::text, r.grantee::regrole::text, r.privilege_type"
@@ -112,7 +112,7 @@ def test_rights_on_columns_are_those_on_the_newest_scores_and_on_what_is_added_t
     ]
 
 
-def test_a_table_that_nobody_has_thought_of_is_named_with_what_to_do(guarded: Guarded) -> None:
+def test_a_table_in_no_list_is_named_with_what_to_do(guarded: Guarded) -> None:
     with guarded.connect() as conn, conn.transaction(force_rollback=True):
         conn.execute("create table training.new_source (id bigint)")
         assert "training.new_source" in unlisted(conn)
@@ -120,7 +120,7 @@ def test_a_table_that_nobody_has_thought_of_is_named_with_what_to_do(guarded: Gu
 
 
 @pytest.mark.parametrize("role", ["writer", "reader", "enqueuer"])
-def test_tables_of_dagster_are_the_writers_alone(guarded: Guarded, role: str) -> None:
+def test_only_the_writer_can_use_dagsters_tables(guarded: Guarded, role: str) -> None:
     with guarded.connect() as conn:
         (may,) = conn.execute(
             "select array_agg(distinct has_table_privilege(%s, c.oid, 'SELECT, INSERT')) from pg_class as c"

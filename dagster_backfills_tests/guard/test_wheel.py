@@ -1,4 +1,4 @@
-"""The package as it is installed in the image: from the wheel, with no checkout around it."""
+"""The package as in the image: installed from the wheel, without a checkout."""
 
 import email
 import os
@@ -33,7 +33,7 @@ def wheel(project_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
-def test_the_domains_libraries_come_with_extras_only(wheel: Path) -> None:
+def test_the_domains_libraries_are_dependencies_of_extras_only(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         [name] = [name for name in archive.namelist() if name.endswith("/METADATA")]
         metadata = email.message_from_bytes(archive.read(name))
@@ -50,7 +50,7 @@ def test_the_domains_libraries_come_with_extras_only(wheel: Path) -> None:
 
 
 @pytest.mark.e2e
-def test_the_wheel_alone_has_all_that_the_definitions_need(wheel: Path, tmp_path: Path) -> None:
+def test_the_wheel_contains_all_files_that_the_definitions_need(wheel: Path, tmp_path: Path) -> None:
     from dagster_backfills.definitions import defs
 
     installed = tmp_path / "installed"

@@ -1,4 +1,4 @@
-"""The instance's settings for Celery follow the project's own: nothing is to be kept in step by hand."""
+"""The instance's settings for Celery are derived from the project's own."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ import yaml
 pytestmark = pytest.mark.programs
 
 
-def test_runs_go_to_celery_and_all_else_stays_as_it_is(project_root):
+def test_only_the_run_launcher_differs(project_root):
     script = [sys.executable, str(project_root / "deploy" / "celery" / "instance.py")]
     made = yaml.safe_load(subprocess.run(script, capture_output=True, text=True, check=True).stdout)
     stock = yaml.safe_load((project_root / "dagster.yaml").read_text())

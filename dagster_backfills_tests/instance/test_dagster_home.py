@@ -1,4 +1,4 @@
-"""The environment of Dagster's processes: its instance in the same database, made once, by whoever comes first."""
+"""The environment of Dagster's processes: its instance is in the same database, created once by the first process."""
 
 import subprocess
 import sys
@@ -32,7 +32,7 @@ STATE = """
 
 @pytest.fixture
 def own(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The test's database and state folder in the environment."""
+    """Sets the environment to the test's database and state folder."""
     monkeypatch.setenv("DATABASE_URL", database_url)
     monkeypatch.setenv("BACKFILLS_HOME", str(tmp_path / "state"))
     return database_url
@@ -59,12 +59,12 @@ def test_dagster_keeps_its_tables_in_a_schema_of_the_same_database(own: str):
 
 
 @pytest.mark.programs
-def test_processes_that_come_first_together_make_one_whole_instance(own: str):
+def test_concurrent_first_processes_create_one_complete_instance(own: str):
     started = [
         subprocess.Popen([sys.executable, "-c", PREPARE], stdout=subprocess.PIPE, text=True) for _ in range(3)
     ]
-    said = [process.communicate()[0].split()[-1] for process in started]
-    assert said == ["0"] * 3
+    outputs = [process.communicate()[0].split()[-1] for process in started]
+    assert outputs == ["0"] * 3
     dagster_environment()
     tables, strays, versions, indexes = state(own)
     assert (strays, len(versions)) == (0, 1)
@@ -72,7 +72,7 @@ def test_processes_that_come_first_together_make_one_whole_instance(own: str):
     assert indexes > 5
 
 
-def test_a_first_creation_that_was_cut_short_is_begun_anew(own: str):
+def test_an_interrupted_first_creation_is_started_again(own: str):
     dagster_environment()
     whole = state(own)
     with psycopg.connect(own) as conn:
@@ -82,7 +82,7 @@ def test_a_first_creation_that_was_cut_short_is_begun_anew(own: str):
     assert state(own) == whole
 
 
-def test_an_existing_schema_is_left_as_it_is(own: str):
+def test_an_existing_schema_is_unchanged(own: str):
     dagster_environment()
     with psycopg.connect(own) as conn:
         conn.execute("insert into dagster.kvs (key, value) values ('kept', 'yes')")
@@ -103,7 +103,9 @@ def test_the_home_has_the_projects_own_settings_even_after_they_move(own: str, t
     assert sorted(path.name for path in home.iterdir()) == ["dagster.yaml"]
 
 
-def test_what_the_user_has_set_is_kept_and_nothing_is_made_for_it(own: str, tmp_path: Path, monkeypatch):
+def test_the_users_own_settings_are_kept_and_nothing_is_created_for_them(
+    own: str, tmp_path: Path, monkeypatch
+):
     given = {
         "DAGSTER_HOME": str(tmp_path / "mine"),
         "DAGSTER_POSTGRES_URL": "postgresql://elsewhere/dagster",
@@ -117,7 +119,7 @@ def test_what_the_user_has_set_is_kept_and_nothing_is_made_for_it(own: str, tmp_
         assert conn.execute("select to_regnamespace('dagster')").fetchone() == (None,)
 
 
-def test_an_instance_that_stores_elsewhere_is_given_no_tables(own: str, tmp_path: Path, monkeypatch):
+def test_no_tables_are_created_for_an_instance_with_another_storage(own: str, tmp_path: Path, monkeypatch):
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     (tmp_path / "dagster.yaml").write_text("telemetry:\n  enabled: false\n")
     assert "DAGSTER_POSTGRES_URL" not in dagster_environment()
@@ -143,7 +145,7 @@ def test_an_instance_that_stores_elsewhere_is_given_no_tables(own: str, tmp_path
         ("postgresql://me@/db?host=/a/b%20c&port=5432", {"user": "me", "host": "/a/b c", "port": "5432"}),
     ],
 )
-def test_every_form_of_a_url_becomes_one_that_dagster_takes(url: str, expected: dict[str, str]):
+def test_every_form_of_a_url_becomes_one_that_dagster_accepts(url: str, expected: dict[str, str]):
     made = with_search_path(url, "dagster")
     given = conninfo_to_dict(made)
     options = str(given.pop("options"))

@@ -1,4 +1,4 @@
-"""The batching event log against the stock one: every row, and everything that Dagster reads back."""
+"""The batching event log compared with the stock one: every row, and everything that Dagster reads back."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -176,7 +176,7 @@ def _what_dagster_reads(storage: PostgresEventLogStorage) -> dict[str, Any]:
     return read
 
 
-def test_two_batches_of_different_runs_leave_what_the_later_one_says(storages: Any) -> None:
+def test_of_two_batches_of_different_runs_the_later_one_counts(storages: Any) -> None:
     _store(storages, [planned(n, STATS, f"p{n}") for n in range(3)])
     _store(storages, [materialized(n, STATS, f"p{n}") for n in range(3, 6)])
     _store(storages, [planned(n, STATS, f"p{n}", OTHER_RUN) for n in range(6, 9)])
@@ -195,14 +195,14 @@ def test_planned_events_of_one_asset_are_one_transaction(storages: Any) -> None:
 
 
 def _writes(storage: PostgresEventLogStorage) -> int:
-    """Transactions that wrote to `event_logs`, as its rows tell."""
+    """The number of transactions that wrote rows of `event_logs`."""
     with psycopg.connect(storage.postgres_url.replace("+psycopg2", "")) as conn:
         row = conn.execute("select count(distinct xmin::text) from event_logs").fetchone()
     assert row
     return row[0]
 
 
-def test_a_batch_that_postgres_refuses_leaves_nothing_of_it(storages: Any) -> None:
+def test_a_batch_that_postgres_rejects_leaves_nothing(storages: Any) -> None:
     _, batched = storages
     with pytest.raises(Exception, match="0x00"):
         batched.store_event_batch([planned(0, STATS, "good"), planned(1, STATS, "nul \x00 byte")])
@@ -244,7 +244,7 @@ def test_the_instance_of_the_repository_loads_with_its_storage_and_batches(
         assert instance.get_dynamic_partitions("loads") == ["a"]
 
 
-def test_a_batch_size_that_the_environment_gives_is_kept(
+def test_a_batch_size_from_the_environment_is_kept(
     make_database: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DAGSTER_EVENT_BATCH_SIZE", "250")
@@ -260,5 +260,5 @@ def test_a_batch_size_that_the_environment_gives_is_kept(
         ("postgresql+psycopg2://h/d", "postgresql+psycopg2://h/d"),
     ],
 )
-def test_a_url_without_a_driver_gets_the_one_that_dagster_is_written_for(given: str, expected: str) -> None:
+def test_a_url_without_a_driver_gets_the_driver_that_dagster_needs(given: str, expected: str) -> None:
     assert with_tested_driver(given) == expected

@@ -67,7 +67,7 @@ def quick(monkeypatch):
 
 
 def started(instance, **given) -> dg.DagsterRun:
-    """A run that has begun in this process."""
+    """A run that has started in this process."""
     run = instance.create_run_for_job(nothing, **given)
     instance.report_dagster_event(
         dg.DagsterEvent(dg.DagsterEventType.RUN_START.value, job_name=run.job_name), run.run_id
@@ -118,7 +118,9 @@ def test_a_briefly_missing_lock_does_not_mean_that_the_run_is_lost(instance, con
 
 
 def test_a_failed_status_check_restarts_the_grace_period(instance, conn, monkeypatch):
-    monkeypatch.setattr("dagster_postgres.utils.calculate_delay", lambda **_: 0.01)  # between its five tries
+    monkeypatch.setattr(
+        "dagster_postgres.utils.calculate_delay", lambda **_: 0.01
+    )  # between its five attempts
     run = started(instance)
     name = sql.Identifier(conn.info.dbname)
     lose_sessions(conn)
@@ -177,10 +179,10 @@ def test_with_another_storage_no_run_is_reported_lost(tmp_path, impatient):
 
 def test_the_runs_log_says_whether_its_process_is_monitored(instance):
     run = started(instance)
-    said = [
+    output = [
         entry.message for entry in instance.all_logs(run.run_id, of_type=dg.DagsterEventType.ENGINE_EVENT)
     ]
-    assert LOCK_HELD in said[-1] and NO_LOCK not in said[-1]
+    assert LOCK_HELD in output[-1] and NO_LOCK not in output[-1]
 
 
 def test_the_query_finds_the_lock_of_exactly_its_run(instance, conn):

@@ -1,4 +1,4 @@
-"""The lock of a run behind PgBouncer: a session's own in session mode, nobody's in transaction mode."""
+"""The lock of a run behind PgBouncer: it is held in session mode, and meaningless in transaction mode."""
 
 import os
 import pwd
@@ -27,7 +27,7 @@ pytestmark = [
 
 @pytest.fixture
 def pooled(conn, tmp_path_factory):
-    """Starts a pooler of some mode before the test's database, and gives its URL."""
+    """A function that starts a pooler in some mode for the test's database, and returns its URL."""
 
     @contextmanager
     def start(mode):
@@ -64,33 +64,33 @@ def answers(url):
 
 
 def test_behind_a_pooler_in_session_mode_the_lock_is_held(pooled, conn):
-    told = []
+    reports = []
     with pooled("session") as url:
-        lock = RunLock(lambda: url, "a run", told.append)
+        lock = RunLock(lambda: url, "a run", reports.append)
         lock.take()
-        assert told == [True]
+        assert reports == [True]
         assert conn.execute(HELD).fetchone() == (1,)
         lock.release()
         eventually(lambda: conn.execute(HELD).fetchone() == (0,), 60)
-    assert told == [True]
+    assert reports == [True]
 
 
 def test_behind_a_pooler_in_transaction_mode_the_run_is_reported_as_unmonitored(pooled, conn):
-    told = []
+    reports = []
     with pooled("transaction") as url:
-        RunLock(lambda: url, "a run", told.append).take()
-        assert told == [False]
+        RunLock(lambda: url, "a run", reports.append).take()
+        assert reports == [False]
         assert conn.execute(HELD).fetchone() == (0,)
 
 
 def test_a_session_that_a_pooler_shares_later_revokes_the_report(pooled, conn, monkeypatch):
     monkeypatch.setattr(run_lock, "_EVERY_SECONDS", 0.05)
-    told = []
+    reports = []
     with pooled("transaction") as url:
-        # As if somebody's transaction had lain on the session just when it was tried.
+        # As if another client's transaction had used the session during the check.
         monkeypatch.setattr(connection, "require_session", lambda url: None)
-        lock = RunLock(lambda: url, "a run", told.append)
+        lock = RunLock(lambda: url, "a run", reports.append)
         lock.take()
         with psycopg.connect(url, prepare_threshold=None) as other:
             other.execute("begin")
-            eventually(lambda: told == [True, False], 60)
+            eventually(lambda: reports == [True, False], 60)

@@ -1,4 +1,4 @@
-"""What becomes of runs where Dagster has moved a name that it does not publish."""
+"""Runs if Dagster has moved a private name."""
 
 import dagster as dg
 import pytest

@@ -1,4 +1,4 @@
-"""Sensors' states as Dagster stores them, of which one comes from a clock that was ahead."""
+"""Sensor states stored by Dagster, one of them with a time from a clock that was ahead."""
 
 import time
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ def instance(make_database, monkeypatch) -> Iterator[dg.DagsterInstance]:
 
 
 def stored(instance: dg.DagsterInstance, **data: float | str) -> SensorInstigatorData:
-    """What Dagster reads of a sensor after it has written this."""
+    """The sensor state that Dagster reads after it has written this one."""
     repository = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("location"), "repository")
     origin = RemoteInstigatorOrigin(repository, "sensor")
     state = InstigatorState(

@@ -1,4 +1,4 @@
-"""What a set of writes brings along: something done around each partition, settings and an address of its own."""
+"""Options of a `WriteSet`: a function around each partition, its own settings and its own address."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from dagster_backfills.engine.model import Query, Target, Write, WriteSet
 from dagster_backfills.engine.outcome import Outcome
 from dagster_backfills.engine.settings import EngineSettings
 from dagster_backfills.engine.table.address import ByValue
-from dagster_backfills_tests.dagster.storing import materialize, metadata, rows, said
+from dagster_backfills_tests.dagster.storing import failure_description, materialize, metadata, rows
 
 PARTS = dg.StaticPartitionsDefinition(["a", "b", "c"])
 TARGET = Target("t/counts", partition_by="part")
@@ -42,7 +42,7 @@ def counts(write_set: WriteSet) -> dg.AssetsDefinition:
 
 
 class Watch:
-    """Writes down what happens around each partition."""
+    """Records what happens around each partition."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, Any]] = []
@@ -55,7 +55,7 @@ class Watch:
         return {"watched": key}
 
 
-def test_each_partition_is_worked_by_itself_in_order_and_what_is_said_is_reported(
+def test_each_partition_is_written_separately_in_order_and_its_metadata_is_reported(
     database_url: str, t: psycopg.Connection
 ) -> None:
     watch = Watch()
@@ -70,7 +70,7 @@ def test_each_partition_is_worked_by_itself_in_order_and_what_is_said_is_reporte
     assert steps == [(f"t__counts {key}", "succeeded") for key in "abc"]
 
 
-def test_a_partition_that_can_not_be_written_fails_alone_and_is_known_around_it(
+def test_a_failed_partition_fails_alone_and_is_visible_to_the_function_around_it(
     database_url: str, t: psycopg.Connection
 ) -> None:
     t.execute("update t.source set n = 13 where part = 'b'")
@@ -78,12 +78,12 @@ def test_a_partition_that_can_not_be_written_fails_alone_and_is_known_around_it(
     result = materialize(
         database_url, counts(WriteSet([COUNTS], around=watch)), keys=("a", "c"), expect=False
     )
-    assert said(result).startswith("1 of 3 partitions could not be written ('b': ")
+    assert failure_description(result).startswith("1 of 3 partitions could not be written ('b': ")
     assert ("failed", "b") in watch.seen and ("after", "c") in watch.seen
     assert rows(t, "t.counts") == [("a", 1), ("c", 3)]
 
 
-def test_an_error_that_ends_the_run_passes_by_what_is_around_the_partition(
+def test_an_error_that_ends_the_run_passes_through_the_function_around_the_partition(
     database_url: str, t: psycopg.Connection
 ) -> None:
     t.execute("drop table t.counts")
@@ -100,10 +100,10 @@ def test_an_error_that_ends_the_run_passes_by_what_is_around_the_partition(
     own = Write(TARGET, COUNTS.source, address=ByValue("part", "text"))
     result = materialize(database_url, counts(WriteSet([own], around=around)), keys=("a", "b"), expect=False)
     assert [error.startswith("Table t.counts does not exist") for error in errors] == [True]
-    assert "Table t.counts does not exist" in said(result)
+    assert "Table t.counts does not exist" in failure_description(result)
 
 
-def test_a_set_is_worked_by_its_own_settings(database_url: str, t: psycopg.Connection) -> None:
+def test_a_write_set_uses_its_own_settings(database_url: str, t: psycopg.Connection) -> None:
     small = WriteSet([COUNTS], settings=EngineSettings(batch_units=1, max_batch_units=1, target_seconds=0))
     materialize(database_url, counts(small), keys=("a", "c"))
     batches = "select count(*) from backfill.batches"
@@ -112,7 +112,7 @@ def test_a_set_is_worked_by_its_own_settings(database_url: str, t: psycopg.Conne
     assert t.execute(batches).fetchone() == (4,)
 
 
-def test_rows_outside_of_an_address_of_its_own_are_left_alone(
+def test_rows_outside_of_a_write_sets_own_address_are_unchanged(
     database_url: str, t: psycopg.Connection
 ) -> None:
     class Odd(ByValue):

@@ -1,4 +1,4 @@
-"""Every connection is the same session, whatever the database is set to."""
+"""Every connection has the same session settings, whatever the database is configured with."""
 
 import psycopg
 import pytest
@@ -53,7 +53,7 @@ def test_every_setting_that_results_rely_on_is_pinned_on_every_way_to_connect(da
         assert shown(conn.connection.driver_connection) == dict(PINNED)
 
 
-def test_dagsters_own_storage_is_pinned_too_and_its_tables_lie_where_the_url_says(database_url):
+def test_dagsters_own_storage_is_pinned_too_and_its_tables_are_in_the_urls_schema(database_url):
     set_for_database(database_url, {**HOSTILE, "search_path": "nowhere"})
     with psycopg.connect(database_url, autocommit=True) as conn:
         conn.execute("create schema its_own")
@@ -72,7 +72,7 @@ def test_dagsters_own_storage_is_pinned_too_and_its_tables_lie_where_the_url_say
         assert sorted(row[0] for row in where) == ["backfill", "its_own"]
 
 
-def test_what_the_caller_and_the_url_say_of_the_connection_is_kept(database_url):
+def test_options_of_the_caller_and_of_the_url_are_kept(database_url):
     separator = "&" if "?" in database_url else "?"
     url = f"{database_url}{separator}application_name=theirs"
     with connect(url) as conn, connect(url, autocommit=True, application_name="mine") as other:
@@ -82,7 +82,7 @@ def test_what_the_caller_and_the_url_say_of_the_connection_is_kept(database_url)
 
 
 @pytest.mark.parametrize("path", ["", "decoy", "decoy, pg_catalog"])
-def test_names_carry_their_schema_whatever_the_search_path_has_become(make_database, path):
+def test_names_are_qualified_whatever_the_search_path_is(make_database, path):
     from dagster_backfills.postgres.migrations import apply_migrations, require_migrations
 
     url = make_database(migrated=False)

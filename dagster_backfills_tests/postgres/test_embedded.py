@@ -1,4 +1,4 @@
-"""The embedded server on the real thing: first start, sharing, crashes, users, paths."""
+"""The embedded server: first start, sharing, crashes, users, paths."""
 
 import os
 import shutil
@@ -28,7 +28,7 @@ NOBODY = 65534
 
 @pytest.fixture
 def tmp_path(_session_state: Path) -> Iterator[Path]:
-    """Where the session's own server lies: in memory, where there is enough of it."""
+    """A folder next to the session's server: in memory, if there is enough of it."""
     folder = Path(tempfile.mkdtemp(dir=_session_state))
     folder.chmod(0o711)
     yield folder
@@ -43,7 +43,7 @@ def state(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def pristine(_session_state: Path) -> Iterator[Path]:
-    """Data as the first start makes it, to be copied: making it takes a second or more."""
+    """A data directory after the first start, to be copied, because creating it takes a second or more."""
     server = EmbeddedServer(Path(tempfile.mkdtemp(dir=_session_state)))
     server.start()
     server.stop()
@@ -83,7 +83,7 @@ def write_rows(server: EmbeddedServer) -> None:
         conn.execute("create table kept as select generate_series(1, 1000) as i")
 
 
-def test_the_first_start_makes_a_durable_database_that_both_drivers_reach(state: Path):
+def test_the_first_start_creates_a_durable_database_that_both_drivers_reach(state: Path):
     server = EmbeddedServer(state)
     assert server.start() is True
     assert value(server, "select current_database()") == "backfills"
@@ -126,8 +126,8 @@ def test_processes_that_start_it_together_for_the_first_time_get_one_server(stat
     code = START + "s = EmbeddedServer(Path(sys.argv[1])); print(s.start(), s.is_running())"
     command = [sys.executable, "-c", code, str(state)]
     started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(6)]
-    said = [process.communicate()[0].strip() for process in started]
-    assert sorted(said) == ["False True"] * 5 + ["True True"]
+    outputs = [process.communicate()[0].strip() for process in started]
+    assert sorted(outputs) == ["False True"] * 5 + ["True True"]
     assert value(EmbeddedServer(state), "select 1") == 1
 
 
@@ -138,7 +138,7 @@ def test_a_killed_server_starts_again_with_everything_that_was_committed(server:
     write_rows(server)
     open_transaction = psycopg.connect(server.url())
     open_transaction.execute("insert into kept values (0)")
-    # A backend in the middle of its work outlives the postmaster, and would keep a new one out.
+    # A busy backend outlives the postmaster, and would prevent a new one from starting.
     command = [sys.executable, "-c", f"import psycopg; psycopg.connect({server.url()!r}).execute({BUSY!r})"]
     busy = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     while value(server, "select count(*) from pg_stat_activity where query like 'do %'") == 0:
@@ -151,7 +151,7 @@ def test_a_killed_server_starts_again_with_everything_that_was_committed(server:
     open_transaction.close()
 
 
-def test_stopping_after_the_server_was_killed_ends_what_is_left_of_it(server: EmbeddedServer):
+def test_stopping_after_the_server_was_killed_ends_its_remaining_processes(server: EmbeddedServer):
     command = [sys.executable, "-c", f"import psycopg; psycopg.connect({server.url()!r}).execute({BUSY!r})"]
     busy = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     while value(server, "select count(*) from pg_stat_activity where query like 'do %'") == 0:
@@ -161,7 +161,7 @@ def test_stopping_after_the_server_was_killed_ends_what_is_left_of_it(server: Em
     assert busy.wait() == 1
 
 
-def test_a_pid_file_that_now_names_another_process_does_not_keep_it_from_starting(server: EmbeddedServer):
+def test_a_pid_file_that_now_names_another_process_does_not_prevent_a_start(server: EmbeddedServer):
     kill_postmaster(server)
     lines = (server.data / "postmaster.pid").read_text().splitlines()
     bystander = subprocess.Popen(["sleep", "600"], **placement.choose_account(server.data).subprocess_options)
@@ -177,7 +177,7 @@ def test_a_pid_file_that_now_names_another_process_does_not_keep_it_from_startin
         bystander.wait()
 
 
-def test_an_initdb_that_was_killed_half_way_is_begun_anew(server: EmbeddedServer):
+def test_an_initdb_that_was_killed_is_started_again(server: EmbeddedServer):
     server.stop()
     server.data.rename(server.data.with_suffix(".new"))
     (server.data.with_suffix(".new") / "PG_VERSION").unlink()
@@ -194,7 +194,7 @@ def test_the_lock_of_a_dead_process_is_free(state: Path):
     assert EmbeddedServer(state).start() is True
 
 
-def test_data_that_another_version_wrote_is_refused_by_name(server: EmbeddedServer):
+def test_data_of_another_version_is_refused_by_name(server: EmbeddedServer):
     server.stop()
     (server.data / "PG_VERSION").write_text("12\n")
     with pytest.raises(NotUsableError, match=r"written by Postgres 12"):
@@ -292,7 +292,7 @@ def test_below_a_private_home_root_places_data_and_programs_elsewhere(tmp_path: 
 
 
 @needs_root
-def test_an_ordinary_user_runs_it_as_himself_and_root_may_attach(tmp_path_factory, project_root: Path):
+def test_an_ordinary_user_runs_it_as_that_user_and_root_can_attach(tmp_path_factory, project_root: Path):
     state = Path("/tmp") / f"backfills-test-{os.getpid()}"
     command = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", sys.executable, "-c"]
     env = {"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"}
@@ -317,7 +317,7 @@ def test_an_ordinary_user_runs_it_as_himself_and_root_may_attach(tmp_path_factor
 
 
 @needs_root
-def test_a_user_who_may_not_enter_the_data_is_told_whose_it_is(tmp_path: Path, project_root: Path):
+def test_a_user_without_access_to_the_data_gets_an_error_with_its_owner(tmp_path: Path, project_root: Path):
     state = Path("/tmp") / f"backfills-test-{os.getpid()}"
     server = EmbeddedServer(state)
     command = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", sys.executable, "-c"]

@@ -1,4 +1,4 @@
-"""A database whose sessions are set to something else altogether: every command and trigger gives the same results."""
+"""A database with unusual session settings: every command and trigger gives the same results."""
 
 import json
 import os
@@ -81,7 +81,7 @@ def shown(url, home, *command):
 
 
 @pytest.mark.programs
-def test_import_training_queue_status_and_doctor_say_and_do_the_same(calm_and_hostile, tmp_path):
+def test_import_training_queue_status_and_doctor_give_the_same_results(calm_and_hostile, tmp_path):
     calm, hostile = calm_and_hostile
     expected = imported(calm, tmp_path)
     assert imported(hostile, tmp_path) == expected and len(expected[0]["sessions"]) == 108
@@ -94,9 +94,7 @@ def test_import_training_queue_status_and_doctor_say_and_do_the_same(calm_and_ho
 
 
 @pytest.mark.parametrize("style", ["SQL, DMY", "German", "Postgres, DMY"])
-def test_a_session_saved_by_an_application_marks_its_day_whatever_the_applications_date_style(
-    conn, database_url, style
-):
+def test_a_session_saved_by_an_application_marks_its_day_whatever_its_date_style(conn, database_url, style):
     add_users(conn)
     with psycopg.connect(database_url) as application:
         application.execute(f"set datestyle = '{style}'; set timezone = 'Asia/Kolkata'; set search_path = ''")
@@ -106,7 +104,7 @@ def test_a_session_saved_by_an_application_marks_its_day_whatever_the_applicatio
     assert conn.execute(MARKED).fetchall() == [("2026-05-07",), ("2026-05-08",)]
 
 
-def test_triggers_work_for_an_application_that_has_rights_on_its_own_tables_alone(conn, database_url):
+def test_triggers_work_for_an_application_with_rights_on_its_own_tables_only(conn, database_url):
     add_users(conn)
     conn.execute("insert into scoring.gyms (id, name) values ('g', 'G')")
     conn.execute(
@@ -128,7 +126,7 @@ def test_triggers_work_for_an_application_that_has_rights_on_its_own_tables_alon
         conn.execute("drop owned by an_application; drop role an_application")
 
 
-def test_every_trigger_function_has_its_own_search_path_and_one_with_its_owners_rights_sees_all_rows(conn):
+def test_every_trigger_function_has_its_own_search_path_and_security_definers_see_all_rows(conn):
     found = conn.execute(
         "select p.oid::regprocedure::text, p.prosecdef, coalesce(p.proconfig, '{}') from pg_proc as p"
         " where (p.prorettype = 'trigger'::regtype or p.prosecdef)"

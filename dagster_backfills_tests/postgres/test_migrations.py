@@ -1,4 +1,4 @@
-"""Migrations on real databases: once, by one at a time, whole or not at all."""
+"""Migrations on real databases: applied once, by one process at a time, completely or not at all."""
 
 import subprocess
 import sys
@@ -65,12 +65,12 @@ def test_migrations_apply_once_and_then_find_nothing_to_do(url):
     assert migration_state(url).applied == applied
 
 
-def test_asking_for_the_state_of_a_database_that_was_never_migrated_leaves_it_empty(url):
+def test_querying_the_state_of_an_unmigrated_database_leaves_it_empty(url):
     assert migration_state(url).pending[0] == "0001_backfill"
     assert tables(url) == set()
 
 
-def test_a_database_that_is_up_to_date_is_only_read(url, folder):
+def test_an_up_to_date_database_is_only_read(url, folder):
     apply_migrations(url, folder)
     with psycopg.connect(url, autocommit=True) as conn:
         conn.execute("create role only_reads_it login")
@@ -82,7 +82,7 @@ def test_a_database_that_is_up_to_date_is_only_read(url, folder):
             conn.execute("drop owned by only_reads_it; drop role only_reads_it")
 
 
-def test_a_missing_migration_is_named_with_the_command_that_applies_it(url):
+def test_a_pending_migration_is_named_with_the_command_that_applies_it(url):
     with pytest.raises(MigrationError) as raised:
         require_migrations(url)
     assert "lacks migration 0001_backfill" in str(raised.value)
@@ -92,17 +92,17 @@ def test_a_missing_migration_is_named_with_the_command_that_applies_it(url):
 
 
 @pytest.mark.programs
-def test_two_processes_at_once_apply_everything_once(url, folder):
+def test_two_concurrent_processes_apply_everything_once(url, folder):
     (folder / "0002_slow.sql").write_text("select pg_sleep(1); create table second (id int);")
     both = [apply_in_a_process(url, folder) for _ in range(2)]
-    said = sorted(process.communicate()[0].strip() for process in both)
-    assert said == ["", "0001_first 0002_slow"]
+    outputs = sorted(process.communicate()[0].strip() for process in both)
+    assert outputs == ["", "0001_first 0002_slow"]
     assert [process.returncode for process in both] == [0, 0]
     with psycopg.connect(url) as conn:
         assert conn.execute("select count(*) from first").fetchone() == (1,)
 
 
-def test_one_that_fails_leaves_nothing_of_itself_and_the_error_names_file_and_cause(url, folder):
+def test_a_failed_migration_leaves_nothing_and_the_error_names_file_and_cause(url, folder):
     (folder / "0002_bad.sql").write_text("create table half (id int); insert into first values ('x');")
     (folder / "0003_later.sql").write_text("create table later (id int);")
     with pytest.raises(MigrationError) as raised:
@@ -115,7 +115,7 @@ def test_one_that_fails_leaves_nothing_of_itself_and_the_error_names_file_and_ca
 
 
 @pytest.mark.programs
-def test_one_killed_while_it_works_is_applied_whole_by_the_next(url, folder):
+def test_a_killed_migration_is_applied_completely_by_the_next_process(url, folder):
     (folder / "0002_killed.sql").write_text("create table second (id int); select pg_sleep(600);")
     process = apply_in_a_process(url, folder)
     wait_for_statement(url, "%pg_sleep%")
@@ -127,7 +127,7 @@ def test_one_killed_while_it_works_is_applied_whole_by_the_next(url, folder):
 
 
 @pytest.mark.programs
-def test_one_killed_before_it_is_noted_as_applied_is_undone_and_applied_again(url, folder):
+def test_a_migration_killed_before_it_is_recorded_is_rolled_back_and_applied_again(url, folder):
     apply_migrations(url, folder)
     (folder / "0002_killed.sql").write_text("create table second (id int);")
     with psycopg.connect(url) as holder:
@@ -149,7 +149,7 @@ def test_a_migration_that_waits_for_a_table_does_not_block_others_and_is_retried
         applying = threading.Thread(target=apply_migrations, args=(url, folder))
         applying.start()
         wait_for_statement(url, "alter table first%")
-        # Behind a migration that waits without end, this would wait as well.
+        # Behind a migration that waits forever, this would wait, too.
         assert reader.execute("select count(*) from first").fetchone() == (1,)
         holder.rollback()
         applying.join()
@@ -173,15 +173,15 @@ def test_while_retrying_it_logs_the_sessions_that_hold_the_locks(url, folder, mo
     monkeypatch.setattr(migrations, "_LOCK_ATTEMPTS", 2)
     apply_migrations(url, folder)
     (folder / "0002_alter.sql").write_text("alter table first add column name text;")
-    said: list[str] = []
+    lines: list[str] = []
     with psycopg.connect(url, application_name="nightly report") as holder:
         holder.execute("select * from first")
         with pytest.raises(MigrationError) as raised:
-            apply_migrations(url, folder, said.append)
+            apply_migrations(url, folder, lines.append)
         holders = (
             f"locked by process {holder.info.backend_pid} (postgres, nightly report, idle in transaction"
         )
-    [line] = said
+    [line] = lines
     assert line.startswith("0002_alter.sql could not get its locks and will be retried.") and holders in line
     assert holders in raised.value.hint
 
@@ -200,7 +200,7 @@ def test_a_foreign_schema_of_the_same_name_is_refused_before_anything_is_changed
         assert conn.execute("select to_regnamespace('scoring')").fetchone() == (None,)
 
 
-def test_schemas_that_an_administrator_has_prepared_are_filled(url, folder):
+def test_empty_schemas_that_an_administrator_has_created_are_used(url, folder):
     (folder / "jobs").mkdir()
     (folder / "jobs" / "0002_jobs.sql").write_text("create table jobs.own (id int);")
     with psycopg.connect(url, autocommit=True) as conn:
@@ -219,7 +219,7 @@ def test_schemas_that_an_administrator_has_prepared_are_filled(url, folder):
             conn.execute("drop owned by may_not_create; drop role may_not_create")
 
 
-def test_one_that_was_changed_after_it_had_been_applied_is_refused(url, folder):
+def test_a_migration_that_was_changed_after_it_was_applied_is_refused(url, folder):
     apply_migrations(url, folder)
     (folder / "0001_first.sql").write_text("create table another (id int);")
     (folder / "0002_next.sql").write_text("create table second (id int);")

@@ -1,11 +1,18 @@
-"""Tables that have no column for the partition: the query gives it beside each row."""
+"""Tables without a partition column: the query returns the partition with each row."""
 
 import dagster as dg
 import psycopg
 import pytest
 
 from dagster_backfills.engine.model import Query, Target, Write, WriteSet
-from dagster_backfills_tests.dagster.storing import materialize, metadata, open_failures, rows, said, versions
+from dagster_backfills_tests.dagster.storing import (
+    failure_description,
+    materialize,
+    metadata,
+    open_failures,
+    rows,
+    versions,
+)
 
 _TABLES = """
 create table "Member" (id text primary key, "organizationId" text not null, points integer);
@@ -53,13 +60,13 @@ def url(database_url: str, conn: psycopg.Connection) -> str:
 
 
 @pytest.mark.parametrize("mode", ["upsert", "insert_missing"])
-def test_rows_are_counted_by_the_partition_that_the_query_gives(url: str, mode: str) -> None:
+def test_rows_are_counted_by_the_partition_that_the_query_returns(url: str, mode: str) -> None:
     result = materialize(url, badges(mode), keys=("a", "b"))
     assert metadata(result, "public/badges", "a")["rows_inserted"] == 2
     assert metadata(result, "public/badges", "b")["rows_inserted"] == 1
 
 
-def test_an_upsert_rewrites_what_differs_and_deletes_nothing(url: str, conn: psycopg.Connection) -> None:
+def test_an_upsert_writes_differing_rows_and_deletes_none(url: str, conn: psycopg.Connection) -> None:
     materialize(url, badges("upsert"), keys=("a", "b"))
     conn.execute("""delete from "Badge" where "memberId" = 'm2'; delete from "Member" where id = 'm2';
         insert into "Member" values ('m9', 'z', 9); insert into "Badge" ("memberId") values ('m9');
@@ -76,18 +83,18 @@ def test_an_upsert_rewrites_what_differs_and_deletes_nothing(url: str, conn: psy
     assert [row[4] is None for row in rows(conn, '"Badge"', '"memberId"')] == [False, False, True]
 
 
-def test_a_unit_that_fails_costs_itself_alone(url: str, conn: psycopg.Connection) -> None:
+def test_only_the_bad_unit_fails(url: str, conn: psycopg.Connection) -> None:
     conn.execute("""update "Member" set points = 100 where id = 'm1'""")
     materialize(url, badges("insert_missing"), keys=("a", "b"))
     assert [row[1] for row in rows(conn, '"Badge"', '"memberId"')] == ["m2", "m3"]
     assert [entry[1:3] for entry in open_failures(conn)] == [("a", "m1")]
 
 
-def test_a_query_that_gives_no_partition_is_refused_before_anything_is_written(
+def test_a_query_that_returns_no_partition_is_rejected_before_anything_is_written(
     url: str, conn: psycopg.Connection
 ) -> None:
     result = materialize(
         url, badges("upsert", _BADGES.replace("as partition", "as org")), keys=("a", "b"), expect=False
     )
-    assert "returns no column 'partition'; it returns org, memberId, points" in said(result)
+    assert "returns no column 'partition'; it returns org, memberId, points" in failure_description(result)
     assert rows(conn, '"Badge"') == []

@@ -1,4 +1,4 @@
-"""Behind a real PgBouncer: in session mode everything works, in the others it is said at once why nothing can."""
+"""Behind a real PgBouncer: session mode works, and the other modes fail at once with the reason."""
 
 import getpass
 import os
@@ -38,7 +38,7 @@ TABLES = "select count(*) from pg_tables where schemaname = %s"
 
 
 def _account() -> str:
-    """PgBouncer refuses to be root."""
+    """PgBouncer refuses to run as root."""
     return getpass.getuser() if os.getuid() else next(n for n in ("postgres", "nobody") if _known(n))
 
 
@@ -48,7 +48,7 @@ def _known(name: str) -> bool:
 
 @contextmanager
 def pooler(url: str, folder: Path, *settings: str):
-    """The URL of the same database through a PgBouncer of the test's own."""
+    """The URL of the same database through the test's own PgBouncer."""
     assert PGBOUNCER
     given = conninfo_to_dict(url)
     with socket.socket() as probe:
@@ -85,14 +85,14 @@ def pooler(url: str, folder: Path, *settings: str):
 
 @pytest.fixture
 def reachable(tmp_path_factory):
-    """A folder that another account can get at."""
+    """A folder that another account can enter."""
     folder = Path(f"/tmp/pooler-{os.getpid()}-{time.monotonic_ns()}")
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.mark.parametrize("ignored", ["", "ignore_startup_parameters = options"])
-def test_in_session_mode_everything_works_and_dagsters_tables_lie_in_their_schema(
+def test_in_session_mode_everything_works_and_dagsters_tables_are_in_their_schema(
     make_database, reachable, monkeypatch, tmp_path, ignored
 ):
     direct = make_database(migrated=False)
@@ -140,7 +140,7 @@ def test_without_session_mode_the_first_command_fails_and_nothing_is_written(
         )
 
 
-def test_a_setting_in_the_url_that_a_pooler_refuses_is_named(database_url, reachable):
+def test_a_setting_in_the_url_that_a_pooler_rejects_is_named(database_url, reachable):
     with pooler(database_url, reachable, "pool_mode = session") as url:
         (finding,) = doctor_postgres.examine(f"{url}?options=-cwork_mem%3D1MB")
     assert finding.found.startswith("The pooler at 127.0.0.1:") and finding.found.endswith(
@@ -149,7 +149,7 @@ def test_a_setting_in_the_url_that_a_pooler_refuses_is_named(database_url, reach
     assert finding.advice == "Leave options out of the URL, or set it for the role: alter role … set …"
 
 
-def test_a_direct_connection_is_not_taken_for_a_pooled_one(database_url):
+def test_a_direct_connection_is_not_mistaken_for_a_pooled_one(database_url):
     with connect(database_url) as conn:
         assert not is_pooled(conn)
     assert [each.found for each in doctor_postgres.examine(database_url) if each.check == "session"] == [

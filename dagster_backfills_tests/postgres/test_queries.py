@@ -1,4 +1,4 @@
-"""Statements of `.sql` files are what psql would run, with psycopg's binds."""
+"""Statements of `.sql` files run unchanged in psql, and with psycopg's binds."""
 
 from pathlib import Path
 
@@ -40,7 +40,7 @@ def test_a_bind_is_one_only_where_psql_would_see_one(path: Path, conn: psycopg.C
     assert load_statements(path).by_name["odd"].binds == {"value", "others"}
 
 
-def test_a_call_gives_what_the_name_promises(path: Path, conn: psycopg.Connection) -> None:
+def test_the_result_of_a_call_depends_on_the_suffix_of_the_name(path: Path, conn: psycopg.Connection) -> None:
     statements = load_statements(path)
     conn.execute("create table things (a integer); insert into things values (1), (2), (4)")
     assert statements.one(conn, n=3) == 3
@@ -48,7 +48,7 @@ def test_a_call_gives_what_the_name_promises(path: Path, conn: psycopg.Connectio
     assert statements.odd(conn, value="v", others=[])[0][3:6] == ("v", [20, 30], False)
 
 
-def test_a_statement_knows_its_line(path: Path) -> None:
+def test_a_statement_has_its_line_number(path: Path) -> None:
     places = [s.place for s in load_statements(path).by_name.values()]
     assert places == [f"{path}, line {line}" for line in (3, 12, 15)]
 

@@ -1,4 +1,4 @@
-"""Databases of every earlier version, with data in them, migrated to this one: nothing is lost and all works on."""
+"""Databases of every earlier version are migrated to this one with their data, and keep working."""
 
 import shutil
 from datetime import date
@@ -32,7 +32,7 @@ def has(conn, table):
 
 
 def load(conn):
-    """What the version has tables for."""
+    """Loads sample data into the tables that the version has."""
     if has(conn, "progress.user_progress_stats"):
         size = ProgressSize(schools=2, cohorts=6, users=60, progress=600, questions=20)
         load_progress(conn, size, seed=3, realtime=True)
@@ -60,7 +60,7 @@ def load(conn):
 
 
 def contents(conn):
-    """The tables of the domains and the engine, with the columns that they have in this version."""
+    """The tables of the domains and the engine with their columns in this version."""
     tables = conn.execute(
         "select format('%%s.%%s', n.nspname, k.relname), array_agg(a.attname::text order by a.attnum)"
         " from pg_class k join pg_namespace n on n.oid = k.relnamespace"
@@ -82,7 +82,7 @@ def rows(conn, columns):
 
 
 def refresh(url):
-    """What automation does in the two domains that follow their sources by themselves."""
+    """Does what automation does in the two declared domains."""
     postgres = PostgresResource(url=url)
     resources = {"postgres": postgres, "io_manager": PostgresIOManager(postgres=postgres)}
     with dg.DagsterInstance.ephemeral() as instance:
@@ -91,7 +91,7 @@ def refresh(url):
 
 
 @pytest.mark.parametrize("version", VERSIONS[:-1])
-def test_a_database_of_an_earlier_version_keeps_its_data_and_works_on(make_database, tmp_path, version):
+def test_a_database_of_an_earlier_version_keeps_its_data_and_keeps_working(make_database, tmp_path, version):
     url = make_database(migrated=False)
     earlier = tmp_path / "earlier"
     for path in FILES[: VERSIONS.index(version) + 1]:
@@ -106,7 +106,7 @@ def test_a_database_of_an_earlier_version_keeps_its_data_and_works_on(make_datab
         assert apply_migrations(url) == VERSIONS[VERSIONS.index(version) + 1 :]
         assert migration_state(url).pending == []
         after = rows(conn, columns)
-        # A later version may mark what it has to compute; it may not change or lose a row.
+        # A later version may add stale marks, but may not change or lose a row.
         assert {t: r for t, r in after.items() if t != "backfill.stale_marks"} == {
             t: r for t, r in before.items() if t != "backfill.stale_marks"
         }
@@ -119,7 +119,7 @@ def test_a_database_of_an_earlier_version_keeps_its_data_and_works_on(make_datab
 
 
 def load_rest(conn, columns):
-    """The domains that the earlier version did not have take data like any other."""
+    """Loads data into the domains that the earlier version did not have."""
     if "training.members" not in columns:
         load_training(conn, generate_training(organizations=8, members=60))
     if "scoring.members" not in columns:

@@ -1,4 +1,4 @@
-"""Whatever a table may hold can be shown."""
+"""Any value that a table can hold can be shown."""
 
 import json
 from datetime import UTC, date, datetime, timedelta
@@ -36,7 +36,7 @@ def odd_conn(conn: psycopg.Connection) -> psycopg.Connection:
 
 
 @pytest.mark.parametrize(("kind", "text"), ODD)
-def test_a_value_that_python_can_not_represent_is_shown_as_postgres_writes_it(odd_conn, capsys, kind, text):
+def test_a_value_that_python_can_not_represent_is_shown_as_postgres_prints_it(odd_conn, capsys, kind, text):
     row = odd_conn.execute(f"select '{text}'::{kind}, array['{text}'::{kind}]").fetchone()
     value, values = row
     assert str(value) == text and [str(v) for v in values] == [text]

@@ -1,4 +1,4 @@
-"""The application on a database of the test's own, asked as programs ask it; its runs are worked by hand."""
+"""The application on the test's own database, with clients like programs' and runs executed by the test."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -39,13 +39,13 @@ def settings(folder: Path, **changes: object) -> Settings:
 
 @pytest.fixture(autouse=True)
 def quick_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An application that ends waits for its listener to look up."""
+    """Shortens the wait of a closing application for its listener."""
     monkeypatch.setattr("dagster_backfills.web.events._LISTEN_SECONDS", 0.05)
 
 
 @contextmanager
 def environment_of_a_server(database_url: str, folder: Path) -> Iterator[Path]:
-    """A database with users in it, and folders of its own, in this process's environment."""
+    """Sets this process's environment to a database with users and to separate folders."""
     with psycopg.connect(database_url, autocommit=True) as conn:
         add_users(conn)
     with pytest.MonkeyPatch.context() as patch:
@@ -59,14 +59,14 @@ def environment_of_a_server(database_url: str, folder: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def place(database_url: str, tmp_path: Path) -> Iterator[Path]:
-    """The environment of a server, of the test's own."""
+    """The environment of a server for one test."""
     with environment_of_a_server(database_url, tmp_path) as folder:
         yield folder
 
 
 @pytest.fixture
 def open_doors(place: Path) -> Iterator[Callable[..., TestClient]]:
-    """A client of an application with these settings; `client` is where it seems to come from."""
+    """A client of an application with these settings. `client`: the apparent address of the client."""
     opened: list[TestClient] = []
 
     def make(client: str = "127.0.0.1", address: str = ADDRESS, **changes: object) -> TestClient:
@@ -83,17 +83,17 @@ def open_doors(place: Path) -> Iterator[Callable[..., TestClient]]:
 
 @pytest.fixture
 def doors(open_doors: Callable[..., TestClient]) -> TestClient:
-    """Asked from elsewhere: whoever has no token is nobody."""
+    """A client on another machine: without a token it is not authenticated."""
     return open_doors(client="10.0.0.9")
 
 
 def work_off_runs() -> list[str]:
-    """What the daemon would do with the queue: each run in a process of its own. Returns how they ended."""
+    """Executes the queued runs like the daemon, each in its own process. Returns their statuses."""
     os.environ.update(dagster_environment())
     with dg.DagsterInstance.get() as instance:
         queued = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED]))
         for run in reversed(queued):
-            if run.job_name == DRAIN:  # nobody puts in more, which it would wait for
+            if run.job_name == DRAIN:  # nothing is enqueued later, which it would wait for
                 hurried = run._replace(run_config={**run.run_config, "idle_seconds": 0.5})
                 instance.run_storage.replace_job_origin(hurried, run.remote_job_origin)
             starting = dg.DagsterEvent(dg.DagsterEventType.PIPELINE_STARTING.value, run.job_name)
@@ -104,5 +104,5 @@ def work_off_runs() -> list[str]:
 
 
 def left_behind(place: Path) -> list[Path]:
-    """Files that are kept of what was sent."""
+    """Files that are left of uploads."""
     return [file for folder in ("spool", "uploads") for file in (place / folder).rglob("*") if file.is_file()]

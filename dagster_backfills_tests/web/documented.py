@@ -1,4 +1,4 @@
-"""Whether an answer is what /openapi.json says of it."""
+"""Compares responses with /openapi.json."""
 
 import re
 from functools import cache
@@ -12,7 +12,7 @@ from dagster_backfills.web.api.document import document
 
 @cache
 def operations() -> list[tuple[re.Pattern[str], str, dict[str, Any]]]:
-    """Path, method and responses; what has no parameter first."""
+    """Path, method and responses; paths without parameters first."""
     paths = sorted(document()["paths"].items(), key=lambda item: "{" in item[0])
     return [
         (re.compile(re.sub(r"\{\w+\}", "[^/]+", path)), method.upper(), operation["responses"])
@@ -23,7 +23,7 @@ def operations() -> list[tuple[re.Pattern[str], str, dict[str, Any]]]:
 
 
 def is_as_documented(response: httpx.Response) -> None:
-    """Fail unless the document has this path, method, code and form. What no route has is nobody's promise."""
+    """Fails unless the document has this path, method, status and body. Skips paths without a route."""
     path, method = response.request.url.path, response.request.method
     responses = next((r for pattern, m, r in operations() if m == method and pattern.fullmatch(path)), None)
     response.read()
@@ -33,15 +33,15 @@ def is_as_documented(response: httpx.Response) -> None:
         return
     code = str(response.status_code)
     assert code in responses or response.status_code >= 400, f"{method} {path} answers {code}"
-    said = _resolved(responses.get(code, responses["default"]))
+    documented = _resolved(responses.get(code, responses["default"]))
     if response.status_code >= 400 and "error" in response.text[:20]:
-        said = _resolved(responses["default"])
-    if "content" not in said or method == "HEAD":
+        documented = _resolved(responses["default"])
+    if "content" not in documented or method == "HEAD":
         assert response.content == b""
         return
-    assert kind in said["content"], f"{method} {path} answers with {kind}"
+    assert kind in documented["content"], f"{method} {path} answers with {kind}"
     if kind == "application/json":
-        schema = {**said["content"][kind]["schema"], "components": document()["components"]}
+        schema = {**documented["content"][kind]["schema"], "components": document()["components"]}
         Draft202012Validator(schema).validate(response.json())
 
 

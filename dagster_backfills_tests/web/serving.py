@@ -1,4 +1,4 @@
-"""`backfills serve` in a process of its own, over real sockets."""
+"""`backfills serve` in a separate process, over real sockets."""
 
 import contextlib
 import json
@@ -28,7 +28,7 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
     def most_memory(self) -> int:
-        """The most bytes that it has held so far."""
+        """The process's peak memory in bytes."""
         found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{self.pid}/status").read_text())
         assert found
         return int(found[1]) * 1024
@@ -37,7 +37,7 @@ class Server:
         return httpx.Client(base_url=self.address, headers=bearer(scope), timeout=60)
 
     def send(self, head: str, *pieces: bytes) -> bytes:
-        """These bytes, whatever they are, and then silence; what comes back until the server hangs up."""
+        """Sends these bytes and nothing more. Returns what the server sends until it closes the connection."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=30) as line:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 line.sendall(head.replace("\n", "\r\n").encode())
@@ -53,7 +53,7 @@ class Server:
 
 @contextlib.contextmanager
 def serving(place: Path, upload_bytes: int = 2_000_000) -> Iterator[Server]:
-    """A server with these tokens, in this folder."""
+    """Runs a server with these tokens, in this folder."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -1,4 +1,4 @@
-"""The verbs of any backfill and the links of the chain over HTTP."""
+"""The verbs of any backfill and the steps of the scoring chain over HTTP."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +25,7 @@ def organizations(conn):
 
 
 def working(ask):
-    """The answer to a request that waits for its run, which the daemon's stand-in works meanwhile."""
+    """The response to a request that waits for its run, which the test executes meanwhile."""
     with ThreadPoolExecutor() as pool:
         answer = pool.submit(ask)
         ended, deadline = [], threading.Event()
@@ -68,7 +68,7 @@ def test_a_backfill_is_planned_run_watched_and_undone(doors, organizations):
 
 
 @pytest.mark.parametrize(
-    ("path", "body", "code", "said"),
+    ("path", "body", "code", "message"),
     [
         ("/api/backfills/nothing/run", {}, 404, "nothing"),
         (f"{TRAINING}/run", {"partitions": ["nowhere"]}, 400, "no partition 'nowhere'"),
@@ -79,9 +79,11 @@ def test_a_backfill_is_planned_run_watched_and_undone(doors, organizations):
         ("/api/training/backfill", {"organizationId": "nowhere"}, 404, "nowhere"),
     ],
 )
-def test_invalid_requests_are_refused_before_a_run_is_launched(doors, organizations, path, body, code, said):
+def test_invalid_requests_are_refused_before_a_run_is_launched(
+    doors, organizations, path, body, code, message
+):
     refused = doors.post(path, json=body, headers=HEADERS)
-    assert (refused.status_code, said in refused.text) == (code, True), refused.text
+    assert (refused.status_code, message in refused.text) == (code, True), refused.text
     assert work_off_runs() == []
 
 
@@ -97,7 +99,7 @@ def test_completion_records_are_made_for_one_organization_or_all(doors, organiza
 
 
 @pytest.mark.e2e
-def test_the_chain_runs_link_by_link_and_each_response_has_its_counts(doors, conn):
+def test_the_chain_runs_step_by_step_and_each_response_has_its_counts(doors, conn):
     conn.execute("insert into scoring.gyms (id, name) values ('g', 'Gym')")
     conn.execute(
         "insert into scoring.members (id, gym_id, first_name, last_name, status, joined_date) "
@@ -115,10 +117,10 @@ def test_the_chain_runs_link_by_link_and_each_response_has_its_counts(doors, con
         path = f"/api/cron/{name}"
         done = working(lambda path=path: doors.post(path, headers=bearer("cron")))
         assert done.status_code == 200, done.text
-        said = done.json()
+        payload = done.json()
         expected = {"success": True, "processed": 1 if more else 3, "updated": 3, "errors": 0, **more}
-        assert {key: said[key] for key in expected} == expected
-        assert said["duration"] > 0
+        assert {key: payload[key] for key in expected} == expected
+        assert payload["duration"] > 0
 
 
 def test_the_chain_accepts_post_and_in_development_also_get(doors, open_doors):

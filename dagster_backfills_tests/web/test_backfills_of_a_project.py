@@ -1,4 +1,4 @@
-"""The API in a project of one's own: its backfills, run from its own code location."""
+"""The API in a user's own project: its backfills, run from its own code location."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What the document on applications says: its commands and clients, against the real server."""
+"""The how-to on applications: its commands and clients, run against the real server."""
 
 import os
 import re
@@ -35,12 +35,12 @@ def environment(server: Server) -> dict[str, str]:
     } | {"CRON_SECRET": SECRETS["cron"]}  # fmt: skip
 
 
-def test_the_commands_of_the_document_do_what_it_says(server, place, project_root, conn):
+def test_the_commands_of_the_how_to_do_what_it_says(server, place, project_root, conn):
     write_csv(place / "sessions.csv", mixed_rows(30))
     conn.execute("insert into training.organizations values ('org_1', 'One')")
     [script] = blocks(project_root, "sh")
     for number, command in enumerate(script.split("\n\n")):
-        # Each is a shell of its own, which knows what those before it have set.
+        # Each runs in its own shell, with the variables that the earlier ones have set.
         text = f". ./state\n{command}\ndeclare -p JOB UPLOAD AT SIZE RUN >state 2>/dev/null || true"
         (place / "state").touch()
         done = subprocess.run(
@@ -57,7 +57,7 @@ def test_the_commands_of_the_document_do_what_it_says(server, place, project_roo
 
 
 @pytest.mark.parametrize("language", ["python", "js"])
-def test_the_clients_of_the_document_put_a_job_in_and_follow_it(server, place, project_root, language, conn):
+def test_the_clients_of_the_how_to_enqueue_a_job_and_follow_it(server, place, project_root, language, conn):
     program = {"python": sys.executable, "js": shutil.which("node")}[language]
     if program is None:
         pytest.skip("Node is not installed.")

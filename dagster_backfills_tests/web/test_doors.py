@@ -1,4 +1,4 @@
-"""Who is let in: tokens and their scopes, the proxy's users, whoever sits at the machine; and who is not."""
+"""Authentication: tokens and their scopes, the proxy's users, local users, and rejected requests."""
 
 import logging
 
@@ -61,11 +61,11 @@ def test_the_proxys_users_are_trusted_only_with_its_secret(open_doors):
         ("127.0.0.1", {"X-Forwarded-For": "10.0.0.9"}, 401),
     ],
 )
-def test_local_requests_are_let_in_and_forged_ones_are_not(open_doors, client, headers, code):
+def test_local_requests_are_accepted_and_forged_ones_are_not(open_doors, client, headers, code):
     assert open_doors(client=client).get("/import/backfill", headers=headers).status_code == code
 
 
-def test_with_a_proxy_nobody_is_local(open_doors):
+def test_behind_a_proxy_no_request_counts_as_local(open_doors):
     assert open_doors(proxy_secret=PROXY_SECRET).get("/import/backfill").status_code == 401
 
 
@@ -103,7 +103,7 @@ def test_a_bucket_refills():
     assert (bucket.take("a"), bucket.take("b")) == (0, 0)
 
 
-def test_an_answer_and_its_line_in_the_log_have_the_same_id_and_no_secret(doors, caplog):
+def test_a_response_and_its_log_line_have_the_same_id_and_no_secret(doors, caplog):
     with caplog.at_level(logging.INFO, "dagster_backfills.web"):
         found = doors.get(STATUS, headers=bearer("imports"))
     assert found.headers["X-Request-Id"] == found.json()["requestId"]
@@ -116,7 +116,7 @@ def test_an_unknown_path_gets_404_and_a_wrong_method_405(doors):
     assert doors.put("/api/jobs", headers=bearer("jobs")).status_code == 405
 
 
-def test_health_says_what_is_wrong_and_no_secret(doors, monkeypatch, database_url):
+def test_the_health_check_says_what_is_wrong_and_shows_no_secret(doors, monkeypatch, database_url):
     degraded = doors.get("/health")
     assert (degraded.status_code, degraded.json()["status"]) == (200, "degraded")
     assert "The Dagster daemon sends no heartbeats" in degraded.json()["problems"][-1]
@@ -129,7 +129,7 @@ def test_health_says_what_is_wrong_and_no_secret(doors, monkeypatch, database_ur
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ({"CRON_SECRET": "short"}, "CRON_SECRET has fewer than 16 characters"),
         ({"BACKFILLS_PROXY_SECRET": "short"}, "BACKFILLS_PROXY_SECRET has fewer than 16"),
@@ -139,8 +139,8 @@ def test_health_says_what_is_wrong_and_no_secret(doors, monkeypatch, database_ur
         ({"BACKFILLS_WEB_UPLOAD_BYTES": "much"}, "BACKFILLS_WEB_UPLOAD_BYTES is 'much'"),
     ],
 )  # fmt: skip
-def test_an_invalid_setting_is_named_without_quoting_a_secret(given, said):
-    with pytest.raises(UserError, match=said) as caught:
+def test_an_invalid_setting_is_named_without_quoting_a_secret(given, message):
+    with pytest.raises(UserError, match=message) as caught:
         Settings.from_environment(given)
     assert "secret" not in str(caught.value).replace("CRON_SECRET", "").replace("PROXY_SECRET", "")
 

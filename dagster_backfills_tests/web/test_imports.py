@@ -1,4 +1,4 @@
-"""An import over HTTP: sent, watched, mended, gone on with, rolled back."""
+"""Imports over HTTP: upload, watch, fetch errors, resume, replay, roll back."""
 
 import gzip
 import io
@@ -23,7 +23,7 @@ def send(doors, text, name="sessions.csv", path="/import/backfill/start", **opti
 
 
 @pytest.mark.e2e
-def test_a_file_is_sent_imported_watched_and_its_errors_fetched(doors, conn):
+def test_a_file_is_uploaded_imported_watched_and_its_errors_fetched(doors, conn):
     started = send(doors, csv_text(mixed_rows(100)), onDuplicate="skip")
     assert started.status_code == 202, started.text
     job = started.json()
@@ -48,7 +48,7 @@ def test_a_file_is_sent_imported_watched_and_its_errors_fetched(doors, conn):
     assert [each["jobId"] for each in newest] == [job["jobId"]]
 
 
-def test_a_file_that_is_sent_twice_is_one_job_and_one_run(doors, conn, place):
+def test_a_file_that_is_uploaded_twice_is_one_job_and_one_run(doors, conn, place):
     first, second = send(doors, csv_text([row(1)])), send(doors, csv_text([row(1)]), name="again.csv")
     assert second.json()["existing"]
     assert [first.json()[name] for name in ("jobId", "runId")] == [
@@ -62,7 +62,7 @@ def test_an_import_is_resumed_with_its_own_file_or_without_one(doors, conn, plac
     good, bad = csv_text([row(1), row(2)]), csv_text([row(1), row(3)])
     job = send(doors, good).json()["jobId"]
     resume = f"/import/backfill/{job}/resume"
-    assert send(doors, good, path=resume).status_code == 409  # its run is on its way
+    assert send(doors, good, path=resume).status_code == 409  # its run has been launched
     conn.execute("truncate dagster.runs cascade")
     assert send(doors, bad, path=resume).json()["error"].startswith("This is not the file")
     [kept] = left_behind(place)
@@ -117,7 +117,7 @@ def test_an_unknown_import_gets_404(doors, job):
 
 
 @pytest.mark.parametrize(
-    ("text", "name", "options", "code", "said"),
+    ("text", "name", "options", "code", "output"),
     [
         ("a,b\n1,2\n", "a.csv", {}, 422, "lacks the required columns session_id"),
         (b"\x1f\x8b broken", "a.csv.gz", {}, 422, "damaged gzip"),
@@ -133,8 +133,10 @@ def test_an_unknown_import_gets_404(doors, job):
         (gzip.compress(b"x" * 70_000_000), "a.csv.gz", {}, 413, "unpacks to more than"),
     ],
 )
-def test_a_refused_file_gets_a_reason_and_leaves_nothing(doors, conn, place, text, name, options, code, said):
+def test_a_rejected_file_gets_a_reason_and_leaves_nothing(
+    doors, conn, place, text, name, options, code, output
+):
     refused = send(doors, text, name, **options)
-    assert (refused.status_code, said in json.dumps(refused.json())) == (code, True), refused.text
+    assert (refused.status_code, output in json.dumps(refused.json())) == (code, True), refused.text
     assert left_behind(place) == []
     assert conn.execute("select count(*) from kintell.backfill_jobs").fetchone() == (0,)

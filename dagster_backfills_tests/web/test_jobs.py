@@ -1,4 +1,4 @@
-"""Background jobs over HTTP: put in, listed, cancelled, retried, worked off; another owner's are not there."""
+"""Background jobs over HTTP: enqueue, list, cancel, retry, process. Other owners' jobs are invisible."""
 
 import pytest
 
@@ -58,7 +58,7 @@ def test_a_job_is_cancelled_and_a_failed_one_retried(doors, conn):
 
 
 @pytest.mark.parametrize(
-    ("more", "code", "said"),
+    ("more", "code", "message"),
     [
         ({"jobType": "nothing"}, 422, "nothing"),
         ({"inputData": {}}, 422, "transcript"),
@@ -67,9 +67,9 @@ def test_a_job_is_cancelled_and_a_failed_one_retried(doors, conn):
         ({"color": "red"}, 422, "color"),
     ],
 )
-def test_an_invalid_job_is_refused(doors, more, code, said):
+def test_an_invalid_job_is_refused(doors, more, code, message):
     refused = enqueue(doors, **more)
-    assert (refused.status_code, said in refused.text) == (code, True), refused.text
+    assert (refused.status_code, message in refused.text) == (code, True), refused.text
     assert doors.get("/api/jobs", headers=bearer("jobs")).json()["jobs"] == []
 
 

@@ -1,4 +1,4 @@
-"""The document is made of the routes, and whole. That answers are as it says, every test of this folder holds."""
+"""The document is derived from the routes, and complete. Every test of this folder compares its responses with it."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The real server over real sockets: followers, lines that are cut, bodies without end."""
+"""The real server over real sockets: event streams, lost connections, endless bodies."""
 
 import contextlib
 import json
@@ -39,7 +39,7 @@ def place(database_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture(autouse=True)
 def nothing_is_left_of_other_tests(conn) -> None:
-    """They share the server and its database."""
+    """Removes the data of other tests, because they share the server and its database."""
     conn.execute("truncate jobs.background_jobs, kintell.backfill_jobs cascade")
 
 
@@ -60,14 +60,14 @@ def events(response: httpx.Response) -> Iterator[tuple[str, dict]]:
 
 def test_followers_get_reload_after_a_database_outage(server, conn):
     with server.client("jobs") as client, client.stream("GET", "/api/jobs/events") as stream:
-        told = events(stream)
+        received = events(stream)
         wait_for(lambda: conn.execute(
             "select pg_terminate_backend(pid) from pg_stat_activity"
             " where application_name = 'backfills serve: events' and query ilike '%%jobs_changed%%'"
         ).fetchone())  # fmt: skip
-        assert next(told)[0] == "reload"
+        assert next(received)[0] == "reload"
         job = client.post("/api/jobs", json=JOB).json()["id"]
-        assert next(data["id"] for name, data in told if name == "job") == job
+        assert next(data["id"] for name, data in received if name == "job") == job
 
 
 def test_followers_get_every_change_until_their_jobs_have_ended(server, conn):
@@ -77,32 +77,32 @@ def test_followers_get_every_change_until_their_jobs_have_ended(server, conn):
             client.stream("GET", "/api/jobs/events", params={"id": ids}) as some,
             client.stream("GET", "/api/jobs/events") as all_of_them,
         ):
-            told, everything = events(some), events(all_of_them)
-            assert {next(told)[1]["id"] for _ in ids} == {*ids}
+            received, everything = events(some), events(all_of_them)
+            assert {next(received)[1]["id"] for _ in ids} == {*ids}
             assert {next(everything)[1]["id"] for _ in ids} == {*ids}
             client.post(f"/api/jobs/{ids[0]}/cancel")
-            # What they were enqueued as may be told once more, where its notice was read late.
-            name, job = next(each for each in told if each[1].get("status") != "pending")
+            # A late notification may repeat the state in which they were enqueued.
+            name, job = next(each for each in received if each[1].get("status") != "pending")
             assert (name, job["id"], job["status"]) == ("job", ids[0], "cancelled")
             assert (
                 next(each for _, each in everything if each.get("status") != "pending")["status"]
                 == "cancelled"
             )
-            # Twenty at once: the database tells of their number only.
+            # Twenty at once: the database only notifies of their number.
             conn.execute(
                 "select jobs.enqueue_background_jobs('sop_generation', array_agg(j.input_data)) from ("
                 " select b.input_data from jobs.background_jobs as b, generate_series(1, 10)) as j"
             )
             assert next(name for name, _ in everything if name != "job") == "reload"
             client.post(f"/api/jobs/{ids[1]}/cancel")
-            assert [name for name, _ in told][-2:] == ["job", "end"]
+            assert [name for name, _ in received][-2:] == ["job", "end"]
 
 
 def test_a_lost_connection_keeps_the_bytes_received(server, place):
     before = left_behind(place)
     with server.client("imports") as client:
-        said = {"fileName": "a.csv", "size": 100_000}
-        at = client.post("/import/backfill/uploads", json=said).headers["Location"]
+        metadata = {"fileName": "a.csv", "size": 100_000}
+        at = client.post("/import/backfill/uploads", json=metadata).headers["Location"]
         head = f"PUT {at} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {SECRETS['imports']}\r\n"
         piece = "Content-Range: bytes 0-99999/100000\r\nContent-Length: 100000\r\n\r\n"
         with socket.create_connection(("127.0.0.1", server.port)) as line:
@@ -158,7 +158,7 @@ def test_many_clients_can_poll_during_an_upload(server, place):
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="/proc tells of open files on Linux only")
 def test_a_forms_file_is_spooled_to_the_upload_folder(server, place):
-    """And not in `/tmp`, which a container has in memory."""
+    """Not in `/tmp`, which containers keep in memory."""
 
     def spooled() -> bool:
         with contextlib.suppress(FileNotFoundError):

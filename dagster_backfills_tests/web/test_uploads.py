@@ -1,4 +1,4 @@
-"""Files that come in pieces, and what comes that was never a file: each is refused whole, and leaves nothing."""
+"""Resumable uploads, and invalid ones: these are rejected as a whole and leave nothing."""
 
 import hashlib
 import os
@@ -20,8 +20,8 @@ def begin(doors, size=SIZE, name="large.csv", scope="imports"):
 
 
 def put(doors, place, first, data, total=SIZE):
-    said = {"Content-Range": f"bytes {first}-{first + len(data) - 1}/{total}"}
-    return doors.put(place, content=data, headers=bearer("imports") | said)
+    headers = {"Content-Range": f"bytes {first}-{first + len(data) - 1}/{total}"}
+    return doors.put(place, content=data, headers=bearer("imports") | headers)
 
 
 def start(doors, upload_id):
@@ -63,8 +63,8 @@ def test_an_upload_in_pieces_continues_after_an_interruption(doors, conn, place)
 )
 def test_a_piece_that_does_not_match_its_range_is_refused(doors, content_range, data, code):
     at = begin(doors, 20).headers["Location"]
-    said = bearer("imports") | {"Content-Range": content_range}
-    assert doors.put(at, content=data, headers=said).status_code == code
+    headers = bearer("imports") | {"Content-Range": content_range}
+    assert doors.put(at, content=data, headers=headers).status_code == code
     assert int(doors.head(at, headers=bearer("imports")).headers["Upload-Offset"]) <= 9
 
 
@@ -72,7 +72,7 @@ def test_a_piece_that_does_not_match_its_range_is_refused(doors, content_range, 
     ("size", "name", "code"),
     [(0, "a.csv", 400), (300_001, "a.csv", 413), (1, "../a.csv", 400), (1, "a\0.csv", 400), ("x", "a.csv", 422)],
 )  # fmt: skip
-def test_an_invalid_upload_is_not_begun(doors, place, size, name, code):
+def test_an_invalid_upload_is_not_created(doors, place, size, name, code):
     assert begin(doors, size, name).status_code == code
     assert left_behind(place) == []
 
@@ -106,10 +106,10 @@ def test_an_upload_is_deleted(doors, place):
 
 
 def form(*parts, boundary="B"):
-    said = "".join(
+    parts = "".join(
         f"--{boundary}\r\nContent-Disposition: form-data; {head}\r\n\r\n{body}\r\n" for head, body in parts
     )
-    return f"{said}--{boundary}--\r\n".encode()
+    return f"{parts}--{boundary}--\r\n".encode()
 
 
 FILE = ('name="file"; filename="a.csv"', "session_id\r\n1")
@@ -130,8 +130,8 @@ HOSTILE = {
 @pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE)
 def test_an_invalid_form_is_refused_and_leaves_nothing(open_doors, place, conn, body):
     doors = open_doors(client="10.0.0.9", limits=Limits())
-    said = bearer("imports") | {"Content-Type": "multipart/form-data; boundary=B"}
-    refused = doors.post("/import/backfill/start", content=body, headers=said)
+    message = bearer("imports") | {"Content-Type": "multipart/form-data; boundary=B"}
+    refused = doors.post("/import/backfill/start", content=body, headers=message)
     assert refused.status_code in (400, 422), refused.text
     assert left_behind(place) == []
     assert conn.execute("select count(*) from kintell.backfill_jobs").fetchone() == (0,)

@@ -1,7 +1,7 @@
-"""Loaded by Python processes whose clock is libfaketime's (`clock.py`): a sleep that it leaves alone.
+"""Loaded by Python processes that use libfaketime's clock (`clock.py`): a sleep that libfaketime does not alter.
 
-libfaketime reckons with absolute times where Python's sleep means the monotonic clock's, and the sleep is refused. All
-other waits are left as they are.
+libfaketime treats the absolute times of Python's sleep as real time, but they are monotonic, and the sleep fails. All
+other waits are unchanged.
 """
 
 import select

@@ -31,16 +31,16 @@ def call(conn, database_url, tmp_path, monkeypatch):
     monkeypatch.setenv("KINTELL_ERROR_FILES", str(tmp_path / "errors"))
     monkeypatch.chdir(tmp_path)
 
-    said: list[str] = []
+    output: list[str] = []
 
     def run(*arguments):
         result = CliRunner().invoke(app, list(arguments))
         if isinstance(result.exception, Exception):
             raise result.exception
-        said.append(result.stderr)
+        output.append(result.stderr)
         return result.exit_code, result.stdout
 
-    run.said = said  # type: ignore[attr-defined]
+    run.output = output  # type: ignore[attr-defined]
     return run
 
 
@@ -125,7 +125,7 @@ def test_pausing_or_cancelling_a_finished_job_is_a_clear_error(call, imported):
 
 @pytest.mark.parametrize("command", ["start", "validate"])
 @pytest.mark.parametrize(
-    ("file", "said"),
+    ("file", "output"),
     [
         ("none.csv", "does not exist"),
         ("bda.csv", "Did you mean bad.csv"),
@@ -135,10 +135,10 @@ def test_pausing_or_cancelling_a_finished_job_is_a_clear_error(call, imported):
         (".", "is a folder"),
     ],
 )
-def test_a_file_is_checked_before_a_run_is_launched(call, tmp_path, monkeypatch, command, file, said):
+def test_a_file_is_checked_before_a_run_is_launched(call, tmp_path, monkeypatch, command, file, output):
     (tmp_path / "bad.csv").write_text("a,b\n1,2\n")
     monkeypatch.setattr("dagster_backfills.cli.run_process.run_job", None)
-    with pytest.raises(UserError, match=said) as caught:
+    with pytest.raises(UserError, match=output) as caught:
         call(command, file)
     code, message, _ = explain(caught.value)
     assert (code, "\n" in message) == (USAGE, False)
@@ -179,16 +179,16 @@ def test_an_interrupted_import_shows_its_progress_and_how_to_resume(call, conn, 
         while run.poll() is None and not conn.execute(begun).fetchone()[0]:
             time.sleep(0.05)
         run.send_signal(signal.SIGINT)
-        _, said = run.communicate(timeout=120)
+        _, output = run.communicate(timeout=120)
     finally:
         run.kill()
         run.wait()
     job, status, done = conn.execute(
         "select id, status, processed_rows from kintell.backfill_jobs"
     ).fetchone()
-    assert (run.returncode, status) == (INTERRUPTED, "paused"), said
-    assert f"Job {job} is paused after {done:,} of 20,000 rows" in said
-    assert f"To continue: backfills kintell resume {job}\n" in said
+    assert (run.returncode, status) == (INTERRUPTED, "paused"), output
+    assert f"Job {job} is paused after {done:,} of 20,000 rows" in output
+    assert f"To continue: backfills kintell resume {job}\n" in output
     assert json.loads(call("resume", str(job), "--json")[1])["inserted_rows"] == 20_000
 
 
@@ -200,7 +200,7 @@ def test_a_job_from_validation_to_rollback(call, conn, tmp_path):
     assert (code, json.loads(out)["new"], json.loads(out)["failed"]) == (1, 36, 5)
     assert (tmp_path / "rejected.csv").read_text().count("_error_row") == 1
     code, _ = call("start", "a.csv")
-    rejected = call.said[-1].splitlines()
+    rejected = call.output[-1].splitlines()
     assert rejected[-2].startswith("5 rows were rejected. The first is row ")
     job = json.loads(call("status", "a.csv", "--json")[1])
     assert rejected[-1] == f"To see all: backfills kintell errors {job['id']} -o FILE"
@@ -208,7 +208,7 @@ def test_a_job_from_validation_to_rollback(call, conn, tmp_path):
     code, out = call("replay", job["id"], "--create-missing-users", "--json")
     assert (code, json.loads(out)["inserted_rows"], json.loads(out)["failed_rows"]) == (0, 38, 3)
     became = "2 of 5 rejected rows were imported, 3 are still rejected."
-    assert became in call.said[-1] and f"backfills kintell errors {job['id']} -o FILE" in call.said[-1]
+    assert became in call.output[-1] and f"backfills kintell errors {job['id']} -o FILE" in call.output[-1]
     code, out = call("rollback", job["id"], "--json")
     assert (code, json.loads(out)["removes"], json.loads(out)["dry_run"]) == (0, 38, True)
     assert conn.execute("select count(*) from kintell.kintell_sessions").fetchone() == (38,)
@@ -224,12 +224,12 @@ def test_a_named_sheet_with_mapped_headers_is_imported_and_its_format_shown(call
     header = ["Kennung", *list(COLUMNS)[1:]]
     data = workbook([header, *rows], more={"Notes": [["call them"]]})
     (tmp_path / "book.xlsx").write_bytes(data)
-    said = ["book.xlsx", "--sheet", "Sessions", "--map", "Kennung=session_id"]
-    code, out = call("validate", *said, "--json")
+    output = ["book.xlsx", "--sheet", "Sessions", "--map", "Kennung=session_id"]
+    code, out = call("validate", *output, "--json")
     verdict = json.loads(out)
     assert (code, verdict["new"]) == (0, 3)
     assert verdict["recognized"] == "workbook, sheet Sessions; as given: Kennung is session_id"
-    code, out = call("start", *said, "--json")
+    code, out = call("start", *output, "--json")
     assert (code, json.loads(out)["inserted_rows"]) == (0, 3)
     (tmp_path / "next.xlsx").write_bytes(workbook([header, list(row(7).values())]))
     code, out = call("start", "next.xlsx", "--json")

@@ -54,9 +54,9 @@ def test_an_ambiguous_encoding_is_refused_with_both_readings(put, packed):
     "name", ["windows-1252", "ISO-8859-15", "latin-1", "UTF-16-LE", "cp850", "UTF-32-BE"]
 )
 def test_a_named_encoding_is_used_and_shown(put, name):
-    values, said, _ = feedback(put(TEXT.encode(name)), name)
+    values, shown, _ = feedback(put(TEXT.encode(name)), name)
     assert values[:2] == ["Zoë was très bien", "Müßig"]
-    assert said == f"CSV with commas, {name}"
+    assert shown == f"CSV with commas, {name}"
 
 
 def test_with_utf_8_named_rows_that_are_not_utf_8_are_rejected(put):

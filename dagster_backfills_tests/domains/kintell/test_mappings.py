@@ -63,8 +63,8 @@ def test_another_set_of_headers_is_not_mapped(place, bring):
 
 
 def test_a_dry_run_remembers_nothing(place, bring, conn, tmp_path):
-    said = ReadOptions(mapping=parse_pairs(MAPS))
-    assert validate(conn, place(), [str(tmp_path)], read_as=said).new == 2
+    options = ReadOptions(mapping=parse_pairs(MAPS))
+    assert validate(conn, place(), [str(tmp_path)], read_as=options).new == 2
     with pytest.raises(FileError, match="lacks the required columns"):
         bring(place())
 

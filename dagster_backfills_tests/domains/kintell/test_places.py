@@ -107,19 +107,19 @@ def test_a_file_that_cannot_be_imported_does_not_affect_the_others(inbox):
 
 
 def test_the_sensor_imports_the_others_and_names_the_bad_file(inbox):
-    settings, cursor, said = KintellSettings(inbox=str(inbox)), None, []
+    settings, cursor, output = KintellSettings(inbox=str(inbox)), None, []
     for _ in range(3):
         context = dg.build_sensor_context(cursor=cursor, resources={"kintell": settings})
         result = kintell_inbox(context)
         if isinstance(result, dg.SkipReason):
-            said.append(result.skip_message)
+            output.append(result.skip_message)
             cursor = context.cursor
         else:
             requested = [request.run_config["file"] for request in result.run_requests]
             cursor = result.cursor
     assert requested == [str(inbox / "a.csv"), str(inbox / "a::b.csv")]
-    assert len(said) == 2
-    assert all("is not UTF-8" in message for message in said)
+    assert len(output) == 2
+    assert all("is not UTF-8" in message for message in output)
 
 
 def test_the_doctor_names_the_bad_file(inbox, monkeypatch):

@@ -78,8 +78,8 @@ def bring(put, conn, database_url, tmp_path):
     return run
 
 
-def plain(source, **said):
-    with to_plain_csv(source, ReadOptions(**said)).open() as handle:
+def plain(source, **options):
+    with to_plain_csv(source, ReadOptions(**options)).open() as handle:
         return handle.read().decode()
 
 

@@ -50,13 +50,13 @@ def test_runs_deleted_from_dagster_are_kept(location: Location, conn: psycopg.Co
     assert outcomes(conn) == {run: "succeeded"}
 
 
-def test_runs_are_forgotten_after_two_years_or_as_long_as_is_asked_for(
+def test_runs_are_deleted_after_two_years_or_the_configured_time(
     location: Location, conn: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old, older = location.run(), location.run(fail="no")
     copy_runs(conn, location.instance)
     for run, days in ((old, 729), (older, 731)):
-        # Dagster has forgotten it, else it would be copied again.
+        # Deleted in Dagster as well, otherwise it would be copied again.
         location.instance.delete_run(run)
         conn.execute(
             "update operations.job_runs set seen_at = now() - make_interval(days => %s) where run_id = %s",
@@ -165,7 +165,7 @@ def test_the_report_has_figures_and_tables_of_the_period(conn: psycopg.Connectio
     assert days[-1] == {"day": "2026-06-30", "succeeded": 1, "failed": 0, "cancelled": 0}
 
 
-def test_an_empty_history_is_a_report_too(conn: psycopg.Connection) -> None:
+def test_an_empty_history_gives_a_report_too(conn: psycopg.Connection) -> None:
     assert report(conn, DAY) == {
         "runs_succeeded_last_day": 0, "runs_failed_last_day": 0, "runs_cancelled_last_day": 0,
         "days": 30, "runs": 0, "runs_failed": 0,

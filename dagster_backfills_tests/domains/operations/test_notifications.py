@@ -72,10 +72,10 @@ def test_slack_messages_use_slacks_markup(webhook: Webhook, location: Location) 
     (body,) = webhook.taken
     assert body["text"] == "[JOB FAILURE] working_job"
     (block,) = body["blocks"]
-    said = block["text"]["text"].splitlines()
-    assert said[0] == f"*working_job* failed. <http://ui.test/runs/{run}|Run {run[:8]}>"
-    assert "ValueError: 1 &lt; 2 &amp; so on" in said
-    assert f"• progress/cohort_stats c1 a &lt;b&gt; {run[:8]}: bad &amp; worse" in said
+    output = block["text"]["text"].splitlines()
+    assert output[0] == f"*working_job* failed. <http://ui.test/runs/{run}|Run {run[:8]}>"
+    assert "ValueError: 1 &lt; 2 &amp; so on" in output
+    assert f"• progress/cohort_stats c1 a &lt;b&gt; {run[:8]}: bad &amp; worse" in output
 
 
 def test_new_unit_failures_of_a_run_are_notified_once(webhook: Webhook, location: Location) -> None:
@@ -84,7 +84,7 @@ def test_new_unit_failures_of_a_run_are_notified_once(webhook: Webhook, location
     assert ticks.tick() == QUIET
     run = location.run(left="learner <9>")
     assert ticks.tick() == "Runs reported: 1; being retried: 0."
-    location.run(left="learner <9>")  # again, and no news
+    location.run(left="learner <9>")  # again, without new failures
     location.run()
     assert ticks.tick() == QUIET
     (body,) = webhook.taken
@@ -124,7 +124,7 @@ def test_an_undelivered_notification_is_sent_later_exactly_once(webhook: Webhook
     assert ["first" in block["text"]["text"] for block in body["blocks"]] == [True, False]
 
 
-def test_a_message_that_the_mail_server_refused_is_sent_again(
+def test_a_message_that_the_mail_server_rejected_is_sent_again(
     smtp: tuple[Inbox, dict[str, str]], location: Location
 ) -> None:
     inbox, environment = smtp
@@ -165,7 +165,7 @@ def test_notifications_are_off_by_default() -> None:
     assert failure_sensors({"NOTIFY_EMAIL_TO": " , ", "NOTIFY_SLACK_WEBHOOK_URL": " "}) == []
 
 
-def test_each_channel_has_a_sensor_of_its_own() -> None:
+def test_each_channel_has_its_own_sensor() -> None:
     both = {
         "NOTIFY_EMAIL_TO": "a@b.test",
         "NOTIFY_EMAIL_FROM": "c@d.test",

@@ -1,4 +1,4 @@
-"""A school small enough to work out by hand."""
+"""A school small enough to compute by hand."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from psycopg import sql
 
 @pytest.fixture
 def school(conn: psycopg.Connection) -> psycopg.Connection:
-    """Two cohorts, c1 with two classes, three questions and the students ann and bob, c2 with one of each."""
+    """Two cohorts: c1 with two classes, three questions and the students ann and bob; c2 with one of each."""
     conn.execute("insert into progress.schools values ('s', 'School')")
     conn.execute(
         "insert into progress.cohorts (id, school_id, name) values ('c1', 's', 'One'), ('c2', 's', 'Two')"
@@ -27,7 +27,7 @@ def school(conn: psycopg.Connection) -> psycopg.Connection:
 
 @pytest.fixture
 def server_role(school: psycopg.Connection) -> Iterator[sql.Identifier]:
-    """A role of the test's own; roles belong to the whole server."""
+    """A role for one test, because roles belong to the whole server."""
     role = sql.Identifier(f"app_{school.info.dbname}")
     school.execute(sql.SQL("create role {}").format(role))
     yield role

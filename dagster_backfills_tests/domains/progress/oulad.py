@@ -1,8 +1,8 @@
 """The Open University Learning Analytics data as progress data: 22 presentations of real courses.
 
 Kuzilek, Hlosta, Zdrahal: Open University Learning Analytics dataset, Scientific Data 4:170171 (2017), CC BY 4.0.
-It is not part of this repository. `OULAD_DIR` names the folder of its gzipped CSV files; without it they are looked
-for in `../shared/data/oulad`, beside the checkout.
+It is not part of this repository. `OULAD_DIR` names the folder of its gzipped CSV files. The default is
+`../shared/data/oulad`, next to the checkout.
 
 School: course. Cohort: its presentation. User: registration, deleted with the unregistration. Class: type of
 assessment. Module and question: assessment. Progress row: submission, mastered when it was on time.
@@ -25,7 +25,7 @@ _MISSING = ("", "?")
 
 
 def oulad_folder(project_root: Path) -> Path:
-    """Where the files are. Skips the test, and says so, where they are not."""
+    """The folder of the files. Skips the test with a message if there is none."""
     folder = Path(os.environ.get("OULAD_DIR") or project_root.parent / "shared" / "data" / "oulad")
     if not (folder / "studentAssessment.csv.gz").is_file():
         pytest.skip(
@@ -35,12 +35,12 @@ def oulad_folder(project_root: Path) -> Path:
 
 
 def presentation_start(presentation: str) -> datetime:
-    """2013B begins on 1 February 2013, 2013J on 1 October 2013; all days are counted from then."""
+    """The first day of a presentation: 2013B is 1 February 2013, 2013J is 1 October 2013. Days are counted from it."""
     return datetime(int(presentation[:4]), _MONTHS[presentation[4]], 1, tzinfo=UTC)
 
 
 def load_oulad(conn: psycopg.Connection[Any], folder: Path, *, realtime: bool = False) -> None:
-    """Load all of it in one transaction; without `realtime` the triggers rest."""
+    """Loads everything in one transaction. Without `realtime`, triggers are disabled."""
     with conn.transaction():
         if not realtime:
             conn.execute("set local session_replication_role = replica")

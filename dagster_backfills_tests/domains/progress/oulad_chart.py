@@ -1,6 +1,6 @@
 """Draws the tutorial's chart of real data: `python -m dagster_backfills_tests.domains.progress.oulad_chart FILE.svg`.
 
-The figures are what the assets wrote for the Open University's 22 presentations, read as a dashboard would.
+The figures are those that the assets wrote for the Open University's 22 presentations, read like by a dashboard.
 """
 
 import sys
@@ -22,7 +22,7 @@ order by cohort_id
 
 
 def draw(rows: list[tuple[str, int, int]], file: Path) -> None:
-    """One bar a presentation: the mean completion of its active students, whose number stands at the bar's end."""
+    """One bar per presentation: the mean completion of its active students. Their number is at the bar's end."""
     import matplotlib
 
     matplotlib.use("svg")

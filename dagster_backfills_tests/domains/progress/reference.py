@@ -1,6 +1,6 @@
-"""Both statistics from the source rows, slowly and plainly: what every fast computation is held against.
+"""Both statistics computed from the source rows slowly and plainly, to compare fast computations with.
 
-Written from the definitions, without SQL beyond reading tables. Not here: anything about staleness.
+Follows the definitions, and uses SQL only to read tables. Not here: staleness.
 """
 
 import math
@@ -38,13 +38,13 @@ Sources = dict[str, list[dict[str, Any]]]
 
 
 def read_sources(conn: psycopg.Connection[Any]) -> Sources:
-    """Every source table as a list of rows, in one snapshot where `conn` is autocommit."""
+    """Every source table as a list of rows, in one snapshot if `conn` is in autocommit mode."""
     with conn.cursor(row_factory=dict_row) as cur:
         return {table: cur.execute(f"select * from progress.{table}").fetchall() for table in TABLES}  # noqa: S608
 
 
 def user_stats(sources: Sources) -> dict[str, UserStats]:
-    """A row for every active student, by user."""
+    """A row per active student, by user."""
     cohort_of_class = {row["id"]: row["cohort_id"] for row in sources["classes"]}
     totals = question_totals(sources)
     progress_of: dict[str, list[dict[str, Any]]] = {}
@@ -73,7 +73,7 @@ def user_stats(sources: Sources) -> dict[str, UserStats]:
 
 
 def cohort_stats(sources: Sources) -> dict[str, CohortStats]:
-    """A row for every cohort, by cohort."""
+    """A row per cohort, by cohort."""
     students: dict[str, list[UserStats]] = {row["id"]: [] for row in sources["cohorts"]}
     for stats in user_stats(sources).values():
         students[stats.cohort_id].append(stats)
@@ -108,7 +108,7 @@ def round_half_up(value: Fraction) -> int:
 
 
 def stored_user_stats(conn: psycopg.Connection[Any]) -> dict[str, UserStats]:
-    """What `progress.user_progress_stats` holds."""
+    """The rows of `progress.user_progress_stats`."""
     with conn.cursor(row_factory=class_row(UserStats)) as cur:
         cur.execute(
             """
@@ -121,7 +121,7 @@ def stored_user_stats(conn: psycopg.Connection[Any]) -> dict[str, UserStats]:
 
 
 def stored_cohort_stats(conn: psycopg.Connection[Any]) -> dict[str, CohortStats]:
-    """What `progress.cohort_stats` holds."""
+    """The rows of `progress.cohort_stats`."""
     with conn.cursor(row_factory=class_row(CohortStats)) as cur:
         cur.execute(
             """

@@ -1,4 +1,4 @@
-"""The two statistics as assets and as one run over scattered cohorts: their rows, and what fails alone."""
+"""The two statistics as assets, and in one run over scattered cohorts: their rows, and isolated failures."""
 
 from types import SimpleNamespace
 
@@ -13,12 +13,12 @@ from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.defs.progress.declared import PROGRESS
 from dagster_backfills.engine.selection import Which
 from dagster_backfills_tests.dagster.storing import (
+    failure_description,
     materialize,
     materialized,
     metadata,
     open_failures,
     resources,
-    said,
 )
 
 KEYS = ["c1", "it's, 100%", "empty", "nobody"]
@@ -49,7 +49,7 @@ def sources(conn):
             " '2024-02-01' from generate_series(0, 2) n",
             {"k": key},
         )
-    # What the triggers have kept right meanwhile is not what is tested here.
+    # Remove what the triggers have already computed, which is not tested here.
     conn.execute("truncate progress.user_progress_stats, progress.cohort_stats")
 
 
@@ -74,7 +74,7 @@ def assert_right(conn, keys=KEYS):
             " from progress.cohort_stats"
         )
     )
-    # Of eight questions three by one of two students: 18.75 percent.
+    # One of two students has answered three of eight questions: 18.75 percent.
     every = {key: (2, 8, 1, 19) for key in KEYS[:2]} | {"empty": (0, 8, 1, 0), "nobody": (0, 0, 0, 0)}
     assert cohorts == {key: every[key] for key in keys}
 
@@ -87,18 +87,20 @@ def test_one_run_over_all_cohorts(database_url, conn, sources, instance):
     assert conn.execute("select count(*) from backfill.stale").fetchone() == (0,)
 
 
-def test_a_cohort_that_fails_is_the_only_one(database_url, conn, sources, instance):
+def test_only_the_bad_cohort_fails(database_url, conn, sources, instance):
     conn.execute("alter table progress.cohort_stats add check (cohort_id <> 'empty') not valid")
     result = materialize(
         database_url, build_assets(PROGRESS), keys=(KEYS[0], KEYS[-1]), instance=instance, expect=False
     )
-    assert "1 of 4 partitions" in said(result) and "'empty' (The empty): new row" in said(result)
+    assert "1 of 4 partitions" in failure_description(
+        result
+    ) and "'empty' (The empty): new row" in failure_description(result)
     assert materialized(result, "progress/cohort_stats") == {key: 1 for key in KEYS if key != "empty"}
     assert_right(conn, [key for key in KEYS if key != "empty"])
     assert [entry[:3] for entry in open_failures(conn)] == [("progress/cohort_stats", "empty", None)]
 
 
-def test_names_stand_beside_ids_in_what_a_run_and_its_checks_say(database_url, conn, sources, instance):
+def test_runs_and_checks_show_names_next_to_ids(database_url, conn, sources, instance):
     conn.execute("alter table progress.cohort_stats add check (cohort_id <> 'empty') not valid")
     result = materialize(
         database_url,
@@ -127,7 +129,7 @@ def test_names_stand_beside_ids_in_what_a_run_and_its_checks_say(database_url, c
         ({"which": "named", "partitions": ["it's, 100%", "nobody"]}, ["it's, 100%", "nobody"]),
     ],
 )
-def test_one_run_finds_the_cohorts_it_is_asked_for(database_url, conn, sources, instance, config, expected):
+def test_one_run_selects_the_requested_cohorts(database_url, conn, sources, instance, config, expected):
     result = build_job(PROGRESS).execute_in_process(
         run_config=config,
         resources=resources(database_url),
@@ -137,7 +139,7 @@ def test_one_run_finds_the_cohorts_it_is_asked_for(database_url, conn, sources, 
     assert_right(conn, expected)
 
 
-def test_names_stand_beside_ids_in_a_plan(database_url, conn, sources):
+def test_a_plan_shows_names_next_to_ids(database_url, conn, sources):
     report = plan_backfill(PROGRESS, PostgresResource(url=database_url).connect, Which.all)
     assert "| empty (The empty) |" in report_metadata(report)["by_partition"].md_str
 
@@ -153,7 +155,7 @@ def test_in_a_run_over_scattered_cohorts_the_failed_one_is_shown_as_failed(
         raise_on_error=False,
     )
     assert not result.success
-    # The cohort has no student, so that there is nothing to be done about students' rows.
+    # The cohort has no students, so that there are no students' rows to write.
     for asset, shown in (
         ("progress/user_progress_stats", "MATERIALIZED"),
         ("progress/cohort_stats", "FAILED"),
@@ -173,4 +175,4 @@ def test_an_unknown_cohort_is_named(database_url, sources, instance):
         instance=instance,
         raise_on_error=False,
     )
-    assert "There is no partition 'nope'" in said(result)
+    assert "There is no partition 'nope'" in failure_description(result)

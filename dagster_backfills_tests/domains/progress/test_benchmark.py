@@ -1,4 +1,4 @@
-"""The benchmark at a small size: its run and the bare SQL give the same rows, and it says what it measured."""
+"""The benchmark at a small size: its run and the bare SQL give the same rows, and it prints its figures."""
 
 import json
 import subprocess

@@ -1,6 +1,6 @@
 """Real data: the statistics of all 22 presentations equal those of an independent computation in pandas.
 
-The expected values come from the files, by neither the SQL of the assets nor the tests' plain reference.
+The expected values come directly from the files, not from the assets' SQL or the tests' reference.
 """
 
 from collections.abc import Callable, Iterator
@@ -41,7 +41,7 @@ def folder(project_root: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def expected(folder: Path) -> "tuple[pd.DataFrame, pd.DataFrame]":
-    """Both tables as they should be, from the files."""
+    """The expected rows of both tables, from the files."""
     import pandas as pd
 
     def read(name: str) -> pd.DataFrame:
@@ -100,7 +100,7 @@ def assert_equal(actual: "pd.DataFrame", wanted: "pd.DataFrame") -> None:
 
 @pytest.fixture(scope="module")
 def loaded(server_url: str, template: str, folder: Path) -> Iterator[str]:
-    """A database that has the files, to be cloned."""
+    """A template database with the files' data."""
     with new_database(server_url, template) as url:
         with psycopg.connect(url, autocommit=True) as conn:
             load_oulad(conn, folder)
@@ -114,7 +114,7 @@ def database_url(server_url: str, loaded: str) -> Iterator[str]:
         yield url
 
 
-def test_the_files_are_loaded_whole(conn):
+def test_the_files_are_loaded_completely(conn):
     counts = {
         table: conn.execute(f"select count(*) from progress.{table}").fetchone()[0]  # noqa: S608
         for table in ("schools", "cohorts", "users", "questions", "user_progress", "user_progress_stats")

@@ -1,4 +1,4 @@
-"""The triggers: a student's statistics are right at once, and exactly the cohorts that changed are marked."""
+"""The triggers: a student's statistics are updated at once, and exactly the changed cohorts are marked."""
 
 import psycopg
 import pytest
@@ -46,7 +46,7 @@ def test_removed_progress_no_longer_counts(school):
     assert_right(school)
 
 
-def test_progress_handed_to_another_student_moves_between_their_rows(school):
+def test_progress_reassigned_to_another_student_updates_both_rows(school):
     save(school, "ann", "q1", "k1", ["b"])
     school.execute("update progress.user_progress set user_id = 'cem' where user_id = 'ann'")
     assert counts(school, "ann") == (0, 0, 3)
@@ -66,8 +66,8 @@ def test_saving_the_same_answer_again_writes_no_statistics_and_marks_nothing(sch
     assert marked(school) == set()
 
 
-def test_a_save_that_leaves_the_counts_as_they_are_does_not_rewrite_the_row(school):
-    """Handing q1 over for q2 is a change of substance whose result is the same row."""
+def test_a_save_that_does_not_change_the_counts_does_not_rewrite_the_row(school):
+    """Replacing q1 by q2 is a real change, but the resulting row is the same."""
     save(school, "ann", "q1", "k1", ["b"])
     version = (
         "select xmin::text, ctid::text, updated_at from progress.user_progress_stats where user_id = 'ann'"
@@ -95,7 +95,7 @@ def test_a_change_of_a_student_is_in_the_statistics_at_once(school, change, stal
     assert_right(school)
 
 
-def test_a_student_who_comes_back_has_a_row_at_once(school):
+def test_a_restored_student_has_a_row_at_once(school):
     save(school, "ann", "q1", "k1", ["b"])
     school.execute("update progress.users set deleted_at = now() where id = 'ann'")
     save(school, "ann", "q2", "k1", ["b"])
@@ -106,7 +106,7 @@ def test_a_student_who_comes_back_has_a_row_at_once(school):
     assert marked(school) == {"c1"}
 
 
-def test_a_leftover_row_of_a_deleted_student_goes_with_the_next_save(school):
+def test_a_leftover_row_of_a_deleted_student_is_removed_by_the_next_save(school):
     school.execute("update progress.users set deleted_at = now() where id = 'ann'")
     school.execute("insert into progress.user_progress_stats values ('ann', 'c1', 1, 1, 1)")
     save(school, "ann", "q1", "k1", ["b"])
@@ -138,7 +138,7 @@ def test_a_leftover_row_of_a_deleted_student_goes_with_the_next_save(school):
         ("truncate progress.cohorts cascade", set()),
     ],
 )
-def test_a_change_of_the_cohorts_content_marks_exactly_the_cohorts_that_it_touches(school, change, stale):
+def test_a_change_of_content_marks_exactly_the_affected_cohorts(school, change, stale):
     school.execute(change)
     assert marked(school) == stale
 
@@ -150,14 +150,14 @@ def test_truncated_progress_leaves_zeros(school):
     assert counts(school, "ann") == (0, 0, 3)
 
 
-def test_a_class_that_goes_takes_its_progress_out_of_the_statistics(school):
+def test_the_progress_of_a_deleted_class_no_longer_counts(school):
     save(school, "ann", "q1", "k1", ["b"])
     save(school, "ann", "q3", "k1b", ["b"])
     school.execute("delete from progress.classes where id = 'k1'")
     assert counts(school, "ann") == (1, 0, 1)
 
 
-def test_a_deleted_cohort_takes_its_statistics_along(school):
+def test_deleting_a_cohort_deletes_its_statistics(school):
     save(school, "ann", "q1", "k1", ["b"])
     save(school, "cem", "q4", "k2", ["b"])
     school.execute("insert into progress.cohort_stats values ('c1', 2, 3, 2, 17)")
@@ -166,13 +166,13 @@ def test_a_deleted_cohort_takes_its_statistics_along(school):
     assert school.execute("select count(*) from progress.cohort_stats").fetchone() == (0,)
 
 
-def test_a_cohort_that_gets_another_id_is_marked_under_that_one(school):
+def test_a_cohort_with_a_new_id_is_marked_under_the_new_id(school):
     school.execute("insert into progress.cohorts (id, school_id, name) values ('c3', 's', 'Empty')")
     school.execute("update progress.cohorts set id = 'c4' where id = 'c3'")
     assert "c4" in marked(school)
 
 
-def test_fifty_thousand_rows_in_one_copy_are_one_recomputation(school):
+def test_fifty_thousand_rows_in_one_copy_cause_one_recomputation(school):
     school.execute("insert into progress.questions select 'x' || i, 'm1' from generate_series(1, 500) as i")
     school.execute(
         "insert into progress.users"

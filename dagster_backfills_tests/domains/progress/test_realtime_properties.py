@@ -1,6 +1,6 @@
-"""The triggers under random changes to every source table, by several transactions side by side.
+"""The triggers under random changes to every source table, by several concurrent transactions.
 
-One thread drives all sessions; a statement that would have to wait for another session gives up at once, and
+One thread drives all sessions. A statement that would wait for another session fails at once, and
 its transaction is rolled back.
 """
 
@@ -72,7 +72,7 @@ STATEMENTS = {
     "move_question": "update progress.questions set module_id = %(module)s where id = %(question)s",
     "drop_question": "delete from progress.questions where id = %(question)s",
 }
-# Saves are the most frequent change, and something must be there to save for.
+# Saves are the most frequent change, and they need existing students and questions.
 kinds = st.one_of(st.sampled_from(sorted(STATEMENTS)), st.sampled_from(sorted(PROGRESS)))
 change = st.tuples(st.integers(0, SESSIONS - 1), kinds, st.fixed_dictionaries(ids))
 end = st.tuples(st.integers(0, SESSIONS - 1), st.sampled_from(["commit", "commit", "rollback"]), st.none())
@@ -100,8 +100,8 @@ CLEAN = """
 class Session:
     """One connection, and the users whose progress its open transaction has changed.
 
-    `touched` has the number of the world in which each was computed last: what another transaction moves
-    later is not in it.
+    `touched`: the version of the world in which each was last computed. Later changes of other transactions
+    are not included.
     """
 
     conn: psycopg.Connection
@@ -111,7 +111,7 @@ class Session:
 
 @dataclass
 class World:
-    """All sessions, and how often anything but progress has been changed in what is committed."""
+    """All sessions, and the number of committed changes to anything except progress."""
 
     watcher: psycopg.Connection
     sessions: list[Session]
@@ -168,7 +168,7 @@ class World:
 
 @pytest.fixture
 def connections(make_database: Callable[..., str]) -> Iterator[list[psycopg.Connection]]:
-    """A watcher, which commits by itself, and the sessions, which give up on a lock at once."""
+    """An autocommit connection for checks, and the sessions, which do not wait for locks."""
     url = make_database()
     watcher = psycopg.connect(url, autocommit=True)
     sessions = [psycopg.connect(url, options="-c lock_timeout=5ms") for _ in range(SESSIONS)]

@@ -1,4 +1,4 @@
-"""The triggers beside other writers: nothing is lost, no deadlock with a batch, no mark too few or many."""
+"""The triggers with concurrent writers: no lost update, no deadlock with a batch, no missing or extra mark."""
 
 import threading
 import time
@@ -12,7 +12,7 @@ from dagster_backfills_tests.domains.progress.small_school import assert_right, 
 
 
 def wait_until_blocked(conn: psycopg.Connection, pid: int) -> None:
-    """Return when the backend waits for a lock that another one holds."""
+    """Waits until the backend waits for a lock."""
     deadline = time.monotonic() + 60
     while not conn.execute("select cardinality(pg_blocking_pids(%s)) > 0", [pid]).fetchone()[0]:  # type: ignore[index]
         assert time.monotonic() < deadline, "the second session never waited"
@@ -22,7 +22,7 @@ def wait_until_blocked(conn: psycopg.Connection, pid: int) -> None:
 def blocked_behind(
     school: psycopg.Connection, other: psycopg.Connection, work: Callable[[], object]
 ) -> "Future[object]":
-    """`work`, done on `other` by a thread that now waits for a lock; its result has the work's error, too."""
+    """Runs `work` on `other` in a thread, and waits until it waits for a lock. The result includes its error."""
     future: Future[object] = Future()
 
     def run() -> None:
@@ -36,7 +36,7 @@ def blocked_behind(
     return future
 
 
-def test_two_transactions_that_save_for_one_student_lose_nothing(school, database_url):
+def test_two_transactions_that_save_for_the_same_student_lose_nothing(school, database_url):
     with psycopg.connect(database_url) as one, psycopg.connect(database_url) as two:
         save(one, "ann", "q1", "k1", ["b"])
         waiting = blocked_behind(school, two, lambda: save(two, "ann", "q2", "k1", ["b"]))
@@ -66,7 +66,7 @@ def test_students_saved_together_are_written_in_key_order_as_a_batch_writes_them
     assert_right(school)
 
 
-def test_a_repeatable_read_transaction_does_not_write_over_what_it_can_not_see(school, database_url):
+def test_a_repeatable_read_transaction_does_not_overwrite_changes_that_it_can_not_see(school, database_url):
     with psycopg.connect(database_url) as one, psycopg.connect(database_url) as two:
         two.execute("set transaction isolation level repeatable read")
         two.execute("select")
@@ -77,9 +77,7 @@ def test_a_repeatable_read_transaction_does_not_write_over_what_it_can_not_see(s
     assert counts(school, "ann") == (1, 0, 3)
 
 
-def test_a_question_added_to_a_module_that_is_being_moved_marks_where_the_module_arrives(
-    school, database_url
-):
+def test_a_question_added_to_a_module_being_moved_marks_the_modules_new_cohort(school, database_url):
     with psycopg.connect(database_url) as mover, psycopg.connect(database_url) as author:
         mover.execute("update progress.modules set class_id = 'k2' where id = 'm1b'")
         add = "insert into progress.questions values ('new', 'm1b')"
@@ -91,7 +89,7 @@ def test_a_question_added_to_a_module_that_is_being_moved_marks_where_the_module
     assert marked(school) == {"c2"}
 
 
-def test_a_cohort_is_deleted_once_whoever_adds_a_question_to_it_is_through(school, database_url):
+def test_deleting_a_cohort_waits_for_a_transaction_that_adds_a_question_to_it(school, database_url):
     with psycopg.connect(database_url) as author, psycopg.connect(database_url) as admin:
         author.execute("insert into progress.questions values ('new', 'm1')")
         delete = "delete from progress.cohorts where id = 'c1'"

@@ -1,4 +1,4 @@
-"""The sample data: what was asked for, of real shapes, the same for a seed, and loaded as it was generated."""
+"""The sample data: the requested size, realistic distributions, reproducible by seed, and loaded unchanged."""
 
 import statistics
 import unicodedata
@@ -45,19 +45,19 @@ def test_the_same_seed_gives_the_same_rows_and_another_seed_others(small):
 
 
 @pytest.mark.parametrize("size", [SMALL, DEMO, ProgressSize(schools=1, cohorts=1, users=1, progress=0)])
-def test_there_are_exactly_as_many_rows_as_asked_for(size):
+def test_there_are_exactly_as_many_rows_as_requested(size):
     data = generate_progress(size, seed=3)
     counts = (len(rows(data, "schools")), len(rows(data, "cohorts")), len(rows(data, "users")))
     assert counts == (size.schools, size.cohorts, size.users)
     assert len(rows(data, "user_progress")) == size.progress
 
 
-def test_more_progress_than_students_and_questions_have_room_for_is_an_error():
+def test_more_progress_than_students_times_questions_is_an_error():
     with pytest.raises(ValueError, match="progress rows don't fit"):
         generate_progress(replace(SMALL, progress=10_000_000), seed=1)
 
 
-def test_the_shapes_are_those_of_a_real_system(small):
+def test_the_distributions_are_realistic(small):
     users = rows(small, "users")
     of_cohort = Counter(user["cohort_id"] for user in users)
     cohorts = [row["id"] for row in rows(small, "cohorts")]
@@ -77,7 +77,7 @@ def test_the_shapes_are_those_of_a_real_system(small):
     assert {"LATIN", "CYRILLIC", "ARABIC", "HEBREW", "CJK", "DEVANAGARI", "HANGUL"} <= scripts
 
 
-def test_progress_is_each_students_own_cohorts_and_never_before_it_or_twice(small):
+def test_progress_is_in_the_students_own_cohort_never_before_it_and_never_twice(small):
     cohort_of_user = {row["id"]: row["cohort_id"] for row in rows(small, "users")}
     cohort_of_class = {row["id"]: row["cohort_id"] for row in rows(small, "classes")}
     class_of_module = {row["id"]: row["class_id"] for row in rows(small, "modules")}
@@ -93,7 +93,7 @@ def test_progress_is_each_students_own_cohorts_and_never_before_it_or_twice(smal
     assert len(seen) == SMALL.progress
 
 
-def test_the_tables_hold_what_was_generated_and_neither_statistics_nor_marks(conn, small):
+def test_the_tables_have_the_generated_rows_and_neither_statistics_nor_marks(conn, small):
     load_progress(conn, SMALL, seed=7)
     stored = read_sources(conn)
     for table in small.tables:
@@ -117,7 +117,7 @@ def by_key(table: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {row["id"]: row for row in table}
 
 
-def test_loading_with_the_triggers_on_keeps_every_student_right_and_marks_every_cohort(conn):
+def test_loading_with_triggers_updates_every_student_and_marks_every_cohort(conn):
     load_progress(conn, SMALL, seed=7, realtime=True)
     assert stored_user_stats(conn) == user_stats(read_sources(conn))
     assert sum(bool(cohort.stale_since) for cohort in PROGRESS.partition_statuses(conn)) == SMALL.cohorts
@@ -131,7 +131,7 @@ def test_the_demo_has_every_kind_of_gap(conn):
     assert sum(cohort.stale_since is not None for cohort in cohorts) >= 4
     assert any(cohort.leftover_stats and cohort.students_with_stats < cohort.students for cohort in cohorts)
     assert sum(not cohort.needs_backfill for cohort in cohorts) >= 6
-    # What is neither missing nor stale is right.
+    # Cohorts that are neither missing nor stale are correct.
     sources = read_sources(conn)
     users, averages = user_stats(sources), cohort_stats(sources)
     stored = stored_user_stats(conn)
@@ -142,7 +142,7 @@ def test_the_demo_has_every_kind_of_gap(conn):
         }
 
 
-def test_a_role_that_is_no_superuser_loads_them_too(conn):
+def test_a_role_other_than_a_superuser_can_load_them(conn):
     role = sql.Identifier(f"loader_{conn.info.dbname}")
     conn.execute(sql.SQL("create role {}").format(role))
     try:
@@ -162,7 +162,7 @@ def test_a_role_that_is_no_superuser_loads_them_too(conn):
         conn.execute(sql.SQL("drop role {}").format(role))
 
 
-def test_tables_with_rows_are_left_alone(conn: psycopg.Connection):
+def test_tables_with_rows_are_unchanged(conn: psycopg.Connection):
     conn.execute("insert into progress.schools values ('mine', 'Mine')")
     assert load_demo(conn) == "The tables of the progress domain have rows: no sample data was loaded."
     assert conn.execute("select count(*) from progress.schools").fetchone() == (1,)

@@ -1,4 +1,4 @@
-"""The DDL of docs/scale.md on small tables: everything goes on as it was."""
+"""The DDL of docs/scale.md on small tables: everything works as before."""
 
 import psycopg
 import pytest
@@ -15,7 +15,7 @@ ANSWER = """
 
 
 def whole(conn):
-    """The statistics of all students are right, without any backfill: the triggers keep them."""
+    """Asserts that the statistics of all students are correct without a backfill, by triggers alone."""
     conn.execute("delete from backfill.stale_marks")
     return [each for each in domains.progress(conn, None, domains.Expected([], {})) if "students" in each]
 
@@ -31,7 +31,7 @@ def loaded(conn):
 
 
 def hanging(conn):
-    """Triggers, constraints and index definitions of the table by name, and who may do what."""
+    """The table's triggers, constraints and indexes by name, and its privileges."""
     statements = {
         "triggers": "select tgname, tgtype from pg_trigger where tgrelid = 'progress.user_progress'::regclass"
         " and not tgisinternal",
@@ -46,7 +46,9 @@ def hanging(conn):
     return {name: sorted(map(str, conn.execute(statement))) for name, statement in statements.items()}
 
 
-def test_the_progress_rows_lie_in_partitions_and_all_that_hangs_on_them_stays(loaded, project_root):
+def test_the_progress_table_is_partitioned_and_keeps_its_triggers_constraints_and_privileges(
+    loaded, project_root
+):
     before = hanging(loaded)
     loaded.execute((project_root / "sql/scale/partition_user_progress.sql").read_text())
     assert hanging(loaded) == before and before["grants"] and before["triggers"]
@@ -68,7 +70,7 @@ def test_the_progress_rows_lie_in_partitions_and_all_that_hangs_on_them_stays(lo
         loaded.execute("insert into progress.user_progress values ('nobody', 'q', 'c')")
 
 
-def test_a_students_rows_are_looked_for_in_one_part(loaded, project_root):
+def test_a_students_rows_are_read_from_one_table_partition(loaded, project_root):
     loaded.execute((project_root / "sql/scale/partition_user_progress.sql").read_text())
     plan = loaded.execute("explain select from progress.user_progress where user_id = 'one'").fetchall()
     assert sum("user_progress_p" in line for (line,) in plan) == 1

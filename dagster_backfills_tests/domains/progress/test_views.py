@@ -1,4 +1,4 @@
-"""The status view, the dashboard's two reads with their plans, and the operators' queries."""
+"""The status view, the dashboard's two queries with their plans, and the operators' queries."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +12,7 @@ from dagster_backfills_tests.domains.progress.small_school import save
 
 
 def compute_cohorts(conn: psycopg.Connection) -> None:
-    """Rows for both cohorts as a backfill leaves them: written, and the marks gone."""
+    """Computes both cohorts like a backfill, and removes their marks."""
     conn.execute("insert into progress.cohort_stats values ('c1', 2, 3, 2, 17), ('c2', 1, 1, 1, 100)")
     conn.execute("delete from backfill.stale_marks")
 
@@ -24,7 +24,7 @@ def status(conn: psycopg.Connection, cohort: str) -> dict[str, Any]:
     return row
 
 
-def test_a_computed_cohort_needs_nothing(school):
+def test_a_computed_cohort_needs_no_backfill(school):
     compute_cohorts(school)
     found = status(school, "c1")
     del found["created_at"]
@@ -68,7 +68,7 @@ def test_a_computed_cohort_needs_nothing(school):
         ("select backfill.mark_stale('progress/user_progress_stats', array['c1'])", {"is_missing": False}),
     ],
 )
-def test_a_cohort_needs_a_backfill_where_rows_are_missing_left_over_or_stale(school, change, expected):
+def test_a_cohort_with_missing_leftover_or_stale_rows_needs_a_backfill(school, change, expected):
     compute_cohorts(school)
     school.execute(change)
     found = status(school, "c1")
@@ -87,7 +87,7 @@ def test_a_missing_and_a_leftover_row_do_not_cancel_out(school):
     assert found["needs_backfill"]
 
 
-def test_an_empty_cohort_has_zeros_and_one_that_was_never_computed_needs_it(school):
+def test_an_empty_cohort_has_zeros_and_one_that_was_never_computed_needs_a_backfill(school):
     school.execute("set session_replication_role = replica")
     school.execute("insert into progress.cohorts (id, school_id, name) values ('c3', 's', 'Three')")
     found = status(school, "c3")
@@ -113,7 +113,7 @@ def test_stale_since_is_the_oldest_change(school):
 
 @pytest.fixture
 def large_tables(school: psycopg.Connection) -> Iterator[psycopg.Connection]:
-    """Enough rows that the planner has a choice."""
+    """Enough rows for the planner to have a choice."""
     school.execute("set session_replication_role = replica")
     school.execute(
         """
@@ -131,7 +131,7 @@ def large_tables(school: psycopg.Connection) -> Iterator[psycopg.Connection]:
 
 
 def plan_nodes(conn: psycopg.Connection, query: str) -> list[dict[str, Any]]:
-    """Every node that reads a table."""
+    """Every plan node that reads a table."""
     nodes, todo = [], [conn.execute(f"explain (format json) {query}").fetchone()[0][0]["Plan"]]  # type: ignore[index]
     while todo:
         node = todo.pop()
@@ -164,7 +164,7 @@ def test_the_dashboard_reads_a_cohorts_students_by_one_indexed_range(large_table
     assert {completion for _, completion in rows} == {13}
 
 
-def test_the_dashboard_never_scans_a_whole_table_for_the_names(large_tables):
+def test_the_dashboard_does_not_scan_a_whole_table_for_names(large_tables):
     for query in (
         "select * from progress.cohort_dashboard where cohort_id = 'x7'",
         "select * from progress.student_dashboard where cohort_id = 'x7'",
@@ -206,16 +206,14 @@ MONITORING = {
 }
 
 
-def test_every_query_of_the_operators_is_tried_here(project_root):
+def test_every_query_of_the_operators_is_tested_here(project_root):
     monitoring = project_root / "sql" / "monitoring"
     files = {path.stem for mine in ("progress_*.sql", "backfill_*.sql") for path in monitoring.glob(mine)}
     assert files == MONITORING.keys()
 
 
 @pytest.mark.parametrize("name", sorted(MONITORING))
-def test_an_operators_query_shows_nothing_on_a_sound_database_and_the_fault_where_there_is_one(
-    school, project_root: Path, name: str
-):
+def test_an_operators_query_returns_only_faulty_rows(school, project_root: Path, name: str):
     save(school, "ann", "q1", "k1", ["a"])
     save(school, "cem", "q4", "k2", ["a"])
     compute_cohorts(school)

@@ -18,7 +18,7 @@ def echo(job):
 
 
 def wait_for_cancel(job):
-    """Reports progress until it is told to stop."""
+    """Reports progress until it is cancelled."""
     for _ in range(600):
         job.progress(10, "still here")
         time.sleep(0.05)

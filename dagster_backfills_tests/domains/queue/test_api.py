@@ -64,7 +64,7 @@ def test_a_procedure_through_the_api_is_asked_for_by_schema(api):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "lines"),
     [
         (
             {"chapters": [{"title": "x", "start": 0, "end": 96}]},
@@ -78,9 +78,9 @@ def test_a_procedure_through_the_api_is_asked_for_by_schema(api):
         (None, r"field \(root\)"),
     ],
 )
-def test_a_bad_answer_is_retried_and_says_what_was_wrong(api, change, said):
+def test_a_bad_answer_is_retried_and_says_what_was_wrong(api, change, lines):
     api.answers = [json.dumps(ANSWER | change) if change else "I can't do that."]
-    with pytest.raises(JobError, match=said) as failed:
+    with pytest.raises(JobError, match=lines) as failed:
         run("sop_generation", GIVEN.model_dump())
     assert failed.value.retryable and failed.value.kind == "bad_answer"
 
@@ -170,16 +170,16 @@ def test_a_format_that_the_api_does_not_accept_is_converted(api, folder):
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "said"),
+    ("name", "size", "lines"),
     [
         ("a.mp3", 27, r"27\.0 MB; the limit is 25 MB \(JOBS_TRANSCRIPTION_MAX_MB\)"),
         ("a.xyz", 1, "does not accept the recording.s format"),
     ],
 )
-def test_without_the_speech_packages_the_error_says_what_to_do(api, folder, monkeypatch, name, size, said):
+def test_without_the_speech_packages_the_error_says_what_to_do(api, folder, monkeypatch, name, size, lines):
     monkeypatch.setattr(sound, "find_spec", lambda name: None)
     (folder / name).write_bytes(bytes(size * 1024 * 1024))
-    with pytest.raises(PermanentJobError, match=rf"{said}.*pip install 'dagster-backfills\[speech\]'"):
+    with pytest.raises(PermanentJobError, match=rf"{lines}.*pip install 'dagster-backfills\[speech\]'"):
         run("transcription", {"audio_url": (folder / name).as_uri()})
     assert api.bodies == []
 

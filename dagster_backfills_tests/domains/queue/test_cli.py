@@ -42,7 +42,7 @@ def test_a_job_can_be_enqueued_with_every_option(command, db):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "output"),
     [
         (["nope"], "Unknown job type: nope. Known: mux_upload, sop_generation, transcription."),
         (["transcription"], "field audio_url: field required"),
@@ -59,9 +59,9 @@ def test_a_job_can_be_enqueued_with_every_option(command, db):
         (["transcription", "--input", '{"audio_url": "x"}', "--priority", "11"], "priority"),
     ],
 )
-def test_invalid_arguments_give_one_clear_error_and_enqueue_nothing(command, db, arguments, said):
+def test_invalid_arguments_give_one_clear_error_and_enqueue_nothing(command, db, arguments, output):
     done = command("enqueue", *arguments, code=2)
-    assert said in done.stderr and "Traceback" not in done.stderr
+    assert output in done.stderr and "Traceback" not in done.stderr
     assert db.execute("select count(*) from jobs.background_jobs").fetchone() == (0,)
 
 
@@ -98,8 +98,8 @@ def test_cancel_and_retry(command, db, registry):
 
 @pytest.mark.parametrize("arguments", [["retry", "--type"], ["list", "--type"], ["enqueue"]])
 def test_an_unknown_type_is_an_error_that_suggests_similar_names(command, db, arguments):
-    said = command(*arguments, "mux_uplod", code=2).stderr
-    assert "mux_uplod" in said and "Did you mean mux_upload? Known: " in said
+    output = command(*arguments, "mux_uplod", code=2).stderr
+    assert "mux_uplod" in output and "Did you mean mux_upload? Known: " in output
 
 
 def test_failed_jobs_of_an_unregistered_type_can_be_listed_and_retried(command, db, registry):

@@ -65,9 +65,9 @@ def test_a_whole_chain_on_real_speech(server_url, template, project_root, tmp_pa
                 haste=HASTE,
             ) as webserver:
                 jobs = _wait_for_the_chain(conn)
-                told = {("job_id", str(j["id"])) for j in jobs}
+                expected = {("job_id", str(j["id"])) for j in jobs}
                 # The run records what a job made just after the job is completed.
-                wait_for("what the jobs made", lambda: told <= _observed(webserver))
+                wait_for("what the jobs made", lambda: expected <= _observed(webserver))
         assert [j["job_type"] for j in jobs] == ["transcription", "sop_generation", "mux_upload"]
         assert jobs[0]["id"] == row[0] and [j["parent_id"] for j in jobs] == [None, row[0], jobs[1]["id"]]
         _assert_results(*(j["output_data"] for j in jobs))

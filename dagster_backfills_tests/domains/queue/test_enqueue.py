@@ -71,7 +71,7 @@ def test_an_unknown_type_is_refused_with_the_types_there_are(db, registry):
 
 
 @pytest.mark.parametrize(
-    ("job_type", "input_data", "said"),
+    ("job_type", "input_data", "message"),
     [
         ("transcription", {}, "field audio_url"),
         ("transcription", {"audio_url": 7}, "field audio_url"),
@@ -81,15 +81,15 @@ def test_an_unknown_type_is_refused_with_the_types_there_are(db, registry):
     ],
 )
 def test_an_input_that_does_not_fit_is_refused_naming_the_field_in_python_and_in_sql(
-    db, job_type, input_data, said
+    db, job_type, input_data, message
 ):
-    with pytest.raises(InvalidJobInput, match=said):
+    with pytest.raises(InvalidJobInput, match=message):
         queue.enqueue(db, job_type, input_data)
-    with pytest.raises(psycopg.errors.InvalidParameterValue, match=f"{job_type}: {said}"):
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match=f"{job_type}: {message}"):
         db.execute(
             "select jobs.enqueue_background_job(%s, %s)", [job_type, psycopg.types.json.Jsonb(input_data)]
         )
-    with pytest.raises(psycopg.errors.InvalidParameterValue, match=said):
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match=message):
         db.execute(
             "select jobs.enqueue_background_jobs(%s, %s)", [job_type, [psycopg.types.json.Jsonb(input_data)]]
         )
@@ -168,7 +168,7 @@ def test_a_chain_that_can_not_work_is_refused_at_once(db):
 
 
 @pytest.mark.parametrize(
-    ("step", "said"),
+    ("step", "message"),
     [
         ("mux_upload", "a step must be a JSON object"),
         ({"input_data": {}}, r"Unknown job type: null \(known: "),
@@ -185,8 +185,8 @@ def test_a_chain_that_can_not_work_is_refused_at_once(db):
         ({"job_type": "mux_upload", "run_after": "now"}, "a step has no run_after"),
     ],
 )
-def test_a_step_that_could_never_run_is_rejected_when_enqueued(db, step, said):
-    with pytest.raises(psycopg.errors.InvalidParameterValue, match=said):
+def test_a_step_that_could_never_run_is_rejected_when_enqueued(db, step, message):
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match=message):
         db.execute(
             "select jobs.enqueue_background_job('transcription', %s, then_steps => %s)",
             [Jsonb(AUDIO), Jsonb([step])],
@@ -228,7 +228,7 @@ _UNREADABLE = [
 ]
 
 
-@pytest.mark.parametrize(("text", "said"), _UNREADABLE)
+@pytest.mark.parametrize(("text", "message"), _UNREADABLE)
 @pytest.mark.parametrize(
     "call",
     [
@@ -236,8 +236,8 @@ _UNREADABLE = [
         "enqueue_background_jobs('sop_generation', array[%s::jsonb])",
     ],
 )
-def test_json_beyond_common_limits_is_rejected_naming_the_field(db, text, said, call):
-    with pytest.raises(psycopg.errors.InvalidParameterValue, match=f"sop_generation: {said}"):
+def test_json_beyond_common_limits_is_rejected_naming_the_field(db, text, message, call):
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match=f"sop_generation: {message}"):
         db.execute("select jobs." + call, [text])
 
 

@@ -52,7 +52,7 @@ def test_the_setting_adds_types_to_the_three_and_a_broken_module_takes_nothing_d
 
 
 @pytest.mark.parametrize(
-    ("module", "said"),
+    ("module", "message"),
     [
         (
             f"{HERE}.clash",
@@ -63,9 +63,9 @@ def test_the_setting_adds_types_to_the_three_and_a_broken_module_takes_nothing_d
         ("not a name", "No module named 'not a name'"),
     ],
 )
-def test_an_invalid_module_is_one_clear_problem(module, said):
+def test_an_invalid_module_is_one_clear_problem(module, message):
     registry = background_job_types({"QUEUE_HANDLERS": f"{module},{OWN}"})
-    assert said in registry.problems[module]
+    assert message in registry.problems[module]
     assert {kind.name for kind in registry} == {*THREE, "make_invoice", "write_letter"}
 
 
@@ -83,16 +83,16 @@ def test_a_chain_of_custom_types_runs_in_a_process_and_a_thread(own, db):
 
 
 def test_python_and_sql_reject_the_same_inputs_of_a_custom_type(own, db):
-    for given, said in [
+    for given, message in [
         ({"customer": "A"}, "field lines"),
         ({"customer": 1, "lines": [1]}, "field customer"),
     ]:
-        with pytest.raises(InvalidJobInput, match=f"make_invoice: {said}"):
+        with pytest.raises(InvalidJobInput, match=f"make_invoice: {message}"):
             queue.enqueue(db, "make_invoice", given)
-        with pytest.raises(psycopg.errors.InvalidParameterValue, match=f"make_invoice: {said}"):
+        with pytest.raises(psycopg.errors.InvalidParameterValue, match=f"make_invoice: {message}"):
             db.execute("select jobs.enqueue_background_job('make_invoice', %s)", [json.dumps(given)])
-    said = r"make_invoice \(a step of write_letter\): field lines is required"
-    with pytest.raises(InvalidJobInput, match=said):
+    message = r"make_invoice \(a step of write_letter\): field lines is required"
+    with pytest.raises(InvalidJobInput, match=message):
         queue.enqueue(db, "write_letter", {"customer": "A", "total": 1}, then=[Step("make_invoice", {})])
 
 

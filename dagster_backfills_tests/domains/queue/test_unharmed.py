@@ -135,14 +135,14 @@ def test_a_forged_notification_does_not_stop_a_job(jobs_db, db, registry, status
         until(lambda: worker.tally.stopped == 1)
 
 
-@pytest.mark.parametrize(("told", "stored"), [(None, 30), (150, 100), (-5, 0), (40, 40)])
-def test_stored_progress_and_its_notification_agree(jobs_db, db, registry, told, stored):
+@pytest.mark.parametrize(("reported", "stored"), [(None, 30), (150, 100), (-5, 0), (40, 40)])
+def test_stored_progress_and_its_notification_agree(jobs_db, db, registry, reported, stored):
     job_id = queue.enqueue(db, "noop", registry=registry)
     job = queue.claim(db, "w", 1)[0]
     queue.report_progress(db, job, 30, "begun")
     with psycopg.connect(jobs_db, autocommit=True) as listener:
         listener.execute("listen jobs_changed")
-        assert queue.report_progress(db, job, told, "at work") == "processing"
+        assert queue.report_progress(db, job, reported, "at work") == "processing"
         [notice] = listener.notifies(timeout=5, stop_after=1)
     row = _row(db, job_id)
     assert (row["progress_percentage"], row["progress_message"]) == (stored, "at work")

@@ -39,7 +39,7 @@ class Gyms:
         status: str = "active",
         day: date = DAY,
     ) -> str:
-        """A member with visits so many days before `day`."""
+        """Inserts a member with visits the given numbers of days before `day`."""
         self.gym(gym)
         self.conn.execute(
             "insert into scoring.members (id, gym_id, first_name, last_name, status, joined_date,"

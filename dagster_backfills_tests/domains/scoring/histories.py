@@ -1,4 +1,4 @@
-"""Generated members, and their features computed in plain Python, as `queries.sql` does."""
+"""Generated members, and their features computed in plain Python like in `queries.sql`."""
 
 from datetime import date, timedelta
 from fractions import Fraction
@@ -12,7 +12,7 @@ DAY = date(2026, 6, 30)
 
 
 def members() -> st.SearchStrategy[reference.Member]:
-    """Histories around the windows' edges: bursts, long pauses, two visits a day, visits after the day."""
+    """Histories at the edges of the windows: bursts, long pauses, two visits a day, visits after the day."""
     ago = st.one_of(
         st.integers(-3, 100),
         st.sampled_from([0, 1, 7, 8, 13, 14, 15, 21, 22, 29, 30, 31, 59, 60, 61, 89, 90, 91]),
@@ -37,7 +37,7 @@ def members() -> st.SearchStrategy[reference.Member]:
 
 
 def features(population: list[reference.Member], day: date = DAY) -> pd.DataFrame:
-    """The frame that the rules take, for members named `m0`, `m1` and so on."""
+    """The frame that the rules expect, for members named `m0`, `m1` and so on."""
     rows = []
     for number, member in enumerate(population):
         k = reference.known(member, day)

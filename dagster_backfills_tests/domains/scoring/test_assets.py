@@ -132,7 +132,7 @@ def test_running_a_day_again_changes_nothing_and_makes_no_second_action(
     assert [gyms.rows(f"select xmin, * from scoring.{t} order by 2, 3") for t in tables] == before  # noqa: S608
 
 
-def test_a_day_scored_again_after_a_late_visit_is_rewritten_and_its_action_goes(
+def test_a_day_scored_again_after_a_late_visit_is_rewritten_and_its_action_removed(
     gyms: Gyms, score: Score
 ) -> None:
     gyms.member("a", *range(20, 101, 2), coaches=("c1",))
@@ -183,7 +183,7 @@ def test_a_range_of_days_scores_each_as_of_itself_in_one_run(gyms: Gyms, score: 
     assert sorted(p for p in partitions if p) == [d.isoformat() for d in days]
 
 
-def test_one_gym_can_be_scored_and_the_others_rows_stay(gyms: Gyms, score: Score) -> None:
+def test_one_gym_can_be_scored_and_the_rows_of_others_are_kept(gyms: Gyms, score: Score) -> None:
     gyms.member("a", 0, gym="g1")
     gyms.member("b", 0, gym="g2")
     score()
@@ -233,7 +233,7 @@ def test_members_who_have_left_and_members_of_other_gyms_are_excluded(
     assert gyms.rows("select member_id from scoring.coach_actions") == [("c",)]
 
 
-def test_a_deleted_member_takes_its_history_along(gyms: Gyms, score: Score) -> None:
+def test_deleting_a_member_deletes_its_history(gyms: Gyms, score: Score) -> None:
     gyms.member("a", 16, 30, coaches=("c1",))
     gyms.member("b", 16, 30, coaches=("c1",))
     score(day=DAY - timedelta(days=1), until=DAY)

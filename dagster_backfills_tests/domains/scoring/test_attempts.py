@@ -52,13 +52,13 @@ def retry(database_url: str, instance: dg.DagsterInstance, gyms: Gyms) -> Retry:
 
 
 def alike(gyms: Gyms, count: int) -> None:
-    """Members who have the same score whatever it is."""
+    """Members who all have the same score."""
     for n in range(count):
         gyms.member(f"m{n:03}", 16, 35, 42, 49, 56, coaches=("c1",))
 
 
 def fail_at(gyms: Gyms, table: str, member: str) -> None:
-    """The statement is cancelled at this member, which is not the member's fault."""
+    """Cancels the statement at this member, which does not count as the member's failure."""
     gyms.conn.execute(
         "create function public.cancelled() returns trigger language plpgsql as $$ begin"
         " perform pg_cancel_backend(pg_backend_pid()), pg_sleep(10); return new; end $$"
@@ -109,7 +109,7 @@ def test_a_failed_day_that_is_run_again_is_scored_from_the_start(
     assert new != old
 
 
-def test_a_retry_of_churn_risk_starts_anew_where_commitment_was_scored_again(
+def test_a_retry_of_churn_risk_starts_from_scratch_if_commitment_was_scored_again(
     gyms: Gyms, score: Score, retry: Retry
 ) -> None:
     alike(gyms, 60)
@@ -126,7 +126,7 @@ def test_a_retry_of_churn_risk_starts_anew_where_commitment_was_scored_again(
     assert gyms.rows(made_from) == gyms.rows("select distinct score from scoring.commitment_scores")
 
 
-def test_a_retry_under_other_weights_starts_anew(gyms: Gyms, score: Score, retry: Retry) -> None:
+def test_a_retry_with_other_weights_starts_from_scratch(gyms: Gyms, score: Score, retry: Retry) -> None:
     alike(gyms, 60)
     fail_at(gyms, "commitment_scores", "m040")
     score(assets.commitment_scores, **IN_TENS)
@@ -184,14 +184,14 @@ def test_the_retry_of_a_killed_run_resumes_where_it_stopped(
     rows = gyms.rows(f"select xmin::text, member_id from scoring.{table} order by 2")  # noqa: S608
     assert len(rows) == 12
     assert rows[: len(kept)] == kept
-    assert gyms.rows(WORKED, asset) == [(12,)]  # no member was worked twice
+    assert gyms.rows(WORKED, asset) == [(12,)]  # no member was processed twice
 
 
 @pytest.mark.programs
-def test_a_run_that_is_ended_for_its_length_says_so_and_its_retry_does_what_is_missing(
+def test_a_run_that_exceeds_its_maximum_says_so_and_its_retry_does_the_rest(
     gyms: Gyms, retry: Retry, database_url: str, project_root: Path
 ) -> None:
-    """Raised here as the interrupt by which `dagster/max_runtime` ends a run."""
+    """Simulates the interrupt by which `dagster/max_runtime` ends a run."""
     healthy(gyms, 12)
     with slow_run(database_url, "commitment_scores", project_root) as process:
         while gyms.rows(BATCHES, COMMITMENT)[0][0] < 3:

@@ -35,7 +35,7 @@ def test_the_benchmark_prints_its_figures_as_json(project_root: Path, tmp_path: 
     assert list(tmp_path.glob("bench-scoring-*")) == []
 
 
-def test_when_nobody_reads_on_the_benchmark_ends_and_leaves_no_server(
+def test_if_its_output_is_closed_the_benchmark_ends_and_leaves_no_server(
     project_root: Path, tmp_path: Path
 ) -> None:
     tmp_path.chmod(0o755)
@@ -49,6 +49,6 @@ def test_when_nobody_reads_on_the_benchmark_ends_and_leaves_no_server(
     ) as process:
         assert process.stdout is not None and process.stderr is not None
         process.stdout.close()
-        said = process.stderr.read()
-    assert process.returncode != 0 and "BrokenPipeError" in said
+        message = process.stderr.read()
+    assert process.returncode != 0 and "BrokenPipeError" in message
     assert list(tmp_path.glob("bench-scoring-*")) == []

@@ -42,13 +42,13 @@ def never_ended(run_id: str) -> str | None:
     return None
 
 
-def test_churn_risk_waits_for_a_day_that_no_run_has_touched() -> None:
+def test_churn_risk_waits_for_a_day_without_a_commitment_run() -> None:
     decision = decide(CHURN_STEP, DAY, at(5), {}, never_ended)
     assert decision.run_key is None
     assert decision.reason == "waits for scoring/commitment_scores, which has not run for this day"
 
 
-def test_churn_risk_waits_while_the_commitment_run_works() -> None:
+def test_churn_risk_waits_while_the_commitment_run_is_running() -> None:
     decision = decide(CHURN_STEP, DAY, at(5), state(COMMITMENT.asset, "running"), never_ended)
     assert decision.reason == "waits for scoring/commitment_scores, which is running in run run-1"
 
@@ -80,7 +80,7 @@ def test_an_upstream_whose_run_died_holds_the_chain_and_says_so() -> None:
     assert decision.reason == "held: scoring/commitment_scores did not finish, run run-1 ended as FAILURE"
 
 
-def test_a_day_that_is_done_is_left_alone_until_its_upstream_is_done_again() -> None:
+def test_a_completed_day_is_not_started_again_until_its_upstream_is_recomputed() -> None:
     states = state(COMMITMENT.asset) | state(CHURN.asset, began=at(3))
     assert decide(CHURN_STEP, DAY, at(5), states, never_ended).run_key is None
     repaired = state(COMMITMENT.asset, began=at(6), run="run-2") | state(CHURN.asset, began=at(3))
@@ -90,19 +90,19 @@ def test_a_day_that_is_done_is_left_alone_until_its_upstream_is_done_again() -> 
     )
 
 
-def test_a_step_that_failed_itself_is_not_started_over_and_over() -> None:
+def test_a_failed_step_is_not_started_again() -> None:
     states = state(COMMITMENT.asset) | state(CHURN.asset, "failed", began=at(3), reason="boom")
     decision = decide(CHURN_STEP, DAY, at(5), states, never_ended)
     assert decision.run_key is None
     assert "is failed (boom)" in (decision.reason or "")
 
 
-def test_a_step_that_is_being_worked_is_not_started_again() -> None:
+def test_a_running_step_is_not_started_again() -> None:
     states = state(CHURN.asset) | state(ACTIONS.asset, "running", began=at(4))
     assert decide(ACTIONS_STEP, DAY, at(5), states, never_ended).run_key is None
 
 
-def test_missed_days_are_launched_oldest_first_and_each_under_one_key() -> None:
+def test_missed_days_are_launched_oldest_first_each_with_one_run_key() -> None:
     days = due_days(DAY, 4)
     states = state(COMMITMENT.asset, day=days[0])
     decisions, waits = missed(days, states, at(2, 1), False, never_ended)
@@ -121,7 +121,7 @@ def test_the_newest_day_is_not_missed_before_two_o_clock() -> None:
     assert [v.day for v in missed(days, states, at(2, 1), True, never_ended)[0]] == [DAY]
 
 
-def test_a_new_installation_starts_with_the_newest_day_and_not_with_a_week() -> None:
+def test_a_new_installation_starts_with_the_newest_day_only() -> None:
     assert [v.day for v in missed(due_days(DAY, 7), {}, at(3), False, never_ended)[0]] == [DAY]
     assert len(missed(due_days(DAY, 7), {}, at(3), True, never_ended)[0]) == 7
 
@@ -143,7 +143,7 @@ def test_a_day_whose_run_was_killed_is_launched_again_and_one_that_was_cancelled
 
 
 class RunRecords:
-    """An instance with runs of one day: their statuses, the newest first, all updated at the same time."""
+    """An instance with runs of one day: their statuses, newest first, all updated at the same time."""
 
     def __init__(self, *statuses: str, updated: datetime = TWO) -> None:
         runs = [
@@ -161,7 +161,7 @@ def deferred(runs: RunRecords, now: datetime) -> Decision:
     return defer(Decision(DAY, run_key="key"), runs, "job", now)  # type: ignore[arg-type]
 
 
-def test_a_launch_is_deferred_longer_after_each_failed_run_and_has_a_run_key_of_its_own() -> None:
+def test_a_launch_is_deferred_longer_after_each_failed_run_and_has_its_own_run_key() -> None:
     assert deferred(RunRecords(), at(3)).run_key == "key"
     failed = RunRecords("FAILURE", "FAILURE", "FAILURE", "SUCCESS", updated=at(3))
     waiting = deferred(failed, at(3, 1))

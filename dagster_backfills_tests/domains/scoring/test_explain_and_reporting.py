@@ -45,11 +45,12 @@ def test_metadata_has_each_days_numbers_and_names_the_current_values(
     ).items()
     actions = metadata(result, "coach_actions")
     assert {"actions": 2, "actions_contact_member": 2, "coaches_with_actions": 2}.items() <= actions.items()
-    said = capsys.readouterr().err
+    message = capsys.readouterr().err
     assert (
-        "[JOB SUCCESS] scoring/commitment_scores 2026-06-30: 2 members processed, 2 updated, 0 errors" in said
+        "[JOB SUCCESS] scoring/commitment_scores 2026-06-30: 2 members processed, 2 updated, 0 errors"
+        in message
     )
-    assert "[JOB SUCCESS] scoring/coach_actions 2026-06-30: 2 coaches processed, 2 actions created" in said
+    assert "[JOB SUCCESS] scoring/coach_actions 2026-06-30: 2 coaches processed, 2 actions created" in message
 
 
 def test_a_failed_job_says_so(gyms: Gyms, score: Score, capsys: pytest.CaptureFixture[str]) -> None:
@@ -144,7 +145,7 @@ def test_invalid_settings_do_not_prevent_definitions_from_loading(project_root: 
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_a_run_under_a_wrong_setting_names_it(
+def test_a_run_names_an_invalid_setting(
     database_url: str, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setenv(name, WRONG[name])

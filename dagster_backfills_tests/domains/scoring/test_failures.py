@@ -106,24 +106,24 @@ def test_a_lost_connection_is_retried(gyms: Gyms, score: Score, whose: str) -> N
 
 
 def test_a_second_run_for_a_day_waits_for_the_first(database_url: str) -> None:
-    said: list[str] = []
+    lines: list[str] = []
     with psycopg.connect(database_url) as first, psycopg.connect(database_url) as second:
-        holding = day_lock(first, "scoring/coach_actions", "2026-06-30", said.append)
+        holding = day_lock(first, "scoring/coach_actions", "2026-06-30", lines.append)
         holding.__enter__()
 
         def release(line: str) -> None:
-            said.append(line)
+            lines.append(line)
             holding.__exit__(None, None, None)
 
         with day_lock(second, "scoring/coach_actions", "2026-06-30", release):
             pass
-        assert said == [
+        assert lines == [
             "scoring/coach_actions 2026-06-30: another run is processing this day; waiting for it to finish."
         ]
 
 
 @pytest.mark.programs
-def test_two_runs_at_once_for_one_day_make_one_set_of_rows(
+def test_two_concurrent_runs_for_one_day_write_one_set_of_rows(
     gyms: Gyms, score: Score, database_url: str, project_root: Path
 ) -> None:
     healthy(gyms, 10)
@@ -143,7 +143,7 @@ def test_two_runs_at_once_for_one_day_make_one_set_of_rows(
     assert runs[0][1] <= runs[1][0]
 
 
-def test_a_moved_distribution_is_a_warning(gyms: Gyms, score: Score) -> None:
+def test_a_shifted_distribution_is_a_warning(gyms: Gyms, score: Score) -> None:
     for n in range(5):
         gyms.member(f"m{n}", *range(20, 120, 2))
     score(assets.commitment_scores, day=DAY.replace(day=12))
@@ -153,7 +153,7 @@ def test_a_moved_distribution_is_a_warning(gyms: Gyms, score: Score) -> None:
     assert "points compared with 2026-06-12 for the same members" in (steady.description or "")
 
 
-def test_checks_find_rows_that_the_rules_did_not_make(gyms: Gyms, score: Score) -> None:
+def test_checks_detect_rows_that_violate_the_rules(gyms: Gyms, score: Score) -> None:
     healthy(gyms, 2)
     score()
     gyms.conn.execute("update scoring.commitment_scores set score = 99 where member_id = 'm000'")

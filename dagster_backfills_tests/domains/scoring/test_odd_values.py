@@ -41,7 +41,7 @@ def with_odd(gyms: Gyms, change: str) -> None:
 
 @pytest.mark.parametrize("batch_members", [3, 50])
 @pytest.mark.parametrize("change", CAN_T)
-def test_a_member_that_can_not_be_scored_costs_that_member_alone(
+def test_only_the_member_that_can_not_be_scored_fails(
     gyms: Gyms, score: Score, change: str, batch_members: int
 ) -> None:
     with_odd(gyms, change)

@@ -50,7 +50,7 @@ def plan(database_url: str):
     return planned
 
 
-def told(report):
+def counts_and_failures(report):
     """Counts and failures of a plan."""
     counts = {
         (asset, key): (n.inserted, n.updated, n.deleted, n.unchanged)
@@ -71,7 +71,7 @@ def done(gyms: Gyms, run_id: str):
 
 
 def something_happens(gyms: Gyms, chance: random.Random) -> None:
-    """To a third of the members: a visit, leaving, another goal or one that is none, a coach less, a later joining."""
+    """Changes a third of the members: a visit, leaving, another or an invalid goal, a removed coach, a later start."""
     for (member,) in gyms.rows("select id from scoring.members order by id"):
         event = chance.randrange(18)
         if event == 0:
@@ -110,12 +110,12 @@ def test_without_concurrent_changes_the_plan_equals_the_next_run(gyms: Gyms, sco
         if turn.startswith("after") or turn == "of one gym":
             something_happens(gyms, chance)
         settings = {"max_failed_percent": 100, "batch_members": chance.choice([4, 100])}
-        gym = "g2" if turn == "of one gym" else None  # whose job is for a day
+        gym = "g2" if turn == "of one gym" else None  # because its job is for one day
         before = gyms.rows(EVERYTHING)
         report = plan(KEYS[:1] if gym else KEYS, gym=gym, **settings)
         assert gyms.rows(EVERYTHING) == before
         result = score(day=DAYS[0], until=DAY, gym=gym or "", **settings)
-        planned = told(report)
+        planned = counts_and_failures(report)
         assert planned == done(gyms, result.run_id), turn
         assert (turn != "again") or report.changes == 0
         seen |= {name for row in planned[0].values() for name, n in zip("iudn", row, strict=True) if n}
@@ -123,8 +123,8 @@ def test_without_concurrent_changes_the_plan_equals_the_next_run(gyms: Gyms, sco
     assert {"i", "u", "d", "n", "scoring/commitment_scores", "scoring/churn_risk_scores"} <= seen
 
 
-def test_a_later_table_is_planned_over_what_the_earlier_one_would_write(gyms: Gyms, plan) -> None:
-    """By one batch for all, and by one member a batch; each table's rows are among the examples."""
+def test_a_later_table_is_planned_on_the_rows_that_the_earlier_one_would_write(gyms: Gyms, plan) -> None:
+    """With one batch for all, and with one member per batch. Each table's rows are among the examples."""
     healthy(gyms, 9)
     gyms.member("a member without a goal", 1, per_week=-1)
     for batch_members in (1, 100):
@@ -183,10 +183,10 @@ def test_the_job_has_the_same_report(gyms: Gyms, plan, instance: dg.DagsterInsta
 
     result = run(*KEYS[1:])
     (event,) = [e for e in result.all_node_events if e.event_type_value == "STEP_OUTPUT"]
-    said = {name: value.value for name, value in event.step_output_data.metadata.items()}
+    output = {name: value.value for name, value in event.step_output_data.metadata.items()}
     report = plan(KEYS[1:])
-    assert (said["inserted"], said["failed_units"]) == (12, 2) == (report.changes, len(report.failures))
-    assert f"| scoring/coach_actions | {KEYS[1]} | 2 | 0 | 0 | 0 | 0 |" in said["by_partition"]
-    assert "no goal" in said["failures"]
+    assert (output["inserted"], output["failed_units"]) == (12, 2) == (report.changes, len(report.failures))
+    assert f"| scoring/coach_actions | {KEYS[1]} | 2 | 0 | 0 | 0 | 0 |" in output["by_partition"]
+    assert "no goal" in output["failures"]
     assert asdict(report.total(ASSETS[0]))["failed_units"] == 2
     assert "is not a day" in str(run("tomorrow").failure_data_for_node("plan_scoring_partitions"))

@@ -1,4 +1,4 @@
-"""The vectorized rules against the scalar reference, and both against examples worked out by hand."""
+"""The vectorized rules compared with the scalar reference, and both with examples computed by hand."""
 
 from datetime import timedelta
 from fractions import Fraction
@@ -24,7 +24,7 @@ def scored(population: list[reference.Member], weights: Weights = Weights()) -> 
     return [plain(row) for row in frame.drop(columns=["member_id", "weights_version"]).to_dict("records")]
 
 
-# Scoring a frame costs the same for one member as for thirty.
+# Scoring a frame takes as long for one member as for thirty.
 @settings(max_examples=40, deadline=None)
 @given(st.lists(members(), min_size=1, max_size=30))
 def test_vectorized_commitment_scores_equal_the_reference(population: list[reference.Member]) -> None:
@@ -70,7 +70,7 @@ def ago(*days: int, joined: int = 400, per_week: Fraction | None = None) -> refe
     return reference.Member(DAY - timedelta(days=joined), [DAY - timedelta(days=d) for d in days], per_week)
 
 
-# score, attendance, missed, gaps, velocity score, decay, velocity a week, last; each worked out on paper.
+# score, attendance, missed, gaps, velocity score, decay, velocity per week, last; computed by hand.
 WORKED = {
     "never visited": (ago(), (0, 0, 0, 0, 0, 0.0, 0.0, None)),
     # No v60: 15·1. 2 a week expected: 100·1·7/60 = 11.67. Single, today: 55. Under 4 visits: 50.
@@ -82,7 +82,7 @@ WORKED = {
     # Two on one day: 15·2 = 30; span 0 → one week → 2 a week: 100·2·7/60 = 23.33; gap 0: 100; 50.
     # 10.5 + 5.75 + 25 + 7.5 = 48.75.
     "two visits today": (ago(0, 0), (49, 30, 23, 100, 50, 1.0, 0.0, 0)),
-    # Only the visit on the day is seen, tomorrow's is not.
+    # Only the visit on the day counts, tomorrow's does not.
     "a visit in the future": (ago(0, -1), (30, 15, 12, 55, 50, 1.0, 0.0, 0)),
     # Joined after its visits, so new: ⌊0/2⌋ = 0, second = visits on the day = 0, first = 1: 0.
     # missed 12, single 4 days ago: 35, 50. (3 + 8.75 + 7.5)·0.95 = 18.2875; decay 1 − 0.054 = 0.946.

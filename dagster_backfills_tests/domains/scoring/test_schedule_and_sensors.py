@@ -32,7 +32,7 @@ class Chain:
     def tick(
         self, sensor: dg.SensorDefinition, hour: int, minute: int = 0
     ) -> tuple[list[dg.RunRequest], str]:
-        """What a sensor asks for at an hour of the morning, and its skip reason."""
+        """The runs that a sensor requests at an hour of the morning, and its skip reason."""
         self.set_clock(MORNING + timedelta(hours=hour, minutes=minute))
         given = resources_of(self.url)
         with dg.build_sensor_context(
@@ -44,11 +44,11 @@ class Chain:
         return list(data.run_requests or []), data.skip_message or ""
 
     def scheduled(self, hour: int) -> list[dg.RunRequest]:
-        """What the schedule asks for at an hour of the morning."""
+        """The runs that the schedule requests at an hour of the morning."""
         return scheduled(self.url, MORNING + timedelta(hours=hour))[0]
 
     def launch(self, job: str, requests: list[dg.RunRequest]) -> bool:
-        """Run what was asked for, as the daemon would."""
+        """Executes the requested runs like the daemon."""
         runs = [
             self.definitions()
             .resolve_job_def(job)
@@ -118,7 +118,7 @@ def test_the_chain_from_end_to_end_waits_for_each_gate_and_says_so(gyms: Gyms, c
     requests, _ = chain.tick(churn, 3)
     assert [r.partition_key for r in requests] == ["2026-06-30"]
     again, _ = chain.tick(churn, 3, 1)
-    assert [r.run_key for r in again] == [r.run_key for r in requests]  # Dagster runs one key once
+    assert [r.run_key for r in again] == [r.run_key for r in requests]  # Dagster executes a run key only once
     assert chain.launch("churn_risk_scores_job", requests)
     assert chain.tick(churn, 3, 10) == ([], "scoring/churn_risk_scores is complete up to 2026-06-30.")
     assert chain.tick(actions, 3, 30) == ([], "2026-06-30: waits for 04:00 UTC of 2026-07-01")

@@ -67,7 +67,7 @@ class Training:
     def materialize(
         self, *organizations: str, select: Sequence[str] | None = None
     ) -> dg.ExecuteInProcessResult:
-        """The assets, over a range from the first to the last of these."""
+        """Materializes the assets over a range from the first to the last of these organizations."""
         keys = [row[0] for row in self.rows("select id from training.organizations order by created_at, id")]
         self.instance.add_dynamic_partitions(str(TRAINING.partitions_def.name), keys)
         tags = {
@@ -84,7 +84,7 @@ class Training:
         )
 
     def fill(self, *organizations: str, which: str = "due") -> dg.ExecuteInProcessResult:
-        """The job that automation runs; over these organizations where some are given."""
+        """Runs the job that automation runs, for these organizations or those that need it."""
         config = {"which": "named" if organizations else which, "partitions": list(organizations)}
         return build_job(TRAINING).execute_in_process(
             run_config=config,
@@ -102,7 +102,7 @@ class Training:
         )
 
     def check(self) -> dict[str, dg.AssetCheckEvaluation]:
-        """Every check's result, by name."""
+        """The result of every check, by name."""
         definitions = dg.Definitions(
             assets=[build_assets(TRAINING)],
             asset_checks=[TRAINING.rules.definition()],
@@ -194,7 +194,7 @@ def refuse(conn: psycopg.Connection[Any]) -> Callable[[str], None]:
 
 @pytest.fixture
 def make_connection(database_url: str) -> Iterator[Callable[[], psycopg.Connection[Any]]]:
-    """A function that opens one more autocommit connection to the test's database."""
+    """A function that opens another autocommit connection to the test's database."""
     opened: list[psycopg.Connection[Any]] = []
 
     def make() -> psycopg.Connection[Any]:

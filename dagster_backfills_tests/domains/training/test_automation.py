@@ -86,14 +86,14 @@ def test_a_change_launches_the_refreshing_job_whose_run_settles_it(training, cha
     assert all(each.passed for each in training.check().values())
 
 
-def test_both_sensors_look_twice_a_minute_at_least(training):
+def test_both_sensors_are_evaluated_at_least_twice_a_minute(training):
     for sensor in (training_organizations_sync, training_completions_refresh):
         assert sensor.minimum_interval_seconds <= 30
         assert sensor.default_status is dg.DefaultSensorStatus.RUNNING
 
 
 def _judged(training):
-    """Of each check, whether it passed each time, the oldest first, without what only its own run has planned."""
+    """The results of each check, oldest first, without planned evaluations."""
     return {
         name: [
             record.event.dagster_event.event_specific_data.passed
@@ -107,7 +107,7 @@ def _judged(training):
     }
 
 
-def test_each_run_of_the_job_is_judged_however_soon_it_follows_another(training):
+def test_each_run_of_the_job_evaluates_the_checks_even_in_quick_succession(training):
     training.add_organization("org_1", ["mem_1"])
     assert training.fill().success
     first = {name: len(passed) for name, passed in _judged(training).items()}
@@ -129,14 +129,14 @@ def test_a_check_evaluation_names_its_run(training):
     assert newest.event.dagster_event.event_specific_data.metadata["run"].value == run_id
 
 
-def test_a_rollback_is_judged(training):
+def test_a_rollback_evaluates_the_checks(training):
     training.add_organization("org_1", ["mem_1"])
     run = training.fill()
     training.roll_back(backfill=run.run_id, dry_run=False)
     assert not _judged(training)["every_member_has_its_records"][-1]
 
 
-def test_assets_that_could_not_all_be_written_are_judged_all_the_same(training):
+def test_partially_written_assets_are_checked_too(training):
     training.add_organization("org_1", ["mem_1"])
     training.add_organization("org_2", ["mem_2"], day=2)
     training.conn.execute(
@@ -148,7 +148,7 @@ def test_assets_that_could_not_all_be_written_are_judged_all_the_same(training):
     assert not check.passed and "org_1" in check.description
 
 
-def test_a_failing_run_of_the_job_is_judged(training):
+def test_a_failing_run_of_the_job_evaluates_the_checks(training):
     training.add_organization("org_1", ["mem_1"])
     training.conn.execute(
         "alter table training.organization_training_progress add constraint no_org_1 check (organization_id <> 'org_1')"
@@ -157,7 +157,7 @@ def test_a_failing_run_of_the_job_is_judged(training):
     assert not _judged(training)["no_open_failures"][-1]
 
 
-def test_the_checks_are_run_every_ten_minutes_too(training):
+def test_the_checks_also_run_every_ten_minutes(training):
     definitions = dg.Definitions(
         assets=[build_assets(TRAINING)],
         asset_checks=[TRAINING.rules.definition()],
@@ -185,7 +185,7 @@ def test_an_organization_that_waits_too_long_is_a_warning(training):
     assert not evaluation.passed and "org_1" in evaluation.description
 
 
-def test_a_wrong_count_is_found(training):
+def test_a_wrong_count_is_detected(training):
     training.add_organization("org_1", ["mem_1"])
     training.fill()
     training.conn.execute("update training.organization_training_progress set completed = 2, percent = 67")
@@ -193,7 +193,7 @@ def test_a_wrong_count_is_found(training):
     assert not check.passed and "org_1" in check.description
 
 
-def test_the_operators_queries_run_as_they_stand(training, project_root, conn: psycopg.Connection):
+def test_the_operators_queries_run_unchanged(training, project_root, conn: psycopg.Connection):
     training.add_organization("org_1", ["mem_1"])
     training.fill()
     monitoring = project_root / "sql" / "monitoring"
@@ -203,6 +203,6 @@ def test_the_operators_queries_run_as_they_stand(training, project_root, conn: p
         assert conn.execute(path.read_bytes()).description is not None, path.name
 
 
-def test_the_domain_is_part_of_the_location():
+def test_the_domain_is_in_the_code_location():
     keys = {key.to_user_string() for key in defs().resolve_asset_graph().get_all_asset_keys()}
     assert "training/employee_training_video_completions" in keys

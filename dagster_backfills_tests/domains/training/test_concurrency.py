@@ -35,7 +35,7 @@ def _wait_until(condition, what: str, seconds: float = 120) -> None:
 
 @contextmanager
 def _held_up(make_connection, member: str) -> Iterator[Callable[[], None]]:
-    """Block writes for this member until the yielded function is called or the block is left."""
+    """Blocks writes for this member until the yielded function is called or the context ends."""
     holder = make_connection()
     holder.execute("begin")
     holder.execute("select from training.members where id = %s for update", [member])
@@ -50,14 +50,14 @@ def _held_up(make_connection, member: str) -> Iterator[Callable[[], None]]:
 
 
 def _alone(school, work: Callable[[Any], Any]) -> Any:
-    """Do it with a Dagster instance of its own: one in memory is no place for two threads."""
+    """Uses a separate Dagster instance, because one in memory does not support two threads."""
     with dg.DagsterInstance.ephemeral() as instance:
         return work(replace(school, instance=instance))
 
 
 @contextmanager
 def _running(school, **settings) -> Iterator[threading.Thread]:
-    """A run in a thread, which is finished when the block is left."""
+    """A run in a thread, which has ended when the context ends."""
     school.settings = {"lock_timeout": 60.0, **settings}
     thread = threading.Thread(target=_alone, args=[school, lambda world: world.fill(which="all")])
     thread.start()
@@ -69,7 +69,7 @@ def _running(school, **settings) -> Iterator[threading.Thread]:
 
 
 @pytest.mark.programs
-def test_after_a_kill_in_the_middle_nothing_is_lost_and_nothing_done_twice(school, make_connection):
+def test_after_a_kill_nothing_is_lost_and_nothing_done_twice(school, make_connection):
     with _held_up(make_connection, "mem_3a"):
         worker = subprocess.Popen(
             [sys.executable, "-m", "dagster_backfills_tests.domains.training.worker", school.url],
@@ -105,7 +105,7 @@ def test_after_a_kill_in_the_middle_nothing_is_lost_and_nothing_done_twice(schoo
     assert all(each.passed for each in school.check().values())
 
 
-def test_two_runs_at_once_over_the_same_organizations_create_each_record_once(school, make_connection):
+def test_two_concurrent_runs_over_the_same_organizations_create_each_record_once(school, make_connection):
     school.settings = {"lock_timeout": 60.0, "batch_units": 2, "target_seconds": 0}
     with _held_up(make_connection, "mem_1a"):
         results: list[bool] = []
@@ -129,7 +129,7 @@ def test_two_runs_at_once_over_the_same_organizations_create_each_record_once(sc
     assert all(each.passed for each in school.check().values())
 
 
-def test_members_deleted_and_deactivated_while_it_runs_cost_nobody_else_a_record(school, make_connection):
+def test_members_deleted_or_deactivated_during_a_run_do_not_affect_others(school, make_connection):
     with _held_up(make_connection, "mem_1a") as let_go, _running(school):
         _wait_until(lambda: school.rows(_WAITING)[0][0] == 1, "the run to be in the middle")
         school.conn.execute("update training.members set deactivated = true where id = 'mem_4a'")
@@ -147,7 +147,7 @@ def test_members_deleted_and_deactivated_while_it_runs_cost_nobody_else_a_record
     assert all(each.passed for each in school.check().values())
 
 
-def test_an_organization_deleted_while_it_runs_is_no_failure_of_the_others(school, make_connection):
+def test_an_organization_deleted_during_a_run_does_not_affect_others(school, make_connection):
     with _held_up(make_connection, "mem_1a") as let_go, _running(school, batch_units=1, target_seconds=0):
         _wait_until(lambda: school.rows(_WAITING)[0][0] == 1, "the run to be in org_1")
         school.conn.execute("delete from training.organizations where id = 'org_4'")

@@ -1,4 +1,4 @@
-"""A member that fails, fails alone; the ledger and the checks name it."""
+"""A failing member fails alone, and the ledger and the checks name it."""
 
 import pytest
 
@@ -22,7 +22,7 @@ def test_a_member_rejected_by_a_trigger_fails_alone(school, refuse):
     assert school.failures() == [("org_1", "mem_13", "member mem_13 may not be trained")]
 
 
-def test_a_member_that_a_constraint_refuses_is_in_the_ledger_with_the_databases_message(school):
+def test_a_member_that_a_constraint_rejects_is_in_the_ledger_with_the_databases_message(school):
     school.conn.execute(
         "alter table training.employee_training_video_completions add constraint not_him check (member_id <> 'mem_25')"
     )
@@ -44,7 +44,7 @@ def test_a_lock_that_is_never_released_fails_only_its_member(school, make_connec
     holder.execute("rollback")
 
 
-def test_several_members_that_fail_are_each_in_the_ledger(school, refuse):
+def test_each_of_several_failing_members_is_in_the_ledger(school, refuse):
     for member in ("mem_10", "mem_15", "mem_22"):
         refuse(member)
     school.fill(which="all")
@@ -82,7 +82,7 @@ def test_a_later_run_that_succeeds_resolves_the_entry_and_the_checks_pass(school
     assert all(each.passed for each in school.check().values())
 
 
-def test_a_member_that_fails_again_counts_one_more_attempt(school, refuse):
+def test_a_member_that_fails_again_has_one_more_attempt(school, refuse):
     refuse("mem_13")
     school.materialize("org_1")
     first = school.rows("select attempts from backfill.failures")
@@ -91,7 +91,7 @@ def test_a_member_that_fails_again_counts_one_more_attempt(school, refuse):
     assert school.rows("select attempts > %s from backfill.failures", first[0][0]) == [(True,)]
 
 
-def test_a_member_that_failed_is_tried_again_by_automation_but_not_at_once(school, refuse):
+def test_automation_retries_a_failed_member_but_not_at_once(school, refuse):
     refuse("mem_13")
     school.fill()
     assert school.due == set()
@@ -104,7 +104,7 @@ def test_a_member_that_failed_is_tried_again_by_automation_but_not_at_once(schoo
     assert school.failures() == []
 
 
-def test_the_failures_of_a_deleted_member_go_with_the_next_run(school, refuse):
+def test_the_failures_of_a_deleted_member_are_resolved_by_the_next_run(school, refuse):
     refuse("mem_13")
     school.fill()
     school.conn.execute("delete from training.members where id = 'mem_13'")
@@ -142,7 +142,7 @@ def test_the_report_counts_the_failures(school, refuse):
     assert (failed.data["member_id"], failed.data["organization_name"]) == ("mem_13", "Name of org_1")
 
 
-def test_a_trigger_of_the_applications_may_raise_any_error_for_a_member(school):
+def test_an_applications_trigger_may_raise_any_error_for_a_member(school):
     school.conn.execute(
         """
         create function public.guard() returns trigger language plpgsql as $$

@@ -1,4 +1,4 @@
-"""Creating records: which are created, which are not touched, and what is reported."""
+"""Creating records: which are created, which are unchanged, and what is reported."""
 
 import dagster as dg
 import pytest
@@ -16,7 +16,7 @@ ODD_IDS = [
 ]
 
 
-def test_every_member_gets_one_record_a_video_and_the_organization_is_counted(training):
+def test_every_member_gets_one_record_per_video_and_the_organization_is_counted(training):
     training.add_organization("org_1", ["mem_1", "mem_2"])
     assert training.materialize("org_1").success
     assert training.records("org_1") == {(m, f"sat-{n}") for m in ("mem_1", "mem_2") for n in (1, 2, 3)}
@@ -83,7 +83,7 @@ def test_percent_is_rounded_half_up(training, completed, percent):
     assert training.progress("org_1") == (1, 8, completed, percent)
 
 
-def test_one_run_works_many_organizations_and_reports_each_of_both_assets(training):
+def test_one_run_fills_many_organizations_and_reports_each_for_both_assets(training):
     for number in range(1, 6):
         training.add_organization(f"org_{number}", [f"mem_{number}_{n}" for n in range(number)], day=number)
     assert training.materialize("org_2", "org_3", "org_4").success
@@ -93,7 +93,7 @@ def test_one_run_works_many_organizations_and_reports_each_of_both_assets(traini
     assert training.progress("org_4") == (4, 12, 0, 0)
 
 
-def test_organizations_are_worked_oldest_first(training):
+def test_organizations_are_processed_oldest_first(training):
     training.settings = {"batch_units": 1, "target_seconds": 0}
     for organization, day in (("b_third", 3), ("z_first", 1), ("a_second", 2)):
         training.add_organization(organization, [f"mem_{organization}"], day=day)
@@ -123,7 +123,7 @@ def test_an_odd_id_can_be_materialized_alone(training, organization):
     assert training.progress(organization) == (1, 3, 0, 0)
 
 
-def test_records_carry_the_backfill_that_made_them(training):
+def test_records_have_the_id_of_the_backfill_that_created_them(training):
     training.add_organization("org_1", ["mem_1"])
     result = training.materialize("org_1")
     assert training.rows("select distinct backfill_id from training.employee_training_video_completions") == [
@@ -143,7 +143,7 @@ def test_records_carry_the_backfill_that_made_them(training):
     ) == [("abcdefgh",)]
 
 
-def test_the_records_alone_leave_the_count_due(training):
+def test_after_the_records_alone_the_count_is_due(training):
     training.add_organization("org_1", ["mem_1"])
     training.fill("org_1")
     training.add_member("org_1", "mem_2")

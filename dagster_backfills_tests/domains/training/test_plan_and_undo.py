@@ -1,4 +1,4 @@
-"""The plan and the undo of runs as Dagster jobs; what was undone stays so until its source changes or somebody asks."""
+"""Plan and undo as Dagster jobs. An undone partition stays undone until its source changes or a person runs it."""
 
 import dagster as dg
 
@@ -36,28 +36,29 @@ def filled(training):
     assert training.fill().success
 
 
-def test_the_plan_says_what_the_job_then_does(training):
+def test_the_plan_predicts_what_the_job_then_does(training):
     training.add_organization("a", ["a1", "a2"])
     (job,) = [job for job in definitions_of(TRAINING).jobs if job.name == "plan_training_completions"]
     result = job.execute_in_process(instance=training.instance, resources=training.resources)
-    said = metadata(result)
-    assert (said["inserted"], said["updated"], said["deleted"], said["failed_units"]) == (7, 0, 0, 0)
+    report = metadata(result)
+    assert (report["inserted"], report["updated"], report["deleted"], report["failed_units"]) == (7, 0, 0, 0)
     assert (
         "| training/employee_training_video_completions | a (Name of a) | 6 | 0 | 0 | 0 | 0 |"
-        in said["by_partition"]
+        in report["by_partition"]
     )
     assert (
-        f"| training/employee_training_video_completions a (Name of a) | 6 | {'█' * 30} |" in said["changes"]
+        f"| training/employee_training_video_completions a (Name of a) | 6 | {'█' * 30} |"
+        in report["changes"]
     )
-    assert f"| training/organization_training_progress a (Name of a) | 1 | {'█' * 5} |" in said["changes"]
-    assert "sat-1" in said["examples"]
+    assert f"| training/organization_training_progress a (Name of a) | 1 | {'█' * 5} |" in report["changes"]
+    assert "sat-1" in report["examples"]
     assert training.records("a") == set() and training.rows("select count(*) from backfill.runs") == [(0,)]
     assert training.instance.get_materialized_partitions(dg.AssetKey(COMPLETIONS.asset.split("/"))) == set()
     assert training.fill().success
     assert len(training.records("a")) == 6
 
 
-def test_an_undone_organization_is_left_alone_until_it_changes(training):
+def test_automation_skips_an_undone_organization_until_it_changes(training):
     filled(training)
     dry = undo(training)  # the last run that changed anything
     assert metadata(dry)["undoes"] == written(training)
@@ -72,7 +73,7 @@ def test_an_undone_organization_is_left_alone_until_it_changes(training):
     assert len(training.records("b")) == 6 and training.records("a") == set()
 
 
-def test_a_schedule_leaves_an_undone_organization_alone_and_whoever_asks_gets_it(training):
+def test_a_schedule_skips_an_undone_organization_and_a_person_can_run_it(training):
     filled(training)
     undo(training, run=written(training), partitions=["a"], dry_run=False)
     assert training.records("a") == set() and len(training.records("b")) == 3

@@ -1,9 +1,9 @@
 """The Open University Learning Analytics data as training data, and the demo's sample.
 
 Kuzilek, Hlosta, Zdrahal: Open University Learning Analytics dataset, Scientific Data 4:170171 (2017), CC BY 4.0.
-It is not part of this repository. `OULAD_DIR` names the folder of its gzipped CSV files; without it they are looked
-for in `../shared/data/oulad`, beside the checkout. Organization: presentation of a course. Member: registration,
-deactivated when it was undone. Video: type of assessment; completed: a registration handed in one of that type.
+It is not part of this repository. `OULAD_DIR` names the folder of its gzipped CSV files. The default is
+`../shared/data/oulad`, next to the checkout. Organization: presentation of a course. Member: registration,
+deactivated if withdrawn. Video: type of assessment, completed if the registration submitted one of that type.
 """
 
 import csv

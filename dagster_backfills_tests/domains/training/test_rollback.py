@@ -11,7 +11,7 @@ from dagster_backfills.domains.training.rollback import Preview, preview
 
 @pytest.fixture
 def school(training):
-    """Two organizations, filled by one run; then a third, and a new member of the first, by another."""
+    """Two organizations filled by one run; a third one and a new member of the first filled by another."""
     for number in (1, 2):
         training.add_organization(f"org_{number}", [f"mem_{number}a", f"mem_{number}b"], day=number)
     training.runs["first"] = training.fill().run_id
@@ -33,7 +33,7 @@ def _report(run):
     return {name: value.value for name, value in metadata.items()}
 
 
-def test_it_is_a_dry_run_unless_told_otherwise(school):
+def test_it_is_a_dry_run_by_default(school):
     before = _count(school)
     run = school.roll_back(backfill=school.runs["first"])
     assert run.success
@@ -47,7 +47,7 @@ def test_it_is_a_dry_run_unless_told_otherwise(school):
     )
 
 
-def test_it_removes_what_that_backfill_created_and_is_incomplete(school):
+def test_it_removes_incomplete_records_that_the_backfill_created(school):
     run = school.roll_back(backfill=school.runs["first"], dry_run=False)
     assert run.success
     assert _report(run)["records_removed"] == 11
@@ -65,7 +65,7 @@ def test_the_table_is_analyzed_before_records_are_removed(school):
     assert school.rows(f"{known} and attname in ('member_id', 'completed_at', 'backfill_id')") == [(3,)]
 
 
-def test_the_counts_follow_at_once(school):
+def test_the_counts_are_updated_at_once(school):
     school.roll_back(backfill=school.runs["first"], dry_run=False)
     assert school.progress("org_1") == (3, 4, 1, 25)
     assert school.progress("org_2") == (2, 0, 0, 0)
@@ -74,7 +74,7 @@ def test_the_counts_follow_at_once(school):
     assert check.passed
 
 
-def test_automation_does_not_undo_the_undo(school):
+def test_automation_does_not_recreate_the_removed_records(school):
     school.roll_back(backfill=school.runs["first"], dry_run=False)
     school.fill()
     assert school.records("org_2") == set()
@@ -83,7 +83,7 @@ def test_automation_does_not_undo_the_undo(school):
     assert "org_2" in check.description
 
 
-def test_what_was_rolled_back_can_be_filled_again(school):
+def test_a_rolled_back_organization_can_be_filled_again(school):
     school.roll_back(backfill=school.runs["first"], dry_run=False)
     school.fill(which="missing")
     assert _count(school) == 18
@@ -102,7 +102,7 @@ def test_it_can_be_repeated(school):
     assert _count(school) == 7
 
 
-def test_a_record_that_is_completed_after_the_preview_stays(school, make_connection):
+def test_a_record_completed_after_the_preview_is_kept(school, make_connection):
     with make_connection() as other:
         plan = preview(other, school.runs["first"])
         assert plan.remove == 11
@@ -118,11 +118,11 @@ def test_each_batch_of_a_rollback_is_committed(school, monkeypatch, make_connect
         batches = list(preview(conn, school.runs["first"]).batches())
         assert batches == [["org_1"], ["org_2"]]
         assert rollback.remove_batch(conn, batches[0], school.runs["first"]) == 5
-    # Cut off here; the same again does the rest.
+    # Interrupted here; repeating it does the rest.
     assert _report(school.roll_back(backfill=school.runs["first"], dry_run=False))["records_removed"] == 6
 
 
-def test_every_incomplete_record_needs_its_own_flag(school):
+def test_removing_every_incomplete_record_needs_its_own_flag(school):
     school.conn.execute(
         "update training.employee_training_video_completions set backfill_id = null where member_id = 'mem_3a'"
     )
@@ -140,7 +140,7 @@ def test_every_incomplete_record_needs_its_own_flag(school):
     ]
 
 
-def test_an_unknown_backfill_is_named_with_those_that_there_are(school):
+def test_an_unknown_backfill_is_rejected_with_the_known_ones(school):
     run = school.roll_back(backfill="nosuchid", dry_run=False)
     assert not run.success
     [failure] = [e for e in run.all_events if e.is_step_failure]

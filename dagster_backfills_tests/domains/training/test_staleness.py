@@ -39,7 +39,7 @@ def test_a_new_member_who_is_deactivated_changes_nothing(school):
     assert school.due == school.uncounted == set()
 
 
-def test_a_deactivated_member_is_counted_out_and_a_reactivated_one_filled(school):
+def test_a_deactivated_member_no_longer_counts_and_a_reactivated_one_is_filled(school):
     school.conn.execute("update training.members set deactivated = true where id = 'mem_1a'")
     assert school.due == set() and school.uncounted == {"org_1"}
     school.add_videos(["sat-new"])
@@ -66,7 +66,7 @@ def test_a_new_video_makes_every_organization_due_and_creates_only_its_own_recor
     assert school.progress("org_1") == (2, 8, 1, 13)
 
 
-def test_a_video_that_is_deleted_takes_its_records_and_is_counted_out(school):
+def test_deleting_a_video_deletes_its_records_and_updates_the_counts(school):
     school.conn.execute("delete from training.training_videos where id = 'sat-3'")
     assert school.due == set() and school.uncounted == {"org_1", "org_2", "org_3"}
     school.fill()
@@ -99,7 +99,7 @@ def test_irrelevant_changes_mark_nothing(school):
     assert school.due == school.uncounted == set()
 
 
-def test_a_member_who_moves_takes_the_records_along(school):
+def test_the_records_of_a_member_who_moves_count_in_the_new_organization(school):
     school.complete("mem_1a")
     school.fill()
     school.conn.execute("update training.members set organization_id = 'org_2' where id = 'mem_1a'")
@@ -112,20 +112,20 @@ def test_a_member_who_moves_takes_the_records_along(school):
     assert school.progress("org_2") == (3, 9, 1, 11)
 
 
-def test_a_member_who_is_deleted_is_counted_out(school):
+def test_a_deleted_member_no_longer_counts(school):
     school.conn.execute("delete from training.members where id = 'mem_1a'")
     assert school.uncounted == {"org_1"}
     school.fill()
     assert school.progress("org_1") == (1, 3, 0, 0)
 
 
-def test_an_organization_that_is_deleted_leaves_no_progress_and_is_not_counted(school):
+def test_a_deleted_organization_has_no_progress_row_and_is_not_marked(school):
     school.conn.execute("delete from training.organizations where id = 'org_1'")
     assert school.progress("org_1") is None
     assert school.fill().success
 
 
-def test_a_record_of_the_applications_own_needs_no_organization_and_is_counted(school):
+def test_a_record_that_the_application_inserts_without_an_organization_is_counted(school):
     school.add_member("org_1", "mem_1c")
     school.conn.execute(
         "insert into training.employee_training_video_completions (member_id, video_id, completed_at)"
@@ -147,7 +147,7 @@ def test_a_record_without_a_member_is_rejected(school):
         )
 
 
-def test_many_changes_in_one_statement_are_one_mark_an_organization(school):
+def test_many_changes_in_one_statement_make_one_mark_per_organization(school):
     school.conn.execute(
         "insert into training.members (id, organization_id, user_email)"
         " select 'new_' || n, 'org_' || 1 + n % 2, 'x' from generate_series(1, 1000) as n"
@@ -157,7 +157,7 @@ def test_many_changes_in_one_statement_are_one_mark_an_organization(school):
     ) == [("org_1", 1), ("org_2", 1)]
 
 
-def test_a_change_made_while_the_run_works_stays_due(school, make_connection):
+def test_an_organization_changed_during_a_run_stays_due(school, make_connection):
     other = make_connection()
     other.execute("begin")
     other.execute(
@@ -188,13 +188,13 @@ def test_an_application_role_without_rights_on_the_ledger_can_write(school):
     assert school.due == {"org_9"} and school.uncounted == {"org_9", "org_1"}
 
 
-def test_truncating_the_records_leaves_the_count_stale(school):
+def test_truncating_the_records_makes_the_count_stale(school):
     school.conn.execute("truncate training.employee_training_video_completions")
     assert school.due == set() and school.uncounted == {"org_1", "org_2", "org_3"}
     assert school.rows("select 1 from training.employee_training_video_completions") == []
 
 
-def test_records_of_a_backfill_that_dies_before_it_counts_them_leave_the_count_due(school):
+def test_the_count_is_due_if_a_run_dies_after_it_created_records(school):
     """Records are committed before they are counted, so a run that dies in between leaves the count due."""
     school.conn.execute("delete from training.employee_training_video_completions where member_id = 'mem_1a'")
     school.conn.execute("truncate backfill.stale_marks")

@@ -1,4 +1,4 @@
-"""Mutations as the UI writes them, and one of each kind made from the schema alone."""
+"""Mutations like the UI's, and one of each kind generated from the schema."""
 
 from typing import Any
 
@@ -27,20 +27,20 @@ def run_of(job: str, assets: tuple[str, ...] = (), config: Any = None, **tags: s
     if assets:
         selector["assetSelection"] = [{"path": asset.split("/")} for asset in assets]
         tags["dagster/partition"] = "one"
-    said = [{"key": key.replace("__", "/"), "value": value} for key, value in tags.items()]
+    given = [{"key": key.replace("__", "/"), "value": value} for key, value in tags.items()]
     return {
-        "selector": selector, "runConfigData": config or {}, "mode": "default", "executionMetadata": {"tags": said},
+        "selector": selector, "runConfigData": config or {}, "mode": "default", "executionMetadata": {"tags": given},
     }  # fmt: skip
 
 
 def backfill_of(*assets: str, **tags: str) -> dict[str, Any]:
-    said = [{"key": key.replace("__", "/"), "value": value} for key, value in tags.items()]
+    given = [{"key": key.replace("__", "/"), "value": value} for key, value in tags.items()]
     keys = [{"path": asset.split("/")} for asset in assets]
-    return {"assetSelection": keys, "partitionNames": ["one"], "fromFailure": False, "tags": said}
+    return {"assetSelection": keys, "partitionNames": ["one"], "fromFailure": False, "tags": given}
 
 
 def written(name: str, mutation: GraphQLField) -> str:
-    """A mutation with whatever arguments its types take, in one text."""
+    """The text of a mutation with arguments of valid types."""
     given = ", ".join(f"{each}: {_value(argument.type)}" for each, argument in mutation.args.items())
     answered = (
         " { __typename ... on Error { message } }" if is_composite_type(get_named_type(mutation.type)) else ""

@@ -1,4 +1,4 @@
-"""Dagster's webserver behind the door, on a location of its own, asked as the proxy asks it."""
+"""Dagster's webserver with our authorization, on its own code location, with requests like the proxy's."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -36,7 +36,7 @@ training = "undo"
 
 @dataclass
 class Answer:
-    """What came back: the data of one mutation, and the messages of errors."""
+    """A response: the data of one mutation, and error messages."""
 
     status: int
     data: Any
@@ -44,8 +44,8 @@ class Answer:
 
     @property
     def refused(self) -> bool:
-        said = [*self.errors, *(str(each.get("message")) for each in self.results())]
-        return any(" may not " in message for message in said)
+        messages = [*self.errors, *(str(each.get("message")) for each in self.results())]
+        return any(" may not " in message for message in messages)
 
     def results(self) -> list[dict[str, Any]]:
         return [each for each in (self.data or {}).values() if isinstance(each, dict)]
@@ -53,7 +53,7 @@ class Answer:
 
 @dataclass
 class Served:
-    """The webserver, its instance, and the database with the record of who asked."""
+    """The webserver, its instance, and the database with the audit log."""
 
     client: TestClient
     instance: dg.DagsterInstance
@@ -65,11 +65,13 @@ class Served:
     ) -> Answer:
         body = {"query": query, "variables": variables, "operationName": operation}
         answer = self.client.post("/graphql", json=body, headers=headers(user, groups))
-        said = answer.json()
-        return Answer(answer.status_code, said.get("data"), [e["message"] for e in said.get("errors", ())])
+        payload = answer.json()
+        return Answer(
+            answer.status_code, payload.get("data"), [e["message"] for e in payload.get("errors", ())]
+        )
 
     def launched(self) -> int:
-        """How many runs and backfills there are."""
+        """The number of runs and backfills."""
         return len(self.instance.get_runs()) + len(self.instance.get_backfills())
 
     def audit(self, limit: int = 100) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""A location of two domains, with jobs of one of them: one that launches work and one that undoes it."""
+"""A code location of two domains, with two jobs in one of them: one launches work and one undoes it."""
 
 import dagster as dg
 

@@ -1,4 +1,4 @@
-"""Who comes in, what carries his name, and what is about which domain."""
+"""Authentication, the user's tags on runs, and authorization by domain."""
 
 import json
 from typing import Any
@@ -26,7 +26,7 @@ BACKFILL_AGAIN = """mutation($again: ReexecutionParams!) { reexecutePartitionBac
 
 
 def launch(served: Served, who: str, groups: str = "", **run: Any) -> str:
-    """Launch it and return the run's id; an empty text where it is refused."""
+    """Launches a job. Returns the run's ID, or an empty text if it is refused."""
     answer = served.ask(who, LAUNCH, groups, run=run_of(**run))
     assert answer.refused or answer.data["launchRun"]["__typename"] == "LaunchRunSuccess", answer
     return "" if answer.refused else str(answer.data["launchRun"]["run"]["runId"])
@@ -78,7 +78,7 @@ def test_a_websocket_takes_no_mutation(served: Served) -> None:
     assert served.launched() == before
 
 
-def test_a_user_with_the_right_look_sees_the_pages(served: Served) -> None:
+def test_a_user_with_the_right_view_sees_the_pages(served: Served) -> None:
     assert served.client.get("/runs", headers=headers("vera")).status_code == 200
     assert served.ask("vera", "{ instance { id } }").data["instance"]["id"]
 
@@ -120,8 +120,8 @@ def test_a_reexecuted_backfill_has_the_tags_of_the_user_who_reexecutes_it(served
     served.instance.update_backfill(backfill.with_status(BulkActionStatus.COMPLETED_FAILED))
     again = {"parentRunId": first["backfillId"], "strategy": "ALL_STEPS"}
     assert served.ask("tina", BACKFILL_AGAIN, "others", again=again).refused
-    said = served.ask("tina", BACKFILL_AGAIN, "trainers", again=again).data["reexecutePartitionBackfill"]
-    repeated = served.instance.get_backfill(said["backfillId"])
+    result = served.ask("tina", BACKFILL_AGAIN, "trainers", again=again).data["reexecutePartitionBackfill"]
+    repeated = served.instance.get_backfill(result["backfillId"])
     assert repeated is not None and repeated.tags is not None
     assert repeated.tags["dagster/user"] == "tina"
 
@@ -217,7 +217,7 @@ def test_each_mutation_of_a_document_is_authorized_whatever_its_alias(served: Se
 def test_batched_documents_execute_nothing(served: Served) -> None:
     before = served.launched()
     body = [{"query": LAUNCH, "variables": {"run": run_of("refresh_training")}}]
-    with pytest.raises(AttributeError):  # Dagster knows no batches
+    with pytest.raises(AttributeError):  # Dagster does not support batches
         served.client.post("/graphql", json=body, headers=headers("olga"))
     assert served.launched() == before
 

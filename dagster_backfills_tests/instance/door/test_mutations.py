@@ -1,4 +1,4 @@
-"""Every mutation that Dagster's schema has, asked for by somebody who may not."""
+"""Every mutation of Dagster's schema, requested by users without the right."""
 
 import pytest
 from dagster_graphql.schema import create_schema
@@ -13,13 +13,13 @@ pytestmark = pytest.mark.e2e
 MUTATIONS = create_schema().graphql_schema.mutation_type.fields
 
 
-def test_every_mutation_of_dagsters_has_a_right_and_no_other_is_named() -> None:
+def test_every_mutation_of_dagster_has_a_right_and_no_unknown_one_is_listed() -> None:
     unknown, gone = sorted(set(MUTATIONS) - set(RIGHTS)), sorted(set(RIGHTS) - set(MUTATIONS))
     assert (unknown, gone) == ([], []), "give each its right in instance/door/mutations.py"
 
 
 @pytest.mark.parametrize("name", sorted(MUTATIONS))
-def test_users_who_may_only_look_are_refused_and_that_is_recorded(served: Served, name: str) -> None:
+def test_viewers_are_refused_and_the_refusal_is_audited(served: Served, name: str) -> None:
     before, launched = len(served.rows()), served.launched()
     answer = served.ask("vera", written(name, MUTATIONS[name]))
     assert answer.refused == (RIGHTS[name] is not Right.view), answer
@@ -29,18 +29,16 @@ def test_users_who_may_only_look_are_refused_and_that_is_recorded(served: Served
 
 
 @pytest.mark.parametrize("name", sorted(name for name, right in RIGHTS.items() if right is Right.admin))
-def test_whoever_may_launch_everywhere_is_refused_what_concerns_the_instance(
-    served: Served, name: str
-) -> None:
+def test_a_user_who_may_launch_everywhere_may_not_change_the_instance(served: Served, name: str) -> None:
     answer = served.ask("lena", written(name, MUTATIONS[name]))
     assert answer.refused
-    said = " ".join([*answer.errors, *(str(each.get("message")) for each in answer.results())])
-    assert f"lena may not {name}: it needs the right admin in all domains." in said
+    output = " ".join([*answer.errors, *(str(each.get("message")) for each in answer.results())])
+    assert f"lena may not {name}: it needs the right admin in all domains." in output
 
 
 @pytest.mark.parametrize("name", sorted(name for name, right in RIGHTS.items() if right is Right.launch))
-def test_whoever_may_launch_everywhere_is_let_in(served: Served, name: str) -> None:
-    # What it is about is not there: Dagster says so, or fails, and the door has let it in.
+def test_a_user_who_may_launch_everywhere_is_authorized(served: Served, name: str) -> None:
+    # Its target does not exist: Dagster says so or fails, so the request was authorized.
     answer = served.ask("lena", written(name, MUTATIONS[name]))
     assert not answer.refused
     assert served.rows()[-1]["outcome"] in ("done", "failed")

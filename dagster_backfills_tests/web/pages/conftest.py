@@ -1,4 +1,4 @@
-"""The pages on a database of the test's own, read as a browser without JavaScript reads them, or in Chromium."""
+"""The pages on the test's own database, read like a browser without JavaScript, or in Chromium."""
 
 import socket
 import threading
@@ -18,7 +18,7 @@ from dagster_backfills_tests.domains.kintell.sample import add_users
 
 ADDRESS = "http://127.0.0.1:3001"
 SECRET = "the-secret-of-the-proxy"
-# As the proxy sends somebody on who may only look.
+# Headers that the proxy sends for a viewer.
 LOOKING = {"X-Proxy-Secret": SECRET, "X-Forwarded-User": "vera", "X-Forwarded-Role": "viewer"}
 
 
@@ -26,13 +26,13 @@ LOOKING = {"X-Proxy-Secret": SECRET, "X-Forwarded-User": "vera", "X-Forwarded-Ro
 def make_app(
     conn: psycopg.Connection, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Starlette]:
-    """The application, for people at the machine, or `behind_proxy`."""
+    """The application, for local users, or `behind_proxy`."""
     add_users(conn)
     monkeypatch.setenv("DATABASE_URL", database_url)
     monkeypatch.setenv("KINTELL_UPLOADS", str(tmp_path / "uploads"))
     monkeypatch.setenv("KINTELL_ALLOWED_LOCATIONS", str(tmp_path / "allowed"))
     monkeypatch.setenv("BACKFILLS_HOME", str(tmp_path / "home"))
-    # A page waits for its check however busy the machine is; without a script nobody looks again.
+    # A page waits for its check, however busy the machine is, because without a script it is not reloaded.
     monkeypatch.setattr("dagster_backfills.web.pages.files._WAIT_SECONDS", 120.0)
 
     def make(behind_proxy: bool = False) -> Starlette:
@@ -44,7 +44,7 @@ def make_app(
 
 @pytest.fixture
 def pages(make_app: Callable[..., Starlette]) -> Iterator[TestClient]:
-    """A person at the machine."""
+    """A local user."""
     client = TestClient(make_app(), ADDRESS, client=("127.0.0.1", 50000))
     with client:
         yield client
@@ -52,14 +52,14 @@ def pages(make_app: Callable[..., Starlette]) -> Iterator[TestClient]:
 
 @pytest.fixture
 def looking(make_app: Callable[..., Starlette]) -> Iterator[TestClient]:
-    """Somebody who may look and change nothing."""
+    """A viewer, who may change nothing."""
     with TestClient(make_app(behind_proxy=True), ADDRESS, headers=LOOKING) as client:
         yield client
 
 
 @pytest.fixture
 def served(make_app: Callable[..., Starlette]) -> Iterator[str]:
-    """The address of a real server on this machine's loopback."""
+    """The URL of a real server on loopback."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         server = uvicorn.Server(uvicorn.Config(make_app(), log_level="warning", timeout_graceful_shutdown=2))

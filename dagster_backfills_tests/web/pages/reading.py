@@ -1,4 +1,4 @@
-"""A page as it is read without JavaScript: its text, its links, its forms, and what a screen reader needs."""
+"""Parses a page as it is without JavaScript: its texts, links and forms, and its accessibility."""
 
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
@@ -17,7 +17,7 @@ class Form:
 
 
 class Page(HTMLParser):
-    """`texts`: what stands in each kind of element, by its name. `mistakes`: what a screen reader stumbles over."""
+    """`texts`: the texts of elements by tag name. `mistakes`: accessibility problems."""
 
     def __init__(self, response: Response) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class Page(HTMLParser):
         return " ".join(self.texts["main"][0].split())
 
     def all(self, tag: str) -> list[str]:
-        """The text of each element of a kind, in one line."""
+        """The text of each element with this tag, on one line."""
         return [" ".join(text.split()) for text in self.texts.get(tag, [])]
 
     def rows(self) -> list[str]:

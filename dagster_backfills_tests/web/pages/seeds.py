@@ -1,4 +1,4 @@
-"""What the pages show in their tests, put in as the domains themselves do it."""
+"""Data for the tests of the pages, inserted through the domains' own functions."""
 
 from collections.abc import Iterable
 from datetime import date
@@ -21,14 +21,14 @@ DAY = date(2026, 3, 2)
 
 
 def registered(conn: psycopg.Connection, path: Path, rows: Iterable[dict[str, str]]) -> UUID:
-    """An import that waits."""
+    """A pending import."""
     return register(conn, str(write_csv(path, rows)), [str(path.parent)]).job
 
 
 def imported(
     conn: psycopg.Connection, url: str, path: Path, rows: Iterable[dict[str, str]], **options: Any
 ) -> ImportJob:
-    """An import that has run."""
+    """A finished import."""
     job = registered(conn, path, rows)
     return run_import(url, job, Options(**options), [str(path.parent)])
 
@@ -39,13 +39,13 @@ def enqueued(conn: psycopg.Connection, title: str = "Opening the shop", **more: 
 
 
 def claimed(conn: psycopg.Connection) -> queue.Job:
-    """The next job, at work."""
+    """Claims the next job, which is then processing."""
     [job] = queue.claim(conn, "worker-1", 1)
     return job
 
 
 def every_state(conn: psycopg.Connection) -> dict[str, UUID]:
-    """A job of each."""
+    """A job in every state."""
     found: dict[str, UUID] = {}
     enqueued(conn)
     done = claimed(conn)
@@ -63,7 +63,7 @@ def every_state(conn: psycopg.Connection) -> dict[str, UUID]:
 
 
 def cohorts(conn: psycopg.Connection, names: Iterable[str], school: str = "North High") -> None:
-    """Cohorts with their statistics; each is its own id."""
+    """Cohorts with statistics. Each one's name is also its ID."""
     conn.execute("insert into progress.schools values (%(s)s, %(s)s) on conflict do nothing", {"s": school})
     for at, name in enumerate(names):
         conn.execute(
@@ -74,7 +74,7 @@ def cohorts(conn: psycopg.Connection, names: Iterable[str], school: str = "North
 
 
 def students(conn: psycopg.Connection, cohort: str, names: Iterable[str]) -> None:
-    """Students of 200 questions."""
+    """Students with 200 questions."""
     for at, name in enumerate(names):
         conn.execute(
             "insert into progress.users values (%s, %s, %s, 'a@example.org')",
@@ -90,13 +90,13 @@ def students(conn: psycopg.Connection, cohort: str, names: Iterable[str]) -> Non
 
 
 def actions(conn: psycopg.Connection, names: Iterable[str], coach: str = "coach-1", day: date = DAY) -> None:
-    """A coach's actions of a day, one a member, by one rule after another."""
+    """A coach's actions of a day, one per member, cycling through the rules."""
     conn.execute("insert into scoring.gyms values ('g1', 'Riverside') on conflict do nothing")
     conn.execute("insert into scoring.coaches values (%s, 'g1') on conflict do nothing", [coach])
     for at, name in enumerate(names):
         rule, member = RULES[at % len(RULES)], f"{coach}-m{at:04d}"
         level, last = ("high", 21) if at % len(RULES) == 0 else ("medium", 9)
-        said = describe(35, 70, level, last)
+        description = describe(35, 70, level, last)
         conn.execute(
             "insert into scoring.members (id, gym_id, first_name, last_name, status, joined_date)"
             " values (%s, 'g1', %s, '', 'active', '2025-01-01')",
@@ -105,5 +105,5 @@ def actions(conn: psycopg.Connection, names: Iterable[str], coach: str = "coach-
         codes = [f"{level}_risk", *([rule.code] if rule.code else [])]
         conn.execute(
             "insert into scoring.coach_actions values (%s, %s, %s, %s, %s, %s, %s, %s, 35, 70, %s, %s)",
-            [day, member, coach, rule.type, rule.priority, rule.title, said, codes, level, last],
+            [day, member, coach, rule.type, rule.priority, rule.title, description, codes, level, last],
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The pages of a coach's day: the coaches, and one's actions with their reasons, done or not."""
+"""The pages of a coach's day: the coaches, and a coach's actions with reasons, open and done."""
 
 from datetime import date
 
@@ -11,7 +11,7 @@ from dagster_backfills_tests.web.pages.reading import Page
 from dagster_backfills_tests.web.pages.seeds import DAY, HOSTILE, actions
 
 
-def test_before_the_first_day_the_page_says_so(pages: TestClient) -> None:
+def test_before_the_first_scored_day_the_page_says_so(pages: TestClient) -> None:
     assert "No day has been computed yet." in Page(pages.get("/coach")).main
 
 
@@ -39,7 +39,7 @@ def test_an_action_is_marked_done_and_open_again(pages: TestClient, conn: psycop
     actions(conn, ["Ada", "Ben"])
     page = Page(pages.get("/coach?coach=coach-1"))
     form = next(form for form in page.forms if form.action == "/coach/done")
-    for _ in range(2):  # twice is once
+    for _ in range(2):  # marking it twice has no further effect
         page = Page(pages.post(form.action, data=form.fields))
     assert "1 of 2 done" in page.main
     assert "Done by local" in page.main
@@ -60,7 +60,7 @@ def test_an_unknown_action_can_not_be_marked_as_done(pages: TestClient, conn: ps
     assert pages.post("/coach/done", data={**form, "day": "tomorrow"}).status_code == 400
 
 
-def test_a_day_that_is_computed_again_keeps_what_was_done_and_a_member_takes_it_along(
+def test_recomputing_a_day_keeps_the_done_marks_and_deleting_a_member_deletes_them(
     pages: TestClient, conn: psycopg.Connection
 ) -> None:
     actions(conn, ["Ada"])
@@ -82,12 +82,12 @@ def test_a_day_that_is_not_complete_says_why(pages: TestClient, conn: psycopg.Co
         " finished_at) values ('scoring/coach_actions', %s, 'r', 'r', 'partial', 'Two have no score.', 3, 1, 2, now())",
         [DAY],
     )
-    said = Page(pages.get("/coach?coach=coach-1")).main
-    assert "are not complete: 1 of 3 done, 2 failed." in said
-    assert "Two have no score." in said
+    text = Page(pages.get("/coach?coach=coach-1")).main
+    assert "are not complete: 1 of 3 done, 2 failed." in text
+    assert "Two have no score." in text
 
 
-def test_many_coaches_and_actions_are_walked_page_by_page(
+def test_many_coaches_and_actions_are_paginated(
     pages: TestClient, conn: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(coach_day, "COACHES", 2)
@@ -105,7 +105,7 @@ def test_many_coaches_and_actions_are_walked_page_by_page(
         page = Page(pages.get(address))
         seen += [line.split()[0] for line in page.all("h2")]
         form = next(form for form in page.forms if form.action == "/coach/done")
-        after = pages.post(form.action, data=form.fields)  # what is done stays in its place
+        after = pages.post(form.action, data=form.fields)  # done actions keep their place
         assert Page(after).all("h2") == page.all("h2")
         address = next((link for link in page.links if "after=" in link), "")
     assert sorted(seen) == sorted(f"M{at}" for at in range(10))

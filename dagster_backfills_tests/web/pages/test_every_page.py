@@ -1,4 +1,4 @@
-"""What holds of every page: no link leads nowhere, a screen reader finds its way, colours can be told apart."""
+"""Every page: all links have targets, a screen reader can use it, and colours have enough contrast."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,7 @@ from dagster_backfills_tests.web.pages.reading import Page
 from dagster_backfills_tests.web.pages.seeds import actions, cohorts, every_state, imported, students
 
 STYLES = Path(__file__).parents[3] / "dagster_backfills" / "web" / "static" / "pages.css"
-# What must be told apart from what, and how well (WCAG 2.2: text 4.5, borders of controls 3).
+# Pairs of colours and their minimum contrast (WCAG 2.2: text 4.5, borders of controls 3).
 CONTRASTS = [
     *((text, ground, 4.5) for text in ("ink", "soft", "accent") for ground in ("ground", "raised")),
     *((text, "ground", 4.5) for text in ("good", "bad", "warn", "busy")),
@@ -23,7 +23,7 @@ CONTRASTS = [
 
 @pytest.fixture
 def whole(conn: psycopg.Connection, database_url: str, tmp_path: Path) -> None:
-    """Something on every page."""
+    """Inserts data for every page."""
     imported(conn, database_url, tmp_path / "x.csv", mixed_rows(200))
     every_state(conn)
     cohorts(conn, ["Algebra"])
@@ -32,7 +32,7 @@ def whole(conn: psycopg.Connection, database_url: str, tmp_path: Path) -> None:
 
 
 def crawled(pages: TestClient) -> dict[str, Page]:
-    """Every page that links lead to, by its address, and a file that was sent."""
+    """Every linked page by its address, and the page of an uploaded file."""
     sent = pages.post("/imports", files={"file": ("y.csv", csv_text(mixed_rows(100)).encode())})
     found = {str(sent.url.path): Page(sent)}
     left = ["/"]
@@ -64,7 +64,7 @@ def test_every_link_and_form_has_a_target(pages: TestClient) -> None:
 
 
 @pytest.mark.usefixtures("whole")
-def test_a_screen_reader_finds_its_way_on_every_page(pages: TestClient) -> None:
+def test_every_page_is_accessible_to_a_screen_reader(pages: TestClient) -> None:
     found = crawled(pages)
     assert {address: page.mistakes for address, page in found.items() if page.mistakes} == {}
     for page in found.values():
@@ -82,13 +82,13 @@ def test_empty_pages_are_complete(pages: TestClient, conn: psycopg.Connection) -
         assert page.mistakes == []
 
 
-def test_an_error_is_a_page_like_any_other(pages: TestClient) -> None:
+def test_an_error_page_looks_like_any_other(pages: TestClient) -> None:
     page = Page(pages.get("/jobs/nope"))
     assert page.mistakes == []
     assert "/jobs" in page.links
 
 
-def test_every_refusal_of_a_page_is_a_page_with_the_request_id(
+def test_every_rejected_request_for_a_page_gets_a_page_with_the_request_id(
     pages: TestClient, looking: TestClient
 ) -> None:
     for answer in (pages.get("/nothing"), looking.post("/jobs/nope/retry"), looking.put("/jobs")):
@@ -99,13 +99,13 @@ def test_every_refusal_of_a_page_is_a_page_with_the_request_id(
         assert "openapi" not in page.main
 
 
-def test_a_name_in_any_alphabet_is_shown_as_it_is(looking: TestClient) -> None:
+def test_a_name_in_any_alphabet_is_shown_unchanged(looking: TestClient) -> None:
     page = Page(looking.get("/jobs", headers={"X-Forwarded-User": "Jürgen Żak".encode()}))
     assert "Signed in as Jürgen Żak" in page.texts["header"][0]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_colours_can_be_told_apart(scheme: str) -> None:
+def test_colours_have_enough_contrast(scheme: str) -> None:
     palettes = re.findall(r":root \{(.*?)\}", STYLES.read_text(), re.S)
     colours = dict(re.findall(r"--([\w-]+): #(\w+);", palettes[scheme == "dark"]))
     pale = {f"{a} on {b}": _contrast(colours[a], colours[b]) for a, b, least in CONTRASTS

@@ -1,4 +1,4 @@
-"""A file on its way in, without JavaScript: chosen, checked, started or thrown away."""
+"""Uploading a file without JavaScript: choose, check, then start or discard it."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from dagster_backfills_tests.web.pages.seeds import HOSTILE, imported
 
 
 def send(pages: TestClient, text: str, name: str = "sessions.csv") -> Page:
-    """Send a file, and see what a dry run says of it."""
+    """Uploads a file, and returns the page with its dry run."""
     return Page(pages.post("/imports", files={"file": (name, text.encode())}))
 
 
@@ -34,7 +34,7 @@ def test_a_file_is_checked_before_anything_is_imported(pages: TestClient, conn: 
     assert conn.execute("select count(*) from kintell.kintell_sessions").fetchone() == (0,)
 
 
-def test_a_checked_file_becomes_an_import_that_runs_as_was_chosen(
+def test_a_checked_file_becomes_an_import_with_the_chosen_options(
     pages: TestClient, conn: psycopg.Connection, database_url: str, tmp_path: Path
 ) -> None:
     imported(conn, database_url, tmp_path / "before.csv", [row(1, rating="1")])

@@ -1,4 +1,4 @@
-"""The pages of imports, read without JavaScript: a list, one that runs, its rejected rows, its rollback."""
+"""The pages of imports without JavaScript: the list, a running import, rejected rows, rollback."""
 
 import csv
 import io
@@ -27,7 +27,7 @@ def running(conn: psycopg.Connection, job: object, seconds_silent: int = 0) -> N
     )
 
 
-def test_without_imports_the_page_says_so_and_takes_a_file(pages: TestClient) -> None:
+def test_without_imports_the_page_says_so_and_accepts_a_file(pages: TestClient) -> None:
     page = Page(pages.get("/imports"))
     assert "Nothing has been imported yet." in page.main
     assert page.form("/imports").fields.keys() == {"file"}
@@ -48,7 +48,7 @@ def test_a_long_list_is_paginated_without_gaps(
 ) -> None:
     for n in range(5):
         registered(conn, tmp_path / f"{n}.csv", [row(n)])
-    # Registered in the same moment: the id decides.
+    # Registered at the same time: ordered by ID.
     conn.execute("update kintell.backfill_jobs set created_at = '2026-01-01T00:00Z'")
     monkeypatch.setattr(imports, "LISTED", 2)
     seen, address = [], "/imports"
@@ -137,7 +137,7 @@ def test_an_import_without_heartbeat_is_reported_and_can_be_resumed(
     assert not [form for form in page.forms if form.action.endswith("/resume")]
 
 
-def test_a_rollback_says_first_what_it_would_do(
+def test_a_rollback_first_shows_a_preview(
     pages: TestClient, conn: psycopg.Connection, database_url: str, tmp_path: Path
 ) -> None:
     job = imported(conn, database_url, tmp_path / "x.csv", [row(n) for n in range(20)])

@@ -1,4 +1,4 @@
-"""The pages in a real browser: live, in several tabs, by keyboard, and with the line cut."""
+"""The pages in a real browser: live updates, several tabs, the keyboard, and a lost connection."""
 
 import shutil
 import threading
@@ -24,7 +24,7 @@ from dagster_backfills_tests.web.pages.seeds import (
 )
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-_PATIENCE = 60_000  # milliseconds; for a busy machine, no test depends on it
+_PATIENCE = 60_000  # milliseconds, enough for a busy machine; no test depends on it
 
 pytestmark = [
     pytest.mark.e2e,
@@ -40,7 +40,7 @@ def chromium() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        # Chromium's sandbox needs rights that containers lack; it is shown nothing but this machine's own pages.
+        # Chromium's sandbox needs rights that containers lack. It only opens this machine's own pages.
         started = playwright.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
         )
@@ -50,7 +50,7 @@ def chromium() -> Iterator[Any]:
 
 @pytest.fixture
 def browser(chromium: Any, served: str) -> Iterator[Any]:
-    """A browser that has seen nothing yet; its pages know the server's address."""
+    """A new browser whose pages have the server's address as base URL."""
     context = chromium.new_context(base_url=served)
     context.set_default_timeout(_PATIENCE)
     yield context
@@ -74,7 +74,7 @@ def test_a_file_is_dropped_checked_started_and_cancelled_while_it_runs(
     page.get_by_text("Waiting for its run to start.").wait_for()
     [(job, place)] = conn.execute("select id, file_url from kintell.backfill_jobs").fetchall()
 
-    # Its run begins, and is held up in its middle for as long as somebody else holds what it wants to write.
+    # Its run begins, and then waits for a lock that another session holds.
     with psycopg.connect(database_url) as other:
         other.execute("insert into kintell.kintell_sessions (external_session_id, session_type, participant_id,"
                       " volunteer_id, scheduled_at, completed_at, duration_minutes) select 's-003000', 'mentorship',"
@@ -87,7 +87,7 @@ def test_a_file_is_dropped_checked_started_and_cancelled_while_it_runs(
         page.get_by_text("of 4,000 rows").wait_for()
         page.get_by_role("button", name="Pause").wait_for()
         page.locator("summary", has_text="Cancel").click()
-        page.wait_for_timeout(1500)  # what is open stays open while the page looks again
+        page.wait_for_timeout(1500)  # open details stay open when the page updates
         page.get_by_role("button", name="Cancel the import").click()
         page.locator(".lead .cancelled").wait_for()
         other.rollback()
@@ -104,7 +104,7 @@ def test_an_import_is_watched_to_its_end_and_its_errors_are_fetched(
     page = opened(browser, f"/imports/{job}")
     page.get_by_text("Waiting for its run to start.").wait_for()
     run_import(database_url, job, Options(), [str(tmp_path)])
-    page.locator(".lead .completed").wait_for()  # nobody reloaded it
+    page.locator(".lead .completed").wait_for()  # it updated without a reload
     assert page.get_by_role("status").first.inner_text().strip() == "completed"
     with page.expect_download() as download:
         page.get_by_role("link", name="Download the error file").click()
@@ -134,7 +134,7 @@ def test_two_tabs_stay_in_sync_and_a_processing_job_is_cancelled(
     one.get_by_role("heading", name="Cancelled 1").wait_for()
     assert queue.report_progress(conn, job, 50, None) != "processing"
 
-    # Closed, and come back to.
+    # Closed, and opened again.
     enqueued(conn)
     again = claimed(conn)
     one.close()
@@ -155,14 +155,14 @@ def test_a_job_is_watched_on_its_page_and_the_focus_stays(browser: Any, conn: ps
     queue.report_progress(conn, held, 40, "Chapter 2 of 5")
     page.get_by_text("Chapter 2 of 5").wait_for()
     assert page.evaluate("document.activeElement.id") == f"cancel-{job}"
-    assert events == [200]  # told by the application
+    assert events == [200]  # sent by the application
     page.keyboard.press("Enter")
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     page.locator(".lead .cancelled").wait_for()
 
 
-def test_cohorts_are_found_and_a_cohorts_students_read_by_keyboard(
+def test_cohorts_are_found_and_their_students_listed_by_keyboard(
     browser: Any, conn: psycopg.Connection
 ) -> None:
     cohorts(conn, ["Algebra", "Botany"])

@@ -1,4 +1,4 @@
-"""The pages of background jobs, read without JavaScript: by state, one state page by page, one job."""
+"""The pages of background jobs without JavaScript: by state, one state page by page, one job."""
 
 import psycopg
 import pytest
@@ -11,7 +11,7 @@ from dagster_backfills_tests.web.pages.seeds import HOSTILE, claimed, enqueued, 
 
 
 def walked(pages: TestClient, address: str) -> list[str]:
-    """The ids of a list's jobs, as far as its pages go."""
+    """The IDs of a list's jobs over all of its pages."""
     found: list[str] = []
     while address:
         page = Page(pages.get(address))
@@ -38,7 +38,7 @@ def test_jobs_are_grouped_by_state_with_counts(pages: TestClient, conn: psycopg.
 
 
 @pytest.mark.parametrize("state", ["pending", "failed", "cancelled", "processing", "completed"])
-def test_a_long_list_of_one_state_is_walked_page_by_page(
+def test_a_long_list_of_one_state_is_paginated(
     pages: TestClient, conn: psycopg.Connection, monkeypatch: pytest.MonkeyPatch, state: str
 ) -> None:
     monkeypatch.setattr(jobs, "LISTED", 3)
@@ -54,7 +54,7 @@ def test_a_long_list_of_one_state_is_walked_page_by_page(
             queue.complete(conn, [(job, {}) for job in held])
     found = walked(pages, f"/jobs?status={state}")
     assert sorted(found) == sorted(made)
-    if state == "pending":  # in the order in which they are taken
+    if state == "pending":  # in the order in which they are claimed
         assert found == [made[n] for n in (0, 3, 6, 1, 4, 7, 2, 5)]
 
 

@@ -37,7 +37,7 @@ def test_cohorts_are_grouped_by_school_with_their_averages(
     assert drama == "Drama not computed yet"
 
 
-def test_a_cohort_is_found_by_a_part_of_its_name(pages: TestClient, conn: psycopg.Connection) -> None:
+def test_a_cohort_is_found_by_part_of_its_name(pages: TestClient, conn: psycopg.Connection) -> None:
     cohorts(conn, ["Økonomi 50%", "Algebra"])
     assert "Økonomi 50%" in Page(pages.get("/progress", params={"find": "øKON"})).main
     assert "Økonomi 50%" in Page(pages.get("/progress", params={"find": "50%"})).main
@@ -45,7 +45,7 @@ def test_a_cohort_is_found_by_a_part_of_its_name(pages: TestClient, conn: psycop
     assert f"No cohort’s name contains “{HOSTILE}”." in page.main
 
 
-def test_many_cohorts_and_students_are_walked_page_by_page(
+def test_many_cohorts_and_students_are_paginated(
     pages: TestClient, conn: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(progress, "COHORTS", 3)
@@ -71,7 +71,7 @@ def _walked(pages: TestClient, address: str, wanted: str) -> list[str]:
     return found
 
 
-def test_a_cohort_shows_its_active_students_with_what_they_answered(
+def test_a_cohort_shows_its_active_students_with_their_progress(
     pages: TestClient, conn: psycopg.Connection
 ) -> None:
     cohorts(conn, ["Algebra"])

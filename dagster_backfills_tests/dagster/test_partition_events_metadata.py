@@ -1,4 +1,4 @@
-"""What an asset's code says of its partitions stands on each of them, whoever reports it."""
+"""Metadata that an asset's code adds is on each partition, whichever way it is reported."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -48,14 +48,14 @@ def _asset(manager: str) -> dg.AssetsDefinition:
     return items
 
 
-def _said(result: dg.ExecuteInProcessResult) -> dict[str | None, Any]:
-    """By partition: the metadata that the asset's code gave, and the tags that follow from what it gave."""
-    said = {}
+def _by_partition(result: dg.ExecuteInProcessResult) -> dict[str | None, Any]:
+    """By partition: the metadata that the asset's code added, and the resulting tags."""
+    by_partition = {}
     for made in materializations(result, "t/items"):
         names = ("added", "both", "of asset", "of partition", "given")
         values = {name: made.metadata[name].value for name in names if name in made.metadata}
-        said[made.partition] = values, {tag: (made.tags or {}).get(tag) for tag in OF_DAGSTER}
-    return said
+        by_partition[made.partition] = values, {tag: (made.tags or {}).get(tag) for tag in OF_DAGSTER}
+    return by_partition
 
 
 @pytest.mark.parametrize("batch", [1, 2, 100])
@@ -64,10 +64,10 @@ def test_every_partition_of_a_range_has_the_metadata_of_its_code(
 ) -> None:
     settings = {"batch_units": batch, "max_batch_units": batch, "target_seconds": 0}
     ours = materialize(database_url, _asset("io_manager"), keys=("a", "e"), settings=settings)
-    said = _said(ours)
-    assert list(said) and set(said) == set(KEYS)
+    by_partition = _by_partition(ours)
+    assert list(by_partition) and set(by_partition) == set(KEYS)
     for number, key in enumerate(KEYS):
-        values, tags = said[key]
+        values, tags = by_partition[key]
         assert values == {
             "added": 1,
             "both": "added",
@@ -91,7 +91,7 @@ def test_the_metadata_equals_dagsters_own(database_url: str, table: None) -> Non
         [_asset("stock")], {"stock": dg.IOManagerDefinition.hardcoded_io_manager(Stock())}
     )
     stock = materialize(database_url, *asset, keys=("a", "e"))
-    assert _said(ours) == _said(stock)
+    assert _by_partition(ours) == _by_partition(stock)
 
 
 def test_partitions_reported_before_a_failure_have_the_metadata_too(
@@ -100,15 +100,15 @@ def test_partitions_reported_before_a_failure_have_the_metadata_too(
     conn.execute("alter table t.items add constraint no_c check (part <> 'c')")
     settings = {"batch_units": 1, "target_seconds": 0}
     result = materialize(database_url, _asset("io_manager"), keys=("a", "e"), settings=settings, expect=False)
-    said = _said(result)
-    assert set(said) == {"a", "b", "d", "e"}
-    assert {key: values["of partition"] for key, (values, _) in said.items()} == {
+    by_partition = _by_partition(result)
+    assert set(by_partition) == {"a", "b", "d", "e"}
+    assert {key: values["of partition"] for key, (values, _) in by_partition.items()} == {
         "a": 0,
         "b": 1,
         "d": 3,
         "e": 4,
     }
-    assert {tags["dagster/data_version"] for _, tags in said.values()} == {"mine"}
+    assert {tags["dagster/data_version"] for _, tags in by_partition.values()} == {"mine"}
 
 
 def test_an_asset_written_with_another_has_its_own_metadata(
@@ -129,8 +129,8 @@ def test_an_asset_written_with_another_has_its_own_metadata(
         yield dg.Output(WriteSet(writes), "totals")
         yield dg.Output(None, "items")
 
-    said = _said(materialize(database_url, both, keys=("a", "e")))
-    assert {key: values for key, (values, _) in said.items()} == {
+    by_partition = _by_partition(materialize(database_url, both, keys=("a", "e")))
+    assert {key: values for key, (values, _) in by_partition.items()} == {
         key: {"added": 1} | ({"of partition": 5} if key == "b" else {}) for key in KEYS
     }
 
@@ -152,6 +152,6 @@ def test_a_wide_run_on_stock_storage_logs_once_why_it_starts_slowly(
 
     with dg.DagsterInstance.ephemeral() as instance:
         result = materialize(database_url, items, keys=(keys[0], keys[-1]), instance=instance)
-        said = [entry.user_message for entry in instance.all_logs(result.run_id)]
-    notes = [text for text in said if "one by one before the run starts, which takes about 1 s" in text]
+        messages = [entry.user_message for entry in instance.all_logs(result.run_id)]
+    notes = [text for text in messages if "one by one before the run starts, which takes about 1 s" in text]
     assert len(notes) == (1 if count == 50 else 0)
