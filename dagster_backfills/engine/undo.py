@@ -36,10 +36,13 @@ _ORDER = "select a from backfill.runs, unnest(assets) with ordinality as u (a, n
 _PARTITIONS = """
 select p from backfill.batches, unnest(partitions) as p where run_id = %s group by p order by max(committed_at) desc, p
 """
+# Held by an undo's session while it runs, so that others can tell it from a killed one.
+_HOLD = "select pg_advisory_lock(hashtext('backfill undo'), hashtext(%(run_id)s))"
 # A killed undo of the same run leaves its record open.
 _CLOSE = """
 update backfill.runs set outcome = 'interrupted', finished_at = clock_timestamp()
 where undoes = %(undoes)s and run_id <> %(run_id)s and finished_at is null
+    and pg_try_advisory_xact_lock(hashtext('backfill undo'), hashtext(run_id))
 """
 
 
@@ -108,21 +111,21 @@ def undo(runner: Runner, undoing: Undoing) -> Iterator[list[str]]:
     domains = audit.domains_of(undoing.shapes)
     entry = audit.Entry(identity.started_by, "undo", undoing.run_id, domains, "started", [identity.run_id])
     with runner.connect() as conn:
+        conn.execute(_HOLD, identity.binds)
         conn.execute(_CLOSE, identity.binds)
         audit.record(conn, entry)
         conn.commit()
-    try:
-        if undoing.shapes:
-            run_id = identity.run_id
-            yield from runner.run_prepared(lambda conn: undoing.writes(conn, run_id), undoing.partitions)
-        else:  # the undone run changed nothing; record this run anyway
-            with runner.connect() as conn:
+        try:
+            if undoing.shapes:
+                run_id = identity.run_id
+                yield from runner.run_prepared(lambda conn: undoing.writes(conn, run_id), undoing.partitions)
+            else:  # the undone run changed nothing; record this run anyway
                 ledger.start(conn, identity, [], 0, None)
                 ledger.finish(conn, identity, "succeeded")
-    except Exception as error:
-        with suppress(psycopg.Error, UserError):
-            _record(runner, replace(entry, outcome="failed", detail=f"{error}"))
-        raise
+        except Exception as error:
+            with suppress(psycopg.Error, UserError):
+                _record(runner, replace(entry, outcome="failed", detail=f"{error}"))
+            raise
     _record(runner, replace(entry, outcome="done"))
 
 
