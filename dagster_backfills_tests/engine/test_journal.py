@@ -55,9 +55,9 @@ def test_inserted_rows_journal_a_key_and_changed_rows_their_previous_version(dat
     assert entries(conn) == [
         ("t/units", "p001", ["p001-u0001"], "(p001,p001-u0001,7)", True),
         ("t/units", "p001", ["p001-u0002"], None, True),
+        ("t/units", "p002", ["gone"], "(p002,gone,9)", False),
         ("t/units", "p002", ["p002-u0001"], None, True),
         ("t/units", "p002", ["p002-u0002"], None, True),
-        ("t/units", "p002", ["gone"], "(p002,gone,9)", False),
         ("t/parts", "p001", ["p001"], None, True),
         ("t/parts", "p002", ["p002"], None, True),
     ]
