@@ -121,22 +121,22 @@ class Backfill:
 
     # ---- partitions -------------------------------------------------------------------------------------------
 
-    def selection(self, instance: dg.DagsterInstance | None = None) -> Selection:
-        """The selection of partitions. Without a statement for missing ones, they are the unmaterialized ones."""
+    def selection(self) -> Selection:
+        """The selection of partitions."""
         due, missing = self.declared.due, self.declared.missing or self.declared.due
         return Selection(
             self.assets,
             self._all_keys,
             lambda conn: self._keys_from(conn, due) if due else [],
-            lambda conn: self._keys_from(conn, missing) if missing else self._unmaterialized(conn, instance),
+            (lambda conn: self._keys_from(conn, missing)) if missing else None,
         )
 
     def partition_statuses(
-        self, conn: psycopg.Connection[Any], instance: dg.DagsterInstance | None = None, *, more: bool = True
+        self, conn: psycopg.Connection[Any], *, more: bool = True
     ) -> list[PartitionStatus]:
         """The status of every partition, oldest first. `more` adds the columns of the declared `status` statement."""
         status = self.statements[self.declared.status].sql if self.declared.status and more else None
-        return partition_statuses(conn, self.selection(instance), self.names(conn), status, self._binds)
+        return partition_statuses(conn, self.selection(), self.names(conn), status, self._binds)
 
     def names(self, conn: psycopg.Connection[Any]) -> dict[str, str | None]:
         """The names of dynamic partitions by key, oldest first: the second column of their statement, if any."""
@@ -194,17 +194,6 @@ class Backfill:
     def _keys_from(self, conn: psycopg.Connection[Any], name: str) -> Sequence[str]:
         """The keys that a statement returns."""
         return [str(row[0]) for row in self.statements[name](conn, **self._binds) if row[0] is not None]
-
-    def _unmaterialized(
-        self, conn: psycopg.Connection[Any], instance: dg.DagsterInstance | None
-    ) -> Sequence[str]:
-        if instance is None:
-            return []
-        asset = dg.AssetKey(self.assets[0].split("/"))
-        if self.partitions_def is None:
-            return [] if instance.get_latest_materialization_event(asset) else [WHOLE]
-        materialized = instance.get_materialized_partitions(asset)
-        return [key for key in self._all_keys(conn) if key not in materialized]
 
     @property
     def _binds(self) -> dict[str, Any]:

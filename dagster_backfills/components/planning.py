@@ -27,14 +27,13 @@ def plan_backfill(
     which: Which,
     partitions: Sequence[str] = (),
     *,
-    instance: dg.DagsterInstance | None = None,
     log: Callable[[str], None] = lambda line: None,
 ) -> Report:
     """Plan a run of the backfill over these partitions. Raises UserError for an unknown partition."""
     settings = engine_settings()
     with connect() as conn:
         backfill.mark_changes(conn)  # as a run would; rolled back below
-        chosen = backfill.selection(instance).choose(conn, which, partitions)
+        chosen = backfill.selection().choose(conn, which, partitions)
         work = []
         for first in sorted(set(chosen.values())):
             keys = [key for key, position in chosen.items() if position == first]
@@ -74,8 +73,6 @@ def build_plan_job(backfill: Backfill) -> dg.JobDefinition:
 
     def plan_in_run(context: dg.OpExecutionContext, config: Plan) -> Report:
         connect, log = getattr(context.resources, backfill.database).connect, context.log.warning
-        return plan_backfill(
-            backfill, connect, config.which, config.partitions, instance=context.instance, log=log
-        )
+        return plan_backfill(backfill, connect, config.which, config.partitions, log=log)
 
     return plan_job(backfill.name, backfill.group, backfill.database, plan_in_run)

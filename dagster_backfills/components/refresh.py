@@ -51,8 +51,7 @@ def _keys(backfill: Backfill, context: dg.OpExecutionContext, config: Refresh, p
         inspect(backfill, conn)
         backfill.mark_changes(conn)
         conn.commit()
-        selection = backfill.selection(context.instance)
-        chosen = selection.choose(conn, config.which, config.partitions, automatic=automatic)
+        chosen = backfill.selection().choose(conn, config.which, config.partitions, automatic=automatic)
         conn.commit()
     keys = [key for key, first in chosen.items() if first == position]
     backfill.add_partitions(context.instance, keys)
