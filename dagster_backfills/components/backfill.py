@@ -173,9 +173,14 @@ class Backfill:
             for source, by in self.declared.stale_when.items()
         ]
 
+    @property
+    def polls(self) -> bool:
+        """Whether changes of source tables are detected by polling."""
+        return bool(self.declared.stale_when) and self.declared.stale_by == "polling"
+
     def mark_changes(self, conn: psycopg.Connection[Any]) -> None:
         """With `stale_by: polling`, mark what has changed since the last poll, in `conn`'s transaction."""
-        if self.declared.stale_by == "polling":
+        if self.polls:
             for table in self.watched():
                 table.mark_changes(conn)
 

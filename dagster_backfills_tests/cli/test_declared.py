@@ -176,6 +176,24 @@ def test_a_check_names_each_backfill_and_fails_for_one_with_a_mistake(
     assert "Did you mean member_months" in run("triggers", "member_mouths").stderr
 
 
+def test_a_list_and_a_status_say_when_the_sources_were_polled(
+    run: Run, project: Path, conn: psycopg.Connection
+) -> None:
+    conn.execute(GYM + MONTHS)
+    copied(project, "member_months", ("  schedule", "  stale_by: polling\n  schedule"))
+    never = "member_months: its source tables have not been polled yet, so their changes are not shown.\n"
+    assert run("list").stderr == never
+    assert run("status", "member_months").stderr.endswith(never)
+    conn.execute(
+        "insert into backfill.source_positions (backfill, source, position, polled_at) values"
+        " ('member_months', 'public.members', '1', '2026-01-02 03:04:05+00'),"
+        " ('member_months', 'public.member_activities', '1', '2026-01-02 03:05:00+00')"
+    )
+    said = "its source tables were last polled at 2026-01-02 03:04:05 UTC; later changes are not shown"
+    assert run("list").stderr == f"member_months: {said}.\n"
+    assert json.loads(run("list", "--json").stdout)[0]["remark"] == said
+
+
 def test_the_list_shows_below_the_table_why_a_backfill_cannot_be_read(
     run: Run, project: Path, conn: psycopg.Connection, database_url: str
 ) -> None:
