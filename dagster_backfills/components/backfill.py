@@ -166,6 +166,14 @@ class Backfill:
             GENERIC.forget(conn, assets=self.assets, partition_keys=list(gone))
         conn.commit()
 
+    def left_behind(self, conn: psycopg.Connection[Any]) -> list[str]:
+        """The keys of former partitions that still have rows. No run updates or deletes these rows."""
+        gone = sorted(self.selection().written(conn) - set(self._all_keys(conn)))
+        if not gone or isinstance(self.partitions_def, dg.TimeWindowPartitionsDefinition):
+            return []
+        parts = [part for part in self.parts(conn, gone) if part.address.stored]
+        return sorted({key for part in parts for key in part.keys_among(conn, gone)})
+
     def watched(self) -> list[WatchedTable]:
         """The source tables whose changes make partitions stale, in the declaration's order."""
         return [

@@ -104,6 +104,13 @@ class Part:
         return (by if isinstance(by, str) else None) if whole else self.write.target.unit
 
 
+    def keys_among(self, conn: psycopg.Connection[Any], keys: Sequence[str]) -> list[str]:
+        """Returns those of the keys that the table has rows of. Reads the whole table."""
+        statement = sql.SQL("select distinct {0} from {1} as t where {0} = any(%s::text[])").format(
+            self.address.label("t"), self.table.relation
+        )
+        return [key for (key,) in conn.execute(statement, [list(keys)])]
+
 def explain(
     conn: psycopg.Connection[Any], parts: Sequence[Part], unit: str, keys: Sequence[str]
 ) -> Explanation:

@@ -155,6 +155,19 @@ def test_a_table_that_is_added_to_a_declaration_makes_every_partition_missing(
     assert set(query(conn, "select region from shop.more")) == set(STRANGE)
 
 
+def test_former_partitions_are_named_as_long_as_they_have_rows(
+    totals: Backfill, conn: psycopg.Connection, database_url: str
+) -> None:
+    with adopter(totals, database_url) as a:
+        a.settle()
+        assert totals.left_behind(conn) == []
+        conn.execute('delete from shop."Order" where region = any(%s)', [STRANGE[:2]])
+        a.settle()
+    assert totals.left_behind(conn) == sorted(STRANGE[:2])
+    conn.execute("delete from shop.totals where region = %s", [STRANGE[0]])
+    assert totals.left_behind(conn) == [STRANGE[1]]
+
+
 @pytest.mark.parametrize(("column", "right"), [("region", False), ("day", True)])
 def test_a_calendar_is_read_off_a_time_alone(
     conn: psycopg.Connection, tmp_path: Path, column: str, right: bool
