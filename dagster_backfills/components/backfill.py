@@ -5,7 +5,7 @@ Not here: the Dagster definitions built from it (`assets`, `refresh`, `planning`
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -112,12 +112,12 @@ class Backfill:
 
     def parts(self, conn: psycopg.Connection[Any], keys: Sequence[str], first: int = 0) -> list[Part]:
         """The writes of the tables from index `first` on, with tables and addresses, for use outside of a run."""
-        writes = [self.write(table, {"backfill_id": ""}) for table in self.declared.tables[first:]]
-        tables = [read_table(conn, *write.target.schema_and_table) for write in writes]
-        return [
-            Part(write, table, address_of(write.target, table, self.partitions_def, keys))
-            for write, table in zip(writes, tables, strict=True)
-        ]
+        parts = []
+        for write in [self.write(table, {"backfill_id": ""}) for table in self.declared.tables[first:]]:
+            table = read_table(conn, *write.target.schema_and_table)
+            address = address_of(write.target, table, self.partitions_def, keys)
+            parts.append(Part(replace(write, address=address), table))
+        return parts
 
     # ---- partitions -------------------------------------------------------------------------------------------
 

@@ -93,11 +93,15 @@ class Explanation:
 
 @dataclass(frozen=True)
 class Part:
-    """One table of a backfill: its write, its columns and keys, and how it is partitioned."""
+    """One table of a backfill: its write and address, its columns and keys."""
 
     write: Write
     table: Table
-    address: Address
+
+    @property
+    def address(self) -> Address:
+        assert self.write.address is not None
+        return self.write.address
 
     def column(self, *, whole: bool) -> str | None:
         """The column that holds the unit, or with `whole` the partition key; None if there is none."""

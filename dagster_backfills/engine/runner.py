@@ -19,7 +19,6 @@ from dagster_backfills.engine.rehearsal import Rehearsal
 from dagster_backfills.engine.session import Connect, Session
 from dagster_backfills.engine.settings import EngineSettings
 from dagster_backfills.engine.sizing import BatchSize, batches
-from dagster_backfills.engine.table.address import Address
 from dagster_backfills.engine.throttle import Throttle
 from dagster_backfills.engine.units import count_units
 from dagster_backfills.engine.work import Work
@@ -49,20 +48,18 @@ class Runner:
     def run(
         self,
         writes: Sequence[Write],
-        addresses: dict[str, Address],
         keys: Sequence[str],
         around: Around | None = None,
     ) -> Iterator[list[str]]:
         """Writes the partitions `keys` in order. Yields the partitions of each finished batch, including failed ones.
 
-        writes: the tables, in the order in which each batch writes them. addresses: by asset, how its table is
-        partitioned. around: see `WriteSet`.
+        writes: the tables, in the order in which each batch writes them, each with its address. around: see `WriteSet`.
 
         Units and partitions that can't be written do not raise: they are in the failure ledger and in `outcome`. Raises
         UserError for an error that every batch would meet, and psycopg.Error if the server stays unreachable.
         """
         if around is not None:
-            yield from self._one_by_one(writes, addresses, keys, around)
+            yield from self._one_by_one(writes, keys, around)
             return
 
         def prepare(conn: psycopg.Connection) -> list[PreparedWrite]:
@@ -70,7 +67,6 @@ class Runner:
                 PreparedWrite.open(
                     conn,
                     write,
-                    addresses[write.target.asset],
                     number,
                     keys,
                     # A rehearsal reads its examples from the journal before it rolls back.
@@ -112,13 +108,13 @@ class Runner:
                 self._close(outcome)
 
     def _one_by_one(
-        self, writes: Sequence[Write], addresses: dict[str, Address], keys: Sequence[str], around: Around
+        self, writes: Sequence[Write], keys: Sequence[str], around: Around
     ) -> Iterator[list[str]]:
         """Writes each partition separately, inside its call of `around`."""
         for key in keys:
 
             def work(identity: RunIdentity, key: str = key) -> Outcome:
-                for _ in replace(self, run_identity=identity).run(writes, addresses, [key]):
+                for _ in replace(self, run_identity=identity).run(writes, [key]):
                     pass
                 return self.outcome
 

@@ -4,7 +4,7 @@ Rows that have changed since the run are kept. An undo is an ordinary engine run
 batches, resumption, records and a journal of its own. Not here: its writes (`undoing`).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -94,12 +94,13 @@ def preview(
     log: Callable[[str], None] = lambda line: None,
 ) -> Report:
     """Returns what an undo would do. `unchanged` counts the rows that it would keep because they have changed since."""
-    if not undoing.shapes:
-        return Report.nothing()
-    return rehearse(
-        connect, settings, log,
-        lambda runner: runner.run_prepared(lambda conn: undoing.writes(conn, ""), undoing.partitions),
-    )  # fmt: skip
+
+    def undone(runner: Runner) -> Iterable[list[str]]:
+        if not undoing.shapes:
+            return []
+        return runner.run_prepared(lambda conn: undoing.writes(conn, ""), undoing.partitions)
+
+    return rehearse(connect, settings, log, undone)
 
 
 def undo(runner: Runner, undoing: Undoing) -> Iterator[list[str]]:

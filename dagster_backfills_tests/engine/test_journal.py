@@ -100,9 +100,10 @@ def test_entries_have_the_partition_key_and_not_the_columns_spelling_of_it(datab
     write = Write(
         Target("t/rows", "part"),
         Query("select k::uuid as part, 1 as id from unnest(%(partition_keys)s::text[]) as k"),
+        address=ByValue("part", "uuid"),
     )
     runner = Runner(lambda: opened(database_url), RunIdentity("one"), EngineSettings())
-    assert list(runner.run([write], {"t/rows": ByValue("part", "uuid")}, [part.upper()])) == [[part.upper()]]
+    assert list(runner.run([write], [part.upper()])) == [[part.upper()]]
     assert [entry[1] for entry in entries(conn)] == [part.upper()]
 
 
