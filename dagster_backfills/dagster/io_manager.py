@@ -148,7 +148,7 @@ class _Storing:
             self.context.log.info(note)
         runner = Runner(
             connect=self.manager.postgres.connect,
-            run_identity=run_identity(self.context),
+            run_identity=run_identity(self.context.step_context.dagster_run, self.context.step_key),
             settings=self.manager.settings(self.write_set),
             log=self.context.log.warning,
         )
@@ -227,14 +227,8 @@ class _Storing:
         return ordered if len(ordered) == len(requested) else keys
 
 
-def run_identity(context: dg.OutputContext) -> RunIdentity:
+def run_identity(run: dg.DagsterRun, step: str = "") -> RunIdentity:
     """The run and step, and whether they resume an earlier run: as a retry, or re-executed from failure."""
-    run = context.step_context.dagster_run
     resumes = run.tags.get("dagster/is_resume_retry") == "true" or "dagster/retry_number" in run.tags
-    return RunIdentity(
-        run.run_id,
-        context.step_key,
-        run.root_run_id or run.run_id,
-        resumes,
-        started_by=started_by(run.tags),
-    )
+    root = run.root_run_id or run.run_id
+    return RunIdentity(run.run_id, step, root, resumes, started_by=started_by(run.tags))

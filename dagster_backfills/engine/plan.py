@@ -135,12 +135,16 @@ def rehearse(
     for _ in run(runner):
         pass
     outcome = runner.outcome
-    failures = [*outcome.failed.values(), *outcome.unit_failures]
     with connect() as conn:
         estimate = estimate_from_history(conn, outcome)
         conn.rollback()
     return Report(
-        list(outcome.counts), outcome.counts, failures, rehearsal.examples(), estimate, outcome.seconds
+        list(outcome.counts),
+        outcome.counts,
+        outcome.failures,
+        rehearsal.examples(),
+        estimate,
+        outcome.seconds,
     )
 
 

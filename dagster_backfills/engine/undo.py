@@ -13,7 +13,6 @@ import psycopg
 
 from dagster_backfills.engine import audit, ledger
 from dagster_backfills.engine.journal import SHAPE, Shape
-from dagster_backfills.engine.ledger import RunIdentity
 from dagster_backfills.engine.plan import Report, rehearse
 from dagster_backfills.engine.runner import Connect, Runner
 from dagster_backfills.engine.settings import EngineSettings
@@ -106,9 +105,9 @@ def preview(
 def undo(runner: Runner, undoing: Undoing) -> Iterator[list[str]]:
     """Undoes a run and yields the partitions of each finished batch. Records it in the audit log.
 
-    runner: its `run_identity` must come from `undo_identity`. undoing: the result of `find`.
+    undoing: the result of `find`.
     """
-    identity = runner.run_identity
+    runner.run_identity = identity = replace(runner.run_identity, step="undo", undoes=undoing.run_id)
     domains = audit.domains_of(undoing.shapes)
     entry = audit.Entry(identity.started_by, "undo", undoing.run_id, domains, "started", [identity.run_id])
     with runner.connect() as conn:
@@ -134,10 +133,3 @@ def _record(runner: Runner, entry: audit.Entry) -> None:
     with runner.connect() as conn:
         audit.record(conn, entry)
         conn.commit()
-
-
-def undo_identity(
-    undoing: Undoing, run_id: str, root_run_id: str = "", *, resumes: bool = False, started_by: str = ""
-) -> RunIdentity:
-    """Returns the identity of a run that undoes another. For the arguments see `RunIdentity`."""
-    return RunIdentity(run_id, "undo", root_run_id, resumes, undoing.run_id, started_by)

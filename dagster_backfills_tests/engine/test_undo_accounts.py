@@ -5,7 +5,7 @@ import pytest
 from dagster_backfills.engine import audit
 from dagster_backfills.engine.ledger import RunIdentity
 from dagster_backfills.engine.runner import Runner
-from dagster_backfills.engine.undo import find, undo, undo_identity
+from dagster_backfills.engine.undo import find, undo
 from dagster_backfills.errors import UserError
 from dagster_backfills_tests.engine.running import by_unit, fill, opened, run, totals
 from dagster_backfills_tests.engine.undoing import tables, undone
@@ -54,9 +54,7 @@ def test_two_undos_of_one_run_at_the_same_time_leave_each_other_s_record_alone(d
     run(database_url, [by_unit, totals], keys, RunIdentity("one"))
     undoing = find(conn, "one")
     undos = {
-        asset: undo(
-            Runner(lambda: opened(database_url), undo_identity(undoing, asset)), undoing.only([asset])
-        )
+        asset: undo(Runner(lambda: opened(database_url), RunIdentity(asset)), undoing.only([asset]))
         for asset in undoing.shapes
     }
     for batches in undos.values():
