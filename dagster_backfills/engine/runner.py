@@ -148,29 +148,29 @@ class Runner:
             self.units_done += sum(weights.get(key, 0) for key in batch)
             yield batch
 
-    def _batch(self, keys: list[str], weights: dict[str, int]) -> None:
+    def _batch(self, batch: list[str], weights: dict[str, int]) -> None:
         """Writes whole partitions in one transaction, and bisects them on bad data until the bad one is isolated."""
         work = self._work
-        weight = sum(max(weights.get(key, 0), 1) for key in keys)
-        if len(keys) == 1 and work.sliced and (keys[0] in self._prior.reached or weight > work.size.units):
-            return self._slices(keys[0])
-        try:
+
+        def write(keys: list[str]) -> None:
+            weight = sum(max(weights.get(key, 0), 1) for key in keys)
+            if (
+                len(keys) == 1
+                and work.sliced
+                and (keys[0] in self._prior.reached or weight > work.size.units)
+            ):
+                return self._slices(keys[0])
             began = time.monotonic()
             units = sum(weights.get(key, 0) for key in keys) if weights else len(keys)
             divisible = len(keys) > 1 or bool(work.sliced)
             work.session.attempt(lambda batch_id: work.write(batch_id, keys, units), divisible=divisible)
             work.size.took(weight, time.monotonic() - began)
-        except Exception as error:
-            if not work.can_bisect(error):
-                raise
-            if len(keys) > 1:
-                middle = len(keys) // 2
-                self._batch(keys[:middle], weights)
-                self._batch(keys[middle:], weights)
-            elif work.current in work.sliced:
-                self._slices(keys[0])
+
+        for key, error in work.bisect(batch, write):
+            if work.current in work.sliced:
+                self._slices(key)
             else:
-                work.partition_failed(keys[0], error, work.unchanged(keys[0]))
+                work.partition_failed(key, error, work.unchanged(key))
 
     def _slices(self, key: str) -> None:
         SlicedPartition(self._work, key, self._pause, *self._prior.reached.get(key, ())).write()

@@ -1,7 +1,7 @@
 """The state of a run and its transactions. Each one writes rows, batch records and the failure ledger together."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from uuid import UUID
 
@@ -142,6 +142,23 @@ class Work:
             for key, value in by_partition.items():
                 self.outcome.of(asset, key).add(value)
         self.outcome.done += keys
+
+    def bisect(self, items: list[str], write: Callable[[list[str]], None]) -> Iterator[tuple[str, Exception]]:
+        """Writes the items in one batch, or, if their data is bad, each half separately.
+
+        Yields each item that fails on its own with its error; call `partition_failed` or `unit_failed` before the next.
+        """
+        try:
+            write(items)
+        except Exception as error:
+            if not self.can_bisect(error):
+                raise
+            if len(items) == 1:
+                yield items[0], error
+                return
+            middle = len(items) // 2
+            yield from self.bisect(items[:middle], write)
+            yield from self.bisect(items[middle:], write)
 
     def can_bisect(self, error: BaseException) -> bool:
         """Whether to bisect a batch that raised this error. Not if the same error is raised without any unit."""
