@@ -177,7 +177,7 @@ class PreparedWrite:
         names, arrays = frame_columns(data, self.table)
         self._plan(names)
         try:
-            return copy_into(conn, self._merge, self.write.target.partition_by, arrays, slice_)
+            return copy_into(conn, self._merge, arrays, slice_)
         except psycopg.Error as error:
             if classify(error) is not ErrorClass.DATA:
                 raise

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from uuid import UUID
 
 import psycopg
+from psycopg.types.json import Jsonb
 
 from dagster_backfills.engine import failures, ledger
 from dagster_backfills.engine.failures import Refusals, describe
@@ -40,7 +41,9 @@ class Work:
         self._caused_by_rows: set[tuple[str, str]] = set()  # assets and SQLSTATEs
         self._journal_ids: dict[str, int] = {}  # of the current batch, by asset
         self._shapes = {
-            write.asset: SHAPE.dump_python(Shape.of(write.table, write.write.target.touched), mode="json")
+            write.asset: Jsonb(
+                SHAPE.dump_python(Shape.of(write.table, write.write.target.touched), mode="json")
+            )
             for write in self.writes
             if write.journals
         }
@@ -114,12 +117,14 @@ class Work:
         self, batch_id: UUID, asset: str, keys: list[str], counts: Counts, *, units: int, began: float,
         snapshot: str, units_upto: str | None = None,
     ) -> None:  # fmt: skip
+        """Records one asset's part of a batch. units_upto: the last unit, for a slice of a partition."""
         if self.rehearsal is not None:
             return
+        journal_id = self._journal_ids.get(asset)
         ledger.record_batch(
-            self.session.conn, self.run, batch_id, asset, keys, counts,
-            units=units, seconds=time.monotonic() - began, snapshot=snapshot,
-            units_upto=units_upto, journal_id=self._journal_ids.get(asset), journal=self._shapes.get(asset),
+            self.session.conn, self.run, counts, batch_id=batch_id, asset=asset, partitions=keys, units=units,
+            seconds=time.monotonic() - began, snapshot=snapshot, units_upto=units_upto, journal_id=journal_id,
+            journal=None if journal_id is None else self._shapes[asset],
         )  # fmt: skip
 
     def resolve_rest(self, write: PreparedWrite, key: str) -> int:
