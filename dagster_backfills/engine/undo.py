@@ -35,8 +35,9 @@ _ORDER = "select a from backfill.runs, unnest(assets) with ordinality as u (a, n
 _PARTITIONS = """
 select p from backfill.batches, unnest(partitions) as p where run_id = %s group by p order by max(committed_at) desc, p
 """
-# Held by an undo's session while it runs, so that others can tell it from a killed one.
-_HOLD = "select pg_advisory_lock(hashtext('backfill undo'), hashtext(%(run_id)s))"
+# Held by an undo's session while it runs, so that others can tell it from a killed one. Shared, so that a retry of the
+# same run never waits for it.
+_HOLD = "select pg_advisory_lock_shared(hashtext('backfill undo'), hashtext(%(run_id)s))"
 # A killed undo of the same run leaves its record open.
 _CLOSE = """
 update backfill.runs set outcome = 'interrupted', finished_at = clock_timestamp()
