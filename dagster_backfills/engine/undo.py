@@ -4,14 +4,14 @@ Rows that have changed since the run are kept. An undo is an ordinary engine run
 batches, resumption, records and a journal of its own. Not here: its writes (`undoing`).
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import psycopg
 
-from dagster_backfills.engine import audit, ledger
+from dagster_backfills.engine import audit
 from dagster_backfills.engine.journal import SHAPE, Shape
 from dagster_backfills.engine.plan import Report, rehearse
 from dagster_backfills.engine.runner import Connect, Runner
@@ -94,13 +94,7 @@ def preview(
     log: Callable[[str], None] = lambda line: None,
 ) -> Report:
     """Returns what an undo would do. `unchanged` counts the rows that it would keep because they have changed since."""
-
-    def undone(runner: Runner) -> Iterable[list[str]]:
-        if not undoing.shapes:
-            return []
-        return runner.run_prepared(lambda conn: undoing.writes(conn, ""), undoing.partitions)
-
-    return rehearse(connect, settings, log, undone)
+    return rehearse(connect, settings, log, lambda runner: _batches(runner, undoing, ""))
 
 
 def undo(runner: Runner, undoing: Undoing) -> Iterator[list[str]]:
@@ -117,17 +111,18 @@ def undo(runner: Runner, undoing: Undoing) -> Iterator[list[str]]:
         audit.record(conn, entry)
         conn.commit()
         try:
-            if undoing.shapes:
-                run_id = identity.run_id
-                yield from runner.run_prepared(lambda conn: undoing.writes(conn, run_id), undoing.partitions)
-            else:  # the undone run changed nothing; record this run anyway
-                ledger.start(conn, identity, [], 0, None)
-                ledger.finish(conn, identity, "succeeded")
+            yield from _batches(runner, undoing, identity.run_id)
         except Exception as error:
             with suppress(psycopg.Error, UserError):
                 _record(runner, replace(entry, outcome="failed", detail=f"{error}"))
             raise
     _record(runner, replace(entry, outcome="done"))
+
+
+def _batches(runner: Runner, undoing: Undoing, run_id: str) -> Iterator[list[str]]:
+    """Runs the undo `run_id`. If the undone run changed nothing, there are no batches, but the run is recorded."""
+    partitions = undoing.partitions if undoing.shapes else []
+    return runner.run_prepared(lambda conn: undoing.writes(conn, run_id), partitions)
 
 
 def _record(runner: Runner, entry: audit.Entry) -> None:

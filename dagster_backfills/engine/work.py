@@ -34,7 +34,8 @@ class Work:
     rehearsal: Rehearsal | None = None
 
     def __post_init__(self) -> None:
-        self.current = self.writes[0]
+        if self.writes:  # an undo of a run that changed nothing has none
+            self.current = self.writes[0]
         self.written = 0  # rows changed by committed batches
         self.refusals = Refusals(self.session.settings.max_failures_in_a_row)
         self.batch_counts: dict[str, dict[str, Counts]] = {}  # of the current batch, by asset
