@@ -16,18 +16,15 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import dagster as dg
 import psycopg
 
 from benchmarks.progress import BENCHMARK, STATEMENTS, Bench
 from dagster_backfills.components.planning import plan_backfill
-from dagster_backfills.dagster.layout import address_of
 from dagster_backfills.defs.progress.declared import PROGRESS
 from dagster_backfills.engine.ledger import RunIdentity
 from dagster_backfills.engine.plan import Report
 from dagster_backfills.engine.runner import Runner
 from dagster_backfills.engine.selection import Which
-from dagster_backfills.engine.table.catalog import read_table
 
 
 class Rehearsals:
@@ -51,17 +48,9 @@ class Rehearsals:
         began = time.monotonic()
         with self.connect() as conn:
             keys = list(PROGRESS.selection().choose(conn, Which.all))
-            tables = PROGRESS.declared.tables
-            run = dg.DagsterRun(job_name="benchmark", run_id=str(uuid4()))
-            writes = PROGRESS.write_set(tables, run, keys).writes
-            addresses = {
-                w.target.asset: address_of(
-                    w.target, read_table(conn, *w.target.schema_and_table), PROGRESS.partitions_def, keys
-                )
-                for w in writes
-            }
-        runner = Runner(self.connect, RunIdentity(run.run_id))
-        for _ in runner.run(writes, addresses, keys):
+            writes = [part.write for part in PROGRESS.parts(conn, keys)]
+        runner = Runner(self.connect, RunIdentity(str(uuid4())))
+        for _ in runner.run(writes, keys):
             pass
         return runner.outcome.counts, time.monotonic() - began
 

@@ -117,7 +117,7 @@ def test_the_variables_reach_the_sensors_and_no_secret_the_definitions(
     )
     assert "secret" not in repr(made)
     with dg.build_resources({"notifications": made}) as built:
-        assert built.notifications.channel("slack").name == "slack"
+        built.notifications.check("slack")
         assert built.notifications.slack_webhook_url.endswith("/secret")
 
 

@@ -10,7 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import dagster as dg
 import psycopg
 import typer
 
@@ -25,7 +24,6 @@ from dagster_backfills.domain_switches import disabled_domains
 from dagster_backfills.engine.partition_status import PartitionStatus
 from dagster_backfills.engine.selection import Which
 from dagster_backfills.errors import UserError
-from dagster_backfills.instance.launching import open_instance
 from dagster_backfills.names import resolve_id
 from dagster_backfills.postgres.migrations import require_migrations
 from dagster_backfills.postgres.values import show_every_value
@@ -98,16 +96,14 @@ class Declared:
     def partition_statuses(
         self, conn: psycopg.Connection[Any], *, more: bool = True
     ) -> list[PartitionStatus]:
-        with self._instance() as instance:
-            return self.backfill.partition_statuses(conn, instance, more=more)
+        return self.backfill.partition_statuses(conn, more=more)
 
     def choose(self, conn: psycopg.Connection[Any], which: Which, partitions: Sequence[str]) -> list[str]:
         """The keys of the given partitions, or of `which`. Raises UserError if a partition is unknown."""
         if not partitions:
             self.backfill.mark_changes(conn)
             conn.commit()
-        with self._instance() as instance:
-            keys = list(self.backfill.selection(instance).choose(conn, Which.all if partitions else which))
+        keys = list(self.backfill.selection().choose(conn, Which.all if partitions else which))
         if set(partitions) <= set(keys):
             return list(dict.fromkeys(partitions)) or keys
         names = {each.partition: each.name for each in self.partition_statuses(conn, more=False)}
@@ -119,22 +115,10 @@ class Declared:
         return [launch(self.job, config, module=project_module(Path.cwd()) or "")]
 
     def plan(self, which: Which, keys: Sequence[str], log: Any) -> "Report":
-        with self._instance() as instance:
-            return plan_backfill(
-                self.backfill, self.postgres.connect, which, keys, instance=instance, log=log
-            )
+        return plan_backfill(self.backfill, self.postgres.connect, which, keys, log=log)
 
     def explain(self, conn: psycopg.Connection[Any], unit: str) -> "Explanation":
         return explain_unit(self.backfill, conn, unit)
-
-    @contextmanager
-    def _instance(self) -> Iterator[dg.DagsterInstance | None]:
-        """The Dagster instance, opened only if the declaration has no query for missing partitions."""
-        if self.backfill.declared.missing or self.backfill.declared.due:
-            yield None
-            return
-        with open_instance() as instance:
-            yield instance
 
 
 Named = Declared | Scoring

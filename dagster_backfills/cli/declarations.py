@@ -1,6 +1,7 @@
 """`backfills new`, `check`, `triggers` and `catalog`: writing declarations and comparing them with the database."""
 
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +20,7 @@ from dagster_backfills.engine.declared.draft import Draft, DraftParams
 from dagster_backfills.engine.table.catalog import read_table
 from dagster_backfills.engine.triggers import SourceTriggers, apply, remove
 from dagster_backfills.errors import UserError
-from dagster_backfills.names import resolve_id
+from dagster_backfills.names import counted, resolve_id
 from dagster_backfills.postgres.table_names import split_table
 
 
@@ -72,6 +73,7 @@ def check(
         try:
             missing = missing_triggers(folder)
             say(f"{folder.name}: ok" + (f", but {missing}" if missing else ""))
+            say(*_left_behind(folder))
         except UserError as error:
             mistakes += 1
             say(f"{folder.name}: {error}")
@@ -95,6 +97,16 @@ def missing_triggers(folder: Path) -> str:
     if not missing:
         return ""
     return f"triggers are missing on {', '.join(missing)}: backfills triggers {backfill.name}"
+
+
+def _left_behind(folder: Path) -> Iterator[str]:
+    """A remark if former partitions of a backfill have rows."""
+    backfill = declared(folder)
+    with database_of(backfill.declared.database) as conn:
+        keys = backfill.left_behind(conn)
+    if keys:
+        some = ", ".join(keys[:5]) + (", …" if len(keys) > 5 else "")
+        yield f"{folder.name}: {counted(len(keys), 'former partition')} with rows that no run will change: {some}"
 
 
 def triggers(

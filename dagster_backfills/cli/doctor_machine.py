@@ -135,9 +135,9 @@ def inbox() -> Iterator[Finding]:
 
 
 def notifications() -> Iterator[Finding]:
-    from dagster_backfills.defs.operations.channels import channels_from
+    from dagster_backfills.defs.operations.channels import checked_channels
 
-    names = [channel.name for channel in channels_from(os.environ)]
+    names = checked_channels(os.environ)
     message = f"Failures are sent by {' and '.join(names)}." if names else "Failures are not sent to anyone."
     yield Finding.ok("notifications", message)
 

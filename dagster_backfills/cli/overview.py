@@ -14,10 +14,12 @@ from dagster_backfills.cli.backfills import Declared, Named, names
 from dagster_backfills.cli.database import glance
 from dagster_backfills.cli.errors import explain
 from dagster_backfills.cli.output import Json, Wide, print_json, print_table, say
+from dagster_backfills.components.backfill import Backfill
 from dagster_backfills.components.loading import declared, declared_by_name
 from dagster_backfills.dagster.project import project_defs
 from dagster_backfills.engine.controls import read
 from dagster_backfills.engine.partition_status import PartitionStatus, count_by_state, needing_backfill
+from dagster_backfills.engine.watched import last_poll
 from dagster_backfills.names import counted, fold, resolve_id
 from dagster_backfills.redact import redact
 
@@ -41,6 +43,7 @@ class Overview:
     failed: int | None = None
     oldest_stale: Any = None
     problem: str | None = None
+    remark: str | None = None
 
 
 def overviews(conn: psycopg.Connection[Any]) -> list[Overview]:
@@ -59,6 +62,7 @@ def _declared(name: str, folder: Path) -> Overview:
     backfill = Declared(declared(folder))
     with backfill.connect() as conn:
         statuses = backfill.partition_statuses(conn, more=False)
+        remark = _last_poll(backfill.backfill, conn)
     dynamic = (partitions := backfill.backfill.declared.partitions) and partitions.dynamic
     counts = count_by_state(statuses)
     up_to_date = counts["all"] - counts["needed"]
@@ -72,7 +76,18 @@ def _declared(name: str, folder: Path) -> Overview:
         counts["stale"],
         counts["failed"],
         oldest,
+        remark=remark,
     )
+
+
+def _last_poll(backfill: Backfill, conn: psycopg.Connection[Any]) -> str | None:
+    """With `stale_by: polling`, when changes of the source tables were last detected."""
+    if not backfill.polls:
+        return None
+    polled_at = last_poll(conn, backfill.watched())
+    if polled_at is None:
+        return "its source tables have not been polled yet, so their changes are not shown"
+    return f"its source tables were last polled at {polled_at:%Y-%m-%d %H:%M:%S} UTC; later changes are not shown"
 
 
 def _domain(conn: psycopg.Connection[Any], name: str) -> Overview:
@@ -88,11 +103,12 @@ def rows(backfills: list[Overview]) -> tuple[list[str], list[list[Any]]]:
     return HEADERS[:columns], [list(asdict(each).values())[:columns] for each in backfills]
 
 
-def problems(backfills: list[Overview]) -> list[str]:
-    """On a terminal, where a column would not fit: a line for each backfill that can't be read."""
-    if not sys.stdout.isatty():
-        return []
-    return [f"{each.backfill}: {each.problem}" for each in backfills if each.problem]
+def remarks(backfills: list[Overview]) -> list[str]:
+    """Lines below the table. Problems only on a terminal, where their column would not fit."""
+    lines = [f"{each.backfill}: {each.remark}." for each in backfills if each.remark]
+    if sys.stdout.isatty():
+        lines += [f"{each.backfill}: {each.problem}" for each in backfills if each.problem]
+    return lines
 
 
 def list_(wide: Wide = False, json: Json = False) -> None:
@@ -103,7 +119,7 @@ def list_(wide: Wide = False, json: Json = False) -> None:
         print_json([asdict(each) for each in backfills])
     else:
         print_table(*rows(backfills), ids=["backfill"], wide=wide)
-        say(*problems(backfills))
+        say(*remarks(backfills))
 
 
 def show_partitions(
@@ -113,6 +129,7 @@ def show_partitions(
     with backfill.connect() as conn:
         statuses = backfill.partition_statuses(conn)
         controls = read(conn, backfill.assets)
+        remark = _last_poll(backfill.backfill, conn) if isinstance(backfill, Declared) else None
     matches = [each for each in reversed(statuses) if fold(text) in fold(_searchable(each))]
     if text and not matches:
         resolve_id(text, {each.partition: each.name for each in statuses}, "partition")
@@ -123,6 +140,8 @@ def show_partitions(
     if shown:
         _print(shown, limit, wide)
     say(summary(backfill.name, statuses), *(f"{each.waits}." for each in controls if each.waits))
+    if remark:
+        say(f"{backfill.name}: {remark}.")
 
 
 def summary(name: str, statuses: Sequence[PartitionStatus]) -> str:

@@ -151,7 +151,7 @@ def _shown(row: Mapping[str, Any], column: str | tuple[str, str]) -> Any:
 
 def remarks(page: StatusPage) -> list[str]:
     """Remarks below the tables."""
-    lines = overview.problems(page.backfills)
+    lines = overview.remarks(page.backfills)
     if page.dagster.problem:
         lines.append(f"The state of Dagster is unknown: {page.dagster.problem}")
     elif not page.dagster.daemon_works:

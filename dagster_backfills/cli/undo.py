@@ -14,9 +14,10 @@ from dagster_backfills.cli.plan import show
 from dagster_backfills.components.undoing import run_to_undo
 from dagster_backfills.dagster.io_manager import engine_settings
 from dagster_backfills.dagster.resource import PostgresResource
+from dagster_backfills.engine.ledger import RunIdentity
 from dagster_backfills.engine.runner import Runner
 from dagster_backfills.engine.selection import Which
-from dagster_backfills.engine.undo import find, preview, undo, undo_identity
+from dagster_backfills.engine.undo import find, preview, undo
 from dagster_backfills.errors import UserError
 from dagster_backfills.identity import system_user
 from dagster_backfills.names import counted
@@ -63,7 +64,7 @@ def undo_(
             if report.assets:
                 say("Dry run: nothing was changed. To undo the run, add --yes.")
         raise typer.Exit(FAILURES if report.failures else 0)
-    identity = undo_identity(undoing, str(uuid4()), started_by=system_user())
+    identity = RunIdentity(str(uuid4()), started_by=system_user())
     runner = Runner(postgres.connect, identity, settings, say)
     for _ in undo(runner, undoing):
         pass
@@ -74,14 +75,13 @@ def undo_(
 def _show_result(undone: str, runner: Runner, json: bool) -> list[Any]:
     """Print what was undone; return the failures."""
     outcome, run_id = runner.outcome, runner.run_identity.run_id
-    failed = [*outcome.failed.values(), *outcome.unit_failures]
     totals = {asset: outcome.total(asset) for asset in outcome.counts}
     if json:
         total = {
             asset: {"removed": n.deleted, "put_back": n.inserted, "restored": n.updated, "kept": n.unchanged}
             for asset, n in totals.items()
         }
-        failures = [vars(each) for each in failed]
+        failures = [vars(each) for each in outcome.failures]
         print_json(
             {"undoes": undone, "dry_run": False, "run_id": run_id, "total": total, "failures": failures}
         )
@@ -92,7 +92,7 @@ def _show_result(undone: str, runner: Runner, json: bool) -> list[Any]:
                 f"{n.unchanged:,} kept because they were changed since."
             )
         say(f"To revert this: backfills undo {run_id} --yes")
-    return failed
+    return outcome.failures
 
 
 def _declared(name: str) -> Declared:

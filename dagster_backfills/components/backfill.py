@@ -5,7 +5,7 @@ Not here: the Dagster definitions built from it (`assets`, `refresh`, `planning`
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -112,31 +112,31 @@ class Backfill:
 
     def parts(self, conn: psycopg.Connection[Any], keys: Sequence[str], first: int = 0) -> list[Part]:
         """The writes of the tables from index `first` on, with tables and addresses, for use outside of a run."""
-        writes = [self.write(table, {"backfill_id": ""}) for table in self.declared.tables[first:]]
-        tables = [read_table(conn, *write.target.schema_and_table) for write in writes]
-        return [
-            Part(write, table, address_of(write.target, table, self.partitions_def, keys))
-            for write, table in zip(writes, tables, strict=True)
-        ]
+        parts = []
+        for write in [self.write(table, {"backfill_id": ""}) for table in self.declared.tables[first:]]:
+            table = read_table(conn, *write.target.schema_and_table)
+            address = address_of(write.target, table, self.partitions_def, keys)
+            parts.append(Part(replace(write, address=address), table))
+        return parts
 
     # ---- partitions -------------------------------------------------------------------------------------------
 
-    def selection(self, instance: dg.DagsterInstance | None = None) -> Selection:
-        """The selection of partitions. Without a statement for missing ones, they are the unmaterialized ones."""
+    def selection(self) -> Selection:
+        """The selection of partitions."""
         due, missing = self.declared.due, self.declared.missing or self.declared.due
         return Selection(
             self.assets,
             self._all_keys,
             lambda conn: self._keys_from(conn, due) if due else [],
-            lambda conn: self._keys_from(conn, missing) if missing else self._unmaterialized(conn, instance),
+            (lambda conn: self._keys_from(conn, missing)) if missing else None,
         )
 
     def partition_statuses(
-        self, conn: psycopg.Connection[Any], instance: dg.DagsterInstance | None = None, *, more: bool = True
+        self, conn: psycopg.Connection[Any], *, more: bool = True
     ) -> list[PartitionStatus]:
         """The status of every partition, oldest first. `more` adds the columns of the declared `status` statement."""
         status = self.statements[self.declared.status].sql if self.declared.status and more else None
-        return partition_statuses(conn, self.selection(instance), self.names(conn), status, self._binds)
+        return partition_statuses(conn, self.selection(), self.names(conn), status, self._binds)
 
     def names(self, conn: psycopg.Connection[Any]) -> dict[str, str | None]:
         """The names of dynamic partitions by key, oldest first: the second column of their statement, if any."""
@@ -166,6 +166,14 @@ class Backfill:
             GENERIC.forget(conn, assets=self.assets, partition_keys=list(gone))
         conn.commit()
 
+    def left_behind(self, conn: psycopg.Connection[Any]) -> list[str]:
+        """The keys of former partitions that still have rows. No run updates or deletes these rows."""
+        gone = sorted(self.selection().written(conn) - set(self._all_keys(conn)))
+        if not gone or isinstance(self.partitions_def, dg.TimeWindowPartitionsDefinition):
+            return []
+        parts = [part for part in self.parts(conn, gone) if part.address.stored]
+        return sorted({key for part in parts for key in part.keys_among(conn, gone)})
+
     def watched(self) -> list[WatchedTable]:
         """The source tables whose changes make partitions stale, in the declaration's order."""
         return [
@@ -173,9 +181,14 @@ class Backfill:
             for source, by in self.declared.stale_when.items()
         ]
 
+    @property
+    def polls(self) -> bool:
+        """Whether changes of source tables are detected by polling."""
+        return bool(self.declared.stale_when) and self.declared.stale_by == "polling"
+
     def mark_changes(self, conn: psycopg.Connection[Any]) -> None:
         """With `stale_by: polling`, mark what has changed since the last poll, in `conn`'s transaction."""
-        if self.declared.stale_by == "polling":
+        if self.polls:
             for table in self.watched():
                 table.mark_changes(conn)
 
@@ -194,17 +207,6 @@ class Backfill:
     def _keys_from(self, conn: psycopg.Connection[Any], name: str) -> Sequence[str]:
         """The keys that a statement returns."""
         return [str(row[0]) for row in self.statements[name](conn, **self._binds) if row[0] is not None]
-
-    def _unmaterialized(
-        self, conn: psycopg.Connection[Any], instance: dg.DagsterInstance | None
-    ) -> Sequence[str]:
-        if instance is None:
-            return []
-        asset = dg.AssetKey(self.assets[0].split("/"))
-        if self.partitions_def is None:
-            return [] if instance.get_latest_materialization_event(asset) else [WHOLE]
-        materialized = instance.get_materialized_partitions(asset)
-        return [key for key in self._all_keys(conn) if key not in materialized]
 
     @property
     def _binds(self) -> dict[str, Any]:

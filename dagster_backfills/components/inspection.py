@@ -86,7 +86,7 @@ def _inspect_rows(
             reads = Query(backfill.statements[table.statement].sql, {"backfill_id": ""})
             columns_of(conn, reads, table.asset, address)
         else:
-            PreparedWrite.open(conn, write, address, 0, [WHOLE], table=actual)
+            PreparedWrite.open(conn, replace(write, address=address), 0, [WHOLE], table=actual)
     if write.units is not None and table.units_statement is not None:
         units = Query(f"select q.partition, q.unit from ({write.units.sql}\n) as q", write.units.params)  # noqa: S608
         with located(backfill.statements[table.units_statement].place):

@@ -15,7 +15,7 @@ from dagster_backfills.dagster.io_manager import engine_settings
 from dagster_backfills.dagster.jobs import Plan, plan_job
 from dagster_backfills.engine.explain import Explanation, explain
 from dagster_backfills.engine.model import Compute
-from dagster_backfills.engine.plan import Report, combined, plan
+from dagster_backfills.engine.plan import Report, plan
 from dagster_backfills.engine.selection import Which
 from dagster_backfills.engine.session import Connect
 from dagster_backfills.errors import UserError
@@ -27,25 +27,19 @@ def plan_backfill(
     which: Which,
     partitions: Sequence[str] = (),
     *,
-    instance: dg.DagsterInstance | None = None,
     log: Callable[[str], None] = lambda line: None,
 ) -> Report:
     """Plan a run of the backfill over these partitions. Raises UserError for an unknown partition."""
-    settings = engine_settings()
     with connect() as conn:
         backfill.mark_changes(conn)  # as a run would; rolled back below
-        chosen = backfill.selection(instance).choose(conn, which, partitions)
+        chosen = backfill.selection().choose(conn, which, partitions)
         work = []
         for first in sorted(set(chosen.values())):
             keys = [key for key, position in chosen.items() if position == first]
-            work.append((keys, backfill.parts(conn, keys, first)))
+            work.append(([part.write for part in backfill.parts(conn, keys, first)], keys))
         names = backfill.names(conn)
         conn.rollback()
-    reports = []
-    for keys, parts in work:
-        addresses = {part.write.target.asset: part.address for part in parts}
-        reports.append(plan(connect, [part.write for part in parts], addresses, keys, settings, log))
-    return replace(combined(reports), names=names)
+    return replace(plan(connect, work, engine_settings(), log), names=names)
 
 
 def explain_unit(backfill: Backfill, conn: psycopg.Connection[Any], unit: str) -> Explanation:
@@ -74,8 +68,6 @@ def build_plan_job(backfill: Backfill) -> dg.JobDefinition:
 
     def plan_in_run(context: dg.OpExecutionContext, config: Plan) -> Report:
         connect, log = getattr(context.resources, backfill.database).connect, context.log.warning
-        return plan_backfill(
-            backfill, connect, config.which, config.partitions, instance=context.instance, log=log
-        )
+        return plan_backfill(backfill, connect, config.which, config.partitions, log=log)
 
     return plan_job(backfill.name, backfill.group, backfill.database, plan_in_run)

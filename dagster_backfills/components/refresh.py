@@ -11,7 +11,7 @@ from dagster_backfills.components.backfill import Backfill
 from dagster_backfills.components.inspection import inspect
 from dagster_backfills.dagster.automation import partition_sync_sensor, refresh_sensor
 from dagster_backfills.dagster.failures import without_retry
-from dagster_backfills.dagster.jobs import Refresh, refresh_job
+from dagster_backfills.dagster.jobs import Refresh, job_of_steps
 from dagster_backfills.engine.declared.declaration import Schedule
 from dagster_backfills.engine.selection import Which
 from dagster_backfills.names import counted
@@ -22,7 +22,8 @@ _AUTOMATION_TAGS = {"dagster/schedule_name", "dagster/sensor_name"}
 def build_job(backfill: Backfill) -> dg.JobDefinition:
     """The job that selects the partitions that need writing (failed, stale, missing) and writes them in one run."""
     ops = [_op(backfill, position, name) for position, name in enumerate(output_names(backfill))]
-    return refresh_job(backfill.job, backfill.name, backfill.group, ops, backfill.rules.after())
+    description = f"Write the partitions of {backfill.name} that need it, wherever they are, in one run."
+    return job_of_steps(backfill.job, backfill.group, description, ops, Refresh, backfill.rules.after())
 
 
 def _op(backfill: Backfill, position: int, name: str) -> dg.OpDefinition:
@@ -51,8 +52,7 @@ def _keys(backfill: Backfill, context: dg.OpExecutionContext, config: Refresh, p
         inspect(backfill, conn)
         backfill.mark_changes(conn)
         conn.commit()
-        selection = backfill.selection(context.instance)
-        chosen = selection.choose(conn, config.which, config.partitions, automatic=automatic)
+        chosen = backfill.selection().choose(conn, config.which, config.partitions, automatic=automatic)
         conn.commit()
     keys = [key for key, first in chosen.items() if first == position]
     backfill.add_partitions(context.instance, keys)

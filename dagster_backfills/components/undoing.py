@@ -11,14 +11,13 @@ import psycopg
 from pydantic import Field
 
 from dagster_backfills.components.backfill import Backfill
-from dagster_backfills.dagster.cause import started_by
 from dagster_backfills.dagster.failures import without_retry
-from dagster_backfills.dagster.io_manager import engine_settings
+from dagster_backfills.dagster.io_manager import engine_settings, run_identity
 from dagster_backfills.dagster.jobs import one_step_job
 from dagster_backfills.dagster.plan_report import report_metadata
 from dagster_backfills.engine.results import RESULTS
 from dagster_backfills.engine.runner import Runner
-from dagster_backfills.engine.undo import find, preview, undo, undo_identity
+from dagster_backfills.engine.undo import find, preview, undo
 from dagster_backfills.engine.undoing import Undoing
 from dagster_backfills.errors import UserError
 
@@ -82,14 +81,7 @@ def build_undo_job(backfill: Backfill) -> dg.JobDefinition:
                 report = preview(connect, undoing, settings, context.log.warning)
                 context.add_output_metadata(report_metadata(report))
                 return
-            identity = undo_identity(
-                undoing,
-                context.run_id,
-                context.run.root_run_id or context.run_id,
-                resumes="dagster/retry_number" in context.run.tags,
-                started_by=started_by(context.run.tags),
-            )
-            runner = Runner(connect, identity, settings, context.log.warning)
+            runner = Runner(connect, run_identity(context.run), settings, context.log.warning)
             for _ in undo(runner, undoing):
                 pass
         context.add_output_metadata(_totals(runner))
@@ -100,11 +92,10 @@ def build_undo_job(backfill: Backfill) -> dg.JobDefinition:
 def _totals(runner: Runner) -> dict[str, Any]:
     """Returns the numbers of rows. Raises dg.Failure if any row could not be restored."""
     outcome = runner.outcome
-    failed = [*outcome.failed.values(), *outcome.unit_failures]
-    if failed:
-        first = failed[0]
+    if outcome.failures:
+        first = outcome.failures[0]
         raise dg.Failure(
-            f"{len(failed):,} rows could not be restored; the first, {first.unit or first.partition!r} "
+            f"{len(outcome.failures):,} rows could not be restored; the first, {first.unit or first.partition!r} "
             f"of {first.asset}: {first.message}",
             allow_retries=False,
         )

@@ -1,7 +1,7 @@
 """The Postgres I/O manager: writes assets' outputs to their tables through the engine, and loads them as inputs."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import dagster as dg
@@ -31,7 +31,6 @@ from dagster_backfills.engine.model import WHOLE, Compute, Frame, Query, Target,
 from dagster_backfills.engine.outcome import Outcome
 from dagster_backfills.engine.runner import Runner
 from dagster_backfills.engine.settings import EngineSettings
-from dagster_backfills.engine.table.address import Address
 from dagster_backfills.engine.table.catalog import Table, read_table
 from dagster_backfills.environment import from_environment
 from dagster_backfills.errors import UserError
@@ -149,7 +148,7 @@ class _Storing:
             self.context.log.info(note)
         runner = Runner(
             connect=self.manager.postgres.connect,
-            run_identity=run_identity(self.context),
+            run_identity=run_identity(self.context.step_context.dagster_run, self.context.step_key),
             settings=self.manager.settings(self.write_set),
             log=self.context.log.warning,
         )
@@ -157,15 +156,13 @@ class _Storing:
             self.names = self.write_set.names(conn)
             # Tables with an address of their own are read at the end, so that `around` records a missing one.
             self._read_tables(conn, [w for w in self.write_set.writes if w.address is None])
-            addresses = {
-                w.target.asset: w.address or self._address(conn, w.target) for w in self.write_set.writes
-            }
+            writes = [w if w.address else self._addressed(conn, w) for w in self.write_set.writes]
         if self.own is None and self.keys != [WHOLE]:
             # Dagster has planned no materializations for a run that selects its partitions itself.
             announce_partitions(self.context, [dg.AssetKey(a.split("/")) for a in self.modes], self.keys)
         progress = ProgressLog(len(self.keys), self.context.log.info)
         reporter = Reporter(self.context)
-        for finished in runner.run(self.write_set.writes, addresses, self.keys, self.write_set.around):
+        for finished in runner.run(writes, self.keys, self.write_set.around):
             materializations = self._materializations(runner.outcome, finished)
             yield from reporter.report(materializations, failing=bool(runner.outcome.failed))
             progress.step(len(finished), runner)
@@ -174,11 +171,11 @@ class _Storing:
             raise failure_of(runner.outcome, len(self.keys), self.names)
         self._describe(runner.outcome, reporter)
 
-    def _address(self, conn: psycopg.Connection, target: Target) -> Address:
-        table = self.tables[target.asset]
+    def _addressed(self, conn: psycopg.Connection, write: Write) -> Write:
+        target, table = write.target, self.tables[write.target.asset]
         address = address_of(target, table, self.partitions_def, self.keys)
         refuse_twins(conn, target, table, self.partitions_def, self.context.step_context.instance)
-        return address
+        return replace(write, address=address)
 
     def _materializations(self, outcome: Outcome, keys: Sequence[str]) -> list[dg.AssetMaterialization]:
         """The materializations of each asset's written partitions. Dagster reports the unpartitioned asset itself."""
@@ -230,14 +227,8 @@ class _Storing:
         return ordered if len(ordered) == len(requested) else keys
 
 
-def run_identity(context: dg.OutputContext) -> RunIdentity:
+def run_identity(run: dg.DagsterRun, step: str = "") -> RunIdentity:
     """The run and step, and whether they resume an earlier run: as a retry, or re-executed from failure."""
-    run = context.step_context.dagster_run
     resumes = run.tags.get("dagster/is_resume_retry") == "true" or "dagster/retry_number" in run.tags
-    return RunIdentity(
-        run.run_id,
-        context.step_key,
-        run.root_run_id or run.run_id,
-        resumes,
-        started_by=started_by(run.tags),
-    )
+    root = run.root_run_id or run.run_id
+    return RunIdentity(run.run_id, step, root, resumes, started_by=started_by(run.tags))

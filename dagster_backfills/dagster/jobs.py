@@ -64,12 +64,12 @@ def one_step_job(
     def make(function: Callable[..., Any]) -> dg.JobDefinition:
         config = function.__annotations__.get("config")
         op = dg.op(name=step, out=out or dg.Out(dg.Nothing), required_resource_keys=set(resources))(function)
-        return _job(name or function.__name__, domain, description, [op], config, hooks, tags)
+        return job_of_steps(name or function.__name__, domain, description, [op], config, hooks, tags)
 
     return make
 
 
-def _job(
+def job_of_steps(
     name: str,
     domain: str,
     description: str,
@@ -99,14 +99,6 @@ def daily(at: str, name: str, job: Any, description: str) -> dg.ScheduleDefiniti
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description=f"{at} UTC: {description}",
     )
-
-
-def refresh_job(
-    job: str, name: str, group: str, ops: Sequence[dg.OpDefinition], hooks: AbstractSet[dg.HookDefinition]
-) -> dg.JobDefinition:
-    """The job that writes the selected partitions. Its steps take a Refresh and do not wait for each other."""
-    description = f"Write the partitions of {name} that need it, wherever they are, in one run."
-    return _job(job, group, description, ops, Refresh, hooks)
 
 
 def plan_job(

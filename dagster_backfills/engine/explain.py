@@ -19,8 +19,9 @@ from dagster_backfills.engine.table.entries import key_text
 from dagster_backfills.engine.table.names import ident
 from dagster_backfills.engine.table.slice import Slice
 
+_MOST = 20  # rows, keys and changes of each table
 _ROWS = """
-select {key} as key, to_jsonb(t) as row from {table} as t where {column}::text = %(unit)s limit 20
+select {key} as key, to_jsonb(t) as row from {table} as t where {column}::text = %(unit)s limit %(most)s
 """
 _CHANGES = """
 select b.run_id, r.undoes, b.committed_at, to_jsonb(j.before::{table}) as before,
@@ -31,7 +32,7 @@ inner join backfill.runs as r on b.run_id = r.run_id and b.step = r.step
 where b.asset = %(asset)s and j.key = %(key)s::text[]
     and (%(partitions)s::text[] = '{{}}' or b.partitions && %(partitions)s::text[])
 order by j.id desc
-limit 20
+limit %(most)s
 """
 _DELETED_KEYS = """
 select distinct j.key
@@ -39,7 +40,7 @@ from backfill.batches as b
 inner join backfill.journal_entries as j on b.journal_id = j.journal_id
 where b.asset = %(asset)s and j.key[{place}] = %(unit)s
     and (%(partitions)s::text[] = '{{}}' or b.partitions && %(partitions)s::text[])
-limit 20
+limit %(most)s
 """
 _OPEN = """
 select f.asset, f.partition, f.unit, f.message, f.attempts, f.last_seen
@@ -92,16 +93,27 @@ class Explanation:
 
 @dataclass(frozen=True)
 class Part:
-    """One table of a backfill: its write, its columns and keys, and how it is partitioned."""
+    """One table of a backfill: its write and address, its columns and keys."""
 
     write: Write
     table: Table
-    address: Address
+
+    @property
+    def address(self) -> Address:
+        assert self.write.address is not None
+        return self.write.address
 
     def column(self, *, whole: bool) -> str | None:
         """The column that holds the unit, or with `whole` the partition key; None if there is none."""
         by = self.write.target.partition_by
         return (by if isinstance(by, str) else None) if whole else self.write.target.unit
+
+    def keys_among(self, conn: psycopg.Connection[Any], keys: Sequence[str]) -> list[str]:
+        """Returns those of the keys that the table has rows of. Reads the whole table."""
+        statement = sql.SQL("select distinct {0} from {1} as t where {0} = any(%s::text[])").format(
+            self.address.label("t"), self.table.relation
+        )
+        return [key for (key,) in conn.execute(statement, [list(keys)])]
 
 
 def explain(
@@ -148,7 +160,7 @@ def _partitions_of(
 
 @dataclass(frozen=True)
 class _Explainer:
-    """Explains a unit, or with `whole` a partition, table by table. Lists have at most twenty entries."""
+    """Explains a unit, or with `whole` a partition, table by table. Lists have at most `_MOST` entries."""
 
     conn: psycopg.Connection[Any]
     unit: str
@@ -183,14 +195,14 @@ class _Explainer:
             return []
         statement = sql.SQL(_DELETED_KEYS).format(place=sql.SQL(f"{identity.index(column) + 1}"))
         binds = {"asset": part.write.target.asset, "partitions": self.partitions, "unit": self.unit}
-        return [key for (key,) in self.conn.execute(statement, binds)]
+        return [row["key"] for row in self._fetch(statement, binds)]
 
     def _computed(self, part: Part) -> list[dict[str, Any]] | None:
         source = part.write.source
         if not isinstance(source, Query) or not self.partitions or not (self.whole or part.write.target.unit):
             return None
         slice_ = Slice(self.partitions, None if self.whole else [self.unit])
-        statement = sql.SQL("select * from (\n{}\n) as q limit 20").format(sql.SQL(source.sql))
+        statement = sql.SQL("select * from (\n{}\n) as q limit %(most)s").format(sql.SQL(source.sql))
         return self._fetch(statement, {**slice_.binds(part.address), **source.params})
 
     def _changes(self, part: Part, key: list[str]) -> list[dict[str, Any]]:
@@ -198,4 +210,5 @@ class _Explainer:
         return self._fetch(sql.SQL(_CHANGES).format(table=part.table.relation), binds)
 
     def _fetch(self, statement: sql.Composed, binds: dict[str, Any]) -> list[dict[str, Any]]:
-        return self.conn.cursor(row_factory=dict_row).execute(statement, binds, prepare=False).fetchall()
+        cursor = self.conn.cursor(row_factory=dict_row)
+        return cursor.execute(statement, {**binds, "most": _MOST}, prepare=False).fetchall()

@@ -3,14 +3,13 @@
 Everything about a batch is written in the batch's own transaction.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
 import psycopg
 from psycopg import sql
-from psycopg.types.json import Jsonb
 
 from dagster_backfills.engine.model import WHOLE, Query
 from dagster_backfills.engine.outcome import Counts, Failure
@@ -156,32 +155,9 @@ def prior_work(conn: psycopg.Connection, run: RunIdentity, assets: Sequence[str]
     return prior
 
 
-def record_batch(
-    conn: psycopg.Connection,
-    run: RunIdentity,
-    batch_id: UUID,
-    asset: str,
-    partitions: Sequence[str],
-    counts: Counts,
-    *,
-    units: int,
-    seconds: float,
-    snapshot: str,
-    units_upto: str | None = None,
-    journal_id: int | None = None,
-    journal: Mapping[str, Any] | None = None,
-) -> None:
-    """Records one asset's part of a batch.
-
-    units_upto: the last unit, for a slice of a partition. journal_id, journal: the batch's journal entries and the
-    table they belong to (`journal.Shape`).
-    """
-    conn.execute(
-        _BATCH,
-        {**run.binds, **vars(counts), "batch_id": batch_id, "asset": asset, "partitions": list(partitions),
-         "units_upto": units_upto, "snapshot": snapshot, "units": units, "seconds": seconds,
-         "journal_id": journal_id, "journal": Jsonb(journal) if journal_id is not None else None},
-    )  # fmt: skip
+def record_batch(conn: psycopg.Connection, run: RunIdentity, counts: Counts, **columns: Any) -> None:
+    """Records one asset's part of a batch. columns: the other columns of `backfill.batches`."""
+    conn.execute(_BATCH, {**run.binds, **vars(counts), **columns})
 
 
 def batch_is_recorded(conn: psycopg.Connection, batch_id: UUID) -> bool:

@@ -148,7 +148,8 @@ class Write:
     units: returns `partition` and `unit` of all rows that are due.
     owned: returns the units (`unit`) that this write is responsible for, if not all of the partition. It resolves
         failures of these units only.
-    address: selects the rows that the write owns, if not all rows of the partition.
+    address: how the table is partitioned. The I/O manager derives it from the asset's partitions if it is None. One of
+        your own can restrict the write to some of a partition's rows.
     """
 
     target: Target

@@ -73,6 +73,11 @@ class Outcome:
     attempts: int = 0
     seconds: float = 0.0
 
+    @property
+    def failures(self) -> list[Failure]:
+        """All failures, of partitions and of units."""
+        return [*self.failed.values(), *self.unit_failures]
+
     def is_complete(self, asset: str, partition: str) -> bool:
         """Whether the table holds the correct rows of a finished partition."""
         return partition not in self.failed or partition in self.intact.get(asset, {})

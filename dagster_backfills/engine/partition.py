@@ -1,7 +1,7 @@
 """Writes one partition in slices of its units, each committed separately: for large partitions and bad units."""
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Generator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -97,7 +97,7 @@ class SlicedPartition:
             for number, (slice_, computed) in enumerate(slices):
                 if number:
                     self.pause()
-                self._bisect(slice_, computed, whole=True)
+                self._bisect(slice_, self._empty, computed)
                 self.after = slice_[-1]
                 if session.conn is not listed_on:
                     return False
@@ -114,46 +114,41 @@ class SlicedPartition:
         outcome.unit_failures = [f for f in outcome.unit_failures if f.partition != self.key]
         with self.work.session.holding():
             for slice_ in slices:
-                self._bisect(slice_, whole=True)
+                self._bisect(slice_, self._empty)
             self.work.session.attempt(self._complete)
 
     def _bisect(
         self,
-        units: list[str],
+        slice_: list[str],
+        empty: Collection[str] = (),
         computed: Any = None,
-        *,
-        whole: bool = False,
         without: tuple[PreparedWrite, ...] = (),
     ) -> None:
         """Writes a slice and bisects it on bad data. The halves are always merged, because a merge reports the bad row.
 
-        without: in a table-by-table rehearsal, the tables that the unit has failed in already.
+        empty: the assets without rows of the slice. without: in a table-by-table rehearsal, the tables that the unit
+        has failed in already.
         """
-        empty = self._empty if whole else set()
-        try:
+        work = self.work
+
+        def write(units: list[str]) -> None:
             began = time.monotonic()
-            self.work.session.attempt(
-                lambda batch_id: self._slice(batch_id, units, empty, computed, without),
-                divisible=len(units) > 1,
+            first, rows = (empty, computed) if units is slice_ else ((), None)
+            work.session.attempt(
+                lambda batch_id: self._slice(batch_id, units, first, rows, without), divisible=len(units) > 1
             )
-            self.work.size.took(len(units), time.monotonic() - began)
-        except Exception as error:
-            if not self.work.can_bisect(error):
-                raise
-            if len(units) == 1:
-                self.work.unit_failed(self.key, units[0], error)
-                if self.work.rehearsal is not None and self.work.rehearsal.table_by_table:
-                    self._bisect(units, without=(*without, self.work.current))
-                return
-            middle = len(units) // 2
-            self._bisect(units[:middle])
-            self._bisect(units[middle:])
+            work.size.took(len(units), time.monotonic() - began)
+
+        for unit, error in work.bisect(slice_, write):
+            work.unit_failed(self.key, unit, error)
+            if work.rehearsal is not None and work.rehearsal.table_by_table:
+                self._bisect([unit], without=(*without, work.current))
 
     def _slice(
         self,
         batch_id: UUID,
         units: list[str],
-        empty: set[str],
+        empty: Collection[str],
         computed: Any,
         without: tuple[PreparedWrite, ...],
     ) -> Callable[[], None]:

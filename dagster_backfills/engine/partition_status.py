@@ -55,7 +55,7 @@ def partition_statuses(
     cursor = conn.cursor(row_factory=dict_row)
     rows = cursor.execute(status, binds).fetchall() if status else []
     more = {str(row.pop("partition")): row for row in rows}
-    open_work, missing, partitions = selection.open_work(conn), set(selection.missing(conn)), []
+    open_work, missing, partitions = selection.open_work(conn), set(selection.missing_keys(conn)), []
     for key in selection.every(conn):
         work = open_work.get(key)
         since, failed, undone = (work.stale_since, work.failed, work.undone) if work else (None, 0, False)

@@ -3,7 +3,7 @@
 Not here: how a rehearsal runs (`runner`, `session`) or how a report is shown (`cli/plan`, `dagster/plan_report`).
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
@@ -14,10 +14,9 @@ import psycopg
 from dagster_backfills.engine.ledger import RunIdentity
 from dagster_backfills.engine.model import Write
 from dagster_backfills.engine.outcome import Counts, Failure, Outcome
-from dagster_backfills.engine.rehearsal import Example, Rehearsal, pick_examples
+from dagster_backfills.engine.rehearsal import Example, Rehearsal
 from dagster_backfills.engine.runner import Connect, Runner
 from dagster_backfills.engine.settings import EngineSettings
-from dagster_backfills.engine.table.address import Address
 
 # Seconds per row of the latest runs, separately for batches that changed rows and batches that changed none.
 _HISTORY = """
@@ -70,11 +69,6 @@ class Report:
     seconds: float
     names: Mapping[str, str | None] = field(default_factory=dict)
 
-    @classmethod
-    def nothing(cls) -> "Report":
-        """Returns the report of a run with nothing to do."""
-        return cls([], {}, [], [], Estimate(0, 0, 0, 0), 0)
-
     def total(self, asset: str | None = None) -> Counts:
         """Returns the counts of one asset, or of all."""
         assets = self.assets if asset is None else [asset]
@@ -101,55 +95,29 @@ class Report:
         }
 
 
-def combined(reports: Sequence[Report]) -> Report:
-    """Merges the reports of plans over different partitions."""
-    whole = Report.nothing()
-    if len(reports) == 1:
-        return reports[0]
-    for report in reports:
-        whole.assets = list(dict.fromkeys([*whole.assets, *report.assets]))
-        for asset, by_partition in report.counts.items():
-            for key, count in by_partition.items():
-                whole.counts.setdefault(asset, {}).setdefault(key, Counts()).add(count)
-        whole.failures += report.failures
-        whole.seconds += report.seconds
-    whole.examples = pick_examples(example for report in reports for example in report.examples)
-    estimates = [report.estimate for report in reports]
-    whole.estimate = Estimate(
-        sum(e.seconds for e in estimates), sum(e.low for e in estimates), sum(e.high for e in estimates),
-        min((e.runs for e in estimates), default=0),
-    )  # fmt: skip
-    return whole
-
-
 def plan(
     connect: Connect,
-    writes: Sequence[Write],
-    addresses: dict[str, Address],
-    keys: Sequence[str],
+    work: Iterable[tuple[Sequence[Write], Sequence[str]]],
     settings: EngineSettings | None = None,
     log: Callable[[str], None] = lambda line: None,
     *,
     table_by_table: bool = False,
 ) -> Report:
-    """Returns what a run over the partitions `keys` would do. Every change is rolled back.
+    """Returns what a run would do. Every change is rolled back.
 
-    connect: gives a connection. writes: the tables, in the order of the run. addresses: by asset, how its table is
-    partitioned. log: receives log lines. table_by_table: the run writes one table after the other, and each reads the
-    one before. The plan then writes every batch of units to all tables in one transaction, so that each table sees the
-    rows of the one before.
+    connect: gives a connection. work: tables, in the order of the run, with the partitions to write in them. log:
+    receives log lines. table_by_table: the run writes one table after the other, and each reads the one before. The
+    plan then writes every batch of units to all tables in one transaction, so that each table sees the rows of the one
+    before.
 
     Raises whatever the run would raise.
     """
-    around = _one_partition if table_by_table else None
-    return rehearse(
-        connect, settings, log, lambda runner: runner.run(writes, addresses, keys, around), table_by_table
-    )
 
+    def run(runner: Runner) -> Iterator[list[str]]:
+        for writes, keys in work:
+            yield from runner.run(writes, keys)
 
-def _one_partition(key: str, run: RunIdentity, work: Callable[[RunIdentity], Outcome]) -> dict[str, Any]:
-    work(run)
-    return {}
+    return rehearse(connect, settings, log, run, table_by_table)
 
 
 def rehearse(
@@ -167,12 +135,16 @@ def rehearse(
     for _ in run(runner):
         pass
     outcome = runner.outcome
-    failures = [*outcome.failed.values(), *outcome.unit_failures]
     with connect() as conn:
         estimate = estimate_from_history(conn, outcome)
         conn.rollback()
     return Report(
-        list(outcome.counts), outcome.counts, failures, rehearsal.examples(), estimate, outcome.seconds
+        list(outcome.counts),
+        outcome.counts,
+        outcome.failures,
+        rehearsal.examples(),
+        estimate,
+        outcome.seconds,
     )
 
 

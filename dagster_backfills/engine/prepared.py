@@ -30,7 +30,6 @@ class PreparedWrite:
 
     write: Write
     table: Table
-    address: Address
     stage: str
     merge: Merge | None = None
     journals: bool = False
@@ -38,6 +37,11 @@ class PreparedWrite:
     @property
     def asset(self) -> str:
         return self.write.target.asset
+
+    @property
+    def address(self) -> Address:
+        assert self.write.address is not None
+        return self.write.address
 
     @property
     def unit(self) -> str | None:
@@ -50,7 +54,6 @@ class PreparedWrite:
         cls,
         conn: psycopg.Connection,
         write: Write,
-        address: Address,
         number: int,
         keys: Sequence[str],
         *,
@@ -59,12 +62,11 @@ class PreparedWrite:
     ) -> "PreparedWrite":
         """Reads the table from the catalog (unless given) and prepares the write.
 
-        number: the write's position in its set. keys: the partitions of the run. Raises UserError if the source does
-        not fit the table.
+        write: has its address. number: its position in its set. keys: the partitions of the run. Raises UserError if
+        the source does not fit the table.
         """
         table = table or read_table(conn, *write.target.schema_and_table)
-        stage = f"backfill_stage_{number}"
-        prepared = cls(write, table, address, stage, journals=journal and bool(table.identity))
+        prepared = cls(write, table, f"backfill_stage_{number}", journals=journal and bool(table.identity))
         prepared.attach(conn)
         if isinstance(write.source, Frame):
             prepared.check_partitions(conn, keys)
@@ -175,7 +177,7 @@ class PreparedWrite:
         names, arrays = frame_columns(data, self.table)
         self._plan(names)
         try:
-            return copy_into(conn, self._merge, self.write.target.partition_by, arrays, slice_)
+            return copy_into(conn, self._merge, arrays, slice_)
         except psycopg.Error as error:
             if classify(error) is not ErrorClass.DATA:
                 raise

@@ -3,7 +3,7 @@
 Not here: rolling back (`session`), the report (`plan`).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any, Literal
@@ -93,13 +93,8 @@ class Rehearsal:
             kept += write.kept_examples(conn, EXAMPLES - len(kept))
 
     def examples(self) -> list[Example]:
-        return pick_examples(example for examples in self.collected.values() for example in examples)
-
-
-def pick_examples(examples: Iterable[Example]) -> list[Example]:
-    """Picks up to twenty examples, spread evenly over tables and kinds of change."""
-    by_kind: dict[tuple[str, str], list[Example]] = {}
-    for example in examples:
-        by_kind.setdefault((example.asset, example.change), []).append(example)
-    interleaved = [row for rows in zip_longest(*by_kind.values()) for row in rows if row is not None]
-    return sorted(interleaved[:EXAMPLES], key=lambda example: (example.change, example.asset))
+        """Up to twenty examples, spread evenly over tables and kinds of change."""
+        interleaved = [
+            row for rows in zip_longest(*self.collected.values()) for row in rows if row is not None
+        ]
+        return sorted(interleaved[:EXAMPLES], key=lambda example: (example.change, example.asset))

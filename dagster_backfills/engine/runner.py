@@ -19,7 +19,6 @@ from dagster_backfills.engine.rehearsal import Rehearsal
 from dagster_backfills.engine.session import Connect, Session
 from dagster_backfills.engine.settings import EngineSettings
 from dagster_backfills.engine.sizing import BatchSize, batches
-from dagster_backfills.engine.table.address import Address
 from dagster_backfills.engine.throttle import Throttle
 from dagster_backfills.engine.units import count_units
 from dagster_backfills.engine.work import Work
@@ -49,20 +48,18 @@ class Runner:
     def run(
         self,
         writes: Sequence[Write],
-        addresses: dict[str, Address],
         keys: Sequence[str],
         around: Around | None = None,
     ) -> Iterator[list[str]]:
         """Writes the partitions `keys` in order. Yields the partitions of each finished batch, including failed ones.
 
-        writes: the tables, in the order in which each batch writes them. addresses: by asset, how its table is
-        partitioned. around: see `WriteSet`.
+        writes: the tables, in the order in which each batch writes them, each with its address. around: see `WriteSet`.
 
         Units and partitions that can't be written do not raise: they are in the failure ledger and in `outcome`. Raises
         UserError for an error that every batch would meet, and psycopg.Error if the server stays unreachable.
         """
         if around is not None:
-            yield from self._one_by_one(writes, addresses, keys, around)
+            yield from self._one_by_one(writes, keys, around)
             return
 
         def prepare(conn: psycopg.Connection) -> list[PreparedWrite]:
@@ -70,7 +67,6 @@ class Runner:
                 PreparedWrite.open(
                     conn,
                     write,
-                    addresses[write.target.asset],
                     number,
                     keys,
                     # A rehearsal reads its examples from the journal before it rolls back.
@@ -112,13 +108,13 @@ class Runner:
                 self._close(outcome)
 
     def _one_by_one(
-        self, writes: Sequence[Write], addresses: dict[str, Address], keys: Sequence[str], around: Around
+        self, writes: Sequence[Write], keys: Sequence[str], around: Around
     ) -> Iterator[list[str]]:
         """Writes each partition separately, inside its call of `around`."""
         for key in keys:
 
             def work(identity: RunIdentity, key: str = key) -> Outcome:
-                for _ in replace(self, run_identity=identity).run(writes, addresses, [key]):
+                for _ in replace(self, run_identity=identity).run(writes, [key]):
                     pass
                 return self.outcome
 
@@ -152,29 +148,29 @@ class Runner:
             self.units_done += sum(weights.get(key, 0) for key in batch)
             yield batch
 
-    def _batch(self, keys: list[str], weights: dict[str, int]) -> None:
+    def _batch(self, batch: list[str], weights: dict[str, int]) -> None:
         """Writes whole partitions in one transaction, and bisects them on bad data until the bad one is isolated."""
         work = self._work
-        weight = sum(max(weights.get(key, 0), 1) for key in keys)
-        if len(keys) == 1 and work.sliced and (keys[0] in self._prior.reached or weight > work.size.units):
-            return self._slices(keys[0])
-        try:
+
+        def write(keys: list[str]) -> None:
+            weight = sum(max(weights.get(key, 0), 1) for key in keys)
+            if (
+                len(keys) == 1
+                and work.sliced
+                and (keys[0] in self._prior.reached or weight > work.size.units)
+            ):
+                return self._slices(keys[0])
             began = time.monotonic()
             units = sum(weights.get(key, 0) for key in keys) if weights else len(keys)
             divisible = len(keys) > 1 or bool(work.sliced)
             work.session.attempt(lambda batch_id: work.write(batch_id, keys, units), divisible=divisible)
             work.size.took(weight, time.monotonic() - began)
-        except Exception as error:
-            if not work.can_bisect(error):
-                raise
-            if len(keys) > 1:
-                middle = len(keys) // 2
-                self._batch(keys[:middle], weights)
-                self._batch(keys[middle:], weights)
-            elif work.current in work.sliced:
-                self._slices(keys[0])
+
+        for key, error in work.bisect(batch, write):
+            if work.current in work.sliced:
+                self._slices(key)
             else:
-                work.partition_failed(keys[0], error, work.unchanged(keys[0]))
+                work.partition_failed(key, error, work.unchanged(key))
 
     def _slices(self, key: str) -> None:
         SlicedPartition(self._work, key, self._pause, *self._prior.reached.get(key, ())).write()

@@ -35,13 +35,14 @@ class Selection:
     """Finds the partitions of one backfill.
 
     assets: the backfill's assets, in the order of its tables. every: returns all partition keys, oldest first. due:
-    returns keys that are due although they are not marked stale. missing: returns keys that were never written.
+    returns keys that are due although they are not marked stale. missing: returns keys of partitions that lack rows; by
+    default those that no run has written.
     """
 
     assets: Sequence[str]
     every: Callable[[psycopg.Connection[Any]], Sequence[str]]
     due: Callable[[psycopg.Connection[Any]], Sequence[str]]
-    missing: Callable[[psycopg.Connection[Any]], Sequence[str]]
+    missing: Callable[[psycopg.Connection[Any]], Sequence[str]] | None = None
 
     def choose(
         self,
@@ -76,6 +77,17 @@ class Selection:
         cursor = conn.cursor(row_factory=namedtuple_row)
         return {row.partition: row for row in GENERIC.open_work(cursor, assets=list(self.assets))}
 
+    def missing_keys(self, conn: psycopg.Connection[Any]) -> Sequence[str]:
+        """Returns the keys of missing partitions."""
+        if self.missing is not None:
+            return self.missing(conn)
+        written = self.written(conn)
+        return [key for key in self.every(conn) if key not in written]
+
+    def written(self, conn: psycopg.Connection[Any]) -> set[str]:
+        """Returns the keys that runs have written, including those of former partitions."""
+        return {key for (key,) in GENERIC.written(conn, assets=list(self.assets))}
+
     def _chosen(
         self,
         conn: psycopg.Connection[Any],
@@ -89,7 +101,7 @@ class Selection:
         if which is Which.named:
             return dict.fromkeys(named, 0)
         if which is Which.missing:
-            return dict.fromkeys(self.missing(conn), 0)
+            return dict.fromkeys(self.missing_keys(conn), 0)
         stale = {key: each.first_stale for key, each in open_work.items() if each.stale_since}
         failed = {key: each for key, each in open_work.items() if each.failed}
         if which is Which.stale:
@@ -97,7 +109,7 @@ class Selection:
         if which is Which.failed:
             return dict.fromkeys(failed, 0)
         if which is Which.needed:
-            return dict.fromkeys(failed, 0) | stale | dict.fromkeys(self.missing(conn), 0)
+            return dict.fromkeys(failed, 0) | stale | dict.fromkeys(self.missing_keys(conn), 0)
         retried = {key: each.first_failed for key, each in failed.items() if each.retry_due}
         due = retried | stale | dict.fromkeys(self.due(conn), 0)
         backing_off = {key for key, each in failed.items() if each.whole and not each.retry_due}

@@ -34,6 +34,20 @@ from (
 ) as w
 group by w.partition;
 
+-- name: written
+-- Partitions that runs have written completely, in each of these tables.
+select w.partition
+from (
+    select distinct
+        b.asset,
+        p.partition
+    from backfill.batches as b
+    cross join lateral unnest(b.partitions) as p (partition)
+    where b.asset = any(:assets::text[]) and b.units_upto is null
+) as w
+group by w.partition
+having count(*) = cardinality(:assets::text[]);
+
 -- name: mark
 -- Marks partitions stale for each of these tables.
 select backfill.mark_stale(a, :partition_keys::text[])

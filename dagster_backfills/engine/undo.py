@@ -11,9 +11,8 @@ from typing import Any
 
 import psycopg
 
-from dagster_backfills.engine import audit, ledger
+from dagster_backfills.engine import audit
 from dagster_backfills.engine.journal import SHAPE, Shape
-from dagster_backfills.engine.ledger import RunIdentity
 from dagster_backfills.engine.plan import Report, rehearse
 from dagster_backfills.engine.runner import Connect, Runner
 from dagster_backfills.engine.settings import EngineSettings
@@ -36,10 +35,14 @@ _ORDER = "select a from backfill.runs, unnest(assets) with ordinality as u (a, n
 _PARTITIONS = """
 select p from backfill.batches, unnest(partitions) as p where run_id = %s group by p order by max(committed_at) desc, p
 """
+# Held by an undo's session while it runs, so that others can tell it from a killed one. Shared, so that a retry of the
+# same run never waits for it.
+_HOLD = "select pg_advisory_lock_shared(hashtext('backfill undo'), hashtext(%(run_id)s))"
 # A killed undo of the same run leaves its record open.
 _CLOSE = """
 update backfill.runs set outcome = 'interrupted', finished_at = clock_timestamp()
 where undoes = %(undoes)s and run_id <> %(run_id)s and finished_at is null
+    and pg_try_advisory_xact_lock(hashtext('backfill undo'), hashtext(run_id))
 """
 
 
@@ -91,49 +94,38 @@ def preview(
     log: Callable[[str], None] = lambda line: None,
 ) -> Report:
     """Returns what an undo would do. `unchanged` counts the rows that it would keep because they have changed since."""
-    if not undoing.shapes:
-        return Report.nothing()
-    return rehearse(
-        connect, settings, log,
-        lambda runner: runner.run_prepared(lambda conn: undoing.writes(conn, ""), undoing.partitions),
-    )  # fmt: skip
+    return rehearse(connect, settings, log, lambda runner: _batches(runner, undoing, ""))
 
 
 def undo(runner: Runner, undoing: Undoing) -> Iterator[list[str]]:
     """Undoes a run and yields the partitions of each finished batch. Records it in the audit log.
 
-    runner: its `run_identity` must come from `undo_identity`. undoing: the result of `find`.
+    undoing: the result of `find`.
     """
-    identity = runner.run_identity
+    runner.run_identity = identity = replace(runner.run_identity, step="undo", undoes=undoing.run_id)
     domains = audit.domains_of(undoing.shapes)
     entry = audit.Entry(identity.started_by, "undo", undoing.run_id, domains, "started", [identity.run_id])
     with runner.connect() as conn:
+        conn.execute(_HOLD, identity.binds)
         conn.execute(_CLOSE, identity.binds)
         audit.record(conn, entry)
         conn.commit()
-    try:
-        if undoing.shapes:
-            run_id = identity.run_id
-            yield from runner.run_prepared(lambda conn: undoing.writes(conn, run_id), undoing.partitions)
-        else:  # the undone run changed nothing; record this run anyway
-            with runner.connect() as conn:
-                ledger.start(conn, identity, [], 0, None)
-                ledger.finish(conn, identity, "succeeded")
-    except Exception as error:
-        with suppress(psycopg.Error, UserError):
-            _record(runner, replace(entry, outcome="failed", detail=f"{error}"))
-        raise
+        try:
+            yield from _batches(runner, undoing, identity.run_id)
+        except Exception as error:
+            with suppress(psycopg.Error, UserError):
+                _record(runner, replace(entry, outcome="failed", detail=f"{error}"))
+            raise
     _record(runner, replace(entry, outcome="done"))
+
+
+def _batches(runner: Runner, undoing: Undoing, run_id: str) -> Iterator[list[str]]:
+    """Runs the undo `run_id`. If the undone run changed nothing, there are no batches, but the run is recorded."""
+    partitions = undoing.partitions if undoing.shapes else []
+    return runner.run_prepared(lambda conn: undoing.writes(conn, run_id), partitions)
 
 
 def _record(runner: Runner, entry: audit.Entry) -> None:
     with runner.connect() as conn:
         audit.record(conn, entry)
         conn.commit()
-
-
-def undo_identity(
-    undoing: Undoing, run_id: str, root_run_id: str = "", *, resumes: bool = False, started_by: str = ""
-) -> RunIdentity:
-    """Returns the identity of a run that undoes another. For the arguments see `RunIdentity`."""
-    return RunIdentity(run_id, "undo", root_run_id, resumes, undoing.run_id, started_by)

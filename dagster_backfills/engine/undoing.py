@@ -88,9 +88,9 @@ class UndoWrite(PreparedWrite):
             each.check_unaltered(table)
         target = Target(asset, unit="entry", table=(shape.schema, shape.name), touched=shape.touched)
         units = Query(_UNITS, {"undone": undoing.run_id, "assets": list(undoing.shapes)})
-        write = Write(target, Query(""), units=units, owned=Query(_OWN_FAILURES))
         by = ByQuery("partition")
-        return cls(write, table, by, "", journals=True, undoing=undoing, run_id=run_id)
+        write = Write(target, Query(""), units=units, owned=Query(_OWN_FAILURES), address=by)
+        return cls(write, table, "", journals=True, undoing=undoing, run_id=run_id)
 
     def attach(self, conn: psycopg.Connection[Any]) -> None:
         """Does nothing: there is no frame to stage and no query to plan."""

@@ -6,6 +6,7 @@ rows are not detected. Not here: triggers (`triggers`), processing stale partiti
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import psycopg
@@ -31,6 +32,11 @@ keys as (select array_agg(distinct k::text) as keys from ({select}
 ) as q (k) where k is not null)
 select count(backfill.mark_stale(a, keys.keys)), max(cardinality(keys.keys)) from keys, unnest({assets}::text[]) as a
 where keys.keys is not null"""
+_LAST_POLL = """
+select min(p.polled_at) from backfill.source_positions as p
+where p.backfill = %(backfill)s and p.source = any(%(sources)s::text[])
+having count(*) = cardinality(%(sources)s::text[])
+"""
 _SAVE_POSITION = """
 insert into backfill.source_positions (backfill, source, position) values (%s, %s, %s::text::xid8)
 on conflict (backfill, source) do update set position = excluded.position, polled_at = clock_timestamp()
@@ -99,3 +105,10 @@ class WatchedTable:
         row = conn.execute(sql.SQL(_MARK).format(**parts, assets=sql.Literal(list(self.assets)))).fetchone()
         conn.execute(_SAVE_POSITION, [*name, now])
         return (row[1] or 0) if row else 0
+
+
+def last_poll(conn: psycopg.Connection[Any], tables: Sequence[WatchedTable]) -> datetime | None:
+    """Returns when the tables of one backfill were last polled, or None if one of them never was."""
+    binds = {"backfill": tables[0].backfill, "sources": [table.source for table in tables]}
+    row = conn.execute(_LAST_POLL, binds).fetchone()
+    return row[0] if row else None

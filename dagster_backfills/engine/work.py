@@ -1,11 +1,12 @@
 """The state of a run and its transactions. Each one writes rows, batch records and the failure ledger together."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from uuid import UUID
 
 import psycopg
+from psycopg.types.json import Jsonb
 
 from dagster_backfills.engine import failures, ledger
 from dagster_backfills.engine.failures import Refusals, describe
@@ -33,14 +34,17 @@ class Work:
     rehearsal: Rehearsal | None = None
 
     def __post_init__(self) -> None:
-        self.current = self.writes[0]
+        if self.writes:  # an undo of a run that changed nothing has none
+            self.current = self.writes[0]
         self.written = 0  # rows changed by committed batches
         self.refusals = Refusals(self.session.settings.max_failures_in_a_row)
         self.batch_counts: dict[str, dict[str, Counts]] = {}  # of the current batch, by asset
         self._caused_by_rows: set[tuple[str, str]] = set()  # assets and SQLSTATEs
         self._journal_ids: dict[str, int] = {}  # of the current batch, by asset
         self._shapes = {
-            write.asset: SHAPE.dump_python(Shape.of(write.table, write.write.target.touched), mode="json")
+            write.asset: Jsonb(
+                SHAPE.dump_python(Shape.of(write.table, write.write.target.touched), mode="json")
+            )
             for write in self.writes
             if write.journals
         }
@@ -114,12 +118,14 @@ class Work:
         self, batch_id: UUID, asset: str, keys: list[str], counts: Counts, *, units: int, began: float,
         snapshot: str, units_upto: str | None = None,
     ) -> None:  # fmt: skip
+        """Records one asset's part of a batch. units_upto: the last unit, for a slice of a partition."""
         if self.rehearsal is not None:
             return
+        journal_id = self._journal_ids.get(asset)
         ledger.record_batch(
-            self.session.conn, self.run, batch_id, asset, keys, counts,
-            units=units, seconds=time.monotonic() - began, snapshot=snapshot,
-            units_upto=units_upto, journal_id=self._journal_ids.get(asset), journal=self._shapes.get(asset),
+            self.session.conn, self.run, counts, batch_id=batch_id, asset=asset, partitions=keys, units=units,
+            seconds=time.monotonic() - began, snapshot=snapshot, units_upto=units_upto, journal_id=journal_id,
+            journal=None if journal_id is None else self._shapes[asset],
         )  # fmt: skip
 
     def resolve_rest(self, write: PreparedWrite, key: str) -> int:
@@ -142,6 +148,23 @@ class Work:
             for key, value in by_partition.items():
                 self.outcome.of(asset, key).add(value)
         self.outcome.done += keys
+
+    def bisect(self, items: list[str], write: Callable[[list[str]], None]) -> Iterator[tuple[str, Exception]]:
+        """Writes the items in one batch, or, if their data is bad, each half separately.
+
+        Yields each item that fails on its own with its error; call `partition_failed` or `unit_failed` before the next.
+        """
+        try:
+            write(items)
+        except Exception as error:
+            if not self.can_bisect(error):
+                raise
+            if len(items) == 1:
+                yield items[0], error
+                return
+            middle = len(items) // 2
+            yield from self.bisect(items[:middle], write)
+            yield from self.bisect(items[middle:], write)
 
     def can_bisect(self, error: BaseException) -> bool:
         """Whether to bisect a batch that raised this error. Not if the same error is raised without any unit."""

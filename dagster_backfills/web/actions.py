@@ -72,8 +72,7 @@ class Actions:
     def plan(self, name: str, which: Which, partitions: Sequence[str]) -> Report:
         """What such a run would do. Writes nothing."""
         backfill = self.backfill(name)
-        connect = postgres_of(backfill).connect
-        return plan_backfill(backfill, connect, which, partitions, instance=self.runs.instance)
+        return plan_backfill(backfill, postgres_of(backfill).connect, which, partitions)
 
     def preview_undo(self, name: str, run_id: str, partitions: Sequence[str]) -> tuple[str, Report]:
         """The run's ID, and what undoing it would do to the backfill's tables."""

@@ -17,7 +17,7 @@ from dagster_backfills.engine.controls import Setting, change, read
 from dagster_backfills.engine.ledger import RunIdentity
 from dagster_backfills.engine.runner import Runner
 from dagster_backfills.engine.settings import EngineSettings
-from dagster_backfills.engine.undo import find, undo, undo_identity
+from dagster_backfills.engine.undo import find, undo
 from dagster_backfills.postgres.migrations import apply_migrations
 from dagster_backfills_tests.chaos.stack import Postgres
 from dagster_backfills_tests.engine.running import by_unit, computed, fill, opened, run, totals
@@ -118,7 +118,7 @@ def test_an_undo_with_a_fault_ends_like_an_undisturbed_one(url: str, strike: Str
         try:
             with opened(url) as conn:
                 undoing = find(conn, "written")
-            identity = undo_identity(undoing, f"undo-{tries}", "undo", resumes=True, started_by="olga")
+            identity = RunIdentity(f"undo-{tries}", root_run_id="undo", resumes=True, started_by="olga")
             settings = EngineSettings(target_seconds=0, batch_units=300)
             runner = Runner(lambda: opened(url), identity, settings)
             for _ in undo(runner, undoing):

@@ -176,6 +176,47 @@ def test_a_check_names_each_backfill_and_fails_for_one_with_a_mistake(
     assert "Did you mean member_months" in run("triggers", "member_mouths").stderr
 
 
+def test_a_list_and_a_status_say_when_the_sources_were_polled(
+    run: Run, project: Path, conn: psycopg.Connection
+) -> None:
+    conn.execute(GYM + MONTHS)
+    copied(project, "member_months", ("  schedule", "  stale_by: polling\n  schedule"))
+    never = "member_months: its source tables have not been polled yet, so their changes are not shown.\n"
+    assert run("list").stderr == never
+    assert run("status", "member_months").stderr.endswith(never)
+    conn.execute(
+        "insert into backfill.source_positions (backfill, source, position, polled_at) values"
+        " ('member_months', 'public.members', '1', '2026-01-02 03:04:05+00'),"
+        " ('member_months', 'public.member_activities', '1', '2026-01-02 03:05:00+00')"
+    )
+    said = "its source tables were last polled at 2026-01-02 03:04:05 UTC; later changes are not shown"
+    assert run("list").stderr == f"member_months: {said}.\n"
+    assert json.loads(run("list", "--json").stdout)[0]["remark"] == said
+
+
+def test_a_check_names_former_partitions_that_have_rows(
+    run: Run, project: Path, conn: psycopg.Connection
+) -> None:
+    conn.execute(GYM + MONTHS)
+    copied(project, "member_months", ("  stale_when:", "  sources: [public.members]\n  #"))
+    gym = "00000000-0000-0000-0000-000000000009"
+    conn.execute("insert into backfill.runs values ('r', '', 'r', '{}', 1)")
+    conn.execute(
+        "insert into backfill.batches (batch_id, asset, run_id, partitions, snapshot, seconds)"
+        " values (gen_random_uuid(), 'attendance/member_months', 'r', array[%s, 'x'], pg_current_snapshot(), 0)",
+        [gym],
+    )
+    assert run("check").stderr == "member_months: ok\n"
+    conn.execute(
+        "insert into attendance.member_months (gym_id, member_id, month, visits)"
+        " values (%s, gen_random_uuid(), now(), 1)",
+        [gym],
+    )
+    assert run("check").stderr == (
+        f"member_months: ok\nmember_months: 1 former partition with rows that no run will change: {gym}\n"
+    )
+
+
 def test_the_list_shows_below_the_table_why_a_backfill_cannot_be_read(
     run: Run, project: Path, conn: psycopg.Connection, database_url: str
 ) -> None:

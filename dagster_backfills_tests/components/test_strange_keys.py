@@ -14,7 +14,7 @@ from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.engine.selection import Which
 from dagster_backfills.engine.triggers import SourceTriggers, apply
 from dagster_backfills.errors import UserError
-from dagster_backfills_tests.components.adopting import adopter, query, written
+from dagster_backfills_tests.components.adopting import adopter, load, query, written
 
 TABLES = """
 create schema shop;
@@ -118,10 +118,54 @@ def test_an_unpartitioned_table_is_missing_until_it_has_been_written(
     assert backfill.assets == ["shop/Ums_tze_je_Tag"]
     connect = PostgresResource(url=database_url).connect
     with adopter(backfill, database_url) as a, connect() as c:
-        assert [each.missing for each in backfill.partition_statuses(c, a.instance)] == [True]
+        assert [each.missing for each in backfill.partition_statuses(c)] == [True]
         a.refresh("missing")
-        assert [str(each) for each in backfill.partition_statuses(c, a.instance)] == ["up to date"]
+        assert [str(each) for each in backfill.partition_statuses(c)] == ["up to date"]
     assert query(conn, 'select count(*)::int from shop."Umsätze je Tag"') == [3]
+
+
+def test_what_is_missing_does_not_depend_on_the_dagster_instance(
+    totals: Backfill, conn: psycopg.Connection, database_url: str
+) -> None:
+    with adopter(totals, database_url) as a:
+        a.settle()
+    batches = "select count(*)::int from backfill.batches"
+    before = query(conn, batches)
+    with adopter(totals, database_url) as b:  # a new instance, in which nothing is materialized
+        b.refresh("missing")
+        assert query(conn, batches) == before
+        conn.execute('insert into shop."Order" values (100, %s, 10)', ["new"])
+        b.refresh("missing")
+    assert query(conn, "select id from shop.totals where region = 'new'") == ["100"]
+
+
+def test_a_table_that_is_added_to_a_declaration_makes_every_partition_missing(
+    totals: Backfill, conn: psycopg.Connection, database_url: str, tmp_path: Path
+) -> None:
+    with adopter(totals, database_url) as a:
+        a.settle()
+        assert totals.selection().missing_keys(conn) == []
+    conn.execute("create table shop.more (like shop.totals including all)")
+    tables = [table.model_dump(exclude_unset=True) for table in totals.declared.tables]
+    both = load(totals.folder, tables=[*tables, {**tables[0], "table": "shop.more", "query": "totals"}])
+    assert set(both.selection().missing_keys(conn)) == set(STRANGE)
+    with adopter(both, database_url) as a:
+        a.refresh("missing")
+    assert both.selection().missing_keys(conn) == []
+    assert set(query(conn, "select region from shop.more")) == set(STRANGE)
+
+
+def test_former_partitions_are_named_as_long_as_they_have_rows(
+    totals: Backfill, conn: psycopg.Connection, database_url: str
+) -> None:
+    with adopter(totals, database_url) as a:
+        a.settle()
+        assert totals.left_behind(conn) == []
+        conn.execute('delete from shop."Order" where region = any(%s)', [STRANGE[:2]])
+        a.settle()
+    assert totals.left_behind(conn) == sorted(STRANGE[:2])
+    conn.execute("delete from shop.totals where region = %s", [STRANGE[0]])
+    assert totals.left_behind(conn) == [STRANGE[1]]
 
 
 @pytest.mark.parametrize(("column", "right"), [("region", False), ("day", True)])

@@ -5,8 +5,7 @@ from dagster_backfills.engine.ledger import RunIdentity
 from dagster_backfills.engine.outcome import Failure, Outcome
 from dagster_backfills.engine.runner import Runner
 from dagster_backfills.engine.settings import EngineSettings
-from dagster_backfills.engine.table.address import ByValue
-from dagster_backfills_tests.engine.running import by_unit, fill, opened
+from dagster_backfills_tests.engine.running import addressed, by_unit, fill, opened
 
 
 def test_progress_is_computed_from_units_if_they_are_counted(conn, database_url):
@@ -16,8 +15,7 @@ def test_progress_is_computed_from_units_if_they_are_counted(conn, database_url)
     settings = EngineSettings(target_seconds=0, batch_units=1, min_batch_units=1)
     runner = Runner(lambda: opened(database_url), RunIdentity("run"), settings)
     progress, lines = ProgressLog(3, lambda line: None), []
-    addresses = {"t/units": ByValue("part", "text")}
-    for finished in runner.run([by_unit], addresses, ["p001", "p002", "p003"]):
+    for finished in runner.run(addressed([by_unit]), ["p001", "p002", "p003"]):
         progress.step(len(finished), runner)
         lines.append(progress.line(runner))
     assert [line.split(",")[0] for line in lines] == [

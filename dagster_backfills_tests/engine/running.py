@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -73,6 +74,11 @@ def opened(url: str) -> Iterator[psycopg.Connection]:
         yield conn
 
 
+def addressed(writes: Sequence[Write]) -> list[Write]:
+    """The writes, each with an address. By default, the column `part` stores the partition."""
+    return [replace(write, address=write.address or ByValue("part", "text")) for write in writes]
+
+
 def run(
     url: str,
     writes: Sequence[Write],
@@ -89,8 +95,7 @@ def run(
         settings=EngineSettings(**{"target_seconds": 0, **settings}),
         log=log,
     )
-    addresses = {write.target.asset: ByValue("part", "text") for write in writes}
-    for _ in runner.run(writes, addresses, keys):
+    for _ in runner.run(addressed(writes), keys):
         pass
     return runner.outcome
 

@@ -2,17 +2,14 @@
 
 from dagster_backfills.engine.explain import Part, explain
 from dagster_backfills.engine.ledger import RunIdentity
-from dagster_backfills.engine.table.address import ByValue
 from dagster_backfills.engine.table.catalog import read_table
-from dagster_backfills_tests.engine.running import by_unit, fill, run, totals
+from dagster_backfills_tests.engine.running import addressed, by_unit, fill, run, totals
 from dagster_backfills_tests.engine.undoing import undone
 
 
 def explained(conn, unit, keys):
-    parts = [
-        Part(write, read_table(conn, *write.target.schema_and_table), ByValue("part", "text"))
-        for write in (by_unit, totals)
-    ]
+    writes = addressed([by_unit, totals])
+    parts = [Part(write, read_table(conn, *write.target.schema_and_table)) for write in writes]
     return explain(conn, parts, unit, keys)
 
 

@@ -55,9 +55,9 @@ def test_inserted_rows_journal_a_key_and_changed_rows_their_previous_version(dat
     assert entries(conn) == [
         ("t/units", "p001", ["p001-u0001"], "(p001,p001-u0001,7)", True),
         ("t/units", "p001", ["p001-u0002"], None, True),
+        ("t/units", "p002", ["gone"], "(p002,gone,9)", False),
         ("t/units", "p002", ["p002-u0001"], None, True),
         ("t/units", "p002", ["p002-u0002"], None, True),
-        ("t/units", "p002", ["gone"], "(p002,gone,9)", False),
         ("t/parts", "p001", ["p001"], None, True),
         ("t/parts", "p002", ["p002"], None, True),
     ]
@@ -100,9 +100,10 @@ def test_entries_have_the_partition_key_and_not_the_columns_spelling_of_it(datab
     write = Write(
         Target("t/rows", "part"),
         Query("select k::uuid as part, 1 as id from unnest(%(partition_keys)s::text[]) as k"),
+        address=ByValue("part", "uuid"),
     )
     runner = Runner(lambda: opened(database_url), RunIdentity("one"), EngineSettings())
-    assert list(runner.run([write], {"t/rows": ByValue("part", "uuid")}, [part.upper()])) == [[part.upper()]]
+    assert list(runner.run([write], [part.upper()])) == [[part.upper()]]
     assert [entry[1] for entry in entries(conn)] == [part.upper()]
 
 

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from dagster_backfills.engine.model import Query, Target, Write
 from dagster_backfills.engine.plan import plan
 from dagster_backfills.engine.settings import EngineSettings
-from dagster_backfills.engine.table.address import ByQuery, ByValue
+from dagster_backfills.engine.table.address import ByQuery
 from dagster_backfills_tests.engine.running import (
     DUE,
     UNITS,
+    addressed,
     by_part,
     by_unit,
     computed,
@@ -34,10 +35,8 @@ EVERYTHING = (
 
 
 def planned(url, writes, keys, **options):
-    addresses = {write.target.asset: ByValue("part", "text") for write in writes}
-    return plan(
-        lambda: opened(url), writes, addresses, keys, EngineSettings(**{"target_seconds": 0, **options})
-    )
+    work = [(addressed(writes), keys)]
+    return plan(lambda: opened(url), work, EngineSettings(**{"target_seconds": 0, **options}))
 
 
 def counts(of):
@@ -185,17 +184,12 @@ def test_without_concurrent_changes_a_plan_equals_the_next_run(
         "t/units", "part" if stored else None, unit="unit" if with_units else None, mode=mode,
         partition_in_query=not stored,
     )  # fmt: skip
-    writes = [
-        Write(target, query, units=Query(DUE) if with_units else None),
-        *([totals] if with_totals else []),
-    ]
-    addresses = {"t/units": ByValue("part", "text") if stored else ByQuery("partition")}
-    addresses["t/parts"] = ByValue("part", "text")
+    units, address = Query(DUE) if with_units else None, None if stored else ByQuery("partition")
+    writes = [Write(target, query, units=units, address=address), *([totals] if with_totals else [])]
     before = conn.execute(EVERYTHING).fetchone()
-    engine = EngineSettings(target_seconds=0, batch_units=size)
-    report = plan(lambda: opened(database_url), writes, addresses, keys, engine)
+    report = planned(database_url, writes, keys, batch_units=size)
     assert conn.execute(EVERYTHING).fetchone() == before
-    outcome = run_at(database_url, writes, addresses, keys, engine)
+    outcome = run(database_url, writes, keys, batch_units=size)
     assert counts(report) == counts(outcome)
     assert failures(report.failures) == outcome_failures(outcome)
     accounted = conn.execute(
@@ -205,13 +199,3 @@ def test_without_concurrent_changes_a_plan_equals_the_next_run(
     ).fetchone()
     total = report.total()
     assert accounted == (total.inserted, total.updated, total.deleted)
-
-
-def run_at(url, writes, addresses, keys, engine):
-    from dagster_backfills.engine.ledger import RunIdentity
-    from dagster_backfills.engine.runner import Runner
-
-    runner = Runner(lambda: opened(url), RunIdentity("run"), engine)
-    for _ in runner.run(writes, addresses, keys):
-        pass
-    return runner.outcome

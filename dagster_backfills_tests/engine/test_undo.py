@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from dagster_backfills.engine.ledger import RunIdentity
 from dagster_backfills.engine.model import Query, Target, Write
 from dagster_backfills.errors import UserError
-from dagster_backfills_tests.engine.running import UNITS, by_unit, fill, run, totals
+from dagster_backfills_tests.engine.running import UNITS, by_part, by_unit, fill, run, totals, units_of
 from dagster_backfills_tests.engine.undoing import previewed, tables, undone
 
 
@@ -251,3 +251,25 @@ def test_after_runs_edits_and_undos_every_row_matches_a_model(database_url, conn
             assert rows(conn) == expected
             assert outcome.total("t/units").unchanged == kept
             done.append((before, expected, False))
+
+
+@pytest.mark.parametrize("write", [by_unit, by_part], ids=["by unit", "by part"])
+@pytest.mark.parametrize("size", [1, 1000])
+def test_a_new_row_may_have_the_unique_value_of_a_row_that_the_batch_deletes_or_updates(
+    database_url, conn, write, size
+):
+    keys = fill(conn, parts=1, units=3)
+    run(database_url, [write], keys)
+    conn.execute("create unique index on t.units (v)")
+    before = tables(conn)
+    conn.execute(
+        "update t.source set unit = 'p001-u0000' where unit = 'p001-u0001';"
+        "update t.source set v = '500' where unit = 'p001-u0002';"
+        "insert into t.source values ('p001', 'p001-u0004', '2')"
+    )
+    outcome = run(database_url, [write], keys, RunIdentity("one"))
+    assert (outcome.failed, outcome.unit_failures) == ({}, [])
+    assert total(outcome) == {"inserted": 2, "updated": 1, "deleted": 1, "unchanged": 1}
+    assert units_of(conn) == {"p001-u0000": 1, "p001-u0002": 500, "p001-u0003": 3, "p001-u0004": 2}
+    undone(database_url, "one", batch_units=size)
+    assert tables(conn) == before

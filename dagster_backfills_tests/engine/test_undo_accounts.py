@@ -4,9 +4,11 @@ import pytest
 
 from dagster_backfills.engine import audit
 from dagster_backfills.engine.ledger import RunIdentity
+from dagster_backfills.engine.runner import Runner
+from dagster_backfills.engine.undo import find, undo
 from dagster_backfills.errors import UserError
-from dagster_backfills_tests.engine.running import by_unit, fill, run
-from dagster_backfills_tests.engine.undoing import undone
+from dagster_backfills_tests.engine.running import by_unit, fill, opened, run, totals
+from dagster_backfills_tests.engine.undoing import tables, undone
 
 
 def outcomes(conn):
@@ -45,6 +47,23 @@ def test_the_next_undo_closes_the_record_of_a_killed_undo(database_url, conn):
     )
     undone(database_url, "one", name="again")
     assert outcomes(conn) == {"killed": "interrupted", "again": "succeeded"}
+
+
+def test_two_undos_of_one_run_at_the_same_time_leave_each_other_s_record_alone(database_url, conn):
+    keys = fill(conn, parts=1, units=2)
+    run(database_url, [by_unit, totals], keys, RunIdentity("one"))
+    undoing = find(conn, "one")
+    undos = {
+        asset: undo(Runner(lambda: opened(database_url), RunIdentity(asset)), undoing.only([asset]))
+        for asset in undoing.shapes
+    }
+    for batches in undos.values():
+        next(batches)
+    assert outcomes(conn) == {"t/units": "running", "t/parts": "running"}
+    for batches in undos.values():
+        assert list(batches) == []
+    assert outcomes(conn) == {"t/units": "succeeded", "t/parts": "succeeded"}
+    assert tables(conn) == ([], [])
 
 
 def test_the_audit_log_shows_how_an_undo_ended(database_url, conn):

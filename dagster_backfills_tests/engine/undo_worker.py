@@ -2,9 +2,10 @@
 
 import sys
 
+from dagster_backfills.engine.ledger import RunIdentity
 from dagster_backfills.engine.runner import Runner
 from dagster_backfills.engine.settings import EngineSettings
-from dagster_backfills.engine.undo import find, undo, undo_identity
+from dagster_backfills.engine.undo import find, undo
 from dagster_backfills_tests.engine.running import opened
 
 
@@ -13,7 +14,7 @@ def main() -> None:
     with opened(url) as conn:
         undoing = find(conn, run_id)
     print("ready", flush=True)  # noqa: T201
-    identity = undo_identity(undoing, name, root, resumes=True)
+    identity = RunIdentity(name, root_run_id=root, resumes=True)
     runner = Runner(lambda: opened(url), identity, EngineSettings(target_seconds=0, batch_units=10))
     for _ in undo(runner, undoing):
         pass

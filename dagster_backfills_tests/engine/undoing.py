@@ -6,11 +6,12 @@ from uuid import uuid4
 
 import psycopg
 
+from dagster_backfills.engine.ledger import RunIdentity
 from dagster_backfills.engine.outcome import Outcome
 from dagster_backfills.engine.plan import Report
 from dagster_backfills.engine.runner import Runner
 from dagster_backfills.engine.settings import EngineSettings
-from dagster_backfills.engine.undo import find, preview, undo, undo_identity
+from dagster_backfills.engine.undo import find, preview, undo
 from dagster_backfills_tests.engine.running import opened
 
 
@@ -19,8 +20,7 @@ def undone(url: str, run_id: str, partitions: Sequence[str] = (), name: str = ""
     with opened(url) as conn:
         undoing = find(conn, run_id, partitions)
     engine = EngineSettings(**{"target_seconds": 0, **settings})
-    identity = undo_identity(undoing, name or str(uuid4()), resumes=True)
-    runner = Runner(lambda: opened(url), identity, engine)
+    runner = Runner(lambda: opened(url), RunIdentity(name or str(uuid4()), resumes=True), engine)
     for _ in undo(runner, undoing):
         pass
     return runner.outcome

@@ -6,7 +6,6 @@ import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
 
@@ -24,70 +23,6 @@ _PORTS = {"SSL": 465, "STARTTLS": 587, "NONE": 25}
 
 class NotSentError(Exception):
     """A message could not be delivered. The sensor's next tick tries again. The text contains no secret."""
-
-
-@dataclass(frozen=True)
-class Email:
-    """An SMTP server, the sender and the recipients. `security` is SSL, STARTTLS or NONE."""
-
-    to: tuple[str, ...]
-    sender: str
-    host: str
-    port: int
-    security: str
-    user: str
-    password: str = field(repr=False)
-    name: str = "email"
-
-    def send(self, message: Message) -> None:
-        mail = EmailMessage()
-        mail["Subject"], mail["From"], mail["To"] = message.subject, self.sender, ", ".join(self.to)
-        mail["Date"], mail["Message-ID"] = formatdate(localtime=False), make_msgid(domain="backfills")
-        mail.set_content(message.text())
-        mail.add_alternative(message.html(), subtype="html")
-        try:
-            with self._connect() as server:
-                if self.password:
-                    server.login(self.user or self.sender, self.password)
-                server.send_message(mail)
-        except (OSError, smtplib.SMTPException) as error:
-            raise NotSentError(
-                f"{self.host}:{self.port} did not accept the e-mail: {_reason(error)}"
-            ) from None
-
-    def _connect(self) -> smtplib.SMTP:
-        context = ssl.create_default_context()
-        if self.security == "SSL":
-            return smtplib.SMTP_SSL(self.host, self.port, timeout=_TIMEOUT, context=context)
-        server = smtplib.SMTP(self.host, self.port, timeout=_TIMEOUT)
-        if self.security == "STARTTLS":
-            server.starttls(context=context)
-        return server
-
-
-@dataclass(frozen=True)
-class Slack:
-    """An incoming webhook. Its URL is a secret, because anyone who has it can post to the channel."""
-
-    webhook: str = field(repr=False)
-    name: str = "slack"
-
-    def send(self, message: Message) -> None:
-        request = urllib.request.Request(
-            self.webhook,
-            data=json.dumps(message.slack()).encode(),
-            headers={"Content-Type": "application/json; charset=utf-8"},
-        )
-        try:
-            urllib.request.urlopen(request, timeout=_TIMEOUT).close()
-        except urllib.error.HTTPError as error:
-            body = error.read(200).decode(errors="replace").strip()
-            raise NotSentError(f"Slack's webhook answered {error.code}: {body or error.reason}") from None
-        except OSError as error:
-            raise NotSentError(f"Slack's webhook does not answer: {_reason(error)}") from None
-
-
-Channel = Email | Slack
 
 
 class NotificationSettings(dg.ConfigurableResource):
@@ -110,19 +45,14 @@ class NotificationSettings(dg.ConfigurableResource):
         fields = from_environment(cls, VARIABLES, environment)
         return cls(**{field: dg.EnvVar(_variable(field)) for field in fields})
 
-    def channel(self, name: str) -> Channel:
-        """The channel with this name. Raises UserError that names a missing or invalid variable."""
-        return self._email() if name == "email" else self._slack()
-
-    def _slack(self) -> Slack:
-        webhook = self.slack_webhook_url.strip()
-        if not webhook.startswith(("https://", "http://")):
-            raise UserError(
-                "NOTIFY_SLACK_WEBHOOK_URL is not a URL.", "Copy it from the webhook's page in Slack."
-            )
-        return Slack(webhook)
-
-    def _email(self) -> Email:
+    def check(self, channel: str) -> None:
+        """Raise UserError that names a missing or invalid variable of the channel."""
+        if channel == "slack":
+            if not self.slack_webhook_url.strip().startswith(("https://", "http://")):
+                raise UserError(
+                    "NOTIFY_SLACK_WEBHOOK_URL is not a URL.", "Copy it from the webhook's page in Slack."
+                )
+            return
         missing = [_variable(field) for field in ("email_from", "smtp_host") if not getattr(self, field)]
         if missing:
             raise UserError(
@@ -139,15 +69,54 @@ class NotificationSettings(dg.ConfigurableResource):
                 "NOTIFY_SMTP_PASSWORD would be sent unencrypted.",
                 "Set NOTIFY_SMTP_SECURITY to SSL or STARTTLS.",
             )
-        return Email(
-            to=tuple(each.strip() for each in self.email_to.split(",") if each.strip()),
-            sender=self.email_from,
-            host=self.smtp_host,
-            port=int(self.smtp_port or _PORTS[self.smtp_security]),
-            security=self.smtp_security,
-            user=self.smtp_user,
-            password=self.smtp_password,
+
+    def send(self, channel: str, message: Message) -> None:
+        """Send the message. Raises NotSentError if it could not be delivered."""
+        if channel == "slack":
+            self._post_to_slack(message)
+        else:
+            self._send_email(message)
+
+    def _send_email(self, message: Message) -> None:
+        mail = EmailMessage()
+        recipients = [each.strip() for each in self.email_to.split(",") if each.strip()]
+        mail["Subject"], mail["From"], mail["To"] = message.subject, self.email_from, ", ".join(recipients)
+        mail["Date"], mail["Message-ID"] = formatdate(localtime=False), make_msgid(domain="backfills")
+        mail.set_content(message.text())
+        mail.add_alternative(message.html(), subtype="html")
+        port = int(self.smtp_port or _PORTS[self.smtp_security])
+        try:
+            with self._connect(port) as server:
+                if self.smtp_password:
+                    server.login(self.smtp_user or self.email_from, self.smtp_password)
+                server.send_message(mail)
+        except (OSError, smtplib.SMTPException) as error:
+            raise NotSentError(
+                f"{self.smtp_host}:{port} did not accept the e-mail: {_reason(error)}"
+            ) from None
+
+    def _connect(self, port: int) -> smtplib.SMTP:
+        context = ssl.create_default_context()
+        if self.smtp_security == "SSL":
+            return smtplib.SMTP_SSL(self.smtp_host, port, timeout=_TIMEOUT, context=context)
+        server = smtplib.SMTP(self.smtp_host, port, timeout=_TIMEOUT)
+        if self.smtp_security == "STARTTLS":
+            server.starttls(context=context)
+        return server
+
+    def _post_to_slack(self, message: Message) -> None:
+        request = urllib.request.Request(
+            self.slack_webhook_url.strip(),
+            data=json.dumps(message.slack()).encode(),
+            headers={"Content-Type": "application/json; charset=utf-8"},
         )
+        try:
+            urllib.request.urlopen(request, timeout=_TIMEOUT).close()
+        except urllib.error.HTTPError as error:
+            body = error.read(200).decode(errors="replace").strip()
+            raise NotSentError(f"Slack's webhook answered {error.code}: {body or error.reason}") from None
+        except OSError as error:
+            raise NotSentError(f"Slack's webhook does not answer: {_reason(error)}") from None
 
 
 def enabled_channels(environment: Mapping[str, str]) -> list[str]:
@@ -157,10 +126,13 @@ def enabled_channels(environment: Mapping[str, str]) -> list[str]:
     return [name for name, field in switches.items() if settings.get(field, "").strip(" ,")]
 
 
-def channels_from(environment: Mapping[str, str]) -> list[Channel]:
-    """The enabled channels. Raises UserError that names a missing or invalid variable."""
+def checked_channels(environment: Mapping[str, str]) -> list[str]:
+    """The names of the enabled channels. Raises UserError that names a missing or invalid variable."""
     settings = NotificationSettings(**from_environment(NotificationSettings, VARIABLES, environment))
-    return [settings.channel(name) for name in enabled_channels(environment)]
+    names = enabled_channels(environment)
+    for name in names:
+        settings.check(name)
+    return names
 
 
 def _variable(field_name: str) -> str:

@@ -41,7 +41,8 @@ def _failure_sensor(name: str, ui: str) -> dg.SensorDefinition:
     def notify(
         context: dg.SensorEvaluationContext, postgres: PostgresResource, notifications: NotificationSettings
     ) -> dg.SkipReason:
-        instance, channel = context.instance, notifications.channel(name)
+        instance = context.instance
+        notifications.check(name)
         if context.cursor is None:
             # Runs that ended before notifications were enabled are not reported.
             context.update_cursor(f"{_newest(instance, _FAILED)} {_newest(instance, _DONE)}")
@@ -60,7 +61,7 @@ def _failure_sensor(name: str, ui: str) -> dg.SensorDefinition:
                 event = record.event_log_entry.get_dagster_event()
                 reported.append(failed_run(conn, instance, run, event, ui))
         if reported:
-            channel.send(message_of(reported))
+            notifications.send(name, message_of(reported))
         failed_upto = failed[-1].storage_id if failed else failed_upto
         done_upto = done[-1].storage_id if done else done_upto
         context.update_cursor(f"{failed_upto} {done_upto}")

@@ -6,10 +6,9 @@ The result is exact over several days, since no day's rows depend on another day
 from collections.abc import Callable, Sequence
 
 from dagster_backfills.domains.scoring.settings import ScoringSettings
-from dagster_backfills.domains.scoring.tables import CHAIN, DaySlice, write_of
+from dagster_backfills.domains.scoring.tables import CHAIN, write_of
 from dagster_backfills.engine.plan import Report, plan
 from dagster_backfills.engine.session import Connect
-from dagster_backfills.engine.table.address import Address
 
 
 def plan_days(
@@ -20,8 +19,5 @@ def plan_days(
     gym: str | None = None,
 ) -> Report:
     """What a run of the chain for these days would change, for the members of one gym or of all."""
-    if not days:
-        return Report.nothing()
     writes = [write_of(target, settings.parsed_weights, gym) for target in CHAIN]
-    addresses: dict[str, Address] = {target.asset: DaySlice(gym) for target in CHAIN}
-    return plan(connect, writes, addresses, days, settings.engine(), log, table_by_table=True)
+    return plan(connect, [(writes, [day]) for day in days], settings.engine(), log, table_by_table=True)

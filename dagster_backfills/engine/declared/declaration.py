@@ -204,7 +204,7 @@ class Declaration(_Attributes):
     """The statement that returns keys of partitions that must be written although they are not marked stale."""
     missing: str | None = None
     """The statement that returns keys of partitions that lack rows; by default that of `due`, else the partitions
-    without a materialization in Dagster."""
+    that no run has written."""
     status: str | None = None
     """The statement that returns `partition` and further columns to show in `backfills status`."""
     report: str | None = None

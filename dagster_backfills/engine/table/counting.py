@@ -34,10 +34,10 @@ def with_counts(
     """Returns the complete statement, which returns one row of counts per partition.
 
     source_rows: a SELECT that counts the source's rows, if some of them may be unchanged. The parts that change rows
-    are executed in their order.
+    are executed in their order, which is also that of their journal entries.
     """
     changing = [name for name, _ in parts if name in _COUNTED]
-    entries = [("journaled", write_entries(sorted(changing, key=list(_COUNTED).index)))] if journaled else []
+    entries = [("journaled", write_entries(changing))] if journaled else []
     # The names are constants of this package.
     numbers: list[sql.Composable] = [
         sql.SQL(f"select label, {_COUNTED[name]} from {name} group by label")  # noqa: S608

@@ -42,17 +42,17 @@ def is_empty(
 def copy_into(
     conn: psycopg.Connection,
     merge: Merge,
-    by: object,
     arrays: "Sequence[pa.Array | pa.ChunkedArray]",
     slice_: Slice,
 ) -> int | None:
     """Loads the rows of one partition and returns their number. Returns None, with nothing written, if a merge is
     needed.
 
-    by: the column that stores the partition. arrays: the columns of the rows, in the order of `merge.columns`.
+    arrays: the columns of the rows, in the order of `merge.columns`.
     """
     from dagster_backfills.engine.table.frames import copy_rows  # loads pandas and Arrow
 
+    by = merge.target.partition_by
     if not isinstance(by, str) or by not in merge.columns or merge.touches or not merge.key:
         return None
     if any(not merge.table.column(name).not_null for name in merge.key):

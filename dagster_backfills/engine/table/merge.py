@@ -116,11 +116,12 @@ class Merge(Pieces):
             texts |= self._inserted(_ALL if only_missing else _MISSING)
         else:
             texts |= {"bad_key": _BAD_KEY, "changed": _CHANGED_OF_UNITS if units else _CHANGED}
-            texts |= self._inserted(_NEW)
+            # Executed in this order, because a new row may have a unique value of a row that is deleted or updated.
             if self.address.stored:
                 texts |= {"obsolete": _OBSOLETE, "deleted": _DELETED}
             if self.values:
                 texts["updated"] = _UPDATED
+            texts |= self._inserted(_NEW)
         source_rows = sql.SQL("select {}, count(*), 0, 0, 0 from source as s group by 1").format(
             self.address.label("s")
         )

@@ -144,7 +144,7 @@ def status(call: Call) -> Any:
     """Show how many partitions need a backfill, and the newest runs."""
     backfill = call.actions.backfill(call.path("name"))
     with postgres_of(backfill).connect() as conn:
-        counts = count_by_state(backfill.partition_statuses(conn, call.actions.runs.instance, more=False))
+        counts = count_by_state(backfill.partition_statuses(conn, more=False))
         runs = RESULTS.newest_runs.dicts(conn, assets=backfill.assets, max_rows=20)
     return {
         "name": backfill.name,

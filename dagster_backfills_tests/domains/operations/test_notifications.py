@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 
 from dagster_backfills.dagster.resource import PostgresResource
-from dagster_backfills.defs.operations.channels import NotificationSettings, NotSentError, channels_from
+from dagster_backfills.defs.operations.channels import NotificationSettings, NotSentError, checked_channels
 from dagster_backfills.defs.operations.notifications import FailedRun, message_of
 from dagster_backfills.defs.operations.sensors import failure_sensors
 from dagster_backfills.errors import UserError
@@ -173,7 +173,8 @@ def test_each_channel_has_its_own_sensor() -> None:
         "NOTIFY_SLACK_WEBHOOK_URL": "https://hooks.example.test/x",
     }
     assert [sensor.name for sensor in failure_sensors(both)] == ["failure_email", "failure_slack"]
-    assert "hooks.example" not in repr(channels_from(both))
+    settings = {name.removeprefix("NOTIFY_").lower(): value for name, value in both.items()}
+    assert "hooks.example" not in repr(NotificationSettings(**settings))
 
 
 COMPLETE = {"NOTIFY_EMAIL_TO": "a@b.test", "NOTIFY_EMAIL_FROM": "c@b.test", "NOTIFY_SMTP_HOST": "localhost"}
@@ -191,4 +192,4 @@ COMPLETE = {"NOTIFY_EMAIL_TO": "a@b.test", "NOTIFY_EMAIL_FROM": "c@b.test", "NOT
 )
 def test_an_incomplete_configuration_is_rejected_by_name(environment: dict[str, str], named: str) -> None:
     with pytest.raises(UserError, match=named):
-        channels_from(environment)
+        checked_channels(environment)
