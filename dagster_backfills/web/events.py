@@ -17,7 +17,6 @@ from weakref import WeakSet
 import psycopg
 
 from dagster_backfills.domains.queue import queue
-from dagster_backfills.domains.queue.notices import job_of
 from dagster_backfills.postgres.connection import connect
 from dagster_backfills.redact import redact
 from dagster_backfills.web.database import Database
@@ -95,7 +94,7 @@ class JobEvents:
             self.listening = True
             self._tell([RELOAD])
             while not self._end.is_set():
-                changed = {job_of(notice.payload) for notice in conn.notifies(timeout=_LISTEN_SECONDS)}
+                changed = queue.changed_jobs(conn, _LISTEN_SECONDS)
                 if not changed or not self._followers:
                     continue
                 now = datetime.now(UTC)
