@@ -9,7 +9,6 @@ import pytest
 from rich.cells import cell_len
 
 from dagster_backfills.cli import failures, output, overview, status
-from dagster_backfills.cli.follow import PartProgress, cut
 from dagster_backfills.cli.kintell import commands as kintell
 from dagster_backfills.cli.queue import commands as queue
 from dagster_backfills_tests.programs import SCRIPT
@@ -130,16 +129,6 @@ def test_texts_are_truncated_before_columns_are_hidden(
     assert "Hidden: more. Use --wide to show all." in shown.err
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-def test_a_line_of_progress_keeps_done_rate_time_left_and_failures(width: int) -> None:
-    words = "1,234,567 of 5,000,000 units, 12,345/s, 1 h 02 min left, 1,234 failed"
-    part = PartProgress("k", "progress/user_progress_stats, progress/cohort_stats", 1, 2, words)
-    assert part.line(width).endswith(words)
-    assert cell_len(part.line(width)) <= width
-    assert str(part).startswith(part.name)
-    assert cell_len(cut(NAME, width)) <= width
-
-
 FOLLOW = """
 import sys
 from dagster_backfills.cli.follow import PartProgress, follow_run
@@ -152,7 +141,7 @@ follow_run(sys.argv[1], "r", lambda: next(ends), lambda conn, run: [part], poll=
 
 @pytest.mark.programs
 @pytest.mark.parametrize("width", WIDTHS)
-def test_a_progress_bar_keeps_them_too(width: int, database_url: str) -> None:
+def test_a_progress_bar_keeps_done_rate_time_left_and_failures(width: int, database_url: str) -> None:
     code, shown = on_a_terminal(width, sys.executable, "-c", FOLLOW, database_url)
     assert code == 0
     assert "1,234,567 of 5,000,000 units, 12,345/s, 1 h 02 min left, 1,234 failed" in shown
