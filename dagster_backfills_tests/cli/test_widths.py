@@ -90,6 +90,36 @@ def test_rows_are_one_line_and_ids_are_whole(
     assert NAME in wide or name == "list" or name == "jobs"
 
 
+def test_what_a_reader_needs_most_is_shown_at_80_columns(
+    screen: Screen,
+    conn: psycopg.Connection,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    message = 'new row for relation "members" violates check constraint "members_email_check"'
+    conn.execute("insert into training.organizations values ('org_1', 'Riverside Regional Hospital')")
+    conn.execute(
+        "insert into backfill.failures (run_id, asset, partition, unit, error_class, message)"
+        " values ('r', 'training/employee_training_video_completions', 'org_1', 'mem_1', 'DataError', %s)",
+        [message],
+    )
+    conn.execute(
+        "select jobs.enqueue_background_job('mux_upload', %s)", ['{"video_url": "https://a.test/b"}']
+    )
+    conn.execute("update jobs.background_jobs set error_data = %s", [f'[{{"message": "{message[:8]}"}}]'])
+    screen(80)
+    for command, shown in (
+        (overview.list_, "stale  failed"),
+        (lambda: status.status("training"), "missing, stale, 1 failed"),
+        (failures.failures, message[:40]),
+        (queue.list_, message[:8]),
+    ):
+        command()
+        assert shown in bare(capsys.readouterr().out)
+
+
 def test_hidden_columns_are_named_and_shown_by_wide(
     screen: Screen, full: psycopg.Connection, capsys: pytest.CaptureFixture[str]
 ) -> None:

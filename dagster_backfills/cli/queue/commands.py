@@ -95,7 +95,7 @@ def list_(
         say("No jobs match.")
         return
     print_table(
-        ["id", "type", "status", "%", "last error", "retries", "priority", "created", "took"],
+        ["id", "type", "status", "last error", "%", "retries", "took", "created", "priority"],
         [_line(row) for row in jobs],
         limit=limit,
         ids=["id"],
@@ -193,6 +193,7 @@ def types(
     register: Annotated[
         bool, typer.Option(help="Register the types of QUEUE_HANDLERS in the database. Requires its owner.")
     ] = False,
+    wide: Wide = False,
     json: Json = False,
 ) -> None:
     """List job types with their fields. A type must be registered in the database before its jobs can be enqueued."""
@@ -207,7 +208,7 @@ def types(
         _type_line(name, handled.get(name), registered.get(name)) for name in sorted(handled | registered)
     ]
     print_json(lines) if json else print_table(
-        list(lines[0]), [tuple(line.values()) for line in lines], fold=True
+        list(lines[0]), [tuple(line.values()) for line in lines], wide=wide, fold=True
     )
     if missing := sorted(registered.keys() - handled.keys()):
         say(
@@ -223,8 +224,8 @@ def _line(row: dict[str, Any]) -> tuple[Any, ...]:
     error = row["last_error"] if row["status"] in ("failed", "pending") else None
     retries = f"{row['retry_count']}/{row['max_retries']}"
     return (
-        row["id"], row["job_type"], row["status"], row["progress_percentage"], error, retries, row["priority"],
-        row["created_at"], duration(took),
+        row["id"], row["job_type"], row["status"], error, row["progress_percentage"], retries, duration(took),
+        row["created_at"], row["priority"],
     )  # fmt: skip
 
 
@@ -241,11 +242,11 @@ def _type_line(name: str, kind: JobType | None, registered: dict[str, Any] | Non
     )
     return {
         "type": name,
+        "database": "not registered" if not registered else "outdated" if outdated else "registered",
         "fields": "any"
         if fields is None
         else ", ".join(f"{f}{'' if f in required else '?'}: {t or 'any'}" for f, t in fields.items()),
         "retries": row["max_retries"],
         "runs in": kind.isolation if kind else None,
         "handler": f"{kind.handler.__module__}.{kind.handler.__qualname__}" if kind else None,
-        "database": "not registered" if not registered else "outdated" if outdated else "registered",
     }
