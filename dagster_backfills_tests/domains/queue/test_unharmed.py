@@ -131,9 +131,13 @@ def test_a_forged_notification_does_not_stop_a_job(jobs_db, db, registry, status
         other = queue.enqueue(db, "noop", registry=registry)
         until(lambda: status_of(other) == "completed")
         until(lambda: worker._heartbeat._renewed_at > before)
-        assert (status_of(job_id), _row(db, job_id)["attempt"], worker.tally.stopped) == ("processing", 1, 0)
+        assert (status_of(job_id), _row(db, job_id)["attempt"], worker.tally.cancelled) == (
+            "processing",
+            1,
+            0,
+        )
         queue.cancel(db, job_id)
-        until(lambda: worker.tally.stopped == 1)
+        until(lambda: worker.tally.cancelled == 1)
 
 
 @pytest.mark.parametrize(("told", "stored"), [(None, 30), (150, 100), (-5, 0), (40, 40)])
