@@ -137,17 +137,3 @@ where
     and (:before::timestamptz is null or b.created_at < :before)
 order by b.created_at desc, b.id
 limit :max_rows;
-
--- name: recently_changed_jobs
--- Jobs that a bulk statement may have changed: those in progress, and those that have ended since :since.
-(
-    select b.id from jobs.background_jobs as b
-    where b.claimed_by is not null and b.status = 'processing'
-    order by b.started_at desc limit :max_rows
-)
-union
-(
-    select b.id from jobs.background_jobs as b
-    where b.completed_at >= :since::timestamptz
-    order by b.completed_at desc limit :max_rows
-);
