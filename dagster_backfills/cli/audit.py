@@ -6,8 +6,11 @@ from typing import Annotated, Any
 import typer
 
 from dagster_backfills.cli.database import database
+from dagster_backfills.cli.errors import explain
+from dagster_backfills.cli.instance import runs_of
 from dagster_backfills.cli.output import Json, print_json, print_table, say
 from dagster_backfills.engine.audit import latest
+from dagster_backfills.redact import redact
 
 
 def audit(
@@ -18,6 +21,7 @@ def audit(
     """List who launched, undid, paused or changed what, and whose requests were refused."""
     with database() as conn:
         entries = latest(conn, limit, who)
+    add_results(entries)
     if json:
         print_json(entries)
         return
@@ -39,6 +43,25 @@ def audit(
             for e in entries
         ],
     )
+
+
+def add_results(entries: list[dict[str, Any]]) -> None:
+    """Replace `started` by what became of the launched run, as Dagster records it: the command may have been killed."""
+    launched = [entry for entry in entries if entry["outcome"] == "started" and entry["runs"]]
+    if not launched:
+        return
+    try:
+        known = runs_of(run_id for entry in launched for run_id in entry["runs"])
+    except Exception as error:  # the audit log itself can be read
+        say(f"What became of launched runs is unknown: {redact(explain(error)[1])}")
+        return
+    for entry in launched:
+        runs = [known.get(run_id) for run_id in entry["runs"]]
+        if any(run and not run.is_finished for run in runs):
+            continue
+        ends = [run.status.value if run else "deleted" for run in runs]
+        entry["outcome"] = "done" if set(ends) == {"SUCCESS"} else "failed"
+        entry["detail"] = "" if set(ends) == {"SUCCESS"} else f"The run ended with status {', '.join(ends)}."
 
 
 def _lines(entry: dict[str, Any]) -> list[str]:

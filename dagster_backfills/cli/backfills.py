@@ -156,12 +156,3 @@ def named(name: str, verb: str) -> Named:
 def is_elsewhere(name: str) -> bool:
     """Whether this is the `kintell` or `queue` domain, which have no partitions."""
     return name in ELSEWHERE and name not in declared_by_name(project_defs(Path.cwd()))
-
-
-def which_of(which: Which | None, partitions: Sequence[str] | None) -> Which:
-    """Combine `--which` and `--partition`. Raises UserError if they contradict each other."""
-    if partitions and which not in (None, Which.named):
-        raise UserError("--partition and --which can't be used together.", "Use one of them.")
-    if which is Which.named and not partitions:
-        raise UserError("--which named needs partitions.", "Name them: --partition KEY")
-    return Which.named if partitions else which or Which.needed

@@ -3,7 +3,6 @@
 A run's progress is a list of `PartProgress`, read from the engine's tables or by a domain's own function.
 """
 
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -13,23 +12,19 @@ from typing import Any
 
 import psycopg
 from psycopg.rows import namedtuple_row
-from rich.cells import cell_len, set_cell_size
 from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Column
 
 from dagster_backfills.cli.database import poll_database
 from dagster_backfills.cli.output import console, duration, say
 from dagster_backfills.engine.results import RESULTS
 
 _BAR = 8
-_SHORTEST = 6  # minimum width of a truncated name
 
 
 @dataclass(frozen=True)
 class PartProgress:
-    """The progress of one part of a run: `done` of `total` items, and the same in words.
-
-    `key` is unique within the run. On a narrow terminal the name is truncated, never the words.
-    """
+    """The progress of one part of a run: `done` of `total` items, and the same in words. `key` is unique in the run."""
 
     key: str
     name: str
@@ -39,16 +34,6 @@ class PartProgress:
 
     def __str__(self) -> str:
         return f"{self.name}: {self.words}"
-
-    def line(self, width: int) -> str:
-        """Name and words, in at most `width` columns if the words fit."""
-        room = width - cell_len(self.words) - 2
-        return f"{cut(self.name, room)}: {self.words}" if room >= _SHORTEST else self.words
-
-
-def cut(text: str, width: int) -> str:
-    """Truncate the text to `width` columns."""
-    return text if cell_len(text) <= width else f"{set_cell_size(text, width - 1).rstrip()}…"
 
 
 Read = Callable[["psycopg.Connection[Any]", str], list[PartProgress]]
@@ -105,7 +90,6 @@ class _Lines(AbstractContextManager["_Lines"]):
 
     def __init__(self, every: float) -> None:
         self._every, self._next = every, 0.0
-        self._width = int(os.environ.get("COLUMNS") or 0) or 1_000  # a pipe has no width
         self._printed: list[str] = []
 
     def __exit__(self, *error: object) -> None:
@@ -114,7 +98,7 @@ class _Lines(AbstractContextManager["_Lines"]):
     def show(self, parts: list[PartProgress], last: bool) -> None:
         if not last and time.monotonic() < self._next:
             return
-        lines = [part.line(self._width) for part in parts]
+        lines = [str(part) for part in parts]
         if lines != self._printed:
             say(*(line for line in lines if line not in self._printed))
             self._printed, self._next = lines, time.monotonic() + self._every
@@ -124,10 +108,10 @@ class _Bars(Progress):
     """One line per part: name, bar, words. The words are never truncated; the name gets the remaining width."""
 
     def __init__(self) -> None:
+        rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")
+        name = TextColumn("{task.description}", markup=False, table_column=rest)
         words = TextColumn("{task.fields[state]}", markup=False)
-        super().__init__(
-            TextColumn("{task.description}"), BarColumn(_BAR), words, console=console(stderr=True)
-        )
+        super().__init__(name, BarColumn(_BAR), words, console=console(stderr=True), expand=True)
         self._waiting: Any = self.add_task("starting", total=None, state="")
         self._shown: dict[str, Any] = {}
 
@@ -135,15 +119,7 @@ class _Bars(Progress):
         if (parts or last) and self._waiting is not None:
             self.remove_task(self._waiting)
             self._waiting = None
-        words = max((cell_len(part.words) for part in parts), default=0)
-        room = max(0, self.console.width - words - _BAR - 2)
         for part in parts:
             if part.key not in self._shown:
-                self._shown[part.key] = self.add_task("", total=None, state="")
-            self.update(
-                self._shown[part.key],
-                total=part.total,
-                completed=part.done,
-                description=cut(part.name, room) if room >= _SHORTEST else "",
-                state=part.words,
-            )
+                self._shown[part.key] = self.add_task(part.name, total=None, state="")
+            self.update(self._shown[part.key], total=part.total, completed=part.done, state=part.words)

@@ -2,13 +2,14 @@
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
 import dagster as dg
+from sqlalchemy import make_url
 
 from dagster_backfills.cli.errors import explain
 from dagster_backfills.dagster.cause import reason_of
@@ -22,6 +23,7 @@ from dagster_backfills.instance.launching import (
     open_instance,
 )
 from dagster_backfills.postgres.connection import connect
+from dagster_backfills.postgres.url import checked_url
 from dagster_backfills.redact import redact
 
 NOT_YET = "Dagster has not run on this database yet."
@@ -75,19 +77,25 @@ def read_instance(url: str, ticks: bool = True) -> InstanceState:
         return InstanceState(problem=redact(explain(error)[1]))
 
 
-def ended_among(run_ids: Sequence[str]) -> set[str]:
-    """Those of these runs that Dagster knows to have ended. A killed run can't record its own end."""
+def runs_of(run_ids: Iterable[str]) -> dict[str, dg.DagsterRun]:
+    """Those of these runs that Dagster knows, by ID. A killed process can't record its own end; Dagster does."""
     with open_instance() as instance:
-        runs = instance.get_runs(dg.RunsFilter(run_ids=list(run_ids)))
-        return {run.run_id for run in runs if run.is_finished}
+        return {run.run_id: run for run in instance.get_runs(dg.RunsFilter(run_ids=list(run_ids)))}
 
 
 def require_instance(url: str) -> None:
-    """Raise NotUsableError if Dagster has no tables yet: opening the instance would create them."""
-    if os.environ.get("DAGSTER_POSTGRES_URL", "").strip() or not stores_in_postgres_here():
+    """Raise an error if Dagster's storage does not answer, or has no tables yet.
+
+    Opening the instance would create the tables, and would try five times for ten seconds to reach the storage.
+    """
+    if not stores_in_postgres_here():
         return
-    with connect(url, autocommit=True, connect_timeout=10) as conn:
-        if conn.execute("select to_regclass('dagster.runs')").fetchone() == (None,):
+    own = os.environ.get("DAGSTER_POSTGRES_URL", "").strip()
+    if own:
+        checked = make_url(checked_url(own, "DAGSTER_POSTGRES_URL"))
+        url = checked.set(drivername="postgresql").render_as_string(hide_password=False)
+    with connect(url, autocommit=True, connect_timeout=5) as conn:
+        if not own and conn.execute("select to_regclass('dagster.runs')").fetchone() == (None,):
             raise NotUsableError(NOT_YET, "Start it: backfills up")
 
 

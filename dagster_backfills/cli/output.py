@@ -20,7 +20,9 @@ from dagster_backfills.errors import UserError
 from dagster_backfills.postgres.values import DistantTime, LongInterval, plain
 
 _GAP = 2  # between two columns
-_LEAST = 16  # minimum width of a truncated text
+_LEAST = 15  # minimum width of a truncated text
+_MESSAGE = 40  # the width that a message gets before the columns to its right get any
+_MESSAGES = ("message", "last error", "fields")
 _LONGEST_ID = 48
 _ENDLESS = 1_000_000
 _TIME = re.compile(r"–|\d{4}-\d\d-\d\d( \d\d:\d\d)?")
@@ -72,8 +74,9 @@ def print_table(
 ) -> None:
     """Print a table on a terminal, or tab-separated lines with a header in a pipe.
 
-    On a terminal each row is one line. If the table is too wide, texts are truncated first, then the last columns
-    are hidden. Numbers, times and the columns in `ids` (unless very long) are never truncated. `wide` shows everything.
+    On a terminal each row is one line. If the table is too wide, texts are truncated, and columns that do not fit even
+    so are hidden: put those first that matter most. A message is truncated only after the columns to its right are
+    hidden. Numbers, times and the columns in `ids` (unless very long) are never truncated. `wide` shows everything.
     `fold` wraps texts instead of truncating them. `limit`: maximum number of rows; None: one screen on a terminal.
     """
     rows = list(rows)
@@ -111,7 +114,8 @@ def fitted(
         number or id or all(map(_TIME.fullmatch, column[1:]))
         for number, id, column in zip(numeric, is_id, columns, strict=True)
     ]
-    widths = _widths([max(map(cell_len, column)) for column in columns], fixed, is_id, width)
+    messages = [header in _MESSAGES for header in headers]
+    widths = _widths([max(map(cell_len, column)) for column in columns], fixed, is_id, messages, width)
     table = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
     table.pad_edge, table.padding = False, (0, 1, 0, 0)
     visible = [index for index, column_width in enumerate(widths) if column_width]
@@ -128,19 +132,21 @@ def fitted(
     return table, [headers[index] for index, column_width in enumerate(widths) if not column_width]
 
 
-def _widths(natural: list[int], fixed: list[bool], ids: list[bool], width: int) -> list[int]:
-    """The width of each column so that all fit into `width`; 0 for a hidden column."""
-    widths = [min(each, width) if not ids[index] else each for index, each in enumerate(natural)]
-    while sum(widths) + _GAP * (sum(map(bool, widths)) - 1) > width:
-        shrinkable = [index for index, each in enumerate(widths) if not fixed[index] and each > _LEAST]
-        hideable = [index for index, each in enumerate(widths) if each and not ids[index]]
-        if shrinkable:
-            widths[max(shrinkable, key=lambda index: widths[index])] -= 1
-        elif hideable:
-            widths[hideable[-1]] = 0
-            widths = [min(natural[index], width) if each else 0 for index, each in enumerate(widths)]
-        else:
-            break
+def _widths(
+    natural: Sequence[int], fixed: Sequence[bool], ids: Sequence[bool], messages: Sequence[bool], width: int
+) -> list[int]:
+    """The width of each column so that all fit into `width`; 0 for a hidden column. The first columns go first."""
+    widths = [each if is_id else 0 for each, is_id in zip(natural, ids, strict=True)]
+    room = width - sum(widths) - _GAP * (sum(ids) - 1)
+    for index, each in enumerate(natural):
+        least = each if fixed[index] else min(each, _LEAST)
+        if not ids[index] and least + _GAP <= room:
+            wanted = min(each, _MESSAGE) if messages[index] else least
+            widths[index] = min(wanted, room - _GAP)
+            room -= widths[index] + _GAP
+    while room > 0 and (cut := [i for i, each in enumerate(widths) if 0 < each < natural[i]]):
+        widths[min(cut, key=widths.__getitem__)] += 1
+        room -= 1
     return widths
 
 

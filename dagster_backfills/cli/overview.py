@@ -25,9 +25,9 @@ from dagster_backfills.redact import redact
 
 # Domains without a declaration have a view `overview` with these columns in their schema.
 _SCHEMAS = {"scoring": "scoring", "kintell": "kintell", "queue": "jobs"}
-_VIEW = "select of_what, units, up_to_date, missing, stale, failed, oldest_stale from {view}"
+_VIEW = "select units, up_to_date, missing, stale, failed, of_what, oldest_stale from {view}"
 _WHOLE = "the whole table"
-HEADERS = ["backfill", "of", "units", "up to date", "missing", "stale", "failed", "oldest change", "problem"]
+HEADERS = ["backfill", "units", "up to date", "missing", "stale", "failed", "of", "oldest change", "problem"]
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,12 @@ class Overview:
     """One backfill and the number of its units (cohorts, days, jobs …) in each state."""
 
     backfill: str
-    of_what: str | None = None
     units: int | None = None
     up_to_date: int | None = None
     missing: int | None = None
     stale: int | None = None
     failed: int | None = None
+    of_what: str | None = None
     oldest_stale: Any = None
     problem: str | None = None
     remark: str | None = None
@@ -65,16 +65,15 @@ def _declared(name: str, folder: Path) -> Overview:
         remark = _last_poll(backfill.backfill, conn)
     dynamic = (partitions := backfill.backfill.declared.partitions) and partitions.dynamic
     counts = count_by_state(statuses)
-    up_to_date = counts["all"] - counts["needed"]
     oldest = min((each.stale_since for each in statuses if each.stale_since), default=None)
     return Overview(
         name,
-        dynamic or "partitions",
         counts["all"],
-        up_to_date,
+        counts["all"] - counts["needed"],
         counts["missing"],
         counts["stale"],
         counts["failed"],
+        dynamic or "partitions",
         oldest,
         remark=remark,
     )
@@ -178,4 +177,4 @@ def _print(statuses: Sequence[PartitionStatus], limit: int | None, wide: bool) -
     ]
     columns = [each for each in zip(headers, *rows, strict=True) if each[0] not in optional or any(each[1:])]
     shown_headers, *shown_rows = zip(*columns, strict=True)
-    print_table(shown_headers, shown_rows, limit=limit, ids=["partition"], wide=wide)
+    print_table(shown_headers, shown_rows, limit=limit, ids=["partition", "state"], wide=wide)

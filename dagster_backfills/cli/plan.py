@@ -5,11 +5,12 @@ from typing import Annotated, Any
 
 import typer
 
-from dagster_backfills.cli.backfills import Name, Partitions, Whiches, named, which_of
+from dagster_backfills.cli.backfills import Name, Partitions, Whiches, named
 from dagster_backfills.cli.errors import FAILURES
 from dagster_backfills.cli.output import Json, Limit, Wide, duration, print_json, print_table, say
 from dagster_backfills.dagster.plan_report import COUNTED, by_partition, by_table, examples, failures
 from dagster_backfills.engine.plan import Report
+from dagster_backfills.engine.selection import which_of
 from dagster_backfills.names import counted
 
 

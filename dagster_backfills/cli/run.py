@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from dagster_backfills.cli.backfills import Declared, Name, Named, Partitions, Whiches, named, which_of
+from dagster_backfills.cli.backfills import Declared, Name, Named, Partitions, Whiches, named
 from dagster_backfills.cli.errors import FAILURES, OK
 from dagster_backfills.cli.output import Json, Yes, confirm, print_json, print_table, say
 from dagster_backfills.cli.overview import summary
@@ -13,7 +13,7 @@ from dagster_backfills.engine.controls import read
 from dagster_backfills.engine.declared.validation import named_function
 from dagster_backfills.engine.partition_status import needing_backfill
 from dagster_backfills.engine.results import RESULTS
-from dagster_backfills.engine.selection import Which
+from dagster_backfills.engine.selection import Which, which_of
 from dagster_backfills.names import counted
 from dagster_backfills.redact import redact
 

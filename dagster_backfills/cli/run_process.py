@@ -9,12 +9,9 @@ import signal
 import subprocess
 import time
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 import dagster as dg
-import psycopg
 from dagster_postgres.utils import DagsterPostgresException
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -26,7 +23,7 @@ from dagster_backfills.cli.output import say
 from dagster_backfills.dagster.cause import failed_steps
 from dagster_backfills.dagster.private import command_of_run
 from dagster_backfills.engine import audit
-from dagster_backfills.errors import NotUsableError, UserError
+from dagster_backfills.errors import NotUsableError
 from dagster_backfills.identity import system_user, user_tags
 from dagster_backfills.instance.launching import CODE_LOCATION, LAUNCHED_BY, create_run, open_instance
 from dagster_backfills.redact import redact
@@ -57,28 +54,16 @@ def run_job(
             run = create_run(instance, module or CODE_LOCATION, job_name, run_config or {}, run_tags)
             domain = run.tags.get("backfills/domain")
             domains = [domain] if domain else None
-            entry = audit.Entry(system_user(), "launch", run.job_name, domains, "started", [run.run_id])
-            audit.record(conn, entry)
-        try:
-            with RunProcess(instance, run) as process:
-                if watch is None:
-                    follow_run(os.environ["DATABASE_URL"], run.run_id, process.has_ended)
-                else:
-                    watch(run.run_id, process.has_ended)
-                return process.finish()
-        finally:
-            _record_end(instance, entry)
-
-
-def _record_end(instance: dg.DagsterInstance, entry: audit.Entry) -> None:
-    """Record in the audit log how the launched run ended."""
-    run = instance.get_run_by_id(entry.runs[0])
-    status = run.status.value if run else "deleted"
-    outcome, detail = (
-        ("done", "") if status == "SUCCESS" else ("failed", f"The run ended with status {status}.")
-    )
-    with suppress(psycopg.Error, UserError), database() as conn:  # the run's own result matters more
-        audit.record(conn, replace(entry, outcome=outcome, detail=detail))
+            # Its outcome is the run's own: this process may be killed before it could record one.
+            audit.record(
+                conn, audit.Entry(system_user(), "launch", run.job_name, domains, "started", [run.run_id])
+            )
+        with RunProcess(instance, run) as process:
+            if watch is None:
+                follow_run(os.environ["DATABASE_URL"], run.run_id, process.has_ended)
+            else:
+                watch(run.run_id, process.has_ended)
+            return process.finish()
 
 
 class RunProcess:

@@ -92,7 +92,7 @@ def sections(page: StatusPage) -> Iterator[Section]:
     """The tables of the page. Empty ones are left out, except the backfills."""
     yield Section("backfills", *overview.rows(page.backfills), ids=["backfill"])
     busy = [each for each in page.queue if any(value for name, value in each.items() if name != "job_type")]
-    chain = {"day": "day", **{link: link for link in list(page.chain[0])[1:]}} if page.chain else {}
+    chain = {name.rpartition("/")[2].replace("_", " "): name for name in page.chain[0]} if page.chain else {}
     others = [
         _section("running", page.running, _RUNNING),
         _section("held back", page.held, {"what": "name", "how": "held", "since": "since"}),
@@ -117,19 +117,19 @@ def sections(page: StatusPage) -> Iterator[Section]:
 # For each table, by header: a column of the page's rows, or a pair shown as "done of total".
 _Columns = Mapping[str, str | tuple[str, str]]
 _RUNNING: _Columns = {
-    "run": "run_id", "assets": "assets", "partitions": ("partitions_done", "partitions_total"),
-    "units": ("units_done", "units_total"), "failed": "failures", "units/s": "units_per_second",
-    "time left": "time_left", "last batch": "silent_for",
+    "run": "run_id", "assets": "assets", "units": ("units_done", "units_total"), "failed": "failures",
+    "time left": "time_left", "partitions": ("partitions_done", "partitions_total"), "units/s": "units_per_second",
+    "last batch": "silent_for",
 }  # fmt: skip
 _IMPORTS: _Columns = {
     "job": "job", "file": "file_name", "status": "status", "rows": ("processed_rows", "total_rows"),
     "rejected": "failed_rows", "rows/s": "rows_per_second", "time left": "time_left", "heartbeat": "silent_for",
 }  # fmt: skip
 _QUEUE: _Columns = {
-    "type": "job_type", "waiting": "waiting", "scheduled": "scheduled", "processing": "processing",
-    "oldest waiting": "oldest_waiting", "done last hour": "completed_last_hour", "failed last hour": "failed_last_hour",
+    "type": "job_type", "waiting": "waiting", "processing": "processing", "failed last hour": "failed_last_hour",
+    "oldest waiting": "oldest_waiting", "scheduled": "scheduled", "done last hour": "completed_last_hour",
 }  # fmt: skip
-_FAILURES: _Columns = {"asset": "asset", "units": "failures", "last": "last_seen", "message": "last_message"}
+_FAILURES: _Columns = {"asset": "asset", "units": "failures", "message": "last_message", "last": "last_seen"}
 
 
 def _section(title: str, rows: Sequence[Mapping[str, Any]], columns: _Columns) -> Section:

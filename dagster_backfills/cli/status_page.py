@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 
-from dagster_backfills.cli.instance import InstanceState, ended_among, read_instance
+from dagster_backfills.cli.instance import InstanceState, read_instance, runs_of
 from dagster_backfills.cli.overview import Overview, overviews
 from dagster_backfills.domains.scoring.chain import newest_day
 from dagster_backfills.domains.scoring.status import chain_of
@@ -53,8 +53,8 @@ def read_page(conn: psycopg.Connection[Any], url: str, *, ticks: bool = True) ->
 def _running(conn: psycopg.Connection[Any], *, ask_dagster: bool) -> list[dict[str, Any]]:
     """Runs recorded as running, without those that Dagster knows to have ended."""
     runs = _STATEMENTS.running.dicts(conn)
-    ended = ended_among([each["run_id"] for each in runs]) if runs and ask_dagster else set()
-    return [each for each in runs if each["run_id"] not in ended]
+    known = runs_of(each["run_id"] for each in runs) if runs and ask_dagster else {}
+    return [each for each in runs if each["run_id"] not in known or not known[each["run_id"]].is_finished]
 
 
 def _has(conn: psycopg.Connection[Any], schema: str) -> bool:

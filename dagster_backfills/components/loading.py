@@ -5,10 +5,10 @@ from pathlib import Path
 
 from dagster_backfills.components.backfill import Backfill
 from dagster_backfills.components.postgres_backfill import TYPE, read
-from dagster_backfills.dagster.project import OURS, project_defs
+from dagster_backfills.dagster.project import OURS
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.domain_switches import disabled_domains
-from dagster_backfills.errors import UserError, did_you_mean
+from dagster_backfills.errors import UserError
 from dagster_backfills.postgres.embedded import resolve_database_url
 from dagster_backfills.yaml_mistakes import documents
 
@@ -51,16 +51,6 @@ def _name_in(file: Path) -> str:
     except UserError:
         return ""
     return next((name for name in names if isinstance(name, str)), "")
-
-
-def backfill_named(name: str, start: Path | None = None) -> Backfill:
-    """The project's backfill with this name or folder name. Raises UserError if there is none or it has a mistake."""
-    defs = project_defs(start or Path.cwd())
-    folders = declared_by_name(defs)
-    folder = folders.get(name) or {each.name: each for each in folders.values()}.get(name)
-    if folder is None:
-        raise UserError(f"There is no backfill {name!r} in {defs}.", did_you_mean(name, folders))
-    return declared(folder)
 
 
 def postgres_of(backfill: Backfill) -> PostgresResource:

@@ -30,6 +30,15 @@ class Which(Enum):
     named = "named"
 
 
+def which_of(which: Which | None, partitions: Sequence[str] | None) -> Which:
+    """Which partitions a request means, by default those that need it. Raises UserError if it contradicts itself."""
+    if partitions and which not in (None, Which.named):
+        raise UserError("Partitions and `which` can't be used together.", "Use one of them.")
+    if which is Which.named and not partitions:
+        raise UserError("`which` is named, but there are no partitions.", "Name them.")
+    return Which.named if partitions else which or Which.needed
+
+
 @dataclass(frozen=True)
 class Selection:
     """Finds the partitions of one backfill.

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from dagster_backfills.components.backfill import Backfill
 from dagster_backfills.components.loading import (
-    backfill_named,
     declared,
     declared_by_name,
     declared_folders,
@@ -22,12 +21,12 @@ from dagster_backfills.dagster.project import project_defs, project_module
 from dagster_backfills.engine.plan import Report
 from dagster_backfills.engine.selection import Which
 from dagster_backfills.engine.undo import preview
-from dagster_backfills.errors import UserError
+from dagster_backfills.errors import UserError, did_you_mean
 from dagster_backfills.instance.launching import CODE_LOCATION, Runs
 from dagster_backfills.web.database import Database
 from dagster_backfills.web.import_actions import ImportActions
 from dagster_backfills.web.queue_actions import QueueActions
-from dagster_backfills.web.refusals import Refused
+from dagster_backfills.web.refusals import Refused, refused_as
 from dagster_backfills.web.settings import Settings
 from dagster_backfills.web.uploads import Uploads
 
@@ -51,14 +50,13 @@ class Actions:
         return backfills
 
     def backfill(self, name: str) -> Backfill:
-        """Find a backfill by name. Raises `Refused`: 404 if there is none, 409 if its declaration has a mistake."""
-        try:
-            return backfill_named(name, Path.cwd())
-        except UserError as error:
-            folders = declared_by_name(project_defs(Path.cwd()))
-            if name in folders or name in {folder.name for folder in folders.values()}:
-                raise Refused(409, f"{error}", error.hint) from None
-            raise Refused(404, f"There is no backfill {name!r}.", error.hint) from None
+        """A backfill by its name or its folder's. Raises `Refused`: 404 if there is none, 409 if it has a mistake."""
+        folders = declared_by_name(project_defs(Path.cwd()))
+        folder = folders.get(name) or {each.name: each for each in folders.values()}.get(name)
+        if folder is None:
+            raise Refused(404, f"There is no backfill {name!r}.", did_you_mean(name, folders))
+        with refused_as(409):
+            return declared(folder)
 
     def launch(self, name: str, who: str, which: Which = Which.needed, partitions: Sequence[str] = ()) -> str:
         """Queue a run of a backfill and return its ID. Raises UserError for an unknown partition."""

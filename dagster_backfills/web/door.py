@@ -19,6 +19,7 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "same-origin",
+    "Cache-Control": "no-cache",  # static files: browsers ask with their ETag. All other responses are not stored.
 }
 _FAILED_LOGINS_PER_SECOND = 0.5  # from one address
 

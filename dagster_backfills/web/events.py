@@ -1,23 +1,17 @@
-"""Live changes of background jobs: one connection listens for notifications and informs all followers.
+"""Live changes of background jobs: one connection listens for notifications and tells all followers which jobs changed.
 
-A notification only names the job, so the job is read before followers are informed. Not here: HTTP (`api/jobs`).
+A notification only names the job, so followers read what they may see of it (`api/jobs`). Not here: HTTP.
 """
 
 import asyncio
 import logging
 import threading
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from typing import Any
 from uuid import UUID
 from weakref import WeakSet
 
-import psycopg
-
 from dagster_backfills.domains.queue import queue
-from dagster_backfills.domains.queue.notices import job_of
 from dagster_backfills.postgres.connection import connect
 from dagster_backfills.redact import redact
 from dagster_backfills.web.database import Database
@@ -25,9 +19,7 @@ from dagster_backfills.web.refusals import Refused
 
 LOG = logging.getLogger("dagster_backfills.web")
 _LISTEN_SECONDS = 0.5
-_MAX_BEHIND = 1000  # changes that a follower may be behind
-_MAX_CHANGES = 500
-RELOAD: dict[str, Any] = {}  # sent instead of a change if changes may have been missed
+_MAX_CHANGES = 100  # a follower that is further behind reads everything again
 
 
 @dataclass(eq=False)
@@ -36,18 +28,23 @@ class Follower:
 
     loop: asyncio.AbstractEventLoop
     jobs: frozenset[UUID] = frozenset()
-    changes: "asyncio.Queue[dict[str, Any]]" = field(default_factory=lambda: asyncio.Queue(_MAX_BEHIND + 1))
+    changed: set[UUID | None] = field(default_factory=set)
+    woken: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def tell(self, changes: Iterable[dict[str, Any]]) -> None:
-        """Queue the changes of followed jobs. If the follower is too far behind, replace them by one RELOAD."""
-        for change in changes:
-            if change and self.jobs and change["id"] not in self.jobs:
-                continue
-            if self.changes.qsize() >= _MAX_BEHIND:
-                while not self.changes.empty():
-                    self.changes.get_nowait()
-                change = RELOAD
-            self.changes.put_nowait(change)
+    def tell(self, changed: set[UUID | None]) -> None:
+        """Note that these jobs changed; None stands for any number of jobs."""
+        self.changed |= changed & {*self.jobs, None} if self.jobs else changed
+        if len(self.changed) > _MAX_CHANGES:
+            self.changed = {None}
+        if self.changed:
+            self.woken.set()
+
+    async def next_changes(self, seconds: float) -> set[UUID | None]:
+        """Wait for changes. Raises TimeoutError if there are none within `seconds`."""
+        await asyncio.wait_for(self.woken.wait(), seconds)
+        self.woken.clear()
+        changed, self.changed = self.changed, set()
+        return changed
 
 
 class JobEvents:
@@ -75,9 +72,9 @@ class JobEvents:
         self._followers.add(follower)
         return follower
 
-    def _tell(self, changes: list[dict[str, Any]]) -> None:
+    def _tell(self, changed: set[UUID | None]) -> None:
         for follower in list(self._followers):
-            follower.loop.call_soon_threadsafe(follower.tell, changes)
+            follower.loop.call_soon_threadsafe(follower.tell, changed)
 
     def _run(self) -> None:
         while not self._end.is_set():
@@ -91,31 +88,8 @@ class JobEvents:
     def _listen(self) -> None:
         with connect(self.database.url, autocommit=True, application_name="backfills serve: events") as conn:
             conn.execute("listen jobs_changed")
-            since = datetime.now(UTC)
             self.listening = True
-            self._tell([RELOAD])
+            self._tell({None})  # changes may have been missed
             while not self._end.is_set():
-                changed = {job_of(notice.payload) for notice in conn.notifies(timeout=_LISTEN_SECONDS)}
-                if not changed or not self._followers:
-                    continue
-                now = datetime.now(UTC)
-                self._tell(_read(conn, changed, since))
-                since = now - timedelta(seconds=5)
-                time.sleep(0.05)
-
-
-def _read(conn: psycopg.Connection[Any], changed: set[UUID | None], since: datetime) -> list[dict[str, Any]]:
-    """The changed jobs. None in `changed` stands for many at once, which are looked up by time."""
-    ids = {job for job in changed if job}
-    more: list[dict[str, Any]] = []
-    if None in changed:
-        rows = queue.rows(conn, "recently_changed_jobs", since=since, max_rows=_MAX_CHANGES)
-        ids |= {row["id"] for row in rows}
-        more = [RELOAD]  # pending jobs may have changed too, and are too many to send one by one
-    return [*jobs_of(conn, ids), *more]
-
-
-def jobs_of(conn: psycopg.Connection[Any], ids: Iterable[UUID]) -> list[dict[str, Any]]:
-    """The current state of these jobs, oldest first."""
-    wanted = list(ids)
-    return queue.list_jobs(conn, len(wanted), ids=wanted)[::-1]
+                if changed := queue.changed_jobs(conn, _LISTEN_SECONDS):
+                    self._tell(changed)

@@ -9,8 +9,6 @@ import psycopg
 from pydantic.alias_generators import to_camel
 
 from dagster_backfills.domains.queue import queue
-from dagster_backfills.domains.queue.errors import UnknownJobType
-from dagster_backfills.domains.queue.registry import known_hint
 from dagster_backfills.domains.queue.settings import DrainPolicy
 from dagster_backfills.instance.launching import Runs
 from dagster_backfills.web.auth import Identity
@@ -75,18 +73,15 @@ class QueueActions:
         Returns the run and the number of waiting jobs by type. A run processes all types. Raises UnknownJobType.
         """
         with self.database() as conn:
-            known = [row["job_type"] for row in queue.rows(conn, "known_types")]
-            for name in job_types:
-                if name not in known:
-                    raise UnknownJobType(f"There is no job type {name!r}.", known_hint(name, known))
+            queue.check_types(conn, job_types)
             queue.take_back_expired(conn)
-            types = list(job_types or known)
-            rows = queue.rows(conn, "waiting_by_type", job_types=types)
-            [work] = queue.rows(conn, "waiting_work")
-        waiting = dict.fromkeys(types, 0) | {row["job_type"]: row["waiting"] for row in rows}
+            types = [
+                row for row in queue.rows(conn, "metrics") if row["job_type"] in job_types or not job_types
+            ]
+        waiting = dict.fromkeys(job_types, 0) | {row["job_type"]: row["waiting"] for row in types}
+        oldest = max((row["oldest_waiting_seconds"] for row in types), default=0.0)
         with self.runs.one_at_a_time:
             active, policy = self.runs.unfinished(DRAIN, {}), DrainPolicy.from_environment()
-            due = sum(waiting.values())
-            if not policy.should_launch(due, work["oldest_seconds"], int(active is not None)):
+            if not policy.should_launch(sum(waiting.values()), oldest, int(active is not None)):
                 return active, waiting
             return self.runs.submit(DRAIN, {"concurrency": policy.concurrency}, who), waiting

@@ -52,16 +52,16 @@ def test_a_running_run_is_cancelled_and_the_audit_lists_each_request_with_its_ou
 
     listed = json.loads(cli("audit", "--json").stdout)
     assert [(e["who"], e["action"], e["target"], e["runs"], e["outcome"], e["detail"]) for e in listed] == [
+        (system_user(), "cancel", "training_completions", [run_id], "done", ""),
         (
             system_user(), "launch", "refresh_training_completions", [run_id],
             "failed", "The run ended with status CANCELED.",
         ),
-        (system_user(), "cancel", "training_completions", [run_id], "done", ""),
         (system_user(), "control", "training_completions", [], "done", "paused = True"),
     ]  # fmt: skip
     assert "cancel\ttraining_completions\tdone" in cli("audit", "--limit", "2").stdout
     on_a_terminal = subprocess.run(
-        ["script", "-qec", f"{SCRIPT} audit --limit 2", "/dev/null"],
+        ["script", "-qec", f"{SCRIPT} audit --limit 1", "/dev/null"],
         env=env,
         capture_output=True,
         text=True,

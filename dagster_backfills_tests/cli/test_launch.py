@@ -15,6 +15,8 @@ import psutil
 import psycopg
 import pytest
 
+from dagster_backfills.cli.audit import add_results
+from dagster_backfills.engine import audit
 from dagster_backfills.instance import run_launcher
 from dagster_backfills.instance.dagster_home import dagster_environment
 from dagster_backfills_tests.cli.conftest import eventually
@@ -101,6 +103,15 @@ def status(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
     return found.status.value
 
 
+def outcome(run: dg.DagsterRun) -> tuple[str, str]:
+    """The outcome of the run's launch, as `backfills audit` lists it."""
+    with psycopg.connect(os.environ["DATABASE_URL"]) as conn:
+        entries = audit.latest(conn, 100)
+    add_results(entries)
+    (entry,) = (each for each in entries if each["runs"] == [run.run_id])
+    return entry["outcome"], entry["detail"]
+
+
 def test_a_run_is_recorded_with_its_tags_and_followed_to_its_end(instance):
     launched = Launched("working_job", batches=4, seconds=0.5)
     code, out, err = launched.end()
@@ -114,6 +125,7 @@ def test_a_run_is_recorded_with_its_tags_and_followed_to_its_end(instance):
     label = {".dagster/repository": f"__repository__@{LOCATION}"}
     assert run.run_id in {found.run_id for found in instance.get_runs(dg.RunsFilter(tags=label))}
     assert not [tag for tag, value in run.tags.items() if "/" in value]
+    assert outcome(run) == ("done", "")
 
 
 def test_a_run_that_fails_ends_with_1_and_says_what_failed(instance):
@@ -185,7 +197,9 @@ def test_a_run_whose_process_was_killed_has_failed(instance):
     assert status(instance, run) == "FAILURE"
 
 
-def test_a_run_whose_processes_were_all_killed_is_found_dead_by_run_monitoring(instance, monkeypatch):
+def test_a_run_whose_processes_were_all_killed_is_found_dead_and_the_audit_says_that_it_failed(
+    instance, monkeypatch
+):
     launched = Launched("working_job", seconds=600)
     run = launched.running(instance)
     worker = launched.worker()
@@ -195,8 +209,11 @@ def test_a_run_whose_processes_were_all_killed_is_found_dead_by_run_monitoring(i
     monkeypatch.setattr(run_launcher, "GRACE_SECONDS", 0)
     check = instance.run_launcher.check_run_worker_health
     assert (status(instance, run), check(run).status.value) == ("STARTED", "RUNNING")
+    assert outcome(run) == ("started", "")
     os.kill(worker.pid, signal.SIGKILL)
     eventually(lambda: check(run).status.value == "NOT_FOUND", 60)
+    instance.report_run_failed(run)
+    assert outcome(run) == ("failed", "The run ended with status FAILURE.")
 
 
 def test_a_database_that_lacks_a_migration_is_refused_before_there_is_a_run(

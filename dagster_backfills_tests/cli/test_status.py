@@ -160,7 +160,6 @@ def test_the_page_is_shown_without_dagster(
     conn: psycopg.Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("DATABASE_URL", database_url)
-    monkeypatch.setattr("dagster_postgres.utils.calculate_delay", lambda **_: 0.01)  # between five attempts
     monkeypatch.setenv("DAGSTER_POSTGRES_URL", "postgresql://me:hidden@127.0.0.1:1/none")
     page = read_page(conn, database_url)
     assert len(page.backfills) == 5

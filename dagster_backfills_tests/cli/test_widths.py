@@ -9,7 +9,6 @@ import pytest
 from rich.cells import cell_len
 
 from dagster_backfills.cli import failures, output, overview, status
-from dagster_backfills.cli.follow import PartProgress, cut
 from dagster_backfills.cli.kintell import commands as kintell
 from dagster_backfills.cli.queue import commands as queue
 from dagster_backfills_tests.programs import SCRIPT
@@ -91,6 +90,36 @@ def test_rows_are_one_line_and_ids_are_whole(
     assert NAME in wide or name == "list" or name == "jobs"
 
 
+def test_what_a_reader_needs_most_is_shown_at_80_columns(
+    screen: Screen,
+    conn: psycopg.Connection,
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    message = 'new row for relation "members" violates check constraint "members_email_check"'
+    conn.execute("insert into training.organizations values ('org_1', 'Riverside Regional Hospital')")
+    conn.execute(
+        "insert into backfill.failures (run_id, asset, partition, unit, error_class, message)"
+        " values ('r', 'training/employee_training_video_completions', 'org_1', 'mem_1', 'DataError', %s)",
+        [message],
+    )
+    conn.execute(
+        "select jobs.enqueue_background_job('mux_upload', %s)", ['{"video_url": "https://a.test/b"}']
+    )
+    conn.execute("update jobs.background_jobs set error_data = %s", [f'[{{"message": "{message[:8]}"}}]'])
+    screen(80)
+    for command, shown in (
+        (overview.list_, "stale  failed"),
+        (lambda: status.status("training"), "missing, stale, 1 failed"),
+        (failures.failures, message[:40]),
+        (queue.list_, message[:8]),
+    ):
+        command()
+        assert shown in bare(capsys.readouterr().out)
+
+
 def test_hidden_columns_are_named_and_shown_by_wide(
     screen: Screen, full: psycopg.Connection, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -130,16 +159,6 @@ def test_texts_are_truncated_before_columns_are_hidden(
     assert "Hidden: more. Use --wide to show all." in shown.err
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-def test_a_line_of_progress_keeps_done_rate_time_left_and_failures(width: int) -> None:
-    words = "1,234,567 of 5,000,000 units, 12,345/s, 1 h 02 min left, 1,234 failed"
-    part = PartProgress("k", "progress/user_progress_stats, progress/cohort_stats", 1, 2, words)
-    assert part.line(width).endswith(words)
-    assert cell_len(part.line(width)) <= width
-    assert str(part).startswith(part.name)
-    assert cell_len(cut(NAME, width)) <= width
-
-
 FOLLOW = """
 import sys
 from dagster_backfills.cli.follow import PartProgress, follow_run
@@ -152,7 +171,7 @@ follow_run(sys.argv[1], "r", lambda: next(ends), lambda conn, run: [part], poll=
 
 @pytest.mark.programs
 @pytest.mark.parametrize("width", WIDTHS)
-def test_a_progress_bar_keeps_them_too(width: int, database_url: str) -> None:
+def test_a_progress_bar_keeps_done_rate_time_left_and_failures(width: int, database_url: str) -> None:
     code, shown = on_a_terminal(width, sys.executable, "-c", FOLLOW, database_url)
     assert code == 0
     assert "1,234,567 of 5,000,000 units, 12,345/s, 1 h 02 min left, 1,234 failed" in shown

@@ -73,7 +73,7 @@ def test_a_backfill_is_planned_run_watched_and_undone(doors, organizations):
         ("/api/backfills/nothing/run", {}, 404, "nothing"),
         (f"{TRAINING}/run", {"partitions": ["nowhere"]}, 400, "no partition 'nowhere'"),
         (f"{TRAINING}/run", {"which": "some"}, 422, "which"),
-        (f"{TRAINING}/plan", {"which": "named"}, 422, "partitions is empty"),
+        (f"{TRAINING}/plan", {"which": "named"}, 422, "there are no partitions"),
         (f"{TRAINING}/plan", {"which": "all", "partitions": ["o1"]}, 422, "can't be used together"),
         (f"{TRAINING}/undo", {"runId": "nothing"}, 400, "No run ID begins"),
         ("/api/training/backfill", {"organizationId": "nowhere"}, 404, "nowhere"),

@@ -1,4 +1,4 @@
-"""Parse arguments of `backfills queue`: job IDs, job types, JSON inputs and following steps."""
+"""Parse arguments of `backfills queue`: job IDs, JSON inputs and following steps."""
 
 import re
 import sys
@@ -9,7 +9,6 @@ from uuid import UUID
 import psycopg
 
 from dagster_backfills.domains.queue import queue
-from dagster_backfills.domains.queue.registry import known_hint
 from dagster_backfills.errors import UserError
 from dagster_backfills.names import resolve_id
 from dagster_backfills.postgres.values import json_object
@@ -23,15 +22,6 @@ def parse_job_id(conn: psycopg.Connection[Any], text: str) -> UUID:
     between = {"first": UUID(digits.ljust(32, "0")), "last": UUID(digits.ljust(32, "f"))}
     matches = {str(row["id"]): None for row in queue.rows(conn, "jobs_between", **between)}
     return UUID(resolve_id(text.casefold(), matches, "job", "To list the jobs: backfills queue list"))
-
-
-def check_type(conn: psycopg.Connection[Any], job_type: str) -> None:
-    """Raises UserError for a type that is not registered in the database and has no jobs."""
-    known = [row["job_type"] for row in queue.rows(conn, "known_types")]
-    if not job_type or job_type in known:
-        return
-    if not queue.rows(conn, "has_jobs_of_type", job_type=job_type)[0]["found"]:
-        raise UserError(f"There is no job type {job_type!r}.", known_hint(job_type, known))
 
 
 def parse_object(text: str, option: str) -> dict[str, Any]:

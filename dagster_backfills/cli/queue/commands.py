@@ -19,7 +19,7 @@ from dagster_backfills.cli.output import (
     print_table,
     say,
 )
-from dagster_backfills.cli.queue.arguments import check_type, parse_job_id, parse_object, parse_step
+from dagster_backfills.cli.queue.arguments import parse_job_id, parse_object, parse_step
 from dagster_backfills.domains.queue import queue
 from dagster_backfills.domains.queue.registry import JobType, background_job_types, fields_of, known_hint
 from dagster_backfills.errors import UserError
@@ -84,7 +84,7 @@ def list_(
     if status and status not in STATUSES:
         raise UserError(f"There is no status {status!r}.", known_hint(status, STATUSES))
     with database() as conn:
-        check_type(conn, job_type)
+        queue.check_types(conn, [job_type] if job_type else [])
         jobs = queue.list_jobs(
             conn, limit or _DEFAULT_LIMIT, status=status or None, job_type=job_type or None
         )
@@ -95,7 +95,7 @@ def list_(
         say("No jobs match.")
         return
     print_table(
-        ["id", "type", "status", "%", "last error", "retries", "priority", "created", "took"],
+        ["id", "type", "status", "last error", "%", "retries", "took", "created", "priority"],
         [_line(row) for row in jobs],
         limit=limit,
         ids=["id"],
@@ -156,7 +156,7 @@ def retry(
     if bool(ids) == bool(job_type):
         raise UserError("Specify which failed jobs to retry.", "Pass their IDs, or a type with --type.")
     with database() as conn:
-        check_type(conn, job_type)
+        queue.check_types(conn, [job_type] if job_type else [])
         if job_type:
             failed = queue.STATEMENTS.count_failed(conn, job_type=job_type)
             if not failed:
@@ -193,6 +193,7 @@ def types(
     register: Annotated[
         bool, typer.Option(help="Register the types of QUEUE_HANDLERS in the database. Requires its owner.")
     ] = False,
+    wide: Wide = False,
     json: Json = False,
 ) -> None:
     """List job types with their fields. A type must be registered in the database before its jobs can be enqueued."""
@@ -207,10 +208,14 @@ def types(
         _type_line(name, handled.get(name), registered.get(name)) for name in sorted(handled | registered)
     ]
     print_json(lines) if json else print_table(
-        list(lines[0]), [tuple(line.values()) for line in lines], fold=True
+        list(lines[0]), [tuple(line.values()) for line in lines], wide=wide, fold=True
     )
-    for problem in registry.problems.values():
-        say(problem)
+    if missing := sorted(registered.keys() - handled.keys()):
+        say(
+            f"This environment has no handler for {', '.join(missing)}: workers that run in it fail such jobs.",
+            "Set QUEUE_HANDLERS to the modules that define the handlers.",
+        )
+    say(*registry.problems.values())
     raise typer.Exit(1 if registry.problems else 0)
 
 
@@ -219,8 +224,8 @@ def _line(row: dict[str, Any]) -> tuple[Any, ...]:
     error = row["last_error"] if row["status"] in ("failed", "pending") else None
     retries = f"{row['retry_count']}/{row['max_retries']}"
     return (
-        row["id"], row["job_type"], row["status"], row["progress_percentage"], error, retries, row["priority"],
-        row["created_at"], duration(took),
+        row["id"], row["job_type"], row["status"], error, row["progress_percentage"], retries, duration(took),
+        row["created_at"], row["priority"],
     )  # fmt: skip
 
 
@@ -237,11 +242,11 @@ def _type_line(name: str, kind: JobType | None, registered: dict[str, Any] | Non
     )
     return {
         "type": name,
+        "database": "not registered" if not registered else "outdated" if outdated else "registered",
         "fields": "any"
         if fields is None
         else ", ".join(f"{f}{'' if f in required else '?'}: {t or 'any'}" for f, t in fields.items()),
         "retries": row["max_retries"],
-        "runs in": kind.isolation if kind else "",
-        "handler": f"{kind.handler.__module__}.{kind.handler.__qualname__}" if kind else "none here",
-        "database": "not registered" if not registered else "outdated" if outdated else "registered",
+        "runs in": kind.isolation if kind else None,
+        "handler": f"{kind.handler.__module__}.{kind.handler.__qualname__}" if kind else None,
     }

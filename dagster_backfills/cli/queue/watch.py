@@ -12,7 +12,6 @@ from rich.text import Text
 
 from dagster_backfills.cli.output import console, fitted, json_line
 from dagster_backfills.domains.queue import queue
-from dagster_backfills.domains.queue.notices import job_of
 from dagster_backfills.postgres.values import DistantTime
 
 _REDRAW_SECONDS = 0.5
@@ -48,7 +47,7 @@ def _lines(conn: psycopg.Connection, until_done: bool) -> None:
     while not ended:
         # Once no job is active, one more pass prints the changes that led to it.
         ended = until_done and not queue.rows(conn, "active_jobs", max_rows=1)
-        changed = {job_of(notice.payload) for notice in conn.notifies(timeout=_REDRAW_SECONDS)}
+        changed = queue.changed_jobs(conn, _REDRAW_SECONDS)
         jobs = [row for job in changed if job for row in queue.rows(conn, "one_job", job_id=job)]
         types = queue.rows(conn, "metrics") if None in changed else []
         for row, columns in [*((row, _JOB) for row in jobs), *((row, _TYPE) for row in types)]:

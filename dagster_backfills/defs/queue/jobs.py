@@ -1,5 +1,6 @@
 """Dagster jobs that process the queue and clean it up. Not here: the sensor that launches runs (`sensors`)."""
 
+from dataclasses import asdict
 from datetime import timedelta
 
 import dagster as dg
@@ -50,7 +51,7 @@ def drain_background_jobs(
             if job.job_type in observed:
                 context.log.info(f"{job.job_type} {job.id} completed")
                 context.log_event(result_observation(result))
-        elif result.status != "stopped":
+        elif result.status != "cancelled":
             reason = result.failure.message if result.failure else "the attempt no longer held the job"
             context.log.warning(f"{job.job_type} {job.id} {result.status}, attempt {job.attempt}: {reason}")
 
@@ -59,18 +60,9 @@ def drain_background_jobs(
     context.log.info(
         f"{tally.completed} jobs completed, {tally.retried} will be retried, {tally.failed} failed"
     )
-    context.add_output_metadata(
-        {
-            "completed": tally.completed,
-            "failed": tally.failed,
-            "retried": tally.retried,
-            "cancelled": tally.stopped,
-            "lost": tally.lost,
-            "given_back": tally.given_back,
-            "seconds": round(tally.seconds, 1),
-            **{f"completed/{kind}": count for kind, count in sorted(tally.by_type.items())},
-        }
-    )
+    numbers = asdict(tally) | {"seconds": round(tally.seconds, 1)}
+    by_type = {f"completed/{kind}": count for kind, count in sorted(numbers.pop("by_type").items())}
+    context.add_output_metadata(numbers | by_type)
 
 
 class CleanUpConfig(dg.Config):

@@ -60,7 +60,7 @@ class Result:
     attempt: Attempt
     output: dict[str, Any] | None = None
     failure: AttemptFailure | None = None
-    status: Literal["completed", "failed", "retried", "lost", "stopped", ""] = ""
+    status: Literal["completed", "failed", "retried", "lost", "cancelled", ""] = ""
 
     @property
     def job(self) -> Job:

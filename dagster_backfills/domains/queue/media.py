@@ -128,7 +128,7 @@ def _connect(url: str, rules: MediaRules, deadline: float) -> tuple[http.client.
         raise ForbiddenLocation(f"Media from {host}:{port} is not allowed (see JOBS_MEDIA_HOSTS).")
     private = _is_listed(host, port, parts.scheme, rules.private_hosts)
     connection = http.client.HTTPConnection(host, port, timeout=_left(deadline))
-    connection.sock = _open(_addresses(host, port, private=private), deadline)
+    connection.sock = _open(_addresses(host, port, private=private), port, deadline)
     if parts.scheme == "https":
         connection.sock = ssl.create_default_context().wrap_socket(connection.sock, server_hostname=host)
         connection.default_port = 443
@@ -148,15 +148,15 @@ def _is_listed(host: str, port: int, scheme: str, listed: tuple[str, ...]) -> bo
     return False
 
 
-def _addresses(host: str, port: int, *, private: bool) -> list[tuple[int, tuple]]:
+def _addresses(host: str, port: int, *, private: bool) -> list[str]:
     try:
         resolved = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         raise JobError(f"The host name {host} can't be resolved.", kind="network") from None
-    for _, _, _, _, address in resolved:
-        if not private and not is_public(str(address[0])):
-            raise ForbiddenLocation(f"{host} resolves to a private address (see JOBS_MEDIA_PRIVATE_HOSTS).")
-    return [(int(family), address) for family, _, _, _, address in resolved]
+    addresses = [str(address[0]) for _, _, _, _, address in resolved]
+    if not private and not all(map(is_public, addresses)):
+        raise ForbiddenLocation(f"{host} resolves to a private address (see JOBS_MEDIA_PRIVATE_HOSTS).")
+    return addresses
 
 
 def is_public(address: str) -> bool:
@@ -171,18 +171,13 @@ def is_public(address: str) -> bool:
     return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip.is_unspecified)
 
 
-def _open(addresses: list[tuple[int, tuple]], deadline: float) -> socket.socket:
-    last: OSError = OSError("the host has no address")
-    for family, address in addresses:
-        sock = socket.socket(family, socket.SOCK_STREAM)
-        sock.settimeout(_left(deadline))
+def _open(addresses: list[str], port: int, deadline: float) -> socket.socket:
+    last = OSError("the host has no address")
+    for address in addresses:
         try:
-            sock.connect(address)
+            return socket.create_connection((address, port), _left(deadline))
         except OSError as error:
-            sock.close()
             last = error
-        else:
-            return sock
     raise last
 
 

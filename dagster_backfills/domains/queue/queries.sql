@@ -31,7 +31,9 @@ select jobs.fail_job(:job_id, :attempt, :kind, :message, :trace, :retryable);
 select jobs.give_back_jobs(:ids, :attempts);
 
 -- name: give_back_all$
-select coalesce(jobs.give_back_all_jobs(:worker), 0);
+select jobs.give_back_jobs(array_agg(b.id), array_agg(b.attempt))
+from jobs.background_jobs as b
+where b.status = 'processing' and b.claimed_by = :worker;
 
 -- name: take_back_expired$
 select jobs.take_back_expired_jobs();
@@ -108,18 +110,8 @@ select t.job_type, t.input_fields, t.required_fields, t.output_fields, t.max_ret
 from jobs.job_types as t
 order by t.job_type;
 
--- name: has_jobs_of_type
-select count(*) > 0 as found
-from (select b.id from jobs.background_jobs as b where b.job_type = :job_type limit 1) as one;
-
 -- name: count_failed$
 select count(*) from jobs.background_jobs as b where b.status = 'failed' and b.job_type = :job_type;
-
--- name: still_held
-select b.id
-from unnest(:ids::uuid[], :attempts::integer[]) as h (id, attempt)
-inner join jobs.background_jobs as b on b.id = h.id and b.attempt = h.attempt
-where b.status = 'processing';
 
 -- name: register_type
 insert into jobs.job_types as t (job_type, input_fields, required_fields, output_fields, max_retries)
@@ -145,23 +137,3 @@ where
     and (:before::timestamptz is null or b.created_at < :before)
 order by b.created_at desc, b.id
 limit :max_rows;
-
--- name: waiting_by_type
-select q.job_type, count(*) as waiting
-from jobs.job_queue as q
-where (q.run_after is null or q.run_after <= now()) and q.job_type = any(:job_types::text[])
-group by q.job_type;
-
--- name: recently_changed_jobs
--- Jobs that a bulk statement may have changed: those in progress, and those that have ended since :since.
-(
-    select b.id from jobs.background_jobs as b
-    where b.claimed_by is not null and b.status = 'processing'
-    order by b.started_at desc limit :max_rows
-)
-union
-(
-    select b.id from jobs.background_jobs as b
-    where b.completed_at >= :since::timestamptz
-    order by b.completed_at desc limit :max_rows
-);

@@ -3,6 +3,7 @@
 Functions take a psycopg connection and don't commit. On an autocommit connection each call is its own transaction.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,8 +16,14 @@ import psycopg
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
-from dagster_backfills.domains.queue.errors import InvalidJobInput
-from dagster_backfills.domains.queue.registry import JobType, Registry, background_job_types, fields_of
+from dagster_backfills.domains.queue.errors import InvalidJobInput, UnknownJobType
+from dagster_backfills.domains.queue.registry import (
+    JobType,
+    Registry,
+    background_job_types,
+    fields_of,
+    known_hint,
+)
 from dagster_backfills.domains.queue.schemas import storable
 from dagster_backfills.postgres.statements import load_statements
 from dagster_backfills.postgres.values import show_every_value
@@ -125,11 +132,6 @@ def renew(conn: psycopg.Connection, jobs: Sequence[Job]) -> set[UUID]:
     return {row[0] for row in STATEMENTS.renew(conn, **_ids(jobs))}
 
 
-def still_held(conn: psycopg.Connection, jobs: Sequence[Job]) -> set[UUID]:
-    """Return the jobs that are still held, without renewing their leases."""
-    return {row[0] for row in STATEMENTS.still_held(conn, **_ids(jobs))}
-
-
 def report_progress(
     conn: psycopg.Connection, job: Job, percentage: int | None, message: str | None
 ) -> str | None:
@@ -183,17 +185,9 @@ def retry(conn: psycopg.Connection, ids: Sequence[UUID] | None = None, job_type:
 def clean_up(
     conn: psycopg.Connection, older_than: timedelta | None = None, max_jobs: int = 10_000
 ) -> Iterator[int]:
-    """Remove finished jobs, `max_jobs` per statement; yields each statement's count.
-
-    `older_than` defaults to the age in `jobs.queue_settings`.
-    """
+    """Remove finished jobs, by default at the age in `jobs.queue_settings`; yields each statement's count."""
     while removed := int(STATEMENTS.clean_up(conn, older_than=older_than, max_jobs=max_jobs)):
         yield removed
-
-
-def lease_seconds(conn: psycopg.Connection) -> float:
-    """The term of a lease."""
-    return float(STATEMENTS.lease_seconds(conn))
 
 
 def rows(conn: psycopg.Connection, statement: str, **values: Any) -> list[dict[str, Any]]:
@@ -207,6 +201,26 @@ def list_jobs(conn: psycopg.Connection, max_rows: int, **filters: Any) -> list[d
     """The newest jobs. Filters: `ids`, `status`, `job_type`, `user_id`, `company_id`, and created before `before`."""
     unset = dict.fromkeys(("ids", "status", "job_type", "user_id", "company_id", "before"))
     return rows(conn, "list_jobs", max_rows=max_rows, **unset | filters)
+
+
+def changed_jobs(conn: psycopg.Connection, seconds: float) -> set[UUID | None]:
+    """The jobs that `jobs_changed` names within `seconds`; None for many at once. Any role may send a notification."""
+    return {_named(notice.payload) for notice in conn.notifies(timeout=seconds)}
+
+
+def _named(payload: str) -> UUID | None:
+    try:
+        return UUID(json.loads(payload)["id"])
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+
+
+def check_types(conn: psycopg.Connection, names: Sequence[str]) -> None:
+    """Raises UnknownJobType for a type that is not registered in the database and has no jobs."""
+    known = [row["job_type"] for row in rows(conn, "known_types")]
+    for name in names:
+        if name not in known and not list_jobs(conn, 1, job_type=name):
+            raise UnknownJobType(f"There is no job type {name!r}.", known_hint(name, known))
 
 
 def register(conn: psycopg.Connection, kind: JobType) -> None:

@@ -23,7 +23,7 @@ def store_results(connection: Connection, results: Sequence[Result]) -> None:
     failed: list[Result] = []
     for result in results:
         if result.attempt.stopped:
-            result.status = "stopped"
+            result.status = "cancelled"
         else:
             (failed if result.failure else done).append(result)
     if done:

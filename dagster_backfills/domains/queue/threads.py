@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from dagster_backfills.domains.queue.attempts import Attempt, AttemptFailure, Result, as_output, failure_of
 from dagster_backfills.domains.queue.context import JobContext
-from dagster_backfills.domains.queue.errors import InvalidJobInput, JobCancelled
+from dagster_backfills.domains.queue.errors import InvalidJobInput
 from dagster_backfills.domains.queue.process import run_in_process
 from dagster_backfills.domains.queue.registry import Registry
 
@@ -98,14 +98,12 @@ class HandlerThreads:
             return Result(attempt)
         try:
             output = self._handle(attempt, slot)
-            if isinstance(output, AttemptFailure):
-                return Result(attempt, failure=output)
-            return Result(attempt, output)
-        except JobCancelled as error:
-            return Result(attempt) if attempt.stopped else Result(attempt, failure=failure_of(error))
         # sys.exit() in a handler ends the job, not the thread.
         except (Exception, SystemExit) as error:
-            return Result(attempt, failure=failure_of(error))
+            output = failure_of(error)
+        return (
+            Result(attempt, failure=output) if isinstance(output, AttemptFailure) else Result(attempt, output)
+        )
 
     def _handle(self, attempt: Attempt, slot: _Slot) -> dict | AttemptFailure | None:
         job = attempt.job

@@ -47,13 +47,13 @@ class WorkerOptions:
 
 @dataclass
 class Tally:
-    """What a worker did. `lost`: attempts that no longer held their job when they ended. `stopped`: cancelled ones."""
+    """What a worker did. `lost`: attempts that no longer held their job when they ended."""
 
     completed: int = 0
     failed: int = 0
     retried: int = 0
+    cancelled: int = 0
     lost: int = 0
-    stopped: int = 0
     given_back: int = 0
     seconds: float = 0.0
     by_type: dict[str, int] = field(default_factory=dict)

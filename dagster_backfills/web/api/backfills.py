@@ -3,22 +3,24 @@
 import asyncio
 import time
 from datetime import datetime
+from math import inf
 from typing import Any
 
 import dagster as dg
 from pydantic import Field
 from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
 
 from dagster_backfills.components.loading import postgres_of
 from dagster_backfills.domains.training.status import missing_records, run_totals
 from dagster_backfills.engine.partition_status import count_by_state
 from dagster_backfills.engine.results import RESULTS
-from dagster_backfills.engine.selection import Which
+from dagster_backfills.engine.selection import Which, which_of
 from dagster_backfills.web.actions import Actions
 from dagster_backfills.web.api.calls import Answer, Body, Operation, camel
 from dagster_backfills.web.call import Call
 from dagster_backfills.web.database import Database
-from dagster_backfills.web.refusals import Refused, answer, refused_as
+from dagster_backfills.web.refusals import answer, refused_as
 
 TRAINING = "training_completions"
 _POLL_SECONDS = 0.5
@@ -33,11 +35,8 @@ class Choice(Body):
 
     @property
     def chosen(self) -> Which:
-        if self.partitions and self.which not in (None, Which.named):
-            raise Refused(422, "partitions and which can't be used together.", "Use one of them.")
-        if not self.partitions and self.which is Which.named:
-            raise Refused(422, 'which is "named", but partitions is empty.', "List the keys in partitions.")
-        return Which.named if self.partitions else self.which or Which.needed
+        with refused_as(422):
+            return which_of(self.which, self.partitions)
 
 
 class Undo(Body):
@@ -166,25 +165,29 @@ def undo(call: Call, body: Undo) -> Any:
 
 async def train(call: Call, body: Train) -> Any:
     """Create the completion records of one organization, or of all. With waitSeconds, wait for the result."""
-    before = await run_in_threadpool(_missing, call.database, body.organization_id)
-    partitions = [body.organization_id] if body.organization_id else []
-    which = Which.named if partitions else Which.all
-    run_id = await run_in_threadpool(call.actions.launch, TRAINING, call.who.name, which, partitions)
+    missing, run_id = await run_in_threadpool(_launch_training, call, body.organization_id)
     run = await wait_for_run(call.actions, run_id, body.wait_seconds)
-    result = await run_in_threadpool(run_status, call.database, run)
-    missing = {"organizations": len(before), "recordsMissing": sum(before.values())}
-    totals = await run_in_threadpool(_totals, call.database, run_id) if run.is_finished else {}
-    return answer({**result, **missing, **totals}, 200 if run.is_finished else 202)
+    return await run_in_threadpool(_training_status, call.database, run, missing)
 
 
-def _missing(database: Database, organization_id: str | None) -> dict[str, int]:
-    with database() as conn, refused_as(404):
-        return missing_records(conn, organization_id)
+def _launch_training(call: Call, organization_id: str | None) -> tuple[dict[str, int], str]:
+    """The number of missing records by organization, and the run that creates them."""
+    with call.database() as conn, refused_as(404):
+        missing = missing_records(conn, organization_id)
+    partitions = [organization_id] if organization_id else []
+    which = Which.named if partitions else Which.all
+    return missing, call.actions.launch(TRAINING, call.who.name, which, partitions)
 
 
-def _totals(database: Database, run_id: str) -> dict[str, Any]:
+def _training_status(database: Database, run: dg.DagsterRun, missing: dict[str, int]) -> Response:
+    state = run_status(database, run) | {
+        "organizations": len(missing),
+        "recordsMissing": sum(missing.values()),
+    }
+    if not run.is_finished:
+        return answer(state, 202)
     with database() as conn:
-        return camel(run_totals(conn, run_id))
+        return answer(state | camel(run_totals(conn, run.run_id)))
 
 
 def one_run(call: Call) -> Any:
@@ -194,7 +197,7 @@ def one_run(call: Call) -> Any:
     return run_status(call.database, run)
 
 
-async def wait_for_run(actions: Actions, run_id: str, seconds: float) -> dg.DagsterRun:
+async def wait_for_run(actions: Actions, run_id: str, seconds: float = inf) -> dg.DagsterRun:
     """Wait for a run to end, for at most `seconds` or the configured limit, and return it as it is then."""
     deadline = time.monotonic() + min(seconds, actions.settings.limits.wait_seconds)
     while True:

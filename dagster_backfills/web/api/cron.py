@@ -54,20 +54,18 @@ async def link(call: Call, query: Day) -> Any:
     if call.request.method == "GET" and not call.actions.settings.development:
         raise Refused(405, "Method not allowed.", "Use POST.", {"Allow": "POST"})
     require(call.request, "cron", "POST")
-    actions = call.actions
     asset, job = LINKS[call.request.url.path.rsplit("/", 1)[-1]]
     began = time.monotonic()
-    day = await run_in_threadpool(_day, call.database, query.date)
-    tags = {"dagster/partition": day.isoformat()}
-    run_id = await run_in_threadpool(actions.runs.once, job, None, call.who.name, tags)
-    run = await wait_for_run(actions, run_id, actions.settings.limits.wait_seconds)
+    day, run_id = await run_in_threadpool(_launch, call, job, query.date)
+    run = await wait_for_run(call.actions, run_id)
     result = await run_in_threadpool(_result, call.database, asset, day, run)
     code = 200 if run.is_success else 500 if run.is_finished else 202
     return answer({**result, "duration": round(time.monotonic() - began, 3)}, code)
 
 
-def _day(database: Database, text: str) -> date:
-    with database() as conn:
+def _launch(call: Call, job: str, text: str) -> tuple[date, str]:
+    """The day, and the run of the job that works on it."""
+    with call.database() as conn:
         newest = newest_day(utc_now(conn).date())
     try:
         day = date.fromisoformat(text) if text else newest
@@ -75,7 +73,7 @@ def _day(database: Database, text: str) -> date:
         raise Refused(422, f"{text[:40]!r} is not a date.", "Use YYYY-MM-DD.") from None
     if day > newest:
         raise Refused(422, f"{day} is not over yet.", f"The latest day that can be scored is {newest}.")
-    return day
+    return day, call.actions.runs.once(job, None, call.who.name, {"dagster/partition": day.isoformat()})
 
 
 def _result(database: Database, asset: str, day: date, run: dg.DagsterRun) -> dict[str, Any]:

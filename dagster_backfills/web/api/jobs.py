@@ -1,6 +1,5 @@
 """`/api/jobs/…`: enqueueing, listing, cancelling, retrying, following and processing background jobs."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from datetime import datetime
@@ -17,7 +16,7 @@ from dagster_backfills.web.api.calls import Answer, Body, Operation, Query, came
 from dagster_backfills.web.auth import Identity
 from dagster_backfills.web.call import Call
 from dagster_backfills.web.database import Database
-from dagster_backfills.web.events import Follower, JobEvents, jobs_of
+from dagster_backfills.web.events import Follower, JobEvents
 from dagster_backfills.web.refusals import Refused, not_found
 
 ENDED = ("completed", "failed", "cancelled")
@@ -156,7 +155,14 @@ async def events(call: Call) -> Any:
     database, who = call.database, call.who
     job_events: JobEvents = call.request.app.state.events
     follower = job_events.follow(ids)  # before reading the jobs, so that no later change is missed
-    jobs = await run_in_threadpool(_read, database, who, ids)
+    if ids:
+        jobs = await run_in_threadpool(_read, database, who, ids=ids)
+    else:
+        jobs = [
+            job
+            for status in ("processing", "pending")
+            for job in await run_in_threadpool(_read, database, who, status=status)
+        ]
     if len(jobs) < len(set(ids)):
         raise not_found("job with one of these IDs")
     stream = _stream(follower, database, who, jobs)
@@ -164,18 +170,10 @@ async def events(call: Call) -> Any:
     return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
 
 
-def _read(database: Database, who: Identity, ids: list[UUID] | None) -> list[dict[str, Any]]:
-    """The current state of these jobs, or of the processing and pending ones. Only jobs that the caller owns."""
+def _read(database: Database, who: Identity, **filters: Any) -> list[dict[str, Any]]:
+    """The current state of jobs, newest first. Only jobs that the caller owns."""
     with database() as conn:
-        if ids:
-            rows = jobs_of(conn, set(ids))
-        else:
-            rows = [
-                row
-                for status in ("processing", "pending")
-                for row in queue.list_jobs(conn, _MAX_FOLLOWED, status=status, **who.mine)
-            ]
-    return [row for row in rows if who.owns(row)]
+        return queue.list_jobs(conn, _MAX_FOLLOWED, **filters, **who.mine)
 
 
 async def _stream(
@@ -194,16 +192,14 @@ async def _stream(
             return
         jobs = []
         try:
-            change = await asyncio.wait_for(follower.changes.get(), _KEEP_ALIVE_SECONDS)
+            changed = await follower.next_changes(_KEEP_ALIVE_SECONDS)
         except TimeoutError:
             yield ": keep-alive\n\n"
             continue
-        if change:
-            jobs = [change] if who.owns(change) else []
-        elif follower.jobs:
-            jobs = await run_in_threadpool(_read, database, who, list(unfinished))
-        else:
+        if None in changed and not follower.jobs:
             yield _event("reload", {})
+        ids = unfinished if None in changed and follower.jobs else changed - {None}
+        jobs = await run_in_threadpool(_read, database, who, ids=list(ids)) if ids else []
 
 
 def _event(name: str, data: Any) -> str:

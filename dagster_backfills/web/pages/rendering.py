@@ -1,6 +1,5 @@
 """Rendering templates to HTML, with filters for numbers, times and durations. Values are escaped."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -47,14 +46,8 @@ def _environment() -> Environment:
     )
     filters = (number, moment, breakable, lasting, reference)
     environment.filters.update({each.__name__: each for each in filters})
-    environment.globals.update(static_version=_version(), link=link)
+    environment.globals.update(link=link)
     return environment
-
-
-def _version() -> str:
-    """A hash of the static files, so that browsers don't use outdated ones."""
-    files = sorted((_WEB / "static").iterdir())
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
 
 
 def link(path: str, **query: Any) -> str:

@@ -102,6 +102,14 @@ def test_an_unknown_type_is_an_error_that_suggests_similar_names(command, db, ar
     assert "mux_uplod" in output and "Did you mean mux_upload? Known: " in output
 
 
+def test_types_without_a_handler_in_this_environment_are_named_with_the_consequence(command):
+    done = command("types")
+    assert "This environment has no handler for crash, deaf, " in done.stderr
+    assert "workers that run in it fail such jobs" in done.stderr and "QUEUE_HANDLERS" in done.stderr
+    handlers = {row["type"]: row["handler"] for row in json.loads(command("types", "--json").stdout)}
+    assert handlers["crash"] is None and handlers["mux_upload"].endswith("handlers.upload_to_mux")
+
+
 def test_failed_jobs_of_an_unregistered_type_can_be_listed_and_retried(command, db, registry):
     queue.enqueue(db, "noop", registry=registry)
     queue.fail(db, queue.claim(db, "w", 1)[0], "x", "the line is dead", "", False)

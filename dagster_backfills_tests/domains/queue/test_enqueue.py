@@ -1,5 +1,6 @@
 """Enqueueing: unique keys, inputs and chains. Anything that could stop a worker is rejected."""
 
+import json
 import threading
 
 import psycopg
@@ -145,6 +146,20 @@ def test_a_chain_starts_each_step_when_the_one_before_completes(db):
     assert (third.job_type, _row(db, third.id)["parent_id"]) == ("mux_upload", second.id)
     queue.complete(db, [(third, {})])
     assert queue.claim(db, "w", 5) == []
+
+
+def test_a_step_that_starts_is_announced(jobs_db, db):
+    queue.enqueue(db, "transcription", AUDIO, then=[Step("mux_upload", {"video_url": "https://a.test/b"})])
+    [first] = queue.claim(db, "w", 1)
+    with psycopg.connect(jobs_db, autocommit=True) as listener:
+        listener.execute("listen jobs_changed")
+        queue.complete(db, [(first, {})])
+        [second] = queue.claim(db, "w", 1)
+        heard = [json.loads(notice.payload) for notice in listener.notifies(timeout=5, stop_after=2)]
+    assert heard[:2] == [
+        {"id": str(second.id), "status": "pending"},
+        {"id": str(first.id), "status": "completed"},
+    ]
 
 
 def test_a_chain_stops_where_a_step_fails_or_is_cancelled(db):

@@ -123,16 +123,21 @@ def test_a_forged_notification_does_not_stop_a_job(jobs_db, db, registry, status
     with working(jobs_db, registry) as worker:
         job_id = queue.enqueue(db, "wait", registry=registry)
         until(lambda: _row(db, job_id)["progress_percentage"] == 10)
+        before = worker._heartbeat._renewed_at
         for payload in (str(job_id), "garbage", "", str(uuid4()), "x" * 7000):
             db.execute(
                 "select pg_notify('jobs_cancelled', %s), pg_notify('jobs_new', %s)", [payload, payload]
             )
         other = queue.enqueue(db, "noop", registry=registry)
         until(lambda: status_of(other) == "completed")
-        until(lambda: worker._heartbeat._checked_at > 0)
-        assert (status_of(job_id), _row(db, job_id)["attempt"], worker.tally.stopped) == ("processing", 1, 0)
+        until(lambda: worker._heartbeat._renewed_at > before)
+        assert (status_of(job_id), _row(db, job_id)["attempt"], worker.tally.cancelled) == (
+            "processing",
+            1,
+            0,
+        )
         queue.cancel(db, job_id)
-        until(lambda: worker.tally.stopped == 1)
+        until(lambda: worker.tally.cancelled == 1)
 
 
 @pytest.mark.parametrize(("reported", "stored"), [(None, 30), (150, 100), (-5, 0), (40, 40)])

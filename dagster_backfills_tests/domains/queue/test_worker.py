@@ -161,7 +161,7 @@ def test_cancel_stops_a_handler_at_its_next_progress_report(jobs_db, db, registr
         until(lambda: _row(db, job_id)["progress_message"] == "still here")
         assert queue.cancel(db, job_id, "enough") == "processing"
         assert status_of(job_id) == "cancelled"
-        until(lambda: worker.tally.stopped == 1)
+        until(lambda: worker.tally.cancelled == 1)
     row = _row(db, job_id)
     assert (row["status"], row["attempt"], row["error_data"]) == ("cancelled", 1, None)
 
@@ -176,7 +176,7 @@ def test_a_process_that_ignores_its_cancellation_is_killed_and_the_others_contin
         until(lambda: pid_file.exists() and pid_file.read_text())
         queue.cancel(db, deaf)
         until(lambda: _ended(pid_file))
-        until(lambda: worker.tally.stopped == 1)
+        until(lambda: worker.tally.cancelled == 1)
         other = queue.enqueue(db, "noop", registry=registry)
         until(lambda: _row(db, other)["status"] == "completed")
     assert _row(db, deaf)["status"] == "cancelled"
@@ -191,7 +191,7 @@ def test_a_thread_that_ignores_its_cancellation_is_abandoned_and_replaced(jobs_d
             queue.cancel(db, job_id)
         other = queue.enqueue(db, "noop", registry=registry)
         until(lambda: _row(db, other)["status"] == "completed")
-        until(lambda: worker.tally.stopped == 2)
+        until(lambda: worker.tally.cancelled == 2)
     assert {_row(db, i)["status"] for i in deaf} == {"cancelled"}
 
 

@@ -130,3 +130,10 @@ def test_reduced_motion_is_respected() -> None:
     text = STYLES.read_text()
     moving = text[text.index("@media (prefers-reduced-motion: no-preference)") :].split("\n}\n")[0]
     assert len(re.findall("transition|animation", text)) == len(re.findall("transition|animation", moving))
+
+
+def test_a_browser_asks_whether_a_static_file_has_changed(pages: TestClient) -> None:
+    styles = pages.get("/static/pages.css")
+    assert (styles.status_code, styles.headers["cache-control"]) == (200, "no-cache")
+    again = pages.get("/static/pages.css", headers={"If-None-Match": styles.headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")

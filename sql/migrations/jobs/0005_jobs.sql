@@ -194,31 +194,9 @@ language sql immutable parallel safe as $$
         or jsonb_path_exists(f.value, 'strict $.** ? (@.type() == "number" && @.abs() > 1.7e308)')
 $$;
 
--- Returns what is wrong with the fields of an input, or null. inherited: fields that come from earlier steps.
-create function jobs.fields_problem(kind jobs.job_types, given jsonb, inherited jsonb) returns text
-language sql stable as $$
-    select coalesce(jobs.unreadable_fields(given), (
-        select string_agg(p.problem, '; ' order by p.problem)
-        from (
-            select format('field %s is required', f) as problem
-            from unnest(kind.required_fields) as f
-            where case when given ? f then jsonb_typeof(given -> f) = 'null' else not inherited ? f end
-            union all
-            select
-                case
-                    when not kind.input_fields ? f.key then format('field %s is not known', left(f.key, 100))
-                    else format('field %s must be a %s', f.key, kind.input_fields ->> f.key)
-                end
-            from jsonb_each(given) as f
-            where kind.input_fields is not null and (
-                not kind.input_fields ? f.key or jsonb_typeof(f.value) not in (kind.input_fields ->> f.key, 'null')
-            )
-        ) as p
-    ))
-$$;
-
--- Returns what is wrong with an input for this job type, in one sentence, or null.
-create function jobs.input_problem(wanted text, input_data jsonb) returns text
+-- Returns what is wrong with an input for this job type, in one sentence that starts with the label, or null.
+-- inherited: fields that come from earlier steps.
+create function jobs.input_problem(wanted text, input_data jsonb, inherited jsonb, label text) returns text
 language plpgsql stable as $$
 declare
     kind jobs.job_types;
@@ -229,9 +207,28 @@ begin
             (select string_agg(t.job_type, ', ' order by t.job_type) from jobs.job_types as t));
     end if;
     if input_data is null or jsonb_typeof(input_data) != 'object' then
-        return format('%s: input_data must be a JSON object', wanted);
+        return label || ': input_data must be a JSON object';
     end if;
-    return wanted || ': ' || jobs.fields_problem(kind, input_data, '{}');
+    return label || ': ' || coalesce(jobs.unreadable_fields(input_data), (
+        select string_agg(p.problem, '; ' order by p.problem)
+        from (
+            select format('field %s is required', f) as problem
+            from unnest(kind.required_fields) as f
+            where case
+                when input_data ? f then jsonb_typeof(input_data -> f) = 'null' else not inherited ? f
+            end
+            union all
+            select
+                case
+                    when not kind.input_fields ? f.key then format('field %s is not known', left(f.key, 100))
+                    else format('field %s must be a %s', f.key, kind.input_fields ->> f.key)
+                end
+            from jsonb_each(input_data) as f
+            where kind.input_fields is not null and (
+                not kind.input_fields ? f.key or jsonb_typeof(f.value) not in (kind.input_fields ->> f.key, 'null')
+            )
+        ) as p
+    ));
 end
 $$;
 
@@ -245,38 +242,6 @@ language sql immutable parallel safe as $$
     end
 $$;
 
--- Returns what is wrong with one step, given the fields that it inherits from earlier steps, or null.
-create function jobs.step_problem(step jsonb, inherited jsonb) returns text
-language plpgsql stable as $$
-declare
-    kind jobs.job_types;
-    other text;
-begin
-    if jsonb_typeof(step) != 'object' then
-        return 'a step must be a JSON object';
-    end if;
-    select k into other from jsonb_object_keys(step) as k
-    where k not in ('job_type', 'input_data', 'priority', 'max_retries') limit 1;
-    if other is not null then
-        return format('a step has no %s', left(other, 100));
-    end if;
-    select t.* into kind from jobs.job_types as t where t.job_type = step ->> 'job_type';
-    if kind.job_type is null or jsonb_typeof(step -> 'job_type') != 'string' then
-        return jobs.input_problem(step ->> 'job_type', '{}');
-    end if;
-    if step ? 'input_data' and jsonb_typeof(step -> 'input_data') != 'object' then
-        return 'input_data must be a JSON object';
-    end if;
-    if step ->> 'priority' !~ '^([1-9]|10)$' then
-        return 'priority must be 1 to 10';
-    end if;
-    if step ->> 'max_retries' !~ '^[0-9]{1,9}$' then
-        return 'max_retries must be 0 or more';
-    end if;
-    return jobs.fields_problem(kind, coalesce(step -> 'input_data', '{}'), inherited);
-end
-$$;
-
 -- Returns what is wrong with the steps to enqueue on completion, as far as it can be known in advance, or null. Steps:
 -- [{"job_type", "input_data", "priority", "max_retries"}, …]. A field that a step's input_data lacks is taken from the
 -- output of the previous step, or else from that step's input.
@@ -284,8 +249,9 @@ create function jobs.steps_problem(first_type text, first_input jsonb, steps jso
 language plpgsql stable as $$
 declare
     step jsonb;
+    label text;
     problem text;
-    given jsonb := first_input;
+    inherited jsonb := first_input;  -- Only the existence of its fields matters, not their values.
     before text := first_type;
 begin
     if jsonb_typeof(steps) != 'array' then
@@ -295,17 +261,27 @@ begin
         return format('%s: then_steps may have 100 steps, not %s', first_type, jsonb_array_length(steps));
     end if;
     for step in select s from jsonb_array_elements(steps) as s loop
-        -- Fields that a step may inherit. Only their existence matters, not their values.
-        select given || coalesce(jsonb_object_agg(f, 1), '{}') into given
+        select inherited || coalesce(jsonb_object_agg(f, 1), '{}') into inherited
         from jobs.job_types as t cross join unnest(t.output_fields) as f where t.job_type = before;
-        problem := jobs.step_problem(step, given);
-        if problem is not null then
-            return format('%s (a step of %s): %s', coalesce(left(step ->> 'job_type', 100), 'null'), first_type, problem);
-        end if;
         before := step ->> 'job_type';
-        select coalesce(step -> 'input_data', '{}') || coalesce(jsonb_object_agg(k, 1), '{}') into given
+        label := format('%s (a step of %s)', coalesce(left(before, 100), 'null'), first_type);
+        problem := case
+            when jsonb_typeof(step) != 'object' then label || ': a step must be a JSON object'
+            when step - '{job_type,input_data,priority,max_retries}'::text[] != '{}'
+                then label || ': a step has no ' || (
+                    select left(min(k), 100)
+                    from jsonb_object_keys(step - '{job_type,input_data,priority,max_retries}'::text[]) as k
+                )
+            when step ->> 'priority' !~ '^([1-9]|10)$' then label || ': priority must be 1 to 10'
+            when step ->> 'max_retries' !~ '^[0-9]{1,9}$' then label || ': max_retries must be 0 or more'
+            else jobs.input_problem(before, coalesce(step -> 'input_data', '{}'), inherited, label)
+        end;
+        if problem is not null then
+            return problem;
+        end if;
+        select coalesce(step -> 'input_data', '{}') || coalesce(jsonb_object_agg(k, 1), '{}') into inherited
         from jobs.job_types as t cross join jsonb_object_keys(t.input_fields) as k
-        where t.job_type = before and given ? k;
+        where t.job_type = before and inherited ? k;
     end loop;
     return null;
 end
@@ -326,18 +302,21 @@ create function jobs.enqueue_background_jobs(
 language plpgsql as $$
 #variable_conflict use_column
 declare
-    problem text := jobs.settings_problem($1, $3, $5);
     moment timestamptz := nullif($4, '-infinity');
     later timestamptz := case when moment > clock_timestamp() then moment end;
     ids uuid[];
+    problem text := coalesce(
+        jobs.settings_problem($1, $3, $5),
+        (
+            select p from unnest($2) as i cross join lateral jobs.input_problem($1, i, '{}', $1) as p
+            where p is not null limit 1
+        ),
+        case
+            when not exists (select from jobs.job_types as t where t.job_type = $1)
+                then jobs.input_problem($1, '{}', '{}', $1)
+        end
+    );
 begin
-    if problem is null then
-        select p into problem from unnest($2) as i cross join lateral jobs.input_problem($1, i) as p
-        where p is not null limit 1;
-    end if;
-    if problem is null and not exists (select from jobs.job_types as t where t.job_type = $1) then
-        problem := jobs.input_problem($1, '{}');
-    end if;
     if problem is not null then
         raise exception '%', problem using errcode = 'invalid_parameter_value';
     end if;
@@ -347,16 +326,10 @@ begin
         )
         select $1, i, $3, moment, coalesce($5, t.max_retries), $6, $7, $8
         from unnest($2) as i inner join jobs.job_types as t on t.job_type = $1
-        returning b.id, b.created_at
-    ), queued as (
-        insert into jobs.job_queue (job_id, job_type, priority, run_after, created_at)
-        select m.id, $1, $3, later, m.created_at from made as m
+        returning b.id
     )
     select coalesce(array_agg(m.id), '{}') into ids from made as m;
-    if later is null and cardinality(ids) > 0 then
-        perform pg_notify('jobs_new', '');
-    end if;
-    perform jobs.announce(ids, 'pending');
+    perform jobs.put_in_queue(ids, later);
     return ids;
 end
 $$;
@@ -384,21 +357,22 @@ set row_security = off
 as $$
 #variable_conflict use_column
 declare
-    problem text := coalesce(jobs.input_problem($1, $2), jobs.settings_problem($1, $3, $6));
     moment timestamptz := nullif($4, '-infinity');
     later timestamptz := case when moment > clock_timestamp() then moment end;
     made jobs.background_jobs;
+    problem text := coalesce(
+        jobs.input_problem($1, $2, '{}', $1), jobs.settings_problem($1, $3, $6), jobs.steps_problem($1, $2, $11),
+        case
+            when $10 is not null and not exists (
+                select from jobs.background_jobs as p
+                where p.id = $10 and (
+                    p.enqueued_by = session_user
+                    or has_table_privilege(session_user, 'jobs.background_jobs', 'select')
+                )
+            ) then format('%s: there is no job %s to be the parent', $1, $10)
+        end
+    );
 begin
-    if problem is null and $11 is not null then
-        problem := jobs.steps_problem($1, $2, $11);
-    end if;
-    if problem is null and $10 is not null and not exists (
-        select from jobs.background_jobs as p
-        where p.id = $10
-            and (p.enqueued_by = session_user or has_table_privilege(session_user, 'jobs.background_jobs', 'select'))
-    ) then
-        problem := format('%s: there is no job %s to be the parent', $1, $10);
-    end if;
     if problem is not null then
         raise exception '%', problem using errcode = 'invalid_parameter_value';
     end if;
@@ -571,7 +545,8 @@ as $$
 #variable_conflict use_column
 declare
     done uuid[];
-    chained boolean;
+    chained uuid[];
+    next_jobs uuid[];
     oldest timestamptz := jobs.oldest_heartbeat();
 begin
     with completed as (
@@ -588,11 +563,9 @@ begin
             and case when b.status = 'processing' then b.heartbeat_at >= oldest else false end
         returning b.id, b.then_steps
     )
-    select array_agg(c.id), bool_or(c.then_steps is not null) into done, chained from completed as c;
-    if done is null then
-        return;
-    end if;
-    if chained then
+    select array_agg(c.id), array_agg(c.id) filter (where c.then_steps is not null) into done, chained
+    from completed as c;
+    if chained is not null then
         with made as (
             insert into jobs.background_jobs as b (
                 job_type, priority, max_retries, user_id, company_id, training_id, input_data, parent_id, then_steps,
@@ -606,12 +579,11 @@ begin
             from jobs.background_jobs as p
             cross join lateral (select p.then_steps -> 0 as s) as step
             left join jobs.job_types as t on t.job_type = step.s ->> 'job_type'
-            where p.id = any(done) and p.then_steps is not null
-            returning b.id, b.job_type, b.priority, b.created_at
+            where p.id = any(chained)
+            returning b.id
         )
-        insert into jobs.job_queue (job_id, job_type, priority, created_at)
-        select m.id, m.job_type, m.priority, m.created_at from made as m;
-        perform pg_notify('jobs_new', '');
+        select array_agg(m.id) into next_jobs from made as m;
+        perform jobs.put_in_queue(next_jobs);
     end if;
     perform jobs.announce(done, 'completed');
     return query select d from unnest(done) as d;
@@ -718,15 +690,6 @@ begin
 end
 $$;
 
--- Returns all jobs that this worker holds to the queue. Returns their number.
-create function jobs.give_back_all_jobs(worker text) returns integer
-language sql as $$
-    select jobs.give_back_jobs(array_agg(b.id), array_agg(b.attempt))
-    from jobs.background_jobs as b
-    where b.status = 'processing' and b.claimed_by = worker
-    having count(*) > 0
-$$;
-
 -- Returns jobs with an expired lease to the queue, without counting a retry. A job that has lost `max_lost_leases`
 -- workers fails, because it may be what kills them. Returns the number of jobs.
 create function jobs.take_back_expired_jobs(max_jobs integer default 1000) returns integer
@@ -737,28 +700,26 @@ declare
     failed uuid[];
 begin
     with expired as materialized (
-        select b.id from jobs.background_jobs as b
-        where b.claimed_by is not null and b.status = 'processing'
-            and b.heartbeat_at < (select jobs.oldest_heartbeat())
-        limit $1
-        for update skip locked
-    ), judged as materialized (
         select b.id, s.max_lost_leases <= 1 + (
             select count(*) from jsonb_array_elements(b.error_data) as e where e ->> 'kind' = 'lease_lost'
         ) as hopeless
-        from expired as x inner join jobs.background_jobs as b on b.id = x.id cross join jobs.queue_settings as s
+        from jobs.background_jobs as b cross join jobs.queue_settings as s
+        where b.claimed_by is not null and b.status = 'processing'
+            and b.heartbeat_at < (select jobs.oldest_heartbeat())
+        limit $1
+        for update of b skip locked
     ), freed as (
         update jobs.background_jobs as b
-        set status = case when j.hopeless then 'failed' else 'pending' end,
+        set status = case when x.hopeless then 'failed' else 'pending' end,
             error_data = jobs.add_error(
                 b.error_data, b.attempt, 'lease_lost',
                 format('Worker %s held the job and sent no heartbeat after %s', b.claimed_by, b.heartbeat_at), ''
             ),
-            completed_at = case when j.hopeless then clock_timestamp() end,
-            run_after = case when j.hopeless then b.run_after else clock_timestamp() end,
+            completed_at = case when x.hopeless then clock_timestamp() end,
+            run_after = case when x.hopeless then b.run_after else clock_timestamp() end,
             claimed_by = null, heartbeat_at = null, updated_at = clock_timestamp()
-        from judged as j
-        where b.id = j.id
+        from expired as x
+        where b.id = x.id
         returning b.id, b.status
     )
     select
@@ -904,50 +865,38 @@ comment on view jobs.repeatedly_failing_jobs is
 
 create view jobs.queue_metrics as
 select
-    t.job_type,
-    coalesce(q.waiting, 0) as waiting,
-    coalesce(q.scheduled, 0) as scheduled,
-    coalesce(p.processing, 0) as processing,
-    coalesce(extract(epoch from now() - q.oldest), 0)::double precision as oldest_waiting_seconds,
-    coalesce(f.completed_last_hour, 0) as completed_last_hour,
-    coalesce(f.failed_last_hour, 0) as failed_last_hour,
-    coalesce(f.cancelled_last_hour, 0) as cancelled_last_hour,
-    f.mean_seconds
+    e.job_type,
+    count(*) filter (where e.state = 'waiting') as waiting,
+    count(*) filter (where e.state = 'scheduled') as scheduled,
+    count(*) filter (where e.state = 'processing') as processing,
+    coalesce(extract(epoch from now() - min(e.since) filter (where e.state = 'waiting')), 0)::double precision
+        as oldest_waiting_seconds,
+    count(*) filter (where e.state = 'completed' and e.since > now() - interval '1 hour') as completed_last_hour,
+    count(*) filter (where e.state = 'failed' and e.since > now() - interval '1 hour') as failed_last_hour,
+    count(*) filter (where e.state = 'cancelled' and e.since > now() - interval '1 hour') as cancelled_last_hour,
+    (avg(extract(epoch from e.took)) filter (where e.state = 'completed'))::double precision as mean_seconds
 from (
-    select k.job_type from jobs.job_types as k
-    union
-    select w.job_type from jobs.job_queue as w
-) as t
-left join (
-    select
-        w.job_type,
-        count(*) filter (where w.run_after is null or w.run_after <= now()) as waiting,
-        count(*) filter (where w.run_after > now()) as scheduled,
-        min(coalesce(b.run_after, b.created_at)) as oldest
-    from jobs.job_queue as w
-    left join jobs.background_jobs as b
-        on b.id = w.job_id and (w.run_after is null or w.run_after <= now())
-    group by w.job_type
-) as q on q.job_type = t.job_type
-left join (
-    select b.job_type, count(*) as processing from jobs.background_jobs as b
-    where b.claimed_by is not null and b.status = 'processing' group by b.job_type
-) as p on p.job_type = t.job_type
-left join (
-    select
-        b.job_type,
-        count(*) filter (where b.status = 'completed' and b.completed_at > now() - interval '1 hour')
-            as completed_last_hour,
-        count(*) filter (where b.status = 'failed' and b.completed_at > now() - interval '1 hour')
-            as failed_last_hour,
-        count(*) filter (where b.status = 'cancelled' and b.completed_at > now() - interval '1 hour')
-            as cancelled_last_hour,
-        (avg(extract(epoch from b.completed_at - b.started_at)) filter (where b.status = 'completed'))::double precision
-            as mean_seconds
+    select t.job_type, 'registered' as state, null::timestamptz as since, null::interval as took
+    from jobs.job_types as t
+    union all
+    select q.job_type, 'scheduled' as state, null as since, null as took
+    from jobs.job_queue as q
+    where q.run_after > now()
+    union all
+    select q.job_type, 'waiting' as state, coalesce(b.run_after, b.created_at) as since, null as took
+    from jobs.job_queue as q
+    left join jobs.background_jobs as b on b.id = q.job_id
+    where q.run_after is null or q.run_after <= now()
+    union all
+    select b.job_type, 'processing' as state, null as since, null as took
+    from jobs.background_jobs as b
+    where b.claimed_by is not null and b.status = 'processing'
+    union all
+    select b.job_type, b.status as state, b.completed_at as since, b.completed_at - b.started_at as took
     from jobs.background_jobs as b
     where b.completed_at > now() - interval '1 day'
-    group by b.job_type
-) as f on f.job_type = t.job_type;
+) as e
+group by e.job_type;
 comment on view jobs.queue_metrics is
 'Metrics by job type: queue depth and age, jobs ended in the last hour, mean duration over the last day.';
 

@@ -9,6 +9,9 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from itertools import pairwise
+from statistics import fmean, pstdev
+
+import numpy as np
 
 from dagster_backfills.domains.queue.engines.words import (
     ABBREVIATIONS,
@@ -35,11 +38,10 @@ _SENTENCE_END = re.compile(
 
 @dataclass(frozen=True)
 class _Sentence:
-    """A sentence with its times, in seconds."""
+    """A sentence and when it starts, in seconds."""
 
     text: str
     start: float
-    end: float
 
 
 def sop_embedded(sop_input: SopInput) -> SopAnswer:
@@ -53,15 +55,11 @@ def sop_embedded(sop_input: SopInput) -> SopAnswer:
             f"The transcript has {len(sentences)} sentences; a procedure needs at least {_MIN_POINTS}.",
             kind="too_short",
         )
-    groups = _by_topic(sentences)
-    chapters = [
-        Chapter(title=_title(g), start=_round_down(g[0].start), end=_round_down(g[-1].end)) for g in groups
-    ]
-    chapters = _contiguous(chapters, sop_input.duration)
+    chapters = _chapters(sentences, sop_input.duration)
     points = _key_points(sentences)
     return SopAnswer(
-        chapters=chapters,
-        sop_markdown=_markdown(sop_input.title, chapters, groups, points),
+        chapters=[chapter for chapter, _ in chapters],
+        sop_markdown=_markdown(sop_input.title, chapters, points),
         key_points=points,
     )
 
@@ -75,19 +73,20 @@ def _sentences(sop_input: SopInput) -> list[_Sentence]:
     ]
     if not segments:
         segments = [(sop_input.transcript, 0.0, sop_input.duration)]
-    text, marks = "", []
+    text: str = ""
+    positions: list[int] = []
+    times: list[float] = []
     for words, start, end in segments:
-        marks.append((len(text), start))
+        positions.append(len(text))
         text += words.strip() + " "
-        marks.append((len(text) - 1, end))
+        positions.append(len(text) - 1)
+        times += [start, end]
     sentences, at = [], 0
     for sentence in split_sentences(text):
-        begin = max(text.find(sentence, at), at)
-        at = begin + len(sentence)
+        at = max(text.find(sentence, at), at)
         if WORD.search(sentence.lower()):
-            sentences.append(
-                _Sentence(" ".join(sentence.split()), _time_at(marks, begin), _time_at(marks, at))
-            )
+            sentences.append(_Sentence(" ".join(sentence.split()), float(np.interp(at, positions, times))))
+        at += len(sentence)
     return sentences
 
 
@@ -96,24 +95,28 @@ def split_sentences(text: str) -> list[str]:
     return [s.strip() for s in _SENTENCE_END.split(text) if s.strip()]
 
 
-def _time_at(marks: list[tuple[int, float]], position: int) -> float:
-    before = max((m for m in marks if m[0] <= position), default=marks[0])
-    after = min((m for m in marks if m[0] >= position), default=marks[-1])
-    share = (position - before[0]) / (after[0] - before[0]) if after[0] > before[0] else 0.0
-    return before[1] + share * (after[1] - before[1])
+def _chapters(sentences: list[_Sentence], duration: float) -> list[tuple[Chapter, list[_Sentence]]]:
+    """The chapters with their sentences. They cover the recording without gaps; empty ones are dropped."""
+    groups = _by_topic(sentences)
+    starts = [0.0, *(_round_down(group[0].start) for group in groups[1:])]
+    ends = [*starts[1:], _round_down(duration)]
+    return [
+        (Chapter(title=_title(group), start=start, end=end), group)
+        for group, start, end in zip(groups, starts, ends, strict=True)
+        if end > start
+    ]
 
 
 def _by_topic(sentences: list[_Sentence]) -> list[list[_Sentence]]:
     words = [_content(s.text) for s in sentences]
     depth = {n: _dissimilarity(words, n) for n in range(2, len(sentences) - 1)}
-    mean = sum(depth.values()) / len(depth) if depth else 0.0
-    spread = math.sqrt(sum((d - mean) ** 2 for d in depth.values()) / len(depth)) if depth else 0.0
-    scores = {n: d + (1.0 if TURN.match(sentences[n].text) else 0.0) for n, d in depth.items()}
+    least = fmean(depth.values()) + max(pstdev(depth.values()), 0.1)
+    scores = {n: d + bool(TURN.match(sentences[n].text)) for n, d in depth.items()}
     cuts: list[int] = []
     for n in sorted(scores, key=lambda n: (-scores[n], n)):
         if len(cuts) + 1 >= min(_MAX_CHAPTERS, len(sentences) // 2):
             break
-        if scores[n] > mean + max(spread, 0.1) and all(abs(n - c) >= 2 for c in cuts):
+        if scores[n] > least and all(abs(n - c) >= 2 for c in cuts):
             cuts.append(n)
     bounds = [0, *sorted(cuts), len(sentences)]
     return [sentences[a:b] for a, b in pairwise(bounds)]
@@ -135,26 +138,15 @@ def _content(text: str) -> Counter[str]:
 
 
 def _title(group: list[_Sentence]) -> str:
-    """The two most frequent terms of the group, or the beginning of its first sentence."""
-    kept: list[str] = []
-    for term in _terms(group):
-        if not any(term in k or k in term for k in kept):
-            kept.append(term)
-    name = " and ".join(kept[:2]) or LEAD.sub("", group[0].text)[:60]
-    return name[:1].upper() + name[1:]
+    """The two most frequent words of the group that name a thing, or the beginning of its first sentence."""
+    words = Counter(word for sentence in group for word in WORD.findall(sentence.text.lower()))
+    topics = {w: n for w, n in words.items() if n > 1 and len(w) > 2 and w not in STOP_WORDS | ACTION}
+    best = sorted(topics, key=lambda word: -topics[word])[:2]
+    return _capitalized(" and ".join(best) or LEAD.sub("", group[0].text)[:60])
 
 
-def _terms(group: list[_Sentence]) -> list[str]:
-    """The terms that occur more than once, the best first. A pair of words counts twice."""
-    singles: Counter[str] = Counter()
-    pairs: Counter[str] = Counter()
-    for sentence in group:
-        words = WORD.findall(sentence.text.lower())
-        is_topic = [w not in STOP_WORDS | ACTION and len(w) > 2 for w in words]
-        singles.update(w for w, topic in zip(words, is_topic, strict=True) if topic)
-        pairs.update(" ".join(words[n : n + 2]) for n in range(len(words) - 1) if all(is_topic[n : n + 2]))
-    scores = {**{p: 2 * count for p, count in pairs.items() if count > 1}, **singles}
-    return sorted((t for t in scores if scores[t] > 1), key=lambda term: -scores[term])
+def _capitalized(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _scores(words: list[Counter[str]]) -> list[float]:
@@ -169,14 +161,6 @@ def _scores(words: list[Counter[str]]) -> list[float]:
     return [score / highest for score in scores]
 
 
-def _contiguous(chapters: list[Chapter], duration: float) -> list[Chapter]:
-    """Extend the chapters so that they cover the recording without gaps. Empty ones are dropped."""
-    starts = [0.0, *(c.start for c in chapters[1:]), _round_down(duration)]
-    kept = [(c, a) for c, a, b in zip(chapters, starts, starts[1:], strict=False) if b - a > 0.01]
-    ends = [a for _, a in kept[1:]] + [_round_down(duration)]
-    return [Chapter(title=c.title, start=a, end=e) for (c, a), e in zip(kept, ends, strict=True)]
-
-
 def _round_down(seconds: float) -> float:
     return math.floor(seconds * 100) / 100 if seconds >= 0.01 else seconds
 
@@ -188,10 +172,8 @@ def _key_points(sentences: list[_Sentence]) -> list[str]:
         for score, s in zip(_scores([_content(s.text) for s in sentences]), sentences, strict=True)
     ]
     count = max(_MIN_POINTS, min(_MAX_POINTS, len(sentences) // 3))
-    chosen: list[int] = []
-    for n in sorted(range(len(sentences)), key=lambda n: (-scores[n], n)):
-        if len(chosen) < count and sentences[n].text not in {sentences[c].text for c in chosen}:
-            chosen.append(n)
+    first = {s.text: n for n, s in reversed(list(enumerate(sentences)))}  # where each text stands first
+    chosen = sorted(first.values(), key=lambda n: (-scores[n], n))[:count]
     if len(chosen) < _MIN_POINTS:
         raise PermanentJobError(
             f"The transcript has {len(chosen)} different sentences; a procedure needs at least {_MIN_POINTS}.",
@@ -214,13 +196,13 @@ def _is_step(text: str) -> bool:
     return bool(DUTY.search(text)) or any(w is not None and w.group() in ACTION for w in words)
 
 
-def _markdown(title: str, chapters: list[Chapter], groups: list[list[_Sentence]], points: list[str]) -> str:
+def _markdown(title: str, chapters: list[tuple[Chapter, list[_Sentence]]], points: list[str]) -> str:
     lines = [f"# {_escaped(title)}", ""]
-    for number, (chapter, group) in enumerate(zip(chapters, groups, strict=False), 1):
+    for number, (chapter, group) in enumerate(chapters, 1):
         steps = [LEAD.sub("", s.text) for s in group if _is_step(s.text)] or [LEAD.sub("", group[0].text)]
         times = f"{_clock(chapter.start)}–{_clock(chapter.end)}"
         lines += [f"## {number}. {_escaped(chapter.title)} ({times})", ""]
-        lines += [f"{n}. {_escaped(step[:1].upper() + step[1:])}" for n, step in enumerate(steps, 1)]
+        lines += [f"{n}. {_escaped(_capitalized(step))}" for n, step in enumerate(steps, 1)]
         lines.append("")
     return "\n".join([*lines, "## Key points", "", *(f"- {_escaped(p)}" for p in points), ""])
 
