@@ -9,9 +9,8 @@ from typing import Any
 from uuid import uuid4
 
 import psycopg
-from pydantic import ValidationError
 
-from dagster_backfills.defs.kintell.config import ImportSessions
+from dagster_backfills.defs.kintell.config import import_config
 from dagster_backfills.defs.kintell.resources import KintellSettings
 from dagster_backfills.domains.kintell.after.rollback import RollbackPreview, preview_rollback
 from dagster_backfills.domains.kintell.file.files import FileError, open_file, open_place, place_of
@@ -60,7 +59,7 @@ class ImportActions:
 
         options: fields of `ImportSessions`. Raises UserError for a file that can't be imported, which is not stored.
         """
-        config, kintell = checked_options(options), KintellSettings()
+        config, kintell = _checked(options), KintellSettings()
         with _kept(path, name, kintell, self.settings) as kept:
             with self.database() as conn:
                 registered = register(
@@ -80,7 +79,7 @@ class ImportActions:
 
         It replaces the job's stored file if that one is gone.
         """
-        config, kintell = checked_options(options), KintellSettings()
+        config, kintell = _checked(options), KintellSettings()
         config.pop("on_duplicate", None)
         with self.database() as conn:
             import_job = self.find(conn, job)
@@ -146,17 +145,9 @@ class ImportActions:
             return import_job, run_id
 
 
-def checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Validate the options of an import for its run config. Raises `Refused` for an invalid one."""
-    given = {name: value for name, value in options.items() if value not in (None, "")}
-    try:
-        checked = ImportSessions(**given, job="the one that is registered")
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise Refused(422, f"{field}: {first['msg']}.", "See /openapi.json.") from None
-    config = {name: getattr(checked, name) for name in given}
-    return config | ({"on_duplicate": checked.on_duplicate.value} if "on_duplicate" in config else {})
+def _checked(options: Mapping[str, Any]) -> dict[str, Any]:
+    with refused_as(422):
+        return import_config(**options)
 
 
 @dataclass

@@ -56,10 +56,7 @@ def rollback_kintell_import(
             {"removes": preview.removes, "restores": preview.restores, "keeps": preview.keeps}
             | ({"kept": preview.kept[:SHOWN]} if preview.kept else {})
         )
-        context.log.info(
-            f"{preview.removes:,} sessions to remove, {preview.restores:,} to restore, {preview.keeps:,} to keep"
-            f"{' (dry run, nothing was changed)' if config.dry_run else ''}."
-        )
+        context.log.info(f"{preview}{' (dry run, nothing was changed)' if config.dry_run else ''}.")
         if config.dry_run:
             return
         done = roll_back(

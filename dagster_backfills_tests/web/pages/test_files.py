@@ -7,7 +7,7 @@ from starlette.testclient import TestClient
 
 from dagster_backfills.domains.kintell.file.files import FileError
 from dagster_backfills.domains.kintell.importing.importer import run_import
-from dagster_backfills.domains.kintell.importing.options import Options
+from dagster_backfills.domains.kintell.importing.jobs import Options
 from dagster_backfills.web.pages.checking import Check, Checks
 from dagster_backfills_tests.domains.kintell.sample import csv_text, mixed_rows, row
 from dagster_backfills_tests.web.pages.reading import Page

@@ -87,13 +87,8 @@ class PlainCsv:
         )
 
 
-def to_plain_csv(
-    source: SourceFile | PlainCsv, read_as: ReadOptions | None = None, most: int = MAX_COPY_BYTES
-) -> PlainCsv:
-    """Detect the format and convert the file if needed, the copy only up to about `most` bytes. Raises `FileError` if
-    the file is not a table or is ambiguous."""
-    if isinstance(source, PlainCsv):
-        return source
+def to_plain_csv(source: SourceFile, read_as: ReadOptions | None = None) -> PlainCsv:
+    """Detect the format and convert the file if needed. Raises `FileError` if it is not a table or is ambiguous."""
     read_as = read_as or ReadOptions()
     with source.open() as handle:
         start = handle.read(BEGINNING)
@@ -103,7 +98,7 @@ def to_plain_csv(
     if start.startswith((ZIP, OLE)):
         if compressed:
             raise FileError(f"{source.name} is a workbook or an archive in a gzip file", hint=UNPACK)
-        return _convert_workbook(source, read_as, start, most)
+        return _convert_workbook(source, read_as, start)
     check_is_text(source.name, start)
     if read_as.sheet:
         raise FileError(
@@ -117,10 +112,10 @@ def to_plain_csv(
     pieces = _read(source, compressed)
     if format.encoding != UTF_8:
         pieces = decode_to_utf8(source.name, pieces, format.encoding)
-    return PlainCsv(source, format, _write_copy(source, pieces, most))
+    return PlainCsv(source, format, _write_copy(source, pieces))
 
 
-def _convert_workbook(source: SourceFile, read_as: ReadOptions, start: bytes, most: int) -> PlainCsv:
+def _convert_workbook(source: SourceFile, read_as: ReadOptions, start: bytes) -> PlainCsv:
     # Only workbooks need openpyxl, which takes as long to import as the rest of the reader.
     from dagster_backfills.domains.kintell.file.workbook import as_csv, open_sheet
 
@@ -130,11 +125,11 @@ def _convert_workbook(source: SourceFile, read_as: ReadOptions, start: bytes, mo
     if read_as.encoding:
         raise FileError(f"{source.name} is a workbook: it has no encoding", hint="Leave it out.")
     with open_sheet(source, read_as.sheet) as sheet:
-        copy = _write_copy(source, as_csv(sheet.rows()), most)
+        copy = _write_copy(source, as_csv(sheet.rows()))
         return PlainCsv(source, FileFormat(sheet=sheet.name, notes=sheet.notes), copy)
 
 
-def _write_copy(source: SourceFile, pieces: Iterator[bytes], most: int) -> IO[bytes]:
+def _write_copy(source: SourceFile, pieces: Iterator[bytes]) -> IO[bytes]:
     folder = state_dir() / "kintell"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -143,8 +138,6 @@ def _write_copy(source: SourceFile, pieces: Iterator[bytes], most: int) -> IO[by
             copy.write(piece)
             if copy.tell() > MAX_COPY_BYTES:
                 raise FileError(f"{source.name} has more than {MAX_COPY_BYTES // 1024**3} GB when unpacked")
-            if copy.tell() > most:
-                break
         copy.flush()
     except OSError as error:
         raise FileError(f"{source.name} can't be converted to plain CSV in {folder}: {error}") from error
