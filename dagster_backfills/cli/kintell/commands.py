@@ -5,7 +5,6 @@ Here: the commands that take a job. Not here: those that take a file (`files`).
 
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,7 +15,7 @@ from dagster_backfills.cli.kintell.runs import find_job, import_and_show, reload
 from dagster_backfills.cli.kintell.show import show_job, show_jobs
 from dagster_backfills.cli.launch import launch
 from dagster_backfills.cli.output import Json, Wide, Yes, confirm, print_json, say
-from dagster_backfills.domains.kintell.after.error_file import stream_errors, write_error_file
+from dagster_backfills.domains.kintell.after.error_file import stream_errors, write_error_file, write_file
 from dagster_backfills.domains.kintell.importing.jobs import list_jobs, set_status
 
 app = typer.Typer(no_args_is_help=True, help="Historical sessions from CSV files and workbooks.")
@@ -36,14 +35,14 @@ def errors(
             for text in stream_errors(conn, import_job):
                 sys.stdout.write(text)
             return
-        if output.lower().endswith(".xlsx"):
+        if options.is_workbook(output):
             # Only workbooks need openpyxl.
-            from dagster_backfills.domains.kintell.after.error_workbook import write_error_workbook
+            from dagster_backfills.domains.kintell.after.error_workbook import workbook_in_pieces
 
-            rows = write_error_workbook(conn, import_job, Path(output))
+            write_file(options.absolute_location(output), workbook_in_pieces(conn, import_job))
         else:
-            rows = write_error_file(conn, import_job.id, options.absolute_location(output))
-    say(f"{rows:,} rejected rows in {output}")
+            write_error_file(conn, import_job.id, options.absolute_location(output))
+    say(f"{import_job.failed_rows:,} rejected rows in {output}")
 
 
 def resume(

@@ -17,6 +17,7 @@ from dagster_backfills.domains.kintell.file.columns import KNOWN
 from dagster_backfills.domains.kintell.file.files import open_file
 from dagster_backfills.domains.kintell.file.header import open_table
 from dagster_backfills.domains.kintell.importing.jobs import load_job
+from dagster_backfills.errors import UserError
 
 LISTED = 1000
 
@@ -71,6 +72,10 @@ def validate(
     from dagster_backfills.defs.kintell.resources import KintellSettings
     from dagster_backfills.domains.kintell.rows.dry_run import validate
 
+    if options.is_workbook(output):
+        raise UserError(
+            "`validate` writes CSV.", "Name the output .csv. `backfills kintell errors` writes workbooks."
+        )
     read = options.read_options(file, on_duplicate, sheet, encoding, maps)
     rejected = options.absolute_location(output) if output else ""
     with database() as conn:

@@ -56,6 +56,11 @@ def absolute_location(file: str) -> str:
     return file if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", file) else str(Path(file).expanduser().absolute())
 
 
+def is_workbook(output: str) -> bool:
+    """Whether the name of an output asks for a workbook."""
+    return output.lower().endswith(".xlsx")
+
+
 def _existing_location(file: str) -> str:
     """Like `absolute_location`, for a file to read. Raises `UserError` if a local file does not exist."""
     location = absolute_location(file)

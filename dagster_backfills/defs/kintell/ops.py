@@ -168,12 +168,7 @@ class ImportRun:
 
     def report(self, conn: psycopg.Connection, job: ImportJob) -> None:
         """Write the error file and report the result. Fails the run if the job failed or was rolled back."""
-        job = load_job(conn, job.id)
-        if job.failed_rows:
-            url = self.kintell.error_file(job.id)
-            write_error_file(conn, job.id, url)
-            STATEMENTS.set_error_file(conn, job=job.id, url=url)
-            job = load_job(conn, job.id)
+        job = with_error_file(conn, load_job(conn, job.id), self.kintell)
         materialization = import_materialization(conn, job)
         self.context.log_event(materialization)
         self.context.add_output_metadata(dict(materialization.metadata))
@@ -183,6 +178,16 @@ class ImportRun:
                 metadata=dict(materialization.metadata),
                 allow_retries=False,
             )
+
+
+def with_error_file(conn: psycopg.Connection, job: ImportJob, kintell: KintellSettings) -> ImportJob:
+    """Write the job's error file, if it has rejected rows or had some, and note its location in the job."""
+    if not job.failed_rows and not job.error_file:
+        return job
+    url = kintell.error_file(job.id)
+    write_error_file(conn, job.id, url)
+    STATEMENTS.set_error_file(conn, job=job.id, url=url)
+    return load_job(conn, job.id)
 
 
 def publish(

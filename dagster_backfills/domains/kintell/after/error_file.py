@@ -67,22 +67,24 @@ def write_error_file(conn: psycopg.Connection, job: UUID, url: str) -> int:
     characters."""
     imported = load_job(conn, job)
     non_ascii = not all(text.isascii() for text in stream_errors(conn, imported))
-    write_text(url, stream_errors(conn, imported), mark=non_ascii)
+    write_file(url, as_bytes(stream_errors(conn, imported), mark=non_ascii))
     return imported.failed_rows
 
 
-def write_text(url: str, texts: Iterable[str], *, mark: bool) -> None:
-    """Write texts as UTF-8 to a path or fsspec URL. An existing file is replaced when the new one is complete.
+def as_bytes(texts: Iterable[str], *, mark: bool) -> Iterator[bytes]:
+    """The texts as UTF-8, with or without a byte-order mark."""
+    yield codecs.BOM_UTF8 if mark else b""
+    yield from (text.encode() for text in texts)
 
-    mark: begin with a byte-order mark.
-    """
+
+def write_file(url: str, pieces: Iterable[bytes]) -> None:
+    """Write a file to a path or fsspec URL. An existing file is replaced when the new one is complete."""
     fs, path = fsspec.core.url_to_fs(url)
     parent = path.rsplit("/", 1)[0]
     if parent and parent != path:
         fs.makedirs(parent, exist_ok=True)
     partial: Any = f"{path}.partial"
     with fs.open(partial, "wb") as out:
-        out.write(codecs.BOM_UTF8 if mark else b"")
-        for text in texts:
-            out.write(text.encode())
+        for piece in pieces:
+            out.write(piece)
     fs.mv(partial, path)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import psycopg
 
-from dagster_backfills.domains.kintell.after.error_file import error_csv, write_text
+from dagster_backfills.domains.kintell.after.error_file import as_bytes, error_csv, write_file
 from dagster_backfills.domains.kintell.file.dialect import PlainCsv, ReadOptions
 from dagster_backfills.domains.kintell.file.files import open_file
 from dagster_backfills.domains.kintell.file.header import Header, open_table
@@ -36,7 +36,8 @@ def validate(
     preview.recognized = str(header)
     texts = error_csv(header, _rejects(conn, preview, source, header, on_progress))
     if error_file:
-        write_text(error_file, texts, mark=True)  # whether the mark is needed is only known at the end
+        # Always with a byte-order mark: whether it is needed is only known at the end.
+        write_file(error_file, as_bytes(texts, mark=True))
     else:
         deque(texts, maxlen=0)
     return preview
