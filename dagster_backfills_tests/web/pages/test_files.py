@@ -1,5 +1,6 @@
 """A file on its way in, without JavaScript: chosen, checked, started or thrown away."""
 
+import gzip
 from pathlib import Path
 
 import psycopg
@@ -96,6 +97,13 @@ def test_hostile_names_and_values_are_escaped(pages: TestClient) -> None:
     )
     assert "<script>alert" not in answer.text
     assert f"Invalid rating: {HOSTILE}" in Page(answer).main
+
+
+def test_a_file_that_unpacks_to_far_more_than_text_is_not_checked(pages: TestClient) -> None:
+    bomb = gzip.compress(csv_text([row(1)]).encode() + b"\n" * 70_000_000)
+    answer = pages.post("/imports", files={"file": ("a.csv.gz", bomb)})
+    page = Page(answer)
+    assert (page.status, "a.csv.gz unpacks to more than 67,108,864 bytes" in page.main) == (413, True)
 
 
 def test_an_unknown_upload_gets_404(pages: TestClient) -> None:

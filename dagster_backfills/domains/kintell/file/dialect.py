@@ -33,17 +33,25 @@ from dagster_backfills.state import state_dir
 
 PIECE = 1024 * 1024
 MAX_COPY_BYTES = 32 * 1024**3
+MAX_RATIO = 250  # text does not compress better
+SMALL_COPY_BYTES = 64 * 1024**2  # always allowed
 GZIP = b"\x1f\x8b"
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "pipes"}
 
 
+class UnpacksTooFar(FileError):
+    """The file is far larger when unpacked: it may be a bomb."""
+
+
 @dataclass(frozen=True)
 class ReadOptions:
-    """The user's options for reading a file: the workbook's sheet, the encoding, the mapping of headers to columns."""
+    """The user's options for reading a file: the workbook's sheet, the encoding, the mapping of headers to columns; and
+    the largest converted copy."""
 
     sheet: str = ""
     encoding: str = ""
     mapping: Mapping[str, str] = field(default_factory=dict)
+    most_bytes: int = MAX_COPY_BYTES
 
 
 @dataclass(frozen=True)
@@ -112,7 +120,7 @@ def to_plain_csv(source: SourceFile, read_as: ReadOptions | None = None) -> Plai
     pieces = _read(source, compressed)
     if format.encoding != UTF_8:
         pieces = decode_to_utf8(source.name, pieces, format.encoding)
-    return PlainCsv(source, format, _write_copy(source, pieces))
+    return PlainCsv(source, format, _write_copy(source, pieces, read_as.most_bytes))
 
 
 def _convert_workbook(source: SourceFile, read_as: ReadOptions, start: bytes) -> PlainCsv:
@@ -125,19 +133,21 @@ def _convert_workbook(source: SourceFile, read_as: ReadOptions, start: bytes) ->
     if read_as.encoding:
         raise FileError(f"{source.name} is a workbook: it has no encoding", hint="Leave it out.")
     with open_sheet(source, read_as.sheet) as sheet:
-        copy = _write_copy(source, as_csv(sheet.rows()))
+        copy = _write_copy(source, as_csv(sheet.rows()), read_as.most_bytes)
         return PlainCsv(source, FileFormat(sheet=sheet.name, notes=sheet.notes), copy)
 
 
-def _write_copy(source: SourceFile, pieces: Iterator[bytes]) -> IO[bytes]:
-    folder = state_dir() / "kintell"
+def _write_copy(source: SourceFile, pieces: Iterator[bytes], most: int) -> IO[bytes]:
+    folder, most = state_dir() / "kintell", min(most, max(SMALL_COPY_BYTES, source.size * MAX_RATIO))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         copy = cast("IO[bytes]", tempfile.TemporaryFile(dir=folder))  # noqa: SIM115  (it ends with its readers)
         for piece in pieces:
             copy.write(piece)
-            if copy.tell() > MAX_COPY_BYTES:
-                raise FileError(f"{source.name} has more than {MAX_COPY_BYTES // 1024**3} GB when unpacked")
+            if copy.tell() > most:
+                raise UnpacksTooFar(
+                    f"{source.name} unpacks to more than {most:,} bytes", hint="Split it and send the parts."
+                )
         copy.flush()
     except OSError as error:
         raise FileError(f"{source.name} can't be converted to plain CSV in {folder}: {error}") from error
