@@ -42,7 +42,7 @@ def whole(url: str, file: str, batch_rows: int) -> dict[str, object]:
     seconds = time.monotonic() - began
     note = (
         f"{done.inserted_rows:,} sessions, {done.failed_rows:,} rejected, {done.status}; register and preflight "
-        f"{registered - began:.1f} s ({registration.preflight.missing_count} users missing), "
+        f"{registered - began:.1f} s ({len(registration.preflight.missing)} users missing), "
         f"worker's CPU {time.process_time() - cpu:.1f} s"
     )
     return {"seconds": seconds, "note": note}
@@ -75,13 +75,13 @@ def resumed(url: str, file: str, batch_rows: int) -> dict[str, object]:
     from dagster_backfills.domains.kintell.rows import batches, schemas
 
     first: dict[str, float] = {}
-    judge = batches.judge
+    validate_values = batches.validate_values
 
     def begin(rows: Any) -> Any:
         first.setdefault("begun", time.monotonic() - began)
-        return judge(rows)
+        return validate_values(rows)
 
-    batches.judge = begin  # called when the first batch has been read and parsed
+    batches.validate_values = begin  # called when the first batch has been read and parsed
     with psycopg.connect(url, autocommit=True) as conn:
         job = list_jobs(conn, 1)[0]
     loading = time.monotonic()

@@ -22,7 +22,7 @@ from dagster_backfills.postgres.migrations import apply_migrations
 
 
 def _kintell() -> None:
-    from dagster_backfills.cli.kintell.commands import start
+    from dagster_backfills.cli.kintell.files import start
     from dagster_backfills.defs.kintell.resources import KintellSettings
     from dagster_backfills.domains.kintell.importing.jobs import list_jobs
     from dagster_backfills.samples.kintell import demo_file

@@ -9,11 +9,11 @@ from typing import Any
 from uuid import uuid4
 
 import psycopg
-from pydantic import ValidationError
 
-from dagster_backfills.defs.kintell.config import ImportSessions
+from dagster_backfills.defs.kintell.config import import_config
 from dagster_backfills.defs.kintell.resources import KintellSettings
 from dagster_backfills.domains.kintell.after.rollback import RollbackPreview, preview_rollback
+from dagster_backfills.domains.kintell.file.dialect import ReadOptions
 from dagster_backfills.domains.kintell.file.files import FileError, open_file, open_place, place_of
 from dagster_backfills.domains.kintell.file.register import Preflight, register
 from dagster_backfills.domains.kintell.importing.importer import open_unchanged
@@ -24,7 +24,7 @@ from dagster_backfills.instance.launching import Runs
 from dagster_backfills.web.database import Database
 from dagster_backfills.web.refusals import Refused, not_found, refused_as
 from dagster_backfills.web.settings import Settings
-from dagster_backfills.web.uploads import checked_name, digest_of, refuse_bomb
+from dagster_backfills.web.uploads import checked_name, digest_of
 
 TAG = "kintell/job"
 IMPORT = "import_kintell_sessions"
@@ -48,6 +48,11 @@ class ImportActions:
     database: Database
     runs: Runs
 
+    @property
+    def read_as(self) -> ReadOptions:
+        """How files from strangers are read."""
+        return ReadOptions(most_bytes=self.settings.limits.unpacked_bytes)
+
     def find(self, conn: psycopg.Connection[Any], job: str) -> ImportJob:
         """Find a job by ID. Raises `Refused` (404) if there is none."""
         try:
@@ -60,11 +65,12 @@ class ImportActions:
 
         options: fields of `ImportSessions`. Raises UserError for a file that can't be imported, which is not stored.
         """
-        config, kintell = checked_options(options), KintellSettings()
-        with _kept(path, name, kintell, self.settings) as kept:
+        config, kintell = _checked(options), KintellSettings()
+        with _kept(path, name, kintell) as kept:
             with self.database() as conn:
+                on_duplicate = config.pop("on_duplicate", "skip")
                 registered = register(
-                    conn, kept.url, kintell.allowed, on_duplicate=config.pop("on_duplicate", "skip")
+                    conn, kept.url, kintell.allowed, on_duplicate=on_duplicate, read_as=self.read_as
                 )
                 job = load_job(conn, registered.job)
                 kept.taken = not registered.existing or not _is_in_place(job, kintell)
@@ -80,7 +86,7 @@ class ImportActions:
 
         It replaces the job's stored file if that one is gone.
         """
-        config, kintell = checked_options(options), KintellSettings()
+        config, kintell = _checked(options), KintellSettings()
         config.pop("on_duplicate", None)
         with self.database() as conn:
             import_job = self.find(conn, job)
@@ -96,7 +102,7 @@ class ImportActions:
                     f"Its SHA-256 begins with {import_job.file_sha256[:12]}. For this one, start a new import.",
                 )  # fmt: skip
             elif not _is_in_place(import_job, kintell):
-                with _kept(path, name or import_job.file_name, kintell, self.settings) as kept:
+                with _kept(path, name or import_job.file_name, kintell) as kept:
                     _relocate(conn, import_job, kept.url, kintell)
                     kept.taken = True
         return import_job, self._import(import_job, who, config)
@@ -146,17 +152,9 @@ class ImportActions:
             return import_job, run_id
 
 
-def checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Validate the options of an import for its run config. Raises `Refused` for an invalid one."""
-    given = {name: value for name, value in options.items() if value not in (None, "")}
-    try:
-        checked = ImportSessions(**given, job="the one that is registered")
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise Refused(422, f"{field}: {first['msg']}.", "See /openapi.json.") from None
-    config = {name: getattr(checked, name) for name in given}
-    return config | ({"on_duplicate": checked.on_duplicate.value} if "on_duplicate" in config else {})
+def _checked(options: Mapping[str, Any]) -> dict[str, Any]:
+    with refused_as(422):
+        return import_config(**options)
 
 
 @dataclass
@@ -166,11 +164,10 @@ class _Kept:
 
 
 @contextmanager
-def _kept(path: Path, name: str, kintell: KintellSettings, settings: Settings) -> Iterator[_Kept]:
+def _kept(path: Path, name: str, kintell: KintellSettings) -> Iterator[_Kept]:
     """Move the file to the storage of uploads. It is deleted at the end unless `taken` was set."""
     try:
         name = checked_name(name)
-        refuse_bomb(path, settings.limits)
         folder = f"{kintell.uploads_url.rstrip('/')}/{uuid4().hex}"
         kept = _Kept(f"{folder}/{name}")
         place = place_of(kept.url)

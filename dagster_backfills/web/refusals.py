@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
+from dagster_backfills.domains.kintell.file.dialect import UnpacksTooFar
 from dagster_backfills.domains.kintell.file.files import FileError
 from dagster_backfills.domains.kintell.importing.claims import JobBusy, TooManyImports
 from dagster_backfills.domains.queue.errors import InvalidJobInput, UnknownJobType
@@ -27,6 +28,7 @@ _CODES: tuple[tuple[type[UserError], int], ...] = (
     (NotUsableError, 503),
     (JobBusy, 409),
     (TooManyImports, 409),
+    (UnpacksTooFar, 413),
     (FileError, 422),
     (InvalidJobInput, 422),
     (UnknownJobType, 422),

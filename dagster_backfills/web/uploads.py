@@ -10,8 +10,6 @@ import json
 import re
 import shutil
 import time
-import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -28,8 +26,6 @@ from dagster_backfills.web.settings import Limits
 
 PIECE = 1024 * 1024
 _LONGEST_NAME = 200
-_MAX_RATIO = 250  # text does not compress better
-_SMALL = 64 * 1024 * 1024  # always allowed
 
 
 @dataclass(frozen=True)
@@ -158,33 +154,3 @@ def digest_of(path: Path) -> str:
     """The file's SHA-256."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def refuse_bomb(path: Path, limits: Limits) -> None:
-    """Raise `Refused` for a compressed file that unpacks to more than the limit, or to far more than text would."""
-    packed = path.stat().st_size
-    most = min(limits.unpacked_bytes, max(_SMALL, packed * _MAX_RATIO))
-    with path.open("rb") as file:
-        start = file.read(4)
-        file.seek(0)
-        unpacked = _unpacked(file, most) if start[:2] == b"\x1f\x8b" else 0
-    if start == b"PK\x03\x04":
-        with suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:  # the importer reports a bad one
-            unpacked = sum(info.file_size for info in archive.infolist())
-    if unpacked > most:
-        raise Refused(413, f"The file unpacks to more than {most:,} bytes.", "Split it and send the parts.")
-
-
-def _unpacked(file: BinaryIO, most: int) -> int:
-    """The unpacked size of a gzip file, counted up to `most`."""
-    total, reader = 0, zlib.decompressobj(31)
-    while total <= most and (packed := file.read(PIECE)):
-        while packed and total <= most:
-            try:
-                total += len(reader.decompress(packed, PIECE))
-            except zlib.error:
-                return 0  # the importer reports it
-            packed = reader.unconsumed_tail
-            if reader.eof:
-                packed, reader = reader.unused_data, zlib.decompressobj(31)
-    return total

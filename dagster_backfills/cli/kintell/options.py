@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from dagster_backfills.domains.kintell.file.mapping import parse_pairs
+from dagster_backfills.domains.kintell.file.columns import parse_pairs
+from dagster_backfills.domains.kintell.file.dialect import ReadOptions
 from dagster_backfills.errors import UserError
 
 JobId = Annotated[
@@ -40,22 +41,14 @@ RollBack = Annotated[
 ]
 
 
-def limit_config(
-    batch_rows: int, max_errors: int | None, ratio: float | None, make_users: bool, roll_back: bool
+def read_options(
+    file: str, on_duplicate: str, sheet: str, encoding: str, maps: list[str] | None
 ) -> dict[str, Any]:
-    given = {
-        "batch_rows": batch_rows,
-        "max_errors": max_errors,
-        "max_error_ratio": ratio,
-        "create_missing_users": make_users,
-        "rollback_on_failure": roll_back,
-    }
-    return {name: value for name, value in given.items() if value is not None}
-
-
-def read_config(sheet: str, encoding: str, maps: list[str] | None) -> dict[str, Any]:
-    given = {"sheet": sheet, "encoding": encoding, "mapping": parse_pairs(maps or [])}
-    return {name: value for name, value in given.items() if value}
+    """The arguments of `register` and `validate` for a file. Raises `UserError` if it does not exist."""
+    if on_duplicate not in ("skip", "update", "error"):
+        raise UserError(f"Unknown --on-duplicate {on_duplicate}.", "Choose skip, update or error.")
+    read_as = ReadOptions(sheet, encoding, parse_pairs(maps or []))
+    return {"url": _existing_location(file), "on_duplicate": on_duplicate, "read_as": read_as}
 
 
 def absolute_location(file: str) -> str:
@@ -63,11 +56,17 @@ def absolute_location(file: str) -> str:
     return file if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", file) else str(Path(file).expanduser().absolute())
 
 
-def existing_location(file: str) -> str:
+def is_workbook(output: str) -> bool:
+    """Whether the name of an output asks for a workbook."""
+    return output.lower().endswith(".xlsx")
+
+
+def _existing_location(file: str) -> str:
     """Like `absolute_location`, for a file to read. Raises `UserError` if a local file does not exist."""
-    path = Path(absolute_location(file))
-    if absolute_location(file) == str(path) and not path.exists():
+    location = absolute_location(file)
+    path = Path(location)
+    if location == str(path) and not path.exists():
         siblings = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
         close = get_close_matches(path.name, siblings, n=3, cutoff=0.5)
         raise UserError(f"{path} does not exist.", f"Did you mean {', '.join(close)}?" if close else "")
-    return absolute_location(file)
+    return location

@@ -7,6 +7,7 @@ from dagster_backfills.cli.database import database
 from dagster_backfills.cli.output import print_fields, print_json, print_table, say
 from dagster_backfills.domains.kintell.after.error_file import frequent_errors
 from dagster_backfills.domains.kintell.importing.jobs import ImportJob
+from dagster_backfills.domains.kintell.rows.preview import FrequentError, ImportPreview
 
 
 def status_text(job: ImportJob) -> str:
@@ -22,9 +23,9 @@ def as_dict(job: ImportJob) -> dict[str, Any]:
 def show_job(job: ImportJob, json: bool) -> None:
     """Print all details of a job and its most frequent errors."""
     with database() as conn:
-        errors = [asdict(error) for error in frequent_errors(conn, job.id)]
+        errors = frequent_errors(conn, job.id)
     if json:
-        print_json(as_dict(job) | {"frequent_errors": errors})
+        print_json(as_dict(job) | {"frequent_errors": [asdict(error) for error in errors]})
         return
     lines = [
         ("job", job.id),
@@ -46,33 +47,28 @@ def show_job(job: ImportJob, json: bool) -> None:
     if job.rollback_started_at:
         lines += job.undone.items()
     print_fields(lines)
-    show_frequent(errors)
+    _show_frequent(errors)
 
 
-def show_frequent(errors: list[dict[str, Any]]) -> None:
-    """Print the most frequent errors, with the first row of each."""
+def _show_frequent(errors: list[FrequentError]) -> None:
     if errors:
-        rows = [(each["error"], each["rows"], each["row"], each["value"]) for each in errors]
+        rows = [(each.error, each.rows, each.row, each.value) for each in errors]
         print_table(["error", "rows", "first row", "its value"], rows, title="most frequent errors")
 
 
-def show_preview(preview: dict[str, Any]) -> None:
+def show_preview(preview: ImportPreview) -> None:
     """Print the result of a dry run."""
-    names = ["total", "new", "changed", "same", "failed", "missing_users"]
-    shown = ["rows", "new", "changed", "the same", "rejected", "missing users"]
-    print_table(shown, [[preview[name] for name in names]])
-    if preview["changes"]:
-        examples = [
-            (name, change["sessions"], example["session_id"], example["before"], example["after"])
-            for name, change in preview["changes"].items()
-            for example in change["examples"]
-        ]
-        print_table(["column", "changed", "for example", "before", "after"], examples, ids=["for example"])
-        if preview["on_duplicate"] == "skip":
+    counts = (preview.total, preview.new, preview.changed, preview.same, preview.failed, len(preview.missing))
+    print_table(["rows", "new", "changed", "the same", "rejected", "missing users"], [counts])
+    if preview.changes:
+        print_table(
+            ["column", "changed", "for example", "before", "after"], preview.examples(), ids=["for example"]
+        )
+        if preview.on_duplicate == "skip":
             say("Changed sessions will not be updated. Use --on-duplicate update to update them.")
-    show_frequent(preview["frequent_errors"])
-    if preview["errors"]:
-        print_table(["row", "error"], preview["errors"][:10], title="the first rejected rows", fold=True)
+    _show_frequent(preview.frequent())
+    if preview.errors:
+        print_table(["row", "error"], preview.errors[:10], title="the first rejected rows", fold=True)
 
 
 def show_jobs(jobs: list[ImportJob], json: bool, wide: bool = False) -> None:

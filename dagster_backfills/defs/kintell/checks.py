@@ -4,7 +4,7 @@ from typing import Any
 
 from dagster_backfills.dagster.checks import CheckRule, CheckRules
 from dagster_backfills.defs.kintell.reporting import SESSIONS
-from dagster_backfills.domains.kintell.importing.claims import LEASE_SECONDS
+from dagster_backfills.domains.kintell.importing.jobs import LEASE_SECONDS
 from dagster_backfills.domains.kintell.statements import STATEMENTS
 
 EVENTS_WITHIN_SECONDS = 600

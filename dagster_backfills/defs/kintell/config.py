@@ -1,13 +1,15 @@
 """The run configuration of the import's jobs, as shown in Dagster's Launchpad."""
 
+from dataclasses import fields
 from enum import Enum
+from typing import Any
 
 import dagster as dg
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from dagster_backfills.domains.kintell.file.dialect import ReadOptions
-from dagster_backfills.domains.kintell.importing.claims import LEASE_SECONDS
-from dagster_backfills.domains.kintell.importing.options import MAX_BATCH_ROWS, Options
+from dagster_backfills.domains.kintell.importing.jobs import LEASE_SECONDS, MAX_BATCH_ROWS, Options
+from dagster_backfills.errors import UserError
 
 
 class OnDuplicate(Enum):
@@ -79,13 +81,18 @@ class ImportSessions(dg.Config):
         return self
 
     def options(self) -> Options:
-        return Options(
-            batch_rows=self.batch_rows,
-            max_errors=self.max_errors,
-            max_error_ratio=self.max_error_ratio,
-            create_missing_users=self.create_missing_users,
-            lease=self.lease_seconds,
-        )
+        return Options(**self.model_dump(include={option.name for option in fields(Options)}))
+
+
+def import_config(**options: Any) -> dict[str, Any]:
+    """The run configuration for these options of an import. Raises `UserError` for an invalid one."""
+    given = {name: value for name, value in options.items() if value not in (None, "")}
+    try:
+        ImportSessions(**given, job="the one that is registered")
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}.") from None
+    return given
 
 
 class RollBackImport(dg.Config):

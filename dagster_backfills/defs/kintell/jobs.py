@@ -8,7 +8,7 @@ from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.defs.kintell.assets import DAILY_SUMMARY, daily_summary_write
 from dagster_backfills.defs.kintell.checks import RULES
 from dagster_backfills.defs.kintell.config import ImportSessions, Replay, RollBackImport
-from dagster_backfills.defs.kintell.ops import ImportRun, autocommit_connection, publish
+from dagster_backfills.defs.kintell.ops import ImportRun, autocommit_connection, publish, with_error_file
 from dagster_backfills.defs.kintell.reporting import SHOWN, import_materialization
 from dagster_backfills.defs.kintell.resources import KintellSettings
 from dagster_backfills.domains.kintell.importing.claims import ClaimLost
@@ -56,10 +56,7 @@ def rollback_kintell_import(
             {"removes": preview.removes, "restores": preview.restores, "keeps": preview.keeps}
             | ({"kept": preview.kept[:SHOWN]} if preview.kept else {})
         )
-        context.log.info(
-            f"{preview.removes:,} sessions to remove, {preview.restores:,} to restore, {preview.keeps:,} to keep"
-            f"{' (dry run, nothing was changed)' if config.dry_run else ''}."
-        )
+        context.log.info(f"{preview}{' (dry run, nothing was changed)' if config.dry_run else ''}.")
         if config.dry_run:
             return
         done = roll_back(
@@ -74,7 +71,9 @@ def rollback_kintell_import(
 
 
 @one_step_job("kintell", "Import a job's rejected rows again.", step="replay_errors", hooks=RULES.after())
-def replay_kintell_errors(context: dg.OpExecutionContext, config: Replay, postgres: PostgresResource) -> None:
+def replay_kintell_errors(
+    context: dg.OpExecutionContext, config: Replay, postgres: PostgresResource, kintell: KintellSettings
+) -> None:
     """Import those of a job's rejected rows that are good now. The file is not needed."""
     from dagster_backfills.domains.kintell.after.replay import replay
 
@@ -86,7 +85,7 @@ def replay_kintell_errors(context: dg.OpExecutionContext, config: Replay, postgr
             create_missing_users=config.create_missing_users,
             run_id=context.run_id,
         )
-        context.log_event(import_materialization(conn, done.job))
+        context.log_event(import_materialization(conn, with_error_file(conn, done.job, kintell)))
     context.add_output_metadata({"tried": done.tried, "imported": done.imported})
     context.log.info(f"Imported {done.imported:,} of {done.tried:,} rejected rows.")
 

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import dagster as dg
-import fsspec
 import psycopg
 
 from dagster_backfills.dagster.resource import PostgresResource
@@ -24,8 +23,7 @@ from dagster_backfills.defs.kintell.resources import KintellSettings
 from dagster_backfills.domains.kintell.after.error_file import write_error_file
 from dagster_backfills.domains.kintell.file.files import open_file
 from dagster_backfills.domains.kintell.importing.claims import TooManyImports
-from dagster_backfills.domains.kintell.importing.jobs import ImportJob, load_job
-from dagster_backfills.domains.kintell.importing.options import Progress
+from dagster_backfills.domains.kintell.importing.jobs import ImportJob, Progress, load_job
 from dagster_backfills.domains.kintell.statements import STATEMENTS
 
 LOG_SECONDS = 2.0
@@ -111,10 +109,10 @@ class ImportRun:
         if registration.existing and job.status == "completed":
             self.context.log.info(f"This content was already imported by job {job.id}. Nothing to do.")
             return None
-        self.context.add_output_metadata(preflight_metadata(checks))
-        if checks.missing_count and not self.config.create_missing_users:
+        self.context.add_output_metadata(preflight_metadata(job, checks))
+        if checks.missing and not self.config.create_missing_users:
             self.context.log.warning(
-                f"{checks.missing_count:,} users are missing; their rows will be rejected."
+                f"{len(checks.missing):,} users are missing; their rows will be rejected."
             )
         return job
 
@@ -152,18 +150,14 @@ class ImportRun:
         from dagster_backfills.domains.kintell.rows.dry_run import validate
 
         url = self.kintell.error_file(f"dry-run-{self.context.run_id}")
-        # Always with a byte-order mark for spreadsheet programs: whether it is needed is only known at the end.
-        with (
-            autocommit_connection(self.postgres) as conn,
-            fsspec.open(url, "w", encoding="utf-8-sig", newline="", auto_mkdir=True) as errors,
-        ):
+        with autocommit_connection(self.postgres) as conn:
             preview = validate(
                 conn,
                 self.config.file,
                 self.kintell.allowed,
                 on_duplicate=self.config.on_duplicate.value,
                 read_as=self.config.read_as(),
-                error_file=errors,
+                error_file=url,
             )
         self.context.add_output_metadata(preview_metadata(preview, url))
         self.context.log.info(
@@ -174,12 +168,7 @@ class ImportRun:
 
     def report(self, conn: psycopg.Connection, job: ImportJob) -> None:
         """Write the error file and report the result. Fails the run if the job failed or was rolled back."""
-        job = load_job(conn, job.id)
-        if job.failed_rows:
-            url = self.kintell.error_file(job.id)
-            write_error_file(conn, job.id, url)
-            STATEMENTS.set_error_file(conn, job=job.id, url=url)
-            job = load_job(conn, job.id)
+        job = with_error_file(conn, load_job(conn, job.id), self.kintell)
         materialization = import_materialization(conn, job)
         self.context.log_event(materialization)
         self.context.add_output_metadata(dict(materialization.metadata))
@@ -189,6 +178,16 @@ class ImportRun:
                 metadata=dict(materialization.metadata),
                 allow_retries=False,
             )
+
+
+def with_error_file(conn: psycopg.Connection, job: ImportJob, kintell: KintellSettings) -> ImportJob:
+    """Write the job's error file, if it has rejected rows or had some, and note its location in the job."""
+    if not job.failed_rows and not job.error_file:
+        return job
+    url = kintell.error_file(job.id)
+    write_error_file(conn, job.id, url)
+    STATEMENTS.set_error_file(conn, job=job.id, url=url)
+    return load_job(conn, job.id)
 
 
 def publish(

@@ -31,6 +31,10 @@ def _frequent(errors: Iterable[FrequentError]) -> dg.MetadataValue:
     return _table([astuple(error) for error in errors], kinds)
 
 
+def _location(url: str) -> dg.MetadataValue:
+    return dg.MetadataValue.url(url) if "://" in url else dg.MetadataValue.path(url)
+
+
 def preview_table(preview: ImportPreview) -> str:
     """A Markdown table of what an import would do, and of the columns in which existing sessions differ."""
     changed = "changed: rewritten" if preview.on_duplicate == "update" else "changed: kept as they are"
@@ -42,23 +46,18 @@ def preview_table(preview: ImportPreview) -> str:
     }
     text = markdown(["sessions", "rows"], list(counts.items()))
     if preview.changes:
-        examples = [
-            (name, change.sessions, example.session_id, example.before or "–", example.after or "–")
-            for name, change in preview.changes.items()
-            for example in change.examples
-        ]
+        examples = [(*which, before or "–", after or "–") for *which, before, after in preview.examples()]
         text += "\n\n" + markdown(["column", "changed", "for example", "before", "after"], examples)
     return text
 
 
-def preflight_metadata(checks: "Preflight") -> dict[str, Any]:
+def preflight_metadata(job: ImportJob, checks: "Preflight") -> dict[str, Any]:
     """The format, the missing users and the errors in the sample."""
     return {
-        "recognized": checks.recognized,
-        "missing users": checks.missing_count,
+        "recognized": job.recognized,
+        "missing users": len(checks.missing),
         "first missing users": _table(checks.missing[:SHOWN], {"email": "string", "role": "string"}),
-        "sample rows": checks.sample_rows,
-        "bad rows in sample": len(checks.sample_errors),
+        "bad rows among the first 1,000": len(checks.sample_errors),
         "first bad rows": _table(checks.sample_errors[:SHOWN], {"row": "int", "error": "string"}),
     }
 
@@ -76,19 +75,16 @@ def import_materialization(conn: psycopg.Connection, job: ImportJob) -> dg.Asset
         "frequent errors": _frequent(frequent_errors(conn, job.id)),
     }
     if job.error_file:
-        local = "://" not in job.error_file
-        metadata["error file"] = (
-            dg.MetadataValue.path(job.error_file) if local else dg.MetadataValue.url(job.error_file)
-        )
+        metadata["error file"] = _location(job.error_file)
     if job.error_message:
         metadata["error"] = job.error_message
     return dg.AssetMaterialization(SESSIONS, description=f"{job.file_name}: {job.outcome}", metadata=metadata)
 
 
 def preview_metadata(preview: ImportPreview, error_file: str) -> dict[str, Any]:
-    """The result of a dry run. The entry `verdict` has it for programs."""
+    """The result of a dry run."""
     return {
-        "verdict": dg.MetadataValue.json(preview.plain() | {"error_file": error_file}),
+        "error file": _location(error_file),
         "preview": dg.MetadataValue.md(preview_table(preview)),
         "recognized": preview.recognized,
         "rows": preview.total,

@@ -13,7 +13,7 @@ from dagster_backfills.defs.kintell.jobs import (
     refresh_daily_session_summary,
 )
 from dagster_backfills.defs.kintell.resources import KintellSettings
-from dagster_backfills.domains.kintell.file.inbox import InboxFile, complete_files, list_inbox
+from dagster_backfills.domains.kintell.file.inbox import complete_files, list_inbox
 from dagster_backfills.domains.kintell.statements import STATEMENTS
 
 
@@ -39,15 +39,15 @@ def kintell_inbox(
         problems = " ".join(f"Not imported: {problem}" for problem in listing.problems[:3])
         reason = f"No new file among the {len(next_cursor)} in the inbox is complete. {problems}"
         return dg.SkipReason(reason.rstrip())
-    return dg.SensorResult(run_requests=[_request(file) for file in complete], cursor=cursor)
-
-
-def _request(file: InboxFile) -> dg.RunRequest:
-    return dg.RunRequest(
-        run_key=f"{file.url}|{file.stamp}",
-        run_config={"file": file.url, "once": True},
-        tags={"kintell/file": file.url.rpartition("/")[2][-200:]},
-    )
+    requests = [
+        dg.RunRequest(
+            run_key=f"{url}|{listing.files[url]}",
+            run_config={"file": url, "once": True},
+            tags={"kintell/file": url.rpartition("/")[2][-200:]},
+        )
+        for url in complete
+    ]
+    return dg.SensorResult(run_requests=requests, cursor=cursor)
 
 
 def _events_due(conn: psycopg.Connection) -> int:

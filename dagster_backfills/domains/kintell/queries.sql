@@ -234,7 +234,7 @@ from unnest(:ids::text[]) as claimed (id)
 on conflict do nothing
 returning external_session_id;
 
--- name: update_sessions
+-- name: update_sessions!
 -- Update existing sessions that differ, after storing their previous version. Columns that the file lacks are unchanged.
 with differing as (
     select k.id, s.row_number, to_jsonb(k) as previous, clock_timestamp() as changed_at
@@ -267,8 +267,7 @@ set
     updated_at = d.changed_at
 from differing as d
 inner join import_stage as s on d.row_number = s.row_number
-where k.id = d.id
-returning d.row_number;
+where k.id = d.id;
 
 -- name: copy_row_errors!
 copy kintell.backfill_row_errors (job_id, row_number, error_message, row_values, replayable)
@@ -286,28 +285,13 @@ with moved as (
         failed_rows = failed_rows + :failed,
         last_processed_row = last_processed_row + :rows,
         checkpoint_offset = :byte_to,
-        heartbeat_at = clock_timestamp(),
-        status = case when too_many.reason is null then status else 'failed' end,
-        error_message = too_many.reason
-    from (
-        select case
-            when b.failed_rows + :failed > :max_errors::bigint
-                then 'Stopped: ' || (b.failed_rows + :failed) || ' rows were rejected, max_errors is '
-                    || :max_errors::bigint
-            when b.processed_rows + :rows >= least(1000, b.total_rows)
-                and (b.failed_rows + :failed)::float8 / nullif(b.processed_rows + :rows, 0) > :max_error_ratio::float8
-                then 'Stopped: ' || (b.failed_rows + :failed) || ' of ' || (b.processed_rows + :rows)
-                    || ' rows were rejected, max_error_ratio is ' || :max_error_ratio::float8
-        end as reason
-        from kintell.backfill_jobs as b
-        where b.id = :job
-    ) as too_many
+        heartbeat_at = clock_timestamp()
     where id = :job
         and attempt = :attempt
         and status = 'running'
         and checkpoint_offset = :byte_from
         and last_processed_row = :first_row - 1
-    returning id, status, processed_rows, failed_rows
+    returning id, processed_rows, failed_rows
 ),
 batch as (
     insert into kintell.backfill_job_batches (
@@ -319,7 +303,11 @@ batch as (
         :failed, :seconds
     from moved
 )
-select status, processed_rows, failed_rows from moved;
+select processed_rows, failed_rows from moved;
+
+-- name: stop_job!
+-- In the transaction of the batch that exceeded a limit.
+update kintell.backfill_jobs set status = 'failed', error_message = :reason where id = :job;
 
 -- name: complete_job!
 update kintell.backfill_jobs

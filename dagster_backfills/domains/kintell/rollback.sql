@@ -1,11 +1,12 @@
 -- Statements of error files, replays and rollbacks.
 
 -- name: errors
--- Open rejected rows in file order.
+-- Open rejected rows after this row, in file order. Without `most`: all of them.
 select row_number, error_message, row_values, replayable
 from kintell.backfill_row_errors
-where job_id = :job and resolved_at is null
-order by row_number;
+where job_id = :job and resolved_at is null and row_number > coalesce(:after, 0)
+order by row_number
+limit :most;
 
 -- name: near_users
 -- Similar users' addresses for each address: in the same domain with the same beginning or end of the name, or with the
@@ -37,29 +38,6 @@ ranked as (
     from near
 )
 select requested, array_agg(email) as emails from ranked where place <= 50 group by requested;
-
--- name: count_errors$
-select count(*) from kintell.backfill_row_errors where job_id = :job and resolved_at is null;
-
--- name: has_non_ascii_errors$
-select count(*) > 0
-from (
-    select 1
-    from kintell.backfill_row_errors
-    where job_id = :job
-        and resolved_at is null
-        and octet_length(error_message || array_to_string(row_values, ''))
-        <> char_length(error_message || array_to_string(row_values, ''))
-    limit 1
-) as non_ascii;
-
--- name: open_errors
--- The next open rejected rows that can be replayed.
-select row_number, row_values, error_message
-from kintell.backfill_row_errors
-where job_id = :job and row_number > :after_row and replayable and resolved_at is null
-order by row_number
-limit :most;
 
 -- name: resolve_errors!
 update kintell.backfill_row_errors
@@ -96,17 +74,10 @@ from accounted;
 select
     count(*) filter (where was = 'inserted' and not edited) as removes,
     count(*) filter (where was = 'rewritten' and not edited) as restores,
-    count(*) filter (where edited) as keeps
+    count(*) filter (where edited) as keeps,
+    coalesce((array_agg(external_session_id order by external_session_id) filter (where edited))[:100], '{}') as kept
 from kintell.sessions_of_jobs
 where job_id = :job;
-
--- name: kept_sessions
--- Sessions that a rollback keeps, because they were edited since the import.
-select external_session_id
-from kintell.sessions_of_jobs
-where job_id = :job and edited
-order by external_session_id
-limit :most;
 
 -- name: hold_publisher$
 -- Blocks the publisher while a rollback determines which events may have been sent.
@@ -200,14 +171,13 @@ forgotten as (
 )
 select count(*) from restored;
 
--- name: account_rollback^
+-- name: account_rollback!
 update kintell.backfill_jobs
 set
     removed_rows = removed_rows + :removed,
     restored_rows = restored_rows + :restored,
     heartbeat_at = clock_timestamp()
-where id = :job and attempt = :attempt and activity = 'rollback'
-returning removed_rows;
+where id = :job and attempt = :attempt and activity = 'rollback';
 
 -- name: finish_rollback!
 update kintell.backfill_jobs

@@ -138,7 +138,7 @@ async def start(call: Call) -> Any:
     more = {
         "runId": done.run_id,
         "existing": done.existing,
-        "missingUsers": preflight.missing_count,
+        "missingUsers": len(preflight.missing),
         "sampleErrors": [{"row": row, "message": message} for row, message in preflight.sample_errors[:20]],
     }
     return {**shown(done.job), **more}

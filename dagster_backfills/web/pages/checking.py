@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dagster_backfills.domains.kintell.file.dialect import ReadOptions
 from dagster_backfills.domains.kintell.file.files import FileError
 from dagster_backfills.domains.kintell.rows.dry_run import validate
 from dagster_backfills.domains.kintell.rows.preview import ImportPreview
@@ -30,10 +31,12 @@ class Check:
     def percent(self) -> int:
         return min(99, 100 * self.read // self.size) if self.size else 0
 
-    def run(self, database: Callable[[], Any], path: Path) -> None:
+    def run(self, database: Callable[[], Any], path: Path, read_as: ReadOptions | None) -> None:
         try:
             with _AT_ONCE, database() as conn:
-                verdict = validate(conn, str(path), [str(path.parent)], on_progress=self._on_progress)
+                verdict = validate(
+                    conn, str(path), [str(path.parent)], read_as=read_as, on_progress=self._on_progress
+                )
             self.missing = len(verdict.missing)
             verdict.missing = dict(list(verdict.missing.items())[:_REMEMBERED])
             self.verdict = verdict
@@ -53,14 +56,21 @@ class Checks:
         self._by_upload: OrderedDict[str, Check] = OrderedDict()
         self._lock = threading.Lock()
 
-    def of(self, upload: str, size: int, database: Callable[[], Any], path: Path) -> Check:
+    def of(
+        self,
+        upload: str,
+        size: int,
+        database: Callable[[], Any],
+        path: Path,
+        read_as: ReadOptions | None = None,
+    ) -> Check:
         """The check of an upload. Starts one if there is none, or if the last failed, but not because of the file."""
         with self._lock:
             check = self._by_upload.get(upload)
             if check is None or not isinstance(check.error, FileError | None):
                 check = self._by_upload[upload] = Check(size)
-                thread = threading.Thread(target=check.run, args=(database, path), name="check", daemon=True)
-                thread.start()
+                read = (database, path, read_as)
+                threading.Thread(target=check.run, args=read, name="check", daemon=True).start()
             while len(self._by_upload) > _REMEMBERED:
                 self._by_upload.popitem(last=False)
         return check

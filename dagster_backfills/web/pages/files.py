@@ -33,7 +33,7 @@ async def receive(request: Request) -> Response:
 def checked(visit: Visit) -> Response:
     """What an import of the file would do. Writes nothing."""
     upload, path = _find(visit)
-    check = CHECKS.of(upload.id, upload.size, visit.database, path)
+    check = CHECKS.of(upload.id, upload.size, visit.database, path, visit.actions.imports.read_as)
     check.ended.wait(_WAIT_SECONDS)
     if check.error is not None:
         raise _named(check.error, path, upload.file_name)
@@ -51,7 +51,7 @@ def _named(error: Exception, path: Path, name: str) -> Exception:
     if not isinstance(error, FileError):
         return error
     texts = [text.replace(str(path), name).replace(path.name, name) for text in (error.message, error.hint)]
-    return FileError(*texts)
+    return type(error)(*texts)
 
 
 def start(visit: Visit) -> Response:

@@ -8,8 +8,8 @@ from uuid import UUID
 from starlette.responses import Response
 
 from dagster_backfills.domains.kintell.after.error_workbook import WORKBOOK
-from dagster_backfills.domains.kintell.importing.claims import LEASE_SECONDS
-from dagster_backfills.domains.kintell.importing.jobs import ImportJob
+from dagster_backfills.domains.kintell.importing.jobs import LEASE_SECONDS, ImportJob
+from dagster_backfills.domains.kintell.statements import STATEMENTS
 from dagster_backfills.errors import UserError
 from dagster_backfills.postgres.statements import load_statements
 from dagster_backfills.web.pages.visit import Visit, act, go_to, listed, page, readable
@@ -34,7 +34,7 @@ def shown(visit: Visit) -> Response:
     """One import."""
     with visit.database() as conn:
         job = visit.actions.imports.find(conn, visit.path("job"))
-        errors = listed(conn, SQL.rejected_rows, ERRORS, readable(int, visit.query("after")), job=job.id)
+        errors = listed(conn, STATEMENTS.errors, ERRORS, readable(int, visit.query("after")), job=job.id)
         now: datetime = SQL.now(conn)
     return visit.show(
         "import.html", job=job, percent=percent(job), coarse=percent(job) // 10 * 10, silent=_silence(job, now),

@@ -11,12 +11,5 @@ where
 order by j.created_at desc, j.id desc
 limit :most;
 
--- name: rejected_rows
-select e.row_number, e.error_message, e.row_values, e.replayable
-from kintell.backfill_row_errors as e
-where e.job_id = :job and e.resolved_at is null and e.row_number > coalesce(:after, 0)
-order by e.row_number
-limit :most;
-
 -- name: now$
 select clock_timestamp();

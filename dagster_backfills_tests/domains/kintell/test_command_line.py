@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import openpyxl
 import pytest
 from typer.testing import CliRunner
 
@@ -72,6 +73,27 @@ def test_status_errors_and_the_preview_of_a_rollback_read_the_database(call, imp
     call("errors", str(job.id), "-o", "out.csv")
     assert (tmp_path / "out.csv").read_text() == call("errors", str(job.id))[1]
     assert json.loads(call("rollback", str(job.id), "--json")[1])["removes"] == 45
+
+
+def test_an_error_workbook_is_written_to_a_url_too(call, imported, tmp_path):
+    job = imported([row(1), row(2, rating="9")])
+    call("errors", str(job.id), "-o", f"file://{tmp_path}/deep/out.xlsx")
+    assert openpyxl.load_workbook(tmp_path / "deep" / "out.xlsx").active.max_row == 2
+
+
+def test_a_dry_run_refuses_to_name_its_csv_a_workbook(call, tmp_path):
+    write_csv(tmp_path / "a.csv", [row(1, rating="9")])
+    with pytest.raises(UserError, match="writes CSV"):
+        call("validate", "a.csv", "-o", "rejected.xlsx")
+    code, _ = call("validate", "a.csv", "-o", "rejected.csv", "--json")
+    assert (code, "Invalid rating: 9" in (tmp_path / "rejected.csv").read_text()) == (1, True)
+
+
+def test_an_invalid_option_is_refused_before_the_file_is_registered(call, conn, tmp_path):
+    write_csv(tmp_path / "a.csv", [row(1)])
+    with pytest.raises(UserError, match=r"max_error_ratio: .* less than or equal to 1"):
+        call("start", "a.csv", "--max-error-ratio", "5")
+    assert conn.execute("select count(*) from kintell.backfill_jobs").fetchone() == (0,)
 
 
 def test_a_job_is_found_by_a_prefix_of_its_id_and_by_its_file_name(call, imported):

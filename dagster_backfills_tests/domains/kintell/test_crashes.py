@@ -113,11 +113,11 @@ def test_a_worker_suspended_past_its_lease_writes_nothing_when_it_wakes(
     prepared, undisturbed, nursery, tmp_path
 ):
     url, job = prepared()
-    sleeper = nursery.start(url, job, tmp_path, batch_rows=BATCH, lease=1.0)
+    sleeper = nursery.start(url, job, tmp_path, batch_rows=BATCH, lease_seconds=1.0)
     wait_until(lambda: rows_done(url, job) > 100)
     os.kill(sleeper, signal.SIGSTOP)
     time.sleep(1.2)
-    heir = nursery.start(url, job, tmp_path, batch_rows=BATCH, lease=1.0)
+    heir = nursery.start(url, job, tmp_path, batch_rows=BATCH, lease_seconds=1.0)
     wait_until(lambda: rows_done(url, job) > 800)
     os.kill(sleeper, signal.SIGCONT)
     assert nursery.outcome(heir) == "completed"
@@ -127,10 +127,10 @@ def test_a_worker_suspended_past_its_lease_writes_nothing_when_it_wakes(
 
 def test_a_suspended_worker_keeps_its_job_until_its_lease_expires(prepared, nursery, tmp_path):
     url, job = prepared()
-    sleeper = nursery.start(url, job, tmp_path, batch_rows=BATCH, lease=60.0)
+    sleeper = nursery.start(url, job, tmp_path, batch_rows=BATCH, lease_seconds=60.0)
     wait_until(lambda: rows_done(url, job) > 50)
     os.kill(sleeper, signal.SIGSTOP)
-    second = nursery.start(url, job, tmp_path, batch_rows=BATCH, lease=60.0)
+    second = nursery.start(url, job, tmp_path, batch_rows=BATCH, lease_seconds=60.0)
     assert nursery.outcome(second).startswith("JobBusy")
     os.kill(sleeper, signal.SIGCONT)
     assert nursery.outcome(sleeper) == "completed"

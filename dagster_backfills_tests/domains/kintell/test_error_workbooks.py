@@ -6,8 +6,11 @@ import openpyxl
 import pytest
 
 from dagster_backfills.domains.kintell.after import error_workbook
-from dagster_backfills.domains.kintell.after.error_workbook import write_error_workbook
-from dagster_backfills.domains.kintell.after.suggestions import closest_users, suggest
+from dagster_backfills.domains.kintell.after.error_workbook import (
+    closest_users,
+    suggest,
+    write_error_workbook,
+)
 from dagster_backfills.domains.kintell.file.register import register
 from dagster_backfills.domains.kintell.importing.importer import Options, run_import
 from dagster_backfills.domains.kintell.importing.jobs import load_job

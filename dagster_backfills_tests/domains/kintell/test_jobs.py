@@ -1,6 +1,7 @@
 """Whole runs through Dagster."""
 
 import json
+from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -187,8 +188,11 @@ def test_a_dry_run_shows_new_and_changed_sessions_in_a_table(run, conn, tmp_path
 def test_a_replay_reports_what_it_imported(run, conn, tmp_path):
     path = write_csv(tmp_path / "a.csv", [row(1, participant_email="new@example.com"), row(2)])
     run("import_kintell_sessions", {"file": str(path)})
+    error_file = Path(job_row(conn)[5])
+    assert "Participant not found: new@example.com" in error_file.read_text()
     run("replay_kintell_errors", {"job": str(job_row(conn)[0]), "create_missing_users": True})
     assert job_row(conn)[2:4] == (2, 0)
+    assert error_file.read_text().count("\n") == 1, "an imported row is still in the error file"
 
 
 def test_a_bad_file_fails_the_run_with_one_clear_sentence(run, conn, tmp_path):

@@ -6,6 +6,7 @@ import pytest
 from dagster_backfills.domains.kintell.after.error_file import stream_errors, write_error_file
 from dagster_backfills.domains.kintell.after.replay import replay
 from dagster_backfills.domains.kintell.after.rollback import preview_rollback, roll_back
+from dagster_backfills.domains.kintell.file.dialect import to_plain_csv
 from dagster_backfills.domains.kintell.file.files import FileError, open_file
 from dagster_backfills.domains.kintell.file.header import read_header
 from dagster_backfills.domains.kintell.file.register import preflight, register
@@ -76,6 +77,24 @@ def test_a_replay_can_create_the_missing_users(start, conn, database_url):
     assert conn.execute(
         "select error_message from kintell.backfill_row_errors where resolved_at is null"
     ).fetchall() == [("Invalid rating: 7",)]
+
+
+def test_a_replay_continues_after_conflicts_with_other_transactions(start, conn, database_url, monkeypatch):
+    monkeypatch.setattr("dagster_backfills.domains.kintell.after.replay.BATCH", 4)
+    job = start([row(i, participant_email="new.one@example.com") for i in range(10)])
+    conn.execute("create sequence public.tries")
+    conn.execute(
+        "create function public.conflict() returns trigger language plpgsql as $$ begin"
+        " if nextval('public.tries') in (2, 3, 5) then raise exception using errcode = '40P01'; end if;"
+        " return null; end $$"
+    )
+    conn.execute(
+        "create trigger conflict after insert on kintell.kintell_sessions"
+        " for each statement execute function public.conflict()"
+    )
+    done = replay(database_url, job.id, create_missing_users=True)
+    assert (done.tried, done.imported, done.job.failed_rows) == (10, 10, 0)
+    assert conn.execute("select last_value from public.tries").fetchone() == (6,)
 
 
 def test_a_replayed_row_with_a_repeated_id_stays_rejected(start, conn, database_url):
@@ -200,12 +219,12 @@ def test_a_dry_run_validates_every_row_and_writes_nothing(start, conn, tmp_path)
     start([row(i) for i in range(20)], name="first.csv")
     before = state(conn)
     path = write_csv(tmp_path / "next.csv", mixed_rows(100))
-    errors = io.StringIO()
-    verdict = validate(conn, str(path), [str(tmp_path)], error_file=errors)
+    errors = tmp_path / "rejected" / "next.csv"
+    verdict = validate(conn, str(path), [str(tmp_path)], error_file=str(errors))
     assert (verdict.total, verdict.new, verdict.duplicates, verdict.failed) == (100, 72, 18, 10)
     assert verdict.kinds["Invalid rating"] == 1
     assert verdict.missing == {"nobody@example.com": "participant"}
-    assert len(list(csv.DictReader(io.StringIO(errors.getvalue())))) == 10
+    assert len(list(csv.DictReader(io.StringIO(errors.read_text(encoding="utf-8-sig"))))) == 10
     assert state(conn) == before
     refused = validate(conn, str(path), [str(tmp_path)], on_duplicate="error")
     assert (refused.new, refused.failed) == (72, 28)
@@ -214,10 +233,10 @@ def test_a_dry_run_validates_every_row_and_writes_nothing(start, conn, tmp_path)
 def test_preflight_names_bad_sample_rows_and_missing_users(start, conn, tmp_path):
     start([], name="nothing.csv")
     path = write_csv(tmp_path / "next.csv", mixed_rows(100))
-    source = open_file(str(path), [str(tmp_path)])
-    found = preflight(conn, source, read_header(source))
+    plain = to_plain_csv(open_file(str(path), [str(tmp_path)]))
+    found = preflight(conn, plain, read_header(plain))
     assert found.missing == [("nobody@example.com", "participant")]
-    assert (found.sample_rows, len(found.sample_errors)) == (100, 9)
+    assert (found.rows, len(found.sample_errors)) == (100, 9)
     assert register(conn, str(path), [str(tmp_path)]).preflight == found
 
 

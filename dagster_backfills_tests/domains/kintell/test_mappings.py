@@ -3,9 +3,9 @@
 import pytest
 
 from dagster_backfills.domains.kintell.after.error_file import stream_errors
+from dagster_backfills.domains.kintell.file.columns import parse_pairs
 from dagster_backfills.domains.kintell.file.dialect import ReadOptions
 from dagster_backfills.domains.kintell.file.files import FileError
-from dagster_backfills.domains.kintell.file.mapping import parse_pairs
 from dagster_backfills.domains.kintell.file.register import register
 from dagster_backfills.domains.kintell.importing.importer import Options, run_import
 from dagster_backfills.domains.kintell.rows.dry_run import validate

@@ -241,4 +241,4 @@ def test_a_file_that_is_not_a_session_table_is_refused_with_a_clear_message(
     monkeypatch.setenv("BACKFILLS_HOME", str(tmp_path / "home"))
     (tmp_path / "any.csv").write_bytes(data.encode() if isinstance(data, str) else data)
     with pytest.raises(FileError, match=message):
-        read_header(open_file(str(tmp_path / "any.csv"), [str(tmp_path)]))
+        read_header(to_plain_csv(open_file(str(tmp_path / "any.csv"), [str(tmp_path)])))

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from dagster_backfills.domains.kintell.file import reader
+from dagster_backfills.domains.kintell.file.dialect import to_plain_csv
 from dagster_backfills.domains.kintell.file.files import FileError, open_file
 from dagster_backfills.domains.kintell.file.header import read_header
 from dagster_backfills.domains.kintell.file.reader import read_blocks
@@ -79,7 +80,7 @@ def slowly(data):
 def source(tmp_path):
     def made(data):
         (tmp_path / "any.csv").write_bytes(data)
-        return open_file(str(tmp_path / "any.csv"), [str(tmp_path)])
+        return to_plain_csv(open_file(str(tmp_path / "any.csv"), [str(tmp_path)]))
 
     return made
 

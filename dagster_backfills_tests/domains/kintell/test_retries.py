@@ -52,7 +52,7 @@ def test_a_retried_run_resumes_its_job_without_registering_the_file_again(run, c
     assert not first.success
     assert job_row(conn) == [("failed", 1, 0, 0, first.run_id, False)]
     conn.execute("alter table kintell.hidden rename to event_outbox")
-    monkeypatch.setattr(register, "scan_file", None)
+    monkeypatch.setattr(register, "preflight", None)
     second = run(config, first.run_id)
     assert second.success
     assert job_row(conn) == [("completed", 2, 180, 20, second.run_id, True)]

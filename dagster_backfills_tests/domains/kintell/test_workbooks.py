@@ -10,7 +10,7 @@ import pytest
 from dagster_backfills.domains.kintell.file import archive
 from dagster_backfills.domains.kintell.file import workbook as reading
 from dagster_backfills.domains.kintell.file.cells import cell_text
-from dagster_backfills.domains.kintell.file.dialect import ReadOptions, to_plain_csv
+from dagster_backfills.domains.kintell.file.dialect import ReadOptions, UnpacksTooFar, to_plain_csv
 from dagster_backfills.domains.kintell.file.files import FileError, open_file
 from dagster_backfills.domains.kintell.file.register import register
 from dagster_backfills.domains.kintell.importing.importer import Options, run_import
@@ -239,6 +239,13 @@ def test_a_part_that_unpacks_to_more_than_its_limit_is_refused(put, monkeypatch,
     monkeypatch.setattr(module, limit, 100)
     with pytest.raises(FileError, match="has more than 0 MB when unpacked"):
         to_plain_csv(put(GOOD))
+
+
+def test_a_text_that_a_small_workbook_repeats_endlessly_is_refused(put):
+    data = xml_workbook([["x" * 30_000]] * 3_000, shared=True)
+    assert len(data) < 100_000
+    with pytest.raises(UnpacksTooFar, match="unpacks to more than 67,108,864 bytes"):
+        to_plain_csv(put(data))
 
 
 def test_memory_does_not_grow_with_the_rows(put):

@@ -10,8 +10,7 @@ import psycopg
 
 from dagster_backfills.domains.kintell.file.register import register
 from dagster_backfills.domains.kintell.importing.importer import run_import
-from dagster_backfills.domains.kintell.importing.jobs import ImportJob
-from dagster_backfills.domains.kintell.importing.options import Options
+from dagster_backfills.domains.kintell.importing.jobs import ImportJob, Options
 from dagster_backfills.domains.queue import queue
 from dagster_backfills.domains.scoring.action_rules import RULES, describe
 from dagster_backfills_tests.domains.kintell.sample import write_csv

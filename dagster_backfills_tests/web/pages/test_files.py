@@ -1,5 +1,6 @@
 """Uploading a file without JavaScript: choose, check, then start or discard it."""
 
+import gzip
 from pathlib import Path
 
 import psycopg
@@ -7,7 +8,7 @@ from starlette.testclient import TestClient
 
 from dagster_backfills.domains.kintell.file.files import FileError
 from dagster_backfills.domains.kintell.importing.importer import run_import
-from dagster_backfills.domains.kintell.importing.options import Options
+from dagster_backfills.domains.kintell.importing.jobs import Options
 from dagster_backfills.web.pages.checking import Check, Checks
 from dagster_backfills_tests.domains.kintell.sample import csv_text, mixed_rows, row
 from dagster_backfills_tests.web.pages.reading import Page
@@ -96,6 +97,13 @@ def test_hostile_names_and_values_are_escaped(pages: TestClient) -> None:
     )
     assert "<script>alert" not in answer.text
     assert f"Invalid rating: {HOSTILE}" in Page(answer).main
+
+
+def test_a_file_that_unpacks_to_far_more_than_text_is_not_checked(pages: TestClient) -> None:
+    bomb = gzip.compress(csv_text([row(1)]).encode() + b"\n" * 70_000_000)
+    answer = pages.post("/imports", files={"file": ("a.csv.gz", bomb)})
+    page = Page(answer)
+    assert (page.status, "a.csv.gz unpacks to more than 67,108,864 bytes" in page.main) == (413, True)
 
 
 def test_an_unknown_upload_gets_404(pages: TestClient) -> None:

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from dagster_backfills.domains.kintell.importing.importer import run_import
-from dagster_backfills.domains.kintell.importing.options import Options
+from dagster_backfills.domains.kintell.importing.jobs import Options
 from dagster_backfills.domains.queue import queue
 from dagster_backfills_tests.domains.kintell.sample import mixed_rows, row, write_csv
 from dagster_backfills_tests.web.pages.seeds import (

@@ -43,7 +43,9 @@ def rejected_rows(conn: psycopg.Connection, job: UUID) -> Iterator[Reject]:
     """A job's open errors in file order, streamed by a server-side cursor."""
     with conn.transaction(), conn.cursor(name="kintell_errors") as cursor:
         cursor.itersize = 2000
-        yield from map(Reject._make, cursor.execute(STATEMENTS.errors.sql, {"job": job}))
+        yield from map(
+            Reject._make, cursor.execute(STATEMENTS.errors.sql, {"job": job, "after": 0, "most": None})
+        )
 
 
 def frequent_errors(conn: psycopg.Connection, job: UUID, most: int = SHOWN_KINDS) -> list[FrequentError]:
@@ -60,19 +62,29 @@ def stream_errors(conn: psycopg.Connection, job: ImportJob) -> Iterator[str]:
 
 
 def write_error_file(conn: psycopg.Connection, job: UUID, url: str) -> int:
-    """Write the error file to a path or fsspec URL and return the number of its rows. An existing file is replaced when
-    the new one is complete. With non-ASCII text, it begins with a byte-order mark: without one, spreadsheet programs
-    open UTF-8 in another encoding and save the wrong characters."""
+    """Write the error file to a path or fsspec URL and return the number of its rows. With non-ASCII text, it begins
+    with a byte-order mark: without one, spreadsheet programs open UTF-8 in another encoding and save the wrong
+    characters."""
     imported = load_job(conn, job)
-    non_ascii = STATEMENTS.has_non_ascii_errors(conn, job=job) or not "".join(imported.columns).isascii()
+    non_ascii = not all(text.isascii() for text in stream_errors(conn, imported))
+    write_file(url, as_bytes(stream_errors(conn, imported), mark=non_ascii))
+    return imported.failed_rows
+
+
+def as_bytes(texts: Iterable[str], *, mark: bool) -> Iterator[bytes]:
+    """The texts as UTF-8, with or without a byte-order mark."""
+    yield codecs.BOM_UTF8 if mark else b""
+    yield from (text.encode() for text in texts)
+
+
+def write_file(url: str, pieces: Iterable[bytes]) -> None:
+    """Write a file to a path or fsspec URL. An existing file is replaced when the new one is complete."""
     fs, path = fsspec.core.url_to_fs(url)
     parent = path.rsplit("/", 1)[0]
     if parent and parent != path:
         fs.makedirs(parent, exist_ok=True)
     partial: Any = f"{path}.partial"
     with fs.open(partial, "wb") as out:
-        out.write(codecs.BOM_UTF8 if non_ascii else b"")
-        for text in stream_errors(conn, imported):
-            out.write(text.encode())
+        for piece in pieces:
+            out.write(piece)
     fs.mv(partial, path)
-    return int(STATEMENTS.count_errors(conn, job=job))

@@ -6,7 +6,8 @@ time. Every cell is formatted as text, so that no program turns an edited value 
 
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
+from difflib import SequenceMatcher, get_close_matches
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -18,8 +19,7 @@ from openpyxl.cell import WriteOnlyCell
 from openpyxl.styles import Font, PatternFill
 
 from dagster_backfills.domains.kintell.after.error_file import rejected_rows
-from dagster_backfills.domains.kintell.after.suggestions import closest_users, suggest, unknown_addresses
-from dagster_backfills.domains.kintell.file.columns import MESSAGE, OURS, RAW, ROW, SUGGESTION
+from dagster_backfills.domains.kintell.file.columns import ADDRESSES, MESSAGE, OURS, RAW, ROW, SUGGESTION
 from dagster_backfills.domains.kintell.importing.jobs import ImportJob
 from dagster_backfills.domains.kintell.rows.messages import Reject, failing_columns
 from dagster_backfills.domains.kintell.statements import STATEMENTS
@@ -30,6 +30,7 @@ MAX_ROWS = 1_048_575  # per sheet, without its header
 MAX_TEXT = 32_767  # characters per cell; openpyxl silently truncates longer text
 DOES_NOT_FIT = "A workbook can't hold this row: fix it in the CSV error file"
 MAX_LOOKED_UP = 5_000  # unknown addresses; with more, users are missing rather than misspelled
+CLEARLY_CLOSER = 0.02
 _CHUNK_ROWS = 1_000
 # Control characters that XML can't hold or changes, written as `_x000D_` in workbooks; and text that looks like that.
 _ESCAPED = re.compile(r"[\x00-\x08\x0b-\x1f]|_(?=x[0-9A-Fa-f]{4}_)")
@@ -40,9 +41,10 @@ _BOLD = Font(bold=True)
 
 def write_error_workbook(conn: psycopg.Connection, job: ImportJob, file: Path | IO[bytes]) -> int:
     """Write the workbook and return the number of its rows. Raises `UserError` for more rows than a sheet can hold."""
-    rows = int(STATEMENTS.count_errors(conn, job=job.id))
-    if rows > MAX_ROWS:
-        raise UserError(f"{rows:,} rejected rows do not fit in a sheet.", "Write them as CSV: -o FILE.csv")
+    if job.failed_rows > MAX_ROWS:
+        raise UserError(
+            f"{job.failed_rows:,} rejected rows do not fit in a sheet.", "Write them as CSV: -o FILE.csv"
+        )
     book = openpyxl.Workbook(write_only=True)
     sheet = book.create_sheet("rejected rows")
     sheet.freeze_panes = "A2"
@@ -72,7 +74,7 @@ def write_error_workbook(conn: psycopg.Connection, job: ImportJob, file: Path | 
             raw = "" if split else values[0]
             sheet.append([*cells, number, *(_cell(sheet, text) for text in (message, guesses, raw))])
     book.save(file)
-    return rows
+    return job.failed_rows
 
 
 def workbook_in_pieces(conn: psycopg.Connection, job: ImportJob) -> Iterator[bytes]:
@@ -109,3 +111,31 @@ def _cell(sheet: Any, text: str, *, bad: bool = False, font: Font | None = None)
     if font:
         cell.font = font
     return cell
+
+
+def suggest(message: str, fields: Mapping[str, str], users: Mapping[str, str]) -> dict[str, str]:
+    """Suggested values by failing column. `users` is the result of `closest_users`."""
+    guesses = {}
+    for column, column_message in failing_columns(message, fields).items():
+        value = fields.get(column, "").strip()
+        near = users.get(value.lower(), "") if column in ADDRESSES else ""
+        guesses[column] = near or column_message.suggest(value)
+    return {column: guess for column, guess in guesses.items() if guess}
+
+
+def unknown_addresses(message: str, fields: Mapping[str, str]) -> list[str]:
+    """The row's failing addresses, for which `closest_users` may find a user."""
+    return [fields[name].strip().lower() for name in failing_columns(message, fields) if name in ADDRESSES]
+
+
+def closest_users(conn: psycopg.Connection, addresses: Collection[str]) -> dict[str, str]:
+    """The closest user's address for each unknown address: in the same domain, or with the same name in another one.
+    Left out if several users are about equally close."""
+    closest = {}
+    for address, near in STATEMENTS.near_users(conn, emails=sorted(set(addresses))):
+        spelled = {email.lower(): email for email in near}
+        close = get_close_matches(address, spelled, n=2, cutoff=0.85)
+        ratios = [SequenceMatcher(None, each, address).ratio() for each in close]
+        if len(close) == 1 or (close and ratios[0] - ratios[1] >= CLEARLY_CLOSER):
+            closest[address] = spelled[close[0]]
+    return closest

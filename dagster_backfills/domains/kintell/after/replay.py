@@ -7,9 +7,11 @@ import psycopg
 
 from dagster_backfills.domains.kintell.file.reader import Block
 from dagster_backfills.domains.kintell.importing.claims import Claim
+from dagster_backfills.domains.kintell.importing.importer import retry_transient
 from dagster_backfills.domains.kintell.importing.jobs import ImportJob, load_job
-from dagster_backfills.domains.kintell.importing.writer import ImportRules, store_sessions
+from dagster_backfills.domains.kintell.importing.writer import store_sessions
 from dagster_backfills.domains.kintell.rows.batches import Batch, prepare
+from dagster_backfills.domains.kintell.rows.messages import Reject
 from dagster_backfills.domains.kintell.rows.seen import SettledIds
 from dagster_backfills.domains.kintell.rows.users import Users
 from dagster_backfills.domains.kintell.statements import STATEMENTS
@@ -35,49 +37,56 @@ def replay(
 ) -> ReplayResult:
     """Validate the open rejected rows again and import those that are good now. Each batch is one transaction, and an
     imported row is no longer open, so an interrupted replay can simply be started again."""
-    with Claim(url, job, "replay", run_id=run_id) as claim, claim.connect() as conn:
-        replayed = load_job(conn, job)
-        rules = ImportRules(replayed.on_duplicate, frozenset(replayed.header.positions), is_replay=True)
-        users = Users(conn)
-        STATEMENTS.create_stage(conn)
-        tried = imported = after = 0
-        while True:
-            rows = list(STATEMENTS.open_errors(conn, job=job, after_row=after, most=BATCH))
-            if not rows:
-                return ReplayResult(tried, imported, load_job(conn, job))
-            batch = _batch(conn, replayed, rows, users, create_missing_users)
-            imported += _write(conn, claim, batch, rules)
-            tried += len(rows)
-            after = rows[-1][0]
+    with Claim(url, job, "replay", run_id=run_id) as claim:
+        work = _Replay(claim, create_missing_users)
+        retry_transient(work.run, lambda: work.after)
+        with claim.connect() as conn:
+            return ReplayResult(work.tried, work.imported, load_job(conn, job))
 
 
-def _batch(
-    conn: psycopg.Connection,
-    job: ImportJob,
-    rows: list[tuple[int, list[str], str]],
-    users: Users,
-    create_missing_users: bool,
-) -> Batch:
-    numbers, values = [number for number, _, _ in rows], [value for _, fields, _ in rows for value in fields]
-    block = Block(job.header, numbers, values, first_row=numbers[0], last_row=numbers[-1])
-    return prepare(
-        block,
-        users,
-        SettledIds(conn, job.id, 0),
-        create_missing_users=create_missing_users,
-        position=STATEMENTS.next_event_position(conn),
-    )
+@dataclass
+class _Replay:
+    """`after`: the last row that was tried."""
 
+    claim: Claim
+    create_missing_users: bool
+    tried: int = 0
+    imported: int = 0
+    after: int = 0
 
-def _write(conn: psycopg.Connection, claim: Claim, batch: Batch, rules: ImportRules) -> int:
-    with conn.transaction():
-        result = store_sessions(conn, claim.job, batch, rules, isolate=True)
-        rejects = {reject.row_number: reject.message for reject in [*batch.rejects, *result.refused]}
-        good = [number for number in batch.sessions["row_number"].to_list() if number not in rejects]
-        STATEMENTS.resolve_errors(conn, job=claim.job, rows=good)
-        STATEMENTS.reword_errors(conn, job=claim.job, rows=list(rejects), messages=list(rejects.values()))
-        result.failed = len(rejects)
-        span = {"first_row": batch.block.first_row, "last_row": batch.block.last_row}
-        if not STATEMENTS.account_replay(conn, job=claim.job, attempt=claim.attempt, **span, **result.counts):
-            raise claim.lost(conn)
-    return len(good)
+    def run(self) -> None:
+        """Try the rows after `after`."""
+        with self.claim.connect() as conn:
+            job, users = load_job(conn, self.claim.job), Users(conn)
+            STATEMENTS.create_stage(conn)
+            while errors := STATEMENTS.errors(conn, job=job.id, after=self.after, most=BATCH):
+                rows = [row for row in map(Reject._make, errors) if row.replayable]
+                if rows:
+                    self.imported += self.write(conn, job, self.batch(conn, job, rows, users))
+                self.tried += len(rows)
+                self.after = errors[-1][0]
+
+    def batch(self, conn: psycopg.Connection, job: ImportJob, rows: list[Reject], users: Users) -> Batch:
+        numbers, values = [row.row_number for row in rows], [value for row in rows for value in row.values]
+        return prepare(
+            Block(job.header, numbers, values, first_row=numbers[0], last_row=numbers[-1]),
+            users,
+            SettledIds(conn, job.id, 0),
+            create_missing_users=self.create_missing_users,
+            position=STATEMENTS.next_event_position(conn),
+        )
+
+    def write(self, conn: psycopg.Connection, job: ImportJob, batch: Batch) -> int:
+        """Write the batch and return the number of rows that are no longer rejected."""
+        with conn.transaction():
+            result = store_sessions(conn, job, batch, isolate=True, is_replay=True)
+            rejects = {reject.row_number: reject.message for reject in [*batch.rejects, *result.refused]}
+            good = [number for number in batch.sessions["row_number"].to_list() if number not in rejects]
+            STATEMENTS.resolve_errors(conn, job=job.id, rows=good)
+            STATEMENTS.reword_errors(conn, job=job.id, rows=list(rejects), messages=list(rejects.values()))
+            result.failed = len(rejects)
+            span = {"first_row": batch.block.first_row, "last_row": batch.block.last_row}
+            binds = {"job": job.id, "attempt": self.claim.attempt, **span, **result.counts}
+            if not STATEMENTS.account_replay(conn, **binds):
+                raise self.claim.lost(conn)
+        return len(good)

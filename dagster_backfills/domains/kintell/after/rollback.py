@@ -16,20 +16,20 @@ BATCH = 10_000
 
 @dataclass(frozen=True)
 class RollbackPreview:
-    """The sessions that a rollback removes, restores and keeps. `kept` lists the external IDs of the first it keeps."""
+    """The sessions that a rollback removes, restores and keeps. `kept` has the external IDs of the first hundred."""
 
     removes: int
     restores: int
     keeps: int
     kept: list[str]
 
+    def __str__(self) -> str:
+        return f"{self.removes:,} sessions to remove, {self.restores:,} to restore, {self.keeps:,} to keep"
 
-def preview_rollback(conn: psycopg.Connection, job: UUID, listed: int = 100) -> RollbackPreview:
+
+def preview_rollback(conn: psycopg.Connection, job: UUID) -> RollbackPreview:
     """Count what a rollback would do now. Changes nothing."""
-    load_job(conn, job)
-    removes, restores, keeps = STATEMENTS.rollback_preview(conn, job=job)
-    kept = [row[0] for row in STATEMENTS.kept_sessions(conn, job=job, most=listed)]
-    return RollbackPreview(removes, restores, keeps, kept)
+    return RollbackPreview(*STATEMENTS.rollback_preview(conn, job=job))
 
 
 def roll_back(
@@ -57,21 +57,16 @@ def roll_back(
 def _roll_back(conn: psycopg.Connection, claim: Claim) -> Iterator[tuple[int, int]]:
     """Roll back the remaining sessions. Yields the number removed and restored by each batch."""
     job = claim.job
-    for ids in _in_batches(conn, job, "inserted"):
-        with conn.transaction():
-            sending_upto = STATEMENTS.hold_publisher(conn)
-            position = STATEMENTS.next_event_position(conn)
-            removed = STATEMENTS.remove_sessions(
-                conn, job=job, ids=ids, sending_upto=sending_upto, position=position
-            )
-            _account(conn, claim, removed=removed)
-        yield removed, 0
-    for ids in _in_batches(conn, job, "rewritten"):
-        with conn.transaction():
-            restored = STATEMENTS.restore_sessions(conn, job=job, ids=ids)
-            _account(conn, claim, restored=restored)
-        yield 0, restored
-    keeps = preview_rollback(conn, job, 0).keeps
+    for was in ("inserted", "rewritten"):
+        for ids in _in_batches(conn, job, was):
+            with conn.transaction():
+                removed = _remove(conn, job, ids) if was == "inserted" else 0
+                restored = STATEMENTS.restore_sessions(conn, job=job, ids=ids) if was == "rewritten" else 0
+                counts = {"removed": removed, "restored": restored}
+                if not STATEMENTS.account_rollback(conn, job=job, attempt=claim.attempt, **counts):
+                    raise claim.lost(conn)
+            yield removed, restored
+    keeps = preview_rollback(conn, job).keeps
     if not STATEMENTS.finish_rollback(conn, job=job, attempt=claim.attempt, kept=keeps):
         raise claim.lost(conn)
 
@@ -84,7 +79,10 @@ def _in_batches(conn: psycopg.Connection, job: UUID, was: str) -> Iterator[list[
             yield ids
 
 
-def _account(conn: psycopg.Connection, claim: Claim, *, removed: int = 0, restored: int = 0) -> None:
-    counts = {"removed": removed, "restored": restored}
-    if STATEMENTS.account_rollback(conn, job=claim.job, attempt=claim.attempt, **counts) is None:
-        raise claim.lost(conn)
+def _remove(conn: psycopg.Connection, job: UUID, ids: list[UUID]) -> int:
+    binds = {
+        "sending_upto": STATEMENTS.hold_publisher(conn),
+        "position": STATEMENTS.next_event_position(conn),
+    }
+    removed: int = STATEMENTS.remove_sessions(conn, job=job, ids=ids, **binds)
+    return removed

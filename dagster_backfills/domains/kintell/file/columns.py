@@ -1,11 +1,12 @@
-"""The columns of an import file, and matching headers to them. Pure. Not here: reading the header row (`header`)."""
+"""The columns of an import file, and mapping headers to them. Pure. Not here: reading the header row (`header`)."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 
 from dagster_backfills.domains.kintell.file.records import INVISIBLE
+from dagster_backfills.errors import UserError
 
 REQUIRED = ("session_id", "session_type", "participant_email", "volunteer_email", "date", "duration_min")
 OPTIONAL = ("rating", "feedback_text", "language_level")
@@ -46,3 +47,33 @@ MappingLookup = Callable[[Sequence[str]], HeaderMapping]
 def closest_match(name: str, known: Mapping[str, str]) -> str:
     """`; X comes closest` for the closest of the known names, shown as its text. Empty if none is close."""
     return "".join(f"; `{known[match]}` comes closest" for match in get_close_matches(name, known, 1))
+
+
+def parse_pairs(texts: Iterable[str]) -> dict[str, str]:
+    """Parse texts like `Kennung=session_id`. `check_mapping` validates the result."""
+    pairs: dict[str, str] = {}
+    for text in texts:
+        header, equals, column = text.rpartition("=")
+        if not equals or not column_name(header):
+            raise UserError(
+                f"{text} is not a mapping", hint='Use "HEADER=column", for example "Kennung=session_id".'
+            )
+        pairs[header] = column
+    return pairs
+
+
+def check_mapping(pairs: Mapping[str, str]) -> dict[str, str]:
+    """The mapping by normalized header name. Raises `UserError` for an unknown column or one that is mapped twice."""
+    columns = {name: name for name in KNOWN}
+    mapping: dict[str, str] = {}
+    for header, column in pairs.items():
+        target = column_name(column) or LEFT_OUT
+        if target not in (*KNOWN, LEFT_OUT):
+            raise UserError(
+                f"There is no column {column} to map {header} to{closest_match(target, columns)}",
+                hint=f"The columns: {', '.join(KNOWN)}. An empty column ignores the header.",
+            )
+        if target in mapping.values() and target != LEFT_OUT:
+            raise UserError(f"{column} is mapped more than once", hint="Map only one header to it.")
+        mapping[column_name(header)] = target
+    return mapping

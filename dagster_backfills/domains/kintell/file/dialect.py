@@ -33,17 +33,25 @@ from dagster_backfills.state import state_dir
 
 PIECE = 1024 * 1024
 MAX_COPY_BYTES = 32 * 1024**3
+MAX_RATIO = 250  # text does not compress better
+SMALL_COPY_BYTES = 64 * 1024**2  # always allowed
 GZIP = b"\x1f\x8b"
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "pipes"}
 
 
+class UnpacksTooFar(FileError):
+    """The file is far larger when unpacked: it may be a bomb."""
+
+
 @dataclass(frozen=True)
 class ReadOptions:
-    """The user's options for reading a file: the workbook's sheet, the encoding, the mapping of headers to columns."""
+    """The user's options for reading a file: the workbook's sheet, the encoding, the mapping of headers to columns; and
+    the largest converted copy."""
 
     sheet: str = ""
     encoding: str = ""
     mapping: Mapping[str, str] = field(default_factory=dict)
+    most_bytes: int = MAX_COPY_BYTES
 
 
 @dataclass(frozen=True)
@@ -87,13 +95,8 @@ class PlainCsv:
         )
 
 
-def to_plain_csv(
-    source: SourceFile | PlainCsv, read_as: ReadOptions | None = None, most: int = MAX_COPY_BYTES
-) -> PlainCsv:
-    """Detect the format and convert the file if needed, the copy only up to about `most` bytes. Raises `FileError` if
-    the file is not a table or is ambiguous."""
-    if isinstance(source, PlainCsv):
-        return source
+def to_plain_csv(source: SourceFile, read_as: ReadOptions | None = None) -> PlainCsv:
+    """Detect the format and convert the file if needed. Raises `FileError` if it is not a table or is ambiguous."""
     read_as = read_as or ReadOptions()
     with source.open() as handle:
         start = handle.read(BEGINNING)
@@ -103,7 +106,7 @@ def to_plain_csv(
     if start.startswith((ZIP, OLE)):
         if compressed:
             raise FileError(f"{source.name} is a workbook or an archive in a gzip file", hint=UNPACK)
-        return _convert_workbook(source, read_as, start, most)
+        return _convert_workbook(source, read_as, start)
     check_is_text(source.name, start)
     if read_as.sheet:
         raise FileError(
@@ -117,10 +120,10 @@ def to_plain_csv(
     pieces = _read(source, compressed)
     if format.encoding != UTF_8:
         pieces = decode_to_utf8(source.name, pieces, format.encoding)
-    return PlainCsv(source, format, _write_copy(source, pieces, most))
+    return PlainCsv(source, format, _write_copy(source, pieces, read_as.most_bytes))
 
 
-def _convert_workbook(source: SourceFile, read_as: ReadOptions, start: bytes, most: int) -> PlainCsv:
+def _convert_workbook(source: SourceFile, read_as: ReadOptions, start: bytes) -> PlainCsv:
     # Only workbooks need openpyxl, which takes as long to import as the rest of the reader.
     from dagster_backfills.domains.kintell.file.workbook import as_csv, open_sheet
 
@@ -130,21 +133,21 @@ def _convert_workbook(source: SourceFile, read_as: ReadOptions, start: bytes, mo
     if read_as.encoding:
         raise FileError(f"{source.name} is a workbook: it has no encoding", hint="Leave it out.")
     with open_sheet(source, read_as.sheet) as sheet:
-        copy = _write_copy(source, as_csv(sheet.rows()), most)
+        copy = _write_copy(source, as_csv(sheet.rows()), read_as.most_bytes)
         return PlainCsv(source, FileFormat(sheet=sheet.name, notes=sheet.notes), copy)
 
 
 def _write_copy(source: SourceFile, pieces: Iterator[bytes], most: int) -> IO[bytes]:
-    folder = state_dir() / "kintell"
+    folder, most = state_dir() / "kintell", min(most, max(SMALL_COPY_BYTES, source.size * MAX_RATIO))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         copy = cast("IO[bytes]", tempfile.TemporaryFile(dir=folder))  # noqa: SIM115  (it ends with its readers)
         for piece in pieces:
             copy.write(piece)
-            if copy.tell() > MAX_COPY_BYTES:
-                raise FileError(f"{source.name} has more than {MAX_COPY_BYTES // 1024**3} GB when unpacked")
             if copy.tell() > most:
-                break
+                raise UnpacksTooFar(
+                    f"{source.name} unpacks to more than {most:,} bytes", hint="Split it and send the parts."
+                )
         copy.flush()
     except OSError as error:
         raise FileError(f"{source.name} can't be converted to plain CSV in {folder}: {error}") from error

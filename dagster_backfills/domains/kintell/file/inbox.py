@@ -7,19 +7,11 @@ from dagster_backfills.domains.kintell.file.files import FileError, open_file, o
 UNFINISHED = (".partial", ".part", ".tmp", ".crdownload", ".filepart")
 
 
-@dataclass(frozen=True)
-class InboxFile:
-    """A file in the inbox; `stamp` changes when the file does."""
-
-    url: str
-    stamp: str
-
-
 @dataclass
 class InboxListing:
-    """The files in the inbox, and the reasons why others can't be imported."""
+    """The files in the inbox by URL, each with its stamp, and the reasons why others can't be imported."""
 
-    files: list[InboxFile] = field(default_factory=list)
+    files: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
 
@@ -39,30 +31,29 @@ def list_inbox(url: str) -> InboxListing:
     listing = InboxListing()
     for info in entries:
         name = info["name"].rstrip("/").rsplit("/", 1)[-1]
-        if (
-            info["type"] == "file"
-            and not name.startswith((".", "~$"))
-            and not name.lower().endswith(UNFINISHED)
-        ):
-            try:
-                source = open_file(f"{str(place).rstrip('/')}/{name}", [url])
-                listing.files.append(InboxFile(source.url, source.stamp()))
-            except (FileError, OSError) as error:
-                listing.problems.append(str(error))
+        ignored = name.startswith((".", "~$")) or name.lower().endswith(UNFINISHED)
+        if info["type"] != "file" or ignored:
+            continue
+        try:
+            source = open_file(f"{str(place).rstrip('/')}/{name}", [url])
+            listing.files[source.url] = source.stamp()
+        except (FileError, OSError) as error:
+            listing.problems.append(str(error))
     return listing
 
 
 def complete_files(
-    files: list[InboxFile], cursor: dict[str, list[str]]
-) -> tuple[list[InboxFile], dict[str, list[str]]]:
-    """The files that are new and have not changed since the last check, and the next cursor: stamp and state by URL."""
+    files: dict[str, str], cursor: dict[str, list[str]]
+) -> tuple[list[str], dict[str, list[str]]]:
+    """The URLs of files that are new and have not changed since the last check, and the next cursor: stamp and state
+    by URL."""
     complete, next_cursor = [], {}
-    for file in files:
-        stamp, state = cursor.get(file.url, ["", ""])
-        if stamp != file.stamp:
+    for url, found in files.items():
+        stamp, state = cursor.get(url, ["", ""])
+        if stamp != found:
             state = "growing"
         elif state == "growing":
-            complete.append(file)
+            complete.append(url)
             state = "taken"
-        next_cursor[file.url] = [file.stamp, state]
+        next_cursor[url] = [found, state]
     return complete, next_cursor

@@ -1,6 +1,5 @@
 """Streams the rows of a CSV file in blocks, from any byte offset where a row begins. Not here: validation (`rows`)."""
 
-import hashlib
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -9,8 +8,8 @@ from typing import IO
 import polars as pl
 
 from dagster_backfills.domains.kintell.file.columns import KNOWN, RAW
-from dagster_backfills.domains.kintell.file.dialect import PlainCsv, to_plain_csv
-from dagster_backfills.domains.kintell.file.files import FileError, SourceFile, readable
+from dagster_backfills.domains.kintell.file.dialect import PlainCsv
+from dagster_backfills.domains.kintell.file.files import FileError, readable
 from dagster_backfills.domains.kintell.file.header import Header
 from dagster_backfills.domains.kintell.file.records import NotCsv, clean, is_blank, records
 
@@ -58,26 +57,23 @@ class Block:
 
 
 def read_blocks(
-    source: SourceFile | PlainCsv,
+    plain: PlainCsv,
     header: Header,
     offset: int,
     first_row: int,
     max_rows: int,
-    digest: "hashlib._Hash | None" = None,
 ) -> Iterator[Block]:
     """Yield blocks of at most `max_rows` rows, in order, from byte `offset` to the end of the file. A long run of blank
     lines gives a block without rows.
 
     Memory does not depend on the file's size: a block has about 4 MB, unless a single record is larger.
-    With `digest`, every byte read is added to it.
     """
-    plain, builder = to_plain_csv(source), _BlockBuilder(header, offset, first_row)
+    builder = _BlockBuilder(header, offset, first_row)
     with plain.open(offset) as handle:
         data, position = b"", offset
         while position < plain.size:
-            data += _read(
-                plain, handle, min(plain.size - position - len(data), max(CHUNK_BYTES, len(data))), digest
-            )
+            size = min(plain.size - position - len(data), max(CHUNK_BYTES, len(data)))
+            data += _read(plain, handle, size)
             at_end, end = position + len(data) >= plain.size, 0
             try:
                 for begin, end, fields, problem in records(data, header.format.delimiter, at_end):
@@ -94,13 +90,11 @@ def read_blocks(
                 yield builder.block(position)
 
 
-def _read(plain: PlainCsv, handle: IO[bytes], size: int, digest: "hashlib._Hash | None") -> bytes:
+def _read(plain: PlainCsv, handle: IO[bytes], size: int) -> bytes:
     with readable(plain.url):
         data = handle.read(size)
     if not data:
         raise FileError(f"{plain.url} ended before its {plain.size} bytes: it was truncated while being read")
-    if digest is not None:
-        digest.update(data)
     return data
 
 

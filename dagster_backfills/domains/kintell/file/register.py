@@ -1,6 +1,5 @@
 """Registers a file as an import job: digest, header, row count and preflight checks."""
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from uuid import UUID
@@ -10,10 +9,9 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from dagster_backfills.domains.kintell.file.columns import ADDRESSES, ROLES
-from dagster_backfills.domains.kintell.file.dialect import PlainCsv, ReadOptions, to_plain_csv
-from dagster_backfills.domains.kintell.file.files import FileError, SourceFile, open_file
-from dagster_backfills.domains.kintell.file.header import Header
-from dagster_backfills.domains.kintell.file.mapping import mapped_header, remember
+from dagster_backfills.domains.kintell.file.dialect import PlainCsv, ReadOptions
+from dagster_backfills.domains.kintell.file.files import FileError, open_file
+from dagster_backfills.domains.kintell.file.header import Header, open_table, remember
 from dagster_backfills.domains.kintell.file.reader import Block, read_blocks
 from dagster_backfills.domains.kintell.importing.jobs import ImportJob, load_job
 from dagster_backfills.domains.kintell.rows.rules import error_message, is_address, validate_values
@@ -22,31 +20,17 @@ from dagster_backfills.domains.kintell.statements import STATEMENTS
 from dagster_backfills.errors import UserError
 
 SAMPLE_ROWS = 1000
-LISTED = 1000  # missing users that are listed; all of them are counted
 READ_ROWS = 20_000
 
 
 @dataclass(frozen=True)
 class Preflight:
-    """Problems found before the import. `sample_errors`: (row, message) in the first thousand rows. `missing`: (email,
-    role) of the first thousand missing users; `missing_count` counts all. `recognized`: the detected format."""
+    """A file's number of rows, and the problems found before its import. `sample_errors`: (row, message) in the first
+    thousand rows. `missing`: (email, role) of users who do not exist."""
 
-    sample_rows: int
+    rows: int
     sample_errors: list[tuple[int, str]]
     missing: list[tuple[str, str]]
-    missing_count: int
-    recognized: str
-    rows: int
-
-
-@dataclass(frozen=True)
-class FileContent:
-    """The content of a file, from one pass over it."""
-
-    header: Header
-    sha256: str
-    stamp: str
-    preflight: Preflight
 
 
 @dataclass(frozen=True)
@@ -56,19 +40,6 @@ class Registration:
     job: UUID
     existing: bool
     preflight: Preflight
-
-
-def scan_file(conn: psycopg.Connection, source: SourceFile, read_as: ReadOptions) -> FileContent:
-    """Compute the digest, read the header and run the preflight. Raises `FileError` if the file is not readable CSV."""
-    stamp, plain = source.stamp(), to_plain_csv(source, read_as)
-    header, digest = mapped_header(conn, plain, read_as), hashlib.sha256()
-    with plain.open() as handle:
-        digest.update(handle.read(header.data_offset))
-    checks = preflight(conn, plain, header, digest)
-    sha256 = source.sha256() if plain.copy else digest.hexdigest()
-    if source.stamp() != stamp:
-        raise FileError(f"{source.url} changed while it was being read", hint="Wait until it is complete.")
-    return FileContent(header, sha256, stamp, checks)
 
 
 def register(
@@ -87,13 +58,15 @@ def register(
     the same headers. Raises `FileError`, and `UserError` if the unfinished job has other options.
     """
     source, read_as = open_file(url, allowed), read_as or ReadOptions()
-    content = scan_file(conn, source, read_as)
-    header, checks = content.header, content.preflight
+    stamp = source.stamp()
+    plain, header = open_table(conn, source, read_as)
+    checks, sha256 = preflight(conn, plain, header), source.sha256()
+    if source.stamp() != stamp:
+        raise FileError(f"{source.url} changed while it was being read", hint="Wait until it is complete.")
+    sheet = header.format.sheet
     with conn.transaction():
-        STATEMENTS.lock_content(conn, sha256=content.sha256)
-        existing = STATEMENTS.job_by_content(
-            conn, sha256=content.sha256, sheet=header.format.sheet, finished=once
-        )
+        STATEMENTS.lock_content(conn, sha256=sha256)
+        existing = STATEMENTS.job_by_content(conn, sha256=sha256, sheet=sheet, finished=once)
         if existing:
             job = load_job(conn, existing)
             if job.status != "completed":
@@ -106,18 +79,18 @@ def register(
             file_name=source.name,
             file_url=source.url,
             file_size=source.size,
-            file_sha256=content.sha256,
-            file_stamp=content.stamp,
+            file_sha256=sha256,
+            file_stamp=stamp,
             columns=list(header.columns),
             delimiter=header.format.delimiter,
             recognized=str(header),
-            sheet=header.format.sheet,
+            sheet=sheet,
             encoding=read_as.encoding,
             mapping=Jsonb(dict(header.mapping.columns)),
             on_duplicate=on_duplicate,
             total_rows=checks.rows,
             data_offset=header.data_offset,
-            missing=checks.missing_count,
+            missing=len(checks.missing),
             run_id=run_id,
         )
     return Registration(created, False, checks)
@@ -135,29 +108,23 @@ def _check_same_options(job: ImportJob, on_duplicate: str, header: Header, read_
     )
 
 
-def preflight(
-    conn: psycopg.Connection, plain: PlainCsv, header: Header, digest: "hashlib._Hash | None" = None
-) -> Preflight:
-    """Validate the first rows and look up the users of all rows. With `digest`, the rows' bytes are added to it."""
-    users = Users(conn)
-    rows, sampled, errors, missing = 0, 0, [], dict[str, str]()
-    for block in read_blocks(plain, header, header.data_offset, 1, READ_ROWS, digest):
+def preflight(conn: psycopg.Connection, plain: PlainCsv, header: Header) -> Preflight:
+    """Validate the first rows, and count all rows and look up their users."""
+    users, rows, errors, missing = Users(conn), 0, list[tuple[int, str]](), dict[str, str]()
+    for block in read_blocks(plain, header, header.data_offset, 1, READ_ROWS):
         rows += len(block)
-        if not sampled and len(block):
-            sampled = min(len(block), SAMPLE_ROWS)
-            errors = _sample_errors(block, users)
+        if block.first_row <= SAMPLE_ROWS:
+            errors += _sample_errors(block, users)
         for email, role in _missing_in(block, users):
             missing.setdefault(email, role)
-    users_missing = list(missing.items())
-    return Preflight(sampled, sorted(errors), users_missing[:LISTED], len(users_missing), str(header), rows)
+    return Preflight(rows, sorted(errors), list(missing.items()))
 
 
 def _sample_errors(block: Block, users: Users) -> list[tuple[int, str]]:
-    last = block.first_row + SAMPLE_ROWS - 1
-    rows = block.frame().filter(pl.col("row") <= last)
+    rows = block.frame().filter(pl.col("row") <= SAMPLE_ROWS)
     validated = resolve(validate_values(rows), users).with_columns(error=error_message())
     bad = validated.filter(pl.col("error").is_not_null()).select("row", "error")
-    return [(row, text) for row, (text, _) in block.broken.items() if row <= last] + bad.rows()
+    return [(row, text) for row, (text, _) in block.broken.items() if row <= SAMPLE_ROWS] + bad.rows()
 
 
 def _missing_in(block: Block, users: Users) -> Iterator[tuple[str, str]]:

@@ -13,14 +13,13 @@ from uuid import UUID
 
 import psycopg
 
-from dagster_backfills.domains.kintell.importing.jobs import load_job
+from dagster_backfills.domains.kintell.importing.jobs import LEASE_SECONDS, load_job
 from dagster_backfills.domains.kintell.statements import STATEMENTS
 from dagster_backfills.engine.failures import describe
 from dagster_backfills.errors import UserError
 from dagster_backfills.postgres import connection
 from dagster_backfills.redact import redact
 
-LEASE_SECONDS = 60.0
 MAX_IMPORTS = 4
 CLAIM_RETRY_SECONDS = 2.0
 

@@ -5,8 +5,12 @@ and start again from the checkpoint in the database. Not here: Dagster (`defs`),
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
 from uuid import UUID
 
@@ -16,14 +20,12 @@ from dagster_backfills.domains.kintell.file.dialect import PlainCsv, to_plain_cs
 from dagster_backfills.domains.kintell.file.files import FileError, SourceFile, open_file
 from dagster_backfills.domains.kintell.file.reader import read_blocks
 from dagster_backfills.domains.kintell.importing.claims import Claim, ClaimLost
-from dagster_backfills.domains.kintell.importing.jobs import ImportJob, load_job
-from dagster_backfills.domains.kintell.importing.options import Options, Progress
-from dagster_backfills.domains.kintell.importing.pipeline import WRITERS, Writers
+from dagster_backfills.domains.kintell.importing.jobs import ImportJob, Options, Progress, load_job
 from dagster_backfills.domains.kintell.importing.writer import (
     BatchResult,
-    ImportRules,
     OutOfTurn,
     is_row_error,
+    write_import_batch,
 )
 from dagster_backfills.domains.kintell.rows.batches import Batch, prepare
 from dagster_backfills.domains.kintell.rows.seen import SettledIds
@@ -33,6 +35,7 @@ from dagster_backfills.engine.failures import ErrorClass, classify
 from dagster_backfills.redact import redact
 
 T = TypeVar("T")
+WRITERS = 2
 RETRY_SECONDS = 300.0  # give up after this long without progress
 
 
@@ -49,7 +52,7 @@ def run_import(
     """Import a registered job from its checkpoint. Returns the job, which is then completed, failed, paused or
     cancelled. Raises `FileError` if the file can't be read or has changed, `JobBusy`, `TooManyImports`, and
     `ClaimLost` if another attempt took the job over."""
-    with Claim(url, job, "import", run_id=run_id, lease=options.lease) as claim:
+    with Claim(url, job, "import", run_id=run_id, lease=options.lease_seconds) as claim:
         with claim.connect() as conn:
             registered = load_job(conn, job)
             source = open_unchanged(registered, allowed)
@@ -101,6 +104,64 @@ def open_unchanged(job: ImportJob, allowed: list[str]) -> SourceFile:
     return source
 
 
+class Writers:
+    """Two connections with a thread each. In batches that start at or before row `isolate_upto`, the rows that Postgres
+    rejects are isolated. `failed_at` is the last row of the first batch that failed."""
+
+    def __init__(self, claim: Claim, job: ImportJob, options: Options, isolate_upto: int) -> None:
+        self.claim, self.job, self.options, self.isolate_upto = claim, job, options, isolate_upto
+        self.failed_at = 0
+        self._in_flight: deque[tuple[int, Future[BatchResult]]] = deque()
+        self._idle: deque[psycopg.Connection] = deque()
+
+    def __enter__(self) -> "Writers":
+        for _ in range(WRITERS):
+            self._idle.append(self.claim.connect())
+            STATEMENTS.create_stage(self._idle[-1])
+        self._pool = ThreadPoolExecutor(WRITERS, thread_name_prefix="kintell-writer")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        for conn in self._idle:
+            conn.close()
+
+    def write(self, batches: Iterable[Batch]) -> Iterator[BatchResult]:
+        """Write the batches and yield their results in order. Errors are raised after all batches in flight end."""
+        for number, batch in enumerate(batches):
+            if len(self._in_flight) == WRITERS:
+                yield self._finish_oldest()
+            conn = self._idle.popleft()
+            STATEMENTS.begin_turn(conn, job=self.job.id, number=number)
+            self._in_flight.append(
+                (batch.block.last_row, self._pool.submit(self._write, conn, batch, number))
+            )
+        while self._in_flight:
+            yield self._finish_oldest()
+
+    def _write(self, conn: psycopg.Connection, batch: Batch, number: int) -> BatchResult:
+        job, isolate = self.job, batch.block.first_row <= self.isolate_upto
+        await_turn = partial(STATEMENTS.await_turn, conn, job=job.id, number=number - 1)
+        try:
+            with conn.transaction():
+                return write_import_batch(
+                    conn, self.claim, job, batch, self.options, await_turn, isolate=isolate
+                )
+        finally:
+            with suppress(psycopg.Error):
+                STATEMENTS.end_turn(conn, job=job.id, number=number)
+            self._idle.append(conn)
+
+    def _finish_oldest(self) -> BatchResult:
+        last_row, future = self._in_flight.popleft()
+        try:
+            return future.result()
+        except BaseException:
+            self.failed_at = last_row
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
 @dataclass
 class _Import:
     claim: Claim
@@ -119,13 +180,7 @@ class _Import:
                 raise lost
             job = load_job(conn, self.claim.job)
             self.total = job.total_rows
-            rules = ImportRules(
-                job.on_duplicate,
-                frozenset(job.header.positions),
-                self.options.max_errors,
-                self.options.max_error_ratio,
-            )
-            with Writers(self.claim, rules, self.isolate_upto) as writers:
+            with Writers(self.claim, job, self.options, self.isolate_upto) as writers:
                 self.drive(writers, self.prepared(conn, job))
             self.finish(conn, job)
 

@@ -1,4 +1,7 @@
-"""Import jobs in the database: reading them, pausing and cancelling them. Not here: claiming a job (`claims`)."""
+"""Import jobs in the database: reading them, pausing and cancelling them; the options and progress of an import.
+
+Imports little, because every code location loads it. Not here: claiming a job (`claims`).
+"""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,6 +17,8 @@ from dagster_backfills.domains.kintell.file.header import Header
 from dagster_backfills.domains.kintell.statements import STATEMENTS
 from dagster_backfills.errors import UserError
 
+LEASE_SECONDS = 60.0
+MAX_BATCH_ROWS = 50_000
 CLAIMABLE = {
     "import": ("pending", "running", "paused", "failed"),
     "replay": ("completed", "failed", "paused", "cancelled"),
@@ -157,3 +162,47 @@ def set_status(conn: psycopg.Connection, job: UUID | str, verb: str) -> ImportJo
             f"Job {job} is {state} and can't be {status}", hint=f"Only {', '.join(allowed)} jobs can."
         )
     return current
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of one import attempt."""
+
+    batch_rows: int = 20_000
+    max_errors: int | None = None
+    max_error_ratio: float | None = None
+    create_missing_users: bool = False
+    lease_seconds: float = LEASE_SECONDS
+
+    @property
+    def limits_errors(self) -> bool:
+        """Whether the job stops by itself after too many errors."""
+        return self.max_errors is not None or self.max_error_ratio is not None
+
+    def exceeded(self, processed: int, failed: int, total: int) -> str | None:
+        """The limit that the job has exceeded, as its error message. The ratio counts from 1,000 rows on."""
+        if self.max_errors is not None and failed > self.max_errors:
+            return f"Stopped: {failed} rows were rejected, max_errors is {self.max_errors}"
+        ratio = failed / processed if processed >= min(1000, total) and processed else 0.0
+        if self.max_error_ratio is not None and ratio > self.max_error_ratio:
+            limit = f"max_error_ratio is {self.max_error_ratio:g}"
+            return f"Stopped: {failed} of {processed} rows were rejected, {limit}"
+        return None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Progress after a committed batch. `rows_per_second` and `seconds_left` are based on this attempt."""
+
+    processed: int
+    total: int
+    failed: int
+    rows_per_second: float
+    seconds_left: float
+
+    def __str__(self) -> str:
+        percent = 100 * self.processed / self.total if self.total else 100.0
+        return (
+            f"{percent:.1f} % ({self.processed:,} of {self.total:,} rows), {self.rows_per_second:,.0f} rows/s, "
+            f"{self.seconds_left:.0f} s left, {self.failed:,} rejected"
+        )

@@ -11,6 +11,7 @@ import psycopg
 from polars import selectors
 
 from dagster_backfills.domains.kintell.importing.claims import Claim
+from dagster_backfills.domains.kintell.importing.jobs import ImportJob, Options
 from dagster_backfills.domains.kintell.rows.batches import Batch
 from dagster_backfills.domains.kintell.rows.messages import Message, Reject
 from dagster_backfills.domains.kintell.statements import STATEMENTS
@@ -54,22 +55,6 @@ class BatchResult:
         return {name: getattr(self, name) for name in ("inserted", "updated", "skipped", "failed")}
 
 
-@dataclass(frozen=True)
-class ImportRules:
-    """How an import handles duplicates and errors. `columns` are the columns of the file."""
-
-    on_duplicate: str
-    columns: frozenset[str]
-    max_errors: int | None = None
-    max_error_ratio: float | None = None
-    is_replay: bool = False  # a row that was rejected for its ID is not a duplicate of itself
-
-    @property
-    def limits_errors(self) -> bool:
-        """Whether the job stops by itself after too many errors."""
-        return self.max_errors is not None or self.max_error_ratio is not None
-
-
 def is_row_error(error: BaseException) -> bool:
     """Whether the batch's data caused the error, so that its bad rows should be isolated. Not for a lock timeout."""
     return classify(error) is ErrorClass.DATA and not isinstance(error, psycopg.errors.LockNotAvailable)
@@ -78,8 +63,9 @@ def is_row_error(error: BaseException) -> bool:
 def write_import_batch(
     conn: psycopg.Connection,
     claim: Claim,
+    job: ImportJob,
     batch: Batch,
-    rules: ImportRules,
+    options: Options,
     await_turn: Callable[[], None],
     *,
     isolate: bool,
@@ -91,21 +77,19 @@ def write_import_batch(
     errors. With `isolate`, rows that Postgres rejects become rejected rows and the rest of the batch is written.
     """
     began = time.monotonic()
-    result = store_sessions(conn, claim.job, batch, rules, isolate=isolate)
+    result = store_sessions(conn, job, batch, isolate=isolate, limited=options.limits_errors)
     result.failed = len(batch.rejects) + len(result.refused)
-    _store_rejects(conn, claim.job, [*batch.rejects, *result.refused])
+    _store_rejects(conn, job.id, [*batch.rejects, *result.refused])
     await_turn()
     moved = STATEMENTS.move_checkpoint(
         conn,
-        job=claim.job,
+        job=job.id,
         attempt=claim.attempt,
         rows=len(batch.block),
         byte_from=batch.block.byte_from,
         byte_to=batch.block.byte_to,
         first_row=batch.block.first_row,
         last_row=batch.block.last_row,
-        max_errors=rules.max_errors,
-        max_error_ratio=rules.max_error_ratio,
         seconds=time.monotonic() - began,
         **result.counts,
     )
@@ -113,17 +97,26 @@ def write_import_batch(
         raise claim.why_lost(conn) or OutOfTurn(
             f"rows from {batch.block.first_row} on wait for the rows before them"
         )
-    result.status, result.processed_rows, result.failed_rows = moved
+    result.processed_rows, result.failed_rows = moved
+    if reason := options.exceeded(result.processed_rows, result.failed_rows, job.total_rows):
+        STATEMENTS.stop_job(conn, job=job.id, reason=reason)
+        result.status = "failed"
     return result
 
 
 def store_sessions(
-    conn: psycopg.Connection, job: UUID, batch: Batch, rules: ImportRules, *, isolate: bool
+    conn: psycopg.Connection,
+    job: ImportJob,
+    batch: Batch,
+    *,
+    isolate: bool,
+    limited: bool = False,
+    is_replay: bool = False,
 ) -> BatchResult:
     """Insert the batch's sessions with their events, and apply `on_duplicate` to sessions that already exist.
 
     With `isolate`, the batch is bisected, each part under a savepoint, until the rows that Postgres rejects are found.
-    Raises `AllRefused` for too many of them in a row, unless the job limits its errors itself.
+    Raises `AllRefused` for too many of them in a row, unless the job's errors are `limited` otherwise.
     """
     result, pieces, in_a_row = BatchResult(), [batch.sessions], 0
     if isolate:
@@ -134,7 +127,7 @@ def store_sessions(
             continue
         try:
             with conn.transaction() if isolate else nullcontext():
-                result.add(_store(conn, job, rules, batch, rows))
+                result.add(_store(conn, job, batch, rows, is_replay))
             in_a_row = 0
         except psycopg.Error as error:
             if not isolate or not is_row_error(error):
@@ -144,7 +137,7 @@ def store_sessions(
                 pieces += [rows[middle:], rows[:middle]]
                 continue
             in_a_row, row, message = in_a_row + 1, rows["row_number"].item(), describe(error)[2]
-            if in_a_row > MAX_REFUSED and not rules.limits_errors:
+            if in_a_row > MAX_REFUSED and not limited:
                 raise AllRefused(
                     f"Postgres rejected {in_a_row} consecutive rows, up to row {row}: {message}",
                     "Fix the trigger or constraint and resume the job, or use --max-errors N to reject the rows.",
@@ -161,33 +154,33 @@ def stage(conn: psycopg.Connection, rows: pl.DataFrame) -> None:
 
 
 def _store(
-    conn: psycopg.Connection, job: UUID, rules: ImportRules, batch: Batch, frame: pl.DataFrame
+    conn: psycopg.Connection, job: ImportJob, batch: Batch, frame: pl.DataFrame, is_replay: bool
 ) -> BatchResult:
     """Insert new rows, and apply `on_duplicate` to sessions that exist already."""
     stage(conn, frame)
     numbers = frame["row_number"]
-    span = {"job": job, "first_row": numbers.item(0), "last_row": numbers.item(-1)}
+    span = {"job": job.id, "first_row": numbers.item(0), "last_row": numbers.item(-1)}
     inserted = STATEMENTS.insert_sessions(conn, **span)
     if inserted == frame.height:
         return BatchResult(inserted=inserted)
     existing = list(STATEMENTS.staged_but_not_inserted(conn, **span))
     duplicates = {session_id for _, session_id, own in existing if not own}
-    if not (rules.is_replay and rules.on_duplicate == "error"):
-        duplicates = {
-            session_id for (session_id,) in STATEMENTS.claim_ids(conn, job=job, ids=sorted(duplicates))
-        }
+    if not (is_replay and job.on_duplicate == "error"):  # a row rejected for its ID does not repeat itself
+        claimed = STATEMENTS.claim_ids(conn, job=job.id, ids=sorted(duplicates))
+        duplicates = {session_id for (session_id,) in claimed}
     refused = [
         _reject(batch, n, Message.REPEATED_ID.with_value(i)) for n, i, _ in existing if i not in duplicates
     ]
     rows = [n for n, session_id, _ in existing if session_id in duplicates]
-    if rules.on_duplicate == "error":
+    if job.on_duplicate == "error":
         refused += [
             _reject(batch, n, Message.EXISTING_ID.with_value(i)) for n, i, _ in existing if i in duplicates
         ]
         return BatchResult(inserted=inserted, refused=refused)
     updated = 0
-    if rules.on_duplicate == "update":
-        updated = len(list(STATEMENTS.update_sessions(conn, job=job, rows=rows, columns=list(rules.columns))))
+    if job.on_duplicate == "update":
+        columns = list(batch.block.header.positions)
+        updated = STATEMENTS.update_sessions(conn, job=job.id, rows=rows, columns=columns)
     return BatchResult(inserted=inserted, updated=updated, skipped=len(rows) - updated, refused=refused)
 
 

@@ -1,15 +1,14 @@
 """A full dry run: validates every row against the current database and writes nothing to it."""
 
-import time
+from collections import deque
 from collections.abc import Callable, Iterator
-from typing import IO
 
 import psycopg
 
-from dagster_backfills.domains.kintell.after.error_file import error_csv
+from dagster_backfills.domains.kintell.after.error_file import as_bytes, error_csv, write_file
 from dagster_backfills.domains.kintell.file.dialect import PlainCsv, ReadOptions
-from dagster_backfills.domains.kintell.file.header import Header
-from dagster_backfills.domains.kintell.file.mapping import open_with_header
+from dagster_backfills.domains.kintell.file.files import open_file
+from dagster_backfills.domains.kintell.file.header import Header, open_table
 from dagster_backfills.domains.kintell.file.reader import read_blocks
 from dagster_backfills.domains.kintell.importing.writer import stage
 from dagster_backfills.domains.kintell.rows.batches import Batch, prepare
@@ -27,19 +26,20 @@ def validate(
     *,
     on_duplicate: str = "skip",
     read_as: ReadOptions | None = None,
-    error_file: IO[str] | None = None,
+    error_file: str = "",
     on_progress: Callable[[int, int], None] = lambda done, size: None,
 ) -> ImportPreview:
-    """Validate the whole file. `on_progress` receives bytes read and the total. With `error_file`, rejected rows are
-    written to it as they are found. Raises `FileError` if the file can't be read."""
-    began, preview = time.monotonic(), ImportPreview(on_duplicate=on_duplicate)
-    source, header = open_with_header(conn, url, allowed, read_as or ReadOptions())
+    """Validate the whole file. `on_progress` receives bytes read and the total. `error_file` is where the rejected rows
+    are written, a path or an fsspec URL. Raises `FileError` if the file can't be read."""
+    preview = ImportPreview(on_duplicate=on_duplicate)
+    source, header = open_table(conn, open_file(url, allowed), read_as or ReadOptions())
     preview.recognized = str(header)
-    rejects = _rejects(conn, preview, source, header, on_progress)
-    for text in error_csv(header, rejects):
-        if error_file:
-            error_file.write(text)
-    preview.seconds = time.monotonic() - began
+    texts = error_csv(header, _rejects(conn, preview, source, header, on_progress))
+    if error_file:
+        # Always with a byte-order mark: whether it is needed is only known at the end.
+        write_file(error_file, as_bytes(texts, mark=True))
+    else:
+        deque(texts, maxlen=0)
     return preview
 
 

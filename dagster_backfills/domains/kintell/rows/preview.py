@@ -84,7 +84,6 @@ class ImportPreview(ErrorKinds):
     errors: list[tuple[int, str]] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
     recognized: str = ""
-    seconds: float = 0.0
 
     @property
     def same(self) -> int:
@@ -115,8 +114,16 @@ class ImportPreview(ErrorKinds):
                     if part.startswith(message_type.prefix):
                         self.missing.setdefault(part.split(": ", 1)[1], role)
 
+    def examples(self) -> list[tuple[str, int, str, str | None, str | None]]:
+        """For each example: its column, the sessions that differ in it, the session, the value before and after."""
+        return [
+            (column, change.sessions, example.session_id, example.before, example.after)
+            for column, change in self.changes.items()
+            for example in change.examples
+        ]
+
     def plain(self) -> dict[str, Any]:
-        """Everything but `seconds` as JSON-compatible data, with the first thousand missing users."""
+        """Everything as JSON-compatible data, with the first thousand missing users."""
         counts = ("on_duplicate", "total", "new", "duplicates", "changed", "same", "failed")
         return {
             "recognized": self.recognized,
