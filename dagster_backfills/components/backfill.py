@@ -6,7 +6,7 @@ Not here: the Dagster definitions built from it (`assets`, `refresh`, `planning`
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import psycopg
 
 from dagster_backfills.components.partitions import definition_of
 from dagster_backfills.dagster.checks import CheckRule, CheckRules, engine_rules
-from dagster_backfills.dagster.layout import address_of
+from dagster_backfills.dagster.layout import address_of, windows_of
 from dagster_backfills.dagster.own_resources import resource_keys
 from dagster_backfills.engine.calendar import changed_keys, open_key
 from dagster_backfills.engine.compute import compute_of
@@ -102,9 +102,10 @@ class Backfill:
 
     def write(self, table: TableDeclaration, params: Mapping[str, Any]) -> Write:
         source, units = self.statements[table.statement].sql, table.units_statement
+        windows = partial(windows_of, self.partitions_def)
         return Write(
             table.target(partitioned=self.partitions_def is not None),
-            compute_of(named_function(table.compute, table.asset), source, params)
+            compute_of(named_function(table.compute, table.asset), source, params, windows)
             if table.compute
             else Query(source, params, only_missing=table.only_missing),
             units=Query(self.statements[units].sql, params) if units else None,

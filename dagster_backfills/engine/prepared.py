@@ -151,6 +151,11 @@ class PreparedWrite:
                     self._add(counts, by_label.get(label), label, numbers, bad_key)
         return counts
 
+    def fit(self, earlier: str, later: str) -> bool:
+        """Whether a batch can hold both partitions. A source that selects by time also returns what lies in between."""
+        source = self.write.source
+        return isinstance(source, Frame) or not source.window or self.address.adjoin(earlier, later)
+
     def settle(self, conn: psycopg.Connection, keys: Sequence[str], *, whole: bool) -> None:
         """Hook that runs after all writes of a batch. whole: the batch completes the partitions."""
 
