@@ -24,7 +24,7 @@ from dagster_backfills.engine.declared.validation import named_function
 from dagster_backfills.engine.explain import Part
 from dagster_backfills.engine.model import WHOLE, Query, Write, WriteSet
 from dagster_backfills.engine.partition_status import PartitionStatus, partition_statuses
-from dagster_backfills.engine.selection import GENERIC, Selection
+from dagster_backfills.engine.selection import GENERIC, Selection, is_key
 from dagster_backfills.engine.table.catalog import read_table
 from dagster_backfills.engine.watched import WatchedTable
 from dagster_backfills.errors import UserError
@@ -143,7 +143,7 @@ class Backfill:
         """The names of dynamic partitions by key, oldest first: the second column of their statement, if any."""
         cut = self.declared.partitions
         rows = self.statements[cut.keys](conn, **self._binds) if cut and cut.keys else []
-        return {str(key): str(name[0]) if any(name[:1]) else None for key, *name in rows if key is not None}
+        return {str(key): str(name[0]) if any(name[:1]) else None for key, *name in rows if is_key(key)}
 
     def add_partitions(self, instance: dg.DagsterInstance, keys: Sequence[str]) -> None:
         """Add keys to Dagster's dynamic partitions; does nothing for other partitions."""
@@ -194,7 +194,7 @@ class Backfill:
 
     def _keys_from(self, conn: psycopg.Connection[Any], name: str) -> Sequence[str]:
         """The keys that a statement returns."""
-        return [str(row[0]) for row in self.statements[name](conn, **self._binds) if row[0] is not None]
+        return [str(row[0]) for row in self.statements[name](conn, **self._binds) if is_key(row[0])]
 
     def _unmaterialized(
         self, conn: psycopg.Connection[Any], instance: dg.DagsterInstance | None
