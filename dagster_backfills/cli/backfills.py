@@ -116,7 +116,8 @@ class Declared:
     def launch(self, which: Which, keys: Sequence[str]) -> list[tuple[str, int]]:
         """Run the backfill's job. Returns the run's ID and the exit code."""
         config = {"which": which.value, "partitions": list(keys)}
-        return [launch(self.job, config, module=project_module(Path.cwd()) or "")]
+        module = project_module(Path.cwd()) or ""
+        return [launch(self.job, config, module=module, url=self.postgres.libpq_url)]
 
     def plan(self, which: Which, keys: Sequence[str], log: Any) -> "Report":
         with self._instance() as instance:
