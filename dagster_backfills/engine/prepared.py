@@ -196,8 +196,9 @@ class PreparedWrite:
             )
         if key is None:
             written = ", ".join(map(repr, list(counts)[:3])) + (", …" if len(counts) > 3 else "")
+            of = "in no partition" if label is None else f"of partition {label!r}"
             raise UserError(
-                f"Asset {self.asset} returned a row of partition {label!r}, but the batch writes only {written}.",
+                f"Asset {self.asset} returned a row {of}, but the batch writes only {written}.",
                 hint="Filter the asset's query by :partition_keys, or return only the batch's rows in its frame.",
             )
         source_rows, inserted, updated, deleted = numbers

@@ -10,6 +10,7 @@ import pytest
 
 from dagster_backfills.engine.triggers import SourceTriggers, apply
 from dagster_backfills_tests.components.adopting import adopter, load, query, written
+from dagster_backfills_tests.dagster.storing import said
 
 TABLES = """
 create schema shop;
@@ -114,3 +115,17 @@ def test_each_of_the_two_hours_when_summer_time_ends_is_marked_by_its_own_change
         start = calendar.time_window_for_partition_key(keys[n]).start.astimezone(UTC)
         shop.execute("insert into shop.orders (at) values (%s)", [start + timedelta(minutes=59)])
         assert query(shop, "select partition from backfill.stale_marks") == [keys[n]]
+
+
+def test_a_row_of_another_week_than_the_calendars_is_refused(
+    shop: psycopg.Connection, database_url: str, tmp_path: Path
+) -> None:
+    """Postgres's weeks begin on Monday, Dagster's on Sunday."""
+    defs = DEFS.format(partitions="weekly: '2026-01-04'", table="table: shop.days, partition_column: day")
+    statement = (
+        f"-- name: days\nselect date_trunc('week', at)::date as day, count(*) as orders {IN_WINDOW};\n"
+    )
+    with adopter(load(written(tmp_path, "weekly", defs, statement)), database_url) as project:
+        told = said(project.refresh("named", "2026-01-04", expect=False))
+    assert "returned a row in no partition, but the batch writes only '2026-01-04'" in told
+    assert query(shop, "select count(*) from shop.days") == [0]
