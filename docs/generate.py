@@ -3,6 +3,8 @@
 Do not edit those pages by hand. To improve a text, change its source: a help text, a description or a comment.
 """
 
+import inspect
+import re
 import sys
 import tempfile
 import warnings
@@ -43,6 +45,7 @@ def pages(conn: psycopg.Connection[Any]) -> dict[str, str]:
     """Return the pages by file name. The connection must be to a migrated database."""
     return {
         "command-line.md": _page("Command line", command_line()),
+        "declaration.md": _page("The declaration", declaration()),
         "definitions.md": _page("Assets, checks, jobs, schedules and sensors", definitions()),
         "tables.md": _page("Tables and views", tables(conn)),
     }
@@ -87,6 +90,45 @@ def _parameter(each: Any) -> tuple[str, str, str]:
     default = each.default
     plain = default in (None, "", False, ()) or callable(default)
     return f"`{names}`", getattr(each, "help", "") or "", "" if plain else f"`{default}`"
+
+
+def declaration() -> Iterator[str]:
+    """Every attribute of a declaration, with the description in its model."""
+    from dagster_backfills.engine.declared import declaration as models
+
+    yield (
+        "The attributes of a `defs.yaml`. What its statements return, and which parameters they can bind: "
+        "[your own tables](../how-to/your-own-tables.md#statements).\n"
+    )
+    for title, model in (
+        ("Attributes of a backfill", models.Declaration),
+        ("`partitions`", models.Partitions),
+        ("`tables`: each table", models.TableDeclaration),
+        ("`checks`: each check", models.Check),
+        ("`schedule`", models.Schedule),
+        ("`resources`", models.Resources),
+    ):
+        yield f"## {title}\n"
+        yield from _table(
+            ["attribute", "type", "meaning", "default"],
+            [
+                (f"`{name}`", _type_of(field.annotation), field.description or "", _default_of(field))
+                for name, field in model.model_fields.items()
+            ],
+        )
+
+
+def _type_of(annotation: Any) -> str:
+    """The annotation in YAML's words, without modules: `list[text]`, `text | Check`."""
+    text = re.sub(r"Literal\[.*\]", "str", inspect.formatannotation(annotation)).removesuffix(" | None")
+    words = {"str": "text", "bool": "true or false", "int": "number", "float": "number", "dict": "mapping"}
+    return re.sub(r"(?:\w+\.)*(\w+)", lambda name: words.get(name[1], name[1]), text)
+
+
+def _default_of(field: Any) -> str:
+    if field.is_required():
+        return "required"
+    return "" if field.default in (None, "", [], {}) else f"`{field.default}`"
 
 
 def definitions() -> Iterator[str]:

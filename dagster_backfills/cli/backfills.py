@@ -112,7 +112,8 @@ class Declared:
     def launch(self, which: Which, keys: Sequence[str]) -> list[tuple[str, int]]:
         """Run the backfill's job. Returns the run's ID and the exit code."""
         config = {"which": which.value, "partitions": list(keys)}
-        return [launch(self.job, config, module=project_module(Path.cwd()) or "")]
+        module = project_module(Path.cwd()) or ""
+        return [launch(self.job, config, module=module, url=self.postgres.libpq_url)]
 
     def plan(self, which: Which, keys: Sequence[str], log: Any) -> "Report":
         return plan_backfill(self.backfill, self.postgres.connect, which, keys, log=log)

@@ -41,11 +41,13 @@ def run_job(
     *,
     module: str = "",
     watch: Watch | None = None,
+    url: str = "",
 ) -> dg.DagsterRun:
     """Run a job to its end and return the finished run.
 
     `watch(run_id, ended)` is called once the run has been created and must return when `ended()` is true. Without it
-    the progress is shown on stderr. Ctrl-C cancels the run; KeyboardInterrupt is raised again afterwards.
+    the progress in the database `url` (default: DATABASE_URL) is shown on stderr. Ctrl-C cancels the run;
+    KeyboardInterrupt is raised again afterwards.
     Raises UserError for an unknown job or an invalid configuration.
     """
     with open_instance() as instance:
@@ -60,7 +62,7 @@ def run_job(
             )
         with RunProcess(instance, run) as process:
             if watch is None:
-                follow_run(os.environ["DATABASE_URL"], run.run_id, process.has_ended)
+                follow_run(url or os.environ["DATABASE_URL"], run.run_id, process.has_ended)
             else:
                 watch(run.run_id, process.has_ended)
             return process.finish()

@@ -1,16 +1,19 @@
 """`backfills undo NAME`: reverts what a run changed, except rows changed since. A dry run unless --yes is given."""
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 from uuid import uuid4
 
+import psycopg
 import typer
 
 from dagster_backfills.cli.backfills import Declared, named, names
 from dagster_backfills.cli.errors import FAILURES
 from dagster_backfills.cli.output import Json, Limit, Wide, print_json, say
 from dagster_backfills.cli.plan import show
+from dagster_backfills.components.loading import databases
 from dagster_backfills.components.undoing import run_to_undo
 from dagster_backfills.dagster.io_manager import engine_settings
 from dagster_backfills.dagster.resource import PostgresResource
@@ -21,7 +24,10 @@ from dagster_backfills.engine.undo import find, preview, undo
 from dagster_backfills.errors import UserError
 from dagster_backfills.identity import system_user
 from dagster_backfills.names import counted
+from dagster_backfills.postgres.embedded import resolve_database_url
 from dagster_backfills.postgres.migrations import require_migrations
+
+_HAS_RUN = "select 1 from backfill.runs where starts_with(run_id, %s) limit 1"
 
 
 def undo_(
@@ -43,7 +49,7 @@ def undo_(
     """Remove the rows a run inserted, and restore those it updated or deleted. Rows changed since are kept."""
     is_run = re.fullmatch("[0-9a-f-]*", what) and what not in names(Path.cwd())
     backfill = None if is_run else _declared(what)
-    postgres = backfill.postgres if backfill else PostgresResource()
+    postgres = backfill.postgres if backfill else _database_of(run or what)
     require_migrations(postgres.libpq_url)
     settings = engine_settings()
     with postgres.connect() as conn:
@@ -93,6 +99,16 @@ def _show_result(undone: str, runner: Runner, json: bool) -> list[Any]:
             )
         say(f"To revert this: backfills undo {run_id} --yes")
     return outcome.failures
+
+
+def _database_of(run: str) -> PostgresResource:
+    """The database that has the run: DATABASE_URL, or another one that a declaration names."""
+    for variable in databases(Path.cwd()):
+        postgres = PostgresResource(url=resolve_database_url(variable))
+        with suppress(UserError, psycopg.Error), postgres.connect() as conn:
+            if conn.execute(_HAS_RUN, [run]).fetchone():
+                return postgres
+    return PostgresResource()
 
 
 def _declared(name: str) -> Declared:

@@ -6,7 +6,7 @@ Not here: the Dagster definitions built from it (`assets`, `refresh`, `planning`
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import psycopg
 
 from dagster_backfills.components.partitions import definition_of
 from dagster_backfills.dagster.checks import CheckRule, CheckRules, engine_rules
-from dagster_backfills.dagster.layout import address_of
+from dagster_backfills.dagster.layout import address_of, windows_of
 from dagster_backfills.dagster.own_resources import resource_keys
 from dagster_backfills.engine.calendar import changed_keys, open_key
 from dagster_backfills.engine.compute import compute_of
@@ -24,7 +24,7 @@ from dagster_backfills.engine.declared.validation import named_function
 from dagster_backfills.engine.explain import Part
 from dagster_backfills.engine.model import WHOLE, Query, Write, WriteSet
 from dagster_backfills.engine.partition_status import PartitionStatus, partition_statuses
-from dagster_backfills.engine.selection import GENERIC, Selection
+from dagster_backfills.engine.selection import GENERIC, Selection, is_key
 from dagster_backfills.engine.table.catalog import read_table
 from dagster_backfills.engine.watched import WatchedTable
 from dagster_backfills.errors import UserError
@@ -102,9 +102,10 @@ class Backfill:
 
     def write(self, table: TableDeclaration, params: Mapping[str, Any]) -> Write:
         source, units = self.statements[table.statement].sql, table.units_statement
+        windows = partial(windows_of, self.partitions_def)
         return Write(
             table.target(partitioned=self.partitions_def is not None),
-            compute_of(named_function(table.compute, table.asset), source, params)
+            compute_of(named_function(table.compute, table.asset), source, params, windows)
             if table.compute
             else Query(source, params, only_missing=table.only_missing),
             units=Query(self.statements[units].sql, params) if units else None,
@@ -142,7 +143,7 @@ class Backfill:
         """The names of dynamic partitions by key, oldest first: the second column of their statement, if any."""
         cut = self.declared.partitions
         rows = self.statements[cut.keys](conn, **self._binds) if cut and cut.keys else []
-        return {str(key): str(name[0]) if any(name[:1]) else None for key, *name in rows if key is not None}
+        return {str(key): str(name[0]) if any(name[:1]) else None for key, *name in rows if is_key(key)}
 
     def add_partitions(self, instance: dg.DagsterInstance, keys: Sequence[str]) -> None:
         """Add keys to Dagster's dynamic partitions; does nothing for other partitions."""
@@ -206,7 +207,7 @@ class Backfill:
 
     def _keys_from(self, conn: psycopg.Connection[Any], name: str) -> Sequence[str]:
         """The keys that a statement returns."""
-        return [str(row[0]) for row in self.statements[name](conn, **self._binds) if row[0] is not None]
+        return [str(row[0]) for row in self.statements[name](conn, **self._binds) if is_key(row[0])]
 
     @property
     def _binds(self) -> dict[str, Any]:

@@ -1,11 +1,12 @@
 """Loading declarations outside of Dagster: for commands, tests and the domains' own code."""
 
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 from dagster_backfills.components.backfill import Backfill
 from dagster_backfills.components.postgres_backfill import TYPE, read
-from dagster_backfills.dagster.project import OURS
+from dagster_backfills.dagster.project import OURS, project_defs
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.domain_switches import disabled_domains
 from dagster_backfills.errors import UserError
@@ -42,6 +43,15 @@ def declared_by_name(defs: Path) -> dict[str, Path]:
         except UserError:
             folders[_name_in(folder / "defs.yaml") or folder.name] = folder
     return folders
+
+
+def databases(start: Path) -> list[str | None]:
+    """The variables of the project's databases: None for DATABASE_URL first, then those that declarations name."""
+    named: dict[str | None, None] = {None: None}
+    for folder in declared_folders(project_defs(start)):
+        with suppress(UserError):
+            named[read(folder / "defs.yaml").database] = None
+    return list(named)
 
 
 def _name_in(file: Path) -> str:

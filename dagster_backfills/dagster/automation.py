@@ -9,6 +9,7 @@ import dagster as dg
 import psycopg
 
 from dagster_backfills.engine.back_off import back_off, is_resting
+from dagster_backfills.engine.selection import is_key
 
 if TYPE_CHECKING:
     from dagster_backfills.dagster.private import UnresolvedAssetJobDefinition
@@ -48,7 +49,7 @@ def partition_sync_sensor(
     def sync(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         known = set(context.instance.get_dynamic_partitions(str(partitions_def.name)))
         with getattr(context.resources, resource).connect() as conn:
-            source = [str(row[0]) for row in conn.execute(statement, {}) if row[0] is not None]
+            source = [str(row[0]) for row in conn.execute(statement, {}) if is_key(row[0])]
             missing, gone = [key for key in source if key not in known], sorted(known.difference(source))
             if missing and on_new is not None:
                 on_new(conn, missing)

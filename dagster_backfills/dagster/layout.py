@@ -8,7 +8,15 @@ import psycopg
 from psycopg import sql
 
 from dagster_backfills.engine.model import PARTITION, Target
-from dagster_backfills.engine.table.address import Address, ByDimensions, ByQuery, ByValue, ByWindow, Whole
+from dagster_backfills.engine.table.address import (
+    Address,
+    ByDimensions,
+    ByQuery,
+    ByValue,
+    ByWindow,
+    Whole,
+    Windows,
+)
 from dagster_backfills.engine.table.catalog import Column, Table
 from dagster_backfills.engine.table.names import type_name
 from dagster_backfills.errors import UserError
@@ -27,11 +35,9 @@ def address_of(
 
     Raises UserError if the asset's partitions definition and its metadata do not match.
     """
-    by = target.partition_by
+    by, windows = target.partition_by, windows_of(partitions_def, keys)
     if target.partition_in_query:
-        if isinstance(partitions_def, dg.TimeWindowPartitionsDefinition):
-            return ByQuery(PARTITION, {key: _window(partitions_def, key) for key in keys})
-        return ByQuery(PARTITION)
+        return ByQuery(PARTITION, windows)
     if by is None:
         if partitions_def is not None:
             raise UserError(
@@ -50,20 +56,23 @@ def address_of(
         )
     if isinstance(partitions_def, dg.TimeWindowPartitionsDefinition):
         if column.base_type in _POINTS_IN_TIME:
-            return ByWindow(by, "timestamptz", {key: _window(partitions_def, key) for key in keys})
+            return ByWindow(by, "timestamptz", windows)
         if column.base_type == "date":
             return ByWindow(by, "date", {key: _days(target.asset, partitions_def, key) for key in keys})
-    return ByValue(by, column.cast)
+    return ByValue(by, column.cast, windows)
 
 
-def _window(definition: dg.TimeWindowPartitionsDefinition, key: str) -> tuple[datetime, datetime]:
-    window = definition.time_window_for_partition_key(key)
-    return window.start, window.end
+def windows_of(definition: dg.PartitionsDefinition | None, keys: Sequence[str]) -> Windows:
+    """Start and end of each of these time partitions; empty for other partitions."""
+    if not isinstance(definition, dg.TimeWindowPartitionsDefinition):
+        return {}
+    windows = {key: definition.time_window_for_partition_key(key) for key in keys}
+    return {key: (window.start, window.end) for key, window in windows.items()}
 
 
 def _days(asset: str, definition: dg.TimeWindowPartitionsDefinition, key: str) -> tuple[datetime, datetime]:
     """A time window in whole days. Raises UserError for a window shorter than a day, which dates can't represent."""
-    start, end = _window(definition, key)
+    start, end = windows_of(definition, [key])[key]
     # Compare local times: on the day that daylight saving time starts, they still differ by 24 hours.
     if end.replace(tzinfo=None) - start.replace(tzinfo=None) < timedelta(hours=23):
         raise UserError(

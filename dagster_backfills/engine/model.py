@@ -49,6 +49,11 @@ class Query:
     params: Mapping[str, Any] = field(default_factory=dict)
     only_missing: bool = False
 
+    @property
+    def window(self) -> bool:
+        """Whether it selects by time, from the start of the batch's first partition to the end of its last."""
+        return "%(window_start)s" in self.sql or "%(window_end)s" in self.sql
+
 
 @dataclass(frozen=True)
 class Compute:
@@ -58,10 +63,12 @@ class Compute:
         DataFrame or an Arrow table.
     prefetch: the number of slices of a large partition to compute ahead, each on its own connection and thread. Use it
         only if no other writer can change the partition meanwhile: its changes would be overwritten with older values.
+    window: whether it selects by time, as `Query.window`.
     """
 
     function: Callable[[psycopg.Connection, Sequence[str], Sequence[str] | None], "pd.DataFrame | pa.Table"]
     prefetch: int = 0
+    window: bool = False
 
 
 @dataclass(frozen=True)

@@ -153,6 +153,11 @@ class PreparedWrite:
                     self._add(counts, by_label.get(label), label, numbers, bad_key)
         return counts
 
+    def fit(self, earlier: str, later: str) -> bool:
+        """Whether a batch can hold both partitions. A source that selects by time also returns what lies in between."""
+        source = self.write.source
+        return isinstance(source, Frame) or not source.window or self.address.adjoin(earlier, later)
+
     def settle(self, conn: psycopg.Connection, keys: Sequence[str], *, whole: bool) -> None:
         """Hook that runs after all writes of a batch. whole: the batch completes the partitions."""
 
@@ -193,8 +198,9 @@ class PreparedWrite:
             )
         if key is None:
             written = ", ".join(map(repr, list(counts)[:3])) + (", …" if len(counts) > 3 else "")
+            of = "in no partition" if label is None else f"of partition {label!r}"
             raise UserError(
-                f"Asset {self.asset} returned a row of partition {label!r}, but the batch writes only {written}.",
+                f"Asset {self.asset} returned a row {of}, but the batch writes only {written}.",
                 hint="Filter the asset's query by :partition_keys, or return only the batch's rows in its frame.",
             )
         source_rows, inserted, updated, deleted = numbers

@@ -142,7 +142,7 @@ class Runner:
             self.units_done += sum(weights.get(key, 0) for key in resumed)
             yield resumed
         left = [key for key in keys if key not in self._prior.partitions]
-        for batch in batches(left, weights, work.size):
+        for batch in batches(left, weights, work.size, work.fit):
             self._pause()
             self._batch(batch, weights)
             self.units_done += sum(weights.get(key, 0) for key in batch)

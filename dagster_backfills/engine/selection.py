@@ -18,6 +18,11 @@ from dagster_backfills.postgres.statements import load_statements
 GENERIC = load_statements(Path(__file__).with_name("selection.sql"))
 
 
+def is_key(value: object) -> bool:
+    """Whether a value is a partition key. Null and the empty text are not: Dagster takes an empty key for none."""
+    return value is not None and value != ""
+
+
 class Which(Enum):
     """Which partitions a run processes. The member names are the values in Dagster's run config."""
 

@@ -1,6 +1,6 @@
 """Batch sizes that adapt to the duration of earlier batches. Pure functions: no clock, no database."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from dagster_backfills.engine.settings import EngineSettings
@@ -34,17 +34,22 @@ class BatchSize:
         return max(self.settings.min_batch_units, min(units, self.settings.max_batch_units), 1)
 
 
-def batches(keys: Sequence[str], weights: Mapping[str, int], size: BatchSize) -> Iterator[list[str]]:
+def batches(
+    keys: Sequence[str],
+    weights: Mapping[str, int],
+    size: BatchSize,
+    fit: Callable[[str, str], bool] = lambda earlier, later: True,
+) -> Iterator[list[str]]:
     """Splits `keys`, in order, into batches of about `size` units. Reads the size again for each batch.
 
     weights: units by partition. A partition without a weight counts as one unit. A partition that is larger than the
-    size becomes a batch of its own.
+    size becomes a batch of its own. fit: whether two adjacent keys can be in one batch.
     """
     batch: list[str] = []
     units = 0
     for key in keys:
         weight = max(weights.get(key, 0), 1)
-        if batch and units + weight > size.units:
+        if batch and (units + weight > size.units or not fit(batch[-1], key)):
             yield batch
             batch, units = [], 0
         batch.append(key)

@@ -55,6 +55,10 @@ class Work:
         sliced = [write for write in self.writes if write.unit is not None]
         return sliced if sliced and sliced[0].units() is not None else []
 
+    def fit(self, earlier: str, later: str) -> bool:
+        """Whether two partitions that follow each other can be in one batch."""
+        return all(write.fit(earlier, later) for write in self.writes)
+
     def begin(self, keys: list[str]) -> str:
         """Starts a batch's transaction and returns its snapshot."""
         self.current = self.writes[0]

@@ -1,5 +1,6 @@
 """Loading and formatting values for display, including Postgres values that Python can't represent: infinite and very
-distant times, long intervals, and JSON that Python can't parse. Computations must raise an error for such values.
+distant times, the time 24:00, long intervals, and JSON that Python can't parse. Computations must raise an error for
+such values.
 """
 
 import json
@@ -26,6 +27,9 @@ class _Distant:
 
     def __str__(self) -> str:
         return self.written
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        return self  # a copy would lack the text
 
     def isoformat(self, *_: Any, **__: Any) -> str:
         """Postgres' text, whatever the arguments."""
@@ -67,6 +71,8 @@ def plain(value: Any) -> Any:
         return value.isoformat()
     if isinstance(value, timedelta) and not isinstance(value, LongInterval):
         return value.total_seconds()
+    if isinstance(value, bytes):
+        return f"\\x{value.hex()}"
     if isinstance(value, float | Decimal) and isfinite(value):
         return int(value) if isinstance(value, Decimal) and value == int(value) else float(value)
     return str(value)
@@ -140,6 +146,8 @@ _LOADERS: dict[str, type[Loader]] = {
     "date": _with_fallback(times.DateLoader, _date),
     "timestamp": _with_fallback(times.TimestampLoader, _time),
     "timestamptz": _with_fallback(times.TimestamptzLoader, partial(_time, zone=UTC)),
+    "time": _with_fallback(times.TimeLoader, str),  # 24:00:00
+    "timetz": _with_fallback(times.TimetzLoader, str),
     "interval": _with_fallback(times.IntervalLoader, _interval),
     "json": _with_fallback(JsonLoader, UnreadableJson),
     "jsonb": _with_fallback(JsonbLoader, UnreadableJson),

@@ -12,7 +12,7 @@ import yaml
 
 from dagster_backfills.cli.errors import OK, USAGE
 from dagster_backfills.dagster.project import OURS
-from dagster_backfills_tests.components.adopting import catalog, copied
+from dagster_backfills_tests.components.adopting import adopter, catalog, copied, load
 from dagster_backfills_tests.components.applications import COMPLIANCE, GYM, MONTHS
 from dagster_backfills_tests.programs import SCRIPT
 from dagster_backfills_tests.programs import run as program
@@ -296,6 +296,21 @@ def test_all_verbs_work_on_a_declared_backfill(run: Run, project: Path, conn: ps
     assert undone.returncode == OK, undone.stderr
     assert conn.execute("select count(*) from attendance.member_months").fetchone() == (0,)
     assert "There is no backfill 'scoring'" in run("status", "scoring").stderr
+
+
+def test_a_run_in_the_database_that_a_declaration_names_is_found_by_its_id(
+    project: Path, database_url: str, make_database: Callable[[], str]
+) -> None:
+    other = make_database()
+    copied(project, "member_months", ("attributes:\n", "attributes:\n  database: REPORTING_URL\n"))
+    with psycopg.connect(other, autocommit=True) as reporting:
+        reporting.execute(GYM + MONTHS)
+        with adopter(load(project / "member_months"), other) as a:
+            run_id = a.refresh("all").run_id
+        environment = {"DATABASE_URL": database_url, "REPORTING_URL": other, "PATH": "", "HOME": str(project)}
+        done = program([SCRIPT, "undo", run_id[:12], "--yes"], cwd=project, env=environment)
+        assert done.returncode == OK, done.stderr
+        assert reporting.execute("select count(*) from attendance.member_months").fetchone() == (0,)
 
 
 def test_a_declared_backfill_may_have_the_name_of_a_builtin_one(

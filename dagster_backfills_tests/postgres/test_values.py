@@ -1,13 +1,14 @@
 """Any value that a table can hold can be shown."""
 
 import json
+from copy import deepcopy
 from datetime import UTC, date, datetime, timedelta
 
 import psycopg
 import pytest
 
 from dagster_backfills.cli.output import duration, json_line, print_table
-from dagster_backfills.postgres.values import show_every_value
+from dagster_backfills.postgres.values import in_words, show_every_value
 
 ODD = [
     ("timestamptz", "infinity"),
@@ -19,6 +20,9 @@ ODD = [
     ("date", "infinity"),
     ("date", "-infinity"),
     ("date", "0044-03-15 BC"),
+    ("time", "24:00:00"),
+    ("timetz", "24:00:00+00"),
+    ("bytea", "\\xdead"),
     ("interval", "170000000 years"),
     ("interval", "-170000000 years"),
     ("numeric", "NaN"),
@@ -38,10 +42,10 @@ def odd_conn(conn: psycopg.Connection) -> psycopg.Connection:
 @pytest.mark.parametrize(("kind", "text"), ODD)
 def test_a_value_that_python_can_not_represent_is_shown_as_postgres_prints_it(odd_conn, capsys, kind, text):
     row = odd_conn.execute(f"select '{text}'::{kind}, array['{text}'::{kind}]").fetchone()
-    value, values = row
-    assert str(value) == text and [str(v) for v in values] == [text]
+    value, values = deepcopy(row)
+    assert in_words(value) == text and [in_words(v) for v in values] == [text]
     assert json.loads(json_line({"value": value})) == {"value": text}
-    print_table(["value"], [[value]])
+    print_table(["value"], [[in_words(value)]])
     assert capsys.readouterr().out.splitlines()[1] == text
 
 

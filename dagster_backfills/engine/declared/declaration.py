@@ -31,9 +31,9 @@ class Partitions(_Attributes):
     daily: str | None = None
     """Daily partitions; the first day, such as 2026-01-31."""
     weekly: str | None = None
-    """Weekly partitions; a day in the first week."""
+    """Weekly partitions, from Sunday to Saturday; a day in the first week, such as 2026-01-31."""
     monthly: str | None = None
-    """Monthly partitions; a day in the first month."""
+    """Monthly partitions; a day in the first month, such as 2026-01-31."""
     timezone: str = "UTC"
     """The time zone of calendar partitions."""
     static: list[str] | None = None

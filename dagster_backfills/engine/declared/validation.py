@@ -16,7 +16,7 @@ from dagster_backfills.postgres.table_names import quoted, split_table
 from dagster_backfills.yaml_mistakes import Places, name_of
 
 _ROW_BINDS = frozenset({"partition_keys", "unit_keys", "window_start", "window_end", "run_id", "backfill_id"})
-_COMPUTE_BINDS = _ROW_BINDS - {"window_start", "window_end"}  # for `compute`, and without a calendar
+_BINDS_WITHOUT_CALENDAR = _ROW_BINDS - {"window_start", "window_end"}
 _PARTITION_BINDS = frozenset({"partition_keys", "window_start", "window_end"})
 _ASSET_BINDS = frozenset({"assets", "seconds"})
 _NO_BINDS: frozenset[str] = frozenset()
@@ -122,11 +122,9 @@ def named_statements(declared: Declaration) -> Iterator[tuple[str, AttributePath
     if declared.partitions is not None and declared.partitions.keys is not None:
         yield declared.partitions.keys, ("partitions", "keys"), _NO_BINDS
     for number, table in enumerate(declared.tables):
-        allowed = _ROW_BINDS if declared.partitions and declared.partitions.calendar else _COMPUTE_BINDS
-        if table.compute is None:
-            yield table.statement, ("tables", number, "query"), allowed
-        else:
-            yield table.statement, ("tables", number, "reads"), _COMPUTE_BINDS
+        calendar = declared.partitions is not None and declared.partitions.calendar is not None
+        allowed = _ROW_BINDS if calendar else _BINDS_WITHOUT_CALENDAR
+        yield table.statement, ("tables", number, "query" if table.compute is None else "reads"), allowed
         if table.units_statement is not None:
             yield table.units_statement, ("tables", number, "units"), allowed
     for attribute in ("due", "missing", "status"):

@@ -11,6 +11,7 @@ from psycopg import sql
 from dagster_backfills.engine.table.names import ident, type_name
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+Windows = Mapping[str, tuple[datetime, datetime]]  # start and end by partition key
 
 
 class Address(Protocol):
@@ -31,6 +32,10 @@ class Address(Protocol):
     @property
     def stored(self) -> bool:
         """Whether the table stores the partition of a row. If not, only the source's rows tell it."""
+        return True
+
+    def adjoin(self, earlier: str, later: str) -> bool:
+        """Whether one window, from the start of the earlier partition to the end of the later, has only these two."""
         return True
 
     def candidates(self, alias: str) -> sql.Composable:
@@ -56,24 +61,24 @@ class Whole(Address):
 class ByQuery(Address):
     """The table does not store the partition. The source returns it with each row, in the column `column`.
 
-    windows: start and end by partition key, for time partitions.
+    windows: for time partitions.
     """
 
     column: str
-    windows: Mapping[str, tuple[datetime, datetime]] = field(default_factory=dict)
+    windows: Windows = field(default_factory=dict)
 
     @property
     def stored(self) -> bool:
         return False
 
     def binds(self, keys: Sequence[str]) -> dict[str, Any]:
-        windows = [self.windows[key] for key in keys if key in self.windows]
-        start = min((window[0] for window in windows), default=_EPOCH)
-        end = max((window[1] for window in windows), default=_EPOCH)
-        return {"partition_keys": list(keys), "window_start": start, "window_end": end}
+        return {"partition_keys": list(keys), **window_binds(self.windows, keys)}
 
     def predicate(self, alias: str) -> sql.Composable:
         return sql.SQL("{} = any(%(partition_keys)s::text[])").format(ident(alias, self.column))
+
+    def adjoin(self, earlier: str, later: str) -> bool:
+        return _adjoin(self.windows, earlier, later)
 
     def label(self, alias: str) -> sql.Composable:
         return ident(alias, self.column)
@@ -81,13 +86,20 @@ class ByQuery(Address):
 
 @dataclass(frozen=True)
 class ByValue(Address):
-    """One column stores the partition key, as text or as another type that the key casts to (a uuid, a number)."""
+    """One column stores the partition key, as text or as another type that the key casts to (a uuid, a number).
+
+    windows: for time partitions.
+    """
 
     column: str
     type: str
+    windows: Windows = field(default_factory=dict)
 
     def binds(self, keys: Sequence[str]) -> dict[str, Any]:
-        return {"partition_keys": list(keys)}
+        return {"partition_keys": list(keys), **window_binds(self.windows, keys)}
+
+    def adjoin(self, earlier: str, later: str) -> bool:
+        return _adjoin(self.windows, earlier, later)
 
     def predicate(self, alias: str) -> sql.Composable:
         # The keys are cast, not the column, so that an index on the column can be used.
@@ -103,27 +115,28 @@ class ByValue(Address):
 class ByWindow(Address):
     """One column stores a time or date. A row belongs to the partition whose window contains it, end excluded.
 
-    windows: start and end by partition key. For a `date` column they are reduced to their dates, in the time zone of
-    the given values.
+    windows: for a `date` column they are reduced to their dates, in the time zone of the given values.
     """
 
     column: str
     type: str
-    windows: Mapping[str, tuple[datetime, datetime]]
+    windows: Windows
 
     def binds(self, keys: Sequence[str]) -> dict[str, Any]:
         ordered = sorted(keys, key=lambda key: self.windows[key][0])
         windows = [self.windows[key] for key in ordered]
-        start, end = (windows[0][0], windows[-1][1]) if windows else (_EPOCH, _EPOCH)
+        window = window_binds(self.windows, ordered)
         return {
             "partition_keys": ordered,
-            "window_start": start,
-            "window_end": end,
-            "slice_start": self._bound(start),
-            "slice_end": self._bound(end),
+            **window,
+            "slice_start": self._bound(window["window_start"]),
+            "slice_end": self._bound(window["window_end"]),
             "slice_starts": [self._bound(start) for start, _ in windows],
             "slice_ends": [self._bound(end) for _, end in windows],
         }
+
+    def adjoin(self, earlier: str, later: str) -> bool:
+        return _adjoin(self.windows, earlier, later)
 
     def _bound(self, point: datetime) -> date:
         return point.date() if self.type == "date" else point
@@ -190,6 +203,19 @@ class ByDimensions(Address):
     def label(self, alias: str) -> sql.Composable:
         values = [sql.SQL("{}::text").format(ident(alias, column)) for column in self.columns.values()]
         return sql.SQL("array[{}]::text").format(sql.SQL(", ").join(values))
+
+
+def window_binds(windows: Windows, keys: Sequence[str]) -> dict[str, datetime]:
+    """The parameters for the time from the first window's start to the last one's end."""
+    chosen = [windows[key] for key in keys if key in windows]
+    return {
+        "window_start": min((start for start, _ in chosen), default=_EPOCH),
+        "window_end": max((end for _, end in chosen), default=_EPOCH),
+    }
+
+
+def _adjoin(windows: Windows, earlier: str, later: str) -> bool:
+    return not windows or windows[earlier][1] == windows[later][0]
 
 
 def keys_by_label(conn: psycopg.Connection, address: Address, keys: Sequence[str]) -> dict[str, str]:
