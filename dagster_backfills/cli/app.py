@@ -1,5 +1,6 @@
 """The table of `backfills` commands. A command's module is imported only when the command is called."""
 
+import logging
 import os
 import signal
 import sys
@@ -118,6 +119,7 @@ def run() -> NoReturn:
     from dagster_backfills.secret_files import read_secret_files
 
     treat_termination_as_interrupt()
+    logging.getLogger().addHandler(errors.LogLines())
     try:
         read_secret_files(os.environ)
         command = typer.main.get_command(app)

@@ -66,8 +66,6 @@ def add_results(entries: list[dict[str, Any]]) -> None:
 
 def _lines(entry: dict[str, Any]) -> list[str]:
     """An entry as shown on a terminal: who did what, then its target and details."""
-    head = (
-        f"{entry['at'].astimezone():%Y-%m-%d %H:%M:%S}  {entry['who']}  {entry['action']}: {entry['outcome']}"
-    )
+    head = f"{entry['at']:%Y-%m-%d %H:%M:%S} UTC  {entry['who']}  {entry['action']}: {entry['outcome']}"
     more = [entry["target"], entry["detail"], f"runs {', '.join(entry['runs'])}" if entry["runs"] else ""]
     return [head, *(f"    {line}" for line in more if line)]

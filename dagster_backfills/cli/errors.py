@@ -1,5 +1,9 @@
-"""Turns any exception into an error message and an exit code. Commands raise; they don't print errors themselves."""
+"""Turns any exception into an error message and an exit code. Commands raise; they don't print errors themselves.
 
+Also shows what libraries log.
+"""
+
+import logging
 import os
 import sys
 import traceback
@@ -60,6 +64,23 @@ def explain(error: BaseException) -> tuple[int, str, str]:
         f"Unexpected {type(error).__name__}: {first}",
         "For the traceback: backfills --debug …",
     )
+
+
+class LogLines(logging.Handler):
+    """Prints libraries' warnings on stderr: the first line of each, and a repeated one once.
+
+    While a server is away, Dagster logs the same lines for every attempt to reach it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._last = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = redact(record.getMessage().partition("\n")[0])
+        if line != self._last:
+            _say(line)
+        self._last = line
 
 
 def _say(text: str) -> None:

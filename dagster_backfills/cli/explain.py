@@ -61,7 +61,7 @@ def _show(explanation: Explanation) -> None:
     for stale in explanation.stale:
         say(
             f"{stale['asset']}: {stale['partition'] or 'the whole table'} is stale "
-            f"since {stale['since']:%Y-%m-%d %H:%M}."
+            f"since {stale['since']:%Y-%m-%d %H:%M} UTC."
         )
     for undone in explanation.undone:
         say(

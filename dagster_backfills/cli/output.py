@@ -106,8 +106,13 @@ def fitted(
     fold: bool = False,
 ) -> tuple[Table, list[str]]:
     """A table of at most `width` columns of text, and the headers of the columns that had to be hidden."""
-    cells = [[" ".join(_cell(value).split()) for value in row] for row in rows]
-    columns = list(zip(headers, *cells, strict=True))
+    values = [list(row) for row in rows]
+    cells = [[" ".join(_cell(value).split()) for value in row] for row in values]
+    titles = [
+        f"{header}, UTC" if any(_in_utc(row[index]) for row in values) else header
+        for index, header in enumerate(headers)
+    ]
+    columns = list(zip(titles, *cells, strict=True))
     numeric = [bool(cells) and all(_is_number(cell) for cell in column[1:]) for column in columns]
     is_id = [column[0] in ids and max(map(cell_len, column)) <= _LONGEST_ID for column in columns]
     fixed = [
@@ -121,7 +126,7 @@ def fitted(
     visible = [index for index, column_width in enumerate(widths) if column_width]
     for index in visible:
         table.add_column(
-            headers[index],
+            titles[index],
             justify="right" if numeric[index] else "left",
             width=widths[index],
             no_wrap=not fold,
@@ -152,12 +157,13 @@ def _widths(
 
 def print_fields(fields: Iterable[tuple[str, Any]]) -> None:
     """Print one object, one field per line, without truncation. Fields that are None are left out."""
-    known = [(name, _cell(value)) for name, value in fields if value is not None]
+    known = [(name, value) for name, value in fields if value is not None]
     if not sys.stdout.isatty():
         print_table(["field", "value"], known)
         return
     table = Table.grid(padding=(0, 2))
-    for name, text in known:
+    for name, value in known:
+        text = f"{_cell(value)} UTC" if _in_utc(value) else _cell(value)
         table.add_row(name, Text(text, overflow="fold"))
     console().print(table)
 
@@ -197,11 +203,16 @@ def _cell(value: Any) -> str:
     if isinstance(value, timedelta):
         return duration(value)
     if isinstance(value, datetime):
+        known = value.astimezone(UTC) if value.tzinfo else value
         if not sys.stdout.isatty() or isinstance(value, DistantTime):
-            known = value.astimezone(UTC) if value.tzinfo else value
             return known.isoformat(sep=" ", timespec="seconds")
-        return f"{value.astimezone(UTC):%Y-%m-%d %H:%M}"
+        return f"{known:%Y-%m-%d %H:%M}"
     return str(value)
+
+
+def _in_utc(value: Any) -> bool:
+    """Whether it is shown in UTC: a time with a zone. One without a zone is shown as it is stored."""
+    return isinstance(value, datetime) and value.tzinfo is not None
 
 
 def _is_number(cell: str) -> bool:

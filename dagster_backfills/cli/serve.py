@@ -39,7 +39,7 @@ def serve(
     # Files in forms are large, and `/tmp` may be in memory.
     settings.spool.mkdir(parents=True, exist_ok=True, mode=0o700)
     tempfile.tempdir = str(settings.spool)
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING, force=True)
     logging.getLogger("dagster_backfills.web").setLevel(logging.INFO)
     say(f"Serving at http://{host}:{port}. Press Ctrl-C to stop.")
     uvicorn.run(

@@ -208,7 +208,7 @@ def _pages(interval: float, ticks: bool) -> Iterator[StatusPage | str]:
         url = resolve_database_url()
         for page in poll_database(url, lambda conn: read_page(conn, url, ticks=ticks)):
             if isinstance(page, psycopg.OperationalError):
-                yield f"{datetime.now(UTC):%H:%M:%S} {redact(explain(page)[1])} Retrying."
+                yield f"{datetime.now(UTC):%H:%M:%S} UTC: {redact(explain(page)[1])} Retrying."
             else:
                 yield page
             time.sleep(interval)

@@ -1,5 +1,6 @@
 """Connection and server errors: one clear message with a hint, no traceback, no password."""
 
+import logging
 import socket
 
 import psycopg
@@ -7,7 +8,15 @@ import psycopg2
 import pytest
 import sqlalchemy
 
-from dagster_backfills.cli.errors import FAILURES, NOT_USABLE, UNEXPECTED, USAGE, explain, redact
+from dagster_backfills.cli.errors import (
+    FAILURES,
+    NOT_USABLE,
+    UNEXPECTED,
+    USAGE,
+    LogLines,
+    explain,
+    redact,
+)
 from dagster_backfills.errors import NotUsableError, UserError
 from dagster_backfills.postgres.embedded import EmbeddedServer
 from dagster_backfills_tests.cli.conftest import Cli, user_of, with_database
@@ -161,3 +170,14 @@ def test_no_form_of_a_password_is_shown(text: str):
     assert "s3cret" not in shown
     assert "***" in shown
     assert redact("Nothing at 12:30 for a@b.c to hide") == "Nothing at 12:30 for a@b.c to hide"
+
+
+def test_what_a_library_logs_again_and_again_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    log = logging.getLogger("a library")
+    log.addHandler(LogLines())
+    for reason in ("refused", "refused", "starting up"):
+        log.warning("Retrying postgresql://me:secret@host/db: %s\n\tIs the server running?", reason)
+    log.info("Nothing to see.")
+    assert capsys.readouterr().err.splitlines() == [
+        f"backfills: Retrying postgresql://me:***@host/db: {reason}" for reason in ("refused", "starting up")
+    ]

@@ -2,7 +2,8 @@
 
 import io
 import json
-from datetime import UTC, datetime, timedelta
+import time
+from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 
 import pytest
@@ -10,6 +11,7 @@ import typer
 
 from dagster_backfills.cli import output
 from dagster_backfills.errors import UserError
+from dagster_backfills_tests.terminal import bare
 
 
 def test_stdout_is_only_valid_json(capsys):
@@ -76,3 +78,25 @@ def test_a_very_long_key_is_truncated_before_other_columns_are_hidden() -> None:
         .width
         == 40
     )
+
+
+def test_a_time_on_a_terminal_says_its_zone_and_one_without_a_zone_is_shown_as_stored(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        at = datetime(2026, 1, 2, 3, 4, tzinfo=timezone(timedelta(hours=2)))
+        output.print_table(["created", "local"], [(at, datetime(2026, 1, 2, 3, 4))])
+        output.print_fields([("created", at), ("local", datetime(2026, 1, 2, 3, 4))])
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    lines = [line.split() for line in bare(capsys.readouterr().out).splitlines()]
+    assert lines[0] == ["created,", "UTC", "local"]
+    assert lines[2] == ["2026-01-02", "01:04", "2026-01-02", "03:04"]
+    assert lines[3:] == [
+        ["created", "2026-01-02", "01:04", "UTC"],
+        ["local", "2026-01-02", "03:04"],
+    ]

@@ -314,6 +314,17 @@ def test_the_reader_can_not_write_nor_see_personal_data_jobs_or_dagsters_tables(
         refused(conn, "select backfill.mark_stale('a', '{b}')")
 
 
+def test_a_login_that_only_reads_everything_can_run_every_monitoring_query(
+    guarded: Guarded, project_root: Path
+) -> None:
+    with guarded.connect() as conn, conn.transaction(force_rollback=True):
+        conn.execute("create role oncall in role pg_read_all_data, pg_monitor")
+        conn.execute("set local role oncall")
+        for query in sorted((project_root / "sql" / "monitoring").glob("*.sql")):
+            conn.execute(query.read_bytes()).fetchall()
+        refused(conn, "delete from backfill.failures")
+
+
 # ---- the enqueuer
 
 

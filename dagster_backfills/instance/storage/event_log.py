@@ -16,6 +16,8 @@ import sqlalchemy as sa
 from dagster_postgres import PostgresEventLogStorage
 from sqlalchemy.dialects.postgresql import ARRAY
 
+from dagster_backfills.instance.storage.sessions import note_execution
+
 _EXPECTED: Mapping[str, tuple[str, ...]] = {
     "store_event_batch": ("events",),
     "prepare_insert_event_batch": ("events",),
@@ -51,6 +53,10 @@ class BatchedEventLogStorage(PostgresEventLogStorage):
                 " event log, so planned partitions are written one by one",
                 stacklevel=2,
             )
+
+    def store_event(self, event: dg.EventLogEntry) -> None:
+        note_execution(event)
+        super().store_event(event)
 
     def store_event_batch(self, events: Sequence[dg.EventLogEntry]) -> None:
         """Store `events` in their order. Events other than planned partitions are stored by the stock class."""

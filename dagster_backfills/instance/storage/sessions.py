@@ -1,12 +1,15 @@
-"""Applying our session settings and the search path to the sessions of Dagster's own storage, by a SQLAlchemy plugin.
+"""The sessions of Dagster's own storage, by a SQLAlchemy plugin: settings, search path, waiting for the server.
 
 The startup parameter `options`, in which a URL usually has the `search_path`, is not used. Poolers reject or drop it,
 and then the tables would be in another schema. Not here: the settings (`postgres/connection`).
 """
 
 import re
+import time
 from typing import Any
 
+import dagster as dg
+import psycopg2
 from sqlalchemy import URL, Engine, event, make_url
 from sqlalchemy.dialects import plugins
 from sqlalchemy.engine import CreateEnginePlugin
@@ -14,6 +17,12 @@ from sqlalchemy.engine import CreateEnginePlugin
 from dagster_backfills.postgres.connection import PINNED, pin, require_session
 
 _NAME = "dagster_backfills"
+# Dagster retries a connection for some twelve seconds. Then the run fails, even if it only wanted to log that the
+# engine is reconnecting. A process that executes a run therefore waits as long as the engine does.
+_WAIT_SECONDS, _RETRY_SECONDS = 120.0, 1.0
+_BEGINS = (dg.DagsterEventType.RUN_START, dg.DagsterEventType.STEP_START)
+_ENDS = (dg.DagsterEventType.RUN_SUCCESS, dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.RUN_CANCELED)
+_executed_here: set[str] = set()  # runs, or runs of steps, that this process executes
 _SEARCH_PATH = re.compile(r"(?:-c\s*|--)search_path=((?:\\.|\S)*)")
 
 
@@ -33,6 +42,14 @@ def pinned_url(url: str) -> str:
     return driven.update_query_dict({"plugin": _NAME}).render_as_string(hide_password=False)
 
 
+def note_execution(event: dg.EventLogEntry) -> None:
+    """Note from an event that this process stores whether it executes the run. Others don't wait for the server."""
+    if event.dagster_event_type in _BEGINS:
+        _executed_here.add(event.run_id)
+    elif event.dagster_event_type in _ENDS:
+        _executed_here.discard(event.run_id)
+
+
 class PinnedSessions(CreateEnginePlugin):
     """The plugin that SQLAlchemy calls when it creates an engine from such a URL."""
 
@@ -40,6 +57,7 @@ class PinnedSessions(CreateEnginePlugin):
         super().__init__(url, kwargs)
         self._url = self.update_url(url.set(drivername="postgresql")).render_as_string(hide_password=False)
         path = _SEARCH_PATH.search(_options(url))
+        self._away_since: float | None = None
         self._settings = {**PINNED, **({"search_path": re.sub(r"\\(.)", r"\1", path[1])} if path else {})}
 
     def update_url(self, url: URL) -> URL:
@@ -51,6 +69,20 @@ class PinnedSessions(CreateEnginePlugin):
     def engine_created(self, engine: Engine) -> None:
         # Before other listeners, because SQLAlchemy then queries the default schema.
         event.listen(engine, "connect", self._pin, insert=True)
+        event.listen(engine, "do_connect", self._connect)
+
+    def _connect(self, dialect: Any, _: object, arguments: Any, named: Any) -> Any:
+        while True:
+            try:
+                connection = dialect.connect(*arguments, **named)
+            except psycopg2.OperationalError:
+                self._away_since = self._away_since or time.monotonic()
+                if not _executed_here or time.monotonic() - self._away_since > _WAIT_SECONDS:
+                    raise
+                time.sleep(_RETRY_SECONDS)
+            else:
+                self._away_since = None
+                return connection
 
     def _pin(self, connection: Any, _: object) -> None:
         connection.autocommit = True  # a rollback would revert the settings

@@ -118,6 +118,12 @@ def test_the_overview_counts_days(gyms: Gyms, score: Score) -> None:
     yesterday = datetime.now(UTC).date() - timedelta(days=1)
     score(day=yesterday)
     assert gyms.rows(query) == [("days of the last week", 7, 1, 6, 0, 0)]
+    gyms.member("broken", 1, per_week=-1)
+    score(day=yesterday, max_failed_percent=50)
+    (newest,) = chain_of(gyms.conn, yesterday, 1)
+    assert [link.outcome for link in newest.links] == ["complete"] * 3
+    assert newest.failed == 1
+    assert gyms.rows(query) == [("days of the last week", 7, 0, 6, 0, 1)]
 
 
 def test_sample_data_is_the_same_for_the_same_seed_and_loaded_once(conn: psycopg.Connection) -> None:

@@ -241,12 +241,12 @@ $$;
 create trigger forget_history after delete on scoring.members
 referencing old table as gone for each statement execute function scoring.forget_members();
 
--- A day is up to date when all three assets are complete.
+-- A day is up to date when all three assets are complete and no member has failed.
 create view scoring.overview as
 select
     'days of the last week' as of_what,
     count(*) as units,
-    count(*) filter (where d.complete = 3) as up_to_date,
+    count(*) filter (where d.complete = 3 and d.broken = 0) as up_to_date,
     count(*) filter (where d.worked < 3 and d.broken = 0) as missing,
     0::bigint as stale,
     count(*) filter (where d.broken > 0) as failed,
@@ -255,7 +255,7 @@ from (
     select
         count(c.asset) as worked,
         count(*) filter (where c.outcome = 'complete') as complete,
-        count(*) filter (where c.outcome in ('partial', 'failed')) as broken
+        count(*) filter (where c.outcome in ('partial', 'failed') or c.failed > 0) as broken
     from generate_series(1, 7) as ago (days)
     left join scoring.chain_days as c on c.day = (now() at time zone 'UTC')::date - ago.days
     group by ago.days
