@@ -153,7 +153,7 @@ def killed(worker: str, arguments: Sequence[str], seconds: float | None) -> bool
         assert said.readline() == "ready\n"
         if seconds is not None:
             time.sleep(seconds)
-            started.process.kill()
+            started.kill()
         finished = said.read() == "done\n"
     started.wait()
     return not finished
