@@ -142,9 +142,9 @@ def start(
 
 
 def start_server(command: Sequence[str], log: Path, env: Mapping[str, str], cwd: Path) -> Program:
-    """Start one of Dagster's servers in its own session, with its output in `log`."""
+    """Start one of Dagster's servers in its own session, with its output at the end of `log`."""
     streams = [os.open(os.devnull, os.O_RDONLY)]
-    streams += [os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND) for _ in range(2)]
+    streams += [os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND) for _ in range(2)]
     return start(command, streams, env=env, cwd=cwd, own_session=True)
 
 
