@@ -1,7 +1,7 @@
-"""Starts the programs that users start, forked from a process that has imported Dagster already.
+"""Starts the programs that users start, forked from a process that has imported Dagster and most of our modules.
 
-A forked program has its own environment, working folder, streams and exit code, and imports our modules itself. Tests
-of imports or of interrupts start a real interpreter instead.
+A forked program has its own environment, working folder, streams and exit code. The runs that it starts are forked too.
+Tests of imports start a real interpreter instead.
 """
 
 import atexit
@@ -14,33 +14,60 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TextIO
+
+import pytest
 
 RUN = [sys.executable, "-m", "dagster", "api"]
+ROOT = str(Path(__file__).resolve().parents[1])
 SCRIPT = str(Path(sys.executable).parent / "backfills")
-# Importing these reads no environment variables and starts no threads.
-_LIBRARIES = [
-    "dagster",
-    "dagster._cli",
-    "dagster._cli.api",
-    "dagster._daemon.cli",
-    "dagster._grpc.server",
-    "dagster._core.definitions.antlr_asset_selection.antlr_asset_selection",
-    "dagster_postgres",
-    "dagster_webserver.cli",
-    "psycopg",
-    "rich.console",
-    "rich.table",
-    "sqlglot",
-    "typer",
-]
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(_LIBRARIES)
+_FORKS.set_forkserver_preload(["dagster_backfills_tests.preloaded"])
+
+
+class Program:
+    """A program that was started, with the part of the `subprocess.Popen` interface that the command line uses.
+
+    stdout, stderr: what it prints, if it was started to be read.
+    """
+
+    stdout: TextIO
+    stderr: TextIO
+
+    def __init__(self, command: Sequence[str], process: BaseProcess) -> None:
+        assert process.pid
+        self.args, self.pid, self._process = command, process.pid, process
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._process.join(timeout)
+        if self.returncode is None:
+            raise subprocess.TimeoutExpired(self.args, timeout or 0)
+        return self.returncode
+
+    def communicate(self) -> tuple[str, str]:
+        """Wait for its end. Returns what was not read yet."""
+        with self.stdout, self.stderr:
+            outputs = self.stdout.read(), self.stderr.read()
+        self.wait()
+        return outputs
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
 
 
 def run(
@@ -51,73 +78,30 @@ def run(
     input: str = "",
     timeout: float | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Like `subprocess.run(capture_output=True)`, for `backfills …` and `python -m …`."""
+    """Like `subprocess.run(capture_output=True)`, for scripts and `python -m …`."""
     with TemporaryDirectory() as folder:
         streams = [Path(folder, name) for name in ("stdin", "stdout", "stderr")]
         streams[0].write_text(input)
         opened = [os.open(streams[0], os.O_RDONLY)]
         opened += [os.open(stream, os.O_WRONLY | os.O_APPEND | os.O_CREAT) for stream in streams[1:]]
-        code = start(command, opened, env=env, cwd=cwd).wait(timeout)
-        message, errors = (stream.read_text() for stream in streams[1:])
-        return subprocess.CompletedProcess(command, code, message, errors)
-
-
-@dataclass(frozen=True)
-class Program:
-    """A program that was started."""
-
-    command: Sequence[str]
-    process: BaseProcess
-
-    @property
-    def pid(self) -> int:
-        assert self.process.pid
-        return self.process.pid
-
-    @property
-    def returncode(self) -> int | None:
-        return self.process.exitcode
-
-    def poll(self) -> int | None:
-        return self.process.exitcode
-
-    def wait(self, timeout: float | None = None) -> int:
-        """Wait for its exit code. Kills it on a timeout or any other exception."""
+        program = start(command, opened, env=env, cwd=cwd)
         try:
-            self.process.join(timeout)
-            if self.process.exitcode is None:
-                raise subprocess.TimeoutExpired(self.command, timeout or 0)
+            code = program.wait(timeout)
         finally:
-            self.process.kill()
-            self.process.join()
-        return self.process.exitcode
+            program.kill()
+        output, errors = (stream.read_text() for stream in streams[1:])
+        return subprocess.CompletedProcess(command, code, output, errors)
 
 
-class Child:
-    """A forked run, with the part of the `subprocess.Popen` interface that the command line uses."""
-
-    def __init__(self, program: Program) -> None:
-        self.pid, self._program = program.pid, program
-
-    @property
-    def returncode(self) -> int | None:
-        return self._program.returncode
-
-    def poll(self) -> int | None:
-        return self.returncode
-
-    def wait(self, timeout: float | None = None) -> int:
-        self._program.process.join(timeout)
-        if self.returncode is None:
-            raise subprocess.TimeoutExpired(self._program.command, timeout or 0)
-        return self.returncode
-
-    def send_signal(self, number: int) -> None:
-        if self.poll() is None:
-            os.kill(self.pid, number)
-
-    def kill(self) -> None:
-        self.send_signal(signal.SIGKILL)
+def start_reading(
+    command: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> Program:
+    """Start a program in its own session. Its `stdout` and `stderr` are pipes."""
+    pipes = [os.pipe() for _ in range(2)]
+    streams = [os.open(os.devnull, os.O_RDONLY), *(write for _, write in pipes)]
+    program = start(command, streams, env=env, cwd=cwd, own_session=True)
+    program.stdout, program.stderr = (os.fdopen(read) for read, _ in pipes)
+    return program
 
 
 class ForkingPopen(subprocess.Popen):
@@ -128,7 +112,7 @@ class ForkingPopen(subprocess.Popen):
             return super().__new__(cls)
         log = options["stdout"].fileno()
         streams = [os.open(os.devnull, os.O_RDONLY), os.dup(log), os.dup(log)]
-        return Child(start(command, streams, env=options.get("env"), own_session=True))
+        return start(command, streams, env=options.get("env"), own_session=True)
 
 
 def start(
@@ -146,9 +130,11 @@ def start(
     handed = [Connection(stream) for stream in streams]
     environment, folder = dict(os.environ if env is None else env), str(cwd or Path.cwd())
     server = multiprocessing.forkserver._forkserver
-    server.ensure_running()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", ROOT)  # from which a new server imports what it preloads
+        server.ensure_running()
     arguments = (list(command), environment, folder, handed, own_session, server._forkserver_address)
-    process = _FORKS.Process(target=_work, args=arguments)
+    process = _FORKS.Process(target=_work, args=arguments, daemon=True)
     process.start()
     for each in handed:
         each.close()
@@ -156,9 +142,9 @@ def start(
 
 
 def start_server(command: Sequence[str], log: Path, env: Mapping[str, str], cwd: Path) -> Program:
-    """Start one of Dagster's servers in its own session, with its output in `log`."""
+    """Start one of Dagster's servers in its own session, with its output at the end of `log`."""
     streams = [os.open(os.devnull, os.O_RDONLY)]
-    streams += [os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND) for _ in range(2)]
+    streams += [os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND) for _ in range(2)]
     return start(command, streams, env=env, cwd=cwd, own_session=True)
 
 
@@ -172,6 +158,7 @@ def _work(
 ) -> None:
     if own_session:
         os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started the tests may have ignored it
     os.environ.clear()
     os.environ.update(environment)
     time.tzset()
@@ -183,17 +170,13 @@ def _work(
     sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w", buffering=1)  # noqa: SIM115
     # Processes that the program starts with multiprocessing are started normally.
     multiprocessing.set_start_method(None, force=True)
+    multiprocessing.current_process()._config["daemon"] = False  # which may not start any
+    # The runs that it starts are forked from the same server.
+    server = multiprocessing.forkserver._forkserver
+    server._forkserver_address, server.ensure_running = address, lambda: None
+    subprocess.Popen = ForkingPopen
     try:
-        if command[0] == SCRIPT:
-            from dagster_backfills.cli import main
-
-            # Its runs are forked from the same server.
-            server = multiprocessing.forkserver._forkserver
-            server._forkserver_address, server.ensure_running = address, lambda: None
-            sys.argv, subprocess.Popen = command, ForkingPopen
-            main()
-        else:
-            _run(*command)
+        _run(*command)
     finally:
         atexit._run_exitfuncs()
 

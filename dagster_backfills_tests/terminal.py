@@ -39,7 +39,7 @@ def on_a_terminal(
     }
     variables |= {"TERM": "xterm", "NO_COLOR": "1"}
     process: Program | subprocess.Popen[bytes]
-    if command[0] == SCRIPT and not endless:
+    if command[0] == SCRIPT:
         process = start(command, [os.dup(child) for _ in range(3)], env=variables, cwd=cwd)
     else:
         process = subprocess.Popen(

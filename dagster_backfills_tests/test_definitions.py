@@ -12,6 +12,7 @@ import yaml
 
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.definitions import defs
+from dagster_backfills_tests.programs import run
 
 _STUB = "dagster/auto_created_stub_asset"  # read, but without a description
 # Filled elsewhere, by schema: source tables, files, views that dashboards read.
@@ -272,9 +273,7 @@ def test_the_location_loads_every_way_that_dagster_offers(
     command: tuple[str, ...], project_root: Path
 ) -> None:
     script = str(Path(sys.executable).with_name(command[0]))
-    done = subprocess.run(
-        [script, *command[1:]], cwd=project_root, capture_output=True, text=True, timeout=240, check=False
-    )
+    done = run([script, *command[1:]], cwd=project_root, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

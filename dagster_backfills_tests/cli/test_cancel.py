@@ -13,6 +13,7 @@ from dagster_backfills.identity import system_user
 from dagster_backfills.instance.dagster_home import dagster_environment
 from dagster_backfills.instance.launching import CODE_LOCATION, create_run
 from dagster_backfills_tests.cli.conftest import SCRIPT, Cli, eventually
+from dagster_backfills_tests.programs import start_reading
 
 pytestmark = [pytest.mark.timeout(900)]
 RECORDS = "select count(*) from training.employee_training_video_completions"
@@ -34,15 +35,13 @@ def test_a_running_run_is_cancelled_and_the_audit_lists_each_request_with_its_ou
     assert cli("pause", "training_completions").returncode == 0
     command = [SCRIPT, "run", "training_completions", "--yes"]
     env = os.environ | {"DATABASE_URL": database_url}
-    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
-        eventually(lambda: school.execute("select from backfill.runs").fetchone() is not None)
-        refused = cli("cancel", "training_completions")
-        assert refused.returncode == 2 and "Add --yes" in refused.stderr
-        assert (
-            "progress_stats has no queued or running runs." in cli("cancel", "progress_stats", "--yes").stderr
-        )
-        answer = json.loads(cli("cancel", "training_completions", "--yes", "--json").stdout)
-        run.wait()
+    run = start_reading(command, env=env)
+    eventually(lambda: school.execute("select from backfill.runs").fetchone() is not None)
+    refused = cli("cancel", "training_completions")
+    assert refused.returncode == 2 and "Add --yes" in refused.stderr
+    assert "progress_stats has no queued or running runs." in cli("cancel", "progress_stats", "--yes").stderr
+    answer = json.loads(cli("cancel", "training_completions", "--yes", "--json").stdout)
+    run.communicate()
     [(run_id, started_by, outcome)] = school.execute(
         "select run_id, started_by, outcome from backfill.runs"
     ).fetchall()

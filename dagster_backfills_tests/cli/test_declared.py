@@ -189,9 +189,9 @@ def test_a_list_and_a_status_say_when_the_sources_were_polled(
         " ('member_months', 'public.members', '1', '2026-01-02 03:04:05+00'),"
         " ('member_months', 'public.member_activities', '1', '2026-01-02 03:05:00+00')"
     )
-    said = "its source tables were last polled at 2026-01-02 03:04:05 UTC; later changes are not shown"
-    assert run("list").stderr == f"member_months: {said}.\n"
-    assert json.loads(run("list", "--json").stdout)[0]["remark"] == said
+    remark = "its source tables were last polled at 2026-01-02 03:04:05 UTC; later changes are not shown"
+    assert run("list").stderr == f"member_months: {remark}.\n"
+    assert json.loads(run("list", "--json").stdout)[0]["remark"] == remark
 
 
 def test_a_check_names_former_partitions_that_have_rows(

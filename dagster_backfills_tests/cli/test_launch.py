@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from dagster_backfills.engine import audit
 from dagster_backfills.instance import run_launcher
 from dagster_backfills.instance.dagster_home import dagster_environment
 from dagster_backfills_tests.cli.conftest import eventually
+from dagster_backfills_tests.programs import start_reading
 
 LOCATION = "dagster_backfills_tests.cli.location"
 LAUNCH = f"""
@@ -62,21 +62,12 @@ class Launched:
     def __init__(self, job: str, **config: object) -> None:
         run_config = {"ops": {"work": {"config": config}}}
         self.who = uuid.uuid4().hex
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", LAUNCH, job, json.dumps(run_config), self.who],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        command = [sys.executable, "-c", LAUNCH, job, json.dumps(run_config), self.who]
+        self.process = start_reading(command)
 
     def end(self) -> tuple[int, str, str]:
         out, err = self.process.communicate()
-        return self.process.returncode, out, err
-
-    def worker(self) -> psutil.Process:
-        (child,) = psutil.Process(self.process.pid).children()
-        return child
+        return self.process.wait(), out, err
 
     def run(self, instance: dg.DagsterInstance) -> dg.DagsterRun | None:
         return next(iter(instance.get_runs(dg.RunsFilter(tags={"who": self.who}))), None)
@@ -95,6 +86,13 @@ class Launched:
         run = self.run(instance)
         assert run is not None
         return run
+
+
+def worker(instance: dg.DagsterInstance, run: dg.DagsterRun) -> psutil.Process:
+    """The process that executes the run, by its first event."""
+    messages = "".join(event.message for event in instance.all_logs(run.run_id))
+    [pid] = re.findall(r"Started process for run \(pid: (\d+)\)", messages)
+    return psutil.Process(int(pid))
 
 
 def status(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
@@ -159,25 +157,25 @@ def test_an_invalid_configuration_is_a_usage_error(instance):
 def test_an_interrupt_cancels_the_run(instance, number):
     launched = Launched("working_job", seconds=600)
     run = launched.running(instance)
-    worker = launched.worker()
+    process = worker(instance, run)
     launched.process.send_signal(number)
     code, out, err = launched.end()
     assert (code, out) == (130, "")
     assert "Traceback" not in err
     assert status(instance, run) == "CANCELED"
-    assert not worker.is_running()
+    assert not process.is_running()
 
 
 def test_a_second_interrupt_kills_a_run_that_ignores_the_first(instance):
     launched = Launched("working_job", seconds=600, stubborn=True)
     run = launched.running(instance)
-    worker = launched.worker()
+    process = worker(instance, run)
     launched.process.send_signal(signal.SIGINT)
     eventually(lambda: status(instance, run) == "CANCELING")
     launched.process.send_signal(signal.SIGINT)
     assert launched.end()[0] == 130
     assert status(instance, run) == "CANCELED"
-    assert not worker.is_running()
+    assert not process.is_running()
 
 
 def test_a_cancellation_in_the_ui_reaches_the_process(instance):
@@ -191,7 +189,7 @@ def test_a_cancellation_in_the_ui_reaches_the_process(instance):
 def test_a_run_whose_process_was_killed_has_failed(instance):
     launched = Launched("working_job", seconds=600)
     run = launched.running(instance)
-    launched.worker().kill()
+    worker(instance, run).kill()
     code, _, message = launched.end()
     assert code == 1 and "The run's process ended unexpectedly (exit code -9)." in message
     assert status(instance, run) == "FAILURE"
@@ -202,7 +200,7 @@ def test_a_run_whose_processes_were_all_killed_is_found_dead_and_the_audit_says_
 ):
     launched = Launched("working_job", seconds=600)
     run = launched.running(instance)
-    worker = launched.worker()
+    process = worker(instance, run)
     launched.process.kill()
     launched.end()
     # Its own process is alive, and may finish it.
@@ -210,7 +208,7 @@ def test_a_run_whose_processes_were_all_killed_is_found_dead_and_the_audit_says_
     check = instance.run_launcher.check_run_worker_health
     assert (status(instance, run), check(run).status.value) == ("STARTED", "RUNNING")
     assert outcome(run) == ("started", "")
-    os.kill(worker.pid, signal.SIGKILL)
+    process.kill()
     eventually(lambda: check(run).status.value == "NOT_FOUND", 60)
     instance.report_run_failed(run)
     assert outcome(run) == ("failed", "The run ended with status FAILURE.")

@@ -4,7 +4,6 @@ import json
 import os
 import pty
 import signal
-import subprocess
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,6 +20,7 @@ from dagster_backfills.instance.dagster_home import dagster_environment
 from dagster_backfills.instance.launching import CODE_LOCATION, create_run, open_instance
 from dagster_backfills.postgres.embedded import EmbeddedServer
 from dagster_backfills_tests.cli.conftest import SCRIPT, Cli
+from dagster_backfills_tests.programs import Program, run, start_reading
 
 
 def run_at_work(conn: psycopg.Connection) -> None:
@@ -190,15 +190,9 @@ def test_json_has_everything_and_nothing_else_is_on_stdout(cli: Cli, conn: psyco
     assert page["failures"][0]["failures"] == 1
 
 
-def watching(url: str, *options: str) -> subprocess.Popen[str]:
+def watching(url: str, *options: str) -> Program:
     command = [SCRIPT, "status", "--watch", "--no-ticks", "--interval", "0.2", *options]
-    return subprocess.Popen(
-        command,
-        env=os.environ | {"DATABASE_URL": url},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return start_reading(command, env=os.environ | {"DATABASE_URL": url})
 
 
 @pytest.mark.programs
@@ -206,7 +200,6 @@ def test_watch_in_a_pipe_prints_one_json_line_per_page_until_interrupted(
     conn: psycopg.Connection, database_url: str
 ):
     process = watching(database_url, "--json")
-    assert process.stdout is not None
     assert json.loads(process.stdout.readline())["failures"] == []
     failure(conn, "u1")
     while not json.loads(process.stdout.readline())["failures"]:
@@ -222,7 +215,6 @@ def test_watch_in_a_pipe_prints_one_json_line_per_page_until_interrupted(
 def test_watch_survives_a_database_outage(conn: psycopg.Connection, database_url: str, server_url: str):
     name = conn.info.dbname
     process = watching(database_url, "--json")
-    assert process.stdout is not None and process.stderr is not None
     process.stdout.readline()
     with psycopg.connect(server_url, autocommit=True) as admin:
         admin.execute(f'alter database "{name}" allow_connections false')
@@ -246,9 +238,8 @@ def test_watch_keeps_the_embedded_server_that_it_started_until_it_ends(
     server = EmbeddedServer(tmp_path)
     try:
         for command in ("migrate", "down"):
-            subprocess.run([SCRIPT, command], check=True, capture_output=True)
+            assert run([SCRIPT, command]).returncode == 0
         process = watching("", "--json")
-        assert process.stdout is not None
         for _ in range(2):
             assert json.loads(process.stdout.readline())["failures"] == []
         assert server.is_running()

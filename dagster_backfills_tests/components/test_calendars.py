@@ -10,7 +10,7 @@ import pytest
 
 from dagster_backfills.engine.triggers import SourceTriggers, apply
 from dagster_backfills_tests.components.adopting import adopter, load, query, written
-from dagster_backfills_tests.dagster.storing import said
+from dagster_backfills_tests.dagster.storing import failure_description
 
 TABLES = """
 create schema shop;
@@ -126,6 +126,6 @@ def test_a_row_of_another_week_than_the_calendars_is_refused(
         f"-- name: days\nselect date_trunc('week', at)::date as day, count(*) as orders {IN_WINDOW};\n"
     )
     with adopter(load(written(tmp_path, "weekly", defs, statement)), database_url) as project:
-        told = said(project.refresh("named", "2026-01-04", expect=False))
-    assert "returned a row in no partition, but the batch writes only '2026-01-04'" in told
+        message = failure_description(project.refresh("named", "2026-01-04", expect=False))
+    assert "returned a row in no partition, but the batch writes only '2026-01-04'" in message
     assert query(shop, "select count(*) from shop.days") == [0]

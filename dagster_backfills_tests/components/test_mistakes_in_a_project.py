@@ -1,6 +1,5 @@
 """Mistakes within a project: a bad declaration does not affect the others, and checks of the definitions fail."""
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 
 from dagster_backfills_tests.components.adopting import EXAMPLES, copied, project_in, said_of, written
 from dagster_backfills_tests.components.test_mistakes import MISTAKES, Change
+from dagster_backfills_tests.programs import run
 
 
 @pytest.fixture
@@ -95,8 +95,6 @@ def test_a_check_of_the_definitions_fails_for_a_bad_declaration(
     copied(project, "member_months", change)
     script = str(Path(sys.executable).with_name(command[0]))
     module = ["-m", f"{project.parent.name}.definitions"] if command[0] == "dagster" else []
-    bad = subprocess.run(
-        [script, *command[1:], *module], cwd=project.parents[1], capture_output=True, text=True, check=False
-    )
+    bad = run([script, *command[1:], *module], cwd=project.parents[1])
     assert bad.returncode != 0
     assert message[:80] in " ".join((bad.stdout + bad.stderr).split())

@@ -158,7 +158,7 @@ def killed(worker: str, arguments: Sequence[str], seconds: float | None) -> bool
         assert pipe.readline() == "ready\n"
         if seconds is not None:
             time.sleep(seconds)
-            started.process.kill()
+            started.kill()
         finished = pipe.read() == "done\n"
     started.wait()
     return not finished

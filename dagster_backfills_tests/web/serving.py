@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -74,11 +75,11 @@ def serving(place: Path, upload_bytes: int = 2_000_000) -> Iterator[Server]:
             with contextlib.suppress(httpx.TransportError):
                 httpx.get(f"{found.address}/health", timeout=30)
                 break
-            assert program.process.is_alive() and time.monotonic() < deadline, log.read_text()
+            assert program.poll() is None and time.monotonic() < deadline, log.read_text()
             time.sleep(0.2)
         yield found
     finally:
-        program.process.terminate()
+        program.send_signal(signal.SIGTERM)
         program.wait(30)
 
 

@@ -4,7 +4,6 @@ import codecs
 import json
 import signal
 import subprocess
-import sys
 import time
 
 import openpyxl
@@ -19,7 +18,7 @@ from dagster_backfills.domains.kintell.importing.importer import Options, run_im
 from dagster_backfills.errors import UserError
 from dagster_backfills_tests.domains.kintell.sample import COLUMNS, add_users, mixed_rows, row, write_csv
 from dagster_backfills_tests.domains.kintell.workbooks import workbook
-from dagster_backfills_tests.programs import ForkingPopen
+from dagster_backfills_tests.programs import SCRIPT, ForkingPopen, start_reading
 
 
 @pytest.fixture
@@ -185,26 +184,12 @@ def test_a_job_is_checked_before_a_run_is_launched(call, conn, imported, tmp_pat
 @pytest.mark.timeout(600)
 def test_an_interrupted_import_shows_its_progress_and_how_to_resume(call, conn, tmp_path):
     write_csv(tmp_path / "a.csv", [row(i) for i in range(20_000)])
-    # As on a terminal: who started the tests may have had interrupts ignored, which children inherit.
-    main = (
-        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
-        "from dagster_backfills.cli import main; sys.exit(main())"
-    )
-    run = subprocess.Popen(
-        [sys.executable, "-c", main, "kintell", "start", "a.csv", "--batch-rows", "20"],
-        cwd=tmp_path,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        begun = "select exists (select from kintell.backfill_jobs where processed_rows > 0)"
-        while run.poll() is None and not conn.execute(begun).fetchone()[0]:
-            time.sleep(0.05)
-        run.send_signal(signal.SIGINT)
-        _, output = run.communicate(timeout=120)
-    finally:
-        run.kill()
-        run.wait()
+    run = start_reading([SCRIPT, "kintell", "start", "a.csv", "--batch-rows", "20"])
+    begun = "select exists (select from kintell.backfill_jobs where processed_rows > 0)"
+    while run.poll() is None and not conn.execute(begun).fetchone()[0]:
+        time.sleep(0.05)
+    run.send_signal(signal.SIGINT)
+    _, output = run.communicate()
     job, status, done = conn.execute(
         "select id, status, processed_rows from kintell.backfill_jobs"
     ).fetchone()
