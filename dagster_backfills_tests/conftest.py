@@ -19,7 +19,9 @@ import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
+from dagster_backfills.instance.dagster_home import dagster_database_url
 from dagster_backfills.postgres.embedded import EmbeddedServer
 from dagster_backfills.postgres.migrations import apply_migrations
 
@@ -152,14 +154,15 @@ def _environment_is_put_back() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def server_url(_session_state: Path) -> str:
+def server_url(_session_state: Path) -> Iterator[str]:
     """The URL of the server's maintenance database: `TEST_DATABASE_URL`, or an embedded server."""
     given = os.environ.get("TEST_DATABASE_URL")
-    if given:
-        return given
     server = EmbeddedServer(_session_state, _FAST)
-    server.start()
-    return server.url("postgres")
+    if not given:
+        server.start()
+    yield given or server.url("postgres")
+    for kept in _kept.values():
+        kept.close()
 
 
 def _database(url: str, name: str) -> str:
@@ -167,16 +170,44 @@ def _database(url: str, name: str) -> str:
     return f"{head.rsplit('/', 1)[0]}/{name}" + (f"?{tail}" if tail else "")
 
 
+def database_name(url: str) -> str:
+    return str(conninfo_to_dict(url)["dbname"])
+
+
 @pytest.fixture(scope="session")
 def template(server_url: str) -> Iterator[str]:
     """The name of the migrated template database."""
-    name = f"template_{uuid.uuid4().hex[:12]}"
-    with psycopg.connect(server_url, autocommit=True) as conn:
-        conn.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
-    apply_migrations(_database(server_url, name))
-    yield name
-    with psycopg.connect(server_url, autocommit=True) as conn:
-        conn.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+    with new_database(server_url, "template1") as url:
+        apply_migrations(url)
+        yield database_name(url)
+
+
+@pytest.fixture(scope="session")
+def dagsters_template(server_url: str, template: str) -> Iterator[str]:
+    """The name of a migrated database with Dagster's tables, in its schema `dagster`: they take 0.4 s to create."""
+    with new_database(server_url, template) as url:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("DATABASE_URL", url)
+            dagster_database_url()
+        yield database_name(url)
+
+
+# The connection to the maintenance database is kept: to connect costs a third of what a database costs.
+_kept: dict[str, psycopg.Connection] = {}
+
+
+def _maintain(server_url: str, statement: sql.Composed) -> None:
+    """Execute a statement in the maintenance database."""
+    if server_url not in _kept:
+        _kept[server_url] = psycopg.connect(server_url, autocommit=True)
+    try:
+        _kept[server_url].execute(statement)
+    except psycopg.OperationalError:
+        if not _kept[server_url].closed:
+            raise
+        # A test has ended the server's connections.
+        _kept[server_url] = psycopg.connect(server_url, autocommit=True)
+        _kept[server_url].execute(statement)
 
 
 @contextmanager
@@ -186,11 +217,9 @@ def new_database(server_url: str, template: str) -> Iterator[str]:
     clone = sql.SQL("create database {} template {} strategy file_copy").format(
         sql.Identifier(name), sql.Identifier(template)
     )
-    with psycopg.connect(server_url, autocommit=True) as conn:
-        conn.execute(clone)
+    _maintain(server_url, clone)
     yield _database(server_url, name)
-    with psycopg.connect(server_url, autocommit=True) as conn:
-        conn.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
+    _maintain(server_url, sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
 
 
 @pytest.fixture
@@ -206,6 +235,13 @@ def make_database(server_url: str, template: str) -> Iterator[Callable[..., str]
 def database_url(make_database: Callable[..., str]) -> str:
     """The URL of a migrated, empty database for this test."""
     return make_database()
+
+
+@pytest.fixture
+def database_with_dagster(server_url: str, dagsters_template: str) -> Iterator[str]:
+    """The URL of a migrated, empty database for this test, with Dagster's tables in its schema `dagster`."""
+    with new_database(server_url, dagsters_template) as url:
+        yield url
 
 
 @pytest.fixture

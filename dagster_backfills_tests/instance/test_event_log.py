@@ -17,9 +17,11 @@ from dagster._core.events import (
 from dagster_postgres import PostgresEventLogStorage
 
 from dagster_backfills.dagster.partition_events import stock_storage_note
+from dagster_backfills.instance.dagster_home import with_search_path
 from dagster_backfills.instance.storage import BatchedEventLogStorage, BatchedPostgresStorage
 from dagster_backfills.instance.storage import event_log as module
 from dagster_backfills.instance.storage.sessions import with_tested_driver
+from dagster_backfills_tests.conftest import new_database
 
 RUN, OTHER_RUN = "11111111-1111-1111-1111-111111111111", "22222222-2222-2222-2222-222222222222"
 STATS, GAMES = dg.AssetKey(["progress", "stats"]), dg.AssetKey(["games"])
@@ -116,13 +118,17 @@ BATCHES: Mapping[str, Sequence[dg.EventLogEntry]] = {
 
 @pytest.fixture
 def storages(
-    make_database: Callable[..., str],
+    server_url: str, dagsters_template: str
 ) -> Iterator[tuple[PostgresEventLogStorage, BatchedEventLogStorage]]:
-    urls = [with_tested_driver(make_database(migrated=False)) for _ in range(2)]
-    both = (PostgresEventLogStorage(urls[0]), BatchedEventLogStorage(urls[1]))
-    yield both
-    for storage in both:
-        storage.dispose()
+    with (
+        new_database(server_url, dagsters_template) as one,
+        new_database(server_url, dagsters_template) as two,
+    ):
+        urls = [with_tested_driver(with_search_path(url, "dagster")) for url in (one, two)]
+        both = (PostgresEventLogStorage(urls[0]), BatchedEventLogStorage(urls[1]))
+        yield both
+        for storage in both:
+            storage.dispose()
 
 
 def _rows(storage: PostgresEventLogStorage, table: str) -> list[tuple[Any, ...]]:
@@ -215,11 +221,13 @@ def test_the_installed_dagster_has_the_signatures_that_batching_needs() -> None:
 
 
 def test_with_changed_signatures_events_are_written_one_by_one_with_a_warning(
-    make_database: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    database_with_dagster: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(module._EXPECTED, "store_asset_event", ("event", "event_id", "shard"))  # type: ignore[index]
     with pytest.warns(UserWarning, match="store_asset_event.*one by one"):
-        storage = BatchedEventLogStorage(with_tested_driver(make_database(migrated=False)))
+        storage = BatchedEventLogStorage(
+            with_tested_driver(with_search_path(database_with_dagster, "dagster"))
+        )
     storage.store_event_batch([planned(n, STATS, f"p{n}") for n in range(3)])
     assert len(_rows(storage, "event_logs")) == 3
     assert _writes(storage) == 3
@@ -245,10 +253,10 @@ def test_the_instance_of_the_repository_loads_with_its_storage_and_batches(
 
 
 def test_a_batch_size_from_the_environment_is_kept(
-    make_database: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    database_with_dagster: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DAGSTER_EVENT_BATCH_SIZE", "250")
-    BatchedPostgresStorage(make_database(migrated=False))
+    BatchedPostgresStorage(with_search_path(database_with_dagster, "dagster"))
     assert os.environ["DAGSTER_EVENT_BATCH_SIZE"] == "250"
 
 

@@ -47,8 +47,12 @@ def nothing() -> None:
 
 
 @pytest.fixture
-def instance(database_url, conn, tmp_path, monkeypatch):
-    conn.execute("create schema dagster")
+def database_url(database_with_dagster):
+    return database_with_dagster
+
+
+@pytest.fixture
+def instance(database_url, tmp_path, monkeypatch):
     monkeypatch.setenv("DAGSTER_POSTGRES_URL", with_search_path(database_url, "dagster"))
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     (tmp_path / "dagster.yaml").write_text(json.dumps(SETTINGS))

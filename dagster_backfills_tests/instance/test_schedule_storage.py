@@ -17,14 +17,15 @@ from dagster._core.scheduler.instigation import (
     SensorInstigatorData,
 )
 
+from dagster_backfills.instance.dagster_home import with_search_path
 from dagster_backfills.instance.storage import BatchedPostgresStorage
 
 DAY = 86_400
 
 
 @pytest.fixture
-def instance(make_database, monkeypatch) -> Iterator[dg.DagsterInstance]:
-    monkeypatch.setenv("DAGSTER_POSTGRES_URL", make_database(migrated=False))
+def instance(database_with_dagster, monkeypatch) -> Iterator[dg.DagsterInstance]:
+    monkeypatch.setenv("DAGSTER_POSTGRES_URL", with_search_path(database_with_dagster, "dagster"))
     storage = {"module": "dagster_backfills.instance.storage", "class": BatchedPostgresStorage.__name__}
     with dg.instance_for_test(overrides={"storage": {"custom": {**storage, "config": {}}}}) as made:
         yield made

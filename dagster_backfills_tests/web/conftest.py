@@ -58,6 +58,11 @@ def environment_of_a_server(database_url: str, folder: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
+def database_url(database_with_dagster: str) -> str:
+    return database_with_dagster
+
+
+@pytest.fixture
 def place(database_url: str, tmp_path: Path) -> Iterator[Path]:
     """The environment of a server for one test."""
     with environment_of_a_server(database_url, tmp_path) as folder:

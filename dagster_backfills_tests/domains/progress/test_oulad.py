@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 import psycopg
 import pytest
-from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import namedtuple_row
 
 from dagster_backfills.components.assets import build_assets
 from dagster_backfills.components.refresh import build_job
 from dagster_backfills.defs.progress.declared import PROGRESS
-from dagster_backfills_tests.conftest import new_database
+from dagster_backfills_tests.conftest import database_name, new_database
 from dagster_backfills_tests.dagster.storing import materialize, resources
 from dagster_backfills_tests.domains.progress.oulad import load_oulad, oulad_folder
 
@@ -110,7 +109,7 @@ def loaded(server_url: str, template: str, folder: Path) -> Iterator[str]:
 
 @pytest.fixture
 def database_url(server_url: str, loaded: str) -> Iterator[str]:
-    with new_database(server_url, str(conninfo_to_dict(loaded)["dbname"])) as url:
+    with new_database(server_url, database_name(loaded)) as url:
         yield url
 
 
