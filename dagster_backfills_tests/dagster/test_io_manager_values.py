@@ -10,17 +10,11 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from psycopg import sql
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, create_engine, func, select
 
 from dagster_backfills.engine.model import Query
-from dagster_backfills_tests.dagster.storing import (
-    failure_description,
-    materialize,
-    materialized,
-    metadata,
-    rows,
-    versions,
-)
+from dagster_backfills_tests.dagster.storing import failure_description as failure
+from dagster_backfills_tests.dagster.storing import materialize, materialized, metadata, rows, versions
 
 ODD_NAMES = ["Two Words", 'say "hi"', "it's", "100%", "%(x)s", "{}", "Größe", "数", "select", "a.b"]
 ODD_KEYS = [
@@ -250,8 +244,6 @@ class TestLoading:
         assert sorted(table.column("n").to_pylist()) == [1, 2]
 
     def test_a_select_that_the_asset_extends(self, database_url, conn, days):
-        from sqlalchemy import create_engine
-
         chosen = self.read(database_url, days, Select, partition="2024-01-03")
         engine = create_engine(database_url.replace("postgresql://", "postgresql+psycopg://"))
         with engine.connect() as connection:
@@ -263,14 +255,14 @@ class TestLoading:
         def reader(given: pd.DataFrame) -> None: ...
 
         result = materialize(database_url, reader, days, selection=[reader], expect=False)
-        assert "t.days has no column 'nope'" in failure_description(result)
+        assert "t.days has no column 'nope'" in failure(result)
 
     def test_an_unsupported_input_type_is_named(self, database_url, days):
         @dg.asset(ins={"given": dg.AssetIn(key=days.key)})
         def reader(given: dict) -> None: ...
 
         result = materialize(database_url, reader, days, selection=[reader], expect=False)
-        assert "can't be loaded as dict" in failure_description(result)
+        assert "can't be loaded as dict" in failure(result)
 
     def test_scattered_partitions_of_several_dimensions(self, database_url, conn):
         conn.execute(

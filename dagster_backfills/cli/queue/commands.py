@@ -94,13 +94,8 @@ def list_(
     if not jobs:
         say("No jobs match.")
         return
-    print_table(
-        ["id", "type", "status", "last error", "%", "retries", "took", "created", "priority"],
-        [_line(row) for row in jobs],
-        limit=limit,
-        ids=["id"],
-        wide=wide,
-    )
+    columns = ["id", "type", "status", "last error", "%", "retries", "took", "created", "priority"]
+    print_table(columns, [_line(row) for row in jobs], limit=limit, ids=["id"], wide=wide)
 
 
 @app.command()
