@@ -15,8 +15,8 @@ import dagster as dg
 import dagster_backfills
 from dagster_backfills.dagster.mistaken import Mistaken
 from dagster_backfills.dagster.private_loader import replacing_broken
+from dagster_backfills.engine.declared.yaml_mistakes import Places, documents
 from dagster_backfills.errors import UserError, located
-from dagster_backfills.yaml_mistakes import Places, documents
 
 OURS = Path(dagster_backfills.__file__).parent / "defs"
 
