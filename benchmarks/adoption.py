@@ -22,8 +22,8 @@ import psycopg
 from benchmarks.servers import as_writer
 from dagster_backfills.components.backfill import Backfill
 from dagster_backfills.components.loading import declared
-from dagster_backfills.engine.ledger import RunIdentity
 from dagster_backfills.engine.model import WHOLE
+from dagster_backfills.engine.run_identity import RunIdentity
 from dagster_backfills.engine.runner import Runner
 from dagster_backfills.engine.table.address import Whole
 from dagster_backfills.postgres.embedded import EmbeddedServer

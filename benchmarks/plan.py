@@ -21,8 +21,8 @@ import psycopg
 from benchmarks.progress import BENCHMARK, STATEMENTS, Bench
 from dagster_backfills.components.planning import plan_backfill
 from dagster_backfills.defs.progress.declared import PROGRESS
-from dagster_backfills.engine.ledger import RunIdentity
 from dagster_backfills.engine.plan import Report
+from dagster_backfills.engine.run_identity import RunIdentity
 from dagster_backfills.engine.runner import Runner
 from dagster_backfills.engine.selection import Which
 

@@ -1,11 +1,10 @@
 """Launching a run and waiting for its end. Imports Dagster only when a run is launched."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from dagster_backfills.cli import errors
-
-Watch = Callable[[str, Callable[[], bool]], object]
+from dagster_backfills.cli.follow import Watch
 
 
 def launch(

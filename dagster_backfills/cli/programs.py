@@ -10,8 +10,8 @@ import typer
 from dagster_backfills.cli.output import say
 from dagster_backfills.errors import UserError
 from dagster_backfills.instance.dagster_home import dagster_environment
+from dagster_backfills.instance.roles import ROLES_VARIABLE, read_roles
 from dagster_backfills.redact import redact
-from dagster_backfills.roles import ROLES_VARIABLE, read_roles
 
 exec_app = typer.Typer()
 webserver_app = typer.Typer()

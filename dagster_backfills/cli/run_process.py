@@ -17,8 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from dagster_backfills.cli.child import end_session_of, interrupt_child, start_child
 from dagster_backfills.cli.database import database
-from dagster_backfills.cli.follow import follow_run
-from dagster_backfills.cli.launch import Watch
+from dagster_backfills.cli.follow import Watch, follow_run
 from dagster_backfills.cli.output import say
 from dagster_backfills.dagster.cause import failed_steps
 from dagster_backfills.dagster.private import command_of_run

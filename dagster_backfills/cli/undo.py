@@ -17,7 +17,7 @@ from dagster_backfills.components.loading import databases
 from dagster_backfills.components.undoing import run_to_undo
 from dagster_backfills.dagster.io_manager import engine_settings
 from dagster_backfills.dagster.resource import PostgresResource
-from dagster_backfills.engine.ledger import RunIdentity
+from dagster_backfills.engine.run_identity import RunIdentity
 from dagster_backfills.engine.runner import Runner
 from dagster_backfills.engine.selection import Which
 from dagster_backfills.engine.undo import find, preview, undo

@@ -19,8 +19,8 @@ from dagster_backfills.cli.database import running_postgres
 from dagster_backfills.cli.output import say
 from dagster_backfills.errors import NotUsableError, UserError
 from dagster_backfills.instance.dagster_home import dagster_environment
-from dagster_backfills.locked_file import HeldElsewhereError, lock_holder, locked_file
 from dagster_backfills.postgres.embedded import EmbeddedServer
+from dagster_backfills.postgres.locked_file import HeldElsewhereError, lock_holder, locked_file
 from dagster_backfills.postgres.migrations import apply_migrations
 from dagster_backfills.state import project_file, state_dir
 

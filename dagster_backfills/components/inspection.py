@@ -12,13 +12,13 @@ from dagster_backfills.components.backfill import Backfill
 from dagster_backfills.dagster.layout import address_of
 from dagster_backfills.engine.declared.declaration import TableDeclaration
 from dagster_backfills.engine.declared.validation import named_statements
+from dagster_backfills.engine.declared.yaml_mistakes import Places
 from dagster_backfills.engine.described import columns_of
 from dagster_backfills.engine.model import WHOLE, Compute, Query
 from dagster_backfills.engine.prepared import PreparedWrite
 from dagster_backfills.engine.table.catalog import Table, read_table
 from dagster_backfills.engine.watched import WatchedTable
 from dagster_backfills.errors import UserError, located
-from dagster_backfills.yaml_mistakes import Places
 
 
 def inspect(backfill: Backfill, conn: psycopg.Connection[Any]) -> None:

@@ -9,9 +9,9 @@ from dagster_backfills.components.postgres_backfill import TYPE, read
 from dagster_backfills.dagster.project import OURS, project_defs
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.domain_switches import disabled_domains
+from dagster_backfills.engine.declared.yaml_mistakes import documents
 from dagster_backfills.errors import UserError
 from dagster_backfills.postgres.embedded import resolve_database_url
-from dagster_backfills.yaml_mistakes import documents
 
 
 @cache

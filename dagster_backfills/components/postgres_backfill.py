@@ -17,8 +17,8 @@ from dagster_backfills.dagster.own_resources import database_resources
 from dagster_backfills.engine.declared.declaration import Declaration, Partitions
 from dagster_backfills.engine.declared.draft import Draft, DraftParams
 from dagster_backfills.engine.declared.validation import validate
+from dagster_backfills.engine.declared.yaml_mistakes import Places, documents, lenient, mistake
 from dagster_backfills.errors import UserError
-from dagster_backfills.yaml_mistakes import Places, documents, lenient, mistake
 
 TYPE = "dagster_backfills.PostgresBackfill"
 

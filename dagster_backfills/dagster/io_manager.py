@@ -26,9 +26,9 @@ from dagster_backfills.dagster.report import (
 )
 from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.engine.failures import describe, is_lost
-from dagster_backfills.engine.ledger import RunIdentity
 from dagster_backfills.engine.model import WHOLE, Compute, Frame, Query, Target, Write, WriteSet
 from dagster_backfills.engine.outcome import Outcome
+from dagster_backfills.engine.run_identity import RunIdentity
 from dagster_backfills.engine.runner import Runner
 from dagster_backfills.engine.settings import EngineSettings
 from dagster_backfills.engine.table.catalog import Table, read_table

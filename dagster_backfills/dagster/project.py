@@ -12,13 +12,13 @@ from pkgutil import resolve_name
 
 import dagster as dg
 
-import dagster_backfills
 from dagster_backfills.dagster.mistaken import Mistaken
 from dagster_backfills.dagster.private_loader import replacing_broken
+from dagster_backfills.engine.declared.yaml_mistakes import Places, documents
 from dagster_backfills.errors import UserError, located
-from dagster_backfills.yaml_mistakes import Places, documents
+from dagster_backfills.state import project_file
 
-OURS = Path(dagster_backfills.__file__).parent / "defs"
+OURS = project_file("defs")
 
 
 def project_defs(start: Path) -> Path:

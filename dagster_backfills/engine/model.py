@@ -6,16 +6,15 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import psycopg
 
+from dagster_backfills.engine.outcome import Outcome
+from dagster_backfills.engine.run_identity import RunIdentity
+from dagster_backfills.engine.settings import EngineSettings
+from dagster_backfills.engine.table.address import Address
 from dagster_backfills.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
-
-    from dagster_backfills.engine.ledger import RunIdentity
-    from dagster_backfills.engine.outcome import Outcome
-    from dagster_backfills.engine.settings import EngineSettings
-    from dagster_backfills.engine.table.address import Address
 
 Mode = Literal["upsert", "insert_missing", "replace"]
 WHOLE = ""  # the key of an unpartitioned asset's only partition
@@ -163,7 +162,7 @@ class Write:
     source: Source
     units: Query | None = None
     owned: Query | None = None
-    address: "Address | None" = None
+    address: Address | None = None
 
 
 @dataclass(frozen=True)
@@ -189,8 +188,8 @@ class WriteSet:
     names: "Callable[[psycopg.Connection], Mapping[str, str | None]]" = lambda conn: {}
     partitions_def: Any = None
     batch_seconds: float = 0.0
-    settings: "EngineSettings | None" = None
+    settings: EngineSettings | None = None
     around: "Around | None" = None
 
 
-Around = Callable[[str, "RunIdentity", Callable[["RunIdentity"], "Outcome"]], dict[str, Any]]
+Around = Callable[[str, RunIdentity, Callable[[RunIdentity], Outcome]], dict[str, Any]]

@@ -11,10 +11,10 @@ from uuid import uuid4
 
 import psycopg
 
-from dagster_backfills.engine.ledger import RunIdentity
 from dagster_backfills.engine.model import Write
 from dagster_backfills.engine.outcome import Counts, Failure, Outcome
 from dagster_backfills.engine.rehearsal import Example, Rehearsal
+from dagster_backfills.engine.run_identity import RunIdentity
 from dagster_backfills.engine.runner import Connect, Runner
 from dagster_backfills.engine.settings import EngineSettings
 

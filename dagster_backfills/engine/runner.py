@@ -10,12 +10,12 @@ from dataclasses import dataclass, field, replace
 import psycopg
 
 from dagster_backfills.engine import ledger
-from dagster_backfills.engine.ledger import RunIdentity
 from dagster_backfills.engine.model import Around, Write
 from dagster_backfills.engine.outcome import Outcome
 from dagster_backfills.engine.partition import SlicedPartition
 from dagster_backfills.engine.prepared import PreparedWrite
 from dagster_backfills.engine.rehearsal import Rehearsal
+from dagster_backfills.engine.run_identity import RunIdentity
 from dagster_backfills.engine.session import Connect, Session
 from dagster_backfills.engine.settings import EngineSettings
 from dagster_backfills.engine.sizing import BatchSize, batches

@@ -11,11 +11,11 @@ from psycopg.types.json import Jsonb
 from dagster_backfills.engine import failures, ledger
 from dagster_backfills.engine.failures import Refusals, describe
 from dagster_backfills.engine.journal import SHAPE, Shape, new_id
-from dagster_backfills.engine.ledger import RunIdentity
 from dagster_backfills.engine.model import WHOLE
 from dagster_backfills.engine.outcome import Counts, Failure, Outcome
 from dagster_backfills.engine.prepared import PreparedWrite
 from dagster_backfills.engine.rehearsal import Rehearsal
+from dagster_backfills.engine.run_identity import RunIdentity
 from dagster_backfills.engine.session import Session
 from dagster_backfills.engine.sizing import BatchSize
 from dagster_backfills.engine.table.slice import Slice

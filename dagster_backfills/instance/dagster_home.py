@@ -118,9 +118,11 @@ def _create_tables(url: str, dagster_url: str) -> None:
             conn.execute(f"drop schema if exists {_SCHEMA} cascade")
             conn.execute(f"create schema {_SCHEMA}")
             conn.execute(f"comment on schema {_SCHEMA} is '{_CREATING}'")
-        from dagster_backfills.instance.storage import BatchedPostgresStorage
+        from dagster_postgres import DagsterPostgresStorage  # Dagster takes a second to import
 
-        BatchedPostgresStorage(dagster_url)
+        from dagster_backfills.instance.storage.sessions import pinned_url
+
+        DagsterPostgresStorage(pinned_url(dagster_url), should_autocreate_tables=True)
         with suppress(psycopg.errors.InsufficientPrivilege):
             conn.execute(f"comment on schema {_SCHEMA} is '{_COMPLETE}'")
 

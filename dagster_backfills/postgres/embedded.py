@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from dagster_backfills.errors import NotUsableError
-from dagster_backfills.locked_file import locked_file
 from dagster_backfills.postgres import placement
 from dagster_backfills.postgres.launcher import DATABASE, Launcher
+from dagster_backfills.postgres.locked_file import locked_file
 from dagster_backfills.postgres.url import checked_url
 from dagster_backfills.state import state_dir
 

@@ -14,7 +14,7 @@ import pytest
 
 from dagster_backfills.engine import audit
 from dagster_backfills.engine.controls import Setting, change, read
-from dagster_backfills.engine.ledger import RunIdentity
+from dagster_backfills.engine.run_identity import RunIdentity
 from dagster_backfills.engine.runner import Runner
 from dagster_backfills.engine.settings import EngineSettings
 from dagster_backfills.engine.undo import find, undo

@@ -1,8 +1,8 @@
 """A run's messages about its progress and about failed partitions."""
 
 from dagster_backfills.dagster.report import ProgressLog, failure_of
-from dagster_backfills.engine.ledger import RunIdentity
 from dagster_backfills.engine.outcome import Failure, Outcome
+from dagster_backfills.engine.run_identity import RunIdentity
 from dagster_backfills.engine.runner import Runner
 from dagster_backfills.engine.settings import EngineSettings
 from dagster_backfills_tests.engine.running import addressed, by_unit, fill, opened

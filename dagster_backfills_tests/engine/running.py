@@ -12,9 +12,9 @@ from uuid import uuid4
 
 import psycopg
 
-from dagster_backfills.engine.ledger import RunIdentity
 from dagster_backfills.engine.model import Compute, Query, Target, Write
 from dagster_backfills.engine.outcome import Outcome
+from dagster_backfills.engine.run_identity import RunIdentity
 from dagster_backfills.engine.runner import Runner
 from dagster_backfills.engine.settings import EngineSettings
 from dagster_backfills.engine.table.address import ByValue

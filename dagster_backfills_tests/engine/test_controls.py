@@ -5,7 +5,7 @@ import time
 import pytest
 
 from dagster_backfills.engine.controls import Setting, change, read
-from dagster_backfills.engine.ledger import RunIdentity
+from dagster_backfills.engine.run_identity import RunIdentity
 from dagster_backfills.errors import UserError
 from dagster_backfills_tests.engine.running import (
     InThread,

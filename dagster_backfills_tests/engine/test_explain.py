@@ -1,7 +1,7 @@
 """Explaining a unit: its row, its query's current result, runs that changed it, stale, failed and undone entries."""
 
 from dagster_backfills.engine.explain import Part, explain
-from dagster_backfills.engine.ledger import RunIdentity
+from dagster_backfills.engine.run_identity import RunIdentity
 from dagster_backfills.engine.table.catalog import read_table
 from dagster_backfills_tests.engine.running import addressed, by_unit, fill, run, totals
 from dagster_backfills_tests.engine.undoing import undone

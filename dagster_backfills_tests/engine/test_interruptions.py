@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import psycopg
 import pytest
 
-from dagster_backfills.engine.ledger import RunIdentity
+from dagster_backfills.engine.run_identity import RunIdentity
 from dagster_backfills.postgres.embedded import EmbeddedServer
 from dagster_backfills.postgres.migrations import apply_migrations
 from dagster_backfills_tests.engine.running import (

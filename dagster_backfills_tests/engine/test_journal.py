@@ -5,8 +5,8 @@ import uuid
 import pytest
 
 from dagster_backfills.engine import journal
-from dagster_backfills.engine.ledger import RunIdentity
 from dagster_backfills.engine.model import Query, Target, Write
+from dagster_backfills.engine.run_identity import RunIdentity
 from dagster_backfills.engine.runner import Runner
 from dagster_backfills.engine.settings import EngineSettings
 from dagster_backfills.engine.table.address import ByValue

@@ -8,8 +8,8 @@ import pytest
 from psycopg import sql
 
 from dagster_backfills.engine import ledger
-from dagster_backfills.engine.ledger import RunIdentity
 from dagster_backfills.engine.model import Compute, Query, Target, Write
+from dagster_backfills.engine.run_identity import RunIdentity
 from dagster_backfills_tests.engine.running import (
     UNITS,
     InThread,

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dagster_backfills.engine.ledger import RunIdentity
 from dagster_backfills.engine.model import Query, Target, Write
+from dagster_backfills.engine.run_identity import RunIdentity
 from dagster_backfills.errors import UserError
 from dagster_backfills_tests.engine.running import UNITS, by_part, by_unit, fill, run, totals, units_of
 from dagster_backfills_tests.engine.undoing import previewed, tables, undone

@@ -3,7 +3,7 @@
 import pytest
 
 from dagster_backfills.engine import audit
-from dagster_backfills.engine.ledger import RunIdentity
+from dagster_backfills.engine.run_identity import RunIdentity
 from dagster_backfills.engine.runner import Runner
 from dagster_backfills.engine.undo import find, undo
 from dagster_backfills.errors import UserError

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from dagster_backfills.engine.ledger import RunIdentity
+from dagster_backfills.engine.run_identity import RunIdentity
 from dagster_backfills_tests.engine.running import by_unit, fill, killed, run, totals
 from dagster_backfills_tests.engine.undoing import tables
 

@@ -6,9 +6,9 @@ from uuid import uuid4
 
 import psycopg
 
-from dagster_backfills.engine.ledger import RunIdentity
 from dagster_backfills.engine.outcome import Outcome
 from dagster_backfills.engine.plan import Report
+from dagster_backfills.engine.run_identity import RunIdentity
 from dagster_backfills.engine.runner import Runner
 from dagster_backfills.engine.settings import EngineSettings
 from dagster_backfills.engine.undo import find, preview, undo

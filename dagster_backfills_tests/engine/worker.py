@@ -2,7 +2,7 @@
 
 import sys
 
-from dagster_backfills.engine.ledger import RunIdentity
+from dagster_backfills.engine.run_identity import RunIdentity
 from dagster_backfills_tests.engine.running import by_unit, run, totals
 
 

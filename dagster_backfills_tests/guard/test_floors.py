@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -34,15 +35,13 @@ def floor_of(module: str) -> str:
 
 
 def imported(path: Path) -> Iterator[str]:
-    """Every module that a file imports, at the top or inside functions."""
+    """Every module that a file imports, at the top or inside functions; also names in modules."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            if node.module == PACKAGE:
-                yield from (f"{PACKAGE}.{alias.name}" for alias in node.names)
-            else:
-                yield node.module
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +64,17 @@ def test_no_module_imports_a_higher_or_neighbouring_layer(imports: dict[str, lis
         if module.startswith(f"{PACKAGE}.") and path not in FRONT_DOORS and not _may(path, module)
     ]
     assert wrong == []
+
+
+def test_no_modules_import_each_other_in_a_cycle(imports: dict[str, list[str]]) -> None:
+    files = {path.removesuffix(".py").replace("/", "."): path for path in imports}
+    entry_points = {f"{PACKAGE}.__init__"}  # it loads its names on first use
+    graph = {
+        module: {other for other in imports[path] if other in files and other != module}
+        for module, path in files.items()
+        if module not in entry_points
+    }
+    list(TopologicalSorter(graph).static_order())  # raises CycleError, which lists the modules of the cycle
 
 
 def _may(path: str, module: str) -> bool:

@@ -7,9 +7,9 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from dagster_backfills.engine.ledger import RunIdentity
 from dagster_backfills.engine.model import Query, Target, Write, WriteSet
 from dagster_backfills.engine.outcome import Outcome
+from dagster_backfills.engine.run_identity import RunIdentity
 from dagster_backfills.engine.settings import EngineSettings
 from dagster_backfills.engine.table.address import ByValue
 from dagster_backfills_tests.dagster.storing import failure_description, materialize, metadata, rows

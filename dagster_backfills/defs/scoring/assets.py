@@ -15,7 +15,7 @@ from dagster_backfills.domains.scoring.day_record import DayRecord
 from dagster_backfills.domains.scoring.lineage import LINEAGE, ON_MEMBER
 from dagster_backfills.domains.scoring.reporting import AS_OF
 from dagster_backfills.domains.scoring.settings import ScoringSettings
-from dagster_backfills.domains.scoring.tables import ACTIONS, CHURN, COMMITMENT, write_of
+from dagster_backfills.domains.scoring.tables import ACTIONS, CHURN, COMMITMENT
 from dagster_backfills.engine.model import Target, WriteSet
 
 Settings = dg.ResourceParam[ScoringSettings]
@@ -95,6 +95,8 @@ def day_by_day(
     gym: str | None = None,
 ) -> WriteSet:
     """Write the history for these days, of all members or one gym's. Each day is processed separately, oldest first."""
+    from dagster_backfills.domains.scoring.histories import write_of  # its rules import pandas
+
     record = DayRecord(
         target,
         connect=postgres.connect,

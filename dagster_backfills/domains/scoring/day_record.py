@@ -17,9 +17,9 @@ from dagster_backfills.domains.scoring.days import Coverage
 from dagster_backfills.domains.scoring.reporting import NOUN, day_metadata, summary_line
 from dagster_backfills.domains.scoring.statements import STATEMENTS
 from dagster_backfills.domains.scoring.tables import ACTIONS, CHURN, COMMITMENT
-from dagster_backfills.engine.ledger import RunIdentity
 from dagster_backfills.engine.model import Target
 from dagster_backfills.engine.outcome import Outcome
+from dagster_backfills.engine.run_identity import RunIdentity
 
 # ANALYZE after this many new rows. Without statistics the planner expects the new day to be empty, and chooses nested
 # loops when it is run again. In a range of days: on the last day, or after _ANALYZE_RANGE_ROWS.

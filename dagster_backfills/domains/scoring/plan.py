@@ -6,7 +6,7 @@ The result is exact over several days, since no day's rows depend on another day
 from collections.abc import Callable, Sequence
 
 from dagster_backfills.domains.scoring.settings import ScoringSettings
-from dagster_backfills.domains.scoring.tables import CHAIN, write_of
+from dagster_backfills.domains.scoring.tables import CHAIN
 from dagster_backfills.engine.plan import Report, plan
 from dagster_backfills.engine.session import Connect
 
@@ -19,5 +19,7 @@ def plan_days(
     gym: str | None = None,
 ) -> Report:
     """What a run of the chain for these days would change, for the members of one gym or of all."""
+    from dagster_backfills.domains.scoring.histories import write_of  # its rules import pandas
+
     writes = [write_of(target, settings.parsed_weights, gym) for target in CHAIN]
     return plan(connect, [(writes, [day]) for day in days], settings.engine(), log, table_by_table=True)

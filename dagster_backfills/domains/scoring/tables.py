@@ -6,8 +6,7 @@ from typing import Any
 
 from psycopg import sql
 
-from dagster_backfills.domains.scoring.weights import Weights
-from dagster_backfills.engine.model import Target, Write
+from dagster_backfills.engine.model import Target
 from dagster_backfills.engine.table.address import Address
 
 # No journal: a day can always be scored again, and the journal's keys would take more space than the scores.
@@ -46,11 +45,3 @@ class DaySlice(Address):
 
     def label(self, alias: str) -> sql.Composable:
         return sql.SQL("{}::text").format(sql.Identifier(alias, "day"))
-
-
-def write_of(target: Target, weights: Weights, gym: str | None = None) -> Write:
-    """The engine's write of this history for a day, for the members of one gym or of all."""
-    # Imported late: the rules need pandas, which the code location does not load.
-    from dagster_backfills.domains.scoring import histories
-
-    return histories.write_of(target, weights, gym)

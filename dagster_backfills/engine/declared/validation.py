@@ -10,10 +10,10 @@ from pkgutil import resolve_name
 from typing import Any
 
 from dagster_backfills.engine.declared.declaration import Declaration, TableDeclaration
+from dagster_backfills.engine.declared.yaml_mistakes import Places, name_of
 from dagster_backfills.errors import UserError, did_you_mean
 from dagster_backfills.postgres.statements import Statement, load_statements
 from dagster_backfills.postgres.table_names import quoted, split_table
-from dagster_backfills.yaml_mistakes import Places, name_of
 
 _ROW_BINDS = frozenset({"partition_keys", "unit_keys", "window_start", "window_end", "run_id", "backfill_id"})
 _BINDS_WITHOUT_CALENDAR = _ROW_BINDS - {"window_start", "window_end"}

@@ -5,7 +5,7 @@ import os
 from dagster_webserver import app, cli
 
 from dagster_backfills.instance.door.webserver import Door
-from dagster_backfills.roles import ROLES_VARIABLE, read_roles
+from dagster_backfills.instance.roles import ROLES_VARIABLE, read_roles
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from dagster_backfills.roles import Right
+from dagster_backfills.instance.roles import Right
 
 _RIGHTS = {
     Right.view: "logTelemetry setNuxSeen",

@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 
 from dagster_backfills.instance.door.mutations import DOMAIN_TAG, RIGHT_TAG
-from dagster_backfills.roles import Right
+from dagster_backfills.instance.roles import Right
 
 Domains = frozenset[str] | None  # None: unknown, which counts as all
 

@@ -24,9 +24,9 @@ from dagster_backfills.engine import audit
 from dagster_backfills.identity import SECRET_VARIABLE, ForgedError, Identity, identify, user_tags
 from dagster_backfills.instance.door.mutations import RIGHTS
 from dagster_backfills.instance.door.targets import Target, Targets
+from dagster_backfills.instance.roles import ROLES_VARIABLE, Right, read_roles
 from dagster_backfills.postgres.connection import connect
 from dagster_backfills.postgres.embedded import resolve_database_url
-from dagster_backfills.roles import ROLES_VARIABLE, Right, read_roles
 
 _IDENTITY = "backfills.identity"
 _FOR_PROBES = "/server_info"  # open to anyone; returns only versions

@@ -11,6 +11,7 @@ import dagster as dg
 from dagster_postgres import DagsterPostgresStorage
 from dagster_postgres.utils import get_token_provider_from_config, pg_url_from_config
 
+from dagster_backfills.instance.dagster_home import dagster_database_url
 from dagster_backfills.instance.storage.event_log import BatchedEventLogStorage
 from dagster_backfills.instance.storage.runs import LockedRunStorage
 from dagster_backfills.instance.storage.schedules import ScheduleStorage
@@ -78,6 +79,4 @@ def _url(config_value: Mapping[str, Any]) -> str:
     """The configured URL. The default is the project's own, so that `dagster` also works without our commands."""
     if config_value.get("postgres_url") or config_value.get("postgres_db"):
         return pg_url_from_config(config_value)
-    from dagster_backfills.instance.dagster_home import dagster_database_url
-
     return dagster_database_url()

@@ -4,7 +4,7 @@ import pytest
 from dagster_graphql.schema import create_schema
 
 from dagster_backfills.instance.door.mutations import RIGHTS
-from dagster_backfills.roles import Right
+from dagster_backfills.instance.roles import Right
 from dagster_backfills_tests.instance.door.asking import LAUNCH, run_of, written
 from dagster_backfills_tests.instance.door.conftest import Served
 

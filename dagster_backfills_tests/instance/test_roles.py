@@ -7,7 +7,7 @@ import pytest
 
 from dagster_backfills.errors import NotUsableError
 from dagster_backfills.identity import Identity
-from dagster_backfills.roles import Right, read_roles
+from dagster_backfills.instance.roles import Right, read_roles
 
 FILE = """
 [users.olga]

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from dagster_backfills.locked_file import HeldElsewhereError, lock_holder, locked_file
+from dagster_backfills.postgres.locked_file import HeldElsewhereError, lock_holder, locked_file
 
 
 def test_the_lock_holder_is_known_while_the_lock_is_held(tmp_path):
