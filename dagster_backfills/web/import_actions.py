@@ -77,7 +77,8 @@ class ImportActions:
                 if registered.existing and kept.taken:
                     _relocate(conn, job, kept.url, kintell)
                     job = load_job(conn, registered.job)
-            return Started(job, self._import(job, who, config), registered.existing, registered.preflight)
+            run_id = self.runs.once(IMPORT, {"job": str(job.id), **config}, who, {TAG: str(job.id)})
+            return Started(job, run_id, registered.existing, registered.preflight)
 
     def resume(
         self, job: str, who: str, path: Path | None = None, name: str = "", **options: Any
@@ -89,11 +90,7 @@ class ImportActions:
         config, kintell = _checked(options), KintellSettings()
         config.pop("on_duplicate", None)
         with self.database() as conn:
-            import_job = self.find(conn, job)
-            with refused_as(409):
-                import_job.check_claimable("import")
-            if run := self.runs.unfinished("", {TAG: str(import_job.id)}):
-                raise Refused(409, f"Run {run} is already working on job {job}.", "Watch its status.")
+            import_job = self._claimable(conn, job, "import")
             if path is None:
                 open_unchanged(import_job, kintell.allowed)
             elif digest_of(path) != import_job.file_sha256:
@@ -105,13 +102,7 @@ class ImportActions:
                 with _kept(path, name or import_job.file_name, kintell) as kept:
                     _relocate(conn, import_job, kept.url, kintell)
                     kept.taken = True
-        return import_job, self._import(import_job, who, config)
-
-    def _import(self, job: ImportJob, who: str, config: Mapping[str, Any]) -> str:
-        tags = {TAG: str(job.id)}
-        with self.runs.one_at_a_time:
-            run = self.runs.unfinished("", tags)
-            return run or self.runs.submit(IMPORT, {"job": str(job.id), **config}, who, tags)
+        return import_job, self._submit(import_job, IMPORT, config, who)
 
     def set_status(self, job: str, verb: str) -> ImportJob:
         """`pause` stops a job until it is resumed; `cancel` stops it for good. Imported sessions stay."""
@@ -128,9 +119,7 @@ class ImportActions:
     def preview_rollback(self, job: str) -> tuple[ImportJob, RollbackPreview]:
         """What a rollback would remove, restore and keep."""
         with self.database() as conn:
-            import_job = self.find(conn, job)
-            with refused_as(409):
-                import_job.check_claimable("rollback")
+            import_job = self._claimable(conn, job, "rollback")
             return import_job, preview_rollback(conn, import_job.id)
 
     def rollback(self, job: str, who: str) -> tuple[ImportJob, str]:
@@ -141,15 +130,25 @@ class ImportActions:
         self, job: str, activity: str, dagster_job: str, config: Mapping[str, Any], who: str
     ) -> tuple[ImportJob, str]:
         with self.database() as conn:
-            import_job = self.find(conn, job)
+            import_job = self._claimable(conn, job, activity)
+        return import_job, self._submit(import_job, dagster_job, config, who)
+
+    def _claimable(self, conn: psycopg.Connection[Any], job: str, activity: str) -> ImportJob:
+        """Find a job whose status allows this activity. Raises `Refused`."""
+        import_job = self.find(conn, job)
         with refused_as(409):
             import_job.check_claimable(activity)
-        tags = {TAG: str(import_job.id)}
+        return import_job
+
+    def _submit(self, job: ImportJob, dagster_job: str, config: Mapping[str, Any], who: str) -> str:
+        """Queue a run that works on a job. Raises `Refused` (409) if there is an unfinished one."""
+        tags = {TAG: str(job.id)}
         with self.runs.one_at_a_time:
             if run := self.runs.unfinished("", tags):
-                raise Refused(409, f"Run {run} is already working on job {job}.", "Wait until it has ended.")
-            run_id = self.runs.submit(dagster_job, {"job": str(import_job.id), **config}, who, tags)
-            return import_job, run_id
+                raise Refused(
+                    409, f"Run {run} is already working on job {job.id}.", "Wait until it has ended."
+                )
+            return self.runs.submit(dagster_job, {"job": str(job.id), **config}, who, tags)
 
 
 def _checked(options: Mapping[str, Any]) -> dict[str, Any]:
