@@ -1,5 +1,6 @@
 import csv
 import io
+import time
 
 import pytest
 
@@ -292,6 +293,16 @@ def test_the_database_rejects_counters_that_do_not_add_up(start, conn):
         conn.execute("update kintell.backfill_jobs set inserted_rows = 2 where id = %s", [job.id])
     with pytest.raises(psycopg.errors.CheckViolation, match="cannot become running"):
         conn.execute("update kintell.backfill_jobs set status = 'running', activity = 'import'")
+
+
+def test_a_longer_lease_does_not_make_heartbeats_rarer(conn, database_url, tmp_path, monkeypatch):
+    monkeypatch.setattr("dagster_backfills.domains.kintell.importing.claims.LEASE_SECONDS", 0.3)
+    job = register(conn, str(write_csv(tmp_path / "a.csv", [row(1)])), [str(tmp_path)]).job
+    with Claim(database_url, job, "import", lease=6_000):
+        first, deadline = load_job(conn, job).heartbeat_at, time.monotonic() + 60
+        while load_job(conn, job).heartbeat_at == first:
+            assert time.monotonic() < deadline, "no heartbeat within the usual lease"
+            time.sleep(0.01)
 
 
 def test_the_number_of_concurrent_imports_is_limited(conn, database_url, tmp_path):
