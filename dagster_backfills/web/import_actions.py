@@ -50,7 +50,7 @@ class ImportActions:
 
     @property
     def read_as(self) -> ReadOptions:
-        """How files from strangers are read."""
+        """How uploaded files are read: what they may unpack to is limited."""
         return ReadOptions(most_bytes=self.settings.limits.unpacked_bytes)
 
     def find(self, conn: psycopg.Connection[Any], job: str) -> ImportJob:
