@@ -14,11 +14,9 @@ from dagster_backfills.defs.kintell.config import import_config
 from dagster_backfills.defs.kintell.resources import KintellSettings
 from dagster_backfills.domains.kintell.after.rollback import RollbackPreview, preview_rollback
 from dagster_backfills.domains.kintell.file.dialect import ReadOptions
-from dagster_backfills.domains.kintell.file.files import FileError, open_file, open_place, place_of
-from dagster_backfills.domains.kintell.file.register import Preflight, register
-from dagster_backfills.domains.kintell.importing.importer import open_unchanged
+from dagster_backfills.domains.kintell.file.files import open_file, open_place, place_of
+from dagster_backfills.domains.kintell.file.register import Preflight, open_unchanged, register, take_place
 from dagster_backfills.domains.kintell.importing.jobs import ImportJob, load_job, set_status
-from dagster_backfills.domains.kintell.statements import STATEMENTS
 from dagster_backfills.errors import UserError
 from dagster_backfills.instance.launching import Runs
 from dagster_backfills.web.database import Database
@@ -72,11 +70,7 @@ class ImportActions:
                 registered = register(
                     conn, kept.url, kintell.allowed, on_duplicate=on_duplicate, read_as=self.read_as
                 )
-                job = load_job(conn, registered.job)
-                kept.taken = not registered.existing or not _is_in_place(job, kintell)
-                if registered.existing and kept.taken:
-                    _relocate(conn, job, kept.url, kintell)
-                    job = load_job(conn, registered.job)
+                job, kept.taken = load_job(conn, registered.job), registered.is_its_file
             run_id = self.runs.once(IMPORT, {"job": str(job.id), **config}, who, {TAG: str(job.id)})
             return Started(job, run_id, registered.existing, registered.preflight)
 
@@ -98,10 +92,10 @@ class ImportActions:
                     409, f"This is not the file that job {job} was registered with.",
                     f"Its SHA-256 begins with {import_job.file_sha256[:12]}. For this one, start a new import.",
                 )  # fmt: skip
-            elif not _is_in_place(import_job, kintell):
+            else:
                 with _kept(path, name or import_job.file_name, kintell) as kept:
-                    _relocate(conn, import_job, kept.url, kintell)
-                    kept.taken = True
+                    source = open_file(kept.url, kintell.allowed)
+                    kept.taken = take_place(conn, import_job, source, kintell.allowed)
         return import_job, self._submit(import_job, IMPORT, config, who)
 
     def set_status(self, job: str, verb: str) -> ImportJob:
@@ -184,21 +178,3 @@ def _kept(path: Path, name: str, kintell: KintellSettings) -> Iterator[_Kept]:
         if not kept.taken:
             with suppress(OSError):
                 fs.rm(target.rsplit("/", 1)[0], recursive=True)
-
-
-def _is_in_place(job: ImportJob, kintell: KintellSettings) -> bool:
-    try:
-        open_unchanged(job, kintell.allowed)
-    except FileError:
-        return False
-    return True
-
-
-def _relocate(conn: psycopg.Connection[Any], job: ImportJob, url: str, kintell: KintellSettings) -> None:
-    """Change where a job's file is stored. The content must be the same."""
-    source = open_file(url, kintell.allowed)
-    moved = STATEMENTS.relocate_job(
-        conn, job=job.id, url=source.url, stamp=source.stamp(), sha256=job.file_sha256
-    )
-    if moved is None:
-        raise Refused(409, f"A run is working on job {job.id}.", "Watch its status.")

@@ -262,6 +262,20 @@ def test_starting_an_unfinished_file_again_finds_its_job(conn, tmp_path):
         register(conn, str(copy), [str(tmp_path)], on_duplicate="update")
 
 
+def test_a_moved_file_takes_the_place_of_the_one_that_its_job_was_registered_with(
+    start, conn, database_url, tmp_path
+):
+    path = write_csv(tmp_path / "a.csv", [row(i) for i in range(50)])
+    first = register(conn, str(path), [str(tmp_path)])
+    copy = write_csv(tmp_path / "b.csv", [row(i) for i in range(50)])
+    assert not register(conn, str(copy), [str(tmp_path)]).is_its_file
+    assert load_job(conn, first.job).file_url == str(path)
+    path.unlink()
+    moved = register(conn, str(copy), [str(tmp_path)])
+    assert (moved.job, moved.existing, moved.is_its_file) == (first.job, True, True)
+    assert run_import(database_url, moved.job, Options(), [str(tmp_path)]).inserted_rows == 50
+
+
 def test_a_cancelled_job_stays_cancelled(conn, database_url, tmp_path):
     path = write_csv(tmp_path / "a.csv", [row(1)])
     job = register(conn, str(path), [str(tmp_path)]).job
