@@ -14,11 +14,9 @@ from dagster_backfills.defs.kintell.config import import_config
 from dagster_backfills.defs.kintell.resources import KintellSettings
 from dagster_backfills.domains.kintell.after.rollback import RollbackPreview, preview_rollback
 from dagster_backfills.domains.kintell.file.dialect import ReadOptions
-from dagster_backfills.domains.kintell.file.files import FileError, open_file, open_place, place_of
-from dagster_backfills.domains.kintell.file.register import Preflight, register
-from dagster_backfills.domains.kintell.importing.importer import open_unchanged
+from dagster_backfills.domains.kintell.file.files import open_file, open_place, place_of
+from dagster_backfills.domains.kintell.file.register import Preflight, open_unchanged, register, take_place
 from dagster_backfills.domains.kintell.importing.jobs import ImportJob, load_job, set_status
-from dagster_backfills.domains.kintell.statements import STATEMENTS
 from dagster_backfills.errors import UserError
 from dagster_backfills.instance.launching import Runs
 from dagster_backfills.web.database import Database
@@ -50,7 +48,7 @@ class ImportActions:
 
     @property
     def read_as(self) -> ReadOptions:
-        """How files from strangers are read."""
+        """How uploaded files are read: what they may unpack to is limited."""
         return ReadOptions(most_bytes=self.settings.limits.unpacked_bytes)
 
     def find(self, conn: psycopg.Connection[Any], job: str) -> ImportJob:
@@ -72,12 +70,9 @@ class ImportActions:
                 registered = register(
                     conn, kept.url, kintell.allowed, on_duplicate=on_duplicate, read_as=self.read_as
                 )
-                job = load_job(conn, registered.job)
-                kept.taken = not registered.existing or not _is_in_place(job, kintell)
-                if registered.existing and kept.taken:
-                    _relocate(conn, job, kept.url, kintell)
-                    job = load_job(conn, registered.job)
-            return Started(job, self._import(job, who, config), registered.existing, registered.preflight)
+                job, kept.taken = load_job(conn, registered.job), registered.is_its_file
+            run_id = self.runs.once(IMPORT, {"job": str(job.id), **config}, who, {TAG: str(job.id)})
+            return Started(job, run_id, registered.existing, registered.preflight)
 
     def resume(
         self, job: str, who: str, path: Path | None = None, name: str = "", **options: Any
@@ -89,11 +84,7 @@ class ImportActions:
         config, kintell = _checked(options), KintellSettings()
         config.pop("on_duplicate", None)
         with self.database() as conn:
-            import_job = self.find(conn, job)
-            with refused_as(409):
-                import_job.check_claimable("import")
-            if run := self.runs.unfinished("", {TAG: str(import_job.id)}):
-                raise Refused(409, f"Run {run} is already working on job {job}.", "Watch its status.")
+            import_job = self._claimable(conn, job, "import")
             if path is None:
                 open_unchanged(import_job, kintell.allowed)
             elif digest_of(path) != import_job.file_sha256:
@@ -101,17 +92,11 @@ class ImportActions:
                     409, f"This is not the file that job {job} was registered with.",
                     f"Its SHA-256 begins with {import_job.file_sha256[:12]}. For this one, start a new import.",
                 )  # fmt: skip
-            elif not _is_in_place(import_job, kintell):
+            else:
                 with _kept(path, name or import_job.file_name, kintell) as kept:
-                    _relocate(conn, import_job, kept.url, kintell)
-                    kept.taken = True
-        return import_job, self._import(import_job, who, config)
-
-    def _import(self, job: ImportJob, who: str, config: Mapping[str, Any]) -> str:
-        tags = {TAG: str(job.id)}
-        with self.runs.one_at_a_time:
-            run = self.runs.unfinished("", tags)
-            return run or self.runs.submit(IMPORT, {"job": str(job.id), **config}, who, tags)
+                    source = open_file(kept.url, kintell.allowed)
+                    kept.taken = take_place(conn, import_job, source, kintell.allowed)
+        return import_job, self._submit(import_job, IMPORT, config, who)
 
     def set_status(self, job: str, verb: str) -> ImportJob:
         """`pause` stops a job until it is resumed; `cancel` stops it for good. Imported sessions stay."""
@@ -128,9 +113,7 @@ class ImportActions:
     def preview_rollback(self, job: str) -> tuple[ImportJob, RollbackPreview]:
         """What a rollback would remove, restore and keep."""
         with self.database() as conn:
-            import_job = self.find(conn, job)
-            with refused_as(409):
-                import_job.check_claimable("rollback")
+            import_job = self._claimable(conn, job, "rollback")
             return import_job, preview_rollback(conn, import_job.id)
 
     def rollback(self, job: str, who: str) -> tuple[ImportJob, str]:
@@ -141,15 +124,25 @@ class ImportActions:
         self, job: str, activity: str, dagster_job: str, config: Mapping[str, Any], who: str
     ) -> tuple[ImportJob, str]:
         with self.database() as conn:
-            import_job = self.find(conn, job)
+            import_job = self._claimable(conn, job, activity)
+        return import_job, self._submit(import_job, dagster_job, config, who)
+
+    def _claimable(self, conn: psycopg.Connection[Any], job: str, activity: str) -> ImportJob:
+        """Find a job whose status allows this activity. Raises `Refused`."""
+        import_job = self.find(conn, job)
         with refused_as(409):
             import_job.check_claimable(activity)
-        tags = {TAG: str(import_job.id)}
+        return import_job
+
+    def _submit(self, job: ImportJob, dagster_job: str, config: Mapping[str, Any], who: str) -> str:
+        """Queue a run that works on a job. Raises `Refused` (409) if there is an unfinished one."""
+        tags = {TAG: str(job.id)}
         with self.runs.one_at_a_time:
             if run := self.runs.unfinished("", tags):
-                raise Refused(409, f"Run {run} is already working on job {job}.", "Wait until it has ended.")
-            run_id = self.runs.submit(dagster_job, {"job": str(import_job.id), **config}, who, tags)
-            return import_job, run_id
+                raise Refused(
+                    409, f"Run {run} is already working on job {job.id}.", "Wait until it has ended."
+                )
+            return self.runs.submit(dagster_job, {"job": str(job.id), **config}, who, tags)
 
 
 def _checked(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -185,21 +178,3 @@ def _kept(path: Path, name: str, kintell: KintellSettings) -> Iterator[_Kept]:
         if not kept.taken:
             with suppress(OSError):
                 fs.rm(target.rsplit("/", 1)[0], recursive=True)
-
-
-def _is_in_place(job: ImportJob, kintell: KintellSettings) -> bool:
-    try:
-        open_unchanged(job, kintell.allowed)
-    except FileError:
-        return False
-    return True
-
-
-def _relocate(conn: psycopg.Connection[Any], job: ImportJob, url: str, kintell: KintellSettings) -> None:
-    """Change where a job's file is stored. The content must be the same."""
-    source = open_file(url, kintell.allowed)
-    moved = STATEMENTS.relocate_job(
-        conn, job=job.id, url=source.url, stamp=source.stamp(), sha256=job.file_sha256
-    )
-    if moved is None:
-        raise Refused(409, f"A run is working on job {job.id}.", "Watch its status.")

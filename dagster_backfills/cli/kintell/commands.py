@@ -58,7 +58,7 @@ def resume(
     # The importer is slow to load, and most commands do not need it.
     from dagster_backfills.defs.kintell.config import import_config
     from dagster_backfills.defs.kintell.resources import KintellSettings
-    from dagster_backfills.domains.kintell.importing.importer import open_unchanged
+    from dagster_backfills.domains.kintell.file.register import open_unchanged
 
     config = import_config(
         batch_rows=batch_rows,

@@ -12,6 +12,7 @@ from dagster_backfills.dagster.resource import PostgresResource
 from dagster_backfills.dagster.sources import observed_tables
 from dagster_backfills.defs.kintell.reporting import SESSIONS
 from dagster_backfills.defs.kintell.resources import VARIABLES, KintellSettings, SummaryDays
+from dagster_backfills.domains.kintell.file.columns import KNOWN
 from dagster_backfills.domains.kintell.file.inbox import list_inbox
 from dagster_backfills.domains.kintell.statements import STATEMENTS
 from dagster_backfills.engine.model import Query, Target, Write, WriteSet
@@ -35,7 +36,6 @@ _FROM_FILE = {
     "feedback_text": ["feedback_text"],
     "language_level": ["language_level"],
 }
-_FILE_COLUMNS = dict.fromkeys(source for sources in _FROM_FILE.values() for source in sources)
 _FROM_SESSIONS = {
     "day": ["scheduled_at"],
     "sessions": ["id"],
@@ -71,9 +71,7 @@ def _uri(field: str) -> dict[str, Any]:
             description="Session files: new files in the inbox (KINTELL_INBOX), and files named when an import starts.",
             metadata={
                 **_uri("inbox"),
-                "dagster/column_schema": dg.TableSchema(
-                    [dg.TableColumn(name, "string") for name in _FILE_COLUMNS]
-                ),
+                "dagster/column_schema": dg.TableSchema([dg.TableColumn(name, "string") for name in KNOWN]),
             },
         )
     ],

@@ -60,7 +60,7 @@ kintell_events = refresh_sensor("kintell_events", publish_kintell_events, _event
 kintell_summary_refresh = refresh_sensor(
     "kintell_summary_refresh",
     refresh_daily_session_summary,
-    STATEMENTS.count_stale_days,
+    lambda conn: len(STATEMENTS.stale_days(conn)),
     what="days with changed sessions",
     asset_job=materialize_daily_session_summary,
 )

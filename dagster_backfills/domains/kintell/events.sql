@@ -44,9 +44,6 @@ update kintell.event_publisher set last_error = :error, last_error_at = clock_ti
 -- Days whose sessions changed since they were summarized.
 select partition from backfill.stale where asset = 'kintell/daily_session_summary' order by partition;
 
--- name: count_stale_days$
-select count(distinct partition) from backfill.stale_marks where asset = 'kintell/daily_session_summary';
-
 -- name: daily_session_summary
 -- One row per day (UTC) that has sessions.
 select

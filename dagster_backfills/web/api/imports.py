@@ -95,15 +95,12 @@ class RollbackPlan(Import):
 
 def shown(job: ImportJob) -> dict[str, Any]:
     """A job as the API returns it."""
-    done = 100.0 if job.status == "completed" else 0.0
     result = Import.model_validate(
         asdict(job)
         | {
             "job_id": job.id,
             "successful_rows": job.inserted_rows + job.updated_rows + job.skipped_rows,
-            "percent_complete": round(100 * job.processed_rows / job.total_rows, 1)
-            if job.total_rows
-            else done,
+            "percent_complete": round(job.percent, 1),
             "message": _message(job),
             "error_file_path": f"/import/backfill/{job.id}/errors" if job.failed_rows else None,
         }

@@ -37,17 +37,10 @@ def shown(visit: Visit) -> Response:
         errors = listed(conn, STATEMENTS.errors, ERRORS, readable(int, visit.query("after")), job=job.id)
         now: datetime = SQL.now(conn)
     return visit.show(
-        "import.html", job=job, percent=percent(job), coarse=percent(job) // 10 * 10, silent=_silence(job, now),
-        taking=_taking(job, now), errors=errors, can=_can(job, now), may=visit.may("imports"),
-        known=visit.query("known"),
+        "import.html", job=job, percent=int(job.percent), coarse=int(job.percent) // 10 * 10,
+        silent=_silence(job, now), taking=_taking(job, now), errors=errors, can=_can(job, now),
+        may=visit.may("imports"), known=visit.query("known"),
     )  # fmt: skip
-
-
-def percent(job: ImportJob) -> int:
-    """Progress in whole percent, rounded down."""
-    if not job.total_rows:
-        return 100 if job.status == "completed" else 0
-    return 100 * job.processed_rows // job.total_rows
 
 
 def _silence(job: ImportJob, now: datetime) -> timedelta | None:

@@ -80,6 +80,19 @@ def test_an_error_workbook_is_written_to_a_url_too(call, imported, tmp_path):
     assert openpyxl.load_workbook(tmp_path / "deep" / "out.xlsx").active.max_row == 2
 
 
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [(".", "is a folder. Name a file in it"), ("nowhere://a.csv", "can't be opened: .*nowhere")],
+)
+def test_an_output_that_is_no_file_is_refused(call, imported, tmp_path, output, said):
+    job = imported([row(1), row(2, rating="9")])
+    before = sorted(tmp_path.iterdir())
+    for command in (["errors", str(job.id)], ["validate", "a.csv"]):
+        with pytest.raises(UserError, match=said):
+            call(*command, "-o", output)
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_a_dry_run_refuses_to_name_its_csv_a_workbook(call, tmp_path):
     write_csv(tmp_path / "a.csv", [row(1, rating="9")])
     with pytest.raises(UserError, match="writes CSV"):

@@ -1,5 +1,6 @@
 import csv
 import io
+import time
 
 import pytest
 
@@ -261,6 +262,20 @@ def test_starting_an_unfinished_file_again_finds_its_job(conn, tmp_path):
         register(conn, str(copy), [str(tmp_path)], on_duplicate="update")
 
 
+def test_a_moved_file_takes_the_place_of_the_one_that_its_job_was_registered_with(
+    start, conn, database_url, tmp_path
+):
+    path = write_csv(tmp_path / "a.csv", [row(i) for i in range(50)])
+    first = register(conn, str(path), [str(tmp_path)])
+    copy = write_csv(tmp_path / "b.csv", [row(i) for i in range(50)])
+    assert not register(conn, str(copy), [str(tmp_path)]).is_its_file
+    assert load_job(conn, first.job).file_url == str(path)
+    path.unlink()
+    moved = register(conn, str(copy), [str(tmp_path)])
+    assert (moved.job, moved.existing, moved.is_its_file) == (first.job, True, True)
+    assert run_import(database_url, moved.job, Options(), [str(tmp_path)]).inserted_rows == 50
+
+
 def test_a_cancelled_job_stays_cancelled(conn, database_url, tmp_path):
     path = write_csv(tmp_path / "a.csv", [row(1)])
     job = register(conn, str(path), [str(tmp_path)]).job
@@ -292,6 +307,16 @@ def test_the_database_rejects_counters_that_do_not_add_up(start, conn):
         conn.execute("update kintell.backfill_jobs set inserted_rows = 2 where id = %s", [job.id])
     with pytest.raises(psycopg.errors.CheckViolation, match="cannot become running"):
         conn.execute("update kintell.backfill_jobs set status = 'running', activity = 'import'")
+
+
+def test_a_longer_lease_does_not_make_heartbeats_rarer(conn, database_url, tmp_path, monkeypatch):
+    monkeypatch.setattr("dagster_backfills.domains.kintell.importing.claims.LEASE_SECONDS", 0.3)
+    job = register(conn, str(write_csv(tmp_path / "a.csv", [row(1)])), [str(tmp_path)]).job
+    with Claim(database_url, job, "import", lease=6_000):
+        first, deadline = load_job(conn, job).heartbeat_at, time.monotonic() + 60
+        while load_job(conn, job).heartbeat_at == first:
+            assert time.monotonic() < deadline, "no heartbeat within the usual lease"
+            time.sleep(0.01)
 
 
 def test_the_number_of_concurrent_imports_is_limited(conn, database_url, tmp_path):

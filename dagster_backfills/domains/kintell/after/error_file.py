@@ -11,6 +11,7 @@ import fsspec
 import psycopg
 
 from dagster_backfills.domains.kintell.file.columns import MESSAGE, OURS, RAW, ROW
+from dagster_backfills.domains.kintell.file.files import FileError, readable
 from dagster_backfills.domains.kintell.file.header import Header
 from dagster_backfills.domains.kintell.importing.jobs import ImportJob, load_job
 from dagster_backfills.domains.kintell.rows.messages import Reject
@@ -78,8 +79,12 @@ def as_bytes(texts: Iterable[str], *, mark: bool) -> Iterator[bytes]:
 
 
 def write_file(url: str, pieces: Iterable[bytes]) -> None:
-    """Write a file to a path or fsspec URL. An existing file is replaced when the new one is complete."""
-    fs, path = fsspec.core.url_to_fs(url)
+    """Write a file to a path or fsspec URL. An existing file is replaced when the new one is complete. Raises
+    `FileError` for a folder, and for a URL whose file system is unknown or not installed."""
+    with readable(url):
+        fs, path = fsspec.core.url_to_fs(url)
+    if fs.isdir(path):
+        raise FileError(f"{url} is a folder", hint="Name a file in it.")
     parent = path.rsplit("/", 1)[0]
     if parent and parent != path:
         fs.makedirs(parent, exist_ok=True)

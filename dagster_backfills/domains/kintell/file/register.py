@@ -10,7 +10,7 @@ from psycopg.types.json import Jsonb
 
 from dagster_backfills.domains.kintell.file.columns import ADDRESSES, ROLES
 from dagster_backfills.domains.kintell.file.dialect import PlainCsv, ReadOptions
-from dagster_backfills.domains.kintell.file.files import FileError, open_file
+from dagster_backfills.domains.kintell.file.files import FileError, SourceFile, open_file
 from dagster_backfills.domains.kintell.file.header import Header, open_table, remember
 from dagster_backfills.domains.kintell.file.reader import Block, read_blocks
 from dagster_backfills.domains.kintell.importing.jobs import ImportJob, load_job
@@ -35,11 +35,13 @@ class Preflight:
 
 @dataclass(frozen=True)
 class Registration:
-    """The job of a file. `existing`: it had been registered before and is unfinished, or completed (with `once`)."""
+    """The job of a file. `existing`: it had been registered before and is unfinished, or completed (with `once`).
+    `is_its_file`: the job reads this file, and not an earlier one with the same content."""
 
     job: UUID
     existing: bool
     preflight: Preflight
+    is_its_file: bool = True
 
 
 def register(
@@ -54,8 +56,9 @@ def register(
 ) -> Registration:
     """Create a job for the file at `url`, or return the unfinished job with the same content.
 
-    With `once`, content that has been imported is not registered again. A given mapping is remembered for files with
-    the same headers. Raises `FileError`, and `UserError` if the unfinished job has other options.
+    If that job's file is gone, this one takes its place. With `once`, content that has been imported is not registered
+    again. A given mapping is remembered for files with the same headers. Raises `FileError`, and `UserError` if the
+    unfinished job has other options.
     """
     source, read_as = open_file(url, allowed), read_as or ReadOptions()
     stamp = source.stamp()
@@ -71,7 +74,8 @@ def register(
             job = load_job(conn, existing)
             if job.status != "completed":
                 _check_same_options(job, on_duplicate, header, read_as)
-            return Registration(job.id, True, checks)
+            is_its_file = job.status != "completed" and take_place(conn, job, source, allowed)
+            return Registration(job.id, True, checks, is_its_file)
         if read_as.mapping:
             remember(conn, header)
         created = STATEMENTS.register_job(
@@ -94,6 +98,30 @@ def register(
             run_id=run_id,
         )
     return Registration(created, False, checks)
+
+
+def open_unchanged(job: ImportJob, allowed: list[str]) -> SourceFile:
+    """Open the job's file. Raises `FileError` if its content has changed; it is read only if its stamp differs."""
+    source = open_file(job.file_url, allowed)
+    same = source.size == job.file_size and (
+        source.stamp() == job.file_stamp or source.sha256() == job.file_sha256
+    )
+    if not same:
+        raise FileError(
+            f"{job.file_url} has changed since job {job.id} was registered (SHA-256 {job.file_sha256[:12]}…)",
+            hint="Put the original file back and resume the job, or cancel it and start the new file.",
+        )
+    return source
+
+
+def take_place(conn: psycopg.Connection, job: ImportJob, source: SourceFile, allowed: list[str]) -> bool:
+    """Let the job read this file, which has the same content, if its own is gone or changed and no worker holds the
+    job. Returns whether the job reads this file now."""
+    try:
+        return open_unchanged(job, allowed).url == source.url
+    except FileError:
+        binds = {"url": source.url, "stamp": source.stamp(), "sha256": job.file_sha256}
+        return STATEMENTS.relocate_job(conn, job=job.id, **binds) is not None
 
 
 def _check_same_options(job: ImportJob, on_duplicate: str, header: Header, read_as: ReadOptions) -> None:

@@ -130,7 +130,8 @@ class Claim:
             conn.execute("select set_config('application_name', %s, false)", [f"{self._name()} claim"])
 
     def _beat(self) -> None:
-        while not self._done.wait(self.lease / 6):
+        # A longer lease must not make heartbeats rarer: checks and other workers judge them by the usual lease.
+        while not self._done.wait(min(self.lease, LEASE_SECONDS) / 6):
             with suppress(psycopg.Error):
                 if not self._execute(STATEMENTS.beat):
                     return

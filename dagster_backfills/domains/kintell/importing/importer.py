@@ -17,8 +17,9 @@ from uuid import UUID
 import psycopg
 
 from dagster_backfills.domains.kintell.file.dialect import PlainCsv, to_plain_csv
-from dagster_backfills.domains.kintell.file.files import FileError, SourceFile, open_file
+from dagster_backfills.domains.kintell.file.files import FileError
 from dagster_backfills.domains.kintell.file.reader import read_blocks
+from dagster_backfills.domains.kintell.file.register import open_unchanged
 from dagster_backfills.domains.kintell.importing.claims import Claim, ClaimLost
 from dagster_backfills.domains.kintell.importing.jobs import ImportJob, Options, Progress, load_job
 from dagster_backfills.domains.kintell.importing.writer import (
@@ -88,20 +89,6 @@ def retry_transient(
             on_trouble(f"{type(error).__name__}: {redact(str(error))}; starting again from the checkpoint")
         time.sleep(delay)
         delay = min(delay * 2, 15.0)
-
-
-def open_unchanged(job: ImportJob, allowed: list[str]) -> SourceFile:
-    """Open the job's file. Raises `FileError` if its content has changed; it is read only if its stamp differs."""
-    source = open_file(job.file_url, allowed)
-    same = source.size == job.file_size and (
-        source.stamp() == job.file_stamp or source.sha256() == job.file_sha256
-    )
-    if not same:
-        raise FileError(
-            f"{job.file_url} has changed since job {job.id} was registered (SHA-256 {job.file_sha256[:12]}…)",
-            hint="Put the original file back and resume the job, or cancel it and start the new file.",
-        )
-    return source
 
 
 class Writers:

@@ -91,10 +91,15 @@ class ImportJob:
         raise UserError(f"Job {self.id} is {self.status} and can't be {verb}")
 
     @property
+    def percent(self) -> float:
+        """The share of the rows that has been processed. A file without rows is done when its job is completed."""
+        done = 100.0 if self.status == "completed" else 0.0
+        return 100 * self.processed_rows / self.total_rows if self.total_rows else done
+
+    @property
     def progress(self) -> str:
         """Processed rows as text, for people."""
-        percent = 100 * self.processed_rows / self.total_rows if self.total_rows else 100.0
-        return f"{self.processed_rows:,} of {self.total_rows:,} rows ({percent:.1f} %)"
+        return f"{self.processed_rows:,} of {self.total_rows:,} rows ({self.percent:.1f} %)"
 
     @property
     def counts(self) -> dict[str, int]:

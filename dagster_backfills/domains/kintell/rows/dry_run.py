@@ -1,6 +1,5 @@
 """A full dry run: validates every row against the current database and writes nothing to it."""
 
-from collections import deque
 from collections.abc import Callable, Iterator
 
 import psycopg
@@ -34,12 +33,12 @@ def validate(
     preview = ImportPreview(on_duplicate=on_duplicate)
     source, header = open_table(conn, open_file(url, allowed), read_as or ReadOptions())
     preview.recognized = str(header)
-    texts = error_csv(header, _rejects(conn, preview, source, header, on_progress))
+    rejects = _rejects(conn, preview, source, header, on_progress)
     if error_file:
         # Always with a byte-order mark: whether it is needed is only known at the end.
-        write_file(error_file, as_bytes(texts, mark=True))
-    else:
-        deque(texts, maxlen=0)
+        write_file(error_file, as_bytes(error_csv(header, rejects), mark=True))
+    for _ in rejects:
+        pass
     return preview
 
 
