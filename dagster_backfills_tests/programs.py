@@ -22,7 +22,7 @@ from typing import Any, TextIO
 
 import pytest
 
-RUN = [sys.executable, "-m", "dagster", "api"]
+RUN = [sys.executable, "-m", "dagster", "api", "execute_run"]
 ROOT = str(Path(__file__).resolve().parents[1])
 SCRIPT = str(Path(sys.executable).parent / "backfills")
 _FORKS = multiprocessing.get_context("forkserver")
@@ -108,7 +108,7 @@ class ForkingPopen(subprocess.Popen):
     """Forks the runs that a program starts; starts anything else normally."""
 
     def __new__(cls, command: Any, *rest: Any, **options: Any) -> Any:
-        if list(command[:4]) != RUN:
+        if list(command[: len(RUN)]) != RUN:
             return super().__new__(cls)
         log = options["stdout"].fileno()
         streams = [os.open(os.devnull, os.O_RDONLY), os.dup(log), os.dup(log)]
