@@ -1,7 +1,7 @@
-"""An adopter's Dagster project: a virtual environment with the built wheel, and nothing from this checkout.
+"""A user's Dagster project: a virtual environment with the built wheel, and nothing from this checkout.
 
-Of what is installed here it has the engine's dependencies, and none of the libraries of the extras. Its programs are
-forked from a process of this environment.
+It has the engine's dependencies, but not the libraries of the extras. Its programs are forked from a process of this
+environment.
 """
 
 import os
@@ -26,14 +26,14 @@ SCRIPTS = {
     "dagster-webserver": "dagster_webserver.cli",
     "backfills": "dagster_backfills.cli",
 }
-# With the guard that installed ones have: steps of Dagster's multiprocess executor import the script once more.
+# With a main guard like installed scripts: steps of Dagster's multiprocess executor import the script again.
 SCRIPT = """#!{python}
 import sys
 from {module} import main
 if __name__ == "__main__":
     sys.exit(main())
 """
-# The extras' libraries, which are here, are not found: as in an environment without.
+# The extras' libraries are installed here, but hidden.
 WITHOUT_EXTRAS = """import sys
 from importlib.machinery import PathFinder
 
@@ -92,7 +92,7 @@ class OwnProject:
     @contextmanager
     def servers(self) -> Iterator[Webserver]:
         """Start the project's own webserver and daemon."""
-        # By one process first: three at once would make Dagster's storage in each other's way.
+        # By one process first: three concurrent ones would interfere when they create Dagster's storage.
         self.run("dagster", "instance", "migrate")
         port, log = free_port(), self.folder / "webserver.log"
         webserver = str(self.bin / "dagster-webserver")
@@ -138,7 +138,7 @@ def make_project(root: Path, made: Path, database_url: str) -> Iterator[OwnProje
     for each in (home, package / "defs"):
         each.mkdir(parents=True)
     [site] = venv.glob("lib/python*/site-packages")
-    # What the wheel depends on is here already: a path behind its own, whose `.pth` files count for nothing.
+    # The wheel's dependencies are installed here: an additional path, whose `.pth` files are ignored.
     (site / "dependencies.pth").write_text(f"{package.parent}\n{sysconfig.get_path('purelib')}\n")
     libraries = {name for names in LIBRARIES.values() for name in names}
     (site / "without_extras.py").write_text(WITHOUT_EXTRAS.format(libraries=libraries))

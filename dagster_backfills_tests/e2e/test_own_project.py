@@ -1,4 +1,4 @@
-"""The wheel in an adopter's Dagster project, with Dagster's default storage and launcher, and the how-tos on it."""
+"""The wheel in a user's Dagster project, with Dagster's default storage and launcher, and the how-tos on it."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -44,7 +44,7 @@ def project(tmp_path: Path, environment: Path, make_database: Callable[..., str]
 
 def materialize(ui: Webserver, gym: str) -> str:
     """Launch a run of one partition like the dialog. Returns its final status."""
-    ui.ask(_ADD, key=gym, repository=_HERE)  # the sensor may have been first
+    ui.ask(_ADD, key=gym, repository=_HERE)  # the sensor may have launched it already
     selection = [{"path": ["attendance", "member_months"]}]
     run = {
         "selector": {**_HERE, "jobName": "__ASSET_JOB", "assetSelection": selection},
@@ -60,20 +60,20 @@ def materialize(ui: Webserver, gym: str) -> str:
     )
 
 
-def test_a_declaration_is_scaffolded_and_materialized_in_a_project_of_ones_own(project: OwnProject) -> None:
+def test_a_declaration_is_scaffolded_and_materialized_in_a_users_own_project(project: OwnProject) -> None:
     project.run(
         "dg", "scaffold", "defs", "dagster_backfills.PostgresBackfill", "member_months", "--table",
         "attendance.member_months", "--partition-column", "gym_id", "--unit", "member_id",
     )  # fmt: skip
     project.run("backfills", "migrate")
-    for name in ("defs.yaml", "queries.sql"):  # what is filled in
+    for name in ("defs.yaml", "queries.sql"):  # the placeholders to fill in
         (project.defs / "member_months" / name).write_text((EXAMPLES / "member_months" / name).read_text())
-    said = project.run("python", "-c", "import polars", expect=1)
-    assert "No module named 'polars'" in said
+    output = project.run("python", "-c", "import polars", expect=1)
+    assert "No module named 'polars'" in output
     for command in (
         ["kintell", "missing-users", "sessions.csv"],
         ["demo"],
-    ):  # says which extra it is, and does nothing
+    ):  # names the missing extra, and does nothing
         assert "needs libraries that are not installed (" in project.run("backfills", *command, expect=3)
     project.run("dg", "check", "yaml")
     with psycopg.connect(project.database_url, autocommit=True) as conn:
