@@ -28,6 +28,8 @@ from dagster_backfills.postgres.migrations import apply_migrations
 # Otherwise each of the many processes that tests start would compile everything again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+# Half of the time of a collection would be spent on collecting garbage.
+gc.disable()
 # Test data does not have to survive a power failure.
 _FAST = {
     "fsync": "off",
@@ -84,6 +86,7 @@ def pytest_collection_finish() -> None:
     """Exclude everything imported so far from garbage collection."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

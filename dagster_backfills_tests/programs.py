@@ -14,19 +14,29 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any, TextIO
 
 import pytest
+from sqlalchemy import pool
 
-RUN = [sys.executable, "-m", "dagster", "api"]
+RUN = [sys.executable, "-m", "dagster", "api", "execute_run"]
 ROOT = str(Path(__file__).resolve().parents[1])
 SCRIPT = str(Path(sys.executable).parent / "backfills")
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["dagster_backfills_tests.preloaded"])
+
+
+class _Kept(pool.QueuePool):
+    """Keeps sessions. Otherwise a run opens ninety for Dagster's storage, one after the other."""
+
+    def __init__(self, creator: Any, **options: Any) -> None:
+        super().__init__(creator, **options, pool_size=2, max_overflow=-1, pre_ping=True)
 
 
 class Program:
@@ -108,7 +118,7 @@ class ForkingPopen(subprocess.Popen):
     """Forks the runs that a program starts; starts anything else normally."""
 
     def __new__(cls, command: Any, *rest: Any, **options: Any) -> Any:
-        if list(command[:4]) != RUN:
+        if list(command[: len(RUN)]) != RUN:
             return super().__new__(cls)
         log = options["stdout"].fileno()
         streams = [os.open(os.devnull, os.O_RDONLY), os.dup(log), os.dup(log)]
@@ -175,6 +185,13 @@ def _work(
     server = multiprocessing.forkserver._forkserver
     server._forkserver_address, server.ensure_running = address, lambda: None
     subprocess.Popen = ForkingPopen
+    if command[: len(RUN)] == RUN:
+        for storage in (
+            "event_log.event_log",
+            "run_storage.run_storage",
+            "schedule_storage.schedule_storage",
+        ):
+            import_module(f"dagster_postgres.{storage}").db_pool = SimpleNamespace(NullPool=_Kept)  # type: ignore[attr-defined]
     try:
         _run(*command)
     finally:

@@ -17,7 +17,6 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from benchmarks.servers import dagster_servers
 from dagster_backfills.postgres.embedded import EmbeddedServer
 from dagster_backfills.postgres.migrations import apply_migrations
 from dagster_backfills.samples.scoring import ScoringSize, load_sample
@@ -25,15 +24,15 @@ from dagster_backfills_tests.chaos.domains import newest_days
 from dagster_backfills_tests.chaos.lan import Lan, lan_of
 from dagster_backfills_tests.chaos.stack import ROOT, environment, free_port
 from dagster_backfills_tests.e2e.chain import ASSETS, worked_before
-from dagster_backfills_tests.e2e.graphql import finished_backfill, launch_backfill, wait_for
-from dagster_backfills_tests.haste import HASTE, MONITORING, hurried
-from dagster_backfills_tests.programs import start_server
+from dagster_backfills_tests.e2e.conftest import swift_servers
+from dagster_backfills_tests.e2e.graphql import LOCATION, finished_backfill, launch_backfill, wait_for
+from dagster_backfills_tests.haste import MONITORING, hurried
 
 pytest.importorskip("dagster_celery", reason="the extra `celery` is not installed")
 from celery import Celery
 
 REDIS = shutil.which("redis-server")
-DAYS = 7
+DAYS = 4
 NAMES = ("one", "two", "three")
 pytestmark = [
     pytest.mark.e2e,
@@ -157,9 +156,7 @@ def stack(server, broker, lan, tmp_path):
         worked_before(conn, [newest_days(conn)[-1] + timedelta(days=n) for n in (0, 1)])
     env = environment(server, home) | {"CELERY_BROKER_URL": broker, "SCORING_CATCH_UP_DAYS": "1"}
     workers = Workers(env, tmp_path, lan)
-    with dagster_servers(
-        home, "dagster_backfills.definitions", env, working_directory=ROOT, haste=HASTE, start=start_server
-    ) as webserver:
+    with swift_servers(home, LOCATION, env, ROOT) as webserver:
         yield webserver, workers
         for name in list(workers.processes):
             workers.kill(name)

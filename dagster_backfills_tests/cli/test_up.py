@@ -1,8 +1,10 @@
-"""`backfills up` whole: Postgres, UI, daemon, a run from the command line in the UI, and the end of it all."""
+"""`backfills up` whole: Postgres, UI, daemon, a run from the command line in the UI, and the end of it all.
+
+Its end by Ctrl-C is in the tutorial's test.
+"""
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -112,9 +114,7 @@ def test_up_serves_everything_and_down_leaves_nothing_running(state: Path):
     assert up.cli("migrate", "--status").returncode == 0
 
     eventually(lambda: _healthy(up))
-    launched = subprocess.run(
-        [sys.executable, "-c", LAUNCH], env=up.env, capture_output=True, text=True, check=True
-    )
+    launched = run([sys.executable, "-c", LAUNCH], env=up.env)
     run_id, status = launched.stdout.split()
     assert status == "SUCCESS"
     (location,) = up.ask(LOCATION)["workspaceOrError"]["locationEntries"]
@@ -154,18 +154,6 @@ def test_up_serves_everything_and_down_leaves_nothing_running(state: Path):
     said = state.with_name("said").read_text().splitlines()
     assert (state / "up.log").exists() and str(state / "up.log") in said[-2]
     assert len(said) < 20
-
-
-def test_an_interrupt_stops_all_of_it_and_the_postgres_that_it_started(state: Path):
-    up = Up(state)
-    children = psutil.Process(up.process.pid).children(recursive=True)
-    assert len(children) >= 3
-    up.process.send_signal(signal.SIGINT)
-    assert up.process.wait() == 0
-    assert up.processes() == []
-    assert not EmbeddedServer(state).is_running()
-    with pytest.raises(urllib.error.URLError):
-        up.ask(DAEMONS)
 
 
 def test_a_postgres_that_was_running_before_keeps_running(state: Path):

@@ -16,7 +16,6 @@ from benchmarks.servers import ServerFailed, Webserver, dagster_servers, free_po
 from dagster_backfills.instance.dagster_home import with_search_path
 from dagster_backfills_tests.conftest import new_database
 from dagster_backfills_tests.e2e.graphql import LOCATION, wait_for
-from dagster_backfills_tests.e2e.own_project import make_environment
 from dagster_backfills_tests.haste import HASTE, MONITORING, hurried
 from dagster_backfills_tests.programs import Program, start_server
 
@@ -119,12 +118,6 @@ def ended_at_last(program: Program) -> Iterator[Program]:
         yield program
     finally:
         stop_groups([program])
-
-
-@pytest.fixture(scope="session")
-def adopters_environment(tmp_path_factory: pytest.TempPathFactory, project_root: Path) -> Path:
-    """A virtual environment with the built wheel, to copy."""
-    return make_environment(tmp_path_factory.mktemp("adopter"), project_root)
 
 
 @pytest.fixture(scope="module")

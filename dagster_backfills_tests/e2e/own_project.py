@@ -1,6 +1,7 @@
 """A user's Dagster project: a virtual environment with the built wheel, and nothing from this checkout.
 
-It has the engine's dependencies, but not the libraries of the extras.
+It has the engine's dependencies, but not the libraries of the extras. Its programs are forked from a process of this
+environment.
 """
 
 import os
@@ -13,9 +14,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.servers import ServerFailed, Webserver, _start, free_port, stop_groups
+from benchmarks.servers import ServerFailed, Webserver, free_port, stop_groups
 from dagster_backfills.domain_switches import LIBRARIES
 from dagster_backfills_tests.e2e.graphql import wait_for
+from dagster_backfills_tests.e2e.nursery import Nursery
 
 SCRIPTS = {
     "dg": "dagster_dg_cli.cli",
@@ -72,18 +74,7 @@ class OwnProject:
     folder: Path
     bin: Path
     database_url: str
-
-    @property
-    def environment(self) -> dict[str, str]:
-        home = self.folder / "dagster_home"
-        return {
-            "PATH": f"{self.bin}{os.pathsep}/usr/bin{os.pathsep}/bin",
-            "HOME": str(self.folder),
-            "DAGSTER_HOME": str(home),
-            "DATABASE_URL": self.database_url,
-            "VIRTUAL_ENV": str(self.bin.parent),
-            "COLUMNS": "200",
-        }
+    nursery: Nursery
 
     @property
     def defs(self) -> Path:
@@ -91,13 +82,12 @@ class OwnProject:
 
     def run(self, *command: str, expect: int | None = 0) -> str:
         """Run a program of the environment in the project's folder. Returns its output."""
-        done = subprocess.run(
-            [str(self.bin / command[0]), *command[1:]],
-            cwd=self.folder, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            timeout=240, check=False,
-        )  # fmt: skip
-        assert expect is None or done.returncode == expect, done.stdout
-        return done.stdout
+        output = self.folder / "output.log"
+        output.unlink(missing_ok=True)
+        ended = self.nursery.start([str(self.bin / command[0]), *command[1:]], output).wait()
+        said = output.read_text()
+        assert expect is None or ended == expect, said
+        return said
 
     @contextmanager
     def servers(self) -> Iterator[Webserver]:
@@ -105,18 +95,11 @@ class OwnProject:
         # By one process first: three concurrent ones would interfere when they create Dagster's storage.
         self.run("dagster", "instance", "migrate")
         port, log = free_port(), self.folder / "webserver.log"
-        command = [
-            str(self.bin / "dagster-webserver"),
-            "-h",
-            "127.0.0.1",
-            "-p",
-            str(port),
-            "-m",
-            "ours.definitions",
-        ]
+        webserver = str(self.bin / "dagster-webserver")
+        command = [webserver, "-h", "127.0.0.1", "-p", str(port), "-m", "ours.definitions"]
         daemon = [str(self.bin / "dagster-daemon"), "run", "-m", "ours.definitions"]
-        process = _start(command, log, self.environment, self.folder)
-        processes = [process, _start(daemon, self.folder / "daemon.log", self.environment, self.folder)]
+        process = self.nursery.start(command, log)
+        processes = [process, self.nursery.start(daemon, self.folder / "daemon.log")]
         answers = Webserver(f"http://127.0.0.1:{port}")
 
         def ready() -> bool:
@@ -146,25 +129,36 @@ def make_environment(root: Path, checkout: Path) -> Path:
     return environment
 
 
-def make_project(root: Path, made: Path, database_url: str) -> OwnProject:
+@contextmanager
+def make_project(root: Path, made: Path, database_url: str) -> Iterator[OwnProject]:
     """Create an empty project with a copy of the environment."""
-    environment = shutil.copytree(made, root / "venv", symlinks=True)
-    [site] = environment.glob("lib/python*/site-packages")
-    project = OwnProject(root / "ours", environment / "bin", database_url)
-    project.defs.mkdir(parents=True)
+    venv, folder = shutil.copytree(made, root / "venv", symlinks=True), root / "ours"
+    bin, package = venv / "bin", folder / "src" / "ours"
+    home = folder / "dagster_home"
+    for each in (home, package / "defs"):
+        each.mkdir(parents=True)
+    [site] = venv.glob("lib/python*/site-packages")
     # The wheel's dependencies are installed here: an additional path, whose `.pth` files are ignored.
-    (site / "dependencies.pth").write_text(f"{project.folder / 'src'}\n{sysconfig.get_path('purelib')}\n")
+    (site / "dependencies.pth").write_text(f"{package.parent}\n{sysconfig.get_path('purelib')}\n")
     libraries = {name for names in LIBRARIES.values() for name in names}
     (site / "without_extras.py").write_text(WITHOUT_EXTRAS.format(libraries=libraries))
     (site / "without_extras.pth").write_text("import without_extras\n")
     for name, module in SCRIPTS.items():
-        script = project.bin / name
-        script.write_text(SCRIPT.format(python=project.bin / "python", module=module))
+        script = bin / name
+        script.write_text(SCRIPT.format(python=bin / "python", module=module))
         script.chmod(0o755)
-    (project.folder / "pyproject.toml").write_text(PYPROJECT)
-    (project.defs.parent / "definitions.py").write_text(DEFINITIONS)
-    for package in (project.defs, project.defs.parent):
-        (package / "__init__.py").touch()
-    (project.folder / "dagster_home").mkdir()
-    (project.folder / "dagster_home" / "dagster.yaml").touch()
-    return project
+    (folder / "pyproject.toml").write_text(PYPROJECT)
+    (package / "definitions.py").write_text(DEFINITIONS)
+    for each in (package, package / "defs"):
+        (each / "__init__.py").touch()
+    (home / "dagster.yaml").touch()
+    environment = {
+        "PATH": f"{bin}{os.pathsep}/usr/bin{os.pathsep}/bin",
+        "HOME": str(folder),
+        "DAGSTER_HOME": str(home),
+        "DATABASE_URL": database_url,
+        "VIRTUAL_ENV": str(venv),
+        "COLUMNS": "200",
+    }
+    with Nursery(bin / "python", environment, folder) as nursery:
+        yield OwnProject(folder, bin, database_url, nursery)

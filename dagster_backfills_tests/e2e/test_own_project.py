@@ -1,6 +1,6 @@
-"""The wheel in a user's Dagster project, with Dagster's default storage and launcher."""
+"""The wheel in a user's Dagster project, with Dagster's default storage and launcher, and the how-tos on it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg
@@ -8,9 +8,10 @@ import pytest
 
 from benchmarks.servers import Webserver
 from dagster_backfills_tests.components.adopting import EXAMPLES, query
-from dagster_backfills_tests.components.applications import GYM, MONTHS
+from dagster_backfills_tests.components.applications import COMPLIANCE, GYM, MONTHS
 from dagster_backfills_tests.e2e.graphql import wait_for
-from dagster_backfills_tests.e2e.own_project import OwnProject, make_project
+from dagster_backfills_tests.e2e.own_project import OwnProject, make_environment, make_project
+from dagster_backfills_tests.e2e.pages import Reader
 
 ALPHA = "a0000000-0000-0000-0000-000000000000"
 MONTHS_OF = "select gym_id::text, month::text, visits from attendance.member_months order by 1, 2"
@@ -20,11 +21,25 @@ _LAUNCH = """mutation($run: ExecutionParams!) { launchRun(executionParams: $run)
   __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
 _STATUS = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
 _HERE = {"repositoryLocationName": "ours.definitions", "repositoryName": "__repository__"}
+# The project's environment already contains the built wheel and the project. The first `check` reports what must still
+# be filled in.
+READER = Reader(
+    instead={"pip install dagster-backfills": lambda: "", "pip install --editable .": lambda: ""},
+    ends={"backfills check": None, "backfills check member_months": 2},
+)
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory, project_root: Path) -> Path:
+    """A virtual environment with the built wheel, to copy."""
+    return make_environment(tmp_path_factory.mktemp("adopter"), project_root)
 
 
 @pytest.fixture
-def project(tmp_path: Path, adopters_environment: Path, make_database: Callable[..., str]) -> OwnProject:
-    return make_project(tmp_path, adopters_environment, make_database(migrated=False))
+def project(tmp_path: Path, environment: Path, make_database: Callable[..., str]) -> Iterator[OwnProject]:
+    with make_project(tmp_path, environment, make_database(migrated=False)) as made:
+        yield made
 
 
 def materialize(ui: Webserver, gym: str) -> str:
@@ -45,8 +60,6 @@ def materialize(ui: Webserver, gym: str) -> str:
     )
 
 
-@pytest.mark.e2e
-@pytest.mark.timeout(900)
 def test_a_declaration_is_scaffolded_and_materialized_in_a_users_own_project(project: OwnProject) -> None:
     project.run(
         "dg", "scaffold", "defs", "dagster_backfills.PostgresBackfill", "member_months", "--table",
@@ -81,3 +94,20 @@ def test_a_declaration_is_scaffolded_and_materialized_in_a_users_own_project(pro
             "select rows_inserted, rows_unchanged from backfill.batches order by committed_at desc limit 1"
         )
         assert query(conn, newest) == [(0, 2)]
+
+
+def test_the_page_on_your_own_backfill_works(project: OwnProject, project_root: Path) -> None:
+    done = list(READER.follow(project_root / "docs" / "how-to" / "your-own-backfill.md", project))
+    assert len(done) == 16
+
+
+def test_the_page_on_your_own_tables_works(project: OwnProject, project_root: Path) -> None:
+    project.run("backfills", "migrate")
+    with psycopg.connect(project.database_url, autocommit=True) as conn:
+        conn.execute(COMPLIANCE)
+    done = list(READER.follow(project_root / "docs" / "how-to" / "your-own-tables.md", project))
+    assert len(done) == 7
+    project.run("dg", "check", "defs")
+    for name in ("defs.yaml", "queries.sql"):
+        shown = (project.defs / "training_completions" / name).read_text()
+        assert (EXAMPLES / "training_completions" / name).read_text().endswith(shown)

@@ -1,7 +1,6 @@
 """The progress domain through the UI's GraphQL, sensors, and Dagster's command line."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from dagster_backfills_tests.e2e.graphql import (
     start_sensor,
     wait_for,
 )
+from dagster_backfills_tests.programs import run
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -154,17 +154,11 @@ def test_saved_progress_updates_the_cohort_automatically_and_the_checks_pass(sch
     )
 
 
-def _dagster(stack: Stack, project_root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [str(Path(sys.executable).with_name(arguments[0])), *arguments[1:]]
-    return subprocess.run(
-        command,
-        cwd=project_root,
-        env={**os.environ, **stack.environment},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+def _dagster(stack: Stack, project_root: Path, program: str, *arguments: str) -> None:
+    """Run one of Dagster's programs to its successful end."""
+    command = [str(Path(sys.executable).with_name(program)), *arguments]
+    done = run(command, env={**os.environ, **stack.environment}, cwd=project_root, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_one_partition_and_a_range_materialize_from_dagsters_command_line(
@@ -173,26 +167,9 @@ def test_one_partition_and_a_range_materialize_from_dagsters_command_line(
     wait_for("the partitions", lambda: set(COHORTS) <= partition_keys(school.webserver, ASSETS[0]))
     with school.connect() as conn:
         conn.execute("delete from progress.cohort_stats")
-    module = ("-m", "dagster_backfills.definitions")
-    one = _dagster(
-        school,
-        project_root,
-        "dagster",
-        "asset",
-        "materialize",
-        "--select",
-        ASSETS[1],
-        "--partition",
-        ODD[0],
-        *module,
-    )
-    assert one.returncode == 0, one.stderr
-    several = _dagster(
-        school, project_root,
-        "dagster", "asset", "materialize", "--select", ",".join(ASSETS),
-        "--partition-range", f"{PLAIN[1]}...{PLAIN[3]}", *module,
-    )  # fmt: skip
-    assert several.returncode == 0, several.stderr
-    launched = _dagster(school, project_root, "dg", "launch", "--assets", ASSETS[1], "--partition", PLAIN[5])
-    assert launched.returncode == 0, launched.stdout + launched.stderr
+    dagster = ("dagster", "asset", "materialize", "-m", LOCATION, "--select")
+    _dagster(school, project_root, *dagster, ASSETS[1], "--partition", ODD[0])
+    several = ("--partition-range", f"{PLAIN[1]}...{PLAIN[3]}")
+    _dagster(school, project_root, *dagster, ",".join(ASSETS), *several)
+    _dagster(school, project_root, "dg", "launch", "--assets", ASSETS[1], "--partition", PLAIN[5])
     assert {ODD[0], *PLAIN[1:4], PLAIN[5]} <= set(_averages(school))

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 
@@ -10,17 +9,17 @@ import psutil
 import pytest
 
 from benchmarks.servers import Webserver, dagster_servers
-from dagster_backfills.cli.child import end_session_of, start_child
 from dagster_backfills_tests.chaos.stack import free_port
 from dagster_backfills_tests.cli.test_launch import LAUNCH, LOCATION
 from dagster_backfills_tests.conftest import new_database
-from dagster_backfills_tests.e2e.conftest import Stack, instance_environment
+from dagster_backfills_tests.e2e.conftest import Stack, ended_at_last, instance_environment
 from dagster_backfills_tests.e2e.graphql import REPOSITORY, messages, runs, wait_for
 from dagster_backfills_tests.haste import HASTE, MONITORING, hurried
-from dagster_backfills_tests.programs import start_server
+from dagster_backfills_tests.programs import run, start_server
 
 # This machine, under a name that does not show it: in Compose it is another container.
 HOST = "127.0.0.2"
+DAGSTER = (sys.executable, "-m", "dagster")
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 _LAUNCH = """mutation($run: ExecutionParams!) { launchRun(executionParams: $run) {
   __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
@@ -36,34 +35,18 @@ def stack(server_url, template, project_root, tmp_path_factory) -> Iterator[Stac
     """Like Compose: the webserver and the daemon use a code server that is a separate service."""
     home, port = tmp_path_factory.mktemp("dagster_home"), free_port()
     (home / "dagster.yaml").write_text(hurried((project_root / "dagster.yaml").read_text(), MONITORING))
-    code = [sys.executable, "-m", "dagster", "code-server", "start", "-h", HOST, "-p", str(port)]
+    code = [*DAGSTER, "code-server", "start", "-h", HOST, "-p", str(port)]
     with new_database(server_url, template) as url:
         env = instance_environment(url, home) | {"BACKFILLS_HOME": str(home / "state")}
-        with (home / "code.log").open("wb") as log:
-            code_server = start_child(
-                [*code, "-m", LOCATION], env=os.environ | env, cwd=project_root, stdout=log, stderr=log
-            )
-        try:
-            health = [
-                sys.executable,
-                "-m",
-                "dagster",
-                "api",
-                "grpc-health-check",
-                "--host",
-                HOST,
-                "-p",
-                str(port),
-            ]
-            ready = lambda: subprocess.run(health, capture_output=True, check=False).returncode == 0  # noqa: E731
-            wait_for("the code server", ready, timeout=300)
+        code_server = start_server([*code, "-m", LOCATION], home / "code.log", os.environ | env, project_root)
+        with ended_at_last(code_server):
+            health = [*DAGSTER, "api", "grpc-health-check", "--host", HOST, "-p", str(port)]
+            wait_for("the code server", lambda: run(health).returncode == 0, timeout=300)
             with dagster_servers(
                 home, LOCATION, env, working_directory=project_root, code_server=(HOST, port), haste=HASTE,
                 start=start_server,
             ) as webserver:  # fmt: skip
                 yield Stack(webserver, home, env, url)
-        finally:
-            end_session_of(code_server, 15, 9)
 
 
 def status(webserver: Webserver, run_id: str) -> str:
@@ -113,9 +96,7 @@ def test_a_code_reload_does_not_affect_a_run_and_a_kill_is_detected(stack: Stack
 
 def test_a_run_from_the_command_line_belongs_to_the_location_and_can_be_re_executed(stack: Stack):
     command = [sys.executable, "-c", LAUNCH, "working_job", "{}", "somebody"]
-    done = subprocess.run(
-        command, env=os.environ | stack.environment, capture_output=True, text=True, check=False
-    )
+    done = run(command, env=os.environ | stack.environment)
     assert done.returncode == 0, done.stderr
     answer = stack.webserver.ask(_AGAIN, id=done.stdout.strip())["launchRunReexecution"]
     assert answer["__typename"] == "LaunchRunSuccess", answer

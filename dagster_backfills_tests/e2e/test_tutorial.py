@@ -2,9 +2,12 @@
 
 import os
 import re
+import signal
+import urllib.error
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 
@@ -85,6 +88,16 @@ class Tutorial:
         with psycopg.connect(self.place.database_url, autocommit=True) as conn:
             wait_for("the sensor", lambda: conn.execute(_STALE, [NEWEST]).fetchone() == (False,))
 
+    def press_ctrl_c(self) -> None:
+        """Stops the UI, the daemon and the embedded Postgres."""
+        assert len(psutil.Process(self.up.process.pid).children(recursive=True)) >= 3
+        self.up.process.send_signal(signal.SIGINT)
+        assert self.up.process.wait() == 0
+        assert self.up.processes() == []
+        assert not EmbeddedServer(self.state).is_running()
+        with pytest.raises(urllib.error.URLError):
+            self.web.ask("{ version }")
+
 
 @pytest.fixture
 def tutorial(tmp_path: Path) -> Iterator[Tutorial]:
@@ -124,3 +137,4 @@ def test_the_tutorial_works(tutorial: Tutorial, project_root: Path) -> None:
         for command in [each for each in clicks if done.what.startswith(each)]:
             clicks.pop(command)()
     assert clicks == {}
+    tutorial.press_ctrl_c()

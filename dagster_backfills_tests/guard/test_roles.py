@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from dagster_backfills.domains.training.rollback import analyze
 from dagster_backfills.postgres.migrations import apply_roles
 from dagster_backfills_tests.domains.kintell.sample import add_users, row, write_csv
 from dagster_backfills_tests.guard.conftest import ROLES, SOURCES, Guarded
+from dagster_backfills_tests.programs import run
 
 SCHEMAS = {"backfill", "training", "progress", "kintell", "jobs", "scoring", "operations"}
 SECRET_TO_READERS = [
@@ -245,15 +245,12 @@ def test_every_domain_runs_from_end_to_end_as_the_writer(
         "refresh_daily_session_summary": {},
         "drain_background_jobs": {"idle_seconds": 1, "max_seconds": 60},
     }
-    done = subprocess.run(
+    done = run(
         [sys.executable, "-m", "dagster_backfills_tests.guard.jobs_process"],
         input=json.dumps(list(jobs.items())),
         env=sources.environment("writer")
         | {"DAGSTER_HOME": str(tmp_path), "KINTELL_ALLOWED_LOCATIONS": str(tmp_path)}
         | {"JOBS_SOP_ENGINE": "embedded"},
-        capture_output=True,
-        text=True,
-        check=False,
     )
     assert done.stdout.splitlines() == [f"{job} True" for job in jobs], done.stderr[-4000:]
     scored = sources.backfills("writer", "run", "scoring", "--yes")
