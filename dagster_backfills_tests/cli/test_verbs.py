@@ -38,9 +38,9 @@ VERBS = {
 
 
 @pytest.fixture(scope="module")
-def samples(server_url: str, template: str):
+def samples(server_url: str, dagsters_template: str):
     """The sample data of every domain; nothing has run."""
-    with new_database(server_url, template) as url:
+    with new_database(server_url, dagsters_template) as url:
         with psycopg.connect(url, autocommit=True) as conn:
             for domain in ("kintell", "progress", "queue", "training"):
                 import_module(f"dagster_backfills.samples.{domain}").load_demo(conn)
