@@ -57,6 +57,7 @@ def test_no_verb_ends_with_a_traceback_or_a_missing_feature(
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", samples)
     monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("SCORING_CATCH_UP_DAYS", "3")
     for words, meant in VERBS[verb]:
         code, said = answer(verb, name, *words)
         assert said.strip(), (words, code)
