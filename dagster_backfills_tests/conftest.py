@@ -5,6 +5,7 @@ Everything is removed when the session ends, even by SIGKILL. The developer's ow
 
 import gc
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -68,8 +69,9 @@ _MEMORY_NEEDED = 2_000_000_000
 
 # Fixtures that start a process.
 _PROGRAMS = {"cli", "nats_server", "nursery", "soffice"}
-# Folders whose tests all start processes.
-_ALL_START_PROCESSES = {"chaos", "e2e"}
+# A file whose tests all start one, and the folders of such files.
+_ALL_MARKED = re.compile(r"^pytestmark = \[?pytest\.mark\.(chaos|e2e|programs)\b", re.MULTILINE)
+_FOLDERS_ALL_MARKED = {"chaos", "e2e", "door"}
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -94,9 +96,12 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """In `make quick`, leave out the folders whose tests all start processes: importing them takes seconds."""
-    quick = {"not chaos", "not e2e"} <= set(config.option.markexpr.split(" and "))
-    return True if quick and collection_path.name in _ALL_START_PROCESSES else None
+    """In `make quick`, leave out the files whose tests all start processes: importing them takes seconds."""
+    if not {"not chaos", "not e2e", "not programs"} <= set(config.option.markexpr.split(" and ")):
+        return None
+    if collection_path.suffix == ".py":
+        return bool(_ALL_MARKED.search(collection_path.read_text("utf-8"))) or None
+    return collection_path.name in _FOLDERS_ALL_MARKED or None
 
 
 @pytest.fixture(autouse=True)
