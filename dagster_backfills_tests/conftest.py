@@ -5,6 +5,7 @@ Everything is removed when the session ends, even by SIGKILL. The developer's ow
 
 import gc
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
+from sqlalchemy.pool import SingletonThreadPool
 
 from dagster_backfills.instance.dagster_home import dagster_database_url
 from dagster_backfills.postgres.embedded import EmbeddedServer
@@ -69,6 +71,9 @@ _MEMORY_NEEDED = 2_000_000_000
 
 # Fixtures that start a process.
 _PROGRAMS = {"cli", "nats_server", "nursery", "soffice"}
+# A file whose tests all start one, and the folders of such files.
+_ALL_MARKED = re.compile(r"^pytestmark = \[?pytest\.mark\.(chaos|e2e|programs)\b", re.MULTILINE)
+_FOLDERS_ALL_MARKED = {"chaos", "e2e", "door"}
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -82,11 +87,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (item.path not in slow, item.path not in processes))
 
 
+def pytest_collection() -> None:
+    gc.disable()
+
+
 def pytest_collection_finish() -> None:
     """Exclude everything imported so far from garbage collection."""
-    gc.collect()
     gc.freeze()
     gc.enable()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """In `make quick`, leave out the files whose tests all start processes: importing them takes seconds."""
+    if not {"not chaos", "not e2e", "not programs"} <= set(config.option.markexpr.split(" and ")):
+        return None
+    if collection_path.suffix == ".py":
+        return bool(_ALL_MARKED.search(collection_path.read_text("utf-8"))) or None
+    return collection_path.name in _FOLDERS_ALL_MARKED or None
 
 
 @pytest.fixture(autouse=True)
@@ -130,6 +147,15 @@ def _dagsters_migrations_are_read_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ScriptDirectory, "from_config", read_once)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _dagsters_databases_in_memory_keep_their_connections() -> Iterator[None]:
+    """Otherwise Dagster opens one for each statement, which takes a tenth of the time of a run."""
+    with pytest.MonkeyPatch.context() as patch:
+        for storage in ("event_log", "runs"):
+            patch.setattr(f"dagster._core.storage.{storage}.in_memory.NullPool", SingletonThreadPool)
         yield
 
 

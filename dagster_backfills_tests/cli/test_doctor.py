@@ -211,10 +211,11 @@ def test_a_python_that_is_too_new_is_an_error(monkeypatch: Patch):
     assert only(doctor_machine.python())[0] == "error"
 
 
-def test_the_state_of_the_daemon_is_reported(database_url: str, monkeypatch: Patch):
+def test_the_state_of_the_daemon_is_reported(database_with_dagster: str, monkeypatch: Patch):
     import dagster as dg
     from dagster._daemon.types import DaemonHeartbeat
 
+    database_url = database_with_dagster
     monkeypatch.setenv("DATABASE_URL", database_url)
     for name, value in dagster_environment().items():
         monkeypatch.setenv(name, value)

@@ -96,11 +96,11 @@ def test_status_creates_nothing_in_the_database(conn: psycopg.Connection, databa
 
 
 @pytest.fixture
-def instance_url(database_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("DATABASE_URL", database_url)
+def instance_url(database_with_dagster: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("DATABASE_URL", database_with_dagster)
     for name, value in dagster_environment().items():
         monkeypatch.setenv(name, value)
-    return database_url
+    return database_with_dagster
 
 
 def test_ticks_list_every_schedule_and_sensor_with_its_next_time(instance_url: str):
@@ -120,15 +120,15 @@ def test_ticks_list_every_schedule_and_sensor_with_its_next_time(instance_url: s
     assert read_instance(instance_url, ticks=False).daemon_works
 
 
-def test_a_killed_run_is_not_shown_as_running(conn: psycopg.Connection, instance_url: str):
-    with open_instance() as instance:
+def test_a_killed_run_is_not_shown_as_running(instance_url: str):
+    with open_instance() as instance, psycopg.connect(instance_url, autocommit=True) as conn:
         run = create_run(instance, CODE_LOCATION, "refresh_progress_stats", {}, {})
         run_at_work(conn)
         conn.execute("delete from backfill.batches")
         conn.execute("update backfill.runs set run_id = %s", [run.run_id])
         assert [each["run_id"] for each in read_page(conn, instance_url, ticks=False).running] == [run.run_id]
         instance.report_run_failed(run)
-    assert read_page(conn, instance_url, ticks=False).running == []
+        assert read_page(conn, instance_url, ticks=False).running == []
 
 
 def test_a_sensor_turned_off_in_the_ui_has_no_next_tick(instance_url: str):

@@ -58,17 +58,18 @@ class Up:
     def __init__(self, state: Path, *command: str) -> None:
         self.state, self.port = state, free_port()
         self.env = os.environ | {"BACKFILLS_HOME": str(state)}
-        self.said = said = state.with_name("said")
-        with said.open("w") as output:
+        self.printed = printed = state.with_name("printed")
+        with printed.open("w") as output:
             self.process = subprocess.Popen(
                 [SCRIPT, *(command or ["up"]), "--port", str(self.port)],
                 env=self.env,
                 stdout=output,
                 stderr=output,
             )
-        eventually(lambda: self.process.poll() is not None or "Dagster is running at" in said.read_text())
+        eventually(lambda: self.process.poll() is not None or "Dagster is running at" in printed.read_text())
         assert (
-            f"Dagster is running at http://127.0.0.1:{self.port}. Press Ctrl-C to stop.\n" in said.read_text()
+            f"Dagster is running at http://127.0.0.1:{self.port}. Press Ctrl-C to stop.\n"
+            in printed.read_text()
         )
 
     def ask(self, query: str, headers: dict[str, str] | None = None, **variables: Any) -> dict[str, Any]:
@@ -151,9 +152,9 @@ def test_up_serves_everything_and_down_leaves_nothing_running(state: Path):
     assert up.processes() == []
     assert "No embedded Postgres was running." in up.cli("down").stderr
     # What the UI, the daemon and the runs say is in the file, and none of it was on the terminal.
-    said = state.with_name("said").read_text().splitlines()
-    assert (state / "up.log").exists() and str(state / "up.log") in said[-2]
-    assert len(said) < 20
+    printed = state.with_name("printed").read_text().splitlines()
+    assert (state / "up.log").exists() and str(state / "up.log") in printed[-2]
+    assert len(printed) < 20
 
 
 def test_a_postgres_that_was_running_before_keeps_running(state: Path):

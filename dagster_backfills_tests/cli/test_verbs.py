@@ -1,5 +1,6 @@
 """Every verb on every backfill, with what there is and what there is not: an answer, or a refusal that helps."""
 
+from datetime import UTC, datetime
 from importlib import import_module
 
 import psycopg
@@ -9,6 +10,8 @@ from typer.testing import CliRunner
 from dagster_backfills.cli.app import app
 from dagster_backfills.cli.backfills import names
 from dagster_backfills.cli.errors import FAILURES, OK, USAGE, explain
+from dagster_backfills.domains.scoring.chain import newest_day
+from dagster_backfills.samples.scoring import ScoringSize, load_sample
 from dagster_backfills_tests.conftest import new_database
 
 pytestmark = pytest.mark.timeout(900)
@@ -35,12 +38,15 @@ VERBS = {
 
 
 @pytest.fixture(scope="module")
-def samples(server_url: str, template: str):
+def samples(server_url: str, dagsters_template: str):
     """The sample data of every domain; nothing has run."""
-    with new_database(server_url, template) as url:
+    with new_database(server_url, dagsters_template) as url:
         with psycopg.connect(url, autocommit=True) as conn:
-            for domain in ("kintell", "progress", "queue", "scoring", "training"):
+            for domain in ("kintell", "progress", "queue", "training"):
                 import_module(f"dagster_backfills.samples.{domain}").load_demo(conn)
+            # All days are missing, and a plan of the demonstration's 1,500 members takes seconds.
+            yesterday = newest_day(datetime.now(UTC).date())
+            load_sample(conn, yesterday, ScoringSize(gyms=2, members=40))
         yield url
 
 
@@ -51,6 +57,7 @@ def test_no_verb_ends_with_a_traceback_or_a_missing_feature(
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", samples)
     monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("SCORING_CATCH_UP_DAYS", "3")
     for words, meant in VERBS[verb]:
         code, text = answer(verb, name, *words)
         assert text.strip(), (words, code)

@@ -73,21 +73,21 @@ COMMANDS: dict[str, tuple[Callable[[bool], object], str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("name", COMMANDS)
 def test_rows_are_one_line_and_ids_are_whole(
-    name: str, width: int, screen: Screen, full: psycopg.Connection, capsys: pytest.CaptureFixture[str]
+    name: str, screen: Screen, full: psycopg.Connection, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command, ids = COMMANDS[name]
-    screen(width)
-    command(False)
-    lines = bare(capsys.readouterr().out).splitlines()
-    assert max(map(cell_len, lines)) <= width
-    for (each,) in full.execute(ids):  # type: ignore[call-overload]
-        assert sum(each in line.split("  ") or each in line.split() for line in lines) == 1
-    command(True)
-    wide = capsys.readouterr().out
-    assert NAME in wide or name == "list" or name == "jobs"
+    for width in WIDTHS:
+        screen(width)
+        command(False)
+        lines = bare(capsys.readouterr().out).splitlines()
+        assert max(map(cell_len, lines)) <= width
+        for (each,) in full.execute(ids):  # type: ignore[call-overload]
+            assert sum(each in line.split("  ") or each in line.split() for line in lines) == 1
+        command(True)
+        wide = capsys.readouterr().out
+        assert NAME in wide or name == "list" or name == "jobs"
 
 
 def test_what_a_reader_needs_most_is_shown_at_80_columns(

@@ -30,4 +30,6 @@ def instance(
     monkeypatch.setenv("DAGSTER_EVENT_BATCH_SIZE", "1000")
     (tmp_path / "dagster.yaml").write_text(SETTINGS)
     with dg.DagsterInstance.from_config(str(tmp_path)) as made:
+        # Connections are kept, instead of one for each event.
+        made.optimize_for_webserver(statement_timeout=0, pool_recycle=-1, max_overflow=20)
         yield made

@@ -50,7 +50,7 @@ class Tutorial:
     def make_dev(self) -> str:
         self.up = Up(self.state, "demo", "--serve")
         self.web = Webserver(f"http://127.0.0.1:{self.up.port}")
-        return self.up.said.read_text()
+        return self.up.printed.read_text()
 
     def eval_env(self) -> str:
         variables = dict(

@@ -126,6 +126,9 @@ def storages(
     ):
         urls = [with_tested_driver(with_search_path(url, "dagster")) for url in (one, two)]
         both = (PostgresEventLogStorage(urls[0]), BatchedEventLogStorage(urls[1]))
+        for storage in both:
+            # Connections are kept, instead of one for each event.
+            storage.optimize_for_webserver(statement_timeout=0, pool_recycle=-1, max_overflow=20)
         yield both
         for storage in both:
             storage.dispose()

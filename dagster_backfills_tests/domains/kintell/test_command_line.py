@@ -81,14 +81,14 @@ def test_an_error_workbook_is_written_to_a_url_too(call, imported, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("output", "said"),
+    ("output", "message"),
     [(".", "is a folder. Name a file in it"), ("nowhere://a.csv", "can't be opened: .*nowhere")],
 )
-def test_an_output_that_is_no_file_is_refused(call, imported, tmp_path, output, said):
+def test_an_output_that_is_no_file_is_refused(call, imported, tmp_path, output, message):
     job = imported([row(1), row(2, rating="9")])
     before = sorted(tmp_path.iterdir())
     for command in (["errors", str(job.id)], ["validate", "a.csv"]):
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UserError, match=message):
             call(*command, "-o", output)
     assert sorted(tmp_path.iterdir()) == before
 

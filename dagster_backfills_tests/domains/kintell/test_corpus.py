@@ -19,7 +19,6 @@ from dagster_backfills.domains.kintell.rows.rules import error_message, validate
 from dagster_backfills_tests.domains.kintell.corpus import Made, corpus, truth
 from dagster_backfills_tests.domains.kintell.sample import state
 
-FILES = list(corpus())
 WHOLE_WAY = (
     "Excel de",
     "Excel Unicode text",
@@ -29,6 +28,11 @@ WHOLE_WAY = (
     "OpenXML SDK",
     "Excel, rich texts",
 )
+
+
+@pytest.fixture(scope="module")
+def files():
+    return list(corpus())
 
 
 @pytest.fixture
@@ -66,8 +70,8 @@ def outcome(made, source):
     return "recognized" if [row for row in rows if row in expected] == expected else "in part"
 
 
-def test_at_least_19_in_20_are_recognized_and_none_is_misread(place):
-    found = [(made, outcome(made, place(made))) for made in FILES]
+def test_at_least_19_in_20_are_recognized_and_none_is_misread(place, files):
+    found = [(made, outcome(made, place(made))) for made in files]
     table = Counter((made.program, how) for made, how in found)
     counts = Counter(how for _, how in found)
     lines = [f"{program:34} {how:12} {files:4}" for (program, how), files in sorted(table.items())]
@@ -80,8 +84,8 @@ def test_at_least_19_in_20_are_recognized_and_none_is_misread(place):
 
 
 @pytest.mark.parametrize("program", WHOLE_WAY)
-def test_a_file_of_each_program_is_imported(place, conn, database_url, tmp_path, program):
-    made: Made = next(made for made in FILES if made.program == program)
+def test_a_file_of_each_program_is_imported(place, files, conn, database_url, tmp_path, program):
+    made: Made = next(made for made in files if made.program == program)
     for n in range(len(made.rows)):
         for role in ("participant", "volunteer"):
             conn.execute(
@@ -112,8 +116,8 @@ LIBREOFFICE = {
 
 @pytest.mark.e2e
 @pytest.mark.skipif(not shutil.which("soffice"), reason="LibreOffice is not installed")
-def test_files_written_by_libreoffice_are_recognized_or_refused_by_name(place, tmp_path):
-    made = next(made for made in FILES if made.program == "Excel, ids with zeros")
+def test_files_written_by_libreoffice_are_recognized_or_refused_by_name(place, files, tmp_path):
+    made = next(made for made in files if made.program == "Excel, ids with zeros")
     place(made)
     for form, expected in LIBREOFFICE.items():
         profile = f"-env:UserInstallation=file://{tmp_path.parent}/libreoffice"

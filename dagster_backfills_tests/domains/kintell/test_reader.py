@@ -14,7 +14,6 @@ from dagster_backfills.domains.kintell.file.files import FileError, open_file
 from dagster_backfills.domains.kintell.file.header import read_header
 from dagster_backfills.domains.kintell.file.reader import read_blocks
 from dagster_backfills.domains.kintell.file.records import (
-    MAX_RECORD_BYTES,
     TEXT_AFTER_QUOTE,
     TOO_LONG,
     UNTERMINATED,
@@ -28,6 +27,7 @@ values = st.text(
     st.characters(blacklist_categories=("Cs",), blacklist_characters="\0"), max_size=6
 ) | st.text(alphabet='a",;\t\n\r é', max_size=8)
 ends = st.sampled_from(["\n", "\r\n", "\r", "\r\r\n"])
+LIMIT = 256 * 1024  # of a record; much less than what it is in use, for which reading takes seconds
 often = settings(
     max_examples=100,
     deadline=None,
@@ -83,6 +83,15 @@ def source(tmp_path):
         return to_plain_csv(open_file(str(tmp_path / "any.csv"), [str(tmp_path)]))
 
     return made
+
+
+@pytest.fixture
+def limited(monkeypatch):
+    """Records and blocks are limited to `LIMIT` bytes."""
+    monkeypatch.setattr("dagster_backfills.domains.kintell.file.records.MAX_RECORD_BYTES", LIMIT)
+    monkeypatch.setattr("dagster_backfills.domains.kintell.file.records.MAX_REPARSED_BYTES", 16 * LIMIT)
+    monkeypatch.setattr(reader, "MAX_BLOCK_BYTES", LIMIT)
+    monkeypatch.setattr(reader, "CHUNK_BYTES", LIMIT // 4)
 
 
 def rows_of(source, offset=None, first_row=1, max_rows=20_000):
@@ -169,9 +178,9 @@ def test_an_unterminated_quote_costs_its_own_row_only():
     ]
 
 
-def test_an_unclosed_quote_costs_one_row_and_limited_memory(source):
+def test_an_unclosed_quote_costs_one_row_and_limited_memory(source, limited):
     line = ",".join(row(1).values()) + "\n"
-    data = csv_text([]) + 's-0,"open\n' + line * (12 * MAX_RECORD_BYTES // len(line) // 4)
+    data = csv_text([]) + 's-0,"open\n' + line * (3 * LIMIT // len(line))
     read = source(data.encode())
     tracemalloc.start()
     count, broken = 0, {}
@@ -182,21 +191,21 @@ def test_an_unclosed_quote_costs_one_row_and_limited_memory(source):
     tracemalloc.stop()
     assert broken == {1: (TOO_LONG, 's-0,"open')}
     assert count == data.count("\n") - 1
-    assert peak < 20 * MAX_RECORD_BYTES
+    assert peak < 20 * LIMIT
 
 
-def test_a_record_is_too_long_wherever_reading_begins(source, monkeypatch):
+def test_a_record_is_too_long_wherever_reading_begins(source, limited, monkeypatch):
     text = "x" * 1000 + "\n"
-    long = csv_text([row(1, feedback_text=text * (MAX_RECORD_BYTES // len(text) + 1)), row(2)])
-    fits = csv_text([row(1, feedback_text=text * (MAX_RECORD_BYTES // len(text) - 1)), row(2)])
-    for chunk in (64 * 1024, 3 * MAX_RECORD_BYTES):
+    long = csv_text([row(1, feedback_text=text * (LIMIT // len(text) + 1)), row(2)])
+    fits = csv_text([row(1, feedback_text=text * (LIMIT // len(text) - 1)), row(2)])
+    for chunk in (4 * 1024, 3 * LIMIT):
         monkeypatch.setattr(reader, "CHUNK_BYTES", chunk)
         assert next(rows_of(source(long.encode())))[1][0] == TOO_LONG
         assert [n for n, _ in rows_of(source(fits.encode()))] == [1, 2]
 
 
-def test_too_many_unclosed_quotes_are_an_error_of_the_file(source):
-    data = csv_text([]).encode() + b'a","\n' * (2 * MAX_RECORD_BYTES // 5)
+def test_too_many_unclosed_quotes_are_an_error_of_the_file(source, limited):
+    data = csv_text([]).encode() + b'a","\n' * (2 * LIMIT // 5)
     with pytest.raises(FileError, match="too many quotes are never closed"):
         list(rows_of(source(data)))
 

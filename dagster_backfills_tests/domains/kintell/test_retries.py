@@ -1,6 +1,7 @@
 """A run retried on another machine has only the database and the file of the first run."""
 
 import shutil
+from functools import cache
 from pathlib import Path
 
 import dagster as dg
@@ -13,8 +14,13 @@ from dagster_backfills_tests.domains.kintell.sample import add_users, mixed_rows
 SESSIONS = dg.AssetKey(["kintell", "kintell_sessions"])
 
 
+@cache
+def location():
+    return defs()
+
+
 def import_job():
-    return defs().resolve_job_def("import_kintell_sessions")
+    return location().resolve_job_def("import_kintell_sessions")
 
 
 @pytest.fixture

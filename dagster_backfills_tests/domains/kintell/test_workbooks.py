@@ -259,4 +259,4 @@ def test_memory_does_not_grow_with_the_rows(put):
         return most
 
     peak(10)
-    assert peak(20_000) - peak(5_000) < 200_000
+    assert peak(8_000) - peak(2_000) < 80_000

@@ -163,11 +163,11 @@ def test_a_range_of_days_scores_each_as_of_itself_in_one_run(gyms: Gyms, score: 
     ago = list(range(0, 61, 3))
     gyms.member("a", *ago, joined=300, coaches=("c1",))
     gyms.member("new", 2, 5, joined=5)
-    first = DAY - timedelta(days=9)
+    first = DAY - timedelta(days=5)
     result = score(day=first, until=DAY)
     assert result.success
     member = reference.Member(DAY - timedelta(days=300), [DAY - timedelta(days=a) for a in ago])
-    days = [first + timedelta(days=n) for n in range(10)]
+    days = [first + timedelta(days=n) for n in range(6)]
     assert gyms.rows(
         "select day, score from scoring.commitment_scores where member_id = 'a' order by day"
     ) == [(day, reference.commitment(member, day)["score"]) for day in days]
@@ -263,7 +263,7 @@ def test_other_weights_are_used_and_recorded(gyms: Gyms, score: Score) -> None:
 def test_every_batch_size_gives_the_reference_for_the_sample_data(
     gyms: Gyms, score: Score, batch: int
 ) -> None:
-    load_sample(gyms.conn, DAY, ScoringSize(gyms=3, members=60, coaches_per_gym=2))
+    load_sample(gyms.conn, DAY, ScoringSize(gyms=3, members=24, coaches_per_gym=2))
     result = score(batch_members=batch, max_batch_members=batch, batch_seconds=0)
     assert result.success
     rows = gyms.rows(

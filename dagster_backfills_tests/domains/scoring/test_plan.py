@@ -90,12 +90,12 @@ def something_happens(gyms: Gyms, chance: random.Random) -> None:
             gyms.conn.execute("delete from scoring.member_coaches where member_id = %s", [member])
         if event == 5:
             gyms.conn.execute("delete from scoring.visits where member_id = %s", [member])
-            gyms.conn.execute("update scoring.members set joined_date = %s where id = %s", [DAYS[1], member])
+            gyms.conn.execute("update scoring.members set joined_date = %s where id = %s", [DAYS[2], member])
 
 
 def test_without_concurrent_changes_the_plan_equals_the_next_run(gyms: Gyms, score: Score, plan) -> None:
     """First time, again, and after changes; batches of all sizes; members that fail in any of the tables; one gym."""
-    chance = random.Random(5)
+    chance = random.Random(327)
     gyms.conn.execute(
         "alter table scoring.churn_risk_scores add check (member_id <> 'm03' or commitment_score < 0);"
         "alter table scoring.coach_actions add check (member_id <> 'm07' or day <> date '2026-06-29')"
@@ -106,15 +106,15 @@ def test_without_concurrent_changes_the_plan_equals_the_next_run(gyms: Gyms, sco
         gyms.member(f"m{n:02}", *ago, gym=gym, coaches=coaches, joined=chance.choice([2, 400]))
     gyms.conn.execute("delete from scoring.visits where member_id = 'm07'")
     seen = set()
-    for turn in ("first time", "again", "after a change", "of one gym", "after another"):
-        if turn.startswith("after") or turn == "of one gym":
+    for turn in ("first time", "again", "after a change", "of one gym"):
+        if turn in ("after a change", "of one gym"):
             something_happens(gyms, chance)
         settings = {"max_failed_percent": 100, "batch_members": chance.choice([4, 100])}
         gym = "g2" if turn == "of one gym" else None  # because its job is for one day
         before = gyms.rows(EVERYTHING)
-        report = plan(KEYS[:1] if gym else KEYS, gym=gym, **settings)
+        report = plan(KEYS[1:2] if gym else KEYS[1:], gym=gym, **settings)
         assert gyms.rows(EVERYTHING) == before
-        result = score(day=DAYS[0], until=DAY, gym=gym or "", **settings)
+        result = score(day=DAYS[1], until=DAY, gym=gym or "", **settings)
         planned = counts_and_failures(report)
         assert planned == done(gyms, result.run_id), turn
         assert (turn != "again") or report.changes == 0

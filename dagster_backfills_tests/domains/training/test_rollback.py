@@ -1,26 +1,47 @@
 """Rolling back one backfill: it removes only its incomplete records, and is a dry run by default."""
 
 import dagster as dg
+import psycopg
 import pytest
 
 from dagster_backfills.components.assets import build_assets
 from dagster_backfills.defs.training.declared import COMPLETIONS, TRAINING
 from dagster_backfills.domains.training import rollback
 from dagster_backfills.domains.training.rollback import Preview, preview
+from dagster_backfills_tests.conftest import database_name, new_database
+from dagster_backfills_tests.domains.training.conftest import Training
+
+
+@pytest.fixture(scope="module")
+def filled(server_url, template):
+    """Two organizations, filled by one run; then a third, and a new member of the first, by another.
+
+    The name of the database, to be cloned, and the runs.
+    """
+    with new_database(server_url, template) as url:
+        with psycopg.connect(url, autocommit=True) as conn, dg.DagsterInstance.ephemeral() as instance:
+            training = Training(url, conn, instance)
+            training.add_videos()
+            for number in (1, 2):
+                training.add_organization(f"org_{number}", [f"mem_{number}a", f"mem_{number}b"], day=number)
+            training.runs["first"] = training.fill().run_id
+            training.add_organization("org_3", ["mem_3a"], day=3)
+            training.add_member("org_1", "mem_1c")
+            training.runs["second"] = training.fill().run_id
+            training.complete("mem_1a", "sat-2")
+            training.fill()
+        yield database_name(url), training.runs
 
 
 @pytest.fixture
-def school(training):
-    """Two organizations filled by one run; a third one and a new member of the first filled by another."""
-    for number in (1, 2):
-        training.add_organization(f"org_{number}", [f"mem_{number}a", f"mem_{number}b"], day=number)
-    training.runs["first"] = training.fill().run_id
-    training.add_organization("org_3", ["mem_3a"], day=3)
-    training.add_member("org_1", "mem_1c")
-    training.runs["second"] = training.fill().run_id
-    training.complete("mem_1a", "sat-2")
-    training.fill()
-    return training
+def database_url(server_url, filled):
+    with new_database(server_url, filled[0]) as url:
+        yield url
+
+
+@pytest.fixture
+def school(database_url, conn, instance, filled):
+    return Training(database_url, conn, instance, runs=filled[1])
 
 
 def _count(school):
@@ -149,20 +170,20 @@ def test_an_unknown_backfill_is_rejected_with_the_known_ones(school):
     assert school.runs["first"] in message and school.runs["second"] in message
 
 
-def test_a_dagster_backfill_is_undone_by_its_own_id(training):
-    for number in (1, 2):
-        training.add_organization(f"org_{number}", [f"mem_{number}"], day=number)
-        training.instance.add_dynamic_partitions("training_organizations", [f"org_{number}"])
+def test_a_dagster_backfill_is_undone_by_its_own_id(school):
+    for number in (4, 5):
+        school.add_organization(f"org_{number}", [f"mem_{number}"], day=number)
+        school.instance.add_dynamic_partitions("training_organizations", [f"org_{number}"])
         dg.materialize(
             [build_assets(TRAINING)],
             partition_key=f"org_{number}",
-            instance=training.instance,
-            resources=training.resources,
+            instance=school.instance,
+            resources=school.resources,
             tags={"dagster/backfill": "qwertyui"},
         )
-    assert _count(training) == 6
-    assert training.roll_back(backfill="qwertyui", dry_run=False).success
-    assert _count(training) == 0
+    assert _count(school) == 18 + 6
+    assert school.roll_back(backfill="qwertyui", dry_run=False).success
+    assert _count(school) == 18
 
 
 def test_the_undone_records_are_reported_on_their_asset(school):
