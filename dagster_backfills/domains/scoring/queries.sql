@@ -87,20 +87,23 @@ where
     and (not :due_only::boolean or scoring.is_due(m.status, m.joined_date, :day::date, f.visits > 0));
 
 -- name: churn_inputs
--- Inputs of churn risk: the day's commitment scores of active members. Each table is restricted to the batch's members,
--- so that it is read once in the order of its index, and not looked up row by row.
+-- Inputs of churn risk: the day's commitment scores of active members. IS TRUE keeps the subquery from becoming a join:
+-- it is hashed once. A join may look up each row among all members of the batch if the day has not been analyzed.
 select
     s.member_id,
     s.score as commitment_score,
     s.days_since_last_visit
 from scoring.commitment_scores as s
-inner join scoring.members as m on s.member_id = m.id
 where
     s.day = :day::date and s.member_id = any(:members::text[])
-    and m.id = any(:members::text[]) and m.status = 'active';
+    and (
+        s.member_id in (
+            select m.id from scoring.members as m where m.id = any(:members::text[]) and m.status = 'active'
+        )
+    ) is true;
 
 -- name: action_inputs
--- Each coach's active members at risk on the day. Restricted as above.
+-- Each coach's active members at risk on the day. IS TRUE as above.
 select
     r.member_id,
     c.coach_id,
@@ -109,12 +112,14 @@ select
     r.level as churn_risk_level,
     r.days_since_last_visit
 from scoring.churn_risk_scores as r
-inner join scoring.members as m on r.member_id = m.id
 inner join scoring.member_coaches as c on r.member_id = c.member_id
 where
     r.day = :day::date and r.level <> 'none' and r.member_id = any(:members::text[])
-    and m.id = any(:members::text[]) and m.status = 'active'
-    and c.member_id = any(:members::text[]);
+    and (
+        r.member_id in (
+            select m.id from scoring.members as m where m.id = any(:members::text[]) and m.status = 'active'
+        )
+    ) is true;
 
 -- name: utc_now$
 select clock_timestamp();
