@@ -336,16 +336,6 @@ where
     r.day = :day::date
     and (r.score not between 0 and 100 or r.commitment_score is distinct from s.score);
 
--- name: duplicate_actions$
-select count(*) as bad
-from (
-    select 1
-    from scoring.coach_actions as a
-    where a.day = :day::date
-    group by a.member_id, a.coach_id
-    having count(*) > 1
-) as twice;
-
 -- name: coach_coverage^
 -- Active members at risk, and how many of them have no coach.
 select
