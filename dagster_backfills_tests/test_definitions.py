@@ -69,7 +69,7 @@ ASSETS = [
         ("every_active_student_has_stats", "no_open_failures", "stats_in_range"),
     ),
     ("scoring/churn_risk_scores", ("every_scored_member_has_a_risk", "scores_in_range")),
-    ("scoring/coach_actions", ("coach_coverage", "no_duplicate_action")),
+    ("scoring/coach_actions", ("coach_coverage",)),
     (
         "scoring/commitment_scores",
         ("distribution_is_steady", "every_active_member_has_a_score", "scores_in_range"),

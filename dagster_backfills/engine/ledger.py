@@ -66,12 +66,15 @@ set run_id = excluded.run_id, error_class = excluded.error_class, sqlstate = exc
     message = excluded.message, last_seen = clock_timestamp(), attempts = failures.attempts + 1
 """
 
-_RESOLVE = """
-update backfill.failures set resolved_at = clock_timestamp()
+_OPEN = """
 where resolved_at is null and asset = %(asset)s
     and (partition = any(%(partitions)s::text[]) or (%(whole)s and partition is null))
-    and (%(units)s::text[] is null or unit = any(%(units)s::text[]))
 """
+_ANY_OPEN = f"select from backfill.failures {_OPEN} limit 1"
+_RESOLVE = f"""
+update backfill.failures set resolved_at = clock_timestamp() {_OPEN}
+    and (%(units)s::text[] is null or unit = any(%(units)s::text[]))
+"""  # noqa: S608
 _OWNED = " and unit in (select q.unit from ({}) as q)"
 
 # Open entries of a partition that was written slice by slice. Failures of this run and of runs with the same root stay
@@ -166,8 +169,10 @@ def resolve(
     """
     whole = list(partitions) == [WHOLE]
     keys = [] if whole else list(partitions)
-    binds = {"asset": asset, "partitions": keys, "whole": whole, "units": text_array(units)}
-    conn.execute(*_narrowed(_RESOLVE, binds, owned))
+    binds: dict[str, Any] = {"asset": asset, "partitions": keys, "whole": whole}
+    # Most batches have nothing to resolve, and thousands of units take long to plan for.
+    if conn.execute(_ANY_OPEN, binds).fetchone() is not None:
+        conn.execute(*_narrowed(_RESOLVE, {**binds, "units": text_array(units)}, owned))
 
 
 def resolve_rest(

@@ -100,9 +100,7 @@ def day_by_day(
     record = DayRecord(
         target,
         connect=postgres.connect,
-        info=context.log.info,
-        warn=context.log.warning,
-        error=context.log.error,
+        log=context.log,
         gym=gym,
         basis=f"weights {settings.parsed_weights.version}" if target is COMMITMENT else "",
         own_runs=_own_runs(context.run),

@@ -153,12 +153,6 @@ churn_risks_in_range = _check(
     "Churn risk is between 0 and 100, and was computed from the day's current commitment score.",
     _count_is_zero("churn_out_of_range", "rows are out of range or computed from another commitment score"),
 )
-no_duplicate_actions = _check(
-    ACTIONS,
-    "no_duplicate_action",
-    "There is at most one action per member, coach and day.",
-    _count_is_zero("duplicate_actions", "pairs of member and coach have more than one action"),
-)
 members_at_risk_have_a_coach = _check(
     ACTIONS,
     "coach_coverage",

@@ -3,6 +3,7 @@
 Not here: scoring it (`histories`, `engine`).
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -38,9 +39,7 @@ class DayRecord:
 
     target: Target
     connect: Callable[[], AbstractContextManager[psycopg.Connection]]
-    info: Callable[[str], None]
-    warn: Callable[[str], None]
-    error: Callable[[str], None]
+    log: logging.Logger
     gym: str | None
     basis: str
     own_runs: Sequence[str]
@@ -51,7 +50,7 @@ class DayRecord:
     def around(self, day: str, run: RunIdentity, work: Callable[[RunIdentity], Outcome]) -> dict[str, Any]:
         """Call `work` for one day, and record its result or failure."""
         asset = self.target.asset
-        with self._session() as conn, days.day_lock(conn, asset, day, self.info):
+        with self._session() as conn, days.day_lock(conn, asset, day, self.log.info):
             started = time.monotonic()
             try:
                 outcome = work(self._start(conn, day, run))
@@ -59,7 +58,7 @@ class DayRecord:
                 return self._finish(conn, day, run.run_id, outcome, time.monotonic() - started)
             except BaseException as error:
                 reason = str(error) or type(error).__name__
-                self.error(f"[JOB FAILURE] {asset} {day}: {reason}, {time.monotonic() - started:.1f} s")
+                self.log.error(f"[JOB FAILURE] {asset} {day}: {reason}, {time.monotonic() - started:.1f} s")
                 self._record_failure(day, run.run_id, reason)
                 raise
 
@@ -77,12 +76,10 @@ class DayRecord:
             conn, asset=asset, day=day, run_id=run.run_id, gym=self.gym, own_runs=list(self.own_runs)
         )
         if resumes:
-            self.info(f"{asset} {day}: resuming an earlier attempt of this run.")
+            self.log.info(f"{asset} {day}: resuming an earlier attempt of this run.")
         # The engine resumes by step name, so the basis is part of the name.
         basis = self.basis or self._upstream(conn, day)
-        return RunIdentity(
-            run.run_id, f"{run.step}[{day}] on {basis}", root, resumes, started_by=run.started_by
-        )
+        return replace(run, step=f"{run.step}[{day}] on {basis}", root_run_id=root, resumes=resumes)
 
     def _upstream(self, conn: psycopg.Connection, day: str) -> str:
         """The upstream step's run for the day."""
@@ -100,15 +97,15 @@ class DayRecord:
         failure = outcome.failed.get(day)
         if failure is not None:
             self._store(conn, day, run_id, "failed", failure.message, coverage)
-            self.error(f"[JOB FAILURE] {asset} {day}: {failure.message}, {seconds:.1f} s")
+            self.log.error(f"[JOB FAILURE] {asset} {day}: {failure.message}, {seconds:.1f} s")
             return {}
         result, reason = coverage.outcome(self.max_failed_percent, NOUN[asset])
         if result == "complete" and self.gym is not None and STATEMENTS.weights_of_day(conn, day=day) > 1:
             result, reason = "partial", "other gyms were scored with other weights: run the whole day"
         self._store(conn, day, run_id, result, reason, coverage)
-        self.info(f"[JOB SUCCESS] {summary_line(asset, day, counts, coverage, seconds)}")
+        self.log.info(f"[JOB SUCCESS] {summary_line(asset, day, counts, coverage, seconds)}")
         if reason:
-            self.warn(f"{asset} {day} is partial and holds the chain: {reason}.")
+            self.log.warning(f"{asset} {day} is partial and holds the chain: {reason}.")
         return day_metadata(conn, asset, day, coverage) | {"outcome": result, "seconds": round(seconds, 3)}
 
     def _store(
@@ -141,4 +138,4 @@ class DayRecord:
                     coverage = days.coverage_of(conn, asset, day)
                 self._store(conn, day, run_id, "failed", reason[:1000], coverage)
         except Exception as error:
-            self.warn(f"{asset} {day}: the failure could not be recorded: {error}")
+            self.log.warning(f"{asset} {day}: the failure could not be recorded: {error}")

@@ -87,23 +87,23 @@ where
     and (not :due_only::boolean or scoring.is_due(m.status, m.joined_date, :day::date, f.visits > 0));
 
 -- name: churn_inputs
--- Inputs of churn risk: the day's commitment scores of active members. OFFSET 0 forces a lookup of each member by key;
--- a plain join would read the whole table for every batch.
+-- Inputs of churn risk: the day's commitment scores of active members. IS TRUE keeps the subquery from becoming a join:
+-- it is hashed once. A join may look up each row among all members of the batch if the day has not been analyzed.
 select
     s.member_id,
     s.score as commitment_score,
     s.days_since_last_visit
 from scoring.commitment_scores as s
-cross join lateral (
-    select m.status
-    from scoring.members as m
-    where m.id = s.member_id
-    offset 0
-) as m
-where s.day = :day::date and s.member_id = any(:members::text[]) and m.status = 'active';
+where
+    s.day = :day::date and s.member_id = any(:members::text[])
+    and (
+        s.member_id in (
+            select m.id from scoring.members as m where m.id = any(:members::text[]) and m.status = 'active'
+        )
+    ) is true;
 
 -- name: action_inputs
--- Each coach's active members at risk on the day. OFFSET 0 forces lookups by key, as above.
+-- Each coach's active members at risk on the day. IS TRUE as above.
 select
     r.member_id,
     c.coach_id,
@@ -112,21 +112,14 @@ select
     r.level as churn_risk_level,
     r.days_since_last_visit
 from scoring.churn_risk_scores as r
-cross join lateral (
-    select m.status
-    from scoring.members as m
-    where m.id = r.member_id
-    offset 0
-) as m
-cross join lateral (
-    select mc.coach_id
-    from scoring.member_coaches as mc
-    where mc.member_id = r.member_id
-    offset 0
-) as c
+inner join scoring.member_coaches as c on r.member_id = c.member_id
 where
     r.day = :day::date and r.level <> 'none' and r.member_id = any(:members::text[])
-    and m.status = 'active';
+    and (
+        r.member_id in (
+            select m.id from scoring.members as m where m.id = any(:members::text[]) and m.status = 'active'
+        )
+    ) is true;
 
 -- name: utc_now$
 select clock_timestamp();
@@ -299,18 +292,25 @@ from scoring.churn_risk_scores as r
 where r.day = :day::date;
 
 -- name: summary_of_coach_actions$
--- Only action types that occur are included.
+-- Only action types that occur are included. Grouped first, because count(DISTINCT) sorts its rows.
 select json_strip_nulls(json_build_object(
-    'actions', count(*),
+    'actions', coalesce(sum(a.actions), 0),
     'coaches_with_actions', count(distinct a.coach_id),
-    'actions_check_in', nullif(count(*) filter (where a.type = 'check_in'), 0),
-    'actions_contact_member', nullif(count(*) filter (where a.type = 'contact_member'), 0),
-    'actions_follow_up', nullif(count(*) filter (where a.type = 'follow_up'), 0),
-    'actions_investigate_issue', nullif(count(*) filter (where a.type = 'investigate_issue'), 0),
-    'actions_send_campaign', nullif(count(*) filter (where a.type = 'send_campaign'), 0)
+    'actions_check_in', sum(a.actions) filter (where a.type = 'check_in'),
+    'actions_contact_member', sum(a.actions) filter (where a.type = 'contact_member'),
+    'actions_follow_up', sum(a.actions) filter (where a.type = 'follow_up'),
+    'actions_investigate_issue', sum(a.actions) filter (where a.type = 'investigate_issue'),
+    'actions_send_campaign', sum(a.actions) filter (where a.type = 'send_campaign')
 ))
-from scoring.coach_actions as a
-where a.day = :day::date;
+from (
+    select
+        ca.coach_id,
+        ca.type,
+        count(*) as actions
+    from scoring.coach_actions as ca
+    where ca.day = :day::date
+    group by ca.coach_id, ca.type
+) as a;
 
 -- name: commitment_out_of_range$
 -- Rows with a score or factor outside 0 to 100, or with the wrong band for the score.
@@ -335,16 +335,6 @@ left join scoring.commitment_scores as s on s.day = :day::date and r.member_id =
 where
     r.day = :day::date
     and (r.score not between 0 and 100 or r.commitment_score is distinct from s.score);
-
--- name: duplicate_actions$
-select count(*) as bad
-from (
-    select 1
-    from scoring.coach_actions as a
-    where a.day = :day::date
-    group by a.member_id, a.coach_id
-    having count(*) > 1
-) as twice;
 
 -- name: coach_coverage^
 -- Active members at risk, and how many of them have no coach.

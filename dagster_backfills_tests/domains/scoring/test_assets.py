@@ -49,6 +49,15 @@ def test_frames_have_the_columns_of_their_statements(conn: psycopg.Connection) -
         assert [c.name for c in cursor.description or ()] == list(COLUMNS[name])
 
 
+@pytest.mark.parametrize("name", ["churn_inputs", "action_inputs"])
+def test_a_batchs_members_are_read_once_even_if_the_day_has_not_been_analyzed(
+    conn: psycopg.Connection, name: str
+) -> None:
+    binds = {"day": DAY, "members": [f"m{n}" for n in range(1000)], "due_only": True}
+    plan = "\n".join(line for (line,) in conn.execute(f"explain {STATEMENTS[name]}", binds))
+    assert "hashed SubPlan" in plan
+
+
 def test_a_day_is_scored_from_end_to_end(gyms: Gyms, score: Score) -> None:
     gyms.member("regular", *range(0, 101, 2), coaches=("c1",))
     gyms.member("falling off", 16, 35, 42, 49, 56, coaches=("c1", "c2"))

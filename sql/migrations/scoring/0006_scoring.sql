@@ -30,7 +30,8 @@ comment on table scoring.members is
 comment on column scoring.members.expected_visits_per_week is 'The member''s own goal, or null.';
 comment on column scoring.members.commitment_score is 'The score of the newest scored day.';
 comment on column scoring.members.churn_risk_score is 'The score of the newest scored day.';
-create index members_gym_id_idx on scoring.members (gym_id, id) where status = 'active';
+-- Without the ID: the planner would look up batches of members in this index, which is not in their order.
+create index members_gym_id_idx on scoring.members (gym_id);
 -- To find the first day that can be scored.
 create index members_joined_date_idx on scoring.members (joined_date);
 create table scoring.visits (
