@@ -72,7 +72,9 @@ def check(
     for folder in folders:
         try:
             missing = missing_triggers(folder)
-            say(f"{folder.name}: ok" + (f", but {missing}" if missing else ""))
+            create = f"backfills triggers {declared(folder).name}"
+            remark = f", but triggers are missing on {', '.join(missing)}: {create}"
+            say(f"{folder.name}: ok{remark if missing else ''}")
             say(*_left_behind(folder))
         except UserError as error:
             mistakes += 1
@@ -87,16 +89,13 @@ def _folder(name: str) -> Path:
     return folders[resolve_id(name, dict.fromkeys(folders), "backfill")]
 
 
-def missing_triggers(folder: Path) -> str:
-    """Check a declaration; return a remark if triggers are missing, else "". Raises UserError if it has a mistake."""
+def missing_triggers(folder: Path) -> list[str]:
+    """Check a declaration; return the source tables that lack their triggers. Raises UserError if it has a mistake."""
     backfill = declared(folder)
     with database_of(backfill.declared.database) as conn:
         inspect(backfill, conn)
         watched = backfill.watched() if backfill.declared.stale_by == "triggers" else []
-        missing = [each.source for each in watched if not SourceTriggers(each).present(conn)]
-    if not missing:
-        return ""
-    return f"triggers are missing on {', '.join(missing)}: backfills triggers {backfill.name}"
+        return [each.source for each in watched if not SourceTriggers(each).present(conn)]
 
 
 def _left_behind(folder: Path) -> Iterator[str]:

@@ -15,7 +15,7 @@ from dagster_backfills.cli.errors import FAILURES
 from dagster_backfills.cli.finding import Finding, Level, findings_of
 from dagster_backfills.cli.instance import NOT_YET, InstanceState, Tick, read_instance
 from dagster_backfills.cli.output import Json, duration, print_json, print_table, say
-from dagster_backfills.components.loading import declared_folders
+from dagster_backfills.components.loading import declared, declared_folders
 from dagster_backfills.dagster.project import project_defs
 from dagster_backfills.domain_switches import disabled_domains
 from dagster_backfills.errors import UserError
@@ -69,9 +69,9 @@ def declarations() -> Iterator[Finding]:
             continue
         valid += not missing
         if missing:
-            remark, _, command = missing.rpartition(": ")
-            message = f"{folder.name}: {remark}."
-            yield Finding.warning("declarations", message, f"Create them: {command} --apply")
+            message = f"{folder.name}: triggers are missing on {', '.join(missing)}."
+            advice = f"Create them: backfills triggers {declared(folder).name} --apply"
+            yield Finding.warning("declarations", message, advice)
     if valid == len(folders):
         names = ", ".join(folder.name for folder in folders)
         yield Finding.ok("declarations", f"Valid: {names}." if folders else "There are none.")

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 import dagster as dg
-from sqlalchemy import make_url
+from sqlalchemy import NullPool, create_engine
 
 from dagster_backfills.cli.errors import explain
 from dagster_backfills.dagster.cause import reason_of
@@ -22,6 +22,7 @@ from dagster_backfills.instance.launching import (
     daemon_heard,
     open_instance,
 )
+from dagster_backfills.instance.storage.sessions import pinned_url
 from dagster_backfills.postgres.connection import connect
 from dagster_backfills.postgres.url import checked_url
 from dagster_backfills.redact import redact
@@ -91,11 +92,13 @@ def require_instance(url: str) -> None:
     if not stores_in_postgres_here():
         return
     own = os.environ.get("DAGSTER_POSTGRES_URL", "").strip()
-    if own:
-        checked = make_url(checked_url(own, "DAGSTER_POSTGRES_URL"))
-        url = checked.set(drivername="postgresql").render_as_string(hide_password=False)
+    if own:  # as Dagster's storage connects
+        pinned = pinned_url(checked_url(own, "DAGSTER_POSTGRES_URL"))
+        engine = create_engine(pinned, poolclass=NullPool, connect_args={"connect_timeout": 5})
+        with engine.connect():
+            return
     with connect(url, autocommit=True, connect_timeout=5) as conn:
-        if not own and conn.execute("select to_regclass('dagster.runs')").fetchone() == (None,):
+        if conn.execute("select to_regclass('dagster.runs')").fetchone() == (None,):
             raise NotUsableError(NOT_YET, "Start it: backfills up")
 
 

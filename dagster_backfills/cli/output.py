@@ -202,6 +202,8 @@ def _cell(value: Any) -> str:
         return f"{value:,}" if sys.stdout.isatty() else str(value)
     if isinstance(value, timedelta):
         return duration(value)
+    if isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False, indent=1)
     if isinstance(value, datetime):
         known = value.astimezone(UTC) if value.tzinfo else value
         if not sys.stdout.isatty() or isinstance(value, DistantTime):

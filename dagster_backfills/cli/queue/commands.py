@@ -1,6 +1,5 @@
 """Commands of `backfills queue`: enqueue, inspect, watch, cancel and retry background jobs."""
 
-import json as json_module
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
@@ -108,7 +107,7 @@ def show(
     if json:
         print_json(job)
     else:
-        print_fields((name, _pretty(value)) for name, value in job.items())
+        print_fields(job.items())
 
 
 @app.command()
@@ -222,10 +221,6 @@ def _line(row: dict[str, Any]) -> tuple[Any, ...]:
         row["id"], row["job_type"], row["status"], error, row["progress_percentage"], retries, duration(took),
         row["created_at"], row["priority"],
     )  # fmt: skip
-
-
-def _pretty(value: Any) -> Any:
-    return json_module.dumps(value, ensure_ascii=False, indent=1) if isinstance(value, dict | list) else value
 
 
 def _type_line(name: str, kind: JobType | None, registered: dict[str, Any] | None) -> dict[str, Any]:

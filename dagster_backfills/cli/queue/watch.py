@@ -15,7 +15,6 @@ from dagster_backfills.domains.queue import queue
 from dagster_backfills.postgres.values import DistantTime
 
 _REDRAW_SECONDS = 0.5
-_MAX_REMEMBERED = 10_000
 # Keys and columns of a JSON line: of one job, and of a type if many of its jobs changed at once.
 _JOB = {"id": "id", "status": "status", "progress": "progress_percentage", "message": "progress_message"}
 _TYPE = {name: name for name in ("job_type", "waiting", "scheduled", "processing")}
@@ -43,21 +42,14 @@ def _live(conn: psycopg.Connection, until_done: bool, limit: int) -> None:
 
 def _lines(conn: psycopg.Connection, until_done: bool) -> None:
     ended = False
-    shown: dict[Any, dict[str, Any]] = {}
     while not ended:
         # Once no job is active, one more pass prints the changes that led to it.
         ended = until_done and not queue.rows(conn, "active_jobs", max_rows=1)
         changed = queue.changed_jobs(conn, _REDRAW_SECONDS)
-        jobs = [row for job in changed if job for row in queue.rows(conn, "one_job", job_id=job)]
+        jobs = queue.list_jobs(conn, len(changed), ids=list(changed - {None}))
         types = queue.rows(conn, "metrics") if None in changed else []
         for row, columns in [*((row, _JOB) for row in jobs), *((row, _TYPE) for row in types)]:
-            line = {name: row[column] for name, column in columns.items()}
-            key = line.get("id") or line.get("job_type")
-            if shown.get(key) != line:
-                shown[key] = line
-                typer.echo(json_line(line))
-        if len(shown) > _MAX_REMEMBERED:
-            shown.clear()
+            typer.echo(json_line({name: row[column] for name, column in columns.items()}))
 
 
 def table(active: list[dict[str, Any]], metrics: list[dict[str, Any]], width: int) -> Group:

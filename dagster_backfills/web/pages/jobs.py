@@ -41,10 +41,8 @@ def _jobs(
     after: UUID | None = None,
     at: datetime | None = None,
 ) -> Listed:
-    if status == "processing":
-        return listed(conn, SQL.processing, most, after)
-    if status == "pending":
-        return listed(conn, SQL.pending, most, after)
+    if status in ("processing", "pending"):
+        return listed(conn, SQL.by_name[status], most, after)
     return listed(conn, SQL.ended, most, after if at else None, at=at, status=status)
 
 

@@ -178,24 +178,9 @@ begin
 end
 $$;
 
--- Returns which fields of this JSON other parsers can't read, or null: numbers beyond a double's range, and deep
--- nesting (parsers fail somewhere beyond 200 levels).
-create function jobs.unreadable_fields(given jsonb) returns text
-language sql immutable parallel safe as $$
-    select string_agg(
-        case
-            when jsonb_path_exists(f.value, 'strict $.**{100}')
-                then format('field %s is nested more than 100 levels deep', left(f.key, 100))
-            else format('field %s holds a number beyond 1.7e308', left(f.key, 100))
-        end, '; ' order by f.key
-    )
-    from jsonb_each(given) as f
-    where jsonb_path_exists(f.value, 'strict $.**{100}')
-        or jsonb_path_exists(f.value, 'strict $.** ? (@.type() == "number" && @.abs() > 1.7e308)')
-$$;
-
 -- Returns what is wrong with an input for this job type, in one sentence that starts with the label, or null.
--- inherited: fields that come from earlier steps.
+-- inherited: fields that come from earlier steps. Refuses also what other JSON parsers can't read: numbers beyond a
+-- double's range, and deep nesting (parsers fail somewhere beyond 200 levels).
 create function jobs.input_problem(wanted text, input_data jsonb, inherited jsonb, label text) returns text
 language plpgsql stable as $$
 declare
@@ -209,7 +194,7 @@ begin
     if input_data is null or jsonb_typeof(input_data) != 'object' then
         return label || ': input_data must be a JSON object';
     end if;
-    return label || ': ' || coalesce(jobs.unreadable_fields(input_data), (
+    return label || ': ' || (
         select string_agg(p.problem, '; ' order by p.problem)
         from (
             select format('field %s is required', f) as problem
@@ -218,17 +203,17 @@ begin
                 when input_data ? f then jsonb_typeof(input_data -> f) = 'null' else not inherited ? f
             end
             union all
-            select
-                case
-                    when not kind.input_fields ? f.key then format('field %s is not known', left(f.key, 100))
-                    else format('field %s must be a %s', f.key, kind.input_fields ->> f.key)
-                end
+            select format('field %s ', left(f.key, 100)) || case
+                when not kind.input_fields ? f.key then 'is not known'
+                when jsonb_typeof(f.value) not in (kind.input_fields ->> f.key, 'null')
+                    then 'must be a ' || (kind.input_fields ->> f.key)
+                when jsonb_path_exists(f.value, 'strict $.**{100}') then 'is nested more than 100 levels deep'
+                when jsonb_path_exists(f.value, 'strict $.** ? (@.type() == "number" && @.abs() > 1.7e308)')
+                    then 'holds a number beyond 1.7e308'
+            end as problem
             from jsonb_each(input_data) as f
-            where kind.input_fields is not null and (
-                not kind.input_fields ? f.key or jsonb_typeof(f.value) not in (kind.input_fields ->> f.key, 'null')
-            )
         ) as p
-    ));
+    );
 end
 $$;
 
@@ -590,14 +575,6 @@ begin
 end
 $$;
 
--- Returns the delay before retry number `retry` (from 1): exponential back-off from `retry_base` to `retry_cap`, with a
--- jitter of 50 to 150 percent.
-create function jobs.retry_delay(retry integer) returns interval
-language sql volatile as $$
-    select least(s.retry_cap, s.retry_base * power(2, least(retry, 30) - 1)) * (0.5 + random())
-    from jobs.queue_settings as s
-$$;
-
 -- Appends a failed attempt to error_data, which keeps the newest 50.
 create function jobs.add_error(errors jsonb, attempt integer, kind text, message text, trace text) returns jsonb
 language sql volatile as $$
@@ -611,7 +588,8 @@ language sql volatile as $$
 $$;
 
 -- Records a failed attempt. Returns `pending` if it will be retried, `failed` if not, and null if the attempt no longer
--- holds the job.
+-- holds the job. The delay of a retry is an exponential back-off from `retry_base` to `retry_cap`, with a jitter of 50 to
+-- 150 percent.
 create function jobs.fail_job(
     job_id uuid, attempt integer, kind text, message text, trace text default '', retryable boolean default true
 ) returns text
@@ -629,7 +607,10 @@ begin
         return null;
     end if;
     again := retryable and job.retry_count < job.max_retries;
-    next_time := case when again then clock_timestamp() + jobs.retry_delay(job.retry_count + 1) end;
+    if again then
+        select clock_timestamp() + least(s.retry_cap, s.retry_base * power(2, least(job.retry_count, 29))) * (0.5 + random())
+        into next_time from jobs.queue_settings as s;
+    end if;
     update jobs.background_jobs as b
     set status = case when again then 'pending' else 'failed' end,
         retry_count = job.retry_count + again::integer,
