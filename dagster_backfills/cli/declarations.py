@@ -12,6 +12,7 @@ from dagster_backfills.cli.output import say
 from dagster_backfills.components.cataloguing import describe
 from dagster_backfills.components.inspection import inspect
 from dagster_backfills.components.loading import declared, declared_by_name, declared_folders
+from dagster_backfills.components.postgres_backfill import accepted_definitions
 from dagster_backfills.dagster.catalog import FILE
 from dagster_backfills.dagster.cataloguing import as_text
 from dagster_backfills.dagster.project import defs_to_write_in, project_defs
@@ -21,6 +22,7 @@ from dagster_backfills.engine.triggers import SourceTriggers, apply, remove
 from dagster_backfills.errors import UserError
 from dagster_backfills.names import resolve_id
 from dagster_backfills.postgres.table_names import split_table
+from dagster_backfills.redact import redact
 
 
 def new(
@@ -74,7 +76,7 @@ def check(
             say(f"{folder.name}: ok" + (f", but {missing}" if missing else ""))
         except UserError as error:
             mistakes += 1
-            say(f"{folder.name}: {error}")
+            say(f"{folder.name}: {redact(str(error))}")
     if mistakes:
         raise typer.Exit(USAGE)
 
@@ -88,6 +90,9 @@ def _folder(name: str) -> Path:
 def missing_triggers(folder: Path) -> str:
     """Check a declaration; return a remark if triggers are missing, else "". Raises UserError if it has a mistake."""
     backfill = declared(folder)
+    with warnings.catch_warnings():  # Dagster's warnings about beta features
+        warnings.simplefilter("ignore")
+        accepted_definitions(backfill)
     with database_of(backfill.declared.database) as conn:
         inspect(backfill, conn)
         watched = backfill.watched() if backfill.declared.stale_by == "triggers" else []

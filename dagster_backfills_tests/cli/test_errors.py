@@ -161,3 +161,11 @@ def test_no_form_of_a_password_is_shown(text: str):
     assert "s3cret" not in shown
     assert "***" in shown
     assert redact("Nothing at 12:30 for a@b.c to hide") == "Nothing at 12:30 for a@b.c to hide"
+
+
+def test_a_role_that_may_not_use_dagsters_schema_is_told_which_schema_that_is(make_database):
+    url = make_database(migrated=False)
+    with psycopg.connect(url) as conn, pytest.raises(psycopg.Error) as raised:
+        conn.execute("set search_path = dagster; create table runs ()")
+    _, message, hint = explain(raised.value)
+    assert "3F000" in message and "may not use the schema `dagster`" in hint

@@ -77,6 +77,16 @@ MISTAKES: dict[str, tuple[Change, str, str]] = {
         "defs.yaml, line 4: `partitions`: 'No time zone found with key Mars/Base'",
         "",
     ),
+    "a URL in place of a variable": (
+        ("attributes:\n", "attributes:\n  database: postgresql://me:secret@db/app\n"),
+        "defs.yaml, line 4: `database`: name an environment variable, such as REPORTING_URL, not the URL itself.",
+        "",
+    ),
+    "a file without a named statement": (
+        ("-- name: ", "-- nmae: "),
+        "defs.yaml, line 4: `partitions.keys` names the statement 'gyms', which does not exist.",
+        "There are none.",
+    ),
     "no key at all": (
         ("{keys: gyms}", "{static: []}"),
         "defs.yaml, line 4: `partitions`: `static` has no key.",
