@@ -7,6 +7,9 @@ import pytest
 
 from dagster_backfills.components.inspection import inspect
 from dagster_backfills.components.loading import declared
+from dagster_backfills.components.planning import plan_backfill
+from dagster_backfills.dagster.resource import PostgresResource
+from dagster_backfills.engine.selection import Which
 from dagster_backfills.errors import UserError
 from dagster_backfills_tests.components.adopting import (
     EXAMPLES,
@@ -263,9 +266,14 @@ def test_a_declaration_without_a_mistake_is_left_in_peace(conn: psycopg.Connecti
     inspect(declared(EXAMPLES / example), conn)
 
 
-def test_a_run_looks_before_it_writes(conn: psycopg.Connection, database_url: str, tmp_path: Path) -> None:
+def test_a_run_and_a_plan_look_before_they_begin(
+    conn: psycopg.Connection, database_url: str, tmp_path: Path
+) -> None:
     conn.execute(GYM + MONTHS)
     change, message, _ = IN_THE_DATABASE["a check that is no SQL"]
-    with adopter(declared(copied(tmp_path, "member_months", change)), database_url) as a:
+    backfill = declared(copied(tmp_path, "member_months", change))
+    with adopter(backfill, database_url) as a:
         assert message in said(a.refresh("all", expect=False))
+    with pytest.raises(UserError, match=message):
+        plan_backfill(backfill, PostgresResource(url=database_url).connect, Which.all)
     assert query(conn, "select count(*) from attendance.member_months") == [0]
