@@ -82,8 +82,8 @@ MISTAKES: dict[str, tuple[Change, str, str]] = {
     ),
     "a URL in place of a variable": (
         ("attributes:\n", "attributes:\n  database: postgresql://me:secret@db/app\n"),
-        "defs.yaml, line 4: `database`: name an environment variable, such as REPORTING_URL, not the URL itself.",
-        "",
+        "defs.yaml, line 4: `database` is not the name of an environment variable.",
+        "such as REPORTING_URL, that holds the URL.",
     ),
     "a file without a named statement": (
         ("-- name: ", "-- nmae: "),

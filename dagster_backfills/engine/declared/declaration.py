@@ -238,13 +238,6 @@ class Declaration(_Attributes):
             split_table(name)
         return value
 
-    @field_validator("database")
-    @classmethod
-    def _names_a_variable(cls, value: str | None) -> str | None:
-        if value is not None and not value.isidentifier():
-            raise ValueError("name an environment variable, such as REPORTING_URL, not the URL itself")
-        return value
-
     @property
     def check_list(self) -> Mapping[str, Check]:
         """The checks by name, in their long form."""
