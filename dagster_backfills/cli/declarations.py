@@ -13,6 +13,7 @@ from dagster_backfills.cli.output import say
 from dagster_backfills.components.cataloguing import describe
 from dagster_backfills.components.inspection import inspect
 from dagster_backfills.components.loading import declared, declared_by_name, declared_folders
+from dagster_backfills.components.postgres_backfill import accepted_definitions
 from dagster_backfills.dagster.catalog import FILE
 from dagster_backfills.dagster.cataloguing import as_text
 from dagster_backfills.dagster.project import defs_to_write_in, project_defs
@@ -22,6 +23,7 @@ from dagster_backfills.engine.triggers import SourceTriggers, apply, remove
 from dagster_backfills.errors import UserError
 from dagster_backfills.names import counted, resolve_id
 from dagster_backfills.postgres.table_names import split_table
+from dagster_backfills.redact import redact
 
 
 def new(
@@ -78,7 +80,7 @@ def check(
             say(*_left_behind(folder))
         except UserError as error:
             mistakes += 1
-            say(f"{folder.name}: {error}")
+            say(f"{folder.name}: {redact(str(error))}")
     if mistakes:
         raise typer.Exit(USAGE)
 
@@ -92,6 +94,9 @@ def _folder(name: str) -> Path:
 def missing_triggers(folder: Path) -> list[str]:
     """Check a declaration; return the source tables that lack their triggers. Raises UserError if it has a mistake."""
     backfill = declared(folder)
+    with warnings.catch_warnings():  # Dagster's warnings about beta features
+        warnings.simplefilter("ignore")
+        accepted_definitions(backfill)
     with database_of(backfill.declared.database) as conn:
         inspect(backfill, conn)
         watched = backfill.watched() if backfill.declared.stale_by == "triggers" else []

@@ -43,7 +43,7 @@ def plan(
 def show(report: Report, kept: str = "unchanged", limit: int | None = None, wide: bool = False) -> None:
     """Print the report as tables. `kept` is the header of the column `unchanged`."""
     headers = [kept if name == "unchanged" else name.replace("_", " ") for name in COUNTED]
-    if not report.assets:
+    if not report.assets and not report.failures:
         say("Nothing to do.")
         return
     _table(["table", *headers], by_table(report), "", limit, wide)

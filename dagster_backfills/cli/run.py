@@ -57,6 +57,7 @@ def _show_result(backfill: Named, runs: Sequence[str], partitions: int, json: bo
         tables = RESULTS.tables.dicts(conn, run_ids=runs)
         failures = RESULTS.failures.dicts(conn, run_ids=runs)
         report = _report(backfill, conn, runs)
+        can_be_undone = RESULTS.can_be_undone(conn, run_ids=runs)
         statuses = backfill.partition_statuses(conn)
     if json:
         print_json(
@@ -69,8 +70,7 @@ def _show_result(backfill: Named, runs: Sequence[str], partitions: int, json: bo
         say(", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in report.items()) + ".")
     say(f"After: {summary(backfill.name, statuses)}")
     if isinstance(backfill, Declared):
-        changed = sum(each["inserted"] + each["updated"] + each["deleted"] for each in tables)
-        say(*(f"To undo: backfills undo {run}" for run in runs if changed))
+        say(*(f"To undo: backfills undo {run}" for run in runs if can_be_undone))
     say(*first_of(failures, backfill.name))
     return failures
 

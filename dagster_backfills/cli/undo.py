@@ -104,10 +104,11 @@ def _show_result(undone: str, runner: Runner, json: bool) -> list[Any]:
 def _database_of(run: str) -> PostgresResource:
     """The database that has the run: DATABASE_URL, or another one that a declaration names."""
     for variable in databases(Path.cwd()):
-        postgres = PostgresResource(url=resolve_database_url(variable))
-        with suppress(UserError, psycopg.Error), postgres.connect() as conn:
-            if conn.execute(_HAS_RUN, [run]).fetchone():
-                return postgres
+        with suppress(UserError, psycopg.Error):
+            postgres = PostgresResource(url=resolve_database_url(variable))
+            with postgres.connect() as conn:
+                if conn.execute(_HAS_RUN, [run]).fetchone():
+                    return postgres
     return PostgresResource()
 
 

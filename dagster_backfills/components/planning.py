@@ -11,6 +11,7 @@ import dagster as dg
 import psycopg
 
 from dagster_backfills.components.backfill import Backfill
+from dagster_backfills.components.inspection import inspect
 from dagster_backfills.dagster.io_manager import engine_settings
 from dagster_backfills.dagster.jobs import Plan, plan_job
 from dagster_backfills.engine.explain import Explanation, explain
@@ -29,8 +30,9 @@ def plan_backfill(
     *,
     log: Callable[[str], None] = lambda line: None,
 ) -> Report:
-    """Plan a run of the backfill over these partitions. Raises UserError for an unknown partition."""
+    """Plan a run of the backfill over these partitions. Raises UserError for an unknown partition or a mistake."""
     with connect() as conn:
+        inspect(backfill, conn)
         backfill.mark_changes(conn)  # as a run would; rolled back below
         chosen = backfill.selection().choose(conn, which, partitions)
         work = []

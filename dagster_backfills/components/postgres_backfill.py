@@ -86,17 +86,25 @@ class PostgresBackfill(dg.Component, Declaration, dg.Resolvable):
             if isinstance(backfill.partitions_def, dg.DynamicPartitionsDefinition):
                 unique.append(f"the set of partitions {backfill.partitions_def.name!r}")
             claim(context.component_tree, f"{folder / 'defs.yaml'}", unique)
-            return definitions_of(backfill)
+            return accepted_definitions(backfill)
         except UserError as error:
             return in_place_of(folder, error)
-        except Exception as error:  # Dagster rejects, for example, a name or a cron expression
-            message = f"{folder / 'defs.yaml'}: Dagster rejects it: {' '.join(str(error).split())}"
-            return in_place_of(folder, UserError(message))
 
     def at(self, folder: Path) -> Backfill:
         """The backfill of this declaration, with the statements in its folder. Raises UserError for a mistake."""
         name, group = self.name or folder.name, self.group or folder.name
         return Backfill(self, name, group, validate(self, folder), folder)
+
+
+def accepted_definitions(backfill: Backfill) -> dg.Definitions:
+    """The backfill's definitions. Raises UserError if Dagster rejects, for example, a name or a cron expression."""
+    try:
+        return definitions_of(backfill)
+    except UserError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{backfill.folder / 'defs.yaml'}: Dagster rejects it: {reason}") from error
 
 
 def definitions_of(backfill: Backfill) -> dg.Definitions:

@@ -50,6 +50,12 @@ where
 order by b.committed_at desc
 limit 1;
 
+-- name: can_be_undone$
+-- Whether these runs changed rows, all of which are in the journal.
+select bool_and(b.journal is not null)
+from backfill.batches as b
+where b.run_id = any(:run_ids::text[]) and b.rows_inserted + b.rows_updated + b.rows_deleted > 0;
+
 -- name: unfinished
 -- Runs over these tables that have not finished.
 select r.run_id

@@ -73,6 +73,11 @@ class WatchedTable:
             with conn.transaction(force_rollback=True):
                 conn.execute("set local search_path = pg_catalog")
                 conn.execute(probe.format(self.table, sql.SQL(self.select)))
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise UserError(
+                f"stale_when {self.source}: {error.diag.message_primary}.",
+                hint="Connect as a role that may read the table.",
+            ) from error
         except psycopg.Error as error:
             raise UserError(
                 f"stale_when {self.source}: {error.diag.message_primary or error}.",

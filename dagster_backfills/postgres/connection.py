@@ -28,6 +28,8 @@ PINNED: Mapping[str, str] = {
     "quote_all_identifiers": "off",
     "xmloption": "content",
     "default_transaction_isolation": "read committed",
+    # A transaction also idles while Python computes its rows.
+    "idle_in_transaction_session_timeout": "0",
     # A query that a row-level security policy would filter fails instead.
     "row_security": "off",
 }

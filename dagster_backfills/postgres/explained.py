@@ -11,12 +11,16 @@ _HINTS = {
     "42883": _MIGRATE,
     "3F000": _MIGRATE,
     "25006": "It is a standby or set to read only. Point DATABASE_URL at the primary.",
-    "42501": "Connect as a role that has the privilege: see sql/roles.sql.",
+    "42501": "Grant it, or connect as a role of `backfills migrate --roles` (sql/roles.sql).",
     "53300": "Wait, or raise max_connections.",
     "53100": "Free some disk space.",
     "57014": "Raise statement_timeout, or try again when the database is less busy.",
 }
 
+_NO_SCHEMA = (
+    "The role may not use the schema `dagster`, which holds Dagster's tables."
+    " Grant it, or connect as a role of `backfills migrate --roles` (sql/roles.sql)."
+)
 _ROWS_HIDDEN = (
     "As an administrator: alter role … bypassrls. `backfills doctor` names the role and all such tables."
 )
@@ -34,8 +38,9 @@ def explain_database(error: BaseException) -> tuple[str, str]:
     text = " ".join(str(error).split())
     if sqlstate:
         primary = getattr(diagnosis, "message_primary", None) or text
-        hidden = getattr(diagnosis, "source_function", None) == "check_enable_rls"
-        hint = _ROWS_HIDDEN if hidden else _HINTS.get(sqlstate, "")
+        by_function = {"check_enable_rls": _ROWS_HIDDEN, "RangeVarGetCreationNamespace": _NO_SCHEMA}
+        source_function = getattr(diagnosis, "source_function", None)
+        hint = by_function.get(source_function or "") or _HINTS.get(sqlstate, "")
         return f"The database refused: {primary} ({sqlstate}).", hint
     if "connection string" in text or "connection info" in text or "connection URI" in text:
         return "DATABASE_URL is not a connection URL.", "Write postgresql://user:password@host:5432/database."

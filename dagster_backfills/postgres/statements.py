@@ -111,8 +111,9 @@ def load_statements(*paths: Path) -> Statements:
 def _read(path: Path) -> Iterator[Statement]:
     text = path.read_text(encoding="utf-8")
     names = list(_NAME.finditer(text))
-    for name, following in zip(names, [*names[1:], None], strict=True):
-        body = text[name.end() : following.start() if following else None]
+    ends = [*(following.start() for following in names[1:]), len(text)]
+    for name, end in zip(names, ends, strict=False):
+        body = text[name.end() : end]
         binds: set[str] = set()
         statement = _TRAILING_COMMENT.sub("", body).strip().removesuffix(";")
         sql = _TOKEN.sub(partial(_as_psycopg, binds), statement).rstrip()

@@ -167,11 +167,14 @@ def test_a_check_names_each_backfill_and_fails_for_one_with_a_mistake(
     run: Run, project: Path, conn: psycopg.Connection
 ) -> None:
     conn.execute(GYM + MONTHS)
-    copied(project, "kintell_users")
+    copied(project, "kintell_users", ("0 3 * * *", "0 3 * *"))
     copied(project, "member_months", ("count(*) as visits", "count(*) as vists"))
     done = run("check")
     assert done.returncode == USAGE
-    assert "kintell_users: " in done.stderr and "member_months: " in done.stderr
+    assert (
+        f"kintell_users: {project}/kintell_users/defs.yaml: Dagster rejects it: Found invalid" in done.stderr
+    )
+    assert "member_months: " in done.stderr and "BetaWarning" not in done.stderr
     assert "has no column 'vists'" in done.stderr
     assert "Did you mean member_months" in run("triggers", "member_mouths").stderr
 

@@ -181,3 +181,11 @@ def test_what_a_library_logs_again_and_again_is_one_line(capsys: pytest.CaptureF
     assert capsys.readouterr().err.splitlines() == [
         f"backfills: Retrying postgresql://me:***@host/db: {reason}" for reason in ("refused", "starting up")
     ]
+
+
+def test_a_role_that_may_not_use_dagsters_schema_is_told_which_schema_that_is(make_database):
+    url = make_database(migrated=False)
+    with psycopg.connect(url) as conn, pytest.raises(psycopg.Error) as raised:
+        conn.execute("set search_path = dagster; create table runs ()")
+    _, message, hint = explain(raised.value)
+    assert "3F000" in message and "may not use the schema `dagster`" in hint

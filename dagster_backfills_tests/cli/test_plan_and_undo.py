@@ -5,6 +5,9 @@ import json
 import psycopg
 import pytest
 
+from dagster_backfills.cli.plan import show
+from dagster_backfills.engine.outcome import Failure
+from dagster_backfills.engine.plan import Estimate, Report
 from dagster_backfills_tests.cli.conftest import Cli
 
 pytestmark = [pytest.mark.timeout(600)]
@@ -55,6 +58,14 @@ def test_a_backfill_is_planned_run_and_undone(cli: Cli, school: psycopg.Connecti
     assert f"Run to undo: {run}.\n" in again.stderr and "\t0\t0\t0\t1\t0" in again.stdout, again
     assert json.loads(cli("undo", done["run_id"], "--yes", "--json").stdout)["failures"] == []
     assert school.execute(RECORDS).fetchone() == (8,)
+
+
+def test_a_plan_in_which_everything_fails_shows_the_failures(capsys: pytest.CaptureFixture[str]) -> None:
+    failure = Failure("shop/totals", "a", None, "NotNullViolation", "23502", "null value in column")
+    show(Report([], {}, [failure], [], Estimate(0, 0, 0, 0), 0))
+    printed = capsys.readouterr()
+    assert "shop/totals\ta\t–\tnull value in column\n" in printed.out
+    assert "Nothing to do" not in printed.err
 
 
 def test_unknown_names_runs_and_partitions_are_rejected(cli: Cli, school: psycopg.Connection) -> None:

@@ -7,6 +7,9 @@ import pytest
 
 from dagster_backfills.components.inspection import inspect
 from dagster_backfills.components.loading import declared
+from dagster_backfills.components.planning import plan_backfill
+from dagster_backfills.dagster.resource import PostgresResource
+from dagster_backfills.engine.selection import Which
 from dagster_backfills.errors import UserError
 from dagster_backfills_tests.components.adopting import (
     EXAMPLES,
@@ -76,6 +79,16 @@ MISTAKES: dict[str, tuple[Change, str, str]] = {
         ("{keys: gyms}", '{daily: "2026-01-31", timezone: Mars/Base}'),
         "defs.yaml, line 4: `partitions`: 'No time zone found with key Mars/Base'",
         "",
+    ),
+    "a URL in place of a variable": (
+        ("attributes:\n", "attributes:\n  database: postgresql://me:secret@db/app\n"),
+        "defs.yaml, line 4: `database` is not the name of an environment variable.",
+        "such as REPORTING_URL, that holds the URL.",
+    ),
+    "a file without a named statement": (
+        ("-- name: ", "-- nmae: "),
+        "defs.yaml, line 4: `partitions.keys` names the statement 'gyms', which does not exist.",
+        "There are none.",
     ),
     "no key at all": (
         ("{keys: gyms}", "{static: []}"),
@@ -253,11 +266,14 @@ def test_a_declaration_without_a_mistake_gets_no_message(conn: psycopg.Connectio
     inspect(declared(EXAMPLES / example), conn)
 
 
-def test_a_run_validates_its_declaration_before_it_writes(
+def test_a_run_and_a_plan_validate_the_declaration_first(
     conn: psycopg.Connection, database_url: str, tmp_path: Path
 ) -> None:
     conn.execute(GYM + MONTHS)
     change, message, _ = IN_THE_DATABASE["a check that is no SQL"]
-    with adopter(declared(copied(tmp_path, "member_months", change)), database_url) as a:
+    backfill = declared(copied(tmp_path, "member_months", change))
+    with adopter(backfill, database_url) as a:
         assert message in failure_description(a.refresh("all", expect=False))
+    with pytest.raises(UserError, match=message):
+        plan_backfill(backfill, PostgresResource(url=database_url).connect, Which.all)
     assert query(conn, "select count(*) from attendance.member_months") == [0]

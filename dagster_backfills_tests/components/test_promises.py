@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from dagster_backfills.components.postgres_backfill import definitions_of
+from dagster_backfills.engine.results import RESULTS
 from dagster_backfills_tests.components.adopting import EXAMPLES, adopter, load, query
 from dagster_backfills_tests.components.applications import COMPLIANCE, GYM, MONTHS
 from dagster_backfills_tests.components.test_case_training import FIVE, records
@@ -215,6 +216,18 @@ def test_a_run_on_an_applications_own_table_is_undone_and_stays_undone(
         assert records(compliance) == {"mem_1": ["sat-1"], "mem_2": ["sat-2"], "mem_4": FIVE}
         a.refresh("all")  # requested by a person
         assert records(compliance) == dict.fromkeys(("mem_1", "mem_2", "mem_4"), FIVE)
+
+
+@pytest.mark.parametrize("journal", [True, False])
+def test_an_undo_is_offered_for_a_run_whose_changes_are_in_the_journal(
+    gym: psycopg.Connection, database_url: str, journal: bool
+) -> None:
+    table = {"table": "attendance.member_months", "unit": "member_id", "partition_column": "gym_id"}
+    backfill = load(EXAMPLES / "member_months", tables=[table | {"journal": journal}])
+    with adopter(backfill, database_url) as a:
+        changed, unchanged = a.refresh("all").run_id, a.refresh("all").run_id
+    assert RESULTS.can_be_undone(gym, run_ids=[changed]) is journal
+    assert RESULTS.can_be_undone(gym, run_ids=[unchanged]) is None
 
 
 # ---- another database

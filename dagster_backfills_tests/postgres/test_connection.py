@@ -22,6 +22,7 @@ HOSTILE = {
     "quote_all_identifiers": "on",
     "xmloption": "document",
     "default_transaction_isolation": "serializable",
+    "idle_in_transaction_session_timeout": "1s",
     "row_security": "on",
 }
 

@@ -26,6 +26,11 @@ AttributePath = tuple[str | int, ...]
 def validate(declared: Declaration, folder: Path) -> Mapping[str, Statement]:
     """Checks a declaration and returns the statements of its folder's `.sql` files. Raises UserError for a mistake."""
     statements, places = _statements(folder), Places(folder / "defs.yaml")
+    if declared.database is not None and not declared.database.isidentifier():
+        raise UserError(
+            f"{places.of('database')}: `database` is not the name of an environment variable.",
+            hint="Name a variable, such as REPORTING_URL, that holds the URL.",
+        )
     for value, path, allowed in named_statements(declared):
         if value not in statements:
             raise UserError(
