@@ -16,6 +16,7 @@ from dagster_backfills.cli.errors import (
     LogLines,
     explain,
     redact,
+    report,
 )
 from dagster_backfills.errors import NotUsableError, UserError
 from dagster_backfills.postgres.embedded import EmbeddedServer
@@ -181,3 +182,10 @@ def test_what_a_library_logs_again_and_again_is_one_line(capsys: pytest.CaptureF
     assert capsys.readouterr().err.splitlines() == [
         f"backfills: Retrying postgresql://me:***@host/db: {reason}" for reason in ("refused", "starting up")
     ]
+
+
+def test_a_message_and_its_hint_are_two_sentences(capsys: pytest.CaptureFixture[str]) -> None:
+    for message in ("empty.csv is empty", "empty.csv is empty."):
+        assert report(UserError(message, "It needs a header row.")) == USAGE
+    said = "backfills: empty.csv is empty. It needs a header row."
+    assert capsys.readouterr().err.splitlines() == [said, said]
