@@ -25,8 +25,7 @@ from dagster_backfills.redact import redact
 _SCHEMAS = {"scoring": "scoring", "kintell": "kintell", "queue": "jobs"}
 _VIEW = "select of_what, units, up_to_date, missing, stale, failed, oldest_stale from {view}"
 _WHOLE = "the whole table"
-# On a narrow terminal the last columns are hidden first.
-HEADERS = ["backfill", "units", "up to date", "missing", "stale", "failed", "oldest change", "of", "problem"]
+HEADERS = ["backfill", "of", "units", "up to date", "missing", "stale", "failed", "oldest change", "problem"]
 
 
 @dataclass(frozen=True)
@@ -34,13 +33,13 @@ class Overview:
     """One backfill and the number of its units (cohorts, days, jobs …) in each state."""
 
     backfill: str
+    of_what: str | None = None
     units: int | None = None
     up_to_date: int | None = None
     missing: int | None = None
     stale: int | None = None
     failed: int | None = None
     oldest_stale: Any = None
-    of_what: str | None = None
     problem: str | None = None
 
 
@@ -66,13 +65,13 @@ def _declared(name: str, folder: Path) -> Overview:
     oldest = min((each.stale_since for each in statuses if each.stale_since), default=None)
     return Overview(
         name,
+        dynamic or "partitions",
         counts["all"],
         up_to_date,
         counts["missing"],
         counts["stale"],
         counts["failed"],
         oldest,
-        dynamic or "partitions",
     )
 
 

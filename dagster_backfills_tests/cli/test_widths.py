@@ -91,15 +91,6 @@ def test_rows_are_one_line_and_ids_are_whole(
     assert NAME in wide or name == "list" or name == "jobs"
 
 
-def test_every_state_of_the_backfills_is_counted_at_80_columns(
-    screen: Screen, full: psycopg.Connection, capsys: pytest.CaptureFixture[str]
-) -> None:
-    screen(80)
-    overview.list_()
-    shown = bare(capsys.readouterr().out).splitlines()[0]
-    assert all(f"  {state}" in shown for state in ("up to date", "missing", "stale", "failed"))
-
-
 def test_hidden_columns_are_named_and_shown_by_wide(
     screen: Screen, full: psycopg.Connection, capsys: pytest.CaptureFixture[str]
 ) -> None:
