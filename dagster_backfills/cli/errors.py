@@ -39,7 +39,7 @@ def report(error: BaseException, debug: bool = False) -> int:
     if debug:
         _say(redact("".join(traceback.format_exception(error))))
     code, message, hint = explain(error)
-    _say(redact(" ".join(part for part in (message, hint) if part)))
+    _say(redact(str(UserError(message, hint))))
     return code
 
 

@@ -17,6 +17,7 @@ from dagster_backfills.cli import overview
 from dagster_backfills.cli.backfills import is_elsewhere, named, the_name
 from dagster_backfills.cli.database import glance, poll_database
 from dagster_backfills.cli.errors import explain
+from dagster_backfills.cli.instance import Tick
 from dagster_backfills.cli.kintell.commands import status as show_imports
 from dagster_backfills.cli.output import (
     Limit,
@@ -104,7 +105,7 @@ def sections(page: StatusPage) -> Iterator[Section]:
             "schedules and sensors", ["name", "kind", "next tick", "last tick", "result", "message"],
             [
                 (
-                    tick.name, tick.kind, _when(tick.next, page.at) if tick.on else "off", _when(tick.last, page.at),
+                    tick.name, tick.kind, _next(tick, page.at), _when(tick.last, page.at),
                     tick.result, tick.message,
                 )
                 for tick in page.dagster.ticks
@@ -212,6 +213,11 @@ def _pages(interval: float, ticks: bool) -> Iterator[StatusPage | str]:
             else:
                 yield page
             time.sleep(interval)
+
+
+def _next(tick: Tick, now: datetime) -> str | None:
+    """An overdue tick is due now. Reading the page takes some seconds on a busy server."""
+    return _when(tick.next and max(tick.next, now), now) if tick.on else "off"
 
 
 def _when(value: datetime | None, now: datetime) -> str | None:

@@ -16,6 +16,7 @@ from dagster_backfills.cli.errors import (
     LogLines,
     explain,
     redact,
+    report,
 )
 from dagster_backfills.errors import NotUsableError, UserError
 from dagster_backfills.postgres.embedded import EmbeddedServer
@@ -189,3 +190,10 @@ def test_a_role_that_may_not_use_dagsters_schema_is_told_which_schema_that_is(ma
         conn.execute("set search_path = dagster; create table runs ()")
     _, message, hint = explain(raised.value)
     assert "3F000" in message and "may not use the schema `dagster`" in hint
+
+
+def test_a_message_and_its_hint_are_two_sentences(capsys: pytest.CaptureFixture[str]) -> None:
+    for message in ("empty.csv is empty", "empty.csv is empty."):
+        assert report(UserError(message, "It needs a header row.")) == USAGE
+    line = "backfills: empty.csv is empty. It needs a header row."
+    assert capsys.readouterr().err.splitlines() == [line, line]

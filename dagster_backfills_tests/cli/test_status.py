@@ -5,6 +5,7 @@ import os
 import pty
 import signal
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -269,3 +270,12 @@ def test_watch_on_a_terminal_uses_the_alternate_screen_until_ctrl_c(database_url
     assert b"\x1b[?1049l" in shown
     assert shown.endswith(b"backfills: Interrupted.\r\n")
     assert b"Traceback" not in shown
+
+
+def test_the_next_tick_is_never_in_the_past(conn: psycopg.Connection, database_url: str) -> None:
+    page = read_page(conn, database_url, ticks=False)
+    overdue = page.at - timedelta(seconds=11)
+    tick = Tick("kintell_inbox", "sensor", True, "15 s", overdue, overdue, "skipped", "")
+    page = replace(page, dagster=replace(page.dagster, ticks=[tick]))
+    (row,) = tables(page)["schedules and sensors"]
+    assert (row["next tick"], row["last tick"]) == ("now", "11 s ago")

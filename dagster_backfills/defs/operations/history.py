@@ -29,12 +29,14 @@ _OUTCOMES = {
 def copy_runs(conn: psycopg.Connection, instance: dg.DagsterInstance, page: int = _PAGE) -> int:
     """Copy new and changed runs into `operations.job_runs` and return the number of rows written.
 
-    One transaction, because the newest copied change is the watermark from which the next copy starts.
+    One transaction, because the newest copied change is the watermark from which the next copy starts. Also closes the
+    engine's account of runs that ended without doing so.
     """
     newest = STATEMENTS.watermark(conn)
     since = dg.RunsFilter(updated_after=newest.astimezone(UTC) - _OVERLAP) if newest else dg.RunsFilter()
     pages = _pages(instance, since, page)
     written = sum(conn.execute(STATEMENTS["store_runs"], _columns(records)).rowcount for records in pages)
+    STATEMENTS.close_ended_runs(conn)
     conn.commit()
     return written
 

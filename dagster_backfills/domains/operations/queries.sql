@@ -22,6 +22,12 @@ where
     (excluded.outcome, excluded.started_at, excluded.ended_at, excluded.seen_at)
     and j.seen_at <= excluded.seen_at;
 
+-- name: close_ended_runs!
+-- A killed run could not record its end in the engine's account.
+update backfill.runs as r set outcome = 'interrupted', finished_at = greatest(j.ended_at, r.started_at)
+from operations.job_runs as j
+where j.run_id = r.run_id and r.outcome = 'running' and j.ended_at is not null;
+
 -- name: forget_runs!
 delete from operations.job_runs as j where j.seen_at < now() - make_interval(days => :days::integer);
 

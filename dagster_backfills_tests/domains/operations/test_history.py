@@ -42,6 +42,22 @@ def test_runs_are_copied_once_and_followed_to_their_end(location: Location, conn
     assert row == ("working_job", "sensor s", "p", True)
 
 
+def test_the_account_of_a_killed_run_is_closed_and_that_of_an_active_one_stays_open(
+    location: Location, conn: psycopg.Connection
+) -> None:
+    killed, active = location.run(fail="no"), location.instance.create_run_for_job(working_job).run_id
+    for run in (killed, active):
+        conn.execute(
+            "insert into backfill.runs (run_id, root_run_id, assets, partitions) values (%s, %s, '{a}', 1)",
+            [run, run],
+        )
+    copy_runs(conn, location.instance)
+    accounts = "select run_id, outcome, finished_at >= started_at from backfill.runs"
+    assert sorted(conn.execute(accounts).fetchall()) == sorted(
+        [(killed, "interrupted", True), (active, "running", None)]
+    )
+
+
 def test_runs_deleted_from_dagster_are_kept(location: Location, conn: psycopg.Connection) -> None:
     run = location.run()
     copy_runs(conn, location.instance)
