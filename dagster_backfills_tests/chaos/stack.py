@@ -1,7 +1,7 @@
-"""The real stack, each part a process that may be killed: Postgres, NATS, code server, daemon, runs, workers.
+"""The real stack. Each part is a process that may be killed: Postgres, NATS, code server, daemon, runs, workers.
 
-What a supervisor does in production (systemd, Docker) is done here by a thread: what ended is started again.
-Not here: what is done to it, and what must hold afterwards.
+A thread restarts what ended, as a supervisor (systemd, Docker) does in production.
+Not here: faults (`faults.py`), and the invariants afterwards (`domains.py`).
 """
 
 import os
@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 MODULE = "dagster_backfills.definitions"
 VOLUME_MB = 1500
-# The instance's own settings, but for how often it looks: a storm lasts a minute, not a night.
+# The instance's own settings with shorter intervals, because a storm lasts a minute and not a night.
 _HASTE = {
     "start_timeout_seconds: 900": "start_timeout_seconds: 240",
     "poll_interval_seconds: 30": "poll_interval_seconds: 5",
@@ -50,7 +50,7 @@ _QUIET_POSTGRES = {
 
 
 class Volume:
-    """The folder that Postgres keeps its data in: a file system of its own where this machine allows one."""
+    """The data directory's folder: a separate file system if this machine allows one."""
 
     def __init__(self, state: Path) -> None:
         self.path = state / "postgres"
@@ -63,7 +63,7 @@ class Volume:
         )
 
     def fill(self) -> None:
-        """Leave no room at all."""
+        """Fills the volume completely."""
         with suppress(OSError), self._ballast.open("wb") as ballast:
             while True:
                 ballast.write(bytes(1 << 20))
@@ -78,11 +78,11 @@ class Volume:
 
 
 class Postgres:
-    """One server for all storms; each has a database of its own."""
+    """One server for all storms. Each storm has its own database."""
 
     def __init__(self, state: Path) -> None:
         state.mkdir(parents=True)
-        for folder in (state, state.parent):  # Postgres is another user where this one is root
+        for folder in (state, state.parent):  # if this user is root, Postgres runs as another user
             folder.chmod(0o755)
         self.volume = Volume(state)
         self.server = EmbeddedServer(state, _QUIET_POSTGRES)
@@ -94,7 +94,7 @@ class Postgres:
         self.server.start()
 
     def stop(self, how: signal.Signals) -> None:
-        """SIGINT: fast. SIGQUIT: immediate, as a crash. Returns when it is down."""
+        """Shuts down: SIGINT is fast, SIGQUIT immediate, like a crash. Returns when the server is down."""
         postmaster = psutil.Process(int((self.server.data / "postmaster.pid").read_text().split()[0]))
         postmaster.send_signal(how)
         with suppress(psutil.NoSuchProcess):
@@ -132,7 +132,7 @@ def spawn(command: list[str], log: Path, env: Mapping[str, str], cwd: Path) -> s
 
 @dataclass
 class Service:
-    """A process that is started again when it ends, until it is told to stop."""
+    """A process that is restarted when it ends, until `stop` is called."""
 
     name: str
     command: list[str]
@@ -156,7 +156,7 @@ class Service:
         return None
 
     def stop(self) -> None:
-        """For good, with all that it has started."""
+        """Stops it for good, with all its child processes."""
         self.wanted = False
         if self.process is None:
             return
@@ -173,14 +173,14 @@ class Service:
 
 @dataclass
 class Stack:
-    """Everything that runs in one storm."""
+    """All processes of one storm."""
 
     postgres: Postgres
     database: str
     home: Path
     env: dict[str, str]
     nats: Nats | None
-    clock: Clock | None = None  # of all these but Postgres and NATS, where it can be set
+    clock: Clock | None = None  # of everything except Postgres and NATS; None if it can't be set
     forked: bool = False  # whether its programs and runs are forked
     services: dict[str, Service] = field(default_factory=dict)
     _done: threading.Event = field(default_factory=threading.Event)
@@ -200,7 +200,7 @@ class Stack:
         return service
 
     def set_clock(self, offset: int) -> None:
-        """And start the daemon again where that is back, as `backfills doctor` says: it would rest for as long."""
+        """Sets the clock. If it is set back, restarts the daemon, which would wait that long (`backfills doctor`)."""
         assert self.clock is not None
         back = offset < self.clock.offset
         self.clock.set(offset)
@@ -208,7 +208,7 @@ class Stack:
             self.services["daemon"].kill()
 
     def runs(self) -> list[psutil.Process]:
-        """Processes that work on a run now: children of a code server, also of one that is gone."""
+        """Processes that execute a run: children of a code server, including one that is gone."""
         if self.forked:
             code_server = self.services["code_server"].process
             assert code_server
@@ -225,7 +225,7 @@ class Stack:
         return found
 
     def job_workers(self) -> list[psutil.Process]:
-        """Runs that hold background jobs, by the claims in the queue."""
+        """Runs that hold background jobs, according to the claims in the queue."""
         with suppress(psycopg.Error), self.connect() as conn:
             pids = run_pids(
                 conn,
@@ -248,7 +248,7 @@ class Stack:
 
 
 def run_pids(conn: psycopg.Connection, runs: str) -> dict[str, int]:
-    """The process of each run that the query `runs` gives the ids of, as it said itself."""
+    """The process ID of each run that the query `runs` returns, from the run's own log."""
     rows = conn.execute(
         "select run_id, substring(event from 'pid: ([0-9]+)')::int from dagster.event_logs"
         " where run_id = any(%s) and event like '%%Started process for run (pid: %%'",
@@ -264,7 +264,7 @@ def free_port() -> int:
 
 
 def environment(url: str, home: Path) -> dict[str, str]:
-    """What every process of the stack has."""
+    """Environment variables of every process of the stack."""
     ours = {
         "DATABASE_URL": url,
         "DAGSTER_POSTGRES_URL": with_search_path(url, "dagster"),
@@ -282,7 +282,7 @@ def environment(url: str, home: Path) -> dict[str, str]:
 def running_stack(
     postgres: Postgres, database: str, folder: Path, with_clock: bool = False, forked: bool = False
 ) -> Iterator[Stack]:
-    """Start all of it on a database; stop all of it at the end.
+    """Starts the stack on a database, and stops it at the end.
 
     with_clock: its clock can be set. forked: its programs and runs are forked, and its code server is not killed.
     """

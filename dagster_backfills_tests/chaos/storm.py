@@ -1,4 +1,4 @@
-"""A storm: traffic in all domains while faults strike, then calm, then everything that must hold is looked at.
+"""A storm: traffic in all domains during faults, then a calm, then a check of every invariant.
 
 Not here: the table of all storms (`__main__`).
 """
@@ -28,7 +28,7 @@ from dagster_backfills_tests.domains.kintell.sample import add_users
 from dagster_backfills_tests.programs import run
 
 TEMPLATE = "chaos_template"
-# Writing a row takes this long, so that there is something to hit. It costs no processor.
+# Writing a row takes this long, so that faults hit work in progress. It uses no CPU.
 _SLOWED = {
     "training.employee_training_video_completions": 0.004,
     "progress.user_progress_stats": 0.005,
@@ -56,7 +56,7 @@ _LAST_LINK_UNDONE = """
 
 @dataclass(frozen=True)
 class Size:
-    """How much there is to do, and how long the storm is."""
+    """The amount of work, and the duration of the storm."""
 
     seconds: float = 45
     pause: tuple[float, float] = (3, 8)
@@ -67,7 +67,7 @@ class Size:
 
 @dataclass
 class Report:
-    """What a storm did and left. `by_itself`: seconds of calm until everything held, if no command was needed."""
+    """What a storm did and left. `by_itself`: seconds of calm until every invariant held, if no command was needed."""
 
     strikes: Counter[str]
     by_itself: float | None = None
@@ -84,7 +84,7 @@ def say(text: str) -> None:
 
 @dataclass
 class Ground:
-    """Where storms take place: the server, the loaded template, what an undisturbed stack makes of it."""
+    """What storms share: the server, the loaded template database, and the result on an undisturbed stack."""
 
     postgres: Postgres
     folder: Path
@@ -94,7 +94,7 @@ class Ground:
 
     @classmethod
     def prepare(cls, folder: Path, small: bool = False) -> "Ground":
-        """`small`: of the chain only the newest day's last link is left to do, for which a short storm has time."""
+        """`small`: only the newest day's last step of the chain is left to do, which fits into a short storm."""
         postgres = Postgres(folder / "server")
         postgres.start()
         with psycopg.connect(postgres.url("postgres"), autocommit=True) as conn:
@@ -153,7 +153,7 @@ def _score(folder: Path, url: str, days: Sequence) -> None:
 
 @contextmanager
 def _calm(stack: Stack) -> Iterator[None]:
-    """Nothing strikes any more: the second daemon is gone, the clock right, everything up."""
+    """Ends all faults: the second daemon is gone, the clock is correct, everything is running."""
     if "second_daemon" in stack.services:
         stack.services.pop("second_daemon").stop()
     if stack.clock:
@@ -164,7 +164,7 @@ def _calm(stack: Stack) -> Iterator[None]:
 
 
 def storm(ground: Ground, faults: Sequence[Fault], seed: int, size: Size, forked: bool = False) -> Report:
-    """Strike with these faults in turn, at moments that the seed gives. forked: see `running_stack`."""
+    """Applies these faults in turn, at moments that depend on the seed. forked: see `running_stack`."""
     rng = random.Random(seed)
     database = f"storm_{seed}_{faults[0].name.replace('-', '_')}"
     url = ground.postgres.create(database, TEMPLATE)
@@ -201,7 +201,7 @@ def _wait_for_first_run(stack: Stack) -> None:
 
 
 def _settle(stack: Stack, expected: Expected, report: Report, size: Size) -> None:
-    """Wait until all holds; what does not by then gets the operator's commands; what does not then is broken."""
+    """Waits until every invariant holds. Runs the operator's commands for the rest, and reports what stays broken."""
     began = time.monotonic()
     found = _wait_until_whole(stack, expected, size.patience)
     if not found:
@@ -222,7 +222,7 @@ def _wait_until_whole(stack: Stack, expected: Expected, patience: float) -> dict
         with stack.connect() as conn:
             if conn.execute(_UNFINISHED).fetchone() != (0,):
                 quiet_since = time.monotonic()
-        # An import waits for a person after its third try; the others are tried again by themselves.
+        # An import waits for a person after its third attempt; the others are retried automatically.
         if set(found) == {"kintell"} and time.monotonic() > quiet_since + _QUIET_SECONDS:
             return found
         time.sleep(3)
@@ -243,7 +243,7 @@ _WORK = {
 
 
 def _work(conn: psycopg.Connection) -> dict[str, str]:
-    """Rows that each domain had to get right, and how many runs ended how."""
+    """Rows that each domain had to write, and the number of runs by final status."""
     done = {name: str((conn.execute(query).fetchone() or ("?",))[0]) for name, query in _WORK.items()}
     rows = conn.execute("select status, count(*) from dagster.runs group by 1 order by 1").fetchall()
     return {**done, "runs": ", ".join(f"{count} {status}" for status, count in rows)}
