@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +28,7 @@ from dagster_backfills_tests.chaos.clock import Clock, remove_remains
 from dagster_backfills_tests.domains.kintell.test_outbox import PROGRAM as NATS_PROGRAM
 from dagster_backfills_tests.domains.kintell.test_outbox import Nats
 from dagster_backfills_tests.haste import hurried
+from dagster_backfills_tests.programs import Program, start_server
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -117,6 +118,18 @@ class Postgres:
         self.volume.remove()
 
 
+Start = Callable[[list[str], Path, Mapping[str, str], Path], "subprocess.Popen[bytes] | Program"]
+
+
+def spawn(command: list[str], log: Path, env: Mapping[str, str], cwd: Path) -> subprocess.Popen[bytes]:
+    """Start a new interpreter, as a supervisor does. A clock that can be set needs one."""
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            command, env=dict(env), cwd=cwd, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+            start_new_session=True,
+        )  # fmt: skip
+
+
 @dataclass
 class Service:
     """A process that is restarted when it ends, until `stop` is called."""
@@ -125,17 +138,14 @@ class Service:
     command: list[str]
     env: Mapping[str, str]
     log: Path
+    start: Start
     starts: int = 0
-    process: subprocess.Popen[bytes] | None = None
+    process: subprocess.Popen[bytes] | Program | None = None
     wanted: bool = True
 
     def tend(self) -> None:
         if self.wanted and (self.process is None or self.process.poll() is not None):
-            with self.log.open("ab") as output:
-                self.process = subprocess.Popen(
-                    self.command, env=dict(self.env), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output,
-                    stderr=subprocess.STDOUT, start_new_session=True,
-                )  # fmt: skip
+            self.process = self.start(self.command, self.log, self.env, ROOT)
             self.starts += 1
 
     def kill(self) -> int | None:
@@ -171,6 +181,7 @@ class Stack:
     env: dict[str, str]
     nats: Nats | None
     clock: Clock | None = None  # of everything except Postgres and NATS; None if it can't be set
+    forked: bool = False  # whether its programs and runs are forked
     services: dict[str, Service] = field(default_factory=dict)
     _done: threading.Event = field(default_factory=threading.Event)
 
@@ -182,7 +193,8 @@ class Stack:
         return psycopg.connect(self.url, autocommit=True, connect_timeout=5)
 
     def add(self, name: str, command: list[str]) -> Service:
-        service = Service(name, command, self.env, self.home / f"{name}.log")
+        start = start_server if self.forked else spawn
+        service = Service(name, command, self.env, self.home / f"{name}.log", start)
         service.tend()
         self.services[name] = service
         return service
@@ -197,6 +209,12 @@ class Stack:
 
     def runs(self) -> list[psutil.Process]:
         """Processes that execute a run: children of a code server, including one that is gone."""
+        if self.forked:
+            code_server = self.services["code_server"].process
+            assert code_server
+            with suppress(psutil.NoSuchProcess):
+                return [run for each in psutil.Process(code_server.pid).children() for run in each.children()]
+            return []
         found = []
         for process in psutil.process_iter(["cmdline", "pid"]):
             command = process.info["cmdline"] or []
@@ -262,9 +280,12 @@ def environment(url: str, home: Path) -> dict[str, str]:
 
 @contextmanager
 def running_stack(
-    postgres: Postgres, database: str, folder: Path, with_clock: bool = False
+    postgres: Postgres, database: str, folder: Path, with_clock: bool = False, forked: bool = False
 ) -> Iterator[Stack]:
-    """Starts the stack on a database, and stops it at the end. `with_clock`: its clock can be set."""
+    """Starts the stack on a database, and stops it at the end.
+
+    with_clock: its clock can be set. forked: its programs and runs are forked, and its code server is not killed.
+    """
     home = folder / f"home_{uuid.uuid4().hex[:8]}"
     (home / "inbox").mkdir(parents=True)
     (home / "dagster.yaml").write_text(hurried((ROOT / "dagster.yaml").read_text(), _HASTE))
@@ -277,17 +298,18 @@ def running_stack(
     clock = Clock(home / "clock") if with_clock else None
     if clock:
         env |= clock.environment
-    stack = Stack(postgres, database, home, env, nats, clock)
+    stack = Stack(postgres, database, home, env, nats, clock, forked)
     port = free_port()
     (home / "workspace.yaml").write_text(
         f"load_from:\n  - grpc_server: {{host: 127.0.0.1, port: {port}, location_name: {MODULE}}}\n"
     )
     tender = threading.Thread(target=stack._tend, daemon=True)
     try:
+        program = "dagster_backfills_tests.code_server" if forked else "dagster"
         code = [
             sys.executable,
             "-m",
-            "dagster",
+            program,
             "api",
             "grpc",
             "-m",

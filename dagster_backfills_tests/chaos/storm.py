@@ -22,9 +22,10 @@ from dagster_backfills.samples.training import generate_training, load_training
 from dagster_backfills_tests.chaos import domains
 from dagster_backfills_tests.chaos.domains import Expected, newest_days
 from dagster_backfills_tests.chaos.faults import Fault
-from dagster_backfills_tests.chaos.stack import Postgres, Stack, environment, running_stack
+from dagster_backfills_tests.chaos.stack import BIN, ROOT, Postgres, Stack, environment, running_stack
 from dagster_backfills_tests.chaos.traffic import Traffic
 from dagster_backfills_tests.domains.kintell.sample import add_users
+from dagster_backfills_tests.programs import run
 
 TEMPLATE = "chaos_template"
 # Writing a row takes this long, so that faults hit work in progress. It uses no CPU.
@@ -139,10 +140,6 @@ class Ground:
 
 
 def _score(folder: Path, url: str, days: Sequence) -> None:
-    import subprocess
-
-    from dagster_backfills_tests.chaos.stack import BIN, ROOT
-
     with psycopg.connect(url, autocommit=True) as conn:
         conn.execute("create schema if not exists dagster")
     home = folder / "scoring_home"
@@ -150,9 +147,7 @@ def _score(folder: Path, url: str, days: Sequence) -> None:
     (home / "dagster.yaml").write_text((ROOT / "dagster.yaml").read_text())
     for day in days:
         command = [str(BIN / "backfills"), "run", "scoring", "-p", day.isoformat(), "--yes"]
-        done = subprocess.run(
-            command, env=environment(url, home), capture_output=True, text=True, check=False
-        )
+        done = run(command, env=environment(url, home))
         assert done.returncode == 0, done.stderr + done.stdout
 
 
@@ -168,8 +163,8 @@ def _calm(stack: Stack) -> Iterator[None]:
     yield
 
 
-def storm(ground: Ground, faults: Sequence[Fault], seed: int, size: Size) -> Report:
-    """Applies these faults in turn, at moments that depend on the seed."""
+def storm(ground: Ground, faults: Sequence[Fault], seed: int, size: Size, forked: bool = False) -> Report:
+    """Applies these faults in turn, at moments that depend on the seed. forked: see `running_stack`."""
     rng = random.Random(seed)
     database = f"storm_{seed}_{faults[0].name.replace('-', '_')}"
     url = ground.postgres.create(database, TEMPLATE)
@@ -177,7 +172,7 @@ def storm(ground: Ground, faults: Sequence[Fault], seed: int, size: Size) -> Rep
     expected = Expected(days=ground.days, scores=ground.scores, completed=ground.completed)
     report = Report(Counter())
     with_clock = any(fault.kind == "clock" for fault in faults)
-    with running_stack(ground.postgres, database, ground.folder, with_clock) as stack:
+    with running_stack(ground.postgres, database, ground.folder, with_clock, forked) as stack:
         traffic = Traffic(stack, expected, seed, size.files, size.rows)
         traffic.start()
         _wait_for_first_run(stack)

@@ -20,7 +20,8 @@ def test_everything_recovers_from_a_killed_run_cut_connections_and_a_pause(folde
     ground = Ground.prepare(folder, small=True)
     try:
         faults = [fault for fault in FAULTS if fault.name in CHEAP]
-        report = storm(ground, faults, seed=7, size=Size(seconds=0, pause=(1, 2), files=1, rows=300))
+        size = Size(seconds=0, pause=(1, 2), files=1, rows=300)
+        report = storm(ground, faults, seed=7, size=size, forked=True)
         assert report.broken == {}
         assert set(report.strikes) == set(CHEAP)
         assert report.strikes["runs"] == 1
