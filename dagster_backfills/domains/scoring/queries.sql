@@ -103,7 +103,8 @@ where
     ) is true;
 
 -- name: action_inputs
--- Each coach's active members at risk on the day. IS TRUE as above.
+-- Each coach's active members at risk on the day. IS TRUE as above. OFFSET 0 forces a lookup of each member's coaches;
+-- a plain join would read the whole table for every batch.
 select
     r.member_id,
     c.coach_id,
@@ -112,7 +113,12 @@ select
     r.level as churn_risk_level,
     r.days_since_last_visit
 from scoring.churn_risk_scores as r
-inner join scoring.member_coaches as c on r.member_id = c.member_id
+cross join lateral (
+    select mc.coach_id
+    from scoring.member_coaches as mc
+    where mc.member_id = r.member_id
+    offset 0
+) as c
 where
     r.day = :day::date and r.level <> 'none' and r.member_id = any(:members::text[])
     and (
