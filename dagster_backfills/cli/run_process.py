@@ -21,10 +21,15 @@ from dagster_backfills.cli.follow import Watch, follow_run
 from dagster_backfills.cli.output import say
 from dagster_backfills.dagster.cause import failed_steps
 from dagster_backfills.dagster.private import command_of_run
-from dagster_backfills.engine import audit
 from dagster_backfills.errors import NotUsableError
 from dagster_backfills.identity import system_user, user_tags
-from dagster_backfills.instance.launching import CODE_LOCATION, LAUNCHED_BY, create_run, open_instance
+from dagster_backfills.instance.launching import (
+    CODE_LOCATION,
+    LAUNCHED_BY,
+    create_run,
+    open_instance,
+    record_launch,
+)
 from dagster_backfills.redact import redact
 from dagster_backfills.state import state_dir
 
@@ -53,12 +58,7 @@ def run_job(
         run_tags = {**(tags or {}), LAUNCHED_BY: "command line", **user_tags(system_user())}
         with database() as conn:
             run = create_run(instance, module or CODE_LOCATION, job_name, run_config or {}, run_tags)
-            domain = run.tags.get("backfills/domain")
-            domains = [domain] if domain else None
-            # Its outcome is the run's own: this process may be killed before it could record one.
-            audit.record(
-                conn, audit.Entry(system_user(), "launch", run.job_name, domains, "started", [run.run_id])
-            )
+            record_launch(conn, run, system_user())
         with RunProcess(instance, run) as process:
             if watch is None:
                 follow_run(url or os.environ["DATABASE_URL"], run.run_id, process.has_ended)

@@ -28,7 +28,7 @@ order by latest.at desc limit %(limit)s
 class Entry:
     """One audit entry. Entries of one request share `request`; a request that starts and ends has two.
 
-    A launch from the command line has one, whose outcome is that of its run.
+    A launch from the command line or over HTTP has one, whose outcome is that of its run.
 
     domains: None if unknown. outcome: `started`, `done`, `failed` or `refused`.
     """

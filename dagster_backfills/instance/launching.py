@@ -13,14 +13,18 @@ from functools import cache
 from typing import Any
 
 import dagster as dg
+import psycopg
 from pydantic import ValidationError
 
 from dagster_backfills.dagster.automation import UNFINISHED
 from dagster_backfills.dagster.launchpad import in_words
 from dagster_backfills.dagster.private import origin_in_location
+from dagster_backfills.engine import audit
 from dagster_backfills.errors import UserError
 from dagster_backfills.identity import user_tags
 from dagster_backfills.instance.dagster_home import dagster_environment
+from dagster_backfills.postgres.connection import connect
+from dagster_backfills.postgres.embedded import resolve_database_url
 
 CODE_LOCATION = "dagster_backfills.definitions"  # the module, and the location's name in every workspace.yaml
 LAUNCHED_BY = "backfills/launched_by"
@@ -66,6 +70,16 @@ def create_run(
         if not isinstance(error.__cause__, ValidationError):
             raise
         raise UserError(f"{job_name}: {in_words(error.__cause__)}.") from error
+
+
+def record_launch(conn: psycopg.Connection, run: dg.DagsterRun, who: str) -> None:
+    """Write a launch to the audit log, before the run starts.
+
+    It is the request's only entry: its outcome is the run's own, because this process may be killed before the end.
+    """
+    domain = run.tags.get("backfills/domain")
+    domains = [domain] if domain else None
+    audit.record(conn, audit.Entry(who, "launch", run.job_name, domains, "started", [run.run_id]))
 
 
 def load_job(module: str, job_name: str) -> dg.JobDefinition:
@@ -114,6 +128,8 @@ class Runs:
             load_job(self.module, job)
         run_tags = {**(tags or {}), LAUNCHED_BY: who, **user_tags(who)}
         run = create_run(self.instance, self.module, job, config or {}, run_tags)
+        with connect(resolve_database_url(), autocommit=True) as conn:
+            record_launch(conn, run, who)
         # Submitting uses the workspace only for the headers of UI requests.
         no_workspace: Any = None
         self.instance.submit_run(run.run_id, no_workspace)

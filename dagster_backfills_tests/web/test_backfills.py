@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from dagster_backfills.engine import audit
 from dagster_backfills_tests.web.conftest import bearer, work_off_runs
 
 HEADERS = bearer("backfills")
@@ -36,7 +37,7 @@ def working(ask):
 
 
 @pytest.mark.e2e
-def test_a_backfill_is_planned_run_watched_and_undone(doors, organizations):
+def test_a_backfill_is_planned_run_watched_and_undone(doors, organizations, conn):
     names = [each["name"] for each in doors.get("/api/backfills", headers=HEADERS).json()["backfills"]]
     assert {"training_completions", "progress_stats"} <= set(names)
     plan = doors.post(f"{TRAINING}/plan", json={"which": "all"}, headers=HEADERS).json()
@@ -45,6 +46,8 @@ def test_a_backfill_is_planned_run_watched_and_undone(doors, organizations):
 
     run = doors.post(f"{TRAINING}/run", json={"partitions": ["o2"]}, headers=HEADERS)
     assert (run.status_code, run.json()["status"]) == (202, "queued")
+    [launch] = audit.latest(conn, 2)
+    assert (launch["action"], launch["runs"]) == ("launch", [run.json()["runId"]])
     assert work_off_runs() == ["SUCCESS"]
     state = doors.get(run.json()["statusUrl"], headers=HEADERS).json()
     assert (state["finished"], state["success"], organizations()) == (True, True, 4)

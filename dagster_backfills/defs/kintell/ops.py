@@ -24,6 +24,7 @@ from dagster_backfills.domains.kintell.after.error_file import write_error_file
 from dagster_backfills.domains.kintell.file.files import open_file
 from dagster_backfills.domains.kintell.importing.claims import TooManyImports
 from dagster_backfills.domains.kintell.importing.jobs import ImportJob, Progress, load_job
+from dagster_backfills.domains.kintell.importing.retries import retry_transient
 from dagster_backfills.domains.kintell.statements import STATEMENTS
 
 LOG_SECONDS = 2.0
@@ -50,8 +51,7 @@ class ImportRun:
     def run(self) -> None:
         if self.config.dry_run:
             return self.dry_run()
-        with autocommit_connection(self.postgres) as conn:
-            job = self.retried_job(conn) or self.find_job(conn)
+        job = retry_transient(self.job, on_trouble=self.context.log.warning)
         if job is None:
             return None
         if job.status != "completed":
@@ -64,6 +64,11 @@ class ImportRun:
         with autocommit_connection(self.postgres) as conn:
             self.report(conn, job)
         publish(self.context, self.postgres, self.kintell, required=False)
+
+    def job(self) -> ImportJob | None:
+        """The job to import. The inbox sensor requests each file once, so a lost connection must not end the run."""
+        with autocommit_connection(self.postgres) as conn:
+            return self.retried_job(conn) or self.find_job(conn)
 
     def retried_job(self, conn: psycopg.Connection) -> ImportJob | None:
         """The job of the run that this run retries, if its file has not changed. The file is not registered again."""

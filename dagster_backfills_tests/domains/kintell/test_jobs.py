@@ -100,6 +100,20 @@ def test_an_import_reports_its_result_and_the_changed_days_are_summarized(run, c
     assert conn.execute("select count(*) from backfill.stale").fetchone() == (0,)
 
 
+def test_a_connection_lost_while_the_file_is_registered_does_not_lose_the_file(run, conn, tmp_path):
+    """The inbox sensor requests each file once."""
+    conn.execute(
+        "create sequence registrations;"
+        "create function lose_once() returns trigger language plpgsql as $$ begin"
+        " if nextval('public.registrations') = 1 then perform pg_terminate_backend(pg_backend_pid()); end if;"
+        " return new; end $$;"
+        "create trigger lose_once before insert on kintell.backfill_jobs for each row execute function lose_once()"
+    )
+    path = write_csv(tmp_path / "a.csv", [row(1)])
+    assert run("import_kintell_sessions", {"file": str(path), "once": True}).success
+    assert job_row(conn)[1:3] == ("completed", 1)
+
+
 def test_each_import_run_reports_its_own_checks(run, conn, tmp_path):
     runs = [
         run(

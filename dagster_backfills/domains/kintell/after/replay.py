@@ -7,8 +7,8 @@ import psycopg
 
 from dagster_backfills.domains.kintell.file.reader import Block
 from dagster_backfills.domains.kintell.importing.claims import Claim
-from dagster_backfills.domains.kintell.importing.importer import retry_transient
 from dagster_backfills.domains.kintell.importing.jobs import ImportJob, load_job
+from dagster_backfills.domains.kintell.importing.retries import retry_transient
 from dagster_backfills.domains.kintell.importing.writer import store_sessions
 from dagster_backfills.domains.kintell.rows.batches import Batch, prepare
 from dagster_backfills.domains.kintell.rows.messages import Reject

@@ -7,8 +7,8 @@ from uuid import UUID
 import psycopg
 
 from dagster_backfills.domains.kintell.importing.claims import Claim
-from dagster_backfills.domains.kintell.importing.importer import retry_transient
 from dagster_backfills.domains.kintell.importing.jobs import ImportJob, load_job
+from dagster_backfills.domains.kintell.importing.retries import retry_transient
 from dagster_backfills.domains.kintell.statements import STATEMENTS
 
 BATCH = 10_000

@@ -11,7 +11,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeVar
 from uuid import UUID
 
 import psycopg
@@ -22,22 +21,14 @@ from dagster_backfills.domains.kintell.file.reader import read_blocks
 from dagster_backfills.domains.kintell.file.register import open_unchanged
 from dagster_backfills.domains.kintell.importing.claims import Claim, ClaimLost
 from dagster_backfills.domains.kintell.importing.jobs import ImportJob, Options, Progress, load_job
-from dagster_backfills.domains.kintell.importing.writer import (
-    BatchResult,
-    OutOfTurn,
-    is_row_error,
-    write_import_batch,
-)
+from dagster_backfills.domains.kintell.importing.retries import OutOfTurn, retry_transient
+from dagster_backfills.domains.kintell.importing.writer import BatchResult, is_row_error, write_import_batch
 from dagster_backfills.domains.kintell.rows.batches import Batch, prepare
 from dagster_backfills.domains.kintell.rows.seen import SettledIds
 from dagster_backfills.domains.kintell.rows.users import Users
 from dagster_backfills.domains.kintell.statements import STATEMENTS
-from dagster_backfills.engine.failures import ErrorClass, classify
-from dagster_backfills.redact import redact
 
-T = TypeVar("T")
 WRITERS = 2
-RETRY_SECONDS = 300.0  # give up after this long without progress
 
 
 def run_import(
@@ -65,30 +56,6 @@ def run_import(
                 raise
         with claim.connect() as conn:
             return load_job(conn, job)
-
-
-def is_transient(error: BaseException) -> bool:
-    """Whether a retry may succeed: the server was unreachable, or another transaction was in the way."""
-    transient = classify(error) in (ErrorClass.CONNECTION, ErrorClass.CONFLICT)
-    return transient or isinstance(error, OutOfTurn | psycopg.errors.LockNotAvailable)
-
-
-def retry_transient(
-    work: Callable[[], T], done: Callable[[], int], on_trouble: Callable[[str], None] = lambda _: None
-) -> T:
-    """Run `work`, and run it again after transient errors until `done()` stands still for `RETRY_SECONDS`."""
-    before, since, delay = done(), time.monotonic(), 0.25
-    while True:
-        try:
-            return work()
-        except (OutOfTurn, psycopg.Error) as error:
-            if done() > before:
-                before, since, delay = done(), time.monotonic(), 0.25
-            if not is_transient(error) or time.monotonic() - since > RETRY_SECONDS:
-                raise
-            on_trouble(f"{type(error).__name__}: {redact(str(error))}; starting again from the checkpoint")
-        time.sleep(delay)
-        delay = min(delay * 2, 15.0)
 
 
 class Writers:

@@ -12,6 +12,7 @@ from polars import selectors
 
 from dagster_backfills.domains.kintell.importing.claims import Claim
 from dagster_backfills.domains.kintell.importing.jobs import ImportJob, Options
+from dagster_backfills.domains.kintell.importing.retries import OutOfTurn
 from dagster_backfills.domains.kintell.rows.batches import Batch
 from dagster_backfills.domains.kintell.rows.messages import Message, Reject
 from dagster_backfills.domains.kintell.statements import STATEMENTS
@@ -19,10 +20,6 @@ from dagster_backfills.engine.failures import ErrorClass, classify, describe
 from dagster_backfills.errors import UserError
 
 MAX_REFUSED = 500  # consecutive rows rejected by Postgres, after which the table is assumed to be at fault
-
-
-class OutOfTurn(Exception):
-    """The previous batch did not commit, so this one must not commit either."""
 
 
 class AllRefused(UserError):
