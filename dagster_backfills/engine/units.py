@@ -1,5 +1,6 @@
 """Counts the units of partitions, and streams their keys in order, slice by slice."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
@@ -9,6 +10,7 @@ from psycopg import sql
 from dagster_backfills.engine.failures import NullUnitError
 from dagster_backfills.engine.prepared import PreparedWrite
 from dagster_backfills.engine.sizing import BatchSize
+from dagster_backfills.engine.table.address import keys_by_label
 from dagster_backfills.engine.table.names import ident
 from dagster_backfills.engine.table.slice import Slice
 
@@ -26,7 +28,10 @@ def count_units(conn: psycopg.Connection, write: PreparedWrite, keys: Sequence[s
     statement = sql.SQL("select q.partition::text, count(*) from (\n{}\n) as q group by 1").format(
         sql.SQL(units.sql)
     )
-    counts: dict[str, int] = dict(conn.execute(statement, _binds(write, keys)).fetchall())
+    by_label = keys_by_label(conn, write.address, keys)
+    counts: Counter[str] = Counter()
+    for label, units_of_it in conn.execute(statement, _binds(write, keys)):
+        counts[str(by_label.get(label, label))] += units_of_it
     conn.commit()
     return counts
 
