@@ -5,6 +5,7 @@ Read-only.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from dagster_backfills.engine.model import Query, Write
-from dagster_backfills.engine.table.address import Address
+from dagster_backfills.engine.table.address import Address, keys_by_label
 from dagster_backfills.engine.table.catalog import Table
 from dagster_backfills.engine.table.entries import key_text
 from dagster_backfills.engine.table.names import ident
@@ -21,7 +22,7 @@ from dagster_backfills.engine.table.slice import Slice
 
 _MOST = 20  # rows, keys and changes of each table
 _ROWS = """
-select {key} as key, to_jsonb(t) as row from {table} as t where {column}::text = %(unit)s limit %(most)s
+select {key} as key, to_jsonb(t) as row from {table} as t where {column}::text = any(%(texts)s::text[]) limit %(most)s
 """
 _CHANGES = """
 select b.run_id, r.undoes, b.committed_at, to_jsonb(j.before::{table}) as before,
@@ -38,7 +39,7 @@ _DELETED_KEYS = """
 select distinct j.key
 from backfill.batches as b
 inner join backfill.journal_entries as j on b.journal_id = j.journal_id
-where b.asset = %(asset)s and j.key[{place}] = %(unit)s
+where b.asset = %(asset)s and j.key[{place}] = any(%(texts)s::text[])
     and (%(partitions)s::text[] = '{{}}' or b.partitions && %(partitions)s::text[])
 limit %(most)s
 """
@@ -110,10 +111,11 @@ class Part:
 
     def keys_among(self, conn: psycopg.Connection[Any], keys: Sequence[str]) -> list[str]:
         """Returns those of the keys that the table has rows of. Reads the whole table."""
-        statement = sql.SQL("select distinct {0} from {1} as t where {0} = any(%s::text[])").format(
+        by_label = keys_by_label(conn, self.address, keys)
+        statement = sql.SQL("select distinct {0} from {1} as t where {0} = any(%(labels)s::text[])").format(
             self.address.label("t"), self.table.relation
         )
-        return [key for (key,) in conn.execute(statement, [list(keys)])]
+        return [by_label[label] for (label,) in conn.execute(statement, {"labels": list(by_label)})]
 
 
 def explain(
@@ -142,20 +144,30 @@ def _partitions_of(
     """The partitions that a unit belongs to, by its stored rows and by the statements that list units."""
     partitions: dict[str, None] = {}
     for part in parts:
+        by_label = _by_label(conn, part.address, keys)
         column, by = part.column(whole=False), part.column(whole=True)
         if column is not None and by is not None:
             statement = sql.SQL("select distinct {}::text from {} as t where {}::text = %(unit)s").format(
                 ident("t", by), part.table.relation, ident("t", column)
             )
-            partitions |= dict.fromkeys(row[0] for row in conn.execute(statement, {"unit": unit}))
+            found = conn.execute(statement, {"unit": unit})
+            partitions |= dict.fromkeys(by_label.get(label, label) for (label,) in found)
         units = part.write.units
         if units is not None:
             statement = sql.SQL(
                 "select distinct q.partition::text from (\n{}\n) as q where q.unit::text = %(unit)s"
             ).format(sql.SQL(units.sql))
             binds = {**Slice(keys, [unit]).binds(part.address), "unit": unit, **units.params}
-            partitions |= dict.fromkeys(row[0] for row in conn.execute(statement, binds))
+            found = conn.execute(statement, binds)
+            partitions |= dict.fromkeys(by_label.get(label, label) for (label,) in found)
     return [key for key in partitions if key in set(keys)]
+
+
+def _by_label(conn: psycopg.Connection[Any], address: Address, keys: Sequence[str]) -> dict[str, str]:
+    """As `keys_by_label`, or each key by itself if the column's type rejects one of them."""
+    with suppress(psycopg.DataError), conn.transaction():
+        return keys_by_label(conn, address, keys)
+    return {key: key for key in keys}
 
 
 @dataclass(frozen=True)
@@ -186,7 +198,11 @@ class _Explainer:
             table=part.table.relation,
             column=ident("t", column),
         )
-        return self._fetch(statement, {"unit": self.unit})
+        return self._fetch(statement, {"texts": self._texts(part)})
+
+    def _texts(self, part: Part) -> list[str]:
+        """The unit or partition, as its column stores it."""
+        return list(_by_label(self.conn, part.address, [self.unit])) if self.whole else [self.unit]
 
     def _deleted_keys(self, part: Part) -> list[list[str]]:
         """The keys of deleted rows, from the journal. Only if the unit's column is part of the key."""
@@ -194,7 +210,7 @@ class _Explainer:
         if column not in identity:
             return []
         statement = sql.SQL(_DELETED_KEYS).format(place=sql.SQL(f"{identity.index(column) + 1}"))
-        binds = {"asset": part.write.target.asset, "partitions": self.partitions, "unit": self.unit}
+        binds = {"asset": part.write.target.asset, "partitions": self.partitions, "texts": self._texts(part)}
         return [row["key"] for row in self._fetch(statement, binds)]
 
     def _computed(self, part: Part) -> list[dict[str, Any]] | None:

@@ -26,6 +26,13 @@ class CostsConnectionError(Exception):
     """A batch lost the connection on every attempt, although the server could be reached again each time."""
 
 
+class NullUnitError(ValueError):
+    """A row's unit is null. Slices select rows by their units, so no slice would write the row."""
+
+    def __init__(self, asset: str) -> None:
+        super().__init__(f"Asset {asset} returns a null unit")
+
+
 _DATA_ERRORS = (ValueError, ArithmeticError, TypeError, LookupError, CostsConnectionError)
 _CONFLICT = {"40001", "40P01"}
 _CONNECTION = {"57P01", "57P02", "57P03", "57P05", "25P03", "25P04", "53300"}

@@ -77,7 +77,7 @@ class SlicedPartition:
     def _slices(self) -> bool:
         """Writes the slices after the unit `after`. Returns False if the connection with the cursor was lost."""
         session, sliced = self.work.session, self.work.sliced
-        listed_on = session.conn
+        listed_on, self.work.current = session.conn, sliced[0]
         # Checked once. If another session inserts a row meanwhile, the COPY hits its key and that slice is merged.
         self._empty = {w.asset for w in sliced if w.is_empty(session.conn, [self.key], self.after)}
         source = sliced[0].write.source

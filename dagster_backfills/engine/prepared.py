@@ -8,7 +8,7 @@ import psycopg
 from psycopg import sql
 
 from dagster_backfills.engine.described import columns_of
-from dagster_backfills.engine.failures import ErrorClass, classify
+from dagster_backfills.engine.failures import ErrorClass, NullUnitError, classify
 from dagster_backfills.engine.model import Compute, Frame, Query, Write
 from dagster_backfills.engine.outcome import Counts
 from dagster_backfills.engine.table.address import Address, keys_by_label
@@ -147,11 +147,21 @@ class PreparedWrite:
             merge.statement(selected, units=sliced, only_missing=only_missing),
         ):
             if statement is not None:
-                # Unprepared, so that it is planned for these parameters. `plan_cache_mode` would also re-plan every
-                # foreign key check and triple the time of an insert.
-                for label, *numbers, bad_key in conn.execute(statement, binds, prepare=False):
+                for label, *numbers, bad_key, null_unit in self._execute(conn, statement, binds):
+                    if null_unit and self.unit is not None:
+                        raise NullUnitError(self.asset)
                     self._add(counts, by_label.get(label), label, numbers, bad_key)
         return counts
+
+    def _execute(self, conn: psycopg.Connection, statement: sql.Composed, binds: Any) -> psycopg.Cursor:
+        try:
+            # Unprepared, so that it is planned for these parameters. `plan_cache_mode` would also re-plan every
+            # foreign key check and triple the time of an insert.
+            return conn.execute(statement, binds, prepare=False)
+        except psycopg.errors.NotNullViolation as error:
+            if (error.diag.table_name, error.diag.column_name) != (self.table.name, self.unit):
+                raise
+            raise NullUnitError(self.asset) from error
 
     def fit(self, earlier: str, later: str) -> bool:
         """Whether a batch can hold both partitions. A source that selects by time also returns what lies in between."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import psycopg
 
 from dagster_backfills.engine import ledger
+from dagster_backfills.engine.failures import NullUnitError
 from dagster_backfills.engine.model import Around, Write
 from dagster_backfills.engine.outcome import Outcome
 from dagster_backfills.engine.partition import SlicedPartition
@@ -167,7 +168,7 @@ class Runner:
             work.size.took(weight, time.monotonic() - began)
 
         for key, error in work.bisect(batch, write):
-            if work.current in work.sliced:
+            if work.current in work.sliced and not isinstance(error, NullUnitError):
                 self._slices(key)
             else:
                 work.partition_failed(key, error, work.unchanged(key))

@@ -103,7 +103,7 @@ class UndoWrite(PreparedWrite):
             **_binds([] if units is None else units),
         }  # fmt: skip
         statement = self._restore.statement(slices=units is not None)
-        for key, rows, inserted, updated, deleted, _ in conn.execute(statement, self._binds, prepare=False):
+        for key, rows, inserted, updated, deleted, *_ in conn.execute(statement, self._binds, prepare=False):
             kept = rows - inserted - updated - deleted
             counts[key].add(Counts(inserted, updated, kept, deleted))
         return counts

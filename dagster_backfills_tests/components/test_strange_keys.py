@@ -169,6 +169,42 @@ def test_former_partitions_are_named_as_long_as_they_have_rows(
     assert totals.left_behind(conn) == [STRANGE[1]]
 
 
+@pytest.mark.parametrize(
+    ("kind", "key"),
+    [("uuid", "A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11"), ("integer", "01"), ("date", "2026-1-1")],
+)
+def test_a_key_may_differ_from_the_text_of_the_column(
+    conn: psycopg.Connection, database_url: str, tmp_path: Path, kind: str, key: str
+) -> None:
+    conn.execute(TABLES + f"alter table shop.totals alter region type {kind} using null::text::{kind}")
+    rows = 'insert into shop."Order" select n, %s, 10 from generate_series(1, 5) as n'
+    conn.execute(rows, [key])
+    queries = QUERIES.replace(
+        "region = any(:partition_keys)", f"region::{kind} = any(:partition_keys::{kind}[])"
+    )
+    queries = queries.replace("region as partition", f"region::{kind} as partition")
+    queries = queries.replace("select region, id::text", f"select region::{kind} as region, id::text")
+    backfill = declared(written(tmp_path, "totals", DEFS, queries))
+    ratios = "select ratio from shop.totals order by id"
+    with adopter(backfill, database_url, batch_units=2, target_seconds=0) as a:
+        a.settle()
+        assert query(conn, "select units from backfill.runs") == [5]
+        sizes = "select units from backfill.batches where units_upto is not null order by units_upto"
+        assert query(conn, sizes) == [2, 2, 1]
+        conn.execute('update shop."Order" set cents = case id when 2 then 0 else 20 end where id < 3')
+        conn.execute('delete from shop."Order" where id = 5')
+        a.settle()
+        assert query(conn, ratios) == [5, 10, 10, 10]
+        with PostgresResource(url=database_url).connect() as c:
+            assert [each.partition for each in backfill.partition_statuses(c) if each.failed] == [key]
+            unit, partition = explain_unit(backfill, c, "2"), explain_unit(backfill, c, key)
+        assert unit.partitions == [key] and [f["partition"] for f in unit.failures] == [key]
+        assert len(partition.tables[0].rows) == 4
+        conn.execute('delete from shop."Order"')
+        a.settle()
+    assert backfill.left_behind(conn) == [key]
+
+
 @pytest.mark.parametrize(("column", "right"), [("region", False), ("day", True)])
 def test_calendar_partitions_need_a_time_column(
     conn: psycopg.Connection, tmp_path: Path, column: str, right: bool

@@ -3,13 +3,15 @@
 import threading
 import time
 
+import pandas as pd
 import psycopg
 import pytest
 from psycopg import sql
 
 from dagster_backfills.engine import ledger
-from dagster_backfills.engine.model import Compute, Query, Target, Write
+from dagster_backfills.engine.model import Compute, Frame, Query, Target, Write
 from dagster_backfills.engine.run_identity import RunIdentity
+from dagster_backfills.engine.table.address import ByDimensions
 from dagster_backfills_tests.engine.running import (
     UNITS,
     InThread,
@@ -184,6 +186,19 @@ def test_units_of_several_tables_with_different_units(database_url, conn, holder
     holder.commit()
     thread.result()
     assert_none_is_lost(conn, around(1), ("units", "copies"))
+
+
+def test_a_frames_units_are_counted_if_partitions_have_several_dimensions(database_url, conn):
+    conn.execute("create schema t; create table t.cells (region text, day date, unit text primary key)")
+    columns, key = {"region": "region", "day": "day"}, "2026-01-01|north"
+    address = ByDimensions(
+        columns, {"region": "text", "day": "date"}, {key: {"region": "north", "day": "2026-01-01"}}
+    )
+    rows = pd.DataFrame({"region": "north", "day": "2026-01-01", "unit": list("abcde")})
+    write = Write(Target("t/cells", columns, unit="unit"), Frame(rows), address=address)
+    run(database_url, [write], [key], batch_units=2)
+    sizes = "select units from backfill.batches where units_upto is not null order by units_upto"
+    assert conn.execute(sizes).fetchall() == [(2,), (2,), (1,)]
 
 
 def test_the_oldest_snapshot_of_several_attempts_counts(conn):

@@ -12,7 +12,7 @@ from dagster_backfills.engine.table.entries import write_entries
 Parts = Sequence[tuple[str, sql.Composable]]
 
 # If these were inlined, the planner would estimate their joins at one row and choose nested loops.
-_MATERIALIZED = ("source", "changed", "obsolete", "entries", "net", "compared")
+_MATERIALIZED = ("changed", "obsolete", "entries", "net", "compared")
 # By name of a part that changes rows (and returns the `label` of each): the counter that its rows add to.
 _COUNTED = {"updated": "0, 0, count(*), 0", "inserted": "0, count(*), 0, 0", "deleted": "0, 0, 0, count(*)"}
 
@@ -45,10 +45,11 @@ def with_counts(
     ]
     return common_tables([*parts, *entries]) + sql.SQL(
         "select label, sum(source_rows)::bigint, sum(inserted)::bigint, sum(updated)::bigint, "
-        "sum(deleted)::bigint, {bad_key}\n"
+        "sum(deleted)::bigint, {bad_key}, {null_unit}\n"
         "from (\n{counted}\n) as n (label, source_rows, inserted, updated, deleted)\n"
         "group by label"
     ).format(
         bad_key=sql.SQL("(select key from bad_key)" if "bad_key" in dict(parts) else "null::text"),
+        null_unit=sql.SQL("exists (select from null_unit)" if "null_unit" in dict(parts) else "false"),
         counted=sql.SQL("\nunion all\n").join([*([source_rows] if source_rows else []), *numbers]),
     )

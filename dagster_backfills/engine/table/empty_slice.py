@@ -57,6 +57,9 @@ def copy_into(
         return None
     if any(not merge.table.column(name).not_null for name in merge.key):
         return None
+    unit = merge.target.unit
+    if unit in merge.columns and arrays[merge.columns.index(unit)].null_count:
+        return None
     if len(arrays[0]) == 0:
         return 0
     into = sql.SQL("copy {} ({}) from stdin (format csv)").format(

@@ -1,7 +1,7 @@
 """Composes the statements that write a source's rows into a slice of a table, one for each write mode.
 
-Each statement returns one row per partition: label, source rows, rows inserted, updated and deleted, and a key that
-the source returned twice or with a null, if any. Not here: executing them (`prepared`).
+Each statement returns one row per partition: label, source rows, rows inserted, updated and deleted, a key that the
+source returned twice or with a null, if any, and whether a unit is null. Not here: executing them (`prepared`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,6 +19,7 @@ from dagster_backfills.errors import UserError
 # A duplicate key or a key with a null. If it were written, which of the rows survives would be random.
 _BAD_KEY = """
 select row({s_key})::text as key from source as s group by {s_key} having count(*) > 1{or_empty} limit 1"""
+_NULL_UNIT = "select from source as s where {s_unit} is null limit 1"
 # Rows that are new or differ, with the row version in the table. Ordered by key, so that two writers of the same rows
 # lock them in the same order.
 _CHANGED = """
@@ -55,7 +56,7 @@ _ON_CONFLICT = "on conflict ({key}) do nothing returning {new_label}{new_entry}"
 _BY_SOURCE = "select {s_label} as label{entry} from new as t inner join source as s on {t_is_s}"
 _CLEARED = "delete from {t} as t where {t_inside} returning {t_label} as label{deleted_entry}"
 _REPLACED = """
-insert into {t} as t ({into}) select {s_row} from ({source}) as s returning {t_label} as label{new_entry}"""
+insert into {t} as t ({into}) select {s_row} from source as s returning {t_label} as label{new_entry}"""
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ class Merge(Pieces):
         units: write only the units in the parameter `unit_keys`. only_missing: see `Query`.
         """
         if self.target.mode == "replace":
-            return self._counted({"inserted": _REPLACED}, units, source)
+            return self._counted({"source": "{source}", "inserted": _REPLACED}, units, source)
         texts = {"source": "{source}"}
         if self.target.mode == "insert_missing":
             texts |= self._inserted(_ALL if only_missing else _MISSING)
@@ -146,5 +147,7 @@ class Merge(Pieces):
         named = self.named(units=units)
         if source is not None:
             named["source"] = self.typed(source)
+            if self.unit_can_be_null and self.target.unit in self.columns:
+                texts = {**texts, "null_unit": _NULL_UNIT}
         parts = [(name, sql.SQL(text).format(**named)) for name, text in texts.items()]
         return with_counts(parts, source_rows, journaled=self.journaled)

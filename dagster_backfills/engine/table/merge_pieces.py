@@ -56,6 +56,10 @@ class Pieces:
             c.name == self.target.touched and c.base_type in _POINTS_IN_TIME for c in self.table.columns
         )
 
+    @property
+    def unit_can_be_null(self) -> bool:
+        return self.target.unit is not None and not self.table.column(self.target.unit).not_null
+
     def typed(self, source: sql.Composable) -> sql.Composed:
         """Casts the source's rows to the table's types, so that they are compared as they would be stored."""
         casts = [
@@ -89,6 +93,7 @@ class Pieces:
             "t_is_c": self._same_key("t", "c"),
             "t_is_g": self._same_key("t", "g"),
             "s_label": label("s"),
+            "s_unit": ident("s", self.target.unit) if self.target.unit else _NOTHING,
             "t_label": label("t"),
             "updated_label": label("t" if stored else "c"),
             # The new row's partition; if the table does not store it, the key to look it up in the source.
@@ -120,9 +125,14 @@ class Pieces:
         inside = self.address.predicate(alias)
         if not units or self.target.unit is None:
             return inside
-        return sql.SQL("{} and {} = any(%(unit_keys)s::text[]::{}[])").format(
-            inside, ident(alias, self.target.unit), type_name(self.table.column(self.target.unit).cast)
+        unit = ident(alias, self.target.unit)
+        in_slice = sql.SQL("{} = any(%(unit_keys)s::text[]::{}[])").format(
+            unit, type_name(self.table.column(self.target.unit).cast)
         )
+        if self.unit_can_be_null:
+            # Stored rows without a unit: the source must not return any, so every slice deletes them.
+            in_slice = sql.SQL("({} or {} is null)").format(in_slice, unit)
+        return sql.SQL("{} and {}").format(inside, in_slice)
 
     def _if_journaled(self, piece: sql.Composable) -> sql.Composable:
         return piece if self.journaled else _NOTHING
