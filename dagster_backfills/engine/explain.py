@@ -111,7 +111,7 @@ class Part:
 
     def keys_among(self, conn: psycopg.Connection[Any], keys: Sequence[str]) -> list[str]:
         """Returns those of the keys that the table has rows of. Reads the whole table."""
-        by_label = keys_by_label(conn, self.address, keys)
+        by_label = _by_label(conn, self.address, keys)
         statement = sql.SQL("select distinct {0} from {1} as t where {0} = any(%(labels)s::text[])").format(
             self.address.label("t"), self.table.relation
         )
