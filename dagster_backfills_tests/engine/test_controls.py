@@ -1,9 +1,11 @@
 """Operator controls apply from the next batch on, and lose no committed work."""
 
 import time
+from types import SimpleNamespace
 
 import pytest
 
+from dagster_backfills.engine import throttle
 from dagster_backfills.engine.controls import Setting, change, read
 from dagster_backfills.engine.run_identity import RunIdentity
 from dagster_backfills.errors import UserError
@@ -91,13 +93,12 @@ def test_a_run_waits_for_its_write_window_and_a_window_may_cross_midnight(databa
 def test_rest_and_rate_limit_apply_to_the_next_batches(database_url, conn, monkeypatch):
     keys, slept = fill(conn, parts=1, units=12), []
     clock = [0.0]
-    monkeypatch.setattr("dagster_backfills.engine.throttle.time.monotonic", lambda: clock[0])
 
     def sleep(seconds):
         slept.append(seconds)
         clock[0] += seconds
 
-    monkeypatch.setattr("dagster_backfills.engine.throttle.time.sleep", sleep)
+    monkeypatch.setattr(throttle, "time", SimpleNamespace(sleep=sleep, monotonic=lambda: clock[0]))
     set_of(database_url, rows_per_second=4)
     outcome = run(database_url, [by_unit], keys, batch_units=100)
     assert outcome.total("t/units").inserted == 12
