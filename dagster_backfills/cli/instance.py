@@ -9,7 +9,6 @@ from functools import cache
 from typing import Any
 
 import dagster as dg
-from sqlalchemy import NullPool, create_engine
 
 from dagster_backfills.cli.errors import explain
 from dagster_backfills.dagster.cause import reason_of
@@ -22,7 +21,7 @@ from dagster_backfills.instance.launching import (
     daemon_heard,
     open_instance,
 )
-from dagster_backfills.instance.storage.sessions import pinned_url
+from dagster_backfills.instance.storage.sessions import require_connection
 from dagster_backfills.postgres.connection import connect
 from dagster_backfills.postgres.url import checked_url
 from dagster_backfills.redact import redact
@@ -93,10 +92,8 @@ def require_instance(url: str) -> None:
         return
     own = os.environ.get("DAGSTER_POSTGRES_URL", "").strip()
     if own:  # as Dagster's storage connects
-        pinned = pinned_url(checked_url(own, "DAGSTER_POSTGRES_URL"))
-        engine = create_engine(pinned, poolclass=NullPool, connect_args={"connect_timeout": 5})
-        with engine.connect():
-            return
+        require_connection(checked_url(own, "DAGSTER_POSTGRES_URL"))
+        return
     with connect(url, autocommit=True, connect_timeout=5) as conn:
         if conn.execute("select to_regclass('dagster.runs')").fetchone() == (None,):
             raise NotUsableError(NOT_YET, "Start it: backfills up")

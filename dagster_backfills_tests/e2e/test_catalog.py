@@ -156,7 +156,7 @@ def _verdicts(demo: Stack) -> dict[tuple[str, str], dict[str, Any]]:
 
 def test_every_check_has_a_result_and_a_warning_names_units_reason_and_run(demo: Stack) -> None:
     verdicts = wait_for("the checks' verdicts", lambda: _verdicts(demo))
-    assert len(verdicts) == 21
+    assert len(verdicts) == 20
     bad = {name: found for name, found in verdicts.items() if not found["success"]}
     assert {(name, found["severity"]) for (_, name), found in bad.items()} == {
         ("every_active_member_has_a_score", "WARN"),

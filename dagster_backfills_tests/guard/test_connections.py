@@ -10,6 +10,7 @@ PACKAGE = Path(dagster_backfills.__file__).parent
 ALLOWED = {
     "postgres/connection.py": {"psycopg.connect"},
     "dagster/resource.py": {"create_engine"},  # its creator function is that of `connection`
+    "instance/storage/sessions.py": {"create_engine"},  # with its own plugin, which pins the session
 }
 MAKERS = {"connect": {"psycopg", "psycopg2", "Connection", "AsyncConnection"}}
 

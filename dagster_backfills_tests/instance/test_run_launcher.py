@@ -16,6 +16,7 @@ from psycopg import sql
 from dagster_backfills.instance import run_launcher, run_lock
 from dagster_backfills.instance.dagster_home import with_search_path
 from dagster_backfills.instance.run_launcher import WatchedRunLauncher
+from dagster_backfills.instance.storage import sessions
 from dagster_backfills.instance.storage.runs import LOCK_HELD, NO_LOCK
 from dagster_backfills_tests.chaos.stack import free_port
 from dagster_backfills_tests.cli.conftest import eventually
@@ -125,6 +126,7 @@ def test_a_failed_status_check_restarts_the_grace_period(instance, conn, monkeyp
     monkeypatch.setattr(
         "dagster_postgres.utils.calculate_delay", lambda **_: 0.01
     )  # between its five attempts
+    monkeypatch.setattr(sessions, "_WAIT_SECONDS", 0.0)  # the test's process executes the run
     run = started(instance)
     name = sql.Identifier(conn.info.dbname)
     lose_sessions(conn)

@@ -10,7 +10,7 @@ from typing import Any
 
 import dagster as dg
 import psycopg2
-from sqlalchemy import URL, Engine, event, make_url
+from sqlalchemy import URL, Engine, NullPool, create_engine, event, make_url
 from sqlalchemy.dialects import plugins
 from sqlalchemy.engine import CreateEnginePlugin
 
@@ -40,6 +40,13 @@ def pinned_url(url: str) -> str:
     """The URL with driver and plugin, so that every engine created from it pins its sessions."""
     driven = make_url(with_tested_driver(url))
     return driven.update_query_dict({"plugin": _NAME}).render_as_string(hide_password=False)
+
+
+def require_connection(url: str) -> None:
+    """Raise an error if the storage's server does not accept a connection. One attempt, five seconds at most."""
+    engine = create_engine(pinned_url(url), poolclass=NullPool, connect_args={"connect_timeout": 5})
+    with engine.connect():
+        return
 
 
 def note_execution(event: dg.EventLogEntry) -> None:
