@@ -1,7 +1,7 @@
 """Resolving what a user typed (an ID, a unique prefix of an ID, or a name), and wording counts and labels."""
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from dagster_backfills.errors import UserError, similar
 
@@ -53,6 +53,10 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def first_few(texts: Sequence[str]) -> str:
+    """The first of these texts in a line, with an ellipsis if there are more."""
+    return ", ".join(texts[:_LISTED]) + (", …" if len(texts) > _LISTED else "")
+
+
 def _listed(keys: list[str], names: Mapping[str, str | None]) -> str:
-    labels = [labelled(key, names[key]) for key in keys[:_LISTED]]
-    return ", ".join(labels) + (", …" if len(keys) > _LISTED else "")
+    return first_few([labelled(key, names[key]) for key in keys[: _LISTED + 1]])

@@ -21,7 +21,7 @@ from dagster_backfills.engine.declared.draft import Draft, DraftParams
 from dagster_backfills.engine.table.catalog import read_table
 from dagster_backfills.engine.triggers import SourceTriggers, apply, remove
 from dagster_backfills.errors import UserError
-from dagster_backfills.names import counted, resolve_id
+from dagster_backfills.names import counted, first_few, resolve_id
 from dagster_backfills.postgres.table_names import split_table
 from dagster_backfills.redact import redact
 
@@ -109,8 +109,8 @@ def _left_behind(folder: Path) -> Iterator[str]:
     with database_of(backfill.declared.database) as conn:
         keys = backfill.left_behind(conn)
     if keys:
-        some = ", ".join(keys[:5]) + (", …" if len(keys) > 5 else "")
-        yield f"{folder.name}: {counted(len(keys), 'former partition')} with rows that no run will change: {some}"
+        former = f"{counted(len(keys), 'former partition')} with rows that no run will change"
+        yield f"{folder.name}: {former}: {first_few(keys)}"
 
 
 def triggers(

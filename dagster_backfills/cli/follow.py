@@ -20,9 +20,8 @@ from dagster_backfills.cli.output import console, duration, say
 from dagster_backfills.engine.results import RESULTS
 
 _BAR = 8
-Watch = Callable[
-    [str, Callable[[], bool]], object
-]  # shows the run with this ID until the function returns true
+# Shows the run with this ID until the function returns true.
+Watch = Callable[[str, Callable[[], bool]], object]
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from dagster_backfills.engine.runner import Connect, Runner
 from dagster_backfills.engine.settings import EngineSettings
 from dagster_backfills.engine.undoing import Undoing
 from dagster_backfills.errors import UserError
+from dagster_backfills.names import first_few
 
 _RUNS = """
 select r.run_id, r.undoes, r.finished_at is null
@@ -72,10 +73,8 @@ def find(conn: psycopg.Connection[Any], run_id: str, partitions: Sequence[str] =
     run_partitions = [row[0] for row in conn.execute(_PARTITIONS, [run_id])]
     unknown = [key for key in partitions if key not in run_partitions]
     if unknown:
-        more = ", …" if len(run_partitions) > 5 else ""
         raise UserError(
-            f"Run {run_id} did not write partition {unknown[0]!r}.",
-            f"It wrote {', '.join(run_partitions[:5])}{more}.",
+            f"Run {run_id} did not write partition {unknown[0]!r}.", f"It wrote {first_few(run_partitions)}."
         )
     redoes = False
     while undoes is not None:
